@@ -1,0 +1,1 @@
+"""What the engine stands on: batches, records, blocks, write backends, cursors."""
