@@ -1,0 +1,79 @@
+"""What a node is told at its start: its settings, and who it is.
+
+Plain values without defaults that depend on the machine; `flags.py` reads them from the command line
+and the environment, tests and the simulator write them down directly. All times are in seconds, all
+sizes in bytes.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from walrus.raft import RaftConfig
+
+
+class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of one node; the same on every start unless an operator changes them."""
+
+    node_id: int
+    raft_address: str
+    """host:port under which peers reach this node (the advertised one)."""
+    client_address: str
+    """host:port under which clients reach this node."""
+    replication_factor: int = 3
+    """Replicas of a segment, its leader included; capped by the number of voters."""
+    durable_acks: bool = True
+    """Whether an entry must be synced before a replica counts it (`--fsync each`)."""
+    heartbeat_interval: float = 0.1
+    election_timeout: float = 1.0
+    failure_timeout: float = 2.0
+    """Silence after which the Raft leader replaces a node as leader of its segments."""
+    lease_ttl: float = 1.2
+    """How long a node may write after it last heard from a Raft leader; below `failure_timeout`."""
+    max_segment_entries: int = 1_000_000
+    max_segment_bytes: int | None = None
+    monitor_check: float = 10.0
+    """How often segments are checked against their thresholds besides the check on every append."""
+    put_timeout: float = 5.0
+    """After this long a PUT without a majority is answered "outcome unknown"."""
+    request_timeout: float = 5.0
+    """After this long any other request that still waits for somebody is answered with an error."""
+    cursor_interval: float = 0.1
+    """How often moved cursors are committed through Raft, one proposal for all of a node's topics."""
+    resend_interval: float = 0.2
+    """After this long without an answer a message between nodes is sent again."""
+    repair_interval: float = 0.5
+    """How often the Raft leader looks for sealed segments below their replication factor."""
+    dead_replica_timeout: float = 60.0
+    """Silence after which a node's sealed copies are made anew elsewhere."""
+    window_bytes: int = 8 << 20
+    """Most bytes that a writer has on their way to one replica without an answer."""
+    max_pending_bytes: int = 64 << 20
+    """Most bytes of PUTs that wait in this node for a segment to write to."""
+    read_bytes: int = 256 << 10
+    """How many bytes one read of a segment asks for (at least one entry is always returned)."""
+    compact_entries: int = 5_000
+    """Applied Raft entries after which the metadata is written as a snapshot and the log cut."""
+
+    def __post_init__(self) -> None:
+        if self.lease_ttl >= self.failure_timeout:
+            raise ValueError("lease_ttl must be below failure_timeout, or two leaders could write at once")
+
+    def raft(self) -> RaftConfig:
+        """Raft's share of the settings."""
+        return RaftConfig(heartbeat_interval=self.heartbeat_interval, election_timeout=self.election_timeout)
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """Who this process is: which cluster, which data directory, which of its starts."""
+
+    cluster_id: str
+    """Random, drawn at bootstrap, carried by join: peers of another cluster are refused."""
+    directory_id: str
+    """Random, drawn when the data directory was made: an empty disk is not the node it was."""
+    incarnation: int
+    """Number of this process start, rising within one data directory; recorded in each segment it leads."""
+    bootstrap: bool = False
+    """Whether this node starts a new cluster of one (only on an empty data directory)."""
+    sure: bool = True
+    """False if this start follows a power loss that may have shortened copies (see `replication.py`)."""

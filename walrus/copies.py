@@ -1,0 +1,176 @@
+"""The copies of segments on this node: their lengths, fences, and what a power loss did to them.
+
+A copy is an engine topic named `<topic>/<segment>`. Everything that writes one goes through here, be
+it the segment's writer appending, a replica taking a frame, or a recovery extending a tail, so this is
+where the rules that keep copies comparable are enforced:
+
+* a copy only grows, and only in order: it is always a prefix of what the segment's one writer wrote
+  (PrefixAgree), and no copy is ever cut back or overwritten;
+* a fence is noted durably, and from the same step on the writer's frames are refused. The length that
+  a fence answers is read in that step too, and the answer waits until both the note and everything
+  appended before it are durable: a frame still waiting for its fsync is in that length or refused.
+
+Fences are kept in the engine that holds Raft's log because that one is synced always, whatever the
+schedule for entries: a fence that a power loss could take back would not be one.
+
+**Unsure copies** (DESIGN: Unsure copies). A node that lost power and did not sync every entry may hold
+less than it once acknowledged. Its copies of the segments that were open then are marked unsure,
+durably, until they have caught up with a live writer or the segment is sealed.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from walrus.durability import Durable
+from walrus.effects import Then
+from walrus.storage.batch import Batch, Checksum
+
+Key: TypeAlias = tuple[str, int]
+"""(topic, segment number)"""
+
+NOTES = "notes"
+"""The engine topic, beside Raft's log, in which fences and unsure copies are noted."""
+
+SCAN_BYTES = 1 << 20
+
+
+class Note(msgspec.Struct, frozen=True, array_like=True):
+    """What must be remembered of a copy. A later note on the same copy replaces an earlier one."""
+
+    topic: str
+    segment: int
+    fenced: bool
+    sure: bool
+
+
+_note_decoder = msgspec.msgpack.Decoder(Note)
+
+
+class SegmentCopy:
+    """One copy: `durable <= length`; `durable` is what may be told to others."""
+
+    __slots__ = ("_summed", "_summed_to", "durable", "fenced", "key", "length", "name", "sure")
+
+    def __init__(self, key: Key, name: str, length: int, note: Note | None) -> None:
+        self.key = key
+        self.name = name
+        self.length = length
+        self.durable = length
+        self.fenced = note is not None and note.fenced
+        self.sure = note is None or note.sure
+        self._summed = Checksum()
+        self._summed_to = 0  # entries covered by `_summed`
+
+
+class Copies:
+    """All copies on this node."""
+
+    def __init__(self, data: Durable, meta: Durable) -> None:
+        self._data = data
+        self._meta = meta
+        self._copies: dict[Key, SegmentCopy] = {}
+        self._notes = self._load_notes()
+        self.entries = 0
+        self.bytes = 0
+        for name in data.storage.topics():
+            topic, _, number = name.rpartition("/")
+            if topic and number.isdigit():
+                self.entries += self.get((topic, int(number))).length
+
+    def _load_notes(self) -> dict[Key, Note]:
+        storage, notes = self._meta.storage, {}
+        first, end = storage.bounds(NOTES)
+        while first < end:
+            batch = storage.read_batch(NOTES, first, 1_000, SCAN_BYTES)
+            for data in batch.payloads():
+                note = _note_decoder.decode(data)
+                notes[(note.topic, note.segment)] = note
+            first += batch.count
+        return notes
+
+    def get(self, key: Key) -> SegmentCopy:
+        """The copy of a segment, empty if nothing of it was ever written here."""
+        copy = self._copies.get(key)
+        if copy is None:
+            name = f"{key[0]}/{key[1]}"
+            copy = SegmentCopy(key, name, self._data.storage.bounds(name)[1], self._notes.get(key))
+            self._copies[key] = copy
+        return copy
+
+    # --- writing ---
+
+    def append(self, copy: SegmentCopy, start: int, batch: Batch, then: Then) -> None:
+        """Add entries `start ..` to the copy; those it has already are left out.
+
+        `then` runs once they are durable. Raises StorageError with nothing written.
+        """
+        assert start <= copy.length, "a gap in a copy"
+        new = batch.slice(copy.length - start, batch.count)
+        if not new.count:
+            self._data.barrier(then)
+            return
+        length = copy.length + new.count
+
+        def durable() -> None:
+            copy.durable = max(copy.durable, length)
+            then()
+
+        at = self._data.write(copy.name, new, durable)
+        assert at == copy.length, f"copy {copy.name} is at {at}, not at {copy.length}"
+        if copy._summed_to == copy.length:
+            copy._summed = copy._summed.extend(new)
+            copy._summed_to = length
+        copy.length = length
+        self.entries += new.count
+        self.bytes += new.size
+
+    def fence(self, copy: SegmentCopy, then: Then) -> int:
+        """Refuse the writer from now on; returns the length at this very step.
+
+        `then` runs once the fence and everything appended before it are durable.
+        """
+        if not copy.fenced:
+            copy.fenced = True
+            self._note(copy)
+        self._meta.barrier(lambda: self._data.barrier(then))
+        return copy.length
+
+    def mark(self, copy: SegmentCopy, *, sure: bool) -> None:
+        """Note that a power loss may have shortened this copy, or that it is known to be whole."""
+        if copy.sure != sure:
+            copy.sure = sure
+            self._note(copy)
+
+    def _note(self, copy: SegmentCopy) -> None:
+        note = Note(*copy.key, copy.fenced, copy.sure)
+        self._notes[copy.key] = note
+        self._meta.write(NOTES, Batch.of([msgspec.msgpack.encode(note)]))
+
+    # --- reading ---
+
+    def read(self, copy: SegmentCopy, start: int, end: int, max_entries: int, max_bytes: int) -> Batch:
+        """Entries from `start` on and below `end`, as many as fit and at least one if there is one.
+
+        Raises CorruptionError.
+        """
+        most = min(max_entries, min(end, copy.length) - start)
+        if most <= 0:
+            return Batch(b"", b"")
+        return self._data.storage.read_batch(copy.name, start, most, max_bytes)
+
+    def checksum(self, copy: SegmentCopy, length: int) -> Checksum:
+        """The checksum of the first `length` entries, read from the disk unless it is known."""
+        if length < copy._summed_to:
+            return self._sum(copy, Checksum(), 0, length)
+        copy._summed = self._sum(copy, copy._summed, copy._summed_to, length)
+        copy._summed_to = length
+        return copy._summed
+
+    def _sum(self, copy: SegmentCopy, checksum: Checksum, start: int, end: int) -> Checksum:
+        while start < end:
+            batch = self._data.storage.read_batch(copy.name, start, end - start, SCAN_BYTES)
+            checksum, start = checksum.extend(batch), start + batch.count
+        return checksum

@@ -1,0 +1,410 @@
+"""Topics, segments and nodes: the metadata that Raft replicates, and where segments are placed.
+
+A topic is a list of segments, numbered from 1. All but the last are *sealed*: their entry count and
+checksum are here and never change. The last one is *open*: it has one leader, which alone originates
+entries in it, and a fixed set of replicas. Changing the leader means sealing the segment and opening
+the next, so the segment number is the fencing token of the whole data plane.
+
+`Metadata` is a deterministic state machine. Every node applies the same commands in the same order
+and so holds the same state; `digest` says so in tests. Every command is a compare-and-set against the
+state it was made for, and applying it a second time changes nothing:
+
+    Announce       a node joined or started: its addresses and incarnation    rises with the incarnation
+    RegisterTopic  open segment 1                                            only if the topic is unknown
+    Seal           close segment s at a count and open s+1                   only if s is the open segment
+    CommitCursors  readers moved                                             only forward
+    SetReplicas    a sealed segment was copied to another node               only if the old set is the set
+    MarkLeaving    give this node nothing new                                only if it is known
+    RemoveNode     forget this node                                          only if no segment needs it
+
+That is why a proposal needs no answer: whoever proposed looks at the state, and proposes again until
+the state is past the point. Of two competing seals one is applied and the other finds `s` sealed.
+
+Invariants (names as in `spec/Walrus.tla`), checked by `Metadata.check_invariants`:
+SealedStable (a sealed segment is never replaced), LastSealedIsSum, OpenLeaderMatchesMap,
+CursorInBounds, DomainConsistency.
+
+Left out on purpose: topics are never deleted, and a cursor never moves back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+from typing import NamedTuple, TypeAlias
+from zlib import crc32
+
+import msgspec
+
+from walrus.storage.batch import Checksum
+
+VERSION = 1
+"""Version of the command encoding. A node refuses to guess at a later one."""
+
+MAX_TOPICS = 100_000
+MAX_GROUPS = 1_000
+"""Consumer groups per topic. Both limits bound what clients can make the metadata grow to."""
+
+
+class UnknownCommand(Exception):
+    """A committed command that this version cannot apply. Going on would let replicas diverge."""
+
+
+class Position(NamedTuple):
+    """A place in a topic: the next entry to read. Positions of one topic order as tuples do."""
+
+    segment: int
+    offset: int
+
+
+START = Position(1, 0)
+
+
+class Segment(msgspec.Struct, frozen=True, kw_only=True):
+    """One segment. `count` is None while it is open."""
+
+    leader: int
+    incarnation: int
+    """The leader's process start for which it was opened: a restarted leader is not this leader."""
+    replicas: tuple[int, ...]
+    count: int | None = None
+    checksum: Checksum = Checksum()
+    recovered: bool = False
+    """Sealed by a recovery, not by its leader: PUTs in flight to that leader have an unknown outcome."""
+
+    @property
+    def majority(self) -> int:
+        """How many replicas make a majority."""
+        return len(self.replicas) // 2 + 1
+
+
+class Topic(msgspec.Struct, kw_only=True):
+    """A topic's segments, in order from number 1, and its committed read cursors by group."""
+
+    segments: list[Segment]
+    sealed_total: int = 0
+    cursors: dict[str, Position] = {}
+
+    @property
+    def current(self) -> int:
+        """The number of the open segment, always the last."""
+        return len(self.segments)
+
+    @property
+    def open(self) -> Segment:
+        """The open segment."""
+        return self.segments[-1]
+
+    def segment(self, number: int) -> Segment | None:
+        """Segment `number`, or None if there is none (yet)."""
+        return self.segments[number - 1] if 1 <= number <= len(self.segments) else None
+
+    def advance(self, position: Position) -> Position:
+        """The same place, moved past sealed segments that end there: a chain of empty ones in one step."""
+        number, offset = position
+        while number < self.current and offset >= (self.segments[number - 1].count or 0):
+            number, offset = number + 1, 0
+        return Position(number, offset)
+
+    def in_bounds(self, position: Position) -> bool:
+        """Whether a cursor may stand there, as far as metadata can tell."""
+        segment = self.segment(position.segment)
+        return segment is not None and 0 <= position.offset and (
+            segment.count is None or position.offset <= segment.count
+        )
+
+
+class Node(msgspec.Struct, frozen=True, kw_only=True):
+    """A member as the metadata knows it."""
+
+    directory_id: str
+    incarnation: int
+    raft_address: str
+    client_address: str
+    leaving: bool = False
+
+
+class Announce(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
+    """A node was taken in (incarnation 0), or started once more."""
+
+    node_id: int
+    directory_id: str
+    incarnation: int
+    raft_address: str
+    client_address: str
+
+
+class RegisterTopic(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
+    """Create a topic with its first segment."""
+
+    topic: str
+    leader: int
+    replicas: tuple[int, ...]
+
+
+class Seal(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
+    """Seal `segment` at `count` entries and open the next one at `leader`."""
+
+    topic: str
+    segment: int
+    count: int
+    checksum: Checksum
+    leader: int
+    replicas: tuple[int, ...]
+    cursors: dict[str, Position]
+    recovered: bool = False
+
+
+class CommitCursors(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
+    """Readers' positions: topic -> group -> position."""
+
+    cursors: dict[str, dict[str, Position]]
+
+
+class SetReplicas(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
+    """Replace the replica set of a sealed segment, if it still is `old`."""
+
+    topic: str
+    segment: int
+    old: tuple[int, ...]
+    new: tuple[int, ...]
+
+
+class MarkLeaving(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
+    """The node is on its way out and is given no new segments."""
+
+    node_id: int
+
+
+class RemoveNode(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
+    """Forget a node that no segment needs any more."""
+
+    node_id: int
+
+
+Command: TypeAlias = Announce | RegisterTopic | Seal | CommitCursors | SetReplicas | MarkLeaving | RemoveNode
+
+
+class _Envelope(msgspec.Struct, frozen=True, array_like=True):
+    version: int
+    command: msgspec.Raw
+
+
+_encoder = msgspec.msgpack.Encoder(order="deterministic")
+_envelope_decoder = msgspec.msgpack.Decoder(_Envelope)
+_command_decoder = msgspec.msgpack.Decoder(Command)
+
+
+def encode_command(command: Command) -> bytes:
+    """The bytes of a command in the Raft log."""
+    return _encoder.encode(_Envelope(VERSION, msgspec.Raw(_encoder.encode(command))))
+
+
+def decode_command(data: bytes) -> Command:
+    """The command in these bytes. Raises `UnknownCommand` for one that this version does not know."""
+    try:
+        envelope = _envelope_decoder.decode(data)
+        if envelope.version != VERSION:
+            raise UnknownCommand(
+                f"metadata command of version {envelope.version}, this node knows {VERSION}: upgrade this node"
+            )
+        return _command_decoder.decode(envelope.command)
+    except msgspec.DecodeError as error:
+        raise UnknownCommand(f"metadata command that this node cannot read: {error}: upgrade this node") from error
+
+
+class _State(msgspec.Struct, kw_only=True):
+    version: int = VERSION
+    nodes: dict[int, Node] = {}
+    topics: dict[str, Topic] = {}
+
+
+_state_decoder = msgspec.msgpack.Decoder(_State)
+
+
+class Metadata:
+    """What all nodes agree on. Changed only by `apply` and `restore`."""
+
+    def __init__(self) -> None:
+        self._state = _State()
+
+    @property
+    def nodes(self) -> dict[int, Node]:
+        """Members by id."""
+        return self._state.nodes
+
+    @property
+    def topics(self) -> dict[str, Topic]:
+        """Topics by name."""
+        return self._state.topics
+
+    def open_segment(self, topic: str) -> tuple[int, Segment] | None:
+        """Number and description of the topic's open segment; None for an unknown topic."""
+        known = self.topics.get(topic)
+        return (known.current, known.open) if known else None
+
+    def segment(self, topic: str, number: int) -> Segment | None:
+        """One segment, or None."""
+        known = self.topics.get(topic)
+        return known.segment(number) if known else None
+
+    # --- the state machine ---
+
+    def apply(self, command: Command) -> str | None:
+        """Apply a committed command. Returns the topic that it changed, if it changed one."""
+        match command:
+            case Announce():
+                return self._announce(command)
+            case RegisterTopic():
+                return self._register(command)
+            case Seal():
+                return self._seal(command)
+            case CommitCursors():
+                for topic in sorted(command.cursors):
+                    if topic in self.topics:
+                        self._commit_cursors(self.topics[topic], command.cursors[topic])
+                return None
+            case SetReplicas():
+                return self._set_replicas(command)
+            case MarkLeaving():
+                node = self.nodes.get(command.node_id)
+                if node:
+                    self.nodes[command.node_id] = msgspec.structs.replace(node, leaving=True)
+                return None
+            case RemoveNode():
+                if not self.needs(command.node_id):
+                    self.nodes.pop(command.node_id, None)
+                return None
+
+    def _announce(self, command: Announce) -> None:
+        known = self.nodes.get(command.node_id)
+        if known and (known.directory_id != command.directory_id or known.incarnation > command.incarnation):
+            return  # another disk under a known id, or an older start of the same node
+        self.nodes[command.node_id] = Node(
+            directory_id=command.directory_id,
+            incarnation=command.incarnation,
+            raft_address=command.raft_address,
+            client_address=command.client_address,
+            leaving=known.leaving if known else False,
+        )
+
+    def _register(self, command: RegisterTopic) -> str | None:
+        if command.topic in self.topics or len(self.topics) >= MAX_TOPICS:
+            return None
+        segment = self._opened(command.leader, command.replicas)
+        if segment is None:
+            return None
+        self.topics[command.topic] = Topic(segments=[segment], cursors={})
+        return command.topic
+
+    def _seal(self, command: Seal) -> str | None:
+        topic = self.topics.get(command.topic)
+        if topic is None or topic.current != command.segment:
+            return None  # sealed already: the other proposal won
+        following = self._opened(command.leader, command.replicas)
+        if following is None:
+            return None  # the next leader was removed in the meantime: propose again
+        topic.segments[-1] = msgspec.structs.replace(
+            topic.open, count=command.count, checksum=command.checksum, recovered=command.recovered
+        )
+        topic.segments.append(following)
+        topic.sealed_total += command.count
+        self._commit_cursors(topic, command.cursors)
+        return command.topic
+
+    def _opened(self, leader: int, replicas: tuple[int, ...]) -> Segment | None:
+        """A new open segment; None if a node that it names is not (or no longer) a member."""
+        if leader not in replicas or any(node not in self.nodes for node in replicas):
+            return None
+        return Segment(leader=leader, incarnation=self.nodes[leader].incarnation, replicas=replicas)
+
+    def _commit_cursors(self, topic: Topic, cursors: dict[str, Position]) -> None:
+        for group, position in sorted(cursors.items()):
+            if group not in topic.cursors and len(topic.cursors) >= MAX_GROUPS:
+                continue
+            if topic.in_bounds(position) and position > topic.cursors.get(group, START):
+                topic.cursors[group] = position
+
+    def _set_replicas(self, command: SetReplicas) -> str | None:
+        segment = self.segment(command.topic, command.segment)
+        if segment is None or segment.count is None or segment.replicas != command.old or not command.new:
+            return None
+        if any(node not in self.nodes for node in command.new):
+            return None
+        topic = self.topics[command.topic]
+        topic.segments[command.segment - 1] = msgspec.structs.replace(segment, replicas=command.new)
+        return command.topic
+
+    def needs(self, node_id: int) -> bool:
+        """Whether some segment still names the node as a replica (or as the leader of an open one)."""
+        return any(
+            node_id in segment.replicas for topic in self.topics.values() for segment in topic.segments
+        )
+
+    # --- snapshots ---
+
+    def snapshot(self) -> bytes:
+        """The whole state, equal bytes for equal states."""
+        return _encoder.encode(self._state)
+
+    def restore(self, data: bytes) -> None:
+        """Replace the state by a snapshot. Raises `UnknownCommand` for one from another version."""
+        try:
+            state = _state_decoder.decode(data)
+        except msgspec.DecodeError as error:
+            raise UnknownCommand(f"metadata snapshot that this node cannot read: {error}") from error
+        if state.version != VERSION:
+            raise UnknownCommand(f"metadata snapshot of version {state.version}: upgrade this node")
+        self._state = state
+
+    def digest(self) -> str:
+        """A hash that is equal on all nodes at the same applied index."""
+        return hashlib.sha256(self.snapshot()).hexdigest()
+
+    def check_invariants(self) -> None:
+        """Assert what must hold of metadata alone."""
+        for name, topic in self.topics.items():
+            assert topic.segments, f"{name} has no segment"
+            assert topic.open.count is None, f"DomainConsistency: {name} has no open segment"
+            counts = [segment.count for segment in topic.segments[:-1]]
+            assert None not in counts, f"DomainConsistency: {name} has two open segments"
+            assert topic.sealed_total == sum(count or 0 for count in counts), f"LastSealedIsSum: {name}"
+            for segment in topic.segments:
+                assert len(set(segment.replicas)) == len(segment.replicas) > 0
+            assert topic.open.leader in topic.open.replicas, f"OpenLeaderMatchesMap: {name}"
+            for position in topic.cursors.values():
+                assert topic.in_bounds(position), f"CursorInBounds: {name} {position}"
+
+
+# --- placement: where the next segment goes. Decided by the proposer, recorded in the command. ------
+
+
+def first_leader(topic: str, live: Collection[int]) -> int:
+    """The leader of a topic's first segment: spread over the live nodes by a hash that is stable."""
+    candidates = sorted(live)
+    return candidates[crc32(topic.encode()) % len(candidates)]
+
+
+def next_leader(current: int, live: Collection[int]) -> int:
+    """The live node that follows `current` round-robin.
+
+    >>> next_leader(1, [1, 2, 3]), next_leader(3, [1, 2, 3]), next_leader(2, [1, 2])
+    (2, 1, 1)
+    """
+    candidates = sorted(live)
+    return next((node for node in candidates if node > current), candidates[0])
+
+
+def replica_set(leader: int, live: Collection[int], voters: Collection[int], factor: int) -> tuple[int, ...]:
+    """The leader and the nodes that follow it, live ones first, `factor` of them if there are so many.
+
+    A dead voter fills a place that nobody else can: the majority that must answer is no larger for it,
+    and when it returns the segment is as safe as it was meant to be.
+
+    >>> replica_set(2, [1, 2, 3], [1, 2, 3], 3), replica_set(2, [1, 2], [1, 2, 3, 4], 3)
+    ((2, 1, 3), (2, 1, 3))
+    """
+    alive = set(live)
+    others = sorted(set(voters) - {leader}, key=lambda node: (node not in alive, node <= leader, node))
+    chosen: Sequence[int] = others[: max(factor, 1) - 1]
+    return (leader, *sorted(chosen))
