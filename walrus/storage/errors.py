@@ -1,0 +1,63 @@
+"""Everything the storage engine raises, in one place.
+
+Three morals: the caller asked for something that cannot be (`BatchTooLarge`, `EngineClosed`,
+`DirectoryInUse`), the world is short of something (`DiskFull`), or the disk said something that must not be
+believed (`EngineFailed`, `CorruptionError`, `FormatError`). Each message says what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class StorageError(Exception):
+    """The base of every error that the engine raises on purpose, except `BatchTooLarge`."""
+
+
+class DiskFull(StorageError):
+    """There is no room for this write. Nothing was written; it works again once there is room."""
+
+
+class EngineFailed(StorageError):
+    """A write or a sync failed, so what is on disk is not known any more: no writes until reopened."""
+
+
+class EngineClosed(StorageError):
+    """`close()` was called; open the directory again."""
+
+    def __init__(self) -> None:
+        super().__init__("this engine is closed: open the directory again with Walrus(...)")
+
+
+class DirectoryInUse(StorageError):
+    """Another process (or another engine of this one) holds the directory."""
+
+    def __init__(self, directory: str, pid: int) -> None:
+        self.directory = directory
+        self.pid = pid
+        super().__init__(f"{directory} is in use by process {pid or 'unknown'}: stop it, or use another key")
+
+
+class CorruptionError(StorageError):
+    """A record does not match its checksum.
+
+    `file` and `offset` (bytes) say where it is, `topic` and `index` which entry is the first that cannot be
+    read, `resume` which entry is the next that can (`read_at` or `seek` to it skips the hole deliberately).
+    """
+
+    def __init__(self, file: str, offset: int, topic: str, index: int, resume: int | None = None) -> None:
+        self.file = file
+        self.offset = offset
+        self.topic = topic
+        self.index = index
+        self.resume = index + 1 if resume is None else resume
+        super().__init__(
+            f"{file}, byte {offset}: entry {index} of topic {topic!r} is damaged; "
+            f"the next readable one may be entry {self.resume} (seek to it to skip the hole)"
+        )
+
+
+class FormatError(StorageError):
+    """The directory was written by a version of the format that this one does not know."""
+
+
+class BatchTooLarge(ValueError):
+    """More than one batch may hold (2,000 entries, 1 GiB). Nothing was written: split it."""
