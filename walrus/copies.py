@@ -127,6 +127,10 @@ class Copies:
         self.entries += new.count
         self.bytes += new.size
 
+    def barrier(self, then: Then) -> None:
+        """Run `then` once everything appended to any copy so far is durable."""
+        self._data.barrier(then)
+
     def fence(self, copy: SegmentCopy, then: Then) -> int:
         """Refuse the writer from now on; returns the length at this very step.
 

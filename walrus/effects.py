@@ -43,7 +43,13 @@ class Halt(msgspec.Struct, frozen=True):
     exit_status: int
 
 
-Effect: TypeAlias = Send | Reply | Peers | Halt
+class Log(msgspec.Struct, frozen=True):
+    """Something that the operator should read."""
+
+    text: str
+
+
+Effect: TypeAlias = Send | Reply | Peers | Halt | Log
 
 
 class Trace(Protocol):
@@ -82,6 +88,10 @@ class Outbox:
     def halt(self, reason: str, exit_status: int = 1) -> None:
         """Stop the node."""
         self._effects.append(Halt(reason, exit_status))
+
+    def log(self, text: str) -> None:
+        """Tell the operator."""
+        self._effects.append(Log(text))
 
     def take(self) -> list[Effect]:
         """Everything collected since the last call."""

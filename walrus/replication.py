@@ -247,9 +247,14 @@ class SegmentWriter:
             if follower.unanswered and follower.unanswered >= self._config.window_bytes:
                 return
             start = follower.next_index
-            batch = self._copies.read(
-                self.copy, start, self.copy.length, self.copy.length, self._config.read_bytes
-            )
+            try:
+                batch = self._copies.read(
+                    self.copy, start, self.copy.length, self.copy.length, self._config.read_bytes
+                )
+            except StorageError as damage:
+                self._outbox.log(f"the writer's own copy cannot be read, handing the segment over: {damage}")
+                self.fenced()
+                return
             self._send(node, follower, start, batch, now)
             if follower.next_index == start:
                 return

@@ -1,0 +1,295 @@
+"""Read cursors, at the node that serves them: the leader of the topic's open segment.
+
+A cursor says which entry a group of consumers gets next. There is one per topic and group for the whole
+cluster, the default group being the one that a plain GET uses. It exists three times:
+
+    position     what was handed out last              volatile, here
+    confirmed    what is known to have reached a client, volatile, here
+    committed    what the metadata holds                through Raft, every `cursor_interval`
+
+and `committed <= confirmed <= position`. An entry that was handed out but not confirmed (the node with
+the client died, or the client went away) is handed out again, so the death of any node is a redelivery
+and never a gap. Commits never move a cursor back, whoever sends them (`Metadata._commit_cursors`).
+
+On a healthy rollover nothing is delivered twice either: a sealing leader stops handing out, waits until
+all is confirmed, and puts the cursors into the Seal itself, so that the next leader goes on exactly
+there.
+
+Invariants: CursorInBounds, DeliveredIsPrefix (only acknowledged entries are handed out, in order).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection
+from typing import TypeAlias
+
+import msgspec
+
+from walrus.config import NodeConfig
+from walrus.effects import Outbox, Trace
+from walrus.leases import LeaseTable
+from walrus.messages import Confirm, GetEntries, GetReply
+from walrus.reads import Reads
+from walrus.segments import START, CommitCursors, Metadata, Position, Topic
+from walrus.storage.batch import EMPTY, Batch
+from walrus.storage.errors import StorageError
+
+GroupKey: TypeAlias = tuple[str, str]
+"""(topic, group)"""
+
+IDLE_AFTER = 10.0
+"""Seconds after which an unused cursor gives its read-ahead back."""
+
+
+class Handed(msgspec.Struct):
+    """Entries that were handed out: to whom, from where to where, and until when we wait to hear of them."""
+
+    origin: int
+    request: int
+    start: Position
+    deadline: float
+
+
+class Ahead(msgspec.Struct):
+    """Entries read ahead; the first one is at `position`."""
+
+    position: Position
+    entries: list[bytes]
+
+
+class Cursor:
+    """One group's place in one topic."""
+
+    __slots__ = ("ahead", "handed", "key", "position", "reading", "used_at", "waiting")
+
+    def __init__(self, key: GroupKey, position: Position) -> None:
+        self.key = key
+        self.position = position
+        self.handed: deque[Handed] = deque()
+        self.waiting: deque[tuple[int, GetEntries, float]] = deque()  # (origin, request, deadline)
+        self.ahead: Ahead | None = None
+        self.reading = False
+        self.used_at = 0.0
+
+    @property
+    def confirmed(self) -> Position:
+        """Everything below is known to have reached a client."""
+        return self.handed[0].start if self.handed else self.position
+
+    def rewind(self, to: Position) -> None:
+        """Hand out again from `to` on."""
+        while self.handed and self.handed[-1].start >= to:
+            self.handed.pop()
+        self.position = min(self.position, to)
+
+
+class Cursors:
+    """The cursors of all topics that this node leads."""
+
+    def __init__(
+        self,
+        *,
+        config: NodeConfig,
+        metadata: Metadata,
+        reads: Reads,
+        leases: LeaseTable,
+        outbox: Outbox,
+        trace: Trace,
+    ) -> None:
+        self._config, self._metadata, self._reads = config, metadata, reads
+        self._leases, self._outbox, self._trace = leases, outbox, trace
+        self._cursors: dict[GroupKey, Cursor] = {}
+        self._frozen: dict[str, None] = {}
+        self._commit_at = 0.0
+        self.connected: Collection[int] = ()
+
+    # --- handing out ---
+
+    def on_get(self, origin: int, get: GetEntries, now: float) -> None:
+        """A node with clients asks for entries."""
+        number, segment = self._metadata.open_segment(get.topic) or (0, None)
+        if segment is None or self._leases.granted().get(get.topic) != number:
+            self._answer(origin, get, EMPTY, moved=True)
+            return
+        cursor = self._cursor((get.topic, get.group))
+        cursor.used_at = now
+        cursor.waiting.append((origin, get, now + self._config.request_timeout * 0.8))
+        self._serve(cursor, now)
+
+    def _cursor(self, key: GroupKey) -> Cursor:
+        cursor = self._cursors.get(key)
+        if cursor is None:
+            committed = self._metadata.topics[key[0]].cursors.get(key[1], START)
+            cursor = self._cursors[key] = Cursor(key, committed)
+        return cursor
+
+    def _serve(self, cursor: Cursor, now: float) -> None:
+        """Answer who waits, as far as entries are at hand."""
+        name, topic = cursor.key[0], self._metadata.topics[cursor.key[0]]
+        if name in self._frozen or not self._leases.holds(name, topic.current, now):
+            return  # sealing, or cut off: whoever waits is answered by the next leader, or at the deadline
+        while cursor.waiting and not cursor.reading:
+            origin, get, _ = cursor.waiting[0]
+            batch = self._next(cursor, topic, get.count, now)
+            if batch is None:
+                return
+            cursor.waiting.popleft()
+            self._hand_out(cursor, origin, get, batch, now)
+
+    def _next(self, cursor: Cursor, topic: Topic, count: int, now: float) -> Batch | None:
+        """The next entries, at most `count`; None if they must be fetched from another node first."""
+        cursor.position = topic.advance(cursor.position)
+        batch = self._from_ahead(cursor, count)
+        if batch is not None:
+            return batch
+        (name, _), (number, offset) = cursor.key, cursor.position
+        if self._reads.readable(name, number) > offset:
+            try:
+                entries = self._reads.read_local(name, number, offset, 1 << 30, self._config.read_bytes)
+            except StorageError as damage:
+                self._outbox.log(f"reading {name} from another replica: {damage}")
+            else:
+                cursor.ahead = Ahead(cursor.position, entries.payloads())
+                return self._from_ahead(cursor, count)
+        if number == topic.current:
+            return EMPTY
+        self._fetch(cursor, now)
+        return None
+
+    def _from_ahead(self, cursor: Cursor, count: int) -> Batch | None:
+        if cursor.ahead is None or cursor.ahead.position.segment != cursor.position.segment:
+            return None
+        skip = cursor.position.offset - cursor.ahead.position.offset
+        if not 0 <= skip < len(cursor.ahead.entries):
+            return None
+        return Batch.of(cursor.ahead.entries[skip : skip + count])
+
+    def _fetch(self, cursor: Cursor, now: float) -> None:
+        """Read ahead from another replica; on failure the deadline of who waits decides."""
+        (name, _), position = cursor.key, cursor.position
+        holders = self._reads.holders(name, position.segment, self.connected)
+        if not holders:
+            return
+        cursor.reading = True
+        node = holders[int(now * 10) % len(holders)]  # another one at the next attempt
+
+        def answer(batch: Batch, error: str, at: float) -> None:
+            cursor.reading = False
+            if self._cursors.get(cursor.key) is not cursor:
+                return
+            if not error and batch.count:
+                cursor.ahead = Ahead(position, self._below_count(name, position, batch).payloads())
+                self._serve(cursor, at)
+
+        self._reads.ask(
+            node, name, position.segment, position.offset, entries=1 << 30, raw=False, now=now, then=answer
+        )
+
+    def _below_count(self, name: str, position: Position, batch: Batch) -> Batch:
+        segment = self._metadata.segment(name, position.segment)
+        assert segment is not None and segment.count is not None, "only sealed segments are read elsewhere"
+        return batch.slice(0, segment.count - position.offset)
+
+    def _hand_out(self, cursor: Cursor, origin: int, get: GetEntries, batch: Batch, now: float) -> None:
+        if batch.count:
+            start = cursor.position
+            self._trace(
+                "Deliver",
+                topic=get.topic,
+                group=get.group,
+                segment=start.segment,
+                start=start.offset,
+                count=batch.count,
+            )
+            cursor.position = Position(start.segment, start.offset + batch.count)
+            cursor.handed.append(Handed(origin, get.request, start, now + self._config.request_timeout / 2))
+        self._answer(origin, get, batch)
+
+    def _answer(
+        self, origin: int, get: GetEntries, batch: Batch, *, moved: bool = False, error: str = ""
+    ) -> None:
+        self._outbox.send(origin, GetReply(request=get.request, batch=batch, moved=moved, error=error))
+
+    # --- confirming ---
+
+    def on_confirm(self, origin: int, confirm: Confirm, now: float) -> None:
+        """The entries reached a client, or they did not and go to the next one who asks."""
+        cursor = self._cursors.get((confirm.topic, confirm.group))
+        for handed in cursor.handed if cursor else ():
+            if (handed.origin, handed.request) == (origin, confirm.request):
+                assert cursor is not None
+                if confirm.delivered:
+                    cursor.handed.remove(handed)
+                else:
+                    cursor.rewind(handed.start)
+                    self._serve(cursor, now)
+                return
+
+    def on_disconnected(self, node: int, now: float) -> None:
+        """What was handed to clients of that node may be lost: hand it out again."""
+        for cursor in list(self._cursors.values()):
+            lost = [handed.start for handed in cursor.handed if handed.origin == node]
+            cursor.waiting = deque(entry for entry in cursor.waiting if entry[0] != node)
+            if lost:
+                cursor.rewind(min(lost))
+                self._serve(cursor, now)
+
+    # --- leadership comes and goes ---
+
+    def on_topic(self, name: str, now: float) -> None:
+        """The topic's metadata changed: drop the cursors if it is no longer ours, else go on."""
+        self._frozen.pop(name, None)
+        ours = name in self._leases.granted()
+        for key, cursor in [(key, cursor) for key, cursor in self._cursors.items() if key[0] == name]:
+            if ours:
+                self._serve(cursor, now)
+            else:
+                del self._cursors[key]
+                for origin, get, _ in cursor.waiting:
+                    self._answer(origin, get, EMPTY, moved=True)
+
+    def freeze(self, name: str) -> dict[str, Position] | None:
+        """Stop handing out; the cursors to seal with, once everything handed out is confirmed."""
+        self._frozen[name] = None
+        cursors = [cursor for cursor in self._cursors.values() if cursor.key[0] == name]
+        if any(cursor.handed for cursor in cursors):
+            return None
+        return {cursor.key[1]: cursor.position for cursor in cursors if cursor.position > START}
+
+    # --- committing ---
+
+    def to_commit(self, now: float) -> CommitCursors | None:
+        """One command for all cursors that moved, every `cursor_interval`, again until it is applied."""
+        if now < self._commit_at:
+            return None
+        moved: dict[str, dict[str, Position]] = {}
+        for (name, group), cursor in self._cursors.items():
+            committed = self._metadata.topics[name].cursors.get(group, START)
+            if cursor.confirmed > committed:
+                moved.setdefault(name, {})[group] = cursor.confirmed
+        if not moved:
+            return None
+        self._commit_at = now + self._config.cursor_interval
+        return CommitCursors(cursors=moved)
+
+    def on_tick(self, now: float) -> None:
+        """Deadlines of who waits and of what was handed out; idle cursors give memory back."""
+        for cursor in list(self._cursors.values()):
+            if cursor.handed and cursor.handed[0].deadline <= now:
+                cursor.rewind(cursor.handed[0].start)
+            if cursor.waiting:
+                self._serve(cursor, now)
+            while cursor.waiting and cursor.waiting[0][2] <= now:
+                origin, get, _ = cursor.waiting.popleft()
+                self._answer(origin, get, EMPTY, error="no replica could answer in time, the cursor did not move")
+            if now - cursor.used_at > IDLE_AFTER:
+                cursor.ahead = None
+
+    def check_invariants(self) -> None:
+        """Assert what must hold of the cursors by themselves."""
+        for cursor in self._cursors.values():
+            starts = [handed.start for handed in cursor.handed]
+            assert starts == sorted(starts) and all(start <= cursor.position for start in starts)
+            topic = self._metadata.topics[cursor.key[0]]
+            assert topic.in_bounds(cursor.position), f"CursorInBounds: {cursor.key} {cursor.position}"
