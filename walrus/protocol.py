@@ -582,6 +582,8 @@ def _equals(data: bytes, position: int, skip: int) -> tuple[list[bytes], int]:
     (length,) = _LENGTH.unpack_from(data, position)
     size = HEADER_BYTES + length
     count = (len(data) - position) // size
+    if not data.startswith(data[position : position + skip], position + size):
+        return [], position
     for k in range(skip):
         if count < _AT_ONCE:
             return [], position
