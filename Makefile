@@ -1,0 +1,63 @@
+# One line per habit; `make help` lists them. Each target makes .venv if there is none.
+# Without make: see "No make?" in README.md.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test quick deep lint format links check model-check cluster-bootstrap cluster-down bench bench-engine clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+.venv/.installed: setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,tla]'
+	touch $@
+
+demo: .venv/.installed ## start a cluster, stream a log in, kill a leader, count what is lost (0)
+	$(BIN)/python -m walrus.demo
+
+test: .venv/.installed ## everything
+	$(PYTEST) -n 2 -q -m 'not process and not tla'
+	$(PYTEST) -q -m 'process or tla'
+
+quick: .venv/.installed ## the tests that start no process and no TLC
+	$(PYTEST) -n 2 -q -m 'not process and not tla and not slow'
+
+deep: .venv/.installed ## the property tests with many more examples (an hour)
+	HYPOTHESIS_PROFILE=deep $(PYTEST) -n 2 -q --timeout 7200 -m 'not process and not tla'
+
+lint: .venv/.installed ## ruff and mypy --strict
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: .venv/.installed ## let ruff format the code
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+links: .venv/.installed ## every relative link in the documentation leads somewhere
+	$(PYTEST) -q tests/test_links.py
+
+check: lint test ## what CI runs
+
+model-check: .venv/.installed ## TLC on the full configurations (up to an hour)
+	$(BIN)/python -m walrus.tlc check walrus-full raft-full
+
+cluster-bootstrap: .venv/.installed ## three nodes in the background: clients 9091-9093, raft 6001-6003
+	$(BIN)/python -m walrus.cluster --nodes 3 --detach
+
+cluster-down: .venv/.installed ## stop them
+	$(BIN)/python -m walrus.cluster --down
+
+bench: .venv/.installed ## the cluster's figures beside the machine's limits
+	$(BIN)/python -m benchmarks.cluster
+
+bench-engine: .venv/.installed ## the engine's figures beside its peers'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python -m benchmarks.engine
+
+clean: ## remove what was built, and the data of `make cluster-bootstrap`
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis data

@@ -1,0 +1,44 @@
+"""What all tests share: Hypothesis profiles, and the promise that no test outlives its processes.
+
+`ci` is the default and keeps `make test` within minutes; `make deep` sets `HYPOTHESIS_PROFILE=deep`.
+Deadlines are off in both: how long an example takes says something about the machine, not about the code.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.node.harness import Cluster, Launcher
+
+settings.register_profile(
+    "ci", deadline=None, max_examples=60, stateful_step_count=40, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile(
+    "deep",
+    deadline=None,
+    max_examples=3_000,
+    stateful_step_count=120,
+    suppress_health_check=list(HealthCheck),
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Launcher]:
+    """Starts clusters of real processes in `tmp_path`; kills whatever of them is left at the end."""
+    launcher = Launcher(tmp_path)
+    try:
+        yield launcher
+    finally:
+        launcher.close()
+
+
+@pytest.fixture
+def cluster(launch: Launcher) -> Cluster:
+    """Three nodes, ready."""
+    return launch()

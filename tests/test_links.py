@@ -1,0 +1,56 @@
+"""Every relative link in the documentation leads to a file, and every anchor to a heading of it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LINK = re.compile(r"(?<!!)\[[^\]\n]*\]\(([^)\s]+)\)")
+FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("spec/**/*.md")])
+
+
+def _anchor(heading: str) -> str:
+    """The anchor that a heading gets: lower case, spaces to dashes, punctuation dropped."""
+    text = re.sub(r"[`*]|\[([^\]]*)\]\([^)]*\)", r"\1", heading.strip()).lower()
+    return re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
+
+
+def _anchors(path: Path) -> set[str]:
+    text = FENCE.sub("", path.read_text(encoding="utf-8"))
+    return {_anchor(match[1]) for match in re.finditer(r"^#{1,6} +(.+)$", text, re.MULTILINE)}
+
+
+def _broken(document: Path) -> list[str]:
+    """The links of one document that lead nowhere. Addresses on the web are not visited."""
+    found = []
+    for target in LINK.findall(FENCE.sub("", document.read_text(encoding="utf-8"))):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (document.parent / name).resolve() if name else document
+        if not path.exists():
+            found.append(f"{target}: no such file")
+        elif anchor and path.suffix == ".md" and anchor not in _anchors(path):
+            found.append(f"{target}: no such heading")
+    return found
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_relative_link_leads_somewhere(document: Path) -> None:
+    assert _broken(document) == []
+
+
+def test_no_document_names_a_file_of_the_package_that_is_not_there() -> None:
+    """`walrus/x.py`, `tests/x.py` and the like in backquotes or tables are promises too."""
+    named = re.compile(r"`((?:walrus|tests|docs|benchmarks|spec)/[\w/.-]+\.(?:py|md|tla|cfg))`")
+    missing = [
+        f"{document.relative_to(ROOT)}: {name}"
+        for document in DOCUMENTS
+        for name in named.findall(document.read_text(encoding="utf-8"))
+        if not (ROOT / name).exists()
+    ]
+    assert missing == []
