@@ -96,13 +96,14 @@ class Cursors:
         leases: LeaseTable,
         outbox: Outbox,
         trace: Trace,
+        connected: Collection[int],
     ) -> None:
         self._config, self._metadata, self._reads = config, metadata, reads
         self._leases, self._outbox, self._trace = leases, outbox, trace
         self._cursors: dict[GroupKey, Cursor] = {}
         self._frozen: dict[str, None] = {}
         self._commit_at = 0.0
-        self.connected: Collection[int] = ()
+        self._connected = connected
 
     # --- handing out ---
 
@@ -114,6 +115,10 @@ class Cursors:
             return
         cursor = self._cursor((get.topic, get.group))
         cursor.used_at = now
+        # An origin asks for one run at a time: if it asks again, it never got what it has not confirmed.
+        lost = [handed.start for handed in cursor.handed if handed.origin == origin]
+        if lost:
+            cursor.rewind(min(lost))
         cursor.waiting.append((origin, get, now + self._config.request_timeout * 0.8))
         self._serve(cursor, now)
 
@@ -168,7 +173,7 @@ class Cursors:
     def _fetch(self, cursor: Cursor, now: float) -> None:
         """Read ahead from another replica; on failure the deadline of who waits decides."""
         (name, _), position = cursor.key, cursor.position
-        holders = self._reads.holders(name, position.segment, self.connected)
+        holders = self._reads.holders(name, position.segment, self._connected)
         if not holders:
             return
         cursor.reading = True
@@ -282,7 +287,7 @@ class Cursors:
                 self._serve(cursor, now)
             while cursor.waiting and cursor.waiting[0][2] <= now:
                 origin, get, _ = cursor.waiting.popleft()
-                self._answer(origin, get, EMPTY, error="no replica could answer in time, the cursor did not move")
+                self._answer(origin, get, EMPTY, error="no replica answered in time, the cursor did not move")
             if now - cursor.used_at > IDLE_AFTER:
                 cursor.ahead = None
 

@@ -37,6 +37,28 @@ class Durable:
             self._waiting.append((self.written, then))
         return start
 
+    # Without `then` this is a `Storage` too, for whoever waits for durability in another way.
+
+    def read_batch(self, topic: str, start: int, max_entries: int, max_bytes: int) -> Batch:
+        """See `Storage.read_batch`."""
+        return self.storage.read_batch(topic, start, max_entries, max_bytes)
+
+    def bounds(self, topic: str) -> tuple[int, int]:
+        """See `Storage.bounds`."""
+        return self.storage.bounds(topic)
+
+    def topics(self) -> list[str]:
+        """See `Storage.topics`."""
+        return self.storage.topics()
+
+    def trim(self, topic: str, before: int) -> None:
+        """See `Storage.trim`."""
+        self.storage.trim(topic, before)
+
+    def delete_topic(self, topic: str) -> None:
+        """See `Storage.delete_topic`."""
+        self.storage.delete_topic(topic)
+
     def barrier(self, then: Then) -> None:
         """Run `then` once everything written so far is durable; now, if it already is."""
         if self.durable == self.written:

@@ -64,12 +64,13 @@ class Reader:
         outbox: Outbox,
         is_open: Callable[[object], bool],
         first_request: int,
+        connected: Collection[int],
     ) -> None:
         self._config, self._metadata, self._reads, self._outbox = config, metadata, reads, outbox
         self._is_open = is_open
         self._request = first_request
         self._groups: dict[tuple[str, str], Group] = {}
-        self.connected: Collection[int] = ()
+        self._connected = connected
 
     @property
     def busy(self) -> bool:
@@ -92,7 +93,7 @@ class Reader:
             return
         topic = self._metadata.topics[key[0]]
         leader = topic.open.leader
-        if leader != self._config.node_id and leader not in self.connected:
+        if leader != self._config.node_id and leader not in self._connected:
             return  # asked when it is connected, or when the topic has another leader
         self._request += 1
         group.leader, group.request = leader, self._request
@@ -102,13 +103,11 @@ class Reader:
 
     def on_reply(self, sender: int, reply: GetReply, now: float) -> None:
         """Entries, or the news that there are none, or that another node leads now."""
-        for key, group in self._groups.items():
+        for key, group in self._groups.items():  # noqa: B007 - `key` is used after the loop
             if (group.leader, group.request) == (sender, reply.request):
                 break
         else:
-            if reply.batch.count:  # an answer that we no longer wait for: it reaches no client
-                self._outbox.log("entries of a late answer to a GET will be delivered again")
-            return
+            return  # a late answer: its entries reach no client, are not confirmed, and come again
         group.leader = 0
         if reply.moved:
             group.again_at = now + self._config.resend_interval / 10
@@ -207,9 +206,9 @@ class Reader:
             self.fetch(slot, Fetch(fetch.topic, fetch.segment, fetch.offset + len(payloads), left), now)
 
     def _fetch_elsewhere(self, slot: object, fetch: Fetch, now: float, tried: int) -> None:
-        holders = self._reads.holders(fetch.topic, fetch.segment, self.connected)
+        holders = self._reads.holders(fetch.topic, fetch.segment, self._connected)
         if tried >= len(holders):
-            reason = protocol.no_leader(f"no replica of segment {fetch.segment} answers for that part; try again")
+            reason = protocol.no_leader(f"no replica of segment {fetch.segment} has answered; try again")
             self._outbox.reply(slot, protocol.error(reason) * fetch.count, fetch.count)
             return
 

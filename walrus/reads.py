@@ -83,7 +83,16 @@ class Reads:
         return others if segment.count is not None else [node for node in others if node == segment.leader]
 
     def ask(
-        self, node: int, topic: str, number: int, start: int, *, entries: int, raw: bool, now: float, then: Answer
+        self,
+        node: int,
+        topic: str,
+        number: int,
+        start: int,
+        *,
+        entries: int,
+        raw: bool,
+        now: float,
+        then: Answer,
     ) -> None:
         """Read from another node; `then` is called exactly once."""
         self._request += 1

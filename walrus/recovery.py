@@ -35,7 +35,7 @@ from walrus.copies import Copies, Key, SegmentCopy
 from walrus.effects import Outbox, Trace
 from walrus.messages import Copy, CopyReply, Fence, FenceReply
 from walrus.reads import Reads
-from walrus.segments import Metadata, Segment
+from walrus.segments import Segment
 from walrus.storage.batch import Batch, Checksum
 from walrus.storage.errors import StorageError
 
@@ -144,7 +144,10 @@ class Recovery:
         if self.found is not None or now - self._sent_at < self._config.resend_interval:
             return
         self._sent_at = now
-        if self._source is not None and now - self._progress_at > RESTARTS_AFTER * self._config.resend_interval:
+        if (
+            self._source is not None
+            and now - self._progress_at > RESTARTS_AFTER * self._config.resend_interval
+        ):
             self._fenced, self._have, self._source = {}, {}, None
             self._progress_at = now
         self._send_fences()
@@ -248,8 +251,8 @@ class Puller:
 class Fenced:
     """This node as a replica that is asked to fence."""
 
-    def __init__(self, *, copies: Copies, metadata: Metadata, outbox: Outbox, trace: Trace) -> None:
-        self._copies, self._metadata, self._outbox, self._trace = copies, metadata, outbox, trace
+    def __init__(self, *, copies: Copies, outbox: Outbox, trace: Trace) -> None:
+        self._copies, self._outbox, self._trace = copies, outbox, trace
 
     def on_fence(self, sender: int, fence: Fence) -> None:
         """Note the fence, refuse the writer, read the length: one step. Answer when all that is durable."""

@@ -224,8 +224,7 @@ class SegmentWriter:
             self._appended.append(Appended(pending.origin, pending.forward, count, end))
         for node, follower in self.followers.items():
             self._send(node, follower, start, batch, now)
-        if self._full(self._config.max_segment_entries - self.copy.length, 0):
-            self.begin_seal()
+        self.check_threshold()
         return True
 
     # --- sending to replicas ---
@@ -350,10 +349,19 @@ class SegmentWriter:
             self._trace("BeginSeal", topic=self.topic, segment=self.number)
             self._refuse_pending()
 
-    def ready_to_seal(self) -> tuple[int, Checksum] | None:
-        """Count and checksum, once the writer is sealing and everything appended is acknowledged."""
-        if not self.sealing or self.copy.fenced or self.commit_index < self.copy.length:
-            return None
+    def check_threshold(self) -> None:
+        """Begin to seal if the segment is over its thresholds."""
+        if self._full(self._config.max_segment_entries - self.copy.length, 0):
+            self.begin_seal()
+
+    @property
+    def all_acknowledged(self) -> bool:
+        """Whether the writer is sealing and its count is final."""
+        return self.sealing and not self.copy.fenced and self.commit_index == self.copy.length
+
+    def ready_to_seal(self) -> tuple[int, Checksum]:
+        """Count and checksum of the finished segment. From now on nothing is acknowledged in it."""
+        assert self.all_acknowledged
         self.seal_proposed = True
         return self.copy.length, self._copies.checksum(self.copy, self.copy.length)
 
@@ -434,7 +442,5 @@ class Replica:
     def _reply(self, to: int, copy: SegmentCopy, *, fenced: bool = False, gap: bool = False) -> None:
         self._outbox.send(
             to,
-            AppendReply(
-                topic=copy.key[0], segment=copy.key[1], length=copy.durable, fenced=fenced, gap=gap
-            ),
+            AppendReply(topic=copy.key[0], segment=copy.key[1], length=copy.durable, fenced=fenced, gap=gap),
         )

@@ -75,14 +75,13 @@ class Route:
 class Router:
     """The routes of all topics that clients of this node write to."""
 
-    def __init__(
-        self, *, config: NodeConfig, metadata: Metadata, outbox: Outbox, first_request: int
-    ) -> None:
+    def __init__(self, *, config: NodeConfig, metadata: Metadata, outbox: Outbox, first_request: int) -> None:
         self._config, self._metadata, self._outbox = config, metadata, outbox
         self._request = first_request
         self._routes: dict[str, Route] = {}
         self._dirty: dict[str, None] = {}
         self.waiting_bytes = 0
+        self.acknowledged = 0  # entries answered OK, for METRICS
 
     def put(self, slot: object, topic: str, batch: Batch, now: float) -> None:
         """Entries of a client; every one of them will be answered, in order."""
@@ -166,6 +165,7 @@ class Router:
             taken -= here
             if here and outcome.acked:
                 self._answer(item, here, protocol.OK)
+                self.acknowledged += here
             elif here:
                 self._answer(item, here, protocol.error(outcome.error or protocol.FAILED_OVER))
             if here < item.batch.count:
@@ -183,7 +183,7 @@ class Router:
     # --- what goes wrong ---
 
     def on_topic(self, topic: str) -> None:
-        """The topic's metadata changed: perhaps a segment in which forwards are on their way was recovered."""
+        """The metadata changed: perhaps a segment to which forwards are on their way was recovered."""
         route = self._routes.get(topic)
         if route is None:
             return

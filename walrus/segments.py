@@ -109,8 +109,10 @@ class Topic(msgspec.Struct, kw_only=True):
     def in_bounds(self, position: Position) -> bool:
         """Whether a cursor may stand there, as far as metadata can tell."""
         segment = self.segment(position.segment)
-        return segment is not None and 0 <= position.offset and (
-            segment.count is None or position.offset <= segment.count
+        return (
+            segment is not None
+            and position.offset >= 0
+            and (segment.count is None or position.offset <= segment.count)
         )
 
 
@@ -210,7 +212,9 @@ def decode_command(data: bytes) -> Command:
             )
         return _command_decoder.decode(envelope.command)
     except msgspec.DecodeError as error:
-        raise UnknownCommand(f"metadata command that this node cannot read: {error}: upgrade this node") from error
+        raise UnknownCommand(
+            f"metadata command that this node cannot read: {error}: upgrade this node"
+        ) from error
 
 
 class _State(msgspec.Struct, kw_only=True):

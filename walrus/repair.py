@@ -1,0 +1,191 @@
+"""Copies that should be longer, and replicas that should exist: catching up, and Repair.
+
+Two jobs that end in the same copying (`recovery.Puller`):
+
+* *Catching up*, on every node: a replica that was not among the majority when its segment was sealed
+  copies the rest from another replica.
+* *Repair*, on the Raft leader: a sealed segment that has fewer replicas than it should, because the
+  cluster was smaller when it was written, or a member leaves or has been dead for long, is copied to
+  another voter. The new replica counts only once it has reported the sealed count *and* the sealed
+  checksum, and Raft has recorded it with a compare-and-set on the replica set.
+
+Invariant: a replica set loses a live, staying member never, and gains one only after its copy is whole
+(SealedStable: a majority of the replicas holds the count).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+import msgspec
+
+from walrus.config import NodeConfig
+from walrus.copies import Copies, Key
+from walrus.effects import Outbox
+from walrus.messages import Copy, CopyReply
+from walrus.recovery import Puller
+from walrus.segments import Command, Metadata, Segment, SetReplicas
+from walrus.storage.errors import StorageError
+
+MAX_REPAIRS = 4
+"""Segments that the Raft leader has copied at the same time."""
+
+
+class CatchUp:
+    """This node's copies of sealed segments that are too short."""
+
+    def __init__(
+        self, *, config: NodeConfig, metadata: Metadata, copies: Copies, puller: Puller, outbox: Outbox
+    ) -> None:
+        self._config, self._metadata, self._copies = config, metadata, copies
+        self._puller, self._outbox = puller, outbox
+        self._checked: dict[str, int] = {}  # per topic: segments up to here were looked at
+        self._short: dict[Key, int] = {}  # how often a pull was started
+        self._again_at = 0.0
+
+    @property
+    def behind(self) -> int:
+        """How many copies are too short."""
+        return len(self._short)
+
+    def on_topic(self, topic: str) -> None:
+        """Look at the segments that were sealed since the last time."""
+        known = self._metadata.topics[topic]
+        for number in range(self._checked.get(topic, 0) + 1, known.current):
+            self._look((topic, number), known.segments[number - 1])
+        self._checked[topic] = known.current - 1
+
+    def _look(self, key: Key, segment: Segment) -> None:
+        if self._config.node_id in segment.replicas and self._copies.get(key).length < (segment.count or 0):
+            self._short[key] = 0
+            self._again_at = 0.0
+
+    def on_tick(self, now: float, connected: Collection[int]) -> None:
+        """Copy what is missing, from another replica at each attempt."""
+        if not self._short or now < self._again_at:
+            return
+        self._again_at = now + self._config.resend_interval
+        for key, attempt in list(self._short.items()):
+            segment = self._metadata.segment(*key)
+            sources = [node for node in (segment.replicas if segment else ()) if node in connected]
+            copy = self._copies.get(key)
+            if segment is None or segment.count is None or copy.length >= segment.count:
+                del self._short[key]
+            elif sources and not self._puller.pulling(key):
+                self._short[key] = attempt + 1
+                self._puller.pull(
+                    copy, segment.count, sources[attempt % len(sources)], now, self._verifier(key, segment)
+                )
+
+    def _verifier(self, key: Key, segment: Segment) -> Callable[[], None]:
+        def verify() -> None:
+            assert segment.count is not None
+            try:
+                checksum = self._copies.checksum(self._copies.get(key), segment.count)
+            except StorageError as damage:
+                self._outbox.log(f"copy of {key[0]}/{key[1]} is damaged: {damage}")
+                return
+            if checksum != segment.checksum:
+                self._outbox.halt(
+                    f"copy of {key[0]}/{key[1]} differs from the sealed checksum: move the data directory away "
+                    "and let this node join anew"
+                )
+
+        return verify
+
+
+class _Repair(msgspec.Struct):
+    old: tuple[int, ...]
+    new: tuple[int, ...]
+    target: int
+    sources: list[int]
+    attempt: int = 0
+    copied: bool = False
+
+
+class Repairs:
+    """The Raft leader's list of sealed segments that need another replica set."""
+
+    def __init__(
+        self,
+        *,
+        config: NodeConfig,
+        metadata: Metadata,
+        outbox: Outbox,
+        propose: Callable[[Command, float], None],
+    ) -> None:
+        self._config, self._metadata, self._outbox, self._propose = config, metadata, outbox, propose
+        self._under_way: dict[Key, _Repair] = {}
+        self._again_at = 0.0
+
+    def stop(self) -> None:
+        """Not the Raft leader any more."""
+        self._under_way.clear()
+
+    def on_tick(self, voters: list[int], live: Collection[int], dead: Collection[int], now: float) -> None:
+        """Find what to repair and go on with what is under way.
+
+        `voters`: the nodes that may hold replicas, `live`: those of them that answer, `dead`: nodes that
+        have been silent for so long that their copies are made anew.
+        """
+        if now < self._again_at:
+            return
+        self._again_at = now + self._config.repair_interval
+        for topic in sorted(self._metadata.topics):
+            for number, segment in enumerate(self._metadata.topics[topic].segments[:-1], 1):
+                if len(self._under_way) >= MAX_REPAIRS:
+                    break
+                if (topic, number) not in self._under_way:
+                    self._plan((topic, number), segment, voters, live, dead)
+        for key, repair in list(self._under_way.items()):
+            self._go_on(key, repair, now)
+
+    def _plan(
+        self,
+        key: Key,
+        segment: Segment,
+        voters: list[int],
+        live: Collection[int],
+        dead: Collection[int],
+    ) -> None:
+        wanted = min(self._config.replication_factor, len(voters))
+        staying = [node for node in segment.replicas if node in voters and node not in dead]
+        if len(staying) >= wanted and len(staying) == len(segment.replicas):
+            return
+        if len(staying) >= wanted:  # nobody to copy to: only let go of those that leave
+            self._under_way[key] = _Repair(segment.replicas, tuple(staying), 0, [], copied=True)
+            return
+        sources = [node for node in segment.replicas if node in live]
+        spare = [node for node in voters if node in live and node not in segment.replicas]
+        if sources and spare:
+            target = spare[sum(key[0].encode()) % len(spare)]
+            full = len(staying) + 1 >= wanted
+            kept = staying if full else [node for node in segment.replicas if node in voters]
+            self._under_way[key] = _Repair(segment.replicas, (*kept, target), target, sources)
+
+    def _go_on(self, key: Key, repair: _Repair, now: float) -> None:
+        segment = self._metadata.segment(*key)
+        if segment is None or segment.count is None or segment.replicas != repair.old:
+            del self._under_way[key]
+        elif repair.copied:
+            self._propose(SetReplicas(topic=key[0], segment=key[1], old=repair.old, new=repair.new), now)
+        elif repair.attempt > 2 * len(repair.sources) + 10:
+            del self._under_way[key]  # planned anew, perhaps with another target
+        else:
+            source = repair.sources[repair.attempt % len(repair.sources)]
+            repair.attempt += 1
+            self._outbox.send(
+                repair.target, Copy(topic=key[0], segment=key[1], source=source, upto=segment.count)
+            )
+
+    def on_copy_reply(self, node: int, reply: CopyReply, now: float) -> None:
+        """A copy was made. It counts if it is what was sealed."""
+        key = (reply.topic, reply.segment)
+        repair, segment = self._under_way.get(key), self._metadata.segment(*key)
+        if repair is None or segment is None or node != repair.target or segment.count is None:
+            return
+        if (reply.length, reply.checksum) == (segment.count, segment.checksum):
+            repair.attempt, repair.copied = 0, True
+            self._go_on(key, repair, now)
+        elif reply.length >= segment.count:
+            self._outbox.log(f"node {node} has a copy of {key[0]}/{key[1]} that differs: not counted")
