@@ -100,7 +100,7 @@ class Recovery:
             self._check_majority()
 
     def _choose(self, now: float) -> None:
-        """Take the longest copy, if enough copies answered to be sure that it covers every acknowledgement."""
+        """Take the longest copy, if enough answered to be sure that it covers every acknowledgement."""
         sure = sum(reply.sure for reply in self._fenced.values())
         everyone = len(self._fenced) == len(self.segment.replicas)
         enough = sure >= self.segment.majority or everyone or self.forced

@@ -87,8 +87,8 @@ class CatchUp:
                 return
             if checksum != segment.checksum:
                 self._outbox.halt(
-                    f"copy of {key[0]}/{key[1]} differs from the sealed checksum: move the data directory away "
-                    "and let this node join anew"
+                    f"copy of {key[0]}/{key[1]} is not what was sealed: move the data directory away, "
+                    "remove this node with LEAVE, and let it join anew"
                 )
 
         return verify

@@ -343,7 +343,7 @@ class SegmentWriter:
     # --- the end of the segment ---
 
     def begin_seal(self) -> None:
-        """Take nothing more: BeginSeal. What waits goes back, in order, to the nodes that have the clients."""
+        """Take nothing more: BeginSeal. What waits goes back, in order, to where the clients are."""
         if not self.sealing:
             self.sealing = True
             self._trace("BeginSeal", topic=self.topic, segment=self.number)

@@ -208,7 +208,7 @@ def decode_command(data: bytes) -> Command:
         envelope = _envelope_decoder.decode(data)
         if envelope.version != VERSION:
             raise UnknownCommand(
-                f"metadata command of version {envelope.version}, this node knows {VERSION}: upgrade this node"
+                f"metadata command of version {envelope.version}, this node knows {VERSION}: upgrade it"
             )
         return _command_decoder.decode(envelope.command)
     except msgspec.DecodeError as error:
