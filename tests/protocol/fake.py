@@ -1,0 +1,239 @@
+"""A node that is not one: a log in memory behind the client protocol, which misbehaves as told.
+
+`FakeNode` runs in threads of the test's own process on a port of loopback. Without a script it serves like
+a cluster of one. `script` is a list of things to do instead, one for each request that arrives.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections import defaultdict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from walrus import protocol
+from walrus.protocol import Fetch, Get, Invalid, Leave, Metrics, Put, Recover, Register, Request, State
+
+
+@dataclass
+class MemoryLog:
+    """What a cluster would keep. Entries roll over to a new segment after `segment_entries`."""
+
+    segment_entries: int = 1000
+    topics: dict[str, list[list[bytes]]] = field(default_factory=dict)
+    cursors: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
+
+    def answer(self, request: Request) -> list[bytes]:
+        """One reply for each that is owed."""
+        match request:
+            case Register(topic):
+                self.topics.setdefault(topic, [[]])
+                return [protocol.OK]
+            case Metrics():
+                return [protocol.json_reply(json.dumps(METRICS))]
+            case Leave(node_id):
+                return [protocol.OK if node_id == 3 else protocol.error(protocol.unknown_node(node_id))]
+            case Invalid(reason):
+                return [protocol.error(reason)]
+            case _ if request.topic not in self.topics:
+                return [protocol.error(protocol.unknown_topic(request.topic))] * request.replies
+            case Put(topic, batch):
+                for payload in batch.payloads():
+                    self.append(topic, payload)
+                return [protocol.OK] * batch.count
+            case Get(topic, group, count):
+                return [self.next(topic, group) for _ in range(count)]
+            case Fetch(topic, segment, offset, count):
+                return [self.at(topic, segment, offset + n) for n in range(count)]
+            case State(topic):
+                return [protocol.json_reply(json.dumps(self.state(topic)))]
+            case Recover():
+                return [protocol.error(protocol.cannot_recover("the segment does not wait for that"))]
+
+    def append(self, topic: str, payload: bytes) -> None:
+        if len(self.topics[topic][-1]) == self.segment_entries:
+            self.topics[topic].append([])
+        self.topics[topic][-1].append(payload)
+
+    def next(self, topic: str, group: str) -> bytes:
+        entries = [payload for segment in self.topics[topic] for payload in segment]
+        place = self.cursors[topic, group]
+        if place == len(entries):
+            return protocol.EMPTY
+        self.cursors[topic, group] += 1
+        return protocol.ok(entries[place])
+
+    def at(self, topic: str, segment: int, offset: int) -> bytes:
+        segments = self.topics[topic]
+        if segment > len(segments):
+            return protocol.error(protocol.unknown_segment(topic, segment))
+        entries = segments[segment - 1]
+        return protocol.ok_fetch(offset + 1, entries[offset]) if offset < len(entries) else protocol.EMPTY
+
+    def state(self, topic: str) -> dict[str, object]:
+        segments = self.topics[topic]
+        sealed = {str(n): len(entries) for n, entries in enumerate(segments[:-1], 1)}
+        return {
+            "current_segment": len(segments),
+            "leader_node": 1,
+            "last_sealed_entry_offset": sum(sealed.values()),
+            "sealed_segments": sealed,
+            "segment_leaders": {str(n): 1 + n % 3 for n in range(1, len(segments) + 1)},
+            "segment_replicas": {str(n): [1, 2, 3] for n in range(1, len(segments) + 1)},
+            "cursors": {"": {"segment": 1, "offset": 0}},
+        }
+
+
+LOG_ID = {"leader_id": {"term": 3, "node_id": 2}, "index": 41}
+METRICS: dict[str, object] = {
+    "running_state": {"Ok": None},
+    "id": 1,
+    "current_term": 3,
+    "vote": {"leader_id": {"term": 3, "node_id": 2}, "committed": True},
+    "last_log_index": 42,
+    "last_applied": LOG_ID,
+    "snapshot": None,
+    "purged": None,
+    "state": "Follower",
+    "current_leader": 2,
+    "millis_since_quorum_ack": None,
+    "last_quorum_acked": None,
+    "membership_config": {
+        "log_id": LOG_ID,
+        "membership": {
+            "configs": [[1, 2, 3]],
+            "nodes": {str(n): {"addr": f"127.0.0.1:600{n}"} for n in (1, 2, 3)},
+        },
+    },
+    "heartbeat": None,
+    "replication": None,
+    "leases": [["orders", 7]],
+    "segments_led": 1,
+    "entries": 123_456,
+    "bytes": 12_345_678,
+    "failovers": 0,
+    "recoveries_waiting": [],
+}
+
+
+@dataclass(frozen=True)
+class Say:
+    """Write these bytes instead of the reply."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Close:
+    """Write these bytes and close; the request is executed before that if `done`."""
+
+    data: bytes = b""
+    done: bool = False
+
+
+@dataclass(frozen=True)
+class Silence:
+    """Answer nothing, now and later, on this connection."""
+
+
+SERVE = None
+"""In a script: serve this request as a node would."""
+
+
+class FakeNode:
+    """Listens until `close`. `seen` are the requests that arrived, one by one, in order."""
+
+    def __init__(
+        self, script: Iterable[Say | Close | Silence | None] = (), log: MemoryLog | None = None
+    ) -> None:
+        self.log = log if log is not None else MemoryLog()
+        self.script = deque(script)
+        self.seen: list[Request] = []
+        self.connections = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.address = f"127.0.0.1:{self.port}"
+        self._open: list[socket.socket] = []
+        self._lock = threading.Lock()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> FakeNode:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Like the death of a process: nothing listens, connections break."""
+        self._listener.close()
+        self.drop_connections()
+
+    def drop_connections(self) -> None:
+        """As a restart of the node would, seen from the client."""
+        for connection in self._open:
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue  # the client was faster
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            self._open.append(connection)
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        parser = protocol.RequestParser()
+        with connection:
+            try:
+                while data := connection.recv(65536):
+                    for request in parser.feed(data):
+                        for single in one_by_one(request):
+                            if not self._handle(connection, single):
+                                return
+            except OSError:
+                return
+
+    def _handle(self, connection: socket.socket, request: Request) -> bool:
+        with self._lock:
+            self.seen.append(request)
+            action = self.script.popleft() if self.script else SERVE
+            if isinstance(action, Silence):
+                self.script.clear()
+                while connection.recv(65536):
+                    pass
+                return False
+            reply = b"".join(self.log.answer(request)) if action is SERVE or _executes(action) else b""
+        if isinstance(action, Say | Close):
+            reply = action.data
+        connection.sendall(reply)
+        return not isinstance(action, Close)
+
+
+def _executes(action: object) -> bool:
+    return isinstance(action, Close) and action.done
+
+
+def one_by_one(request: Request) -> list[Request]:
+    """A run taken apart, so that a script counts single requests, however they arrived."""
+    match request:
+        case Put(topic, batch):
+            return [Put(topic, batch.slice(n, n + 1)) for n in range(batch.count)]
+        case Get(topic, group, count):
+            return [Get(topic, group)] * count
+        case Fetch(topic, segment, offset, count):
+            return [Fetch(topic, segment, offset + n) for n in range(count)]
+        case _:
+            return [request]
+
+
+def free_port() -> int:
+    """A port where nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
