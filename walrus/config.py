@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from walrus.raft import RaftConfig
+from walrus.raft_messages import RaftConfig
 
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,7 +26,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
 # --- the handshake -----------------------------------------------------------------------------
 
 
-class Hello(Message, kw_only=True):
+class Hello(Message, frozen=True, kw_only=True):
     """First frame of a dialled connection: who calls, from which cluster and data directory."""
 
     version: int
@@ -38,14 +38,14 @@ class Hello(Message, kw_only=True):
     """The node that the caller believes lives at this address."""
 
 
-class HelloReply(Message, kw_only=True):
+class HelloReply(Message, frozen=True, kw_only=True):
     """The answer to `Hello`: an empty `error` lets the caller go on, anything else ends the call."""
 
     error: str
     cluster_id: str
 
 
-class Join(Message, kw_only=True):
+class Join(Message, frozen=True, kw_only=True):
     """Instead of `Hello`: a node that knows no cluster asks any member to be taken in."""
 
     node_id: int
@@ -54,7 +54,7 @@ class Join(Message, kw_only=True):
     client_address: str
 
 
-class JoinReply(Message, kw_only=True):
+class JoinReply(Message, frozen=True, kw_only=True):
     """`done`: the cluster's id and where its members are. Otherwise `error` says why not (yet)."""
 
     done: bool
@@ -66,7 +66,7 @@ class JoinReply(Message, kw_only=True):
 # --- replication: writer -> replicas (replication.py) --------------------------------------------
 
 
-class Append(Message, kw_only=True):
+class Append(Message, frozen=True, kw_only=True):
     """The writer of (topic, segment) sends entries `start` .. `start + batch.count - 1`, in order.
 
     An empty batch asks the replica for its length. `end` is how many entries the writer has in all: a
@@ -80,7 +80,7 @@ class Append(Message, kw_only=True):
     end: int
 
 
-class AppendReply(Message, kw_only=True):
+class AppendReply(Message, frozen=True, kw_only=True):
     """A replica's copy now has `length` entries (durably, where acknowledgements ask for that).
 
     `fenced` says that it takes nothing more from this writer, ever. Also sent unasked when a replica
@@ -98,14 +98,14 @@ class AppendReply(Message, kw_only=True):
 # --- failover: recovering node -> replicas (recovery.py) -----------------------------------------
 
 
-class Fence(Message, kw_only=True):
+class Fence(Message, frozen=True, kw_only=True):
     """Refuse the writer of (topic, segment) from now on, durably, and tell the copy's length."""
 
     topic: str
     segment: int
 
 
-class FenceReply(Message, kw_only=True):
+class FenceReply(Message, frozen=True, kw_only=True):
     """A fenced copy's length and checksum; not `sure` if a power loss may have shortened it."""
 
     topic: str
@@ -115,7 +115,7 @@ class FenceReply(Message, kw_only=True):
     sure: bool
 
 
-class Copy(Message, kw_only=True):
+class Copy(Message, frozen=True, kw_only=True):
     """Extend your copy of (topic, segment) to `upto` entries from the copy on node `source`."""
 
     topic: str
@@ -124,7 +124,7 @@ class Copy(Message, kw_only=True):
     upto: int
 
 
-class CopyReply(Message, kw_only=True):
+class CopyReply(Message, frozen=True, kw_only=True):
     """The copy durably has `length` entries and they have this checksum."""
 
     topic: str
@@ -136,7 +136,7 @@ class CopyReply(Message, kw_only=True):
 # --- reads ----------------------------------------------------------------------------------------
 
 
-class Read(Message, kw_only=True):
+class Read(Message, frozen=True, kw_only=True):
     """Entries of (topic, segment) from `start` on, please.
 
     Of an open segment only acknowledged ones, and only its leader answers; `raw` asks for the copy as
@@ -152,7 +152,7 @@ class Read(Message, kw_only=True):
     raw: bool
 
 
-class ReadReply(Message, kw_only=True):
+class ReadReply(Message, frozen=True, kw_only=True):
     """Entries from `start` on, as many as fit. `error` is set if this node cannot answer."""
 
     request: int
@@ -160,7 +160,7 @@ class ReadReply(Message, kw_only=True):
     error: str
 
 
-class GetEntries(Message, kw_only=True):
+class GetEntries(Message, frozen=True, kw_only=True):
     """A node with clients asks the topic's leader for the next `count` entries of a group's cursor."""
 
     request: int
@@ -169,7 +169,7 @@ class GetEntries(Message, kw_only=True):
     count: int
 
 
-class GetReply(Message, kw_only=True):
+class GetReply(Message, frozen=True, kw_only=True):
     """The entries that the cursor moved over: fewer than asked means that there are no more yet.
 
     `moved` says that the node asked does not lead the topic (any more): ask the one that does.
@@ -181,7 +181,7 @@ class GetReply(Message, kw_only=True):
     error: str
 
 
-class Confirm(Message, kw_only=True):
+class Confirm(Message, frozen=True, kw_only=True):
     """The entries of that `GetReply` went to the client, or (`delivered` false) could not.
 
     Only a confirmed position is ever committed, and one that is not confirmed is delivered again: the
@@ -197,7 +197,7 @@ class Confirm(Message, kw_only=True):
 # --- PUTs on their way from the node that has the client to the segment's leader (router.py) -------
 
 
-class Forward(Message, kw_only=True):
+class Forward(Message, frozen=True, kw_only=True):
     """Append these entries to (topic, segment), which you lead.
 
     `request` rises with every forward of this origin for this segment: a leader that has seen a later
@@ -210,7 +210,7 @@ class Forward(Message, kw_only=True):
     batch: Batch
 
 
-class ForwardReply(Message, kw_only=True):
+class ForwardReply(Message, frozen=True, kw_only=True):
     """What became of a forward: the first `taken` of its entries were appended, and of those `acked`
     are acknowledged by now. The rest was certainly not written: `refused` says that the segment takes
     no more (it is full, sealing or fenced), `error` anything else that the client should know.
@@ -228,33 +228,33 @@ class ForwardReply(Message, kw_only=True):
 # --- metadata --------------------------------------------------------------------------------------
 
 
-class Propose(Message, kw_only=True):
+class Propose(Message, frozen=True, kw_only=True):
     """To the Raft leader: propose these commands. No answer: whoever proposes watches the metadata."""
 
     commands: tuple[Command, ...]
 
 
-class ReadIndex(Message, kw_only=True):
+class ReadIndex(Message, frozen=True, kw_only=True):
     """To the Raft leader: which log index must I have applied to have seen all that is committed?"""
 
     request: int
 
 
-class ReadIndexReply(Message, kw_only=True):
+class ReadIndexReply(Message, frozen=True, kw_only=True):
     """The answer, given once a quorum has confirmed that the leader is one."""
 
     request: int
     index: int
 
 
-class Recover(Message, kw_only=True):
+class Recover(Message, frozen=True, kw_only=True):
     """To the Raft leader, from an operator: end this recovery with the copies that answered."""
 
     topic: str
     segment: int
 
 
-class RollOver(Message, kw_only=True):
+class RollOver(Message, frozen=True, kw_only=True):
     """The Raft leader asks a segment's leader to seal it early, to change its replica set."""
 
     topic: str

@@ -194,7 +194,7 @@ class _Envelope(msgspec.Struct, frozen=True, array_like=True):
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 _envelope_decoder = msgspec.msgpack.Decoder(_Envelope)
-_command_decoder = msgspec.msgpack.Decoder(Command)
+_command_decoder: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
 
 
 def encode_command(command: Command) -> bytes:
@@ -258,7 +258,8 @@ class Metadata:
         """Apply a committed command. Returns the topic that it changed, if it changed one."""
         match command:
             case Announce():
-                return self._announce(command)
+                self._announce(command)
+                return None
             case RegisterTopic():
                 return self._register(command)
             case Seal():

@@ -51,7 +51,7 @@ def _raft_metrics(node: Controller, now: float) -> dict[str, Any]:
     raft = node.raft
     leads = raft.role is Role.LEADER
     log = raft.log
-    snapshot = _log_id(log.snapshot_term, log.snapshot_index, None) if log.snapshot_index else None
+    snapshot = _log_id(log.base_term, log.snapshot_index, None) if log.snapshot_index else None
     applied = _log_id(log.term_at(node.applied) or 0, node.applied, raft.leader_id) if node.applied else None
     voted = raft.voted_for if raft.voted_for is not None else raft.leader_id
     nodes = {str(n): {"addr": peer.raft_address} for n, peer in sorted(node.metadata.nodes.items())}
@@ -93,7 +93,7 @@ def _own_metrics(node: Controller, now: float) -> dict[str, Any]:
     held = node.leases.held(now)
     waiting = {
         f"{topic}/{segment}": round(now - recovery.started_at, 3)
-        for (topic, segment), recovery in node.recoveries.items()
+        for (topic, segment), recovery in node.lifecycle.recoveries.items()
         if recovery.waits_for_sure_copies
     }
     return {
@@ -112,7 +112,7 @@ def _own_metrics(node: Controller, now: float) -> dict[str, Any]:
         "bytes": node.copies.bytes,
         "puts_acknowledged": node.router.acknowledged,
         "failovers": sum(s.recovered for t in node.metadata.topics.values() for s in t.segments),
-        "recoveries": len(node.recoveries),
+        "recoveries": len(node.lifecycle.recoveries),
         "recoveries_waiting_for_sure_copies": waiting,
         "copies_behind": node.catch_up.behind,
         "metadata_digest": node.metadata.digest() if len(node.metadata.topics) <= 1_000 else None,
