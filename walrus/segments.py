@@ -217,30 +217,21 @@ def decode_command(data: bytes) -> Command:
         ) from error
 
 
-class _State(msgspec.Struct, kw_only=True):
-    version: int = VERSION
-    nodes: dict[int, Node] = {}
-    topics: dict[str, Topic] = {}
+class _Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    version: int
+    nodes: list[tuple[int, Node]]
+    topics: list[tuple[str, Topic]]
 
 
-_state_decoder = msgspec.msgpack.Decoder(_State)
+_snapshot_decoder = msgspec.msgpack.Decoder(_Snapshot)
 
 
 class Metadata:
     """What all nodes agree on. Changed only by `apply` and `restore`."""
 
     def __init__(self) -> None:
-        self._state = _State()
-
-    @property
-    def nodes(self) -> dict[int, Node]:
-        """Members by id."""
-        return self._state.nodes
-
-    @property
-    def topics(self) -> dict[str, Topic]:
-        """Topics by name."""
-        return self._state.topics
+        self.nodes: dict[int, Node] = {}
+        self.topics: dict[str, Topic] = {}
 
     def open_segment(self, topic: str) -> tuple[int, Segment] | None:
         """Number and description of the topic's open segment; None for an unknown topic."""
@@ -350,17 +341,23 @@ class Metadata:
 
     def snapshot(self) -> bytes:
         """The whole state, equal bytes for equal states."""
-        return _encoder.encode(self._state)
+        return _encoder.encode(
+            _Snapshot(version=VERSION, nodes=sorted(self.nodes.items()), topics=sorted(self.topics.items()))
+        )
 
     def restore(self, data: bytes) -> None:
         """Replace the state by a snapshot. Raises `UnknownCommand` for one from another version."""
         try:
-            state = _state_decoder.decode(data)
+            snapshot = _snapshot_decoder.decode(data)
         except msgspec.DecodeError as error:
             raise UnknownCommand(f"metadata snapshot that this node cannot read: {error}") from error
-        if state.version != VERSION:
-            raise UnknownCommand(f"metadata snapshot of version {state.version}: upgrade this node")
-        self._state = state
+        if snapshot.version != VERSION:
+            raise UnknownCommand(f"metadata snapshot of version {snapshot.version}: upgrade this node")
+        # The dicts stay the same objects: everybody who was handed this Metadata goes on with it.
+        self.nodes.clear()
+        self.nodes.update(snapshot.nodes)
+        self.topics.clear()
+        self.topics.update(snapshot.topics)
 
     def digest(self) -> str:
         """A hash that is equal on all nodes at the same applied index."""
