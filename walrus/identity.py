@@ -59,6 +59,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     cluster_id: str = ""
     state: Literal["new", "founding", "joining", "member"] = "new"
     """`founding` and `joining` last until the Raft journal is durable for the first time."""
+    addresses: dict[int, str] = {}
+    """Where the members were when this node joined: all it knows until the metadata arrives."""
     incarnation: int = 0
     clean: bool = True
     boot_id: str = ""
@@ -128,10 +130,13 @@ class Directory:
             msgspec.structs.replace(self.record, cluster_id=uuid.uuid4().hex, state="founding")
         )
 
-    def join(self, cluster_id: str) -> Record:
-        """Durably note the cluster that took this node in."""
+    def join(self, cluster_id: str, addresses: dict[int, str]) -> Record:
+        """Durably note the cluster that took this node in, and where its members are."""
         assert self.record.cluster_id == "", "a directory belongs to one cluster for life"
-        return self._store(msgspec.structs.replace(self.record, cluster_id=cluster_id, state="joining"))
+        joined = msgspec.structs.replace(
+            self.record, cluster_id=cluster_id, addresses=addresses, state="joining"
+        )
+        return self._store(joined)
 
     def settle(self) -> Record:
         """Durably note that the Raft journal exists: from now on an empty one is a lost one."""

@@ -116,6 +116,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         "_dirty",
         "_ending",
         "_out",
+        "_out_bytes",
         "_parser",
         "_paused",
         "_server",
@@ -135,6 +136,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._slots: deque[Slot] = deque()
         self._backlog: deque[Request] = deque()
         self._out: list[bytes] = []
+        self._out_bytes = 0
         self._dirty = False
         self._paused = False
         self._ending = False
@@ -196,7 +198,9 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def _room(self) -> bool:
         limit = self._server.limits.connection_in_flight
-        return self._stalled_since is None and (not self._slots or self.in_flight < limit)
+        if self._stalled_since is not None or self._out_bytes >= limit:
+            return False
+        return not self._slots or self.in_flight < limit
 
     def _start(self) -> None:
         """Hand on requests from the backlog while the limits allow, then read on or stop reading."""
@@ -268,6 +272,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             slot.parts.append(data)
             return
         self._out.append(data)
+        self._out_bytes += len(data)
         while not self._slots[0].owed:
             done = self._slots.popleft()
             self.in_flight -= done.weight
@@ -275,6 +280,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             if not self._slots:
                 break
             self._out += self._slots[0].parts
+            self._out_bytes += sum(map(len, self._slots[0].parts))
             self._slots[0].parts.clear()
         if not self._dirty:
             self._dirty = True
@@ -284,6 +290,7 @@ class ClientConnection(asyncio.BufferedProtocol):
     def flush(self) -> None:
         """The end of a turn: send what it produced in one write, and use the room that it made."""
         self._dirty = False
+        self._out_bytes = 0
         transport = self._transport
         if transport is None or transport.is_closing():
             self._out.clear()
@@ -310,6 +317,11 @@ class ClientConnection(asyncio.BufferedProtocol):
         """Drop the connection and what was to be sent on it."""
         if self._transport is not None:
             self._transport.abort()
+
+    @property
+    def open(self) -> bool:
+        """Whether replies still reach the client, as far as we know."""
+        return self._transport is not None and not self._transport.is_closing()
 
     @property
     def idle(self) -> bool:

@@ -1,0 +1,306 @@
+"""A local cluster in one command: `python -m walrus.cluster --nodes 3`.
+
+In the foreground it shows a live table of what each node says of itself and stops all of them cleanly on
+Ctrl-C. With `--detach` the nodes go on in the background (`--down` stops them): `make cluster-bootstrap`.
+
+    node   client port   raft port   data
+    1      9091          6001        data/node_1/     founds the cluster
+    2      9092          6002        data/node_2/     joins through node 1
+    3      9093          6003        data/node_3/     joins through node 1
+
+Flags that this command does not know are handed to every node: `python -m walrus.cluster --fsync 200`.
+
+Nothing is remembered about running processes but what they hold themselves: the lock in each data
+directory. It names a pid, and as long as the lock is held, that pid is the node's. So `--down` never
+signals a stranger that inherited the number.
+
+Left out: restarting nodes that die. Seeing what happens when one does is what this is for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from walrus.client import Client
+from walrus.client_errors import WalrusError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+STOP_PATIENCE = 15.0
+"""Seconds that a node may take to stop before it is killed."""
+
+
+class ClusterError(Exception):
+    """The cluster cannot be started or stopped; one line for whoever asked."""
+
+
+class LocalCluster:
+    """Nodes 1 to n on this machine, at neighbouring ports, below one data directory."""
+
+    def __init__(
+        self,
+        nodes: int,
+        data_dir: Path,
+        *,
+        client_port: int = 9091,
+        raft_port: int = 6001,
+        flags: Sequence[str] = (),
+    ) -> None:
+        self.ids = list(range(1, nodes + 1))
+        self.data_dir = data_dir
+        self._client_port, self._raft_port = client_port, raft_port
+        self._flags = list(flags)
+        self.processes: dict[int, subprocess.Popen[bytes]] = {}
+
+    def address(self, node_id: int) -> str:
+        """Where a node serves clients."""
+        return f"127.0.0.1:{self._client_port + node_id - 1}"
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where all nodes serve clients."""
+        return [self.address(node_id) for node_id in self.ids]
+
+    def log_path(self, node_id: int) -> Path:
+        """A node's log file."""
+        return self.data_dir / f"node_{node_id}.log"
+
+    def start(self, *node_ids: int) -> None:
+        """Start these nodes (all of them)."""
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        for node_id in node_ids or self.ids:
+            command = [sys.executable, "-m", "walrus.node", *self._arguments(node_id)]
+            with self.log_path(node_id).open("ab") as log:
+                self.processes[node_id] = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                )
+
+    def _arguments(self, node_id: int) -> list[str]:
+        arguments = ["--node-id", str(node_id), "--data-dir", str(self.data_dir)]
+        arguments += ["--client-port", str(self._client_port + node_id - 1)]
+        arguments += ["--raft-port", str(self._raft_port + node_id - 1)]
+        if node_id != 1:
+            arguments += ["--join", f"127.0.0.1:{self._raft_port}"]
+        return arguments + self._flags
+
+    def wait_ready(self, patience: float = 30.0) -> float:
+        """Wait until every node is a voter, knows a leader and serves; the seconds that it took."""
+        start = time.monotonic()
+        waiting = set(self.ids)
+        while waiting:
+            for node_id in sorted(waiting):
+                self._check_alive(node_id)
+                metrics = self.metrics(node_id)
+                if metrics is not None and metrics["ready"]:
+                    waiting.discard(node_id)
+            if time.monotonic() - start > patience:
+                raise ClusterError(
+                    f"nodes {sorted(waiting)} are not ready after {patience:g} s: see {self.data_dir}"
+                )
+            pause(0.02)
+        return time.monotonic() - start
+
+    def _check_alive(self, node_id: int) -> None:
+        process = self.processes.get(node_id)
+        if process is not None and process.poll() is not None:
+            tail = self.log_path(node_id).read_text(errors="replace").strip().splitlines()[-1:]
+            raise ClusterError(f"node {node_id} exited with status {process.returncode}: {' '.join(tail)}")
+
+    def metrics(self, node_id: int) -> dict[str, Any] | None:
+        """What a node says of itself; None if it does not answer."""
+        try:
+            with Client([self.address(node_id)], timeout=1.0) as client:
+                return client.metrics()
+        except (WalrusError, OSError):
+            return None
+
+    def kill(self, node_id: int) -> None:
+        """SIGKILL."""
+        self.processes[node_id].kill()
+        self.processes[node_id].wait()
+
+    def stop(self) -> dict[int, int]:
+        """SIGTERM to all at once; SIGKILL to those that do not end in time. The exit statuses."""
+        for process in self.processes.values():
+            if process.poll() is None:
+                process.terminate()
+        statuses = {}
+        for node_id, process in self.processes.items():
+            try:
+                statuses[node_id] = process.wait(STOP_PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                statuses[node_id] = process.wait()
+        return statuses
+
+
+def pause(seconds: float) -> None:
+    """Wait between two looks at something that has no way of telling."""
+    threading.Event().wait(seconds)
+
+
+def holder(lock: Path) -> int | None:
+    """The process that holds a data directory's lock; None if nobody does."""
+    try:
+        handle = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return int(os.pread(handle, 32, 0) or b"0") or None
+    finally:
+        os.close(handle)
+    return None
+
+
+def take_down(data_dir: Path) -> list[int]:
+    """Stop all nodes that run below `data_dir`; their ids."""
+    stopped = []
+    locks = {int(lock.parent.name.removeprefix("node_")): lock for lock in data_dir.glob("node_*/lock")}
+    for _, lock in sorted(locks.items()):
+        if (pid := holder(lock)) is not None:
+            os.kill(pid, signal.SIGTERM)
+    for node_id, lock in sorted(locks.items()):
+        deadline = time.monotonic() + STOP_PATIENCE
+        while (pid := holder(lock)) is not None:
+            if node_id not in stopped:
+                stopped.append(node_id)
+            if time.monotonic() > deadline:
+                os.kill(pid, signal.SIGKILL)
+            pause(0.05)
+    return stopped
+
+
+COLUMNS = ("node", "role", "term", "commit index", "segments led", "leases", "entries", "PUT/s")
+
+
+def render(rows: Sequence[Sequence[str]]) -> Table:
+    """The live table."""
+    from rich.table import Table  # not needed by whoever only starts nodes
+
+    table = Table(title="Walrus", caption="Ctrl-C stops all nodes")
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column in ("node", "role") else "right")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+class Rates:
+    """PUTs per second of each node, between two looks."""
+
+    def __init__(self) -> None:
+        self._last: dict[int, tuple[float, int]] = {}
+
+    def rate(self, node_id: int, count: int, now: float) -> float:
+        """Since the last call for this node; 0 at the first."""
+        then, before = self._last.get(node_id, (now, count))
+        self._last[node_id] = (now, count)
+        return (count - before) / (now - then) if now > then and count >= before else 0.0
+
+
+def row(cluster: LocalCluster, node_id: int, rates: Rates) -> list[str]:
+    """One node's line of the live table."""
+    metrics = cluster.metrics(node_id)
+    if metrics is None:
+        return [str(node_id), "does not answer", *["-"] * (len(COLUMNS) - 2)]
+    rate = rates.rate(node_id, metrics["puts_acknowledged"], time.monotonic())
+    numbers = ("current_term", "commit_index", "segments_led", "leases", "entries")
+    return [str(node_id), metrics["state"], *(f"{metrics[key]:,}" for key in numbers), f"{rate:,.0f}"]
+
+
+def watch(cluster: LocalCluster, stopped: Callable[[], bool]) -> None:
+    """Show the live table until `stopped`."""
+    from rich.live import Live
+
+    rates = Rates()
+    with Live(refresh_per_second=4) as live:
+        while not stopped():
+            live.update(render([row(cluster, node_id, rates) for node_id in cluster.ids]))
+            pause(0.5)
+
+
+def _foreground(cluster: LocalCluster) -> int:
+    """Run until Ctrl-C or SIGTERM, then stop all nodes."""
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    cluster.start()
+    try:
+        seconds = cluster.wait_ready()
+        sys.stderr.write(f"ready after {seconds:.1f} s; clients: {', '.join(cluster.addresses)}\n")
+        watch(cluster, ended.is_set)
+    finally:
+        statuses = cluster.stop()
+    sys.stderr.write("stopped\n")
+    return 0 if not any(statuses.values()) else 1
+
+
+def _background(cluster: LocalCluster) -> int:
+    """Start, wait until it serves, leave it running."""
+    cluster.start()
+    try:
+        seconds = cluster.wait_ready()
+    except BaseException:
+        cluster.stop()
+        raise
+    sys.stderr.write(f"ready after {seconds:.1f} s; clients: {', '.join(cluster.addresses)}\n")
+    sys.stderr.write("stop it with: make cluster-down (python -m walrus.cluster --down)\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="walrus-cluster",
+        description="Run a Walrus cluster on this machine. Other flags are handed to every node.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--nodes", type=int, default=3)
+    parser.add_argument("--data-dir", type=Path, default=Path("./data"))
+    parser.add_argument("--client-port", type=int, default=9091, help="of node 1; the others follow")
+    parser.add_argument("--raft-port", type=int, default=6001, help="of node 1; the others follow")
+    parser.add_argument("--detach", action="store_true", help="leave it running in the background")
+    parser.add_argument("--down", action="store_true", help="stop what runs below --data-dir")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m walrus.cluster`."""
+    options, flags = _parser().parse_known_args(arguments)
+    if options.nodes < 1:
+        sys.stderr.write("walrus-cluster: --nodes: must be at least 1\n")
+        return 2
+    if options.down:
+        stopped = take_down(options.data_dir)
+        sys.stderr.write(f"stopped nodes {stopped}\n" if stopped else "nothing runs there\n")
+        return 0
+    cluster = LocalCluster(
+        options.nodes,
+        options.data_dir,
+        client_port=options.client_port,
+        raft_port=options.raft_port,
+        flags=flags,
+    )
+    try:
+        return _background(cluster) if options.detach else _foreground(cluster)
+    except ClusterError as error:
+        sys.stderr.write(f"walrus-cluster: {error}\n")
+        return 1
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError):
+        sys.exit(main())
