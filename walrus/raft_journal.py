@@ -220,7 +220,8 @@ class _Loader:
     def restored(self) -> Restored:
         """The state that all records together describe."""
         if not self._founded and self._snapshot is None:
-            raise JournalError(f"topic {self._topic!r} was trimmed and holds no whole Raft snapshot: {_ADVICE}")
+            reason = "was trimmed and holds no whole Raft snapshot"
+            raise JournalError(f"topic {self._topic!r} {reason}: {_ADVICE}")
         last_term = self._entries[-1].term if self._entries else self._snapshot.term if self._snapshot else 0
         if self._hard_state.term < last_term:
             raise JournalError(f"topic {self._topic!r} has lost the term of its last entry: {_ADVICE}")
