@@ -295,7 +295,10 @@ class Controller:
             done=not error,
             error=error,
             cluster_id=self.identity.cluster_id if not error else "",
-            addresses={} if error else {n: peer.raft_address for n, peer in self.metadata.nodes.items()},
+            # Ourselves in any case: the founder may be asked before its own Announce has been applied.
+            addresses={}
+            if error
+            else {**self.peer_addresses(), self.config.node_id: self.config.raft_address},
         )
 
     # --- peers ---

@@ -258,8 +258,8 @@ class Node:
         journal, state, me = RaftJournal(self.meta), self.directory.record.state, self.settings.node_id
         if journal.is_empty() and state == "member":
             raise StartError(
-                f"{self.directory.raft_meta} is empty, but this node is a member: its votes are lost. Restore "
-                f"it, or LEAVE {me} on another node and start this one with an empty --data-dir"
+                f"{self.directory.raft_meta} is empty, but this node is a member: its votes are lost. "
+                f"Restore it, or LEAVE {me} on another node and start this one with an empty --data-dir"
             )
         if journal.is_empty() and state == "founding":
             journal.bootstrap(Membership(voters=(me,), learners=()))
