@@ -605,6 +605,10 @@ class SimDisk:
         """Names are durable now."""
         self._change("sync_directory").sync()
 
+    def random_id(self) -> int:
+        """From the rng, like everything here that is not decided by the caller."""
+        return self.platter.rng.getrandbits(64)
+
     def boot_id(self) -> bytes:
         """Differs after each power loss."""
         return self.platter.boots.to_bytes(16, "big")
