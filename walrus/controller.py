@@ -58,6 +58,7 @@ from walrus.segments import (
     encode_command,
 )
 from walrus.status import metrics, state
+from walrus.storage.errors import DiskFull, StorageError
 from walrus.storage.port import Storage
 from walrus.supervisor import Supervisor
 
@@ -89,6 +90,7 @@ class Controller:
         self.connected: set[int] = set()
         self.applied = 0
         self.stopping = self.halted = False
+        self._unsaved: Ready | None = None
         self._now = now
         self._trace = trace
         self._addresses = dict(addresses or {})
@@ -459,7 +461,11 @@ class Controller:
             self._drain_local(now)
             self.lifecycle.flush(now)
             self._handle_ready(now)
-            if not self.outbox.local and not self.lifecycle.dirty and not self.raft.has_ready():
+            if (
+                not self.outbox.local
+                and not self.lifecycle.dirty
+                and (self._unsaved is not None or not self.raft.has_ready())
+            ):
                 return
         raise AssertionError("a turn that does not end")
 
@@ -471,23 +477,40 @@ class Controller:
     # --- Raft ---
 
     def _handle_ready(self, now: float) -> None:
-        """Do what Raft asks: send, persist, send what waited for that, apply."""
-        while self.raft.has_ready():
-            ready = self.raft.ready()
-            self._send_all(ready.messages)
-            if ready.snapshot is not None:
-                self._restore(ready.snapshot)
+        """Do what Raft asks: send, persist, and what must wait for that."""
+        while self._save() and self.raft.has_ready():
+            self._unsaved = self.raft.ready()
+            self._send_all(self._unsaved.messages)
+
+    def _save(self) -> bool:
+        """Write what Raft last gave us; on a full disk it is kept, and Raft stands still until there is room."""
+        ready = self._unsaved
+        if ready is None:
+            return True
+        try:
             if ready.needs_persist:
                 self._journal.save(ready)
-            self.meta.barrier(partial(self._persisted, ready))
-            self._apply(ready.committed, now)
-            for context, index in ready.reads:
-                self.freshness.on_confirmed(context, index)
-            self.freshness.on_applied(self.applied, now)
+        except DiskFull as error:
+            self.outbox.log(f"Raft waits for room on the disk: {error}")
+            return False
+        self._unsaved = None
+        self.meta.barrier(partial(self._persisted, ready))
+        return True
 
     def _persisted(self, ready: Ready) -> None:
+        """All that a Ready says is durable here: answer, and apply what is committed.
+
+        Applying could begin earlier, but this way whatever this node has acted upon is in its own log, which
+        is how it knows after a power loss which of its copies may have been shortened.
+        """
         self._send_all(ready.messages_after)
         self.raft.persisted(ready, self._now)
+        if ready.snapshot is not None:
+            self._restore(ready.snapshot)
+        self._apply(ready.committed, self._now)
+        for context, index in ready.reads:
+            self.freshness.on_confirmed(context, index)
+        self.freshness.on_applied(self.applied, self._now)
 
     def _send_all(self, envelopes: tuple[tuple[int, m.PeerMessage], ...]) -> None:
         for to, message in envelopes:
@@ -549,7 +572,10 @@ class Controller:
         known = self.metadata.topics[topic]
         number, segment = known.current, known.open
         if unsure and self.config.node_id in segment.replicas:
-            self.copies.mark(self.copies.get((topic, number)), sure=False)
+            try:
+                self.copies.mark(self.copies.get((topic, number)), sure=False)
+            except StorageError as error:
+                self.halt(f"cannot note that a power loss may have shortened {topic}/{number}: {error}")
         self.leases.reconcile(self.metadata, topic)
         self.lifecycle.on_topic(topic, now)
         self.replica.announce(topic, number, segment)

@@ -131,27 +131,26 @@ class Copies:
         """Run `then` once everything appended to any copy so far is durable."""
         self._data.barrier(then)
 
-    def fence(self, copy: SegmentCopy, then: Then) -> int:
-        """Refuse the writer from now on; returns the length at this very step.
+    def fence(self, copy: SegmentCopy, then: Then) -> None:
+        """Refuse the writer from now on. The length at this very step is what may be answered.
 
-        `then` runs once the fence and everything appended before it are durable.
+        `then` runs once the fence and everything appended before it are durable. Raises StorageError, and
+        then nothing is fenced.
         """
-        if not copy.fenced:
-            copy.fenced = True
-            self._note(copy)
+        self._note(copy, fenced=True, sure=copy.sure)
         self._meta.barrier(lambda: self._data.barrier(then))
-        return copy.length
 
     def mark(self, copy: SegmentCopy, *, sure: bool) -> None:
         """Note that a power loss may have shortened this copy, or that it is known to be whole."""
-        if copy.sure != sure:
-            copy.sure = sure
-            self._note(copy)
+        self._note(copy, fenced=copy.fenced, sure=sure)
 
-    def _note(self, copy: SegmentCopy) -> None:
-        note = Note(*copy.key, copy.fenced, copy.sure)
-        self._notes[copy.key] = note
+    def _note(self, copy: SegmentCopy, *, fenced: bool, sure: bool) -> None:
+        if (copy.fenced, copy.sure) == (fenced, sure):
+            return
+        note = Note(*copy.key, fenced, sure)
         self._meta.write(NOTES, Batch.of([msgspec.msgpack.encode(note)]))
+        self._notes[copy.key] = note
+        copy.fenced, copy.sure = fenced, sure
 
     # --- reading ---
 

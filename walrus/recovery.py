@@ -257,6 +257,7 @@ class Fenced:
     def on_fence(self, sender: int, fence: Fence) -> None:
         """Note the fence, refuse the writer, read the length: one step. Answer when all that is durable."""
         copy = self._copies.get((fence.topic, fence.segment))
+        length = copy.length
 
         def answer() -> None:
             try:
@@ -269,5 +270,9 @@ class Fenced:
             )
             self._outbox.send(sender, reply)
 
-        length = self._copies.fence(copy, answer)
+        try:
+            self._copies.fence(copy, answer)
+        except StorageError as error:
+            self._outbox.log(f"cannot fence {copy.name}, not answering: {error}")
+            return
         self._trace("Fence", topic=fence.topic, segment=fence.segment, length=length)

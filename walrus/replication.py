@@ -368,7 +368,10 @@ class SegmentWriter:
     def fenced(self) -> None:
         """Somebody is recovering this segment: the outcome of what is not acknowledged is unknown to us."""
         if not self.copy.fenced:
-            self._copies.fence(self.copy, lambda: None)
+            try:
+                self._copies.fence(self.copy, lambda: None)
+            except StorageError as error:
+                self._outbox.log(f"cannot note the fence of {self.copy.name}, asked again: {error}")
         self.sealing = True
         self._refuse_pending()
 
