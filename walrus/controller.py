@@ -483,7 +483,7 @@ class Controller:
             self._send_all(self._unsaved.messages)
 
     def _save(self) -> bool:
-        """Write what Raft last gave us; on a full disk it is kept, and Raft stands still until there is room."""
+        """Write what Raft last gave us. On a full disk it is kept, and Raft waits for room."""
         ready = self._unsaved
         if ready is None:
             return True

@@ -13,6 +13,10 @@ where the rules that keep copies comparable are enforced:
 Fences are kept in the engine that holds Raft's log because that one is synced always, whatever the
 schedule for entries: a fence that a power loss could take back would not be one.
 
+**Damaged copies.** A copy of a sealed segment that turns out to be unreadable somewhere is made anew beside
+the old one, in a *shadow* named `<topic>/<segment>~`, and takes its place once it is whole and verified.
+Until then the old one goes on answering for what can still be read of it.
+
 **Unsure copies** (DESIGN: Unsure copies). A node that lost power and did not sync every entry may hold
 less than it once acknowledged. Its copies of the segments that were open then are marked unsure,
 durably, until they have caught up with a live writer or the segment is sealed.
@@ -27,6 +31,7 @@ import msgspec
 from walrus.durability import Durable
 from walrus.effects import Then
 from walrus.storage.batch import Batch, Checksum
+from walrus.storage.errors import CorruptionError
 
 Key: TypeAlias = tuple[str, int]
 """(topic, segment number)"""
@@ -35,6 +40,9 @@ NOTES = "notes"
 """The engine topic, beside Raft's log, in which fences and unsure copies are noted."""
 
 SCAN_BYTES = 1 << 20
+
+SHADOW = "~"
+"""Ends the name of a copy that was made beside a damaged one."""
 
 
 class Note(msgspec.Struct, frozen=True, array_like=True):
@@ -75,10 +83,25 @@ class Copies:
         self._notes = self._load_notes()
         self.entries = 0
         self.bytes = 0
-        for name in data.storage.topics():
+        self.damaged: dict[Key, None] = {}
+        self._names = self._find(data.storage.topics())
+        for key in self._names:
+            self.entries += self.get(key).length
+
+    def _find(self, names: list[str]) -> dict[Key, str]:
+        """Which engine topic holds which copy. A shadow beside its original was never finished."""
+        found: dict[Key, str] = {}
+        for name in names:  # sorted: an original comes before its shadow
             topic, _, number = name.rpartition("/")
-            if topic and number.isdigit():
-                self.entries += self.get((topic, int(number))).length
+            shadow = number.endswith(SHADOW)
+            if not topic or not number.removesuffix(SHADOW).isdigit():
+                continue
+            key = (topic, int(number.removesuffix(SHADOW)))
+            if shadow and key in found:
+                self._data.storage.delete_topic(name)
+            else:
+                found[key] = name
+        return found
 
     def _load_notes(self) -> dict[Key, Note]:
         storage, notes = self._meta.storage, {}
@@ -95,7 +118,7 @@ class Copies:
         """The copy of a segment, empty if nothing of it was ever written here."""
         copy = self._copies.get(key)
         if copy is None:
-            name = f"{key[0]}/{key[1]}"
+            name = self._names.get(key, f"{key[0]}/{key[1]}")
             copy = SegmentCopy(key, name, self._data.storage.bounds(name)[1], self._notes.get(key))
             self._copies[key] = copy
         return copy
@@ -162,7 +185,29 @@ class Copies:
         most = min(max_entries, min(end, copy.length) - start)
         if most <= 0:
             return Batch(b"", b"")
-        return self._data.storage.read_batch(copy.name, start, most, max_bytes)
+        try:
+            return self._data.storage.read_batch(copy.name, start, most, max_bytes)
+        except CorruptionError:
+            self.damaged[copy.key] = None
+            raise
+
+    # --- damage ---
+
+    def shadow(self, key: Key) -> SegmentCopy:
+        """An empty copy beside the damaged one, to be filled from another replica."""
+        name = self.get(key).name
+        other = name.removesuffix(SHADOW) if name.endswith(SHADOW) else name + SHADOW
+        self._data.storage.delete_topic(other)
+        return SegmentCopy(key, other, 0, None)
+
+    def adopt(self, shadow: SegmentCopy) -> None:
+        """Let a whole and verified shadow take the place of the damaged copy."""
+        old = self.get(shadow.key)
+        self.entries -= old.length
+        self._copies[shadow.key] = shadow
+        self._names[shadow.key] = shadow.name
+        self._data.storage.delete_topic(old.name)
+        self.damaged.pop(shadow.key, None)
 
     def checksum(self, copy: SegmentCopy, length: int) -> Checksum:
         """The checksum of the first `length` entries, read from the disk unless it is known."""

@@ -3,7 +3,7 @@
 Two jobs that end in the same copying (`recovery.Puller`):
 
 * *Catching up*, on every node: a replica that was not among the majority when its segment was sealed
-  copies the rest from another replica.
+  copies the rest from another replica; one whose copy is damaged copies it anew.
 * *Repair*, on the Raft leader: a sealed segment that has fewer replicas than it should, because the
   cluster was smaller when it was written, or a member leaves or has been dead for long, is copied to
   another voter. The new replica counts only once it has reported the sealed count *and* the sealed
@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection
 import msgspec
 
 from walrus.config import NodeConfig
-from walrus.copies import Copies, Key
+from walrus.copies import Copies, Key, SegmentCopy
 from walrus.effects import Outbox
 from walrus.messages import Copy, CopyReply
 from walrus.recovery import Puller
@@ -41,6 +41,7 @@ class CatchUp:
         self._puller, self._outbox = puller, outbox
         self._checked: dict[str, int] = {}  # per topic: segments up to here were looked at
         self._short: dict[Key, int] = {}  # how often a pull was started
+        self._shadows: dict[Key, SegmentCopy] = {}
         self._again_at = 0.0
 
     @property
@@ -62,13 +63,15 @@ class CatchUp:
 
     def on_tick(self, now: float, connected: Collection[int]) -> None:
         """Copy what is missing, from another replica at each attempt."""
+        for key in self._copies.damaged:
+            self._replace(key)
         if not self._short or now < self._again_at:
             return
         self._again_at = now + self._config.resend_interval
         for key, attempt in list(self._short.items()):
             segment = self._metadata.segment(*key)
             sources = [node for node in (segment.replicas if segment else ()) if node in connected]
-            copy = self._copies.get(key)
+            copy = self._shadows.get(key) or self._copies.get(key)
             if segment is None or segment.count is None or copy.length >= segment.count:
                 del self._short[key]
             elif sources and not self._puller.pulling(key):
@@ -77,11 +80,21 @@ class CatchUp:
                     copy, segment.count, sources[attempt % len(sources)], now, self._verifier(key, segment)
                 )
 
+    def _replace(self, key: Key) -> None:
+        """A sealed copy is damaged: begin a new one beside it."""
+        segment = self._metadata.segment(*key)
+        if segment is not None and segment.count is not None and key not in self._shadows:
+            self._outbox.log(f"copy of {key[0]}/{key[1]} is damaged, copying it anew from another replica")
+            self._shadows[key] = self._copies.shadow(key)
+            self._short[key] = 0
+            self._again_at = 0.0
+
     def _verifier(self, key: Key, segment: Segment) -> Callable[[], None]:
         def verify() -> None:
             assert segment.count is not None
+            shadow = self._shadows.pop(key, None)
             try:
-                checksum = self._copies.checksum(self._copies.get(key), segment.count)
+                checksum = self._copies.checksum(shadow or self._copies.get(key), segment.count)
             except StorageError as damage:
                 self._outbox.log(f"copy of {key[0]}/{key[1]} is damaged: {damage}")
                 return
@@ -90,6 +103,8 @@ class CatchUp:
                     f"copy of {key[0]}/{key[1]} is not what was sealed: move the data directory away, "
                     "remove this node with LEAVE, and let it join anew"
                 )
+            elif shadow is not None:
+                self._copies.adopt(shadow)
 
         return verify
 
