@@ -157,8 +157,11 @@ class AsyncClient:
     async def get_many(
         self, topic: str, count: int, group: str = "", *, timeout: float | None = None
     ) -> list[bytes]:
-        """Up to `count` next entries, pipelined; fewer at the end of what there is."""
-        return core.payloads(await self._call(core.get_many(topic, count, group), timeout))
+        """Up to `count` next entries, pipelined; fewer at the end of what there is.
+
+        If it fails on the way, the error's `received` has the entries that came.
+        """
+        return core.taken(await self._call(core.get_many(topic, count, group), timeout))
 
     async def fetch(
         self, topic: str, segment: int, offset: int, *, timeout: float | None = None
@@ -171,7 +174,7 @@ class AsyncClient:
         self, topic: str, segment: int, offset: int, count: int, *, timeout: float | None = None
     ) -> list[bytes]:
         """Up to `count` entries of one segment from `offset` on; fewer at its end."""
-        return core.payloads(await self._call(core.fetch_many(topic, segment, offset, count), timeout))
+        return core.fetched(await self._call(core.fetch_many(topic, segment, offset, count), timeout))
 
     async def entries(
         self, topic: str, segment: int = 1, offset: int = 0, *, timeout: float | None = None

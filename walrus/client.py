@@ -209,8 +209,11 @@ class Client:
     def get_many(
         self, topic: str, count: int, group: str = "", *, timeout: float | None = None
     ) -> list[bytes]:
-        """Up to `count` next entries, pipelined; fewer at the end of what there is."""
-        return core.payloads(self._call(core.get_many(topic, count, group), timeout))
+        """Up to `count` next entries, pipelined; fewer at the end of what there is.
+
+        If it fails on the way, the error's `received` has the entries that came.
+        """
+        return core.taken(self._call(core.get_many(topic, count, group), timeout))
 
     def fetch(self, topic: str, segment: int, offset: int, *, timeout: float | None = None) -> bytes | None:
         """The entry at that place, or None; moves no cursor."""
@@ -221,7 +224,7 @@ class Client:
         self, topic: str, segment: int, offset: int, count: int, *, timeout: float | None = None
     ) -> list[bytes]:
         """Up to `count` entries of one segment from `offset` on; fewer at its end."""
-        return core.payloads(self._call(core.fetch_many(topic, segment, offset, count), timeout))
+        return core.fetched(self._call(core.fetch_many(topic, segment, offset, count), timeout))
 
     def entries(
         self, topic: str, segment: int = 1, offset: int = 0, *, timeout: float | None = None

@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypedDict, TypeVar
 
 import msgspec
@@ -476,16 +477,21 @@ def only(results: list[Any]) -> Any:
     return result
 
 
-def payloads(results: list[Any]) -> list[bytes]:
-    """The entries up to the first EMPTY; raises an error only if no entry came before it."""
-    found: list[bytes] = []
+def taken(results: list[Any]) -> list[bytes]:
+    """The entries of many GETs. An error is raised with them on it: the cursor is past them already."""
+    found = [result for result in results if isinstance(result, bytes)]
     for result in results:
-        if isinstance(result, WalrusError) and not found:
+        if isinstance(result, WalrusError):
+            result.received = tuple(found)
             raise result
-        if not isinstance(result, bytes):
-            break
-        found.append(result)
     return found
+
+
+def fetched(results: list[Any]) -> list[bytes]:
+    """The entries of many FETCHes, up to the first EMPTY or error; raises that if it is the very first."""
+    if results and isinstance(results[0], WalrusError):
+        raise results[0]
+    return list(takewhile(lambda result: isinstance(result, bytes), results))
 
 
 # --- a whole topic --------------------------------------------------------------------------------
@@ -508,7 +514,7 @@ def walk(topic: str, segment: int, offset: int, patience: int = 50) -> Walk:
             segment, offset = segment + 1, 0
             continue
         wanted = min(WALK, end - offset)
-        found = payloads((yield fetch_many(topic, segment, offset, wanted)))
+        found = fetched((yield fetch_many(topic, segment, offset, wanted)))
         if found:
             yield [Entry(segment, offset + n, payload) for n, payload in enumerate(found)]
             offset += len(found)

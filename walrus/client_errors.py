@@ -30,6 +30,9 @@ from __future__ import annotations
 class WalrusError(Exception):
     """The root of everything that the clients raise."""
 
+    received: tuple[bytes, ...] = ()
+    """Of a `get_many` that failed on the way: the entries that came before. The cursor is past them."""
+
 
 class Refused(WalrusError):
     """A node answered `ERR <reason>` and did nothing. `str(error)` is the reason, one line."""
