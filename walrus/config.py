@@ -34,9 +34,9 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_segment_bytes: int | None = None
     monitor_check: float = 10.0
     """How often segments are checked against their thresholds besides the check on every append."""
-    put_timeout: float = 5.0
-    """After this long a PUT without a majority is answered "outcome unknown"."""
-    request_timeout: float = 5.0
+    put_timeout: float = 4.0
+    """After this long a PUT without a majority is answered "outcome unknown"; before clients give up."""
+    request_timeout: float = 4.0
     """After this long any other request that still waits for somebody is answered with an error."""
     cursor_interval: float = 0.1
     """How often moved cursors are committed through Raft, one proposal for all of a node's topics."""

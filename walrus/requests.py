@@ -69,6 +69,7 @@ class Requests:
         self._lifecycle, self._outbox, self._connected = lifecycle, outbox, connected
         self._propose, self._state, self._metrics = propose, state, metrics
         self._watches: list[Watch] = []
+        self._asking: dict[str, int] = {}  # requests that wait for fresh metadata, by topic
 
     @property
     def busy(self) -> bool:
@@ -79,7 +80,7 @@ class Requests:
         """A request of a client. `request.replies` replies will be given to `slot`."""
         match request:
             case protocol.Put() | protocol.Get() | protocol.Fetch() | protocol.State():
-                if self._known(request):
+                if self._known(request) and request.topic not in self._asking:
                     self._on_topic_request(slot, request, now)
                 else:
                     self._when_known(slot, request, now)
@@ -115,9 +116,17 @@ class Requests:
     def _when_known(
         self, slot: object, request: protocol.Put | protocol.Get | protocol.Fetch | protocol.State, now: float
     ) -> None:
-        """Look again with fresh metadata before saying that there is no such topic or segment."""
+        """Look again with fresh metadata before saying that there is no such topic or segment.
+
+        Whatever follows for the same topic takes the same way until this is answered, so that no request
+        overtakes an earlier one of its connection.
+        """
+        self._asking[request.topic] = self._asking.get(request.topic, 0) + 1
 
         def again(fresh: bool, at: float) -> None:
+            self._asking[request.topic] -= 1
+            if not self._asking[request.topic]:
+                del self._asking[request.topic]
             if fresh and self._known(request):
                 self._on_topic_request(slot, request, at)
                 return

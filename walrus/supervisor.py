@@ -50,7 +50,7 @@ class Supervisor:
         self._repairs, self._propose, self._recover = repairs, propose, recover
         self._leading = False
         self._again_at = 0.0
-        self._led_since = 0.0
+        self._led_since = self._ticked_at = 0.0
         self._gone: set[int] = set()
         self.dirty = True
 
@@ -91,6 +91,9 @@ class Supervisor:
             return
         if not self._leading:
             self._leading, self._led_since, self.dirty = True, now, True
+        if now - self._ticked_at > self._config.failure_timeout / 4:
+            self._led_since = now  # it was this process that slept: nobody could have been heard
+        self._ticked_at = now
         if not self.dirty and now < self._again_at:
             return
         self.dirty = False
