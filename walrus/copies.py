@@ -17,7 +17,7 @@ schedule for entries: a fence that a power loss could take back would not be one
 the old one, in a *shadow* named `<topic>/<segment>~`, and takes its place once it is whole and verified.
 Until then the old one goes on answering for what can still be read of it.
 
-**Unsure copies** (DESIGN: Unsure copies). A node that lost power and did not sync every entry may hold
+**Unsure copies.** A node that lost power and did not sync every entry may hold
 less than it once acknowledged. Its copies of the segments that were open then are marked unsure,
 durably, until they have caught up with a live writer or the segment is sealed.
 """

@@ -1,6 +1,6 @@
 """Recovery of a segment whose leader is gone: fence, recover, seal. And the copying that it needs.
 
-Any node may run a `Recovery`, and several may run at once (DESIGN, *Failover*). Actions as in the spec:
+Any node may run a `Recovery`, and several may run at once. Actions as in the spec:
 
     Fence         every replica durably notes that the segment is fenced and answers with its length.
                   A majority of answers is waited for, never a particular node

@@ -1,6 +1,6 @@
 """Replication of an open segment: the writer at its leader, and the replica at everybody else.
 
-The protocol (DESIGN, *Write* and *Rollover*), with the names of `spec/Walrus.tla`:
+The protocol, with the names of `spec/Walrus.tla`:
 
     LeaderAppend   the leader appends to its own copy, if it holds the lease, is not fenced and is not
                    sealing, all checked in that step; and sends the same bytes to the other replicas,

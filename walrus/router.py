@@ -4,7 +4,7 @@ Any node takes any PUT. The router of the node that has the client sends it to t
 open segment (often itself), waits for the outcome, and answers. One forward carries whatever arrived
 for the topic in one turn.
 
-**Order per client** (DESIGN). PUTs of one connection to one topic end up in the order they were sent:
+**Order per client.** PUTs of one connection to one topic end up in the order they were sent:
 
 * forwards of a topic are sent in order, to one segment at a time; nothing goes to the next segment's
   leader before everything sent to the previous one is settled;
