@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import select
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from types import TracebackType
@@ -31,9 +32,16 @@ class _Link(asyncio.Protocol):
         self._waiting: dict[int, asyncio.Future[None]] = {}  # by id of an exchange that is not done
         self._transport: asyncio.Transport | None = None
         self._retired = False
+        self._poll = select.poll()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+
+    @property
+    def usable(self) -> bool:
+        """False also if the node closed an idle connection and the event loop has not noticed yet."""
+        return not (self.closed or self._retired or (self._pipeline.idle and self._poll.poll(0)))
 
     async def run(self, exchange: core.Exchange[Any], within: float) -> bool:
         """Do it; False if the connection is not to be used again. The exchange is done in any case."""
@@ -252,7 +260,7 @@ class AsyncClient:
             self._connecting = asyncio.Lock()
         async with self._connecting:
             address, (host, port) = self._addresses.current, self._addresses.host_port
-            if self._link is not None and (self._link.closed or self._link.address != address):
+            if self._link is not None and not (self._link.usable and self._link.address == address):
                 self._link.retire()
                 self._link = None
             if self._link is None:

@@ -124,9 +124,10 @@ def test_a_large_batch_arrives_whole() -> None:
 NODES: PeerCodec[messages.PeerMessage] = PeerCodec(messages.PeerMessage)
 
 
-@given(
-    st.sampled_from(sorted(kind.__name__ for kind in messages.PeerMessage.__args__)), st.binary(max_size=60)
-)
+TAGS = sorted(kind.__name__ for kind in messages.PeerMessage.__args__)
+
+
+@given(st.sampled_from(TAGS), st.binary(max_size=60))
 def test_garbage_in_the_nodes_own_messages_is_refused(name: str, rest: bytes) -> None:
     body = b"\x9f" + msgspec.msgpack.encode(name) + rest
     with contextlib.suppress(ProtocolError):
