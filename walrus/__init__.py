@@ -1,3 +1,25 @@
-"""Walrus: a distributed message log in pure Python, written to be read."""
+"""Walrus: a distributed message log in pure Python, written to be read.
+
+The embedded engine is here at the top; it is loaded when it is first asked for, so that a node, which needs
+it in parts, or a tool, which does not need it at all, pays nothing for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from walrus.storage.cursors import Entry
+    from walrus.storage.schedule import FsyncSchedule, ReadConsistency
+    from walrus.wal import Walrus
 
 __version__ = "0.1.0"
+__all__ = ["Entry", "FsyncSchedule", "ReadConsistency", "Walrus", "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import walrus.wal
+
+    return getattr(walrus.wal, name)

@@ -1,148 +1,463 @@
-"""The storage engine's facade."""
+"""Walrus, the embedded engine: topics of numbered entries in one directory.
+
+    >>> import tempfile
+    >>> directory = tempfile.mkdtemp()
+    >>> with Walrus(directory) as wal:
+    ...     wal.append_for_topic("greetings", b"Hello, Walrus!")
+    ...     wal.batch_append_for_topic("greetings", [b"again", b"and again"])
+    ...     wal.read_next("greetings")
+    0
+    1
+    Entry(index=0, data=b'Hello, Walrus!')
+    >>> with Walrus(directory) as wal:
+    ...     wal.read_next("greetings"), wal.get_topic_entry_count("greetings")
+    (Entry(index=1, data=b'again'), 1)
+
+This file is the door: arguments are checked here, before anything happens, and every promise about durability
+is kept here, by waiting for a sync or not. What is behind it is told by `walrus/storage/engine.py`; the
+bytes on disk are described in `docs/wal-format.md`.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
-import select
 import struct
-import threading
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, count
 from pathlib import Path
-from zlib import crc32
+from threading import Lock
 
-from walrus.storage.batch import EMPTY, Batch
-from walrus.storage.errors import EngineClosed
+from walrus.storage.backend import Buffer, Disk
+from walrus.storage.batch import MAX_BATCH_ENTRIES, Batch
+from walrus.storage.cursors import Cursor, Entry
+from walrus.storage.engine import Engine
+from walrus.storage.errors import BatchTooLarge, EngineClosed, StorageError
+from walrus.storage.log import Log, TopicGone
+from walrus.storage.mmap import MappedDisk
+from walrus.storage.pwritev import PosixDisk
+from walrus.storage.reading import SPAN, Reader
+from walrus.storage.recovery import Damage, Recovery, damage_in
+from walrus.storage.schedule import FsyncSchedule, ReadConsistency
+from walrus.storage.syncing import Flusher, GroupCommit, Syncer
 
-_HEAD = struct.Struct("<IBHIII")  # crc, kind, topic bytes, lengths bytes, blob bytes, reserved
-_APPEND, _TRIM, _DELETE = 1, 2, 3
+MAX_BATCH_BYTES = 1 << 30
+MAX_TOPIC_BYTES = 1024
+_DEFAULT_READ = 1 << 20
 
-
-class Syncer:
-    """At most one sync in flight, on a worker thread; `fileno()` becomes readable when it is done."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._read, self._write = os.pipe()
-        self._error: OSError | None = None
-
-    def fileno(self) -> int:
-        """Readable when the sync that was started is done."""
-        return self._read
-
-    def start(self) -> None:
-        """Everything written before this call becomes durable."""
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def _run(self) -> None:
-        try:
-            os.fdatasync(self._fd)
-        except OSError as error:
-            self._error = error
-        os.write(self._write, b"x")
-
-    def finish(self) -> None:
-        """Take the notification; raise the sync's error."""
-        select.select([self._read], [], [])
-        os.read(self._read, 1)
-        if self._error:
-            raise self._error
+_logger = logging.getLogger("walrus")
 
 
 class Walrus:
-    """Topics of numbered entries in one directory."""
+    """An append-only log of many topics, in a directory that it has for itself.
 
-    def __init__(self, path: str | os.PathLike[str] = "wal_files") -> None:
-        Path(path).mkdir(parents=True, exist_ok=True)
-        self._fd = os.open(Path(path) / "plain.wal", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        self._logs: dict[str, tuple[int, list[bytes]]] = {}
-        self._end = 0
-        self._closed = False
-        self._recover()
+    Args:
+        path: the directory; default the environment's `WALRUS_DATA_DIR`, else `./wal_files`.
+        key: a name for one of several logs below `path`, any text; default `WALRUS_INSTANCE_KEY`, else none.
+        consistency: how often cursors are persisted; default `ReadConsistency.strictly_at_once()`.
+        fsync: when appends are durable; default `FsyncSchedule.sync_each()`.
+        backend: "pwritev", "mmap", "io_uring", or "auto" for the best one for the schedule.
+        retain: "all" keeps entries until `trim`; "unread" gives back what the cursor has passed.
+        disk: an open `Disk` instead of a path, for simulated ones.
 
-    def _recover(self) -> None:
-        data = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
-        while self._end + _HEAD.size <= len(data):
-            crc, kind, topic_size, table, blob, number = _HEAD.unpack_from(data, self._end)
-            body = self._end + _HEAD.size
-            end = body + topic_size + table + blob
-            if not kind or end > len(data) or crc32(data[self._end + 4 : end]) != crc:
-                break
-            topic = data[body : body + topic_size].decode()
-            batch = Batch(data[body + topic_size : body + topic_size + table], data[end - blob : end])
-            self._apply(kind, topic, batch, number)
-            self._end = end
-        os.ftruncate(self._fd, self._end)
+    Raises `DirectoryInUse`, `FormatError`, `StorageError` (the backend is not available), `OSError`.
+    Any number of threads may use one instance.
+    """
 
-    def _apply(self, kind: int, topic: str, batch: Batch, number: int) -> None:
-        if kind == _APPEND:
-            self._logs.setdefault(topic, (0, []))[1].extend(batch.payloads())
-        elif kind == _TRIM:
-            first, entries = self._logs[topic]
-            self._logs[topic] = (number, entries[number - first :])
-        else:
-            self._logs.pop(topic, None)
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        key: str | None = None,
+        consistency: ReadConsistency | None = None,
+        fsync: FsyncSchedule | None = None,
+        backend: str = "auto",
+        retain: str = "all",
+        disk: Disk | None = None,
+    ) -> None:
+        if retain not in ("all", "unread"):
+            raise ValueError(f'retain={retain!r}: "all" keeps everything, "unread" gives read entries back')
+        self._consistency = consistency or ReadConsistency.strictly_at_once()
+        self._schedule = fsync or FsyncSchedule.sync_each()
+        self._retain = retain
+        if disk is None:
+            disk = _open_disk(_directory(path, key), backend, self._schedule)
+        self._engine = Engine(disk, syncing=self._schedule.syncing, keep_spare=retain == "unread")
+        self._append: dict[str, Callable[[bytes], int]] = {}
+        self._cursors: dict[str, Cursor] = {}
+        self._cursors_lock = Lock()
+        self._commit = GroupCommit(self._engine.sync).commit if self._schedule.each else None
+        self._syncers: list[Syncer] = []
+        self._flusher: Flusher | None = None
+        if self._schedule.interval:
+            self._flusher = Flusher(self._engine.sync, self._schedule.interval, self._flusher_died)
 
-    def _log(self, kind: int, topic: str, batch: Batch, number: int = 0) -> None:
-        if self._closed:
-            raise EngineClosed
-        name = topic.encode()
-        body = _HEAD.pack(0, kind, len(name), len(batch.lengths), len(batch.blob), number)[4:]
-        body += name + batch.lengths + batch.blob
-        record = struct.pack("<I", crc32(body)) + body
-        assert os.pwrite(self._fd, record, self._end) == len(record)
-        self._end += len(record)
-        self._apply(kind, topic, batch, number)
+    # -- appending ---------------------------------------------------------------------------------------
 
-    def write(self, topic: str, batch: Batch) -> int:
-        """Append; the first entry's index."""
-        index = self.bounds(topic)[1]
-        if batch.count:
-            self._log(_APPEND, topic, batch)
+    def append_for_topic(self, topic: str, data: Buffer) -> int:
+        """Append one entry of up to 1 GiB; its index.
+
+        Raises TypeError for `str`, `BatchTooLarge`, `DiskFull` (nothing was written), `EngineFailed`.
+        """
+        if type(data) is not bytes:
+            data = _as_bytes(data)
+        try:
+            index = self._append[topic](data)
+        except (KeyError, TopicGone):
+            index = self._first_append(topic, data)
+        if self._commit is not None:
+            self._commit()
         return index
 
-    def read_batch(self, topic: str, start: int, max_entries: int, max_bytes: int) -> Batch:
-        """Entries from `start` on."""
-        first, entries = self._logs.get(topic, (0, []))
-        if start < first:
-            raise IndexError(f"entry {start} of {topic!r} was trimmed away; the first one is {first}")
-        taken: list[bytes] = []
-        for entry in entries[start - first : start - first + max_entries]:
-            max_bytes -= len(entry)
-            if taken and max_bytes < 0:
-                break
-            taken.append(entry)
-        return Batch.of(taken) if taken else EMPTY
+    def batch_append_for_topic(self, topic: str, entries: Sequence[Buffer]) -> int:
+        """Append up to 2,000 entries of up to 1 GiB together, all or nothing, also across a crash.
 
-    def bounds(self, topic: str) -> tuple[int, int]:
-        """(first, next)."""
-        first, entries = self._logs.get(topic, (0, []))
-        return first, first + len(entries)
+        Returns the index of the first; of the next entry to come if `entries` is empty, which writes nothing.
+        Raises what `append_for_topic` does.
+        """
+        batch = _as_batch(entries)
+        index = self.write(topic, batch)
+        if self._commit is not None and batch.lengths:
+            self._commit()
+        return index
+
+    def write(self, topic: str, batch: Batch) -> int:
+        """Append a batch of any number of entries without waiting for the disk: see `syncer` and `sync`."""
+        while True:
+            log = self._engine.logs.get(topic) if not self._engine.closed else None
+            if not batch.lengths:
+                self._check_open()
+                return 0 if log is None else log.next_index
+            if log is None:
+                log = self._engine.topic(_checked(topic))
+            try:
+                return log.append_batch(batch)
+            except TopicGone:
+                continue
+
+    def _first_append(self, topic: str, data: bytes) -> int:
+        """Find or create the topic, and remember its method for the next time."""
+        if len(data) > MAX_BATCH_BYTES:
+            raise BatchTooLarge(f"an entry of {len(data)} bytes: the limit is {MAX_BATCH_BYTES}")
+        while True:
+            log = self._engine.topic(_checked(topic))
+            self._append[topic] = log.append_one
+            try:
+                return log.append_one(data)
+            except TopicGone:
+                self._append.pop(topic, None)
+
+    # -- reading with the cursor -------------------------------------------------------------------------
+
+    def read_next(self, topic: str, checkpoint: bool = True) -> Entry | None:
+        """The next entry that no reader of this topic got yet, or None. `checkpoint=False` only looks.
+
+        Raises `CorruptionError`; the cursor stays before the damage, `seek` to its `resume` to skip it.
+        """
+        cursor = self._cursors.get(topic) or self._cursor(topic)
+        if cursor is None:
+            return None
+        entry, noted = cursor.next(move=checkpoint)
+        if noted and self._commit is not None:
+            self._commit()
+        return entry
+
+    def batch_read_for_topic(
+        self, topic: str, max_bytes: int = _DEFAULT_READ, checkpoint: bool = True
+    ) -> list[Entry]:
+        """The next entries: at least one if there is any, then up to `max_bytes` of payload and 2,000."""
+        cursor = self._cursors.get(topic) or self._cursor(topic)
+        if cursor is None:
+            return []
+        entries, noted = cursor.batch(max_bytes, MAX_BATCH_ENTRIES, move=checkpoint)
+        if noted and self._commit is not None:
+            self._commit()
+        return entries
+
+    def seek(self, topic: str, index: int) -> None:
+        """Move the topic's cursor to entry `index` (back or forth) and persist that.
+
+        Raises IndexError outside of `bounds`, KeyError for an unknown topic.
+        """
+        cursor = self._cursor(topic)
+        if cursor is None:
+            raise KeyError(f"no topic {topic!r}")
+        first, following = self.bounds(topic)
+        if not first <= index <= following:
+            raise IndexError(f"entry {index} of {topic!r}: it has {first} to {following}")
+        cursor.seek(index)
+        if self._commit is not None:
+            self._commit()
+
+    def _cursor(self, topic: str) -> Cursor | None:
+        self._check_open()
+        with self._cursors_lock:
+            cursor, log = self._cursors.get(topic), self._engine.logs.get(topic)
+            if cursor is None and log is not None:
+                every, give_back = self._consistency.persist_every, self._retain == "unread"
+                cursor = self._cursors[topic] = Cursor(self._engine, log, every, give_back=give_back)
+            return cursor
+
+    # -- reading without it ------------------------------------------------------------------------------
+
+    def read_at(
+        self, topic: str, index: int, *, max_bytes: int = _DEFAULT_READ, max_entries: int = MAX_BATCH_ENTRIES
+    ) -> list[Entry]:
+        """Entries from `index` on, at least one if there is one; moves nothing.
+
+        Raises IndexError for a trimmed entry, `CorruptionError` if the one at `index` is damaged; damage
+        further on ends the list before it.
+        """
+        batch = self.read_batch(topic, index, max_entries, max_bytes)
+        return list(map(Entry, count(index), batch.payloads()))
+
+    def read_batch(self, topic: str, start: int, max_entries: int, max_bytes: int) -> Batch:
+        """The same as a `Batch`; an empty one at the end."""
+        return Reader(self._known(topic), start).batch(max_entries, max_bytes)
+
+    def entries(self, topic: str, start: int = 0) -> Iterator[Entry]:
+        """Every entry from `start` (or the first one there is) to the end, as it is when it gets there."""
+        first = max(start, self.bounds(topic)[0])
+        return map(Entry, count(first), self.payloads(topic, first))
+
+    def payloads(self, topic: str, start: int = 0) -> Iterator[bytes]:
+        """The entries' bytes alone, as fast as possible. Raises `CorruptionError` where it meets damage."""
+        return chain.from_iterable(self._spans(topic, start))
+
+    def _spans(self, topic: str, start: int) -> Iterator[list[bytes]]:
+        log = self._known(topic)
+        reader = Reader(log, max(start, log.first))
+        while taken := reader.payloads(SPAN):
+            yield taken
+            self._check_open()
+
+    def _known(self, topic: str) -> Log:
+        """The topic, or an empty stand-in for one that does not exist."""
+        self._check_open()
+        return self._engine.logs.get(topic) or Log(self._engine, topic)
+
+    # -- about topics ------------------------------------------------------------------------------------
 
     def topics(self) -> list[str]:
-        """Sorted names."""
-        return sorted(self._logs)
+        """The names of all topics, sorted."""
+        self._check_open()
+        return sorted(name for name, log in list(self._engine.logs.items()) if log.next_index)
+
+    def bounds(self, topic: str) -> tuple[int, int]:
+        """`(first, next)`: the oldest entry there is, and the index of the next to be appended."""
+        log = self._known(topic)
+        return log.first, log.next_index
+
+    def get_topic_entry_count(self, topic: str) -> int:
+        """Entries that the cursor has not passed yet."""
+        self._check_open()
+        cursor, log = self._cursors.get(topic), self._known(topic)
+        return log.next_index - max(log.first, log.cursor if cursor is None else cursor.index)
+
+    def get_topic_entry_counts(self) -> dict[str, int]:
+        """The same for every topic."""
+        return {topic: self.get_topic_entry_count(topic) for topic in self.topics()}
+
+    def get_topic_size(self, topic: str) -> int:
+        """Bytes that the topic's records take on disk; they are given back in whole blocks."""
+        log = self._known(topic)
+        with log.lock:
+            log.settle_tail()
+            return sum(block.end - block.head.start for block in log.blocks)
+
+    def get_topic_sizes(self) -> dict[str, int]:
+        """The same for every topic."""
+        return {topic: self.get_topic_size(topic) for topic in self.topics()}
 
     def trim(self, topic: str, before: int) -> None:
-        """Forget entries below `before`."""
-        first, next_index = self.bounds(topic)
-        if first < before:
-            self._log(_TRIM, topic, EMPTY, min(before, next_index))
+        """Forget the entries below `before`; a cursor below moves there. Whole blocks are given back."""
+        log = self._known(topic)
+        if log.topic_id >= 0:
+            self._engine.trim(log, before)
+            self._give_back()
 
     def delete_topic(self, topic: str) -> None:
-        """Forget the topic."""
-        if topic in self._logs:
-            self._log(_DELETE, topic, EMPTY)
+        """Forget the topic and its cursor; its indexes start at 0 again. Unknown topics are ignored."""
+        log = self._known(topic)
+        if log.topic_id >= 0:
+            with self._cursors_lock:
+                self._cursors.pop(topic, None)
+            self._append.pop(topic, None)
+            self._engine.delete(log)
+            self._give_back()
+
+    def _give_back(self) -> None:
+        if self._commit is not None:
+            self._engine.reclaim()
+
+    def verify(self) -> list[Damage]:
+        """Check every record of every topic against its checksum; what is damaged, in order of topics."""
+        found: list[Damage] = []
+        for topic in self.topics():
+            log = self._known(topic)
+            with log.lock:
+                log.settle_tail()
+                blocks, bases = list(log.blocks), [*log.bases[1:], log.base + log.position]
+            for block, following in zip(blocks, bases, strict=True):
+                file, base = self._engine.space.file(block.extent.file).name, block.head.base
+                for gap in damage_in(log.view(block), block, following - base):
+                    place = block.extent.offset + gap.offset
+                    found.append(Damage(topic, file, place, base + gap.position, base + gap.resume))
+        return found
+
+    # -- durability and the end --------------------------------------------------------------------------
+
+    @property
+    def recovery(self) -> Recovery:
+        """What opening the log found: topics, bytes cut off as torn, damage."""
+        return self._engine.recovery
+
+    @property
+    def backend(self) -> str:
+        """The backend in use."""
+        return self._engine.disk.backend
 
     def sync(self) -> None:
-        """Everything written before this call becomes durable."""
-        os.fdatasync(self._fd)
+        """Make everything that was written before this call durable. Raises `EngineFailed`."""
+        self._check_open()
+        self._engine.sync()
 
     def syncer(self) -> Syncer:
-        """A way to sync without blocking."""
-        return Syncer(self._fd)
+        """A way to sync without blocking, for event loops."""
+        self._check_open()
+        syncer = Syncer(self._engine.begin_sync, self._engine.finish_sync, self._engine.disk.async_sync())
+        self._syncers.append(syncer)
+        return syncer
 
     def close(self) -> None:
-        """Sync and let go."""
-        if not self._closed:
-            os.fdatasync(self._fd)
-            os.close(self._fd)
-            self._closed = True
+        """Persist cursors, sync, and let go of the directory. A second call does nothing.
+
+        Raises `EngineFailed` if the sync fails, with the directory released all the same.
+        """
+        if self._engine.closed:
+            return
+        if self._flusher is not None:
+            self._flusher.stop()
+        for syncer in self._syncers:
+            syncer.close()
+        try:
+            if self._engine.failure is None:
+                for _, cursor in sorted(self._cursors.items()):
+                    cursor.persist()
+        finally:
+            self._engine.close()
+
+    def __enter__(self) -> Walrus:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        if self._engine.closed:
+            raise EngineClosed
+
+    def _flusher_died(self, error: BaseException) -> None:
+        """The background thread met something: whoever writes next is told, and so is everybody after."""
+        _logger.error("the background sync failed: %s", error)
+        cause = error.__cause__ if isinstance(error, StorageError) else error
+        self._engine.fail(cause if isinstance(cause, OSError) else OSError(f"it died: {error!r}"))
+
+
+# -- arguments ---------------------------------------------------------------------------------------------
+
+
+def _as_bytes(data: object) -> bytes:
+    """The bytes of anything bytes-like."""
+    if isinstance(data, str):
+        raise TypeError('an entry is bytes, not str: encode it, for example with text.encode("utf-8")')
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return bytes(data)
+    try:
+        return bytes(memoryview(data))  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"an entry is bytes-like, not {type(data).__name__}") from None
+
+
+def _as_batch(entries: Iterable[Buffer]) -> Batch:
+    """One batch of the entries, checked before anything is written."""
+    if isinstance(entries, (str, bytes, bytearray, memoryview)):
+        raise TypeError("a batch is a list of entries, not one entry: use append_for_topic")
+    entries = entries if isinstance(entries, (list, tuple)) else list(entries)
+    if len(entries) > MAX_BATCH_ENTRIES:
+        raise BatchTooLarge(f"{len(entries)} entries in one batch: at most {MAX_BATCH_ENTRIES}, split it")
+    try:
+        sizes = list(map(len, entries))
+    except TypeError:
+        sizes = [-1]
+    total = sum(sizes)
+    if total > MAX_BATCH_BYTES:
+        raise BatchTooLarge(f"{total} bytes in one batch: the limit is {MAX_BATCH_BYTES}, split it")
+    try:
+        blob = b"".join(entries)
+    except TypeError:
+        return _as_batch([_as_bytes(entry) for entry in entries])
+    if len(blob) != total:  # something counts its length in items of several bytes
+        return _as_batch([_as_bytes(entry) for entry in entries])
+    return Batch(struct.pack(f"<{len(sizes)}I", *sizes), blob)
+
+
+def _checked(topic: str) -> str:
+    if not isinstance(topic, str):
+        raise TypeError(f"a topic's name is text, not {type(topic).__name__}")
+    if (size := len(topic.encode())) > MAX_TOPIC_BYTES:
+        raise ValueError(f"a topic's name has at most {MAX_TOPIC_BYTES} bytes, this one has {size}")
+    return topic
+
+
+def _directory(path: str | os.PathLike[str] | None, key: str | None) -> Path:
+    root = Path(path or os.environ.get("WALRUS_DATA_DIR") or "wal_files")
+    key = os.environ.get("WALRUS_INSTANCE_KEY") or None if key is None else key
+    return root if key is None else root / key_directory(key)
+
+
+def key_directory(key: str) -> str:
+    """One directory name per key: safe on every file system, different for different keys.
+
+    >>> key_directory("tenant-123"), key_directory("../etc"), key_directory("A")
+    ('tenant-123', '%2e%2e%2fetc', '%41')
+    """
+    plain = set(b"abcdefghijklmnopqrstuvwxyz0123456789_-")
+    name = "".join(chr(byte) if byte in plain else f"%{byte:02x}" for byte in key.encode())
+    if len(name) > 150:
+        from hashlib import sha256
+
+        return f"{name[:80]}%%{sha256(key.encode()).hexdigest()}"
+    return name or "%"
+
+
+def _open_disk(directory: Path, backend: str, schedule: FsyncSchedule) -> Disk:
+    if backend == "auto":
+        return _best_disk(directory, schedule)
+    if backend == "pwritev":
+        return PosixDisk(directory)
+    if backend == "mmap":
+        return MappedDisk(directory)
+    if backend == "io_uring":
+        try:
+            return _uring_disk(directory, schedule)
+        except OSError as error:
+            raise StorageError(f"backend io_uring is not available here: {error}") from error
+    raise ValueError(f"backend={backend!r}: there are auto, pwritev, mmap and io_uring")
+
+
+def _best_disk(directory: Path, schedule: FsyncSchedule) -> Disk:
+    """io_uring where an event loop waits for syncs (it needs no thread then), else plain system calls."""
+    if schedule.loop and sys.platform == "linux":
+        try:
+            return _uring_disk(directory, schedule)
+        except OSError as error:
+            _logger.info("io_uring is not available (%s): writing with pwritev", error)
+    return PosixDisk(directory)
+
+
+def _uring_disk(directory: Path, schedule: FsyncSchedule) -> Disk:
+    from walrus.storage.uring_backend import UringDisk
+
+    return UringDisk(directory, queueing=schedule.each or schedule.loop)

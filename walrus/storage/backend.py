@@ -130,6 +130,9 @@ class Disk(Protocol):
     def sync_directory(self) -> None:
         """Make creations, renames and removals durable."""
 
+    def random_id(self) -> int:
+        """64 random bits, never the same twice: what tells the lives of a block apart."""
+
     def boot_id(self) -> bytes:
         """Up to 16 bytes that differ after every start of the machine (a power loss included).
 

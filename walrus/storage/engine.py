@@ -1,0 +1,431 @@
+"""The engine under the facade: the topics, their space, their journal, and what is durable.
+
+    Engine ── logs ──► Log ── blocks ──► records         (log.py, block.py, record.py)
+      │ └──── journal ─► the same, for the engine's notes  (journal.py)
+      ├────── space ──► data files and free ranges         (space.py) ──► Disk (backend.py)
+      └────── begin_sync / finish_sync ◄── GroupCommit, Flusher, Syncer (syncing.py)
+
+Locks, in the order in which they may be taken: `Journal` > a topic's `lock` > `_mutex` or `Space`. A sync
+takes topics' locks, so nobody syncs while holding one.
+
+Invariants
+* Nothing is called durable before a sync that began after it was written has succeeded.
+* After a failed write or sync nothing is written and no sync succeeds until the directory is opened again.
+* A block is used again only after two syncs have put its topic's note, and then its erasure, on disk.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from threading import Lock, RLock
+
+from walrus.storage.backend import Disk, File, translated, write_all
+from walrus.storage.block import Block
+from walrus.storage.errors import CorruptionError, DiskFull, EngineClosed, EngineFailed, StorageError
+from walrus.storage.journal import (
+    Journal,
+    Notes,
+    RunNote,
+    TopicNote,
+    deleted_note,
+    run_note,
+    topic_note,
+)
+from walrus.storage.log import Log, MappedLog
+from walrus.storage.reading import Reader
+from walrus.storage.recovery import Chain, Damage, Recoverer, Recovery, find_blocks
+from walrus.storage.space import Extent, Space
+from walrus.storage.syncing import Plan
+
+_JOURNAL = 0
+_HURRY = 64 << 20  # bytes of retired blocks that are worth a sync of their own
+
+_logger = logging.getLogger("walrus")
+
+
+class Engine:
+    """Topics on one disk. `syncing` says whether anybody is ever made to wait for durability."""
+
+    def __init__(self, disk: Disk, *, syncing: bool, keep_spare: bool) -> None:
+        self.disk = disk
+        self.prewrite = self._syncing = syncing
+        self.logs: dict[str, Log] = {}
+        self.failure: OSError | None = None
+        self.closed = False
+        self._mutex = Lock()
+        self._sync_lock = RLock()
+        self._dirty: list[Log] = []
+        self._in_flight: dict[int, Plan] = {}
+        self._plans = 0
+        self._retired: list[Extent] = []
+        self._erased: list[Extent] = []
+        self._erased_files: dict[int, File] = {}
+        self._tombs: dict[Extent, int] = {}  # blocks of deleted topics that are not erased for certain yet
+        self._begun = False
+        self._journal_damage: list[Damage] = []
+        self._life = disk.random_id()
+        disk.lock()
+        try:
+            self.space = Space(disk)
+            self.space.keep_spare = keep_spare
+            self._log_type = MappedLog if disk.backend == "mmap" else Log
+            self.recovery = self._recover()
+        except BaseException:
+            disk.close()
+            raise
+
+    # -- opening -----------------------------------------------------------------------------------------
+
+    def _recover(self) -> Recovery:
+        found = find_blocks(self.space)
+        boot, notes = self.disk.boot_id().ljust(16, b"\0")[:16], Notes()
+        journal = self._open_journal(found.pop(_JOURNAL, []), boot, notes)
+        same_boot = notes.run.boot == boot and any(boot)
+        recoverer = Recoverer(self.space, same_boot=same_boot)
+        if same_boot:  # else it may be nothing but what a power loss took
+            recoverer.report.damage += self._journal_damage
+        chains: list[Chain] = []
+        for topic_id, blocks in sorted(found.items()):
+            if topic_id in notes.deleted:
+                self._forget(topic_id, [block.extent for block in blocks])
+                continue
+            note = notes.topics.get(topic_id, TopicNote())
+            blocks = self._drop_trimmed(blocks, note.first)
+            chains.append(recoverer.chain(blocks[0].head.name.decode(), topic_id, blocks, note))
+        for chain in chains:
+            self._adopt(chain, chain.note)
+        self.journal = Journal(journal, self._state, self._retire)
+        self._repair(recoverer, [chain for chain in chains if chain.torn])
+        if notes.run.syncing and self._syncing:
+            self._refresh()
+        self._log_findings(recoverer.report)
+        return recoverer.report
+
+    def _open_journal(self, blocks: list[Block], boot: bytes, notes: Notes) -> Log:
+        """Read the notes. The journal itself is never judged by the boot id it contains."""
+        log = Journal.topic(self)
+        if not blocks:
+            return log
+        recoverer = Recoverer(self.space, same_boot=True)
+        chain = recoverer.chain("", _JOURNAL, blocks, TopicNote(first=blocks[0].head.base))
+        self._fill(log, chain, blocks[0].head.base)
+        self._read_notes(Reader(log, log.first), notes)
+        if chain.torn:
+            recoverer.cut_on_disk(chain)
+        return log
+
+    def _read_notes(self, reader: Reader, notes: Notes) -> None:
+        """Fold the notes. Each is true by itself, so one that was lost or damaged is passed over."""
+        while True:
+            try:
+                some = reader.payloads()
+            except CorruptionError as error:
+                self._journal_damage.append(Damage("", error.file, error.offset, error.index, error.resume))
+                reader.seek(error.resume)
+                continue
+            if not some:
+                return
+            for note in some:
+                notes.take(note)
+
+    def _drop_trimmed(self, blocks: list[Block], first: int) -> list[Block]:
+        keep = 0
+        while keep < len(blocks) - 1 and blocks[keep + 1].head.base <= first:
+            keep += 1
+        self._retired += [block.extent for block in blocks[:keep]]
+        return blocks[keep:]
+
+    def _adopt(self, chain: Chain, note: TopicNote) -> None:
+        log = self._log_type(self, chain.name, chain.topic_id)
+        self._fill(log, chain, min(note.first, chain.next_index))
+        log.cursor = min(max(note.cursor, log.first), chain.next_index)
+        self.logs[chain.name] = log
+
+    def _fill(self, log: Log, chain: Chain, first: int) -> None:
+        log.blocks = chain.blocks
+        log.bases = [block.head.base for block in chain.blocks]
+        log.first = first
+        log.durable_index = min(chain.durable, chain.next_index)
+        log.durable_place = chain.note.place
+        log.enter_tail(self.space.file(chain.blocks[-1].extent.file))
+        log.limit, log.asleep = 0, not chain.sealed
+
+    def _repair(self, recoverer: Recoverer, torn: list[Chain]) -> None:
+        """Cut what is torn: first put what is known about the topics on disk, then overwrite."""
+        if not torn:
+            return
+        known = [chain for chain in torn if chain.durable]
+        if known and self.journal.log.blocks:
+            self._begun = True  # the note of this run must not be among these: the repair is not done yet
+            self.journal.add([topic_note(c.topic_id, self._note(self.logs[c.name])) for c in known])
+            self._begun = False
+            self.sync()
+        for chain in torn:
+            recoverer.cut_on_disk(chain)
+
+    def _refresh(self) -> None:
+        """Write again what is not known to be durable, and sync.
+
+        If the last run ended because a sync failed, the kernel may hold pages that it believes to be on disk
+        and that are not; only writing them again gets them there.
+        """
+        for log in [*self.logs.values(), self.journal.log]:
+            for block in log.blocks:
+                if block.next_index > log.durable_index:
+                    self._rewrite(log, block)
+        if self._dirty:
+            self.sync()
+
+    def _rewrite(self, log: Log, block: Block) -> None:
+        at_place = log.durable_index > block.head.base and log.durable_place < block.end
+        start = log.durable_place if at_place and block is log.blocks[-1] else 0
+        file = self.space.file(block.extent.file)
+        data = bytes(log.view(block)[start : block.end])
+        write_all(file, [data], block.extent.offset + start)
+        with log.lock:
+            if not log.dirty:
+                self.mark_dirty(log)
+            log.unsynced[block.extent.file] = file
+
+    def _log_findings(self, report: Recovery) -> None:
+        for cut in report.cuts:
+            _logger.warning(
+                "dropped %d bytes of a torn write at the end of topic %r (%s, byte %d)",
+                cut.dropped_bytes, cut.topic, cut.file, cut.offset,
+            )  # fmt: skip
+        for hole in report.damage:
+            _logger.error(
+                "entries %d to %d of topic %r are damaged (%s, byte %d)",
+                hole.first, hole.resume - 1, hole.topic, hole.file, hole.offset,
+            )  # fmt: skip
+
+    # -- topics ------------------------------------------------------------------------------------------
+
+    def topic(self, name: str) -> Log:
+        """The topic of that name, created if need be (on disk only with its first record)."""
+        with self._mutex:
+            log = self.logs.get(name)
+            if log is None:
+                if self.closed:
+                    raise EngineClosed
+                log = self.logs[name] = self._log_type(self, name)
+            return log
+
+    def delete(self, log: Log) -> None:
+        """Forget a topic; its space is free two syncs later."""
+        self.check_writable()
+        if log.topic_id >= 0:
+            self.journal.add([deleted_note(log.topic_id)])
+        with self._mutex:
+            if self.logs.get(log.name) is log:
+                del self.logs[log.name]
+        with log.lock:
+            log.limit, log.asleep, log.gone = 0, False, True
+            extents = [block.extent for block in log.blocks]
+            log.blocks, log.bases = [], []
+            log.offset = log.position = log.base = log.first = 0
+        self._forget(log.topic_id, extents)
+        self._hurry()
+
+    def _forget(self, topic_id: int, extents: list[Extent]) -> None:
+        for extent in extents:
+            self._tombs[extent] = topic_id
+        self._retire(extents)
+
+    def trim(self, log: Log, before: int) -> None:
+        """Forget the entries below `before`, and give back the blocks that hold nothing else."""
+        self.check_writable()
+        before = min(before, log.next_index)
+        if before <= log.first:
+            return
+        log.first = before
+        log.cursor = max(log.cursor, before)
+        self.journal.add([topic_note(log.topic_id, self._note(log))])
+        self._retire(log.drop_blocks(before))
+        self._hurry()
+
+    def note_cursor(self, log: Log, cursor: int) -> None:
+        """Persist a cursor (durable with the next sync)."""
+        before, log.cursor = log.cursor, cursor
+        try:
+            self.check_writable()
+            self.journal.add([topic_note(log.topic_id, self._note(log))])
+        except StorageError:
+            log.cursor = before
+            raise
+
+    def _note(self, log: Log) -> TopicNote:
+        with log.lock:
+            return TopicNote(log.first, log.cursor, log.durable_index, log.durable_place)
+
+    def _state(self) -> Iterator[bytes]:
+        """Everything the journal has to know, for the beginning of a block of it."""
+        yield run_note(RunNote(self.disk.boot_id(), self._syncing))
+        for topic_id in sorted(set(self._tombs.values())):
+            yield deleted_note(topic_id)
+        for log in list(self.logs.values()):
+            if log.topic_id >= 0:
+                yield topic_note(log.topic_id, self._note(log))
+
+    # -- what topics ask of their engine ------------------------------------------------------------------
+
+    def check_writable(self) -> None:
+        """Raise if closed or failed; note in the journal that this run writes."""
+        if self.closed:
+            raise EngineClosed
+        if self.failure is not None:
+            raise self._failed() from self.failure
+        if not self._begun:
+            self._begun = True
+            try:
+                self.journal.add([run_note(RunNote(self.disk.boot_id(), self._syncing))])
+            except StorageError:
+                self._begun = False
+                raise
+
+    def _failed(self) -> EngineFailed:
+        assert self.failure is not None
+        return EngineFailed(
+            f"the disk failed earlier ({self.failure}): open the log again before writing to it"
+        )
+
+    def new_life(self) -> int:
+        """The next of a run's numbers, which began at a random one."""
+        with self._mutex:
+            self._life = (self._life + 1) & 0xFFFF_FFFF_FFFF_FFFF or 1
+            return self._life
+
+    def mark_dirty(self, log: Log) -> None:
+        """Remember that the topic has something to sync; its lock is held."""
+        assert log.file is not None
+        log.dirty = log.changed = True
+        log.unsynced[log.blocks[-1].extent.file] = log.file
+        with self._mutex:
+            self._dirty.append(log)
+
+    def fail(self, error: OSError) -> None:
+        """No more writes."""
+        self.failure = self.failure or error
+        self._stop_writes()
+
+    def _stop_writes(self) -> None:
+        for log in [*self.logs.values(), self.journal.log]:
+            log.limit, log.asleep = 0, False
+
+    # -- durability --------------------------------------------------------------------------------------
+
+    def begin_sync(self) -> Plan:
+        """What a sync that starts now has to cover."""
+        with self._mutex:
+            dirty, self._dirty = self._dirty, []
+            self._plans += 1
+            number = self._plans
+            retired, self._retired = self._retired, []
+            erased, self._erased = self._erased, []
+            files, self._erased_files = self._erased_files, {}
+            for other in self._in_flight.values():  # written before us, and not durable yet either
+                files.update({int(file.name[:8]): file for file in other.files})
+        marks = [log.begin_sync() for log in dirty]
+        for mark in marks:
+            files.update(mark.files)
+        plan = Plan(number, [file for _, file in sorted(files.items())], marks, retired, erased)
+        with self._mutex:
+            self._in_flight[number] = plan
+        return plan
+
+    def finish_sync(self, plan: Plan, error: OSError | None) -> None:
+        """Note what has become durable; a failed sync fails the engine, and so does one after a failure."""
+        with self._mutex:
+            self._in_flight.pop(plan.number, None)
+        if error is not None:
+            self.fail(error)
+        if self.failure is not None:
+            raise self._failed() from self.failure
+        for mark in plan.marks:
+            mark.log.synced(mark)
+        self._advance_retired(plan)
+
+    def sync(self) -> None:
+        """Make everything written before this call durable."""
+        with self._sync_lock:
+            if self.failure is not None:
+                raise self._failed() from self.failure
+            plan, failure = self.begin_sync(), None
+            try:
+                for file in plan.files:
+                    file.sync()
+            except OSError as error:
+                failure = error
+            self.finish_sync(plan, failure)
+
+    def _retire(self, extents: list[Extent]) -> None:
+        with self._mutex:
+            self._retired += extents
+
+    def _advance_retired(self, plan: Plan) -> None:
+        """Free what was erased before the sync; erase what the journal had given up before it."""
+        for extent in plan.erased:
+            self._tombs.pop(extent, None)
+            self.space.release(extent)
+        if plan.erased:
+            self._remove_empty_files()
+        for extent in plan.retired:
+            try:
+                file = self.space.erase(extent)
+            except OSError as error:
+                self.fail(error)
+                raise translated(error, "erasing a block") from error
+            with self._mutex:
+                self._erased.append(extent)
+                self._erased_files[extent.file] = file
+
+    def _remove_empty_files(self) -> None:
+        try:
+            self.space.remove_empty_files()
+        except OSError as error:
+            self.fail(error)
+            raise translated(error, "removing a data file") from error
+
+    def reclaim(self) -> bool:
+        """Sync until nothing waits to become free; whether that freed anything."""
+        before = self.space.free_bytes()
+        while self._retired or self._erased:
+            self.sync()
+        return self.space.free_bytes() > before
+
+    def _hurry(self) -> None:
+        """Many bytes wait for a sync that may never come: make it now."""
+        if sum(extent.size for extent in [*self._retired, *self._erased]) >= _HURRY:
+            self.reclaim()
+
+    # -- closing -----------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Note where every topic ends, make it durable, and let go of the directory."""
+        if self.closed:
+            return
+        try:
+            if self.failure is None and self._begun:
+                self._close_cleanly()
+        finally:
+            self.closed = True
+            for log in [*self.logs.values(), self.journal.log]:
+                with log.lock:  # no append is under way any more when the files are closed
+                    log.limit, log.asleep = 0, False
+            self.space.close()
+            self.disk.close()
+
+    def _close_cleanly(self) -> None:
+        self.sync()
+        notes = []
+        for log in [log for log in self.logs.values() if log.changed and log.topic_id >= 0]:
+            notes.append(topic_note(log.topic_id, self._note(log)))
+            log.changed = False
+        try:
+            for start in range(0, len(notes), 1000):
+                self.journal.add(notes[start : start + 1000])
+        except DiskFull:
+            _logger.warning("no room to note where topics end: the next open has to look for itself")
+        self.sync()
+        self.reclaim()

@@ -1,0 +1,389 @@
+"""One topic: a chain of blocks, appended to at its end and read anywhere.
+
+    block 0            block 1                 block 2 (the tail)
+    [head r r r r r ]  [head r r r r r r r r]  [head r r r ......]
+     base 0             base 5, previous_end    base 13            ^ offset, position
+
+Blocks grow fourfold from 16 KiB to 4 MiB (more when records are large), so a thousand small topics cost 16
+MiB and a large topic has few blocks. The head of a block says where its predecessor ends and how many
+entries came before, hence a full block is described without touching it, and only the last one has to be
+scanned.
+
+`append_one` is the engine's hot path and written for it: what it needs of the tail are plain attributes, a
+record is made by two concatenations and one CRC, and everything unusual (no block yet, block full, closed,
+failed) is one comparison, because all of it sets `limit` to 0.
+
+Invariants, under `lock`: `offset <= limit` or `limit == 0`; `bases` is sorted and parallel to `blocks`;
+a record is never visible to readers (who look at `offset` and `position`) before it is written.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from threading import Lock
+from typing import NamedTuple, Protocol
+from zlib import crc32
+
+from walrus.storage.backend import Buffer, File, translated, write_all
+from walrus.storage.batch import Batch
+from walrus.storage.block import Block, Hole
+from walrus.storage.errors import BatchTooLarge, CorruptionError, DiskFull
+from walrus.storage.record import (
+    MAX_BODY,
+    OVERHEAD,
+    RECORD_HEAD,
+    U32,
+    UNIT,
+    ZEROS_FOLLOW,
+    BlockHead,
+    encode_batch,
+    record_size,
+)
+from walrus.storage.space import Extent, Space
+
+LARGEST_BLOCK = 4 << 20
+_ROOMY = 16  # a block holds about this many records, so that little is lost at its end ...
+_LARGEST_ROOMY = 64 << 20  # ... unless they are this large together
+_SMALL = 64 << 10  # records below this are worth finding zeroed, already written space
+_ZEROS = bytes(1 << 18)
+
+_pack_head = RECORD_HEAD.pack
+_pack_check = U32.pack
+
+
+class Owner(Protocol):
+    """What a topic asks of the engine that it belongs to."""
+
+    space: Space
+    prewrite: bool
+    """Whether to write a new block once before use, so that later syncs change no metadata."""
+
+    def check_writable(self) -> None:
+        """Raise if the engine is closed or has failed."""
+
+    def new_life(self) -> int:
+        """A number that no block had before."""
+
+    def mark_dirty(self, log: Log) -> None:
+        """Called under the log's lock when it is first written to after a sync."""
+
+    def fail(self, error: OSError) -> None:
+        """Take no more writes (sets `limit` of every topic to 0)."""
+
+    def reclaim(self) -> bool:
+        """Try to free space that waits for a sync; whether anything became free."""
+
+
+class TopicGone(Exception):
+    """The topic was deleted while somebody was about to append to it."""
+
+
+class Mark(NamedTuple):
+    """How far a topic had come when a sync began."""
+
+    log: Log
+    upto: int  # the index after the last entry covered
+    place: int
+    files: dict[int, File]
+
+
+class Log:
+    """The entries of one topic."""
+
+    def __init__(self, owner: Owner, name: str, topic_id: int = -1) -> None:
+        self.owner = owner
+        self.name = name
+        self.topic_id = topic_id
+        self.lock = Lock()
+        self.first = 0
+        self.blocks: list[Block] = []
+        self.bases: list[int] = []
+        self.durable_index = 0  # entries below are known to be on disk
+        self.unsynced: dict[int, File] = {}  # files written to since the last sync
+        self.dirty = False
+        self.changed = False  # since the journal last noted where this log ends
+        # The tail. `offset` and `limit` are file offsets, `position` and `durable` count from `base`.
+        self.file: File | None = None
+        self.pwrite: Callable[[Buffer, int], int] = _nowhere
+        self.window: memoryview | None = None
+        self.offset = self.limit = self.position = self.base = self.durable = 0
+        self.tag = self.seed = self.mask = 0
+        self.gone = False  # deleted; its name may belong to another topic by now
+        self.asleep = False  # recovered, and not written to in this run: `limit` is 0 although there is room
+        self.durable_place = 0  # offset in its block behind entry `durable_index - 1`
+        self.cursor = 0  # the persisted one
+
+    # -- appending ---------------------------------------------------------------------------------------
+
+    def append_one(self, data: bytes) -> int:
+        """Append one entry; its index."""
+        size = len(data)
+        while True:
+            with self.lock:
+                offset = self.offset
+                end = offset + size + 20
+                if end <= self.limit:
+                    if not self.dirty:
+                        self.owner.mark_dirty(self)
+                    position = self.position
+                    head = _pack_head(self.tag, size, position, self.durable) + data
+                    record = head + _pack_check(crc32(head, self.seed) ^ self.mask)
+                    try:
+                        taken = self.pwrite(record, offset)
+                        if taken != size + 20:
+                            write_all(self.file, [record[taken:]], offset + taken)  # type: ignore[arg-type]
+                    except OSError as error:
+                        self._write_failed(error, offset)
+                    self.offset = end
+                    self.position = position + 1
+                    return self.base + position
+            self.make_room(size + OVERHEAD)
+
+    def append_batch(self, batch: Batch) -> int:
+        """Append all of the batch, which holds at least one entry, as one record; its first index."""
+        size = record_size(batch.count, batch.size)
+        if size - OVERHEAD > MAX_BODY:
+            raise BatchTooLarge(f"a batch of {batch.size} bytes does not fit into one record: split it")
+        while True:
+            with self.lock:
+                offset, position = self.offset, self.position
+                if offset + size <= self.limit:
+                    assert self.file is not None
+                    if not self.dirty:
+                        self.owner.mark_dirty(self)
+                    life = self.blocks[-1].life
+                    try:
+                        write_all(self.file, encode_batch(life, position, self.durable, batch), offset)
+                    except OSError as error:
+                        self._write_failed(error, offset)
+                    self.offset = offset + size
+                    self.position = position + batch.count
+                    return self.base + position
+            self.make_room(size)
+
+    def _write_failed(self, error: OSError, offset: int) -> None:
+        """Take back what may have been written in part, so that a failed append is never read; raise."""
+        failure = translated(error, f"appending to topic {self.name!r}")
+        try:
+            assert self.file is not None
+            write_all(self.file, [bytes(OVERHEAD)], offset)
+        except OSError as worse:
+            self.owner.fail(worse)
+            raise translated(worse, "taking back a failed append") from error
+        if not isinstance(failure, DiskFull):
+            self.owner.fail(error)
+        raise failure from error
+
+    def make_room(self, size: int) -> None:
+        """Make sure that a record of `size` bytes fits: get a new block, unless somebody else just did."""
+        while True:
+            self.owner.check_writable()
+            if self.gone:
+                raise TopicGone
+            with self.lock:
+                if self.asleep:
+                    self.asleep = False
+                    self.limit = self.blocks[-1].extent.offset + self.blocks[-1].extent.size
+                if self.offset + size <= self.limit:
+                    return
+                try:
+                    self._roll(size)
+                    return
+                except OSError as error:
+                    failure = translated(error, f"finding room for topic {self.name!r}")
+                    if not isinstance(failure, DiskFull):
+                        self.owner.fail(error)
+                        raise failure from error
+                    cause = error
+            # Outside the lock: freeing space syncs, which needs the locks of other topics.
+            if not self.owner.reclaim():
+                raise failure from cause
+
+    def _roll(self, record: int) -> None:
+        """Leave the tail block as it is and begin the next."""
+        owner, chain = self.owner, self.blocks
+        previous_end, base = self.settle_tail(), self.base + self.position
+        size, start = self._next_size(record)
+        extent, zeros = owner.space.allocate(size + start)
+        try:
+            file = owner.space.file(extent.file)
+            small = record <= _SMALL
+            if small and (owner.prewrite or not zeros):
+                _write_zeros(file, extent)
+            life = owner.new_life()
+            head = BlockHead(
+                units=extent.units,
+                life=life,
+                topic_id=life if self.topic_id < 0 else self.topic_id,
+                sequence=chain[-1].head.sequence + 1 if chain else 0,
+                base=base,
+                durable=self.durable_index,
+                previous_end=previous_end,
+                flags=ZEROS_FOLLOW if small or zeros else 0,
+                name=self.name.encode(),
+            )
+            write_all(file, [head.encode(extent.file, extent.offset)], extent.offset)
+        except OSError as error:
+            self._give_up(extent, error)
+            raise
+        self.topic_id = head.topic_id
+        self._adopt(Block(extent, head), file)
+
+    def _give_up(self, extent: Extent, error: OSError) -> None:
+        """A new block could not be written: it must not look like one after a crash."""
+        try:
+            self.owner.space.erase(extent)
+            self.owner.space.release(extent)
+        except OSError:
+            self.owner.fail(error)
+
+    def _adopt(self, block: Block, file: File) -> None:
+        self.blocks = [*self.blocks, block]
+        self.bases = [*self.bases, block.head.base]
+        self.enter_tail(file)
+        if self.dirty:
+            self.unsynced[block.extent.file] = file
+
+    def _next_size(self, record: int) -> tuple[int, int]:
+        """Bytes to ask for, and those that the header takes of them."""
+        start = 64 + len(self.name.encode())
+        grown = min(4 * self.blocks[-1].extent.size, LARGEST_BLOCK) if self.blocks else UNIT
+        roomy = min(_ROOMY * record, _LARGEST_ROOMY) if record > LARGEST_BLOCK // _ROOMY else 0
+        return max(grown - start, roomy, record), start
+
+    def settle_tail(self) -> int:
+        """Note in the tail block what it holds now; the bytes of it in use."""
+        if not self.blocks:
+            return 0
+        block = self.blocks[-1]
+        block.end = self.offset - block.extent.offset
+        block.entries = self.position
+        return block.end
+
+    def enter_tail(self, file: File) -> None:
+        """Set the tail's attributes from the last block."""
+        block = self.blocks[-1]
+        self.tag, self.mask, self.seed = block.life
+        self.base, self.position = block.head.base, block.entries
+        self.durable = max(0, self.durable_index - self.base)
+        self.offset = block.extent.offset + block.end
+        self.limit = block.extent.offset + block.extent.size
+        self.file, self.pwrite = file, file.pwrite
+
+    def begin_sync(self) -> Mark:
+        """What a sync that starts now will make durable; later appends are for the next one."""
+        with self.lock:
+            self.dirty = False
+            files, self.unsynced = self.unsynced, {}
+            place = self.offset - self.blocks[-1].extent.offset if self.blocks else 0
+            return Mark(self, self.base + self.position, place, files)
+
+    def synced(self, mark: Mark) -> None:
+        """The sync that began with `mark` has succeeded."""
+        with self.lock:
+            if mark.upto >= self.durable_index:
+                self.durable_index, self.durable_place = mark.upto, mark.place
+                self.durable = max(0, mark.upto - self.base)
+
+    # -- reading -----------------------------------------------------------------------------------------
+
+    @property
+    def next_index(self) -> int:
+        """The index of the next entry to be written."""
+        with self.lock:
+            return self.base + self.position
+
+    def block_at(self, index: int) -> tuple[Block, int, int] | None:
+        """The block that holds entry `index`, the bytes of it in use and its entries; None past the end."""
+        with self.lock:
+            if index < self.first:
+                raise self._trimmed(index)
+            if index >= self.base + self.position:
+                return None
+            number = bisect_right(self.bases, index) - 1
+            if number < 0:
+                raise CorruptionError("(missing)", 0, self.name, index, self.bases[0])
+            block = self.blocks[number]
+            if number < len(self.blocks) - 1:
+                following = self.bases[number + 1] - self.bases[number]
+                return block, block.end, max(block.entries, following)
+            return block, self.offset - block.extent.offset, self.position
+
+    def view(self, block: Block) -> memoryview:
+        """A window onto the block."""
+        file = self.owner.space.file(block.extent.file)
+        file.flush()
+        return file.view(block.extent.offset, block.extent.size)
+
+    def damaged(self, block: Block, hole: Hole) -> CorruptionError | IndexError:
+        """The error for a hole; if the block was given back meanwhile, that is not damage."""
+        index = block.head.base + hole.position
+        if index < self.first or block not in self.blocks:
+            return self._trimmed(index)
+        file = self.owner.space.file(block.extent.file)
+        resume = block.head.base + hole.resume
+        return CorruptionError(file.name, block.extent.offset + hole.offset, self.name, index, resume)
+
+    def _trimmed(self, index: int) -> IndexError:
+        return IndexError(f"entry {index} of {self.name!r} was trimmed away; the first is {self.first}")
+
+    # -- giving back ------------------------------------------------------------------------------------
+
+    def drop_blocks(self, before: int) -> list[Extent]:
+        """Forget the blocks (never the tail) whose entries are all below `before`."""
+        with self.lock:
+            keep = 0
+            while keep < len(self.blocks) - 1 and self.bases[keep + 1] <= before:
+                keep += 1
+            gone, self.blocks, self.bases = self.blocks[:keep], self.blocks[keep:], self.bases[keep:]
+            return [block.extent for block in gone]
+
+    def check_invariants(self) -> None:
+        """What the module's docstring promises."""
+        with self.lock:
+            assert self.bases == sorted(block.head.base for block in self.blocks), self.name
+            assert self.limit == 0 or self.offset <= self.limit, self.name
+            assert self.first <= self.base + self.position, self.name
+            assert self.durable_index <= self.base + self.position, self.name
+
+
+class MappedLog(Log):
+    """The same, for backends that write by assignment into a mapping: no system call for an entry."""
+
+    def enter_tail(self, file: File) -> None:
+        """Also take the window that is written to."""
+        super().enter_tail(file)
+        self.window = file.window(0, file.size)
+
+    def append_one(self, data: bytes) -> int:
+        """Append one entry; its index."""
+        size = len(data)
+        while True:
+            with self.lock:
+                offset = self.offset
+                end = offset + size + 20
+                if end <= self.limit:
+                    if not self.dirty:
+                        self.owner.mark_dirty(self)
+                    position = self.position
+                    head = _pack_head(self.tag, size, position, self.durable) + data
+                    self.window[offset:end] = head + _pack_check(  # type: ignore[index]
+                        crc32(head, self.seed) ^ self.mask
+                    )
+                    self.offset = end
+                    self.position = position + 1
+                    return self.base + position
+            self.make_room(size + OVERHEAD)
+
+
+def _write_zeros(file: File, extent: Extent) -> None:
+    offset, end = extent.offset, extent.offset + extent.size
+    while offset < end:
+        part = memoryview(_ZEROS)[: end - offset]
+        write_all(file, [part], offset)
+        offset += len(part)
+
+
+def _nowhere(data: Buffer, offset: int) -> int:
+    raise AssertionError("a topic without a block has no room, so nothing is written to it")

@@ -1,0 +1,206 @@
+"""The backend for every Unix: a directory of preallocated files, written by position, read through a mapping.
+
+Reads go through one shared mapping per file, so nothing is copied but the result, and pages belong to the
+page cache rather than to the process. Space is allocated when a file is created, so that neither a write
+into it nor a store into a mapping of it can run out of room.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import mmap
+import os
+import secrets
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from walrus.storage.backend import AsyncSync, Buffer
+from walrus.storage.errors import DirectoryInUse
+
+LOCK_NAME = "engine.lock"
+_ZEROS = bytes(1 << 20)
+_F_FULLFSYNC = 51  # macOS: fsync alone leaves the data in the drive's cache
+
+
+def sync_descriptor(fd: int) -> None:
+    """Make what was written to `fd` durable, and as much of its metadata as reading it back needs."""
+    if sys.platform == "darwin":
+        fcntl.fcntl(fd, _F_FULLFSYNC)
+    else:
+        os.fdatasync(fd)
+
+
+class PosixFile:
+    """An open data file (see `walrus.storage.backend.File`)."""
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self.name = path.name
+        self.fd = fd
+        self.size = os.fstat(fd).st_size
+        self.pwrite: Callable[[Buffer, int], int] = partial(os.pwrite, fd)
+        self._map: mmap.mmap | None = None
+
+    def pwritev(self, parts: Sequence[Buffer], offset: int) -> int:
+        """Write the parts end to end at `offset`; how many bytes were taken."""
+        return os.pwritev(self.fd, parts, offset)
+
+    def pread(self, length: int, offset: int) -> bytes:
+        """Up to `length` bytes at `offset`."""
+        return os.pread(self.fd, length, offset)
+
+    def _mapping(self) -> mmap.mmap:
+        if self._map is None:
+            self._map = mmap.mmap(self.fd, self.size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        return self._map
+
+    def view(self, offset: int, length: int) -> memoryview:
+        """A read-only window onto the file."""
+        return memoryview(self._mapping())[offset : offset + length].toreadonly()
+
+    def window(self, offset: int, length: int) -> memoryview | None:
+        """None: this backend writes with system calls."""
+        return None
+
+    def flush(self) -> None:
+        """Nothing is queued."""
+
+    def sync(self) -> None:
+        """fdatasync; on Linux it covers what was stored into mappings of the file, too."""
+        sync_descriptor(self.fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the descriptor. The mapping goes when the last view of it does."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+            self._map = None
+
+
+class PosixDisk:
+    """A directory on a real disk (see `walrus.storage.backend.Disk`)."""
+
+    backend = "pwritev"
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self._directory = Path(directory)
+        _make_directories(self._directory)
+        self._lock = -1
+
+    @property
+    def path(self) -> str:
+        """The directory."""
+        return str(self._directory)
+
+    def lock(self) -> None:
+        """Take the directory with `flock`, which ends with the process however that ends."""
+        fd = os.open(self._directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(fd, 20, 0).split(b"\n")[0]
+            os.close(fd)
+            raise DirectoryInUse(self.path, int(holder) if holder.isdigit() else 0) from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        self._lock = fd
+
+    def names(self) -> list[str]:
+        """The files in the directory, sorted."""
+        with os.scandir(self._directory) as found:
+            return sorted(entry.name for entry in found if entry.is_file() and entry.name != LOCK_NAME)
+
+    def create(self, name: str, size: int) -> PosixFile:
+        """A new file of zeros with all its space allocated."""
+        path = self._directory / name
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            _allocate(fd, size)
+        except OSError:
+            os.close(fd)
+            path.unlink()
+            raise
+        return self._file(path, fd)
+
+    def open(self, name: str) -> PosixFile:
+        """An existing file."""
+        path = self._directory / name
+        return self._file(path, os.open(path, os.O_RDWR | os.O_CLOEXEC))
+
+    def _file(self, path: Path, fd: int) -> PosixFile:
+        return PosixFile(path, fd)
+
+    def rename(self, old: str, new: str) -> None:
+        """Atomically."""
+        (self._directory / old).replace(self._directory / new)
+
+    def remove(self, name: str) -> None:
+        """Unlink."""
+        (self._directory / name).unlink()
+
+    def sync_directory(self) -> None:
+        """fsync of the directory itself."""
+        _sync_directory(self._directory)
+
+    def random_id(self) -> int:
+        """From the operating system."""
+        return secrets.randbits(64)
+
+    def boot_id(self) -> bytes:
+        """The kernel's random number for this boot."""
+        return _boot_id()
+
+    def async_sync(self) -> AsyncSync | None:
+        """None: system calls block, the engine uses a thread."""
+        return None
+
+    def close(self) -> None:
+        """Release the lock."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _make_directories(directory: Path) -> None:
+    """mkdir -p, with every new name made durable in its parent."""
+    if directory.is_dir():
+        return
+    _make_directories(directory.parent)
+    with contextlib.suppress(FileExistsError):
+        directory.mkdir()
+    _sync_directory(directory.parent)
+
+
+def _sync_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _allocate(fd: int, size: int) -> None:
+    """Give the file `size` bytes of real space, by writing zeros where the system has no better way."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, 0, size)
+        return
+    offset = 0
+    while offset < size:
+        offset += os.pwrite(fd, _ZEROS[: size - offset], offset)
+
+
+def _boot_id() -> bytes:
+    if sys.platform == "darwin":
+        value, size = ctypes.create_string_buffer(64), ctypes.c_size_t(64)
+        found = ctypes.CDLL(None).sysctlbyname(b"kern.bootsessionuuid", value, ctypes.byref(size), None, 0)
+        return bytes.fromhex(value.value.decode().replace("-", "")) if found == 0 else b""
+    try:
+        return bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""))
+    except OSError:
+        return b""

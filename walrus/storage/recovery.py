@@ -1,0 +1,319 @@
+"""Opening a log: what is there, what was torn, what is damaged.
+
+1. Walk over the data files from block header to block header; what is no block is free space.
+2. Fold the journal's notes (`journal.py`).
+3. For each topic, in the order of its blocks: a block that has a successor is described by it. The last
+block is
+   scanned from the place up to which the journal knows it to be durable.
+
+A record that does not match its checksum is one of three things, and they must not be confused:
+
+    nothing sound follows it, and it was not known to be durable   -> the torn tail of a crash. Cut.
+    it was known to be durable                                     -> damage. Kept, reads of it raise.
+    something sound follows it, but it was not known to be durable -> depends on the machine, see below.
+
+"Known to be durable" is evidence on disk: every record says how many entries before it were durable when it
+was written, every block header and every note of the journal as well. The boot id settles the third case.
+If the machine has not restarted since the log was written, no unsynced byte was lost, a crash can only have
+torn the last write of a topic, and this is damage. If it has, the kernel may have written later sectors
+before earlier ones, and keeping what follows would leave a hole in the log where a write was lost:
+everything from here on was never acknowledged as durable, and is cut. After a restart all blocks above the
+durable mark are checked this way.
+
+Cutting destroys evidence, so what was known is noted in the journal, and synced, before anything is
+overwritten. What is cut is then overwritten with zeros, or an append of the same length would bring the rest
+back to life. A crash in between finds the same log again and does the same.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TypeAlias
+
+import msgspec
+
+from walrus.storage.backend import write_all
+from walrus.storage.block import Block
+from walrus.storage.journal import TopicNote
+from walrus.storage.record import U32, UNIT, ZEROS_FOLLOW, Life, decode_block, find, holds, peek, walk
+from walrus.storage.space import Extent, Space
+
+
+class Cut(msgspec.Struct, frozen=True):
+    """Bytes dropped from the end of a topic."""
+
+    topic: str
+    file: str
+    offset: int  # in the file
+    dropped_bytes: int
+
+
+class Damage(msgspec.Struct, frozen=True):
+    """Entries that cannot be read any more: `first` up to, but not including, `resume`."""
+
+    topic: str
+    file: str
+    offset: int  # in the file
+    first: int
+    resume: int
+
+
+class Recovery(msgspec.Struct):
+    """What opening the log found (`Walrus.recovery`)."""
+
+    topics: int = 0
+    entries: int = 0
+    cuts: list[Cut] = []
+    damage: list[Damage] = []
+    scanned_bytes: int = 0
+
+    @property
+    def dropped_bytes(self) -> int:
+        """Bytes of torn writes that were cut off, over all topics."""
+        return sum(cut.dropped_bytes for cut in self.cuts)
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing was cut and nothing is damaged."""
+        return not self.cuts and not self.damage
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """Bytes within a block that are no sound record. Positions count from the block's first entry."""
+
+    offset: int
+    position: int
+    resume: int
+
+
+class Scan(msgspec.Struct):
+    """What a block holds."""
+
+    end: int
+    entries: int
+    durable: int  # entries of this block known to be durable, according to its records
+    gaps: list[Gap]
+
+
+Gaps: TypeAlias = list[tuple[Block, Gap]]
+
+
+class Chain(msgspec.Struct):
+    """One topic as recovered."""
+
+    name: str
+    topic_id: int
+    blocks: list[Block]
+    note: TopicNote
+    durable: int = 0  # entries below are known to be on disk
+    torn: bool = False  # something has to be overwritten with zeros
+    sealed: bool = False  # entries are missing at the end: no more appends to the last block
+    gone: list[Block] = []  # blocks that were cut off altogether
+
+    @property
+    def next_index(self) -> int:
+        """Index after the last entry."""
+        return self.blocks[-1].next_index
+
+
+def find_blocks(space: Space) -> dict[int, list[Block]]:
+    """Every block of every file, by topic; hands the rest of the files to the free ranges."""
+    found: dict[int, list[Block]] = {}
+    for number, units in sorted(space.sizes.items()):
+        file, start, free = space.file(number), 0, 0
+        view = file.view(0, file.size) if units else memoryview(b"")
+        while start < units:
+            head = decode_block(view[start * UNIT : units * UNIT], number, start * UNIT)
+            if head is None or not head.units:
+                start, free = start + 1, free + 1
+                continue
+            if free:
+                space.release(Extent(number, start - free, free))
+                free = 0
+            block = Block(Extent(number, start, head.units), head)
+            found.setdefault(head.topic_id, []).append(block)
+            start += head.units
+        if free:
+            space.release(Extent(number, start - free, free))
+    for blocks in found.values():
+        blocks.sort(key=lambda block: (block.head.sequence, block.head.base, block.head.life))
+    return found
+
+
+def scan(view: memoryview, life: Life, place: int, position: int, limit: int) -> Scan:
+    """Read records from `place` on, where entry `position` of the block is expected.
+
+    First the fast way: follow the heads and verify them all with one checksum. If that fails, one by one.
+    """
+    end, entries, durable = place, position, 0
+    for record in walk(view, life, place, limit):
+        if record.position != entries:
+            break
+        end, entries, durable = record.end, entries + record.entries, record.durable
+    found = Scan(end, entries, durable, [])
+    if not holds(view, life, place, end):
+        found = Scan(place, position, 0, [])
+    return _scan_slowly(view, life, found, limit)
+
+
+def _scan_slowly(view: memoryview, life: Life, found: Scan, limit: int) -> Scan:
+    """Go on from where `found` ends, over gaps if sound records follow them."""
+    while True:
+        record = peek(view, life, found.end, limit)
+        if (
+            record is None
+            or record.position != found.entries
+            or not holds(view, life, record.offset, record.end)
+        ):
+            record = find(view, life, found.end, limit, found.entries)
+            if record is None:
+                return found
+            found.gaps.append(Gap(found.end, found.entries, record.position))
+        found.end, found.entries = record.end, record.position + record.entries
+        found.durable = max(found.durable, record.durable)
+
+
+class Recoverer:
+    """Recovers topics one by one; `report` is what `Walrus.recovery` shows."""
+
+    def __init__(self, space: Space, *, same_boot: bool) -> None:
+        self._space = space
+        self._same_boot = same_boot
+        self.report = Recovery()
+
+    def chain(self, name: str, topic_id: int, blocks: list[Block], note: TopicNote) -> Chain:
+        """Work out what a topic holds. Changes nothing on disk."""
+        chain = Chain(name, topic_id, blocks, note)
+        gaps = self._describe(chain)
+        if not self._same_boot:
+            gaps += self._check_unsynced(chain)
+            self._cut_unsynced(chain, gaps)
+        for block, gap in gaps:
+            self._report_damage(chain, block, gap.offset, gap.position, gap.resume)
+        self._settle_end(chain)
+        return chain
+
+    def _describe(self, chain: Chain) -> Gaps:
+        """Set the end of every block, from its successor where there is one, and what is known as durable."""
+        blocks, note = chain.blocks, chain.note
+        gaps: Gaps = []
+        if blocks[0].head.base > max(note.first, 0) and blocks[0].head.sequence > 0:
+            gaps.append((blocks[0], Gap(0, note.first - blocks[0].head.base, 0)))
+        for block, following in pairwise(blocks):
+            if following.head.sequence == block.head.sequence + 1:
+                block.end = following.head.previous_end
+                block.entries = following.head.base - block.head.base
+            else:
+                gaps += self._take(block, self._scan(block, block.extent.size))
+                gaps.append((block, Gap(block.end, block.entries, following.head.base - block.head.base)))
+        last = blocks[-1]
+        found = self._scan(last, last.extent.size, note)
+        gaps += self._take(last, found)
+        marks = [note.durable, last.head.base + found.durable if found.durable else 0]
+        chain.durable = max(marks + [block.head.durable for block in blocks])
+        return gaps
+
+    def _scan(self, block: Block, limit: int, note: TopicNote | None = None) -> Scan:
+        place, position = block.head.start, 0
+        if note is not None and block.head.base < note.durable and place < note.place <= limit:
+            place, position = note.place, note.durable - block.head.base
+        found = scan(self._view(block), block.life, place, position, limit)
+        self.report.scanned_bytes += found.end - place
+        return found
+
+    def _take(self, block: Block, found: Scan) -> Gaps:
+        block.end, block.entries = found.end, found.entries
+        return [(block, gap) for gap in found.gaps]
+
+    def _check_unsynced(self, chain: Chain) -> Gaps:
+        """After a restart of the machine: look into the full blocks above the durable mark, too."""
+        gaps: Gaps = []
+        for block, following in pairwise(chain.blocks):
+            described = following.head.sequence == block.head.sequence + 1
+            if described and block.next_index > chain.durable:
+                found = self._scan(block, block.end)
+                gaps += [(block, gap) for gap in found.gaps]
+                if found.entries < block.entries:
+                    gaps.append((block, Gap(found.end, found.entries, block.entries)))
+        return gaps
+
+    def _cut_unsynced(self, chain: Chain, gaps: Gaps) -> None:
+        """End the topic before the first gap above the durable mark; forget the gaps behind it."""
+        gaps.sort(key=lambda item: (item[0].head.base + item[1].position, item[0].head.sequence))
+        for number, (block, gap) in enumerate(gaps):
+            if block.head.base + gap.position >= chain.durable and gap.offset:
+                del gaps[number:]
+                kept = chain.blocks.index(block) + 1
+                chain.blocks, chain.gone = chain.blocks[:kept], chain.blocks[kept:]
+                block.end, block.entries = gap.offset, gap.position
+                chain.torn = True
+                for each in chain.gone:
+                    self._report_cut(chain, each, each.head.start, each.end - each.head.start)
+                return
+
+    def _settle_end(self, chain: Chain) -> None:
+        """See what follows the last record, and whether entries are missing that must have been there."""
+        block = chain.blocks[-1]
+        if block.next_index < chain.durable:
+            missing = chain.durable - block.head.base
+            self._report_damage(chain, block, block.end, block.entries, missing)
+            block.entries = missing
+            chain.sealed = True
+        else:
+            remains = self._remains(block)
+            chain.torn = chain.torn or remains > 0
+            self._report_cut(chain, block, block.end, remains)
+        self.report.topics += 1
+        self.report.entries += max(0, chain.next_index - chain.note.first)
+
+    def _view(self, block: Block) -> memoryview:
+        return self._space.file(block.extent.file).view(block.extent.offset, block.extent.size)
+
+    def _remains(self, block: Block) -> int:
+        """Bytes of torn writes behind the last record; an older life's remains are not ours."""
+        rest = self._view(block)[block.end :]
+        if not block.head.flags & ZEROS_FOLLOW and bytes(rest[:4]) != U32.pack(block.life.tag):
+            return 0
+        return _used(rest)
+
+    def _report_cut(self, chain: Chain, block: Block, offset: int, dropped: int) -> None:
+        if dropped > 0:
+            file = self._space.file(block.extent.file).name
+            self.report.cuts.append(Cut(chain.name, file, block.extent.offset + offset, dropped))
+
+    def _report_damage(self, chain: Chain, block: Block, offset: int, first: int, resume: int) -> None:
+        file, base = self._space.file(block.extent.file).name, block.head.base
+        place = block.extent.offset + offset
+        self.report.damage.append(Damage(chain.name, file, place, base + first, base + resume))
+
+    def cut_on_disk(self, chain: Chain) -> None:
+        """Overwrite what was cut, and sync. What was known has been noted durably by now."""
+        files = {block.extent.file: self._space.erase(block.extent) for block in chain.gone}
+        block = chain.blocks[-1]
+        file = files[block.extent.file] = self._space.file(block.extent.file)
+        rest = _used(self._view(block)[block.end :])
+        write_all(file, [bytes(rest)], block.extent.offset + block.end)
+        for _, each in sorted(files.items()):
+            each.sync()
+        for gone in chain.gone:
+            self._space.release(gone.extent)
+
+
+def _used(rest: memoryview) -> int:
+    """Length of `rest` without the zeros at its end."""
+    end, step = len(rest), 1 << 16
+    while end > 0:
+        start = max(0, end - step)
+        part = bytes(rest[start:end])
+        if part != bytes(len(part)):
+            return start + len(part.rstrip(b"\0"))
+        end = start
+    return 0
+
+
+def damage_in(view: memoryview, block: Block, entries: int) -> list[Gap]:
+    """The places in a block where no sound record is, although `entries` entries should be in it."""
+    found = scan(view, block.life, block.head.start, 0, block.end)
+    if found.entries < entries:
+        found.gaps.append(Gap(found.end, found.entries, entries))
+    return found.gaps

@@ -1,0 +1,177 @@
+"""Where blocks come from and where they go back to: the data files and the free ranges in them.
+
+Files are created whole, with their space allocated and their directory synced, each four times the size of
+the last up to 64 MiB, so that a small log stays small and a large one has few files. Blocks are cut from
+them first fit and given back to them when their topic no longer needs them.
+
+Giving back takes two syncs, because nobody may write into a block while the log on disk still says that it
+belongs to somebody (a power loss would then show a topic with a stranger's records in it):
+
+    retired   the journal says that the topic needs it no more          -> durable with the next sync
+    erased    its header is overwritten with zeros                      -> durable with the one after that
+    free      cut and used again, or its file is removed
+
+Invariants: a unit belongs to one block or to one free range; free ranges of a file do not touch each other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from threading import RLock
+from typing import NamedTuple
+
+from walrus.storage.backend import Disk, File, write_all
+from walrus.storage.record import BLOCK_HEAD_SIZE, UNIT
+
+FIRST_FILE_UNITS = 64
+LARGEST_FILE_UNITS = 4096
+_NAME = re.compile(r"(\d{8})\.wal")
+_OPEN_FILES = 128
+
+
+class Extent(NamedTuple):
+    """A range of units of one data file."""
+
+    file: int
+    start: int
+    units: int
+
+    @property
+    def offset(self) -> int:
+        """Its first byte."""
+        return self.start * UNIT
+
+    @property
+    def size(self) -> int:
+        """Its length in bytes."""
+        return self.units * UNIT
+
+
+class Space:
+    """The data files of one engine. Every method may be called from any thread."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self._lock = RLock()
+        self._open: OrderedDict[int, File] = OrderedDict()
+        self.sizes: dict[int, int] = {}  # units of each file
+        self._free: dict[int, list[tuple[int, int, bool]]] = {}  # (start, units, known to be zeros), in order
+        self.keep_spare = False
+        for name in disk.names():
+            if found := _NAME.fullmatch(name):
+                number = int(found[1])
+                self._remember(number, disk.open(name))
+                self.sizes[number] = self._open[number].size // UNIT
+                self._free[number] = []
+
+    def file(self, number: int) -> File:
+        """The file of that number; the ones used least recently are closed once nobody refers to them."""
+        with self._lock:
+            file = self._open.get(number)
+            if file is None:
+                file = self._disk.open(_name(number))
+            return self._remember(number, file)
+
+    def _remember(self, number: int, file: File) -> File:
+        self._open[number] = file
+        self._open.move_to_end(number)
+        if len(self._open) > _OPEN_FILES:
+            self._open.popitem(last=False)
+        return file
+
+    def allocate(self, size: int) -> tuple[Extent, bool]:
+        """A range of at least `size` bytes, and whether it surely holds zeros; OSError if there is none."""
+        units = -(-size // UNIT)
+        with self._lock:
+            for number in sorted(self._free):
+                for place, (start, length, zeros) in enumerate(self._free[number]):
+                    if length >= units:
+                        rest = [(start + units, length - units, zeros)] if length > units else []
+                        self._free[number][place : place + 1] = rest
+                        return Extent(number, start, units), zeros
+            return self._extend(units)
+
+    def _extend(self, units: int) -> tuple[Extent, bool]:
+        """A new file; a smaller one than we would like if that is all there is room for."""
+        number = max(self.sizes, default=0) + 1
+        wanted = min(LARGEST_FILE_UNITS, FIRST_FILE_UNITS << (2 * min(len(self.sizes), 3)))
+        size = max(units, wanted)
+        try:
+            file = self._disk.create(_name(number), size * UNIT)
+        except OSError:
+            if size == units:
+                raise
+            size = units
+            file = self._disk.create(_name(number), size * UNIT)
+        self._disk.sync_directory()
+        self._remember(number, file)
+        self.sizes[number] = size
+        self._free[number] = []
+        if size > units:
+            self.release(Extent(number, units, size - units), zeros=True)
+        return Extent(number, 0, units), True
+
+    def release(self, extent: Extent, *, zeros: bool = False) -> None:
+        """Make the range free, joined with its free neighbours."""
+        with self._lock:
+            ranges = self._free[extent.file]
+            ranges.append((extent.start, extent.units, zeros))
+            ranges.sort()
+            joined: list[tuple[int, int, bool]] = []
+            for start, units, clean in ranges:
+                if joined and joined[-1][0] + joined[-1][1] == start:
+                    before = joined.pop()
+                    joined.append((before[0], before[1] + units, before[2] and clean))
+                else:
+                    joined.append((start, units, clean))
+            self._free[extent.file] = joined
+
+    def erase(self, extent: Extent) -> File:
+        """Overwrite the header of a block that is to become free; the file has to be synced afterwards."""
+        file = self.file(extent.file)
+        write_all(file, [bytes(BLOCK_HEAD_SIZE)], extent.offset)
+        return file
+
+    def remove_empty_files(self) -> None:
+        """Give files without a block back to the file system, all but one if `keep_spare` says so."""
+        with self._lock:
+            empty = [n for n, size in self.sizes.items() if size == sum(r[1] for r in self._free[n])]
+            for number in empty[self.keep_spare :]:
+                file = self._open.pop(number, None)
+                self._disk.remove(_name(number))
+                del self.sizes[number], self._free[number]
+                if file is not None:
+                    file.close()
+            if empty[self.keep_spare :]:
+                self._disk.sync_directory()
+
+    def free_bytes(self) -> int:
+        """Bytes in free ranges."""
+        with self._lock:
+            return UNIT * sum(units for ranges in self._free.values() for _, units, _ in ranges)
+
+    def total_bytes(self) -> int:
+        """Bytes of all data files."""
+        return UNIT * sum(self.sizes.values())
+
+    def close(self) -> None:
+        """Close the files."""
+        with self._lock:
+            for file in self._open.values():
+                file.close()
+            self._open.clear()
+
+    def check_invariants(self) -> None:
+        """Free ranges lie within their file, in order, and do not touch."""
+        for number, ranges in self._free.items():
+            end = -1
+            for start, units, _ in ranges:
+                assert start > end, (number, ranges)
+                assert units > 0
+                end = start + units
+            assert end <= self.sizes[number], (number, ranges)
+
+
+def _name(number: int) -> str:
+    return f"{number:08}.wal"
