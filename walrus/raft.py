@@ -240,7 +240,10 @@ class Raft:
 
         One at a time: any majority of the old set and any of the new one share a server, which is no longer
         true for two changes at once. And not before an entry of this term has committed: otherwise a leader
-        could build upon a change that its predecessor is about to lose.
+        could build upon a change that its predecessor is about to lose. A new voter must have caught up as a
+        learner first, or the majority might wait for it while it waits for a snapshot (§4.2.1).
+
+        None when any of that is not so yet, or when not leader; ValueError if it can never be.
         """
         self._now = now
         membership.check()
@@ -253,6 +256,9 @@ class Raft:
             return None
         if len(changed := self.membership.changed_servers(membership)) > 1:
             raise ValueError(f"servers {changed} differ, and only one may at a time")
+        newcomers = set(membership.voters) - {*self.membership.voters, self.node_id}
+        if not all(map(leading.has_caught_up, newcomers)):
+            return None
         index = self._append(MEMBERSHIP, membership.encode())
         leading.membership_changed()  # in force at once; a leader it removes leads until it commits (§4.2.2)
         return index

@@ -126,6 +126,19 @@ class Leadership:
         matches = {peer: progress.match_index for peer, progress in self.progress.items()}
         return self._quorum_value(self._log.persisted_index, matches)
 
+    def has_caught_up(self, peer: int) -> bool:
+        """Does what a learner lacks fit into one request? Then it may become a voter (§4.2.1).
+
+        It must also hold, durably, the entry that made it a learner: a voter whose log is empty would be
+        taken for one that lost its disk, and would not be believed.
+        """
+        held = self.progress[peer].match_index if peer in self.progress else 0
+        if held < max(self._log.membership_index, self._log.base_index):
+            return False
+        lacks = held + 1
+        within = self._log.entries_within(lacks, self._config.max_append_bytes)
+        return lacks + len(within) > self._log.last_index
+
     def note_appended(self, entry: Entry) -> None:
         """The leader appended an entry of its own."""
         self.uncommitted_bytes += entry_bytes(entry)
@@ -175,13 +188,19 @@ class Leadership:
             if lost is not None and now - lost > self._config.election_timeout:
                 progress.transfer.sent_at = None
             self._send_entries(peer, progress, 0, ())
+        elif progress.next_index <= self._log.base_index:
+            pass  # compacted since: below, a snapshot takes its place
         elif progress.probe_sent or progress.state is ProgressState.REPLICATE:
             self._send_entries(peer, progress, progress.next_index - 1, ())
         self._replicate_to(peer, progress, now)
 
     def lost_quorum(self, now: float) -> bool:
         """CheckQuorum (dissertation §6.2): has no majority answered for a whole election timeout?"""
-        return now - max(self.quorum_contact, self.since) > self._config.election_timeout
+        return now >= self._quorum_deadline()
+
+    def _quorum_deadline(self) -> float:
+        """One expression for "when" and "whether", so that a host that waits for it does not spin."""
+        return max(self.quorum_contact, self.since) + self._config.election_timeout
 
     def take_reads(self) -> tuple[tuple[int, int], ...]:
         """Reads whose round is confirmed, at the commit index (dissertation §6.4).
@@ -344,8 +363,7 @@ class Leadership:
 
     def next_deadline(self) -> float:
         """When `tick` has something to do."""
-        quorum = max(self.quorum_contact, self.since) + self._config.election_timeout
-        deadline = min(self.heartbeat_due, quorum)
+        deadline = min(self.heartbeat_due, self._quorum_deadline())
         return deadline if self.transfer is None else min(deadline, self.transfer.deadline)
 
     def check_invariants(self) -> None:
