@@ -1,0 +1,108 @@
+"""Measurements that need a process of their own: one that is killed, and one whose memory is looked at.
+
+python -m benchmarks.engine_child fill SUBJECT DIRECTORY ENTRIES clean|kill
+python -m benchmarks.engine_child memory DIRECTORY GIB
+python -m benchmarks.engine_child growth DIRECTORY ENTRIES
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from pathlib import Path
+from time import perf_counter
+
+from benchmarks.engine_peers import PEERS, Peer
+from benchmarks.engine_walrus import TOPIC, Subject, die, resident
+
+PAYLOAD = b"x" * 100
+
+
+def fill(subject: str, directory: Path, entries: int, how: str) -> None:
+    """A log of so many entries, closed or abandoned."""
+    store = open_subject(subject, directory)
+    store.fill_batches(entries // 1000, 1000, PAYLOAD)
+    if how == "kill":
+        die()
+    store.close()
+
+
+def open_subject(subject: str, directory: Path) -> Subject | Peer:
+    """Walrus or the peer of this name, ready for use."""
+    if subject == "walrus":
+        return Subject(directory, durable=False, backend="pwritev")
+    (peer,) = [peer for peer in PEERS if peer.name == subject]
+    return peer(directory, durable=False)
+
+
+def memory(directory: Path, gib: int) -> dict[str, float]:
+    """Append and read back `gib` GiB in 1 KiB entries, then 4M small entries: what that leaves in memory."""
+    subject = Subject(directory, durable=False, backend="pwritev")
+    subject.fill_batches(4, 1000, bytes(1024))
+    subject.payloads()
+    before, _ = resident()
+    for _ in range(gib):
+        subject.fill_batches(1024, 1024, bytes(1024))
+    appended, _ = resident()
+    subject.payloads()
+    read_back, mapped = resident()
+    entries, small = 4_000_000, bytes(8)
+    start, _ = resident()
+    subject.fill_batches(entries // 1000, 1000, small)
+    index = resident()[0] - start
+    subject.close()
+    return {
+        "appending adds MB": (appended - before) / 1e6,
+        "reading back adds MB": (read_back - before) / 1e6,
+        "mapped file pages MB": mapped / 1e6,
+        "index bytes per entry": max(0, index) / entries,
+    }
+
+
+def growth(directory: Path, entries: int) -> dict[str, float]:
+    """Nanoseconds per append: in a short and in a long log, and over one and over a thousand topics."""
+    subjects = {
+        name: Subject(directory / name, durable=False, backend="pwritev")
+        for name in ("short", "long", "many")
+    }
+    subjects["short"].fill(1000, PAYLOAD)
+    subjects["long"].fill_batches(entries // 2000, 2000, bytes(8))
+    topics = [f"topic-{number}" for number in range(1000)]
+    for topic in topics:
+        subjects["many"].wal.append_for_topic(topic, PAYLOAD)
+    costs: dict[str, list[float]] = {name: [] for name in ("short", "long", "one topic", "many")}
+    for _ in range(15):
+        for name in ("short", "long"):
+            costs[name].append(timed_appends(subjects[name], [TOPIC] * 20_000))
+        costs["one topic"].append(timed_appends(subjects["short"], [TOPIC] * 20_000))
+        costs["many"].append(timed_appends(subjects["many"], topics * 20))
+    for subject in subjects.values():
+        subject.close()
+    return {name: statistics.median(values) for name, values in costs.items()}
+
+
+def timed_appends(subject: Subject, topics: list[str]) -> float:
+    """Nanoseconds per append to these topics in turn."""
+    append = subject.wal.append_for_topic
+    start = perf_counter()
+    for topic in topics:
+        append(topic, PAYLOAD)
+    return (perf_counter() - start) / len(topics) * 1e9
+
+
+def main(arguments: list[str]) -> None:
+    """Do as the module's docstring says; results go to standard output as JSON."""
+    match arguments:
+        case ["fill", subject, directory, entries, how]:
+            fill(subject, Path(directory), int(entries), how)
+        case ["memory", directory, gib]:
+            print(json.dumps(memory(Path(directory), int(gib))))
+        case ["growth", directory, entries]:
+            print(json.dumps(growth(Path(directory), int(entries))))
+        case _:
+            raise SystemExit(__doc__)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
