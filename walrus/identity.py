@@ -60,7 +60,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     state: Literal["new", "founding", "joining", "member"] = "new"
     """`founding` and `joining` last until the Raft journal is durable for the first time."""
     addresses: dict[int, str] = {}
-    """Where the members were when this node joined: all it knows until the metadata arrives."""
+    """Where the other members were last seen: whom a restarted node dials before it knows a Raft leader."""
     incarnation: int = 0
     clean: bool = True
     boot_id: str = ""
@@ -137,6 +137,12 @@ class Directory:
             self.record, cluster_id=cluster_id, addresses=addresses, state="joining"
         )
         return self._store(joined)
+
+    def remember(self, addresses: dict[int, str]) -> Record:
+        """Durably note where the other members are now."""
+        if addresses == self.record.addresses:
+            return self.record
+        return self._store(msgspec.structs.replace(self.record, addresses=addresses))
 
     def settle(self) -> Record:
         """Durably note that the Raft journal exists: from now on an empty one is a lost one."""

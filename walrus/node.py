@@ -213,7 +213,7 @@ class Node:
                     log.info("joined cluster %s through %s", reply.cluster_id, address)
                     return reply
                 if reply.error not in why:
-                    log.warning("not in the cluster yet: %s says: %s", address, reply.error)
+                    log.info("not in the cluster yet: %s says: %s", address, reply.error)
                 why = f"{address}: {reply.error}"
             if self._loop.time() + pause > end:
                 raise StartError(
@@ -469,6 +469,7 @@ class Node:
             case Send(to=to, message=message):
                 self.peers.send(to, message)
             case ConnectTo(addresses=addresses):
+                self.directory.remember(addresses)
                 self.peers.connect_to(addresses)
             case Log(text=text):
                 log.warning("%s", text)

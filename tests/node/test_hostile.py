@@ -1,0 +1,160 @@
+"""Broken and hostile clients cost bounded memory, never take a node down, and never starve anybody else."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import resource
+import socket
+import struct
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.node.harness import Closed, Cluster, Launcher, NodeProcess, wait_for
+
+pytestmark = pytest.mark.process
+
+MEMORY = 300 << 20
+"""Far above what a node uses, far below what it would use if one of these attacks worked. In bytes."""
+
+
+def resident(node: NodeProcess) -> int:
+    """Memory that a process occupies, in bytes."""
+    pages = int(Path(f"/proc/{node.pid}/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+@pytest.fixture
+def node(launch: Launcher) -> Iterator[NodeProcess]:
+    """One node with a topic `t`; whatever happens to it, afterwards it serves and is not bloated."""
+    cluster = launch(nodes=1)
+    cluster.register("t")
+    yield cluster[1]
+    serves(cluster)
+    if Path("/proc/self/statm").exists():
+        assert resident(cluster[1]) < MEMORY
+
+
+def serves(cluster: Cluster) -> None:
+    """The node takes and gives."""
+    with cluster.wire(1) as wire:
+        assert wire.ask(b"PUT t x") == b"OK"
+        assert wire.ask(b"GET t").startswith(b"OK ")
+
+
+def test_random_bytes_on_both_ports(node: NodeProcess) -> None:
+    rng = random.Random(1)
+    for address in (node.client, node.raft):
+        for _ in range(60):
+            with contextlib.suppress(OSError), socket.create_connection(address, timeout=20) as attacker:
+                attacker.sendall(rng.randbytes(rng.randrange(1, 5000)))
+                attacker.shutdown(socket.SHUT_WR)
+                while attacker.recv(1 << 16):
+                    pass
+
+
+def test_frames_of_random_bytes_are_each_answered(node: NodeProcess) -> None:
+    rng = random.Random(2)
+    words = [b"PUT", b"GET t", b"FETCH t", b"STATE", b"LEAVE", b"RECOVER t 1", b"FETCH t -1 0", b"GET t a b"]
+    with node.wire() as wire:
+        bodies = [
+            rng.choice(words) + rng.choice([b"", b" "]) + rng.randbytes(rng.randrange(20)) for _ in range(500)
+        ]
+        wire.send(*bodies)
+        replies = [wire.receive() for _ in bodies]
+    assert len(replies) == 500
+
+
+def test_many_connections_with_half_a_frame_each(node: NodeProcess) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    count = min(5_000, hard // 2 - 200)
+    attackers = []
+    try:
+        for number in range(count):
+            attacker = socket.create_connection(node.client, timeout=20)
+            attackers.append(attacker)
+            if number % 2:
+                attacker.sendall(struct.pack("<I", 60_000) + b"PUT t " + b"x" * 1000)
+        with node.wire() as wire:
+            for _ in range(20):
+                assert wire.ask(b"PUT t x") == b"OK"
+    finally:
+        for attacker in attackers:
+            attacker.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_client_that_reads_no_replies(node: NodeProcess) -> None:
+    big = b"PUT t " + b"x" * 60_000
+    with node.wire() as wire:
+        wire.send(*[big] * 200)
+        assert {wire.receive() for _ in range(200)} == {b"OK"}
+    slow = [node.wire() for _ in range(5)]
+    for number, wire in enumerate(slow):
+        fetches = [b"FETCH t 1 %d" % offset for offset in range(200)] * 20
+        data = b"".join(struct.pack("<I", len(body)) + body for body in fetches)
+        wire._socket.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            wire._socket.send(data)
+        assert number < 5
+    with node.wire() as wire:
+        for _ in range(50):
+            assert wire.ask(b"PUT t x") == b"OK"
+    for wire in slow:
+        wire.close()
+
+
+def test_one_client_at_full_speed_does_not_starve_another(node: NodeProcess) -> None:
+    greedy = node.wire()
+    greedy._socket.setblocking(False)
+    frame = struct.pack("<I", 5) + b"BOGUS"
+    with node.wire() as wire:
+        for _ in range(30):
+            with contextlib.suppress(BlockingIOError):
+                greedy._socket.send(frame * 100_000)
+            assert wire.ask(b"PUT t x") == b"OK"
+    greedy.close()
+
+
+def test_a_client_that_vanishes_in_the_middle(node: NodeProcess) -> None:
+    for _ in range(100):
+        with contextlib.suppress(OSError, Closed), node.wire() as wire:
+            wire.send(*[b"PUT t x"] * 50)
+            wire._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def test_a_full_disk_is_an_error_and_writing_resumes_when_there_is_room(launch: Launcher) -> None:  # (21)
+    place = launch.path / "small"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=96m", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        cluster = launch.prepare(nodes=0)
+        cluster.add(1, data_dir=place)
+        cluster.start()
+        cluster.register("t")
+        entry = b"PUT t " + b"x" * 60_000
+        with cluster.wire(1) as wire:
+            assert wire.ask(entry) == b"OK"
+            with (place / "filler").open("wb") as filler, contextlib.suppress(OSError):
+                while True:
+                    filler.write(b"0" * 65_536)
+                    filler.flush()
+            taken = 1
+            while (reply := wire.ask(entry)) == b"OK":
+                taken += 1
+                assert taken < 5_000
+            assert reply.startswith(b"ERR ") and cluster[1].running, reply
+            wire.send(*[b"FETCH t 1 %d" % offset for offset in range(taken)])
+            assert {len(wire.receive()) > 60_000 for _ in range(taken)} == {True}
+            (place / "filler").unlink()
+            wait_for(lambda: wire.ask(entry) == b"OK", "writing to resume")
+        assert cluster.stop() == [0]
+    finally:
+        launch.close()
+        subprocess.run(["umount", "-l", str(place)], check=False)
