@@ -19,17 +19,21 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from prompt_toolkit import PromptSession
-from prompt_toolkit.formatted_text import HTML
-from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from rich.console import Console
 
 from walrus import __version__, cli_commands
-from walrus.cli_commands import Screen
-from walrus.cli_repl import Repl, describe, topic_in
+from walrus.cli_commands import Screen, describe
 from walrus.client import Client, WalrusError
+
+if TYPE_CHECKING:
+    from prompt_toolkit.history import History
+
+    from walrus.cli_repl import Repl
+
+# prompt_toolkit takes longer to import than everything else together, and one-shot commands do not need it.
+# So it and `cli_repl` are imported where the REPL begins.
 
 DEFAULT_ADDRESS = "127.0.0.1:9091"
 _CHUNK_BYTES = 1 << 20
@@ -92,6 +96,8 @@ def _screen(json: bool, human: bool) -> Screen:
 
 
 def _interact(client: Client, arguments: argparse.Namespace) -> int:
+    from walrus.cli_repl import Repl
+
     human = sys.stdin.isatty() and sys.stdout.isatty()
     screen = _screen(arguments.json, human and not arguments.json)
     repl = Repl(client, screen, lambda address: _connect([address], arguments.timeout))
@@ -105,6 +111,11 @@ def _interact(client: Client, arguments: argparse.Namespace) -> int:
 
 
 def _prompt(repl: Repl, screen: Screen) -> None:
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.formatted_text import HTML
+
+    from walrus.cli_repl import topic_in
+
     history = _history()
     repl.words.topics.update(topic for line in history.load_history_strings() if (topic := topic_in(line)))
     took = [0.0]
@@ -133,6 +144,8 @@ def _prompt(repl: Repl, screen: Screen) -> None:
 
 def _history() -> History:
     """Kept between sessions, unless the home directory cannot be written."""
+    from prompt_toolkit.history import FileHistory, InMemoryHistory
+
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     path = Path(base) / "walrus" / "history"
     try:

@@ -40,6 +40,17 @@ def exit_status(error: WalrusError) -> int:
     return 4 if isinstance(error, OutcomeUnknown | StorageFailed) else 1
 
 
+def describe(error: Exception) -> str:
+    """One line for an error: as the node said it, or what happened on the way there."""
+    if isinstance(error, WalrusError) and exit_status(error) == 3:
+        return (
+            f"no answer: {error}\n"
+            "Is a node listening there? Start three with: python -m walrus.cluster --nodes 3\n"
+            "Or name another one: --addr HOST:PORT"
+        )
+    return f"ERR {error}"
+
+
 class Screen:
     """Where output goes. `human` is for a person at a terminal: tables, escapes instead of control bytes."""
 

@@ -92,7 +92,7 @@ class Repl:
             self._dispatch(command, rest)
         except (WalrusError, ValueError) as error:
             self.status = cli_commands.exit_status(error) if isinstance(error, WalrusError) else 1
-            self._screen.say(describe(error), "bold red")
+            self._screen.say(cli_commands.describe(error), "bold red")
         self._screen.flush()
         return True
 
@@ -138,17 +138,6 @@ class Repl:
         self.client.close()
         self.client = other
         self._screen.say(f"connected to {address}")
-
-
-def describe(error: Exception) -> str:
-    """One line for an error: as the node said it, or what happened on the way there."""
-    if isinstance(error, WalrusError) and cli_commands.exit_status(error) == 3:
-        return (
-            f"no answer: {error}\n"
-            "Is a node listening there? Start three with: python -m walrus.cluster --nodes 3\n"
-            "Or name another one: --addr HOST:PORT"
-        )
-    return f"ERR {error}"
 
 
 def _help() -> Table:

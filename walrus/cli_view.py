@@ -43,6 +43,8 @@ _SHOWN: Final = {
     "membership_config",
     "heartbeat",
     "replication",
+    "client_addresses",
+    "cluster_id",
 }
 """The METRICS fields that have their place in a view; all others are listed as they are."""
 
@@ -172,7 +174,7 @@ def metrics(console: Console, answer: Mapping[str, Any]) -> RenderableType:
         Panel(_consensus(answer), title=title, title_align="left"),
         Panel(_members(answer), title="members", title_align="left"),
     ]
-    others = [(name, _plain(value)) for name, value in answer.items() if name not in _SHOWN]
+    others = [(name.replace("_", " "), _plain(value)) for name, value in answer.items() if name not in _SHOWN]
     if others:
         panels.append(Panel(_facts(others), title="this node", title_align="left"))
     return _beside(console, panels)
@@ -183,6 +185,7 @@ def _consensus(answer: Mapping[str, Any]) -> Table:
     applied = _mapping(answer.get("last_applied"))
     vote = _mapping(_mapping(answer.get("vote")).get("leader_id"))
     rows: list[tuple[str, RenderableType]] = [
+        ("cluster", _plain(answer.get("cluster_id"))),
         ("running", _running(answer.get("running_state"))),
         ("raft leader", Text("none", style="bold red") if leader is None else Text(f"node {leader}")),
         ("term", number(answer.get("current_term"))),
@@ -216,12 +219,13 @@ def _members(answer: Mapping[str, Any]) -> Table:
         dict(_by_number(answer.get("replication"))),
     )
     last = answer.get("last_log_index")
-    columns = ["node", "address", "role"] + (["replicated", "behind"] if replication else [])
+    clients = dict(_by_number(answer.get("client_addresses")))
+    columns = ["node", "raft", "clients", "role"] + (["replicated", "behind"] if replication else [])
     table = _table(*columns, right=("node", "replicated", "behind"))
     for node in sorted({*nodes, *voters}):
         role = "voter" if node in voters else "learner"
         role = "raft leader" if node == answer.get("current_leader") else role
-        row = [str(node), str(_mapping(nodes.get(node)).get("addr", "—")), role]
+        row = [str(node), str(_mapping(nodes.get(node)).get("addr", "—")), str(clients.get(node, "—")), role]
         if replication:
             index = _mapping(replication.get(node)).get("index")
             behind = last - index if isinstance(last, int) and isinstance(index, int) else None

@@ -109,12 +109,20 @@ METRICS: dict[str, object] = {
     },
     "heartbeat": None,
     "replication": None,
-    "leases": [["orders", 7]],
+    "commit_index": 41,
+    "incarnation": 2,
+    "cluster_id": "5d1f0c7e9a3b4c2d",
+    "ready": True,
+    "learners": [],
+    "client_addresses": {str(n): f"127.0.0.1:909{n}" for n in (1, 2, 3)},
+    "connected": [2, 3],
+    "leases": 1,
+    "leases_held": {"orders": 7},
     "segments_led": 1,
     "entries": 123_456,
     "bytes": 12_345_678,
     "failovers": 0,
-    "recoveries_waiting": [],
+    "recoveries_waiting_for_sure_copies": {},
 }
 
 
