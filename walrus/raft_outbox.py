@@ -155,4 +155,3 @@ class Outbox:
         assert numbers == sorted(set(numbers))
         assert all(outstanding.ready.needs_persist for outstanding in self._outstanding)
         assert self._snapshot is None or self._checkpoint is None
-

@@ -1,4 +1,4 @@
-"""Whole clusters under a hostile scheduler, by seed: whatever happens, the invariants; once it stops, progress."""
+"""Whole clusters under a hostile scheduler, by seed: the invariants always; once faults stop, progress."""
 
 from __future__ import annotations
 

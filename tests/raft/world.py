@@ -39,7 +39,7 @@ CONFIG = RaftConfig(heartbeat_interval=0.1, election_timeout=1.0)
 
 
 class MemoryStorage:
-    """The engine's port over a dictionary of lists; `crash` keeps what was synced and a prefix of the rest."""
+    """The engine's port over lists; `crash` keeps what was synced and a prefix of the rest."""
 
     def __init__(self) -> None:
         self._topics: dict[str, list[bytes]] = {}
@@ -76,6 +76,7 @@ class MemoryStorage:
         """Power loss: of the unsynced records only the first `kept` survive."""
         for topic, entries in self._topics.items():
             del entries[self._synced.get(topic, 0) + kept :]
+        self.sync()  # what survived a power loss is on the disk
 
     def corrupt(self, topic: str, index: int, record: bytes) -> None:
         self._topics[topic][index] = record
@@ -91,7 +92,7 @@ class Packet:
 
 
 class Host:
-    """What a node does around a Raft server: the contract in the docstring of `Ready`, and a state machine."""
+    """What a node does around a Raft server: the contract of `Ready`, and a state machine."""
 
     def __init__(self, world: World, node_id: int, storage: MemoryStorage) -> None:
         self.world, self.node_id, self.storage = world, node_id, storage
@@ -369,9 +370,8 @@ class World:
         """
         if not self.history.applied:
             return
-        membership = max(
-            (e.index, Membership.decode(e.data)) for e in self.history.applied.values() if e.kind is MEMBERSHIP
-        )[1]
+        changes = [entry for entry in self.history.applied.values() if entry.kind is MEMBERSHIP]
+        membership = Membership.decode(max(changes, key=lambda entry: entry.index).data)
         durable = {voter: self._durable_log(voter) for voter in membership.voters}
         last = max(self.history.applied)
         lack = [voter for voter in durable if not self._holds(durable[voter], self.history.applied[last])]
