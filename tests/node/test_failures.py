@@ -136,9 +136,7 @@ def test_a_leader_cut_off_from_its_peers_but_not_from_its_clients(launch: Launch
         majority.wait_for_more(50)
         first = cluster.state("t", rest[0])["current_segment"]
         cluster.proxy.isolate(leader, rest)
-        state = wait_for(
-            lambda: sealed(cluster, "t", first, rest[0]), "the segment to be sealed without its leader"
-        )
+        state = wait_sealed(cluster, first, rest[0])
         majority.wait_for_more(100)
         before = minority.acknowledged
         majority.wait_for_more(200)
