@@ -35,6 +35,7 @@ _HELP: Final = (
 )
 WORDS: Final = (*protocol.COMMANDS, "ENTRIES", "CONNECT", "HELP", "QUIT")
 _TAKE_TOPIC: Final = {"REGISTER", "PUT", "GET", "FETCH", "STATE", "RECOVER", "ENTRIES"}
+_TAKE_MORE: Final = {"PUT", "FETCH", "RECOVER"}
 
 
 class Words(Completer):
@@ -51,7 +52,8 @@ class Words(Completer):
             candidates = [word + (" " if word in _TAKE_TOPIC else "") for word in WORDS]
             candidates = [word for word in candidates if word.startswith(typed.upper())]
         elif len(words) == 2 and words[0].upper() in _TAKE_TOPIC:
-            candidates = sorted(topic for topic in self.topics if topic.startswith(typed))
+            more = " " if words[0].upper() in _TAKE_MORE else ""
+            candidates = sorted(topic + more for topic in self.topics if topic.startswith(typed))
         else:
             return
         for candidate in candidates:

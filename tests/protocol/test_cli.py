@@ -261,6 +261,7 @@ def test_completion_of_commands_and_topics() -> None:
     assert completions(words, "re") == ["REGISTER ", "RECOVER "]
     assert len(completions(words, "")) == len(WORDS)
     assert completions(words, "get o") == ["orders", "other"]
+    assert completions(words, "put us") == ["users "]
     assert completions(words, "METRICS o") == []
     assert completions(words, "put orders u") == []
 
