@@ -1,0 +1,473 @@
+"""What a cluster of three nodes does on this machine, beside the limit that this machine sets.
+
+    python -m benchmarks.cluster            about three minutes
+    python -m benchmarks.cluster --quick    half a minute
+    python -m benchmarks.cluster --json     the figures as JSON
+
+100-byte payloads, three nodes, replication factor 3, and the client, all on one machine. The limit is
+measured in the same run: a bare asyncio server that parses the same frames and answers `OK`, and does
+nothing else. Every row runs with `--fsync 200` and with `--fsync each`, and is shown as a rate and as its
+ratio to the bare server under the same load. Compare ratios, not rates, between machines.
+
+The client is a blocking socket that counts replies by their bytes (all replies of a row have one length), so
+that it costs as little as possible of the two cores that everybody shares.
+
+Failover is the time from SIGKILL of the segment's leader, under load, to the first `OK` that a client of a
+surviving node receives. Idle cost is CPU time and memory of the nodes while nobody asks anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import resource
+import selectors
+import shutil
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from rich.console import Console
+from rich.table import Table
+
+from walrus.client import Client
+from walrus.client_errors import WalrusError
+from walrus.cluster import LocalCluster, pause
+
+PAYLOAD = b"x" * 100
+WINDOW = 100
+OK_FRAME = b"\x02\x00\x00\x00OK"
+CLIENT_PORT, RAFT_PORT = 19_091, 16_001
+BARE_PORT = 19_080
+SCHEDULES = ("200", "each")
+
+
+class Row(NamedTuple):
+    """One kind of load, and what is aimed at with each schedule (per second)."""
+
+    key: str
+    what: str
+    aims: tuple[int, int]
+
+
+ROWS = (
+    Row("leader", "1 connection to the leader, 100 PUTs in flight", (100_000, 50_000)),
+    Row("other", "the same through a node that is not the leader", (60_000, 30_000)),
+    Row("single", "1 connection, one PUT at a time", (4_000, 2_000)),
+    Row("eight", "8 connections, one PUT at a time", (12_000, 5_000)),
+    Row("get", "GET, 100 in flight", (50_000, 50_000)),
+    Row("fetch", "FETCH, 100 in flight", (50_000, 50_000)),
+)
+
+
+def frame(body: bytes) -> bytes:
+    """A body with its length in front."""
+    return struct.pack("<I", len(body)) + body
+
+
+# --- the bare server -----------------------------------------------------------------------------
+
+
+class Bare(asyncio.Protocol):
+    """Parses frames and answers each with OK: what is left of a server when it does nothing."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client."""
+        self.transport = cast(asyncio.Transport, transport)
+        self.rest = b""
+
+    def data_received(self, data: bytes) -> None:
+        """Count the whole frames and answer them in one write."""
+        data = self.rest + data
+        position, end, count = 0, len(data), 0
+        unpack = struct.Struct("<I").unpack_from
+        while end - position >= 4:
+            stop = position + 4 + unpack(data, position)[0]
+            if stop > end:
+                break
+            position = stop
+            count += 1
+        self.rest = data[position:]
+        self.transport.write(OK_FRAME * count)
+
+
+async def serve_bare(port: int) -> None:
+    """Run the bare server until killed."""
+    server = await asyncio.get_running_loop().create_server(Bare, "127.0.0.1", port)
+    await server.serve_forever()
+
+
+@contextlib.contextmanager
+def bare_server() -> Iterator[tuple[str, int]]:
+    """The bare server in a process of its own."""
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.cluster", "--serve-bare", str(BARE_PORT)])
+    try:
+        address = ("127.0.0.1", BARE_PORT)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                socket.create_connection(address).close()
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                pause(0.02)
+        yield address
+    finally:
+        process.kill()
+        process.wait()
+
+
+# --- the load ------------------------------------------------------------------------------------
+
+
+def dial(address: tuple[str, int]) -> socket.socket:
+    """A client connection."""
+    connection = socket.create_connection(address, timeout=30)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def pipelined(
+    address: tuple[str, int], requests: Callable[[int, int], bytes], reply_bytes: int, seconds: float
+) -> float:
+    """Replies per second with `WINDOW` requests in flight; `requests(first, count)` builds frames."""
+    with dial(address) as connection:
+        sent, done, pending = WINDOW, 0, 0
+        connection.sendall(requests(0, WINDOW))
+        start = time.perf_counter()
+        while (elapsed := time.perf_counter() - start) < seconds:
+            data = connection.recv(1 << 16)
+            assert data, "the node closed the connection"
+            if done == 0 and pending == 0:
+                assert data[4:6] == b"OK", data[:200]
+            count, pending = divmod(pending + len(data), reply_bytes)
+            done += count
+            if count:
+                connection.sendall(requests(sent, count))
+                sent += count
+        return done / elapsed
+
+
+def one_at_a_time(
+    address: tuple[str, int], request: bytes, connections: int, seconds: float
+) -> tuple[float, float]:
+    """Replies per second, and the 99th percentile of the latency in seconds."""
+    latencies: list[float] = []
+    with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
+        asked: dict[socket.socket, float] = {}
+        for _ in range(connections):
+            connection = stack.enter_context(dial(address))
+            selector.register(connection, selectors.EVENT_READ)
+            asked[connection] = time.perf_counter()
+            connection.sendall(request)
+        start = time.perf_counter()
+        while (now := time.perf_counter()) - start < seconds:
+            for key, _ in selector.select(1.0):
+                connection = cast(socket.socket, key.fileobj)
+                reply = connection.recv(1 << 16)
+                assert reply == OK_FRAME, reply[:200]
+                now = time.perf_counter()
+                latencies.append(now - asked[connection])
+                asked[connection] = now
+                connection.sendall(request)
+    latencies.sort()
+    return len(latencies) / seconds, latencies[int(len(latencies) * 0.99)]
+
+
+def repeated(request: bytes) -> Callable[[int, int], bytes]:
+    """The same request each time."""
+    return lambda first, count: request * count
+
+
+def fetches(topic: str, entries: int) -> Callable[[int, int], bytes]:
+    """FETCH of one entry after the other, from the start again when `entries` are through."""
+    blocks = [
+        b"".join(frame(f"FETCH {topic} 1 {offset:09d}".encode()) for offset in range(start, start + WINDOW))
+        for start in range(100_000, entries - WINDOW, WINDOW)
+    ]
+    size = len(frame(f"FETCH {topic} 1 {0:09d}".encode()))
+
+    def build(first: int, count: int) -> bytes:
+        block, skip = divmod(first, WINDOW)
+        data = blocks[block % len(blocks)][skip * size :]
+        while len(data) < count * size:
+            block += 1
+            data += blocks[block % len(blocks)]
+        return data[: count * size]
+
+    return build
+
+
+def measure_row(
+    row: Row, leader: tuple[str, int], other: tuple[str, int], seconds: float, entries: int
+) -> dict[str, float]:
+    """One row against one server."""
+    put = frame(b"PUT t " + PAYLOAD)
+    if row.key == "leader":
+        return {"rate": pipelined(leader, repeated(put), 6, seconds)}
+    if row.key == "other":
+        return {"rate": pipelined(other, repeated(put), 6, seconds)}
+    if row.key in ("single", "eight"):
+        rate, p99 = one_at_a_time(leader, put, 1 if row.key == "single" else 8, seconds)
+        return {"rate": rate, "p99_ms": p99 * 1000}
+    if entries == 0:  # the bare server
+        return {"rate": pipelined(leader, repeated(frame(b"GET t")), 6, seconds)}
+    if row.key == "get":
+        return {"rate": pipelined(leader, repeated(frame(b"GET t")), 4 + 3 + len(PAYLOAD), seconds)}
+    reply = 4 + len("OK 100001 ") + len(PAYLOAD)  # offsets of six digits, so that all replies have one length
+    return {"rate": pipelined(leader, fetches("t", min(entries, 900_000)), reply, seconds)}
+
+
+# --- the cluster ---------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def cluster(directory: Path, *flags: str) -> Iterator[LocalCluster]:
+    """Three nodes on an empty data directory, stopped at the end."""
+    shutil.rmtree(directory, ignore_errors=True)
+    nodes = LocalCluster(3, directory, client_port=CLIENT_PORT, raft_port=RAFT_PORT, flags=flags)
+    nodes.start()
+    try:
+        nodes.wait_ready()
+        yield nodes
+    finally:
+        nodes.stop()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def port_of(node_id: int) -> tuple[str, int]:
+    """A node's client address."""
+    return "127.0.0.1", CLIENT_PORT + node_id - 1
+
+
+def segment_leader(nodes: LocalCluster, topic: str, ask: int) -> int:
+    """Who leads the topic's open segment."""
+    with Client([nodes.address(ask)]) as client:
+        return client.state(topic)["leader_node"]
+
+
+def loads(directory: Path, schedule: str, seconds: float) -> dict[str, dict[str, float]]:
+    """All rows with one schedule."""
+    figures = {}
+    with cluster(directory, "--fsync", schedule) as nodes:
+        with Client(nodes.addresses) as client:
+            client.register("t")
+        leader = segment_leader(nodes, "t", 1)
+        other = leader % 3 + 1
+        metrics = nodes.metrics(leader)
+        assert metrics is not None
+        _fill(port_of(leader))
+        for row in ROWS:
+            entries = (nodes.metrics(leader) or metrics)["entries"]
+            figures[row.key] = measure_row(row, port_of(leader), port_of(other), seconds, entries)
+        after = nodes.metrics(leader)
+        assert after is not None and after["current_term"] == metrics["current_term"], (
+            "an election under load"
+        )
+    return figures
+
+
+def _fill(address: tuple[str, int]) -> None:
+    """Enough entries for the reading rows: FETCH starts at offset 100,000."""
+    put = frame(b"PUT t " + PAYLOAD) * 1000
+    with dial(address) as connection:
+        for _ in range(250):
+            connection.sendall(put)
+            left = 6 * 1000
+            while left:
+                left -= len(connection.recv(left))
+
+
+def idle(directory: Path, seconds: float) -> dict[str, float]:
+    """CPU in percent of a core and resident memory in MiB of the most expensive of three idle nodes."""
+    with cluster(directory) as nodes:
+        pids = [process.pid for process in nodes.processes.values()]
+        before, start = [_cpu_seconds(pid) for pid in pids], time.perf_counter()
+        pause(seconds)
+        elapsed = time.perf_counter() - start
+        used = [_cpu_seconds(pid) - then for pid, then in zip(pids, before, strict=True)]
+        memory = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids]
+    return {
+        "cpu_percent": 100 * max(used) / elapsed,
+        "rss_mib": max(memory) * resource.getpagesize() / (1 << 20),
+    }
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def failover(directory: Path, also_raft_leader: bool) -> float:
+    """Seconds from SIGKILL of a loaded segment leader to the next OK through a surviving node."""
+    with cluster(directory) as nodes:
+        raft_leader = next(m["current_leader"] for m in map(nodes.metrics, nodes.ids) if m is not None)
+        topic, victim = _topic_led(nodes, lambda leader: (leader == raft_leader) is also_raft_leader)
+        survivor = next(node_id for node_id in nodes.ids if node_id not in (victim, raft_leader))
+        put = frame(b"PUT " + topic.encode() + b" " + PAYLOAD)
+        with dial(port_of(survivor)) as connection:
+            connection.settimeout(60)
+            for _ in range(300):
+                connection.sendall(put)
+                assert connection.recv(100) == OK_FRAME
+            nodes.processes[victim].kill()
+            start = time.perf_counter()
+            while True:
+                connection.sendall(put)
+                if connection.recv(300) == OK_FRAME and not _before(start):
+                    return time.perf_counter() - start
+
+
+def _before(start: float) -> bool:
+    """An OK this early may have been on its way before the kill took effect."""
+    return time.perf_counter() - start < 0.002
+
+
+def _topic_led(nodes: LocalCluster, wanted: Callable[[int], bool]) -> tuple[str, int]:
+    """A topic whose leader is as wanted, and that leader."""
+    with Client(nodes.addresses) as client:
+        for number in range(100):
+            client.register(f"t{number}")
+            leader = client.state(f"t{number}")["leader_node"]
+            if wanted(leader):
+                return f"t{number}", leader
+    raise AssertionError("no topic is led by such a node")
+
+
+def soak(directory: Path, seconds: float) -> dict[str, Any]:
+    """Saturating load: elections and failovers that it alone caused."""
+    with cluster(directory) as nodes:
+        with Client(nodes.addresses) as client:
+            client.register("t")
+        before = nodes.metrics(1)
+        rate = pipelined(
+            port_of(segment_leader(nodes, "t", 1)), repeated(frame(b"PUT t " + PAYLOAD)), 6, seconds
+        )
+        after = nodes.metrics(1)
+        assert before is not None and after is not None
+    return {
+        "seconds": seconds,
+        "rate": rate,
+        "elections": after["current_term"] - before["current_term"],
+        "failovers": after["failovers"],
+    }
+
+
+# --- the report ----------------------------------------------------------------------------------
+
+
+def run(directory: Path, quick: bool, only: Sequence[str], progress: Callable[[str], None]) -> dict[str, Any]:
+    """Everything (or `only` some parts), as a dictionary of figures."""
+    seconds = 1.0 if quick else 4.0
+    figures: dict[str, Any] = {"cores": os.cpu_count(), "python": sys.version.split()[0]}
+    if "load" in only:
+        progress("bare server")
+        with bare_server() as address:
+            figures["bare"] = {row.key: measure_row(row, address, address, seconds, 0) for row in ROWS}
+        for schedule in SCHEDULES:
+            progress(f"three nodes, --fsync {schedule}")
+            figures[schedule] = loads(directory, schedule, seconds)
+    if "failover" in only:
+        for key, also in (("failover_s", False), ("failover_raft_leader_s", True)):
+            progress(f"kill -9 of the segment leader{', also Raft leader' if also else ''}")
+            times = [failover(directory, also) for _ in range(1 if quick else 5)]
+            figures[key] = {"median": statistics.median(times), "all": times}
+    if "idle" in only:
+        progress("idle nodes")
+        figures["idle"] = idle(directory, 3.0 if quick else 10.0)
+    if "soak" in only:
+        progress("saturating load")
+        figures["soak"] = soak(directory, 5.0 if quick else 60.0)
+    return figures
+
+
+def tables(figures: dict[str, Any]) -> Iterator[Table]:
+    """The figures for people."""
+    if "bare" in figures:
+        table = Table(title="Requests per second, 100-byte payloads, 3 nodes, replication factor 3")
+        for column in (
+            "load",
+            "bare server",
+            "--fsync 200",
+            "of bare",
+            "aim",
+            "--fsync each",
+            "of bare",
+            "aim",
+        ):
+            table.add_column(column, justify="left" if column == "load" else "right")
+        for row in ROWS:
+            bare = figures["bare"][row.key]["rate"]
+            cells = [row.what, f"{bare:,.0f}"]
+            for schedule, aim in zip(SCHEDULES, row.aims, strict=True):
+                figure = figures[schedule][row.key]
+                p99 = f" (p99 {figure['p99_ms']:.1f} ms)" if row.key == "eight" else ""
+                style = "green" if figure["rate"] >= aim else "yellow"
+                cells += [
+                    f"[{style}]{figure['rate']:,.0f}[/]{p99}",
+                    f"1/{bare / figure['rate']:.1f}",
+                    f"{aim:,}",
+                ]
+            table.add_row(*cells)
+        yield table
+    table = Table(title="Beside the rates")
+    for column in ("what", "measured", "aim"):
+        table.add_column(column)
+    for key, what in (
+        ("failover_s", "segment leader"),
+        ("failover_raft_leader_s", "segment and Raft leader"),
+    ):
+        if key in figures:
+            shown = f"{figures[key]['median']:.3f} s (median of {len(figures[key]['all'])})"
+            table.add_row(f"kill -9 of the {what}, to the next OK", shown, "0.6 s")
+    if "idle" in figures:
+        table.add_row("CPU of an idle node", f"{figures['idle']['cpu_percent']:.1f} % of a core", "3 %")
+        table.add_row("memory of an idle node", f"{figures['idle']['rss_mib']:.0f} MiB", "60 MB")
+    if "soak" in figures:
+        found = figures["soak"]
+        shown = f"{found['elections']} elections, {found['failovers']} failovers"
+        table.add_row(f"{found['seconds']:.0f} s of saturating load alone", shown, "none")
+    yield table
+
+
+def main() -> int:
+    """`python -m benchmarks.cluster`."""
+    parser = argparse.ArgumentParser(prog="benchmarks.cluster", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="shorter, and less exact")
+    parser.add_argument("--json", action="store_true", help="figures on stdout as JSON")
+    parser.add_argument(
+        "--only", nargs="+", choices=["load", "failover", "idle", "soak"], help="some parts only"
+    )
+    parser.add_argument("--data-dir", type=Path, default=Path("build/bench"), help="emptied and removed")
+    parser.add_argument("--serve-bare", type=int, metavar="PORT", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve_bare:
+        asyncio.run(serve_bare(options.serve_bare))
+    console = Console(stderr=options.json)
+    only = options.only or ["load", "failover", "idle", "soak"]
+    try:
+        with console.status("starting") as status:
+            figures = run(options.data_dir, options.quick, only, status.update)
+    except (WalrusError, OSError) as error:
+        console.print(f"the benchmark broke off: {error}")
+        return 1
+    if options.json:
+        sys.stdout.write(json.dumps(figures, indent=2) + "\n")
+    else:
+        for table in tables(figures):
+            console.print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
