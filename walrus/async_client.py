@@ -45,20 +45,21 @@ class _Link(asyncio.Protocol):
 
     async def run(self, exchange: core.Exchange[Any], within: float) -> bool:
         """Do it; False if the connection is not to be used again. The exchange is done in any case."""
-        done = asyncio.get_running_loop().create_future()
-        self._waiting[id(exchange)] = done
         self._pipeline.start(exchange)
         self._write()
-        try:
-            async with asyncio.timeout(within):
-                await done
-        except TimeoutError as error:
-            if not exchange.done:
+        while not exchange.done:
+            answered = len(exchange.results)
+            done = self._waiting[id(exchange)] = asyncio.get_running_loop().create_future()
+            try:
+                async with asyncio.timeout(within):
+                    await done
+            except TimeoutError as error:
+                if len(exchange.results) == answered:
+                    self._give_up(exchange, error)
+                    return False
+            except asyncio.CancelledError as error:
                 self._give_up(exchange, error)
-                return False
-        except asyncio.CancelledError as error:
-            self._give_up(exchange, error)
-            raise
+                raise
         return not self.closed
 
     def _give_up(self, exchange: core.Exchange[Any], cause: BaseException) -> None:

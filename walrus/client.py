@@ -7,8 +7,9 @@
             ...
 
 Any node serves any topic, so a client keeps one connection, to the first address that works, and goes to
-the next one when that breaks. Every call has a deadline (`timeout`, in seconds, of the client or of the
-call) and ends by then. What is tried again, and what never, is decided in `client_core` and said there.
+the next one when that breaks. Every call has a deadline, `timeout` seconds (of the client or of the call)
+from its beginning, or for one that pipelines many requests from the last answer to one of them. What is tried
+again, and what never, is decided in `client_core` and said there.
 
 Pipelining: `put_many`, `get_many` and `fetch_many` send hundreds of requests without waiting for an answer,
 which is what makes a producer fast. Over one connection to one topic, entries keep their order.
@@ -104,10 +105,11 @@ class _Link:
     def close(self) -> None:
         self._socket.close()
 
-    def run(self, exchange: core.Exchange[Any], deadline: float) -> bool:
+    def run(self, exchange: core.Exchange[Any], within: float) -> bool:
         """Do it; False if the connection did not survive. Whatever happens, the exchange is done then."""
         output = memoryview(b"")
         written = 0
+        deadline = time.monotonic() + within
         self._pipeline.start(exchange)
         try:
             while not exchange.done:
@@ -116,7 +118,10 @@ class _Link:
                 written += self._write(output[written:])
                 self._wait(written < len(output), deadline)
                 if data := self._read():
+                    answered = len(exchange.results)
                     self._pipeline.input(data)
+                    if len(exchange.results) > answered:
+                        deadline = time.monotonic() + within
         except (OSError, ProtocolError) as error:
             unsent = core.unsent_frames(bytes(output), written)
             self._pipeline.lost(self.address, error, unsent)
@@ -297,5 +302,5 @@ class Client:
             except OSError as error:
                 step.exchange.lost(address, error)
                 return
-        if not self._link.run(step.exchange, time.monotonic() + step.reply_within):
+        if not self._link.run(step.exchange, step.reply_within):
             self.close()

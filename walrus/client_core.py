@@ -8,7 +8,8 @@
 `Client` does those steps with a socket and blocks, `AsyncClient` with a transport and awaits. Neither
 decides anything, so whatever is true of retries is true of both:
 
-* a call ends by its deadline, with a result or an error;
+* a call ends by its deadline, with a result or an error. For one that pipelines many requests the deadline
+  moves on with every answer, so that a million entries may take their time and a dead node still may not;
 * what may have been executed is not sent again, unless repeating it is harmless (REGISTER, STATE,
   METRICS, FETCH) or the caller said `retry=True`. A GET is not harmless: its cursor may have moved;
 * what certainly was not executed is sent again: no connection came about, the request never left, or
@@ -304,14 +305,15 @@ class Exchange(Generic[T]):
     def lost(self, address: str, cause: BaseException, unsent: int = 0) -> None:
         """No more answers will come. The last `unsent` of those sent never left this machine whole."""
         self.sent -= unsent
-        why = f"{address}: {cause or type(cause).__name__}"
+        why = f"{address}: {str(cause) or type(cause).__name__}"
         doubtful: WalrusError = OutcomeUnknown(f"{why}; {self.call.doubt}")
         if isinstance(cause, ProtocolError):
             doubtful = BadReply(why)
         elif self.call.harmless:
             doubtful = TimedOut(why) if isinstance(cause, TimeoutError) else Unreachable(why)
         self.results += [doubtful] * (self.sent - len(self.results))
-        self.results += [Unreachable(why)] * (self.call.count - len(self.results))
+        not_sent = f"{why}; not sent" if self.sent else why
+        self.results += [Unreachable(not_sent)] * (self.call.count - len(self.results))
 
 
 _DROPPED: Final = Call("dropped", 1 << 62, lambda start, stop: b"", lambda reply: None, True)
@@ -438,6 +440,8 @@ def conduct(
         assert exchange.done
         settled = _settled(exchange, retry)
         results += exchange.results[:settled]
+        if settled:
+            deadline = clock() + timeout
         if len(results) == call.count:
             break
         addresses.leave(address)

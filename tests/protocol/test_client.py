@@ -489,3 +489,14 @@ def test_both_clients_have_the_same_methods() -> None:
         }
 
     assert methods(Client) == methods(AsyncClient)
+
+
+def test_the_deadline_of_a_pipelined_call_moves_on_with_its_answers(connect: MakeClient) -> None:
+    with FakeNode([SERVE] * 301 + [Silence()]) as node:
+        client = connect(node)
+        client.register("t")
+        results = client.put_many("t", [b"x"] * 1000, timeout=0.1)
+        assert results[:300] == [None] * 300
+        kinds = [type(result) for result in results[300:]]
+        assert set(kinds) == {OutcomeUnknown, Unreachable}
+        assert kinds == sorted(kinds, key=lambda kind: kind is Unreachable), "those never sent are known to be"
