@@ -177,7 +177,9 @@ class Inode:
             self.visible[offset : offset + len(piece)] = piece
         if kept < len(writes) and rng.random() < fate.garbage:
             offset, piece = writes[kept]
-            self.visible[offset : offset + len(piece)] = rng.randbytes(len(piece))
+            noise = rng.randbytes(len(piece))
+            if self.visible[offset : offset + len(piece)] != piece:  # a write of what is there tears nothing
+                self.visible[offset : offset + len(piece)] = noise
 
 
 @dataclass(frozen=True, slots=True)

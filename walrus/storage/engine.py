@@ -21,9 +21,10 @@ from collections.abc import Iterator
 from threading import Lock, RLock
 
 from walrus.storage.backend import Disk, File, translated, write_all
-from walrus.storage.block import Block
+from walrus.storage.block import Block, Hole
 from walrus.storage.errors import CorruptionError, DiskFull, EngineClosed, EngineFailed, StorageError
 from walrus.storage.journal import (
+    STATE,
     Journal,
     Notes,
     RunNote,
@@ -34,6 +35,7 @@ from walrus.storage.journal import (
 )
 from walrus.storage.log import Log, MappedLog
 from walrus.storage.reading import Reader
+from walrus.storage.record import entries_of, holds, peek
 from walrus.storage.recovery import Chain, Damage, Recoverer, Recovery, find_blocks
 from walrus.storage.space import Extent, Space
 from walrus.storage.syncing import Plan
@@ -63,6 +65,7 @@ class Engine:
         self._erased_files: dict[int, File] = {}
         self._tombs: dict[Extent, int] = {}  # blocks of deleted topics that are not erased for certain yet
         self._begun = False
+        self._run = RunNote()  # of the run before, until this one begins to write
         self._journal_damage: list[Damage] = []
         self._life = disk.random_id()
         disk.lock()
@@ -81,6 +84,7 @@ class Engine:
         found = find_blocks(self.space)
         boot, notes = self.disk.boot_id().ljust(16, b"\0")[:16], Notes()
         journal = self._open_journal(found.pop(_JOURNAL, []), boot, notes)
+        self._run = notes.run
         same_boot = notes.run.boot == boot and any(boot)
         recoverer = Recoverer(self.space, same_boot=same_boot)
         if same_boot:  # else it may be nothing but what a power loss took
@@ -93,7 +97,7 @@ class Engine:
             note = notes.topics.get(topic_id, TopicNote())
             blocks = self._drop_trimmed(blocks, note.first)
             chains.append(recoverer.chain(blocks[0].head.name.decode(), topic_id, blocks, note))
-        for chain in chains:
+        for chain in [chain for chain in chains if chain.blocks]:
             self._adopt(chain, chain.note)
         self.journal = Journal(journal, self._state, self._retire)
         self._repair(recoverer, [chain for chain in chains if chain.torn])
@@ -108,12 +112,25 @@ class Engine:
         if not blocks:
             return log
         recoverer = Recoverer(self.space, same_boot=True)
+        blocks = self._drop_superseded(blocks)
         chain = recoverer.chain("", _JOURNAL, blocks, TopicNote(first=blocks[0].head.base))
         self._fill(log, chain, blocks[0].head.base)
         self._read_notes(Reader(log, log.first), notes)
         if chain.torn:
             recoverer.cut_on_disk(chain)
         return log
+
+    def _drop_superseded(self, blocks: list[Block]) -> list[Block]:
+        """Only what comes from the last whole state on counts."""
+        for number in range(len(blocks) - 1, 0, -1):
+            view, block = self.space.view(blocks[number].extent), blocks[number]
+            record = peek(view, block.life, block.head.start, block.extent.size)
+            if record is None or not holds(view, block.life, record.offset, record.end):
+                continue
+            if entries_of(view, record).payloads()[0] == STATE:
+                self._retire([each.extent for each in blocks[:number]])
+                return blocks[number:]
+        return blocks
 
     def _read_notes(self, reader: Reader, notes: Notes) -> None:
         """Fold the notes. Each is true by itself, so one that was lost or damaged is passed over."""
@@ -147,7 +164,7 @@ class Engine:
         log.bases = [block.head.base for block in chain.blocks]
         log.first = first
         log.durable_index = min(chain.durable, chain.next_index)
-        log.durable_place = chain.note.place
+        log.durable_place = chain.note.place if log.durable_index == chain.note.durable else 0
         log.enter_tail(self.space.file(chain.blocks[-1].extent.file))
         log.limit, log.asleep = 0, not chain.sealed
 
@@ -155,9 +172,9 @@ class Engine:
         """Cut what is torn: first put what is known about the topics on disk, then overwrite."""
         if not torn:
             return
-        known = [chain for chain in torn if chain.durable]
+        known = [chain for chain in torn if chain.durable and chain.blocks]
         if known and self.journal.log.blocks:
-            self._begun = True  # the note of this run must not be among these: the repair is not done yet
+            self._begun = True  # what this run notes about itself must wait until the repair is done
             self.journal.add([topic_note(c.topic_id, self._note(self.logs[c.name])) for c in known])
             self._begun = False
             self.sync()
@@ -178,10 +195,15 @@ class Engine:
             self.sync()
 
     def _rewrite(self, log: Log, block: Block) -> None:
-        at_place = log.durable_index > block.head.base and log.durable_place < block.end
-        start = log.durable_place if at_place and block is log.blocks[-1] else 0
+        position = log.durable_index - block.head.base
+        view, start = log.view(block), 0
+        if position > 0:  # never touch what is durable: this write may be torn as any other
+            try:
+                start = block.locate(view, position, block.end, block.entries).offset
+            except Hole:
+                return
         file = self.space.file(block.extent.file)
-        data = bytes(log.view(block)[start : block.end])
+        data = bytes(view[start : block.end])
         write_all(file, [data], block.extent.offset + start)
         with log.lock:
             if not log.dirty:
@@ -261,7 +283,8 @@ class Engine:
 
     def _state(self) -> Iterator[bytes]:
         """Everything the journal has to know, for the beginning of a block of it."""
-        yield run_note(RunNote(self.disk.boot_id(), self._syncing))
+        yield STATE
+        yield run_note(self._run)
         for topic_id in sorted(set(self._tombs.values())):
             yield deleted_note(topic_id)
         for log in list(self.logs.values()):
@@ -278,8 +301,12 @@ class Engine:
             raise self._failed() from self.failure
         if not self._begun:
             self._begun = True
+            self._run = RunNote(self.disk.boot_id(), self._syncing)
             try:
-                self.journal.add([run_note(RunNote(self.disk.boot_id(), self._syncing))])
+                if self._journal_damage:
+                    self.journal.rewrite()
+                else:
+                    self.journal.add([run_note(self._run)])
             except StorageError:
                 self._begun = False
                 raise

@@ -5,7 +5,8 @@ covers them together with the data and they are recovered by the same code. Fold
 to the last gives the state; when a block is full, the next one begins with the whole state and the old ones
 go.
 
-    note = "O" boot:16 flags:u8                                                   a run began to write
+    note = "S"                                                                    the whole state follows
+         | "O" boot:16 flags:u8                                                   a run began to write
          | "T" topic:u64 first:u64 cursor:u64 durable:u64 place:u32               the state of a topic
          | "D" topic:u64                                                          the topic was deleted
 
@@ -22,7 +23,7 @@ from threading import RLock
 
 import msgspec
 
-from walrus.storage.batch import Batch
+from walrus.storage.batch import EMPTY, Batch
 from walrus.storage.log import Log, Owner
 from walrus.storage.space import Extent
 
@@ -30,6 +31,7 @@ _RUN = struct.Struct("<c16sB")
 _TOPIC = struct.Struct("<cQQQQI")
 _DELETED = struct.Struct("<cQ")
 _SYNCING = 1
+STATE = b"S"
 
 
 class TopicNote(msgspec.Struct, frozen=True):
@@ -59,7 +61,10 @@ class Notes:
     def take(self, note: bytes) -> None:
         """Fold in the next note; one of a kind that is not known is none of ours, the format says so."""
         kind = note[:1]
-        if kind == b"T":
+        if kind == STATE:
+            self.topics.clear()
+            self.deleted.clear()
+        elif kind == b"T":
             _, topic_id, first, cursor, durable, place = _TOPIC.unpack(note)
             self.topics[topic_id] = TopicNote(first, cursor, durable, place)
         elif kind == b"D":
@@ -104,27 +109,29 @@ class Journal:
         """The log that the notes go to."""
         return Log(owner, "", topic_id=0)
 
+    def rewrite(self) -> None:
+        """Begin a new block with the whole state: the old ones were damaged."""
+        with self._lock:
+            self._begin_block(EMPTY)
+
     def add(self, notes: list[bytes]) -> None:
         """Append notes, which take effect together or not at all."""
         batch = Batch.of(notes)
         with self._lock:
-            while not self._fits(batch):
+            if not self._fits(batch):
                 self._begin_block(batch)
             self.log.append_batch(batch)
 
     def _fits(self, batch: Batch) -> bool:
         with self.log.lock:
+            self.log.wake()
             return self.log.offset + batch.size + 4 * batch.count + 64 <= self.log.limit
 
     def _begin_block(self, batch: Batch) -> None:
         """Roll over to a block that begins with the state and has at least as much room again."""
         state = Batch.of(list(self._state()))
         wanted = 4 * (state.size + 4 * state.count) + 2 * (batch.size + 4 * batch.count) + (60 << 10)
-        self.log.make_room(max(wanted, self._left() + 1))
+        self.log.make_room(wanted, new_block=True)
         if state.count:
             self.log.append_batch(state)
         self._retire(self.log.drop_blocks(self.log.base))
-
-    def _left(self) -> int:
-        with self.log.lock:
-            return max(0, self.log.limit - self.log.offset)

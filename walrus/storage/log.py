@@ -111,7 +111,7 @@ class Log:
         self.tag = self.seed = self.mask = 0
         self.gone = False  # deleted; its name may belong to another topic by now
         self.asleep = False  # recovered, and not written to in this run: `limit` is 0 although there is room
-        self.durable_place = 0  # offset in its block behind entry `durable_index - 1`
+        self.durable_place = 0  # offset in its block behind entry `durable_index - 1`; 0: not known
         self.cursor = 0  # the persisted one
 
     # -- appending ---------------------------------------------------------------------------------------
@@ -175,17 +175,15 @@ class Log:
             self.owner.fail(error)
         raise failure from error
 
-    def make_room(self, size: int) -> None:
+    def make_room(self, size: int, *, new_block: bool = False) -> None:
         """Make sure that a record of `size` bytes fits: get a new block, unless somebody else just did."""
         while True:
             self.owner.check_writable()
             if self.gone:
                 raise TopicGone
             with self.lock:
-                if self.asleep:
-                    self.asleep = False
-                    self.limit = self.blocks[-1].extent.offset + self.blocks[-1].extent.size
-                if self.offset + size <= self.limit:
+                self.wake()
+                if self.offset + size <= self.limit and not new_block:
                     return
                 try:
                     self._roll(size)
@@ -199,6 +197,12 @@ class Log:
             # Outside the lock: freeing space syncs, which needs the locks of other topics.
             if not self.owner.reclaim():
                 raise failure from cause
+
+    def wake(self) -> None:
+        """Let a recovered tail be written to; the lock is held."""
+        if self.asleep:
+            self.asleep = False
+            self.limit = self.blocks[-1].extent.offset + self.blocks[-1].extent.size
 
     def _roll(self, record: int) -> None:
         """Leave the tail block as it is and begin the next."""
@@ -312,9 +316,7 @@ class Log:
 
     def view(self, block: Block) -> memoryview:
         """A window onto the block."""
-        file = self.owner.space.file(block.extent.file)
-        file.flush()
-        return file.view(block.extent.offset, block.extent.size)
+        return self.owner.space.view(block.extent)
 
     def damaged(self, block: Block, hole: Hole) -> CorruptionError | IndexError:
         """The error for a hole; if the block was given back meanwhile, that is not damage."""

@@ -103,7 +103,7 @@ class Chain(msgspec.Struct):
 
     name: str
     topic_id: int
-    blocks: list[Block]
+    blocks: list[Block]  # none if the topic turns out never to have been on disk
     note: TopicNote
     durable: int = 0  # entries below are known to be on disk
     torn: bool = False  # something has to be overwritten with zeros
@@ -190,7 +190,8 @@ class Recoverer:
             self._cut_unsynced(chain, gaps)
         for block, gap in gaps:
             self._report_damage(chain, block, gap.offset, gap.position, gap.resume)
-        self._settle_end(chain)
+        if chain.blocks:
+            self._settle_end(chain)
         return chain
 
     def _describe(self, chain: Chain) -> Gaps:
@@ -241,12 +242,15 @@ class Recoverer:
         """End the topic before the first gap above the durable mark; forget the gaps behind it."""
         gaps.sort(key=lambda item: (item[0].head.base + item[1].position, item[0].head.sequence))
         for number, (block, gap) in enumerate(gaps):
-            if block.head.base + gap.position >= chain.durable and gap.offset:
+            if block.head.base + gap.position >= chain.durable:
                 del gaps[number:]
-                kept = chain.blocks.index(block) + 1
+                kept = chain.blocks.index(block) + (
+                    gap.offset > 0
+                )  # not even the block, if it lacks its first
                 chain.blocks, chain.gone = chain.blocks[:kept], chain.blocks[kept:]
-                block.end, block.entries = gap.offset, gap.position
                 chain.torn = True
+                if kept:
+                    block.end, block.entries = gap.offset, gap.position
                 for each in chain.gone:
                     self._report_cut(chain, each, each.head.start, each.end - each.head.start)
                 return
@@ -267,7 +271,7 @@ class Recoverer:
         self.report.entries += max(0, chain.next_index - chain.note.first)
 
     def _view(self, block: Block) -> memoryview:
-        return self._space.file(block.extent.file).view(block.extent.offset, block.extent.size)
+        return self._space.view(block.extent)
 
     def _remains(self, block: Block) -> int:
         """Bytes of torn writes behind the last record; an older life's remains are not ours."""
@@ -289,10 +293,10 @@ class Recoverer:
     def cut_on_disk(self, chain: Chain) -> None:
         """Overwrite what was cut, and sync. What was known has been noted durably by now."""
         files = {block.extent.file: self._space.erase(block.extent) for block in chain.gone}
-        block = chain.blocks[-1]
-        file = files[block.extent.file] = self._space.file(block.extent.file)
-        rest = _used(self._view(block)[block.end :])
-        write_all(file, [bytes(rest)], block.extent.offset + block.end)
+        for block in chain.blocks[-1:]:
+            file = files[block.extent.file] = self._space.file(block.extent.file)
+            rest = _used(self._view(block)[block.end :])
+            write_all(file, [bytes(rest)], block.extent.offset + block.end)
         for _, each in sorted(files.items()):
             each.sync()
         for gone in chain.gone:

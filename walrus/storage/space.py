@@ -73,6 +73,12 @@ class Space:
                 file = self._disk.open(_name(number))
             return self._remember(number, file)
 
+    def view(self, extent: Extent) -> memoryview:
+        """A read-only window onto a range."""
+        file = self.file(extent.file)
+        file.flush()
+        return file.view(extent.offset, extent.size)
+
     def _remember(self, number: int, file: File) -> File:
         self._open[number] = file
         self._open.move_to_end(number)
