@@ -223,6 +223,11 @@ class Controller:
             and known.incarnation == self.identity.incarnation
         )
 
+    @property
+    def doubts_are_noted(self) -> bool:
+        """Whether every copy that a power loss may have shortened is durably noted as unsure."""
+        return self.applied >= self._unsure_to and self.meta.durable == self.meta.written
+
     def next_deadline(self, now: float) -> float:
         """When `on_tick` is due at the latest."""
         active = self.busy or self.lifecycle.busy or self.catch_up.behind

@@ -427,8 +427,8 @@ class Node:
         self.controller.on_meta_durable(number, self._loop.time())
         if self.directory.record.state != "member":
             self.directory.settle()
-        if not self.directory.record.sure:
-            self.directory.trust()  # by now every copy in doubt is noted as such, durably
+        if not self.directory.record.sure and self.controller.doubts_are_noted:
+            self.directory.trust()
         self.wake()
 
     # --- the turn ---------------------------------------------------------------------------------------

@@ -176,6 +176,7 @@ class Dialer:
         self._complaint = ""
         self._hurry = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task.add_done_callback(_unexpected_end)
 
     def hurry(self) -> None:
         """The peer is known to be there: do not wait for the next attempt."""
@@ -243,6 +244,12 @@ class Dialer:
         if text != self._complaint:
             self._complaint = text
             log.warning("%s", text)
+
+
+def _unexpected_end(task: asyncio.Task[None]) -> None:
+    """A dialer goes on until it is cancelled: if it ended otherwise, let the event loop's handler know."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        raise error
 
 
 class Session(asyncio.BufferedProtocol):
