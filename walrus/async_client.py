@@ -115,7 +115,8 @@ class AsyncClient:
     """A client for asyncio: the methods of `Client`, awaited."""
 
     def __init__(self, addresses: str | Iterable[str], *, timeout: float = 5.0) -> None:
-        assert timeout > 0
+        if timeout <= 0:
+            raise ValueError(f"timeout is a number of seconds above 0, got {timeout}")
         self.timeout = timeout
         self._addresses = core.Addresses(addresses)
         self._link: _Link | None = None

@@ -157,7 +157,8 @@ class Client:
     """A blocking client. See the module for what is retried; every method may raise a `WalrusError`."""
 
     def __init__(self, addresses: str | Iterable[str], *, timeout: float = 5.0) -> None:
-        assert timeout > 0
+        if timeout <= 0:
+            raise ValueError(f"timeout is a number of seconds above 0, got {timeout}")
         self.timeout = timeout
         self._addresses = core.Addresses(addresses)
         self._link: _Link | None = None

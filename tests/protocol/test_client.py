@@ -402,6 +402,9 @@ def test_an_address_that_is_none_is_refused_at_once(address: str) -> None:
             kind([address])
     with pytest.raises(ValueError, match="at least one"):
         Client([])
+    for kind in (Client, AsyncClient):
+        with pytest.raises(ValueError, match="timeout"):
+            kind("127.0.0.1:9091", timeout=0)
 
 
 # --- many at once
@@ -499,4 +502,6 @@ def test_the_deadline_of_a_pipelined_call_moves_on_with_its_answers(connect: Mak
         assert results[:300] == [None] * 300
         kinds = [type(result) for result in results[300:]]
         assert set(kinds) == {OutcomeUnknown, Unreachable}
-        assert kinds == sorted(kinds, key=lambda kind: kind is Unreachable), "those never sent are known to be"
+        assert kinds == sorted(kinds, key=lambda kind: kind is Unreachable), (
+            "those never sent are known to be"
+        )
