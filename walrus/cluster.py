@@ -62,6 +62,8 @@ class LocalCluster:
         self.data_dir = data_dir
         self._client_port, self._raft_port = client_port, raft_port
         self._flags = list(flags)
+        self.environ = dict(os.environ)
+        """Of the nodes."""
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
 
     def address(self, node_id: int) -> str:
@@ -84,7 +86,12 @@ class LocalCluster:
             command = [sys.executable, "-m", "walrus.node", *self._arguments(node_id)]
             with self.log_path(node_id).open("ab") as log:
                 self.processes[node_id] = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=self.environ,
+                    start_new_session=True,
                 )
 
     def _arguments(self, node_id: int) -> list[str]:

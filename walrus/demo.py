@@ -1,0 +1,230 @@
+"""`make demo`: from nothing to a running cluster that loses a node and no message.
+
+    python -m walrus.demo [FILE]
+
+1. Three nodes start on this machine, on free ports and an empty directory. 2. A real log file (the package
+manager's of a Debian system, in `examples/`, or FILE) is streamed in, a third of its lines through each
+node, numbered, so that every entry is unique. 3. In the middle of that, the node that leads the open
+segment is killed with SIGKILL. The producer that was connected to it goes on through another node; lines
+whose outcome it cannot know it sends again. 4. Everything is read back through a survivor and compared with
+the file: acknowledged, read back, lost (0), duplicated, and how long each step took.
+
+A line that is sent again although it had arrived shows up as *duplicated*: that is what at-least-once
+means, and why a client is told `OutcomeUnknown` instead of being retried behind its back. The exit status
+is 0 only if nothing was lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from walrus.client import Client
+from walrus.client_errors import WalrusError
+from walrus.cluster import ClusterError, LocalCluster, pause
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "dpkg.log"
+TOPIC = "log"
+CHUNK = 25
+"""Lines that a producer sends before it waits for their outcome."""
+BREATH = 0.005
+"""Seconds between two chunks, so that there is a middle of the stream to kill a node in."""
+KILL_AT = 0.4
+"""Share of the file that is acknowledged when the leader is killed."""
+
+
+class Failover(NamedTuple):
+    """What the kill did. Times in seconds since the stream began."""
+
+    victim: int
+    segment: int
+    killed_at: float
+    resumed_at: float
+
+
+class Stream:
+    """The lines on their way in, through all nodes at once."""
+
+    def __init__(self, addresses: Sequence[str], lines: Sequence[bytes]) -> None:
+        self._lines = lines
+        self._started = time.monotonic()
+        self._lock = threading.Lock()
+        self._threads = [
+            threading.Thread(target=self._produce, args=(turn, addresses), daemon=True)
+            for turn in range(len(addresses))
+        ]
+        self.acknowledged = 0
+        self.sent_again = 0
+        self.last_acknowledged = 0.0
+        self.failure: WalrusError | None = None
+        for thread in self._threads:
+            thread.start()
+
+    def clock(self) -> float:
+        """Seconds since the stream began."""
+        return time.monotonic() - self._started
+
+    def _produce(self, turn: int, addresses: Sequence[str]) -> None:
+        """One producer: its share of the lines, through its own node first."""
+        mine = list(self._lines[turn :: len(addresses)])
+        with Client([*addresses[turn:], *addresses[:turn]], timeout=15.0) as client:
+            while mine and self.failure is None:
+                chunk, mine = mine[:CHUNK], mine[CHUNK:]
+                try:
+                    outcomes = client.put_many(TOPIC, chunk)
+                except WalrusError as error:
+                    outcomes = [error] * len(chunk)
+                again = [line for line, error in zip(chunk, outcomes, strict=True) if error is not None]
+                self._note(len(chunk) - len(again), len(again))
+                mine = again + mine
+                pause(BREATH)
+
+    def _note(self, acknowledged: int, again: int) -> None:
+        with self._lock:
+            self.acknowledged += acknowledged
+            self.sent_again += again
+            if acknowledged:
+                self.last_acknowledged = self.clock()
+
+    def wait(self, condition: Callable[[], bool], patience: float = 60.0) -> None:
+        """Until something is true, or the stream is at its end."""
+        deadline = time.monotonic() + patience
+        while not condition() and any(thread.is_alive() for thread in self._threads):
+            if time.monotonic() > deadline:
+                raise ClusterError("the stream does not get on")
+            pause(0.001)
+
+    def finish(self) -> float:
+        """Wait for all producers; the seconds that the stream took."""
+        for thread in self._threads:
+            thread.join(120)
+        return self.last_acknowledged
+
+
+def free_ports(count: int) -> int:
+    """The first of `count` neighbouring ports that are free on loopback."""
+    for base in range(20_000, 60_000, 50):
+        sockets = []
+        try:
+            for port in range(base, base + count):
+                sockets.append(socket.socket())
+                sockets[-1].bind(("127.0.0.1", port))
+            return base
+        except OSError:
+            continue
+        finally:
+            for probe in sockets:
+                probe.close()
+    raise ClusterError("no free ports on 127.0.0.1")
+
+
+def numbered(file: Path) -> list[bytes]:
+    """The file's lines, each with its number in front."""
+    lines = file.read_bytes().splitlines()
+    return [b"%06d %b" % (number, line[:60_000]) for number, line in enumerate(lines, 1)]
+
+
+def kill_leader(cluster: LocalCluster, stream: Stream, say: Callable[[str], None]) -> Failover:
+    """SIGKILL the leader of the open segment, and watch somebody else take over."""
+    with Client(cluster.addresses) as client:
+        state = client.state(TOPIC)
+        victim, segment = state["leader_node"], state["current_segment"]
+        killed_at = stream.clock()
+        cluster.kill(victim)
+        say(f"{killed_at:6.3f} s  kill -9 of node {victim}, the leader of segment {segment}")
+        stream.wait(lambda: client.state(TOPIC)["current_segment"] > segment)
+        state, before = client.state(TOPIC), stream.acknowledged
+        stream.wait(lambda: stream.acknowledged > before)
+        resumed_at = stream.last_acknowledged
+        count, heir = state["sealed_segments"][str(segment)], state["segment_leaders"][str(segment + 1)]
+        say(
+            f"{resumed_at:6.3f} s  segment {segment} is sealed with {count} entries, node {heir} leads the next"
+        )
+    return Failover(victim, segment, killed_at, resumed_at)
+
+
+def report(
+    lines: Sequence[bytes], found: Sequence[bytes], stream: Stream, took: dict[str, float]
+) -> tuple[Table, int]:
+    """The table at the end, and how many lines are lost."""
+    counted = Counter(found)
+    lost = sum(line not in counted for line in lines)
+    duplicated = sum(count - 1 for count in counted.values())
+    table = Table(title="What became of the file")
+    table.add_column("what")
+    table.add_column("", justify="right")
+    table.add_row("lines", f"{len(lines):,}")
+    table.add_row("acknowledged", f"{stream.acknowledged:,}")
+    table.add_row("sent again, outcome unknown", f"{stream.sent_again:,}")
+    table.add_row("read back", f"{len(found):,}")
+    table.add_row("lost", f"[{'green' if not lost else 'red'}]{lost}[/]")
+    table.add_row("duplicated", f"{duplicated}")
+    for what, seconds in took.items():
+        table.add_row(what, f"{seconds:.3f} s")
+    return table, lost
+
+
+def play(console: Console, lines: Sequence[bytes], directory: Path) -> int:
+    """The whole demonstration; the number of lines lost."""
+    base = free_ports(6)
+    flags = ["--log-level", "warning"]
+    cluster = LocalCluster(3, directory, client_port=base, raft_port=base + 3, flags=flags)
+    cluster.environ["WALRUS_MAX_SEGMENT_ENTRIES"] = str(max(100, len(lines) // 3))
+    cluster.start()
+    try:
+        took = {"three nodes ready after": cluster.wait_ready()}
+        console.print(f"three nodes are up: {', '.join(cluster.addresses)}")
+        with Client(cluster.addresses) as client:
+            client.register(TOPIC)
+        stream = Stream(cluster.addresses, lines)
+        console.print(" 0.000 s  streaming, a third of the lines through each node")
+        stream.wait(lambda: stream.acknowledged >= KILL_AT * len(lines))
+        failover = kill_leader(cluster, stream, console.print)
+        took["from the kill to the next acknowledgement"] = failover.resumed_at - failover.killed_at
+        took["streaming in"] = stream.finish()
+        console.print(f"{took['streaming in']:6.3f} s  the last line is acknowledged")
+        survivors = [cluster.address(node) for node in cluster.ids if node != failover.victim]
+        start = time.monotonic()
+        with Client(survivors, timeout=15.0) as client:
+            found = list(client.entries(TOPIC))
+        took["reading back"] = time.monotonic() - start
+        table, lost = report(lines, found, stream, took)
+        console.print(table)
+        return lost
+    finally:
+        cluster.stop()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m walrus.demo`."""
+    parser = argparse.ArgumentParser(
+        prog="walrus-demo", description="Stream a file in, kill a leader, count."
+    )
+    parser.add_argument(
+        "file", nargs="?", type=Path, default=EXAMPLE, help="a log file (default: examples/dpkg.log)"
+    )
+    options = parser.parse_args(arguments)
+    console = Console(highlight=False)
+    try:
+        lines = numbered(options.file)
+        console.print(f"{options.file.name}: {len(lines):,} lines")
+        with tempfile.TemporaryDirectory(prefix="walrus-demo-") as directory:
+            return 1 if play(console, lines, Path(directory)) else 0
+    except (OSError, ClusterError, WalrusError) as error:
+        console.print(f"[red]the demo broke off:[/] {error}")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
