@@ -508,6 +508,7 @@ class Controller:
         Applying could begin earlier, but this way whatever this node has acted upon is in its own log, which
         is how it knows after a power loss which of its copies may have been shortened.
         """
+        self._journal.durable(ready)
         self._send_all(ready.messages_after)
         self.raft.persisted(ready, self._now)
         if ready.snapshot is not None:

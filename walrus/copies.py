@@ -131,10 +131,10 @@ class Copies:
         `then` runs once they are durable. Raises StorageError with nothing written.
         """
         assert start <= copy.length, "a gap in a copy"
-        new = batch.slice(copy.length - start, batch.count)
-        if not new.count:
+        if start + batch.count <= copy.length:  # a repeated frame, or a question for our length
             self._data.barrier(then)
             return
+        new = batch.slice(copy.length - start, batch.count)
         length = copy.length + new.count
 
         def durable() -> None:
@@ -183,7 +183,7 @@ class Copies:
         Raises CorruptionError.
         """
         most = min(max_entries, min(end, copy.length) - start)
-        if most <= 0:
+        if most <= 0 or start < 0:
             return Batch(b"", b"")
         try:
             return self._data.storage.read_batch(copy.name, start, most, max_bytes)
