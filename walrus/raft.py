@@ -318,13 +318,13 @@ class Raft:
 
     @property
     def is_electable(self) -> bool:
-        """Is it a voter of the membership in force, or of the committed one?
+        """Is it a voter of the membership in force, or of the one before while that is not committed?
 
         While its own removal is not committed yet, a server must still stand: it may be the only one whose
         log is complete enough to commit that removal (dissertation §4.2.2, Figure 4.6).
         """
-        committed = self.log.membership_at(self.commit_index)
-        return self.node_id in self.membership.voters or self.node_id in committed.voters
+        settled = self.log.settled_membership
+        return self.node_id in self.membership.voters or self.node_id in settled.voters
 
     def _settle_role(self, now: float) -> None:
         """Follow quietly: as a follower with a timer if it may be elected, else as a learner."""

@@ -106,8 +106,8 @@ class Leadership:
         A removed server is still sent entries up to its own removal, so that it learns of it; it counts
         in no majority (paper §6: a server uses the newest configuration in its log).
         """
-        committed = self._log.membership_at(self._log.commit_index)
-        wanted = {*self._log.membership.members, *committed.members} - {self._node_id}
+        settled = self._log.settled_membership
+        wanted = {*self._log.membership.members, *settled.members} - {self._node_id}
         for peer in set(self.progress) - wanted:
             del self.progress[peer]
         for peer in wanted - set(self.progress):

@@ -114,6 +114,18 @@ class RaftLog:
         """Where the membership in force was appended."""
         return self._memberships[-1][0]
 
+    @property
+    def settled_membership(self) -> Membership:
+        """The newest membership that is certainly committed.
+
+        Until the newest one is known to be, that is the one before it: a leader appends no second change
+        before the first has committed. After a restart the commit index is not known, so this errs
+        towards the older one.
+        """
+        if self.membership_index <= self.commit_index or len(self._memberships) < 2:
+            return self.membership
+        return self._memberships[-2][1]
+
     def membership_at(self, index: int) -> Membership:
         """The membership in force after the first `index` entries."""
         assert index >= self.base_index
