@@ -102,17 +102,19 @@ class Controller:
         )
         self.leases = LeaseTable(config.node_id, identity.incarnation, config.lease_ttl)
         self.writers: dict[str, SegmentWriter] = {}
-        self._wire(identity.incarnation << 32, is_open)
+        first_request = identity.incarnation << 32  # numbers of requests rise across restarts
+        self._wire_reading_and_routing(first_request, is_open)
+        self._wire_copying(first_request)
+        self._wire_segments()
         self._announce_at = now
         if restored.snapshot is not None:
             self._restore(restored.snapshot)
         self.outbox.peers(self.peer_addresses())
 
-    def _wire(self, first_request: int, is_open: Callable[[object], bool]) -> None:
-        """Make the state machines and hand each what it needs, and no more."""
-        config, metadata, copies, outbox, trace = (
-            self.config, self.metadata, self.copies, self.outbox, self._trace,
-        )  # fmt: skip
+    # Each state machine is handed what it needs, and no more.
+
+    def _wire_reading_and_routing(self, first_request: int, is_open: Callable[[object], bool]) -> None:
+        config, metadata, copies, outbox = self.config, self.metadata, self.copies, self.outbox
         self.reads = Reads(
             config=config,
             copies=copies,
@@ -137,9 +139,13 @@ class Controller:
             reads=self.reads,
             leases=self.leases,
             outbox=outbox,
-            trace=trace,
+            trace=self._trace,
             connected=self.connected,
         )
+
+    def _wire_copying(self, first_request: int) -> None:
+        config, metadata, copies, outbox = self.config, self.metadata, self.copies, self.outbox
+        trace = self._trace
         self.replica = Replica(
             node_id=config.node_id, copies=copies, metadata=metadata, outbox=outbox, trace=trace
         )
@@ -159,14 +165,17 @@ class Controller:
             propose=self.propose,
             recover=lambda topic, number, now: self.lifecycle.recover(topic, number, now),
         )
+
+    def _wire_segments(self) -> None:
+        config, metadata, outbox = self.config, self.metadata, self.outbox
         self.lifecycle = Lifecycle(
             config=config,
             metadata=metadata,
-            copies=copies,
+            copies=self.copies,
             leases=self.leases,
             cursors=self.cursors,
             outbox=outbox,
-            trace=trace,
+            trace=self._trace,
             connected=self.connected,
             voters=self.supervisor.voters,
             propose=self.propose,

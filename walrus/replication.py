@@ -43,6 +43,7 @@ from walrus.copies import Copies, SegmentCopy
 from walrus.effects import Outbox, Trace
 from walrus.leases import LeaseTable
 from walrus.messages import Append, AppendReply, Forward, ForwardReply
+from walrus.protocol import BUSY
 from walrus.segments import Metadata, Segment
 from walrus.storage.batch import EMPTY, Batch, Checksum, concat
 from walrus.storage.errors import StorageError
@@ -147,7 +148,7 @@ class SegmentWriter:
         if self.sealing or self.copy.fenced:
             self._answer(origin, forward, 0, 0, refused=True)
         elif self._pending_bytes > self._config.max_pending_bytes:
-            self._answer(origin, forward, 0, 0, error="too many PUTs are waiting for this topic: slow down")
+            self._answer(origin, forward, 0, 0, error=BUSY)
         else:
             self._pending.append(Pending(origin, forward, now + self._config.put_timeout * 0.9))
             self._pending_bytes += forward.batch.size
