@@ -209,7 +209,7 @@ class Log:
         owner, chain = self.owner, self.blocks
         previous_end, base = self.settle_tail(), self.base + self.position
         size, start = self._next_size(record)
-        extent, zeros = owner.space.allocate(size + start)
+        extent, zeros = self._allocate(size + start, record + start)
         try:
             file = owner.space.file(extent.file)
             small = record <= _SMALL
@@ -233,6 +233,15 @@ class Log:
             raise
         self.topic_id = head.topic_id
         self._adopt(Block(extent, head), file)
+
+    def _allocate(self, wanted: int, needed: int) -> tuple[Extent, bool]:
+        """Space for a block as large as we would like, else one that just holds the record."""
+        try:
+            return self.owner.space.allocate(wanted)
+        except OSError as error:
+            if not isinstance(translated(error, ""), DiskFull):
+                raise
+            return self.owner.space.allocate(needed)
 
     def _give_up(self, extent: Extent, error: OSError) -> None:
         """A new block could not be written: it must not look like one after a crash."""
