@@ -179,16 +179,18 @@ class Puller:
     def on_copy(self, sender: int, message: Copy, now: float) -> None:
         """A recovery or a repair asks for our copy to be extended; answered when it is, durably."""
         copy = self._copies.get((message.topic, message.segment))
-        self.pull(copy, message.upto, message.source, now, lambda: self._report(sender, copy))
+        self.pull(copy, message.upto, message.source, now, lambda: self._report(sender, copy, message.upto))
 
-    def _report(self, to: int, copy: SegmentCopy) -> None:
+    def _report(self, to: int, copy: SegmentCopy, upto: int) -> None:
+        """Say what was asked for, and not what a deposed writer may have left beyond it."""
+        length = min(copy.durable, upto)
         try:
-            checksum = self._copies.checksum(copy, copy.durable)
+            checksum = self._copies.checksum(copy, length)
         except StorageError as damage:
-            self._outbox.log(f"a copy that was just extended cannot be read: {damage}")
+            self._outbox.log(f"a copy that should be whole cannot be read: {damage}")
             return
         self._outbox.send(
-            to, CopyReply(topic=copy.key[0], segment=copy.key[1], length=copy.durable, checksum=checksum)
+            to, CopyReply(topic=copy.key[0], segment=copy.key[1], length=length, checksum=checksum)
         )
 
     def pull(self, copy: SegmentCopy, upto: int, source: int, now: float, then: Callable[[], None]) -> None:

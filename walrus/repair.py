@@ -6,8 +6,9 @@ Two jobs that end in the same copying (`recovery.Puller`):
   copies the rest from another replica; one whose copy is damaged copies it anew.
 * *Repair*, on the Raft leader: a sealed segment that has fewer replicas than it should, because the
   cluster was smaller when it was written, or a member leaves or has been dead for long, is copied to
-  another voter. The new replica counts only once it has reported the sealed count *and* the sealed
-  checksum, and Raft has recorded it with a compare-and-set on the replica set.
+  another voter. A replica counts only once it has reported the sealed count *and* the sealed checksum.
+  When the new one and a majority of the new set have, Raft records the set with a compare-and-set on the
+  old one. Those that stay are asked too: a replica may lag, and who leaves may hold the only other copy.
 
 Invariant: a replica set loses a live, staying member never, and gains one only after its copy is whole
 (SealedStable: a majority of the replicas holds the count).
@@ -29,6 +30,9 @@ from walrus.storage.errors import StorageError
 
 MAX_REPAIRS = 4
 """Segments that the Raft leader has copied at the same time."""
+
+PUT_OFF = 20
+"""Repair intervals for which a segment that does not get on makes room for others."""
 
 
 class CatchUp:
@@ -110,12 +114,19 @@ class CatchUp:
 
 
 class _Repair(msgspec.Struct):
+    """A change of a sealed segment's replicas that is being prepared."""
+
     old: tuple[int, ...]
     new: tuple[int, ...]
-    target: int
+    target: int  # the one that is added, 0 if there is none
     sources: list[int]
+    whole: set[int]  # those of `new` that have shown the sealed count and checksum
     attempt: int = 0
-    copied: bool = False
+
+    @property
+    def proven(self) -> bool:
+        """Whether what will be the replica set holds the segment: the added one, and a majority."""
+        return (not self.target or self.target in self.whole) and len(self.whole) > len(self.new) // 2
 
 
 class Repairs:
@@ -131,11 +142,13 @@ class Repairs:
     ) -> None:
         self._config, self._metadata, self._outbox, self._propose = config, metadata, outbox, propose
         self._under_way: dict[Key, _Repair] = {}
+        self._put_off: dict[Key, float] = {}  # did not get on: let others have their turn first
         self._again_at = 0.0
 
     def stop(self) -> None:
         """Not the Raft leader any more."""
         self._under_way.clear()
+        self._put_off.clear()
 
     def on_tick(self, voters: list[int], live: Collection[int], dead: Collection[int], now: float) -> None:
         """Find what to repair and go on with what is under way.
@@ -150,7 +163,7 @@ class Repairs:
             for number, segment in enumerate(self._metadata.topics[topic].segments[:-1], 1):
                 if len(self._under_way) >= MAX_REPAIRS:
                     break
-                if (topic, number) not in self._under_way:
+                if (topic, number) not in self._under_way and now >= self._put_off.get((topic, number), now):
                     self._plan((topic, number), segment, voters, live, dead)
         for key, repair in list(self._under_way.items()):
             self._go_on(key, repair, now)
@@ -167,40 +180,47 @@ class Repairs:
         staying = [node for node in segment.replicas if node in voters and node not in dead]
         if len(staying) >= wanted and len(staying) == len(segment.replicas):
             return
-        if len(staying) >= wanted:  # nobody to copy to: only let go of those that leave
-            self._under_way[key] = _Repair(segment.replicas, tuple(staying), 0, [], copied=True)
-            return
         sources = [node for node in segment.replicas if node in live]
+        if len(staying) >= wanted:  # nobody to copy to: only let go of those that leave
+            self._under_way[key] = _Repair(segment.replicas, tuple(staying), 0, sources, set())
+            return
         spare = [node for node in voters if node in live and node not in segment.replicas]
         if sources and spare:
             target = spare[sum(key[0].encode()) % len(spare)]
             full = len(staying) + 1 >= wanted
             kept = staying if full else [node for node in segment.replicas if node in voters]
-            self._under_way[key] = _Repair(segment.replicas, (*kept, target), target, sources)
+            self._under_way[key] = _Repair(segment.replicas, (*kept, target), target, sources, set())
 
     def _go_on(self, key: Key, repair: _Repair, now: float) -> None:
         segment = self._metadata.segment(*key)
         if segment is None or segment.count is None or segment.replicas != repair.old:
             del self._under_way[key]
-        elif repair.copied:
+        elif repair.proven:
             self._propose(SetReplicas(topic=key[0], segment=key[1], old=repair.old, new=repair.new), now)
         elif repair.attempt > 2 * len(repair.sources) + 10:
             del self._under_way[key]  # planned anew, perhaps with another target
+            self._put_off[key] = now + PUT_OFF * self._config.repair_interval
         else:
-            source = repair.sources[repair.attempt % len(repair.sources)]
             repair.attempt += 1
-            self._outbox.send(
-                repair.target, Copy(topic=key[0], segment=key[1], source=source, upto=segment.count)
-            )
+            for node in repair.new:
+                self._ask(key, repair, node, segment.count)
+
+    def _ask(self, key: Key, repair: _Repair, node: int, count: int) -> None:
+        """Ask one of the replicas to be for the whole segment, from another source at each attempt."""
+        sources = [source for source in repair.sources if source != node]
+        if node not in repair.whole and sources:
+            source = sources[repair.attempt % len(sources)]
+            self._outbox.send(node, Copy(topic=key[0], segment=key[1], source=source, upto=count))
 
     def on_copy_reply(self, node: int, reply: CopyReply, now: float) -> None:
         """A copy was made. It counts if it is what was sealed."""
         key = (reply.topic, reply.segment)
         repair, segment = self._under_way.get(key), self._metadata.segment(*key)
-        if repair is None or segment is None or node != repair.target or segment.count is None:
+        if repair is None or segment is None or node not in repair.new or segment.count is None:
             return
         if (reply.length, reply.checksum) == (segment.count, segment.checksum):
-            repair.attempt, repair.copied = 0, True
-            self._go_on(key, repair, now)
+            repair.whole.add(node)
+            if repair.proven:
+                self._go_on(key, repair, now)
         elif reply.length >= segment.count:
             self._outbox.log(f"node {node} has a copy of {key[0]}/{key[1]} that differs: not counted")

@@ -263,9 +263,7 @@ class Metadata:
             case SetReplicas():
                 return self._set_replicas(command)
             case MarkLeaving():
-                node = self.nodes.get(command.node_id)
-                if node:
-                    self.nodes[command.node_id] = msgspec.structs.replace(node, leaving=True)
+                self._mark_leaving(command.node_id)
                 return None
             case RemoveNode():
                 if not self.needs(command.node_id):
@@ -276,6 +274,8 @@ class Metadata:
         known = self.nodes.get(command.node_id)
         if known and (known.directory_id != command.directory_id or known.incarnation > command.incarnation):
             return  # another disk under a known id, or an older start of the same node
+        if known is None and command.incarnation and any(node.incarnation for node in self.nodes.values()):
+            return  # a removed member that does not know it: only joining (or founding) makes a member
         self.nodes[command.node_id] = Node(
             directory_id=command.directory_id,
             incarnation=command.incarnation,
@@ -283,6 +283,12 @@ class Metadata:
             client_address=command.client_address,
             leaving=known.leaving if known else False,
         )
+
+    def _mark_leaving(self, node_id: int) -> None:
+        node = self.nodes.get(node_id)
+        stay = [other for other, known in self.nodes.items() if other != node_id and not known.leaving]
+        if node and stay:  # somebody must be left to open segments
+            self.nodes[node_id] = msgspec.structs.replace(node, leaving=True)
 
     def _register(self, command: RegisterTopic) -> str | None:
         if command.topic in self.topics or len(self.topics) >= MAX_TOPICS:
@@ -295,7 +301,7 @@ class Metadata:
 
     def _seal(self, command: Seal) -> str | None:
         topic = self.topics.get(command.topic)
-        if topic is None or topic.current != command.segment:
+        if topic is None or topic.current != command.segment or command.count < 0:
             return None  # sealed already: the other proposal won
         following = self._opened(command.leader, command.replicas)
         if following is None:
@@ -305,14 +311,22 @@ class Metadata:
         )
         topic.segments.append(following)
         topic.sealed_total += command.count
+        end = Position(command.segment, command.count)
+        for group, position in topic.cursors.items():
+            # Read further than that? Then a recovery had to give up entries that had been acknowledged.
+            topic.cursors[group] = min(position, end)
         self._commit_cursors(topic, command.cursors)
         return command.topic
 
     def _opened(self, leader: int, replicas: tuple[int, ...]) -> Segment | None:
         """A new open segment; None if a node that it names is not (or no longer) a member."""
-        if leader not in replicas or any(node not in self.nodes for node in replicas):
+        if leader not in replicas or not self._are_members(replicas):
             return None
         return Segment(leader=leader, incarnation=self.nodes[leader].incarnation, replicas=replicas)
+
+    def _are_members(self, replicas: tuple[int, ...]) -> bool:
+        """Whether these are some nodes that are known, each named once."""
+        return 0 < len(replicas) == len(set(replicas)) and all(node in self.nodes for node in replicas)
 
     def _commit_cursors(self, topic: Topic, cursors: dict[str, Position]) -> None:
         for group, position in sorted(cursors.items()):
@@ -323,9 +337,9 @@ class Metadata:
 
     def _set_replicas(self, command: SetReplicas) -> str | None:
         segment = self.segment(command.topic, command.segment)
-        if segment is None or segment.count is None or segment.replicas != command.old or not command.new:
+        if segment is None or segment.count is None or segment.replicas != command.old:
             return None
-        if any(node not in self.nodes for node in command.new):
+        if not self._are_members(command.new):
             return None
         topic = self.topics[command.topic]
         topic.segments[command.segment - 1] = msgspec.structs.replace(segment, replicas=command.new)

@@ -102,7 +102,7 @@ class Supervisor:
         self._members(now)
         voters = self.voters()
         live = [node for node in voters if self._alive(node, now)]
-        self._early_rollovers(voters, live)
+        self._early_rollovers(voters)
         patience = self._config.dead_replica_timeout
         dead = [n for n in sorted(self._metadata.nodes) if self.silent_for(n, now) > patience]
         leaving = [n for n, node in sorted(self._metadata.nodes.items()) if node.leaving]
@@ -117,12 +117,14 @@ class Supervisor:
             if restarted or not self._alive(topic.open.leader, now):
                 self._recover(name, topic.current, now)
 
-    def _early_rollovers(self, voters: list[int], live: Collection[int]) -> None:
+    def _early_rollovers(self, voters: list[int]) -> None:
         wanted = min(self._config.replication_factor, len(voters))
         for name in sorted(self._metadata.topics):
             topic = self._metadata.topics[name]
-            staying = [node for node in topic.open.replicas if node in voters]
-            if (len(staying) < wanted and topic.open.leader in live) or topic.open.leader not in voters:
+            replicas = topic.open.replicas
+            staying = [node for node in replicas if node in voters]
+            # Whoever leaves is needed until no segment names it, the open one included.
+            if len(staying) < max(wanted, len(replicas)):
                 self._outbox.send(topic.open.leader, RollOver(topic=name, segment=topic.current))
 
     def _members(self, now: float) -> None:

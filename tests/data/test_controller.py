@@ -1,0 +1,175 @@
+"""Whole nodes in memory: the data plane end to end, on a clock that a test moves."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.data.world import World, batch, three
+from walrus import messages as m
+from walrus import protocol
+from walrus.segments import Announce
+
+OK = b"OK"
+
+
+def test_three_nodes_join_and_agree():
+    world = three()
+    assert world.raft_leader == 1
+    assert [c.raft.membership.voters for c in world.nodes.values()] == [(1, 2, 3)] * 3
+    assert world.settled()
+
+
+def test_sixty_puts_in_segments_of_ten_come_back_in_order_through_any_node():
+    world = three(max_segment_entries=10)
+    world.register("logs", node=3)
+    for number in range(60):
+        assert world.put(number % 3 + 1, "logs", f"entry {number}") == [OK]
+    topic = world.topic("logs")
+    assert [segment.count for segment in topic.segments] == [10] * 6 + [None]
+    assert {segment.leader for segment in topic.segments} == {1, 2, 3}
+    world.run(0.3)
+    assert world.get_all(2, "logs") == [f"entry {number}".encode() for number in range(60)]
+    world.until(world.settled)
+
+
+def test_one_hundred_pipelined_puts_across_ten_rollovers_are_each_taken_once_and_in_order():
+    world = three(max_segment_entries=10)
+    world.register("logs")
+    slots = [
+        world.send(2, protocol.Put("logs", batch(*(f"{run}.{n}" for n in range(20))))) for run in range(5)
+    ]
+    world.until(lambda: all(len(world.replies[slot]) == 20 for slot in slots))
+    assert all(reply == OK for slot in slots for reply in world.replies[slot])
+    assert world.get_all(3, "logs") == [f"{run}.{n}".encode() for run in range(5) for n in range(20)]
+
+
+@pytest.mark.parametrize("victim", ["leader of the segment", "leader of Raft"])
+def test_failover_loses_nothing_acknowledged(victim: str):
+    world = three()
+    world.register("logs")
+    assert world.put(1, "logs", "before") == [OK]
+    dead = world.topic("logs").open.leader if victim == "leader of the segment" else world.raft_leader
+    world.kill(dead)
+    left = min(world.nodes)
+    assert world.put(left, "logs", "after")[0] == OK
+    assert world.get_all(left, "logs") == [b"before", b"after"]
+
+
+def test_restarted_leader_never_writes_its_old_segment_again():
+    world = three()
+    world.register("logs")
+    leader = world.topic("logs").open.leader
+    assert world.put(leader, "logs", "one") == [OK]
+    world.kill(leader)
+    world.start(leader)
+    assert world.put(leader, "logs", "two") == [OK]
+    topic = world.topic("logs")
+    assert topic.segments[0].recovered and topic.segments[0].count == 1
+    assert world.get_all(leader, "logs") == [b"one", b"two"]
+
+
+def test_all_nodes_restart_and_go_on():
+    world = three(max_segment_entries=4)
+    world.register("logs")
+    for number in range(10):
+        world.put(1, "logs", f"{number}")
+    assert [reply[3:] for reply in world.ask(2, protocol.Get("logs", "", 3))] == [b"0", b"1", b"2"]
+    world.run(0.5)  # the cursor is committed
+    for node in (1, 2, 3):
+        world.kill(node)
+    for node in (1, 2, 3):
+        world.start(node)
+    world.until(lambda: all(c.ready for c in world.nodes.values()))
+    assert world.put(2, "logs", "10") == [OK]
+    assert world.get_all(3, "logs") == [b"%d" % number for number in range(3, 11)]
+
+
+def test_fourth_node_joins_and_takes_segments():
+    world = three(max_segment_entries=2)
+    world.register("logs")
+    world.join(4)
+    for number in range(12):
+        assert world.put(4, "logs", f"{number}") == [OK]
+    assert {segment.leader for segment in world.topic("logs").segments} == {1, 2, 3, 4}
+    assert world.get_all(4, "logs") == [b"%d" % number for number in range(12)]
+
+
+@pytest.mark.parametrize("leaving", [1, 2, 3])
+def test_leave_of_one_of_three(leaving: int):
+    world = three(max_segment_entries=4)
+    world.register("logs")
+    for number in range(10):
+        world.put(1, "logs", f"{number}")
+    asked = min({1, 2, 3} - {leaving})
+    assert world.ask(asked, protocol.Leave(leaving), within=60) == [OK]
+    for segment in world.topic("logs").segments:
+        assert leaving not in segment.replicas
+    world.kill(leaving)
+    assert world.get_all(asked, "logs") == [b"%d" % number for number in range(10)]
+    assert leaving not in world.nodes[asked].raft.membership.members
+
+
+def test_minority_acknowledges_nothing_and_heals():
+    world = three()
+    world.register("logs")
+    leader = world.topic("logs").open.leader
+    assert world.put(leader, "logs", "one") == [OK]
+    world.isolate(leader)
+    slot = world.send(leader, protocol.Put("logs", batch("cut off")))
+    other = min({1, 2, 3} - {leader})
+    world.run(3.0)
+    assert world.put(other, "logs", "two")[0] == OK
+    assert OK not in world.replies[slot]
+    world.cut.clear()
+    world.until(lambda: len(world.replies[slot]) == 1)
+    assert world.replies[slot][0].startswith(b"ERR ")
+    assert world.put(leader, "logs", "three") == [OK]
+    got = world.get_all(leader, "logs")
+    assert [entry for entry in got if entry != b"cut off"] == [b"one", b"two", b"three"]
+
+
+def test_unknown_topic_is_looked_up_before_it_is_refused():
+    world = three()
+    reply = world.ask(2, protocol.Put("nope", batch("x")))
+    assert reply == [b"ERR unknown topic nope: send REGISTER nope first"]
+
+
+# --- identity ---
+
+
+def hello(world: World, sender: int, target: int, **changes: object) -> m.Hello:
+    values: dict[str, object] = {
+        "version": 1,
+        "cluster_id": "test",
+        "node_id": sender,
+        "directory_id": f"d{sender}",
+        "incarnation": 1,
+        "target": target,
+    }
+    return m.Hello(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_hello_is_judged():
+    world = three()
+    judge = world.nodes[1].judge_hello
+    assert judge(hello(world, 2, 1)) == ""
+    assert "another cluster" in judge(hello(world, 2, 1, cluster_id="other"))
+    assert "this is node 1" in judge(hello(world, 2, 3))
+    assert "another data directory" in judge(hello(world, 2, 1, directory_id="new disk"))
+    assert "not (yet, or any more) a member" in judge(hello(world, 9, 1))
+
+
+def test_node_with_an_empty_disk_under_a_known_id_is_not_taken_in():
+    world = three()
+    join = m.Join(node_id=2, directory_id="new disk", raft_address="x", client_address="y")
+    reply = world.nodes[1].on_join(join, world.now)
+    assert not reply.done and "another data directory" in reply.error and not reply.cluster_id
+
+
+def test_member_that_left_is_not_taken_in_again_by_its_own_announcement():
+    world = three()
+    assert world.ask(1, protocol.Leave(3), within=60) == [OK]
+    world.kill(3)
+    late = Announce(node_id=3, directory_id="d3", incarnation=7, raft_address="x", client_address="y")
+    world.nodes[1].metadata.apply(late)
+    assert 3 not in world.nodes[1].metadata.nodes

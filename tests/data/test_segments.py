@@ -1,0 +1,307 @@
+"""Metadata: every command is a compare-and-set that can be applied twice, and placement is arithmetic."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from walrus.segments import (
+    MAX_GROUPS,
+    START,
+    VERSION,
+    Announce,
+    Command,
+    CommitCursors,
+    MarkLeaving,
+    Metadata,
+    Position,
+    RegisterTopic,
+    RemoveNode,
+    Seal,
+    SetReplicas,
+    UnknownCommand,
+    decode_command,
+    encode_command,
+    first_leader,
+    next_leader,
+    replica_set,
+)
+from walrus.storage.batch import Checksum
+
+SUM = Checksum(1, 2)
+
+
+def announce(node: int, incarnation: int = 1, directory: str = "") -> Announce:
+    return Announce(
+        node_id=node,
+        directory_id=directory or f"d{node}",
+        incarnation=incarnation,
+        raft_address=f"raft {node}.{incarnation}",
+        client_address=f"client {node}",
+    )
+
+
+def register(topic: str = "t", leader: int = 1, replicas: tuple[int, ...] = (1, 2, 3)) -> RegisterTopic:
+    return RegisterTopic(topic=topic, leader=leader, replicas=replicas)
+
+
+def seal(segment: int, count: int, leader: int = 2, **changes: object) -> Seal:
+    values: dict[str, object] = {
+        "topic": "t",
+        "segment": segment,
+        "count": count,
+        "checksum": SUM,
+        "leader": leader,
+        "replicas": (1, 2, 3),
+        "cursors": {},
+    }
+    return Seal(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def cluster(*commands: Command) -> Metadata:
+    metadata = Metadata()
+    for node in (1, 2, 3):
+        metadata.apply(announce(node, 0))
+        metadata.apply(announce(node))
+    for command in (register(), *commands):
+        metadata.apply(command)
+    metadata.check_invariants()
+    return metadata
+
+
+ALL = [
+    announce(4, 0),
+    announce(2, 5),
+    register("u"),
+    seal(1, 7, cursors={"": Position(1, 3)}),
+    CommitCursors(cursors={"t": {"g": Position(1, 2)}}),
+    SetReplicas(topic="t", segment=1, old=(1, 2, 3), new=(1, 2)),
+    MarkLeaving(node_id=3),
+    RemoveNode(node_id=9),
+]
+
+
+@pytest.mark.parametrize("command", ALL, ids=lambda command: type(command).__name__)
+def test_applying_a_command_twice_changes_nothing(command: Command):
+    metadata = cluster(*([seal(1, 7)] if isinstance(command, SetReplicas) else []))
+    metadata.apply(command)
+    once = metadata.digest()
+    metadata.apply(command)
+    metadata.check_invariants()
+    assert metadata.digest() == once
+
+
+@pytest.mark.parametrize("command", ALL, ids=lambda command: type(command).__name__)
+def test_command_survives_its_encoding(command: Command):
+    assert decode_command(encode_command(command)) == command
+
+
+def test_command_of_another_version_or_kind_is_not_guessed_at():
+    later = msgspec.msgpack.encode((VERSION + 1, msgspec.Raw(encode_command(MarkLeaving(node_id=1)))))
+    unknown = msgspec.msgpack.encode((VERSION, ("DropTopic", "t")))
+    for data in (later, unknown, b"", b"garbage"):
+        with pytest.raises(UnknownCommand, match="upgrade"):
+            decode_command(data)
+
+
+# --- nodes ---
+
+
+def test_announce_rises_with_the_incarnation():
+    metadata = cluster()
+    metadata.apply(announce(2, 5))
+    metadata.apply(announce(2, 4))
+    assert metadata.nodes[2].incarnation == 5 and metadata.nodes[2].raft_address == "raft 2.5"
+
+
+def test_announce_of_another_directory_is_ignored():
+    metadata = cluster()
+    metadata.apply(announce(2, 9, directory="new disk"))
+    assert metadata.nodes[2].directory_id == "d2" and metadata.nodes[2].incarnation == 1
+
+
+def test_node_that_was_removed_comes_back_only_by_joining():
+    metadata = cluster()
+    metadata.apply(announce(4, 7))
+    assert 4 not in metadata.nodes
+    metadata.apply(announce(4, 0))
+    metadata.apply(announce(4, 7))
+    assert metadata.nodes[4].incarnation == 7
+
+
+def test_founder_announces_itself():
+    metadata = Metadata()
+    metadata.apply(announce(1, 3))
+    assert metadata.nodes[1].incarnation == 3
+
+
+def test_last_node_that_stays_cannot_be_marked_leaving():
+    metadata = cluster(MarkLeaving(node_id=1), MarkLeaving(node_id=2), MarkLeaving(node_id=3))
+    assert [node.leaving for node in metadata.nodes.values()] == [True, True, False]
+
+
+def test_leaving_survives_a_restart_of_the_node():
+    metadata = cluster(MarkLeaving(node_id=2), announce(2, 8))
+    assert metadata.nodes[2].leaving
+
+
+def test_node_is_removed_only_when_no_segment_needs_it():
+    metadata = cluster(seal(1, 7, replicas=(1, 2)), RemoveNode(node_id=3))
+    assert 3 in metadata.nodes
+    metadata.apply(SetReplicas(topic="t", segment=1, old=(1, 2, 3), new=(1, 2)))
+    metadata.apply(RemoveNode(node_id=3))
+    assert 3 not in metadata.nodes
+
+
+# --- topics and segments ---
+
+
+def test_second_registration_keeps_the_first():
+    metadata = cluster()
+    assert metadata.apply(register(leader=3)) is None
+    assert metadata.topics["t"].open.leader == 1
+
+
+@pytest.mark.parametrize("replicas", [(2, 3), (1, 9), (1, 1, 2), ()])
+def test_segment_needs_members_with_its_leader_among_them_and_each_once(replicas: tuple[int, ...]):
+    metadata = cluster()
+    assert metadata.apply(register("u", 1, replicas)) is None
+    assert metadata.apply(seal(1, 7, leader=1, replicas=replicas)) is None
+    assert "u" not in metadata.topics and metadata.topics["t"].current == 1
+
+
+def test_of_two_seals_one_wins():
+    metadata = cluster()
+    assert metadata.apply(seal(1, 7)) == "t"
+    assert metadata.apply(seal(1, 9, leader=3)) is None
+    topic = metadata.topics["t"]
+    assert (topic.segments[0].count, topic.open.leader, topic.sealed_total) == (7, 2, 7)
+
+
+@pytest.mark.parametrize("segment", [0, -1, 2, 99])
+def test_seal_of_a_segment_that_is_not_open_is_ignored(segment: int):
+    assert cluster().apply(seal(segment, 7)) is None
+
+
+def test_seal_with_an_impossible_count_is_ignored():
+    assert cluster().apply(seal(1, -1)) is None
+
+
+def test_segment_is_opened_for_the_incarnation_that_is_known():
+    metadata = cluster(announce(2, 5), seal(1, 7), announce(2, 6))
+    assert metadata.topics["t"].open.incarnation == 5
+
+
+def test_sealed_total_is_the_sum():
+    metadata = cluster(seal(1, 7), seal(2, 0, leader=3), seal(3, 5, leader=1))
+    assert metadata.topics["t"].sealed_total == 12
+    metadata.check_invariants()
+
+
+def test_replicas_change_only_where_they_are_what_they_were():
+    metadata = cluster(seal(1, 7))
+    assert metadata.apply(SetReplicas(topic="t", segment=1, old=(1, 2), new=(2, 3))) is None
+    for new in ((), (1, 9), (1, 1)):
+        assert metadata.apply(SetReplicas(topic="t", segment=1, old=(1, 2, 3), new=new)) is None
+    assert metadata.apply(SetReplicas(topic="t", segment=2, old=(1, 2, 3), new=(1, 2))) is None, "open"
+    assert metadata.apply(SetReplicas(topic="t", segment=1, old=(1, 2, 3), new=(1, 2))) == "t"
+    assert metadata.topics["t"].segments[0].replicas == (1, 2)
+
+
+# --- cursors ---
+
+
+def commit(position: Position, group: str = "") -> CommitCursors:
+    return CommitCursors(cursors={"t": {group: position}, "unknown": {"": position}})
+
+
+def test_cursor_never_moves_back():
+    metadata = cluster(seal(1, 7), commit(Position(1, 5)), commit(Position(1, 3)))
+    assert metadata.topics["t"].cursors == {"": Position(1, 5)}
+    metadata.apply(commit(Position(2, 0)))
+    metadata.apply(commit(Position(1, 7)))
+    assert metadata.topics["t"].cursors == {"": Position(2, 0)}
+
+
+@pytest.mark.parametrize("position", [Position(1, 8), Position(3, 0), Position(0, 0), Position(1, -1)])
+def test_cursor_out_of_bounds_is_ignored(position: Position):
+    assert cluster(seal(1, 7), commit(position)).topics["t"].cursors == {}
+
+
+def test_seal_below_a_committed_cursor_takes_the_cursor_along():
+    """Only after a forced recovery or a lost majority: the cursor then stands at the sealed end."""
+    metadata = cluster(commit(Position(1, 9)), seal(1, 7, recovered=True))
+    metadata.check_invariants()
+    topic = metadata.topics["t"]
+    assert topic.advance(topic.cursors[""]) == Position(2, 0)
+
+
+def test_groups_are_bounded():
+    many = {f"g{number}": Position(1, 1) for number in range(MAX_GROUPS + 5)}
+    metadata = cluster(CommitCursors(cursors={"t": many}))
+    assert len(metadata.topics["t"].cursors) == MAX_GROUPS
+
+
+def test_chain_of_empty_segments_is_passed_in_one_step():
+    metadata = cluster(seal(1, 7), *(seal(number, 0, leader=number % 3 + 1) for number in range(2, 22)))
+    topic = metadata.topics["t"]
+    assert topic.advance(Position(1, 7)) == Position(22, 0)
+    assert topic.advance(Position(1, 6)) == Position(1, 6)
+    assert topic.advance(START) == START
+
+
+# --- snapshots ---
+
+
+@given(st.lists(st.sampled_from(ALL), max_size=12))
+def test_snapshot_restores_the_same_state(commands: list[Command]):
+    metadata = cluster(*commands)
+    other = Metadata()
+    other.apply(register("left over"))
+    other.restore(metadata.snapshot())
+    assert other.digest() == metadata.digest() and other.snapshot() == metadata.snapshot()
+    for command in ALL:
+        metadata.apply(command)
+        other.apply(command)
+    other.check_invariants()
+    assert other.digest() == metadata.digest()
+
+
+def test_snapshot_of_another_version_is_refused():
+    for data in (
+        b"",
+        b"garbage",
+        msgspec.msgpack.encode({"version": VERSION + 1, "nodes": [], "topics": []}),
+    ):
+        with pytest.raises(UnknownCommand, match="snapshot"):
+            Metadata().restore(data)
+
+
+# --- placement ---
+
+
+def test_leaders_rotate():
+    leaders = [1]
+    for _ in range(5):
+        leaders.append(next_leader(leaders[-1], [3, 1, 2]))
+    assert leaders == [1, 2, 3, 1, 2, 3]
+
+
+def test_first_leaders_are_spread():
+    led = [first_leader(f"topic {number}", [1, 2, 3]) for number in range(300)]
+    assert all(led.count(node) > 60 for node in (1, 2, 3))
+
+
+@given(
+    st.integers(1, 5), st.sets(st.integers(1, 5), min_size=1), st.sets(st.integers(1, 5)), st.integers(0, 6)
+)
+def test_replica_set_holds_the_leader_and_prefers_the_living(
+    leader: int, voters: set[int], live: set[int], factor: int
+):
+    chosen = replica_set(leader, live, voters, factor)
+    assert chosen[0] == leader and len(set(chosen)) == len(chosen)
+    assert len(chosen) == min(max(factor, 1), len(voters | {leader}))
+    left_out = voters - set(chosen)
+    assert not (left_out & live) or set(chosen) - {leader} <= live
