@@ -54,3 +54,17 @@ def test_no_document_names_a_file_of_the_package_that_is_not_there() -> None:
         if not (ROOT / name).exists()
     ]
     assert missing == []
+
+
+def test_every_test_that_a_document_names_exists() -> None:
+    defined = {
+        name
+        for path in (ROOT / "tests").rglob("*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    named = {
+        (str(document.relative_to(ROOT)), name)
+        for document in DOCUMENTS
+        for name in re.findall(r"`(test_\w+)`", document.read_text(encoding="utf-8"))
+    }
+    assert {(document, name) for document, name in named if name not in defined} == set()

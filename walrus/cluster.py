@@ -83,6 +83,11 @@ class LocalCluster:
         """Start these nodes (all of them)."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
         for node_id in node_ids or self.ids:
+            if (pid := holder(self.data_dir / f"node_{node_id}" / "lock")) is not None:
+                raise ClusterError(
+                    f"node {node_id} runs already (process {pid}): stop it with make cluster-down"
+                )
+        for node_id in node_ids or self.ids:
             command = [sys.executable, "-m", "walrus.node", *self._arguments(node_id)]
             with self.log_path(node_id).open("ab") as log:
                 self.processes[node_id] = subprocess.Popen(
@@ -245,8 +250,8 @@ def _foreground(cluster: LocalCluster) -> int:
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
-    cluster.start()
     try:
+        cluster.start()
         seconds = cluster.wait_ready()
         sys.stderr.write(f"ready after {seconds:.1f} s; clients: {', '.join(cluster.addresses)}\n")
         watch(cluster, ended.is_set)

@@ -1,0 +1,135 @@
+"""The commands that a newcomer types first, as processes; and the README's examples, as they stand there."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.node.harness import PATIENCE, ROOT, Cluster, Wire, wait_for
+from walrus.cluster import LocalCluster, Rates, holder, take_down
+from walrus.demo import free_ports
+
+pytestmark = pytest.mark.process
+
+ENVIRON = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """One command to its end."""
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(
+        command, cwd=cwd, env=ENVIRON, capture_output=True, text=True, timeout=90, check=False
+    )
+
+
+def test_the_demo_loses_a_node_and_no_line(tmp_path: Path) -> None:
+    ended = run("walrus.demo", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "kill -9 of node" in ended.stdout
+    rows = dict(re.findall(r"│ ([\w ,]+?) +│ +([\d,]+)", ended.stdout))
+    assert rows["lost"] == "0"
+    assert rows["lines"] == rows["acknowledged"] == "4,000"
+    assert int(rows["read back"].replace(",", "")) == 4000 + int(rows["duplicated"])
+
+
+def test_the_demo_takes_any_file_and_says_if_there_is_none(tmp_path: Path) -> None:
+    ended = run("walrus.demo", str(tmp_path / "nothing.log"), cwd=tmp_path)
+    assert ended.returncode == 1
+    assert "nothing.log" in ended.stdout
+
+
+def test_a_cluster_in_the_background_serves_until_it_is_taken_down(tmp_path: Path) -> None:
+    base = free_ports(6)
+    ports = ["--client-port", str(base), "--raft-port", str(base + 3), "--data-dir", str(tmp_path / "data")]
+    started = run("walrus.cluster", "--nodes", "3", "--detach", *ports, cwd=tmp_path)
+    try:
+        assert started.returncode == 0, started.stderr
+        with Wire(("127.0.0.1", base)) as wire:
+            assert wire.ask(b"REGISTER t") == b"OK"
+            assert wire.ask(b"PUT t x") == b"OK"
+        again = run("walrus.cluster", "--nodes", "3", "--detach", *ports, cwd=tmp_path)
+        assert again.returncode == 1, "it runs already"
+        with Wire(("127.0.0.1", base)) as wire:
+            assert wire.ask(b"GET t") == b"OK x", "and the second attempt has not hurt it"
+    finally:
+        down = run("walrus.cluster", "--down", "--data-dir", str(tmp_path / "data"), cwd=tmp_path)
+    assert "[1, 2, 3]" in down.stderr
+    assert holder(tmp_path / "data" / "node_1" / "lock") is None
+    assert take_down(tmp_path / "data") == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_cluster_in_the_foreground_shows_a_table_and_stops_cleanly(tmp_path: Path, number: int) -> None:
+    base = free_ports(6)
+    ports = ["--client-port", str(base), "--raft-port", str(base + 3), "--data-dir", str(tmp_path / "data")]
+    command = [sys.executable, "-m", "walrus.cluster", "--nodes", "3", *ports, "--fsync", "none"]
+    output = tmp_path / "output"
+    with output.open("wb") as file:
+        process = subprocess.Popen(command, env={**ENVIRON, "FORCE_COLOR": "1"}, stdout=file, stderr=file)
+    try:
+        wait_for(lambda: "commit index" in output.read_text(errors="replace"), "the table")
+        wait_for(lambda: "Leader" in output.read_text(errors="replace"), "a leader in it")
+    finally:
+        process.send_signal(number)
+    assert process.wait(PATIENCE) == 0, output.read_text(errors="replace")
+    assert "fsync none" in (tmp_path / "data" / "node_2.log").read_text()
+    assert all(holder(tmp_path / "data" / f"node_{node_id}" / "lock") is None for node_id in (1, 2, 3))
+
+
+def test_a_cluster_that_cannot_start_says_why_in_one_line(tmp_path: Path) -> None:
+    ended = run("walrus.cluster", "--nodes", "0", cwd=tmp_path)
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    ended = run("walrus.cluster", "--detach", "--fsync", "never", "--data-dir", str(tmp_path), cwd=tmp_path)
+    assert ended.returncode == 1
+    assert "--fsync" in ended.stderr
+
+
+def test_rates_are_differences_over_time() -> None:
+    rates = Rates()
+    assert rates.rate(1, 100, 0.0) == 0.0
+    assert rates.rate(1, 300, 2.0) == 100.0
+    assert rates.rate(1, 5, 3.0) == 0.0, "the node was restarted"
+
+
+def test_the_readmes_python_example_runs_as_it_stands(cluster: Cluster) -> None:
+    code = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert code is not None
+    program = code[1]
+    for node in cluster:
+        program = program.replace(f"127.0.0.1:{9090 + node.node_id}", "{}:{}".format(*node.client))
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, env=ENVIRON, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines() == ["b'one espresso'", "[b'one espresso', b'two', b'three']"]
+
+
+def test_the_readmes_shell_examples_run_as_they_stand(cluster: Cluster) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^    python -m (walrus\.cli .*)$", text, re.MULTILINE)
+    assert len(lines) == 4
+    address = "{}:{}".format(*cluster[2].client)
+    for line in lines:
+        module, *words = re.findall(r'"[^"]*"|\S+', line)
+        ended = run(module, "--addr", address, *[word.strip('"') for word in words], cwd=ROOT)
+        assert ended.returncode == 0, (line, ended.stderr)
+        if words[0] == "get":
+            assert ended.stdout.strip() == "one espresso"
+
+
+def test_one_node_by_hand_founds_a_cluster_and_the_next_one_joins(tmp_path: Path) -> None:
+    base = free_ports(4)
+    cluster = LocalCluster(2, tmp_path, client_port=base, raft_port=base + 2)
+    cluster.start(1)
+    try:
+        wait_for(lambda: (cluster.metrics(1) or {}).get("ready"), "a cluster of one")
+        cluster.start(2)
+        cluster.wait_ready()
+    finally:
+        statuses = cluster.stop()
+    assert statuses == {1: 0, 2: 0}
