@@ -180,16 +180,15 @@ def holder(lock: Path) -> int | None:
 
 def take_down(data_dir: Path) -> list[int]:
     """Stop all nodes that run below `data_dir`; their ids."""
-    stopped = []
     locks = {int(lock.parent.name.removeprefix("node_")): lock for lock in data_dir.glob("node_*/lock")}
-    for _, lock in sorted(locks.items()):
+    stopped = []
+    for node_id, lock in sorted(locks.items()):
         if (pid := holder(lock)) is not None:
             os.kill(pid, signal.SIGTERM)
-    for node_id, lock in sorted(locks.items()):
-        deadline = time.monotonic() + STOP_PATIENCE
-        while (pid := holder(lock)) is not None:
-            if node_id not in stopped:
-                stopped.append(node_id)
+            stopped.append(node_id)
+    deadline = time.monotonic() + STOP_PATIENCE
+    for node_id in stopped:
+        while (pid := holder(locks[node_id])) is not None:
             if time.monotonic() > deadline:
                 os.kill(pid, signal.SIGKILL)
             pause(0.05)
