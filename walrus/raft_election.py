@@ -82,11 +82,12 @@ class Election:
     def yields_to(self, mine: tuple[LogPosition, int], theirs: tuple[LogPosition, int], now: float) -> bool:
         """Of two that canvass at the same time the one with the better log, then the higher id, goes on.
 
-        Only while our own canvass is fresh: if it did not succeed at once, the other's may be the one that
-        can reach a majority.
+        Only while our own canvass is fresh and the other has not refused us: it may have done so because
+        it had not noticed yet that the leader is gone, and holding that against it would leave both
+        waiting for another timeout. (Ids are the second components.)
         """
         fresh = now - self.started_at < self._config.heartbeat_interval
-        return theirs > mine or not fresh
+        return theirs > mine or not fresh or theirs[1] in self.refused
 
     def check_invariants(self) -> None:
         """Assert what the module docstring lists."""
