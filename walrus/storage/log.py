@@ -9,9 +9,17 @@ MiB and a large topic has few blocks. The head of a block says where its predece
 entries came before, hence a full block is described without touching it, and only the last one has to be
 scanned.
 
-`append_one` is the engine's hot path and written for it: what it needs of the tail are plain attributes, a
-record is made by two concatenations and one CRC, and everything unusual (no block yet, block full, closed,
-failed) is one comparison, because all of it sets `limit` to 0.
+`append_one` is the engine's hot path and written for it: what it needs of the tail are plain attributes in
+slots, everything unusual (no block yet, block full, closed, failed) is one comparison, because all of it sets
+`limit` to 0, and what the heads of neighbouring records have in common is summed only once. Appends of equal
+size differ in one byte of the head, the low byte of `position`, and a CRC is linear: the register after
+two heads that differ in some bits differs in bits that depend on nothing but those. So with `state`, the
+register after the head with that byte zero,
+
+    crc32(head, seed) == state ^ LOW[position & 255]
+
+and a record costs one CRC of the payload and one `pack`. `shape` is the size for which `state` holds; -1 is
+no size, and whatever changes the head in another way (a new block, a sync, a batch) sets it.
 
 Invariants, under `lock`: `offset <= limit` or `limit == 0`; `bases` is sorted and parallel to `blocks`;
 a record is never visible to readers (who look at `offset` and `position`) before it is written.
@@ -21,8 +29,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
+from functools import lru_cache
+from struct import Struct
 from threading import Lock
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 from zlib import crc32
 
 from walrus.storage.backend import Buffer, File, translated, write_all
@@ -46,10 +56,19 @@ LARGEST_BLOCK = 4 << 20
 _ROOMY = 16  # a block holds about this many records, so that little is lost at its end ...
 _LARGEST_ROOMY = 64 << 20  # ... unless they are this large together
 _SMALL = 64 << 10  # records below this are worth finding zeroed, already written space
+_LARGEST_STORE = 16 << 10  # of more bytes than this, a system call makes less work than a mapping
 _ZEROS = bytes(1 << 18)
 
-_pack_head = RECORD_HEAD.pack
-_pack_check = U32.pack
+_LARGE = 32 << 10  # entries from here on are not copied into a record but handed over in parts
+
+_LOW = [crc32(bytes([low, *bytes(7)])) ^ crc32(bytes(8)) for low in range(256)]
+"""What the low byte of `position`, followed by seven more bytes of head, does to the CRC register."""
+
+
+@lru_cache(maxsize=256)
+def _record_of(size: int) -> Struct:
+    """A whole record of one entry of `size` bytes: head, payload, check."""
+    return Struct(f"<IIII{size}sI")
 
 
 class Owner(Protocol):
@@ -91,11 +110,48 @@ class Mark(NamedTuple):
 class Log:
     """The entries of one topic."""
 
+    touch_first = False  # whether blocks are written with zeros before use, whatever the schedule
+
+    __slots__ = (
+        "acquire",
+        "asleep",
+        "base",
+        "bases",
+        "blocks",
+        "changed",
+        "cursor",
+        "dirty",
+        "durable",
+        "durable_index",
+        "durable_place",
+        "file",
+        "first",
+        "gone",
+        "limit",
+        "lock",
+        "mask",
+        "name",
+        "offset",
+        "owner",
+        "pack",
+        "position",
+        "pwrite",
+        "release",
+        "seed",
+        "shape",
+        "state",
+        "tag",
+        "topic_id",
+        "unsynced",
+        "window",
+    )
+
     def __init__(self, owner: Owner, name: str, topic_id: int = -1) -> None:
         self.owner = owner
         self.name = name
         self.topic_id = topic_id
         self.lock = Lock()
+        self.acquire, self.release = self.lock.acquire, self.lock.release  # half the price of `with`
         self.first = 0
         self.blocks: list[Block] = []
         self.bases: list[int] = []
@@ -108,7 +164,9 @@ class Log:
         self.pwrite: Callable[[Buffer, int], int] = _nowhere
         self.window: memoryview | None = None
         self.offset = self.limit = self.position = self.base = self.durable = 0
-        self.tag = self.seed = self.mask = 0
+        self.tag = self.seed = self.mask = self.state = 0
+        self.shape = -1
+        self.pack: Callable[..., Any] = _record_of(0).pack
         self.gone = False  # deleted; its name may belong to another topic by now
         self.asleep = False  # recovered, and not written to in this run: `limit` is 0 although there is room
         self.durable_place = 0  # offset in its block behind entry `durable_index - 1`; 0: not known
@@ -119,16 +177,20 @@ class Log:
     def append_one(self, data: bytes) -> int:
         """Append one entry; its index."""
         size = len(data)
+        if size >= _LARGE:
+            return self.append_batch(Batch(U32.pack(size), data))
         while True:
-            with self.lock:
-                offset = self.offset
+            self.acquire()
+            try:
+                offset, position = self.offset, self.position
                 end = offset + size + 20
                 if end <= self.limit:
                     if not self.dirty:
                         self.owner.mark_dirty(self)
-                    position = self.position
-                    head = _pack_head(self.tag, size, position, self.durable) + data
-                    record = head + _pack_check(crc32(head, self.seed) ^ self.mask)
+                    if size != self.shape or not position & 255:
+                        self._take_shape(size)
+                    check = crc32(data, self.state ^ _LOW[position & 255]) ^ self.mask
+                    record = self.pack(self.tag, size, position, self.durable, data, check)
                     try:
                         taken = self.pwrite(record, offset)
                         if taken != size + 20:
@@ -138,7 +200,18 @@ class Log:
                     self.offset = end
                     self.position = position + 1
                     return self.base + position
+            finally:
+                self.release()
             self.make_room(size + OVERHEAD)
+
+    def _take_shape(self, size: int) -> None:
+        """Prepare for records of `size` bytes at this position and the up to 255 that follow."""
+        head = RECORD_HEAD.pack(self.tag, size, self.position & ~255, self.durable)
+        self.state = crc32(head, self.seed)
+        self.pack, self.shape = self._packing(size), size
+
+    def _packing(self, size: int) -> Callable[..., Any]:
+        return _record_of(size).pack
 
     def append_batch(self, batch: Batch) -> int:
         """Append all of the batch, which holds at least one entry, as one record; its first index."""
@@ -158,7 +231,7 @@ class Log:
                     except OSError as error:
                         self._write_failed(error, offset)
                     self.offset = offset + size
-                    self.position = position + batch.count
+                    self.position, self.shape = position + batch.count, -1
                     return self.base + position
             self.make_room(size)
 
@@ -213,7 +286,7 @@ class Log:
         try:
             file = owner.space.file(extent.file)
             small = record <= _SMALL
-            if small and (owner.prewrite or not zeros):
+            if small and (owner.prewrite or self.touch_first or not zeros):
                 _write_zeros(file, extent)
             life = owner.new_life()
             head = BlockHead(
@@ -282,7 +355,7 @@ class Log:
         self.durable = max(0, self.durable_index - self.base)
         self.offset = block.extent.offset + block.end
         self.limit = block.extent.offset + block.extent.size
-        self.file, self.pwrite = file, file.pwrite
+        self.file, self.pwrite, self.shape = file, file.pwrite, -1
 
     def begin_sync(self) -> Mark:
         """What a sync that starts now will make durable; later appends are for the next one."""
@@ -297,7 +370,7 @@ class Log:
         with self.lock:
             if mark.upto >= self.durable_index:
                 self.durable_index, self.durable_place = mark.upto, mark.place
-                self.durable = max(0, mark.upto - self.base)
+                self.durable, self.shape = max(0, mark.upto - self.base), -1
 
     # -- reading -----------------------------------------------------------------------------------------
 
@@ -357,10 +430,17 @@ class Log:
             assert self.limit == 0 or self.offset <= self.limit, self.name
             assert self.first <= self.base + self.position, self.name
             assert self.durable_index <= self.base + self.position, self.name
+            if self.shape >= 0 and self.position & 255:
+                head = RECORD_HEAD.pack(self.tag, self.shape, self.position, self.durable)
+                assert crc32(head, self.seed) == self.state ^ _LOW[self.position & 255], self.name
 
 
 class MappedLog(Log):
-    """The same, for backends that write by assignment into a mapping: no system call for an entry."""
+    """The same, for backends that write by assignment into a mapping: no system call for a small entry."""
+
+    touch_first = True
+
+    __slots__ = ()
 
     def enter_tail(self, file: File) -> None:
         """Also take the window that is written to."""
@@ -370,22 +450,29 @@ class MappedLog(Log):
     def append_one(self, data: bytes) -> int:
         """Append one entry; its index."""
         size = len(data)
+        if size >= _LARGE:
+            return self.append_batch(Batch(U32.pack(size), data))
         while True:
-            with self.lock:
-                offset = self.offset
+            self.acquire()
+            try:
+                offset, position = self.offset, self.position
                 end = offset + size + 20
                 if end <= self.limit:
                     if not self.dirty:
                         self.owner.mark_dirty(self)
-                    position = self.position
-                    head = _pack_head(self.tag, size, position, self.durable) + data
-                    self.window[offset:end] = head + _pack_check(  # type: ignore[index]
-                        crc32(head, self.seed) ^ self.mask
-                    )
+                    if size != self.shape or not position & 255:
+                        self._take_shape(size)
+                    check = crc32(data, self.state ^ _LOW[position & 255]) ^ self.mask
+                    self.pack(self.window, offset, self.tag, size, position, self.durable, data, check)
                     self.offset = end
                     self.position = position + 1
                     return self.base + position
+            finally:
+                self.release()
             self.make_room(size + OVERHEAD)
+
+    def _packing(self, size: int) -> Callable[..., Any]:
+        return _record_of(size).pack_into
 
 
 def _write_zeros(file: File, extent: Extent) -> None:
