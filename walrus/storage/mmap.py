@@ -1,41 +1,27 @@
 """The backend that stores records straight into a shared mapping: no system call on the way of an append.
 
 What is stored is in the page cache at once, so a killed process loses nothing; durability is `fdatasync`, as
-for the others. The price: a record is copied by the processor rather than by the kernel, a page's first store
-takes a fault, and an I/O error while reading a page in is a SIGBUS that no program can answer. Running out
-of space is not: files are allocated in full before they are mapped.
+for the others. Two things are left to system calls, since they are faster at them: bringing pages in (a block
+is written with zeros once before it is used; a store into a page that was never touched faults twice as
+long) and records of many pages, batches above all. Both ways meet in the same page cache.
+
+The price: an I/O error while a page is read in is a SIGBUS that no program can answer. Running out of space
+is not: files are allocated in full before they are mapped.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from walrus.storage.backend import Buffer
 from walrus.storage.pwritev import PosixDisk, PosixFile, sync_descriptor
 
 
 class MappedFile(PosixFile):
-    """A file written by assignment."""
-
-    def __init__(self, path: Path, fd: int) -> None:
-        super().__init__(path, fd)
-        self.pwrite = self._store
-
-    def _store(self, data: Buffer, offset: int) -> int:
-        self._mapping()[offset : offset + len(data)] = bytes(data)
-        return len(data)
-
-    def pwritev(self, parts: Sequence[Buffer], offset: int) -> int:
-        """Store the parts end to end."""
-        target, start = self._mapping(), offset
-        for part in parts:
-            target[offset : (offset := offset + len(part))] = part
-        return offset - start
+    """A file into which records are stored by assignment."""
 
     def window(self, offset: int, length: int) -> memoryview | None:
-        """A writable window; its pages are brought in at once where the kernel can."""
+        """A writable window."""
         return memoryview(self._mapping())[offset : offset + length]
 
     def sync(self) -> None:
