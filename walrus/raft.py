@@ -6,8 +6,9 @@ that is durable, what to send only afterwards, and what to apply. No sockets, no
 is a number and `rng` an object that are handed in, peers are visited in sorted order, so equal seeds give
 equal runs. The host's contract is the docstring of `Ready`.
 
-The protocol, with P for the paper ("In Search of an Understandable Consensus Algorithm", extended
-version) and D for Ongaro's dissertation; `§` numbers in comments name whichever comes first:
+The protocol. "paper" is Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm"
+(extended version), "dissertation" is Ongaro's "Consensus: Bridging Theory and Practice"; a bare § belongs
+to the work named before it. The glossary and a reading guide are in docs/raft.md:
 
 * Time is divided into terms, each with at most one leader (paper §5.1, §5.2). Every message carries a
   term: a newer one turns the receiver into a follower, an older one is answered with the newer or dropped.

@@ -239,7 +239,7 @@ class Leadership:
             self._replicate_to(peer, progress, now)
 
     def _replicate_to(self, peer: int, progress: Progress, now: float) -> None:
-        """As many requests as the byte budget allows (dissertation §10.2.1, pipelining)."""
+        """As many requests as the byte budget allows (dissertation §10.2.2, pipelining)."""
         if progress.transfer is None and progress.next_index <= self._log.base_index:
             self._start_snapshot(progress)
         if progress.transfer is not None:

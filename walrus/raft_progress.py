@@ -4,7 +4,7 @@ A follower is in one of three states:
 
     PROBE       the leader does not know where the logs agree: one request at a time, at next_index
     REPLICATE   they agree up to next_index - 1: requests go out ahead of the answers (dissertation
-                §10.2.1, pipelining), as long as fewer than max_inflight_bytes wait for an answer
+                §10.2.2, pipelining), as long as fewer than max_inflight_bytes wait for an answer
     SNAPSHOT    what it needs next is compacted away: pieces of a snapshot, one at a time (paper §7)
 
            1 ... match_index | match_index+1 ... next_index-1 | next_index ... last_index

@@ -1,4 +1,4 @@
-"""What the paper claims in sections 5.3, 5.4.2, 5.5, and the dissertation in 10.2.1."""
+"""What the paper claims in sections 5.3, 5.4.2, 5.5, and the dissertation in 10.2."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_5_5_followers_that_crash_again_and_again_end_up_equal(seed: int) -> Non
 # -------------------------------------------------------------------------------- pipelining, limits, disk
 
 
-def test_10_2_1_requests_go_out_ahead_of_answers_within_the_byte_budget() -> None:
+def test_10_2_2_requests_go_out_ahead_of_answers_within_the_byte_budget() -> None:
     config = RaftConfig(
         heartbeat_interval=0.1, election_timeout=1.0, max_append_bytes=100, max_inflight_bytes=300
     )
