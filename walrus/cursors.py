@@ -21,7 +21,7 @@ Invariants: CursorInBounds, DeliveredIsPrefix (only acknowledged entries are han
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TypeAlias
 
 import msgspec
@@ -290,6 +290,10 @@ class Cursors:
                 self._answer(origin, get, EMPTY, error="no replica answered in time, the cursor did not move")
             if now - cursor.used_at > IDLE_AFTER:
                 cursor.ahead = None
+
+    def cursors(self) -> Mapping[GroupKey, Cursor]:
+        """The cursors that this node serves."""
+        return self._cursors
 
     def check_invariants(self) -> None:
         """Assert what must hold of the cursors by themselves."""

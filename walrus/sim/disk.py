@@ -471,6 +471,10 @@ class SimFile:
         """None: every byte has to come through `pwrite`, where it can be lost."""
         return None
 
+    def zeros_from(self, offset: int, limit: int) -> int:
+        """Nothing is known without reading."""
+        return limit
+
     def flush(self) -> None:
         """Nothing is queued."""
 

@@ -1,0 +1,275 @@
+"""Simulated clients: producers, consumers and fetchers, and what they were told.
+
+Every payload is sent once and is unique, so a history can be judged: `Outcome` is all that a producer knows
+of an entry. A client has one connection at a time. It pipelines, it changes its node now and then (only with
+nothing under way, or after its connection broke), and it waits for an answer for as long as a patient
+person would.
+
+A reply reaches its client in the step in which the node gives it.
+"""
+
+from __future__ import annotations
+
+import enum
+from random import Random
+from typing import TYPE_CHECKING, Protocol
+
+from walrus import protocol
+from walrus.protocol import Error, Get, Ok, Put, Register, ReplyParser
+from walrus.sim.violation import Violation
+from walrus.storage.batch import Batch
+
+if TYPE_CHECKING:
+    from walrus.sim.world import World
+
+PATIENCE = 30.0
+"""Seconds without an answer after which a client hangs up. Far more than any deadline of a node."""
+
+
+class Outcome(enum.Enum):
+    """What a producer knows of an entry it sent."""
+
+    PENDING = "pending"
+    OK = "ok"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+class Owner(Protocol):
+    """Who made a call."""
+
+    def on_reply(self, call: Call, first: int, replies: list[protocol.Reply], now: float) -> None:
+        """Replies number `first` and following of this call."""
+
+    def on_lost(self, call: Call, now: float) -> None:
+        """The connection broke, or there was nobody: no more replies will come."""
+
+
+class Call:
+    """One request on its way: the `slot` that a controller is handed."""
+
+    __slots__ = ("answered", "host", "number", "open", "owed", "owner", "sent_at", "value")
+
+    def __init__(self, owner: Owner, host: int, owed: int, now: float, value: object = None) -> None:
+        self.owner, self.host, self.owed, self.value = owner, host, owed, value
+        self.answered = 0
+        self.open = True
+        self.sent_at = now
+
+    @staticmethod
+    def is_open(slot: object) -> bool:
+        """Whether its client still listens."""
+        assert isinstance(slot, Call)
+        return slot.open
+
+    def reply(self, data: bytes, count: int, now: float) -> None:
+        """The node answers `count` of what it owes."""
+        replies = ReplyParser().feed(data)
+        if len(replies) != count:
+            raise Violation("Replies", f"{len(replies)} replies where {count} were announced")
+        if self.answered + count > self.owed:
+            raise Violation("Replies", f"{self.answered} + {count} replies to {self.owed} requests")
+        first, self.answered = self.answered, self.answered + count
+        if self.open:
+            self.owner.on_reply(self, first, replies, now)
+        self.open = self.open and self.answered < self.owed
+
+    def lost(self, now: float) -> None:
+        """The connection is gone."""
+        if self.open:
+            self.open = False
+            self.owner.on_lost(self, now)
+
+
+class Client:
+    """What all clients have in common: a name, a node, and something to do now and then."""
+
+    def __init__(self, world: World, name: str, topic: str) -> None:
+        self.world, self.name, self.topic = world, name, topic
+        self.rng: Random = world.rng
+        self.node = 0
+        self.calls: list[Call] = []
+        self.stopped = False
+        self.world.after(self.rng.uniform(0.0, 0.05), self._act)
+
+    def act(self) -> None:
+        """Do the next thing."""
+        raise NotImplementedError
+
+    def _act(self) -> None:
+        if self.stopped:
+            return
+        self.calls = [call for call in self.calls if call.open]
+        for call in self.calls:
+            if call.sent_at < self.world.now - PATIENCE:
+                self.world.judge.unanswered(call, self.name)
+        if not self.calls and (not self.node or self.rng.random() < 0.02):
+            self.node = self.rng.choice(sorted(self.world.hosts))
+        self.act()
+        self.world.after(self.rng.expovariate(1 / self.world.options.think), self._act)
+
+    def ask(self, request: protocol.Request, value: object = None) -> bool:
+        """Send a request; False if nobody listens there, and then another node is tried next time."""
+        call = Call(self, self.node, request.replies, self.world.now, value)
+        self.calls.append(call)
+        if self.world.ask(self.world.hosts[self.node], call, request):
+            return True
+        self.calls.remove(call)
+        self.node = 0
+        return False
+
+    def on_reply(self, call: Call, first: int, replies: list[protocol.Reply], now: float) -> None:
+        """See `Owner.on_reply`."""
+
+    def on_lost(self, call: Call, now: float) -> None:
+        """See `Owner.on_lost`."""
+        self.node = 0
+
+    def hang_up(self) -> None:
+        """The client goes away; whatever it asked is answered to nobody."""
+        for call in self.calls:
+            call.lost(self.world.now)
+        self.node = 0
+
+
+class Registrar(Client):
+    """Creates a topic, and tries until it is told that there is one."""
+
+    def __init__(self, world: World, topic: str) -> None:
+        self.done = False
+        super().__init__(world, f"registrar of {topic}", topic)
+
+    def act(self) -> None:
+        """Ask, unless an answer is awaited."""
+        if not self.calls:
+            self.ask(Register(self.topic))
+
+    def on_reply(self, call: Call, first: int, replies: list[protocol.Reply], now: float) -> None:
+        """OK: done."""
+        if isinstance(replies[0], Ok):
+            self.done = self.stopped = True
+            self.world.note(0, f"topic {self.topic} is registered")
+            self.world.judge.registered(self.topic)
+        else:
+            self.node = 0
+
+
+class Attempt:
+    """One PUT and what became of it."""
+
+    __slots__ = ("outcome", "payload", "reply")
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
+        self.outcome = Outcome.PENDING
+        self.reply = ""
+
+
+class Producer(Client):
+    """Sends runs of PUTs, a window of them at a time."""
+
+    def __init__(self, world: World, name: str, topic: str, *, window: int = 50, run: int = 8) -> None:
+        self.attempts: list[Attempt] = []
+        self._window, self._run = window, run
+        super().__init__(world, name, topic)
+
+    @property
+    def pending(self) -> int:
+        """PUTs whose outcome is not known yet."""
+        return sum(call.owed - call.answered for call in self.calls if call.open)
+
+    def act(self) -> None:
+        """Send a few more, if the window allows."""
+        if self.pending < self._window:
+            self.put(self.rng.randint(1, self._run))
+
+    def put(self, count: int) -> None:
+        """Send so many PUTs in one go."""
+        fresh = []
+        for number in range(len(self.attempts), len(self.attempts) + count):
+            padding = b"." * self.rng.choice((0, 0, 3, 90))
+            fresh.append(Attempt(b"%b:%06d%b" % (self.name.encode(), number, padding)))
+        self.attempts += fresh
+        if not self.ask(Put(self.topic, Batch.of([attempt.payload for attempt in fresh])), fresh):
+            for attempt in fresh:
+                attempt.outcome, attempt.reply = Outcome.FAILED, "nobody listens"
+
+    def on_reply(self, call: Call, first: int, replies: list[protocol.Reply], now: float) -> None:
+        """Note the outcomes."""
+        fresh: list[Attempt] = call.value  # type: ignore[assignment]
+        for attempt, reply in zip(fresh[first:], replies, strict=False):
+            if isinstance(reply, Ok):
+                attempt.outcome = Outcome.OK
+            elif isinstance(reply, Error):
+                attempt.outcome, attempt.reply = outcome_of(reply.reason), reply.reason
+            else:
+                raise Violation("Replies", f"{reply} to a PUT")
+
+    def on_lost(self, call: Call, now: float) -> None:
+        """Whatever was not answered may have happened or not."""
+        super().on_lost(call, now)
+        fresh: list[Attempt] = call.value  # type: ignore[assignment]
+        for attempt in fresh[call.answered :]:
+            attempt.outcome, attempt.reply = Outcome.UNKNOWN, "connection lost"
+
+
+def outcome_of(reason: str) -> Outcome:
+    """What an error says of the entry.
+
+    >>> outcome_of("unknown topic t: send REGISTER t first"), outcome_of("timeout: the outcome is unknown")
+    (<Outcome.FAILED: 'failed'>, <Outcome.UNKNOWN: 'unknown'>)
+    """
+    if reason.startswith("unknown topic"):
+        return Outcome.FAILED
+    return Outcome.UNKNOWN if "unknown" in reason or "may have been written" in reason else Outcome.FAILED
+
+
+class Consumer(Client):
+    """Reads with a group's cursor, one run of GETs at a time."""
+
+    def __init__(self, world: World, name: str, topic: str, group: str, *, run: int = 10) -> None:
+        self.group, self._run = group, run
+        self.received: list[bytes] = []
+        self.empty_at = -1.0
+        """When it was last told that there is nothing more."""
+        super().__init__(world, name, topic)
+
+    def act(self) -> None:
+        """Ask for a few more, unless an answer is awaited."""
+        if not self.calls:
+            self.ask(Get(self.topic, self.group, self.rng.randint(1, self._run)))
+
+    def on_reply(self, call: Call, first: int, replies: list[protocol.Reply], now: float) -> None:
+        """Note what came."""
+        for reply in replies:
+            if isinstance(reply, Ok):
+                assert reply.payload is not None
+                self.received.append(reply.payload)
+                self.world.judge.delivered(self.topic, self.group, reply.payload)
+            elif isinstance(reply, protocol.Empty):
+                self.empty_at = now
+            else:
+                self.node = 0  # perhaps another node can
+
+
+class Fetcher(Client):
+    """Reads places of a topic with FETCH, moving no cursor."""
+
+    def act(self) -> None:
+        """Ask for a few entries at a place that should exist."""
+        segments = self.world.judge.segments(self.topic)
+        if self.calls or not segments:
+            return
+        segment = self.rng.randint(max(1, segments - 3), segments)
+        offset = self.rng.randint(0, self.world.options.settings["max_segment_entries"])
+        self.ask(protocol.Fetch(self.topic, segment, offset, self.rng.randint(1, 5)), (segment, offset))
+
+    def on_reply(self, call: Call, first: int, replies: list[protocol.Reply], now: float) -> None:
+        """Hold what came against the one truth."""
+        place: tuple[int, int] = call.value  # type: ignore[assignment]
+        segment, offset = place
+        for position, reply in enumerate(replies, offset + first):
+            if isinstance(reply, Ok):
+                assert reply.payload is not None
+                _, payload = protocol.split_fetched(reply.payload)
+                self.world.judge.fetched(self.topic, segment, position, payload)

@@ -1,0 +1,287 @@
+"""What a simulated node keeps its data on: two engines, a power cord, and an observer.
+
+A *drive* outlives the processes of its node. `open` gives a new process its two engines, `kill` takes them
+away with nothing lost (the kernel has every byte), `lose_power` takes unsynced bytes too. A sync is split in
+two, `start_sync` and `finish_sync`, because in between the virtual clock moves.
+
+    MemoryDrive   lists of entries. What no sync covered is lost by whole batches, any number of them from the
+                  end of each topic, independently: what the engine promises of itself, without its cost.
+    EngineDrive   the real engine (`walrus.wal`) on a simulated disk (`disk.py`), which tears sectors, loses
+                  renames and hands out garbage. Slower, and the engine's recovery is part of the test.
+
+Both are wrapped in `Watched`, which tells the world's judge of every entry that is written to a copy.
+
+Invariant: `finish_sync` makes durable what had been written when `start_sync` was called, and nothing later.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from random import Random
+from typing import Protocol
+
+from walrus.sim.disk import Platter, SimDisk
+from walrus.storage.batch import Batch
+from walrus.storage.errors import DiskFull, EngineFailed
+from walrus.storage.port import Storage
+from walrus.storage.syncing import Syncer
+from walrus.wal import Walrus
+
+DATA, META = "user_data", "raft_meta"
+"""The two engines of a node, named as their directories are."""
+
+
+class Watcher(Protocol):
+    """Told of what happens to the data engine's topics."""
+
+    def on_write(self, name: str, start: int, batch: Batch) -> None:
+        """Entries were written."""
+
+    def on_delete(self, name: str) -> None:
+        """The topic is gone."""
+
+
+class Drive(Protocol):
+    """One machine's storage, across its node's processes."""
+
+    def open(self, watcher: Watcher | None) -> tuple[Storage, Storage]:
+        """The data and the meta engine of a new process, recovered."""
+
+    def start_sync(self, engine: str) -> None:
+        """Everything written to this engine so far is to become durable."""
+
+    def finish_sync(self, engine: str) -> None:
+        """It is. Raises `EngineFailed` if a failing sync was ordered."""
+
+    def kill(self) -> None:
+        """The process is gone."""
+
+    def lose_power(self) -> None:
+        """The machine is gone, and comes back."""
+
+    def lengths(self) -> dict[str, int] | None:
+        """Entries per topic of the data engine as the disk has them; None if only `open` can tell."""
+
+    def fail_sync(self) -> None:
+        """The next sync of either engine fails."""
+
+    def fill(self, full: bool) -> None:
+        """There is no room, or there is again."""
+
+
+class Watched:
+    """A `Storage` that tells of its writes."""
+
+    def __init__(self, storage: Storage, watcher: Watcher) -> None:
+        self._storage, self._watcher = storage, watcher
+        # What is not watched is not in the way either.
+        self.read_batch = storage.read_batch
+        self.bounds = storage.bounds
+        self.topics = storage.topics
+        self.trim = storage.trim
+
+    def write(self, topic: str, batch: Batch) -> int:
+        """See `Storage.write`."""
+        start = self._storage.write(topic, batch)
+        self._watcher.on_write(topic, start, batch)
+        return start
+
+    def delete_topic(self, topic: str) -> None:
+        """See `Storage.delete_topic`."""
+        self._storage.delete_topic(topic)
+        self._watcher.on_delete(topic)
+
+
+def _watched(storage: Storage, watcher: Watcher | None) -> Storage:
+    return storage if watcher is None else Watched(storage, watcher)
+
+
+class MemoryEngine:
+    """A `Storage` of lists. The unit of loss is the batch, as the engine promises."""
+
+    def __init__(self) -> None:
+        self.full = self.failing = self.failed = self.dead = False
+        self._topics: dict[str, list[bytes]] = {}
+        self._first: dict[str, int] = {}
+        self._durable: dict[str, int] = {}
+        self._pending: deque[tuple[str, int]] = deque()  # (topic, its length after the write), not synced
+        self._covered = 0  # how many of them the sync under way covers
+
+    def successor(self) -> MemoryEngine:
+        """The same bytes for the next process, which syncs what it finds before it says a word."""
+        other = MemoryEngine()
+        other._topics, other._first = self._topics, self._first
+        other._durable = {topic: len(entries) for topic, entries in self._topics.items()}
+        self.dead = True
+        return other
+
+    def write(self, topic: str, batch: Batch) -> int:
+        """See `Storage.write`."""
+        if self.failed or self.dead:
+            raise EngineFailed("a write or a sync failed")
+        if self.full:
+            raise DiskFull("no room")
+        entries = self._topics.get(topic)
+        if entries is None:
+            entries = self._topics[topic] = []
+        start = len(entries)
+        if batch.lengths:
+            entries += batch.payloads()
+            self._pending.append((topic, len(entries)))
+        return start
+
+    def read_batch(self, topic: str, start: int, max_entries: int, max_bytes: int) -> Batch:
+        """See `Storage.read_batch`."""
+        if start < self._first.get(topic, 0):
+            raise IndexError(start)
+        taken, size = [], 0
+        for payload in self._topics.get(topic, [])[start : start + max_entries]:
+            size += len(payload)
+            if taken and size > max_bytes:
+                break
+            taken.append(payload)
+        return Batch.of(taken)
+
+    def bounds(self, topic: str) -> tuple[int, int]:
+        """See `Storage.bounds`."""
+        return self._first.get(topic, 0), len(self._topics.get(topic, ()))
+
+    def topics(self) -> list[str]:
+        """See `Storage.topics`."""
+        return sorted(topic for topic, entries in self._topics.items() if entries)
+
+    def trim(self, topic: str, before: int) -> None:
+        """See `Storage.trim`."""
+        self._first[topic] = max(before, self._first.get(topic, 0))
+
+    def delete_topic(self, topic: str) -> None:
+        """See `Storage.delete_topic`."""
+        self._topics.pop(topic, None)
+        self._first.pop(topic, None)
+        self._durable.pop(topic, None)
+        kept = [(name, end) for name, end in self._pending if name != topic]
+        self._covered = min(self._covered, len(kept))
+        self._pending = deque(kept)
+
+    def start_sync(self) -> None:
+        """Everything written so far."""
+        self._covered = len(self._pending)
+
+    def finish_sync(self) -> None:
+        """It is durable now, or the engine has failed."""
+        if self.failing or self.failed:
+            self.failing, self.failed = False, True
+            raise EngineFailed("the sync failed")
+        for _ in range(self._covered):
+            topic, end = self._pending.popleft()
+            self._durable[topic] = end
+        self._covered = 0
+
+    def lose_power(self, rng: Random) -> None:
+        """Keep what is synced, and of each topic some of the batches that came after."""
+        ends: dict[str, list[int]] = {}
+        for topic, end in self._pending:
+            ends.setdefault(topic, []).append(end)
+        for topic in sorted(ends):
+            kept = [self._durable.get(topic, 0), *ends[topic]][rng.randrange(len(ends[topic]) + 1)]
+            del self._topics[topic][kept:]
+        self._pending.clear()
+        self._covered = 0
+
+    def flip(self, topic: str, index: int) -> None:
+        """Change an entry behind the engine's back."""
+        entries = self._topics[topic]
+        entries[index] = bytes([entries[index][0] ^ 1]) + entries[index][1:]
+
+    def lengths(self) -> dict[str, int]:
+        """Entries per topic."""
+        return {topic: len(entries) for topic, entries in self._topics.items()}
+
+
+class MemoryDrive:
+    """Two `MemoryEngine`s."""
+
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng
+        self.engines = {DATA: MemoryEngine(), META: MemoryEngine()}
+
+    def open(self, watcher: Watcher | None) -> tuple[Storage, Storage]:
+        """See `Drive.open`."""
+        self.engines = {name: engine.successor() for name, engine in self.engines.items()}
+        return _watched(self.engines[DATA], watcher), self.engines[META]
+
+    def start_sync(self, engine: str) -> None:
+        """See `Drive.start_sync`."""
+        self.engines[engine].start_sync()
+
+    def finish_sync(self, engine: str) -> None:
+        """See `Drive.finish_sync`."""
+        self.engines[engine].finish_sync()
+
+    def kill(self) -> None:
+        """Every byte stays; `open` makes them durable before anybody is told of them."""
+
+    def lose_power(self) -> None:
+        """See `Drive.lose_power`."""
+        for name in sorted(self.engines):
+            self.engines[name].lose_power(self._rng)
+
+    def lengths(self) -> dict[str, int] | None:
+        """See `Drive.lengths`."""
+        return self.engines[DATA].lengths()
+
+    def fail_sync(self) -> None:
+        """See `Drive.fail_sync`."""
+        for engine in self.engines.values():
+            engine.failing = True
+
+    def fill(self, full: bool) -> None:
+        """See `Drive.fill`."""
+        for engine in self.engines.values():
+            engine.full = full
+
+
+class EngineDrive:
+    """Two real engines on a simulated disk."""
+
+    def __init__(self, rng: Random) -> None:
+        self.platter = Platter(rng)
+        self._syncers: dict[str, Syncer] = {}
+
+    def open(self, watcher: Watcher | None) -> tuple[Storage, Storage]:
+        """See `Drive.open`."""
+        engines = {name: self._engine(name) for name in (DATA, META)}
+        self._syncers = {name: engine.syncer() for name, engine in engines.items()}
+        return _watched(engines[DATA], watcher), engines[META]
+
+    def _engine(self, name: str) -> Walrus:
+        disk: SimDisk = self.platter.directory(name)
+        return Walrus(disk=disk)
+
+    def start_sync(self, engine: str) -> None:
+        """See `Drive.start_sync`."""
+        self._syncers[engine].start()
+
+    def finish_sync(self, engine: str) -> None:
+        """See `Drive.finish_sync`."""
+        self._syncers[engine].finish()
+
+    def kill(self) -> None:
+        """See `Drive.kill`."""
+        self.platter.kill()
+
+    def lose_power(self) -> None:
+        """See `Drive.lose_power`."""
+        self.platter.lose_power()
+
+    def lengths(self) -> dict[str, int] | None:
+        """Nobody knows before recovery."""
+        return None
+
+    def fail_sync(self) -> None:
+        """See `Drive.fail_sync`."""
+        self.platter.fail("sync", 5)
+
+    def fill(self, full: bool) -> None:
+        """See `Drive.fill`."""
+        self.platter.capacity = self.platter.used if full else None

@@ -1,0 +1,251 @@
+"""A simulated machine: a drive, a clock of its own, and a process that runs the real `Controller`.
+
+This is what `node.py` is in the real world, with the same order of things: inputs are handed to the
+controller, `flush` ends the turn, effects are carried out, syncs are started, the timer is set. What
+`identity.py` keeps in a file is `Record` here, changed at the same moments:
+
+    start      incarnation + 1; sure only if the last run ended cleanly, on this boot, or synced everything
+    finish     clean
+    trust      sure again, once what is in doubt has been noted durably
+
+Two watchers sit inside the process and change nothing: `WatchedController` shows the judge every command that
+is applied, `WatchedJournal` everything that Raft persists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from walrus.config import Identity, NodeConfig
+from walrus.controller import Controller
+from walrus.effects import Trace, no_trace
+from walrus.messages import Join
+from walrus.raft_journal import RaftJournal
+from walrus.raft_messages import Entry, Membership, Ready, Rng, Snapshot
+from walrus.sim.drives import DATA, META, Drive
+from walrus.storage.batch import Batch
+
+NEVER = float("inf")
+
+
+def address(node_id: int) -> str:
+    """Where a simulated node lives.
+
+    >>> address(3), node_at(address(3))
+    ('n3', 3)
+    """
+    return f"n{node_id}"
+
+
+def node_at(place: str) -> int:
+    """The node that lives there."""
+    return int(place.removeprefix("n"))
+
+
+class Observer(Protocol):
+    """Who is shown what happens inside a process (the judge, `judge.py`)."""
+
+    def on_write(self, node: int, name: str, start: int, batch: Batch) -> None:
+        """Entries went to the data engine."""
+
+    def on_delete(self, node: int, name: str) -> None:
+        """A topic of the data engine is gone."""
+
+    def on_persist(self, node: int, ready: Ready) -> None:
+        """Raft wrote this to its journal."""
+
+    def on_apply(self, node: int, entries: tuple[Entry, ...]) -> None:
+        """Committed entries are about to be applied."""
+
+    def on_restore(self, node: int, snapshot: Snapshot) -> None:
+        """The metadata is about to be replaced by a snapshot."""
+
+
+class _Watcher:
+    """`drives.Watcher` of one node."""
+
+    def __init__(self, node: int, watch: Observer) -> None:
+        self._node, self._watch = node, watch
+
+    def on_write(self, name: str, start: int, batch: Batch) -> None:
+        """Entries were written."""
+        self._watch.on_write(self._node, name, start, batch)
+
+    def on_delete(self, name: str) -> None:
+        """The topic is gone."""
+        self._watch.on_delete(self._node, name)
+
+
+class WatchedJournal(RaftJournal):
+    """Shows what is persisted."""
+
+    __slots__ = ("_on_persist",)
+
+    def __init__(self, journal: RaftJournal, on_persist: Callable[[Ready], None]) -> None:
+        super().__init__(journal._storage, journal._topic)
+        self._on_persist = on_persist
+
+    def save(self, ready: Ready) -> None:
+        """See `RaftJournal.save`."""
+        super().save(ready)
+        self._on_persist(ready)
+
+
+class WatchedController(Controller):
+    """Shows what is applied."""
+
+    def __init__(self, *, watch: Observer, **rest: Any) -> None:
+        self.watch = watch
+        super().__init__(**rest)
+
+    def _apply(self, entries: tuple[Entry, ...], now: float) -> None:
+        if entries:
+            self.watch.on_apply(self.config.node_id, entries)
+        super()._apply(entries, now)
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        self.watch.on_restore(self.config.node_id, snapshot)
+        super()._restore(snapshot)
+
+
+@dataclass(slots=True)
+class Record:
+    """The identity file."""
+
+    directory_id: str
+    incarnation: int = 0
+    clean: bool = True
+    boot: int = 0
+    sure: bool = True
+    member: bool = False
+    addresses: dict[int, str] = field(default_factory=dict)
+
+
+class Group:
+    """Group commit of one engine: at most one sync under way."""
+
+    __slots__ = ("covered", "in_flight", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.covered = 0
+        self.in_flight: int | None = None
+
+
+class Host:
+    """One machine. `controller` is None while no process runs on it."""
+
+    def __init__(self, config: NodeConfig, drive: Drive, fsync: str | float) -> None:
+        self.id = config.node_id
+        self.config, self.drive, self.fsync = config, drive, fsync
+        self.record = Record(directory_id=f"directory-{config.node_id}")
+        self.controller: Controller | None = None
+        self.process = 0
+        """Number of the process: what was meant for an earlier one is not for this one."""
+        self.boot = 1
+        self.rate, self.offset = 1.0, 0.0
+        self.paused = False
+        self.backlog: list[Callable[[], None]] = []
+        self.timer = NEVER
+        self.turn_due = False
+        self.sync_time = (0.0005, 0.002)
+        self.refused: set[int] = set()
+        """Peers of which the controller knows that their process is gone."""
+        self.dialling: set[int] = set()
+        self.wanted: tuple[int, ...] = ()
+        self.groups = (Group(DATA), Group(META))
+        self.data_reported = 0
+        self.left = False
+        """Removed from the cluster, never to return with this drive."""
+
+    @property
+    def up(self) -> bool:
+        """Whether a process runs."""
+        return self.controller is not None
+
+    def clock(self, now: float) -> float:
+        """What the machine's clock says at this moment of the world."""
+        return self.offset + self.rate * now
+
+    def world_time(self, local: float) -> float:
+        """The moment of the world at which the machine's clock says this."""
+        return (local - self.offset) / self.rate
+
+    def set_clock(self, now: float, rate: float, jump: float) -> None:
+        """From now on the clock runs at this rate, after a jump of so many seconds."""
+        reading = self.clock(now) + jump
+        self.rate = rate
+        self.offset = reading - rate * now
+
+    # --- the life of its processes ---
+
+    def found(self, voters: tuple[int, ...]) -> None:
+        """Begin the journal of a cluster of these nodes, durably."""
+        _, meta = self.drive.open(None)
+        RaftJournal(meta).bootstrap(Membership(voters=voters))
+        self.drive.start_sync(META)
+        self.drive.finish_sync(META)
+        self.drive.kill()
+        self.record.member = True
+
+    def start(
+        self,
+        *,
+        cluster_id: str,
+        rng: Rng,
+        now: float,
+        watch: Observer,
+        is_open: Callable[[object], bool],
+        trace: Trace = no_trace,
+    ) -> None:
+        """A new process on this machine."""
+        assert self.controller is None, "one process at a time"
+        record = self.record
+        kept = record.clean or self.fsync == "each" or record.boot == self.boot
+        record.incarnation += 1
+        record.clean, record.boot, record.sure = False, self.boot, record.sure and kept
+        self.process += 1
+        self.timer, self.turn_due, self.paused, self.backlog = NEVER, False, False, []
+        self.refused, self.dialling, self.wanted = set(), set(), ()
+        self.groups, self.data_reported = (Group(DATA), Group(META)), 0
+        data, meta = self.drive.open(_Watcher(self.id, watch))
+        assert not (record.member and RaftJournal(meta).is_empty()), "the journal of a member is lost"
+        controller = WatchedController(
+            watch=watch,
+            config=self.config,
+            identity=Identity(
+                cluster_id=cluster_id,
+                directory_id=record.directory_id,
+                incarnation=record.incarnation,
+                sure=record.sure,
+            ),
+            data=data,
+            meta=meta,
+            rng=rng,
+            now=self.clock(now),
+            addresses=record.addresses,
+            is_open=is_open,
+            trace=trace,
+        )
+        controller._journal = WatchedJournal(
+            controller._journal, lambda ready: watch.on_persist(self.id, ready)
+        )
+        self.controller = controller
+
+    def end(self) -> None:
+        """The process is gone."""
+        self.controller = None
+        self.process += 1
+        self.timer, self.backlog, self.paused = NEVER, [], False
+        self.drive.kill()
+
+    def join_request(self) -> Join:
+        """What it says to a member of the cluster that it wants to be in."""
+        return Join(
+            node_id=self.id,
+            directory_id=self.record.directory_id,
+            raft_address=self.config.raft_address,
+            client_address=self.config.client_address,
+        )

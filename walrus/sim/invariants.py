@@ -1,0 +1,345 @@
+"""What must always hold, one predicate for each name of the specs, over the judge's view of a cluster.
+
+The names are those of `spec/Walrus.tla` and `spec/Raft.tla`, where they are formulas. A predicate raises
+`Violation` with its own name. It looks at what is *fresh* in the view (see `judge.py`): what the last step
+changed, or everything in a full check. The three at the end are about progress, and are asked once faults
+have stopped.
+
+Where a spec says "for all nodes, all segments, all indexes", it is enough to look at what changed: copies
+are compared with the one stream of their segment, so that two of them agree follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from walrus.copies import Key
+from walrus.raft_messages import Role
+from walrus.segments import START, Position
+from walrus.sim.violation import Violation
+
+if TYPE_CHECKING:
+    from walrus.sim.host import Host
+    from walrus.sim.judge import Judge
+
+
+def _nodes(view: Judge) -> Iterable[Host]:
+    """The nodes to look at: the one that took the step, or all that run."""
+    if view.host is not None:
+        return (view.host,) if view.host.controller is not None else ()
+    return [host for _, host in sorted(view.hosts.items()) if host.controller is not None]
+
+
+def _conflicts(view: Judge, name: str) -> None:
+    for conflict, what in view.conflicts:
+        if conflict == name:
+            raise Violation(name, what)
+
+
+# --- the data plane -------------------------------------------------------------------------------------
+
+
+def TypeOK(view: Judge) -> None:
+    """Every value is what it should be: each state machine's own `check_invariants`.
+
+    A node's metadata, which is long, is looked at in full checks. In between it is known to be what the same
+    commands make of it everywhere (StateMachineSafety), and that is looked at where it changed.
+    """
+    for host in _nodes(view):
+        controller = host.controller
+        assert controller is not None
+        try:
+            if view.host is None:
+                controller.check_invariants()
+            controller.leases.check_invariants(controller.metadata)
+            controller.router.check_invariants()
+            controller.cursors.check_invariants()
+            controller.lifecycle.check_invariants()
+            if view.raft_moved(host):
+                controller.raft.check_invariants()
+        except AssertionError as error:
+            name = str(error).partition(":")[0]
+            raise Violation(name if name in NAMES else "TypeOK", f"node {host.id}: {error}") from error
+        for name, writer in controller.writers.items():
+            if not writer.copy.durable <= writer.copy.length or writer.topic != name:
+                raise Violation("TypeOK", f"node {host.id}: {writer.copy.key}")
+
+
+def DomainConsistency(view: Judge) -> None:
+    """Every topic's segments but the last are sealed, and copies and cursors are of topics that exist."""
+    for name in view.topics:
+        topic = view.metadata.topics.get(name)
+        if topic is None:
+            continue
+        for number, segment in enumerate(topic.segments, 1):
+            if (segment.count is None) != (number == topic.current):
+                raise Violation("DomainConsistency", f"segment {number} of {name}: {segment}")
+    for write in view.writes:
+        if write.key[0] not in view.metadata.topics:
+            raise Violation("DomainConsistency", f"node {write.node} has a copy of {write.key}")
+    for host in _nodes(view):
+        assert host.controller is not None
+        for leased, number in host.controller.leases.granted().items():
+            if number > view.metadata.topics[leased].current:
+                raise Violation("DomainConsistency", f"node {host.id} leads {leased}/{number}")
+
+
+def SingleWriter(view: Judge) -> None:
+    """Only the leader that a segment was opened for, in that incarnation, originates entries in it."""
+    for write in view.writes:
+        segment = view.metadata.segment(*write.key)
+        if not write.originated or segment is None:
+            continue
+        if (segment.leader, segment.incarnation) != (write.node, write.incarnation):
+            raise Violation(
+                "SingleWriter",
+                f"node {write.node}.{write.incarnation} originates {write.originated} entries in {write.key} "
+                f"of node {segment.leader}.{segment.incarnation}",
+            )
+
+
+def SeqOrder(view: Judge) -> None:
+    """Every copy is numbered 0, 1, 2, ... without a gap, in the order of the writer."""
+    for write in view.writes:
+        if write.start != write.before or write.start + write.count > len(view.truth(write.key).stream):
+            raise Violation("SeqOrder", f"node {write.node} has {write.key} up to {write.before}: {write}")
+
+
+def PrefixAgree(view: Judge) -> None:
+    """Any two copies agree up to the shorter one: each is a prefix of its writer's stream."""
+    for write in view.writes:
+        if write.differs >= 0:
+            raise Violation("PrefixAgree", f"node {write.node}: {write.key} differs at {write.differs}")
+
+
+def _held_by_majority(view: Judge, key: Key, count: int, name: str) -> None:
+    segment = view.metadata.segment(*key)
+    if not count or segment is None:
+        return
+    truth = view.truth(key)
+    held = [
+        node
+        for node in segment.replicas
+        if truth.lengths.get(node, 0) >= count or node in truth.excused or node in view.unknown
+    ]
+    if 2 * len(held) <= len(segment.replicas):
+        raise Violation(
+            name, f"{count} entries of {key} on {held} of {segment.replicas}: lengths {truth.lengths}"
+        )
+
+
+def AckedDurable(view: Judge) -> None:
+    """An acknowledged entry is on a majority of the replicas, and below the count if sealed."""
+    for key in view.keys:
+        acked = view.truth(key).acked
+        _held_by_majority(view, key, acked, "AckedDurable")
+        if acked > view.sealed_as.get(key, acked):
+            raise Violation("AckedDurable", f"{acked} acknowledged in {key}, sealed at {view.sealed_as[key]}")
+
+
+def NoWritesPastOpen(view: Judge) -> None:
+    """No copy holds entries of a segment that is not open or sealed yet."""
+    for write in view.writes:
+        if write.count and view.metadata.segment(*write.key) is None:
+            raise Violation("NoWritesPastOpen", f"node {write.node} writes {write.key}")
+
+
+def SealedStable(view: Judge) -> None:
+    """A sealed count never changes, and a majority of the replicas holds that many entries."""
+    for key in view.keys:
+        if key in view.sealed_as:
+            segment = view.metadata.segment(*key)
+            if segment is None or segment.count != view.sealed_as[key]:
+                raise Violation("SealedStable", f"{key} was sealed at {view.sealed_as[key]}, now {segment}")
+            _held_by_majority(view, key, view.sealed_as[key], "SealedStable")
+
+
+def LastSealedIsSum(view: Judge) -> None:
+    """The cumulative offset is the sum of the sealed counts."""
+    for name in view.topics:
+        topic = view.metadata.topics.get(name)
+        if topic and topic.sealed_total != sum(segment.count or 0 for segment in topic.segments[:-1]):
+            raise Violation("LastSealedIsSum", f"{name}: {topic.sealed_total}")
+
+
+def OpenLeaderMatchesMap(view: Judge) -> None:
+    """Whoever believes to lead a topic leads the segment that is open in its view, in that incarnation."""
+    for host in _nodes(view):
+        controller = host.controller
+        assert controller is not None
+        for name, number in controller.leases.granted().items():
+            topic = controller.metadata.topics[name]
+            mine = (host.id, host.record.incarnation)
+            if number != topic.current or (topic.open.leader, topic.open.incarnation) != mine:
+                raise Violation("OpenLeaderMatchesMap", f"node {host.id} leads {name}/{number}: {topic.open}")
+
+
+def CursorInBounds(view: Judge) -> None:
+    """No cursor, committed or handed out, points past its segment or past what is acknowledged."""
+    for name in view.topics:
+        topic = view.metadata.topics.get(name)
+        for group, position in topic.cursors.items() if topic else ():
+            if not topic or not topic.in_bounds(position) or _beyond(view, name, position):
+                raise Violation("CursorInBounds", f"{name}, group {group!r}: {position}")
+    for host in _nodes(view):
+        assert host.controller is not None
+        for (name, group), cursor in host.controller.cursors.cursors().items():
+            if _beyond(view, name, cursor.position):
+                raise Violation("CursorInBounds", f"node {host.id}, {name}, {group!r}: {cursor.position}")
+
+
+def _beyond(view: Judge, name: str, position: Position) -> bool:
+    return position.offset > view.settled((name, position.segment))
+
+
+def DeliveredIsPrefix(view: Judge) -> None:
+    """No committed cursor is ahead of what its group was given, or a crash would leave a gap.
+
+    That what was given is settled, and is what was written, is looked at when it is given.
+    """
+    for name in view.topics:
+        topic = view.metadata.topics.get(name)
+        for group, position in topic.cursors.items() if topic else ():
+            known = view.groups.get((name, group))
+            if known is not None:
+                view.advance(name, known)
+            upto = known.upto if known is not None else START
+            if topic and topic.advance(position) > topic.advance(upto):
+                raise Violation(
+                    "DeliveredIsPrefix", f"{name}, group {group!r}: committed {position}, given up to {upto}"
+                )
+
+
+# --- Raft -----------------------------------------------------------------------------------------------
+
+
+def ElectionSafety(view: Judge) -> None:
+    """At most one leader can be elected in a given term."""
+    for host in _nodes(view):
+        assert host.controller is not None
+        raft = host.controller.raft
+        if raft.role is Role.LEADER and view.leaders.setdefault(raft.current_term, host.id) != host.id:
+            other = view.leaders[raft.current_term]
+            raise Violation("ElectionSafety", f"nodes {other} and {host.id} lead term {raft.current_term}")
+
+
+def LeaderAppendOnly(view: Judge) -> None:
+    """A leader never overwrites or deletes entries in its log."""
+    _conflicts(view, "LeaderAppendOnly")
+
+
+def LogMatching(view: Judge) -> None:
+    """If two logs have an entry with the same index and term, they are identical up to it."""
+    _conflicts(view, "LogMatching")
+
+
+def LeaderCompleteness(view: Judge) -> None:
+    """What is committed is in the logs of all leaders of later terms."""
+    if not view.committed:
+        return
+    last = view.committed[-1]
+    for host in _nodes(view):
+        assert host.controller is not None
+        raft = host.controller.raft
+        if raft.role is Role.LEADER and raft.current_term > last.term:
+            log = raft.log
+            if log.last_index < last.index or (
+                log.base_index <= last.index and log.term_at(last.index) != last.term
+            ):
+                raise Violation(
+                    "LeaderCompleteness", f"leader {host.id} of term {raft.current_term} lacks {last.index}"
+                )
+
+
+def StateMachineSafety(view: Judge) -> None:
+    """No two servers apply different entries at the same index, and equal indexes give equal states."""
+    _conflicts(view, "StateMachineSafety")
+    if view.host is None:
+        digest = None
+        for host in _nodes(view):
+            assert host.controller is not None
+            if host.controller.applied == len(view.committed):
+                digest = digest or view.metadata.digest()
+                if host.controller.metadata.digest() != digest:
+                    raise Violation("StateMachineSafety", f"node {host.id} has another state")
+
+
+def CommittedNeverLost(view: Judge) -> None:
+    """The last committed entry (and so, by LogMatching, each) is in the logs of a majority."""
+    if not view.applied or not view.committed:
+        return
+    last = view.committed[-1]
+    holders = {
+        node
+        for node, log in view.logs.items()
+        if node in view.unknown or log.base > last.index or log.term(last.index) == last.term
+    }
+    memberships = [view.membership]
+    for _, host in sorted(view.hosts.items()):
+        if host.controller is not None:
+            memberships.append(host.controller.raft.membership)
+    if not any(len(holders & set(m.voters)) >= m.quorum for m in memberships if m.voters):
+        raise Violation("CommittedNeverLost", f"entry {last.index} is on {sorted(holders)} only")
+
+
+# --- progress, once faults have stopped ---------------------------------------------------------------
+
+
+def RolloverProgress(view: Judge) -> None:
+    """No full segment is still open."""
+    for (topic, number), truth in sorted(view.truths.items()):
+        known = view.metadata.topics.get(topic)
+        if known and number == known.current:
+            limit = view.options.settings["max_segment_entries"]
+            if max(truth.lengths.values(), default=0) >= limit:
+                raise Violation("RolloverProgress", f"{topic}/{number} is full and not sealed")
+
+
+def ReadProgress(view: Judge) -> None:
+    """Every group has been given everything that is settled."""
+    for (topic, name), group in sorted(view.groups.items()):
+        view.advance(topic, group)
+        end = Position(view.segments(topic), view.settled((topic, view.segments(topic))))
+        if group.upto < end:
+            raise Violation("ReadProgress", f"{topic}, group {name!r}: given up to {group.upto} of {end}")
+
+
+def FailoverProgress(view: Judge) -> None:
+    """Every open segment has a leader that runs, in the incarnation that it was opened for."""
+    for name, topic in sorted(view.metadata.topics.items()):
+        host = view.hosts[topic.open.leader]
+        if not host.up or host.record.incarnation != topic.open.incarnation:
+            raise Violation("FailoverProgress", f"{name}/{topic.current} has no leader: {topic.open}")
+
+
+Predicate = Callable[["Judge"], None]
+
+CHEAP: tuple[Predicate, ...] = (
+    SingleWriter,
+    PrefixAgree,
+    SeqOrder,
+    NoWritesPastOpen,
+    AckedDurable,
+    SealedStable,
+    LastSealedIsSum,
+    DeliveredIsPrefix,
+    ElectionSafety,
+    LeaderAppendOnly,
+    LogMatching,
+    LeaderCompleteness,
+    StateMachineSafety,
+    CommittedNeverLost,
+)
+EXPENSIVE: tuple[Predicate, ...] = (TypeOK, DomainConsistency, OpenLeaderMatchesMap, CursorInBounds)
+PROGRESS: tuple[Predicate, ...] = (RolloverProgress, ReadProgress, FailoverProgress)
+NAMES = frozenset(predicate.__name__ for predicate in (*CHEAP, *EXPENSIVE, *PROGRESS))
+
+
+def check(view: Judge, *, expensive: bool) -> None:
+    """Every safety predicate, on what is fresh."""
+    for predicate in CHEAP:
+        predicate(view)
+    if expensive:
+        for predicate in EXPENSIVE:
+            predicate(view)

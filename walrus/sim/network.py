@@ -1,0 +1,86 @@
+"""The network between simulated nodes: late, lossy, repetitive, out of order, cut, stopped.
+
+A *link* is one direction between two nodes. What happens to a message on it is decided when it is sent, by
+the link's state and the world's random numbers, and the answer is a list of arrival times: none (lost), one,
+or two (duplicated).
+
+    cut       messages vanish, and after a while the sender's connection breaks
+    stopped   messages wait until the link runs again (a peer that reads nothing, a switch that reboots)
+    weather   delay, loss, duplication and reordering, everywhere or on one link
+
+Real connections are TCP: in order and without loss until they break. The simulator is harder than that on
+purpose. A message that was sent over a connection that is gone may still arrive, also at the next process of
+its receiver. Nothing in the protocol may depend on the kindness of TCP.
+
+Invariant: with `CALM` weather a link neither loses nor reorders.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import NamedTuple
+
+
+class Weather(NamedTuple):
+    """How a link treats messages while it is neither cut nor stopped."""
+
+    least: float = 0.0002
+    """Seconds on the way, at least; and at most:"""
+    most: float = 0.001
+    loss: float = 0.0
+    duplicate: float = 0.0
+    ordered: bool = True
+
+
+CALM = Weather()
+
+
+class Link:
+    """One direction between two nodes."""
+
+    __slots__ = ("cuts", "last_at", "stopped_until", "weather")
+
+    def __init__(self) -> None:
+        self.cuts = 0  # how many faults that overlap cut it
+        self.stopped_until = 0.0
+        self.weather: Weather | None = None  # its own, if it differs from the network's
+        self.last_at = 0.0  # when the last message arrives, for links that keep the order
+
+
+class Network:
+    """All links; the ones that nobody mentioned are there and run."""
+
+    def __init__(self, rng: Random, weather: Weather = CALM) -> None:
+        self.weather = weather
+        self._random = rng.random
+        self._links: dict[tuple[int, int], Link] = {}
+
+    def link(self, sender: int, to: int) -> Link:
+        """The link in this direction."""
+        link = self._links.get((sender, to))
+        if link is None:
+            link = self._links[(sender, to)] = Link()
+        return link
+
+    def passes(self, one: int, other: int) -> bool:
+        """Whether a connection between the two can be made: messages pass in both directions."""
+        return not (self.link(one, other).cuts or self.link(other, one).cuts)
+
+    def arrivals(self, sender: int, to: int, now: float) -> list[float]:
+        """When a message that is sent now arrives: nothing, one time or two."""
+        link = self._links.get((sender, to)) or self.link(sender, to)
+        weather = link.weather or self.weather
+        if link.cuts:
+            return []
+        if weather.loss and self._random() < weather.loss:
+            return []
+        at = now + weather.least + self._random() * (weather.most - weather.least)
+        if at < link.stopped_until:
+            at += link.stopped_until - now
+        if weather.ordered:
+            if at < link.last_at:
+                at = link.last_at
+            link.last_at = at
+        if weather.duplicate and self._random() < weather.duplicate:
+            return [at, at + self._random() * 4 * weather.most]
+        return [at]

@@ -1,0 +1,480 @@
+"""The seeded world: one clock, one heap of events, and hosts on which the real controllers run.
+
+A *step* is one event: a message arrives, a timer fires, a sync ends, a client asks, a fault strikes. What
+happens next is decided by the heap, and what is uncertain by one `random.Random`, so a seed and the options
+are a whole run, on every machine: nothing here looks at a real clock, at the order of a hash table or at an
+address.
+
+After every step the judge looks at the node that took it (`judge.py`, `invariants.py`). A broken invariant, a
+failed assertion or an exception inside a node ends the run with a `Violation`.
+
+The order within a turn is that of `node.py`: input, `flush`, effects, syncs, timer. Now and then several
+inputs share a turn, as they do in a real event loop.
+
+What a process may die of by itself is a `StorageError` (as in `node.py`, which stops when it cannot know its
+state any more) and an ordered `Crash` of the simulated disk. Everything else is our error.
+"""
+
+from __future__ import annotations
+
+import heapq
+import traceback
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from walrus.config import NodeConfig
+from walrus.effects import Effect, Halt, Log, Peers, Reply, Send, Trace, no_trace
+from walrus.messages import Hello, PeerMessage
+from walrus.protocol import PeerCodec, Request
+from walrus.sim.clients import Call
+from walrus.sim.disk import Crash
+from walrus.sim.drives import DATA, Drive, EngineDrive, MemoryDrive
+from walrus.sim.host import NEVER, Group, Host, address, node_at
+from walrus.sim.judge import Judge
+from walrus.sim.network import Network, Weather
+from walrus.sim.options import Options
+from walrus.sim.violation import Violation
+from walrus.storage.errors import StorageError
+
+CLUSTER = "simulated"
+_is_open = Call.is_open
+
+SHORTEST_TICK = 0.005
+"""As in `node.py`: timers are this coarse."""
+
+HISTORY = 4_000
+"""How many of the latest happenings are kept for the table of a failure."""
+
+
+class World:
+    """Hosts, network, clock. `step` lets the next thing happen."""
+
+    def __init__(self, seed: int, options: Options, recorder: Callable[[int], Trace] | None = None) -> None:
+        self.seed, self.options = seed, options
+        self.rng = Random(seed)
+        self.now = 0.0
+        self.steps = 0
+        self.network = Network(self.rng, Weather(ordered=options.ordered))
+        self.judge = Judge(options)
+        self.hosts: dict[int, Host] = {}
+        self.happened: list[tuple[float, int, str]] = []
+        """(time, node, what): for the table of a failure. Node 0 is the world."""
+        self._trace_for = recorder
+        self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._sequence = 0
+        self._codec: PeerCodec[PeerMessage] | None = PeerCodec(PeerMessage) if options.codec else None
+        voters = tuple(range(1, options.nodes + 1))
+        for node in voters:
+            self.add_host(node).found(voters)
+        for node in voters:
+            self.start(node)
+
+    # --- events ---
+
+    def at(self, when: float, act: Callable[..., None], *arguments: Any) -> None:
+        """Let something happen at this moment, after everything that was put there earlier."""
+        self._sequence += 1
+        heapq.heappush(self._heap, (when, self._sequence, act, arguments))
+
+    def after(self, delay: float, act: Callable[..., None], *arguments: Any) -> None:
+        """Let something happen so much later."""
+        self.at(self.now + delay, act, *arguments)
+
+    def step(self) -> None:
+        """The next thing happens."""
+        self.now, _, act, arguments = heapq.heappop(self._heap)
+        self.steps += 1
+        act(*arguments)
+
+    def run(self, until: float) -> None:
+        """Let everything happen up to this moment."""
+        while self._heap and self._heap[0][0] <= until:
+            self.step()
+        self.now = max(self.now, until)
+
+    def run_until(self, done: Callable[[], bool], patience: float) -> bool:
+        """Let things happen until `done`, for `patience` seconds at most; whether it came about."""
+        end, again_at = self.now + patience, 0.0
+        while self._heap and self._heap[0][0] <= end:
+            if self.now >= again_at:
+                again_at = self.now + 0.02
+                if done():
+                    return True
+            self.step()
+        return done()
+
+    def note(self, node: int, what: str) -> None:
+        """Remember a happening for the table of a failure."""
+        self.happened.append((self.now, node, what))
+        if len(self.happened) > 2 * HISTORY:
+            del self.happened[:HISTORY]
+
+    # --- hosts ---
+
+    def add_host(self, node: int) -> Host:
+        """A new machine, switched off."""
+        options, drive = self.options, self._drive()
+        settings = {**options.settings, "durable_acks": options.fsync == "each"}
+        config = NodeConfig(
+            node_id=node, raft_address=address(node), client_address=address(node), **settings
+        )
+        host = self.hosts[node] = Host(config, drive, options.fsync)
+        host.record.addresses = {n: address(n) for n in range(1, options.nodes + 1) if n != node}
+        self.judge.add(host)
+        return host
+
+    def _drive(self) -> Drive:
+        return EngineDrive(self.rng) if self.options.engine else MemoryDrive(self.rng)
+
+    def live(self) -> list[Host]:
+        """The machines on which a process runs, by id."""
+        return [host for _, host in sorted(self.hosts.items()) if host.up]
+
+    def start(self, node: int) -> None:
+        """Start the process of a member."""
+        host = self.hosts[node]
+        if host.up or host.left:
+            return
+        self.note(node, f"start {host.record.incarnation + 1}")
+        self._guarded(host, self._start, host)
+
+    def _start(self, host: Host) -> None:
+        trace = self._trace_for(host.id) if self._trace_for else no_trace
+        self.judge.before_start(host)
+        host.start(
+            cluster_id=CLUSTER,
+            rng=self.rng,
+            now=self.now,
+            watch=self.judge,
+            is_open=_is_open,
+            trace=trace,
+        )
+        self.judge.after_start(host)
+        trace("Restart", incarnation=host.record.incarnation)
+        self._turn(host)
+        for other in self.live():  # whoever lost it dials again, soon
+            if host.id in other.wanted:
+                self._dial_later(other, host.id, 0.002)
+        if self.options.fsync != "each":
+            self._sync_later(host, host.process)
+
+    def kill(self, node: int, *, power: bool = False) -> None:
+        """`kill -9`, or the power goes."""
+        host = self.hosts[node]
+        if host.up:
+            self.note(node, "power loss" if power else "kill -9")
+            self._died(host)
+        if power:
+            host.boot += 1
+            host.drive.lose_power()
+            self.judge.lost_power(host)
+        if self._trace_for and host.process:
+            self._trace_for(node)("PowerLoss" if power else "Crash")
+        self.judge.full_check()
+
+    def _died(self, host: Host) -> None:
+        host.end()
+        self.judge.died(host)
+        for call in [call for call in self.judge.calls if call.host == host.id]:
+            call.lost(self.now)
+        for other in self.live():
+            if other.controller is not None and host.id in other.controller.connected:
+                self.after(0.001, self._notice_gone, other, other.process, host.id)
+
+    def stop(self, node: int) -> None:
+        """SIGTERM: an orderly stop; it ends some time later."""
+        host = self.hosts[node]
+        if host.controller is not None:
+            self.note(node, "SIGTERM")
+            host.controller.stop(host.clock(self.now))
+            self._turn(host)
+            self.after(self.rng.uniform(0.05, 0.5), self._stopped, host, host.process)
+
+    def _stopped(self, host: Host, process: int) -> None:
+        if host.process == process and host.up and not host.paused:
+            for group in host.groups:
+                host.drive.start_sync(group.name) if group.in_flight is None else None
+                self._guarded(host, host.drive.finish_sync, group.name)
+            if host.up:
+                host.record.clean = True
+                self._died(host)
+
+    def pause(self, node: int, paused: bool) -> None:
+        """SIGSTOP or SIGCONT. What comes in the meantime is read afterwards, in one turn."""
+        host = self.hosts[node]
+        if not host.up or host.paused == paused:
+            return
+        self.note(node, "SIGSTOP" if paused else "SIGCONT")
+        host.paused = paused
+        if not paused:
+            backlog, host.backlog = host.backlog, []
+            for late in backlog:
+                if host.up:
+                    self._guarded(host, late)
+            host.timer = NEVER
+            if host.controller is not None:
+                self._guarded(host, host.controller.on_tick, host.clock(self.now))
+            self._turn(host)
+
+    def set_clock(self, node: int, rate: float, jump: float) -> None:
+        """The machine's clock drifts or jumps."""
+        host = self.hosts[node]
+        host.set_clock(self.now, rate, jump)
+        host.timer = NEVER
+        self._set_timer(host)
+
+    def join(self, node: int, process: int | None = None) -> None:
+        """A machine that belongs to no cluster asks until a member takes it in, then it starts."""
+        host = self.hosts.get(node) or self.add_host(node)
+        if host.up or host.left:
+            return
+        members = [other for other in self.live() if not other.paused and self.network.passes(node, other.id)]
+        if members:
+            member = self.rng.choice(members)
+            assert member.controller is not None
+            reply = member.controller.on_join(host.join_request(), member.clock(self.now))
+            self._turn(member)
+            if reply.done:
+                self.note(node, f"taken in by {member.id}")
+                host.record.addresses = {n: place for n, place in reply.addresses.items() if n != node}
+                self.start(node)
+                return
+        self.after(self.rng.uniform(0.05, 0.3), self.join, node)
+
+    # --- connections ---
+
+    def _dial_later(self, host: Host, peer: int, delay: float) -> None:
+        if peer not in host.dialling:
+            host.dialling.add(peer)
+            self.after(delay * self.rng.uniform(0.5, 1.5), self._dial, host, host.process, peer)
+
+    def _dial(self, host: Host, process: int, peer: int) -> None:
+        controller, other = host.controller, self.hosts.get(peer)
+        if host.process != process or controller is None:
+            return
+        host.dialling.discard(peer)
+        if peer not in host.wanted or peer in controller.connected or other is None:
+            return
+        if self.network.passes(host.id, peer) and not host.paused:
+            if other.controller is None:
+                if peer not in host.refused:
+                    host.refused.add(peer)
+                    self._lose(host, peer, refused=True)
+                    return
+            elif not other.paused and not other.controller.judge_hello(self._hello(host, peer)):
+                host.refused.discard(peer)
+                self._input(host, controller.on_connected, peer)
+                return
+        self._dial_later(host, peer, 0.1)
+
+    def _hello(self, host: Host, peer: int) -> Hello:
+        return Hello(
+            version=1,
+            cluster_id=CLUSTER,
+            node_id=host.id,
+            directory_id=host.record.directory_id,
+            incarnation=host.record.incarnation,
+            target=peer,
+        )
+
+    def _notice_gone(self, host: Host, process: int, peer: int) -> None:
+        """The peer's machine says that nobody has this connection; whether somebody listens is seen soon."""
+        if host.process == process and host.controller and peer in host.controller.connected:
+            if self.network.passes(host.id, peer):
+                gone = not self.hosts[peer].up
+                host.refused.add(peer) if gone else None
+                self._lose(host, peer, refused=gone)
+            else:
+                self.after(1.0, self._notice_gone, host, process, peer)
+
+    def break_connection(self, node: int, peer: int) -> None:
+        """A connection breaks, noticed by the node that dialled it."""
+        host = self.hosts[node]
+        if host.controller is not None and peer in host.controller.connected:
+            self.note(node, f"connection to {peer} breaks")
+            self._lose(host, peer, refused=False)
+
+    def _lose(self, host: Host, peer: int, *, refused: bool) -> None:
+        assert host.controller is not None
+        self._input(host, host.controller.on_disconnected, peer, refused)
+        if host.up:
+            self._dial_later(host, peer, 0.1 if refused else 0.01)
+
+    # --- inputs of a host ---
+
+    def _input(self, host: Host, handle: Callable[..., None], *arguments: Any) -> None:
+        """Hand something to a controller, and mostly end the turn at once."""
+        if host.paused:
+            host.backlog.append(lambda: handle(*arguments, host.clock(self.now)))
+            return
+        try:
+            handle(*arguments, host.offset + host.rate * self.now)
+            if self.options.shared_turns and self.rng.random() < self.options.shared_turns:
+                if not host.turn_due:
+                    host.turn_due = True
+                    self.after(self.rng.uniform(0.0, 0.003), self._late_turn, host, host.process)
+            else:
+                self._turn_inside(host)
+        except (Exception, Crash) as error:  # noqa: BLE001 - whatever it is, it is judged
+            self._failed(host, error)
+
+    def _guarded(self, host: Host, act: Callable[..., None], *arguments: Any) -> None:
+        try:
+            act(*arguments)
+        except (Exception, Crash) as error:  # noqa: BLE001 - whatever it is, it is judged
+            self._failed(host, error)
+
+    def _failed(self, host: Host, error: BaseException) -> None:
+        """A process died of something: of its disk, or of a bug."""
+        if isinstance(error, Violation):
+            raise error
+        if isinstance(error, StorageError | Crash):
+            self.note(host.id, f"dies: {type(error).__name__}: {error}")
+            if host.up:
+                self._died(host)
+            self.judge.full_check()
+            self.after(self.rng.uniform(0.05, 0.5), self.start, host.id)
+            return
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        name = str(error).split(":")[0] if isinstance(error, AssertionError) and str(error) else ""
+        self.note(host.id, f"fails: {type(error).__name__}: {error}")
+        raise Violation(
+            name or type(error).__name__, f"node {host.id}: {error!r} at {where.filename}:{where.lineno}"
+        ) from error
+
+    def _late_turn(self, host: Host, process: int) -> None:
+        if host.process == process and host.up:
+            host.turn_due = False
+            self._turn(host)
+
+    def _turn(self, host: Host) -> None:
+        self._guarded(host, self._turn_inside, host)
+
+    def _turn_inside(self, host: Host) -> None:
+        """The end of a turn: flush, carry out, sync, set the timer; then the judge looks."""
+        controller = host.controller
+        if controller is None or host.paused:
+            return
+        now = host.offset + host.rate * self.now
+        controller.flush(now)
+        self.judge.note_acks(host)  # before anybody hears of it
+        meta_group = host.groups[1]
+        if host.fsync == "each":
+            data_group = host.groups[0]
+            if data_group.in_flight is None and controller.data.written > data_group.covered:
+                self._start_sync(host, data_group, controller.data.written)
+        elif controller.data.written > host.data_reported:
+            host.data_reported = controller.data.written
+            controller.on_data_durable(host.data_reported, now)
+        for effect in controller.take_effects():
+            if type(effect) is Send:
+                self._send(host, effect.to, effect.message)
+            else:
+                self._carry_out(host, effect)
+        if meta_group.in_flight is None and controller.meta.written > meta_group.covered:
+            self._start_sync(host, meta_group, controller.meta.written)
+        self._set_timer(host)
+        self.judge.look(host)
+
+    def _set_timer(self, host: Host) -> None:
+        if host.controller is None:
+            return
+        now = host.clock(self.now)
+        when = (max(host.controller.next_deadline(now), now + SHORTEST_TICK) - host.offset) / host.rate
+        if when < host.timer:
+            host.timer = when
+            self.at(when, self._tick, host, host.process, when)
+
+    def _tick(self, host: Host, process: int, when: float) -> None:
+        controller = host.controller
+        if controller is None or host.process != process or host.timer != when or host.paused:
+            return
+        host.timer = NEVER
+        self._input(host, controller.on_tick)
+
+    def _carry_out(self, host: Host, effect: Effect) -> None:
+        match effect:
+            case Reply(slot=slot, data=data, count=count):
+                assert isinstance(slot, Call)
+                slot.reply(data, count, self.now)
+            case Peers(addresses=addresses):
+                host.record.addresses = dict(addresses)
+                host.wanted = tuple(sorted(node_at(place) for place in addresses.values()))
+                for peer in host.wanted:
+                    self._dial_later(host, peer, 0.002)
+            case Log(text=text):
+                self.note(host.id, text)
+            case Halt(reason=reason):
+                self.note(host.id, f"halts: {reason}")
+                self.judge.halted(host, reason)
+            case Send():
+                raise AssertionError("sent above")
+
+    # --- messages ---
+
+    def _send(self, host: Host, to: int, message: PeerMessage) -> None:
+        controller = host.controller
+        assert controller is not None
+        if to not in controller.connected:
+            return
+        if self._codec is not None:
+            frame = self._codec.encode(message)
+            decoded = self._codec.decode(frame[4:])
+            assert decoded == message, f"the wire changes {message}"
+            message = decoded
+        for at in self.network.arrivals(host.id, to, self.now):
+            self.at(at, self._arrive, host.id, self.hosts[to], message)
+
+    def _arrive(self, sender: int, host: Host, message: PeerMessage) -> None:
+        controller = host.controller
+        if controller is not None:
+            self._input(host, controller.on_message, sender, message)
+
+    # --- syncs ---
+
+    def _start_sync(self, host: Host, group: Group, written: int) -> None:
+        group.in_flight = written
+        host.drive.start_sync(group.name)
+        least, most = host.sync_time
+        self.after(
+            least + self.rng.random() * (most - least), self._end_sync, host, host.process, group, written
+        )
+
+    def _end_sync(self, host: Host, process: int, group: Group, written: int) -> None:
+        controller = host.controller
+        if controller is None or host.process != process:
+            return
+        try:
+            host.drive.finish_sync(group.name)
+        except (StorageError, Crash) as error:
+            self._failed(host, error)
+            return
+        group.covered, group.in_flight = written, None
+        if group.name == DATA:
+            if host.fsync == "each":
+                self._input(host, controller.on_data_durable, written)
+            return
+        host.record.member = True
+        self._input(host, controller.on_meta_durable, written)
+        if host.up and controller.doubts_are_noted:
+            host.record.sure = True
+
+    def _sync_later(self, host: Host, process: int) -> None:
+        """`--fsync 200`: at regular intervals, whatever has been written."""
+        if host.process == process and host.controller is not None:
+            group = host.groups[0]
+            if group.in_flight is None and not host.paused:
+                self._start_sync(host, group, host.controller.data.written)
+            assert isinstance(self.options.fsync, float)
+            self.after(self.options.fsync, self._sync_later, host, process)
+
+    # --- clients ---
+
+    def ask(self, host: Host, call: Call, request: Request) -> bool:
+        """A client's request reaches a node; False if nobody listens there."""
+        if host.controller is None:
+            return False
+        self.judge.calls[call] = None
+        self._input(host, host.controller.on_request, call, request)
+        return True
