@@ -321,6 +321,9 @@ class Controller:
 
     def on_message(self, sender: int, message: m.PeerMessage, now: float) -> None:
         """A message from another node, or from ourselves."""
+        if sender != self.config.node_id and (reason := m.flaw(message)):
+            self.outbox.log(f"dropped {type(message).__name__} of node {sender}: {reason}")
+            return
         match message:
             case m.Append():
                 self.replica.on_append(sender, message)

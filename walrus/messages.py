@@ -286,3 +286,25 @@ PeerMessage: TypeAlias = (
     | RollOver
     | RaftMessage
 )
+
+
+def flaw(message: PeerMessage) -> str:
+    """What no honest node can have sent, as far as the message itself shows; "" if there is nothing.
+
+    Checked once, at the door: behind it batches add up and counts are counts.
+    """
+    match message:
+        case Append() if message.start < 0:
+            return "a frame that starts before the beginning"
+        case Forward() if not message.batch.count:
+            return "a forward of nothing"
+        case ForwardReply() if not 0 <= message.acked <= message.taken:
+            return "an outcome with impossible counts"
+        case GetEntries() if message.count < 1:
+            return "a question for no entries"
+        case Append() | Forward() | ReadReply() | GetReply():
+            try:
+                message.batch.check()
+            except ValueError as error:
+                return str(error)
+    return ""

@@ -48,6 +48,9 @@ from walrus.segments import Metadata, Segment
 from walrus.storage.batch import EMPTY, Batch, Checksum, concat
 from walrus.storage.errors import StorageError
 
+GAP_PAUSE = 0.05
+"""Seconds in which a replica that misses something is sent it once."""
+
 MAX_TURN_BYTES = 4 << 20
 """Most payload bytes appended as one batch; more waits for the next turn."""
 
@@ -55,7 +58,16 @@ MAX_TURN_BYTES = 4 << 20
 class Follower:
     """What the writer knows of one replica: it has `match`, and is being sent `match .. next_index - 1`."""
 
-    __slots__ = ("_sent", "connected", "heard_at", "match", "next_index", "sent_at", "unanswered")
+    __slots__ = (
+        "_gap_until",
+        "_sent",
+        "connected",
+        "heard_at",
+        "match",
+        "next_index",
+        "sent_at",
+        "unanswered",
+    )
 
     def __init__(self, now: float, connected: bool) -> None:
         self.match = 0
@@ -65,6 +77,7 @@ class Follower:
         self.sent_at = now
         self.heard_at = float("-inf")
         self._sent: deque[tuple[int, int]] = deque()  # (end, bytes) of each frame without an answer
+        self._gap_until = float("-inf")
 
     def sent(self, end: int, size: int, now: float) -> None:
         """A frame that ends at `end` is on its way."""
@@ -83,6 +96,19 @@ class Follower:
         """What was on its way is lost, or must be taken for lost: begin again behind `match`."""
         self.next_index, self.unanswered = self.match, 0
         self._sent.clear()
+        self._gap_until = float("-inf")
+
+    def gap(self, length: int, now: float) -> None:
+        """A frame began past the replica's end: begin again there.
+
+        All frames behind a lost one are answered like this; the first answer is enough, or each of them would
+        have everything sent once more. A length below `match` is a copy that a power loss has shortened:
+        what was acknowledged because of it stays so, but it has to be sent again.
+        """
+        if now >= self._gap_until:
+            self.match = min(self.match, max(length, 0))
+            self.rewind()
+            self._gap_until = now + GAP_PAUSE
 
 
 class Pending(msgspec.Struct):
@@ -269,7 +295,7 @@ class SegmentWriter:
             return
         follower.answered(reply.length, now)
         if reply.gap:
-            follower.rewind()
+            follower.gap(reply.length, now)
         self._advance()
         self._send_from_disk(node, follower, now)
 
@@ -403,6 +429,7 @@ class Replica:
     ) -> None:
         self._node_id = node_id
         self._copies, self._metadata, self._outbox, self._trace = copies, metadata, outbox, trace
+        self._failing = False
 
     def on_append(self, sender: int, frame: Append) -> None:
         """Take a frame if it is in order and from the segment's leader."""
@@ -415,10 +442,18 @@ class Replica:
         elif frame.start > copy.length:
             self._reply(sender, copy, gap=True)
         else:
-            try:
-                self._take(sender, copy, frame)
-            except StorageError:
-                self._reply(sender, copy, gap=True)
+            self._try_to_take(sender, copy, frame)
+
+    def _try_to_take(self, sender: int, copy: SegmentCopy, frame: Append) -> None:
+        """On a full disk say nothing: an answer would bring the same frame again, at once, for ever."""
+        try:
+            self._take(sender, copy, frame)
+        except StorageError as error:
+            if not self._failing:
+                self._outbox.log(f"cannot take entries of {copy.name}, asked again by its writer: {error}")
+            self._failing = True
+        else:
+            self._failing = False
 
     def _take(self, sender: int, copy: SegmentCopy, frame: Append) -> None:
         before = copy.length
