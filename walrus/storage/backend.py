@@ -72,6 +72,12 @@ class File(Protocol):
     def window(self, offset: int, length: int) -> memoryview | None:
         """The same, writable, for backends that write by assignment; None for the others."""
 
+    def zeros_from(self, offset: int, limit: int) -> int:
+        """Where a run of zeros begins that reaches up to `limit`, not before `offset`.
+
+        Found without reading, so it may be later than the truth (or `limit`, if nothing is known).
+        """
+
     def flush(self) -> None:
         """Hand queued writes to the OS so that views show them. Nothing to do unless writes are queued."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import mmap
 import os
@@ -65,6 +66,19 @@ class PosixFile:
         """None: this backend writes with system calls."""
         return None
 
+    def zeros_from(self, offset: int, limit: int) -> int:
+        """Space that was allocated and never written is a hole to `lseek`."""
+        try:
+            while offset < limit:
+                hole = os.lseek(self.fd, offset, os.SEEK_HOLE)
+                offset = os.lseek(self.fd, hole, os.SEEK_DATA)
+                if offset >= limit:
+                    return min(hole, limit)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # no data behind the hole
+                return min(hole, limit)
+        return limit
+
     def flush(self) -> None:
         """Nothing is queued."""
 
@@ -107,8 +121,7 @@ class PosixDisk:
             holder = os.pread(fd, 20, 0).split(b"\n")[0]
             os.close(fd)
             raise DirectoryInUse(self.path, int(holder) if holder.isdigit() else 0) from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        os.pwrite(fd, b"%d\n" % os.getpid(), 0)  # the first line counts; truncating costs a flush on ext4
         self._lock = fd
 
     def names(self) -> list[str]:

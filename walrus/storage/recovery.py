@@ -122,10 +122,16 @@ def find_blocks(space: Space) -> dict[int, list[Block]]:
     for number, units in sorted(space.sizes.items()):
         file, start, free = space.file(number), 0, 0
         view = file.view(0, file.size) if units else memoryview(b"")
+        used: int | None = None  # no block starts at this unit or behind it, as far as the disk can tell
         while start < units:
+            if used is not None and start >= used:
+                start, free = units, free + units - start
+                break
             head = decode_block(view[start * UNIT : units * UNIT], number, start * UNIT)
             if head is None or not head.units:
                 start, free = start + 1, free + 1
+                if used is None:
+                    used = -(-file.zeros_from(start * UNIT, units * UNIT) // UNIT)
                 continue
             if free:
                 space.release(Extent(number, start - free, free))
@@ -218,7 +224,9 @@ class Recoverer:
         place, position = block.head.start, 0
         if note is not None and block.head.base < note.durable and place < note.place <= limit:
             place, position = note.place, note.durable - block.head.base
-        found = scan(self._view(block), block.life, place, position, limit)
+        start = block.extent.offset
+        zeros = self._space.file(block.extent.file).zeros_from(start + place, start + limit) - start
+        found = scan(self._view(block), block.life, place, position, min(limit, zeros))
         self.report.scanned_bytes += found.end - place
         return found
 
@@ -275,7 +283,9 @@ class Recoverer:
 
     def _remains(self, block: Block) -> int:
         """Bytes of torn writes behind the last record; an older life's remains are not ours."""
-        rest = self._view(block)[block.end :]
+        start, file = block.extent.offset, self._space.file(block.extent.file)
+        end = file.zeros_from(start + block.end, start + block.extent.size) - start
+        rest = self._view(block)[block.end : end]
         if not block.head.flags & ZEROS_FOLLOW and bytes(rest[:4]) != U32.pack(block.life.tag):
             return 0
         return _used(rest)
