@@ -291,11 +291,11 @@ class Walrus:
         if self._commit is not None:
             self._engine.reclaim()
 
-    def verify(self) -> list[Damage]:
-        """Check every record of every topic against its checksum; what is damaged, in order of topics."""
+    def verify(self, topic: str | None = None) -> list[Damage]:
+        """Check every record (of one topic) against its checksum; what is damaged, in order of topics."""
         found: list[Damage] = []
-        for topic in self.topics():
-            log = self._known(topic)
+        for name in self.topics() if topic is None else [topic]:
+            log = self._known(name)
             with log.lock:
                 log.settle_tail()
                 blocks, bases = list(log.blocks), [*log.bases[1:], log.base + log.position]
@@ -303,7 +303,7 @@ class Walrus:
                 file, base = self._engine.space.file(block.extent.file).name, block.head.base
                 for gap in damage_in(log.view(block), block, following - base):
                     place = block.extent.offset + gap.offset
-                    found.append(Damage(topic, file, place, base + gap.position, base + gap.resume))
+                    found.append(Damage(name, file, place, base + gap.position, base + gap.resume))
         return found
 
     # -- durability and the end --------------------------------------------------------------------------
@@ -461,3 +461,9 @@ def _uring_disk(directory: Path, schedule: FsyncSchedule) -> Disk:
     from walrus.storage.uring_backend import UringDisk
 
     return UringDisk(directory, queueing=schedule.each or schedule.loop)
+
+
+if __name__ == "__main__":
+    from walrus.wal_cli import main
+
+    raise SystemExit(main())
