@@ -97,6 +97,7 @@ class Controller:
         self._journal = RaftJournal(self.meta)
         restored = self._journal.load()
         self._unsure_to = 0 if identity.sure else _last_index(restored.entries, restored.snapshot)
+        self.copies.in_doubt = self._unsure_to > 0
         self.raft = Raft(
             node_id=config.node_id, config=config.raft(), restored=restored, rng=rng, now=now, trace=trace
         )
@@ -558,6 +559,7 @@ class Controller:
     def _after_apply(self, opened_at: dict[str, int], now: float) -> None:
         for topic, index in opened_at.items():
             self._topic_changed(topic, 0 < index <= self._unsure_to, now)
+        self.copies.in_doubt = self.applied < self._unsure_to
         self.supervisor.dirty = True
         self.requests.look_at_watches(now)
         addresses = self.peer_addresses()

@@ -81,6 +81,8 @@ class Copies:
         self._meta = meta
         self._copies: dict[Key, SegmentCopy] = {}
         self._notes = self._load_notes()
+        self.in_doubt = False
+        """After a power loss, until it is known which segments were open then: any copy may be short."""
         self.entries = 0
         self.bytes = 0
         self.damaged: dict[Key, None] = {}

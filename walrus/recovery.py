@@ -268,7 +268,11 @@ class Fenced:
                 self._outbox.log(f"cannot answer a fence, as if this copy did not exist: {damage}")
                 return
             reply = FenceReply(
-                topic=fence.topic, segment=fence.segment, length=length, checksum=checksum, sure=copy.sure
+                topic=fence.topic,
+                segment=fence.segment,
+                length=length,
+                checksum=checksum,
+                sure=copy.sure and not self._copies.in_doubt,
             )
             self._outbox.send(sender, reply)
 
