@@ -62,12 +62,18 @@ from walrus.transport import ClientServer, Limits, Slot
 from walrus.wal import Walrus
 
 log = logging.getLogger("walrus.node")
+monotonic = time.monotonic
+"""The event loop's clock too."""
 _is_open = operator.attrgetter("connection.open")
 
 SHORTEST_TICK = 0.005
 """Timers are this coarse: an idle node must not wake up for every deadline on its own."""
 STOP_GRACE = 2.0
 """Beyond the time that a PUT may take: how long a stop waits for answers."""
+
+
+RESERVED_FILES = 128
+"""Of the process's limit, for the engines and the peers: clients never take the last one."""
 
 
 class StartError(Exception):
@@ -151,10 +157,17 @@ class Node:
         self._stopping_until: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._data_reported = 0
+        self._synced_each = settings.fsync == "each"
+        self._fine_tick = settings.heartbeat / 4
+        """A timer this near is near enough: under load the next deadline is not computed every turn."""
         source = None if settings.raft_host in ("0.0.0.0", "::") else settings.raft_host
         self._codec: PeerCodec[PeerMessage] = PeerCodec(PeerMessage)
         self.peers = Peers(self, settings.node_id, source, self._codec, self._rng)
-        limits = Limits(max_frame_bytes=settings.max_frame_bytes, max_connections=settings.max_connections)
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        limits = Limits(
+            max_frame_bytes=settings.max_frame_bytes,
+            max_connections=max(1, min(settings.max_connections, files - RESERVED_FILES)),
+        )
         self.clients = ClientServer(self, limits)
         self.controller: Controller
 
@@ -355,7 +368,7 @@ class Node:
         """A client wants something."""
         if not self._dead:
             try:
-                self.controller.on_request(slot, request, self._loop.time())
+                self.controller.on_request(slot, request, monotonic())
             except BaseException as error:
                 self._fail(error)
                 raise
@@ -365,7 +378,7 @@ class Node:
         """A peer says something."""
         if not self._dead:
             try:
-                self.controller.on_message(sender, message, self._loop.time())
+                self.controller.on_message(sender, message, monotonic())
             except BaseException as error:
                 self._fail(error)
                 raise
@@ -419,12 +432,12 @@ class Node:
             self._finish(1)
 
     def _on_data_durable(self, number: int) -> None:
-        if self.settings.fsync == "each":
-            self.controller.on_data_durable(number, self._loop.time())
+        if self._synced_each:
+            self.controller.on_data_durable(number, monotonic())
             self.wake()
 
     def _on_meta_durable(self, number: int) -> None:
-        self.controller.on_meta_durable(number, self._loop.time())
+        self.controller.on_meta_durable(number, monotonic())
         if self.directory.record.state != "member":
             self.directory.settle()
         if not self.directory.record.sure and self.controller.doubts_are_noted:
@@ -444,30 +457,44 @@ class Node:
         self._turn_due = False
         if self._dead:
             return
-        now, controller = self._loop.time(), self.controller
-        controller.flush(now)
-        if self.settings.fsync != "each" and controller.data_written > self._data_reported:
-            self._data_reported = controller.data_written
-            controller.on_data_durable(self._data_reported, now)
+        now, controller = monotonic(), self.controller
+        if self._synced_each:
+            controller.flush(now)
+        else:
+            self._flush_unsynced(now)
         for effect in controller.take_effects():
             self._carry_out(effect)
         self.peers.flush()
         self.clients.flush()
         self._meta_commit.start_if_due()
-        if self.settings.fsync == "each":
+        if self._synced_each:
             self._data_commit.start_if_due()
-        self._set_timer(controller.next_deadline(now), now)
+        if self._timer is None or self._timer.when() > now + self._fine_tick:
+            self._set_timer(controller.next_deadline(now), now)
         if self._stopping_until is not None and (self.clients.settled or now >= self._stopping_until):
             self._finish(0)
+
+    def _flush_unsynced(self, now: float) -> None:
+        """Flush where an entry counts once the kernel has it: what a replica wrote first, then what we do."""
+        self._report_written(now)
+        self.controller.flush(now)
+        self._report_written(now)
+        if self.controller.outbox.local:  # an answer to one of our own clients
+            self.controller.flush(now)
+
+    def _report_written(self, now: float) -> None:
+        if (written := self.controller.data_written) > self._data_reported:
+            self._data_reported = written
+            self.controller.on_data_durable(written, now)
 
     def _carry_out(self, effect: Effect) -> None:
         """One thing that the controller wants done."""
         match effect:
-            case Reply(slot=slot, data=data, count=count):
-                assert isinstance(slot, Slot)
-                slot.reply(data, count)
-            case Send(to=to, message=message):
-                self.peers.send(to, message)
+            case Send():
+                self.peers.send(effect.to, effect.message)
+            case Reply():
+                assert isinstance(effect.slot, Slot)
+                effect.slot.reply(effect.data, effect.count)
             case ConnectTo(addresses=addresses):
                 self.directory.remember(addresses)
                 self.peers.connect_to(addresses)
@@ -492,7 +519,7 @@ class Node:
 
     def _tick(self) -> None:
         self._timer = None
-        self.controller.on_tick(self._loop.time())
+        self.controller.on_tick(monotonic())
         self.wake()
 
 
