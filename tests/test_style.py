@@ -40,7 +40,6 @@ SHELL = {
     "cluster.py": "starts processes",
     "demo.py": "starts processes",
     "client.py": "the client is a program of its own",
-    "client_connection.py": "the client is a program of its own",
     "async_client.py": "the client is a program of its own",
     "cli.py": "the command line",
     "wal.py": "the engine is thread-safe and chooses its disk",
