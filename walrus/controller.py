@@ -245,9 +245,14 @@ class Controller:
         return min(self.raft.next_deadline(), now + pause)
 
     def peer_addresses(self) -> dict[int, str]:
-        """Where the other nodes are, as far as this one knows."""
-        known = {n: node.raft_address for n, node in self.metadata.nodes.items()}
-        known = known or dict(self._addresses)
+        """Where the other nodes are, as far as this one knows.
+
+        After a start the metadata comes back entry by entry, and its first node alone may be dead: a member
+        by Raft's log keeps the address that was remembered until the metadata says better.
+        """
+        members = self.raft.membership.members
+        known = {n: place for n, place in self._addresses.items() if not members or n in members}
+        known |= {n: node.raft_address for n, node in self.metadata.nodes.items()}
         known.pop(self.config.node_id, None)
         return dict(sorted(known.items()))
 

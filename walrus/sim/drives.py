@@ -134,7 +134,8 @@ class MemoryEngine:
         """See `Storage.read_batch`."""
         if start < self._first.get(topic, 0):
             raise IndexError(start)
-        taken, size = [], 0
+        size = 0
+        taken: list[bytes] = []
         for payload in self._topics.get(topic, [])[start : start + max_entries]:
             size += len(payload)
             if taken and size > max_bytes:

@@ -102,7 +102,7 @@ def SingleWriter(view: Judge) -> None:
 def SeqOrder(view: Judge) -> None:
     """Every copy is numbered 0, 1, 2, ... without a gap, in the order of the writer."""
     for write in view.writes:
-        if write.start != write.before or write.start + write.count > len(view.truth(write.key).stream):
+        if write.start != write.before or write.start + write.entries > len(view.truth(write.key).stream):
             raise Violation("SeqOrder", f"node {write.node} has {write.key} up to {write.before}: {write}")
 
 
@@ -141,7 +141,7 @@ def AckedDurable(view: Judge) -> None:
 def NoWritesPastOpen(view: Judge) -> None:
     """No copy holds entries of a segment that is not open or sealed yet."""
     for write in view.writes:
-        if write.count and view.metadata.segment(*write.key) is None:
+        if write.entries and view.metadata.segment(*write.key) is None:
             raise Violation("NoWritesPastOpen", f"node {write.node} writes {write.key}")
 
 

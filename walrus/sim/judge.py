@@ -48,7 +48,7 @@ class Write(NamedTuple):
     incarnation: int
     key: Key
     start: int
-    count: int
+    entries: int
     before: int
     differs: int
     originated: int

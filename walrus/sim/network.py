@@ -66,6 +66,11 @@ class Network:
         """Whether a connection between the two can be made: messages pass in both directions."""
         return not (self.link(one, other).cuts or self.link(other, one).cuts)
 
+    def mend(self) -> None:
+        """Every link runs."""
+        for link in self._links.values():
+            link.cuts, link.stopped_until, link.weather = 0, 0.0, None
+
     def arrivals(self, sender: int, to: int, now: float) -> list[float]:
         """When a message that is sent now arrives: nothing, one time or two."""
         link = self._links.get((sender, to)) or self.link(sender, to)

@@ -27,7 +27,7 @@ from walrus.config import NodeConfig
 from walrus.effects import Effect, Halt, Log, Peers, Reply, Send, Trace, no_trace
 from walrus.messages import Hello, PeerMessage
 from walrus.protocol import PeerCodec, Request
-from walrus.sim.clients import Call
+from walrus.sim.clients import Call, Client
 from walrus.sim.disk import Crash
 from walrus.sim.drives import DATA, Drive, EngineDrive, MemoryDrive
 from walrus.sim.host import NEVER, Group, Host, address, node_at
@@ -55,7 +55,9 @@ class World:
         self.rng = Random(seed)
         self.now = 0.0
         self.steps = 0
-        self.network = Network(self.rng, Weather(ordered=options.ordered))
+        self.climate = Weather(ordered=options.ordered)
+        self.network = Network(self.rng, self.climate)
+        self.clients: list[Client] = []
         self.judge = Judge(options)
         self.hosts: dict[int, Host] = {}
         self.happened: list[tuple[float, int, str]] = []

@@ -1,0 +1,80 @@
+"""The black-box oracle: what clients sent and were told, against what can be read in the end.
+
+It knows nothing of segments, nodes or messages. Every payload is unique and was sent once, its outcome is one
+of three, and the log that is read after everything has come to rest decides:
+
+    ok        in the log, exactly once             else LostWrite (prefix, middle or tail), Duplicate
+    failed    not in the log                       else FailedWriteRead
+    unknown   once or not at all                   else Duplicate
+    nobody    sent it                              InventedEntry
+    order     of one producer's acknowledged entries is the order in which it sent them   else ProducerOrder
+    readers   a lone consumer of a group skips nothing                                    else Skipped
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from walrus.sim.clients import Attempt, Outcome
+from walrus.sim.violation import Violation
+
+
+def check_log(log: Sequence[bytes], histories: Iterable[tuple[str, Sequence[Attempt]]]) -> None:
+    """Judge the final log of one topic by the histories of its producers."""
+    places: dict[bytes, int] = {}
+    for place, payload in enumerate(log):
+        if payload in places:
+            raise Violation("Duplicate", f"{payload!r} at {places[payload]} and {place}")
+        places[payload] = place
+    known: set[bytes] = set()
+    for name, attempts in histories:
+        known.update(attempt.payload for attempt in attempts)
+        _check_producer(name, attempts, places)
+    for payload in log:
+        if payload not in known:
+            raise Violation("InventedEntry", f"nobody sent {payload!r}")
+
+
+def _check_producer(name: str, attempts: Sequence[Attempt], places: dict[bytes, int]) -> None:
+    last = -1
+    for number, attempt in enumerate(attempts):
+        place = places.get(attempt.payload)
+        if attempt.outcome is Outcome.OK:
+            if place is None:
+                raise Violation("LostWrite", f"{attempt.payload!r} of {name}, {_where(number, attempts, places)}")
+            if place < last:
+                raise Violation("ProducerOrder", f"{attempt.payload!r} of {name} is at {place}, after {last}")
+            last = place
+        elif attempt.outcome is Outcome.FAILED and place is not None:
+            raise Violation("FailedWriteRead", f"{attempt.payload!r} at {place}: {attempt.reply}")
+
+
+def _where(number: int, attempts: Sequence[Attempt], places: dict[bytes, int]) -> str:
+    """What is lost: the beginning, the end, or something in between."""
+    before = any(attempt.payload in places for attempt in attempts[:number])
+    after = any(attempt.payload in places for attempt in attempts[number + 1 :])
+    return {(False, True): "prefix", (True, True): "middle", (True, False): "tail"}.get(
+        (before, after), "everything"
+    )
+
+
+def check_reader(name: str, received: Sequence[bytes], log: Sequence[bytes]) -> None:
+    """A lone consumer may see entries again, but never one before all that are in front of it."""
+    places = {payload: place for place, payload in enumerate(log)}
+    upto = 0
+    for payload in received:
+        place = places.get(payload)
+        if place is None:
+            raise Violation("Skipped", f"{name} was given {payload!r}, which is not in the log")
+        if place > upto:
+            raise Violation("Skipped", f"{name} was given entry {place} ({payload!r}) before entry {upto}")
+        upto = max(upto, place + 1)
+
+
+def check_same(name: str, one: Sequence[bytes], other: Sequence[bytes]) -> None:
+    """Two ways to read a topic give the same."""
+    for place, (a, b) in enumerate(zip(one, other, strict=False)):
+        if a != b:
+            raise Violation("PrefixAgree", f"{name}: entry {place} is {a!r} and {b!r}")
+    if len(one) != len(other):
+        raise Violation("ReadProgress", f"{name}: {len(one)} entries and {len(other)}")

@@ -1,0 +1,276 @@
+"""One simulated run from beginning to end, and what to do when it fails.
+
+    warm up    the topics are registered
+    chaos      clients work while the fault schedule is carried out; invariants after every step
+    calm       faults end, producers stop; everybody must come to rest within a time (the progress properties)
+    verdict    everything is read back, the oracle judges, a last full check
+
+A run is decided by its seed, its options and its schedule. `shrink` runs a failing one again and again with
+faults left out, as long as it fails in the same way: first halves, then quarters, then single ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from walrus.effects import Trace
+from walrus.protocol import Recover
+from walrus.segments import Position
+from walrus.sim import faults, invariants, oracle
+from walrus.sim.clients import Call, Consumer, Fetcher, Outcome, Producer, Registrar
+from walrus.sim.faults import Fault, Faults, Nobody
+from walrus.sim.options import Options
+from walrus.sim.violation import Violation
+from walrus.sim.world import World
+
+REST = 60.0
+"""Seconds of the world in which everything must come to rest once faults have ended."""
+SHARE = 0.8
+"""The share of the steps for which faults go on."""
+DENSITY = 300
+"""Steps that a second of the world has at the least: how far ahead faults are drawn."""
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a run."""
+
+    seed: int
+    steps: int
+    seconds: float
+    faults: int
+    """How many faults struck."""
+    sent: int
+    acknowledged: int
+    unknown: int
+    delivered: int
+    segments: int
+    restarts: int
+    digest: str
+    """Equal for equal runs."""
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run failed, and what is needed to see it again."""
+
+    seed: int
+    name: str
+    what: str
+    step: int
+    at: float
+    calm_at: float
+    schedule: tuple[Fault, ...]
+
+
+class Simulation:
+    """A world with clients in it and a schedule of faults."""
+
+    def __init__(
+        self,
+        seed: int,
+        options: Options,
+        schedule: Sequence[Fault],
+        recorder: Callable[[int], Trace] | None = None,
+    ) -> None:
+        self.world = World(seed, options, recorder)
+        world, topics = self.world, [f"t{number}" for number in range(options.topics)]
+        self.topics = topics
+        self.registrars = [Registrar(world, topic) for topic in topics]
+        self.producers = [
+            Producer(world, f"p{number}", topics[number % len(topics)]) for number in range(options.producers)
+        ]
+        self.consumers = [
+            Consumer(world, f"c{number}", topics[number % len(topics)], f"g{number}")
+            for number in range(options.consumers)
+        ]
+        fetchers = [
+            Fetcher(world, f"f{number}", topics[number % len(topics)]) for number in range(options.fetchers)
+        ]
+        world.clients += [*self.registrars, *self.producers, *self.consumers, *fetchers]
+        self.faults = Faults(world, schedule)
+        self.calm_at = 0.0
+
+    # --- the phases ---
+
+    def run(self, steps: int, calm_at: float | None = None) -> Result:
+        """All phases. `calm_at` ends the faults at a time of the world instead of after a share of `steps`."""
+        world = self.world
+        while world.steps < steps * SHARE if calm_at is None else world.now < calm_at:
+            world.step()
+        self.calm_at = world.now if calm_at is None else calm_at
+        self.rest()
+        self.verdict()
+        return self.result()
+
+    def rest(self) -> None:
+        """Faults end, and everything comes to rest."""
+        world = self.world
+        self.faults.stop()
+        for client in world.clients:
+            if isinstance(client, Producer):
+                client.stopped = True
+        calmed = world.run_until(self._at_rest, REST)
+        if not calmed:
+            self._why_not()
+
+    def _at_rest(self) -> bool:
+        if not all(registrar.done for registrar in self.registrars):
+            return False
+        if any(producer.pending for producer in self.producers):
+            return False
+        self._operate()
+        try:
+            for progress in invariants.PROGRESS:
+                progress(self.world.judge)
+        except Violation:
+            return False
+        return self._caught_up()
+
+    def _operate(self) -> None:
+        """What an operator does who reads METRICS: recoveries that wait for copies that nobody is sure of."""
+        if self.world.options.fsync == "each":
+            return
+        for host in self.world.live():
+            assert host.controller is not None
+            for (topic, segment), recovery in sorted(host.controller.lifecycle.recoveries.items()):
+                if recovery.waits_for_sure_copies and len(self.world.live()) == len(self.world.hosts):
+                    call = Call(Nobody(), host.id, 1, self.world.now)
+                    self.world.ask(host, call, Recover(topic, segment))
+
+    def _caught_up(self) -> bool:
+        """Every node has applied everything, every replica of a sealed segment holds all of it, and every
+        committed cursor stands where its group is.
+        """
+        judge = self.world.judge
+        for host in self.world.live():
+            assert host.controller is not None
+            if host.controller.applied != len(judge.committed):
+                return False
+        for (topic, number), count in judge.sealed_as.items():
+            segment, truth = judge.metadata.segment(topic, number), judge.truth((topic, number))
+            assert segment is not None
+            if any(truth.lengths.get(node, 0) < count for node in segment.replicas):
+                return False
+        return all(
+            judge.metadata.topics[topic].cursors.get(group, Position(1, 0)) == known.upto
+            for (topic, group), known in judge.groups.items()
+        )
+
+    def _why_not(self) -> None:
+        for producer in self.producers:
+            if producer.pending:
+                raise Violation("Replies", f"{producer.name} waits for {producer.pending} answers")
+        for progress in invariants.PROGRESS:
+            progress(self.world.judge)
+        applied = {host.id: host.controller.applied for host in self.world.live() if host.controller}
+        lacking = [
+            (key, node)
+            for key, count in self.world.judge.sealed_as.items()
+            for node in self.world.judge.metadata.segment(*key).replicas  # type: ignore[union-attr]
+            if self.world.judge.truth(key).lengths.get(node, 0) < count
+        ]
+        raise Violation(
+            "NoRest",
+            f"applied {applied} of {len(self.world.judge.committed)}; copies too short: {lacking[:5]}; "
+            f"given {[(key, group.upto) for key, group in self.world.judge.groups.items()]}, committed "
+            f"{[topic.cursors for topic in self.world.judge.metadata.topics.values()]}",
+        )
+
+    def verdict(self) -> None:
+        """Read everything back, and judge."""
+        world, judge = self.world, self.world.judge
+        judge.full_check()
+        readers = [Consumer(world, f"reader of {topic}", topic, "oracle", run=200) for topic in self.topics]
+        if not world.run_until(lambda: all(reader.empty_at >= 0 for reader in readers), REST):
+            raise Violation("ReadProgress", "the log cannot be read back")
+        for reader in readers:
+            reader.stopped = True
+            histories = [(p.name, p.attempts) for p in self.producers if p.topic == reader.topic]
+            oracle.check_reader(reader.name, reader.received, judge.order(reader.topic))
+            log = list(dict.fromkeys(reader.received))
+            oracle.check_same(reader.topic, log, judge.order(reader.topic))
+            oracle.check_log(log, histories)
+            for consumer in self.consumers:
+                if consumer.topic == reader.topic:
+                    oracle.check_reader(consumer.name, consumer.received, log)
+        judge.full_check()
+
+    def result(self) -> Result:
+        """The figures."""
+        world, judge = self.world, self.world.judge
+        outcomes = [attempt.outcome for producer in self.producers for attempt in producer.attempts]
+        digest = hashlib.sha256(repr(world.rng.getstate()).encode())
+        digest.update(repr((world.now, world.steps, judge.metadata.digest())).encode())
+        return Result(
+            seed=world.seed,
+            steps=world.steps,
+            seconds=round(world.now, 6),
+            faults=sum(1 for fault in self.faults.schedule if fault.at <= self.calm_at),
+            sent=len(outcomes),
+            acknowledged=outcomes.count(Outcome.OK),
+            unknown=outcomes.count(Outcome.UNKNOWN),
+            delivered=sum(len(consumer.received) for consumer in self.consumers),
+            segments=sum(topic.current for topic in judge.metadata.topics.values()),
+            restarts=sum(host.record.incarnation - 1 for host in world.hosts.values()),
+            digest=digest.hexdigest()[:16],
+        )
+
+
+def simulate(
+    seed: int,
+    options: Options,
+    steps: int,
+    chosen: Sequence[str] = faults.DEFAULT,
+    recorder: Callable[[int], Trace] | None = None,
+) -> Result | Failure:
+    """The run of this seed."""
+    schedule = faults.draw(seed, chosen, options.nodes, 1.0, steps / DENSITY)
+    simulation = Simulation(seed, options, schedule, recorder)
+    return attempt(simulation, steps, None)
+
+
+def attempt(simulation: Simulation, steps: int, calm_at: float | None) -> Result | Failure:
+    """Run it, and catch what it shows."""
+    try:
+        return simulation.run(steps, calm_at)
+    except Violation as violation:
+        world = simulation.world
+        struck = simulation.calm_at or world.now
+        return Failure(
+            seed=world.seed,
+            name=violation.name,
+            what=violation.what,
+            step=world.steps,
+            at=world.now,
+            calm_at=struck,
+            schedule=tuple(fault for fault in simulation.faults.schedule if fault.at <= struck),
+        )
+
+
+def replay(
+    failure: Failure, options: Options, schedule: Sequence[Fault]
+) -> tuple[Simulation, Result | Failure]:
+    """The failing run once more, with this schedule."""
+    simulation = Simulation(failure.seed, options, schedule)
+    return simulation, attempt(simulation, failure.step, failure.calm_at)
+
+
+def shrink(failure: Failure, options: Options, attempts: int = 200) -> tuple[Failure, int]:
+    """Fewer faults that lead to the same violation, and how many runs it took to find them."""
+    size, runs = max(1, len(failure.schedule) // 2), 0
+    while runs < attempts:
+        position, before = 0, len(failure.schedule)
+        while position < len(failure.schedule) and runs < attempts:
+            rest = failure.schedule[:position] + failure.schedule[position + size :]
+            runs += 1
+            _, outcome = replay(failure, options, rest)
+            if isinstance(outcome, Failure) and outcome.name == failure.name:
+                failure = msgspec.structs.replace(outcome, schedule=rest, calm_at=failure.calm_at)
+            else:
+                position += size
+        if size == 1 and len(failure.schedule) == before:
+            break
+        size = max(1, size // 2)
+    return failure, runs
