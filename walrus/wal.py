@@ -45,6 +45,8 @@ from walrus.storage.syncing import Flusher, GroupCommit, Syncer
 MAX_BATCH_BYTES = 1 << 30
 MAX_TOPIC_BYTES = 1024
 _DEFAULT_READ = 1 << 20
+_UNJOINED = 16 << 10  # entries of this size are handed over one by one: joining them costs more than that ...
+_MOST_PARTS = 500  # ... up to what one system call takes
 
 _logger = logging.getLogger("walrus")
 
@@ -116,23 +118,26 @@ class Walrus:
         Returns the index of the first; of the next entry to come if `entries` is empty, which writes nothing.
         Raises what `append_for_topic` does.
         """
-        batch = _as_batch(entries)
-        index = self.write(topic, batch)
-        if self._commit is not None and batch.lengths:
+        lengths, parts, size = _as_parts(entries)
+        index = self._write(topic, lengths, parts, size)
+        if self._commit is not None and lengths:
             self._commit()
         return index
 
     def write(self, topic: str, batch: Batch) -> int:
         """Append a batch of any number of entries without waiting for the disk: see `syncer` and `sync`."""
+        return self._write(topic, batch.lengths, [batch.blob], batch.size)
+
+    def _write(self, topic: str, lengths: bytes, parts: Sequence[bytes], size: int) -> int:
         while True:
             log = self._engine.logs.get(topic) if not self._engine.closed else None
-            if not batch.lengths:
+            if not lengths:
                 self._check_open()
                 return 0 if log is None else log.next_index
             if log is None:
                 log = self._engine.topic(_checked(topic))
             try:
-                return log.append_batch(batch)
+                return log.append_parts(lengths, parts, size)
             except TopicGone:
                 continue
 
@@ -217,17 +222,22 @@ class Walrus:
         return Reader(self._known(topic), start).batch(max_entries, max_bytes)
 
     def entries(self, topic: str, start: int = 0) -> Iterator[Entry]:
-        """Every entry from `start` (or the first one there is) to the end, as it is when it gets there."""
-        first = max(start, self.bounds(topic)[0])
-        return map(Entry, count(first), self.payloads(topic, first))
+        """Every entry from `start` (or the first one there is) to the end, as it is when it gets there.
+
+        Raises `CorruptionError` where it meets damage, IndexError if it is overtaken by a `trim`.
+        """
+        reader = self._reader(topic, start)
+        return map(Entry, count(reader.index), chain.from_iterable(self._spans(reader)))
 
     def payloads(self, topic: str, start: int = 0) -> Iterator[bytes]:
-        """The entries' bytes alone, as fast as possible. Raises `CorruptionError` where it meets damage."""
-        return chain.from_iterable(self._spans(topic, start))
+        """The entries' bytes alone, as fast as possible; otherwise like `entries`."""
+        return chain.from_iterable(self._spans(self._reader(topic, start)))
 
-    def _spans(self, topic: str, start: int) -> Iterator[list[bytes]]:
+    def _reader(self, topic: str, start: int) -> Reader:
         log = self._known(topic)
-        reader = Reader(log, max(start, log.first))
+        return Reader(log, max(start, log.first))
+
+    def _spans(self, reader: Reader) -> Iterator[list[bytes]]:
         while taken := reader.payloads(SPAN):
             yield taken
             self._check_open()
@@ -380,8 +390,8 @@ def _as_bytes(data: object) -> bytes:
         raise TypeError(f"an entry is bytes-like, not {type(data).__name__}") from None
 
 
-def _as_batch(entries: Iterable[Buffer]) -> Batch:
-    """One batch of the entries, checked before anything is written."""
+def _as_parts(entries: Iterable[Buffer]) -> tuple[bytes, Sequence[bytes], int]:
+    """Lengths, payload and size of a batch, checked before anything is written."""
     if isinstance(entries, (str, bytes, bytearray, memoryview)):
         raise TypeError("a batch is a list of entries, not one entry: use append_for_topic")
     entries = entries if isinstance(entries, (list, tuple)) else list(entries)
@@ -394,13 +404,19 @@ def _as_batch(entries: Iterable[Buffer]) -> Batch:
     total = sum(sizes)
     if total > MAX_BATCH_BYTES:
         raise BatchTooLarge(f"{total} bytes in one batch: the limit is {MAX_BATCH_BYTES}, split it")
+    if total >= _UNJOINED * len(sizes) and 0 < len(sizes) <= _MOST_PARTS:
+        if set(map(type, entries)) == {bytes}:
+            return struct.pack(f"<{len(sizes)}I", *sizes), entries, total  # type: ignore[return-value]
+        return _as_parts([_as_bytes(entry) for entry in entries])
     try:
         blob = b"".join(entries)
     except TypeError:
-        return _as_batch([_as_bytes(entry) for entry in entries])
+        return _as_parts([_as_bytes(entry) for entry in entries])
     if len(blob) != total:  # something counts its length in items of several bytes
-        return _as_batch([_as_bytes(entry) for entry in entries])
-    return Batch(struct.pack(f"<{len(sizes)}I", *sizes), blob)
+        return _as_parts([_as_bytes(entry) for entry in entries])
+    if sizes and sizes.count(sizes[0]) == len(sizes):  # much faster than packing each
+        return sizes[0].to_bytes(4, "little") * len(sizes), [blob], total
+    return struct.pack(f"<{len(sizes)}I", *sizes), [blob], total
 
 
 def _checked(topic: str) -> str:

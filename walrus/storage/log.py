@@ -28,7 +28,7 @@ a record is never visible to readers (who look at `offset` and `position`) befor
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from struct import Struct
 from threading import Lock
@@ -47,7 +47,7 @@ from walrus.storage.record import (
     UNIT,
     ZEROS_FOLLOW,
     BlockHead,
-    encode_batch,
+    encode_parts,
     record_size,
 )
 from walrus.storage.space import Extent, Space
@@ -153,6 +153,7 @@ class Log:
         self.lock = Lock()
         self.acquire, self.release = self.lock.acquire, self.lock.release  # half the price of `with`
         self.first = 0
+        self.first_sequence = 0  # more if the name belonged to a topic whose deletion is not durable yet
         self.blocks: list[Block] = []
         self.bases: list[int] = []
         self.durable_index = 0  # entries below are known to be on disk
@@ -215,9 +216,14 @@ class Log:
 
     def append_batch(self, batch: Batch) -> int:
         """Append all of the batch, which holds at least one entry, as one record; its first index."""
-        size = record_size(batch.count, batch.size)
+        return self.append_parts(batch.lengths, [batch.blob], batch.size)
+
+    def append_parts(self, lengths: bytes, parts: Sequence[bytes], payload: int) -> int:
+        """The same for a batch whose `payload` bytes have not been joined."""
+        count = len(lengths) >> 2
+        size = record_size(count, payload)
         if size - OVERHEAD > MAX_BODY:
-            raise BatchTooLarge(f"a batch of {batch.size} bytes does not fit into one record: split it")
+            raise BatchTooLarge(f"a batch of {payload} bytes does not fit into one record: split it")
         while True:
             with self.lock:
                 offset, position = self.offset, self.position
@@ -227,11 +233,12 @@ class Log:
                         self.owner.mark_dirty(self)
                     life = self.blocks[-1].life
                     try:
-                        write_all(self.file, encode_batch(life, position, self.durable, batch), offset)
+                        record = encode_parts(life, position, self.durable, lengths, parts, payload)
+                        write_all(self.file, record, offset)
                     except OSError as error:
                         self._write_failed(error, offset)
                     self.offset = offset + size
-                    self.position, self.shape = position + batch.count, -1
+                    self.position, self.shape = position + count, -1
                     return self.base + position
             self.make_room(size)
 
@@ -293,7 +300,7 @@ class Log:
                 units=extent.units,
                 life=life,
                 topic_id=life if self.topic_id < 0 else self.topic_id,
-                sequence=chain[-1].head.sequence + 1 if chain else 0,
+                sequence=chain[-1].head.sequence + 1 if chain else self.first_sequence,
                 base=base,
                 durable=self.durable_index,
                 previous_end=previous_end,

@@ -26,7 +26,7 @@ checksum of its own.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 from zlib import crc32
 
@@ -146,14 +146,22 @@ def encode_one(life: Life, position: int, durable: int, data: bytes) -> bytes:
 
 def encode_batch(life: Life, position: int, durable: int, batch: Batch) -> list[bytes]:
     """The record of a batch, in parts to be written end to end. The payload is not copied."""
-    if batch.count == 1:
-        head = RECORD_HEAD.pack(life.tag, len(batch.blob), position, durable)
+    return encode_parts(life, position, durable, batch.lengths, [batch.blob], batch.size)
+
+
+def encode_parts(
+    life: Life, position: int, durable: int, lengths: bytes, parts: Sequence[bytes], size: int
+) -> list[bytes]:
+    """The same for a batch whose payload, `size` bytes, is still in parts."""
+    if len(lengths) == 4:
+        head = RECORD_HEAD.pack(life.tag, size, position, durable)
     else:
-        size = 4 + len(batch.lengths) + len(batch.blob)
-        head = RECORD_HEAD.pack(life.tag, size | BATCH, position, durable)
-        head += U32.pack(batch.count) + batch.lengths
-    check = crc32(batch.blob, crc32(head, life.seed)) ^ life.mask
-    return [head, batch.blob, U32.pack(check)]
+        head = RECORD_HEAD.pack(life.tag, size + 4 + len(lengths) | BATCH, position, durable)
+        head += U32.pack(len(lengths) >> 2) + lengths
+    check = crc32(head, life.seed)
+    for part in parts:
+        check = crc32(part, check)
+    return [head, *parts, U32.pack(check ^ life.mask)]
 
 
 def record_size(count: int, payload: int) -> int:
