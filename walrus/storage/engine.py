@@ -64,6 +64,8 @@ class Engine:
         self._erased: list[Extent] = []
         self._erased_files: dict[int, File] = {}
         self._tombs: dict[Extent, int] = {}  # blocks of deleted topics that are not erased for certain yet
+        self._ended: dict[str, int] = {}  # name -> where the sequence of a new topic of that name begins
+        self._superfluous: list[int] = []
         self._begun = False
         self._run = RunNote()  # of the run before, until this one begins to write
         self._journal_damage: list[Damage] = []
@@ -90,10 +92,17 @@ class Engine:
         if same_boot:  # else it may be nothing but what a power loss took
             recoverer.report.damage += self._journal_damage
         chains: list[Chain] = []
-        for topic_id, blocks in sorted(found.items()):
-            if topic_id in notes.deleted:
+        names: set[bytes] = set()
+        for topic_id, blocks in sorted(found.items(), key=lambda item: (item[1][0].head.sequence, item[0])):
+            name = blocks[0].head.name
+            if topic_id in notes.deleted or name in names:
                 self._forget(topic_id, [block.extent for block in blocks])
+                if (
+                    name in names
+                ):  # deleted and begun again, but the deletion was lost, so what follows was too
+                    self._superfluous.append(topic_id)
                 continue
+            names.add(name)
             note = notes.topics.get(topic_id, TopicNote())
             blocks = self._drop_trimmed(blocks, note.first)
             chains.append(recoverer.chain(blocks[0].head.name.decode(), topic_id, blocks, note))
@@ -232,6 +241,7 @@ class Engine:
                 if self.closed:
                     raise EngineClosed
                 log = self.logs[name] = self._log_type(self, name)
+                log.first_sequence = self._ended.get(name, 0)
             return log
 
     def delete(self, log: Log) -> None:
@@ -245,6 +255,8 @@ class Engine:
         with log.lock:
             log.limit, log.asleep, log.gone = 0, False, True
             extents = [block.extent for block in log.blocks]
+            if log.blocks:
+                self._ended[log.name] = log.blocks[-1].head.sequence + 1
             log.blocks, log.bases = [], []
             log.offset = log.position = log.base = log.first = 0
         self._forget(log.topic_id, extents)
@@ -306,7 +318,8 @@ class Engine:
                 if self._journal_damage:
                     self.journal.rewrite()
                 else:
-                    self.journal.add([run_note(self._run)])
+                    lost = [deleted_note(topic_id) for topic_id in self._superfluous]
+                    self.journal.add([*lost, run_note(self._run)])
             except StorageError:
                 self._begun = False
                 raise
@@ -395,6 +408,8 @@ class Engine:
         for extent in plan.erased:
             self._tombs.pop(extent, None)
             self.space.release(extent)
+        if not self._tombs:
+            self._ended.clear()
         if plan.erased:
             self._remove_empty_files()
         for extent in plan.retired:

@@ -126,6 +126,7 @@ class Log:
         "durable_place",
         "file",
         "first",
+        "first_sequence",
         "gone",
         "limit",
         "lock",
