@@ -136,6 +136,9 @@ def read_segment(wire: Wire, topic: str, segment: int, count: int | None) -> lis
         offsets = range(len(entries), len(entries) + step)
         wire.send(*[f"FETCH {topic} {segment} {offset}".encode() for offset in offsets])
         replies = [wire.receive() for _ in offsets]
+        if any(reply.startswith(b"ERR no leader") for reply in replies):
+            nap(0.05)  # its leader was restarted, and the segment is being recovered
+            continue
         for offset, reply in zip(offsets, replies, strict=True):
             if reply == b"EMPTY" and count is None:
                 return entries
