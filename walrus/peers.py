@@ -382,6 +382,9 @@ class Peers:
             if wanted.get(peer) != dialer.address:
                 dialer.close()
                 del self._dialers[peer]
+        for sender, session in sorted(self._sessions.items()):
+            if wanted and sender not in wanted:
+                session.abort()  # it has been removed; what it says does not concern us any more
         for peer, address in wanted.items():
             if peer not in self._dialers:
                 self._dialers[peer] = Dialer(self, peer, address)

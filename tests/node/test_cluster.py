@@ -187,6 +187,7 @@ def test_a_node_leaves_under_load_and_nothing_is_lost(launch: Launcher) -> None:
         with cluster.wire(1) as wire:
             assert wire.ask(b"LEAVE 3") == b"OK"
         producer.wait_for_more(100)
+    wait_for(lambda: "member" in cluster[3].log(), "the removed node to be told")
     cluster[3].kill()
     del cluster.nodes[3]
     voters = cluster[1].metrics()["membership_config"]["membership"]["configs"][-1]

@@ -175,6 +175,21 @@ def test_a_second_call_of_one_node_replaces_the_first() -> None:
     play(scenario)
 
 
+def test_a_node_that_was_removed_is_not_listened_to_any_more() -> None:
+    async def scenario() -> None:
+        one, two, three = Host(1), Host(2), Host(3)
+        for host in (two, three):
+            await host.listen()
+        one.dial(two)
+        await one.until("up", 2)
+        two.dial(three)
+        await one.until("down", 2, False)
+        for host in (one, two, three):
+            host.peers.close()
+
+    play(scenario)
+
+
 def test_messages_before_a_hello_end_the_connection() -> None:
     async def scenario() -> None:
         two = Host(2)
