@@ -137,7 +137,7 @@ class EngineMachine(RuleBasedStateMachine):
         """Take over what the topic lost, if it was allowed to lose it."""
         first, following = self.wal.bounds(topic)
         found, log = list(self.wal.payloads(topic)), self.written.get(topic, [])
-        if found != log[first:following] and topic in self.deleted:
+        if topic in self.deleted and (following > len(log) or found != log[first:following]):
             log = self.deleted[topic]  # the deletion was not on disk yet, so neither is what came after it
         else:
             assert following >= self.sure.get(topic, 0), topic
