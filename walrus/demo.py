@@ -148,9 +148,7 @@ def kill_leader(cluster: LocalCluster, stream: Stream, say: Callable[[str], None
         stream.wait(lambda: stream.acknowledged > before)
         resumed_at = stream.last_acknowledged
         count, heir = state["sealed_segments"][str(segment)], state["segment_leaders"][str(segment + 1)]
-        say(
-            f"{resumed_at:6.3f} s  segment {segment} is sealed with {count} entries, node {heir} leads the next"
-        )
+        say(f"{resumed_at:6.3f} s  segment {segment} is sealed with {count} entries, node {heir} goes on")
     return Failover(victim, segment, killed_at, resumed_at)
 
 
