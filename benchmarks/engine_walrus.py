@@ -75,11 +75,12 @@ class Subject:
 class EventLoop:
     """The cluster's group commit: each turn writes what arrived, starts a sync, and waits for the descriptor.
 
-    One sync is in flight while the next turn's entries are written, as in a node with `--fsync each`.
+    One sync is in flight while the next turn's entries are written, as in a node with `--fsync each`. The
+    writes are the turn's work: a worker thread that syncs has to share the interpreter with them.
     """
 
     def __init__(self, directory: Path, *, backend: str) -> None:
-        self.wal = Walrus(directory / "walrus", fsync=FsyncSchedule.sync_each(), backend=backend)
+        self.wal = Walrus(directory / "walrus", fsync=FsyncSchedule.group_commit(), backend=backend)
         self.syncer = self.wal.syncer()
 
     def close(self) -> None:

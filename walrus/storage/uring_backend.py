@@ -340,13 +340,10 @@ class UringFile(PosixFile):
         return self._queue.append(self, data, offset)
 
     def pwritev(self, parts: Sequence[Buffer], offset: int) -> int:
-        """The parts end to end; contiguous in the buffer, so they are one link."""
+        """The parts end to end, as one link."""
         if not self._queue.queueing:
             return os.pwritev(self.fd, parts, offset)
-        end = offset
-        for part in parts:
-            end += self._queue.append(self, part, end)
-        return end - offset
+        return self._queue.append(self, b"".join(parts), offset)
 
     def pread(self, length: int, offset: int) -> bytes:
         """What was written, queued or not."""
