@@ -31,7 +31,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from struct import Struct
-from threading import Lock
+from threading import Lock, Thread
 from typing import Any, NamedTuple, Protocol
 from zlib import crc32
 
@@ -47,7 +47,9 @@ from walrus.storage.record import (
     UNIT,
     ZEROS_FOLLOW,
     BlockHead,
-    encode_parts,
+    Life,
+    encode_check,
+    encode_head,
     record_size,
 )
 from walrus.storage.space import Extent, Space
@@ -59,6 +61,7 @@ _SMALL = 64 << 10  # records below this are worth finding zeroed, already writte
 _LARGEST_STORE = 16 << 10  # of more bytes than this, a system call makes less work than a mapping
 _ZEROS = bytes(1 << 18)
 
+_WORTH_A_THREAD = 1 << 20  # a record whose checksum takes several times as long as starting a thread
 _LARGE = 32 << 10  # entries from here on are not copied into a record but handed over in parts
 
 _LOW = [crc32(bytes([low, *bytes(7)])) ^ crc32(bytes(8)) for low in range(256)]
@@ -233,9 +236,9 @@ class Log:
                     if not self.dirty:
                         self.owner.mark_dirty(self)
                     life = self.blocks[-1].life
+                    head = encode_head(life, position, self.durable, lengths, payload)
                     try:
-                        record = encode_parts(life, position, self.durable, lengths, parts, payload)
-                        write_all(self.file, record, offset)
+                        _write_record(self.file, life, [head, *parts], offset, size)
                     except OSError as error:
                         self._write_failed(error, offset)
                     self.offset = offset + size
@@ -481,6 +484,24 @@ class MappedLog(Log):
 
     def _packing(self, size: int) -> Callable[..., Any]:
         return _record_of(size).pack_into
+
+
+def _write_record(file: File, life: Life, parts: list[bytes], offset: int, size: int) -> None:
+    """Write head and payload, and the check behind them, which for a large record is computed meanwhile.
+
+    Both the write and the CRC let other threads run, so on two processors they take the time of the longer.
+    """
+    if size < _WORTH_A_THREAD:
+        write_all(file, [*parts, encode_check(life, parts)], offset)
+        return
+    check: list[bytes] = []
+    beside = Thread(target=lambda: check.append(encode_check(life, parts)), daemon=True)
+    beside.start()
+    try:
+        write_all(file, parts, offset)
+    finally:
+        beside.join()
+    write_all(file, check, offset + size - len(check[0]))
 
 
 def _write_zeros(file: File, extent: Extent) -> None:

@@ -146,22 +146,24 @@ def encode_one(life: Life, position: int, durable: int, data: bytes) -> bytes:
 
 def encode_batch(life: Life, position: int, durable: int, batch: Batch) -> list[bytes]:
     """The record of a batch, in parts to be written end to end. The payload is not copied."""
-    return encode_parts(life, position, durable, batch.lengths, [batch.blob], batch.size)
+    parts = [encode_head(life, position, durable, batch.lengths, batch.size), batch.blob]
+    return [*parts, encode_check(life, parts)]
 
 
-def encode_parts(
-    life: Life, position: int, durable: int, lengths: bytes, parts: Sequence[bytes], size: int
-) -> list[bytes]:
-    """The same for a batch whose payload, `size` bytes, is still in parts."""
+def encode_head(life: Life, position: int, durable: int, lengths: bytes, size: int) -> bytes:
+    """What precedes the payload, `size` bytes, of a batch."""
     if len(lengths) == 4:
-        head = RECORD_HEAD.pack(life.tag, size, position, durable)
-    else:
-        head = RECORD_HEAD.pack(life.tag, size + 4 + len(lengths) | BATCH, position, durable)
-        head += U32.pack(len(lengths) >> 2) + lengths
-    check = crc32(head, life.seed)
+        return RECORD_HEAD.pack(life.tag, size, position, durable)
+    head = RECORD_HEAD.pack(life.tag, size + 4 + len(lengths) | BATCH, position, durable)
+    return head + U32.pack(len(lengths) >> 2) + lengths
+
+
+def encode_check(life: Life, parts: Sequence[bytes]) -> bytes:
+    """What follows the payload: `parts` are the head and the payload."""
+    check = life.seed
     for part in parts:
         check = crc32(part, check)
-    return [head, *parts, U32.pack(check ^ life.mask)]
+    return U32.pack(check ^ life.mask)
 
 
 def record_size(count: int, payload: int) -> int:
