@@ -467,6 +467,9 @@ class SimFile:
         self._alive().check_failure("read")
         return self._inode.visible[offset : offset + length].toreadonly()
 
+    def forget(self, offset: int, length: int) -> None:
+        """Nothing is mapped."""
+
     def window(self, offset: int, length: int) -> memoryview | None:
         """None: every byte has to come through `pwrite`, where it can be lost."""
         return None

@@ -23,7 +23,8 @@ from walrus.controller import Controller
 from walrus.effects import Trace, no_trace
 from walrus.messages import Join
 from walrus.raft_journal import RaftJournal
-from walrus.raft_messages import Entry, Membership, Ready, Rng, Snapshot
+from walrus.raft_messages import COMMAND, Entry, Membership, Ready, Rng, Snapshot
+from walrus.segments import Announce, encode_command
 from walrus.sim.drives import DATA, META, Drive
 from walrus.storage.batch import Batch
 
@@ -42,6 +43,11 @@ def address(node_id: int) -> str:
 def node_at(place: str) -> int:
     """The node that lives there."""
     return int(place.removeprefix("n"))
+
+
+def directory_of(node_id: int) -> str:
+    """The id of a simulated node's first data directory."""
+    return f"directory-{node_id}"
 
 
 class Observer(Protocol):
@@ -140,7 +146,7 @@ class Host:
     def __init__(self, config: NodeConfig, drive: Drive, fsync: str | float) -> None:
         self.id = config.node_id
         self.config, self.drive, self.fsync = config, drive, fsync
-        self.record = Record(directory_id=f"directory-{config.node_id}")
+        self.record = Record(directory_id=directory_of(self.id))
         self.controller: Controller | None = None
         self.process = 0
         """Number of the process: what was meant for an earlier one is not for this one."""
@@ -182,9 +188,24 @@ class Host:
     # --- the life of its processes ---
 
     def found(self, voters: tuple[int, ...]) -> None:
-        """Begin the journal of a cluster of these nodes, durably."""
+        """Begin the journal of a cluster of these nodes, durably: as if one had founded it and the others
+        had joined, and all had been committed.
+        """
         _, meta = self.drive.open(None)
-        RaftJournal(meta).bootstrap(Membership(voters=voters))
+        journal = RaftJournal(meta)
+        journal.bootstrap(Membership(voters=voters))
+        taken_in = [
+            Announce(
+                node_id=node,
+                directory_id=directory_of(node),
+                incarnation=0,
+                raft_address=address(node),
+                client_address=address(node),
+            )
+            for node in voters
+        ]
+        entries = [Entry(1, index, COMMAND, encode_command(c)) for index, c in enumerate(taken_in, 2)]
+        journal.save(Ready(number=0, entries=tuple(entries)))
         self.drive.start_sync(META)
         self.drive.finish_sync(META)
         self.drive.kill()

@@ -256,9 +256,12 @@ class World:
         if host.process != process or controller is None:
             return
         host.dialling.discard(peer)
+        if host.paused:  # whoever sleeps does not dial; what it missed is in its backlog
+            self._dial_later(host, peer, 0.1)
+            return
         if peer not in host.wanted or peer in controller.connected or other is None:
             return
-        if self.network.passes(host.id, peer) and not host.paused:
+        if self.network.passes(host.id, peer):
             if other.controller is None:
                 if peer not in host.refused:
                     host.refused.add(peer)
@@ -283,12 +286,12 @@ class World:
     def _notice_gone(self, host: Host, process: int, peer: int) -> None:
         """The peer's machine says that nobody has this connection; whether somebody listens is seen soon."""
         if host.process == process and host.controller and peer in host.controller.connected:
-            if self.network.passes(host.id, peer):
+            if self.network.passes(host.id, peer) and not host.paused:
                 gone = not self.hosts[peer].up
                 host.refused.add(peer) if gone else None
                 self._lose(host, peer, refused=gone)
             else:
-                self.after(1.0, self._notice_gone, host, process, peer)
+                self.after(0.3, self._notice_gone, host, process, peer)
 
     def break_connection(self, node: int, peer: int) -> None:
         """A connection breaks, noticed by the node that dialled it."""
