@@ -6,8 +6,9 @@
     python -m benchmarks.engine --json FILE --plot docs/engine-benchmark.png
 
 Rounds are interleaved within a group (first every row once, then every row again), so that a slow moment of
-the machine touches all rows alike. Each measurement has a new directory on a real disk (`--directory`);
-nothing is collected while a loop is timed. Ratios are to the bare loop named first in each table.
+the machine touches all rows alike; `--patience 5` also waits for a quiet one, on a machine that has others.
+Each measurement has a new directory on a real disk (`--directory`); nothing is collected while a loop is
+timed. Ratios are to the bare loop named first in each table.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import statistics
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from time import monotonic, sleep
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -30,10 +32,35 @@ from benchmarks.engine_peers import PEERS
 from benchmarks.engine_rows import QUICK, Group, Scale, child, groups
 from benchmarks.engine_targets import Results, judge
 
+_GLANCE = 0.2  # seconds to look at the processors
+_QUIET = 0.75  # of their time has to be idle
+
 STYLES = {"limit": "dim", "walrus": "bold cyan", "peer": ""}
 
 
-def measure(group: Group, rounds: int, home: Path, progress: Progress) -> dict[str, list[float]]:
+def processors() -> tuple[int, int]:
+    """Ticks that the machine's processors were idle, and all ticks; zeros where /proc/stat is not there."""
+    try:
+        ticks = [int(field) for field in Path("/proc/stat").read_text().split("\n")[0].split()[1:]]
+    except OSError:
+        return 0, 0
+    return ticks[3] + ticks[4], sum(ticks)
+
+
+def wait_for_quiet(limit: float) -> None:
+    """Wait, for `limit` seconds at most, until other programs leave the processors alone for a moment."""
+    deadline = monotonic() + limit
+    while monotonic() < deadline:
+        idle, total = processors()
+        sleep(_GLANCE)
+        now_idle, now_total = processors()
+        if now_idle - idle >= _QUIET * (now_total - total):
+            return
+
+
+def measure(
+    group: Group, rounds: int, patience: float, home: Path, progress: Progress
+) -> dict[str, list[float]]:
     """Every row of the group, `rounds` times."""
     values: dict[str, list[float]] = {row.name: [] for row in group.rows}
     task = progress.add_task(group.title, total=rounds * len(group.rows))
@@ -42,6 +69,7 @@ def measure(group: Group, rounds: int, home: Path, progress: Progress) -> dict[s
             directory = Path(tempfile.mkdtemp(dir=home))
             if group.settle:
                 os.sync()
+            wait_for_quiet(patience)
             try:
                 values[row.name].append(row.run(directory))
             finally:
@@ -146,6 +174,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("groups", nargs="*", help="only groups whose key begins with one of these")
     parser.add_argument("--quick", action="store_true", help="less work, median of 3")
     parser.add_argument("--rounds", type=int, help="measurements per row")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=0,
+        help="seconds to wait for an idle machine before each measurement",
+    )
     parser.add_argument("--json", type=Path, help="write every measurement to this file")
     parser.add_argument("--plot", type=Path, help="draw the medians into this file (needs matplotlib)")
     parser.add_argument("--directory", type=Path, default=Path("build"), help="where to write (a real disk)")
@@ -199,7 +233,7 @@ def run(options: argparse.Namespace, console: Console, scale: Scale, rounds: int
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         for group in chosen:
-            raw[group.key] = measure(group, rounds, home, progress)
+            raw[group.key] = measure(group, rounds, options.patience, home, progress)
             medians = {name: statistics.median(values) for name, values in raw[group.key].items()}
             done.append((group, medians))
             console.print(group_table(group, medians))

@@ -40,8 +40,8 @@ class Peer:
     module = ""
     """What has to be importable."""
     has_batches = True
-    slow = False
-    """Below 100 thousand a second: give it a tenth of the work."""
+    slowness = 1
+    """How much less of the work to give it where it is slow, so that a run ends."""
 
     library: Any
     """The imported module."""
@@ -209,7 +209,7 @@ class LmdbWritemap(Lmdb):
 class Sqlite(Peer):
     """SQLite in WAL mode: FULL syncs each commit, NORMAL leaves that to checkpoints."""
 
-    name, module = "SQLite WAL", "sqlite3"
+    name, module, slowness = "SQLite WAL", "sqlite3", 5
 
     def open(self) -> None:
         """One table, integer keys."""
@@ -245,7 +245,7 @@ class Sqlite(Peer):
 class PersistQueue(Peer):
     """persist-queue's SQLite queue, as it comes."""
 
-    name, module, has_batches, slow = "persist-queue", "persistqueue", False, True
+    name, module, has_batches, slowness = "persist-queue", "persistqueue", False, 60
 
     def open(self) -> None:
         """Every put is a commit."""
@@ -271,7 +271,7 @@ class PersistQueue(Peer):
 class LiteQueue(Peer):
     """litequeue, as it comes (WAL mode)."""
 
-    name, module, has_batches, slow = "litequeue", "litequeue", False, True
+    name, module, has_batches, slowness = "litequeue", "litequeue", False, 30
 
     def open(self) -> None:
         """Every put is a commit."""
