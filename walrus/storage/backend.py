@@ -69,6 +69,9 @@ class File(Protocol):
         The engine keeps it for as long as it reads the block; it goes away when nobody refers to it.
         """
 
+    def forget(self, offset: int, length: int) -> None:
+        """Views of this range are not read soon: take it out of the process's memory, not out of caches."""
+
     def window(self, offset: int, length: int) -> memoryview | None:
         """The same, writable, for backends that write by assignment; None for the others."""
 

@@ -411,6 +411,11 @@ class Log:
         """A window onto the block."""
         return self.owner.space.view(block.extent)
 
+    def forget(self, block: Block) -> None:
+        """A reader has left the block: its pages need not stay mapped, or long reads would map whole logs."""
+        if block not in self.blocks[-1:]:
+            self.owner.space.file(block.extent.file).forget(block.extent.offset, block.extent.size)
+
     def damaged(self, block: Block, hole: Hole) -> CorruptionError | IndexError:
         """The error for a hole; if the block was given back meanwhile, that is not damage."""
         index = block.head.base + hole.position

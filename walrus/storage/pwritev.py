@@ -62,6 +62,11 @@ class PosixFile:
         """A read-only window onto the file."""
         return memoryview(self._mapping())[offset : offset + length].toreadonly()
 
+    def forget(self, offset: int, length: int) -> None:
+        """Unmap the pages; the page cache keeps them, and the next look maps them again."""
+        if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED, offset, length)
+
     def window(self, offset: int, length: int) -> memoryview | None:
         """None: this backend writes with system calls."""
         return None

@@ -121,6 +121,8 @@ class Reader:
             self._end, self._entries = end, entries  # the tail has grown since
             self._log.view(block)
             return True
+        if self._block is not None and self._block is not block:
+            self._log.forget(self._block)
         view = self._log.view(block)
         try:
             record = block.locate(view, self.index - block.head.base, end, entries)

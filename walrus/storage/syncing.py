@@ -69,6 +69,9 @@ class GroupCommit:
             self._sync()
         except StorageError as error:
             current.error = error
+        except BaseException as error:
+            current.error = StorageError(f"the thread that synced for this one was stopped by {error!r}")
+            raise
         finally:
             for gate in current.waiting:
                 if gate is not current.leader:
