@@ -17,8 +17,8 @@ at most one sync in flight per engine, and its cost is shared by all that waited
 sync starts: the replicas' syncs overlap with ours.
 
 *The schedules.* With `--fsync each` an entry counts once it is synced. With `none` or milliseconds it
-counts once the kernel has it (a killed process loses nothing), and a timer syncs in the background. Raft's
-engine is always synced before anything that depends on it is said, whatever the schedule.
+counts once the kernel has it (a killed process loses nothing), and the engine syncs in the background.
+Raft's engine is always synced before anything that depends on it is said, whatever the schedule.
 
 *Stopping.* SIGTERM and SIGINT: accept nothing more, answer what was accepted, sync, mark the stop as a
 clean one, exit 0. A second signal does not wait for answers. Anything unexpected (a failed sync, an
@@ -58,6 +58,7 @@ from walrus.protocol import PeerCodec, Request
 from walrus.raft_journal import RaftJournal
 from walrus.raft_messages import Membership
 from walrus.storage.errors import StorageError
+from walrus.storage.schedule import FsyncSchedule
 from walrus.transport import ClientServer, Limits, Slot
 from walrus.wal import Walrus
 
@@ -157,6 +158,7 @@ class Node:
         self._stopping_until: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._data_reported = 0
+        self._data_commit: GroupCommit | None = None
         self._synced_each = settings.fsync == "each"
         self._fine_tick = settings.heartbeat / 4
         """A timer this near is near enough: under load the next deadline is not computed every turn."""
@@ -238,8 +240,8 @@ class Node:
     def _open(self, cluster_id: str) -> None:
         """Recover both engines and hand them to the controller."""
         record, settings = self.directory.record, self.settings
-        self.data = Walrus(self.directory.user_data)
-        self.meta = Walrus(self.directory.raft_meta)
+        self.data = Walrus(self.directory.user_data, fsync=_schedule(settings.fsync))
+        self.meta = Walrus(self.directory.raft_meta, fsync=FsyncSchedule.group_commit())
         self._check_journal()
         self.identity = Identity(
             cluster_id=cluster_id,
@@ -262,9 +264,10 @@ class Node:
         self._meta_commit = GroupCommit(
             self.meta.syncer(), lambda: self.controller.meta_written, self._on_meta_durable, self._fail
         )
-        self._data_commit = GroupCommit(
-            self.data.syncer(), lambda: self.controller.data_written, self._on_data_durable, self._fail
-        )
+        if self._synced_each:
+            self._data_commit = GroupCommit(
+                self.data.syncer(), lambda: self.controller.data_written, self._on_data_durable, self._fail
+            )
 
     def _check_journal(self) -> None:
         """Begin a new cluster's journal; refuse to go on where a member's has been lost."""
@@ -294,8 +297,6 @@ class Node:
                 f"--client-port: cannot listen on {settings.client_port}: {error.strerror}"
             ) from error
         self._every(1.0, self.clients.sweep)
-        if isinstance(settings.fsync, float):
-            self._every(settings.fsync, lambda: self._data_commit.start_if_due())
         log.info(
             "node %d of cluster %s, start %d: peers on %s, clients on %s, fsync %s",
             settings.node_id,
@@ -333,8 +334,9 @@ class Node:
         self.peers.close()
         if self._dead:
             return
-        self._data_commit.close()
-        self._meta_commit.close()
+        for commit in (self._data_commit, self._meta_commit):
+            if commit is not None:
+                commit.close()
         self.data.close()
         self.meta.close()
         if status == 0:
@@ -432,9 +434,8 @@ class Node:
             self._finish(1)
 
     def _on_data_durable(self, number: int) -> None:
-        if self._synced_each:
-            self.controller.on_data_durable(number, monotonic())
-            self.wake()
+        self.controller.on_data_durable(number, monotonic())
+        self.wake()
 
     def _on_meta_durable(self, number: int) -> None:
         self.controller.on_meta_durable(number, monotonic())
@@ -467,7 +468,7 @@ class Node:
         self.peers.flush()
         self.clients.flush()
         self._meta_commit.start_if_due()
-        if self._synced_each:
+        if self._data_commit is not None:
             self._data_commit.start_if_due()
         if self._timer is None or self._timer.when() > now + self._fine_tick:
             self._set_timer(controller.next_deadline(now), now)
@@ -541,6 +542,17 @@ def _raise_file_limit() -> None:
     wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _schedule(fsync: str | float) -> FsyncSchedule:
+    """The engine's part in `--fsync`: with `each` it is this event loop that syncs, for all that waits."""
+    match fsync:
+        case "each":
+            return FsyncSchedule.group_commit()
+        case float():
+            return FsyncSchedule.milliseconds(round(fsync * 1000))
+        case _:
+            return FsyncSchedule.no_fsync()
 
 
 async def _serve(settings: Settings, directory: Directory) -> int:
