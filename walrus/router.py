@@ -9,7 +9,8 @@ for the topic in one turn.
 * forwards of a topic are sent in order, to one segment at a time; nothing goes to the next segment's
   leader before everything sent to the previous one is settled;
 * a leader that is sealing hands back what it did not append. It comes back in order, and goes to the
-  front of the queue;
+  front of the queue. If something sent later was written nevertheless (the network delayed the earlier
+  forward), what came back is refused instead: it could only be written out of order;
 * answers are given in order: an outcome that is known early waits for those before it.
 
 **Outcomes.** `OK`: acknowledged. Handed back: certainly not written, so it is sent on, by itself, until
@@ -32,6 +33,8 @@ from walrus.segments import Metadata, Segment
 from walrus.storage.batch import Batch, concat
 
 MAX_FORWARD_BYTES = 4 << 20
+
+OVERTAKEN = "overtaken: entries sent later were written first and this one was not, send it again"
 
 
 class Item:
@@ -160,6 +163,10 @@ class Router:
 
     def _finish(self, route: Route, sent: Sent, outcome: ForwardReply) -> None:
         taken = outcome.taken
+        if taken:  # what came back before this was overtaken on its way: behind this it would be out of order
+            for item in route.returned:
+                self._answer(item, item.batch.count, protocol.error(OVERTAKEN))
+            route.returned = []
         for item in sent.items:
             here = min(taken, item.batch.count)
             taken -= here
