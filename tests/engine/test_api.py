@@ -44,7 +44,7 @@ def test_many_blocks_of_entries_of_any_size(store: Store, sizes: tuple[int, ...]
     wal = store.open(fsync=FsyncSchedule.no_fsync())
     written: list[bytes] = []
     total = 0
-    while total < 9_000_000 and len(written) < 20_000:
+    while total < 6_000_000 and len(written) < 20_000:
         entries = [rng.randbytes(rng.choice(sizes)) for _ in range(rng.choice([1, 1, 1, 200]))][:2000]
         entries = entries if max(sizes) < 10_000 else entries[:2]
         if len(entries) == 1:

@@ -31,7 +31,7 @@ class EngineMachine(RuleBasedStateMachine):
         self.sure: dict[str, int] = {}
         self.first: dict[str, int] = {}
         self.cursor: dict[str, int] = {}
-        self.deleted: dict[str, list[bytes]] = {}
+        self.deleted: dict[str, list[list[bytes]]] = {}
         self.serial = 0
         self.open()
 
@@ -93,8 +93,8 @@ class EngineMachine(RuleBasedStateMachine):
 
     @rule(topic=TOPICS)
     def delete(self, topic: str) -> None:
-        if self.sure.get(topic):
-            self.deleted[topic] = self.written[topic]
+        if topic in self.written:
+            self.deleted.setdefault(topic, []).append(self.written[topic])
         for state in (self.written, self.sure, self.first, self.cursor):
             state.pop(topic, None)
         self.attempt(lambda: self.wal.delete_topic(topic))
@@ -136,12 +136,13 @@ class EngineMachine(RuleBasedStateMachine):
     def compare(self, topic: str) -> None:
         """Take over what the topic lost, if it was allowed to lose it."""
         first, following = self.wal.bounds(topic)
-        found, log = list(self.wal.payloads(topic)), self.written.get(topic, [])
-        if topic in self.deleted and (following > len(log) or found != log[first:following]):
-            log = self.deleted[topic]  # the deletion was not on disk yet, so neither is what came after it
-        else:
-            assert following >= self.sure.get(topic, 0), topic
-        assert found == log[first:following], topic
+        found = list(self.wal.payloads(topic))
+        # A deletion that was not on disk yet may be undone, and then what came after it is gone.
+        candidates = [self.written.get(topic, []), *self.deleted.get(topic, [])]
+        fitting = [log for log in candidates if following <= len(log) and log[first:following] == found]
+        assert fitting, topic
+        log = fitting[0]
+        assert following >= self.sure.get(topic, 0), topic
         assert len(found) == following - first
         unread = self.wal.get_topic_entry_count(topic)
         cursor = following - unread
