@@ -4,10 +4,11 @@ The shell speaks with the controller in *slots*. A slot is one request of one co
 of replies; the controller may answer slots in any order and in parts, the connection puts the replies
 on the wire in the order in which the requests came. So a client may pipeline without waiting.
 
-One turn of the event loop reads at most `READ_BYTES` from each connection that has something to say, into one
-buffer shared by all (a reading connection uses it up before the next one gets it, so ten thousand idle
-connections own no buffers). Nobody gets a second helping before everybody had a first: that is the fair
-share. What a turn produced for a connection leaves in one write, at the end of the turn.
+One turn of the event loop reads at most `READ_BYTES` from each connection that has something to say, into
+one buffer shared by all (a reading connection uses it up before the next one gets it, so ten thousand idle
+connections own no buffers), and starts at most `TURN_REQUESTS` requests of it. Nobody gets a second helping
+before everybody had a first: that is the fair share. What a turn produced for a connection leaves in one
+write, at the end of the turn.
 
 What a connection can cost, and what stops it (`Limits`):
 
@@ -41,6 +42,8 @@ log = logging.getLogger("walrus.transport")
 
 READ_BYTES = 64 << 10
 """Most bytes taken from one client connection per turn: its fair share."""
+TURN_REQUESTS = 256
+"""Most requests of one connection started per turn (a run of PUTs, or of reads, counts as one)."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,8 +207,9 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def _start(self) -> None:
         """Hand on requests from the backlog while the limits allow, then read on or stop reading."""
-        server = self._server
-        while self._backlog and self._room():
+        server, left = self._server, TURN_REQUESTS
+        while self._backlog and left and self._room():
+            left -= 1
             if server.full:
                 if not self._waiting:
                     self._waiting = True

@@ -203,6 +203,24 @@ def test_a_long_run_of_reads_is_handed_on_in_pieces() -> None:
     play(scenario, connection_in_flight=64 * 65_536)
 
 
+def test_ten_thousand_tiny_requests_are_started_a_few_per_turn() -> None:
+    async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
+        started = []
+
+        def answer(slot: Slot, request: Request) -> None:
+            started.append(handler.turns)
+            slot.reply(protocol.OK, 1)
+
+        handler.answer = answer
+        client = await connect()
+        for _ in range(50):
+            client.send(*[b"STATE a", b"METRICS"] * 100)
+        assert {await client.receive() for _ in range(10_000)} == {b"OK"}
+        assert max(started.count(turn) for turn in set(started)) <= 256
+
+    play(scenario)
+
+
 def test_a_slow_reader_stops_its_own_requests_and_nobody_elses() -> None:
     async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
         def answer(slot: Slot, request: Request) -> None:
