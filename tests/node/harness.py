@@ -34,6 +34,8 @@ from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0
 """Deadline of every wait, in seconds: not an expectation, only the moment when a test gives up."""
@@ -220,6 +222,8 @@ class Cluster:
         self.raft_ports: dict[int, int] = {}
         self.client_ports: dict[int, int] = {}
         self.nodes: dict[int, NodeProcess] = {}
+        if proxied and sys.platform != "linux":
+            pytest.skip("only Linux has the whole of 127.0.0.0/8 on its loopback")
         self.proxy = PartitionProxy() if proxied else None
         path.mkdir(parents=True, exist_ok=True)
         for node_id in range(1, nodes + 1):
@@ -227,7 +231,7 @@ class Cluster:
 
     def raft_host(self, node_id: int) -> str:
         """The address that a node listens on for its peers, and dials from."""
-        return f"127.0.0.{node_id}"
+        return f"127.0.0.{node_id}" if sys.platform == "linux" else "127.0.0.1"
 
     def add(self, node_id: int, *extra: str, data_dir: Path | None = None) -> NodeProcess:
         """One more node, not started yet."""
