@@ -58,7 +58,7 @@ def test_small_segments_are_counted_exactly_led_by_all_and_come_back_in_order(la
 
 
 def test_a_rollover_under_a_hundred_pipelined_puts_neither_loses_nor_repeats(launch: Launcher) -> None:
-    cluster = launch(env={"WALRUS_MAX_SEGMENT_ENTRIES": "37"})
+    cluster = launch(env={"WALRUS_MAX_SEGMENT_ENTRIES": "37"}, flags=[])
     cluster.register("t")
     with (
         Producer(cluster, "t", "a", [1], window=100) as first,
@@ -150,7 +150,7 @@ def test_an_empty_disk_under_a_known_id_is_refused_with_the_way_out(cluster: Clu
 
 
 def test_a_fourth_node_joins_under_load_and_takes_its_share(launch: Launcher) -> None:
-    cluster = launch(env={"WALRUS_MAX_SEGMENT_ENTRIES": "200"})
+    cluster = launch(env={"WALRUS_MAX_SEGMENT_ENTRIES": "200"}, flags=[])
     cluster.register("t")
     with Producer(cluster, "t", "p", [1, 2, 3], window=20) as producer:
         producer.wait_for_more(100)
