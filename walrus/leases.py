@@ -18,7 +18,7 @@ Invariant: at most one segment a topic is leased, and only one that the metadata
 
 from __future__ import annotations
 
-from walrus.segments import Metadata
+from walrus.segments import Metadata, Segment
 
 
 class LeaseTable:
@@ -31,6 +31,10 @@ class LeaseTable:
         self._heard_at = float("-inf")
         self._granted: dict[str, int] = {}
 
+    def is_ours(self, segment: Segment) -> bool:
+        """Whether this very process start leads the segment, or led it to its end."""
+        return (segment.leader, segment.incarnation) == (self._node_id, self._incarnation)
+
     def heard(self, at: float) -> None:
         """A Raft leader was heard from at `at` (for the leader itself: a quorum was)."""
         self._heard_at = max(self._heard_at, at)
@@ -39,7 +43,7 @@ class LeaseTable:
         """Grant and revoke by the metadata: for one topic that changed, or for all."""
         for name in [topic] if topic is not None else sorted(metadata.topics):
             number, segment = metadata.open_segment(name) or (0, None)
-            if segment and (segment.leader, segment.incarnation) == (self._node_id, self._incarnation):
+            if segment and self.is_ours(segment):
                 self._granted[name] = number
             else:
                 self._granted.pop(name, None)

@@ -68,6 +68,7 @@ class Lifecycle:
         self.writers = writers
         self.recoveries: dict[Key, Recovery] = {}
         self._early: dict[str, deque[Early]] = {}
+        self._seen: dict[str, dict[int, int]] = {}  # topic -> origin -> its latest forward, for all segments
         self._dirty: dict[str, None] = {}
         self._seal_at: dict[Key, float] = {}
         self._monitor_at = 0.0
@@ -104,7 +105,7 @@ class Lifecycle:
             early = self._early.setdefault(forward.topic, deque())
             if len(early) < MAX_EARLY:
                 early.append(Early(origin, forward, now + self._config.put_timeout))
-        else:
+        elif self._was_never_taken(origin, forward):
             refusal = ForwardReply(
                 request=forward.request,
                 topic=forward.topic,
@@ -115,6 +116,20 @@ class Lifecycle:
                 error="",
             )
             self._outbox.send(origin, refusal)
+
+    def _was_never_taken(self, origin: int, forward: Forward) -> bool:
+        """Whether a forward that no writer waits for can be handed back as certainly not written.
+
+        It may be the repetition of one that was written, and what is handed back is sent to the next
+        segment. So only the process that led the segment may say so, and only of a number that it has not
+        seen; of all else the outcome is unknown, and nothing is said.
+        """
+        segment = self._metadata.segment(forward.topic, forward.segment)
+        seen = self._seen.setdefault(forward.topic, {})
+        if segment is None or not self._leases.is_ours(segment) or forward.request <= seen.get(origin, 0):
+            return False
+        seen[origin] = forward.request
+        return True
 
     def with_writer(self, topic: str, number: int, then: Callable[[SegmentWriter], None]) -> None:
         """Do something with the writer of (topic, number), if it is ours."""
@@ -252,6 +267,7 @@ class Lifecycle:
             connected=self._connected,
             now=now,
             trace=self._trace,
+            seen=self._seen.setdefault(topic, {}),
         )
         self._dirty[topic] = None
 

@@ -144,6 +144,7 @@ class SegmentWriter:
         connected: Collection[int],
         now: float,
         trace: Trace,
+        seen: dict[int, int] | None = None,
     ) -> None:
         self.topic, self.number, self.segment = topic, number, segment
         self.copy: SegmentCopy = copies.get((topic, number))
@@ -161,16 +162,16 @@ class SegmentWriter:
         self._pending: deque[Pending] = deque()
         self._pending_bytes = 0
         self._appended: deque[Appended] = deque()
-        self._last_request: dict[int, int] = {}
+        self._seen = {} if seen is None else seen  # the latest forward of each origin, also to earlier segments
         assert self.copy.length == 0, "a writer begins with an empty segment, or it is not the only writer"
 
     # --- taking PUTs ---
 
     def on_forward(self, origin: int, forward: Forward, now: float) -> None:
         """Entries from the node that has the client. Appended in `flush`, with the rest of the turn."""
-        if forward.request <= self._last_request.get(origin, 0):
+        if forward.request <= self._seen.get(origin, 0):
             return  # a duplicate, or overtaken by a later one: its origin no longer waits for it
-        self._last_request[origin] = forward.request
+        self._seen[origin] = forward.request
         if self.sealing or self.copy.fenced:
             self._answer(origin, forward, 0, 0, refused=True)
         elif self._pending_bytes > self._config.max_pending_bytes:

@@ -133,6 +133,9 @@ class Router:
     def _may_send(self, route: Route, number: int, segment: Segment, connected: Collection[int]) -> bool:
         if number <= route.closed or route.returned:
             return False
+        leader = self._metadata.nodes.get(segment.leader)
+        if leader is not None and leader.incarnation != segment.incarnation:
+            return False  # restarted: it leads this segment no more, which is about to be recovered
         if route.sent and (route.sent[-1].segment != number or route.sent_bytes > self._config.window_bytes):
             return False
         return segment.leader == self._config.node_id or segment.leader in connected

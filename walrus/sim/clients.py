@@ -140,8 +140,9 @@ class Registrar(Client):
         super().__init__(world, f"registrar of {topic}", topic)
 
     def act(self) -> None:
-        """Ask, unless an answer is awaited."""
-        if not self.calls:
+        """Ask, unless an answer is awaited, or the founders of the cluster are not all there yet."""
+        nodes = self.world.judge.metadata.nodes.values()
+        if not self.calls and nodes and all(node.incarnation for node in nodes):
             self.ask(Register(self.topic))
 
     def on_reply(self, call: Call, first: int, replies: list[protocol.Reply], now: float) -> None:
@@ -185,10 +186,15 @@ class Producer(Client):
 
     def put(self, count: int) -> None:
         """Send so many PUTs in one go."""
-        fresh = []
+        payloads = []
         for number in range(len(self.attempts), len(self.attempts) + count):
             padding = b"." * self.rng.choice((0, 0, 3, 90))
-            fresh.append(Attempt(b"%b:%06d%b" % (self.name.encode(), number, padding)))
+            payloads.append(b"%b:%06d%b" % (self.name.encode(), number, padding))
+        self.send(payloads)
+
+    def send(self, payloads: list[bytes]) -> None:
+        """Send these entries, each as a PUT, in one go."""
+        fresh = [Attempt(payload) for payload in payloads]
         self.attempts += fresh
         if not self.ask(Put(self.topic, Batch.of([attempt.payload for attempt in fresh])), fresh):
             for attempt in fresh:

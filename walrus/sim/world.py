@@ -21,7 +21,7 @@ import heapq
 import traceback
 from collections.abc import Callable
 from random import Random
-from typing import Any
+from typing import Any, TypeAlias
 
 from walrus.config import NodeConfig
 from walrus.effects import Effect, Halt, Log, Peers, Reply, Send, Trace, no_trace
@@ -36,6 +36,8 @@ from walrus.sim.network import Network, Weather
 from walrus.sim.options import Options
 from walrus.sim.violation import Violation
 from walrus.storage.errors import StorageError
+
+Rule: TypeAlias = Callable[[int, int, PeerMessage], bool]
 
 CLUSTER = "simulated"
 _is_open = Call.is_open
@@ -58,6 +60,8 @@ class World:
         self.climate = Weather(ordered=options.ordered)
         self.network = Network(self.rng, self.climate)
         self.clients: list[Client] = []
+        self.rules: list[Rule] = []
+        """Scenarios: a message for which one of these says True is not sent (the rule may keep it)."""
         self.judge = Judge(options)
         self.hosts: dict[int, Host] = {}
         self.happened: list[tuple[float, int, str]] = []
@@ -244,6 +248,12 @@ class World:
                 return
         self.after(self.rng.uniform(0.05, 0.3), self.join, node)
 
+    def retire(self, node: int) -> None:
+        """A removed node's machine is switched off for good."""
+        self.hosts[node].left = True
+        if self.hosts[node].up:
+            self.kill(node)
+
     # --- connections ---
 
     def _dial_later(self, host: Host, peer: int, delay: float) -> None:
@@ -428,8 +438,14 @@ class World:
             decoded = self._codec.decode(frame[4:])
             assert decoded == message, f"the wire changes {message}"
             message = decoded
+        if self.rules and any(rule(host.id, to, message) for rule in self.rules):
+            return
         for at in self.network.arrivals(host.id, to, self.now):
             self.at(at, self._arrive, host.id, self.hosts[to], message)
+
+    def deliver(self, sender: int, to: int, message: PeerMessage) -> None:
+        """A message that a rule kept arrives after all, some time."""
+        self._arrive(sender, self.hosts[to], message)
 
     def _arrive(self, sender: int, host: Host, message: PeerMessage) -> None:
         controller = host.controller

@@ -1,0 +1,171 @@
+"""`python -m walrus.sim`: run seeds, look at a failure, measure the rate.
+
+    python -m walrus.sim --seed 7 --steps 100000 --nodes 3
+    python -m walrus.sim --seeds 50 --faults crash,network      seeds 1 to 50
+    python -m walrus.sim --scenario failover_under_load
+    python -m walrus.sim --scenarios                            all of them
+    python -m walrus.sim --bench
+
+Exits with 0 if everything held, 1 after a violation, 2 for a bad flag.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from walrus.sim import faults, report, scenarios
+from walrus.sim.options import Options
+from walrus.sim.run import Failure, Result, shrink, simulate
+from walrus.sim.trace import Recorder
+from walrus.sim.violation import Violation
+
+SHRINKS = 150
+"""Runs that are spent on making a failing schedule shorter."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m walrus.sim", description="Real nodes in a world of seeds: network, disks, clocks."
+    )
+    add = parser.add_argument
+    add("--seed", type=int, default=1, help="the run's seed (1)")
+    add("--seeds", type=int, default=1, metavar="N", help="run N seeds, beginning with --seed")
+    add("--steps", type=int, default=100_000, help="events in which things go wrong (100000)")
+    add("--nodes", type=int, default=3, help="nodes at the beginning (3)")
+    known = ",".join(faults.CLASSES)
+    add("--faults", default="default", metavar="KINDS", help=f"none, all, default, or of {known}")
+    add("--fsync", default="each", help="each, none, or milliseconds between syncs (each)")
+    add("--engine", action="store_true", help="the real storage engine on a simulated disk")
+    add("--codec", action="store_true", help="send every message through its wire encoding")
+    add("--unordered", action="store_true", help="links do not keep the order of messages")
+    add("--sampled", action="store_true", help="look at expensive invariants now and then only")
+    add("--scenario", metavar="NAME", help="run a named scenario")
+    add("--scenarios", action="store_true", help="run all scenarios")
+    add("--bench", action="store_true", help="measure steps per second")
+    add("--trace", type=Path, metavar="FILE", help="record spec-level events, one JSON object a line")
+    add("--no-shrink", action="store_true", help="do not look for a shorter schedule after a failure")
+    add("--json", action="store_true", help="print results as JSON")
+    return parser
+
+
+def options_of(flags: argparse.Namespace) -> Options:
+    """The options that these flags mean; raises ValueError."""
+    fsync: str | float = flags.fsync if flags.fsync in ("each", "none") else float(flags.fsync) / 1000
+    if flags.nodes < 1 or flags.steps < 1 or flags.seeds < 1:
+        raise ValueError("--nodes, --steps and --seeds are numbers from 1")
+    return Options(
+        nodes=flags.nodes,
+        fsync=fsync,
+        engine=flags.engine,
+        codec=flags.codec,
+        ordered=not flags.unordered,
+        sampled=flags.sampled,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    flags = _parser().parse_args(arguments)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    try:
+        options, chosen = options_of(flags), faults.classes(flags.faults)
+    except ValueError as error:
+        sys.stderr.write(f"walrus.sim: {error}\n")
+        return 2
+    if flags.bench:
+        return _bench(flags, console)
+    if flags.scenarios or flags.scenario:
+        return _scenarios([flags.scenario] if flags.scenario else list(scenarios.ALL), flags, console)
+    failed = False
+    for seed in range(flags.seed, flags.seed + flags.seeds):
+        failed |= not _one(seed, options, chosen, flags, console)
+    return int(failed)
+
+
+def _one(
+    seed: int, options: Options, chosen: Sequence[str], flags: argparse.Namespace, console: Console
+) -> bool:
+    """Run one seed; whether everything held."""
+    started = time.perf_counter()
+    recorder = Recorder(options) if flags.trace else None
+    outcome = simulate(seed, options, flags.steps, chosen, recorder.of if recorder else None)
+    if recorder is not None:
+        flags.trace.write_bytes(recorder.lines())
+    if isinstance(outcome, Result):
+        rate = outcome.steps / (time.perf_counter() - started)
+        if flags.json:
+            sys.stdout.write(report.as_json(outcome) + "\n")
+        else:
+            console.print(
+                f"seed {seed}: held. {outcome.steps:,} steps in {outcome.seconds:.1f} s of the world "
+                f"({rate:,.0f} steps/s), {outcome.faults} faults, {outcome.restarts} restarts, "
+                f"{outcome.acknowledged:,} of {outcome.sent:,} entries acknowledged ({outcome.unknown} unknown) "
+                f"in {outcome.segments} segments, {outcome.delivered:,} delivered; digest {outcome.digest}",
+                highlight=False,
+            )
+        return True
+    _show(outcome, options, flags, console)
+    return False
+
+
+def _show(failure: Failure, options: Options, flags: argparse.Namespace, console: Console) -> None:
+    if not flags.no_shrink and failure.schedule:
+        console.print(f"seed {failure.seed}: {failure.name}. Looking for fewer faults that lead to it ...")
+        failure, _ = shrink(failure, options, SHRINKS)
+    if flags.json:
+        sys.stdout.write(report.as_json(failure) + "\n")
+        return
+    simulation, _ = report.retell(failure, options)
+    mine = [f"--{name}" for name in ("engine", "codec", "unordered", "sampled") if getattr(flags, name)]
+    again = " ".join(
+        ["python -m walrus.sim", f"--seed {failure.seed} --steps {flags.steps} --nodes {flags.nodes}",
+         f"--faults {flags.faults} --fsync {flags.fsync}", *mine]
+    )  # fmt: skip
+    report.tell(console, failure, options, simulation, again)
+
+
+def _scenarios(names: Sequence[str], flags: argparse.Namespace, console: Console) -> int:
+    """Run scenarios by name, each with the seed that was asked for."""
+    unknown = [name for name in names if name not in scenarios.ALL]
+    if unknown:
+        sys.stderr.write(f"walrus.sim: no scenario {unknown[0]}; there are: {', '.join(scenarios.ALL)}\n")
+        return 2
+    failed = 0
+    for name in names:
+        started = time.perf_counter()
+        try:
+            steps = scenarios.ALL[name].run(flags.seed)
+        except Violation as violation:
+            failed += 1
+            console.print(f"[bold red]{name}[/]: {violation}", highlight=False)
+        else:
+            took = time.perf_counter() - started
+            console.print(f"{name}: held, {steps:,} steps in {took:.2f} s", highlight=False)
+    return int(failed > 0)
+
+
+def _bench(flags: argparse.Namespace, console: Console) -> int:
+    """Steps per second of one core, with every invariant after every step and with samples."""
+    for sampled in (False, True):
+        options = Options(nodes=flags.nodes, sampled=sampled)
+        started, steps = time.process_time(), 0
+        for seed in range(flags.seed, flags.seed + 3):
+            outcome = simulate(seed, options, flags.steps, faults.DEFAULT)
+            if isinstance(outcome, Failure):
+                _show(outcome, options, flags, console)
+                return 1
+            steps += outcome.steps
+        rate = steps / (time.process_time() - started)
+        what = "expensive invariants sampled" if sampled else "every invariant after every step"
+        console.print(f"{rate:>10,.0f} steps/s, {what} ({steps:,} steps, {flags.nodes} nodes)", highlight=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,195 @@
+"""What scenarios are written with: a small cluster under load, a hand that interferes, and a verdict.
+
+A `Stage` is a `Simulation` without a schedule. A scenario warms it up, does what its schedule says at the very
+moments it names (a message is seen, a step is taken), asks what it is about, and calls `finish`: everything
+is mended, must come to rest, and is judged like any other run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from walrus.controller import Controller
+from walrus.messages import PeerMessage
+from walrus.raft_messages import Role
+from walrus.segments import Segment, Topic
+from walrus.sim.clients import Outcome, Producer
+from walrus.sim.host import Host
+from walrus.sim.options import SETTINGS, Options
+from walrus.sim.run import Simulation
+from walrus.sim.violation import Violation, holds
+
+PATIENCE = 30.0
+
+
+class Stage:
+    """One scenario's cluster."""
+
+    def __init__(self, seed: int, *, settings: dict[str, Any] | None = None, **options: Any) -> None:
+        chosen = replace(Options(topics=1, producers=2, consumers=1), **options)
+        chosen = replace(chosen, settings={**SETTINGS, **(settings or {})})
+        self.simulation = Simulation(seed, chosen, ())
+        self.world, self.judge = self.simulation.world, self.simulation.world.judge
+        self.producers = self.simulation.producers
+        self.topic = "t0"
+
+    # --- looking ---
+
+    def metadata(self) -> Topic:
+        """The topic as Raft has it."""
+        return self.judge.metadata.topics[self.topic]
+
+    def segment(self) -> Segment:
+        """The open segment."""
+        return self.metadata().open
+
+    def leader(self) -> int:
+        """The leader of the open segment."""
+        return self.segment().leader
+
+    def followers(self) -> list[int]:
+        """The other replicas of the open segment."""
+        return [node for node in self.segment().replicas if node != self.leader()]
+
+    def host(self, node: int) -> Host:
+        """A machine."""
+        return self.world.hosts[node]
+
+    def controller(self, node: int) -> Controller:
+        """The controller of a node that runs."""
+        controller = self.host(node).controller
+        assert controller is not None, f"node {node} does not run"
+        return controller
+
+    def raft_leader(self) -> int:
+        """The node that leads Raft, in the newest term."""
+        leads = [
+            (host.controller.raft.current_term, host.id)
+            for host in self.world.live()
+            if host.controller is not None and host.controller.raft.role is Role.LEADER
+        ]
+        return max(leads)[1] if leads else 0
+
+    def settled(self) -> int:
+        """Entries of the topic that are sealed or acknowledged."""
+        current = self.metadata().current
+        return self.metadata().sealed_total + self.judge.truth((self.topic, current)).acked
+
+    def acknowledged(self) -> int:
+        """Entries that a producer has its OK for."""
+        return sum(a.outcome is Outcome.OK for producer in self.producers for a in producer.attempts)
+
+    # --- letting time pass ---
+
+    def run(self, seconds: float) -> None:
+        """For so long."""
+        self.world.run(self.world.now + seconds)
+
+    def until(self, done: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
+        """Until something is so; it must become so."""
+        end = self.world.now + patience
+        while not done():
+            holds(self.world.now < end, "Scenario", f"it did not come to this: {what}")
+            self.world.step()
+
+    def warm(self) -> None:
+        """Until entries are acknowledged, delivered, and somebody leads."""
+        self.until(
+            lambda: self.topic in self.judge.metadata.topics
+            and self.acknowledged() > 20
+            and bool(self.raft_leader())
+            and bool(self.simulation.consumers[0].received)
+            and len(self.judge.metadata.nodes) == self.world.options.nodes
+            and all(node.incarnation for node in self.judge.metadata.nodes.values()),
+            "a cluster at work",
+        )
+
+    def sees(self, kind: type, patience: float = PATIENCE) -> tuple[int, int, PeerMessage]:
+        """Until a message of this type is sent; it goes its way."""
+        seen: list[tuple[int, int, PeerMessage]] = []
+
+        def look(sender: int, to: int, message: PeerMessage) -> bool:
+            if type(message) is kind:
+                seen.append((sender, to, message))
+            return False
+
+        self.world.rules.append(look)
+        self.until(lambda: bool(seen), f"a {kind.__name__} is sent", patience)
+        self.world.rules.remove(look)
+        return seen[0]
+
+    # --- interfering ---
+
+    def keep(self, matches: Callable[[int, int, PeerMessage], bool]) -> Kept:
+        """From now on these messages are kept back."""
+        return Kept(self, matches)
+
+    def cut(self, node: int, peers: list[int] | None = None) -> None:
+        """Nothing passes between the node and these (or all others)."""
+        for peer in peers if peers is not None else sorted(self.world.hosts):
+            if peer != node:
+                self.world.network.link(node, peer).cuts += 1
+                self.world.network.link(peer, node).cuts += 1
+
+    def mend(self) -> None:
+        """All links run."""
+        self.world.network.mend()
+
+    def power_loss(self, node: int) -> None:
+        """The machine loses its power."""
+        self.world.kill(node, power=True)
+
+    def producer(self, name: str, *, node: int = 0) -> Producer:
+        """A producer that sends only what it is told to."""
+        made = Producer(self.world, name, self.topic, window=0)
+        made.node = node
+        self.producers.append(made)
+        self.world.clients.append(made)
+        return made
+
+    def quiet(self) -> None:
+        """The producers of the background load have sent enough."""
+        for producer in self.producers:
+            producer.stopped = True
+
+    # --- the end ---
+
+    def finish(self) -> int:
+        """Everything is mended, comes to rest, and is judged. How many steps it all took."""
+        self.world.rules.clear()
+        self.simulation.rest()
+        self.simulation.verdict()
+        return self.world.steps
+
+
+class Kept:
+    """Messages that were kept back."""
+
+    def __init__(self, stage: Stage, matches: Callable[[int, int, PeerMessage], bool]) -> None:
+        self.messages: list[tuple[int, int, PeerMessage]] = []
+        self._stage, self._matches = stage, matches
+        stage.world.rules.append(self._rule)
+
+    def _rule(self, sender: int, to: int, message: PeerMessage) -> bool:
+        if self._matches(sender, to, message):
+            self.messages.append((sender, to, message))
+            return True
+        return False
+
+    def release(self) -> None:
+        """Let them arrive now, and keep no more."""
+        self._stage.world.rules.remove(self._rule)
+        for sender, to, message in self.messages:
+            self._stage.world.deliver(sender, to, message)
+
+    def drop(self) -> None:
+        """They are lost, and no more are kept."""
+        self._stage.world.rules.remove(self._rule)
+
+
+def expect(condition: bool, what: str) -> None:
+    """What a scenario is about."""
+    if not condition:
+        raise Violation("Scenario", what)
