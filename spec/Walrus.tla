@@ -440,13 +440,14 @@ Recover(t, s) ==
                    readerVars, proposals, sealed_as, budget>>
 
 \* A fenced replica extends its copy up to a count that a recovery chose, from a copy that has more. Copying passes
-\* the fence, only ever extends a copy, and is answered when it is durable. It may stop half-way, and go on later from another copy.
+\* the fence, only ever extends a copy, and is answered when it is durable. It may stop half-way, and go on later from
+\* another copy. (The copy read from may be on a node that has died since: its answer was on the way.)
 CopyFrom(n, from, t, s, upto) ==
     LET have == Length(n, t, s)
         keep == IF Bug = "CopyTruncates" THEN 0 ELSE have
         count == IF Bug = "CopyTruncates" THEN MinOf({c.count : c \in decided}) ELSE upto
     IN
-    /\ up[n] /\ up[from]
+    /\ up[n]
     /\ n # from /\ n \in Replicas(t, s) /\ from \in Replicas(t, s)
     /\ \E c \in decided : c.topic = t /\ c.segment = s /\ c.count >= upto
     /\ IF Bug = "CopyTruncates" THEN have # count ELSE have < upto
@@ -481,7 +482,7 @@ RecoverySeal(t, s) == \E c \in decided : c.topic = t /\ c.segment = s /\ Recover
 \* A replica of a sealed segment that has less than the count fetches the rest from a copy that has it. Entries
 \* beyond the count (a deposed leader's tail) are never copied and never read.
 RepairFrom(n, from, t, s, upto) ==
-    /\ up[n] /\ up[from]
+    /\ up[n]
     /\ from \in Replicas(t, s) /\ n # from
     /\ n \in Replicas(t, s) \/ budget.replica_changes > 0
     /\ Length(n, t, s) < upto
@@ -555,7 +556,6 @@ Deliver(n, t, g, count) ==
     /\ reading[n][t][g] # NoPosition
     /\ offset + count <= Readable(n, t, s)
     /\ \E m \in IF s = view[n][t] THEN {n} ELSE Replicas(t, s) :
-          /\ up[m]
           /\ offset + count <= Length(m, t, s)
           /\ delivered' = [delivered EXCEPT ![t][g] = Deduplicated(@,
                 [i \in 1..count |-> <<s, offset + i, log[m][t][s][offset + i]>>])]
@@ -709,7 +709,7 @@ TypeOK ==
     /\ \A t \in Topic :
           /\ Len(metadata[t].segments) <= MaxSegments
           /\ \A s \in 1..Known(t) :
-                /\ Segment(t, s).leader \in Replicas(t, s)
+                /\ Segment(t, s).leader \in Node
                 /\ Replicas(t, s) \subseteq Node
                 /\ Segment(t, s).count \in 0..NoCount
                 /\ Segment(t, s).incarnation \in Nat

@@ -1,0 +1,232 @@
+---------------------------- MODULE WalrusTrace ----------------------------
+(***************************************************************************)
+(* Is a recorded run a behaviour of Walrus.tla? `python -m walrus.tlc      *)
+(* trace` writes the run as module TraceData and has TLC walk along it.    *)
+(*                                                                         *)
+(* Each event names an action, and the action with the recorded values     *)
+(* must be enabled; `l` is the next event. Steps that runs need not record *)
+(* (a proposal, the commit that some node applied first, the crash before  *)
+(* a restart) are taken just before the event that cannot be without them, *)
+(* so there is hardly anything to search. All invariants are checked on    *)
+(* the way: the cheap ones in each state, those that read every entry now  *)
+(* and then.                                                               *)
+(*                                                                         *)
+(* What a run may do that the model may not is allowed here and nowhere    *)
+(* else: it hands entries out again that a client did not confirm (Deliver *)
+(* may begin anywhere, and DeliveredIsPrefix says whether it skipped), and *)
+(* it applies again after a restart what it had applied before.            *)
+(***************************************************************************)
+EXTENDS Walrus, TraceData
+
+VARIABLES which, l
+traceVars == <<vars, which, l>>
+
+Trace == Traces[which]
+Has(e, field) == field \in DOMAIN e
+Same == UNCHANGED vars
+
+\* Values of an event that name a segment.
+T(e) == e.topic
+S(e) == e.segment
+
+AddProposal(t, s, count) ==
+    /\ proposals' = proposals \cup {[topic |-> t, segment |-> s, count |-> count, cursors |-> StartCursors]}
+    /\ UNCHANGED <<committedVars, nodeVars, copyVars, writerVars, recoveryVars, readerVars, sealed_as, budget>>
+
+Proposed(t, s, count) == \E p \in proposals : p.topic = t /\ p.segment = s /\ p.count = count
+
+\* A seal that nobody recorded as proposed: the writer's, with everything acknowledged, or that of a recovery.
+MayPropose(t, s, count) ==
+    \/ /\ <<t, s>> \in sealing
+       /\ count = acked[t][s] /\ count = Len(stream[t][s])
+    \/ /\ [topic |-> t, segment |-> s, count |-> count] \in decided
+       /\ Majority({a.node : a \in {b \in answers \cup copied :
+                       b.topic = t /\ b.segment = s /\ b.length >= count}}, Replicas(t, s))
+
+-----------------------------------------------------------------------------
+\* Steps that are not recorded, taken when the next event `e` needs them.
+Opens(e) == announced[e.leader] = e.incarnation
+
+HiddenRegister(e) ==
+    /\ e.ev = "RegisterTopic" /\ Known(T(e)) = 0 /\ Opens(e)
+    /\ RegisterTopic(T(e), e.leader, e.replicas)
+
+HiddenPropose(e) ==
+    /\ e.ev = "Seal" /\ Known(T(e)) = S(e) /\ ~Proposed(T(e), S(e), e.count)
+    /\ MayPropose(T(e), S(e), e.count)
+    /\ AddProposal(T(e), S(e), e.count)
+
+HiddenSeal(e) ==
+    /\ e.ev = "Seal" /\ Known(T(e)) = S(e) /\ Opens(e)
+    /\ LET ready == {q \in proposals : q.topic = T(e) /\ q.segment = S(e) /\ q.count = e.count}
+       IN ready # {} /\ SealWith([(CHOOSE q \in ready : TRUE) EXCEPT !.cursors = StartCursors], e.leader, e.replicas)
+
+HiddenRecovering(e) ==
+    /\ e.ev = "Fence" /\ <<T(e), S(e)>> \notin recovering /\ S(e) <= Known(T(e))
+    /\ recovering' = recovering \cup {<<T(e), S(e)>>}
+    /\ UNCHANGED <<committedVars, nodeVars, copyVars, writerVars, answers, decided, copied,
+                   readerVars, proposals, sealed_as, budget>>
+
+HiddenSure(e) ==
+    /\ e.ev = "Fence" /\ e.sure /\ unsure[e.node][T(e)][S(e)] > 0
+    /\ BecomeSure(e.node, T(e), S(e))
+
+HiddenCrash(e) == e.ev = "Restart" /\ Crash(e.node)
+
+Hidden(e) ==
+    \/ HiddenRegister(e) \/ HiddenPropose(e) \/ HiddenSeal(e)
+    \/ HiddenRecovering(e) \/ HiddenSure(e) \/ HiddenCrash(e)
+
+-----------------------------------------------------------------------------
+\* Events.
+ApplyUpTo(n, t, s) == IF view[n][t] >= s THEN up[n] /\ Same ELSE Apply(n, t, s)
+
+OnRegisterTopic(e) ==
+    /\ Known(T(e)) >= 1
+    /\ Segment(T(e), 1).leader = e.leader
+    /\ Segment(T(e), 1).incarnation = e.incarnation
+    /\ ApplyUpTo(e.node, T(e), 1)
+
+OnSeal(e) ==
+    LET t == T(e)
+        s == S(e)
+    IN
+    /\ Known(t) > s
+    /\ Segment(t, s).count = e.count
+    /\ Segment(t, s + 1).leader = e.leader
+    /\ Segment(t, s + 1).incarnation = e.incarnation
+    /\ view[e.node][t] >= s
+    /\ ApplyUpTo(e.node, t, s + 1)
+
+OnCommitCursors(e) ==
+    /\ up[e.node]
+    /\ metadata' = [metadata EXCEPT ![T(e)].cursors[e.group] = Later(@, <<S(e), e.offset>>)]
+    /\ UNCHANGED <<announced, nodeVars, copyVars, writerVars, recoveryVars, readerVars,
+                   proposals, sealed_as, budget>>
+
+OnSetReplicas(e) ==
+    LET new == e.replicas
+        whole == {n \in new : Length(n, T(e), S(e)) >= Segment(T(e), S(e)).count}
+    IN
+    /\ Sealed(T(e), S(e))
+    /\ IF Replicas(T(e), S(e)) = new THEN Same
+       ELSE /\ Majority(whole, new)
+            /\ metadata' = [metadata EXCEPT ![T(e)].segments[S(e)].replicas = new]
+            /\ UNCHANGED <<announced, nodeVars, copyVars, writerVars, recoveryVars, readerVars,
+                           proposals, sealed_as, budget>>
+
+OnAnnounce(e) ==
+    IF announced[e.of] >= e.incarnation THEN Same
+    ELSE incarnation[e.of] = e.incarnation /\ Announce(e.of)
+
+OnFence(e) ==
+    LET n == e.node
+        t == T(e)
+        s == S(e)
+    IN
+    /\ up[n]
+    /\ <<t, s>> \in recovering
+    /\ e.length = Length(n, t, s)
+    /\ e.sure => unsure[n][t][s] = 0
+    /\ fenced' = [fenced EXCEPT ![n] = @ \cup {<<t, s>>}]
+    /\ answers' = answers \cup {[node |-> n, topic |-> t, segment |-> s, length |-> e.length, sure |-> e.sure]}
+    /\ UNCHANGED <<committedVars, nodeVars, log, synced, unsure, writerVars, recovering, decided, copied,
+                   readerVars, proposals, sealed_as, budget>>
+
+OnRecover(e) ==
+    IF [topic |-> T(e), segment |-> S(e), count |-> e.count] \in decided THEN Same
+    ELSE /\ Recover(T(e), S(e))
+         /\ [topic |-> T(e), segment |-> S(e), count |-> e.count] \in decided'
+
+OnCopyTail(e) ==
+    \E from \in Node :
+        \/ <<T(e), S(e)>> \in fenced[e.node] /\ CopyFrom(e.node, from, T(e), S(e), e.length)
+        \/ view[e.node][T(e)] > S(e) /\ RepairFrom(e.node, from, T(e), S(e), e.length)
+
+OnProposeSeal(e) ==
+    IF Proposed(T(e), S(e), e.count) THEN Same
+    ELSE ProposeSeal(e.node, T(e), S(e)) /\ acked[T(e)][S(e)] = e.count
+
+OnRecoverySeal(e) ==
+    IF Proposed(T(e), S(e), e.count) THEN Same
+    ELSE /\ [topic |-> T(e), segment |-> S(e), count |-> e.count] \in decided
+         /\ RecoverySealAt(T(e), S(e), e.count)
+
+OnDeliver(e) ==
+    LET n == e.node
+        t == T(e)
+        s == S(e)
+    IN
+    /\ up[n]
+    /\ lease[n][t] > 0
+    /\ e.start + e.count <= Readable(n, t, s)
+    /\ \E m \in IF s = view[n][t] THEN {n} ELSE Replicas(t, s) :
+          /\ e.start + e.count <= Length(m, t, s)
+          /\ delivered' = [delivered EXCEPT ![t][e.group] = Deduplicated(@,
+                [i \in 1..e.count |-> <<s, e.start + i, log[m][t][s][e.start + i]>>])]
+    /\ UNCHANGED <<committedVars, nodeVars, copyVars, writerVars, recoveryVars, reading, moves,
+                   proposals, sealed_as, budget>>
+
+OnPowerLoss(e) ==
+    LET lengths == [t \in Topic |-> [s \in Segments |->
+            LET lost == {i \in DOMAIN e.lengths : e.lengths[i][1] = t /\ e.lengths[i][2] = s}
+            IN IF lost = {} THEN Length(e.node, t, s) ELSE e.lengths[CHOOSE i \in lost : TRUE][3]]]
+    IN
+    /\ \A t \in Topic, s \in Segments : lengths[t][s] <= Length(e.node, t, s)
+    /\ Forget(e.node)
+    /\ log' = [log EXCEPT ![e.node] = [t \in Topic |-> [s \in Segments |-> SubSeq(@[t][s], 1, lengths[t][s])]]]
+    /\ unsure' = IF EachIsSynced THEN unsure
+                 ELSE [unsure EXCEPT ![e.node] = [t \in Topic |-> [s \in Segments |->
+                          IF s <= Known(t) THEN Max(@[t][s], WholeAt(e.node, t, s)) ELSE @[t][s]]]]
+    /\ UNCHANGED <<committedVars, incarnation, synced, writerVars, recoveryVars, moves,
+                   delivered, proposals, sealed_as, budget>>
+
+Taken(e) ==
+    CASE e.ev = "LeaderAppend" -> e.start = Length(e.node, T(e), S(e)) /\ LeaderAppend(e.node, T(e), S(e), e.count)
+      [] e.ev = "ReplicaAppend" -> e.start = Length(e.node, T(e), S(e)) /\ ReplicaAppend(e.node, T(e), S(e), e.count)
+      [] e.ev = "Report" -> up[e.node] /\ e.length <= Length(e.node, T(e), S(e)) /\ Same
+      [] e.ev = "Ack" -> Ack(e.node, T(e), S(e), e.count)
+      [] e.ev = "Grant" -> up[e.node] /\ lease[e.node][T(e)] = S(e) /\ Same
+      [] e.ev = "BeginSeal" -> BeginSeal(e.node, T(e), S(e))
+      [] e.ev = "ProposeSeal" -> OnProposeSeal(e)
+      [] e.ev = "StartRecovery" -> IF <<T(e), S(e)>> \in recovering THEN Same ELSE StartRecovery(e.node, T(e), S(e))
+      [] e.ev = "Fence" -> OnFence(e)
+      [] e.ev = "Recover" -> OnRecover(e)
+      [] e.ev = "CopyTail" -> OnCopyTail(e)
+      [] e.ev = "RecoverySeal" -> OnRecoverySeal(e)
+      [] e.ev = "Deliver" -> OnDeliver(e)
+      [] e.ev = "ProposeCursors" -> up[e.node] /\ Same
+      [] e.ev = "RegisterTopic" -> OnRegisterTopic(e)
+      [] e.ev = "Seal" -> OnSeal(e)
+      [] e.ev = "CommitCursors" -> OnCommitCursors(e)
+      [] e.ev = "SetReplicas" -> OnSetReplicas(e)
+      [] e.ev = "Announce" -> OnAnnounce(e)
+      [] e.ev = "Crash" -> Crash(e.node)
+      [] e.ev = "PowerLoss" -> OnPowerLoss(e)
+      [] e.ev = "Restart" -> Restart(e.node)
+      [] e.ev = "Sure" -> IF unsure[e.node][T(e)][S(e)] = 0 THEN Same ELSE BecomeSure(e.node, T(e), S(e))
+      [] OTHER -> FALSE
+
+TraceInit == Init /\ which \in 1..Len(Traces) /\ l = 1
+
+TraceNext ==
+    /\ l <= Len(Trace)
+    /\ UNCHANGED which
+    /\ \/ Taken(Trace[l]) /\ l' = l + 1
+       \/ Hidden(Trace[l]) /\ UNCHANGED l
+
+TraceSpec == TraceInit /\ [][TraceNext]_traceVars
+
+\* Never FALSE: prints how far each trace was followed. Registers are per worker, and there is one.
+Reached ==
+    \/ l <= TLCGet(which)
+    \/ TLCSet(which, l) /\ PrintT(<<"REACHED", which, l - 1>>)
+
+\* The invariants that read every entry, now and then and at the end.
+Contents == (l % 25 = 0 \/ l > Len(Trace)) => SingleWriter /\ SeqOrder /\ PrefixAgree /\ DeliveredIsPrefix
+
+\* Violated in the state just before the event that cannot be explained: its counterexample shows that state.
+NotStuck == ~(which = StuckTrace /\ l = StuckAt)
+
+ASSUME \A i \in 1..Len(Traces) : TLCSet(i, 0)
+=============================================================================
