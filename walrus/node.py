@@ -331,8 +331,9 @@ class Node:
 
     def _close(self, status: int) -> None:
         """Let go of everything. A node that failed syncs nothing: it does not know what it would sync."""
+        failed, self._dead = self._dead, True  # callbacks that are still to come find nobody at home
         self.peers.close()
-        if self._dead:
+        if failed:
             return
         for commit in (self._data_commit, self._meta_commit):
             if commit is not None:
@@ -388,15 +389,19 @@ class Node:
 
     def on_peer_up(self, peer: int) -> None:
         """Messages reach a peer from now on."""
-        log.info("connected to node %d", peer)
-        self.controller.on_connected(peer, self._loop.time())
-        self.wake()
+        if not self._dead:
+            log.info("connected to node %d", peer)
+            self.controller.on_connected(peer, monotonic())
+            self.wake()
 
     def on_peer_down(self, peer: int, refused: bool) -> None:
         """A connection ended, or nobody listens at the peer's address."""
-        log.info("node %d %s", peer, "does not listen: its process is gone" if refused else "disconnected")
-        self.controller.on_disconnected(peer, refused, self._loop.time())
-        self.wake()
+        if not self._dead:
+            log.info(
+                "node %d %s", peer, "does not listen: its process is gone" if refused else "disconnected"
+            )
+            self.controller.on_disconnected(peer, refused, monotonic())
+            self.wake()
 
     def on_join(self, session: Session, join: Join) -> None:
         """A node asks to be taken in. It is answered at once, and asks again until it is."""
@@ -520,8 +525,9 @@ class Node:
 
     def _tick(self) -> None:
         self._timer = None
-        self.controller.on_tick(monotonic())
-        self.wake()
+        if not self._dead:
+            self.controller.on_tick(monotonic())
+            self.wake()
 
 
 # --- the process -----------------------------------------------------------------------------------------

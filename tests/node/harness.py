@@ -181,7 +181,9 @@ class NodeProcess:
     def terminate(self) -> int:
         """SIGTERM; the exit status."""
         self.signal(signal.SIGTERM)
-        return self.wait()
+        status = self.wait()
+        assert "CRITICAL" not in self.log(), self.log()[-3000:]
+        return status
 
     def wait(self) -> int:
         """The exit status, once it ends."""

@@ -159,12 +159,21 @@ def read_all(cluster: Cluster, topic: str, node_id: int) -> list[Entry]:
 
 
 def read_back(cluster: Cluster, topic: str) -> list[Entry]:
-    """The whole topic, which every running node must show alike."""
-    views = {node_id: read_all(cluster, topic, node_id) for node_id in cluster.running()}
-    first = views[min(views)]
-    for node_id, view in views.items():
-        assert view == first, f"node {node_id} shows another log than node {min(views)}"
-    return first
+    """The whole topic, which every running node shows alike once the cluster has come to rest.
+
+    Until then (a PUT whose client has gone may still be on its way) views differ in length, and only in
+    length: whatever a node has shown at a position stays there.
+    """
+
+    def alike() -> list[list[Entry]] | None:
+        views = [read_all(cluster, topic, node_id) for node_id in cluster.running()]
+        longest = max(views, key=len)
+        for node_id, view in zip(cluster.running(), views, strict=True):
+            for shown, other in zip(view, longest, strict=False):
+                assert shown == other, f"node {node_id} shows {shown}, another one {other}"
+        return views if all(len(view) == len(longest) for view in views) else None
+
+    return wait_for(alike, "all nodes to show the same log")[0]
 
 
 def check(entries: Sequence[Entry], producers: Sequence[Producer]) -> None:
