@@ -12,6 +12,8 @@ A writer that hears no Raft leader stops after the lease; only after the failure
 the lease the longer one, the old and the new writer would both believe for a while; the fence would
 still keep the log right, but clients of the old one would wait for answers that can no longer come.
 
+`WALRUS_DISABLE_IO_URING` is not here: the engine reads it, because it is the engine's also without a node.
+
 Left out: a configuration file. A node has about twenty settings, and a process supervisor already has a
 place for a command line and an environment.
 """
@@ -67,7 +69,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_segment_entries: int
     max_segment_bytes: int | None
     monitor_check: float
-    io_uring: bool
 
     @property
     def fsync_name(self) -> str:
@@ -264,6 +265,5 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:
         max_segment_entries=entries,
         max_segment_bytes=_variable(environ, "WALRUS_MAX_SEGMENT_BYTES", _whole(1, 1 << 50), None),
         monitor_check=monitor / 1000,
-        io_uring=environ.get("WALRUS_DISABLE_IO_URING", "") in ("", "0"),
     )
     return _check_together(settings)

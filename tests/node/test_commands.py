@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import configparser
+import importlib
 import os
 import re
 import signal
@@ -88,6 +90,18 @@ def test_a_cluster_that_cannot_start_says_why_in_one_line(tmp_path: Path) -> Non
     ended = run("walrus.cluster", "--detach", "--fsync", "never", "--data-dir", str(tmp_path), cwd=tmp_path)
     assert ended.returncode == 1
     assert "--fsync" in ended.stderr
+
+
+def test_every_console_script_leads_to_a_function() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    scripts = dict(
+        line.split(" = ") for line in config["options.entry_points"]["console_scripts"].split("\n") if line
+    )
+    assert set(scripts) == {"walrus-node", "walrus-cluster", "walrus-cli"}
+    for place in scripts.values():
+        module, function = place.split(":")
+        assert callable(getattr(importlib.import_module(module), function))
 
 
 def test_rates_are_differences_over_time() -> None:
