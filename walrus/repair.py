@@ -207,7 +207,8 @@ class Repairs:
 
     def _ask(self, key: Key, repair: _Repair, node: int, count: int) -> None:
         """Ask one of the replicas to be for the whole segment, from another source at each attempt."""
-        sources = [source for source in repair.sources if source != node]
+        # The only source, too, must prove its copy: it is asked to copy from itself, which needs no copying.
+        sources = [source for source in repair.sources if source != node] or repair.sources
         if node not in repair.whole and sources:
             source = sources[repair.attempt % len(sources)]
             self._outbox.send(node, Copy(topic=key[0], segment=key[1], source=source, upto=count))

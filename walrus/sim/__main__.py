@@ -163,7 +163,9 @@ def _bench(flags: argparse.Namespace, console: Console) -> int:
             steps += outcome.steps
         rate = steps / (time.process_time() - started)
         what = "expensive invariants sampled" if sampled else "every invariant after every step"
-        console.print(f"{rate:>10,.0f} steps/s, {what} ({steps:,} steps, {flags.nodes} nodes)", highlight=False)
+        console.print(
+            f"{rate:>10,.0f} steps/s, {what} ({steps:,} steps, {flags.nodes} nodes)", highlight=False
+        )
     return 0
 
 

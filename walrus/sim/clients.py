@@ -171,6 +171,7 @@ class Producer(Client):
 
     def __init__(self, world: World, name: str, topic: str, *, window: int = 50, run: int = 8) -> None:
         self.attempts: list[Attempt] = []
+        self.acknowledged = 0
         self._window, self._run = window, run
         super().__init__(world, name, topic)
 
@@ -206,6 +207,7 @@ class Producer(Client):
         for attempt, reply in zip(fresh[first:], replies, strict=False):
             if isinstance(reply, Ok):
                 attempt.outcome = Outcome.OK
+                self.acknowledged += 1
             elif isinstance(reply, Error):
                 attempt.outcome, attempt.reply = outcome_of(reply.reason), reply.reason
             else:

@@ -41,7 +41,9 @@ def _check_producer(name: str, attempts: Sequence[Attempt], places: dict[bytes, 
         place = places.get(attempt.payload)
         if attempt.outcome is Outcome.OK:
             if place is None:
-                raise Violation("LostWrite", f"{attempt.payload!r} of {name}, {_where(number, attempts, places)}")
+                raise Violation(
+                    "LostWrite", f"{attempt.payload!r} of {name}, {_where(number, attempts, places)}"
+                )
             if place < last:
                 raise Violation("ProducerOrder", f"{attempt.payload!r} of {name} is at {place}, after {last}")
             last = place

@@ -470,7 +470,7 @@ def pause_two_and_take_power_from_the_third(seed: int) -> int:
 @scenario(27)
 def slow_syncs(seed: int) -> int:
     """fsync takes 2 s: on a follower nobody waits for it, on the leader there is no flapping."""
-    stage = Stage(seed)
+    stage = Stage(seed, settings={"max_segment_entries": 100_000})  # no rollover hands the slow one the lead
     stage.warm()
     slow = next(node for node in stage.followers() if node != stage.raft_leader())
     stage.host(slow).sync_time = (2.0, 2.0)
@@ -614,8 +614,10 @@ def compaction_while_a_node_is_away(seed: int) -> int:
     known = stage.host(away)
     applied = len(stage.judge.committed)
     stage.until(
-        lambda: stage.raft_leader() != 0
-        and stage.controller(stage.raft_leader()).raft.log.snapshot_index > applied + 40,
+        lambda: (
+            stage.raft_leader() != 0
+            and stage.controller(stage.raft_leader()).raft.log.snapshot_index > applied + 40
+        ),
         "the log is cut",
     )
     stage.world.start(away)

@@ -1,8 +1,8 @@
 """What scenarios are written with: a small cluster under load, a hand that interferes, and a verdict.
 
-A `Stage` is a `Simulation` without a schedule. A scenario warms it up, does what its schedule says at the very
-moments it names (a message is seen, a step is taken), asks what it is about, and calls `finish`: everything
-is mended, must come to rest, and is judged like any other run.
+A `Stage` is a `Simulation` without a schedule. A scenario warms it up, does what its schedule says at the
+very moments it names (a message is seen, a step is taken), asks what it is about, and calls `finish`:
+everything is mended, must come to rest, and is judged like any other run.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from walrus.controller import Controller
 from walrus.messages import PeerMessage
 from walrus.raft_messages import Role
 from walrus.segments import Segment, Topic
-from walrus.sim.clients import Outcome, Producer
+from walrus.sim.clients import Producer
 from walrus.sim.host import Host
 from walrus.sim.options import SETTINGS, Options
 from walrus.sim.run import Simulation
@@ -79,7 +79,7 @@ class Stage:
 
     def acknowledged(self) -> int:
         """Entries that a producer has its OK for."""
-        return sum(a.outcome is Outcome.OK for producer in self.producers for a in producer.attempts)
+        return sum(producer.acknowledged for producer in self.producers)
 
     # --- letting time pass ---
 
@@ -97,12 +97,14 @@ class Stage:
     def warm(self) -> None:
         """Until entries are acknowledged, delivered, and somebody leads."""
         self.until(
-            lambda: self.topic in self.judge.metadata.topics
-            and self.acknowledged() > 20
-            and bool(self.raft_leader())
-            and bool(self.simulation.consumers[0].received)
-            and len(self.judge.metadata.nodes) == self.world.options.nodes
-            and all(node.incarnation for node in self.judge.metadata.nodes.values()),
+            lambda: (
+                self.topic in self.judge.metadata.topics
+                and self.acknowledged() > 20
+                and bool(self.raft_leader())
+                and bool(self.simulation.consumers[0].received)
+                and len(self.judge.metadata.nodes) == self.world.options.nodes
+                and all(node.incarnation for node in self.judge.metadata.nodes.values())
+            ),
             "a cluster at work",
         )
 
