@@ -6,7 +6,9 @@
     python -m benchmarks.engine --json FILE --plot docs/engine-benchmark.png
 
 Rounds are interleaved within a group (first every row once, then every row again), so that a slow moment of
-the machine touches all rows alike; `--patience 5` also waits for a quiet one, on a machine that has others.
+the machine touches all rows alike. On a machine that others use too, `--patience 5` waits for quiet moments,
+and `--cpu` counts processor time instead of wall time in those groups where nobody waits for a disk or a
+thread (work that a store moves to threads of its own is then not counted against it).
 Each measurement has a new directory on a real disk (`--directory`); nothing is collected while a loop is
 timed. Ratios are to the bare loop named first in each table.
 """
@@ -22,14 +24,14 @@ import statistics
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic, perf_counter, sleep, thread_time
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from benchmarks.engine_peers import PEERS
-from benchmarks.engine_rows import QUICK, Group, Scale, child, groups
+from benchmarks.engine_rows import QUICK, Clock, Group, Scale, child, groups
 from benchmarks.engine_targets import Results, judge
 
 _GLANCE = 0.2  # seconds to look at the processors
@@ -59,7 +61,7 @@ def wait_for_quiet(limit: float) -> None:
 
 
 def measure(
-    group: Group, rounds: int, patience: float, home: Path, progress: Progress
+    group: Group, rounds: int, patience: float, cpu: bool, home: Path, progress: Progress
 ) -> dict[str, list[float]]:
     """Every row of the group, `rounds` times."""
     values: dict[str, list[float]] = {row.name: [] for row in group.rows}
@@ -69,6 +71,7 @@ def measure(
             directory = Path(tempfile.mkdtemp(dir=home))
             if group.settle:
                 os.sync()
+            Clock.now = staticmethod(thread_time if cpu and not group.waits else perf_counter)
             wait_for_quiet(patience)
             try:
                 values[row.name].append(row.run(directory))
@@ -175,6 +178,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="less work, median of 3")
     parser.add_argument("--rounds", type=int, help="measurements per row")
     parser.add_argument(
+        "--cpu", action="store_true", help="processor time of the calling thread, where nothing is waited for"
+    )
+    parser.add_argument(
         "--patience",
         type=float,
         default=0,
@@ -201,7 +207,9 @@ def extras(options: argparse.Namespace, scale: Scale, home: Path) -> dict[str, d
         shutil.rmtree(home / "memory")
     if wanted("growth", options.groups):
         (home / "growth").mkdir()
-        found["growth"] = child("growth", str(home / "growth"), str(scale.grown))
+        found["growth"] = child(
+            "growth", str(home / "growth"), str(scale.grown), "cpu" if options.cpu else "wall"
+        )
         shutil.rmtree(home / "growth")
     return found
 
@@ -233,7 +241,7 @@ def run(options: argparse.Namespace, console: Console, scale: Scale, rounds: int
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         for group in chosen:
-            raw[group.key] = measure(group, rounds, options.patience, home, progress)
+            raw[group.key] = measure(group, rounds, options.patience, options.cpu, home, progress)
             medians = {name: statistics.median(values) for name, values in raw[group.key].items()}
             done.append((group, medians))
             console.print(group_table(group, medians))

@@ -2,7 +2,7 @@
 
 python -m benchmarks.engine_child fill SUBJECT DIRECTORY ENTRIES clean|kill
 python -m benchmarks.engine_child memory DIRECTORY GIB
-python -m benchmarks.engine_child growth DIRECTORY ENTRIES
+python -m benchmarks.engine_child growth DIRECTORY ENTRIES wall|cpu
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import json
 import statistics
 import sys
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, thread_time
 
 from benchmarks.engine_peers import PEERS, Peer
+from benchmarks.engine_rows import Clock
 from benchmarks.engine_walrus import TOPIC, Subject, die, resident
 
 PAYLOAD = b"x" * 100
@@ -85,10 +86,10 @@ def growth(directory: Path, entries: int) -> dict[str, float]:
 def timed_appends(subject: Subject, topics: list[str]) -> float:
     """Nanoseconds per append to these topics in turn."""
     append = subject.wal.append_for_topic
-    start = perf_counter()
+    start = Clock.now()
     for topic in topics:
         append(topic, PAYLOAD)
-    return (perf_counter() - start) / len(topics) * 1e9
+    return (Clock.now() - start) / len(topics) * 1e9
 
 
 def main(arguments: list[str]) -> None:
@@ -98,7 +99,8 @@ def main(arguments: list[str]) -> None:
             fill(subject, Path(directory), int(entries), how)
         case ["memory", directory, gib]:
             print(json.dumps(memory(Path(directory), int(gib))))
-        case ["growth", directory, entries]:
+        case ["growth", directory, entries, clock]:
+            Clock.now = staticmethod(thread_time if clock == "cpu" else perf_counter)
             print(json.dumps(growth(Path(directory), int(entries))))
         case _:
             raise SystemExit(__doc__)

@@ -245,7 +245,7 @@ class Sqlite(Peer):
 class PersistQueue(Peer):
     """persist-queue's SQLite queue, as it comes."""
 
-    name, module, has_batches, slowness = "persist-queue", "persistqueue", False, 60
+    name, module, has_batches, slowness = "persist-queue", "persistqueue", False, 500
 
     def open(self) -> None:
         """Every put is a commit."""
@@ -271,7 +271,7 @@ class PersistQueue(Peer):
 class LiteQueue(Peer):
     """litequeue, as it comes (WAL mode)."""
 
-    name, module, has_batches, slowness = "litequeue", "litequeue", False, 30
+    name, module, has_batches, slowness = "litequeue", "litequeue", False, 50
 
     def open(self) -> None:
         """Every put is a commit."""

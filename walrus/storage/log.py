@@ -31,7 +31,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from struct import Struct
-from threading import Lock, Thread
+from threading import Thread
 from typing import Any, NamedTuple, Protocol
 from zlib import crc32
 
@@ -39,6 +39,7 @@ from walrus.storage.backend import Buffer, File, translated, write_all
 from walrus.storage.batch import Batch
 from walrus.storage.block import Block, Hole
 from walrus.storage.errors import BatchTooLarge, CorruptionError, DiskFull
+from walrus.storage.mutex import Mutex
 from walrus.storage.record import (
     MAX_BODY,
     OVERHEAD,
@@ -116,7 +117,6 @@ class Log:
     touch_first = False  # whether blocks are written with zeros before use, whatever the schedule
 
     __slots__ = (
-        "acquire",
         "asleep",
         "base",
         "bases",
@@ -130,6 +130,7 @@ class Log:
         "file",
         "first",
         "first_sequence",
+        "give",
         "gone",
         "limit",
         "lock",
@@ -140,11 +141,11 @@ class Log:
         "pack",
         "position",
         "pwrite",
-        "release",
         "seed",
         "shape",
         "state",
         "tag",
+        "take",
         "topic_id",
         "unsynced",
         "window",
@@ -154,8 +155,8 @@ class Log:
         self.owner = owner
         self.name = name
         self.topic_id = topic_id
-        self.lock = Lock()
-        self.acquire, self.release = self.lock.acquire, self.lock.release  # half the price of `with`
+        self.lock = Mutex()
+        self.take, self.give = self.lock.take, self.lock.give
         self.first = 0
         self.first_sequence = 0  # more if the name belonged to a topic whose deletion is not durable yet
         self.blocks: list[Block] = []
@@ -185,7 +186,7 @@ class Log:
         if size >= _LARGE:
             return self.append_batch(Batch(U32.pack(size), data))
         while True:
-            self.acquire()
+            self.take()
             try:
                 offset, position = self.offset, self.position
                 end = offset + size + 20
@@ -206,7 +207,7 @@ class Log:
                     self.position = position + 1
                     return self.base + position
             finally:
-                self.release()
+                self.give(None)
             self.make_room(size + OVERHEAD)
 
     def _take_shape(self, size: int) -> None:
@@ -469,7 +470,7 @@ class MappedLog(Log):
         if size >= _LARGE:
             return self.append_batch(Batch(U32.pack(size), data))
         while True:
-            self.acquire()
+            self.take()
             try:
                 offset, position = self.offset, self.position
                 end = offset + size + 20
@@ -484,7 +485,7 @@ class MappedLog(Log):
                     self.position = position + 1
                     return self.base + position
             finally:
-                self.release()
+                self.give(None)
             self.make_room(size + OVERHEAD)
 
     def _packing(self, size: int) -> Callable[..., Any]:
