@@ -138,23 +138,31 @@ def dial(address: tuple[str, int]) -> socket.socket:
 
 
 def pipelined(
-    address: tuple[str, int], requests: Callable[[int, int], bytes], reply_bytes: int, seconds: float
+    address: tuple[str, int],
+    requests: Callable[[int, int], bytes],
+    reply_bytes: int,
+    seconds: float,
+    most: int = sys.maxsize,
 ) -> float:
-    """Replies per second with `WINDOW` requests in flight; `requests(first, count)` builds frames."""
+    """Replies per second with `WINDOW` requests in flight; `requests(first, count)` builds frames.
+
+    Ends early after `most` requests: a topic that has been read to its end answers EMPTY.
+    """
     with dial(address) as connection:
-        sent, done, pending = WINDOW, 0, 0
+        sent, done, pending, elapsed = WINDOW, 0, 0, 0.0
         connection.sendall(requests(0, WINDOW))
         start = time.perf_counter()
-        while (elapsed := time.perf_counter() - start) < seconds:
+        while elapsed < seconds and done < most:
             data = connection.recv(1 << 16)
             assert data, "the node closed the connection"
             if done == 0 and pending == 0:
                 assert data[4:6] == b"OK", data[:200]
             count, pending = divmod(pending + len(data), reply_bytes)
             done += count
-            if count:
-                connection.sendall(requests(sent, count))
-                sent += count
+            if more := min(count, most - sent):
+                connection.sendall(requests(sent, more))
+                sent += more
+            elapsed = time.perf_counter() - start
         return done / elapsed
 
 
@@ -223,7 +231,8 @@ def measure_row(
     if entries == 0:  # the bare server
         return {"rate": pipelined(leader, repeated(frame(b"GET t")), 6, seconds)}
     if row.key == "get":
-        return {"rate": pipelined(leader, repeated(frame(b"GET t")), 4 + 3 + len(PAYLOAD), seconds)}
+        get = repeated(frame(b"GET t"))
+        return {"rate": pipelined(leader, get, 4 + 3 + len(PAYLOAD), seconds, most=entries)}
     reply = 4 + len("OK 100001 ") + len(PAYLOAD)  # offsets of six digits, so that all replies have one length
     return {"rate": pipelined(leader, fetches("t", min(entries, 900_000)), reply, seconds)}
 
