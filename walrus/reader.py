@@ -173,18 +173,25 @@ class Reader:
 
     def fetch(self, slot: object, fetch: Fetch, now: float, tried: int = 0) -> None:
         """A run of FETCHes of a known segment at consecutive offsets."""
+        left: Fetch | None = fetch
+        while left is not None and (batch := self._read_here(left)).count:
+            left, tried = self._fetched(slot, left, batch), 0
+        if left is None:
+            return
+        if self._at_end(left):
+            self._outbox.reply(slot, protocol.EMPTY * left.count, left.count)
+        else:
+            self._fetch_elsewhere(slot, left, now, tried)
+
+    def _read_here(self, fetch: Fetch) -> Batch:
+        """What this node can answer from its own disk, perhaps nothing."""
+        if self._reads.readable(fetch.topic, fetch.segment) <= fetch.offset:
+            return EMPTY
         try:
-            local = self._reads.readable(fetch.topic, fetch.segment) > fetch.offset
-            batch = self._read_local(fetch) if local else EMPTY
+            return self._read_local(fetch)
         except StorageError as damage:
             self._outbox.log(f"fetching from another replica: {damage}")
-            batch = EMPTY
-        if batch.count:
-            self._fetched(slot, fetch, batch, now)
-        elif self._at_end(fetch):
-            self._outbox.reply(slot, protocol.EMPTY * fetch.count, fetch.count)
-        else:
-            self._fetch_elsewhere(slot, fetch, now, tried)
+            return EMPTY
 
     def _read_local(self, fetch: Fetch) -> Batch:
         return self._reads.read_local(
@@ -198,12 +205,12 @@ class Reader:
             return fetch.offset >= segment.count
         return self._reads.leads(fetch.topic, fetch.segment)
 
-    def _fetched(self, slot: object, fetch: Fetch, batch: Batch, now: float) -> None:
+    def _fetched(self, slot: object, fetch: Fetch, batch: Batch) -> Fetch | None:
+        """Answer with these entries; what is left of the run."""
         payloads = batch.payloads()[: fetch.count]
         self._outbox.reply(slot, protocol.ok_fetch_many(fetch.offset, payloads), len(payloads))
         left = fetch.count - len(payloads)
-        if left:
-            self.fetch(slot, Fetch(fetch.topic, fetch.segment, fetch.offset + len(payloads), left), now)
+        return Fetch(fetch.topic, fetch.segment, fetch.offset + len(payloads), left) if left else None
 
     def _fetch_elsewhere(self, slot: object, fetch: Fetch, now: float, tried: int) -> None:
         holders = self._reads.holders(fetch.topic, fetch.segment, self._connected)
@@ -216,7 +223,8 @@ class Reader:
             if error:
                 self.fetch(slot, fetch, at, tried + 1)
             elif batch.count:
-                self._fetched(slot, fetch, batch, at)
+                if left := self._fetched(slot, fetch, batch):
+                    self.fetch(slot, left, at)
             else:
                 self._outbox.reply(slot, protocol.EMPTY * fetch.count, fetch.count)
 

@@ -56,6 +56,13 @@ class Reads:
         self._request = first_request
         self._asked: dict[int, _Asked] = {}
 
+    def end(self, topic: str, number: int) -> int:
+        """How many entries of the segment readers may see, wherever they are, as far as this node knows."""
+        segment = self._metadata.segment(topic, number)
+        if segment is None:
+            return 0
+        return segment.count if segment.count is not None else self._commit_index(topic, number) or 0
+
     def readable(self, topic: str, number: int) -> int:
         """How many entries of the segment this node may give to readers from its own copy."""
         segment = self._metadata.segment(topic, number)

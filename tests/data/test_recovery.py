@@ -386,7 +386,7 @@ def test_two_recoveries_end_in_one_seal():
 
 
 def lazy() -> World:
-    """Three nodes that acknowledge before they sync, with three entries on all of them that were never synced."""
+    """Three nodes that acknowledge before they sync; each holds three entries that were never synced."""
     world = three()
     world.register("t")
     world.sync_each = False
