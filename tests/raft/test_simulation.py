@@ -33,6 +33,7 @@ class Chaos:
         """One act of chaos, then some time."""
         actions = [self.propose] * 6 + [self.crash, self.restart, self.restart, self.cut, self.heal]
         actions += [self.compact, self.change, self.change, self.transfer, self.weather, self.accuse]
+        actions += [self.upheaval, self.upheaval]
         self.rng.choice(actions)()
         self.world.run(self.rng.choice([0.01, 0.05, 0.3, 1.5]))
 
@@ -100,6 +101,20 @@ class Chaos:
         """Somebody believes that a peer's process is gone, rightly or wrongly."""
         a, b = (self.rng.choice(sorted(self.world.hosts)) for _ in range(2))
         self.world.act(a, lambda raft: raft.leader_unreachable(b, self.world.now))
+
+    def upheaval(self) -> None:
+        """Everybody believes the leader is gone, several stand, and servers restart while they vote."""
+        for _ in range(self.rng.randrange(1, 4)):
+            for node_id in sorted(self.world.hosts):
+                leader = self.world.raft(node_id).leader_id
+                if leader is not None and leader != node_id:
+                    self.world.act(
+                        node_id, lambda raft, gone=leader: raft.leader_unreachable(gone, self.world.now)
+                    )
+            self.world.run(self.rng.choice([0.02, 0.1, 0.15]))
+            victim = self.rng.choice(sorted(self.world.hosts))
+            self.world.restart(victim, kept=self.rng.randrange(2))
+            self.world.run(self.rng.choice([0.01, 0.05]))
 
     def calm(self) -> None:
         """Faults stop: everybody comes back."""
