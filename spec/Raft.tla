@@ -312,6 +312,7 @@ ChangeMembershipTo(n, voters, learners) ==
     /\ UNCHANGED <<serverVars, commit_index, base, persisted, voteVars, leader_of, leader_commit, matched,
                    elections, committed>>
 
+\* Which of them is asked for is the operator's choice.
 ChangeMembership(n) ==
     /\ budget.changes > 0
     /\ role[n] = "Leader"

@@ -209,6 +209,7 @@ SealWith(p, n, replicas) ==
     /\ UNCHANGED <<announced, nodeVars, copyVars, writerVars, recoveryVars, readerVars,
                    proposals, budget>>
 
+\* Any proposal for the topic may be the one that Raft commits next.
 Seal(t, n, replicas) ==
     \E p \in proposals : p.topic = t /\ SealWith(p, n, replicas)
 
@@ -442,7 +443,7 @@ Recover(t, s) ==
 \* A fenced replica extends its copy up to a count that a recovery chose, from a copy that has more. Copying passes
 \* the fence, only ever extends a copy, and is answered when it is durable. It may stop half-way, and go on later from
 \* another copy. (The copy read from may be on a node that has died since: its answer was on the way.)
-CopyFrom(n, from, t, s, upto) ==
+CopyTailFrom(n, from, t, s, upto) ==
     LET have == Length(n, t, s)
         keep == IF Bug = "CopyTruncates" THEN 0 ELSE have
         count == IF Bug = "CopyTruncates" THEN MinOf({c.count : c \in decided}) ELSE upto
@@ -458,11 +459,12 @@ CopyFrom(n, from, t, s, upto) ==
     /\ UNCHANGED <<committedVars, nodeVars, fenced, unsure, writerVars, recovering, answers, decided,
                    readerVars, proposals, sealed_as, budget>>
 
+\* From whichever copy has more, as far as it likes to go.
 CopyTail(n, t, s) ==
     /\ decided # {}
     /\ <<t, s>> \in fenced[n]
     /\ \E c \in decided : c.topic = t /\ c.segment = s
-    /\ \E from \in Node, upto \in 1..MaxEntries : CopyFrom(n, from, t, s, upto)
+    /\ \E from \in Node, upto \in 1..MaxEntries : CopyTailFrom(n, from, t, s, upto)
 
 \* A majority has told the recovery that it holds the count: it may be sealed. Two recoveries may
 \* propose different counts; Seal lets one win and both report that one.
@@ -477,6 +479,7 @@ RecoverySealAt(t, s, count) ==
     /\ UNCHANGED <<committedVars, nodeVars, copyVars, writerVars, recoveryVars, readerVars,
                    sealed_as, budget>>
 
+\* Any count that was chosen may be proposed once that holds for it.
 RecoverySeal(t, s) == \E c \in decided : c.topic = t /\ c.segment = s /\ RecoverySealAt(t, s, c.count)
 
 \* A replica of a sealed segment that has less than the count fetches the rest from a copy that has it. Entries
@@ -494,6 +497,7 @@ RepairFrom(n, from, t, s, upto) ==
     /\ UNCHANGED <<committedVars, nodeVars, fenced, writerVars, recoveryVars, readerVars,
                    proposals, sealed_as, budget>>
 
+\* From whichever copy has more.
 Repair(n, t, s) ==
     /\ view[n][t] > s
     /\ Length(n, t, s) < Segment(t, s).count
@@ -635,6 +639,7 @@ PowerLoss(n, lengths) ==
     /\ UNCHANGED <<committedVars, incarnation, synced, writerVars, recoveryVars, moves,
                    delivered, proposals, sealed_as>>
 
+\* Any prefix may be left of each copy.
 LosePower(n) ==
     /\ budget.power_losses > 0
     /\ \E lengths \in [Topic -> [Segments -> 0..MaxEntries]] : PowerLoss(n, lengths)

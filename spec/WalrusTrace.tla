@@ -140,7 +140,7 @@ OnRecover(e) ==
 
 OnCopyTail(e) ==
     \E from \in Node :
-        \/ <<T(e), S(e)>> \in fenced[e.node] /\ CopyFrom(e.node, from, T(e), S(e), e.length)
+        \/ <<T(e), S(e)>> \in fenced[e.node] /\ CopyTailFrom(e.node, from, T(e), S(e), e.length)
         \/ view[e.node][T(e)] > S(e) /\ RepairFrom(e.node, from, T(e), S(e), e.length)
 
 OnProposeSeal(e) ==

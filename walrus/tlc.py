@@ -28,7 +28,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from walrus.tlc_configs import config_file, config_files, spec_of
+from walrus.tlc_configs import config_file, config_files, expand, spec_of
 from walrus.tlc_mutants import MUTANTS, PROBES, Mutant, run_mutants
 from walrus.tlc_run import (
     Progress,
@@ -189,7 +189,7 @@ def _check(options: argparse.Namespace, report: _Report) -> int:
     def one(name: str, show: OnProgress) -> TlcResult:
         return check(name, timeout=options.timeout, on_progress=show)
 
-    names = options.configs or [path.stem for path in config_files("quick")]
+    names = expand(options.configs) or [path.stem for path in config_files("quick")]
     return report.results(_each(names, report, one))
 
 
@@ -204,7 +204,7 @@ def _simulate(options: argparse.Namespace, report: _Report) -> int:
             on_progress=show,
         )
 
-    names = options.configs or [path.stem for path in config_files("simulate")]
+    names = expand(options.configs) or [path.stem for path in config_files("simulate")]
     return report.results(_each(names, report, one))
 
 
@@ -212,7 +212,7 @@ def _coverage(options: argparse.Namespace, report: _Report) -> int:
     def one(name: str, show: OnProgress) -> TlcResult:
         return coverage(name, timeout=options.timeout, on_progress=show)
 
-    names = options.configs or [path.stem for path in config_files("quick")]
+    names = expand(options.configs) or [path.stem for path in config_files("quick")]
     results = _each(names, report, one)
     status = report.results(results)
     for spec in sorted({result.spec for result in results}):

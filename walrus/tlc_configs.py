@@ -8,7 +8,7 @@ to Raft.tla. What it is for is the kind after the dash: `quick` (in `make test`)
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from walrus.tlc_run import SPEC_DIRECTORY, SpecError
@@ -18,7 +18,7 @@ SPECS = {"walrus": "Walrus", "raft": "Raft"}
 
 def config_files(kind: str = "") -> list[Path]:
     """The configurations, or those of one kind, sorted by name."""
-    return sorted(path for path in SPEC_DIRECTORY.glob("*-*.cfg") if kind in path.stem.split("-"))
+    return sorted(path for path in SPEC_DIRECTORY.glob("*-*.cfg") if not kind or kind in path.stem.split("-"))
 
 
 def config_file(name: str) -> Path:
@@ -28,6 +28,15 @@ def config_file(name: str) -> Path:
         known = ", ".join(each.stem for each in config_files())
         raise SpecError(f"there is no configuration {name}; there are {known}")
     return path
+
+
+def expand(names: Iterable[str]) -> list[str]:
+    """Names of configurations; one that is none stands for those that begin with it, as `raft-full`."""
+    found: list[str] = []
+    for name in names:
+        group = [path.stem for path in config_files() if path.stem.startswith(f"{name}-")]
+        found += group or [config_file(name).stem]
+    return found
 
 
 def spec_of(config: Path) -> Path:

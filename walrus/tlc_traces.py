@@ -14,7 +14,7 @@ the order of its starts; the commands that nodes apply become events of their ow
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -87,17 +87,29 @@ def read_events(files: Iterable[Path]) -> list[Event]:
 
 
 class _Incarnations:
-    """Numbers a node's process starts 0, 1, ... in the order in which they are first heard of."""
+    """Numbers a node's process starts 0, 1, ... in the order in which they are first heard of.
+
+    A node that acts before any start of it was heard of is in its start 0, whatever its number is.
+    """
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, int], int] = {}
         self._count: dict[int, int] = {}
+        self._acted: set[int] = set()
+
+    def acts(self, node: int) -> None:
+        self._acted.add(node)
 
     def number(self, node: int, incarnation: int) -> int:
         if (node, incarnation) not in self._known:
             self._known[node, incarnation] = self._count.get(node, 0)
             self._count[node] = self._known[node, incarnation] + 1
         return self._known[node, incarnation]
+
+    def restart(self, node: int, incarnation: int) -> int:
+        if node in self._acted:
+            self._count.setdefault(node, 1)
+        return self.number(node, incarnation)
 
 
 def data_plane(events: Sequence[Event]) -> list[Event]:
@@ -111,7 +123,7 @@ def data_plane(events: Sequence[Event]) -> list[Event]:
             continue
         kept = {key: value for key, value in event.items() if key in _FIELDS} | {"ev": name}
         if name == "Restart":
-            if numbers.number(event["node"], event["incarnation"]) == 0:
+            if numbers.restart(event["node"], event["incarnation"]) == 0:
                 continue  # its first start: it is up from the beginning
         elif name == "Announce":
             kept["incarnation"] = numbers.number(event["of"], event["incarnation"])
@@ -119,6 +131,7 @@ def data_plane(events: Sequence[Event]) -> list[Event]:
             kept["incarnation"] = numbers.number(event["leader"], event["incarnation"])
         if name == "Fence":
             kept.setdefault("sure", True)
+        numbers.acts(event["node"])
         found.append(kept)
     return found
 
@@ -229,19 +242,23 @@ def _begin(events: Sequence[Event]) -> Event:
     return events[0] if events and events[0]["ev"] == "Begin" else {}
 
 
-def validate(named: dict[str, Sequence[Event]], *, timeout: float = 600.0) -> list[TraceVerdict]:
+def validate(
+    named: Mapping[str, Sequence[Event]], *, explain: bool = True, timeout: float = 600.0
+) -> list[TraceVerdict]:
     """Is each of these runs a behaviour of Walrus.tla? One JVM for all of them. Raises TlcError.
+
+    `explain` has the state before each refused event looked up, which takes a run of TLC for each.
 
     A run that violates an invariant ends TLC's search, so the others are tried again without it.
     """
     verdicts: dict[str, TraceVerdict] = {}
     while len(verdicts) < len(named):
         left = {name: events for name, events in named.items() if name not in verdicts}
-        verdicts.update(_validate(left, timeout))
+        verdicts.update(_validate(left, explain, timeout))
     return [verdicts[name] for name in named]
 
 
-def _validate(named: dict[str, Sequence[Event]], timeout: float) -> dict[str, TraceVerdict]:
+def _validate(named: Mapping[str, Sequence[Event]], explain: bool, timeout: float) -> dict[str, TraceVerdict]:
     names = list(named)
     traces = [data_plane(events) for events in named.values()]
     begins = [_begin(events) for events in named.values()]
@@ -255,7 +272,7 @@ def _validate(named: dict[str, Sequence[Event]], timeout: float) -> dict[str, Tr
     found = {}
     for index, (name, at) in enumerate(zip(names, _followed(result, len(traces)), strict=True)):
         state = None
-        if at < len(traces[index]):
+        if explain and at < len(traces[index]):
             state = _state_before(traces, nodes, synced, (index + 1, at + 1), timeout)
         found[name] = _verdict(name, traces[index], at, state=state)
     return found
