@@ -44,6 +44,7 @@ QUICK = [
     *("--lease-ttl-ms", "600", "--failure-timeout-ms", "900"),
 ]
 """Timeouts for tests that wait for them to expire."""
+RUN = "import sys; from walrus.node import main; sys.exit(main(sys.argv[1:]))"
 
 
 def wait_for(condition: Callable[[], T | None], what: str, patience: float = PATIENCE) -> T:
@@ -127,6 +128,8 @@ class NodeProcess:
         self.cluster = cluster
         self.arguments = list(arguments)
         self.environ = environ
+        self.patch = ""
+        """Python that the process runs first: how a test makes a disk fail or a handler raise."""
         self.process: subprocess.Popen[bytes] | None = None
         self.log_path = cluster.path / f"node_{node_id}.log"
 
@@ -143,7 +146,8 @@ class NodeProcess:
     def start(self, *extra: str) -> Self:
         """Start the process (again)."""
         assert self.process is None or self.process.poll() is not None, "it still runs"
-        command = [sys.executable, "-m", "walrus.node", *self.arguments, *extra]
+        program = ["-c", f"{self.patch}\n{RUN}"] if self.patch else ["-m", "walrus.node"]
+        command = [sys.executable, *program, *self.arguments, *extra]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, env=self.environ, stdout=log, stderr=log)
         return self
