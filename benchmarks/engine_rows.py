@@ -214,7 +214,13 @@ def batch_groups(scale: Scale) -> Iterator[Group]:
                 Row(peer.name, "peer", batching(store(peer, durable=False), count // 4, 4, payload, count))
             )
     yield Group(
-        "large", "append 1 MiB entries, 4 a batch, no fsync", " MiB/s", rows[0].name, tuple(rows), settle=True
+        "large",
+        "append 1 MiB entries, 4 a batch, no fsync",
+        " MiB/s",
+        rows[0].name,
+        tuple(rows),
+        waits=True,
+        settle=True,
     )
 
 
