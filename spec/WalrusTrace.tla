@@ -87,6 +87,9 @@ OnRegisterTopic(e) ==
     /\ Segment(T(e), 1).incarnation = e.incarnation
     /\ ApplyUpTo(e.node, T(e), 1)
 
+\* A snapshot brought the node up to the segment that was open when it was taken.
+OnSnapshot(e) == S(e) <= Known(T(e)) /\ ApplyUpTo(e.node, T(e), S(e))
+
 OnSeal(e) ==
     LET t == T(e)
         s == S(e)
@@ -198,6 +201,7 @@ Taken(e) ==
       [] e.ev = "ProposeCursors" -> up[e.node] /\ Same
       [] e.ev = "RegisterTopic" -> OnRegisterTopic(e)
       [] e.ev = "Seal" -> OnSeal(e)
+      [] e.ev = "Snapshot" -> OnSnapshot(e)
       [] e.ev = "CommitCursors" -> OnCommitCursors(e)
       [] e.ev = "SetReplicas" -> OnSetReplicas(e)
       [] e.ev = "Announce" -> OnAnnounce(e)

@@ -57,6 +57,7 @@ from walrus.segments import (
     decode_command,
     encode_command,
 )
+from walrus.spec_trace import record_applied, record_restored
 from walrus.status import metrics, state
 from walrus.storage.errors import DiskFull, StorageError
 from walrus.storage.port import Storage
@@ -554,6 +555,8 @@ class Controller:
                 self.halt(str(error))
                 return
             topic = self.metadata.apply(command)
+            if self._trace is not no_trace:
+                record_applied(self._trace, self.metadata, command, topic)
             if isinstance(command, Seal | RegisterTopic) and topic is not None:
                 changed[topic] = entry.index
             elif topic is not None:
@@ -581,6 +584,8 @@ class Controller:
         except UnknownCommand as error:
             self.halt(str(error))
             return
+        if self._trace is not no_trace:
+            record_restored(self._trace, self.metadata)
         unsure = self.applied < self._unsure_to
         self.applied = snapshot.index
         for topic in sorted(self.metadata.topics):

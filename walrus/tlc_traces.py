@@ -29,7 +29,7 @@ _SEGMENT_EVENTS = {
     *("LeaderAppend", "ReplicaAppend", "Report", "Ack", "Grant", "BeginSeal", "ProposeSeal", "Sure"),
     *("StartRecovery", "Fence", "Recover", "CopyTail", "RecoverySeal", "Deliver", "ProposeCursors"),
 }
-_APPLIED = {"RegisterTopic", "Seal", "CommitCursors", "SetReplicas", "Announce"}
+_APPLIED = {"RegisterTopic", "Seal", "CommitCursors", "SetReplicas", "Announce", "Snapshot"}
 _WORLD = {"Crash", "PowerLoss", "Restart"}
 _FIELDS = {
     *("ev", "node", "topic", "segment", "start", "count", "length", "sure", "group", "offset"),
@@ -106,6 +106,9 @@ class _Incarnations:
             self._count[node] = self._known[node, incarnation] + 1
         return self._known[node, incarnation]
 
+    def knows(self, node: int, incarnation: int) -> bool:
+        return (node, incarnation) in self._known
+
     def restart(self, node: int, incarnation: int) -> int:
         if node in self._acted:
             self._count.setdefault(node, 1)
@@ -126,6 +129,8 @@ def data_plane(events: Sequence[Event]) -> list[Event]:
             if numbers.restart(event["node"], event["incarnation"]) == 0:
                 continue  # its first start: it is up from the beginning
         elif name == "Announce":
+            if not numbers.knows(event["of"], event["incarnation"]):
+                continue  # a member that has never started: the spec has no such state
             kept["incarnation"] = numbers.number(event["of"], event["incarnation"])
         elif name in ("RegisterTopic", "Seal"):
             kept["incarnation"] = numbers.number(event["leader"], event["incarnation"])
