@@ -169,8 +169,8 @@ def why_not_leave(
     """Why removing this member now would lose data or the majority; None if it would not."""
     rest = [other for other in voters if other != node]
     alive = [other for other in rest if other in reachable]
-    if not rest:
-        return "it is the last voter"
+    if not any(other in metadata.nodes and not metadata.nodes[other].leaving for other in rest):
+        return "it is the last voter that stays"
     if len(alive) <= len(rest) // 2:
         return f"only {len(alive)} of the other {len(rest)} voters answer, which is no majority"
     if node in reachable:
