@@ -18,7 +18,8 @@ What a connection can cost, and what stops it (`Limits`):
   takes nothing for `stall` seconds is dropped, and the largest one at once if all of them
   together hold more than `max_unsent` bytes;
 * half a frame and silence: dropped after `half_frame` seconds, sooner while many do it;
-* too many connections: the one too many is closed on arrival;
+* too many connections: the oldest one that never sent a whole request makes room for the newest, and if
+  all of them did, the newest is closed on arrival;
 * all connections together: when `max_in_flight` is reached, further requests queue up in order of arrival.
 
 `asyncio.StreamReader` is deliberately not used: its coroutine switch and copy per frame make it about six
@@ -124,6 +125,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         "_paused",
         "_server",
         "_slots",
+        "_spoke",
         "_stalled_since",
         "_transport",
         "_waiting",
@@ -144,6 +146,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._paused = False
         self._ending = False
         self._waiting = False
+        self._spoke = False
         self._stalled_since: float | None = None
         self.half_since: float | None = None
         self.in_flight = 0
@@ -176,6 +179,9 @@ class ClientConnection(asyncio.BufferedProtocol):
         if buffered or self.half_since is not None:
             self._server.note_half(self, buffered, progress=bool(requests))
         if requests:
+            if not self._spoke:
+                self._spoke = True
+                self._server.silent.pop(self, None)
             self._backlog.extend(requests)
             self._start()
 
@@ -342,6 +348,8 @@ class ClientServer:
         self.limits = limits
         self.buffer = memoryview(bytearray(READ_BYTES))
         self.connections: dict[ClientConnection, None] = {}
+        self.silent: dict[ClientConnection, None] = {}
+        """Connections without a whole request so far, the oldest first."""
         self.dirty: list[ClientConnection] = []
         self.queue: deque[ClientConnection] = deque()
         self.in_flight = 0
@@ -382,15 +390,23 @@ class ClientServer:
         return self.in_flight >= self.limits.max_in_flight
 
     def admit(self, connection: ClientConnection) -> bool:
-        """Count a new connection in, unless there are too many."""
-        if self._stopping or len(self.connections) >= self.limits.max_connections:
+        """Count a new connection in. If there are too many, one that never asked for anything makes room."""
+        if self._stopping:
             return False
+        if len(self.connections) >= self.limits.max_connections:
+            if not self.silent:
+                return False
+            oldest = next(iter(self.silent))
+            oldest.abort()
+            self.forget(oldest)
         self.connections[connection] = None
+        self.silent[connection] = None
         return True
 
     def forget(self, connection: ClientConnection) -> None:
         """A connection is gone; what it had in flight is released when it is answered."""
         self.connections.pop(connection, None)
+        self.silent.pop(connection, None)
         self.note_half(connection, 0, progress=True)
         self.caught_up(connection)
 

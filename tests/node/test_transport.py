@@ -304,6 +304,27 @@ def test_one_connection_too_many_is_closed_on_arrival() -> None:
     play(scenario, max_connections=3)
 
 
+def test_silent_connections_make_room_for_a_client_that_has_something_to_say() -> None:
+    async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
+        handler.answer = lambda slot, request: slot.reply(protocol.OK, 1)
+        first = await connect()
+        first.send(b"REGISTER a")
+        assert await first.receive() == b"OK"
+        silent = [await connect() for _ in range(2)]
+        await until(lambda: len(handler.server.connections) == 3)
+        for _ in range(5):
+            client = await connect()
+            client.send(b"REGISTER a")
+            assert await client.receive() == b"OK"
+            client.writer.close()
+            await client.writer.wait_closed()
+        assert await silent[0].reader.read() == b""
+        first.send(b"REGISTER a")
+        assert await first.receive() == b"OK", "whoever spoke stays"
+
+    play(scenario, max_connections=3)
+
+
 def test_the_total_in_flight_is_shared_in_order_of_arrival() -> None:
     async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
         clients = [await connect() for _ in range(8)]
