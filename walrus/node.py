@@ -481,17 +481,15 @@ class Node:
             self._finish(0)
 
     def _flush_unsynced(self, now: float) -> None:
-        """Flush where an entry counts once the kernel has it: what a replica wrote first, then what we do."""
-        self._report_written(now)
-        self.controller.flush(now)
-        self._report_written(now)
-        if self.controller.outbox.local:  # an answer to one of our own clients
-            self.controller.flush(now)
-
-    def _report_written(self, now: float) -> None:
-        if (written := self.controller.data_written) > self._data_reported:
-            self._data_reported = written
-            self.controller.on_data_durable(written, now)
+        """Flush where an entry counts once the kernel has it: until nothing is written, or said, any more."""
+        controller = self.controller
+        while True:
+            if (written := controller.data_written) > self._data_reported:
+                self._data_reported = written
+                controller.on_data_durable(written, now)
+            controller.flush(now)
+            if controller.data_written == self._data_reported and not controller.outbox.local:
+                return
 
     def _carry_out(self, effect: Effect) -> None:
         """One thing that the controller wants done."""
