@@ -6,7 +6,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick deep lint format links check model-check cluster-bootstrap cluster-down bench bench-engine clean
+.PHONY: help demo test quick deep lint format links check model-check simulate cluster-bootstrap cluster-down bench bench-engine clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -26,8 +26,10 @@ test: .venv/.installed ## everything
 quick: .venv/.installed ## the tests that start no process and no TLC
 	$(PYTEST) -n 2 -q -m 'not process and not tla and not slow'
 
-deep: .venv/.installed ## the property tests with many more examples (an hour)
+deep: .venv/.installed ## the property tests with many more examples, many more seeds and faults (an hour)
 	HYPOTHESIS_PROFILE=deep $(PYTEST) -n 2 -q --timeout 7200 -m 'not process and not tla'
+	HYPOTHESIS_PROFILE=deep $(PYTEST) -q tests/node/test_chaos.py
+	$(BIN)/python -m walrus.sim --seed 1000 --seeds 50
 
 lint: .venv/.installed ## ruff and mypy --strict
 	$(BIN)/ruff check
@@ -44,7 +46,10 @@ links: .venv/.installed ## every relative link in the documentation leads somewh
 check: lint test ## what CI runs
 
 model-check: .venv/.installed ## TLC on the full configurations (up to an hour)
-	$(BIN)/python -m walrus.tlc check walrus-full raft-full
+	$(BIN)/python -m walrus.tlc check $(basename $(notdir $(wildcard spec/*-full*.cfg)) $(notdir $(wildcard spec/*-liveness.cfg)))
+
+simulate: .venv/.installed ## one run of the real nodes in a seeded world; `python -m walrus.sim --seed N` for others
+	$(BIN)/python -m walrus.sim --seed 7
 
 cluster-bootstrap: .venv/.installed ## three nodes in the background: clients 9091-9093, raft 6001-6003
 	$(BIN)/python -m walrus.cluster --nodes 3 --detach
