@@ -132,6 +132,8 @@ class World:
         self.closed: set[object] = set()
         self.cut: set[tuple[int, int]] = set()
         self.slow_disk: set[int] = set()
+        self.paused: set[int] = set()
+        self.held: list[tuple[int, int, Any]] = []
         self.sync_each = True
         self.lose: Callable[[int, int, Any], bool] = lambda sender, to, message: False
         self.watch: Callable[[int, int, Any], None] = lambda sender, to, message: None
@@ -211,7 +213,7 @@ class World:
         """One step of the clock: ticks, then messages travel until they rest or had enough hops."""
         self.now += STEP
         self._connect()
-        for _, controller in sorted(self.nodes.items()):
+        for _, controller in self._running():
             controller.on_tick(self.now)
         for _ in range(HOPS):
             self._turns()
@@ -220,6 +222,15 @@ class World:
             self._deliver()
         for _, controller in sorted(self.nodes.items()):
             controller.check_invariants()
+
+    def _running(self) -> list[tuple[int, Controller]]:
+        return [(node, c) for node, c in sorted(self.nodes.items()) if node not in self.paused]
+
+    def resume(self, node: int) -> None:
+        """SIGCONT: what was sent to the node meanwhile is in its sockets."""
+        self.paused.discard(node)
+        self.flying += [flight for flight in self.held if flight[1] == node]
+        self.held = [flight for flight in self.held if flight[1] != node]
 
     def run(self, seconds: float) -> None:
         end = self.now + seconds
@@ -250,7 +261,7 @@ class World:
                     controller.on_connected(peer, self.now)
 
     def _turns(self) -> None:
-        for node, controller in sorted(self.nodes.items()):
+        for node, controller in self._running():
             controller.flush(self.now)
             if node not in self.slow_disk:
                 self.finish_sync(node)
@@ -288,7 +299,9 @@ class World:
     def _deliver(self) -> None:
         flying, self.flying = self.flying, []
         for sender, to, message in flying:
-            if to in self.nodes and (sender, to) not in self.cut and not self.lose(sender, to, message):
+            if to in self.paused:
+                self.held.append((sender, to, message))
+            elif to in self.nodes and (sender, to) not in self.cut and not self.lose(sender, to, message):
                 self.nodes[to].on_message(sender, message, self.now)
 
     # --- clients ---
