@@ -173,7 +173,7 @@ OnDeliver(e) ==
 OnPowerLoss(e) ==
     LET lengths == [t \in Topic |-> [s \in Segments |->
             LET lost == {i \in DOMAIN e.lengths : e.lengths[i][1] = t /\ e.lengths[i][2] = s}
-            IN IF lost = {} THEN Length(e.node, t, s) ELSE e.lengths[CHOOSE i \in lost : TRUE][3]]]
+            IN IF lost = {} THEN (IF e.all THEN 0 ELSE Length(e.node, t, s)) ELSE e.lengths[CHOOSE i \in lost : TRUE][3]]]
     IN
     /\ \A t \in Topic, s \in Segments : lengths[t][s] <= Length(e.node, t, s)
     /\ Forget(e.node)

@@ -18,6 +18,7 @@ from walrus.segments import (
     Seal,
     SetReplicas,
 )
+from walrus.storage.port import Storage
 
 
 def record_applied(trace: Trace, metadata: Metadata, command: Command, topic: str | None) -> None:
@@ -49,6 +50,16 @@ def record_restored(trace: Trace, metadata: Metadata) -> None:
     """Record that a snapshot brought the node up to each topic's open segment."""
     for name, topic in sorted(metadata.topics.items()):
         trace("Apply", op="Snapshot", topic=name, segment=topic.current)
+
+
+def copy_lengths(copies: Storage) -> list[tuple[str, int, int]]:
+    """What a node finds on its disk when it starts: (topic, segment, length) of each copy of a segment."""
+    found = []
+    for name in copies.topics():
+        topic, _, number = name.rpartition("/")
+        if topic and number.isdigit():
+            found.append((topic, int(number), copies.bounds(name)[1]))
+    return found
 
 
 def _opened(trace: Trace, metadata: Metadata, op: str, topic: str, **values: object) -> None:

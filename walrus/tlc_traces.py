@@ -22,8 +22,12 @@ from typing import Any, TypeAlias
 import msgspec
 
 from walrus.tlc_run import SPEC_DIRECTORY, SpecError, State, TlcResult, run_tlc
+from walrus.tlc_values import Function, Value, format_value, parse_value
 
 Event: TypeAlias = dict[str, Any]
+
+LONG = 300
+"""A value of a refused trace's state is cut to this length: copies of segments can be long."""
 
 _SEGMENT_EVENTS = {
     *("LeaderAppend", "ReplicaAppend", "Report", "Ack", "Grant", "BeginSeal", "ProposeSeal", "Sure"),
@@ -33,7 +37,7 @@ _APPLIED = {"RegisterTopic", "Seal", "CommitCursors", "SetReplicas", "Announce",
 _WORLD = {"Crash", "PowerLoss", "Restart"}
 _FIELDS = {
     *("ev", "node", "topic", "segment", "start", "count", "length", "sure", "group", "offset"),
-    *("leader", "incarnation", "replicas", "of", "lengths"),
+    *("leader", "incarnation", "replicas", "of", "lengths", "all"),
 }
 
 
@@ -62,25 +66,54 @@ class TraceVerdict:
             return f"{self.name}: {self.violated} is violated after {self.followed} of {self.events} events"
         where = f"{self.name}: event {self.followed + 1} of {self.events}"
         lines = [f"{where} is no step of the spec: {self.refused}"]
-        lines += [f"    {name} = {value}" for name, value in sorted(self.state.items())]
+        lines += [f"    {name} = {value}" for name, value in self.around()]
         return "\n".join(lines)
+
+    def around(self) -> list[tuple[str, str]]:
+        """Of the state before the refused event, what belongs to its node, topic and segment."""
+        event, found = self.refused or {}, []
+        for name, text in sorted(self.state.items()):
+            value, place = parse_value(text), name
+            for key in (event.get("node"), event.get("topic"), event.get("segment")):
+                part = _part(value, key)
+                if part is not None:
+                    value, place = part, f"{place}[{key}]"
+            shown = format_value(value)
+            found.append((place, shown if len(shown) <= LONG else f"{shown[:LONG]} ..."))
+        return found
+
+
+def _part(value: Value, key: object) -> Value | None:
+    """The value of a function at this node, topic or segment; TLC prints functions in three ways."""
+    if isinstance(value, tuple) and isinstance(key, int) and 1 <= key <= len(value):
+        return value[key - 1]
+    if isinstance(value, Function) and isinstance(key, int):
+        return value.get(key)
+    if isinstance(value, Function) and isinstance(key, str):
+        return value.get(key, value.get(_tla("", key)))
+    return None
 
 
 # --- reading -------------------------------------------------------------------------------------------
 
 
+def read_lines(lines: bytes, name: str) -> list[Event]:
+    """Events of one recording. Raises SpecError."""
+    events: list[Event] = []
+    for number, line in enumerate(lines.splitlines(), 1):
+        try:
+            event = msgspec.json.decode(line, type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            raise SpecError(f"not an event: {error}", name, number) from None
+        if not isinstance(event.get("ev"), str):
+            raise SpecError('an event needs "ev"', name, number)
+        events.append(event)
+    return events
+
+
 def read_events(files: Iterable[Path]) -> list[Event]:
     """Events of one run; several files are merged by `at`. Raises SpecError."""
-    events: list[Event] = []
-    for file in files:
-        for number, line in enumerate(file.read_bytes().splitlines(), 1):
-            try:
-                event = msgspec.json.decode(line, type=dict[str, Any])
-            except msgspec.DecodeError as error:
-                raise SpecError(f"not an event: {error}", str(file), number) from None
-            if not isinstance(event.get("ev"), str):
-                raise SpecError('an event needs "ev"', str(file), number)
-            events.append(event)
+    events = [event for file in files for event in read_lines(file.read_bytes(), str(file))]
     if events and all("at" in event for event in events if event["ev"] != "Begin"):
         events.sort(key=lambda event: int(event.get("at", 0)))  # stable: equal times keep their order
     return events
@@ -115,17 +148,60 @@ class _Incarnations:
         return self.number(node, incarnation)
 
 
+def _starts_first(events: Sequence[Event]) -> list[Event]:
+    """Each `Restart` before whatever its process already recorded while it was being put together.
+
+    Raft is put together first, and its own Restart event marks the place.
+    """
+    found: list[Event] = []
+    began: dict[int, int] = {}
+    for event in events:
+        if event["ev"] == "Restart" and "incarnation" in event:
+            found.insert(began.pop(event["node"], len(found)), event)
+            began = {}  # places behind the insertion have moved; starts of two nodes do not interleave
+            continue
+        if event["ev"] == "Restart":
+            began[event["node"]] = len(found)
+        found.append(event)
+    return found
+
+
+def _with_lengths(events: Sequence[Event]) -> list[Event]:
+    """Each `PowerLoss` with the lengths that the node finds when it starts again."""
+    found: list[Event] = []
+    lengths: dict[int, object] = {}
+    for event in reversed(events):
+        if event["ev"] == "Restart" and "lengths" in event:
+            lengths[event["node"]] = event["lengths"]
+        if event["ev"] == "PowerLoss" and "lengths" not in event and event["node"] in lengths:
+            event = {**event, "lengths": lengths[event["node"]], "all": True}
+        found.append(event)
+    return found[::-1]
+
+
 def data_plane(events: Sequence[Event]) -> list[Event]:
     """The events that WalrusTrace.tla knows, with the values that it reads."""
-    numbers, found = _Incarnations(), list[Event]()
-    for event in events:
+    numbers, down, found = _Incarnations(), set[int](), list[Event]()
+    for event in _with_lengths(_starts_first(events)):
         if "current_term" in event:
             continue  # Raft's
         name = event["op"] if event["ev"] == "Apply" else event["ev"]
         if name not in _SEGMENT_EVENTS | _APPLIED | _WORLD:
             continue
+        node = event["node"]
+        if name == "Crash" and node in down:
+            continue
+        if name in ("Crash", "PowerLoss"):
+            down.add(node)
+        elif name == "Restart":
+            down.discard(node)
         kept = {key: value for key, value in event.items() if key in _FIELDS} | {"ev": name}
+        if name == "PowerLoss":
+            if "lengths" not in event:
+                continue  # it never starts again, so nobody knows and nobody asks
+            kept.setdefault("all", False)
         if name == "Restart":
+            kept.pop("lengths", None)
             if numbers.restart(event["node"], event["incarnation"]) == 0:
                 continue  # its first start: it is up from the beginning
         elif name == "Announce":
@@ -136,7 +212,7 @@ def data_plane(events: Sequence[Event]) -> list[Event]:
             kept["incarnation"] = numbers.number(event["leader"], event["incarnation"])
         if name == "Fence":
             kept.setdefault("sure", True)
-        numbers.acts(event["node"])
+        numbers.acts(node)
         found.append(kept)
     return found
 

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from walrus import tlc
+from walrus.sim.options import SETTINGS, Options
+from walrus.sim.run import Result, simulate
+from walrus.sim.trace import Recorder
 from walrus.tlc_run import SpecError
-from walrus.tlc_traces import Event, data_plane, read_events, validate
+from walrus.tlc_traces import Event, data_plane, read_events, read_lines, validate
 
 pytestmark = pytest.mark.tla
 
@@ -162,6 +165,30 @@ def test_the_first_event_that_nobody_can_explain_is_shown_with_the_state_before_
     assert verdict.followed == 4
     assert "acked" in verdict.state
     assert "is no step of the spec" in verdict.describe()
+    assert "acked[a][1] = 0" in verdict.describe()
+
+
+def simulated(seed: int) -> list[Event]:
+    """A simulated run with faults in which not so much is written that TLC has much to carry."""
+    settings = {**SETTINGS, "max_segment_entries": 6}
+    options = Options(
+        topics=1, producers=1, consumers=1, fetchers=0, think=0.3, settings=settings, codec=seed % 2 == 0
+    )
+    recorder = Recorder(options)
+    outcome = simulate(seed, options, 2_000, ("crash", "power", "pause", "network"), recorder.of)
+    assert isinstance(outcome, Result), outcome
+    return read_lines(recorder.lines(), "simulated")
+
+
+def test_simulated_runs_with_faults_are_behaviours_of_the_spec() -> None:
+    runs = {f"seed {seed}": simulated(seed) for seed in range(1, 21)}
+    events = [each for run in runs.values() for each in run]
+    kinds = {each.get("op", each["ev"]) for each in events}
+    assert kinds >= {"Crash", "PowerLoss", "Fence", "Recover", "Seal", "Deliver", "CommitCursors"}
+    verdicts = validate(runs)
+    assert all(verdict.accepted for verdict in verdicts), [
+        verdict.describe() for verdict in verdicts if not verdict.accepted
+    ]
 
 
 def test_files_are_read_and_merged_by_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

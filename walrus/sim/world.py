@@ -35,6 +35,7 @@ from walrus.sim.judge import Judge
 from walrus.sim.network import Network, Weather
 from walrus.sim.options import Options
 from walrus.sim.violation import Violation
+from walrus.spec_trace import copy_lengths
 from walrus.storage.errors import StorageError
 
 Rule: TypeAlias = Callable[[int, int, PeerMessage], bool]
@@ -157,12 +158,14 @@ class World:
             trace=trace,
         )
         self.judge.after_start(host)
-        trace("Restart", incarnation=host.record.incarnation)
+        if host.controller is not None:
+            lengths = copy_lengths(host.controller.data.storage)
+            trace("Restart", incarnation=host.record.incarnation, lengths=lengths)
         self._turn(host)
         for other in self.live():  # whoever lost it dials again, soon
             if host.id in other.wanted:
                 self._dial_later(other, host.id, 0.002)
-        if self.options.fsync != "each":
+        if isinstance(self.options.fsync, float):
             self._sync_later(host, host.process)
 
     def kill(self, node: int, *, power: bool = False) -> None:
