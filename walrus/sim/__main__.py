@@ -105,8 +105,9 @@ def _one(
             console.print(
                 f"seed {seed}: held. {outcome.steps:,} steps in {outcome.seconds:.1f} s of the world "
                 f"({rate:,.0f} steps/s), {outcome.faults} faults, {outcome.restarts} restarts, "
-                f"{outcome.acknowledged:,} of {outcome.sent:,} entries acknowledged ({outcome.unknown} unknown) "
-                f"in {outcome.segments} segments, {outcome.delivered:,} delivered; digest {outcome.digest}",
+                f"{outcome.acknowledged:,} of {outcome.sent:,} entries acknowledged "
+                f"({outcome.unknown} unknown) in {outcome.segments} segments, "
+                f"{outcome.delivered:,} delivered; digest {outcome.digest}",
                 highlight=False,
             )
         return True

@@ -182,6 +182,10 @@ def CursorInBounds(view: Judge) -> None:
         for group, position in topic.cursors.items() if topic else ():
             if not topic or not topic.in_bounds(position) or _beyond(view, name, position):
                 raise Violation("CursorInBounds", f"{name}, group {group!r}: {position}")
+            if position < view.cursors.get((name, group), START):
+                before = view.cursors[(name, group)]
+                raise Violation("CursorInBounds", f"{name}, group {group!r} goes back: {position}, {before}")
+            view.cursors[(name, group)] = position
     for host in _nodes(view):
         assert host.controller is not None
         for (name, group), cursor in host.controller.cursors.cursors().items():

@@ -120,6 +120,8 @@ class Judge:
         self.places: dict[bytes, tuple[Key, int]] = {}
         self.sealed_as: dict[Key, int] = {}
         self.groups: dict[tuple[str, str], Group] = {}
+        self.cursors: dict[tuple[str, str], Position] = {}
+        """Where each committed cursor was when it was looked at last."""
         self.logs: dict[int, NodeLog] = {}
         self.log_entries: dict[tuple[int, int], LogEntry] = {}
         self.leaders: dict[int, int] = {}
@@ -279,7 +281,7 @@ class Judge:
             case CommitCursors(cursors=cursors):
                 self.topics.update(dict.fromkeys(cursors))
             case Seal() if changed is not None:
-                self.sealed_as[(command.topic, command.segment)] = command.count
+                self.sealed_as.setdefault((command.topic, command.segment), command.count)
                 self.keys[(command.topic, command.segment)] = None
                 self.topics[command.topic] = None
             case SetReplicas() if changed is not None:
@@ -349,6 +351,14 @@ class Judge:
             self.unknown.add(host.id)
         else:
             self._lengths(host.id, lengths)
+
+    def wounded(self) -> bool:
+        """Whether some copy that a power loss shortened still lacks entries that readers may see."""
+        return any(
+            truth.lengths.get(node, 0) < self.settled(key)
+            for key, truth in self.truths.items()
+            for node in truth.excused
+        ) or (self.options.fsync != "each" and bool(self.unknown))
 
     def halted(self, host: Host, reason: str) -> None:
         """A node will not go on. Scenarios that expect it look here."""

@@ -1,8 +1,8 @@
 """A failed run, told: what was broken, how to see it again, and a table that reads by column.
 
 The table has one column for each node and one for the world, one row for each moment, and shows the last
-happenings before the end: starts, deaths, faults, what nodes told their operator, and, since the failing run is
-repeated with tracing on, every step of the protocol with the names that the specs use.
+happenings before the end: starts, deaths, faults, what nodes told their operator, and, since the failing run
+is repeated with tracing on, every step of the protocol with the names that the specs use.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from walrus.sim.options import Options
 from walrus.sim.run import Failure, Result, Simulation, attempt
 
 ROWS = 60
+HIDDEN = {"node", "commit_index", "last_log_index", "last_log_term", "at"}
+"""Values that would fill the table."""
 
 
 class Retold:
@@ -33,7 +35,7 @@ class Retold:
 
         def trace(event: str, /, **values: object) -> None:
             if self.simulation is not None:
-                shown = [_short(name, value) for name, value in values.items() if name != "node"]
+                shown = [_short(name, value) for name, value in values.items() if name not in HIDDEN]
                 self.simulation.world.note(node, f"{event} {' '.join(shown)}")
 
         return trace

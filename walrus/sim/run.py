@@ -95,7 +95,7 @@ class Simulation:
     # --- the phases ---
 
     def run(self, steps: int, calm_at: float | None = None) -> Result:
-        """All phases. `calm_at` ends the faults at a time of the world instead of after a share of `steps`."""
+        """All phases. `calm_at` ends the faults at a time of the world, not after a share of `steps`."""
         world = self.world
         while world.steps < steps * SHARE if calm_at is None else world.now < calm_at:
             world.step()

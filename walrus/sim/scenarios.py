@@ -1,4 +1,4 @@
-"""Schedules that broke published systems, each as a named run: what happens in which order, and what must hold.
+"""Schedules that broke published systems, each as a named run: what happens when, and what must hold.
 
 Every scenario ends in `Stage.finish`, so besides what its last lines ask, the whole of `invariants.py` and
 `oracle.py` is asked of it: no acknowledged entry lost, none twice, none out of order, no two values at one
@@ -75,7 +75,7 @@ def frame_waits_for_its_sync_when_the_fence_comes(seed: int) -> int:
     stage.warm()
     old, number = stage.leader(), stage.metadata().current
     for node in stage.followers():
-        stage.host(node).sync_time = (0.3, 0.4)
+        stage.host(node).sync_time = (0.05, 0.1)
     stage.sees(m.Append)
     stage.run(0.01)
     stage.cut(old)
@@ -182,22 +182,25 @@ def two_recoveries_with_two_majorities(seed: int) -> int:
 @scenario(9)
 def recovering_node_dies_after_each_step(seed: int) -> int:
     """Kill the recovering node after each single step of its recovery: another one finishes."""
-    total = 0
-    for steps in range(0, 36, 4):
-        stage = Stage(seed + steps)
-        stage.warm()
-        old, number = stage.leader(), stage.metadata().current
-        stage.world.kill(old)
-        stage.until(lambda: _recovering(stage, number) != 0, "somebody recovers")
-        recovering = _recovering(stage, number)
-        for _ in range(steps):
-            stage.world.step()
-        stage.world.kill(recovering)
-        stage.run(0.02)
-        stage.world.start(recovering)
-        stage.until(lambda: stage.metadata().current > number, "another finishes")
-        total += stage.finish()
-    return total
+    return sum(_recovering_node_dies(seed + steps, steps) for steps in range(0, 36, 4))
+
+
+def _recovering_node_dies(seed: int, steps: int) -> int:
+    stage = Stage(seed)
+    stage.warm()
+    old, number = stage.leader(), stage.metadata().current
+    stage.world.kill(old)
+    stage.until(lambda: _recovering(stage, number) != 0 or stage.metadata().current > number, "recovery")
+    recovering = _recovering(stage, number)
+    if not recovering:
+        return stage.finish()  # its last act was a Seal
+    for _ in range(steps):
+        stage.world.step()
+    stage.world.kill(recovering)
+    stage.run(0.02)
+    stage.world.start(recovering)
+    stage.until(lambda: stage.metadata().current > number, "another finishes")
+    return stage.finish()
 
 
 def _recovering(stage: Stage, number: int) -> int:
@@ -257,7 +260,7 @@ def raft_leader_dies_with_a_seal_under_way(seed: int) -> int:
         if raft and stage.host(raft).up:
             stage.world.kill(raft)
             stage.world.after(1.0, stage.world.start, raft)
-        stage.until(lambda: stage.raft_leader() not in (0, raft), "another leads")
+        stage.until(lambda raft=raft: stage.raft_leader() not in (0, raft), "another leads")  # type: ignore[misc]
     return stage.finish()
 
 

@@ -1,0 +1,31 @@
+"""Every named schedule holds, with two seeds, and the catalogue in the documentation is complete."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from walrus.sim import scenarios
+
+ROOT = Path(__file__).parents[2]
+
+ELSEWHERE = {24}
+"""Schedules of one node's start alone: tests/raft and tests/engine have them."""
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("name", scenarios.ALL)
+def test_scenario(name: str, seed: int) -> None:
+    assert scenarios.ALL[name].run(seed) > 100
+
+
+def test_every_schedule_has_a_scenario() -> None:
+    numbers = {number for known in scenarios.ALL.values() for number in known.numbers}
+    assert numbers | ELSEWHERE == set(range(1, 41))
+
+
+def test_the_catalogue_names_every_scenario() -> None:
+    page = (ROOT / "docs" / "simulator.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| [\d, ]+ \| `(\w+)` \|", page, re.MULTILINE)) == set(scenarios.ALL)
