@@ -50,6 +50,7 @@ from walrus.router import Router
 from walrus.segments import (
     Announce,
     Command,
+    CommitCursors,
     Metadata,
     RegisterTopic,
     Seal,
@@ -241,7 +242,7 @@ class Controller:
 
     def next_deadline(self, now: float) -> float:
         """When `on_tick` is due at the latest."""
-        active = self.busy or self.lifecycle.busy or self.catch_up.behind
+        active = self.busy or self.lifecycle.busy or self.catch_up.behind or self.copies.summing
         pause = self.config.heartbeat_interval / (4 if active else 1)
         return min(self.raft.next_deadline(), now + pause)
 
@@ -431,6 +432,8 @@ class Controller:
         """Look at every deadline."""
         self.raft.tick(now)
         self.leases.heard(self.raft.last_contact)
+        self.leases.on_tick(self.metadata, now)
+        self.copies.go_on_summing()
         self.router.on_tick(now)
         self.reader.on_tick(now)
         self.reads.on_tick(now)
@@ -548,12 +551,15 @@ class Controller:
             assert entry.index == self.applied + 1, f"applying {entry.index} after {self.applied}"
             self.applied = entry.index
             if entry.kind != COMMAND:
+                self.supervisor.dirty = True
                 continue
             try:
                 command = decode_command(entry.data)
             except UnknownCommand as error:
                 self.halt(str(error))
                 return
+            if not isinstance(command, CommitCursors):  # which are many, and no reason to look at all topics
+                self.supervisor.dirty = True
             topic = self.metadata.apply(command)
             if self._trace is not no_trace:
                 record_applied(self._trace, self.metadata, command, topic)
@@ -568,7 +574,6 @@ class Controller:
         for topic, index in opened_at.items():
             self._topic_changed(topic, 0 < index <= self._unsure_to, now)
         self.copies.in_doubt = self.applied < self._unsure_to
-        self.supervisor.dirty = True
         self.requests.look_at_watches(now)
         addresses = self.peer_addresses()
         if addresses != self._addresses:
@@ -588,6 +593,7 @@ class Controller:
             record_restored(self._trace, self.metadata)
         unsure = self.applied < self._unsure_to
         self.applied = snapshot.index
+        self.supervisor.dirty = True
         for topic in sorted(self.metadata.topics):
             self._topic_changed(topic, unsure, self._now)
         self._after_apply({}, self._now)

@@ -24,6 +24,8 @@ durably, until they have caught up with a live writer or the segment is sealed.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from typing import TypeAlias
 
 import msgspec
@@ -31,7 +33,7 @@ import msgspec
 from walrus.durability import Durable
 from walrus.effects import Then
 from walrus.storage.batch import Batch, Checksum
-from walrus.storage.errors import CorruptionError
+from walrus.storage.errors import CorruptionError, StorageError
 
 Key: TypeAlias = tuple[str, int]
 """(topic, segment number)"""
@@ -40,6 +42,8 @@ NOTES = "notes"
 """The engine topic, beside Raft's log, in which fences and unsure copies are noted."""
 
 SCAN_BYTES = 1 << 20
+SCANS = 8
+"""Reads of `SCAN_BYTES` that one tick spends on checksums."""
 
 SHADOW = "~"
 """Ends the name of a copy that was made beside a damaged one."""
@@ -73,6 +77,20 @@ class SegmentCopy:
         self._summed_to = 0  # entries covered by `_summed`
 
 
+Summed: TypeAlias = Callable[[Checksum | StorageError], None]
+"""Called with a checksum, or with why there is none."""
+
+
+class _Sum(msgspec.Struct):
+    """A checksum that is being computed: `checksum` covers the first `at` of `length` entries."""
+
+    copy: SegmentCopy
+    length: int
+    then: Summed
+    checksum: Checksum
+    at: int
+
+
 class Copies:
     """All copies on this node."""
 
@@ -86,6 +104,7 @@ class Copies:
         self.entries = 0
         self.bytes = 0
         self.damaged: dict[Key, None] = {}
+        self._sums: deque[_Sum] = deque()
         self._names = self._find(data.storage.topics())
         for key in self._names:
             self.entries += self.get(key).length
@@ -210,6 +229,56 @@ class Copies:
         self._names[shadow.key] = shadow.name
         self._data.storage.delete_topic(old.name)
         self.damaged.pop(shadow.key, None)
+
+    # --- checksums ---
+
+    @property
+    def summing(self) -> bool:
+        """Whether some checksum is being computed."""
+        return bool(self._sums)
+
+    def when_summed(self, copy: SegmentCopy, length: int, then: Summed) -> None:
+        """Call `then` with the checksum of the first `length` entries; with an error if they cannot be read.
+
+        At once if it is known or soon read. Otherwise a piece with every tick: a large segment takes seconds
+        to read, and a node that did nothing else meanwhile would be taken for dead.
+        """
+        sum_ = _Sum(copy, length, then, Checksum(), 0)
+        self._sums.append(sum_)
+        if self._sums[0] is sum_:
+            self.go_on_summing()
+
+    def go_on_summing(self) -> None:
+        """Read the next few megabytes of what is being summed."""
+        for _ in range(SCANS):
+            if not self._sums:
+                return
+            sum_ = self._sums[0]
+            try:
+                done = self._scan(sum_)
+            except StorageError as damage:
+                self._sums.popleft()
+                sum_.then(damage)
+            else:
+                if done:
+                    self._sums.popleft()
+                    sum_.then(sum_.checksum)
+
+    def _scan(self, sum_: _Sum) -> bool:
+        """Read one piece; whether it was the last."""
+        copy = sum_.copy
+        if sum_.at < copy._summed_to <= sum_.length:  # known, perhaps from whoever asked before us
+            sum_.checksum, sum_.at = copy._summed, copy._summed_to
+        if sum_.at < sum_.length:
+            batch = self._data.storage.read_batch(copy.name, sum_.at, sum_.length - sum_.at, SCAN_BYTES)
+            if not batch.count:
+                raise StorageError(f"{copy.name} ends at entry {sum_.at}: it was replaced by another copy")
+            sum_.checksum, sum_.at = sum_.checksum.extend(batch), sum_.at + batch.count
+        if sum_.at < sum_.length:
+            return False
+        if sum_.at > copy._summed_to:
+            copy._summed, copy._summed_to = sum_.checksum, sum_.at
+        return True
 
     def checksum(self, copy: SegmentCopy, length: int) -> Checksum:
         """The checksum of the first `length` entries, read from the disk unless it is known."""

@@ -20,6 +20,9 @@ from __future__ import annotations
 
 from walrus.segments import Metadata, Segment
 
+RECONCILE_INTERVAL = 0.1
+"""Seconds between two looks at whether every lease is still what the metadata says."""
+
 
 class LeaseTable:
     """The leases of one process start of one node."""
@@ -30,6 +33,7 @@ class LeaseTable:
         self._ttl = ttl
         self._heard_at = float("-inf")
         self._granted: dict[str, int] = {}
+        self._reconcile_at = float("-inf")
 
     def is_ours(self, segment: Segment) -> bool:
         """Whether this very process start leads the segment, or led it to its end."""
@@ -47,6 +51,13 @@ class LeaseTable:
                 self._granted[name] = number
             else:
                 self._granted.pop(name, None)
+
+    def on_tick(self, metadata: Metadata, now: float) -> None:
+        """Whatever else went wrong: no lease outlives its segment by more than this."""
+        if now >= self._reconcile_at:
+            self._reconcile_at = now + RECONCILE_INTERVAL
+            for name in list(self._granted):
+                self.reconcile(metadata, name)
 
     def expires_at(self) -> float:
         """When all leases end unless a Raft leader is heard from."""

@@ -184,14 +184,16 @@ class Puller:
     def _report(self, to: int, copy: SegmentCopy, upto: int) -> None:
         """Say what was asked for, and not what a deposed writer may have left beyond it."""
         length = min(copy.durable, upto)
-        try:
-            checksum = self._copies.checksum(copy, length)
-        except StorageError as damage:
-            self._outbox.log(f"a copy that should be whole cannot be read: {damage}")
-            return
-        self._outbox.send(
-            to, CopyReply(topic=copy.key[0], segment=copy.key[1], length=length, checksum=checksum)
-        )
+
+        def summed(checksum: Checksum | StorageError) -> None:
+            if isinstance(checksum, StorageError):
+                self._outbox.log(f"a copy that should be whole cannot be read: {checksum}")
+                return
+            self._outbox.send(
+                to, CopyReply(topic=copy.key[0], segment=copy.key[1], length=length, checksum=checksum)
+            )
+
+        self._copies.when_summed(copy, length, summed)
 
     def pull(self, copy: SegmentCopy, upto: int, source: int, now: float, then: Callable[[], None]) -> None:
         """Extend `copy` to `upto` entries from node `source`, then call `then` (not if it fails)."""
@@ -261,11 +263,9 @@ class Fenced:
         copy = self._copies.get((fence.topic, fence.segment))
         length = copy.length
 
-        def answer() -> None:
-            try:
-                checksum = self._copies.checksum(copy, length)
-            except StorageError as damage:
-                self._outbox.log(f"cannot answer a fence, as if this copy did not exist: {damage}")
+        def summed(checksum: Checksum | StorageError) -> None:
+            if isinstance(checksum, StorageError):
+                self._outbox.log(f"cannot answer a fence, as if this copy did not exist: {checksum}")
                 return
             reply = FenceReply(
                 topic=fence.topic,
@@ -275,6 +275,9 @@ class Fenced:
                 sure=copy.sure and not self._copies.in_doubt,
             )
             self._outbox.send(sender, reply)
+
+        def answer() -> None:
+            self._copies.when_summed(copy, length, summed)
 
         try:
             self._copies.fence(copy, answer)

@@ -26,6 +26,7 @@ from walrus.effects import Outbox
 from walrus.messages import Copy, CopyReply
 from walrus.recovery import Puller
 from walrus.segments import Command, Metadata, Segment, SetReplicas
+from walrus.storage.batch import Checksum
 from walrus.storage.errors import StorageError
 
 MAX_REPAIRS = 4
@@ -97,12 +98,13 @@ class CatchUp:
         def verify() -> None:
             assert segment.count is not None
             shadow = self._shadows.pop(key, None)
-            try:
-                checksum = self._copies.checksum(shadow or self._copies.get(key), segment.count)
-            except StorageError as damage:
-                self._outbox.log(f"copy of {key[0]}/{key[1]} is damaged: {damage}")
-                return
-            if checksum != segment.checksum:
+            copy = shadow or self._copies.get(key)
+            self._copies.when_summed(copy, segment.count, lambda checksum: summed(checksum, shadow))
+
+        def summed(checksum: Checksum | StorageError, shadow: SegmentCopy | None) -> None:
+            if isinstance(checksum, StorageError):
+                self._outbox.log(f"copy of {key[0]}/{key[1]} is damaged: {checksum}")
+            elif checksum != segment.checksum:
                 self._outbox.halt(
                     f"copy of {key[0]}/{key[1]} is not what was sealed: move the data directory away, "
                     "remove this node with LEAVE, and let it join anew"

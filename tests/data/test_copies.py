@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from tests.data.world import Memory, batch, config
+from walrus import copies
 from walrus import messages as m
 from walrus.copies import Copies
 from walrus.durability import Durable
 from walrus.effects import Outbox, Send, no_trace
 from walrus.recovery import Fenced
 from walrus.storage.batch import EMPTY, Batch, Checksum
-from walrus.storage.errors import CorruptionError, DiskFull
+from walrus.storage.errors import CorruptionError, DiskFull, StorageError
 
 KEY = ("t", 1)
 
@@ -77,6 +78,35 @@ def test_checksum_is_that_of_the_entries_however_they_arrived():
     assert disk.copies.checksum(disk.copy, 3) == expected
     assert disk.copies.checksum(disk.copy, 2) == Checksum().extend(batch("a", "b"))
     assert disk.restart().copies.checksum(disk.restart().copy, 3) == expected
+
+
+def test_large_copy_is_summed_in_pieces_and_whoever_asked_meanwhile_shares_the_work(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(copies, "SCAN_BYTES", 1)
+    disk = Disk()
+    disk.append(0, *(f"{number}" for number in range(50)))
+    again, said = disk.restart(), []
+    for _ in range(3):
+        again.copies.when_summed(again.copy, 50, said.append)
+    ticks = 0
+    while again.copies.summing:
+        assert len(said) < 3
+        again.copies.go_on_summing()
+        ticks += 1
+    assert 5 <= ticks <= 8, "fifty reads, eight a tick, and the others find it done"
+    assert said == [Checksum().extend(batch(*(f"{number}" for number in range(50))))] * 3
+    again.copies.when_summed(again.copy, 50, said.append)
+    assert len(said) == 4, "what is known is said at once"
+
+
+def test_copy_that_is_replaced_while_it_is_summed_ends_with_an_error():
+    disk = Disk()
+    disk.append(0, "a", "b")
+    again, said = disk.restart(), []
+    again.data_memory.delete_topic("t/1")
+    again.copies.when_summed(again.copy, 2, said.append)
+    assert not again.copies.summing and isinstance(said[0], StorageError)
 
 
 def test_disk_full_writes_nothing_and_goes_on_when_there_is_room():

@@ -53,3 +53,13 @@ def test_unknown_topic_is_not_leased():
     leases = LeaseTable(1, 1, ttl=1.0)
     leases.reconcile(cluster(), "unknown")
     assert leases.granted() == {}
+
+
+def test_lease_that_was_missed_ends_with_the_next_look():
+    metadata = cluster()
+    leases = LeaseTable(1, 1, ttl=1.0)
+    leases.heard(0.0)
+    leases.reconcile(metadata)
+    metadata.apply(seal(1, 7, leader=2))
+    leases.on_tick(metadata, 0.0)
+    assert not leases.holds("t", 1, 0.0)
