@@ -81,6 +81,24 @@ def test_reads_see_writes_in_flight(disk: UringDisk, file: UringFile) -> None:
     assert bytes(view[:12]) == b"flyingqueued"
 
 
+def test_reads_never_see_the_zeros_that_a_record_was_written_over(disk: UringDisk, file: UringFile) -> None:
+    """A new block is zeroed, then appended to. The kernel may write the zeros after we wrote the record."""
+    syncer = disk.async_sync()
+    view = file.view(0, SIZE)
+    for number in range(400):
+        block, record = number % 4 * 16384, number.to_bytes(4, "little") * 50
+        file.pwrite(bytes(16384), block)
+        file.pwrite(b"head", block)
+        file.pwrite(record, block + 64)
+        syncer.start([file])
+        file.flush()
+        while not select.select([syncer.fileno()], [], [], 0)[0]:
+            assert bytes(view[block + 64 : block + 264]) == record
+        finish(syncer)
+        assert bytes(view[block : block + 4]) == b"head"
+    del view
+
+
 def test_an_event_loop_waits_on_one_descriptor_for_many_syncs(disk: UringDisk, file: UringFile) -> None:
     syncer = disk.async_sync()
     for turn in range(20):

@@ -19,7 +19,9 @@ Three questions decide whether this is right:
 * *Reads.* Views are mappings of the file, which queued bytes have not reached. The engine calls `flush`
   before it reads a block it has written to; that writes the queued bytes at once, with `pwrite`, and writes
   those of a chain in flight a second time: the same bytes at the same place, so it does not matter which
-  copy arrives last.
+  copy arrives last. That is so only if the chain writes no byte twice. One that does (the zeros of a new
+  block, then what is appended to it) is waited for instead: its zeros could arrive after our copy of the
+  record, and a reader would see them.
 * *Order.* Two writes to the same bytes must land in the order they were made. Within a chain, links keep
   the order. Between a chain in flight and a direct write (`flush`, or a write too large for the buffer),
   overlapping ranges wait for the chain. Everything else may pass.
@@ -39,6 +41,7 @@ Invariants
 from __future__ import annotations
 
 import errno
+import itertools
 import mmap
 import os
 import threading
@@ -116,6 +119,12 @@ class Flight:
 
 def _error(code: int) -> OSError:
     return OSError(code, os.strerror(code))
+
+
+def overlap(writes: list[Queued]) -> bool:
+    """Whether some byte of the file is written by two of these."""
+    ordered = sorted(writes, key=lambda write: write.offset)
+    return any(one.offset + one.length > two.offset for one, two in itertools.pairwise(ordered))
 
 
 def write_now(write: Queued, buffer: mmap.mmap) -> None:
@@ -204,10 +213,14 @@ class UringQueue:
         with self._lock:
             flight = self._flight
             if flight is not None and file not in flight.visible:
-                for write in flight.writes:
-                    if write.file is file:
+                writes = [write for write in flight.writes if write.file is file]
+                if overlap(writes):
+                    while self._flight is flight:
+                        self._land_flight()
+                else:
+                    for write in writes:
                         write_now(write, flight.buffer)
-                flight.visible.add(file)
+                    flight.visible.add(file)
             if self._writes:
                 self._hand_over(file)
 
