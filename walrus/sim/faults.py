@@ -21,6 +21,7 @@ not what else was planned.
     slow         every sync takes up to `value` seconds
     full         the disk is full
     fail_sync    the next sync fails
+    ambush       something happens to the next message of one type (chosen by `value`) and its two nodes
     clock        the clock jumps by `value` seconds and drifts by 10 % or less
     hang_up      every client goes away in the middle of what it does
     join, leave  membership
@@ -34,7 +35,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from walrus import messages as m
+from walrus.messages import PeerMessage
 from walrus.protocol import Leave, Reply
+from walrus.raft_messages import RequestVoteRequest, RequestVoteResponse
 from walrus.sim.clients import Call
 from walrus.sim.network import Weather
 
@@ -50,13 +54,23 @@ CLASSES: dict[str, tuple[tuple[str, int], ...]] = {
     ),
     "disk": (("slow", 2), ("full", 2), ("fail_sync", 1)),
     "clock": (("clock", 2),),
+    "ambush": (("ambush", 10),),
     "clients": (("hang_up", 2),),
     "members": (("join", 1), ("leave", 1)),
 }  # fmt: skip
 """Classes of faults for `--faults`, and how likely each kind is."""
 
-DEFAULT = ("crash", "power", "pause", "network", "disk", "clock", "clients")
+DEFAULT = ("crash", "power", "pause", "network", "ambush", "disk", "clock", "clients")
 MOST_NODES = 6
+
+AMBUSHED: tuple[type, ...] = (
+    *(m.Fence, m.FenceReply, m.Copy, m.CopyReply, m.Append, m.AppendReply, m.Forward, m.ForwardReply),
+    *(m.GetEntries, m.GetReply, m.Confirm, m.Propose, RequestVoteRequest, RequestVoteResponse),
+)
+STRIKES = (
+    *("late", "late", "late", "twice", "lost", "kill sender", "kill receiver", "power sender"),
+    *("power receiver", "isolate sender", "isolate receiver", "pause sender"),
+)
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,7 +104,7 @@ def draw(seed: int, chosen: Sequence[str], nodes: int, start: float, end: float)
     if not chosen:
         return []
     rng = Random(f"faults {seed}")
-    pace = rng.choice((0.3, 0.7, 1.5, 4.0))
+    pace = rng.choice((0.05, 0.15, 0.4, 1.0, 3.0))
     kinds, weights = zip(*(pair for name in chosen for pair in CLASSES[name]), strict=True)
     favoured = [weight * rng.choice((0, 1, 1, 3)) for weight in weights]
     weights = tuple(favoured) if any(favoured) else weights
@@ -210,6 +224,7 @@ class Faults:
             loss=0.3 * fault.value,
             duplicate=0.5 * (1 - fault.value),
             ordered=fault.value < 0.3,
+            late=0.03 if (fault.value * 10) % 1 < 0.5 else 0.0,
         )
         self.world.network.weather = bad
         self.world.after(fault.duration, self._clear_up, bad)
@@ -220,6 +235,51 @@ class Faults:
 
     def _reset(self, fault: Fault) -> None:
         self.world.break_connection(fault.node, fault.peer)
+
+    # --- at the worst moment ---
+
+    def _ambush(self, fault: Fault) -> None:
+        """Wait for a message of one type, and strike there: this is how rare moments become common ones."""
+        dice = Random(f"ambush {fault.value}")
+        kind, strike = dice.choice(AMBUSHED), dice.choice(STRIKES)
+        world, end = self.world, self.world.now + 5.0
+
+        def rule(sender: int, to: int, message: PeerMessage) -> bool:
+            if type(message) is not kind and world.now < end:
+                return False
+            world.rules.remove(rule)
+            if self.calm or world.now >= end:
+                return False
+            world.note(sender, f"AMBUSH {kind.__name__} to {to}: {strike}")
+            return self._strike(strike, fault, sender, to, message)
+
+        world.rules.append(rule)
+
+    def _strike(self, strike: str, fault: Fault, sender: int, to: int, message: PeerMessage) -> bool:
+        """Do it, in the next step; whether the message is kept back."""
+        world = self.world
+        match strike:
+            case "late":
+                world.after(fault.duration, world.deliver, sender, to, message)
+                return True
+            case "twice":
+                world.after(fault.duration, world.deliver, sender, to, message)
+                return False
+            case "lost":
+                return True
+            case "kill sender" | "kill receiver" | "power sender" | "power receiver":
+                kind = "kill" if strike.startswith("kill") else "power"
+                node = sender if strike.endswith("sender") else to
+                fault = Fault(at=0.0, kind=kind, node=node, duration=fault.duration)
+                world.after(0.002 * world.rng.random(), self._kill if kind == "kill" else self._power, fault)
+            case "isolate sender" | "isolate receiver":
+                node = sender if strike.endswith("sender") else to
+                fault = Fault(at=0.0, kind="isolate", node=node, duration=fault.duration, value=fault.value)
+                world.after(0.002 * world.rng.random(), self._isolate, fault)
+            case "pause sender":
+                world.after(0.0, world.pause, sender, True)
+                world.after(fault.duration, world.pause, sender, False)
+        return False
 
     # --- disks and clocks ---
 

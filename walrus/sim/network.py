@@ -30,6 +30,8 @@ class Weather(NamedTuple):
     loss: float = 0.0
     duplicate: float = 0.0
     ordered: bool = True
+    late: float = 0.0
+    """The chance that a message takes up to three seconds, past everything that is done about its absence."""
 
 
 CALM = Weather()
@@ -80,6 +82,8 @@ class Network:
         if weather.loss and self._random() < weather.loss:
             return []
         at = now + weather.least + self._random() * (weather.most - weather.least)
+        if weather.late and self._random() < weather.late:
+            return [at + 3 * self._random()]
         if at < link.stopped_until:
             at += link.stopped_until - now
         if weather.ordered:

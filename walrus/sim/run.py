@@ -226,7 +226,7 @@ def simulate(
     recorder: Callable[[int], Trace] | None = None,
 ) -> Result | Failure:
     """The run of this seed."""
-    schedule = faults.draw(seed, chosen, options.nodes, 1.0, steps / DENSITY)
+    schedule = faults.draw(seed, chosen, options.nodes, 0.5, steps / DENSITY)
     simulation = Simulation(seed, options, schedule, recorder)
     return attempt(simulation, steps, None)
 

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from walrus import messages as m
-from walrus.protocol import Leave, Register
-from walrus.sim.clients import Call, Consumer, Outcome
+from walrus.protocol import Fetch, Leave, Register
+from walrus.sim.clients import Call, Consumer, Fetcher, Outcome
 from walrus.sim.disk import Fate
 from walrus.sim.drives import EngineDrive
 from walrus.sim.faults import Nobody
@@ -120,6 +120,13 @@ def leader_reaches_clients_but_no_replica(seed: int) -> int:
     inside.put(20)
     stage.run(3.0)
     expect(all(a.outcome is not Outcome.OK for a in inside.attempts), "OK without a majority")
+    stage.mend()
+    stage.until(lambda: stage.controller(old).metadata.topics["t0"].current > number, "it knows")
+    read = Fetcher(stage.world, "late", "t0")  # the judge says whether what it gets is settled
+    read.node, read.stopped = old, True
+    for offset in range(0, 60, 3):
+        read.ask(Fetch("t0", number, offset, 3), (number, offset))
+    stage.run(0.5)
     return stage.finish()
 
 
@@ -338,6 +345,85 @@ def storms(seed: int) -> int:
     return stage.finish()
 
 
+@scenario(1, 3, 7, 12)
+def needless_recovery_of_a_live_leader(seed: int) -> int:
+    """A replica recovers a segment whose leader lives and does not hear of it; another one restarts fenced;
+    the seal is proposed late, after the leader's own."""
+    stage = Stage(seed, settings={"max_segment_entries": 5_000})  # it must not be full before the seal
+    stage.warm()
+    leader, number = stage.leader(), stage.metadata().current
+    mine = next(node for node in stage.followers() if node != stage.raft_leader())
+    other = next(node for node in stage.followers() if node != mine)
+    silent = (m.Fence, m.AppendReply)
+    stage.world.rules.append(
+        lambda s, to, message: to == leader and s == mine and isinstance(message, silent)
+    )
+    late = stage.keep(lambda s, to, message: s == mine and type(message) is m.Propose)
+    stage.controller(mine).lifecycle.recover("t0", number, stage.host(mine).clock(stage.world.now))
+    unheard = stage.keep(lambda s, to, message: s == other and isinstance(message, silent))
+    stage.world.turn(mine)
+    stage.run(0.05)
+    if seed % 2:
+        stage.world.kill(other)
+        stage.run(0.01)
+        stage.world.start(other)
+    unheard.drop()
+    stage.run(0.6)
+    late.release()
+    stage.run(0.5)
+    return stage.finish()
+
+
+@scenario(13)
+def frames_held_back_at_the_threshold(seed: int) -> int:
+    """The last frames of a full segment do not arrive: it is not sealed before they do."""
+    stage = Stage(seed)
+    stage.warm()
+    number = stage.metadata().current
+    held = stage.keep(
+        lambda s, to, message: (
+            isinstance(message, m.Append) and message.segment == number and message.end > 30
+        )
+    )
+    stage.run(0.7)
+    expect(stage.metadata().current == number, "sealed although no majority holds it")
+    held.release()
+    stage.until(lambda: stage.metadata().current > number, "sealed")
+    return stage.finish()
+
+
+@scenario(13, 29)
+def forwards_repeated_after_the_seal(seed: int) -> int:
+    """Forwards come again after their segment was sealed, and those answers overtake the first ones."""
+    stage = Stage(seed)
+    stage.warm()
+    for _ in range(4):
+        number, leader = stage.metadata().current, stage.leader()
+        again: list[tuple[int, int, m.PeerMessage]] = []
+
+        def copy(sender: int, to: int, message: m.PeerMessage) -> bool:
+            if isinstance(message, m.Forward) and message.segment == number:  # noqa: B023
+                again.append((sender, to, message))  # noqa: B023
+            return False
+
+        stage.world.rules.append(copy)
+        first = stage.keep(
+            lambda s, to, message: (
+                isinstance(message, m.ForwardReply) and s == leader and message.segment == number  # noqa: B023
+            )
+        )
+        stage.until(lambda: stage.metadata().current > number, "sealed")  # noqa: B023
+        stage.run(0.01)
+        first.drop()
+        for sender, to, message in again:
+            stage.world.deliver(sender, to, message)
+        stage.run(0.02)
+        for sender, to, message in first.messages:
+            stage.world.deliver(sender, to, message)
+        stage.world.rules.remove(copy)
+    return stage.finish()
+
+
 # --- the disk -------------------------------------------------------------------------------------------
 
 
@@ -446,6 +532,47 @@ def blackout(seed: int) -> int:
             stage.world.after(0.05 * node, stage.world.start, node)
         acked = stage.acknowledged()
         stage.until(lambda acked=acked: stage.acknowledged() > acked, "the cluster is back")  # type: ignore[misc]
+    return stage.finish()
+
+
+@scenario(25)
+def blackout_with_slow_disks(seed: int) -> int:
+    """The same while every sync takes long: what is on its way to the disks was told to nobody."""
+    stage = Stage(seed)
+    stage.warm()
+    for host in stage.world.hosts.values():
+        host.sync_time = (0.02, 0.06)
+    for _ in range(6):
+        stage.run(0.4 + 0.013 * (seed % 7))
+        for node in sorted(stage.world.hosts):
+            stage.power_loss(node)
+        for node in sorted(stage.world.hosts):
+            stage.world.after(0.02 * node, stage.world.start, node)
+        acked = stage.acknowledged()
+        stage.until(lambda acked=acked: stage.acknowledged() > acked, "the cluster is back")  # type: ignore[misc]
+    return stage.finish()
+
+
+@scenario(26)
+def short_copy_and_lagging_copy(seed: int) -> int:
+    """Synced at intervals: one replica lags, one loses power, the leader is gone. Recovery waits for it."""
+    stage = Stage(seed, fsync=5.0)
+    stage.warm()
+    leader, number = stage.leader(), stage.metadata().current
+    lagging, short = stage.followers()
+    stage.world.rules.append(lambda s, to, message: to == lagging and type(message) is m.Append)
+    acked = stage.judge.truth(("t0", number)).acked
+    stage.until(
+        lambda: stage.judge.truth(("t0", number)).acked > acked + 5 or stage.metadata().current > number,
+        "entries that only two hold",
+    )
+    stage.world.kill(leader)
+    stage.power_loss(short)
+    stage.run(0.1)
+    stage.world.start(short)
+    stage.world.rules.clear()
+    stage.run(4.0)
+    stage.world.start(leader)
     return stage.finish()
 
 

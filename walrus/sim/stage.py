@@ -45,6 +45,10 @@ class Stage:
         """The open segment."""
         return self.metadata().open
 
+    def stream(self) -> list[bytes]:
+        """What the open segment's writer has taken."""
+        return self.judge.truth((self.topic, self.metadata().current)).stream
+
     def leader(self) -> int:
         """The leader of the open segment."""
         return self.segment().leader

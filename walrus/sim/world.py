@@ -366,6 +366,10 @@ class World:
             host.turn_due = False
             self._turn(host)
 
+    def turn(self, node: int) -> None:
+        """Scenarios that called a controller themselves: the end of its turn."""
+        self._turn(self.hosts[node])
+
     def _turn(self, host: Host) -> None:
         self._guarded(host, self._turn_inside, host)
 
@@ -441,10 +445,17 @@ class World:
             decoded = self._codec.decode(frame[4:])
             assert decoded == message, f"the wire changes {message}"
             message = decoded
-        if self.rules and any(rule(host.id, to, message) for rule in self.rules):
+        if self.rules and self._kept(host.id, to, message):
             return
         for at in self.network.arrivals(host.id, to, self.now):
             self.at(at, self._arrive, host.id, self.hosts[to], message)
+
+    def _kept(self, sender: int, to: int, message: PeerMessage) -> bool:
+        """Show a message to every rule, also after one has taken it."""
+        kept = False
+        for rule in list(self.rules):
+            kept |= rule(sender, to, message)
+        return kept
 
     def deliver(self, sender: int, to: int, message: PeerMessage) -> None:
         """A message that a rule kept arrives after all, some time."""
