@@ -162,7 +162,8 @@ class SegmentWriter:
         self._pending: deque[Pending] = deque()
         self._pending_bytes = 0
         self._appended: deque[Appended] = deque()
-        self._seen = {} if seen is None else seen  # the latest forward of each origin, also to earlier segments
+        # The latest forward of each origin, also to earlier segments of the topic.
+        self._seen = {} if seen is None else seen
         assert self.copy.length == 0, "a writer begins with an empty segment, or it is not the only writer"
 
     # --- taking PUTs ---
