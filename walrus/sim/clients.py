@@ -44,6 +44,9 @@ class Owner(Protocol):
     def on_lost(self, call: Call, now: float) -> None:
         """The connection broke, or there was nobody: no more replies will come."""
 
+    def on_late(self, call: Call, replies: list[protocol.Reply]) -> None:
+        """Replies that a node gave after the client had gone, which it could not know yet."""
+
 
 class Call:
     """One request on its way: the `slot` that a controller is handed."""
@@ -72,6 +75,8 @@ class Call:
         first, self.answered = self.answered, self.answered + count
         if self.open:
             self.owner.on_reply(self, first, replies, now)
+        else:
+            self.owner.on_late(self, replies)
         self.open = self.open and self.answered < self.owed
 
     def lost(self, now: float) -> None:
@@ -124,6 +129,9 @@ class Client:
     def on_lost(self, call: Call, now: float) -> None:
         """See `Owner.on_lost`."""
         self.node = 0
+
+    def on_late(self, call: Call, replies: list[protocol.Reply]) -> None:
+        """See `Owner.on_late`."""
 
     def hang_up(self) -> None:
         """The client goes away; whatever it asked is answered to nobody."""
@@ -258,6 +266,14 @@ class Consumer(Client):
                 self.empty_at = now
             else:
                 self.node = 0  # perhaps another node can
+
+    def on_late(self, call: Call, replies: list[protocol.Reply]) -> None:
+        """Into a socket that nobody reads any more: GET has no acknowledgement, so this counts as given."""
+        for reply in replies:
+            if isinstance(reply, Ok):
+                assert reply.payload is not None
+                self.received.append(reply.payload)
+                self.world.judge.delivered(self.topic, self.group, reply.payload)
 
 
 class Fetcher(Client):

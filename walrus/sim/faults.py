@@ -348,6 +348,9 @@ class Nobody:
     def on_lost(self, call: Call, now: float) -> None:
         """See `Owner.on_lost`."""
 
+    def on_late(self, call: Call, replies: list[Reply]) -> None:
+        """See `Owner.on_late`."""
+
 
 def _about(fault: Fault) -> str:
     where = f"-> {fault.peer} " if fault.kind in ("cut", "stopped", "reset") else ""

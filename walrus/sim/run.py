@@ -146,7 +146,8 @@ class Simulation:
         judge = self.world.judge
         for host in self.world.live():
             assert host.controller is not None
-            if host.controller.applied != len(judge.committed):
+            member = host.id in judge.membership.members  # others were removed, and may not know it
+            if member and host.controller.applied != len(judge.committed):
                 return False
         for (topic, number), count in judge.sealed_as.items():
             segment, truth = judge.metadata.segment(topic, number), judge.truth((topic, number))
