@@ -104,7 +104,7 @@ def draw(seed: int, chosen: Sequence[str], nodes: int, start: float, end: float)
     if not chosen:
         return []
     rng = Random(f"faults {seed}")
-    pace = rng.choice((0.05, 0.15, 0.4, 1.0, 3.0))
+    pace = rng.choice((0.1, 0.2, 0.5, 1.2, 4.0))
     kinds, weights = zip(*(pair for name in chosen for pair in CLASSES[name]), strict=True)
     favoured = [weight * rng.choice((0, 1, 1, 3)) for weight in weights]
     weights = tuple(favoured) if any(favoured) else weights

@@ -600,7 +600,9 @@ def pause_two_and_take_power_from_the_third(seed: int) -> int:
 @scenario(27)
 def slow_syncs(seed: int) -> int:
     """fsync takes 2 s: on a follower nobody waits for it, on the leader there is no flapping."""
-    stage = Stage(seed, settings={"max_segment_entries": 100_000})  # no rollover hands the slow one the lead
+    stage = Stage(
+        seed, think=0.03, settings={"max_segment_entries": 100_000}
+    )  # no rollover hands the slow one the lead
     stage.warm()
     slow = next(node for node in stage.followers() if node != stage.raft_leader())
     stage.host(slow).sync_time = (2.0, 2.0)
@@ -726,7 +728,7 @@ def cursor_of_a_topic_that_nobody_read(seed: int) -> int:
 @scenario(38)
 def clocks_jump_and_drift(seed: int) -> int:
     """A clock jumps by hours, or drifts: safety untouched."""
-    stage = Stage(seed)
+    stage = Stage(seed, think=0.03)
     stage.warm()
     for node, (rate, jump) in enumerate(((1.3, 7200.0), (0.7, 0.0), (1.0, 0.9)), 1):
         stage.world.set_clock(1 + (node + seed) % 3, rate, jump)
@@ -777,7 +779,7 @@ def member_leaves_while_its_segment_is_recovered(seed: int) -> int:
 @scenario(40)
 def growing_from_one(seed: int) -> int:
     """One node founds a cluster, two join under load: replica sets grow, nothing is lost."""
-    stage = Stage(seed, nodes=1)
+    stage = Stage(seed, nodes=1, think=0.05)
     stage.until(lambda: bool(stage.raft_leader()), "it leads itself")
     stage.world.ask(stage.host(1), Call(Nobody(), 1, 1, stage.world.now), Register("t1"))
     stage.run(0.5)
