@@ -1,0 +1,203 @@
+"""Scenarios of disks, power and bit rot (see `scenarios.py`)."""
+
+from __future__ import annotations
+
+from walrus import messages as m
+from walrus.sim.catalogue import scenario
+from walrus.sim.clients import Consumer
+from walrus.sim.disk import Fate
+from walrus.sim.drives import EngineDrive
+from walrus.sim.stage import Stage, expect
+
+
+@scenario(17, 18, 19)
+def crash_at_disk_operations(seed: int) -> int:
+    """A power loss in the middle of the n-th operation of a node's disk, torn sectors and lost names, again
+    and again, with the real engine."""
+    stage = Stage(seed, engine=True)
+    stage.warm()
+    for round_ in range(8):
+        victim = 1 + (seed + round_) % 3
+        drive = stage.host(victim).drive
+        assert isinstance(drive, EngineDrive)
+        fate = (Fate(0.5), Fate(0.5, garbage=0.5), Fate(0.0), None)[round_ % 4]
+        drive.platter.crash_at(drive.platter.operations + 1 + (seed * 7 + round_ * 3) % 23, fate=fate)
+        process = stage.host(victim).process
+        stage.until(lambda: stage.host(victim).process != process, "it crashes")  # noqa: B023
+        stage.until(lambda: stage.host(victim).up, "it is back")  # noqa: B023
+        stage.run(0.3)
+    return stage.finish()
+
+
+@scenario(20)
+def sync_fails_once(seed: int) -> int:
+    """fsync fails once, then would succeed: the process stops, nobody is told OK on the strength of it."""
+    stage = Stage(seed, engine=bool(seed % 2))
+    stage.warm()
+    victim = stage.leader()
+    process = stage.host(victim).process
+    stage.host(victim).drive.fail_sync()
+    stage.until(lambda: stage.host(victim).process != process, "it stops")
+    return stage.finish()
+
+
+@scenario(21)
+def disk_full_and_room_again(seed: int) -> int:
+    """A disk fills up under load: errors, the log stays readable, appends resume when there is room."""
+    stage = Stage(seed)
+    stage.warm()
+    full = stage.leader()
+    stage.host(full).drive.fill(True)
+    stage.run(2.0)
+    stage.host(full).drive.fill(False)
+    acked = stage.acknowledged()
+    stage.until(lambda: stage.acknowledged() > acked + 20, "appends resume")
+    return stage.finish()
+
+
+@scenario(22)
+def bit_flips_in_a_sealed_segment(seed: int) -> int:
+    """A bit flips in a sealed segment on one of three: never served, and served by another replica."""
+    stage = Stage(seed, engine=True)
+    stage.warm()
+    stage.until(lambda: stage.metadata().current > 2, "a sealed segment")
+    stage.until(lambda: min(stage.judge.truth(("t0", 1)).lengths.values()) >= 40, "on every node")
+    victim = stage.leader()
+    flip_entry(stage, victim, stage.judge.truth(("t0", 1)).stream[20])
+    reader = Consumer(stage.world, "late", "t0", "late", run=30)
+    reader.node = victim
+    stage.world.clients.append(reader)
+    stage.until(lambda: len(reader.received) > 60, "it is read all the same")
+    return stage.finish()
+
+
+def flip_entry(stage: Stage, node: int, payload: bytes) -> None:
+    """Change a bit of this entry where the node's disk holds it."""
+    drive = stage.host(node).drive
+    assert isinstance(drive, EngineDrive)
+    for (directory, name), content in drive.platter.image().items():
+        place = content.find(payload)
+        if directory == "user_data" and place >= 0:
+            drive.platter.flip_bit(directory, name, place * 8)
+            return
+    raise AssertionError(f"node {node} does not hold {payload!r}")
+
+
+@scenario(23)
+def bit_flips_in_the_last_entry_before_a_failover(seed: int) -> int:
+    """A bit flips in the last acknowledged record of one replica, then failover: it survives."""
+    stage = Stage(seed, engine=True)
+    stage.warm()
+    stage.quiet()
+    stage.until(lambda: not any(p.pending for p in stage.producers), "silence")
+    extra = stage.producer("extra", node=stage.leader())
+    extra.put(5)
+    stage.until(lambda: extra.pending == 0, "acknowledged")
+    stage.run(0.3)
+    old, number, victim = stage.leader(), stage.metadata().current, stage.followers()[0]
+    flip_entry(stage, victim, stage.judge.truth(("t0", number)).stream[-1])
+    stage.world.kill(old)
+    stage.until(lambda: stage.metadata().current > number, "recovered")
+    stage.world.start(old)
+    return stage.finish()
+
+
+@scenario(25)
+def blackout(seed: int) -> int:
+    """Power loss of all nodes at once, unsynced data gone, default schedule: nothing acknowledged is lost."""
+    stage = Stage(seed, engine=bool(seed % 2))
+    stage.warm()
+    for _ in range(3):
+        stage.run(0.5 + 0.01 * (seed % 7))
+        for node in sorted(stage.world.hosts):
+            stage.power_loss(node)
+        for node in sorted(stage.world.hosts):
+            stage.world.after(0.05 * node, stage.world.start, node)
+        acked = stage.acknowledged()
+        stage.until(lambda acked=acked: stage.acknowledged() > acked, "the cluster is back")  # type: ignore[misc]
+    return stage.finish()
+
+
+@scenario(25)
+def blackout_with_slow_disks(seed: int) -> int:
+    """The same while every sync takes long: what is on its way to the disks was told to nobody."""
+    stage = Stage(seed)
+    stage.warm()
+    for host in stage.world.hosts.values():
+        host.sync_time = (0.02, 0.06)
+    for _ in range(6):
+        stage.run(0.4 + 0.013 * (seed % 7))
+        for node in sorted(stage.world.hosts):
+            stage.power_loss(node)
+        for node in sorted(stage.world.hosts):
+            stage.world.after(0.02 * node, stage.world.start, node)
+        acked = stage.acknowledged()
+        stage.until(lambda acked=acked: stage.acknowledged() > acked, "the cluster is back")  # type: ignore[misc]
+    return stage.finish()
+
+
+@scenario(26)
+def short_copy_and_lagging_copy(seed: int) -> int:
+    """Synced at intervals: one replica lags, one loses power, the leader is gone. Recovery waits for it."""
+    stage = Stage(seed, fsync=5.0)
+    stage.warm()
+    leader, number = stage.leader(), stage.metadata().current
+    lagging, short = stage.followers()
+    stage.world.rules.append(lambda s, to, message: to == lagging and type(message) is m.Append)
+    acked = stage.judge.truth(("t0", number)).acked
+    stage.until(
+        lambda: stage.judge.truth(("t0", number)).acked > acked + 5 or stage.metadata().current > number,
+        "entries that only two hold",
+    )
+    stage.world.kill(leader)
+    stage.power_loss(short)
+    stage.run(0.1)
+    stage.world.start(short)
+    stage.world.rules.clear()
+    stage.run(4.0)
+    stage.world.start(leader)
+    return stage.finish()
+
+
+@scenario(26)
+def pause_two_and_take_power_from_the_third(seed: int) -> int:
+    """Pause two nodes, power-loss the third, resume, pause another: no loss, no divergence."""
+    stage = Stage(seed, fsync=0.2)
+    stage.warm()
+    third = 1 + seed % 3
+    others = [node for node in (1, 2, 3) if node != third]
+    for node in others:
+        stage.world.pause(node, True)
+    stage.power_loss(third)
+    stage.run(0.3)
+    for node in others:
+        stage.world.pause(node, False)
+    stage.run(0.5)
+    stage.world.pause(others[0], True)
+    stage.world.start(third)
+    stage.run(2.0)
+    stage.world.pause(others[0], False)
+    return stage.finish()
+
+
+@scenario(27)
+def slow_syncs(seed: int) -> int:
+    """fsync takes 2 s: on a follower nobody waits for it, on the leader there is no flapping."""
+    stage = Stage(
+        seed, think=0.03, settings={"max_segment_entries": 100_000}
+    )  # no rollover hands the slow one the lead
+    stage.warm()
+    slow = next(node for node in stage.followers() if node != stage.raft_leader())
+    stage.host(slow).sync_time = (2.0, 2.0)
+    raft, acked = stage.raft_leader(), stage.acknowledged()
+    stage.run(1.5)
+    expect(stage.acknowledged() > acked + 50, "everybody waits for one slow follower")
+    stage.host(slow).sync_time = (0.0005, 0.002)
+    stage.run(3.0)
+    leader = stage.raft_leader()
+    stage.host(leader).sync_time = (2.0, 2.0)
+    term = stage.controller(leader).raft.current_term
+    stage.run(8.0)
+    terms = max(host.controller.raft.current_term for host in stage.world.live() if host.controller)
+    expect(terms <= term + 1, f"leadership flaps: {terms - term} elections; first leader {raft}")
+    return stage.finish()
