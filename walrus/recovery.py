@@ -27,6 +27,7 @@ message, a lagging replica of a sealed segment does it by itself, and repair mak
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import msgspec
 
@@ -165,7 +166,8 @@ class _Pull(msgspec.Struct):
     copy: SegmentCopy
     upto: int
     source: int
-    then: Callable[[], None]
+    then: dict[int, Callable[[], None]]
+    """What to do when it is done, by who asked: who asks again replaces only its own earlier wish."""
     asking: bool = False
 
 
@@ -174,12 +176,13 @@ class Puller:
 
     def __init__(self, *, copies: Copies, reads: Reads, outbox: Outbox, trace: Trace) -> None:
         self._copies, self._reads, self._outbox, self._trace = copies, reads, outbox, trace
-        self._pulls: dict[Key, _Pull] = {}
+        self._pulls: dict[str, _Pull] = {}  # by the copy's name: a shadow is another copy of the same segment
 
     def on_copy(self, sender: int, message: Copy, now: float) -> None:
         """A recovery or a repair asks for our copy to be extended; answered when it is, durably."""
         copy = self._copies.get((message.topic, message.segment))
-        self.pull(copy, message.upto, message.source, now, lambda: self._report(sender, copy, message.upto))
+        report = partial(self._report, sender, copy, message.upto)
+        self.pull(copy, message.upto, message.source, now, report, asker=sender)
 
     def _report(self, to: int, copy: SegmentCopy, upto: int) -> None:
         """Say what was asked for, and not what a deposed writer may have left beyond it."""
@@ -195,24 +198,37 @@ class Puller:
 
         self._copies.when_summed(copy, length, summed)
 
-    def pull(self, copy: SegmentCopy, upto: int, source: int, now: float, then: Callable[[], None]) -> None:
-        """Extend `copy` to `upto` entries from node `source`, then call `then` (not if it fails)."""
-        known = self._pulls.get(copy.key)
+    def pull(
+        self,
+        copy: SegmentCopy,
+        upto: int,
+        source: int,
+        now: float,
+        then: Callable[[], None],
+        asker: int = 0,
+    ) -> None:
+        """Extend `copy` to `upto` entries from node `source`, then call `then` (not if it fails).
+
+        `asker` is the node that wants it, 0 for this one by itself.
+        """
+        known = self._pulls.get(copy.name)
         if known is not None:  # asked again: perhaps for more, or from a source that still answers
-            known.upto, known.source, known.then = max(upto, known.upto), source, then
+            known.upto, known.source = max(upto, known.upto), source
+            known.then[asker] = then
         else:
-            self._pulls[copy.key] = _Pull(copy, upto, source, then)
+            self._pulls[copy.name] = _Pull(copy, upto, source, {asker: then})
         self._step(now)
 
-    def pulling(self, key: Key) -> bool:
+    def pulling(self, copy: SegmentCopy) -> bool:
         """Whether that copy is being extended."""
-        return key in self._pulls
+        return copy.name in self._pulls
 
     def _step(self, now: float) -> None:
         for pull in list(self._first(MAX_PULLS)):
             if pull.copy.length >= pull.upto:
-                del self._pulls[pull.copy.key]
-                self._copies.barrier(pull.then)
+                del self._pulls[pull.copy.name]
+                for then in pull.then.values():
+                    self._copies.barrier(then)
             elif not pull.asking:
                 self._ask(pull, now)
 
@@ -226,7 +242,7 @@ class Puller:
 
         def answer(batch: Batch, error: str, at: float) -> None:
             pull.asking = False
-            if error or not batch.count or self._pulls.get(pull.copy.key) is not pull:
+            if error or not batch.count or self._pulls.get(pull.copy.name) is not pull:
                 self._give_up(pull)
             else:
                 self._extend(pull, start, batch)
@@ -248,8 +264,8 @@ class Puller:
 
     def _give_up(self, pull: _Pull) -> None:
         """Whoever wanted this asks again, perhaps from another source."""
-        if self._pulls.get(pull.copy.key) is pull:
-            del self._pulls[pull.copy.key]
+        if self._pulls.get(pull.copy.name) is pull:
+            del self._pulls[pull.copy.name]
 
 
 class Fenced:

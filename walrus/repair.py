@@ -79,7 +79,7 @@ class CatchUp:
             copy = self._shadows.get(key) or self._copies.get(key)
             if segment is None or segment.count is None or copy.length >= segment.count:
                 del self._short[key]
-            elif sources and not self._puller.pulling(key):
+            elif sources and not self._puller.pulling(copy):
                 self._short[key] = attempt + 1
                 self._puller.pull(
                     copy, segment.count, sources[attempt % len(sources)], now, self._verifier(key, segment)

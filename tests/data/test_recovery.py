@@ -249,7 +249,7 @@ def test_copy_is_extended_in_pieces_and_reported_when_durable():
     pulls.sync()
     (reply,) = pulls.take(m.CopyReply)
     assert (reply.length, reply.checksum) == (3, Checksum().extend(batch("a", "b", "c")))
-    assert not pulls.puller.pulling(KEY)
+    assert not pulls.puller.pulling(pulls.copy)
 
 
 def test_copy_that_is_long_enough_is_reported_at_once_and_never_cut():
@@ -274,7 +274,7 @@ def test_copying_that_fails_can_be_asked_for_again_from_another_source(how: str)
         pulls.reads.on_tick(60.0)
     else:
         pulls.reads.on_disconnected(3, 0.0)
-    assert not pulls.puller.pulling(KEY)
+    assert not pulls.puller.pulling(pulls.copy)
     pulls.ask(1, source=1)
     (read,) = pulls.take(m.Read)
     pulls.answer(read, batch("a"), node=1)
@@ -300,7 +300,7 @@ def test_full_disk_ends_the_copying_and_not_the_node():
     pulls.ask(1)
     (read,) = pulls.take(m.Read)
     pulls.answer(read, batch("a"))
-    assert not pulls.puller.pulling(KEY) and pulls.copy.length == 0
+    assert not pulls.puller.pulling(pulls.copy) and pulls.copy.length == 0
 
 
 # --- whole nodes ---
@@ -476,3 +476,18 @@ def test_doubt_survives_a_second_restart_before_anything_was_applied():
     assert not controller.doubts_are_noted, "the shell must not call this start a sure one yet"
     world.until(lambda: controller.doubts_are_noted)
     assert world.now > STEP
+
+
+def test_a_shadow_and_its_original_are_extended_side_by_side() -> None:
+    """A repair may ask for the copy of a segment whose shadow is being filled: neither forgets the other."""
+    pulls = Pulls()
+    done: list[str] = []
+    shadow = pulls.copies.shadow(KEY)
+    pulls.puller.pull(pulls.copy, 1, 2, 0.0, lambda: done.append("repair"), asker=3)
+    pulls.puller.pull(pulls.copy, 1, 2, 0.0, lambda: done.append("catch up"))
+    pulls.puller.pull(shadow, 1, 2, 0.0, lambda: done.append("shadow"))
+    for copy in (pulls.copy, shadow):
+        pulls.copies.append(copy, 0, Batch.of([b"x"]), lambda: None)
+    pulls.puller.pull(shadow, 1, 2, 0.0, lambda: done.append("shadow"))
+    pulls.data.on_durable(pulls.data.written)
+    assert sorted(done) == ["catch up", "repair", "shadow"]
