@@ -344,6 +344,7 @@ Restart(n) ==
 -----------------------------------------------------------------------------
 Indexes == 0..MaxLog
 
+\* Requests are taken with one entry or none (a heartbeat): one with more does at once what several of these do.
 Next ==
     \/ \E n \in Node : PreVote(n)
     \/ \E n \in Node : Timeout(n)
@@ -353,7 +354,7 @@ Next ==
     \/ \E n \in Node : CheckQuorumFailed(n)
     \/ \E n \in Node : ClientRequest(n)
     \/ \E n \in Node : Persist(n)
-    \/ \E n \in Node, prev, last \in Indexes : AcceptAppendEntriesRequest(n, prev, last)
+    \/ \E n \in Node, last \in Indexes : \E prev \in {Max(last, 1) - 1, last} : AcceptAppendEntriesRequest(n, prev, last)
     \/ \E n \in Node, index \in Indexes : AdvanceCommitIndex(n, index)
     \/ \E n \in Node, index \in Indexes : LearnCommitIndex(n, index)
     \/ \E n \in Node, index \in Indexes : CompactLog(n, index)
@@ -383,6 +384,45 @@ InitLed ==
         /\ elections = {<<2, first>>}
         /\ committed = <<[entry |-> Founding, term |-> 1, held_by |-> InitVoters]>>
         /\ budget = [restarts |-> MaxRestarts, changes |-> MaxChanges, snapshots |-> MaxSnapshots]
+
+\* Two servers have led in turn, as in Figure 8: the first appended an entry in term 2 that nobody else has, the
+\* second was elected in term 3 by all others. The first one's entry is a change of the membership where changes are
+\* allowed; otherwise the second has appended one, too.
+First == CHOOSE n \in InitVoters : TRUE
+Second == CHOOSE n \in InitVoters \ {First} : TRUE
+Third == CHOOSE n \in InitVoters \ {First, Second} : TRUE
+LedBy(n) == IF n = First THEN 2 ELSE 3
+InitTurns ==
+    LET mine == <<Founding, IF MaxChanges = 0 THEN Command(2) ELSE Entry(2, InitVoters \ {Third}, {})>>
+        theirs == IF MaxChanges = 0 THEN <<Founding, Command(3)>> ELSE <<Founding>>
+    IN
+    /\ current_term = [n \in Node |-> LedBy(n)]
+    /\ voted_for = [n \in Node |-> IF n = First THEN First ELSE Second]
+    /\ role = [n \in Node |-> IF n = Second THEN "Leader" ELSE "Follower"]
+    /\ log = [n \in Node |-> IF n = First THEN mine ELSE IF n = Second THEN theirs ELSE <<Founding>>]
+    /\ commit_index = [n \in Node |-> 1]
+    /\ base = [n \in Node |-> 0]
+    /\ persisted = [n \in Node |-> Len(log[n])]
+    /\ requests = {[term |-> 2, candidate |-> First, last_term |-> 1, last_index |-> 1],
+                   [term |-> 3, candidate |-> Second, last_term |-> 1, last_index |-> 1]}
+    /\ votes = {[term |-> 2, voter |-> n, candidate |-> First] : n \in Node}
+               \cup {[term |-> 3, voter |-> n, candidate |-> Second] : n \in Node \ {First}}
+    /\ leader_of = [t \in Terms |-> IF t = 2 THEN First ELSE IF t = 3 THEN Second ELSE None]
+    /\ leader_log = [t \in Terms |-> IF t = 2 THEN mine ELSE IF t = 3 THEN theirs ELSE <<>>]
+    /\ leader_commit = [t \in Terms |-> IF t \in {2, 3} THEN 1 ELSE 0]
+    /\ matched = [t \in Terms |-> [n \in Node |-> 0]]
+    /\ elections = {<<2, First>>, <<3, Second>>}
+    /\ committed = <<[entry |-> Founding, term |-> 1, held_by |-> InitVoters]>>
+    /\ budget = [restarts |-> MaxRestarts, changes |-> Min(MaxChanges, 1), snapshots |-> MaxSnapshots]
+
+TurnsSpec == InitTurns /\ [][Next]_vars
+
+\* A constraint: they go on taking turns, one candidate at a time, and nobody but a leader learns what is committed.
+TakeTurns ==
+    /\ \A r \in requests : r.candidate = (IF r.term % 2 = 0 THEN First ELSE Second)
+    /\ Cardinality({n \in Node : role[n] \in {"PreCandidate", "Candidate"}}) <= 1
+    /\ \A n \in Node \ {First, Second} : role[n] = "Follower"
+    /\ \A n \in Node : commit_index[n] > 1 => role[n] = "Leader"
 
 LedSpec == InitLed /\ [][Next]_vars
 
@@ -447,7 +487,7 @@ Fairness ==
     \A n \in Node :
         /\ WF_vars(Persist(n))
         /\ \A t \in Terms : WF_vars(UpdateTerm(n, t))
-        /\ WF_vars(\E prev, last \in Indexes : last = Len(leader_log[current_term[n]]) /\ AcceptAppendEntriesRequest(n, prev, last))
+        /\ WF_vars(\E last \in 1..MaxLog : last > matched[Max(1, current_term[n])][n] /\ AcceptAppendEntriesRequest(n, last - 1, last))
         /\ WF_vars(\E index \in Indexes : AdvanceCommitIndex(n, index))
         /\ WF_vars(\E index \in Indexes : LearnCommitIndex(n, index))
         /\ WF_vars(InstallSnapshot(n))

@@ -13,6 +13,7 @@ TLC walks at random with a fixed seed, which finds the same behaviour each time.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -33,6 +34,10 @@ class Mutant:
     constants: dict[str, str] = field(default_factory=dict)
     random: bool = True
     """Walk at random instead of searching breadth-first."""
+    depth: str = "70"
+    """Length of a random walk."""
+    behaviours: str = ""
+    """The specification to use instead of the configuration's: one that begins later, and stays narrow."""
 
     @property
     def name(self) -> str:
@@ -51,6 +56,11 @@ def _raft(bug: str, expected: str, about: str, **constants: str) -> Mutant:
 def _searched(mutant: Mutant) -> Mutant:
     """A mutant whose bug a random walk finds late or never."""
     return replace(mutant, random=False)
+
+
+def _turns(mutant: Mutant) -> Mutant:
+    """A mutant whose bug needs several elections: they begin when two servers have led in turn."""
+    return replace(mutant, random=False, behaviours="TurnsSpec")
 
 
 _SMALL = {"MaxSegments": "2", "MaxEntries": "1"}
@@ -145,13 +155,15 @@ MUTANTS: tuple[Mutant, ...] = (
     _raft("VotesTwice", "ElectionSafety", "a server votes for two candidates in a term"),
     _raft("OldBallotsCount", "ElectionSafety", "ballots of an earlier election are counted"),
     _raft("VoteWithoutLogCheck", "LeaderCompleteness", "votes go to candidates with incomplete logs"),
-    _raft(
-        "CommitOldTerm",
-        "LeaderCompleteness",
-        "an entry of an older term is committed by counting (Figure 8)",
-        **_CALM,
-        MaxTerm="5",
-        MaxLog="2",
+    _turns(
+        _raft(
+            "CommitOldTerm",
+            "LeaderCompleteness",
+            "an entry of an older term is committed by counting (Figure 8)",
+            **_CALM,
+            MaxTerm="5",
+            MaxLog="2",
+        )
     ),
     _raft("CommitByMinority", "LeaderCompleteness", "one copy is enough to commit", **_CALM),
     _raft("LeaderCountsUnwritten", "CommittedNeverLost", "the leader counts itself too early"),
@@ -169,23 +181,28 @@ MUTANTS: tuple[Mutant, ...] = (
         Node="{n1, n2, n3, n4}",
         InitLearners="{n4}",
     ),
-    _raft(
-        "ChangeWhilePending",
-        "LeaderCompleteness",
-        "a change begins before the last one is committed",
-        **_CALM,
-        MaxChanges="2",
-        MaxTerm="3",
+    _searched(
+        _raft(
+            "ChangeWhilePending",
+            "LeaderCompleteness",
+            "a change begins before the last one is committed",
+            **_CALM,
+            MaxChanges="2",
+            MaxTerm="3",
+            MaxLog="4",
+        )
     ),
-    _raft(
-        "ChangeBeforeOwnCommit",
-        "LeaderCompleteness",
-        "a change begins before the leader has committed in its own term",
-        **_CALM,
-        Node="{n1, n2, n3, n4}",
-        InitVoters="{n1, n2, n3, n4}",
-        MaxChanges="2",
-        MaxLog="2",
+    _turns(
+        _raft(
+            "ChangeBeforeOwnCommit",
+            "LeaderCompleteness",
+            "a change begins before the leader has committed in its own term",
+            **_CALM,
+            Node="{n1, n2, n3, n4}",
+            InitVoters="{n1, n2, n3, n4}",
+            MaxChanges="2",
+            MaxLog="2",
+        )
     ),
 )
 
@@ -219,9 +236,12 @@ def run_mutant(mutant: Mutant, timeout: float = 120.0) -> TlcResult:
         text = text.split("INVARIANTS")[0] + f"INVARIANT {mutant.expected}\n"
     arguments: list[str] = []
     if mutant.random:
-        arguments = ["-simulate", "num=100000", "-depth", "70", "-seed", "1"]
-    else:
+        arguments = ["-simulate", "num=100000", "-depth", mutant.depth, "-seed", "1"]
+    elif not mutant.behaviours:
         text += "SYMMETRY Symmetry\n"
+    if mutant.behaviours:
+        text = re.sub(r"SPECIFICATION \w+", f"SPECIFICATION {mutant.behaviours}", text)
+        text += "CONSTRAINT TakeTurns\n"
     with tempfile.TemporaryDirectory(prefix="walrus-mutant-") as scratch:
         config = Path(scratch) / f"{mutant.spec}-mutant.cfg"
         config.write_text(text)
