@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from walrus import tlc
-from walrus.tlc_configs import config_files, invariants
+from walrus.tlc_configs import config_file, config_files, invariants, spec_of, with_constants
 from walrus.tlc_mutants import MUTANTS, PROBES, Mutant, run_mutant
-from walrus.tlc_run import TlcResult
+from walrus.tlc_run import TlcResult, run_tlc
 
 pytestmark = [pytest.mark.tla, pytest.mark.timeout(600)]
 
@@ -74,6 +74,14 @@ def test_liveness(name: str) -> None:
     result = tlc.check(name, timeout=500)
     assert result.ok, result.message
     assert result.distinct == documented()[name]
+
+
+def test_without_fairness_nothing_need_get_on(tmp_path: Path) -> None:
+    base = config_file("walrus-liveness")
+    text = with_constants(base.read_text(), {"MaxCrashes": "0", "Group": "{}"})
+    config = tmp_path / "walrus-unfair.cfg"
+    config.write_text(text.replace("SPECIFICATION LiveSpec", "SPECIFICATION Spec"))
+    assert run_tlc(spec_of(base), config, timeout=300).violated == "a temporal property"
 
 
 def test_random_behaviours_of_larger_clusters() -> None:

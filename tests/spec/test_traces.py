@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.node.harness import QUICK, Launcher, wait_for
 from walrus import tlc
 from walrus.sim.options import SETTINGS, Options
 from walrus.sim.run import Result, simulate
@@ -218,3 +219,30 @@ def test_raft_events_and_first_starts_are_left_out() -> None:
         event("Restart", 1, incarnation=6),
     ]
     assert data_plane(events) == [{"ev": "Restart", "node": 1, "incarnation": 6}]
+
+
+@pytest.mark.process
+def test_a_real_cluster_that_lost_its_leader_is_a_behaviour_of_the_spec(
+    launch: Launcher, tmp_path: Path
+) -> None:
+    trace = tmp_path / "trace.jsonl"
+    cluster = launch(nodes=3, flags=[*QUICK, "--trace", str(trace)], env={"WALRUS_MAX_SEGMENT_ENTRIES": "20"})
+    cluster.register("t")
+    leader = cluster.segment_leader("t")
+    other = next(node for node in (1, 2, 3) if node != leader)
+    with cluster.wire(other) as wire:
+        for number in range(50):
+            assert wire.ask(b"PUT t %d" % number) == b"OK"
+        for _ in range(10):
+            assert wire.ask(b"GET t").startswith(b"OK")
+        leader = cluster.segment_leader("t")
+        survivor = next(node for node in (1, 2, 3) if node != leader)
+        cluster[leader].kill()
+    with cluster.wire(survivor) as wire:
+        wait_for(lambda: wire.ask(b"PUT t after") == b"OK" or None, "a new leader")
+        for _ in range(20):
+            wire.ask(b"GET t")
+    cluster.stop()
+    (verdict,) = validate({"cluster": read_events([trace])})
+    assert verdict.accepted, verdict.describe()
+    assert verdict.events > 50
