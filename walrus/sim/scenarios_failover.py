@@ -222,12 +222,17 @@ def raft_leader_dies_with_a_seal_under_way(seed: int) -> int:
     stage.warm()
     for _ in range(3):
         stage.sees(m.Propose)
-        raft = stage.raft_leader()
+        raft, term = stage.raft_leader(), stage.raft_term()
         stage.run(0.001 * (seed % 4))
         if raft and stage.host(raft).up:
             stage.world.kill(raft)
             stage.world.after(1.0, stage.world.start, raft)
-        stage.until(lambda raft=raft: stage.raft_leader() not in (0, raft), "another leads")  # type: ignore[misc]
+        else:
+            continue  # it fell in between
+        stage.until(
+            lambda term=term: stage.raft_leader() != 0 and stage.raft_term() > term,  # type: ignore[misc]
+            "a leader of a later term",
+        )
     return stage.finish()
 
 
@@ -339,6 +344,7 @@ def frames_held_back_at_the_threshold(seed: int) -> int:
     """The last frames of a full segment do not arrive: it is not sealed before they do."""
     stage = Stage(seed)
     stage.warm()
+    stage.until(lambda: 1 <= len(stage.stream()) <= 15, "a segment that has just begun")
     number = stage.metadata().current
     held = stage.keep(
         lambda s, to, message: (

@@ -76,6 +76,11 @@ class Stage:
         ]
         return max(leads)[1] if leads else 0
 
+    def raft_term(self) -> int:
+        """The newest term that a node has seen."""
+        live = [host.controller for host in self.world.live() if host.controller is not None]
+        return max((controller.raft.current_term for controller in live), default=0)
+
     def settled(self) -> int:
         """Entries of the topic that are sealed or acknowledged."""
         current = self.metadata().current
