@@ -14,7 +14,8 @@ that, and a majority is fenced. Why two recoveries agree: Raft applies one Seal 
 other finds it sealed.
 
 A copy that a power loss may have shortened answers *unsure*. Its length proves nothing, so recovery
-needs a majority of sure copies or an answer from every replica; failing both it waits and says so. An
+needs a majority of sure copies or an answer from every replica; failing both it waits and says so. A copy
+with a damaged entry answers with what can be read of it, and is not sure either. An
 operator can force it (`force`), accepting that acknowledged entries may be missing.
 
 If copying does not get on because its source died, the recovery begins again at the fence: what
@@ -38,7 +39,7 @@ from walrus.messages import Copy, CopyReply, Fence, FenceReply
 from walrus.reads import Reads
 from walrus.segments import Segment
 from walrus.storage.batch import Batch, Checksum
-from walrus.storage.errors import StorageError
+from walrus.storage.errors import CorruptionError, StorageError
 
 RESTARTS_AFTER = 5
 """Resend intervals without progress after which a recovery begins again."""
@@ -278,26 +279,26 @@ class Fenced:
         """Note the fence, refuse the writer, read the length: one step. Answer when all that is durable."""
         copy = self._copies.get((fence.topic, fence.segment))
         length = copy.length
-
-        def summed(checksum: Checksum | StorageError) -> None:
-            if isinstance(checksum, StorageError):
-                self._outbox.log(f"cannot answer a fence, as if this copy did not exist: {checksum}")
-                return
-            reply = FenceReply(
-                topic=fence.topic,
-                segment=fence.segment,
-                length=length,
-                checksum=checksum,
-                sure=copy.sure and not self._copies.in_doubt,
-            )
-            self._outbox.send(sender, reply)
-
-        def answer() -> None:
-            self._copies.when_summed(copy, length, summed)
-
         try:
-            self._copies.fence(copy, answer)
+            self._copies.fence(copy, lambda: self._answer(sender, copy, length, damaged=False))
         except StorageError as error:
             self._outbox.log(f"cannot fence {copy.name}, not answering: {error}")
             return
         self._trace("Fence", topic=fence.topic, segment=fence.segment, length=length)
+
+    def _answer(self, to: int, copy: SegmentCopy, length: int, *, damaged: bool) -> None:
+        """Tell length and checksum. Of a damaged copy, how far it can be read, and that it is not sure."""
+
+        def summed(checksum: Checksum | StorageError) -> None:
+            if isinstance(checksum, CorruptionError) and checksum.index < length:
+                self._outbox.log(f"fenced, but this copy ends before its damage: {checksum}")
+                self._answer(to, copy, checksum.index, damaged=True)
+            elif isinstance(checksum, StorageError):
+                self._outbox.log(f"cannot answer a fence, as if this copy did not exist: {checksum}")
+            else:
+                sure = copy.sure and not damaged and not self._copies.in_doubt
+                topic, number = copy.key
+                reply = FenceReply(topic=topic, segment=number, length=length, checksum=checksum, sure=sure)
+                self._outbox.send(to, reply)
+
+        self._copies.when_summed(copy, length, summed)
