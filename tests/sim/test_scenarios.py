@@ -1,4 +1,4 @@
-"""Every named schedule holds (with ten seeds in `make deep`), and the catalogue in the documentation is complete."""
+"""Every named schedule holds (with ten seeds in `make deep`), and the catalogue of them is complete."""
 
 from __future__ import annotations
 
