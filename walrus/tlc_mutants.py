@@ -58,6 +58,11 @@ def _searched(mutant: Mutant) -> Mutant:
     return replace(mutant, random=False)
 
 
+def _led(mutant: Mutant) -> Mutant:
+    """A mutant whose bug needs a leader, and another one after it."""
+    return replace(mutant, random=False, behaviours="LedSpec")
+
+
 def _turns(mutant: Mutant) -> Mutant:
     """A mutant whose bug needs several elections: they begin when two servers have led in turn."""
     return replace(mutant, random=False, behaviours="TurnsSpec")
@@ -150,7 +155,7 @@ MUTANTS: tuple[Mutant, ...] = (
     _walrus("ReaderSkipsTail", "DeliveredIsPrefix", "readers leave at the commit index", **_GROUP),
     _walrus("CursorBeforeDelivery", "DeliveredIsPrefix", "a cursor is committed too early", **_GROUP),
     _walrus("StaleCursor", "CursorInBounds", "a deposed leader's cursor is committed", **_GROUP),
-    _raft("VoteForgotten", "ElectionSafety", "the vote is not persisted"),
+    _searched(_raft("VoteForgotten", "ElectionSafety", "the vote is not persisted", MaxSnapshots="0")),
     _raft("TermForgotten", "ElectionSafety", "the term is not persisted"),
     _raft("VotesTwice", "ElectionSafety", "a server votes for two candidates in a term"),
     _raft("OldBallotsCount", "ElectionSafety", "ballots of an earlier election are counted"),
@@ -181,7 +186,7 @@ MUTANTS: tuple[Mutant, ...] = (
         Node="{n1, n2, n3, n4}",
         InitLearners="{n4}",
     ),
-    _searched(
+    _led(
         _raft(
             "ChangeWhilePending",
             "LeaderCompleteness",
