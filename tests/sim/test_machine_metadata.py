@@ -108,6 +108,7 @@ class MetadataMachine(RuleBasedStateMachine):
         if changed:
             self.counts[topic].append(count)
             self.sealed_as[(topic, segment)] = count
+            self._drawn_back(topic, Position(segment, count))
             self._moved(topic, group, to)
 
     @rule(topic=TOPICS, group=st.sampled_from(("", "g")), to=POSITIONS)
@@ -115,6 +116,12 @@ class MetadataMachine(RuleBasedStateMachine):
         self.apply(CommitCursors(cursors={topic: {group: to}}))
         if topic in self.counts:
             self._moved(topic, group, to)
+
+    def _drawn_back(self, topic: str, end: Position) -> None:
+        """A cursor past the end of what was sealed: an operator let a recovery give those entries up."""
+        for (of, group), position in self.cursors.items():
+            if of == topic:
+                self.cursors[(of, group)] = min(position, end)
 
     def _moved(self, topic: str, group: str, to: Position) -> None:
         counts = self.counts[topic]
