@@ -1,7 +1,7 @@
 """What all tests share: Hypothesis profiles, and the promise that no test outlives its processes.
 
-`ci` is the default and keeps `make test` within minutes; it tries the same examples on every machine, so that a
-failure there is a failure here. New ones are looked for by `make deep`, which sets `HYPOTHESIS_PROFILE=deep`.
+`ci` is the default and keeps `make test` within minutes; it tries the same examples on every machine, so that
+a failure there is a failure here. `make deep` looks for new ones: it sets `HYPOTHESIS_PROFILE=deep`.
 Deadlines are off in both: how long an example takes says something about the machine, not about the code.
 """
 
