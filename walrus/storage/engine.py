@@ -253,7 +253,8 @@ class Engine:
             if self.logs.get(log.name) is log:
                 del self.logs[log.name]
         with log.lock:
-            log.limit, log.asleep, log.gone = 0, False, True
+            log.stop()
+            log.gone = True
             extents = [block.extent for block in log.blocks]
             if log.blocks:
                 self._ended[log.name] = log.blocks[-1].head.sequence + 1
@@ -351,7 +352,7 @@ class Engine:
 
     def _stop_writes(self) -> None:
         for log in [*self.logs.values(), self.journal.log]:
-            log.limit, log.asleep = 0, False
+            log.stop()
 
     # -- durability --------------------------------------------------------------------------------------
 
@@ -454,7 +455,7 @@ class Engine:
             self.closed = True
             for log in [*self.logs.values(), self.journal.log]:
                 with log.lock:  # no append is under way any more when the files are closed
-                    log.limit, log.asleep = 0, False
+                    log.stop()
             self.space.close()
             self.disk.close()
 

@@ -10,19 +10,21 @@ entries came before, hence a full block is described without touching it, and on
 scanned.
 
 `append_one` is the engine's hot path and written for it: what it needs of the tail are plain attributes in
-slots, everything unusual (no block yet, block full, closed, failed) is one comparison, because all of it sets
-`limit` to 0, and what the heads of neighbouring records have in common is summed only once. Appends of equal
+slots, and what the heads of neighbouring records have in common is summed only once. Appends of equal
 size differ in one byte of the head, the low byte of `position`, and a CRC is linear: the register after
 two heads that differ in some bits differs in bits that depend on nothing but those. So with `state`, the
 register after the head with that byte zero,
 
     crc32(head, seed) == state ^ LOW[position & 255]
 
-and a record costs one CRC of the payload and one `pack`. `shape` is the size for which `state` holds; -1 is
-no size, and whatever changes the head in another way (a new block, a sync, a batch) sets it.
+and a record costs one CRC of the payload and one `pack`. `shape` is the size for which this holds, and
+`until` the first position for which it does not: that byte is used up, or the block is full. Everything
+unusual is the same two comparisons. Whatever changes the head in another way (a new block, a sync, a
+batch), makes the next append tell the engine (a sync) or forbids it (closed, failed) sets `shape` to -1.
 
 Invariants, under `lock`: `offset <= limit` or `limit == 0`; `bases` is sorted and parallel to `blocks`;
-a record is never visible to readers (who look at `offset` and `position`) before it is written.
+`shape` keeps its promise; no record is visible to readers (who look at `offset` and `position`) before it is
+written.
 """
 
 from __future__ import annotations
@@ -133,6 +135,7 @@ class Log:
         "give",
         "gone",
         "limit",
+        "line",
         "lock",
         "mask",
         "name",
@@ -148,6 +151,7 @@ class Log:
         "take",
         "topic_id",
         "unsynced",
+        "until",
         "window",
     )
 
@@ -156,7 +160,7 @@ class Log:
         self.name = name
         self.topic_id = topic_id
         self.lock = Mutex()
-        self.take, self.give = self.lock.take, self.lock.give
+        self.take, self.give, self.line = self.lock.take, self.lock.give, self.lock.line
         self.first = 0
         self.first_sequence = 0  # more if the name belonged to a topic whose deletion is not durable yet
         self.blocks: list[Block] = []
@@ -171,7 +175,7 @@ class Log:
         self.window: memoryview | None = None
         self.offset = self.limit = self.position = self.base = self.durable = 0
         self.tag = self.seed = self.mask = self.state = 0
-        self.shape = -1
+        self.shape, self.until = -1, 0
         self.pack: Callable[..., Any] = _record_of(0).pack
         self.gone = False  # deleted; its name may belong to another topic by now
         self.asleep = False  # recovered, and not written to in this run: `limit` is 0 although there is room
@@ -183,38 +187,53 @@ class Log:
     def append_one(self, data: bytes) -> int:
         """Append one entry; its index."""
         size = len(data)
-        if size >= _LARGE:
-            return self.append_batch(Batch(U32.pack(size), data))
         while True:
-            self.take()
             try:
-                offset, position = self.offset, self.position
-                end = offset + size + 20
-                if end <= self.limit:
-                    if not self.dirty:
-                        self.owner.mark_dirty(self)
-                    if size != self.shape or not position & 255:
-                        self._take_shape(size)
+                self.take()
+            except IndexError:
+                self.lock.wait()
+            try:
+                position = self.position
+                if (size == self.shape and position < self.until) or self._take_shape(size):
+                    offset = self.offset
                     check = crc32(data, self.state ^ _LOW[position & 255]) ^ self.mask
                     record = self.pack(self.tag, size, position, self.durable, data, check)
                     try:
                         taken = self.pwrite(record, offset)
-                        if taken != size + 20:
+                        if taken != size + OVERHEAD:
                             write_all(self.file, [record[taken:]], offset + taken)  # type: ignore[arg-type]
                     except OSError as error:
                         self._write_failed(error, offset)
-                    self.offset = end
+                    self.offset = offset + size + OVERHEAD
                     self.position = position + 1
                     return self.base + position
             finally:
                 self.give(None)
+                if self.line:
+                    self.lock.wake()
+            if size >= _LARGE:
+                return self.append_batch(Batch(U32.pack(size), data))
             self.make_room(size + OVERHEAD)
 
-    def _take_shape(self, size: int) -> None:
-        """Prepare for records of `size` bytes at this position and the up to 255 that follow."""
+    def _take_shape(self, size: int) -> bool:
+        """Prepare for further records of `size` bytes; False if they do not fit, or are large."""
+        room = self.limit - self.offset
+        if size >= _LARGE or size + OVERHEAD > room:
+            return False
+        if not self.dirty:
+            self.owner.mark_dirty(self)
         head = RECORD_HEAD.pack(self.tag, size, self.position & ~255, self.durable)
         self.state = crc32(head, self.seed)
         self.pack, self.shape = self._packing(size), size
+        self.until = min((self.position | 255) + 1, self.position + room // (size + OVERHEAD))
+        if self.limit == 0:  # closed or failed meanwhile; whoever does that does not wait for the lock
+            self.shape = -1
+        return self.shape == size
+
+    def stop(self) -> None:
+        """Take no more appends. Needs no lock; one that is under way may still succeed."""
+        self.limit, self.asleep = 0, False
+        self.shape = -1
 
     def _packing(self, size: int) -> Callable[..., Any]:
         return _record_of(size).pack
@@ -372,7 +391,7 @@ class Log:
     def begin_sync(self) -> Mark:
         """What a sync that starts now will make durable; later appends are for the next one."""
         with self.lock:
-            self.dirty = False
+            self.dirty, self.shape = False, -1
             files, self.unsynced = self.unsynced, {}
             place = self.offset - self.blocks[-1].extent.offset if self.blocks else 0
             return Mark(self, self.base + self.position, place, files)
@@ -447,7 +466,11 @@ class Log:
             assert self.limit == 0 or self.offset <= self.limit, self.name
             assert self.first <= self.base + self.position, self.name
             assert self.durable_index <= self.base + self.position, self.name
-            if self.shape >= 0 and self.position & 255:
+            if self.shape >= 0 and self.position < self.until:
+                assert self.dirty, self.name
+                assert self.offset + (self.until - self.position) * (self.shape + OVERHEAD) <= self.limit, (
+                    self.name
+                )
                 head = RECORD_HEAD.pack(self.tag, self.shape, self.position, self.durable)
                 assert crc32(head, self.seed) == self.state ^ _LOW[self.position & 255], self.name
 
@@ -467,25 +490,26 @@ class MappedLog(Log):
     def append_one(self, data: bytes) -> int:
         """Append one entry; its index."""
         size = len(data)
-        if size >= _LARGE:
-            return self.append_batch(Batch(U32.pack(size), data))
         while True:
-            self.take()
             try:
-                offset, position = self.offset, self.position
-                end = offset + size + 20
-                if end <= self.limit:
-                    if not self.dirty:
-                        self.owner.mark_dirty(self)
-                    if size != self.shape or not position & 255:
-                        self._take_shape(size)
+                self.take()
+            except IndexError:
+                self.lock.wait()
+            try:
+                position = self.position
+                if (size == self.shape and position < self.until) or self._take_shape(size):
+                    offset = self.offset
                     check = crc32(data, self.state ^ _LOW[position & 255]) ^ self.mask
                     self.pack(self.window, offset, self.tag, size, position, self.durable, data, check)
-                    self.offset = end
+                    self.offset = offset + size + OVERHEAD
                     self.position = position + 1
                     return self.base + position
             finally:
                 self.give(None)
+                if self.line:
+                    self.lock.wake()
+            if size >= _LARGE:
+                return self.append_batch(Batch(U32.pack(size), data))
             self.make_room(size + OVERHEAD)
 
     def _packing(self, size: int) -> Callable[..., Any]:

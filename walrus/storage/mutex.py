@@ -1,45 +1,126 @@
-"""A lock whose uncontended price is half that of `threading.Lock`, for the one that every append takes.
+"""A lock that costs an append as little as possible, and that nobody waits for in vain.
 
-A mutex is a queue with one token in it: whoever has the token may go on, whoever finds the queue empty waits
-for it to come back. `SimpleQueue` is written in C, its `get` and `put` take no tuple of arguments apart, and
-it only touches a real lock when somebody has to wait. `threading.Lock.acquire` parses its arguments at every
-call.
+A mutex is a stack with one token on it: who pops it may go on, who finds the stack empty has to wait. Both
+operations are single calls into C that need no arguments parsed, so the price without contention is a third
+of that of `threading.Lock`:
 
-    with Lock()                    184 ns
-    Lock().acquire, release         83 ns
-    SimpleQueue().get, put          41 ns        (CPython 3.11; an append has about 1,000)
+    with Lock()                    245 ns
+    Lock().acquire, release        105 ns
+    deque().pop, append             31 ns        (CPython 3.11; an append has about 1,000)
+
+A lock that is taken and given back in a tight loop starves everybody else: a `pwrite` lets the interpreter
+go, hence other threads run exactly while the token is gone, and find it gone each time. A sync, which only
+asks how far the topic has come, would wait for as long as somebody writes to it. So those who wait stand in
+line, as in Go's `sync.Mutex`. Whoever gives the token back wakes the first of them, who has to be quick,
+which is best for throughput, since those who run need no waking; but one who has waited for longer than
+`PATIENCE` is handed the token.
 """
 
 from __future__ import annotations
 
-from queue import SimpleQueue
+from collections import deque
+from threading import Lock
+from time import monotonic
+
+PATIENCE = 0.001
+"""Seconds after which one who waits is not overtaken any more."""
+
+
+class _Waiter:
+    """One thread that stands in line."""
+
+    __slots__ = ("bell", "handed", "since")
+
+    def __init__(self) -> None:
+        self.since = monotonic()
+        self.bell = Lock()  # released once for each time that its owner was taken from the line
+        self.bell.acquire()
+        self.handed = False
 
 
 class Mutex:
-    """Not reentrant. Hot paths call `take()`, and `give(None)` in a `finally`; others use `with`.
+    """Not reentrant. Use it with `with`; a path that is hot does the same in line:
 
     >>> mutex = Mutex()
-    >>> with mutex:
-    ...     mutex.locked
+    >>> try:
+    ...     mutex.take()
+    ... except IndexError:
+    ...     mutex.wait()
+    >>> mutex.locked
     True
+    >>> mutex.give(None)
+    >>> if mutex.line:
+    ...     mutex.wake()
     >>> mutex.locked
     False
     """
 
-    __slots__ = ("_token", "give", "take")
+    __slots__ = ("_token", "give", "line", "take")
 
     def __init__(self) -> None:
-        self._token: SimpleQueue[None] = SimpleQueue()
-        self.take, self.give = self._token.get, self._token.put
-        self.give(None)
+        self._token: deque[None] = deque([None])
+        self.take, self.give = self._token.pop, self._token.append
+        self.line: deque[_Waiter] = deque()
 
     @property
     def locked(self) -> bool:
-        """Whether somebody has it."""
-        return self._token.empty()
+        """Whether somebody has the token."""
+        return not self._token
+
+    def wait(self) -> None:
+        """Take the token, which was gone a moment ago."""
+        me = _Waiter()
+        self.line.append(me)
+        while True:
+            self.wake()  # who had the token may have given it back before we stood in line
+            try:
+                me.bell.acquire()
+            except BaseException:
+                self._leave(me)
+                raise
+            if me.handed:
+                return
+            try:
+                self.take()
+            except IndexError:
+                self.line.appendleft(me)
+            else:
+                return
+
+    def _leave(self, me: _Waiter) -> None:
+        """Wait no longer (an interrupt). If we were just called, the call is for the next in line."""
+        try:
+            self.line.remove(me)
+        except ValueError:
+            me.bell.acquire()
+            if me.handed:
+                self.give(None)
+        self.wake()
+
+    def wake(self) -> None:
+        """Wake the first in line. While the token is gone, that is left to whoever has it."""
+        while self.line and self._token:
+            try:
+                first = self.line.popleft()
+            except IndexError:
+                return
+            if monotonic() - first.since > PATIENCE:
+                try:
+                    self.take()
+                except IndexError:
+                    self.line.appendleft(first)
+                    continue
+                first.handed = True
+            first.bell.release()
+            return
 
     def __enter__(self) -> None:
-        self.take()
+        try:
+            self.take()
+        except IndexError:
+            self.wait()
 
     def __exit__(self, *_: object) -> None:
         self.give(None)
+        if self.line:
+            self.wake()
