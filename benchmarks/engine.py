@@ -190,7 +190,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--plot", type=Path, help="draw the medians into this file (needs matplotlib)")
     parser.add_argument("--directory", type=Path, default=Path("build"), help="where to write (a real disk)")
     parser.add_argument("--list", action="store_true", help="print the keys of the groups")
-    return parser.parse_args()
+    options = parser.parse_args()
+    keys = [group.key for group in groups(QUICK, Path())] + ["memory", "growth"]
+    for prefix in options.groups:
+        if not any(key.startswith(prefix) for key in keys):
+            parser.error(f"no group begins with {prefix!r}; there are {', '.join(keys)}")
+    return options
 
 
 def wanted(key: str, prefixes: Sequence[str]) -> bool:
