@@ -39,7 +39,7 @@ from walrus.messages import Copy, CopyReply, Fence, FenceReply
 from walrus.reads import Reads
 from walrus.segments import Segment
 from walrus.storage.batch import Batch, Checksum
-from walrus.storage.errors import CorruptionError, StorageError
+from walrus.storage.errors import CorruptionError, DiskFull, StorageError
 
 RESTARTS_AFTER = 5
 """Resend intervals without progress after which a recovery begins again."""
@@ -257,7 +257,7 @@ class Puller:
         try:
             batch.check()
             self._copies.append(pull.copy, start, batch.slice(0, pull.upto - start), lambda: None)
-        except (StorageError, ValueError):
+        except (DiskFull, ValueError):
             self._give_up(pull)
             return
         topic, number = pull.copy.key
@@ -281,7 +281,7 @@ class Fenced:
         length = copy.length
         try:
             self._copies.fence(copy, lambda: self._answer(sender, copy, length, damaged=False))
-        except StorageError as error:
+        except DiskFull as error:
             self._outbox.log(f"cannot fence {copy.name}, not answering: {error}")
             return
         self._trace("Fence", topic=fence.topic, segment=fence.segment, length=length)

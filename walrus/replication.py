@@ -35,6 +35,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection
+from contextlib import suppress
 
 import msgspec
 
@@ -46,7 +47,7 @@ from walrus.messages import Append, AppendReply, Forward, ForwardReply
 from walrus.protocol import BUSY
 from walrus.segments import Metadata, Segment
 from walrus.storage.batch import EMPTY, Batch, Checksum, concat
-from walrus.storage.errors import StorageError
+from walrus.storage.errors import DiskFull, StorageError
 
 GAP_PAUSE = 0.05
 """Seconds in which a replica that misses something is sent it once."""
@@ -162,6 +163,7 @@ class SegmentWriter:
         self._pending: deque[Pending] = deque()
         self._pending_bytes = 0
         self._appended: deque[Appended] = deque()
+        self._unacknowledged = 0  # payload bytes of the forwards in `_appended`
         # The latest forward of each origin, also to earlier segments of the topic.
         self._seen = {} if seen is None else seen
         assert self.copy.length == 0, "a writer begins with an empty segment, or it is not the only writer"
@@ -194,17 +196,12 @@ class SegmentWriter:
             and not self.copy.fenced
             and not self.sealing
             and self.reachable() >= self.segment.majority
-            and self._unacknowledged_bytes() < self._config.window_bytes
+            and self._unacknowledged < self._config.window_bytes
         )
 
     def reachable(self) -> int:
         """Replicas that this node is connected to, itself included."""
         return 1 + sum(follower.connected for follower in self.followers.values())
-
-    def _unacknowledged_bytes(self) -> int:
-        """Bytes on the way to the replica that the majority is waiting for."""
-        waiting = sorted(follower.unanswered for follower in self.followers.values())
-        return waiting[self.segment.majority - 2] if self.segment.majority > 1 else 0
 
     def _append_turn(self, now: float) -> bool:
         room = self._config.max_segment_entries - self.copy.length
@@ -241,7 +238,7 @@ class SegmentWriter:
         start = self.copy.length
         try:
             self._copies.append(self.copy, start, batch, self._advance)
-        except StorageError as error:
+        except DiskFull as error:
             for pending, _ in taken:
                 self._answer(pending.origin, pending.forward, 0, 0, error=f"not written: {error}")
             return False
@@ -251,6 +248,7 @@ class SegmentWriter:
         for pending, count in taken:
             end += count
             self._appended.append(Appended(pending.origin, pending.forward, count, end))
+            self._unacknowledged += pending.forward.batch.size
         for node, follower in self.followers.items():
             self._send(node, follower, start, batch, now)
         self.check_threshold()
@@ -350,6 +348,7 @@ class SegmentWriter:
         self._trace("Ack", topic=self.topic, segment=self.number, count=commit)
         while self._appended and self._appended[0].end <= commit:
             done = self._appended.popleft()
+            self._unacknowledged -= done.forward.batch.size
             refused = done.taken < done.forward.batch.count
             self._answer(done.origin, done.forward, done.taken, done.taken, refused=refused)
 
@@ -399,7 +398,7 @@ class SegmentWriter:
         if not self.copy.fenced:
             try:
                 self._copies.fence(self.copy, lambda: None)
-            except StorageError as error:
+            except DiskFull as error:
                 self._outbox.log(f"cannot note the fence of {self.copy.name}, asked again: {error}")
         self.sealing = True
         self._refuse_pending()
@@ -421,6 +420,7 @@ class SegmentWriter:
         assert all(follower.match <= self.copy.length for follower in self.followers.values())
         ends = [appended.end for appended in self._appended]
         assert ends == sorted(ends) and all(end > self.commit_index for end in ends)
+        assert self._unacknowledged == sum(appended.forward.batch.size for appended in self._appended)
 
 
 class Replica:
@@ -450,7 +450,7 @@ class Replica:
         """On a full disk say nothing: an answer would bring the same frame again, at once, for ever."""
         try:
             self._take(sender, copy, frame)
-        except StorageError as error:
+        except DiskFull as error:
             if not self._failing:
                 self._outbox.log(f"cannot take entries of {copy.name}, asked again by its writer: {error}")
             self._failing = True
@@ -459,10 +459,7 @@ class Replica:
 
     def _take(self, sender: int, copy: SegmentCopy, frame: Append) -> None:
         before = copy.length
-        probe = not frame.batch.count
-        self._copies.append(
-            copy, frame.start, frame.batch, lambda: self._reply(sender, copy, fenced=copy.fenced, gap=probe)
-        )
+        self._copies.append(copy, frame.start, frame.batch, lambda: self._taken(sender, copy, frame))
         if copy.length > before:
             self._trace(
                 "ReplicaAppend",
@@ -471,8 +468,13 @@ class Replica:
                 start=before,
                 count=copy.length - before,
             )
-        if copy.length >= frame.end and not copy.sure:
-            self._copies.mark(copy, sure=True)
+
+    def _taken(self, sender: int, copy: SegmentCopy, frame: Append) -> None:
+        """Answer a frame that is durable. Only then is a copy that a power loss had shortened whole again."""
+        if copy.durable >= frame.end and not copy.sure:
+            with suppress(DiskFull):  # it stays unsure until the next frame
+                self._copies.mark(copy, sure=True)
+        self._reply(sender, copy, fenced=copy.fenced, gap=not frame.batch.count)
 
     def announce(self, topic: str, number: int, segment: Segment) -> None:
         """Tell a new segment's leader that we know of it: its first frames may have come too early."""

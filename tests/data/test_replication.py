@@ -15,7 +15,8 @@ from walrus.effects import Outbox, Send, no_trace
 from walrus.leases import LeaseTable
 from walrus.replication import Replica, SegmentWriter
 from walrus.segments import Segment
-from walrus.storage.batch import Checksum
+from walrus.storage.batch import Batch, Checksum
+from walrus.storage.errors import EngineFailed
 
 
 class Bench:
@@ -226,6 +227,20 @@ def test_disk_full_fails_these_puts_and_not_the_next_ones():
     assert bench.frames()[0] == (2, 0, [b"c"])
 
 
+@pytest.mark.parametrize("who", ["writer", "replica"])
+def test_disk_that_failed_stops_the_node_instead_of_refusing_every_put_from_now_on(who: str):
+    """The engine writes nothing more until it is opened again: only another process can go on."""
+
+    def fail(topic: str, entries: Batch) -> int:
+        raise EngineFailed("the disk failed earlier")
+
+    bench, node = Bench(), Replicas()
+    bench.memory.write = node.memory.write = fail  # type: ignore[method-assign]
+    bench.put("a")
+    with pytest.raises(EngineFailed):
+        bench.flush() if who == "writer" else node.append(0, "a")
+
+
 def test_too_many_waiting_puts_are_refused_by_name():
     bench = Bench(max_pending_bytes=10)
     bench.now += 5  # no lease
@@ -327,6 +342,22 @@ def test_window_bounds_what_is_on_its_way_to_one_replica():
     assert bench.writer.commit_index == 10, "one slow replica holds nobody up"
     bench.reply(3, 3)
     assert 1 <= sum(frame.batch.count for to, frame in bench.sent()[0] if to == 3) <= 4
+
+
+def test_window_bounds_what_waits_for_replicas_that_never_answer():
+    """They may be there and have a full disk: what is sent to them again and again was not taken."""
+    bench = Bench(window_bytes=10)
+    for _ in range(20):
+        bench.put("12345")
+        bench.flush()
+        bench.now += 0.25
+        bench.leases.heard(bench.now)
+        bench.writer.on_tick(bench.now)
+    assert bench.writer.copy.length == 2
+    bench.sync()
+    bench.reply(2, 2)
+    bench.flush()
+    assert bench.writer.copy.length > 2
 
 
 def test_entry_larger_than_the_window_is_sent_nevertheless():
@@ -543,9 +574,22 @@ def test_unsure_copy_is_sure_again_once_it_reaches_the_writers_end():
     node = Replicas()
     node.copies.mark(node.copy, sure=False)
     node.append(0, "a", end=2)
+    node.sync()
     assert not node.copy.sure
     node.append(1, "b", end=2)
+    assert not node.copy.sure, "what was fetched again could be lost again, and the note could not"
+    node.sync()
     assert node.copy.sure
+
+
+def test_unsure_copy_that_cannot_be_noted_as_sure_stays_unsure():
+    node = Replicas()
+    node.copies.mark(node.copy, sure=False)
+    assert isinstance(node.meta.storage, Memory)
+    node.meta.storage.full = True
+    node.append(0, "a", end=1)
+    node.sync()
+    assert not node.copy.sure and node.answers() == [(1, False, False)]
 
 
 def test_replica_makes_itself_known_to_the_leader_of_a_new_segment():
