@@ -258,6 +258,8 @@ class Copies:
                 done = self._scan(sum_)
             except StorageError as damage:
                 self._sums.popleft()
+                if isinstance(damage, CorruptionError) and self._copies.get(sum_.copy.key) is sum_.copy:
+                    self.damaged[sum_.copy.key] = None
                 sum_.then(damage)
             else:
                 if done:

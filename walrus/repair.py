@@ -68,7 +68,7 @@ class CatchUp:
 
     def on_tick(self, now: float, connected: Collection[int]) -> None:
         """Copy what is missing, from another replica at each attempt."""
-        for key in self._copies.damaged:
+        for key in list(self._copies.damaged):
             self._replace(key)
         if not self._short or now < self._again_at:
             return
@@ -82,26 +82,36 @@ class CatchUp:
             elif sources and not self._puller.pulling(copy):
                 self._short[key] = attempt + 1
                 self._puller.pull(
-                    copy, segment.count, sources[attempt % len(sources)], now, self._verifier(key, segment)
+                    copy,
+                    segment.count,
+                    sources[attempt % len(sources)],
+                    now,
+                    self._verifier(key, segment, copy),
                 )
 
     def _replace(self, key: Key) -> None:
         """A sealed copy is damaged: begin a new one beside it."""
         segment = self._metadata.segment(*key)
         if segment is not None and segment.count is not None and key not in self._shadows:
+            shadow = self._copies.shadow(key)
+            if not segment.count:  # what is damaged is a deposed leader's tail: nothing is missing without it
+                self._copies.adopt(shadow)
+                return
             self._outbox.log(f"copy of {key[0]}/{key[1]} is damaged, copying it anew from another replica")
-            self._shadows[key] = self._copies.shadow(key)
+            self._shadows[key] = shadow
             self._short[key] = 0
             self._again_at = 0.0
 
-    def _verifier(self, key: Key, segment: Segment) -> Callable[[], None]:
+    def _verifier(self, key: Key, segment: Segment, copy: SegmentCopy) -> Callable[[], None]:
         def verify() -> None:
             assert segment.count is not None
-            shadow = self._shadows.pop(key, None)
-            copy = shadow or self._copies.get(key)
-            self._copies.when_summed(copy, segment.count, lambda checksum: summed(checksum, shadow))
+            self._copies.when_summed(copy, segment.count, summed)
 
-        def summed(checksum: Checksum | StorageError, shadow: SegmentCopy | None) -> None:
+        def summed(checksum: Checksum | StorageError) -> None:
+            # It stays a shadow until here: summing may take a while, and must not look like nothing was done.
+            shadow = self._shadows.get(key) is copy
+            if shadow:
+                del self._shadows[key]
             if isinstance(checksum, StorageError):
                 self._outbox.log(f"copy of {key[0]}/{key[1]} is damaged: {checksum}")
             elif checksum != segment.checksum:
@@ -109,8 +119,8 @@ class CatchUp:
                     f"copy of {key[0]}/{key[1]} is not what was sealed: move the data directory away, "
                     "remove this node with LEAVE, and let it join anew"
                 )
-            elif shadow is not None:
-                self._copies.adopt(shadow)
+            elif shadow:
+                self._copies.adopt(copy)
 
         return verify
 

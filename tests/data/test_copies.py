@@ -186,6 +186,7 @@ def test_damaged_copy_answers_a_fence_with_what_can_be_read_and_is_not_sure():
     (reply,) = again.answers()
     assert (reply.length, reply.sure) == (1, False)
     assert reply.checksum == Checksum().extend(Batch.of([b"a"]))
+    assert KEY in again.copies.damaged, "so that it is made anew once the segment is sealed"
 
 
 # --- unsure copies ---

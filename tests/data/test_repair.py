@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.data.test_segments import announce, cluster, seal
 from tests.data.world import batch, config, three
 from walrus import messages as m
 from walrus import protocol
+from walrus.copies import Copies
 from walrus.effects import Outbox, Send
 from walrus.repair import Repairs
 from walrus.segments import Command, SetReplicas
 from walrus.storage.batch import Checksum
+from walrus.storage.errors import CorruptionError
 
 SUM = Checksum(1, 2)
 
@@ -151,6 +155,59 @@ def test_damaged_sealed_copy_is_never_served_and_is_made_anew():
     world.run(1.0)
     assert world.stores[1][0].entries["t/1~"] == [b"a", b"b", b"c", b"d"]
     assert world.ask(1, protocol.Fetch("t", 1, 1, 3)) == [b"OK 2 b", b"OK 3 c", b"OK 4 d"]
+
+
+def test_damage_that_a_checksum_finds_is_mended_as_if_a_reader_had_found_it():
+    """Repair asks for the checksum of a copy that nobody reads. After a restart it is read from the disk."""
+    world = three(max_segment_entries=4)
+    world.register("t")
+    world.put(1, "t", "a", "b", "c", "d")
+    world.until(lambda: world.topic("t").current == 2)
+    world.run(0.5)
+    world.kill(2)
+    world.stores[2][0].damaged.add(("t/1", 2))
+    world.start(2)
+    world.run(1.0)
+    world.nodes[2].on_message(1, m.Copy(topic="t", segment=1, source=3, upto=4), world.now)
+    world.until(lambda: world.stores[2][0].entries.get("t/1~") == [b"a", b"b", b"c", b"d"])
+    world.until(lambda: "t/1" not in world.stores[2][0].entries)
+    assert world.ask(2, protocol.Fetch("t", 1, 2)) == [b"OK 3 c"]
+
+
+def test_damaged_tail_of_an_empty_sealed_segment_is_dropped():
+    world = three()
+    world.register("t")
+    leader = world.topic("t").open.leader
+    world.lose = lambda sender, to, message: isinstance(message, m.Append)
+    world.send(leader, protocol.Put("t", batch("never", "acknowledged")))
+    world.step()
+    world.kill(leader)
+    world.until(lambda: world.topic("t").current == 2)
+    world.lose = lambda sender, to, message: False
+    assert world.topic("t").segments[0].count == 0
+    world.stores[leader][0].damaged.add(("t/1", 1))
+    world.start(leader)
+    copies = world.nodes[leader].copies
+    with pytest.raises(CorruptionError):
+        copies.read(copies.get(("t", 1)), 1, 2, 1, 100)
+    world.until(lambda: not copies.damaged)
+    assert copies.get(("t", 1)).length == 0
+
+
+def test_new_copy_is_verified_once_however_long_other_checksums_take(monkeypatch: pytest.MonkeyPatch):
+    world = three(max_segment_entries=4)
+    world.register("t")
+    world.put(1, "t", "a", "b", "c", "d")
+    world.until(lambda: world.topic("t").current == 2)
+    world.run(0.5)
+    world.stores[1][0].damaged.add(("t/1", 2))
+    monkeypatch.setattr(Copies, "go_on_summing", lambda self: None)
+    assert world.ask(1, protocol.Fetch("t", 1, 2)) == [b"OK 3 c"]
+    world.until(lambda: world.nodes[1].copies.summing)
+    world.run(2.0)
+    assert len(world.nodes[1].copies._sums) == 1, "begun anew with every tick"
+    monkeypatch.undo()
+    world.until(lambda: not world.nodes[1].copies.damaged)
 
 
 def test_copy_reply_tells_of_what_was_asked_for_and_not_of_a_longer_tail():
