@@ -25,6 +25,7 @@ is always really synced.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from walrus import messages as m
@@ -96,12 +97,19 @@ class Controller:
         self._now = now
         self._trace = trace
         self._addresses = dict(addresses or {})
+        self._directories: dict[int, str] = {}  # of each member, to see who was removed
         self._journal = RaftJournal(self.meta)
         restored = self._journal.load()
         self._unsure_to = 0 if identity.sure else _last_index(restored.entries, restored.snapshot)
         self.copies.in_doubt = self._unsure_to > 0
+        self._announced_at = _announced_at(restored.entries, identity.directory_id)
         self.raft = Raft(
-            node_id=config.node_id, config=config.raft(), restored=restored, rng=rng, now=now, trace=trace
+            node_id=config.node_id,
+            config=config.raft(),
+            restored=restored,
+            rng=rng,
+            now=now,
+            trace=None if trace is no_trace else trace,
         )
         self.leases = LeaseTable(config.node_id, identity.incarnation, config.lease_ttl)
         self.writers: dict[str, SegmentWriter] = {}
@@ -279,6 +287,28 @@ class Controller:
             f"with LEAVE {node_id} and start this node again"
         )
 
+    @property
+    def member_at(self) -> int:
+        """An index of Raft's log at which this node's directory was a member's; 0 if it knows of none."""
+        mine = self._is_member(self.config.node_id, self.identity.directory_id)
+        return self.applied if mine else self._announced_at
+
+    def is_removed(self, hello: m.Hello) -> bool:
+        """Whether the caller was a member and is none any more: then it never will be again.
+
+        Not knowing it proves nothing by itself, for what this node has applied may be old. But a member by an
+        index of the log that this node has applied too can only have been removed since.
+        """
+        return (
+            hello.cluster_id == self.identity.cluster_id
+            and 0 < hello.member_at <= self.applied
+            and not self._is_member(hello.node_id, hello.directory_id)
+        )
+
+    def _is_member(self, node_id: int, directory_id: str) -> bool:
+        node = self.metadata.nodes.get(node_id)
+        return node is not None and node.directory_id == directory_id
+
     # --- clients ---
 
     def on_request(self, slot: object, request: protocol.Request, now: float) -> None:
@@ -297,7 +327,7 @@ class Controller:
     def on_join(self, join: m.Join, now: float) -> m.JoinReply:
         """A node asks to be taken in. Answered at once; it asks again until `done`."""
         node = self.metadata.nodes.get(join.node_id)
-        error = ""
+        error, final = "", False
         if node is None:
             error = "not taken in yet: the cluster has no leader, or is deciding"
             if join.node_id in self.raft.membership.members:
@@ -313,6 +343,7 @@ class Controller:
                 self.propose(announce, now)
         elif node.directory_id != join.directory_id:
             error = self.other_directory(join.node_id)
+            final = now < self.leases.expires_at()  # else what this node knows may be old
         elif node.leaving:
             error = f"node {join.node_id} is being removed: wait until it is gone, then start it again"
         return m.JoinReply(
@@ -323,6 +354,7 @@ class Controller:
             addresses={}
             if error
             else {**self.peer_addresses(), self.config.node_id: self.config.raft_address},
+            final=final,
         )
 
     # --- peers ---
@@ -574,6 +606,7 @@ class Controller:
         for topic, index in opened_at.items():
             self._topic_changed(topic, 0 < index <= self._unsure_to, now)
         self.copies.in_doubt = self.applied < self._unsure_to
+        self._forget_removed()
         self.requests.look_at_watches(now)
         addresses = self.peer_addresses()
         if addresses != self._addresses:
@@ -581,6 +614,15 @@ class Controller:
             self.outbox.peers(addresses)
         if self.applied - self.raft.log.snapshot_index >= self.config.compact_entries:
             self.raft.compact(self.applied, self.metadata.snapshot())
+
+    def _forget_removed(self) -> None:
+        """A node that was removed leaves nothing behind that another one under its id would meet."""
+        directories = {number: node.directory_id for number, node in self.metadata.nodes.items()}
+        for node, directory in self._directories.items():
+            if directories.get(node) != directory:
+                self.lifecycle.forget_node(node)
+                self.cursors.forget_node(node)
+        self._directories = directories
 
     def _restore(self, snapshot: Snapshot) -> None:
         """Take the whole metadata from a snapshot."""
@@ -629,6 +671,16 @@ class Controller:
         self.cursors.check_invariants()
         self.raft.check_invariants()
         self.lifecycle.check_invariants()
+
+
+def _announced_at(entries: tuple[Entry, ...], directory_id: str) -> int:
+    """Where the journal first holds an announcement of this directory's node; 0 if nowhere."""
+    for entry in entries:
+        with suppress(UnknownCommand):  # the node halts when it applies it
+            command = decode_command(entry.data) if entry.kind == COMMAND else None
+            if isinstance(command, Announce) and command.directory_id == directory_id:
+                return entry.index
+    return 0
 
 
 def _last_index(entries: tuple[Entry, ...], snapshot: Snapshot | None) -> int:

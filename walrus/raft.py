@@ -181,8 +181,16 @@ class Raft:
         Only now does a candidate count its own vote, and a leader its own copy (dissertation §10.2.1).
         """
         self._now = now
-        for done in self._outbox.persisted(ready):
+        durable = self._outbox.persisted(ready)
+        for done in durable:
             self.log.persisted(done.entries, done.snapshot or done.checkpoint)
+        if durable:
+            self._event(
+                "Persist",
+                persisted_term=self._outbox.durable.term,
+                persisted_vote=self._outbox.durable.voted_for,
+                persisted_index=self.log.persisted_index,
+            )
         if self.role is Role.CANDIDATE and not self._outbox.hard_state_pending:
             self._election.collect(self.node_id, True)
             self._count_votes(now)
@@ -208,8 +216,8 @@ class Raft:
         if leading.transfer is not None and now >= leading.transfer.deadline:
             leading.transfer = None
         if leading.lost_quorum(now):
-            self._event("CheckQuorumFailed")
             self._become_follower(self.current_term, None, now)
+            self._event("CheckQuorumFailed")
 
     def leader_unreachable(self, peer: int, now: float) -> None:
         """A peer's process is known to be gone: as if its election timeout had passed, almost at once.
@@ -304,7 +312,8 @@ class Raft:
         entry = Entry(self.current_term, self.log.last_index + 1, kind, data)
         self.log.append(entry)
         self._leadership.note_appended(entry)
-        self._event("ClientRequest", index=entry.index, kind=kind.name)
+        members = msgspec.structs.asdict(self.membership) if kind is MEMBERSHIP else {}
+        self._event("ClientRequest", index=entry.index, kind=kind.name, **members)
         return entry.index
 
     # ------------------------------------------------------------------------------------ term, vote, role
@@ -362,7 +371,7 @@ class Raft:
         assert self._leadership is None and self.is_electable
         self.role, self.leader_id = Role.CANDIDATE, None
         self._set_term_and_vote(self.current_term + 1, self.node_id)
-        self._event("Timeout")
+        self._event("Timeout", transfer=transfer)
         self._election.begin(now)
         last = self.log.last
         self._ask_voters(
@@ -583,7 +592,13 @@ class Raft:
         else:
             upto = message.prev_log_index + len(message.entries)
             added = self.log.merge(message.entries)
-            self._event("AcceptAppendEntriesRequest", sender=sender, added=added)
+            self._event(
+                "AcceptAppendEntriesRequest",
+                sender=sender,
+                prev_log_index=message.prev_log_index,
+                match_index=upto,
+                added=added,
+            )
             self._learn_commit(min(message.leader_commit, upto))
             self._membership_changed(now)
             self._acknowledge(sender, message, upto, added)
@@ -744,8 +759,8 @@ class Raft:
             leading.membership_changed()
         else:
             leading.hand_over(self.membership)
-            self._event("LeaveOffice")
             self._become_follower(self.current_term, None, now)
+            self._event("LeaveOffice")
 
     # ------------------------------------------------------------------------------------- self-checks
 

@@ -49,17 +49,18 @@ class Outbox:
         "_after",
         "_checkpoint",
         "_current",
-        "_durable",
         "_hard_state",
         "_messages",
         "_number",
         "_outstanding",
         "_snapshot",
+        "durable",
     )
 
     def __init__(self, hard_state: HardState) -> None:
         self._number = 0
-        self._durable = self._current = hard_state
+        self.durable = self._current = hard_state
+        """The term and the vote that a crash cannot take away any more."""
         self._messages: list[Envelope] = []
         self._after: list[Envelope] = []
         self._hard_state: HardState | None = None
@@ -70,7 +71,7 @@ class Outbox:
     @property
     def hard_state_pending(self) -> bool:
         """Is the current term or vote not durable yet?"""
-        return self._durable != self._current
+        return self.durable != self._current
 
     def has_work(self) -> bool:
         """Would `take` return anything besides entries, commits and reads?"""
@@ -145,7 +146,7 @@ class Outbox:
         while self._outstanding and self._outstanding[0].ready.number <= ready.number:
             outstanding = self._outstanding.popleft()
             self._messages.extend(outstanding.held)
-            self._durable = outstanding.ready.hard_state or self._durable
+            self.durable = outstanding.ready.hard_state or self.durable
             done.append(outstanding.ready)
         return done
 
