@@ -115,24 +115,32 @@ PreVote(n) ==
     /\ role' = [role EXCEPT ![n] = "PreCandidate"]
     /\ UNCHANGED <<current_term, voted_for, logVars, voteVars, leaderVars, elections, committed, budget>>
 
-\* It stands in a new term, with its own vote: after a canvass that a majority would grant, or because
-\* its leader, whose log it holds completely, told it to (leadership transfer, dissertation section 3.10).
-Timeout(n) ==
-    LET t == current_term[n] + 1
-        willing == {m \in Node : current_term[m] <= t /\ log[m] # <<>> /\ AtLeast(LastTerm(log[n]), Len(log[n]), log[m])}
-        told == /\ role[n] = "Follower" /\ current_term[n] > 0
-                /\ leader_of[current_term[n]] \notin {None, n}
-                /\ matched[current_term[n]][n] = Len(leader_log[current_term[n]])
-    IN
+\* Who would vote for it, as a canvass asks.
+Willing(n) == {m \in Node : /\ current_term[m] <= current_term[n] + 1
+                            /\ log[m] # <<>>
+                            /\ AtLeast(LastTerm(log[n]), Len(log[n]), log[m])}
+
+\* It begins an election.
+Stand(n) ==
+    LET t == current_term[n] + 1 IN
     /\ t <= MaxTerm
     /\ n \in VotersOf(n)
-    /\ (role[n] = "PreCandidate" /\ Quorum(willing, VotersOf(n))) \/ told
     /\ current_term' = [current_term EXCEPT ![n] = t]
     /\ voted_for' = [voted_for EXCEPT ![n] = n]
     /\ role' = [role EXCEPT ![n] = "Candidate"]
     /\ requests' = requests \cup {[term |-> t, candidate |-> n, last_term |-> LastTerm(log[n]), last_index |-> Len(log[n])]}
     /\ votes' = votes \cup {[term |-> t, voter |-> n, candidate |-> n]}
     /\ UNCHANGED <<logVars, leaderVars, elections, committed, budget>>
+
+\* It stands in a new term, with its own vote: after a canvass that a majority would grant, or because
+\* its leader, whose log it holds completely, told it to (leadership transfer, dissertation section 3.10).
+Timeout(n) ==
+    LET told == /\ role[n] = "Follower" /\ current_term[n] > 0
+                /\ leader_of[current_term[n]] \notin {None, n}
+                /\ matched[current_term[n]][n] = Len(leader_log[current_term[n]])
+    IN
+    /\ (role[n] = "PreCandidate" /\ Quorum(Willing(n), VotersOf(n))) \/ told
+    /\ Stand(n)
 
 \* A server votes once a term, for a log at least as complete as its own (section 5.4.1).
 HandleRequestVoteRequest(n) ==
@@ -202,28 +210,39 @@ Persist(n) ==
     /\ persisted' = [persisted EXCEPT ![n] = Len(log[n])]
     /\ UNCHANGED <<serverVars, log, commit_index, base, voteVars, leaderVars, elections, committed, budget>>
 
-\* A follower takes a slice of its leader's log whose predecessor it holds. Entries are compared before anything
-\* is cut off: an old request must not remove what a later one added.
-AcceptAppendEntriesRequest(n, prev, last) ==
-    LET t == current_term[n]
-        sent == leader_log[t]
-        matches == prev <= Len(log[n]) /\ TermAt(log[n], prev) = TermAt(sent, prev)
-        conflict == \E i \in prev + 1..Min(last, Len(log[n])) : log[n][i].term # sent[i].term
-        merged == IF conflict \/ last > Len(log[n]) \/ Bug = "CutWithoutCompare"
-                  THEN SubSeq(log[n], 1, prev) \o SubSeq(sent, prev + 1, last)
-                  ELSE log[n]
-    IN
+\* Requests that the leader of its term sent or may have sent, and whose predecessor it holds.
+MayTake(n, prev, last) ==
+    LET t == current_term[n] IN
     /\ t > 0
     /\ leader_of[t] \notin {None, n}
-    /\ prev <= last /\ last <= Len(sent)
-    /\ matches \/ (Bug = "NoPrevCheck" /\ prev <= Len(log[n]))
-    /\ merged # log[n] \/ last > matched[t][n] \/ role[n] \in {"Candidate", "PreCandidate"}
+    /\ prev <= last /\ last <= Len(leader_log[t])
+    /\ prev <= Len(log[n])
+    /\ TermAt(log[n], prev) = TermAt(leader_log[t], prev) \/ Bug = "NoPrevCheck"
+
+\* Its log with the entries from prev + 1 to last of the leader's. Entries are compared before anything is cut off: an old
+\* request must not remove what a later one added.
+Merged(n, prev, last) ==
+    LET sent == leader_log[current_term[n]]
+        conflict == \E i \in prev + 1..Min(last, Len(log[n])) : log[n][i].term # sent[i].term
+    IN IF conflict \/ last > Len(log[n]) \/ Bug = "CutWithoutCompare"
+       THEN SubSeq(log[n], 1, prev) \o SubSeq(sent, prev + 1, last)
+       ELSE log[n]
+
+\* It takes them; so many of its entries are durable then, and up to `acked` it has told the leader.
+TakeEntries(n, merged, durable, acked) ==
     /\ role' = [role EXCEPT ![n] = "Follower"]
     /\ log' = [log EXCEPT ![n] = merged]
-    /\ persisted' = [persisted EXCEPT ![n] = IF Bug = "AckBeforePersist" THEN Min(@, Len(merged)) ELSE Len(merged)]
-    /\ matched' = [matched EXCEPT ![t][n] = Max(@, last)]
+    /\ persisted' = [persisted EXCEPT ![n] = durable]
+    /\ matched' = [matched EXCEPT ![current_term[n]][n] = Max(@, acked)]
     /\ UNCHANGED <<current_term, voted_for, commit_index, base, voteVars, leader_of, leader_log,
                    leader_commit, elections, committed, budget>>
+
+\* A follower takes a slice of its leader's log whose predecessor it holds, and answers once it is durable.
+AcceptAppendEntriesRequest(n, prev, last) ==
+    /\ MayTake(n, prev, last)
+    /\ LET merged == Merged(n, prev, last) IN
+       /\ merged # log[n] \/ last > matched[current_term[n]][n] \/ role[n] \in {"Candidate", "PreCandidate"}
+       /\ TakeEntries(n, merged, IF Bug = "AckBeforePersist" THEN Min(persisted[n], Len(merged)) ELSE Len(merged), last)
 
 \* The commit rule (section 5.4.2): a majority of the voters holds the entry durably, the leader through its own disk, and
 \* the entry is of the leader's own term. Counting copies of an older entry is Figure 8's mistake.
@@ -245,15 +264,20 @@ AdvanceCommitIndex(n, index) ==
               [entry |-> log[n][Len(committed) + i], term |-> t, held_by |-> holders \cap VotersOf(n)]]
     /\ UNCHANGED <<serverVars, log, base, persisted, voteVars, leader_of, leader_log, matched, elections, budget>>
 
-\* A follower learns what is committed, as far as its log is known to agree with the leader's.
-LearnCommitIndex(n, index) ==
+\* It learns that so much is committed, where its log is known to agree with the leader's up to `agreed`.
+LearnUpTo(n, index, agreed) ==
     LET t == current_term[n] IN
     /\ t > 0
     /\ role[n] = "Follower"
     /\ commit_index[n] < index
-    /\ index <= Min(leader_commit[t], matched[t][n])
+    /\ index <= Min(leader_commit[t], agreed)
     /\ commit_index' = [commit_index EXCEPT ![n] = index]
     /\ UNCHANGED <<serverVars, log, base, persisted, voteVars, leaderVars, elections, committed, budget>>
+
+\* A follower learns what is committed, as far as its log is known to agree with the leader's.
+LearnCommitIndex(n, index) ==
+    /\ current_term[n] > 0
+    /\ LearnUpTo(n, index, matched[current_term[n]][n])
 
 -----------------------------------------------------------------------------
 \* Snapshots (paper section 7)
@@ -268,24 +292,27 @@ CompactLog(n, index) ==
     /\ budget' = [budget EXCEPT !.snapshots = @ - 1]
     /\ UNCHANGED <<serverVars, log, persisted, voteVars, leaderVars, elections, committed>>
 
-\* A follower that is too far behind takes the leader's snapshot. If its log holds the snapshot's last entry, it
-\* keeps its log and only learns that so much is committed.
+\* A snapshot of the log `from` up to `index`. If its log holds the snapshot's last entry, a server keeps its log and only
+\* learns that so much is committed.
+Holds(n, index, from) == index <= Len(log[n]) /\ TermAt(log[n], index) = TermAt(from, index)
+
+TakeSnapshot(n, index, from, durable, acked) ==
+    /\ index > commit_index[n]
+    /\ log' = [log EXCEPT ![n] = IF Holds(n, index, from) /\ Bug # "SnapshotReplacesLog" THEN @ ELSE SubSeq(from, 1, index)]
+    /\ base' = [base EXCEPT ![n] = index]
+    /\ commit_index' = [commit_index EXCEPT ![n] = index]
+    /\ persisted' = [persisted EXCEPT ![n] = Min(durable, Len(log'[n]))]
+    /\ matched' = [matched EXCEPT ![current_term[n]][n] = Max(@, acked)]
+    /\ role' = [role EXCEPT ![n] = "Follower"]
+    /\ UNCHANGED <<current_term, voted_for, voteVars, leader_of, leader_log, leader_commit, elections, committed, budget>>
+
+\* A follower that is too far behind takes the leader's snapshot.
 InstallSnapshot(n) ==
     LET t == current_term[n] IN
     /\ t > 0
     /\ leader_of[t] \notin {None, n}
-    /\ LET index == base[leader_of[t]]
-           holds == index <= Len(log[n]) /\ TermAt(log[n], index) = TermAt(log[leader_of[t]], index)
-       IN
-       /\ role[leader_of[t]] = "Leader" /\ current_term[leader_of[t]] = t
-       /\ index > commit_index[n]
-       /\ log' = [log EXCEPT ![n] = IF holds /\ Bug # "SnapshotReplacesLog" THEN @ ELSE SubSeq(log[leader_of[t]], 1, index)]
-       /\ base' = [base EXCEPT ![n] = index]
-       /\ commit_index' = [commit_index EXCEPT ![n] = index]
-       /\ persisted' = [persisted EXCEPT ![n] = Len(log'[n])]
-       /\ matched' = [matched EXCEPT ![t][n] = Max(@, index)]
-    /\ role' = [role EXCEPT ![n] = "Follower"]
-    /\ UNCHANGED <<current_term, voted_for, voteVars, leader_of, leader_log, leader_commit, elections, committed, budget>>
+    /\ role[leader_of[t]] = "Leader" /\ current_term[leader_of[t]] = t
+    /\ LET index == base[leader_of[t]] IN TakeSnapshot(n, index, log[leader_of[t]], MaxLog, index)
 
 -----------------------------------------------------------------------------
 \* Membership (dissertation sections 4.1 and 4.2)

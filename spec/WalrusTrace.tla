@@ -16,13 +16,10 @@
 (* may begin anywhere, and DeliveredIsPrefix says whether it skipped), and *)
 (* it applies again after a restart what it had applied before.            *)
 (***************************************************************************)
-EXTENDS Walrus, TraceData
+EXTENDS Walrus, FollowTrace
 
-VARIABLES which, l
 traceVars == <<vars, which, l>>
 
-Trace == Traces[which]
-Has(e, field) == field \in DOMAIN e
 Same == UNCHANGED vars
 
 \* Values of an event that name a segment.
@@ -211,7 +208,7 @@ Taken(e) ==
       [] e.ev = "Sure" -> IF unsure[e.node][T(e)][S(e)] = 0 THEN Same ELSE BecomeSure(e.node, T(e), S(e))
       [] OTHER -> FALSE
 
-TraceInit == Init /\ which \in 1..Len(Traces) /\ l = 1
+TraceInit == Init /\ AtTheBeginning
 
 TraceNext ==
     /\ l <= Len(Trace)
@@ -221,16 +218,6 @@ TraceNext ==
 
 TraceSpec == TraceInit /\ [][TraceNext]_traceVars
 
-\* Never FALSE: prints how far each trace was followed. Registers are per worker, and there is one.
-Reached ==
-    \/ l <= TLCGet(which)
-    \/ TLCSet(which, l) /\ PrintT(<<"REACHED", which, l - 1>>)
-
 \* The invariants that read every entry, now and then and at the end.
-Contents == (l % 25 = 0 \/ l > Len(Trace)) => SingleWriter /\ SeqOrder /\ PrefixAgree /\ DeliveredIsPrefix
-
-\* Violated in the state just before the event that cannot be explained: its counterexample shows that state.
-NotStuck == ~(which = StuckTrace /\ l = StuckAt)
-
-ASSUME \A i \in 1..Len(Traces) : TLCSet(i, 0)
+Contents == NowAndThen => SingleWriter /\ SeqOrder /\ PrefixAgree /\ DeliveredIsPrefix
 =============================================================================

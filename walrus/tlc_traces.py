@@ -1,14 +1,14 @@
-"""Recorded runs, held against the spec: is this run one of its behaviours?
+"""Recorded runs, held against the specs: is this run one of their behaviours?
 
-A run is a file of events in the format of docs/model-checking.md, one JSON object a line. It is turned into
-a TLA+ module (`TraceData`), and TLC follows it with WalrusTrace.tla, which has one disjunct for each kind of
-event: the spec's action, with the recorded values. A run is accepted if TLC gets to its end with every
-invariant holding on the way. If not, the first event that nothing explains is reported, with the state of
-the spec just before it.
+A run is a file of events in the format of docs/model-checking.md, one JSON object a line. It holds events of
+the data plane (`tlc_trace_walrus`), of Raft (`tlc_trace_raft`), or of both, and is held against each spec
+that it has events of: they are turned into a TLA+ module (`TraceData`), and TLC follows it with
+WalrusTrace.tla or RaftTrace.tla, which has one disjunct for each kind of event: the spec's action, with the
+recorded values. A run is accepted if TLC gets to its end with every invariant holding on the way. If not, the
+first event that nothing explains is reported, with the state of the spec just before it.
 
-What is done here before TLC sees a run: events of several files are merged by their time; Raft's events and
-those of the data plane part; names of topics become strings; a node's incarnations are numbered 0, 1, ... in
-the order of its starts; the commands that nodes apply become events of their own.
+What is done here: events of several files are merged by their time; TLC runs, once for all runs together,
+and once more for the state before an event that is refused.
 """
 
 from __future__ import annotations
@@ -17,28 +17,18 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 
 from walrus.tlc_run import SPEC_DIRECTORY, SpecError, State, TlcResult, run_tlc
+from walrus.tlc_trace_raft import RAFT
+from walrus.tlc_trace_spec import Event, Run, TraceSpec, begin_of, tla
+from walrus.tlc_trace_walrus import WALRUS
 from walrus.tlc_values import Function, Value, format_value, parse_value
-
-Event: TypeAlias = dict[str, Any]
 
 LONG = 300
 """A value of a refused trace's state is cut to this length: copies of segments can be long."""
-
-_SEGMENT_EVENTS = {
-    *("LeaderAppend", "ReplicaAppend", "Report", "Ack", "Grant", "BeginSeal", "ProposeSeal", "Sure"),
-    *("StartRecovery", "Fence", "Recover", "CopyTail", "RecoverySeal", "Deliver", "ProposeCursors"),
-}
-_APPLIED = {"RegisterTopic", "Seal", "CommitCursors", "SetReplicas", "Announce", "Snapshot"}
-_WORLD = {"Crash", "PowerLoss", "Restart"}
-_FIELDS = {
-    *("ev", "node", "topic", "segment", "start", "count", "length", "sure", "group", "offset"),
-    *("leader", "incarnation", "replicas", "of", "lengths", "all"),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +36,8 @@ class TraceVerdict:
     """What TLC says about one run."""
 
     name: str
+    spec: str
+    """Raft or Walrus: the spec that the run was held against."""
     accepted: bool
     events: int
     """Events of the run that the spec knows."""
@@ -61,11 +53,12 @@ class TraceVerdict:
     def describe(self) -> str:
         """One or a few lines for people."""
         if self.accepted:
-            return f"{self.name}: accepted, {self.events} events"
+            return f"{self.name}: accepted, {self.events} events of {self.spec}.tla"
         if self.violated:
-            return f"{self.name}: {self.violated} is violated after {self.followed} of {self.events} events"
+            after = f"after {self.followed} of {self.events} events"
+            return f"{self.name}: {self.violated} of {self.spec}.tla is violated {after}"
         where = f"{self.name}: event {self.followed + 1} of {self.events}"
-        lines = [f"{where} is no step of the spec: {self.refused}"]
+        lines = [f"{where} is no step of {self.spec}.tla: {self.refused}"]
         lines += [f"    {name} = {value}" for name, value in self.around()]
         return "\n".join(lines)
 
@@ -90,7 +83,7 @@ def _part(value: Value, key: object) -> Value | None:
     if isinstance(value, Function) and isinstance(key, int):
         return value.get(key)
     if isinstance(value, Function) and isinstance(key, str):
-        return value.get(key, value.get(_tla("", key)))
+        return value.get(key, value.get(tla(key)))
     return None
 
 
@@ -119,195 +112,37 @@ def read_events(files: Iterable[Path]) -> list[Event]:
     return events
 
 
-class _Incarnations:
-    """Numbers a node's process starts 0, 1, ... in the order in which they are first heard of.
-
-    A node that acts before any start of it was heard of is in its start 0, whatever its number is.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[int, int], int] = {}
-        self._count: dict[int, int] = {}
-        self._acted: set[int] = set()
-
-    def acts(self, node: int) -> None:
-        self._acted.add(node)
-
-    def number(self, node: int, incarnation: int) -> int:
-        if (node, incarnation) not in self._known:
-            self._known[node, incarnation] = self._count.get(node, 0)
-            self._count[node] = self._known[node, incarnation] + 1
-        return self._known[node, incarnation]
-
-    def knows(self, node: int, incarnation: int) -> bool:
-        return (node, incarnation) in self._known
-
-    def restart(self, node: int, incarnation: int) -> int:
-        if node in self._acted:
-            self._count.setdefault(node, 1)
-        return self.number(node, incarnation)
-
-
-def _starts_first(events: Sequence[Event]) -> list[Event]:
-    """Each `Restart` before whatever its process already recorded while it was being put together.
-
-    Raft is put together first, and its own Restart event marks the place.
-    """
-    found: list[Event] = []
-    began: dict[int, int] = {}
-    for event in events:
-        if event["ev"] == "Restart" and "incarnation" in event:
-            found.insert(began.pop(event["node"], len(found)), event)
-            began = {}  # places behind the insertion have moved; starts of two nodes do not interleave
-            continue
-        if event["ev"] == "Restart":
-            began[event["node"]] = len(found)
-        found.append(event)
-    return found
-
-
-def _with_lengths(events: Sequence[Event]) -> list[Event]:
-    """Each `PowerLoss` with the lengths that the node finds when it starts again."""
-    found: list[Event] = []
-    lengths: dict[int, object] = {}
-    for event in reversed(events):
-        if event["ev"] == "Restart" and "lengths" in event:
-            lengths[event["node"]] = event["lengths"]
-        if event["ev"] == "PowerLoss" and "lengths" not in event and event["node"] in lengths:
-            event = {**event, "lengths": lengths[event["node"]], "all": True}
-        found.append(event)
-    return found[::-1]
-
-
-def data_plane(events: Sequence[Event]) -> list[Event]:
-    """The events that WalrusTrace.tla knows, with the values that it reads."""
-    numbers, down, found = _Incarnations(), set[int](), list[Event]()
-    for event in _with_lengths(_starts_first(events)):
-        if "current_term" in event:
-            continue  # Raft's
-        name = event["op"] if event["ev"] == "Apply" else event["ev"]
-        if name not in _SEGMENT_EVENTS | _APPLIED | _WORLD:
-            continue
-        node = event["node"]
-        if name == "Crash" and node in down:
-            continue
-        if name in ("Crash", "PowerLoss"):
-            down.add(node)
-        elif name == "Restart":
-            down.discard(node)
-        kept = {key: value for key, value in event.items() if key in _FIELDS} | {"ev": name}
-        if name == "PowerLoss":
-            if "lengths" not in event:
-                continue  # it never starts again, so nobody knows and nobody asks
-            kept.setdefault("all", False)
-        if name == "Restart":
-            kept.pop("lengths", None)
-            if numbers.restart(event["node"], event["incarnation"]) == 0:
-                continue  # its first start: it is up from the beginning
-        elif name == "Announce":
-            if not numbers.knows(event["of"], event["incarnation"]):
-                continue  # a member that has never started: the spec has no such state
-            kept["incarnation"] = numbers.number(event["of"], event["incarnation"])
-        elif name in ("RegisterTopic", "Seal"):
-            kept["incarnation"] = numbers.number(event["leader"], event["incarnation"])
-        if name == "Fence":
-            kept.setdefault("sure", True)
-        numbers.acts(node)
-        found.append(kept)
-    return found
-
-
-# --- writing TLA+ ----------------------------------------------------------------------------------------
-
-
-def _tla(name: str, value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).upper()
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
-    if name == "replicas":
-        assert isinstance(value, list)
-        return f"{{{', '.join(_tla('', item) for item in sorted(value))}}}"
-    assert isinstance(value, list), f"a value that no event has: {value!r}"
-    return f"<<{', '.join(_tla('', item) for item in value)}>>"
-
-
-def _record(event: Event) -> str:
-    return f"[{', '.join(f'{name} |-> {_tla(name, event[name])}' for name in sorted(event))}]"
-
-
-def _module(traces: Sequence[Sequence[Event]], synced: bool, stuck: tuple[int, int]) -> str:
-    written = ("<<\n" + ",\n".join("  " + _record(event) for event in trace) + "\n>>" for trace in traces)
-    body = ",\n".join(written)
-    return (
-        "---- MODULE TraceData ----\nEXTENDS Naturals\n"
-        f"EachIsSynced == {str(synced).upper()}\nStuckTrace == {stuck[0]}\nStuckAt == {stuck[1]}\n"
-        f"Traces == <<\n{body}\n>>\n====\n"
-    )
-
-
-def _values(traces: Sequence[Sequence[Event]], *names: str) -> set[Any]:
-    found = set()
-    for trace in traces:
-        for event in trace:
-            for name in names:
-                value = event.get(name, [])
-                found.update(value if isinstance(value, list) else [value])
-    return found
-
-
-def _config(traces: Sequence[Sequence[Event]], nodes: set[int], stuck: tuple[int, int]) -> str:
-    positions = [event for trace in traces for event in trace]
-    segments = max((event.get("segment", 1) for event in positions), default=1) + 1
-    entries = max(
-        (event.get("start", event.get("length", 0)) + event.get("count", 0) for event in positions), default=0
-    )
-    topics = sorted(_values(traces, "topic")) or ["none"]
-    check = (
-        "NotStuck"
-        if stuck[0]
-        else (
-            "Contents DomainConsistency AckedDurable NoWritesPastOpen SealedStable LastSealedIsSum "
-            "OpenLeaderMatchesMap CursorInBounds"
-        )
-    )
-    sets = {
-        "Node": ", ".join(map(str, sorted(nodes | _values(traces, "node", "leader", "replicas", "of")))),
-        "Topic": ", ".join(_tla("", topic) for topic in topics),
-        "Group": ", ".join(_tla("", group) for group in sorted(_values(traces, "group"))),
-    }
-    constants = {name: f"{{{items}}}" for name, items in sets.items()} | {
-        "ReplicationFactor": "3",
-        "MaxSegments": str(segments),
-        "MaxEntries": str(entries + 1),
-        "SealAt": "0",
-        "FsyncEach": "FALSE",
-        "Leases": "FALSE",
-        **dict.fromkeys(("MaxCrashes", "MaxPowerLosses", "MaxExpiries", "MaxReplicaChanges"), "1000000"),
-        "Bug": '"none"',
-    }
-    lines = [f"  {name} = {value}" for name, value in constants.items()]
-    head = ["SPECIFICATION TraceSpec", "CONSTRAINT Reached", f"INVARIANTS {check}", "CONSTANTS"]
-    return "\n".join([*head, *lines, ""])
-
-
 # --- the verdict -----------------------------------------------------------------------------------------
 
 
-def _run(
-    traces: Sequence[Sequence[Event]], nodes: set[int], synced: bool, stuck: tuple[int, int], timeout: float
-) -> TlcResult:
-    with tempfile.TemporaryDirectory(prefix="walrus-trace-") as scratch:
-        directory = Path(scratch)
-        (directory / "TraceData.tla").write_text(_module(traces, synced, stuck))
-        config = directory / "walrus-trace.cfg"
-        config.write_text(_config(traces, nodes, stuck))
-        spec = directory / "WalrusTrace.tla"
-        spec.write_text((SPEC_DIRECTORY / "WalrusTrace.tla").read_text())
-        return run_tlc(spec, config, timeout=timeout)
+@dataclass(frozen=True, slots=True)
+class _Runs:
+    """Runs that are held against one spec together, in one JVM."""
+
+    spec: TraceSpec
+    named: Mapping[str, Run]
+
+    def events(self) -> list[list[Event]]:
+        """The spec's events of each."""
+        return [self.spec.events(run) for run in self.named.values()]
+
+    def follow(self, stuck: tuple[int, int], timeout: float) -> TlcResult:
+        """Have TLC follow them, or look for the state before an event of one."""
+        whole, runs = list(self.named.values()), self.events()
+        nodes = {node for run in whole for node in begin_of(run).get("nodes", [])}
+        with tempfile.TemporaryDirectory(prefix="walrus-trace-") as scratch:
+            directory = Path(scratch)
+            (directory / "TraceData.tla").write_text(self.spec.module(whole, runs, stuck))
+            config = directory / f"{self.spec.name.lower()}-trace.cfg"
+            config.write_text(self.spec.config(runs, nodes, stuck))
+            spec = directory / f"{self.spec.name}Trace.tla"
+            spec.write_text((SPEC_DIRECTORY / spec.name).read_text())
+            return run_tlc(spec, config, timeout=timeout)
+
+    def state_before(self, stuck: tuple[int, int], timeout: float) -> State | None:
+        """Once more, with an invariant that the state before the refused event violates."""
+        states = self.follow(stuck, timeout).states
+        return states[-1] if states else None
 
 
 def _followed(result: TlcResult, count: int) -> list[int]:
@@ -319,52 +154,72 @@ def _followed(result: TlcResult, count: int) -> list[int]:
     return reached
 
 
-def _begin(events: Sequence[Event]) -> Event:
-    return events[0] if events and events[0]["ev"] == "Begin" else {}
+def specs_of(run: Run) -> list[TraceSpec]:
+    """The specs that a run has events of; that of the data plane if it has none at all."""
+    return [spec for spec in (WALRUS, RAFT) if spec.events(run)] or [WALRUS]
 
 
 def validate(
-    named: Mapping[str, Sequence[Event]], *, explain: bool = True, timeout: float = 600.0
+    named: Mapping[str, Run],
+    *,
+    specs: Sequence[TraceSpec] | None = None,
+    explain: bool = True,
+    timeout: float = 600.0,
 ) -> list[TraceVerdict]:
-    """Is each of these runs a behaviour of Walrus.tla? One JVM for all of them. Raises TlcError.
+    """Is each of these runs a behaviour of the specs that it has events of? Raises TlcError.
 
-    `explain` has the state before each refused event looked up, which takes a run of TLC for each.
-
-    A run that violates an invariant ends TLC's search, so the others are tried again without it.
+    One verdict for each run and spec (`specs` restricts these), one JVM for each spec. `explain` has the
+    state before each refused event looked up, which takes a run of TLC for each.
     """
+    verdicts: list[TraceVerdict] = []
+    for spec in (WALRUS, RAFT) if specs is None else specs:
+        chosen = {name: run for name, run in named.items() if spec in specs_of(run)}
+        verdicts += _held_against(spec, chosen, explain, timeout)
+    order = list(named)
+    return sorted(verdicts, key=lambda verdict: order.index(verdict.name))
+
+
+def _held_against(
+    spec: TraceSpec, named: Mapping[str, Run], explain: bool, timeout: float
+) -> list[TraceVerdict]:
+    """A run that violates an invariant ends TLC's search, so the others are tried again without it."""
     verdicts: dict[str, TraceVerdict] = {}
     while len(verdicts) < len(named):
-        left = {name: events for name, events in named.items() if name not in verdicts}
-        verdicts.update(_validate(left, explain, timeout))
-    return [verdicts[name] for name in named]
+        left = {name: run for name, run in named.items() if name not in verdicts}
+        verdicts.update(_follow(_Runs(spec, left), explain, timeout))
+    return list(verdicts.values())
 
 
-def _validate(named: Mapping[str, Sequence[Event]], explain: bool, timeout: float) -> dict[str, TraceVerdict]:
-    names = list(named)
-    traces = [data_plane(events) for events in named.values()]
-    begins = [_begin(events) for events in named.values()]
-    nodes = {node for begin in begins for node in begin.get("nodes", [])}
-    synced = any(begin.get("fsync_each", False) for begin in begins)
-    result = _run(traces, nodes, synced, (0, 0), timeout)
+def _follow(runs: _Runs, explain: bool, timeout: float) -> dict[str, TraceVerdict]:
+    names, traces = list(runs.named), runs.events()
+    result = runs.follow((0, 0), timeout)
     if result.violated:
         last = result.states[-1].variables
         index, at = int(last["which"]) - 1, int(last["l"]) - 1
-        return {names[index]: _verdict(names[index], traces[index], at, violated=result.violated)}
+        verdict = _verdict(runs.spec, names[index], traces[index], at, violated=result.violated)
+        return {names[index]: verdict}
     found = {}
     for index, (name, at) in enumerate(zip(names, _followed(result, len(traces)), strict=True)):
         state = None
         if explain and at < len(traces[index]):
-            state = _state_before(traces, nodes, synced, (index + 1, at + 1), timeout)
-        found[name] = _verdict(name, traces[index], at, state=state)
+            state = runs.state_before((index + 1, at + 1), timeout)
+        found[name] = _verdict(runs.spec, name, traces[index], at, state=state)
     return found
 
 
 def _verdict(
-    name: str, trace: Sequence[Event], at: int, *, violated: str | None = None, state: State | None = None
+    spec: TraceSpec,
+    name: str,
+    trace: Run,
+    at: int,
+    *,
+    violated: str | None = None,
+    state: State | None = None,
 ) -> TraceVerdict:
     refused = trace[at] if at < len(trace) and not violated else None
     return TraceVerdict(
         name=name,
+        spec=spec.name,
         accepted=at == len(trace) and not violated,
         events=len(trace),
         followed=at,
@@ -372,14 +227,6 @@ def _verdict(
         violated=violated,
         state=state.variables if state else {},
     )
-
-
-def _state_before(
-    traces: Sequence[Sequence[Event]], nodes: set[int], synced: bool, stuck: tuple[int, int], timeout: float
-) -> State | None:
-    """Once more, with an invariant that the state before the refused event violates."""
-    states = _run(traces, nodes, synced, stuck, timeout).states
-    return states[-1] if states else None
 
 
 def check_traces(files: Sequence[Path], *, timeout: float = 600.0) -> list[TraceVerdict]:

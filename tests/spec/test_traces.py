@@ -14,7 +14,9 @@ from walrus.sim.options import SETTINGS, Options
 from walrus.sim.run import Result, simulate
 from walrus.sim.trace import Recorder
 from walrus.tlc_run import SpecError
-from walrus.tlc_traces import Event, data_plane, read_events, read_lines, validate
+from walrus.tlc_trace_spec import Event
+from walrus.tlc_trace_walrus import data_plane
+from walrus.tlc_traces import read_events, read_lines, validate
 
 pytestmark = pytest.mark.tla
 
@@ -165,7 +167,7 @@ def test_the_first_event_that_nobody_can_explain_is_shown_with_the_state_before_
     assert verdict.refused is not None and verdict.refused["ev"] == "Ack"
     assert verdict.followed == 4
     assert "acked" in verdict.state
-    assert "is no step of the spec" in verdict.describe()
+    assert "is no step of Walrus.tla" in verdict.describe()
     assert "acked[a][1] = 0" in verdict.describe()
 
 
@@ -243,6 +245,8 @@ def test_a_real_cluster_that_lost_its_leader_is_a_behaviour_of_the_spec(
         for _ in range(20):
             wire.ask(b"GET t")
     cluster.stop()
-    (verdict,) = validate({"cluster": read_events([trace])})
-    assert verdict.accepted, verdict.describe()
-    assert verdict.events > 50
+    verdicts = validate({"cluster": read_events([trace])})
+    assert [verdict.spec for verdict in verdicts] == ["Walrus", "Raft"]
+    for verdict in verdicts:
+        assert verdict.accepted, verdict.describe()
+        assert verdict.events > 50

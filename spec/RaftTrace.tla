@@ -1,0 +1,295 @@
+------------------------------ MODULE RaftTrace ------------------------------
+(***************************************************************************)
+(* Is a recorded run a behaviour of Raft.tla? As in WalrusTrace.tla, each  *)
+(* event names an action, and the action with the recorded values must be  *)
+(* enabled and lead to the recorded role, term, commit index and end of    *)
+(* the log.                                                                *)
+(*                                                                         *)
+(* The spec takes term, vote and a follower's entries to be durable at     *)
+(* once, because a crash in between is as if the message had not come. In  *)
+(* a recorded run they are in memory first; `Persist` says when they are   *)
+(* durable, and only then does anything count that they were reported for: *)
+(* a request for votes, a vote, an acknowledgement. So here `persisted`    *)
+(* and `matched` follow at Persist, and `Restart` takes back what was not  *)
+(* durable, or a part of it.                                               *)
+(*                                                                         *)
+(* What a run may do that the model may not is allowed here and nowhere    *)
+(* else:                                                                   *)
+(*   - a canvass is answered by one server after the other (`granted`),    *)
+(*     and a request to stand, or a snapshot, arrives late;                *)
+(*   - a candidate that can win no more calls itself a follower (the model *)
+(*     has no such step, because nothing depends on it);                   *)
+(*   - a follower learns what is committed before its own copy is durable. *)
+(***************************************************************************)
+EXTENDS Raft, FollowTrace
+
+VARIABLES
+    sure,                \* sure[n]: the term and the vote that are durable
+    agreed,              \* agreed[n][T]: n has taken entries up to here from the leader of T, durably or not
+    granted,             \* granted[n]: who would have voted for n since it first canvassed in its term
+    offered,             \* offered[T]: the leader of T had a snapshot up to here
+    had                  \* had[n][T]: the last index at which n ever had an entry of term T
+
+followed == <<sure, agreed, granted, offered, had>>
+traceVars == <<vars, which, l, followed>>
+
+Same == UNCHANGED vars
+Role(e) == IF e.role = "Learner" THEN "Follower" ELSE e.role
+
+-----------------------------------------------------------------------------
+\* The cluster was founded by those whose log was not empty at the first start. The simulator's clusters are founded with
+\* a few entries more, as if they had been committed.
+FoundingLog(w) == [i \in 1..FoundedLength[w] |-> IF i = 1 THEN Entry(1, Founders[w], {}) ELSE Command(1)]
+
+TraceInit ==
+    /\ AtTheBeginning
+    /\ current_term = [n \in Node |-> IF n \in Founders[which] THEN 1 ELSE 0]
+    /\ log = [n \in Node |-> IF n \in Founders[which] THEN FoundingLog(which) ELSE <<>>]
+    /\ committed = [i \in 1..FoundedLength[which] |->
+                        [entry |-> FoundingLog(which)[i], term |-> 1, held_by |-> Founders[which]]]
+    /\ voted_for = [n \in Node |-> None]
+    /\ role = [n \in Node |-> "Follower"]
+    /\ commit_index = [n \in Node |-> Len(log[n])]
+    /\ base = [n \in Node |-> 0]
+    /\ persisted = [n \in Node |-> Len(log[n])]
+    /\ requests = {}
+    /\ votes = {}
+    /\ leader_of = [t \in Terms |-> None]
+    /\ leader_log = [t \in Terms |-> <<>>]
+    /\ leader_commit = [t \in Terms |-> 0]
+    /\ matched = [t \in Terms |-> [n \in Node |-> 0]]
+    /\ elections = {}
+    /\ budget = [restarts |-> MaxRestarts, changes |-> MaxChanges, snapshots |-> MaxSnapshots]
+    /\ sure = [n \in Node |-> [term |-> current_term[n], vote |-> None]]
+    /\ agreed = [n \in Node |-> [t \in Terms |-> 0]]
+    /\ granted = [n \in Node |-> {}]
+    /\ offered = [t \in Terms |-> 0]
+    /\ had = [n \in Node |-> [t \in Terms |-> IF t = 1 THEN Len(log[n]) ELSE 0]]
+
+-----------------------------------------------------------------------------
+\* What is durable.
+SureVote(v) == sure[v.voter].term > v.term \/ (sure[v.voter].term = v.term /\ sure[v.voter].vote = v.candidate)
+SureRequest(r) == sure[r.candidate].term >= r.term
+
+\* Two logs that agree before index i agree up to here.
+RECURSIVE CommonFrom(_, _, _)
+CommonFrom(a, b, i) == IF i <= Min(Len(a), Len(b)) /\ a[i].term = b[i].term THEN CommonFrom(a, b, i + 1) ELSE i - 1
+
+\* So much of the log is as it was before the event.
+Common(e) ==
+    LET n == e.node
+        before == CASE e.ev = "AcceptAppendEntriesRequest" -> e.prev_log_index
+                    [] e.ev = "InstallSnapshot" -> commit_index[n]
+                    [] e.ev = "Restart" -> persisted[n]
+                    [] OTHER -> Len(log[n])
+    IN IF log'[n] = log[n] THEN Len(log[n]) ELSE CommonFrom(log[n], log'[n], before + 1)
+
+\* So much of n's log is durable once it has become `new`, of which the first `same` entries are as they were.
+StillDurable(n, same) == Min(persisted[n], same)
+
+\* Of what n took from the leader of its term up to `index`, so much may be acknowledged at once.
+AckedAtOnce(n, index, durable) == IF sure[n].term = current_term[n] THEN Min(index, durable) ELSE 0
+
+-----------------------------------------------------------------------------
+\* A step that is not recorded.
+
+\* A candidate that cannot win any more, or that met a leader, follows.
+GiveUp(e) ==
+    /\ role[e.node] \in {"PreCandidate", "Candidate"}
+    /\ Role(e) = "Follower" /\ e.ev # "Restart"
+    /\ role' = [role EXCEPT ![e.node] = "Follower"]
+    /\ UNCHANGED <<current_term, voted_for, logVars, voteVars, leaderVars, elections, committed, budget>>
+
+-----------------------------------------------------------------------------
+\* Events.
+OnPreVote(e) == IF role[e.node] = "PreCandidate" THEN Same ELSE PreVote(e.node)
+
+OnTimeout(e) ==
+    LET n == e.node IN
+    /\ IF e.transfer
+       THEN /\ role[n] # "Leader" /\ current_term[n] > 0
+            /\ leader_of[current_term[n]] \notin {None, n}
+       ELSE role[n] = "PreCandidate" /\ Quorum(granted[n], VotersOf(n))
+    /\ Stand(n)
+
+OnRequestVote(e) ==
+    LET n == e.node
+        asked == {r \in requests : r.term = current_term[n] /\ r.candidate = e.sender /\ SureRequest(r)}
+        may == /\ voted_for[n] \in {None, e.sender}
+               /\ log[n] # <<>>
+               /\ \E r \in asked : AtLeast(r.last_term, r.last_index, log[n])
+    IN
+    /\ asked # {}
+    /\ e.granted = may
+    /\ IF e.granted /\ voted_for[n] = None
+       THEN HandleRequestVoteRequest(n) /\ voted_for'[n] = e.sender
+       ELSE Same
+
+OnVote(e) ==
+    /\ e.granted => \E v \in votes : v.term = current_term[e.node] /\ v.candidate = e.node /\ v.voter = e.sender /\ SureVote(v)
+    /\ Same
+
+OnUpdateTerm(e) ==
+    /\ \E r \in requests : r.term = e.current_term /\ SureRequest(r)
+    /\ UpdateTerm(e.node, e.current_term)
+
+OnBecomeLeader(e) ==
+    LET n == e.node
+        ballots == {v \in votes : v.candidate = n /\ v.term = current_term[n] /\ SureVote(v)}
+    IN
+    /\ Quorum({v.voter : v \in ballots}, VotersOf(n))
+    /\ BecomeLeader(n)
+
+OnClientRequest(e) ==
+    LET n == e.node IN
+    /\ e.index = Len(log[n]) + 1
+    /\ (e.kind = "NOOP") = (LastTerm(log[n]) # current_term[n])
+    /\ IF e.kind = "MEMBERSHIP"
+       THEN <<e.voters, e.learners>> \in NextMemberships(n) /\ ChangeMembershipTo(n, e.voters, e.learners)
+       ELSE ClientRequest(n)
+
+OnPersist(e) ==
+    LET n == e.node
+        acked(t) == IF e.persisted_term >= t THEN Min(agreed[n][t], e.persisted_index) ELSE 0
+    IN
+    /\ persisted[n] <= e.persisted_index /\ e.persisted_index <= Len(log[n])
+    /\ sure[n].term <= e.persisted_term /\ e.persisted_term <= current_term[n]
+    /\ e.persisted_term = current_term[n] => e.persisted_vote \in {None, voted_for[n]}
+    /\ persisted' = [persisted EXCEPT ![n] = e.persisted_index]
+    /\ matched' = [t \in Terms |-> [matched[t] EXCEPT ![n] = Max(@, acked(t))]]
+    /\ UNCHANGED <<serverVars, log, commit_index, base, voteVars, leader_of, leader_log, leader_commit,
+                   elections, committed, budget>>
+
+OnAccept(e) ==
+    LET n == e.node
+        prev == e.prev_log_index
+        last == e.match_index
+    IN
+    /\ MayTake(n, prev, last)
+    /\ e.sender = leader_of[current_term[n]]
+    /\ LET merged == Merged(n, prev, last)
+           same == IF merged = log[n] THEN Len(merged) ELSE CommonFrom(log[n], merged, prev + 1)
+           durable == StillDurable(n, same)
+       IN
+       /\ e.added = Len(merged) - same
+       /\ TakeEntries(n, merged, durable, AckedAtOnce(n, last, durable))
+
+\* From a request, or from a snapshot of what it has anyway.
+OnLearn(e) ==
+    LET n == e.node
+        t == current_term[n]
+        index == e.commit_index
+    IN
+    /\ t > 0
+    /\ LearnUpTo(n, index, IF index <= offered[t] /\ Holds(n, index, leader_log[t]) THEN index ELSE agreed[n][t])
+
+OnInstallSnapshot(e) ==
+    LET n == e.node
+        t == current_term[n]
+    IN
+    /\ t > 0
+    /\ leader_of[t] \notin {None, n} /\ e.sender = leader_of[t]
+    /\ e.index <= offered[t]
+    /\ LET durable == StillDurable(n, commit_index[n])
+       IN TakeSnapshot(n, e.index, leader_log[t], durable, AckedAtOnce(n, e.index, durable))
+
+\* It comes back with what was durable, and perhaps with more of what it had.
+OnRestart(e) ==
+    LET n == e.node
+        from == IF e.last_log_term <= 1 THEN FoundingLog(which) ELSE leader_log[e.last_log_term]
+        kept == SubSeq(from, 1, e.last_log_index)
+        voted == e.voted_for # None => [term |-> e.current_term, voter |-> n, candidate |-> e.voted_for] \in votes
+    IN
+    /\ IF e.last_log_index = 0 THEN TRUE ELSE e.last_log_index <= had[n][e.last_log_term]
+    /\ persisted[n] <= Len(kept)
+    /\ SubSeq(kept, 1, persisted[n]) = SubSeq(log[n], 1, persisted[n])
+    /\ sure[n].term <= e.current_term /\ e.current_term <= current_term[n]
+    /\ IF e.current_term = sure[n].term /\ sure[n].vote # None THEN e.voted_for = sure[n].vote ELSE voted
+    /\ e.commit_index <= base[n]
+    /\ current_term' = [current_term EXCEPT ![n] = e.current_term]
+    /\ voted_for' = [voted_for EXCEPT ![n] = e.voted_for]
+    /\ role' = [role EXCEPT ![n] = "Follower"]
+    /\ log' = [log EXCEPT ![n] = kept]
+    /\ commit_index' = [commit_index EXCEPT ![n] = e.commit_index]
+    /\ base' = [base EXCEPT ![n] = e.commit_index]
+    /\ persisted' = [persisted EXCEPT ![n] = Len(kept)]
+    /\ requests' = {r \in requests : r.candidate = n => r.term < e.current_term \/ (r.term = e.current_term /\ e.voted_for = n)}
+    /\ votes' = {v \in votes : v.voter = n => v.term < e.current_term \/ (v.term = e.current_term /\ e.voted_for = v.candidate)}
+    /\ UNCHANGED <<leaderVars, elections, committed, budget>>
+
+Taken(e) ==
+    CASE e.ev = "PreVote" -> OnPreVote(e)
+      [] e.ev = "Timeout" -> OnTimeout(e)
+      [] e.ev = "HandleRequestVoteRequest" -> OnRequestVote(e)
+      [] e.ev = "HandleRequestVoteResponse" -> OnVote(e)
+      [] e.ev = "UpdateTerm" -> OnUpdateTerm(e)
+      [] e.ev = "BecomeLeader" -> OnBecomeLeader(e)
+      [] e.ev = "CheckQuorumFailed" -> role[e.node] = "Leader" /\ CheckQuorumFailed(e.node)
+      [] e.ev = "ClientRequest" -> OnClientRequest(e)
+      [] e.ev = "Persist" -> OnPersist(e)
+      [] e.ev = "AcceptAppendEntriesRequest" -> OnAccept(e)
+      [] e.ev = "AdvanceCommitIndex" -> AdvanceCommitIndex(e.node, e.commit_index)
+      [] e.ev = "LearnCommitIndex" -> OnLearn(e)
+      [] e.ev = "CompactLog" -> CompactLog(e.node, e.index)
+      [] e.ev = "InstallSnapshot" -> OnInstallSnapshot(e)
+      [] e.ev = "LeaveOffice" -> LeaveOffice(e.node)
+      [] e.ev = "Restart" -> OnRestart(e)
+      [] OTHER -> FALSE
+
+\* The state that the event led to, as it was recorded.
+AsRecorded(e) ==
+    /\ role'[e.node] = Role(e)
+    /\ current_term'[e.node] = e.current_term
+    /\ commit_index'[e.node] = e.commit_index
+    /\ Len(log'[e.node]) = e.last_log_index
+    /\ LastTerm(log'[e.node]) = e.last_log_term
+
+-----------------------------------------------------------------------------
+\* What is followed besides the spec's variables.
+SureAfter(e) ==
+    CASE e.ev = "Persist" -> [term |-> e.persisted_term, vote |-> e.persisted_vote]
+      [] e.ev = "Restart" -> [term |-> e.current_term, vote |-> e.voted_for]
+      [] OTHER -> sure[e.node]
+
+AgreedAfter(e) ==
+    LET n == e.node
+        upto(index) == [t \in Terms |-> IF t = current_term[n] THEN Max(agreed[n][t], index) ELSE Min(agreed[n][t], Common(e))]
+    IN
+    CASE e.ev = "AcceptAppendEntriesRequest" -> upto(e.match_index)
+      [] e.ev = "InstallSnapshot" -> upto(e.index)
+      [] e.ev = "LearnCommitIndex" -> upto(e.commit_index)
+      [] e.ev = "Restart" -> [t \in Terms |-> 0]
+      [] OTHER -> agreed[n]
+
+HadAfter(e) ==
+    LET n == e.node
+        new == Common(e) + 1..Len(log'[n])
+        last(t) == LET those == {i \in new : log'[n][i].term = t}
+                   IN IF those = {} THEN 0 ELSE CHOOSE i \in those : \A j \in those : j <= i
+    IN IF log'[n] = log[n] THEN had[n] ELSE [t \in Terms |-> Max(had[n][t], last(t))]
+
+\* Questions and answers of a canvass may arrive late, even in the next canvass of the term.
+GrantedAfter(n) ==
+    IF current_term'[n] # current_term[n] THEN {}
+    ELSE IF granted[n] = {} /\ role'[n] # "PreCandidate" THEN {}
+    ELSE granted[n] \cup Willing(n)'
+
+Follow(e) ==
+    /\ sure' = [sure EXCEPT ![e.node] = SureAfter(e)]
+    /\ agreed' = [agreed EXCEPT ![e.node] = AgreedAfter(e)]
+    /\ had' = [had EXCEPT ![e.node] = HadAfter(e)]
+    /\ granted' = [n \in Node |-> GrantedAfter(n)]
+    /\ offered' = [t \in Terms |-> IF leader_of'[t] # None /\ role'[leader_of'[t]] = "Leader" /\ current_term'[leader_of'[t]] = t
+                                   THEN Max(offered[t], base'[leader_of'[t]]) ELSE offered[t]]
+
+TraceNext ==
+    /\ l <= Len(Trace)
+    /\ UNCHANGED which
+    /\ \/ Taken(Trace[l]) /\ AsRecorded(Trace[l]) /\ Follow(Trace[l]) /\ l' = l + 1
+       \/ GiveUp(Trace[l]) /\ UNCHANGED <<l, followed>>
+
+TraceSpec == TraceInit /\ [][TraceNext]_traceVars
+
+\* The invariants that read every entry.
+Contents == NowAndThen => LogMatching /\ LeaderCompleteness /\ StateMachineSafety /\ CommittedNeverLost
+=============================================================================

@@ -1,0 +1,105 @@
+"""What a recorded run and a spec need of each other: events, the module TraceData, the constants.
+
+A `TraceSpec` says, for one spec, which events of a run are its own and with which values, what TraceData has
+to define besides the events, and how large the constants must be. Writing all that down as TLA+ is the same
+for every spec, and is done here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+Event: TypeAlias = dict[str, Any]
+Run: TypeAlias = Sequence[Event]
+
+UNLIMITED = "1000000"
+"""A budget that no run uses up."""
+
+_SETS = {"replicas", "voters", "learners"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceSpec:
+    """How one spec follows a run."""
+
+    name: str
+    """Of the spec; its `{name}Trace.tla` follows a run."""
+    events: Callable[[Run], list[Event]]
+    """The events of a whole run that this spec knows, with the values that it reads."""
+    definitions: Callable[[Sequence[Run]], dict[str, str]]
+    """What TraceData defines besides the events, from whole runs."""
+    constants: Callable[[Sequence[Run], set[int]], dict[str, str]]
+    """The constants of the spec, from its own events of all runs, and the nodes that there are."""
+    invariants: str
+    properties: str = ""
+
+    def module(self, whole: Sequence[Run], runs: Sequence[Run], stuck: tuple[int, int]) -> str:
+        """TraceData: `runs` are this spec's events of the `whole` runs."""
+        defined = {"StuckTrace": str(stuck[0]), "StuckAt": str(stuck[1])} | self.definitions(whole)
+        written = ("<<\n" + ",\n".join("  " + _record(event) for event in run) + "\n>>" for run in runs)
+        lines = [f"{name} == {text}" for name, text in defined.items()]
+        body = ",\n".join(written)
+        lines = [
+            "---- MODULE TraceData ----",
+            "EXTENDS Naturals",
+            *lines,
+            f"Traces == <<\n{body}\n>>",
+            "====",
+        ]
+        return "\n".join([*lines, ""])
+
+    def config(self, runs: Sequence[Run], nodes: set[int], stuck: tuple[int, int]) -> str:
+        """The configuration; `stuck` asks only for the state before an event of a run."""
+        lines = ["SPECIFICATION TraceSpec", "CONSTRAINT Reached"]
+        lines += [f"INVARIANTS {'NotStuck' if stuck[0] else self.invariants}"]
+        lines += [f"PROPERTIES {self.properties}"] if self.properties and not stuck[0] else []
+        constants = self.constants(runs, nodes)
+        return "\n".join(
+            [*lines, "CONSTANTS", *(f"  {name} = {text}" for name, text in constants.items()), ""]
+        )
+
+
+def tla(value: object, name: str = "") -> str:
+    """A value of an event, in TLA+; lists under some names are sets.
+
+    >>> tla("a"), tla([2, True]), tla([2, 1], "replicas")
+    ('"a"', '<<2, TRUE>>', '{1, 2}')
+    """
+    if isinstance(value, bool):
+        return str(value).upper()
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    assert isinstance(value, list), f"a value that no event has: {value!r}"
+    if name in _SETS:
+        return tla_set(value)
+    return f"<<{', '.join(map(tla, value))}>>"
+
+
+def tla_set(values: Sequence[object] | set[Any]) -> str:
+    """A set, in TLA+."""
+    return f"{{{', '.join(map(tla, sorted(values)))}}}"
+
+
+def _record(event: Event) -> str:
+    return f"[{', '.join(f'{name} |-> {tla(event[name], name)}' for name in sorted(event))}]"
+
+
+def values_of(runs: Sequence[Run], *names: str) -> set[Any]:
+    """All values under these names, those in lists too."""
+    found = set()
+    for run in runs:
+        for event in run:
+            for name in names:
+                value = event.get(name, [])
+                found.update(value if isinstance(value, list) else [value])
+    return found
+
+
+def begin_of(run: Run) -> Mapping[str, Any]:
+    """What the run says about itself in its first line, if it does."""
+    return run[0] if run and run[0]["ev"] == "Begin" else {}
