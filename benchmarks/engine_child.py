@@ -8,14 +8,17 @@ python -m benchmarks.engine_child growth DIRECTORY ENTRIES wall|cpu
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter, thread_time
 
 from benchmarks.engine_peers import PEERS, Peer
 from benchmarks.engine_rows import Clock
 from benchmarks.engine_walrus import TOPIC, Subject, die, resident
+from walrus.storage.record import OVERHEAD
 
 PAYLOAD = b"x" * 100
 
@@ -62,7 +65,10 @@ def memory(directory: Path, gib: int) -> dict[str, float]:
 
 
 def growth(directory: Path, entries: int) -> dict[str, float]:
-    """Nanoseconds per append: in a short and in a long log, and over one and over a thousand topics."""
+    """Nanoseconds per append: in a short and in a long log, over one and over a thousand topics.
+
+    And of a bare `os.pwrite` to one place and to a thousand of them in turn, for what that alone costs.
+    """
     subjects = {
         name: Subject(directory / name, durable=False, backend="pwritev")
         for name in ("short", "long", "many")
@@ -72,12 +78,19 @@ def growth(directory: Path, entries: int) -> dict[str, float]:
     topics = [f"topic-{number}" for number in range(1000)]
     for topic in topics:
         subjects["many"].wal.append_for_topic(topic, PAYLOAD)
-    costs: dict[str, list[float]] = {name: [] for name in ("short", "long", "one topic", "many")}
+    bare = Places(directory)
+    loops: dict[str, Callable[[], float]] = {
+        "short": lambda: timed_appends(subjects["short"], [TOPIC] * 20_000),
+        "long": lambda: timed_appends(subjects["long"], [TOPIC] * 20_000),
+        "one topic": lambda: timed_appends(subjects["short"], [TOPIC] * 20_000),
+        "many": lambda: timed_appends(subjects["many"], topics * 20),
+        "bare, one place": lambda: bare.timed_writes([0] * 20_000),
+        "bare, many places": lambda: bare.timed_writes(list(range(1000)) * 20),
+    }
+    costs: dict[str, list[float]] = {name: [] for name in loops}
     for _ in range(15):
-        for name in ("short", "long"):
-            costs[name].append(timed_appends(subjects[name], [TOPIC] * 20_000))
-        costs["one topic"].append(timed_appends(subjects["short"], [TOPIC] * 20_000))
-        costs["many"].append(timed_appends(subjects["many"], topics * 20))
+        for name, loop in loops.items():
+            costs[name].append(loop())
     for subject in subjects.values():
         subject.close()
     return {name: statistics.median(values) for name, values in costs.items()}
@@ -90,6 +103,27 @@ def timed_appends(subject: Subject, topics: list[str]) -> float:
     for topic in topics:
         append(topic, PAYLOAD)
     return (Clock.now() - start) / len(topics) * 1e9
+
+
+class Places:
+    """A preallocated file with a thousand places, each of which grows as a topic does."""
+
+    STRIDE = 64 << 10
+
+    def __init__(self, directory: Path) -> None:
+        self.fd = os.open(directory / "bare", os.O_RDWR | os.O_CREAT)
+        os.posix_fallocate(self.fd, 0, 1000 * self.STRIDE)
+
+    def timed_writes(self, places: list[int]) -> float:
+        """Nanoseconds per write of a record's length to these places in turn."""
+        pwrite, fd, record = os.pwrite, self.fd, bytes(len(PAYLOAD) + OVERHEAD)
+        ends = [place * self.STRIDE for place in range(1000)]
+        start = Clock.now()
+        for place in places:
+            offset = ends[place]
+            pwrite(fd, record, offset)
+            ends[place] = offset + len(record)
+        return (Clock.now() - start) / len(places) * 1e9
 
 
 def main(arguments: list[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.engine_rows import Group
@@ -60,6 +60,12 @@ def judge(results: Results) -> Iterator[Verdict]:
         costs = medians["growth"]
         yield _within("cost per append, long log / short log", costs["long"], costs["short"])
         yield _within("cost per append, 1,000 topics / 1 topic", costs["many"], costs["one topic"])
+        yield _within("... beside bare writes to as many places", *_beyond_bare(costs))
+
+
+def _beyond_bare(costs: Mapping[str, float]) -> tuple[float, float]:
+    """The cost over many topics and over one, each without what a bare write to as many places costs."""
+    return costs["many"] - costs["bare, many places"], costs["one topic"] - costs["bare, one place"]
 
 
 def _appends(results: Results) -> Iterator[Verdict]:

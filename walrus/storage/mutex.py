@@ -60,7 +60,7 @@ class Mutex:
     def __init__(self) -> None:
         self._token: deque[None] = deque([None])
         self.take, self.give = self._token.pop, self._token.append
-        self.line: deque[_Waiter] = deque()
+        self.line: list[_Waiter] = []  # a deque would take half a kilobyte, for each topic
 
     @property
     def locked(self) -> bool:
@@ -83,7 +83,7 @@ class Mutex:
             try:
                 self.take()
             except IndexError:
-                self.line.appendleft(me)
+                self.line.insert(0, me)
             else:
                 return
 
@@ -101,14 +101,14 @@ class Mutex:
         """Wake the first in line. While the token is gone, that is left to whoever has it."""
         while self.line and self._token:
             try:
-                first = self.line.popleft()
+                first = self.line.pop(0)
             except IndexError:
                 return
             if monotonic() - first.since > PATIENCE:
                 try:
                     self.take()
                 except IndexError:
-                    self.line.appendleft(first)
+                    self.line.insert(0, first)
                     continue
                 first.handed = True
             first.bell.release()
