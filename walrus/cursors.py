@@ -288,6 +288,11 @@ class Cursors:
                 cursor.rewind(min(lost))
             self._serve(cursor, now)
 
+    def forget_node(self, node: int) -> None:
+        """A node was removed: whoever joins under its id numbers its requests anew."""
+        for cursor in self._cursors.values():
+            cursor.latest.pop(node, None)
+
     # --- leadership comes and goes ---
 
     def on_topic(self, name: str, now: float) -> None:

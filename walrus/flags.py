@@ -127,7 +127,9 @@ def _host(text: str) -> str:
         return str(ipaddress.ip_address(text))
     except ValueError:
         pass
-    if not text or not all(part and part.replace("-", "").isalnum() for part in text.split(".")):
+    if not text or not all(
+        0 < len(part) < 64 and part.replace("-", "").isalnum() for part in text.split(".")
+    ):
         raise argparse.ArgumentTypeError(f"must be a host name or address, not {text!r}")
     return text
 

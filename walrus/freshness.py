@@ -46,11 +46,13 @@ class Freshness:
         if self._request or not self._waiting:
             return
         self._asked, self._waiting = self._waiting, []
+        self._next += 1
+        self._request, self._index = self._next, None
         self._send(now)
 
     def _send(self, now: float) -> None:
-        self._next += 1
-        self._request, self._asked_at, self._index = self._next, now, None
+        """Ask, or ask again under the same number: a late answer to the first asking is as good."""
+        self._asked_at = now
         if self._raft.role is Role.LEADER:
             self._raft.read_index(self._request, now)
         elif self._raft.leader_id is not None:

@@ -131,6 +131,11 @@ class Lifecycle:
         seen[origin] = forward.request
         return True
 
+    def forget_node(self, node: int) -> None:
+        """A node was removed: whoever joins under its id numbers its forwards anew."""
+        for seen in self._seen.values():
+            seen.pop(node, None)
+
     def with_writer(self, topic: str, number: int, then: Callable[[SegmentWriter], None]) -> None:
         """Do something with the writer of (topic, number), if it is ours."""
         writer = self.writers.get(topic)

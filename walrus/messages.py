@@ -36,6 +36,8 @@ class Hello(Message, frozen=True, kw_only=True):
     incarnation: int
     target: int
     """The node that the caller believes lives at this address."""
+    member_at: int = 0
+    """An index of Raft's log at which the caller was a member for certain, 0 if it knows of none."""
 
 
 class HelloReply(Message, frozen=True, kw_only=True):
@@ -43,6 +45,8 @@ class HelloReply(Message, frozen=True, kw_only=True):
 
     error: str
     cluster_id: str
+    final: bool = False
+    """The caller was removed from the cluster: asking again will never help."""
 
 
 class Join(Message, frozen=True, kw_only=True):
@@ -61,6 +65,8 @@ class JoinReply(Message, frozen=True, kw_only=True):
     error: str
     cluster_id: str
     addresses: dict[int, str]
+    final: bool = False
+    """Asking again will not help: somebody has to do what `error` says first."""
 
 
 # --- replication: writer -> replicas (replication.py) --------------------------------------------

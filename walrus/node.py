@@ -227,6 +227,8 @@ class Node:
                 if reply.done:
                     log.info("joined cluster %s through %s", reply.cluster_id, address)
                     return reply
+                if reply.final:
+                    raise StartError(f"--join: {address} says: {reply.error}")
                 if reply.error not in why:
                     log.info("not in the cluster yet: %s says: %s", address, reply.error)
                 why = f"{address}: {reply.error}"
@@ -406,7 +408,6 @@ class Node:
     def on_join(self, session: Session, join: Join) -> None:
         """A node asks to be taken in. It is answered at once, and asks again until it is."""
         session.reply(self.controller.on_join(join, self._loop.time()))
-        session.close()
         self.wake()
 
     def hello_to(self, peer: int) -> Hello:
@@ -418,6 +419,7 @@ class Node:
             directory_id=self.identity.directory_id,
             incarnation=self.identity.incarnation,
             target=peer,
+            member_at=self.controller.member_at,
         )
 
     def judge_hello(self, hello: Hello) -> str:
@@ -426,6 +428,20 @@ class Node:
         if hello.cluster_id != self.identity.cluster_id and hello.target == self.settings.node_id:
             self._remember(hello)
         return error
+
+    def is_removed(self, hello: Hello) -> bool:
+        """Whether a refused caller was a member, and never will be again."""
+        return self.controller.is_removed(hello)
+
+    def on_removed(self, peer: int, error: str) -> None:
+        """A member has applied the removal of this node: nobody will listen to it any more."""
+        log.critical(
+            "this node was removed from the cluster (node %d says: %s); to join anew, start it with an empty "
+            "--data-dir",
+            peer,
+            error,
+        )
+        self._finish(1)
 
     def _remember(self, hello: Hello) -> None:
         """Somebody of another cluster takes this node for a member.

@@ -71,6 +71,12 @@ class Handler(Protocol):
     def judge_hello(self, hello: Hello) -> str:
         """Why this caller is refused; "" lets it in."""
 
+    def is_removed(self, hello: Hello) -> bool:
+        """Whether a refused caller was a member, and never will be again."""
+
+    def on_removed(self, peer: int, error: str) -> None:
+        """`peer` says that it is this node that was removed."""
+
     def on_join(self, session: Session, join: Join) -> None:
         """A node without a cluster asks to be taken in."""
 
@@ -93,8 +99,8 @@ class Link(asyncio.Protocol):
         self._parser = codec.parser(STRANGER_FRAME)
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
-        self.answer: asyncio.Future[str] = loop.create_future()
-        """The callee's verdict: "" for welcome."""
+        self.answer: asyncio.Future[HelloReply] = loop.create_future()
+        """The callee's verdict."""
         self.lost: asyncio.Future[None] = loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -109,14 +115,16 @@ class Link(asyncio.Protocol):
         try:
             replies = self._parser.feed(data)
         except ProtocolError as error:
-            self._verdict(f"the peer answered Hello with nonsense: {error}")
+            self._verdict(HelloReply(error=f"it answered Hello with nonsense: {error}", cluster_id=""))
             return
         for reply in replies:
-            self._verdict(reply.error if isinstance(reply, HelloReply) else "not a reply to Hello")
+            if not isinstance(reply, HelloReply):
+                reply = HelloReply(error="that is no reply to Hello", cluster_id="")
+            self._verdict(reply)
 
-    def _verdict(self, error: str) -> None:
+    def _verdict(self, reply: HelloReply) -> None:
         if not self.answer.done():
-            self.answer.set_result(error)
+            self.answer.set_result(reply)
         else:
             self.abort()
 
@@ -219,16 +227,20 @@ class Dialer:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await connect(lambda: link, self.address, self._peers.source)
-                error = await link.answer
+                reply = await link.answer
         except ConnectionRefusedError:
             return _Outcome.REFUSED
-        except OSError as failure:  # TimeoutError and all connection errors are among them
+        except (OSError, ValueError) as failure:
+            # TimeoutError and all connection errors are among the first, names that cannot be looked up
+            # among the second.
             self._complain(f"cannot reach node {self.peer} at {self.address}: {failure or 'no answer'}")
             link.abort()
             return _Outcome.FAILED
-        if error:
-            self._complain(f"node {self.peer} at {self.address} refuses this node: {error}")
+        if reply.error:
+            self._complain(f"node {self.peer} at {self.address} refuses this node: {reply.error}")
             link.abort()
+            if reply.final:
+                self._peers.handler.on_removed(self.peer, reply.error)
             return _Outcome.REJECTED
         self._complaint = ""
         self.link = link
@@ -306,7 +318,8 @@ class Session(asyncio.BufferedProtocol):
         """The first frame decides what this connection is."""
         if isinstance(message, Hello):
             error = self._peers.judge(message)
-            self.reply(HelloReply(error=error, cluster_id="" if error else message.cluster_id))
+            final = bool(error) and self._peers.handler.is_removed(message)
+            self.reply(HelloReply(error=error, cluster_id="" if error else message.cluster_id, final=final))
             if error:
                 log.warning("refused a caller that says it is node %d: %s", message.node_id, error)
                 self.close()
@@ -317,10 +330,17 @@ class Session(asyncio.BufferedProtocol):
             self._peers.welcome(self, message)
         elif isinstance(message, Join):
             self.expect_more()
-            self._peers.handler.on_join(self, message)
+            self._on_join(message)
         else:
             log.warning("dropped a caller on the peer port that did not introduce itself")
             self.abort()
+
+    def _on_join(self, join: Join) -> None:
+        if flaw := join_flaw(join):
+            self.reply(JoinReply(done=False, error=flaw, cluster_id="", addresses={}, final=True))
+        else:
+            self._peers.handler.on_join(self, join)
+        self.close()
 
     def reply(self, message: PeerMessage) -> None:
         """Answer a Hello or a Join."""
@@ -380,8 +400,11 @@ class Peers:
         wanted = {peer: address for peer, address in sorted(addresses.items()) if peer != self.node_id}
         for peer, dialer in sorted(self._dialers.items()):
             if wanted.get(peer) != dialer.address:
+                was_up = dialer.link is not None
                 dialer.close()
                 del self._dialers[peer]
+                if was_up:
+                    self.handler.on_peer_down(peer, refused=False)
         for sender, session in sorted(self._sessions.items()):
             if wanted and sender not in wanted:
                 session.abort()  # it has been removed; what it says does not concern us any more
@@ -461,6 +484,24 @@ def split_address(address: str) -> tuple[str, int]:
     """
     host, _, port = address.rpartition(":")
     return host, int(port)
+
+
+def join_flaw(join: Join) -> str:
+    """What no node can mean that asks to be taken in; once it was, every member would dial it for ever.
+
+    >>> [
+    ...     join_flaw(Join(node_id=7, directory_id="d", raft_address=address, client_address=""))
+    ...     for address in ("::1:6000", "node-7:70000")
+    ... ]
+    ['', "'node-7:70000' is no HOST:PORT that peers could dial"]
+    """
+    host, _, port = join.raft_address.rpartition(":")
+    labels = host.encode(errors="replace").split(b".")
+    if join.node_id < 1:
+        return f"{join.node_id} is no id of a node: ids are positive"
+    if port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16 and all(0 < len(x) < 64 for x in labels):
+        return ""
+    return f"{join.raft_address!r} is no HOST:PORT that peers could dial"
 
 
 async def connect(factory: Callable[[], asyncio.BaseProtocol], address: str, source: str | None) -> None:

@@ -143,9 +143,18 @@ class Supervisor:
                 self._change((*membership.voters, node), learners, now)
                 return
         for node in sorted(nodes):
-            if nodes[node].leaving and not self._metadata.needs(node):
+            if nodes[node].leaving and not self._metadata.needs(node) and self._can_do_without(node, now):
                 self._remove(node, membership, now)
                 return
+
+    def _can_do_without(self, node: int, now: float) -> bool:
+        """Whether a majority of the voters that would be left is alive.
+
+        It was when LEAVE was asked for, but handing over takes time. A change whose new majority does not
+        answer never commits, and meanwhile no other one can be made: not even one that removes the dead.
+        """
+        rest = [voter for voter in self._raft.membership.voters if voter != node]
+        return sum(self._alive(voter, now) for voter in rest) > len(rest) // 2
 
     def _remove(self, node: int, membership: Membership, now: float) -> None:
         if node not in membership.members:

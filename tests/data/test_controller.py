@@ -164,6 +164,44 @@ def test_node_with_an_empty_disk_under_a_known_id_is_not_taken_in():
     join = m.Join(node_id=2, directory_id="new disk", raft_address="x", client_address="y")
     reply = world.nodes[1].on_join(join, world.now)
     assert not reply.done and "another data directory" in reply.error and not reply.cluster_id
+    assert reply.final, "asking again will not help"
+
+
+def test_refusal_is_not_final_where_it_may_be_old_news():
+    world = three()
+    world.isolate(1)
+    world.run(5)
+    join = m.Join(node_id=2, directory_id="new disk", raft_address="x", client_address="y")
+    reply = world.nodes[1].on_join(join, world.now)
+    assert reply.error and not reply.final, "perhaps the old node 2 was removed meanwhile"
+
+
+@pytest.mark.parametrize("when", ["at once", "after a restart", "away while it was removed"])
+def test_member_that_was_removed_is_told_so_for_good(when: str):
+    world = three()
+    if when == "away while it was removed":
+        world.kill(3)
+    assert world.ask(1, protocol.Leave(3), within=60) == [OK]
+    if when == "after a restart":
+        world.kill(3)
+    if when != "at once":
+        world.isolate(3)
+        world.start(3)
+    member_at = world.nodes[3].member_at
+    assert member_at > 0
+    for node in (1, 2):
+        assert world.nodes[node].judge_hello(hello(world, 3, node))
+        assert world.nodes[node].is_removed(hello(world, 3, node, member_at=member_at))
+
+
+def test_member_is_not_taken_for_removed_by_one_that_has_not_heard_of_it():
+    world = three()
+    world.isolate(2)
+    world.join(4)
+    assert world.nodes[2].judge_hello(hello(world, 4, 2))
+    assert not world.nodes[2].is_removed(hello(world, 4, 2, member_at=world.nodes[4].member_at))
+    assert not world.nodes[1].is_removed(hello(world, 9, 1)), "a joiner that knows nothing yet"
+    assert not world.nodes[1].is_removed(hello(world, 3, 1, member_at=1, cluster_id="another"))
 
 
 def test_member_that_left_is_not_taken_in_again_by_its_own_announcement():

@@ -77,3 +77,25 @@ def test_requests_for_one_topic_stay_in_order_while_one_waits():
     second = world.send(3, protocol.Put("t", batch("second")))
     world.until(lambda: bool(world.replies[first] and world.replies[second]))
     assert world.get_all(3, "t") == [b"first", b"second"]
+
+
+def test_late_answers_count_however_often_the_question_was_repeated():
+    """A leader that takes longer than the pause between two questions is not ignored for ever."""
+    world = three()
+    late: list[tuple[float, int, int, object]] = []
+
+    def delay(sender: int, to: int, message: object) -> bool:
+        if isinstance(message, m.ReadIndexReply):
+            late.append((world.now + 0.5, sender, to, message))
+            return True
+        return False
+
+    world.lose = delay
+    slot = world.send(3 if world.raft_leader != 3 else 2, protocol.State("t"))
+    while not world.replies[slot]:
+        world.step()
+        for due, sender, to, message in list(late):
+            if due <= world.now:
+                late.remove((due, sender, to, message))
+                world.nodes[to].on_message(sender, message, world.now)  # type: ignore[arg-type]
+    assert world.replies[slot][0].startswith(b"ERR unknown topic")

@@ -8,7 +8,7 @@ from tests.data.test_segments import cluster, seal
 from tests.data.world import World, batch, three
 from walrus import messages as m
 from walrus import protocol
-from walrus.segments import MarkLeaving
+from walrus.segments import MarkLeaving, first_leader
 from walrus.supervisor import why_not_leave
 
 OK = b"OK"
@@ -143,6 +143,47 @@ def test_node_leaves_under_load_and_nothing_is_lost(leaving: int):
     assert all(world.replies[slot] == [OK] for slot in slots)
     assert [int(entry) for entry in world.get_all(asked, "t")] == list(range(40))
     assert not any(leaving in segment.replicas for segment in world.topic("t").segments)
+
+
+def test_node_that_dies_while_another_one_leaves_does_not_take_the_cluster_with_it():
+    """With it gone, removing the one that leaves would leave two voters, one of them dead, for ever."""
+    world = three(replication_factor=1)
+    leader, dying, leaving = world.raft_leader, 2, 3
+    assert leader == 1
+    name = next(name for name in map(str, range(99)) if first_leader(name, (1, 2, 3)) == leaving)
+    world.register(name)
+    assert world.put(1, name, "a") == [OK]
+    left = world.send(1, protocol.Leave(leaving))
+    world.lose = lambda sender, to, message: isinstance(message, m.Read | m.Copy)  # nothing is handed over
+    world.run(1)
+    world.kill(dying)
+    world.lose = lambda sender, to, message: False
+    world.run(20)
+    assert world.nodes[1].raft.membership.voters == (1, 2, 3)
+    assert world.put(1, name, "b") == [OK]
+    assert world.ask(1, protocol.Leave(dying), within=60) == [OK]
+    world.until(lambda: world.nodes[1].raft.membership.voters == (1,), within=60)
+    world.until(lambda: bool(world.replies[left]))
+    world.kill(leaving)
+    assert world.put(1, name, "c") == [OK]
+    assert world.get_all(1, name) == [b"a", b"b", b"c"]
+
+
+def test_replaced_disk_under_an_old_id_is_listened_to():
+    """Its starts, and with them its requests, are numbered from the beginning again."""
+    world = three(max_segment_entries=3)
+    world.register("t")
+    for number in range(20):  # everybody has led the topic, and has had forwards and GETs of node 3
+        assert world.put(3, "t", f"{number}") == [OK]
+        assert world.ask(3, protocol.Get("t")) == [b"OK %d" % number]
+    assert world.ask(1, protocol.Leave(3), within=60) == [OK]
+    world.kill(3)
+    del world.stores[3], world.incarnations[3]
+    world.directories[3] = "a new disk"
+    world.join(3)
+    for number in range(20, 30):
+        assert world.put(3, "t", f"{number}") == [OK]
+        assert world.ask(3, protocol.Get("t")) == [b"OK %d" % number]
 
 
 def test_dead_node_can_be_removed_and_its_place_taken_anew():

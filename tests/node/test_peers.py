@@ -9,6 +9,8 @@ import struct
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
+
 from tests.node.harness import free_port
 from walrus.messages import Fence, Hello, Join, JoinReply, PeerMessage
 from walrus.peers import VERSION, Peers, Session, ask_to_join
@@ -49,10 +51,15 @@ class Host:
             "" if (hello.cluster_id, hello.target) == (self.cluster_id, self.node_id) else "another cluster"
         )
 
+    def is_removed(self, hello: Hello) -> bool:
+        return hello.cluster_id == "left"
+
+    def on_removed(self, peer: int, error: str) -> None:
+        self.events.append(("removed", peer, error))
+
     def on_join(self, session: Session, join: Join) -> None:
         self.events.append(("join", join.node_id))
         session.reply(JoinReply(done=True, error="", cluster_id=self.cluster_id, addresses={1: "h:1"}))
-        session.close()
 
     def on_peer_message(self, sender: int, message: PeerMessage) -> None:
         self.events.append((sender, message))
@@ -225,5 +232,63 @@ def test_strangers_are_bounded_in_number() -> None:
         sessions = [Session(host.peers) for _ in range(300)]
         assert sum(host.peers.admit(session) for session in sessions) == 256
         host.peers.close()
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("address", ["nonsense", "h:port", "a" * 64 + ":6000", ":6000", "h:0", "h:70000"])
+def test_an_address_that_nobody_can_dial_is_refused_for_good(address: str) -> None:
+    async def scenario() -> None:
+        two = Host(2)
+        await two.listen()
+        join = Join(node_id=4, directory_id="d", raft_address=address, client_address="h:2")
+        reply = await ask_to_join(f"127.0.0.1:{two.port}", "127.0.0.1", CODEC, join, PATIENCE)
+        assert reply.final and not reply.done and "HOST:PORT" in reply.error
+        assert two.events == []
+        two.peers.close()
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("address", ["nonsense", "a" * 64 + ":6000"])
+def test_an_address_that_nobody_can_dial_stops_no_node(address: str) -> None:
+    """It may stand in the metadata: then every node would stop, and again after every restart."""
+
+    async def scenario() -> None:
+        one, two = Host(1), Host(2)
+        await two.listen()
+        failed: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: failed.append(context))
+        one.peers.connect_to({3: address, 2: f"127.0.0.1:{two.port}"})
+        await one.until("up", 2)
+        assert not failed
+        one.peers.close()
+        two.peers.close()
+
+    play(scenario)
+
+
+def test_a_connection_that_is_given_up_for_another_address_is_down() -> None:
+    async def scenario() -> None:
+        one, two = Host(1), Host(2)
+        await two.listen()
+        one.dial(two)
+        await one.until("up", 2)
+        one.peers.connect_to({2: f"127.0.0.1:{free_port('127.0.0.1')}"})
+        await one.until("down", 2, False)
+        one.peers.close()
+        two.peers.close()
+
+    play(scenario)
+
+
+def test_a_node_that_was_removed_is_told_so() -> None:
+    async def scenario() -> None:
+        one, two = Host(1, cluster_id="left"), Host(2)
+        await two.listen()
+        one.dial(two)
+        await one.until("removed", 2, "another cluster")
+        one.peers.close()
+        two.peers.close()
 
     play(scenario)
