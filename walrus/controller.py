@@ -94,6 +94,7 @@ class Controller:
         self.applied = 0
         self.stopping = self.halted = False
         self._unsaved: Ready | None = None
+        self._no_room = False  # for Raft's journal, as was said already
         self._now = now
         self._trace = trace
         self._addresses = dict(addresses or {})
@@ -550,9 +551,11 @@ class Controller:
             if ready.needs_persist:
                 self._journal.save(ready)
         except DiskFull as error:
-            self.outbox.log(f"Raft waits for room on the disk: {error}")
+            if not self._no_room:
+                self.outbox.log(f"Raft waits for room on the disk: {error}")
+            self._no_room = True
             return False
-        self._unsaved = None
+        self._unsaved, self._no_room = None, False
         self.meta.barrier(partial(self._persisted, ready))
         return True
 

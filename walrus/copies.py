@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeAlias
 
 import msgspec
@@ -33,7 +34,7 @@ import msgspec
 from walrus.durability import Durable
 from walrus.effects import Then
 from walrus.storage.batch import Batch, Checksum
-from walrus.storage.errors import CorruptionError, StorageError
+from walrus.storage.errors import CorruptionError, DiskFull, StorageError
 
 Key: TypeAlias = tuple[str, int]
 """(topic, segment number)"""
@@ -110,19 +111,29 @@ class Copies:
             self.entries += self.get(key).length
 
     def _find(self, names: list[str]) -> dict[Key, str]:
-        """Which engine topic holds which copy. A shadow beside its original was never finished."""
+        """Which engine topic holds which copy.
+
+        Of two for one segment a restart has cut the replacement of the other short. Each of them may be the
+        new one, for a copy that was made anew once may have to be so again: the longer one counts.
+        """
         found: dict[Key, str] = {}
-        for name in names:  # sorted: an original comes before its shadow
+        for name in names:
             topic, _, number = name.rpartition("/")
-            shadow = number.endswith(SHADOW)
             if not topic or not number.removesuffix(SHADOW).isdigit():
                 continue
             key = (topic, int(number.removesuffix(SHADOW)))
-            if shadow and key in found:
-                self._data.storage.delete_topic(name)
-            else:
-                found[key] = name
+            shorter, found[key] = sorted([found.get(key, name), name], key=self._length)
+            if shorter != found[key]:
+                self._delete(shorter)
         return found
+
+    def _length(self, name: str) -> int:
+        return self._data.storage.bounds(name)[1]
+
+    def _delete(self, name: str) -> None:
+        """Let go of a copy that another one replaces. On a full disk it stays until it is in the way."""
+        with suppress(DiskFull):
+            self._data.storage.delete_topic(name)
 
     def _load_notes(self) -> dict[Key, Note]:
         storage, notes = self._meta.storage, {}
@@ -215,7 +226,7 @@ class Copies:
     # --- damage ---
 
     def shadow(self, key: Key) -> SegmentCopy:
-        """An empty copy beside the damaged one, to be filled from another replica."""
+        """An empty copy beside the damaged one, to be filled from another replica. Raises DiskFull."""
         name = self.get(key).name
         other = name.removesuffix(SHADOW) if name.endswith(SHADOW) else name + SHADOW
         self._data.storage.delete_topic(other)
@@ -227,7 +238,7 @@ class Copies:
         self.entries -= old.length
         self._copies[shadow.key] = shadow
         self._names[shadow.key] = shadow.name
-        self._data.storage.delete_topic(old.name)
+        self._delete(old.name)
         self.damaged.pop(shadow.key, None)
 
     # --- checksums ---

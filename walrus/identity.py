@@ -42,6 +42,8 @@ from typing import Literal
 
 import msgspec
 
+from walrus.storage.pwritev import sync_descriptor
+
 FORMAT = 1
 """Version of the identity file; another one is refused, never guessed."""
 
@@ -112,6 +114,8 @@ class Directory:
         """
         last = self.record
         kept = last.clean or last.fsync == "each" or (boot != "" and boot == last.boot_id)
+        if not last.clean:
+            self._sync_data()
         return self._store(
             msgspec.structs.replace(
                 last,
@@ -122,6 +126,19 @@ class Directory:
                 sure=last.sure and kept,
             )
         )
+
+    def _sync_data(self) -> None:
+        """Make durable what a killed process left in the page cache: from now on it is taken for durable.
+
+        This process syncs what it writes itself, at the latest when it stops in an orderly way, and is then
+        believed after a power loss. It would not sync what it only found.
+        """
+        try:
+            for file in sorted(file for file in self.user_data.glob("*") if file.is_file()):
+                with file.open("rb+") as opened:
+                    sync_descriptor(opened.fileno())
+        except OSError as error:
+            raise DirectoryError(f"cannot sync {self.user_data}: {error.strerror}") from error
 
     def found(self) -> Record:
         """Durably draw the id of a new cluster, of which this directory is the first member."""
@@ -214,14 +231,20 @@ class Directory:
                 raise DirectoryError(self._damaged(f"it is missing, but {data} has files"))
 
     def _store(self, record: Record) -> Record:
-        """Replace the identity file: after this returns, a crash finds the new one, before it the old one."""
+        """Replace the identity file: after this returns, a crash finds the new one, before it the old one.
+
+        Raises DirectoryError, for example on a full disk; the old one counts then, or the new one.
+        """
         target, aside = self.path / "identity", self.path / "identity.new"
-        with aside.open("wb") as file:
-            file.write(msgspec.json.encode(record) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(target)
-        _sync_directory(self.path)
+        try:
+            with aside.open("wb") as file:
+                file.write(msgspec.json.encode(record) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(target)
+            _sync_directory(self.path)
+        except OSError as error:
+            raise DirectoryError(f"cannot write {target}: {error.strerror}") from error
         self.record = record
         return record
 

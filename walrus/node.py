@@ -154,7 +154,7 @@ class Node:
         self._loop = asyncio.get_running_loop()
         self._rng = random.Random(os.urandom(16))
         self._turn_due = False
-        self._dead = False
+        self._dead = self._no_room = False
         self._stopping_until: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._data_reported = 0
@@ -461,10 +461,21 @@ class Node:
     def _on_meta_durable(self, number: int) -> None:
         self.controller.on_meta_durable(number, monotonic())
         if self.directory.record.state != "member":
-            self.directory.settle()
+            self._record(self.directory.settle)
         if not self.directory.record.sure and self.controller.doubts_are_noted:
-            self.directory.trust()
+            self._record(self.directory.trust)
         self.wake()
+
+    def _record(self, change: Callable[[], object]) -> None:
+        """Note in the identity file what it is safe not to know: on a full disk it stays as it is."""
+        try:
+            change()
+        except DirectoryError as error:
+            if not self._no_room:
+                log.warning("going on without it: %s", error)
+            self._no_room = True
+        else:
+            self._no_room = False
 
     # --- the turn ---------------------------------------------------------------------------------------
 
@@ -516,7 +527,7 @@ class Node:
                 assert isinstance(effect.slot, Slot)
                 effect.slot.reply(effect.data, effect.count)
             case ConnectTo(addresses=addresses):
-                self.directory.remember(addresses)
+                self._record(lambda: self.directory.remember(addresses))
                 self.peers.connect_to(addresses)
             case Log(text=text):
                 log.warning("%s", text)

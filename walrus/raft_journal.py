@@ -30,12 +30,14 @@ Deliberately left out: syncing (the host's), checksums of records (the engine's)
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from zlib import crc32
 
 import msgspec
 
 from walrus.raft_messages import MEMBERSHIP, Entry, HardState, Membership, Ready, Restored, Snapshot
 from walrus.storage.batch import Batch
+from walrus.storage.errors import DiskFull
 from walrus.storage.port import Storage
 
 CHUNK_BYTES = 256 * 1024
@@ -102,7 +104,11 @@ class RaftJournal:
         """This Ready and all before it are durable: trim what a snapshot among them made superfluous."""
         done = [number for number in self._checkpoints if number <= ready.number]
         if done:
-            self._storage.trim(self._topic, max(self._checkpoints.pop(number) for number in done))
+            place = max(self._checkpoints.pop(number) for number in done)
+            with suppress(
+                DiskFull
+            ):  # not even room to note it: the next snapshot makes this one superfluous too
+                self._storage.trim(self._topic, place)
 
     def load(self) -> Restored:
         """Read everything back; raises JournalError when it does not make sense."""

@@ -27,7 +27,7 @@ from walrus.messages import Copy, CopyReply
 from walrus.recovery import Puller
 from walrus.segments import Command, Metadata, Segment, SetReplicas
 from walrus.storage.batch import Checksum
-from walrus.storage.errors import StorageError
+from walrus.storage.errors import DiskFull, StorageError
 
 MAX_REPAIRS = 4
 """Segments that the Raft leader has copied at the same time."""
@@ -93,7 +93,10 @@ class CatchUp:
         """A sealed copy is damaged: begin a new one beside it."""
         segment = self._metadata.segment(*key)
         if segment is not None and segment.count is not None and key not in self._shadows:
-            shadow = self._copies.shadow(key)
+            try:
+                shadow = self._copies.shadow(key)
+            except DiskFull:
+                return  # tried again with the next tick
             if not segment.count:  # what is damaged is a deposed leader's tail: nothing is missing without it
                 self._copies.adopt(shadow)
                 return

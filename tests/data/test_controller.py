@@ -211,3 +211,18 @@ def test_member_that_left_is_not_taken_in_again_by_its_own_announcement():
     late = Announce(node_id=3, directory_id="d3", incarnation=7, raft_address="x", client_address="y")
     world.nodes[1].metadata.apply(late)
     assert 3 not in world.nodes[1].metadata.nodes
+
+
+def test_full_disk_is_said_once():
+    world = three()
+    _, meta = world.stores[2]
+    meta.full = True
+    assert world.ask(1, protocol.Register("t")) == [OK]
+    world.run(3)
+    assert sum("Raft waits for room" in line for line in world.logs) == 1
+    meta.full = False
+    world.until(lambda: "t" in world.nodes[2].metadata.topics)
+    meta.full = True
+    assert world.ask(1, protocol.Register("u")) == [OK]
+    world.run(3)
+    assert sum("Raft waits for room" in line for line in world.logs) == 2

@@ -214,6 +214,23 @@ def test_names_with_slashes_are_found_again():
     assert disk.restart().copies.entries == 1
 
 
+@pytest.mark.parametrize(
+    ("original", "shadow", "kept"), [("ab", "abc", "t/1~"), ("abc", "ab", "t/1"), ("abc", "abc", "t/1~")]
+)
+@pytest.mark.parametrize("full", [False, True], ids=["", "disk full"])
+def test_of_two_copies_that_a_restart_finds_the_longer_one_counts(
+    original: str, shadow: str, kept: str, full: bool
+):
+    """A copy that was once made anew has the name of a shadow; what is made beside it has the other name."""
+    data = Memory()
+    data.write("t/1", batch(*original))
+    data.write("t/1~", batch(*shadow))
+    data.full = full
+    copies = Copies(Durable(data), Durable(Memory()))
+    assert (copies.get(("t", 1)).name, copies.get(("t", 1)).length) == (kept, 3)
+    assert full or data.topics() == [kept]
+
+
 def test_read_ends_where_it_is_told_to():
     disk = Disk()
     disk.append(0, "a", "b", "c")

@@ -210,6 +210,23 @@ def test_new_copy_is_verified_once_however_long_other_checksums_take(monkeypatch
     world.until(lambda: not world.nodes[1].copies.damaged)
 
 
+def test_damaged_copy_on_a_full_disk_waits_for_room():
+    world = three(max_segment_entries=5)
+    world.register("t")
+    for number in range(6):
+        world.put(1, "t", f"{number}")
+    node = 2
+    disk = world.stores[node][0]
+    disk.damaged.add(("t/1", 3))
+    disk.write("t/1~", batch("left over"))
+    disk.full = True
+    world.ask(node, protocol.Fetch("t", 1, 3))
+    world.run(2)
+    assert world.nodes[node].copies.damaged and "t/1~" in disk.entries
+    disk.full = False
+    world.until(lambda: world.stored(node, "t", 1) == [] and len(disk.entries["t/1~"]) == 5)
+
+
 def test_copy_reply_tells_of_what_was_asked_for_and_not_of_a_longer_tail():
     """A deposed writer may hold more than was sealed; its copy is as good as any up to the count."""
     world = three()

@@ -75,11 +75,15 @@ class Memory:
         return sorted(name for name, entries in self.entries.items() if entries)
 
     def trim(self, topic: str, before: int) -> None:
+        if self.full:
+            raise DiskFull("no room to note it")
         first = self.first.get(topic, 0)
         del self.entries[topic][: before - first]
         self.first[topic] = before
 
     def delete_topic(self, topic: str) -> None:
+        if self.full and self.entries.get(topic):
+            raise DiskFull("no room to note it")
         self.entries.pop(topic, None)
         self.first.pop(topic, None)
 

@@ -42,6 +42,18 @@ def on_tick(self, now):
 Controller.on_tick = on_tick
 """
 
+NO_ROOM = """
+import pathlib
+def full(self, target):
+    raise OSError(28, "No space left on device")
+from walrus.identity import Directory
+def found(self):
+    record = real(self)
+    pathlib.Path.replace = full
+    return record
+real, Directory.found = Directory.found, found
+"""
+
 
 def test_a_failed_sync_ends_the_node_and_acknowledges_nothing(
     launch: Launcher, tmp_path: Path
@@ -90,6 +102,13 @@ def test_a_controller_that_halts_says_why(launch: Launcher) -> None:
         wait_for(lambda: not cluster[1].running, "the node to end")
     assert cluster[1].wait() == 1
     assert "a planted reason to halt" in cluster[1].log()
+
+
+def test_a_node_without_room_for_its_identity_file_goes_on(launch: Launcher) -> None:
+    cluster = launch.prepare(nodes=3)
+    cluster[1].patch = NO_ROOM
+    cluster.start()
+    assert "going on without it: cannot write" in cluster[1].log()
 
 
 def test_a_lost_raft_journal_is_not_replaced_by_an_empty_one(launch: Launcher) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -90,6 +92,41 @@ def test_doubt_outlives_a_restart_until_it_is_noted_elsewhere(tmp_path: Path) ->
     directory.trust()
     directory = reopened(directory)
     assert directory.begin("none", "two").sure
+
+
+@pytest.mark.parametrize("clean", [False, True])
+def test_what_a_killed_process_left_in_the_page_cache_is_synced_before_it_is_relied_upon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean: bool
+) -> None:
+    """The next run may sync everything that it writes, and be sure of itself after a power loss."""
+    synced: list[int] = []
+    monkeypatch.setattr("walrus.identity.sync_descriptor", lambda fd: synced.append(os.fstat(fd).st_ino))
+    directory = Directory(tmp_path, 1)
+    directory.begin("none", "boot")
+    directory.user_data.mkdir()
+    data = directory.user_data / "00000001.wal"
+    data.write_bytes(b"entries")
+    if clean:
+        directory.finish()
+    assert reopened(directory).begin("each", "boot").sure
+    assert synced == ([] if clean else [data.stat().st_ino])
+
+
+def test_a_full_disk_is_an_error_with_one_line_and_leaves_the_old_identity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = Directory(tmp_path, 1)
+    directory.begin("each", "boot")
+    before = directory.record
+
+    def full(fd: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(DirectoryError, match="No space left"):
+            directory.remember({2: "h:1"})
+    assert directory.record == reopened(directory).record == before
 
 
 def test_an_unknown_boot_counts_as_another_one(tmp_path: Path) -> None:

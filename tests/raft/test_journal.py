@@ -11,6 +11,7 @@ from walrus import raft_journal
 from walrus.raft_journal import JournalError, RaftJournal
 from walrus.raft_messages import Entry, HardState, Membership, Ready, Restored, Snapshot
 from walrus.storage.batch import Batch
+from walrus.storage.errors import DiskFull
 
 THREE = Membership((1, 2, 3))
 
@@ -66,6 +67,25 @@ def test_a_checkpoint_is_complete_by_itself_and_trims_what_was_before_when_durab
     restored = RaftJournal(storage).load()
     assert restored.snapshot == ready.checkpoint and restored.entries == entries(8, 9)
     assert restored.hard_state == HardState(3, 1) and restored.membership == THREE
+
+
+def test_a_checkpoint_that_cannot_be_trimmed_on_a_full_disk_is_trimmed_with_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    storage, log = journal()
+
+    def full(topic: str, before: int) -> None:
+        raise DiskFull("no room to note it")
+
+    first, second = checkpoint(1, 4), checkpoint(2, 5)
+    log.save(first)
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "trim", full)
+        log.durable(first)
+    before = storage.bounds("raft")[1]
+    log.save(second)
+    log.durable(second)
+    assert storage.bounds("raft")[0] == before
 
 
 def test_a_large_snapshot_goes_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
