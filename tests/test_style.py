@@ -42,6 +42,7 @@ SHELL = {
     "client.py": "the client is a program of its own",
     "async_client.py": "the client is a program of its own",
     "cli.py": "the command line",
+    "command_line.py": "standard streams and exit statuses",
     "wal.py": "the engine is thread-safe and chooses its disk",
     "wal_cli.py": "the engine's command line",
     "tlc.py": "runs TLC as a subprocess",

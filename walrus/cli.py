@@ -12,7 +12,6 @@ works as one would think. `--json` makes every line of output a JSON value. Exit
 from __future__ import annotations
 
 import argparse
-import contextlib
 import io
 import os
 import sys
@@ -21,11 +20,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from rich.console import Console
-
 from walrus import __version__, cli_commands
 from walrus.cli_commands import Screen, describe
 from walrus.client import Client, WalrusError
+from walrus.command_line import Console, Parser, command
 
 if TYPE_CHECKING:
     from prompt_toolkit.history import History
@@ -39,6 +37,7 @@ DEFAULT_ADDRESS = "127.0.0.1:9091"
 _CHUNK_BYTES = 1 << 20
 
 
+@command("walrus-cli")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     arguments = _arguments(argv)
@@ -47,17 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"walrus-cli: --addr: {error}", file=sys.stderr)
         return 2
-    try:
-        with client:
-            if arguments.command is None:
-                return _interact(client, arguments)
-            return _once(client, arguments)
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # `walrus-cli entries t | head`: the reader had enough
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    with client:
+        if arguments.command is None:
+            return _interact(client, arguments)
+        return _once(client, arguments)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -143,15 +135,15 @@ def _prompt(repl: Repl, screen: Screen) -> None:
 
 
 def _history() -> History:
-    """Kept between sessions, unless the home directory cannot be written."""
+    """Kept between sessions, unless there is no home directory, or it cannot be written."""
     from prompt_toolkit.history import FileHistory, InMemoryHistory
 
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    path = Path(base) / "walrus" / "history"
     try:
+        base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+        path = Path(base) / "walrus" / "history"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    except OSError:
+    except (OSError, RuntimeError):
         return InMemoryHistory()
     return FileHistory(str(path))
 
@@ -198,9 +190,9 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _common(default: bool) -> argparse.ArgumentParser:
+def _common(default: bool) -> Parser:
     """Options that may stand before or after a subcommand. After it, they must not bring back defaults."""
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     unset: Any = None if default else argparse.SUPPRESS
     common.add_argument(
         "--addr",
@@ -221,8 +213,8 @@ def _common(default: bool) -> argparse.ArgumentParser:
     return common
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="walrus-cli",
         description="Talk to a Walrus node. Without a command: a REPL.",
         parents=[_common(True)],

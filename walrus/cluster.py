@@ -20,10 +20,11 @@ Left out: restarting nodes that die. Seeing what happens when one does is what t
 from __future__ import annotations
 
 import argparse
-import contextlib
+import errno
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -34,6 +35,8 @@ from typing import TYPE_CHECKING, Any
 
 from walrus.client import Client
 from walrus.client_errors import WalrusError
+from walrus.command_line import Console, Parser, command
+from walrus.flags import FlagError, directory, parse, whole
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -85,8 +88,10 @@ class LocalCluster:
         for node_id in node_ids or self.ids:
             if (pid := holder(self.data_dir / f"node_{node_id}" / "lock")) is not None:
                 raise ClusterError(
-                    f"node {node_id} runs already (process {pid}): stop it with make cluster-down"
+                    f"node {node_id} runs already (process {pid}): stop it with "
+                    f"python -m walrus.cluster --down --data-dir {self.data_dir}"
                 )
+            self._check_ports(node_id)
         for node_id in node_ids or self.ids:
             command = [sys.executable, "-m", "walrus.node", *self._arguments(node_id)]
             with self.log_path(node_id).open("ab") as log:
@@ -107,19 +112,35 @@ class LocalCluster:
             arguments += ["--join", f"127.0.0.1:{self._raft_port}"]
         return arguments + self._flags
 
-    def wait_ready(self, patience: float = 30.0) -> float:
-        """Wait until every node is a voter, knows a leader and serves; the seconds that it took."""
+    def _check_ports(self, node_id: int) -> None:
+        """Another cluster may be there already, and would answer in place of ours."""
+        ports = {"--client-port": self._client_port, "--raft-port": self._raft_port}
+        for flag, first in ports.items():
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", port := first + node_id - 1))
+                    probe.listen()
+                except OSError as error:
+                    if error.errno == errno.EADDRINUSE:
+                        raise ClusterError(f"port {port} is in use: give another {flag}") from error
+                    raise
+
+    def wait_ready(self, patience: float = 30.0, stopped: Callable[[], bool] = lambda: False) -> float:
+        """Wait until every node is a voter, knows a leader and serves, or `stopped`; the seconds it took."""
         start = time.monotonic()
         waiting = set(self.ids)
-        while waiting:
+        while waiting and not stopped():
             for node_id in sorted(waiting):
                 self._check_alive(node_id)
                 metrics = self.metrics(node_id)
                 if metrics is not None and metrics["ready"]:
                     waiting.discard(node_id)
             if time.monotonic() - start > patience:
+                node_id = min(waiting)
                 raise ClusterError(
-                    f"nodes {sorted(waiting)} are not ready after {patience:g} s: see {self.data_dir}"
+                    f"node {node_id} is not ready after {patience:g} s, see {self.log_path(node_id)}: "
+                    f"{self._last_words(node_id)}"
                 )
             pause(0.02)
         return time.monotonic() - start
@@ -127,8 +148,13 @@ class LocalCluster:
     def _check_alive(self, node_id: int) -> None:
         process = self.processes.get(node_id)
         if process is not None and process.poll() is not None:
-            tail = self.log_path(node_id).read_text(errors="replace").strip().splitlines()[-1:]
-            raise ClusterError(f"node {node_id} exited with status {process.returncode}: {' '.join(tail)}")
+            raise ClusterError(
+                f"node {node_id} exited with status {process.returncode}: {self._last_words(node_id)}"
+            )
+
+    def _last_words(self, node_id: int) -> str:
+        """The last line of a node's log."""
+        return " ".join(self.log_path(node_id).read_text(errors="replace").strip().splitlines()[-1:])
 
     def metrics(self, node_id: int) -> dict[str, Any] | None:
         """What a node says of itself; None if it does not answer."""
@@ -149,12 +175,17 @@ class LocalCluster:
             if process.poll() is None:
                 process.terminate()
         statuses = {}
-        for node_id, process in self.processes.items():
-            try:
-                statuses[node_id] = process.wait(STOP_PATIENCE)
-            except subprocess.TimeoutExpired:
+        try:
+            for node_id, process in self.processes.items():
+                try:
+                    statuses[node_id] = process.wait(STOP_PATIENCE)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    statuses[node_id] = process.wait()
+        except KeyboardInterrupt:  # a second Ctrl-C: do not wait, and leave none behind
+            for process in self.processes.values():
                 process.kill()
-                statuses[node_id] = process.wait()
+            raise
         return statuses
 
 
@@ -180,7 +211,10 @@ def holder(lock: Path) -> int | None:
 
 def take_down(data_dir: Path) -> list[int]:
     """Stop all nodes that run below `data_dir`; their ids."""
-    locks = {int(lock.parent.name.removeprefix("node_")): lock for lock in data_dir.glob("node_*/lock")}
+    locks = {}
+    for lock in data_dir.glob("node_*/lock"):
+        if (number := lock.parent.name.removeprefix("node_")).isdecimal():
+            locks[int(number)] = lock
     stopped = []
     for node_id, lock in sorted(locks.items()):
         if (pid := holder(lock)) is not None:
@@ -238,7 +272,7 @@ def watch(cluster: LocalCluster, stopped: Callable[[], bool]) -> None:
     from rich.live import Live
 
     rates = Rates()
-    with Live(refresh_per_second=4) as live:
+    with Live(console=Console(), refresh_per_second=4) as live:
         while not stopped():
             live.update(render([row(cluster, node_id, rates) for node_id in cluster.ids]))
             pause(0.5)
@@ -251,9 +285,10 @@ def _foreground(cluster: LocalCluster) -> int:
         signal.signal(number, lambda *_: ended.set())
     try:
         cluster.start()
-        seconds = cluster.wait_ready()
-        sys.stderr.write(f"ready after {seconds:.1f} s; clients: {', '.join(cluster.addresses)}\n")
-        watch(cluster, ended.is_set)
+        seconds = cluster.wait_ready(stopped=ended.is_set)
+        if not ended.is_set():
+            sys.stderr.write(f"ready after {seconds:.1f} s; clients: {', '.join(cluster.addresses)}\n")
+            watch(cluster, ended.is_set)
     finally:
         statuses = cluster.stop()
     sys.stderr.write("stopped\n")
@@ -262,42 +297,58 @@ def _foreground(cluster: LocalCluster) -> int:
 
 def _background(cluster: LocalCluster) -> int:
     """Start, wait until it serves, leave it running."""
-    cluster.start()
     try:
+        cluster.start()
         seconds = cluster.wait_ready()
     except BaseException:
         cluster.stop()
         raise
     sys.stderr.write(f"ready after {seconds:.1f} s; clients: {', '.join(cluster.addresses)}\n")
-    sys.stderr.write("stop it with: make cluster-down (python -m walrus.cluster --down)\n")
+    sys.stderr.write(f"stop it with: python -m walrus.cluster --down --data-dir {cluster.data_dir}\n")
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="walrus-cluster",
         description="Run a Walrus cluster on this machine. Other flags are handed to every node.",
         allow_abbrev=False,
     )
-    parser.add_argument("--nodes", type=int, default=3)
-    parser.add_argument("--data-dir", type=Path, default=Path("./data"))
-    parser.add_argument("--client-port", type=int, default=9091, help="of node 1; the others follow")
-    parser.add_argument("--raft-port", type=int, default=6001, help="of node 1; the others follow")
+    port = whole(1, 65_535)
+    parser.add_argument("--nodes", type=whole(1, 99), default=3, help="how many (default: 3)")
+    parser.add_argument(
+        "--data-dir", type=directory, default=Path("./data"), help="files go below it (default: ./data)"
+    )
+    parser.add_argument("--client-port", type=port, default=9091, help="of node 1; the others follow (9091)")
+    parser.add_argument("--raft-port", type=port, default=6001, help="of node 1; the others follow (6001)")
     parser.add_argument("--detach", action="store_true", help="leave it running in the background")
     parser.add_argument("--down", action="store_true", help="stop what runs below --data-dir")
     return parser
 
 
+def _check_flags(options: argparse.Namespace, flags: Sequence[str]) -> None:
+    """What the last node would be told, before the first one is started."""
+    client_port, raft_port = options.client_port + options.nodes - 1, options.raft_port + options.nodes - 1
+    last = ["--node-id", str(options.nodes), "--client-port", str(client_port), "--raft-port", str(raft_port)]
+    if abs(client_port - raft_port) < options.nodes:
+        raise FlagError(f"--client-port: must be {options.nodes} or more away from --raft-port")
+    if parse([*last, *flags], os.environ).node_id != options.nodes:
+        raise FlagError("--node-id: this command numbers its nodes itself")
+
+
+@command("walrus-cluster")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m walrus.cluster`."""
+    """`python -m walrus.cluster`: 0 after a clean stop, 2 for a bad flag, 1 for anything else."""
     options, flags = _parser().parse_known_args(arguments)
-    if options.nodes < 1:
-        sys.stderr.write("walrus-cluster: --nodes: must be at least 1\n")
-        return 2
     if options.down:
         stopped = take_down(options.data_dir)
         sys.stderr.write(f"stopped nodes {stopped}\n" if stopped else "nothing runs there\n")
         return 0
+    try:
+        _check_flags(options, flags)
+    except FlagError as error:
+        sys.stderr.write(f"walrus-cluster: {error}\n")
+        return 2
     cluster = LocalCluster(
         options.nodes,
         options.data_dir,
@@ -313,5 +364,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError):
-        sys.exit(main())
+    sys.exit(main())

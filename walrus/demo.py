@@ -16,7 +16,6 @@ is 0 only if nothing was lost.
 
 from __future__ import annotations
 
-import argparse
 import socket
 import sys
 import tempfile
@@ -27,12 +26,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rich.console import Console
 from rich.table import Table
 
 from walrus.client import Client
 from walrus.client_errors import WalrusError
 from walrus.cluster import ClusterError, LocalCluster, pause
+from walrus.command_line import Console, Parser, command
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "dpkg.log"
 TOPIC = "log"
@@ -40,6 +39,8 @@ CHUNK = 25
 """Lines that a producer sends before it waits for their outcome."""
 BREATH = 0.005
 """Seconds between two chunks, so that there is a middle of the stream to kill a node in."""
+FEWEST = 1000
+"""Lines: a shorter file would be through before the leader is dead."""
 KILL_AT = 0.4
 """Share of the file that is acknowledged when the leader is killed."""
 
@@ -132,6 +133,10 @@ def free_ports(count: int) -> int:
 def numbered(file: Path) -> list[bytes]:
     """The file's lines, each with its number in front."""
     lines = file.read_bytes().splitlines()
+    if len(lines) < FEWEST:
+        raise ClusterError(
+            f"{file} has {len(lines):,} lines: it takes {FEWEST:,} to kill a node in the middle"
+        )
     return [b"%06d %b" % (number, line[:60_000]) for number, line in enumerate(lines, 1)]
 
 
@@ -145,6 +150,8 @@ def kill_leader(cluster: LocalCluster, stream: Stream, say: Callable[[str], None
         say(f"{killed_at:6.3f} s  kill -9 of node {victim}, the leader of segment {segment}")
         stream.wait(lambda: client.state(TOPIC)["current_segment"] > segment)
         state, before = client.state(TOPIC), stream.acknowledged
+        if state["current_segment"] == segment:
+            raise ClusterError("every line was acknowledged before the node was dead: try again")
         stream.wait(lambda: stream.acknowledged > before)
         resumed_at = stream.last_acknowledged
         count, heir = state["sealed_segments"][str(segment)], state["segment_leaders"][str(segment + 1)]
@@ -159,9 +166,9 @@ def report(
     counted = Counter(found)
     lost = sum(line not in counted for line in lines)
     duplicated = sum(count - 1 for count in counted.values())
-    table = Table(title="What became of the file")
-    table.add_column("what")
-    table.add_column("", justify="right")
+    table = Table(title="What became of the file", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
     table.add_row("lines", f"{len(lines):,}")
     table.add_row("acknowledged", f"{stream.acknowledged:,}")
     table.add_row("sent again, outcome unknown", f"{stream.sent_again:,}")
@@ -179,8 +186,8 @@ def play(console: Console, lines: Sequence[bytes], directory: Path) -> int:
     flags = ["--log-level", "warning"]
     cluster = LocalCluster(3, directory, client_port=base, raft_port=base + 3, flags=flags)
     cluster.environ["WALRUS_MAX_SEGMENT_ENTRIES"] = str(max(100, len(lines) // 3))
-    cluster.start()
     try:
+        cluster.start()
         took = {"three nodes ready after": cluster.wait_ready()}
         console.print(f"three nodes are up: {', '.join(cluster.addresses)}")
         with Client(cluster.addresses) as client:
@@ -204,11 +211,10 @@ def play(console: Console, lines: Sequence[bytes], directory: Path) -> int:
         cluster.stop()
 
 
+@command("walrus-demo")
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m walrus.demo`."""
-    parser = argparse.ArgumentParser(
-        prog="walrus-demo", description="Stream a file in, kill a leader, count."
-    )
+    parser = Parser(prog="walrus-demo", description="Stream a file in, kill a leader, count.")
     parser.add_argument(
         "file", nargs="?", type=Path, default=EXAMPLE, help="a log file (default: examples/dpkg.log)"
     )
@@ -219,8 +225,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print(f"{options.file.name}: {len(lines):,} lines")
         with tempfile.TemporaryDirectory(prefix="walrus-demo-") as directory:
             return 1 if play(console, lines, Path(directory)) else 0
-    except (OSError, ClusterError, WalrusError) as error:
-        console.print(f"[red]the demo broke off:[/] {error}")
+    except (ClusterError, WalrusError) as error:
+        sys.stderr.write(f"walrus-demo: the demo broke off: {error}\n")
         return 1
 
 

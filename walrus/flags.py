@@ -100,7 +100,7 @@ class _Parser(argparse.ArgumentParser):
         raise FlagError(message.removeprefix("argument ").replace("\n", " "))
 
 
-def _whole(low: int, high: int, unit: str = "") -> Callable[[str], int]:
+def whole(low: int, high: int, unit: str = "") -> Callable[[str], int]:
     """A parser of whole numbers within limits."""
 
     def parse_whole(text: str) -> int:
@@ -117,8 +117,15 @@ def _whole(low: int, high: int, unit: str = "") -> Callable[[str], int]:
 
 def _milliseconds(low: int, high: int) -> Callable[[str], float]:
     """A parser of milliseconds into seconds."""
-    whole = _whole(low, high, " milliseconds")
-    return lambda text: whole(text) / 1000
+    parse_whole = whole(low, high, " milliseconds")
+    return lambda text: parse_whole(text) / 1000
+
+
+def directory(text: str) -> Path:
+    """A directory: an empty name is a variable that was not set, not the current directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("must be the name of a directory, not ''")
+    return Path(text)
 
 
 def _host(text: str) -> str:
@@ -139,7 +146,7 @@ def _address(text: str) -> str:
     host, colon, port = text.rpartition(":")
     if not colon:
         raise argparse.ArgumentTypeError(f"must be HOST:PORT, not {text!r}")
-    return f"{_host(host)}:{_whole(1, 65535)(port)}"
+    return f"{_host(host)}:{whole(1, 65535)(port)}"
 
 
 def _fsync(text: str) -> str | float:
@@ -155,9 +162,11 @@ def _fsync(text: str) -> str | float:
 
 def _identity_flags(parser: argparse.ArgumentParser) -> None:
     """Who the node is and where it is reached."""
-    port = _whole(1, 65535)
-    parser.add_argument("--node-id", type=_whole(1, 1 << 31), required=True, help="unique in the cluster")
-    parser.add_argument("--data-dir", type=Path, default=Path("./data"), help="files go below node_<id>/")
+    port = whole(1, 65535)
+    parser.add_argument("--node-id", type=whole(1, 1 << 31), required=True, help="unique in the cluster")
+    parser.add_argument(
+        "--data-dir", type=directory, default=Path("./data"), help="files go below node_<id>/"
+    )
     parser.add_argument("--raft-host", type=_host, default="127.0.0.1", help="peers connect here")
     parser.add_argument("--raft-port", type=port, default=6000)
     parser.add_argument(
@@ -176,21 +185,21 @@ def _identity_flags(parser: argparse.ArgumentParser) -> None:
         metavar="HOST:PORT",
         help="raft address of any member",
     )
-    parser.add_argument("--join-timeout", type=_whole(1, 86_400), default=60, metavar="SECONDS")
+    parser.add_argument("--join-timeout", type=whole(1, 86_400), default=60, metavar="SECONDS")
     parser.add_argument("--bootstrap", action="store_true", help="found a cluster (node 1 does so unasked)")
 
 
 def _behaviour_flags(parser: argparse.ArgumentParser) -> None:
     """How the node behaves."""
     timeout = _milliseconds(10, 3_600_000)
-    parser.add_argument("--replication-factor", type=_whole(1, 9), default=3, help="copies of each segment")
+    parser.add_argument("--replication-factor", type=whole(1, 9), default=3, help="copies of each segment")
     parser.add_argument("--fsync", type=_fsync, default="each", metavar="each|none|MS", help="default: each")
     parser.add_argument("--heartbeat-ms", dest="heartbeat", type=timeout, default=0.1)
     parser.add_argument("--election-timeout-ms", dest="election_timeout", type=timeout, default=1.0)
     parser.add_argument("--failure-timeout-ms", dest="failure_timeout", type=timeout, default=2.0)
     parser.add_argument("--lease-ttl-ms", dest="lease_ttl", type=timeout, default=1.2)
-    parser.add_argument("--max-frame-bytes", type=_whole(64, MAX_FRAME_LIMIT), default=65_536)
-    parser.add_argument("--max-connections", type=_whole(1, 1_000_000), default=10_000, help="of clients")
+    parser.add_argument("--max-frame-bytes", type=whole(64, MAX_FRAME_LIMIT), default=65_536)
+    parser.add_argument("--max-connections", type=whole(1, 1_000_000), default=10_000, help="of clients")
     parser.add_argument("--log-file", type=Path)
     parser.add_argument("--log-level", choices=LOG_LEVELS)
     parser.add_argument("--trace", type=Path, metavar="FILE", help="record spec-level events")
@@ -255,8 +264,8 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:
     walrus.flags.FlagError: --node-id: must be a whole number of 1 to 2147483648, not '0'
     """
     given = vars(_parser().parse_args(arguments))
-    entries = _variable(environ, "WALRUS_MAX_SEGMENT_ENTRIES", _whole(1, 1 << 40), 1_000_000)
-    monitor = _variable(environ, "WALRUS_MONITOR_CHECK_MS", _whole(1, 3_600_000, " milliseconds"), 10_000)
+    entries = _variable(environ, "WALRUS_MAX_SEGMENT_ENTRIES", whole(1, 1 << 40), 1_000_000)
+    monitor = _variable(environ, "WALRUS_MONITOR_CHECK_MS", whole(1, 3_600_000, " milliseconds"), 10_000)
     assert entries is not None and monitor is not None
     given["raft_advertise_host"] = given["raft_advertise_host"] or given["raft_host"]
     given["client_advertise_host"] = given["client_advertise_host"] or given["client_host"]
@@ -265,7 +274,7 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:
     settings = Settings(
         **given,
         max_segment_entries=entries,
-        max_segment_bytes=_variable(environ, "WALRUS_MAX_SEGMENT_BYTES", _whole(1, 1 << 50), None),
+        max_segment_bytes=_variable(environ, "WALRUS_MAX_SEGMENT_BYTES", whole(1, 1 << 50), None),
         monitor_check=monitor / 1000,
     )
     return _check_together(settings)

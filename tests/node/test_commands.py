@@ -40,10 +40,14 @@ def test_the_demo_loses_a_node_and_no_line(tmp_path: Path) -> None:
     assert int(rows["read back"].replace(",", "")) == 4000 + int(rows["duplicated"])
 
 
-def test_the_demo_takes_any_file_and_says_if_there_is_none(tmp_path: Path) -> None:
+def test_the_demo_takes_a_file_of_some_length_and_says_so_in_one_line(tmp_path: Path) -> None:
     ended = run("walrus.demo", str(tmp_path / "nothing.log"), cwd=tmp_path)
-    assert ended.returncode == 1
-    assert "nothing.log" in ended.stdout
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
+    assert "nothing.log" in ended.stderr
+    (tmp_path / "short.log").write_text("one\ntwo\n")
+    ended = run("walrus.demo", str(tmp_path / "short.log"), cwd=tmp_path)
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
+    assert "it takes 1,000" in ended.stderr
 
 
 def test_a_cluster_in_the_background_serves_until_it_is_taken_down(tmp_path: Path) -> None:
@@ -57,6 +61,12 @@ def test_a_cluster_in_the_background_serves_until_it_is_taken_down(tmp_path: Pat
             assert wire.ask(b"PUT t x") == b"OK"
         again = run("walrus.cluster", "--nodes", "3", "--detach", *ports, cwd=tmp_path)
         assert again.returncode == 1, "it runs already"
+        assert "runs already" in again.stderr
+        other = run("walrus.cluster", "--detach", *ports[:4], "--data-dir", "other", cwd=tmp_path)
+        assert (other.returncode, other.stderr.count("\n")) == (1, 1)
+        assert f"port {base} is in use" in other.stderr, (
+            "the cluster that is there is not taken for the new one"
+        )
         with Wire(("127.0.0.1", base)) as wire:
             assert wire.ask(b"GET t") == b"OK x", "and the second attempt has not hurt it"
     finally:
@@ -85,11 +95,39 @@ def test_a_cluster_in_the_foreground_shows_a_table_and_stops_cleanly(tmp_path: P
 
 
 def test_a_cluster_that_cannot_start_says_why_in_one_line(tmp_path: Path) -> None:
-    ended = run("walrus.cluster", "--nodes", "0", cwd=tmp_path)
-    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
-    ended = run("walrus.cluster", "--detach", "--fsync", "never", "--data-dir", str(tmp_path), cwd=tmp_path)
-    assert ended.returncode == 1
-    assert "--fsync" in ended.stderr
+    for arguments, status, says in (
+        (["--nodes", "0"], 2, "--nodes"),
+        (["--fsync", "never"], 2, "--fsync"),
+        (["--nonsense"], 2, "--nonsense"),
+        (["--client-port", "65535"], 2, "--client-port"),
+        (["--client-port", "6003", "--raft-port", "6001"], 2, "--client-port"),
+        (["--node-id", "7"], 2, "--node-id"),
+        (["--data-dir", ""], 2, "--data-dir"),
+        (["--data-dir", "/dev/null/data"], 1, "/dev/null"),
+    ):
+        ended = run("walrus.cluster", "--detach", *arguments, cwd=tmp_path)
+        assert (ended.returncode, ended.stderr.count("\n")) == (status, 1), ended.stderr
+        assert says in ended.stderr
+
+
+def test_ctrl_c_before_a_cluster_is_ready_leaves_nothing_behind(tmp_path: Path) -> None:
+    base = free_ports(6)
+    ports = ["--client-port", str(base), "--raft-port", str(base + 3), "--data-dir", str(tmp_path)]
+    for how, status in (([], 0), (["--detach"], 130)):
+        command = [sys.executable, "-m", "walrus.cluster", *ports, *how]
+        process = subprocess.Popen(command, env=ENVIRON, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        wait_for(lambda: holder(tmp_path / "node_1" / "lock") is not None, "a first node")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=PATIENCE)
+        assert process.returncode == status
+        assert b"Traceback" not in errors
+        assert take_down(tmp_path) == []
+
+
+def test_taking_down_passes_over_what_is_no_node(tmp_path: Path) -> None:
+    (tmp_path / "node_x").mkdir()
+    (tmp_path / "node_x" / "lock").touch()
+    assert take_down(tmp_path) == []
 
 
 def test_every_console_script_leads_to_a_function() -> None:
