@@ -292,7 +292,8 @@ def _foreground(cluster: LocalCluster) -> int:
     finally:
         statuses = cluster.stop()
     sys.stderr.write("stopped\n")
-    return 0 if not any(statuses.values()) else 1
+    # a node that was still starting has no handler for SIGTERM yet, and nothing to lose either
+    return int(any(status not in (0, -signal.SIGTERM) for status in statuses.values()))
 
 
 def _background(cluster: LocalCluster) -> int:
