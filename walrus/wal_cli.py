@@ -1,31 +1,42 @@
 """`python -m walrus.wal inspect|dump|verify|bench DIR`: look into a log without writing a program.
 
 All of them open the log as a program would (so they need it for themselves, and a torn tail is cut). The
-exit status is 1 if anything is damaged, 2 if the log cannot be opened.
+exit status is 1 if anything is damaged, 2 if the log cannot be opened; errors go to standard error.
 """
 
 from __future__ import annotations
 
-import argparse
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
+from walrus.cli_view import printable
+from walrus.command_line import Console, Parser, command, describe
+from walrus.flags import directory, whole
 from walrus.storage.block import Block
 from walrus.storage.errors import StorageError
 from walrus.storage.log import Log
+from walrus.storage.pwritev import LOCK_NAME
 from walrus.storage.record import holds, walk
 from walrus.storage.recovery import Damage
 from walrus.storage.schedule import FsyncSchedule
 from walrus.wal import Walrus
 
 _MIB = 1 << 20
+_NAME = "python -m walrus.wal"
 
 
+class NothingThere(Exception):
+    """There is no such log, or no such topic in it; one line for whoever asked."""
+
+
+@command(_NAME)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit status."""
     options = _parser().parse_args(arguments)
@@ -33,19 +44,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "bench":
             return bench(console, options.directory, options.count)
-        with Walrus(options.directory, fsync=FsyncSchedule.no_fsync(), backend="pwritev") as wal:
+        with Walrus(
+            _log_directory(options.directory), fsync=FsyncSchedule.no_fsync(), backend="pwritev"
+        ) as wal:
             if options.command == "inspect":
                 return inspect(console, wal)
             if options.command == "dump":
                 return dump(console, wal, options.topic, options.limit)
             return verify(console, wal)
-    except (StorageError, OSError) as error:
-        console.print(f"[red]{error}")
+    except BrokenPipeError:
+        raise
+    except (StorageError, NothingThere, OSError) as error:
+        why = describe(error) if isinstance(error, OSError) else error
+        sys.stderr.write(f"{_NAME}: {why}\n")
         return 2
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m walrus.wal", description="Look into a log.")
+def _log_directory(path: Path) -> Path:
+    """Opening a log that is not there would found it: a slip of the hand would look like an empty log."""
+    if path.is_dir() and (any(path.glob("*.wal")) or (path / LOCK_NAME).exists()):
+        return path
+    logs = sorted(str(place.parent) for place in path.glob(f"**/{LOCK_NAME}")) if path.is_dir() else []
+    raise NothingThere(f"{path}: no log is there" + (f", but in {', '.join(logs)}" if logs else ""))
+
+
+def _parser() -> Parser:
+    parser = Parser(prog=_NAME, description="Look into a log.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, text in (
         ("inspect", "topics, cursors, blocks and space"),
@@ -53,31 +77,38 @@ def _parser() -> argparse.ArgumentParser:
         ("verify", "check every record"),
         ("bench", "appends and reads in a new log below DIR"),
     ):
-        command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("directory", metavar="DIR")
+        one = commands.add_parser(name, help=text, description=text)
+        one.add_argument("directory", metavar="DIR", type=directory)
         if name == "dump":
-            command.add_argument("topic", nargs="?", help="only this one")
-            command.add_argument("--limit", type=int, default=20, help="records of each block (default 20)")
+            one.add_argument("topic", nargs="?", help="only this one")
+            one.add_argument(
+                "--limit", type=whole(1, 1 << 31), default=20, help="records of each block (default 20)"
+            )
         if name == "bench":
-            command.add_argument("--count", type=int, default=200_000, help="entries (default 200,000)")
+            one.add_argument(
+                "--count", type=whole(1000, 1 << 31), default=200_000, help="entries (default 200,000)"
+            )
     return parser
 
 
 def inspect(console: Console, wal: Walrus) -> int:
     """One line for each topic, then the files, then what recovery had to say."""
     table = Table("topic", "first", "next", "unread", "blocks", "bytes", title=f"{len(wal.topics())} topics")
+    table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.justify = "right"
     for topic in wal.topics():
         first, following = wal.bounds(topic)
         row = [first, following, wal.get_topic_entry_count(topic), len(_log(wal, topic).blocks)]
-        table.add_row(topic, *(f"{number:,}" for number in [*row, wal.get_topic_size(topic)]))
+        table.add_row(_shown(topic), *(f"{number:,}" for number in [*row, wal.get_topic_size(topic)]))
     console.print(table)
     space = wal._engine.space
     total, free = space.total_bytes() / _MIB, space.free_bytes() / _MIB
     console.print(f"{len(space.sizes)} files, {total:,.1f} MiB, {free:,.1f} MiB of them free")
     for cut in wal.recovery.cuts:
-        console.print(f"[yellow]{cut.topic}: {cut.dropped_bytes} bytes of a torn write were cut off")
+        console.print(
+            _shown(f"{cut.topic}: {cut.dropped_bytes} bytes of a torn write were cut off", "yellow")
+        )
     return _report(console, wal.recovery.damage)
 
 
@@ -101,17 +132,19 @@ def _report(console: Console, damage: Sequence[Damage]) -> int:
         return 0
     table = Table("topic", "entries", "file", "byte", title="[red]damage", title_justify="left")
     for hole in damage:
-        table.add_row(hole.topic, f"{hole.first} to {hole.resume - 1}", hole.file, f"{hole.offset:,}")
+        table.add_row(_shown(hole.topic), f"{hole.first} to {hole.resume - 1}", hole.file, f"{hole.offset:,}")
     console.print(table)
     return 1
 
 
 def dump(console: Console, wal: Walrus, topic: str | None, limit: int) -> int:
     """Every block's header, its first records, and the bytes of both."""
+    if topic is not None and topic not in wal.topics():
+        raise NothingThere(f"there is no topic {topic!r}; inspect lists those there are")
     for name in wal.topics() if topic is None else [topic]:
         for block in _log(wal, name).blocks:
             view = wal._engine.space.view(block.extent)
-            console.rule(f"{name}, block {block.head.sequence}")
+            console.rule(_shown(f"{name}, block {block.head.sequence}"))
             place = f"file {block.extent.file}, byte {block.extent.offset}"
             console.print(f"{place}: {block.head!r}", markup=False)
             end = _dump_records(console, view, block, limit)
@@ -144,14 +177,14 @@ def hexdump(data: bytes) -> Iterator[str]:
         yield f"{offset:04x}  {line.hex(' '):47}  {text}"
 
 
-def bench(console: Console, directory: str, count: int) -> int:
+def bench(console: Console, place: Path, count: int) -> int:
     """A quick look at this machine; `python -m benchmarks.engine` compares in earnest."""
     table = Table("what", "entries/s", title=f"{count:,} entries of 100 bytes")
     table.columns[1].justify = "right"
     entries = [bytes(100)] * 1000
     with (
-        tempfile.TemporaryDirectory(dir=directory) as place,
-        Walrus(place, fsync=FsyncSchedule.no_fsync()) as wal,
+        tempfile.TemporaryDirectory(dir=place) as log,
+        Walrus(log, fsync=FsyncSchedule.no_fsync()) as wal,
     ):
         started = time.perf_counter()
         for _ in range(count):
@@ -170,6 +203,11 @@ def bench(console: Console, directory: str, count: int) -> int:
 
 def _row(table: Table, what: str, count: int, started: float) -> None:
     table.add_row(what, f"{count / (time.perf_counter() - started):,.0f}")
+
+
+def _shown(text: str, style: str = "") -> Text:
+    """A topic's name may be anything: markup in it is text, and nothing in it drives the terminal."""
+    return Text(printable(text.encode()), style)
 
 
 def _log(wal: Walrus, topic: str) -> Log:

@@ -89,7 +89,41 @@ def test_the_commands(plain: Store, capsys: pytest.CaptureFixture[str]) -> None:
         assert "damage" in capsys.readouterr().out
     with plain.open():
         assert main(["inspect", directory]) == 2
-        assert "in use by process" in capsys.readouterr().out
+        assert "in use by process" in capsys.readouterr().err
+
+
+def test_a_slip_of_the_hand_is_told_and_leaves_no_log_behind(
+    plain: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain.open().close()
+    for arguments, says in (
+        (["inspect", str(tmp_path / "nowhere")], "no log is there"),
+        (["verify", str(plain.directory.parent)], f"but in {plain.directory}"),
+        (["dump", str(plain.directory), "nothing"], "no topic 'nothing'"),
+        (["bench", str(tmp_path / "nowhere")], "nowhere"),
+    ):
+        assert main(arguments) == 2
+        error = capsys.readouterr().err
+        assert says in error
+        assert error.count("\n") == 1
+    assert not (tmp_path / "nowhere").exists()
+    for arguments in (["bench", "x", "--count", "999"], ["dump", "x", "--limit", "-1"], ["inspect", ""]):
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_any_name_of_a_topic_can_be_shown(plain: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["[red]x[/blue]", "[/bold]", "line\nand \x1b[31m", "x" * 300]
+    wal = plain.open()
+    for name in names:
+        wal.append_for_topic(name, b"x")
+    wal.close()
+    for command in ("inspect", "dump", "verify"):
+        assert main([command, str(plain.directory)]) == 0
+        shown = capsys.readouterr().out
+        assert command == "verify" or ("[/bold]" in shown and "\x1b" not in shown)
 
 
 def test_the_module_runs(plain: Store) -> None:

@@ -99,7 +99,10 @@ def decode_block(view: memoryview, file_number: int, offset: int) -> BlockHead |
     if crc32(view[_CHECKED_FROM : BLOCK_HEAD_SIZE + size], _place(file_number, offset)) != check:
         return None
     if version != VERSION:
-        raise FormatError(f"written in version {version} of the format, this one reads version {VERSION}")
+        raise FormatError(
+            f"{file_number:08}.wal has version {version} of the format, this release reads {VERSION}: "
+            "open it with the release that wrote it"
+        )
     if units * UNIT > len(view):
         return None
     return BlockHead(
