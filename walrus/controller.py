@@ -99,6 +99,7 @@ class Controller:
         self._trace = trace
         self._addresses = dict(addresses or {})
         self._directories: dict[int, str] = {}  # of each member, to see who was removed
+        self._callers: dict[int, m.Hello] = {}  # those of which the metadata does not know (yet)
         self._journal = RaftJournal(self.meta)
         restored = self._journal.load()
         self._unsure_to = 0 if identity.sure else _last_index(restored.entries, restored.snapshot)
@@ -121,7 +122,8 @@ class Controller:
         self._announce_at = now
         if restored.snapshot is not None:
             self._restore(restored.snapshot)
-        self.outbox.peers(self.peer_addresses())
+        self._addresses = self.peer_addresses()
+        self.outbox.peers(self._addresses)
 
     # Each state machine is handed what it needs, and no more.
 
@@ -264,6 +266,7 @@ class Controller:
         members = self.raft.membership.members
         known = {n: place for n, place in self._addresses.items() if not members or n in members}
         known |= {n: node.raft_address for n, node in self.metadata.nodes.items()}
+        known |= {n: hello.raft_address for n, hello in self._callers.items()}
         known.pop(self.config.node_id, None)
         return dict(sorted(known.items()))
 
@@ -273,6 +276,8 @@ class Controller:
             return f"another cluster: this is {self.identity.cluster_id}, not {hello.cluster_id}"
         if hello.target != self.config.node_id:
             return f"this is node {self.config.node_id}, not {hello.target}"
+        if hello.member_at > self.applied:
+            return ""  # by a part of the log that this node has yet to hear of, perhaps from this very caller
         node = self.metadata.nodes.get(hello.node_id)
         if node is None:
             known = self.metadata.nodes and hello.node_id not in self.raft.membership.members
@@ -280,6 +285,28 @@ class Controller:
         if node.directory_id != hello.directory_id:
             return self.other_directory(hello.node_id)
         return ""
+
+    def on_caller(self, hello: m.Hello) -> None:
+        """A caller was welcomed. Where it says that it is counts until the metadata knows of that start.
+
+        Whoever was away may be called by a leader that joined or moved meanwhile, and must be able to answer.
+        """
+        self._callers[hello.node_id] = hello
+        self._connect()
+
+    def _connect(self) -> None:
+        """See to it that the shell keeps the connections that are wanted now."""
+        self._callers = {n: hello for n, hello in self._callers.items() if self._is_news(hello)}
+        addresses = self.peer_addresses()
+        if addresses != self._addresses:
+            self._addresses = addresses
+            self.outbox.peers(addresses)
+
+    def _is_news(self, hello: m.Hello) -> bool:
+        node = self.metadata.nodes.get(hello.node_id)
+        known = node is not None and node.directory_id == hello.directory_id
+        later = node is not None and node.incarnation < hello.incarnation
+        return bool(hello.raft_address) and not self.judge_hello(hello) and (later or not known)
 
     def other_directory(self, node_id: int) -> str:
         """What to tell a node that comes back under a known id with another data directory."""
@@ -611,10 +638,7 @@ class Controller:
         self.copies.in_doubt = self.applied < self._unsure_to
         self._forget_removed()
         self.requests.look_at_watches(now)
-        addresses = self.peer_addresses()
-        if addresses != self._addresses:
-            self._addresses = addresses
-            self.outbox.peers(addresses)
+        self._connect()
         if self.applied - self.raft.log.snapshot_index >= self.config.compact_entries:
             self.raft.compact(self.applied, self.metadata.snapshot())
 

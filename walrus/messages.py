@@ -38,6 +38,8 @@ class Hello(Message, frozen=True, kw_only=True):
     """The node that the caller believes lives at this address."""
     member_at: int = 0
     """An index of Raft's log at which the caller was a member for certain, 0 if it knows of none."""
+    raft_address: str = ""
+    """Where the caller is to be dialled."""
 
 
 class HelloReply(Message, frozen=True, kw_only=True):

@@ -420,6 +420,7 @@ class Node:
             incarnation=self.identity.incarnation,
             target=peer,
             member_at=self.controller.member_at,
+            raft_address=self.config.raft_address,
         )
 
     def judge_hello(self, hello: Hello) -> str:
@@ -428,6 +429,12 @@ class Node:
         if hello.cluster_id != self.identity.cluster_id and hello.target == self.settings.node_id:
             self._remember(hello)
         return error
+
+    def on_caller(self, hello: Hello) -> None:
+        """A caller was welcomed."""
+        if not self._dead:
+            self.controller.on_caller(hello)
+            self.wake()
 
     def is_removed(self, hello: Hello) -> bool:
         """Whether a refused caller was a member, and never will be again."""

@@ -5,8 +5,8 @@ So for each ordered pair there is one TCP connection, nobody has to decide which
 survives, and a cut in one direction stays what it is, a cut in one direction.
 
     caller                                       callee
-      │ ── Hello(version, cluster, node, directory, incarnation, target) ─► │   checks all six
-      │ ◄─ HelloReply(error="") ──────────────────────────────────────────  │
+      │ ── Hello(version, cluster, node, directory, incarnation, target) ─► │   checks all six; and learns
+      │ ◄─ HelloReply(error="") ──────────────────────────────────────────  │   where the caller lives
       │ ── messages, in order, never answered on this connection ────────►  │
 
 A message may be lost (with its connection), never reordered against another on the same connection and
@@ -70,6 +70,9 @@ class Handler(Protocol):
 
     def judge_hello(self, hello: Hello) -> str:
         """Why this caller is refused; "" lets it in."""
+
+    def on_caller(self, hello: Hello) -> None:
+        """A caller was let in."""
 
     def is_removed(self, hello: Hello) -> bool:
         """Whether a refused caller was a member, and never will be again."""
@@ -449,6 +452,7 @@ class Peers:
         if (older := self._sessions.get(hello.node_id)) is not None:
             older.abort()
         self._sessions[hello.node_id] = session
+        self.handler.on_caller(hello)
         if (dialer := self._dialers.get(hello.node_id)) is not None:
             dialer.hurry()
 

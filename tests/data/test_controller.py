@@ -226,3 +226,13 @@ def test_full_disk_is_said_once():
     assert world.ask(1, protocol.Register("u")) == [OK]
     world.run(3)
     assert sum("Raft waits for room" in line for line in world.logs) == 2
+
+
+def test_remembered_address_that_a_start_leaves_out_is_dialled_once_it_is_known():
+    """What is remembered may be ahead of the log, which a node that was cut off has yet to catch up with."""
+    world = three()
+    world.kill(3)
+    world.join(4)
+    world.start(3, knows={1, 2, 4})
+    assert set(world.nodes[3].peer_addresses()) == {1, 2}
+    world.until(lambda: 4 in world.nodes[3].connected)

@@ -102,6 +102,26 @@ def test_two_nodes_join_at_once():
     assert world.nodes[1].raft.membership.voters == (1, 2, 3)
 
 
+@pytest.mark.parametrize("how", ["cut off", "restarted"])
+def test_node_that_was_away_follows_a_leader_that_joined_meanwhile(how: str):
+    """It knows neither that there is such a node nor where, and can learn it from nobody else."""
+    world = three()
+    away = next(node for node in (1, 2, 3) if node != world.raft_leader)
+    if how == "cut off":
+        world.isolate(away)
+    else:
+        world.kill(away)
+    world.join(4)
+    world.until(lambda: 4 in world.nodes[world.raft_leader].raft.membership.voters)
+    world.until(lambda: world.nodes[world.raft_leader].raft.transfer_leadership(4, world.now))
+    world.until(lambda: world.raft_leader == 4)
+    if how == "cut off":
+        world.cut.clear()
+    else:
+        world.start(away, knows={1, 2, 3})
+    world.until(lambda: world.raft_leader == 4 and world.settled())
+
+
 # --- leaving ---
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import struct
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -134,6 +134,7 @@ class World:
         self.directories: dict[int, str] = {}
         self.replies: dict[object, list[bytes]] = defaultdict(list)
         self.closed: set[object] = set()
+        self.wanted: dict[int, set[int]] = defaultdict(set)
         self.cut: set[tuple[int, int]] = set()
         self.slow_disk: set[int] = set()
         self.paused: set[int] = set()
@@ -149,11 +150,14 @@ class World:
 
     # --- nodes come and go ---
 
-    def start(self, node: int, *, bootstrap: bool = False, sure: bool = True) -> Controller:
-        """Start a node, on the disk that it has."""
+    def start(
+        self, node: int, *, bootstrap: bool = False, sure: bool = True, knows: Iterable[int] | None = None
+    ) -> Controller:
+        """Start a node, on the disk that it has. It remembers where the nodes `knows` are, by default all."""
         data, meta = self.stores.setdefault(node, (Memory(), Memory()))
         if bootstrap:
             RaftJournal(meta).bootstrap(Membership((node,)))
+        self.wanted.pop(node, None)
         self.incarnations[node] = self.incarnations.get(node, 0) + 1
         identity = Identity(
             cluster_id="test",
@@ -168,7 +172,7 @@ class World:
             meta=meta,
             rng=random.Random(self.rng.random()),
             now=self.now,
-            addresses={peer: f"127.0.0.1:600{peer}" for peer in self.stores},
+            addresses={peer: f"127.0.0.1:600{peer}" for peer in (self.stores if knows is None else knows)},
             is_open=lambda slot: slot not in self.closed,
             trace=lambda event, /, **values: self.traced.append((node, event, values)),
         )
@@ -250,7 +254,7 @@ class World:
 
     def _connect(self) -> None:
         for node, controller in sorted(self.nodes.items()):
-            for peer in controller.peer_addresses():
+            for peer in sorted(self.wanted[node]):
                 if peer not in self.nodes or peer in controller.connected:
                     continue
                 hello = m.Hello(
@@ -260,8 +264,11 @@ class World:
                     directory_id=controller.identity.directory_id,
                     incarnation=controller.identity.incarnation,
                     target=peer,
+                    member_at=controller.member_at,
+                    raft_address=controller.config.raft_address,
                 )
                 if not self.nodes[peer].judge_hello(hello):
+                    self.nodes[peer].on_caller(hello)
                     controller.on_connected(peer, self.now)
 
     def _turns(self) -> None:
@@ -297,6 +304,7 @@ class World:
             case Halt(reason=reason):
                 self.halted[node] = reason
             case Peers(addresses=addresses):
+                self.wanted[node] = set(addresses)
                 for peer in sorted(self.nodes[node].connected - set(addresses)):
                     self.nodes[node].on_disconnected(peer, False, self.now)
 

@@ -51,6 +51,9 @@ class Host:
             "" if (hello.cluster_id, hello.target) == (self.cluster_id, self.node_id) else "another cluster"
         )
 
+    def on_caller(self, hello: Hello) -> None:
+        pass
+
     def is_removed(self, hello: Hello) -> bool:
         return hello.cluster_id == "left"
 

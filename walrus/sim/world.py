@@ -280,7 +280,9 @@ class World:
                     host.refused.add(peer)
                     self._lose(host, peer, refused=True)
                     return
-            elif not other.paused and not other.controller.judge_hello(self._hello(host, peer)):
+            elif not other.paused and not other.controller.judge_hello(hello := self._hello(host, peer)):
+                welcome = other.controller.on_caller
+                self._input(other, lambda now: welcome(hello))
                 host.refused.discard(peer)
                 self._input(host, controller.on_connected, peer)
                 return
@@ -294,6 +296,8 @@ class World:
             directory_id=host.record.directory_id,
             incarnation=host.record.incarnation,
             target=peer,
+            member_at=host.controller.member_at if host.controller else 0,
+            raft_address=address(host.id),
         )
 
     def _notice_gone(self, host: Host, process: int, peer: int) -> None:
