@@ -69,8 +69,7 @@ def measure(
     for _ in range(rounds):
         for row in group.rows:
             directory = Path(tempfile.mkdtemp(dir=home))
-            if group.settle:
-                os.sync()
+            os.sync()  # or whoever asks the file system for anything first pays for what others left behind
             Clock.now = staticmethod(thread_time if cpu and not group.waits else perf_counter)
             wait_for_quiet(patience)
             try:

@@ -50,8 +50,6 @@ class Group:
     higher_is_better: bool = True
     waits: bool = False
     """Whether the disk, other threads or other processes are part of what is measured: never in CPU time."""
-    settle: bool = False
-    """Write back everything dirty before each measurement, so that no row pays for the one before."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +218,6 @@ def batch_groups(scale: Scale) -> Iterator[Group]:
         rows[0].name,
         tuple(rows),
         waits=True,
-        settle=True,
     )
 
 
@@ -245,9 +242,7 @@ def durable_groups(scale: Scale) -> Iterator[Group]:
                 filling(store(peer, durable=True), count // 4 if peer.slowness > 10 else count, payload),
             )
         )
-    yield Group(
-        "durable", "durable, one at a time, 100 B", "/s", rows[0].name, tuple(rows), waits=True, settle=True
-    )
+    yield Group("durable", "durable, one at a time, 100 B", "/s", rows[0].name, tuple(rows), waits=True)
 
     batches, units = scale.synced_batches, scale.synced_batches * BATCH
     rows = [
@@ -272,7 +267,6 @@ def durable_groups(scale: Scale) -> Iterator[Group]:
         rows[0].name,
         tuple(rows),
         waits=True,
-        settle=True,
     )
 
 
@@ -303,7 +297,6 @@ def loop_group(scale: Scale) -> Group:
         rows[0].name,
         tuple(rows),
         waits=True,
-        settle=True,
     )
 
 
