@@ -213,9 +213,17 @@ class Directory:
         except msgspec.DecodeError as error:
             raise DirectoryError(self._damaged(str(error))) from error
         if record.format != FORMAT:
-            raise DirectoryError(self._damaged(f"format {record.format}, this version reads {FORMAT}"))
+            raise DirectoryError(
+                f"{self.path / 'identity'} has format {record.format}, this release reads {FORMAT}: "
+                f"start the node with the release that wrote it"
+            )
         if record.node_id != self.node_id:
             raise DirectoryError(self._damaged(f"it belongs to node {record.node_id}"))
+        if record.state == "member" and not (self.user_data.is_dir() and any(self.user_data.iterdir())):
+            raise DirectoryError(
+                f"{self.user_data} is empty, but this node is a member: its copies are lost. Restore it, or "
+                f"LEAVE {self.node_id} on another node and start this one with an empty --data-dir"
+            )
         return record
 
     def _damaged(self, why: str) -> str:

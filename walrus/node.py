@@ -32,6 +32,7 @@ synced; a reply never leaves before the turn that produced it has ended.
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import logging
 import operator
@@ -39,9 +40,11 @@ import os
 import random
 import resource
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -132,8 +135,11 @@ class GroupCommit:
 class Trace:
     """`--trace FILE`: one JSON line per spec-level event, stamped with one clock for the whole machine."""
 
-    def __init__(self, path: os.PathLike[str], node_id: int) -> None:
-        self._file = open(path, "ab", buffering=0)  # noqa: SIM115, PTH123 - open for the node's whole life
+    def __init__(self, path: Path, node_id: int) -> None:
+        try:
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise StartError(f"--trace: cannot write {path}: {error.strerror}") from error
         self._node_id = node_id
         self._encode = msgspec.json.Encoder().encode
 
@@ -179,6 +185,8 @@ class Node:
         """Start, serve until told to stop, stop; the exit status."""
         self._loop.set_exception_handler(self._on_loop_exception)
         record = self.directory.begin(self.settings.fsync_name, boot_id())
+        if record.cluster_id and self.settings.join:
+            log.info("--join is not needed: this directory belongs to cluster %s", record.cluster_id)
         cluster_id = record.cluster_id or await self._find_cluster()
         self._open(cluster_id)
         await self._listen()
@@ -189,8 +197,7 @@ class Node:
         gc.set_threshold(20_000, 20, 50)
         self.wake()
         status = await self.result
-        self._close(status)
-        return status
+        return self._close(status)
 
     async def _find_cluster(self) -> str:
         """An empty directory: found a cluster of one, or be taken into one."""
@@ -242,8 +249,8 @@ class Node:
     def _open(self, cluster_id: str) -> None:
         """Recover both engines and hand them to the controller."""
         record, settings = self.directory.record, self.settings
-        self.data = Walrus(self.directory.user_data, fsync=_schedule(settings.fsync))
-        self.meta = Walrus(self.directory.raft_meta, fsync=FsyncSchedule.group_commit())
+        self.data = _open_engine(self.directory.user_data, _schedule(settings.fsync))
+        self.meta = _open_engine(self.directory.raft_meta, FsyncSchedule.group_commit())
         self._check_journal()
         self.identity = Identity(
             cluster_id=cluster_id,
@@ -289,15 +296,11 @@ class Node:
         try:
             await self.peers.listen(settings.raft_host, settings.raft_port)
         except OSError as error:
-            raise StartError(
-                f"--raft-port: cannot listen on {settings.raft_port}: {error.strerror}"
-            ) from error
+            raise _cannot_listen("raft", settings.raft_host, settings.raft_port, error) from error
         try:
             await self.clients.listen(settings.client_host, settings.client_port)
         except OSError as error:
-            raise StartError(
-                f"--client-port: cannot listen on {settings.client_port}: {error.strerror}"
-            ) from error
+            raise _cannot_listen("client", settings.client_host, settings.client_port, error) from error
         self._every(1.0, self.clients.sweep)
         log.info(
             "node %d of cluster %s, start %d: peers on %s, clients on %s, fsync %s",
@@ -331,20 +334,25 @@ class Node:
             self._stopping_until = self._loop.time()
         self.wake()
 
-    def _close(self, status: int) -> None:
-        """Let go of everything. A node that failed syncs nothing: it does not know what it would sync."""
+    def _close(self, status: int) -> int:
+        """Let go of everything; the exit status. A node that failed syncs nothing: it does not know what."""
         failed, self._dead = self._dead, True  # callbacks that are still to come find nobody at home
         self.peers.close()
         if failed:
-            return
+            return status
         for commit in (self._data_commit, self._meta_commit):
             if commit is not None:
                 commit.close()
         self.data.close()
         self.meta.close()
         if status == 0:
-            self.directory.finish()
+            try:
+                self.directory.finish()
+            except DirectoryError as error:
+                log.error("all is synced, but that this was a clean stop is not noted: %s", error)
+                return 1
             log.info("stopped")
+        return status
 
     def _fail(self, error: BaseException | str) -> None:
         """Stop at once, without another word to anybody."""
@@ -400,7 +408,9 @@ class Node:
         """A connection ended, or nobody listens at the peer's address."""
         if not self._dead:
             log.info(
-                "node %d %s", peer, "does not listen: its process is gone" if refused else "disconnected"
+                "node %d %s",
+                peer,
+                "is not there: nobody listens at its address" if refused else "disconnected",
             )
             self.controller.on_disconnected(peer, refused, monotonic())
             self.wake()
@@ -574,6 +584,21 @@ def _set_up_logging(settings: Settings) -> None:
     )
 
 
+def _open_engine(path: Path, schedule: FsyncSchedule) -> Walrus:
+    try:
+        return Walrus(path, fsync=schedule)
+    except StorageError as error:
+        raise StartError(f"{path}: {error}") from error
+
+
+def _cannot_listen(which: str, host: str, port: int, error: OSError) -> StartError:
+    """asyncio's own text says it all twice, and names no flag."""
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return StartError(f"--{which}-host: {host} is no address of this machine")
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return StartError(f"--{which}-port: cannot listen on {host}:{port}: {reason}")
+
+
 def _raise_file_limit() -> None:
     """Ten thousand clients are ten thousand files: take what the operator's hard limit allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -606,6 +631,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         _set_up_logging(settings)
+    except OSError as error:
+        sys.stderr.write(f"walrus-node: --log-file: cannot write {settings.log_file}: {error.strerror}\n")
+        return 1
+    try:
         _raise_file_limit()
         directory = Directory(settings.data_dir, settings.node_id)
     except (OSError, DirectoryError) as error:
@@ -613,11 +642,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     try:
         return asyncio.run(_serve(settings, directory))
-    except (StartError, DirectoryError, StorageError) as error:
+    except (StartError, DirectoryError, StorageError, OSError) as error:
         log.critical("cannot start: %s", error)
         return 1
-    except KeyboardInterrupt:
-        return 1
+    except KeyboardInterrupt:  # while it waits to be taken in: later there is a handler
+        return 130
     finally:
         directory.close()
 

@@ -33,6 +33,7 @@ the network between the nodes: put them in a private network or a tunnel.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import random
 import socket
@@ -512,7 +513,14 @@ async def connect(factory: Callable[[], asyncio.BaseProtocol], address: str, sou
     """Dial `address` from the local address `source`, any if None."""
     host, port = split_address(address)
     local = None if source is None else (source, 0)
-    await asyncio.get_running_loop().create_connection(factory, host, port, local_addr=local)
+    try:
+        await asyncio.get_running_loop().create_connection(factory, host, port, local_addr=local)
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # Linux: from a loopback address to another machine
+            raise OSError(
+                f"there is no way to it from {source}: give --raft-host an address that it reaches"
+            ) from error
+        raise
 
 
 def notice_silence(transport: asyncio.BaseTransport) -> None:

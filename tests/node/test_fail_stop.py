@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,14 @@ def found(self):
     pathlib.Path.replace = full
     return record
 real, Directory.found = Directory.found, found
+"""
+
+
+FULL_AT_THE_END = """
+from walrus.identity import Directory, DirectoryError
+def finish(self):
+    raise DirectoryError("cannot write identity: No space left on device")
+Directory.finish = finish
 """
 
 
@@ -109,6 +118,16 @@ def test_a_node_without_room_for_its_identity_file_goes_on(launch: Launcher) -> 
     cluster[1].patch = NO_ROOM
     cluster.start()
     assert "going on without it: cannot write" in cluster[1].log()
+
+
+def test_a_clean_stop_that_cannot_be_noted_is_one_line_and_no_success(launch: Launcher) -> None:
+    cluster = launch.prepare(nodes=1)
+    cluster[1].patch = FULL_AT_THE_END
+    cluster.start()
+    cluster[1].signal(signal.SIGTERM)
+    assert cluster[1].wait() == 1
+    assert "not noted: cannot write identity" in cluster[1].log()
+    assert "Traceback" not in cluster[1].log()
 
 
 def test_a_lost_raft_journal_is_not_replaced_by_an_empty_one(launch: Launcher) -> None:

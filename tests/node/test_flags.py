@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ BAD = [
     ([*ME, "--raft-host", "0.0.0.0"], {}, "--raft-advertise-host"),
     ([*ME, "--fsync", "sometimes"], {}, "--fsync"),
     ([*ME, "--fsync", "0"], {}, "--fsync"),
+    ([*ME, "--data-dir", ""], {}, "--data-dir"),
     ([*ME, "--replication-factor", "0"], {}, "--replication-factor"),
     ([*ME, "--heartbeat-ms", "-5"], {}, "--heartbeat-ms"),
     ([*ME, "--heartbeat-ms", "5000"], {}, "--election-timeout-ms"),
@@ -95,3 +97,33 @@ def test_the_process_exits_with_status_2_and_says_why_in_one_line(tmp_path: Path
     assert ended.stderr.count("\n") == 1
     assert "--fsync" in ended.stderr
     assert not list(tmp_path.iterdir()), "a refused start touches nothing"
+
+
+def test_what_the_machine_refuses_is_one_line_that_names_the_flag(tmp_path: Path) -> None:
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    (tmp_path / "file").touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for arguments, says in (
+            (
+                ["--log-file", "nowhere/log"],
+                "--log-file: cannot write nowhere/log: No such file or directory",
+            ),
+            (["--trace", "nowhere/trace"], "--trace: cannot write nowhere/trace: No such file or directory"),
+            (["--data-dir", "file"], "cannot use data directory file/node_1: Not a directory"),
+            (
+                ["--raft-port", str(port)],
+                f"--raft-port: cannot listen on 127.0.0.1:{port}: Address already in use",
+            ),
+            (["--raft-host", "192.0.2.1"], "--raft-host: 192.0.2.1 is no address of this machine"),
+            (
+                ["--join", f"192.0.2.1:{port}", "--join-timeout", "1", "--data-dir", "new"],
+                "no way to it from 127.0.0.1: give --raft-host",
+            ),
+        ):
+            command = [sys.executable, "-m", "walrus.node", "--node-id", "1", *arguments]
+            ended = subprocess.run(
+                command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60, check=False
+            )
+            assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (1, "", 1), ended.stderr
+            assert says in ended.stderr

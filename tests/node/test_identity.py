@@ -52,6 +52,8 @@ def test_a_joined_directory_keeps_where_the_members_were(tmp_path: Path) -> None
     directory = Directory(tmp_path, 4)
     directory.begin("each", "boot")
     directory.join("c", {1: "h:1"})
+    directory.user_data.mkdir()
+    (directory.user_data / "engine.lock").touch()
     directory.settle()
     again = reopened(directory)
     assert (again.record.cluster_id, again.record.addresses, again.record.state) == (
@@ -141,7 +143,7 @@ def test_this_machine_has_a_boot_id() -> None:
 
 @pytest.mark.parametrize(
     "damage",
-    [b"", b"{", b'{"format": 9, "node_id": 1, "directory_id": "x"}', b'{"node_id": 2, "directory_id": "x"}'],
+    [b"", b"{", b'{"format": 1, "directory_id": "x"}', b'{"node_id": 2, "directory_id": "x"}'],
 )
 def test_a_damaged_identity_is_refused_and_never_replaced(tmp_path: Path, damage: bytes) -> None:
     Directory(tmp_path, 1).close()
@@ -152,6 +154,32 @@ def test_a_damaged_identity_is_refused_and_never_replaced(tmp_path: Path, damage
     assert file.read_bytes() == damage
     file.unlink()
     Directory(tmp_path, 1).close()  # and the refusal gave the lock back
+
+
+def test_the_identity_of_another_release_is_left_to_that_release(tmp_path: Path) -> None:
+    directory = Directory(tmp_path, 1)
+    directory.begin("each", "boot")
+    file = directory.path / "identity"
+    file.write_bytes(file.read_bytes().replace(b'"format":1', b'"format":2'))
+    with pytest.raises(DirectoryError, match="format 2, this release reads 1: start"):
+        reopened(directory)
+
+
+@pytest.mark.parametrize("left", ["nothing", "the directory"])
+def test_a_member_without_its_copies_is_refused(tmp_path: Path, left: str) -> None:
+    directory = Directory(tmp_path, 1)
+    directory.begin("each", "boot")
+    directory.found()
+    directory = reopened(directory)
+    assert directory.record.state == "founding", "nothing was there to be lost yet"
+    directory.settle()
+    if left == "the directory":
+        directory.user_data.mkdir()
+    with pytest.raises(DirectoryError, match="its copies are lost"):
+        reopened(directory)
+    directory.user_data.mkdir(exist_ok=True)
+    (directory.user_data / "engine.lock").touch()
+    reopened(directory).close()
 
 
 def test_data_without_an_identity_is_not_an_empty_directory(tmp_path: Path) -> None:
