@@ -19,6 +19,7 @@ import argparse
 import json
 import os
 import platform
+import random
 import shutil
 import statistics
 import tempfile
@@ -63,11 +64,14 @@ def wait_for_quiet(limit: float) -> None:
 def measure(
     group: Group, rounds: int, patience: float, cpu: bool, home: Path, progress: Progress
 ) -> dict[str, list[float]]:
-    """Every row of the group, `rounds` times."""
+    """Every row of the group, `rounds` times, in another order each time.
+
+    What a row leaves behind (pages that were just freed, above all) makes the next one faster or slower.
+    """
     values: dict[str, list[float]] = {row.name: [] for row in group.rows}
     task = progress.add_task(group.title, total=rounds * len(group.rows))
-    for _ in range(rounds):
-        for row in group.rows:
+    for number in range(rounds):
+        for row in random.Random(number).sample(group.rows, len(group.rows)):
             directory = Path(tempfile.mkdtemp(dir=home))
             os.sync()  # or whoever asks the file system for anything first pays for what others left behind
             Clock.now = staticmethod(thread_time if cpu and not group.waits else perf_counter)
