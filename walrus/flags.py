@@ -149,7 +149,7 @@ def _address(text: str) -> str:
     return f"{_host(host)}:{whole(1, 65535)(port)}"
 
 
-def _fsync(text: str) -> str | float:
+def fsync(text: str) -> str | float:
     """`each`, `none` or milliseconds."""
     if text in ("each", "none"):
         return text
@@ -193,7 +193,7 @@ def _behaviour_flags(parser: argparse.ArgumentParser) -> None:
     """How the node behaves."""
     timeout = _milliseconds(10, 3_600_000)
     parser.add_argument("--replication-factor", type=whole(1, 9), default=3, help="copies of each segment")
-    parser.add_argument("--fsync", type=_fsync, default="each", metavar="each|none|MS", help="default: each")
+    parser.add_argument("--fsync", type=fsync, default="each", metavar="each|none|MS", help="default: each")
     parser.add_argument("--heartbeat-ms", dest="heartbeat", type=timeout, default=0.1)
     parser.add_argument("--election-timeout-ms", dest="election_timeout", type=timeout, default=1.0)
     parser.add_argument("--failure-timeout-ms", dest="failure_timeout", type=timeout, default=2.0)

@@ -23,11 +23,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import msgspec
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from walrus.command_line import Console, Parser, command
 from walrus.tlc_configs import config_file, config_files, expand, spec_of
 from walrus.tlc_mutants import MUTANTS, PROBES, Mutant, run_mutants
 from walrus.tlc_run import (
@@ -123,7 +123,7 @@ def summary(results: Sequence[TlcResult]) -> Table:
     """One row for each run."""
     table = Table()
     for heading in ("configuration", "verdict"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     for heading in ("distinct states", "generated", "depth", "seconds"):
         table.add_column(heading, justify="right")
     for result in results:
@@ -235,6 +235,8 @@ def _mutants(options: argparse.Namespace, report: _Report) -> int:
         for mutant in MUTANTS + PROBES
         if not options.names or any(name in mutant.name for name in options.names)
     ]
+    if not chosen:
+        raise TlcError(f"there is no mutant {' or '.join(options.names)}; `mutants` alone runs all of them")
     rows: list[dict[str, object]] = []
 
     def show(mutant: Mutant, result: TlcResult) -> None:
@@ -258,6 +260,9 @@ def _mutants(options: argparse.Namespace, report: _Report) -> int:
 
 
 def _trace(options: argparse.Namespace, report: _Report) -> int:
+    for name in options.files:
+        if not Path(name).is_file():
+            raise TlcError(f"{name}: no such file")
     verdicts = check_traces([Path(name) for name in options.files], timeout=options.timeout)
     if report.as_json:
         report.json([asdict(verdict) for verdict in verdicts])
@@ -267,9 +272,9 @@ def _trace(options: argparse.Namespace, report: _Report) -> int:
     return 0 if all(verdict.accepted for verdict in verdicts) else 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m walrus.tlc", description="Check the specs with TLC.")
-    common = argparse.ArgumentParser(add_help=False)
+def _parser() -> Parser:
+    parser = Parser(prog="python -m walrus.tlc", description="Check the specs with TLC.")
+    common = Parser(add_help=False)
     common.add_argument("--json", action="store_true", help="print results as JSON")
     common.add_argument("--timeout", type=float, default=3600.0, metavar="SECONDS", help="for each run")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -294,6 +299,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@command("walrus.tlc")
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     options = _parser().parse_args(arguments)
@@ -302,7 +308,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = options.function(options, report)
         return status
     except TlcError as error:
-        report.console.print(Text(str(error), "red"))
+        report.console.print(Text(str(error), "red"), soft_wrap=True)
         return 2
 
 

@@ -207,6 +207,10 @@ def test_changes_go_as_deep_as_the_values() -> None:
 def test_the_command_line_prints_json_and_a_status(capsys: pytest.CaptureFixture[str]) -> None:
     assert tlc.main(["check", "nothing-here", "--json"]) == 2
     assert "there are" in capsys.readouterr().err
+    assert tlc.main(["mutants", "--json", "nothing-here"]) == 2
+    assert "no mutant nothing-here" in capsys.readouterr().err
+    assert tlc.main(["trace", "--json", "nothing-here"]) == 2
+    assert "nothing-here: no such file" in capsys.readouterr().err
     assert tlc.main(["mutants", "--json", "walrus:AckByMinority"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert rows[0]["violated"] == "AckedDurable" and rows[0]["caught"]

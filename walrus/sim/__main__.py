@@ -2,7 +2,7 @@
 
     python -m walrus.sim --seed 7 --steps 100000 --nodes 3
     python -m walrus.sim --seeds 50 --faults crash,network      seeds 1 to 50
-    python -m walrus.sim --scenario failover_under_load
+    python -m walrus.sim --scenario leader_restarts_at_once
     python -m walrus.sim --scenarios                            all of them
     python -m walrus.sim --bench
 
@@ -17,8 +17,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
+from walrus.command_line import Console, Parser, command
+from walrus.flags import fsync, whole
 from walrus.sim import faults, report, scenarios
 from walrus.sim.options import Options
 from walrus.sim.run import Failure, Result, shrink, simulate
@@ -29,18 +29,18 @@ SHRINKS = 150
 """Runs that are spent on making a failing schedule shorter."""
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="python -m walrus.sim", description="Real nodes in a world of seeds: network, disks, clocks."
     )
-    add = parser.add_argument
+    add, some = parser.add_argument, whole(1, 1 << 40)
     add("--seed", type=int, default=1, help="the run's seed (1)")
-    add("--seeds", type=int, default=1, metavar="N", help="run N seeds, beginning with --seed")
-    add("--steps", type=int, default=100_000, help="events in which things go wrong (100000)")
-    add("--nodes", type=int, default=3, help="nodes at the beginning (3)")
+    add("--seeds", type=some, default=1, metavar="N", help="run N seeds, beginning with --seed")
+    add("--steps", type=some, default=100_000, help="events in which things go wrong (100000)")
+    add("--nodes", type=whole(1, 99), default=3, help="nodes at the beginning (3)")
     known = ",".join(faults.CLASSES)
     add("--faults", default="default", metavar="KINDS", help=f"none, all, default, or of {known}")
-    add("--fsync", default="each", help="each, none, or milliseconds between syncs (each)")
+    add("--fsync", type=fsync, default="each", help="each, none, or milliseconds between syncs (each)")
     add("--engine", action="store_true", help="the real storage engine on a simulated disk")
     add("--codec", action="store_true", help="send every message through its wire encoding")
     add("--unordered", action="store_true", help="links do not keep the order of messages")
@@ -55,13 +55,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def options_of(flags: argparse.Namespace) -> Options:
-    """The options that these flags mean; raises ValueError."""
-    fsync: str | float = flags.fsync if flags.fsync in ("each", "none") else float(flags.fsync) / 1000
-    if flags.nodes < 1 or flags.steps < 1 or flags.seeds < 1:
-        raise ValueError("--nodes, --steps and --seeds are numbers from 1")
+    """The options that these flags mean."""
     return Options(
         nodes=flags.nodes,
-        fsync=fsync,
+        fsync=flags.fsync,
         engine=flags.engine,
         codec=flags.codec,
         ordered=not flags.unordered,
@@ -69,6 +66,7 @@ def options_of(flags: argparse.Namespace) -> Options:
     )
 
 
+@command("walrus.sim")
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     flags = _parser().parse_args(arguments)
@@ -76,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options, chosen = options_of(flags), faults.classes(flags.faults)
     except ValueError as error:
-        sys.stderr.write(f"walrus.sim: {error}\n")
+        sys.stderr.write(f"walrus.sim: --faults: {error}\n")
         return 2
     if flags.bench:
         return _bench(flags, console)
@@ -123,10 +121,11 @@ def _show(failure: Failure, options: Options, flags: argparse.Namespace, console
         sys.stdout.write(report.as_json(failure) + "\n")
         return
     simulation, _ = report.retell(failure, options)
+    schedule = flags.fsync if isinstance(flags.fsync, str) else f"{flags.fsync * 1000:.0f}"
     mine = [f"--{name}" for name in ("engine", "codec", "unordered", "sampled") if getattr(flags, name)]
     again = " ".join(
         ["python -m walrus.sim", f"--seed {failure.seed} --steps {flags.steps} --nodes {flags.nodes}",
-         f"--faults {flags.faults} --fsync {flags.fsync}", *mine]
+         f"--faults {flags.faults} --fsync {schedule}", *mine]
     )  # fmt: skip
     report.tell(console, failure, options, simulation, again)
 
