@@ -434,7 +434,7 @@ class Controller:
             case m.Recover():
                 self._on_recover(message, now)
             case m.RollOver():
-                self.lifecycle.with_writer(message.topic, message.segment, lambda writer: writer.begin_seal())
+                self.lifecycle.roll_over(message.topic, message.segment, message.replicas)
             case m.Hello() | m.HelloReply() | m.Join() | m.JoinReply():
                 pass  # the shell's handshake; on an established connection they mean nothing
             case _:

@@ -88,9 +88,10 @@ class Lifecycle:
         reachable = {*self._connected, self._config.node_id}
         return [node for node in self._voters() if node in reachable]
 
-    def replicas_for(self, leader: int, live: list[int]) -> tuple[int, ...]:
+    def replicas_for(self, leader: int, live: list[int], at_least: int = 0) -> tuple[int, ...]:
         """The replica set of a new segment of this leader."""
-        return replica_set(leader, live, self._voters(), self._config.replication_factor)
+        factor = max(self._config.replication_factor, at_least)
+        return replica_set(leader, live, self._voters(), factor)
 
     # --- PUTs ---
 
@@ -142,6 +143,15 @@ class Lifecycle:
         if writer is not None and writer.number == number:
             then(writer)
             self._dirty[topic] = None
+
+    def roll_over(self, topic: str, number: int, replicas: int) -> None:
+        """End a segment early, for one with (at least) so many replicas."""
+
+        def end(writer: SegmentWriter) -> None:
+            writer.next_replicas = replicas
+            writer.begin_seal()
+
+        self.with_writer(topic, number, end)
 
     def on_connection(self, node: int, connected: bool, now: float) -> None:
         """A connection came or went."""
@@ -196,7 +206,7 @@ class Lifecycle:
                 count=count,
                 checksum=checksum,
                 leader=leader,
-                replicas=self.replicas_for(leader, live),
+                replicas=self.replicas_for(leader, live, writer.next_replicas),
                 cursors=cursors,
             ),
             now,

@@ -263,10 +263,15 @@ class Recover(Message, frozen=True, kw_only=True):
 
 
 class RollOver(Message, frozen=True, kw_only=True):
-    """The Raft leader asks a segment's leader to seal it early, to change its replica set."""
+    """The Raft leader asks a segment's leader to seal it early, to change its replica set.
+
+    The next one is to have `replicas` replicas, if there are so many voters: this Raft leader may have been
+    given another replication factor than that node, and would ask again.
+    """
 
     topic: str
     segment: int
+    replicas: int
 
 
 PeerMessage: TypeAlias = (

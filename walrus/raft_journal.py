@@ -37,7 +37,7 @@ import msgspec
 
 from walrus.raft_messages import MEMBERSHIP, Entry, HardState, Membership, Ready, Restored, Snapshot
 from walrus.storage.batch import Batch
-from walrus.storage.errors import DiskFull
+from walrus.storage.errors import DiskFull, StorageError
 from walrus.storage.port import Storage
 
 CHUNK_BYTES = 256 * 1024
@@ -48,7 +48,7 @@ READ_ENTRIES, READ_BYTES = 4096, 4 * 1024 * 1024
 _HARD_STATE, _ENTRY, _SNAPSHOT, _CHUNK = b"H", b"E", b"S", b"C"
 
 
-class JournalError(Exception):
+class JournalError(StorageError):
     """The journal cannot be trusted; the message says where and what to do."""
 
 

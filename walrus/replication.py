@@ -153,6 +153,8 @@ class SegmentWriter:
         self.sealing = False
         self.seal_proposed = False
         self.bytes = 0
+        self.next_replicas = 0
+        """How many the Raft leader wants the next segment to have, if it asked for one."""
         self.followers = {
             node: Follower(now, node in connected)
             for node in sorted(segment.replicas)

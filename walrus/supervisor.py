@@ -125,7 +125,8 @@ class Supervisor:
             staying = [node for node in replicas if node in voters]
             # Whoever leaves is needed until no segment names it, the open one included.
             if len(staying) < max(wanted, len(replicas)):
-                self._outbox.send(topic.open.leader, RollOver(topic=name, segment=topic.current))
+                ask = RollOver(topic=name, segment=topic.current, replicas=wanted)
+                self._outbox.send(topic.open.leader, ask)
 
     def _members(self, now: float) -> None:
         """One step of membership change; Raft refuses a second one before the first has committed."""

@@ -45,6 +45,8 @@ READ_BYTES = 64 << 10
 """Most bytes taken from one client connection per turn: its fair share."""
 TURN_REQUESTS = 256
 """Most requests of one connection started per turn (a run of PUTs, or of reads, counts as one)."""
+REQUEST_BYTES = 400
+"""What a request costs besides its own bytes, roughly: its slot, and what remembers it on its way."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,7 +98,7 @@ def _weight(request: Request, max_frame_bytes: int) -> int:
     """Bytes that a request may keep in memory until it is answered."""
     match request:
         case Put():
-            return request.batch.size + 16 * request.batch.count
+            return REQUEST_BYTES + request.batch.size + 16 * request.batch.count
         case Get() | Fetch():
             return request.count * max_frame_bytes
         case _:

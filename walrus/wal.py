@@ -59,7 +59,8 @@ class Walrus:
         key: a name for one of several logs below `path`, any text; default `WALRUS_INSTANCE_KEY`, else none.
         consistency: how often cursors are persisted; default `ReadConsistency.strictly_at_once()`.
         fsync: when appends are durable; default `FsyncSchedule.sync_each()`.
-        backend: "pwritev", "mmap", "io_uring", or "auto" for the best one for the schedule.
+        backend: "pwritev", "mmap", "io_uring", or "auto" for the best one: on Linux "mmap" if appends do not
+            wait for a sync, "io_uring" for `FsyncSchedule.group_commit()`, else "pwritev".
         retain: "all" keeps entries until `trim`; "unread" gives back what the cursor has passed.
         disk: an open `Disk` instead of a path, for simulated ones.
 
@@ -464,13 +465,16 @@ def _open_disk(directory: Path, backend: str, schedule: FsyncSchedule) -> Disk:
 
 
 def _best_disk(directory: Path, schedule: FsyncSchedule) -> Disk:
-    """io_uring where an event loop waits for syncs (it needs no thread then), else plain system calls."""
-    if schedule.loop and sys.platform == "linux":
-        try:
-            return _uring_disk(directory, schedule)
-        except OSError as error:
-            _logger.info("io_uring is not available (%s): writing with pwritev", error)
-    return PosixDisk(directory)
+    """What `benchmarks/engine.py` shows to be best; away from Linux, what is known best."""
+    if sys.platform != "linux" or schedule.each:
+        return PosixDisk(directory)  # the sync is what takes the time, and the caller waits for it anyway
+    if not schedule.loop:
+        return MappedDisk(directory)  # nobody waits for a sync: an append is as fast as a store
+    try:
+        return _uring_disk(directory, schedule)  # an event loop waits for syncs: no thread is needed
+    except OSError as error:
+        _logger.info("io_uring is not available (%s): writing with pwritev", error)
+        return PosixDisk(directory)
 
 
 def _uring_disk(directory: Path, schedule: FsyncSchedule) -> Disk:

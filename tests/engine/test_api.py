@@ -292,6 +292,20 @@ def test_backends_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         Walrus(tmp_path, retain="some")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is always pwritev")
+def test_auto_is_what_the_benchmark_shows_to_be_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(DISABLE_VARIABLE, "1")
+    best = {
+        FsyncSchedule.sync_each(): "pwritev",
+        FsyncSchedule.milliseconds(50): "mmap",
+        FsyncSchedule.no_fsync(): "mmap",
+        FsyncSchedule.group_commit(): "pwritev",  # io_uring, where it is available
+    }
+    for schedule, backend in best.items():
+        with Walrus(tmp_path, key=str(schedule), fsync=schedule) as wal:
+            assert wal.backend == backend, schedule
+
+
 def test_schedules_and_consistencies_that_make_no_sense() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         FsyncSchedule.milliseconds(0)

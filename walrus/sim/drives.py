@@ -22,8 +22,11 @@ from typing import Protocol
 
 from walrus.sim.disk import Platter, SimDisk
 from walrus.storage.batch import Batch
-from walrus.storage.errors import DiskFull, EngineFailed
+from walrus.storage.block import Hole
+from walrus.storage.errors import CorruptionError, DiskFull, EngineFailed
+from walrus.storage.log import Log
 from walrus.storage.port import Storage
+from walrus.storage.record import walk
 from walrus.storage.syncing import Syncer
 from walrus.wal import Walrus
 
@@ -61,6 +64,13 @@ class Drive(Protocol):
 
     def lengths(self) -> dict[str, int] | None:
         """Entries per topic of the data engine as the disk has them; None if only `open` can tell."""
+
+    def rot(self, name: str, index: int, rng: Random, engine: str = DATA) -> bool:
+        """A bit flips in this durable entry of an engine's topic; False if there is no such entry.
+
+        Only what is known to be durable by what else is on the disk: whether a broken record at the very end
+        is rot or a torn write, no engine can tell.
+        """
 
     def fail_sync(self) -> None:
         """The next sync of either engine fails."""
@@ -104,13 +114,14 @@ class MemoryEngine:
         self._topics: dict[str, list[bytes]] = {}
         self._first: dict[str, int] = {}
         self._durable: dict[str, int] = {}
+        self._rotten: dict[str, set[int]] = {}  # entries that cannot be read any more
         self._pending: deque[tuple[str, int]] = deque()  # (topic, its length after the write), not synced
         self._covered = 0  # how many of them the sync under way covers
 
     def successor(self) -> MemoryEngine:
         """The same bytes for the next process, which syncs what it finds before it says a word."""
         other = MemoryEngine()
-        other._topics, other._first = self._topics, self._first
+        other._topics, other._first, other._rotten = self._topics, self._first, self._rotten
         other._durable = {topic: len(entries) for topic, entries in self._topics.items()}
         self.dead = True
         return other
@@ -134,9 +145,14 @@ class MemoryEngine:
         """See `Storage.read_batch`."""
         if start < self._first.get(topic, 0):
             raise IndexError(start)
+        end = start + max_entries
+        if topic in self._rotten:
+            end = min([end, *(index for index in self._rotten[topic] if index >= start)])
+            if end == start:
+                raise CorruptionError("memory", 0, topic, start)
         size = 0
         taken: list[bytes] = []
-        for payload in self._topics.get(topic, [])[start : start + max_entries]:
+        for payload in self._topics.get(topic, [])[start:end]:
             size += len(payload)
             if taken and size > max_bytes:
                 break
@@ -160,6 +176,7 @@ class MemoryEngine:
         self._topics.pop(topic, None)
         self._first.pop(topic, None)
         self._durable.pop(topic, None)
+        self._rotten.pop(topic, None)
         kept = [(name, end) for name, end in self._pending if name != topic]
         self._covered = min(self._covered, len(kept))
         self._pending = deque(kept)
@@ -189,10 +206,12 @@ class MemoryEngine:
         self._pending.clear()
         self._covered = 0
 
-    def flip(self, topic: str, index: int) -> None:
-        """Change an entry behind the engine's back."""
-        entries = self._topics[topic]
-        entries[index] = bytes([entries[index][0] ^ 1]) + entries[index][1:]
+    def rot(self, topic: str, index: int) -> bool:
+        """Let a durable entry be unreadable from now on: the engine would notice by its checksum."""
+        there = self._first.get(topic, 0) <= index < self._durable.get(topic, 0)
+        if there:
+            self._rotten.setdefault(topic, set()).add(index)
+        return there
 
     def lengths(self) -> dict[str, int]:
         """Entries per topic."""
@@ -231,6 +250,10 @@ class MemoryDrive:
         """See `Drive.lengths`."""
         return self.engines[DATA].lengths()
 
+    def rot(self, name: str, index: int, rng: Random, engine: str = DATA) -> bool:
+        """See `Drive.rot`."""
+        return self.engines[engine].rot(name, index)
+
     def fail_sync(self) -> None:
         """See `Drive.fail_sync`."""
         for engine in self.engines.values():
@@ -247,11 +270,12 @@ class EngineDrive:
 
     def __init__(self, rng: Random) -> None:
         self.platter = Platter(rng)
+        self._engines: dict[str, Walrus] = {}
         self._syncers: dict[str, Syncer] = {}
 
     def open(self, watcher: Watcher | None) -> tuple[Storage, Storage]:
         """See `Drive.open`."""
-        engines = {name: self._engine(name) for name in (DATA, META)}
+        self._engines = engines = {name: self._engine(name) for name in (DATA, META)}
         self._syncers = {name: engine.syncer() for name, engine in engines.items()}
         return _watched(engines[DATA], watcher), engines[META]
 
@@ -269,15 +293,34 @@ class EngineDrive:
 
     def kill(self) -> None:
         """See `Drive.kill`."""
+        self._engines = {}
         self.platter.kill()
 
     def lose_power(self) -> None:
         """See `Drive.lose_power`."""
+        self._engines = {}
         self.platter.lose_power()
 
     def lengths(self) -> dict[str, int] | None:
         """Nobody knows before recovery."""
         return None
+
+    def rot(self, name: str, index: int, rng: Random, engine: str = DATA) -> bool:
+        """See `Drive.rot`. Any bit of the record, its head and its check included, while a process runs."""
+        running = self._engines.get(engine)
+        log = running._engine.logs.get(name) if running else None
+        if log is None or not log.first <= index < _proven(log):
+            return False
+        try:
+            found = log.block_at(index)
+            assert found is not None
+            block, end, entries = found
+            record = block.locate(log.view(block), index - block.head.base, end, entries)
+        except (Hole, CorruptionError):
+            return False  # there is damage already
+        file, start = log.owner.space.file(block.extent.file).name, block.extent.offset + record.offset
+        self.platter.flip_bit(engine, file, start * 8 + rng.randrange(8 * (record.end - record.offset)))
+        return True
 
     def fail_sync(self) -> None:
         """See `Drive.fail_sync`."""
@@ -286,3 +329,14 @@ class EngineDrive:
     def fill(self, full: bool) -> None:
         """See `Drive.fill`."""
         self.platter.capacity = self.platter.used if full else None
+
+
+def _proven(log: Log) -> int:
+    """Entries below are durable, and something durable on the disk says so."""
+    proven = 0
+    for block in log.blocks:
+        base, view = block.head.base, log.view(block)
+        for record in walk(view, block.life, block.head.start, block.extent.size):
+            if base + record.position + record.entries <= log.durable_index:
+                proven = max(proven, block.head.durable, base + record.durable)
+    return proven

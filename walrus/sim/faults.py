@@ -21,6 +21,7 @@ not what else was planned.
     slow         every sync takes up to `value` seconds
     full         the disk is full
     fail_sync    the next sync fails
+    rot          bits flip in durable entries of a copy (chosen by `value`); one copy of a segment at most
     ambush       something happens to the next message of one type (chosen by `value`) and its two nodes
     clock        the clock jumps by `value` seconds and drifts by 10 % or less
     hang_up      every client goes away in the middle of what it does
@@ -53,6 +54,7 @@ CLASSES: dict[str, tuple[tuple[str, int], ...]] = {
         ("cut", 4), ("isolate", 4), ("split", 2), ("stopped", 3), ("weather", 3), ("reset", 4),
     ),
     "disk": (("slow", 2), ("full", 2), ("fail_sync", 1)),
+    "rot": (("rot", 4),),
     "clock": (("clock", 2),),
     "ambush": (("ambush", 10),),
     "clients": (("hang_up", 2),),
@@ -60,7 +62,7 @@ CLASSES: dict[str, tuple[tuple[str, int], ...]] = {
 }  # fmt: skip
 """Classes of faults for `--faults`, and how likely each kind is."""
 
-DEFAULT = ("crash", "power", "pause", "network", "ambush", "disk", "clock", "clients")
+DEFAULT = ("crash", "power", "pause", "network", "ambush", "disk", "rot", "clock", "clients")
 MOST_NODES = 6
 
 AMBUSHED: tuple[type, ...] = (
@@ -160,7 +162,8 @@ class Faults:
     def _power(self, fault: Fault) -> None:
         # Where entries are synced at intervals, a second power loss before the first one's losses are made up
         # may take what is acknowledged: that is in the contract, and nothing to be found here.
-        self.world.kill(fault.node, power=not self.world.judge.wounded())
+        judge = self.world.judge
+        self.world.kill(fault.node, power=not judge.wounded() and not judge.one_sound_copy_is_all())
         self.world.after(fault.duration, self.world.start, fault.node)
 
     def _everybody(self, fault: Fault, *, power: bool) -> None:
@@ -297,6 +300,21 @@ class Faults:
 
     def _fail_sync(self, fault: Fault) -> None:
         self.world.hosts[fault.node].drive.fail_sync()
+
+    def _rot(self, fault: Fault) -> None:
+        """A copy that nobody reads may be bad for long, so a segment has one bad copy until it is made anew.
+        What remains is enough if nothing else is lost: see `_power`.
+        """
+        dice, judge = Random(f"rot {fault.value}"), self.world.judge
+        if judge.options.fsync != "each" and judge.wounded():
+            return
+        name = dice.choice(judge.perishable(fault.node)[-12:] or [""])  # mostly what is in use
+        length = judge.names.get((fault.node, name), 0)
+        for _ in range(dice.choice((1, 1, 1, 5)) if length else 0):
+            index = dice.choice((length - 1, dice.randrange(length), dice.randrange(length)))
+            if self.world.hosts[fault.node].drive.rot(name, index, dice):
+                self.world.note(fault.node, f"entry {index} of {name} rots")
+                judge.rots(fault.node, name)
 
     def _clock(self, fault: Fault) -> None:
         self.world.set_clock(fault.node, 1 + 0.1 * ((fault.duration * 10) % 2 - 1), fault.value)

@@ -16,6 +16,7 @@ in each step, and yet nothing that can change goes unseen.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 from zlib import crc32
 
@@ -37,6 +38,8 @@ from walrus.sim.host import Host
 from walrus.sim.options import Options
 from walrus.sim.violation import Violation, holds
 from walrus.storage.batch import Batch
+from walrus.storage.errors import CorruptionError
+from walrus.storage.port import Storage
 
 
 class Write(NamedTuple):
@@ -126,6 +129,8 @@ class Judge:
         self.log_entries: dict[tuple[int, int], LogEntry] = {}
         self.leaders: dict[int, int] = {}
         self.checkpoints: dict[int, int] = {}
+        self.rotten: dict[Key, tuple[int, str]] = {}
+        """Which copy of a segment (node, engine topic) has had bits flipped and was not made anew since."""
         self.unknown: set[int] = set()
         """Nodes that lost power and did not start since: what they hold is not known yet."""
         self.halts: dict[int, str] = {}
@@ -206,6 +211,8 @@ class Judge:
     def on_delete(self, node: int, name: str) -> None:
         """A copy (or a shadow of one) is gone."""
         key = key_of(name)
+        if key is not None and self.rotten.get(key) == (node, name):
+            del self.rotten[key]
         if key is not None and self.names.pop((node, name), None) is not None:
             other = name.removesuffix(SHADOW) if name.endswith(SHADOW) else name + SHADOW
             self.truth(key).lengths[node] = self.names.get((node, other), 0)
@@ -314,8 +321,8 @@ class Judge:
             key = key_of(name)
             if key is not None:
                 found[name] = storage.bounds(name)[1]
-                entries = storage.read_batch(name, 0, 1 << 30, 1 << 40).payloads() if found[name] else []
-                self._compare(host, key, self.truth(key), 0, entries, 0)
+                for start, entries in readable(storage, name, found[name]):
+                    self._compare(host, key, self.truth(key), start, entries, start)
         self._lengths(host.id, found)
         log = self.logs[host.id]
         raft = controller.raft.log
@@ -359,6 +366,30 @@ class Judge:
             for key, truth in self.truths.items()
             for node in truth.excused
         ) or (self.options.fsync != "each" and bool(self.unknown))
+
+    def one_sound_copy_is_all(self) -> bool:
+        """Whether another loss may be one too many: entries that are not synced may be on two copies only,
+        one of them damaged.
+        """
+        return self.options.fsync != "each" and bool(self.rotten)
+
+    def perishable(self, node: int) -> list[str]:
+        """The node's copies whose damage leaves a majority of the copies as they were; the oldest first."""
+        found: list[tuple[int, str]] = []
+        for (owner, name), length in self.names.items():
+            key = key_of(name) if owner == node and length else None
+            segment = self.metadata.segment(*key) if key else None
+            if key is None or segment is None or self.rotten.get(key, (node, name)) != (node, name):
+                continue
+            if node in segment.replicas and len(segment.replicas) > 2:
+                found.append((key[1], name))
+        return [name for _, name in sorted(found)]
+
+    def rots(self, node: int, name: str) -> None:
+        """Bits have flipped there."""
+        key = key_of(name)
+        assert key is not None
+        self.rotten[key] = (node, name)
 
     def halted(self, host: Host, reason: str) -> None:
         """A node will not go on. Scenarios that expect it look here."""
@@ -461,6 +492,19 @@ class Judge:
         self.keys.clear()
         self.topics.clear()
         self.applied = False
+
+
+def readable(storage: Storage, name: str, end: int) -> Iterator[tuple[int, list[bytes]]]:
+    """What can be read of an engine topic: the place and the entries of each part between damaged ones."""
+    start = 0
+    while start < end:
+        try:
+            entries = storage.read_batch(name, start, end - start, 1 << 40).payloads()
+        except CorruptionError as damage:
+            start = damage.resume
+        else:
+            yield start, entries
+            start += len(entries)
 
 
 def key_of(name: str) -> Key | None:

@@ -16,12 +16,14 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from walrus.copies import Key
 from walrus.effects import Trace
 from walrus.protocol import Recover
 from walrus.segments import Position
 from walrus.sim import faults, invariants, oracle
 from walrus.sim.clients import Call, Consumer, Fetcher, Outcome, Producer, Registrar
 from walrus.sim.faults import Fault, Faults, Nobody
+from walrus.sim.host import Host
 from walrus.sim.options import Options
 from walrus.sim.violation import Violation
 from walrus.sim.world import World
@@ -146,6 +148,8 @@ class Simulation:
         judge = self.world.judge
         for host in self.world.live():
             assert host.controller is not None
+            if self._unmended(host):
+                return False
             member = host.id in judge.membership.members  # others were removed, and may not know it
             if member and host.controller.applied != len(judge.committed):
                 return False
@@ -158,6 +162,16 @@ class Simulation:
             judge.metadata.topics[topic].cursors.get(group, Position(1, 0)) == known.upto
             for (topic, group), known in judge.groups.items()
         )
+
+    def _unmended(self, host: Host) -> list[Key]:
+        """Copies of sealed segments that a replica knows to be damaged and has not made anew."""
+        assert host.controller is not None
+        judge, unmended = self.world.judge, []
+        for key in host.controller.copies.damaged:
+            segment = judge.metadata.segment(*key)
+            if key in judge.sealed_as and segment is not None and host.id in segment.replicas:
+                unmended.append(key)
+        return unmended
 
     def _why_not(self) -> None:
         for producer in self.producers:
@@ -175,6 +189,7 @@ class Simulation:
         raise Violation(
             "NoRest",
             f"applied {applied} of {len(self.world.judge.committed)}; copies too short: {lacking[:5]}; "
+            f"damaged: {[(host.id, self._unmended(host)) for host in self.world.live()]}; "
             f"given {[(key, group.upto) for key, group in self.world.judge.groups.items()]}, committed "
             f"{[topic.cursors for topic in self.world.judge.metadata.topics.values()]}",
         )
@@ -196,6 +211,8 @@ class Simulation:
             for consumer in self.consumers:
                 if consumer.topic == reader.topic:
                     oracle.check_reader(consumer.name, consumer.received, log)
+        if not world.run_until(lambda: not any(map(self._unmended, world.live())), REST):
+            self._why_not()  # the readers may have met damage
         judge.full_check()
 
     def result(self) -> Result:

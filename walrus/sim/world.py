@@ -353,8 +353,7 @@ class World:
             raise error
         if isinstance(error, StorageError | Crash):
             self.note(host.id, f"dies: {type(error).__name__}: {error}")
-            if host.up:
-                self._died(host)
+            self._died(host)  # also if it died before it was up: its disk is free again
             self.judge.full_check()
             self.after(self.rng.uniform(0.05, 0.5), self.start, host.id)
             return

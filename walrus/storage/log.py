@@ -487,6 +487,12 @@ class MappedLog(Log):
         super().enter_tail(file)
         self.window = file.window(0, file.size)
 
+    def _adopt(self, block: Block, file: File) -> None:
+        """Also let go of the pages of the block before, or a long log would be mapped from end to end."""
+        super()._adopt(block, file)
+        if len(self.blocks) > 1:
+            self.forget(self.blocks[-2])
+
     def append_one(self, data: bytes) -> int:
         """Append one entry; its index."""
         size = len(data)
