@@ -27,10 +27,11 @@ VARIABLES
     sure,                \* sure[n]: the term and the vote that are durable
     agreed,              \* agreed[n][T]: n has taken entries up to here from the leader of T, durably or not
     granted,             \* granted[n]: who would have voted for n since it first canvassed in its term
+    counted,             \* counted[n]: whose votes n has counted, as a candidate
     offered,             \* offered[T]: the leader of T had a snapshot up to here
     had                  \* had[n][T]: the last index at which n ever had an entry of term T
 
-followed == <<sure, agreed, granted, offered, had>>
+followed == <<sure, agreed, granted, counted, offered, had>>
 traceVars == <<vars, which, l, followed>>
 
 Same == UNCHANGED vars
@@ -63,6 +64,7 @@ TraceInit ==
     /\ sure = [n \in Node |-> [term |-> current_term[n], vote |-> None]]
     /\ agreed = [n \in Node |-> [t \in Terms |-> 0]]
     /\ granted = [n \in Node |-> {}]
+    /\ counted = [n \in Node |-> {}]
     /\ offered = [t \in Terms |-> 0]
     /\ had = [n \in Node |-> [t \in Terms |-> IF t = 1 THEN Len(log[n]) ELSE 0]]
 
@@ -134,11 +136,9 @@ OnUpdateTerm(e) ==
     /\ UpdateTerm(e.node, e.current_term)
 
 OnBecomeLeader(e) ==
-    LET n == e.node
-        ballots == {v \in votes : v.candidate = n /\ v.term = current_term[n] /\ SureVote(v)}
-    IN
-    /\ Quorum({v.voter : v \in ballots}, VotersOf(n))
-    /\ BecomeLeader(n)
+    /\ e.node \in counted[e.node]
+    /\ Quorum(counted[e.node], VotersOf(e.node))
+    /\ BecomeLeader(e.node)
 
 OnClientRequest(e) ==
     LET n == e.node IN
@@ -268,6 +268,14 @@ HadAfter(e) ==
                    IN IF those = {} THEN 0 ELSE CHOOSE i \in those : \A j \in those : j <= i
     IN IF log'[n] = log[n] THEN had[n] ELSE [t \in Terms |-> Max(had[n][t], last(t))]
 
+\* Its own vote counts when it is durable, that of another when it hears of it.
+CountedAfter(e) ==
+    LET n == e.node IN
+    CASE e.ev \in {"Timeout", "Restart"} -> {}
+      [] e.ev = "Persist" /\ role[n] = "Candidate" /\ e.persisted_term = current_term[n] -> counted[n] \cup {n}
+      [] e.ev = "HandleRequestVoteResponse" /\ e.granted -> counted[n] \cup {e.sender}
+      [] OTHER -> counted[n]
+
 \* Questions and answers of a canvass may arrive late, even in the next canvass of the term.
 GrantedAfter(n) ==
     IF current_term'[n] # current_term[n] THEN {}
@@ -278,6 +286,7 @@ Follow(e) ==
     /\ sure' = [sure EXCEPT ![e.node] = SureAfter(e)]
     /\ agreed' = [agreed EXCEPT ![e.node] = AgreedAfter(e)]
     /\ had' = [had EXCEPT ![e.node] = HadAfter(e)]
+    /\ counted' = [counted EXCEPT ![e.node] = CountedAfter(e)]
     /\ granted' = [n \in Node |-> GrantedAfter(n)]
     /\ offered' = [t \in Terms |-> IF leader_of'[t] # None /\ role'[leader_of'[t]] = "Leader" /\ current_term'[leader_of'[t]] = t
                                    THEN Max(offered[t], base'[leader_of'[t]]) ELSE offered[t]]

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from tests.raft.world import Simulation
-from walrus.raft_messages import Membership, RaftConfig, Role
+from walrus.raft_messages import Membership, RaftConfig, Role, Trace
 
 SMALL = RaftConfig(
     heartbeat_interval=0.1,
@@ -22,9 +22,9 @@ STEPS = 150
 class Chaos:
     """Draws what goes wrong next."""
 
-    def __init__(self, seed: int, size: int, servers: int) -> None:
+    def __init__(self, seed: int, size: int, servers: int, trace: Trace | None = None) -> None:
         self.rng = random.Random(seed)
-        self.world = Simulation(seed, SMALL)
+        self.world = Simulation(seed, SMALL, trace)
         self.world.found(range(1, size + 1), passive=range(size + 1, servers + 1))
         self.down: set[int] = set()
         self.number = 0

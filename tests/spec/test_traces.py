@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.node.harness import QUICK, Launcher, wait_for
+from tests.spec.runs import altered, event, swapped, without
 from walrus import tlc
 from walrus.sim.options import SETTINGS, Options
 from walrus.sim.run import Result, simulate
@@ -23,10 +24,6 @@ pytestmark = pytest.mark.tla
 ONE = {"topic": "a", "segment": 1}
 TWO = {"topic": "a", "segment": 2}
 REGISTERED = {"topic": "a", "leader": 1, "incarnation": 7, "replicas": [1, 2, 3]}
-
-
-def event(ev: str, node: int, **values: Any) -> Event:
-    return {"ev": ev, "node": node, **values}
 
 
 def applied(op: str, node: int, **values: Any) -> Event:
@@ -106,22 +103,6 @@ def power_loss() -> list[Event]:
     ]
 
 
-def without(run: list[Event], ev: str, node: int, which: int = 0) -> list[Event]:
-    at = [i for i, each in enumerate(run) if each.get("op", each["ev"]) == ev and each["node"] == node][which]
-    return run[:at] + run[at + 1 :]
-
-
-def altered(run: list[Event], ev: str, node: int, **values: Any) -> list[Event]:
-    at = next(i for i, each in enumerate(run) if each.get("op", each["ev"]) == ev and each["node"] == node)
-    return [*run[:at], {**run[at], **values}, *run[at + 1 :]]
-
-
-def swapped(run: list[Event], ev: str, node: int) -> list[Event]:
-    """The event and its predecessor, the other way round."""
-    at = next(i for i, each in enumerate(run) if each.get("op", each["ev"]) == ev and each["node"] == node)
-    return [*run[: at - 1], run[at], run[at - 1], *run[at + 1 :]]
-
-
 def test_whole_runs_are_accepted() -> None:
     verdicts = validate({"failover": failover(), "rollover": rollover(), "power loss": power_loss()})
     assert [verdict.accepted for verdict in verdicts] == [True] * 3, [v.describe() for v in verdicts]
@@ -183,12 +164,13 @@ def simulated(seed: int) -> list[Event]:
     return read_lines(recorder.lines(), "simulated")
 
 
-def test_simulated_runs_with_faults_are_behaviours_of_the_spec() -> None:
+def test_simulated_runs_with_faults_are_behaviours_of_both_specs() -> None:
     runs = {f"seed {seed}": simulated(seed) for seed in range(1, 21)}
     events = [each for run in runs.values() for each in run]
     kinds = {each.get("op", each["ev"]) for each in events}
     assert kinds >= {"Crash", "PowerLoss", "Fence", "Recover", "Seal", "Deliver", "CommitCursors"}
     verdicts = validate(runs)
+    assert [verdict.spec for verdict in verdicts] == ["Walrus", "Raft"] * len(runs)
     assert all(verdict.accepted for verdict in verdicts), [
         verdict.describe() for verdict in verdicts if not verdict.accepted
     ]
