@@ -83,6 +83,13 @@ Voters(l) == IF MembershipIndex(l) = 0 THEN {} ELSE l[MembershipIndex(l)].voters
 Learners(l) == IF MembershipIndex(l) = 0 THEN {} ELSE l[MembershipIndex(l)].learners
 VotersOf(n) == Voters(log[n])
 
+\* A server may be elected by the membership in force, or was by the one before, while it does not know that the newer
+\* one is committed: it may be the only one whose log is complete enough to commit its own removal (dissertation section 4.2.2).
+Electable(n) ==
+    LET newest == MembershipIndex(log[n]) IN
+    \/ n \in VotersOf(n)
+    \/ newest > commit_index[n] /\ n \in Voters(SubSeq(log[n], 1, newest - 1))
+
 \* The cluster was founded by one entry that all first voters have, and have committed.
 Founding == Entry(1, InitVoters, InitLearners)
 InitMembers == InitVoters \cup InitLearners
@@ -111,7 +118,7 @@ Init ==
 \* The election timer ran out: a voter canvasses. Nobody's term changes.
 PreVote(n) ==
     /\ role[n] \in {"Follower", "Candidate"}
-    /\ n \in VotersOf(n)
+    /\ Electable(n)
     /\ role' = [role EXCEPT ![n] = "PreCandidate"]
     /\ UNCHANGED <<current_term, voted_for, logVars, voteVars, leaderVars, elections, committed, budget>>
 
@@ -124,7 +131,7 @@ Willing(n) == {m \in Node : /\ current_term[m] <= current_term[n] + 1
 Stand(n) ==
     LET t == current_term[n] + 1 IN
     /\ t <= MaxTerm
-    /\ n \in VotersOf(n)
+    /\ Electable(n)
     /\ current_term' = [current_term EXCEPT ![n] = t]
     /\ voted_for' = [voted_for EXCEPT ![n] = n]
     /\ role' = [role EXCEPT ![n] = "Candidate"]
@@ -317,7 +324,8 @@ InstallSnapshot(n) ==
 -----------------------------------------------------------------------------
 \* Membership (dissertation sections 4.1 and 4.2)
 
-\* One server at a time: a learner is added, a learner that has the entry which made it one becomes a voter, or a server is removed.
+\* One server at a time: a learner is added, a learner that has the entry which made it one becomes a voter, a voter a learner, or
+\* a server is removed.
 \* Not while a change is uncommitted, and not before an entry of the leader's own term is committed.
 NextMemberships(n) ==
     LET voters == Voters(log[n])
@@ -325,6 +333,7 @@ NextMemberships(n) ==
         t == current_term[n]
     IN {<<voters, learners \cup {m}>> : m \in Node \ (voters \cup learners)}
        \cup {<<voters \cup {m}, learners \ {m}>> : m \in {l \in learners : matched[t][l] >= MembershipIndex(log[n])}}
+       \cup {<<voters \ {m}, learners \cup {m}>> : m \in voters}
        \cup {<<voters \ {m}, learners \ {m}>> : m \in voters \cup learners}
 
 ChangeMembershipTo(n, voters, learners) ==
