@@ -70,6 +70,10 @@ class CannotRecover(Refused):
     """The segment does not wait for an operator's decision."""
 
 
+class NotWritten(Refused):
+    """The disk of the segment's leader has no room; nothing was written. Free some and send it again."""
+
+
 class Unavailable(Refused):
     """The node cannot do it now and did nothing: asking again is safe."""
 
@@ -125,6 +129,7 @@ _BY_REASON: tuple[tuple[str, type[WalrusError]], ...] = (
     ("outcome unknown", OutcomeUnknown),
     ("cannot leave", CannotLeave),
     ("cannot recover", CannotRecover),
+    ("not written", NotWritten),
     ("storage", StorageFailed),
     ("unknown command", InvalidRequest),
     ("invalid", InvalidRequest),

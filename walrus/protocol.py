@@ -257,6 +257,16 @@ def cannot_recover(detail: str) -> str:
     return f"cannot recover: {detail}"
 
 
+def not_written(detail: str) -> str:
+    """The disk of the segment's leader has no room. Nothing was written."""
+    return f"not written: {detail}"
+
+
+def too_many_topics(limit: int) -> str:
+    """REGISTER of one more than a cluster keeps."""
+    return f"too many topics: there are {limit} already, which is the limit"
+
+
 def storage_failed(detail: str) -> str:
     """A node's disk refused (full, failed, corrupt)."""
     return f"storage: {detail}"

@@ -44,7 +44,7 @@ from walrus.copies import Copies, SegmentCopy
 from walrus.effects import Outbox, Trace
 from walrus.leases import LeaseTable
 from walrus.messages import Append, AppendReply, Forward, ForwardReply
-from walrus.protocol import BUSY
+from walrus.protocol import BUSY, not_written
 from walrus.segments import Metadata, Segment
 from walrus.storage.batch import EMPTY, Batch, Checksum, concat
 from walrus.storage.errors import DiskFull, StorageError
@@ -242,7 +242,7 @@ class SegmentWriter:
             self._copies.append(self.copy, start, batch, self._advance)
         except DiskFull as error:
             for pending, _ in taken:
-                self._answer(pending.origin, pending.forward, 0, 0, error=f"not written: {error}")
+                self._answer(pending.origin, pending.forward, 0, 0, error=not_written(str(error)))
             return False
         self._trace("LeaderAppend", topic=self.topic, segment=self.number, start=start, count=batch.count)
         self.bytes += batch.size

@@ -12,6 +12,7 @@ all of them:
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from functools import partial
 
 import msgspec
 
@@ -35,11 +36,11 @@ LEAVE_PATIENCE = 12
 
 
 class Watch(msgspec.Struct):
-    """A client that waits for the metadata to get somewhere; `command` is proposed until it does."""
+    """A client that waits for the metadata to get somewhere; `push` is repeated until it does."""
 
     slot: object
     done: Callable[[], bool]
-    command: Command
+    push: Callable[[float], None]
     deadline: float
     again_at: float
     why_not: str
@@ -91,7 +92,7 @@ class Requests:
             case protocol.Leave(node_id=node_id):
                 self._leave(slot, node_id, now)
             case protocol.Recover(topic=topic, segment=segment):
-                self._force(slot, topic, segment)
+                self._force(slot, topic, segment, now)
             case protocol.Invalid(reason=reason):
                 self._error(slot, reason)
 
@@ -150,7 +151,7 @@ class Requests:
             self._outbox.reply(slot, protocol.OK)
             return
         if len(self._metadata.topics) >= MAX_TOPICS:
-            self._error(slot, f"too many topics: there are {MAX_TOPICS} already")
+            self._error(slot, protocol.too_many_topics(MAX_TOPICS))
             return
         live = self._lifecycle.placeable() or [self._config.node_id]
         leader = first_leader(topic, live)
@@ -158,7 +159,8 @@ class Requests:
             topic=topic, leader=leader, replicas=self._lifecycle.replicas_for(leader, live)
         )
         why_not = protocol.no_leader("no majority agreed to the topic in time; try again")
-        self._watch(slot, lambda: topic in self._metadata.topics, command, why_not, now)
+        push = partial(self._propose, command)
+        self._watch(slot, lambda: topic in self._metadata.topics, push, why_not, now)
 
     def _leave(self, slot: object, node_id: int, now: float) -> None:
         node = self._metadata.nodes.get(node_id)
@@ -174,42 +176,55 @@ class Requests:
         self._watch(
             slot,
             lambda: node_id not in self._metadata.nodes,
-            MarkLeaving(node_id=node_id),
+            partial(self._propose, MarkLeaving(node_id=node_id)),
             still,
             now,
             patience=LEAVE_PATIENCE,
         )
 
-    def _force(self, slot: object, topic: str, number: int) -> None:
-        segment, leader = self._metadata.segment(topic, number), self._raft.leader_id
+    def _force(self, slot: object, topic: str, number: int, now: float) -> None:
+        """Only the Raft leader knows whether that recovery waits: if it does, the segment is sealed soon."""
+        segment = self._metadata.segment(topic, number)
         if segment is None:
             self._error(slot, protocol.unknown_segment(topic, number))
         elif segment.count is not None:
             self._error(slot, protocol.cannot_recover(f"segment {number} of {topic} is sealed already"))
-        elif leader is None:
+        elif self._raft.leader_id is None:
             self._error(slot, protocol.no_leader("nobody can recover now; try again"))
         else:
-            self._outbox.send(leader, Recover(topic=topic, segment=number))
-            self._outbox.reply(slot, protocol.OK)
+            why_not = f"segment {number} of {topic} is not sealed; METRICS says which recoveries wait for you"
+            self._watch(
+                slot,
+                lambda: self._is_sealed(topic, number),
+                lambda _: self._tell_to_recover(topic, number),
+                protocol.cannot_recover(why_not),
+                now,
+            )
+
+    def _is_sealed(self, topic: str, number: int) -> bool:
+        segment = self._metadata.segment(topic, number)
+        return segment is not None and segment.count is not None
+
+    def _tell_to_recover(self, topic: str, number: int) -> None:
+        if self._raft.leader_id is not None:
+            self._outbox.send(self._raft.leader_id, Recover(topic=topic, segment=number))
 
     def _watch(
         self,
         slot: object,
         done: Callable[[], bool],
-        command: Command,
+        push: Callable[[float], None],
         why_not: str,
         now: float,
         patience: int = 1,
     ) -> None:
-        """Propose until the metadata says `done`, then answer OK; at the deadline answer with an error."""
+        """Push until the metadata says `done`, then answer OK; at the deadline answer with an error."""
         if len(self._watches) >= MAX_WAITING:
             self._error(slot, protocol.BUSY)
             return
         deadline = now + patience * self._config.request_timeout
-        self._watches.append(
-            Watch(slot, done, command, deadline, now + self._config.resend_interval, why_not)
-        )
-        self._propose(command, now)
+        self._watches.append(Watch(slot, done, push, deadline, now + self._config.resend_interval, why_not))
+        push(now)
 
     def look_at_watches(self, now: float) -> None:
         """Answer those whose metadata is where they wanted it; propose again for the others."""
@@ -223,5 +238,5 @@ class Requests:
                 left.append(watch)
                 if watch.again_at <= now:
                     watch.again_at = now + self._config.resend_interval
-                    self._propose(watch.command, now)
+                    watch.push(now)
         self._watches = left

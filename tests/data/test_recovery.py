@@ -462,9 +462,18 @@ def test_operator_ends_a_recovery_that_waits():
     world.start(short, sure=False)
     world.run(6.0)
     assert world.ask(lagging, protocol.Recover("t", 1)) == [b"OK"]
-    world.until(lambda: world.topic("t").current >= 2)
+    assert world.topic("t").current >= 2, "OK is said when it is done"
     assert any("an operator ends the recovery" in line for line in world.logs)
     assert world.put(short, "t", "after") == [b"OK"]
+
+
+def test_operator_is_told_when_there_is_nothing_to_recover():
+    world = lazy()
+    for node in (1, 2, 3):
+        [reply] = world.ask(node, protocol.Recover("t", 1))
+        assert reply.startswith(b"ERR cannot recover: segment 1 of t is not sealed")
+    assert world.topic("t").current == 1
+    assert world.put(1, "t", "as if nothing had happened") == [b"OK"]
 
 
 def test_doubt_survives_a_second_restart_before_anything_was_applied():
