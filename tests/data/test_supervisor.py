@@ -88,6 +88,23 @@ def test_segments_of_a_cluster_that_grows_get_their_replicas():
     assert world.get_all(3, "t") == [b"a"]
 
 
+@pytest.mark.parametrize("factors", [(3, 1, 1), (1, 3, 3), (3, 2, 1), (1, 2, 3)])
+def test_raft_leaders_replication_factor_takes_one_rollover_whoever_leads(factors: tuple[int, ...]):
+    """Others may have been given another one: what the Raft leader asks for is what the next segment gets."""
+    world = World(replication_factor=factors[0])
+    world.start(1, bootstrap=True)
+    world.until(lambda: world.nodes[1].ready)
+    for node in (2, 3):
+        world.settings["replication_factor"] = factors[node - 1]
+        world.join(node)
+    for number in range(6):
+        world.register(f"t{number}", node=number % 3 + 1)
+    world.run(6)
+    topics = [world.topic(f"t{number}") for number in range(6)]
+    assert max(topic.current for topic in topics) <= 2
+    assert min(len(topic.open.replicas) for topic in topics) >= factors[world.raft_leader - 1]
+
+
 def test_two_nodes_join_at_once():
     world = World()
     world.start(1, bootstrap=True)

@@ -325,6 +325,22 @@ def test_silent_connections_make_room_for_a_client_that_has_something_to_say() -
     play(scenario, max_connections=3)
 
 
+def test_many_tiny_requests_count_for_what_they_cost() -> None:
+    """One byte each, and every second one for another topic, so that no two of them are one request."""
+
+    async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
+        client = await connect()
+        client.send(*[b"PUT a x", b"PUT b x"] * 5_000)
+        seen = -1
+        while seen < len(handler.slots) or not handler.slots:
+            seen = len(handler.slots)
+            for _ in range(100):
+                await asyncio.sleep(0)
+        assert len(handler.slots) * 300 < 100_000 + 300
+
+    play(scenario, connection_in_flight=100_000)
+
+
 def test_the_total_in_flight_is_shared_in_order_of_arrival() -> None:
     async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
         clients = [await connect() for _ in range(8)]
