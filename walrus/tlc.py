@@ -4,13 +4,14 @@
     simulate [CONFIG]    random behaviours of a spec, deeper than a search can go
     coverage [CONFIG]    how often each action was taken; one never taken is an error
     mutants [NAME ...]   plant bugs one at a time: TLC must refuse each by the property we expect
-    trace FILE ...       is this recorded run of the code a behaviour of the spec?
+    trace FILE ...       is this recorded run of the code a behaviour of the specs?
 
 `--json` prints results as JSON instead of tables. The exit status is 0 if all is well, 1 if something was
 violated, a mutant survived or a trace was refused, 2 if TLC could not run.
 
 This module is the command line and the pictures; `tlc_run` runs TLC, `tlc_configs` knows spec/,
-`tlc_mutants` the planted bugs, `tlc_traces` the recorded runs, `tlc_values` TLA+ values.
+`tlc_mutants` the planted bugs, `tlc_traces` the recorded runs (`tlc_trace_walrus` and `tlc_trace_raft` what
+each spec knows of them), `tlc_values` TLA+ values.
 """
 
 from __future__ import annotations
@@ -268,7 +269,8 @@ def _trace(options: argparse.Namespace, report: _Report) -> int:
         report.json([asdict(verdict) for verdict in verdicts])
     else:
         for verdict in verdicts:
-            report.console.print(Text(verdict.describe(), "green" if verdict.accepted else "red"))
+            style = "green" if verdict.accepted else "red"
+            report.console.print(Text(verdict.describe(), style), soft_wrap=True)
     return 0 if all(verdict.accepted for verdict in verdicts) else 1
 
 
@@ -293,7 +295,7 @@ def _parser() -> Parser:
     command = commands.add_parser("mutants", parents=[common], help="planted bugs that TLC must refuse")
     command.add_argument("names", nargs="*", metavar="NAME")
     command.set_defaults(function=_mutants)
-    command = commands.add_parser("trace", parents=[common], help="is this run a behaviour of the spec?")
+    command = commands.add_parser("trace", parents=[common], help="is this run a behaviour of the specs?")
     command.add_argument("files", nargs="+", metavar="FILE")
     command.set_defaults(function=_trace)
     return parser

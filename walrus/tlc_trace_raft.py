@@ -12,7 +12,7 @@ from walrus.tlc_trace_spec import UNLIMITED, Event, Run, TraceSpec, tla_set, val
 
 NOBODY = 0
 
-_EVENTS = {
+EVENTS = {
     *("PreVote", "Timeout", "HandleRequestVoteRequest", "HandleRequestVoteResponse", "UpdateTerm"),
     *("BecomeLeader", "CheckQuorumFailed", "ClientRequest", "Persist", "AcceptAppendEntriesRequest"),
     *("AdvanceCommitIndex", "LearnCommitIndex", "CompactLog", "InstallSnapshot", "LeaveOffice", "Restart"),
@@ -29,7 +29,7 @@ def raft_events(events: Run) -> list[Event]:
     """The events that RaftTrace.tla knows, with the values that it reads."""
     found = []
     for event in events:
-        if "current_term" in event and event["ev"] in _EVENTS:
+        if "current_term" in event and event["ev"] in EVENTS:
             kept = {name: value for name, value in event.items() if name in _FIELDS}
             votes = {name: kept[name] or NOBODY for name in _VOTES if name in kept}
             found.append(kept | votes)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,11 +16,13 @@ from tests.raft import test_mutants as planted
 from tests.raft.test_simulation import Chaos
 from tests.raft.world import World
 from tests.spec.runs import altered, event, swapped, without
+from walrus import tlc
 from walrus.raft_messages import Membership
 from walrus.sim.options import SETTINGS, Options
 from walrus.sim.run import Result, simulate
 from walrus.sim.trace import Recorder
-from walrus.tlc_trace_raft import RAFT, raft_events
+from walrus.tlc_run import SPEC_DIRECTORY
+from walrus.tlc_trace_raft import EVENTS, RAFT, raft_events
 from walrus.tlc_trace_spec import Event
 from walrus.tlc_trace_walrus import WALRUS
 from walrus.tlc_traces import TraceVerdict, read_lines, specs_of, validate
@@ -230,6 +235,28 @@ def test_clusters_whose_members_come_and_go_are_accepted() -> None:
     kinds = {each.get("kind", each["ev"]) for run in runs.values() for each in raft_events(run)}
     assert kinds >= {"MEMBERSHIP", "CompactLog", "InstallSnapshot", "Restart", "Timeout"}
     assert [verdict.describe() for verdict in refused(runs)] == []
+
+
+def test_the_command_says_which_spec_and_which_event(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The servers' files are merged by time."""
+    runs = {"whole": list(eventful()), "edited": edited()["a vote before it was durable"]}
+    for name, run in runs.items():
+        for at, each in enumerate(run):
+            with (tmp_path / f"{name}{each['node']}.jsonl").open("a") as file:
+                file.write(json.dumps({**each, "at": at}) + "\n")
+    assert tlc.main(["trace", *map(str, sorted(tmp_path.glob("whole*")))]) == 0
+    assert f"accepted, {len(runs['whole'])} events of Raft.tla" in capsys.readouterr().out
+    assert tlc.main(["trace", "--json", *map(str, sorted(tmp_path.glob("edited*")))]) == 1
+    (verdict,) = json.loads(capsys.readouterr().out)
+    assert (verdict["spec"], verdict["refused"]["ev"]) == ("Raft", "HandleRequestVoteResponse")
+
+
+def test_every_event_that_is_handed_to_tlc_has_a_step() -> None:
+    text = (SPEC_DIRECTORY / "RaftTrace.tla").read_text()
+    steps = text.split("Taken(e) ==")[1].split("OTHER")[0]
+    assert set(re.findall(r'e.ev = "(\w+)"', steps)) == EVENTS
 
 
 def test_what_a_run_holds_decides_which_specs_it_is_held_against() -> None:
