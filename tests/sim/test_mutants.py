@@ -27,7 +27,8 @@ from walrus.messages import Append, ForwardReply
 from walrus.raft_journal import RaftJournal
 from walrus.raft_messages import Ready
 from walrus.reads import Reads
-from walrus.recovery import Recovery
+from walrus.recovery import Fenced, Recovery
+from walrus.repair import CatchUp
 from walrus.replication import Replica, SegmentWriter
 from walrus.router import Route, Router, Sent
 from walrus.segments import Metadata, Position, Seal, Segment, Topic
@@ -35,6 +36,8 @@ from walrus.sim import faults, scenarios
 from walrus.sim.options import Options
 from walrus.sim.run import Failure, simulate
 from walrus.sim.violation import Violation
+from walrus.storage.batch import EMPTY, Batch
+from walrus.storage.errors import CorruptionError
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
@@ -279,6 +282,39 @@ def unsure_counts_as_sure(patch: pytest.MonkeyPatch) -> None:
     """Recovery trusts the length of a copy that lost power."""
     patch.setattr(Copies, "mark", lambda self, copy, *, sure: None)
     patch.setattr(SegmentCopy, "sure", property(lambda self: True, lambda self, value: None))
+
+
+@mutant("bit_flips_while_the_third_copy_lags", "Scenario", "AckedDurable", "SealedStable")
+def damaged_counts_as_sure(patch: pytest.MonkeyPatch) -> None:
+    """A replica whose copy ends before its damage answers a fence as if that were all it ever had."""
+    answer = Fenced._answer
+
+    def sure(self: Fenced, to: int, copy: SegmentCopy, length: int, *, damaged: bool) -> None:
+        answer(self, to, copy, length, damaged=False)
+
+    patch.setattr(Fenced, "_answer", sure)
+
+
+@mutant("rot", "NoRest")
+def damage_stays(patch: pytest.MonkeyPatch) -> None:
+    """A damaged copy is never made anew."""
+    patch.setattr(CatchUp, "_replace", lambda self, key: None)
+
+
+@mutant("rot")
+def damage_is_skipped(patch: pytest.MonkeyPatch) -> None:
+    """Readers get what follows a damaged entry in its place."""
+
+    def skip(self: Copies, copy: SegmentCopy, start: int, end: int, entries: int, size: int) -> Batch:
+        most = min(entries, min(end, copy.length) - start)
+        if most <= 0 or start < 0:
+            return EMPTY
+        try:
+            return self._data.storage.read_batch(copy.name, start, most, size)
+        except CorruptionError as damage:
+            return self._data.storage.read_batch(copy.name, damage.resume, most, size)
+
+    patch.setattr(Copies, "read", skip)
 
 
 @mutant("crash,network")

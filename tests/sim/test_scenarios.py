@@ -14,9 +14,6 @@ ROOT = Path(__file__).parents[2]
 
 SEEDS = range(1, 11) if os.environ.get("HYPOTHESIS_PROFILE") == "deep" else (1,)
 
-ELSEWHERE = {24}
-"""Schedules of one node's start alone: tests/raft and tests/engine have them."""
-
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("name", scenarios.ALL)
@@ -26,7 +23,7 @@ def test_scenario(name: str, seed: int) -> None:
 
 def test_every_schedule_has_a_scenario() -> None:
     numbers = {number for known in scenarios.ALL.values() for number in known.numbers}
-    assert numbers | ELSEWHERE == set(range(1, 41))
+    assert numbers == set(range(1, 41))
 
 
 def test_the_catalogue_names_every_scenario() -> None:

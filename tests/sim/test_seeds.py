@@ -26,6 +26,8 @@ KINDS = {
     "power, synced every 200 ms": ("power,crash,pause", Options(fsync=0.2)),
     "network": ("network", Options(ordered=False, shared_turns=0.4)),
     "disk": ("disk,crash", Options()),
+    "rot": ("rot,crash,network", Options()),
+    "rot, synced every 200 ms": ("rot,power,crash", Options(fsync=0.2)),
     "members": ("members,crash,network", Options(nodes=4)),
     "everything, five nodes": ("all", Options(nodes=5, ordered=False)),
     "everything, on the wire": ("all", Options(codec=True)),
