@@ -24,14 +24,14 @@ is always really synced.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
 
 from walrus import messages as m
 from walrus import protocol
 from walrus.config import Identity, NodeConfig
-from walrus.copies import Copies
+from walrus.copies import Copies, Key
 from walrus.cursors import Cursors
 from walrus.durability import Durable
 from walrus.effects import Effect, Outbox, Trace, no_trace
@@ -94,6 +94,7 @@ class Controller:
         self.applied = 0
         self.stopping = self.halted = False
         self._unsaved: Ready | None = None
+        self._sealed_at: tuple[int, Collection[Key]] = (0, ())  # by the last checkpoint: of those with notes
         self._no_room = False  # for Raft's journal, as was said already
         self._now = now
         self._trace = trace
@@ -593,6 +594,10 @@ class Controller:
         is how it knows after a power loss which of its copies may have been shortened.
         """
         self._journal.durable(ready)
+        if ready.checkpoint is not None and ready.checkpoint.index == self._sealed_at[0]:
+            self.copies.forget_notes(
+                self._sealed_at[1]
+            )  # every start begins with this checkpoint or a later one
         self._send_all(ready.messages_after)
         self.raft.persisted(ready, self._now)
         if ready.snapshot is not None:
@@ -640,7 +645,13 @@ class Controller:
         self.requests.look_at_watches(now)
         self._connect()
         if self.applied - self.raft.log.snapshot_index >= self.config.compact_entries:
+            sealed = [key for key in self.copies.noted if self._is_sealed(key)]
+            self._sealed_at = self.applied, frozenset(sealed)
             self.raft.compact(self.applied, self.metadata.snapshot())
+
+    def _is_sealed(self, key: Key) -> bool:
+        segment = self.metadata.segment(*key)
+        return segment is not None and segment.count is not None
 
     def _forget_removed(self) -> None:
         """A node that was removed leaves nothing behind that another one under its id would meet."""

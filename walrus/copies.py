@@ -11,7 +11,8 @@ where the rules that keep copies comparable are enforced:
   appended before it are durable: a frame still waiting for its fsync is in that length or refused.
 
 Fences are kept in the engine that holds Raft's log because that one is synced always, whatever the
-schedule for entries: a fence that a power loss could take back would not be one.
+schedule for entries: a fence that a power loss could take back would not be one. A note is dropped once a
+durable snapshot of the metadata says that its segment is sealed: then every start of this node knows it.
 
 **Damaged copies.** A copy of a sealed segment that turns out to be unreadable somewhere is made anew beside
 the old one, in a *shadow* named `<topic>/<segment>~`, and takes its place once it is whole and verified.
@@ -25,7 +26,7 @@ durably, until they have caught up with a live writer or the segment is sealed.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import TypeAlias
 
@@ -206,6 +207,33 @@ class Copies:
         self._meta.write(NOTES, Batch.of([msgspec.msgpack.encode(note)]))
         self._notes[copy.key] = note
         copy.fenced, copy.sure = fenced, sure
+
+    @property
+    def noted(self) -> list[Key]:
+        """The segments on whose copies something is noted."""
+        return list(self._notes)
+
+    def forget_notes(self, sealed: Collection[Key]) -> None:
+        """Drop the notes on segments that this node will know to be sealed from the beginning of any start.
+
+        A sealed segment's frames are refused without a fence. And what such a copy answers to a recovery that
+        has not heard of the seal does not matter: what that proposes is refused.
+        """
+        kept = {key: note for key, note in self._notes.items() if key not in sealed}
+        end = self._meta.bounds(NOTES)[1]
+        with suppress(DiskFull):  # then they are dropped another time
+            if len(kept) < len(self._notes):
+                if kept:
+                    self._meta.write(
+                        NOTES, Batch.of([msgspec.msgpack.encode(note) for note in kept.values()])
+                    )
+                self._notes = kept
+                self._meta.barrier(lambda: self._trim_notes(end))
+
+    def _trim_notes(self, before: int) -> None:
+        """What follows is durable and says all that still matters."""
+        with suppress(DiskFull):
+            self._meta.trim(NOTES, before)
 
     # --- reading ---
 

@@ -236,3 +236,26 @@ def test_remembered_address_that_a_start_leaves_out_is_dialled_once_it_is_known(
     world.start(3, knows={1, 2, 4})
     assert set(world.nodes[3].peer_addresses()) == {1, 2}
     world.until(lambda: 4 in world.nodes[3].connected)
+
+
+def test_replica_whose_fence_was_dropped_takes_nothing_from_a_deposed_writer_after_a_restart():
+    """When it starts it has not applied the Seal again, but begins with a snapshot that contains it."""
+    world = three(compact_entries=10)
+    world.register("t")
+    deposed = world.topic("t").open.leader
+    other = next(node for node in (1, 2, 3) if node != deposed)
+    world.put(deposed, "t", "a")
+    world.isolate(deposed)
+    world.until(lambda: world.topic("t").current == 2)
+    assert ("t", 1) in world.nodes[other].copies.noted
+    for number in range(15):
+        world.ask(other, protocol.Register(f"t{number}"))
+    world.until(lambda: ("t", 1) not in world.nodes[other].copies.noted)
+    world.kill(other)
+    world.isolate(other)
+    world.start(other)
+    assert not world.nodes[other].copies.get(("t", 1)).fenced
+    world.nodes[other].on_message(
+        deposed, m.Append(topic="t", segment=1, start=1, batch=batch("late"), end=2), world.now
+    )
+    assert world.stored(other, "t", 1) == [b"a"]

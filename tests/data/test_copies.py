@@ -206,6 +206,37 @@ def test_doubt_and_certainty_survive_a_restart_and_keep_the_fence():
     assert third.copy.fenced and third.copy.sure
 
 
+def test_notes_that_are_not_needed_any_more_are_dropped_and_the_others_survive_a_restart():
+    disk = Disk()
+    for number in range(1, 6):
+        disk.copies.fence(disk.copies.get(("t", number)), lambda: None)
+    disk.copies.forget_notes({("t", 1), ("t", 2), ("t", 3), ("u", 9)})
+    disk.copies.fence(disk.copies.get(("t", 6)), lambda: None)
+    assert disk.meta.storage.bounds(copies.NOTES)[0] == 0, "not before what replaces them is durable"
+    disk.sync()
+    assert disk.meta.storage.bounds(copies.NOTES) == (5, 8)
+    again = disk.restart()
+    assert [n for n in range(1, 7) if again.copies.get(("t", n)).fenced] == [4, 5, 6]
+    again.copies.forget_notes({("t", 4), ("t", 5), ("t", 6)})
+    again.sync()
+    assert disk.restart().copies.noted == []
+
+
+def test_notes_stay_while_there_is_no_room_to_write_them_anew():
+    disk = Disk()
+    for number in (1, 2):
+        disk.copies.fence(disk.copies.get(("t", number)), lambda: None)
+    disk.sync()
+    assert isinstance(disk.meta.storage, Memory)
+    disk.meta.storage.full = True
+    disk.copies.forget_notes({("t", 1)})
+    assert disk.copies.noted == [("t", 1), ("t", 2)]
+    disk.meta.storage.full = False
+    disk.copies.forget_notes({("t", 1)})
+    disk.sync()
+    assert disk.restart().copies.noted == [("t", 2)]
+
+
 def test_names_with_slashes_are_found_again():
     disk = Disk()
     copy = disk.copies.get(("a/b/2", 3))
