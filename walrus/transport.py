@@ -311,6 +311,8 @@ class ClientConnection(asyncio.BufferedProtocol):
             data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
             self._out.clear()
             transport.write(data)
+            if self._stalled_since is not None:
+                self._server.stalled(self, transport.get_write_buffer_size())
         if self._backlog and not self._waiting:
             self._start()
         self._close_if_done()
@@ -446,12 +448,13 @@ class ClientServer:
     def stalled(self, connection: ClientConnection, unsent: int) -> None:
         """A connection's replies are not taken. If all together hold too much, the largest one goes."""
         self._stalled[connection] = None
+        self.unsent += unsent - connection.unsent
         connection.unsent = unsent
-        self.unsent += unsent
         if self.unsent > self.limits.max_unsent:
             largest = max(self._stalled, key=lambda stalled: stalled.unsent)
             log.warning("dropped a client that does not read its replies (%d bytes)", largest.unsent)
             largest.abort()
+            self.caught_up(largest)
 
     def caught_up(self, connection: ClientConnection) -> None:
         """A connection took its replies, or is gone."""

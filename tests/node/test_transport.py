@@ -270,6 +270,27 @@ def test_the_largest_hoarder_goes_when_all_together_hold_too_much() -> None:
     play(scenario, max_unsent=16 << 20)
 
 
+def test_what_a_slow_reader_is_answered_after_it_fell_behind_counts_too() -> None:
+    """A long run of reads is answered in many parts, and nobody takes the first one."""
+
+    async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
+        for _ in range(4):
+            client = await connect()
+            client.writer.transport.pause_reading()
+            client.send(*[b"GET a"] * 256)
+        await until(lambda: len(handler.slots) == 4)
+        for _ in range(256):
+            for slot, _request in handler.slots:
+                slot.reply(protocol.ok(b"x" * 60_000), 1)
+            for _ in range(3):
+                await asyncio.sleep(0)
+            held = sum(c._transport.get_write_buffer_size() for c in handler.server.connections)
+            assert held <= (16 << 20) + (1 << 20)
+        assert len(handler.server.connections) < 4
+
+    play(scenario, max_unsent=16 << 20)
+
+
 def test_half_a_frame_and_silence_is_dropped_but_not_a_slow_whole_one() -> None:
     async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
         handler.answer = lambda slot, request: slot.reply(protocol.OK, 1)
