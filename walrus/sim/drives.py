@@ -271,6 +271,7 @@ class EngineDrive:
     def __init__(self, rng: Random) -> None:
         self.platter = Platter(rng)
         self._engines: dict[str, Walrus] = {}
+        self._headers: set[int] = set()  # of blocks (their lives) in whose header a bit has flipped
         self._syncers: dict[str, Syncer] = {}
 
     def open(self, watcher: Watcher | None) -> tuple[Storage, Storage]:
@@ -306,7 +307,10 @@ class EngineDrive:
         return None
 
     def rot(self, name: str, index: int, rng: Random, engine: str = DATA) -> bool:
-        """See `Drive.rot`. Any bit of the record, its head and its check included, while a process runs."""
+        """See `Drive.rot`. Any bit of the record, its head and its check included, while a process runs.
+
+        Now and then one of the block's header, too, which must do no harm at all.
+        """
         running = self._engines.get(engine)
         log = running._engine.logs.get(name) if running else None
         if log is None or not log.first <= index < _proven(log):
@@ -319,6 +323,10 @@ class EngineDrive:
         except (Hole, CorruptionError):
             return False  # there is damage already
         file, start = log.owner.space.file(block.extent.file).name, block.extent.offset + record.offset
+        if rng.random() < 0.2 and block.head.life not in self._headers:  # of two, the engine mends none
+            self._headers.add(block.head.life)
+            bit = rng.randrange(8 * block.head.start - 16)
+            self.platter.flip_bit(engine, file, 8 * block.extent.offset + (bit if bit < 48 else bit + 16))
         self.platter.flip_bit(engine, file, start * 8 + rng.randrange(8 * (record.end - record.offset)))
         return True
 

@@ -54,6 +54,8 @@ OVERHEAD = HEAD_SIZE + CHECK_SIZE
 _BLOCK_HEAD = struct.Struct("<6sHIIQQIQQIHH")
 _CHECKED_FROM = 12  # everything after the header's own check
 BLOCK_HEAD_SIZE = _BLOCK_HEAD.size
+MAX_NAME = 1024
+"""Bytes of a topic's name."""
 ZEROS_FOLLOW = 1
 """Block flag: what lies behind the last record is zeros, unless a write was torn."""
 
@@ -86,10 +88,13 @@ class BlockHead(msgspec.Struct, frozen=True, kw_only=True):
         return struct.pack("<6sHI", MAGIC, VERSION, crc32(rest, _place(file_number, offset))) + rest
 
 
-def decode_block(view: memoryview, file_number: int, offset: int) -> BlockHead | None:
+def decode_block(
+    view: memoryview, file_number: int, offset: int, room: int | None = None
+) -> BlockHead | None:
     """The header at the start of `view` (the file's bytes from `offset` on), or None: no block starts here.
 
-    A header of another version is refused, but only if its check holds: anything else is just bytes.
+    `room` is how many bytes the file has from there, if the view does not show them all. A header of another
+    version is refused, but only if its check holds: anything else is just bytes.
     """
     if len(view) < BLOCK_HEAD_SIZE or bytes(view[: len(MAGIC)]) != MAGIC:
         return None
@@ -103,12 +108,31 @@ def decode_block(view: memoryview, file_number: int, offset: int) -> BlockHead |
             f"{file_number:08}.wal has version {version} of the format, this release reads {VERSION}: "
             "open it with the release that wrote it"
         )
-    if units * UNIT > len(view):
+    if units * UNIT > (len(view) if room is None else room):
         return None
     return BlockHead(
         units=units, life=life, topic_id=topic_id, sequence=sequence, base=base, durable=durable,
         previous_end=end, flags=flags, name=bytes(view[BLOCK_HEAD_SIZE : BLOCK_HEAD_SIZE + size]),
     )  # fmt: skip
+
+
+def mend_block(view: memoryview, file_number: int, offset: int) -> BlockHead | None:
+    """The header at the start of `view` with one bit flipped back; None if that does not make it one.
+
+    A topic's last block is described by nothing but its header. Without it what the block holds would not be
+    damaged but gone, and nobody the wiser. One wrong bit is what CRC-32 can not only detect but find.
+    """
+    wrong = int.from_bytes(view[: len(MAGIC)]) ^ int.from_bytes(MAGIC)
+    if len(view) < BLOCK_HEAD_SIZE or wrong.bit_count() > 1:
+        return None
+    trial = bytearray(view[: BLOCK_HEAD_SIZE + MAX_NAME])
+    for bit in range(8 * len(trial)):
+        trial[bit >> 3] ^= 1 << (bit & 7)
+        head = decode_block(memoryview(trial), file_number, offset, len(view))
+        if head is not None:
+            return head
+        trial[bit >> 3] ^= 1 << (bit & 7)
+    return None
 
 
 def _place(file_number: int, offset: int) -> int:

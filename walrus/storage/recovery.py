@@ -35,7 +35,18 @@ import msgspec
 from walrus.storage.backend import write_all
 from walrus.storage.block import Block
 from walrus.storage.journal import TopicNote
-from walrus.storage.record import U32, UNIT, ZEROS_FOLLOW, Life, decode_block, find, holds, peek, walk
+from walrus.storage.record import (
+    U32,
+    UNIT,
+    ZEROS_FOLLOW,
+    Life,
+    decode_block,
+    find,
+    holds,
+    mend_block,
+    peek,
+    walk,
+)
 from walrus.storage.space import Extent, Space
 
 
@@ -127,7 +138,8 @@ def find_blocks(space: Space) -> dict[int, list[Block]]:
             if used is not None and start >= used:
                 start, free = units, free + units - start
                 break
-            head = decode_block(view[start * UNIT : units * UNIT], number, start * UNIT)
+            rest = view[start * UNIT : units * UNIT]
+            head = decode_block(rest, number, start * UNIT) or mend_block(rest, number, start * UNIT)
             if head is None or not head.units:
                 start, free = start + 1, free + 1
                 if used is None:
