@@ -167,6 +167,10 @@ class Directory:
             return self.record
         return self._store(msgspec.structs.replace(self.record, state="member"))
 
+    def doubt(self) -> Record:
+        """Durably note that a copy was found to be shorter than it was, which makes the node unsure."""
+        return self._store(msgspec.structs.replace(self.record, sure=False))
+
     def trust(self) -> Record:
         """Durably note that every copy is whole again, which makes the node sure."""
         return self._store(msgspec.structs.replace(self.record, sure=True))

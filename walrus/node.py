@@ -252,6 +252,9 @@ class Node:
         self.data = _open_engine(self.directory.user_data, _schedule(settings.fsync))
         self.meta = _open_engine(self.directory.raft_meta, FsyncSchedule.group_commit())
         self._check_journal()
+        if self.data.recovery.nameless:
+            log.error("copies of segments are lost: this node is not sure of those that were open")
+            record = self.directory.doubt()
         self.identity = Identity(
             cluster_id=cluster_id,
             directory_id=record.directory_id,
@@ -281,9 +284,9 @@ class Node:
     def _check_journal(self) -> None:
         """Begin a new cluster's journal; refuse to go on where a member's has been lost."""
         journal, state, me = RaftJournal(self.meta), self.directory.record.state, self.settings.node_id
-        if journal.is_empty() and state == "member":
+        if (journal.is_empty() and state == "member") or self.meta.recovery.nameless:
             raise StartError(
-                f"{self.directory.raft_meta} is empty, but this node is a member: its votes are lost. "
+                f"{self.directory.raft_meta} is empty or damaged, but this node is a member: votes are lost. "
                 f"Restore it, or LEAVE {me} on another node and start this one with an empty --data-dir"
             )
         if journal.is_empty() and state == "founding":

@@ -109,7 +109,7 @@ def inspect(console: Console, wal: Walrus) -> int:
         console.print(
             _shown(f"{cut.topic}: {cut.dropped_bytes} bytes of a torn write were cut off", "yellow")
         )
-    return _report(console, wal.recovery.damage)
+    return _report(console, wal, wal.recovery.damage)
 
 
 def verify(console: Console, wal: Walrus) -> int:
@@ -122,14 +122,18 @@ def verify(console: Console, wal: Walrus) -> int:
         for topic in topics:
             damage += wal.verify(topic)
             progress.advance(task, sizes[topic])
-    if not damage:
+    if not damage and not wal.recovery.nameless:
         console.print(f"[green]{len(topics)} topics, {sum(sizes.values()):,} bytes: everything is sound")
-    return _report(console, damage)
+    return _report(console, wal, damage)
 
 
-def _report(console: Console, damage: Sequence[Damage]) -> int:
+def _report(console: Console, wal: Walrus, damage: Sequence[Damage]) -> int:
+    for note in wal.recovery.nameless:
+        console.print(
+            f"[red]a topic's only block header is damaged: {note.durable - note.first} entries are lost"
+        )
     if not damage:
-        return 0
+        return int(bool(wal.recovery.nameless))
     table = Table("topic", "entries", "file", "byte", title="[red]damage", title_justify="left")
     for hole in damage:
         table.add_row(_shown(hole.topic), f"{hole.first} to {hole.resume - 1}", hole.file, f"{hole.offset:,}")
@@ -149,7 +153,7 @@ def dump(console: Console, wal: Walrus, topic: str | None, limit: int) -> int:
             console.print(f"{place}: {block.head!r}", markup=False)
             end = _dump_records(console, view, block, limit)
             console.print("\n".join(hexdump(bytes(view[:end]))), markup=False, highlight=False)
-    return _report(console, wal.verify())
+    return _report(console, wal, wal.verify())
 
 
 def _dump_records(console: Console, view: memoryview, block: Block, limit: int) -> int:

@@ -231,6 +231,27 @@ def test_any_flipped_bit_of_any_header_is_flipped_back() -> None:
             platter.flip_bit("log", file, 8 * block.extent.offset + bit)
 
 
+def test_a_topic_that_loses_its_only_header_is_missed(plain: Store) -> None:
+    wal = plain.open()
+    wal.append_for_topic("u", b"u")
+    wal.batch_append_for_topic("t", [b"x", b"y"])
+    [block] = wal._engine.logs["t"].blocks
+    wal.close()
+    change(plain, block.extent.offset + 20, b"????")
+    for _ in range(2):  # looking does not make it whole
+        wal = plain.open()
+        assert wal.topics() == ["u"]
+        assert [note.durable for note in wal.recovery.nameless] == [2]
+        assert not wal.recovery.clean
+        wal.close()
+    wal = plain.open()
+    assert wal.append_for_topic("t", b"anew") == 0
+    wal.close()
+    wal = plain.open()
+    assert wal.recovery.clean
+    assert list(wal.payloads("t")) == [b"anew"]
+
+
 def test_a_version_that_is_not_known_is_refused(plain: Store) -> None:
     wal = plain.open()
     wal.append_for_topic("t", b"x")

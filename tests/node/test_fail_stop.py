@@ -130,6 +130,35 @@ def test_a_clean_stop_that_cannot_be_noted_is_one_line_and_no_success(launch: La
     assert "Traceback" not in cluster[1].log()
 
 
+def damage_headers(directory: Path) -> None:
+    """As if a disk had rotted: every block of every topic but the engine's own notes, which come first."""
+    file = directory / "00000001.wal"
+    data = bytearray(file.read_bytes())
+    for place in range(16384, len(data), 16384):
+        if data.startswith(b"walrus", place):
+            data[place + 20] ^= 255
+    file.write_bytes(data)
+
+
+def test_a_copy_that_lost_its_header_is_missed_and_fetched_again(launch: Launcher) -> None:
+    cluster = launch()
+    with cluster.wire(1) as wire:
+        assert wire.ask(b"REGISTER t") == b"OK"
+        assert wire.ask(b"PUT t x") == b"OK"
+    cluster[3].terminate()
+    damage_headers(cluster.path / "node_3" / "user_data")
+    cluster[3].start()
+    cluster.wait_ready()
+    assert "not sure of those that were open" in cluster[3].log()
+    with cluster.wire(3) as wire:
+        wait_for(lambda: wire.ask(b"FETCH t 1 0") == b"OK 1 x", "the entry")
+    cluster[3].terminate()
+    damage_headers(cluster.path / "node_3" / "raft_meta")
+    cluster[3].start()
+    assert cluster[3].wait() == 1
+    assert "LEAVE 3" in cluster[3].log()
+
+
 def test_a_lost_raft_journal_is_not_replaced_by_an_empty_one(launch: Launcher) -> None:
     cluster = launch()
     cluster[3].kill()

@@ -131,6 +131,16 @@ def test_a_full_disk_is_an_error_with_one_line_and_leaves_the_old_identity(
     assert directory.record == reopened(directory).record == before
 
 
+def test_doubt_about_what_was_found_lasts_until_it_is_noted_elsewhere(tmp_path: Path) -> None:
+    directory = Directory(tmp_path, 1)
+    assert directory.begin("each", "boot").sure
+    assert not directory.doubt().sure
+    directory.finish()
+    directory = reopened(directory)
+    assert not directory.begin("each", "boot").sure
+    assert directory.trust().sure
+
+
 def test_an_unknown_boot_counts_as_another_one(tmp_path: Path) -> None:
     directory = Directory(tmp_path, 1)
     directory.begin("none", "")

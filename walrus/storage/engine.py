@@ -106,6 +106,7 @@ class Engine:
             note = notes.topics.get(topic_id, TopicNote())
             blocks = self._drop_trimmed(blocks, note.first)
             chains.append(recoverer.chain(blocks[0].head.name.decode(), topic_id, blocks, note))
+        self._miss(set(found), notes, recoverer.report)
         for chain in [chain for chain in chains if chain.blocks]:
             self._adopt(chain, chain.note)
         self.journal = Journal(journal, self._state, self._retire)
@@ -114,6 +115,16 @@ class Engine:
             self._refresh()
         self._log_findings(recoverer.report)
         return recoverer.report
+
+    def _miss(self, found: set[int], notes: Notes, report: Recovery) -> None:
+        """Entries that were on disk for certain, and no block header says any more whose they are.
+
+        Reported by each open, until something is written: from then on the topic counts as deleted.
+        """
+        for topic_id, note in sorted(notes.topics.items()):
+            if topic_id not in found and note.durable > note.first:
+                report.nameless.append(note)
+                self._superfluous.append(topic_id)
 
     def _open_journal(self, blocks: list[Block], boot: bytes, notes: Notes) -> Log:
         """Read the notes. The journal itself is never judged by the boot id it contains."""
@@ -230,6 +241,8 @@ class Engine:
                 "entries %d to %d of topic %r are damaged (%s, byte %d)",
                 hole.first, hole.resume - 1, hole.topic, hole.file, hole.offset,
             )  # fmt: skip
+        for note in report.nameless:
+            _logger.error("%d entries are lost with their block's header", note.durable - note.first)
 
     # -- topics ------------------------------------------------------------------------------------------
 

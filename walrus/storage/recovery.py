@@ -76,6 +76,8 @@ class Recovery(msgspec.Struct):
     entries: int = 0
     cuts: list[Cut] = []
     damage: list[Damage] = []
+    nameless: list[TopicNote] = []
+    """Topics of which the journal knows and no block is left to say their names: all of each is lost."""
     scanned_bytes: int = 0
 
     @property
@@ -86,7 +88,7 @@ class Recovery(msgspec.Struct):
     @property
     def clean(self) -> bool:
         """Whether nothing was cut and nothing is damaged."""
-        return not self.cuts and not self.damage
+        return not self.cuts and not self.damage and not self.nameless
 
 
 class Gap(msgspec.Struct, frozen=True):
