@@ -175,6 +175,8 @@ def report(
     table.add_row("read back", f"{len(found):,}")
     table.add_row("lost", f"[{'green' if not lost else 'red'}]{lost}[/]")
     table.add_row("duplicated", f"{duplicated}")
+    if duplicated:
+        table.caption = "duplicated: had arrived before the node died, and was sent again"
     for what, seconds in took.items():
         table.add_row(what, f"{seconds:.3f} s")
     return table, lost

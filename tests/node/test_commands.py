@@ -161,6 +161,19 @@ def test_the_readmes_python_example_runs_as_it_stands(cluster: Cluster) -> None:
     assert ended.stdout.splitlines() == ["b'one espresso'", "[b'one espresso', b'two', b'three']"]
 
 
+def test_the_readmes_engine_example_runs_as_it_stands(tmp_path: Path) -> None:
+    _, code = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(
+        command, cwd=tmp_path, env=ENVIRON, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    first, every = ended.stdout.splitlines()
+    assert first == "Entry(index=0, data=b'one espresso')"
+    assert every == "[b'one espresso', b'two', b'three']"
+    assert run("walrus.wal", "verify", "wal_files", cwd=tmp_path).returncode == 0
+
+
 def test_the_readmes_shell_examples_run_as_they_stand(cluster: Cluster) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     lines = re.findall(r"^    python -m (walrus\.cli .*)$", text, re.MULTILINE)
