@@ -5,9 +5,9 @@ for the others. Two things are left to system calls, since they are faster at th
 is written with zeros once before it is used; a store into a page that was never touched faults twice as
 long) and records of many pages, batches above all. Both ways meet in the same page cache.
 
-Running out of space is no SIGBUS: files are allocated in full before they are mapped. What is one is an I/O error
-while a page is read in, which no program can answer; but that page has to have been evicted from a block that is
-still being written to, and every backend reads through a mapping.
+Running out of space is no SIGBUS: files are allocated in full before they are mapped. What is one is an I/O
+error while a page is read in, which no program can answer; but that page has to have been evicted from a
+block that is still being written to, and every backend reads through a mapping.
 """
 
 from __future__ import annotations
