@@ -27,7 +27,7 @@ from walrus.tlc_trace_spec import Event
 from walrus.tlc_trace_walrus import WALRUS
 from walrus.tlc_traces import TraceVerdict, read_lines, specs_of, validate
 
-pytestmark = pytest.mark.tla
+pytestmark = [pytest.mark.tla, pytest.mark.timeout(600)]
 
 
 class Recording:
@@ -167,15 +167,6 @@ def test_a_run_with_one_event_removed_swapped_or_altered_is_refused() -> None:
     assert [name for name in runs if name not in found] == []
 
 
-def test_a_refused_event_is_shown_with_what_the_spec_knows_of_its_node() -> None:
-    run = edited()["one copy is committed"]
-    (verdict,) = validate({"run": run})
-    assert verdict.spec == "Raft" and verdict.refused is not None
-    assert verdict.refused == run[verdict.followed]
-    assert "is no step of Raft.tla" in verdict.describe()
-    assert "current_term[" in verdict.describe()
-
-
 def chaos(seed: int, steps: int, size: int, servers: int) -> list[Event]:
     """Servers and learners under a hostile scheduler; a planted bug may end the run early."""
     recording = Recording()
@@ -248,9 +239,10 @@ def test_the_command_says_which_spec_and_which_event(
                 file.write(json.dumps({**each, "at": at}) + "\n")
     assert tlc.main(["trace", *map(str, sorted(tmp_path.glob("whole*")))]) == 0
     assert f"accepted, {len(runs['whole'])} events of Raft.tla" in capsys.readouterr().out
-    assert tlc.main(["trace", "--json", *map(str, sorted(tmp_path.glob("edited*")))]) == 1
-    (verdict,) = json.loads(capsys.readouterr().out)
-    assert (verdict["spec"], verdict["refused"]["ev"]) == ("Raft", "HandleRequestVoteResponse")
+    assert tlc.main(["trace", *map(str, sorted(tmp_path.glob("edited*")))]) == 1
+    told = capsys.readouterr().out
+    assert "is no step of Raft.tla: {'ev': 'HandleRequestVoteResponse', 'node': 1" in told
+    assert "current_term[1] = 2" in told
 
 
 def test_every_event_that_is_handed_to_tlc_has_a_step() -> None:

@@ -19,7 +19,7 @@ from walrus.tlc_trace_spec import Event
 from walrus.tlc_trace_walrus import data_plane
 from walrus.tlc_traces import read_events, read_lines, validate
 
-pytestmark = pytest.mark.tla
+pytestmark = [pytest.mark.tla, pytest.mark.timeout(600)]
 
 ONE = {"topic": "a", "segment": 1}
 TWO = {"topic": "a", "segment": 2}
