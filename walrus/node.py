@@ -461,6 +461,8 @@ class Node:
             peer,
             error,
         )
+        self.controller.requests.on_removed(monotonic())
+        self._end_turn()
         self._finish(1)
 
     def _remember(self, hello: Hello) -> None:

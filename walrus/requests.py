@@ -70,6 +70,7 @@ class Requests:
         self._lifecycle, self._outbox, self._connected = lifecycle, outbox, connected
         self._propose, self._state, self._metrics = propose, state, metrics
         self._watches: list[Watch] = []
+        self._removed = False
         self._asking: dict[str, int] = {}  # requests that wait for fresh metadata, by topic
 
     @property
@@ -175,7 +176,9 @@ class Requests:
         still = protocol.cannot_leave(f"node {node_id} is being removed but not gone yet; ask again")
         self._watch(
             slot,
-            lambda: node_id not in self._metadata.nodes,
+            lambda: (
+                node_id not in self._metadata.nodes or (self._removed and node_id == self._config.node_id)
+            ),
             partial(self._propose, MarkLeaving(node_id=node_id)),
             still,
             now,
@@ -225,6 +228,11 @@ class Requests:
         deadline = now + patience * self._config.request_timeout
         self._watches.append(Watch(slot, done, push, deadline, now + self._config.resend_interval, why_not))
         push(now)
+
+    def on_removed(self, now: float) -> None:
+        """This node is no member any more, and will not see that applied: who asked for it hears it now."""
+        self._removed = True
+        self.look_at_watches(now)
 
     def look_at_watches(self, now: float) -> None:
         """Answer those whose metadata is where they wanted it; propose again for the others."""

@@ -208,6 +208,15 @@ def test_a_node_that_was_removed_while_it_was_away_stops_when_it_comes_back(clus
     del cluster.nodes[3]
 
 
+def test_a_node_that_is_asked_to_leave_says_so_when_it_has_left(cluster: Cluster) -> None:
+    with cluster.wire(3) as wire:
+        assert wire.ask(b"LEAVE 3") == b"OK"
+    cluster[3].wait()
+    assert "was removed from the cluster" in cluster[3].log()
+    with cluster.wire(1) as wire:
+        assert wire.ask(b"LEAVE 3").startswith(b"ERR unknown node")
+
+
 def test_a_leave_that_would_cost_the_majority_is_refused(cluster: Cluster) -> None:
     cluster[3].kill()
     with cluster.wire(1) as wire:
