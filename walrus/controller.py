@@ -416,6 +416,7 @@ class Controller:
                 self.reads.on_reply(sender, message, now)
             case m.Fence():
                 self.fenced.on_fence(sender, message)
+                self.lifecycle.on_fence(message.topic)
             case m.FenceReply():
                 recovery = self.lifecycle.recoveries.get((message.topic, message.segment))
                 if recovery:

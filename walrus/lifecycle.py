@@ -70,7 +70,9 @@ class Lifecycle:
         self._early: dict[str, deque[Early]] = {}
         self._seen: dict[str, dict[int, int]] = {}  # topic -> origin -> its latest forward, for all segments
         self._dirty: dict[str, None] = {}
+        self._waiting: dict[str, None] = {}  # topics whose writer waits for somebody, or for the clock
         self._seal_at: dict[Key, float] = {}
+        self._ending: dict[str, int] = {}  # topic -> its segment in `recoveries` or `_seal_at`
         self._monitor_at = 0.0
 
     @property
@@ -144,6 +146,11 @@ class Lifecycle:
             then(writer)
             self._dirty[topic] = None
 
+    def on_fence(self, topic: str) -> None:
+        """A copy of the topic was fenced: perhaps the one that is written to here."""
+        if topic in self.writers:
+            self._dirty[topic] = None
+
     def roll_over(self, topic: str, number: int, replicas: int) -> None:
         """End a segment early, for one with (at least) so many replicas."""
 
@@ -161,17 +168,22 @@ class Lifecycle:
 
     def on_tick(self, now: float) -> None:
         """Deadlines, and the periodic look at thresholds."""
-        for topic, writer in self.writers.items():
-            writer.on_tick(now)
-            self._dirty[topic] = None
+        for topic in list(self._waiting):
+            writer = self.writers.get(topic)
+            if writer is None or writer.idle:
+                del self._waiting[topic]
+            else:
+                writer.on_tick(now)
+                self._dirty[topic] = None
         for recovery in self.recoveries.values():
             recovery.on_tick(now)
         for topic in [topic for topic, early in self._early.items() if early[0].deadline <= now]:
             del self._early[topic]  # their origins answer "unknown" at their own deadlines
         if now >= self._monitor_at:
             self._monitor_at = now + self._config.monitor_check
-            for writer in self.writers.values():
+            for topic, writer in self.writers.items():
                 writer.check_threshold()
+                self._dirty[topic] = None
 
     def flush(self, now: float) -> None:
         """Append what this turn brought; go on with the seals and recoveries that are due."""
@@ -181,11 +193,13 @@ class Lifecycle:
             if writer is None:
                 continue
             writer.flush(now)
+            if not writer.idle:
+                self._waiting[topic] = None
             if writer.copy.fenced:
                 self.recover(topic, writer.number, now)  # somebody began, and may have died over it
             elif writer.all_acknowledged:
                 self._seal(writer, now)
-        for key in list(self.recoveries):
+        for key in [key for key, recovery in self.recoveries.items() if recovery.found is not None]:
             self.recover(*key, now)
 
     # --- the end of a segment ---
@@ -217,6 +231,7 @@ class Lifecycle:
         if now < self._seal_at.get(key, now):
             return False
         self._seal_at[key] = now + self._config.resend_interval
+        self._ending[key[0]] = key[1]
         return True
 
     def recover(self, topic: str, number: int, now: float) -> None:
@@ -227,12 +242,15 @@ class Lifecycle:
             return
         recovery = self.recoveries.get(key)
         if recovery is None:
+            self._ending[topic] = number
             self._outbox.log(f"recovering segment {number} of {topic} from node {segment.leader}")
             recovery = self.recoveries[key] = Recovery(
                 key, segment, config=self._config, outbox=self._outbox, trace=self._trace, now=now
             )
+        if recovery.found is None:
+            return
         live = self.placeable()
-        if recovery.found is None or not live or not self._due(key, now):
+        if not live or not self._due(key, now):
             return
         leader = next_leader(segment.leader, [node for node in live if node != segment.leader] or live)
         self._propose(
@@ -254,10 +272,10 @@ class Lifecycle:
     def on_topic(self, topic: str, now: float) -> None:
         """Forget what is sealed; open a writer for the segment that we now lead."""
         number = self._metadata.topics[topic].current
-        for key in [key for key in self.recoveries if key[0] == topic and key[1] < number]:
-            del self.recoveries[key]
-        for key in [key for key in self._seal_at if key[0] == topic and key[1] < number]:
-            del self._seal_at[key]
+        if self._ending.get(topic, number) < number:
+            ended = (topic, self._ending.pop(topic))
+            self.recoveries.pop(ended, None)
+            self._seal_at.pop(ended, None)
         writer = self.writers.get(topic)
         if writer is not None and writer.number != number:
             writer.close()
@@ -297,5 +315,6 @@ class Lifecycle:
             writer.check_invariants()
             assert writer.segment.leader == self._config.node_id, "SingleWriter"
             assert writer.number == self._metadata.topics[topic].current
-        for recovery in self.recoveries.values():
+        for (topic, number), recovery in self.recoveries.items():
             recovery.check_invariants()
+            assert self._ending[topic] == number == self._metadata.topics[topic].current

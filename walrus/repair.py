@@ -174,37 +174,43 @@ class Repairs:
         if now < self._again_at:
             return
         self._again_at = now + self._config.repair_interval
-        for topic in sorted(self._metadata.topics):
-            for number, segment in enumerate(self._metadata.topics[topic].segments[:-1], 1):
+        for replicas, keys in sorted(self._metadata.sealed_at.items()):
+            if self._is_enough(replicas, voters, dead):
+                continue
+            for key in keys:
                 if len(self._under_way) >= MAX_REPAIRS:
                     break
-                if (topic, number) not in self._under_way and now >= self._put_off.get((topic, number), now):
-                    self._plan((topic, number), segment, voters, live, dead)
+                if key not in self._under_way and now >= self._put_off.get(key, now):
+                    self._plan(key, replicas, voters, live, dead)
         for key, repair in list(self._under_way.items()):
             self._go_on(key, repair, now)
+
+    def _is_enough(self, replicas: tuple[int, ...], voters: list[int], dead: Collection[int]) -> bool:
+        """Whether a sealed segment with these replicas needs nothing."""
+        staying = [node for node in replicas if node in voters and node not in dead]
+        wanted = min(self._config.replication_factor, len(voters))
+        return len(staying) >= wanted and len(staying) == len(replicas)
 
     def _plan(
         self,
         key: Key,
-        segment: Segment,
+        replicas: tuple[int, ...],
         voters: list[int],
         live: Collection[int],
         dead: Collection[int],
     ) -> None:
         wanted = min(self._config.replication_factor, len(voters))
-        staying = [node for node in segment.replicas if node in voters and node not in dead]
-        if len(staying) >= wanted and len(staying) == len(segment.replicas):
-            return
-        sources = [node for node in segment.replicas if node in live]
+        staying = [node for node in replicas if node in voters and node not in dead]
+        sources = [node for node in replicas if node in live]
         if len(staying) >= wanted:  # nobody to copy to: only let go of those that leave
-            self._under_way[key] = _Repair(segment.replicas, tuple(staying), 0, sources, set())
+            self._under_way[key] = _Repair(replicas, tuple(staying), 0, sources, set())
             return
-        spare = [node for node in voters if node in live and node not in segment.replicas]
+        spare = [node for node in voters if node in live and node not in replicas]
         if sources and spare:
             target = spare[sum(key[0].encode()) % len(spare)]
             full = len(staying) + 1 >= wanted
-            kept = staying if full else [node for node in segment.replicas if node in voters]
-            self._under_way[key] = _Repair(segment.replicas, (*kept, target), target, sources, set())
+            kept = staying if full else [node for node in replicas if node in voters]
+            self._under_way[key] = _Repair(replicas, (*kept, target), target, sources, set())
 
     def _go_on(self, key: Key, repair: _Repair, now: float) -> None:
         segment = self._metadata.segment(*key)

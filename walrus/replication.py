@@ -170,6 +170,13 @@ class SegmentWriter:
         self._seen = {} if seen is None else seen
         assert self.copy.length == 0, "a writer begins with an empty segment, or it is not the only writer"
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits, here or at a replica: then nothing happens before somebody speaks."""
+        return not (self._pending or self._appended or self.sealing or self.copy.fenced) and all(
+            follower.match == self.copy.length for follower in self.followers.values()
+        )
+
     # --- taking PUTs ---
 
     def on_forward(self, origin: int, forward: Forward, now: float) -> None:

@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 from zlib import crc32
 
 import msgspec
@@ -114,6 +114,18 @@ class Topic(msgspec.Struct, kw_only=True):
             and position.offset >= 0
             and (segment.count is None or position.offset <= segment.count)
         )
+
+
+class Placement(NamedTuple):
+    """Where an open segment is: what a dead node, or one that leaves, concerns."""
+
+    leader: int
+    incarnation: int
+    replicas: tuple[int, ...]
+
+
+OpenAt: TypeAlias = dict[Placement, dict[str, None]]
+SealedAt: TypeAlias = dict[tuple[int, ...], dict[tuple[str, int], None]]
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
@@ -232,6 +244,11 @@ class Metadata:
     def __init__(self) -> None:
         self.nodes: dict[int, Node] = {}
         self.topics: dict[str, Topic] = {}
+        # Derived, for those who look for what concerns a node: there are few placements and many segments.
+        self.open_at: OpenAt = {}
+        """The topics whose open segment is placed like that."""
+        self.sealed_at: SealedAt = {}
+        """The sealed segments with these replicas."""
 
     def open_segment(self, topic: str) -> tuple[int, Segment] | None:
         """Number and description of the topic's open segment; None for an unknown topic."""
@@ -297,6 +314,7 @@ class Metadata:
         if segment is None:
             return None
         self.topics[command.topic] = Topic(segments=[segment], cursors={})
+        _add(self.open_at, _placement(segment), command.topic)
         return command.topic
 
     def _seal(self, command: Seal) -> str | None:
@@ -306,10 +324,13 @@ class Metadata:
         following = self._opened(command.leader, command.replicas)
         if following is None:
             return None  # the next leader was removed in the meantime: propose again
+        _remove(self.open_at, _placement(topic.open), command.topic)
         topic.segments[-1] = msgspec.structs.replace(
             topic.open, count=command.count, checksum=command.checksum, recovered=command.recovered
         )
+        _add(self.sealed_at, topic.open.replicas, (command.topic, command.segment))
         topic.segments.append(following)
+        _add(self.open_at, _placement(following), command.topic)
         topic.sealed_total += command.count
         end = Position(command.segment, command.count)
         for group, position in topic.cursors.items():
@@ -343,13 +364,14 @@ class Metadata:
             return None
         topic = self.topics[command.topic]
         topic.segments[command.segment - 1] = msgspec.structs.replace(segment, replicas=command.new)
+        _remove(self.sealed_at, command.old, (command.topic, command.segment))
+        _add(self.sealed_at, command.new, (command.topic, command.segment))
         return command.topic
 
     def needs(self, node_id: int) -> bool:
         """Whether some segment still names the node as a replica (or as the leader of an open one)."""
-        return any(
-            node_id in segment.replicas for topic in self.topics.values() for segment in topic.segments
-        )
+        replica_sets = [*self.sealed_at, *(placement.replicas for placement in self.open_at)]
+        return any(node_id in replicas for replicas in replica_sets)
 
     # --- snapshots ---
 
@@ -372,6 +394,17 @@ class Metadata:
         self.nodes.update(snapshot.nodes)
         self.topics.clear()
         self.topics.update(snapshot.topics)
+        self.open_at, self.sealed_at = self._placed()
+
+    def _placed(self) -> tuple[OpenAt, SealedAt]:
+        """What `open_at` and `sealed_at` are, from the topics alone."""
+        open_at: OpenAt = {}
+        sealed_at: SealedAt = {}
+        for name, topic in self.topics.items():
+            _add(open_at, _placement(topic.open), name)
+            for number, segment in enumerate(topic.segments[:-1], 1):
+                _add(sealed_at, segment.replicas, (name, number))
+        return open_at, sealed_at
 
     def digest(self) -> str:
         """A hash that is equal on all nodes at the same applied index."""
@@ -379,6 +412,7 @@ class Metadata:
 
     def check_invariants(self) -> None:
         """Assert what must hold of metadata alone."""
+        assert (self.open_at, self.sealed_at) == self._placed()
         for name, topic in self.topics.items():
             assert topic.segments, f"{name} has no segment"
             assert topic.open.count is None, f"DomainConsistency: {name} has no open segment"
@@ -390,6 +424,24 @@ class Metadata:
             assert topic.open.leader in topic.open.replicas, f"OpenLeaderMatchesMap: {name}"
             for position in topic.cursors.values():
                 assert topic.in_bounds(position), f"CursorInBounds: {name} {position}"
+
+
+Place = TypeVar("Place")
+Item = TypeVar("Item")
+
+
+def _placement(segment: Segment) -> Placement:
+    return Placement(segment.leader, segment.incarnation, segment.replicas)
+
+
+def _add(index: dict[Place, dict[Item, None]], place: Place, item: Item) -> None:
+    index.setdefault(place, {})[item] = None
+
+
+def _remove(index: dict[Place, dict[Item, None]], place: Place, item: Item) -> None:
+    del index[place][item]
+    if not index[place]:
+        del index[place]
 
 
 # --- placement: where the next segment goes. Decided by the proposer, recorded in the command. ------

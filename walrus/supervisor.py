@@ -110,23 +110,22 @@ class Supervisor:
         self._repairs.on_tick(voters, sources, dead, now)
 
     def _fail_over(self, now: float) -> None:
-        for name in sorted(self._metadata.topics):
-            topic = self._metadata.topics[name]
-            node = self._metadata.nodes.get(topic.open.leader)
-            restarted = node is None or node.incarnation != topic.open.incarnation
-            if restarted or not self._alive(topic.open.leader, now):
-                self._recover(name, topic.current, now)
+        for placement, names in sorted(self._metadata.open_at.items()):
+            node = self._metadata.nodes.get(placement.leader)
+            restarted = node is None or node.incarnation != placement.incarnation
+            if restarted or not self._alive(placement.leader, now):
+                for name in sorted(names):
+                    self._recover(name, self._metadata.topics[name].current, now)
 
     def _early_rollovers(self, voters: list[int]) -> None:
         wanted = min(self._config.replication_factor, len(voters))
-        for name in sorted(self._metadata.topics):
-            topic = self._metadata.topics[name]
-            replicas = topic.open.replicas
-            staying = [node for node in replicas if node in voters]
+        for placement, names in sorted(self._metadata.open_at.items()):
+            staying = [node for node in placement.replicas if node in voters]
             # Whoever leaves is needed until no segment names it, the open one included.
-            if len(staying) < max(wanted, len(replicas)):
-                ask = RollOver(topic=name, segment=topic.current, replicas=wanted)
-                self._outbox.send(topic.open.leader, ask)
+            if len(staying) < max(wanted, len(placement.replicas)):
+                for name in sorted(names):
+                    number = self._metadata.topics[name].current
+                    self._outbox.send(placement.leader, RollOver(topic=name, segment=number, replicas=wanted))
 
     def _members(self, now: float) -> None:
         """One step of membership change; Raft refuses a second one before the first has committed."""

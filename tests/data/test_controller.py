@@ -259,3 +259,29 @@ def test_replica_whose_fence_was_dropped_takes_nothing_from_a_deposed_writer_aft
         deposed, m.Append(topic="t", segment=1, start=1, batch=batch("late"), end=2), world.now
     )
     assert world.stored(other, "t", 1) == [b"a"]
+
+
+def test_topics_at_rest_are_not_looked_at_with_every_tick():
+    """There may be a hundred thousand of them."""
+    world = three()
+    for number in range(6):
+        world.register(f"t{number}")
+        assert world.put(1, f"t{number}", "a") == [OK]
+    world.run(1)
+    for node in world.nodes.values():
+        assert not node.lifecycle._waiting and not node.lifecycle.dirty
+        assert len(node.metadata.open_at) <= 3, "nor by the Raft leader, which looks at where segments are"
+    world.kill(2)
+    assert world.put(1, "t0", "b") == [OK]
+    assert any(node.lifecycle._waiting for node in world.nodes.values()), (
+        "the dead node is sent what it lacks"
+    )
+
+
+def test_writer_that_is_fenced_while_it_is_idle_hands_over():
+    world = three()
+    world.register("t")
+    leader = world.topic("t").open.leader
+    world.run(1)
+    world.nodes[leader].on_message(leader % 3 + 1, m.Fence(topic="t", segment=1), world.now)
+    world.until(lambda: world.topic("t").current == 2, within=5)
