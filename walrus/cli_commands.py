@@ -43,11 +43,7 @@ def exit_status(error: WalrusError) -> int:
 def describe(error: Exception) -> str:
     """One line for an error: as the node said it, or what happened on the way there."""
     if isinstance(error, WalrusError) and exit_status(error) == 3:
-        return (
-            f"no answer: {error}\n"
-            "Is a node listening there? Start three with: python -m walrus.cluster --nodes 3\n"
-            "Or name another one: --addr HOST:PORT"
-        )
+        return f"no answer: {error} (name another node with --addr, or start some: python -m walrus.cluster)"
     return f"ERR {error}"
 
 
