@@ -68,6 +68,9 @@ from walrus.supervisor import Supervisor
 MAX_TURN = 1_000
 """Rounds in which one turn must come to rest."""
 
+REQUEST_BITS = 40
+"""Numbers of requests rise across restarts: each start has so many, more than it can use up in years."""
+
 
 class Controller:
     """The logic of one node. Inputs are methods named `on_...` and `flush`; `take_effects` is the output."""
@@ -116,7 +119,7 @@ class Controller:
         )
         self.leases = LeaseTable(config.node_id, identity.incarnation, config.lease_ttl)
         self.writers: dict[str, SegmentWriter] = {}
-        first_request = identity.incarnation << 32  # numbers of requests rise across restarts
+        first_request = identity.incarnation << REQUEST_BITS
         self._wire_reading_and_routing(first_request, is_open)
         self._wire_copying(first_request)
         self._wire_segments()

@@ -271,7 +271,7 @@ class RollOver(Message, frozen=True, kw_only=True):
 
     topic: str
     segment: int
-    replicas: int
+    replicas: int = 0
 
 
 PeerMessage: TypeAlias = (

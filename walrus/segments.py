@@ -249,6 +249,8 @@ class Metadata:
         """The topics whose open segment is placed like that."""
         self.sealed_at: SealedAt = {}
         """The sealed segments with these replicas."""
+        self.failovers = 0
+        """How many segments were sealed by a recovery."""
 
     def open_segment(self, topic: str) -> tuple[int, Segment] | None:
         """Number and description of the topic's open segment; None for an unknown topic."""
@@ -329,6 +331,7 @@ class Metadata:
             topic.open, count=command.count, checksum=command.checksum, recovered=command.recovered
         )
         _add(self.sealed_at, topic.open.replicas, (command.topic, command.segment))
+        self.failovers += command.recovered
         topic.segments.append(following)
         _add(self.open_at, _placement(following), command.topic)
         topic.sealed_total += command.count
@@ -395,6 +398,15 @@ class Metadata:
         self.topics.clear()
         self.topics.update(snapshot.topics)
         self.open_at, self.sealed_at = self._placed()
+        self.failovers = self._recovered()
+
+    def _recovered(self) -> int:
+        return sum(segment.recovered for topic in self.topics.values() for segment in topic.segments)
+
+    @property
+    def segments(self) -> int:
+        """How many segments there are in all topics."""
+        return len(self.topics) + sum(map(len, self.sealed_at.values()))
 
     def _placed(self) -> tuple[OpenAt, SealedAt]:
         """What `open_at` and `sealed_at` are, from the topics alone."""
@@ -413,6 +425,8 @@ class Metadata:
     def check_invariants(self) -> None:
         """Assert what must hold of metadata alone."""
         assert (self.open_at, self.sealed_at) == self._placed()
+        assert self.failovers == self._recovered()
+        assert self.segments == sum(len(topic.segments) for topic in self.topics.values())
         for name, topic in self.topics.items():
             assert topic.segments, f"{name} has no segment"
             assert topic.open.count is None, f"DomainConsistency: {name} has no open segment"

@@ -16,6 +16,9 @@ from walrus.segments import Position
 if TYPE_CHECKING:
     from walrus.controller import Controller
 
+MAX_DIGESTED = 10_000
+"""Segments up to which METRICS has a digest of the metadata: it takes time that grows with them."""
+
 
 def state(node: Controller, name: str) -> bytes:
     """STATE of a known topic."""
@@ -111,9 +114,9 @@ def _own_metrics(node: Controller, now: float) -> dict[str, Any]:
         "entries": node.copies.entries,
         "bytes": node.copies.bytes,
         "puts_acknowledged": node.router.acknowledged,
-        "failovers": sum(s.recovered for t in node.metadata.topics.values() for s in t.segments),
+        "failovers": node.metadata.failovers,
         "recoveries": len(node.lifecycle.recoveries),
         "recoveries_waiting_for_sure_copies": waiting,
         "copies_behind": node.catch_up.behind,
-        "metadata_digest": node.metadata.digest() if len(node.metadata.topics) <= 1_000 else None,
+        "metadata_digest": node.metadata.digest() if node.metadata.segments <= MAX_DIGESTED else None,
     }

@@ -223,6 +223,20 @@ def test_replaced_disk_under_an_old_id_is_listened_to():
         assert world.ask(3, protocol.Get("t")) == [b"OK %d" % number]
 
 
+def test_node_that_restarts_after_billions_of_requests_is_listened_to():
+    world = three()
+    world.register("t")
+    leader = world.topic("t").open.leader
+    node = next(n for n in (1, 2, 3) if n != leader)
+    assert world.put(node, "t", "a") == [OK]
+    world.nodes[node].router._request += 3 << 32
+    assert world.put(node, "t", "b") == [OK]
+    world.kill(node)
+    world.start(node)
+    world.until(lambda: world.nodes[node].ready)
+    assert world.put(node, "t", "c") == [OK]
+
+
 def test_dead_node_can_be_removed_and_its_place_taken_anew():
     world = three(max_segment_entries=3)
     world.register("t")
