@@ -18,7 +18,7 @@ import msgspec
 from rich.console import Console
 from rich.text import Text
 
-from walrus import cli_view
+from walrus import cli_view, protocol
 from walrus.client import (
     Client,
     Entry,
@@ -135,6 +135,8 @@ def put_lines(client: Client, screen: Screen, topic: str, chunks: Iterable[bytes
     acknowledged, rest = 0, b""
     for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
+        if len(rest) > protocol.MAX_SKIP_BYTES:  # no node takes it, wherever it ends
+            lines.append(rest)
         acknowledged += _put_all(client, screen, topic, lines, acknowledged)
     if rest:
         acknowledged += _put_all(client, screen, topic, [rest], acknowledged)
@@ -143,7 +145,11 @@ def put_lines(client: Client, screen: Screen, topic: str, chunks: Iterable[bytes
 
 
 def _put_all(client: Client, screen: Screen, topic: str, lines: Sequence[bytes], before: int) -> int:
-    results = client.put_many(topic, [line.removesuffix(b"\r") for line in lines])
+    try:
+        results = client.put_many(topic, [line.removesuffix(b"\r") for line in lines])
+    except WalrusError:
+        screen.say(f"{before:,} acknowledged, none of the next {len(lines):,} lines sent", "yellow")
+        raise
     errors = [(number, error) for number, error in enumerate(results, before + 1) if error is not None]
     if errors:
         good = len(results) - len(errors)

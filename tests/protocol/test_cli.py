@@ -147,6 +147,15 @@ def test_the_address_may_stand_behind_the_command(node: FakeNode, capsys: pytest
 # --- pipes
 
 
+def test_a_line_that_no_node_takes_is_told_with_what_was_acknowledged_before_it(node: FakeNode) -> None:
+    run(node, "register", "t")
+    ended = run(node, "put", "t", stdin=b"a\n" + b"x" * (17 << 20))
+    assert ended.returncode == 1
+    told, error = ended.stderr.decode().splitlines()
+    assert told == "1 acknowledged, none of the next 1 lines sent"
+    assert "no node takes more than" in error
+
+
 def test_lines_of_a_pipe_become_entries_and_come_back() -> None:
     lines = [b"line %d" % n for n in range(1000)] + [b"\xff\x00", b"", b" spaces ", b"no newline"]
     with FakeNode(log=MemoryLog(segment_entries=10)) as node:
