@@ -199,8 +199,12 @@ class Directory:
             os.close(handle)
             message = f"data directory {self.path} is in use by process {holder}: stop it first"
             raise DirectoryError(message) from None
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()}\n".encode("ascii"), 0)
+        try:
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"{os.getpid()}\n".encode("ascii"), 0)
+        except OSError as error:
+            os.close(handle)
+            raise DirectoryError(f"cannot use data directory {self.path}: {error.strerror}") from error
         return handle
 
     def _load(self) -> Record:

@@ -80,6 +80,10 @@ RESERVED_FILES = 128
 """Of the process's limit, for the engines and the peers: clients never take the last one."""
 
 
+FEWEST_FILES = 64
+"""With fewer a node would fail somewhere, sooner or later, instead of here."""
+
+
 class StartError(Exception):
     """The node cannot start, or not go on; one line for the operator."""
 
@@ -610,6 +614,10 @@ def _raise_file_limit() -> None:
     wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
     if soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    if max(soft, wanted) < FEWEST_FILES:
+        raise StartError(
+            f"this process may open {max(soft, wanted)} files, a node needs {FEWEST_FILES}: raise ulimit -n"
+        )
 
 
 def _schedule(fsync: str | float) -> FsyncSchedule:
@@ -642,7 +650,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _raise_file_limit()
         directory = Directory(settings.data_dir, settings.node_id)
-    except (OSError, DirectoryError) as error:
+    except (OSError, DirectoryError, StartError) as error:
         sys.stderr.write(f"walrus-node: {error}\n")
         return 1
     try:

@@ -99,6 +99,22 @@ def test_the_process_exits_with_status_2_and_says_why_in_one_line(tmp_path: Path
     assert not list(tmp_path.iterdir()), "a refused start touches nothing"
 
 
+def test_too_few_files_are_told_with_what_to_do(tmp_path: Path) -> None:
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = f"ulimit -n 63; exec {sys.executable} -m walrus.node --node-id 1 --log-level warning"
+    ended = subprocess.run(
+        ["bash", "-c", command],
+        cwd=tmp_path,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1), ended.stderr
+    assert "ulimit -n" in ended.stderr
+
+
 def test_what_the_machine_refuses_is_one_line_that_names_the_flag(tmp_path: Path) -> None:
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     (tmp_path / "file").touch()

@@ -141,6 +141,19 @@ def test_doubt_about_what_was_found_lasts_until_it_is_noted_elsewhere(tmp_path: 
     assert directory.trust().sure
 
 
+def test_no_room_for_the_lock_is_an_error_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(fd: int, data: bytes, offset: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(DirectoryError, match="node_1: No space left"):
+            Directory(tmp_path, 1)
+    Directory(tmp_path, 1).close()
+
+
 def test_an_unknown_boot_counts_as_another_one(tmp_path: Path) -> None:
     directory = Directory(tmp_path, 1)
     directory.begin("none", "")
