@@ -174,12 +174,17 @@ class Requests:
             self._error(slot, protocol.cannot_leave(why_not))
             return
         still = protocol.cannot_leave(f"node {node_id} is being removed but not gone yet; ask again")
+        directory = node.directory_id
+
+        def gone() -> bool:
+            there = self._metadata.nodes.get(node_id)
+            mine = self._removed and node_id == self._config.node_id
+            return mine or there is None or there.directory_id != directory
+
         self._watch(
             slot,
-            lambda: (
-                node_id not in self._metadata.nodes or (self._removed and node_id == self._config.node_id)
-            ),
-            partial(self._propose, MarkLeaving(node_id=node_id)),
+            gone,
+            partial(self._propose, MarkLeaving(node_id=node_id, directory_id=directory)),
             still,
             now,
             patience=LEAVE_PATIENCE,

@@ -14,8 +14,8 @@ state it was made for, and applying it a second time changes nothing:
     Seal           close segment s at a count and open s+1                   only if s is the open segment
     CommitCursors  readers moved                                             only forward
     SetReplicas    a sealed segment was copied to another node               only if the old set is the set
-    MarkLeaving    give this node nothing new                                only if it is known
-    RemoveNode     forget this node                                          only if no segment needs it
+    MarkLeaving    give this node nothing new                                only if it is that directory's
+    RemoveNode     forget this node                                          and only if no segment needs it
 
 That is why a proposal needs no answer: whoever proposed looks at the state, and proposes again until
 the state is past the point. Of two competing seals one is applied and the other finds `s` sealed.
@@ -188,12 +188,16 @@ class MarkLeaving(msgspec.Struct, frozen=True, kw_only=True, array_like=True, ta
     """The node is on its way out and is given no new segments."""
 
     node_id: int
+    directory_id: str = ""
+    """Which one: another may come under its id while this is repeated. Left out, whichever there is."""
 
 
 class RemoveNode(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
     """Forget a node that no segment needs any more."""
 
     node_id: int
+    directory_id: str = ""
+    """As in `MarkLeaving`."""
 
 
 Command: TypeAlias = Announce | RegisterTopic | Seal | CommitCursors | SetReplicas | MarkLeaving | RemoveNode
@@ -282,12 +286,17 @@ class Metadata:
             case SetReplicas():
                 return self._set_replicas(command)
             case MarkLeaving():
-                self._mark_leaving(command.node_id)
+                if self._is_meant(command):
+                    self._mark_leaving(command.node_id)
                 return None
             case RemoveNode():
-                if not self.needs(command.node_id):
+                if self._is_meant(command) and not self.needs(command.node_id):
                     self.nodes.pop(command.node_id, None)
                 return None
+
+    def _is_meant(self, command: MarkLeaving | RemoveNode) -> bool:
+        node = self.nodes.get(command.node_id)
+        return node is not None and command.directory_id in ("", node.directory_id)
 
     def _announce(self, command: Announce) -> None:
         known = self.nodes.get(command.node_id)

@@ -158,7 +158,8 @@ class Supervisor:
 
     def _remove(self, node: int, membership: Membership, now: float) -> None:
         if node not in membership.members:
-            self._propose(RemoveNode(node_id=node), now)
+            directory = self._metadata.nodes[node].directory_id
+            self._propose(RemoveNode(node_id=node, directory_id=directory), now)
         elif node == self._config.node_id:
             heirs = [n for n in self.voters() if n != node and self._alive(n, now)]
             if heirs:

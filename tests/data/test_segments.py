@@ -155,6 +155,16 @@ def test_node_is_removed_only_when_no_segment_needs_it():
     assert 3 not in metadata.nodes
 
 
+def test_what_was_meant_for_a_removed_node_leaves_its_successor_alone():
+    """Proposals are repeated until their effect is seen: one may come when the next node is there already."""
+    metadata = cluster(announce(4, 0), RemoveNode(node_id=4, directory_id="d4"))
+    assert 4 not in metadata.nodes
+    metadata.apply(announce(4, incarnation=0, directory="a new disk"))
+    metadata.apply(MarkLeaving(node_id=4, directory_id="d4"))
+    metadata.apply(RemoveNode(node_id=4, directory_id="d4"))
+    assert metadata.nodes[4].directory_id == "a new disk" and not metadata.nodes[4].leaving
+
+
 # --- topics and segments ---
 
 
