@@ -174,6 +174,8 @@ class Repairs:
         if now < self._again_at:
             return
         self._again_at = now + self._config.repair_interval
+        for key in [key for key, repair in self._under_way.items() if not set(repair.new) <= set(voters)]:
+            del self._under_way[key]  # one of them leaves, and what it has shown may soon be true no more
         for replicas, keys in sorted(self._metadata.sealed_at.items()):
             if self._is_enough(replicas, voters, dead):
                 continue

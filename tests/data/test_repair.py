@@ -11,7 +11,7 @@ from walrus import protocol
 from walrus.copies import Copies
 from walrus.effects import Outbox, Send
 from walrus.repair import Repairs
-from walrus.segments import Command, SetReplicas
+from walrus.segments import Command, RemoveNode, SetReplicas
 from walrus.storage.batch import Checksum
 from walrus.storage.errors import CorruptionError
 
@@ -76,6 +76,22 @@ def test_new_replica_must_show_the_sealed_count_and_checksum():
     assert bench.proposed == [SetReplicas(topic="t", segment=1, old=(1, 2, 3), new=(1, 2, 4))]
     bench.metadata.apply(bench.proposed[0])
     assert bench.tick([1, 2, 4], [1, 2, 3, 4]) == set()
+
+
+def test_what_a_node_has_shown_does_not_count_for_its_successor_under_the_same_id():
+    """It was whole, was removed before that was recorded, and comes back with an empty disk."""
+    bench = Bench()
+    bench.metadata.apply(announce(4, 0))
+    bench.tick([1, 2, 4], [1, 2, 3, 4])
+    bench.metadata.apply(RemoveNode(node_id=4))
+    bench.answer(2)
+    bench.answer(4)
+    assert [bench.metadata.apply(command) for command in bench.proposed] == [None], "4 is no member"
+    bench.tick([1, 2], [1, 2, 3])
+    bench.proposed.clear()
+    bench.metadata.apply(announce(4, 0, "a new disk"))
+    bench.tick([1, 2, 4], [1, 2, 3, 4])
+    assert bench.proposed == []
 
 
 def test_repair_that_does_not_get_on_makes_room_and_is_tried_again():
