@@ -55,6 +55,7 @@ from walrus.segments import (
     Metadata,
     RegisterTopic,
     Seal,
+    SetReplicas,
     UnknownCommand,
     decode_command,
     encode_command,
@@ -634,6 +635,8 @@ class Controller:
             topic = self.metadata.apply(command)
             if self._trace is not no_trace:
                 record_applied(self._trace, self.metadata, command, topic)
+            if isinstance(command, SetReplicas) and topic is not None:
+                self.catch_up.on_replicas((topic, command.segment))
             if isinstance(command, Seal | RegisterTopic) and topic is not None:
                 changed[topic] = entry.index
             elif topic is not None:
@@ -677,6 +680,7 @@ class Controller:
             record_restored(self._trace, self.metadata)
         unsure = self.applied < self._unsure_to
         self.applied = snapshot.index
+        self.catch_up.on_snapshot()
         self.supervisor.dirty = True
         for topic in sorted(self.metadata.topics):
             self._topic_changed(topic, unsure, self._now)

@@ -61,6 +61,16 @@ class CatchUp:
             self._look((topic, number), known.segments[number - 1])
         self._checked[topic] = known.current - 1
 
+    def on_snapshot(self) -> None:
+        """The metadata was replaced: any segment may have other replicas than when it was looked at."""
+        self._checked.clear()
+
+    def on_replicas(self, key: Key) -> None:
+        """A sealed segment has other replicas, perhaps this node: what it had may be lost again."""
+        segment = self._metadata.segment(*key)
+        if segment is not None:
+            self._look(key, segment)
+
     def _look(self, key: Key, segment: Segment) -> None:
         if self._config.node_id in segment.replicas and self._copies.get(key).length < (segment.count or 0):
             self._short[key] = 0

@@ -145,6 +145,19 @@ def test_replica_that_was_away_catches_up_with_what_was_sealed():
             assert len(world.stored(3, "t", number)) == segment.count
 
 
+def test_replica_that_lost_its_copy_before_it_was_recorded_as_one_copies_it_again():
+    """It had shown that it is whole, and then its power failed before that was on its disk."""
+    world = three(max_segment_entries=4, replication_factor=2)
+    world.register("t")
+    world.put(1, "t", "a", "b", "c", "d")
+    world.until(lambda: world.topic("t").current == 2)
+    world.run(0.5)
+    old = world.topic("t").segments[0].replicas
+    (new,) = {1, 2, 3} - set(old)
+    world.nodes[1].propose(SetReplicas(topic="t", segment=1, old=old, new=(*old, new)), world.now)
+    world.until(lambda: world.stored(new, "t", 1) == [b"a", b"b", b"c", b"d"])
+
+
 def test_fourth_node_replaces_the_copies_of_a_dead_one():
     world = three(max_segment_entries=4, dead_replica_timeout=5.0)
     world.register("t")
