@@ -5,10 +5,10 @@
     python -m benchmarks.engine append durable  only the groups whose names begin like this
     python -m benchmarks.engine --json FILE --plot docs/engine-benchmark.png
 
-Rounds are interleaved within a group (first every row once, then every row again, in another order), so that
-a slow moment of the machine touches all rows alike. On a machine that others use too, `--patience 5` waits for
-quiet moments, and `--cpu` counts processor time instead of wall time in those groups where nobody waits for a
-disk or a thread (work that a store moves to threads of its own is then not counted against it).
+Rounds are interleaved within a group (first every row once, then every row again, in another order), so
+that a slow moment of the machine touches all rows alike. On a machine that others use too, `--patience 5`
+waits for quiet moments, and `--cpu` counts processor time instead of wall time in those groups where nobody
+waits for a disk or a thread (work that a store moves to threads of its own is then not counted against it).
 Each measurement has a new directory on a real disk (`--directory`); nothing is collected while a loop is
 timed. Ratios are to the bare loop named first in each table.
 """
