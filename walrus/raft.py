@@ -30,7 +30,7 @@ them, `_set_term_and_vote`); a leader has a `Leadership` and nobody else does; o
 with a timer can become something else.
 
 Assertions guard against our own mistakes. What a peer sends never trips one: a message that cannot be
-true is dropped, and counted by reason in `ignored`.
+true (`raft_flaws.py`) is dropped, and counted by reason in `ignored`.
 
 Deliberately left out: joint consensus (one server at a time suffices and is simpler to check, dissertation
 §4.3), lease-based reads, and forwarding proposals to the leader (the controller routes).
@@ -45,6 +45,7 @@ from typing import assert_never
 import msgspec
 
 from walrus.raft_election import Election
+from walrus.raft_flaws import entries_flaw, response_flaw, snapshot_flaw
 from walrus.raft_leader import Leadership
 from walrus.raft_log import LogPosition, RaftLog, entry_bytes
 from walrus.raft_messages import (
@@ -585,7 +586,7 @@ class Raft:
 
     def _handle_append_entries_request(self, sender: int, message: AppendEntriesRequest, now: float) -> None:
         """The receiver's steps 2 to 5 of paper Figure 2."""
-        if reason := self._flaw(message):
+        if reason := entries_flaw(message, self.log, self.commit_index):
             self._ignore(reason)
         elif not self.log.matches(message.prev_log_index, message.prev_log_term):
             self._refuse_entries(sender, message)
@@ -602,23 +603,6 @@ class Raft:
             self._learn_commit(min(message.leader_commit, upto))
             self._membership_changed(now)
             self._acknowledge(sender, message, upto, added)
-
-    def _flaw(self, message: AppendEntriesRequest) -> str | None:
-        """What no honest leader of this term can have sent."""
-        index, term = message.prev_log_index, message.prev_log_term
-        if index < 0 or term < 0:
-            return "entries before the beginning"
-        for entry in message.entries:
-            if entry.index != index + 1 or not term <= entry.term <= message.term:
-                return "entries that do not follow each other"
-            if entry.kind is MEMBERSHIP and not _is_membership(entry.data):
-                return "a membership that cannot be read"
-            index, term = entry.index, entry.term
-        if self.log.matches(message.prev_log_index, message.prev_log_term):
-            conflict = self.log.first_conflict(message.entries)
-            if conflict is not None and conflict <= self.commit_index:
-                return "entries that contradict committed ones"
-        return None
 
     def _refuse_entries(self, sender: int, message: AppendEntriesRequest) -> None:
         """Our log does not hold the predecessor: say where the conflicting term begins (paper §5.3)."""
@@ -669,7 +653,7 @@ class Raft:
         self, sender: int, message: InstallSnapshotRequest, now: float
     ) -> None:
         """A piece of a snapshot (paper §7, Figure 13)."""
-        if reason := _snapshot_flaw(message):
+        if reason := snapshot_flaw(message):
             self._ignore(reason)
         elif self.log.holds(message.last_index) and self.log.matches(message.last_index, message.last_term):
             # We hold everything it covers: then it only says that all of it is committed.
@@ -708,7 +692,7 @@ class Raft:
         now: float,
     ) -> None:
         """A follower answered: it is alive, and we know more of its log."""
-        if reason := self._response_flaw(leading, message):
+        if reason := response_flaw(message, leading.round, self.log.last_index):
             self._ignore(reason)
             return
         leading.heard(sender, message.round, now)
@@ -722,20 +706,6 @@ class Raft:
             case _ as never:
                 assert_never(never)
         self._advance_commit_index(now)
-
-    def _response_flaw(
-        self, leading: Leadership, message: AppendEntriesResponse | InstallSnapshotResponse
-    ) -> str | None:
-        """What no honest follower of ours can have answered."""
-        if not 0 <= message.round <= leading.round:
-            return "an answer to a round that has not begun"
-        if isinstance(message, InstallSnapshotResponse):
-            return "an answer before the beginning" if message.offset < 0 else None
-        if not message.prev_log_index >= 0 or message.conflict_index < 0:
-            return "an answer before the beginning"
-        if max(message.match_index, message.prev_log_index) > self.log.last_index:
-            return "an acknowledgement of what was never sent"
-        return None
 
     def _advance_commit_index(self, now: float) -> None:
         """AdvanceCommitIndex: a majority holds it, and it is of our own term (paper §5.4.2, Figure 8)."""
@@ -795,24 +765,3 @@ class Raft:
         if self._leadership is not None:
             assert self._leadership.term == self.current_term
             self._leadership.check_invariants()
-
-
-def _is_membership(data: bytes) -> bool:
-    """Does this decode as a membership with a voter?"""
-    try:
-        return bool(Membership.decode(data).voters)
-    except (msgspec.MsgspecError, ValueError):
-        return False
-
-
-def _snapshot_flaw(message: InstallSnapshotRequest) -> str | None:
-    """What no honest leader can have sent."""
-    if message.last_index < 1 or not 1 <= message.last_term <= message.term:
-        return "a snapshot of nothing"
-    if not 0 <= message.offset <= message.offset + len(message.data) <= message.total:
-        return "a piece outside its snapshot"
-    try:
-        message.membership.check()
-    except ValueError:
-        return "a snapshot with an impossible membership"
-    return None
