@@ -21,7 +21,8 @@ demo: .venv/.installed ## start a cluster, stream a log in, kill a leader, count
 
 test: .venv/.installed ## everything
 	$(PYTEST) -n 2 -q -m 'not process and not tla'
-	$(PYTEST) -q -m 'process or tla'
+	$(PYTEST) -q -m process
+	$(PYTEST) -n 2 -q -m 'tla and not process'
 
 quick: .venv/.installed ## the tests that start no process and no TLC
 	$(PYTEST) -n 2 -q -m 'not process and not tla and not slow'

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,23 +26,15 @@ def documented() -> dict[str, int]:
     return {name: int(count.replace(",", "")) for name, count in rows}
 
 
-@pytest.fixture(scope="module")
-def quick() -> Iterator[dict[str, TlcResult]]:
+def test_the_quick_configurations_hold_with_the_documented_number_of_states_and_take_every_action() -> None:
     names = [path.stem for path in config_files("quick")]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield dict(zip(names, pool.map(lambda name: tlc.coverage(name, timeout=500), names), strict=True))
-
-
-def test_the_quick_configurations_hold_with_the_documented_number_of_states(
-    quick: dict[str, TlcResult],
-) -> None:
+        found = pool.map(lambda name: tlc.coverage(name, timeout=500), names)
+        quick: dict[str, TlcResult] = dict(zip(names, found, strict=True))
     assert {name: result.violated for name, result in quick.items() if not result.ok} == {}
     known = documented()
     assert {name: result.distinct for name, result in quick.items()} == {name: known[name] for name in quick}
     assert sum(result.distinct for result in quick.values()) >= 500_000
-
-
-def test_every_action_was_taken(quick: dict[str, TlcResult]) -> None:
     for spec in ("Walrus", "Raft"):
         results = [result for result in quick.values() if result.spec == spec]
         assert results and tlc.never_taken(results) == []
