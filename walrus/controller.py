@@ -600,9 +600,8 @@ class Controller:
         """
         self._journal.durable(ready)
         if ready.checkpoint is not None and ready.checkpoint.index == self._sealed_at[0]:
-            self.copies.forget_notes(
-                self._sealed_at[1]
-            )  # every start begins with this checkpoint or a later one
+            # Every start begins with this checkpoint or a later one.
+            self.copies.forget_notes(self._sealed_at[1])
         self._send_all(ready.messages_after)
         self.raft.persisted(ready, self._now)
         if ready.snapshot is not None:

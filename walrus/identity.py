@@ -42,7 +42,7 @@ from typing import Literal
 
 import msgspec
 
-from walrus.storage.pwritev import sync_descriptor
+from walrus.storage.pwritev import sync_descriptor, sync_directory
 
 FORMAT = 1
 """Version of the identity file; another one is refused, never guessed."""
@@ -258,18 +258,9 @@ class Directory:
                 file.flush()
                 os.fsync(file.fileno())
             aside.replace(target)
-            _sync_directory(self.path)
+            sync_directory(self.path)
+            sync_directory(self.path.parent)
         except OSError as error:
             raise DirectoryError(f"cannot write {target}: {error.strerror}") from error
         self.record = record
         return record
-
-
-def _sync_directory(path: Path) -> None:
-    """Make creations and renames in `path` durable, and `path` itself in its parent."""
-    for directory in (path, path.parent):
-        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -105,9 +105,8 @@ class RaftJournal:
         done = [number for number in self._checkpoints if number <= ready.number]
         if done:
             place = max(self._checkpoints.pop(number) for number in done)
-            with suppress(
-                DiskFull
-            ):  # not even room to note it: the next snapshot makes this one superfluous too
+            # Not even room to note it? The next snapshot makes this one superfluous, too.
+            with suppress(DiskFull):
                 self._storage.trim(self._topic, place)
 
     def load(self) -> Restored:

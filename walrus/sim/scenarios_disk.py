@@ -164,19 +164,24 @@ def damaged_raft_journal(seed: int) -> int:
     return stage.finish()
 
 
+def _blackouts(stage: Stage, times: int, pause: float, apart: float) -> None:
+    """All nodes lose power at once, after a pause each time, and come back one after the other."""
+    for _ in range(times):
+        stage.run(pause)
+        for node in sorted(stage.world.hosts):
+            stage.power_loss(node)
+        for node in sorted(stage.world.hosts):
+            stage.world.after(apart * node, stage.world.start, node)
+        acked = stage.acknowledged()
+        stage.until(lambda acked=acked: stage.acknowledged() > acked, "the cluster is back")  # type: ignore[misc]
+
+
 @scenario(25)
 def blackout(seed: int) -> int:
     """Power loss of all nodes at once, unsynced data gone, default schedule: nothing acknowledged is lost."""
     stage = Stage(seed, engine=bool(seed % 2))
     stage.warm()
-    for _ in range(3):
-        stage.run(0.5 + 0.01 * (seed % 7))
-        for node in sorted(stage.world.hosts):
-            stage.power_loss(node)
-        for node in sorted(stage.world.hosts):
-            stage.world.after(0.05 * node, stage.world.start, node)
-        acked = stage.acknowledged()
-        stage.until(lambda acked=acked: stage.acknowledged() > acked, "the cluster is back")  # type: ignore[misc]
+    _blackouts(stage, times=3, pause=0.5 + 0.01 * (seed % 7), apart=0.05)
     return stage.finish()
 
 
@@ -187,14 +192,7 @@ def blackout_with_slow_disks(seed: int) -> int:
     stage.warm()
     for host in stage.world.hosts.values():
         host.sync_time = (0.02, 0.06)
-    for _ in range(6):
-        stage.run(0.4 + 0.013 * (seed % 7))
-        for node in sorted(stage.world.hosts):
-            stage.power_loss(node)
-        for node in sorted(stage.world.hosts):
-            stage.world.after(0.02 * node, stage.world.start, node)
-        acked = stage.acknowledged()
-        stage.until(lambda acked=acked: stage.acknowledged() > acked, "the cluster is back")  # type: ignore[misc]
+    _blackouts(stage, times=6, pause=0.4 + 0.013 * (seed % 7), apart=0.02)
     return stage.finish()
 
 

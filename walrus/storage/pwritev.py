@@ -164,7 +164,7 @@ class PosixDisk:
 
     def sync_directory(self) -> None:
         """fsync of the directory itself."""
-        _sync_directory(self._directory)
+        sync_directory(self._directory)
 
     def random_id(self) -> int:
         """From the operating system."""
@@ -192,10 +192,11 @@ def _make_directories(directory: Path) -> None:
     _make_directories(directory.parent)
     with contextlib.suppress(FileExistsError):
         directory.mkdir()
-    _sync_directory(directory.parent)
+    sync_directory(directory.parent)
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Make creations, renames and removals in `directory` durable."""
     fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
