@@ -41,7 +41,7 @@ from rich.console import Console
 from rich.table import Table
 
 from walrus.client import Client
-from walrus.client_errors import WalrusError
+from walrus.client.errors import WalrusError
 from walrus.cluster import LocalCluster, pause
 
 PAYLOAD = b"x" * 100

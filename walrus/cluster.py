@@ -33,10 +33,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from walrus.cli.command_line import Console, Parser, command
 from walrus.client import Client
-from walrus.client_errors import WalrusError
-from walrus.command_line import Console, Parser, command
-from walrus.flags import FlagError, directory, parse, whole
+from walrus.client.errors import WalrusError
+from walrus.shell.flags import FlagError, directory, parse, whole
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -1,6 +1,6 @@
 """What a node is told at its start: its settings, and who it is.
 
-Plain values without defaults that depend on the machine; `flags.py` reads them from the command line
+Plain values without defaults that depend on the machine; `shell/flags.py` reads them from the command line
 and the environment, tests and the simulator write them down directly. All times are in seconds, all
 sizes in bytes.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from walrus.raft_messages import RaftConfig
+from walrus.consensus.messages import RaftConfig
 
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,4 +76,4 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     bootstrap: bool = False
     """Whether this node starts a new cluster of one (only on an empty data directory)."""
     sure: bool = True
-    """False if this start follows a power loss that may have shortened copies (see `replication.py`)."""
+    """False if it follows a power loss that may have shortened copies: see `replicas/replication.py`."""

@@ -28,10 +28,10 @@ from typing import NamedTuple
 
 from rich.table import Table
 
+from walrus.cli.command_line import Console, Parser, command
 from walrus.client import Client
-from walrus.client_errors import WalrusError
+from walrus.client.errors import WalrusError
 from walrus.cluster import ClusterError, LocalCluster, pause
-from walrus.command_line import Console, Parser, command
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "dpkg.log"
 TOPIC = "log"

@@ -7,7 +7,7 @@ node has heard from a Raft leader within `ttl`. The Raft leader begins to replac
 before anybody starts to fence it.
 
 This is belt and braces. Safety does not rest on clocks: a writer whose lease is wrong is stopped by
-the fence (`copies.py`), which asks a majority of its replicas. What the lease adds is that a stale
+the fence (`replicas/copies.py`), which asks a majority of its replicas. What the lease adds is that a stale
 writer notices by itself, quickly, and says so instead of waiting for acknowledgements that cannot come.
 
 The check must be made in the same step as the append. A lease that is checked, and then a wait for a

@@ -1,6 +1,6 @@
 """The asyncio shell around a node's logic, and `python -m walrus.node`.
 
-All that decides is in `controller.py` and below it, and touches neither clock nor socket. The shell is the
+All that decides is in `broker/controller.py` and below it, and has no clock or socket. The shell is the
 thin rest: one event loop that hands in what happened, and carries out what the controller wants.
 
     sockets, timers, syncs that ended ──► controller.on_...(…, now)        as they happen
@@ -49,21 +49,21 @@ from typing import Any, Protocol
 
 import msgspec
 
+from walrus.broker.controller import Controller
 from walrus.config import Identity
-from walrus.controller import Controller
-from walrus.effects import Effect, Halt, Log, Reply, Send, no_trace
-from walrus.effects import Peers as ConnectTo
-from walrus.flags import FlagError, Settings, parse
-from walrus.identity import Directory, DirectoryError, boot_id
-from walrus.messages import Hello, Join, JoinReply, PeerMessage
-from walrus.peers import VERSION, Peers, Session, ask_to_join
+from walrus.consensus.journal import RaftJournal
+from walrus.consensus.messages import Membership
 from walrus.protocol import PeerCodec, Request
-from walrus.raft_journal import RaftJournal
-from walrus.raft_messages import Membership
+from walrus.shell.client_connections import ClientServer, Limits, Slot
+from walrus.shell.flags import FlagError, Settings, parse
+from walrus.shell.identity import Directory, DirectoryError, boot_id
+from walrus.shell.peer_connections import VERSION, Peers, Session, ask_to_join
 from walrus.storage.errors import StorageError
 from walrus.storage.schedule import FsyncSchedule
-from walrus.transport import ClientServer, Limits, Slot
 from walrus.wal import Walrus
+from walrus.wire.effects import Effect, Halt, Log, Reply, Send, no_trace
+from walrus.wire.effects import Peers as ConnectTo
+from walrus.wire.messages import Hello, Join, JoinReply, PeerMessage
 
 log = logging.getLogger("walrus.node")
 monotonic = time.monotonic

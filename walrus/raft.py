@@ -16,21 +16,21 @@ to the work named before it. The glossary and a reading guide are in docs/raft.m
   it votes for itself and asks the others (paper §5.2). They vote once a term, only for a log at least as
   complete as theirs (paper §5.4.1), and not while they hear a live leader (dissertation §4.2.3).
 * The leader appends and replicates (paper §5.3); what a majority holds durably, in the leader's own term,
-  is committed together with all before it (paper §5.4.2). See raft_leader.py.
+  is committed together with all before it (paper §5.4.2). See consensus/leader.py.
 * Membership changes by one server at a time, each an entry that is in force once appended (dissertation
   §4.1), and none before the leader has committed an entry of its own term. Learners receive without voting
   (dissertation §4.2.1). A leader that is removed leaves once the removal is committed (§4.2.2).
 * Applied entries are replaced by snapshots (paper §7); reads are confirmed by a round of heartbeats
   (dissertation §6.4); a leader that no majority answers steps down (dissertation §6.2).
 
-Invariants (paper Figure 3; tests/raft checks them over whole clusters): ElectionSafety,
+Invariants (paper Figure 3; tests/consensus checks them over whole clusters): ElectionSafety,
 LeaderAppendOnly, LogMatching, LeaderCompleteness, StateMachineSafety. On one server, asserted by
 `check_invariants`: the term never falls and the vote never changes within a term (one method changes
 them, `_set_term_and_vote`); a leader has a `Leadership` and nobody else does; only a leader or a voter
 with a timer can become something else.
 
 Assertions guard against our own mistakes. What a peer sends never trips one: a message that cannot be
-true (`raft_flaws.py`) is dropped, and counted by reason in `ignored`.
+true (`consensus/validation.py`) is dropped, and counted by reason in `ignored`.
 
 Deliberately left out: joint consensus (one server at a time suffices and is simpler to check, dissertation
 §4.3), lease-based reads, and forwarding proposals to the leader (the controller routes).
@@ -44,11 +44,10 @@ from typing import assert_never
 
 import msgspec
 
-from walrus.raft_election import Election
-from walrus.raft_flaws import entries_flaw, response_flaw, snapshot_flaw
-from walrus.raft_leader import Leadership
-from walrus.raft_log import LogPosition, RaftLog, entry_bytes
-from walrus.raft_messages import (
+from walrus.consensus.election import Election
+from walrus.consensus.leader import Leadership
+from walrus.consensus.log import LogPosition, RaftLog, entry_bytes
+from walrus.consensus.messages import (
     COMMAND,
     MEMBERSHIP,
     NOOP,
@@ -73,16 +72,17 @@ from walrus.raft_messages import (
     TimeoutNowRequest,
     Trace,
 )
-from walrus.raft_outbox import Outbox
-from walrus.raft_progress import Progress
-from walrus.raft_snapshot import SnapshotReceiver
+from walrus.consensus.outbox import Outbox
+from walrus.consensus.progress import Progress
+from walrus.consensus.snapshot import SnapshotReceiver
+from walrus.consensus.validation import entries_flaw, response_flaw, snapshot_flaw
 
 
 class Raft:
     """One server. Construct it from what the journal restored; drive it as the module docstring says.
 
     >>> import random
-    >>> from walrus.raft_messages import Membership, Restored
+    >>> from walrus.consensus.messages import Membership, Restored
     >>> founded = Entry(1, 1, MEMBERSHIP, Membership((1,)).encode())
     >>> restored = Restored(hard_state=HardState(1), entries=(founded,))
     >>> raft = Raft(node_id=1, config=RaftConfig(), restored=restored, rng=random.Random(1), now=0.0)

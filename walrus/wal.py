@@ -35,8 +35,8 @@ from walrus.storage.cursors import Cursor, Entry
 from walrus.storage.engine import Engine
 from walrus.storage.errors import BatchTooLarge, EngineClosed, StorageError
 from walrus.storage.log import Log, TopicGone
-from walrus.storage.mmap import MappedDisk
-from walrus.storage.pwritev import PosixDisk
+from walrus.storage.mapped import MappedDisk
+from walrus.storage.posix import PosixDisk
 from walrus.storage.reading import SPAN, Reader
 from walrus.storage.recovery import Damage, Recovery, damage_in
 from walrus.storage.schedule import FsyncSchedule, ReadConsistency
@@ -478,12 +478,12 @@ def _best_disk(directory: Path, schedule: FsyncSchedule) -> Disk:
 
 
 def _uring_disk(directory: Path, schedule: FsyncSchedule) -> Disk:
-    from walrus.storage.uring_backend import UringDisk
+    from walrus.storage.uring import UringDisk
 
     return UringDisk(directory, queueing=schedule.each or schedule.loop)
 
 
 if __name__ == "__main__":
-    from walrus.wal_cli import main
+    import runpy
 
-    raise SystemExit(main())
+    runpy.run_module("walrus.cli.wal", run_name="__main__")  # the command line stands above the engine

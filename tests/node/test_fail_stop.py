@@ -14,7 +14,7 @@ pytestmark = pytest.mark.process
 
 FAILING_SYNC = """
 import os
-from walrus.storage import pwritev
+from walrus.storage import posix
 real, trigger = pwritev.sync_descriptor, {trigger!r}
 def sync_descriptor(fd):
     if os.path.exists(trigger):
@@ -25,7 +25,7 @@ pwritev.sync_descriptor = sync_descriptor
 """
 
 BUG = """
-from walrus.router import Router
+from walrus.broker.router import Router
 def put(self, slot, topic, batch, now):
     if b"bug" in batch.blob:
         raise AssertionError("a planted bug")
@@ -34,7 +34,7 @@ real, Router.put = Router.put, put
 """
 
 HALT = """
-from walrus.controller import Controller
+from walrus.broker.controller import Controller
 real = Controller.on_tick
 def on_tick(self, now):
     real(self, now)
@@ -47,7 +47,7 @@ NO_ROOM = """
 import pathlib
 def full(self, target):
     raise OSError(28, "No space left on device")
-from walrus.identity import Directory
+from walrus.shell.identity import Directory
 def found(self):
     record = real(self)
     pathlib.Path.replace = full
@@ -57,7 +57,7 @@ real, Directory.found = Directory.found, found
 
 
 FULL_AT_THE_END = """
-from walrus.identity import Directory, DirectoryError
+from walrus.shell.identity import Directory, DirectoryError
 def finish(self):
     raise DirectoryError("cannot write identity: No space left on device")
 Directory.finish = finish

@@ -15,22 +15,21 @@ from typing import Any
 import msgspec
 import pytest
 
-from walrus import recovery
+from walrus.broker.controller import Controller
+from walrus.broker.cursors import Cursor
+from walrus.broker.lifecycle import Lifecycle
+from walrus.broker.router import Route, Router, Sent
 from walrus.config import NodeConfig
-from walrus.controller import Controller
-from walrus.copies import Copies, SegmentCopy
-from walrus.cursors import Cursor
-from walrus.durability import Durable
+from walrus.consensus.journal import RaftJournal
+from walrus.consensus.messages import Ready
 from walrus.leases import LeaseTable
-from walrus.lifecycle import Lifecycle
-from walrus.messages import Append, ForwardReply
-from walrus.raft_journal import RaftJournal
-from walrus.raft_messages import Ready
-from walrus.reads import Reads
-from walrus.recovery import Fenced, Recovery
-from walrus.repair import CatchUp
-from walrus.replication import Replica, SegmentWriter
-from walrus.router import Route, Router, Sent
+from walrus.replicas import failover as recovery
+from walrus.replicas.copies import Copies, SegmentCopy
+from walrus.replicas.durability import Durable
+from walrus.replicas.failover import Fenced, Recovery
+from walrus.replicas.reads import Reads
+from walrus.replicas.repair import CatchUp
+from walrus.replicas.replication import Replica, SegmentWriter
 from walrus.segments import Metadata, Position, Seal, Segment, Topic
 from walrus.sim import faults, scenarios
 from walrus.sim.options import Options
@@ -38,6 +37,7 @@ from walrus.sim.run import Failure, simulate
 from walrus.sim.violation import Violation
 from walrus.storage.batch import EMPTY, Batch
 from walrus.storage.errors import CorruptionError
+from walrus.wire.messages import Append, ForwardReply
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 

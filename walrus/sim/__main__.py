@@ -17,8 +17,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from walrus.command_line import Console, Parser, command
-from walrus.flags import fsync, whole
+from walrus.cli.command_line import Console, Parser, command
+from walrus.shell.flags import fsync, whole
 from walrus.sim import faults, report, scenarios
 from walrus.sim.options import Options
 from walrus.sim.run import Failure, Result, shrink, simulate

@@ -36,12 +36,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from walrus import messages as m
-from walrus.messages import PeerMessage
+from walrus.consensus.messages import RequestVoteRequest, RequestVoteResponse
 from walrus.protocol import Leave, Reply
-from walrus.raft_messages import RequestVoteRequest, RequestVoteResponse
 from walrus.sim.clients import Call
 from walrus.sim.network import Weather
+from walrus.wire import messages as m
+from walrus.wire.messages import PeerMessage
 
 if TYPE_CHECKING:
     from walrus.sim.world import World

@@ -2,7 +2,7 @@
 
 This is what `node.py` is in the real world, with the same order of things: inputs are handed to the
 controller, `flush` ends the turn, effects are carried out, syncs are started, the timer is set. What
-`identity.py` keeps in a file is `Record` here, changed at the same moments:
+`shell/identity.py` keeps in a file is `Record` here, changed at the same moments:
 
     start      incarnation + 1; sure only if the last run ended cleanly, on this boot, or synced everything
     finish     clean
@@ -18,15 +18,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from walrus.broker.controller import Controller
 from walrus.config import Identity, NodeConfig
-from walrus.controller import Controller
-from walrus.effects import Trace, no_trace
-from walrus.messages import Join
-from walrus.raft_journal import RaftJournal
-from walrus.raft_messages import COMMAND, Entry, Membership, Ready, Rng, Snapshot
+from walrus.consensus.journal import RaftJournal
+from walrus.consensus.messages import COMMAND, Entry, Membership, Ready, Rng, Snapshot
 from walrus.segments import Announce, encode_command
 from walrus.sim.drives import DATA, META, Drive
 from walrus.storage.batch import Batch
+from walrus.wire.effects import Trace, no_trace
+from walrus.wire.messages import Join
 
 NEVER = float("inf")
 

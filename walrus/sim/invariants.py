@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from walrus.copies import Key
-from walrus.raft_messages import Role
+from walrus.consensus.messages import Role
+from walrus.replicas.copies import Key
 from walrus.segments import START, Position
 from walrus.sim.violation import Violation
 

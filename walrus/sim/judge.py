@@ -20,8 +20,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from zlib import crc32
 
-from walrus.copies import SHADOW, Key
-from walrus.raft_messages import COMMAND, MEMBERSHIP, Entry, Membership, Ready, Role, Snapshot
+from walrus.consensus.messages import COMMAND, MEMBERSHIP, Entry, Membership, Ready, Role, Snapshot
+from walrus.replicas.copies import SHADOW, Key
 from walrus.segments import (
     START,
     CommitCursors,

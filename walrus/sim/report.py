@@ -14,10 +14,10 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from walrus.effects import Trace
 from walrus.sim.faults import Fault
 from walrus.sim.options import Options
 from walrus.sim.run import Failure, Result, Simulation, attempt
+from walrus.wire.effects import Trace
 
 ROWS = 60
 HIDDEN = {"node", "commit_index", "last_log_index", "last_log_term", "at"}

@@ -16,9 +16,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from walrus.copies import Key
-from walrus.effects import Trace
 from walrus.protocol import Recover
+from walrus.replicas.copies import Key
 from walrus.segments import Position
 from walrus.sim import faults, invariants, oracle
 from walrus.sim.clients import Call, Consumer, Fetcher, Outcome, Producer, Registrar
@@ -27,6 +26,7 @@ from walrus.sim.host import Host
 from walrus.sim.options import Options
 from walrus.sim.violation import Violation
 from walrus.sim.world import World
+from walrus.wire.effects import Trace
 
 REST = 60.0
 """Seconds of the world in which everything must come to rest once faults have ended."""

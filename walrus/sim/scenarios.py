@@ -3,7 +3,7 @@
 Every scenario ends in `Stage.finish`, so besides what its last lines ask, the whole of `invariants.py` and
 `oracle.py` is asked of it: no acknowledged entry lost, none twice, none out of order, no two values at one
 place, everything at rest in the end. The number of each is its line in the catalogue at the end of
-`docs/simulator.md`. Schedules inside the engine alone are in `tests/engine`.
+`docs/simulator.md`. Schedules inside the engine alone are in `tests/storage`.
 
     python -m walrus.sim --scenario leader_restarts_at_once --seed 3
 """

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from walrus import messages as m
 from walrus.protocol import Leave, Register
 from walrus.sim.catalogue import scenario
 from walrus.sim.clients import Call, Consumer, Outcome
 from walrus.sim.faults import Nobody
 from walrus.sim.stage import Stage, expect
+from walrus.wire import messages as m
 
 # --- producers and consumers ----------------------------------------------------------------------------
 

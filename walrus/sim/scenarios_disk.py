@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from random import Random
 
-from walrus import messages as m
 from walrus.protocol import Leave
 from walrus.sim.catalogue import scenario
 from walrus.sim.clients import Call, Consumer
@@ -12,6 +11,7 @@ from walrus.sim.disk import Fate
 from walrus.sim.drives import META, EngineDrive
 from walrus.sim.faults import Nobody
 from walrus.sim.stage import Stage, expect
+from walrus.wire import messages as m
 
 
 @scenario(17, 18, 19)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from walrus import messages as m
 from walrus.protocol import Fetch
 from walrus.sim.catalogue import scenario
 from walrus.sim.clients import Fetcher, Outcome
 from walrus.sim.network import Weather
 from walrus.sim.stage import Stage, expect
+from walrus.wire import messages as m
 
 
 @scenario(1)

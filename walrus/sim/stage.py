@@ -11,15 +11,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from walrus.controller import Controller
-from walrus.messages import PeerMessage
-from walrus.raft_messages import Role
+from walrus.broker.controller import Controller
+from walrus.consensus.messages import Role
 from walrus.segments import Segment, Topic
 from walrus.sim.clients import Producer
 from walrus.sim.host import Host
 from walrus.sim.options import SETTINGS, Options
 from walrus.sim.run import Simulation
 from walrus.sim.violation import Violation, holds
+from walrus.wire.messages import PeerMessage
 
 PATIENCE = 30.0
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
-from walrus.effects import Trace
 from walrus.sim.options import Options
+from walrus.wire.effects import Trace
 
 
 class Recorder:

@@ -23,9 +23,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, TypeAlias
 
+from walrus.broker.spec_trace import copy_lengths
 from walrus.config import NodeConfig
-from walrus.effects import Effect, Halt, Log, Peers, Reply, Send, Trace, no_trace
-from walrus.messages import Hello, PeerMessage
 from walrus.protocol import PeerCodec, Request
 from walrus.sim.clients import Call, Client
 from walrus.sim.disk import Crash
@@ -35,8 +34,9 @@ from walrus.sim.judge import Judge
 from walrus.sim.network import Network, Weather
 from walrus.sim.options import Options
 from walrus.sim.violation import Violation
-from walrus.spec_trace import copy_lengths
 from walrus.storage.errors import StorageError
+from walrus.wire.effects import Effect, Halt, Log, Peers, Reply, Send, Trace, no_trace
+from walrus.wire.messages import Hello, PeerMessage
 
 Rule: TypeAlias = Callable[[int, int, PeerMessage], bool]
 

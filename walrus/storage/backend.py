@@ -4,8 +4,8 @@ A `Disk` is one directory of files; a `File` is one of them. The engine does *ev
 so a simulated disk (`walrus/sim/disk.py`) can lose, tear, reorder, flip, fill and fail whatever the engine
 relies on, and the three real backends differ in nothing but how bytes get in:
 
-    pwritev     os.pwrite / os.pwritev at a position           (walrus/storage/pwritev.py)
-    mmap        assignment into a shared mapping                (walrus/storage/mmap.py)
+    pwritev     os.pwrite / os.pwritev at a position           (walrus/storage/posix.py)
+    mmap        assignment into a shared mapping                (walrus/storage/mapped.py)
     io_uring    queued, and submitted together with the fsync   (walrus/storage/io_uring.py)
 
 What the engine assumes of a disk, and a simulated one may therefore do at worst:

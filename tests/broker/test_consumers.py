@@ -1,0 +1,122 @@
+"""GET and FETCH at the node that has the client."""
+
+from __future__ import annotations
+
+from tests.broker.world import World, batch, three
+from walrus import protocol
+from walrus.wire import messages as m
+
+
+def loaded(count: int = 6, **settings: object) -> World:
+    world = three(**settings)
+    world.register("t")
+    assert world.put(1, "t", *(f"{n}" for n in range(count))) == [b"OK"] * count
+    world.run(0.3)
+    return world
+
+
+def followers(world: World) -> list[int]:
+    return [node for node in world.nodes if node != world.topic("t").open.leader]
+
+
+def test_clients_of_one_node_share_the_entries_in_the_order_they_asked():
+    world = loaded(4)
+    node = followers(world)[0]
+    slots = [world.send(node, protocol.Get("t", "", count)) for count in (1, 2, 3)]
+    world.until(lambda: [len(world.replies[s]) for s in slots] == [1, 2, 3])
+    assert [world.replies[s] for s in slots] == [
+        [b"OK 0"],
+        [b"OK 1", b"OK 2"],
+        [b"OK 3", b"EMPTY", b"EMPTY"],
+    ]
+
+
+def test_client_that_is_gone_loses_nobody_an_entry():
+    world = loaded(3)
+    node = followers(world)[0]
+    gone = world.send(node, protocol.Get("t", "", 2))
+    world.closed.add(gone)
+    world.run(0.5)
+    assert world.get_all(node, "t") == [b"0", b"1", b"2"]
+
+
+def test_answer_that_is_lost_is_asked_for_again_until_the_deadline():
+    world = loaded(2)
+    node = followers(world)[0]
+    world.lose = lambda sender, to, message: isinstance(message, m.GetReply)
+    slot = world.send(node, protocol.Get("t"))
+    world.until(lambda: bool(world.replies[slot]))
+    assert world.replies[slot][0].startswith(b"ERR timeout")
+    world.lose = lambda sender, to, message: False
+    assert world.get_all(node, "t") == [b"0", b"1"]
+
+
+def test_lost_confirmation_is_a_redelivery_and_no_gap():
+    world = loaded(3)
+    node = followers(world)[0]
+    world.lose = lambda sender, to, message: isinstance(message, m.Confirm)
+    assert world.ask(node, protocol.Get("t")) == [b"OK 0"]
+    world.lose = lambda sender, to, message: False
+    assert world.get_all(node, "t") == [b"0", b"1", b"2"]
+
+
+def test_get_follows_a_failover():
+    world = loaded(3)
+    node = followers(world)[0]
+    world.ask(node, protocol.Get("t"))
+    world.run(0.5)
+    world.kill(world.topic("t").open.leader)
+    slot = world.send(node, protocol.Get("t"))
+    world.until(lambda: bool(world.replies[slot]))
+    assert world.replies[slot] == [b"OK 1"]
+
+
+def test_late_answer_reaches_no_client():
+    world = loaded(1)
+    node = followers(world)[0]
+    late = m.GetReply(request=12345, batch=batch("x"), moved=False, error="")
+    world.nodes[node].on_message(world.topic("t").open.leader, late, world.now)
+    world.run(0.2)
+    assert all(replies == [b"OK"] * len(replies) for replies in world.replies.values())
+
+
+# --- FETCH ---
+
+
+def test_open_segment_is_fetched_through_any_node_up_to_what_is_acknowledged():
+    world = loaded(2)
+    for node in (1, 2, 3):
+        assert world.ask(node, protocol.Fetch("t", 1, 0, 3)) == [b"OK 1 0", b"OK 2 1", b"EMPTY"]
+
+
+def test_sealed_segment_is_served_by_its_replicas_without_anybody_else():
+    world = loaded(6, max_segment_entries=3)
+    world.until(lambda: world.topic("t").current == 3)
+    world.run(0.2)
+    for node in world.nodes:
+        world.isolate(node)
+    for node in world.nodes:
+        expected = [b"OK 1 0", b"OK 2 1", b"OK 3 2", b"EMPTY"]
+        assert world.ask(node, protocol.Fetch("t", 1, 0, 4), within=1.0) == expected
+
+
+def test_sealed_segment_that_is_not_here_is_fetched_from_a_replica_that_answers():
+    world = loaded(6, max_segment_entries=3)
+    world.join(4)
+    world.kill(world.topic("t").segments[0].replicas[0])
+    assert world.ask(4, protocol.Fetch("t", 1, 1, 2)) == [b"OK 2 1", b"OK 3 2"]
+
+
+def test_fetch_beyond_the_end_is_empty_and_of_no_segment_an_error():
+    world = loaded(1)
+    assert world.ask(2, protocol.Fetch("t", 1, 7, 2)) == [b"EMPTY", b"EMPTY"]
+    assert world.ask(2, protocol.Fetch("t", 9, 0))[0].startswith(b"ERR unknown segment")
+
+
+def test_long_run_of_fetches_of_large_entries_does_not_recurse_without_end():
+    world = three(read_bytes=1)
+    world.register("t")
+    count = 1500
+    assert world.put(1, "t", *(["x"] * count)) == [b"OK"] * count
+    leader = world.topic("t").open.leader
+    assert len(world.ask(leader, protocol.Fetch("t", 1, 0, count))) == count

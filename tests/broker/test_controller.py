@@ -1,0 +1,287 @@
+"""Whole nodes in memory: the data plane end to end, on a clock that a test moves."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.broker.world import World, batch, three
+from walrus import protocol
+from walrus.segments import Announce
+from walrus.wire import messages as m
+
+OK = b"OK"
+
+
+def test_three_nodes_join_and_agree():
+    world = three()
+    assert world.raft_leader == 1
+    assert [c.raft.membership.voters for c in world.nodes.values()] == [(1, 2, 3)] * 3
+    assert world.settled()
+
+
+def test_sixty_puts_in_segments_of_ten_come_back_in_order_through_any_node():
+    world = three(max_segment_entries=10)
+    world.register("logs", node=3)
+    for number in range(60):
+        assert world.put(number % 3 + 1, "logs", f"entry {number}") == [OK]
+    topic = world.topic("logs")
+    assert [segment.count for segment in topic.segments] == [10] * 6 + [None]
+    assert {segment.leader for segment in topic.segments} == {1, 2, 3}
+    world.run(0.3)
+    assert world.get_all(2, "logs") == [f"entry {number}".encode() for number in range(60)]
+    world.until(world.settled)
+
+
+def test_one_hundred_pipelined_puts_across_ten_rollovers_are_each_taken_once_and_in_order():
+    world = three(max_segment_entries=10)
+    world.register("logs")
+    slots = [
+        world.send(2, protocol.Put("logs", batch(*(f"{run}.{n}" for n in range(20))))) for run in range(5)
+    ]
+    world.until(lambda: all(len(world.replies[slot]) == 20 for slot in slots))
+    assert all(reply == OK for slot in slots for reply in world.replies[slot])
+    assert world.get_all(3, "logs") == [f"{run}.{n}".encode() for run in range(5) for n in range(20)]
+
+
+@pytest.mark.parametrize("victim", ["leader of the segment", "leader of Raft"])
+def test_failover_loses_nothing_acknowledged(victim: str):
+    world = three()
+    world.register("logs")
+    assert world.put(1, "logs", "before") == [OK]
+    dead = world.topic("logs").open.leader if victim == "leader of the segment" else world.raft_leader
+    world.kill(dead)
+    left = min(world.nodes)
+    assert world.put(left, "logs", "after")[0] == OK
+    assert world.get_all(left, "logs") == [b"before", b"after"]
+
+
+def test_restarted_leader_never_writes_its_old_segment_again():
+    world = three()
+    world.register("logs")
+    leader = world.topic("logs").open.leader
+    assert world.put(leader, "logs", "one") == [OK]
+    world.kill(leader)
+    world.start(leader)
+    assert world.put(leader, "logs", "two") == [OK]
+    topic = world.topic("logs")
+    assert topic.segments[0].recovered and topic.segments[0].count == 1
+    assert world.get_all(leader, "logs") == [b"one", b"two"]
+
+
+def test_all_nodes_restart_and_go_on():
+    world = three(max_segment_entries=4)
+    world.register("logs")
+    for number in range(10):
+        world.put(1, "logs", f"{number}")
+    assert [reply[3:] for reply in world.ask(2, protocol.Get("logs", "", 3))] == [b"0", b"1", b"2"]
+    world.run(0.5)  # the cursor is committed
+    for node in (1, 2, 3):
+        world.kill(node)
+    for node in (1, 2, 3):
+        world.start(node)
+    world.until(lambda: all(c.ready for c in world.nodes.values()))
+    assert world.put(2, "logs", "10") == [OK]
+    assert world.get_all(3, "logs") == [b"%d" % number for number in range(3, 11)]
+
+
+def test_fourth_node_joins_and_takes_segments():
+    world = three(max_segment_entries=2)
+    world.register("logs")
+    world.join(4)
+    for number in range(12):
+        assert world.put(4, "logs", f"{number}") == [OK]
+    assert {segment.leader for segment in world.topic("logs").segments} == {1, 2, 3, 4}
+    assert world.get_all(4, "logs") == [b"%d" % number for number in range(12)]
+
+
+@pytest.mark.parametrize("leaving", [1, 2, 3])
+def test_leave_of_one_of_three(leaving: int):
+    world = three(max_segment_entries=4)
+    world.register("logs")
+    for number in range(10):
+        world.put(1, "logs", f"{number}")
+    asked = min({1, 2, 3} - {leaving})
+    assert world.ask(asked, protocol.Leave(leaving), within=60) == [OK]
+    for segment in world.topic("logs").segments:
+        assert leaving not in segment.replicas
+    world.kill(leaving)
+    assert world.get_all(asked, "logs") == [b"%d" % number for number in range(10)]
+    assert leaving not in world.nodes[asked].raft.membership.members
+
+
+def test_minority_acknowledges_nothing_and_heals():
+    world = three()
+    world.register("logs")
+    leader = world.topic("logs").open.leader
+    assert world.put(leader, "logs", "one") == [OK]
+    world.isolate(leader)
+    slot = world.send(leader, protocol.Put("logs", batch("cut off")))
+    other = min({1, 2, 3} - {leader})
+    world.run(3.0)
+    assert world.put(other, "logs", "two")[0] == OK
+    assert OK not in world.replies[slot]
+    world.cut.clear()
+    world.until(lambda: len(world.replies[slot]) == 1)
+    assert world.replies[slot][0].startswith(b"ERR ")
+    assert world.put(leader, "logs", "three") == [OK]
+    got = world.get_all(leader, "logs")
+    assert [entry for entry in got if entry != b"cut off"] == [b"one", b"two", b"three"]
+
+
+def test_unknown_topic_is_looked_up_before_it_is_refused():
+    world = three()
+    reply = world.ask(2, protocol.Put("nope", batch("x")))
+    assert reply == [b"ERR unknown topic nope: send REGISTER nope first"]
+
+
+# --- identity ---
+
+
+def hello(world: World, sender: int, target: int, **changes: object) -> m.Hello:
+    values: dict[str, object] = {
+        "version": 1,
+        "cluster_id": "test",
+        "node_id": sender,
+        "directory_id": f"d{sender}",
+        "incarnation": 1,
+        "target": target,
+    }
+    return m.Hello(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_hello_is_judged():
+    world = three()
+    judge = world.nodes[1].judge_hello
+    assert judge(hello(world, 2, 1)) == ""
+    assert "another cluster" in judge(hello(world, 2, 1, cluster_id="other"))
+    assert "this is node 1" in judge(hello(world, 2, 3))
+    assert "another data directory" in judge(hello(world, 2, 1, directory_id="new disk"))
+    assert "not (yet, or any more) a member" in judge(hello(world, 9, 1))
+
+
+def test_node_with_an_empty_disk_under_a_known_id_is_not_taken_in():
+    world = three()
+    join = m.Join(node_id=2, directory_id="new disk", raft_address="x", client_address="y")
+    reply = world.nodes[1].on_join(join, world.now)
+    assert not reply.done and "another data directory" in reply.error and not reply.cluster_id
+    assert reply.final, "asking again will not help"
+
+
+def test_refusal_is_not_final_where_it_may_be_old_news():
+    world = three()
+    world.isolate(1)
+    world.run(5)
+    join = m.Join(node_id=2, directory_id="new disk", raft_address="x", client_address="y")
+    reply = world.nodes[1].on_join(join, world.now)
+    assert reply.error and not reply.final, "perhaps the old node 2 was removed meanwhile"
+
+
+@pytest.mark.parametrize("when", ["at once", "after a restart", "away while it was removed"])
+def test_member_that_was_removed_is_told_so_for_good(when: str):
+    world = three()
+    if when == "away while it was removed":
+        world.kill(3)
+    assert world.ask(1, protocol.Leave(3), within=60) == [OK]
+    if when == "after a restart":
+        world.kill(3)
+    if when != "at once":
+        world.isolate(3)
+        world.start(3)
+    member_at = world.nodes[3].member_at
+    assert member_at > 0
+    for node in (1, 2):
+        assert world.nodes[node].judge_hello(hello(world, 3, node))
+        assert world.nodes[node].is_removed(hello(world, 3, node, member_at=member_at))
+
+
+def test_member_is_not_taken_for_removed_by_one_that_has_not_heard_of_it():
+    world = three()
+    world.isolate(2)
+    world.join(4)
+    assert world.nodes[2].judge_hello(hello(world, 4, 2))
+    assert not world.nodes[2].is_removed(hello(world, 4, 2, member_at=world.nodes[4].member_at))
+    assert not world.nodes[1].is_removed(hello(world, 9, 1)), "a joiner that knows nothing yet"
+    assert not world.nodes[1].is_removed(hello(world, 3, 1, member_at=1, cluster_id="another"))
+
+
+def test_member_that_left_is_not_taken_in_again_by_its_own_announcement():
+    world = three()
+    assert world.ask(1, protocol.Leave(3), within=60) == [OK]
+    world.kill(3)
+    late = Announce(node_id=3, directory_id="d3", incarnation=7, raft_address="x", client_address="y")
+    world.nodes[1].metadata.apply(late)
+    assert 3 not in world.nodes[1].metadata.nodes
+
+
+def test_full_disk_is_said_once():
+    world = three()
+    _, meta = world.stores[2]
+    meta.full = True
+    assert world.ask(1, protocol.Register("t")) == [OK]
+    world.run(3)
+    assert sum("Raft waits for room" in line for line in world.logs) == 1
+    meta.full = False
+    world.until(lambda: "t" in world.nodes[2].metadata.topics)
+    meta.full = True
+    assert world.ask(1, protocol.Register("u")) == [OK]
+    world.run(3)
+    assert sum("Raft waits for room" in line for line in world.logs) == 2
+
+
+def test_remembered_address_that_a_start_leaves_out_is_dialled_once_it_is_known():
+    """What is remembered may be ahead of the log, which a node that was cut off has yet to catch up with."""
+    world = three()
+    world.kill(3)
+    world.join(4)
+    world.start(3, knows={1, 2, 4})
+    assert set(world.nodes[3].peer_addresses()) == {1, 2}
+    world.until(lambda: 4 in world.nodes[3].connected)
+
+
+def test_replica_whose_fence_was_dropped_takes_nothing_from_a_deposed_writer_after_a_restart():
+    """When it starts it has not applied the Seal again, but begins with a snapshot that contains it."""
+    world = three(compact_entries=10)
+    world.register("t")
+    deposed = world.topic("t").open.leader
+    other = next(node for node in (1, 2, 3) if node != deposed)
+    world.put(deposed, "t", "a")
+    world.isolate(deposed)
+    world.until(lambda: world.topic("t").current == 2)
+    assert ("t", 1) in world.nodes[other].copies.noted
+    for number in range(15):
+        world.ask(other, protocol.Register(f"t{number}"))
+    world.until(lambda: ("t", 1) not in world.nodes[other].copies.noted)
+    world.kill(other)
+    world.isolate(other)
+    world.start(other)
+    assert not world.nodes[other].copies.get(("t", 1)).fenced
+    world.nodes[other].on_message(
+        deposed, m.Append(topic="t", segment=1, start=1, batch=batch("late"), end=2), world.now
+    )
+    assert world.stored(other, "t", 1) == [b"a"]
+
+
+def test_topics_at_rest_are_not_looked_at_with_every_tick():
+    """There may be a hundred thousand of them."""
+    world = three()
+    for number in range(6):
+        world.register(f"t{number}")
+        assert world.put(1, f"t{number}", "a") == [OK]
+    world.run(1)
+    for node in world.nodes.values():
+        assert not node.lifecycle._waiting and not node.lifecycle.dirty
+        assert len(node.metadata.open_at) <= 3, "nor by the Raft leader, which looks at where segments are"
+    world.kill(2)
+    assert world.put(1, "t0", "b") == [OK]
+    assert any(node.lifecycle._waiting for node in world.nodes.values()), (
+        "the dead node is sent what it lacks"
+    )
+
+
+def test_writer_that_is_fenced_while_it_is_idle_hands_over():
+    world = three()
+    world.register("t")
+    leader = world.topic("t").open.leader
+    world.run(1)
+    world.nodes[leader].on_message(leader % 3 + 1, m.Fence(topic="t", segment=1), world.now)
+    world.until(lambda: world.topic("t").current == 2, within=5)

@@ -1,0 +1,101 @@
+"""Before a node says "unknown" it makes sure that it knows all that is committed."""
+
+from __future__ import annotations
+
+from tests.broker.world import batch, three
+from walrus import protocol
+from walrus.wire import messages as m
+
+
+def test_many_questions_share_a_round():
+    world = three()
+    asked: list[object] = []
+
+    def watch(sender: int, to: int, message: object) -> None:
+        if isinstance(message, m.ReadIndex):
+            asked.append(message)
+
+    world.watch = watch
+    slots = [world.send(3, protocol.State(f"unknown {number}")) for number in range(50)]
+    world.until(lambda: all(world.replies[slot] for slot in slots))
+    assert len(asked) <= 2
+    assert all(world.replies[slot][0].startswith(b"ERR unknown topic") for slot in slots)
+
+
+def test_topic_that_another_node_just_registered_is_found():
+    world = three()
+    world.cut |= {(1, 3)}  # node 3 hears nothing of it
+    assert world.ask(2, protocol.Register("t")) == [b"OK"]
+    assert "t" not in world.nodes[3].metadata.topics
+    slot = world.send(3, protocol.Put("t", batch("a")))
+    world.step()
+    assert not world.replies[slot], "it does not know that it does not know"
+    world.cut.clear()
+    world.until(lambda: bool(world.replies[slot]))
+    assert world.replies[slot] == [b"OK"]
+
+
+def test_node_without_a_majority_says_so_instead_of_unknown():
+    world = three()
+    world.isolate(3)
+    slot = world.send(3, protocol.Get("t"))
+    world.until(lambda: bool(world.replies[slot]))
+    assert world.replies[slot][0].startswith(b"ERR no leader")
+
+
+def test_lost_questions_and_answers_are_repeated():
+    world = three()
+    lost: list[object] = []
+
+    def lose(sender: int, to: int, message: object) -> bool:
+        if isinstance(message, m.ReadIndex | m.ReadIndexReply) and len(lost) < 4:
+            lost.append(message)
+            return True
+        return False
+
+    world.lose = lose
+    (reply,) = world.ask(3, protocol.State("t"))
+    assert reply.startswith(b"ERR unknown topic") and len(lost) == 4
+
+
+def test_question_survives_a_change_of_raft_leader():
+    world = three()
+    world.cut |= {(3, 1), (1, 3)}
+    slot = world.send(3, protocol.State("t"))
+    world.step()
+    world.kill(1)
+    world.until(lambda: bool(world.replies[slot]))
+    assert world.replies[slot][0].startswith(b"ERR unknown topic")
+
+
+def test_requests_for_one_topic_stay_in_order_while_one_waits():
+    world = three()
+    world.cut |= {(1, 3)}
+    assert world.ask(2, protocol.Register("t")) == [b"OK"]
+    first = world.send(3, protocol.Put("t", batch("first")))
+    world.cut.clear()
+    second = world.send(3, protocol.Put("t", batch("second")))
+    world.until(lambda: bool(world.replies[first] and world.replies[second]))
+    assert world.get_all(3, "t") == [b"first", b"second"]
+
+
+def test_late_answers_count_however_often_the_question_was_repeated():
+    """A leader that takes longer than the pause between two questions is not ignored for ever."""
+    world = three()
+    late: list[tuple[float, int, int, object]] = []
+
+    def delay(sender: int, to: int, message: object) -> bool:
+        if isinstance(message, m.ReadIndexReply):
+            late.append((world.now + 0.5, sender, to, message))
+            return True
+        return False
+
+    world.lose = delay
+    slot = world.send(3 if world.raft_leader != 3 else 2, protocol.State("t"))
+    while not world.replies[slot]:
+        world.step()
+        for due, sender, to, message in list(late):
+            if due <= world.now:
+                late.remove((due, sender, to, message))
+                world.nodes[to].on_message(sender, message, world.now)  # type: ignore[arg-type]
+    assert world.replies[slot][0].startswith(b"ERR unknown topic")

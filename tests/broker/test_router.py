@@ -1,0 +1,333 @@
+"""The way of a PUT: answered in order, never retried behind the client's back, never out of order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.broker.test_segments import announce, cluster, seal
+from tests.broker.world import batch, config, frames, three
+from walrus import protocol
+from walrus.broker.router import Router
+from walrus.wire import messages as m
+from walrus.wire.effects import Outbox, Reply, Send
+
+OK = b"OK"
+
+
+class Bench:
+    """Node 9 has the clients; node 1 leads t/1, and the metadata moves when a test says so."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.now = 0.0
+        self.metadata = cluster()
+        self.outbox = Outbox(9)
+        self.connected = {1, 2, 3}
+        self.router = Router(
+            config=config(9, **settings), metadata=self.metadata, outbox=self.outbox, first_request=0
+        )
+        self.replies: dict[str, list[bytes]] = {}
+        self.forwards: list[tuple[int, m.Forward]] = []
+
+    def put(self, slot: str, *payloads: str) -> None:
+        self.router.put(slot, "t", batch(*payloads), self.now)
+
+    def flush(self) -> list[tuple[int, int, list[bytes]]]:
+        """Let the router send; (leader, segment, entries) of each forward that leaves now."""
+        self.router.flush(self.connected)
+        self.take()
+        self.router.check_invariants()
+        sent, self.forwards = self.forwards, []
+        self.last = [(to, forward) for to, forward in sent]
+        return [(to, forward.segment, forward.batch.payloads()) for to, forward in sent]
+
+    def take(self) -> None:
+        for effect in self.outbox.take():
+            if isinstance(effect, Reply):
+                self.replies.setdefault(str(effect.slot), []).extend(frames(effect.data))
+            elif isinstance(effect, Send) and isinstance(effect.message, m.Forward):
+                self.forwards.append((effect.to, effect.message))
+
+    def settle(
+        self, forward: tuple[int, m.Forward], taken: int, *, refused: bool = False, error: str = ""
+    ) -> None:
+        to, message = forward
+        self.router.on_reply(
+            to,
+            m.ForwardReply(
+                request=message.request,
+                topic="t",
+                segment=message.segment,
+                taken=taken,
+                acked=taken,
+                refused=refused,
+                error=error,
+            ),
+        )
+        self.take()
+        self.router.check_invariants()
+
+    def sealed(self, segment: int, count: int, leader: int, *, recovered: bool = False) -> None:
+        self.metadata.apply(seal(segment, count, leader=leader, recovered=recovered))
+        self.router.on_topic("t")
+        self.take()
+
+    def tick(self, seconds: float) -> None:
+        self.now += seconds
+        self.router.on_tick(self.now)
+        self.take()
+        self.router.check_invariants()
+
+
+def test_what_a_turn_brought_is_one_forward():
+    bench = Bench()
+    bench.put("x", "a")
+    bench.put("y", "b", "c")
+    assert bench.flush() == [(1, 1, [b"a", b"b", b"c"])]
+    bench.settle(bench.last[0], 3)
+    assert bench.replies == {"x": [OK], "y": [OK, OK]} and not bench.router.busy
+
+
+def test_outcomes_that_are_known_early_wait_for_those_before():
+    bench = Bench()
+    bench.put("x", "a")
+    bench.flush()
+    (first,) = bench.last
+    bench.put("y", "b")
+    bench.flush()
+    (second,) = bench.last
+    bench.settle(second, 1)
+    assert bench.replies == {}
+    bench.settle(first, 1)
+    assert bench.replies == {"x": [OK], "y": [OK]}
+
+
+def test_what_a_sealing_leader_hands_back_goes_first_to_the_next():
+    bench = Bench()
+    bench.put("x", "a", "b", "c")
+    bench.flush()
+    (first,) = bench.last
+    bench.put("y", "d")
+    bench.flush()
+    (second,) = bench.last
+    bench.put("z", "e")
+    bench.settle(second, 0, refused=True)  # sent back at once; the first waits for its majority
+    bench.sealed(1, 2, leader=2)
+    assert bench.flush() == [], "nothing goes to the next leader before all is settled"
+    bench.settle(first, 2, refused=True)
+    assert bench.flush() == [(2, 2, [b"c", b"d", b"e"])]
+    bench.settle(bench.last[0], 3)
+    assert bench.replies == {"x": [OK] * 3, "y": [OK], "z": [OK]}
+
+
+def test_segment_that_refused_is_sent_nothing_more():
+    bench = Bench()
+    bench.put("x", "a")
+    bench.flush()
+    bench.settle(bench.last[0], 0, refused=True)
+    bench.put("y", "b")
+    assert bench.flush() == []
+    bench.sealed(1, 0, leader=3)
+    assert bench.flush() == [(3, 2, [b"a", b"b"])]
+
+
+@pytest.mark.parametrize("how", ["disconnected", "recovered"])
+def test_failover_makes_outcomes_unknown_and_says_so_at_once(how: str):
+    bench = Bench()
+    bench.put("x", "a", "b")
+    bench.flush()
+    late = bench.last[0]
+    bench.put("y", "c")
+    if how == "disconnected":
+        bench.connected.discard(1)
+        bench.router.on_connection(1, False)
+        bench.take()
+    bench.sealed(1, 0, leader=2, recovered=True)
+    assert len(bench.replies["x"]) == 2 and all(b"unknown" in reply for reply in bench.replies["x"])
+    assert bench.flush() == [(2, 2, [b"c"])], "only what was never sent"
+    bench.settle(late, 2)
+    assert len(bench.replies["x"]) == 2, "a late outcome changes nothing"
+
+
+def test_silence_makes_the_outcome_unknown_at_the_deadline():
+    bench = Bench()
+    bench.put("x", "a")
+    bench.flush()
+    bench.tick(config().put_timeout - 0.1)
+    assert bench.replies == {}
+    bench.tick(0.2)
+    (reply,) = bench.replies["x"]
+    assert reply.startswith(b"ERR timeout") and b"may have been written" in reply
+
+
+def test_put_that_was_never_sent_was_certainly_not_written():
+    bench = Bench()
+    bench.connected.clear()
+    bench.put("x", "a")
+    assert bench.flush() == []
+    bench.tick(60)
+    (reply,) = bench.replies["x"]
+    assert b"nothing was written" in reply
+
+
+def test_waiting_puts_go_when_the_leader_is_connected():
+    bench = Bench()
+    bench.connected.clear()
+    bench.put("x", "a")
+    bench.flush()
+    bench.connected.add(1)
+    bench.router.on_connection(1, True)
+    assert bench.flush() == [(1, 1, [b"a"])]
+
+
+def test_leader_that_restarted_is_sent_nothing_for_its_old_segment():
+    bench = Bench()
+    bench.metadata.apply(announce(1, 2))
+    bench.put("x", "a")
+    assert bench.flush() == []
+    bench.sealed(1, 0, leader=1, recovered=True)
+    assert bench.flush() == [(1, 2, [b"a"])]
+
+
+def test_error_of_the_leader_reaches_the_client():
+    bench = Bench()
+    bench.put("x", "a", "b")
+    bench.flush()
+    bench.settle(bench.last[0], 0, error="not written: the disk is full")
+    assert bench.replies["x"] == [b"ERR not written: the disk is full"] * 2
+
+
+@pytest.mark.parametrize(("sender", "number"), [(2, 1), (1, 77)])
+def test_answer_of_a_stranger_or_to_no_question_is_ignored(sender: int, number: int):
+    bench = Bench()
+    bench.put("x", "a")
+    bench.flush()
+    reply = m.ForwardReply(request=number, topic="t", segment=1, taken=1, acked=1, refused=False, error="")
+    bench.router.on_reply(sender, reply)
+    bench.router.on_reply(
+        sender,
+        m.ForwardReply(request=1, topic="unknown", segment=1, taken=1, acked=1, refused=False, error=""),
+    )
+    bench.take()
+    assert bench.replies == {}
+
+
+def test_too_much_waiting_is_refused_and_goes_on_when_there_is_room():
+    bench = Bench(max_pending_bytes=5)
+    bench.put("x", "123456")
+    bench.put("y", "7")
+    bench.take()
+    assert bench.replies["y"][0].startswith(b"ERR ")
+    bench.flush()
+    bench.settle(bench.last[0], 1)
+    bench.put("z", "8")
+    assert bench.flush() == [(1, 1, [b"8"])]
+
+
+def test_window_bounds_what_is_on_its_way():
+    bench = Bench(window_bytes=10)
+    for number in range(5):
+        bench.put(f"{number}", "x" * 8)
+        bench.flush()
+    assert bench.router.waiting_bytes == 40
+    sent = sum(len(entries) for _, _, entries in bench.flush())
+    assert sent == 0, "two are on their way, the others wait"
+
+
+def test_idle_routes_are_forgotten():
+    bench = Bench()
+    bench.put("x", "a")
+    bench.flush()
+    bench.settle(bench.last[0], 1)
+    bench.tick(0.1)
+    assert not bench.router._routes and bench.router.waiting_bytes == 0
+
+
+@given(st.data())
+def test_acknowledged_puts_of_one_client_are_in_the_order_they_were_sent(data: st.DataObject):
+    """Forwards are taken in parts, refused, lost, answered late and in any order, across rollovers."""
+    bench = Bench(put_timeout=1000.0)
+    written: list[bytes] = []
+    flying: list[tuple[int, m.Forward]] = []
+    answers: list[tuple[tuple[int, m.Forward], int, bool]] = []
+    open_for: dict[int, bool] = {1: True}
+    total = 0
+    for _ in range(data.draw(st.integers(5, 40))):
+        match data.draw(st.sampled_from(["put", "flush", "take", "answer", "roll"])):
+            case "put":
+                count = data.draw(st.integers(1, 4))
+                bench.put("x", *(f"{total + n}" for n in range(count)))
+                total += count
+            case "flush":
+                bench.flush()
+                flying += bench.last
+            case "take" if flying:  # the leader takes forwards in order
+                forward = flying.pop(0)
+                segment, entries = forward[1].segment, forward[1].batch.payloads()
+                taken = 0
+                if open_for.get(segment):
+                    taken = data.draw(st.integers(0, len(entries)))
+                    open_for[segment] = taken == len(entries)
+                written += entries[:taken]
+                answers.append((forward, taken, taken < len(entries)))
+            case "answer" if answers:
+                forward, taken, refused = answers.pop(data.draw(st.integers(0, len(answers) - 1)))
+                bench.settle(forward, taken, refused=refused)
+            case "roll":
+                current = bench.metadata.topics["t"].current
+                if not open_for.get(current) and not any(f[1].segment == current for f in flying):
+                    bench.sealed(current, 0, leader=current % 3 + 1)
+                    open_for[current + 1] = True
+    numbers = [int(entry) for entry in written]
+    assert numbers == sorted(set(numbers)), "each once, and in order"
+    acknowledged = bench.replies.get("x", []).count(OK)
+    assert numbers[:acknowledged] == list(range(acknowledged))
+
+
+# --- whole nodes ---
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.1])
+def test_order_of_one_producer_through_rollovers_and_lost_messages(loss: float):
+    world = three(max_segment_entries=7)
+    world.register("t")
+    world.lose = lambda sender, to, message: (
+        isinstance(message, m.Forward | m.ForwardReply | m.Append | m.AppendReply)
+        and world.rng.random() < loss
+    )
+    slots = []
+    for number in range(60):
+        slots.append(world.send(2, protocol.Put("t", batch(f"{number}"))))
+        if number % 4 == 0:
+            world.step()
+    world.until(lambda: all(world.replies[slot] for slot in slots), within=60)
+    world.lose = lambda sender, to, message: False
+    got = [int(entry) for entry in world.get_all(1, "t")]
+    acknowledged = [number for number, slot in enumerate(slots) if world.replies[slot] == [OK]]
+    assert got == sorted(set(got)) and set(acknowledged) <= set(got)
+    assert loss or acknowledged == list(range(60))
+
+
+def test_put_follows_a_registration_on_another_node():
+    world = three()
+    slot = world.send(3, protocol.Register("t"))
+    world.until(lambda: bool(world.replies[slot]))
+    assert world.put(2, "t", "a") == [OK]
+
+
+def test_next_leader_dies_before_its_first_append_again_and_again():
+    world = three(max_segment_entries=2)
+    world.register("t")
+    assert world.put(1, "t", "a") == [OK]
+    for _ in range(6):
+        victim = world.topic("t").open.leader
+        before = world.topic("t").current
+        world.kill(victim)
+        world.start(victim)
+        world.until(lambda before=before: world.topic("t").current > before)
+    world.until(lambda: all(node.ready for node in world.nodes.values()))
+    assert world.put(2, "t", "b") == [OK]
+    assert world.get_all(3, "t") == [b"a", b"b"]

@@ -1,0 +1,254 @@
+"""What the Raft leader does for everybody: failover, membership, and who may leave."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.broker.test_segments import cluster, seal
+from tests.broker.world import World, batch, three
+from walrus import protocol
+from walrus.broker.supervisor import why_not_leave
+from walrus.segments import MarkLeaving, first_leader
+from walrus.wire import messages as m
+
+OK = b"OK"
+
+
+def world_with_topic(*, led_by_raft_leader: bool = False) -> tuple[World, str]:
+    """A world, and a topic in it whose leader is (or is not) Raft's leader too."""
+    world = three()
+    for number in range(20):
+        world.register(f"t{number}")
+        if (world.topic(f"t{number}").open.leader == world.raft_leader) is led_by_raft_leader:
+            return world, f"t{number}"
+    raise AssertionError("no such topic")
+
+
+def test_silent_leader_is_replaced_after_the_failure_timeout_and_not_before():
+    world, name = world_with_topic()
+    leader = world.topic(name).open.leader
+    world.isolate(leader)
+    began = world.now
+    world.until(lambda: world.topic(name).current == 2)
+    assert 1.9 <= world.now - began <= 3.0
+
+
+def test_dead_leader_is_replaced_at_once():
+    world, name = world_with_topic()
+    world.kill(world.topic(name).open.leader)
+    world.until(lambda: world.topic(name).current == 2, within=0.5)
+
+
+def test_dead_raft_leader_that_led_a_segment_is_replaced_soon():
+    world, name = world_with_topic(led_by_raft_leader=True)
+    world.kill(world.topic(name).open.leader)
+    world.until(lambda: world.topic(name).current == 2, within=1.0)
+
+
+def test_healthy_cluster_has_no_failover():
+    world = three()
+    world.register("t")
+    for number in range(50):
+        assert world.put(number % 3 + 1, "t", f"{number}") == [OK]
+    world.run(20)
+    assert world.topic("t").current == 1
+
+
+def test_only_a_minority_left_seals_nothing_and_heals():
+    world = three()
+    world.register("t")
+    leader = world.topic("t").open.leader
+    assert world.put(leader, "t", "a") == [OK]
+    left = leader
+    for node in (1, 2, 3):
+        if node != left:
+            world.kill(node)
+    slot = world.send(left, protocol.Put("t", batch("b")))
+    world.run(10)
+    assert world.replies[slot][0].startswith(b"ERR ") and world.topic("t").current == 1
+    for node in (1, 2, 3):
+        if node != left:
+            world.start(node)
+    world.until(lambda: all(c.ready for c in world.nodes.values()))
+    assert world.put(left, "t", "c") == [OK]
+    got = world.get_all(left, "t")
+    assert got[0] == b"a" and got[-1] == b"c"
+
+
+def test_segments_of_a_cluster_that_grows_get_their_replicas():
+    world = World()
+    world.start(1, bootstrap=True)
+    world.until(lambda: world.nodes[1].ready)
+    world.register("t")
+    assert world.put(1, "t", "a") == [OK]
+    assert world.topic("t").open.replicas == (1,)
+    for node in (2, 3):
+        world.join(node)
+    world.until(lambda: all(len(segment.replicas) == 3 for segment in world.topic("t").segments))
+    assert world.get_all(3, "t") == [b"a"]
+
+
+@pytest.mark.parametrize("factors", [(3, 1, 1), (1, 3, 3), (3, 2, 1), (1, 2, 3)])
+def test_raft_leaders_replication_factor_takes_one_rollover_whoever_leads(factors: tuple[int, ...]):
+    """Others may have been given another one: what the Raft leader asks for is what the next segment gets."""
+    world = World(replication_factor=factors[0])
+    world.start(1, bootstrap=True)
+    world.until(lambda: world.nodes[1].ready)
+    for node in (2, 3):
+        world.settings["replication_factor"] = factors[node - 1]
+        world.join(node)
+    for number in range(6):
+        world.register(f"t{number}", node=number % 3 + 1)
+    world.run(6)
+    topics = [world.topic(f"t{number}") for number in range(6)]
+    assert max(topic.current for topic in topics) <= 2
+    assert min(len(topic.open.replicas) for topic in topics) >= factors[world.raft_leader - 1]
+
+
+def test_two_nodes_join_at_once():
+    world = World()
+    world.start(1, bootstrap=True)
+    world.until(lambda: world.nodes[1].ready)
+    for node in (2, 3):
+        world.start(node)
+        join = m.Join(
+            node_id=node, directory_id=f"d{node}", raft_address=f"127.0.0.1:600{node}", client_address=""
+        )
+        world.nodes[1].on_join(join, world.now)
+    world.until(lambda: all(c.ready for c in world.nodes.values()))
+    assert world.nodes[1].raft.membership.voters == (1, 2, 3)
+
+
+@pytest.mark.parametrize("how", ["cut off", "restarted"])
+def test_node_that_was_away_follows_a_leader_that_joined_meanwhile(how: str):
+    """It knows neither that there is such a node nor where, and can learn it from nobody else."""
+    world = three()
+    away = next(node for node in (1, 2, 3) if node != world.raft_leader)
+    if how == "cut off":
+        world.isolate(away)
+    else:
+        world.kill(away)
+    world.join(4)
+    world.until(lambda: 4 in world.nodes[world.raft_leader].raft.membership.voters)
+    world.until(lambda: world.nodes[world.raft_leader].raft.transfer_leadership(4, world.now))
+    world.until(lambda: world.raft_leader == 4)
+    if how == "cut off":
+        world.cut.clear()
+    else:
+        world.start(away, knows={1, 2, 3})
+    world.until(lambda: world.raft_leader == 4 and world.settled())
+
+
+# --- leaving ---
+
+
+def test_leave_is_refused_where_it_would_cost_the_majority_or_data():
+    metadata = cluster(seal(1, 5, replicas=(1, 2)))
+    assert why_not_leave(3, metadata, (1, 2, 3), {1, 2, 3}) is None
+    assert "majority" in str(why_not_leave(3, metadata, (1, 2, 3), {1, 3}))
+    assert "last voter" in str(why_not_leave(1, metadata, (1,), {1}))
+    assert why_not_leave(2, metadata, (1, 2, 3), {1, 3, 2}) is None
+    gone = why_not_leave(1, cluster(seal(1, 5, replicas=(1, 2))), (1, 2, 3, 4), {2, 3, 4})
+    assert gone is not None and "segment 2" in gone, "of the open segment a majority must be left"
+
+
+def test_last_node_that_stays_may_not_leave():
+    metadata = cluster(MarkLeaving(node_id=1), MarkLeaving(node_id=2))
+    assert why_not_leave(3, metadata, (1, 2, 3), {1, 2, 3})
+
+
+def test_leave_of_an_unknown_node():
+    world = three()
+    assert world.ask(1, protocol.Leave(9))[0].startswith(b"ERR unknown node")
+
+
+@pytest.mark.parametrize("leaving", [1, 2, 3, 4])
+def test_node_leaves_under_load_and_nothing_is_lost(leaving: int):
+    world = three(max_segment_entries=5)
+    world.join(4)
+    world.register("t")
+    asked = min({1, 2, 3, 4} - {leaving})
+    slots = []
+    left = world.send(asked, protocol.Leave(leaving))
+    for number in range(40):
+        slots.append(world.send(asked, protocol.Put("t", batch(f"{number}"))))
+        world.run(0.1)
+    world.until(lambda: bool(world.replies[left]), within=60)
+    assert world.replies[left] == [OK]
+    world.kill(leaving)
+    world.until(lambda: all(world.replies[slot] for slot in slots))
+    assert all(world.replies[slot] == [OK] for slot in slots)
+    assert [int(entry) for entry in world.get_all(asked, "t")] == list(range(40))
+    assert not any(leaving in segment.replicas for segment in world.topic("t").segments)
+
+
+def test_node_that_dies_while_another_one_leaves_does_not_take_the_cluster_with_it():
+    """With it gone, removing the one that leaves would leave two voters, one of them dead, for ever."""
+    world = three(replication_factor=1)
+    leader, dying, leaving = world.raft_leader, 2, 3
+    assert leader == 1
+    name = next(name for name in map(str, range(99)) if first_leader(name, (1, 2, 3)) == leaving)
+    world.register(name)
+    assert world.put(1, name, "a") == [OK]
+    left = world.send(1, protocol.Leave(leaving))
+    world.lose = lambda sender, to, message: isinstance(message, m.Read | m.Copy)  # nothing is handed over
+    world.run(1)
+    world.kill(dying)
+    world.lose = lambda sender, to, message: False
+    world.run(20)
+    assert world.nodes[1].raft.membership.voters == (1, 2, 3)
+    assert world.put(1, name, "b") == [OK]
+    assert world.ask(1, protocol.Leave(dying), within=60) == [OK]
+    world.until(lambda: world.nodes[1].raft.membership.voters == (1,), within=60)
+    world.until(lambda: bool(world.replies[left]))
+    world.kill(leaving)
+    assert world.put(1, name, "c") == [OK]
+    assert world.get_all(1, name) == [b"a", b"b", b"c"]
+
+
+def test_replaced_disk_under_an_old_id_is_listened_to():
+    """Its starts, and with them its requests, are numbered from the beginning again."""
+    world = three(max_segment_entries=3)
+    world.register("t")
+    for number in range(20):  # everybody has led the topic, and has had forwards and GETs of node 3
+        assert world.put(3, "t", f"{number}") == [OK]
+        assert world.ask(3, protocol.Get("t")) == [b"OK %d" % number]
+    assert world.ask(1, protocol.Leave(3), within=60) == [OK]
+    world.kill(3)
+    del world.stores[3], world.incarnations[3]
+    world.directories[3] = "a new disk"
+    world.join(3)
+    for number in range(20, 30):
+        assert world.put(3, "t", f"{number}") == [OK]
+        assert world.ask(3, protocol.Get("t")) == [b"OK %d" % number]
+
+
+def test_node_that_restarts_after_billions_of_requests_is_listened_to():
+    world = three()
+    world.register("t")
+    leader = world.topic("t").open.leader
+    node = next(n for n in (1, 2, 3) if n != leader)
+    assert world.put(node, "t", "a") == [OK]
+    world.nodes[node].router._request += 3 << 32
+    assert world.put(node, "t", "b") == [OK]
+    world.kill(node)
+    world.start(node)
+    world.until(lambda: world.nodes[node].ready)
+    assert world.put(node, "t", "c") == [OK]
+
+
+def test_dead_node_can_be_removed_and_its_place_taken_anew():
+    world = three(max_segment_entries=3)
+    world.register("t")
+    for number in range(7):
+        world.put(1, "t", f"{number}")
+    world.kill(3)
+    world.run(3)
+    assert world.ask(1, protocol.Leave(3), within=60) == [OK]
+    del world.stores[3]
+    world.directories[3] = "a new disk"
+    world.incarnations[3] = 0
+    world.join(3)
+    assert world.nodes[1].metadata.nodes[3].directory_id == "a new disk"
+    world.until(lambda: all(len(s.replicas) == 3 for s in world.topic("t").segments))
+    assert world.get_all(3, "t") == [b"%d" % number for number in range(7)]

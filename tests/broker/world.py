@@ -1,0 +1,380 @@
+"""A cluster in memory for tests of the data plane: controllers, a clock that is a number, cuttable links.
+
+Nothing here sleeps or opens a socket. `World.run` moves the clock in small steps; in each of them messages
+travel a few hops, in order per link, and whatever a node wrote is durable by the end of the turn (unless the
+test holds it back). Faults are attributes: `cut` holds directed links that lose what is sent on them,
+`slow_disk` the nodes whose data engine does not finish a sync, `Memory.full` and `Memory.damaged` a bad disk.
+"""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from walrus import protocol
+from walrus.broker.controller import Controller
+from walrus.config import Identity, NodeConfig
+from walrus.consensus.journal import RaftJournal
+from walrus.consensus.messages import Membership
+from walrus.segments import Topic
+from walrus.storage.batch import EMPTY, Batch
+from walrus.storage.errors import CorruptionError, DiskFull
+from walrus.wire import messages as m
+from walrus.wire.effects import Halt, Log, Peers, Reply, Send
+
+STEP = 0.02
+HOPS = 8
+
+
+class Memory:
+    """A `Storage` of lists. `synced` is what survives a power loss; `full` and `damaged` are its faults."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, list[bytes]] = {}
+        self.first: dict[str, int] = {}
+        self.synced: dict[str, int] = {}
+        self.full = False
+        self.damaged: set[tuple[str, int]] = set()
+
+    def write(self, topic: str, batch: Batch) -> int:
+        batch.check()
+        if self.full:
+            raise DiskFull("no room")
+        entries = self.entries.setdefault(topic, [])
+        start = self.first.get(topic, 0) + len(entries)
+        entries += batch.payloads()
+        return start
+
+    def read_batch(self, topic: str, start: int, max_entries: int, max_bytes: int) -> Batch:
+        first = self.first.get(topic, 0)
+        if start < first:
+            raise IndexError(f"{topic}: {start} is below {first}")
+        taken: list[bytes] = []
+        size = 0
+        for index, payload in enumerate(self.entries.get(topic, [])[start - first :][:max_entries], start):
+            if (topic, index) in self.damaged:
+                if not taken:
+                    raise CorruptionError("memory", 0, topic, index)
+                break
+            if taken and size + len(payload) > max_bytes:
+                break
+            taken.append(payload)
+            size += len(payload)
+        return Batch.of(taken) if taken else EMPTY
+
+    def bounds(self, topic: str) -> tuple[int, int]:
+        first = self.first.get(topic, 0)
+        return first, first + len(self.entries.get(topic, []))
+
+    def topics(self) -> list[str]:
+        return sorted(name for name, entries in self.entries.items() if entries)
+
+    def trim(self, topic: str, before: int) -> None:
+        if self.full:
+            raise DiskFull("no room to note it")
+        first = self.first.get(topic, 0)
+        del self.entries[topic][: before - first]
+        self.first[topic] = before
+
+    def delete_topic(self, topic: str) -> None:
+        if self.full and self.entries.get(topic):
+            raise DiskFull("no room to note it")
+        self.entries.pop(topic, None)
+        self.first.pop(topic, None)
+
+    def sync(self) -> None:
+        """Everything written so far survives a power loss."""
+        self.synced = {topic: self.bounds(topic)[1] for topic in self.entries}
+
+    def lose_power(self) -> None:
+        """What was not synced is gone."""
+        for topic, entries in self.entries.items():
+            del entries[max(self.synced.get(topic, 0) - self.first.get(topic, 0), 0) :]
+
+
+def config(node_id: int = 1, **changes: Any) -> NodeConfig:
+    """The settings of a node, all of them the defaults but for `changes`."""
+    return NodeConfig(
+        node_id=node_id,
+        raft_address=f"127.0.0.1:600{node_id}",
+        client_address=f"127.0.0.1:909{node_id}",
+        **changes,
+    )
+
+
+def batch(*payloads: bytes | str) -> Batch:
+    return Batch.of([p.encode() if isinstance(p, str) else p for p in payloads])
+
+
+def frames(data: bytes) -> list[bytes]:
+    """The bodies of the reply frames in `data`."""
+    bodies, at = [], 0
+    while at < len(data):
+        (length,) = struct.unpack_from("<I", data, at)
+        bodies.append(data[at + 4 : at + 4 + length])
+        at += 4 + length
+    return bodies
+
+
+class World:
+    """Controllers 1..n and everything between them."""
+
+    def __init__(self, seed: int = 1, **settings: Any) -> None:
+        self.now = 0.0
+        self.rng = random.Random(seed)
+        self.settings = settings
+        self.nodes: dict[int, Controller] = {}
+        self.stores: dict[int, tuple[Memory, Memory]] = {}
+        self.incarnations: dict[int, int] = {}
+        self.directories: dict[int, str] = {}
+        self.replies: dict[object, list[bytes]] = defaultdict(list)
+        self.closed: set[object] = set()
+        self.wanted: dict[int, set[int]] = defaultdict(set)
+        self.cut: set[tuple[int, int]] = set()
+        self.slow_disk: set[int] = set()
+        self.paused: set[int] = set()
+        self.held: list[tuple[int, int, Any]] = []
+        self.sync_each = True
+        self.lose: Callable[[int, int, Any], bool] = lambda sender, to, message: False
+        self.watch: Callable[[int, int, Any], None] = lambda sender, to, message: None
+        self.logs: list[str] = []
+        self.halted: dict[int, str] = {}
+        self.flying: list[tuple[int, int, Any]] = []
+        self.traced: list[tuple[int, str, dict[str, object]]] = []
+        self._slots = 0
+
+    # --- nodes come and go ---
+
+    def start(
+        self, node: int, *, bootstrap: bool = False, sure: bool = True, knows: Iterable[int] | None = None
+    ) -> Controller:
+        """Start a node, on the disk that it has. It remembers where the nodes `knows` are, by default all."""
+        data, meta = self.stores.setdefault(node, (Memory(), Memory()))
+        if bootstrap:
+            RaftJournal(meta).bootstrap(Membership((node,)))
+        self.wanted.pop(node, None)
+        self.incarnations[node] = self.incarnations.get(node, 0) + 1
+        identity = Identity(
+            cluster_id="test",
+            directory_id=self.directories.setdefault(node, f"d{node}"),
+            incarnation=self.incarnations[node],
+            sure=sure,
+        )
+        self.nodes[node] = Controller(
+            config=config(node, **self.settings),
+            identity=identity,
+            data=data,
+            meta=meta,
+            rng=random.Random(self.rng.random()),
+            now=self.now,
+            addresses={peer: f"127.0.0.1:600{peer}" for peer in (self.stores if knows is None else knows)},
+            is_open=lambda slot: slot not in self.closed,
+            trace=lambda event, /, **values: self.traced.append((node, event, values)),
+        )
+        return self.nodes[node]
+
+    def kill(self, node: int) -> None:
+        """kill -9: its connections close, and a new one is refused."""
+        del self.nodes[node]
+        self.flying = [flight for flight in self.flying if node not in flight[:2]]
+        for _, controller in sorted(self.nodes.items()):
+            if node in controller.connected:
+                controller.on_disconnected(node, False, self.now)
+                controller.on_disconnected(node, True, self.now)
+
+    def lose_power(self, node: int) -> None:
+        """Power loss: what was not synced is gone. Peers notice as with a killed process."""
+        self.kill(node)
+        self.stores[node][0].lose_power()
+
+    def isolate(self, node: int) -> None:
+        """Cut a node off from all others, in both directions, without closing connections."""
+        for peer in self.stores:
+            self.cut |= {(node, peer), (peer, node)}
+
+    def join(self, node: int) -> None:
+        """Have a new node taken in through the lowest one, and wait until it votes."""
+        contact = min(self.nodes)
+        self.start(node)
+        identity = self.nodes[node].identity
+        join = m.Join(
+            node_id=node,
+            directory_id=identity.directory_id,
+            raft_address=f"127.0.0.1:600{node}",
+            client_address="",
+        )
+
+        def asked() -> bool:
+            return self.nodes[contact].on_join(join, self.now).done
+
+        self.until(asked)
+        self.until(lambda: self.nodes[node].ready)
+
+    # --- time ---
+
+    def step(self) -> None:
+        """One step of the clock: ticks, then messages travel until they rest or had enough hops."""
+        self.now += STEP
+        self._connect()
+        for _, controller in self._running():
+            controller.on_tick(self.now)
+        for _ in range(HOPS):
+            self._turns()
+            if not self.flying:
+                break
+            self._deliver()
+        for _, controller in sorted(self.nodes.items()):
+            controller.check_invariants()
+
+    def _running(self) -> list[tuple[int, Controller]]:
+        return [(node, c) for node, c in sorted(self.nodes.items()) if node not in self.paused]
+
+    def resume(self, node: int) -> None:
+        """SIGCONT: what was sent to the node meanwhile is in its sockets."""
+        self.paused.discard(node)
+        self.flying += [flight for flight in self.held if flight[1] == node]
+        self.held = [flight for flight in self.held if flight[1] != node]
+
+    def run(self, seconds: float) -> None:
+        end = self.now + seconds
+        while self.now < end:
+            self.step()
+
+    def until(self, condition: Callable[[], bool], within: float = 30.0) -> None:
+        """Run until the condition holds."""
+        end = self.now + within
+        while not condition():
+            assert self.now < end, "the condition never came true"
+            self.step()
+
+    def _connect(self) -> None:
+        for node, controller in sorted(self.nodes.items()):
+            for peer in sorted(self.wanted[node]):
+                if peer not in self.nodes or peer in controller.connected:
+                    continue
+                hello = m.Hello(
+                    version=1,
+                    cluster_id=controller.identity.cluster_id,
+                    node_id=node,
+                    directory_id=controller.identity.directory_id,
+                    incarnation=controller.identity.incarnation,
+                    target=peer,
+                    member_at=controller.member_at,
+                    raft_address=controller.config.raft_address,
+                )
+                if not self.nodes[peer].judge_hello(hello):
+                    self.nodes[peer].on_caller(hello)
+                    controller.on_connected(peer, self.now)
+
+    def _turns(self) -> None:
+        for node, controller in self._running():
+            controller.flush(self.now)
+            if node not in self.slow_disk:
+                self.finish_sync(node)
+            controller.on_meta_durable(controller.meta_written, self.now)
+            controller.flush(self.now)
+            for effect in controller.take_effects():
+                self._carry_out(node, effect)
+        for node in self.halted:
+            if node in self.nodes:
+                self.kill(node)
+
+    def finish_sync(self, node: int) -> None:
+        if self.sync_each:
+            self.stores[node][0].sync()
+        self.nodes[node].on_data_durable(self.nodes[node].data_written, self.now)
+
+    def _carry_out(self, node: int, effect: object) -> None:
+        match effect:
+            case Send(to=to, message=message):
+                self.watch(node, to, message)
+                if to in self.nodes and to in self.nodes[node].connected:
+                    self.flying.append((node, to, message))
+            case Reply(slot=slot, data=data, count=count):
+                bodies = frames(data)
+                assert len(bodies) == count
+                self.replies[slot] += bodies
+            case Log(text=text):
+                self.logs.append(f"{node}: {text}")
+            case Halt(reason=reason):
+                self.halted[node] = reason
+            case Peers(addresses=addresses):
+                self.wanted[node] = set(addresses)
+                for peer in sorted(self.nodes[node].connected - set(addresses)):
+                    self.nodes[node].on_disconnected(peer, False, self.now)
+
+    def _deliver(self) -> None:
+        flying, self.flying = self.flying, []
+        for sender, to, message in flying:
+            if to in self.paused:
+                self.held.append((sender, to, message))
+            elif to in self.nodes and (sender, to) not in self.cut and not self.lose(sender, to, message):
+                self.nodes[to].on_message(sender, message, self.now)
+
+    # --- clients ---
+
+    def send(self, node: int, request: protocol.Request) -> str:
+        """A client's request; its replies will be in `replies` under the name returned."""
+        self._slots += 1
+        slot = f"request {self._slots}"
+        self.nodes[node].on_request(slot, request, self.now)
+        return slot
+
+    def ask(self, node: int, request: protocol.Request, within: float = 15.0) -> list[bytes]:
+        """A client's request, and all its replies."""
+        slot = self.send(node, request)
+        self.until(lambda: len(self.replies[slot]) >= request.replies, within)
+        return self.replies[slot]
+
+    def put(self, node: int, topic: str, *payloads: str | bytes) -> list[bytes]:
+        return self.ask(node, protocol.Put(topic, batch(*payloads)))
+
+    def register(self, topic: str, node: int | None = None) -> None:
+        node = min(self.nodes) if node is None else node
+        assert self.ask(node, protocol.Register(topic)) == [b"OK"]
+        self.until(lambda: all(topic in c.metadata.topics for c in self.nodes.values()))
+
+    def get_all(self, node: int, topic: str, group: str = "") -> list[bytes]:
+        """GET until EMPTY."""
+        got: list[bytes] = []
+        while (reply := self.ask(node, protocol.Get(topic, group))[0]) != b"EMPTY":
+            assert reply.startswith(b"OK "), reply
+            got.append(reply[3:])
+        return got
+
+    def metrics(self, node: int) -> dict[str, Any]:
+        return msgspec.json.decode(self.ask(node, protocol.Metrics())[0], type=dict[str, Any])
+
+    # --- looking inside ---
+
+    def topic(self, name: str) -> Topic:
+        """The topic, as the node that has applied most knows it."""
+        return max(self.nodes.values(), key=lambda c: c.applied).metadata.topics[name]
+
+    @property
+    def raft_leader(self) -> int:
+        return next(n for n, c in sorted(self.nodes.items()) if c.raft.role.value == "Leader")
+
+    def settled(self) -> bool:
+        """All nodes have applied the same, and it is the same."""
+        same = len({c.applied for c in self.nodes.values()}) == 1
+        return same and len({c.metadata.digest() for c in self.nodes.values()}) == 1
+
+    def stored(self, node: int, topic: str, segment: int) -> list[bytes]:
+        return self.stores[node][0].entries.get(f"{topic}/{segment}", [])
+
+
+def three(**settings: Any) -> World:
+    """Three nodes that know each other."""
+    world = World(**settings)
+    world.start(1, bootstrap=True)
+    world.until(lambda: world.nodes[1].ready)
+    for node in (2, 3):
+        world.join(node)
+    world.until(lambda: all(c.ready for c in world.nodes.values()) and world.settled())
+    return world

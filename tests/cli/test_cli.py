@@ -1,0 +1,312 @@
+"""The command line against a fake node: in processes of its own where pipes matter, else in this one."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
+from rich.console import Console
+
+from tests.client.fake import METRICS, SERVE, Close, FakeNode, MemoryLog, Say, free_port
+from walrus import protocol
+from walrus.cli import main as cli
+from walrus.cli import view
+from walrus.cli.commands import Screen
+from walrus.cli.repl import WORDS, Repl, Words
+from walrus.client import Client
+
+
+@pytest.fixture
+def node() -> Iterator[FakeNode]:
+    with FakeNode(log=MemoryLog(segment_entries=10)) as one:
+        yield one
+
+
+def run(node: FakeNode | str, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    address = node if isinstance(node, str) else node.address
+    return subprocess.run(
+        [sys.executable, "-m", "walrus.cli", "--addr", address, *arguments],
+        input=stdin,
+        capture_output=True,
+        env={**os.environ, "COLUMNS": "80"},
+        timeout=60,
+        check=False,
+    )
+
+
+class Spoken:
+    """The command line in this process: arguments in, status and both streams out."""
+
+    def __init__(self, node: FakeNode, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+        self._node = node
+        self._captured = capsysbinary
+
+    def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        status = cli.main(["--addr", self._node.address, *arguments])
+        out, err = self._captured.readouterr()
+        return status, out.decode(errors="replace"), err.decode(errors="replace")
+
+
+@pytest.fixture
+def say(node: FakeNode, capsysbinary: pytest.CaptureFixture[bytes]) -> Spoken:
+    return Spoken(node, capsysbinary)
+
+
+# --- one command
+
+
+def test_a_topic_s_life(say: Spoken) -> None:
+    assert say("register", "t") == (0, "OK\n", "")
+    assert say("put", "t", "hello", "world") == (0, "OK\n", "")
+    assert say("put", "t", "") == (0, "OK\n", "")
+    assert say("get", "t") == (0, "hello world\n", "")
+    assert say("get", "t", "--count", "5") == (0, "\n", "")
+    assert say("get", "t") == (0, "", "EMPTY\n")
+    assert say("get", "t", "--group", "g") == (0, "hello world\n", "")
+    assert say("fetch", "t", "1", "0") == (0, "hello world\n", "")
+    assert say("entries", "t") == (0, "hello world\n\n", "")
+    assert say("leave", "3") == (0, "OK\n", "")
+
+
+def test_json_is_one_value_a_line(say: Spoken) -> None:
+    assert json.loads(say("register", "t", "--json")[1]) == {"ok": True}
+    assert json.loads(say("put", "t", "--json", "grün")[1]) == {"ok": True, "acknowledged": 1}
+    assert json.loads(say("--json", "get", "t")[1]) == {"payload": "grün"}
+    assert json.loads(say("get", "t", "--json")[1]) == {"empty": True}
+    found = json.loads(say("fetch", "t", "1", "0", "--json")[1])
+    assert found == {"segment": 1, "offset": 0, "next_offset": 1, "payload": "grün"}
+    assert json.loads(say("state", "t", "--json")[1])["current_segment"] == 1
+    assert json.loads(say("metrics", "--json")[1]) == METRICS
+
+
+def test_an_entry_that_is_no_text_is_base64_in_json(say: Spoken, node: FakeNode) -> None:
+    node.log.topics["t"] = [[b"\xff\x00"]]
+    assert json.loads(say("get", "t", "--json")[1]) == {"payload_base64": "/wA="}
+
+
+@pytest.mark.parametrize(
+    ("reply", "status", "message"),
+    [
+        (protocol.error(protocol.unknown_topic("t")), 1, "ERR unknown topic t: send REGISTER t first"),
+        (protocol.error(protocol.TIMEOUT), 4, "ERR timeout: the outcome is unknown"),
+        (protocol.error(protocol.not_enough_replicas(1, 2)), 4, "ERR not enough replicas: 1 of 2 answered"),
+    ],
+)
+def test_an_error_is_on_stderr_with_its_status(
+    say: Spoken, node: FakeNode, reply: bytes, status: int, message: str
+) -> None:
+    node.script.append(Say(reply))
+    found, out, err = say("put", "t", "x")
+    assert (found, out) == (status, "") and err.startswith(message)
+
+
+def test_a_put_that_broke_off_is_doubtful(say: Spoken, node: FakeNode) -> None:
+    node.script.append(Close())
+    status, _, err = say("put", "t", "x")
+    assert status == 4 and "may have been written" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["get"], "topic"),
+        (["get", "t", "--count", "0"], "--count"),
+        (["fetch", "t", "0", "0"], "segment"),
+        (["fetch", "t", "1", "-1"], "-1"),
+        (["leave", "me"], "node_id"),
+        (["--timeout", "0", "metrics"], "--timeout"),
+        (["put", "t", "--nonsense"], "--nonsense"),
+        (["nonsense"], "nonsense"),
+    ],
+)
+def test_wrong_usage_names_what_is_wrong(
+    say: Spoken, capsysbinary: pytest.CaptureFixture[bytes], arguments: list[str], says: str
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        say(*arguments)
+    assert stopped.value.code == 2
+    assert says in capsysbinary.readouterr().err.decode()
+
+
+def test_a_bad_address_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--addr", "nowhere", "metrics"]) == 2
+    assert "HOST:PORT" in capsys.readouterr().err
+
+
+def test_the_address_may_stand_behind_the_command(node: FakeNode, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["metrics", "--addr", node.address, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == METRICS
+
+
+# --- pipes
+
+
+def test_a_line_that_no_node_takes_is_told_with_what_was_acknowledged_before_it(node: FakeNode) -> None:
+    run(node, "register", "t")
+    ended = run(node, "put", "t", stdin=b"a\n" + b"x" * (17 << 20))
+    assert ended.returncode == 1
+    told, error = ended.stderr.decode().splitlines()
+    assert told == "1 acknowledged, none of the next 1 lines sent"
+    assert "no node takes more than" in error
+
+
+def test_lines_of_a_pipe_become_entries_and_come_back() -> None:
+    lines = [b"line %d" % n for n in range(1000)] + [b"\xff\x00", b"", b" spaces ", b"no newline"]
+    with FakeNode(log=MemoryLog(segment_entries=10)) as node:
+        run(node, "register", "t")
+        put = run(node, "put", "t", stdin=b"\n".join(lines))
+        assert (put.returncode, put.stdout, put.stderr) == (0, b"OK\n", b"1,004 acknowledged\n")
+        assert b"\n".join([*lines, b""]) == run(node, "entries", "t").stdout
+
+
+def test_a_pipe_that_fails_says_how_far_it_came(node: FakeNode) -> None:
+    node.script.extend([SERVE, SERVE, Say(protocol.error(protocol.not_enough_replicas(1, 2)))])
+    run(node, "register", "t")
+    put = run(node, "put", "t", stdin=b"a\nb\nc\n")
+    assert put.returncode == 4
+    assert b"2 acknowledged, 1 not; the first is line 2" in put.stderr
+
+
+def test_commands_of_a_pipe_are_executed_in_order(node: FakeNode) -> None:
+    script = (
+        b"register t\nPUT t  two  spaces \n\nput t x\nget t\nfetch t 1 1\nget t g\nstate t\nquit\nget t\n"
+    )
+    found = run(node, stdin=script)
+    assert found.stderr == b"" and found.returncode == 0
+    lines = found.stdout.decode().splitlines()
+    assert lines[:6] == ["OK", "OK", "OK", " two  spaces ", "x", " two  spaces "]
+    assert "topic t" in lines[6]
+
+
+def test_a_pipe_with_a_wrong_command_goes_on_and_fails(node: FakeNode) -> None:
+    found = run(node, stdin=b"nonsense\nput t\nget nope\nmetrics\n")
+    assert found.returncode == 1
+    assert [line.split(b":")[0] for line in found.stderr.splitlines()] == [
+        b"ERR unknown command",
+        b"ERR PUT requires a payload",
+        b"ERR unknown topic nope",
+    ]
+    assert "node 1 Follower" in found.stdout.decode()
+
+
+def test_nobody_listening_says_what_to_do() -> None:
+    found = run(f"127.0.0.1:{free_port()}", "--timeout", "0.2", "metrics")
+    assert found.returncode == 3 and found.stdout == b""
+    assert b"python -m walrus.cluster" in found.stderr and b"--addr" in found.stderr
+
+
+def test_a_reader_that_had_enough_is_no_error(node: FakeNode) -> None:
+    node.log.topics["t"] = [[b"x" * 1000] * 3000]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "walrus.cli", "--addr", node.address, "entries", "t"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.read(1)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(30) == 0
+    process.stderr.close()
+
+
+# --- for people
+
+
+def drawn(width: int, view: object) -> str:
+    console = Console(width=width, file=io.StringIO(), highlight=False)
+    console.print(view)
+    output = console.file
+    assert isinstance(output, io.StringIO)
+    return output.getvalue()
+
+
+@pytest.mark.parametrize("width", [40, 80, 160])
+def test_views_fit_the_terminal(width: int) -> None:
+    log = MemoryLog(topics={"t": [[b"x"] * 1_234_567] * 3})
+    console = Console(width=width)
+    for text in (
+        drawn(width, view.state(console, "t", log.state("t"))),
+        drawn(width, view.metrics(console, METRICS)),
+    ):
+        assert max(map(len, text.splitlines())) <= width
+    assert width < 80 or "1,234,567" in drawn(width, view.state(console, "t", log.state("t")))
+
+
+def test_a_long_topic_is_cut_in_the_middle() -> None:
+    log = MemoryLog(topics={"t": [[b"x"]] * 1000})
+    text = drawn(80, view.state(Console(width=80), "t", log.state("t")))
+    assert len(text.splitlines()) < 45
+    assert "976 more" in text and " 1000 " in text
+
+
+def test_the_leader_s_metrics_show_how_far_the_others_are() -> None:
+    replication = {str(n): {"leader_id": None, "index": 40 + n} for n in (1, 2)}
+    text = drawn(100, view.metrics(Console(width=100), {**METRICS, "replication": replication}))
+    assert "behind" in text
+
+
+@pytest.mark.parametrize(
+    "answer", [{}, {"state": 7, "membership_config": "x", "vote": [], "new": {"a": [1, None]}}]
+)
+def test_views_survive_what_they_do_not_know(answer: dict[str, object]) -> None:
+    console = Console(width=80)
+    assert drawn(80, view.metrics(console, answer))
+    assert drawn(80, view.state(console, "[bold]t", {**answer, "cursors": {"g": [1, 2], "h": 3}}))
+
+
+def completions(words: Words, text: str) -> list[str]:
+    return [one.text for one in words.get_completions(Document(text), CompleteEvent())]
+
+
+def test_completion_of_commands_and_topics() -> None:
+    words = Words(["orders", "other", "users"])
+    assert completions(words, "re") == ["REGISTER ", "RECOVER "]
+    assert len(completions(words, "")) == len(WORDS)
+    assert completions(words, "get o") == ["orders", "other"]
+    assert completions(words, "put us") == ["users "]
+    assert completions(words, "METRICS o") == []
+    assert completions(words, "put orders u") == []
+
+
+def test_the_repl_learns_topics_and_hides_control_bytes(node: FakeNode) -> None:
+    out, text = io.BytesIO(), io.StringIO()
+    screen = Screen(out, Console(file=text), Console(file=text), json=False, human=True)
+    with Client(node.address) as client:
+        repl = Repl(client, screen, lambda address: Client(address))
+        for line in ("register t", "put t \x1b[2Jevil", "get t", "get t", "help", "wat", "get nope", ""):
+            assert repl.execute(line)
+        assert repl.words.topics == {"t"}
+        assert "\x1b[2J" not in text.getvalue() and "\\x1b[2Jevil" in text.getvalue()
+        assert "EMPTY" in text.getvalue() and "ERR unknown command" in text.getvalue()
+        assert not repl.execute("quit")
+
+
+def test_the_repl_moves_to_another_node_only_if_it_answers(node: FakeNode) -> None:
+    text = io.StringIO()
+    screen = Screen(io.BytesIO(), Console(file=text), Console(file=text), json=False, human=True)
+    with FakeNode() as other, Client(node.address, timeout=0.3) as client:
+        repl = Repl(client, screen, lambda address: Client(address, timeout=0.3))
+        repl.execute(f"connect 127.0.0.1:{free_port()}")
+        repl.execute("connect nonsense")
+        assert repl.client is client
+        repl.execute(f"connect {other.address}")
+        assert repl.client.address == other.address
+        repl.client.close()
+
+
+def test_history_is_kept_where_it_can_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    cli._history().append_string("get orders")
+    assert list(cli._history().load_history_strings()) == ["get orders"]
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    assert list(cli._history().load_history_strings()) == []

@@ -1,0 +1,86 @@
+"""How every command answers a slip of the hand, an impatient person or a closed pipe: in a line or none."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from walrus.cli import main as cli
+from walrus.cli.command_line import Parser, command
+
+
+def test_wrong_usage_is_one_line_that_names_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = Parser(prog="walrus-x")
+    parser.add_argument("--count", type=int)
+    with pytest.raises(SystemExit) as stopped:
+        parser.parse_args(["--count", "many"])
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert error == "walrus-x: --count: invalid int value: 'many' (walrus-x --help says more)\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "says"),
+    [
+        (KeyboardInterrupt(), 130, ""),
+        (BrokenPipeError(), 0, ""),
+        (PermissionError(13, "Permission denied", "/etc/x"), 1, "x: /etc/x: Permission denied\n"),
+    ],
+)
+def test_what_ends_a_command(
+    capsys: pytest.CaptureFixture[str], error: BaseException, status: int, says: str
+) -> None:
+    @command("x")
+    def main(arguments: Sequence[str] | None = None) -> int:
+        raise error
+
+    assert main() == status
+    assert capsys.readouterr() == ("", says)
+
+
+def python(script: str, shell: str) -> subprocess.CompletedProcess[str]:
+    """Run `shell`, in which $PY runs this script."""
+    start = f"{sys.executable} -c '{script}'"
+    return subprocess.run(
+        ["bash", "-c", shell.replace("$PY", start)], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+PRINT = """
+import sys
+from walrus.cli.command_line import Console, command
+@command("x")
+def main(arguments=None):
+    for _ in range(500): Console().print("a line" * 60)
+    return 1
+sys.exit(main())
+"""
+
+
+def test_a_reader_that_had_enough_is_no_error() -> None:
+    ended = python(PRINT, "$PY | head -1; exit ${PIPESTATUS[0]}")
+    assert (ended.returncode, ended.stdout[:6], ended.stderr) == (0, "a line", "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_output_to_a_full_disk_is_one_line() -> None:
+    ended = python(PRINT, "$PY > /dev/full")
+    assert (ended.returncode, ended.stderr) == (1, "x: No space left on device\n")
+
+
+def test_closed_standard_streams_are_no_error() -> None:
+    ended = python(PRINT, "$PY <&- >&- 2>&-")
+    assert ended.returncode == 1
+
+
+def test_without_a_home_there_is_a_history_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert list(cli._history().load_history_strings()) == []

@@ -1,0 +1,507 @@
+"""Both clients against a node that misbehaves as told: what is retried, what never, what a caller learns.
+
+Every test runs twice. `Awaited` puts the blocking face on `AsyncClient`, so that one text tests both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.client.fake import SERVE, Close, FakeNode, MemoryLog, Say, Silence, free_port
+from walrus import protocol
+from walrus.client import (
+    AsyncClient,
+    BadReply,
+    Busy,
+    Client,
+    Entry,
+    InvalidTopic,
+    NoLeader,
+    NotEnoughReplicas,
+    OutcomeUnknown,
+    PayloadTooLarge,
+    Refused,
+    TimedOut,
+    UnknownNode,
+    UnknownSegment,
+    UnknownTopic,
+    Unreachable,
+    WalrusError,
+)
+from walrus.protocol import Fetch, Get, Put, Register
+
+
+class Awaited:
+    """An `AsyncClient` driven from outside its event loop."""
+
+    def __init__(self, addresses: str | Iterable[str], *, timeout: float = 5.0) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._client = AsyncClient(addresses, timeout=timeout)
+
+    def __enter__(self) -> Awaited:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.run_until_complete(self._client.close())
+        self._loop.close()
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+        if inspect.isasyncgenfunction(method):
+            return lambda *args, **named: iter(self._loop.run_until_complete(_listed(method(*args, **named))))
+        if not callable(method):
+            return method
+        return lambda *args, **named: self._loop.run_until_complete(method(*args, **named))
+
+
+async def _listed(found: Any) -> list[Any]:
+    return [one async for one in found]
+
+
+MakeClient = Callable[..., Any]
+
+
+@pytest.fixture(params=[Client, Awaited], ids=["blocking", "async"])
+def connect(request: pytest.FixtureRequest) -> Iterator[MakeClient]:
+    made: list[Any] = []
+
+    def make(*nodes: FakeNode | str, timeout: float = 5.0) -> Any:
+        client = request.param([getattr(node, "address", node) for node in nodes], timeout=timeout)
+        made.append(client)
+        return client
+
+    yield make
+    for client in made:
+        client.__exit__(None, None, None)
+
+
+def test_every_command_round_trips(connect: MakeClient) -> None:
+    with FakeNode() as node:
+        client = connect(node)
+        client.register("t")
+        client.put("t", b"one")
+        assert client.put_many("t", [b"two", b"", b"fo ur"]) == [None] * 3
+        assert client.get("t") == b"one"
+        assert client.get_many("t", 10) == [b"two", b"", b"fo ur"]
+        assert client.get("t") is None
+        assert client.get("t", "group") == b"one"
+        assert client.fetch("t", 1, 3) == b"fo ur"
+        assert client.fetch("t", 1, 4) is None
+        assert client.fetch_many("t", 1, 1, 10) == [b"two", b"", b"fo ur"]
+        assert client.state("t")["current_segment"] == 1
+        assert client.metrics()["id"] == 1
+        client.leave(3)
+        assert node.connections == 1, "one connection carries it all"
+
+
+@pytest.mark.parametrize("segment_entries", [1, 10, 256, 300, 1000])
+def test_entries_cross_segments(connect: MakeClient, segment_entries: int) -> None:
+    payloads = [b"%d" % n for n in range(700)]
+    with FakeNode(log=MemoryLog(segment_entries=segment_entries)) as node:
+        client = connect(node)
+        client.register("t")
+        assert list(client.entries("t")) == []
+        client.put_many("t", payloads)
+        assert list(client.entries("t")) == payloads
+        *_, last = client.scan("t")
+        assert last == Entry(1 + 699 // segment_entries, 699 % segment_entries, b"699")
+        client.put("t", b"more")
+        assert list(client.entries("t", last.segment, last.offset + 1)) == [b"more"]
+
+
+def test_entries_pass_a_chain_of_empty_segments_in_one_step(connect: MakeClient) -> None:
+    log = MemoryLog(topics={"t": [[b"a"], *([[]] * 500), [b"b"]]})
+    with FakeNode(log=log) as node:
+        assert list(connect(node).entries("t")) == [b"a", b"b"]
+        fetches = {request.segment for request in node.seen if isinstance(request, Fetch)}
+        assert fetches == {1, 502}
+
+
+def test_entries_of_an_empty_last_segment_end(connect: MakeClient) -> None:
+    with FakeNode(log=MemoryLog(topics={"t": [[b"a"], [], []]})) as node:
+        assert list(connect(node).entries("t")) == [b"a"]
+
+
+def test_entries_from_beyond_a_sealed_end_go_on_at_the_next_segment(connect: MakeClient) -> None:
+    with FakeNode(log=MemoryLog(topics={"t": [[b"a"], [b"b"]]})) as node:
+        assert list(connect(node).entries("t", 1, 7)) == [b"b"]
+
+
+def test_a_node_that_lags_behind_a_seal_is_asked_again(connect: MakeClient) -> None:
+    log = MemoryLog(topics={"t": [[b"a"], [b"b"]]})
+    empties = protocol.EMPTY
+    with FakeNode([Say(empties)] * 256 + [SERVE, Say(empties)], log) as node:
+        assert list(connect(node).entries("t")) == [b"a", b"b"]
+
+
+# --- refusals
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        (protocol.unknown_topic("t"), UnknownTopic),
+        (protocol.unknown_segment("t", 9), UnknownSegment),
+        (protocol.unknown_node(9), UnknownNode),
+        (protocol.not_enough_replicas(1, 2), NotEnoughReplicas),
+        (protocol.TIMEOUT, OutcomeUnknown),
+        (protocol.FAILED_OVER, OutcomeUnknown),
+        (protocol.storage_failed("disk full"), WalrusError),
+        ("a reason of the future", Refused),
+    ],
+)
+def test_a_refusal_is_its_class_and_not_sent_again(
+    connect: MakeClient, reason: str, kind: type[WalrusError]
+) -> None:
+    with FakeNode([Say(protocol.error(reason))] * 3) as node:
+        with pytest.raises(kind, match=reason.split(":")[0]):
+            connect(node).put("t", b"x")
+        assert len(node.seen) == 1
+
+
+def test_a_topic_that_would_be_another_request_is_refused_before_it_is_sent(connect: MakeClient) -> None:
+    with FakeNode() as node:
+        client = connect(node)
+        for topic in ("a b", "", "a\n", "x" * 256, "\ud800"):
+            with pytest.raises(InvalidTopic):
+                client.put(topic, b"x")
+        with pytest.raises(InvalidTopic):
+            client.get("t", "a b")
+        assert node.seen == []
+
+
+def test_a_payload_that_no_frame_holds_is_refused(connect: MakeClient) -> None:
+    with FakeNode() as node:
+        client = connect(node)
+        client.register("t")
+        with pytest.raises(PayloadTooLarge):
+            client.put("t", bytes(65_536))
+        with pytest.raises(PayloadTooLarge):
+            client.put("t", bytes(protocol.MAX_SKIP_BYTES))
+        with pytest.raises(TypeError):
+            client.put("t", "text")
+        assert client.put_many("t", [b"a", b"b"]) == [None, None], "the connection is still good"
+        assert node.connections == 1
+
+
+def test_put_many_tells_each_entry_s_result(connect: MakeClient) -> None:
+    refusal = Say(protocol.error(protocol.not_enough_replicas(1, 2)))
+    with FakeNode([SERVE, SERVE, refusal, SERVE]) as node:
+        client = connect(node)
+        client.register("t")
+        first, second, third = client.put_many("t", [b"a", b"b", b"c"])
+        assert (first, third) == (None, None) and isinstance(second, NotEnoughReplicas)
+        assert client.put_many("t", []) == []
+
+
+# --- retries
+
+
+def test_a_node_that_is_not_there_is_passed_over(connect: MakeClient) -> None:
+    with FakeNode() as node:
+        client = connect(f"127.0.0.1:{free_port()}", node)
+        client.register("t")
+        client.put("t", b"x")
+        assert client.address == node.address
+
+
+def test_nobody_there_is_an_error_by_the_deadline(connect: MakeClient) -> None:
+    client = connect(f"127.0.0.1:{free_port()}", timeout=0.2)
+    with pytest.raises(Unreachable):
+        client.put("t", b"x")
+    with pytest.raises(Unreachable):
+        client.metrics()
+
+
+def test_a_node_that_stops_between_two_calls_costs_nothing(connect: MakeClient) -> None:
+    with FakeNode() as first, FakeNode() as second:
+        client = connect(first, second)
+        client.register("t")
+        second.log = first.log
+        first.close()
+        client.put("t", b"x")
+        assert first.log.topics["t"] == [[b"x"]], "sent once, to the other node"
+
+
+@pytest.mark.parametrize("cut", [b"", b"\x02", protocol.OK[:5]])
+def test_a_put_that_was_sent_is_not_sent_again(connect: MakeClient, cut: bytes) -> None:
+    with FakeNode([SERVE, Close(cut, done=True)]) as node:
+        client = connect(node)
+        client.register("t")
+        with pytest.raises(OutcomeUnknown, match="may have been written"):
+            client.put("t", b"x")
+        assert node.log.topics["t"] == [[b"x"]]
+        client.put("t", b"y")
+        assert node.log.topics["t"] == [[b"x", b"y"]]
+
+
+def test_a_put_is_sent_again_when_told_so_and_may_be_there_twice(connect: MakeClient) -> None:
+    with FakeNode([SERVE, Close(done=True)]) as node:
+        client = connect(node)
+        client.register("t")
+        client.put("t", b"x", retry=True)
+        assert node.log.topics["t"] == [[b"x", b"x"]]
+
+
+def test_put_many_goes_on_behind_what_was_acknowledged_when_told_so(connect: MakeClient) -> None:
+    with FakeNode([SERVE, SERVE, Close(done=True)]) as node:
+        client = connect(node)
+        client.register("t")
+        assert client.put_many("t", [b"a", b"b", b"c"], retry=True) == [None] * 3
+        assert node.log.topics["t"] == [[b"a", b"b", b"b", b"c"]], "only the doubtful one is there twice"
+
+
+def test_put_many_without_retry_reports_the_doubtful_ones(connect: MakeClient) -> None:
+    with FakeNode([SERVE, SERVE, Close(done=True)]) as node:
+        client = connect(node)
+        client.register("t")
+        first, second, third = client.put_many("t", [b"a", b"b", b"c"])
+        assert first is None
+        assert isinstance(second, OutcomeUnknown) and isinstance(third, OutcomeUnknown)
+
+
+@pytest.mark.parametrize(
+    "reason", [protocol.no_leader("an election is on"), protocol.BUSY, protocol.STOPPING]
+)
+def test_what_a_node_says_it_did_not_do_is_asked_of_another(connect: MakeClient, reason: str) -> None:
+    with FakeNode([SERVE, Say(protocol.error(reason))]) as first, FakeNode() as second:
+        client = connect(first, second)
+        client.register("t")
+        second.log = first.log
+        client.put("t", b"x")
+        assert second.log.topics["t"] == [[b"x"]]
+        assert client.address == second.address
+
+
+def test_entries_that_a_node_did_not_take_follow_in_order(connect: MakeClient) -> None:
+    busy = Say(protocol.error(protocol.BUSY))
+    with FakeNode([SERVE, SERVE, busy, busy]) as node:
+        client = connect(node)
+        client.register("t")
+        assert client.put_many("t", [b"a", b"b", b"c"]) == [None] * 3
+        assert node.log.topics["t"] == [[b"a", b"b", b"c"]]
+
+
+def test_an_entry_refused_in_the_middle_is_not_sent_behind_later_ones(connect: MakeClient) -> None:
+    with FakeNode([SERVE, SERVE, Say(protocol.error(protocol.BUSY)), SERVE]) as node:
+        client = connect(node)
+        client.register("t")
+        first, second, third = client.put_many("t", [b"a", b"b", b"c"])
+        assert (first, third) == (None, None) and isinstance(second, Busy)
+        assert node.log.topics["t"] == [[b"a", b"c"]]
+
+
+def test_no_leader_for_long_is_reported(connect: MakeClient) -> None:
+    with FakeNode([Say(protocol.error(protocol.no_leader("cut off")))] * 1000) as node:
+        with pytest.raises(NoLeader, match="cut off"):
+            connect(node, timeout=0.1).put("t", b"x")
+        assert len(node.seen) > 1
+
+
+def test_a_get_that_was_sent_is_not_sent_again(connect: MakeClient) -> None:
+    with FakeNode([SERVE, SERVE, Close(done=True)]) as node:
+        client = connect(node)
+        client.register("t")
+        client.put("t", b"x")
+        with pytest.raises(OutcomeUnknown, match="cursor may have moved"):
+            client.get("t")
+        assert sum(isinstance(request, Get) for request in node.seen) == 1
+
+
+def test_get_many_that_fails_on_the_way_keeps_what_came(connect: MakeClient) -> None:
+    with FakeNode([SERVE] * 4 + [Close(done=True)]) as node:
+        client = connect(node)
+        client.register("t")
+        client.put_many("t", [b"a", b"b"])
+        with pytest.raises(OutcomeUnknown) as caught:
+            client.get_many("t", 3)
+        assert caught.value.received == (b"a",)
+
+
+@pytest.mark.parametrize("ask", ["register", "state", "metrics", "fetch"])
+def test_what_is_harmless_is_sent_again(connect: MakeClient, ask: str) -> None:
+    with FakeNode(log=MemoryLog(topics={"t": [[b"x"]]})) as node:
+        node.script.extend([Close(b"\x07\x00", done=True), Close()])
+        arguments = {"register": ("t",), "state": ("t",), "metrics": (), "fetch": ("t", 1, 0)}[ask]
+        getattr(connect(node), ask)(*arguments)
+        assert len(node.seen) == 3
+
+
+def test_a_node_that_hangs_does_not_eat_the_time_of_a_harmless_call(connect: MakeClient) -> None:
+    with FakeNode([Silence()]) as deaf, FakeNode() as node:
+        assert connect(deaf, node, timeout=0.6).metrics()["id"] == 1
+        assert (len(deaf.seen), len(node.seen)) == (1, 1)
+
+
+# --- deadlines
+
+
+def test_silence_ends_by_the_deadline(connect: MakeClient) -> None:
+    with FakeNode([Silence()]) as node, pytest.raises(OutcomeUnknown):
+        connect(node).put("t", b"x", timeout=0.05)
+    with FakeNode([Silence()]) as node, pytest.raises(TimedOut):
+        connect(node, timeout=0.05).metrics()
+
+
+def test_after_a_call_that_timed_out_replies_do_not_shift(connect: MakeClient) -> None:
+    with FakeNode([SERVE, Silence()]) as node:
+        client = connect(node)
+        client.register("t")
+        with pytest.raises(OutcomeUnknown):
+            client.get("t", timeout=0.05)
+        client.put("t", b"x")
+        assert client.get("t") == b"x"
+        assert node.connections == 2
+
+
+# --- servers that are none
+
+
+@pytest.mark.parametrize(
+    "reply", [b"HTTP/1.1 400 Bad Request\r\n\r\n", protocol.frame(b"WAT"), bytes(4), protocol.OK]
+)
+def test_an_answer_that_makes_no_sense_is_an_error(connect: MakeClient, reply: bytes) -> None:
+    with FakeNode([Say(reply)]) as node, pytest.raises(BadReply):
+        connect(node).metrics()
+
+
+def test_broken_json_is_an_error(connect: MakeClient) -> None:
+    with FakeNode([Say(protocol.json_reply("{nonsense"))]) as node, pytest.raises(BadReply):
+        connect(node).state("t")
+
+
+def test_a_state_without_segments_is_an_error(connect: MakeClient) -> None:
+    script = [Say(protocol.EMPTY * 256), *[Say(b"")] * 255, Say(protocol.json_reply("{}"))]
+    with FakeNode(script) as node, pytest.raises(BadReply):
+        list(connect(node).entries("t"))
+
+
+def test_a_reply_that_nobody_asked_for_ends_the_connection_not_the_client(connect: MakeClient) -> None:
+    with FakeNode([SERVE, Say(protocol.OK + protocol.OK)]) as node:
+        client = connect(node)
+        client.register("t")
+        with contextlib.suppress(BadReply):  # noticed in this call, or before the next one
+            client.put("t", b"a")
+        client.put("t", b"b")
+        assert node.connections == 2
+
+
+@pytest.mark.parametrize(
+    "address", ["", "localhost", "localhost:", ":9091", "localhost:0", "localhost:99999"]
+)
+def test_an_address_that_is_none_is_refused_at_once(address: str) -> None:
+    for kind in (Client, AsyncClient):
+        with pytest.raises(ValueError, match="HOST:PORT"):
+            kind([address])
+    with pytest.raises(ValueError, match="at least one"):
+        Client([])
+    for kind in (Client, AsyncClient):
+        with pytest.raises(ValueError, match="timeout"):
+            kind("127.0.0.1:9091", timeout=0)
+
+
+# --- many at once
+
+
+def test_pipelining_keeps_the_order_of_many(connect: MakeClient) -> None:
+    payloads = [b"%d" % n * (n % 50) for n in range(5000)]
+    with FakeNode(log=MemoryLog(segment_entries=10_000)) as node:
+        client = connect(node)
+        client.register("t")
+        assert client.put_many("t", payloads) == [None] * 5000
+        assert node.log.topics["t"] == [payloads]
+        assert client.get_many("t", 6000) == payloads
+
+
+def test_large_entries_both_ways_at_once_do_not_block(connect: MakeClient) -> None:
+    payloads = [bytes([n]) * 60_000 for n in range(200)]
+    with FakeNode() as node:
+        client = connect(node)
+        client.register("t")
+        assert client.put_many("t", payloads) == [None] * 200
+        assert client.get_many("t", 200) == payloads
+
+
+def test_threads_share_a_client() -> None:
+    with FakeNode() as node, Client(node.address) as client:
+        client.register("t")
+        threads = [threading.Thread(target=client.put, args=("t", b"%d" % n)) for n in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(client.entries("t"), key=int) == [b"%d" % n for n in range(20)]
+
+
+def test_tasks_share_a_connection() -> None:
+    async def scenario(node: FakeNode) -> None:
+        async with AsyncClient(node.address) as client:
+            await client.register("t")
+            await asyncio.gather(*[client.put("t", b"%d" % n) for n in range(200)])
+            found = [entry async for entry in client.entries("t")]
+            assert found == [b"%d" % n for n in range(200)], "in the order of the calls"
+
+    with FakeNode() as node:
+        asyncio.run(scenario(node))
+        assert node.connections == 1
+
+
+def test_a_cancelled_task_does_not_shift_the_replies_of_others() -> None:
+    async def scenario(node: FakeNode) -> None:
+        async with AsyncClient(node.address) as client:
+            await client.register("t")
+            await client.put_many("t", [b"a", b"b", b"c"])
+            first = asyncio.create_task(client.fetch("t", 1, 0))
+            second = asyncio.create_task(client.fetch("t", 1, 1))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            first.cancel()
+            assert await second == b"b"
+            with pytest.raises(asyncio.CancelledError):
+                await first
+            assert await client.fetch("t", 1, 2) == b"c"
+
+    with FakeNode() as node:
+        asyncio.run(scenario(node))
+
+
+def test_what_the_clients_send_is_what_was_meant(connect: MakeClient) -> None:
+    with FakeNode() as node:
+        client = connect(node)
+        client.register("grün")
+        client.put("grün", b" x ")
+        client.get("grün", "größe")
+        put = node.seen[1]
+        assert isinstance(put, Put) and put.batch.payloads() == [b" x "]
+        assert [node.seen[0], node.seen[2]] == [Register("grün"), Get("grün", "größe")]
+
+
+def test_both_clients_have_the_same_methods() -> None:
+    def methods(kind: type) -> dict[str, list[str]]:
+        return {
+            name: list(inspect.signature(member).parameters)
+            for name, member in inspect.getmembers(kind, inspect.isfunction)
+            if not name.startswith("_")
+        }
+
+    assert methods(Client) == methods(AsyncClient)
+
+
+def test_the_deadline_of_a_pipelined_call_moves_on_with_its_answers(connect: MakeClient) -> None:
+    with FakeNode([SERVE] * 301 + [Silence()]) as node:
+        client = connect(node)
+        client.register("t")
+        results = client.put_many("t", [b"x"] * 1000, timeout=0.1)
+        assert results[:300] == [None] * 300
+        kinds = [type(result) for result in results[300:]]
+        assert set(kinds) == {OutcomeUnknown, Unreachable}
+        assert kinds == sorted(kinds, key=lambda kind: kind is Unreachable), (
+            "those never sent are known to be"
+        )

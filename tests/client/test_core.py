@@ -1,0 +1,226 @@
+"""The clients' decisions, without a socket: time is a number here, and attempts end as the test says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from walrus import protocol
+from walrus.client import core
+from walrus.client.errors import (
+    BadReply,
+    NoLeader,
+    OutcomeUnknown,
+    Refused,
+    UnknownTopic,
+    Unreachable,
+    WalrusError,
+    error_for,
+)
+from walrus.protocol import Empty, Json, Ok, ProtocolError
+
+End = Callable[[core.Exchange[Any], core.Attempt], None]
+
+
+class Half:
+    """A random number generator that always says one half: pauses get their middle length."""
+
+    def random(self) -> float:
+        return 0.5
+
+
+class Play:
+    """Conducts a call over attempts that end as told; the clock moves with pauses and `spend`."""
+
+    def __init__(self, call: core.Call[Any], ends: list[End], nodes: int = 1, **options: Any) -> None:
+        self.now = 0.0
+        self.pauses: list[float] = []
+        self.asked: list[str] = []
+        self.steps: list[core.Attempt] = []
+        addresses = core.Addresses([f"n{number}:1" for number in range(1, nodes + 1)])
+        timeout = options.pop("timeout", 5.0)
+        conduct = core.conduct(call, addresses, timeout, lambda: self.now, Half(), **options)
+        try:
+            while True:
+                step = next(conduct)
+                if isinstance(step, core.Pause):
+                    self.pauses.append(step.seconds)
+                    self.now += step.seconds
+                else:
+                    self.asked.append(addresses.current)
+                    self.steps.append(step)
+                    ends[min(len(self.steps), len(ends)) - 1](step.exchange, step)
+                    step.exchange.check_invariants()
+        except StopIteration as end:
+            self.results: list[Any] = end.value
+
+
+def answers(*replies: protocol.Reply) -> End:
+    def end(exchange: core.Exchange[Any], step: core.Attempt) -> None:
+        exchange.sent = exchange.call.count
+        for reply in replies[: exchange.call.count]:
+            exchange.reply(reply)
+        if not exchange.done:
+            exchange.lost("n", ConnectionError("cut"))
+
+    return end
+
+
+def refuses(reason: str) -> End:
+    def end(exchange: core.Exchange[Any], step: core.Attempt) -> None:
+        answers(*[protocol.Error(reason)] * exchange.call.count)(exchange, step)
+
+    return end
+
+
+def unreachable(exchange: core.Exchange[Any], step: core.Attempt) -> None:
+    exchange.lost("n", ConnectionRefusedError("nobody"))
+
+
+def cut(exchange: core.Exchange[Any], step: core.Attempt) -> None:
+    exchange.sent = exchange.call.count
+    exchange.lost("n", ConnectionError("cut"))
+
+
+PUT = core.put_many("t", (b"x",))
+
+
+def test_every_address_is_tried_before_the_first_pause() -> None:
+    play = Play(PUT, [unreachable, unreachable, unreachable, answers(Ok())], nodes=3)
+    assert play.results == [None]
+    assert play.asked == ["n1:1", "n2:1", "n3:1", "n1:1"]
+    assert play.pauses == [0.0, 0.0, core.FIRST_PAUSE]
+
+
+def test_pauses_grow_to_a_limit_and_end_before_the_deadline() -> None:
+    play = Play(PUT, [unreachable], timeout=60.0)
+    assert isinstance(play.results[0], Unreachable)
+    assert play.pauses == sorted(play.pauses) and play.pauses[-1] == core.LONGEST_PAUSE
+    assert play.now < 60.0
+
+
+def test_a_call_that_one_of_several_nodes_could_answer_does_not_wait_for_one_alone() -> None:
+    harmless = Play(core.metrics(), [answers(Json(b"{}"))], nodes=4, timeout=4.0).steps[0]
+    assert (harmless.connect_within, harmless.reply_within) == (1.0, 1.0)
+    put = Play(PUT, [answers(Ok())], nodes=4, timeout=4.0).steps[0]
+    assert (put.connect_within, put.reply_within) == (1.0, 4.0), "nobody else may be asked, so it may wait"
+
+
+@pytest.mark.parametrize("end", [cut, refuses(protocol.TIMEOUT), refuses(protocol.unknown_topic("t"))])
+def test_a_put_that_may_have_happened_or_was_refused_is_tried_once(end: End) -> None:
+    play = Play(PUT, [end], nodes=3)
+    assert len(play.asked) == 1
+    assert isinstance(play.results[0], OutcomeUnknown | UnknownTopic)
+
+
+def test_a_refusal_is_final_even_when_told_to_retry() -> None:
+    assert len(Play(PUT, [refuses(protocol.unknown_topic("t"))], retry=True).asked) == 1
+
+
+@pytest.mark.parametrize("reason", [protocol.no_leader("x"), protocol.BUSY, protocol.STOPPING])
+@pytest.mark.parametrize("call", [PUT, core.get_many("t", 1), core.leave(3), core.register("t")])
+def test_whatever_a_node_did_not_do_is_tried_again(call: core.Call[Any], reason: str) -> None:
+    good = Ok(b"x") if call.name == "GET" else Ok()
+    play = Play(call, [refuses(reason), answers(good)], nodes=2)
+    assert play.asked == ["n1:1", "n2:1"] and not isinstance(play.results[0], WalrusError)
+
+
+def test_the_tail_of_many_puts_is_tried_again_only_if_none_of_it_happened() -> None:
+    call = core.put_many("t", [b"a", b"b", b"c"])
+    no = protocol.Error(protocol.BUSY)
+    play = Play(call, [answers(Ok(), no, no), answers(Ok(), Ok())])
+    assert play.results == [None, None, None]
+    assert [step.exchange.call.count for step in play.steps] == [3, 2]
+    assert play.steps[1].exchange.call.encode(0, 2) == protocol.encode_puts("t", [b"b", b"c"])
+    play = Play(call, [answers(Ok(), no, Ok())])
+    assert len(play.asked) == 1
+
+
+def test_the_last_error_stands_when_time_is_up() -> None:
+    play = Play(PUT, [unreachable, refuses(protocol.no_leader("an election"))], timeout=0.5)
+    assert isinstance(play.results[0], NoLeader)
+
+
+def test_an_answer_of_the_wrong_kind_is_an_error_of_that_request_alone() -> None:
+    call = core.put_many("t", [b"a", b"b"])
+    bad, good = Play(call, [answers(Empty(), Ok())]).results
+    assert isinstance(bad, BadReply) and good is None
+
+
+def test_no_requests_need_no_attempt() -> None:
+    assert Play(core.put_many("t", []), []).asked == []
+
+
+# --- pipelines
+
+
+def test_a_window_bounds_what_is_unanswered() -> None:
+    pipeline, exchange = core.Pipeline(), core.Exchange(core.put_many("t", [b"x"] * 1000))
+    pipeline.start(exchange)
+    assert len(pipeline.output()) and exchange.sent == core.WINDOW
+    assert pipeline.output() == b""
+    pipeline.input(protocol.OK * (core.WINDOW // 2))
+    pipeline.output()
+    assert exchange.sent == core.WINDOW + core.WINDOW // 2
+
+
+@given(st.lists(st.integers(1, 600), min_size=1, max_size=5), st.integers(1, 700), st.data())
+def test_replies_find_their_calls_in_any_interleaving(
+    counts: list[int], piece: int, data: st.DataObject
+) -> None:
+    pipeline = core.Pipeline()
+    exchanges = [core.Exchange(core.get_many("t", count, f"g{n}")) for n, count in enumerate(counts)]
+    waiting, unread, parser = list(exchanges), b"", protocol.RequestParser()
+    while not all(exchange.done for exchange in exchanges):
+        if waiting and data.draw(st.booleans()):
+            pipeline.start(waiting.pop(0))
+        for request in parser.feed(pipeline.output()):
+            assert isinstance(request, protocol.Get)
+            unread += protocol.ok(request.group.encode()) * request.count
+        pipeline.input(unread[:piece])
+        unread = unread[piece:]
+        if not unread and waiting:
+            pipeline.start(waiting.pop(0))
+    for n, exchange in enumerate(exchanges):
+        assert exchange.results == [b"g%d" % n] * exchange.call.count
+    assert pipeline.idle
+
+
+def test_a_call_that_was_given_up_keeps_its_place() -> None:
+    pipeline = core.Pipeline()
+    first, second = core.Exchange(core.get_many("t", 2)), core.Exchange(core.get_many("t", 1))
+    pipeline.start(first)
+    pipeline.start(second)
+    pipeline.output()
+    pipeline.abandon(first, "n", TimeoutError())
+    assert first.done
+    assert pipeline.input(protocol.ok(b"a") + protocol.ok(b"b") + protocol.ok(b"c")) == [second]
+    assert second.results == [b"c"] and pipeline.idle
+
+
+def test_a_surplus_reply_is_refused() -> None:
+    with pytest.raises(ProtocolError):
+        core.Pipeline().input(protocol.OK)
+
+
+@given(st.lists(st.binary(max_size=30)), st.integers(0, 1000))
+def test_a_frame_counts_as_sent_only_if_all_of_it_left(bodies: list[bytes], written: int) -> None:
+    output = b"".join(map(protocol.frame, bodies))
+    written = min(written, len(output))
+    whole = 0
+    position = 0
+    for body in bodies:
+        position += 4 + len(body)
+        whole += position <= written
+    assert core.unsent_frames(output, written) == len(bodies) - whole
+
+
+@given(st.text())
+def test_any_reason_is_some_error(reason: str) -> None:
+    error = error_for(reason)
+    assert isinstance(error, WalrusError) and str(error) == reason
+    assert isinstance(error_for("something new"), Refused)

@@ -1,0 +1,361 @@
+"""What the paper claims in sections 5.1, 5.2 and 5.4.1, and the dissertation in 3.10, 4.2.3, 6.2 and 9.6."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.consensus.world import Simulation, World
+from walrus.consensus.messages import (
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    PreVoteRequest,
+    PreVoteResponse,
+    RaftMessage,
+    RequestVoteRequest,
+    RequestVoteResponse,
+    Role,
+    TimeoutNowRequest,
+)
+
+
+def three() -> World:
+    """Three voters in term 1, nobody leads."""
+    world = World(seed=1)
+    world.found([1, 2, 3])
+    return world
+
+
+def say(world: World, sender: int, to: int, message: RaftMessage) -> list[RaftMessage]:
+    """Hand one message over; what the receiver answers to its sender."""
+    world.packets.clear()
+    world.act(to, lambda raft: raft.step(sender, message, world.now))
+    return [packet.message for packet in world.packets if packet.to == sender]
+
+
+def vote(term: int, index: int = 1, log_term: int = 1, **more: Any) -> RequestVoteRequest:
+    return RequestVoteRequest(term=term, last_log_index=index, last_log_term=log_term, **more)
+
+
+def heartbeat(term: int, prev: int = 1, prev_term: int = 1, commit: int = 0) -> AppendEntriesRequest:
+    return AppendEntriesRequest(
+        term=term, round=1, prev_log_index=prev, prev_log_term=prev_term, leader_commit=commit
+    )
+
+
+# ------------------------------------------------------------------------------------------ section 5.1
+
+
+def test_5_1_a_newer_term_is_adopted_and_makes_a_leader_a_follower() -> None:
+    world = three()
+    world.elect(1)
+    say(world, 2, 1, heartbeat(term=7))
+    assert (world.raft(1).current_term, world.raft(1).role) == (7, Role.FOLLOWER)
+    assert world.raft(1).leader_id == 2
+
+
+def test_5_1_a_newer_term_makes_a_candidate_a_follower() -> None:
+    world = three()
+    world.time_out(1)
+    say(world, 2, 1, PreVoteResponse(term=9, granted=False))
+    assert (world.raft(1).current_term, world.raft(1).role) == (9, Role.FOLLOWER)
+
+
+@pytest.mark.parametrize("message", [vote(1), heartbeat(1)])
+def test_5_1_a_request_of_an_older_term_is_refused_with_the_newer(message: RaftMessage) -> None:
+    world = three()
+    say(world, 2, 1, heartbeat(term=7))
+    (answer,) = say(world, 3, 1, message)
+    assert isinstance(answer, RequestVoteResponse | AppendEntriesResponse)
+    assert answer.term == 7
+    assert not getattr(answer, "granted", False) and not getattr(answer, "success", False)
+
+
+def test_5_1_an_answer_of_an_older_term_is_dropped() -> None:
+    world = three()
+    world.elect(1)
+    before = world.raft(1).progress[2].match_index
+    stale = AppendEntriesResponse(term=1, round=0, success=True, prev_log_index=1, match_index=2)
+    assert say(world, 2, 1, stale) == []
+    assert world.raft(1).progress[2].match_index == before
+    assert world.raft(1).ignored["a message of an older term"] == 1
+
+
+# ------------------------------------------------------------------------------------------ section 5.2
+
+
+def test_5_2_servers_start_as_followers() -> None:
+    world = three()
+    assert {host.raft.role for host in world.hosts.values()} == {Role.FOLLOWER}
+
+
+def test_5_2_who_hears_a_leader_stays_a_follower() -> None:
+    world = Simulation(3)
+    world.found([1, 2, 3])
+    world.run_until(lambda: world.leader() is not None)
+    leader, term = world.leader(), world.raft(1).current_term
+    world.run(30.0)
+    assert (world.leader(), world.raft(1).current_term) == (leader, term)
+
+
+def test_5_2_timeouts_are_drawn_from_an_interval() -> None:
+    timeout = 1.0
+    deadlines = []
+    for seed in range(50):
+        world = World(seed=seed)
+        world.found([1, 2, 3])
+        deadlines.append(world.raft(1).next_deadline())
+    assert all(timeout <= deadline < 2 * timeout for deadline in deadlines)
+    assert len(set(deadlines)) == len(deadlines)
+
+
+def test_5_2_a_candidate_raises_its_term_votes_for_itself_and_asks_all_others() -> None:
+    world = three()
+    world.time_out(1)
+    say(world, 2, 1, PreVoteResponse(term=2, granted=True))
+    raft = world.raft(1)
+    assert (raft.role, raft.current_term, raft.voted_for) == (Role.CANDIDATE, 2, 1)
+    assert {p.to for p in world.packets if isinstance(p.message, RequestVoteRequest)} == {2, 3}
+
+
+def test_5_2_a_majority_elects_and_the_leader_says_so_at_once() -> None:
+    world = three()
+    world.time_out(1)
+    say(world, 2, 1, PreVoteResponse(term=2, granted=True))
+    say(world, 2, 1, RequestVoteResponse(term=2, granted=True))
+    assert world.raft(1).role is Role.LEADER
+    assert {p.to for p in world.packets if isinstance(p.message, AppendEntriesRequest)} == {2, 3}
+
+
+def test_5_2_one_vote_a_term_first_come_first_served_and_again_for_the_same() -> None:
+    world = three()
+    answers = [say(world, sender, 1, vote(2))[0] for sender in (2, 3, 2)]
+    assert [answer.granted for answer in answers if isinstance(answer, RequestVoteResponse)] == [
+        True,
+        False,
+        True,
+    ]
+
+
+def test_5_2_a_candidate_that_hears_the_leader_of_its_term_follows_it() -> None:
+    world = three()
+    world.time_out(1)
+    say(world, 2, 1, PreVoteResponse(term=2, granted=True))
+    say(world, 3, 1, heartbeat(term=2))
+    assert (world.raft(1).role, world.raft(1).leader_id, world.raft(1).voted_for) == (Role.FOLLOWER, 3, 1)
+
+
+def test_5_2_a_candidate_refuses_a_leader_of_an_older_term_and_goes_on() -> None:
+    world = three()
+    world.time_out(1)
+    say(world, 2, 1, PreVoteResponse(term=2, granted=True))
+    say(world, 3, 1, heartbeat(term=1))
+    assert world.raft(1).role is Role.CANDIDATE
+
+
+def test_5_2_a_split_vote_is_followed_by_another_election() -> None:
+    world = World(seed=5)
+    world.found([1, 2, 3, 4])
+    for candidate, voter in ((1, 2), (3, 4)):
+        world.hosts[candidate].raft._stand(world.now)
+        world.act(candidate, lambda raft: None)
+        world.deliver_all(only=lambda p, c=candidate, v=voter: {p.sender, p.to} == {c, v})  # type: ignore[misc]
+    assert world.leader() is None
+    world.elect(1)
+    assert world.leader() == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_5_2_elections_end_within_a_few_timeouts(seed: int) -> None:
+    world = Simulation(seed)
+    world.found([1, 2, 3, 4, 5])
+    world.run_until(lambda: world.leader() is not None, within=10.0)
+
+
+def test_5_2_a_lone_voter_elects_itself_without_waiting() -> None:
+    world = World()
+    world.found([1])
+    world.act(1, lambda raft: raft.tick(world.now))
+    assert world.raft(1).role is Role.LEADER and world.raft(1).commit_index == 2
+
+
+# ---------------------------------------------------------------------------------------- section 5.4.1
+
+
+@pytest.mark.parametrize(
+    ("index", "term", "granted"),
+    [(3, 2, True), (4, 2, True), (2, 3, True), (2, 2, False), (9, 1, False)],
+)
+def test_5_4_1_votes_go_to_logs_at_least_as_complete(index: int, term: int, granted: bool) -> None:
+    world = World()
+    world.add_with_log(1, [1, 2, 3], terms=[1, 2], term=2)  # ends at index 3 of term 2
+    (answer,) = say(world, 2, 1, vote(5, index, term))
+    assert isinstance(answer, RequestVoteResponse) and answer.granted == granted
+    prospect = PreVoteRequest(term=9, last_log_index=index, last_log_term=term)
+    (answer,) = say(world, 3, 1, prospect)
+    assert isinstance(answer, PreVoteResponse) and answer.granted == granted
+
+
+# ------------------------------------------------------------------------------ PreVote, dissertation 9.6
+
+
+def test_9_6_a_server_that_comes_back_from_isolation_deposes_nobody() -> None:
+    world = Simulation(4)
+    world.found([1, 2, 3])
+    world.run_until(lambda: world.leader() is not None)
+    leader = world.leader()
+    assert leader is not None
+    term = world.raft(leader).current_term
+    away = next(i for i in (1, 2, 3) if i != leader)
+    world.isolate(away)
+    world.run(30.0)
+    assert world.raft(away).current_term == term
+    world.heal()
+    world.run(10.0)
+    assert (world.leader(), world.raft(away).current_term) == (leader, term)
+
+
+def test_9_6_a_canvass_changes_nobodys_term_or_vote() -> None:
+    world = three()
+    (answer,) = say(world, 2, 1, PreVoteRequest(term=2, last_log_index=1, last_log_term=1))
+    assert answer == PreVoteResponse(term=2, granted=True)
+    assert (world.raft(1).current_term, world.raft(1).voted_for) == (1, None)
+
+
+def test_9_6_of_two_that_canvass_at_once_the_better_log_then_the_higher_id_goes_on() -> None:
+    world = three()
+    world.now = 5.0
+    for server in (1, 2):
+        world.act(server, lambda raft: raft.tick(world.now))
+    world.deliver_all(only=lambda packet: 3 not in (packet.sender, packet.to))
+    assert world.leader() == 2
+
+
+# ---------------------------------------------------------- leave a live leader alone, dissertation 4.2.3
+
+
+def test_4_2_3_a_vote_request_is_ignored_while_a_leader_is_alive() -> None:
+    world = three()
+    world.elect(1)
+    for server in (1, 2):
+        assert say(world, 3, server, vote(9, index=9, log_term=2)) == []
+        assert world.raft(server).current_term == 2
+    world.now += 1.0
+    assert say(world, 3, 2, vote(9, index=9, log_term=2)) == [RequestVoteResponse(term=9, granted=True)]
+
+
+# ------------------------------------------------------------------------- CheckQuorum, dissertation 6.2
+
+
+def test_6_2_a_leader_that_no_majority_answers_steps_down() -> None:
+    world = Simulation(6)
+    world.found([1, 2, 3])
+    world.run_until(lambda: world.leader() is not None)
+    leader = world.leader()
+    assert leader is not None
+    world.isolate(leader)
+    world.run(1.5)
+    assert world.raft(leader).role is not Role.LEADER
+    assert world.now - world.raft(leader).last_contact >= 1.0
+    world.run_until(lambda: world.leader() is not None)
+
+
+def test_6_2_a_leader_that_was_not_running_gets_time_to_read_its_answers() -> None:
+    world = three()
+    world.elect(1)
+    contact = world.raft(1).last_contact
+    world.now += 5.0
+    world.act(1, lambda raft: raft.tick(world.now))
+    assert world.raft(1).role is Role.LEADER
+    assert world.raft(1).last_contact == contact, "but nobody can take it for having been heard"
+    world.deliver_all()
+    assert world.raft(1).last_contact == world.now
+
+
+def test_6_2_last_contact_of_a_leader_is_when_the_answered_round_began() -> None:
+    world = three()
+    world.elect(1)
+    world.heartbeat(1)
+    sent = world.now
+    world.now += 0.05
+    assert world.raft(1).last_contact == sent
+    world.act(1, lambda raft: raft.tick(world.now))
+    assert world.raft(1).last_contact == sent
+
+
+# -------------------------------------------------------------------------------- a leader known to be dead
+
+
+def test_a_refused_reconnect_to_the_leader_starts_an_election_at_once() -> None:
+    world = Simulation(8)
+    world.found([1, 2, 3])
+    world.run_until(lambda: world.leader() is not None)
+    world.run(2.0)
+    leader = world.leader()
+    assert leader is not None
+    world.crash(leader)
+    for server in sorted(world.hosts):
+        world.act(server, lambda raft: raft.leader_unreachable(leader, world.now))
+    took = world.run_until(lambda: world.leader() is not None)
+    assert took < world.config.election_timeout / 2
+
+
+def test_somebody_else_being_unreachable_starts_nothing() -> None:
+    world = three()
+    world.elect(1)
+    deadline = world.raft(2).next_deadline()
+    world.act(2, lambda raft: raft.leader_unreachable(3, world.now))
+    assert world.raft(2).next_deadline() == deadline and world.raft(2).leader_id == 1
+
+
+# -------------------------------------------------------------------- leadership transfer, dissertation 3.10
+
+
+def test_3_10_leadership_is_handed_over_without_a_timeout() -> None:
+    world = three()
+    world.elect(1)
+    world.commit(1, b"a")
+    assert world.act(1, lambda raft: raft.transfer_leadership(3, world.now))
+    world.deliver_all()
+    assert world.leader() == 3 and world.raft(1).role is Role.FOLLOWER
+
+
+def test_3_10_the_successor_is_brought_up_to_date_first_and_proposals_wait() -> None:
+    world = three()
+    world.elect(1)
+    assert world.propose(1, b"a") is not None
+    world.packets.clear()  # lost
+    assert world.act(1, lambda raft: raft.transfer_leadership(2, world.now))
+    assert world.propose(1, b"b") is None
+    assert not any(isinstance(packet.message, TimeoutNowRequest) for packet in world.packets)
+    world.heartbeat(1)
+    assert world.leader() == 2
+    assert world.hosts[2].applied == [(3, b"a")]
+
+
+def test_3_10_a_transfer_that_takes_too_long_is_given_up() -> None:
+    world = three()
+    world.elect(1)
+    assert world.act(1, lambda raft: raft.transfer_leadership(2, world.now))
+    world.packets.clear()
+    for _ in range(12):
+        world.now += 0.1
+        world.act(1, lambda raft: raft.tick(world.now))
+        world.deliver_all(only=lambda packet: not isinstance(packet.message, TimeoutNowRequest))
+    assert world.propose(1, b"a") is not None
+
+
+def test_3_10_only_voters_can_take_over_and_only_leaders_hand_over() -> None:
+    world = three()
+    world.elect(1)
+    assert not world.act(1, lambda raft: raft.transfer_leadership(1, world.now))
+    assert not world.act(1, lambda raft: raft.transfer_leadership(9, world.now))
+    assert not world.act(2, lambda raft: raft.transfer_leadership(3, world.now))
+
+
+def test_3_10_a_stranger_cannot_make_anybody_stand() -> None:
+    world = three()
+    world.elect(1)
+    say(world, 3, 2, TimeoutNowRequest(term=2))
+    assert world.raft(2).role is Role.FOLLOWER and world.raft(2).current_term == 2

@@ -1,0 +1,298 @@
+"""Mistakes that published Raft implementations made, and what a hostile or broken peer may send."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.consensus.test_elections import heartbeat, say, three, vote
+from tests.consensus.test_replication import append
+from tests.consensus.world import World
+from walrus.consensus import messages as m
+from walrus.consensus.messages import (
+    MEMBERSHIP,
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    Entry,
+    Membership,
+    PreVoteResponse,
+    RaftConfig,
+    RaftMessage,
+    RequestVoteRequest,
+    RequestVoteResponse,
+    Restored,
+    Role,
+)
+from walrus.raft import Raft
+
+
+def test_a_vote_is_not_sent_before_it_is_durable_and_not_given_twice_after_a_crash() -> None:
+    world = three()
+    world.auto_sync = False
+    assert say(world, 2, 1, vote(2)) == []
+    world.restart(1)
+    assert (world.raft(1).current_term, world.raft(1).voted_for) == (1, None), "nobody was promised anything"
+    say(world, 2, 1, vote(2))
+    world.hosts[1].sync()
+    assert [packet.message for packet in world.packets] == [RequestVoteResponse(term=2, granted=True)]
+    world.restart(1)
+    assert (world.raft(1).current_term, world.raft(1).voted_for) == (2, 2)
+    world.auto_sync = True
+    assert say(world, 3, 1, vote(2)) == [RequestVoteResponse(term=2, granted=False)]
+
+
+def test_a_candidate_does_not_ask_before_its_own_vote_is_durable() -> None:
+    world = three()
+    world.auto_sync = False
+    world.time_out(1)
+    world.packets.clear()
+    world.act(1, lambda raft: raft.step(2, PreVoteResponse(term=2, granted=True), world.now))
+    assert world.packets == []
+    world.hosts[1].sync()
+    assert {type(packet.message) for packet in world.packets} == {RequestVoteRequest}
+
+
+def test_votes_that_were_never_asked_for_do_not_elect_before_our_own_is_durable() -> None:
+    world = three()
+    world.auto_sync = False
+    world.time_out(1)
+    world.act(1, lambda raft: raft.step(2, PreVoteResponse(term=2, granted=True), world.now))
+    for peer in (2, 3):
+        say(world, peer, 1, RequestVoteResponse(term=2, granted=True))
+    assert world.raft(1).role is Role.CANDIDATE
+    world.hosts[1].sync()
+    assert world.raft(1).role is Role.LEADER
+
+
+def test_a_newer_term_is_durable_before_an_acknowledgement_in_it_leaves() -> None:
+    world = three()
+    world.auto_sync = False
+    assert say(world, 2, 1, heartbeat(term=5)) == []
+    world.hosts[1].sync()
+    (packet,) = world.packets
+    assert isinstance(packet.message, AppendEntriesResponse) and packet.message.term == 5
+
+
+def test_a_vote_is_kept_when_becoming_a_follower_in_the_same_term() -> None:
+    world = three()
+    assert say(world, 2, 1, vote(5)) == [RequestVoteResponse(term=5, granted=True)]
+    say(world, 3, 1, heartbeat(term=5))
+    assert (world.raft(1).role, world.raft(1).voted_for) == (Role.FOLLOWER, 2)
+
+
+def test_votes_are_collected_not_counted() -> None:
+    world = World(seed=1)
+    world.found([1, 2, 3, 4, 5])
+    world.time_out(1)
+    for peer in (2, 3):
+        say(world, peer, 1, PreVoteResponse(term=2, granted=True))
+    assert world.raft(1).role is Role.CANDIDATE
+    for _ in range(5):
+        say(world, 2, 1, RequestVoteResponse(term=2, granted=True))
+    assert world.raft(1).role is Role.CANDIDATE
+    say(world, 3, 1, RequestVoteResponse(term=2, granted=True))
+    assert world.raft(1).role is Role.LEADER
+
+
+def test_the_vote_of_a_stranger_counts_for_nothing() -> None:
+    world = three()
+    world.time_out(1)
+    say(world, 9, 1, PreVoteResponse(term=2, granted=True))
+    assert world.raft(1).role is Role.PRE_CANDIDATE
+
+
+def test_an_answer_of_an_earlier_election_elects_nobody() -> None:
+    world = three()
+    world.time_out(1)
+    say(world, 2, 1, PreVoteResponse(term=2, granted=True))
+    world.time_out(1)
+    say(world, 2, 1, PreVoteResponse(term=3, granted=True))
+    assert (world.raft(1).role, world.raft(1).current_term) == (Role.CANDIDATE, 3)
+    say(world, 2, 1, RequestVoteResponse(term=2, granted=True))
+    assert world.raft(1).role is Role.CANDIDATE
+
+
+def test_a_repeated_old_request_does_not_cut_off_what_was_acknowledged_since() -> None:
+    world = three()
+    old = append(2, prev=(1, 1), entries=[(2, 2)])
+    say(world, 2, 1, old)
+    say(world, 2, 1, append(2, prev=(2, 2), entries=[(3, 2), (4, 2)]))
+    say(world, 2, 1, old)
+    assert world.log_terms(1) == [2, 2, 2]
+    say(world, 2, 1, append(2, prev=(1, 1), entries=[]))
+    assert world.log_terms(1) == [2, 2, 2]
+
+
+def test_a_disk_that_finishes_late_does_not_vouch_for_entries_that_were_replaced() -> None:
+    world = three()
+    world.auto_sync = False
+    say(world, 2, 1, append(2, prev=(1, 1), entries=[(2, 2), (3, 2)]))
+    ready = world.hosts[1].unsynced.popleft()
+    say(world, 3, 1, append(3, prev=(2, 2), entries=[(3, 3)]))
+    world.raft(1).persisted(ready, world.now)
+    assert world.raft(1).log.persisted_index == 2
+
+
+def test_equal_timers_do_not_split_votes_for_ever() -> None:
+    def elects(seed: int) -> bool:
+        world = World(seed=seed)
+        world.found([1, 2, 3])
+        for _ in range(5):
+            world.now = max(host.raft.next_deadline() for host in world.hosts.values())
+            for server in (1, 2, 3):
+                world.act(server, lambda raft: raft.tick(world.now))
+            world.deliver_all()
+        return world.leader() is not None
+
+    assert all(elects(seed) for seed in range(10))
+
+
+def test_a_server_with_an_empty_log_and_no_cluster_gives_no_vote() -> None:
+    """It may be a member that lost its disk, and with it the memory of having voted or acknowledged."""
+    world = World()
+    world.add(1, None)
+    assert say(world, 2, 1, vote(5, index=0, log_term=0)) == [RequestVoteResponse(term=5, granted=False)]
+
+
+def test_the_journal_is_trimmed_only_when_the_checkpoint_is_durable() -> None:
+    world = three()
+    world.elect(1)
+    world.commit(1, b"a", b"b")
+    world.auto_sync = False
+    world.hosts[1].compact()
+    assert world.disks[1].bounds("raft")[0] == 0
+    world.restart(1)
+    assert world.raft(1).log.last_index == 4
+    world.hosts[1].applied_index = 0
+    world.elect(2)
+
+
+# ----------------------------------------------------------------------------- what a broken peer may send
+
+GARBAGE = [
+    append(2, prev=(-1, 1), entries=[]),
+    append(2, prev=(1, 1), entries=[(5, 2)]),
+    append(2, prev=(1, 1), entries=[(2, 9)]),
+    append(2, prev=(1, 1), entries=[(2, 2), (3, 1)]),
+    AppendEntriesRequest(
+        term=2,
+        round=0,
+        prev_log_index=1,
+        prev_log_term=1,
+        leader_commit=0,
+        entries=(Entry(2, 2, MEMBERSHIP, b"\xff"),),
+    ),
+    m.InstallSnapshotRequest(
+        term=2,
+        round=0,
+        last_index=9,
+        last_term=1,
+        membership=Membership((2, 1)),
+        offset=0,
+        total=1,
+        data=b"x",
+    ),
+    m.InstallSnapshotRequest(
+        term=2, round=0, last_index=9, last_term=1, membership=Membership((1,)), offset=5, total=1, data=b"x"
+    ),
+]
+
+
+@pytest.mark.parametrize("message", GARBAGE, ids=range(len(GARBAGE)))
+def test_requests_that_cannot_be_true_are_dropped_with_a_reason(message: RaftMessage) -> None:
+    world = three()
+    assert say(world, 2, 1, message) == []
+    assert sum(world.raft(1).ignored.values()) == 1
+    assert world.log_terms(1) == [] and world.raft(1).commit_index == 0
+
+
+def test_entries_that_contradict_committed_ones_are_dropped() -> None:
+    world = three()
+    say(world, 2, 1, append(2, prev=(1, 1), entries=[(2, 2)], commit=2))
+    say(world, 3, 1, append(3, prev=(1, 1), entries=[(2, 3)]))
+    assert world.log_terms(1) == [2]
+    assert world.raft(1).ignored["entries that contradict committed ones"] == 1
+
+
+number = st.integers(min_value=-2, max_value=12)
+entries = st.builds(Entry, number, number, st.sampled_from(m.EntryKind), st.binary(max_size=3))
+memberships = st.builds(Membership, st.lists(number, max_size=3).map(tuple), st.just(()))
+anything: st.SearchStrategy[Any] = st.one_of(
+    st.builds(m.PreVoteRequest, term=number, last_log_index=number, last_log_term=number),
+    st.builds(m.PreVoteResponse, term=number, granted=st.booleans()),
+    st.builds(vote, number, number, number, transfer=st.booleans()),
+    st.builds(m.RequestVoteResponse, term=number, granted=st.booleans()),
+    st.builds(
+        AppendEntriesRequest,
+        term=number,
+        round=number,
+        prev_log_index=number,
+        prev_log_term=number,
+        leader_commit=number,
+        entries=st.lists(entries, max_size=3).map(tuple),
+    ),
+    st.builds(
+        AppendEntriesResponse,
+        term=number,
+        round=number,
+        success=st.booleans(),
+        prev_log_index=number,
+        match_index=number,
+        conflict_term=number,
+        conflict_index=number,
+    ),
+    st.builds(
+        m.InstallSnapshotRequest,
+        term=number,
+        round=number,
+        last_index=number,
+        last_term=number,
+        membership=memberships,
+        offset=number,
+        total=number,
+        data=st.binary(max_size=4),
+    ),
+    st.builds(
+        m.InstallSnapshotResponse,
+        term=number,
+        round=number,
+        last_index=number,
+        offset=number,
+        installed=st.booleans(),
+    ),
+    st.builds(m.TimeoutNowRequest, term=number),
+)
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 3), anything), max_size=25), st.booleans())
+def test_no_message_of_any_peer_trips_an_assertion(
+    script: list[tuple[int, int, RaftMessage]], leading: bool
+) -> None:
+    """Deadlines pass between messages, so the server is met in every role."""
+    founded = Entry(1, 1, MEMBERSHIP, Membership((1, 2, 3)).encode())
+    restored = Restored(hard_state=m.HardState(1), entries=(founded,))
+    raft = Raft(node_id=1, config=RaftConfig(), restored=restored, rng=random.Random(1), now=0.0)
+    now = 0.0
+
+    def drain() -> None:
+        while raft.has_ready():
+            ready = raft.ready()
+            raft.persisted(ready, now)
+            raft.check_invariants()
+
+    if leading:
+        now = raft.next_deadline()
+        raft.tick(now)
+        raft.step(2, PreVoteResponse(term=2, granted=True), now)
+        drain()
+        raft.step(2, RequestVoteResponse(term=2, granted=True), now)
+        assert raft.role is Role.LEADER
+    for sender, pause, message in script:
+        now += pause * 0.3
+        raft.tick(now)
+        raft.step(sender, message, now)
+        drain()

@@ -1,0 +1,204 @@
+"""What the paper claims in section 6, and the dissertation in chapter 4."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.consensus.world import Simulation, World
+from walrus.consensus.messages import Membership, Role
+
+
+def led(voters: int = 3, passive: tuple[int, ...] = (4,)) -> World:
+    """Server 1 leads; some servers of no cluster stand by."""
+    world = World(seed=2)
+    world.found(range(1, voters + 1), passive)
+    world.elect(1)
+    return world
+
+
+def change(world: World, leader: int, voters: tuple[int, ...], learners: tuple[int, ...] = ()) -> int | None:
+    """Propose, without delivering anything."""
+    membership = Membership(voters, learners)
+    index: int | None = world.act(leader, lambda raft: raft.propose_membership(membership, world.now))
+    return index
+
+
+def settle(world: World, leader: int) -> None:
+    """A few heartbeats with all they cause."""
+    for _ in range(3):
+        world.heartbeat(leader)
+
+
+def test_6_a_server_of_no_cluster_is_passive() -> None:
+    world = led()
+    raft = world.raft(4)
+    assert (raft.role, raft.is_passive, raft.next_deadline()) == (Role.LEARNER, True, float("inf"))
+    world.now += 100.0
+    world.act(4, lambda raft: raft.tick(world.now))
+    assert not world.packets
+
+
+def test_6_a_new_server_listens_without_voting_and_is_promoted_when_it_has_caught_up() -> None:
+    world = led()
+    world.commit(1, b"a")
+    assert change(world, 1, (1, 2, 3), (4,)) is not None
+    settle(world, 1)
+    assert world.raft(4).role is Role.LEARNER and world.hosts[4].applied == world.hosts[1].applied
+    assert change(world, 1, (1, 2, 3, 4)) is not None
+    settle(world, 1)
+    assert world.raft(4).role is Role.FOLLOWER
+    assert world.raft(4).next_deadline() < float("inf")
+
+
+def test_6_learners_count_in_no_majority() -> None:
+    world = led()
+    change(world, 1, (1, 2, 3), (4,))
+    settle(world, 1)
+    world.crash(2), world.crash(3)
+    index = world.propose(1, b"a")
+    world.deliver_all()
+    assert world.raft(4).log.last_index == index and world.raft(1).commit_index < (index or 0)
+
+
+def test_4_2_1_a_server_that_has_not_caught_up_does_not_become_a_voter() -> None:
+    world = led()
+    assert change(world, 1, (1, 2, 3, 4)) is None
+    change(world, 1, (1, 2, 3), (4,))
+    world.deliver_all(only=lambda packet: packet.to != 4)
+    assert change(world, 1, (1, 2, 3, 4)) is None
+    settle(world, 1)
+    assert change(world, 1, (1, 2, 3, 4)) is not None
+
+
+def test_6_a_membership_is_in_force_when_appended() -> None:
+    world = led(voters=2, passive=())
+    world.crash(2)
+    assert change(world, 1, (1,)) is not None
+    world.deliver_all()
+    assert world.raft(1).membership == Membership((1,))
+    assert world.raft(1).commit_index == world.raft(1).log.last_index, "the majority of one is enough now"
+
+
+def test_6_a_membership_that_is_truncated_is_not_in_force_any_more() -> None:
+    world = led(passive=(4,))
+    change(world, 1, (1, 2, 3), (4,))
+    world.packets.clear()
+    world.crash(1)
+    world.elect(2)
+    world.commit(2, b"a")
+    world.start(1)
+    assert world.raft(1).membership.learners == (4,)
+    settle(world, 2)
+    assert world.raft(1).membership == Membership((1, 2, 3))
+
+
+def test_4_1_only_one_server_may_change_at_a_time() -> None:
+    world = led(passive=(4, 5))
+    with pytest.raises(ValueError, match="only one"):
+        change(world, 1, (1, 2, 3), (4, 5))
+    with pytest.raises(ValueError, match="only one"):
+        change(world, 1, (1, 2), (4,))
+    with pytest.raises(ValueError, match="voter"):
+        change(world, 1, ())
+
+
+def test_4_1_no_second_change_before_the_first_has_committed() -> None:
+    world = led(passive=(4, 5))
+    assert change(world, 1, (1, 2, 3), (4,)) is not None
+    assert change(world, 1, (1, 2, 3), (4, 5)) is None
+    world.deliver_all()
+    assert change(world, 1, (1, 2, 3), (4, 5)) is not None
+
+
+def test_4_1_no_change_before_an_entry_of_the_leaders_own_term_has_committed() -> None:
+    world = World(seed=2)
+    world.found([1, 2, 3], [4])
+    world.now += 3.0
+    world.act(1, lambda raft: raft.tick(world.now))
+    world.deliver_all(only=lambda packet: not getattr(packet.message, "entries", ()))
+    assert world.raft(1).role is Role.LEADER
+    assert change(world, 1, (1, 2, 3), (4,)) is None
+    settle(world, 1)
+    assert change(world, 1, (1, 2, 3), (4,)) is not None
+
+
+def test_4_2_2_a_removed_leader_leads_until_its_removal_has_committed_and_hands_over() -> None:
+    world = led(passive=())
+    assert change(world, 1, (2, 3)) is not None
+    assert world.raft(1).role is Role.LEADER
+    world.deliver_all()
+    assert world.raft(1).role is Role.LEARNER
+    assert world.leader() in (2, 3), "it asked the best of them to stand at once"
+    assert world.raft(2).membership == Membership((2, 3))
+
+
+def test_4_2_2_a_removed_leader_does_not_count_itself() -> None:
+    world = led(passive=())
+    index = change(world, 1, (2, 3))
+    world.deliver_all(only=lambda packet: 3 not in (packet.sender, packet.to))
+    assert world.raft(2).log.last_index == index and world.raft(1).commit_index < (index or 0)
+
+
+def test_4_2_2_only_the_removed_server_can_commit_its_removal() -> None:
+    """The dissertation's Figure 4.6: it must stand although it is not in its own newest membership."""
+    world = led(voters=2, passive=())
+    change(world, 1, (2,))
+    world.packets.clear()
+    world.restart(1)
+    assert world.raft(1).role is Role.FOLLOWER and 1 not in world.raft(1).membership.voters
+    world.elect(1)
+    assert world.raft(1).role is Role.LEARNER
+    assert world.leader() == 2
+
+
+def test_4_2_3_a_removed_follower_disturbs_nobody() -> None:
+    world = Simulation(11)
+    world.found([1, 2, 3])
+    world.run_until(lambda: world.leader() is not None)
+    leader = world.leader()
+    assert leader is not None
+    world.run(1.0)
+    gone = next(i for i in (1, 2, 3) if i != leader)
+    rest = tuple(i for i in (1, 2, 3) if i != gone)
+    world.isolate(gone)  # so that it never hears of its removal, and believes it still votes
+    change(world, leader, rest)
+    world.run(3.0)
+    world.heal()
+    term = world.raft(leader).current_term
+    world.run(20.0)
+    assert (world.leader(), world.raft(leader).current_term) == (leader, term)
+
+
+def test_a_removed_follower_is_told() -> None:
+    world = led(passive=())
+    change(world, 1, (1, 2))
+    world.deliver_all()
+    assert world.raft(3).membership == Membership((1, 2)) and world.raft(3).role is Role.LEARNER
+    assert 3 not in world.raft(1).progress
+
+
+def test_a_voter_can_become_a_learner_and_come_back() -> None:
+    world = led(passive=())
+    change(world, 1, (1, 2), (3,))
+    settle(world, 1)
+    assert world.raft(3).role is Role.LEARNER
+    change(world, 1, (1, 2, 3))
+    settle(world, 1)
+    assert world.raft(3).role is Role.FOLLOWER
+
+
+def test_a_cluster_grows_from_one_to_five() -> None:
+    world = World(seed=3)
+    world.found([1], passive=[2, 3, 4, 5])
+    world.act(1, lambda raft: raft.tick(world.now))
+    for newcomer in (2, 3, 4, 5):
+        voters = tuple(range(1, newcomer))
+        assert change(world, 1, voters, (newcomer,)) is not None
+        settle(world, 1)
+        assert change(world, 1, (*voters, newcomer)) is not None
+        settle(world, 1)
+    assert {host.raft.role for host in world.hosts.values()} == {Role.LEADER, Role.FOLLOWER}
+    world.crash(1)
+    world.crash(2)
+    world.elect(4)
+    assert world.leader() == 4

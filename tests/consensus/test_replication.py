@@ -1,0 +1,277 @@
+"""What the paper claims in sections 5.3, 5.4.2, 5.5, and the dissertation in 10.2."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.consensus.test_elections import say, three
+from tests.consensus.world import Simulation, World
+from walrus.consensus.messages import (
+    COMMAND,
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    Entry,
+    RaftConfig,
+    Role,
+)
+
+
+def append(
+    term: int, prev: tuple[int, int], entries: list[tuple[int, int]], commit: int = 0
+) -> AppendEntriesRequest:
+    """Entries as (index, term) after `prev`, which is one too."""
+    return AppendEntriesRequest(
+        term=term,
+        round=1,
+        prev_log_index=prev[0],
+        prev_log_term=prev[1],
+        leader_commit=commit,
+        entries=tuple(Entry(t, i, COMMAND, b"%d@%d" % (i, t)) for i, t in entries),
+    )
+
+
+# ------------------------------------------------------------------------------------------ section 5.3
+
+
+def test_5_3_a_command_commits_once_a_majority_has_it_and_is_applied_everywhere_in_order() -> None:
+    world = three()
+    world.elect(1)
+    world.commit(1, b"a", b"b", b"c")
+    assert [host.applied for host in world.hosts.values()] == [[(3, b"a"), (4, b"b"), (5, b"c")]] * 3
+
+
+def test_5_3_a_minority_that_is_down_does_not_matter_and_catches_up() -> None:
+    world = three()
+    world.elect(1)
+    world.crash(3)
+    world.commit(1, b"a", b"b")
+    assert world.hosts[1].applied == [(3, b"a"), (4, b"b")]
+    world.start(3)
+    world.heartbeat(1)
+    world.heartbeat(1)
+    assert world.hosts[3].applied == world.hosts[1].applied
+
+
+def test_5_3_nothing_commits_without_a_majority() -> None:
+    world = three()
+    world.elect(1)
+    world.crash(2), world.crash(3)
+    index = world.propose(1, b"a")
+    world.deliver_all()
+    assert index is not None and world.raft(1).commit_index < index
+
+
+def test_5_3_entries_whose_predecessor_is_not_there_are_refused() -> None:
+    world = three()
+    (answer,) = say(world, 2, 1, append(2, prev=(4, 1), entries=[(5, 2)]))
+    assert isinstance(answer, AppendEntriesResponse)
+    assert (answer.success, answer.conflict_term, answer.conflict_index) == (False, 0, 2)
+    assert world.raft(1).log.last_index == 1
+
+
+def test_5_3_conflicting_entries_and_all_after_them_are_replaced() -> None:
+    world = World()
+    world.add_with_log(1, [1, 2, 3], terms=[1, 1, 2, 2, 2], term=2)
+    (answer,) = say(world, 2, 1, append(3, prev=(3, 1), entries=[(4, 3)]))
+    assert isinstance(answer, AppendEntriesResponse) and answer.match_index == 4
+    assert world.log_terms(1) == [1, 1, 3]
+
+
+def test_5_3_a_refusal_names_the_first_entry_of_the_conflicting_term() -> None:
+    world = World()
+    world.add_with_log(1, [1, 2, 3], terms=[1, 2, 2, 2], term=2)
+    (answer,) = say(world, 2, 1, append(3, prev=(5, 3), entries=[(6, 3)]))
+    assert isinstance(answer, AppendEntriesResponse)
+    assert (answer.success, answer.conflict_term, answer.conflict_index) == (False, 2, 3)
+
+
+@pytest.mark.parametrize(("conflicting_terms", "most"), [(1, 2), (3, 4), (6, 7)])
+def test_5_3_one_round_trip_per_conflicting_term(conflicting_terms: int, most: int) -> None:
+    world = World()
+    stray = [term for term in range(2, 2 + conflicting_terms) for _ in range(20)]
+    world.add_with_log(1, [1, 2, 3], terms=[20] * (len(stray) + 1), term=20)
+    world.add_with_log(2, [1, 2, 3], terms=[20] * (len(stray) + 1), term=20)
+    world.add_with_log(3, [1, 2, 3], terms=stray, term=19)
+    refusals = 0
+
+    def count(packet: object) -> bool:
+        nonlocal refusals
+        message = getattr(packet, "message", None)
+        refusals += isinstance(message, AppendEntriesResponse) and not message.success
+        return True
+
+    world.now += 3.0
+    world.act(1, lambda raft: raft.tick(world.now))
+    world.deliver_all(only=count)
+    assert world.leader() == 1 and world.log_terms(3) == world.log_terms(1)
+    assert refusals <= most
+
+
+def test_5_3_a_leader_never_changes_its_own_log() -> None:
+    world = three()
+    world.elect(1)
+    world.commit(1, b"a")
+    before = world.log_terms(1)
+    say(world, 2, 1, append(2, prev=(1, 1), entries=[(2, 2), (3, 2), (4, 2), (5, 2)]))
+    assert world.log_terms(1) == before
+    assert world.raft(1).ignored["a second leader of one term"] == 1
+
+
+def test_5_3_followers_learn_of_a_commit_without_waiting_for_a_heartbeat() -> None:
+    world = three()
+    world.elect(1)
+    now = world.now
+    world.commit(1, b"a")
+    assert world.now == now
+    assert {host.applied_index for host in world.hosts.values()} == {3}
+
+
+def test_5_3_a_commit_index_is_believed_only_as_far_as_the_request_shows_agreement() -> None:
+    world = World()
+    world.add_with_log(1, [1, 2, 3], terms=[1, 1, 2], term=2)  # the last one conflicts with the leader's
+    say(world, 2, 1, append(3, prev=(2, 1), entries=[(3, 1)], commit=4))
+    assert world.raft(1).commit_index == 3
+
+
+# ---------------------------------------------------------------------------------------- section 5.4.2
+
+
+def test_5_4_2_an_older_entry_commits_only_below_one_of_the_leaders_own_term() -> None:
+    world = World()
+    for server, terms in ((1, [1, 2]), (2, [1, 2]), (3, [1])):
+        world.add_with_log(server, [1, 2, 3], terms=terms, term=2)
+    # The no-op of term 3 reaches nobody; everybody confirms the entry of term 2.
+    for _ in range(2):
+        world.now += 1.9
+        world.act(1, lambda raft: raft.tick(world.now))
+        world.deliver_all(only=lambda packet: not getattr(packet.message, "entries", ()))
+    assert world.raft(1).role is Role.LEADER and world.raft(1).progress[2].match_index >= 3
+    assert world.raft(1).commit_index == 0
+    world.heartbeat(1)
+    world.heartbeat(1)
+    world.heartbeat(1)
+    assert world.raft(1).commit_index == 4
+
+
+# ------------------------------------------------------------------------------------------ section 5.5
+
+
+def test_5_5_requests_may_come_again() -> None:
+    world = three()
+    request = append(2, prev=(1, 1), entries=[(2, 2), (3, 2)], commit=3)
+    assert say(world, 2, 1, request) == say(world, 2, 1, request)
+    assert world.log_terms(1) == [2, 2] and len(world.hosts[1].applied) == 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_5_5_followers_that_crash_again_and_again_end_up_equal(seed: int) -> None:
+    world = Simulation(seed)
+    world.found([1, 2, 3])
+    world.run_until(lambda: world.leader() is not None)
+    for number in range(10):
+        leader = world.leader()
+        victim = next(i for i in sorted(world.hosts) if i != leader)
+        if leader is not None:
+            world.propose(leader, b"%d" % number)
+        world.restart(victim)
+        world.run(0.7)
+    world.run(5.0)
+    assert len({tuple(host.applied) for host in world.hosts.values()}) == 1
+
+
+# -------------------------------------------------------------------------------- pipelining, limits, disk
+
+
+def test_10_2_2_requests_go_out_ahead_of_answers_within_the_byte_budget() -> None:
+    config = RaftConfig(
+        heartbeat_interval=0.1, election_timeout=1.0, max_append_bytes=100, max_inflight_bytes=300
+    )
+    world = World(config=config)
+    world.found([1, 2, 3])
+    world.elect(1)
+    for _ in range(20):
+        world.propose(1, b"x" * 18)  # 50 bytes each: two a request, three requests under way
+    sent = [packet.message for packet in world.packets if packet.to == 2]
+    entries = sum(len(m.entries) for m in sent if isinstance(m, AppendEntriesRequest))
+    assert 6 <= entries <= 8
+    assert world.raft(1).progress[2].inflight_bytes <= 300 + 100
+    world.deliver_all()
+    assert world.hosts[2].applied_index == 22
+    assert world.raft(1).progress[2].inflight_bytes == 0
+
+
+def test_10_2_1_a_leader_sends_before_it_wrote_and_counts_itself_afterwards() -> None:
+    world = three()
+    world.elect(1)
+    world.auto_sync = False
+    index = world.propose(1, b"a")
+    assert {p.to for p in world.packets if isinstance(p.message, AppendEntriesRequest)} == {2, 3}
+    world.receive(next(i for i, packet in enumerate(world.packets) if packet.to == 2))
+    world.hosts[2].sync()
+    world.deliver_all(only=lambda packet: packet.sender == 2)
+    assert world.raft(1).commit_index == (index or 0) - 1, "one durable copy of three is no majority"
+    world.hosts[1].sync()
+    assert world.raft(1).commit_index == index
+
+
+def test_10_2_1_two_followers_commit_an_entry_that_the_leader_has_not_written() -> None:
+    world = three()
+    world.elect(1)
+    world.auto_sync = False
+    index = world.propose(1, b"a")
+    for follower in (2, 3):
+        world.receive(next(i for i, packet in enumerate(world.packets) if packet.to == follower))
+        world.hosts[follower].sync()
+    world.deliver_all(only=lambda packet: packet.to == 1)
+    assert world.raft(1).commit_index == index
+
+
+def test_a_slow_disk_does_not_look_like_a_dead_server() -> None:
+    world = three()
+    world.elect(1)
+    world.auto_sync = False
+    world.propose(1, b"a")
+    world.deliver_all(only=lambda packet: packet.to == 2)
+    contact = world.raft(1).last_contact
+    for _ in range(30):
+        world.now += 0.1
+        world.act(1, lambda raft: raft.tick(world.now))
+        world.deliver_all(only=lambda packet: {packet.sender, packet.to} == {1, 2})
+    assert world.raft(1).role is Role.LEADER and world.raft(1).last_contact > contact + 2
+    assert world.raft(1).progress[2].match_index == 2, "but nothing unwritten was acknowledged"
+
+
+def test_proposals_are_refused_while_too_much_is_uncommitted() -> None:
+    config = RaftConfig(heartbeat_interval=0.1, election_timeout=1.0, max_uncommitted_bytes=200)
+    world = World(config=config)
+    world.found([1, 2, 3])
+    world.elect(1)
+    taken = [world.propose(1, b"x" * 60) is not None for _ in range(4)]
+    assert taken == [True, True, False, False]
+    world.deliver_all()
+    assert world.propose(1, b"x" * 60) is not None
+
+
+def test_a_follower_takes_no_proposals() -> None:
+    world = three()
+    world.elect(1)
+    assert world.propose(2, b"a") is None
+
+
+def test_lost_requests_are_noticed_at_the_next_heartbeat() -> None:
+    world = three()
+    world.elect(1)
+    for data in (b"a", b"b", b"c"):
+        world.propose(1, data)
+    world.packets.clear()
+    world.heartbeat(1)
+    assert {host.applied_index for host in world.hosts.values()} == {5}
+
+
+def test_an_idle_server_has_nothing_to_do_between_heartbeats() -> None:
+    world = three()
+    world.elect(1)
+    for server in (1, 2, 3):
+        world.act(server, lambda raft: raft.tick(world.now))
+        assert not world.raft(server).has_ready()
+        assert world.raft(server).next_deadline() > world.now

@@ -1,0 +1,280 @@
+"""What the paper claims in sections 7 and 8, and the dissertation in 6.4."""
+
+from __future__ import annotations
+
+from tests.consensus.test_elections import say, three
+from tests.consensus.world import CONFIG, Simulation, World
+from walrus.consensus.messages import (
+    AppendEntriesRequest,
+    EntryKind,
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
+    Membership,
+    RaftConfig,
+)
+
+CHUNKED = RaftConfig(heartbeat_interval=0.1, election_timeout=1.0, snapshot_chunk_bytes=16)
+
+
+def behind(config: RaftConfig = CHUNKED) -> World:
+    """Server 3 was away while the others went on and compacted."""
+    world = World(seed=4, config=config)
+    world.found([1, 2, 3])
+    world.elect(1)
+    world.crash(3)
+    world.commit(1, *(b"command %d" % number for number in range(10)))
+    world.hosts[1].compact()
+    world.start(3)
+    return world
+
+
+def piece(offset: int, data: bytes, total: int, index: int = 9, term: int = 2) -> InstallSnapshotRequest:
+    return InstallSnapshotRequest(
+        term=term,
+        round=0,
+        last_index=index,
+        last_term=1,
+        membership=Membership((1, 2, 3)),
+        offset=offset,
+        total=total,
+        data=data,
+    )
+
+
+def test_7_compaction_replaces_applied_entries_and_survives_a_restart() -> None:
+    world = three()
+    world.elect(1)
+    world.commit(1, b"a", b"b")
+    world.hosts[1].compact()
+    world.hosts[1].sync()
+    log = world.raft(1).log
+    assert (log.snapshot_index, log.last_index, log.last_term) == (4, 4, 2)
+    world.restart(1)
+    assert world.hosts[1].applied == [(3, b"a"), (4, b"b")]
+    assert world.raft(1).membership == Membership((1, 2, 3))
+    world.elect(2)
+    world.commit(2, b"c")
+    assert world.hosts[1].applied == world.hosts[2].applied
+
+
+def test_7_who_is_too_far_behind_gets_the_snapshot_in_pieces() -> None:
+    world = behind()
+    pieces = 0
+
+    def count(packet: object) -> bool:
+        nonlocal pieces
+        pieces += isinstance(getattr(packet, "message", None), InstallSnapshotRequest)
+        return True
+
+    for _ in range(4):
+        world.now += 0.1
+        world.act(1, lambda raft: raft.tick(world.now))
+        world.deliver_all(only=count)
+    assert world.hosts[3].applied == world.hosts[1].applied
+    assert pieces >= 5
+    world.commit(1, b"after")
+    assert world.hosts[3].applied[-1][1] == b"after"
+
+
+def test_7_a_lost_piece_is_sent_again() -> None:
+    world = behind()
+    lost = []
+
+    def lose_the_second(packet: object) -> bool:
+        message = getattr(packet, "message", None)
+        if isinstance(message, InstallSnapshotRequest) and message.offset == 16 and not lost:
+            lost.append(message)
+            return False
+        return True
+
+    for _ in range(20):
+        world.now += 0.1
+        world.act(1, lambda raft: raft.tick(world.now))
+        world.deliver_all(only=lose_the_second)
+    assert lost and world.hosts[3].applied == world.hosts[1].applied
+
+
+def test_7_a_follower_that_crashes_in_the_middle_starts_over() -> None:
+    world = behind()
+    world.now += 0.1
+    world.act(1, lambda raft: raft.tick(world.now))
+    for _ in range(8):
+        world.receive()
+    world.restart(3)
+    for _ in range(30):
+        world.heartbeat(1)
+    assert world.hosts[3].applied == world.hosts[1].applied
+
+
+def test_7_a_snapshot_under_way_stays_the_same_when_the_leader_compacts_again() -> None:
+    world = behind()
+    world.now += 0.1
+    world.act(1, lambda raft: raft.tick(world.now))
+    for _ in range(10):
+        world.receive()
+    world.propose(1, b"more")
+    for _ in range(5):
+        world.receive()
+    world.hosts[1].compact()
+    for _ in range(30):
+        world.heartbeat(1)
+    assert world.hosts[3].applied == world.hosts[1].applied
+
+
+def test_7_a_snapshot_installs_membership_and_log_position() -> None:
+    world = three()
+    data = b"\x90"  # an empty list, the state machine of these tests
+    (answer,) = say(world, 2, 1, piece(0, data, 1))
+    assert answer == InstallSnapshotResponse(term=2, round=0, last_index=9, offset=1, installed=True)
+    log = world.raft(1).log
+    assert (log.last_index, log.last_term, log.commit_index) == (9, 1, 9)
+
+
+def test_7_entries_after_a_matching_snapshot_stay() -> None:
+    world = World()
+    world.add_with_log(1, [1, 2, 3], terms=[1, 1, 1], term=1)
+    say(world, 2, 1, piece(0, b"\x90", 1, index=3))
+    assert world.raft(1).log.last_index == 4 and world.raft(1).commit_index == 3
+
+
+def test_7_entries_after_a_contradicting_snapshot_go() -> None:
+    world = World()
+    world.add_with_log(1, [1, 2, 3], terms=[1, 2, 2, 2], term=2)
+    say(world, 2, 1, piece(0, b"\x90", 1, index=4, term=3))
+    assert (world.raft(1).log.last_index, world.raft(1).log.last_term) == (4, 1)
+    world.restart(1)
+    assert (world.raft(1).log.last_index, world.raft(1).log.last_term) == (4, 1)
+
+
+def test_7_a_snapshot_of_less_than_is_committed_is_only_acknowledged() -> None:
+    world = three()
+    world.elect(1)
+    world.commit(1, b"a", b"b")
+    before = world.log_terms(2)
+    (answer,) = say(world, 1, 2, piece(0, b"\x90", 1, index=2, term=2))
+    assert isinstance(answer, InstallSnapshotResponse) and answer.installed
+    assert world.log_terms(2) == before and len(world.hosts[2].applied) == 2
+
+
+def test_7_pieces_of_two_leaders_are_not_mixed() -> None:
+    world = three()
+    say(world, 2, 1, piece(0, b"\x91", 3, term=2))
+    (answer,) = say(world, 3, 1, piece(1, b"\x02\x03", 3, term=3))
+    assert isinstance(answer, InstallSnapshotResponse)
+    assert (answer.installed, answer.offset) == (False, 0)
+
+
+def test_7_a_snapshot_is_acknowledged_only_when_it_is_durable() -> None:
+    world = three()
+    world.auto_sync = False
+    say(world, 2, 1, piece(0, b"\x90", 1))
+    assert world.packets == []
+    world.hosts[1].sync()
+    assert [type(packet.message) for packet in world.packets] == [InstallSnapshotResponse]
+
+
+# -------------------------------------------------------------------------------------------- section 8
+
+
+def test_8_a_new_leader_commits_a_no_op_first() -> None:
+    world = three()
+    world.elect(1)
+    noop = world.raft(1).log.entry(2)
+    assert (noop.kind, noop.term) == (EntryKind.NOOP, 2)
+    assert world.raft(1).commit_index == 2
+
+
+def test_8_a_read_is_confirmed_by_a_majority_and_sees_what_was_committed() -> None:
+    world = three()
+    world.elect(1)
+    world.commit(1, b"a")
+    assert world.act(1, lambda raft: raft.read_index(77, world.now))
+    assert world.hosts[1].reads == []
+    world.deliver_all()
+    assert world.hosts[1].reads == [(77, 3)]
+
+
+def test_8_reads_of_one_turn_share_one_round() -> None:
+    world = three()
+    world.elect(1)
+
+    def ask(raft: object) -> None:
+        for context in range(50):
+            assert world.raft(1).read_index(context, world.now)
+
+    world.act(1, ask)
+    asked = [p for p in world.packets if isinstance(p.message, AppendEntriesRequest)]
+    assert len(asked) == 2
+    world.deliver_all()
+    assert [context for context, _ in world.hosts[1].reads] == list(range(50))
+
+
+def test_8_an_answer_to_an_earlier_round_confirms_nothing() -> None:
+    world = three()
+    world.elect(1)
+    world.now += 0.1
+    world.act(1, lambda raft: raft.tick(world.now))
+    world.deliver_all(only=lambda packet: packet.to != 1)
+    late = [packet for packet in world.packets if packet.to == 1]
+    world.act(1, lambda raft: raft.read_index(1, world.now))
+    for packet in late:
+        world.deliver(packet)
+    assert world.hosts[1].reads == []
+
+
+def test_8_a_leader_that_was_replaced_confirms_no_read() -> None:
+    world = three()
+    world.elect(1)
+    world.commit(1, b"a")
+    cut = {1}
+    world.now += 3.0
+    world.act(2, lambda raft: raft.tick(world.now))
+    world.deliver_all(only=lambda packet: not cut & {packet.sender, packet.to})
+    world.propose(2, b"b")
+    world.deliver_all(only=lambda packet: not cut & {packet.sender, packet.to})
+    assert world.hosts[2].applied[-1][1] == b"b"
+    world.act(1, lambda raft: raft.read_index(1, world.now))
+    world.deliver_all()
+    assert world.hosts[1].reads == []
+
+
+def test_8_no_read_before_an_entry_of_the_term_has_committed() -> None:
+    world = three()
+    world.now += 3.0
+    world.act(1, lambda raft: raft.tick(world.now))
+    world.deliver_all(only=lambda packet: not getattr(packet.message, "entries", ()))
+    world.act(1, lambda raft: raft.read_index(1, world.now))
+    world.deliver_all(only=lambda packet: not getattr(packet.message, "entries", ()))
+    assert world.hosts[1].reads == []
+    for _ in range(3):
+        world.heartbeat(1)
+    assert world.hosts[1].reads == [(1, 2)]
+
+
+def test_8_only_a_leader_takes_reads() -> None:
+    world = three()
+    world.elect(1)
+    assert not world.act(2, lambda raft: raft.read_index(1, world.now))
+
+
+def test_8_a_lone_voter_reads_at_once() -> None:
+    world = World(config=CONFIG)
+    world.found([1])
+    world.act(1, lambda raft: raft.tick(0.0))
+    world.act(1, lambda raft: raft.read_index(5, 0.0))
+    assert world.hosts[1].reads == [(5, 2)]
+
+
+def test_7_everybody_compacts_all_the_time_and_nothing_is_lost() -> None:
+    world = Simulation(9, CHUNKED)
+    world.drop = 0.1
+    world.found([1, 2, 3])
+    world.run_until(lambda: world.leader() is not None)
+    for number in range(30):
+        if (leader := world.leader()) is not None:
+            world.propose(leader, b"%d" % number)
+        world.run(0.2)
+        world.hosts[1 + number % 3].compact()
+    world.drop = 0.0
+    world.run(8.0)
+    assert len({tuple(host.applied) for host in world.hosts.values()}) == 1

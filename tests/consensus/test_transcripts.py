@@ -1,0 +1,207 @@
+"""Transcripts: what the servers say to each other in one situation, as text to read.
+
+Each file in `transcripts/` is named `<event>_<situation>.txt` and holds commands (after `>`), comments (`#`)
+and the output of each command. The test runs the commands and compares. After a deliberate change run
+`pytest tests/consensus --rewrite-transcripts`, read the difference, and commit it only if it can be explained.
+
+    servers 1 2 3 [passive 4]       found a cluster; its founding entry has index 1 and term 1
+    server 1 of 1 2 3 log 1 2 2 term 2    one server with such a log, the founding entry first
+    limit BYTES                     at most so much in one request (before servers are made)
+    stand 1                         time passes, everybody forgets the leader, and server 1 times out
+    heartbeat 1                     time passes, and leader 1 begins a round
+    propose 1 TEXT                  a client's command
+    deliver [N] [only 1 2] [without 3] [cut 1-2 3-4]    the oldest messages arrive, all of them or N;
+                                    what the filter (servers, or pairs of them) excludes is lost
+    lose                            all messages under way are lost
+    sync manual | sync 1            disks finish only when told; this one finishes
+    crash 1 | start 1               what was not synced is lost
+    compact 1 | read 1 CONTEXT | transfer 1 to 2 | unreachable 1 for 2
+    member 1 voters 1 2 learners 3  leader 1 proposes this membership
+    show                            role, term, commit index and log of each server
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import takewhile
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.consensus.world import CONFIG, World
+from walrus.consensus.messages import Entry, EntryKind, InstallSnapshotRequest, Membership, RaftConfig
+
+FOLDER = Path(__file__).parent / "transcripts"
+FILES = sorted(FOLDER.glob("*.txt"))
+
+
+class Transcript:
+    """Runs the commands of one transcript."""
+
+    def __init__(self) -> None:
+        self.config = CONFIG
+        self.world = World(seed=1)
+        self.output: list[str] = []
+
+    def run(self, line: str) -> list[str]:
+        """One command; what it printed."""
+        self.output = []
+        verb, *words = line.split()
+        command: Callable[[list[str]], None] = getattr(self, f"do_{verb}")
+        command(words)
+        self.world.check()
+        return self.output
+
+    def do_limit(self, words: list[str]) -> None:
+        size = int(words[0])
+        self.config = RaftConfig(
+            heartbeat_interval=CONFIG.heartbeat_interval,
+            election_timeout=CONFIG.election_timeout,
+            max_append_bytes=size,
+            snapshot_chunk_bytes=size,
+        )
+        self.world = World(seed=1, config=self.config)
+
+    def do_servers(self, words: list[str]) -> None:
+        before = list(takewhile(lambda word: word != "passive", words))
+        self.world.found(map(int, before), map(int, words[len(before) + 1 :]))
+
+    def do_server(self, words: list[str]) -> None:
+        log, term = words.index("log"), words.index("term")
+        voters = map(int, words[2:log])
+        self.world.add_with_log(int(words[0]), voters, map(int, words[log + 2 : term]), int(words[term + 1]))
+
+    def do_stand(self, words: list[str]) -> None:
+        self.world.now += 3 * self.config.election_timeout
+        self.world.act(int(words[0]), lambda raft: raft.tick(self.world.now))
+
+    def do_heartbeat(self, words: list[str]) -> None:
+        self.world.now += self.config.heartbeat_interval
+        self.world.act(int(words[0]), lambda raft: raft.tick(self.world.now))
+
+    def do_propose(self, words: list[str]) -> None:
+        index = self.world.propose(int(words[0]), words[1].encode())
+        self.output.append(f"refused by {words[0]}" if index is None else f"index {index}")
+
+    def do_deliver(self, words: list[str]) -> None:
+        count = int(words.pop(0)) if words and words[0].isdigit() else 1_000
+        only = self._servers(words, "only") or set(self.world.disks)
+        only -= self._servers(words, "without")
+        cut = {frozenset(map(int, word.split("-"))) for word in words if "-" in word}
+        while self.world.packets and count:
+            packet = self.world.packets.pop(0)
+            ends = {packet.sender, packet.to}
+            arrives = ends <= only and ends not in cut and packet.to in self.world.hosts
+            lost = "" if arrives else "   (lost)"
+            self.output.append(f"{packet.sender} -> {packet.to}  {brief(packet.message)}{lost}")
+            if not lost:
+                self.world.deliver(packet)
+                count -= 1
+
+    @staticmethod
+    def _servers(words: list[str], after: str) -> set[int]:
+        if after not in words:
+            return set()
+        return set(map(int, takewhile(str.isdigit, words[words.index(after) + 1 :])))
+
+    def do_lose(self, words: list[str]) -> None:
+        self.output.append(f"{len(self.world.packets)} messages")
+        self.world.packets.clear()
+
+    def do_sync(self, words: list[str]) -> None:
+        if words[0] == "manual":
+            self.world.auto_sync = False
+        else:
+            self.world.hosts[int(words[0])].sync()
+
+    def do_crash(self, words: list[str]) -> None:
+        self.world.crash(int(words[0]))
+
+    def do_start(self, words: list[str]) -> None:
+        self.world.start(int(words[0]))
+
+    def do_compact(self, words: list[str]) -> None:
+        host = self.world.hosts[int(words[0])]
+        host.compact()
+        host.settle()
+
+    def do_read(self, words: list[str]) -> None:
+        leader, context = map(int, words)
+        self.world.act(leader, lambda raft: raft.read_index(context, self.world.now))
+
+    def do_transfer(self, words: list[str]) -> None:
+        leader, to = int(words[0]), int(words[2])
+        self.world.act(leader, lambda raft: raft.transfer_leadership(to, self.world.now))
+
+    def do_unreachable(self, words: list[str]) -> None:
+        peer, by = int(words[0]), int(words[2])
+        self.world.act(by, lambda raft: raft.leader_unreachable(peer, self.world.now))
+        self.world.time_out(by)
+
+    def do_member(self, words: list[str]) -> None:
+        voters, learners = self._servers(words, "voters"), self._servers(words, "learners")
+        wanted = Membership(tuple(sorted(voters)), tuple(sorted(learners)))
+        index = self.world.act(int(words[0]), lambda raft: raft.propose_membership(wanted, self.world.now))
+        self.output.append("refused" if index is None else f"index {index}")
+
+    def do_show(self, words: list[str]) -> None:
+        for node_id, disk in sorted(self.world.disks.items()):
+            if node_id not in self.world.hosts:
+                self.output.append(f"{node_id}  down")
+                continue
+            host, log = self.world.hosts[node_id], self.world.raft(node_id).log
+            terms = [str(log.term_at(i)) for i in range(log.base_index + 1, log.last_index + 1)]
+            start = f"[..{log.base_index}] " if log.base_index else ""
+            reads = f"  reads {host.reads}" if host.reads else ""
+            self.output.append(
+                f"{node_id}  {host.raft.role.value:<12} term {host.raft.current_term}  "
+                f"commit {log.commit_index:<2}  log {start}{' '.join(terms)}{reads}".rstrip()
+            )
+            assert disk is host.storage
+
+
+def brief(message: object) -> str:
+    """A message on one line, with what is zero or empty left out."""
+    shown = []
+    for name, value in msgspec.structs.asdict(message).items():  # type: ignore[type-var]
+        if isinstance(message, InstallSnapshotRequest) and name == "data":
+            shown.append(f"data={len(value)} bytes")
+        elif name == "entries" and value:
+            shown.append(f"entries={' '.join(map(brief_entry, value))}")
+        elif name in ("granted", "success", "installed") or (value and name not in ("round", "membership")):
+            shown.append(f"{name}={value}")
+    return f"{type(message).__name__}({', '.join(shown)})"
+
+
+def brief_entry(entry: Entry) -> str:
+    """index@term, and what is in it."""
+    if entry.kind is EntryKind.COMMAND:
+        return f"{entry.index}@{entry.term}:{entry.data.decode()}"
+    return f"{entry.index}@{entry.term}:{entry.kind.name}"
+
+
+def play(text: str) -> str:
+    """The transcript with its output replaced by what happens now."""
+    transcript, lines = Transcript(), []
+    for line in text.splitlines():
+        if line.startswith("#") or not line.strip():
+            lines.append(line)
+        elif line.startswith(">"):
+            lines += [line, *(f"  {output}" for output in transcript.run(line[1:]))]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_servers_say_what_the_transcript_says(path: Path, request: pytest.FixtureRequest) -> None:
+    text = path.read_text(encoding="utf-8")
+    played = play(text)
+    if request.config.getoption("--rewrite-transcripts", default=False):
+        path.write_text(played, encoding="utf-8")
+    else:
+        assert played == text
+
+
+def test_the_figures_of_the_paper_are_among_them() -> None:
+    names = {path.stem for path in FILES}
+    assert {"election_figure_7", "commit_figure_8_overwritten", "commit_figure_8_kept"} <= names

@@ -1,0 +1,280 @@
+"""Copies: they only grow and only in order; fences and doubts survive a restart; what is told is durable."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.broker.world import Memory, batch, config
+from walrus.replicas import copies
+from walrus.replicas.copies import Copies
+from walrus.replicas.durability import Durable
+from walrus.replicas.failover import Fenced
+from walrus.storage.batch import EMPTY, Batch, Checksum
+from walrus.storage.errors import CorruptionError, DiskFull, StorageError
+from walrus.wire import messages as m
+from walrus.wire.effects import Outbox, Send, no_trace
+
+KEY = ("t", 1)
+
+
+class Disk:
+    """A node's two engines, and its copies on them."""
+
+    def __init__(self, data: Memory | None = None, meta: Memory | None = None) -> None:
+        self.data_memory, self.meta_memory = data or Memory(), meta or Memory()
+        self.data, self.meta = Durable(self.data_memory), Durable(self.meta_memory)
+        self.copies = Copies(self.data, self.meta)
+        self.copy = self.copies.get(KEY)
+        self.outbox = Outbox(config().node_id)
+        self.fenced = Fenced(copies=self.copies, outbox=self.outbox, trace=no_trace)
+
+    def sync(self) -> None:
+        self.meta.on_durable(self.meta.written)
+        self.data.on_durable(self.data.written)
+
+    def append(self, start: int, *payloads: str) -> None:
+        self.copies.append(self.copy, start, batch(*payloads), lambda: None)
+
+    def fence(self) -> list[m.FenceReply]:
+        self.fenced.on_fence(2, m.Fence(topic="t", segment=1))
+        return self.answers()
+
+    def answers(self) -> list[m.FenceReply]:
+        return [e.message for e in self.outbox.take() if isinstance(e, Send)]  # type: ignore[misc]
+
+    def restart(self) -> Disk:
+        return Disk(self.data_memory, self.meta_memory)
+
+
+def test_append_is_durable_only_when_synced():
+    disk = Disk()
+    done: list[int] = []
+    disk.copies.append(disk.copy, 0, batch("a", "b"), lambda: done.append(disk.copy.durable))
+    assert (disk.copy.length, disk.copy.durable, done) == (2, 0, [])
+    disk.sync()
+    assert (disk.copy.durable, done) == (2, [2])
+
+
+@pytest.mark.parametrize(
+    ("start", "payloads", "length"),
+    [(0, "abc", 3), (0, "ab", 3), (1, "bcd", 4), (3, "d", 4), (0, "", 3), (0, "a", 3), (2, "", 3)],
+)
+def test_frame_that_overlaps_the_copy_adds_only_what_is_new(start: int, payloads: str, length: int):
+    disk = Disk()
+    disk.append(0, "a", "b", "c")
+    disk.sync()
+    done: list[bool] = []
+    disk.copies.append(disk.copy, start, batch(*payloads), lambda: done.append(True))
+    disk.sync()
+    assert disk.copy.length == length and done == [True]
+    assert disk.data_memory.entries["t/1"] == [b"a", b"b", b"c", b"d"][:length]
+
+
+def test_checksum_is_that_of_the_entries_however_they_arrived():
+    disk = Disk()
+    disk.append(0, "a", "b")
+    disk.append(1, "b", "c")
+    expected = Checksum().extend(batch("a", "b", "c"))
+    assert disk.copies.checksum(disk.copy, 3) == expected
+    assert disk.copies.checksum(disk.copy, 2) == Checksum().extend(batch("a", "b"))
+    assert disk.restart().copies.checksum(disk.restart().copy, 3) == expected
+
+
+def test_large_copy_is_summed_in_pieces_and_whoever_asked_meanwhile_shares_the_work(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(copies, "SCAN_BYTES", 1)
+    disk = Disk()
+    disk.append(0, *(f"{number}" for number in range(50)))
+    again, said = disk.restart(), []
+    for _ in range(3):
+        again.copies.when_summed(again.copy, 50, said.append)
+    ticks = 0
+    while again.copies.summing:
+        assert len(said) < 3
+        again.copies.go_on_summing()
+        ticks += 1
+    assert 5 <= ticks <= 8, "fifty reads, eight a tick, and the others find it done"
+    assert said == [Checksum().extend(batch(*(f"{number}" for number in range(50))))] * 3
+    again.copies.when_summed(again.copy, 50, said.append)
+    assert len(said) == 4, "what is known is said at once"
+
+
+def test_copy_that_is_replaced_while_it_is_summed_ends_with_an_error():
+    disk = Disk()
+    disk.append(0, "a", "b")
+    again, said = disk.restart(), []
+    again.data_memory.delete_topic("t/1")
+    again.copies.when_summed(again.copy, 2, said.append)
+    assert not again.copies.summing and isinstance(said[0], StorageError)
+
+
+def test_disk_full_writes_nothing_and_goes_on_when_there_is_room():
+    disk = Disk()
+    disk.append(0, "a")
+    disk.data_memory.full = True
+    with pytest.raises(DiskFull):
+        disk.append(1, "b")
+    assert disk.copy.length == 1
+    disk.data_memory.full = False
+    disk.append(1, "b")
+    assert disk.copy.length == 2 and disk.copies.checksum(disk.copy, 2) == Checksum().extend(batch("a", "b"))
+
+
+# --- the fence ---
+
+
+def test_fence_refuses_at_once_and_answers_when_note_and_entries_are_durable():
+    disk = Disk()
+    disk.append(0, "a")
+    assert disk.fence() == [] and disk.copy.fenced
+    disk.meta.on_durable(disk.meta.written)
+    assert disk.answers() == []
+    disk.data.on_durable(disk.data.written)
+    (reply,) = disk.answers()
+    assert (reply.length, reply.checksum, reply.sure) == (1, Checksum().extend(batch("a")), True)
+
+
+def test_fence_asked_again_after_everything_is_durable_is_answered_again():
+    disk = Disk()
+    disk.append(0, "a")
+    disk.fence()
+    disk.sync()
+    disk.answers()
+    assert [reply.length for reply in disk.fence()] == [1]
+
+
+def test_fence_survives_a_restart():
+    disk = Disk()
+    disk.append(0, "a")
+    disk.fence()
+    disk.sync()
+    assert disk.restart().copy.fenced
+    assert not disk.restart().copies.get(("t", 2)).fenced
+
+
+def test_fence_that_could_not_be_noted_is_not_answered_until_it_is():
+    disk = Disk()
+    disk.append(0, "a")
+    disk.sync()
+    disk.meta_memory.full = True
+    assert disk.fence() == []
+    disk.sync()
+    assert disk.answers() == []
+    disk.meta_memory.full = False
+    disk.fence()
+    disk.sync()
+    assert [reply.length for reply in disk.answers()] == [1] and disk.restart().copy.fenced
+
+
+def test_fence_for_a_segment_that_is_not_known_here_is_noted_too():
+    disk = Disk()
+    disk.fenced.on_fence(2, m.Fence(topic="other", segment=7))
+    disk.sync()
+    assert [reply.length for reply in disk.answers()] == [0]
+    assert disk.restart().copies.get(("other", 7)).fenced
+
+
+def test_damaged_copy_answers_a_fence_with_what_can_be_read_and_is_not_sure():
+    disk = Disk()
+    disk.append(0, "a", "b")
+    disk.sync()
+    disk.data_memory.damaged.add(("t/1", 1))
+    again = disk.restart()
+    again.fence()
+    again.sync()
+    (reply,) = again.answers()
+    assert (reply.length, reply.sure) == (1, False)
+    assert reply.checksum == Checksum().extend(Batch.of([b"a"]))
+    assert KEY in again.copies.damaged, "so that it is made anew once the segment is sealed"
+
+
+# --- unsure copies ---
+
+
+def test_doubt_and_certainty_survive_a_restart_and_keep_the_fence():
+    disk = Disk()
+    disk.append(0, "a")
+    disk.copies.mark(disk.copy, sure=False)
+    disk.fence()
+    disk.sync()
+    assert [reply.sure for reply in disk.answers()] == [False]
+    again = disk.restart()
+    assert again.copy.fenced and not again.copy.sure
+    again.copies.mark(again.copy, sure=True)
+    third = again.restart()
+    assert third.copy.fenced and third.copy.sure
+
+
+def test_notes_that_are_not_needed_any_more_are_dropped_and_the_others_survive_a_restart():
+    disk = Disk()
+    for number in range(1, 6):
+        disk.copies.fence(disk.copies.get(("t", number)), lambda: None)
+    disk.copies.forget_notes({("t", 1), ("t", 2), ("t", 3), ("u", 9)})
+    disk.copies.fence(disk.copies.get(("t", 6)), lambda: None)
+    assert disk.meta.storage.bounds(copies.NOTES)[0] == 0, "not before what replaces them is durable"
+    disk.sync()
+    assert disk.meta.storage.bounds(copies.NOTES) == (5, 8)
+    again = disk.restart()
+    assert [n for n in range(1, 7) if again.copies.get(("t", n)).fenced] == [4, 5, 6]
+    again.copies.forget_notes({("t", 4), ("t", 5), ("t", 6)})
+    again.sync()
+    assert disk.restart().copies.noted == []
+
+
+def test_notes_stay_while_there_is_no_room_to_write_them_anew():
+    disk = Disk()
+    for number in (1, 2):
+        disk.copies.fence(disk.copies.get(("t", number)), lambda: None)
+    disk.sync()
+    assert isinstance(disk.meta.storage, Memory)
+    disk.meta.storage.full = True
+    disk.copies.forget_notes({("t", 1)})
+    assert disk.copies.noted == [("t", 1), ("t", 2)]
+    disk.meta.storage.full = False
+    disk.copies.forget_notes({("t", 1)})
+    disk.sync()
+    assert disk.restart().copies.noted == [("t", 2)]
+
+
+def test_names_with_slashes_are_found_again():
+    disk = Disk()
+    copy = disk.copies.get(("a/b/2", 3))
+    disk.copies.append(copy, 0, batch("x"), lambda: None)
+    assert disk.restart().copies.get(("a/b/2", 3)).length == 1
+    assert disk.restart().copies.entries == 1
+
+
+@pytest.mark.parametrize(
+    ("original", "shadow", "kept"), [("ab", "abc", "t/1~"), ("abc", "ab", "t/1"), ("abc", "abc", "t/1~")]
+)
+@pytest.mark.parametrize("full", [False, True], ids=["", "disk full"])
+def test_of_two_copies_that_a_restart_finds_the_longer_one_counts(
+    original: str, shadow: str, kept: str, full: bool
+):
+    """A copy that was once made anew has the name of a shadow; what is made beside it has the other name."""
+    data = Memory()
+    data.write("t/1", batch(*original))
+    data.write("t/1~", batch(*shadow))
+    data.full = full
+    copies = Copies(Durable(data), Durable(Memory()))
+    assert (copies.get(("t", 1)).name, copies.get(("t", 1)).length) == (kept, 3)
+    assert full or data.topics() == [kept]
+
+
+def test_read_ends_where_it_is_told_to():
+    disk = Disk()
+    disk.append(0, "a", "b", "c")
+    read = disk.copies.read
+    assert read(disk.copy, 0, 2, 10, 100).payloads() == [b"a", b"b"]
+    assert read(disk.copy, 2, 9, 10, 100).payloads() == [b"c"]
+    assert read(disk.copy, 3, 9, 10, 100) == EMPTY == read(disk.copy, 1, 1, 10, 100)
+    assert read(disk.copy, -1, 3, 10, 100) == EMPTY
+    disk.data_memory.damaged.add(("t/1", 0))
+    with pytest.raises(CorruptionError):
+        read(disk.copy, 0, 3, 10, 100)
+
+
+def test_batches_that_do_not_add_up_are_not_mistaken_for_entries():
+    with pytest.raises(ValueError, match="malformed"):
+        Batch(b"\x05\0\0\0", b"four").check()

@@ -1,0 +1,502 @@
+"""Recovery: fence a majority, take the longest, have a majority hold it, and only then call it found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.broker.world import STEP, Memory, World, batch, config, three
+from walrus import protocol
+from walrus.replicas.copies import Copies
+from walrus.replicas.durability import Durable
+from walrus.replicas.failover import Puller, Recovery, Sealable
+from walrus.replicas.reads import Reads
+from walrus.segments import Metadata, Segment
+from walrus.storage.batch import EMPTY, Batch, Checksum
+from walrus.wire import messages as m
+from walrus.wire.effects import Outbox, Send, no_trace
+
+KEY = ("t", 1)
+
+
+def checksum(length: int) -> Checksum:
+    return Checksum(length, length)
+
+
+class Bench:
+    """Node 9 recovers t/1, which node 1 led, with replicas 1, 2 and 3."""
+
+    def __init__(self, replicas: tuple[int, ...] = (1, 2, 3)) -> None:
+        self.now = 0.0
+        self.outbox = Outbox(9)
+        segment = Segment(leader=1, incarnation=1, replicas=replicas)
+        self.recovery = Recovery(
+            KEY, segment, config=config(9), outbox=self.outbox, trace=no_trace, now=self.now
+        )
+
+    def fenced(self, node: int, length: int, *, sure: bool = True) -> None:
+        reply = m.FenceReply(topic="t", segment=1, length=length, checksum=checksum(length), sure=sure)
+        self.recovery.on_fence_reply(node, reply, self.now)
+        self.recovery.check_invariants()
+
+    def copied(self, node: int, length: int) -> None:
+        reply = m.CopyReply(topic="t", segment=1, length=length, checksum=checksum(length))
+        self.recovery.on_copy_reply(node, reply, self.now)
+        self.recovery.check_invariants()
+
+    def tick(self, seconds: float) -> None:
+        end = self.now + seconds
+        while self.now < end:
+            self.now += 0.05
+            self.recovery.on_tick(self.now)
+            self.recovery.check_invariants()
+
+    def sent(self, kind: type[Any]) -> list[tuple[int, Any]]:
+        sent = [(e.to, e.message) for e in self.outbox.take() if isinstance(e, Send)]
+        return [(to, message) for to, message in sent if isinstance(message, kind)]
+
+    @property
+    def found(self) -> Sealable | None:
+        return self.recovery.found
+
+
+def test_every_replica_is_asked_to_fence_and_asked_again():
+    bench = Bench()
+    assert [to for to, _ in bench.sent(m.Fence)] == [1, 2, 3]
+    bench.fenced(2, 5)
+    bench.tick(0.25)
+    assert [to for to, _ in bench.sent(m.Fence)] == [1, 3]
+
+
+@pytest.mark.parametrize("pair", [(1, 2), (1, 3), (2, 3)])
+def test_any_majority_will_do(pair: tuple[int, int]):
+    bench = Bench()
+    bench.fenced(pair[0], 5)
+    assert bench.found is None
+    bench.fenced(pair[1], 5)
+    assert bench.found == Sealable(5, checksum(5))
+
+
+def test_longest_copy_is_taken_and_copied_until_a_majority_holds_it():
+    bench = Bench()
+    bench.fenced(2, 4)
+    bench.fenced(3, 7)
+    assert bench.found is None
+    ((to, copy),) = bench.sent(m.Copy)
+    assert (to, copy.source, copy.upto) == (2, 3, 7)
+    bench.copied(2, 6)
+    assert bench.found is None
+    bench.copied(2, 7)
+    assert bench.found == Sealable(7, checksum(7))
+
+
+def test_longer_copy_that_answers_later_changes_nothing():
+    """It was not in the majority, so what it has beyond was never acknowledged."""
+    bench = Bench()
+    bench.fenced(2, 4)
+    bench.fenced(3, 4)
+    bench.fenced(1, 9)
+    assert bench.found == Sealable(4, checksum(4))
+
+
+def test_third_copy_can_complete_the_majority():
+    bench = Bench()
+    bench.fenced(2, 4)
+    bench.fenced(3, 7)
+    bench.fenced(1, 7)
+    assert bench.found == Sealable(7, checksum(7))
+
+
+def test_answers_of_strangers_and_repeated_answers_do_not_count():
+    bench = Bench()
+    bench.fenced(7, 9)
+    bench.fenced(2, 5)
+    bench.fenced(2, 5)
+    bench.copied(7, 9)
+    assert bench.found is None
+
+
+def test_nothing_fenced_yet_is_nothing_copied():
+    bench = Bench()
+    bench.copied(2, 9)
+    bench.copied(3, 9)
+    assert bench.found is None
+
+
+def test_recovery_begins_again_when_the_source_is_gone():
+    bench = Bench()
+    bench.fenced(2, 4)
+    bench.fenced(3, 7)
+    bench.tick(2.0)
+    assert 2 in [to for to, _ in bench.sent(m.Fence)], "asked anew, though it had answered"
+    bench.fenced(2, 4)
+    bench.fenced(1, 4)
+    assert bench.found == Sealable(4, checksum(4))
+
+
+def test_single_replica_is_its_own_majority():
+    bench = Bench(replicas=(1,))
+    bench.fenced(1, 3)
+    assert bench.found == Sealable(3, checksum(3))
+
+
+def test_what_was_found_stays_found():
+    bench = Bench()
+    bench.fenced(2, 4)
+    bench.fenced(3, 4)
+    bench.tick(10.0)
+    assert bench.found == Sealable(4, checksum(4))
+
+
+# --- unsure copies ---
+
+
+def test_unsure_copy_does_not_count_towards_the_majority():
+    bench = Bench()
+    bench.fenced(2, 4)
+    bench.fenced(3, 2, sure=False)
+    assert bench.found is None and bench.recovery.waits_for_sure_copies
+    bench.fenced(1, 6)
+    assert bench.found is None, "the longest is on one node only"
+    bench.copied(2, 6)
+    assert bench.found == Sealable(6, checksum(6))
+
+
+def test_answers_of_all_replicas_are_enough_however_unsure():
+    bench = Bench()
+    for node, length in ((1, 3), (2, 5), (3, 5)):
+        assert bench.found is None
+        bench.fenced(node, length, sure=False)
+    assert bench.found == Sealable(5, checksum(5))
+
+
+def test_unsure_copy_may_be_the_longest():
+    bench = Bench()
+    bench.fenced(1, 4)
+    bench.fenced(3, 9, sure=False)
+    bench.fenced(2, 4)
+    bench.copied(1, 9)
+    assert bench.found == Sealable(9, checksum(9))
+
+
+def test_operator_can_end_the_waiting_with_a_majority_and_only_with_one():
+    bench = Bench()
+    bench.fenced(2, 4, sure=False)
+    bench.recovery.force(bench.now)
+    assert bench.found is None and not bench.recovery.waits_for_sure_copies
+    bench.fenced(3, 4)
+    assert bench.found == Sealable(4, checksum(4))
+
+
+def test_waiting_goes_on_for_as_long_as_it_takes():
+    bench = Bench()
+    bench.fenced(2, 4)
+    bench.fenced(3, 2, sure=False)
+    bench.tick(60.0)
+    assert bench.found is None and bench.recovery.waits_for_sure_copies
+
+
+# --- copying ---
+
+
+class Pulls:
+    """Node 2 with an empty copy of t/1, and whoever it reads from."""
+
+    def __init__(self) -> None:
+        self.memory = Memory()
+        self.data, self.meta = Durable(self.memory), Durable(Memory())
+        self.copies = Copies(self.data, self.meta)
+        self.outbox = Outbox(2)
+        reads = Reads(
+            config=config(2),
+            copies=self.copies,
+            metadata=Metadata(),
+            outbox=self.outbox,
+            commit_index=lambda topic, number: None,
+            first_request=0,
+        )
+        self.reads = reads
+        self.puller = Puller(copies=self.copies, reads=reads, outbox=self.outbox, trace=no_trace)
+        self.copy = self.copies.get(KEY)
+        self.sent: list[Any] = []
+
+    def ask(self, upto: int, source: int = 3, sender: int = 9) -> None:
+        self.puller.on_copy(sender, m.Copy(topic="t", segment=1, source=source, upto=upto), 0.0)
+
+    def take(self, kind: type[Any]) -> list[Any]:
+        self.sent += [e.message for e in self.outbox.take() if isinstance(e, Send)]
+        wanted = [message for message in self.sent if isinstance(message, kind)]
+        self.sent = [message for message in self.sent if not isinstance(message, kind)]
+        return wanted
+
+    def answer(self, read: m.Read, got: Batch, error: str = "", node: int = 3) -> None:
+        self.reads.on_reply(node, m.ReadReply(request=read.request, batch=got, error=error), 0.0)
+
+    def sync(self) -> None:
+        self.data.on_durable(self.data.written)
+
+
+def test_copy_is_extended_in_pieces_and_reported_when_durable():
+    pulls = Pulls()
+    pulls.ask(3)
+    (read,) = pulls.take(m.Read)
+    assert (read.start, read.raw) == (0, True)
+    pulls.answer(read, batch("a", "b"))
+    (read,) = pulls.take(m.Read)
+    pulls.answer(read, batch("c", "beyond what was asked for"))
+    assert pulls.copy.length == 3 and pulls.take(m.CopyReply) == []
+    pulls.sync()
+    (reply,) = pulls.take(m.CopyReply)
+    assert (reply.length, reply.checksum) == (3, Checksum().extend(batch("a", "b", "c")))
+    assert not pulls.puller.pulling(pulls.copy)
+
+
+def test_copy_that_is_long_enough_is_reported_at_once_and_never_cut():
+    pulls = Pulls()
+    pulls.copies.append(pulls.copy, 0, batch("a", "b", "c"), lambda: None)
+    pulls.sync()
+    pulls.ask(2)
+    assert pulls.take(m.Read) == [] and pulls.copy.length == 3
+    assert [reply.length for reply in pulls.take(m.CopyReply)] == [2]
+
+
+@pytest.mark.parametrize("how", ["nothing", "error", "timeout", "disconnected"])
+def test_copying_that_fails_can_be_asked_for_again_from_another_source(how: str):
+    pulls = Pulls()
+    pulls.ask(1)
+    (read,) = pulls.take(m.Read)
+    if how == "nothing":
+        pulls.answer(read, EMPTY)
+    elif how == "error":
+        pulls.answer(read, EMPTY, error="damaged")
+    elif how == "timeout":
+        pulls.reads.on_tick(60.0)
+    else:
+        pulls.reads.on_disconnected(3, 0.0)
+    assert not pulls.puller.pulling(pulls.copy)
+    pulls.ask(1, source=1)
+    (read,) = pulls.take(m.Read)
+    pulls.answer(read, batch("a"), node=1)
+    pulls.sync()
+    assert [reply.length for reply in pulls.take(m.CopyReply)] == [1]
+
+
+def test_answer_that_overlaps_what_came_in_between_adds_nothing_twice():
+    pulls = Pulls()
+    pulls.ask(4)
+    (read,) = pulls.take(m.Read)
+    pulls.copies.append(pulls.copy, 0, batch("a", "b", "c"), lambda: None)
+    pulls.answer(read, batch("a", "b"))
+    (read,) = pulls.take(m.Read)
+    assert read.start == 3
+    pulls.answer(read, batch("d"))
+    assert pulls.memory.entries["t/1"] == [b"a", b"b", b"c", b"d"]
+
+
+def test_full_disk_ends_the_copying_and_not_the_node():
+    pulls = Pulls()
+    pulls.memory.full = True
+    pulls.ask(1)
+    (read,) = pulls.take(m.Read)
+    pulls.answer(read, batch("a"))
+    assert not pulls.puller.pulling(pulls.copy) and pulls.copy.length == 0
+
+
+# --- whole nodes ---
+
+
+def test_tail_on_one_replica_survives_only_if_its_node_answers():
+    """Acknowledged entries always do; what one replica has beyond may."""
+    world = three(failure_timeout=1.5)
+    world.register("t")
+    leader = world.topic("t").open.leader
+    first, second = (node for node in (1, 2, 3) if node != leader)
+    assert world.put(leader, "t", "acknowledged") == [b"OK"]
+    world.cut |= {(leader, second)}
+    world.send(leader, protocol.Put("t", batch("on two")))
+    world.run(0.1)
+    world.kill(leader)
+    world.cut.clear()
+    world.until(lambda: world.topic("t").current == 2)
+    assert world.topic("t").segments[0].count == 2
+    world.run(0.5)
+    assert world.stored(first, "t", 1) == world.stored(second, "t", 1) == [b"acknowledged", b"on two"]
+
+
+def test_one_silent_replica_delays_nothing():
+    """It accepts connections and never answers: the other two are a majority."""
+    world = three(failure_timeout=1.5)
+    world.register("t")
+    leader = world.topic("t").open.leader
+    assert world.put(leader, "t", "a") == [b"OK"]
+    others = [node for node in (1, 2, 3) if node != leader]
+    world.lose = lambda sender, to, message: (
+        sender == others[1] and isinstance(message, m.FenceReply | m.CopyReply | m.ReadReply)
+    )
+    world.kill(leader)
+    world.start(leader)
+    world.until(lambda: world.topic("t").current >= 2, within=5.0)
+
+
+@pytest.mark.parametrize("step", range(1, 12))
+def test_recovering_node_may_die_after_any_step(step: int):
+    world = three()
+    world.register("t")
+    leader = world.topic("t").open.leader
+    entries = [b"%d" % number for number in range(5)]
+    assert world.put(leader, "t", *entries) == [b"OK"] * 5
+    seen: list[object] = []
+
+    def watch(sender: int, to: int, message: object) -> None:
+        if isinstance(message, m.Fence | m.FenceReply | m.Copy | m.CopyReply | m.Propose):
+            seen.append(message)
+
+    world.watch = watch
+    world.kill(leader)
+    deadline = world.now + 5
+    while len(seen) < step and world.now < deadline:
+        world.step()
+    recovering = world.raft_leader if any(c.raft.role.value == "Leader" for c in world.nodes.values()) else 0
+    if recovering:
+        world.kill(recovering)
+        world.start(recovering)
+    world.start(leader)
+    world.until(lambda: world.topic("t").segments[0].count is not None)
+    assert world.topic("t").segments[0].count == 5
+    assert world.get_all(min(world.nodes), "t") == entries
+
+
+def test_two_recoveries_end_in_one_seal():
+    world = three()
+    world.register("t")
+    leader = world.topic("t").open.leader
+    assert world.put(leader, "t", "a", "b") == [b"OK"] * 2
+    for node, controller in world.nodes.items():
+        controller.lifecycle.recover("t", 1, world.now)
+        assert ("t", 1) in controller.lifecycle.recoveries, node
+    world.until(lambda: all(c.metadata.topics["t"].current == 2 for c in world.nodes.values()))
+    assert world.topic("t").segments[0].count == 2 and world.topic("t").segments[0].recovered
+    assert not any(c.lifecycle.recoveries for c in world.nodes.values())
+    assert world.put(leader, "t", "c") == [b"OK"]
+    assert world.get_all(1, "t") == [b"a", b"b", b"c"]
+
+
+# --- power loss ---
+
+
+def lazy() -> World:
+    """Three nodes that acknowledge before they sync; each holds three entries that were never synced."""
+    world = three()
+    world.register("t")
+    world.sync_each = False
+    leader = world.topic("t").open.leader
+    assert world.put(leader, "t", "a", "b", "c") == [b"OK"] * 3
+    world.run(0.2)
+    return world
+
+
+def test_power_loss_on_one_replica_of_a_live_writer_is_healed():
+    world = lazy()
+    leader = world.topic("t").open.leader
+    victim = next(node for node in (3, 2, 1) if node != leader)
+    world.lose_power(victim)
+    assert world.stored(victim, "t", 1) == []
+    world.start(victim, sure=False)
+    world.until(lambda: world.stored(victim, "t", 1) == [b"a", b"b", b"c"])
+    world.until(lambda: world.nodes[victim].copies.get(("t", 1)).sure)
+
+
+def test_shortened_copy_is_unsure_before_its_node_knows_any_metadata():
+    """The fence may be the first thing that a restarted node hears, before Raft told it what is committed."""
+    world = lazy()
+    leader = world.topic("t").open.leader
+    victim = next(node for node in (3, 2, 1) if node != leader)
+    world.lose_power(victim)
+    world.start(victim, sure=False)
+    controller = world.nodes[victim]
+    assert "t" not in controller.metadata.topics
+    replies: list[m.FenceReply] = []
+
+    def watch(sender: int, to: int, message: object) -> None:
+        if isinstance(message, m.FenceReply):
+            replies.append(message)
+
+    world.watch = watch
+    other = next(node for node in (1, 2, 3) if node not in (leader, victim))
+    controller.on_connected(other, world.now)
+    controller.on_message(other, m.Fence(topic="t", segment=1), world.now)
+    world._turns()
+    assert [(reply.length, reply.sure) for reply in replies] == [(0, False)]
+
+
+def test_acknowledged_entry_is_not_lost_when_a_shortened_copy_answers_with_a_lagging_one():
+    world = lazy()
+    leader = world.topic("t").open.leader
+    short, lagging = (node for node in (1, 2, 3) if node != leader)
+    world.cut |= {(leader, lagging), (lagging, leader)}
+    assert world.put(leader, "t", "only on two") == [b"OK"]
+    world.kill(leader)
+    world.lose_power(short)
+    world.cut.clear()
+    world.start(short, sure=False)
+    world.run(6.0)
+    assert world.topic("t").current == 1, "it waits for a third answer"
+    keeper = next(n for n, c in world.nodes.items() if c.lifecycle.recoveries)
+    waiting = world.metrics(keeper)["recoveries_waiting_for_sure_copies"]
+    assert list(waiting) == ["t/1"]
+    world.start(leader)
+    world.until(lambda: world.topic("t").current >= 2)
+    assert world.topic("t").segments[0].count == 4
+
+
+def test_operator_ends_a_recovery_that_waits():
+    world = lazy()
+    leader = world.topic("t").open.leader
+    short, lagging = (node for node in (1, 2, 3) if node != leader)
+    world.cut |= {(leader, lagging), (lagging, leader)}
+    assert world.put(leader, "t", "only on two") == [b"OK"]
+    world.kill(leader)
+    world.lose_power(short)
+    world.cut.clear()
+    world.start(short, sure=False)
+    world.run(6.0)
+    assert world.ask(lagging, protocol.Recover("t", 1)) == [b"OK"]
+    assert world.topic("t").current >= 2, "OK is said when it is done"
+    assert any("an operator ends the recovery" in line for line in world.logs)
+    assert world.put(short, "t", "after") == [b"OK"]
+
+
+def test_operator_is_told_when_there_is_nothing_to_recover():
+    world = lazy()
+    for node in (1, 2, 3):
+        [reply] = world.ask(node, protocol.Recover("t", 1))
+        assert reply.startswith(b"ERR cannot recover: segment 1 of t is not sealed")
+    assert world.topic("t").current == 1
+    assert world.put(1, "t", "as if nothing had happened") == [b"OK"]
+
+
+def test_doubt_survives_a_second_restart_before_anything_was_applied():
+    world = lazy()
+    leader = world.topic("t").open.leader
+    victim = next(node for node in (3, 2, 1) if node != leader)
+    world.lose_power(victim)
+    controller = world.start(victim, sure=False)
+    assert not controller.doubts_are_noted, "the shell must not call this start a sure one yet"
+    world.until(lambda: controller.doubts_are_noted)
+    assert world.now > STEP
+
+
+def test_a_shadow_and_its_original_are_extended_side_by_side() -> None:
+    """A repair may ask for the copy of a segment whose shadow is being filled: neither forgets the other."""
+    pulls = Pulls()
+    done: list[str] = []
+    shadow = pulls.copies.shadow(KEY)
+    pulls.puller.pull(pulls.copy, 1, 2, 0.0, lambda: done.append("repair"), asker=3)
+    pulls.puller.pull(pulls.copy, 1, 2, 0.0, lambda: done.append("catch up"))
+    pulls.puller.pull(shadow, 1, 2, 0.0, lambda: done.append("shadow"))
+    for copy in (pulls.copy, shadow):
+        pulls.copies.append(copy, 0, Batch.of([b"x"]), lambda: None)
+    pulls.puller.pull(shadow, 1, 2, 0.0, lambda: done.append("shadow"))
+    pulls.data.on_durable(pulls.data.written)
+    assert sorted(done) == ["catch up", "repair", "shadow"]

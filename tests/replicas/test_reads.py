@@ -1,0 +1,137 @@
+"""Reading what lives on other nodes, and answering others: only what is acknowledged or sealed is shown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.broker.test_segments import cluster, seal
+from tests.broker.world import Memory, batch, config
+from walrus.replicas.copies import Copies
+from walrus.replicas.durability import Durable
+from walrus.replicas.reads import Reads
+from walrus.storage.batch import EMPTY, Batch
+from walrus.wire import messages as m
+from walrus.wire.effects import Outbox, Send
+
+
+class Bench:
+    """Node 1 with a copy of t/1 that holds a, b and c; two of them are acknowledged, if it leads."""
+
+    def __init__(self, *, leads: bool = True, sealed: int | None = None) -> None:
+        self.memory = Memory()
+        self.copies = Copies(Durable(self.memory), Durable(Memory()))
+        self.copies.append(self.copies.get(("t", 1)), 0, batch("a", "b", "c"), lambda: None)
+        self.metadata = cluster()
+        if sealed is not None:
+            self.metadata.apply(seal(1, sealed))
+        self.outbox = Outbox(1)
+        self.answers: list[tuple[list[bytes], str]] = []
+        self.reads = Reads(
+            config=config(),
+            copies=self.copies,
+            metadata=self.metadata,
+            outbox=self.outbox,
+            commit_index=lambda topic, number: 2 if leads and sealed is None and number == 1 else None,
+            first_request=0,
+        )
+
+    def sent(self, kind: type[Any]) -> list[Any]:
+        sent = [e.message for e in self.outbox.take() if isinstance(e, Send)]
+        return [message for message in sent if isinstance(message, kind)]
+
+    def read(self, start: int, *, raw: bool = False, segment: int = 1, entries: int = 10) -> m.ReadReply:
+        question = m.Read(
+            request=1, topic="t", segment=segment, start=start, max_entries=entries, max_bytes=100, raw=raw
+        )
+        self.reads.on_read(2, question)
+        (reply,) = self.sent(m.ReadReply)
+        assert isinstance(reply, m.ReadReply)
+        return reply
+
+    def ask(self, node: int = 2) -> m.Read:
+        def answer(got: Batch, error: str, at: float) -> None:
+            self.answers.append((got.payloads(), error))
+
+        self.reads.ask(node, "t", 1, 0, entries=5, raw=False, now=0.0, then=answer)
+        (question,) = self.sent(m.Read)
+        assert isinstance(question, m.Read)
+        return question
+
+
+def test_open_segment_is_read_up_to_what_is_acknowledged():
+    bench = Bench()
+    assert bench.read(0).batch.payloads() == [b"a", b"b"]
+    assert bench.read(2) == m.ReadReply(request=1, batch=EMPTY, error="")
+
+
+def test_only_the_leader_of_an_open_segment_answers_for_it():
+    reply = Bench(leads=False).read(0)
+    assert reply.error and not reply.batch.count
+
+
+@pytest.mark.parametrize(("count", "expected"), [(2, [b"a", b"b"]), (3, [b"a", b"b", b"c"]), (0, [])])
+def test_sealed_segment_is_read_up_to_its_count(count: int, expected: list[bytes]):
+    """A deposed leader's copy may hold more, which nobody is ever shown."""
+    assert Bench(sealed=count).read(0).batch.payloads() == expected
+
+
+def test_copy_that_is_too_short_does_not_pretend_to_be_the_end():
+    bench = Bench(sealed=5)
+    assert bench.read(1).batch.payloads() == [b"b", b"c"]
+    assert bench.read(3).error
+
+
+def test_raw_reads_see_the_copy_as_it_is():
+    bench = Bench(leads=False)
+    assert bench.read(1, raw=True).batch.payloads() == [b"b", b"c"]
+    assert bench.read(0, raw=True, entries=1).batch.payloads() == [b"a"]
+    assert bench.read(9, raw=True) == m.ReadReply(request=1, batch=EMPTY, error="")
+
+
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize(("start", "segment"), [(-1, 1), (-9, 1), (0, 7), (0, -1), (10**12, 1)])
+def test_nonsense_is_answered_with_nothing(start: int, segment: int, raw: bool):
+    assert not Bench().read(start, segment=segment, raw=raw).batch.count
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_damage_is_an_error_and_never_an_end(raw: bool):
+    bench = Bench(sealed=3)
+    bench.memory.damaged.add(("t/1", 1))
+    assert bench.read(0, raw=raw).batch.payloads() == [b"a"]
+    assert "damaged" in bench.read(1, raw=raw).error
+
+
+def test_answer_is_given_once():
+    bench = Bench()
+    question = bench.ask()
+    reply = m.ReadReply(request=question.request, batch=batch("x"), error="")
+    bench.reads.on_reply(3, reply, 0.0)  # not the one that was asked
+    assert bench.answers == []
+    bench.reads.on_reply(2, reply, 0.0)
+    bench.reads.on_reply(2, reply, 0.0)
+    bench.reads.on_tick(60.0)
+    assert bench.answers == [([b"x"], "")]
+
+
+@pytest.mark.parametrize("how", ["silence", "disconnected"])
+def test_whoever_asks_always_hears_something(how: str):
+    bench = Bench()
+    bench.ask()
+    bench.ask(3)
+    if how == "silence":
+        bench.reads.on_tick(60.0)
+        assert len(bench.answers) == 2
+    else:
+        bench.reads.on_disconnected(2, 0.0)
+        assert len(bench.answers) == 1
+    assert all(error for _, error in bench.answers)
+
+
+def test_holders_are_connected_replicas_and_of_an_open_segment_its_leader():
+    assert Bench().reads.holders("t", 1, {2, 3}) == []
+    assert Bench().reads.holders("t", 1, {1, 3}) == [1]
+    assert Bench(sealed=3).reads.holders("t", 1, {2, 3, 7}) == [2, 3]
+    assert Bench().reads.holders("unknown", 1, {1}) == []

@@ -1,0 +1,274 @@
+"""Repair and catching up: a replica set never counts a copy that has not shown that it is whole."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.broker.test_segments import announce, cluster, seal
+from tests.broker.world import batch, config, three
+from walrus import protocol
+from walrus.replicas.copies import Copies
+from walrus.replicas.repair import Repairs
+from walrus.segments import Command, RemoveNode, SetReplicas
+from walrus.storage.batch import Checksum
+from walrus.storage.errors import CorruptionError
+from walrus.wire import messages as m
+from walrus.wire.effects import Outbox, Send
+
+SUM = Checksum(1, 2)
+
+
+class Bench:
+    """The Raft leader's repairs for a topic with one sealed segment of seven entries on 1, 2 and 3."""
+
+    def __init__(self) -> None:
+        self.metadata = cluster(seal(1, 7))
+        self.outbox = Outbox(1)
+        self.proposed: list[Command] = []
+        self.repairs = Repairs(
+            config=config(),
+            metadata=self.metadata,
+            outbox=self.outbox,
+            propose=lambda command, now: self.proposed.append(command),
+        )
+        self.now = 0.0
+
+    def tick(self, voters: list[int], live: list[int], dead: tuple[int, ...] = ()) -> set[tuple[int, int]]:
+        """Who is asked to copy, and from whom."""
+        self.now += 0.6
+        self.repairs.on_tick(voters, live, dead, self.now)
+        sent = [(e.to, e.message) for e in self.outbox.take() if isinstance(e, Send)]
+        local = [(1, message) for message in self.outbox.local]
+        self.outbox.local.clear()
+        return {(to, message.source) for to, message in sent + local if isinstance(message, m.Copy)}
+
+    def answer(self, node: int, length: int = 7, checksum: Checksum = SUM) -> None:
+        reply = m.CopyReply(topic="t", segment=1, length=length, checksum=checksum)
+        self.repairs.on_copy_reply(node, reply, self.now)
+
+
+def test_nothing_is_done_for_a_whole_set():
+    bench = Bench()
+    assert bench.tick([1, 2, 3], [1, 2, 3]) == set() == bench.tick([1, 2, 3, 4], [1, 2, 3, 4])
+
+
+def test_leaving_replica_is_let_go_only_when_a_majority_of_the_others_is_whole():
+    bench = Bench()
+    asked = bench.tick([1, 2], [1, 2, 3])
+    assert {to for to, _ in asked} == {1, 2} and all(to != source for to, source in asked)
+    bench.answer(1)
+    assert bench.proposed == [], "of (1, 2) both are the majority, and node 2 may lag"
+    bench.answer(2)
+    assert bench.proposed == [SetReplicas(topic="t", segment=1, old=(1, 2, 3), new=(1, 2))]
+
+
+def test_new_replica_must_show_the_sealed_count_and_checksum():
+    bench = Bench()
+    bench.metadata.apply(announce(4, 0))
+    assert 4 in {to for to, _ in bench.tick([1, 2, 4], [1, 2, 3, 4])}
+    bench.answer(1)
+    bench.answer(2)
+    bench.answer(4, length=6)
+    bench.answer(4, checksum=Checksum(9, 9))
+    bench.answer(3)
+    assert bench.proposed == []
+    bench.answer(4)
+    assert bench.proposed == [SetReplicas(topic="t", segment=1, old=(1, 2, 3), new=(1, 2, 4))]
+    bench.metadata.apply(bench.proposed[0])
+    assert bench.tick([1, 2, 4], [1, 2, 3, 4]) == set()
+
+
+def test_what_a_node_has_shown_does_not_count_for_its_successor_under_the_same_id():
+    """It was whole, was removed before that was recorded, and comes back with an empty disk."""
+    bench = Bench()
+    bench.metadata.apply(announce(4, 0))
+    bench.tick([1, 2, 4], [1, 2, 3, 4])
+    bench.metadata.apply(RemoveNode(node_id=4))
+    bench.answer(2)
+    bench.answer(4)
+    assert [bench.metadata.apply(command) for command in bench.proposed] == [None], "4 is no member"
+    bench.tick([1, 2], [1, 2, 3])
+    bench.proposed.clear()
+    bench.metadata.apply(announce(4, 0, "a new disk"))
+    bench.tick([1, 2, 4], [1, 2, 3, 4])
+    assert bench.proposed == []
+
+
+def test_repair_that_does_not_get_on_makes_room_and_is_tried_again():
+    bench = Bench()
+    asked = [bool(bench.tick([1, 2], [1, 2, 3])) for _ in range(60)]
+    assert asked[0] and not asked[25] and any(asked[30:])
+
+
+def test_stale_and_foreign_answers_are_ignored():
+    bench = Bench()
+    bench.answer(2)
+    bench.repairs.on_copy_reply(2, m.CopyReply(topic="x", segment=9, length=1, checksum=SUM), 0.0)
+    bench.tick([1, 2], [1, 2, 3])
+    bench.repairs.stop()
+    bench.answer(1)
+    bench.answer(2)
+    assert bench.proposed == []
+
+
+# --- whole nodes ---
+
+
+def test_lagging_replica_catches_up_before_the_other_one_may_leave():
+    world = three(max_segment_entries=4, failure_timeout=60.0, election_timeout=40.0)
+    world.register("t")
+    leader = world.topic("t").open.leader
+    lagging = next(n for n in (3, 2, 1) if n not in (leader, world.raft_leader))
+    world.lose = lambda sender, to, message: to == lagging and isinstance(message, m.Append | m.ReadReply)
+    assert world.put(leader, "t", "a", "b", "c", "d") == [b"OK"] * 4
+    world.until(lambda: world.topic("t").current == 2)
+    leaving = next(n for n in (1, 2, 3) if n not in (lagging, world.raft_leader))
+    slot = world.send(world.raft_leader, protocol.Leave(leaving))
+    world.run(3.0)
+    assert world.stored(lagging, "t", 1) == [] and leaving in world.topic("t").segments[0].replicas
+    world.lose = lambda sender, to, message: False
+    world.until(lambda: bool(world.replies[slot]))
+    assert world.replies[slot] == [b"OK"]
+    assert world.stored(lagging, "t", 1) == [b"a", b"b", b"c", b"d"]
+
+
+def test_replica_that_was_away_catches_up_with_what_was_sealed():
+    world = three(max_segment_entries=4)
+    world.register("t")
+    world.kill(3)
+    for number in range(10):
+        assert world.put(1, "t", f"{number}") == [b"OK"]
+    world.start(3)
+    world.until(lambda: not world.nodes[3].catch_up.behind and world.settled() and world.nodes[3].ready)
+    for number, segment in enumerate(world.topic("t").segments[:-1], 1):
+        if 3 in segment.replicas:
+            assert len(world.stored(3, "t", number)) == segment.count
+
+
+def test_replica_that_lost_its_copy_before_it_was_recorded_as_one_copies_it_again():
+    """It had shown that it is whole, and then its power failed before that was on its disk."""
+    world = three(max_segment_entries=4, replication_factor=2)
+    world.register("t")
+    world.put(1, "t", "a", "b", "c", "d")
+    world.until(lambda: world.topic("t").current == 2)
+    world.run(0.5)
+    old = world.topic("t").segments[0].replicas
+    (new,) = {1, 2, 3} - set(old)
+    world.nodes[1].propose(SetReplicas(topic="t", segment=1, old=old, new=(*old, new)), world.now)
+    world.until(lambda: world.stored(new, "t", 1) == [b"a", b"b", b"c", b"d"])
+
+
+def test_fourth_node_replaces_the_copies_of_a_dead_one():
+    world = three(max_segment_entries=4, dead_replica_timeout=5.0)
+    world.register("t")
+    for number in range(6):
+        world.put(1, "t", f"{number}")
+    world.join(4)
+    world.kill(3)
+    world.until(lambda: all(3 not in s.replicas for s in world.topic("t").segments[:-1]))
+    assert world.stored(4, "t", 1) == [b"0", b"1", b"2", b"3"]
+    assert len(world.topic("t").segments[0].replicas) == 3
+
+
+def test_damaged_sealed_copy_is_never_served_and_is_made_anew():
+    world = three(max_segment_entries=4)
+    world.register("t")
+    world.put(1, "t", "a", "b", "c", "d")
+    world.until(lambda: world.topic("t").current == 2)
+    world.run(0.5)
+    for node in (1, 2):
+        world.stores[node][0].damaged.add(("t/1", 2))
+    assert world.ask(1, protocol.Fetch("t", 1, 2)) == [b"OK 3 c"]
+    assert world.get_all(2, "t") == [b"a", b"b", b"c", b"d"]
+    world.until(lambda: "t/1~" in world.stores[1][0].entries)
+    world.run(1.0)
+    assert world.stores[1][0].entries["t/1~"] == [b"a", b"b", b"c", b"d"]
+    assert world.ask(1, protocol.Fetch("t", 1, 1, 3)) == [b"OK 2 b", b"OK 3 c", b"OK 4 d"]
+
+
+def test_damage_that_a_checksum_finds_is_mended_as_if_a_reader_had_found_it():
+    """Repair asks for the checksum of a copy that nobody reads. After a restart it is read from the disk."""
+    world = three(max_segment_entries=4)
+    world.register("t")
+    world.put(1, "t", "a", "b", "c", "d")
+    world.until(lambda: world.topic("t").current == 2)
+    world.run(0.5)
+    world.kill(2)
+    world.stores[2][0].damaged.add(("t/1", 2))
+    world.start(2)
+    world.run(1.0)
+    world.nodes[2].on_message(1, m.Copy(topic="t", segment=1, source=3, upto=4), world.now)
+    world.until(lambda: world.stores[2][0].entries.get("t/1~") == [b"a", b"b", b"c", b"d"])
+    world.until(lambda: "t/1" not in world.stores[2][0].entries)
+    assert world.ask(2, protocol.Fetch("t", 1, 2)) == [b"OK 3 c"]
+
+
+def test_damaged_tail_of_an_empty_sealed_segment_is_dropped():
+    world = three()
+    world.register("t")
+    leader = world.topic("t").open.leader
+    world.lose = lambda sender, to, message: isinstance(message, m.Append)
+    world.send(leader, protocol.Put("t", batch("never", "acknowledged")))
+    world.step()
+    world.kill(leader)
+    world.until(lambda: world.topic("t").current == 2)
+    world.lose = lambda sender, to, message: False
+    assert world.topic("t").segments[0].count == 0
+    world.stores[leader][0].damaged.add(("t/1", 1))
+    world.start(leader)
+    copies = world.nodes[leader].copies
+    with pytest.raises(CorruptionError):
+        copies.read(copies.get(("t", 1)), 1, 2, 1, 100)
+    world.until(lambda: not copies.damaged)
+    assert copies.get(("t", 1)).length == 0
+
+
+def test_new_copy_is_verified_once_however_long_other_checksums_take(monkeypatch: pytest.MonkeyPatch):
+    world = three(max_segment_entries=4)
+    world.register("t")
+    world.put(1, "t", "a", "b", "c", "d")
+    world.until(lambda: world.topic("t").current == 2)
+    world.run(0.5)
+    world.stores[1][0].damaged.add(("t/1", 2))
+    monkeypatch.setattr(Copies, "go_on_summing", lambda self: None)
+    assert world.ask(1, protocol.Fetch("t", 1, 2)) == [b"OK 3 c"]
+    world.until(lambda: world.nodes[1].copies.summing)
+    world.run(2.0)
+    assert len(world.nodes[1].copies._sums) == 1, "begun anew with every tick"
+    monkeypatch.undo()
+    world.until(lambda: not world.nodes[1].copies.damaged)
+
+
+def test_damaged_copy_on_a_full_disk_waits_for_room():
+    world = three(max_segment_entries=5)
+    world.register("t")
+    for number in range(6):
+        world.put(1, "t", f"{number}")
+    node = 2
+    disk = world.stores[node][0]
+    disk.damaged.add(("t/1", 3))
+    disk.write("t/1~", batch("left over"))
+    disk.full = True
+    world.ask(node, protocol.Fetch("t", 1, 3))
+    world.run(2)
+    assert world.nodes[node].copies.damaged and "t/1~" in disk.entries
+    disk.full = False
+    world.until(lambda: world.stored(node, "t", 1) == [] and len(disk.entries["t/1~"]) == 5)
+
+
+def test_copy_reply_tells_of_what_was_asked_for_and_not_of_a_longer_tail():
+    """A deposed writer may hold more than was sealed; its copy is as good as any up to the count."""
+    world = three()
+    world.register("t")
+    world.put(1, "t", "a", "b", "c")
+    replies: list[m.CopyReply] = []
+
+    def watch(sender: int, to: int, message: object) -> None:
+        if isinstance(message, m.CopyReply):
+            replies.append(message)
+
+    world.watch = watch
+    world.nodes[2].on_message(1, m.Copy(topic="t", segment=1, source=3, upto=2), world.now)
+    world.step()
+    expected = Checksum().extend(batch("a", "b"))
+    assert [(reply.length, reply.checksum) for reply in replies] == [(2, expected)]

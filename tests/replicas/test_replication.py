@@ -1,0 +1,598 @@
+"""The writer of an open segment, and the replicas that take its frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.broker.test_segments import cluster, seal
+from tests.broker.world import Memory, batch, config
+from walrus.leases import LeaseTable
+from walrus.replicas.copies import Copies
+from walrus.replicas.durability import Durable
+from walrus.replicas.replication import Replica, SegmentWriter
+from walrus.segments import Segment
+from walrus.storage.batch import Batch, Checksum
+from walrus.storage.errors import EngineFailed
+from walrus.wire import messages as m
+from walrus.wire.effects import Outbox, Send, no_trace
+
+
+class Bench:
+    """Node 1 as the writer of t/1 with replicas 1, 2 and 3; origins are 1 (itself) and 9."""
+
+    def __init__(self, replicas: tuple[int, ...] = (1, 2, 3), **settings: Any) -> None:
+        self.now = 100.0
+        self.memory = Memory()
+        self.data, self.meta = Durable(self.memory), Durable(Memory())
+        self.copies = Copies(self.data, self.meta)
+        self.leases = LeaseTable(1, 1, ttl=1.0)
+        self.leases.reconcile(cluster())
+        self.leases.heard(self.now)
+        self.outbox = Outbox(1)
+        self.request = 0
+        self.writer = SegmentWriter(
+            "t",
+            1,
+            Segment(leader=1, incarnation=1, replicas=replicas),
+            config=config(**settings),
+            copies=self.copies,
+            leases=self.leases,
+            outbox=self.outbox,
+            connected=set(replicas) - {1},
+            now=self.now,
+            trace=no_trace,
+        )
+
+    def put(self, *payloads: str, origin: int = 9, request: int | None = None) -> int:
+        self.request += 1
+        number = self.request if request is None else request
+        self.writer.on_forward(
+            origin, m.Forward(request=number, topic="t", segment=1, batch=batch(*payloads)), self.now
+        )
+        return number
+
+    def flush(self) -> None:
+        self.writer.flush(self.now)
+        self.writer.check_invariants()
+
+    def sync(self) -> None:
+        self.data.on_durable(self.data.written)
+        self.meta.on_durable(self.meta.written)
+        self.writer.check_invariants()
+
+    def reply(self, node: int, length: int, *, fenced: bool = False, gap: bool = False) -> None:
+        reply = m.AppendReply(topic="t", segment=1, length=length, fenced=fenced, gap=gap)
+        self.writer.on_reply(node, reply, self.now)
+        self.writer.check_invariants()
+
+    def sent(self) -> tuple[list[tuple[int, m.Append]], list[m.ForwardReply]]:
+        """Frames to replicas and answers to origins, since the last time."""
+        messages = [(e.to, e.message) for e in self.outbox.take() if isinstance(e, Send)]
+        messages += [(1, message) for message in self.outbox.local]
+        self.outbox.local.clear()
+        appends = [(to, x) for to, x in messages if isinstance(x, m.Append)]
+        return appends, [x for _, x in messages if isinstance(x, m.ForwardReply)]
+
+    def frames(self) -> list[tuple[int, int, list[bytes]]]:
+        return [(to, frame.start, frame.batch.payloads()) for to, frame in self.sent()[0]]
+
+    def answers(self) -> list[tuple[int, int, int, bool, str]]:
+        return [(a.request, a.taken, a.acked, a.refused, a.error) for a in self.sent()[1]]
+
+
+# --- acknowledging ---
+
+
+def test_entries_of_one_turn_are_one_write_and_one_frame_per_replica():
+    bench = Bench()
+    bench.put("a")
+    bench.put("b", "c", origin=1)
+    bench.flush()
+    assert bench.data.written == 1
+    assert bench.frames() == [(2, 0, [b"a", b"b", b"c"]), (3, 0, [b"a", b"b", b"c"])]
+
+
+@pytest.mark.parametrize("order", ["sync first", "reply first"])
+def test_acknowledged_by_a_majority_that_has_it_durably(order: str):
+    bench = Bench()
+    bench.put("a")
+    bench.flush()
+    bench.sent()
+    steps = [bench.sync, lambda: bench.reply(2, 1)]
+    for step in steps if order == "sync first" else reversed(steps):
+        assert bench.answers() == []
+        step()
+    assert bench.answers() == [(1, 1, 1, False, "")]
+    assert bench.writer.commit_index == 1
+
+
+def test_two_replicas_are_a_majority_without_the_leader_itself():
+    bench = Bench()
+    bench.put("a")
+    bench.flush()
+    bench.sent()
+    bench.reply(2, 1)
+    bench.reply(3, 1)
+    assert bench.answers() == [(1, 1, 1, False, "")]
+
+
+def test_duplicated_answers_of_one_replica_count_once():
+    bench = Bench(replicas=(1, 2, 3, 4, 5))
+    bench.put("a")
+    bench.flush()
+    bench.sync()
+    bench.sent()
+    for _ in range(5):
+        bench.reply(2, 1)
+    assert bench.answers() == []
+    bench.reply(4, 1)
+    assert bench.answers() == [(1, 1, 1, False, "")]
+
+
+def test_single_replica_acknowledges_what_it_has_synced():
+    bench = Bench(replicas=(1,))
+    bench.put("a")
+    bench.flush()
+    assert bench.answers() == []
+    bench.sync()
+    assert bench.answers() == [(1, 1, 1, False, "")]
+
+
+@pytest.mark.parametrize("node", [1, 7])
+def test_answer_of_a_node_that_is_no_follower_counts_for_nothing(node: int):
+    bench = Bench()
+    bench.put("a")
+    bench.flush()
+    bench.sync()
+    bench.sent()
+    bench.reply(node, 1)
+    assert bench.writer.commit_index == 0 and bench.answers() == []
+
+
+@pytest.mark.parametrize("length", [-5, 99])
+def test_impossible_lengths_count_for_nothing(length: int):
+    bench = Bench()
+    bench.put("a")
+    bench.flush()
+    bench.sync()
+    bench.sent()
+    bench.reply(2, length, gap=length < 0)
+    assert bench.writer.commit_index == 0
+
+
+# --- what must not be appended ---
+
+
+@pytest.mark.parametrize("why", ["lease", "fence", "seal", "alone", "window"])
+def test_append_is_checked_in_the_step_that_appends(why: str):
+    bench = Bench(window_bytes=10)
+    if why == "window":
+        bench.put("x" * 11)
+        bench.flush()
+        bench.sent()
+    before = bench.writer.copy.length
+    bench.put("a")
+    if why == "lease":
+        bench.now += 1.0
+    elif why == "fence":
+        bench.copies.fence(bench.writer.copy, lambda: None)
+    elif why == "seal":
+        bench.writer.begin_seal()
+    elif why == "alone":
+        bench.writer.on_connection(2, False, bench.now)
+        bench.writer.on_connection(3, False, bench.now)
+    bench.flush()
+    assert bench.writer.copy.length == before and not bench.frames()
+
+
+def test_append_waits_for_a_lease_and_goes_on_with_it():
+    bench = Bench()
+    bench.now += 2.0
+    bench.put("a")
+    bench.flush()
+    assert bench.frames() == []
+    bench.leases.heard(bench.now)
+    bench.flush()
+    assert [frame[1:] for frame in bench.frames()] == [(0, [b"a"])] * 2
+
+
+def test_put_that_waited_too_long_was_certainly_not_written():
+    bench = Bench()
+    bench.writer.on_connection(2, False, bench.now)
+    bench.writer.on_connection(3, False, bench.now)
+    bench.put("a")
+    bench.flush()
+    bench.now += 60
+    bench.writer.on_tick(bench.now)
+    ((request, taken, acked, refused, error),) = bench.answers()
+    assert (request, taken, acked, refused) == (1, 0, 0, False)
+    assert error == "not enough replicas: 1 of 2 answered"
+
+
+def test_disk_full_fails_these_puts_and_not_the_next_ones():
+    bench = Bench()
+    bench.memory.full = True
+    bench.put("a")
+    bench.put("b")
+    bench.flush()
+    assert [(answer[0], answer[1], answer[4][:11]) for answer in bench.answers()] == [
+        (1, 0, "not written"),
+        (2, 0, "not written"),
+    ]
+    bench.memory.full = False
+    bench.put("c")
+    bench.flush()
+    assert bench.frames()[0] == (2, 0, [b"c"])
+
+
+@pytest.mark.parametrize("who", ["writer", "replica"])
+def test_disk_that_failed_stops_the_node_instead_of_refusing_every_put_from_now_on(who: str):
+    """The engine writes nothing more until it is opened again: only another process can go on."""
+
+    def fail(topic: str, entries: Batch) -> int:
+        raise EngineFailed("the disk failed earlier")
+
+    bench, node = Bench(), Replicas()
+    bench.memory.write = node.memory.write = fail  # type: ignore[method-assign]
+    bench.put("a")
+    with pytest.raises(EngineFailed):
+        bench.flush() if who == "writer" else node.append(0, "a")
+
+
+def test_too_many_waiting_puts_are_refused_by_name():
+    bench = Bench(max_pending_bytes=10)
+    bench.now += 5  # no lease
+    bench.put("x" * 11)
+    bench.put("y")
+    ((request, taken, _, refused, error),) = bench.answers()
+    assert (request, taken, refused) == (2, 0, False) and error
+
+
+@pytest.mark.parametrize("order", [(1, 1), (2, 1)])
+def test_forward_that_was_repeated_or_overtaken_is_dropped(order: tuple[int, int]):
+    bench = Bench()
+    for request in order:
+        bench.put(f"{request}", request=request)
+    bench.flush()
+    assert bench.frames()[0] == (2, 0, [b"%d" % order[0]])
+
+
+# --- replicas that lag ---
+
+
+def test_gap_is_filled_from_the_disk():
+    bench = Bench()
+    bench.put("a", "b")
+    bench.flush()
+    bench.put("c")
+    bench.flush()
+    bench.sync()
+    bench.sent()
+    bench.reply(3, 1, gap=True)
+    assert bench.frames() == [(3, 1, [b"b", b"c"])]
+    bench.reply(3, 3)
+    assert bench.answers() == [(1, 2, 2, False, ""), (2, 1, 1, False, "")]
+
+
+def test_many_gaps_at_once_are_filled_once():
+    """Each frame that was on its way behind a lost one is answered with a gap."""
+    bench = Bench()
+    for number in range(20):
+        bench.put(f"{number}")
+        bench.flush()
+    bench.sent()
+    for _ in range(20):
+        bench.reply(3, 0, gap=True)
+    assert len(bench.frames()) == 1
+
+
+def test_silent_replica_is_asked_again_and_again_but_not_flooded():
+    bench = Bench()
+    bench.put("a" * 1000)
+    bench.flush()
+    bench.sent()
+    for _ in range(100):
+        bench.now += 0.02
+        bench.leases.heard(bench.now)
+        bench.writer.on_tick(bench.now)
+    asked = [frame for frame in bench.frames() if frame[0] == 3]
+    assert 5 <= len(asked) <= 11 and all(payloads == [] for _, _, payloads in asked)
+
+
+def test_replica_that_lost_its_tail_in_a_power_loss_is_sent_it_again():
+    bench = Bench()
+    bench.put("a", "b", "c")
+    bench.flush()
+    bench.sync()
+    bench.reply(3, 3)
+    assert bench.writer.commit_index == 3
+    bench.writer.on_connection(3, False, bench.now)
+    bench.writer.on_connection(3, True, bench.now)
+    bench.sent()
+    bench.reply(3, 1, gap=True)
+    assert bench.frames() == [(3, 1, [b"b", b"c"])]
+    assert bench.writer.commit_index == 3, "what was acknowledged stays so"
+
+
+def test_reconnected_replica_is_asked_for_its_length():
+    bench = Bench()
+    bench.put("a")
+    bench.flush()
+    bench.writer.on_connection(3, False, bench.now)
+    bench.put("b")
+    bench.flush()
+    bench.sent()
+    bench.writer.on_connection(3, True, bench.now)
+    assert bench.frames() == [(3, 0, [])]
+    bench.reply(3, 0, gap=True)
+    assert bench.frames() == [(3, 0, [b"a", b"b"])]
+
+
+def test_window_bounds_what_is_on_its_way_to_one_replica():
+    bench = Bench(window_bytes=100, read_bytes=40)
+    for _ in range(10):
+        bench.put("x" * 30)
+        bench.flush()
+        bench.sync()
+        bench.reply(2, bench.writer.copy.length)
+    on_the_way = [frame for frame in bench.sent()[0] if frame[0] == 3]
+    assert sum(frame.batch.size for _, frame in on_the_way) <= 100
+    assert bench.writer.commit_index == 10, "one slow replica holds nobody up"
+    bench.reply(3, 3)
+    assert 1 <= sum(frame.batch.count for to, frame in bench.sent()[0] if to == 3) <= 4
+
+
+def test_window_bounds_what_waits_for_replicas_that_never_answer():
+    """They may be there and have a full disk: what is sent to them again and again was not taken."""
+    bench = Bench(window_bytes=10)
+    for _ in range(20):
+        bench.put("12345")
+        bench.flush()
+        bench.now += 0.25
+        bench.leases.heard(bench.now)
+        bench.writer.on_tick(bench.now)
+    assert bench.writer.copy.length == 2
+    bench.sync()
+    bench.reply(2, 2)
+    bench.flush()
+    assert bench.writer.copy.length > 2
+
+
+def test_entry_larger_than_the_window_is_sent_nevertheless():
+    bench = Bench(window_bytes=10)
+    bench.put("x" * 50)
+    bench.flush()
+    assert [frame[1:] for frame in bench.frames()] == [(0, [b"x" * 50])] * 2
+
+
+# --- the end of a segment ---
+
+
+def test_batch_that_meets_the_threshold_is_split_and_the_rest_goes_back():
+    bench = Bench(max_segment_entries=3)
+    bench.put("a", "b")
+    bench.put("c", "d")
+    bench.put("e")
+    bench.flush()
+    assert bench.frames() == [(2, 0, [b"a", b"b", b"c"]), (3, 0, [b"a", b"b", b"c"])]
+    bench.reply(2, 3)
+    bench.sync()
+    assert bench.answers() == [(1, 2, 2, False, ""), (2, 1, 1, True, "")]
+    assert bench.writer.all_acknowledged
+
+
+def test_what_waits_goes_back_at_once_when_the_segment_is_full():
+    bench = Bench(max_segment_entries=1)
+    bench.put("a")
+    bench.put("b")
+    bench.flush()
+    assert bench.answers() == [(2, 0, 0, True, "")]
+    assert not bench.writer.all_acknowledged
+    bench.put("c")
+    assert bench.answers() == [(3, 0, 0, True, "")]
+
+
+@pytest.mark.parametrize(
+    ("limit", "sizes", "taken"),
+    [(10, [4, 4, 4, 4], 3), (8, [4, 4, 4], 2), (1, [50, 50], 1), (9, [0, 9, 1], 2)],
+)
+def test_bytes_threshold_takes_the_entry_that_crosses_it(limit: int, sizes: list[int], taken: int):
+    bench = Bench(max_segment_bytes=limit)
+    bench.put(*("x" * size for size in sizes))
+    bench.flush()
+    assert bench.writer.copy.length == taken and bench.writer.sealing
+
+
+def test_seal_waits_for_every_entry_and_has_the_checksum_of_them():
+    bench = Bench()
+    bench.put("a", "b")
+    bench.flush()
+    bench.writer.begin_seal()
+    assert not bench.writer.all_acknowledged
+    bench.sync()
+    bench.reply(2, 1)
+    assert not bench.writer.all_acknowledged
+    bench.reply(2, 2)
+    assert bench.writer.all_acknowledged
+    assert bench.writer.ready_to_seal() == (2, Checksum().extend(batch("a", "b")))
+
+
+def test_empty_segment_can_be_sealed():
+    bench = Bench()
+    bench.writer.begin_seal()
+    assert bench.writer.ready_to_seal() == (0, Checksum())
+
+
+@pytest.mark.parametrize("how", ["a replica says so", "our own copy", "the seal was proposed", "closed"])
+def test_nothing_is_acknowledged_after(how: str):
+    bench = Bench()
+    bench.put("a")
+    bench.flush()
+    bench.put("b")  # waits
+    bench.sent()
+    if how == "a replica says so":
+        bench.reply(3, 0, fenced=True)
+        assert bench.writer.copy.fenced
+    elif how == "our own copy":
+        bench.copies.fence(bench.writer.copy, lambda: None)
+    elif how == "the seal was proposed":
+        bench.writer.begin_seal()
+        bench.writer.seal_proposed = True
+    else:
+        bench.writer.close()
+    bench.sync()
+    bench.reply(2, 1)
+    bench.reply(3, 1)
+    bench.flush()
+    assert all(acked == 0 for _, _, acked, _, _ in bench.answers())
+    assert bench.writer.commit_index == 0 and not bench.writer.copy.length > 1
+
+
+def test_fenced_writer_hands_back_what_was_never_written():
+    bench = Bench()
+    bench.put("a")
+    bench.flush()
+    bench.put("b")
+    bench.sent()
+    bench.reply(3, 0, fenced=True)
+    assert bench.answers() == [(2, 0, 0, True, "")], "the outcome of the first one is unknown: silence"
+
+
+def test_own_copy_that_cannot_be_read_hands_the_segment_over():
+    bench = Bench()
+    bench.put("a")
+    bench.flush()
+    bench.memory.damaged.add(("t/1", 0))
+    bench.reply(3, 0, gap=True)
+    assert bench.writer.copy.fenced and bench.writer.sealing
+
+
+# --- the replica ---
+
+
+class Replicas:
+    """Node 2 as a replica of t/1, which node 1 leads."""
+
+    def __init__(self) -> None:
+        self.memory = Memory()
+        self.data, self.meta = Durable(self.memory), Durable(Memory())
+        self.copies = Copies(self.data, self.meta)
+        self.metadata = cluster()
+        self.outbox = Outbox(2)
+        self.replica = Replica(
+            node_id=2, copies=self.copies, metadata=self.metadata, outbox=self.outbox, trace=no_trace
+        )
+        self.copy = self.copies.get(("t", 1))
+
+    def append(self, start: int, *payloads: str, sender: int = 1, segment: int = 1, end: int = 0) -> None:
+        frame = m.Append(topic="t", segment=segment, start=start, batch=batch(*payloads), end=end)
+        self.replica.on_append(sender, frame)
+
+    def sync(self) -> None:
+        self.data.on_durable(self.data.written)
+        self.meta.on_durable(self.meta.written)
+
+    def answers(self) -> list[tuple[int, bool, bool]]:
+        replies = [e.message for e in self.outbox.take() if isinstance(e, Send)]
+        return [(r.length, r.fenced, r.gap) for r in replies if isinstance(r, m.AppendReply)]
+
+
+def test_frame_is_answered_when_it_is_durable():
+    node = Replicas()
+    node.append(0, "a", "b")
+    assert node.answers() == [] and node.copy.length == 2
+    node.sync()
+    assert node.answers() == [(2, False, False)]
+
+
+def test_gap_is_answered_with_the_length():
+    node = Replicas()
+    node.append(0, "a")
+    node.sync()
+    node.answers()
+    node.append(2, "c")
+    assert node.answers() == [(1, False, True)] and node.copy.length == 1
+
+
+def test_repeated_and_overlapping_frames_change_nothing_twice():
+    node = Replicas()
+    for start, payloads in [(0, "ab"), (0, "ab"), (1, "bc"), (0, "a"), (3, "d"), (0, "")]:
+        node.append(start, *payloads)
+    node.sync()
+    assert node.memory.entries["t/1"] == [b"a", b"b", b"c", b"d"]
+    assert node.answers()[-1][0] == 4
+
+
+@pytest.mark.parametrize(
+    ("sender", "segment"), [(3, 1), (2, 1), (1, 2), (1, 0), (1, -1)], ids=lambda value: str(value)
+)
+def test_frame_of_a_stranger_or_of_an_unknown_segment_is_dropped(sender: int, segment: int):
+    node = Replicas()
+    node.append(0, "a", sender=sender, segment=segment)
+    node.sync()
+    assert node.answers() == [] and not node.memory.entries
+
+
+def test_fenced_copy_takes_nothing_more_from_the_writer():
+    node = Replicas()
+    node.append(0, "a")
+    node.copies.fence(node.copy, lambda: None)
+    node.append(1, "b")
+    assert node.answers() == [(0, True, False)], "the length is what is durable"
+    node.sync()
+    assert node.answers() == [(1, True, False)], "the frame that was on its way to the disk says so too"
+    assert node.memory.entries["t/1"] == [b"a"]
+
+
+def test_frame_for_a_sealed_segment_is_refused_however_late():
+    node = Replicas()
+    node.append(0, "a")
+    node.sync()
+    node.answers()
+    for number in range(1, 5):
+        node.metadata.apply(seal(number, 1 if number == 1 else 0, leader=1))
+    node.append(1, "b")
+    assert node.answers() == [(1, True, False)] and node.copy.length == 1
+
+
+def test_full_disk_is_not_answered_in_a_loop():
+    """An answer would make the writer send the frame again at once, as fast as the network goes."""
+    node = Replicas()
+    node.memory.full = True
+    node.append(0, "a")
+    node.sync()
+    assert node.answers() == [] and node.copy.length == 0
+    node.memory.full = False
+    node.append(0, "a")
+    node.sync()
+    assert node.answers() == [(1, False, False)]
+
+
+def test_unsure_copy_is_sure_again_once_it_reaches_the_writers_end():
+    node = Replicas()
+    node.copies.mark(node.copy, sure=False)
+    node.append(0, "a", end=2)
+    node.sync()
+    assert not node.copy.sure
+    node.append(1, "b", end=2)
+    assert not node.copy.sure, "what was fetched again could be lost again, and the note could not"
+    node.sync()
+    assert node.copy.sure
+
+
+def test_unsure_copy_that_cannot_be_noted_as_sure_stays_unsure():
+    node = Replicas()
+    node.copies.mark(node.copy, sure=False)
+    assert isinstance(node.meta.storage, Memory)
+    node.meta.storage.full = True
+    node.append(0, "a", end=1)
+    node.sync()
+    assert not node.copy.sure and node.answers() == [(1, False, False)]
+
+
+def test_replica_makes_itself_known_to_the_leader_of_a_new_segment():
+    node = Replicas()
+    node.replica.announce("t", 1, node.metadata.topics["t"].open)
+    assert node.answers() == [(0, False, True)]

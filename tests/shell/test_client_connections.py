@@ -1,0 +1,399 @@
+"""Client connections against a node that is not there: order of replies, limits, and hostile clients."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from walrus import protocol
+from walrus.protocol import Get, Put, Request
+from walrus.shell.client_connections import ClientServer, Limits, Slot
+
+PATIENCE = 20.0
+
+
+def frames(*bodies: bytes) -> bytes:
+    """These bodies, each with its length in front."""
+    return b"".join(struct.pack("<I", len(body)) + body for body in bodies)
+
+
+class Handler:
+    """Keeps what arrives; ends turns like the node does."""
+
+    def __init__(self) -> None:
+        self.server: ClientServer
+        self.slots: deque[tuple[Slot, Request]] = deque()
+        self.answer: Callable[[Slot, Request], None] | None = None
+        self.turns = 0
+
+    def on_request(self, slot: Slot, request: Request) -> None:
+        if self.answer is None:
+            self.slots.append((slot, request))
+        else:
+            self.answer(slot, request)
+
+    def wake(self) -> None:
+        self.turns += 1
+        asyncio.get_running_loop().call_soon(self.server.flush)
+
+
+class Client:
+    """A raw connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def receive(self) -> bytes:
+        (length,) = struct.unpack("<I", await self.reader.readexactly(4))
+        return await self.reader.readexactly(length)
+
+    def send(self, *bodies: bytes) -> None:
+        self.writer.write(frames(*bodies))
+
+
+Scenario = Callable[[Handler, Callable[[], Awaitable[Client]]], Awaitable[None]]
+
+
+def play(scenario: Scenario, **limits: Any) -> None:
+    """Run a scenario against a server with these limits."""
+
+    async def run() -> None:
+        handler = Handler()
+        server = handler.server = ClientServer(handler, Limits(**limits))
+        await server.listen("127.0.0.1", 0)
+        assert server._listener is not None
+        port = server._listener.sockets[0].getsockname()[1]
+        clients = []
+
+        async def connect() -> Client:
+            client = Client(*await asyncio.open_connection("127.0.0.1", port))
+            clients.append(client)
+            return client
+
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await scenario(handler, connect)
+        finally:
+            server.stop()
+            for client in clients:
+                client.writer.close()
+
+    asyncio.run(run())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until something is true; the scenario's timeout is the deadline."""
+    while not condition():
+        await asyncio.sleep(0)
+
+
+def test_replies_leave_in_the_order_of_the_requests_however_they_are_answered() -> None:
+    async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
+        client = await connect()
+        client.send(b"PUT a 1", b"PUT a 2", b"GET a", b"METRICS")
+        await until(lambda: len(handler.slots) == 3)
+        (put, _), (get, _), (metrics, _) = handler.slots
+        metrics.reply(protocol.json_reply("{}"), 1)
+        get.reply(protocol.ok(b"x"), 1)
+        put.reply(protocol.OK, 1)
+        put.reply(protocol.error("full"), 1)
+        assert [await client.receive() for _ in range(4)] == [b"OK", b"ERR full", b"OK x", b"{}"]
+
+    play(scenario)
+
+
+def test_a_turn_is_one_write_for_all_that_it_answered() -> None:
+    async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
+        client = await connect()
+        client.send(*[b"PUT a %d" % n for n in range(100)])
+        await until(lambda: len(handler.slots) == 1)
+        slot, request = handler.slots[0]
+        assert isinstance(request, Put) and request.batch.count == 100
+        for _ in range(100):
+            slot.reply(protocol.OK, 1)
+        assert handler.turns == 1
+        assert {await client.receive() for _ in range(100)} == {b"OK"}
+
+    play(scenario)
+
+
+def test_an_unreadable_length_is_answered_after_everything_before_it_and_ends_the_connection() -> None:
+    async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
+        client = await connect()
+        client.writer.write(frames(b"PUT a 1") + b"GET / HTTP/1.1\r\n\r\n" + frames(b"PUT a 2"))
+        await until(lambda: len(handler.slots) == 1)
+        handler.slots[0][0].reply(protocol.OK, 1)
+        assert await client.receive() == b"OK"
+        assert (await client.receive()).startswith(b"ERR invalid frame length")
+        assert await client.reader.read() == b""
+        assert len(handler.slots) == 1
+
+    play(scenario)
+
+
+def test_a_client_that_hangs_up_its_sending_side_is_still_answered() -> None:
+    async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
+        client = await connect()
+        client.send(b"PUT a 1")
+        client.writer.write_eof()
+        await until(lambda: len(handler.slots) == 1)
+        handler.slots[0][0].reply(protocol.OK, 1)
+        assert await client.reader.read() == frames(b"OK")
+
+    play(scenario)
+
+
+def test_answers_to_a_client_that_is_gone_are_dropped_and_its_share_is_given_back() -> None:
+    async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
+        client = await connect()
+        client.send(b"PUT a 1", b"GET a")
+        await until(lambda: len(handler.slots) == 2)
+        handle = client.writer.get_extra_info("socket")
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # RST, not FIN
+        client.writer.transport.abort()
+        await until(lambda: not handler.server.connections)
+        for slot, _ in handler.slots:
+            slot.reply(protocol.OK, 1)
+        await until(lambda: not handler.server.dirty)
+        assert handler.server.in_flight == 0
+
+    play(scenario)
+
+
+def test_requests_beyond_the_limit_wait_and_the_socket_is_not_read() -> None:
+    async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
+        client = await connect()
+        entry = b"PUT a " + b"x" * 1000
+        client.send(*[body for _ in range(50) for body in (entry, b"STATE a")])
+        await until(lambda: len(handler.slots) >= 1)
+        answered = most = 0
+        while answered < 100:
+            await until(lambda: bool(handler.slots))
+            most = max(most, handler.server.in_flight)
+            slot, request = handler.slots.popleft()
+            slot.reply(protocol.OK * request.replies, request.replies)
+            answered += request.replies
+        assert most < 10_000 + 2_000
+        assert [await client.receive() for _ in range(100)] == [b"OK"] * 100
+
+    play(scenario, connection_in_flight=10_000, max_frame_bytes=2_000)
+
+
+def test_a_long_run_of_reads_is_handed_on_in_pieces() -> None:
+    async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
+        counts = []
+
+        def answer(slot: Slot, request: Request) -> None:
+            assert isinstance(request, Get)
+            counts.append(request.count)
+            slot.reply(protocol.EMPTY * request.count, request.count)
+
+        handler.answer = answer
+        client = await connect()
+        client.send(*[b"GET a"] * 1000)
+        assert [await client.receive() for _ in range(1000)] == [b"EMPTY"] * 1000
+        assert max(counts) <= 64
+
+    play(scenario, connection_in_flight=64 * 65_536)
+
+
+def test_ten_thousand_tiny_requests_are_started_a_few_per_turn() -> None:
+    async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
+        started = []
+
+        def answer(slot: Slot, request: Request) -> None:
+            started.append(handler.turns)
+            slot.reply(protocol.OK, 1)
+
+        handler.answer = answer
+        client = await connect()
+        for _ in range(50):
+            client.send(*[b"STATE a", b"METRICS"] * 100)
+        assert {await client.receive() for _ in range(10_000)} == {b"OK"}
+        assert max(started.count(turn) for turn in set(started)) <= 256
+
+    play(scenario)
+
+
+def test_a_slow_reader_stops_its_own_requests_and_nobody_elses() -> None:
+    async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
+        def answer(slot: Slot, request: Request) -> None:
+            slot.reply(protocol.ok(b"x" * 60_000) * request.replies, request.replies)
+
+        handler.answer = answer
+        slow, quick = await connect(), await connect()
+        for _ in range(40):
+            slow.send(*[b"GET a"] * 100)
+        await until(lambda: handler.server.unsent > 0)
+        for _ in range(20):
+            quick.send(b"GET a")
+            assert await quick.receive() == b"OK " + b"x" * 60_000
+        assert handler.server.unsent < 20 << 20
+        assert [len(await slow.receive()) for _ in range(4000)] == [60_003] * 4000
+
+    play(scenario, connection_in_flight=1 << 20)
+
+
+def test_a_reader_that_never_reads_is_dropped() -> None:
+    async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
+        handler.answer = lambda slot, request: slot.reply(
+            protocol.ok(b"x" * 60_000) * request.replies, request.replies
+        )
+        client = await connect()
+        client.writer.transport.pause_reading()
+        client.send(*[b"GET a"] * 1000)
+        await until(lambda: handler.server.unsent > 0)
+        await until(lambda: handler.server.sweep() or not handler.server.connections)
+        assert handler.server.unsent == 0
+
+    play(scenario, stall=0.01)
+
+
+def test_the_largest_hoarder_goes_when_all_together_hold_too_much() -> None:
+    async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
+        handler.answer = lambda slot, request: slot.reply(
+            protocol.ok(b"x" * 60_000) * request.replies, request.replies
+        )
+        for _ in range(12):
+            client = await connect()
+            client.writer.transport.pause_reading()
+            client.send(*[b"GET a"] * 256)
+        await until(lambda: len(handler.server.connections) < 12)
+        assert handler.server.unsent <= 16 << 20
+
+    play(scenario, max_unsent=16 << 20)
+
+
+def test_what_a_slow_reader_is_answered_after_it_fell_behind_counts_too() -> None:
+    """A long run of reads is answered in many parts, and nobody takes the first one."""
+
+    async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
+        for _ in range(4):
+            client = await connect()
+            client.writer.transport.pause_reading()
+            client.send(*[b"GET a"] * 256)
+        await until(lambda: len(handler.slots) == 4)
+        for _ in range(256):
+            for slot, _request in handler.slots:
+                slot.reply(protocol.ok(b"x" * 60_000), 1)
+            for _ in range(3):
+                await asyncio.sleep(0)
+            held = sum(c._transport.get_write_buffer_size() for c in handler.server.connections)
+            assert held <= (16 << 20) + (1 << 20)
+        assert len(handler.server.connections) < 4
+
+    play(scenario, max_unsent=16 << 20)
+
+
+def test_half_a_frame_and_silence_is_dropped_but_not_a_slow_whole_one() -> None:
+    async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
+        handler.answer = lambda slot, request: slot.reply(protocol.OK, 1)
+        half, idle = await connect(), await connect()
+        half.writer.write(frames(b"PUT a 1") + struct.pack("<I", 100) + b"PUT a")
+        idle.send(b"PUT a 2")
+        assert await half.receive() == b"OK"
+        assert await idle.receive() == b"OK"
+        await until(lambda: handler.server.sweep() or len(handler.server.connections) == 1)
+        assert await half.reader.read() == b""
+        idle.send(b"PUT a 3")
+        assert await idle.receive() == b"OK"
+
+    play(scenario, half_frame=0.01)
+
+
+def test_one_connection_too_many_is_closed_on_arrival() -> None:
+    async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
+        handler.answer = lambda slot, request: slot.reply(protocol.OK, 1)
+        kept = [await connect() for _ in range(3)]
+        for client in kept:
+            client.send(b"REGISTER a")
+            assert await client.receive() == b"OK"
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await (await connect()).receive()
+        kept[0].writer.close()
+        await until(lambda: len(handler.server.connections) == 2)
+        client = await connect()
+        client.send(b"REGISTER a")
+        assert await client.receive() == b"OK"
+
+    play(scenario, max_connections=3)
+
+
+def test_silent_connections_make_room_for_a_client_that_has_something_to_say() -> None:
+    async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
+        handler.answer = lambda slot, request: slot.reply(protocol.OK, 1)
+        first = await connect()
+        first.send(b"REGISTER a")
+        assert await first.receive() == b"OK"
+        silent = [await connect() for _ in range(2)]
+        await until(lambda: len(handler.server.connections) == 3)
+        for _ in range(5):
+            client = await connect()
+            client.send(b"REGISTER a")
+            assert await client.receive() == b"OK"
+            client.writer.close()
+            await client.writer.wait_closed()
+        assert await silent[0].reader.read() == b""
+        first.send(b"REGISTER a")
+        assert await first.receive() == b"OK", "whoever spoke stays"
+
+    play(scenario, max_connections=3)
+
+
+def test_many_tiny_requests_count_for_what_they_cost() -> None:
+    """One byte each, and every second one for another topic, so that no two of them are one request."""
+
+    async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
+        client = await connect()
+        client.send(*[b"PUT a x", b"PUT b x"] * 5_000)
+        seen = -1
+        while seen < len(handler.slots) or not handler.slots:
+            seen = len(handler.slots)
+            for _ in range(100):
+                await asyncio.sleep(0)
+        assert len(handler.slots) * 300 < 100_000 + 300
+
+    play(scenario, connection_in_flight=100_000)
+
+
+def test_the_total_in_flight_is_shared_in_order_of_arrival() -> None:
+    async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
+        clients = [await connect() for _ in range(8)]
+        for client in clients:
+            client.send(b"GET a", b"STATE a", b"GET a")
+        await until(lambda: len(handler.slots) >= 2)
+        served = 0
+        while served < 24:
+            await until(lambda: bool(handler.slots))
+            assert handler.server.in_flight <= 3 * 65_536
+            slot, request = handler.slots.popleft()
+            slot.reply(protocol.EMPTY * request.replies, request.replies)
+            served += request.replies
+        for client in clients:
+            assert [await client.receive() for _ in range(3)] == [b"EMPTY"] * 3
+
+    play(scenario, max_in_flight=3 * 65_536)
+
+
+def test_a_stop_answers_what_was_accepted_and_closes() -> None:
+    async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
+        client = await connect()
+        client.send(b"PUT a 1")
+        await until(lambda: len(handler.slots) == 1)
+        handler.server.stop()
+        assert not handler.server.settled
+        client.send(b"PUT a 2")
+        handler.slots[0][0].reply(protocol.OK, 1)
+        assert await client.receive() == b"OK"
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await client.receive()
+        assert handler.server.settled
+        assert len(handler.slots) == 1
+
+    play(scenario)

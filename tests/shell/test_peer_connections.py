@@ -1,0 +1,297 @@
+"""Peer connections on their own: the handshake, who is refused, and how a death is noticed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import struct
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from tests.node.harness import free_port
+from walrus.protocol import PeerCodec
+from walrus.shell.peer_connections import VERSION, Peers, Session, ask_to_join
+from walrus.wire.messages import Fence, Hello, Join, JoinReply, PeerMessage
+
+PATIENCE = 20.0
+CODEC: PeerCodec[PeerMessage] = PeerCodec(PeerMessage)
+MESSAGE = Fence(topic="t", segment=1)
+
+
+class Host:
+    """A node reduced to its peer connections; notes what it is told."""
+
+    def __init__(self, node_id: int, cluster_id: str = "c", incarnation: int = 1) -> None:
+        self.node_id, self.cluster_id, self.incarnation = node_id, cluster_id, incarnation
+        self.events: list[tuple[Any, ...]] = []
+        self.port = free_port("127.0.0.1")
+        self.peers = Peers(self, node_id, "127.0.0.1", CODEC, random.Random(node_id))
+
+    async def listen(self) -> None:
+        await self.peers.listen("127.0.0.1", self.port)
+
+    def dial(self, other: Host) -> None:
+        self.peers.connect_to({other.node_id: f"127.0.0.1:{other.port}"})
+
+    def hello_to(self, peer: int) -> Hello:
+        return Hello(
+            version=VERSION,
+            cluster_id=self.cluster_id,
+            node_id=self.node_id,
+            directory_id=f"d{self.node_id}",
+            incarnation=self.incarnation,
+            target=peer,
+        )
+
+    def judge_hello(self, hello: Hello) -> str:
+        return (
+            "" if (hello.cluster_id, hello.target) == (self.cluster_id, self.node_id) else "another cluster"
+        )
+
+    def on_caller(self, hello: Hello) -> None:
+        pass
+
+    def is_removed(self, hello: Hello) -> bool:
+        return hello.cluster_id == "left"
+
+    def on_removed(self, peer: int, error: str) -> None:
+        self.events.append(("removed", peer, error))
+
+    def on_join(self, session: Session, join: Join) -> None:
+        self.events.append(("join", join.node_id))
+        session.reply(JoinReply(done=True, error="", cluster_id=self.cluster_id, addresses={1: "h:1"}))
+
+    def on_peer_message(self, sender: int, message: PeerMessage) -> None:
+        self.events.append((sender, message))
+
+    def on_peer_up(self, peer: int) -> None:
+        self.events.append(("up", peer))
+
+    def on_peer_down(self, peer: int, refused: bool) -> None:
+        self.events.append(("down", peer, refused))
+
+    async def until(self, *event: Any) -> None:
+        """Until this has happened; the scenario's timeout is the deadline."""
+        while event not in self.events:
+            await asyncio.sleep(0)
+
+
+def play(scenario: Callable[[], Awaitable[None]]) -> None:
+    """Run a scenario to its end, or give up."""
+
+    async def run() -> None:
+        async with asyncio.timeout(PATIENCE):
+            await scenario()
+
+    asyncio.run(run())
+
+
+def test_a_message_arrives_with_its_senders_id() -> None:
+    async def scenario() -> None:
+        one, two = Host(1), Host(2)
+        await two.listen()
+        one.dial(two)
+        await one.until("up", 2)
+        one.peers.send(2, MESSAGE)
+        one.peers.flush()
+        await two.until(1, MESSAGE)
+        one.peers.close()
+        two.peers.close()
+
+    play(scenario)
+
+
+def test_a_node_that_is_not_connected_gets_nothing_and_nobody_minds() -> None:
+    async def scenario() -> None:
+        one = Host(1)
+        one.peers.send(2, MESSAGE)
+        one.peers.flush()
+        one.peers.close()
+
+    play(scenario)
+
+
+def test_a_closed_connection_is_dialled_again_at_once_and_a_refusal_is_a_death() -> None:
+    async def scenario() -> None:
+        one, two = Host(1), Host(2)
+        await two.listen()
+        one.dial(two)
+        await one.until("up", 2)
+        two.peers.close()
+        await one.until("down", 2, False)
+        await one.until("down", 2, True)
+        assert one.events.count(("down", 2, True)) == 1
+        again = Host(2, incarnation=2)
+        again.port = two.port
+        await again.listen()
+        one.events.clear()
+        await one.until("up", 2)
+        one.peers.close()
+        again.peers.close()
+
+    play(scenario)
+
+
+def test_another_cluster_is_refused() -> None:
+    async def scenario() -> None:
+        one, two = Host(1, cluster_id="mine"), Host(2, cluster_id="theirs")
+        await two.listen()
+        reader, writer = await asyncio.open_connection("127.0.0.1", two.port)
+        writer.write(CODEC.encode(one.hello_to(2)))
+        (length,) = struct.unpack("<I", await reader.readexactly(4))
+        reply = CODEC.decode(await reader.readexactly(length))
+        assert reply.error == "another cluster"  # type: ignore[union-attr]
+        assert await reader.read() == b""
+        writer.close()
+        two.peers.close()
+
+    play(scenario)
+
+
+def test_an_older_start_of_a_node_is_refused_once_a_later_one_has_called() -> None:
+    async def scenario() -> None:
+        host = Host(2)
+        assert host.peers.judge(Host(1, incarnation=5).hello_to(2)) == ""
+        host.peers._incarnations[1] = ("d1", 5)
+        assert host.peers.judge(Host(1, incarnation=4).hello_to(2)) != ""
+        assert host.peers.judge(Host(1, incarnation=5).hello_to(2)) == ""
+        other = Hello(version=99, cluster_id="c", node_id=1, directory_id="d1", incarnation=5, target=2)
+        assert "version" in host.peers.judge(other)
+        host.peers.close()
+
+    play(scenario)
+
+
+def test_a_second_call_of_one_node_replaces_the_first() -> None:
+    async def scenario() -> None:
+        one, two = Host(1), Host(2)
+        await two.listen()
+        reader, writer = await asyncio.open_connection("127.0.0.1", two.port)
+        writer.write(CODEC.encode(one.hello_to(2)))
+        await reader.readexactly(4)
+        one.dial(two)
+        await one.until("up", 2)
+        with contextlib.suppress(ConnectionResetError):
+            await reader.read()
+        one.peers.send(2, MESSAGE)
+        one.peers.flush()
+        await two.until(1, MESSAGE)
+        one.peers.close()
+        two.peers.close()
+
+    play(scenario)
+
+
+def test_a_node_that_was_removed_is_not_listened_to_any_more() -> None:
+    async def scenario() -> None:
+        one, two, three = Host(1), Host(2), Host(3)
+        for host in (two, three):
+            await host.listen()
+        one.dial(two)
+        await one.until("up", 2)
+        two.dial(three)
+        await one.until("down", 2, False)
+        for host in (one, two, three):
+            host.peers.close()
+
+    play(scenario)
+
+
+def test_messages_before_a_hello_end_the_connection() -> None:
+    async def scenario() -> None:
+        two = Host(2)
+        await two.listen()
+        for data in (CODEC.encode(MESSAGE), b"\xff" * 100, b"GET / HTTP/1.0\r\n\r\n"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", two.port)
+            writer.write(data)
+            with contextlib.suppress(ConnectionResetError):
+                assert await reader.read() == b""
+            writer.close()
+        assert two.events == []
+        two.peers.close()
+
+    play(scenario)
+
+
+def test_a_node_without_a_cluster_asks_and_is_answered() -> None:
+    async def scenario() -> None:
+        two = Host(2)
+        await two.listen()
+        join = Join(node_id=4, directory_id="d", raft_address="h:1", client_address="h:2")
+        reply = await ask_to_join(f"127.0.0.1:{two.port}", "127.0.0.1", CODEC, join, PATIENCE)
+        assert reply.done and reply.cluster_id == "c"
+        assert two.events == [("join", 4)]
+        two.peers.close()
+
+    play(scenario)
+
+
+def test_strangers_are_bounded_in_number() -> None:
+    async def scenario() -> None:
+        host = Host(2)
+        sessions = [Session(host.peers) for _ in range(300)]
+        assert sum(host.peers.admit(session) for session in sessions) == 256
+        host.peers.close()
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("address", ["nonsense", "h:port", "a" * 64 + ":6000", ":6000", "h:0", "h:70000"])
+def test_an_address_that_nobody_can_dial_is_refused_for_good(address: str) -> None:
+    async def scenario() -> None:
+        two = Host(2)
+        await two.listen()
+        join = Join(node_id=4, directory_id="d", raft_address=address, client_address="h:2")
+        reply = await ask_to_join(f"127.0.0.1:{two.port}", "127.0.0.1", CODEC, join, PATIENCE)
+        assert reply.final and not reply.done and "HOST:PORT" in reply.error
+        assert two.events == []
+        two.peers.close()
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("address", ["nonsense", "a" * 64 + ":6000"])
+def test_an_address_that_nobody_can_dial_stops_no_node(address: str) -> None:
+    """It may stand in the metadata: then every node would stop, and again after every restart."""
+
+    async def scenario() -> None:
+        one, two = Host(1), Host(2)
+        await two.listen()
+        failed: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: failed.append(context))
+        one.peers.connect_to({3: address, 2: f"127.0.0.1:{two.port}"})
+        await one.until("up", 2)
+        assert not failed
+        one.peers.close()
+        two.peers.close()
+
+    play(scenario)
+
+
+def test_a_connection_that_is_given_up_for_another_address_is_down() -> None:
+    async def scenario() -> None:
+        one, two = Host(1), Host(2)
+        await two.listen()
+        one.dial(two)
+        await one.until("up", 2)
+        one.peers.connect_to({2: f"127.0.0.1:{free_port('127.0.0.1')}"})
+        await one.until("down", 2, False)
+        one.peers.close()
+        two.peers.close()
+
+    play(scenario)
+
+
+def test_a_node_that_was_removed_is_told_so() -> None:
+    async def scenario() -> None:
+        one, two = Host(1, cluster_id="left"), Host(2)
+        await two.listen()
+        one.dial(two)
+        await one.until("removed", 2, "another cluster")
+        one.peers.close()
+        two.peers.close()
+
+    play(scenario)

@@ -1,0 +1,264 @@
+"""The disk scenarios 17 to 21 at the level of the engine, on the simulated disk."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import random
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.storage.stores import Store
+from walrus import FsyncSchedule, Walrus
+from walrus.sim.disk import Crash, Platter
+from walrus.storage.batch import Batch
+from walrus.storage.errors import DiskFull, EngineFailed, StorageError
+
+
+class World:
+    """A script of operations, what they were told, and what must hold after a crash."""
+
+    def __init__(self, seed: int) -> None:
+        self.platter = Platter(random.Random(seed))
+        self.written: dict[str, list[bytes]] = {}
+        self.acknowledged: dict[str, int] = {}
+        self.cursor = 0
+
+    def open(self) -> Walrus:
+        return Walrus(disk=self.platter.directory("log"), fsync=FsyncSchedule.sync_each())
+
+    def append(self, wal: Walrus, topic: str, entries: list[bytes]) -> None:
+        log = self.written.setdefault(topic, [])
+        log += entries
+        wal.batch_append_for_topic(topic, entries)
+        self.acknowledged[topic] = len(log)
+
+    def script(self, wal: Walrus) -> None:
+        """Appends, rollovers, cursors, a trim, a deletion, a clean close."""
+        for number in range(4):
+            self.append(wal, "a", [b"%d" % number * 700] * 9)
+            self.append(wal, "b", [b"b%d" % number])
+            entry = wal.read_next("a")
+            assert entry is not None
+            self.cursor = entry.index + 1
+        wal.batch_append_for_topic("gone", [b"x"])
+        wal.delete_topic("gone")
+        wal.close()
+
+    def check(self, wal: Walrus) -> None:
+        assert wal.recovery.damage == []
+        for topic, entries in self.written.items():
+            found = list(wal.payloads(topic))
+            assert found == entries[: len(found)], topic
+            assert len(found) >= self.acknowledged.get(topic, 0), topic
+        assert wal.bounds("a")[1] - wal.get_topic_entry_count("a") >= self.cursor
+        assert set(wal.topics()) <= {"a", "b", "gone"}
+        assert wal.verify() == []
+        wal._engine.space.check_invariants()
+
+
+def operations_of_the_script() -> int:
+    world = World(0)
+    world.script(world.open())
+    return world.platter.operations
+
+
+@pytest.mark.parametrize("power", [True, False], ids=["power", "kill"])
+def test_17_18_a_crash_at_every_operation_and_again_while_recovering(power: bool) -> None:
+    rng = random.Random(17)
+    for operation in range(1, operations_of_the_script() + 1):
+        world = World(operation)
+        world.platter.crash_at(operation, power=power)
+        with contextlib.suppress(Crash):
+            world.script(world.open())
+        for _ in range(2):
+            world.platter.crash_at(world.platter.operations + rng.randrange(1, 8), power=power)
+            with contextlib.suppress(Crash):
+                world.open()
+                world.platter.kill()
+        world.platter.heal()
+        wal = world.open()
+        world.check(wal)
+        found = {topic: list(wal.payloads(topic)) for topic in wal.topics()}
+        wal.write("b", Batch.of([b"more"]))
+        wal.sync()
+        world.platter.lose_power()
+        wal = world.open()
+        found["b"] = [*found.get("b", []), b"more"]
+        assert {topic: list(wal.payloads(topic)) for topic in wal.topics()} == found
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_18_unsynced_writes_survive_in_any_part_and_the_log_is_a_prefix(seed: int) -> None:
+    rng = random.Random(seed)
+    platter = Platter(random.Random(seed))
+    written: list[bytes] = []
+    synced = 0
+    for _ in range(10):
+        wal = Walrus(disk=platter.directory("log"), fsync=FsyncSchedule.no_fsync())
+        found = list(wal.payloads("t"))
+        assert found == written[: len(found)]
+        assert len(found) >= synced
+        assert wal.recovery.damage == []
+        written = found
+        for _ in range(rng.randrange(30)):
+            written.append(rng.randbytes(rng.choice([10, 600, 5000])))
+            wal.append_for_topic("t", written[-1])
+            if rng.random() < 0.1:
+                wal.sync()
+                synced = len(written)
+        platter.lose_power()
+
+
+def test_19_a_new_file_is_in_its_directory_before_anything_in_it_counts() -> None:
+    for seed in range(20):
+        platter = Platter(random.Random(seed))
+        wal = Walrus(disk=platter.directory("log"))
+        for _ in range(3):
+            wal.append_for_topic("t", bytes(900_000))
+        platter.lose_power()
+        assert Walrus(disk=platter.directory("log")).bounds("t") == (0, 3)
+
+
+@pytest.mark.parametrize("way", ["each", "sync", "syncer"])
+def test_20_a_failed_fsync_is_final(way: str) -> None:
+    platter = Platter(random.Random(20))
+    schedule = FsyncSchedule.sync_each() if way == "each" else FsyncSchedule.group_commit()
+    wal = Walrus(disk=platter.directory("log"), fsync=schedule)
+    wal.append_for_topic("t", b"safe")
+    wal.sync()
+    platter.fail("sync", errno.EIO)
+    with pytest.raises(EngineFailed):
+        wal.append_for_topic("t", b"doubtful")
+        if way == "sync":
+            wal.sync()
+        if way == "syncer":
+            syncer = wal.syncer()
+            syncer.start()
+            syncer.finish()
+    for call in (
+        lambda: wal.append_for_topic("t", b"x"),
+        lambda: wal.append_for_topic("new", b"x"),
+        lambda: wal.batch_append_for_topic("t", [b"x"]),
+        lambda: wal.read_next("t"),
+        lambda: wal.trim("t", 1),
+        lambda: wal.delete_topic("t"),
+        lambda: wal.sync(),
+    ):
+        with pytest.raises(EngineFailed, match="open the log again"):
+            call()
+    assert next(wal.payloads("t")) == b"safe"
+    wal.close()
+    wal = Walrus(disk=platter.directory("log"))
+    visible = list(wal.payloads("t"))
+    assert visible[0] == b"safe"
+    wal.append_for_topic("t", b"later")
+    platter.lose_power()
+    assert list(Walrus(disk=platter.directory("log")).payloads("t")) == [*visible, b"later"]
+
+
+@pytest.mark.parametrize("operation", ["write", "create", "sync_directory", "sync", "remove"])
+def test_no_error_of_the_disk_is_dropped(operation: str) -> None:
+    for skip in range(12):
+        platter = Platter(random.Random(skip))
+        wal = Walrus(disk=platter.directory("log"))
+        acknowledged: list[bytes] = []
+        platter.fail(operation, errno.EIO, skip=skip)
+        failed = False
+        for number in range(12):
+            entry = b"%d" % number * 20_000
+            try:
+                wal.append_for_topic("t", entry)
+                acknowledged.append(entry)
+                assert not failed
+            except EngineFailed:
+                failed = True
+        with contextlib.suppress(StorageError):
+            wal.delete_topic("unknown")
+            wal.close()
+        platter.kill()
+        platter.heal()
+        wal = Walrus(disk=platter.directory("log"))
+        found = list(wal.payloads("t"))
+        assert found[: len(acknowledged)] == acknowledged
+        assert len(found) <= len(acknowledged) + 1
+        assert wal.verify() == []
+
+
+def test_short_writes_are_completed(tmp_path: Path) -> None:
+    platter = Platter(random.Random(2))
+    platter.short_writes = 0.7
+    wal = Walrus(disk=platter.directory("log"))
+    written = [random.Random(n).randbytes(n * 37) for n in range(60)]
+    for number, entry in enumerate(written):
+        wal.append_for_topic("t", entry) if number % 2 else wal.batch_append_for_topic("t", [entry])
+    platter.lose_power()
+    assert list(Walrus(disk=platter.directory("log")).payloads("t")) == written
+
+
+def test_21_E8_disk_full_and_room_again() -> None:
+    platter = Platter(random.Random(21), capacity=6 << 20)
+    wal = Walrus(disk=platter.directory("log"))
+    wal.append_for_topic("other", b"x")
+    written: list[bytes] = []
+    with pytest.raises(DiskFull, match="nothing was written"):
+        for number in range(1000):
+            entry = b"%d" % number * 4000
+            wal.append_for_topic("t", entry)
+            written.append(entry)
+    for _ in range(3):
+        with pytest.raises(DiskFull):
+            wal.batch_append_for_topic("t", [bytes(1 << 20)] * 4)
+        assert list(wal.payloads("t")) == written
+    wal.append_for_topic("other", b"still fits")
+    wal.trim("t", len(written) - 3)
+    for _ in range(20):
+        index = wal.append_for_topic("t", b"again" * 1000)
+        written.append(b"again" * 1000)
+    assert index == len(written) - 1
+    platter.lose_power()
+    wal = Walrus(disk=platter.directory("log"))
+    assert wal.verify() == []
+    assert list(wal.payloads("t")) == written[wal.bounds("t")[0] :]
+    assert list(wal.payloads("other")) == [b"x", b"still fits"]
+
+
+@pytest.mark.parametrize("backend", ["pwritev", "mmap", "io_uring"])
+def test_disk_full_on_a_real_file_system(tmp_path: Path, backend: str) -> None:
+    """A limit on file sizes is the disk that a test can fill without being root."""
+    code = f"""
+import resource, signal
+from walrus import Walrus
+from walrus.storage.errors import DiskFull
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+wal = Walrus({str(tmp_path)!r}, backend={backend!r})
+wal.append_for_topic("t", b"before")
+resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, {resource.RLIM_INFINITY}))
+try:
+    wal.append_for_topic("t", bytes(4 << 20))
+except DiskFull as error:
+    print("full")
+wal.append_for_topic("t", b"small")
+resource.setrlimit(resource.RLIMIT_FSIZE, ({resource.RLIM_INFINITY}, {resource.RLIM_INFINITY}))
+wal.append_for_topic("t", bytes(4 << 20))
+print([len(entry) for entry in wal.payloads("t")])
+"""
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if "io_uring is not available" in child.stderr:
+        pytest.skip("io_uring is not available here")
+    assert child.stdout == f"full\n[6, 5, {4 << 20}]\n", child.stderr
+
+
+def test_E9_a_background_sync_that_fails_is_reported_to_the_next_caller(plain: Store) -> None:
+    wal = plain.open(fsync=FsyncSchedule.milliseconds(1))
+    wal.append_for_topic("t", b"x")
+    wal._flusher_died(OSError(errno.EIO, os.strerror(errno.EIO)))
+    with pytest.raises(EngineFailed, match="Input/output error"):
+        wal.append_for_topic("t", b"y")
+    with pytest.raises(EngineFailed):
+        wal.sync()

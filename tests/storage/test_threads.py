@@ -1,0 +1,194 @@
+"""Threads share syncs and topics; an event loop waits for a descriptor."""
+
+from __future__ import annotations
+
+import select
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from tests.storage.stores import Store
+from walrus import FsyncSchedule, Walrus
+from walrus.storage.batch import Batch
+from walrus.storage.errors import EngineFailed, StorageError
+from walrus.storage.syncing import GroupCommit
+
+
+def together(*work: Callable[[], None]) -> None:
+    """Run all of it at once; fail if one of them does."""
+    failures: list[BaseException] = []
+
+    def guarded(each: Callable[[], None]) -> None:
+        try:
+            each()
+        except BaseException as error:  # noqa: BLE001 - handed to the test below
+            failures.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(each,)) for each in work]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+@pytest.mark.parametrize("schedule", [FsyncSchedule.sync_each(), FsyncSchedule.milliseconds(1)], ids=str)
+def test_writers_to_the_same_topics_queue_up(store: Store, schedule: FsyncSchedule) -> None:
+    if store.backend == "simulated":
+        pytest.skip("the simulated disk is for one thread")
+    wal = store.open(fsync=schedule)
+
+    def writer(name: str) -> Callable[[], None]:
+        def write() -> None:
+            for number in range(60):
+                own = wal.append_for_topic(name, b"%d" % number)
+                assert wal.read_at(name, own)[0].data == b"%d" % number
+                wal.batch_append_for_topic("shared", [f"{name}{number}".encode()] * 3)
+
+        return write
+
+    together(*(writer(name) for name in "abcdefgh"))
+    wal = store.reopen(wal, crash=False)
+    for name in "abcdefgh":
+        assert list(wal.payloads(name)) == [b"%d" % number for number in range(60)]
+    shared = list(wal.payloads("shared"))
+    assert len(shared) == 8 * 60 * 3
+    assert all(shared[at] == shared[at + 1] == shared[at + 2] for at in range(0, len(shared), 3))
+
+
+def test_who_waits_together_shares_a_sync() -> None:
+    """Eight threads that come while a sync runs are covered by the one after it."""
+    running, release, syncs = threading.Event(), threading.Event(), list[int]()
+
+    def sync() -> None:
+        syncs.append(1)
+        running.set()
+        assert release.wait(30)
+
+    group = GroupCommit(sync)
+    first = threading.Thread(target=group.commit)
+    first.start()
+    assert running.wait(30)
+    others = [threading.Thread(target=group.commit) for _ in range(8)]
+    for thread in others:
+        thread.start()
+    deadline = threading.Event()
+    while len(group._next.waiting) < 8:
+        deadline.wait(0.001)
+    release.set()
+    for thread in [first, *others]:
+        thread.join()
+    assert len(syncs) == 2
+
+
+def test_a_sync_that_fails_is_told_to_everybody_it_concerns() -> None:
+    running, release = threading.Event(), threading.Event()
+
+    def sync() -> None:
+        running.set()
+        assert release.wait(30)
+        raise EngineFailed("no")
+
+    group, told = GroupCommit(sync), list[int]()
+
+    def commit() -> None:
+        try:
+            group.commit()
+        except StorageError:
+            told.append(1)
+
+    threads = [threading.Thread(target=commit) for _ in range(5)]
+    threads[0].start()
+    assert running.wait(30)
+    for thread in threads[1:]:
+        thread.start()
+    release.set()
+    for thread in threads:
+        thread.join()
+    assert len(told) == 5
+
+
+@pytest.mark.parametrize("schedule", [FsyncSchedule.group_commit(), FsyncSchedule.sync_each()], ids=str)
+def test_an_event_loop_waits_for_a_descriptor(store: Store, schedule: FsyncSchedule) -> None:
+    if store.backend == "simulated":
+        pytest.skip("the simulator has no descriptors")
+    wal = store.open(fsync=schedule)
+    syncer = wal.syncer()
+    for number in range(20):
+        wal.write("t", Batch.of([b"%d" % number, b""]))
+        syncer.start()
+        wal.write("t", Batch.of([b"while it runs"]))
+        assert select.select([syncer.fileno()], [], [], 30)[0]
+        syncer.finish()
+        assert wal._engine.logs["t"].durable_index >= 3 * number + 2
+        assert select.select([syncer.fileno()], [], [], 0)[0] == []
+    wal = store.reopen(wal, crash=False)
+    assert wal.bounds("t") == (0, 60)
+
+
+def test_topics_deleted_while_others_write(plain: Store) -> None:
+    wal = plain.open(fsync=FsyncSchedule.no_fsync())
+    stop = threading.Event()
+
+    def delete() -> None:
+        for _ in range(200):
+            wal.delete_topic("t")
+        stop.set()
+
+    def write() -> None:
+        while not stop.is_set():
+            wal.append_for_topic("t", b"x" * 1000)
+            wal.batch_append_for_topic("t", [b"y"] * 10)
+
+    together(delete, write, write)
+    wal._engine.space.check_invariants()
+    count = wal.bounds("t")[1]
+    assert len(list(wal.payloads("t"))) == count
+    wal = plain.reopen(wal, crash=True, fsync=FsyncSchedule.no_fsync())
+    assert wal.bounds("t")[1] == count
+
+
+def test_closing_while_others_write(plain: Store) -> None:
+    wal = plain.open(fsync=FsyncSchedule.no_fsync())
+    started = threading.Event()
+    accepted: list[int] = []
+
+    def write() -> None:
+        try:
+            while True:
+                accepted.append(wal.append_for_topic("t", b"x"))
+                started.set()
+        except StorageError:
+            return
+
+    def close() -> None:
+        assert started.wait(30)
+        wal.close()
+
+    together(write, write, close)
+    assert plain.open().bounds("t") == (0, len(accepted))
+
+
+def test_reading_a_topic_while_it_is_trimmed(plain: Store) -> None:
+    wal: Walrus = plain.open(fsync=FsyncSchedule.no_fsync())
+    done = threading.Event()
+
+    def write() -> None:
+        for number in range(20_000):
+            index = wal.append_for_topic("t", b"%d" % number * 20)
+            if index % 1000 == 999:
+                wal.trim("t", index - 500)
+                wal.sync()
+        done.set()
+
+    def read() -> None:
+        while not done.is_set():
+            try:
+                for entry in wal.entries("t"):
+                    assert entry.data == b"%d" % entry.index * 20
+            except IndexError:
+                continue
+
+    together(write, read)

@@ -1,0 +1,292 @@
+"""Requests: what each frame means, what each wrong one is answered, and that no cut of the stream matters."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.client.fake import one_by_one
+from walrus import protocol
+from walrus.protocol import (
+    Fetch,
+    Get,
+    Invalid,
+    Leave,
+    Metrics,
+    Put,
+    Recover,
+    Register,
+    Request,
+    RequestParser,
+    State,
+    encode_request,
+)
+from walrus.storage.batch import Batch
+
+
+def parse(*bodies: bytes, limit: int = protocol.DEFAULT_MAX_FRAME_BYTES) -> list[Request]:
+    return RequestParser(limit).feed(b"".join(map(encode_request, bodies)))
+
+
+def put(topic: str, *payloads: bytes) -> Put:
+    return Put(topic, Batch.of(payloads))
+
+
+# --- what is understood
+
+
+@pytest.mark.parametrize(
+    ("body", "request_"),
+    [
+        (b"REGISTER orders", Register("orders")),
+        ("REGISTER grün/äöü".encode(), Register("grün/äöü")),
+        (b"PUT t payload", put("t", b"payload")),
+        (b"PUT t two words", put("t", b"two words")),
+        (b"PUT t  leading and trailing ", put("t", b" leading and trailing ")),
+        (b"PUT t \x00\xff\r\n", put("t", b"\x00\xff\r\n")),
+        (b"PUT t ", put("t", b"")),
+        (b"GET t", Get("t")),
+        (b"GET t billing", Get("t", "billing")),
+        (b"FETCH t 1 0", Fetch("t", 1, 0)),
+        (b"FETCH t 12 345", Fetch("t", 12, 345)),
+        (b"FETCH t 1 9223372036854775807", Fetch("t", 1, 2**63 - 1)),
+        (b"STATE t", State("t")),
+        (b"METRICS", Metrics()),
+        (b"LEAVE 3", Leave(3)),
+        (b"RECOVER t 7", Recover("t", 7)),
+        (b"REGISTER " + b"x" * 255, Register("x" * 255)),
+    ],
+)
+def test_a_request_is_understood(body: bytes, request_: Request) -> None:
+    assert parse(body) == [request_]
+    assert request_.replies == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"PUTT t x", protocol.UNKNOWN_COMMAND),
+        (b"put t x", protocol.UNKNOWN_COMMAND),
+        (b" PUT t x", protocol.UNKNOWN_COMMAND),
+        (b"\n", protocol.UNKNOWN_COMMAND),
+        (b"PUT", protocol.PUT_REQUIRES_TOPIC),
+        (b"PUT ", protocol.PUT_REQUIRES_TOPIC),
+        (b"PUT  x", protocol.PUT_REQUIRES_TOPIC),
+        (b"PUT t", protocol.PUT_REQUIRES_PAYLOAD),
+        (b"REGISTER", protocol.REGISTER_REQUIRES),
+        (b"REGISTER ", protocol.REGISTER_REQUIRES),
+        (b"GET", protocol.GET_REQUIRES),
+        (b"STATE", protocol.STATE_REQUIRES),
+        (b"METRICS now", protocol.METRICS_TAKES_NOTHING),
+        (b"REGISTER two words", protocol.INVALID_TOPIC),
+        (b"REGISTER " + b"x" * 256, protocol.INVALID_TOPIC),
+        (b"REGISTER " + "ä".encode() * 128, protocol.INVALID_TOPIC),
+        (b"PUT a\tb x", protocol.INVALID_TOPIC),
+        (b"PUT a\x00b x", protocol.INVALID_TOPIC),
+        (b"PUT a\x7f x", protocol.INVALID_TOPIC),
+        ("GET a\u2028b".encode(), protocol.INVALID_TOPIC),
+        ("STATE a\u00a0b".encode(), protocol.INVALID_TOPIC),
+        (b"GET t ", protocol.INVALID_GROUP),
+        (b"GET t a b", protocol.INVALID_GROUP),
+        (b"\xff\xfe", protocol.INVALID_UTF8),
+        (b"PUT \xff x", protocol.INVALID_UTF8),
+        (b"REGISTER \xed\xa0\x80", protocol.INVALID_UTF8),
+        (b"FETCH t", protocol.FETCH_REQUIRES),
+        (b"FETCH t 1", protocol.FETCH_REQUIRES),
+        (b"FETCH t 0 0", protocol.FETCH_REQUIRES),
+        (b"FETCH t 1 -1", protocol.FETCH_REQUIRES),
+        (b"FETCH t 1 +1", protocol.FETCH_REQUIRES),
+        (b"FETCH t 1 1_0", protocol.FETCH_REQUIRES),
+        ("FETCH t 1 ٣".encode(), protocol.FETCH_REQUIRES),
+        (b"FETCH t 1 9223372036854775808", protocol.FETCH_REQUIRES),
+        (b"FETCH t 1 0 0", protocol.FETCH_REQUIRES),
+        (b"LEAVE", protocol.LEAVE_REQUIRES),
+        (b"LEAVE 0", protocol.LEAVE_REQUIRES),
+        (b"LEAVE me", protocol.LEAVE_REQUIRES),
+        (b"RECOVER t", protocol.RECOVER_REQUIRES),
+        (b"RECOVER t x", protocol.RECOVER_REQUIRES),
+    ],
+)
+def test_a_wrong_request_is_answered_with_its_reason(body: bytes, reason: str) -> None:
+    assert parse(body, b"METRICS") == [Invalid(reason), Metrics()]
+    assert "\n" not in reason and ": " in reason, "one line that also says what to do"
+
+
+def test_a_group_may_be_any_name() -> None:
+    assert parse("GET t größe".encode()) == [Get("t", "größe")]
+
+
+# --- runs
+
+
+def test_consecutive_puts_to_one_topic_are_one_batch() -> None:
+    assert parse(b"PUT t a", b"PUT t bb", b"PUT t ") == [put("t", b"a", b"bb", b"")]
+
+
+def test_a_run_of_equal_lengths_keeps_every_payload() -> None:
+    payloads = [b"%06d" % n for n in range(1000)]
+    [request] = RequestParser().feed(protocol.encode_puts("t", payloads))
+    assert request == put("t", *payloads)
+    assert request.replies == 1000
+
+
+@pytest.mark.parametrize("odd", [0, 1, 31, 32, 33, 63, 64, 65, 99])
+def test_a_run_of_equal_lengths_ends_where_it_ends(odd: int) -> None:
+    payloads = [b"x" * 100] * 100
+    payloads[odd] = b"y" * 99
+    assert RequestParser().feed(protocol.encode_puts("t", payloads)) == [put("t", *payloads)]
+    frames = [encode_request(b"PUT t " + payload) for payload in payloads]
+    frames[odd] = encode_request(b"PUT u " + b"x" * 100)
+    kept = [b"x" * 100]
+    runs = [
+        run for run in (put("t", *kept * odd), put("u", *kept), put("t", *kept * (99 - odd))) if run.replies
+    ]
+    assert RequestParser().feed(b"".join(frames)) == runs
+
+
+def test_a_topic_that_begins_like_the_one_before_is_another_one() -> None:
+    assert parse(b"PUT t a", b"PUT tt a", b"PUT t b") == [put("t", b"a"), put("tt", b"a"), put("t", b"b")]
+
+
+def test_a_put_without_payload_ends_a_run() -> None:
+    assert parse(b"PUT t a", b"PUT t", b"PUT t b") == [
+        put("t", b"a"),
+        Invalid(protocol.PUT_REQUIRES_PAYLOAD),
+        put("t", b"b"),
+    ]
+
+
+def test_runs_of_get_and_fetch_are_counted() -> None:
+    assert parse(b"GET t", b"GET t", b"GET t g", b"GET t g") == [Get("t", "", 2), Get("t", "g", 2)]
+    assert parse(b"FETCH t 1 9", b"FETCH t 1 10", b"FETCH t 1 12", b"FETCH t 2 13") == [
+        Fetch("t", 1, 9, 2),
+        Fetch("t", 1, 12),
+        Fetch("t", 2, 13),
+    ]
+
+
+def test_the_last_offset_ends_a_run() -> None:
+    last = 2**63 - 1
+    assert parse(b"FETCH t 1 %d" % last, b"FETCH t 1 %d" % (last + 1)) == [
+        Fetch("t", 1, last),
+        Invalid(protocol.FETCH_REQUIRES),
+    ]
+
+
+# --- lengths
+
+
+def test_a_zero_length_is_answered_and_the_stream_goes_on() -> None:
+    reason = protocol.invalid_frame_length(0, protocol.DEFAULT_MAX_FRAME_BYTES)
+    assert parse(b"", b"METRICS") == [Invalid(reason), Metrics()]
+
+
+def test_a_frame_of_the_longest_length_is_taken() -> None:
+    body = b"PUT t " + b"x" * (65_536 - 6)
+    assert parse(body) == [put("t", body[6:])]
+    assert parse(body, body, body) == [put("t", *[body[6:]] * 3)]
+
+
+@pytest.mark.parametrize("pieces", [1, 7, 1000, 1 << 20])
+def test_a_frame_that_is_too_long_is_skipped_and_answered_once(pieces: int) -> None:
+    stream = encode_request(b"PUT t a") + encode_request(b"PUT t " + b"x" * 5000) + encode_request(b"PUT t b")
+    parser = RequestParser(100)
+    requests = [one for n in range(0, len(stream), pieces) for one in parser.feed(stream[n : n + pieces])]
+    assert requests == [put("t", b"a"), Invalid(protocol.invalid_frame_length(5006, 100)), put("t", b"b")]
+    assert not parser.closed and parser.buffered == 0
+
+
+def test_the_refusal_of_a_long_frame_does_not_wait_for_its_end() -> None:
+    parser = RequestParser(100)
+    assert parser.feed((5000).to_bytes(4, "little")) == [Invalid(protocol.invalid_frame_length(5000, 100))]
+
+
+def test_a_frame_too_long_to_skip_closes_the_connection() -> None:
+    parser = RequestParser()
+    requests = parser.feed(encode_request(b"METRICS") + b"GET / HTTP/1.1\r\n\r\n")
+    assert [type(one) for one in requests] == [Metrics, Invalid]
+    assert requests[-1] == Invalid(protocol.invalid_frame_length(0x20544547, 65_536), fatal=True)
+    assert parser.closed
+    assert parser.feed(encode_request(b"METRICS")) == [] and parser.buffered == 0
+
+
+def test_the_limit_can_be_raised() -> None:
+    body = b"PUT t " + b"x" * (1 << 20)
+    assert parse(body, limit=2 << 20) == [put("t", body[6:])]
+
+
+# --- properties
+
+NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).filter(protocol.valid_name)
+NUMBERS = st.integers(0, 2**63 - 1)
+REQUESTS = st.one_of(
+    st.builds(lambda t: b"REGISTER " + t.encode(), NAMES),
+    st.builds(
+        lambda t, p: b"PUT %b %b" % (t.encode(), p),
+        st.sampled_from(["t", "tt"]) | NAMES,
+        st.binary(max_size=9),
+    ),
+    st.sampled_from(
+        [b"PUT t same", b"GET t", b"GET t g", b"METRICS", b"PUT t", b"PUT  x", b"\xff", b"nonsense"]
+    ),
+    st.builds(
+        lambda t, s, o: b"FETCH %b %d %d" % (t.encode(), s, o), st.just("t"), st.integers(1, 2), NUMBERS
+    ),
+    st.builds(lambda o: b"FETCH t 1 %d" % o, st.integers(0, 12)),
+    st.binary(max_size=40),
+)
+STREAMS = st.lists(REQUESTS, max_size=30).map(lambda bodies: b"".join(map(encode_request, bodies)))
+
+
+def in_pieces(stream: bytes, cuts: list[int], limit: int) -> tuple[list[Request], RequestParser]:
+    parser = RequestParser(limit)
+    found: list[Request] = []
+    places = sorted(cut % (len(stream) + 1) for cut in cuts)
+    for start, stop in zip([0, *places], [*places, len(stream)], strict=True):
+        found += parser.feed(stream[start:stop])
+        parser.check_invariants()
+    return [one for run in found for one in one_by_one(run)], parser
+
+
+@given(STREAMS, st.lists(NUMBERS, max_size=12), st.sampled_from([9, 20, 65_536]))
+def test_any_split_yields_the_same_requests(stream: bytes, cuts: list[int], limit: int) -> None:
+    whole, _ = in_pieces(stream, [], limit)
+    assert in_pieces(stream, cuts, limit)[0] == whole
+    assert in_pieces(stream, list(range(len(stream))), limit)[0] == whole
+
+
+@given(st.lists(REQUESTS, max_size=30))
+def test_a_run_is_what_its_requests_are_one_by_one(bodies: list[bytes]) -> None:
+    runs = [one for run in parse(*bodies) for one in one_by_one(run)]
+    reason = protocol.invalid_frame_length(0, protocol.DEFAULT_MAX_FRAME_BYTES)
+    assert runs == [protocol.parse_request(body) if body else Invalid(reason) for body in bodies]
+    assert sum(run.replies for run in parse(*bodies)) == len(bodies), "every request is owed one reply"
+
+
+@given(st.lists(st.binary(max_size=300), max_size=20), st.sampled_from([1, 16, 65_536]))
+def test_garbage_raises_nothing_and_holds_little(pieces: list[bytes], limit: int) -> None:
+    parser = RequestParser(limit)
+    for piece in pieces:
+        for request in parser.feed(piece):
+            assert request.replies >= 1
+            protocol.error(getattr(request, "reason", ""))
+        parser.check_invariants()
+
+
+@given(NAMES, st.lists(st.binary(max_size=50)))
+def test_encoded_puts_come_back(topic: str, payloads: list[bytes]) -> None:
+    requests = RequestParser().feed(protocol.encode_puts(topic, payloads))
+    assert [
+        payload for one in requests if isinstance(one, Put) for payload in one.batch.payloads()
+    ] == payloads
+    assert all(isinstance(one, Put) and one.topic == topic for one in requests)
+
+
+@given(st.text())
+def test_a_name_is_valid_or_refused_never_an_accident(name: str) -> None:
+    if protocol.valid_name(name):
+        assert parse(b"REGISTER " + name.encode()) == [Register(name)]
+    elif max(name, default="") < "\ud800":
+        [request] = parse(b"REGISTER " + name.encode())
+        assert isinstance(request, Invalid)

@@ -1,0 +1,269 @@
+"""GET and FETCH at the node that has the client.
+
+GET goes to the leader of the topic's open segment, which has the cursor. For one group this node asks
+for one run at a time, so that what its clients read never goes backwards; what arrives meanwhile is
+asked for together. A GET whose answer is lost is asked again: nothing that was handed out is committed
+before it is confirmed, so asking again can repeat an entry but never skip one.
+
+FETCH moves no cursor. A sealed segment is served from this node's own disk if it holds a copy, or else
+by any replica; the open one by its leader, up to what is acknowledged.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection
+
+from walrus import protocol
+from walrus.config import NodeConfig
+from walrus.protocol import Fetch, Get
+from walrus.replicas.reads import Reads
+from walrus.segments import Metadata
+from walrus.storage.batch import EMPTY, Batch
+from walrus.storage.errors import StorageError
+from walrus.wire.effects import Outbox
+from walrus.wire.messages import Confirm, GetEntries, GetReply
+
+MAX_GET = 2_000
+"""Most entries asked for in one go."""
+
+GET_TIMED_OUT = "timeout: no answer from the topic's leader in time; entries that it handed out come again"
+
+
+class Wanted:
+    """A client's run of GETs: `left` replies are still owed."""
+
+    __slots__ = ("deadline", "left", "slot")
+
+    def __init__(self, slot: object, left: int, deadline: float) -> None:
+        self.slot, self.left, self.deadline = slot, left, deadline
+
+
+class Group:
+    """The GETs of this node's clients for one (topic, group): at most one question is on its way."""
+
+    __slots__ = ("again_at", "asked", "leader", "request", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: deque[Wanted] = deque()
+        self.request = 0
+        self.leader = 0  # the node asked, 0 if none
+        self.asked = 0
+        self.again_at = 0.0
+
+
+class Reader:
+    """Reads on behalf of this node's clients."""
+
+    def __init__(
+        self,
+        *,
+        config: NodeConfig,
+        metadata: Metadata,
+        reads: Reads,
+        outbox: Outbox,
+        is_open: Callable[[object], bool],
+        first_request: int,
+        connected: Collection[int],
+    ) -> None:
+        self._config, self._metadata, self._reads, self._outbox = config, metadata, reads, outbox
+        self._is_open = is_open
+        self._request = first_request
+        self._groups: dict[tuple[str, str], Group] = {}
+        self._connected = connected
+
+    @property
+    def busy(self) -> bool:
+        """Whether any GET is not answered yet."""
+        return bool(self._groups)
+
+    # --- GET ---
+
+    def get(self, slot: object, get: Get, now: float) -> None:
+        """A run of GETs for a known topic."""
+        key = (get.topic, get.group)
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = Group()
+        group.waiting.append(Wanted(slot, get.count, now + self._config.request_timeout))
+        self._ask(key, group, now)
+
+    def _ask(self, key: tuple[str, str], group: Group, now: float) -> None:
+        if group.leader or not group.waiting or now < group.again_at:
+            return
+        topic = self._metadata.topics[key[0]]
+        leader = topic.open.leader
+        if leader != self._config.node_id and leader not in self._connected:
+            return  # asked when it is connected, or when the topic has another leader
+        self._request += 1
+        group.leader, group.request = leader, self._request
+        group.asked = min(sum(wanted.left for wanted in group.waiting), MAX_GET)
+        message = GetEntries(request=self._request, topic=key[0], group=key[1], count=group.asked)
+        self._outbox.send(leader, message)
+
+    def on_reply(self, sender: int, reply: GetReply, now: float) -> None:
+        """Entries, or the news that there are none, or that another node leads now."""
+        for key, group in self._groups.items():  # noqa: B007 - `key` is used after the loop
+            if (group.leader, group.request) == (sender, reply.request):
+                break
+        else:
+            return  # a late answer: its entries reach no client, are not confirmed, and come again
+        group.leader = 0
+        if reply.moved:
+            group.again_at = now + self._config.resend_interval / 10
+        elif reply.error:
+            self._drop_first(group, protocol.error(reply.error))
+        elif reply.batch.count:
+            self._deliver(sender, key, group, reply)
+        else:
+            self._drop_all(group)
+        self._next(key, group, now)
+
+    def _deliver(self, sender: int, key: tuple[str, str], group: Group, reply: GetReply) -> None:
+        """Hand the entries to the clients in the order they asked."""
+        payloads, position = reply.batch.payloads(), 0
+        delivered = True
+        while group.waiting and position < len(payloads) and delivered:
+            wanted = group.waiting[0]
+            if not self._is_open(wanted.slot):
+                group.waiting.popleft()
+                delivered = False
+                break
+            part = payloads[position : position + wanted.left]
+            self._outbox.reply(wanted.slot, protocol.ok_many(part), len(part))
+            position += len(part)
+            wanted.left -= len(part)
+            if not wanted.left:
+                group.waiting.popleft()
+        # Part of the run may have reached other clients: those entries come again, which is allowed.
+        self._outbox.send(
+            sender,
+            Confirm(
+                request=reply.request,
+                topic=key[0],
+                group=key[1],
+                delivered=delivered and position == len(payloads),
+            ),
+        )
+
+    def _drop_all(self, group: Group) -> None:
+        """There are no entries: everybody who was part of the question is told so."""
+        asked = group.asked
+        while group.waiting and asked > 0:
+            wanted = group.waiting[0]
+            count = min(wanted.left, asked)
+            self._outbox.reply(wanted.slot, protocol.EMPTY * count, count)
+            asked -= count
+            wanted.left -= count
+            if not wanted.left:
+                group.waiting.popleft()
+
+    def _drop_first(self, group: Group, answer: bytes) -> None:
+        if group.waiting:
+            wanted = group.waiting.popleft()
+            self._outbox.reply(wanted.slot, answer * wanted.left, wanted.left)
+
+    def _next(self, key: tuple[str, str], group: Group, now: float) -> None:
+        if group.waiting:
+            self._ask(key, group, now)
+        elif not group.leader:
+            self._groups.pop(key, None)
+
+    # --- FETCH ---
+
+    def fetch(self, slot: object, fetch: Fetch, now: float, tried: int = 0) -> None:
+        """A run of FETCHes of a known segment at consecutive offsets."""
+        left: Fetch | None = fetch
+        while left is not None and (batch := self._read_here(left)).count:
+            left, tried = self._fetched(slot, left, batch), 0
+        if left is None:
+            return
+        if self._at_end(left):
+            self._outbox.reply(slot, protocol.EMPTY * left.count, left.count)
+        else:
+            self._fetch_elsewhere(slot, left, now, tried)
+
+    def _read_here(self, fetch: Fetch) -> Batch:
+        """What this node can answer from its own disk, perhaps nothing."""
+        if self._reads.readable(fetch.topic, fetch.segment) <= fetch.offset:
+            return EMPTY
+        try:
+            return self._read_local(fetch)
+        except StorageError as damage:
+            self._outbox.log(f"fetching from another replica: {damage}")
+            return EMPTY
+
+    def _read_local(self, fetch: Fetch) -> Batch:
+        return self._reads.read_local(
+            fetch.topic, fetch.segment, fetch.offset, fetch.count, self._config.read_bytes
+        )
+
+    def _at_end(self, fetch: Fetch) -> bool:
+        """Whether this node knows by itself that there is nothing at that offset."""
+        segment = self._metadata.segment(fetch.topic, fetch.segment)
+        if segment is not None and segment.count is not None:
+            return fetch.offset >= segment.count
+        return self._reads.leads(fetch.topic, fetch.segment)
+
+    def _fetched(self, slot: object, fetch: Fetch, batch: Batch) -> Fetch | None:
+        """Answer with these entries; what is left of the run."""
+        payloads = batch.payloads()[: fetch.count]
+        self._outbox.reply(slot, protocol.ok_fetch_many(fetch.offset, payloads), len(payloads))
+        left = fetch.count - len(payloads)
+        return Fetch(fetch.topic, fetch.segment, fetch.offset + len(payloads), left) if left else None
+
+    def _fetch_elsewhere(self, slot: object, fetch: Fetch, now: float, tried: int) -> None:
+        holders = self._reads.holders(fetch.topic, fetch.segment, self._connected)
+        if tried >= len(holders):
+            reason = protocol.no_leader(f"no replica of segment {fetch.segment} has answered; try again")
+            self._outbox.reply(slot, protocol.error(reason) * fetch.count, fetch.count)
+            return
+
+        def answer(batch: Batch, error: str, at: float) -> None:
+            if error:
+                self.fetch(slot, fetch, at, tried + 1)
+            elif batch.count:
+                if left := self._fetched(slot, fetch, batch):
+                    self.fetch(slot, left, at)
+            else:
+                self._outbox.reply(slot, protocol.EMPTY * fetch.count, fetch.count)
+
+        self._reads.ask(
+            holders[tried],
+            fetch.topic,
+            fetch.segment,
+            fetch.offset,
+            entries=fetch.count,
+            raw=False,
+            now=now,
+            then=answer,
+        )
+
+    # --- what changes around them ---
+
+    def on_topic(self, topic: str, now: float) -> None:
+        """The topic may have another leader now."""
+        for key, group in list(self._groups.items()):
+            if key[0] == topic:
+                if group.leader and group.leader != self._metadata.topics[topic].open.leader:
+                    self._forget(group)
+                self._ask(key, group, now)
+
+    def _forget(self, group: Group) -> None:
+        """The node asked may never answer; what it handed out for us it will hand out again."""
+        group.leader = 0
+
+    def on_connection(self, node: int, connected: bool, now: float) -> None:
+        """A connection came or went."""
+        for key, group in list(self._groups.items()):
+            if group.leader == node and not connected:
+                self._forget(group)
+            self._ask(key, group, now)
+
+    def on_tick(self, now: float) -> None:
+        """Ask again, and answer whoever waited too long."""
+        for key, group in list(self._groups.items()):
+            while group.waiting and group.waiting[0].deadline <= now:
+                self._forget(group)
+                self._drop_first(group, protocol.error(GET_TIMED_OUT))
+            self._next(key, group, now)

@@ -1,0 +1,377 @@
+"""Read cursors, at the node that serves them: the leader of the topic's open segment.
+
+A cursor says which entry a group of consumers gets next. There is one per topic and group for the whole
+cluster, the default group being the one that a plain GET uses. It exists three times:
+
+    position     what was handed out last              volatile, here
+    confirmed    what is known to have reached a client, volatile, here
+    committed    what the metadata holds                through Raft, every `cursor_interval`
+
+and `committed <= confirmed <= position`. An entry that was handed out but not confirmed (the node with
+the client died, or the client went away) is handed out again, so the death of any node is a redelivery
+and never a gap. Commits never move a cursor back, whoever sends them (`Metadata._commit_cursors`).
+
+To one node at a time: as long as what was handed out is not confirmed, whoever else shares the cursor waits.
+Otherwise those would read on, and the entries that get lost on the way would come after later ones.
+
+On a healthy rollover nothing is delivered twice either: a sealing leader stops handing out, waits until
+all is confirmed, and puts the cursors into the Seal itself, so that the next leader goes on exactly
+there.
+
+Invariants: CursorInBounds, DeliveredIsPrefix (only acknowledged entries are handed out, in order).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Mapping
+from typing import TypeAlias
+
+import msgspec
+
+from walrus.config import NodeConfig
+from walrus.leases import LeaseTable
+from walrus.replicas.reads import Reads
+from walrus.segments import MAX_GROUPS, START, CommitCursors, Metadata, Position, Topic
+from walrus.storage.batch import EMPTY, Batch
+from walrus.storage.errors import StorageError
+from walrus.wire.effects import Outbox, Trace
+from walrus.wire.messages import Confirm, GetEntries, GetReply
+
+GroupKey: TypeAlias = tuple[str, str]
+"""(topic, group)"""
+
+IDLE_AFTER = 10.0
+"""Seconds after which an unused cursor gives its memory back."""
+
+MAX_AHEAD = 256
+"""Cursors that read ahead at once; the one that did so first gives its memory back for the next."""
+
+
+TOO_MANY_GROUPS = f"too many consumer groups: this topic has {MAX_GROUPS} already; use one of them"
+
+
+class Handed(msgspec.Struct):
+    """Entries that were handed out: to whom, from where to where, and until when we wait to hear of them."""
+
+    origin: int
+    request: int
+    start: Position
+    deadline: float
+
+
+class Ahead(msgspec.Struct):
+    """Entries read ahead; the first one is at `position`."""
+
+    position: Position
+    entries: list[bytes]
+
+
+class Cursor:
+    """One group's place in one topic."""
+
+    __slots__ = ("ahead", "handed", "key", "latest", "position", "reading", "used_at", "waiting")
+
+    def __init__(self, key: GroupKey, position: Position) -> None:
+        self.key = key
+        self.position = position
+        self.handed: deque[Handed] = deque()
+        self.waiting: deque[tuple[int, GetEntries, float]] = deque()  # (origin, request, deadline)
+        self.latest: dict[int, int] = {}  # the last request of each origin
+        self.ahead: Ahead | None = None
+        self.reading = False
+        self.used_at = 0.0
+
+    @property
+    def confirmed(self) -> Position:
+        """Everything below is known to have reached a client."""
+        return self.handed[0].start if self.handed else self.position
+
+    def rewind(self, to: Position) -> None:
+        """Hand out again from `to` on."""
+        while self.handed and self.handed[-1].start >= to:
+            self.handed.pop()
+        self.position = min(self.position, to)
+
+
+class Cursors:
+    """The cursors of all topics that this node leads."""
+
+    def __init__(
+        self,
+        *,
+        config: NodeConfig,
+        metadata: Metadata,
+        reads: Reads,
+        leases: LeaseTable,
+        outbox: Outbox,
+        trace: Trace,
+        connected: Collection[int],
+    ) -> None:
+        self._config, self._metadata, self._reads = config, metadata, reads
+        self._leases, self._outbox, self._trace = leases, outbox, trace
+        self._cursors: dict[GroupKey, Cursor] = {}
+        self._groups: dict[str, dict[str, None]] = {}  # topic -> groups with a cursor here
+        self._aheads: dict[GroupKey, None] = {}  # those that read ahead, the oldest first
+        self._frozen: dict[str, int] = {}  # topic -> the segment that is being sealed
+        self._commit_at = 0.0
+        self._connected = connected
+
+    # --- handing out ---
+
+    def on_get(self, origin: int, get: GetEntries, now: float) -> None:
+        """A node with clients asks for entries."""
+        number, segment = self._metadata.open_segment(get.topic) or (0, None)
+        if segment is None or self._leases.granted().get(get.topic) != number:
+            self._answer(origin, get, EMPTY, moved=True)
+            return
+        cursor = self._cursor((get.topic, get.group))
+        if cursor is None:
+            self._answer(origin, get, EMPTY, error=TOO_MANY_GROUPS)
+            return
+        cursor.used_at = now
+        if get.request <= cursor.latest.get(origin, 0):
+            return  # repeated, or overtaken by a later one: nobody waits for its answer
+        cursor.latest[origin] = get.request
+        # An origin asks for one run at a time: if it asks again, it waits for no earlier answer, and what it
+        # was given and did not confirm never arrived.
+        cursor.waiting = deque(entry for entry in cursor.waiting if entry[0] != origin)
+        lost = [handed.start for handed in cursor.handed if handed.origin == origin]
+        if lost:
+            cursor.rewind(min(lost))
+        cursor.waiting.append((origin, get, now + self._config.request_timeout * 0.8))
+        self._serve(cursor, now)
+
+    def _cursor(self, key: GroupKey) -> Cursor | None:
+        """The cursor of a group, made on first use; None if the topic has too many of them."""
+        cursor = self._cursors.get(key)
+        if cursor is None:
+            name, group = key
+            committed, here = self._metadata.topics[name].cursors, self._groups.setdefault(name, {})
+            if group not in committed and len(committed.keys() | here.keys()) >= MAX_GROUPS:
+                return None
+            here[group] = None
+            cursor = self._cursors[key] = Cursor(key, committed.get(group, START))
+        return cursor
+
+    def _of(self, name: str) -> list[Cursor]:
+        """The cursors of one topic."""
+        return [self._cursors[(name, group)] for group in self._groups.get(name, ())]
+
+    def _forget(self, cursor: Cursor) -> None:
+        del self._cursors[cursor.key]
+        del self._groups[cursor.key[0]][cursor.key[1]]
+        if not self._groups[cursor.key[0]]:
+            del self._groups[cursor.key[0]]
+        self._aheads.pop(cursor.key, None)
+
+    def _serve(self, cursor: Cursor, now: float) -> None:
+        """Answer who waits, as far as entries are at hand."""
+        name, topic = cursor.key[0], self._metadata.topics[cursor.key[0]]
+        if name in self._frozen or not self._leases.holds(name, topic.current, now):
+            return  # sealing, or cut off: whoever waits is answered by the next leader, or at the deadline
+        while cursor.waiting and not cursor.reading and not cursor.handed:
+            origin, get, _ = cursor.waiting[0]
+            batch = self._next(cursor, topic, get.count, now)
+            if batch is None:
+                return
+            cursor.waiting.popleft()
+            self._hand_out(cursor, origin, get, batch, now)
+
+    def _next(self, cursor: Cursor, topic: Topic, count: int, now: float) -> Batch | None:
+        """The next entries, at most `count`; None if they must be fetched from another node first."""
+        cursor.position = topic.advance(cursor.position)
+        batch = self._from_ahead(cursor, count)
+        if batch is not None:
+            return batch
+        (name, _), (number, offset) = cursor.key, cursor.position
+        if self._reads.readable(name, number) > offset:
+            try:
+                entries = self._reads.read_local(name, number, offset, 1 << 30, self._config.read_bytes)
+            except StorageError as damage:
+                self._outbox.log(f"reading {name} from another replica: {damage}")
+            else:
+                self._keep(cursor, cursor.position, entries)
+                return self._from_ahead(cursor, count)
+        elif number == topic.current:
+            return EMPTY
+        self._fetch(cursor, now)
+        return None
+
+    def _from_ahead(self, cursor: Cursor, count: int) -> Batch | None:
+        if cursor.ahead is None or cursor.ahead.position.segment != cursor.position.segment:
+            return None
+        skip = cursor.position.offset - cursor.ahead.position.offset
+        if not 0 <= skip < len(cursor.ahead.entries):
+            return None
+        return Batch.of(cursor.ahead.entries[skip : skip + count])
+
+    def _keep(self, cursor: Cursor, position: Position, entries: Batch) -> None:
+        """Remember what was read ahead; the oldest such memory makes room."""
+        cursor.ahead = Ahead(position, entries.payloads())
+        self._aheads.pop(cursor.key, None)
+        self._aheads[cursor.key] = None
+        if len(self._aheads) > MAX_AHEAD:
+            oldest = next(iter(self._aheads))
+            del self._aheads[oldest]
+            self._cursors[oldest].ahead = None
+
+    def _fetch(self, cursor: Cursor, now: float) -> None:
+        """Read ahead from another replica; on failure the deadline of who waits decides.
+
+        Of the open segment, too, if our own copy is damaged: up to what is acknowledged any copy will do.
+        """
+        (name, _), position = cursor.key, cursor.position
+        segment = self._metadata.segment(name, position.segment)
+        assert segment is not None
+        holders = [node for node in segment.replicas if node in self._connected]
+        if not holders:
+            return
+        cursor.reading = True
+        node = holders[int(now * 10) % len(holders)]  # another one at the next attempt
+
+        def answer(batch: Batch, error: str, at: float) -> None:
+            cursor.reading = False
+            if self._cursors.get(cursor.key) is not cursor:
+                return
+            entries = batch.slice(0, self._reads.end(name, position.segment) - position.offset)
+            if not error and entries.count:
+                self._keep(cursor, position, entries)
+                self._serve(cursor, at)
+
+        raw = segment.count is None
+        self._reads.ask(
+            node, name, position.segment, position.offset, entries=1 << 30, raw=raw, now=now, then=answer
+        )
+
+    def _hand_out(self, cursor: Cursor, origin: int, get: GetEntries, batch: Batch, now: float) -> None:
+        if batch.count:
+            start = cursor.position
+            self._trace(
+                "Deliver",
+                topic=get.topic,
+                group=get.group,
+                segment=start.segment,
+                start=start.offset,
+                count=batch.count,
+            )
+            cursor.position = Position(start.segment, start.offset + batch.count)
+            cursor.handed.append(Handed(origin, get.request, start, now + self._config.request_timeout / 2))
+        self._answer(origin, get, batch)
+
+    def _answer(
+        self, origin: int, get: GetEntries, batch: Batch, *, moved: bool = False, error: str = ""
+    ) -> None:
+        self._outbox.send(origin, GetReply(request=get.request, batch=batch, moved=moved, error=error))
+
+    # --- confirming ---
+
+    def on_confirm(self, origin: int, confirm: Confirm, now: float) -> None:
+        """The entries reached a client, or they did not and go to the next one who asks."""
+        cursor = self._cursors.get((confirm.topic, confirm.group))
+        for handed in cursor.handed if cursor else ():
+            if (handed.origin, handed.request) == (origin, confirm.request):
+                assert cursor is not None
+                if confirm.delivered:
+                    cursor.handed.remove(handed)
+                else:
+                    cursor.rewind(handed.start)
+                self._serve(cursor, now)
+                return
+
+    def on_disconnected(self, node: int, now: float) -> None:
+        """What was handed to clients of that node may be lost: hand it out again."""
+        for cursor in list(self._cursors.values()):
+            lost = [handed.start for handed in cursor.handed if handed.origin == node]
+            cursor.waiting = deque(entry for entry in cursor.waiting if entry[0] != node)
+            if lost:
+                cursor.rewind(min(lost))
+            self._serve(cursor, now)
+
+    def forget_node(self, node: int) -> None:
+        """A node was removed: whoever joins under its id numbers its requests anew."""
+        for cursor in self._cursors.values():
+            cursor.latest.pop(node, None)
+
+    # --- leadership comes and goes ---
+
+    def on_topic(self, name: str, now: float) -> None:
+        """The topic's metadata changed: drop the cursors if it is no longer ours, else go on."""
+        topic = self._metadata.topics[name]
+        if self._frozen.get(name) != topic.current:
+            self._frozen.pop(name, None)
+        ours = name in self._leases.granted()
+        for cursor in self._of(name):
+            if ours:
+                self._keep_up(cursor, topic)
+                self._serve(cursor, now)
+            else:
+                self._forget(cursor)
+                for origin, get, _ in cursor.waiting:
+                    self._answer(origin, get, EMPTY, moved=True)
+
+    def _keep_up(self, cursor: Cursor, topic: Topic) -> None:
+        """Others may have led the topic in between, and a recovery may have ended a segment early."""
+        committed = topic.cursors.get(cursor.key[1], START)
+        if cursor.position < committed:
+            cursor.handed.clear()
+            cursor.position = committed
+        if not topic.in_bounds(cursor.position):
+            cursor.position = topic.advance(cursor.position)
+
+    def freeze(self, name: str) -> dict[str, Position] | None:
+        """Stop handing out; the cursors to seal with, once everything handed out is confirmed."""
+        self._frozen[name] = self._metadata.topics[name].current
+        cursors = self._of(name)
+        if any(cursor.handed for cursor in cursors):
+            return None
+        return {cursor.key[1]: cursor.position for cursor in cursors if cursor.position > START}
+
+    # --- committing ---
+
+    def to_commit(self, now: float) -> CommitCursors | None:
+        """One command for all cursors that moved, every `cursor_interval`, again until it is applied."""
+        if now < self._commit_at:
+            return None
+        moved: dict[str, dict[str, Position]] = {}
+        for (name, group), cursor in self._cursors.items():
+            committed = self._metadata.topics[name].cursors.get(group, START)
+            if cursor.confirmed > committed:
+                moved.setdefault(name, {})[group] = cursor.confirmed
+        if not moved:
+            return None
+        self._commit_at = now + self._config.cursor_interval
+        return CommitCursors(cursors=moved)
+
+    def on_tick(self, now: float) -> None:
+        """Deadlines of who waits and of what was handed out; idle cursors give memory back."""
+        for cursor in list(self._cursors.values()):
+            if cursor.handed and cursor.handed[0].deadline <= now:
+                cursor.rewind(cursor.handed[0].start)  # `_serve` below hands it to whoever waits
+            if cursor.waiting:
+                self._serve(cursor, now)
+            while cursor.waiting and cursor.waiting[0][2] <= now:
+                origin, get, _ = cursor.waiting.popleft()
+                self._answer(origin, get, EMPTY, error="no replica answered in time, the cursor did not move")
+            if now - cursor.used_at > IDLE_AFTER:
+                self._rest(cursor)
+
+    def _rest(self, cursor: Cursor) -> None:
+        """Nobody uses this cursor: what can be read again, or is in the metadata, need not be kept here."""
+        cursor.ahead = None
+        self._aheads.pop(cursor.key, None)
+        committed = self._metadata.topics[cursor.key[0]].cursors.get(cursor.key[1], START)
+        if cursor.position <= committed and not (cursor.waiting or cursor.handed or cursor.reading):
+            self._forget(cursor)
+
+    def cursors(self) -> Mapping[GroupKey, Cursor]:
+        """The cursors that this node serves."""
+        return self._cursors
+
+    def check_invariants(self) -> None:
+        """Assert what must hold of the cursors by themselves."""
+        for cursor in self._cursors.values():
+            starts = [handed.start for handed in cursor.handed]
+            assert starts == sorted(starts) and all(start <= cursor.position for start in starts)
+            topic = self._metadata.topics[cursor.key[0]]
+            assert topic.in_bounds(cursor.position), f"CursorInBounds: {cursor.key} {cursor.position}"

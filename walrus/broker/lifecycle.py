@@ -1,0 +1,320 @@
+"""The segments that this node leads, from their opening to their Seal; and those that it recovers.
+
+    metadata opens segment s here ──► SegmentWriter ──threshold──► sealing ──all acknowledged──► Seal proposed
+              │                            │
+              │ the copy is not empty      │ fenced by somebody's recovery
+              └──────────► Recovery ◄──────┘   also asked for by the Raft leader (supervisor.py)
+                              │
+                              └─ a majority holds what was found ──► Seal proposed, `recovered`
+
+Both ends are the same proposal, and both proposers repeat it until the metadata shows the segment sealed,
+by whomever. Where the next segment goes is decided here: round-robin over the voters that this node
+reaches.
+
+A forward for a segment that is not known here yet (its origin has newer metadata) waits for the metadata;
+one for a segment that is over goes back.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection
+
+import msgspec
+
+from walrus.broker.cursors import Cursors
+from walrus.config import NodeConfig
+from walrus.leases import LeaseTable
+from walrus.replicas.copies import Copies, Key
+from walrus.replicas.failover import Recovery
+from walrus.replicas.replication import SegmentWriter
+from walrus.segments import Command, Metadata, Seal, next_leader, replica_set
+from walrus.wire.effects import Outbox, Trace
+from walrus.wire.messages import Forward, ForwardReply
+
+MAX_EARLY = 1_000
+"""Forwards kept per topic for segments that this node has not heard of yet."""
+
+
+class Early(msgspec.Struct):
+    """A forward for a segment that this node does not know to be open yet."""
+
+    origin: int
+    forward: Forward
+    deadline: float
+
+
+class Lifecycle:
+    """This node's writers and recoveries."""
+
+    def __init__(
+        self,
+        *,
+        config: NodeConfig,
+        metadata: Metadata,
+        copies: Copies,
+        leases: LeaseTable,
+        cursors: Cursors,
+        outbox: Outbox,
+        trace: Trace,
+        connected: Collection[int],
+        voters: Callable[[], list[int]],
+        propose: Callable[[Command, float], None],
+        writers: dict[str, SegmentWriter],
+    ) -> None:
+        self._config, self._metadata, self._copies = config, metadata, copies
+        self._leases, self._cursors, self._outbox, self._trace = leases, cursors, outbox, trace
+        self._connected, self._voters, self._propose = connected, voters, propose
+        self.writers = writers
+        self.recoveries: dict[Key, Recovery] = {}
+        self._early: dict[str, deque[Early]] = {}
+        self._seen: dict[str, dict[int, int]] = {}  # topic -> origin -> its latest forward, for all segments
+        self._dirty: dict[str, None] = {}
+        self._waiting: dict[str, None] = {}  # topics whose writer waits for somebody, or for the clock
+        self._seal_at: dict[Key, float] = {}
+        self._ending: dict[str, int] = {}  # topic -> its segment in `recoveries` or `_seal_at`
+        self._monitor_at = 0.0
+
+    @property
+    def busy(self) -> bool:
+        """Whether something here is waiting for somebody."""
+        return bool(self.recoveries or self._early)
+
+    @property
+    def dirty(self) -> bool:
+        """Whether `flush` has something to do."""
+        return bool(self._dirty)
+
+    def placeable(self) -> list[int]:
+        """The nodes that a new segment may be given to: voters that this node reaches, sorted."""
+        reachable = {*self._connected, self._config.node_id}
+        return [node for node in self._voters() if node in reachable]
+
+    def replicas_for(self, leader: int, live: list[int], at_least: int = 0) -> tuple[int, ...]:
+        """The replica set of a new segment of this leader."""
+        factor = max(self._config.replication_factor, at_least)
+        return replica_set(leader, live, self._voters(), factor)
+
+    # --- PUTs ---
+
+    def on_forward(self, origin: int, forward: Forward, now: float) -> None:
+        """Entries for a segment that this node leads, or is about to, or no longer does."""
+        writer = self.writers.get(forward.topic)
+        current, _ = self._metadata.open_segment(forward.topic) or (0, None)
+        if writer is not None and writer.number == forward.segment:
+            writer.on_forward(origin, forward, now)
+            self._dirty[forward.topic] = None
+        elif current < forward.segment:
+            early = self._early.setdefault(forward.topic, deque())
+            if len(early) < MAX_EARLY:
+                early.append(Early(origin, forward, now + self._config.put_timeout))
+        elif self._was_never_taken(origin, forward):
+            refusal = ForwardReply(
+                request=forward.request,
+                topic=forward.topic,
+                segment=forward.segment,
+                taken=0,
+                acked=0,
+                refused=True,
+                error="",
+            )
+            self._outbox.send(origin, refusal)
+
+    def _was_never_taken(self, origin: int, forward: Forward) -> bool:
+        """Whether a forward that no writer waits for can be handed back as certainly not written.
+
+        It may be the repetition of one that was written, and what is handed back is sent to the next
+        segment. So only the process that led the segment may say so, and only of a number that it has not
+        seen; of all else the outcome is unknown, and nothing is said.
+        """
+        segment = self._metadata.segment(forward.topic, forward.segment)
+        seen = self._seen.setdefault(forward.topic, {})
+        if segment is None or not self._leases.is_ours(segment) or forward.request <= seen.get(origin, 0):
+            return False
+        seen[origin] = forward.request
+        return True
+
+    def forget_node(self, node: int) -> None:
+        """A node was removed: whoever joins under its id numbers its forwards anew."""
+        for seen in self._seen.values():
+            seen.pop(node, None)
+
+    def with_writer(self, topic: str, number: int, then: Callable[[SegmentWriter], None]) -> None:
+        """Do something with the writer of (topic, number), if it is ours."""
+        writer = self.writers.get(topic)
+        if writer is not None and writer.number == number:
+            then(writer)
+            self._dirty[topic] = None
+
+    def on_fence(self, topic: str) -> None:
+        """A copy of the topic was fenced: perhaps the one that is written to here."""
+        if topic in self.writers:
+            self._dirty[topic] = None
+
+    def roll_over(self, topic: str, number: int, replicas: int) -> None:
+        """End a segment early, for one with (at least) so many replicas."""
+
+        def end(writer: SegmentWriter) -> None:
+            writer.next_replicas = replicas
+            writer.begin_seal()
+
+        self.with_writer(topic, number, end)
+
+    def on_connection(self, node: int, connected: bool, now: float) -> None:
+        """A connection came or went."""
+        for topic, writer in self.writers.items():
+            writer.on_connection(node, connected, now)
+            self._dirty[topic] = None
+
+    def on_tick(self, now: float) -> None:
+        """Deadlines, and the periodic look at thresholds."""
+        for topic in list(self._waiting):
+            writer = self.writers.get(topic)
+            if writer is None or writer.idle:
+                del self._waiting[topic]
+            else:
+                writer.on_tick(now)
+                self._dirty[topic] = None
+        for recovery in self.recoveries.values():
+            recovery.on_tick(now)
+        for topic in [topic for topic, early in self._early.items() if early[0].deadline <= now]:
+            del self._early[topic]  # their origins answer "unknown" at their own deadlines
+        if now >= self._monitor_at:
+            self._monitor_at = now + self._config.monitor_check
+            for topic, writer in self.writers.items():
+                writer.check_threshold()
+                self._dirty[topic] = None
+
+    def flush(self, now: float) -> None:
+        """Append what this turn brought; go on with the seals and recoveries that are due."""
+        dirty, self._dirty = self._dirty, {}
+        for topic in dirty:
+            writer = self.writers.get(topic)
+            if writer is None:
+                continue
+            writer.flush(now)
+            if not writer.idle:
+                self._waiting[topic] = None
+            if writer.copy.fenced:
+                self.recover(topic, writer.number, now)  # somebody began, and may have died over it
+            elif writer.all_acknowledged:
+                self._seal(writer, now)
+        for key in [key for key, recovery in self.recoveries.items() if recovery.found is not None]:
+            self.recover(*key, now)
+
+    # --- the end of a segment ---
+
+    def _seal(self, writer: SegmentWriter, now: float) -> None:
+        """Propose the end of a segment whose writer is done."""
+        cursors = self._cursors.freeze(writer.topic)
+        live = self.placeable()
+        key = (writer.topic, writer.number)
+        if cursors is None or not live or not self._due(key, now):
+            return
+        count, checksum = writer.ready_to_seal()
+        leader = next_leader(self._config.node_id, live)
+        self._propose(
+            Seal(
+                topic=writer.topic,
+                segment=writer.number,
+                count=count,
+                checksum=checksum,
+                leader=leader,
+                replicas=self.replicas_for(leader, live, writer.next_replicas),
+                cursors=cursors,
+            ),
+            now,
+        )
+
+    def _due(self, key: Key, now: float) -> bool:
+        """Whether the Seal of a segment may be proposed (again) now."""
+        if now < self._seal_at.get(key, now):
+            return False
+        self._seal_at[key] = now + self._config.resend_interval
+        self._ending[key[0]] = key[1]
+        return True
+
+    def recover(self, topic: str, number: int, now: float) -> None:
+        """Begin to recover a segment, or go on: propose its end once a majority holds what was found."""
+        key = (topic, number)
+        segment = self._metadata.segment(topic, number)
+        if segment is None or segment.count is not None:
+            return
+        recovery = self.recoveries.get(key)
+        if recovery is None:
+            self._ending[topic] = number
+            self._outbox.log(f"recovering segment {number} of {topic} from node {segment.leader}")
+            recovery = self.recoveries[key] = Recovery(
+                key, segment, config=self._config, outbox=self._outbox, trace=self._trace, now=now
+            )
+        if recovery.found is None:
+            return
+        live = self.placeable()
+        if not live or not self._due(key, now):
+            return
+        leader = next_leader(segment.leader, [node for node in live if node != segment.leader] or live)
+        self._propose(
+            Seal(
+                topic=topic,
+                segment=number,
+                count=recovery.found.count,
+                checksum=recovery.found.checksum,
+                leader=leader,
+                replicas=self.replicas_for(leader, live),
+                cursors={},
+                recovered=True,
+            ),
+            now,
+        )
+
+    # --- the metadata changed ---
+
+    def on_topic(self, topic: str, now: float) -> None:
+        """Forget what is sealed; open a writer for the segment that we now lead."""
+        number = self._metadata.topics[topic].current
+        if self._ending.get(topic, number) < number:
+            ended = (topic, self._ending.pop(topic))
+            self.recoveries.pop(ended, None)
+            self._seal_at.pop(ended, None)
+        writer = self.writers.get(topic)
+        if writer is not None and writer.number != number:
+            writer.close()
+            del self.writers[topic]
+        if self._leases.granted().get(topic) == number and topic not in self.writers:
+            self._open(topic, number, now)
+
+    def _open(self, topic: str, number: int, now: float) -> None:
+        copy, segment = self._copies.get((topic, number)), self._metadata.topics[topic].open
+        if copy.length or copy.fenced:
+            self.recover(topic, number, now)  # somebody began to recover it before we knew that it is ours
+            return
+        self._trace("Grant", topic=topic, segment=number)
+        self.writers[topic] = SegmentWriter(
+            topic,
+            number,
+            segment,
+            config=self._config,
+            copies=self._copies,
+            leases=self._leases,
+            outbox=self._outbox,
+            connected=self._connected,
+            now=now,
+            trace=self._trace,
+            seen=self._seen.setdefault(topic, {}),
+        )
+        self._dirty[topic] = None
+
+    def take_early(self, topic: str, now: float) -> None:
+        """Forwards that came before we knew of their segment."""
+        for early in self._early.pop(topic, ()):
+            self.on_forward(early.origin, early.forward, now)
+
+    def check_invariants(self) -> None:
+        """Assert what must hold of writers and recoveries."""
+        for topic, writer in self.writers.items():
+            writer.check_invariants()
+            assert writer.segment.leader == self._config.node_id, "SingleWriter"
+            assert writer.number == self._metadata.topics[topic].current
+        for (topic, number), recovery in self.recoveries.items():
+            recovery.check_invariants()
+            assert self._ending[topic] == number == self._metadata.topics[topic].current

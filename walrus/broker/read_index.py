@@ -1,0 +1,104 @@
+"""Is what this node knows new enough? ReadIndex, for everything that would otherwise say "unknown".
+
+A node's metadata may lag. Before it tells a client that a topic does not exist, it asks the Raft leader
+for the log index that it must have applied to have seen everything committed by now (ReadIndex,
+dissertation §6.4), applies up to there, and looks again. That is what lets a PUT follow a REGISTER on
+any other node.
+
+All questions that come up while one is on its way share the next one, so a thousand clients asking for
+unknown topics cost one round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from walrus.config import NodeConfig
+from walrus.consensus.messages import Role
+from walrus.raft import Raft
+from walrus.wire.effects import Outbox
+from walrus.wire.messages import ReadIndex, ReadIndexReply
+
+Then: TypeAlias = Callable[[bool, float], None]
+"""Called with whether the metadata is now fresh, and the time."""
+
+
+class Freshness:
+    """Both ends of ReadIndex: our own questions, and at the leader those of other nodes."""
+
+    def __init__(self, *, config: NodeConfig, raft: Raft, outbox: Outbox, first_request: int) -> None:
+        self._config, self._raft, self._outbox = config, raft, outbox
+        self._next = first_request
+        self._waiting: list[tuple[Then, float]] = []  # for the next question
+        self._asked: list[tuple[Then, float]] = []  # covered by the question on its way
+        self._request = 0  # its number, 0 if there is none
+        self._asked_at = 0.0
+        self._index: int | None = None  # its answer: applied up to here is fresh
+        self._remote: dict[int, tuple[int, int]] = {}  # at the leader: context -> (node, request)
+
+    def ask(self, then: Then, now: float) -> None:
+        """Call `then` once everything committed before this moment is applied."""
+        self._waiting.append((then, now + self._config.request_timeout))
+        self._go(now)
+
+    def _go(self, now: float) -> None:
+        if self._request or not self._waiting:
+            return
+        self._asked, self._waiting = self._waiting, []
+        self._next += 1
+        self._request, self._index = self._next, None
+        self._send(now)
+
+    def _send(self, now: float) -> None:
+        """Ask, or ask again under the same number: a late answer to the first asking is as good."""
+        self._asked_at = now
+        if self._raft.role is Role.LEADER:
+            self._raft.read_index(self._request, now)
+        elif self._raft.leader_id is not None:
+            self._outbox.send(self._raft.leader_id, ReadIndex(request=self._request))
+
+    def on_read_index(self, sender: int, message: ReadIndex, now: float) -> None:
+        """Another node asks; only a leader answers."""
+        if self._raft.role is Role.LEADER:
+            self._next += 1
+            if self._raft.read_index(self._next, now):
+                self._remote[self._next] = (sender, message.request)
+
+    def on_confirmed(self, context: int, index: int) -> None:
+        """Raft confirmed our leadership for this question."""
+        if context == self._request:
+            self._index = index
+        remote = self._remote.pop(context, None)
+        if remote:
+            self._outbox.send(remote[0], ReadIndexReply(request=remote[1], index=index))
+
+    def on_reply(self, reply: ReadIndexReply) -> None:
+        """The leader's answer to ours."""
+        if reply.request == self._request:
+            self._index = reply.index
+
+    def on_applied(self, index: int, now: float) -> None:
+        """The metadata is applied up to `index`."""
+        if self._index is None or index < self._index:
+            return
+        done, self._asked = self._asked, []
+        self._request, self._index = 0, None
+        for then, _ in done:
+            then(True, now)
+        self._go(now)
+
+    def on_tick(self, now: float) -> None:
+        """Ask again if there was no answer; give up on old questions."""
+        if self._raft.role is not Role.LEADER:
+            self._remote.clear()
+        expired = [then for then, deadline in (*self._asked, *self._waiting) if deadline <= now]
+        self._asked = [entry for entry in self._asked if entry[1] > now]
+        self._waiting = [entry for entry in self._waiting if entry[1] > now]
+        if self._request and not self._asked:
+            self._request, self._index = 0, None
+        for then in expired:
+            then(False, now)
+        if self._request and self._index is None and now - self._asked_at >= self._config.resend_interval:
+            self._send(now)
+        self._go(now)

@@ -1,0 +1,255 @@
+"""What a node does with a client's request.
+
+PUT goes to the router, GET and FETCH to the reader; this module does the rest. Two things are common to
+all of them:
+
+* what would be answered "unknown topic" is looked up once more with fresh metadata (`read_index.py`), so a
+  PUT may follow a REGISTER on any other node;
+* what changes the metadata is a *watch*: the command is proposed, again and again, until the metadata is
+  where the client wants it, and then the client gets its OK. So an OK is never given on somebody's word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from functools import partial
+
+import msgspec
+
+from walrus import protocol
+from walrus.broker.consumers import Reader
+from walrus.broker.lifecycle import Lifecycle
+from walrus.broker.read_index import Freshness
+from walrus.broker.router import Router
+from walrus.broker.supervisor import why_not_leave
+from walrus.config import NodeConfig
+from walrus.raft import Raft
+from walrus.segments import MAX_TOPICS, Command, MarkLeaving, Metadata, RegisterTopic, first_leader
+from walrus.wire.effects import Outbox
+from walrus.wire.messages import Recover
+
+MAX_WAITING = 10_000
+"""Clients that may wait at once for a metadata change."""
+
+LEAVE_PATIENCE = 12
+"""LEAVE may take this many times as long as other requests: data may have to be copied."""
+
+
+class Watch(msgspec.Struct):
+    """A client that waits for the metadata to get somewhere; `push` is repeated until it does."""
+
+    slot: object
+    done: Callable[[], bool]
+    push: Callable[[float], None]
+    deadline: float
+    again_at: float
+    why_not: str
+
+
+class Requests:
+    """Clients' requests, and those that wait for the metadata."""
+
+    def __init__(
+        self,
+        *,
+        config: NodeConfig,
+        metadata: Metadata,
+        raft: Raft,
+        router: Router,
+        reader: Reader,
+        freshness: Freshness,
+        lifecycle: Lifecycle,
+        outbox: Outbox,
+        connected: Collection[int],
+        propose: Callable[[Command, float], None],
+        state: Callable[[str], bytes],
+        metrics: Callable[[float], bytes],
+    ) -> None:
+        self._config, self._metadata, self._raft = config, metadata, raft
+        self._router, self._reader, self._freshness = router, reader, freshness
+        self._lifecycle, self._outbox, self._connected = lifecycle, outbox, connected
+        self._propose, self._state, self._metrics = propose, state, metrics
+        self._watches: list[Watch] = []
+        self._removed = False
+        self._asking: dict[str, int] = {}  # requests that wait for fresh metadata, by topic
+
+    @property
+    def busy(self) -> bool:
+        """Whether some client waits for the metadata to change."""
+        return bool(self._watches)
+
+    def on_request(self, slot: object, request: protocol.Request, now: float) -> None:
+        """A request of a client. `request.replies` replies will be given to `slot`."""
+        match request:
+            case protocol.Put() | protocol.Get() | protocol.Fetch() | protocol.State():
+                if self._known(request) and request.topic not in self._asking:
+                    self._on_topic_request(slot, request, now)
+                else:
+                    self._when_known(slot, request, now)
+            case protocol.Metrics():
+                self._outbox.reply(slot, protocol.json_reply(self._metrics(now)))
+            case protocol.Register(topic=topic):
+                self._register(slot, topic, now)
+            case protocol.Leave(node_id=node_id):
+                self._leave(slot, node_id, now)
+            case protocol.Recover(topic=topic, segment=segment):
+                self._force(slot, topic, segment, now)
+            case protocol.Invalid(reason=reason):
+                self._error(slot, reason)
+
+    def _known(self, request: protocol.Put | protocol.Get | protocol.Fetch | protocol.State) -> bool:
+        if isinstance(request, protocol.Fetch):
+            return self._metadata.segment(request.topic, request.segment) is not None
+        return request.topic in self._metadata.topics
+
+    def _on_topic_request(
+        self, slot: object, request: protocol.Put | protocol.Get | protocol.Fetch | protocol.State, now: float
+    ) -> None:
+        match request:
+            case protocol.Put(topic=topic, batch=batch):
+                self._router.put(slot, topic, batch, now)
+            case protocol.Get():
+                self._reader.get(slot, request, now)
+            case protocol.Fetch():
+                self._reader.fetch(slot, request, now)
+            case protocol.State(topic=topic):
+                self._outbox.reply(slot, protocol.json_reply(self._state(topic)))
+
+    def _when_known(
+        self, slot: object, request: protocol.Put | protocol.Get | protocol.Fetch | protocol.State, now: float
+    ) -> None:
+        """Look again with fresh metadata before saying that there is no such topic or segment.
+
+        Whatever follows for the same topic takes the same way until this is answered, so that no request
+        overtakes an earlier one of its connection.
+        """
+        self._asking[request.topic] = self._asking.get(request.topic, 0) + 1
+
+        def again(fresh: bool, at: float) -> None:
+            self._asking[request.topic] -= 1
+            if not self._asking[request.topic]:
+                del self._asking[request.topic]
+            if fresh and self._known(request):
+                self._on_topic_request(slot, request, at)
+                return
+            if not fresh:
+                error = protocol.no_leader("this node reaches no majority, nothing was done; ask another")
+            elif isinstance(request, protocol.Fetch) and request.topic in self._metadata.topics:
+                error = protocol.unknown_segment(request.topic, request.segment)
+            else:
+                error = protocol.unknown_topic(request.topic)
+            self._error(slot, error, request.replies)
+
+        self._freshness.ask(again, now)
+
+    def _error(self, slot: object, reason: str, count: int = 1) -> None:
+        self._outbox.reply(slot, protocol.error(reason) * count, count)
+
+    # --- what changes the metadata ---
+
+    def _register(self, slot: object, topic: str, now: float) -> None:
+        if topic in self._metadata.topics:
+            self._outbox.reply(slot, protocol.OK)
+            return
+        if len(self._metadata.topics) >= MAX_TOPICS:
+            self._error(slot, protocol.too_many_topics(MAX_TOPICS))
+            return
+        live = self._lifecycle.placeable() or [self._config.node_id]
+        leader = first_leader(topic, live)
+        command = RegisterTopic(
+            topic=topic, leader=leader, replicas=self._lifecycle.replicas_for(leader, live)
+        )
+        why_not = protocol.no_leader("no majority agreed to the topic in time; try again")
+        push = partial(self._propose, command)
+        self._watch(slot, lambda: topic in self._metadata.topics, push, why_not, now)
+
+    def _leave(self, slot: object, node_id: int, now: float) -> None:
+        node = self._metadata.nodes.get(node_id)
+        if node is None:
+            self._error(slot, protocol.unknown_node(node_id))
+            return
+        reachable = {*self._connected, self._config.node_id}
+        why_not = why_not_leave(node_id, self._metadata, self._raft.membership.voters, reachable)
+        if why_not and not node.leaving:
+            self._error(slot, protocol.cannot_leave(why_not))
+            return
+        still = protocol.cannot_leave(f"node {node_id} is being removed but not gone yet; ask again")
+        directory = node.directory_id
+
+        def gone() -> bool:
+            there = self._metadata.nodes.get(node_id)
+            mine = self._removed and node_id == self._config.node_id
+            return mine or there is None or there.directory_id != directory
+
+        self._watch(
+            slot,
+            gone,
+            partial(self._propose, MarkLeaving(node_id=node_id, directory_id=directory)),
+            still,
+            now,
+            patience=LEAVE_PATIENCE,
+        )
+
+    def _force(self, slot: object, topic: str, number: int, now: float) -> None:
+        """Only the Raft leader knows whether that recovery waits: if it does, the segment is sealed soon."""
+        segment = self._metadata.segment(topic, number)
+        if segment is None:
+            self._error(slot, protocol.unknown_segment(topic, number))
+        elif segment.count is not None:
+            self._error(slot, protocol.cannot_recover(f"segment {number} of {topic} is sealed already"))
+        elif self._raft.leader_id is None:
+            self._error(slot, protocol.no_leader("nobody can recover now; try again"))
+        else:
+            why_not = f"segment {number} of {topic} is not sealed; METRICS says which recoveries wait for you"
+            self._watch(
+                slot,
+                lambda: self._is_sealed(topic, number),
+                lambda _: self._tell_to_recover(topic, number),
+                protocol.cannot_recover(why_not),
+                now,
+            )
+
+    def _is_sealed(self, topic: str, number: int) -> bool:
+        segment = self._metadata.segment(topic, number)
+        return segment is not None and segment.count is not None
+
+    def _tell_to_recover(self, topic: str, number: int) -> None:
+        if self._raft.leader_id is not None:
+            self._outbox.send(self._raft.leader_id, Recover(topic=topic, segment=number))
+
+    def _watch(
+        self,
+        slot: object,
+        done: Callable[[], bool],
+        push: Callable[[float], None],
+        why_not: str,
+        now: float,
+        patience: int = 1,
+    ) -> None:
+        """Push until the metadata says `done`, then answer OK; at the deadline answer with an error."""
+        if len(self._watches) >= MAX_WAITING:
+            self._error(slot, protocol.BUSY)
+            return
+        deadline = now + patience * self._config.request_timeout
+        self._watches.append(Watch(slot, done, push, deadline, now + self._config.resend_interval, why_not))
+        push(now)
+
+    def on_removed(self, now: float) -> None:
+        """This node is no member any more, and will not see that applied: who asked for it hears it now."""
+        self._removed = True
+        self.look_at_watches(now)
+
+    def look_at_watches(self, now: float) -> None:
+        """Answer those whose metadata is where they wanted it; propose again for the others."""
+        left = []
+        for watch in self._watches:
+            if watch.done():
+                self._outbox.reply(watch.slot, protocol.OK)
+            elif watch.deadline <= now:
+                self._error(watch.slot, watch.why_not)
+            else:
+                left.append(watch)
+                if watch.again_at <= now:
+                    watch.again_at = now + self._config.resend_interval
+                    watch.push(now)
+        self._watches = left

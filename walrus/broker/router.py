@@ -1,0 +1,265 @@
+"""From the node that has the client to the segment's leader: the way of a PUT, and its order.
+
+Any node takes any PUT. The router of the node that has the client sends it to the leader of the topic's
+open segment (often itself), waits for the outcome, and answers. One forward carries whatever arrived
+for the topic in one turn.
+
+**Order per client.** PUTs of one connection to one topic end up in the order they were sent:
+
+* forwards of a topic are sent in order, to one segment at a time; nothing goes to the next segment's
+  leader before everything sent to the previous one is settled;
+* a leader that is sealing hands back what it did not append. It comes back in order, and goes to the
+  front of the queue. If something sent later was written nevertheless (the network delayed the earlier
+  forward), what came back is refused instead: it could only be written out of order;
+* answers are given in order: an outcome that is known early waits for those before it.
+
+**Outcomes.** `OK`: acknowledged. Handed back: certainly not written, so it is sent on, by itself, until
+its deadline. Lost on the way (the leader died, its segment was recovered, no answer in time): *unknown*,
+and said so. Nobody retries it behind the client's back, because then it could be there twice.
+
+Invariant: an entry is in one place at a time: waiting, in one forward, or answered.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection
+
+from walrus import protocol
+from walrus.config import NodeConfig
+from walrus.segments import Metadata, Segment
+from walrus.storage.batch import Batch, concat
+from walrus.wire.effects import Outbox
+from walrus.wire.messages import Forward, ForwardReply
+
+MAX_FORWARD_BYTES = 4 << 20
+
+OVERTAKEN = "overtaken: entries sent later were written first and this one was not, send it again"
+
+
+class Item:
+    """Entries of one client request that wait for their outcome."""
+
+    __slots__ = ("batch", "deadline", "slot")
+
+    def __init__(self, slot: object, batch: Batch, deadline: float) -> None:
+        self.slot, self.batch, self.deadline = slot, batch, deadline
+
+
+class Sent:
+    """One forward on its way; `outcome` once it is known."""
+
+    __slots__ = ("items", "leader", "outcome", "request", "segment")
+
+    def __init__(self, request: int, segment: int, leader: int, items: list[Item]) -> None:
+        self.request, self.segment, self.leader, self.items = request, segment, leader, items
+        self.outcome: ForwardReply | None = None
+
+
+class Route:
+    """One topic's PUTs at this node."""
+
+    __slots__ = ("closed", "returned", "sent", "sent_bytes", "topic", "waiting")
+
+    def __init__(self, topic: str) -> None:
+        self.topic = topic
+        self.waiting: deque[Item] = deque()
+        self.sent: deque[Sent] = deque()
+        self.sent_bytes = 0
+        self.returned: list[Item] = []  # handed back; in front of `waiting` once `sent` is settled
+        self.closed = 0  # the last segment known to take nothing more
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits and nothing is on its way."""
+        return not (self.waiting or self.sent or self.returned)
+
+
+class Router:
+    """The routes of all topics that clients of this node write to."""
+
+    def __init__(self, *, config: NodeConfig, metadata: Metadata, outbox: Outbox, first_request: int) -> None:
+        self._config, self._metadata, self._outbox = config, metadata, outbox
+        self._request = first_request
+        self._routes: dict[str, Route] = {}
+        self._dirty: dict[str, None] = {}
+        self.waiting_bytes = 0
+        self.acknowledged = 0  # entries answered OK, for METRICS
+
+    def put(self, slot: object, topic: str, batch: Batch, now: float) -> None:
+        """Entries of a client; every one of them will be answered, in order."""
+        if self.waiting_bytes > self._config.max_pending_bytes:
+            self._outbox.reply(slot, protocol.error(protocol.BUSY) * batch.count, batch.count)
+            return
+        route = self._routes.get(topic)
+        if route is None:
+            route = self._routes[topic] = Route(topic)
+        route.waiting.append(Item(slot, batch, now + self._config.put_timeout))
+        self.waiting_bytes += batch.size
+        self._dirty[topic] = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether any PUT is not answered yet."""
+        return any(not route.idle for route in self._routes.values())
+
+    def flush(self, connected: Collection[int]) -> None:
+        """Send what can be sent, one forward a topic."""
+        for topic in list(self._dirty):
+            self._send(self._routes[topic], connected)
+        self._dirty.clear()
+
+    def _send(self, route: Route, connected: Collection[int]) -> None:
+        if not route.sent and route.returned:
+            route.waiting.extendleft(reversed(route.returned))
+            route.returned = []
+        number, segment = self._metadata.open_segment(route.topic) or (0, None)
+        while segment and route.waiting and self._may_send(route, number, segment, connected):
+            items, size = [], 0
+            while route.waiting and size < MAX_FORWARD_BYTES:
+                items.append(route.waiting.popleft())
+                size += items[-1].batch.size
+            self._request += 1
+            route.sent.append(Sent(self._request, number, segment.leader, items))
+            route.sent_bytes += size
+            forward = Forward(
+                request=self._request,
+                topic=route.topic,
+                segment=number,
+                batch=concat([item.batch for item in items]),
+            )
+            self._outbox.send(segment.leader, forward)
+
+    def _may_send(self, route: Route, number: int, segment: Segment, connected: Collection[int]) -> bool:
+        if number <= route.closed or route.returned:
+            return False
+        leader = self._metadata.nodes.get(segment.leader)
+        if leader is not None and leader.incarnation != segment.incarnation:
+            return False  # restarted: it leads this segment no more, which is about to be recovered
+        if route.sent and (route.sent[-1].segment != number or route.sent_bytes > self._config.window_bytes):
+            return False
+        return segment.leader == self._config.node_id or segment.leader in connected
+
+    # --- outcomes ---
+
+    def on_reply(self, sender: int, reply: ForwardReply) -> None:
+        """What became of a forward."""
+        route = self._routes.get(reply.topic)
+        for sent in route.sent if route else ():
+            if sent.request == reply.request and sent.leader == sender:
+                sent.outcome = reply
+                break
+        if route:
+            self._settle(route)
+
+    def _settle(self, route: Route) -> None:
+        """Answer in order, as far as outcomes are known."""
+        while route.sent and route.sent[0].outcome is not None:
+            sent = route.sent.popleft()
+            outcome = sent.outcome
+            assert outcome is not None
+            route.sent_bytes -= sum(item.batch.size for item in sent.items)
+            if outcome.refused:
+                route.closed = max(route.closed, sent.segment)
+            self._finish(route, sent, outcome)
+        self._dirty[route.topic] = None
+
+    def _finish(self, route: Route, sent: Sent, outcome: ForwardReply) -> None:
+        taken = outcome.taken
+        if taken:  # what came back before this was overtaken on its way: behind this it would be out of order
+            for item in route.returned:
+                self._answer(item, item.batch.count, protocol.error(OVERTAKEN))
+            route.returned = []
+        for item in sent.items:
+            here = min(taken, item.batch.count)
+            taken -= here
+            if here and outcome.acked:
+                self._answer(item, here, protocol.OK)
+                self.acknowledged += here
+            elif here:
+                self._answer(item, here, protocol.error(outcome.error or protocol.FAILED_OVER))
+            if here < item.batch.count:
+                rest = Item(item.slot, item.batch.slice(here, item.batch.count), item.deadline)
+                if outcome.refused:
+                    route.returned.append(rest)
+                else:
+                    self._answer(rest, rest.batch.count, protocol.error(outcome.error))
+
+    def _answer(self, item: Item, count: int, reply: bytes) -> None:
+        size = item.batch.size if count == item.batch.count else item.batch.slice(0, count).size
+        self.waiting_bytes -= size
+        self._outbox.reply(item.slot, reply * count, count)
+
+    # --- what goes wrong ---
+
+    def on_topic(self, topic: str) -> None:
+        """The metadata changed: perhaps a segment to which forwards are on their way was recovered."""
+        route = self._routes.get(topic)
+        if route is None:
+            return
+        self._dirty[topic] = None
+        for sent in route.sent:
+            segment = self._metadata.segment(topic, sent.segment)
+            if segment is not None and segment.recovered:
+                self._lost(route, sent, protocol.FAILED_OVER)
+        self._settle(route)
+
+    def on_connection(self, node: int, connected: bool) -> None:
+        """A connection came or went: the outcome of what was on its way there will not arrive."""
+        for route in self._routes.values():
+            if not connected:
+                for sent in route.sent:
+                    if sent.leader == node:
+                        self._lost(route, sent, protocol.FAILED_OVER)
+                self._settle(route)
+            elif not route.idle:
+                self._dirty[route.topic] = None
+
+    def _lost(self, route: Route, sent: Sent, error: str) -> None:
+        if sent.outcome is None:
+            count = sum(item.batch.count for item in sent.items)
+            sent.outcome = ForwardReply(
+                request=sent.request,
+                topic=route.topic,
+                segment=sent.segment,
+                taken=count,
+                acked=0,
+                refused=False,
+                error=error,
+            )
+
+    def on_tick(self, now: float) -> None:
+        """Answer what has waited too long, in order; forget idle routes."""
+        for topic, route in list(self._routes.items()):
+            for sent in route.sent:
+                if sent.items[-1].deadline <= now:
+                    self._lost(route, sent, protocol.TIMEOUT)
+            self._settle(route)
+            self._expire(route, now)
+            if route.idle:
+                del self._routes[topic]
+                self._dirty.pop(topic, None)
+
+    def _expire(self, route: Route, now: float) -> None:
+        """PUTs that were never sent: certainly not written. They come after all that was."""
+        if route.sent:
+            return
+        for queue in (route.returned, route.waiting):
+            while queue and queue[0].deadline <= now:
+                item = queue[0]
+                del queue[0]
+                reason = protocol.no_leader(
+                    f"no node could take writes for {route.topic} in time, nothing was written; try again"
+                )
+                self._answer(item, item.batch.count, protocol.error(reason))
+
+    def check_invariants(self) -> None:
+        """Assert what must hold of the router by itself."""
+        total = 0
+        for route in self._routes.values():
+            requests = [sent.request for sent in route.sent]
+            assert requests == sorted(set(requests)), "forwards are on their way in order"
+            assert len({sent.segment for sent in route.sent}) <= 1, "one segment at a time"
+            items = [item for sent in route.sent for item in sent.items]
+            total += sum(item.batch.size for item in (*items, *route.returned, *route.waiting))
+        assert total == self.waiting_bytes

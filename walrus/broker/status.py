@@ -1,0 +1,122 @@
+"""STATE and METRICS: what a node says of a topic and of itself, as JSON.
+
+The fields that the original system has keep their names and shapes, because its clients read them. What
+this system adds stands beside them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from walrus.consensus.messages import Role
+from walrus.segments import Position
+
+if TYPE_CHECKING:
+    from walrus.broker.controller import Controller
+
+MAX_DIGESTED = 10_000
+"""Segments up to which METRICS has a digest of the metadata: it takes time that grows with them."""
+
+
+def state(node: Controller, name: str) -> bytes:
+    """STATE of a known topic."""
+    topic = node.metadata.topics[name]
+    numbered = {str(number): segment for number, segment in enumerate(topic.segments, 1)}
+    return msgspec.json.encode(
+        {
+            "current_segment": topic.current,
+            "leader_node": topic.open.leader,
+            "last_sealed_entry_offset": topic.sealed_total,
+            "sealed_segments": {n: s.count for n, s in numbered.items() if s.count is not None},
+            "segment_leaders": {n: s.leader for n, s in numbered.items()},
+            "segment_replicas": {n: list(s.replicas) for n, s in numbered.items()},
+            "cursors": {group: _position(at) for group, at in sorted(topic.cursors.items())},
+        }
+    )
+
+
+def _position(position: Position) -> dict[str, int]:
+    return {"segment": position.segment, "offset": position.offset}
+
+
+def _log_id(term: int, index: int, leader: int | None) -> dict[str, Any]:
+    return {"leader_id": {"term": term, "node_id": leader}, "index": index}
+
+
+def metrics(node: Controller, now: float) -> bytes:
+    """METRICS of the answering node."""
+    return msgspec.json.encode({**_raft_metrics(node, now), **_own_metrics(node, now)})
+
+
+def _raft_metrics(node: Controller, now: float) -> dict[str, Any]:
+    raft = node.raft
+    leads = raft.role is Role.LEADER
+    log = raft.log
+    snapshot = _log_id(log.base_term, log.snapshot_index, None) if log.snapshot_index else None
+    applied = _log_id(log.term_at(node.applied) or 0, node.applied, raft.leader_id) if node.applied else None
+    voted = raft.voted_for if raft.voted_for is not None else raft.leader_id
+    nodes = {str(n): {"addr": peer.raft_address} for n, peer in sorted(node.metadata.nodes.items())}
+    replication = {
+        str(n): {"leader_id": {"term": raft.current_term, "node_id": raft.leader_id}, "index": p.match_index}
+        for n, p in sorted(raft.progress.items())
+    }
+    replication[str(node.config.node_id)] = {
+        "leader_id": {"term": raft.current_term, "node_id": raft.leader_id},
+        "index": log.last_index,
+    }
+    since_quorum = max(0.0, now - raft.last_contact)
+    return {
+        "running_state": {"Ok": None},
+        "id": node.config.node_id,
+        "current_term": raft.current_term,
+        "vote": {
+            "leader_id": {"term": raft.current_term, "node_id": voted},
+            "committed": raft.leader_id is not None,
+        },
+        "last_log_index": log.last_index,
+        "last_applied": applied,
+        "snapshot": snapshot,
+        "purged": snapshot,
+        "state": "Candidate" if raft.role is Role.PRE_CANDIDATE else raft.role.value,
+        "current_leader": raft.leader_id,
+        "millis_since_quorum_ack": round(since_quorum * 1000) if leads else None,
+        "last_quorum_acked": round((now - since_quorum) * 1e9) if leads else None,
+        "membership_config": {
+            "log_id": snapshot or applied,
+            "membership": {"configs": [list(raft.membership.voters)], "nodes": nodes},
+        },
+        "heartbeat": {n: round(1000 * since_quorum) for n in replication} if leads else None,
+        "replication": dict(sorted(replication.items())) if leads else None,
+    }
+
+
+def _own_metrics(node: Controller, now: float) -> dict[str, Any]:
+    held = node.leases.held(now)
+    waiting = {
+        f"{topic}/{segment}": round(now - recovery.started_at, 3)
+        for (topic, segment), recovery in node.lifecycle.recoveries.items()
+        if recovery.waits_for_sure_copies
+    }
+    return {
+        "commit_index": node.raft.commit_index,
+        "incarnation": node.identity.incarnation,
+        "cluster_id": node.identity.cluster_id,
+        "ready": node.ready,
+        "learners": list(node.raft.membership.learners),
+        "client_addresses": {str(n): p.client_address for n, p in sorted(node.metadata.nodes.items())},
+        "connected": sorted(node.connected),
+        "leases": len(held),
+        "leases_held": dict(list(held.items())[:100]),
+        "segments_led": len(node.writers),
+        "topics": len(node.metadata.topics),
+        "entries": node.copies.entries,
+        "bytes": node.copies.bytes,
+        "puts_acknowledged": node.router.acknowledged,
+        "failovers": node.metadata.failovers,
+        "recoveries": len(node.lifecycle.recoveries),
+        "recoveries_waiting_for_sure_copies": waiting,
+        "copies_behind": node.catch_up.behind,
+        "metadata_digest": node.metadata.digest() if node.metadata.segments <= MAX_DIGESTED else None,
+    }

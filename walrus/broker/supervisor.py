@@ -1,0 +1,194 @@
+"""What the Raft leader does for everybody: failover, membership, and giving work to repair.
+
+The Raft leader is the one node that hears from all others (their answers to its heartbeats), so it is the
+one that notices silence. On every tick, and only while it leads, it compares the metadata with who is
+alive and takes at most one step towards what should be:
+
+    a leader of an open segment is dead, gone or was restarted    recover the segment (replicas/failover.py)
+    a node is in the metadata but not in Raft's membership        add it, as a learner
+    a learner has caught up                                       promote it to voter
+    an open segment has too few replicas, or one that leaves      ask its leader to roll over early
+    a sealed one has                                              repair it (replicas/repair.py)
+    a leaving node is needed by nothing any more                  remove it from Raft, then forget it
+
+All state that matters is in the metadata or in Raft's membership, so another Raft leader goes on where
+this one died. Nothing here is needed for safety: a supervisor that is wrong about who is alive causes a
+needless failover, never a lost entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from walrus.config import NodeConfig
+from walrus.consensus.messages import Membership, Role
+from walrus.raft import Raft
+from walrus.replicas.repair import Repairs
+from walrus.segments import Command, Metadata, RemoveNode
+from walrus.wire.effects import Outbox
+from walrus.wire.messages import RollOver
+
+CAUGHT_UP = 100
+"""A learner this many entries behind the commit index is close enough to vote."""
+
+
+class Supervisor:
+    """The Raft leader's duties. Asleep on every other node."""
+
+    def __init__(
+        self,
+        *,
+        config: NodeConfig,
+        metadata: Metadata,
+        raft: Raft,
+        outbox: Outbox,
+        repairs: Repairs,
+        propose: Callable[[Command, float], None],
+        recover: Callable[[str, int, float], None],
+    ) -> None:
+        self._config, self._metadata, self._raft, self._outbox = config, metadata, raft, outbox
+        self._repairs, self._propose, self._recover = repairs, propose, recover
+        self._leading = False
+        self._again_at = 0.0
+        self._led_since = self._ticked_at = 0.0
+        self._gone: set[int] = set()
+        self.dirty = True
+
+    # --- who is alive ---
+
+    def on_connection(self, node: int, connected: bool, refused: bool) -> None:
+        """A process is certainly gone (its address refuses connections), or it is back."""
+        if connected:
+            self._gone.discard(node)
+        elif refused:
+            self._gone.add(node)
+        self.dirty = True
+
+    def silent_for(self, node: int, now: float) -> float:
+        """Seconds since the node was heard from, as far as this Raft leader can tell."""
+        if node == self._config.node_id:
+            return 0.0
+        progress = self._raft.progress.get(node)
+        heard = progress.last_heard if progress is not None else self._led_since
+        return now - max(heard, self._led_since)
+
+    def _alive(self, node: int, now: float) -> bool:
+        return node not in self._gone and self.silent_for(node, now) < self._config.failure_timeout
+
+    def voters(self) -> list[int]:
+        """The nodes that may lead and hold segments, sorted."""
+        nodes = self._metadata.nodes
+        return [n for n in self._raft.membership.voters if n in nodes and not nodes[n].leaving]
+
+    # --- the duties ---
+
+    def on_tick(self, now: float) -> None:
+        """Take the next step of each duty."""
+        if self._raft.role is not Role.LEADER:
+            if self._leading:
+                self._repairs.stop()
+            self._leading = False
+            return
+        if not self._leading:
+            self._leading, self._led_since, self.dirty = True, now, True
+        if now - self._ticked_at > self._config.failure_timeout / 4:
+            self._led_since = now  # it was this process that slept: nobody could have been heard
+        self._ticked_at = now
+        if not self.dirty and now < self._again_at:
+            return
+        self.dirty = False
+        self._again_at = now + min(self._config.repair_interval, self._config.failure_timeout / 8)
+        self._fail_over(now)
+        self._members(now)
+        voters = self.voters()
+        live = [node for node in voters if self._alive(node, now)]
+        self._early_rollovers(voters)
+        patience = self._config.dead_replica_timeout
+        dead = [n for n in sorted(self._metadata.nodes) if self.silent_for(n, now) > patience]
+        leaving = [n for n, node in sorted(self._metadata.nodes.items()) if node.leaving]
+        sources = [n for n in sorted({*live, *leaving}) if self._alive(n, now)]
+        self._repairs.on_tick(voters, sources, dead, now)
+
+    def _fail_over(self, now: float) -> None:
+        for placement, names in sorted(self._metadata.open_at.items()):
+            node = self._metadata.nodes.get(placement.leader)
+            restarted = node is None or node.incarnation != placement.incarnation
+            if restarted or not self._alive(placement.leader, now):
+                for name in sorted(names):
+                    self._recover(name, self._metadata.topics[name].current, now)
+
+    def _early_rollovers(self, voters: list[int]) -> None:
+        wanted = min(self._config.replication_factor, len(voters))
+        for placement, names in sorted(self._metadata.open_at.items()):
+            staying = [node for node in placement.replicas if node in voters]
+            # Whoever leaves is needed until no segment names it, the open one included.
+            if len(staying) < max(wanted, len(placement.replicas)):
+                for name in sorted(names):
+                    number = self._metadata.topics[name].current
+                    self._outbox.send(placement.leader, RollOver(topic=name, segment=number, replicas=wanted))
+
+    def _members(self, now: float) -> None:
+        """One step of membership change; Raft refuses a second one before the first has committed."""
+        membership, nodes = self._raft.membership, self._metadata.nodes
+        for node in sorted(nodes):
+            if node not in membership.members and not nodes[node].leaving:
+                self._change(membership.voters, (*membership.learners, node), now)
+                return
+        for node in membership.learners:
+            progress = self._raft.progress.get(node)
+            near = progress and progress.match_index + CAUGHT_UP >= self._raft.commit_index
+            known = node in nodes and nodes[node].incarnation > 0
+            if near and known and self._alive(node, now) and not nodes[node].leaving:
+                learners = tuple(n for n in membership.learners if n != node)
+                self._change((*membership.voters, node), learners, now)
+                return
+        for node in sorted(nodes):
+            if nodes[node].leaving and not self._metadata.needs(node) and self._can_do_without(node, now):
+                self._remove(node, membership, now)
+                return
+
+    def _can_do_without(self, node: int, now: float) -> bool:
+        """Whether a majority of the voters that would be left is alive.
+
+        It was when LEAVE was asked for, but handing over takes time. A change whose new majority does not
+        answer never commits, and meanwhile no other one can be made: not even one that removes the dead.
+        """
+        rest = [voter for voter in self._raft.membership.voters if voter != node]
+        return sum(self._alive(voter, now) for voter in rest) > len(rest) // 2
+
+    def _remove(self, node: int, membership: Membership, now: float) -> None:
+        if node not in membership.members:
+            directory = self._metadata.nodes[node].directory_id
+            self._propose(RemoveNode(node_id=node, directory_id=directory), now)
+        elif node == self._config.node_id:
+            heirs = [n for n in self.voters() if n != node and self._alive(n, now)]
+            if heirs:
+                self._raft.transfer_leadership(heirs[0], now)
+        else:
+            voters = tuple(n for n in membership.voters if n != node)
+            self._change(voters, tuple(n for n in membership.learners if n != node), now)
+
+    def _change(self, voters: tuple[int, ...], learners: tuple[int, ...], now: float) -> None:
+        change = Membership(tuple(sorted(voters)), tuple(sorted(learners)))
+        self._raft.propose_membership(change, now)
+
+
+def why_not_leave(
+    node: int, metadata: Metadata, voters: Collection[int], reachable: Collection[int]
+) -> str | None:
+    """Why removing this member now would lose data or the majority; None if it would not."""
+    rest = [other for other in voters if other != node]
+    alive = [other for other in rest if other in reachable]
+    if not any(other in metadata.nodes and not metadata.nodes[other].leaving for other in rest):
+        return "it is the last voter that stays"
+    if len(alive) <= len(rest) // 2:
+        return f"only {len(alive)} of the other {len(rest)} voters answer, which is no majority"
+    if node in reachable:
+        return None  # it can still hand over what it has
+    for name, topic in sorted(metadata.topics.items()):
+        for number, segment in enumerate(topic.segments, 1):
+            others = [other for other in segment.replicas if other != node and other in reachable]
+            needed = 1 if segment.count is not None else segment.majority
+            if node in segment.replicas and len(others) < needed:
+                return f"segment {number} of {name} would be lost: no other live node holds it"
+    return None

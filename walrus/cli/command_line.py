@@ -1,0 +1,103 @@
+"""What all commands of this package do alike, so that none of them answers a person with a traceback.
+
+    wrong usage             one line on standard error that names the flag, exit status 2
+    Ctrl-C                  nothing, exit status 130, as a shell expects
+    the reader had enough   (`... | head -1`) nothing, exit status 0
+    a file that cannot be   one line on standard error, exit status 1: also when that file is standard output,
+    read or written         on a disk that is full
+
+`@command(name)` makes it so for a `main`; `Parser` and `Console` are what such a `main` uses.
+
+Left out: the node. It logs, with the time and its id, and decides for itself what an error means
+(`node.main`); and its flags are also parsed by programs, so their errors are exceptions (`shell/flags.py`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn, Protocol
+
+import rich.console
+
+
+class Main(Protocol):
+    """A command: its arguments, or those of the process, in; its exit status out."""
+
+    def __call__(self, arguments: Sequence[str] | None = None, /) -> int: ...
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but a mistake is one line instead of a screen."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say it and exit."""
+        line = message.removeprefix("argument ").replace("\n", " ")
+        self.exit(2, f"{self.prog}: {line} ({self.prog} --help says more)\n")
+
+
+class Console(rich.console.Console):
+    """rich's console, but a closed pipe is an exception like that of any other file."""
+
+    def on_broken_pipe(self) -> None:
+        """rich would exit with status 1 here."""
+        raise BrokenPipeError
+
+
+def command(name: str) -> Callable[[Main], Main]:
+    """Let a `main` end as this module's docstring says; `name` begins its error lines."""
+
+    def decorate(main: Main) -> Main:
+        @functools.wraps(main)
+        def run(arguments: Sequence[str] | None = None) -> int:
+            _replace_missing_streams()
+            try:
+                status = main(arguments)
+                sys.stdout.flush()
+            except KeyboardInterrupt:
+                return 130
+            except BrokenPipeError:
+                _discard_output()
+                return 0
+            except OSError as error:
+                _discard_output()
+                sys.stderr.write(f"{name}: {describe(error)}\n")
+                return 1
+            return status
+
+        return run
+
+    return decorate
+
+
+def describe(error: OSError) -> str:
+    """One line, for a person.
+
+    >>> describe(FileNotFoundError(2, "No such file or directory", "/nowhere"))
+    '/nowhere: No such file or directory'
+    >>> describe(OSError(28, "No space left on device"))
+    'No space left on device'
+    """
+    what = error.strerror or str(error)
+    return f"{error.filename}: {what}" if error.filename else what
+
+
+def _replace_missing_streams() -> None:
+    """A daemon may start us with standard streams closed: Python has None for them then."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123 - for the process's whole life
+
+
+def _discard_output() -> None:
+    """Nobody takes what is still buffered: do not fail over it a second time, at the exit."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except (OSError, ValueError):  # a test's, or closed
+        return
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)

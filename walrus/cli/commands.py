@@ -1,0 +1,230 @@
+"""What the command line can do, once, whether it is asked by a subcommand, the REPL or a pipe.
+
+A command takes a `Client` and a `Screen` and returns nothing: data goes to standard output, chatter to
+standard error, and what goes wrong is a `WalrusError` that the caller turns into an exit status:
+
+    0  done (also EMPTY)          3  no node could be reached, or none answered in time
+    1  a node answered ERR        4  the outcome is unknown: the entry may have been written
+    2  wrong usage
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, BinaryIO, Final
+
+import msgspec
+from rich.console import Console
+from rich.text import Text
+
+from walrus import protocol
+from walrus.cli import view
+from walrus.client import (
+    Client,
+    Entry,
+    OutcomeUnknown,
+    StorageFailed,
+    TimedOut,
+    Unreachable,
+    WalrusError,
+)
+
+PAGE: Final = 256
+"""Entries asked for at a time when many are wanted."""
+
+
+def exit_status(error: WalrusError) -> int:
+    """The exit status that stands for this error."""
+    if isinstance(error, Unreachable | TimedOut):
+        return 3
+    return 4 if isinstance(error, OutcomeUnknown | StorageFailed) else 1
+
+
+def describe(error: Exception) -> str:
+    """One line for an error: as the node said it, or what happened on the way there."""
+    if isinstance(error, WalrusError) and exit_status(error) == 3:
+        return f"no answer: {error} (name another node with --addr, or start some: python -m walrus.cluster)"
+    return f"ERR {error}"
+
+
+class Screen:
+    """Where output goes. `human` is for a person at a terminal: tables, escapes instead of control bytes."""
+
+    def __init__(self, out: BinaryIO, console: Console, chatter: Console, *, json: bool, human: bool) -> None:
+        self.console = console
+        self._out = out
+        self._chatter = chatter
+        self._json = json
+        self._human = human
+        self._lines = 0
+
+    def document(self, answer: Any, view: Callable[[Console], Any]) -> None:
+        """A JSON document: as it came, or as a view of it."""
+        if self._json:
+            self.line(msgspec.json.encode(answer))
+        else:
+            self.flush()
+            self.console.print(view(self.console))
+
+    def done(self, **facts: Any) -> None:
+        """A command without data was executed."""
+        if self._json:
+            self.line(msgspec.json.encode({"ok": True, **facts}))
+        elif self._human:
+            self.console.print(Text("OK", style="green"))
+        else:
+            self.line(b"OK")
+
+    def entry(self, payload: bytes, **place: int) -> None:
+        """One entry."""
+        if self._json:
+            self.line(msgspec.json.encode({**place, **_json_payload(payload)}))
+        elif self._human:
+            self.console.print(Text(view.printable(payload)), soft_wrap=True)
+        else:
+            self.line(payload)
+
+    def empty(self) -> None:
+        """There was no entry."""
+        if self._json:
+            self.line(msgspec.json.encode({"empty": True}))
+        else:
+            self.say("EMPTY")
+
+    def say(self, text: str, style: str = "dim") -> None:
+        """Chatter: what a person wants to know and a pipe does not."""
+        self.flush()
+        self._chatter.print(Text(text, style=style), soft_wrap=True)
+
+    def line(self, data: bytes) -> None:
+        """One line of data, exactly these bytes."""
+        self._out.write(data + b"\n")
+        self._lines += 1
+        if self._lines % PAGE == 0:
+            self.flush()
+
+    def flush(self) -> None:
+        """Let out what was written: at the end of a command, and before chatter about it."""
+        self._out.flush()
+
+
+def _json_payload(payload: bytes) -> dict[str, str]:
+    try:
+        return {"payload": payload.decode()}
+    except UnicodeDecodeError:
+        return {"payload_base64": base64.b64encode(payload).decode()}
+
+
+# --- one function for each command ----------------------------------------------------------------
+
+
+def register(client: Client, screen: Screen, topic: str) -> None:
+    """REGISTER."""
+    client.register(topic)
+    screen.done()
+
+
+def put(client: Client, screen: Screen, topic: str, payload: bytes) -> None:
+    """PUT one entry."""
+    client.put(topic, payload)
+    screen.done(acknowledged=1)
+
+
+def put_lines(client: Client, screen: Screen, topic: str, chunks: Iterable[bytes]) -> None:
+    """PUT each line of `chunks` (bytes in any pieces), pipelined, without waiting for the input to end."""
+    acknowledged, rest = 0, b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        if len(rest) > protocol.MAX_SKIP_BYTES:  # no node takes it, wherever it ends
+            lines.append(rest)
+        acknowledged += _put_all(client, screen, topic, lines, acknowledged)
+    if rest:
+        acknowledged += _put_all(client, screen, topic, [rest], acknowledged)
+    screen.say(f"{acknowledged:,} acknowledged")
+    screen.done(acknowledged=acknowledged)
+
+
+def _put_all(client: Client, screen: Screen, topic: str, lines: Sequence[bytes], before: int) -> int:
+    try:
+        results = client.put_many(topic, [line.removesuffix(b"\r") for line in lines])
+    except WalrusError:
+        screen.say(f"{before:,} acknowledged, none of the next {len(lines):,} lines sent", "yellow")
+        raise
+    errors = [(number, error) for number, error in enumerate(results, before + 1) if error is not None]
+    if errors:
+        good = len(results) - len(errors)
+        number, error = errors[0]
+        screen.say(
+            f"{before + good:,} acknowledged, {len(errors):,} not; the first is line {number:,}", "yellow"
+        )
+        raise error
+    return len(results)
+
+
+def get(client: Client, screen: Screen, topic: str, group: str = "", count: int = 1) -> None:
+    """GET up to `count` entries."""
+    left = count
+    while left > 0:
+        wanted = min(left, PAGE)
+        try:
+            found = client.get_many(topic, wanted, group)
+        except WalrusError as error:
+            for payload in error.received:
+                screen.entry(payload)
+            raise
+        for payload in found:
+            screen.entry(payload)
+        left -= len(found)
+        if not found:
+            break
+    if left == count:
+        screen.empty()
+
+
+def fetch(client: Client, screen: Screen, topic: str, segment: int, offset: int, count: int = 1) -> None:
+    """FETCH up to `count` entries of one segment."""
+    start, end = offset, offset + count
+    while offset < end:
+        wanted = min(end - offset, PAGE)
+        found = client.fetch_many(topic, segment, offset, wanted)
+        for payload in found:
+            screen.entry(payload, segment=segment, offset=offset, next_offset=offset + 1)
+            offset += 1
+        if not found:
+            break
+    if offset == start:
+        screen.empty()
+
+
+def entries(client: Client, screen: Screen, topic: str, segment: int = 1, offset: int = 0) -> None:
+    """Everything from that place on."""
+    last: Entry | None = None
+    for last in client.scan(topic, segment, offset):
+        screen.entry(last.payload, segment=last.segment, offset=last.offset)
+    if last is None:
+        screen.empty()
+
+
+def state(client: Client, screen: Screen, topic: str) -> None:
+    """STATE."""
+    answer = client.state(topic)
+    screen.document(answer, lambda console: view.state(console, topic, answer))
+
+
+def metrics(client: Client, screen: Screen) -> None:
+    """METRICS."""
+    answer = client.metrics()
+    screen.document(answer, lambda console: view.metrics(console, answer))
+
+
+def leave(client: Client, screen: Screen, node_id: int) -> None:
+    """LEAVE."""
+    client.leave(node_id)
+    screen.done()
+
+
+def recover(client: Client, screen: Screen, topic: str, segment: int) -> None:
+    """RECOVER."""
+    client.recover(topic, segment)
+    screen.done()

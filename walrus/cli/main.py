@@ -1,0 +1,305 @@
+"""The command line: `python -m walrus.cli`, installed as `walrus-cli`.
+
+Without a subcommand it is a REPL (or, fed by a pipe, runs one command a line); with one it does that one.
+Data goes to standard output, chatter and errors to standard error, so that
+
+    walrus-cli put logs < access.log && walrus-cli entries logs | grep ' 500 '
+
+works as one would think. `--json` makes every line of output a JSON value. Exit statuses are listed in
+`cli_commands`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from walrus import __version__
+from walrus.cli import commands
+from walrus.cli.command_line import Console, Parser, command
+from walrus.cli.commands import Screen, describe
+from walrus.client import Client, WalrusError
+
+if TYPE_CHECKING:
+    from prompt_toolkit.history import History
+
+    from walrus.cli.repl import Repl
+
+# prompt_toolkit takes longer to import than everything else together, and one-shot commands do not need it.
+# So it and `cli_repl` are imported where the REPL begins.
+
+DEFAULT_ADDRESS = "127.0.0.1:9091"
+_CHUNK_BYTES = 1 << 20
+
+
+@command("walrus-cli")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    arguments = _arguments(argv)
+    try:
+        client = _connect(arguments.addr or [DEFAULT_ADDRESS], arguments.timeout)
+    except ValueError as error:
+        print(f"walrus-cli: --addr: {error}", file=sys.stderr)
+        return 2
+    with client:
+        if arguments.command is None:
+            return _interact(client, arguments)
+        return _once(client, arguments)
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and arguments.command == "put" and not any(word.startswith("-") for word in rest):
+        # argparse binds all positionals at the first one: `put topic --json text` leaves the text over
+        arguments.payload += rest
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return arguments
+
+
+def _connect(addresses: Sequence[str], timeout: float) -> Client:
+    return Client(addresses, timeout=timeout)
+
+
+def _once(client: Client, arguments: argparse.Namespace) -> int:
+    screen = _screen(arguments.json, human=False)
+    run: Callable[[Client, Screen, argparse.Namespace], None] = arguments.run
+    try:
+        run(client, screen, arguments)
+    except (WalrusError, ValueError) as error:
+        screen.say(describe(error), "bold red")
+        return commands.exit_status(error) if isinstance(error, WalrusError) else 2
+    screen.flush()
+    return 0
+
+
+def _screen(json: bool, human: bool) -> Screen:
+    console, chatter = Console(highlight=False), Console(stderr=True, highlight=False)
+    return Screen(sys.stdout.buffer, console, chatter, json=json, human=human)
+
+
+# --- the REPL's two ways to run -------------------------------------------------------------------
+
+
+def _interact(client: Client, arguments: argparse.Namespace) -> int:
+    from walrus.cli.repl import Repl
+
+    human = sys.stdin.isatty() and sys.stdout.isatty()
+    screen = _screen(arguments.json, human and not arguments.json)
+    repl = Repl(client, screen, lambda address: _connect([address], arguments.timeout))
+    if not human:
+        for line in sys.stdin.buffer:
+            if not repl.execute(line.rstrip(b"\r\n")):
+                break
+        return repl.status
+    _prompt(repl, screen)
+    return 0
+
+
+def _prompt(repl: Repl, screen: Screen) -> None:
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.formatted_text import HTML
+
+    from walrus.cli.repl import topic_in
+
+    history = _history()
+    repl.words.topics.update(topic for line in history.load_history_strings() if (topic := topic_in(line)))
+    took = [0.0]
+    session: PromptSession[str] = PromptSession(
+        history=history,
+        completer=repl.words,
+        complete_while_typing=False,
+        bottom_toolbar=lambda: f" {repl.client.address}   last command {took[0] * 1000:.1f} ms   HELP, QUIT",
+    )
+    screen.say(f"walrus {__version__}, {repl.client.address}. Tab completes, HELP lists the commands.")
+    while True:
+        try:
+            line = session.prompt(HTML("<b>walrus</b>> "))
+        except KeyboardInterrupt:
+            continue  # as in a shell: the line is dropped
+        except EOFError:
+            return
+        started = time.monotonic()
+        try:
+            if not repl.execute(line):
+                return
+        except KeyboardInterrupt:
+            screen.say("interrupted; the outcome is unknown", "yellow")
+        took[0] = time.monotonic() - started
+
+
+def _history() -> History:
+    """Kept between sessions, unless there is no home directory, or it cannot be written."""
+    from prompt_toolkit.history import FileHistory, InMemoryHistory
+
+    try:
+        base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+        path = Path(base) / "walrus" / "history"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except (OSError, RuntimeError):
+        return InMemoryHistory()
+    return FileHistory(str(path))
+
+
+# --- flags ----------------------------------------------------------------------------------------
+
+
+def _put(client: Client, screen: Screen, arguments: argparse.Namespace) -> None:
+    if arguments.payload:
+        payload = b" ".join(os.fsencode(word) for word in arguments.payload)
+        commands.put(client, screen, arguments.topic, payload)
+        return
+    if sys.stdin.isatty():
+        screen.say("one entry a line; Ctrl-D ends")
+    commands.put_lines(client, screen, arguments.topic, _standard_input())
+
+
+def _standard_input() -> Iterator[bytes]:
+    """What is there, as soon as it is there: `tail -f` into `put` must not wait for a full buffer."""
+    source = cast(io.BufferedReader, sys.stdin.buffer)
+    while chunk := source.read1(_CHUNK_BYTES):
+        yield chunk
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
+    return int(text)
+
+
+def _offset(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.0 < seconds < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
+
+
+def _common(default: bool) -> Parser:
+    """Options that may stand before or after a subcommand. After it, they must not bring back defaults."""
+    common = Parser(add_help=False)
+    unset: Any = None if default else argparse.SUPPRESS
+    common.add_argument(
+        "--addr",
+        action="append",
+        metavar="HOST:PORT",
+        default=unset,
+        help=f"a node's client port (default {DEFAULT_ADDRESS}); repeat it to name several",
+    )
+    common.add_argument(
+        "--timeout", type=_seconds, metavar="SECONDS", default=5.0 if default else unset, help="default 5"
+    )
+    common.add_argument(
+        "--json",
+        action="store_true",
+        default=False if default else unset,
+        help="print JSON, one value a line",
+    )
+    return common
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="walrus-cli",
+        description="Talk to a Walrus node. Without a command: a REPL.",
+        parents=[_common(True)],
+    )
+    parser.add_argument("--version", action="version", version=f"walrus {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="command")
+    common = _common(False)
+    for name, (text, run, flags) in _COMMANDS.items():
+        one = commands.add_parser(name, help=text, description=text, parents=[common])
+        one.set_defaults(run=run)
+        flags(one)
+    return parser
+
+
+def _no_flags(parser: argparse.ArgumentParser) -> None:
+    del parser
+
+
+def _topic(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("topic")
+
+
+def _put_flags(parser: argparse.ArgumentParser) -> None:
+    _topic(parser)
+    parser.add_argument("payload", nargs="*", help="words are joined by single spaces")
+
+
+def _count(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--count", type=_positive, default=1, help="how many entries at most (default 1)")
+
+
+def _get_flags(parser: argparse.ArgumentParser) -> None:
+    _topic(parser)
+    parser.add_argument("--group", default="", help="a consumer group's own cursor")
+    _count(parser)
+
+
+def _fetch_flags(parser: argparse.ArgumentParser) -> None:
+    _recover_flags(parser)
+    parser.add_argument("offset", type=_offset)
+    _count(parser)
+
+
+def _entries_flags(parser: argparse.ArgumentParser) -> None:
+    _topic(parser)
+    parser.add_argument("--segment", type=_positive, default=1, help="where to begin (default 1)")
+    parser.add_argument("--offset", type=_offset, default=0, help="where to begin (default 0)")
+
+
+def _leave_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("node_id", type=_positive)
+
+
+def _recover_flags(parser: argparse.ArgumentParser) -> None:
+    _topic(parser)
+    parser.add_argument("segment", type=_positive)
+
+
+_Run: TypeAlias = Callable[[Client, Screen, argparse.Namespace], None]
+_Flags: TypeAlias = Callable[[argparse.ArgumentParser], None]
+_COMMANDS: dict[str, tuple[str, _Run, _Flags]] = {
+    "register": ("create a topic", lambda c, s, a: commands.register(c, s, a.topic), _topic),
+    "put": ("append the given text as one entry, or each line of standard input", _put, _put_flags),
+    "get": (
+        "read the next entry and move the cursor",
+        lambda c, s, a: commands.get(c, s, a.topic, a.group, a.count),
+        _get_flags,
+    ),
+    "fetch": (
+        "read entries of one segment; moves no cursor",
+        lambda c, s, a: commands.fetch(c, s, a.topic, a.segment, a.offset, a.count),
+        _fetch_flags,
+    ),
+    "entries": (
+        "read the whole topic, across segments",
+        lambda c, s, a: commands.entries(c, s, a.topic, a.segment, a.offset),
+        _entries_flags,
+    ),
+    "state": ("a topic's segments and cursors", lambda c, s, a: commands.state(c, s, a.topic), _topic),
+    "metrics": ("a node's view of the cluster", lambda c, s, a: commands.metrics(c, s), _no_flags),
+    "leave": ("remove a member", lambda c, s, a: commands.leave(c, s, a.node_id), _leave_flags),
+    "recover": (
+        "recover a segment that waits for an operator's decision",
+        lambda c, s, a: commands.recover(c, s, a.topic, a.segment),
+        _recover_flags,
+    ),
+}

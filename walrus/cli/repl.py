@@ -1,0 +1,150 @@
+"""The REPL: the protocol's commands typed by hand, with history and completion.
+
+A line is what would go over the wire, except that commands may be typed in any case, and that a few words
+of the REPL's own are there (`help`, `entries`, `connect`, `quit`). What follows the second space of PUT is
+the payload, as it stands, so quotes are part of it.
+
+The protocol has no list of topics; the ones to complete are those that the history knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+from rich.table import Table
+
+from walrus import protocol
+from walrus.cli import commands
+from walrus.cli.commands import Screen
+from walrus.client import Client, InvalidRequest, WalrusError
+
+_HELP: Final = (
+    ("REGISTER <topic>", "create a topic"),
+    ("PUT <topic> <payload>", "append an entry; all that follows the second space is the payload"),
+    ("GET <topic> [<group>]", "the next entry of the shared cursor, or of a group's"),
+    ("FETCH <topic> <segment> <offset>", "one entry; moves no cursor"),
+    ("ENTRIES <topic>", "all entries, across segments"),
+    ("STATE <topic>", "segments, leaders, replicas, cursors"),
+    ("METRICS", "this node and the cluster as it sees it"),
+    ("LEAVE <node_id>", "remove a member"),
+    ("RECOVER <topic> <segment>", "recover a segment that waits for an operator's decision"),
+    ("CONNECT <host:port>", "talk to another node"),
+    ("HELP, QUIT", ""),
+)
+WORDS: Final = (*protocol.COMMANDS, "ENTRIES", "CONNECT", "HELP", "QUIT")
+_TAKE_TOPIC: Final = {"REGISTER", "PUT", "GET", "FETCH", "STATE", "RECOVER", "ENTRIES"}
+_TAKE_MORE: Final = {"PUT", "FETCH", "RECOVER"}
+
+
+class Words(Completer):
+    """Completes a command, then a topic."""
+
+    def __init__(self, topics: Iterable[str] = ()) -> None:
+        self.topics = set(topics)
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterator[Completion]:
+        """What the text before the cursor may become."""
+        words = document.text_before_cursor.split(" ")
+        typed = words[-1]
+        if len(words) == 1:
+            candidates = [word + (" " if word in _TAKE_TOPIC else "") for word in WORDS]
+            candidates = [word for word in candidates if word.startswith(typed.upper())]
+        elif len(words) == 2 and words[0].upper() in _TAKE_TOPIC:
+            more = " " if words[0].upper() in _TAKE_MORE else ""
+            candidates = sorted(topic + more for topic in self.topics if topic.startswith(typed))
+        else:
+            return
+        for candidate in candidates:
+            yield Completion(candidate, start_position=-len(typed))
+
+
+def topic_in(line: str) -> str | None:
+    """The topic that a line talks about.
+
+    >>> topic_in("put orders hello"), topic_in("METRICS"), topic_in("get")
+    ('orders', None, None)
+    """
+    word, _, rest = line.strip("\n").partition(" ")
+    topic = rest.partition(" ")[0]
+    return topic if word.upper() in _TAKE_TOPIC and protocol.valid_name(topic) else None
+
+
+class Repl:
+    """Executes lines. `connect` makes the client for another address."""
+
+    def __init__(self, client: Client, screen: Screen, connect: Callable[[str], Client]) -> None:
+        self.client = client
+        self.words = Words()
+        self.status = 0
+        self._screen = screen
+        self._connect = connect
+
+    def execute(self, line: str | bytes) -> bool:
+        """Do what the line says; False if it says to stop. Errors are shown and kept in `status`."""
+        raw = line if isinstance(line, bytes) else line.encode(errors="surrogateescape")
+        if not raw.strip():
+            return True
+        word, _, rest = raw.partition(b" ")
+        command = word.strip().decode(errors="replace").upper()
+        if command in ("QUIT", "EXIT"):
+            return False
+        try:
+            self._dispatch(command, rest)
+        except (WalrusError, ValueError) as error:
+            self.status = commands.exit_status(error) if isinstance(error, WalrusError) else 1
+            self._screen.say(commands.describe(error), "bold red")
+        self._screen.flush()
+        return True
+
+    def _dispatch(self, command: str, rest: bytes) -> None:
+        client, screen = self.client, self._screen
+        if command == "HELP":
+            screen.console.print(_help())
+            return
+        if command == "CONNECT":
+            self._reconnect(rest.decode().strip())
+            return
+        if command == "ENTRIES":
+            commands.entries(client, screen, rest.decode().strip())
+            return
+        # A payload keeps its spaces; everywhere else a stray one at the end is a slip of the hand.
+        text = rest if command == "PUT" else rest.strip()
+        request = protocol.parse_request(command.encode() + (b" " + text if text else b""))
+        match request:
+            case protocol.Invalid(reason):
+                raise InvalidRequest(reason)
+            case protocol.Register(topic):
+                commands.register(client, screen, topic)
+            case protocol.Put(topic, batch):
+                commands.put(client, screen, topic, batch.blob)
+            case protocol.Get(topic, group):
+                commands.get(client, screen, topic, group)
+            case protocol.Fetch(topic, segment, offset):
+                commands.fetch(client, screen, topic, segment, offset)
+            case protocol.State(topic):
+                commands.state(client, screen, topic)
+            case protocol.Metrics():
+                commands.metrics(client, screen)
+            case protocol.Leave(node_id):
+                commands.leave(client, screen, node_id)
+            case protocol.Recover(topic, segment):
+                commands.recover(client, screen, topic, segment)
+        if topic_known := topic_in(f"{command} {rest.decode(errors='replace')}"):
+            self.words.topics.add(topic_known)
+
+    def _reconnect(self, address: str) -> None:
+        other = self._connect(address)
+        other.metrics()
+        self.client.close()
+        self.client = other
+        self._screen.say(f"connected to {address}")
+
+
+def _help() -> Table:
+    table = Table.grid(padding=(0, 3))
+    for command, meaning in _HELP:
+        table.add_row(command, meaning, style=None)
+    return table

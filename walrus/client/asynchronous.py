@@ -1,0 +1,271 @@
+"""`AsyncClient`: the client for asyncio. See `walrus.client` for how to use it and what it promises.
+
+Tasks that share one client share its connection, and their requests are pipelined: a hundred tasks that
+put one entry each cost about as much as one `put_many` of a hundred. A task that gives up (its deadline,
+or cancelled) leaves its place in the order behind, so the replies of the others still find their way;
+the connection takes no new requests from then on and closes with the last answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import select
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from types import TracebackType
+from typing import Any, Self, cast
+
+from walrus.client import core
+from walrus.client.core import Entry, TopicState
+from walrus.client.errors import WalrusError
+from walrus.protocol import ProtocolError
+
+
+class _Link(asyncio.Protocol):
+    """One connection and the pipeline over it, shared by the calls of all tasks."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.closed = False
+        self._pipeline = core.Pipeline()
+        self._waiting: dict[int, asyncio.Future[None]] = {}  # by id of an exchange that is not done
+        self._transport: asyncio.Transport | None = None
+        self._retired = False
+        self._poll = select.poll()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+
+    @property
+    def usable(self) -> bool:
+        """False also if the node closed an idle connection and the event loop has not noticed yet."""
+        return not (self.closed or self._retired or (self._pipeline.idle and self._poll.poll(0)))
+
+    async def run(self, exchange: core.Exchange[Any], within: float) -> bool:
+        """Do it; False if the connection is not to be used again. The exchange is done in any case."""
+        self._pipeline.start(exchange)
+        self._write()
+        while not exchange.done:
+            answered = len(exchange.results)
+            done = self._waiting[id(exchange)] = asyncio.get_running_loop().create_future()
+            try:
+                async with asyncio.timeout(within):
+                    await done
+            except TimeoutError as error:
+                if len(exchange.results) == answered:
+                    self._give_up(exchange, error)
+                    return False
+            except asyncio.CancelledError as error:
+                self._give_up(exchange, error)
+                raise
+        return not self.closed
+
+    def _give_up(self, exchange: core.Exchange[Any], cause: BaseException) -> None:
+        """Its replies may still come and are dropped; nothing more of it is sent."""
+        self._waiting.pop(id(exchange), None)
+        self._pipeline.abandon(exchange, self.address, cause)
+        self.retire()
+
+    def retire(self) -> None:
+        """No new calls; close when the last one is answered."""
+        self._retired = True
+        if not self._waiting:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close now."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            finished = self._pipeline.input(data)
+        except ProtocolError as error:
+            self._lost(error)
+            self.abort()
+            return
+        for exchange in finished:
+            self._finish(id(exchange))
+        self._write()
+        if self._retired and not self._waiting:
+            self.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._lost(error or ConnectionError("the node closed the connection"))
+
+    def _lost(self, error: BaseException) -> None:
+        self.closed = True
+        self._pipeline.lost(self.address, error)
+        for exchange in list(self._waiting):  # all of them, also those that had their last reply just before
+            self._finish(exchange)
+
+    def _finish(self, exchange: int) -> None:
+        done = self._waiting.pop(exchange, None)
+        if done is not None and not done.done():
+            done.set_result(None)
+
+    def _write(self) -> None:
+        if self._transport is not None and (output := self._pipeline.output()):
+            self._transport.write(output)
+
+
+class AsyncClient:
+    """A client for asyncio: the methods of `Client`, awaited."""
+
+    def __init__(self, addresses: str | Iterable[str], *, timeout: float = 5.0) -> None:
+        if timeout <= 0:
+            raise ValueError(f"timeout is a number of seconds above 0, got {timeout}")
+        self.timeout = timeout
+        self._addresses = core.Addresses(addresses)
+        self._link: _Link | None = None
+        self._rng = random.Random()
+        self._connecting: asyncio.Lock | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection. A later call opens a new one."""
+        if self._link is not None:
+            self._link.abort()
+            self._link = None
+
+    @property
+    def address(self) -> str:
+        """The node that the next call will go to."""
+        return self._addresses.current
+
+    # --- commands
+
+    async def register(self, topic: str, *, timeout: float | None = None) -> None:
+        """Create the topic unless it exists."""
+        core.only(await self._call(core.register(topic), timeout))
+
+    async def put(
+        self, topic: str, payload: bytes, *, timeout: float | None = None, retry: bool = False
+    ) -> None:
+        """Append one entry; returns once a majority of replicas has it. About `retry` see `Client.put`."""
+        core.only(await self._call(core.put_many(topic, (payload,)), timeout, retry))
+
+    async def put_many(
+        self, topic: str, payloads: Sequence[bytes], *, timeout: float | None = None, retry: bool = False
+    ) -> list[WalrusError | None]:
+        """Append entries, pipelined and in order. For each: None if acknowledged, or what went wrong."""
+        return await self._call(core.put_many(topic, payloads), timeout, retry)
+
+    async def get(self, topic: str, group: str = "", *, timeout: float | None = None) -> bytes | None:
+        """The next entry of the shared cursor, or of a consumer group's; None if there is none (yet)."""
+        return cast("bytes | None", core.only(await self._call(core.get_many(topic, 1, group), timeout)))
+
+    async def get_many(
+        self, topic: str, count: int, group: str = "", *, timeout: float | None = None
+    ) -> list[bytes]:
+        """Up to `count` next entries, pipelined; fewer at the end of what there is.
+
+        If it fails on the way, the error's `received` has the entries that came.
+        """
+        return core.taken(await self._call(core.get_many(topic, count, group), timeout))
+
+    async def fetch(
+        self, topic: str, segment: int, offset: int, *, timeout: float | None = None
+    ) -> bytes | None:
+        """The entry at that place, or None; moves no cursor."""
+        results = await self._call(core.fetch_many(topic, segment, offset, 1), timeout)
+        return cast("bytes | None", core.only(results))
+
+    async def fetch_many(
+        self, topic: str, segment: int, offset: int, count: int, *, timeout: float | None = None
+    ) -> list[bytes]:
+        """Up to `count` entries of one segment from `offset` on; fewer at its end."""
+        return core.fetched(await self._call(core.fetch_many(topic, segment, offset, count), timeout))
+
+    async def entries(
+        self, topic: str, segment: int = 1, offset: int = 0, *, timeout: float | None = None
+    ) -> AsyncIterator[bytes]:
+        """All entries from that place on, across segments, to the end of what is acknowledged."""
+        async for entry in self.scan(topic, segment, offset, timeout=timeout):
+            yield entry.payload
+
+    async def scan(
+        self, topic: str, segment: int = 1, offset: int = 0, *, timeout: float | None = None
+    ) -> AsyncIterator[Entry]:
+        """Like `entries`, with the place of each entry, to go on from later."""
+        steps = core.walk(topic, segment, offset)
+        results: list[Any] | None = None
+        while True:
+            try:
+                step = next(steps) if results is None else steps.send(results)
+            except StopIteration:
+                return
+            results = None
+            if isinstance(step, core.Call):
+                results = await self._call(step, timeout)
+            elif isinstance(step, core.Pause):
+                await asyncio.sleep(step.seconds)
+            else:
+                for entry in step:
+                    yield entry
+
+    async def state(self, topic: str, *, timeout: float | None = None) -> TopicState:
+        """The topic's segments, leaders, replicas and cursors."""
+        return cast("TopicState", core.only(await self._call(core.state(topic), timeout)))
+
+    async def metrics(self, *, timeout: float | None = None) -> dict[str, Any]:
+        """The own view of the node that `address` names."""
+        return cast("dict[str, Any]", core.only(await self._call(core.metrics(), timeout)))
+
+    async def leave(self, node_id: int, *, timeout: float | None = None) -> None:
+        """Remove a member; returns once it is removed and its data is elsewhere."""
+        core.only(await self._call(core.leave(node_id), timeout))
+
+    async def recover(self, topic: str, segment: int, *, timeout: float | None = None) -> None:
+        """Recover a segment that waits for an operator, from the copies there are. May lose entries."""
+        core.only(await self._call(core.recover(topic, segment), timeout))
+
+    # --- the steps of a call
+
+    async def _call(self, call: core.Call[Any], timeout: float | None, retry: bool = False) -> list[Any]:
+        timeout = self.timeout if timeout is None else timeout
+        steps = core.conduct(call, self._addresses, timeout, time.monotonic, self._rng, retry)
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                return cast("list[Any]", end.value)
+            if isinstance(step, core.Pause):
+                await asyncio.sleep(step.seconds)
+            else:
+                await self._attempt(step)
+
+    async def _attempt(self, step: core.Attempt) -> None:
+        address = self._addresses.current
+        try:
+            async with asyncio.timeout(step.connect_within):
+                link = await self._connected()
+        except OSError as error:  # TimeoutError is one
+            step.exchange.lost(address, error)
+            return
+        usable = await link.run(step.exchange, step.reply_within)
+        if not usable and self._link is link:
+            self._link = None
+
+    async def _connected(self) -> _Link:
+        """The connection to the current address; tasks that need it at the same time wait for one dial."""
+        if self._connecting is None:
+            self._connecting = asyncio.Lock()
+        async with self._connecting:
+            address, (host, port) = self._addresses.current, self._addresses.host_port
+            if self._link is not None and not (self._link.usable and self._link.address == address):
+                self._link.retire()
+                self._link = None
+            if self._link is None:
+                loop = asyncio.get_running_loop()
+                _, self._link = await loop.create_connection(lambda: _Link(address), host, port)
+            return self._link

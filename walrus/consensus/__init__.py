@@ -1,0 +1,1 @@
+"""What `walrus.raft` stands on: vocabulary, log, elections, leadership, and the journal on the disk."""

@@ -1,0 +1,1 @@
+"""Copies of segments: written, replicated, fenced, recovered, repaired and read."""

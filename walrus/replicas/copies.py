@@ -1,0 +1,336 @@
+"""The copies of segments on this node: their lengths, fences, and what a power loss did to them.
+
+A copy is an engine topic named `<topic>/<segment>`. Everything that writes one goes through here, be
+it the segment's writer appending, a replica taking a frame, or a recovery extending a tail, so this is
+where the rules that keep copies comparable are enforced:
+
+* a copy only grows, and only in order: it is always a prefix of what the segment's one writer wrote
+  (PrefixAgree), and no copy is ever cut back or overwritten;
+* a fence is noted durably, and from the same step on the writer's frames are refused. The length that
+  a fence answers is read in that step too, and the answer waits until both the note and everything
+  appended before it are durable: a frame still waiting for its fsync is in that length or refused.
+
+Fences are kept in the engine that holds Raft's log because that one is synced always, whatever the
+schedule for entries: a fence that a power loss could take back would not be one. A note is dropped once a
+durable snapshot of the metadata says that its segment is sealed: then every start of this node knows it.
+
+**Damaged copies.** A copy of a sealed segment that turns out to be unreadable somewhere is made anew beside
+the old one, in a *shadow* named `<topic>/<segment>~`, and takes its place once it is whole and verified.
+Until then the old one goes on answering for what can still be read of it.
+
+**Unsure copies.** A node that lost power and did not sync every entry may hold
+less than it once acknowledged. Its copies of the segments that were open then are marked unsure,
+durably, until they have caught up with a live writer or the segment is sealed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from typing import TypeAlias
+
+import msgspec
+
+from walrus.replicas.durability import Durable
+from walrus.storage.batch import Batch, Checksum
+from walrus.storage.errors import CorruptionError, DiskFull, StorageError
+from walrus.wire.effects import Then
+
+Key: TypeAlias = tuple[str, int]
+"""(topic, segment number)"""
+
+NOTES = "notes"
+"""The engine topic, beside Raft's log, in which fences and unsure copies are noted."""
+
+SCAN_BYTES = 1 << 20
+SCANS = 8
+"""Reads of `SCAN_BYTES` that one tick spends on checksums."""
+
+SHADOW = "~"
+"""Ends the name of a copy that was made beside a damaged one."""
+
+
+class Note(msgspec.Struct, frozen=True, array_like=True):
+    """What must be remembered of a copy. A later note on the same copy replaces an earlier one."""
+
+    topic: str
+    segment: int
+    fenced: bool
+    sure: bool
+
+
+_note_decoder = msgspec.msgpack.Decoder(Note)
+
+
+class SegmentCopy:
+    """One copy: `durable <= length`; `durable` is what may be told to others."""
+
+    __slots__ = ("_summed", "_summed_to", "durable", "fenced", "key", "length", "name", "sure")
+
+    def __init__(self, key: Key, name: str, length: int, note: Note | None) -> None:
+        self.key = key
+        self.name = name
+        self.length = length
+        self.durable = length
+        self.fenced = note is not None and note.fenced
+        self.sure = note is None or note.sure
+        self._summed = Checksum()
+        self._summed_to = 0  # entries covered by `_summed`
+
+
+Summed: TypeAlias = Callable[[Checksum | StorageError], None]
+"""Called with a checksum, or with why there is none."""
+
+
+class _Sum(msgspec.Struct):
+    """A checksum that is being computed: `checksum` covers the first `at` of `length` entries."""
+
+    copy: SegmentCopy
+    length: int
+    then: Summed
+    checksum: Checksum
+    at: int
+
+
+class Copies:
+    """All copies on this node."""
+
+    def __init__(self, data: Durable, meta: Durable) -> None:
+        self._data = data
+        self._meta = meta
+        self._copies: dict[Key, SegmentCopy] = {}
+        self._notes = self._load_notes()
+        self.in_doubt = False
+        """After a power loss, until it is known which segments were open then: any copy may be short."""
+        self.entries = 0
+        self.bytes = 0
+        self.damaged: dict[Key, None] = {}
+        self._sums: deque[_Sum] = deque()
+        self._names = self._find(data.storage.topics())
+        for key in self._names:
+            self.entries += self.get(key).length
+
+    def _find(self, names: list[str]) -> dict[Key, str]:
+        """Which engine topic holds which copy.
+
+        Of two for one segment a restart has cut the replacement of the other short. Each of them may be the
+        new one, for a copy that was made anew once may have to be so again: the longer one counts.
+        """
+        found: dict[Key, str] = {}
+        for name in names:
+            topic, _, number = name.rpartition("/")
+            if not topic or not number.removesuffix(SHADOW).isdigit():
+                continue
+            key = (topic, int(number.removesuffix(SHADOW)))
+            shorter, found[key] = sorted([found.get(key, name), name], key=self._length)
+            if shorter != found[key]:
+                self._delete(shorter)
+        return found
+
+    def _length(self, name: str) -> int:
+        return self._data.storage.bounds(name)[1]
+
+    def _delete(self, name: str) -> None:
+        """Let go of a copy that another one replaces. On a full disk it stays until it is in the way."""
+        with suppress(DiskFull):
+            self._data.storage.delete_topic(name)
+
+    def _load_notes(self) -> dict[Key, Note]:
+        storage, notes = self._meta.storage, {}
+        first, end = storage.bounds(NOTES)
+        while first < end:
+            batch = storage.read_batch(NOTES, first, 1_000, SCAN_BYTES)
+            for data in batch.payloads():
+                note = _note_decoder.decode(data)
+                notes[(note.topic, note.segment)] = note
+            first += batch.count
+        return notes
+
+    def get(self, key: Key) -> SegmentCopy:
+        """The copy of a segment, empty if nothing of it was ever written here."""
+        copy = self._copies.get(key)
+        if copy is None:
+            name = self._names.get(key, f"{key[0]}/{key[1]}")
+            copy = SegmentCopy(key, name, self._data.storage.bounds(name)[1], self._notes.get(key))
+            self._copies[key] = copy
+        return copy
+
+    # --- writing ---
+
+    def append(self, copy: SegmentCopy, start: int, batch: Batch, then: Then) -> None:
+        """Add entries `start ..` to the copy; those it has already are left out.
+
+        `then` runs once they are durable. Raises StorageError with nothing written.
+        """
+        assert start <= copy.length, "a gap in a copy"
+        if start + batch.count <= copy.length:  # a repeated frame, or a question for our length
+            self._data.barrier(then)
+            return
+        new = batch.slice(copy.length - start, batch.count)
+        length = copy.length + new.count
+
+        def durable() -> None:
+            copy.durable = max(copy.durable, length)
+            then()
+
+        at = self._data.write(copy.name, new, durable)
+        assert at == copy.length, f"copy {copy.name} is at {at}, not at {copy.length}"
+        if copy._summed_to == copy.length:
+            copy._summed = copy._summed.extend(new)
+            copy._summed_to = length
+        copy.length = length
+        self.entries += new.count
+        self.bytes += new.size
+
+    def barrier(self, then: Then) -> None:
+        """Run `then` once everything appended to any copy so far is durable."""
+        self._data.barrier(then)
+
+    def fence(self, copy: SegmentCopy, then: Then) -> None:
+        """Refuse the writer from now on. The length at this very step is what may be answered.
+
+        `then` runs once the fence and everything appended before it are durable. Raises StorageError, and
+        then nothing is fenced.
+        """
+        self._note(copy, fenced=True, sure=copy.sure)
+        self._meta.barrier(lambda: self._data.barrier(then))
+
+    def mark(self, copy: SegmentCopy, *, sure: bool) -> None:
+        """Note that a power loss may have shortened this copy, or that it is known to be whole."""
+        self._note(copy, fenced=copy.fenced, sure=sure)
+
+    def _note(self, copy: SegmentCopy, *, fenced: bool, sure: bool) -> None:
+        if (copy.fenced, copy.sure) == (fenced, sure):
+            return
+        note = Note(*copy.key, fenced, sure)
+        self._meta.write(NOTES, Batch.of([msgspec.msgpack.encode(note)]))
+        self._notes[copy.key] = note
+        copy.fenced, copy.sure = fenced, sure
+
+    @property
+    def noted(self) -> list[Key]:
+        """The segments on whose copies something is noted."""
+        return list(self._notes)
+
+    def forget_notes(self, sealed: Collection[Key]) -> None:
+        """Drop the notes on segments that this node will know to be sealed from the beginning of any start.
+
+        A sealed segment's frames are refused without a fence. And what such a copy answers to a recovery that
+        has not heard of the seal does not matter: what that proposes is refused.
+        """
+        kept = {key: note for key, note in self._notes.items() if key not in sealed}
+        end = self._meta.bounds(NOTES)[1]
+        with suppress(DiskFull):  # then they are dropped another time
+            if len(kept) < len(self._notes):
+                if kept:
+                    self._meta.write(
+                        NOTES, Batch.of([msgspec.msgpack.encode(note) for note in kept.values()])
+                    )
+                self._notes = kept
+                self._meta.barrier(lambda: self._trim_notes(end))
+
+    def _trim_notes(self, before: int) -> None:
+        """What follows is durable and says all that still matters."""
+        with suppress(DiskFull):
+            self._meta.trim(NOTES, before)
+
+    # --- reading ---
+
+    def read(self, copy: SegmentCopy, start: int, end: int, max_entries: int, max_bytes: int) -> Batch:
+        """Entries from `start` on and below `end`, as many as fit and at least one if there is one.
+
+        Raises CorruptionError.
+        """
+        most = min(max_entries, min(end, copy.length) - start)
+        if most <= 0 or start < 0:
+            return Batch(b"", b"")
+        try:
+            return self._data.storage.read_batch(copy.name, start, most, max_bytes)
+        except CorruptionError:
+            self.damaged[copy.key] = None
+            raise
+
+    # --- damage ---
+
+    def shadow(self, key: Key) -> SegmentCopy:
+        """An empty copy beside the damaged one, to be filled from another replica. Raises DiskFull."""
+        name = self.get(key).name
+        other = name.removesuffix(SHADOW) if name.endswith(SHADOW) else name + SHADOW
+        self._data.storage.delete_topic(other)
+        return SegmentCopy(key, other, 0, None)
+
+    def adopt(self, shadow: SegmentCopy) -> None:
+        """Let a whole and verified shadow take the place of the damaged copy."""
+        old = self.get(shadow.key)
+        self.entries -= old.length
+        self._copies[shadow.key] = shadow
+        self._names[shadow.key] = shadow.name
+        self._delete(old.name)
+        self.damaged.pop(shadow.key, None)
+
+    # --- checksums ---
+
+    @property
+    def summing(self) -> bool:
+        """Whether some checksum is being computed."""
+        return bool(self._sums)
+
+    def when_summed(self, copy: SegmentCopy, length: int, then: Summed) -> None:
+        """Call `then` with the checksum of the first `length` entries; with an error if they cannot be read.
+
+        At once if it is known or soon read. Otherwise a piece with every tick: a large segment takes seconds
+        to read, and a node that did nothing else meanwhile would be taken for dead.
+        """
+        sum_ = _Sum(copy, length, then, Checksum(), 0)
+        self._sums.append(sum_)
+        if self._sums[0] is sum_:
+            self.go_on_summing()
+
+    def go_on_summing(self) -> None:
+        """Read the next few megabytes of what is being summed."""
+        for _ in range(SCANS):
+            if not self._sums:
+                return
+            sum_ = self._sums[0]
+            try:
+                done = self._scan(sum_)
+            except StorageError as damage:
+                self._sums.popleft()
+                if isinstance(damage, CorruptionError) and self._copies.get(sum_.copy.key) is sum_.copy:
+                    self.damaged[sum_.copy.key] = None
+                sum_.then(damage)
+            else:
+                if done:
+                    self._sums.popleft()
+                    sum_.then(sum_.checksum)
+
+    def _scan(self, sum_: _Sum) -> bool:
+        """Read one piece; whether it was the last."""
+        copy = sum_.copy
+        if sum_.at < copy._summed_to <= sum_.length:  # known, perhaps from whoever asked before us
+            sum_.checksum, sum_.at = copy._summed, copy._summed_to
+        if sum_.at < sum_.length:
+            batch = self._data.storage.read_batch(copy.name, sum_.at, sum_.length - sum_.at, SCAN_BYTES)
+            if not batch.count:
+                raise StorageError(f"{copy.name} ends at entry {sum_.at}: it was replaced by another copy")
+            sum_.checksum, sum_.at = sum_.checksum.extend(batch), sum_.at + batch.count
+        if sum_.at < sum_.length:
+            return False
+        if sum_.at > copy._summed_to:
+            copy._summed, copy._summed_to = sum_.checksum, sum_.at
+        return True
+
+    def checksum(self, copy: SegmentCopy, length: int) -> Checksum:
+        """The checksum of the first `length` entries, read from the disk unless it is known."""
+        if length < copy._summed_to:
+            return self._sum(copy, Checksum(), 0, length)
+        copy._summed = self._sum(copy, copy._summed, copy._summed_to, length)
+        copy._summed_to = length
+        return copy._summed
+
+    def _sum(self, copy: SegmentCopy, checksum: Checksum, start: int, end: int) -> Checksum:
+        while start < end:
+            batch = self._data.storage.read_batch(copy.name, start, end - start, SCAN_BYTES)
+            checksum, start = checksum.extend(batch), start + batch.count
+        return checksum

@@ -1,0 +1,260 @@
+"""Copies that should be longer, and replicas that should exist: catching up, and Repair.
+
+Two jobs that end in the same copying (`recovery.Puller`):
+
+* *Catching up*, on every node: a replica that was not among the majority when its segment was sealed
+  copies the rest from another replica; one whose copy is damaged copies it anew.
+* *Repair*, on the Raft leader: a sealed segment that has fewer replicas than it should, because the
+  cluster was smaller when it was written, or a member leaves or has been dead for long, is copied to
+  another voter. A replica counts only once it has reported the sealed count *and* the sealed checksum.
+  When the new one and a majority of the new set have, Raft records the set with a compare-and-set on the
+  old one. Those that stay are asked too: a replica may lag, and who leaves may hold the only other copy.
+
+Invariant: a replica set loses a live, staying member never, and gains one only after its copy is whole
+(SealedStable: a majority of the replicas holds the count).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+import msgspec
+
+from walrus.config import NodeConfig
+from walrus.replicas.copies import Copies, Key, SegmentCopy
+from walrus.replicas.failover import Puller
+from walrus.segments import Command, Metadata, Segment, SetReplicas
+from walrus.storage.batch import Checksum
+from walrus.storage.errors import DiskFull, StorageError
+from walrus.wire.effects import Outbox
+from walrus.wire.messages import Copy, CopyReply
+
+MAX_REPAIRS = 4
+"""Segments that the Raft leader has copied at the same time."""
+
+PUT_OFF = 20
+"""Repair intervals for which a segment that does not get on makes room for others."""
+
+
+class CatchUp:
+    """This node's copies of sealed segments that are too short."""
+
+    def __init__(
+        self, *, config: NodeConfig, metadata: Metadata, copies: Copies, puller: Puller, outbox: Outbox
+    ) -> None:
+        self._config, self._metadata, self._copies = config, metadata, copies
+        self._puller, self._outbox = puller, outbox
+        self._checked: dict[str, int] = {}  # per topic: segments up to here were looked at
+        self._short: dict[Key, int] = {}  # how often a pull was started
+        self._shadows: dict[Key, SegmentCopy] = {}
+        self._again_at = 0.0
+
+    @property
+    def behind(self) -> int:
+        """How many copies are too short."""
+        return len(self._short)
+
+    def on_topic(self, topic: str) -> None:
+        """Look at the segments that were sealed since the last time."""
+        known = self._metadata.topics[topic]
+        for number in range(self._checked.get(topic, 0) + 1, known.current):
+            self._look((topic, number), known.segments[number - 1])
+        self._checked[topic] = known.current - 1
+
+    def on_snapshot(self) -> None:
+        """The metadata was replaced: any segment may have other replicas than when it was looked at."""
+        self._checked.clear()
+
+    def on_replicas(self, key: Key) -> None:
+        """A sealed segment has other replicas, perhaps this node: what it had may be lost again."""
+        segment = self._metadata.segment(*key)
+        if segment is not None:
+            self._look(key, segment)
+
+    def _look(self, key: Key, segment: Segment) -> None:
+        if self._config.node_id in segment.replicas and self._copies.get(key).length < (segment.count or 0):
+            self._short[key] = 0
+            self._again_at = 0.0
+
+    def on_tick(self, now: float, connected: Collection[int]) -> None:
+        """Copy what is missing, from another replica at each attempt."""
+        for key in list(self._copies.damaged):
+            self._replace(key)
+        if not self._short or now < self._again_at:
+            return
+        self._again_at = now + self._config.resend_interval
+        for key, attempt in list(self._short.items()):
+            segment = self._metadata.segment(*key)
+            sources = [node for node in (segment.replicas if segment else ()) if node in connected]
+            copy = self._shadows.get(key) or self._copies.get(key)
+            if segment is None or segment.count is None or copy.length >= segment.count:
+                del self._short[key]
+            elif sources and not self._puller.pulling(copy):
+                self._short[key] = attempt + 1
+                self._puller.pull(
+                    copy,
+                    segment.count,
+                    sources[attempt % len(sources)],
+                    now,
+                    self._verifier(key, segment, copy),
+                )
+
+    def _replace(self, key: Key) -> None:
+        """A sealed copy is damaged: begin a new one beside it."""
+        segment = self._metadata.segment(*key)
+        if segment is not None and segment.count is not None and key not in self._shadows:
+            try:
+                shadow = self._copies.shadow(key)
+            except DiskFull:
+                return  # tried again with the next tick
+            if not segment.count:  # what is damaged is a deposed leader's tail: nothing is missing without it
+                self._copies.adopt(shadow)
+                return
+            self._outbox.log(f"copy of {key[0]}/{key[1]} is damaged, copying it anew from another replica")
+            self._shadows[key] = shadow
+            self._short[key] = 0
+            self._again_at = 0.0
+
+    def _verifier(self, key: Key, segment: Segment, copy: SegmentCopy) -> Callable[[], None]:
+        def verify() -> None:
+            assert segment.count is not None
+            self._copies.when_summed(copy, segment.count, summed)
+
+        def summed(checksum: Checksum | StorageError) -> None:
+            # It stays a shadow until here: summing may take a while, and must not look like nothing was done.
+            shadow = self._shadows.get(key) is copy
+            if shadow:
+                del self._shadows[key]
+            if isinstance(checksum, StorageError):
+                self._outbox.log(f"copy of {key[0]}/{key[1]} is damaged: {checksum}")
+            elif checksum != segment.checksum:
+                self._outbox.halt(
+                    f"copy of {key[0]}/{key[1]} is not what was sealed: move the data directory away, "
+                    "remove this node with LEAVE, and let it join anew"
+                )
+            elif shadow:
+                self._copies.adopt(copy)
+
+        return verify
+
+
+class _Repair(msgspec.Struct):
+    """A change of a sealed segment's replicas that is being prepared."""
+
+    old: tuple[int, ...]
+    new: tuple[int, ...]
+    target: int  # the one that is added, 0 if there is none
+    sources: list[int]
+    whole: set[int]  # those of `new` that have shown the sealed count and checksum
+    attempt: int = 0
+
+    @property
+    def proven(self) -> bool:
+        """Whether what will be the replica set holds the segment: the added one, and a majority."""
+        return (not self.target or self.target in self.whole) and len(self.whole) > len(self.new) // 2
+
+
+class Repairs:
+    """The Raft leader's list of sealed segments that need another replica set."""
+
+    def __init__(
+        self,
+        *,
+        config: NodeConfig,
+        metadata: Metadata,
+        outbox: Outbox,
+        propose: Callable[[Command, float], None],
+    ) -> None:
+        self._config, self._metadata, self._outbox, self._propose = config, metadata, outbox, propose
+        self._under_way: dict[Key, _Repair] = {}
+        self._put_off: dict[Key, float] = {}  # did not get on: let others have their turn first
+        self._again_at = 0.0
+
+    def stop(self) -> None:
+        """Not the Raft leader any more."""
+        self._under_way.clear()
+        self._put_off.clear()
+
+    def on_tick(self, voters: list[int], live: Collection[int], dead: Collection[int], now: float) -> None:
+        """Find what to repair and go on with what is under way.
+
+        `voters`: the nodes that may hold replicas, `live`: those of them that answer, `dead`: nodes that
+        have been silent for so long that their copies are made anew.
+        """
+        if now < self._again_at:
+            return
+        self._again_at = now + self._config.repair_interval
+        for key in [key for key, repair in self._under_way.items() if not set(repair.new) <= set(voters)]:
+            del self._under_way[key]  # one of them leaves, and what it has shown may soon be true no more
+        for replicas, keys in sorted(self._metadata.sealed_at.items()):
+            if self._is_enough(replicas, voters, dead):
+                continue
+            for key in keys:
+                if len(self._under_way) >= MAX_REPAIRS:
+                    break
+                if key not in self._under_way and now >= self._put_off.get(key, now):
+                    self._plan(key, replicas, voters, live, dead)
+        for key, repair in list(self._under_way.items()):
+            self._go_on(key, repair, now)
+
+    def _is_enough(self, replicas: tuple[int, ...], voters: list[int], dead: Collection[int]) -> bool:
+        """Whether a sealed segment with these replicas needs nothing."""
+        staying = [node for node in replicas if node in voters and node not in dead]
+        wanted = min(self._config.replication_factor, len(voters))
+        return len(staying) >= wanted and len(staying) == len(replicas)
+
+    def _plan(
+        self,
+        key: Key,
+        replicas: tuple[int, ...],
+        voters: list[int],
+        live: Collection[int],
+        dead: Collection[int],
+    ) -> None:
+        wanted = min(self._config.replication_factor, len(voters))
+        staying = [node for node in replicas if node in voters and node not in dead]
+        sources = [node for node in replicas if node in live]
+        if len(staying) >= wanted:  # nobody to copy to: only let go of those that leave
+            self._under_way[key] = _Repair(replicas, tuple(staying), 0, sources, set())
+            return
+        spare = [node for node in voters if node in live and node not in replicas]
+        if sources and spare:
+            target = spare[sum(key[0].encode()) % len(spare)]
+            full = len(staying) + 1 >= wanted
+            kept = staying if full else [node for node in replicas if node in voters]
+            self._under_way[key] = _Repair(replicas, (*kept, target), target, sources, set())
+
+    def _go_on(self, key: Key, repair: _Repair, now: float) -> None:
+        segment = self._metadata.segment(*key)
+        if segment is None or segment.count is None or segment.replicas != repair.old:
+            del self._under_way[key]
+        elif repair.proven:
+            self._propose(SetReplicas(topic=key[0], segment=key[1], old=repair.old, new=repair.new), now)
+        elif repair.attempt > 2 * len(repair.sources) + 10:
+            del self._under_way[key]  # planned anew, perhaps with another target
+            self._put_off[key] = now + PUT_OFF * self._config.repair_interval
+        else:
+            repair.attempt += 1
+            for node in repair.new:
+                self._ask(key, repair, node, segment.count)
+
+    def _ask(self, key: Key, repair: _Repair, node: int, count: int) -> None:
+        """Ask one of the replicas to be for the whole segment, from another source at each attempt."""
+        # The only source, too, must prove its copy: it is asked to copy from itself, which needs no copying.
+        sources = [source for source in repair.sources if source != node] or repair.sources
+        if node not in repair.whole and sources:
+            source = sources[repair.attempt % len(sources)]
+            self._outbox.send(node, Copy(topic=key[0], segment=key[1], source=source, upto=count))
+
+    def on_copy_reply(self, node: int, reply: CopyReply, now: float) -> None:
+        """A copy was made. It counts if it is what was sealed."""
+        key = (reply.topic, reply.segment)
+        repair, segment = self._under_way.get(key), self._metadata.segment(*key)
+        if repair is None or segment is None or node not in repair.new or segment.count is None:
+            return
+        if (reply.length, reply.checksum) == (segment.count, segment.checksum):
+            repair.whole.add(node)
+            if repair.proven:
+                self._go_on(key, repair, now)
+        elif reply.length >= segment.count:
+            self._outbox.log(f"node {node} has a copy of {key[0]}/{key[1]} that differs: not counted")

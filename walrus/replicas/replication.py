@@ -1,0 +1,498 @@
+"""Replication of an open segment: the writer at its leader, and the replica at everybody else.
+
+The protocol, with the names of `spec/Walrus.tla`:
+
+    LeaderAppend   the leader appends to its own copy, if it holds the lease, is not fenced and is not
+                   sealing, all checked in that step; and sends the same bytes to the other replicas,
+                   in order, without waiting for answers
+    ReplicaAppend  a replica takes a frame only in order and never for a segment it is fenced for, and
+                   answers with its length once that is durable
+    Ack            an entry is acknowledged once a majority of the replica set has it durably
+    BeginSeal      at the threshold the writer takes nothing more; when all that it appended is
+                   acknowledged, the count is final and is proposed as a Seal
+
+What one turn of the event loop brought is appended as one batch: one record, one write, one message to
+each replica. A replica that lags or was away is sent what it misses from the leader's own disk; the
+same path (`_send_from_disk`) serves the first frame, the retry and the catching up.
+
+Sequence of one PUT:
+
+    origin            leader                    replica
+      │  Forward        │                         │
+      ├────────────────►│ append to own copy      │
+      │                 ├──── Append ────────────►│ append
+      │                 │ fsync                   │ fsync
+      │                 │◄──── AppendReply ───────┤
+      │◄─ ForwardReply ─┤ majority: commit_index  │
+
+Invariants: SingleWriter (a writer exists only for a segment whose leader and incarnation are ours),
+SeqOrder (its appends are numbered by the copy's length), AckedDurable (`commit_index` is the largest
+length that a majority has durably), commit_index <= copy.length, and nothing is acknowledged once the
+copy is fenced or a seal was proposed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection
+from contextlib import suppress
+
+import msgspec
+
+from walrus.config import NodeConfig
+from walrus.leases import LeaseTable
+from walrus.protocol import BUSY, not_written
+from walrus.replicas.copies import Copies, SegmentCopy
+from walrus.segments import Metadata, Segment
+from walrus.storage.batch import EMPTY, Batch, Checksum, concat
+from walrus.storage.errors import DiskFull, StorageError
+from walrus.wire.effects import Outbox, Trace
+from walrus.wire.messages import Append, AppendReply, Forward, ForwardReply
+
+GAP_PAUSE = 0.05
+"""Seconds in which a replica that misses something is sent it once."""
+
+MAX_TURN_BYTES = 4 << 20
+"""Most payload bytes appended as one batch; more waits for the next turn."""
+
+
+class Follower:
+    """What the writer knows of one replica: it has `match`, and is being sent `match .. next_index - 1`."""
+
+    __slots__ = (
+        "_gap_until",
+        "_sent",
+        "connected",
+        "heard_at",
+        "match",
+        "next_index",
+        "sent_at",
+        "unanswered",
+    )
+
+    def __init__(self, now: float, connected: bool) -> None:
+        self.match = 0
+        self.next_index = 0
+        self.unanswered = 0  # payload bytes of the frames in `_sent`
+        self.connected = connected
+        self.sent_at = now
+        self.heard_at = float("-inf")
+        self._sent: deque[tuple[int, int]] = deque()  # (end, bytes) of each frame without an answer
+        self._gap_until = float("-inf")
+
+    def sent(self, end: int, size: int, now: float) -> None:
+        """A frame that ends at `end` is on its way."""
+        self.next_index, self.sent_at = end, now
+        self.unanswered += size
+        self._sent.append((end, size))
+
+    def answered(self, length: int, now: float) -> None:
+        """The replica durably has `length` entries."""
+        self.match, self.heard_at = max(self.match, length), now
+        while self._sent and self._sent[0][0] <= self.match:
+            self.unanswered -= self._sent.popleft()[1]
+        self.next_index = max(self.next_index, self.match)
+
+    def rewind(self) -> None:
+        """What was on its way is lost, or must be taken for lost: begin again behind `match`."""
+        self.next_index, self.unanswered = self.match, 0
+        self._sent.clear()
+        self._gap_until = float("-inf")
+
+    def gap(self, length: int, now: float) -> None:
+        """A frame began past the replica's end: begin again there.
+
+        All frames behind a lost one are answered like this; the first answer is enough, or each of them would
+        have everything sent once more. A length below `match` is a copy that a power loss has shortened:
+        what was acknowledged because of it stays so, but it has to be sent again.
+        """
+        if now >= self._gap_until:
+            self.match = min(self.match, max(length, 0))
+            self.rewind()
+            self._gap_until = now + GAP_PAUSE
+
+
+class Pending(msgspec.Struct):
+    """A forward that waits to be appended: from whom, and until when it may wait."""
+
+    origin: int
+    forward: Forward
+    deadline: float
+
+
+class Appended(msgspec.Struct):
+    """A forward whose first `taken` entries end at `end`: answered when that is acknowledged."""
+
+    origin: int
+    forward: Forward
+    taken: int
+    end: int
+
+
+class SegmentWriter:
+    """The one writer of one open segment, from the moment this node knows that it leads it."""
+
+    def __init__(
+        self,
+        topic: str,
+        number: int,
+        segment: Segment,
+        *,
+        config: NodeConfig,
+        copies: Copies,
+        leases: LeaseTable,
+        outbox: Outbox,
+        connected: Collection[int],
+        now: float,
+        trace: Trace,
+        seen: dict[int, int] | None = None,
+    ) -> None:
+        self.topic, self.number, self.segment = topic, number, segment
+        self.copy: SegmentCopy = copies.get((topic, number))
+        self.commit_index = 0
+        self.sealing = False
+        self.seal_proposed = False
+        self.bytes = 0
+        self.next_replicas = 0
+        """How many the Raft leader wants the next segment to have, if it asked for one."""
+        self.followers = {
+            node: Follower(now, node in connected)
+            for node in sorted(segment.replicas)
+            if node != config.node_id
+        }
+        self._config, self._copies, self._leases, self._outbox = config, copies, leases, outbox
+        self._trace = trace
+        self._pending: deque[Pending] = deque()
+        self._pending_bytes = 0
+        self._appended: deque[Appended] = deque()
+        self._unacknowledged = 0  # payload bytes of the forwards in `_appended`
+        # The latest forward of each origin, also to earlier segments of the topic.
+        self._seen = {} if seen is None else seen
+        assert self.copy.length == 0, "a writer begins with an empty segment, or it is not the only writer"
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits, here or at a replica: then nothing happens before somebody speaks."""
+        return not (self._pending or self._appended or self.sealing or self.copy.fenced) and all(
+            follower.match == self.copy.length for follower in self.followers.values()
+        )
+
+    # --- taking PUTs ---
+
+    def on_forward(self, origin: int, forward: Forward, now: float) -> None:
+        """Entries from the node that has the client. Appended in `flush`, with the rest of the turn."""
+        if forward.request <= self._seen.get(origin, 0):
+            return  # a duplicate, or overtaken by a later one: its origin no longer waits for it
+        self._seen[origin] = forward.request
+        if self.sealing or self.copy.fenced:
+            self._answer(origin, forward, 0, 0, refused=True)
+        elif self._pending_bytes > self._config.max_pending_bytes:
+            self._answer(origin, forward, 0, 0, error=BUSY)
+        else:
+            self._pending.append(Pending(origin, forward, now + self._config.put_timeout * 0.9))
+            self._pending_bytes += forward.batch.size
+
+    def flush(self, now: float) -> None:
+        """Append what waits, as one batch: LeaderAppend."""
+        while self._pending and self._may_append(now):
+            if not self._append_turn(now):
+                break
+
+    def _may_append(self, now: float) -> bool:
+        """All that an append needs, checked in the step that appends."""
+        return (
+            self._leases.holds(self.topic, self.number, now)
+            and not self.copy.fenced
+            and not self.sealing
+            and self.reachable() >= self.segment.majority
+            and self._unacknowledged < self._config.window_bytes
+        )
+
+    def reachable(self) -> int:
+        """Replicas that this node is connected to, itself included."""
+        return 1 + sum(follower.connected for follower in self.followers.values())
+
+    def _append_turn(self, now: float) -> bool:
+        room = self._config.max_segment_entries - self.copy.length
+        taken, batches, size = [], [], 0
+        while self._pending and room > 0 and size < MAX_TURN_BYTES:
+            pending = self._pending.popleft()
+            batch = pending.forward.batch
+            self._pending_bytes -= batch.size
+            batch = batch.slice(0, self._fitting(batch, room, size))
+            room, size = room - batch.count, size + batch.size
+            batches.append(batch)
+            taken.append((pending, batch.count))
+            if self._full(room, size):
+                break
+        return self._append(taken, concat(batches), now)
+
+    def _fitting(self, batch: Batch, room: int, size: int) -> int:
+        """How many entries of the batch the segment still takes: up to the one that fills it."""
+        limit = self._config.max_segment_bytes
+        if limit is None or self.bytes + size + batch.size < limit:
+            return min(batch.count, room)
+        count, total = 0, self.bytes + size
+        for length in batch.sizes():
+            if total >= limit:
+                break
+            count, total = count + 1, total + length
+        return min(count, room)
+
+    def _full(self, room: int, size: int) -> bool:
+        limit = self._config.max_segment_bytes
+        return room <= 0 or (limit is not None and self.bytes + size >= limit)
+
+    def _append(self, taken: list[tuple[Pending, int]], batch: Batch, now: float) -> bool:
+        start = self.copy.length
+        try:
+            self._copies.append(self.copy, start, batch, self._advance)
+        except DiskFull as error:
+            for pending, _ in taken:
+                self._answer(pending.origin, pending.forward, 0, 0, error=not_written(str(error)))
+            return False
+        self._trace("LeaderAppend", topic=self.topic, segment=self.number, start=start, count=batch.count)
+        self.bytes += batch.size
+        end = start
+        for pending, count in taken:
+            end += count
+            self._appended.append(Appended(pending.origin, pending.forward, count, end))
+            self._unacknowledged += pending.forward.batch.size
+        for node, follower in self.followers.items():
+            self._send(node, follower, start, batch, now)
+        self.check_threshold()
+        return True
+
+    # --- sending to replicas ---
+
+    def _send(self, node: int, follower: Follower, start: int, batch: Batch, now: float) -> None:
+        if not follower.connected or follower.next_index != start:
+            return  # behind: it is sent from the disk, when its answers come
+        if follower.unanswered and follower.unanswered + batch.size > self._config.window_bytes:
+            return
+        message = Append(
+            topic=self.topic, segment=self.number, start=start, batch=batch, end=self.copy.length
+        )
+        self._outbox.send(node, message)
+        follower.sent(start + batch.count, batch.size, now)
+
+    def _send_from_disk(self, node: int, follower: Follower, now: float) -> None:
+        """Send what the replica misses, as far as the window allows."""
+        while follower.connected and follower.next_index < self.copy.length:
+            if follower.unanswered and follower.unanswered >= self._config.window_bytes:
+                return
+            start = follower.next_index
+            try:
+                batch = self._copies.read(
+                    self.copy, start, self.copy.length, self.copy.length, self._config.read_bytes
+                )
+            except StorageError as damage:
+                self._outbox.log(f"the writer's own copy cannot be read, handing the segment over: {damage}")
+                self.fenced()
+                return
+            self._send(node, follower, start, batch, now)
+            if follower.next_index == start:
+                return
+
+    def on_reply(self, node: int, reply: AppendReply, now: float) -> None:
+        """A replica's length: Ack, if it completes a majority."""
+        follower = self.followers.get(node)
+        if follower is None or reply.length > self.copy.length:
+            return  # not a replica, or it speaks of another writer's segment: nothing we could count
+        if reply.fenced:
+            self.fenced()
+            return
+        follower.answered(reply.length, now)
+        if reply.gap:
+            follower.gap(reply.length, now)
+        self._advance()
+        self._send_from_disk(node, follower, now)
+
+    def on_connection(self, node: int, connected: bool, now: float) -> None:
+        """The connection to a replica came or went; what was on its way may be lost."""
+        follower = self.followers.get(node)
+        if follower is not None:
+            follower.connected = connected
+            follower.rewind()
+            self._probe(node, follower, now)
+
+    def _probe(self, node: int, follower: Follower, now: float) -> None:
+        message = Append(
+            topic=self.topic, segment=self.number, start=follower.match, batch=EMPTY, end=self.copy.length
+        )
+        if follower.connected:
+            self._outbox.send(node, message)
+            follower.sent_at = now
+
+    def on_tick(self, now: float) -> None:
+        """Send again what was not answered, and give up PUTs that waited too long."""
+        for node, follower in self.followers.items():
+            silent = now - max(follower.sent_at, follower.heard_at) >= self._config.resend_interval
+            if follower.match < self.copy.length and silent:
+                follower.rewind()
+                self._probe(node, follower, now)
+        while self._pending and self._pending[0].deadline <= now:
+            pending = self._pending.popleft()
+            self._pending_bytes -= pending.forward.batch.size
+            self._answer(pending.origin, pending.forward, 0, 0, error=self._why_not(now))
+
+    def _why_not(self, now: float) -> str:
+        if self.reachable() < self.segment.majority:
+            return f"not enough replicas: {self.reachable()} of {self.segment.majority} answered"
+        if not self._leases.holds(self.topic, self.number, now):
+            return "no leader: this node has no lease, it is cut off from the majority; try again"
+        return "not enough replicas: they do not keep up; try again later"
+
+    # --- acknowledging ---
+
+    def _advance(self) -> None:
+        """Acknowledge what a majority has durably. Never after a fence or a proposed seal."""
+        if self.copy.fenced or self.seal_proposed:
+            return
+        lengths = sorted([self.copy.durable, *(follower.match for follower in self.followers.values())])
+        commit = lengths[len(lengths) - self.segment.majority]
+        if commit <= self.commit_index:
+            return
+        self.commit_index = commit
+        self._trace("Ack", topic=self.topic, segment=self.number, count=commit)
+        while self._appended and self._appended[0].end <= commit:
+            done = self._appended.popleft()
+            self._unacknowledged -= done.forward.batch.size
+            refused = done.taken < done.forward.batch.count
+            self._answer(done.origin, done.forward, done.taken, done.taken, refused=refused)
+
+    def _answer(
+        self, origin: int, forward: Forward, taken: int, acked: int, *, refused: bool = False, error: str = ""
+    ) -> None:
+        self._outbox.send(
+            origin,
+            ForwardReply(
+                request=forward.request,
+                topic=self.topic,
+                segment=self.number,
+                taken=taken,
+                acked=acked,
+                refused=refused,
+                error=error,
+            ),
+        )
+
+    # --- the end of the segment ---
+
+    def begin_seal(self) -> None:
+        """Take nothing more: BeginSeal. What waits goes back, in order, to where the clients are."""
+        if not self.sealing:
+            self.sealing = True
+            self._trace("BeginSeal", topic=self.topic, segment=self.number)
+            self._refuse_pending()
+
+    def check_threshold(self) -> None:
+        """Begin to seal if the segment is over its thresholds."""
+        if self._full(self._config.max_segment_entries - self.copy.length, 0):
+            self.begin_seal()
+
+    @property
+    def all_acknowledged(self) -> bool:
+        """Whether the writer is sealing and its count is final."""
+        return self.sealing and not self.copy.fenced and self.commit_index == self.copy.length
+
+    def ready_to_seal(self) -> tuple[int, Checksum]:
+        """Count and checksum of the finished segment. From now on nothing is acknowledged in it."""
+        assert self.all_acknowledged
+        self.seal_proposed = True
+        return self.copy.length, self._copies.checksum(self.copy, self.copy.length)
+
+    def fenced(self) -> None:
+        """Somebody is recovering this segment: the outcome of what is not acknowledged is unknown to us."""
+        if not self.copy.fenced:
+            try:
+                self._copies.fence(self.copy, lambda: None)
+            except DiskFull as error:
+                self._outbox.log(f"cannot note the fence of {self.copy.name}, asked again: {error}")
+        self.sealing = True
+        self._refuse_pending()
+
+    def close(self) -> None:
+        """The metadata says that the segment is sealed. Acknowledge nothing more, hand back what waits."""
+        self.sealing = self.seal_proposed = True
+        self._refuse_pending()
+
+    def _refuse_pending(self) -> None:
+        while self._pending:
+            pending = self._pending.popleft()
+            self._answer(pending.origin, pending.forward, 0, 0, refused=True)
+        self._pending_bytes = 0
+
+    def check_invariants(self) -> None:
+        """Assert what must hold of a writer by itself."""
+        assert 0 <= self.commit_index <= self.copy.length
+        assert all(follower.match <= self.copy.length for follower in self.followers.values())
+        ends = [appended.end for appended in self._appended]
+        assert ends == sorted(ends) and all(end > self.commit_index for end in ends)
+        assert self._unacknowledged == sum(appended.forward.batch.size for appended in self._appended)
+
+
+class Replica:
+    """This node as a replica: takes the frames of other nodes' writers (ReplicaAppend)."""
+
+    def __init__(
+        self, *, node_id: int, copies: Copies, metadata: Metadata, outbox: Outbox, trace: Trace
+    ) -> None:
+        self._node_id = node_id
+        self._copies, self._metadata, self._outbox, self._trace = copies, metadata, outbox, trace
+        self._failing = False
+
+    def on_append(self, sender: int, frame: Append) -> None:
+        """Take a frame if it is in order and from the segment's leader."""
+        segment = self._metadata.segment(frame.topic, frame.segment)
+        if segment is None or sender != segment.leader or self._node_id not in segment.replicas:
+            return  # not known here yet (`announce` will ask for it), or not this sender's to write
+        copy = self._copies.get((frame.topic, frame.segment))
+        if segment.count is not None or copy.fenced:
+            self._reply(sender, copy, fenced=True)
+        elif frame.start > copy.length:
+            self._reply(sender, copy, gap=True)
+        else:
+            self._try_to_take(sender, copy, frame)
+
+    def _try_to_take(self, sender: int, copy: SegmentCopy, frame: Append) -> None:
+        """On a full disk say nothing: an answer would bring the same frame again, at once, for ever."""
+        try:
+            self._take(sender, copy, frame)
+        except DiskFull as error:
+            if not self._failing:
+                self._outbox.log(f"cannot take entries of {copy.name}, asked again by its writer: {error}")
+            self._failing = True
+        else:
+            self._failing = False
+
+    def _take(self, sender: int, copy: SegmentCopy, frame: Append) -> None:
+        before = copy.length
+        self._copies.append(copy, frame.start, frame.batch, lambda: self._taken(sender, copy, frame))
+        if copy.length > before:
+            self._trace(
+                "ReplicaAppend",
+                topic=frame.topic,
+                segment=frame.segment,
+                start=before,
+                count=copy.length - before,
+            )
+
+    def _taken(self, sender: int, copy: SegmentCopy, frame: Append) -> None:
+        """Answer a frame that is durable. Only then is a copy that a power loss had shortened whole again."""
+        if copy.durable >= frame.end and not copy.sure:
+            with suppress(DiskFull):  # it stays unsure until the next frame
+                self._copies.mark(copy, sure=True)
+        self._reply(sender, copy, fenced=copy.fenced, gap=not frame.batch.count)
+
+    def announce(self, topic: str, number: int, segment: Segment) -> None:
+        """Tell a new segment's leader that we know of it: its first frames may have come too early."""
+        if self._node_id in segment.replicas and segment.leader != self._node_id:
+            copy = self._copies.get((topic, number))
+            self._reply(segment.leader, copy, fenced=copy.fenced, gap=True)
+
+    def _reply(self, to: int, copy: SegmentCopy, *, fenced: bool = False, gap: bool = False) -> None:
+        self._outbox.send(
+            to,
+            AppendReply(topic=copy.key[0], segment=copy.key[1], length=copy.durable, fenced=fenced, gap=gap),
+        )

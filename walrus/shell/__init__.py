@@ -1,0 +1,1 @@
+"""Sockets, clocks and files: the thin I/O around the logic."""

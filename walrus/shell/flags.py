@@ -1,0 +1,280 @@
+"""What an operator may say to a node: command line and environment, checked before anything starts.
+
+`parse` returns one frozen `Settings` or raises `FlagError` with a single line that names the flag (or the
+variable) and what it takes; `node.main` prints it and exits with status 2. Nothing is corrected silently, and
+nothing of the machine is touched here: no file, no socket, no clock.
+
+Three durations belong together, shortest first, and are checked together:
+
+    heartbeat < lease ttl < failure timeout
+
+A writer that hears no Raft leader stops after the lease; only after the failure timeout is it replaced. Were
+the lease the longer one, the old and the new writer would both believe for a while; the fence would
+still keep the log right, but clients of the old one would wait for answers that can no longer come.
+
+`WALRUS_DISABLE_IO_URING` is not here: the engine reads it, because it is the engine's also without a node.
+
+Left out: a configuration file. A node has about twenty settings, and a process supervisor already has a
+place for a command line and an environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+
+from walrus import __version__
+from walrus.config import NodeConfig
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+MAX_FRAME_LIMIT = 16 << 20
+"""Above this a single entry would no longer fit the limits of a message between nodes comfortably."""
+
+
+class FlagError(Exception):
+    """A flag or variable has a value that cannot be used; the message is one line that names it."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a node was told at its start. Times in seconds, sizes in bytes."""
+
+    node_id: int
+    data_dir: Path
+    raft_host: str
+    raft_port: int
+    raft_advertise_host: str
+    client_host: str
+    client_port: int
+    client_advertise_host: str
+    join: tuple[str, ...]
+    join_timeout: float
+    bootstrap: bool
+    log_file: Path | None
+    log_level: str
+    replication_factor: int
+    fsync: str | float
+    """`each`, `none`, or the seconds between two syncs."""
+    heartbeat: float
+    election_timeout: float
+    failure_timeout: float
+    lease_ttl: float
+    max_frame_bytes: int
+    max_connections: int
+    trace: Path | None
+    max_segment_entries: int
+    max_segment_bytes: int | None
+    monitor_check: float
+
+    @property
+    def fsync_name(self) -> str:
+        """The schedule as it is kept in the identity file and shown to people."""
+        return self.fsync if isinstance(self.fsync, str) else f"{self.fsync * 1000:g} ms"
+
+    def config(self) -> NodeConfig:
+        """What the controller needs to know of it."""
+        return NodeConfig(
+            node_id=self.node_id,
+            raft_address=f"{self.raft_advertise_host}:{self.raft_port}",
+            client_address=f"{self.client_advertise_host}:{self.client_port}",
+            replication_factor=self.replication_factor,
+            durable_acks=self.fsync == "each",
+            heartbeat_interval=self.heartbeat,
+            election_timeout=self.election_timeout,
+            failure_timeout=self.failure_timeout,
+            lease_ttl=self.lease_ttl,
+            max_segment_entries=self.max_segment_entries,
+            max_segment_bytes=self.max_segment_bytes,
+            monitor_check=self.monitor_check,
+        )
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, but a mistake is one line and an exception instead of a usage screen and an exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise FlagError(message.removeprefix("argument ").replace("\n", " "))
+
+
+def whole(low: int, high: int, unit: str = "") -> Callable[[str], int]:
+    """A parser of whole numbers within limits."""
+
+    def parse_whole(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"must be a whole number of {low} to {high}{unit}, not {text!r}")
+        return value
+
+    return parse_whole
+
+
+def _milliseconds(low: int, high: int) -> Callable[[str], float]:
+    """A parser of milliseconds into seconds."""
+    parse_whole = whole(low, high, " milliseconds")
+    return lambda text: parse_whole(text) / 1000
+
+
+def directory(text: str) -> Path:
+    """A directory: an empty name is a variable that was not set, not the current directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("must be the name of a directory, not ''")
+    return Path(text)
+
+
+def _host(text: str) -> str:
+    """A host name or address: what is left of a mistake like `http://...` or `host:port`."""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        pass
+    if not text or not all(
+        0 < len(part) < 64 and part.replace("-", "").isalnum() for part in text.split(".")
+    ):
+        raise argparse.ArgumentTypeError(f"must be a host name or address, not {text!r}")
+    return text
+
+
+def _address(text: str) -> str:
+    """HOST:PORT."""
+    host, colon, port = text.rpartition(":")
+    if not colon:
+        raise argparse.ArgumentTypeError(f"must be HOST:PORT, not {text!r}")
+    return f"{_host(host)}:{whole(1, 65535)(port)}"
+
+
+def fsync(text: str) -> str | float:
+    """`each`, `none` or milliseconds."""
+    if text in ("each", "none"):
+        return text
+    try:
+        return _milliseconds(1, 60_000)(text)
+    except argparse.ArgumentTypeError:
+        message = f"must be each, none or milliseconds (1 to 60000), not {text!r}"
+        raise argparse.ArgumentTypeError(message) from None
+
+
+def _identity_flags(parser: argparse.ArgumentParser) -> None:
+    """Who the node is and where it is reached."""
+    port = whole(1, 65535)
+    parser.add_argument("--node-id", type=whole(1, 1 << 31), required=True, help="unique in the cluster")
+    parser.add_argument(
+        "--data-dir", type=directory, default=Path("./data"), help="files go below node_<id>/"
+    )
+    parser.add_argument("--raft-host", type=_host, default="127.0.0.1", help="peers connect here")
+    parser.add_argument("--raft-port", type=port, default=6000)
+    parser.add_argument(
+        "--raft-advertise-host", type=_host, help="what peers are told (default: --raft-host)"
+    )
+    parser.add_argument("--client-host", type=_host, default="127.0.0.1", help="clients connect here")
+    parser.add_argument("--client-port", "--port", type=port, default=8080)
+    parser.add_argument(
+        "--client-advertise-host", type=_host, help="what METRICS shows (default: --client-host)"
+    )
+    parser.add_argument(
+        "--join",
+        type=_address,
+        action="append",
+        default=[],
+        metavar="HOST:PORT",
+        help="raft address of any member",
+    )
+    parser.add_argument("--join-timeout", type=whole(1, 86_400), default=60, metavar="SECONDS")
+    parser.add_argument("--bootstrap", action="store_true", help="found a cluster (node 1 does so unasked)")
+
+
+def _behaviour_flags(parser: argparse.ArgumentParser) -> None:
+    """How the node behaves."""
+    timeout = _milliseconds(10, 3_600_000)
+    parser.add_argument("--replication-factor", type=whole(1, 9), default=3, help="copies of each segment")
+    parser.add_argument("--fsync", type=fsync, default="each", metavar="each|none|MS", help="default: each")
+    parser.add_argument("--heartbeat-ms", dest="heartbeat", type=timeout, default=0.1)
+    parser.add_argument("--election-timeout-ms", dest="election_timeout", type=timeout, default=1.0)
+    parser.add_argument("--failure-timeout-ms", dest="failure_timeout", type=timeout, default=2.0)
+    parser.add_argument("--lease-ttl-ms", dest="lease_ttl", type=timeout, default=1.2)
+    parser.add_argument("--max-frame-bytes", type=whole(64, MAX_FRAME_LIMIT), default=65_536)
+    parser.add_argument("--max-connections", type=whole(1, 1_000_000), default=10_000, help="of clients")
+    parser.add_argument("--log-file", type=Path)
+    parser.add_argument("--log-level", choices=LOG_LEVELS)
+    parser.add_argument("--trace", type=Path, metavar="FILE", help="record spec-level events")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="walrus-node", description="Run one node of a Walrus cluster.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"walrus {__version__}")
+    _identity_flags(parser)
+    _behaviour_flags(parser)
+    return parser
+
+
+def _variable(
+    environ: Mapping[str, str], name: str, parse: Callable[[str], int], default: int | None
+) -> int | None:
+    """An environment variable; set but empty counts as not set."""
+    text = environ.get(name, "")
+    if not text:
+        return default
+    try:
+        return parse(text)
+    except argparse.ArgumentTypeError as error:
+        raise FlagError(f"{name}: {error}") from None
+
+
+def _log_level(environ: Mapping[str, str], flag: str | None) -> str:
+    level = flag or environ.get("WALRUS_LOG", "").lower() or "info"
+    if level not in LOG_LEVELS:
+        raise FlagError(f"WALRUS_LOG: must be one of {', '.join(LOG_LEVELS)}, not {level!r}")
+    return level
+
+
+def _check_together(settings: Settings) -> Settings:
+    """What no single flag can know."""
+    if settings.heartbeat >= settings.election_timeout:
+        raise FlagError("--election-timeout-ms: must be above --heartbeat-ms, or followers never stay calm")
+    if settings.heartbeat >= settings.lease_ttl:
+        raise FlagError("--lease-ttl-ms: must be above --heartbeat-ms, or no lease outlives a heartbeat")
+    if settings.lease_ttl >= settings.failure_timeout:
+        raise FlagError(
+            "--lease-ttl-ms: must be below --failure-timeout-ms, or two leaders could write at once"
+        )
+    if settings.raft_host == settings.client_host and settings.raft_port == settings.client_port:
+        raise FlagError("--client-port: must differ from --raft-port on the same host")
+    if settings.raft_advertise_host in ("0.0.0.0", "::"):
+        raise FlagError(
+            f"--raft-advertise-host: is needed, no peer can connect to {settings.raft_advertise_host}"
+        )
+    if settings.bootstrap and settings.join:
+        raise FlagError("--bootstrap: founds a cluster, --join enters one; give one of them")
+    return settings
+
+
+def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:
+    """Settings from a command line and an environment, or a FlagError that names what is wrong.
+
+    >>> parse(["--node-id", "2", "--fsync", "200"], {}).fsync
+    0.2
+    >>> parse(["--node-id", "0"], {})
+    Traceback (most recent call last):
+    walrus.shell.flags.FlagError: --node-id: must be a whole number of 1 to 2147483648, not '0'
+    """
+    given = vars(_parser().parse_args(arguments))
+    entries = _variable(environ, "WALRUS_MAX_SEGMENT_ENTRIES", whole(1, 1 << 40), 1_000_000)
+    monitor = _variable(environ, "WALRUS_MONITOR_CHECK_MS", whole(1, 3_600_000, " milliseconds"), 10_000)
+    assert entries is not None and monitor is not None
+    given["raft_advertise_host"] = given["raft_advertise_host"] or given["raft_host"]
+    given["client_advertise_host"] = given["client_advertise_host"] or given["client_host"]
+    given["join"] = tuple(given["join"])
+    given["log_level"] = _log_level(environ, given["log_level"])
+    settings = Settings(
+        **given,
+        max_segment_entries=entries,
+        max_segment_bytes=_variable(environ, "WALRUS_MAX_SEGMENT_BYTES", whole(1, 1 << 50), None),
+        monitor_check=monitor / 1000,
+    )
+    return _check_together(settings)

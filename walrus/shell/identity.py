@@ -1,0 +1,266 @@
+"""Who a process is: the data directory's lock, its ids, and what its last run left behind.
+
+A node's files live below `<data-dir>/node_<id>/`:
+
+    lock        held (flock) by the process that runs on this directory; contains its pid
+    identity    one JSON object, replaced atomically (write aside, sync, rename, sync the directory)
+    user_data/  engine #1: segment copies, fences
+    raft_meta/  engine #2: Raft's log, term and vote
+
+The identity file answers four questions that no other file can (DESIGN: Identity, Restart, Unsure copies):
+
+* *Which cluster?*  `cluster_id`, random, drawn at bootstrap or carried by a join; empty until then.
+* *Which disk?*  `directory_id`, random, drawn when the directory was made. A node that returns with an
+  empty disk draws a new one, so it cannot pass for the member it was: its promises are gone.
+* *Which start?*  `incarnation` is incremented, and the file synced, before the node says a word. An open
+  segment is led by one incarnation, so a restarted node never goes on writing what it led before.
+* *How did the last run end?*  `clean` is set by an orderly stop, after everything was synced. Without it,
+  and on another boot of the machine (the kernel's boot id differs), bytes that were only in the page cache
+  are gone: copies may be shorter than what this node once reported, and it is not `sure` of them, unless
+  its schedule synced before it reported anything. A process that dies alone (`kill -9`) loses no page cache.
+
+Invariants:
+
+* the incarnation never repeats within one directory id;
+* a directory whose state is `member` has a Raft journal; an empty one means that it was lost, and the
+  node refuses to start rather than voting again in terms in which it may have voted;
+* `clean` is never on disk while a process runs.
+
+Left out: repair of a damaged identity file. It is forty words that change once per start; whoever damaged
+it may have damaged anything, so the node says so and stays down.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from walrus.storage.posix import sync_descriptor, sync_directory
+
+FORMAT = 1
+"""Version of the identity file; another one is refused, never guessed."""
+
+
+class DirectoryError(Exception):
+    """The data directory cannot be used; the message is one line that says why and what to do."""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """The identity file's content."""
+
+    format: int = FORMAT
+    node_id: int
+    directory_id: str
+    cluster_id: str = ""
+    state: Literal["new", "founding", "joining", "member"] = "new"
+    """`founding` and `joining` last until the Raft journal is durable for the first time."""
+    addresses: dict[int, str] = {}
+    """Where the other members were last seen: whom a restarted node dials before it knows a Raft leader."""
+    incarnation: int = 0
+    clean: bool = True
+    boot_id: str = ""
+    fsync: str = "each"
+    """The schedule of the last run: only `each` makes a copy sure after a power loss."""
+    sure: bool = True
+    """False from a start after which copies may be short, until the node says that they are whole again."""
+
+
+def boot_id() -> str:
+    """The kernel's id of this boot of the machine, or "" where there is none to be had."""
+    if sys.platform == "darwin":
+        command = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+        return answer.stdout.strip()
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+class Directory:
+    """One node's data directory, locked by this process from construction until `close`."""
+
+    def __init__(self, data_dir: Path, node_id: int) -> None:
+        self.path = data_dir / f"node_{node_id}"
+        self.node_id = node_id
+        self._lock = self._take_lock()
+        try:
+            self.record = self._load()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def user_data(self) -> Path:
+        """Where the engine with the segment copies lives."""
+        return self.path / "user_data"
+
+    @property
+    def raft_meta(self) -> Path:
+        """Where the engine with Raft's journal lives."""
+        return self.path / "raft_meta"
+
+    def begin(self, fsync: str, boot: str) -> Record:
+        """Durably count one more start; what it says from now on holds for this process.
+
+        `boot` is the current boot id. An unknown one ("") counts as another boot: it is the safe guess.
+        """
+        last = self.record
+        kept = last.clean or last.fsync == "each" or (boot != "" and boot == last.boot_id)
+        if not last.clean:
+            self._sync_data()
+        return self._store(
+            msgspec.structs.replace(
+                last,
+                incarnation=last.incarnation + 1,
+                clean=False,
+                boot_id=boot,
+                fsync=fsync,
+                sure=last.sure and kept,
+            )
+        )
+
+    def _sync_data(self) -> None:
+        """Make durable what a killed process left in the page cache: from now on it is taken for durable.
+
+        This process syncs what it writes itself, at the latest when it stops in an orderly way, and is then
+        believed after a power loss. It would not sync what it only found.
+        """
+        try:
+            for file in sorted(file for file in self.user_data.glob("*") if file.is_file()):
+                with file.open("rb+") as opened:
+                    sync_descriptor(opened.fileno())
+        except OSError as error:
+            raise DirectoryError(f"cannot sync {self.user_data}: {error.strerror}") from error
+
+    def found(self) -> Record:
+        """Durably draw the id of a new cluster, of which this directory is the first member."""
+        assert self.record.state == "new", "only an empty directory founds a cluster"
+        return self._store(
+            msgspec.structs.replace(self.record, cluster_id=uuid.uuid4().hex, state="founding")
+        )
+
+    def join(self, cluster_id: str, addresses: dict[int, str]) -> Record:
+        """Durably note the cluster that took this node in, and where its members are."""
+        assert self.record.cluster_id == "", "a directory belongs to one cluster for life"
+        joined = msgspec.structs.replace(
+            self.record, cluster_id=cluster_id, addresses=addresses, state="joining"
+        )
+        return self._store(joined)
+
+    def remember(self, addresses: dict[int, str]) -> Record:
+        """Durably note where the other members are now."""
+        if addresses == self.record.addresses:
+            return self.record
+        return self._store(msgspec.structs.replace(self.record, addresses=addresses))
+
+    def settle(self) -> Record:
+        """Durably note that the Raft journal exists: from now on an empty one is a lost one."""
+        if self.record.state == "member":
+            return self.record
+        return self._store(msgspec.structs.replace(self.record, state="member"))
+
+    def doubt(self) -> Record:
+        """Durably note that a copy was found to be shorter than it was, which makes the node unsure."""
+        return self._store(msgspec.structs.replace(self.record, sure=False))
+
+    def trust(self) -> Record:
+        """Durably note that every copy is whole again, which makes the node sure."""
+        return self._store(msgspec.structs.replace(self.record, sure=True))
+
+    def finish(self) -> Record:
+        """Durably note an orderly end. Call it last, after both engines were synced and closed."""
+        return self._store(msgspec.structs.replace(self.record, clean=True))
+
+    def close(self) -> None:
+        """Give the lock back. Without `finish` before it, this counts as a crash."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _take_lock(self) -> int:
+        """Open and lock the lock file, or say who holds it."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise DirectoryError(f"cannot use data directory {self.path}: {error.strerror}") from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(handle)
+            message = f"data directory {self.path} is in use by process {holder}: stop it first"
+            raise DirectoryError(message) from None
+        try:
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"{os.getpid()}\n".encode("ascii"), 0)
+        except OSError as error:
+            os.close(handle)
+            raise DirectoryError(f"cannot use data directory {self.path}: {error.strerror}") from error
+        return handle
+
+    def _load(self) -> Record:
+        """The record on disk; a new directory gets a new one, not written before `begin`."""
+        try:
+            raw = (self.path / "identity").read_bytes()
+        except FileNotFoundError:
+            self._refuse_orphans()
+            return Record(node_id=self.node_id, directory_id=uuid.uuid4().hex)
+        except OSError as error:
+            raise DirectoryError(f"cannot read {self.path / 'identity'}: {error.strerror}") from error
+        try:
+            record = msgspec.json.decode(raw, type=Record)
+        except msgspec.DecodeError as error:
+            raise DirectoryError(self._damaged(str(error))) from error
+        if record.format != FORMAT:
+            raise DirectoryError(
+                f"{self.path / 'identity'} has format {record.format}, this release reads {FORMAT}: "
+                f"start the node with the release that wrote it"
+            )
+        if record.node_id != self.node_id:
+            raise DirectoryError(self._damaged(f"it belongs to node {record.node_id}"))
+        if record.state == "member" and not (self.user_data.is_dir() and any(self.user_data.iterdir())):
+            raise DirectoryError(
+                f"{self.user_data} is empty, but this node is a member: its copies are lost. Restore it, or "
+                f"LEAVE {self.node_id} on another node and start this one with an empty --data-dir"
+            )
+        return record
+
+    def _damaged(self, why: str) -> str:
+        return (
+            f"{self.path / 'identity'} cannot be used ({why}): restore it, or LEAVE {self.node_id} on "
+            f"another node and rejoin with an empty data directory"
+        )
+
+    def _refuse_orphans(self) -> None:
+        """Data without an identity is not an empty directory: never take it for one, never delete it."""
+        for data in (self.user_data, self.raft_meta):
+            if data.exists() and any(data.iterdir()):
+                raise DirectoryError(self._damaged(f"it is missing, but {data} has files"))
+
+    def _store(self, record: Record) -> Record:
+        """Replace the identity file: after this returns, a crash finds the new one, before it the old one.
+
+        Raises DirectoryError, for example on a full disk; the old one counts then, or the new one.
+        """
+        target, aside = self.path / "identity", self.path / "identity.new"
+        try:
+            with aside.open("wb") as file:
+                file.write(msgspec.json.encode(record) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(target)
+            sync_directory(self.path)
+            sync_directory(self.path.parent)
+        except OSError as error:
+            raise DirectoryError(f"cannot write {target}: {error.strerror}") from error
+        self.record = record
+        return record

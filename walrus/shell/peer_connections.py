@@ -1,0 +1,583 @@
+"""Connections between nodes: who may call, how a call is kept up, and how a death is noticed at once.
+
+Every node dials every other and sends on the connection that it dialled; what it accepted it only reads.
+So for each ordered pair there is one TCP connection, nobody has to decide which of two crossing ones
+survives, and a cut in one direction stays what it is, a cut in one direction.
+
+    caller                                       callee
+      │ ── Hello(version, cluster, node, directory, incarnation, target) ─► │   checks all six; and learns
+      │ ◄─ HelloReply(error="") ──────────────────────────────────────────  │   where the caller lives
+      │ ── messages, in order, never answered on this connection ────────►  │
+
+A message may be lost (with its connection), never reordered against another on the same connection and
+never delivered twice. The logic above was written for a network that does worse.
+
+*Noticing a death.* When a process dies, its kernel closes its connections, and our dialled one ends. That
+alone proves little, so the address is dialled again at once: a *refused* connection proves that nobody
+listens there any more, and the controller is told so (`refused=True`) within about a millisecond of the
+kill. While a process is being torn down its listening socket may outlive the connection for a moment; an
+attempt that ends before the reply to Hello is therefore repeated, a few milliseconds apart at first. A
+machine that vanished closes nothing: that is what `failure_timeout` is for.
+
+*What a stranger can do.* Until its Hello has been accepted a caller may send one frame of 64 KiB within
+five seconds, on one of a bounded number of such connections.
+
+Invariants: a message is sent only on a connection whose Hello was accepted; at most one accepted
+connection per caller is read, the latest; a caller of an older incarnation than one already seen is
+refused.
+
+Left out: encryption. The cluster id keeps honest mistakes apart, it is no defence against an attacker on
+the network between the nodes: put them in a private network or a tunnel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import random
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from enum import Enum, auto
+from typing import Final, Protocol, cast
+
+from walrus.protocol import MAX_PEER_FRAME_BYTES, PeerCodec, ProtocolError
+from walrus.shell.client_connections import no_delay
+from walrus.wire.messages import Hello, HelloReply, Join, JoinReply, PeerMessage
+
+log = logging.getLogger("walrus.shell.peer_connections")
+
+VERSION: Final = 1
+"""Of the messages between nodes; both ends of a connection must have the same."""
+READ_BYTES: Final = 256 << 10
+MAX_UNSENT: Final = 64 << 20
+"""Above this a connection whose other end does not read is given up, with what waits on it."""
+STRANGER_FRAME: Final = 64 << 10
+STRANGER_PATIENCE: Final = 5.0
+MAX_STRANGERS: Final = 256
+CONNECT_TIMEOUT: Final = 2.0
+SHORTEST_PAUSE: Final = 0.005
+LONGEST_PAUSE: Final = 0.5
+UNACKNOWLEDGED_MS: Final = 5_000
+"""After this long without a sign from the other end's kernel the connection is dead (Linux)."""
+
+
+class Handler(Protocol):
+    """What the connections need from the node."""
+
+    def hello_to(self, peer: int) -> Hello:
+        """How this node introduces itself to `peer`."""
+
+    def judge_hello(self, hello: Hello) -> str:
+        """Why this caller is refused; "" lets it in."""
+
+    def on_caller(self, hello: Hello) -> None:
+        """A caller was let in."""
+
+    def is_removed(self, hello: Hello) -> bool:
+        """Whether a refused caller was a member, and never will be again."""
+
+    def on_removed(self, peer: int, error: str) -> None:
+        """`peer` says that it is this node that was removed."""
+
+    def on_join(self, session: Session, join: Join) -> None:
+        """A node without a cluster asks to be taken in."""
+
+    def on_peer_message(self, sender: int, message: PeerMessage) -> None:
+        """A message from a node that showed a good Hello."""
+
+    def on_peer_up(self, peer: int) -> None:
+        """From now on messages reach `peer`."""
+
+    def on_peer_down(self, peer: int, refused: bool) -> None:
+        """The connection ended; `refused` says that no process listens at its address."""
+
+
+class Link(asyncio.Protocol):
+    """A connection that this node dialled: Hello, then messages, until either side gives up."""
+
+    def __init__(self, hello: bytes, codec: PeerCodec[PeerMessage]) -> None:
+        loop = asyncio.get_running_loop()
+        self._hello = hello
+        self._parser = codec.parser(STRANGER_FRAME)
+        self._transport: asyncio.Transport | None = None
+        self._out: list[bytes] = []
+        self.answer: asyncio.Future[HelloReply] = loop.create_future()
+        """The callee's verdict."""
+        self.lost: asyncio.Future[None] = loop.create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connected: introduce ourselves."""
+        self._transport = cast(asyncio.Transport, transport)
+        no_delay(transport)
+        notice_silence(transport)
+        self._transport.write(self._hello)
+
+    def data_received(self, data: bytes) -> None:
+        """The reply to Hello; nothing else is ever said on this connection."""
+        try:
+            replies = self._parser.feed(data)
+        except ProtocolError as error:
+            self._verdict(HelloReply(error=f"it answered Hello with nonsense: {error}", cluster_id=""))
+            return
+        for reply in replies:
+            if not isinstance(reply, HelloReply):
+                reply = HelloReply(error="that is no reply to Hello", cluster_id="")
+            self._verdict(reply)
+
+    def _verdict(self, reply: HelloReply) -> None:
+        if not self.answer.done():
+            self.answer.set_result(reply)
+        else:
+            self.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The connection ended, for whatever reason."""
+        if not self.answer.done():
+            self.answer.set_exception(ConnectionResetError("ended before the reply to Hello"))
+            self.answer.exception()
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+    def queue(self, frame: bytes) -> None:
+        """Send with the end of this turn."""
+        self._out.append(frame)
+
+    def flush(self) -> None:
+        """The end of a turn: one write for all of it."""
+        assert self._transport is not None
+        data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+        self._out.clear()
+        if self._transport.is_closing():
+            return
+        self._transport.write(data)
+        if self._transport.get_write_buffer_size() > MAX_UNSENT:
+            log.warning("a peer reads nothing: dropped its connection and %d MiB", MAX_UNSENT >> 20)
+            self.abort()
+
+    def abort(self) -> None:
+        """End the connection now."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class _Outcome(Enum):
+    """How one attempt to be connected ended."""
+
+    LOST = auto()
+    """It was up, and ended."""
+    REFUSED = auto()
+    """Nobody listens."""
+    REJECTED = auto()
+    """The other node does not want us; asking again soon would change nothing."""
+    FAILED = auto()
+    """Anything else."""
+
+
+class Dialer:
+    """Keeps one peer connected: dials, backs off, and reports what it finds out."""
+
+    def __init__(self, peers: Peers, peer: int, address: str) -> None:
+        self.peer = peer
+        self.address = address
+        self.link: Link | None = None
+        self._peers = peers
+        self._attempt = 0
+        self._told_refused = False
+        self._complaint = ""
+        self._hurry = asyncio.Event()
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task.add_done_callback(_unexpected_end)
+
+    def hurry(self) -> None:
+        """The peer is known to be there: do not wait for the next attempt."""
+        self._hurry.set()
+
+    def close(self) -> None:
+        """Stop, for good."""
+        self._task.cancel()
+        if self.link is not None:
+            self.link.abort()
+            self.link = None
+
+    async def _run(self) -> None:
+        while True:
+            outcome = await self._once()
+            if outcome is _Outcome.LOST:
+                self._attempt, self._told_refused = 0, False
+                self._peers.handler.on_peer_down(self.peer, refused=False)
+                continue
+            if outcome is _Outcome.REFUSED and not self._told_refused:
+                self._told_refused = True
+                self._peers.handler.on_peer_down(self.peer, refused=True)
+            self._attempt += 1 if outcome is not _Outcome.REJECTED else 10
+            await self._pause()
+
+    async def _pause(self) -> None:
+        """Wait before the next attempt: twice as long each time, up to a limit, never in step with others."""
+        longest = min(LONGEST_PAUSE, SHORTEST_PAUSE * 2.0 ** min(self._attempt, 10))
+        self._hurry.clear()
+        try:
+            async with asyncio.timeout(longest * self._peers.jitter.uniform(0.5, 1.0)):
+                await self._hurry.wait()
+        except TimeoutError:
+            return
+
+    async def _once(self) -> _Outcome:
+        """One attempt, and the connection's life if it succeeds."""
+        hello = self._peers.codec.encode(self._peers.handler.hello_to(self.peer))
+        link = Link(hello, self._peers.codec)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await connect(lambda: link, self.address, self._peers.source)
+                reply = await link.answer
+        except ConnectionRefusedError:
+            return _Outcome.REFUSED
+        except (OSError, ValueError) as failure:
+            # TimeoutError and all connection errors are among the first, names that cannot be looked up
+            # among the second.
+            self._complain(f"cannot reach node {self.peer} at {self.address}: {failure or 'no answer'}")
+            link.abort()
+            return _Outcome.FAILED
+        if reply.error:
+            self._complain(f"node {self.peer} at {self.address} refuses this node: {reply.error}")
+            link.abort()
+            if reply.final:
+                self._peers.handler.on_removed(self.peer, reply.error)
+            return _Outcome.REJECTED
+        self._complaint = ""
+        self.link = link
+        self._peers.handler.on_peer_up(self.peer)
+        try:
+            await link.lost
+        finally:
+            self.link = None
+        return _Outcome.LOST
+
+    def _complain(self, text: str) -> None:
+        """Log a reason once, not with every attempt."""
+        if text != self._complaint:
+            self._complaint = text
+            log.warning("%s", text)
+
+
+def _unexpected_end(task: asyncio.Task[None]) -> None:
+    """A dialer goes on until it is cancelled: if it ended otherwise, let the event loop's handler know."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        raise error
+
+
+class Session(asyncio.BufferedProtocol):
+    """A connection that somebody dialled to this node: a stranger until its Hello is accepted."""
+
+    def __init__(self, peers: Peers) -> None:
+        self._peers = peers
+        self._parser = peers.codec.parser(STRANGER_FRAME)
+        self._transport: asyncio.Transport | None = None
+        self._patience: asyncio.TimerHandle | None = None
+        self.sender: int | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Somebody called: they have a few seconds to say who they are."""
+        self._transport = cast(asyncio.Transport, transport)
+        no_delay(transport)
+        notice_silence(transport)
+        if not self._peers.admit(self):
+            self._transport.abort()
+            return
+        loop = asyncio.get_running_loop()
+        self._patience = loop.call_later(STRANGER_PATIENCE, self._transport.abort)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The caller is gone."""
+        self.expect_more()
+        self._peers.forget(self)
+
+    def expect_more(self) -> None:
+        """The caller is no stranger any more, or gone: the clock stops."""
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """The buffer that all sessions share, each until its `buffer_updated` returns."""
+        return self._peers.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Bytes from a caller: a Hello or a Join first, then messages."""
+        try:
+            messages = self._parser.feed(bytes(self._peers.buffer[:nbytes]))
+        except ProtocolError as error:
+            log.warning("dropped a caller on the peer port: %s", error)
+            self.abort()
+            return
+        for message in messages:
+            if self.sender is not None:
+                self._peers.handler.on_peer_message(self.sender, message)
+            else:
+                self._introduce(message)
+
+    def _introduce(self, message: PeerMessage) -> None:
+        """The first frame decides what this connection is."""
+        if isinstance(message, Hello):
+            error = self._peers.judge(message)
+            final = bool(error) and self._peers.handler.is_removed(message)
+            self.reply(HelloReply(error=error, cluster_id="" if error else message.cluster_id, final=final))
+            if error:
+                log.warning("refused a caller that says it is node %d: %s", message.node_id, error)
+                self.close()
+                return
+            self.sender = message.node_id
+            self._parser.limit = MAX_PEER_FRAME_BYTES
+            self.expect_more()
+            self._peers.welcome(self, message)
+        elif isinstance(message, Join):
+            self.expect_more()
+            self._on_join(message)
+        else:
+            log.warning("dropped a caller on the peer port that did not introduce itself")
+            self.abort()
+
+    def _on_join(self, join: Join) -> None:
+        if flaw := join_flaw(join):
+            self.reply(JoinReply(done=False, error=flaw, cluster_id="", addresses={}, final=True))
+        else:
+            self._peers.handler.on_join(self, join)
+        self.close()
+
+    def reply(self, message: PeerMessage) -> None:
+        """Answer a Hello or a Join."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(self._peers.codec.encode(message))
+
+    def close(self) -> None:
+        """End the connection after what was written has left."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """End the connection now."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    @property
+    def closing(self) -> bool:
+        """Whether nothing more can be said to the caller."""
+        return self._transport is None or self._transport.is_closing()
+
+
+class Peers:
+    """All connections between this node and the others."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        node_id: int,
+        source: str | None,
+        codec: PeerCodec[PeerMessage],
+        jitter: random.Random,
+    ) -> None:
+        self.handler = handler
+        self.node_id = node_id
+        self.source = source
+        self.codec = codec
+        self.jitter = jitter
+        self.buffer = memoryview(bytearray(READ_BYTES))
+        self._dialers: dict[int, Dialer] = {}
+        self._sessions: dict[int, Session] = {}
+        self._strangers: dict[Session, None] = {}
+        self._incarnations: dict[int, tuple[str, int]] = {}
+        self._dirty: dict[Link, None] = {}
+        self._last: tuple[PeerMessage | None, bytes] = (None, b"")
+        self._listener: asyncio.Server | None = None
+
+    async def listen(self, host: str, port: int) -> None:
+        """Accept callers from now on."""
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_server(
+            lambda: Session(self), host, port, backlog=256, reuse_address=True
+        )
+
+    def connect_to(self, addresses: Mapping[int, str]) -> None:
+        """Be connected to these nodes, and to no others."""
+        wanted = {peer: address for peer, address in sorted(addresses.items()) if peer != self.node_id}
+        for peer, dialer in sorted(self._dialers.items()):
+            if wanted.get(peer) != dialer.address:
+                was_up = dialer.link is not None
+                dialer.close()
+                del self._dialers[peer]
+                if was_up:
+                    self.handler.on_peer_down(peer, refused=False)
+        for sender, session in sorted(self._sessions.items()):
+            if wanted and sender not in wanted:
+                session.abort()  # it has been removed; what it says does not concern us any more
+        for peer, address in wanted.items():
+            if peer not in self._dialers:
+                self._dialers[peer] = Dialer(self, peer, address)
+
+    def send(self, to: int, message: PeerMessage) -> None:
+        """Queue a message; lost if `to` is not connected. One value sent to several is encoded once."""
+        dialer = self._dialers.get(to)
+        if dialer is None or dialer.link is None:
+            return
+        if self._last[0] is not message:
+            self._last = message, self.codec.encode(message)
+        dialer.link.queue(self._last[1])
+        self._dirty[dialer.link] = None
+
+    def flush(self) -> None:
+        """The end of a turn: one write per connection."""
+        if self._dirty:
+            dirty, self._dirty, self._last = self._dirty, {}, (None, b"")
+            for link in dirty:
+                link.flush()
+
+    def judge(self, hello: Hello) -> str:
+        """Why a caller is refused; "" if it is not."""
+        if hello.version != VERSION:
+            return (
+                f"it speaks version {hello.version}, this node {VERSION}: run the same release on all nodes"
+            )
+        if error := self.handler.judge_hello(hello):
+            return error
+        directory, incarnation = self._incarnations.get(hello.node_id, ("", 0))
+        if directory == hello.directory_id and incarnation > hello.incarnation:
+            return "a later start of that node has called already"
+        return ""
+
+    def welcome(self, session: Session, hello: Hello) -> None:
+        """A caller was accepted: it replaces its own earlier connection, and can be dialled at once."""
+        self._strangers.pop(session, None)
+        self._incarnations[hello.node_id] = (hello.directory_id, hello.incarnation)
+        if (older := self._sessions.get(hello.node_id)) is not None:
+            older.abort()
+        self._sessions[hello.node_id] = session
+        self.handler.on_caller(hello)
+        if (dialer := self._dialers.get(hello.node_id)) is not None:
+            dialer.hurry()
+
+    def admit(self, session: Session) -> bool:
+        """Count a stranger in, unless there are too many of them."""
+        if len(self._strangers) >= MAX_STRANGERS:
+            return False
+        self._strangers[session] = None
+        return True
+
+    def forget(self, session: Session) -> None:
+        """A caller is gone."""
+        self._strangers.pop(session, None)
+        if session.sender is not None and self._sessions.get(session.sender) is session:
+            del self._sessions[session.sender]
+
+    def close(self) -> None:
+        """End everything."""
+        if self._listener is not None:
+            self._listener.close()
+        for dialer in self._dialers.values():
+            dialer.close()
+        for session in [*self._sessions.values(), *self._strangers]:
+            session.abort()
+        self._dialers.clear()
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port out of `host:port`.
+
+    >>> split_address("127.0.0.1:6000")
+    ('127.0.0.1', 6000)
+    """
+    host, _, port = address.rpartition(":")
+    return host, int(port)
+
+
+def join_flaw(join: Join) -> str:
+    """What no node can mean that asks to be taken in; once it was, every member would dial it for ever.
+
+    >>> [
+    ...     join_flaw(Join(node_id=7, directory_id="d", raft_address=address, client_address=""))
+    ...     for address in ("::1:6000", "node-7:70000")
+    ... ]
+    ['', "'node-7:70000' is no HOST:PORT that peers could dial"]
+    """
+    host, _, port = join.raft_address.rpartition(":")
+    labels = host.encode(errors="replace").split(b".")
+    if join.node_id < 1:
+        return f"{join.node_id} is no id of a node: ids are positive"
+    if port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16 and all(0 < len(x) < 64 for x in labels):
+        return ""
+    return f"{join.raft_address!r} is no HOST:PORT that peers could dial"
+
+
+async def connect(factory: Callable[[], asyncio.BaseProtocol], address: str, source: str | None) -> None:
+    """Dial `address` from the local address `source`, any if None."""
+    host, port = split_address(address)
+    local = None if source is None else (source, 0)
+    try:
+        await asyncio.get_running_loop().create_connection(factory, host, port, local_addr=local)
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # Linux: from a loopback address to another machine
+            raise OSError(
+                f"there is no way to it from {source}: give --raft-host an address that it reaches"
+            ) from error
+        raise
+
+
+def notice_silence(transport: asyncio.BaseTransport) -> None:
+    """Let the kernel end a connection whose other end has been out of reach for some seconds."""
+    handle = transport.get_extra_info("socket")
+    if handle is not None and sys.platform == "linux":
+        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
+
+
+class _Asker(asyncio.Protocol):
+    """A connection on which a node without a cluster asks to be taken in."""
+
+    def __init__(self, frame: bytes, codec: PeerCodec[PeerMessage]) -> None:
+        self._frame = frame
+        self._parser = codec.parser(STRANGER_FRAME)
+        self._transport: asyncio.Transport | None = None
+        self.answer: asyncio.Future[JoinReply] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connected: ask."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.write(self._frame)
+
+    def data_received(self, data: bytes) -> None:
+        """The answer."""
+        try:
+            replies = self._parser.feed(data)
+        except ProtocolError as error:
+            self._fail(ConnectionAbortedError(f"that is no Walrus node's raft port: {error}"))
+            return
+        for reply in replies:
+            if isinstance(reply, JoinReply) and not self.answer.done():
+                self.answer.set_result(reply)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The member went away, perhaps before it answered."""
+        self._fail(ConnectionResetError("the connection ended before the answer"))
+
+    def _fail(self, error: OSError) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+            self.answer.exception()  # nobody may be waiting any more
+
+    def close(self) -> None:
+        """The answer is there, or no longer wanted."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+async def ask_to_join(
+    address: str, source: str | None, codec: PeerCodec[PeerMessage], join: Join, patience: float
+) -> JoinReply:
+    """Ask the member at `address` to be taken in. Its answer, or an OSError (a TimeoutError is one)."""
+    asker = _Asker(codec.encode(join), codec)
+    try:
+        async with asyncio.timeout(patience):
+            await connect(lambda: asker, address, source)
+            return await asker.answer
+    finally:
+        asker.close()

@@ -1,0 +1,314 @@
+"""`python -m walrus.tlc`: the specs under TLC, in one command.
+
+    check [CONFIG ...]   check configurations (by default the quick ones); `check raft-full`
+    simulate [CONFIG]    random behaviours of a spec, deeper than a search can go
+    coverage [CONFIG]    how often each action was taken; one never taken is an error
+    mutants [NAME ...]   plant bugs one at a time: TLC must refuse each by the property we expect
+    trace FILE ...       is this recorded run of the code a behaviour of the specs?
+
+`--json` prints results as JSON instead of tables. The exit status is 0 if all is well, 1 if something was
+violated, a mutant survived or a trace was refused, 2 if TLC could not run.
+
+This module is the command line and the pictures; `tlc_run` runs TLC, `tlc_configs` knows spec/,
+`tlc_mutants` the planted bugs, `tlc_traces` the recorded runs (`tlc_trace_walrus` and `tlc_trace_raft` what
+each spec knows of them), `tlc_values` TLA+ values.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import msgspec
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from walrus.cli.command_line import Console, Parser, command
+from walrus.tlc.configs import config_file, config_files, expand, spec_of
+from walrus.tlc.mutants import MUTANTS, PROBES, Mutant, run_mutants
+from walrus.tlc.run import (
+    Progress,
+    SpecError,
+    State,
+    TlcError,
+    TlcResult,
+    TlcTimeout,
+    ToolsMissing,
+    run_tlc,
+    steps,
+)
+from walrus.tlc.traces import TraceVerdict, check_traces
+
+__all__ = [
+    "Progress",
+    "SpecError",
+    "State",
+    "TlcError",
+    "TlcResult",
+    "TlcTimeout",
+    "ToolsMissing",
+    "TraceVerdict",
+    "check",
+    "check_traces",
+    "coverage",
+    "main",
+    "simulate",
+]
+
+OnProgress = Callable[[Progress], None]
+
+
+def check(config: str, *, timeout: float = 3600.0, on_progress: OnProgress | None = None) -> TlcResult:
+    """Check one configuration of spec/ exhaustively. Raises TlcError."""
+    file = config_file(config)
+    return run_tlc(spec_of(file), file, timeout=timeout, on_progress=on_progress)
+
+
+def simulate(
+    config: str,
+    *,
+    behaviours: int = 2_000,
+    depth: int = 100,
+    seed: int = 1,
+    timeout: float = 3600.0,
+    on_progress: OnProgress | None = None,
+) -> TlcResult:
+    """Random behaviours of a configuration; the same seed gives the same ones. Raises TlcError."""
+    file = config_file(config)
+    arguments = ["-simulate", f"num={behaviours}", "-depth", str(depth), "-seed", str(seed)]
+    return run_tlc(spec_of(file), file, arguments=arguments, timeout=timeout, on_progress=on_progress)
+
+
+def coverage(config: str, *, timeout: float = 3600.0, on_progress: OnProgress | None = None) -> TlcResult:
+    """Check a configuration and count how often each action was taken. Raises TlcError."""
+    file = config_file(config)
+    arguments = ["-coverage", "1"]
+    return run_tlc(spec_of(file), file, arguments=arguments, timeout=timeout, on_progress=on_progress)
+
+
+def never_taken(results: Sequence[TlcResult]) -> list[str]:
+    """Actions that none of these runs (of one spec) ever took: whatever depends on them was not checked."""
+    taken: dict[str, int] = {}
+    for result in results:
+        for action, (_, times) in result.coverage.items():
+            taken[action] = taken.get(action, 0) + times
+    return sorted(action for action, times in taken.items() if not times)
+
+
+# --- pictures ------------------------------------------------------------------------------------------
+
+
+def counterexample(result: TlcResult) -> Table:
+    """The counterexample, one row for each place that a step changed."""
+    table = Table(title=f"{result.violated} is violated", title_justify="left", show_lines=False)
+    for heading in ("step", "action", "what changed", "from", "to"):
+        table.add_column(heading, overflow="fold")
+    for state, changed in steps(result):
+        first = [str(state.number), state.action]
+        for place, old, new in changed or [("", "", "")]:
+            table.add_row(*first, place, old, new)
+            first = ["", ""]
+    if result.loop_to is not None:
+        stutters = result.loop_to == len(result.states)
+        again = "stutters for ever" if stutters else f"back to step {result.loop_to}"
+        table.add_row("", again, "", "", "")
+    return table
+
+
+def summary(results: Sequence[TlcResult]) -> Table:
+    """One row for each run."""
+    table = Table()
+    for heading in ("configuration", "verdict"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("distinct states", "generated", "depth", "seconds"):
+        table.add_column(heading, justify="right")
+    for result in results:
+        verdict = Text("holds", "green") if result.ok else Text(f"{result.violated} violated", "red")
+        numbers = (result.distinct, result.generated, result.depth)
+        table.add_row(result.config, verdict, *(f"{number:,}" for number in numbers), f"{result.seconds:.1f}")
+    return table
+
+
+@contextlib.contextmanager
+def progress_line(console: Console, title: str) -> Iterator[OnProgress]:
+    """A line that says how far TLC is; nothing when the output is not a terminal."""
+    with Live(Text(f"{title}: starting"), console=console, transient=True, auto_refresh=False) as live:
+
+        def show(progress: Progress) -> None:
+            rate = progress.distinct / progress.seconds if progress.seconds else 0
+            live.update(
+                Text(
+                    f"{title}: {progress.distinct:,} distinct states ({rate:,.0f}/s), "
+                    f"{progress.queue:,} waiting, depth {progress.depth}, {progress.seconds:.0f} s"
+                ),
+                refresh=True,
+            )
+
+        yield show
+
+
+# --- subcommands ---------------------------------------------------------------------------------------
+
+
+class _Report:
+    """Where results go: tables for people, JSON for programs."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self.console = Console(stderr=as_json)
+
+    def results(self, results: Sequence[TlcResult]) -> int:
+        if self.as_json:
+            self.json([asdict(result) for result in results])
+        else:
+            for result in results:
+                if not result.ok:
+                    self.console.print(counterexample(result))
+            self.console.print(summary(results))
+        return 0 if all(result.ok for result in results) else 1
+
+    def json(self, value: object) -> None:
+        sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+
+
+def _each(
+    names: Sequence[str], report: _Report, function: Callable[[str, OnProgress], TlcResult]
+) -> list[TlcResult]:
+    results = []
+    for name in names:
+        with progress_line(report.console, name) as on_progress:
+            results.append(function(name, on_progress))
+    return results
+
+
+def _check(options: argparse.Namespace, report: _Report) -> int:
+    def one(name: str, show: OnProgress) -> TlcResult:
+        return check(name, timeout=options.timeout, on_progress=show)
+
+    names = expand(options.configs) or [path.stem for path in config_files("quick")]
+    return report.results(_each(names, report, one))
+
+
+def _simulate(options: argparse.Namespace, report: _Report) -> int:
+    def one(name: str, show: OnProgress) -> TlcResult:
+        return simulate(
+            name,
+            behaviours=options.behaviours,
+            depth=options.depth,
+            seed=options.seed,
+            timeout=options.timeout,
+            on_progress=show,
+        )
+
+    names = expand(options.configs) or [path.stem for path in config_files("simulate")]
+    return report.results(_each(names, report, one))
+
+
+def _coverage(options: argparse.Namespace, report: _Report) -> int:
+    def one(name: str, show: OnProgress) -> TlcResult:
+        return coverage(name, timeout=options.timeout, on_progress=show)
+
+    names = expand(options.configs) or [path.stem for path in config_files("quick")]
+    results = _each(names, report, one)
+    status = report.results(results)
+    for spec in sorted({result.spec for result in results}):
+        group = [result for result in results if result.spec == spec]
+        actions = sorted({action for result in group for action in result.coverage})
+        table = Table("action", *(result.config for result in group), title=f"{spec}: times taken")
+        for action in actions:
+            table.add_row(action, *(f"{result.coverage.get(action, (0, 0))[1]:,}" for result in group))
+        if not report.as_json:
+            report.console.print(table)
+        for action in never_taken(group):
+            report.console.print(Text(f"{spec}: {action} was never taken", "red"))
+            status = 1
+    return status
+
+
+def _mutants(options: argparse.Namespace, report: _Report) -> int:
+    chosen = [
+        mutant
+        for mutant in MUTANTS + PROBES
+        if not options.names or any(name in mutant.name for name in options.names)
+    ]
+    if not chosen:
+        raise TlcError(f"there is no mutant {' or '.join(options.names)}; `mutants` alone runs all of them")
+    rows: list[dict[str, object]] = []
+
+    def show(mutant: Mutant, result: TlcResult) -> None:
+        caught = result.violated == mutant.expected
+        row = {"name": mutant.name, "caught": caught, "violated": result.violated, "about": mutant.about}
+        rows.append(row)
+        if not report.as_json:
+            style = "green" if caught else "red"
+            report.console.print(
+                Text(f"{mutant.name:38} {result.violated or 'survived':24} {result.seconds:5.1f} s", style),
+                Text(mutant.about, "dim"),
+            )
+
+    wrong = run_mutants(chosen, show, options.timeout)
+    if report.as_json:
+        report.json(rows)
+    for line in wrong:
+        report.console.print(Text(line, "red"))
+    report.console.print(f"{len(chosen) - len(wrong)} of {len(chosen)} as expected")
+    return 1 if wrong else 0
+
+
+def _trace(options: argparse.Namespace, report: _Report) -> int:
+    for name in options.files:
+        if not Path(name).is_file():
+            raise TlcError(f"{name}: no such file")
+    verdicts = check_traces([Path(name) for name in options.files], timeout=options.timeout)
+    if report.as_json:
+        report.json([asdict(verdict) for verdict in verdicts])
+    else:
+        for verdict in verdicts:
+            style = "green" if verdict.accepted else "red"
+            report.console.print(Text(verdict.describe(), style), soft_wrap=True)
+    return 0 if all(verdict.accepted for verdict in verdicts) else 1
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="python -m walrus.tlc", description="Check the specs with TLC.")
+    common = Parser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print results as JSON")
+    common.add_argument("--timeout", type=float, default=3600.0, metavar="SECONDS", help="for each run")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, function, about in (
+        ("check", _check, "check configurations exhaustively (default: the quick ones)"),
+        ("simulate", _simulate, "random behaviours, deeper than a search goes"),
+        ("coverage", _coverage, "how often each action was taken"),
+    ):
+        command = commands.add_parser(name, parents=[common], help=about)
+        command.add_argument("configs", nargs="*", metavar="CONFIG")
+        command.set_defaults(function=function)
+        if name == "simulate":
+            command.add_argument("--behaviours", type=int, default=2_000)
+            command.add_argument("--depth", type=int, default=100)
+            command.add_argument("--seed", type=int, default=1)
+    command = commands.add_parser("mutants", parents=[common], help="planted bugs that TLC must refuse")
+    command.add_argument("names", nargs="*", metavar="NAME")
+    command.set_defaults(function=_mutants)
+    command = commands.add_parser("trace", parents=[common], help="is this run a behaviour of the specs?")
+    command.add_argument("files", nargs="+", metavar="FILE")
+    command.set_defaults(function=_trace)
+    return parser
+
+
+@command("walrus.tlc")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    report = _Report(options.json)
+    try:
+        status: int = options.function(options, report)
+        return status
+    except TlcError as error:
+        report.console.print(Text(str(error), "red"), soft_wrap=True)
+        return 2

