@@ -32,10 +32,11 @@ deep: .venv/.installed ## the property tests with many more examples, many more 
 	HYPOTHESIS_PROFILE=deep $(PYTEST) -q tests/node/test_chaos.py
 	$(BIN)/python -m walrus.sim --seed 1000 --seeds 50
 
-lint: .venv/.installed ## ruff and mypy --strict
+lint: .venv/.installed ## ruff, mypy --strict and the import contracts
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 format: .venv/.installed ## let ruff format the code
 	$(BIN)/ruff format
@@ -66,4 +67,4 @@ bench-engine: .venv/.installed ## the engine's figures beside its peers'
 	$(BIN)/python -m benchmarks.engine
 
 clean: ## remove what was built, and the data of `make cluster-bootstrap`
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis data
+	rm -rf .venv build dist *.egg-info .pytest_cache .grimp_cache .mypy_cache .ruff_cache .hypothesis data

@@ -1,4 +1,6 @@
-"""House rules that a machine can check: pure logic, short functions, files of one sitting, no sleeping tests.
+"""House rules that a machine can check: short functions, files of one sitting, no sleeping tests.
+
+Which package may import which, and what logic never imports, is checked by `lint-imports` (setup.cfg).
 
 The lists of exceptions may only shrink: an entry that is no longer needed fails the test too.
 """
@@ -19,37 +21,6 @@ PACKAGE = ROOT / "walrus"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
-IMPURE = {
-    "time",
-    "random",
-    "os",
-    "socket",
-    "asyncio",
-    "threading",
-    "select",
-    "selectors",
-    "subprocess",
-    "uuid",
-}
-SHELL = {
-    # These touch the world, each for the reason given. Everything else in walrus/ decides, and must not.
-    "node.py": "the asyncio shell",
-    "transport.py": "client connections",
-    "peers.py": "peer connections",
-    "identity.py": "the data directory",
-    "cluster.py": "starts processes",
-    "demo.py": "starts processes",
-    "client.py": "the client is a program of its own",
-    "async_client.py": "the client is a program of its own",
-    "cli.py": "the command line",
-    "command_line.py": "standard streams and exit statuses",
-    "wal.py": "the engine is thread-safe and chooses its disk",
-    "wal_cli.py": "the engine's command line",
-    "tlc.py": "runs TLC as a subprocess",
-}
-SHELL_FOLDERS = {"storage": "the engine and its disks", "sim": "seeds, files and a command line"}
-SHELL_PREFIXES = ("tlc_",)
-
 MAX_FUNCTION_LINES = 60
 LONG_FUNCTIONS: dict[str, str] = {}
 MAX_FILE_CODE_LINES = 600
@@ -64,41 +35,6 @@ def _tree(path: Path) -> ast.Module:
 
 def _name(path: Path) -> str:
     return str(path.relative_to(ROOT))
-
-
-def _imports(tree: ast.AST) -> Iterator[str]:
-    """Top-level names of all modules that are imported at run time, wherever the statement stands."""
-    typing_only = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-        for inner in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        if id(node) in typing_only:
-            continue
-        if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module.partition(".")[0]
-
-
-def _touches_the_world(path: Path) -> bool:
-    inside = path.relative_to(PACKAGE)
-    return inside.parts[0] in SHELL_FOLDERS or inside.name in SHELL or inside.name.startswith(SHELL_PREFIXES)
-
-
-LOGIC = [path for path in MODULES if not _touches_the_world(path)]
-
-
-@pytest.mark.parametrize("path", LOGIC, ids=_name)
-def test_logic_imports_nothing_that_touches_the_world(path: Path) -> None:
-    assert IMPURE.isdisjoint(_imports(_tree(path)))
-
-
-def test_the_modules_named_by_the_architecture_are_logic() -> None:
-    named = {"raft.py", "segments.py", "leases.py", "replication.py", "controller.py", "protocol.py"}
-    assert named <= {path.name for path in LOGIC}
 
 
 def _functions(path: Path) -> Iterator[tuple[str, int]]:
@@ -177,8 +113,3 @@ def test_the_words_of_unfinished_work_are_nowhere() -> None:
         if word in path.read_text(encoding="utf-8")
     ]
     assert found == []
-
-
-def test_exceptions_name_files_that_exist() -> None:
-    known = {path.name for path in MODULES}
-    assert {name for name in SHELL if name not in known} == set()

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from tests.consensus.test_simulation import Chaos
 from tests.consensus import test_known_mistakes as known
+from tests.consensus.test_simulation import Chaos
 from walrus.consensus.election import Election
 from walrus.consensus.journal import JournalError, RaftJournal
 from walrus.consensus.leader import Leadership

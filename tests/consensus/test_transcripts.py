@@ -2,7 +2,7 @@
 
 Each file in `transcripts/` is named `<event>_<situation>.txt` and holds commands (after `>`), comments (`#`)
 and the output of each command. The test runs the commands and compares. After a deliberate change run
-`pytest tests/consensus --rewrite-transcripts`, read the difference, and commit it only if it can be explained.
+`pytest tests/consensus --rewrite-transcripts`, read the difference, commit it only if you can explain it.
 
     servers 1 2 3 [passive 4]       found a cluster; its founding entry has index 1 and term 1
     server 1 of 1 2 3 log 1 2 2 term 2    one server with such a log, the founding entry first

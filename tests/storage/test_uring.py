@@ -15,8 +15,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from walrus.storage.io_uring import Ring, unavailable_because
 from walrus.storage import uring
+from walrus.storage.io_uring import Ring, unavailable_because
 from walrus.storage.uring import BUFFER_BYTES, IoUringUnavailable, UringDisk, UringFile, UringSync
 
 pytestmark = pytest.mark.skipif(

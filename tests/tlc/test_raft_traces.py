@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.consensus import test_mutants as planted
 from tests.consensus.test_simulation import Chaos
 from tests.consensus.world import World
-from tests.consensus import test_mutants as planted
 from tests.tlc.runs import altered, event, swapped, without
 from walrus.consensus.messages import Membership
 from walrus.sim.options import SETTINGS, Options
