@@ -32,7 +32,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from benchmarks.engine_peers import PEERS
-from benchmarks.engine_rows import QUICK, Clock, Group, Scale, child, groups
+from benchmarks.engine_rows import QUICK, Group, Scale, child, groups
+from benchmarks.engine_subjects import Clock
 from benchmarks.engine_targets import Results, judge
 
 _GLANCE = 0.2  # seconds to look at the processors

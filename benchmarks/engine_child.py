@@ -15,8 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter, thread_time
 
-from benchmarks.engine_peers import PEERS, Peer
-from benchmarks.engine_rows import Clock
+from benchmarks.engine_subjects import Clock, open_subject
 from benchmarks.engine_walrus import TOPIC, Subject, die, resident
 from walrus.storage.record import OVERHEAD
 
@@ -30,14 +29,6 @@ def fill(subject: str, directory: Path, entries: int, how: str) -> None:
     if how == "kill":
         die()
     store.close()
-
-
-def open_subject(subject: str, directory: Path) -> Subject | Peer:
-    """Walrus or the peer of this name, ready for use."""
-    if subject == "walrus":
-        return Subject(directory, durable=False, backend="pwritev")
-    (peer,) = [peer for peer in PEERS if peer.name == subject]
-    return peer(directory, durable=False)
 
 
 def memory(directory: Path, gib: int) -> dict[str, float]:

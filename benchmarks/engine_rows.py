@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from benchmarks import engine_limits as limits
 from benchmarks.engine_peers import PEERS, LmdbWritemap, Peer, keys
+from benchmarks.engine_subjects import Clock, open_subject
 from benchmarks.engine_walrus import EventLoop, Subject
 from walrus.storage.io_uring import unavailable_because
 
@@ -80,12 +81,6 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-
-
-class Clock:
-    """What a second is: wall time, or processor time of the thread that measures (see `--cpu`)."""
-
-    now: Callable[[], float] = staticmethod(perf_counter)
 
 
 def rate(units: float, loop: Callable[[], object]) -> float:
@@ -379,8 +374,6 @@ class Reopening:
 
     def open(self, subject: str, how: str) -> float:
         """Open a copy (opening changes it), which is in the page cache like the original."""
-        from benchmarks.engine_child import open_subject
-
         source = self.home / f"{subject}-{how}".replace(" ", "-")
         if source.name not in self.made:
             source.mkdir(parents=True)

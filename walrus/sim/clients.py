@@ -1,89 +1,25 @@
-"""Simulated clients: producers, consumers and fetchers, and what they were told.
+"""Simulated clients: producers, consumers and fetchers.
 
-Every payload is sent once and is unique, so a history can be judged: `Outcome` is all that a producer knows
-of an entry. A client has one connection at a time. It pipelines, it changes its node now and then (only with
-nothing under way, or after its connection broke), and it waits for an answer for as long as a patient
-person would.
+Every payload is sent once and is unique, so what a client was told (`calls.py`) can be judged. A client
+has one connection at a time. It pipelines, it changes its node now and then (only with nothing under way, or
+after its connection broke), and it waits for an answer for as long as a patient person would.
 
 A reply reaches its client in the step in which the node gives it.
 """
 
 from __future__ import annotations
 
-import enum
 from random import Random
-from typing import TYPE_CHECKING, Protocol
 
 from walrus import protocol
-from walrus.protocol import Error, Get, Ok, Put, Register, ReplyParser
+from walrus.protocol import Error, Get, Ok, Put, Register
+from walrus.sim.calls import Attempt, Call, Outcome, outcome_of
 from walrus.sim.violation import Violation
+from walrus.sim.world import World
 from walrus.storage.batch import Batch
-
-if TYPE_CHECKING:
-    from walrus.sim.world import World
 
 PATIENCE = 30.0
 """Seconds without an answer after which a client hangs up. Far more than any deadline of a node."""
-
-
-class Outcome(enum.Enum):
-    """What a producer knows of an entry it sent."""
-
-    PENDING = "pending"
-    OK = "ok"
-    FAILED = "failed"
-    UNKNOWN = "unknown"
-
-
-class Owner(Protocol):
-    """Who made a call."""
-
-    def on_reply(self, call: Call, first: int, replies: list[protocol.Reply], now: float) -> None:
-        """Replies number `first` and following of this call."""
-
-    def on_lost(self, call: Call, now: float) -> None:
-        """The connection broke, or there was nobody: no more replies will come."""
-
-    def on_late(self, call: Call, replies: list[protocol.Reply]) -> None:
-        """Replies that a node gave after the client had gone, which it could not know yet."""
-
-
-class Call:
-    """One request on its way: the `slot` that a controller is handed."""
-
-    __slots__ = ("answered", "host", "number", "open", "owed", "owner", "sent_at", "value")
-
-    def __init__(self, owner: Owner, host: int, owed: int, now: float, value: object = None) -> None:
-        self.owner, self.host, self.owed, self.value = owner, host, owed, value
-        self.answered = 0
-        self.open = True
-        self.sent_at = now
-
-    @staticmethod
-    def is_open(slot: object) -> bool:
-        """Whether its client still listens."""
-        assert isinstance(slot, Call)
-        return slot.open
-
-    def reply(self, data: bytes, count: int, now: float) -> None:
-        """The node answers `count` of what it owes."""
-        replies = ReplyParser().feed(data)
-        if len(replies) != count:
-            raise Violation("Replies", f"{len(replies)} replies where {count} were announced")
-        if self.answered + count > self.owed:
-            raise Violation("Replies", f"{self.answered} + {count} replies to {self.owed} requests")
-        first, self.answered = self.answered, self.answered + count
-        if self.open:
-            self.owner.on_reply(self, first, replies, now)
-        else:
-            self.owner.on_late(self, replies)
-        self.open = self.open and self.answered < self.owed
-
-    def lost(self, now: float) -> None:
-        """The connection is gone."""
-        if self.open:
-            self.open = False
-            self.owner.on_lost(self, now)
 
 
 class Client:
@@ -163,17 +99,6 @@ class Registrar(Client):
             self.node = 0
 
 
-class Attempt:
-    """One PUT and what became of it."""
-
-    __slots__ = ("outcome", "payload", "reply")
-
-    def __init__(self, payload: bytes) -> None:
-        self.payload = payload
-        self.outcome = Outcome.PENDING
-        self.reply = ""
-
-
 class Producer(Client):
     """Sends runs of PUTs, a window of them at a time."""
 
@@ -227,17 +152,6 @@ class Producer(Client):
         fresh: list[Attempt] = call.value  # type: ignore[assignment]
         for attempt in fresh[call.answered :]:
             attempt.outcome, attempt.reply = Outcome.UNKNOWN, "connection lost"
-
-
-def outcome_of(reason: str) -> Outcome:
-    """What an error says of the entry.
-
-    >>> outcome_of("unknown topic t: send REGISTER t first"), outcome_of("timeout: the outcome is unknown")
-    (<Outcome.FAILED: 'failed'>, <Outcome.UNKNOWN: 'unknown'>)
-    """
-    if reason.startswith("unknown topic"):
-        return Outcome.FAILED
-    return Outcome.UNKNOWN if "unknown" in reason or "may have been written" in reason else Outcome.FAILED
 
 
 class Consumer(Client):

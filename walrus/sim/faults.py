@@ -32,19 +32,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from random import Random
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from walrus.consensus.messages import RequestVoteRequest, RequestVoteResponse
-from walrus.protocol import Leave, Reply
-from walrus.sim.clients import Call
+from walrus.protocol import Leave
+from walrus.sim.calls import Call, Nobody
 from walrus.sim.network import Weather
+from walrus.sim.world import World
 from walrus.wire import messages as m
 from walrus.wire.messages import PeerMessage
-
-if TYPE_CHECKING:
-    from walrus.sim.world import World
 
 CLASSES: dict[str, tuple[tuple[str, int], ...]] = {
     "crash": (("kill", 6), ("massacre", 1), ("stop", 2)),
@@ -355,19 +352,6 @@ class Faults:
             world.set_clock(node, 1.0, 0.0)
             if not host.up and host.process:
                 world.start(node)
-
-
-class Nobody:
-    """Makes calls without waiting for the answer."""
-
-    def on_reply(self, call: Call, first: int, replies: list[Reply], now: float) -> None:
-        """See `Owner.on_reply`."""
-
-    def on_lost(self, call: Call, now: float) -> None:
-        """See `Owner.on_lost`."""
-
-    def on_late(self, call: Call, replies: list[Reply]) -> None:
-        """See `Owner.on_late`."""
 
 
 def _about(fault: Fault) -> str:

@@ -1,7 +1,7 @@
-"""What must always hold, one predicate for each name of the specs, over the judge's view of a cluster.
+"""What must always hold, one predicate for each name of the specs, over the truth about a cluster.
 
 The names are those of `spec/Walrus.tla` and `spec/Raft.tla`, where they are formulas. A predicate raises
-`Violation` with its own name. It looks at what is *fresh* in the view (see `judge.py`): what the last step
+`Violation` with its own name. It looks at what is *fresh* in the view (see `truth.py`): what the last step
 changed, or everything in a full check. The three at the end are about progress, and are asked once faults
 have stopped.
 
@@ -12,26 +12,23 @@ are compared with the one stream of their segment, so that two of them agree fol
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 from walrus.consensus.messages import Role
 from walrus.replicas.copies import Key
 from walrus.segments import START, Position
+from walrus.sim.host import Host
+from walrus.sim.truth import Truth
 from walrus.sim.violation import Violation
 
-if TYPE_CHECKING:
-    from walrus.sim.host import Host
-    from walrus.sim.judge import Judge
 
-
-def _nodes(view: Judge) -> Iterable[Host]:
+def _nodes(view: Truth) -> Iterable[Host]:
     """The nodes to look at: the one that took the step, or all that run."""
     if view.host is not None:
         return (view.host,) if view.host.controller is not None else ()
     return [host for _, host in sorted(view.hosts.items()) if host.controller is not None]
 
 
-def _conflicts(view: Judge, name: str) -> None:
+def _conflicts(view: Truth, name: str) -> None:
     for conflict, what in view.conflicts:
         if conflict == name:
             raise Violation(name, what)
@@ -40,7 +37,7 @@ def _conflicts(view: Judge, name: str) -> None:
 # --- the data plane -------------------------------------------------------------------------------------
 
 
-def TypeOK(view: Judge) -> None:
+def TypeOK(view: Truth) -> None:
     """Every value is what it should be: each state machine's own `check_invariants`.
 
     A node's metadata, which is long, is looked at in full checks. In between it is known to be what the same
@@ -66,7 +63,7 @@ def TypeOK(view: Judge) -> None:
                 raise Violation("TypeOK", f"node {host.id}: {writer.copy.key}")
 
 
-def DomainConsistency(view: Judge) -> None:
+def DomainConsistency(view: Truth) -> None:
     """Every topic's segments but the last are sealed, and copies and cursors are of topics that exist."""
     for name in view.topics:
         topic = view.metadata.topics.get(name)
@@ -85,7 +82,7 @@ def DomainConsistency(view: Judge) -> None:
                 raise Violation("DomainConsistency", f"node {host.id} leads {leased}/{number}")
 
 
-def SingleWriter(view: Judge) -> None:
+def SingleWriter(view: Truth) -> None:
     """Only the leader that a segment was opened for, in that incarnation, originates entries in it."""
     for write in view.writes:
         segment = view.metadata.segment(*write.key)
@@ -99,21 +96,21 @@ def SingleWriter(view: Judge) -> None:
             )
 
 
-def SeqOrder(view: Judge) -> None:
+def SeqOrder(view: Truth) -> None:
     """Every copy is numbered 0, 1, 2, ... without a gap, in the order of the writer."""
     for write in view.writes:
         if write.start != write.before or write.start + write.entries > len(view.truth(write.key).stream):
             raise Violation("SeqOrder", f"node {write.node} has {write.key} up to {write.before}: {write}")
 
 
-def PrefixAgree(view: Judge) -> None:
+def PrefixAgree(view: Truth) -> None:
     """Any two copies agree up to the shorter one: each is a prefix of its writer's stream."""
     for write in view.writes:
         if write.differs >= 0:
             raise Violation("PrefixAgree", f"node {write.node}: {write.key} differs at {write.differs}")
 
 
-def _held_by_majority(view: Judge, key: Key, count: int, name: str) -> None:
+def _held_by_majority(view: Truth, key: Key, count: int, name: str) -> None:
     segment = view.metadata.segment(*key)
     if not count or segment is None:
         return
@@ -129,7 +126,7 @@ def _held_by_majority(view: Judge, key: Key, count: int, name: str) -> None:
         )
 
 
-def AckedDurable(view: Judge) -> None:
+def AckedDurable(view: Truth) -> None:
     """An acknowledged entry is on a majority of the replicas, and below the count if sealed."""
     for key in view.keys:
         acked = view.truth(key).acked
@@ -138,14 +135,14 @@ def AckedDurable(view: Judge) -> None:
             raise Violation("AckedDurable", f"{acked} acknowledged in {key}, sealed at {view.sealed_as[key]}")
 
 
-def NoWritesPastOpen(view: Judge) -> None:
+def NoWritesPastOpen(view: Truth) -> None:
     """No copy holds entries of a segment that is not open or sealed yet."""
     for write in view.writes:
         if write.entries and view.metadata.segment(*write.key) is None:
             raise Violation("NoWritesPastOpen", f"node {write.node} writes {write.key}")
 
 
-def SealedStable(view: Judge) -> None:
+def SealedStable(view: Truth) -> None:
     """A sealed count never changes, and a majority of the replicas holds that many entries."""
     for key in view.keys:
         if key in view.sealed_as:
@@ -155,7 +152,7 @@ def SealedStable(view: Judge) -> None:
             _held_by_majority(view, key, view.sealed_as[key], "SealedStable")
 
 
-def LastSealedIsSum(view: Judge) -> None:
+def LastSealedIsSum(view: Truth) -> None:
     """The cumulative offset is the sum of the sealed counts."""
     for name in view.topics:
         topic = view.metadata.topics.get(name)
@@ -163,7 +160,7 @@ def LastSealedIsSum(view: Judge) -> None:
             raise Violation("LastSealedIsSum", f"{name}: {topic.sealed_total}")
 
 
-def OpenLeaderMatchesMap(view: Judge) -> None:
+def OpenLeaderMatchesMap(view: Truth) -> None:
     """Whoever believes to lead a topic leads the segment that is open in its view, in that incarnation."""
     for host in _nodes(view):
         controller = host.controller
@@ -175,7 +172,7 @@ def OpenLeaderMatchesMap(view: Judge) -> None:
                 raise Violation("OpenLeaderMatchesMap", f"node {host.id} leads {name}/{number}: {topic.open}")
 
 
-def CursorInBounds(view: Judge) -> None:
+def CursorInBounds(view: Truth) -> None:
     """No cursor, committed or handed out, points past its segment or past what is acknowledged."""
     for name in view.topics:
         topic = view.metadata.topics.get(name)
@@ -193,11 +190,11 @@ def CursorInBounds(view: Judge) -> None:
                 raise Violation("CursorInBounds", f"node {host.id}, {name}, {group!r}: {cursor.position}")
 
 
-def _beyond(view: Judge, name: str, position: Position) -> bool:
+def _beyond(view: Truth, name: str, position: Position) -> bool:
     return position.offset > view.settled((name, position.segment))
 
 
-def DeliveredIsPrefix(view: Judge) -> None:
+def DeliveredIsPrefix(view: Truth) -> None:
     """No committed cursor is ahead of what its group was given, or a crash would leave a gap.
 
     That what was given is settled, and is what was written, is looked at when it is given.
@@ -218,7 +215,7 @@ def DeliveredIsPrefix(view: Judge) -> None:
 # --- Raft -----------------------------------------------------------------------------------------------
 
 
-def ElectionSafety(view: Judge) -> None:
+def ElectionSafety(view: Truth) -> None:
     """At most one leader can be elected in a given term."""
     for host in _nodes(view):
         assert host.controller is not None
@@ -228,17 +225,17 @@ def ElectionSafety(view: Judge) -> None:
             raise Violation("ElectionSafety", f"nodes {other} and {host.id} lead term {raft.current_term}")
 
 
-def LeaderAppendOnly(view: Judge) -> None:
+def LeaderAppendOnly(view: Truth) -> None:
     """A leader never overwrites or deletes entries in its log."""
     _conflicts(view, "LeaderAppendOnly")
 
 
-def LogMatching(view: Judge) -> None:
+def LogMatching(view: Truth) -> None:
     """If two logs have an entry with the same index and term, they are identical up to it."""
     _conflicts(view, "LogMatching")
 
 
-def LeaderCompleteness(view: Judge) -> None:
+def LeaderCompleteness(view: Truth) -> None:
     """What is committed is in the logs of all leaders of later terms."""
     if not view.committed:
         return
@@ -256,7 +253,7 @@ def LeaderCompleteness(view: Judge) -> None:
                 )
 
 
-def StateMachineSafety(view: Judge) -> None:
+def StateMachineSafety(view: Truth) -> None:
     """No two servers apply different entries at the same index, and equal indexes give equal states."""
     _conflicts(view, "StateMachineSafety")
     if view.host is None:
@@ -269,7 +266,7 @@ def StateMachineSafety(view: Judge) -> None:
                     raise Violation("StateMachineSafety", f"node {host.id} has another state")
 
 
-def CommittedNeverLost(view: Judge) -> None:
+def CommittedNeverLost(view: Truth) -> None:
     """The last committed entry (and so, by LogMatching, each) is in the logs of a majority."""
     if not view.applied or not view.committed:
         return
@@ -290,7 +287,7 @@ def CommittedNeverLost(view: Judge) -> None:
 # --- progress, once faults have stopped ---------------------------------------------------------------
 
 
-def RolloverProgress(view: Judge) -> None:
+def RolloverProgress(view: Truth) -> None:
     """No full segment is still open."""
     for (topic, number), truth in sorted(view.truths.items()):
         known = view.metadata.topics.get(topic)
@@ -300,7 +297,7 @@ def RolloverProgress(view: Judge) -> None:
                 raise Violation("RolloverProgress", f"{topic}/{number} is full and not sealed")
 
 
-def ReadProgress(view: Judge) -> None:
+def ReadProgress(view: Truth) -> None:
     """Every group has been given everything that is settled."""
     for (topic, name), group in sorted(view.groups.items()):
         view.advance(topic, group)
@@ -309,7 +306,7 @@ def ReadProgress(view: Judge) -> None:
             raise Violation("ReadProgress", f"{topic}, group {name!r}: given up to {group.upto} of {end}")
 
 
-def FailoverProgress(view: Judge) -> None:
+def FailoverProgress(view: Truth) -> None:
     """Every open segment has a leader that runs, in the incarnation that it was opened for."""
     for name, topic in sorted(view.metadata.topics.items()):
         host = view.hosts[topic.open.leader]
@@ -317,7 +314,7 @@ def FailoverProgress(view: Judge) -> None:
             raise Violation("FailoverProgress", f"{name}/{topic.current} has no leader: {topic.open}")
 
 
-Predicate = Callable[["Judge"], None]
+Predicate = Callable[[Truth], None]
 
 CHEAP: tuple[Predicate, ...] = (
     SingleWriter,
@@ -340,7 +337,7 @@ PROGRESS: tuple[Predicate, ...] = (RolloverProgress, ReadProgress, FailoverProgr
 NAMES = frozenset(predicate.__name__ for predicate in (*CHEAP, *EXPENSIVE, *PROGRESS))
 
 
-def check(view: Judge, *, expensive: bool) -> None:
+def check(view: Truth, *, expensive: bool) -> None:
     """Every safety predicate, on what is fresh."""
     for predicate in CHEAP:
         predicate(view)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from walrus.sim.clients import Attempt, Outcome
+from walrus.sim.calls import Attempt, Outcome
 from walrus.sim.violation import Violation
 
 

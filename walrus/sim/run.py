@@ -20,8 +20,9 @@ from walrus.protocol import Recover
 from walrus.replicas.copies import Key
 from walrus.segments import Position
 from walrus.sim import faults, invariants, oracle
-from walrus.sim.clients import Call, Consumer, Fetcher, Outcome, Producer, Registrar
-from walrus.sim.faults import Fault, Faults, Nobody
+from walrus.sim.calls import Call, Nobody, Outcome
+from walrus.sim.clients import Consumer, Fetcher, Producer, Registrar
+from walrus.sim.faults import Fault, Faults
 from walrus.sim.host import Host
 from walrus.sim.options import Options
 from walrus.sim.violation import Violation

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from walrus.protocol import Leave, Register
+from walrus.sim.calls import Call, Nobody, Outcome
 from walrus.sim.catalogue import scenario
-from walrus.sim.clients import Call, Consumer, Outcome
-from walrus.sim.faults import Nobody
+from walrus.sim.clients import Consumer
 from walrus.sim.stage import Stage, expect
 from walrus.wire import messages as m
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from random import Random
 
 from walrus.protocol import Leave
+from walrus.sim.calls import Call, Nobody
 from walrus.sim.catalogue import scenario
-from walrus.sim.clients import Call, Consumer
+from walrus.sim.clients import Consumer
 from walrus.sim.disk import Fate
 from walrus.sim.drives import META, EngineDrive
-from walrus.sim.faults import Nobody
 from walrus.sim.stage import Stage, expect
 from walrus.wire import messages as m
 

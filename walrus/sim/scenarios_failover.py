@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from walrus.protocol import Fetch
+from walrus.sim.calls import Outcome
 from walrus.sim.catalogue import scenario
-from walrus.sim.clients import Fetcher, Outcome
+from walrus.sim.clients import Fetcher
 from walrus.sim.network import Weather
 from walrus.sim.stage import Stage, expect
 from walrus.wire import messages as m

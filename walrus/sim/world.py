@@ -26,7 +26,7 @@ from typing import Any, TypeAlias
 from walrus.broker.spec_trace import copy_lengths
 from walrus.config import NodeConfig
 from walrus.protocol import PeerCodec, Request
-from walrus.sim.clients import Call, Client
+from walrus.sim.calls import Call, Caller
 from walrus.sim.disk import Crash
 from walrus.sim.drives import DATA, Drive, EngineDrive, MemoryDrive
 from walrus.sim.host import NEVER, Group, Host, address, node_at
@@ -60,7 +60,7 @@ class World:
         self.steps = 0
         self.climate = Weather(ordered=options.ordered)
         self.network = Network(self.rng, self.climate)
-        self.clients: list[Client] = []
+        self.clients: list[Caller] = []
         self.rules: list[Rule] = []
         """Scenarios: a message for which one of these says True is not sent (the rule may keep it)."""
         self.judge = Judge(options)

@@ -1,0 +1,24 @@
+"""What the engine's benchmark measures, and by which clock: shared by the rows and the child processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+
+from benchmarks.engine_peers import PEERS, Peer
+from benchmarks.engine_walrus import Subject
+
+
+class Clock:
+    """What a second is: wall time, or processor time of the thread that measures (see `--cpu`)."""
+
+    now: Callable[[], float] = staticmethod(perf_counter)
+
+
+def open_subject(subject: str, directory: Path) -> Subject | Peer:
+    """Walrus or the peer of this name, ready for use."""
+    if subject == "walrus":
+        return Subject(directory, durable=False, backend="pwritev")
+    (peer,) = [peer for peer in PEERS if peer.name == subject]
+    return peer(directory, durable=False)

@@ -1,0 +1,119 @@
+"""What clients ask for and what they are told: calls, replies, and what a producer knows of an entry.
+
+A `Call` is one request on its way, and the `slot` that a controller is handed with it. What a node answers
+reaches the call's `Owner` in the same step. `Outcome` is all that a producer knows of an entry that it sent;
+the oracle judges by nothing else.
+
+Nothing here knows the world: the clients that act (`clients.py`), the world and the judge all stand on this.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Protocol
+
+from walrus import protocol
+from walrus.protocol import ReplyParser
+from walrus.sim.violation import Violation
+
+
+class Outcome(enum.Enum):
+    """What a producer knows of an entry it sent."""
+
+    PENDING = "pending"
+    OK = "ok"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+class Owner(Protocol):
+    """Who made a call."""
+
+    def on_reply(self, call: Call, first: int, replies: list[protocol.Reply], now: float) -> None:
+        """Replies number `first` and following of this call."""
+
+    def on_lost(self, call: Call, now: float) -> None:
+        """The connection broke, or there was nobody: no more replies will come."""
+
+    def on_late(self, call: Call, replies: list[protocol.Reply]) -> None:
+        """Replies that a node gave after the client had gone, which it could not know yet."""
+
+
+class Nobody:
+    """An owner that makes calls without waiting for the answer."""
+
+    def on_reply(self, call: Call, first: int, replies: list[protocol.Reply], now: float) -> None:
+        """See `Owner.on_reply`."""
+
+    def on_lost(self, call: Call, now: float) -> None:
+        """See `Owner.on_lost`."""
+
+    def on_late(self, call: Call, replies: list[protocol.Reply]) -> None:
+        """See `Owner.on_late`."""
+
+
+class Caller(Protocol):
+    """A client, as far as the world knows it."""
+
+    def hang_up(self) -> None:
+        """The client goes away in the middle of what it does."""
+
+
+class Call:
+    """One request on its way: the `slot` that a controller is handed."""
+
+    __slots__ = ("answered", "host", "number", "open", "owed", "owner", "sent_at", "value")
+
+    def __init__(self, owner: Owner, host: int, owed: int, now: float, value: object = None) -> None:
+        self.owner, self.host, self.owed, self.value = owner, host, owed, value
+        self.answered = 0
+        self.open = True
+        self.sent_at = now
+
+    @staticmethod
+    def is_open(slot: object) -> bool:
+        """Whether its client still listens."""
+        assert isinstance(slot, Call)
+        return slot.open
+
+    def reply(self, data: bytes, count: int, now: float) -> None:
+        """The node answers `count` of what it owes."""
+        replies = ReplyParser().feed(data)
+        if len(replies) != count:
+            raise Violation("Replies", f"{len(replies)} replies where {count} were announced")
+        if self.answered + count > self.owed:
+            raise Violation("Replies", f"{self.answered} + {count} replies to {self.owed} requests")
+        first, self.answered = self.answered, self.answered + count
+        if self.open:
+            self.owner.on_reply(self, first, replies, now)
+        else:
+            self.owner.on_late(self, replies)
+        self.open = self.open and self.answered < self.owed
+
+    def lost(self, now: float) -> None:
+        """The connection is gone."""
+        if self.open:
+            self.open = False
+            self.owner.on_lost(self, now)
+
+
+class Attempt:
+    """One PUT and what became of it."""
+
+    __slots__ = ("outcome", "payload", "reply")
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
+        self.outcome = Outcome.PENDING
+        self.reply = ""
+
+
+def outcome_of(reason: str) -> Outcome:
+    """What an error says of the entry.
+
+    >>> outcome_of("unknown topic t: send REGISTER t first"), outcome_of("timeout: the outcome is unknown")
+    (<Outcome.FAILED: 'failed'>, <Outcome.UNKNOWN: 'unknown'>)
+    """
+    if reason.startswith("unknown topic"):
+        return Outcome.FAILED
+    return Outcome.UNKNOWN if "unknown" in reason or "may have been written" in reason else Outcome.FAILED

@@ -1,0 +1,443 @@
+"""The truth about a simulated cluster: what its disks and nodes hold, seen all at once.
+
+No node can see what stands here, and nothing here influences a node. Each part is kept from the moment it
+comes into being:
+
+    committed      the Raft log as it was first applied anywhere, and the metadata that it makes
+    streams        per segment the entries its one writer took, in order: a copy is a prefix of this
+    acked          per segment how many of them were acknowledged
+    lengths        per segment and node how long the copy on that disk is
+    given          per topic and group which entries reached a client
+
+`Truth` is shown what processes do (`host.Observer`) and what befalls them, and notes what of it is *fresh*:
+changed since the invariants were looked at last. It judges nothing: `invariants.py` says what must hold of
+it, and `judge.py` when to look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+from zlib import crc32
+
+from walrus.consensus.messages import COMMAND, MEMBERSHIP, Entry, Membership, Ready, Role, Snapshot
+from walrus.replicas.copies import SHADOW, Key
+from walrus.segments import (
+    START,
+    CommitCursors,
+    Metadata,
+    Position,
+    RegisterTopic,
+    Seal,
+    SetReplicas,
+    decode_command,
+)
+from walrus.sim.host import Host
+from walrus.sim.options import Options
+from walrus.storage.batch import Batch
+from walrus.storage.errors import CorruptionError
+from walrus.storage.port import Storage
+
+
+class Write(NamedTuple):
+    """Entries that went to a copy: `before` is how long it was, `differs` where it departs from the stream
+    (-1: nowhere), `originated` how many entries the stream did not have yet.
+    """
+
+    node: int
+    incarnation: int
+    key: Key
+    start: int
+    entries: int
+    before: int
+    differs: int
+    originated: int
+
+
+class SegmentTruth:
+    """What is known of one segment."""
+
+    __slots__ = ("acked", "excused", "lengths", "stream")
+
+    def __init__(self) -> None:
+        self.stream: list[bytes] = []
+        self.acked = 0
+        self.lengths: dict[int, int] = {}
+        self.excused: dict[int, int] = {}
+        """Nodes whose copy a power loss shortened although it had been reported, and what it was."""
+
+
+class NodeLog:
+    """One server's Raft log as it was written: terms behind a base."""
+
+    __slots__ = ("base", "leading", "terms")
+
+    def __init__(self) -> None:
+        self.base = 0
+        self.terms: list[int] = [0]  # terms[0] is the base's
+        self.leading = 0  # the term in which it was leader when it last wrote
+
+    @property
+    def last(self) -> int:
+        """Index of the last entry."""
+        return self.base + len(self.terms) - 1
+
+    def term(self, index: int) -> int | None:
+        """The term at this index; None if it is not there (any more)."""
+        return self.terms[index - self.base] if self.base <= index <= self.last else None
+
+
+class LogEntry(NamedTuple):
+    """What LogMatching compares: of each (index, term) there is one entry with one predecessor."""
+
+    previous_term: int
+    kind: int
+    crc: int
+
+
+class Group:
+    """What a consumer group was given: everything below `upto`, and `ahead` of it."""
+
+    __slots__ = ("ahead", "upto")
+
+    def __init__(self) -> None:
+        self.upto = START
+        self.ahead: set[Position] = set()
+
+
+class Truth:
+    """What is so, and what of it is fresh."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.hosts: dict[int, Host] = {}
+        self.metadata = Metadata()
+        self.committed: list[Entry] = []
+        self.membership = Membership()
+        self.truths: dict[Key, SegmentTruth] = {}
+        self.names: dict[tuple[int, str], int] = {}
+        self.places: dict[bytes, tuple[Key, int]] = {}
+        self.sealed_as: dict[Key, int] = {}
+        self.groups: dict[tuple[str, str], Group] = {}
+        self.cursors: dict[tuple[str, str], Position] = {}
+        """Where each committed cursor was when it was looked at last."""
+        self.logs: dict[int, NodeLog] = {}
+        self.log_entries: dict[tuple[int, int], LogEntry] = {}
+        self.leaders: dict[int, int] = {}
+        self.checkpoints: dict[int, int] = {}
+        self.rotten: dict[Key, tuple[int, str]] = {}
+        """Which copy of a segment (node, engine topic) has had bits flipped and was not made anew since."""
+        self.unknown: set[int] = set()
+        """Nodes that lost power and did not start since: what they hold is not known yet."""
+        self.halts: dict[int, str] = {}
+        # What is fresh.
+        self.host: Host | None = None
+        self.writes: list[Write] = []
+        self.keys: dict[Key, None] = {}
+        self.topics: dict[str, None] = {}
+        self.applied = False
+        self.conflicts: list[tuple[str, str]] = []
+        self._raft_states: dict[int, tuple[object, ...]] = {}
+
+    def add(self, host: Host) -> None:
+        """A new machine."""
+        self.hosts[host.id] = host
+        self.logs[host.id] = NodeLog()
+
+    # --- what is known of segments ---
+
+    def truth(self, key: Key) -> SegmentTruth:
+        """Of this segment."""
+        truth = self.truths.get(key)
+        if truth is None:
+            truth = self.truths[key] = SegmentTruth()
+        return truth
+
+    def settled(self, key: Key) -> int:
+        """How many of its entries a reader may see: the sealed count, or what is acknowledged."""
+        segment = self.metadata.segment(*key)
+        if segment is not None and segment.count is not None:
+            return segment.count
+        return self.truth(key).acked
+
+    def segments(self, topic: str) -> int:
+        """How many segments the topic has."""
+        known = self.metadata.topics.get(topic)
+        return known.current if known else 0
+
+    def order(self, topic: str) -> list[bytes]:
+        """The topic's entries as far as they are settled."""
+        entries: list[bytes] = []
+        for number in range(1, self.segments(topic) + 1):
+            entries += self.truth((topic, number)).stream[: self.settled((topic, number))]
+        return entries
+
+    def advance(self, topic: str, group: Group) -> None:
+        """Move the place up to which everything was given."""
+        while True:
+            group.upto = self.metadata.topics[topic].advance(group.upto)
+            if group.upto not in group.ahead:
+                return
+            group.ahead.remove(group.upto)
+            group.upto = Position(group.upto.segment, group.upto.offset + 1)
+
+    # --- what processes do (`host.Observer`) ---
+
+    def on_write(self, node: int, name: str, start: int, batch: Batch) -> None:
+        """Compare with the stream, or extend it."""
+        key = key_of(name)
+        if key is None:
+            return
+        truth, host = self.truth(key), self.hosts[node]
+        before = self.names.get((node, name), 0)
+        self._compare(host, key, truth, start, batch.payloads(), before)
+        self.names[(node, name)] = end = start + batch.count
+        truth.lengths[node] = max(end, truth.lengths.get(node, 0))
+        if truth.excused and end >= truth.excused.get(node, end + 1):
+            del truth.excused[node]
+
+    def _compare(
+        self, host: Host, key: Key, truth: SegmentTruth, start: int, payloads: list[bytes], before: int
+    ) -> None:
+        stream, differs = truth.stream, -1
+        known = stream[start : start + len(payloads)]
+        if known != payloads[: len(known)]:
+            differs = start + next(i for i, (a, b) in enumerate(zip(known, payloads, strict=False)) if a != b)
+        fresh = payloads[len(known) :]
+        if fresh and start <= len(stream):
+            for position, payload in enumerate(fresh, len(stream)):
+                self.places[payload] = (key, position)
+            stream += fresh
+        self.writes.append(
+            Write(host.id, host.record.incarnation, key, start, len(payloads), before, differs, len(fresh))
+        )
+
+    def on_delete(self, node: int, name: str) -> None:
+        """A copy (or a shadow of one) is gone."""
+        key = key_of(name)
+        if key is not None and self.rotten.get(key) == (node, name):
+            del self.rotten[key]
+        if key is not None and self.names.pop((node, name), None) is not None:
+            other = name.removesuffix(SHADOW) if name.endswith(SHADOW) else name + SHADOW
+            self.truth(key).lengths[node] = self.names.get((node, other), 0)
+            self.keys[key] = None
+
+    def on_persist(self, node: int, ready: Ready) -> None:
+        """Raft's log grows, is cut and grows, or is replaced by a snapshot."""
+        log, host = self.logs[node], self.hosts[node]
+        if ready.snapshot is not None:
+            log.base, log.terms = ready.snapshot.index, [ready.snapshot.term]
+        if ready.checkpoint is not None:
+            self._checkpoint(log, ready.checkpoint)
+        controller = host.controller
+        leading = controller.raft.current_term if controller and controller.raft.role is Role.LEADER else 0
+        if ready.entries and not ready.checkpoint:
+            first = ready.entries[0].index
+            if leading and leading == log.leading and first <= log.last:
+                self.conflicts.append(
+                    ("LeaderAppendOnly", f"leader {node} of term {leading} rewrites entry {first}")
+                )
+        self._take_entries(node, log, ready.entries)
+        log.leading = leading
+
+    def _checkpoint(self, log: NodeLog, snapshot: Snapshot) -> None:
+        crc = crc32(snapshot.data)
+        if self.checkpoints.setdefault(snapshot.index, crc) != crc:
+            self.conflicts.append(
+                ("StateMachineSafety", f"two different states after entry {snapshot.index}")
+            )
+        term = log.term(snapshot.index)
+        if term is not None:
+            del log.terms[: snapshot.index - log.base]
+        else:
+            log.terms = [snapshot.term]
+        log.base = snapshot.index
+
+    def _take_entries(self, node: int, log: NodeLog, entries: tuple[Entry, ...]) -> None:
+        for entry in entries:
+            previous = log.term(entry.index - 1)
+            if previous is None:
+                self.conflicts.append(("LogMatching", f"node {node} writes entry {entry.index} after a gap"))
+                return
+            seen = LogEntry(previous, int(entry.kind), crc32(entry.data))
+            if self.log_entries.setdefault((entry.index, entry.term), seen) != seen:
+                self.conflicts.append(
+                    ("LogMatching", f"node {node} has another entry {entry.index} of term {entry.term}")
+                )
+            del log.terms[entry.index - log.base :]
+            log.terms.append(entry.term)
+
+    def on_apply(self, node: int, entries: tuple[Entry, ...]) -> None:
+        """The first to apply an index decides what it is; all others must apply the same."""
+        for entry in entries:
+            if entry.index <= len(self.committed):
+                if self.committed[entry.index - 1] != entry:
+                    what = f"node {node} applies {entry}, others {self.committed[entry.index - 1]}"
+                    self.conflicts.append(("StateMachineSafety", what))
+            elif entry.index == len(self.committed) + 1:
+                self._commit(entry)
+            else:
+                self.conflicts.append(("StateMachineSafety", f"node {node} skips to entry {entry.index}"))
+
+    def _commit(self, entry: Entry) -> None:
+        self.committed.append(entry)
+        self.applied = True
+        if entry.kind is MEMBERSHIP:
+            self.membership = Membership.decode(entry.data)
+        if entry.kind is not COMMAND:
+            return
+        command = decode_command(entry.data)
+        changed = self.metadata.apply(command)
+        match command:
+            case CommitCursors(cursors=cursors):
+                self.topics.update(dict.fromkeys(cursors))
+            case Seal() if changed is not None:
+                self.sealed_as.setdefault((command.topic, command.segment), command.count)
+                self.keys[(command.topic, command.segment)] = None
+                self.topics[command.topic] = None
+            case SetReplicas() if changed is not None:
+                self.keys[(command.topic, command.segment)] = None
+                self.topics[command.topic] = None
+            case RegisterTopic() if changed is not None:
+                self.topics[command.topic] = None
+
+    def on_restore(self, node: int, snapshot: Snapshot) -> None:
+        """A snapshot must be the state that everybody had at that index."""
+        if snapshot.index > len(self.committed):
+            self.conflicts.append(("StateMachineSafety", f"node {node} has a snapshot from the future"))
+        crc = crc32(snapshot.data)
+        if self.checkpoints.setdefault(snapshot.index, crc) != crc:
+            self.conflicts.append(("StateMachineSafety", f"node {node} restores another state"))
+
+    # --- what the world does ---
+
+    def before_start(self, host: Host) -> None:
+        """What is on the disk is looked at once it is open."""
+
+    def after_start(self, host: Host) -> None:
+        """A process has read its disk: see what it found."""
+        controller = host.controller
+        assert controller is not None
+        self.unknown.discard(host.id)
+        storage = controller.data.storage
+        found: dict[str, int] = {}
+        for name in storage.topics():
+            key = key_of(name)
+            if key is not None:
+                found[name] = storage.bounds(name)[1]
+                for start, entries in readable(storage, name, found[name]):
+                    self._compare(host, key, self.truth(key), start, entries, start)
+        self._lengths(host.id, found)
+        log = self.logs[host.id]
+        raft = controller.raft.log
+        log.base, log.terms, log.leading = raft.base_index, [raft.base_term], 0
+        self._take_entries(host.id, log, raft.entries(raft.base_index + 1, raft.last_index + 1))
+
+    def _lengths(self, node: int, found: dict[str, int]) -> None:
+        """A disk's copies as they are, after something may have shortened them."""
+        known = {name for owner, name in self.names if owner == node}
+        by_key: dict[Key, int] = {}
+        for name in sorted(known | set(found)):
+            key = key_of(name)
+            if key is not None:
+                by_key[key] = max(by_key.get(key, 0), found.get(name, 0))
+                self.names[(node, name)] = found.get(name, 0)
+        for key, length in by_key.items():
+            truth = self.truth(key)
+            before = truth.lengths.get(node, 0)
+            if length < before:
+                if self.options.fsync != "each":
+                    truth.excused[node] = max(before, truth.excused.get(node, 0))
+                self.keys[key] = None
+            truth.lengths[node] = length
+
+    def died(self, host: Host) -> None:
+        """A process is gone; the disk stays as it is."""
+
+    def lost_power(self, host: Host) -> None:
+        """The disk may have lost what was not synced."""
+        lengths = host.drive.lengths()
+        if lengths is None:
+            self.unknown.add(host.id)
+        else:
+            self._lengths(host.id, lengths)
+
+    def wounded(self) -> bool:
+        """Whether some copy that a power loss shortened still lacks entries that readers may see."""
+        return any(
+            truth.lengths.get(node, 0) < self.settled(key)
+            for key, truth in self.truths.items()
+            for node in truth.excused
+        ) or (self.options.fsync != "each" and bool(self.unknown))
+
+    def one_sound_copy_is_all(self) -> bool:
+        """Whether another loss may be one too many: entries that are not synced may be on two copies only,
+        one of them damaged.
+        """
+        return self.options.fsync != "each" and bool(self.rotten)
+
+    def perishable(self, node: int) -> list[str]:
+        """The node's copies whose damage leaves a majority of the copies as they were; the oldest first."""
+        found: list[tuple[int, str]] = []
+        for (owner, name), length in self.names.items():
+            key = key_of(name) if owner == node and length else None
+            segment = self.metadata.segment(*key) if key else None
+            if key is None or segment is None or self.rotten.get(key, (node, name)) != (node, name):
+                continue
+            if node in segment.replicas and len(segment.replicas) > 2:
+                found.append((key[1], name))
+        return [name for _, name in sorted(found)]
+
+    def rots(self, node: int, name: str) -> None:
+        """Bits have flipped there."""
+        key = key_of(name)
+        assert key is not None
+        self.rotten[key] = (node, name)
+
+    def halted(self, host: Host, reason: str) -> None:
+        """A node will not go on. Scenarios that expect it look here."""
+        self.halts[host.id] = reason
+
+    def raft_moved(self, host: Host) -> bool:
+        """Whether anything but heartbeats happened in this node's Raft since this was asked last."""
+        assert host.controller is not None
+        raft = host.controller.raft
+        state = (raft.current_term, raft.role, raft.log.last_index, raft.log.commit_index, host.process)
+        moved = self._raft_states.get(host.id) != state
+        self._raft_states[host.id] = state
+        return moved
+
+    def note_acks(self, host: Host) -> None:
+        """Before anybody hears of it: what this node has acknowledged."""
+        controller = host.controller
+        assert controller is not None
+        for topic, writer in controller.writers.items():
+            if writer.commit_index:
+                key = (topic, writer.number)
+                truth = self.truth(key)
+                if writer.commit_index > truth.acked:
+                    truth.acked = writer.commit_index
+                    self.keys[key] = None
+
+
+def readable(storage: Storage, name: str, end: int) -> Iterator[tuple[int, list[bytes]]]:
+    """What can be read of an engine topic: the place and the entries of each part between damaged ones."""
+    start = 0
+    while start < end:
+        try:
+            entries = storage.read_batch(name, start, end - start, 1 << 40).payloads()
+        except CorruptionError as damage:
+            start = damage.resume
+        else:
+            yield start, entries
+            start += len(entries)
+
+
+def key_of(name: str) -> Key | None:
+    """The segment of which the engine topic `name` is a copy.
+
+    >>> key_of("orders/eu/3"), key_of("orders/3~"), key_of("notes")
+    (('orders/eu', 3), ('orders', 3), None)
+    """
+    topic, _, number = name.removesuffix(SHADOW).rpartition("/")
+    return (topic, int(number)) if topic and number.isdigit() else None
