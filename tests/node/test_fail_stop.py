@@ -15,13 +15,13 @@ pytestmark = pytest.mark.process
 FAILING_SYNC = """
 import os
 from walrus.storage import posix
-real, trigger = pwritev.sync_descriptor, {trigger!r}
+real, trigger = posix.sync_descriptor, {trigger!r}
 def sync_descriptor(fd):
     if os.path.exists(trigger):
         os.remove(trigger)  # it fails once; whoever calls it again would be told that all is well
         raise OSError(5, "Input/output error")
     real(fd)
-pwritev.sync_descriptor = sync_descriptor
+posix.sync_descriptor = sync_descriptor
 """
 
 BUG = """
@@ -47,20 +47,20 @@ NO_ROOM = """
 import pathlib
 def full(self, target):
     raise OSError(28, "No space left on device")
-from walrus.shell.identity import Directory
+from walrus.shell.identity import DataDirectory
 def found(self):
     record = real(self)
     pathlib.Path.replace = full
     return record
-real, Directory.found = Directory.found, found
+real, DataDirectory.found = DataDirectory.found, found
 """
 
 
 FULL_AT_THE_END = """
-from walrus.shell.identity import Directory, DirectoryError
+from walrus.shell.identity import DataDirectory, DirectoryError
 def finish(self):
     raise DirectoryError("cannot write identity: No space left on device")
-Directory.finish = finish
+DataDirectory.finish = finish
 """
 
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 from typing import Any
 
-from walrus.node import GroupCommit
+from walrus.shell.group_commit import AsyncGroupCommit
 
 
 class Syncer:
@@ -41,7 +41,7 @@ class Engine:
         self.durable: list[int] = []
         self.failures: list[Any] = []
         self.syncer = Syncer()
-        self.commit = GroupCommit(
+        self.commit = AsyncGroupCommit(
             self.syncer, lambda: self.written, self.durable.append, self.failures.append
         )
 

@@ -8,26 +8,26 @@ from pathlib import Path
 
 import pytest
 
-from walrus.shell.identity import Directory, DirectoryError, boot_id
+from walrus.shell.identity import DataDirectory, DirectoryError, boot_id
 
 
-def reopened(directory: Directory) -> Directory:
+def reopened(directory: DataDirectory) -> DataDirectory:
     """What the next process finds after this one died without a word."""
     directory.close()
-    return Directory(directory.path.parent, directory.node_id)
+    return DataDirectory(directory.path.parent, directory.node_id)
 
 
 def test_a_second_process_is_refused_and_told_who_holds_it(tmp_path: Path) -> None:
-    first = Directory(tmp_path, 1)
+    first = DataDirectory(tmp_path, 1)
     with pytest.raises(DirectoryError, match=r"in use by process \d+"):
-        Directory(tmp_path, 1)
-    Directory(tmp_path, 2).close()
+        DataDirectory(tmp_path, 1)
+    DataDirectory(tmp_path, 2).close()
     first.close()
-    Directory(tmp_path, 1).close()
+    DataDirectory(tmp_path, 1).close()
 
 
 def test_the_incarnation_rises_with_every_start_and_is_durable_before_begin_returns(tmp_path: Path) -> None:
-    directory = Directory(tmp_path, 1)
+    directory = DataDirectory(tmp_path, 1)
     seen = []
     for _ in range(3):
         seen.append(directory.begin("each", "boot").incarnation)
@@ -36,20 +36,20 @@ def test_the_incarnation_rises_with_every_start_and_is_durable_before_begin_retu
 
 
 def test_the_ids_stay_and_an_empty_disk_has_another_one(tmp_path: Path) -> None:
-    directory = Directory(tmp_path / "a", 1)
+    directory = DataDirectory(tmp_path / "a", 1)
     directory.begin("each", "boot")
     cluster = directory.found().cluster_id
     again = reopened(directory)
     assert again.record.cluster_id == cluster
     assert again.record.directory_id == directory.record.directory_id
     assert again.record.state == "founding"
-    other = Directory(tmp_path / "b", 1)
+    other = DataDirectory(tmp_path / "b", 1)
     assert other.record.directory_id != directory.record.directory_id
     assert other.record.cluster_id == ""
 
 
 def test_a_joined_directory_keeps_where_the_members_were(tmp_path: Path) -> None:
-    directory = Directory(tmp_path, 4)
+    directory = DataDirectory(tmp_path, 4)
     directory.begin("each", "boot")
     directory.join("c", {1: "h:1"})
     directory.user_data.mkdir()
@@ -76,7 +76,7 @@ def test_a_joined_directory_keeps_where_the_members_were(tmp_path: Path) -> None
 def test_a_start_is_sure_unless_unsynced_bytes_may_be_gone(
     tmp_path: Path, fsync: str, clean: bool, same_boot: bool, sure: bool
 ) -> None:
-    directory = Directory(tmp_path, 1)
+    directory = DataDirectory(tmp_path, 1)
     directory.begin(fsync, "one boot")
     if clean:
         directory.finish()
@@ -85,7 +85,7 @@ def test_a_start_is_sure_unless_unsynced_bytes_may_be_gone(
 
 
 def test_doubt_outlives_a_restart_until_it_is_noted_elsewhere(tmp_path: Path) -> None:
-    directory = Directory(tmp_path, 1)
+    directory = DataDirectory(tmp_path, 1)
     directory.begin("none", "one")
     directory = reopened(directory)
     assert not directory.begin("none", "two").sure
@@ -105,7 +105,7 @@ def test_what_a_killed_process_left_in_the_page_cache_is_synced_before_it_is_rel
     monkeypatch.setattr(
         "walrus.shell.identity.sync_descriptor", lambda fd: synced.append(os.fstat(fd).st_ino)
     )
-    directory = Directory(tmp_path, 1)
+    directory = DataDirectory(tmp_path, 1)
     directory.begin("none", "boot")
     directory.user_data.mkdir()
     data = directory.user_data / "00000001.wal"
@@ -119,7 +119,7 @@ def test_what_a_killed_process_left_in_the_page_cache_is_synced_before_it_is_rel
 def test_a_full_disk_is_an_error_with_one_line_and_leaves_the_old_identity(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    directory = Directory(tmp_path, 1)
+    directory = DataDirectory(tmp_path, 1)
     directory.begin("each", "boot")
     before = directory.record
 
@@ -134,7 +134,7 @@ def test_a_full_disk_is_an_error_with_one_line_and_leaves_the_old_identity(
 
 
 def test_doubt_about_what_was_found_lasts_until_it_is_noted_elsewhere(tmp_path: Path) -> None:
-    directory = Directory(tmp_path, 1)
+    directory = DataDirectory(tmp_path, 1)
     assert directory.begin("each", "boot").sure
     assert not directory.doubt().sure
     directory.finish()
@@ -152,12 +152,12 @@ def test_no_room_for_the_lock_is_an_error_with_one_line(
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", full)
         with pytest.raises(DirectoryError, match="node_1: No space left"):
-            Directory(tmp_path, 1)
-    Directory(tmp_path, 1).close()
+            DataDirectory(tmp_path, 1)
+    DataDirectory(tmp_path, 1).close()
 
 
 def test_an_unknown_boot_counts_as_another_one(tmp_path: Path) -> None:
-    directory = Directory(tmp_path, 1)
+    directory = DataDirectory(tmp_path, 1)
     directory.begin("none", "")
     assert not reopened(directory).begin("none", "").sure
 
@@ -171,18 +171,18 @@ def test_this_machine_has_a_boot_id() -> None:
     [b"", b"{", b'{"format": 1, "directory_id": "x"}', b'{"node_id": 2, "directory_id": "x"}'],
 )
 def test_a_damaged_identity_is_refused_and_never_replaced(tmp_path: Path, damage: bytes) -> None:
-    Directory(tmp_path, 1).close()
+    DataDirectory(tmp_path, 1).close()
     file = tmp_path / "node_1" / "identity"
     file.write_bytes(damage)
     with pytest.raises(DirectoryError, match="LEAVE 1"):
-        Directory(tmp_path, 1)
+        DataDirectory(tmp_path, 1)
     assert file.read_bytes() == damage
     file.unlink()
-    Directory(tmp_path, 1).close()  # and the refusal gave the lock back
+    DataDirectory(tmp_path, 1).close()  # and the refusal gave the lock back
 
 
 def test_the_identity_of_another_release_is_left_to_that_release(tmp_path: Path) -> None:
-    directory = Directory(tmp_path, 1)
+    directory = DataDirectory(tmp_path, 1)
     directory.begin("each", "boot")
     file = directory.path / "identity"
     file.write_bytes(file.read_bytes().replace(b'"format":1', b'"format":2'))
@@ -192,7 +192,7 @@ def test_the_identity_of_another_release_is_left_to_that_release(tmp_path: Path)
 
 @pytest.mark.parametrize("left", ["nothing", "the directory"])
 def test_a_member_without_its_copies_is_refused(tmp_path: Path, left: str) -> None:
-    directory = Directory(tmp_path, 1)
+    directory = DataDirectory(tmp_path, 1)
     directory.begin("each", "boot")
     directory.found()
     directory = reopened(directory)
@@ -212,12 +212,12 @@ def test_data_without_an_identity_is_not_an_empty_directory(tmp_path: Path) -> N
     data.mkdir(parents=True)
     (data / "file").write_bytes(b"vote")
     with pytest.raises(DirectoryError, match="missing"):
-        Directory(tmp_path, 1)
+        DataDirectory(tmp_path, 1)
     assert (data / "file").read_bytes() == b"vote"
 
 
 def test_a_leftover_of_a_crash_in_the_middle_of_a_replacement_is_ignored(tmp_path: Path) -> None:
-    directory = Directory(tmp_path, 1)
+    directory = DataDirectory(tmp_path, 1)
     directory.begin("each", "boot")
     (directory.path / "identity.new").write_bytes(b"{half")
     assert reopened(directory).begin("each", "boot").incarnation == 2

@@ -13,7 +13,8 @@ import pytest
 
 from tests.node.harness import free_port
 from walrus.protocol import PeerCodec
-from walrus.shell.peer_connections import VERSION, Peers, Session, ask_to_join
+from walrus.shell.joining import ask_to_join
+from walrus.shell.peer_connections import VERSION, PeerConnections, PeerSession
 from walrus.wire.messages import Fence, Hello, Join, JoinReply, PeerMessage
 
 PATIENCE = 20.0
@@ -28,7 +29,7 @@ class Host:
         self.node_id, self.cluster_id, self.incarnation = node_id, cluster_id, incarnation
         self.events: list[tuple[Any, ...]] = []
         self.port = free_port("127.0.0.1")
-        self.peers = Peers(self, node_id, "127.0.0.1", CODEC, random.Random(node_id))
+        self.peers = PeerConnections(self, node_id, "127.0.0.1", CODEC, random.Random(node_id))
 
     async def listen(self) -> None:
         await self.peers.listen("127.0.0.1", self.port)
@@ -60,7 +61,7 @@ class Host:
     def on_removed(self, peer: int, error: str) -> None:
         self.events.append(("removed", peer, error))
 
-    def on_join(self, session: Session, join: Join) -> None:
+    def on_join(self, session: PeerSession, join: Join) -> None:
         self.events.append(("join", join.node_id))
         session.reply(JoinReply(done=True, error="", cluster_id=self.cluster_id, addresses={1: "h:1"}))
 
@@ -232,7 +233,7 @@ def test_a_node_without_a_cluster_asks_and_is_answered() -> None:
 def test_strangers_are_bounded_in_number() -> None:
     async def scenario() -> None:
         host = Host(2)
-        sessions = [Session(host.peers) for _ in range(300)]
+        sessions = [PeerSession(host.peers) for _ in range(300)]
         assert sum(host.peers.admit(session) for session in sessions) == 256
         host.peers.close()
 

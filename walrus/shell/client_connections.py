@@ -66,7 +66,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     stall: float = 30.0
 
 
-class Handler(Protocol):
+class ClientHandler(Protocol):
     """What a connection needs from the node."""
 
     def on_request(self, slot: Slot, request: Request) -> None:
@@ -347,7 +347,7 @@ class ClientConnection(asyncio.BufferedProtocol):
 class ClientServer:
     """All client connections of a node, and the limits that they share."""
 
-    def __init__(self, handler: Handler, limits: Limits) -> None:
+    def __init__(self, handler: ClientHandler, limits: Limits) -> None:
         self.handler = handler
         self.limits = limits
         self.buffer = memoryview(bytearray(READ_BYTES))

@@ -75,6 +75,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """The schedule as it is kept in the identity file and shown to people."""
         return self.fsync if isinstance(self.fsync, str) else f"{self.fsync * 1000:g} ms"
 
+    @property
+    def source(self) -> str | None:
+        """The local address that peers are dialled from; None for any."""
+        return None if self.raft_host in ("0.0.0.0", "::") else self.raft_host
+
     def config(self) -> NodeConfig:
         """What the controller needs to know of it."""
         return NodeConfig(

@@ -42,6 +42,7 @@ from typing import Literal
 
 import msgspec
 
+from walrus.config import Identity
 from walrus.storage.posix import sync_descriptor, sync_directory
 
 FORMAT = 1
@@ -52,7 +53,7 @@ class DirectoryError(Exception):
     """The data directory cannot be used; the message is one line that says why and what to do."""
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class IdentityFile(msgspec.Struct, frozen=True, kw_only=True):
     """The identity file's content."""
 
     format: int = FORMAT
@@ -84,7 +85,7 @@ def boot_id() -> str:
         return ""
 
 
-class Directory:
+class DataDirectory:
     """One node's data directory, locked by this process from construction until `close`."""
 
     def __init__(self, data_dir: Path, node_id: int) -> None:
@@ -107,7 +108,19 @@ class Directory:
         """Where the engine with Raft's journal lives."""
         return self.path / "raft_meta"
 
-    def begin(self, fsync: str, boot: str) -> Record:
+    def identity(self) -> Identity:
+        """Return what the controller needs to know of the directory, after `begin` and with a cluster."""
+        record = self.record
+        assert record.cluster_id and record.incarnation > 0, "a node without a cluster or a start"
+        return Identity(
+            cluster_id=record.cluster_id,
+            directory_id=record.directory_id,
+            incarnation=record.incarnation,
+            bootstrap=record.state == "founding",
+            sure=record.sure,
+        )
+
+    def begin(self, fsync: str, boot: str) -> IdentityFile:
         """Durably count one more start; what it says from now on holds for this process.
 
         `boot` is the current boot id. An unknown one ("") counts as another boot: it is the safe guess.
@@ -140,14 +153,14 @@ class Directory:
         except OSError as error:
             raise DirectoryError(f"cannot sync {self.user_data}: {error.strerror}") from error
 
-    def found(self) -> Record:
+    def found(self) -> IdentityFile:
         """Durably draw the id of a new cluster, of which this directory is the first member."""
         assert self.record.state == "new", "only an empty directory founds a cluster"
         return self._store(
             msgspec.structs.replace(self.record, cluster_id=uuid.uuid4().hex, state="founding")
         )
 
-    def join(self, cluster_id: str, addresses: dict[int, str]) -> Record:
+    def join(self, cluster_id: str, addresses: dict[int, str]) -> IdentityFile:
         """Durably note the cluster that took this node in, and where its members are."""
         assert self.record.cluster_id == "", "a directory belongs to one cluster for life"
         joined = msgspec.structs.replace(
@@ -155,27 +168,27 @@ class Directory:
         )
         return self._store(joined)
 
-    def remember(self, addresses: dict[int, str]) -> Record:
+    def remember(self, addresses: dict[int, str]) -> IdentityFile:
         """Durably note where the other members are now."""
         if addresses == self.record.addresses:
             return self.record
         return self._store(msgspec.structs.replace(self.record, addresses=addresses))
 
-    def settle(self) -> Record:
+    def settle(self) -> IdentityFile:
         """Durably note that the Raft journal exists: from now on an empty one is a lost one."""
         if self.record.state == "member":
             return self.record
         return self._store(msgspec.structs.replace(self.record, state="member"))
 
-    def doubt(self) -> Record:
+    def doubt(self) -> IdentityFile:
         """Durably note that a copy was found to be shorter than it was, which makes the node unsure."""
         return self._store(msgspec.structs.replace(self.record, sure=False))
 
-    def trust(self) -> Record:
+    def trust(self) -> IdentityFile:
         """Durably note that every copy is whole again, which makes the node sure."""
         return self._store(msgspec.structs.replace(self.record, sure=True))
 
-    def finish(self) -> Record:
+    def finish(self) -> IdentityFile:
         """Durably note an orderly end. Call it last, after both engines were synced and closed."""
         return self._store(msgspec.structs.replace(self.record, clean=True))
 
@@ -207,17 +220,17 @@ class Directory:
             raise DirectoryError(f"cannot use data directory {self.path}: {error.strerror}") from error
         return handle
 
-    def _load(self) -> Record:
+    def _load(self) -> IdentityFile:
         """The record on disk; a new directory gets a new one, not written before `begin`."""
         try:
             raw = (self.path / "identity").read_bytes()
         except FileNotFoundError:
             self._refuse_orphans()
-            return Record(node_id=self.node_id, directory_id=uuid.uuid4().hex)
+            return IdentityFile(node_id=self.node_id, directory_id=uuid.uuid4().hex)
         except OSError as error:
             raise DirectoryError(f"cannot read {self.path / 'identity'}: {error.strerror}") from error
         try:
-            record = msgspec.json.decode(raw, type=Record)
+            record = msgspec.json.decode(raw, type=IdentityFile)
         except msgspec.DecodeError as error:
             raise DirectoryError(self._damaged(str(error))) from error
         if record.format != FORMAT:
@@ -246,7 +259,7 @@ class Directory:
             if data.exists() and any(data.iterdir()):
                 raise DirectoryError(self._damaged(f"it is missing, but {data} has files"))
 
-    def _store(self, record: Record) -> Record:
+    def _store(self, record: IdentityFile) -> IdentityFile:
         """Replace the identity file: after this returns, a crash finds the new one, before it the old one.
 
         Raises DirectoryError, for example on a full disk; the old one counts then, or the new one.

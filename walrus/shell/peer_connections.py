@@ -63,7 +63,7 @@ UNACKNOWLEDGED_MS: Final = 5_000
 """After this long without a sign from the other end's kernel the connection is dead (Linux)."""
 
 
-class Handler(Protocol):
+class PeerHandler(Protocol):
     """What the connections need from the node."""
 
     def hello_to(self, peer: int) -> Hello:
@@ -81,7 +81,7 @@ class Handler(Protocol):
     def on_removed(self, peer: int, error: str) -> None:
         """`peer` says that it is this node that was removed."""
 
-    def on_join(self, session: Session, join: Join) -> None:
+    def on_join(self, session: PeerSession, join: Join) -> None:
         """A node without a cluster asks to be taken in."""
 
     def on_peer_message(self, sender: int, message: PeerMessage) -> None:
@@ -94,7 +94,7 @@ class Handler(Protocol):
         """The connection ended; `refused` says that no process listens at its address."""
 
 
-class Link(asyncio.Protocol):
+class PeerLink(asyncio.Protocol):
     """A connection that this node dialled: Hello, then messages, until either side gives up."""
 
     def __init__(self, hello: bytes, codec: PeerCodec[PeerMessage]) -> None:
@@ -178,10 +178,10 @@ class _Outcome(Enum):
 class Dialer:
     """Keeps one peer connected: dials, backs off, and reports what it finds out."""
 
-    def __init__(self, peers: Peers, peer: int, address: str) -> None:
+    def __init__(self, peers: PeerConnections, peer: int, address: str) -> None:
         self.peer = peer
         self.address = address
-        self.link: Link | None = None
+        self.link: PeerLink | None = None
         self._peers = peers
         self._attempt = 0
         self._told_refused = False
@@ -227,7 +227,7 @@ class Dialer:
     async def _once(self) -> _Outcome:
         """One attempt, and the connection's life if it succeeds."""
         hello = self._peers.codec.encode(self._peers.handler.hello_to(self.peer))
-        link = Link(hello, self._peers.codec)
+        link = PeerLink(hello, self._peers.codec)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await connect(lambda: link, self.address, self._peers.source)
@@ -268,10 +268,10 @@ def _unexpected_end(task: asyncio.Task[None]) -> None:
         raise error
 
 
-class Session(asyncio.BufferedProtocol):
+class PeerSession(asyncio.BufferedProtocol):
     """A connection that somebody dialled to this node: a stranger until its Hello is accepted."""
 
-    def __init__(self, peers: Peers) -> None:
+    def __init__(self, peers: PeerConnections) -> None:
         self._peers = peers
         self._parser = peers.codec.parser(STRANGER_FRAME)
         self._transport: asyncio.Transport | None = None
@@ -367,12 +367,12 @@ class Session(asyncio.BufferedProtocol):
         return self._transport is None or self._transport.is_closing()
 
 
-class Peers:
+class PeerConnections:
     """All connections between this node and the others."""
 
     def __init__(
         self,
-        handler: Handler,
+        handler: PeerHandler,
         node_id: int,
         source: str | None,
         codec: PeerCodec[PeerMessage],
@@ -385,10 +385,10 @@ class Peers:
         self.jitter = jitter
         self.buffer = memoryview(bytearray(READ_BYTES))
         self._dialers: dict[int, Dialer] = {}
-        self._sessions: dict[int, Session] = {}
-        self._strangers: dict[Session, None] = {}
+        self._sessions: dict[int, PeerSession] = {}
+        self._strangers: dict[PeerSession, None] = {}
         self._incarnations: dict[int, tuple[str, int]] = {}
-        self._dirty: dict[Link, None] = {}
+        self._dirty: dict[PeerLink, None] = {}
         self._last: tuple[PeerMessage | None, bytes] = (None, b"")
         self._listener: asyncio.Server | None = None
 
@@ -396,7 +396,7 @@ class Peers:
         """Accept callers from now on."""
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(
-            lambda: Session(self), host, port, backlog=256, reuse_address=True
+            lambda: PeerSession(self), host, port, backlog=256, reuse_address=True
         )
 
     def connect_to(self, addresses: Mapping[int, str]) -> None:
@@ -446,7 +446,7 @@ class Peers:
             return "a later start of that node has called already"
         return ""
 
-    def welcome(self, session: Session, hello: Hello) -> None:
+    def welcome(self, session: PeerSession, hello: Hello) -> None:
         """A caller was accepted: it replaces its own earlier connection, and can be dialled at once."""
         self._strangers.pop(session, None)
         self._incarnations[hello.node_id] = (hello.directory_id, hello.incarnation)
@@ -457,14 +457,14 @@ class Peers:
         if (dialer := self._dialers.get(hello.node_id)) is not None:
             dialer.hurry()
 
-    def admit(self, session: Session) -> bool:
+    def admit(self, session: PeerSession) -> bool:
         """Count a stranger in, unless there are too many of them."""
         if len(self._strangers) >= MAX_STRANGERS:
             return False
         self._strangers[session] = None
         return True
 
-    def forget(self, session: Session) -> None:
+    def forget(self, session: PeerSession) -> None:
         """A caller is gone."""
         self._strangers.pop(session, None)
         if session.sender is not None and self._sessions.get(session.sender) is session:
@@ -528,56 +528,3 @@ def notice_silence(transport: asyncio.BaseTransport) -> None:
     handle = transport.get_extra_info("socket")
     if handle is not None and sys.platform == "linux":
         handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
-
-
-class _Asker(asyncio.Protocol):
-    """A connection on which a node without a cluster asks to be taken in."""
-
-    def __init__(self, frame: bytes, codec: PeerCodec[PeerMessage]) -> None:
-        self._frame = frame
-        self._parser = codec.parser(STRANGER_FRAME)
-        self._transport: asyncio.Transport | None = None
-        self.answer: asyncio.Future[JoinReply] = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Connected: ask."""
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.write(self._frame)
-
-    def data_received(self, data: bytes) -> None:
-        """The answer."""
-        try:
-            replies = self._parser.feed(data)
-        except ProtocolError as error:
-            self._fail(ConnectionAbortedError(f"that is no Walrus node's raft port: {error}"))
-            return
-        for reply in replies:
-            if isinstance(reply, JoinReply) and not self.answer.done():
-                self.answer.set_result(reply)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """The member went away, perhaps before it answered."""
-        self._fail(ConnectionResetError("the connection ended before the answer"))
-
-    def _fail(self, error: OSError) -> None:
-        if not self.answer.done():
-            self.answer.set_exception(error)
-            self.answer.exception()  # nobody may be waiting any more
-
-    def close(self) -> None:
-        """The answer is there, or no longer wanted."""
-        if self._transport is not None:
-            self._transport.abort()
-
-
-async def ask_to_join(
-    address: str, source: str | None, codec: PeerCodec[PeerMessage], join: Join, patience: float
-) -> JoinReply:
-    """Ask the member at `address` to be taken in. Its answer, or an OSError (a TimeoutError is one)."""
-    asker = _Asker(codec.encode(join), codec)
-    try:
-        async with asyncio.timeout(patience):
-            await connect(lambda: asker, address, source)
-            return await asker.answer
-    finally:
-        asker.close()

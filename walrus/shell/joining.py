@@ -1,0 +1,137 @@
+"""How a node without a cluster enters one: it asks a member until the cluster has decided.
+
+    applicant                                    any member
+      │ ── Join(node, directory, addresses) ────► │  proposes an Announce
+      │ ◄─ JoinReply(done=False, error="...") ─── │  answers at once, whatever it knows by then
+      │        pause, then ask again              │
+      │ ◄─ JoinReply(done=True, cluster, ...) ─── │  the Announce has been applied
+
+Each question has a connection of its own. Asking again does no harm: the Announce is idempotent, and names
+the data directory, so that an applicant with another disk is not taken for this one. A member that knows that
+asking again cannot help says so (`final`).
+
+The pauses grow from 20 ms to a second, so that a cluster that is just being founded is joined quickly and one
+that is down is not flooded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import cast
+
+from walrus.protocol import PeerCodec, ProtocolError
+from walrus.shell.flags import Settings
+from walrus.shell.identity import DataDirectory
+from walrus.shell.peer_connections import STRANGER_FRAME, connect
+from walrus.shell.start import StartError
+from walrus.wire.messages import Join, JoinReply, PeerMessage
+
+log = logging.getLogger("walrus.shell.joining")
+
+FIRST_PAUSE = 0.02
+LONGEST_PAUSE = 1.0
+PATIENCE = 5.0
+"""Seconds that one member may take to answer."""
+
+
+class JoinCall(asyncio.Protocol):
+    """One connection that asks one member to be taken in."""
+
+    def __init__(self, frame: bytes, codec: PeerCodec[PeerMessage]) -> None:
+        self._frame = frame
+        self._parser = codec.parser(STRANGER_FRAME)
+        self._transport: asyncio.Transport | None = None
+        self.answer: asyncio.Future[JoinReply] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connected: ask."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.write(self._frame)
+
+    def data_received(self, data: bytes) -> None:
+        """The answer."""
+        try:
+            replies = self._parser.feed(data)
+        except ProtocolError as error:
+            self._fail(ConnectionAbortedError(f"that is no Walrus node's raft port: {error}"))
+            return
+        for reply in replies:
+            if isinstance(reply, JoinReply) and not self.answer.done():
+                self.answer.set_result(reply)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The member went away, perhaps before it answered."""
+        self._fail(ConnectionResetError("the connection ended before the answer"))
+
+    def _fail(self, error: OSError) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error)
+            self.answer.exception()  # retrieved here: the caller may have given up
+
+    def close(self) -> None:
+        """The answer has arrived, or is no longer wanted."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+async def ask_to_join(
+    address: str, source: str | None, codec: PeerCodec[PeerMessage], join: Join, patience: float
+) -> JoinReply:
+    """Ask the member at `address` (host:port) once. Raises OSError, of which TimeoutError is one."""
+    call = JoinCall(codec.encode(join), codec)
+    try:
+        async with asyncio.timeout(patience):
+            await connect(lambda: call, address, source)
+            return await call.answer
+    finally:
+        call.close()
+
+
+async def enter_cluster(settings: Settings, directory: DataDirectory) -> None:
+    """Found a cluster of one, or be taken into the one of `--join`, and note it. Raises StartError."""
+    if settings.bootstrap or (settings.node_id == 1 and not settings.join):
+        directory.found()
+        return
+    if not settings.join:
+        raise StartError(
+            f"--join: node {settings.node_id} belongs to no cluster yet; name a member's raft address, "
+            f"or give --bootstrap to found one"
+        )
+    config = settings.config()
+    join = Join(
+        node_id=settings.node_id,
+        directory_id=directory.record.directory_id,
+        raft_address=config.raft_address,
+        client_address=config.client_address,
+    )
+    answer = await _ask_until_done(settings, join)
+    directory.join(answer.cluster_id, answer.addresses)
+
+
+async def _ask_until_done(settings: Settings, join: Join) -> JoinReply:
+    """Ask one member after the other until one answers `done`. Raises StartError after `--join-timeout`."""
+    loop, codec = asyncio.get_running_loop(), PeerCodec[PeerMessage](PeerMessage)
+    end, pause, why = loop.time() + settings.join_timeout, FIRST_PAUSE, "no answer"
+    while True:
+        for address in settings.join:
+            try:
+                reply = await ask_to_join(address, settings.source, codec, join, PATIENCE)
+            except OSError as error:
+                why = f"{address}: {error or 'no answer'}"
+                continue
+            if reply.done:
+                log.info("joined cluster %s through %s", reply.cluster_id, address)
+                return reply
+            if reply.final:
+                raise StartError(f"--join: {address} says: {reply.error}")
+            if reply.error not in why:
+                log.info("not in the cluster yet: %s says: %s", address, reply.error)
+            why = f"{address}: {reply.error}"
+        if loop.time() + pause > end:
+            raise StartError(
+                f"--join: no member took this node in within {settings.join_timeout:g} s ({why})"
+            )
+        await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+        pause = min(LONGEST_PAUSE, pause * 1.6)

@@ -1,0 +1,93 @@
+"""What must be in order before a node says its first word: descriptors, engines, Raft's journal, ports.
+
+Each check refuses with a `StartError`, one line that names what is wrong and what to do. A node that starts
+in spite of a lost journal would vote again in terms in which it has voted; one that starts with too few
+descriptors would fail later, in the middle of a write.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import socket
+from pathlib import Path
+
+from walrus.consensus.journal import RaftJournal
+from walrus.consensus.messages import Membership
+from walrus.storage.errors import StorageError
+from walrus.storage.schedule import FsyncSchedule
+from walrus.wal import Walrus
+
+RESERVED_FILES = 128
+"""Descriptors kept for the engines and the peers: clients never take the last ones."""
+FEWEST_FILES = 64
+"""With fewer a node would start, and fail at an arbitrary later moment."""
+WANTED_FILES = 65_536
+"""Ten thousand clients are ten thousand descriptors: the soft limit is raised this far if it may be."""
+
+
+class StartError(Exception):
+    """The node cannot start; the message is one line for the operator."""
+
+
+def raise_file_limit() -> None:
+    """Raise the soft limit of open files up to the hard one. Raises StartError if that is too low."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = WANTED_FILES if hard == resource.RLIM_INFINITY else min(hard, WANTED_FILES)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    if max(soft, wanted) < FEWEST_FILES:
+        raise StartError(
+            f"this process may open {max(soft, wanted)} files, a node needs {FEWEST_FILES}: raise ulimit -n"
+        )
+
+
+def open_data_engine(path: Path, fsync: str | float) -> Walrus:
+    """Recover the engine that holds the copies of segments. Raises StartError."""
+    return _open_engine(path, _schedule(fsync))
+
+
+def open_raft_engine(path: Path, node_id: int, state: str) -> Walrus:
+    """Recover the engine that holds Raft's journal; begin one for a new cluster. Raises StartError.
+
+    `state` is that of the identity file. A member without a journal has lost its votes: it must not go on.
+    """
+    engine = _open_engine(path, FsyncSchedule.group_commit())
+    journal = RaftJournal(engine)
+    if (journal.is_empty() and state == "member") or engine.recovery.nameless:
+        engine.close()
+        raise StartError(
+            f"{path} is empty or damaged, but this node is a member: votes are lost. Restore it, or LEAVE "
+            f"{node_id} on another node and start this one with an empty --data-dir"
+        )
+    if journal.is_empty() and state == "founding":
+        journal.bootstrap(Membership(voters=(node_id,), learners=()))
+        engine.sync()
+    return engine
+
+
+def _open_engine(path: Path, schedule: FsyncSchedule) -> Walrus:
+    try:
+        return Walrus(path, fsync=schedule)
+    except StorageError as error:
+        raise StartError(f"{path}: {error}") from error
+
+
+def _schedule(fsync: str | float) -> FsyncSchedule:
+    """The engine's part in `--fsync`: with `each` the event loop syncs, once for all that waits."""
+    match fsync:
+        case "each":
+            return FsyncSchedule.group_commit()
+        case float():
+            return FsyncSchedule.milliseconds(round(fsync * 1000))
+        case _:
+            return FsyncSchedule.no_fsync()
+
+
+def cannot_listen(which: str, host: str, port: int, error: OSError) -> StartError:
+    """The line for a port that cannot be had: asyncio's own text says it twice and names no flag."""
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return StartError(f"--{which}-host: {host} is no address of this machine")
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return StartError(f"--{which}-port: cannot listen on {host}:{port}: {reason}")
