@@ -12,6 +12,7 @@ import pytest
 from walrus import protocol
 from walrus.client.errors import NotEnoughReplicas, OutcomeUnknown, StorageFailed, error_for
 from walrus.protocol import Error, Invalid, ReplyParser, RequestParser
+from walrus.wire import errors
 
 PAGE = Path(__file__).parents[2] / "docs" / "protocol.md"
 TEXT = PAGE.read_text(encoding="utf-8")
@@ -24,13 +25,13 @@ def reasons() -> list[str]:
     """Every reason that the code can give: constants, and functions with an argument made up."""
     constants = [
         value
-        for name, value in vars(protocol).items()
+        for name, value in vars(errors).items()
         if name.isupper() and not name.startswith("_") and isinstance(value, str)
     ]
     made: list[str] = []
-    for _, function in inspect.getmembers(protocol, inspect.isfunction):
+    for _, function in inspect.getmembers(errors, inspect.isfunction):
         signature = inspect.signature(function)
-        if function.__module__ == protocol.__name__ and signature.return_annotation == "str":
+        if function.__module__ == errors.__name__ and signature.return_annotation == "str":
             arguments = [7 if one.annotation == "int" else "x" for one in signature.parameters.values()]
             made.append(function(*arguments))
     return constants + [made_up for made_up in made if not made_up.startswith("_")]

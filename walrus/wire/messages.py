@@ -1,7 +1,7 @@
 """What nodes say to each other: every message, frozen, with a sentence on when it is sent.
 
 Raft's own messages are in `consensus/messages.py`; the union `PeerMessage` at the end holds both. All of
-them are values whose `repr` can be pasted into a test. `protocol.py` turns them into bytes.
+them are values whose `repr` can be pasted into a test. `peer.py` turns them into bytes.
 
 Nothing here is a remote procedure call with a result that must arrive. A lost message is sent again
 by whoever still needs it, and every handler can be given the same message twice: writers are told a

@@ -1,0 +1,151 @@
+"""What a node answers: the replies as values, their bytes, and the parser that a client reads them with.
+
+    OK                            done
+    OK <payload>                  an entry; of FETCH with the next offset in front: OK <next_offset> <payload>
+    EMPTY                         there is none (yet)
+    ERR <reason>                  one line; every reason there is stands in `errors.py`
+    {...}                         STATE and METRICS: bare JSON
+
+A reply can be told without knowing the request, but for the offset in front of what FETCH found.
+
+Invariant: bytes of a node that make no sense raise `ProtocolError` and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, TypeAlias
+
+import msgspec
+
+from walrus.wire.framing import HEADER_BYTES, LENGTH, FrameParser, ProtocolError, frame, repeated
+
+MAX_REPLY_BYTES: Final = 64 << 20
+
+# --- values -> bytes ------------------------------------------------------------------------------
+
+OK: Final = frame(b"OK")
+EMPTY: Final = frame(b"EMPTY")
+
+
+def ok(payload: bytes) -> bytes:
+    """The reply to a GET that found an entry."""
+    return LENGTH.pack(3 + len(payload)) + b"OK " + payload
+
+
+def empty() -> bytes:
+    """The reply to a GET or FETCH at the end of what there is."""
+    return EMPTY
+
+
+def error(reason: str) -> bytes:
+    """A refusal. Whatever the reason is made of, it stays one line."""
+    return frame(b"ERR " + " ".join(reason.split()).encode(errors="replace"))
+
+
+def json_reply(text: str | bytes) -> bytes:
+    """The reply to STATE and METRICS: bare JSON."""
+    return frame(text if isinstance(text, bytes) else text.encode())
+
+
+def ok_fetch(next_offset: int, payload: bytes) -> bytes:
+    """The reply to a FETCH that found an entry; `next_offset` is where to go on."""
+    return frame(b"OK %d %b" % (next_offset, payload))
+
+
+def ok_many(payloads: Sequence[bytes]) -> bytes:
+    """The replies to as many GETs as there are payloads."""
+    pack = LENGTH.pack
+    return b"".join([pack(3 + len(payload)) + b"OK " + payload for payload in payloads])
+
+
+def ok_fetch_many(offset: int, payloads: Sequence[bytes]) -> bytes:
+    """The replies to a run of FETCHes that starts at `offset`, one for each payload."""
+    return b"".join([ok_fetch(next_, payload) for next_, payload in enumerate(payloads, offset + 1)])
+
+
+# --- replies: bytes -> values (the client's side) -------------------------------------------------
+
+
+# --- bytes -> values ------------------------------------------------------------------------------
+
+
+class Ok(msgspec.Struct, frozen=True, gc=False):
+    """`OK`, or `OK <payload>`. A FETCH's next offset is still in front of the payload here."""
+
+    payload: bytes | None = None
+
+
+class Empty(msgspec.Struct, frozen=True, gc=False):
+    """`EMPTY`: there is nothing (yet) at that place."""
+
+
+class Error(msgspec.Struct, frozen=True, gc=False):
+    """`ERR <reason>`."""
+
+    reason: str
+
+
+class Json(msgspec.Struct, frozen=True, gc=False):
+    """Bare JSON, the reply to STATE and METRICS."""
+
+    text: bytes
+
+
+Reply: TypeAlias = Ok | Empty | Error | Json
+_DONE: Final = Ok()
+_NOTHING: Final = Empty()
+
+
+def parse_reply(body: bytes) -> Reply:
+    """The reply that the body of one frame spells; raises `ProtocolError` if it spells none.
+
+    >>> parse_reply(b"OK"), parse_reply(b"OK "), parse_reply(b"EMPTY"), parse_reply(b"ERR no")
+    (Ok(payload=None), Ok(payload=b''), Empty(), Error(reason='no'))
+    """
+    if body == b"OK":
+        return _DONE
+    if body.startswith(b"OK "):
+        return Ok(body[3:])
+    if body == b"EMPTY":
+        return _NOTHING
+    if body.startswith(b"ERR "):
+        return Error(body[4:].decode(errors="replace"))
+    if body.startswith(b"{"):
+        return Json(body)
+    raise ProtocolError(f"neither OK, EMPTY, ERR nor JSON: {body[:40]!r}")
+
+
+def split_fetched(payload: bytes) -> tuple[int, bytes]:
+    """The next offset and the entry out of what follows `OK ` in the reply to a FETCH."""
+    number, space, entry = payload.partition(b" ")
+    if not space or not number.isdigit() or len(number) > 19:
+        raise ProtocolError(f"expected OK <next_offset> <payload>, got OK {payload[:40]!r}")
+    return int(number), entry
+
+
+class ReplyParser(FrameParser[Reply]):
+    """The replies of one node, out of the pieces in which its bytes arrive.
+
+    >>> parser = ReplyParser()
+    >>> parser.feed(OK + ok(b"hello")[:6]), parser.feed(ok(b"hello")[6:])
+    ([Ok(payload=None)], [Ok(payload=b'hello')])
+    """
+
+    __slots__ = ()
+
+    def __init__(self, max_reply_bytes: int = MAX_REPLY_BYTES) -> None:
+        super().__init__(max_reply_bytes)
+
+    def _take(self, data: bytes, start: int, stop: int, values: list[Reply]) -> int:
+        body = start + HEADER_BYTES
+        if data.startswith(b"OK ", body, stop):
+            values.append(Ok(data[body + 3 : stop]))
+            return stop
+        reply = parse_reply(data[body:stop])
+        count, stop = repeated(data, start, stop)  # a producer's replies are a run of the same OK
+        values += [reply] * count
+        return stop
+
+    def _refuse(self, length: int, values: list[Reply]) -> int | None:
+        raise ProtocolError(f"a reply of {length} bytes: at most {self.limit} make sense")

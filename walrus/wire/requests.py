@@ -1,0 +1,339 @@
+"""What a client may ask: the requests as values, and the parser that makes them out of bytes.
+
+A body is a command word and its arguments, separated by single spaces (the table is in `protocol.py`). The
+payload of PUT is whatever follows the second space, byte for byte, and may be empty: a zero-length entry is
+an entry. Only a PUT without its second space "requires a payload". Everything else is UTF-8.
+
+A request is owed `replies` replies: a run of equal ones (`runs.py`) is one value that is owed many.
+
+Invariants:
+
+* bytes of a client never raise: what is wrong becomes an `Invalid`, in its place in the order;
+* the same stream makes the same requests, however it is cut (only how they are grouped into runs differs);
+* `sum(request.replies)` is the number of frames.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Final, TypeAlias
+
+import msgspec
+
+from walrus.storage.batch import Batch
+from walrus.wire import errors, runs
+from walrus.wire.framing import HEADER_BYTES, LENGTH, MAX_SKIP_BYTES, FrameParser, frame, repeated
+
+DEFAULT_MAX_FRAME_BYTES: Final = 65_536
+MAX_NAME_BYTES: Final = 255
+MAX_NUMBER: Final = 2**63 - 1
+
+# --- values ---------------------------------------------------------------------------------------
+
+
+class _Request(msgspec.Struct, frozen=True, gc=False):
+    """Base of all requests."""
+
+    @property
+    def replies(self) -> int:
+        """Number of replies owed."""
+        return 1
+
+
+class Register(_Request, frozen=True):
+    """Create a topic unless it exists."""
+
+    topic: str
+
+
+class Put(_Request, frozen=True):
+    """Append entries, in order. A run of PUTs to one topic; each entry is owed its own reply."""
+
+    topic: str
+    batch: Batch
+
+    @property
+    def replies(self) -> int:
+        """Number of replies owed."""
+        return self.batch.count
+
+
+class Get(_Request, frozen=True):
+    """Read the next entries and move the cursor of `group`; "" is the cursor that all share."""
+
+    topic: str
+    group: str = ""
+    count: int = 1
+
+    @property
+    def replies(self) -> int:
+        """Number of replies owed."""
+        return self.count
+
+
+class Fetch(_Request, frozen=True):
+    """Read entries `offset` to `offset + count - 1` of one segment; no cursor moves."""
+
+    topic: str
+    segment: int
+    offset: int
+    count: int = 1
+
+    @property
+    def replies(self) -> int:
+        """Number of replies owed."""
+        return self.count
+
+
+class State(_Request, frozen=True):
+    """A topic's segments, leaders, replicas and cursors."""
+
+    topic: str
+
+
+class Metrics(_Request, frozen=True):
+    """The answering node's own view of itself and of the cluster."""
+
+
+class Leave(_Request, frozen=True):
+    """Remove a member."""
+
+    node_id: int
+
+
+class Recover(_Request, frozen=True):
+    """An operator's decision: recover this segment from the copies there are, sure or not."""
+
+    topic: str
+    segment: int
+
+
+class Invalid(_Request, frozen=True):
+    """A request that could not be understood. After a `fatal` one the connection is to be closed,
+    once everything before it and this error have been answered."""
+
+    reason: str
+    fatal: bool = False
+
+
+Request: TypeAlias = Register | Put | Get | Fetch | State | Metrics | Leave | Recover | Invalid
+
+
+# --- bytes -> values -------------------------------------------------------------------------------
+
+# A fixed set rather than str.isprintable(), which follows the interpreter's Unicode version: nodes
+# that run different Pythons must agree on what a topic is. C0, space, DEL, C1, and Unicode's spaces.
+_FORBIDDEN_IN_NAME: Final = re.compile(
+    "[\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
+)
+
+
+def valid_name(name: str) -> bool:
+    """Whether `name` may be a topic or a consumer group.
+
+    >>> valid_name("orders/eu"), valid_name(""), valid_name("a b"), valid_name("\\n"), valid_name("é" * 128)
+    (True, False, False, False, False)
+    """
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:  # a lone surrogate: a str, but no UTF-8
+        return False
+    return 0 < size <= MAX_NAME_BYTES and not _FORBIDDEN_IN_NAME.search(name)
+
+
+class _Refused(Exception):
+    """Inside this module: carries the reason from where it is found to the `Invalid` it becomes."""
+
+
+@lru_cache(maxsize=4096)
+def _name(raw: bytes, reason: str) -> str:
+    """The topic or group that `raw` spells. Cached for all connections; refusals are not cached."""
+    try:
+        name = raw.decode()
+    except UnicodeDecodeError:
+        raise _Refused(errors.INVALID_UTF8) from None
+    if not valid_name(name):
+        raise _Refused(reason)
+    return name
+
+
+def _number(raw: bytes, least: int, reason: str) -> int:
+    """A decimal number of plain digits; `int` alone would also take signs, spaces and underscores."""
+    if not raw.isdigit() or len(raw) > 19 or not least <= int(raw) <= MAX_NUMBER:
+        raise _Refused(reason)
+    return int(raw)
+
+
+def _register(rest: bytes) -> Request:
+    if not rest:
+        raise _Refused(errors.REGISTER_REQUIRES)
+    return Register(_name(rest, errors.INVALID_TOPIC))
+
+
+def _put(rest: bytes) -> Request:
+    topic, space, payload = rest.partition(b" ")
+    if not topic:
+        raise _Refused(errors.PUT_REQUIRES_TOPIC)
+    name = _name(topic, errors.INVALID_TOPIC)
+    if not space:
+        raise _Refused(errors.PUT_REQUIRES_PAYLOAD)
+    return Put(name, Batch.of((payload,)))
+
+
+def _get(rest: bytes) -> Request:
+    topic, space, group = rest.partition(b" ")
+    if not topic:
+        raise _Refused(errors.GET_REQUIRES)
+    return Get(_name(topic, errors.INVALID_TOPIC), _name(group, errors.INVALID_GROUP) if space else "")
+
+
+def _fetch(rest: bytes) -> Request:
+    parts = rest.split(b" ")
+    if len(parts) != 3 or not parts[0]:
+        raise _Refused(errors.FETCH_REQUIRES)
+    topic, segment, offset = parts
+    name = _name(topic, errors.INVALID_TOPIC)
+    return Fetch(name, _number(segment, 1, errors.FETCH_REQUIRES), _number(offset, 0, errors.FETCH_REQUIRES))
+
+
+def _state(rest: bytes) -> Request:
+    if not rest:
+        raise _Refused(errors.STATE_REQUIRES)
+    return State(_name(rest, errors.INVALID_TOPIC))
+
+
+def _metrics(rest: bytes) -> Request:
+    if rest:
+        raise _Refused(errors.METRICS_TAKES_NOTHING)
+    return Metrics()
+
+
+def _leave(rest: bytes) -> Request:
+    return Leave(_number(rest, 1, errors.LEAVE_REQUIRES))
+
+
+def _recover(rest: bytes) -> Request:
+    topic, _, segment = rest.partition(b" ")
+    if not topic or not segment:
+        raise _Refused(errors.RECOVER_REQUIRES)
+    return Recover(_name(topic, errors.INVALID_TOPIC), _number(segment, 1, errors.RECOVER_REQUIRES))
+
+
+_COMMANDS: Final[dict[bytes, Callable[[bytes], Request]]] = {
+    b"REGISTER": _register,
+    b"PUT": _put,
+    b"GET": _get,
+    b"FETCH": _fetch,
+    b"STATE": _state,
+    b"METRICS": _metrics,
+    b"LEAVE": _leave,
+    b"RECOVER": _recover,
+}
+COMMANDS: Final = tuple(word.decode() for word in _COMMANDS)
+
+
+def parse_request(body: bytes) -> Request:
+    """The request that the body of one frame spells; an `Invalid` if it spells none.
+
+    >>> parse_request(b"GET orders billing")
+    Get(topic='orders', group='billing', count=1)
+    >>> parse_request(b"PUT orders  two spaces ").batch.payloads()
+    [b' two spaces ']
+    """
+    word, _, rest = body.partition(b" ")
+    parse = _COMMANDS.get(word)
+    try:
+        if parse is None:
+            word.decode()
+            return Invalid(errors.UNKNOWN_COMMAND)
+        return parse(rest)
+    except _Refused as refused:
+        return Invalid(str(refused))
+    except UnicodeDecodeError:
+        return Invalid(errors.INVALID_UTF8)
+
+
+class RequestParser(FrameParser[Request]):
+    """One client connection's requests, out of the pieces in which its bytes arrive.
+
+    >>> parser = RequestParser()
+    >>> parser.feed(encode_request(b"PUT t a") + encode_request(b"PUT t b") + b"\\x07")
+    [Put(topic='t', batch=Batch(lengths=b'\\x01\\x00\\x00\\x00\\x01\\x00\\x00\\x00', blob=b'ab'))]
+    >>> parser.feed(b"\\x00\\x00\\x00METRICS")
+    [Metrics()]
+    """
+
+    __slots__ = ("_put",)
+
+    def __init__(self, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES) -> None:
+        super().__init__(max_frame_bytes)
+        self._put = (
+            b"",
+            "",
+        )  # `PUT <topic> ` of the last PUT, and its topic: bytes are compared before they are decoded
+
+    def _take(self, data: bytes, start: int, stop: int, values: list[Request]) -> int:
+        body = start + HEADER_BYTES
+        if data.startswith(b"PUT ", body, stop):
+            return self._take_puts(data, start, stop, values)
+        request = parse_request(data[body:stop])
+        if isinstance(request, Get):
+            count, stop = repeated(data, start, stop)
+            request = Get(request.topic, request.group, count)
+        elif isinstance(request, Fetch):
+            topic, segment, offset = request.topic, request.segment, request.offset
+            prefix = b"FETCH %b %d " % (topic.encode(), segment)
+            count, stop = runs.fetches(data, stop, prefix, offset, self.limit, MAX_NUMBER)
+            request = Fetch(topic, segment, offset, count)
+        values.append(request)
+        return stop
+
+    def _take_puts(self, data: bytes, start: int, stop: int, values: list[Request]) -> int:
+        """The run of PUTs to one topic that starts with the frame `data[start:stop]`."""
+        body = start + HEADER_BYTES
+        prefix, topic = self._put
+        if not prefix or not data.startswith(prefix, body, stop):
+            first = _first_put(data, body, stop)
+            if isinstance(first, Invalid):
+                values.append(first)
+                return stop
+            self._put = prefix, topic = first
+        batch, stop = runs.puts(data, start, prefix, self.limit)
+        values.append(Put(topic, batch))
+        return stop
+
+    def _refuse(self, length: int, values: list[Request]) -> int | None:
+        """Answer a frame that is empty or too long; skip it, unless nothing behind it can be trusted."""
+        fatal = length > MAX_SKIP_BYTES
+        values.append(Invalid(errors.invalid_frame_length(length, self.limit), fatal))
+        return None if fatal else length
+
+
+def _first_put(data: bytes, body: int, stop: int) -> tuple[bytes, str] | Invalid:
+    """`PUT <topic> ` as bytes and its topic, from the PUT in `data[body:stop]`."""
+    space = data.find(b" ", body + 4, stop)
+    if space > body + 4:
+        try:
+            return data[body : space + 1], _name(data[body + 4 : space], errors.INVALID_TOPIC)
+        except _Refused as refused:
+            return Invalid(str(refused))
+    invalid = parse_request(data[body:stop])
+    assert isinstance(invalid, Invalid)
+    return invalid
+
+
+# --- values -> bytes ------------------------------------------------------------------------------
+
+
+def encode_request(body: bytes) -> bytes:
+    """One request's frame, from the text of the request."""
+    return frame(body)
+
+
+def encode_puts(topic: str, payloads: Sequence[bytes]) -> bytes:
+    """The frames of one PUT for each payload."""
+    prefix = b"PUT %b " % topic.encode()
+    base, pack = len(prefix), LENGTH.pack
+    return b"".join([pack(base + len(payload)) + prefix + payload for payload in payloads])

@@ -1,0 +1,96 @@
+"""Runs: many frames of one kind, taken at once, without a turn of the interpreter for each.
+
+A message log lives on runs: a producer pipelines a hundred PUTs to one topic and they arrive in one read, a
+consumer sends the same GET over and over. So the parser of requests (`requests.py`) looks at the first
+frame and asks here how far what follows is the same again. A run of PUTs becomes one `Batch`, which stays
+one piece from here to the disks; a run of GETs or FETCHes becomes a count.
+
+Nothing here allocates per frame more than its payload. Only whole frames are taken, and none longer than
+the limit: what comes after the run is looked at by the loop (`framing.py`), as if there had been no run.
+
+Invariant: a run is what its frames are one by one (`tests/wire/test_requests.py` holds it against that).
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import lru_cache
+from typing import Final
+
+from walrus.storage.batch import Batch
+from walrus.wire.framing import HEADER_BYTES, LENGTH, frame
+
+_AT_ONCE: Final = 32
+"""Frames of equal length that one call of `struct` takes apart."""
+
+
+def puts(data: bytes, position: int, prefix: bytes, limit: int) -> tuple[Batch, int]:
+    """The payloads of the whole frames from `position` on that start with `prefix`, and where they end.
+
+    The caller has looked at the first one. This is the hottest loop of the project.
+    """
+    payloads: list[bytes] = []
+    skip, end = HEADER_BYTES + len(prefix), len(data)
+    if end - position >= skip * _AT_ONCE:
+        payloads, position = _equals(data, position, skip)
+    equals = len(payloads)
+    append, startswith, unpack_from = payloads.append, data.startswith, LENGTH.unpack_from
+    while end - position >= skip:
+        (length,) = unpack_from(data, position)
+        stop = position + HEADER_BYTES + length
+        if stop > end or length > limit or not startswith(prefix, position + HEADER_BYTES, stop):
+            break
+        append(data[position + skip : stop])
+        position = stop
+    if len(payloads) == 1:
+        return Batch(LENGTH.pack(len(payloads[0])), payloads[0]), position
+    if len(payloads) == equals:
+        return Batch(LENGTH.pack(len(payloads[0])) * len(payloads), b"".join(payloads)), position
+    return Batch.of(payloads), position
+
+
+@lru_cache(maxsize=256)
+def _stride(skip: int, payload: int) -> struct.Struct:
+    """Takes `_AT_ONCE` payloads of one length out of as many frames."""
+    return struct.Struct(f"{skip}x{payload}s" * _AT_ONCE)
+
+
+def _equals(data: bytes, position: int, skip: int) -> tuple[list[bytes], int]:
+    """The payloads of the frames from `position` on whose header equals the first one's `skip` bytes.
+
+    Neighbouring entries often have one length, and then nothing needs to be parsed: byte k of the first
+    frame's header must come back `size` bytes later, again and again. One strided slice for each byte
+    of the header says for how many frames it does, without a turn of the interpreter for each frame.
+    """
+    (length,) = LENGTH.unpack_from(data, position)
+    size = HEADER_BYTES + length
+    count = (len(data) - position) // size
+    if not data.startswith(data[position : position + skip], position + size):
+        return [], position
+    for k in range(skip):
+        if count < _AT_ONCE:
+            return [], position
+        column = data[position + k : position + count * size : size]
+        count = len(column) - len(column.lstrip(column[:1]))
+    payloads: list[bytes] = []
+    stop, stride = position + count * size, _stride(skip, size - skip)
+    while stop - position >= size * _AT_ONCE:
+        payloads += stride.unpack_from(data, position)
+        position += size * _AT_ONCE
+    payloads += [data[start + skip : start + size] for start in range(position, stop, size)]
+    return payloads, stop
+
+
+def fetches(data: bytes, stop: int, prefix: bytes, offset: int, limit: int, last: int) -> tuple[int, int]:
+    """How many FETCHes at consecutive offsets there are, and where the last one ends.
+
+    The first is the one of `offset`, which ends at `stop`; `prefix` is its body up to there. None is longer
+    than `limit` bytes or has an offset above `last`.
+    """
+    first = offset
+    while offset < last and data.startswith(following := frame(b"%b%d" % (prefix, offset + 1)), stop):
+        if len(following) > limit + HEADER_BYTES:
+            break
+        offset += 1
+        stop += len(following)
+    return offset - first + 1, stop
