@@ -1,6 +1,6 @@
 """Both clients against a node that misbehaves as told: what is retried, what never, what a caller learns.
 
-Every test runs twice. `Awaited` puts the blocking face on `AsyncClient`, so that one text tests both.
+Every test that takes `connect` runs twice, once for each client (`conftest.py`).
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ import asyncio
 import contextlib
 import inspect
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 import pytest
 
+from tests.client.faces import MakeClient
 from tests.client.fake import SERVE, Close, FakeNode, MemoryLog, Say, Silence, free_port
 from walrus import protocol
 from walrus.client import (
@@ -36,50 +35,6 @@ from walrus.client import (
     WalrusError,
 )
 from walrus.protocol import Fetch, Get, Put, Register
-
-
-class Awaited:
-    """An `AsyncClient` driven from outside its event loop."""
-
-    def __init__(self, addresses: str | Iterable[str], *, timeout: float = 5.0) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._client = AsyncClient(addresses, timeout=timeout)
-
-    def __enter__(self) -> Awaited:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.run_until_complete(self._client.close())
-        self._loop.close()
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._client, name)
-        if inspect.isasyncgenfunction(method):
-            return lambda *args, **named: iter(self._loop.run_until_complete(_listed(method(*args, **named))))
-        if not callable(method):
-            return method
-        return lambda *args, **named: self._loop.run_until_complete(method(*args, **named))
-
-
-async def _listed(found: Any) -> list[Any]:
-    return [one async for one in found]
-
-
-MakeClient = Callable[..., Any]
-
-
-@pytest.fixture(params=[Client, Awaited], ids=["blocking", "async"])
-def connect(request: pytest.FixtureRequest) -> Iterator[MakeClient]:
-    made: list[Any] = []
-
-    def make(*nodes: FakeNode | str, timeout: float = 5.0) -> Any:
-        client = request.param([getattr(node, "address", node) for node in nodes], timeout=timeout)
-        made.append(client)
-        return client
-
-    yield make
-    for client in made:
-        client.__exit__(None, None, None)
 
 
 def test_every_command_round_trips(connect: MakeClient) -> None:

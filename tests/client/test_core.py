@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from walrus import protocol
-from walrus.client import core
+from walrus.client import calls, core
 from walrus.client.errors import (
     BadReply,
     NoLeader,
@@ -36,7 +36,7 @@ class Half:
 class Play:
     """Conducts a call over attempts that end as told; the clock moves with pauses and `spend`."""
 
-    def __init__(self, call: core.Call[Any], ends: list[End], nodes: int = 1, **options: Any) -> None:
+    def __init__(self, call: calls.Call[Any], ends: list[End], nodes: int = 1, **options: Any) -> None:
         self.now = 0.0
         self.pauses: list[float] = []
         self.asked: list[str] = []
@@ -86,7 +86,7 @@ def cut(exchange: core.Exchange[Any], step: core.Attempt) -> None:
     exchange.lost("n", ConnectionError("cut"))
 
 
-PUT = core.put_many("t", (b"x",))
+PUT = calls.put_many("t", (b"x",))
 
 
 def test_every_address_is_tried_before_the_first_pause() -> None:
@@ -104,7 +104,7 @@ def test_pauses_grow_to_a_limit_and_end_before_the_deadline() -> None:
 
 
 def test_a_call_that_one_of_several_nodes_could_answer_does_not_wait_for_one_alone() -> None:
-    harmless = Play(core.metrics(), [answers(Json(b"{}"))], nodes=4, timeout=4.0).steps[0]
+    harmless = Play(calls.metrics(), [answers(Json(b"{}"))], nodes=4, timeout=4.0).steps[0]
     assert (harmless.connect_within, harmless.reply_within) == (1.0, 1.0)
     put = Play(PUT, [answers(Ok())], nodes=4, timeout=4.0).steps[0]
     assert (put.connect_within, put.reply_within) == (1.0, 4.0), "nobody else may be asked, so it may wait"
@@ -122,15 +122,15 @@ def test_a_refusal_is_final_even_when_told_to_retry() -> None:
 
 
 @pytest.mark.parametrize("reason", [protocol.no_leader("x"), protocol.BUSY, protocol.STOPPING])
-@pytest.mark.parametrize("call", [PUT, core.get_many("t", 1), core.leave(3), core.register("t")])
-def test_whatever_a_node_did_not_do_is_tried_again(call: core.Call[Any], reason: str) -> None:
+@pytest.mark.parametrize("call", [PUT, calls.get_many("t", 1), calls.leave(3), calls.register("t")])
+def test_whatever_a_node_did_not_do_is_tried_again(call: calls.Call[Any], reason: str) -> None:
     good = Ok(b"x") if call.name == "GET" else Ok()
     play = Play(call, [refuses(reason), answers(good)], nodes=2)
     assert play.asked == ["n1:1", "n2:1"] and not isinstance(play.results[0], WalrusError)
 
 
 def test_the_tail_of_many_puts_is_tried_again_only_if_none_of_it_happened() -> None:
-    call = core.put_many("t", [b"a", b"b", b"c"])
+    call = calls.put_many("t", [b"a", b"b", b"c"])
     no = protocol.Error(protocol.BUSY)
     play = Play(call, [answers(Ok(), no, no), answers(Ok(), Ok())])
     assert play.results == [None, None, None]
@@ -146,20 +146,20 @@ def test_the_last_error_stands_when_time_is_up() -> None:
 
 
 def test_an_answer_of_the_wrong_kind_is_an_error_of_that_request_alone() -> None:
-    call = core.put_many("t", [b"a", b"b"])
+    call = calls.put_many("t", [b"a", b"b"])
     bad, good = Play(call, [answers(Empty(), Ok())]).results
     assert isinstance(bad, BadReply) and good is None
 
 
 def test_no_requests_need_no_attempt() -> None:
-    assert Play(core.put_many("t", []), []).asked == []
+    assert Play(calls.put_many("t", []), []).asked == []
 
 
 # --- pipelines
 
 
 def test_a_window_bounds_what_is_unanswered() -> None:
-    pipeline, exchange = core.Pipeline(), core.Exchange(core.put_many("t", [b"x"] * 1000))
+    pipeline, exchange = core.Pipeline(), core.Exchange(calls.put_many("t", [b"x"] * 1000))
     pipeline.start(exchange)
     assert len(pipeline.output()) and exchange.sent == core.WINDOW
     assert pipeline.output() == b""
@@ -173,7 +173,7 @@ def test_replies_find_their_calls_in_any_interleaving(
     counts: list[int], piece: int, data: st.DataObject
 ) -> None:
     pipeline = core.Pipeline()
-    exchanges = [core.Exchange(core.get_many("t", count, f"g{n}")) for n, count in enumerate(counts)]
+    exchanges = [core.Exchange(calls.get_many("t", count, f"g{n}")) for n, count in enumerate(counts)]
     waiting, unread, parser = list(exchanges), b"", protocol.RequestParser()
     while not all(exchange.done for exchange in exchanges):
         if waiting and data.draw(st.booleans()):
@@ -192,7 +192,7 @@ def test_replies_find_their_calls_in_any_interleaving(
 
 def test_a_call_that_was_given_up_keeps_its_place() -> None:
     pipeline = core.Pipeline()
-    first, second = core.Exchange(core.get_many("t", 2)), core.Exchange(core.get_many("t", 1))
+    first, second = core.Exchange(calls.get_many("t", 2)), core.Exchange(calls.get_many("t", 1))
     pipeline.start(first)
     pipeline.start(second)
     pipeline.output()

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from walrus.client.asynchronous import AsyncClient
 from walrus.client.blocking import Client
-from walrus.client.core import Entry, TopicState
+from walrus.client.calls import Entry, TopicState
 from walrus.client.errors import (
     BadReply,
     Busy,

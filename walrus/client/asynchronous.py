@@ -12,12 +12,12 @@ import asyncio
 import random
 import select
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
 from typing import Any, Self, cast
 
-from walrus.client import core
-from walrus.client.core import Entry, TopicState
+from walrus.client import calls, core
+from walrus.client.calls import Buffer, Call, Entry, TopicState
 from walrus.client.errors import WalrusError
 from walrus.protocol import ProtocolError
 
@@ -81,13 +81,14 @@ class _Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
-            finished = self._pipeline.input(data)
+            answered = self._pipeline.input(data)
         except ProtocolError as error:
             self._lost(error)
             self.abort()
             return
-        for exchange in finished:
-            self._finish(id(exchange))
+        for exchange in answered:
+            if exchange.done:
+                self._finish(id(exchange))
         self._write()
         if self._retired and not self._waiting:
             self.abort()
@@ -115,9 +116,7 @@ class AsyncClient:
     """A client for asyncio: the methods of `Client`, awaited."""
 
     def __init__(self, addresses: str | Iterable[str], *, timeout: float = 5.0) -> None:
-        if timeout <= 0:
-            raise ValueError(f"timeout is a number of seconds above 0, got {timeout}")
-        self.timeout = timeout
+        self.timeout = calls.seconds(timeout)
         self._addresses = core.Addresses(addresses)
         self._link: _Link | None = None
         self._rng = random.Random()
@@ -146,23 +145,23 @@ class AsyncClient:
 
     async def register(self, topic: str, *, timeout: float | None = None) -> None:
         """Create the topic unless it exists."""
-        core.only(await self._call(core.register(topic), timeout))
+        calls.only(await self._call(calls.register(topic), timeout))
 
     async def put(
-        self, topic: str, payload: bytes, *, timeout: float | None = None, retry: bool = False
+        self, topic: str, payload: Buffer, *, timeout: float | None = None, retry: bool = False
     ) -> None:
         """Append one entry; returns once a majority of replicas has it. About `retry` see `Client.put`."""
-        core.only(await self._call(core.put_many(topic, (payload,)), timeout, retry))
+        calls.only(await self._call(calls.put(topic, payload), timeout, retry))
 
     async def put_many(
-        self, topic: str, payloads: Sequence[bytes], *, timeout: float | None = None, retry: bool = False
+        self, topic: str, payloads: Iterable[Buffer], *, timeout: float | None = None, retry: bool = False
     ) -> list[WalrusError | None]:
         """Append entries, pipelined and in order. For each: None if acknowledged, or what went wrong."""
-        return await self._call(core.put_many(topic, payloads), timeout, retry)
+        return await self._call(calls.put_many(topic, payloads), timeout, retry)
 
     async def get(self, topic: str, group: str = "", *, timeout: float | None = None) -> bytes | None:
         """The next entry of the shared cursor, or of a consumer group's; None if there is none (yet)."""
-        return cast("bytes | None", core.only(await self._call(core.get_many(topic, 1, group), timeout)))
+        return cast("bytes | None", calls.only(await self._call(calls.get_many(topic, 1, group), timeout)))
 
     async def get_many(
         self, topic: str, count: int, group: str = "", *, timeout: float | None = None
@@ -171,20 +170,20 @@ class AsyncClient:
 
         If it fails on the way, the error's `received` has the entries that came.
         """
-        return core.taken(await self._call(core.get_many(topic, count, group), timeout))
+        return calls.taken(await self._call(calls.get_many(topic, count, group), timeout))
 
     async def fetch(
         self, topic: str, segment: int, offset: int, *, timeout: float | None = None
     ) -> bytes | None:
         """The entry at that place, or None; moves no cursor."""
-        results = await self._call(core.fetch_many(topic, segment, offset, 1), timeout)
-        return cast("bytes | None", core.only(results))
+        results = await self._call(calls.fetch_many(topic, segment, offset, 1), timeout)
+        return cast("bytes | None", calls.only(results))
 
     async def fetch_many(
         self, topic: str, segment: int, offset: int, count: int, *, timeout: float | None = None
     ) -> list[bytes]:
         """Up to `count` entries of one segment from `offset` on; fewer at its end."""
-        return core.fetched(await self._call(core.fetch_many(topic, segment, offset, count), timeout))
+        return calls.fetched(await self._call(calls.fetch_many(topic, segment, offset, count), timeout))
 
     async def entries(
         self, topic: str, segment: int = 1, offset: int = 0, *, timeout: float | None = None
@@ -205,7 +204,7 @@ class AsyncClient:
             except StopIteration:
                 return
             results = None
-            if isinstance(step, core.Call):
+            if isinstance(step, Call):
                 results = await self._call(step, timeout)
             elif isinstance(step, core.Pause):
                 await asyncio.sleep(step.seconds)
@@ -215,24 +214,24 @@ class AsyncClient:
 
     async def state(self, topic: str, *, timeout: float | None = None) -> TopicState:
         """The topic's segments, leaders, replicas and cursors."""
-        return cast("TopicState", core.only(await self._call(core.state(topic), timeout)))
+        return cast("TopicState", calls.only(await self._call(calls.state(topic), timeout)))
 
     async def metrics(self, *, timeout: float | None = None) -> dict[str, Any]:
         """The own view of the node that `address` names."""
-        return cast("dict[str, Any]", core.only(await self._call(core.metrics(), timeout)))
+        return cast("dict[str, Any]", calls.only(await self._call(calls.metrics(), timeout)))
 
     async def leave(self, node_id: int, *, timeout: float | None = None) -> None:
         """Remove a member; returns once it is removed and its data is elsewhere."""
-        core.only(await self._call(core.leave(node_id), timeout))
+        calls.only(await self._call(calls.leave(node_id), timeout))
 
     async def recover(self, topic: str, segment: int, *, timeout: float | None = None) -> None:
         """Recover a segment that waits for an operator, from the copies there are. May lose entries."""
-        core.only(await self._call(core.recover(topic, segment), timeout))
+        calls.only(await self._call(calls.recover(topic, segment), timeout))
 
     # --- the steps of a call
 
-    async def _call(self, call: core.Call[Any], timeout: float | None, retry: bool = False) -> list[Any]:
-        timeout = self.timeout if timeout is None else timeout
+    async def _call(self, call: Call[Any], timeout: float | None, retry: bool = False) -> list[Any]:
+        timeout = calls.seconds(self.timeout if timeout is None else timeout)
         steps = core.conduct(call, self._addresses, timeout, time.monotonic, self._rng, retry)
         while True:
             try:

@@ -7,12 +7,12 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self, cast
 
-from walrus.client import core
-from walrus.client.core import Entry, TopicState
+from walrus.client import calls, core
+from walrus.client.calls import Buffer, Call, Entry, TopicState
 from walrus.client.errors import WalrusError
 from walrus.protocol import ProtocolError
 
@@ -90,9 +90,7 @@ class Client:
     """A blocking client. See the module for what is retried; every method may raise a `WalrusError`."""
 
     def __init__(self, addresses: str | Iterable[str], *, timeout: float = 5.0) -> None:
-        if timeout <= 0:
-            raise ValueError(f"timeout is a number of seconds above 0, got {timeout}")
-        self.timeout = timeout
+        self.timeout = calls.seconds(timeout)
         self._addresses = core.Addresses(addresses)
         self._link: _Link | None = None
         self._rng = random.Random()
@@ -122,28 +120,28 @@ class Client:
 
     def register(self, topic: str, *, timeout: float | None = None) -> None:
         """Create the topic unless it exists."""
-        core.only(self._call(core.register(topic), timeout))
+        calls.only(self._call(calls.register(topic), timeout))
 
-    def put(self, topic: str, payload: bytes, *, timeout: float | None = None, retry: bool = False) -> None:
+    def put(self, topic: str, payload: Buffer, *, timeout: float | None = None, retry: bool = False) -> None:
         """Append one entry; returns once a majority of replicas has it.
 
         After `OutcomeUnknown` the entry may be there or not. `retry=True` sends it again instead, until
         the deadline: then it may be there twice.
         """
-        core.only(self._call(core.put_many(topic, (payload,)), timeout, retry))
+        calls.only(self._call(calls.put(topic, payload), timeout, retry))
 
     def put_many(
-        self, topic: str, payloads: Sequence[bytes], *, timeout: float | None = None, retry: bool = False
+        self, topic: str, payloads: Iterable[Buffer], *, timeout: float | None = None, retry: bool = False
     ) -> list[WalrusError | None]:
         """Append entries, pipelined and in order. For each: None if acknowledged, or what went wrong."""
-        return self._call(core.put_many(topic, payloads), timeout, retry)
+        return self._call(calls.put_many(topic, payloads), timeout, retry)
 
     def get(self, topic: str, group: str = "", *, timeout: float | None = None) -> bytes | None:
         """The next entry of the shared cursor, or of a consumer group's; None if there is none (yet).
 
         Never sent twice: after `OutcomeUnknown` the cursor may have moved past an entry nobody got.
         """
-        return cast("bytes | None", core.only(self._call(core.get_many(topic, 1, group), timeout)))
+        return cast("bytes | None", calls.only(self._call(calls.get_many(topic, 1, group), timeout)))
 
     def get_many(
         self, topic: str, count: int, group: str = "", *, timeout: float | None = None
@@ -152,18 +150,18 @@ class Client:
 
         If it fails on the way, the error's `received` has the entries that came.
         """
-        return core.taken(self._call(core.get_many(topic, count, group), timeout))
+        return calls.taken(self._call(calls.get_many(topic, count, group), timeout))
 
     def fetch(self, topic: str, segment: int, offset: int, *, timeout: float | None = None) -> bytes | None:
         """The entry at that place, or None; moves no cursor."""
-        results = self._call(core.fetch_many(topic, segment, offset, 1), timeout)
-        return cast("bytes | None", core.only(results))
+        results = self._call(calls.fetch_many(topic, segment, offset, 1), timeout)
+        return cast("bytes | None", calls.only(results))
 
     def fetch_many(
         self, topic: str, segment: int, offset: int, count: int, *, timeout: float | None = None
     ) -> list[bytes]:
         """Up to `count` entries of one segment from `offset` on; fewer at its end."""
-        return core.fetched(self._call(core.fetch_many(topic, segment, offset, count), timeout))
+        return calls.fetched(self._call(calls.fetch_many(topic, segment, offset, count), timeout))
 
     def entries(
         self, topic: str, segment: int = 1, offset: int = 0, *, timeout: float | None = None
@@ -184,7 +182,7 @@ class Client:
             except StopIteration:
                 return
             results = None
-            if isinstance(step, core.Call):
+            if isinstance(step, Call):
                 results = self._call(step, timeout)
             elif isinstance(step, core.Pause):
                 self._sleep.wait(step.seconds)
@@ -193,24 +191,24 @@ class Client:
 
     def state(self, topic: str, *, timeout: float | None = None) -> TopicState:
         """The topic's segments, leaders, replicas and cursors."""
-        return cast("TopicState", core.only(self._call(core.state(topic), timeout)))
+        return cast("TopicState", calls.only(self._call(calls.state(topic), timeout)))
 
     def metrics(self, *, timeout: float | None = None) -> dict[str, Any]:
         """The own view of the node that `address` names."""
-        return cast("dict[str, Any]", core.only(self._call(core.metrics(), timeout)))
+        return cast("dict[str, Any]", calls.only(self._call(calls.metrics(), timeout)))
 
     def leave(self, node_id: int, *, timeout: float | None = None) -> None:
         """Remove a member; returns once it is removed and its data is elsewhere."""
-        core.only(self._call(core.leave(node_id), timeout))
+        calls.only(self._call(calls.leave(node_id), timeout))
 
     def recover(self, topic: str, segment: int, *, timeout: float | None = None) -> None:
         """Recover a segment that waits for an operator, from the copies there are. May lose entries."""
-        core.only(self._call(core.recover(topic, segment), timeout))
+        calls.only(self._call(calls.recover(topic, segment), timeout))
 
     # --- the steps of a call
 
-    def _call(self, call: core.Call[Any], timeout: float | None, retry: bool = False) -> list[Any]:
-        timeout = self.timeout if timeout is None else timeout
+    def _call(self, call: Call[Any], timeout: float | None, retry: bool = False) -> list[Any]:
+        timeout = calls.seconds(self.timeout if timeout is None else timeout)
         with self._turn:
             steps = core.conduct(call, self._addresses, timeout, time.monotonic, self._rng, retry)
             try:

@@ -1,49 +1,63 @@
-"""What both clients are made of, without I/O: calls, pipelines, and when to try again.
+"""What both clients are made of, without I/O: attempts, connections, and when to try again.
 
-    Call      what to ask and how to read the answers: one value per method of a client
-    Exchange  one attempt at a call: what was sent of it, what came back
-    Pipeline  one connection: requests out, replies in, matched up by their order
-    conduct   a call from its first attempt to its result, as a generator that yields what to do next
+    Call       what to ask and how to read the answers (`calls.py`): one value for each method of a client
+    Exchange   one attempt at a call: what was sent of it, what came back
+    Pipeline   one connection: requests out, replies in, matched by their order
+    conduct    a call from its first attempt to its result, as a generator that yields what to do next
 
 `Client` does those steps with a socket and blocks, `AsyncClient` with a transport and awaits. Neither
-decides anything, so whatever is true of retries is true of both:
+decides anything, so what is true of retries is true of both:
 
 * a call ends by its deadline, with a result or an error. For one that pipelines many requests the deadline
-  moves on with every answer, so that a million entries may take their time and a dead node still may not;
-* what may have been executed is not sent again, unless repeating it is harmless (REGISTER, STATE,
-  METRICS, FETCH) or the caller said `retry=True`. A GET is not harmless: its cursor may have moved;
+  moves on with every answer: a million entries may take their time, and a dead node still may not;
+* what may have been executed is not sent again, unless it is repeatable (REGISTER, STATE, METRICS, FETCH) or
+  the caller said `retry=True`. A GET is not repeatable: its cursor may have moved;
 * what certainly was not executed is sent again: no connection came about, the request never left, or
   the node said that it did nothing (`no leader`, `busy`, `stopping`);
 * of many pipelined PUTs the first that failed and all behind it are tried again, or none: otherwise a
   repeated entry would end up behind those that were sent after it.
 
-Left out on purpose: pools of connections, keeping a map of leaders (any node forwards), and hiding that
-an outcome is unknown.
+The life of a connection. Replies carry no number and match requests by their order alone, so a connection on
+which one reply was lost, or has no owner, would hand every later call the answer to another request:
+
+    state     what it means                            next                                          then
+    --------  ---------------------------------------  --------------------------------------------  -------
+    idle      every request sent has its reply         a call is started on it                       busy
+                                                       it became readable: the node closed it        closed
+    busy      replies are due, each to a known call    every reply came                              idle
+                                                       a call gave up (its deadline, cancelled)      retired
+                                                       it broke, or a reply makes no sense           closed
+                                                       an exception cut a blocking call short        closed
+    retired   takes no new call; replies to calls      every call that still waits has its replies   closed
+              that gave up are read and dropped
+    closed    each call that waited has its results    nothing: the next call opens another one
+
+A connection belongs to one process and, for `AsyncClient`, to one event loop: in another (a fork, a second
+`asyncio.run`) it counts as closed, and the next call opens one of its own.
+
+Left out on purpose: keeping a map of leaders (any node forwards), and hiding that an outcome is unknown.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field, replace
-from itertools import takewhile
-from typing import Any, Final, Generic, Protocol, TypeAlias, TypedDict, TypeVar
-
-import msgspec
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 from walrus import protocol
+from walrus.client import calls
+from walrus.client.calls import Call, Entry
 from walrus.client.errors import (
     BadReply,
-    InvalidTopic,
     OutcomeUnknown,
-    PayloadTooLarge,
     TimedOut,
     Unavailable,
     Unreachable,
     WalrusError,
     error_for,
 )
-from walrus.protocol import Empty, Error, Json, Ok, ProtocolError, Reply
+from walrus.protocol import Error, ProtocolError, Reply
 
 T = TypeVar("T")
 
@@ -60,26 +74,6 @@ class Rng(Protocol):
     """The part of `random.Random` that backing off needs."""
 
     def random(self) -> float: ...
-
-
-class TopicState(TypedDict, total=False):
-    """The reply to STATE, as it is on the wire: JSON's keys are strings."""
-
-    current_segment: int
-    leader_node: int
-    last_sealed_entry_offset: int
-    sealed_segments: dict[str, int]
-    segment_leaders: dict[str, int]
-    segment_replicas: dict[str, list[int]]
-    cursors: dict[str, Any]
-
-
-class Entry(msgspec.Struct, frozen=True, gc=False):
-    """One entry and its place; `offset + 1` in the same segment is where to go on."""
-
-    segment: int
-    offset: int
-    payload: bytes
 
 
 # --- addresses ------------------------------------------------------------------------------------
@@ -100,11 +94,11 @@ class Addresses:
     """The nodes to talk to, in the given order, and which one is next."""
 
     def __init__(self, addresses: str | Iterable[str]) -> None:
-        texts = [addresses] if isinstance(addresses, str) else list(addresses)
+        texts: list[object] = [addresses] if isinstance(addresses, str) else list(addresses)
         if not texts:
             raise ValueError("a client needs at least one address, for example 127.0.0.1:9091")
-        self._texts = texts
-        self._parsed = [parse_address(text) for text in texts]
+        self._texts = [calls.address_text(text) for text in texts]
+        self._parsed = [parse_address(text) for text in self._texts]
         self._current = 0
 
     def __len__(self) -> int:
@@ -124,146 +118,6 @@ class Addresses:
         """Go on to the next address, unless somebody already did."""
         if address == self.current:
             self._current = (self._current + 1) % len(self._texts)
-
-
-# --- calls ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
-    """`count` requests of one kind, and how to read a reply to one of them."""
-
-    name: str
-    count: int
-    encode: Callable[[int, int], bytes]  # the frames of requests [start, stop)
-    decode: Callable[[Reply], T]  # raises BadReply for a reply of the wrong kind
-    harmless: bool  # executing it twice is the same as once
-    doubt: str = "it may have been done"  # what is unknown if the answer does not arrive
-
-    def tail(self, start: int) -> Call[T]:
-        """The call without its first `start` requests."""
-        encode = self.encode
-        return replace(self, count=self.count - start, encode=lambda a, b: encode(a + start, b + start))
-
-
-def _reply_error(name: str, reply: Reply) -> BadReply:
-    return BadReply(f"{name} was answered with {reply!r}"[:200])
-
-
-def _plain_ok(name: str) -> Callable[[Reply], None]:
-    def decode(reply: Reply) -> None:
-        if not isinstance(reply, Ok) or reply.payload is not None:
-            raise _reply_error(name, reply)
-
-    return decode
-
-
-def _payload(reply: Reply) -> bytes | None:
-    if isinstance(reply, Ok) and reply.payload is not None:
-        return reply.payload
-    if isinstance(reply, Empty):
-        return None
-    raise _reply_error("GET", reply)
-
-
-def _fetched(reply: Reply) -> bytes | None:
-    if isinstance(reply, Ok) and reply.payload is not None:
-        try:
-            return protocol.split_fetched(reply.payload)[1]
-        except ProtocolError as error:
-            raise BadReply(str(error)) from error
-    if isinstance(reply, Empty):
-        return None
-    raise _reply_error("FETCH", reply)
-
-
-def _json(name: str) -> Callable[[Reply], dict[str, Any]]:
-    def decode(reply: Reply) -> dict[str, Any]:
-        if not isinstance(reply, Json):
-            raise _reply_error(name, reply)
-        try:
-            return msgspec.json.decode(reply.text, type=dict[str, Any])
-        except msgspec.DecodeError as error:
-            raise BadReply(f"{name} was answered with broken JSON: {error}") from error
-
-    return decode
-
-
-def check_topic(topic: str, what: str = "topic") -> bytes:
-    """The topic as bytes. Checked here because a space in it would turn the request into another one."""
-    if not protocol.valid_name(topic):
-        reason = protocol.INVALID_TOPIC if what == "topic" else protocol.INVALID_GROUP
-        raise InvalidTopic(f"{reason}; got {topic[:80]!r}")
-    return topic.encode()
-
-
-def _one(name: str, text: bytes, decode: Callable[[Reply], T], *, harmless: bool, doubt: str = "") -> Call[T]:
-    frame = protocol.frame(text)
-    return Call(name, 1, lambda start, stop: frame, decode, harmless, doubt or "it may have been done")
-
-
-def register(topic: str) -> Call[None]:
-    """REGISTER."""
-    return _one("REGISTER", b"REGISTER " + check_topic(topic), _plain_ok("REGISTER"), harmless=True)
-
-
-def put_many(topic: str, payloads: Sequence[bytes]) -> Call[None]:
-    """A pipelined PUT for each payload."""
-    room = protocol.MAX_SKIP_BYTES - len(check_topic(topic)) - 5
-    for payload in payloads:
-        if not isinstance(payload, bytes | bytearray | memoryview):
-            raise TypeError(f"an entry is bytes, not {type(payload).__name__}: encode it first")
-        if len(payload) > room:
-            raise PayloadTooLarge(f"an entry of {len(payload)} bytes: no node takes more than {room}")
-
-    def encode(start: int, stop: int) -> bytes:
-        return protocol.encode_puts(topic, payloads[start:stop])
-
-    return Call("PUT", len(payloads), encode, _plain_ok("PUT"), False, "the entry may have been written")
-
-
-def get_many(topic: str, count: int, group: str = "") -> Call[bytes | None]:
-    """`count` pipelined GETs."""
-    text = b"GET " + check_topic(topic)
-    if group:
-        text += b" " + check_topic(group, "group")
-    frame = protocol.frame(text)
-    doubt = "the cursor may have moved past entries that did not arrive"
-    return Call("GET", count, lambda start, stop: frame * (stop - start), _payload, False, doubt)
-
-
-def fetch_many(topic: str, segment: int, offset: int, count: int) -> Call[bytes | None]:
-    """`count` pipelined FETCHes at consecutive offsets."""
-    if segment < 1 or offset < 0:
-        raise ValueError(f"segments count from 1 and offsets from 0, got {segment} and {offset}")
-    prefix = b"FETCH %b %d " % (check_topic(topic), segment)
-
-    def encode(start: int, stop: int) -> bytes:
-        return b"".join([protocol.frame(b"%b%d" % (prefix, offset + n)) for n in range(start, stop)])
-
-    return Call("FETCH", count, encode, _fetched, True)
-
-
-def state(topic: str) -> Call[dict[str, Any]]:
-    """STATE."""
-    return _one("STATE", b"STATE " + check_topic(topic), _json("STATE"), harmless=True)
-
-
-def metrics() -> Call[dict[str, Any]]:
-    """METRICS."""
-    return _one("METRICS", b"METRICS", _json("METRICS"), harmless=True)
-
-
-def leave(node_id: int) -> Call[None]:
-    """LEAVE. Not repeated: the second answer to a LEAVE that worked would be "unknown node"."""
-    doubt = "the member may have been removed"
-    return _one("LEAVE", b"LEAVE %d" % node_id, _plain_ok("LEAVE"), harmless=False, doubt=doubt)
-
-
-def recover(topic: str, segment: int) -> Call[None]:
-    """RECOVER."""
-    text = b"RECOVER %b %d" % (check_topic(topic), segment)
-    return _one("RECOVER", text, _plain_ok("RECOVER"), harmless=False, doubt="it may have been recovered")
 
 
 # --- one attempt ----------------------------------------------------------------------------------
@@ -294,39 +148,53 @@ class Exchange(Generic[T]):
     def reply(self, reply: Reply) -> None:
         """The answer to the first request that has none."""
         assert len(self.results) < self.sent
+        result: T | WalrusError
         if isinstance(reply, Error):
-            self.results.append(error_for(reply.reason))
-            return
-        try:
-            self.results.append(self.call.decode(reply))
-        except BadReply as error:
-            self.results.append(error)
+            result = error_for(reply.reason)
+        else:
+            try:
+                result = self.call.decode(reply)
+            except BadReply as error:
+                result = error
+        self.results.append(result)
+        if self.call.reading and (result is None or isinstance(result, WalrusError)):
+            self._end_at(self.sent)
 
     def lost(self, address: str, cause: BaseException, unsent: int = 0) -> None:
         """No more answers will come. The last `unsent` of those sent never left this machine whole."""
+        assert 0 <= unsent <= self.sent
         self.sent -= unsent
         why = f"{address}: {str(cause) or type(cause).__name__}"
         doubtful: WalrusError = OutcomeUnknown(f"{why}; {self.call.doubt}")
         if isinstance(cause, ProtocolError):
             doubtful = BadReply(why)
-        elif self.call.harmless:
+        elif self.call.repeatable:
             doubtful = TimedOut(why) if isinstance(cause, TimeoutError) else Unreachable(why)
+        if self.call.reading:  # its count may be a million, and the first error says it all
+            self._end_at(min(len(self.results) + 1, self.call.count))
         self.results += [doubtful] * (self.sent - len(self.results))
         not_sent = f"{why}; not sent" if self.sent else why
         self.results += [Unreachable(not_sent)] * (self.call.count - len(self.results))
+        assert self.done
 
-
-_DROPPED: Final = Call("dropped", 1 << 62, lambda start, stop: b"", lambda reply: None, True)
-"""In place of a call that was given up: takes its replies and is never done."""
+    def _end_at(self, count: int) -> None:
+        """Only the first `count` requests are still of interest."""
+        assert len(self.results) <= count <= self.call.count
+        self.call = replace(self.call, count=count)
+        self.sent = min(self.sent, count)
 
 
 class Pipeline:
-    """One connection: what to write, and whose the replies are. Replies come in the order of requests."""
+    """One connection: what to write, and whose the replies are. Replies come in the order of requests.
+
+    An exchange that is given up is done, with errors for results; its place in the order stays, so that its
+    late replies are recognised, and dropped.
+    """
 
     def __init__(self) -> None:
         self._parser = protocol.ReplyParser()
-        self._sending: list[Exchange[Any]] = []
-        self._owed: deque[tuple[Exchange[Any], int]] = deque()  # who waits for the next n replies
+        self._sending: dict[int, Exchange[Any]] = {}  # by id: not wholly sent yet
+        self._owed: deque[tuple[Exchange[Any], int]] = deque()  # whose the next n replies are
 
     @property
     def idle(self) -> bool:
@@ -336,44 +204,47 @@ class Pipeline:
     def start(self, exchange: Exchange[Any]) -> None:
         """Send what the exchange's window allows, from the next `output` on."""
         assert not exchange.done
-        self._sending.append(exchange)
+        self._sending[id(exchange)] = exchange
 
     def output(self) -> bytes:
         """Frames to write now; empty if there are none."""
         chunks: list[bytes] = []
-        for exchange in self._sending:
+        for exchange in list(self._sending.values()):
             if count := exchange.take():
                 chunks.append(exchange.call.encode(exchange.sent, exchange.sent + count))
                 exchange.sent += count
                 self._owed.append((exchange, count))
-        self._sending = [one for one in self._sending if one.sent < one.call.count]
+            if exchange.sent == exchange.call.count:
+                del self._sending[id(exchange)]
         return b"".join(chunks)
 
     def input(self, data: bytes) -> list[Exchange[Any]]:
-        """Take what was read; returns the exchanges that are done now. Raises `ProtocolError`."""
-        done: list[Exchange[Any]] = []
+        """Take what was read; returns the exchanges that got replies. Raises `ProtocolError`."""
+        answered: dict[int, Exchange[Any]] = {}
         for reply in self._parser.feed(data):
             if not self._owed:
                 raise ProtocolError(f"a reply that nobody asked for: {reply!r}"[:200])
-            exchange, count = self._owed.popleft()
-            if count > 1:
-                self._owed.appendleft((exchange, count - 1))
-            exchange.reply(reply)
-            if exchange.done:
-                done.append(exchange)
-        return done
+            exchange, count = self._owed[0]
+            if count == 1:
+                self._owed.popleft()
+            else:
+                self._owed[0] = exchange, count - 1
+            if not exchange.done:
+                exchange.reply(reply)
+                answered[id(exchange)] = exchange
+                if exchange.sent == exchange.call.count:  # an EMPTY may have ended it
+                    self._sending.pop(id(exchange), None)
+        return list(answered.values())
 
     def abandon(self, exchange: Exchange[Any], address: str, cause: BaseException) -> None:
-        """Nobody waits for this one any more. Its place in the order stays, so others get their replies."""
-        self._sending = [one for one in self._sending if one is not exchange]
-        stand_in = Exchange(_DROPPED, sent=exchange.sent)
-        stand_in.results = [None] * len(exchange.results)
-        self._owed = deque((stand_in if one is exchange else one, count) for one, count in self._owed)
+        """No one waits for this exchange any more: it is done, and the rest of it is not sent."""
+        self._sending.pop(id(exchange), None)
         exchange.lost(address, cause)
 
     def lost(self, address: str, cause: BaseException, unsent: int = 0) -> list[Exchange[Any]]:
         """The connection is gone: every exchange that was not done gets its results now."""
-        waiting = list({id(one): one for one in [*(one for one, _ in self._owed), *self._sending]}.values())
+        owners = [*(one for one, _ in self._owed), *self._sending.values()]
+        waiting = list({id(one): one for one in owners if not one.done}.values())
         assert unsent == 0 or len(waiting) <= 1, "only a connection with one user knows what never left"
         for exchange in waiting:
             exchange.lost(address, cause, unsent)
@@ -425,29 +296,33 @@ def conduct(
     clock: Callable[[], float],
     rng: Rng,
     retry: bool = False,
+    closed: Callable[[], bool] = lambda: False,
 ) -> Conduct:
-    """Everything a call may take, ending with one result per request. The caller knows how to do a step."""
+    """Everything a call may take, ending with its results. The client knows how to do a step.
+
+    `closed` tells whether the client was closed since the call began: then it is not tried again.
+    """
     deadline = clock() + timeout
     results: list[Any] = []
     tries = 0
-    while len(results) < call.count:
+    while call.count > len(results):
         exchange = Exchange(call.tail(len(results)))
         address = addresses.current
         left = max(deadline - clock(), 0.001)
         share = left if len(addresses) == 1 else max(timeout / len(addresses), LEAST_PATIENCE)
         # A node that hangs must not eat the whole time of a call that another node could answer as well.
-        yield Attempt(exchange, min(left, share), min(left, share) if call.harmless else left)
+        yield Attempt(exchange, min(left, share), min(left, share) if call.repeatable else left)
         assert exchange.done
         settled = _settled(exchange, retry)
         results += exchange.results[:settled]
+        if settled == len(exchange.results):
+            break
         if settled:
             deadline = clock() + timeout
-        if len(results) == call.count:
-            break
         addresses.leave(address)
         tries += 1
         pause = _pause(tries, len(addresses), rng)
-        if clock() + pause >= deadline:
+        if closed() or clock() + pause >= deadline:
             return results + exchange.results[settled:]
         yield Pause(pause)
     return results
@@ -455,10 +330,10 @@ def conduct(
 
 def _settled(exchange: Exchange[Any], retry: bool) -> int:
     """How many of the results are final: the others can be had anew, in order and without harm."""
-    results, final = exchange.results, exchange.call.count
+    results, final = exchange.results, len(exchange.results)
     first = next((n for n, result in enumerate(results) if isinstance(result, WalrusError)), final)
     undone = (Unavailable, Unreachable)
-    if exchange.call.harmless or retry:
+    if exchange.call.repeatable or retry:
         hopeful = any(isinstance(result, (*undone, TimedOut, OutcomeUnknown)) for result in results[first:])
     else:
         hopeful = all(isinstance(result, undone) for result in results[first:])
@@ -471,31 +346,6 @@ def _pause(tries: int, addresses: int, rng: Rng) -> float:
     if rounds == 0:
         return 0.0
     return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (rounds - 1)) * (0.5 + rng.random())
-
-
-def only(results: list[Any]) -> Any:
-    """The result of a call of one request; raises it if it is an error."""
-    (result,) = results
-    if isinstance(result, WalrusError):
-        raise result
-    return result
-
-
-def taken(results: list[Any]) -> list[bytes]:
-    """The entries of many GETs. An error is raised with them on it: the cursor is past them already."""
-    found = [result for result in results if isinstance(result, bytes)]
-    for result in results:
-        if isinstance(result, WalrusError):
-            result.received = tuple(found)
-            raise result
-    return found
-
-
-def fetched(results: list[Any]) -> list[bytes]:
-    """The entries of many FETCHes, up to the first EMPTY or error; raises that if it is the very first."""
-    if results and isinstance(results[0], WalrusError):
-        raise results[0]
-    return list(takewhile(lambda result: isinstance(result, bytes), results))
 
 
 # --- a whole topic --------------------------------------------------------------------------------
@@ -518,14 +368,14 @@ def walk(topic: str, segment: int, offset: int, patience: int = 50) -> Walk:
             segment, offset = segment + 1, 0
             continue
         wanted = min(WALK, end - offset)
-        found = fetched((yield fetch_many(topic, segment, offset, wanted)))
+        found = calls.fetched((yield calls.fetch_many(topic, segment, offset, wanted)))
         if found:
             yield [Entry(segment, offset + n, payload) for n, payload in enumerate(found)]
             offset += len(found)
             behind = 0
         if len(found) == wanted:
             continue
-        current, sealed = _open_and_sealed(only((yield state(topic))))
+        current, sealed = _open_and_sealed(calls.only((yield calls.state(topic))))
         if segment >= current and not found:
             return
         if segment < current and offset < sealed[segment] and not found:

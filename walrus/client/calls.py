@@ -1,0 +1,327 @@
+"""What a client asks: one function for each command, from arguments to frames and from replies to values.
+
+This is the door of both clients. Every argument is checked and normalised here, before anything is sent: a
+client writes into a stream of frames, so an argument that turns out to be something else on the way (a buffer
+whose length counts items, a generator that raises, a topic with a space in it) would corrupt the requests
+behind it, which may be those of another task. Past this module
+
+    an entry       is `bytes`: a copy, if the caller handed in a buffer that may still change
+    entries        are a list of those, whatever iterable they came from
+    a topic        is 1 to 255 bytes of UTF-8 without spaces or control characters
+    a number       is an int in the protocol's range
+    a timeout      is a finite number of seconds above 0
+
+An argument of the wrong type is a `TypeError`, one out of range a `ValueError`, and a name or an entry that
+the protocol does not allow is `InvalidTopic` or `PayloadTooLarge`. None of them touches the connection.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from typing import Any, Final, Generic, SupportsFloat, TypeAlias, TypedDict, TypeVar
+
+import msgspec
+
+from walrus import protocol
+from walrus.client.errors import BadReply, InvalidTopic, PayloadTooLarge, WalrusError
+from walrus.protocol import Empty, Json, Ok, ProtocolError, Reply
+
+T = TypeVar("T")
+Buffer: TypeAlias = bytes | bytearray | memoryview
+"""What an entry may be. Anything else with a buffer, an `array.array` for example, does as well."""
+
+LONGEST_TIMEOUT: Final = 1e6
+"""Eleven days, in seconds: what a poll can still count in milliseconds."""
+_UNKNOWN: Final = "it may have been done"
+
+
+class TopicState(TypedDict, total=False):
+    """The reply to STATE, as it is on the wire: JSON's keys are strings."""
+
+    current_segment: int
+    leader_node: int
+    last_sealed_entry_offset: int
+    sealed_segments: dict[str, int]
+    segment_leaders: dict[str, int]
+    segment_replicas: dict[str, list[int]]
+    cursors: dict[str, Any]
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """One entry and its place; `offset + 1` in the same segment is where to go on."""
+
+    segment: int
+    offset: int
+    payload: bytes
+
+
+# --- the door: arguments --------------------------------------------------------------------------
+
+
+def name_bytes(name: object, what: str = "topic") -> bytes:
+    """A topic's or a consumer group's name as bytes.
+
+    >>> name_bytes("orders")
+    b'orders'
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"a {what} is a str, not {type(name).__name__}")
+    if not protocol.valid_name(name):
+        reason = protocol.INVALID_TOPIC if what == "topic" else protocol.INVALID_GROUP
+        raise InvalidTopic(f"{reason}; got {name[:80]!r}")
+    return name.encode()
+
+
+def entry_bytes(payload: object, room: int = protocol.MAX_SKIP_BYTES) -> bytes:
+    """The bytes of one entry, all of them, whatever the items and strides of its buffer are.
+
+    >>> import array
+    >>> entry_bytes(memoryview(array.array("H", [1, 2, 3, 4]))[::2]) == array.array("H", [1, 3]).tobytes()
+    True
+    """
+    if type(payload) is bytes:
+        _check_size(len(payload), room)
+        return payload
+    try:
+        view = memoryview(payload)  # type: ignore[arg-type]
+    except TypeError:
+        hint = ': encode it, for example with text.encode("utf-8")' if isinstance(payload, str) else ""
+        raise TypeError(f"an entry is bytes, not {type(payload).__name__}{hint}") from None
+    _check_size(view.nbytes, room)
+    return view.tobytes()
+
+
+def _check_size(size: int, room: int) -> None:
+    if size > room:
+        raise PayloadTooLarge(f"an entry of {size} bytes: no node takes more than {room}")
+
+
+def number(value: object, what: str, least: int) -> int:
+    """An int that the protocol can carry.
+
+    >>> number(0, "segment", 1)
+    Traceback (most recent call last):
+    ValueError: segment is a number from 1, got 0
+    """
+    try:
+        found = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{what} is an int, not {type(value).__name__}") from None
+    if not least <= found <= protocol.MAX_NUMBER:
+        raise ValueError(f"{what} is a number from {least}, got {found}")
+    return found
+
+
+def address_text(address: object) -> str:
+    """An address, before it is parsed."""
+    if not isinstance(address, str):
+        raise TypeError(f"an address is a str, HOST:PORT, not {type(address).__name__}")
+    return address
+
+
+def seconds(timeout: object) -> float:
+    """A timeout that every clock and poll can count to.
+
+    >>> seconds(float("nan"))
+    Traceback (most recent call last):
+    ValueError: timeout is a number of seconds above 0 and at most 1000000, got nan
+    """
+    if not isinstance(timeout, SupportsFloat) or isinstance(timeout, str | bytes):
+        raise TypeError(f"timeout is a number of seconds, not {type(timeout).__name__}")
+    try:
+        found = float(timeout)
+    except OverflowError:  # of an int beyond every float
+        found = math.inf
+    if not 0 < found <= LONGEST_TIMEOUT:  # NaN is neither
+        limits = f"above 0 and at most {LONGEST_TIMEOUT:.0f}"
+        raise ValueError(f"timeout is a number of seconds {limits}, got {timeout!r:.40}")
+    return found
+
+
+# --- calls ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """`count` requests of one kind, and how to read a reply to one of them.
+
+    `encode(start, stop)` returns the frames of requests `start` to `stop - 1`; `decode` raises `BadReply` for
+    a reply of the wrong kind. A call is `repeatable` if executing a request twice is the same as once. A
+    `reading` call is over with the first EMPTY or error: no further request of it is sent.
+    """
+
+    name: str
+    count: int
+    encode: Callable[[int, int], bytes]
+    decode: Callable[[Reply], T]
+    repeatable: bool
+    reading: bool = False
+    doubt: str = _UNKNOWN  # what is unknown if no answer arrives
+
+    def tail(self, start: int) -> Call[T]:
+        """The call without its first `start` requests."""
+        encode = self.encode
+        return replace(self, count=self.count - start, encode=lambda a, b: encode(a + start, b + start))
+
+
+def _one(
+    text: bytes, decode: Callable[[str], Callable[[Reply], T]], *, repeatable: bool, doubt: str = _UNKNOWN
+) -> Call[T]:
+    """A call of a single request."""
+    frame, name = protocol.frame(text), text.partition(b" ")[0].decode()
+    return Call(name, 1, lambda start, stop: frame, decode(name), repeatable, doubt=doubt)
+
+
+def register(topic: str) -> Call[None]:
+    """REGISTER."""
+    return _one(b"REGISTER " + name_bytes(topic), _plain_ok, repeatable=True)
+
+
+def put(topic: str, payload: Buffer) -> Call[None]:
+    """PUT."""
+    return put_many(topic, (payload,))
+
+
+def put_many(topic: str, payloads: Iterable[Buffer]) -> Call[None]:
+    """A pipelined PUT for each payload."""
+    room = protocol.MAX_SKIP_BYTES - len(b"PUT  ") - len(name_bytes(topic))
+    if isinstance(payloads, str | bytes | bytearray | memoryview):
+        raise TypeError(f"put_many takes many entries, not one {type(payloads).__name__}: use put")
+    entries = [entry_bytes(payload, room) for payload in payloads]
+
+    def encode(start: int, stop: int) -> bytes:
+        return protocol.encode_puts(topic, entries[start:stop])
+
+    return Call(
+        "PUT",
+        len(entries),
+        encode,
+        _plain_ok("PUT"),
+        repeatable=False,
+        doubt="the entry may have been written",
+    )
+
+
+def get_many(topic: str, count: int, group: str = "") -> Call[bytes | None]:
+    """`count` pipelined GETs."""
+    text = b"GET " + name_bytes(topic)
+    if group != "":
+        text += b" " + name_bytes(group, "group")
+    frame, count = protocol.frame(text), number(count, "count", 0)
+    return Call(
+        "GET",
+        count,
+        lambda start, stop: frame * (stop - start),
+        _payload,
+        repeatable=False,
+        reading=True,
+        doubt="the cursor may have moved past entries that did not arrive",
+    )
+
+
+def fetch_many(topic: str, segment: int, offset: int, count: int) -> Call[bytes | None]:
+    """`count` pipelined FETCHes at consecutive offsets."""
+    prefix = b"FETCH %b %d " % (name_bytes(topic), number(segment, "segment", 1))
+    first, count = number(offset, "offset", 0), number(count, "count", 0)
+
+    def encode(start: int, stop: int) -> bytes:
+        return b"".join([protocol.frame(b"%b%d" % (prefix, first + n)) for n in range(start, stop)])
+
+    return Call("FETCH", count, encode, _fetched, repeatable=True, reading=True)
+
+
+def state(topic: str) -> Call[dict[str, Any]]:
+    """STATE."""
+    return _one(b"STATE " + name_bytes(topic), _json, repeatable=True)
+
+
+def metrics() -> Call[dict[str, Any]]:
+    """METRICS."""
+    return _one(b"METRICS", _json, repeatable=True)
+
+
+def leave(node_id: int) -> Call[None]:
+    """LEAVE. Not repeatable: the second answer to a LEAVE that worked would be "unknown node"."""
+    text = b"LEAVE %d" % number(node_id, "node_id", 1)
+    return _one(text, _plain_ok, repeatable=False, doubt="the member may have been removed")
+
+
+def recover(topic: str, segment: int) -> Call[None]:
+    """RECOVER."""
+    text = b"RECOVER %b %d" % (name_bytes(topic), number(segment, "segment", 1))
+    return _one(text, _plain_ok, repeatable=False, doubt="it may have been recovered")
+
+
+# --- replies --------------------------------------------------------------------------------------
+
+
+def _unexpected(name: str, reply: Reply) -> BadReply:
+    return BadReply(f"{name} was answered with {reply!r}"[:200])
+
+
+def _plain_ok(name: str) -> Callable[[Reply], None]:
+    def decode(reply: Reply) -> None:
+        if not isinstance(reply, Ok) or reply.payload is not None:
+            raise _unexpected(name, reply)
+
+    return decode
+
+
+def _payload(reply: Reply) -> bytes | None:
+    if isinstance(reply, Ok) and reply.payload is not None:
+        return reply.payload
+    if isinstance(reply, Empty):
+        return None
+    raise _unexpected("GET", reply)
+
+
+def _fetched(reply: Reply) -> bytes | None:
+    if isinstance(reply, Ok) and reply.payload is not None:
+        try:
+            return protocol.split_fetched(reply.payload)[1]
+        except ProtocolError as error:
+            raise BadReply(str(error)) from error
+    if isinstance(reply, Empty):
+        return None
+    raise _unexpected("FETCH", reply)
+
+
+def _json(name: str) -> Callable[[Reply], dict[str, Any]]:
+    def decode(reply: Reply) -> dict[str, Any]:
+        if not isinstance(reply, Json):
+            raise _unexpected(name, reply)
+        try:
+            return msgspec.json.decode(reply.text, type=dict[str, Any])
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise BadReply(f"{name} was answered with broken JSON: {error}") from error
+
+    return decode
+
+
+def only(results: list[Any]) -> Any:
+    """The result of a call of one request; raises it if it is an error."""
+    (result,) = results
+    if isinstance(result, WalrusError):
+        raise result
+    return result
+
+
+def taken(results: list[Any]) -> list[bytes]:
+    """The entries of many GETs. An error is raised with them on it: the cursor is past them already."""
+    found = [result for result in results if isinstance(result, bytes)]
+    for result in results:
+        if isinstance(result, WalrusError):
+            result.received = tuple(found)
+            raise result
+    return found
+
+
+def fetched(results: list[Any]) -> list[bytes]:
+    """The entries of many FETCHes, up to the first EMPTY or error; raises that if it is the very first."""
+    if results and isinstance(results[0], WalrusError):
+        raise results[0]
+    return list(takewhile(lambda result: isinstance(result, bytes), results))
