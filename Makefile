@@ -6,7 +6,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick deep lint format links check model-check simulate cluster-bootstrap cluster-down bench bench-engine clean
+.PHONY: help demo test quick deep lint format links check model-check simulate cluster-bootstrap cluster-down bench bench-engine mutate clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -65,6 +65,9 @@ bench: .venv/.installed ## the cluster's figures beside the machine's limits
 bench-engine: .venv/.installed ## the engine's figures beside its peers'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m benchmarks.engine
+
+mutate: .venv/.installed ## plant 400 slips in the logic and see how many the quick tests notice (an hour)
+	$(BIN)/python -m tools.mutate --sample 400 --seed 1
 
 clean: ## remove what was built, and the data of `make cluster-bootstrap`
 	rm -rf .venv build dist *.egg-info .pytest_cache .grimp_cache .mypy_cache .ruff_cache .hypothesis data
