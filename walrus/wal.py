@@ -164,10 +164,7 @@ class Walrus:
         cursor = self._cursors.get(topic) or self._cursor(topic)
         if cursor is None:
             return None
-        entry, noted = cursor.next(move=checkpoint)
-        if noted and self._commit is not None:
-            self._commit()
-        return entry
+        return cursor.next(move=checkpoint)
 
     def batch_read_for_topic(
         self, topic: str, max_bytes: int = _DEFAULT_READ, checkpoint: bool = True
@@ -176,10 +173,7 @@ class Walrus:
         cursor = self._cursors.get(topic) or self._cursor(topic)
         if cursor is None:
             return []
-        entries, noted = cursor.batch(max_bytes, MAX_BATCH_ENTRIES, move=checkpoint)
-        if noted and self._commit is not None:
-            self._commit()
-        return entries
+        return cursor.batch(max_bytes, MAX_BATCH_ENTRIES, move=checkpoint)
 
     def seek(self, topic: str, index: int) -> None:
         """Move the topic's cursor to entry `index` (back or forth) and persist that.
@@ -202,7 +196,8 @@ class Walrus:
             cursor, log = self._cursors.get(topic), self._engine.logs.get(topic)
             if cursor is None and log is not None:
                 every, give_back = self._consistency.persist_every, self._retain == "unread"
-                cursor = self._cursors[topic] = Cursor(self._engine, log, every, give_back=give_back)
+                commit = self._commit or _no_wait
+                cursor = self._cursors[topic] = Cursor(self._engine, log, every, commit, give_back=give_back)
             return cursor
 
     # -- reading without it ------------------------------------------------------------------------------
@@ -374,6 +369,10 @@ class Walrus:
         _logger.error("the background sync failed: %s", error)
         cause = error.__cause__ if isinstance(error, StorageError) else error
         self._engine.fail(cause if isinstance(cause, OSError) else OSError(f"it died: {error!r}"))
+
+
+def _no_wait() -> None:
+    """What a read waits for under a schedule that waits for nothing."""
 
 
 # -- arguments ---------------------------------------------------------------------------------------------

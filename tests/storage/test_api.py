@@ -122,6 +122,8 @@ def test_the_cursor_goes_on_where_it_was(store: Store, crash: bool) -> None:
     assert [e.index for e in wal.batch_read_for_topic("t", max_bytes=3, checkpoint=False)] == [1, 2, 3]
     assert [e.index for e in wal.batch_read_for_topic("t", max_bytes=3)] == [1, 2, 3]
     wal = store.reopen(wal, crash=crash)
+    if crash:  # the last read, which no later one has confirmed, comes again
+        assert [e.index for e in wal.batch_read_for_topic("t", max_bytes=3)] == [1, 2, 3]
     assert wal.get_topic_entry_count("t") == 6
     assert wal.get_topic_entry_counts() == {"t": 6}
     assert wal.read_next("t") == Entry(4, b"4")

@@ -1,17 +1,38 @@
 """The persistent cursor of a topic: delivers entries in order, each to one of the instance's readers.
 
 What is delivered is decided under one lock. A span of the topic is read ahead, since going back to the log
-for every entry would cost more than the entry; it is immutable, so it cannot be out of date. The position is
-persisted through the engine's journal, *before* the entries are handed out when it is due: so a crash at any
-point delivers again, and never skips.
+for every entry would cost more than the entry; it is immutable, so it cannot be out of date.
 
-Invariants: `persisted <= index`; after a read has returned, `index - persisted < persist_every`.
+The life of an entry, as its cursor sees it, and where the next reader begins if the process ends there:
+
+    state       becomes it by                                     after kill -9      after a power loss
+    ---------   -----------------------------------------------   ----------------   ------------------
+    ahead       the cursor reads a span of the log into memory    here               here
+    delivered   the read that moves the cursor returns            here: again        here: again
+    noted       a later read, `persist` or `seek` appends the     behind it          here: again
+                position to the journal
+    durable     a sync covers the journal                         behind it          behind it
+
+A position is noted by a *later* read than the one that delivered up to it. A position that is on disk before
+its entries have been returned loses them for every reader if the process dies in between, and the note has to
+be on disk before the read returns: otherwise the bound below would not hold. So the order within one read is
+
+    note what earlier reads delivered, if it is due ──► sync (`sync_each`) ──► move in memory ──► return
+
+and no crash, failed write or exception on the way skips an entry. The price is that no schedule delivers
+exactly once: the last read may be repeated, as with every log whose consumer commits after processing.
+
+Invariants
+* NothingSkipped: `persisted <= index`, and a note never covers an entry whose read has not returned.
+* RepeatsBounded: after a read has returned, `index - persisted <= max(persist_every, entries of that read)`.
+  With several threads on one cursor each adds its own last read to that.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from itertools import accumulate
+from collections.abc import Callable
+from itertools import accumulate, count
 from threading import Lock
 
 import msgspec
@@ -36,10 +57,14 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 class Cursor:
     """Where the readers of a topic are."""
 
-    def __init__(self, engine: Engine, log: Log, persist_every: int, *, give_back: bool) -> None:
+    def __init__(
+        self, engine: Engine, log: Log, persist_every: int, commit: Callable[[], None], *, give_back: bool
+    ) -> None:
+        """`commit` returns when the notes appended before the call are as durable as the schedule demands."""
         self._engine = engine
         self._log = log
         self._every = persist_every
+        self._commit = commit
         self._give_back = give_back
         self._lock = Lock()
         self._reader = Reader(log, log.cursor)
@@ -48,28 +73,34 @@ class Cursor:
         self.index = log.cursor
         self.persisted = log.cursor
 
-    def next(self, *, move: bool) -> tuple[Entry | None, bool]:
-        """The next entry, and whether a new position was persisted (and may need a sync)."""
-        with self._lock:
-            if self.index < self._log.first:
-                self._go(self._log.first)
-            if self._at == len(self._ahead) and not self._read_ahead():
-                return None, False
-            entry = Entry(self.index, self._ahead[self._at])
-            if not move:
-                return entry, False
-            noted = self._advance(1)
-            return entry, noted
+    def next(self, *, move: bool) -> Entry | None:
+        """The next entry, or None at the end."""
+        while True:
+            with self._lock:
+                self._check(move)
+                if not (move and self._due(1)):
+                    if self._at == len(self._ahead) and not self._read_ahead():
+                        return None
+                    entry = Entry(self.index, self._ahead[self._at])
+                    if move:
+                        self._advance(1)
+                    return entry
+                self._note(self.index)
+            self._commit()  # without the lock, so that readers of one topic share a sync
 
-    def batch(self, max_bytes: int, max_entries: int, *, move: bool) -> tuple[list[Entry], bool]:
-        """The next entries, at least one if there is one, and whether a position was persisted."""
-        with self._lock:
-            if self.index < self._log.first:
-                self._go(self._log.first)
-            taken = self._peek(max_bytes, max_entries)
-            noted = bool(taken) and move and self._advance(len(taken))
-            first = self.index - (len(taken) if move else 0)
-            return list(map(Entry, range(first, first + len(taken)), taken)), noted
+    def batch(self, max_bytes: int, max_entries: int, *, move: bool) -> list[Entry]:
+        """The next entries, at least one if there is one."""
+        while True:
+            with self._lock:
+                self._check(move)
+                taken = self._peek(max_bytes, max_entries)
+                if not (move and self._due(max(1, len(taken)))):
+                    entries = list(map(Entry, count(self.index), taken))
+                    if move:
+                        self._advance(len(taken))
+                    return entries
+                self._note(self.index)
+            self._commit()
 
     def seek(self, index: int) -> None:
         """Go to `index` and persist that."""
@@ -106,16 +137,25 @@ class Cursor:
             self._ahead, self._at = self._ahead[self._at :] + more, 0
         return ready[: max(1, bisect_right(sizes, max_bytes))]
 
-    def _advance(self, count: int) -> bool:
-        """Move over `count` entries, persisting the new position first if it is due."""
-        due = self.index + count - self.persisted >= self._every
-        if due:
-            self._note(self.index + count)
-        self.index += count
-        self._at += count
-        return due
+    def _check(self, move: bool) -> None:
+        """Raise if the engine is closed, or has failed and could not note a new position."""
+        if self._engine.stopped:
+            self._engine.check_open(writing=move)
+        if self.index < self._log.first:
+            self._go(self._log.first)
+
+    def _due(self, entries: int) -> bool:
+        """Whether earlier deliveries have to be noted before `entries` more are handed out."""
+        delivered = self.index - self.persisted
+        return delivered > 0 and delivered + entries > self._every
+
+    def _advance(self, entries: int) -> None:
+        """Move over `entries` that the caller is about to return, in one step that nothing can cut."""
+        self.index, self._at = self.index + entries, self._at + entries
 
     def _note(self, index: int) -> None:
+        """Append the position to the journal; every entry below `index` has been delivered."""
+        assert index <= self.index, "NothingSkipped: a note covers what was delivered, nothing else"
         self._engine.note_cursor(self._log, index)
         self.persisted = index
         if self._give_back and len(self._log.bases) > 1 and self._log.bases[1] <= index:

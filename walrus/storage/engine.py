@@ -55,6 +55,7 @@ class Engine:
         self.logs: dict[str, Log] = {}
         self.failure: OSError | None = None
         self.closed = False
+        self.stopped = False  # closed or failed: one look for paths that are hot
         self._mutex = Lock()
         self._sync_lock = RLock()
         self._dirty: list[Log] = []
@@ -319,12 +320,16 @@ class Engine:
 
     # -- what topics ask of their engine ------------------------------------------------------------------
 
-    def check_writable(self) -> None:
-        """Raise if closed or failed; note in the journal that this run writes."""
+    def check_open(self, *, writing: bool) -> None:
+        """Raise if closed or, for a call that is going to write, failed."""
         if self.closed:
             raise EngineClosed
-        if self.failure is not None:
+        if writing and self.failure is not None:
             raise self._failed() from self.failure
+
+    def check_writable(self) -> None:
+        """Raise if closed or failed; note in the journal that this run writes."""
+        self.check_open(writing=True)
         if not self._begun:
             self._begun = True
             self._run = RunNote(self.disk.boot_id(), self._syncing)
@@ -360,7 +365,7 @@ class Engine:
 
     def fail(self, error: OSError) -> None:
         """No more writes."""
-        self.failure = self.failure or error
+        self.failure, self.stopped = self.failure or error, True
         self._stop_writes()
 
     def _stop_writes(self) -> None:
@@ -465,7 +470,7 @@ class Engine:
             if self.failure is None and self._begun:
                 self._close_cleanly()
         finally:
-            self.closed = True
+            self.closed = self.stopped = True
             for log in [*self.logs.values(), self.journal.log]:
                 with log.lock:  # no append is under way any more when the files are closed
                     log.stop()

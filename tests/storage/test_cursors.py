@@ -1,0 +1,154 @@
+"""NothingSkipped and RepeatsBounded: a crash, an error or a thread anywhere in a read, in each mode.
+
+`storage/cursors.py` states both promises. Each crash is checked in both directions: the next process begins
+neither behind an entry that no reader was given, nor further back than the mode allows.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from tests.storage.stores import Store
+from walrus import FsyncSchedule, ReadConsistency, Walrus
+from walrus.sim.disk import Crash, Platter
+from walrus.storage.errors import EngineFailed
+
+COUNT = 24
+EACH = FsyncSchedule.sync_each()
+MODES = {
+    "strict": ReadConsistency.strictly_at_once(),
+    "every 3": ReadConsistency.at_least_once(3),
+    "every 100": ReadConsistency.at_least_once(100),
+}
+READS: dict[str, Callable[[Walrus], int]] = {
+    "one": lambda wal: 1 if wal.read_next("t") else 0,
+    "batch": lambda wal: len(wal.batch_read_for_topic("t", max_bytes=4 * 100)),
+}
+
+
+class Consumer:
+    """Reads a topic on a disk that dies at a given operation, and counts what it was handed."""
+
+    def __init__(self, mode: ReadConsistency, read: Callable[[Walrus], int], retain: str) -> None:
+        self.platter = Platter(random.Random(1))
+        self.mode, self.retain, self.read = mode, retain, read
+        self.delivered = self.last = 0
+        self.wal = self.open()
+        for number in range(COUNT):
+            self.wal.append_for_topic("t", b"%d" % number * (100 if number < 10 else 50))
+
+    def open(self) -> Walrus:
+        disk = self.platter.directory("log")
+        return Walrus(disk=disk, fsync=EACH, consistency=self.mode, retain=self.retain)
+
+    def drain(self) -> None:
+        """Read to the end, and once more, which confirms the last read."""
+        while True:
+            count = self.read(self.wal)
+            if count == 0:
+                self.last = 0 if self.mode.persist_every == 1 else self.last
+                return
+            self.delivered, self.last = self.delivered + count, count
+
+    def operations(self) -> int:
+        before = self.platter.operations
+        self.drain()
+        return self.platter.operations - before
+
+
+@pytest.mark.parametrize("retain", ["all", "unread"])
+@pytest.mark.parametrize("power", [False, True], ids=["kill", "power"])
+@pytest.mark.parametrize("read", READS)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_crash_at_every_disk_operation_of_reading(mode: str, read: str, power: bool, retain: str) -> None:
+    every = MODES[mode].persist_every
+    for operation in range(1, Consumer(MODES[mode], READS[read], retain).operations() + 1):
+        consumer = Consumer(MODES[mode], READS[read], retain)
+        consumer.platter.crash_at(consumer.platter.operations + operation, power=power)
+        with pytest.raises(Crash):
+            consumer.drain()
+        consumer.platter.heal()
+        following = consumer.open().read_next("t")
+        begins = COUNT if following is None else following.index
+        delivered = consumer.delivered
+        assert begins <= delivered, f"NothingSkipped: operation {operation} of {mode}, {read}"
+        assert begins >= delivered - max(every, consumer.last), f"RepeatsBounded: operation {operation}"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_reader_that_came_to_the_end_and_looked_again_gets_nothing_twice(mode: str) -> None:
+    consumer = Consumer(MODES[mode], READS["batch"], "all")
+    consumer.drain()
+    consumer.platter.kill()
+    left = consumer.open().get_topic_entry_count("t")
+    assert left == 0 or mode != "strict", "RepeatsBounded: the read that found nothing confirms"
+    assert left <= max(MODES[mode].persist_every, consumer.last), "RepeatsBounded"
+
+
+def test_closing_confirms_every_read(store: Store) -> None:
+    for mode in MODES.values():
+        wal = store.open(consistency=mode)
+        wal.batch_append_for_topic("t", [b"x"] * 5)
+        for _ in range(5):
+            assert wal.read_next("t") is not None
+        wal = store.reopen(wal, crash=False)
+        assert wal.read_next("t") is None
+        wal.close()
+
+
+@pytest.mark.parametrize("fault", ["write", "sync"])
+def test_a_read_that_fails_delivers_nothing_and_skips_nothing(fault: str) -> None:
+    platter = Platter(random.Random(3))
+    wal = Walrus(disk=platter.directory("log"), fsync=EACH)
+    wal.batch_append_for_topic("t", [b"%d" % number for number in range(5)])
+    assert [wal.read_next("t").index for _ in range(2)] == [0, 1]  # type: ignore[union-attr]
+    platter.fail(fault, errno.EIO)  # type: ignore[arg-type]
+    for _ in range(2):
+        with pytest.raises(EngineFailed):
+            wal.read_next("t")
+        with pytest.raises(EngineFailed):
+            wal.batch_read_for_topic("t")
+    assert wal.read_next("t", checkpoint=False).index == 2, "NothingSkipped"  # type: ignore[union-attr]
+    platter.kill()
+    platter.heal()
+    following = Walrus(disk=platter.directory("log")).read_next("t")
+    assert following is not None and following.index in (1, 2), "NothingSkipped, RepeatsBounded"
+
+
+def test_a_read_that_waits_for_its_sync_has_moved_nothing(plain: Store) -> None:
+    """Another thread's note, made while this read waits, must not cover what this read has not returned."""
+    wal = plain.open(fsync=EACH)
+    wal.batch_append_for_topic("t", [b"%d" % number for number in range(4)])
+    assert wal.read_next("t") is not None
+    cursor = wal._cursor("t")
+    assert cursor is not None
+    waiting, go_on = threading.Event(), threading.Event()
+
+    def commit() -> None:
+        waiting.set()
+        assert go_on.wait(30)
+
+    cursor._commit = commit
+    got: list[int] = []
+    reader = threading.Thread(target=lambda: got.append(wal.read_next("t").index))  # type: ignore[union-attr]
+    reader.start()
+    assert waiting.wait(30)
+    assert (cursor.index, cursor.persisted) == (1, 1), "NothingSkipped: nothing moves before the read returns"
+    go_on.set()
+    reader.join(30)
+    assert got == [1]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_seek_is_persisted_before_it_returns(mode: str) -> None:
+    consumer = Consumer(MODES[mode], READS["one"], "all")
+    consumer.drain()
+    consumer.wal.seek("t", 7)
+    consumer.platter.lose_power()
+    following = consumer.open().read_next("t")
+    assert following is not None and following.index == 7
