@@ -4,7 +4,7 @@
 (the disk is done) go in; one frozen value, `Ready`, comes out and says what to write, what to send before
 that is durable, what to send only afterwards, and what to apply. No sockets, no clock, no threads: `now`
 is a number and `rng` an object that are handed in, peers are visited in sorted order, so equal seeds give
-equal runs. The host's contract is the docstring of `Ready`.
+equal runs. The host's contract, and what breaks without it, is the docstring of `Ready`.
 
 The protocol. "paper" is Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm"
 (extended version), "dissertation" is Ongaro's "Consensus: Bridging Theory and Practice"; a bare § belongs
@@ -12,22 +12,36 @@ to the work named before it. The glossary and a reading guide are in docs/raft.m
 
 * Time is divided into terms, each with at most one leader (paper §5.1, §5.2). Every message carries a
   term: a newer one turns the receiver into a follower, an older one is answered with the newer or dropped.
-* A follower that hears no leader for a random time canvasses (PreVote, dissertation §9.6), then stands:
+* A follower that hears no leader for a random time asks for pre-votes (dissertation §9.6), then campaigns:
   it votes for itself and asks the others (paper §5.2). They vote once a term, only for a log at least as
   complete as theirs (paper §5.4.1), and not while they hear a live leader (dissertation §4.2.3).
 * The leader appends and replicates (paper §5.3); what a majority holds durably, in the leader's own term,
-  is committed together with all before it (paper §5.4.2). See consensus/leader.py.
+  is committed together with all before it (paper §5.4.2).
 * Membership changes by one server at a time, each an entry that is in force once appended (dissertation
   §4.1), and none before the leader has committed an entry of its own term. Learners receive without voting
-  (dissertation §4.2.1). A leader that is removed leaves once the removal is committed (§4.2.2).
+  (dissertation §4.2.1). A leader that is removed steps down once the removal is committed (§4.2.2).
 * Applied entries are replaced by snapshots (paper §7); reads are confirmed by a round of heartbeats
   (dissertation §6.4); a leader that no majority answers steps down (dissertation §6.2).
+
+This module is the front door. It holds the term rule and what each message means in each role, and exports
+what a host needs (`__all__`). The rooms behind it, in walrus/consensus/, in the order to read them:
+
+    messages     entries, the nine messages, Ready, RaftConfig: the vocabulary
+    log          RaftLog: entries behind a snapshot, with the marks for committed, durable, applied
+    election     Election: the timer, the votes, the tie-break
+    outbox       RaftOutbox: which message waits for which sync
+    conflicts    where a follower's log and the leader's part
+    progress     Progress: one follower as the leader sees it
+    leader       Leadership: replication, rounds, reads, transfer; exists only while this server leads
+    snapshot     SnapshotReceiver: a snapshot from its chunks
+    validation   messages that no honest node can have sent
+    journal      RaftJournal: term, vote and log on disk, where every prefix is a state
 
 Invariants (paper Figure 3; tests/consensus checks them over whole clusters): ElectionSafety,
 LeaderAppendOnly, LogMatching, LeaderCompleteness, StateMachineSafety. On one server, asserted by
 `check_invariants`: the term never falls and the vote never changes within a term (one method changes
-them, `_set_term_and_vote`); a leader has a `Leadership` and nobody else does; only a leader or a voter
-with a timer can become something else.
+them, `_set_term_and_vote`); exactly the leader has a `Leadership`; exactly electable servers that do not
+lead have an election timer.
 
 Assertions guard against our own mistakes. What a peer sends never trips one: a message that cannot be
 true (`consensus/validation.py`) is dropped, and counted by reason in `ignored`.
@@ -44,7 +58,9 @@ from typing import assert_never
 
 import msgspec
 
+from walrus.consensus.conflicts import conflict_hint
 from walrus.consensus.election import Election
+from walrus.consensus.journal import JournalError, RaftJournal
 from walrus.consensus.leader import Leadership
 from walrus.consensus.log import LogPosition, RaftLog, entry_bytes
 from walrus.consensus.messages import (
@@ -69,20 +85,40 @@ from walrus.consensus.messages import (
     Restored,
     Rng,
     Role,
+    Snapshot,
     TimeoutNowRequest,
     Trace,
 )
-from walrus.consensus.outbox import Outbox
+from walrus.consensus.outbox import RaftOutbox
 from walrus.consensus.progress import Progress
 from walrus.consensus.snapshot import SnapshotReceiver
 from walrus.consensus.validation import entries_flaw, response_flaw, snapshot_flaw
+
+__all__ = [
+    "COMMAND",
+    "MEMBERSHIP",
+    "NOOP",
+    "Entry",
+    "EntryKind",
+    "JournalError",
+    "Membership",
+    "Raft",
+    "RaftConfig",
+    "RaftJournal",
+    "RaftMessage",
+    "Ready",
+    "Restored",
+    "Rng",
+    "Role",
+    "Snapshot",
+    "Trace",
+]
 
 
 class Raft:
     """One server. Construct it from what the journal restored; drive it as the module docstring says.
 
     >>> import random
-    >>> from walrus.consensus.messages import Membership, Restored
     >>> founded = Entry(1, 1, MEMBERSHIP, Membership((1,)).encode())
     >>> restored = Restored(hard_state=HardState(1), entries=(founded,))
     >>> raft = Raft(node_id=1, config=RaftConfig(), restored=restored, rng=random.Random(1), now=0.0)
@@ -106,25 +142,35 @@ class Raft:
     ) -> None:
         self.node_id, self.config = node_id, config
         self.log = RaftLog(restored)
-        self.current_term = restored.hard_state.term
-        self.voted_for = restored.hard_state.voted_for
         self.leader_id: int | None = None
         self.role = Role.FOLLOWER
         self.ignored: Counter[str] = Counter()
         """How many messages were dropped, by reason."""
+        self._hard_state = restored.hard_state
         self._last_contact = -math.inf
         self._last_tick = self._now = now
         self._election = Election(config, rng)
         self._leadership: Leadership | None = None
-        self._outbox = Outbox(restored.hard_state)
+        self._outbox = RaftOutbox(restored.hard_state)
         self._receiver = SnapshotReceiver()
         self._trace = trace
+        assert self.log.last_term <= self.current_term, "a term was forgotten that the log still shows"
         self._event("Restart", voted_for=self.voted_for)
-        self._settle_role(now)
+        self._resume_following(now)
         if self.membership.voters == (node_id,):
-            self._election.deadline = now
+            self._election.deadline = now  # there is no leader to wait for
 
     # -------------------------------------------------------------------------------------- questions
+
+    @property
+    def current_term(self) -> int:
+        """The latest term this server has seen (paper Figure 2). Changed by `_set_term_and_vote` alone."""
+        return self._hard_state.term
+
+    @property
+    def voted_for(self) -> int | None:
+        """The server it voted for in the current term, if any (paper Figure 2)."""
+        return self._hard_state.voted_for
 
     @property
     def membership(self) -> Membership:
@@ -138,7 +184,7 @@ class Raft:
 
     @property
     def progress(self) -> dict[int, Progress]:
-        """What a leader knows of each follower; empty on everybody else."""
+        """What a leader knows of each follower; empty unless this server leads."""
         return self._leadership.progress if self._leadership else {}
 
     @property
@@ -148,17 +194,33 @@ class Raft:
 
     @property
     def is_passive(self) -> bool:
-        """Does it know of no cluster at all? Then it neither votes nor stands until a leader tells it."""
+        """Return whether it knows of no cluster. Then it neither votes nor campaigns until a leader calls.
+
+        An empty log may also be that of a member that lost its disk, and with it the memory of votes that
+        it gave and entries that it acknowledged. Its vote could elect a leader without those entries.
+        """
         return self.log.last_index == 0 and not self.membership.voters
+
+    @property
+    def is_electable(self) -> bool:
+        """Return whether it is a voter of the membership in force, or of the one before until that commits.
+
+        While its own removal is not committed, a server must still campaign: it may be the only one whose
+        log is complete enough to commit that removal (dissertation §4.2.2, Figure 4.6).
+        """
+        committed = self.log.committed_membership
+        return self.node_id in self.membership.voters or self.node_id in committed.voters
 
     def next_deadline(self) -> float:
         """When `tick` will have something to do; infinite if only a message can move this server."""
-        return self._leadership.next_deadline() if self._leadership else self._election.deadline
+        deadline = self._leadership.next_deadline() if self._leadership else self._election.deadline
+        assert deadline < math.inf or self.role is Role.LEARNER, "a server that waits for nothing"
+        return deadline
 
     # ------------------------------------------------------------------------- the contract with the host
 
     def has_ready(self) -> bool:
-        """Would `ready` return anything?"""
+        """Return whether `ready` would return anything."""
         log, leading = self.log, self._leadership
         return (
             self._outbox.has_work()
@@ -168,13 +230,19 @@ class Raft:
         )
 
     def ready(self) -> Ready:
-        """Everything that is to be done now; see `Ready` for the order."""
+        """Everything that is to be done now; see `Ready` for the order.
+
+        A proposal sends nothing by itself: whatever was proposed in one turn leaves from here, as one
+        message per follower.
+        """
         reads: tuple[tuple[int, int], ...] = ()
         if self._leadership is not None:
             if self._leadership.pending or self._leadership.new_reads:
                 self._leadership.replicate(self._now)
             reads = self._leadership.take_reads()
-        return self._outbox.take(self.log.take_unsaved(), self.log.take_committed(), reads)
+        ready = self._outbox.make_ready(self.log.take_unsaved(), self.log.take_committed(), reads)
+        assert not self.has_ready(), "a host that asks until nothing is left would never finish"
+        return ready
 
     def persisted(self, ready: Ready, now: float) -> None:
         """What this Ready (and every one before it) says is durable.
@@ -193,24 +261,26 @@ class Raft:
                 persisted_index=self.log.persisted_index,
             )
         if self.role is Role.CANDIDATE and not self._outbox.hard_state_pending:
+            assert self._outbox.durable == HardState(self.current_term, self.node_id)
             self._election.collect(self.node_id, True)
             self._count_votes(now)
         self._advance_commit_index(now)
 
     def tick(self, now: float) -> None:
-        """Time has passed: stand for election, send heartbeats, give up what took too long."""
+        """Time has passed: start an election, send heartbeats, give up what took too long."""
         self._now = now
         if self._leadership is not None:
             self._tick_leader(self._leadership, now)
         elif now >= self._election.deadline:
-            self._canvass(now)
+            self._start_pre_vote(now)
         self._last_tick = now
 
     def _tick_leader(self, leading: Leadership, now: float) -> None:
         """Heartbeats (paper §5.2), CheckQuorum (dissertation §6.2), transfers that took too long (§3.10)."""
+        assert self.role is Role.LEADER and self._election.deadline == math.inf
         if now - self._last_tick > self.config.election_timeout / 2:
-            # We were not running, so nobody could have been heard: answers may be waiting to be read.
-            # Office is kept for one more window; `last_contact`, which leases use, is not prolonged.
+            # This process was not running, so it could not hear anybody: answers may be waiting in its
+            # sockets. It leads for one more window; `last_contact`, which leases use, is not prolonged.
             leading.since = now
         if now >= leading.heartbeat_due:
             leading.heartbeat(now)
@@ -223,19 +293,24 @@ class Raft:
     def leader_unreachable(self, peer: int, now: float) -> None:
         """A peer's process is known to be gone: as if its election timeout had passed, almost at once.
 
-        The leader, too, would rather probe than wait for answers that cannot come.
+        If this server leads, it probes that peer again: no answer to what is in flight can come.
         """
         self._now = now
         if peer in self.progress:
             self.progress[peer].probe_from(self.progress[peer].match_index + 1)
         elif peer == self.leader_id and self.role is Role.FOLLOWER:
-            self.leader_id = None  # so that we also grant what the others ask (see `_hears_leader`)
-            self._election.hasten(now)
+            self.leader_id = None  # so that pre-votes of the others are granted, too (`_hears_leader`)
+            self._election.expire_soon(now)
+            assert not self._hears_leader(now)
 
     # --------------------------------------------------------------------------------- clients of the log
 
     def propose(self, data: bytes, now: float) -> int | None:
-        """ClientRequest: append a command (paper §5.3). None: not leader, handing over, or backlog full."""
+        """ClientRequest: append a command (paper §5.3); returns its index.
+
+        None when not leader, during a leadership transfer, or when the backlog is full (back-pressure). A
+        backlog of one entry is always allowed, however large: otherwise it could never be proposed.
+        """
         self._now = now
         leading = self._leadership
         if leading is None or leading.transfer is not None:
@@ -269,14 +344,15 @@ class Raft:
         newcomers = set(membership.voters) - {*self.membership.voters, self.node_id}
         if not all(map(leading.has_caught_up, newcomers)):
             return None
+        assert self.log.committed_membership == self.membership, "the change before is committed"
         index = self._append(MEMBERSHIP, membership.encode())
         leading.membership_changed()  # in force at once; a leader it removes leads until it commits (§4.2.2)
         return index
 
     def transfer_leadership(self, to: int, now: float) -> bool:
-        """Hand over to a voter (dissertation §3.10).
+        """Start a leadership transfer to a voter (dissertation §3.10).
 
-        False when not leader, already handing over, or there is no such voter.
+        False when not leader, when a transfer is already under way, or if there is no such voter.
         """
         self._now = now
         leading = self._leadership
@@ -291,6 +367,7 @@ class Raft:
         """Ask for a confirmed read (dissertation §6.4); the answer comes in `Ready.reads`.
 
         False when not leader. A leader that steps down forgets its reads: the caller's deadline ends them.
+        The read does not join a round that is under way: its answers may have been sent before this call.
         """
         self._now = now
         if self._leadership is None:
@@ -301,15 +378,16 @@ class Raft:
     def compact(self, index: int, data: bytes) -> None:
         """The state machine's snapshot after `index` replaces the log up to there (paper §7).
 
-        Ignored when a snapshot from the leader has already taken us further.
+        Ignored when a snapshot from the leader has already replaced more.
         """
-        if index > self.log.base_index:
+        if index > self.log.snapshot_index:
             self._outbox.note_checkpoint(self.log.compact(index, data))
             self._event("CompactLog", index=index)
+        assert self.log.snapshot_index >= index
 
     def _append(self, kind: EntryKind, data: bytes) -> int:
         """Add an entry of the current term to the leader's log."""
-        assert self._leadership is not None, "only a leader appends on its own"
+        assert self._leadership is not None, "LeaderAppendOnly: only a leader appends on its own"
         entry = Entry(self.current_term, self.log.last_index + 1, kind, data)
         self.log.append(entry)
         self._leadership.note_appended(entry)
@@ -320,25 +398,24 @@ class Raft:
     # ------------------------------------------------------------------------------------ term, vote, role
 
     def _set_term_and_vote(self, term: int, voted_for: int | None) -> None:
-        """The one door: the term never falls, and within a term a vote, once given, stays (paper §5.2)."""
-        assert term >= self.current_term, "the term must not fall"
-        assert term > self.current_term or self.voted_for in (None, voted_for), "the vote must not change"
-        if (term, voted_for) != (self.current_term, self.voted_for):
-            self.current_term, self.voted_for = term, voted_for
-            self._outbox.note_hard_state(HardState(term, voted_for))
+        """The one door: the term never falls, and within a term a vote, once given, stays (paper §5.2).
 
-    @property
-    def is_electable(self) -> bool:
-        """Is it a voter of the membership in force, or of the one before while that is not committed?
-
-        While its own removal is not committed yet, a server must still stand: it may be the only one whose
-        log is complete enough to commit that removal (dissertation §4.2.2, Figure 4.6).
+        Most published Raft bugs are a second door: a vote that is cleared on becoming a follower of the
+        same term, or a term that is changed without being written.
         """
-        settled = self.log.settled_membership
-        return self.node_id in self.membership.voters or self.node_id in settled.voters
+        assert term >= self.current_term, "ElectionSafety: the term must not fall"
+        assert term > self.current_term or self.voted_for in (None, voted_for), (
+            "ElectionSafety: the vote must not change within a term"
+        )
+        if (term, voted_for) != (self.current_term, self.voted_for):
+            self._hard_state = HardState(term, voted_for)
+            self._outbox.note_hard_state(self._hard_state)
+            assert self._outbox.hard_state_pending, (
+                "ElectionSafety: a message could reveal it before it is durable"
+            )
 
-    def _settle_role(self, now: float) -> None:
-        """Follow quietly: as a follower with a timer if it may be elected, else as a learner."""
+    def _resume_following(self, now: float) -> None:
+        """Become a follower with a timer if electable, else a learner without one, in the current term."""
         self._leadership = None
         self.role = Role.FOLLOWER if self.is_electable else Role.LEARNER
         if self.role is Role.LEARNER:
@@ -348,14 +425,20 @@ class Raft:
 
     def _become_follower(self, term: int, leader_id: int | None, now: float) -> None:
         """Follow in this term; the vote of the term, if it is the same one, is kept."""
+        assert leader_id != self.node_id, "a server does not follow itself"
         self._last_contact = self.last_contact
         self._set_term_and_vote(term, self.voted_for if term == self.current_term else None)
         self.leader_id = leader_id
-        self._settle_role(now)
+        self._resume_following(now)
 
-    def _canvass(self, now: float) -> None:
-        """PreVote: would the others elect us? (dissertation §9.6) Nobody's term changes."""
+    def _start_pre_vote(self, now: float) -> None:
+        """PreVote: ask whether the others would vote for this server (dissertation §9.6); no term changes.
+
+        A server that is cut off would otherwise raise its term with every timeout, and depose a working
+        leader when it comes back.
+        """
         assert self.role in (Role.FOLLOWER, Role.PRE_CANDIDATE, Role.CANDIDATE)
+        assert self.is_electable
         self.role, self.leader_id = Role.PRE_CANDIDATE, None
         self._event("PreVote")
         self._election.begin(now)
@@ -365,10 +448,14 @@ class Raft:
             term=self.current_term + 1, last_log_index=last.index, last_log_term=last.term
         )
         self._ask_voters(request)
-        self._count_canvass(now)
+        self._count_pre_votes(now)
 
-    def _stand(self, now: float, transfer: bool = False) -> None:
-        """Timeout: begin an election in a new term (paper §5.2); our own vote counts once it is durable."""
+    def _campaign(self, now: float, transfer: bool = False) -> None:
+        """Timeout: start an election in a new term (paper §5.2).
+
+        The requests wait in the outbox until term and own vote are durable, and so does the own vote:
+        `persisted` collects it.
+        """
         assert self._leadership is None and self.is_electable
         self.role, self.leader_id = Role.CANDIDATE, None
         self._set_term_and_vote(self.current_term + 1, self.node_id)
@@ -383,31 +470,35 @@ class Raft:
                 transfer=transfer,
             )
         )
+        assert self._outbox.hard_state_pending and not self._election.granted
 
     def _ask_voters(self, request: PreVoteRequest | RequestVoteRequest) -> None:
         """RequestVote: the same question to every other voter."""
+        assert request.last_log_term <= self.current_term <= request.term
         for peer in self.membership.voters:
             if peer != self.node_id:
                 self._outbox.send(peer, request)
 
-    def _count_canvass(self, now: float) -> None:
-        """A majority would vote for us: stand. It will not: wait for the next timeout."""
+    def _count_pre_votes(self, now: float) -> None:
+        """With a majority, campaign. If a majority refuses, wait for the next timeout."""
+        assert self.role is Role.PRE_CANDIDATE
         if self._election.won(self.membership):
-            self._stand(now)
+            self._campaign(now)
         elif self._election.lost(self.membership):
-            self._settle_role(now)
+            self._resume_following(now)
 
     def _count_votes(self, now: float) -> None:
-        """A majority voted for us, ourselves durably among it: lead (paper §5.2)."""
+        """With a majority, this server's own durable vote among it, lead (paper §5.2)."""
+        assert self.role is Role.CANDIDATE
         if self.node_id in self._election.granted and self._election.won(self.membership):
             self._become_leader(now)
         elif self._election.lost(self.membership):
-            self._settle_role(now)
+            self._resume_following(now)
 
     def _become_leader(self, now: float) -> None:
-        """Take office, and append a no-op so that what came before can commit (paper §5.4.2, §8)."""
+        """Lead this term, and append a no-op so that what came before can commit (paper §5.4.2, §8)."""
         assert self.role is Role.CANDIDATE and self.voted_for == self.node_id
-        assert not self._outbox.hard_state_pending
+        assert not self._outbox.hard_state_pending, "ElectionSafety: the own vote could still be forgotten"
         self.role, self.leader_id = Role.LEADER, self.node_id
         self._leadership = Leadership(
             node_id=self.node_id,
@@ -426,12 +517,17 @@ class Raft:
         self._leadership.heartbeat(now)
 
     def _membership_changed(self, now: float) -> None:
-        """The membership in force, or the committed one, is another: who followed may listen now, or back."""
+        """The configuration changed: a follower may have become a learner, or a learner a voter."""
+        assert self.role in (Role.FOLLOWER, Role.LEARNER), "only followers get entries from elsewhere"
         if self.is_electable != (self.role is Role.FOLLOWER):
-            self._settle_role(now)
+            self._resume_following(now)
 
     def _hears_leader(self, now: float) -> bool:
-        """Is there a live leader, so that an election would only disturb? (dissertation §4.2.3)"""
+        """Return whether there is a live leader, which an election would only disturb (dissertation §4.2.3).
+
+        So a leader that a majority heard at time t is not deposed before t plus the election timeout,
+        unless it asks for that (a transfer): that is what makes `last_contact` worth something to a lease.
+        """
         if self.role is Role.LEADER:
             return True
         return self.leader_id is not None and now - self._last_contact < self.config.election_timeout
@@ -439,7 +535,7 @@ class Raft:
     # ---------------------------------------------------------------------------------------- messages
 
     def step(self, sender: int, message: RaftMessage, now: float) -> None:
-        """A message arrived."""
+        """A message arrived. Nothing that it contains makes this raise."""
         self._now = now
         if sender == self.node_id:
             self._ignore("a message from ourselves")
@@ -447,11 +543,11 @@ class Raft:
             self._receive(sender, message, now)
 
     def _observe_term(self, sender: int, message: RaftMessage, now: float) -> bool:
-        """The term rule, once for all messages (paper §5.1): may this one be handled in our term?"""
+        """The term rule, once for all messages (paper §5.1); returns whether to handle it in our term."""
         if isinstance(message, PreVoteRequest):
             return True  # its term is hypothetical: it changes nothing and is judged by the handler
         if isinstance(message, PreVoteResponse) and message.granted:
-            return message.term == self.current_term + 1 or self._ignore("an answer to an earlier canvass")
+            return message.term == self.current_term + 1 or self._ignore("an answer to an earlier pre-vote")
         if message.term > self.current_term:
             if isinstance(message, RequestVoteRequest) and not message.transfer and self._hears_leader(now):
                 return self._ignore("a vote request while a leader is alive")
@@ -460,26 +556,40 @@ class Raft:
         elif message.term < self.current_term:
             self._answer_stale(sender, message)
             return self._ignore("a message of an older term")
+        assert message.term == self.current_term
         return True
 
     def _answer_stale(self, sender: int, message: RaftMessage) -> None:
-        """A request of an older term is refused with ours, so that its sender steps down (paper §5.1)."""
+        """A request of an older term is rejected with ours, so that its sender steps down (paper §5.1)."""
         term = self.current_term
+        assert message.term < term
         match message:
             case RequestVoteRequest():
                 self._outbox.send(sender, RequestVoteResponse(term=term, granted=False))
             case AppendEntriesRequest(round=round_number, prev_log_index=prev):
-                refusal = AppendEntriesResponse(
+                rejection = AppendEntriesResponse(
                     term=term, round=round_number, success=False, prev_log_index=prev
                 )
-                self._outbox.send(sender, refusal)
+                self._outbox.send(sender, rejection)
             case InstallSnapshotRequest(round=round_number):
+                # There is no rejection of a snapshot; any response with our term makes the sender step down.
                 self._outbox.send(
                     sender,
                     AppendEntriesResponse(term=term, round=round_number, success=False, prev_log_index=0),
                 )
-            case _:
-                pass  # DropStaleResponse: nobody waits for an answer to an answer
+            case TimeoutNowRequest():
+                pass  # its sender asked for an election, and there has been one since
+            case PreVoteRequest():
+                pass  # not stale by its term: the handler answers it (`_observe_term`)
+            case (
+                PreVoteResponse()
+                | RequestVoteResponse()
+                | AppendEntriesResponse()
+                | InstallSnapshotResponse()
+            ):
+                pass  # DropStaleResponse: an answer has no answer
+            case _ as never:
+                assert_never(never)
 
     def _ignore(self, reason: str) -> bool:
         """Drop a message; always False, for the caller to return."""
@@ -490,15 +600,15 @@ class Raft:
         """Every message, in every role, in the current term."""
         match message:
             case PreVoteRequest():
-                # Any role answers; a leader, and whoever hears one, refuses.
+                # Any role answers; a leader, or a server that hears one, refuses.
                 self._handle_pre_vote_request(sender, message, now)
             case PreVoteResponse():
-                # A pre-candidate collects it; in any other role that canvass is over.
+                # A pre-candidate collects it; in any other role that pre-vote is over.
                 if self.role is Role.PRE_CANDIDATE:
                     self._election.collect(sender, message.granted)
-                    self._count_canvass(now)
+                    self._count_pre_votes(now)
             case RequestVoteRequest():
-                # Any role answers; who leads or stands in this term has voted, for itself, and refuses.
+                # Any role answers; a leader or candidate of this term has voted for itself and refuses.
                 # A learner may have been made a voter by an entry it has not seen: it answers too.
                 self._handle_request_vote_request(sender, message, now)
             case RequestVoteResponse():
@@ -506,8 +616,8 @@ class Raft:
                 if self.role is Role.CANDIDATE:
                     self._handle_request_vote_response(sender, message, now)
             case AppendEntriesRequest():
-                # A follower or learner appends; for who canvasses or stands it means the election is
-                # lost (paper §5.2); a leader cannot meet another of its term (ElectionSafety).
+                # A follower or learner appends; to a (pre-)candidate it says that the election is lost
+                # (paper §5.2); a leader cannot meet another of its term (ElectionSafety).
                 if self._accept_leader(sender, now):
                     self._handle_append_entries_request(sender, message, now)
             case InstallSnapshotRequest():
@@ -515,24 +625,25 @@ class Raft:
                 if self._accept_leader(sender, now):
                     self._handle_install_snapshot_request(sender, message, now)
             case AppendEntriesResponse() | InstallSnapshotResponse():
-                # The leader moves its progress; nobody else has asked anything in this term.
+                # The leader moves its progress; no other role has asked anything in this term.
                 if self._leadership is None or sender not in self._leadership.progress:
                     self._ignore("an answer from a server that was not asked")
                 else:
                     self._handle_response(self._leadership, sender, message, now)
             case TimeoutNowRequest():
-                # A follower stands if its own leader asks; a learner cannot, and others already stand.
+                # A follower campaigns if its own leader asks; a learner cannot, a candidate already does.
                 if self.role is Role.FOLLOWER and sender == self.leader_id:
-                    self._stand(now, transfer=True)
+                    self._campaign(now, transfer=True)
                 else:
-                    self._ignore("a request to stand that our leader did not send")
+                    self._ignore("a request to campaign that our leader did not send")
             case _ as never:
                 assert_never(never)
 
     # ------------------------------------------------------------------------------------------- votes
 
     def _handle_pre_vote_request(self, sender: int, message: PreVoteRequest, now: float) -> None:
-        """Would we vote for it? (dissertation §9.6) Nothing changes here, except that we may yield."""
+        """Answer whether we would vote for it (dissertation §9.6); the only change is that we may yield."""
+        before = self._hard_state
         theirs = LogPosition(message.last_log_term, message.last_log_index)
         granted = (
             message.term > self.current_term
@@ -544,9 +655,10 @@ class Raft:
             mine = (self.log.last, self.node_id)
             granted = self._election.yields_to(mine, (theirs, sender), now)
             if granted:
-                self._settle_role(now)
+                self._resume_following(now)
         answer = PreVoteResponse(term=message.term if granted else self.current_term, granted=granted)
         self._outbox.send(sender, answer)
+        assert self._hard_state == before, "a pre-vote is no vote"
 
     def _handle_request_vote_request(self, sender: int, message: RequestVoteRequest, now: float) -> None:
         """Vote once a term, first come first served (paper §5.2), for a log at least as complete (§5.4.1)."""
@@ -556,16 +668,19 @@ class Raft:
             and not self.is_passive
         )
         if granted:
+            assert self.role not in (Role.CANDIDATE, Role.LEADER), "these have voted for themselves"
             self._set_term_and_vote(self.current_term, sender)
             if self.role is Role.PRE_CANDIDATE:
-                self._settle_role(now)
+                self._resume_following(now)
             if self.role is Role.FOLLOWER:
+                # A follower that has just voted gives its candidate a whole timeout to win.
                 self._election.reset(now)
         self._event("HandleRequestVoteRequest", sender=sender, granted=granted)
         self._outbox.send(sender, RequestVoteResponse(term=self.current_term, granted=granted))
 
     def _handle_request_vote_response(self, sender: int, message: RequestVoteResponse, now: float) -> None:
         """Collect a vote."""
+        assert self.voted_for == self.node_id and sender != self.node_id
         self._election.collect(sender, message.granted)
         self._event("HandleRequestVoteResponse", sender=sender, granted=message.granted)
         self._count_votes(now)
@@ -573,15 +688,16 @@ class Raft:
     # ----------------------------------------------------------------------------------- following a leader
 
     def _accept_leader(self, sender: int, now: float) -> bool:
-        """The sender leads this term: follow it, and wait anew before standing."""
+        """The sender leads this term: follow it, and restart the election timer."""
         if self.role is Role.LEADER or self.leader_id not in (None, sender):
             return self._ignore("a second leader of one term")
         self.leader_id = sender
         self._last_contact = now
         if self.role in (Role.PRE_CANDIDATE, Role.CANDIDATE):
-            self._settle_role(now)
+            self._resume_following(now)
         if self.role is Role.FOLLOWER:
             self._election.reset(now)
+        assert self.role in (Role.FOLLOWER, Role.LEARNER)
         return True
 
     def _handle_append_entries_request(self, sender: int, message: AppendEntriesRequest, now: float) -> None:
@@ -589,10 +705,11 @@ class Raft:
         if reason := entries_flaw(message, self.log, self.commit_index):
             self._ignore(reason)
         elif not self.log.matches(message.prev_log_index, message.prev_log_term):
-            self._refuse_entries(sender, message)
+            self._reject_entries(sender, message)
         else:
             upto = message.prev_log_index + len(message.entries)
             added = self.log.merge(message.entries)
+            assert upto <= self.log.last_index, "LogMatching: all of the request is in our log"
             self._event(
                 "AcceptAppendEntriesRequest",
                 sender=sender,
@@ -600,17 +717,16 @@ class Raft:
                 match_index=upto,
                 added=added,
             )
+            # Not leader_commit itself: beyond `upto` our log may hold entries of another leader.
             self._learn_commit(min(message.leader_commit, upto))
             self._membership_changed(now)
             self._acknowledge(sender, message, upto, added)
 
-    def _refuse_entries(self, sender: int, message: AppendEntriesRequest) -> None:
-        """Our log does not hold the predecessor: say where the conflicting term begins (paper §5.3)."""
+    def _reject_entries(self, sender: int, message: AppendEntriesRequest) -> None:
+        """Our log does not hold the predecessor: say where the conflict begins (paper §5.3)."""
         prev = message.prev_log_index
-        if prev > self.log.last_index:
-            conflict_term, conflict_index = 0, self.log.last_index + 1
-        else:
-            conflict_term, conflict_index = self.log.term_at(prev), self.log.first_index_of_term(prev)
+        assert prev > self.commit_index, "LeaderCompleteness: what is committed matches every leader"
+        hint = conflict_hint(self.log, prev)
         self._event("RejectAppendEntriesRequest", sender=sender, prev_log_index=prev)
         self._outbox.send(
             sender,
@@ -619,8 +735,8 @@ class Raft:
                 round=message.round,
                 success=False,
                 prev_log_index=prev,
-                conflict_term=conflict_term,
-                conflict_index=conflict_index,
+                conflict_term=hint.term,
+                conflict_index=hint.index,
             ),
         )
 
@@ -633,6 +749,7 @@ class Raft:
     def _acknowledge(self, sender: int, message: AppendEntriesRequest, upto: int, added: int) -> None:
         """Answer with what is durable: at once, so that a slow disk does not look like a dead server, and
         once more when the rest is durable."""
+        assert added <= len(message.entries) and upto <= self.log.last_index
 
         def answer(match_index: int) -> AppendEntriesResponse:
             return AppendEntriesResponse(
@@ -652,7 +769,7 @@ class Raft:
     def _handle_install_snapshot_request(
         self, sender: int, message: InstallSnapshotRequest, now: float
     ) -> None:
-        """A piece of a snapshot (paper §7, Figure 13)."""
+        """A chunk of a snapshot (paper §7, Figure 13)."""
         if reason := snapshot_flaw(message):
             self._ignore(reason)
         elif self.log.holds(message.last_index) and self.log.matches(message.last_index, message.last_term):
@@ -662,7 +779,7 @@ class Raft:
             self._answer_snapshot(sender, message, installed=True)
         elif message.last_index <= self.commit_index:
             self._answer_snapshot(sender, message, installed=True)
-        elif (snapshot := self._receiver.take(sender, message)) is None:
+        elif (snapshot := self._receiver.add(sender, message)) is None:
             self._answer_snapshot(sender, message, installed=False)
         else:
             self.log.install(snapshot)
@@ -672,7 +789,12 @@ class Raft:
             self._answer_snapshot(sender, message, installed=True)
 
     def _answer_snapshot(self, sender: int, message: InstallSnapshotRequest, installed: bool) -> None:
-        """An installed snapshot is acknowledged when it is durable, a piece of one at once."""
+        """Acknowledge an installed snapshot when it is durable, a chunk of one at once.
+
+        A chunk is kept in memory only and promises nothing: a follower that restarts says 0 bytes, and the
+        leader begins anew. An installed snapshot lets the leader send the entries behind it, and count
+        this server for everything it covers.
+        """
         answer = InstallSnapshotResponse(
             term=self.current_term,
             round=message.round,
@@ -680,6 +802,7 @@ class Raft:
             offset=message.total if installed else self._receiver.held,
             installed=installed,
         )
+        assert not installed or self.commit_index >= message.last_index
         (self._outbox.send_after if installed else self._outbox.send)(sender, answer)
 
     # ------------------------------------------------------------------------------------------- leading
@@ -691,7 +814,7 @@ class Raft:
         message: AppendEntriesResponse | InstallSnapshotResponse,
         now: float,
     ) -> None:
-        """A follower answered: it is alive, and we know more of its log."""
+        """A follower answered: it is alive, and the leader knows more of its log."""
         if reason := response_flaw(message, leading.round, self.log.last_index):
             self._ignore(reason)
             return
@@ -708,7 +831,11 @@ class Raft:
         self._advance_commit_index(now)
 
     def _advance_commit_index(self, now: float) -> None:
-        """AdvanceCommitIndex: a majority holds it, and it is of our own term (paper §5.4.2, Figure 8)."""
+        """AdvanceCommitIndex: a majority holds it, and it is of our own term (paper §5.4.2, Figure 8).
+
+        An entry of an older term that a majority holds may still be replaced, by a leader whose log ends
+        in a newer term (docs/raft.md links the transcript). It commits together with an entry of ours.
+        """
         leading = self._leadership
         if leading is None:
             return
@@ -719,16 +846,18 @@ class Raft:
         self.log.commit_to(index)
         leading.note_committed(self.log.entries(before + 1, index + 1))
         self._event("AdvanceCommitIndex")
+        assert leading.has_committed_in_term()
         if before < self.log.membership_index <= index:
             self._membership_committed(leading, now)
 
     def _membership_committed(self, leading: Leadership, now: float) -> None:
-        """A change is complete: tell who was removed, and leave if it is ourselves (dissertation §4.2.2)."""
+        """A change is complete: tell the removed server, and step down if it is this one (§4.2.2)."""
+        assert self.log.committed_membership == self.membership
         leading.replicate(now)
         if self.node_id in self.membership.voters:
             leading.membership_changed()
         else:
-            leading.hand_over(self.membership)
+            leading.name_successor(self.membership)
             self._become_follower(self.current_term, None, now)
             self._event("LeaveOffice")
 
@@ -755,9 +884,13 @@ class Raft:
         self._outbox.check_invariants()
         assert self.log.last_term <= self.current_term, "an entry of a term we have not seen"
         assert (self._leadership is not None) == (self.role is Role.LEADER)
-        assert self.role is not Role.LEADER or self.leader_id == self.node_id
+        assert (self.role is Role.LEADER) == (self.leader_id == self.node_id)
+        assert self._outbox.durable.term <= self.current_term
         if self.role in (Role.CANDIDATE, Role.LEADER):
-            assert self.voted_for == self.node_id
+            assert self.voted_for == self.node_id, "ElectionSafety: a candidate's vote is its own"
+        if self.role is Role.LEADER:
+            assert not self._outbox.hard_state_pending, "ElectionSafety: a leader's vote is durable"
+            assert self._election.deadline == math.inf
         if self.role is Role.LEARNER:
             assert not self.is_electable and self._election.deadline == math.inf
         if self.role in (Role.FOLLOWER, Role.PRE_CANDIDATE, Role.CANDIDATE):

@@ -17,6 +17,7 @@ SOURCES = [*MODULES, *sorted((ROOT / "tests/consensus").glob("*.py")), ROOT / "d
 SOURCES += sorted((ROOT / "tests/consensus/transcripts").glob("*.txt"))
 
 PAPER = {
+    "2": "Replicated state machines",
     "5": "The Raft consensus algorithm",
     "5.1": "Raft basics",
     "5.2": "Leader election",

@@ -158,7 +158,7 @@ def test_5_2_a_split_vote_is_followed_by_another_election() -> None:
     world = World(seed=5)
     world.found([1, 2, 3, 4])
     for candidate, voter in ((1, 2), (3, 4)):
-        world.hosts[candidate].raft._stand(world.now)
+        world.hosts[candidate].raft._campaign(world.now)
         world.act(candidate, lambda raft: None)
         world.deliver_all(only=lambda p, c=candidate, v=voter: {p.sender, p.to} == {c, v})  # type: ignore[misc]
     assert world.leader() is None
@@ -216,14 +216,14 @@ def test_9_6_a_server_that_comes_back_from_isolation_deposes_nobody() -> None:
     assert (world.leader(), world.raft(away).current_term) == (leader, term)
 
 
-def test_9_6_a_canvass_changes_nobodys_term_or_vote() -> None:
+def test_9_6_a_pre_vote_changes_no_term_and_no_vote() -> None:
     world = three()
     (answer,) = say(world, 2, 1, PreVoteRequest(term=2, last_log_index=1, last_log_term=1))
     assert answer == PreVoteResponse(term=2, granted=True)
     assert (world.raft(1).current_term, world.raft(1).voted_for) == (1, None)
 
 
-def test_9_6_of_two_that_canvass_at_once_the_better_log_then_the_higher_id_goes_on() -> None:
+def test_9_6_of_two_that_ask_for_pre_votes_at_once_the_better_log_then_the_higher_id_goes_on() -> None:
     world = three()
     world.now = 5.0
     for server in (1, 2):

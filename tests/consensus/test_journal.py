@@ -135,7 +135,7 @@ def test_leftovers_before_the_first_snapshot_of_a_trimmed_journal_do_not_count()
         (1, b"E\xc1", "cannot be read"),
         (1, b"?", "unknown kind"),
         (1, b"", "unknown kind"),
-        (1, b"C\xc4\x01x", "a piece of no snapshot"),
+        (1, b"C\xc4\x01x", "a chunk of no snapshot"),
         (0, b"H\x92\x00\xc0", "lost the term"),
         (5, b"C\xc4\x05other", "snapshot at index 3 is corrupt"),
         (5, b"C\xc4\x09too long!", "snapshot at index 3 is corrupt"),

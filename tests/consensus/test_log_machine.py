@@ -108,7 +108,7 @@ class LogMachine(RuleBasedStateMachine):
         log = self.log
         assert log.last_index == len(self.terms) - 1
         assert log.last_term == self.terms[-1]
-        assert (log.commit_index, log.applied_index, log.base_index) == (
+        assert (log.commit_index, log.applied_index, log.snapshot_index) == (
             self.commit,
             self.applied,
             self.base,

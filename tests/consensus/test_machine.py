@@ -215,7 +215,7 @@ class RaftMachine(RuleBasedStateMachine):
             log = host.raft.log
             note(
                 f"{node_id}: {host.raft.role.value} term {host.raft.current_term} "
-                f"log {log.base_index}..{log.last_index} commit {log.commit_index} {host.raft.membership}"
+                f"log {log.snapshot_index}..{log.last_index} commit {log.commit_index} {host.raft.membership}"
             )
 
 

@@ -20,7 +20,7 @@ from walrus.consensus.journal import JournalError, RaftJournal
 from walrus.consensus.leader import Leadership
 from walrus.consensus.log import LogPosition, RaftLog
 from walrus.consensus.messages import HardState, RequestVoteResponse
-from walrus.consensus.outbox import Outbox
+from walrus.consensus.outbox import RaftOutbox
 from walrus.raft import Raft
 
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -32,17 +32,17 @@ STEPS = 120
 
 def vote_not_persisted(patch: pytest.MonkeyPatch) -> None:
     """The term is written, the vote is not."""
-    note = Outbox.note_hard_state
-    patch.setattr(Outbox, "note_hard_state", lambda self, state: note(self, HardState(state.term)))
+    note = RaftOutbox.note_hard_state
+    patch.setattr(RaftOutbox, "note_hard_state", lambda self, state: note(self, HardState(state.term)))
 
 
 def vote_sent_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
     """Whatever reveals a term or a vote leaves at once."""
-    patch.setattr(Outbox, "hard_state_pending", property(lambda self: False))
+    patch.setattr(RaftOutbox, "hard_state_pending", property(lambda self: False))
 
 
 def votes_twice_a_term(patch: pytest.MonkeyPatch) -> None:
-    """Whoever asks gets a vote."""
+    """Every request is granted."""
 
     def grant(self: Raft, sender: int, message: Any, now: float) -> None:
         theirs = LogPosition(message.last_log_term, message.last_log_index)
@@ -66,7 +66,7 @@ def votes_for_any_log(patch: pytest.MonkeyPatch) -> None:
 
 def ack_before_durable(patch: pytest.MonkeyPatch) -> None:
     """Entries are acknowledged when they are received."""
-    patch.setattr(Outbox, "send_after", Outbox.send)
+    patch.setattr(RaftOutbox, "send_after", RaftOutbox.send)
 
 
 def leader_counts_itself_at_once(patch: pytest.MonkeyPatch) -> None:
@@ -113,17 +113,17 @@ def counts_votes_instead_of_voters(patch: pytest.MonkeyPatch) -> None:
     def won(self: Election, membership: Any) -> bool:
         return _count(self) >= membership.quorum
 
-    ballots: dict[int, int] = {}
+    votes: dict[int, int] = {}
 
     def _count(self: Election) -> int:
-        return ballots.get(id(self), 0)
+        return votes.get(id(self), 0)
 
     def begin(self: Election, now: float) -> None:
-        ballots[id(self)] = 0
+        votes[id(self)] = 0
         original_begin(self, now)
 
     def collect(self: Election, voter: int, granted: bool) -> None:
-        ballots[id(self)] = ballots.get(id(self), 0) + granted
+        votes[id(self)] = votes.get(id(self), 0) + granted
         original_collect(self, voter, granted)
 
     original_begin, original_collect = Election.begin, Election.collect

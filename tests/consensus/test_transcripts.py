@@ -151,8 +151,8 @@ class Transcript:
                 self.output.append(f"{node_id}  down")
                 continue
             host, log = self.world.hosts[node_id], self.world.raft(node_id).log
-            terms = [str(log.term_at(i)) for i in range(log.base_index + 1, log.last_index + 1)]
-            start = f"[..{log.base_index}] " if log.base_index else ""
+            terms = [str(log.term_at(i)) for i in range(log.snapshot_index + 1, log.last_index + 1)]
+            start = f"[..{log.snapshot_index}] " if log.snapshot_index else ""
             reads = f"  reads {host.reads}" if host.reads else ""
             self.output.append(
                 f"{node_id}  {host.raft.role.value:<12} term {host.raft.current_term}  "

@@ -339,16 +339,16 @@ class World:
             log, term = host.raft.log, host.raft.current_term
             before = self.history.leader_logs.get(term, [])
             for index, entry_term in before[-20:]:  # by LogMatching the rest follows from these
-                assert index < log.base_index or log.matches(index, entry_term), "LeaderAppendOnly"
-            last = before[-1][0] if before else log.base_index
-            new = [(i, log.term_at(i)) for i in range(max(last, log.base_index) + 1, log.last_index + 1)]
+                assert index < log.snapshot_index or log.matches(index, entry_term), "LeaderAppendOnly"
+            last = before[-1][0] if before else log.snapshot_index
+            new = [(i, log.term_at(i)) for i in range(max(last, log.snapshot_index) + 1, log.last_index + 1)]
             self.history.leader_logs[term] = [*before, *new]
 
     def check_log_matching(self) -> None:
         """LogMatching: an entry's index and term determine it and its predecessor, hence all before it."""
         for host in self.hosts.values():
             log = host.raft.log
-            for entry in log.entries(log.base_index + 1, log.last_index + 1):
+            for entry in log.entries(log.snapshot_index + 1, log.last_index + 1):
                 seen = (log.term_at(entry.index - 1), entry)
                 known = self.history.entries.setdefault((entry.index, entry.term), seen)
                 assert known == seen, f"LogMatching: {known} and {seen} on server {host.node_id}"
@@ -358,7 +358,7 @@ class World:
         for host in self._leaders():
             log = host.raft.log
             for index, term in self.history.committed_in.items():
-                if term < host.raft.current_term and index > log.base_index:
+                if term < host.raft.current_term and index > log.snapshot_index:
                     held = log.matches(index, self.history.applied[index].term)
                     assert held, f"LeaderCompleteness: {self.history.applied[index]} is not on {host.node_id}"
 

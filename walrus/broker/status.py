@@ -54,7 +54,7 @@ def _raft_metrics(node: Controller, now: float) -> dict[str, Any]:
     raft = node.raft
     leads = raft.role is Role.LEADER
     log = raft.log
-    snapshot = _log_id(log.base_term, log.snapshot_index, None) if log.snapshot_index else None
+    snapshot = _log_id(log.snapshot_term, log.snapshot_index, None) if log.snapshot_index else None
     applied = _log_id(log.term_at(node.applied) or 0, node.applied, raft.leader_id) if node.applied else None
     voted = raft.voted_for if raft.voted_for is not None else raft.leader_id
     nodes = {str(n): {"addr": peer.raft_address} for n, peer in sorted(node.metadata.nodes.items())}

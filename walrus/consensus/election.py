@@ -1,18 +1,25 @@
-"""Elections: the timer, the ballots, and the rule that leaves a live leader alone.
+"""Elections: the timer, the votes, and the rules that keep elections rare and short.
 
-A follower that hears nothing for a randomly drawn time stands for election (paper §5.2). Here it first
-canvasses (PreVote, dissertation §9.6): it asks whether it *would* be elected, without touching anybody's
-term, so that a server that was cut off, or removed, comes back without deposing a leader.
+A follower that hears nothing for a randomly drawn time starts an election (paper §5.2). Here it first asks
+for *pre-votes* (dissertation §9.6): would the others vote for it? A pre-vote changes nobody's term, so a
+server that was cut off, or removed, comes back without deposing a leader. With a majority of pre-votes it
+*campaigns*: it enters a new term, votes for itself, and asks for votes.
 
-Ballots are collected in sets, so a duplicated answer counts once. A candidate's own vote is a ballot like
-any other, and is cast when it is durable.
+Votes are collected in sets, so a duplicated answer counts once. A candidate's own vote is one like any
+other, and is collected when it is durable.
 
-When the leader's process dies, everybody notices at the same moment and would stand at the same moment.
-Two measures keep such an election from splitting: a small random delay, and a tie-break between two that
-canvass at the same time (`yields_to`). The tie-break is a refinement of PreVote only; PreVote never carries
-safety, so it may refuse whom it likes.
+When the leader's process dies, all followers notice at the same moment and would campaign at the same
+moment, each with its own vote, and none with a majority. Two measures keep such an election from
+splitting: a small random delay, and a tie-break between two that ask for pre-votes at the same time
+(`yields_to`). The tie-break refines pre-votes only, and safety never rests on those: a pre-vote may be
+withheld for any reason.
 
-Invariants: nobody is both in `granted` and in `refused`.
+    FOLLOWER --timeout--> PRE_CANDIDATE --a majority of pre-votes--> CANDIDATE --a majority of votes--> LEADER
+       ^                    |   ^ timeout                               |  timeout: back to PRE_CANDIDATE
+       +--------------------+---+---------------------------------------+
+         a majority refuses, or a leader of this term or a message of a newer term appears
+
+Invariants: no server is both in `granted` and in `refused`.
 """
 
 from __future__ import annotations
@@ -24,7 +31,7 @@ from walrus.consensus.messages import Membership, RaftConfig, Rng
 
 
 class Election:
-    """The election timer and the ballots of one canvass or one election.
+    """The election timer, and the answers to one round of pre-votes or votes.
 
     >>> import random
     >>> election = Election(RaftConfig(election_timeout=0.3), random.Random(1))
@@ -49,46 +56,58 @@ class Election:
         """Wait a freshly drawn time from now on (paper §5.2: randomised, so that votes rarely split)."""
         timeout = self._config.election_timeout
         self.deadline = now + self._rng.uniform(timeout, 2 * timeout)
+        assert now < self.deadline < math.inf
 
-    def hasten(self, now: float) -> None:
-        """The leader is known to be gone: stand soon, but not all at the same instant."""
+    def expire_soon(self, now: float) -> None:
+        """The leader is known to be gone: time out within a heartbeat, at a random instant of it."""
         self.deadline = min(self.deadline, now + self._rng.uniform(0.0, self._config.heartbeat_interval))
 
     def disable(self) -> None:
-        """Who does not vote does not stand either; nor does who leads."""
+        """Stop the timer: non-voters and the leader have none."""
         self.deadline = math.inf
 
     def begin(self, now: float) -> None:
-        """A new canvass or election: no ballots yet, and a deadline for it."""
+        """Start a round of pre-votes or votes: no answers yet, and a deadline for it."""
         self.granted.clear()
         self.refused.clear()
         self.started_at = now
         self.reset(now)
 
     def collect(self, voter: int, granted: bool) -> None:
-        """One ballot; the first answer of a voter stands."""
+        """Note one answer; the first one of each voter counts.
+
+        A network that duplicates or reorders can show a voter's answers in any order and number. Within
+        one term they cannot differ, but those to two rounds of pre-votes in one term can.
+        """
+        assert self.started_at > -math.inf, "an answer to a question that was never asked"
         if voter not in self.granted and voter not in self.refused:
             (self.granted if granted else self.refused).add(voter)
+        assert not self.granted & self.refused
 
     def won(self, membership: Membership) -> bool:
-        """Did a majority of the voters grant it?"""
+        """Return whether a majority of the voters granted it. Answers of other servers do not count."""
         return len(self.granted.intersection(membership.voters)) >= membership.quorum
 
     def lost(self, membership: Membership) -> bool:
-        """Can it no longer be won?"""
+        """Return whether it can no longer be won."""
         refused = len(self.refused.intersection(membership.voters))
-        return len(membership.voters) - refused < membership.quorum
+        lost = len(membership.voters) - refused < membership.quorum
+        assert not (lost and self.won(membership)), "two majorities share a voter"
+        return lost
 
     def yields_to(self, mine: tuple[LogPosition, int], theirs: tuple[LogPosition, int], now: float) -> bool:
-        """Of two that canvass at the same time the one with the better log, then the higher id, goes on.
+        """Return whether to grant the pre-vote of `theirs` while this server asks for pre-votes itself.
 
-        Only while our own canvass is fresh and the other has not refused us: it may have done so because
-        it had not noticed yet that the leader is gone, and holding that against it would leave both
-        waiting for another timeout. (Ids are the second components.)
+        Of two that ask at the same time the one with the better log goes on, then the one with the higher
+        id (the second component). Only while this server's own round is fresh and the other has not refused
+        it: it may have refused because it had not noticed yet that the leader is gone, and holding that
+        against it would leave both waiting for another timeout.
         """
+        assert mine[1] != theirs[1], "a server does not compete with itself"
         fresh = now - self.started_at < self._config.heartbeat_interval
         return theirs > mine or not fresh or theirs[1] in self.refused
 
     def check_invariants(self) -> None:
         """Assert what the module docstring lists."""
         assert not self.granted & self.refused
+        assert self.deadline > -math.inf

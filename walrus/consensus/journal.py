@@ -5,13 +5,21 @@ A journal is a sequence of records, each an entry of the topic:
     record     = kind (1 byte) body (MessagePack)
     "H"          HardState             the newest one counts
     "E"          Entry                 replaces the entry of its index and everything after it
-    "S"          SnapshotHeader        a snapshot follows, in pieces
-    "C"          bytes                 the next piece of that snapshot
+    "S"          SnapshotHeader        a snapshot follows, in chunks
+    "C"          bytes                 the next chunk of that snapshot
 
 Nothing is ever overwritten; a log that is truncated in memory is truncated here by the next entry with a
 lower index. What a crash leaves is a prefix of what was written, and every prefix is a valid state: the
-hard state is written before the entries that follow it, and a snapshot whose last piece is missing at the
+hard state is written before the entries that follow it, and a snapshot whose last chunk is missing at the
 end of the topic does not count yet, so what came before it still does.
+
+    records                                     what `load` makes of them
+    H(2) E1 E2 E3                               term 2, entries 1 2 3
+    H(2) E1 E2 E3 | H(3) E2'                    term 3, entries 1 2': 3 went with the 2 it followed
+    H(2) E1 E2 E3 | H(3)                        the same with E2' torn off: term 3, entries 1 2 3
+    H(2) E1 E2 E3 | S(index 2) C                the last chunk is missing: term 2, entries 1 2 3
+    H(2) E1 E2 E3 | S(index 2) C C              a snapshot at 2, and entry 3 behind it
+    H(2) E1 E2 E3 | S(index 2) C C H(2) E3      the same
 
 A snapshot goes in together with the hard state and all entries that follow it (the core puts them into the
 same Ready), so that once it is durable nothing before it is needed: `durable` trims it. Not earlier:
@@ -41,7 +49,7 @@ from walrus.storage.errors import DiskFull, StorageError
 from walrus.storage.port import Storage
 
 CHUNK_BYTES = 256 * 1024
-"""Largest piece of a snapshot in one record."""
+"""Largest chunk of a snapshot in one record."""
 READ_ENTRIES, READ_BYTES = 4096, 4 * 1024 * 1024
 """How much is read at once while loading."""
 
@@ -53,7 +61,7 @@ class JournalError(StorageError):
 
 
 class SnapshotHeader(msgspec.Struct, frozen=True, array_like=True):
-    """What a snapshot is, ahead of its pieces."""
+    """What a snapshot is, ahead of its chunks."""
 
     index: int
     term: int
@@ -73,21 +81,23 @@ class RaftJournal:
     def __init__(self, storage: Storage, topic: str = "raft") -> None:
         self._storage, self._topic = storage, topic
         self._checkpoints: dict[int, int] = {}
-        """Number of each Ready whose snapshot is written but not durable, and where its header is."""
+        """Number of each Ready whose snapshot is written but not durable -> position of its header."""
 
     def is_empty(self) -> bool:
-        """Has nothing ever been written? Then this server belongs to no cluster yet."""
+        """Return whether nothing has ever been written: then this server belongs to no cluster yet."""
         return self._storage.bounds(self._topic)[1] == 0
 
     def bootstrap(self, membership: Membership) -> None:
         """The first records of a new cluster: term 1, and the founding membership as entry 1."""
         assert self.is_empty(), "a journal is founded once"
         membership.check()
+        assert membership.voters, "a cluster is founded by its voters"
         founded = Entry(1, 1, MEMBERSHIP, membership.encode())
         self._write([_record(_HARD_STATE, HardState(1, None)), _record(_ENTRY, founded)])
 
     def save(self, ready: Ready) -> None:
         """Write what this Ready wants to become durable, in the order that makes every prefix valid."""
+        assert not (ready.snapshot and ready.checkpoint), "one of them is older than the other"
         records: list[bytes] = []
         if snapshot := ready.snapshot or ready.checkpoint:
             assert ready.hard_state is not None, "a snapshot replaces all before it, the hard state too"
@@ -101,11 +111,15 @@ class RaftJournal:
                 self._checkpoints[ready.number] = first
 
     def durable(self, ready: Ready) -> None:
-        """This Ready and all before it are durable: trim what a snapshot among them made superfluous."""
+        """This Ready and all before it are durable: trim what a snapshot among them replaced.
+
+        A later snapshot may be written already and not yet durable; its place must not be used.
+        """
         done = [number for number in self._checkpoints if number <= ready.number]
         if done:
             place = max(self._checkpoints.pop(number) for number in done)
-            # Not even room to note it? The next snapshot makes this one superfluous, too.
+            assert not self._checkpoints or place < min(self._checkpoints.values())
+            # Without room to note the trim, the old records stay until the next snapshot trims them too.
             with suppress(DiskFull):
                 self._storage.trim(self._topic, place)
 
@@ -113,14 +127,16 @@ class RaftJournal:
         """Read everything back; raises JournalError when it does not make sense."""
         loader = _Loader(self._topic, founded=self._storage.bounds(self._topic)[0] == 0)
         for position, record in self._records():
-            loader.take(position, record)
+            loader.replay(position, record)
         return loader.restored()
 
     def _write(self, records: list[bytes]) -> int:
+        """Write as one batch; returns the first record's position."""
+        assert records, "a batch of nothing has no position"
         return self._storage.write(self._topic, Batch.of(records))
 
     def _records(self) -> Iterator[tuple[int, bytes]]:
-        """Every record that is still there, with its position in the topic."""
+        """Each record that was not trimmed, with its position in the topic."""
         position, end = self._storage.bounds(self._topic)
         while position < end:
             batch = self._storage.read_batch(self._topic, position, READ_ENTRIES, READ_BYTES)
@@ -135,22 +151,25 @@ _ADVICE = "do not start this node on it; restore the directory, or remove the me
 
 
 class _Loader:
-    """Replays the records in order. Each must be possible after the ones before it."""
+    """Replays the records in order. Each must be possible after the ones before it.
+
+    Its input comes from a disk, so whatever is wrong with it is a `JournalError`, never an assertion.
+    """
 
     def __init__(self, topic: str, founded: bool) -> None:
         self._topic = topic
         self._founded = founded
-        """Is the very beginning still there? Else a complete snapshot must take its place."""
+        """Whether the first record ever is still there; if not, a complete snapshot must stand in for it."""
         self._skipping = not founded
-        """Nothing counts before the first snapshot of a trimmed journal."""
+        """In a trimmed journal, records before the first snapshot do not count."""
         self._hard_state = HardState()
         self._snapshot: Snapshot | None = None
         self._entries: list[Entry] = []
         self._header: SnapshotHeader | None = None
         self._data = bytearray()
 
-    def take(self, position: int, record: bytes) -> None:
-        """One record."""
+    def replay(self, position: int, record: bytes) -> None:
+        """Replay one record; raises JournalError when it cannot follow the ones before it."""
         kind, body = record[:1], record[1:]
         if self._skipping and kind != _SNAPSHOT:
             return
@@ -195,28 +214,29 @@ class _Loader:
         self._entries.append(entry)
 
     def _finish_snapshot(self, position: int) -> None:
-        """If all pieces are here, the snapshot is in force (paper §7, Figure 13 steps 6 and 7)."""
+        """With its last chunk, the snapshot is in force (paper §7, Figure 13 steps 6 and 7)."""
         header = self._header
         if header is None:
-            raise self._error(position, "a piece of no snapshot")
+            raise self._error(position, "a chunk of no snapshot")
         if len(self._data) < header.size:
             return
         if len(self._data) > header.size or crc32(self._data) != header.crc:
             raise self._error(position, f"the Raft snapshot at index {header.index} is corrupt")
         header.membership.check()
         self._entries = self._entries_after(header.index, header.term)
+        assert not self._entries or self._entries[0].index == header.index + 1
         self._snapshot = Snapshot(header.index, header.term, header.membership, bytes(self._data))
         self._header = None
         self._data.clear()
 
     def _abandon_snapshot(self) -> None:
-        """A crash cut this snapshot off, so what came before it was not trimmed and still counts."""
+        """A crash cut this snapshot off: what came before it was not trimmed, and counts."""
         self._header = None
         self._data.clear()
         self._skipping = not self._founded and self._snapshot is None
 
     def _entries_after(self, index: int, term: int) -> list[Entry]:
-        """What follows the snapshot's last entry, if the log had exactly that one."""
+        """The entries behind the snapshot's last one, if the log had exactly that one; else none can stay."""
         for position, entry in enumerate(self._entries):
             if (entry.index, entry.term) == (index, term):
                 return self._entries[position + 1 :]
@@ -247,8 +267,9 @@ def _record(kind: bytes, body: HardState | Entry | SnapshotHeader | bytes) -> by
 
 
 def _snapshot_records(snapshot: Snapshot) -> list[bytes]:
-    """The header and the pieces of a snapshot."""
+    """The header and the chunks of a snapshot."""
     data = snapshot.data
     header = SnapshotHeader(snapshot.index, snapshot.term, snapshot.membership, len(data), crc32(data))
-    pieces = [data[start : start + CHUNK_BYTES] for start in range(0, len(data), CHUNK_BYTES)]
-    return [_record(_SNAPSHOT, header), *(_record(_CHUNK, piece) for piece in pieces)]
+    chunks = [data[start : start + CHUNK_BYTES] for start in range(0, len(data), CHUNK_BYTES)]
+    assert sum(map(len, chunks)) == header.size
+    return [_record(_SNAPSHOT, header), *(_record(_CHUNK, chunk) for chunk in chunks)]

@@ -6,7 +6,7 @@ them can be pasted into a test. The names follow the TLA+ specification that acc
 
     kind of value     types
     in the log        Entry, Membership, Snapshot, HardState
-    over the wire     the union `RaftMessage` (ten messages; the sender is known from the connection)
+    over the wire     the union `RaftMessage` (nine messages; the sender is known from the connection)
     to the host       Ready (what to persist, send, apply);  from the host: Restored, RaftConfig
 
 Three fields do not appear in the paper's figures:
@@ -14,8 +14,8 @@ Three fields do not appear in the paper's figures:
 * `round` in requests of the leader, echoed in the responses. The leader numbers its rounds of heartbeats;
   a majority that answered round r heard this leader after round r began. ReadIndex (dissertation §6.4),
   CheckQuorum (dissertation §6.2) and the leader's own lease all follow from that one number.
-* `conflict_term`, `conflict_index` in a refusal: where the follower's conflicting term begins, so that
-  the leader skips a whole term per round trip (paper §5.3, last paragraphs).
+* `conflict_term`, `conflict_index` in a rejection: where the follower's conflicting term begins, so that
+  the leader skips a whole term per round trip (paper §5.3, last paragraphs; `consensus/conflicts.py`).
 * `transfer` in a vote request: the current leader asked for this election (dissertation §3.10), so the
   rule that protects a live leader from elections (dissertation §4.2.3) does not apply.
 
@@ -66,7 +66,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Membership(msgspec.Struct, frozen=True, array_like=True):
-    """Who votes and who only listens; both sorted, no server in both.
+    """The voters and the learners of a cluster; both sorted, no server in both.
 
     >>> Membership((1, 2, 3), (4,)).members
     (1, 2, 3, 4)
@@ -84,8 +84,10 @@ class Membership(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def quorum(self) -> int:
-        """How many voters make a majority."""
-        return len(self.voters) // 2 + 1
+        """The number of voters that make a majority."""
+        majority = len(self.voters) // 2 + 1
+        assert 2 * majority > len(self.voters), "two majorities must share a voter"
+        return majority
 
     def check(self) -> None:
         """Raise ValueError unless sorted, disjoint, and with a voter (or altogether empty)."""
@@ -108,6 +110,7 @@ class Membership(msgspec.Struct, frozen=True, array_like=True):
 
     def encode(self) -> bytes:
         """As the `data` of a MEMBERSHIP entry."""
+        assert self.voters, "no entry makes a cluster without a voter"
         return msgspec.msgpack.encode(self)
 
     @staticmethod
@@ -146,14 +149,14 @@ class PreVoteRequest(msgspec.Struct, frozen=True, tag=True, array_like=True, kw_
 
 
 class PreVoteResponse(msgspec.Struct, frozen=True, tag=True, array_like=True, kw_only=True):
-    """`term` echoes the request when granted, and is the responder's own term when refused."""
+    """`term` echoes the request when granted, and is the responder's own term when rejected."""
 
     term: int
     granted: bool
 
 
 class RequestVoteRequest(msgspec.Struct, frozen=True, tag=True, array_like=True, kw_only=True):
-    """Vote for me in `term` (paper §5.2). `transfer`: the leader of the term before asked me to stand."""
+    """Vote for me in `term` (paper §5.2). `transfer`: the leader of the term before asked me to campaign."""
 
     term: int
     last_log_index: int
@@ -182,7 +185,7 @@ class AppendEntriesRequest(msgspec.Struct, frozen=True, tag=True, array_like=Tru
 class AppendEntriesResponse(msgspec.Struct, frozen=True, tag=True, array_like=True, kw_only=True):
     """`match_index`: everything up to it equals the leader's log and is durable here (when `success`).
 
-    A refusal names the place that did not match (`prev_log_index`, echoed so that a late refusal is
+    A rejection names the place that did not match (`prev_log_index`, echoed so that a late rejection is
     recognised) and where to try next: `conflict_index` is the first entry of `conflict_term`, or one past
     the end of a log that is too short (`conflict_term` is 0 then).
     """
@@ -197,7 +200,7 @@ class AppendEntriesResponse(msgspec.Struct, frozen=True, tag=True, array_like=Tr
 
 
 class InstallSnapshotRequest(msgspec.Struct, frozen=True, tag=True, array_like=True, kw_only=True):
-    """One piece of a snapshot (paper §7, Figure 13): `data` belongs at `offset` of `total` bytes."""
+    """One chunk of a snapshot (paper §7, Figure 13): `data` belongs at `offset` of `total` bytes."""
 
     term: int
     round: int
@@ -210,7 +213,7 @@ class InstallSnapshotRequest(msgspec.Struct, frozen=True, tag=True, array_like=T
 
 
 class InstallSnapshotResponse(msgspec.Struct, frozen=True, tag=True, array_like=True, kw_only=True):
-    """`offset`: the bytes held so far, so the next piece begins there; `installed`: durable and in force."""
+    """`offset`: the bytes held so far, so the next chunk begins there; `installed`: durable and in force."""
 
     term: int
     round: int
@@ -245,16 +248,27 @@ Envelope: TypeAlias = tuple[int, RaftMessage]
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True):
-    """What the core wants done, in this order: persist, send, apply (the contract with the host).
+    """What the core wants done: the contract with the host.
 
-    1. `messages` may be sent at once, even before anything below is durable.
-    2. Hand the Ready to `RaftJournal.save` when `needs_persist`; `snapshot` is also installed into the
-       state machine, `checkpoint` is not (the state machine itself made it). `entries` replace whatever
-       the journal has from the first one's index on.
-    3. Once that is durable, send `messages_after` and call `Raft.persisted(ready, now)`. Readys become
-       durable in the order they were given; several may be under way at once.
-    4. `committed` may be applied at once, in order; `reads` are confirmed: (context, index), to be
-       answered when the state machine has applied up to index.
+    1. `messages` may be sent at once, before anything below is durable: they promise nothing that a crash
+       could take back.
+    2. Hand the Ready to `RaftJournal.save` when `needs_persist`. `snapshot` is also installed into the
+       state machine; `checkpoint` is not, since the state machine made it. `entries` replace whatever the
+       journal has from the first one's index on.
+    3. Once all of that is durable, send `messages_after`, then call `Raft.persisted(ready, now)` and
+       `RaftJournal.durable(ready)`. Several Readys may be on their way to the disk at once; they become
+       durable in the order of their numbers.
+    4. `committed` may be applied at once, in order. A majority holds those entries durably, this server
+       perhaps not yet. `reads` are confirmed, as (context, index): each may be answered from the state
+       machine as soon as it has applied up to index.
+
+    What the order of 2 and 3 prevents:
+
+        sent before it is durable      a crash, and then
+        a vote                         the same server votes again in that term: two leaders
+        a newer term                   it answers the deposed leader of the old term as if it still led
+        an acknowledgement of entries  a committed entry is on fewer disks than a majority
+        an acknowledged snapshot       the leader goes on behind a snapshot that the follower lost
     """
 
     number: int
@@ -269,7 +283,7 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def needs_persist(self) -> bool:
-        """Is there anything that must become durable?"""
+        """Return whether anything in it must become durable."""
         return bool(self.entries) or any((self.hard_state, self.snapshot, self.checkpoint))
 
 
@@ -288,14 +302,14 @@ class RaftConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     heartbeat_interval: float = 0.05
     election_timeout: float = 0.3
-    """The least one; each server draws from [election_timeout, 2 x election_timeout) (paper §5.2)."""
+    """The shortest; each server draws from [election_timeout, 2 x election_timeout) (paper §5.2)."""
     max_append_bytes: int = 256 * 1024
     """Of one AppendEntriesRequest; a single larger entry still goes, alone."""
     max_inflight_bytes: int = 4 * 1024 * 1024
     """Sent to one follower and not answered yet."""
     snapshot_chunk_bytes: int = 256 * 1024
     max_uncommitted_bytes: int = 16 * 1024 * 1024
-    """Proposals beyond it are refused until some have committed."""
+    """Proposals beyond it are refused until some have committed (back-pressure)."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot work: a leader must be heard several times within an election timeout."""

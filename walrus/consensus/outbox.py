@@ -1,16 +1,29 @@
-"""What leaves the Raft core, and what it waits for (dissertation §3.8 and §10.2.1).
+"""What leaves the Raft core, and which sync it waits for (dissertation §3.8 and §10.2.1).
 
-Three kinds of messages:
+A message may promise something that a crash of this server can take back: a vote, a term, a copy of an
+entry. Such a promise must not be on the wire before it is on the disk. Three kinds of messages:
 
-* those that promise nothing (a leader's requests, a canvass): they leave with the next Ready;
-* those that reveal a term or a vote: they wait until term and vote are durable, so that no vote is
-  forgotten and given twice (paper §5.2);
-* acknowledgements of entries and snapshots: they wait for everything that was written before them.
+    kind                                          leaves
+    promises nothing (a leader's requests, a      with the next Ready, before any of it is durable
+    pre-vote, a rejection)
+    reveals a term or a vote                      when term and vote are durable, so that no vote is
+                                                  forgotten and given twice (paper §5.2)
+    acknowledges entries or a snapshot            when everything that was written before it is durable
+
+`send` decides between the first two by looking at whether term and vote are durable; `send_after` is the
+third. The core never chooses: it says what it has to say, and cannot say it too early.
 
 Several Readys may be under way to the disk at once. They become durable in order, and a message that
-depends on one that is already under way leaves when that one is durable.
+depends on one that is already under way leaves when the *newest* of them is durable, for that is the one
+that may hold what the message is about:
 
-Invariants: numbers of outstanding Readys rise; a Ready without anything to persist carries no messages_after.
+    Ready 4  entry 7        under way
+    Ready 5  entry 8        under way
+    a heartbeat at entry 8 arrives: its acknowledgement has nothing of its own to write. It is held by
+    Ready 5. Released with Ready 4, it would vouch for an entry that a power loss still takes.
+
+Invariants: numbers of outstanding Readys rise; a Ready without anything to persist carries no message that
+waits, unless nothing is outstanding; a snapshot to install and a checkpoint never meet in one Ready.
 """
 
 from __future__ import annotations
@@ -25,23 +38,23 @@ from walrus.consensus.messages import Entry, Envelope, HardState, RaftMessage, R
 
 @dataclass(slots=True, kw_only=True)
 class Outstanding:
-    """A Ready on its way to the disk, and messages that became due on it after it was handed out."""
+    """A Ready on its way to the disk, and messages that came to wait for it after it was handed out."""
 
     ready: Ready
     held: list[Envelope] = field(default_factory=list)
 
 
-class Outbox:
-    """Collects what the core says until the host takes it as a `Ready`.
+class RaftOutbox:
+    """Collects what the core says until the host fetches it as a `Ready`.
 
     >>> from walrus.consensus.messages import TimeoutNowRequest
-    >>> outbox = Outbox(HardState())
+    >>> outbox = RaftOutbox(HardState())
     >>> outbox.note_hard_state(HardState(2, 1)); outbox.send(3, TimeoutNowRequest(term=2))
-    >>> first = outbox.take(); first.messages, len(first.messages_after)
+    >>> first = outbox.make_ready(); first.messages, len(first.messages_after)
     ((), 1)
-    >>> outbox.send(3, TimeoutNowRequest(term=2)); outbox.take().messages
+    >>> outbox.send(3, TimeoutNowRequest(term=2)); outbox.make_ready().messages
     ()
-    >>> outbox.persisted(first) == [first], len(outbox.take().messages)
+    >>> outbox.persisted(first) == [first], len(outbox.make_ready().messages)
     (True, 1)
     """
 
@@ -70,11 +83,11 @@ class Outbox:
 
     @property
     def hard_state_pending(self) -> bool:
-        """Is the current term or vote not durable yet?"""
+        """Return whether the current term or vote is not durable yet."""
         return self.durable != self._current
 
     def has_work(self) -> bool:
-        """Would `take` return anything besides entries, commits and reads?"""
+        """Return whether `make_ready` would return anything besides entries, commits and reads."""
         return bool(
             self._messages
             or self._hard_state
@@ -85,6 +98,7 @@ class Outbox:
 
     def note_hard_state(self, hard_state: HardState) -> None:
         """The term or the vote changed."""
+        assert hard_state.term >= self._current.term, "the term must not fall"
         self._hard_state = self._current = hard_state
 
     def note_snapshot(self, snapshot: Snapshot) -> None:
@@ -94,20 +108,23 @@ class Outbox:
     def note_checkpoint(self, snapshot: Snapshot) -> None:
         """Our own state machine made a snapshot.
 
-        The hard state goes with either, so that what the journal writes is complete by itself.
+        The hard state goes with either kind, so that what the journal writes is complete by itself: all
+        records before the snapshot are trimmed, the one that held term and vote among them.
         """
         assert self._snapshot is None, "a snapshot to install is newer than anything applied"
         self._checkpoint, self._hard_state = snapshot, self._current
 
     def send(self, to: int, message: RaftMessage) -> None:
-        """Send as soon as the term and the vote that it reveals are durable."""
+        """Send as soon as the term and the vote that the message reveals are durable."""
+        assert message.term >= 0, "a term that was never one of ours"
         (self._after if self.hard_state_pending else self._messages).append((to, message))
 
     def send_after(self, to: int, message: RaftMessage) -> None:
         """Send once everything that happened before is durable: an acknowledgement."""
+        assert message.term == self._current.term, "an acknowledgement belongs to the current term"
         self._after.append((to, message))
 
-    def take(
+    def make_ready(
         self,
         entries: tuple[Entry, ...] = (),
         committed: tuple[Entry, ...] = (),
@@ -125,10 +142,12 @@ class Outbox:
             reads=reads,
         )
         self._hard_state = self._snapshot = self._checkpoint = None
-        return self._route(ready)
+        ready = self._route(ready)
+        assert not self.has_work(), "a second Ready of the same turn would be empty"
+        return ready
 
     def _route(self, ready: Ready) -> Ready:
-        """Attach the messages: what must wait goes behind this Ready's sync, or an earlier one's."""
+        """Attach the messages: what must wait goes behind this Ready's sync, or the last one under way."""
         now, after = self._messages, self._after
         self._messages, self._after = [], []
         if ready.needs_persist:
@@ -138,16 +157,20 @@ class Outbox:
         if self._outstanding:
             self._outstanding[-1].held.extend(after)
             return replace(ready, messages=tuple(now))
+        # Everything is durable: nothing that this Ready says can be taken back.
+        assert not self.hard_state_pending, "a term or a vote that is neither durable nor on its way"
         return replace(ready, messages=tuple(now + after))
 
     def persisted(self, ready: Ready) -> list[Ready]:
-        """This one is durable, and so are all before it; returns them, oldest first."""
+        """Note that this one is durable, and so are all before it; returns them, oldest first."""
         done: list[Ready] = []
         while self._outstanding and self._outstanding[0].ready.number <= ready.number:
             outstanding = self._outstanding.popleft()
             self._messages.extend(outstanding.held)
             self.durable = outstanding.ready.hard_state or self.durable
             done.append(outstanding.ready)
+        assert ready.number <= self._number, "a Ready that was never handed out"
+        assert self.durable.term <= self._current.term
         return done
 
     def check_invariants(self) -> None:
@@ -156,3 +179,4 @@ class Outbox:
         assert numbers == sorted(set(numbers))
         assert all(outstanding.ready.needs_persist for outstanding in self._outstanding)
         assert self._snapshot is None or self._checkpoint is None
+        assert self._outstanding or self._hard_state is not None or not self.hard_state_pending

@@ -5,13 +5,23 @@ A follower is in one of three states:
     PROBE       the leader does not know where the logs agree: one request at a time, at next_index
     REPLICATE   they agree up to next_index - 1: requests go out ahead of the answers (dissertation
                 §10.2.2, pipelining), as long as fewer than max_inflight_bytes wait for an answer
-    SNAPSHOT    what it needs next is compacted away: pieces of a snapshot, one at a time (paper §7)
+    SNAPSHOT    what it needs next is compacted away: chunks of a snapshot, one at a time (paper §7)
 
            1 ... match_index | match_index+1 ... next_index-1 | next_index ... last_index
            durable there     | sent, not acknowledged yet     | not sent yet
 
-A lost message shows by itself: every request names its predecessor, so the next heartbeat is refused and
-the follower falls back to PROBE.
+How it moves between them:
+
+    from         event                                        to          because
+    PROBE        an answer agrees at next_index - 1           REPLICATE   the place is found
+    PROBE        a rejection                                  PROBE       further back (conflicts.py)
+    REPLICATE    a rejection, or the process is gone          PROBE       something in between was lost
+    any          next_index is covered by our snapshot        SNAPSHOT    those entries are gone here
+    SNAPSHOT     the follower installed it                    REPLICATE   they agree up to its last index
+    SNAPSHOT     the process is gone                          PROBE       it may have lost what it received
+
+A lost message shows by itself: every request names its predecessor, so the next heartbeat is rejected and
+the follower falls back to PROBE. There is no timer per request.
 
 Invariants: match_index < next_index; inflight_bytes is the sum over `inflight`; `inflight` is empty
 outside REPLICATE; a transfer exists exactly in SNAPSHOT.
@@ -44,12 +54,20 @@ class SnapshotTransfer:
     offset: int = 0
     """The follower holds everything before it."""
     sent_at: float | None = None
-    """When the piece at `offset` was sent; None when it is to be sent now."""
+    """When the chunk at `offset` was sent; None when it is to be sent now."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    """One follower, as the leader sees it."""
+    """One follower, as the leader sees it.
+
+    >>> follower = Progress(next_index=8)
+    >>> follower.may_send(1000), follower.sent(()), follower.may_send(1000)
+    (True, None, False)
+    >>> follower.rejected(next_index=5); follower.sent(()); follower.accepted(prev_log_index=4, match_index=4)
+    >>> follower.state, follower.next_index
+    (<ProgressState.REPLICATE: 'replicate'>, 5)
+    """
 
     next_index: int
     match_index: int = 0
@@ -66,18 +84,25 @@ class Progress:
     transfer: SnapshotTransfer | None = None
 
     def heard(self, round_number: int, now: float) -> None:
-        """It answered something sent in that round."""
+        """Note that it answered something sent in that round. Answers may arrive in any order."""
+        assert round_number >= 0, "rounds are numbered from 0"
         self.acked_round = max(self.acked_round, round_number)
         self.last_heard = now
 
     def may_send(self, max_inflight_bytes: int) -> bool:
-        """May another request with entries go out now?"""
+        """Return whether another request with entries may go out now."""
+        assert max_inflight_bytes > 0, "a budget of nothing would send nothing for ever"
         if self.state is ProgressState.PROBE:
             return not self.probe_sent
         return self.state is ProgressState.REPLICATE and self.inflight_bytes < max_inflight_bytes
 
     def sent(self, entries: Sequence[Entry]) -> None:
-        """A request with these entries, beginning at next_index, went out."""
+        """Note that a request with these entries, beginning at next_index, went out.
+
+        In PROBE next_index stays: whether the entries fit there is what the probe asks.
+        """
+        assert self.state is not ProgressState.SNAPSHOT, "entries wait for the end of the snapshot"
+        assert not entries or entries[0].index == self.next_index, "a gap, or a repetition"
         if self.state is ProgressState.PROBE:
             self.probe_sent = True
         elif entries:
@@ -87,48 +112,63 @@ class Progress:
             self.inflight_bytes += size
 
     def accepted(self, prev_log_index: int, match_index: int) -> None:
-        """It agreed at prev_log_index and holds match_index durably."""
+        """Note that it agreed at prev_log_index and holds everything up to match_index durably."""
+        assert self.transfer is None, "during a snapshot its answers do not move the progress"
         self.match_index = max(self.match_index, match_index)
         self.next_index = max(self.next_index, self.match_index + 1)
         while self.inflight and self.inflight[0][0] <= self.match_index:
             self.inflight_bytes -= self.inflight.popleft()[1]
         if self.state is ProgressState.PROBE and prev_log_index >= self.next_index - 1:
+            # What the probe carried may not be durable there yet. It is sent once more, which costs one
+            # request and saves a record of what a probe carried.
             self.state = ProgressState.REPLICATE
             self.next_index = max(prev_log_index, self.match_index) + 1
         elif self.state is ProgressState.PROBE and self.match_index == self.next_index - 1:
             self.state = ProgressState.REPLICATE
+        assert self.match_index < self.next_index
+        assert self.inflight_bytes >= 0
 
-    def is_stale_refusal(self, prev_log_index: int) -> bool:
-        """Was this refusal overtaken by later news? Then acting on it would only send things twice."""
+    def is_stale_rejection(self, prev_log_index: int) -> bool:
+        """Return whether later news has overtaken this rejection: acting on it would send things twice."""
+        assert self.match_index < self.next_index
         if self.state is ProgressState.PROBE:
             return prev_log_index != self.next_index - 1
         return self.state is ProgressState.SNAPSHOT or prev_log_index <= self.match_index
 
-    def refused(self, next_index: int) -> None:
+    def rejected(self, next_index: int) -> None:
         """Its log does not continue there: look further back, one request at a time."""
+        assert self.state is not ProgressState.SNAPSHOT, "a snapshot has no predecessor to reject"
         self.probe_from(next_index)
 
     def probe_from(self, next_index: int) -> None:
-        """Forget what is in flight and ask from next_index on (never below what it acknowledged)."""
+        """Forget what is in flight and ask from next_index on (never below what it acknowledged).
+
+        What it acknowledged is durable there and agrees with the leader's log, so going below could only
+        repeat entries.
+        """
         self.state = ProgressState.PROBE
         self.next_index = max(next_index, self.match_index + 1)
         self.probe_sent = False
         self.transfer = None
         self._forget_inflight()
+        assert self.may_send(1), "a probe is never postponed"
 
     def start_snapshot(self, snapshot: Snapshot) -> None:
-        """What it needs is compacted away: send it this instead."""
+        """Send this in place of the entries that are compacted away."""
+        assert self.transfer is None, "one snapshot at a time"
+        assert snapshot.index >= self.next_index, "entries would do"
         self.state = ProgressState.SNAPSHOT
         self.transfer = SnapshotTransfer(snapshot=snapshot)
         self._forget_inflight()
 
     def finish_snapshot(self) -> None:
-        """It has installed the snapshot; entries follow from there."""
-        assert self.transfer is not None
+        """It has installed the snapshot, durably; entries follow from there."""
+        assert self.transfer is not None, "nothing to finish"
         self.match_index = max(self.match_index, self.transfer.snapshot.index)
         self.next_index = self.match_index + 1
         self.state = ProgressState.REPLICATE
         self.transfer = None
+        assert not self.inflight, "no entries were sent beside the snapshot"
 
     def _forget_inflight(self) -> None:
         self.inflight.clear()
@@ -140,3 +180,5 @@ class Progress:
         assert self.inflight_bytes == sum(size for _, size in self.inflight)
         assert not self.inflight or self.state is ProgressState.REPLICATE
         assert (self.transfer is not None) == (self.state is ProgressState.SNAPSHOT)
+        ends = [index for index, _ in self.inflight]
+        assert ends == sorted(set(ends)) and all(self.match_index < end < self.next_index for end in ends)

@@ -1,8 +1,16 @@
-"""Putting a snapshot together from the pieces a leader sends (paper §7, Figure 13).
+"""Assembling a snapshot from the chunks a leader sends (paper §7, Figure 13).
 
-Pieces come in order, one at a time; each answer says how many bytes are held, so a lost piece is sent
-again and a duplicated one does no harm. A piece of another snapshot, or of another leader, starts over:
-nothing half-received outlives the leader that sent it.
+Chunks come in order, one at a time; each answer says how many bytes are held, so a lost chunk is sent
+again and a duplicated one changes nothing. A chunk of another snapshot, or of another leader, starts over:
+nothing half-received outlives the leader that sent it, since two leaders' snapshots of one index may be
+encoded differently.
+
+    held    chunk that arrives            what happens
+    0       offset 0, 4 of 10 bytes       held 4
+    4       offset 0 again                ignored, the answer says 4
+    4       offset 8 (4 was lost)         ignored, the answer says 4
+    4       offset 4, the last 6 bytes    complete
+    4       another term, offset 4        forgotten; held 0, and so says the answer
 
 Invariant: what is held is a prefix of exactly one leader's one snapshot.
 """
@@ -17,10 +25,10 @@ class SnapshotReceiver:
 
     >>> from walrus.consensus.messages import Membership
     >>> receiver, meta = SnapshotReceiver(), dict(term=2, round=0, last_index=7, last_term=1, total=4)
-    >>> receiver.take(1, InstallSnapshotRequest(**meta, membership=Membership((1,)), offset=0, data=b"ab"))
+    >>> receiver.add(1, InstallSnapshotRequest(**meta, membership=Membership((1,)), offset=0, data=b"ab"))
     >>> receiver.held
     2
-    >>> receiver.take(1, InstallSnapshotRequest(**meta, membership=Membership((1,)), offset=2, data=b"cd"))
+    >>> receiver.add(1, InstallSnapshotRequest(**meta, membership=Membership((1,)), offset=2, data=b"cd"))
     Snapshot(index=7, term=1, membership=Membership(voters=(1,), learners=()), data=b'abcd')
     """
 
@@ -32,24 +40,27 @@ class SnapshotReceiver:
 
     @property
     def held(self) -> int:
-        """Bytes received so far; the next piece must begin there."""
+        """Bytes received so far; the next chunk must begin there."""
+        assert self._source is not None or not self._data, "bytes of no snapshot"
         return len(self._data)
 
-    def take(self, sender: int, piece: InstallSnapshotRequest) -> Snapshot | None:
-        """Add one piece; returns the snapshot when it is complete."""
-        source = (sender, piece.term, piece.last_index, piece.total)
+    def add(self, sender: int, chunk: InstallSnapshotRequest) -> Snapshot | None:
+        """Add one chunk that `snapshot_flaw` found nothing wrong with; returns the snapshot when complete."""
+        source = (sender, chunk.term, chunk.last_index, chunk.total)
         if source != self._source:
             self._source = source
             self._data.clear()
-        if piece.offset == len(self._data):
-            self._data += piece.data
-        if len(self._data) < piece.total:
+        if chunk.offset == len(self._data):
+            self._data += chunk.data
+        assert len(self._data) <= chunk.total, "more than the snapshot has"
+        if len(self._data) < chunk.total:
             return None
         data = bytes(self._data)
         self.forget()
-        return Snapshot(piece.last_index, piece.last_term, piece.membership, data)
+        return Snapshot(chunk.last_index, chunk.last_term, chunk.membership, data)
 
     def forget(self) -> None:
         """Drop what was received."""
         self._source = None
         self._data.clear()
+        assert self.held == 0

@@ -1,8 +1,23 @@
 """Messages of Raft that no honest node can have sent.
 
-They are well-formed, and taking them at their word would break an assertion, or the log. `Raft` drops such a
-message and counts it under the reason that is given here; None means that there is nothing wrong with it.
-Whether a message is stale, early or unwelcome is another matter, and decided where it is handled.
+They are well-formed, and accepting them would break an assertion, or the log. `Raft` drops such a message
+and counts it under the reason that is given here; None means that there is nothing wrong with it. Whether a
+message is stale, early or unwelcome is another matter, and decided where it is handled.
+
+There is no assertion in this module: everything it looks at comes from outside, and a peer must not be able
+to stop this server. What it lets through is what the assertions of the other modules rely on:
+
+    assertion elsewhere                             rests on
+    entries are appended without a gap              consecutive indexes, behind prev_log_index
+    terms never fall along the log                  terms between prev_log_term and the message's term
+    a MEMBERSHIP entry can be decoded               `_is_membership`
+    committed entries are never truncated           no conflict at or below the commit index
+    a snapshot is not longer than it says           every chunk lies within `total`
+    no follower acknowledges what was never sent    match_index <= the leader's last index
+    no answer is to a round that has not begun      round <= the leader's current round
+
+It does not defend against a peer that lies consistently: Raft assumes servers that fail by stopping, not
+Byzantine ones (paper §2). It turns a bug, a stray process or a flipped bit into a counted message.
 """
 
 from __future__ import annotations
@@ -21,7 +36,7 @@ from walrus.consensus.messages import (
 
 
 def entries_flaw(message: AppendEntriesRequest, log: RaftLog, commit_index: int) -> str | None:
-    """What no honest leader of the message's term can have sent to whom this log belongs."""
+    """What no honest leader of the message's term can have sent to the server with this log."""
     index, term = message.prev_log_index, message.prev_log_term
     if index < 0 or term < 0:
         return "entries before the beginning"
@@ -34,12 +49,14 @@ def entries_flaw(message: AppendEntriesRequest, log: RaftLog, commit_index: int)
     if log.matches(message.prev_log_index, message.prev_log_term):
         conflict = log.first_conflict(message.entries)
         if conflict is not None and conflict <= commit_index:
+            # LeaderCompleteness: a leader's log holds every committed entry. A sender whose log does not
+            # is no leader, whatever it says.
             return "entries that contradict committed ones"
     return None
 
 
 def _is_membership(data: bytes) -> bool:
-    """Does this decode as a membership with a voter?"""
+    """Return whether this decodes as a membership with a voter."""
     try:
         return bool(Membership.decode(data).voters)
     except (msgspec.MsgspecError, ValueError):
@@ -51,7 +68,7 @@ def snapshot_flaw(message: InstallSnapshotRequest) -> str | None:
     if message.last_index < 1 or not 1 <= message.last_term <= message.term:
         return "a snapshot of nothing"
     if not 0 <= message.offset <= message.offset + len(message.data) <= message.total:
-        return "a piece outside its snapshot"
+        return "a chunk outside its snapshot"
     try:
         message.membership.check()
     except ValueError:
@@ -70,5 +87,6 @@ def response_flaw(
     if not message.prev_log_index >= 0 or message.conflict_index < 0:
         return "an answer before the beginning"
     if max(message.match_index, message.prev_log_index) > last_index:
+        # Believing it would commit entries that do not exist.
         return "an acknowledgement of what was never sent"
     return None

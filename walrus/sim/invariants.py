@@ -246,7 +246,7 @@ def LeaderCompleteness(view: Truth) -> None:
         if raft.role is Role.LEADER and raft.current_term > last.term:
             log = raft.log
             if log.last_index < last.index or (
-                log.base_index <= last.index and log.term_at(last.index) != last.term
+                log.snapshot_index <= last.index and log.term_at(last.index) != last.term
             ):
                 raise Violation(
                     "LeaderCompleteness", f"leader {host.id} of term {raft.current_term} lacks {last.index}"

@@ -330,8 +330,8 @@ class Truth:
         self._lengths(host.id, found)
         log = self.logs[host.id]
         raft = controller.raft.log
-        log.base, log.terms, log.leading = raft.base_index, [raft.base_term], 0
-        self._take_entries(host.id, log, raft.entries(raft.base_index + 1, raft.last_index + 1))
+        log.base, log.terms, log.leading = raft.snapshot_index, [raft.snapshot_term], 0
+        self._take_entries(host.id, log, raft.entries(raft.snapshot_index + 1, raft.last_index + 1))
 
     def _lengths(self, node: int, found: dict[str, int]) -> None:
         """A disk's copies as they are, after something may have shortened them."""
