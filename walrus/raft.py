@@ -31,9 +31,10 @@ what a host needs (`__all__`). The rooms behind it, in walrus/consensus/, in the
     election     Election: the timer, the votes, the tie-break
     outbox       RaftOutbox: which message waits for which sync
     conflicts    where a follower's log and the leader's part
+    snapshot     SnapshotReceiver: a snapshot from its chunks
+    follower     Following: what a follower does with entries and snapshots
     progress     Progress: one follower as the leader sees it
     leader       Leadership: replication, rounds, reads, transfer; exists only while this server leads
-    snapshot     SnapshotReceiver: a snapshot from its chunks
     validation   messages that no honest node can have sent
     journal      RaftJournal: term, vote and log on disk, where every prefix is a state
 
@@ -58,8 +59,8 @@ from typing import assert_never
 
 import msgspec
 
-from walrus.consensus.conflicts import conflict_hint
 from walrus.consensus.election import Election
+from walrus.consensus.follower import Following
 from walrus.consensus.journal import JournalError, RaftJournal
 from walrus.consensus.leader import Leadership
 from walrus.consensus.log import LogPosition, RaftLog, entry_bytes
@@ -91,8 +92,7 @@ from walrus.consensus.messages import (
 )
 from walrus.consensus.outbox import RaftOutbox
 from walrus.consensus.progress import Progress
-from walrus.consensus.snapshot import SnapshotReceiver
-from walrus.consensus.validation import entries_flaw, response_flaw, snapshot_flaw
+from walrus.consensus.validation import response_flaw
 
 __all__ = [
     "COMMAND",
@@ -152,7 +152,12 @@ class Raft:
         self._election = Election(config, rng)
         self._leadership: Leadership | None = None
         self._outbox = RaftOutbox(restored.hard_state)
-        self._receiver = SnapshotReceiver()
+        self._following = Following(
+            log=self.log,
+            outbox=self._outbox,
+            event=self._event,
+            membership_changed=self._membership_changed,
+        )
         self._trace = trace
         assert self.log.last_term <= self.current_term, "a term was forgotten that the log still shows"
         self._event("Restart", voted_for=self.voted_for)
@@ -511,7 +516,7 @@ class Raft:
         )
         self._last_tick = now
         self._election.disable()
-        self._receiver.forget()
+        self._following.forget_snapshot()
         self._event("BecomeLeader")
         self._append(NOOP, b"")
         self._leadership.heartbeat(now)
@@ -596,6 +601,11 @@ class Raft:
         self.ignored[reason] += 1
         return False
 
+    def _note_flaw(self, reason: str | None) -> None:
+        """Count a message that no honest leader can have sent, if this one was."""
+        if reason is not None:
+            self._ignore(reason)
+
     def _receive(self, sender: int, message: RaftMessage, now: float) -> None:
         """Every message, in every role, in the current term."""
         match message:
@@ -619,11 +629,11 @@ class Raft:
                 # A follower or learner appends; to a (pre-)candidate it says that the election is lost
                 # (paper §5.2); a leader cannot meet another of its term (ElectionSafety).
                 if self._accept_leader(sender, now):
-                    self._handle_append_entries_request(sender, message, now)
+                    self._note_flaw(self._following.on_append_entries(sender, message, now))
             case InstallSnapshotRequest():
                 # As AppendEntries: it, too, comes only from the one leader of this term.
                 if self._accept_leader(sender, now):
-                    self._handle_install_snapshot_request(sender, message, now)
+                    self._note_flaw(self._following.on_install_snapshot(sender, message, now))
             case AppendEntriesResponse() | InstallSnapshotResponse():
                 # The leader moves its progress; no other role has asked anything in this term.
                 if self._leadership is None or sender not in self._leadership.progress:
@@ -700,111 +710,6 @@ class Raft:
         assert self.role in (Role.FOLLOWER, Role.LEARNER)
         return True
 
-    def _handle_append_entries_request(self, sender: int, message: AppendEntriesRequest, now: float) -> None:
-        """The receiver's steps 2 to 5 of paper Figure 2."""
-        if reason := entries_flaw(message, self.log, self.commit_index):
-            self._ignore(reason)
-        elif not self.log.matches(message.prev_log_index, message.prev_log_term):
-            self._reject_entries(sender, message)
-        else:
-            upto = message.prev_log_index + len(message.entries)
-            added = self.log.merge(message.entries)
-            assert upto <= self.log.last_index, "LogMatching: all of the request is in our log"
-            self._event(
-                "AcceptAppendEntriesRequest",
-                sender=sender,
-                prev_log_index=message.prev_log_index,
-                match_index=upto,
-                added=added,
-            )
-            # Not leader_commit itself: beyond `upto` our log may hold entries of another leader.
-            self._learn_commit(min(message.leader_commit, upto))
-            self._membership_changed(now)
-            self._acknowledge(sender, message, upto, added)
-
-    def _reject_entries(self, sender: int, message: AppendEntriesRequest) -> None:
-        """Our log does not hold the predecessor: say where the conflict begins (paper §5.3)."""
-        prev = message.prev_log_index
-        assert prev > self.commit_index, "LeaderCompleteness: what is committed matches every leader"
-        hint = conflict_hint(self.log, prev)
-        self._event("RejectAppendEntriesRequest", sender=sender, prev_log_index=prev)
-        self._outbox.send(
-            sender,
-            AppendEntriesResponse(
-                term=self.current_term,
-                round=message.round,
-                success=False,
-                prev_log_index=prev,
-                conflict_term=hint.term,
-                conflict_index=hint.index,
-            ),
-        )
-
-    def _learn_commit(self, index: int) -> None:
-        """What the leader has committed, as far as our log is known to agree with its (paper §5.3)."""
-        if index > self.commit_index:
-            self.log.commit_to(index)
-            self._event("LearnCommitIndex")
-
-    def _acknowledge(self, sender: int, message: AppendEntriesRequest, upto: int, added: int) -> None:
-        """Answer with what is durable: at once, so that a slow disk does not look like a dead server, and
-        once more when the rest is durable."""
-        assert added <= len(message.entries) and upto <= self.log.last_index
-
-        def answer(match_index: int) -> AppendEntriesResponse:
-            return AppendEntriesResponse(
-                term=self.current_term,
-                round=message.round,
-                success=True,
-                prev_log_index=message.prev_log_index,
-                match_index=match_index,
-            )
-
-        durable = min(upto, self.log.persisted_index)
-        if durable == upto or not added:
-            self._outbox.send(sender, answer(durable))
-        if durable < upto:
-            self._outbox.send_after(sender, answer(upto))
-
-    def _handle_install_snapshot_request(
-        self, sender: int, message: InstallSnapshotRequest, now: float
-    ) -> None:
-        """A chunk of a snapshot (paper §7, Figure 13)."""
-        if reason := snapshot_flaw(message):
-            self._ignore(reason)
-        elif self.log.holds(message.last_index) and self.log.matches(message.last_index, message.last_term):
-            # We hold everything it covers: then it only says that all of it is committed.
-            self._learn_commit(message.last_index)
-            self._membership_changed(now)
-            self._answer_snapshot(sender, message, installed=True)
-        elif message.last_index <= self.commit_index:
-            self._answer_snapshot(sender, message, installed=True)
-        elif (snapshot := self._receiver.add(sender, message)) is None:
-            self._answer_snapshot(sender, message, installed=False)
-        else:
-            self.log.install(snapshot)
-            self._outbox.note_snapshot(snapshot)
-            self._membership_changed(now)
-            self._event("InstallSnapshot", sender=sender, index=snapshot.index)
-            self._answer_snapshot(sender, message, installed=True)
-
-    def _answer_snapshot(self, sender: int, message: InstallSnapshotRequest, installed: bool) -> None:
-        """Acknowledge an installed snapshot when it is durable, a chunk of one at once.
-
-        A chunk is kept in memory only and promises nothing: a follower that restarts says 0 bytes, and the
-        leader begins anew. An installed snapshot lets the leader send the entries behind it, and count
-        this server for everything it covers.
-        """
-        answer = InstallSnapshotResponse(
-            term=self.current_term,
-            round=message.round,
-            last_index=message.last_index,
-            offset=message.total if installed else self._receiver.held,
-            installed=installed,
-        )
-        assert not installed or self.commit_index >= message.last_index
-        (self._outbox.send_after if installed else self._outbox.send)(sender, answer)
-
     # ------------------------------------------------------------------------------------------- leading
 
     def _handle_response(
@@ -863,7 +768,7 @@ class Raft:
 
     # ------------------------------------------------------------------------------------- self-checks
 
-    def _event(self, event_name: str, **values: object) -> None:
+    def _event(self, event_name: str, /, **values: object) -> None:
         """One specification-level transition, with the state it led to."""
         if self._trace is not None:
             self._trace(

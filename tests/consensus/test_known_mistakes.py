@@ -210,6 +210,14 @@ def test_requests_that_cannot_be_true_are_dropped_with_a_reason(message: RaftMes
     assert world.log_terms(1) == [] and world.raft(1).commit_index == 0
 
 
+def test_a_predecessor_that_contradicts_a_committed_entry_is_no_leaders() -> None:
+    world = three()
+    say(world, 2, 1, append(2, prev=(1, 1), entries=[(2, 2)], commit=2))
+    assert say(world, 3, 1, append(3, prev=(2, 3), entries=[(3, 3)])) == []
+    assert world.log_terms(1) == [2]
+    assert world.raft(1).ignored["a predecessor that contradicts a committed entry"] == 1
+
+
 def test_entries_that_contradict_committed_ones_are_dropped() -> None:
     world = three()
     say(world, 2, 1, append(2, prev=(1, 1), entries=[(2, 2)], commit=2))
@@ -268,14 +276,32 @@ anything: st.SearchStrategy[Any] = st.one_of(
 )
 
 
-@given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 3), anything), max_size=25), st.booleans())
+FOUNDED = Entry(1, 1, MEMBERSHIP, Membership((1, 2, 3)).encode())
+RESTORED = {
+    "founded": Restored(hard_state=m.HardState(1), entries=(FOUNDED,)),
+    "with a log": Restored(
+        hard_state=m.HardState(2), entries=(FOUNDED, Entry(1, 2), Entry(2, 3), Entry(2, 4))
+    ),
+    "behind a snapshot": Restored(
+        hard_state=m.HardState(2),
+        membership=Membership((1, 2, 3)),
+        snapshot=m.Snapshot(3, 1, Membership((1, 2, 3)), b""),
+        entries=(Entry(1, 4), Entry(2, 5)),
+    ),
+}
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 4), st.integers(0, 3), anything), max_size=25),
+    st.booleans(),
+    st.sampled_from(sorted(RESTORED)),
+)
 def test_no_message_of_any_peer_trips_an_assertion(
-    script: list[tuple[int, int, RaftMessage]], leading: bool
+    script: list[tuple[int, int, RaftMessage]], leading: bool, restored: str
 ) -> None:
     """Deadlines pass between messages, so the server is met in every role."""
-    founded = Entry(1, 1, MEMBERSHIP, Membership((1, 2, 3)).encode())
-    restored = Restored(hard_state=m.HardState(1), entries=(founded,))
-    raft = Raft(node_id=1, config=RaftConfig(), restored=restored, rng=random.Random(1), now=0.0)
+    raft = Raft(node_id=1, config=RaftConfig(), restored=RESTORED[restored], rng=random.Random(1), now=0.0)
+    term = raft.current_term + 1
     now = 0.0
 
     def drain() -> None:
@@ -287,9 +313,9 @@ def test_no_message_of_any_peer_trips_an_assertion(
     if leading:
         now = raft.next_deadline()
         raft.tick(now)
-        raft.step(2, PreVoteResponse(term=2, granted=True), now)
+        raft.step(2, PreVoteResponse(term=term, granted=True), now)
         drain()
-        raft.step(2, RequestVoteResponse(term=2, granted=True), now)
+        raft.step(2, RequestVoteResponse(term=term, granted=True), now)
         assert raft.role is Role.LEADER
     for sender, pause, message in script:
         now += pause * 0.3

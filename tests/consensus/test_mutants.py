@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from tests.consensus import test_known_mistakes as known
 from tests.consensus.test_simulation import Chaos
 from walrus.consensus.election import Election
+from walrus.consensus.follower import Following
 from walrus.consensus.journal import JournalError, RaftJournal
 from walrus.consensus.leader import Leadership
 from walrus.consensus.log import LogPosition, RaftLog
@@ -134,13 +135,13 @@ def counts_votes_instead_of_voters(patch: pytest.MonkeyPatch) -> None:
 
 def believes_any_commit_index(patch: pytest.MonkeyPatch) -> None:
     """A follower commits what it has, not what the request showed to agree."""
-    accept = Raft._acknowledge
+    accept = Following._acknowledge
 
-    def acknowledge(self: Raft, sender: int, message: Any, upto: int, added: int) -> None:
-        self._learn_commit(min(message.leader_commit, self.log.last_index))
+    def acknowledge(self: Following, sender: int, message: Any, upto: int, added: int) -> None:
+        self._learn_commit(min(message.leader_commit, self._log.last_index))
         accept(self, sender, message, upto, added)
 
-    patch.setattr(Raft, "_acknowledge", acknowledge)
+    patch.setattr(Following, "_acknowledge", acknowledge)
 
 
 def trims_before_durable(patch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ to stop this server. What it lets through is what the assertions of the other mo
     terms never fall along the log                  terms between prev_log_term and the message's term
     a MEMBERSHIP entry can be decoded               `_is_membership`
     committed entries are never truncated           no conflict at or below the commit index
+    a rejection is about an uncommitted index       the same, for the predecessor
     a snapshot is not longer than it says           every chunk lies within `total`
     no follower acknowledges what was never sent    match_index <= the leader's last index
     no answer is to a round that has not begun      round <= the leader's current round
@@ -46,12 +47,14 @@ def entries_flaw(message: AppendEntriesRequest, log: RaftLog, commit_index: int)
         if entry.kind is MEMBERSHIP and not _is_membership(entry.data):
             return "a membership that cannot be read"
         index, term = entry.index, entry.term
-    if log.matches(message.prev_log_index, message.prev_log_term):
-        conflict = log.first_conflict(message.entries)
-        if conflict is not None and conflict <= commit_index:
-            # LeaderCompleteness: a leader's log holds every committed entry. A sender whose log does not
-            # is no leader, whatever it says.
-            return "entries that contradict committed ones"
+    # LeaderCompleteness: a leader's log holds every committed entry. A sender whose log does not is no
+    # leader, whatever it says.
+    if not log.matches(message.prev_log_index, message.prev_log_term):
+        unlike = message.prev_log_index <= commit_index
+        return "a predecessor that contradicts a committed entry" if unlike else None
+    conflict = log.first_conflict(message.entries)
+    if conflict is not None and conflict <= commit_index:
+        return "entries that contradict committed ones"
     return None
 
 

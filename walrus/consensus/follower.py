@@ -1,0 +1,176 @@
+"""The follower's half of Raft: what it does with the entries and snapshots that a leader sends.
+
+`Raft` has applied the term rule before it calls this: the sender leads the current term, and this server
+follows it. What remains are the receiver's steps of the paper's Figure 2 (AppendEntries) and Figure 13
+(InstallSnapshot):
+
+    1  a message that no leader can have sent is dropped, for a reason that is counted (validation.py)
+    2  entries whose predecessor is not in the log are rejected, with a hint where to look (conflicts.py)
+    3  an entry that conflicts with a new one is cut off, with all that follow it   } `RaftLog.merge`
+    4  new entries are appended                                                     }
+    5  the commit index follows the leader's, as far as this request shows that the logs agree
+
+An acknowledgement is two promises: "my log agrees with yours up to here", which holds at once, and "a crash
+does not take it from me", which holds after a sync. So the answer comes twice when the disk is behind. The
+first says what is durable already, so that a slow disk does not look like a dead server to CheckQuorum; the
+second says the rest, and waits in the outbox.
+
+Invariants: the commit index never exceeds what the leader's log is known to agree with; no acknowledged
+index is beyond what is durable when the message leaves.
+
+Deliberately left out: terms, roles and timers (raft.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from walrus.consensus.conflicts import conflict_hint
+from walrus.consensus.log import RaftLog
+from walrus.consensus.messages import (
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
+    Trace,
+)
+from walrus.consensus.outbox import RaftOutbox
+from walrus.consensus.snapshot import SnapshotReceiver
+from walrus.consensus.validation import entries_flaw, snapshot_flaw
+
+
+class Following:
+    """What a server does with its leader's messages; it exists in every role, and is used in one."""
+
+    __slots__ = ("_event", "_log", "_membership_changed", "_outbox", "_receiver")
+
+    def __init__(
+        self,
+        *,
+        log: RaftLog,
+        outbox: RaftOutbox,
+        event: Trace,
+        membership_changed: Callable[[float], None],
+    ) -> None:
+        self._log, self._outbox = log, outbox
+        self._event, self._membership_changed = event, membership_changed
+        self._receiver = SnapshotReceiver()
+
+    def forget_snapshot(self) -> None:
+        """Drop a snapshot that was half received: this server leads now."""
+        self._receiver.forget()
+        assert self._receiver.held == 0
+
+    # ------------------------------------------------------------------------------------------ entries
+
+    def on_append_entries(self, sender: int, message: AppendEntriesRequest, now: float) -> str | None:
+        """The receiver's steps 2 to 5 of paper Figure 2; returns the reason to drop the message, if any."""
+        if reason := entries_flaw(message, self._log, self._log.commit_index):
+            return reason
+        if not self._log.matches(message.prev_log_index, message.prev_log_term):
+            self._reject(sender, message)
+            return None
+        upto = message.prev_log_index + len(message.entries)
+        added = self._log.merge(message.entries)
+        assert upto <= self._log.last_index, "LogMatching: all of the request is in our log"
+        self._event(
+            "AcceptAppendEntriesRequest",
+            sender=sender,
+            prev_log_index=message.prev_log_index,
+            match_index=upto,
+            added=added,
+        )
+        # Not leader_commit itself: beyond `upto` our log may hold entries of an earlier leader, which the
+        # request says nothing about.
+        self._learn_commit(min(message.leader_commit, upto))
+        self._membership_changed(now)
+        self._acknowledge(sender, message, upto, added)
+        return None
+
+    def _reject(self, sender: int, message: AppendEntriesRequest) -> None:
+        """Our log does not hold the predecessor: say where the conflict begins (paper §5.3)."""
+        prev = message.prev_log_index
+        assert prev > self._log.commit_index, "LeaderCompleteness: what is committed is in a leader's log"
+        hint = conflict_hint(self._log, prev)
+        self._event("RejectAppendEntriesRequest", sender=sender, prev_log_index=prev)
+        self._outbox.send(
+            sender,
+            AppendEntriesResponse(
+                term=message.term,
+                round=message.round,
+                success=False,
+                prev_log_index=prev,
+                conflict_term=hint.term,
+                conflict_index=hint.index,
+            ),
+        )
+
+    def _learn_commit(self, index: int) -> None:
+        """What the leader has committed, as far as our log is known to agree with its (paper §5.3)."""
+        if index > self._log.commit_index:
+            self._log.commit_to(index)
+            self._event("LearnCommitIndex")
+        assert self._log.commit_index >= index
+
+    def _acknowledge(self, sender: int, message: AppendEntriesRequest, upto: int, added: int) -> None:
+        """Answer with what is durable, and once more when the rest is.
+
+        A request that added entries and has none of them durable gets no first answer: another request, or
+        the next heartbeat, follows soon enough to show that this server lives.
+        """
+        assert added <= len(message.entries) and upto <= self._log.last_index
+
+        def answer(match_index: int) -> AppendEntriesResponse:
+            return AppendEntriesResponse(
+                term=message.term,
+                round=message.round,
+                success=True,
+                prev_log_index=message.prev_log_index,
+                match_index=match_index,
+            )
+
+        durable = min(upto, self._log.persisted_index)
+        if durable == upto or not added:
+            self._outbox.send(sender, answer(durable))
+        if durable < upto:
+            self._outbox.send_after(sender, answer(upto))
+
+    # ---------------------------------------------------------------------------------------- snapshots
+
+    def on_install_snapshot(self, sender: int, message: InstallSnapshotRequest, now: float) -> str | None:
+        """A chunk of a snapshot (paper §7, Figure 13); returns the reason to drop the message, if any."""
+        if reason := snapshot_flaw(message):
+            return reason
+        if self._log.holds(message.last_index) and self._log.matches(message.last_index, message.last_term):
+            # We hold everything it covers: then it only says that all of it is committed.
+            self._learn_commit(message.last_index)
+            self._membership_changed(now)
+            self._answer_snapshot(sender, message, installed=True)
+        elif message.last_index <= self._log.commit_index:
+            self._answer_snapshot(sender, message, installed=True)
+        elif (snapshot := self._receiver.add(sender, message)) is None:
+            self._answer_snapshot(sender, message, installed=False)
+        else:
+            self._log.install(snapshot)
+            self._outbox.note_snapshot(snapshot)
+            self._membership_changed(now)
+            self._event("InstallSnapshot", sender=sender, index=snapshot.index)
+            self._answer_snapshot(sender, message, installed=True)
+        return None
+
+    def _answer_snapshot(self, sender: int, message: InstallSnapshotRequest, installed: bool) -> None:
+        """Acknowledge an installed snapshot when it is durable, a chunk of one at once.
+
+        A chunk is kept in memory only and promises nothing: a follower that restarts says 0 bytes, and the
+        leader begins anew. An installed snapshot lets the leader send the entries behind it, and count
+        this server for everything it covers.
+        """
+        answer = InstallSnapshotResponse(
+            term=message.term,
+            round=message.round,
+            last_index=message.last_index,
+            offset=message.total if installed else self._receiver.held,
+            installed=installed,
+        )
+        assert not installed or self._log.commit_index >= message.last_index
+        (self._outbox.send_after if installed else self._outbox.send)(sender, answer)
