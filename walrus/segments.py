@@ -1,4 +1,4 @@
-"""Topics, segments and nodes: the metadata that Raft replicates, and where segments are placed.
+"""Topics, segments and nodes: the metadata that Raft replicates.
 
 A topic is a list of segments, numbered from 1. All but the last are *sealed*: their entry count and
 checksum are here and never change. The last one is *open*: it has one leader, which alone originates
@@ -30,9 +30,7 @@ Left out on purpose: topics are never deleted, and a cursor never moves back.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
 from typing import NamedTuple, TypeAlias, TypeVar
-from zlib import crc32
 
 import msgspec
 
@@ -266,6 +264,11 @@ class Metadata:
         known = self.topics.get(topic)
         return known.segment(number) if known else None
 
+    def is_sealed(self, topic: str, number: int) -> bool:
+        """Whether this is a segment that is sealed."""
+        segment = self.segment(topic, number)
+        return segment is not None and segment.count is not None
+
     # --- the state machine ---
 
     def apply(self, command: Command) -> str | None:
@@ -465,37 +468,3 @@ def _remove(index: dict[Place, dict[Item, None]], place: Place, item: Item) -> N
     del index[place][item]
     if not index[place]:
         del index[place]
-
-
-# --- placement: where the next segment goes. Decided by the proposer, recorded in the command. ------
-
-
-def first_leader(topic: str, live: Collection[int]) -> int:
-    """The leader of a topic's first segment: spread over the live nodes by a hash that is stable."""
-    candidates = sorted(live)
-    return candidates[crc32(topic.encode()) % len(candidates)]
-
-
-def next_leader(current: int, live: Collection[int]) -> int:
-    """The live node that follows `current` round-robin.
-
-    >>> next_leader(1, [1, 2, 3]), next_leader(3, [1, 2, 3]), next_leader(2, [1, 2])
-    (2, 1, 1)
-    """
-    candidates = sorted(live)
-    return next((node for node in candidates if node > current), candidates[0])
-
-
-def replica_set(leader: int, live: Collection[int], voters: Collection[int], factor: int) -> tuple[int, ...]:
-    """The leader and the nodes that follow it, live ones first, `factor` of them if there are so many.
-
-    A dead voter fills a place that nobody else can: the majority that must answer is no larger for it,
-    and when it returns the segment is as safe as it was meant to be.
-
-    >>> replica_set(2, [1, 2, 3], [1, 2, 3], 3), replica_set(2, [1, 2], [1, 2, 3, 4], 3)
-    ((2, 1, 3), (2, 1, 3))
-    """
-    alive = set(live)
-    others = sorted(set(voters) - {leader}, key=lambda node: (node not in alive, node <= leader, node))
-    chosen: Sequence[int] = others[: max(factor, 1) - 1]
-    return (leader, *sorted(chosen))

@@ -234,7 +234,7 @@ def test_remembered_address_that_a_start_leaves_out_is_dialled_once_it_is_known(
     world.kill(3)
     world.join(4)
     world.start(3, knows={1, 2, 4})
-    assert set(world.nodes[3].peer_addresses()) == {1, 2}
+    assert set(world.nodes[3].members.addresses()) == {1, 2}
     world.until(lambda: 4 in world.nodes[3].connected)
 
 

@@ -7,8 +7,9 @@ import pytest
 from tests.broker.test_segments import cluster, seal
 from tests.broker.world import World, batch, three
 from walrus import protocol
+from walrus.broker.placement import first_leader
 from walrus.broker.supervisor import why_not_leave
-from walrus.segments import MarkLeaving, first_leader
+from walrus.segments import MarkLeaving
 from walrus.wire import messages as m
 
 OK = b"OK"

@@ -39,7 +39,7 @@ real = Controller.on_tick
 def on_tick(self, now):
     real(self, now)
     if "halt" in self.metadata.topics:
-        self.halt("a planted reason to halt")
+        self.outbox.halt("a planted reason to halt")
 Controller.on_tick = on_tick
 """
 

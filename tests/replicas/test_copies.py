@@ -8,7 +8,8 @@ from tests.broker.world import Memory, batch, config
 from walrus.replicas import copies
 from walrus.replicas.copies import Copies
 from walrus.replicas.durability import Durable
-from walrus.replicas.failover import Fenced
+from walrus.replicas.replica import Replica
+from walrus.segments import Metadata
 from walrus.storage.batch import EMPTY, Batch, Checksum
 from walrus.storage.errors import CorruptionError, DiskFull, StorageError
 from walrus.wire import messages as m
@@ -26,7 +27,9 @@ class Disk:
         self.copies = Copies(self.data, self.meta)
         self.copy = self.copies.get(KEY)
         self.outbox = Outbox(config().node_id)
-        self.fenced = Fenced(copies=self.copies, outbox=self.outbox, trace=no_trace)
+        self.replica = Replica(
+            node_id=1, copies=self.copies, metadata=Metadata(), outbox=self.outbox, trace=no_trace
+        )
 
     def sync(self) -> None:
         self.meta.on_durable(self.meta.written)
@@ -36,7 +39,7 @@ class Disk:
         self.copies.append(self.copy, start, batch(*payloads), lambda: None)
 
     def fence(self) -> list[m.FenceReply]:
-        self.fenced.on_fence(2, m.Fence(topic="t", segment=1))
+        self.replica.on_fence(2, m.Fence(topic="t", segment=1))
         return self.answers()
 
     def answers(self) -> list[m.FenceReply]:
@@ -169,7 +172,7 @@ def test_fence_that_could_not_be_noted_is_not_answered_until_it_is():
 
 def test_fence_for_a_segment_that_is_not_known_here_is_noted_too():
     disk = Disk()
-    disk.fenced.on_fence(2, m.Fence(topic="other", segment=7))
+    disk.replica.on_fence(2, m.Fence(topic="other", segment=7))
     disk.sync()
     assert [reply.length for reply in disk.answers()] == [0]
     assert disk.restart().copies.get(("other", 7)).fenced

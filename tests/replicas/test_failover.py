@@ -10,7 +10,8 @@ from tests.broker.world import STEP, Memory, World, batch, config, three
 from walrus import protocol
 from walrus.replicas.copies import Copies
 from walrus.replicas.durability import Durable
-from walrus.replicas.failover import Puller, Recovery, Sealable
+from walrus.replicas.failover import Recovery, Sealable
+from walrus.replicas.puller import Puller
 from walrus.replicas.reads import Reads
 from walrus.segments import Metadata, Segment
 from walrus.storage.batch import EMPTY, Batch, Checksum

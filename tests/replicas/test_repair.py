@@ -154,7 +154,7 @@ def test_replica_that_lost_its_copy_before_it_was_recorded_as_one_copies_it_agai
     world.run(0.5)
     old = world.topic("t").segments[0].replicas
     (new,) = {1, 2, 3} - set(old)
-    world.nodes[1].propose(SetReplicas(topic="t", segment=1, old=old, new=(*old, new)), world.now)
+    world.nodes[1].raft_host.propose(SetReplicas(topic="t", segment=1, old=old, new=(*old, new)), world.now)
     world.until(lambda: world.stored(new, "t", 1) == [b"a", b"b", b"c", b"d"])
 
 

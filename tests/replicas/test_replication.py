@@ -11,7 +11,8 @@ from tests.broker.world import Memory, batch, config
 from walrus.leases import LeaseTable
 from walrus.replicas.copies import Copies
 from walrus.replicas.durability import Durable
-from walrus.replicas.replication import Replica, SegmentWriter
+from walrus.replicas.replica import Replica
+from walrus.replicas.replication import SegmentWriter
 from walrus.segments import Segment
 from walrus.storage.batch import Batch, Checksum
 from walrus.storage.errors import EngineFailed

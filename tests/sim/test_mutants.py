@@ -15,9 +15,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from walrus.broker.controller import Controller
 from walrus.broker.cursors import Cursor
-from walrus.broker.lifecycle import Lifecycle
+from walrus.broker.lifecycle import Lifecycle, Writers
 from walrus.broker.router import Route, Router, Sent
 from walrus.config import NodeConfig
 from walrus.consensus.journal import RaftJournal
@@ -26,10 +25,11 @@ from walrus.leases import LeaseTable
 from walrus.replicas import failover as recovery
 from walrus.replicas.copies import Copies, SegmentCopy
 from walrus.replicas.durability import Durable
-from walrus.replicas.failover import Fenced, Recovery
+from walrus.replicas.failover import Recovery
 from walrus.replicas.reads import Reads
 from walrus.replicas.repair import CatchUp
-from walrus.replicas.replication import Replica, SegmentWriter
+from walrus.replicas.replica import Replica
+from walrus.replicas.replication import SegmentWriter
 from walrus.segments import Metadata, Position, Seal, Segment, Topic
 from walrus.sim import faults, scenarios
 from walrus.sim.options import Options
@@ -237,11 +237,11 @@ def no_duplicate_check(patch: pytest.MonkeyPatch) -> None:
 def reads_what_is_not_acknowledged(patch: pytest.MonkeyPatch) -> None:
     """Readers of the open segment see everything that was appended."""
 
-    def commit_index(self: Controller, topic: str, number: int) -> int | None:
-        writer = self.writers.get(topic)
-        return writer.copy.length if writer is not None and writer.number == number else None
+    def commit_index(self: Writers, topic: str, number: int) -> int | None:
+        writer = self.of(topic, number)
+        return None if writer is None else writer.copy.length
 
-    patch.setattr(Controller, "_commit_index", commit_index)
+    patch.setattr(Writers, "commit_index", commit_index)
 
 
 @mutant("leader_reaches_clients_but_no_replica", "DeliveredIsPrefix", "CursorInBounds")
@@ -287,12 +287,12 @@ def unsure_counts_as_sure(patch: pytest.MonkeyPatch) -> None:
 @mutant("bit_flips_while_the_third_copy_lags", "Scenario", "AckedDurable", "SealedStable")
 def damaged_counts_as_sure(patch: pytest.MonkeyPatch) -> None:
     """A replica whose copy ends before its damage answers a fence as if that were all it ever had."""
-    answer = Fenced._answer
+    answer = Replica._answer_fence
 
-    def sure(self: Fenced, to: int, copy: SegmentCopy, length: int, *, damaged: bool) -> None:
+    def sure(self: Replica, to: int, copy: SegmentCopy, length: int, *, damaged: bool) -> None:
         answer(self, to, copy, length, damaged=False)
 
-    patch.setattr(Fenced, "_answer", sure)
+    patch.setattr(Replica, "_answer_fence", sure)
 
 
 @mutant("rot", "NoRest")

@@ -52,7 +52,7 @@ class Group:
         self.again_at = 0.0
 
 
-class Reader:
+class Consumers:
     """Reads on behalf of this node's clients."""
 
     def __init__(

@@ -23,14 +23,15 @@ from collections.abc import Callable, Collection
 import msgspec
 
 from walrus.broker.cursors import Cursors
+from walrus.broker.placement import next_leader, replica_set
 from walrus.config import NodeConfig
 from walrus.leases import LeaseTable
 from walrus.replicas.copies import Copies, Key
 from walrus.replicas.failover import Recovery
 from walrus.replicas.replication import SegmentWriter
-from walrus.segments import Command, Metadata, Seal, next_leader, replica_set
+from walrus.segments import Command, Metadata, Seal
 from walrus.wire.effects import Outbox, Trace
-from walrus.wire.messages import Forward, ForwardReply
+from walrus.wire.messages import AppendReply, CopyReply, FenceReply, Forward, ForwardReply, Recover
 
 MAX_EARLY = 1_000
 """Forwards kept per topic for segments that this node has not heard of yet."""
@@ -42,6 +43,20 @@ class Early(msgspec.Struct):
     origin: int
     forward: Forward
     deadline: float
+
+
+class Writers(dict[str, SegmentWriter]):
+    """The writers of this node, by topic: at most one each, for the topic's open segment."""
+
+    def of(self, topic: str, number: int) -> SegmentWriter | None:
+        """Return the writer of a segment, if this node has it."""
+        writer = self.get(topic)
+        return writer if writer is not None and writer.number == number else None
+
+    def commit_index(self, topic: str, number: int) -> int | None:
+        """Return how many entries of a segment are acknowledged, if this node is its writer."""
+        writer = self.of(topic, number)
+        return None if writer is None else writer.commit_index
 
 
 class Lifecycle:
@@ -60,7 +75,7 @@ class Lifecycle:
         connected: Collection[int],
         voters: Callable[[], list[int]],
         propose: Callable[[Command, float], None],
-        writers: dict[str, SegmentWriter],
+        writers: Writers,
     ) -> None:
         self._config, self._metadata, self._copies = config, metadata, copies
         self._leases, self._cursors, self._outbox, self._trace = leases, cursors, outbox, trace
@@ -139,10 +154,13 @@ class Lifecycle:
         for seen in self._seen.values():
             seen.pop(node, None)
 
-    def with_writer(self, topic: str, number: int, then: Callable[[SegmentWriter], None]) -> None:
+    def on_append_reply(self, node: int, reply: AppendReply, now: float) -> None:
+        """A replica's length, for the writer of that segment."""
+        self._with_writer(reply.topic, reply.segment, lambda writer: writer.on_reply(node, reply, now))
+
+    def _with_writer(self, topic: str, number: int, then: Callable[[SegmentWriter], None]) -> None:
         """Do something with the writer of (topic, number), if it is ours."""
-        writer = self.writers.get(topic)
-        if writer is not None and writer.number == number:
+        if (writer := self.writers.of(topic, number)) is not None:
             then(writer)
             self._dirty[topic] = None
 
@@ -158,7 +176,7 @@ class Lifecycle:
             writer.next_replicas = replicas
             writer.begin_seal()
 
-        self.with_writer(topic, number, end)
+        self._with_writer(topic, number, end)
 
     def on_connection(self, node: int, connected: bool, now: float) -> None:
         """A connection came or went."""
@@ -266,6 +284,26 @@ class Lifecycle:
             ),
             now,
         )
+
+    def on_fence_reply(self, node: int, reply: FenceReply, now: float) -> None:
+        """A replica is fenced, for the recovery of that segment."""
+        if recovery := self.recoveries.get((reply.topic, reply.segment)):
+            recovery.on_fence_reply(node, reply, now)
+
+    def on_copy_reply(self, node: int, reply: CopyReply, now: float) -> None:
+        """A replica extended its copy, for the recovery of that segment."""
+        if recovery := self.recoveries.get((reply.topic, reply.segment)):
+            recovery.on_copy_reply(node, reply, now)
+
+    def on_recover(self, message: Recover, now: float) -> None:
+        """An operator accepts what the copies that answered hold."""
+        recovery = self.recoveries.get((message.topic, message.segment))
+        if recovery and recovery.waits_for_sure_copies:
+            self._outbox.log(
+                f"an operator ends the recovery of {message.topic}/{message.segment} with the copies that "
+                "answered: entries acknowledged before the power loss may be missing"
+            )
+            recovery.force(now)
 
     # --- the metadata changed ---
 

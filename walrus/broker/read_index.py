@@ -24,7 +24,7 @@ Then: TypeAlias = Callable[[bool, float], None]
 """Called with whether the metadata is now fresh, and the time."""
 
 
-class Freshness:
+class ReadIndexes:
     """Both ends of ReadIndex: our own questions, and at the leader those of other nodes."""
 
     def __init__(self, *, config: NodeConfig, raft: Raft, outbox: Outbox, first_request: int) -> None:

@@ -17,14 +17,16 @@ from functools import partial
 import msgspec
 
 from walrus import protocol
-from walrus.broker.consumers import Reader
+from walrus.broker.consumers import Consumers
 from walrus.broker.lifecycle import Lifecycle
-from walrus.broker.read_index import Freshness
+from walrus.broker.placement import first_leader
+from walrus.broker.read_index import ReadIndexes
 from walrus.broker.router import Router
+from walrus.broker.status import state
 from walrus.broker.supervisor import why_not_leave
 from walrus.config import NodeConfig
 from walrus.raft import Raft
-from walrus.segments import MAX_TOPICS, Command, MarkLeaving, Metadata, RegisterTopic, first_leader
+from walrus.segments import MAX_TOPICS, Command, MarkLeaving, Metadata, RegisterTopic
 from walrus.wire.effects import Outbox
 from walrus.wire.messages import Recover
 
@@ -56,19 +58,18 @@ class Requests:
         metadata: Metadata,
         raft: Raft,
         router: Router,
-        reader: Reader,
-        freshness: Freshness,
+        consumers: Consumers,
+        read_indexes: ReadIndexes,
         lifecycle: Lifecycle,
         outbox: Outbox,
         connected: Collection[int],
         propose: Callable[[Command, float], None],
-        state: Callable[[str], bytes],
         metrics: Callable[[float], bytes],
     ) -> None:
         self._config, self._metadata, self._raft = config, metadata, raft
-        self._router, self._reader, self._freshness = router, reader, freshness
+        self._router, self._consumers, self._read_indexes = router, consumers, read_indexes
         self._lifecycle, self._outbox, self._connected = lifecycle, outbox, connected
-        self._propose, self._state, self._metrics = propose, state, metrics
+        self._propose, self._metrics = propose, metrics
         self._watches: list[Watch] = []
         self._removed = False
         self._asking: dict[str, int] = {}  # requests that wait for fresh metadata, by topic
@@ -109,11 +110,11 @@ class Requests:
             case protocol.Put(topic=topic, batch=batch):
                 self._router.put(slot, topic, batch, now)
             case protocol.Get():
-                self._reader.get(slot, request, now)
+                self._consumers.get(slot, request, now)
             case protocol.Fetch():
-                self._reader.fetch(slot, request, now)
+                self._consumers.fetch(slot, request, now)
             case protocol.State(topic=topic):
-                self._outbox.reply(slot, protocol.json_reply(self._state(topic)))
+                self._outbox.reply(slot, protocol.json_reply(state(self._metadata.topics[topic])))
 
     def _when_known(
         self, slot: object, request: protocol.Put | protocol.Get | protocol.Fetch | protocol.State, now: float
@@ -140,7 +141,7 @@ class Requests:
                 error = protocol.unknown_topic(request.topic)
             self._error(slot, error, request.replies)
 
-        self._freshness.ask(again, now)
+        self._read_indexes.ask(again, now)
 
     def _error(self, slot: object, reason: str, count: int = 1) -> None:
         self._outbox.reply(slot, protocol.error(reason) * count, count)
@@ -203,15 +204,11 @@ class Requests:
             why_not = f"segment {number} of {topic} is not sealed; METRICS says which recoveries wait for you"
             self._watch(
                 slot,
-                lambda: self._is_sealed(topic, number),
+                lambda: self._metadata.is_sealed(topic, number),
                 lambda _: self._tell_to_recover(topic, number),
                 protocol.cannot_recover(why_not),
                 now,
             )
-
-    def _is_sealed(self, topic: str, number: int) -> bool:
-        segment = self._metadata.segment(topic, number)
-        return segment is not None and segment.count is not None
 
     def _tell_to_recover(self, topic: str, number: int) -> None:
         if self._raft.leader_id is not None:

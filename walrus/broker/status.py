@@ -6,23 +6,48 @@ this system adds stands beside them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection
+from typing import Any
 
 import msgspec
 
+from walrus.config import Identity, NodeConfig
 from walrus.consensus.messages import Role
-from walrus.segments import Position
-
-if TYPE_CHECKING:
-    from walrus.broker.controller import Controller
+from walrus.raft import Raft
+from walrus.segments import Metadata, Position, Topic
 
 MAX_DIGESTED = 10_000
 """Segments up to which METRICS has a digest of the metadata: it takes time that grows with them."""
 
+MAX_LEASES = 100
+"""Leases that METRICS names; it counts all."""
 
-def state(node: Controller, name: str) -> bytes:
-    """STATE of a known topic."""
-    topic = node.metadata.topics[name]
+
+class NodeView(msgspec.Struct, frozen=True, kw_only=True):
+    """What METRICS is about: three of the node's state machines, read only, and figures of the others."""
+
+    config: NodeConfig
+    identity: Identity
+    raft: Raft
+    metadata: Metadata
+    applied: int
+    """Index up to which `metadata` is applied."""
+    ready: bool
+    connected: Collection[int]
+    leases: dict[str, int]
+    """Those that are good now: topic -> segment."""
+    segments_led: int
+    entries: int
+    bytes: int
+    puts_acknowledged: int
+    recoveries: int
+    waiting_recoveries: dict[str, float]
+    """Recoveries that wait for copies a power loss may have shortened: topic/segment -> seconds."""
+    copies_behind: int
+
+
+def state(topic: Topic) -> bytes:
+    """STATE of a topic."""
     numbered = {str(number): segment for number, segment in enumerate(topic.segments, 1)}
     return msgspec.json.encode(
         {
@@ -45,12 +70,12 @@ def _log_id(term: int, index: int, leader: int | None) -> dict[str, Any]:
     return {"leader_id": {"term": term, "node_id": leader}, "index": index}
 
 
-def metrics(node: Controller, now: float) -> bytes:
+def metrics(node: NodeView, now: float) -> bytes:
     """METRICS of the answering node."""
-    return msgspec.json.encode({**_raft_metrics(node, now), **_own_metrics(node, now)})
+    return msgspec.json.encode({**_raft_metrics(node, now), **_own_metrics(node)})
 
 
-def _raft_metrics(node: Controller, now: float) -> dict[str, Any]:
+def _raft_metrics(node: NodeView, now: float) -> dict[str, Any]:
     raft = node.raft
     leads = raft.role is Role.LEADER
     log = raft.log
@@ -92,13 +117,7 @@ def _raft_metrics(node: Controller, now: float) -> dict[str, Any]:
     }
 
 
-def _own_metrics(node: Controller, now: float) -> dict[str, Any]:
-    held = node.leases.held(now)
-    waiting = {
-        f"{topic}/{segment}": round(now - recovery.started_at, 3)
-        for (topic, segment), recovery in node.lifecycle.recoveries.items()
-        if recovery.waits_for_sure_copies
-    }
+def _own_metrics(node: NodeView) -> dict[str, Any]:
     return {
         "commit_index": node.raft.commit_index,
         "incarnation": node.identity.incarnation,
@@ -107,16 +126,16 @@ def _own_metrics(node: Controller, now: float) -> dict[str, Any]:
         "learners": list(node.raft.membership.learners),
         "client_addresses": {str(n): p.client_address for n, p in sorted(node.metadata.nodes.items())},
         "connected": sorted(node.connected),
-        "leases": len(held),
-        "leases_held": dict(list(held.items())[:100]),
-        "segments_led": len(node.writers),
+        "leases": len(node.leases),
+        "leases_held": dict(list(node.leases.items())[:MAX_LEASES]),
+        "segments_led": node.segments_led,
         "topics": len(node.metadata.topics),
-        "entries": node.copies.entries,
-        "bytes": node.copies.bytes,
-        "puts_acknowledged": node.router.acknowledged,
+        "entries": node.entries,
+        "bytes": node.bytes,
+        "puts_acknowledged": node.puts_acknowledged,
         "failovers": node.metadata.failovers,
-        "recoveries": len(node.lifecycle.recoveries),
-        "recoveries_waiting_for_sure_copies": waiting,
-        "copies_behind": node.catch_up.behind,
+        "recoveries": node.recoveries,
+        "recoveries_waiting_for_sure_copies": node.waiting_recoveries,
+        "copies_behind": node.copies_behind,
         "metadata_digest": node.metadata.digest() if node.metadata.segments <= MAX_DIGESTED else None,
     }

@@ -26,7 +26,7 @@ from walrus.raft import Raft
 from walrus.replicas.repair import Repairs
 from walrus.segments import Command, Metadata, RemoveNode
 from walrus.wire.effects import Outbox
-from walrus.wire.messages import RollOver
+from walrus.wire.messages import CopyReply, RollOver
 
 CAUGHT_UP = 100
 """A learner this many entries behind the commit index is close enough to vote."""
@@ -45,9 +45,11 @@ class Supervisor:
         repairs: Repairs,
         propose: Callable[[Command, float], None],
         recover: Callable[[str, int, float], None],
+        voters: Callable[[], list[int]],
     ) -> None:
         self._config, self._metadata, self._raft, self._outbox = config, metadata, raft, outbox
-        self._repairs, self._propose, self._recover = repairs, propose, recover
+        self._propose, self._recover, self._voters = propose, recover, voters
+        self._repairs = repairs
         self._leading = False
         self._again_at = 0.0
         self._led_since = self._ticked_at = 0.0
@@ -64,6 +66,10 @@ class Supervisor:
             self._gone.add(node)
         self.dirty = True
 
+    def on_copy_reply(self, node: int, reply: CopyReply, now: float) -> None:
+        """A node has made a copy, perhaps for a repair of this Raft leader."""
+        self._repairs.on_copy_reply(node, reply, now)
+
     def silent_for(self, node: int, now: float) -> float:
         """Seconds since the node was heard from, as far as this Raft leader can tell."""
         if node == self._config.node_id:
@@ -74,11 +80,6 @@ class Supervisor:
 
     def _alive(self, node: int, now: float) -> bool:
         return node not in self._gone and self.silent_for(node, now) < self._config.failure_timeout
-
-    def voters(self) -> list[int]:
-        """The nodes that may lead and hold segments, sorted."""
-        nodes = self._metadata.nodes
-        return [n for n in self._raft.membership.voters if n in nodes and not nodes[n].leaving]
 
     # --- the duties ---
 
@@ -100,7 +101,7 @@ class Supervisor:
         self._again_at = now + min(self._config.repair_interval, self._config.failure_timeout / 8)
         self._fail_over(now)
         self._members(now)
-        voters = self.voters()
+        voters = self._voters()
         live = [node for node in voters if self._alive(node, now)]
         self._early_rollovers(voters)
         patience = self._config.dead_replica_timeout
@@ -161,7 +162,7 @@ class Supervisor:
             directory = self._metadata.nodes[node].directory_id
             self._propose(RemoveNode(node_id=node, directory_id=directory), now)
         elif node == self._config.node_id:
-            heirs = [n for n in self.voters() if n != node and self._alive(n, now)]
+            heirs = [n for n in self._voters() if n != node and self._alive(n, now)]
             if heirs:
                 self._raft.transfer_leadership(heirs[0], now)
         else:

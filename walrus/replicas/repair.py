@@ -1,6 +1,6 @@
 """Copies that should be longer, and replicas that should exist: catching up, and Repair.
 
-Two jobs that end in the same copying (`recovery.Puller`):
+Two jobs that end in the same copying (`puller.py`):
 
 * *Catching up*, on every node: a replica that was not among the majority when its segment was sealed
   copies the rest from another replica; one whose copy is damaged copies it anew.
@@ -22,7 +22,7 @@ import msgspec
 
 from walrus.config import NodeConfig
 from walrus.replicas.copies import Copies, Key, SegmentCopy
-from walrus.replicas.failover import Puller
+from walrus.replicas.puller import Puller
 from walrus.segments import Command, Metadata, Segment, SetReplicas
 from walrus.storage.batch import Checksum
 from walrus.storage.errors import DiskFull, StorageError

@@ -1,4 +1,4 @@
-"""Replication of an open segment: the writer at its leader, and the replica at everybody else.
+"""Replication of an open segment: its writer. The other end is `replica.py`.
 
 The protocol, with the names of `spec/Walrus.tla`:
 
@@ -35,7 +35,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection
-from contextlib import suppress
 
 import msgspec
 
@@ -43,7 +42,7 @@ from walrus.config import NodeConfig
 from walrus.leases import LeaseTable
 from walrus.protocol import BUSY, not_written
 from walrus.replicas.copies import Copies, SegmentCopy
-from walrus.segments import Metadata, Segment
+from walrus.segments import Segment
 from walrus.storage.batch import EMPTY, Batch, Checksum, concat
 from walrus.storage.errors import DiskFull, StorageError
 from walrus.wire.effects import Outbox, Trace
@@ -430,69 +429,3 @@ class SegmentWriter:
         ends = [appended.end for appended in self._appended]
         assert ends == sorted(ends) and all(end > self.commit_index for end in ends)
         assert self._unacknowledged == sum(appended.forward.batch.size for appended in self._appended)
-
-
-class Replica:
-    """This node as a replica: takes the frames of other nodes' writers (ReplicaAppend)."""
-
-    def __init__(
-        self, *, node_id: int, copies: Copies, metadata: Metadata, outbox: Outbox, trace: Trace
-    ) -> None:
-        self._node_id = node_id
-        self._copies, self._metadata, self._outbox, self._trace = copies, metadata, outbox, trace
-        self._failing = False
-
-    def on_append(self, sender: int, frame: Append) -> None:
-        """Take a frame if it is in order and from the segment's leader."""
-        segment = self._metadata.segment(frame.topic, frame.segment)
-        if segment is None or sender != segment.leader or self._node_id not in segment.replicas:
-            return  # not known here yet (`announce` will ask for it), or not this sender's to write
-        copy = self._copies.get((frame.topic, frame.segment))
-        if segment.count is not None or copy.fenced:
-            self._reply(sender, copy, fenced=True)
-        elif frame.start > copy.length:
-            self._reply(sender, copy, gap=True)
-        else:
-            self._try_to_take(sender, copy, frame)
-
-    def _try_to_take(self, sender: int, copy: SegmentCopy, frame: Append) -> None:
-        """On a full disk say nothing: an answer would bring the same frame again, at once, for ever."""
-        try:
-            self._take(sender, copy, frame)
-        except DiskFull as error:
-            if not self._failing:
-                self._outbox.log(f"cannot take entries of {copy.name}, asked again by its writer: {error}")
-            self._failing = True
-        else:
-            self._failing = False
-
-    def _take(self, sender: int, copy: SegmentCopy, frame: Append) -> None:
-        before = copy.length
-        self._copies.append(copy, frame.start, frame.batch, lambda: self._taken(sender, copy, frame))
-        if copy.length > before:
-            self._trace(
-                "ReplicaAppend",
-                topic=frame.topic,
-                segment=frame.segment,
-                start=before,
-                count=copy.length - before,
-            )
-
-    def _taken(self, sender: int, copy: SegmentCopy, frame: Append) -> None:
-        """Answer a frame that is durable. Only then is a copy that a power loss had shortened whole again."""
-        if copy.durable >= frame.end and not copy.sure:
-            with suppress(DiskFull):  # it stays unsure until the next frame
-                self._copies.mark(copy, sure=True)
-        self._reply(sender, copy, fenced=copy.fenced, gap=not frame.batch.count)
-
-    def announce(self, topic: str, number: int, segment: Segment) -> None:
-        """Tell a new segment's leader that we know of it: its first frames may have come too early."""
-        if self._node_id in segment.replicas and segment.leader != self._node_id:
-            copy = self._copies.get((topic, number))
-            self._reply(segment.leader, copy, fenced=copy.fenced, gap=True)
-
-    def _reply(self, to: int, copy: SegmentCopy, *, fenced: bool = False, gap: bool = False) -> None:
-        self._outbox.send(
-            to,
-            AppendReply(topic=copy.key[0], segment=copy.key[1], length=copy.durable, fenced=fenced, gap=gap),
-        )

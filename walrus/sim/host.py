@@ -8,17 +8,18 @@ controller, `flush` ends the turn, effects are carried out, syncs are started, t
     finish     clean
     trust      sure again, once what is in doubt has been noted durably
 
-Two watchers sit inside the process and change nothing: `WatchedController` shows the judge every command that
-is applied, `WatchedJournal` everything that Raft persists.
+A watcher sits inside the process and changes nothing: the data engine shows it what is written, `RaftHost`
+what Raft persists and which commands are applied.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from walrus.broker.controller import Controller
+from walrus.broker.raft_host import RaftObserver
 from walrus.config import Identity, NodeConfig
 from walrus.consensus.journal import RaftJournal
 from walrus.consensus.messages import COMMAND, Entry, Membership, Ready, Rng, Snapshot
@@ -69,8 +70,8 @@ class Observer(Protocol):
         """The metadata is about to be replaced by a snapshot."""
 
 
-class _Watcher:
-    """`drives.Watcher` of one node."""
+class _Watcher(RaftObserver):
+    """The eyes inside one process: its data engine's and its Raft host's observer, for `Observer`."""
 
     def __init__(self, node: int, watch: Observer) -> None:
         self._node, self._watch = node, watch
@@ -83,37 +84,17 @@ class _Watcher:
         """The topic is gone."""
         self._watch.on_delete(self._node, name)
 
+    def on_persist(self, ready: Ready) -> None:
+        """Raft wrote to its journal."""
+        self._watch.on_persist(self._node, ready)
 
-class WatchedJournal(RaftJournal):
-    """Shows what is persisted."""
+    def on_apply(self, entries: tuple[Entry, ...]) -> None:
+        """Committed entries are about to be applied."""
+        self._watch.on_apply(self._node, entries)
 
-    __slots__ = ("_on_persist",)
-
-    def __init__(self, journal: RaftJournal, on_persist: Callable[[Ready], None]) -> None:
-        super().__init__(journal._storage, journal._topic)
-        self._on_persist = on_persist
-
-    def save(self, ready: Ready) -> None:
-        """See `RaftJournal.save`."""
-        super().save(ready)
-        self._on_persist(ready)
-
-
-class WatchedController(Controller):
-    """Shows what is applied."""
-
-    def __init__(self, *, watch: Observer, **rest: Any) -> None:
-        self.watch = watch
-        super().__init__(**rest)
-
-    def _apply(self, entries: tuple[Entry, ...], now: float) -> None:
-        if entries:
-            self.watch.on_apply(self.config.node_id, entries)
-        super()._apply(entries, now)
-
-    def _restore(self, snapshot: Snapshot) -> None:
-        self.watch.on_restore(self.config.node_id, snapshot)
-        super()._restore(snapshot)
+    def on_restore(self, snapshot: Snapshot) -> None:
+        """The metadata is about to be replaced."""
+        self._watch.on_restore(self._node, snapshot)
 
 
 @dataclass(slots=True)
@@ -231,10 +212,10 @@ class Host:
         self.timer, self.turn_due, self.paused, self.backlog = NEVER, False, False, []
         self.refused, self.dialling, self.wanted = set(), set(), ()
         self.groups, self.data_reported = (Group(DATA), Group(META)), 0
-        data, meta = self.drive.open(_Watcher(self.id, watch))
+        watcher = _Watcher(self.id, watch)
+        data, meta = self.drive.open(watcher)
         assert not (record.member and RaftJournal(meta).is_empty()), "the journal of a member is lost"
-        controller = WatchedController(
-            watch=watch,
+        self.controller = Controller(
             config=self.config,
             identity=Identity(
                 cluster_id=cluster_id,
@@ -249,11 +230,8 @@ class Host:
             addresses=record.addresses,
             is_open=is_open,
             trace=trace,
+            observer=watcher,
         )
-        controller._journal = WatchedJournal(
-            controller._journal, lambda ready: watch.on_persist(self.id, ready)
-        )
-        self.controller = controller
 
     def end(self) -> None:
         """The process is gone."""

@@ -68,6 +68,8 @@ class Outbox:
     def __init__(self, node_id: int) -> None:
         self.node_id = node_id
         self.local: deque[PeerMessage] = deque()
+        self.halted = False
+        """Whether the node was told to stop: the logic does nothing more."""
         self._effects: list[Effect] = []
 
     def send(self, to: int, message: PeerMessage) -> None:
@@ -87,6 +89,7 @@ class Outbox:
 
     def halt(self, reason: str, exit_status: int = 1) -> None:
         """Stop the node."""
+        self.halted = True
         self._effects.append(Halt(reason, exit_status))
 
     def log(self, text: str) -> None:

@@ -1,0 +1,216 @@
+"""Membership of nodes: which callers belong to this cluster, where its members are, and how one joins.
+
+Raft's membership (`consensus/messages.py`) says who votes. This module is about the nodes behind the ids: a
+member is an id *and* a data directory, and both are in the metadata (`Announce`) before Raft's membership
+changes. Three things happen between a node and the members:
+
+    Join    a node with an empty directory asks any member until that one has applied its Announce
+            (incarnation 0); the Raft leader then adds it to Raft as a learner (`supervisor.py`)
+    Announce each start of a member announces its incarnation and addresses once a leader is known; a node
+            leads nothing before that, for a segment names the incarnation that leads it
+    Hello   opens every connection: the callee judges whether the caller is the member that it claims to be
+
+**What a refusal proves.** A member may have applied less of the log than its caller has, so "unknown here"
+proves nothing. A Hello therefore carries an index at which the caller was a member for certain
+(`member_at`): the callee that has applied the log up to there and does not know the caller has also applied
+its removal. Only that is a final refusal.
+
+**Addresses.** A restarted node gets the metadata back entry by entry, and the first member it learns of may
+be dead. So remembered addresses of Raft's members count until the metadata has newer ones, and a caller's own
+word counts until the metadata knows that start of it.
+
+Invariants: a known id with another directory is never welcome; only a caller that was a member by an index
+applied here is told that it was removed.
+"""
+
+from __future__ import annotations
+
+from walrus.broker.raft_host import RaftHost
+from walrus.config import Identity, NodeConfig
+from walrus.segments import Announce, Node
+from walrus.wire.effects import Outbox
+from walrus.wire.messages import Hello, Join, JoinReply
+
+
+class Members:
+    """This node's view of which nodes belong to its cluster. Inputs: handshakes, applied metadata."""
+
+    def __init__(
+        self,
+        *,
+        config: NodeConfig,
+        identity: Identity,
+        raft_host: RaftHost,
+        addresses: dict[int, str],
+        outbox: Outbox,
+        now: float,
+    ) -> None:
+        self.identity = identity
+        self._config, self._host, self._outbox = config, raft_host, outbox
+        self._raft, self._metadata = raft_host.raft, raft_host.metadata
+        self._addresses = dict(addresses)
+        self._callers: dict[int, Hello] = {}  # whose present start the metadata does not know yet
+        self._directories: dict[int, str] = {}  # of each member at the last look, to notice removals
+        self._announce_at = now
+
+    def _is_member(self, node_id: int, directory_id: str) -> bool:
+        node = self._metadata.nodes.get(node_id)
+        return node is not None and node.directory_id == directory_id
+
+    @property
+    def _me(self) -> Node | None:
+        return self._metadata.nodes.get(self._config.node_id)
+
+    def voters(self) -> list[int]:
+        """Return the nodes that may lead and hold segments, sorted."""
+        nodes = self._metadata.nodes
+        return [n for n in self._raft.membership.voters if n in nodes and not nodes[n].leaving]
+
+    @property
+    def ready(self) -> bool:
+        """Whether this node is a voter, knows a leader, and is known with its present start."""
+        me = self._me
+        return (
+            self._config.node_id in self._raft.membership.voters
+            and self._raft.leader_id is not None
+            and me is not None
+            and me.incarnation == self.identity.incarnation
+        )
+
+    @property
+    def member_at(self) -> int:
+        """An index of Raft's log at which this node's directory was a member's; 0 if it knows of none."""
+        mine = self._is_member(self._config.node_id, self.identity.directory_id)
+        return self._host.applied if mine else self._host.announced_at
+
+    # --- Hello ---
+
+    def judge_hello(self, hello: Hello) -> str:
+        """Return why a caller is refused; "" if it is welcome."""
+        if hello.cluster_id != self.identity.cluster_id:
+            return f"another cluster: this is {self.identity.cluster_id}, not {hello.cluster_id}"
+        if hello.target != self._config.node_id:
+            return f"this is node {self._config.node_id}, not {hello.target}"
+        if hello.member_at > self._host.applied:
+            return ""  # by a part of the log that this node has yet to hear of, perhaps from this very caller
+        node = self._metadata.nodes.get(hello.node_id)
+        if node is None:
+            known = self._metadata.nodes and hello.node_id not in self._raft.membership.members
+            return f"node {hello.node_id} is not (yet, or any more) a member" if known else ""
+        if node.directory_id != hello.directory_id:
+            return other_directory(hello.node_id)
+        return ""
+
+    def is_removed(self, hello: Hello) -> bool:
+        """Whether the caller was a member and has been removed, which no later entry of the log undoes."""
+        return (
+            hello.cluster_id == self.identity.cluster_id
+            and 0 < hello.member_at <= self._host.applied
+            and not self._is_member(hello.node_id, hello.directory_id)
+        )
+
+    def on_caller(self, hello: Hello) -> None:
+        """A caller was welcomed: the address it gave counts until the metadata knows of that start.
+
+        A leader that joined or moved while this node was away has an address that this node cannot know, and
+        must be answered nevertheless.
+        """
+        self._callers[hello.node_id] = hello
+        self.connect()
+
+    def _is_news(self, hello: Hello) -> bool:
+        node = self._metadata.nodes.get(hello.node_id)
+        known = node is not None and node.directory_id == hello.directory_id
+        later = node is not None and node.incarnation < hello.incarnation
+        return bool(hello.raft_address) and not self.judge_hello(hello) and (later or not known)
+
+    # --- addresses ---
+
+    def addresses(self) -> dict[int, str]:
+        """Return where the other nodes are (node id -> host:port), as far as this one knows."""
+        members = self._raft.membership.members
+        known = {n: place for n, place in self._addresses.items() if not members or n in members}
+        known |= {n: node.raft_address for n, node in self._metadata.nodes.items()}
+        known |= {n: hello.raft_address for n, hello in self._callers.items()}
+        known.pop(self._config.node_id, None)
+        return dict(sorted(known.items()))
+
+    def connect(self, *, first: bool = False) -> None:
+        """Ask the shell for the connections that are wanted now, if they changed (or for the first time)."""
+        self._callers = {n: hello for n, hello in self._callers.items() if self._is_news(hello)}
+        addresses = self.addresses()
+        if first or addresses != self._addresses:
+            self._addresses = addresses
+            self._outbox.peers(addresses)
+
+    # --- Join and Announce ---
+
+    def on_join(self, join: Join, *, fresh: bool, now: float) -> JoinReply:
+        """A node asks to be taken in. It is answered at once, and asks again until `done`.
+
+        `fresh`: whether this node heard from a leader lately, so that what it knows is not old.
+        """
+        node = self._metadata.nodes.get(join.node_id)
+        if node is None:
+            if join.node_id in self._raft.membership.members:
+                return _refusal(other_directory(join.node_id))
+            self._host.propose(
+                Announce(
+                    node_id=join.node_id,
+                    directory_id=join.directory_id,
+                    incarnation=0,
+                    raft_address=join.raft_address,
+                    client_address=join.client_address,
+                ),
+                now,
+            )
+            return _refusal("not taken in yet: the cluster has no leader, or is deciding")
+        if node.directory_id != join.directory_id:
+            return _refusal(other_directory(join.node_id), final=fresh)
+        if node.leaving:
+            why = f"node {join.node_id} is being removed: wait until it is gone, then start it again"
+            return _refusal(why)
+        # This node in any case: a founder may be asked before its own Announce has been applied.
+        addresses = {**self.addresses(), self._config.node_id: self._config.raft_address}
+        return JoinReply(done=True, error="", cluster_id=self.identity.cluster_id, addresses=addresses)
+
+    def on_tick(self, now: float) -> None:
+        """Announce this start until the metadata knows it."""
+        if now < self._announce_at or self._raft.leader_id is None:
+            return
+        self._announce_at = now + self._config.resend_interval
+        me = self._me
+        if me is None or me.incarnation < self.identity.incarnation:
+            self._host.propose(
+                Announce(
+                    node_id=self._config.node_id,
+                    directory_id=self.identity.directory_id,
+                    incarnation=self.identity.incarnation,
+                    raft_address=self._config.raft_address,
+                    client_address=self._config.client_address,
+                ),
+                now,
+            )
+
+    def on_applied(self) -> list[int]:
+        """The metadata changed. Return the nodes that have been removed since the last time.
+
+        The caller forgets what it keeps by node id: another node may join under the same one.
+        """
+        directories = {number: node.directory_id for number, node in self._metadata.nodes.items()}
+        removed = [n for n, directory in self._directories.items() if directories.get(n) != directory]
+        self._directories = directories
+        self.connect()
+        return removed
+
+
+def other_directory(node_id: int) -> str:
+    """Return what a node is told that comes back under a known id with another data directory."""
+    return (
+        f"node {node_id} is known with another data directory: bring that one back, or remove the member "
+        f"with LEAVE {node_id} and start this node again"
+    )
+
+
+def _refusal(error: str, *, final: bool = False) -> JoinReply:
+    return JoinReply(done=False, error=error, cluster_id="", addresses={}, final=final)

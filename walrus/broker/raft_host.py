@@ -1,0 +1,313 @@
+"""Raft's host: what the core asks for in each `Ready` is persisted, sent and applied to the metadata here.
+
+`Raft` decides and does nothing else. One `Ready` after the other passes through these steps:
+
+    flush           messages are sent that need no durability
+      save          hard state, entries, snapshot and checkpoint are written to the journal
+        (sync)      the shell's, together with every other write of Raft's engine
+      persisted     answers are sent, Raft is told, a snapshot is installed, commands are applied
+        on_applied  the node's state machines are shown what has changed, once per `Ready`
+
+**Full disk.** A `Ready` that cannot be written is kept and written again at the next flush. Raft gives no
+other one before that, so this node answers nothing that it has not written.
+
+**Applying waits for the sync**, though a committed command could be applied as soon as it is known. So every
+command that this node has acted on is in its own journal, which is what lets it tell after a power loss which
+of its copies may have been shortened: those of segments that a command up to the journal's last index
+(`_unsure_to`) opened.
+
+**Checkpoints.** After `compact_entries` applied entries the metadata becomes a snapshot and Raft drops the
+log behind it. Once that checkpoint is durable, every later start of this node knows the segments that were
+sealed in it, and the notes on their copies are dropped (`Copies.forget_notes`).
+
+Proposals have no answers: the proposer repeats its command until the applied metadata shows the change.
+
+Invariants: commands are applied in log order, each index once; nothing is applied, and nothing is answered,
+that is not durable here; nothing is done after `Outbox.halt`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from functools import partial
+from typing import TypeAlias
+
+import msgspec
+
+from walrus.broker.spec_trace import record_applied, record_restored
+from walrus.config import Identity, NodeConfig
+from walrus.consensus.journal import RaftJournal
+from walrus.consensus.messages import COMMAND, Entry, Envelope, Ready, Restored, Rng, Role, Snapshot
+from walrus.raft import Raft
+from walrus.replicas.copies import Copies, Key
+from walrus.replicas.durability import Durable
+from walrus.segments import (
+    Announce,
+    Command,
+    CommitCursors,
+    Metadata,
+    RegisterTopic,
+    Seal,
+    SetReplicas,
+    UnknownCommand,
+    decode_command,
+    encode_command,
+)
+from walrus.storage.errors import DiskFull, StorageError
+from walrus.wire.effects import Outbox, Trace, no_trace
+from walrus.wire.messages import Propose
+
+
+class RaftObserver:
+    """Is shown what a `RaftHost` does; the simulator's judge derives from it. This one does nothing."""
+
+    def on_persist(self, ready: Ready) -> None:
+        """This `Ready` has been written to the journal; it is not durable yet."""
+
+    def on_apply(self, entries: tuple[Entry, ...]) -> None:
+        """These committed entries are about to be applied."""
+
+    def on_restore(self, snapshot: Snapshot) -> None:
+        """The metadata is about to be replaced by this snapshot."""
+
+
+class Changes(msgspec.Struct, kw_only=True):
+    """What one `Ready` changed in the metadata."""
+
+    topics: dict[str, None] = {}
+    """Topics that have another open segment, or another replica set somewhere."""
+    replica_sets: list[Key] = []
+    """Sealed segments whose replica set was replaced."""
+    restored: bool = False
+    """Whether a snapshot replaced all of the metadata."""
+    beyond_cursors: bool = False
+    """Whether anything changed that is not a cursor: nodes, segments, Raft's own membership."""
+    confirmed_reads: tuple[tuple[int, int], ...] = ()
+    """ReadIndex rounds that Raft has confirmed: (context, index)."""
+
+
+OnApplied: TypeAlias = Callable[[Changes, float], None]
+
+
+class RaftHost:
+    """Owns Raft, its journal, and the place up to which the metadata has been applied."""
+
+    def __init__(
+        self,
+        *,
+        config: NodeConfig,
+        identity: Identity,
+        meta: Durable,
+        metadata: Metadata,
+        copies: Copies,
+        outbox: Outbox,
+        rng: Rng,
+        now: float,
+        trace: Trace,
+        observer: RaftObserver,
+    ) -> None:
+        self._config, self._meta, self._copies = config, meta, copies
+        self._outbox, self._trace, self._observer = outbox, trace, observer
+        self._now = now
+        self._on_applied: OnApplied = lambda changes, now: None
+        self._journal = RaftJournal(meta)
+        restored = self._journal.load()
+        self._snapshot = restored.snapshot
+        self._unsure_to = 0 if identity.sure else _last_index(restored)
+        self._unsaved: Ready | None = None
+        self._no_room = False  # whether the operator was told that the disk is full
+        self._checkpointed: tuple[int, Collection[Key]] = (0, ())  # at which index, and which notes it ends
+        self.metadata = metadata
+        self.applied = 0
+        """Index of the last log entry that `metadata` reflects."""
+        self.announced_at = _announced_at(restored, identity.directory_id)
+        """The first log index in the journal that announces this directory's node; 0 if none does."""
+        copies.in_doubt = self._unsure_to > 0
+        self.raft = Raft(
+            node_id=config.node_id,
+            config=config.raft(),
+            restored=restored,
+            rng=rng,
+            now=now,
+            trace=None if trace is no_trace else trace,
+        )
+
+    def start(self, on_applied: OnApplied) -> None:
+        """Install the journal's snapshot, if there is one. From now on `on_applied` is told every change."""
+        self._on_applied = on_applied
+        snapshot, self._snapshot = self._snapshot, None
+        if snapshot is not None:
+            changes = Changes()
+            self._restore(snapshot, changes)
+            self._on_applied(changes, self._now)
+
+    @property
+    def doubts_are_noted(self) -> bool:
+        """Whether every copy that a power loss may have shortened is durably noted as unsure."""
+        return self.applied >= self._unsure_to and self._meta.durable == self._meta.written
+
+    def propose(self, command: Command, now: float) -> None:
+        """Hand a command to the Raft leader, wherever it is. A lost proposal is the proposer's to repeat."""
+        if self.raft.role is Role.LEADER:
+            self.raft.propose(encode_command(command), now)
+        elif self.raft.leader_id is not None:
+            self._outbox.send(self.raft.leader_id, Propose(commands=(command,)))
+
+    def on_propose(self, proposal: Propose, now: float) -> None:
+        """Commands of another node; if this one does not lead (any more), they are lost."""
+        if self.raft.role is Role.LEADER:
+            for command in proposal.commands:
+                self.raft.propose(encode_command(command), now)
+
+    def on_durable(self, number: int, now: float) -> None:
+        """Everything up to write `number` of Raft's engine is durable."""
+        self._now = now
+        self._meta.on_durable(number)
+
+    # --- Ready -> send, persist ---
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `flush` would get on now."""
+        return self._unsaved is None and self.raft.has_ready()
+
+    def flush(self, now: float) -> None:
+        """Do what Raft asks for, as far as the disk has room for it."""
+        self._now = now
+        while self._save() and self.raft.has_ready():
+            self._unsaved = self.raft.ready()
+            self._send_all(self._unsaved.messages)
+
+    def _save(self) -> bool:
+        """Write the `Ready` that is not written yet. Return whether there is none (any more)."""
+        ready = self._unsaved
+        if ready is None:
+            return True
+        try:
+            if ready.needs_persist:
+                self._journal.save(ready)
+                self._observer.on_persist(ready)
+        except DiskFull as error:
+            if not self._no_room:
+                self._outbox.log(f"Raft waits for room on the disk: {error}")
+            self._no_room = True
+            return False
+        self._unsaved, self._no_room = None, False
+        self._meta.barrier(partial(self._persisted, ready))
+        return True
+
+    def _send_all(self, envelopes: tuple[Envelope, ...]) -> None:
+        for to, message in envelopes:
+            self._outbox.send(to, message)
+
+    # --- persisted -> answer, apply ---
+
+    def _persisted(self, ready: Ready) -> None:
+        """All that a `Ready` says is durable here: answer for it, and apply what is committed."""
+        if self._outbox.halted:
+            return
+        self._journal.durable(ready)
+        index, keys = self._checkpointed
+        if ready.checkpoint is not None and ready.checkpoint.index == index:
+            self._copies.forget_notes(keys)
+        self._send_all(ready.messages_after)
+        self.raft.persisted(ready, self._now)
+        changes = Changes(confirmed_reads=ready.reads)
+        if ready.snapshot is not None:
+            self._restore(ready.snapshot, changes)
+        if ready.committed:
+            self._apply(ready.committed, changes)
+        self._copies.in_doubt = self.applied < self._unsure_to
+        if not self._outbox.halted:
+            self._on_applied(changes, self._now)
+            self._compact()
+
+    def _apply(self, entries: tuple[Entry, ...], changes: Changes) -> None:
+        """Apply committed entries in order, and note in `changes` what they did."""
+        self._observer.on_apply(entries)
+        opened_at: dict[str, int] = {}
+        for entry in entries:
+            assert entry.index == self.applied + 1, f"applying {entry.index} after {self.applied}"
+            self.applied = entry.index
+            if entry.kind != COMMAND:
+                changes.beyond_cursors = True
+                continue
+            try:
+                command = decode_command(entry.data)
+            except UnknownCommand as error:
+                self._outbox.halt(str(error))
+                return
+            self._apply_command(command, entry.index, changes, opened_at)
+        for topic, index in opened_at.items():
+            if index <= self._unsure_to:
+                self._doubt(topic)
+
+    def _apply_command(
+        self, command: Command, index: int, changes: Changes, opened_at: dict[str, int]
+    ) -> None:
+        topic = self.metadata.apply(command)
+        if self._trace is not no_trace:
+            record_applied(self._trace, self.metadata, command, topic)
+        # Cursors move many times a second, and are no reason to look at all topics again.
+        changes.beyond_cursors |= not isinstance(command, CommitCursors)
+        if topic is None:
+            return
+        changes.topics[topic] = None
+        if isinstance(command, SetReplicas):
+            changes.replica_sets.append((topic, command.segment))
+        if isinstance(command, Seal | RegisterTopic):
+            opened_at[topic] = index
+
+    def _restore(self, snapshot: Snapshot, changes: Changes) -> None:
+        """Replace the whole metadata by a snapshot."""
+        self._observer.on_restore(snapshot)
+        try:
+            self.metadata.restore(snapshot.data)
+        except UnknownCommand as error:
+            self._outbox.halt(str(error))
+            return
+        if self._trace is not no_trace:
+            record_restored(self._trace, self.metadata)
+        unsure = self.applied < self._unsure_to
+        assert snapshot.index > self.applied, "a snapshot never moves the metadata back"
+        self.applied = snapshot.index
+        changes.restored = changes.beyond_cursors = True
+        changes.topics = dict.fromkeys(sorted(self.metadata.topics))
+        for topic in changes.topics if unsure else ():
+            self._doubt(topic)
+
+    def _doubt(self, topic: str) -> None:
+        """Note durably that a power loss may have shortened this node's copy of the open segment."""
+        known = self.metadata.topics[topic]
+        if self._config.node_id not in known.open.replicas:
+            return
+        key = (topic, known.current)
+        try:
+            self._copies.mark(self._copies.get(key), sure=False)
+        except StorageError as error:
+            reason = f"cannot note that a power loss may have shortened {topic}/{known.current}: {error}"
+            self._outbox.halt(reason)
+
+    def _compact(self) -> None:
+        """Make a checkpoint if enough entries were applied since the last one."""
+        if self.applied - self.raft.log.snapshot_index < self._config.compact_entries:
+            return
+        sealed = frozenset(key for key in self._copies.noted if self.metadata.is_sealed(*key))
+        self._checkpointed = self.applied, sealed
+        self.raft.compact(self.applied, self.metadata.snapshot())
+
+
+def _announced_at(restored: Restored, directory_id: str) -> int:
+    for entry in restored.entries:
+        with suppress(UnknownCommand):  # the node halts when it applies that one
+            command = decode_command(entry.data) if entry.kind == COMMAND else None
+            if isinstance(command, Announce) and command.directory_id == directory_id:
+                return entry.index
+    return 0
+
+
+def _last_index(restored: Restored) -> int:
+    if restored.entries:
+        return restored.entries[-1].index
+    return restored.snapshot.index if restored.snapshot else 0

@@ -1,0 +1,121 @@
+"""A replica of segments that other nodes lead: it takes frames from the writer, and fences from a recovery.
+
+    ReplicaAppend  a frame is taken only in order, only from the segment's leader, and never for a copy that
+                   is fenced or sealed. The answer is the copy's length, sent once that is durable
+    Fence          the fence is noted and the length is read in one step; the answer waits until both the note
+                   and everything appended before it are durable. So a frame whose fsync is still under way is
+                   either in that length or refused
+
+A frame that comes before its segment is known here is dropped; `announce` asks for it again once the metadata
+has the segment.
+
+Invariants: PrefixAgree (a copy only grows, and only in order); a fenced copy takes no frame any more,
+whatever happens to the node in between.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from walrus.replicas.copies import Copies, SegmentCopy
+from walrus.segments import Metadata, Segment
+from walrus.storage.batch import Checksum
+from walrus.storage.errors import CorruptionError, DiskFull, StorageError
+from walrus.wire.effects import Outbox, Trace
+from walrus.wire.messages import Append, AppendReply, Fence, FenceReply
+
+
+class Replica:
+    """This node as a replica of segments that other nodes write or recover."""
+
+    def __init__(
+        self, *, node_id: int, copies: Copies, metadata: Metadata, outbox: Outbox, trace: Trace
+    ) -> None:
+        self._node_id = node_id
+        self._copies, self._metadata, self._outbox, self._trace = copies, metadata, outbox, trace
+        self._failing = False
+
+    def on_append(self, sender: int, frame: Append) -> None:
+        """Take a frame if it is in order and from the segment's leader."""
+        segment = self._metadata.segment(frame.topic, frame.segment)
+        if segment is None or sender != segment.leader or self._node_id not in segment.replicas:
+            return  # not known here yet (`announce` will ask for it), or not this sender's to write
+        copy = self._copies.get((frame.topic, frame.segment))
+        if segment.count is not None or copy.fenced:
+            self._reply(sender, copy, fenced=True)
+        elif frame.start > copy.length:
+            self._reply(sender, copy, gap=True)
+        else:
+            self._try_to_take(sender, copy, frame)
+
+    def _try_to_take(self, sender: int, copy: SegmentCopy, frame: Append) -> None:
+        """On a full disk say nothing: an answer would bring the same frame again, at once, for ever."""
+        try:
+            self._take(sender, copy, frame)
+        except DiskFull as error:
+            if not self._failing:
+                self._outbox.log(f"cannot take entries of {copy.name}, asked again by its writer: {error}")
+            self._failing = True
+        else:
+            self._failing = False
+
+    def _take(self, sender: int, copy: SegmentCopy, frame: Append) -> None:
+        before = copy.length
+        self._copies.append(copy, frame.start, frame.batch, lambda: self._taken(sender, copy, frame))
+        if copy.length > before:
+            self._trace(
+                "ReplicaAppend",
+                topic=frame.topic,
+                segment=frame.segment,
+                start=before,
+                count=copy.length - before,
+            )
+
+    def _taken(self, sender: int, copy: SegmentCopy, frame: Append) -> None:
+        """Answer a frame that is durable. Only then is a copy that a power loss had shortened whole again."""
+        if copy.durable >= frame.end and not copy.sure:
+            with suppress(DiskFull):  # it stays unsure until the next frame
+                self._copies.mark(copy, sure=True)
+        self._reply(sender, copy, fenced=copy.fenced, gap=not frame.batch.count)
+
+    def announce(self, topic: str, number: int, segment: Segment) -> None:
+        """Tell a new segment's leader that we know of it: its first frames may have come too early."""
+        if self._node_id in segment.replicas and segment.leader != self._node_id:
+            copy = self._copies.get((topic, number))
+            self._reply(segment.leader, copy, fenced=copy.fenced, gap=True)
+
+    def _reply(self, to: int, copy: SegmentCopy, *, fenced: bool = False, gap: bool = False) -> None:
+        self._outbox.send(
+            to,
+            AppendReply(topic=copy.key[0], segment=copy.key[1], length=copy.durable, fenced=fenced, gap=gap),
+        )
+
+    # --- fences ---
+
+    def on_fence(self, sender: int, fence: Fence) -> None:
+        """Note the fence, refuse the writer, read the length: one step. Answer when all that is durable."""
+        copy = self._copies.get((fence.topic, fence.segment))
+        length = copy.length
+        try:
+            self._copies.fence(copy, lambda: self._answer_fence(sender, copy, length, damaged=False))
+        except DiskFull as error:
+            self._outbox.log(f"cannot fence {copy.name}, not answering: {error}")
+            return
+        self._trace("Fence", topic=fence.topic, segment=fence.segment, length=length)
+
+    def _answer_fence(self, to: int, copy: SegmentCopy, length: int, *, damaged: bool) -> None:
+        """Tell length and checksum. Of a damaged copy, how far it can be read, and that it is not sure."""
+
+        def summed(checksum: Checksum | StorageError) -> None:
+            if isinstance(checksum, CorruptionError) and checksum.index < length:
+                self._outbox.log(f"fenced, but this copy ends before its damage: {checksum}")
+                self._answer_fence(to, copy, checksum.index, damaged=True)
+            elif isinstance(checksum, StorageError):
+                self._outbox.log(f"cannot answer a fence, as if this copy did not exist: {checksum}")
+            else:
+                sure = copy.sure and not damaged and not self._copies.in_doubt
+                topic, number = copy.key
+                reply = FenceReply(topic=topic, segment=number, length=length, checksum=checksum, sure=sure)
+                self._outbox.send(to, reply)
+
+        self._copies.when_summed(copy, length, summed)
