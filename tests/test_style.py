@@ -25,6 +25,9 @@ MAX_FUNCTION_LINES = 60
 LONG_FUNCTIONS: dict[str, str] = {}
 MAX_FILE_CODE_LINES = 600
 LONG_FILES: dict[str, str] = {}
+LOGIC = ["raft", "consensus", "segments", "leases", "wire", "replicas", "broker", "config", "protocol"]
+MAX_ATTRIBUTES = 20
+MANY_ATTRIBUTES = {"walrus/config.py:NodeConfig": "settings are values that no code changes"}
 UNDOCUMENTED: set[str] = set()
 
 
@@ -81,6 +84,34 @@ def _code_lines(path: Path) -> int:
 def test_a_file_is_one_sitting() -> None:
     long = {_name(path) for path in MODULES if _code_lines(path) > MAX_FILE_CODE_LINES}
     assert long == set(LONG_FILES), "split it, or take a name off the list that no longer needs to be there"
+
+
+def _attributes(cls: ast.ClassDef) -> set[str]:
+    """The fields that the class declares, and what its methods set on `self`."""
+    declared = {
+        n.target.id for n in cls.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)
+    }
+    return declared | {
+        node.attr
+        for node in ast.walk(cls)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "self"
+    }
+
+
+def test_a_class_of_the_logic_is_one_idea() -> None:
+    many = {
+        f"{_name(path)}:{node.name}": len(_attributes(node))
+        for path in MODULES
+        if path.relative_to(PACKAGE).parts[0].removesuffix(".py") in LOGIC
+        for node in ast.walk(_tree(path))
+        if isinstance(node, ast.ClassDef) and len(_attributes(node)) > MAX_ATTRIBUTES
+    }
+    assert many.keys() == MANY_ATTRIBUTES.keys(), (
+        f"split it, or take a name off the list that no longer needs to be there: {many}"
+    )
 
 
 @pytest.mark.parametrize("path", MODULES, ids=_name)
