@@ -266,7 +266,6 @@ class Raft:
                 persisted_index=self.log.persisted_index,
             )
         if self.role is Role.CANDIDATE and not self._outbox.hard_state_pending:
-            assert self._outbox.durable == HardState(self.current_term, self.node_id)
             self._election.collect(self.node_id, True)
             self._count_votes(now)
         self._advance_commit_index(now)
@@ -415,9 +414,6 @@ class Raft:
         if (term, voted_for) != (self.current_term, self.voted_for):
             self._hard_state = HardState(term, voted_for)
             self._outbox.note_hard_state(self._hard_state)
-            assert self._outbox.hard_state_pending, (
-                "ElectionSafety: a message could reveal it before it is durable"
-            )
 
     def _resume_following(self, now: float) -> None:
         """Become a follower with a timer if electable, else a learner without one, in the current term."""
@@ -475,7 +471,7 @@ class Raft:
                 transfer=transfer,
             )
         )
-        assert self._outbox.hard_state_pending and not self._election.granted
+        assert not self._election.granted, "the own vote counts once it is durable, not before"
 
     def _ask_voters(self, request: PreVoteRequest | RequestVoteRequest) -> None:
         """RequestVote: the same question to every other voter."""
