@@ -5,12 +5,14 @@ shell is the thin rest: it hands in what happened and carries out what the contr
 
     shell/flags.py               the command line and the environment, checked
     shell/start.py               what must be in order before the first word: descriptors, engines, ports
+    shell/descriptors.py         who may have how many file descriptors; the listening ports
     shell/identity.py            the data directory: lock, ids, how the last run ended
     shell/joining.py             a node without a cluster enters one
     shell/client_connections.py  bytes in, requests out, replies back in order, and a bound on each client
     shell/peer_connections.py    the connections between nodes, and how a death is noticed at once
     shell/turn.py                what one pass of the event loop brought takes effect together
     shell/group_commit.py        one sync at a time per engine, shared by all that wait for it
+    shell/logs.py                log lines that can never stop a node
     shell/trace_file.py          `--trace`: recorded runs for the specification
 
 `Node` here knows all of them and decides nothing: most of its methods pass one event on.
@@ -46,19 +48,14 @@ from typing import Any, assert_never
 from walrus.broker.controller import Controller
 from walrus.protocol import PeerCodec, Request
 from walrus.shell.client_connections import ClientServer, Limits, Slot
+from walrus.shell.descriptors import shares
 from walrus.shell.flags import FlagError, Settings, parse
 from walrus.shell.group_commit import AsyncGroupCommit
 from walrus.shell.identity import DataDirectory, DirectoryError, boot_id
 from walrus.shell.joining import enter_cluster
+from walrus.shell.logs import close_log, open_log
 from walrus.shell.peer_connections import VERSION, PeerConnections, PeerSession
-from walrus.shell.start import (
-    RESERVED_FILES,
-    StartError,
-    cannot_listen,
-    open_data_engine,
-    open_raft_engine,
-    raise_file_limit,
-)
+from walrus.shell.start import StartError, cannot_listen, claim_files, open_data_engine, open_raft_engine
 from walrus.shell.trace_file import TraceFile
 from walrus.shell.turn import Turn
 from walrus.storage.errors import StorageError
@@ -106,8 +103,18 @@ class Node:
             is_open=operator.attrgetter("connection.open"),
             trace=TraceFile(settings.trace, settings.node_id) if settings.trace else no_trace,
         )
-        self.peers = PeerConnections(self, settings.node_id, settings.source, PeerCodec(PeerMessage), jitter)
-        self.clients = ClientServer(self, self._limits())
+        for_clients, for_strangers = shares(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        self.peers = PeerConnections(
+            self,
+            settings.node_id,
+            settings.source,
+            PeerCodec(PeerMessage),
+            jitter,
+            max_strangers=for_strangers,
+        )
+        max_connections = min(settings.max_connections, for_clients)
+        limits = Limits(max_frame_bytes=settings.max_frame_bytes, max_connections=max_connections)
+        self.clients = ClientServer(self, limits)
         self.turn = Turn(
             self.controller,
             carry_out=self._carry_out,
@@ -115,14 +122,6 @@ class Node:
             commits=self._commits(),
             synced_each=settings.fsync == "each",
             grain=settings.heartbeat / 4,
-        )
-
-    def _limits(self) -> Limits:
-        """What clients may cost, with the descriptors that they may use."""
-        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        return Limits(
-            max_frame_bytes=self.settings.max_frame_bytes,
-            max_connections=max(1, min(self.settings.max_connections, files - RESERVED_FILES)),
         )
 
     def _commits(self) -> list[AsyncGroupCommit]:
@@ -243,8 +242,6 @@ class Node:
         error = context.get("exception")
         if isinstance(error, ConnectionError | TimeoutError):
             log.debug("connection: %s", error)
-        elif isinstance(error, OSError) and "accept" in context.get("message", ""):
-            log.warning("cannot accept connections: %s", error)
         else:
             self._fail(error or str(context.get("message")))
 
@@ -388,7 +385,7 @@ class Node:
                 self._record(lambda: self.directory.remember(addresses))
                 self.peers.connect_to(addresses)
             case Log(text=text):
-                log.warning("%s", text)
+                log.warning(text)  # its own text, not "%s", tells its kind (shell/logs.py)
             case Halt(reason=reason, exit_status=status):
                 log.error("%s", reason)
                 self._finish(status)
@@ -401,15 +398,6 @@ class Node:
 
 
 # --- the process -----------------------------------------------------------------------------------------
-
-
-def _set_up_logging(settings: Settings) -> None:
-    """One line per message, to the log file or to stderr."""
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format=f"%(asctime)s node {settings.node_id} %(levelname)s %(message)s",
-        filename=settings.log_file,
-    )
 
 
 async def _serve(settings: Settings, directory: DataDirectory) -> int:
@@ -430,12 +418,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"walrus-node: {error}\n")
         return 2
     try:
-        _set_up_logging(settings)
+        handler = open_log(settings.log_file, settings.log_level, settings.node_id)
     except OSError as error:
         sys.stderr.write(f"walrus-node: --log-file: cannot write {settings.log_file}: {error.strerror}\n")
         return 1
     try:
-        raise_file_limit()
+        return _run(settings)
+    finally:
+        close_log(handler)
+
+
+def _run(settings: Settings) -> int:
+    """Be this node until it ends; return the exit status."""
+    try:
+        claim_files()
         directory = DataDirectory(settings.data_dir, settings.node_id)
     except (OSError, DirectoryError, StartError) as error:
         sys.stderr.write(f"walrus-node: {error}\n")

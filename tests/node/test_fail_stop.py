@@ -117,7 +117,7 @@ def test_a_node_without_room_for_its_identity_file_goes_on(launch: Launcher) -> 
     cluster = launch.prepare(nodes=3)
     cluster[1].patch = NO_ROOM
     cluster.start()
-    assert "going on without it: cannot write" in cluster[1].log()
+    wait_for(lambda: "going on without it: cannot write" in cluster[1].log(), "it to say so")
 
 
 def test_a_clean_stop_that_cannot_be_noted_is_one_line_and_no_success(launch: Launcher) -> None:
@@ -149,7 +149,7 @@ def test_a_copy_that_lost_its_header_is_missed_and_fetched_again(launch: Launche
     damage_headers(cluster.path / "node_3" / "user_data")
     cluster[3].start()
     cluster.wait_ready()
-    assert "not sure of those that were open" in cluster[3].log()
+    wait_for(lambda: "not sure of those that were open" in cluster[3].log(), "it to say so")
     with cluster.wire(3) as wire:
         wait_for(lambda: wire.ask(b"FETCH t 1 0") == b"OK 1 x", "the entry")
     cluster[3].terminate()

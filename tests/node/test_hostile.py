@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import random
 import resource
 import socket
@@ -87,6 +88,63 @@ def test_many_connections_with_half_a_frame_each(node: NodeProcess) -> None:
         for attacker in attackers:
             attacker.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+FEW_FILES = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))"
+
+
+def test_a_crowd_on_either_port_leaves_the_engine_its_descriptors(launch: Launcher) -> None:
+    """While the node is busy (stopped, here) a crowd connects, and then a PUT needs a new data file."""
+    cluster = launch.prepare(nodes=1, flags=["--fsync", "none", "--max-frame-bytes", "16700000"])
+    cluster[1].patch = FEW_FILES
+    cluster.start()
+    cluster.register("t")
+    body = b"PUT t " + bytes(16_600_000)
+    frame = struct.pack("<I", len(body)) + body
+    with cluster.wire(1) as producer:
+        for _ in range(9):  # two data files are filled
+            producer.send_raw(frame[:-1])
+            wait_for(lambda: producer.unsent() == 0, "the node to take what was sent")
+            cluster[1].pause()
+            crowd = []
+            for address in [cluster[1].client] * 1_200 + [cluster[1].raft] * 300:
+                one = socket.socket()
+                crowd.append(one)
+                one.setblocking(False)
+                one.connect_ex(address)
+            producer.send_raw(frame[-1:])
+            cluster[1].resume()
+            assert producer.receive() == b"OK"
+            for one in crowd:
+                one.close()
+    assert cluster[1].running
+    assert cluster[1].log().count("\n") < 100, "a crowd fills no log"
+    serves(cluster)
+    assert cluster.stop() == [0]
+
+
+STUCK_LOG = """
+import fcntl, os
+reading, writing = os.pipe()
+fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+os.dup2(writing, 2)
+"""
+
+
+@pytest.mark.skipif(not hasattr(fcntl, "F_SETPIPE_SZ"), reason="pipes of a chosen size are Linux's")
+def test_a_log_that_takes_nothing_stops_no_node_however_much_strangers_give_it_to_say(
+    launch: Launcher,
+) -> None:
+    cluster = launch.prepare(nodes=1)
+    cluster[1].patch = STUCK_LOG
+    cluster.start()
+    cluster.register("t")
+    for number in range(200):
+        with contextlib.suppress(OSError), socket.create_connection(cluster[1].raft, timeout=20) as stranger:
+            stranger.sendall(b"GET /%d HTTP/1.1\r\n\r\n" % number)
+            stranger.recv(10)
+    serves(cluster)
+    assert cluster.stop() == [0], "not even the end of the process waits for the log"
 
 
 def test_a_client_that_reads_no_replies(node: NodeProcess) -> None:

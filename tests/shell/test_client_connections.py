@@ -67,8 +67,7 @@ def play(scenario: Scenario, **limits: Any) -> None:
         handler = Handler()
         server = handler.server = ClientServer(handler, Limits(**limits))
         await server.listen("127.0.0.1", 0)
-        assert server._listener is not None
-        port = server._listener.sockets[0].getsockname()[1]
+        port = server.listener.port
         clients = []
 
         async def connect() -> Client:

@@ -25,11 +25,15 @@ MESSAGE = Fence(topic="t", segment=1)
 class Host:
     """A node reduced to its peer connections; notes what it is told."""
 
-    def __init__(self, node_id: int, cluster_id: str = "c", incarnation: int = 1) -> None:
+    def __init__(
+        self, node_id: int, cluster_id: str = "c", incarnation: int = 1, max_strangers: int = 256
+    ) -> None:
         self.node_id, self.cluster_id, self.incarnation = node_id, cluster_id, incarnation
         self.events: list[tuple[Any, ...]] = []
         self.port = free_port("127.0.0.1")
-        self.peers = PeerConnections(self, node_id, "127.0.0.1", CODEC, random.Random(node_id))
+        self.peers = PeerConnections(
+            self, node_id, "127.0.0.1", CODEC, random.Random(node_id), max_strangers=max_strangers
+        )
 
     async def listen(self) -> None:
         await self.peers.listen("127.0.0.1", self.port)
@@ -230,12 +234,24 @@ def test_a_node_without_a_cluster_asks_and_is_answered() -> None:
     play(scenario)
 
 
-def test_strangers_are_bounded_in_number() -> None:
+def test_strangers_are_bounded_in_number_and_keep_no_member_out() -> None:
+    """Anybody may connect and stay silent; the oldest of them makes room."""
+
     async def scenario() -> None:
-        host = Host(2)
-        sessions = [PeerSession(host.peers) for _ in range(300)]
-        assert sum(host.peers.admit(session) for session in sessions) == 256
-        host.peers.close()
+        one, two = Host(1), Host(2, max_strangers=8)
+        await two.listen()
+        strangers = [await asyncio.open_connection("127.0.0.1", two.port) for _ in range(40)]
+        one.dial(two)
+        await one.until("up", 2)
+        assert len(two.peers._strangers) <= 8
+        assert await strangers[0][0].read() == b"", "the oldest stranger made room"
+        one.peers.send(2, MESSAGE)
+        one.peers.flush()
+        await two.until(1, MESSAGE)
+        for _, writer in strangers:
+            writer.close()
+        one.peers.close()
+        two.peers.close()
 
     play(scenario)
 

@@ -259,6 +259,42 @@ print([len(entry) for entry in wal.payloads("t")])
     assert child.stdout == f"full\n[6, 5, {4 << 20}]\n", child.stderr
 
 
+@pytest.mark.parametrize("spare", [0, 1])
+@pytest.mark.parametrize("backend", ["pwritev", "mmap"])
+def test_without_a_descriptor_an_append_fails_and_works_again_later(
+    tmp_path: Path, backend: str, spare: int
+) -> None:
+    """`spare` descriptors are free: with one, the new file is created and its directory cannot be synced."""
+    code = f"""
+import os, resource
+from walrus import Walrus
+from walrus.storage.errors import DiskFull
+wal = Walrus({str(tmp_path)!r}, backend={backend!r})
+wal.append_for_topic("t", b"before")
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+taken = []
+try:
+    while True:
+        taken.append(os.open("/dev/null", os.O_RDONLY))
+except OSError:
+    for _ in range({spare}):
+        os.close(taken.pop())
+for _ in range(2):
+    try:
+        wal.append_for_topic("t", bytes(4 << 20))
+    except DiskFull as error:
+        print("Too many open files" in str(error), "nothing was written" in str(error))
+wal.append_for_topic("t", b"small")
+for fd in taken:
+    os.close(fd)
+wal.append_for_topic("t", bytes(4 << 20))
+print([len(entry) for entry in wal.payloads("t")])
+"""
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert child.stdout == f"True True\nTrue True\n[6, 5, {4 << 20}]\n", child.stderr
+
+
 def test_E9_a_background_sync_that_fails_is_reported_to_the_next_caller(plain: Store) -> None:
     wal = plain.open(fsync=FsyncSchedule.milliseconds(1))
     wal.append_for_topic("t", b"x")

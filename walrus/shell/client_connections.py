@@ -38,11 +38,14 @@ import msgspec
 
 from walrus import protocol
 from walrus.protocol import Fetch, Get, Invalid, Put, Request, RequestParser
+from walrus.shell.descriptors import Listener
 
 log = logging.getLogger("walrus.shell.client_connections")
 
 READ_BYTES = 64 << 10
 """Most bytes taken from one client connection per turn: its fair share."""
+BACKLOG = 1024
+"""Connections that wait in the kernel to be accepted."""
 TURN_REQUESTS = 256
 """Most requests of one connection started per turn (a run of PUTs, or of reads, counts as one)."""
 REQUEST_BYTES = 400
@@ -166,6 +169,7 @@ class ClientConnection(asyncio.BufferedProtocol):
     def connection_lost(self, error: Exception | None) -> None:
         """The client is gone. Its requests are still carried out; their replies go nowhere."""
         self._server.forget(self)
+        self._server.listener.release()
         self._backlog.clear()
         self._out.clear()
         self._ending = True
@@ -361,8 +365,8 @@ class ClientServer:
         self._half: dict[ClientConnection, int] = {}
         self._half_bytes = 0
         self._stalled: dict[ClientConnection, None] = {}
-        self._listener: asyncio.Server | None = None
         self._stopping = False
+        self.listener = Listener("client", limits.max_connections, lambda: ClientConnection(self))
 
     def now(self) -> float:
         """The event loop's clock, in seconds."""
@@ -370,16 +374,12 @@ class ClientServer:
 
     async def listen(self, host: str, port: int) -> None:
         """Accept clients from now on."""
-        loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(
-            lambda: ClientConnection(self), host, port, backlog=1024, reuse_address=True
-        )
+        await self.listener.listen(host, port, BACKLOG)
 
     def stop(self) -> None:
         """Accept no more connections and no more requests; answers still go out."""
         self._stopping = True
-        if self._listener is not None:
-            self._listener.close()
+        self.listener.close()
         for connection in list(self.connections):
             connection.stop_reading()
 

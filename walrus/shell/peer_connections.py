@@ -44,6 +44,7 @@ from typing import Final, Protocol, cast
 
 from walrus.protocol import MAX_PEER_FRAME_BYTES, PeerCodec, ProtocolError
 from walrus.shell.client_connections import no_delay
+from walrus.shell.descriptors import MAX_STRANGERS, Listener
 from walrus.wire.messages import Hello, HelloReply, Join, JoinReply, PeerMessage
 
 log = logging.getLogger("walrus.shell.peer_connections")
@@ -55,7 +56,8 @@ MAX_UNSENT: Final = 64 << 20
 """Above this a connection whose other end does not read is given up, with what waits on it."""
 STRANGER_FRAME: Final = 64 << 10
 STRANGER_PATIENCE: Final = 5.0
-MAX_STRANGERS: Final = 256
+BACKLOG: Final = 256
+"""Callers that wait in the kernel to be accepted."""
 CONNECT_TIMEOUT: Final = 2.0
 SHORTEST_PAUSE: Final = 0.005
 LONGEST_PAUSE: Final = 0.5
@@ -283,14 +285,14 @@ class PeerSession(asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)
         no_delay(transport)
         notice_silence(transport)
-        if not self._peers.admit(self):
-            self._transport.abort()
-            return
+        self._peers.admit(self)
         loop = asyncio.get_running_loop()
         self._patience = loop.call_later(STRANGER_PATIENCE, self._transport.abort)
 
     def connection_lost(self, error: Exception | None) -> None:
         """The caller is gone."""
+        if self.sender is None:
+            self._peers.listener.release()
         self.expect_more()
         self._peers.forget(self)
 
@@ -377,6 +379,8 @@ class PeerConnections:
         source: str | None,
         codec: PeerCodec[PeerMessage],
         jitter: random.Random,
+        *,
+        max_strangers: int = MAX_STRANGERS,
     ) -> None:
         self.handler = handler
         self.node_id = node_id
@@ -390,14 +394,12 @@ class PeerConnections:
         self._incarnations: dict[int, tuple[str, int]] = {}
         self._dirty: dict[PeerLink, None] = {}
         self._last: tuple[PeerMessage | None, bytes] = (None, b"")
-        self._listener: asyncio.Server | None = None
+        self._max_strangers = max_strangers
+        self.listener = Listener("raft", max_strangers, lambda: PeerSession(self))
 
     async def listen(self, host: str, port: int) -> None:
         """Accept callers from now on."""
-        loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(
-            lambda: PeerSession(self), host, port, backlog=256, reuse_address=True
-        )
+        await self.listener.listen(host, port, BACKLOG)
 
     def connect_to(self, addresses: Mapping[int, str]) -> None:
         """Be connected to these nodes, and to no others."""
@@ -449,6 +451,7 @@ class PeerConnections:
     def welcome(self, session: PeerSession, hello: Hello) -> None:
         """A caller was accepted: it replaces its own earlier connection, and can be dialled at once."""
         self._strangers.pop(session, None)
+        self.listener.release()  # members are not counted: strangers must never keep one out
         self._incarnations[hello.node_id] = (hello.directory_id, hello.incarnation)
         if (older := self._sessions.get(hello.node_id)) is not None:
             older.abort()
@@ -457,12 +460,13 @@ class PeerConnections:
         if (dialer := self._dialers.get(hello.node_id)) is not None:
             dialer.hurry()
 
-    def admit(self, session: PeerSession) -> bool:
-        """Count a stranger in, unless there are too many of them."""
-        if len(self._strangers) >= MAX_STRANGERS:
-            return False
+    def admit(self, session: PeerSession) -> None:
+        """Count a stranger in; the oldest one makes room, for a member introduces itself at once."""
+        if len(self._strangers) >= self._max_strangers:
+            oldest = next(iter(self._strangers))
+            del self._strangers[oldest]
+            oldest.abort()
         self._strangers[session] = None
-        return True
 
     def forget(self, session: PeerSession) -> None:
         """A caller is gone."""
@@ -472,8 +476,7 @@ class PeerConnections:
 
     def close(self) -> None:
         """End everything."""
-        if self._listener is not None:
-            self._listener.close()
+        self.listener.close()
         for dialer in self._dialers.values():
             dialer.close()
         for session in [*self._sessions.values(), *self._strangers]:

@@ -9,38 +9,25 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import socket
 from pathlib import Path
 
 from walrus.consensus.journal import RaftJournal
 from walrus.consensus.messages import Membership
+from walrus.shell.descriptors import FEWEST_FILES, raise_file_limit
 from walrus.storage.errors import StorageError
 from walrus.storage.schedule import FsyncSchedule
 from walrus.wal import Walrus
-
-RESERVED_FILES = 128
-"""Descriptors kept for the engines and the peers: clients never take the last ones."""
-FEWEST_FILES = 64
-"""With fewer a node would start, and fail at an arbitrary later moment."""
-WANTED_FILES = 65_536
-"""Ten thousand clients are ten thousand descriptors: the soft limit is raised this far if it may be."""
 
 
 class StartError(Exception):
     """The node cannot start; the message is one line for the operator."""
 
 
-def raise_file_limit() -> None:
-    """Raise the soft limit of open files up to the hard one. Raises StartError if that is too low."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = WANTED_FILES if hard == resource.RLIM_INFINITY else min(hard, WANTED_FILES)
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    if max(soft, wanted) < FEWEST_FILES:
-        raise StartError(
-            f"this process may open {max(soft, wanted)} files, a node needs {FEWEST_FILES}: raise ulimit -n"
-        )
+def claim_files() -> None:
+    """Make room for many connections. Raises StartError if this process may open too few files."""
+    if (files := raise_file_limit()) < FEWEST_FILES:
+        raise StartError(f"this process may open {files} files, a node needs {FEWEST_FILES}: raise ulimit -n")
 
 
 def open_data_engine(path: Path, fsync: str | float) -> Walrus:

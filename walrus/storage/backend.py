@@ -18,7 +18,8 @@ What the engine assumes of a disk, and a simulated one may therefore do at worst
   even where a neighbour in the same sector is being written.
 * A file created, renamed or removed is so durably only after `sync_directory`. A rename is atomic.
 * `pwrite` may write less than it was given; errors are `OSError` with the kernel's errno; ENOSPC, EDQUOT and
-  EFBIG mean that there is no room. A `sync` that failed once has proved nothing, even if a later one works.
+  EFBIG mean that there is no room, EMFILE and ENFILE that no descriptor is left: not now, perhaps later. A
+  `sync` that failed once has proved nothing, even if a later one works.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ SECTOR = 512
 """Bytes that a disk writes as one piece."""
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
 
 
 class File(Protocol):
@@ -183,4 +185,6 @@ def translated(error: OSError, doing: str) -> StorageError:
     reason = os.strerror(error.errno) if error.errno else str(error)
     if error.errno in _NO_ROOM:
         return DiskFull(f"no room while {doing} ({reason}): nothing was written; free space and write again")
+    if error.errno in _NO_DESCRIPTORS:  # the disk is sound, and the next attempt may find one
+        return DiskFull(f"{reason} while {doing}: nothing was written; close some or raise ulimit -n")
     return EngineFailed(f"{doing} failed ({reason}): no more writes until the log is opened again")

@@ -13,7 +13,7 @@ class StorageError(Exception):
 
 
 class DiskFull(StorageError):
-    """There is no room for this write. Nothing was written; it works again once there is room."""
+    """There is no room, or no file descriptor, for this write. Nothing was written; it may work later."""
 
 
 class EngineFailed(StorageError):

@@ -110,7 +110,12 @@ class Space:
                 raise
             size = units
             file = self._disk.create(_name(number), size * UNIT)
-        self._disk.sync_directory()
+        try:
+            self._disk.sync_directory()
+        except OSError:  # the next attempt creates this file again, and must not find it there
+            file.close()
+            self._disk.remove(_name(number))
+            raise
         self._remember(number, file)
         self.sizes[number] = size
         self._free[number] = []

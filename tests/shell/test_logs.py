@@ -1,0 +1,128 @@
+"""Logging never blocks a node: what the log does not take is dropped and counted, and no kind floods it."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from walrus.shell.logs import BURST, HEAD, MAX_KINDS, MAX_LINE, QUEUE_LINES, KindLimit, QueuedHandler
+
+PATIENCE = 20.0
+
+
+class Pipe:
+    """A log that nobody reads until the test does."""
+
+    def __init__(self) -> None:
+        self.reading, self.writing = os.pipe()
+        if hasattr(fcntl, "F_SETPIPE_SZ"):
+            fcntl.fcntl(self.writing, fcntl.F_SETPIPE_SZ, 4096)
+        self.now = 0.0
+        self.handler = QueuedHandler(self.writing, lambda: self.now)
+        self.logger = logging.Logger("test")
+        self.logger.addHandler(self.handler)
+
+    def read_all(self) -> list[str]:
+        """Every line, up to the end of the log."""
+        pieces: list[bytes] = []
+        reader = threading.Thread(target=self._drain, args=(pieces,))
+        reader.start()
+        self.handler.close()
+        self.handler._writer.join(PATIENCE)
+        os.close(self.writing)
+        reader.join(PATIENCE)
+        return b"".join(pieces).decode().splitlines()
+
+    def _drain(self, pieces: list[bytes]) -> None:
+        while piece := os.read(self.reading, 1 << 16):
+            pieces.append(piece)
+        os.close(self.reading)
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    yield Pipe()
+
+
+def test_a_stuck_log_blocks_no_caller_and_what_it_missed_is_counted(pipe: Pipe) -> None:
+    count = QUEUE_LINES + 1_000
+    for number in range(count):
+        pipe.logger.warning("kind %s: %s", "x" * 60, "y" * 100, extra={"n": number})
+        pipe.now += 1.0
+    lines = pipe.read_all()
+    dropped = sum(int(line[1:].split()[0].replace(",", "")) for line in lines if "were dropped" in line)
+    written = sum(line.startswith("kind") for line in lines)
+    assert dropped + written == count
+    assert written <= QUEUE_LINES + 100
+
+
+def test_lines_arrive_in_order_and_whole(pipe: Pipe) -> None:
+    for number in range(BURST):
+        pipe.logger.warning("line %d ü \ud800", number)
+    assert pipe.read_all() == [f"line {number} ü \\ud800" for number in range(BURST)]
+
+
+def test_a_kind_gets_a_burst_then_a_line_a_second_and_the_rest_is_counted(pipe: Pipe) -> None:
+    for number in range(1_000):
+        pipe.logger.warning("stranger %d said %s", number, "hello")
+        pipe.logger.info("another kind")
+    pipe.now += 1.0
+    pipe.logger.warning("stranger %d said %s", 1_000, "hello")
+    lines = pipe.read_all()
+    assert sum(line.startswith("stranger") for line in lines) == BURST + 1
+    assert f"stranger 1000 said hello (and {1_000 - BURST:,} more like this)" in lines
+
+
+def test_texts_that_differ_in_their_numbers_only_are_one_kind() -> None:
+    limit = KindLimit(lambda: 0.0)
+    admitted = [limit.admit(f"recovering segment {n} of orders from node 2") for n in range(100)]
+    assert admitted.count(None) == 100 - BURST
+    assert limit.admit("recovering nothing") == 0
+
+
+def test_kinds_are_bounded_in_number() -> None:
+    limit = KindLimit(lambda: 0.0)
+    for number in range(10 * MAX_KINDS):
+        limit.admit("".join(chr(97 + int(digit)) for digit in str(number)))
+    assert len(limit._kinds) == MAX_KINDS
+
+
+def test_a_line_that_cannot_be_formatted_raises_nothing(pipe: Pipe) -> None:
+    pipe.logger.warning("%d", "no number")
+    pipe.logger.warning("fine")
+    assert [line for line in pipe.read_all() if "dropped" not in line] == ["fine"]
+
+
+def test_of_a_line_that_is_too_long_both_ends_are_kept(pipe: Pipe) -> None:
+    pipe.logger.warning("a" * 100_000 + "the error")
+    (line,) = pipe.read_all()
+    assert len(line) < MAX_LINE + 10
+    assert line.startswith("a" * HEAD + " ...") and line.endswith("the error")
+
+
+def test_a_log_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path, os.O_RDONLY)  # a directory takes no line
+    handler = QueuedHandler(descriptor)
+    logger = logging.Logger("test")
+    logger.addHandler(handler)
+    logger.warning("lost")
+    handler.close()
+    assert not handler._writer.is_alive()
+    os.close(descriptor)
+
+
+def test_closing_waits_for_a_stuck_log_no_longer_than_it_must(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("walrus.shell.logs.FLUSH_PATIENCE", 0.01)
+    for number in range(100):
+        pipe.logger.warning(f"{chr(97 + number)} " + "x" * 1_000)
+    pipe.handler.close()
+    assert pipe.handler._writer.is_alive(), "it is stuck, and nobody waits for it"
+    pipe.read_all()

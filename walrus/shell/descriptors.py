@@ -1,0 +1,154 @@
+"""File descriptors: who may have how many, and a port that stops accepting before they run out.
+
+A process has a fixed number of descriptors. The engines need one for a data file at the very moment in which
+a client writes, so clients and callers must never hold the last ones:
+
+    limit of the process    ├── clients ──────────────┤── strangers ──┤── engines, peers, logs ──┤
+                              at most --max-connections   on the raft    a quarter of the limit, or
+                                                          port           FEWEST_RESERVED
+
+asyncio's own server accepts as many connections as its backlog holds before the first of them is looked at.
+`Listener` accepts a few per pass of the event loop, counts a connection from `accept` until it is released
+(its socket is closed, or it has become one that is counted elsewhere), and stops while there is no room. What
+is not accepted waits in the kernel's backlog, which costs this process nothing; what does not fit there
+either, the kernel refuses.
+
+If a descriptor is missing all the same (the whole machine has none left, ENFILE), that means "not now": the
+port pauses, and the engine refuses the append with `DiskFull` and stays sound (`storage/backend.py`).
+
+Invariant: at most `room` + `SLACK` counted sockets of one port are open at any time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import resource
+import socket
+from collections.abc import Callable
+
+log = logging.getLogger("walrus.shell.descriptors")
+
+FEWEST_FILES = 64
+"""With fewer a node would start, and fail at an arbitrary later moment."""
+WANTED_FILES = 65_536
+"""Ten thousand clients are ten thousand descriptors: the soft limit is raised this far if it may be."""
+FEWEST_RESERVED = 128
+MAX_STRANGERS = 256
+ACCEPTS_PER_PASS = 16
+"""Connections that one port accepts in one pass of the event loop."""
+SLACK = ACCEPTS_PER_PASS
+"""Sockets beyond the limit: a newcomer is accepted before the connection that makes room for it is closed."""
+PAUSE = 0.5
+"""Seconds without accepting after the kernel had no descriptor, or no memory, for a connection."""
+_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+def raise_file_limit() -> int:
+    """Raise the soft limit of open files towards the hard one; return how many this process may open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = WANTED_FILES if hard == resource.RLIM_INFINITY else min(hard, WANTED_FILES)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return max(soft, wanted)
+
+
+def shares(files: int) -> tuple[int, int]:
+    """Return how many of `files` descriptors clients and strangers on the raft port may use.
+
+    >>> shares(65_536), shares(1_024), shares(FEWEST_FILES)
+    ((48896, 256), (704, 64), (28, 4))
+    """
+    reserved = min(files // 2, max(FEWEST_RESERVED, files // 4))
+    strangers = min(MAX_STRANGERS, files // 16)
+    return files - reserved - strangers, strangers
+
+
+class Listener:
+    """One listening port that accepts while there is room."""
+
+    def __init__(self, name: str, room: int, factory: Callable[[], asyncio.BaseProtocol]) -> None:
+        """`room`: sockets that may be open at once. Each protocol calls `release` once for its own."""
+        self._name = name
+        self._room = room
+        self._factory = factory
+        self._loop = asyncio.get_running_loop()
+        self._sockets: list[socket.socket] = []
+        self._open = 0
+        self._paused = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def listen(self, host: str, port: int, backlog: int) -> None:
+        """Accept connections from now on. Raises OSError."""
+        found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        try:
+            for family, address in dict.fromkeys((entry[0], entry[4]) for entry in found):
+                self._sockets.append(socket.create_server(address, family=family, backlog=backlog))
+        except OSError:
+            self.close()
+            raise
+        for listening in self._sockets:
+            listening.setblocking(False)
+        self._resume()
+
+    @property
+    def port(self) -> int:
+        """The port, also where the kernel chose it."""
+        return int(self._sockets[0].getsockname()[1])
+
+    def close(self) -> None:
+        """Accept no more connections."""
+        self._pause()
+        for listening in self._sockets:
+            listening.close()
+        self._sockets.clear()
+
+    def release(self) -> None:
+        """A connection of this port is closed, or counts elsewhere from now on."""
+        self._open -= 1
+        assert self._open >= 0, "more sockets were released than accepted"
+        if self._paused and self._open < self._room + SLACK:
+            self._resume()
+
+    def _pause(self) -> None:
+        self._paused = True
+        for listening in self._sockets:
+            self._loop.remove_reader(listening)
+
+    def _resume(self) -> None:
+        self._paused = False
+        for listening in self._sockets:
+            self._loop.add_reader(listening, self._on_readable, listening)
+
+    def _on_readable(self, listening: socket.socket) -> None:
+        """Connections wait: accept a few of them."""
+        for _ in range(ACCEPTS_PER_PASS):
+            if self._open >= self._room + SLACK:
+                self._pause()
+                return
+            try:
+                accepted, _ = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                if error.errno not in _SHORTAGES:
+                    raise
+                log.warning("the %s port accepts nothing for %g s: %s", self._name, PAUSE, error.strerror)
+                self._pause()
+                self._loop.call_later(PAUSE, self._resume)
+                return
+            accepted.setblocking(False)
+            self._open += 1
+            task = self._loop.create_task(self._connect(accepted))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _connect(self, accepted: socket.socket) -> None:
+        """Give an accepted socket its protocol."""
+        try:
+            await self._loop.connect_accepted_socket(self._factory, accepted)
+        except OSError as error:
+            log.warning("a connection on the %s port was dropped: %s", self._name, error)
+            accepted.close()
+            self.release()
