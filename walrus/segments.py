@@ -30,7 +30,7 @@ Left out on purpose: topics are never deleted, and a cursor never moves back.
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar, assert_never
 
 import msgspec
 
@@ -126,7 +126,7 @@ OpenAt: TypeAlias = dict[Placement, dict[str, None]]
 SealedAt: TypeAlias = dict[tuple[int, ...], dict[tuple[str, int], None]]
 
 
-class Node(msgspec.Struct, frozen=True, kw_only=True):
+class Member(msgspec.Struct, frozen=True, kw_only=True):
     """A member as the metadata knows it."""
 
     directory_id: str
@@ -231,20 +231,20 @@ def decode_command(data: bytes) -> Command:
         ) from error
 
 
-class _Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+class _Image(msgspec.Struct, frozen=True, kw_only=True):
     version: int
-    nodes: list[tuple[int, Node]]
+    nodes: list[tuple[int, Member]]
     topics: list[tuple[str, Topic]]
 
 
-_snapshot_decoder = msgspec.msgpack.Decoder(_Snapshot)
+_snapshot_decoder = msgspec.msgpack.Decoder(_Image)
 
 
 class Metadata:
     """What all nodes agree on. Changed only by `apply` and `restore`."""
 
     def __init__(self) -> None:
-        self.nodes: dict[int, Node] = {}
+        self.nodes: dict[int, Member] = {}
         self.topics: dict[str, Topic] = {}
         # Derived, for those who look for what concerns a node: there are few placements and many segments.
         self.open_at: OpenAt = {}
@@ -296,6 +296,8 @@ class Metadata:
                 if self._is_meant(command) and not self.needs(command.node_id):
                     self.nodes.pop(command.node_id, None)
                 return None
+            case _:
+                assert_never(command)
 
     def _is_meant(self, command: MarkLeaving | RemoveNode) -> bool:
         node = self.nodes.get(command.node_id)
@@ -307,7 +309,7 @@ class Metadata:
             return  # another disk under a known id, or an older start of the same node
         if known is None and command.incarnation and any(node.incarnation for node in self.nodes.values()):
             return  # a removed member that does not know it: only joining (or founding) makes a member
-        self.nodes[command.node_id] = Node(
+        self.nodes[command.node_id] = Member(
             directory_id=command.directory_id,
             incarnation=command.incarnation,
             raft_address=command.raft_address,
@@ -393,7 +395,7 @@ class Metadata:
     def snapshot(self) -> bytes:
         """The whole state, equal bytes for equal states."""
         return _encoder.encode(
-            _Snapshot(version=VERSION, nodes=sorted(self.nodes.items()), topics=sorted(self.topics.items()))
+            _Image(version=VERSION, nodes=sorted(self.nodes.items()), topics=sorted(self.topics.items()))
         )
 
     def restore(self, data: bytes) -> None:

@@ -10,7 +10,7 @@ from tests.broker.world import STEP, Memory, World, batch, config, three
 from walrus import protocol
 from walrus.replicas.copies import Copies
 from walrus.replicas.durability import Durable
-from walrus.replicas.failover import Recovery, Sealable
+from walrus.replicas.failover import Sealable, SegmentRecovery
 from walrus.replicas.puller import Puller
 from walrus.replicas.reads import Reads
 from walrus.segments import Metadata, Segment
@@ -32,7 +32,7 @@ class Bench:
         self.now = 0.0
         self.outbox = Outbox(9)
         segment = Segment(leader=1, incarnation=1, replicas=replicas)
-        self.recovery = Recovery(
+        self.recovery = SegmentRecovery(
             KEY, segment, config=config(9), outbox=self.outbox, trace=no_trace, now=self.now
         )
 

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from walrus.broker.cursors import Cursor
+from walrus.broker.cursors import GroupCursor
 from walrus.broker.lifecycle import Lifecycle, Writers
 from walrus.broker.router import Route, Router, Sent
 from walrus.config import NodeConfig
@@ -25,7 +25,7 @@ from walrus.leases import LeaseTable
 from walrus.replicas import failover as recovery
 from walrus.replicas.copies import Copies, SegmentCopy
 from walrus.replicas.durability import Durable
-from walrus.replicas.failover import Recovery
+from walrus.replicas.failover import SegmentRecovery
 from walrus.replicas.reads import Reads
 from walrus.replicas.repair import CatchUp
 from walrus.replicas.replica import Replica
@@ -99,12 +99,12 @@ def no_fence_check(patch: pytest.MonkeyPatch) -> None:
 )
 def minority_fence(patch: pytest.MonkeyPatch) -> None:
     """One fenced replica is enough to recover."""
-    init = Recovery.__init__
+    init = SegmentRecovery.__init__
 
-    def made(self: Recovery, key: Any, segment: Segment, **rest: Any) -> None:
+    def made(self: SegmentRecovery, key: Any, segment: Segment, **rest: Any) -> None:
         init(self, key, careless(segment), **rest)
 
-    patch.setattr(Recovery, "__init__", made)
+    patch.setattr(SegmentRecovery, "__init__", made)
 
 
 @mutant("needless_recovery_of_a_live_leader", "AckedDurable", options=STORM)
@@ -184,12 +184,12 @@ def leader_resumes_after_a_restart(patch: pytest.MonkeyPatch) -> None:
 def sealed_before_a_majority_holds_it(patch: pytest.MonkeyPatch) -> None:
     """Recovery proposes the longest length without copying it first."""
 
-    def check(self: Recovery) -> None:
+    def check(self: SegmentRecovery) -> None:
         if self._source is not None and self.found is None:
             self.found = recovery.Sealable(self._source.length, self._source.checksum)
 
-    patch.setattr(Recovery, "_check_majority", check)
-    patch.setattr(Recovery, "check_invariants", lambda self: None)
+    patch.setattr(SegmentRecovery, "_check_majority", check)
+    patch.setattr(SegmentRecovery, "check_invariants", lambda self: None)
 
 
 @mutant("needless_recovery_of_a_live_leader", "SealedStable")
@@ -264,7 +264,7 @@ def reads_past_the_seal(patch: pytest.MonkeyPatch) -> None:
 @mutant("crash,network", "DeliveredIsPrefix", options=STORM)
 def cursor_committed_before_delivery(patch: pytest.MonkeyPatch) -> None:
     """What was handed out counts as delivered."""
-    patch.setattr(Cursor, "confirmed", property(lambda self: self.position))
+    patch.setattr(GroupCursor, "confirmed", property(lambda self: self.position))
 
 
 @mutant("network,crash", "CursorInBounds", options=STORM)

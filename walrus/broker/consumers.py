@@ -30,7 +30,7 @@ MAX_GET = 2_000
 GET_TIMED_OUT = "timeout: no answer from the topic's leader in time; entries that it handed out come again"
 
 
-class Wanted:
+class WaitingGets:
     """A client's run of GETs: `left` replies are still owed."""
 
     __slots__ = ("deadline", "left", "slot")
@@ -39,13 +39,13 @@ class Wanted:
         self.slot, self.left, self.deadline = slot, left, deadline
 
 
-class Group:
+class GetQueue:
     """The GETs of this node's clients for one (topic, group): at most one question is on its way."""
 
     __slots__ = ("again_at", "asked", "leader", "request", "waiting")
 
     def __init__(self) -> None:
-        self.waiting: deque[Wanted] = deque()
+        self.waiting: deque[WaitingGets] = deque()
         self.request = 0
         self.leader = 0  # the node asked, 0 if none
         self.asked = 0
@@ -69,7 +69,7 @@ class Consumers:
         self._config, self._metadata, self._reads, self._outbox = config, metadata, reads, outbox
         self._is_open = is_open
         self._request = first_request
-        self._groups: dict[tuple[str, str], Group] = {}
+        self._groups: dict[tuple[str, str], GetQueue] = {}
         self._connected = connected
 
     @property
@@ -84,11 +84,11 @@ class Consumers:
         key = (get.topic, get.group)
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = Group()
-        group.waiting.append(Wanted(slot, get.count, now + self._config.request_timeout))
+            group = self._groups[key] = GetQueue()
+        group.waiting.append(WaitingGets(slot, get.count, now + self._config.request_timeout))
         self._ask(key, group, now)
 
-    def _ask(self, key: tuple[str, str], group: Group, now: float) -> None:
+    def _ask(self, key: tuple[str, str], group: GetQueue, now: float) -> None:
         if group.leader or not group.waiting or now < group.again_at:
             return
         topic = self._metadata.topics[key[0]]
@@ -119,7 +119,7 @@ class Consumers:
             self._drop_all(group)
         self._next(key, group, now)
 
-    def _deliver(self, sender: int, key: tuple[str, str], group: Group, reply: GetReply) -> None:
+    def _deliver(self, sender: int, key: tuple[str, str], group: GetQueue, reply: GetReply) -> None:
         """Hand the entries to the clients in the order they asked."""
         payloads, position = reply.batch.payloads(), 0
         delivered = True
@@ -146,7 +146,7 @@ class Consumers:
             ),
         )
 
-    def _drop_all(self, group: Group) -> None:
+    def _drop_all(self, group: GetQueue) -> None:
         """There are no entries: everybody who was part of the question is told so."""
         asked = group.asked
         while group.waiting and asked > 0:
@@ -158,12 +158,12 @@ class Consumers:
             if not wanted.left:
                 group.waiting.popleft()
 
-    def _drop_first(self, group: Group, answer: bytes) -> None:
+    def _drop_first(self, group: GetQueue, answer: bytes) -> None:
         if group.waiting:
             wanted = group.waiting.popleft()
             self._outbox.reply(wanted.slot, answer * wanted.left, wanted.left)
 
-    def _next(self, key: tuple[str, str], group: Group, now: float) -> None:
+    def _next(self, key: tuple[str, str], group: GetQueue, now: float) -> None:
         if group.waiting:
             self._ask(key, group, now)
         elif not group.leader:
@@ -249,7 +249,7 @@ class Consumers:
                     self._forget(group)
                 self._ask(key, group, now)
 
-    def _forget(self, group: Group) -> None:
+    def _forget(self, group: GetQueue) -> None:
         """The node asked may never answer; what it handed out for us it will hand out again."""
         group.leader = 0
 

@@ -23,6 +23,7 @@ synced whatever `--fsync` says.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import assert_never
 
 from walrus import protocol
 from walrus.broker import status
@@ -36,6 +37,7 @@ from walrus.broker.requests import Requests
 from walrus.broker.router import Router
 from walrus.broker.supervisor import Supervisor
 from walrus.config import Identity, NodeConfig
+from walrus.consensus import messages as c
 from walrus.consensus.messages import Rng, Role
 from walrus.leases import LeaseTable
 from walrus.raft import Raft
@@ -302,8 +304,20 @@ class Controller:
                 self.lifecycle.roll_over(message.topic, message.segment, message.replicas)
             case m.Hello() | m.HelloReply() | m.Join() | m.JoinReply():
                 pass  # the shell's handshake; on an established connection they mean nothing
-            case _:
+            case (
+                c.PreVoteRequest()
+                | c.PreVoteResponse()
+                | c.RequestVoteRequest()
+                | c.RequestVoteResponse()
+                | c.AppendEntriesRequest()
+                | c.AppendEntriesResponse()
+                | c.InstallSnapshotRequest()
+                | c.InstallSnapshotResponse()
+                | c.TimeoutNowRequest()
+            ):
                 self.raft.step(sender, message, now)
+            case _:
+                assert_never(message)
 
     def on_connected(self, peer: int, now: float) -> None:
         """From now on messages reach `peer`."""
@@ -414,7 +428,7 @@ class Controller:
         self.cursors.on_topic(topic, now)
         self.router.on_topic(topic)
         self.consumers.on_topic(topic, now)
-        self.lifecycle.take_early(topic, now)
+        self.lifecycle.replay_early(topic, now)
 
     def check_invariants(self) -> None:
         """Assert what must hold of this node by itself; the simulator calls it after every step."""

@@ -67,7 +67,7 @@ class Ahead(msgspec.Struct):
     entries: list[bytes]
 
 
-class Cursor:
+class GroupCursor:
     """One group's place in one topic."""
 
     __slots__ = ("ahead", "handed", "key", "latest", "position", "reading", "used_at", "waiting")
@@ -110,7 +110,7 @@ class Cursors:
     ) -> None:
         self._config, self._metadata, self._reads = config, metadata, reads
         self._leases, self._outbox, self._trace = leases, outbox, trace
-        self._cursors: dict[GroupKey, Cursor] = {}
+        self._cursors: dict[GroupKey, GroupCursor] = {}
         self._groups: dict[str, dict[str, None]] = {}  # topic -> groups with a cursor here
         self._aheads: dict[GroupKey, None] = {}  # those that read ahead, the oldest first
         self._frozen: dict[str, int] = {}  # topic -> the segment that is being sealed
@@ -142,7 +142,7 @@ class Cursors:
         cursor.waiting.append((origin, get, now + self._config.request_timeout * 0.8))
         self._serve(cursor, now)
 
-    def _cursor(self, key: GroupKey) -> Cursor | None:
+    def _cursor(self, key: GroupKey) -> GroupCursor | None:
         """The cursor of a group, made on first use; None if the topic has too many of them."""
         cursor = self._cursors.get(key)
         if cursor is None:
@@ -151,21 +151,21 @@ class Cursors:
             if group not in committed and len(committed.keys() | here.keys()) >= MAX_GROUPS:
                 return None
             here[group] = None
-            cursor = self._cursors[key] = Cursor(key, committed.get(group, START))
+            cursor = self._cursors[key] = GroupCursor(key, committed.get(group, START))
         return cursor
 
-    def _of(self, name: str) -> list[Cursor]:
+    def _of(self, name: str) -> list[GroupCursor]:
         """The cursors of one topic."""
         return [self._cursors[(name, group)] for group in self._groups.get(name, ())]
 
-    def _forget(self, cursor: Cursor) -> None:
+    def _forget(self, cursor: GroupCursor) -> None:
         del self._cursors[cursor.key]
         del self._groups[cursor.key[0]][cursor.key[1]]
         if not self._groups[cursor.key[0]]:
             del self._groups[cursor.key[0]]
         self._aheads.pop(cursor.key, None)
 
-    def _serve(self, cursor: Cursor, now: float) -> None:
+    def _serve(self, cursor: GroupCursor, now: float) -> None:
         """Answer who waits, as far as entries are at hand."""
         name, topic = cursor.key[0], self._metadata.topics[cursor.key[0]]
         if name in self._frozen or not self._leases.holds(name, topic.current, now):
@@ -178,7 +178,7 @@ class Cursors:
             cursor.waiting.popleft()
             self._hand_out(cursor, origin, get, batch, now)
 
-    def _next(self, cursor: Cursor, topic: Topic, count: int, now: float) -> Batch | None:
+    def _next(self, cursor: GroupCursor, topic: Topic, count: int, now: float) -> Batch | None:
         """The next entries, at most `count`; None if they must be fetched from another node first."""
         cursor.position = topic.advance(cursor.position)
         batch = self._from_ahead(cursor, count)
@@ -198,7 +198,7 @@ class Cursors:
         self._fetch(cursor, now)
         return None
 
-    def _from_ahead(self, cursor: Cursor, count: int) -> Batch | None:
+    def _from_ahead(self, cursor: GroupCursor, count: int) -> Batch | None:
         if cursor.ahead is None or cursor.ahead.position.segment != cursor.position.segment:
             return None
         skip = cursor.position.offset - cursor.ahead.position.offset
@@ -206,7 +206,7 @@ class Cursors:
             return None
         return Batch.of(cursor.ahead.entries[skip : skip + count])
 
-    def _keep(self, cursor: Cursor, position: Position, entries: Batch) -> None:
+    def _keep(self, cursor: GroupCursor, position: Position, entries: Batch) -> None:
         """Remember what was read ahead; the oldest such memory makes room."""
         cursor.ahead = Ahead(position, entries.payloads())
         self._aheads.pop(cursor.key, None)
@@ -216,7 +216,7 @@ class Cursors:
             del self._aheads[oldest]
             self._cursors[oldest].ahead = None
 
-    def _fetch(self, cursor: Cursor, now: float) -> None:
+    def _fetch(self, cursor: GroupCursor, now: float) -> None:
         """Read ahead from another replica; on failure the deadline of who waits decides.
 
         Of the open segment, too, if our own copy is damaged: up to what is acknowledged any copy will do.
@@ -244,7 +244,7 @@ class Cursors:
             node, name, position.segment, position.offset, entries=1 << 30, raw=raw, now=now, then=answer
         )
 
-    def _hand_out(self, cursor: Cursor, origin: int, get: GetEntries, batch: Batch, now: float) -> None:
+    def _hand_out(self, cursor: GroupCursor, origin: int, get: GetEntries, batch: Batch, now: float) -> None:
         if batch.count:
             start = cursor.position
             self._trace(
@@ -310,7 +310,7 @@ class Cursors:
                 for origin, get, _ in cursor.waiting:
                     self._answer(origin, get, EMPTY, moved=True)
 
-    def _keep_up(self, cursor: Cursor, topic: Topic) -> None:
+    def _keep_up(self, cursor: GroupCursor, topic: Topic) -> None:
         """Others may have led the topic in between, and a recovery may have ended a segment early."""
         committed = topic.cursors.get(cursor.key[1], START)
         if cursor.position < committed:
@@ -356,7 +356,7 @@ class Cursors:
             if now - cursor.used_at > IDLE_AFTER:
                 self._rest(cursor)
 
-    def _rest(self, cursor: Cursor) -> None:
+    def _rest(self, cursor: GroupCursor) -> None:
         """Nobody uses this cursor: what can be read again, or is in the metadata, need not be kept here."""
         cursor.ahead = None
         self._aheads.pop(cursor.key, None)
@@ -364,7 +364,7 @@ class Cursors:
         if cursor.position <= committed and not (cursor.waiting or cursor.handed or cursor.reading):
             self._forget(cursor)
 
-    def cursors(self) -> Mapping[GroupKey, Cursor]:
+    def cursors(self) -> Mapping[GroupKey, GroupCursor]:
         """The cursors that this node serves."""
         return self._cursors
 

@@ -27,7 +27,7 @@ from walrus.broker.placement import next_leader, replica_set
 from walrus.config import NodeConfig
 from walrus.leases import LeaseTable
 from walrus.replicas.copies import Copies, Key
-from walrus.replicas.failover import Recovery
+from walrus.replicas.failover import SegmentRecovery
 from walrus.replicas.replication import SegmentWriter
 from walrus.segments import Command, Metadata, Seal
 from walrus.wire.effects import Outbox, Trace
@@ -81,7 +81,7 @@ class Lifecycle:
         self._leases, self._cursors, self._outbox, self._trace = leases, cursors, outbox, trace
         self._connected, self._voters, self._propose = connected, voters, propose
         self.writers = writers
-        self.recoveries: dict[Key, Recovery] = {}
+        self.recoveries: dict[Key, SegmentRecovery] = {}
         self._early: dict[str, deque[Early]] = {}
         self._seen: dict[str, dict[int, int]] = {}  # topic -> origin -> its latest forward, for all segments
         self._dirty: dict[str, None] = {}
@@ -262,7 +262,7 @@ class Lifecycle:
         if recovery is None:
             self._ending[topic] = number
             self._outbox.log(f"recovering segment {number} of {topic} from node {segment.leader}")
-            recovery = self.recoveries[key] = Recovery(
+            recovery = self.recoveries[key] = SegmentRecovery(
                 key, segment, config=self._config, outbox=self._outbox, trace=self._trace, now=now
             )
         if recovery.found is None:
@@ -342,7 +342,7 @@ class Lifecycle:
         )
         self._dirty[topic] = None
 
-    def take_early(self, topic: str, now: float) -> None:
+    def replay_early(self, topic: str, now: float) -> None:
         """Forwards that came before we knew of their segment."""
         for early in self._early.pop(topic, ()):
             self.on_forward(early.origin, early.forward, now)

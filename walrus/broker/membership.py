@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from walrus.broker.raft_host import RaftHost
 from walrus.config import Identity, NodeConfig
-from walrus.segments import Announce, Node
+from walrus.segments import Announce, Member
 from walrus.wire.effects import Outbox
 from walrus.wire.messages import Hello, Join, JoinReply
 
@@ -58,7 +58,7 @@ class Members:
         return node is not None and node.directory_id == directory_id
 
     @property
-    def _me(self) -> Node | None:
+    def _me(self) -> Member | None:
         return self._metadata.nodes.get(self._config.node_id)
 
     def voters(self) -> list[int]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from functools import partial
+from typing import assert_never
 
 import msgspec
 
@@ -97,6 +98,8 @@ class Requests:
                 self._force(slot, topic, segment, now)
             case protocol.Invalid(reason=reason):
                 self._error(slot, reason)
+            case _:
+                assert_never(request)
 
     def _known(self, request: protocol.Put | protocol.Get | protocol.Fetch | protocol.State) -> bool:
         if isinstance(request, protocol.Fetch):
@@ -115,6 +118,8 @@ class Requests:
                 self._consumers.fetch(slot, request, now)
             case protocol.State(topic=topic):
                 self._outbox.reply(slot, protocol.json_reply(state(self._metadata.topics[topic])))
+            case _:
+                assert_never(request)
 
     def _when_known(
         self, slot: object, request: protocol.Put | protocol.Get | protocol.Fetch | protocol.State, now: float

@@ -7,13 +7,17 @@ incarnation; nothing at all for a Seal that was refused.
 
 from __future__ import annotations
 
+from typing import assert_never
+
 from walrus.segments import (
     Announce,
     Command,
     CommitCursors,
+    MarkLeaving,
     Metadata,
     Position,
     RegisterTopic,
+    RemoveNode,
     Seal,
     SetReplicas,
 )
@@ -42,8 +46,12 @@ def record_applied(trace: Trace, metadata: Metadata, command: Command, topic: st
                 segment=command.segment,
                 replicas=list(command.new),
             )
+        case RegisterTopic() | Seal() | SetReplicas():
+            pass  # it changed nothing
+        case MarkLeaving() | RemoveNode():
+            pass  # the spec has no members that come and go
         case _:
-            pass  # membership of nodes, and commands that changed nothing
+            assert_never(command)
 
 
 def record_restored(trace: Trace, metadata: Metadata) -> None:

@@ -1,6 +1,6 @@
 """Recovery of a segment whose leader is gone: fence, recover, seal.
 
-Any node may run a `Recovery`, and several may run at once. Actions as in the spec:
+Any node may run a `SegmentRecovery`, and several may run at once. Actions as in the spec:
 
     Fence         every replica durably notes that the segment is fenced and answers with its length.
                   A majority of answers is waited for, never a particular node
@@ -46,7 +46,7 @@ class Sealable(msgspec.Struct, frozen=True):
     checksum: Checksum
 
 
-class Recovery:
+class SegmentRecovery:
     """One node's attempt to end (topic, number) without its leader."""
 
     def __init__(
@@ -57,7 +57,7 @@ class Recovery:
         self.found: Sealable | None = None
         self.started_at = now
         self._config, self._outbox, self._trace = config, outbox, trace
-        self._fenced: dict[int, FenceReply] = {}
+        self._fence_replies: dict[int, FenceReply] = {}
         self._have: dict[int, int] = {}
         self._source: FenceReply | None = None
         self._source_node = 0
@@ -67,7 +67,7 @@ class Recovery:
     @property
     def waits_for_sure_copies(self) -> bool:
         """A majority answered, but too many of its copies may have been shortened by a power loss."""
-        return self._source is None and len(self._fenced) >= self.segment.majority
+        return self._source is None and len(self._fence_replies) >= self.segment.majority
 
     def force(self, now: float) -> None:
         """An operator accepts what is there."""
@@ -76,14 +76,14 @@ class Recovery:
 
     def _send_fences(self) -> None:
         for node in self.segment.replicas:
-            if node not in self._fenced:
+            if node not in self._fence_replies:
                 self._outbox.send(node, Fence(topic=self.key[0], segment=self.key[1]))
 
     def on_fence_reply(self, node: int, reply: FenceReply, now: float) -> None:
         """A replica is fenced and has so much."""
-        if node not in self.segment.replicas or node in self._fenced:
+        if node not in self.segment.replicas or node in self._fence_replies:
             return
-        self._fenced[node] = reply
+        self._fence_replies[node] = reply
         self._have[node] = reply.length
         self._progress_at = now
         if self._source is None:
@@ -94,13 +94,14 @@ class Recovery:
 
     def _choose(self, now: float) -> None:
         """Take the longest copy, if enough answered to be sure that it covers every acknowledgement."""
-        sure = sum(reply.sure for reply in self._fenced.values())
-        everyone = len(self._fenced) == len(self.segment.replicas)
+        sure = sum(reply.sure for reply in self._fence_replies.values())
+        everyone = len(self._fence_replies) == len(self.segment.replicas)
         enough = sure >= self.segment.majority or everyone or self.forced
-        if self._source is not None or not enough or len(self._fenced) < self.segment.majority:
+        if self._source is not None or not enough or len(self._fence_replies) < self.segment.majority:
             return
-        self._source_node = max(sorted(self._fenced), key=lambda node: self._fenced[node].length)
-        self._source = self._fenced[self._source_node]
+        replies = self._fence_replies
+        self._source_node = max(sorted(replies), key=lambda node: replies[node].length)
+        self._source = replies[self._source_node]
         self._progress_at = now
         self._trace("Recover", topic=self.key[0], segment=self.key[1], count=self._source.length)
         self._send_copies()
@@ -141,7 +142,7 @@ class Recovery:
             self._source is not None
             and now - self._progress_at > RESTARTS_AFTER * self._config.resend_interval
         ):
-            self._fenced, self._have, self._source = {}, {}, None
+            self._fence_replies, self._have, self._source = {}, {}, None
             self._progress_at = now
         self._send_fences()
         if self._source is not None:

@@ -46,12 +46,12 @@ class Replica:
         elif frame.start > copy.length:
             self._reply(sender, copy, gap=True)
         else:
-            self._try_to_take(sender, copy, frame)
+            self._try_to_append(sender, copy, frame)
 
-    def _try_to_take(self, sender: int, copy: SegmentCopy, frame: Append) -> None:
+    def _try_to_append(self, sender: int, copy: SegmentCopy, frame: Append) -> None:
         """On a full disk say nothing: an answer would bring the same frame again, at once, for ever."""
         try:
-            self._take(sender, copy, frame)
+            self._append(sender, copy, frame)
         except DiskFull as error:
             if not self._failing:
                 self._outbox.log(f"cannot take entries of {copy.name}, asked again by its writer: {error}")
@@ -59,9 +59,9 @@ class Replica:
         else:
             self._failing = False
 
-    def _take(self, sender: int, copy: SegmentCopy, frame: Append) -> None:
+    def _append(self, sender: int, copy: SegmentCopy, frame: Append) -> None:
         before = copy.length
-        self._copies.append(copy, frame.start, frame.batch, lambda: self._taken(sender, copy, frame))
+        self._copies.append(copy, frame.start, frame.batch, lambda: self._on_durable(sender, copy, frame))
         if copy.length > before:
             self._trace(
                 "ReplicaAppend",
@@ -71,7 +71,7 @@ class Replica:
                 count=copy.length - before,
             )
 
-    def _taken(self, sender: int, copy: SegmentCopy, frame: Append) -> None:
+    def _on_durable(self, sender: int, copy: SegmentCopy, frame: Append) -> None:
         """Answer a frame that is durable. Only then is a copy that a power loss had shortened whole again."""
         if copy.durable >= frame.end and not copy.sure:
             with suppress(DiskFull):  # it stays unsure until the next frame

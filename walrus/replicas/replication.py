@@ -111,7 +111,7 @@ class Follower:
             self._gap_until = now + GAP_PAUSE
 
 
-class Pending(msgspec.Struct):
+class PendingForward(msgspec.Struct):
     """A forward that waits to be appended: from whom, and until when it may wait."""
 
     origin: int
@@ -119,7 +119,7 @@ class Pending(msgspec.Struct):
     deadline: float
 
 
-class Appended(msgspec.Struct):
+class AppendedForward(msgspec.Struct):
     """A forward whose first `taken` entries end at `end`: answered when that is acknowledged."""
 
     origin: int
@@ -161,9 +161,9 @@ class SegmentWriter:
         }
         self._config, self._copies, self._leases, self._outbox = config, copies, leases, outbox
         self._trace = trace
-        self._pending: deque[Pending] = deque()
+        self._pending: deque[PendingForward] = deque()
         self._pending_bytes = 0
-        self._appended: deque[Appended] = deque()
+        self._appended: deque[AppendedForward] = deque()
         self._unacknowledged = 0  # payload bytes of the forwards in `_appended`
         # The latest forward of each origin, also to earlier segments of the topic.
         self._seen = {} if seen is None else seen
@@ -188,7 +188,7 @@ class SegmentWriter:
         elif self._pending_bytes > self._config.max_pending_bytes:
             self._answer(origin, forward, 0, 0, error=BUSY)
         else:
-            self._pending.append(Pending(origin, forward, now + self._config.put_timeout * 0.9))
+            self._pending.append(PendingForward(origin, forward, now + self._config.put_timeout * 0.9))
             self._pending_bytes += forward.batch.size
 
     def flush(self, now: float) -> None:
@@ -242,7 +242,7 @@ class SegmentWriter:
         limit = self._config.max_segment_bytes
         return room <= 0 or (limit is not None and self.bytes + size >= limit)
 
-    def _append(self, taken: list[tuple[Pending, int]], batch: Batch, now: float) -> bool:
+    def _append(self, taken: list[tuple[PendingForward, int]], batch: Batch, now: float) -> bool:
         start = self.copy.length
         try:
             self._copies.append(self.copy, start, batch, self._advance)
@@ -255,7 +255,7 @@ class SegmentWriter:
         end = start
         for pending, count in taken:
             end += count
-            self._appended.append(Appended(pending.origin, pending.forward, count, end))
+            self._appended.append(AppendedForward(pending.origin, pending.forward, count, end))
             self._unacknowledged += pending.forward.batch.size
         for node, follower in self.followers.items():
             self._send(node, follower, start, batch, now)
@@ -287,7 +287,7 @@ class SegmentWriter:
                 )
             except StorageError as damage:
                 self._outbox.log(f"the writer's own copy cannot be read, handing the segment over: {damage}")
-                self.fenced()
+                self.on_fenced()
                 return
             self._send(node, follower, start, batch, now)
             if follower.next_index == start:
@@ -299,7 +299,7 @@ class SegmentWriter:
         if follower is None or reply.length > self.copy.length:
             return  # not a replica, or it speaks of another writer's segment: nothing we could count
         if reply.fenced:
-            self.fenced()
+            self.on_fenced()
             return
         follower.answered(reply.length, now)
         if reply.gap:
@@ -401,7 +401,7 @@ class SegmentWriter:
         self.seal_proposed = True
         return self.copy.length, self._copies.checksum(self.copy, self.copy.length)
 
-    def fenced(self) -> None:
+    def on_fenced(self) -> None:
         """Somebody is recovering this segment: the outcome of what is not acknowledged is unknown to us."""
         if not self.copy.fenced:
             try:
