@@ -8,6 +8,7 @@ shell is the thin rest: it hands in what happened and carries out what the contr
     shell/descriptors.py         who may have how many file descriptors; the listening ports
     shell/identity.py            the data directory: lock, ids, how the last run ended
     shell/joining.py             a node without a cluster enters one
+    shell/seeking.py             a member finds its cluster where all addresses have changed
     shell/client_connections.py  bytes in, requests out, replies back in order, and a bound on each client
     shell/peer_connections.py    the connections between nodes, and how a death is noticed at once
     shell/turn.py                what one pass of the event loop brought takes effect together
@@ -54,7 +55,8 @@ from walrus.shell.group_commit import AsyncGroupCommit
 from walrus.shell.identity import DataDirectory, DirectoryError, boot_id
 from walrus.shell.joining import enter_cluster
 from walrus.shell.logs import close_log, open_log
-from walrus.shell.peer_connections import VERSION, PeerConnections, PeerSession
+from walrus.shell.peer_connections import VERSION, PeerConnections, PeerSession, unexpected_end
+from walrus.shell.seeking import Seeker
 from walrus.shell.start import StartError, cannot_listen, claim_files, open_data_engine, open_raft_engine
 from walrus.shell.trace_file import TraceFile
 from walrus.shell.turn import Turn
@@ -142,8 +144,11 @@ class Node:
 
     # --- the life of a node ------------------------------------------------------------------------
 
-    async def run(self) -> int:
-        """Serve until told to stop, stop; return the exit status. Raises StartError."""
+    async def run(self, also_try: Sequence[str] = ()) -> int:
+        """Serve until told to stop, stop; return the exit status. Raises StartError.
+
+        `also_try`: addresses at which members may live now, in case they are not where they were.
+        """
         self._loop.set_exception_handler(self._on_loop_exception)
         await self._listen()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -152,7 +157,12 @@ class Node:
         gc.freeze()  # what exists now lives as long as the process: the collector need not visit it again
         gc.set_threshold(20_000, 20, 50)
         self.turn.wake()
-        return self._close(await self.result)
+        seeker = Seeker(self.peers, also_try, self.config.raft_address, lambda: self.controller.ready)
+        seeking = self._loop.create_task(seeker.run())
+        seeking.add_done_callback(unexpected_end)
+        status = await self.result
+        seeking.cancel()
+        return self._close(status)
 
     async def _listen(self) -> None:
         """Open both ports, and begin what happens by the clock."""
@@ -274,15 +284,12 @@ class Node:
     def on_peer_up(self, peer: int) -> None:
         """Messages reach a peer from now on."""
         if not self._dead:
-            log.info("connected to node %d", peer)
             self.controller.on_connected(peer, monotonic())
             self.turn.wake()
 
     def on_peer_down(self, peer: int, refused: bool) -> None:
         """A connection ended, or no process listens at the peer's address (`refused`)."""
         if not self._dead:
-            how = "is not there: no process listens at its address" if refused else "disconnected"
-            log.info("node %d %s", peer, how)
             self.controller.on_disconnected(peer, refused, monotonic())
             self.turn.wake()
 
@@ -355,6 +362,10 @@ class Node:
             self.controller.on_caller(hello)
             self.turn.wake()
 
+    def addresses(self) -> dict[int, str]:
+        """Return where this node and the others live, as far as it knows."""
+        return {**self.controller.members.addresses(), self.settings.node_id: self.config.raft_address}
+
     def is_removed(self, hello: Hello) -> bool:
         """Return whether a refused caller was a member, and never will be again."""
         return self.controller.is_removed(hello)
@@ -405,9 +416,10 @@ async def _serve(settings: Settings, directory: DataDirectory) -> int:
     record = directory.begin(settings.fsync_name, boot_id())
     if not record.cluster_id:
         await enter_cluster(settings, directory)
-    elif settings.join:
-        log.info("--join is not needed: this directory belongs to cluster %s", record.cluster_id)
-    return await Node(settings, directory).run()
+        return await Node(settings, directory).run()
+    if settings.join:
+        log.info("this directory belongs to cluster %s: --join only helps to find it", record.cluster_id)
+    return await Node(settings, directory).run(also_try=settings.join)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

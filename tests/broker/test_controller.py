@@ -157,6 +157,9 @@ def test_hello_is_judged():
     assert "this is node 1" in judge(hello(world, 2, 3))
     assert "another data directory" in judge(hello(world, 2, 1, directory_id="new disk"))
     assert "not (yet, or any more) a member" in judge(hello(world, 9, 1))
+    assert judge(hello(world, 2, m.ANYBODY)) == "", "it has moved, and knows only that a member lives here"
+    assert "another cluster" in judge(hello(world, 2, m.ANYBODY, cluster_id="other"))
+    assert "another data directory" in judge(hello(world, 2, m.ANYBODY, directory_id="new disk"))
 
 
 def test_node_with_an_empty_disk_under_a_known_id_is_not_taken_in():

@@ -247,10 +247,18 @@ class Cluster:
 
     def add(self, node_id: int, *extra: str, data_dir: Path | None = None) -> NodeProcess:
         """One more node, not started yet."""
+        arguments = [*self._place(node_id, data_dir or self.path), *extra]
+        environ = {**os.environ, "PYTHONFAULTHANDLER": "1", "WALRUS_LOG": "info", **self.env}
+        node = NodeProcess(self, node_id, arguments, environ)
+        self.nodes[node_id] = node
+        return node
+
+    def _place(self, node_id: int, data_dir: Path) -> list[str]:
+        """Arguments of a node, with ports that are free."""
         host = self.raft_host(node_id)
         self.raft_ports[node_id] = free_port(host)
         self.client_ports[node_id] = free_port("127.0.0.1")
-        arguments = ["--node-id", str(node_id), "--data-dir", str(data_dir or self.path)]
+        arguments = ["--node-id", str(node_id), "--data-dir", str(data_dir)]
         arguments += ["--raft-host", host, "--raft-port", str(self.raft_ports[node_id])]
         arguments += ["--client-port", str(self.client_ports[node_id]), *self.flags]
         if self.proxy is not None:
@@ -258,10 +266,13 @@ class Cluster:
             self.proxy.serve(node_id, self.raft_ports[node_id])
         if node_id != 1:
             arguments += ["--join", f"{self.raft_host(1)}:{self.raft_ports[1]}"]
-        environ = {**os.environ, "PYTHONFAULTHANDLER": "1", "WALRUS_LOG": "info", **self.env}
-        node = NodeProcess(self, node_id, [*arguments, *extra], environ)
-        self.nodes[node_id] = node
-        return node
+        return arguments
+
+    def move(self) -> None:
+        """Give every node, none of which may run, new ports; those but the first are told the first one's."""
+        for node_id, node in self.nodes.items():
+            assert not node.running
+            node.arguments = self._place(node_id, self.path)
 
     def __getitem__(self, node_id: int) -> NodeProcess:
         return self.nodes[node_id]

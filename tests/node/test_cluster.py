@@ -103,6 +103,40 @@ def test_a_cluster_restarted_from_disk_continues_its_cursors(cluster: Cluster) -
         assert wire.ask(b"GET t") == b"OK more"
 
 
+def test_a_cluster_whose_members_all_have_new_addresses_is_found_through_one_of_them(
+    launch: Launcher,
+) -> None:
+    """Containers, DHCP, a move: only where node 1 lives now is told to the others, with --join."""
+    cluster = launch()
+    cluster.register("t")
+    with cluster.wire(2) as wire:
+        put_all(wire, "t", [b"%d" % number for number in range(100)])
+    assert cluster.stop() == [0, 0, 0]
+    cluster.move()
+    cluster.start()
+    with cluster.wire(3) as wire:
+        assert wire.ask(b"PUT t after") == b"OK"
+    assert [entry.payload for entry in read_all(cluster, "t", 2)] == [b"%d" % n for n in range(100)] + [
+        b"after"
+    ]
+    for node in cluster:
+        assert node.metrics()["current_leader"] is not None
+    assert "refuses this node" not in cluster.logs()
+
+
+def test_a_member_that_finds_nobody_says_what_it_tries_and_what_to_do(launch: Launcher) -> None:
+    cluster = launch()
+    old = dict(cluster.raft_ports)
+    cluster.stop()
+    cluster.move()
+    cluster[2].start()
+    wait_for(lambda: "not ready yet" in cluster[2].log(), "it to say so")
+    line = next(line for line in cluster[2].log().splitlines() if "not ready yet" in line)
+    assert f"node 3 at {cluster.raft_host(3)}:{old[3]}" in line
+    assert f"--join {cluster.raft_host(1)}:{cluster.raft_ports[1]}" in line
+    assert "restart with --join HOST:PORT" in line
+
+
 def test_sigterm_answers_what_was_accepted_and_exits_0(cluster: Cluster) -> None:
     cluster.register("t")
     with cluster.wire(1) as wire:

@@ -15,7 +15,8 @@ from tests.node.harness import free_port
 from walrus.protocol import PeerCodec
 from walrus.shell.joining import ask_to_join
 from walrus.shell.peer_connections import VERSION, PeerConnections, PeerSession
-from walrus.wire.messages import Fence, Hello, Join, JoinReply, PeerMessage
+from walrus.shell.seeking import Seeker
+from walrus.wire.messages import ANYBODY, Fence, Hello, HelloReply, Join, JoinReply, PeerMessage
 
 PATIENCE = 20.0
 CODEC: PeerCodec[PeerMessage] = PeerCodec(PeerMessage)
@@ -30,6 +31,7 @@ class Host:
     ) -> None:
         self.node_id, self.cluster_id, self.incarnation = node_id, cluster_id, incarnation
         self.events: list[tuple[Any, ...]] = []
+        self.callers: list[Hello] = []
         self.port = free_port("127.0.0.1")
         self.peers = PeerConnections(
             self, node_id, "127.0.0.1", CODEC, random.Random(node_id), max_strangers=max_strangers
@@ -49,15 +51,18 @@ class Host:
             directory_id=f"d{self.node_id}",
             incarnation=self.incarnation,
             target=peer,
+            raft_address=f"127.0.0.1:{self.port}",
         )
 
     def judge_hello(self, hello: Hello) -> str:
-        return (
-            "" if (hello.cluster_id, hello.target) == (self.cluster_id, self.node_id) else "another cluster"
-        )
+        known = hello.cluster_id == self.cluster_id and hello.target in (self.node_id, ANYBODY)
+        return "" if known else "another cluster"
 
     def on_caller(self, hello: Hello) -> None:
-        pass
+        self.callers.append(hello)
+
+    def addresses(self) -> dict[int, str]:
+        return {self.node_id: f"127.0.0.1:{self.port}", 9: "elsewhere:1"}
 
     def is_removed(self, hello: Hello) -> bool:
         return hello.cluster_id == "left"
@@ -229,6 +234,46 @@ def test_a_node_without_a_cluster_asks_and_is_answered() -> None:
         reply = await ask_to_join(f"127.0.0.1:{two.port}", "127.0.0.1", CODEC, join, PATIENCE)
         assert reply.done and reply.cluster_id == "c"
         assert two.events == [("join", 4)]
+        two.peers.close()
+
+    play(scenario)
+
+
+def test_a_node_that_knows_nobodys_id_says_where_it_lives_and_learns_where_others_do() -> None:
+    async def scenario() -> None:
+        one, two = Host(1), Host(2)
+        await two.listen()
+        ready = asyncio.Event()
+        mine = f"127.0.0.1:{one.port}"
+        seeker = Seeker(one.peers, [mine, f"127.0.0.1:{two.port}"], mine, ready.is_set)
+        task = asyncio.create_task(seeker.run())
+        while not two.callers or "elsewhere:1" not in seeker._addresses:
+            await asyncio.sleep(0)
+        assert (two.callers[0].node_id, two.callers[0].raft_address) == (1, mine)
+        assert two.events == [] and not two.peers._sessions, "it was an introduction, no connection"
+        ready.set()
+        await task
+        one.peers.close()
+        two.peers.close()
+
+    play(scenario)
+
+
+def test_an_introduction_is_judged_like_any_call_and_nothing_follows_it() -> None:
+    async def scenario() -> None:
+        two, theirs = Host(2), Host(1, cluster_id="theirs")
+        await two.listen()
+        for caller, welcome in ((theirs, False), (Host(1), True)):
+            reader, writer = await asyncio.open_connection("127.0.0.1", two.port)
+            writer.write(CODEC.encode(caller.hello_to(ANYBODY)) + CODEC.encode(MESSAGE))
+            (length,) = struct.unpack("<I", await reader.readexactly(4))
+            reply = CODEC.decode(await reader.readexactly(length))
+            assert isinstance(reply, HelloReply)
+            assert (reply.error == "", reply.addresses != {}) == (welcome, welcome)
+            assert await reader.read() == b""
+            writer.close()
+        assert two.events == [], "a message behind an introduction is not read"
+        assert [hello.node_id for hello in two.callers] == [1]
         two.peers.close()
 
     play(scenario)

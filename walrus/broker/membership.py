@@ -29,7 +29,7 @@ from walrus.broker.raft_host import RaftHost
 from walrus.config import Identity, NodeConfig
 from walrus.segments import Announce, Member
 from walrus.wire.effects import Outbox
-from walrus.wire.messages import Hello, Join, JoinReply
+from walrus.wire.messages import ANYBODY, Hello, Join, JoinReply
 
 
 class Members:
@@ -89,7 +89,7 @@ class Members:
         """Return why a caller is refused; "" if it is welcome."""
         if hello.cluster_id != self.identity.cluster_id:
             return f"another cluster: this is {self.identity.cluster_id}, not {hello.cluster_id}"
-        if hello.target != self._config.node_id:
+        if hello.target not in (self._config.node_id, ANYBODY):
             return f"this is node {self._config.node_id}, not {hello.target}"
         if hello.member_at > self._host.applied:
             return ""  # by a part of the log that this node has yet to hear of, perhaps from this very caller

@@ -188,7 +188,7 @@ def _identity_flags(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="HOST:PORT",
-        help="raft address of any member",
+        help="raft address of any member: to enter a cluster, or to find it again",
     )
     parser.add_argument("--join-timeout", type=whole(1, 86_400), default=60, metavar="SECONDS")
     parser.add_argument("--bootstrap", action="store_true", help="found a cluster (node 1 does so unasked)")

@@ -45,7 +45,7 @@ from typing import Final, Protocol, cast
 from walrus.protocol import MAX_PEER_FRAME_BYTES, PeerCodec, ProtocolError
 from walrus.shell.client_connections import no_delay
 from walrus.shell.descriptors import MAX_STRANGERS, Listener
-from walrus.wire.messages import Hello, HelloReply, Join, JoinReply, PeerMessage
+from walrus.wire.messages import ANYBODY, Hello, HelloReply, Join, JoinReply, PeerMessage
 
 log = logging.getLogger("walrus.shell.peer_connections")
 
@@ -76,6 +76,9 @@ class PeerHandler(Protocol):
 
     def on_caller(self, hello: Hello) -> None:
         """A caller was let in."""
+
+    def addresses(self) -> dict[int, str]:
+        """Where this node and the others live, as far as it knows: node id -> host:port."""
 
     def is_removed(self, hello: Hello) -> bool:
         """Whether a refused caller was a member, and never will be again."""
@@ -190,7 +193,7 @@ class Dialer:
         self._complaint = ""
         self._hurry = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._run())
-        self._task.add_done_callback(_unexpected_end)
+        self._task.add_done_callback(unexpected_end)
 
     def hurry(self) -> None:
         """The peer is known to be there: do not wait for the next attempt."""
@@ -208,10 +211,12 @@ class Dialer:
             outcome = await self._once()
             if outcome is _Outcome.LOST:
                 self._attempt, self._told_refused = 0, False
+                log.info("node %d disconnected", self.peer)
                 self._peers.handler.on_peer_down(self.peer, refused=False)
                 continue
             if outcome is _Outcome.REFUSED and not self._told_refused:
                 self._told_refused = True
+                log.info("node %d is not there: no process listens at %s", self.peer, self.address)
                 self._peers.handler.on_peer_down(self.peer, refused=True)
             self._attempt += 1 if outcome is not _Outcome.REJECTED else 10
             await self._pause()
@@ -250,6 +255,7 @@ class Dialer:
             return _Outcome.REJECTED
         self._complaint = ""
         self.link = link
+        log.info("connected to node %d at %s", self.peer, self.address)
         self._peers.handler.on_peer_up(self.peer)
         try:
             await link.lost
@@ -264,8 +270,8 @@ class Dialer:
             log.warning("%s", text)
 
 
-def _unexpected_end(task: asyncio.Task[None]) -> None:
-    """A dialer goes on until it is cancelled: if it ended otherwise, let the event loop's handler know."""
+def unexpected_end(task: asyncio.Task[None]) -> None:
+    """For tasks that nothing awaits: raise what ended one, so that the event loop's handler learns of it."""
     if not task.cancelled() and (error := task.exception()) is not None:
         raise error
 
@@ -317,29 +323,38 @@ class PeerSession(asyncio.BufferedProtocol):
         for message in messages:
             if self.sender is not None:
                 self._peers.handler.on_peer_message(self.sender, message)
-            else:
+            elif not self.closing:
                 self._introduce(message)
 
     def _introduce(self, message: PeerMessage) -> None:
         """The first frame decides what this connection is."""
         if isinstance(message, Hello):
-            error = self._peers.judge(message)
-            final = bool(error) and self._peers.handler.is_removed(message)
-            self.reply(HelloReply(error=error, cluster_id="" if error else message.cluster_id, final=final))
-            if error:
-                log.warning("refused a caller that says it is node %d: %s", message.node_id, error)
-                self.close()
-                return
-            self.sender = message.node_id
-            self._parser.limit = MAX_PEER_FRAME_BYTES
             self.expect_more()
-            self._peers.welcome(self, message)
+            self._on_hello(message)
         elif isinstance(message, Join):
             self.expect_more()
             self._on_join(message)
         else:
             log.warning("dropped a caller on the peer port that did not introduce itself")
             self.abort()
+
+    def _on_hello(self, hello: Hello) -> None:
+        """A node calls this one, or, with target 0, only tells whoever lives here where it lives."""
+        handler = self._peers.handler
+        if error := self._peers.judge(hello):
+            self.reply(HelloReply(error=error, cluster_id="", final=handler.is_removed(hello)))
+            log.warning("refused a caller that says it is node %d: %s", hello.node_id, error)
+            self.close()
+            return
+        if hello.target == ANYBODY:
+            self.reply(HelloReply(error="", cluster_id=hello.cluster_id, addresses=handler.addresses()))
+            self._peers.met(hello)
+            self.close()
+            return
+        self.reply(HelloReply(error="", cluster_id=hello.cluster_id))
+        self.sender = hello.node_id
+        self._parser.limit = MAX_PEER_FRAME_BYTES
+        self._peers.welcome(self, hello)
 
     def _on_join(self, join: Join) -> None:
         if flaw := join_flaw(join):
@@ -418,6 +433,10 @@ class PeerConnections:
             if peer not in self._dialers:
                 self._dialers[peer] = Dialer(self, peer, address)
 
+    def addresses(self) -> dict[int, str]:
+        """Where peers are being dialled."""
+        return {peer: dialer.address for peer, dialer in self._dialers.items()}
+
     def send(self, to: int, message: PeerMessage) -> None:
         """Queue a message; lost if `to` is not connected. One value sent to several is encoded once."""
         dialer = self._dialers.get(to)
@@ -449,13 +468,17 @@ class PeerConnections:
         return ""
 
     def welcome(self, session: PeerSession, hello: Hello) -> None:
-        """A caller was accepted: it replaces its own earlier connection, and can be dialled at once."""
+        """A caller was accepted: its connection replaces an earlier one of its own."""
         self._strangers.pop(session, None)
         self.listener.release()  # members are not counted: strangers must never keep one out
-        self._incarnations[hello.node_id] = (hello.directory_id, hello.incarnation)
         if (older := self._sessions.get(hello.node_id)) is not None:
             older.abort()
         self._sessions[hello.node_id] = session
+        self.met(hello)
+
+    def met(self, hello: Hello) -> None:
+        """A caller was accepted: remember its start and where it lives, and dial it at once."""
+        self._incarnations[hello.node_id] = (hello.directory_id, hello.incarnation)
         self.handler.on_caller(hello)
         if (dialer := self._dialers.get(hello.node_id)) is not None:
             dialer.hurry()

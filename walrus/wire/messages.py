@@ -26,6 +26,10 @@ class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
 # --- the handshake -----------------------------------------------------------------------------
 
 
+ANYBODY = 0
+"""The target of a Hello whose sender does not know which member lives at the address that it dials."""
+
+
 class Hello(Message, frozen=True, kw_only=True):
     """First frame of a dialled connection: who calls, from which cluster and data directory."""
 
@@ -35,7 +39,8 @@ class Hello(Message, frozen=True, kw_only=True):
     directory_id: str
     incarnation: int
     target: int
-    """The node that the caller believes lives at this address."""
+    """The node that the caller believes lives at this address. `ANYBODY`: it does not know, and only says
+    where it lives itself; nothing else follows on this connection."""
     member_at: int = 0
     """An index of Raft's log at which the caller was a member for certain, 0 if it knows of none."""
     raft_address: str = ""
@@ -49,6 +54,8 @@ class HelloReply(Message, frozen=True, kw_only=True):
     cluster_id: str
     final: bool = False
     """The caller was removed from the cluster: asking again will never help."""
+    addresses: dict[int, str] = {}
+    """To a Hello for `ANYBODY`: where the callee and the members that it knows of live."""
 
 
 class Join(Message, frozen=True, kw_only=True):
