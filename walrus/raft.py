@@ -38,6 +38,25 @@ what a host needs (`__all__`). The rooms behind it, in walrus/consensus/, in the
     validation   messages that no honest node can have sent
     journal      RaftJournal: term, vote and log on disk, where every prefix is a state
 
+What a message means depends on the role of the server that it reaches. "term" is the sender's, already
+known not to be older than ours; "-" is dropped:
+
+    message                   follower          learner    pre-candidate    candidate    leader
+    PreVoteRequest            grant, unless a leader is heard or its log is behind ours      refuse
+    RequestVoteRequest        vote, if there is a vote left in this term and its log will do
+    PreVoteResponse           -                 -          collect          -            -
+    RequestVoteResponse       -                 -          -                collect      -
+    AppendEntriesRequest      store             store      follow, store    follow, store  (impossible)
+    InstallSnapshotRequest    store             store      follow, store    follow, store  (impossible)
+    AppendEntriesResponse     -                 -          -                -            move progress
+    InstallSnapshotResponse   -                 -          -                -            move progress
+    TimeoutNowRequest         campaign, if its  -          -                -            -
+                              leader asks
+
+A learner may vote: it may have been made a voter by an entry that it has not received, and the candidate
+that asks knows more. "impossible": a second leader of one term would break ElectionSafety, so the message
+is dropped and counted.
+
 Invariants (paper Figure 3; tests/consensus checks them over whole clusters): ElectionSafety,
 LeaderAppendOnly, LogMatching, LeaderCompleteness, StateMachineSafety. On one server, asserted by
 `check_invariants`: the term never falls and the vote never changes within a term (one method changes
@@ -146,6 +165,7 @@ class Raft:
         self.role = Role.FOLLOWER
         self.ignored: Counter[str] = Counter()
         """How many messages were dropped, by reason."""
+        # Term and vote in one value: they change together, and are written together.
         self._hard_state = restored.hard_state
         self._last_contact = -math.inf
         self._last_tick = self._now = now
@@ -162,6 +182,7 @@ class Raft:
         assert self.log.last_term <= self.current_term, "a term was forgotten that the log still shows"
         self._event("Restart", voted_for=self.voted_for)
         self._resume_following(now)
+        # Restarted servers wait a whole timeout: the leader, if there is one, is heard before that.
         if self.membership.voters == (node_id,):
             self._election.deadline = now  # there is no leader to wait for
 
@@ -218,6 +239,7 @@ class Raft:
 
     def next_deadline(self) -> float:
         """When `tick` will have something to do; infinite if only a message can move this server."""
+        # A host that sleeps until then, and ticks, makes progress: `tick` compares with the same numbers.
         deadline = self._leadership.next_deadline() if self._leadership else self._election.deadline
         assert deadline < math.inf or self.role is Role.LEARNER, "a server that waits for nothing"
         return deadline
@@ -246,6 +268,7 @@ class Raft:
                 self._leadership.replicate(self._now)
             reads = self._leadership.take_reads()
         ready = self._outbox.make_ready(self.log.take_unsaved(), self.log.take_committed(), reads)
+        assert self.log.applied_index == self.commit_index and self.log.saved_index == self.log.last_index
         assert not self.has_ready(), "a host that asks until nothing is left would never finish"
         return ready
 
@@ -256,6 +279,7 @@ class Raft:
         """
         self._now = now
         durable = self._outbox.persisted(ready)
+        assert all(done.number <= ready.number for done in durable), "what is not durable yet says nothing"
         for done in durable:
             self.log.persisted(done.entries, done.snapshot or done.checkpoint)
         if durable:
@@ -266,6 +290,8 @@ class Raft:
                 persisted_index=self.log.persisted_index,
             )
         if self.role is Role.CANDIDATE and not self._outbox.hard_state_pending:
+            # The own vote is one among the others. Had it been counted when it was cast, a crash could
+            # take it back after it had made a leader, and the same server could then vote for another.
             self._election.collect(self.node_id, True)
             self._count_votes(now)
         self._advance_commit_index(now)
@@ -273,6 +299,7 @@ class Raft:
     def tick(self, now: float) -> None:
         """Time has passed: start an election, send heartbeats, give up what took too long."""
         self._now = now
+        assert (self._leadership is not None) == (self.role is Role.LEADER)
         if self._leadership is not None:
             self._tick_leader(self._leadership, now)
         elif now >= self._election.deadline:
@@ -291,6 +318,8 @@ class Raft:
         if leading.transfer is not None and now >= leading.transfer.deadline:
             leading.transfer = None
         if leading.lost_quorum(now):
+            # A leader that is cut off would otherwise accept proposals and reads for ever, and its clients
+            # would wait for answers that cannot come, instead of asking the new leader.
             self._become_follower(self.current_term, None, now)
             self._event("CheckQuorumFailed")
 
@@ -302,6 +331,7 @@ class Raft:
         self._now = now
         if peer in self.progress:
             self.progress[peer].probe_from(self.progress[peer].match_index + 1)
+        # A learner has no timer to shorten, and a candidate does not wait for a leader.
         elif peer == self.leader_id and self.role is Role.FOLLOWER:
             self.leader_id = None  # so that pre-votes of the others are granted, too (`_hears_leader`)
             self._election.expire_soon(now)
@@ -322,7 +352,9 @@ class Raft:
         size = entry_bytes(Entry(0, 0, COMMAND, data))
         if leading.uncommitted_bytes and leading.uncommitted_bytes + size > self.config.max_uncommitted_bytes:
             return None
-        return self._append(COMMAND, data)
+        index = self._append(COMMAND, data)
+        assert index > self.commit_index, "a proposal is not committed before it is replicated"
+        return index
 
     def propose_membership(self, membership: Membership, now: float) -> int | None:
         """Append a membership that differs by at most one server (paper §6, dissertation §4.1).
@@ -339,10 +371,14 @@ class Raft:
         if not membership.voters:
             raise ValueError("a membership needs at least one voter")
         leading = self._leadership
+        # What an entry of the own term prevents, with voters 1 2 3 4: leader 1 appends "5 joins", and only 5
+        # gets it. Leader 2, of the next term, appends "1 leaves", a set of three, and commits it on 2 and 3.
+        # Then 1 asks again; 4 and 5 vote for it, three of its set of five, and what was committed is lost.
+        # Had 2 committed a no-op first, three of the four would hold it, and none of them votes for 1.
         if leading is None or leading.transfer is not None or not leading.has_committed_in_term():
             return None
         if self.log.membership_index > self.commit_index:
-            return None
+            return None  # the change before this one may still be lost
         if len(changed := self.membership.changed_servers(membership)) > 1:
             raise ValueError(f"servers {changed} differ, and only one may at a time")
         newcomers = set(membership.voters) - {*self.membership.voters, self.node_id}
@@ -364,6 +400,7 @@ class Raft:
             return False
         if to == self.node_id or to not in self.membership.voters:
             return False
+        assert to in leading.progress, "a leader follows the progress of every voter"
         leading.start_transfer(to, now)
         return True
 
@@ -374,6 +411,8 @@ class Raft:
         The read does not join a round that is under way: its answers may have been sent before this call.
         """
         self._now = now
+        # A follower could forward it, but then two servers would have to remember who asked; the host knows
+        # the leader as well as this server does.
         if self._leadership is None:
             return False
         self._leadership.new_reads.append(context)
@@ -392,6 +431,7 @@ class Raft:
     def _append(self, kind: EntryKind, data: bytes) -> int:
         """Add an entry of the current term to the leader's log."""
         assert self._leadership is not None, "LeaderAppendOnly: only a leader appends on its own"
+        # Not sent from here: the next `ready` carries it, with everything else that this turn proposed.
         entry = Entry(self.current_term, self.log.last_index + 1, kind, data)
         self.log.append(entry)
         self._leadership.note_appended(entry)
@@ -423,14 +463,18 @@ class Raft:
             self._election.disable()
         elif self._election.deadline == math.inf:
             self._election.reset(now)
+        assert (self._election.deadline < math.inf) == self.is_electable
 
     def _become_follower(self, term: int, leader_id: int | None, now: float) -> None:
         """Follow in this term; the vote of the term, if it is the same one, is kept."""
         assert leader_id != self.node_id, "a server does not follow itself"
+        # Taken over before the leadership is dropped: what a majority last heard of this server as leader
+        # is how long its lease is still good.
         self._last_contact = self.last_contact
         self._set_term_and_vote(term, self.voted_for if term == self.current_term else None)
         self.leader_id = leader_id
         self._resume_following(now)
+        assert self._leadership is None and self.current_term == term
 
     def _start_pre_vote(self, now: float) -> None:
         """PreVote: ask whether the others would vote for this server (dissertation §9.6); no term changes.
@@ -449,6 +493,7 @@ class Raft:
             term=self.current_term + 1, last_log_index=last.index, last_log_term=last.term
         )
         self._ask_voters(request)
+        # A lone voter has its majority already.
         self._count_pre_votes(now)
 
     def _campaign(self, now: float, transfer: bool = False) -> None:
@@ -462,6 +507,7 @@ class Raft:
         self._set_term_and_vote(self.current_term + 1, self.node_id)
         self._event("Timeout", transfer=transfer)
         self._election.begin(now)
+        # From the membership in force; a majority of it is what `Election.won` looks for.
         last = self.log.last
         self._ask_voters(
             RequestVoteRequest(
@@ -491,6 +537,8 @@ class Raft:
     def _count_votes(self, now: float) -> None:
         """With a majority, this server's own durable vote among it, lead (paper §5.2)."""
         assert self.role is Role.CANDIDATE
+        # `won` alone would not do: in a cluster of five, four others could elect this server before its own
+        # vote is durable, and after a crash it could vote for another candidate of the same term.
         if self.node_id in self._election.granted and self._election.won(self.membership):
             self._become_leader(now)
         elif self._election.lost(self.membership):
@@ -511,6 +559,7 @@ class Raft:
             elected_at=self._election.started_at,
         )
         self._last_tick = now
+        # A leader's clock is the heartbeat. What it half received belongs to a leader that is deposed.
         self._election.disable()
         self._following.forget_snapshot()
         self._event("BecomeLeader")
@@ -538,6 +587,7 @@ class Raft:
     def step(self, sender: int, message: RaftMessage, now: float) -> None:
         """A message arrived. Nothing that it contains makes this raise."""
         self._now = now
+        # No server sends to itself; a message that says so is forged, or the addresses are mixed up.
         if sender == self.node_id:
             self._ignore("a message from ourselves")
         elif self._observe_term(sender, message, now):
@@ -548,9 +598,14 @@ class Raft:
         if isinstance(message, PreVoteRequest):
             return True  # its term is hypothetical: it changes nothing and is judged by the handler
         if isinstance(message, PreVoteResponse) and message.granted:
+            # A granted pre-vote echoes the term asked for, which no server has entered. A refusal carries
+            # the responder's own term and obeys the rule below: that is how a server that was away learns
+            # of the term that the others are in.
             return message.term == self.current_term + 1 or self._ignore("an answer to an earlier pre-vote")
         if message.term > self.current_term:
             if isinstance(message, RequestVoteRequest) and not message.transfer and self._hears_leader(now):
+                # Not even the term is adopted: a removed server that never heard of its removal would
+                # otherwise depose a working leader with every timeout (dissertation §4.2.3).
                 return self._ignore("a vote request while a leader is alive")
             self._become_follower(message.term, None, now)
             self._event("UpdateTerm")
@@ -677,6 +732,7 @@ class Raft:
             assert self.role not in (Role.CANDIDATE, Role.LEADER), "these have voted for themselves"
             self._set_term_and_vote(self.current_term, sender)
             if self.role is Role.PRE_CANDIDATE:
+                # Its own pre-vote, if it succeeded now, would start a competing election.
                 self._resume_following(now)
             if self.role is Role.FOLLOWER:
                 # A follower that has just voted gives its candidate a whole timeout to win.
@@ -697,6 +753,8 @@ class Raft:
         """The sender leads this term: follow it, and restart the election timer."""
         if self.role is Role.LEADER or self.leader_id not in (None, sender):
             return self._ignore("a second leader of one term")
+        # Whatever the message turns out to contain, it shows that the leader lives and is heard here. That
+        # keeps this server from campaigning, and from voting for others (`_hears_leader`).
         self.leader_id = sender
         self._last_contact = now
         if self.role in (Role.PRE_CANDIDATE, Role.CANDIDATE):
@@ -716,9 +774,11 @@ class Raft:
         now: float,
     ) -> None:
         """A follower answered: it is alive, and the leader knows more of its log."""
+        assert leading is self._leadership and leading.term == message.term
         if reason := response_flaw(message, leading.round, self.log.last_index):
             self._ignore(reason)
             return
+        # Even a rejection confirms the round: the follower took part in it, whatever its log looks like.
         leading.heard(sender, message.round, now)
         match message:
             case AppendEntriesResponse():
@@ -743,6 +803,8 @@ class Raft:
         index = leading.quorum_match()
         if index <= self.commit_index or self.log.term_at(index) != self.current_term:
             return
+        # Everything before `index` is committed with it, entries of older terms too: any server that lacks
+        # them lacks this one as well, and loses every vote of the majority that holds it.
         before = self.commit_index
         self.log.commit_to(index)
         leading.note_committed(self.log.entries(before + 1, index + 1))
@@ -754,12 +816,15 @@ class Raft:
     def _membership_committed(self, leading: Leadership, now: float) -> None:
         """A change is complete: tell the removed server, and step down if it is this one (§4.2.2)."""
         assert self.log.committed_membership == self.membership
+        # First the news that it is committed, to everyone who was a member before, while there is still a
+        # `Progress` for a removed server: nothing is sent to it afterwards.
         leading.replicate(now)
         if self.node_id in self.membership.voters:
             leading.membership_changed()
         else:
             leading.name_successor(self.membership)
             self._become_follower(self.current_term, None, now)
+            assert self.role is Role.LEARNER, "a removed server campaigns no more"
             self._event("LeaveOffice")
 
     # ------------------------------------------------------------------------------------- self-checks

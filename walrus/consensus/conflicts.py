@@ -88,6 +88,7 @@ def next_after_conflict(log: RaftLog, prev_log_index: int, hint: Conflict) -> in
 
     The hint comes from outside, so it is clipped rather than trusted.
     """
+    assert 0 <= prev_log_index <= log.last_index, "a leader asks about its own log"
     next_index = hint.index
     if hint.term:
         shared = log.last_index_of_term(hint.term, prev_log_index)

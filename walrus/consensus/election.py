@@ -60,7 +60,9 @@ class Election:
 
     def expire_soon(self, now: float) -> None:
         """The leader is known to be gone: time out within a heartbeat, at a random instant of it."""
-        self.deadline = min(self.deadline, now + self._rng.uniform(0.0, self._config.heartbeat_interval))
+        soon = now + self._rng.uniform(0.0, self._config.heartbeat_interval)
+        self.deadline = min(self.deadline, soon)
+        assert self.deadline <= soon, "the timer is shortened, never prolonged"
 
     def disable(self) -> None:
         """Stop the timer: non-voters and the leader have none."""
@@ -72,6 +74,7 @@ class Election:
         self.refused.clear()
         self.started_at = now
         self.reset(now)
+        assert not self.granted and not self.refused, "answers of the round before count for nothing"
 
     def collect(self, voter: int, granted: bool) -> None:
         """Note one answer; the first one of each voter counts.
@@ -104,6 +107,7 @@ class Election:
         against it would leave both waiting for another timeout.
         """
         assert mine[1] != theirs[1], "a server does not compete with itself"
+        assert self.started_at > -math.inf, "only a server that asks has something to yield"
         fresh = now - self.started_at < self._config.heartbeat_interval
         return theirs > mine or not fresh or theirs[1] in self.refused
 

@@ -15,6 +15,15 @@ does not take it from me", which holds after a sync. So the answer comes twice w
 first says what is durable already, so that a slow disk does not look like a dead server to CheckQuorum; the
 second says the rest, and waits in the outbox.
 
+Why the commit index is clipped to what the request covers. Follower and leader, terms by index:
+
+    index       1  2  3  4  5
+    leader      1  1  3  3  3      leader_commit 5, the request: prev 2, entry 3
+    follower    1  1  2  2  2      3 is replaced, 4 and 5 go with it: the log ends at 3
+
+    with prev 2 and no entry (a heartbeat), the log keeps its 3, 4 and 5 of term 2. Believing leader_commit
+    as far as the own log reaches would apply three entries that the leader does not have.
+
 Invariants: the commit index never exceeds what the leader's log is known to agree with; no acknowledged
 index is beyond what is durable when the message leaves.
 
@@ -54,6 +63,8 @@ class Following:
     ) -> None:
         self._log, self._outbox = log, outbox
         self._event, self._membership_changed = event, membership_changed
+        # Both callbacks lead back into `Raft`: what is recorded shows its role and term, and a membership
+        # that arrives may make a learner of a voter.
         self._receiver = SnapshotReceiver()
 
     def forget_snapshot(self) -> None:
@@ -72,6 +83,7 @@ class Following:
             return None
         upto = message.prev_log_index + len(message.entries)
         added = self._log.merge(message.entries)
+        assert 0 <= added <= len(message.entries)
         assert upto <= self._log.last_index, "LogMatching: all of the request is in our log"
         self._event(
             "AcceptAppendEntriesRequest",
@@ -118,7 +130,7 @@ class Following:
         A request that added entries and has none of them durable gets no first answer: another request, or
         the next heartbeat, follows soon enough to show that this server lives.
         """
-        assert added <= len(message.entries) and upto <= self._log.last_index
+        assert self._log.holds(upto) or upto < self._log.snapshot_index, "acknowledging what is not here"
 
         def answer(match_index: int) -> AppendEntriesResponse:
             return AppendEntriesResponse(
@@ -129,7 +141,9 @@ class Following:
                 match_index=match_index,
             )
 
+        # A heartbeat adds nothing and is always answered at once: CheckQuorum and reads wait for it.
         durable = min(upto, self._log.persisted_index)
+        assert durable <= self._log.persisted_index, "an acknowledgement that a crash could take back"
         if durable == upto or not added:
             self._outbox.send(sender, answer(durable))
         if durable < upto:
@@ -141,12 +155,15 @@ class Following:
         """A chunk of a snapshot (paper §7, Figure 13); returns the reason to drop the message, if any."""
         if reason := snapshot_flaw(message):
             return reason
+        # Entries that follow the snapshot here may be acknowledged already, so a snapshot that the log agrees
+        # with must not cut them off (paper Figure 13, step 6).
         if self._log.holds(message.last_index) and self._log.matches(message.last_index, message.last_term):
             # We hold everything it covers: then it only says that all of it is committed.
             self._learn_commit(message.last_index)
             self._membership_changed(now)
             self._answer_snapshot(sender, message, installed=True)
         elif message.last_index <= self._log.commit_index:
+            # Late, or from a leader that does not know yet how much is here: nothing to install.
             self._answer_snapshot(sender, message, installed=True)
         elif (snapshot := self._receiver.add(sender, message)) is None:
             self._answer_snapshot(sender, message, installed=False)
@@ -154,6 +171,7 @@ class Following:
             self._log.install(snapshot)
             self._outbox.note_snapshot(snapshot)
             self._membership_changed(now)
+            assert self._log.commit_index == snapshot.index, "a snapshot holds committed entries only"
             self._event("InstallSnapshot", sender=sender, index=snapshot.index)
             self._answer_snapshot(sender, message, installed=True)
         return None

@@ -92,13 +92,17 @@ class RaftJournal:
         assert self.is_empty(), "a journal is founded once"
         membership.check()
         assert membership.voters, "a cluster is founded by its voters"
+        # Every founder writes the same entry, so all logs of the cluster agree at index 1.
         founded = Entry(1, 1, MEMBERSHIP, membership.encode())
         self._write([_record(_HARD_STATE, HardState(1, None)), _record(_ENTRY, founded)])
+        assert not self.is_empty(), "the second start must not found it again"
 
     def save(self, ready: Ready) -> None:
         """Write what this Ready wants to become durable, in the order that makes every prefix valid."""
         assert not (ready.snapshot and ready.checkpoint), "one of them is older than the other"
         records: list[bytes] = []
+        # The order makes every prefix valid: a snapshot without its last chunk is skipped, and the hard state
+        # comes before the entries of its term, so no prefix shows an entry of a term that it does not know.
         if snapshot := ready.snapshot or ready.checkpoint:
             assert ready.hard_state is not None, "a snapshot replaces all before it, the hard state too"
             records += _snapshot_records(snapshot)
@@ -108,6 +112,7 @@ class RaftJournal:
         if records:
             first = self._write(records)
             if snapshot:
+                assert all(number < ready.number for number in self._checkpoints), "Readys are saved in order"
                 self._checkpoints[ready.number] = first
 
     def durable(self, ready: Ready) -> None:
@@ -124,7 +129,10 @@ class RaftJournal:
                 self._storage.trim(self._topic, place)
 
     def load(self) -> Restored:
-        """Read everything back; raises JournalError when it does not make sense."""
+        """Read everything back; raises JournalError when it does not make sense.
+
+        Reads in pieces, so that a large journal is not in memory twice.
+        """
         loader = _Loader(self._topic, founded=self._storage.bounds(self._topic)[0] == 0)
         for position, record in self._records():
             loader.replay(position, record)
@@ -137,6 +145,7 @@ class RaftJournal:
 
     def _records(self) -> Iterator[tuple[int, bytes]]:
         """Each record that was not trimmed, with its position in the topic."""
+        # The end is taken once: nothing is written to a journal while it is loaded.
         position, end = self._storage.bounds(self._topic)
         while position < end:
             batch = self._storage.read_batch(self._topic, position, READ_ENTRIES, READ_BYTES)
@@ -171,6 +180,7 @@ class _Loader:
     def replay(self, position: int, record: bytes) -> None:
         """Replay one record; raises JournalError when it cannot follow the ones before it."""
         kind, body = record[:1], record[1:]
+        # A trimmed journal must begin with a whole snapshot: records before one continue a log that is gone.
         if self._skipping and kind != _SNAPSHOT:
             return
         self._skipping = False
@@ -203,9 +213,12 @@ class _Loader:
     def _replay_entry(self, position: int, entry: Entry) -> None:
         """An entry replaces its index and all after it; it may not leave a gap."""
         base = self._snapshot.index if self._snapshot else 0
+        # A gap would be entries that were acknowledged and are not here. An entry at or below the snapshot
+        # would replace one that is committed.
         if not base < entry.index <= base + len(self._entries) + 1:
             raise self._error(position, f"entry {entry.index} does not follow what is there")
         del self._entries[entry.index - base - 1 :]
+        assert len(self._entries) == entry.index - base - 1
         last_term = self._entries[-1].term if self._entries else self._snapshot.term if self._snapshot else 0
         if entry.term < last_term:
             raise self._error(position, f"entry {entry.index} is of an older term than the one before it")
@@ -230,7 +243,12 @@ class _Loader:
         self._data.clear()
 
     def _abandon_snapshot(self) -> None:
-        """A crash cut this snapshot off: what came before it was not trimmed, and counts."""
+        """A crash cut this snapshot off: what came before it was not trimmed, and counts.
+
+        Another record after an unfinished snapshot means just that: a server that crashed while writing it,
+        started again from what came before, and went on writing.
+        """
+        assert self._header is not None and len(self._data) < self._header.size
         self._header = None
         self._data.clear()
         self._skipping = not self._founded and self._snapshot is None
@@ -244,12 +262,19 @@ class _Loader:
 
     def restored(self) -> Restored:
         """The state that all records together describe."""
+        # Trimming comes after the sync of the snapshot that replaces what is trimmed (`RaftJournal.durable`),
+        # so no crash leaves this; a damaged disk does.
         if not self._founded and self._snapshot is None:
             reason = "was trimmed and holds no whole Raft snapshot"
             raise JournalError(f"topic {self._topic!r} {reason}: {_ADVICE}")
+        # The hard state is written before the entries of its term. If it is not here, then neither may be
+        # the vote of that term, and this server could give it a second time.
         last_term = self._entries[-1].term if self._entries else self._snapshot.term if self._snapshot else 0
         if self._hard_state.term < last_term:
             raise JournalError(f"topic {self._topic!r} has lost the term of its last entry: {_ADVICE}")
+        base = self._snapshot.index if self._snapshot else 0
+        assert not self._entries or self._entries[0].index == base + 1
+        assert base + len(self._entries) == (self._entries[-1].index if self._entries else base)
         membership = self._snapshot.membership if self._snapshot else Membership()
         return Restored(
             hard_state=self._hard_state,

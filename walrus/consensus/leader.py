@@ -12,6 +12,21 @@
   dates the lease (`quorum_contact`).
 * Leadership transfer (dissertation §3.10): bring one follower up to date, then tell it to campaign.
 
+The commit index is the median of what the voters hold, if that entry is of the leader's term. With five
+voters, of which the leader's own disk is one, sorted downwards:
+
+    match_index of                  durable on a majority    term of that entry    the commit index is
+    9 8 7 4 2   (leader: 9)         7                        the leader's          7
+    9 8 7 4 2   (leader: 2)         7: a slow disk of its own does not hold the leader up
+    9 7 5 4 2                       5                        an older one          unchanged (Figure 8)
+
+Rounds are counted the same way. Three voters; rounds 7 and 8 began at 10.0 s and 10.1 s:
+
+    answered by the two followers    confirmed    `quorum_contact`
+    6 and 6                          6            when round 6 began
+    7 and 6                          7            10.0, however late the answer came
+    8 and 6                          8            10.1
+
 A read, step by step, and the mistake that each step prevents:
 
     a read arrives                it waits for the next round, one that starts after it arrived. Joining a
@@ -132,6 +147,7 @@ class Leadership:
             del self.progress[peer]
         for peer in wanted - set(self.progress):
             self.progress[peer] = Progress(next_index=self._log.last_index + 1)
+        # Sorted, so that messages leave in the same order in every run of the same seed.
         self.progress = {peer: self.progress[peer] for peer in sorted(wanted)}
         self.pending = True
         assert set(self._log.membership.voters) <= {*self.progress, self._node_id}, "a voter without progress"
@@ -139,6 +155,7 @@ class Leadership:
     def _quorum_value(self, mine: int, theirs: dict[int, int]) -> int:
         """The highest value that a majority of the voters has reached."""
         membership = self._log.membership
+        # A leader that is being removed is no voter: its own value does not count (dissertation §4.2.2).
         values = [mine if voter == self._node_id else theirs[voter] for voter in membership.voters]
         value = sorted(values, reverse=True)[membership.quorum - 1]
         assert sum(reached >= value for reached in values) >= membership.quorum, "no majority has reached it"
@@ -268,6 +285,8 @@ class Leadership:
         """Send each follower what it lacks; one round of heartbeats confirms all reads of this turn."""
         self.pending = False
         if self.new_reads:
+            # A round of its own, even while an earlier one is under way: an answer to that one may have
+            # been sent before these reads arrived.
             self._start_round(now)
             self._reads.extend((context, self.round) for context in self.new_reads)
             self.new_reads.clear()
@@ -279,6 +298,8 @@ class Leadership:
 
     def _replicate_to(self, peer: int, progress: Progress, now: float) -> None:
         """As many requests as the byte budget allows (dissertation §10.2.2, pipelining)."""
+        # A transfer that is under way goes on even if the leader has compacted further meanwhile. Starting
+        # anew with each compaction might never come to an end.
         if progress.transfer is None and progress.next_index <= self._log.snapshot_index:
             self._start_snapshot(progress)
         if progress.transfer is not None:
@@ -289,7 +310,7 @@ class Leadership:
             first = progress.state is ProgressState.PROBE
             entries = self._log.entries_within(progress.next_index, self._config.max_append_bytes)
             if not entries and not first:
-                break
+                break  # a probe goes out even without entries: it asks where the logs agree
             self._send_entries(peer, progress, progress.next_index - 1, entries)
             progress.sent(entries)
         # The commit index travels with entries. When there are none to send, an empty request takes it to
@@ -386,7 +407,9 @@ class Leadership:
     def _advance_transfer(self) -> None:
         """Tell the chosen successor to campaign once it has everything (dissertation §3.10)."""
         if self.transfer is None or self.transfer.target not in self.progress:
-            return
+            return  # the target was removed meanwhile; the deadline ends the transfer
+        # Sent again with every heartbeat and answer until the transfer ends: the request may be lost, and
+        # a follower that campaigns already ignores it.
         if self.progress[self.transfer.target].match_index == self._log.last_index:
             self._send(self.transfer.target, TimeoutNowRequest(term=self.term))
 
@@ -403,6 +426,7 @@ class Leadership:
         that is most up to date is the one that cannot lose to another's log.
         """
         assert self._node_id not in membership.voters, "a voter that leads has no reason to leave"
+        # `progress` still has all of them: it follows the membership in force, which this is.
         voters = [peer for peer in membership.voters if peer in self.progress]
         if voters:
             best = max(voters, key=lambda peer: (self.progress[peer].match_index, -peer))

@@ -80,7 +80,9 @@ class Membership(msgspec.Struct, frozen=True, array_like=True):
     @property
     def members(self) -> tuple[int, ...]:
         """Voters and learners together, sorted."""
-        return tuple(sorted(self.voters + self.learners))
+        members = tuple(sorted(self.voters + self.learners))
+        assert len(set(members)) == len(members), "a server is a voter or a learner"
+        return members
 
     @property
     def quorum(self) -> int:
@@ -106,7 +108,9 @@ class Membership(msgspec.Struct, frozen=True, array_like=True):
         (3,)
         """
         voting = set(self.voters) ^ set(other.voters)
-        return tuple(sorted(voting | (set(self.learners) ^ set(other.learners))))
+        changed = tuple(sorted(voting | (set(self.learners) ^ set(other.learners))))
+        assert bool(changed) == (self != other)
+        return changed
 
     def encode(self) -> bytes:
         """As the `data` of a MEMBERSHIP entry."""
