@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.broker.world import batch, three
 from walrus import protocol
+from walrus.consensus.messages import Role
 from walrus.wire import messages as m
 
 
@@ -41,6 +42,26 @@ def test_node_without_a_majority_says_so_instead_of_unknown():
     slot = world.send(3, protocol.Get("t"))
     world.until(lambda: bool(world.replies[slot]))
     assert world.replies[slot][0].startswith(b"ERR no leader")
+
+
+def test_register_that_reached_no_raft_leader_was_certainly_not_done():
+    world = three()
+    world.isolate(3)
+    world.until(lambda: world.nodes[3].raft.leader_id is None)
+    slot = world.send(3, protocol.Register("t"))
+    world.until(lambda: bool(world.replies[slot]))
+    [reply] = world.replies[slot]
+    assert reply == b"ERR " + protocol.errors.NO_MAJORITY.encode()
+
+
+def test_register_that_a_raft_leader_may_have_proposed_may_be_done():
+    world = three()
+    leader = next(node for node in world.nodes if world.nodes[node].raft.role is Role.LEADER)
+    world.isolate(leader)
+    slot = world.send(leader, protocol.Register("t"))
+    world.until(lambda: bool(world.replies[slot]))
+    [reply] = world.replies[slot]
+    assert reply == b"ERR " + protocol.errors.not_registered_yet("t").encode()
 
 
 def test_lost_questions_and_answers_are_repeated():

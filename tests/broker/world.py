@@ -26,6 +26,7 @@ from walrus.storage.batch import EMPTY, Batch
 from walrus.storage.errors import CorruptionError, DiskFull
 from walrus.wire import messages as m
 from walrus.wire.effects import Halt, Log, Peers, Reply, Send
+from walrus.wire.errors import kind_of
 
 STEP = 0.02
 HOPS = 8
@@ -298,6 +299,8 @@ class World:
             case Reply(slot=slot, data=data, count=count):
                 bodies = frames(data)
                 assert len(bodies) == count
+                for body in bodies:
+                    assert not body.startswith(b"ERR ") or kind_of(body[4:].decode()), body
                 self.replies[slot] += bodies
             case Log(text=text):
                 self.logs.append(f"{node}: {text}")

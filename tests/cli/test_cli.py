@@ -95,9 +95,13 @@ def test_an_entry_that_is_no_text_is_base64_in_json(say: Spoken, node: FakeNode)
 @pytest.mark.parametrize(
     ("reply", "status", "message"),
     [
-        (protocol.error(protocol.unknown_topic("t")), 1, "ERR unknown topic t: send REGISTER t first"),
-        (protocol.error(protocol.TIMEOUT), 4, "ERR timeout: the outcome is unknown"),
-        (protocol.error(protocol.not_enough_replicas(1, 2)), 4, "ERR not enough replicas: 1 of 2 answered"),
+        (protocol.error(protocol.errors.unknown_topic("t")), 1, "ERR unknown topic t: send REGISTER t first"),
+        (protocol.error(protocol.errors.TIMEOUT), 4, "ERR timeout: the outcome is unknown"),
+        (
+            protocol.error(protocol.errors.FAILED_OVER),
+            4,
+            "ERR outcome unknown: the segment's leader failed",
+        ),
     ],
 )
 def test_an_error_is_on_stderr_with_its_status(
@@ -168,7 +172,7 @@ def test_lines_of_a_pipe_become_entries_and_come_back() -> None:
 
 
 def test_a_pipe_that_fails_says_how_far_it_came(node: FakeNode) -> None:
-    node.script.extend([SERVE, SERVE, Say(protocol.error(protocol.not_enough_replicas(1, 2)))])
+    node.script.extend([SERVE, SERVE, Say(protocol.error(protocol.errors.TIMEOUT))])
     run(node, "register", "t")
     put = run(node, "put", "t", stdin=b"a\nb\nc\n")
     assert put.returncode == 4

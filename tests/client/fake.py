@@ -34,11 +34,13 @@ class MemoryLog:
             case Metrics():
                 return [protocol.json_reply(json.dumps(METRICS))]
             case Leave(node_id):
-                return [protocol.OK if node_id == 3 else protocol.error(protocol.unknown_node(node_id))]
+                return [
+                    protocol.OK if node_id == 3 else protocol.error(protocol.errors.unknown_node(node_id))
+                ]
             case Invalid(reason):
                 return [protocol.error(reason)]
             case _ if request.topic not in self.topics:
-                return [protocol.error(protocol.unknown_topic(request.topic))] * request.replies
+                return [protocol.error(protocol.errors.unknown_topic(request.topic))] * request.replies
             case Put(topic, batch):
                 for payload in batch.payloads():
                     self.append(topic, payload)
@@ -50,7 +52,7 @@ class MemoryLog:
             case State(topic):
                 return [protocol.json_reply(json.dumps(self.state(topic)))]
             case Recover():
-                return [protocol.error(protocol.cannot_recover("the segment does not wait for that"))]
+                return [protocol.error(protocol.errors.not_recovered_yet("t", 1))]
 
     def append(self, topic: str, payload: bytes) -> None:
         if len(self.topics[topic][-1]) == self.segment_entries:
@@ -68,7 +70,7 @@ class MemoryLog:
     def at(self, topic: str, segment: int, offset: int) -> bytes:
         segments = self.topics[topic]
         if segment > len(segments):
-            return protocol.error(protocol.unknown_segment(topic, segment))
+            return protocol.error(protocol.errors.unknown_segment(topic, segment))
         entries = segments[segment - 1]
         return protocol.ok_fetch(offset + 1, entries[offset]) if offset < len(entries) else protocol.EMPTY
 

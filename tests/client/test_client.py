@@ -23,10 +23,9 @@ from walrus.client import (
     Entry,
     InvalidTopic,
     NoLeader,
-    NotEnoughReplicas,
+    NotWritten,
     OutcomeUnknown,
     PayloadTooLarge,
-    Refused,
     TimedOut,
     UnknownNode,
     UnknownSegment,
@@ -102,14 +101,13 @@ def test_a_node_that_lags_behind_a_seal_is_asked_again(connect: MakeClient) -> N
 @pytest.mark.parametrize(
     ("reason", "kind"),
     [
-        (protocol.unknown_topic("t"), UnknownTopic),
-        (protocol.unknown_segment("t", 9), UnknownSegment),
-        (protocol.unknown_node(9), UnknownNode),
-        (protocol.not_enough_replicas(1, 2), NotEnoughReplicas),
-        (protocol.TIMEOUT, OutcomeUnknown),
-        (protocol.FAILED_OVER, OutcomeUnknown),
-        (protocol.storage_failed("disk full"), WalrusError),
-        ("a reason of the future", Refused),
+        (protocol.errors.unknown_topic("t"), UnknownTopic),
+        (protocol.errors.unknown_segment("t", 9), UnknownSegment),
+        (protocol.errors.unknown_node(9), UnknownNode),
+        (protocol.errors.TIMEOUT, OutcomeUnknown),
+        (protocol.errors.FAILED_OVER, OutcomeUnknown),
+        (protocol.errors.not_written("disk full"), NotWritten),
+        ("a reason of the future", OutcomeUnknown),
     ],
 )
 def test_a_refusal_is_its_class_and_not_sent_again(
@@ -147,12 +145,12 @@ def test_a_payload_that_no_frame_holds_is_refused(connect: MakeClient) -> None:
 
 
 def test_put_many_tells_each_entry_s_result(connect: MakeClient) -> None:
-    refusal = Say(protocol.error(protocol.not_enough_replicas(1, 2)))
+    refusal = Say(protocol.error(protocol.errors.TIMEOUT))
     with FakeNode([SERVE, SERVE, refusal, SERVE]) as node:
         client = connect(node)
         client.register("t")
         first, second, third = client.put_many("t", [b"a", b"b", b"c"])
-        assert (first, third) == (None, None) and isinstance(second, NotEnoughReplicas)
+        assert (first, third) == (None, None) and isinstance(second, OutcomeUnknown)
         assert client.put_many("t", []) == []
 
 
@@ -223,7 +221,7 @@ def test_put_many_without_retry_reports_the_doubtful_ones(connect: MakeClient) -
 
 
 @pytest.mark.parametrize(
-    "reason", [protocol.no_leader("an election is on"), protocol.BUSY, protocol.STOPPING]
+    "reason", [protocol.errors.NO_LEASE, protocol.errors.BUSY, protocol.errors.not_enough_replicas(1, 2)]
 )
 def test_what_a_node_says_it_did_not_do_is_asked_of_another(connect: MakeClient, reason: str) -> None:
     with FakeNode([SERVE, Say(protocol.error(reason))]) as first, FakeNode() as second:
@@ -236,7 +234,7 @@ def test_what_a_node_says_it_did_not_do_is_asked_of_another(connect: MakeClient,
 
 
 def test_entries_that_a_node_did_not_take_follow_in_order(connect: MakeClient) -> None:
-    busy = Say(protocol.error(protocol.BUSY))
+    busy = Say(protocol.error(protocol.errors.BUSY))
     with FakeNode([SERVE, SERVE, busy, busy]) as node:
         client = connect(node)
         client.register("t")
@@ -245,7 +243,7 @@ def test_entries_that_a_node_did_not_take_follow_in_order(connect: MakeClient) -
 
 
 def test_an_entry_refused_in_the_middle_is_not_sent_behind_later_ones(connect: MakeClient) -> None:
-    with FakeNode([SERVE, SERVE, Say(protocol.error(protocol.BUSY)), SERVE]) as node:
+    with FakeNode([SERVE, SERVE, Say(protocol.error(protocol.errors.BUSY)), SERVE]) as node:
         client = connect(node)
         client.register("t")
         first, second, third = client.put_many("t", [b"a", b"b", b"c"])
@@ -254,8 +252,8 @@ def test_an_entry_refused_in_the_middle_is_not_sent_behind_later_ones(connect: M
 
 
 def test_no_leader_for_long_is_reported(connect: MakeClient) -> None:
-    with FakeNode([Say(protocol.error(protocol.no_leader("cut off")))] * 1000) as node:
-        with pytest.raises(NoLeader, match="cut off"):
+    with FakeNode([Say(protocol.error(protocol.errors.NO_MAJORITY))] * 1000) as node:
+        with pytest.raises(NoLeader, match="reaches no majority"):
             connect(node, timeout=0.1).put("t", b"x")
         assert len(node.seen) > 1
 

@@ -136,7 +136,7 @@ def read_segment(wire: Wire, topic: str, segment: int, count: int | None) -> lis
         offsets = range(len(entries), len(entries) + step)
         wire.send(*[f"FETCH {topic} {segment} {offset}".encode() for offset in offsets])
         replies = [wire.receive() for _ in offsets]
-        if any(reply.startswith(b"ERR no leader") for reply in replies):
+        if any(reply.startswith((b"ERR no leader", b"ERR no replica answered")) for reply in replies):
             nap(0.05)  # its leader was restarted, and the segment is being recovered
             continue
         for offset, reply in zip(offsets, replies, strict=True):

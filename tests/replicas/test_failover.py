@@ -472,7 +472,7 @@ def test_operator_is_told_when_there_is_nothing_to_recover():
     world = lazy()
     for node in (1, 2, 3):
         [reply] = world.ask(node, protocol.Recover("t", 1))
-        assert reply.startswith(b"ERR cannot recover: segment 1 of t is not sealed")
+        assert reply.startswith(b"ERR timeout: segment 1 of t is not sealed")
     assert world.topic("t").current == 1
     assert world.put(1, "t", "as if nothing had happened") == [b"OK"]
 

@@ -16,6 +16,7 @@ from walrus.replicas.replication import SegmentWriter
 from walrus.segments import Segment
 from walrus.storage.batch import Batch, Checksum
 from walrus.storage.errors import EngineFailed
+from walrus.wire import errors
 from walrus.wire import messages as m
 from walrus.wire.effects import Outbox, Send, no_trace
 
@@ -209,7 +210,29 @@ def test_put_that_waited_too_long_was_certainly_not_written():
     bench.writer.on_tick(bench.now)
     ((request, taken, acked, refused, error),) = bench.answers()
     assert (request, taken, acked, refused) == (1, 0, 0, False)
-    assert error == "not enough replicas: 1 of 2 answered"
+    assert error == errors.not_enough_replicas(1, 2)
+
+
+def test_put_whose_leader_lost_its_lease_hears_of_no_leader():
+    bench = Bench()
+    bench.put("a")
+    bench.now += 60
+    bench.writer.flush(bench.now)
+    bench.writer.on_tick(bench.now)
+    assert bench.answers() == [(1, 0, 0, False, errors.NO_LEASE)]
+
+
+def test_put_that_waits_for_slow_replicas_hears_that_they_are_behind():
+    bench = Bench(window_bytes=1)
+    bench.put("a")
+    bench.flush()
+    bench.put("b")
+    bench.flush()
+    bench.sent()
+    bench.now += 60
+    bench.leases.heard(bench.now)
+    bench.writer.on_tick(bench.now)
+    assert bench.answers() == [(2, 0, 0, False, errors.REPLICAS_BEHIND)]
 
 
 def test_disk_full_fails_these_puts_and_not_the_next_ones():

@@ -28,7 +28,7 @@ def test_an_error_stays_one_line() -> None:
 
 
 def test_an_error_about_an_unencodable_topic_is_still_sent() -> None:
-    [reply] = ReplyParser().feed(protocol.error(protocol.unknown_topic("\ud800")))
+    [reply] = ReplyParser().feed(protocol.error(protocol.errors.unknown_topic("\ud800")))
     assert isinstance(reply, Error)
 
 

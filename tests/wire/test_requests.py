@@ -66,46 +66,46 @@ def test_a_request_is_understood(body: bytes, request_: Request) -> None:
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (b"PUTT t x", protocol.UNKNOWN_COMMAND),
-        (b"put t x", protocol.UNKNOWN_COMMAND),
-        (b" PUT t x", protocol.UNKNOWN_COMMAND),
-        (b"\n", protocol.UNKNOWN_COMMAND),
-        (b"PUT", protocol.PUT_REQUIRES_TOPIC),
-        (b"PUT ", protocol.PUT_REQUIRES_TOPIC),
-        (b"PUT  x", protocol.PUT_REQUIRES_TOPIC),
-        (b"PUT t", protocol.PUT_REQUIRES_PAYLOAD),
-        (b"REGISTER", protocol.REGISTER_REQUIRES),
-        (b"REGISTER ", protocol.REGISTER_REQUIRES),
-        (b"GET", protocol.GET_REQUIRES),
-        (b"STATE", protocol.STATE_REQUIRES),
-        (b"METRICS now", protocol.METRICS_TAKES_NOTHING),
-        (b"REGISTER two words", protocol.INVALID_TOPIC),
-        (b"REGISTER " + b"x" * 256, protocol.INVALID_TOPIC),
-        (b"REGISTER " + "ä".encode() * 128, protocol.INVALID_TOPIC),
-        (b"PUT a\tb x", protocol.INVALID_TOPIC),
-        (b"PUT a\x00b x", protocol.INVALID_TOPIC),
-        (b"PUT a\x7f x", protocol.INVALID_TOPIC),
-        ("GET a\u2028b".encode(), protocol.INVALID_TOPIC),
-        ("STATE a\u00a0b".encode(), protocol.INVALID_TOPIC),
-        (b"GET t ", protocol.INVALID_GROUP),
-        (b"GET t a b", protocol.INVALID_GROUP),
-        (b"\xff\xfe", protocol.INVALID_UTF8),
-        (b"PUT \xff x", protocol.INVALID_UTF8),
-        (b"REGISTER \xed\xa0\x80", protocol.INVALID_UTF8),
-        (b"FETCH t", protocol.FETCH_REQUIRES),
-        (b"FETCH t 1", protocol.FETCH_REQUIRES),
-        (b"FETCH t 0 0", protocol.FETCH_REQUIRES),
-        (b"FETCH t 1 -1", protocol.FETCH_REQUIRES),
-        (b"FETCH t 1 +1", protocol.FETCH_REQUIRES),
-        (b"FETCH t 1 1_0", protocol.FETCH_REQUIRES),
-        ("FETCH t 1 ٣".encode(), protocol.FETCH_REQUIRES),
-        (b"FETCH t 1 9223372036854775808", protocol.FETCH_REQUIRES),
-        (b"FETCH t 1 0 0", protocol.FETCH_REQUIRES),
-        (b"LEAVE", protocol.LEAVE_REQUIRES),
-        (b"LEAVE 0", protocol.LEAVE_REQUIRES),
-        (b"LEAVE me", protocol.LEAVE_REQUIRES),
-        (b"RECOVER t", protocol.RECOVER_REQUIRES),
-        (b"RECOVER t x", protocol.RECOVER_REQUIRES),
+        (b"PUTT t x", protocol.errors.UNKNOWN_COMMAND),
+        (b"put t x", protocol.errors.UNKNOWN_COMMAND),
+        (b" PUT t x", protocol.errors.UNKNOWN_COMMAND),
+        (b"\n", protocol.errors.UNKNOWN_COMMAND),
+        (b"PUT", protocol.errors.PUT_REQUIRES_TOPIC),
+        (b"PUT ", protocol.errors.PUT_REQUIRES_TOPIC),
+        (b"PUT  x", protocol.errors.PUT_REQUIRES_TOPIC),
+        (b"PUT t", protocol.errors.PUT_REQUIRES_PAYLOAD),
+        (b"REGISTER", protocol.errors.REGISTER_REQUIRES),
+        (b"REGISTER ", protocol.errors.REGISTER_REQUIRES),
+        (b"GET", protocol.errors.GET_REQUIRES),
+        (b"STATE", protocol.errors.STATE_REQUIRES),
+        (b"METRICS now", protocol.errors.METRICS_TAKES_NOTHING),
+        (b"REGISTER two words", protocol.errors.INVALID_TOPIC),
+        (b"REGISTER " + b"x" * 256, protocol.errors.INVALID_TOPIC),
+        (b"REGISTER " + "ä".encode() * 128, protocol.errors.INVALID_TOPIC),
+        (b"PUT a\tb x", protocol.errors.INVALID_TOPIC),
+        (b"PUT a\x00b x", protocol.errors.INVALID_TOPIC),
+        (b"PUT a\x7f x", protocol.errors.INVALID_TOPIC),
+        ("GET a\u2028b".encode(), protocol.errors.INVALID_TOPIC),
+        ("STATE a\u00a0b".encode(), protocol.errors.INVALID_TOPIC),
+        (b"GET t ", protocol.errors.INVALID_GROUP),
+        (b"GET t a b", protocol.errors.INVALID_GROUP),
+        (b"\xff\xfe", protocol.errors.INVALID_UTF8),
+        (b"PUT \xff x", protocol.errors.INVALID_UTF8),
+        (b"REGISTER \xed\xa0\x80", protocol.errors.INVALID_UTF8),
+        (b"FETCH t", protocol.errors.FETCH_REQUIRES),
+        (b"FETCH t 1", protocol.errors.FETCH_REQUIRES),
+        (b"FETCH t 0 0", protocol.errors.FETCH_REQUIRES),
+        (b"FETCH t 1 -1", protocol.errors.FETCH_REQUIRES),
+        (b"FETCH t 1 +1", protocol.errors.FETCH_REQUIRES),
+        (b"FETCH t 1 1_0", protocol.errors.FETCH_REQUIRES),
+        ("FETCH t 1 ٣".encode(), protocol.errors.FETCH_REQUIRES),
+        (b"FETCH t 1 9223372036854775808", protocol.errors.FETCH_REQUIRES),
+        (b"FETCH t 1 0 0", protocol.errors.FETCH_REQUIRES),
+        (b"LEAVE", protocol.errors.LEAVE_REQUIRES),
+        (b"LEAVE 0", protocol.errors.LEAVE_REQUIRES),
+        (b"LEAVE me", protocol.errors.LEAVE_REQUIRES),
+        (b"RECOVER t", protocol.errors.RECOVER_REQUIRES),
+        (b"RECOVER t x", protocol.errors.RECOVER_REQUIRES),
     ],
 )
 def test_a_wrong_request_is_answered_with_its_reason(body: bytes, reason: str) -> None:
@@ -152,7 +152,7 @@ def test_a_topic_that_begins_like_the_one_before_is_another_one() -> None:
 def test_a_put_without_payload_ends_a_run() -> None:
     assert parse(b"PUT t a", b"PUT t", b"PUT t b") == [
         put("t", b"a"),
-        Invalid(protocol.PUT_REQUIRES_PAYLOAD),
+        Invalid(protocol.errors.PUT_REQUIRES_PAYLOAD),
         put("t", b"b"),
     ]
 
@@ -170,7 +170,7 @@ def test_the_last_offset_ends_a_run() -> None:
     last = 2**63 - 1
     assert parse(b"FETCH t 1 %d" % last, b"FETCH t 1 %d" % (last + 1)) == [
         Fetch("t", 1, last),
-        Invalid(protocol.FETCH_REQUIRES),
+        Invalid(protocol.errors.FETCH_REQUIRES),
     ]
 
 
@@ -178,7 +178,7 @@ def test_the_last_offset_ends_a_run() -> None:
 
 
 def test_a_zero_length_is_answered_and_the_stream_goes_on() -> None:
-    reason = protocol.invalid_frame_length(0, protocol.DEFAULT_MAX_FRAME_BYTES)
+    reason = protocol.errors.invalid_frame_length(0, protocol.DEFAULT_MAX_FRAME_BYTES)
     assert parse(b"", b"METRICS") == [Invalid(reason), Metrics()]
 
 
@@ -193,20 +193,26 @@ def test_a_frame_that_is_too_long_is_skipped_and_answered_once(pieces: int) -> N
     stream = encode_request(b"PUT t a") + encode_request(b"PUT t " + b"x" * 5000) + encode_request(b"PUT t b")
     parser = RequestParser(100)
     requests = [one for n in range(0, len(stream), pieces) for one in parser.feed(stream[n : n + pieces])]
-    assert requests == [put("t", b"a"), Invalid(protocol.invalid_frame_length(5006, 100)), put("t", b"b")]
+    assert requests == [
+        put("t", b"a"),
+        Invalid(protocol.errors.invalid_frame_length(5006, 100)),
+        put("t", b"b"),
+    ]
     assert not parser.closed and parser.buffered == 0
 
 
 def test_the_refusal_of_a_long_frame_does_not_wait_for_its_end() -> None:
     parser = RequestParser(100)
-    assert parser.feed((5000).to_bytes(4, "little")) == [Invalid(protocol.invalid_frame_length(5000, 100))]
+    assert parser.feed((5000).to_bytes(4, "little")) == [
+        Invalid(protocol.errors.invalid_frame_length(5000, 100))
+    ]
 
 
 def test_a_frame_too_long_to_skip_closes_the_connection() -> None:
     parser = RequestParser()
     requests = parser.feed(encode_request(b"METRICS") + b"GET / HTTP/1.1\r\n\r\n")
     assert [type(one) for one in requests] == [Metrics, Invalid]
-    assert requests[-1] == Invalid(protocol.invalid_frame_length(0x20544547, 65_536), fatal=True)
+    assert requests[-1] == Invalid(protocol.errors.invalid_frame_length(0x20544547, 65_536), fatal=True)
     assert parser.closed
     assert parser.feed(encode_request(b"METRICS")) == [] and parser.buffered == 0
 
@@ -259,7 +265,7 @@ def test_any_split_yields_the_same_requests(stream: bytes, cuts: list[int], limi
 @given(st.lists(REQUESTS, max_size=30))
 def test_a_run_is_what_its_requests_are_one_by_one(bodies: list[bytes]) -> None:
     runs = [one for run in parse(*bodies) for one in one_by_one(run)]
-    reason = protocol.invalid_frame_length(0, protocol.DEFAULT_MAX_FRAME_BYTES)
+    reason = protocol.errors.invalid_frame_length(0, protocol.DEFAULT_MAX_FRAME_BYTES)
     assert runs == [protocol.parse_request(body) if body else Invalid(reason) for body in bodies]
     assert sum(run.replies for run in parse(*bodies)) == len(bodies), "every request is owed one reply"
 

@@ -21,13 +21,12 @@ from walrus.replicas.reads import Reads
 from walrus.segments import Metadata
 from walrus.storage.batch import EMPTY, Batch
 from walrus.storage.errors import StorageError
+from walrus.wire import errors
 from walrus.wire.effects import Outbox
 from walrus.wire.messages import Confirm, GetEntries, GetReply
 
 MAX_GET = 2_000
 """Most entries asked for in one go."""
-
-GET_TIMED_OUT = "timeout: no answer from the topic's leader in time; entries that it handed out come again"
 
 
 class WaitingGets:
@@ -215,8 +214,8 @@ class Consumers:
     def _fetch_elsewhere(self, slot: object, fetch: Fetch, now: float, tried: int) -> None:
         holders = self._reads.holders(fetch.topic, fetch.segment, self._connected)
         if tried >= len(holders):
-            reason = protocol.no_leader(f"no replica of segment {fetch.segment} has answered; try again")
-            self._outbox.reply(slot, protocol.error(reason) * fetch.count, fetch.count)
+            refusal = protocol.error(errors.no_replica(fetch.topic, fetch.segment))
+            self._outbox.reply(slot, refusal * fetch.count, fetch.count)
             return
 
         def answer(batch: Batch, error: str, at: float) -> None:
@@ -265,5 +264,5 @@ class Consumers:
         for key, group in list(self._groups.items()):
             while group.waiting and group.waiting[0].deadline <= now:
                 self._forget(group)
-                self._drop_first(group, protocol.error(GET_TIMED_OUT))
+                self._drop_first(group, protocol.error(errors.CURSOR_UNREACHED))
             self._next(key, group, now)

@@ -35,6 +35,7 @@ from walrus.replicas.reads import Reads
 from walrus.segments import MAX_GROUPS, START, CommitCursors, Metadata, Position, Topic
 from walrus.storage.batch import EMPTY, Batch
 from walrus.storage.errors import StorageError
+from walrus.wire import errors
 from walrus.wire.effects import Outbox, Trace
 from walrus.wire.messages import Confirm, GetEntries, GetReply
 
@@ -46,9 +47,6 @@ IDLE_AFTER = 10.0
 
 MAX_AHEAD = 256
 """Cursors that read ahead at once; the one that did so first gives its memory back for the next."""
-
-
-TOO_MANY_GROUPS = f"too many consumer groups: this topic has {MAX_GROUPS} already; use one of them"
 
 
 class Handed(msgspec.Struct):
@@ -127,7 +125,7 @@ class Cursors:
             return
         cursor = self._cursor((get.topic, get.group))
         if cursor is None:
-            self._answer(origin, get, EMPTY, error=TOO_MANY_GROUPS)
+            self._answer(origin, get, EMPTY, error=errors.too_many_groups(MAX_GROUPS))
             return
         cursor.used_at = now
         if get.request <= cursor.latest.get(origin, 0):
@@ -260,7 +258,13 @@ class Cursors:
         self._answer(origin, get, batch)
 
     def _answer(
-        self, origin: int, get: GetEntries, batch: Batch, *, moved: bool = False, error: str = ""
+        self,
+        origin: int,
+        get: GetEntries,
+        batch: Batch,
+        *,
+        moved: bool = False,
+        error: errors.Reason = errors.NO_ERROR,
     ) -> None:
         self._outbox.send(origin, GetReply(request=get.request, batch=batch, moved=moved, error=error))
 
@@ -352,7 +356,7 @@ class Cursors:
                 self._serve(cursor, now)
             while cursor.waiting and cursor.waiting[0][2] <= now:
                 origin, get, _ = cursor.waiting.popleft()
-                self._answer(origin, get, EMPTY, error="no replica answered in time, the cursor did not move")
+                self._answer(origin, get, EMPTY, error=errors.CURSOR_STUCK)
             if now - cursor.used_at > IDLE_AFTER:
                 self._rest(cursor)
 

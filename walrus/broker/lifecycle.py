@@ -31,6 +31,7 @@ from walrus.replicas.failover import SegmentRecovery
 from walrus.replicas.replication import SegmentWriter
 from walrus.segments import Command, Metadata, Seal
 from walrus.wire.effects import Outbox, Trace
+from walrus.wire.errors import NO_ERROR
 from walrus.wire.messages import AppendReply, CopyReply, FenceReply, Forward, ForwardReply, Recover
 
 MAX_EARLY = 1_000
@@ -131,7 +132,7 @@ class Lifecycle:
                 taken=0,
                 acked=0,
                 refused=True,
-                error="",
+                error=NO_ERROR,
             )
             self._outbox.send(origin, refusal)
 

@@ -28,6 +28,7 @@ from walrus.broker.supervisor import why_not_leave
 from walrus.config import NodeConfig
 from walrus.raft import Raft
 from walrus.segments import MAX_TOPICS, Command, MarkLeaving, Metadata, RegisterTopic
+from walrus.wire import errors
 from walrus.wire.effects import Outbox
 from walrus.wire.messages import Recover
 
@@ -46,7 +47,9 @@ class Watch(msgspec.Struct):
     push: Callable[[float], None]
     deadline: float
     again_at: float
-    why_not: str
+    why_not: errors.Reason
+    pushed: bool = False
+    """Whether any push had a Raft leader to go to: if none had, nothing was done."""
 
 
 class Requests:
@@ -139,16 +142,16 @@ class Requests:
                 self._on_topic_request(slot, request, at)
                 return
             if not fresh:
-                error = protocol.no_leader("this node reaches no majority, nothing was done; ask another")
+                error = errors.NO_MAJORITY
             elif isinstance(request, protocol.Fetch) and request.topic in self._metadata.topics:
-                error = protocol.unknown_segment(request.topic, request.segment)
+                error = errors.unknown_segment(request.topic, request.segment)
             else:
-                error = protocol.unknown_topic(request.topic)
+                error = errors.unknown_topic(request.topic)
             self._error(slot, error, request.replies)
 
         self._read_indexes.ask(again, now)
 
-    def _error(self, slot: object, reason: str, count: int = 1) -> None:
+    def _error(self, slot: object, reason: errors.Reason, count: int = 1) -> None:
         self._outbox.reply(slot, protocol.error(reason) * count, count)
 
     # --- what changes the metadata ---
@@ -158,28 +161,28 @@ class Requests:
             self._outbox.reply(slot, protocol.OK)
             return
         if len(self._metadata.topics) >= MAX_TOPICS:
-            self._error(slot, protocol.too_many_topics(MAX_TOPICS))
+            self._error(slot, errors.too_many_topics(MAX_TOPICS))
             return
         live = self._lifecycle.placeable() or [self._config.node_id]
         leader = first_leader(topic, live)
         command = RegisterTopic(
             topic=topic, leader=leader, replicas=self._lifecycle.replicas_for(leader, live)
         )
-        why_not = protocol.no_leader("no majority agreed to the topic in time; try again")
+        why_not = errors.not_registered_yet(topic)
         push = partial(self._propose, command)
         self._watch(slot, lambda: topic in self._metadata.topics, push, why_not, now)
 
     def _leave(self, slot: object, node_id: int, now: float) -> None:
         node = self._metadata.nodes.get(node_id)
         if node is None:
-            self._error(slot, protocol.unknown_node(node_id))
+            self._error(slot, errors.unknown_node(node_id))
             return
         reachable = {*self._connected, self._config.node_id}
         why_not = why_not_leave(node_id, self._metadata, self._raft.membership.voters, reachable)
         if why_not and not node.leaving:
-            self._error(slot, protocol.cannot_leave(why_not))
+            self._error(slot, errors.cannot_leave(why_not))
             return
-        still = protocol.cannot_leave(f"node {node_id} is being removed but not gone yet; ask again")
+        still = errors.not_gone_yet(node_id)
         directory = node.directory_id
 
         def gone() -> bool:
@@ -200,18 +203,17 @@ class Requests:
         """Only the Raft leader knows whether that recovery waits: if it does, the segment is sealed soon."""
         segment = self._metadata.segment(topic, number)
         if segment is None:
-            self._error(slot, protocol.unknown_segment(topic, number))
+            self._error(slot, errors.unknown_segment(topic, number))
         elif segment.count is not None:
-            self._error(slot, protocol.cannot_recover(f"segment {number} of {topic} is sealed already"))
+            self._error(slot, errors.cannot_recover(topic, number))
         elif self._raft.leader_id is None:
-            self._error(slot, protocol.no_leader("nobody can recover now; try again"))
+            self._error(slot, errors.NOTHING_RECOVERS)
         else:
-            why_not = f"segment {number} of {topic} is not sealed; METRICS says which recoveries wait for you"
             self._watch(
                 slot,
                 lambda: self._metadata.is_sealed(topic, number),
                 lambda _: self._tell_to_recover(topic, number),
-                protocol.cannot_recover(why_not),
+                errors.not_recovered_yet(topic, number),
                 now,
             )
 
@@ -224,17 +226,23 @@ class Requests:
         slot: object,
         done: Callable[[], bool],
         push: Callable[[float], None],
-        why_not: str,
+        why_not: errors.Reason,
         now: float,
         patience: int = 1,
     ) -> None:
         """Push until the metadata says `done`, then answer OK; at the deadline answer with an error."""
         if len(self._watches) >= MAX_WAITING:
-            self._error(slot, protocol.BUSY)
+            self._error(slot, errors.BUSY)
             return
         deadline = now + patience * self._config.request_timeout
-        self._watches.append(Watch(slot, done, push, deadline, now + self._config.resend_interval, why_not))
-        push(now)
+        watch = Watch(slot, done, push, deadline, now, why_not)
+        self._watches.append(watch)
+        self._push(watch, now)
+
+    def _push(self, watch: Watch, now: float) -> None:
+        watch.again_at = now + self._config.resend_interval
+        watch.pushed |= self._raft.leader_id is not None
+        watch.push(now)
 
     def on_removed(self, now: float) -> None:
         """This node is no member any more, and will not see that applied: who asked for it hears it now."""
@@ -248,10 +256,9 @@ class Requests:
             if watch.done():
                 self._outbox.reply(watch.slot, protocol.OK)
             elif watch.deadline <= now:
-                self._error(watch.slot, watch.why_not)
+                self._error(watch.slot, watch.why_not if watch.pushed else errors.NO_MAJORITY)
             else:
                 left.append(watch)
                 if watch.again_at <= now:
-                    watch.again_at = now + self._config.resend_interval
-                    watch.push(now)
+                    self._push(watch, now)
         self._watches = left

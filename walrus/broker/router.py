@@ -29,12 +29,11 @@ from walrus import protocol
 from walrus.config import NodeConfig
 from walrus.segments import Metadata, Segment
 from walrus.storage.batch import Batch, concat
+from walrus.wire import errors
 from walrus.wire.effects import Outbox
 from walrus.wire.messages import Forward, ForwardReply
 
 MAX_FORWARD_BYTES = 4 << 20
-
-OVERTAKEN = "overtaken: entries sent later were written first and this one was not, send it again"
 
 
 class Item:
@@ -89,7 +88,7 @@ class Router:
     def put(self, slot: object, topic: str, batch: Batch, now: float) -> None:
         """Entries of a client; every one of them will be answered, in order."""
         if self.waiting_bytes > self._config.max_pending_bytes:
-            self._outbox.reply(slot, protocol.error(protocol.BUSY) * batch.count, batch.count)
+            self._outbox.reply(slot, protocol.error(errors.BUSY) * batch.count, batch.count)
             return
         route = self._routes.get(topic)
         if route is None:
@@ -168,7 +167,7 @@ class Router:
         taken = outcome.taken
         if taken:  # what came back before this was overtaken on its way: behind this it would be out of order
             for item in route.returned:
-                self._answer(item, item.batch.count, protocol.error(OVERTAKEN))
+                self._answer(item, item.batch.count, protocol.error(errors.OVERTAKEN))
             route.returned = []
         for item in sent.items:
             here = min(taken, item.batch.count)
@@ -177,7 +176,7 @@ class Router:
                 self._answer(item, here, protocol.OK)
                 self.acknowledged += here
             elif here:
-                self._answer(item, here, protocol.error(outcome.error or protocol.FAILED_OVER))
+                self._answer(item, here, protocol.error(outcome.error or errors.FAILED_OVER))
             if here < item.batch.count:
                 rest = Item(item.slot, item.batch.slice(here, item.batch.count), item.deadline)
                 if outcome.refused:
@@ -201,7 +200,7 @@ class Router:
         for sent in route.sent:
             segment = self._metadata.segment(topic, sent.segment)
             if segment is not None and segment.recovered:
-                self._lost(route, sent, protocol.FAILED_OVER)
+                self._lost(route, sent, errors.FAILED_OVER)
         self._settle(route)
 
     def on_connection(self, node: int, connected: bool) -> None:
@@ -210,12 +209,12 @@ class Router:
             if not connected:
                 for sent in route.sent:
                     if sent.leader == node:
-                        self._lost(route, sent, protocol.FAILED_OVER)
+                        self._lost(route, sent, errors.FAILED_OVER)
                 self._settle(route)
             elif not route.idle:
                 self._dirty[route.topic] = None
 
-    def _lost(self, route: Route, sent: Sent, error: str) -> None:
+    def _lost(self, route: Route, sent: Sent, error: errors.Reason) -> None:
         if sent.outcome is None:
             count = sum(item.batch.count for item in sent.items)
             sent.outcome = ForwardReply(
@@ -233,7 +232,7 @@ class Router:
         for topic, route in list(self._routes.items()):
             for sent in route.sent:
                 if sent.items[-1].deadline <= now:
-                    self._lost(route, sent, protocol.TIMEOUT)
+                    self._lost(route, sent, errors.TIMEOUT)
             self._settle(route)
             self._expire(route, now)
             if route.idle:
@@ -248,10 +247,7 @@ class Router:
             while queue and queue[0].deadline <= now:
                 item = queue[0]
                 del queue[0]
-                reason = protocol.no_leader(
-                    f"no node could take writes for {route.topic} in time, nothing was written; try again"
-                )
-                self._answer(item, item.batch.count, protocol.error(reason))
+                self._answer(item, item.batch.count, protocol.error(errors.no_writer(route.topic)))
 
     def check_invariants(self) -> None:
         """Assert what must hold of the router by itself."""

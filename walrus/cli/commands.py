@@ -24,7 +24,6 @@ from walrus.client import (
     Client,
     Entry,
     OutcomeUnknown,
-    StorageFailed,
     TimedOut,
     Unreachable,
     WalrusError,
@@ -38,7 +37,7 @@ def exit_status(error: WalrusError) -> int:
     """The exit status that stands for this error."""
     if isinstance(error, Unreachable | TimedOut):
         return 3
-    return 4 if isinstance(error, OutcomeUnknown | StorageFailed) else 1
+    return 4 if isinstance(error, OutcomeUnknown) else 1
 
 
 def describe(error: Exception) -> str:

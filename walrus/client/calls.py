@@ -29,6 +29,7 @@ import msgspec
 from walrus import protocol
 from walrus.client.errors import BadReply, InvalidTopic, PayloadTooLarge, WalrusError
 from walrus.protocol import Empty, Json, Ok, ProtocolError, Reply
+from walrus.wire import errors
 
 T = TypeVar("T")
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -71,7 +72,7 @@ def name_bytes(name: object, what: str = "topic") -> bytes:
     if not isinstance(name, str):
         raise TypeError(f"a {what} is a str, not {type(name).__name__}")
     if not protocol.valid_name(name):
-        reason = protocol.INVALID_TOPIC if what == "topic" else protocol.INVALID_GROUP
+        reason = errors.INVALID_TOPIC if what == "topic" else errors.INVALID_GROUP
         raise InvalidTopic(f"{reason}; got {name[:80]!r}")
     return name.encode()
 

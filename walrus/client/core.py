@@ -13,7 +13,7 @@ decides anything, so what is true of retries is true of both:
 * what may have been executed is not sent again, unless it is repeatable (REGISTER, STATE, METRICS, FETCH) or
   the caller said `retry=True`. A GET is not repeatable: its cursor may have moved;
 * what certainly was not executed is sent again: no connection came about, the request never left, or
-  the node said that it did nothing (`no leader`, `busy`, `stopping`);
+  the node said that it did nothing (`again` in the table of `walrus/wire/errors.py`);
 * of many pipelined PUTs the first that failed and all behind it are tried again, or none: otherwise a
   repeated entry would end up behind those that were sent after it.
 

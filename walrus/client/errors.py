@@ -10,21 +10,28 @@ The question after a failed PUT is never "why" but "was it written?", so the cla
     │   ├── UnknownTopic      REGISTER it first
     │   ├── UnknownSegment
     │   ├── UnknownNode
+    │   ├── LimitReached      one topic or consumer group more than are kept
     │   ├── CannotLeave       removing that member would lose data or the majority
     │   ├── CannotRecover
+    │   ├── NotWritten        a disk has no room
+    │   ├── Overtaken         entries sent later were written first
     │   └── Unavailable       not now; it is safe to ask again, here or elsewhere
     │       ├── NoLeader
-    │       ├── Busy
-    │       └── Stopping
+    │       ├── NotEnoughReplicas
+    │       ├── NoReplica
+    │       └── Busy
     ├── OutcomeUnknown        it may or may not have been done: sending it again may do it twice
-    │   └── NotEnoughReplicas
-    ├── StorageFailed         a node's disk refused; of a PUT the outcome is unknown too
     ├── Unreachable           no node could be reached; certainly not done
     ├── TimedOut              no answer in time to something that changes nothing
     └── BadReply              what answered does not speak this protocol
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from walrus.wire.errors import kind_of
 
 
 class WalrusError(Exception):
@@ -74,6 +81,14 @@ class NotWritten(Refused):
     """The disk of the segment's leader has no room; nothing was written. Free some and send it again."""
 
 
+class LimitReached(Refused):
+    """The cluster keeps no more topics, or the topic no more consumer groups."""
+
+
+class Overtaken(Refused):
+    """Entries sent later were written first and this one was not: sent again, it ends up behind them."""
+
+
 class Unavailable(Refused):
     """The node cannot do it now and did nothing: asking again is safe."""
 
@@ -82,24 +97,20 @@ class NoLeader(Unavailable):
     """Nobody can decide at the moment: an election, a failover, or a minority cut off."""
 
 
+class NotEnoughReplicas(Unavailable):
+    """The segment's leader reaches too few replicas to write: it did not even begin."""
+
+
+class NoReplica(Unavailable):
+    """None of the nodes that hold the entries to be read answered. No cursor moved."""
+
+
 class Busy(Unavailable):
     """Too much is waiting on that node already."""
 
 
-class Stopping(Unavailable):
-    """That node is shutting down."""
-
-
 class OutcomeUnknown(WalrusError):
     """It may have been done or not. Look before you repeat it, or live with duplicates."""
-
-
-class NotEnoughReplicas(OutcomeUnknown):
-    """Too few replicas took the entry in time; those that did keep it, so it may still show up."""
-
-
-class StorageFailed(WalrusError):
-    """A node's disk is full, failed or corrupt. Of a PUT the outcome is unknown."""
 
 
 class Unreachable(WalrusError):
@@ -114,40 +125,25 @@ class BadReply(WalrusError):
     """The answer makes no sense: probably not a Walrus client port."""
 
 
-# By the beginning of the reason, which is the part of an ERR line that never changes.
-_BY_REASON: tuple[tuple[str, type[WalrusError]], ...] = (
-    ("unknown topic", UnknownTopic),
-    ("unknown segment", UnknownSegment),
-    ("unknown node", UnknownNode),
-    ("invalid topic", InvalidTopic),
-    ("invalid frame length", PayloadTooLarge),
-    ("not enough replicas", NotEnoughReplicas),
-    ("no leader", NoLeader),
-    ("busy", Busy),
-    ("stopping", Stopping),
-    ("timeout", OutcomeUnknown),
-    ("outcome unknown", OutcomeUnknown),
-    ("cannot leave", CannotLeave),
-    ("cannot recover", CannotRecover),
-    ("not written", NotWritten),
-    ("storage", StorageFailed),
-    ("unknown command", InvalidRequest),
-    ("invalid", InvalidRequest),
-)
+def _family(kind: type[WalrusError]) -> Iterator[type[WalrusError]]:
+    """A class and all below it."""
+    yield kind
+    for heir in kind.__subclasses__():
+        yield from _family(heir)
+
+
+_BY_NAME: Final = {kind.__name__: kind for kind in _family(WalrusError)}
 
 
 def error_for(reason: str) -> WalrusError:
-    """The error that stands for `ERR <reason>`.
+    """The error that stands for `ERR <reason>`, by the table of `walrus/wire/errors.py`.
+
+    A reason that this version does not know says nothing about whether the request was carried out.
 
     >>> error_for("unknown topic t: send REGISTER t first")
     UnknownTopic('unknown topic t: send REGISTER t first')
     >>> error_for("FETCH requires a topic").__class__, error_for("something new").__class__
-    (<class 'walrus.client.errors.InvalidRequest'>, <class 'walrus.client.errors.Refused'>)
+    (<class 'walrus.client.errors.InvalidRequest'>, <class 'walrus.client.errors.OutcomeUnknown'>)
     """
-    for beginning, kind in _BY_REASON:
-        if reason.startswith(beginning):
-            return kind(reason)
-    words = reason.split(" ", 2)
-    if len(words) > 1 and words[0].isupper() and words[1] in ("requires", "takes"):
-        return InvalidRequest(reason)
-    return Refused(reason)
+    kind = kind_of(reason)
+    return OutcomeUnknown(reason) if kind is None else _BY_NAME[kind.exception](reason)

@@ -40,11 +40,11 @@ import msgspec
 
 from walrus.config import NodeConfig
 from walrus.leases import LeaseTable
-from walrus.protocol import BUSY, not_written
 from walrus.replicas.copies import Copies, SegmentCopy
 from walrus.segments import Segment
 from walrus.storage.batch import EMPTY, Batch, Checksum, concat
 from walrus.storage.errors import DiskFull, StorageError
+from walrus.wire import errors
 from walrus.wire.effects import Outbox, Trace
 from walrus.wire.messages import Append, AppendReply, Forward, ForwardReply
 
@@ -186,7 +186,7 @@ class SegmentWriter:
         if self.sealing or self.copy.fenced:
             self._answer(origin, forward, 0, 0, refused=True)
         elif self._pending_bytes > self._config.max_pending_bytes:
-            self._answer(origin, forward, 0, 0, error=BUSY)
+            self._answer(origin, forward, 0, 0, error=errors.BUSY)
         else:
             self._pending.append(PendingForward(origin, forward, now + self._config.put_timeout * 0.9))
             self._pending_bytes += forward.batch.size
@@ -248,7 +248,7 @@ class SegmentWriter:
             self._copies.append(self.copy, start, batch, self._advance)
         except DiskFull as error:
             for pending, _ in taken:
-                self._answer(pending.origin, pending.forward, 0, 0, error=not_written(str(error)))
+                self._answer(pending.origin, pending.forward, 0, 0, error=errors.not_written(str(error)))
             return False
         self._trace("LeaderAppend", topic=self.topic, segment=self.number, start=start, count=batch.count)
         self.bytes += batch.size
@@ -335,12 +335,13 @@ class SegmentWriter:
             self._pending_bytes -= pending.forward.batch.size
             self._answer(pending.origin, pending.forward, 0, 0, error=self._why_not(now))
 
-    def _why_not(self, now: float) -> str:
+    def _why_not(self, now: float) -> errors.Reason:
+        """Why a forward that waited here until its deadline was not appended."""
         if self.reachable() < self.segment.majority:
-            return f"not enough replicas: {self.reachable()} of {self.segment.majority} answered"
+            return errors.not_enough_replicas(self.reachable(), self.segment.majority)
         if not self._leases.holds(self.topic, self.number, now):
-            return "no leader: this node has no lease, it is cut off from the majority; try again"
-        return "not enough replicas: they do not keep up; try again later"
+            return errors.NO_LEASE
+        return errors.REPLICAS_BEHIND
 
     # --- acknowledging ---
 
@@ -361,7 +362,14 @@ class SegmentWriter:
             self._answer(done.origin, done.forward, done.taken, done.taken, refused=refused)
 
     def _answer(
-        self, origin: int, forward: Forward, taken: int, acked: int, *, refused: bool = False, error: str = ""
+        self,
+        origin: int,
+        forward: Forward,
+        taken: int,
+        acked: int,
+        *,
+        refused: bool = False,
+        error: errors.Reason = errors.NO_ERROR,
     ) -> None:
         self._outbox.send(
             origin,

@@ -15,6 +15,7 @@ from typing import Protocol
 from walrus import protocol
 from walrus.protocol import ReplyParser
 from walrus.sim.violation import Violation
+from walrus.wire.errors import kind_of
 
 
 class Outcome(enum.Enum):
@@ -114,6 +115,7 @@ def outcome_of(reason: str) -> Outcome:
     >>> outcome_of("unknown topic t: send REGISTER t first"), outcome_of("timeout: the outcome is unknown")
     (<Outcome.FAILED: 'failed'>, <Outcome.UNKNOWN: 'unknown'>)
     """
-    if reason.startswith("unknown topic"):
-        return Outcome.FAILED
-    return Outcome.UNKNOWN if "unknown" in reason or "may have been written" in reason else Outcome.FAILED
+    kind = kind_of(reason)
+    if kind is None:
+        raise Violation("Replies", f"an error of no kind: {reason}")
+    return Outcome.UNKNOWN if kind.done == "maybe" else Outcome.FAILED

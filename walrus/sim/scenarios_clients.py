@@ -8,6 +8,7 @@ from walrus.sim.catalogue import scenario
 from walrus.sim.clients import Consumer
 from walrus.sim.stage import Stage, expect
 from walrus.wire import messages as m
+from walrus.wire.errors import unknown_topic
 
 # --- producers and consumers ----------------------------------------------------------------------------
 
@@ -21,7 +22,7 @@ def healthy_cluster(seed: int) -> int:
     steps = stage.finish()
     for producer in stage.producers:
         for attempt in producer.attempts:
-            early = attempt.reply.startswith("unknown topic")
+            early = attempt.reply == unknown_topic(producer.topic)
             expect(attempt.outcome is Outcome.OK or early, f"{attempt.payload!r}: {attempt.reply}")
     for consumer in stage.simulation.consumers:
         expect(len(set(consumer.received)) == len(consumer.received), "delivered twice without any fault")

@@ -1,93 +1,244 @@
-"""What can go wrong: always one line, what happened first, then what to do."""
+"""Every line that begins with ERR, once: what it says, and what a client may conclude from it.
+
+An error is `ERR <reason>`. A reason is one line: what is wrong, `: `, what to do about it. Its beginning
+never changes and names its kind; `KINDS`, the table, says of each kind what a program wants to know.
+
+A node makes its reasons here and nowhere else. mypy holds that: `replies.error` takes a `Reason`, and no
+other module makes one. The clients and the simulator look a reason up in the table, and the table in
+`docs/protocol.md` is held against it.
+
+Invariants: each reason is of exactly one kind; each kind has a reason; what may have been done is never sent
+again by a client of its own accord.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal, NewType
+
+import msgspec
 
 from walrus.wire.framing import MAX_SKIP_BYTES
 
-_COMMANDS_HINT: Final = "REGISTER, PUT, GET, FETCH, STATE, METRICS, LEAVE or RECOVER"
+Reason = NewType("Reason", str)
+"""What follows `ERR `."""
 
-UNKNOWN_COMMAND: Final = f"unknown command: send {_COMMANDS_HINT}, in capitals, one space between arguments"
-PUT_REQUIRES_TOPIC: Final = "PUT requires a topic: send PUT <topic> <payload>"
-PUT_REQUIRES_PAYLOAD: Final = (
+NO_ERROR: Final = Reason("")
+"""In a message between nodes: nothing went wrong."""
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """What all errors that begin alike have in common."""
+
+    begins: str
+    exception: str
+    """The class that it becomes in `walrus.client`."""
+    when: str
+    """For the documentation."""
+    done: Literal["no", "maybe"] = "no"
+    """Whether the request may have had its effect."""
+    again: bool = False
+    """Whether a client may send it again by itself: nothing was done, and it may work later or elsewhere."""
+
+
+KINDS: Final = (
+    # The request is wrong, and stays wrong.
+    Kind(
+        "unknown command", "InvalidRequest", "the first word is none of the commands, which are in capitals"
+    ),
+    Kind("PUT requires a topic", "InvalidRequest", "`PUT`, `PUT ` or two spaces after `PUT`"),
+    Kind("PUT requires a payload", "InvalidRequest", "`PUT <topic>` without its second space"),
+    Kind("REGISTER requires", "InvalidRequest", "an argument is missing"),
+    Kind("GET requires", "InvalidRequest", "an argument is missing"),
+    Kind("FETCH requires", "InvalidRequest", "an argument is missing, or a number is not one"),
+    Kind("STATE requires", "InvalidRequest", "an argument is missing"),
+    Kind("METRICS takes", "InvalidRequest", "it takes no argument"),
+    Kind("LEAVE requires", "InvalidRequest", "an argument is missing, or a number is not one"),
+    Kind("RECOVER requires", "InvalidRequest", "an argument is missing, or a number is not one"),
+    Kind("invalid topic", "InvalidTopic", "not 1 to 255 bytes, or a space or control character in it"),
+    Kind("invalid group", "InvalidRequest", "the same rules, for the consumer group of `GET`"),
+    Kind("invalid utf-8", "InvalidRequest", "in the command or an argument; a payload may be any bytes"),
+    Kind("invalid frame length", "PayloadTooLarge", "0, or more than `--max-frame-bytes`"),
+    # Refused: nothing was done.
+    Kind("unknown topic", "UnknownTopic", "`REGISTER` it first"),
+    Kind("unknown segment", "UnknownSegment", "`FETCH` or `RECOVER` of a segment that is not there (yet)"),
+    Kind("unknown node", "UnknownNode", "`LEAVE` of what is no member"),
+    Kind("too many topics", "LimitReached", "`REGISTER` of one more than a cluster keeps"),
+    Kind("too many consumer groups", "LimitReached", "`GET` with one more than a topic keeps cursors for"),
+    Kind("cannot leave:", "CannotLeave", "removing that member would lose data or the majority"),
+    Kind("cannot recover:", "CannotRecover", "`RECOVER` of a segment that is sealed already"),
+    Kind("not written:", "NotWritten", "the disk of the segment's leader has no room"),
+    Kind(
+        "overtaken:", "Overtaken", "entries sent later were written first; sent again, it ends up behind them"
+    ),
+    # Not now: nothing was done, and it may work later or on another node.
+    Kind(
+        "no leader:",
+        "NoLeader",
+        "an election, a failover, or this node is cut off from the majority",
+        again=True,
+    ),
+    Kind(
+        "not enough replicas:",
+        "NotEnoughReplicas",
+        "the segment's leader reaches too few of them",
+        again=True,
+    ),
+    Kind("no replica answered:", "NoReplica", "of those that hold the entries to be read", again=True),
+    Kind("busy:", "Busy", "too much waits on this node; slow down", again=True),
+    # The outcome is unknown.
+    Kind("timeout:", "OutcomeUnknown", "no answer in time from those who would know", done="maybe"),
+    Kind("outcome unknown:", "OutcomeUnknown", "the segment's leader died meanwhile", done="maybe"),
+)
+
+
+def kind_of(reason: str) -> Kind | None:
+    """The kind of a reason; None if it is none that this version knows.
+
+    >>> kind_of("busy: too much is waiting").exception, kind_of("something new")
+    ('Busy', None)
+    """
+    return next((kind for kind in KINDS if reason.startswith(kind.begins)), None)
+
+
+# --- the request is wrong, and stays wrong --------------------------------------------------------
+
+UNKNOWN_COMMAND: Final = Reason(
+    "unknown command: send REGISTER, PUT, GET, FETCH, STATE, METRICS, LEAVE or RECOVER, in capitals, "
+    "one space between arguments"
+)
+PUT_REQUIRES_TOPIC: Final = Reason("PUT requires a topic: send PUT <topic> <payload>")
+PUT_REQUIRES_PAYLOAD: Final = Reason(
     "PUT requires a payload: send PUT <topic> <payload>, with the second space even if the payload is empty"
 )
-REGISTER_REQUIRES: Final = "REGISTER requires a topic: send REGISTER <topic>"
-GET_REQUIRES: Final = "GET requires a topic: send GET <topic> or GET <topic> <group>"
-FETCH_REQUIRES: Final = (
+REGISTER_REQUIRES: Final = Reason("REGISTER requires a topic: send REGISTER <topic>")
+GET_REQUIRES: Final = Reason("GET requires a topic: send GET <topic> or GET <topic> <group>")
+FETCH_REQUIRES: Final = Reason(
     "FETCH requires a topic, a segment and an offset: send FETCH <topic> <segment from 1> <offset from 0>"
 )
-STATE_REQUIRES: Final = "STATE requires a topic: send STATE <topic>"
-METRICS_TAKES_NOTHING: Final = "METRICS takes no arguments: send METRICS"
-LEAVE_REQUIRES: Final = "LEAVE requires a node id: send LEAVE <node_id>, a number from 1"
-RECOVER_REQUIRES: Final = "RECOVER requires a topic and a segment: send RECOVER <topic> <segment from 1>"
-INVALID_TOPIC: Final = "invalid topic: use 1 to 255 bytes of UTF-8 without spaces or control characters"
-INVALID_GROUP: Final = "invalid group: use 1 to 255 bytes of UTF-8 without spaces or control characters"
-INVALID_UTF8: Final = "invalid utf-8: encode command and arguments as UTF-8 (a payload may be any bytes)"
-TIMEOUT: Final = "timeout: the outcome is unknown, the entry may have been written"
-FAILED_OVER: Final = "outcome unknown: the segment's leader failed, the entry may have been written"
-STOPPING: Final = "stopping: this node is shutting down and did nothing, ask another one"
-BUSY: Final = "busy: too much is waiting on this node already and nothing was written, send again later"
+STATE_REQUIRES: Final = Reason("STATE requires a topic: send STATE <topic>")
+METRICS_TAKES_NOTHING: Final = Reason("METRICS takes no arguments: send METRICS")
+LEAVE_REQUIRES: Final = Reason("LEAVE requires a node id: send LEAVE <node_id>, a number from 1")
+RECOVER_REQUIRES: Final = Reason(
+    "RECOVER requires a topic and a segment: send RECOVER <topic> <segment from 1>"
+)
+INVALID_TOPIC: Final = Reason(
+    "invalid topic: use 1 to 255 bytes of UTF-8 without spaces or control characters"
+)
+INVALID_GROUP: Final = Reason(
+    "invalid group: use 1 to 255 bytes of UTF-8 without spaces or control characters"
+)
+INVALID_UTF8: Final = Reason(
+    "invalid utf-8: encode command and arguments as UTF-8 (a payload may be any bytes)"
+)
 
 
-def invalid_frame_length(length: int, limit: int) -> str:
+def invalid_frame_length(length: int, limit: int) -> Reason:
     """A frame that is empty or longer than this node takes."""
     if length == 0:
-        return "invalid frame length 0: a request has at least one byte"
+        return Reason("invalid frame length 0: a request has at least one byte")
     if length > MAX_SKIP_BYTES:
-        return (
+        return Reason(
             f"invalid frame length {length}: prefix each request with its length as u32 little-endian, "
             f"at most {limit}; closing"
         )
-    return f"invalid frame length {length}: at most {limit}, or raise --max-frame-bytes on the nodes"
+    return Reason(f"invalid frame length {length}: at most {limit}, or raise --max-frame-bytes on the nodes")
 
 
-def unknown_topic(topic: str) -> str:
-    """A topic that nobody registered."""
-    return f"unknown topic {topic}: send REGISTER {topic} first"
+# --- refused: nothing was done --------------------------------------------------------------------
+
+OVERTAKEN: Final = Reason(
+    "overtaken: entries sent later were written first and this one was not, send it again"
+)
 
 
-def unknown_segment(topic: str, segment: int) -> str:
+def unknown_topic(topic: str) -> Reason:
+    """A topic that was never registered."""
+    return Reason(f"unknown topic {topic}: send REGISTER {topic} first")
+
+
+def unknown_segment(topic: str, segment: int) -> Reason:
     """A segment that the topic does not have (yet)."""
-    return f"unknown segment {segment} of {topic}: STATE {topic} lists those there are"
+    return Reason(f"unknown segment {segment} of {topic}: STATE {topic} lists those there are")
 
 
-def unknown_node(node_id: int) -> str:
+def unknown_node(node_id: int) -> Reason:
     """A node that is not a member."""
-    return f"unknown node {node_id}: METRICS lists the members"
+    return Reason(f"unknown node {node_id}: METRICS lists the members")
 
 
-def not_enough_replicas(answered: int, needed: int) -> str:
-    """Too few replicas took the entry in time; it may be there nevertheless."""
-    return f"not enough replicas: {answered} of {needed} answered, the entry may have been written"
-
-
-def no_leader(detail: str) -> str:
-    """Nobody can decide now. Nothing was written."""
-    return f"no leader: {detail}"
-
-
-def cannot_leave(detail: str) -> str:
-    """Removing the member would lose data or the majority."""
-    return f"cannot leave: {detail}"
-
-
-def cannot_recover(detail: str) -> str:
-    """RECOVER for a segment that does not wait for an operator."""
-    return f"cannot recover: {detail}"
-
-
-def not_written(detail: str) -> str:
-    """The disk of the segment's leader has no room. Nothing was written."""
-    return f"not written: {detail}"
-
-
-def too_many_topics(limit: int) -> str:
+def too_many_topics(limit: int) -> Reason:
     """REGISTER of one more than a cluster keeps."""
-    return f"too many topics: there are {limit} already, which is the limit"
+    return Reason(f"too many topics: there are {limit} already, which is the limit")
 
 
-def storage_failed(detail: str) -> str:
-    """A node's disk refused (full, failed, corrupt)."""
-    return f"storage: {detail}"
+def too_many_groups(limit: int) -> Reason:
+    """GET with a new group where a topic keeps no more cursors."""
+    return Reason(f"too many consumer groups: this topic has {limit} already; use one of them")
+
+
+def cannot_leave(why: str) -> Reason:
+    """Removing the member would lose data or the majority."""
+    return Reason(f"cannot leave: {why}")
+
+
+def cannot_recover(topic: str, segment: int) -> Reason:
+    """RECOVER of a segment that has ended."""
+    return Reason(f"cannot recover: segment {segment} of {topic} is sealed already")
+
+
+def not_written(why: str) -> Reason:
+    """The disk of the segment's leader has no room."""
+    return Reason(f"not written: {why}")
+
+
+# --- not now: nothing was done, and it may work later or on another node --------------------------
+
+BUSY: Final = Reason(
+    "busy: too much is waiting on this node already and nothing was written, send again later"
+)
+REPLICAS_BEHIND: Final = Reason("busy: the replicas do not keep up and nothing was written, send again later")
+NO_LEASE: Final = Reason("no leader: this node has no lease, it is cut off from the majority; try again")
+NO_MAJORITY: Final = Reason("no leader: this node reaches no majority, nothing was done; ask another")
+NOTHING_RECOVERS: Final = Reason("no leader: a recovery needs one, nothing was done; try again")
+CURSOR_UNREACHED: Final = Reason(
+    "no leader: the node that has the cursor did not answer, the cursor did not move; try again"
+)
+CURSOR_STUCK: Final = Reason("no replica answered: the cursor did not move; try again")
+
+
+def no_writer(topic: str) -> Reason:
+    """No node could take writes for the topic in time."""
+    return Reason(f"no leader: no node could take writes for {topic}, nothing was written; try again")
+
+
+def not_enough_replicas(reached: int, needed: int) -> Reason:
+    """A leader does not even append what it could not get acknowledged."""
+    return Reason(f"not enough replicas: {reached} of {needed} reached, nothing was written; try again")
+
+
+def no_replica(topic: str, segment: int) -> Reason:
+    """FETCH of what other nodes hold, none of which answered."""
+    return Reason(f"no replica answered: segment {segment} of {topic} cannot be read now; try again")
+
+
+# --- the outcome is unknown -----------------------------------------------------------------------
+
+TIMEOUT: Final = Reason("timeout: the outcome is unknown, the entry may have been written")
+FAILED_OVER: Final = Reason("outcome unknown: the segment's leader failed, the entry may have been written")
+
+
+def not_registered_yet(topic: str) -> Reason:
+    """A REGISTER that was proposed and is not applied."""
+    return Reason(f"timeout: no majority agreed to {topic} in time, it may still be registered; ask again")
+
+
+def not_gone_yet(node_id: int) -> Reason:
+    """A LEAVE that takes its time."""
+    return Reason(f"timeout: node {node_id} is being removed but not gone yet; ask again")
+
+
+def not_recovered_yet(topic: str, segment: int) -> Reason:
+    """A RECOVER that did not end in a seal: perhaps that recovery does not wait for an operator."""
+    return Reason(
+        f"timeout: segment {segment} of {topic} is not sealed yet; METRICS says which recoveries wait for you"
+    )

@@ -17,6 +17,7 @@ import msgspec
 from walrus.consensus.messages import RaftMessage
 from walrus.segments import Command
 from walrus.storage.batch import Batch, Checksum
+from walrus.wire.errors import Reason
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -193,7 +194,7 @@ class GetReply(Message, frozen=True, kw_only=True):
     request: int
     batch: Batch
     moved: bool
-    error: str
+    error: Reason
 
 
 class Confirm(Message, frozen=True, kw_only=True):
@@ -237,7 +238,7 @@ class ForwardReply(Message, frozen=True, kw_only=True):
     taken: int
     acked: int
     refused: bool
-    error: str
+    error: Reason
 
 
 # --- metadata --------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from walrus.wire.errors import Reason
 from walrus.wire.framing import HEADER_BYTES, LENGTH, FrameParser, ProtocolError, frame, repeated
 
 MAX_REPLY_BYTES: Final = 64 << 20
@@ -38,7 +39,7 @@ def empty() -> bytes:
     return EMPTY
 
 
-def error(reason: str) -> bytes:
+def error(reason: Reason) -> bytes:
     """A refusal. Whatever the reason is made of, it stays one line."""
     return frame(b"ERR " + " ".join(reason.split()).encode(errors="replace"))
 

@@ -114,7 +114,7 @@ class Invalid(_Request, frozen=True):
     """A request that could not be understood. After a `fatal` one the connection is to be closed,
     once everything before it and this error have been answered."""
 
-    reason: str
+    reason: errors.Reason
     fatal: bool = False
 
 
@@ -146,9 +146,13 @@ def valid_name(name: str) -> bool:
 class _Refused(Exception):
     """Inside this module: carries the reason from where it is found to the `Invalid` it becomes."""
 
+    def __init__(self, reason: errors.Reason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
 
 @lru_cache(maxsize=4096)
-def _name(raw: bytes, reason: str) -> str:
+def _name(raw: bytes, reason: errors.Reason) -> str:
     """The topic or group that `raw` spells. Cached for all connections; refusals are not cached."""
     try:
         name = raw.decode()
@@ -159,7 +163,7 @@ def _name(raw: bytes, reason: str) -> str:
     return name
 
 
-def _number(raw: bytes, least: int, reason: str) -> int:
+def _number(raw: bytes, least: int, reason: errors.Reason) -> int:
     """A decimal number of plain digits; `int` alone would also take signs, spaces and underscores."""
     if not raw.isdigit() or len(raw) > 19 or not least <= int(raw) <= MAX_NUMBER:
         raise _Refused(reason)
@@ -250,7 +254,7 @@ def parse_request(body: bytes) -> Request:
             return Invalid(errors.UNKNOWN_COMMAND)
         return parse(rest)
     except _Refused as refused:
-        return Invalid(str(refused))
+        return Invalid(refused.reason)
     except UnicodeDecodeError:
         return Invalid(errors.INVALID_UTF8)
 
@@ -318,7 +322,7 @@ def _first_put(data: bytes, body: int, stop: int) -> tuple[bytes, str] | Invalid
         try:
             return data[body : space + 1], _name(data[body + 4 : space], errors.INVALID_TOPIC)
         except _Refused as refused:
-            return Invalid(str(refused))
+            return Invalid(refused.reason)
     invalid = parse_request(data[body:stop])
     assert isinstance(invalid, Invalid)
     return invalid
