@@ -103,10 +103,10 @@ def test_pauses_grow_to_a_limit_and_end_before_the_deadline() -> None:
 
 
 def test_a_call_that_one_of_several_nodes_could_answer_does_not_wait_for_one_alone() -> None:
-    harmless = Play(calls.metrics(), [answers(Json(b"{}"))], nodes=4, timeout=4.0).steps[0]
-    assert (harmless.connect_within, harmless.reply_within) == (1.0, 1.0)
-    put = Play(PUT, [answers(Ok())], nodes=4, timeout=4.0).steps[0]
-    assert (put.connect_within, put.reply_within) == (1.0, 4.0), "nobody else may be asked, so it may wait"
+    step = Play(calls.metrics(), [answers(Json(b"{}"))], nodes=4, timeout=4.0).steps[0]
+    assert (step.connect_by, step.reply_by, step.patience) == (1.0, 1.0, 1.0)
+    step = Play(PUT, [answers(Ok())], nodes=4, timeout=4.0).steps[0]
+    assert (step.connect_by, step.reply_by, step.patience) == (1.0, 4.0, 4.0), "no other node may be asked"
 
 
 @pytest.mark.parametrize(

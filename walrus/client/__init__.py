@@ -6,16 +6,23 @@
         for payload in client.entries("orders"):
             ...
 
-Any node serves any topic, so a client keeps one connection, to the first address that works, and goes to
-the next one when that breaks. Every call has a deadline, `timeout` seconds (of the client or of the call)
-from its beginning, or for one that pipelines many requests from the last answer to one of them. What is tried
-again, and what never, is decided in `core.py` and said there.
+Any node serves any topic, so a client talks to the first address that works, and goes to the next one when
+that breaks. What is tried again, and what never, is decided in `core.py` and said there.
+
+Every call ends by its deadline: `timeout` seconds (of the client, or of the call) from its beginning, or for
+a call that pipelines many requests from the last answer to one of them. Looking up a name, connecting and
+waiting for other calls are within it.
 
 Pipelining: `put_many`, `get_many` and `fetch_many` send hundreds of requests without waiting for an answer,
 which is what makes a producer fast. Over one connection to one topic, entries keep their order.
 
-A `Client` may be shared by threads, which then take turns; an `AsyncClient` may be shared by tasks, whose
-requests are pipelined together.
+A `Client` may be shared by threads; each call has a connection for itself while it runs. An `AsyncClient` may
+be shared by the tasks of one event loop, whose requests are pipelined together over one connection. Both may
+be inherited by a forked child, which opens connections of its own. An exception that cuts a call short
+(KeyboardInterrupt, cancellation, a signal handler that raises) leaves the client usable; whether the request
+was executed is then as unknown as after `OutcomeUnknown`.
+
+Arguments are checked before anything is sent (`calls.py`): TypeError, ValueError, or an `InvalidRequest`.
 """
 
 from __future__ import annotations

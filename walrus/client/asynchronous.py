@@ -4,6 +4,9 @@ Tasks that share one client share its connection, and their requests are pipelin
 put one entry each cost about as much as one `put_many` of a hundred. A task that gives up (its deadline,
 or cancelled) leaves its place in the order behind, so the replies of the others still find their way;
 the connection takes no new requests from then on and closes with the last answer.
+
+A client belongs to the event loop that runs it. In a later loop, or in a forked child, it opens a connection
+of its own; in two loops that run at the same time it refuses the second.
 """
 
 from __future__ import annotations
@@ -11,62 +14,79 @@ from __future__ import annotations
 import asyncio
 import random
 import select
+import socket
 import time
-from collections.abc import AsyncIterator, Iterable
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, cast
 
-from walrus.client import calls, core
+from walrus.client import calls, core, forks, names
 from walrus.client.calls import Buffer, Call, Entry, TopicState
 from walrus.client.errors import WalrusError
 from walrus.protocol import ProtocolError
 
 
-class _Link(asyncio.Protocol):
-    """One connection and the pipeline over it, shared by the calls of all tasks."""
+@dataclass(slots=True)
+class _Waiting:
+    """A task that waits for the replies to one exchange."""
 
-    def __init__(self, address: str) -> None:
+    done: asyncio.Future[None]
+    due: float  # when it gives up, by time.monotonic
+    patience: float
+
+
+class _Link(asyncio.Protocol):
+    """One connection and the pipeline over it, shared by the calls of all tasks of one event loop."""
+
+    def __init__(self, address: str, connected: socket.socket) -> None:
         self.address = address
         self.closed = False
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._socket = connected
         self._pipeline = core.Pipeline()
-        self._waiting: dict[int, asyncio.Future[None]] = {}  # by id of an exchange that is not done
+        self._waiting: dict[int, _Waiting] = {}  # by id of an exchange that is not done
         self._transport: asyncio.Transport | None = None
         self._retired = False
+        self._to_write = False
         self._poll = select.poll()
+        self._poll.register(connected, select.POLLIN)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     @property
     def usable(self) -> bool:
         """False also if the node closed an idle connection and the event loop has not noticed yet."""
         return not (self.closed or self._retired or (self._pipeline.idle and self._poll.poll(0)))
 
-    async def run(self, exchange: core.Exchange[Any], within: float) -> bool:
+    async def run(self, step: core.Attempt) -> bool:
         """Do it; False if the connection is not to be used again. The exchange is done in any case."""
-        self._pipeline.start(exchange)
-        self._write()
-        while not exchange.done:
-            answered = len(exchange.results)
-            done = self._waiting[id(exchange)] = asyncio.get_running_loop().create_future()
-            try:
-                async with asyncio.timeout(within):
-                    await done
-            except TimeoutError as error:
-                if len(exchange.results) == answered:
-                    self._give_up(exchange, error)
-                    return False
-            except asyncio.CancelledError as error:
-                self._give_up(exchange, error)
-                raise
-        return not self.closed
+        exchange, done = step.exchange, asyncio.get_running_loop().create_future()
+        waiting = self._waiting[id(exchange)] = _Waiting(done, step.reply_by, step.patience)
+        try:
+            self._pipeline.start(exchange)
+            self._write_soon()
+            while not exchange.done:
+                await asyncio.wait((done,), timeout=max(0.0, waiting.due - time.monotonic()))
+                if not exchange.done and time.monotonic() >= waiting.due:
+                    raise TimeoutError("no answer in time")
+        except TimeoutError as error:
+            self._give_up(exchange, error)
+        except BaseException as error:  # the task was cancelled
+            self._give_up(exchange, error)
+            raise
+        finally:
+            self._waiting.pop(id(exchange), None)
+        return self.usable
 
     def _give_up(self, exchange: core.Exchange[Any], cause: BaseException) -> None:
         """Its replies may still come and are dropped; nothing more of it is sent."""
-        self._waiting.pop(id(exchange), None)
-        self._pipeline.abandon(exchange, self.address, cause)
-        self.retire()
+        if not exchange.done:
+            del self._waiting[id(exchange)]
+            if self._pipeline.abandon(exchange, self.address, cause):
+                self.retire()
 
     def retire(self) -> None:
         """No new calls; close when the last one is answered."""
@@ -79,6 +99,11 @@ class _Link(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def disown(self) -> None:
+        """Close this process's copy of the socket; the event loop may be another's and is left alone."""
+        self.closed = True
+        self._socket.close()
+
     def data_received(self, data: bytes) -> None:
         try:
             answered = self._pipeline.input(data)
@@ -86,15 +111,20 @@ class _Link(asyncio.Protocol):
             self._lost(error)
             self.abort()
             return
+        now = time.monotonic()
         for exchange in answered:
             if exchange.done:
                 self._finish(id(exchange))
+            elif waiting := self._waiting.get(id(exchange)):
+                waiting.due = now + waiting.patience
         self._write()
         if self._retired and not self._waiting:
             self.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._lost(error or ConnectionError("the node closed the connection"))
+        if not self.gone.done():
+            self.gone.set_result(None)
 
     def _lost(self, error: BaseException) -> None:
         self.closed = True
@@ -103,13 +133,50 @@ class _Link(asyncio.Protocol):
             self._finish(exchange)
 
     def _finish(self, exchange: int) -> None:
-        done = self._waiting.pop(exchange, None)
-        if done is not None and not done.done():
-            done.set_result(None)
+        waiting = self._waiting.pop(exchange, None)
+        if waiting is not None and not waiting.done.done():
+            waiting.done.set_result(None)
+
+    def _write_soon(self) -> None:
+        """Write once in a turn of the event loop what all tasks started in it: that is the pipelining."""
+        if not self._to_write:
+            self._to_write = True
+            asyncio.get_running_loop().call_soon(self._write)
 
     def _write(self) -> None:
-        if self._transport is not None and (output := self._pipeline.output()):
+        self._to_write = False
+        if self._transport is not None and not self.closed and (output := self._pipeline.output()):
             self._transport.write(output)
+
+
+async def _connect(address: str, host: str, port: int, by: float) -> _Link:
+    """A connection to the first endpoint of that host that takes one; raises an `OSError`."""
+    endpoints = await names.resolve_async(host, port)
+    failure: OSError = TimeoutError(f"no time is left to connect to {host}")
+    for tried, endpoint in enumerate(endpoints):
+        left = by - time.monotonic()
+        if left <= 0:
+            break
+        try:
+            return await _dial(address, endpoint, left / (len(endpoints) - tried))
+        except OSError as error:  # TimeoutError is one
+            failure = error
+    raise failure
+
+
+async def _dial(address: str, endpoint: names.Endpoint, within: float) -> _Link:
+    loop = asyncio.get_running_loop()
+    dialled = socket.socket(endpoint.family, socket.SOCK_STREAM)
+    try:
+        dialled.setblocking(False)
+        async with asyncio.timeout(within):
+            await loop.sock_connect(dialled, endpoint.address)
+        core.refuse_own_end(dialled.getsockname(), dialled.getpeername())
+        _, link = await loop.create_connection(lambda: _Link(address, dialled), sock=dialled)
+    except BaseException:
+        dialled.close()
+        raise
+    return link
 
 
 class AsyncClient:
@@ -118,9 +185,13 @@ class AsyncClient:
     def __init__(self, addresses: str | Iterable[str], *, timeout: float = 5.0) -> None:
         self.timeout = calls.seconds(timeout)
         self._addresses = core.Addresses(addresses)
+        self._loop: asyncio.AbstractEventLoop | None = None  # that of the connection and of the lock
         self._link: _Link | None = None
-        self._rng = random.Random()
+        self._links: weakref.WeakSet[_Link] = weakref.WeakSet()  # also the retired ones
         self._connecting: asyncio.Lock | None = None
+        self._closings = 0
+        self._rng = random.Random()
+        forks.follow(self._forked)
 
     async def __aenter__(self) -> Self:
         return self
@@ -131,10 +202,15 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection. A later call opens a new one."""
-        if self._link is not None:
-            self._link.abort()
-            self._link = None
+        """Close the connection; a later call opens a new one, and calls under way in other tasks end."""
+        self._enter_loop()
+        self._closings += 1
+        self._link = None
+        links = [link for link in self._links if not link.gone.done()]
+        for link in links:
+            link.abort()
+        if links:
+            await asyncio.wait([link.gone for link in links])
 
     @property
     def address(self) -> str:
@@ -232,7 +308,13 @@ class AsyncClient:
 
     async def _call(self, call: Call[Any], timeout: float | None, retry: bool = False) -> list[Any]:
         timeout = calls.seconds(self.timeout if timeout is None else timeout)
-        steps = core.conduct(call, self._addresses, timeout, time.monotonic, self._rng, retry)
+        self._enter_loop()
+        closings = self._closings
+
+        def closed() -> bool:
+            return self._closings != closings
+
+        steps = core.conduct(call, self._addresses, timeout, time.monotonic, self._rng, retry, closed)
         while True:
             try:
                 step = next(steps)
@@ -241,30 +323,54 @@ class AsyncClient:
             if isinstance(step, core.Pause):
                 await asyncio.sleep(step.seconds)
             else:
-                await self._attempt(step)
+                await self._attempt(step, closed)
 
-    async def _attempt(self, step: core.Attempt) -> None:
+    async def _attempt(self, step: core.Attempt, closed: Callable[[], bool]) -> None:
         address = self._addresses.current
         try:
-            async with asyncio.timeout(step.connect_within):
-                link = await self._connected()
+            async with asyncio.timeout(max(0.0, step.connect_by - time.monotonic())):
+                link = await self._connected(step.connect_by)
+            if closed():
+                raise ConnectionError("the client was closed")
         except OSError as error:  # TimeoutError is one
             step.exchange.lost(address, error)
             return
-        usable = await link.run(step.exchange, step.reply_within)
-        if not usable and self._link is link:
+        if not await link.run(step) and self._link is link:
             self._link = None
 
-    async def _connected(self) -> _Link:
+    async def _connected(self, by: float) -> _Link:
         """The connection to the current address; tasks that need it at the same time wait for one dial."""
         if self._connecting is None:
             self._connecting = asyncio.Lock()
         async with self._connecting:
-            address, (host, port) = self._addresses.current, self._addresses.host_port
+            address, (host, port) = self._addresses.pair
             if self._link is not None and not (self._link.usable and self._link.address == address):
                 self._link.retire()
                 self._link = None
             if self._link is None:
-                loop = asyncio.get_running_loop()
-                _, self._link = await loop.create_connection(lambda: _Link(address), host, port)
+                self._link = await _connect(address, host, port, by)
+                self._links.add(self._link)
             return self._link
+
+    def _enter_loop(self) -> None:
+        """Make the running loop the client's, unless another one uses it at this moment."""
+        loop = asyncio.get_running_loop()
+        if loop is self._loop:
+            return
+        if self._loop is not None and self._loop.is_running():
+            raise RuntimeError("this AsyncClient is in use in another event loop: make one for each loop")
+        for link in list(self._links):
+            if self._loop is None or self._loop.is_closed():
+                link.disown()
+            else:  # it may run again, and must not find a descriptor in its selector that is not its own
+                self._loop.call_soon_threadsafe(link.abort)
+        self._links.clear()
+        self._loop, self._link, self._connecting = loop, None, None
+
+    def _forked(self) -> None:
+        """See `forks.py`. The event loop and its selector are shared with the parent: they stay untouched."""
+        for link in list(self._links):
+            link.disown()
+        self._links.clear()
+        self._loop, self._link, self._connecting = None, None, None
+        self._rng = random.Random()  # two processes that wait in step would knock in step

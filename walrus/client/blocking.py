@@ -1,34 +1,70 @@
-"""`Client`: the client that blocks. See `walrus.client` for how to use it and what it promises."""
+"""`Client`: the client that blocks. See `walrus.client` for how to use it and what it promises.
+
+A call takes a connection out of the idle ones, or opens another, has it for itself, and puts it back when
+every reply came. What is not put back is closed. This is all there is to sharing a client between threads,
+and to a call that an exception cuts short (Ctrl-C, a signal handler that raises): no lock can stay taken, and
+no later call uses a connection on which replies may be due.
+"""
 
 from __future__ import annotations
 
 import random
 import select
 import socket
-import threading
 import time
-from collections.abc import Iterable, Iterator
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Final, Self, cast
 
-from walrus.client import calls, core
+from walrus.client import calls, core, forks, names
 from walrus.client.calls import Buffer, Call, Entry, TopicState
 from walrus.client.errors import WalrusError
 from walrus.protocol import ProtocolError
 
-_READ_BYTES = 1 << 18
+_READ_BYTES: Final = 1 << 18
+_MOST_IDLE: Final = 8
+"""Connections kept for the next calls; more are open only while more threads than this call at once."""
+
+
+def _connect(host: str, port: int, by: float) -> socket.socket:
+    """A connection to the first endpoint of that host that takes one; raises an `OSError`."""
+    endpoints = names.resolve(host, port, max(0.0, by - time.monotonic()))
+    failure: OSError = TimeoutError(f"no time is left to connect to {host}")
+    for tried, endpoint in enumerate(endpoints):
+        left = by - time.monotonic()
+        if left <= 0:
+            break
+        try:
+            return _dial(endpoint, left / (len(endpoints) - tried))
+        except OSError as error:
+            failure = error
+    raise failure
+
+
+def _dial(endpoint: names.Endpoint, within: float) -> socket.socket:
+    dialled = socket.socket(endpoint.family, socket.SOCK_STREAM)
+    try:
+        dialled.settimeout(within)
+        dialled.connect(endpoint.address)
+        core.refuse_own_end(dialled.getsockname(), dialled.getpeername())
+        dialled.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        dialled.setblocking(False)
+    except BaseException:
+        dialled.close()
+        raise
+    return dialled
 
 
 class _Link:
     """One connected socket and the pipeline over it. Used by one call at a time."""
 
-    def __init__(self, address: str, host_port: tuple[str, int], within: float) -> None:
+    def __init__(self, address: str, connected: socket.socket) -> None:
         self.address = address
-        self._socket = socket.create_connection(host_port, timeout=within)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket.setblocking(False)
+        self._socket = connected
         self._poll = select.poll()
-        self._poll.register(self._socket, select.POLLIN)
+        self._poll.register(connected, select.POLLIN)
         self._pipeline = core.Pipeline()
 
     def usable(self) -> bool:
@@ -36,13 +72,21 @@ class _Link:
         return self._pipeline.idle and not self._poll.poll(0)
 
     def close(self) -> None:
+        """Give the socket back. Only for the call that has this connection, or if none has it."""
         self._socket.close()
 
-    def run(self, exchange: core.Exchange[Any], within: float) -> bool:
+    def interrupt(self) -> None:
+        """End the connection under the call that uses it, in whichever thread that is."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return  # it is closed, or the node was faster
+
+    def run(self, step: core.Attempt) -> bool:
         """Do it; False if the connection did not survive. Whatever happens, the exchange is done then."""
+        exchange, deadline = step.exchange, step.reply_by
         output = memoryview(b"")
         written = 0
-        deadline = time.monotonic() + within
         self._pipeline.start(exchange)
         try:
             while not exchange.done:
@@ -50,15 +94,13 @@ class _Link:
                     output, written = memoryview(self._pipeline.output()), 0
                 written += self._write(output[written:])
                 self._wait(written < len(output), deadline)
-                if data := self._read():
-                    answered = len(exchange.results)
-                    self._pipeline.input(data)
-                    if len(exchange.results) > answered:
-                        deadline = time.monotonic() + within
+                if (data := self._read()) and self._pipeline.input(data):
+                    deadline = time.monotonic() + step.patience
         except (OSError, ProtocolError) as error:
             unsent = core.unsent_frames(bytes(output), written)
             self._pipeline.lost(self.address, error, unsent)
             return False
+        assert self._pipeline.idle, "no reply is due to a later call"
         return True
 
     def _write(self, output: memoryview) -> int:
@@ -69,10 +111,13 @@ class _Link:
 
     def _wait(self, for_writing: bool, deadline: float) -> None:
         left = deadline - time.monotonic()
-        self._poll.modify(self._socket, select.POLLIN | select.POLLOUT if for_writing else select.POLLIN)
+        descriptor = self._socket.fileno()
+        if descriptor < 0:
+            raise ConnectionError("the connection was closed")
+        self._poll.modify(descriptor, select.POLLIN | select.POLLOUT if for_writing else select.POLLIN)
         ready = self._poll.poll(max(0.0, left) * 1000)
         if for_writing:
-            self._poll.modify(self._socket, select.POLLIN)
+            self._poll.modify(descriptor, select.POLLIN)
         if not ready:
             raise TimeoutError("no answer in time")
 
@@ -87,15 +132,20 @@ class _Link:
 
 
 class Client:
-    """A blocking client. See the module for what is retried; every method may raise a `WalrusError`."""
+    """A blocking client. See the module for what is retried; every method may raise a `WalrusError`.
+
+    Threads may share it: each call has a connection for itself while it runs. So may a process and the
+    children that it forks: a child opens connections of its own.
+    """
 
     def __init__(self, addresses: str | Iterable[str], *, timeout: float = 5.0) -> None:
         self.timeout = calls.seconds(timeout)
         self._addresses = core.Addresses(addresses)
-        self._link: _Link | None = None
+        self._idle: deque[_Link] = deque()  # the last one used is the next one taken
+        self._links: set[weakref.ref[_Link]] = set()  # all that are not closed
+        self._closings = 0
         self._rng = random.Random()
-        self._turn = threading.Lock()
-        self._sleep = threading.Event()  # never set: a wait that tests can replace
+        forks.follow(self._forked)
 
     def __enter__(self) -> Self:
         return self
@@ -106,10 +156,16 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connection. A later call opens a new one."""
-        if self._link is not None:
-            self._link.close()
-            self._link = None
+        """Close all connections; a later call opens a new one.
+
+        A call that is under way in another thread ends at once, as if the node had closed its connection:
+        with `OutcomeUnknown` if the request may have been executed.
+        """
+        self._closings += 1
+        for link in self._alive():
+            link.interrupt()
+        while self._idle:
+            self._idle.pop().close()
 
     @property
     def address(self) -> str:
@@ -185,7 +241,7 @@ class Client:
             if isinstance(step, Call):
                 results = self._call(step, timeout)
             elif isinstance(step, core.Pause):
-                self._sleep.wait(step.seconds)
+                time.sleep(step.seconds)
             else:
                 yield from step
 
@@ -209,30 +265,65 @@ class Client:
 
     def _call(self, call: Call[Any], timeout: float | None, retry: bool = False) -> list[Any]:
         timeout = calls.seconds(self.timeout if timeout is None else timeout)
-        with self._turn:
-            steps = core.conduct(call, self._addresses, timeout, time.monotonic, self._rng, retry)
+        closings = self._closings
+
+        def closed() -> bool:
+            return self._closings != closings
+
+        steps = core.conduct(call, self._addresses, timeout, time.monotonic, self._rng, retry, closed)
+        while True:
             try:
-                while True:
-                    step = next(steps)
-                    if isinstance(step, core.Pause):
-                        self._sleep.wait(step.seconds)
-                    else:
-                        self._attempt(step)
+                step = next(steps)
             except StopIteration as end:
                 return cast("list[Any]", end.value)
-            except BaseException:  # an interrupted call leaves replies under way that are nobody's
-                self.close()
-                raise
+            if isinstance(step, core.Pause):
+                time.sleep(step.seconds)
+            else:
+                self._attempt(step, closed)
 
-    def _attempt(self, step: core.Attempt) -> None:
-        address = self._addresses.current
-        if self._link is not None and (self._link.address != address or not self._link.usable()):
-            self.close()
-        if self._link is None:
+    def _attempt(self, step: core.Attempt, closed: Callable[[], bool]) -> None:
+        address, (host, port) = self._addresses.pair
+        link: _Link | None = None
+        survived = False
+        try:
+            link = self._take(address)
+            if link is None:
+                link = _Link(address, _connect(host, port, step.connect_by))
+                self._links.add(weakref.ref(link, self._links.discard))
+            if closed():
+                raise ConnectionError("the client was closed")
+            survived = link.run(step)
+        except OSError as error:
+            step.exchange.lost(address, error)
+        finally:
+            if link is not None:
+                self._put_back(link, survived and not closed())
+
+    def _put_back(self, link: _Link, good: bool) -> None:
+        if good and len(self._idle) < _MOST_IDLE:
+            self._idle.append(link)
+        else:
+            link.close()
+
+    def _take(self, address: str) -> _Link | None:
+        """An idle connection to that address that the node has not closed, for this call alone."""
+        while self._idle:
             try:
-                self._link = _Link(address, self._addresses.host_port, step.connect_within)
-            except OSError as error:
-                step.exchange.lost(address, error)
-                return
-        if not self._link.run(step.exchange, step.reply_within):
-            self.close()
+                link = self._idle.pop()
+            except IndexError:  # another thread took the last one
+                return None
+            if link.address == address and link.usable():
+                return link
+            link.close()
+        return None
+
+    def _alive(self) -> list[_Link]:
+        return [link for reference in list(self._links) if (link := reference()) is not None]
+
+    def _forked(self) -> None:
+        """See `forks.py`."""
+        for link in self._alive():
+            link.close()
+        self._idle.clear()
+        self._links.clear()
+        self._rng = random.Random()  # two processes that wait in step would knock in step

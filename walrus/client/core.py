@@ -110,9 +110,10 @@ class Addresses:
         return self._texts[self._current]
 
     @property
-    def host_port(self) -> tuple[str, int]:
-        """The same, for a socket."""
-        return self._parsed[self._current]
+    def pair(self) -> tuple[str, tuple[str, int]]:
+        """The same, and as host and port."""
+        current = self._current
+        return self._texts[current], self._parsed[current]
 
     def leave(self, address: str) -> None:
         """Go on to the next address, unless somebody already did."""
@@ -236,10 +237,15 @@ class Pipeline:
                     self._sending.pop(id(exchange), None)
         return list(answered.values())
 
-    def abandon(self, exchange: Exchange[Any], address: str, cause: BaseException) -> None:
-        """No one waits for this exchange any more: it is done, and the rest of it is not sent."""
+    def abandon(self, exchange: Exchange[Any], address: str, cause: BaseException) -> bool:
+        """No call waits for this exchange any more: it is done, and the rest of it is not sent.
+
+        Returns whether replies to it are due.
+        """
+        due = exchange.sent > len(exchange.results)
         self._sending.pop(id(exchange), None)
         exchange.lost(address, cause)
+        return due
 
     def lost(self, address: str, cause: BaseException, unsent: int = 0) -> list[Exchange[Any]]:
         """The connection is gone: every exchange that was not done gets its results now."""
@@ -251,6 +257,15 @@ class Pipeline:
         self._owed.clear()
         self._sending.clear()
         return waiting
+
+
+def refuse_own_end(own: object, peer: object) -> None:
+    """A port of this machine on which nothing listens can connect to itself, and would echo the requests.
+
+    It happens if the kernel gives that very port to the outgoing connection, once in some ten thousand.
+    """
+    if own == peer:
+        raise ConnectionRefusedError("nothing listens there")
 
 
 def unsent_frames(output: bytes, written: int) -> int:
@@ -271,11 +286,15 @@ def unsent_frames(output: bytes, written: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """To do: connect to the current address if need be, run the exchange. Failures end up in its results."""
+    """To do: connect to the current address if need be, run the exchange. Failures end up in its results.
+
+    The times are those of the clock. After a reply the next one may take `patience` seconds.
+    """
 
     exchange: Exchange[Any]
-    connect_within: float
-    reply_within: float
+    connect_by: float
+    reply_by: float
+    patience: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,10 +327,13 @@ def conduct(
     while call.count > len(results):
         exchange = Exchange(call.tail(len(results)))
         address = addresses.current
-        left = max(deadline - clock(), 0.001)
-        share = left if len(addresses) == 1 else max(timeout / len(addresses), LEAST_PATIENCE)
+        share = timeout if len(addresses) == 1 else max(timeout / len(addresses), LEAST_PATIENCE)
         # A node that hangs must not eat the whole time of a call that another node could answer as well.
-        yield Attempt(exchange, min(left, share), min(left, share) if call.repeatable else left)
+        soon = min(deadline, clock() + share)
+        if call.repeatable:
+            yield Attempt(exchange, connect_by=soon, reply_by=soon, patience=share)
+        else:
+            yield Attempt(exchange, connect_by=soon, reply_by=deadline, patience=timeout)
         assert exchange.done
         settled = _settled(exchange, retry)
         results += exchange.results[:settled]
