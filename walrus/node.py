@@ -372,15 +372,8 @@ class Node:
 
     def on_removed(self, peer: int, error: str) -> None:
         """A member has applied the removal of this node: no member will listen to it any more."""
-        log.critical(
-            "this node was removed from the cluster (node %d says: %s); to join anew, start it with an empty "
-            "--data-dir",
-            peer,
-            error,
-        )
-        self.controller.requests.on_removed(monotonic())
-        self.turn.end()
-        self._finish(1)
+        self.controller.on_removed(peer, error, monotonic())
+        self.turn.wake()
 
     # --- effects ------------------------------------------------------------------------------------------
 
@@ -398,7 +391,7 @@ class Node:
             case Log(text=text):
                 log.warning(text)  # its own text, not "%s", tells its kind (shell/logs.py)
             case Halt(reason=reason, exit_status=status):
-                log.error("%s", reason)
+                log.log(logging.ERROR if status else logging.INFO, "%s", reason)
                 self._finish(status)
             case _:
                 assert_never(effect)

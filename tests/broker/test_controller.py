@@ -197,6 +197,30 @@ def test_member_that_was_removed_is_told_so_for_good(when: str):
         assert world.nodes[node].is_removed(hello(world, 3, node, member_at=member_at))
 
 
+@pytest.mark.parametrize("nodes", [2, 3])
+@pytest.mark.parametrize("asked", ["the one that leaves", "another"])
+def test_node_that_leaves_stops_with_status_0_and_its_clients_hear_ok(nodes: int, asked: str):
+    world = three()
+    if nodes == 2:
+        assert world.ask(1, protocol.Leave(3), within=60) == [OK]
+        world.until(lambda: 3 in world.halted)
+    leaving = nodes
+    slot = world.send(leaving if asked == "the one that leaves" else 1, protocol.Leave(leaving))
+    world.until(lambda: leaving in world.halted and bool(world.replies[slot]), within=60)
+    assert world.replies[slot] == [OK]
+    assert world.exit_statuses[leaving] == 0
+    assert "empty --data-dir" in world.halted[leaving]
+
+
+def test_node_that_comes_back_after_its_removal_stops_with_status_1():
+    world = three()
+    world.kill(3)
+    assert world.ask(1, protocol.Leave(3), within=60) == [OK]
+    world.start(3)
+    world.until(lambda: 3 in world.halted)
+    assert world.exit_statuses[3] == 1
+
+
 def test_member_is_not_taken_for_removed_by_one_that_has_not_heard_of_it():
     world = three()
     world.isolate(2)

@@ -145,6 +145,7 @@ class World:
         self.watch: Callable[[int, int, Any], None] = lambda sender, to, message: None
         self.logs: list[str] = []
         self.halted: dict[int, str] = {}
+        self.exit_statuses: dict[int, int] = {}
         self.flying: list[tuple[int, int, Any]] = []
         self.traced: list[tuple[int, str, dict[str, object]]] = []
         self._slots = 0
@@ -268,9 +269,12 @@ class World:
                     member_at=controller.member_at,
                     raft_address=controller.config.raft_address,
                 )
-                if not self.nodes[peer].judge_hello(hello):
+                error = self.nodes[peer].judge_hello(hello)
+                if not error:
                     self.nodes[peer].on_caller(hello)
                     controller.on_connected(peer, self.now)
+                elif self.nodes[peer].is_removed(hello):
+                    controller.on_removed(peer, error, self.now)
 
     def _turns(self) -> None:
         for node, controller in self._running():
@@ -304,12 +308,15 @@ class World:
                 self.replies[slot] += bodies
             case Log(text=text):
                 self.logs.append(f"{node}: {text}")
-            case Halt(reason=reason):
-                self.halted[node] = reason
+            case Halt(reason=reason, exit_status=status):
+                self.halted[node], self.exit_statuses[node] = reason, status
             case Peers(addresses=addresses):
                 self.wanted[node] = set(addresses)
                 for peer in sorted(self.nodes[node].connected - set(addresses)):
                     self.nodes[node].on_disconnected(peer, False, self.now)
+                for peer, other in sorted(self.nodes.items()):  # which it reads no more
+                    if peer not in {node, *addresses} and node in other.connected:
+                        other.on_disconnected(node, False, self.now)
 
     def _deliver(self) -> None:
         flying, self.flying = self.flying, []

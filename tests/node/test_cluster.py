@@ -221,7 +221,7 @@ def test_a_node_leaves_under_load_and_nothing_is_lost(launch: Launcher) -> None:
         with cluster.wire(1) as wire:
             assert wire.ask(b"LEAVE 3") == b"OK"
         producer.wait_for_more(100)
-    assert cluster[3].wait() == 1, "a node that was removed stops by itself"
+    assert cluster[3].wait() == 0, "a node that left as it was asked to stops by itself, and is not restarted"
     assert "this node was removed from the cluster" in cluster[3].log()
     del cluster.nodes[3]
     voters = cluster[1].metrics()["membership_config"]["membership"]["configs"][-1]
@@ -245,10 +245,26 @@ def test_a_node_that_was_removed_while_it_was_away_stops_when_it_comes_back(clus
 def test_a_node_that_is_asked_to_leave_says_so_when_it_has_left(cluster: Cluster) -> None:
     with cluster.wire(3) as wire:
         assert wire.ask(b"LEAVE 3") == b"OK"
-    cluster[3].wait()
+    assert cluster[3].wait() == 0
     assert "was removed from the cluster" in cluster[3].log()
     with cluster.wire(1) as wire:
         assert wire.ask(b"LEAVE 3").startswith(b"ERR unknown node")
+
+
+@pytest.mark.parametrize(("leaving", "asked"), [(2, 1), (2, 2), (1, 1)])
+def test_a_cluster_of_two_goes_down_to_one(launch: Launcher, leaving: int, asked: int) -> None:
+    cluster = launch(nodes=2)
+    cluster.register("t")
+    stays = 3 - leaving
+    with cluster.wire(asked) as wire:
+        assert wire.ask(b"PUT t before") == b"OK"
+        assert wire.ask(b"LEAVE %d" % leaving) == b"OK"
+    assert cluster[leaving].wait() == 0
+    assert "was removed from the cluster" in cluster[leaving].log()
+    with cluster.wire(stays) as wire:
+        assert wire.ask(b"PUT t after") == b"OK"
+        assert [wire.ask(b"GET t"), wire.ask(b"GET t")] == [b"OK before", b"OK after"]
+    del cluster.nodes[leaving]
 
 
 def test_a_leave_that_would_cost_the_majority_is_refused(cluster: Cluster) -> None:

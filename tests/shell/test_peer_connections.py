@@ -195,14 +195,15 @@ def test_a_second_call_of_one_node_replaces_the_first() -> None:
     play(scenario)
 
 
-def test_a_node_that_was_removed_is_not_listened_to_any_more() -> None:
+@pytest.mark.parametrize("left", [[3], []], ids=["of three", "of two"])
+def test_a_node_that_was_removed_is_not_listened_to_any_more(left: list[int]) -> None:
     async def scenario() -> None:
         one, two, three = Host(1), Host(2), Host(3)
         for host in (two, three):
             await host.listen()
         one.dial(two)
         await one.until("up", 2)
-        two.dial(three)
+        two.peers.connect_to(dict.fromkeys(left, f"127.0.0.1:{three.port}"))
         await one.until("down", 2, False)
         for host in (one, two, three):
             host.peers.close()

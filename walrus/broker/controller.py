@@ -246,6 +246,12 @@ class Controller:
         """A node asks to be taken in."""
         return self.members.on_join(join, fresh=now < self.leases.expires_at(), now=now)
 
+    def on_removed(self, peer: int, error: str, now: float) -> None:
+        """A peer refuses this node because it was removed: answer the clients that asked for it, and stop."""
+        if not self.outbox.halted:  # every other member says so too
+            self.requests.on_removed(now)
+            self.members.on_removed(peer, error)
+
     def other_directory(self, node_id: int) -> str:
         """See `membership.other_directory`."""
         return other_directory(node_id)

@@ -19,6 +19,10 @@ its removal. Only that is a final refusal.
 be dead. So remembered addresses of Raft's members count until the metadata has newer ones, and a caller's own
 word counts until the metadata knows that start of it.
 
+**Removal.** The last thing that the log says of a removed node may not reach it, for the others commit it
+without that node. They end its connection and refuse the next one as final; the node then answers the clients
+that asked for its LEAVE, and stops.
+
 Invariants: a known id with another directory is never welcome; only a caller that was a member by an index
 applied here is told that it was removed.
 """
@@ -52,6 +56,7 @@ class Members:
         self._callers: dict[int, Hello] = {}  # whose present start the metadata does not know yet
         self._directories: dict[int, str] = {}  # of each member at the last look, to notice removals
         self._announce_at = now
+        self._took_part = False  # whether this start was ever ready
 
     def _is_member(self, node_id: int, directory_id: str) -> bool:
         node = self._metadata.nodes.get(node_id)
@@ -124,6 +129,19 @@ class Members:
         later = node is not None and node.incarnation < hello.incarnation
         return bool(hello.raft_address) and not self.judge_hello(hello) and (later or not known)
 
+    def on_removed(self, peer: int, error: str) -> None:
+        """A peer has applied the removal of this node: stop, for good.
+
+        A node that took part until it was removed has left as it was asked to: exit status 0, and no
+        supervisor starts it again. A node that was removed while it was away has an operator who does not
+        know it yet: 1.
+        """
+        self._outbox.halt(
+            f"this node was removed from the cluster (node {peer} says: {error}); to join anew, start it "
+            f"with an empty --data-dir",
+            exit_status=0 if self._took_part else 1,
+        )
+
     # --- addresses ---
 
     def addresses(self) -> dict[int, str]:
@@ -176,6 +194,7 @@ class Members:
 
     def on_tick(self, now: float) -> None:
         """Announce this start until the metadata knows it."""
+        self._took_part |= self.ready
         if now < self._announce_at or self._raft.leader_id is None:
             return
         self._announce_at = now + self._config.resend_interval

@@ -427,8 +427,8 @@ class PeerConnections:
                 if was_up:
                     self.handler.on_peer_down(peer, refused=False)
         for sender, session in sorted(self._sessions.items()):
-            if wanted and sender not in wanted:
-                session.abort()  # it has been removed; what it says does not concern us any more
+            if sender not in wanted:
+                session.abort()  # removed: when it calls again, the reply to its Hello says so
         for peer, address in wanted.items():
             if peer not in self._dialers:
                 self._dialers[peer] = Dialer(self, peer, address)

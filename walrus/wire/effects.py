@@ -84,7 +84,8 @@ class Outbox:
         self._effects.append(Reply(slot, data, count))
 
     def peers(self, addresses: dict[int, str]) -> None:
-        """Change the set of nodes to be connected to."""
+        """Change the set of nodes to be connected to; of several in one turn only the last counts."""
+        self._effects = [effect for effect in self._effects if not isinstance(effect, Peers)]
         self._effects.append(Peers(addresses))
 
     def halt(self, reason: str, exit_status: int = 1) -> None:
