@@ -176,7 +176,7 @@ def test_node_leaves_under_load_and_nothing_is_lost(leaving: int):
         world.run(0.1)
     world.until(lambda: bool(world.replies[left]), within=60)
     assert world.replies[left] == [OK]
-    world.kill(leaving)
+    world.until(lambda: leaving in world.halted)
     world.until(lambda: all(world.replies[slot] for slot in slots))
     assert all(world.replies[slot] == [OK] for slot in slots)
     assert [int(entry) for entry in world.get_all(asked, "t")] == list(range(40))
