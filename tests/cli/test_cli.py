@@ -5,8 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import pty
+import select
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -314,3 +317,99 @@ def test_history_is_kept_where_it_can_be(monkeypatch: pytest.MonkeyPatch, tmp_pa
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     assert list(cli._history().load_history_strings()) == []
+
+
+def test_a_pasted_block_is_one_command_a_line(node: FakeNode) -> None:
+    screen = Screen(
+        io.BytesIO(), Console(file=io.StringIO()), Console(file=io.StringIO()), json=False, human=True
+    )
+    with Client(node.address) as client:
+        repl = Repl(client, screen, lambda address: Client(address))
+        assert cli._execute_block(repl, screen, "register t\nput t a\n\nput t b\x0bc\r\nput t d ")
+        assert node.log.topics["t"] == [[b"a", b"b\x0bc", b"d "]]
+        assert not cli._execute_block(repl, screen, "put t e\nquit\nput t f")
+        assert node.log.topics["t"] == [[b"a", b"b\x0bc", b"d ", b"e"]]
+
+
+def test_ctrl_c_in_a_pasted_block_ends_it_and_says_what_was_not_executed(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = io.StringIO()
+    screen = Screen(io.BytesIO(), Console(file=said), Console(file=said, width=200), json=False, human=True)
+    with Client(node.address) as client:
+        repl = Repl(client, screen, lambda address: Client(address))
+
+        def interrupted(line: str) -> bool:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(repl, "execute", interrupted)
+        assert cli._execute_block(repl, screen, "put t a\nput t b\nput t c")
+    assert (
+        "outcome is unknown" in said.getvalue() and "2 lines behind it were not executed" in said.getvalue()
+    )
+    assert node.seen == []
+
+
+def test_a_terminal_s_paste_is_three_commands_not_one_entry(node: FakeNode, tmp_path: Path) -> None:
+    node.log.topics["t"] = [[]]
+    terminal, inside = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm", "XDG_STATE_HOME": str(tmp_path)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "walrus.cli", "--addr", node.address],
+        stdin=inside,
+        stdout=inside,
+        stderr=inside,
+        env=environment,
+        start_new_session=True,
+    )
+    os.close(inside)
+    typed = [b"\x1b[200~put t one\nput t two\nput t three\x1b[201~", b"\r", b"quit\r"]
+    seen, deadline = b"", time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        if not select.select([terminal], [], [], 0.1)[0]:
+            continue
+        try:
+            data = os.read(terminal, 65536)
+        except OSError:  # the other end is closed: it is over
+            break
+        seen += data
+        if b"\x1b[6n" in data:  # it asks where the cursor is
+            os.write(terminal, b"\x1b[1;1R")
+        if b"HELP, QUIT" in seen and (b"walrus" in data or b"put" in data or b"three" in data) and typed:
+            os.write(terminal, typed.pop(0))
+    process.wait(30)
+    os.close(terminal)
+    assert node.log.topics["t"] == [[b"one", b"two", b"three"]]
+
+
+# --- what cannot be undone
+
+
+@pytest.mark.parametrize("asked", [["leave", "3"], ["leave", "--json", "3"]])
+def test_leave_below_the_replication_factor_asks_for_force(
+    say: Spoken, monkeypatch: pytest.MonkeyPatch, node: FakeNode, asked: list[str]
+) -> None:
+    monkeypatch.setitem(METRICS, "replication_factor", 3)
+    status, out, err = say(*asked)
+    assert (status, out) == (2, "")
+    assert "2 members that stay are fewer than the replication factor, 3" in err and "--force" in err
+    assert [type(request) for request in node.seen] == [protocol.Metrics], "no LEAVE was sent"
+    status, out, err = say(*asked, "--force")
+    assert (status, err) == (0, "") and "ok" in out.lower()
+
+
+def test_leave_that_costs_no_replica_asks_for_nothing(say: Spoken, node: FakeNode) -> None:
+    assert say("leave", "3") == (0, "OK\n", "")
+    status, _, err = say("leave", "9")
+    assert (status, err.split(":")[0]) == (1, "ERR unknown node 9")
+
+
+def test_leave_in_the_repl_takes_force_too(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METRICS, "replication_factor", 3)
+    found = run(node, stdin=b"leave 3\nleave 3 --force\nleave 3 --now\n")
+    assert found.stdout == b"OK\n"
+    assert [line[:20] for line in found.stderr.splitlines()] == [
+        b"not sent: the 2 memb",
+        b"ERR LEAVE requires a",
+    ]
+    assert found.returncode == 1

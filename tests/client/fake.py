@@ -115,6 +115,7 @@ METRICS: dict[str, object] = {
     "incarnation": 2,
     "cluster_id": "5d1f0c7e9a3b4c2d",
     "ready": True,
+    "replication_factor": 2,
     "learners": [],
     "client_addresses": {str(n): f"127.0.0.1:909{n}" for n in (1, 2, 3)},
     "connected": [2, 3],

@@ -123,6 +123,7 @@ def _own_metrics(node: NodeView) -> dict[str, Any]:
         "incarnation": node.identity.incarnation,
         "cluster_id": node.identity.cluster_id,
         "ready": node.ready,
+        "replication_factor": node.config.replication_factor,
         "learners": list(node.raft.membership.learners),
         "client_addresses": {str(n): p.client_address for n, p in sorted(node.metadata.nodes.items())},
         "connected": sorted(node.connected),

@@ -11,7 +11,7 @@ standard error, and what goes wrong is a `WalrusError` that the caller turns int
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, BinaryIO, Final
 
 import msgspec
@@ -33,8 +33,14 @@ PAGE: Final = 256
 """Entries asked for at a time when many are wanted."""
 
 
-def exit_status(error: WalrusError) -> int:
+class NotAsked(ValueError):
+    """The command line itself declines: no request was sent."""
+
+
+def exit_status(error: WalrusError | ValueError) -> int:
     """The exit status that stands for this error."""
+    if not isinstance(error, WalrusError):
+        return 2
     if isinstance(error, Unreachable | TimedOut):
         return 3
     return 4 if isinstance(error, OutcomeUnknown) else 1
@@ -44,7 +50,7 @@ def describe(error: Exception) -> str:
     """One line for an error: as the node said it, or what happened on the way there."""
     if isinstance(error, WalrusError) and exit_status(error) == 3:
         return f"no answer: {error} (name another node with --addr, or start some: python -m walrus.cluster)"
-    return f"ERR {error}"
+    return str(error) if isinstance(error, NotAsked) else f"ERR {error}"
 
 
 class Screen:
@@ -217,10 +223,33 @@ def metrics(client: Client, screen: Screen) -> None:
     screen.document(answer, lambda console: view.metrics(console, answer))
 
 
-def leave(client: Client, screen: Screen, node_id: int) -> None:
-    """LEAVE."""
+def leave(client: Client, screen: Screen, node_id: int, force: bool = False) -> None:
+    """LEAVE. Without `force` only if enough members stay for all replicas that a segment should have."""
+    if not force and (reason := why_not_leave(client.metrics(), node_id)):
+        raise NotAsked(f"not sent: {reason}; --force sends it all the same")
     client.leave(node_id)
     screen.done()
+
+
+def why_not_leave(metrics: Mapping[str, Any], node_id: int) -> str | None:
+    """What a cluster loses by a LEAVE that it would not refuse, by a node's METRICS; None if nothing.
+
+    >>> cluster = {"replication_factor": 2, "membership_config": {"membership": {"configs": [[1, 2]]}}}
+    >>> why_not_leave(cluster, 2)
+    'the 1 member that stays is fewer than the replication factor, 2, so segments would have fewer replicas'
+    >>> why_not_leave(cluster, 3)  # no member: the node says so
+    """
+    wanted = metrics.get("replication_factor")
+    try:
+        voters = {node for config in metrics["membership_config"]["membership"]["configs"] for node in config}
+        members = voters.union(metrics.get("learners", ()))
+    except (KeyError, TypeError):
+        return None  # a node of another version; it has the last word in any case
+    stay = len(members - {node_id})
+    if node_id not in members or not isinstance(wanted, int) or stay >= wanted:
+        return None
+    who = f"the {stay} members that stay are" if stay != 1 else "the 1 member that stays is"
+    return f"{who} fewer than the replication factor, {wanted}, so segments would have fewer replicas"
 
 
 def recover(client: Client, screen: Screen, topic: str, segment: int) -> None:

@@ -75,7 +75,7 @@ def _once(client: Client, arguments: argparse.Namespace) -> int:
         run(client, screen, arguments)
     except (WalrusError, ValueError) as error:
         screen.say(describe(error), "bold red")
-        return commands.exit_status(error) if isinstance(error, WalrusError) else 2
+        return commands.exit_status(error)
     screen.flush()
     return 0
 
@@ -110,7 +110,8 @@ def _prompt(repl: Repl, screen: Screen) -> None:
     from walrus.cli.repl import topic_in
 
     history = _history()
-    repl.words.topics.update(topic for line in history.load_history_strings() if (topic := topic_in(line)))
+    typed = (line for block in history.load_history_strings() for line in block.split("\n"))
+    repl.words.topics.update(topic for line in typed if (topic := topic_in(line)))
     took = [0.0]
     session: PromptSession[str] = PromptSession(
         history=history,
@@ -127,12 +128,24 @@ def _prompt(repl: Repl, screen: Screen) -> None:
         except EOFError:
             return
         started = time.monotonic()
-        try:
-            if not repl.execute(line):
-                return
-        except KeyboardInterrupt:
-            screen.say("interrupted; the outcome is unknown", "yellow")
+        if not _execute_block(repl, screen, line):
+            return
         took[0] = time.monotonic() - started
+
+
+def _execute_block(repl: Repl, screen: Screen, block: str) -> bool:
+    """Each line of what was typed or pasted is a command, as in a pipe. False if one says to stop."""
+    lines = block.split("\n")
+    for number, line in enumerate(lines, 1):
+        try:
+            if not repl.execute(line.rstrip("\r")):
+                return False
+        except KeyboardInterrupt:
+            left = len(lines) - number
+            behind = f"; of the paste, {left} lines behind it were not executed" if left else ""
+            screen.say(f"interrupted; the outcome is unknown{behind}", "yellow")
+            return True
+    return True
 
 
 def _history() -> History:
@@ -267,6 +280,9 @@ def _entries_flags(parser: argparse.ArgumentParser) -> None:
 
 def _leave_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("node_id", type=_positive)
+    parser.add_argument(
+        "--force", action="store_true", help="also if fewer members stay than a segment should have replicas"
+    )
 
 
 def _recover_flags(parser: argparse.ArgumentParser) -> None:
@@ -296,7 +312,7 @@ _COMMANDS: dict[str, tuple[str, _Run, _Flags]] = {
     ),
     "state": ("a topic's segments and cursors", lambda c, s, a: commands.state(c, s, a.topic), _topic),
     "metrics": ("a node's view of the cluster", lambda c, s, a: commands.metrics(c, s), _no_flags),
-    "leave": ("remove a member", lambda c, s, a: commands.leave(c, s, a.node_id), _leave_flags),
+    "leave": ("remove a member", lambda c, s, a: commands.leave(c, s, a.node_id, a.force), _leave_flags),
     "recover": (
         "recover a segment that waits for an operator's decision",
         lambda c, s, a: commands.recover(c, s, a.topic, a.segment),

@@ -1,8 +1,8 @@
 """The REPL: the protocol's commands typed by hand, with history and completion.
 
-A line is what would go over the wire, except that commands may be typed in any case, and that a few words
-of the REPL's own are there (`help`, `entries`, `connect`, `quit`). What follows the second space of PUT is
-the payload, as it stands, so quotes are part of it.
+A line is what would go over the wire, except that commands may be typed in any case, that LEAVE may be
+followed by `--force`, and that a few words of the REPL's own are there (`help`, `entries`, `connect`,
+`quit`). What follows the second space of PUT is the payload, as it stands, so quotes are part of it.
 
 The protocol has no list of topics; the ones to complete are those that the history knows.
 """
@@ -18,7 +18,7 @@ from rich.table import Table
 
 from walrus import protocol
 from walrus.cli import commands
-from walrus.cli.commands import Screen
+from walrus.cli.commands import NotAsked, Screen
 from walrus.client import Client, InvalidRequest, WalrusError
 
 _HELP: Final = (
@@ -29,7 +29,7 @@ _HELP: Final = (
     ("ENTRIES <topic>", "all entries, across segments"),
     ("STATE <topic>", "segments, leaders, replicas, cursors"),
     ("METRICS", "this node and the cluster as it sees it"),
-    ("LEAVE <node_id>", "remove a member"),
+    ("LEAVE <node_id> [--force]", "remove a member; with --force also if replicas get fewer"),
     ("RECOVER <topic> <segment>", "recover a segment that waits for an operator's decision"),
     ("CONNECT <host:port>", "talk to another node"),
     ("HELP, QUIT", ""),
@@ -94,7 +94,7 @@ class Repl:
         try:
             self._dispatch(command, rest)
         except (WalrusError, ValueError) as error:
-            self.status = commands.exit_status(error) if isinstance(error, WalrusError) else 1
+            self.status = commands.exit_status(error) if isinstance(error, WalrusError | NotAsked) else 1
             self._screen.say(commands.describe(error), "bold red")
         self._screen.flush()
         return True
@@ -110,6 +110,9 @@ class Repl:
         if command == "ENTRIES":
             commands.entries(client, screen, rest.decode().strip())
             return
+        forced = command == "LEAVE" and rest.split()[1:] == [b"--force"]
+        if forced:
+            rest = rest.split()[0]
         # A payload keeps its spaces; everywhere else a stray one at the end is a slip of the hand.
         text = rest if command == "PUT" else rest.strip()
         request = protocol.parse_request(command.encode() + (b" " + text if text else b""))
@@ -129,7 +132,7 @@ class Repl:
             case protocol.Metrics():
                 commands.metrics(client, screen)
             case protocol.Leave(node_id):
-                commands.leave(client, screen, node_id)
+                commands.leave(client, screen, node_id, forced)
             case protocol.Recover(topic, segment):
                 commands.recover(client, screen, topic, segment)
         if topic_known := topic_in(f"{command} {rest.decode(errors='replace')}"):
