@@ -10,18 +10,23 @@ Ctrl-C. With `--detach` the nodes go on in the background (`--down` stops them):
 
 Flags that this command does not know are handed to every node: `python -m walrus.cluster --fsync 200`.
 
-Nothing is remembered about running processes but what they hold themselves: the lock in each data
-directory. It names a pid, and as long as the lock is held, that pid is the node's. So `--down` never
-signals a stranger that inherited the number.
+Nothing is remembered about running processes but what they hold themselves: the lock in each data directory,
+which names its holder by pid, start time and boot (`storage/processes.py`). `--down` signals that process or
+none: in another container, or after a restart of the machine, the same pid is a stranger. `--detach` starts
+the nodes that do not run, so the same command brings back one that died.
 
-Left out: restarting nodes that die. Seeing what happens when one does is what this is for.
+Left out: restarting nodes that die by itself. Seeing what happens when one does is what this is for.
 """
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from walrus.cli.interrupts import end_quietly
+
+    end_quietly()
+
 import argparse
 import errno
-import fcntl
 import os
 import signal
 import socket
@@ -29,7 +34,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +42,7 @@ from walrus.cli.command_line import Console, Parser, command
 from walrus.client import Client
 from walrus.client.errors import WalrusError
 from walrus.shell.flags import FlagError, directory, parse, whole
+from walrus.storage.processes import Holder, lock_holder, signal_holder
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,7 +52,7 @@ STOP_PATIENCE = 15.0
 
 
 class ClusterError(Exception):
-    """The cluster cannot be started or stopped; one line for whoever asked."""
+    """The cluster cannot be started or stopped; the message is one line."""
 
 
 class LocalCluster:
@@ -82,13 +88,18 @@ class LocalCluster:
         """A node's log file."""
         return self.data_dir / f"node_{node_id}.log"
 
+    def running(self) -> dict[int, Holder]:
+        """Return which nodes have a process, and which one."""
+        return {node: found for node, found in running_nodes(self.data_dir).items() if node in self.ids}
+
     def start(self, *node_ids: int) -> None:
-        """Start these nodes (all of them)."""
+        """Start these nodes (all of them). Raises ClusterError if one runs already, or a port is taken."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
+        running = self.running()
         for node_id in node_ids or self.ids:
-            if (pid := holder(self.data_dir / f"node_{node_id}" / "lock")) is not None:
+            if node_id in running:
                 raise ClusterError(
-                    f"node {node_id} runs already (process {pid}): stop it with "
+                    f"node {node_id} runs already (process {running[node_id].pid}): stop it with "
                     f"python -m walrus.cluster --down --data-dir {self.data_dir}"
                 )
             self._check_ports(node_id)
@@ -194,38 +205,41 @@ def pause(seconds: float) -> None:
     threading.Event().wait(seconds)
 
 
-def holder(lock: Path) -> int | None:
-    """The process that holds a data directory's lock; None if nobody does."""
-    try:
-        handle = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return int(os.pread(handle, 32, 0) or b"0") or None
-    finally:
-        os.close(handle)
-    return None
-
-
-def take_down(data_dir: Path) -> list[int]:
-    """Stop all nodes that run below `data_dir`; their ids."""
-    locks = {}
+def running_nodes(data_dir: Path) -> dict[int, Holder]:
+    """Return the nodes below `data_dir` that have a process, and which one."""
+    found = {}
     for lock in data_dir.glob("node_*/lock"):
-        if (number := lock.parent.name.removeprefix("node_")).isdecimal():
-            locks[int(number)] = lock
-    stopped = []
-    for node_id, lock in sorted(locks.items()):
-        if (pid := holder(lock)) is not None:
-            os.kill(pid, signal.SIGTERM)
+        number = lock.parent.name.removeprefix("node_")
+        if number.isdecimal() and (holder := lock_holder(lock)) is not None:
+            found[int(number)] = holder
+    return dict(sorted(found.items()))
+
+
+def take_down(data_dir: Path, patience: float = STOP_PATIENCE) -> list[int]:
+    """Stop all nodes that run below `data_dir`; return their ids.
+
+    Each gets SIGTERM, and SIGKILL if it has not ended after `patience` seconds. Raises ClusterError, after
+    that, if there are some whose process cannot be named from here.
+    """
+    stopped, strangers = [], {}
+    for node_id, holder in running_nodes(data_dir).items():
+        if signal_holder(holder, signal.SIGTERM):
             stopped.append(node_id)
-    deadline = time.monotonic() + STOP_PATIENCE
-    for node_id in stopped:
-        while (pid := holder(locks[node_id])) is not None:
-            if time.monotonic() > deadline:
-                os.kill(pid, signal.SIGKILL)
-            pause(0.05)
+        else:
+            strangers[node_id] = holder
+    deadline = time.monotonic() + patience
+    while left := [node_id for node_id in running_nodes(data_dir) if node_id in stopped]:
+        if time.monotonic() > deadline:
+            for node_id, holder in running_nodes(data_dir).items():
+                if node_id in left:
+                    signal_holder(holder, signal.SIGKILL)
+        pause(0.05)
+    if strangers:
+        who = ", ".join(f"node {node_id} (process {held.pid})" for node_id, held in strangers.items())
+        raise ClusterError(
+            f"{who}: runs, but not as a process that can be named from here; stop it in its own container "
+            f"or on its own machine"
+        )
     return stopped
 
 
@@ -297,9 +311,13 @@ def _foreground(cluster: LocalCluster) -> int:
 
 
 def _background(cluster: LocalCluster) -> int:
-    """Start, wait until it serves, leave it running."""
+    """Start the nodes that do not run, wait until all serve, leave them running."""
+    running = cluster.running()
+    missing = [node_id for node_id in cluster.ids if node_id not in running]
+    if running and missing:
+        sys.stderr.write(f"starting {numbered(missing)}; running already: {numbered(running)}\n")
     try:
-        cluster.start()
+        cluster.start(*missing)
         seconds = cluster.wait_ready()
     except BaseException:
         cluster.stop()
@@ -307,6 +325,26 @@ def _background(cluster: LocalCluster) -> int:
     sys.stderr.write(f"ready after {seconds:.1f} s; clients: {', '.join(cluster.addresses)}\n")
     sys.stderr.write(f"stop it with: python -m walrus.cluster --down --data-dir {cluster.data_dir}\n")
     return 0
+
+
+def _down(data_dir: Path) -> int:
+    """Stop what runs below the data directory."""
+    try:
+        stopped = take_down(data_dir)
+    except ClusterError as error:
+        sys.stderr.write(f"walrus-cluster: {error}\n")
+        return 1
+    sys.stderr.write(f"stopped {numbered(stopped)}\n" if stopped else f"no node runs below {data_dir}\n")
+    return 0
+
+
+def numbered(node_ids: Collection[int]) -> str:
+    """Name some nodes.
+
+    >>> numbered([2]), numbered([1, 3])
+    ('node 2', 'nodes 1, 3')
+    """
+    return f"node{'s' if len(node_ids) > 1 else ''} {', '.join(map(str, node_ids))}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -322,7 +360,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--client-port", type=port, default=9091, help="of node 1; the others follow (9091)")
     parser.add_argument("--raft-port", type=port, default=6001, help="of node 1; the others follow (6001)")
-    parser.add_argument("--detach", action="store_true", help="leave it running in the background")
+    parser.add_argument("--detach", action="store_true", help="start what does not run, in the background")
     parser.add_argument("--down", action="store_true", help="stop what runs below --data-dir")
     return parser
 
@@ -342,9 +380,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m walrus.cluster`: 0 after a clean stop, 2 for a bad flag, 1 for anything else."""
     options, flags = _parser().parse_known_args(arguments)
     if options.down:
-        stopped = take_down(options.data_dir)
-        sys.stderr.write(f"stopped nodes {stopped}\n" if stopped else "nothing runs there\n")
-        return 0
+        return _down(options.data_dir)
     try:
         _check_flags(options, flags)
     except FlagError as error:

@@ -16,6 +16,11 @@ is 0 only if nothing was lost.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from walrus.cli.interrupts import end_quietly
+
+    end_quietly()
+
 import socket
 import sys
 import tempfile

@@ -33,6 +33,11 @@ synced; a reply leaves no earlier than the end of the turn that produced it.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from walrus.cli.interrupts import end_quietly
+
+    end_quietly()
+
 import asyncio
 import gc
 import logging
@@ -47,12 +52,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, assert_never
 
 from walrus.broker.controller import Controller
+from walrus.cli.interrupts import raise_again
 from walrus.protocol import PeerCodec, Request
 from walrus.shell.client_connections import ClientServer, Limits, Slot
 from walrus.shell.descriptors import shares
 from walrus.shell.flags import FlagError, Settings, parse
 from walrus.shell.group_commit import AsyncGroupCommit
-from walrus.shell.identity import DataDirectory, DirectoryError, boot_id
+from walrus.shell.identity import DataDirectory, DirectoryError
 from walrus.shell.joining import enter_cluster
 from walrus.shell.logs import close_log, open_log
 from walrus.shell.peer_connections import VERSION, PeerConnections, PeerSession, unexpected_end
@@ -61,6 +67,7 @@ from walrus.shell.start import StartError, cannot_listen, claim_files, open_data
 from walrus.shell.trace_file import TraceFile
 from walrus.shell.turn import Turn
 from walrus.storage.errors import StorageError
+from walrus.storage.processes import boot_id
 from walrus.wire.effects import Effect, Halt, Log, Peers, Reply, Send, no_trace
 from walrus.wire.messages import Hello, Join, PeerMessage
 
@@ -406,7 +413,7 @@ class Node:
 
 async def _serve(settings: Settings, directory: DataDirectory) -> int:
     """Enter the cluster if this directory belongs to none, then be a node of it; return the exit status."""
-    record = directory.begin(settings.fsync_name, boot_id())
+    record = directory.begin(settings.fsync_name, boot_id().hex())
     if not record.cluster_id:
         await enter_cluster(settings, directory)
         return await Node(settings, directory).run()
@@ -417,6 +424,7 @@ async def _serve(settings: Settings, directory: DataDirectory) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m walrus.node`: 0 after a clean stop, 2 for a bad flag, 1 for anything else."""
+    raise_again()
     try:
         settings = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
     except FlagError as error:

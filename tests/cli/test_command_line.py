@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from walrus.cli import interrupts
 from walrus.cli import main as cli
 from walrus.cli.command_line import Parser, command
 
@@ -84,3 +86,44 @@ def test_without_a_home_there_is_a_history_all_the_same(monkeypatch: pytest.Monk
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", nowhere)
     assert list(cli._history().load_history_strings()) == []
+
+
+INTERRUPTED = """
+import os, runpy, signal, sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "msgspec":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+runpy.run_module(sys.argv.pop(1), run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "walrus.node",
+        "walrus.cluster",
+        "walrus.demo",
+        "walrus.cli",
+        "walrus.cli.wal",
+        "walrus.sim",
+        "walrus.tlc",
+    ],
+)
+def test_ctrl_c_while_a_command_is_loaded_ends_it_without_a_word(module: str) -> None:
+    command = [sys.executable, "-c", INTERRUPTED, module, "--help"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_ctrl_c_is_an_exception_again_when_a_command_begins_and_stays_ignored_where_it_is() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        for handler in (signal.default_int_handler, signal.SIG_IGN):
+            signal.signal(signal.SIGINT, handler)
+            interrupts.end_quietly()
+            interrupts.raise_again()
+            assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.node.harness import PATIENCE, ROOT, Cluster, Wire, wait_for
-from walrus.cluster import LocalCluster, Rates, holder, take_down
+from walrus.cluster import ClusterError, LocalCluster, Rates, running_nodes, take_down
 from walrus.demo import free_ports
+from walrus.storage.processes import Holder, take_lock
 
 pytestmark = pytest.mark.process
 
@@ -71,8 +72,8 @@ def test_a_cluster_in_the_background_serves_until_it_is_taken_down(tmp_path: Pat
             assert wire.ask(b"GET t") == b"OK x", "and the second attempt has not hurt it"
     finally:
         down = run("walrus.cluster", "--down", "--data-dir", str(tmp_path / "data"), cwd=tmp_path)
-    assert "[1, 2, 3]" in down.stderr
-    assert holder(tmp_path / "data" / "node_1" / "lock") is None
+    assert "stopped nodes 1, 2, 3" in down.stderr
+    assert running_nodes(tmp_path / "data") == {}
     assert take_down(tmp_path / "data") == []
 
 
@@ -91,7 +92,7 @@ def test_a_cluster_in_the_foreground_shows_a_table_and_stops_cleanly(tmp_path: P
         process.send_signal(number)
     assert process.wait(PATIENCE) == 0, output.read_text(errors="replace")
     assert "fsync none" in (tmp_path / "data" / "node_2.log").read_text()
-    assert all(holder(tmp_path / "data" / f"node_{node_id}" / "lock") is None for node_id in (1, 2, 3))
+    assert running_nodes(tmp_path / "data") == {}
 
 
 def test_a_cluster_that_cannot_start_says_why_in_one_line(tmp_path: Path) -> None:
@@ -116,7 +117,7 @@ def test_ctrl_c_before_a_cluster_is_ready_leaves_nothing_behind(tmp_path: Path) 
     for how, status in (([], 0), (["--detach"], 130)):
         command = [sys.executable, "-m", "walrus.cluster", *ports, *how]
         process = subprocess.Popen(command, env=ENVIRON, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        wait_for(lambda: holder(tmp_path / "node_1" / "lock") is not None, "a first node")
+        wait_for(lambda: running_nodes(tmp_path), "a first node")
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=PATIENCE)
         assert process.returncode == status
@@ -128,6 +129,45 @@ def test_taking_down_passes_over_what_is_no_node(tmp_path: Path) -> None:
     (tmp_path / "node_x").mkdir()
     (tmp_path / "node_x" / "lock").touch()
     assert take_down(tmp_path) == []
+
+
+def test_a_node_that_died_is_started_again_by_the_same_command(tmp_path: Path) -> None:
+    base = free_ports(6)
+    command = ["walrus.cluster", "--detach", "--client-port", str(base), "--raft-port", str(base + 3)]
+    command += ["--data-dir", str(tmp_path / "data")]
+    try:
+        assert run(*command, cwd=tmp_path).returncode == 0
+        before = running_nodes(tmp_path / "data")
+        os.kill(before[2].pid, signal.SIGKILL)
+        wait_for(lambda: 2 not in running_nodes(tmp_path / "data"), "its end")
+        again = run(*command, cwd=tmp_path)
+        assert again.returncode == 0, again.stderr
+        assert "starting node 2; running already: nodes 1, 3" in again.stderr
+        after = running_nodes(tmp_path / "data")
+        assert after.keys() == {1, 2, 3} and (after[1], after[3]) == (before[1], before[3])
+    finally:
+        take_down(tmp_path / "data")
+
+
+def test_a_process_that_only_has_the_pid_of_a_node_is_never_signalled(tmp_path: Path) -> None:
+    """Another container's lock, seen through a shared volume: the same number is a stranger here."""
+    (tmp_path / "node_1").mkdir()
+    lock = take_lock(tmp_path / "node_1" / "lock")
+    stranger = subprocess.Popen(["sleep", "60"])
+    try:
+        name = Holder.parsed(os.pread(lock, 200, 0))
+        for start, boot in ((name.start, name.boot), ("1", name.boot), (name.start, "00"), ("", "")):
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"{stranger.pid} {start} {boot}\n".encode(), 0)
+            with pytest.raises(ClusterError, match="that can be named"):
+                take_down(tmp_path, patience=0.0)
+            down = run("walrus.cluster", "--down", "--data-dir", str(tmp_path), cwd=tmp_path)
+            assert (down.returncode, down.stderr.count("\n")) == (1, 1)
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+        os.close(lock)
 
 
 def test_every_console_script_leads_to_a_function() -> None:

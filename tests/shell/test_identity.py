@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from walrus.shell.identity import DataDirectory, DirectoryError, boot_id
+from walrus.shell.identity import DataDirectory, DirectoryError
 
 
 def reopened(directory: DataDirectory) -> DataDirectory:
@@ -162,10 +162,6 @@ def test_an_unknown_boot_counts_as_another_one(tmp_path: Path) -> None:
     assert not reopened(directory).begin("none", "").sure
 
 
-def test_this_machine_has_a_boot_id() -> None:
-    assert boot_id() == boot_id() != ""
-
-
 @pytest.mark.parametrize(
     "damage",
     [b"", b"{", b'{"format": 1, "directory_id": "x"}', b'{"node_id": 2, "directory_id": "x"}'],
@@ -190,7 +186,7 @@ def test_the_identity_of_another_release_is_left_to_that_release(tmp_path: Path)
         reopened(directory)
 
 
-@pytest.mark.parametrize("left", ["nothing", "the directory"])
+@pytest.mark.parametrize("left", ["nothing", "the directory", "lost+found"])
 def test_a_member_without_its_copies_is_refused(tmp_path: Path, left: str) -> None:
     directory = DataDirectory(tmp_path, 1)
     directory.begin("each", "boot")
@@ -198,8 +194,10 @@ def test_a_member_without_its_copies_is_refused(tmp_path: Path, left: str) -> No
     directory = reopened(directory)
     assert directory.record.state == "founding", "nothing was there to be lost yet"
     directory.settle()
-    if left == "the directory":
+    if left != "nothing":
         directory.user_data.mkdir()
+    if left == "lost+found":  # a file system of its own that was made anew
+        (directory.user_data / "lost+found").mkdir()
     with pytest.raises(DirectoryError, match="its copies are lost"):
         reopened(directory)
     directory.user_data.mkdir(exist_ok=True)
@@ -214,6 +212,12 @@ def test_data_without_an_identity_is_not_an_empty_directory(tmp_path: Path) -> N
     with pytest.raises(DirectoryError, match="missing"):
         DataDirectory(tmp_path, 1)
     assert (data / "file").read_bytes() == b"vote"
+
+
+def test_the_lost_and_found_of_a_new_file_system_is_no_data(tmp_path: Path) -> None:
+    for name in ("user_data", "raft_meta"):
+        (tmp_path / "node_1" / name / "lost+found").mkdir(parents=True)
+    DataDirectory(tmp_path, 1).close()
 
 
 def test_a_leftover_of_a_crash_in_the_middle_of_a_replacement_is_ignored(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from typing import NoReturn, Protocol
 
 import rich.console
 
+from walrus.cli.interrupts import raise_again
+
 
 class Main(Protocol):
     """A command: its arguments, or those of the process, in; its exit status out."""
@@ -54,6 +56,7 @@ def command(name: str) -> Callable[[Main], Main]:
         @functools.wraps(main)
         def run(arguments: Sequence[str] | None = None) -> int:
             _replace_missing_streams()
+            raise_again()
             try:
                 status = main(arguments)
                 sys.stdout.flush()

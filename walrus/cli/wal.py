@@ -6,6 +6,11 @@ exit status is 1 if anything is damaged, 2 if the log cannot be opened; errors g
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from walrus.cli.interrupts import end_quietly
+
+    end_quietly()
+
 import sys
 import tempfile
 import time

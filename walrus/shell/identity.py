@@ -2,7 +2,7 @@
 
 A node's files live below `<data-dir>/node_<id>/`:
 
-    lock        held (flock) by the process that runs on this directory; contains its pid
+    lock        held by the process that runs on this directory; names it (`storage/processes.py`)
     identity    one JSON object, replaced atomically (write aside, sync, rename, sync the directory)
     user_data/  engine #1: segment copies, fences
     raft_meta/  engine #2: Raft's log, term and vote
@@ -32,10 +32,7 @@ it may have damaged anything, so the node says so and stays down.
 
 from __future__ import annotations
 
-import fcntl
 import os
-import subprocess
-import sys
 import uuid
 from pathlib import Path
 from typing import Literal
@@ -44,6 +41,7 @@ import msgspec
 
 from walrus.config import Identity
 from walrus.storage.posix import sync_descriptor, sync_directory
+from walrus.storage.processes import LockHeld, take_lock
 
 FORMAT = 1
 """Version of the identity file; another one is refused, never guessed."""
@@ -73,16 +71,9 @@ class IdentityFile(msgspec.Struct, frozen=True, kw_only=True):
     """False from a start after which copies may be short, until the node says that they are whole again."""
 
 
-def boot_id() -> str:
-    """The kernel's id of this boot of the machine, or "" where there is none to be had."""
-    if sys.platform == "darwin":
-        command = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]
-        answer = subprocess.run(command, capture_output=True, text=True, check=False)
-        return answer.stdout.strip()
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
+def has_data(directory: Path) -> bool:
+    """Return whether an engine's directory holds anything; a file system's own lost+found does not count."""
+    return directory.is_dir() and any(entry.name != "lost+found" for entry in directory.iterdir())
 
 
 class DataDirectory:
@@ -202,23 +193,12 @@ class DataDirectory:
         """Open and lock the lock file, or say who holds it."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            return take_lock(self.path / "lock")
+        except LockHeld as held:
+            message = f"data directory {self.path} is in use by process {held.holder.pid or 'unknown'}"
+            raise DirectoryError(f"{message}: stop it first") from None
         except OSError as error:
             raise DirectoryError(f"cannot use data directory {self.path}: {error.strerror}") from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            os.close(handle)
-            message = f"data directory {self.path} is in use by process {holder}: stop it first"
-            raise DirectoryError(message) from None
-        try:
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, f"{os.getpid()}\n".encode("ascii"), 0)
-        except OSError as error:
-            os.close(handle)
-            raise DirectoryError(f"cannot use data directory {self.path}: {error.strerror}") from error
-        return handle
 
     def _load(self) -> IdentityFile:
         """The record on disk; a new directory gets a new one, not written before `begin`."""
@@ -240,7 +220,7 @@ class DataDirectory:
             )
         if record.node_id != self.node_id:
             raise DirectoryError(self._damaged(f"it belongs to node {record.node_id}"))
-        if record.state == "member" and not (self.user_data.is_dir() and any(self.user_data.iterdir())):
+        if record.state == "member" and not has_data(self.user_data):
             raise DirectoryError(
                 f"{self.user_data} is empty, but this node is a member: its copies are lost. Restore it, or "
                 f"LEAVE {self.node_id} on another node and start this one with an empty --data-dir"
@@ -256,7 +236,7 @@ class DataDirectory:
     def _refuse_orphans(self) -> None:
         """Data without an identity is not an empty directory: never take it for one, never delete it."""
         for data in (self.user_data, self.raft_meta):
-            if data.exists() and any(data.iterdir()):
+            if has_data(data):
                 raise DirectoryError(self._damaged(f"it is missing, but {data} has files"))
 
     def _store(self, record: IdentityFile) -> IdentityFile:

@@ -11,6 +11,11 @@ Exits with 0 if everything held, 1 after a violation, 2 for a bad flag.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from walrus.cli.interrupts import end_quietly
+
+    end_quietly()
+
 import argparse
 import sys
 import time

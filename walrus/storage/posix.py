@@ -8,7 +8,6 @@ into it nor a store into a mapping of it can run out of room.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import mmap
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from walrus.storage.backend import AsyncSync, Buffer
 from walrus.storage.errors import DirectoryInUse
+from walrus.storage.processes import LockHeld, boot_id, take_lock
 
 LOCK_NAME = "engine.lock"
 _ZEROS = bytes(1 << 20)
@@ -119,15 +119,10 @@ class PosixDisk:
 
     def lock(self) -> None:
         """Take the directory with `flock`, which ends with the process however that ends."""
-        fd = os.open(self._directory / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(fd, 20, 0).split(b"\n")[0]
-            os.close(fd)
-            raise DirectoryInUse(self.path, int(holder) if holder.isdigit() else 0) from None
-        os.pwrite(fd, b"%d\n" % os.getpid(), 0)  # the first line counts; truncating costs a flush on ext4
-        self._lock = fd
+            self._lock = take_lock(self._directory / LOCK_NAME)
+        except LockHeld as held:
+            raise DirectoryInUse(self.path, held.holder.pid) from None
 
     def names(self) -> list[str]:
         """The files in the directory, sorted."""
@@ -172,7 +167,7 @@ class PosixDisk:
 
     def boot_id(self) -> bytes:
         """The kernel's random number for this boot."""
-        return _boot_id()
+        return boot_id()
 
     def async_sync(self) -> AsyncSync | None:
         """None: system calls block, the engine uses a thread."""
@@ -212,14 +207,3 @@ def _allocate(fd: int, size: int) -> None:
     offset = 0
     while offset < size:
         offset += os.pwrite(fd, _ZEROS[: size - offset], offset)
-
-
-def _boot_id() -> bytes:
-    if sys.platform == "darwin":
-        value, size = ctypes.create_string_buffer(64), ctypes.c_size_t(64)
-        found = ctypes.CDLL(None).sysctlbyname(b"kern.bootsessionuuid", value, ctypes.byref(size), None, 0)
-        return bytes.fromhex(value.value.decode().replace("-", "")) if found == 0 else b""
-    try:
-        return bytes.fromhex(Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", ""))
-    except OSError:
-        return b""

@@ -1,6 +1,9 @@
 """`python -m walrus.tlc`."""
 
-from walrus.tlc.main import main
+from walrus.cli.interrupts import end_quietly
 
 if __name__ == "__main__":
+    end_quietly()
+    from walrus.tlc.main import main
+
     raise SystemExit(main())

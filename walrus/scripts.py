@@ -1,0 +1,29 @@
+"""The commands that an installation puts on the PATH: thin, so that Ctrl-C is tamed before the rest loads."""
+
+from __future__ import annotations
+
+from walrus.cli.interrupts import end_quietly
+
+
+def node() -> int:
+    """`walrus-node`."""
+    end_quietly()
+    from walrus.node import main
+
+    return main()
+
+
+def cluster() -> int:
+    """`walrus-cluster`."""
+    end_quietly()
+    from walrus.cluster import main
+
+    return main()
+
+
+def cli() -> int:
+    """`walrus-cli`."""
+    end_quietly()
+    from walrus.cli.main import main
+
+    return main()
