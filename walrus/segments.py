@@ -34,6 +34,7 @@ from typing import NamedTuple, TypeAlias, TypeVar, assert_never
 
 import msgspec
 
+from walrus.quorum import majority
 from walrus.storage.batch import Checksum
 
 VERSION = 1
@@ -73,7 +74,12 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def majority(self) -> int:
         """How many replicas make a majority."""
-        return len(self.replicas) // 2 + 1
+        return majority(len(self.replicas))
+
+    @property
+    def sealed(self) -> bool:
+        """Whether it has ended: `count` and `checksum` are final."""
+        return self.count is not None
 
 
 class Topic(msgspec.Struct, kw_only=True):
@@ -267,7 +273,7 @@ class Metadata:
     def is_sealed(self, topic: str, number: int) -> bool:
         """Whether this is a segment that is sealed."""
         segment = self.segment(topic, number)
-        return segment is not None and segment.count is not None
+        return segment is not None and segment.sealed
 
     # --- the state machine ---
 
@@ -443,7 +449,7 @@ class Metadata:
         assert self.segments == sum(len(topic.segments) for topic in self.topics.values())
         for name, topic in self.topics.items():
             assert topic.segments, f"{name} has no segment"
-            assert topic.open.count is None, f"DomainConsistency: {name} has no open segment"
+            assert not topic.open.sealed, f"DomainConsistency: {name} has no open segment"
             counts = [segment.count for segment in topic.segments[:-1]]
             assert None not in counts, f"DomainConsistency: {name} has two open segments"
             assert topic.sealed_total == sum(count or 0 for count in counts), f"LastSealedIsSum: {name}"

@@ -363,7 +363,7 @@ def test_recovering_node_may_die_after_any_step(step: int):
         world.kill(recovering)
         world.start(recovering)
     world.start(leader)
-    world.until(lambda: world.topic("t").segments[0].count is not None)
+    world.until(lambda: world.topic("t").segments[0].sealed)
     assert world.topic("t").segments[0].count == 5
     assert world.get_all(min(world.nodes), "t") == entries
 

@@ -22,6 +22,7 @@ BAD = [
     ([*ME, "--port", "0"], {}, "--client-port"),
     ([*ME, "--join", "127.0.0.1"], {}, "--join"),
     ([*ME, "--join", "127.0.0.1:http"], {}, "--join"),
+    ([*ME, "--join", "::1:6000"], {}, "--join"),
     ([*ME, "--raft-host", "http://x"], {}, "--raft-host"),
     ([*ME, "--raft-host", "0.0.0.0"], {}, "--raft-advertise-host"),
     ([*ME, "--fsync", "sometimes"], {}, "--fsync"),
@@ -86,6 +87,14 @@ def test_flags_and_variables_reach_the_controllers_configuration() -> None:
 def test_join_may_be_given_several_times() -> None:
     settings = parse(["--node-id", "2", "--join", "127.0.0.1:1", "--join", "h:2"], {})
     assert settings.join == ("127.0.0.1:1", "h:2")
+
+
+def test_addresses_may_be_ipv6_and_names_may_have_underscores() -> None:
+    settings = parse(
+        ["--node-id", "2", "--join", "[0::1]:6000", "--join", "walrus_1:6000", "--raft-host", "::1"], {}
+    )
+    assert settings.join == ("[::1]:6000", "walrus_1:6000")
+    assert settings.raft_host == "::1" and settings.config().raft_address == "[::1]:6000"
 
 
 def test_the_process_exits_with_status_2_and_says_why_in_one_line(tmp_path: Path) -> None:

@@ -237,7 +237,7 @@ class Cursors:
                 self._keep(cursor, position, entries)
                 self._serve(cursor, at)
 
-        raw = segment.count is None
+        raw = not segment.sealed
         self._reads.ask(
             node, name, position.segment, position.offset, entries=1 << 30, raw=raw, now=now, then=answer
         )

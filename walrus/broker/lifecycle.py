@@ -257,7 +257,7 @@ class Lifecycle:
         """Begin to recover a segment, or go on: propose its end once a majority holds what was found."""
         key = (topic, number)
         segment = self._metadata.segment(topic, number)
-        if segment is None or segment.count is not None:
+        if segment is None or segment.sealed:
             return
         recovery = self.recoveries.get(key)
         if recovery is None:

@@ -204,7 +204,7 @@ class Requests:
         segment = self._metadata.segment(topic, number)
         if segment is None:
             self._error(slot, errors.unknown_segment(topic, number))
-        elif segment.count is not None:
+        elif segment.sealed:
             self._error(slot, errors.cannot_recover(topic, number))
         elif self._raft.leader_id is None:
             self._error(slot, errors.NOTHING_RECOVERS)

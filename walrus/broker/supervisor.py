@@ -22,6 +22,7 @@ from collections.abc import Callable, Collection
 
 from walrus.config import NodeConfig
 from walrus.consensus.messages import Membership, Role
+from walrus.quorum import majority
 from walrus.raft import Raft
 from walrus.replicas.repair import Repairs
 from walrus.segments import Command, Metadata, RemoveNode
@@ -155,7 +156,7 @@ class Supervisor:
         answer never commits, and meanwhile no other one can be made: not even one that removes the dead.
         """
         rest = [voter for voter in self._raft.membership.voters if voter != node]
-        return sum(self._alive(voter, now) for voter in rest) > len(rest) // 2
+        return sum(self._alive(voter, now) for voter in rest) >= majority(len(rest))
 
     def _remove(self, node: int, membership: Membership, now: float) -> None:
         if node not in membership.members:
@@ -182,14 +183,14 @@ def why_not_leave(
     alive = [other for other in rest if other in reachable]
     if not any(other in metadata.nodes and not metadata.nodes[other].leaving for other in rest):
         return "it is the last voter that stays"
-    if len(alive) <= len(rest) // 2:
+    if len(alive) < majority(len(rest)):
         return f"only {len(alive)} of the other {len(rest)} voters answer, which is no majority"
     if node in reachable:
         return None  # it can still hand over what it has
     for name, topic in sorted(metadata.topics.items()):
         for number, segment in enumerate(topic.segments, 1):
             others = [other for other in segment.replicas if other != node and other in reachable]
-            needed = 1 if segment.count is not None else segment.majority
+            needed = 1 if segment.sealed else segment.majority
             if node in segment.replicas and len(others) < needed:
                 return f"segment {number} of {name} would be lost: no other live node holds it"
     return None

@@ -30,6 +30,7 @@ from walrus import protocol
 from walrus.client.errors import BadReply, InvalidTopic, PayloadTooLarge, WalrusError
 from walrus.protocol import Empty, Json, Ok, ProtocolError, Reply
 from walrus.wire import errors
+from walrus.wire.addresses import parse_address
 
 T = TypeVar("T")
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -122,6 +123,14 @@ def address_text(address: object) -> str:
     if not isinstance(address, str):
         raise TypeError(f"an address is a str, HOST:PORT, not {type(address).__name__}")
     return address
+
+
+def host_port(address: str) -> tuple[str, int]:
+    """The parts of an address; raises ValueError."""
+    try:
+        return parse_address(address)
+    except ValueError as error:
+        raise ValueError(f"an address {error}") from None
 
 
 def seconds(timeout: object) -> float:

@@ -79,17 +79,6 @@ class Rng(Protocol):
 # --- addresses ------------------------------------------------------------------------------------
 
 
-def parse_address(text: str) -> tuple[str, int]:
-    """
-    >>> parse_address("127.0.0.1:9091"), parse_address("[::1]:9091")
-    (('127.0.0.1', 9091), ('::1', 9091))
-    """
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise ValueError(f"not an address: {text!r}; use HOST:PORT, for example 127.0.0.1:9091")
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
 class Addresses:
     """The nodes to talk to, in the given order, and which one is next."""
 
@@ -98,7 +87,7 @@ class Addresses:
         if not texts:
             raise ValueError("a client needs at least one address, for example 127.0.0.1:9091")
         self._texts = [calls.address_text(text) for text in texts]
-        self._parsed = [parse_address(text) for text in self._texts]
+        self._parsed = [calls.host_port(text) for text in self._texts]
         self._current = 0
 
     def __len__(self) -> int:

@@ -30,6 +30,8 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
+from walrus.quorum import majority
+
 
 class EntryKind(enum.IntEnum):
     """What a log entry is for. Only COMMAND entries mean something to the state machine."""
@@ -87,9 +89,9 @@ class Membership(msgspec.Struct, frozen=True, array_like=True):
     @property
     def quorum(self) -> int:
         """The number of voters that make a majority."""
-        majority = len(self.voters) // 2 + 1
-        assert 2 * majority > len(self.voters), "two majorities must share a voter"
-        return majority
+        quorum = majority(len(self.voters))
+        assert 2 * quorum > len(self.voters), "two majorities must share a voter"
+        return quorum
 
     def check(self) -> None:
         """Raise ValueError unless sorted, disjoint, and with a voter (or altogether empty)."""

@@ -87,7 +87,7 @@ class Reads:
         if segment is None:
             return []
         others = [node for node in segment.replicas if node in connected]
-        return others if segment.count is not None else [node for node in others if node == segment.leader]
+        return others if segment.sealed else [node for node in others if node == segment.leader]
 
     def ask(
         self,

@@ -21,6 +21,7 @@ from collections.abc import Callable, Collection
 import msgspec
 
 from walrus.config import NodeConfig
+from walrus.quorum import majority
 from walrus.replicas.copies import Copies, Key, SegmentCopy
 from walrus.replicas.puller import Puller
 from walrus.segments import Command, Metadata, Segment, SetReplicas
@@ -151,7 +152,7 @@ class _Repair(msgspec.Struct):
     @property
     def proven(self) -> bool:
         """Whether what will be the replica set holds the segment: the added one, and a majority."""
-        return (not self.target or self.target in self.whole) and len(self.whole) > len(self.new) // 2
+        return (not self.target or self.target in self.whole) and len(self.whole) >= majority(len(self.new))
 
 
 class Repairs:

@@ -41,7 +41,7 @@ class Replica:
         if segment is None or sender != segment.leader or self._node_id not in segment.replicas:
             return  # not known here yet (`announce` will ask for it), or not this sender's to write
         copy = self._copies.get((frame.topic, frame.segment))
-        if segment.count is not None or copy.fenced:
+        if segment.sealed or copy.fenced:
             self._reply(sender, copy, fenced=True)
         elif frame.start > copy.length:
             self._reply(sender, copy, gap=True)

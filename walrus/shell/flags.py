@@ -21,7 +21,6 @@ place for a command line and an environment.
 from __future__ import annotations
 
 import argparse
-import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -30,6 +29,7 @@ import msgspec
 
 from walrus import __version__
 from walrus.config import NodeConfig
+from walrus.wire.addresses import EVERYWHERE, join_address, parse_address, parse_host
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 MAX_FRAME_LIMIT = 16 << 20
@@ -78,14 +78,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def source(self) -> str | None:
         """The local address that peers are dialled from; None for any."""
-        return None if self.raft_host in ("0.0.0.0", "::") else self.raft_host
+        return None if self.raft_host in EVERYWHERE else self.raft_host
 
     def config(self) -> NodeConfig:
         """What the controller needs to know of it."""
         return NodeConfig(
             node_id=self.node_id,
-            raft_address=f"{self.raft_advertise_host}:{self.raft_port}",
-            client_address=f"{self.client_advertise_host}:{self.client_port}",
+            raft_address=join_address(self.raft_advertise_host, self.raft_port),
+            client_address=join_address(self.client_advertise_host, self.client_port),
             replication_factor=self.replication_factor,
             durable_acks=self.fsync == "each",
             heartbeat_interval=self.heartbeat,
@@ -136,22 +136,17 @@ def directory(text: str) -> Path:
 def _host(text: str) -> str:
     """A host name or address: what is left of a mistake like `http://...` or `host:port`."""
     try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        pass
-    if not text or not all(
-        0 < len(part) < 64 and part.replace("-", "").isalnum() for part in text.split(".")
-    ):
-        raise argparse.ArgumentTypeError(f"must be a host name or address, not {text!r}")
-    return text
+        return parse_host(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _address(text: str) -> str:
+def address(text: str) -> str:
     """HOST:PORT."""
-    host, colon, port = text.rpartition(":")
-    if not colon:
-        raise argparse.ArgumentTypeError(f"must be HOST:PORT, not {text!r}")
-    return f"{_host(host)}:{whole(1, 65535)(port)}"
+    try:
+        return join_address(*parse_address(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def fsync(text: str) -> str | float:
@@ -184,7 +179,7 @@ def _identity_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--join",
-        type=_address,
+        type=address,
         action="append",
         default=[],
         metavar="HOST:PORT",
@@ -250,7 +245,7 @@ def _check_together(settings: Settings) -> Settings:
         )
     if settings.raft_host == settings.client_host and settings.raft_port == settings.client_port:
         raise FlagError("--client-port: must differ from --raft-port on the same host")
-    if settings.raft_advertise_host in ("0.0.0.0", "::"):
+    if settings.raft_advertise_host in EVERYWHERE:
         raise FlagError(
             f"--raft-advertise-host: is needed, no peer can connect to {settings.raft_advertise_host}"
         )

@@ -45,6 +45,7 @@ from typing import Final, Protocol, cast
 from walrus.protocol import MAX_PEER_FRAME_BYTES, PeerCodec, ProtocolError
 from walrus.shell.client_connections import no_delay
 from walrus.shell.descriptors import MAX_STRANGERS, Listener
+from walrus.wire.addresses import parse_address
 from walrus.wire.messages import ANYBODY, Hello, HelloReply, Join, JoinReply, PeerMessage
 
 log = logging.getLogger("walrus.shell.peer_connections")
@@ -507,37 +508,27 @@ class PeerConnections:
         self._dialers.clear()
 
 
-def split_address(address: str) -> tuple[str, int]:
-    """Host and port out of `host:port`.
-
-    >>> split_address("127.0.0.1:6000")
-    ('127.0.0.1', 6000)
-    """
-    host, _, port = address.rpartition(":")
-    return host, int(port)
-
-
 def join_flaw(join: Join) -> str:
     """What no node can mean that asks to be taken in; once it was, every member would dial it for ever.
 
     >>> [
     ...     join_flaw(Join(node_id=7, directory_id="d", raft_address=address, client_address=""))
-    ...     for address in ("::1:6000", "node-7:70000")
+    ...     for address in ("[::1]:6000", "node-7:70000")
     ... ]
-    ['', "'node-7:70000' is no HOST:PORT that peers could dial"]
+    ['', "the raft address must be HOST:PORT with a port of 1 to 65535, not 'node-7:70000'"]
     """
-    host, _, port = join.raft_address.rpartition(":")
-    labels = host.encode(errors="replace").split(b".")
     if join.node_id < 1:
         return f"{join.node_id} is no id of a node: ids are positive"
-    if port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16 and all(0 < len(x) < 64 for x in labels):
-        return ""
-    return f"{join.raft_address!r} is no HOST:PORT that peers could dial"
+    try:
+        parse_address(join.raft_address)
+    except ValueError as error:
+        return f"the raft address {error}"
+    return ""
 
 
 async def connect(factory: Callable[[], asyncio.BaseProtocol], address: str, source: str | None) -> None:
     """Dial `address` from the local address `source`, any if None."""
-    host, port = split_address(address)
+    host, port = parse_address(address)
     local = None if source is None else (source, 0)
     try:
         await asyncio.get_running_loop().create_connection(factory, host, port, local_addr=local)

@@ -70,7 +70,7 @@ def DomainConsistency(view: Truth) -> None:
         if topic is None:
             continue
         for number, segment in enumerate(topic.segments, 1):
-            if (segment.count is None) != (number == topic.current):
+            if segment.sealed == (number == topic.current):
                 raise Violation("DomainConsistency", f"segment {number} of {name}: {segment}")
     for write in view.writes:
         if write.key[0] not in view.metadata.topics:
@@ -120,7 +120,7 @@ def _held_by_majority(view: Truth, key: Key, count: int, name: str) -> None:
         for node in segment.replicas
         if truth.lengths.get(node, 0) >= count or node in truth.excused or node in view.unknown
     ]
-    if 2 * len(held) <= len(segment.replicas):
+    if len(held) < segment.majority:
         raise Violation(
             name, f"{count} entries of {key} on {held} of {segment.replicas}: lengths {truth.lengths}"
         )
