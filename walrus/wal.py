@@ -31,15 +31,18 @@ from threading import Lock
 
 from walrus.storage.backend import Buffer, Disk
 from walrus.storage.batch import MAX_BATCH_ENTRIES, Batch
+from walrus.storage.block import Block
 from walrus.storage.cursors import Cursor, Entry
 from walrus.storage.engine import Engine
 from walrus.storage.errors import BatchTooLarge, EngineClosed, StorageError
 from walrus.storage.log import Log, TopicGone
 from walrus.storage.mapped import MappedDisk
 from walrus.storage.posix import PosixDisk
-from walrus.storage.reading import SPAN, Reader
-from walrus.storage.recovery import Damage, Recovery, damage_in
+from walrus.storage.reading import Reader
+from walrus.storage.recovery import Damage, Recovery
+from walrus.storage.scan import SPAN, damage_in
 from walrus.storage.schedule import FsyncSchedule, ReadConsistency
+from walrus.storage.space import file_name
 from walrus.storage.syncing import Flusher, GroupCommit, Syncer
 
 MAX_BATCH_BYTES = 1 << 30
@@ -306,11 +309,24 @@ class Walrus:
                 log.settle_tail()
                 blocks, bases = list(log.blocks), [*log.bases[1:], log.base + log.position]
             for block, following in zip(blocks, bases, strict=True):
-                file, base = self._engine.space.file(block.extent.file).name, block.head.base
-                for gap in damage_in(log.view(block), block, following - base):
-                    place = block.extent.offset + gap.offset
-                    found.append(Damage(name, file, place, base + gap.position, base + gap.resume))
+                found += self._damage_in(log, block, following - block.head.base)
         return found
+
+    def _damage_in(self, log: Log, block: Block, entries: int) -> list[Damage]:
+        """The damage in one block; none if it was given back meanwhile."""
+        base, file = block.head.base, file_name(block.extent.file)
+        try:
+            view = log.view(block, base)
+        except IndexError:
+            return []
+        gaps = damage_in(view, block.life, block.head.start, block.end, entries)
+        if gaps and block not in log.blocks:
+            return []
+        offset = block.extent.offset
+        return [
+            Damage(log.name, file, offset + gap.offset, base + gap.position, base + gap.resume)
+            for gap in gaps
+        ]
 
     # -- durability and the end --------------------------------------------------------------------------
 

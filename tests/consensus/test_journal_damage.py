@@ -15,7 +15,8 @@ from walrus.consensus.journal import JournalError, RaftJournal
 from walrus.consensus.messages import Entry, HardState, Membership, Ready, Restored, Snapshot
 from walrus.sim.disk import Platter
 from walrus.storage.errors import CorruptionError, StorageError
-from walrus.storage.record import Record, walk
+from walrus.storage.record import Record
+from walrus.storage.scan import records as records_in
 from walrus.wal import Walrus
 
 THREE = Membership((1, 2, 3))
@@ -40,7 +41,9 @@ def written() -> tuple[Platter, list[tuple[str, int, Record]]]:
     records = [
         (log.owner.space.file(block.extent.file).name, block.extent.offset, record)
         for block in log.blocks
-        for record in walk(log.view(block), block.life, block.head.start, block.extent.size)
+        for record in records_in(
+            log.owner.space.view(block.extent), block.life, block.head.start, block.extent.size
+        )
         if block.head.base + record.position + record.entries > log.first
     ]
     platter.kill()

@@ -13,7 +13,8 @@ from walrus import FsyncSchedule, Walrus
 from walrus.sim.disk import Platter
 from walrus.storage.batch import Batch
 from walrus.storage.errors import CorruptionError, FormatError
-from walrus.storage.record import UNIT, Life, decode_block, walk
+from walrus.storage.record import UNIT, Life, decode_block
+from walrus.storage.scan import records
 
 FILE = "00000001.wal"
 
@@ -24,7 +25,7 @@ def places(wal: Walrus, topic: str) -> list[tuple[int, int]]:
     view = wal._engine.space.view(block.extent)
     return [
         (block.extent.offset + record.offset, block.extent.offset + record.end)
-        for record in walk(view, block.life, block.head.start, block.extent.size)
+        for record in records(view, block.life, block.head.start, block.extent.size)
     ]
 
 

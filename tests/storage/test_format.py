@@ -17,7 +17,8 @@ from walrus import Walrus
 from walrus.cli.wal import hexdump, main
 from walrus.sim.disk import Platter
 from walrus.storage.batch import Batch
-from walrus.storage.record import Life, encode_batch, encode_one, entries_of, holds, peek, record_size
+from walrus.storage.record import Life, encode_batch, encode_one, holds, peek, record_size
+from walrus.storage.scan import sound_batch
 
 DOC = Path(__file__).parents[2] / "docs" / "wal-format.md"
 
@@ -46,7 +47,7 @@ def test_any_run_of_records_has_the_one_checksum(life_number: int, batches: list
         found = peek(memoryview(record), life, 0, len(record))
         assert found is not None
         assert (found.position, found.entries, found.end) == (position, len(entries), len(record))
-        assert entries_of(memoryview(record), found).payloads() == entries
+        assert sound_batch(memoryview(record), life, 0, position, len(record)) == (batch, len(record))
         data, position = data + record, position + len(entries)
     assert holds(memoryview(data), life, 0, len(data))
     assert crc32(data, life.seed) == life.seed

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from rich.progress import Progress
@@ -28,8 +29,9 @@ from walrus.storage.block import Block
 from walrus.storage.errors import StorageError
 from walrus.storage.log import Log
 from walrus.storage.posix import LOCK_NAME
-from walrus.storage.record import holds, walk
+from walrus.storage.record import Record
 from walrus.storage.recovery import Damage
+from walrus.storage.scan import Gap, runs
 from walrus.storage.schedule import FsyncSchedule
 from walrus.wal import Walrus
 
@@ -162,16 +164,27 @@ def dump(console: Console, wal: Walrus, topic: str | None, limit: int) -> int:
 
 
 def _dump_records(console: Console, view: memoryview, block: Block, limit: int) -> int:
-    """A line for each record; where the last one ends."""
-    end = block.head.start
-    for number, record in enumerate(walk(view, block.life, block.head.start, block.extent.size)):
-        if number == limit:
-            break
-        state = "" if holds(view, block.life, record.offset, record.end) else "  DAMAGED"
-        first, end = block.head.base + record.position, record.end
-        last = first + record.entries - 1
-        console.print(f"{record.offset:08x}  entries {first} to {last}, {end - record.offset} bytes{state}")
-    return end
+    """A line for each of the first records, and for what is damaged between them; where the last one ends."""
+    lines = _lines(runs(view, block.life, block.head.start, 0, block.extent.size), block.head.base)
+    shown = list(islice(lines, limit))
+    for _, line in shown:
+        console.print(line)
+    return shown[-1][0] if shown else block.head.start
+
+
+def _lines(found: Iterator[list[Record] | Gap], base: int) -> Iterator[tuple[int, str]]:
+    """The end of what a line is about, and the line."""
+    for run in found:
+        if isinstance(run, Gap):
+            yield (
+                run.offset,
+                f"{run.offset:08x}  entries {base + run.position} to {base + run.resume - 1}: DAMAGED",
+            )
+        else:
+            for record in run:
+                first, last = base + record.position, base + record.position + record.entries - 1
+                size = record.end - record.offset
+                yield record.end, f"{record.offset:08x}  entries {first} to {last}, {size} bytes"
 
 
 def hexdump(data: bytes) -> Iterator[str]:

@@ -22,11 +22,10 @@ from typing import Protocol
 
 from walrus.sim.disk import Platter, SimDisk
 from walrus.storage.batch import Batch
-from walrus.storage.block import Hole
 from walrus.storage.errors import CorruptionError, DiskFull, EngineFailed
 from walrus.storage.log import Log
 from walrus.storage.port import Storage
-from walrus.storage.record import walk
+from walrus.storage.scan import Hole, records
 from walrus.storage.syncing import Syncer
 from walrus.wal import Walrus
 
@@ -319,7 +318,7 @@ class EngineDrive:
             found = log.block_at(index)
             assert found is not None
             block, end, entries = found
-            record = block.locate(log.view(block), index - block.head.base, end, entries)
+            record = block.locate(log.owner.space.view(block.extent), index - block.head.base, end, entries)
         except (Hole, CorruptionError):
             return False  # there is damage already
         file, start = log.owner.space.file(block.extent.file).name, block.extent.offset + record.offset
@@ -343,8 +342,8 @@ def _proven(log: Log) -> int:
     """Entries below are durable, and something durable on the disk says so."""
     proven = 0
     for block in log.blocks:
-        base, view = block.head.base, log.view(block)
-        for record in walk(view, block.life, block.head.start, block.extent.size):
+        base, view = block.head.base, log.owner.space.view(block.extent)
+        for record in records(view, block.life, block.head.start, block.extent.size):
             if base + record.position + record.entries <= log.durable_index:
                 proven = max(proven, block.head.durable, base + record.durable)
     return proven

@@ -116,8 +116,15 @@ class Cursor:
                 self._note(self.index)
 
     def _read_ahead(self) -> bool:
-        self._ahead, self._at = self._reader.payloads(), 0
-        return bool(self._ahead)
+        while True:
+            try:
+                self._ahead, self._at = self._reader.payloads(), 0
+            except IndexError:  # overtaken by a trim: go on at the first entry that is left
+                if self.index >= self._log.first:
+                    raise
+                self._go(self._log.first)
+            else:
+                return bool(self._ahead)
 
     def _peek(self, max_bytes: int, max_entries: int) -> list[bytes]:
         """The next payloads within both limits; what was read of them stays ahead."""
@@ -130,8 +137,8 @@ class Cursor:
                 break
             try:
                 more = self._reader.payloads()
-            except CorruptionError:
-                break  # what comes before the damage is delivered first
+            except (CorruptionError, IndexError):
+                break  # what comes before the damage, or what was trimmed meanwhile, is delivered first
             if not more:
                 break
             self._ahead, self._at = self._ahead[self._at :] + more, 0

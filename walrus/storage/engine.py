@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from threading import Lock, RLock
 
 from walrus.storage.backend import Disk, File, translated, write_all
-from walrus.storage.block import Block, Hole
+from walrus.storage.block import Block
 from walrus.storage.errors import CorruptionError, DiskFull, EngineClosed, EngineFailed, StorageError
 from walrus.storage.journal import (
     STATE,
@@ -35,8 +35,8 @@ from walrus.storage.journal import (
 )
 from walrus.storage.log import Log, MappedLog
 from walrus.storage.reading import Reader
-from walrus.storage.record import entries_of, holds, peek
 from walrus.storage.recovery import Chain, Damage, Recoverer, Recovery, find_blocks
+from walrus.storage.scan import Hole, sound_batch
 from walrus.storage.space import Extent, Space
 from walrus.storage.syncing import Plan
 
@@ -145,10 +145,8 @@ class Engine:
         """Only what comes from the last whole state on counts."""
         for number in range(len(blocks) - 1, 0, -1):
             view, block = self.space.view(blocks[number].extent), blocks[number]
-            record = peek(view, block.life, block.head.start, block.extent.size)
-            if record is None or not holds(view, block.life, record.offset, record.end):
-                continue
-            if entries_of(view, record).payloads()[0] == STATE:
+            found = sound_batch(view, block.life, block.head.start, 0, block.extent.size)
+            if found is not None and found[0].payloads()[0] == STATE:
                 self._retire([each.extent for each in blocks[:number]])
                 return blocks[number:]
         return blocks
@@ -217,7 +215,7 @@ class Engine:
 
     def _rewrite(self, log: Log, block: Block) -> None:
         position = log.durable_index - block.head.base
-        view, start = log.view(block), 0
+        view, start = self.space.view(block.extent), 0
         if position > 0:  # never touch what is durable: this write may be torn as any other
             try:
                 start = block.locate(view, position, block.end, block.entries).offset

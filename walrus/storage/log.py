@@ -39,7 +39,7 @@ from zlib import crc32
 
 from walrus.storage.backend import Buffer, File, translated, write_all
 from walrus.storage.batch import Batch
-from walrus.storage.block import Block, Hole
+from walrus.storage.block import Block
 from walrus.storage.errors import BatchTooLarge, CorruptionError, DiskFull
 from walrus.storage.mutex import Mutex
 from walrus.storage.record import (
@@ -55,7 +55,8 @@ from walrus.storage.record import (
     encode_head,
     record_size,
 )
-from walrus.storage.space import Extent, Space
+from walrus.storage.scan import Gap
+from walrus.storage.space import Extent, FileGone, Space, file_name
 
 LARGEST_BLOCK = 4 << 20
 _ROOMY = 16  # a block holds about this many records, so that little is lost at its end ...
@@ -427,25 +428,29 @@ class Log:
                 return block, block.end, max(block.entries, following)
             return block, self.offset - block.extent.offset, self.position
 
-    def view(self, block: Block) -> memoryview:
-        """A window onto the block."""
-        return self.owner.space.view(block.extent)
+    def view(self, block: Block, index: int) -> memoryview:
+        """A window onto the block, for a reader of entry `index`, which is trimmed if the block is gone."""
+        try:
+            return self.owner.space.view(block.extent)
+        except FileGone:
+            raise self._trimmed(index) from None
 
     def forget(self, block: Block) -> None:
         """A reader has left the block: its pages need not stay mapped, or long reads would map whole logs."""
         if block not in self.blocks[-1:]:
-            self.owner.space.file(block.extent.file).forget(block.extent.offset, block.extent.size)
+            self.owner.space.forget(block.extent)
 
-    def damaged(self, block: Block, hole: Hole) -> CorruptionError | IndexError:
-        """The error for a hole; if the block was given back meanwhile, that is not damage."""
-        index = block.head.base + hole.position
+    def damaged(self, block: Block, index: int, gap: Gap) -> CorruptionError | IndexError:
+        """The error for entry `index` in a gap; if the block was given back meanwhile, that is not damage."""
         if index < self.first or block not in self.blocks:
             return self._trimmed(index)
-        file = self.owner.space.file(block.extent.file)
-        resume = block.head.base + hole.resume
-        return CorruptionError(file.name, block.extent.offset + hole.offset, self.name, index, resume)
+        resume = max(block.head.base + gap.resume, index + 1)
+        place = block.extent.offset + gap.offset
+        return CorruptionError(file_name(block.extent.file), place, self.name, index, resume)
 
     def _trimmed(self, index: int) -> IndexError:
+        if self.gone:
+            return IndexError(f"entry {index} of {self.name!r}: the topic was deleted")
         return IndexError(f"entry {index} of {self.name!r} was trimmed away; the first is {self.first}")
 
     # -- giving back ------------------------------------------------------------------------------------

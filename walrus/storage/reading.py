@@ -1,39 +1,31 @@
 """Reading: from verified bytes to entries, a span of records at a time.
 
 A `Reader` walks through one topic and remembers where it is, so going on costs no search. Every span is
-copied out of the mapping once, verified by one CRC over all its records (`record.py` says why that is
-enough), and only then cut into entries. The two shapes that logs have in practice are cut by one call into C
-each: a run of records of one entry with equal lengths, and a batch whose entries have equal lengths.
-Everything else is cut record by record.
+copied out of the mapping once, the copy is verified by one CRC over all its records (scan.py), and only then
+cut into entries. The two shapes that logs have in practice are cut by one call into C each: a run of records
+of one entry with equal lengths, and a batch whose entries have equal lengths. Everything else is cut record
+by record.
 
 A damaged record ends a span before it; when it comes first, it raises `CorruptionError`. Nothing is skipped.
+
+A reader holds no lock, so the block that it stands in can be given back at any time: trimmed, erased, written
+to by another topic, its file removed. Then what it finds there fails its checksum, or cannot be opened, and
+`Log` tells that from damage: a block that the topic does not have any more is `IndexError`, never
+`CorruptionError` and never the operating system's error.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from functools import lru_cache
 from itertools import accumulate
 
 from walrus.storage.batch import EMPTY, Batch, concat
-from walrus.storage.block import Block, Hole
+from walrus.storage.block import Block
+from walrus.storage.errors import CorruptionError
 from walrus.storage.log import Log
-from walrus.storage.record import (
-    BATCH,
-    CHECK_SIZE,
-    HEAD_SIZE,
-    OVERHEAD,
-    U32,
-    Record,
-    entries_of,
-    find,
-    holds,
-    peek,
-)
-
-SPAN = 128 * 1024
-"""Bytes that are verified at a time."""
+from walrus.storage.record import BATCH, CHECK_SIZE, HEAD_SIZE, OVERHEAD, U32, Record, holds, peek
+from walrus.storage.scan import SPAN, Hole, sound, sound_batch
 
 _MOST_RUN = 1024  # records in a run: what the cached cutters are made for
 _LEAST_RUN = 8
@@ -62,13 +54,13 @@ class Reader:
 
     def payloads(self, span: int = SPAN) -> list[bytes]:
         """The next entries, from about `span` bytes of records; empty at the end of the topic."""
-        if not self._settle():
-            return []
-        assert self._block is not None
         try:
-            taken = self._run(span) or self._mixed(span)
-        except Hole as hole:
-            raise self._failure(self._block, hole) from None
+            if not self._settle():
+                return []
+            while not (taken := self._run(span) or self._mixed(span)):
+                self._look_again()
+        except Hole as found:
+            raise self._failure(found) from None
         if self._skip:
             taken, self._skip = taken[self._skip :], 0
         self.index += len(taken)
@@ -91,21 +83,24 @@ class Reader:
 
     def _next_batch(self, *, first: bool) -> Batch | None:
         """The entries of the next record. Damage ends the batch, unless nothing came before it."""
-        if not self._settle():
-            return None
-        assert self._block is not None
         try:
-            record = self._peek()
-            if not holds(self._view, self._block.life, record.offset, record.end):
-                self._broken(record.offset)
-        except Hole as hole:
-            if not first:
-                return None
-            raise self._failure(self._block, hole) from None
-        batch = entries_of(self._view, record)
+            return self._one_record() if self._settle() else None
+        except Hole as found:
+            if first:
+                raise self._failure(found) from None
+            return None
+        except CorruptionError:
+            if first:
+                raise
+            return None
+
+    def _one_record(self) -> Batch:
+        """The entries of the record at `_offset`, from `index` on."""
+        while (found := self._sound_batch()) is None:
+            self._look_again()
+        batch, self._offset = found
         if self._skip:
             batch, self._skip = batch.slice(self._skip, batch.count), 0
-        self._offset = record.end
         self.index += batch.count
         return batch
 
@@ -117,51 +112,53 @@ class Reader:
         if found is None:
             return False
         block, end, entries = found
+        view = self._log.view(block, self.index)
         if block is self._block and self._offset == self._end < end:
             self._end, self._entries = end, entries  # the tail has grown since
-            self._log.view(block)
             return True
         if self._block is not None and self._block is not block:
             self._log.forget(self._block)
-        view = self._log.view(block)
-        try:
-            record = block.locate(view, self.index - block.head.base, end, entries)
-        except Hole as hole:
-            raise self._failure(block, hole) from None
         self._block, self._view, self._end, self._entries = block, view, end, entries
-        self._offset = record.offset
-        self._skip = self.index - block.head.base - record.position
+        self._stand_at(block.locate(view, self.index - block.head.base, end, entries))
         return True
 
-    def _peek(self) -> Record:
-        assert self._block is not None
-        record = peek(self._view, self._block.life, self._offset, self._end)
-        expected = self.index - self._block.head.base - self._skip
-        if record is None or record.position != expected:
-            self._broken(self._offset)
-        assert record is not None
-        return record
+    def _stand_at(self, record: Record) -> None:
+        self._offset = record.offset
+        self._skip = self.index - self._standing().head.base - record.position
 
-    def _broken(self, offset: int) -> None:
-        """Raise the hole that begins with the record at `offset`."""
-        assert self._block is not None
-        position = self.index - self._block.head.base
-        after = find(self._view, self._block.life, offset + 1, self._end, position + 1)
-        raise Hole(offset, position, self._entries if after is None else after.position)
+    def _look_again(self) -> None:
+        """The record at `_offset`, where heads have led, is not sound: go where it really is, or raise."""
+        block = self._standing()
+        position = self.index - block.head.base
+        self._stand_at(block.search(self._view, position, self._end, self._entries))
 
-    def _failure(self, block: Block, hole: Hole) -> Exception:
-        self._block = None  # whoever reads on looks again
-        return self._log.damaged(block, hole)
+    def _standing(self) -> Block:
+        assert self._block is not None, "settle first"
+        return self._block
+
+    def _expected(self) -> int:
+        """The position of the record at `_offset`."""
+        return self.index - self._standing().head.base - self._skip
+
+    def _sound_batch(self) -> tuple[Batch, int] | None:
+        """The entries of the record at `_offset` and its end, if it is sound."""
+        return sound_batch(self._view, self._standing().life, self._offset, self._expected(), self._end)
+
+    def _failure(self, found: Hole) -> Exception:
+        """The error for a hole in the block; the next read looks it up again."""
+        block, self._block = self._standing(), None
+        return self._log.damaged(block, self.index, found.gap)
 
     def _run(self, span: int) -> list[bytes]:
         """Cut a run of equally long records of one entry each; empty if there is none here."""
-        assert self._block is not None
-        view, offset, life = self._view, self._offset, self._block.life
-        first = self._peek()
+        block, view, offset = self._standing(), self._view, self._offset
+        first = peek(view, block.life, offset, self._end)
+        if first is None or first.entries != 1 or first.position != self._expected():
+            return []
         size = first.end - offset - OVERHEAD
         stride = size + OVERHEAD
         count = min((self._end - offset) // stride, max(1, span // stride), _MOST_RUN)
-        if first.entries != 1 or count < _LEAST_RUN:
+        if count < _LEAST_RUN:
             return []
         data = bytes(view[offset : offset + count * stride])
         # The same four length bytes in every head, so each record begins where the one before says it ends.
@@ -170,27 +167,26 @@ class Reader:
                 return []
         last = (count - 1) * stride
         if U32.unpack_from(data, last + 8)[0] != first.position + count - 1 or not holds(
-            memoryview(data), life, 0, len(data)
+            memoryview(data), block.life, 0, len(data)
         ):
             return []
         self._offset = offset + len(data)
         return list(_cutter(f"{HEAD_SIZE}x{size}s{CHECK_SIZE}x", count).unpack(data))
 
     def _mixed(self, span: int) -> list[bytes]:
-        """Cut records of any shape, one after the other."""
-        assert self._block is not None
-        view, life, start = self._view, self._block.life, self._offset
-        records = self._records(span)
-        end = records[-1].end
-        if not holds(view, life, start, end):
-            records = list(_sound(view, records, self._block))
-            if not records:
-                self._broken(start)
-            end = records[-1].end
-        self._offset = end
+        """Cut records of any shape, one after the other; empty if the first is not sound."""
+        block, start = self._standing(), self._offset
+        first = peek(self._view, block.life, start, self._end)
+        if first is not None and first.end - start >= span and (found := self._sound_batch()):
+            batch, self._offset = found
+            return batch.payloads()  # not copied twice
+        records, data = sound(self._view, block.life, start, self._expected(), self._end, span)
+        if not records:
+            return []
+        self._offset = records[-1].end
         if len(records) == 1 and records[0].entries > 1:
-            return _cut_batch(bytes(view[start:end]), 0)
-        data, taken = bytes(view[start:end]), list[bytes]()
+            return _cut_batch(data, 0)
+        taken = list[bytes]()
         for record in records:
             at = record.offset - start
             if data[at + 7] & (BATCH >> 24):
@@ -198,28 +194,6 @@ class Reader:
             else:
                 taken.append(data[at + HEAD_SIZE : record.end - start - CHECK_SIZE])
         return taken
-
-    def _records(self, span: int) -> list[Record]:
-        """Heads of consecutive records, about `span` bytes of them, at least one."""
-        assert self._block is not None
-        record: Record | None = self._peek()
-        assert record is not None
-        found, offset, expected = [], self._offset, record.position
-        while record is not None and record.position == expected:
-            found.append(record)
-            offset, expected = record.end, record.position + record.entries
-            if offset - self._offset >= span:
-                break
-            record = peek(self._view, self._block.life, offset, self._end)
-        return found
-
-
-def _sound(view: memoryview, records: list[Record], block: Block) -> Iterator[Record]:
-    """The records up to the first damaged one."""
-    for record in records:
-        if not holds(view, block.life, record.offset, record.end):
-            return
-        yield record
 
 
 def _cut_batch(data: bytes, offset: int) -> list[bytes]:

@@ -26,7 +26,7 @@ checksum of its own.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 from zlib import crc32
 
@@ -236,20 +236,3 @@ def find(view: memoryview, life: Life, offset: int, end: int, position: int) -> 
             return record
         at = data.find(tag, at + 1)
     return None
-
-
-def walk(view: memoryview, life: Life, offset: int, end: int) -> Iterator[Record]:
-    """The heads from `offset` on, as far as they make sense. Nothing is verified."""
-    while (record := peek(view, life, offset, end)) is not None:
-        yield record
-        offset = record.end
-
-
-def entries_of(view: memoryview, record: Record) -> Batch:
-    """The entries of a verified record."""
-    body = record.offset + HEAD_SIZE
-    if not U32.unpack_from(view, record.offset + 4)[0] & BATCH:
-        blob = bytes(view[body : record.end - CHECK_SIZE])
-        return Batch(U32.pack(len(blob)), blob)
-    blob_at = body + 4 + 4 * record.entries
-    return Batch(bytes(view[body + 4 : blob_at]), bytes(view[blob_at : record.end - CHECK_SIZE]))

@@ -3,8 +3,7 @@
 1. Walk over the data files from block header to block header; what is no block is free space.
 2. Fold the journal's notes (`journal.py`).
 3. For each topic, in the order of its blocks: a block that has a successor is described by it. The last
-block is
-   scanned from the place up to which the journal knows it to be durable.
+   block is scanned (scan.py) from the place up to which the journal knows it to be durable.
 
 A record that does not match its checksum is one of three things, and they must not be confused:
 
@@ -35,18 +34,8 @@ import msgspec
 from walrus.storage.backend import write_all
 from walrus.storage.block import Block
 from walrus.storage.journal import TopicNote
-from walrus.storage.record import (
-    U32,
-    UNIT,
-    ZEROS_FOLLOW,
-    Life,
-    decode_block,
-    find,
-    holds,
-    mend_block,
-    peek,
-    walk,
-)
+from walrus.storage.record import U32, UNIT, ZEROS_FOLLOW, decode_block, mend_block
+from walrus.storage.scan import Gap, Scan, scan
 from walrus.storage.space import Extent, Space
 
 
@@ -89,23 +78,6 @@ class Recovery(msgspec.Struct):
     def clean(self) -> bool:
         """Whether nothing was cut and nothing is damaged."""
         return not self.cuts and not self.damage and not self.nameless
-
-
-class Gap(msgspec.Struct, frozen=True):
-    """Bytes within a block that are no sound record. Positions count from the block's first entry."""
-
-    offset: int
-    position: int
-    resume: int
-
-
-class Scan(msgspec.Struct):
-    """What a block holds."""
-
-    end: int
-    entries: int
-    durable: int  # entries of this block known to be durable, according to its records
-    gaps: list[Gap]
 
 
 Gaps: TypeAlias = list[tuple[Block, Gap]]
@@ -158,39 +130,6 @@ def find_blocks(space: Space) -> dict[int, list[Block]]:
     for blocks in found.values():
         blocks.sort(key=lambda block: (block.head.sequence, block.head.base, block.head.life))
     return found
-
-
-def scan(view: memoryview, life: Life, place: int, position: int, limit: int) -> Scan:
-    """Read records from `place` on, where entry `position` of the block is expected.
-
-    First the fast way: follow the heads and verify them all with one checksum. If that fails, one by one.
-    """
-    end, entries, durable = place, position, 0
-    for record in walk(view, life, place, limit):
-        if record.position != entries:
-            break
-        end, entries, durable = record.end, entries + record.entries, record.durable
-    found = Scan(end, entries, durable, [])
-    if not holds(view, life, place, end):
-        found = Scan(place, position, 0, [])
-    return _scan_slowly(view, life, found, limit)
-
-
-def _scan_slowly(view: memoryview, life: Life, found: Scan, limit: int) -> Scan:
-    """Go on from where `found` ends, over gaps if sound records follow them."""
-    while True:
-        record = peek(view, life, found.end, limit)
-        if (
-            record is None
-            or record.position != found.entries
-            or not holds(view, life, record.offset, record.end)
-        ):
-            record = find(view, life, found.end, limit, found.entries)
-            if record is None:
-                return found
-            found.gaps.append(Gap(found.end, found.entries, record.position))
-        found.end, found.entries = record.end, record.position + record.entries
-        found.durable = max(found.durable, record.durable)
 
 
 class Recoverer:
@@ -337,11 +276,3 @@ def _used(rest: memoryview) -> int:
             return start + len(part.rstrip(b"\0"))
         end = start
     return 0
-
-
-def damage_in(view: memoryview, block: Block, entries: int) -> list[Gap]:
-    """The places in a block where no sound record is, although `entries` entries should be in it."""
-    found = scan(view, block.life, block.head.start, 0, block.end)
-    if found.entries < entries:
-        found.gaps.append(Gap(found.end, found.entries, entries))
-    return found.gaps

@@ -48,6 +48,10 @@ class Extent(NamedTuple):
         return self.units * UNIT
 
 
+class FileGone(LookupError):
+    """The file held no block any more and was removed."""
+
+
 class Space:
     """The data files of one engine. Every method may be called from any thread."""
 
@@ -66,11 +70,16 @@ class Space:
                 self._free[number] = []
 
     def file(self, number: int) -> File:
-        """The file of that number; the ones used least recently are closed once nobody refers to them."""
+        """The file of that number, or raise `FileGone`.
+
+        The ones used least recently are closed once nothing refers to them.
+        """
         with self._lock:
+            if number not in self.sizes:
+                raise FileGone(file_name(number))
             file = self._open.get(number)
             if file is None:
-                file = self._disk.open(_name(number))
+                file = self._disk.open(file_name(number))
             return self._remember(number, file)
 
     def view(self, extent: Extent) -> memoryview:
@@ -78,6 +87,13 @@ class Space:
         file = self.file(extent.file)
         file.flush()
         return file.view(extent.offset, extent.size)
+
+    def forget(self, extent: Extent) -> None:
+        """The range is not read soon; nothing to do if its file is not open, or not there any more."""
+        with self._lock:
+            file = self._open.get(extent.file)
+        if file is not None:
+            file.forget(extent.offset, extent.size)
 
     def _remember(self, number: int, file: File) -> File:
         self._open[number] = file
@@ -104,17 +120,17 @@ class Space:
         wanted = min(LARGEST_FILE_UNITS, FIRST_FILE_UNITS << (2 * min(len(self.sizes), 3)))
         size = max(units, wanted)
         try:
-            file = self._disk.create(_name(number), size * UNIT)
+            file = self._disk.create(file_name(number), size * UNIT)
         except OSError:
             if size == units:
                 raise
             size = units
-            file = self._disk.create(_name(number), size * UNIT)
+            file = self._disk.create(file_name(number), size * UNIT)
         try:
             self._disk.sync_directory()
         except OSError:  # the next attempt creates this file again, and must not find it there
             file.close()
-            self._disk.remove(_name(number))
+            self._disk.remove(file_name(number))
             raise
         self._remember(number, file)
         self.sizes[number] = size
@@ -150,7 +166,7 @@ class Space:
             empty = [n for n, size in self.sizes.items() if size == sum(r[1] for r in self._free[n])]
             for number in empty[self.keep_spare :]:
                 file = self._open.pop(number, None)
-                self._disk.remove(_name(number))
+                self._disk.remove(file_name(number))
                 del self.sizes[number], self._free[number]
                 if file is not None:
                     file.close()
@@ -184,5 +200,10 @@ class Space:
             assert end <= self.sizes[number], (number, ranges)
 
 
-def _name(number: int) -> str:
+def file_name(number: int) -> str:
+    """The data file of that number.
+
+    >>> file_name(17)
+    '00000017.wal'
+    """
     return f"{number:08}.wal"
