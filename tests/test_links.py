@@ -68,3 +68,18 @@ def test_every_test_that_a_document_names_exists() -> None:
         for name in re.findall(r"`(test_\w+)`", document.read_text(encoding="utf-8"))
     }
     assert {(document, name) for document, name in named if name not in defined} == set()
+
+
+def test_every_function_that_a_document_places_in_a_file_is_defined_there() -> None:
+    """`name` in [file](path): what one reads there can be searched for."""
+    placed = re.compile(r"`(\w+)` in\s+\[[^\]]*\]\(([\w./-]+\.py)\)")
+    found = 0
+    missing = []
+    for document in DOCUMENTS:
+        for name, path in placed.findall(document.read_text(encoding="utf-8")):
+            found += 1
+            source = (document.parent / path).read_text(encoding="utf-8")
+            if not re.search(rf"^ *(?:async )?(?:def|class) {name}\b", source, re.MULTILINE):
+                missing.append(f"{document.relative_to(ROOT)}: {name} in {path}")
+    assert missing == []
+    assert found >= 10, "the way back of an acknowledgement is written down in docs/architecture.md"

@@ -28,6 +28,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from functools import partial
 from typing import TypeAlias
 
 import msgspec
@@ -77,6 +78,11 @@ class SegmentCopy:
         self.sure = note is None or note.sure
         self._summed = Checksum()
         self._summed_to = 0  # entries covered by `_summed`
+
+    def on_durable(self, length: int, then: Then) -> None:
+        """The first `length` entries are on the disk: they count from now on, and `then` may say so."""
+        self.durable = max(self.durable, length)
+        then()
 
 
 Summed: TypeAlias = Callable[[Checksum | StorageError], None]
@@ -169,12 +175,7 @@ class Copies:
             return
         new = batch.slice(copy.length - start, batch.count)
         length = copy.length + new.count
-
-        def durable() -> None:
-            copy.durable = max(copy.durable, length)
-            then()
-
-        at = self._data.write(copy.name, new, durable)
+        at = self._data.write(copy.name, new, partial(copy.on_durable, length, then))
         assert at == copy.length, f"copy {copy.name} is at {at}, not at {copy.length}"
         if copy._summed_to == copy.length:
             copy._summed = copy._summed.extend(new)
@@ -194,7 +195,7 @@ class Copies:
         then nothing is fenced.
         """
         self._note(copy, fenced=True, sure=copy.sure)
-        self._meta.barrier(lambda: self._data.barrier(then))
+        self._meta.barrier(partial(self._data.barrier, then))
 
     def mark(self, copy: SegmentCopy, *, sure: bool) -> None:
         """Note that a power loss may have shortened this copy, or that it is known to be whole."""
@@ -228,7 +229,7 @@ class Copies:
                         NOTES, Batch.of([msgspec.msgpack.encode(note) for note in kept.values()])
                     )
                 self._notes = kept
-                self._meta.barrier(lambda: self._trim_notes(end))
+                self._meta.barrier(partial(self._trim_notes, end))
 
     def _trim_notes(self, before: int) -> None:
         """What follows is durable and says all that still matters."""

@@ -16,6 +16,7 @@ whatever happens to the node in between.
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 
 from walrus.replicas.copies import Copies, SegmentCopy
 from walrus.segments import Metadata, Segment
@@ -61,7 +62,9 @@ class Replica:
 
     def _append(self, sender: int, copy: SegmentCopy, frame: Append) -> None:
         before = copy.length
-        self._copies.append(copy, frame.start, frame.batch, lambda: self._on_durable(sender, copy, frame))
+        self._copies.append(
+            copy, frame.start, frame.batch, partial(self.on_frame_durable, sender, copy, frame)
+        )
         if copy.length > before:
             self._trace(
                 "ReplicaAppend",
@@ -71,7 +74,7 @@ class Replica:
                 count=copy.length - before,
             )
 
-    def _on_durable(self, sender: int, copy: SegmentCopy, frame: Append) -> None:
+    def on_frame_durable(self, sender: int, copy: SegmentCopy, frame: Append) -> None:
         """Answer a frame that is durable. Only then is a copy that a power loss had shortened whole again."""
         if copy.durable >= frame.end and not copy.sure:
             with suppress(DiskFull):  # it stays unsure until the next frame
@@ -97,7 +100,7 @@ class Replica:
         copy = self._copies.get((fence.topic, fence.segment))
         length = copy.length
         try:
-            self._copies.fence(copy, lambda: self._answer_fence(sender, copy, length, damaged=False))
+            self._copies.fence(copy, partial(self._answer_fence, sender, copy, length, damaged=False))
         except DiskFull as error:
             self._outbox.log(f"cannot fence {copy.name}, not answering: {error}")
             return
