@@ -248,13 +248,14 @@ COLUMNS = ("node", "role", "term", "commit index", "segments led", "leases", "en
 
 def render(rows: Sequence[Sequence[str]]) -> Table:
     """The live table."""
-    from rich.table import Table  # not needed by whoever only starts nodes
+    from rich.table import Table  # not needed to start nodes
+    from rich.text import Text
 
     table = Table(title="Walrus", caption="Ctrl-C stops all nodes")
     for column in COLUMNS:
         table.add_column(column, justify="left" if column in ("node", "role") else "right")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     return table
 
 

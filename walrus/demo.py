@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rich.table import Table
+from rich.text import Text
 
 from walrus.cli.command_line import Console, Parser, command
 from walrus.client import Client
@@ -178,7 +179,7 @@ def report(
     table.add_row("acknowledged", f"{stream.acknowledged:,}")
     table.add_row("sent again, outcome unknown", f"{stream.sent_again:,}")
     table.add_row("read back", f"{len(found):,}")
-    table.add_row("lost", f"[{'green' if not lost else 'red'}]{lost}[/]")
+    table.add_row("lost", Text(str(lost), "red" if lost else "green"))
     table.add_row("duplicated", f"{duplicated}")
     if duplicated:
         table.caption = "duplicated: had arrived before the node died, and was sent again"

@@ -413,3 +413,26 @@ def test_leave_in_the_repl_takes_force_too(node: FakeNode, monkeypatch: pytest.M
         b"ERR LEAVE requires a",
     ]
     assert found.returncode == 1
+
+
+HOSTILE = "[red]x[/] :bug: \x1b[2J"
+
+
+def test_views_print_what_a_node_sent_as_text() -> None:
+    """A node of another version, or what answers in its place, may send anything."""
+    answer: dict[str, object] = {
+        **METRICS,
+        "state": HOSTILE,
+        "cluster_id": HOSTILE,
+        HOSTILE: {HOSTILE: [HOSTILE]},
+    }
+    answer["membership_config"] = {"membership": {"configs": [[1]], "nodes": {"1": {"addr": HOSTILE}}}}
+    answer |= {"current_leader": HOSTILE, "client_addresses": {"1": HOSTILE}, "snapshot": {"index": HOSTILE}}
+    topic = {**MemoryLog(topics={"t": [[b"x"], []]}).state("t"), "leader_node": HOSTILE}
+    topic |= {"cursors": {HOSTILE: HOSTILE, "b": [HOSTILE, 1]}, "segment_replicas": {"1": [HOSTILE]}}
+    for text in (
+        drawn(300, view.metrics(Console(width=300), answer)),
+        drawn(300, view.state(Console(width=300), HOSTILE, topic)),
+    ):
+        assert "[red]x[/] :bug: \\x1b[2J" in text and "\x1b" not in text
+        assert text.count("[red]") == text.count("[/]") == text.count(":bug:") >= 5

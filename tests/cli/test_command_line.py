@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 import signal
 import subprocess
 import sys
@@ -9,10 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from rich.table import Table
 
 from walrus.cli import interrupts
 from walrus.cli import main as cli
-from walrus.cli.command_line import Parser, command
+from walrus.cli.command_line import Console, Parser, command
 
 
 def test_wrong_usage_is_one_line_that_names_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,3 +130,25 @@ def test_ctrl_c_is_an_exception_again_when_a_command_begins_and_stays_ignored_wh
             assert signal.getsignal(signal.SIGINT) is handler
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_no_module_hands_rich_markup() -> None:
+    """A style that is markup needs a console that reads markup, and that one reads it in what is not ours."""
+    markup = re.compile(r"rich\.markup|from_markup|\[/?(bold|dim|red|green|yellow|cyan|magenta)[\] /]")
+    found = [
+        f"{path.name}:{number}"
+        for path in (Path(__file__).parents[2] / "walrus").rglob("*.py")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if markup.search(line)
+    ]
+    assert found == []
+
+
+def test_the_console_prints_text_as_it_is() -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=80)
+    table = Table("[red]", title="[a]")
+    table.add_row("[b |-> 1] :bug:")
+    console.print("<<[a |-> 1]>> :bug:", table)
+    for text in ("<<[a |-> 1]>> :bug:", "[red]", "[a]", "[b |-> 1] :bug:"):
+        assert text in out.getvalue()

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
+import rich.console
 
 from tests.tlc.waiting import eventually
+from walrus.cli.command_line import Console
+from walrus.tlc import configs, run
 from walrus.tlc import main as tlc
-from walrus.tlc import run
 from walrus.tlc.main import SpecError, TlcTimeout, ToolsMissing
 from walrus.tlc.run import Message, _Reader, run_tlc, steps
 from walrus.tlc.values import changes, format_value, parse_state, parse_value
@@ -226,3 +230,55 @@ def test_the_counterexample_table_shows_only_what_changed(
     Console(width=100).print(tlc.counterexample(result))
     out = capsys.readouterr().out
     assert "Small is violated" in out and "Inc" in out and "+0" in out
+
+
+AWKWARD = ["<<>>", "<<[leader |-> n1]>>", '[kind |-> "Fence", to |-> {n1, n2}]', "[red] and [/red]", ":bug:"]
+
+
+@pytest.mark.parametrize("console", [rich.console.Console, Console], ids=["rich", "ours"])
+def test_the_counterexample_table_shows_values_as_tlc_prints_them(
+    console: type[rich.console.Console],
+) -> None:
+    states = tuple(run.State(n, f"Step[{n}]", {"segments": value}) for n, value in enumerate(AWKWARD, 1))
+    result = tlc.TlcResult(
+        spec="Walrus", config="[bold]walrus.cfg", ok=False, exit_code=12, violated="NoLoss[a]", states=states
+    )
+    out = io.StringIO()
+    screen = console(file=out, width=200, color_system=None)
+    screen.print(tlc.counterexample(result))
+    screen.print(tlc.summary([result]))
+    for text in [*AWKWARD, "Step[1]", "NoLoss[a] is violated", "[bold]walrus.cfg"]:
+        assert text in out.getvalue()
+
+
+@pytest.mark.parametrize("subcommand", ["check", "simulate", "coverage"])
+def test_a_check_of_nothing_is_an_error_that_says_what_to_do(
+    subcommand: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(configs, "SPEC_DIRECTORY", tmp_path)
+    for arguments in ([subcommand], [subcommand, "--json"], [subcommand, "raft-quick"]):
+        assert tlc.main(arguments) == 2
+        captured = capsys.readouterr()
+        assert "checkout" in captured.out + captured.err
+        assert "--json" not in arguments or captured.out == ""
+
+
+def test_on_a_pipe_progress_is_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tlc, "PROGRESS_SECONDS", 0.01)
+    out, told = io.StringIO(), threading.Event()
+
+    console = Console(file=out, width=80)
+    written = out.write
+
+    def write(text: str) -> int:
+        if "waiting" in text and "running for" in text:
+            told.set()
+        return written(text)
+
+    monkeypatch.setattr(out, "write", write)
+    with tlc.progress_line(console, "raft-quick") as show:
+        show(tlc.Progress(depth=3, generated=20, distinct=10, queue=5, seconds=2.0))
+        assert told.wait(60)
+    first, *others = out.getvalue().splitlines()
+    assert first == "raft-quick: starting"
+    assert "raft-quick: 10 distinct states (5/s), 5 waiting, depth 3, 2 s; running for" in "".join(others)

@@ -19,7 +19,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 import rich.console
 
@@ -42,7 +42,14 @@ class Parser(argparse.ArgumentParser):
 
 
 class Console(rich.console.Console):
-    """rich's console, but a closed pipe is an exception like that of any other file."""
+    """rich's console, but text is text, and a closed pipe is an exception like that of any other file.
+
+    rich takes square brackets for markup and `:bug:` for a picture. Much of what is printed is not ours:
+    topics, errors of nodes, TLA+ records. So styles are given as `Text`, never as markup.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"markup": False, "emoji": False, **options})
 
     def on_broken_pipe(self) -> None:
         """rich would exit with status 1 here."""

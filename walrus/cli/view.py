@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
-from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -58,7 +57,7 @@ def number(value: object) -> str:
         return "—"
     if isinstance(value, float):
         return f"{value:,.2f}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else _shown(str(value))
 
 
 def printable(payload: bytes) -> str:
@@ -69,6 +68,15 @@ def printable(payload: bytes) -> str:
     """
     text = payload.decode(errors="backslashreplace")
     return "".join(one if one.isprintable() or one == "\t" else _escaped(one) for one in text)
+
+
+def _shown(text: str) -> str:
+    return printable(text.encode(errors="backslashreplace"))
+
+
+def _cell(value: RenderableType) -> RenderableType:
+    """What a node sent is text, not rich's markup."""
+    return Text(value) if isinstance(value, str) else value
 
 
 def _escaped(character: str) -> str:
@@ -97,7 +105,7 @@ def _facts(rows: Iterable[tuple[str, RenderableType]]) -> Table:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     for name, value in rows:
-        grid.add_row(name, value)
+        grid.add_row(Text(_shown(name)), _cell(value))
     return grid
 
 
@@ -123,7 +131,7 @@ def state(console: Console, topic: str, answer: Mapping[str, Any]) -> Renderable
             ("sealed entries", Text(number(answer.get("last_sealed_entry_offset")))),
         ]
     )
-    title = f"topic [bold]{escape(topic)}[/]"
+    title = Text.assemble("topic ", (_shown(topic), "bold"))
     panels = [
         Panel(Group(facts, Text(), _segments(answer, current, sealed)), title=title, title_align="left")
     ]
@@ -145,21 +153,29 @@ def _segments(answer: Mapping[str, Any], current: object, sealed: dict[int, int]
             continue
         status = Text("open", style="bold green") if segment == current else Text("sealed", style="dim")
         on = replicas.get(segment)
-        where = ", ".join(map(str, on)) if isinstance(on, list) else "—"
-        table.add_row(str(segment), status, number(sealed.get(segment)), number(leaders.get(segment)), where)
+        where = _plain(on) if isinstance(on, list) else "—"
+        row: list[RenderableType] = [
+            str(segment),
+            status,
+            number(sealed.get(segment)),
+            number(leaders.get(segment)),
+            where,
+        ]
+        table.add_row(*map(_cell, row))
     return table
 
 
 def _cursors(cursors: Mapping[str, Any]) -> Table:
     table = _table("group", "segment", "offset", right=("segment", "offset"))
     for group, place in sorted(cursors.items()):
-        name = Text(group) if group else Text("(shared)", style="dim")
+        name = Text(_shown(group)) if group else Text("(shared)", style="dim")
         if isinstance(place, Mapping):
-            table.add_row(name, number(place.get("segment")), number(place.get("offset")))
+            row = [number(place.get("segment")), number(place.get("offset"))]
         elif isinstance(place, list) and len(place) == 2:
-            table.add_row(name, number(place[0]), number(place[1]))
+            row = [number(place[0]), number(place[1])]
         else:
-            table.add_row(name, "", number(place))
+            row = ["", number(place)]
+        table.add_row(name, *map(_cell, row))
     return table
 
 
@@ -169,7 +185,7 @@ def _cursors(cursors: Mapping[str, Any]) -> Table:
 def metrics(console: Console, answer: Mapping[str, Any]) -> RenderableType:
     """One node's view of itself and of the cluster."""
     role = str(answer.get("state", "?"))
-    title = f"node {number(answer.get('id'))} [{_ROLE_STYLES.get(role, 'bold')}]{escape(role)}[/]"
+    title = Text.assemble(f"node {number(answer.get('id'))} ", (_shown(role), _ROLE_STYLES.get(role, "bold")))
     panels = [
         Panel(_consensus(answer), title=title, title_align="left"),
         Panel(_members(answer), title="members", title_align="left"),
@@ -187,7 +203,7 @@ def _consensus(answer: Mapping[str, Any]) -> Table:
     rows: list[tuple[str, RenderableType]] = [
         ("cluster", _plain(answer.get("cluster_id"))),
         ("running", _running(answer.get("running_state"))),
-        ("raft leader", Text("none", style="bold red") if leader is None else Text(f"node {leader}")),
+        ("raft leader", Text("none", style="bold red") if leader is None else Text(f"node {number(leader)}")),
         ("term", number(answer.get("current_term"))),
         ("vote", f"node {number(vote.get('node_id'))} in term {number(vote.get('term'))}" if vote else "—"),
         ("last log index", number(answer.get("last_log_index"))),
@@ -225,19 +241,21 @@ def _members(answer: Mapping[str, Any]) -> Table:
     for node in sorted({*nodes, *voters}):
         role = "voter" if node in voters else "learner"
         role = "raft leader" if node == answer.get("current_leader") else role
-        row = [str(node), str(_mapping(nodes.get(node)).get("addr", "—")), str(clients.get(node, "—")), role]
+        row = [str(node), number(_mapping(nodes.get(node)).get("addr")), number(clients.get(node)), role]
         if replication:
             index = _mapping(replication.get(node)).get("index")
             behind = last - index if isinstance(last, int) and isinstance(index, int) else None
             row += [number(index), number(behind)]
-        table.add_row(*row, style="bold" if node == answer.get("id") else None)
+        table.add_row(*map(_cell, row), style="bold" if node == answer.get("id") else None)
     return table
 
 
 def _plain(value: object) -> Text:
     """Whatever it is, in one cell."""
     if isinstance(value, Mapping):
-        return Text(", ".join(f"{key}: {_plain(item).plain}" for key, item in value.items()) or "none")
+        return Text(
+            ", ".join(f"{_shown(str(key))}: {_plain(item).plain}" for key, item in value.items()) or "none"
+        )
     if isinstance(value, list):
         return Text(", ".join(_plain(item).plain for item in value) or "none")
     if isinstance(value, bool):

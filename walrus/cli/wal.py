@@ -130,18 +130,18 @@ def verify(console: Console, wal: Walrus) -> int:
             damage += wal.verify(topic)
             progress.advance(task, sizes[topic])
     if not damage and not wal.recovery.nameless:
-        console.print(f"[green]{len(topics)} topics, {sum(sizes.values()):,} bytes: everything is sound")
+        sound = f"{len(topics)} topics, {sum(sizes.values()):,} bytes: everything is sound"
+        console.print(Text(sound, "green"))
     return _report(console, wal, damage)
 
 
 def _report(console: Console, wal: Walrus, damage: Sequence[Damage]) -> int:
     for note in wal.recovery.nameless:
-        console.print(
-            f"[red]a topic's only block header is damaged: {note.durable - note.first} entries are lost"
-        )
+        lost = f"a topic's only block header is damaged: {note.durable - note.first} entries are lost"
+        console.print(Text(lost, "red"))
     if not damage:
         return int(bool(wal.recovery.nameless))
-    table = Table("topic", "entries", "file", "byte", title="[red]damage", title_justify="left")
+    table = Table("topic", "entries", "file", "byte", title=Text("damage", "red"), title_justify="left")
     for hole in damage:
         table.add_row(_shown(hole.topic), f"{hole.first} to {hole.resume - 1}", hole.file, f"{hole.offset:,}")
     console.print(table)
@@ -157,9 +157,9 @@ def dump(console: Console, wal: Walrus, topic: str | None, limit: int) -> int:
             view = wal._engine.space.view(block.extent)
             console.rule(_shown(f"{name}, block {block.head.sequence}"))
             place = f"file {block.extent.file}, byte {block.extent.offset}"
-            console.print(f"{place}: {block.head!r}", markup=False)
+            console.print(f"{place}: {block.head!r}")
             end = _dump_records(console, view, block, limit)
-            console.print("\n".join(hexdump(bytes(view[:end]))), markup=False, highlight=False)
+            console.print("\n".join(hexdump(bytes(view[:end]))), highlight=False)
     return _report(console, wal, wal.verify())
 
 

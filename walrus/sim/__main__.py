@@ -22,6 +22,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.text import Text
+
 from walrus.cli.command_line import Console, Parser, command
 from walrus.shell.flags import fsync, whole
 from walrus.sim import faults, report, scenarios
@@ -148,7 +150,7 @@ def _scenarios(names: Sequence[str], flags: argparse.Namespace, console: Console
             steps = scenarios.ALL[name].run(flags.seed)
         except Violation as violation:
             failed += 1
-            console.print(f"[bold red]{name}[/]: {violation}", highlight=False)
+            console.print(Text.assemble((name, "bold red"), f": {violation}"))
         else:
             took = time.perf_counter() - started
             console.print(f"{name}: held, {steps:,} steps in {took:.2f} s", highlight=False)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import msgspec
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from walrus.sim.faults import Fault
 from walrus.sim.options import Options
@@ -67,14 +68,14 @@ def table(simulation: Simulation, rows: int = ROWS) -> Table:
         cells = ["" for _ in nodes]
         if node in nodes:
             cells[nodes.index(node)] = what
-        made.add_row(f"{at:.4f}", *cells, "" if node in nodes else what, style=style)
+        made.add_row(f"{at:.4f}", *map(Text, cells), Text("" if node in nodes else what), style=style)
     return made
 
 
 def tell(console: Console, failure: Failure, options: Options, simulation: Simulation, again: str) -> None:
     """All of it, for people."""
     console.print(table(simulation))
-    console.print(f"[bold red]{failure.name}[/]: {failure.what}", highlight=False)
+    console.print(Text.assemble((failure.name, "bold red"), f": {failure.what}"))
     console.print(f"seed {failure.seed}, step {failure.step:,}, {failure.at:.3f} s into the run")
     console.print(f"{len(failure.schedule)} faults are enough:" if failure.schedule else "no fault is needed")
     for fault in failure.schedule:

@@ -21,11 +21,20 @@ def config_files(kind: str = "") -> list[Path]:
     return sorted(path for path in SPEC_DIRECTORY.glob("*-*.cfg") if not kind or kind in path.stem.split("-"))
 
 
+def known_files(kind: str = "") -> list[Path]:
+    """The same, at least one. Raises SpecError: to check nothing is not to find nothing."""
+    found = config_files(kind)
+    if not found:
+        what = f"{kind} configurations" if kind else "configurations"
+        raise SpecError(f"no {what} in {SPEC_DIRECTORY}: run this in a checkout of the repository")
+    return found
+
+
 def config_file(name: str) -> Path:
     """The configuration of this name, with or without `.cfg`. Raises SpecError."""
     path = SPEC_DIRECTORY / f"{name.removesuffix('.cfg')}.cfg"
     if not path.is_file():
-        known = ", ".join(each.stem for each in config_files())
+        known = ", ".join(each.stem for each in known_files())
         raise SpecError(f"there is no configuration {name}; there are {known}")
     return path
 

@@ -19,9 +19,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Final
 
 import msgspec
 from rich.live import Live
@@ -29,7 +32,7 @@ from rich.table import Table
 from rich.text import Text
 
 from walrus.cli.command_line import Console, Parser, command
-from walrus.tlc.configs import config_file, config_files, expand, spec_of
+from walrus.tlc.configs import config_file, expand, known_files, spec_of
 from walrus.tlc.mutants import MUTANTS, PROBES, Mutant, run_mutants
 from walrus.tlc.run import (
     Progress,
@@ -59,6 +62,9 @@ __all__ = [
     "main",
     "simulate",
 ]
+
+PROGRESS_SECONDS: Final = 10.0
+"""Between two lines of progress where there is no terminal."""
 
 OnProgress = Callable[[Progress], None]
 
@@ -105,13 +111,14 @@ def never_taken(results: Sequence[TlcResult]) -> list[str]:
 
 def counterexample(result: TlcResult) -> Table:
     """The counterexample, one row for each place that a step changed."""
-    table = Table(title=f"{result.violated} is violated", title_justify="left", show_lines=False)
+    title = Text(f"{result.violated} is violated", "table.title")
+    table = Table(title=title, title_justify="left", show_lines=False)
     for heading in ("step", "action", "what changed", "from", "to"):
         table.add_column(heading, overflow="fold")
     for state, changed in steps(result):
         first = [str(state.number), state.action]
         for place, old, new in changed or [("", "", "")]:
-            table.add_row(*first, place, old, new)
+            table.add_row(*map(Text, (*first, place, old, new)))
             first = ["", ""]
     if result.loop_to is not None:
         stutters = result.loop_to == len(result.states)
@@ -130,26 +137,55 @@ def summary(results: Sequence[TlcResult]) -> Table:
     for result in results:
         verdict = Text("holds", "green") if result.ok else Text(f"{result.violated} violated", "red")
         numbers = (result.distinct, result.generated, result.depth)
-        table.add_row(result.config, verdict, *(f"{number:,}" for number in numbers), f"{result.seconds:.1f}")
+        table.add_row(
+            Text(result.config), verdict, *(f"{number:,}" for number in numbers), f"{result.seconds:.1f}"
+        )
     return table
 
 
 @contextlib.contextmanager
 def progress_line(console: Console, title: str) -> Iterator[OnProgress]:
-    """A line that says how far TLC is; nothing when the output is not a terminal."""
+    """How far TLC is: on a terminal a line that changes, else a line at the start and one every ten seconds.
+
+    Without them a log or a CI job shows nothing for minutes, and looks like one that hangs.
+    """
+    if not console.is_terminal:
+        with _progress_lines(console, title) as show:
+            yield show
+        return
     with Live(Text(f"{title}: starting"), console=console, transient=True, auto_refresh=False) as live:
+        yield lambda progress: live.update(Text(_how_far(title, progress)), refresh=True)
 
-        def show(progress: Progress) -> None:
-            rate = progress.distinct / progress.seconds if progress.seconds else 0
-            live.update(
-                Text(
-                    f"{title}: {progress.distinct:,} distinct states ({rate:,.0f}/s), "
-                    f"{progress.queue:,} waiting, depth {progress.depth}, {progress.seconds:.0f} s"
-                ),
-                refresh=True,
-            )
 
+@contextlib.contextmanager
+def _progress_lines(console: Console, title: str) -> Iterator[OnProgress]:
+    """TLC reports once a minute, so a thread repeats the last report in between."""
+    began, last = time.monotonic(), [f"{title}: starting"]
+    over = threading.Event()
+
+    def speak() -> None:
+        while not over.wait(PROGRESS_SECONDS):
+            console.print(f"{last[0]}; running for {time.monotonic() - began:.0f} s", soft_wrap=True)
+
+    def show(progress: Progress) -> None:
+        last[0] = _how_far(title, progress)
+
+    console.print(last[0], soft_wrap=True)
+    thread = threading.Thread(target=speak, daemon=True)
+    thread.start()
+    try:
         yield show
+    finally:
+        over.set()
+        thread.join()
+
+
+def _how_far(title: str, progress: Progress) -> str:
+    rate = progress.distinct / progress.seconds if progress.seconds else 0
+    return (
+        f"{title}: {progress.distinct:,} distinct states ({rate:,.0f}/s), "
+        f"{progress.queue:,} waiting, depth {progress.depth}, {progress.seconds:.0f} s"
+    )
 
 
 # --- subcommands ---------------------------------------------------------------------------------------
@@ -161,6 +197,7 @@ class _Report:
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
         self.console = Console(stderr=as_json)
+        self.chatter = self.console if self.console.is_terminal else Console(stderr=True)
 
     def results(self, results: Sequence[TlcResult]) -> int:
         if self.as_json:
@@ -181,7 +218,7 @@ def _each(
 ) -> list[TlcResult]:
     results = []
     for name in names:
-        with progress_line(report.console, name) as on_progress:
+        with progress_line(report.chatter, name) as on_progress:
             results.append(function(name, on_progress))
     return results
 
@@ -190,7 +227,7 @@ def _check(options: argparse.Namespace, report: _Report) -> int:
     def one(name: str, show: OnProgress) -> TlcResult:
         return check(name, timeout=options.timeout, on_progress=show)
 
-    names = expand(options.configs) or [path.stem for path in config_files("quick")]
+    names = expand(options.configs) or [path.stem for path in known_files("quick")]
     return report.results(_each(names, report, one))
 
 
@@ -205,7 +242,7 @@ def _simulate(options: argparse.Namespace, report: _Report) -> int:
             on_progress=show,
         )
 
-    names = expand(options.configs) or [path.stem for path in config_files("simulate")]
+    names = expand(options.configs) or [path.stem for path in known_files("simulate")]
     return report.results(_each(names, report, one))
 
 
@@ -213,7 +250,7 @@ def _coverage(options: argparse.Namespace, report: _Report) -> int:
     def one(name: str, show: OnProgress) -> TlcResult:
         return coverage(name, timeout=options.timeout, on_progress=show)
 
-    names = expand(options.configs) or [path.stem for path in config_files("quick")]
+    names = expand(options.configs) or [path.stem for path in known_files("quick")]
     results = _each(names, report, one)
     status = report.results(results)
     for spec in sorted({result.spec for result in results}):
