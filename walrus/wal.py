@@ -34,7 +34,8 @@ from walrus.storage.batch import MAX_BATCH_ENTRIES, Batch
 from walrus.storage.block import Block
 from walrus.storage.cursors import Cursor, Entry
 from walrus.storage.engine import Engine
-from walrus.storage.errors import BatchTooLarge, EngineClosed, StorageError
+from walrus.storage.errors import BatchTooLarge, StorageError
+from walrus.storage.forking import forget, remember
 from walrus.storage.log import Log, TopicGone
 from walrus.storage.mapped import MappedDisk
 from walrus.storage.posix import PosixDisk
@@ -68,7 +69,7 @@ class Walrus:
         disk: an open `Disk` instead of a path, for simulated ones.
 
     Raises `DirectoryInUse`, `FormatError`, `StorageError` (the backend is not available), `OSError`.
-    Any number of threads may use one instance.
+    Any number of threads may use one instance. A forked copy refuses each call with `EngineForked`.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Walrus:
         self._commit = GroupCommit(self._engine.sync).commit if self._schedule.each else None
         self._syncers: list[Syncer] = []
         self._flusher: Flusher | None = None
+        remember(self)
         if self._schedule.interval:
             self._flusher = Flusher(self._engine.sync, self._schedule.interval, self._flusher_died)
 
@@ -134,9 +136,9 @@ class Walrus:
 
     def _write(self, topic: str, lengths: bytes, parts: Sequence[bytes], size: int) -> int:
         while True:
-            log = self._engine.logs.get(topic) if not self._engine.closed else None
+            self._check_open()
+            log = self._engine.logs.get(topic)
             if not lengths:
-                self._check_open()
                 return 0 if log is None else log.next_index
             if log is None:
                 log = self._engine.topic(_checked(topic))
@@ -150,6 +152,7 @@ class Walrus:
         if len(data) > MAX_BATCH_BYTES:
             raise BatchTooLarge(f"an entry of {len(data)} bytes: the limit is {MAX_BATCH_BYTES}")
         while True:
+            self._check_open()
             log = self._engine.topic(_checked(topic))
             self._append[topic] = log.append_one
             try:
@@ -237,9 +240,11 @@ class Walrus:
         return Reader(log, max(start, log.first))
 
     def _spans(self, reader: Reader) -> Iterator[list[bytes]]:
-        while taken := reader.payloads(SPAN):
-            yield taken
+        while True:
             self._check_open()
+            if not (taken := reader.payloads(SPAN)):
+                return
+            yield taken
 
     def _known(self, topic: str) -> Log:
         """The topic, or an empty stand-in for one that does not exist."""
@@ -348,7 +353,8 @@ class Walrus:
     def syncer(self) -> Syncer:
         """A way to sync without blocking, for event loops."""
         self._check_open()
-        syncer = Syncer(self._engine.begin_sync, self._engine.finish_sync, self._engine.disk.async_sync())
+        engine = self._engine
+        syncer = Syncer(engine.begin_sync, engine.finish_sync, engine.disk.async_sync(), self._check_open)
         self._syncers.append(syncer)
         return syncer
 
@@ -369,6 +375,7 @@ class Walrus:
                     cursor.persist()
         finally:
             self._engine.close()
+            forget(self)
 
     def __enter__(self) -> Walrus:
         return self
@@ -378,7 +385,14 @@ class Walrus:
 
     def _check_open(self) -> None:
         if self._engine.closed:
-            raise EngineClosed
+            self._engine.check_open(writing=False)
+
+    def forked(self) -> None:
+        """See storage/forking.py: this is the copy in a forked child, and refuses from now on."""
+        self._append, self._cursors = {}, {}
+        self._engine.forked()
+        for syncer in self._syncers:
+            syncer.abandon()
 
     def _flusher_died(self, error: BaseException) -> None:
         """The background thread met something: whoever writes next is told, and so is everybody after."""

@@ -614,6 +614,9 @@ class SimDisk:
         """Names are durable now."""
         self._change("sync_directory").sync()
 
+    def abandon(self) -> None:
+        """There are no descriptors."""
+
     def random_id(self) -> int:
         """From the rng, like everything here that is not decided by the caller."""
         return self.platter.rng.getrandbits(64)

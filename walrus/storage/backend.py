@@ -157,6 +157,9 @@ class Disk(Protocol):
     def close(self) -> None:
         """Release the lock."""
 
+    def abandon(self) -> None:
+        """In a forked copy: close every descriptor, those of files too; write and wait for nothing."""
+
 
 def write_all(file: File, parts: Sequence[Buffer], offset: int) -> None:
     """Write all the parts end to end at `offset`: short writes are completed, never ignored."""

@@ -17,12 +17,20 @@ Invariants
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from threading import Lock, RLock
 
 from walrus.storage.backend import Disk, File, translated, write_all
 from walrus.storage.block import Block
-from walrus.storage.errors import CorruptionError, DiskFull, EngineClosed, EngineFailed, StorageError
+from walrus.storage.errors import (
+    CorruptionError,
+    DiskFull,
+    EngineClosed,
+    EngineFailed,
+    EngineForked,
+    StorageError,
+)
 from walrus.storage.journal import (
     STATE,
     Journal,
@@ -55,6 +63,8 @@ class Engine:
         self.logs: dict[str, Log] = {}
         self.failure: OSError | None = None
         self.closed = False
+        self._owner = os.getpid()
+        self._copied = False  # in a forked child
         self.stopped = False  # closed or failed: one look for paths that are hot
         self._mutex = Lock()
         self._sync_lock = RLock()
@@ -251,7 +261,7 @@ class Engine:
             log = self.logs.get(name)
             if log is None:
                 if self.closed:
-                    raise EngineClosed
+                    raise self._refusal()
                 log = self.logs[name] = self._log_type(self, name)
                 log.first_sequence = self._ended.get(name, 0)
             return log
@@ -321,9 +331,12 @@ class Engine:
     def check_open(self, *, writing: bool) -> None:
         """Raise if closed or, for a call that is going to write, failed."""
         if self.closed:
-            raise EngineClosed
+            raise self._refusal()
         if writing and self.failure is not None:
             raise self._failed() from self.failure
+
+    def _refusal(self) -> EngineClosed:
+        return EngineForked(self.disk.path, self._owner) if self._copied else EngineClosed()
 
     def check_writable(self) -> None:
         """Raise if closed or failed; note in the journal that this run writes."""
@@ -374,6 +387,7 @@ class Engine:
 
     def begin_sync(self) -> Plan:
         """What a sync that starts now has to cover."""
+        self.check_open(writing=False)
         with self._mutex:
             dirty, self._dirty = self._dirty, []
             self._plans += 1
@@ -457,6 +471,13 @@ class Engine:
         """Many bytes wait for a sync that may never come: make it now."""
         if sum(extent.size for extent in [*self._retired, *self._erased]) >= _HURRY:
             self.reclaim()
+
+    def forked(self) -> None:
+        """See forking.py. A log's `limit` of 0 sends every append to `check_writable`."""
+        self._copied = self.closed = self.stopped = True
+        for log in [*self.logs.values(), self.journal.log]:
+            log.leave()
+        self.disk.abandon()
 
     # -- closing -----------------------------------------------------------------------------------------
 

@@ -27,6 +27,17 @@ class EngineClosed(StorageError):
         super().__init__("this engine is closed: open the directory again with Walrus(...)")
 
 
+class EngineForked(EngineClosed):
+    """This is the copy, in a forked child, of an engine that belongs to the parent."""
+
+    def __init__(self, directory: str, owner: int) -> None:
+        StorageError.__init__(
+            self,
+            f"the engine on {directory} belongs to process {owner}, and a forked copy must not use it: open "
+            "another directory or key in the child, or open this one only after the fork, in one process",
+        )
+
+
 class DirectoryInUse(StorageError):
     """Another process (or another engine of this one) holds the directory."""
 

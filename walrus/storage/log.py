@@ -236,6 +236,11 @@ class Log:
         self.limit, self.asleep = 0, False
         self.shape = -1
 
+    def leave(self) -> None:
+        """In a forked copy: never write again, not even where the lock is held by a thread of the parent."""
+        self.stop()
+        self.file, self.pwrite, self.window = None, _nowhere, None
+
     def _packing(self, size: int) -> Callable[..., Any]:
         return _record_of(size).pack
 

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from weakref import WeakSet
 
 from walrus.storage.backend import AsyncSync, Buffer
 from walrus.storage.errors import DirectoryInUse
@@ -92,10 +93,14 @@ class PosixFile:
         sync_descriptor(self.fd)
 
     def __del__(self) -> None:
-        self.close()
+        self.abandon()
 
     def close(self) -> None:
-        """Close the descriptor. The mapping goes when the last view of it does."""
+        """Let go of it."""
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Close the descriptor, and nothing else. The mapping goes when the last view of it does."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -111,6 +116,7 @@ class PosixDisk:
         self._directory = Path(directory)
         _make_directories(self._directory)
         self._lock = -1
+        self._files: WeakSet[PosixFile] = WeakSet()
 
     @property
     def path(self) -> str:
@@ -139,12 +145,16 @@ class PosixDisk:
             os.close(fd)
             path.unlink()
             raise
-        return self._file(path, fd)
+        return self._remember(self._file(path, fd))
 
     def open(self, name: str) -> PosixFile:
         """An existing file."""
         path = self._directory / name
-        return self._file(path, os.open(path, os.O_RDWR | os.O_CLOEXEC))
+        return self._remember(self._file(path, os.open(path, os.O_RDWR | os.O_CLOEXEC)))
+
+    def _remember(self, file: PosixFile) -> PosixFile:
+        self._files.add(file)
+        return file
 
     def _file(self, path: Path, fd: int) -> PosixFile:
         return PosixFile(path, fd)
@@ -173,8 +183,17 @@ class PosixDisk:
         """None: system calls block, the engine uses a thread."""
         return None
 
+    def abandon(self) -> None:
+        """See `Disk.abandon`: the lock stays with the parent, which has the same open file."""
+        for file in list(self._files):
+            file.abandon()
+        self._release()
+
     def close(self) -> None:
         """Release the lock."""
+        self._release()
+
+    def _release(self) -> None:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1

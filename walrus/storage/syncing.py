@@ -164,6 +164,11 @@ class ThreadSync:
         if error is not None:
             raise error
 
+    def abandon(self) -> None:
+        """In a forked copy: there is no worker."""
+        os.close(self._done)
+        os.close(self._announce)
+
     def close(self) -> None:
         """End the worker."""
         self._work.put(None)
@@ -176,8 +181,15 @@ class Syncer:
     """At most one sync in flight, without blocking: `start()`, wait until `fileno()` is readable,
     `finish()`."""
 
-    def __init__(self, begin: Callable[[], Plan], finish: Finish, disk_sync: AsyncSync | None) -> None:
-        self._begin, self._finish = begin, finish
+    def __init__(
+        self,
+        begin: Callable[[], Plan],
+        finish: Finish,
+        disk_sync: AsyncSync | None,
+        check: Callable[[], None],
+    ) -> None:
+        """`check` raises in a forked copy, whose descriptors and sync are those of its parent."""
+        self._begin, self._finish, self._check = begin, finish, check
         self._disk_sync: AsyncSync = ThreadSync() if disk_sync is None else disk_sync
         self._plan: Plan | None = None
 
@@ -187,12 +199,14 @@ class Syncer:
 
     def start(self) -> None:
         """Begin to make everything written before this call durable. Not while one is in flight."""
+        self._check()
         assert self._plan is None, "finish() the sync in flight first"
         self._plan = self._begin()
         self._disk_sync.start(self._plan.files)
 
     def finish(self) -> None:
         """Take the result of the sync, waiting for it if need be; raises `EngineFailed` if it failed."""
+        self._check()
         assert self._plan is not None, "start() a sync first"
         plan, self._plan, failure = self._plan, None, None
         try:
@@ -200,6 +214,12 @@ class Syncer:
         except OSError as error:
             failure = error
         self._finish(plan, failure)
+
+    def abandon(self) -> None:
+        """In a forked copy: let go of the descriptors, whoever the sync in flight belongs to."""
+        self._plan = None
+        if isinstance(self._disk_sync, ThreadSync):
+            self._disk_sync.abandon()
 
     def close(self) -> None:
         """Wait for the sync in flight, if any, and let go of the descriptor."""

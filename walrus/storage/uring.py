@@ -325,13 +325,17 @@ class UringQueue:
         with self._lock:
             while self._flight is not None:
                 self._land_flight()
-            self._ring.close()
-            if self._loop_ring is not None:
-                self._loop_ring.close()
-            if self.eventfd >= 0:
-                os.close(self.eventfd)
-                self.eventfd = -1
-            self._writes = []
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Release everything, wait for nothing."""
+        self._ring.close()
+        if self._loop_ring is not None:
+            self._loop_ring.close()
+        if self.eventfd >= 0:
+            os.close(self.eventfd)
+            self.eventfd = -1
+        self._writes = []
 
     def check_invariants(self) -> None:
         """Between any two calls."""
@@ -370,6 +374,9 @@ class UringFile(PosixFile):
     def sync(self) -> None:
         """The queued writes and the fsync as one submission; waits for it."""
         self._queue.sync(self)
+
+    def __del__(self) -> None:
+        self.close()
 
     def close(self) -> None:
         """Hand over what is queued, then close."""
@@ -432,6 +439,11 @@ class UringDisk(PosixDisk):
     def async_sync(self) -> UringSync:
         """One per disk."""
         return UringSync(self._queue)
+
+    def abandon(self) -> None:
+        """See `Disk.abandon`: what is queued or in the air is the parent's."""
+        self._queue.abandon()
+        super().abandon()
 
     def close(self) -> None:
         """Release the rings, then the lock."""
