@@ -243,7 +243,8 @@ def take_down(data_dir: Path, patience: float = STOP_PATIENCE) -> list[int]:
     return stopped
 
 
-COLUMNS = ("node", "role", "term", "commit index", "segments led", "leases", "entries", "PUT/s")
+COLUMNS = ("node", "role", "term", "commit", "leads", "leases", "entries", "PUT/s")
+"""Narrower than 80 columns: of a table as wide as the terminal the echo of Ctrl-C leaves a piece behind."""
 
 
 def render(rows: Sequence[Sequence[str]]) -> Table:
@@ -276,7 +277,7 @@ def row(cluster: LocalCluster, node_id: int, rates: Rates) -> list[str]:
     """One node's line of the live table."""
     metrics = cluster.metrics(node_id)
     if metrics is None:
-        return [str(node_id), "does not answer", *["-"] * (len(COLUMNS) - 2)]
+        return [str(node_id), "no answer", *["-"] * (len(COLUMNS) - 2)]
     rate = rates.rate(node_id, metrics["puts_acknowledged"], time.monotonic())
     numbers = ("current_term", "commit_index", "segments_led", "leases", "entries")
     return [str(node_id), metrics["state"], *(f"{metrics[key]:,}" for key in numbers), f"{rate:,.0f}"]
@@ -355,12 +356,16 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     port = whole(1, 65_535)
-    parser.add_argument("--nodes", type=whole(1, 99), default=3, help="how many (default: 3)")
+    parser.add_argument("--nodes", type=whole(1, 99), default=3, metavar="N", help="how many (default: 3)")
     parser.add_argument(
-        "--data-dir", type=directory, default=Path("./data"), help="files go below it (default: ./data)"
+        "--data-dir", type=directory, default=Path("./data"), metavar="DIR", help="default: ./data"
     )
-    parser.add_argument("--client-port", type=port, default=9091, help="of node 1; the others follow (9091)")
-    parser.add_argument("--raft-port", type=port, default=6001, help="of node 1; the others follow (6001)")
+    parser.add_argument(
+        "--client-port", type=port, default=9091, metavar="PORT", help="node 1's, the others follow (9091)"
+    )
+    parser.add_argument(
+        "--raft-port", type=port, default=6001, metavar="PORT", help="node 1's, the others follow (6001)"
+    )
     parser.add_argument("--detach", action="store_true", help="start what does not run, in the background")
     parser.add_argument("--down", action="store_true", help="stop what runs below --data-dir")
     return parser

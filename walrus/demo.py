@@ -167,8 +167,8 @@ def kill_leader(cluster: LocalCluster, stream: Stream, say: Callable[[str], None
 
 def report(
     lines: Sequence[bytes], found: Sequence[bytes], stream: Stream, took: dict[str, float]
-) -> tuple[Table, int]:
-    """The table at the end, and how many lines are lost."""
+) -> tuple[Table, int, int]:
+    """Return the table at the end, and how many lines are lost and duplicated."""
     counted = Counter(found)
     lost = sum(line not in counted for line in lines)
     duplicated = sum(count - 1 for count in counted.values())
@@ -181,11 +181,9 @@ def report(
     table.add_row("read back", f"{len(found):,}")
     table.add_row("lost", Text(str(lost), "red" if lost else "green"))
     table.add_row("duplicated", f"{duplicated}")
-    if duplicated:
-        table.caption = "duplicated: had arrived before the node died, and was sent again"
     for what, seconds in took.items():
         table.add_row(what, f"{seconds:.3f} s")
-    return table, lost
+    return table, lost, duplicated
 
 
 def play(console: Console, lines: Sequence[bytes], directory: Path) -> int:
@@ -212,8 +210,10 @@ def play(console: Console, lines: Sequence[bytes], directory: Path) -> int:
         with Client(survivors, timeout=15.0) as client:
             found = list(client.entries(TOPIC))
         took["reading back"] = time.monotonic() - start
-        table, lost = report(lines, found, stream, took)
+        table, lost, duplicated = report(lines, found, stream, took)
         console.print(table)
+        if duplicated:
+            console.print("duplicated: it had arrived before the node died, and was sent again")
         return lost
     finally:
         cluster.stop()

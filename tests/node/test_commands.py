@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import importlib
+import io
 import os
 import re
 import signal
@@ -14,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.node.harness import PATIENCE, ROOT, Cluster, Wire, wait_for
-from walrus.cluster import ClusterError, LocalCluster, Rates, running_nodes, take_down
+from walrus.cli.command_line import Console
+from walrus.cluster import ClusterError, LocalCluster, Rates, render, running_nodes, take_down
 from walrus.demo import free_ports
 from walrus.storage.processes import Holder, take_lock
 
@@ -86,7 +88,7 @@ def test_a_cluster_in_the_foreground_shows_a_table_and_stops_cleanly(tmp_path: P
     with output.open("wb") as file:
         process = subprocess.Popen(command, env={**ENVIRON, "FORCE_COLOR": "1"}, stdout=file, stderr=file)
     try:
-        wait_for(lambda: "commit index" in output.read_text(errors="replace"), "the table")
+        wait_for(lambda: "commit" in output.read_text(errors="replace"), "the table")
         wait_for(lambda: "Leader" in output.read_text(errors="replace"), "a leader in it")
     finally:
         process.send_signal(number)
@@ -180,6 +182,15 @@ def test_every_console_script_leads_to_a_function() -> None:
     for place in scripts.values():
         module, function = place.split(":")
         assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_the_live_table_fits_a_terminal_of_80_columns() -> None:
+    file = io.StringIO()
+    row = ["12", "no answer", "1,234", "123,456", "1,234", "1,234", "12,345,678", "123,456"]
+    Console(file=file, width=80).print(render([row] * 3))
+    lines = file.getvalue().splitlines()
+    assert max(map(len, lines)) < 80
+    assert len(lines) == 2 + 3 + 1 + 3, "no heading or row is broken into two lines"
 
 
 def test_rates_are_differences_over_time() -> None:

@@ -161,48 +161,51 @@ def fsync(text: str) -> str | float:
 
 
 def _identity_flags(parser: argparse.ArgumentParser) -> None:
-    """Who the node is and where it is reached."""
+    """Which node this is, and where it is reached."""
     port = whole(1, 65535)
-    parser.add_argument("--node-id", type=whole(1, 1 << 31), required=True, help="unique in the cluster")
-    parser.add_argument(
-        "--data-dir", type=directory, default=Path("./data"), help="files go below node_<id>/"
+    add = parser.add_argument
+    add("--node-id", type=whole(1, 1 << 31), required=True, metavar="ID", help="unique in the cluster")
+    add("--data-dir", type=directory, default=Path("./data"), metavar="DIR",
+        help="files go below DIR/node_ID/ (default: ./data)")  # fmt: skip
+    add("--raft-host", type=_host, default="127.0.0.1", metavar="HOST",
+        help="peers connect here (default: 127.0.0.1)")  # fmt: skip
+    add("--raft-port", type=port, default=6000, metavar="PORT", help="default: 6000")
+    add(
+        "--raft-advertise-host", type=_host, metavar="HOST", help="what peers are told (default: --raft-host)"
     )
-    parser.add_argument("--raft-host", type=_host, default="127.0.0.1", help="peers connect here")
-    parser.add_argument("--raft-port", type=port, default=6000)
-    parser.add_argument(
-        "--raft-advertise-host", type=_host, help="what peers are told (default: --raft-host)"
-    )
-    parser.add_argument("--client-host", type=_host, default="127.0.0.1", help="clients connect here")
-    parser.add_argument("--client-port", "--port", type=port, default=8080)
-    parser.add_argument(
-        "--client-advertise-host", type=_host, help="what METRICS shows (default: --client-host)"
-    )
-    parser.add_argument(
-        "--join",
-        type=address,
-        action="append",
-        default=[],
-        metavar="HOST:PORT",
-        help="raft address of any member: to enter a cluster, or to find it again",
-    )
-    parser.add_argument("--join-timeout", type=whole(1, 86_400), default=60, metavar="SECONDS")
-    parser.add_argument("--bootstrap", action="store_true", help="found a cluster (node 1 does so unasked)")
+    add("--client-host", type=_host, default="127.0.0.1", metavar="HOST",
+        help="clients connect here (default: 127.0.0.1)")  # fmt: skip
+    add("--client-port", "--port", type=port, default=8080, metavar="PORT", help="default: 8080")
+    add("--client-advertise-host", type=_host, metavar="HOST",
+        help="what METRICS shows (default: --client-host)")  # fmt: skip
+    add("--join", type=address, action="append", default=[], metavar="HOST:PORT",
+        help="raft address of any member: to enter a cluster, or to find it again")  # fmt: skip
+    add("--join-timeout", type=whole(1, 86_400), default=60, metavar="SECONDS", help="default: 60")
+    add("--bootstrap", action="store_true", help="found a cluster (node 1 does so unasked)")
 
 
 def _behaviour_flags(parser: argparse.ArgumentParser) -> None:
     """How the node behaves."""
     timeout = _milliseconds(10, 3_600_000)
-    parser.add_argument("--replication-factor", type=whole(1, 9), default=3, help="copies of each segment")
-    parser.add_argument("--fsync", type=fsync, default="each", metavar="each|none|MS", help="default: each")
-    parser.add_argument("--heartbeat-ms", dest="heartbeat", type=timeout, default=0.1)
-    parser.add_argument("--election-timeout-ms", dest="election_timeout", type=timeout, default=1.0)
-    parser.add_argument("--failure-timeout-ms", dest="failure_timeout", type=timeout, default=2.0)
-    parser.add_argument("--lease-ttl-ms", dest="lease_ttl", type=timeout, default=1.2)
-    parser.add_argument("--max-frame-bytes", type=whole(64, MAX_FRAME_LIMIT), default=65_536)
-    parser.add_argument("--max-connections", type=whole(1, 1_000_000), default=10_000, help="of clients")
-    parser.add_argument("--log-file", type=Path)
-    parser.add_argument("--log-level", choices=LOG_LEVELS)
-    parser.add_argument("--trace", type=Path, metavar="FILE", help="record spec-level events")
+    add = parser.add_argument
+    add("--replication-factor", type=whole(1, 9), default=3, metavar="N",
+        help="replicas of each segment (default: 3)")  # fmt: skip
+    add("--fsync", type=fsync, default="each", metavar="each|none|MS",
+        help="when entries are synced (default: each, before they are acknowledged)")  # fmt: skip
+    add("--heartbeat-ms", dest="heartbeat", type=timeout, default=0.1, metavar="MS", help="default: 100")
+    add("--election-timeout-ms", dest="election_timeout", type=timeout, default=1.0, metavar="MS",
+        help="default: 1000")  # fmt: skip
+    add("--failure-timeout-ms", dest="failure_timeout", type=timeout, default=2.0, metavar="MS",
+        help="silence after which a node's segments get other leaders (default: 2000)")  # fmt: skip
+    add("--lease-ttl-ms", dest="lease_ttl", type=timeout, default=1.2, metavar="MS",
+        help="how long a node writes without hearing from a Raft leader (default: 1200)")  # fmt: skip
+    add("--max-frame-bytes", type=whole(64, MAX_FRAME_LIMIT), default=65_536, metavar="BYTES",
+        help="longest request (default: 65536)")  # fmt: skip
+    add("--max-connections", type=whole(1, 1_000_000), default=10_000, metavar="N",
+        help="of clients (default: 10000)")  # fmt: skip
+    add("--log-file", type=Path, metavar="FILE", help="default: standard error")
+    add("--log-level", choices=LOG_LEVELS, help="default: info, or the variable WALRUS_LOG")
+    add("--trace", type=Path, metavar="FILE", help="record spec-level events")
 
 
 def _parser() -> _Parser:
