@@ -32,6 +32,7 @@ from walrus.replicas.replica import Replica
 from walrus.replicas.replication import SegmentWriter
 from walrus.segments import Metadata, Position, Seal, Segment, Topic
 from walrus.sim import faults, scenarios
+from walrus.sim.drives import DATA, META
 from walrus.sim.options import Options
 from walrus.sim.run import Failure, simulate
 from walrus.sim.violation import Violation
@@ -165,13 +166,13 @@ def _at_once(patch: pytest.MonkeyPatch, which: Callable[[Durable], bool]) -> Non
 @mutant("blackout_with_slow_disks", "AckedDurable", "SealedStable")
 def acknowledged_before_it_is_synced(patch: pytest.MonkeyPatch) -> None:
     """Copies count as durable once they are written."""
-    _at_once(patch, lambda durable: hasattr(durable.storage, "_watcher"))
+    _at_once(patch, lambda durable: durable.storage._engine == DATA)
 
 
 @mutant("blackout_with_slow_disks")
 def raft_answers_before_it_is_synced(patch: pytest.MonkeyPatch) -> None:
     """Votes and entries are answered for before they are durable."""
-    _at_once(patch, lambda durable: not hasattr(durable.storage, "_watcher"))
+    _at_once(patch, lambda durable: durable.storage._engine == META)
 
 
 @mutant("crash", "OpenLeaderMatchesMap", "SingleWriter")

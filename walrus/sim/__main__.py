@@ -4,6 +4,7 @@
     python -m walrus.sim --seeds 50 --faults crash,network      seeds 1 to 50
     python -m walrus.sim --scenario leader_restarts_at_once
     python -m walrus.sim --scenarios                            all of them
+    python -m walrus.sim --mutant no_fence_check --seeds 50     with a planted bug (`mutants`)
     python -m walrus.sim --bench
 
 Exits with 0 if everything held, 1 after a violation, 2 for a bad flag.
@@ -19,18 +20,20 @@ if __name__ == "__main__":
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.text import Text
 
 from walrus.cli.command_line import Console, Parser, command
 from walrus.shell.flags import fsync, whole
-from walrus.sim import faults, report, scenarios
+from walrus.sim import faults, mutants, report, scenarios
 from walrus.sim.options import Options
 from walrus.sim.run import Failure, Result, shrink, simulate
+from walrus.sim.stage import watched
 from walrus.sim.trace import Recorder
 from walrus.sim.violation import Violation
+from walrus.wire.effects import Trace
 
 SHRINKS = 150
 """Runs that are spent on making a failing schedule shorter."""
@@ -54,6 +57,7 @@ def _parser() -> Parser:
     add("--sampled", action="store_true", help="look at expensive invariants now and then only")
     add("--scenario", metavar="NAME", help="run a named scenario")
     add("--scenarios", action="store_true", help="run all scenarios")
+    add("--mutant", metavar="NAME", help="plant a bug in the code first (walrus/sim/mutants)")
     add("--bench", action="store_true", help="measure steps per second")
     add("--trace", type=Path, metavar="FILE", help="record spec-level events, one JSON object a line")
     add("--no-shrink", action="store_true", help="do not look for a shorter schedule after a failure")
@@ -81,16 +85,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options, chosen = options_of(flags), faults.classes(flags.faults)
     except ValueError as error:
-        sys.stderr.write(f"walrus.sim: --faults: {error}\n")
-        return 2
-    if flags.bench:
-        return _bench(flags, console)
-    if flags.scenarios or flags.scenario:
-        return _scenarios([flags.scenario] if flags.scenario else list(scenarios.ALL), flags, console)
-    failed = False
-    for seed in range(flags.seed, flags.seed + flags.seeds):
-        failed |= not _one(seed, options, chosen, flags, console)
-    return int(failed)
+        return _refuse(f"--faults: {error}")
+    names = [flags.scenario] if flags.scenario else list(scenarios.ALL) if flags.scenarios else []
+    if unknown := [name for name in names if name not in scenarios.ALL]:
+        return _refuse(f"no scenario {unknown[0]}; there are: {', '.join(scenarios.ALL)}")
+    if flags.scenarios and flags.trace:
+        return _refuse("--trace records one run: name a --scenario")
+    try:
+        mutant = mutants.find(flags.mutant) if flags.mutant else None
+    except LookupError as error:
+        return _refuse(f"--mutant: {error}")
+    with mutants.planted(mutant):
+        if flags.bench:
+            return _bench(flags, console)
+        if names:
+            return _scenarios(names, flags, console)
+        failed = False
+        for seed in range(flags.seed, flags.seed + flags.seeds):
+            failed |= not _one(seed, options, chosen, flags, console)
+        return int(failed)
+
+
+def _refuse(why: str) -> int:
+    """A flag that cannot be: one line, exit status 2."""
+    sys.stderr.write(f"walrus.sim: {why}\n")
+    return 2
 
 
 def _one(
@@ -133,28 +152,39 @@ def _show(failure: Failure, options: Options, flags: argparse.Namespace, console
     again = " ".join(
         ["python -m walrus.sim", f"--seed {failure.seed} --steps {flags.steps} --nodes {flags.nodes}",
          f"--faults {flags.faults} --fsync {schedule}", *mine]
-    )  # fmt: skip
+    ) + _planted(flags)  # fmt: skip
     report.tell(console, failure, options, simulation, again)
 
 
 def _scenarios(names: Sequence[str], flags: argparse.Namespace, console: Console) -> int:
     """Run scenarios by name, each with the seed that was asked for."""
-    unknown = [name for name in names if name not in scenarios.ALL]
-    if unknown:
-        sys.stderr.write(f"walrus.sim: no scenario {unknown[0]}; there are: {', '.join(scenarios.ALL)}\n")
-        return 2
     failed = 0
     for name in names:
         started = time.perf_counter()
+        recorders: list[Recorder] = []
+
+        def recording(options: Options) -> Callable[[int], Trace]:
+            recorders.append(Recorder(options))  # noqa: B023 - used within this turn of the loop
+            return recorders[-1].of  # noqa: B023
+
         try:
-            steps = scenarios.ALL[name].run(flags.seed)
+            with watched(recording if flags.trace else None):
+                steps = scenarios.ALL[name].run(flags.seed)
         except Violation as violation:
             failed += 1
-            console.print(Text.assemble((name, "bold red"), f": {violation}"))
+            console.print(Text.assemble((name, "bold red"), ": failed"))
+            again = f"python -m walrus.sim --scenario {name} --seed {flags.seed}{_planted(flags)}"
+            report.tell_scenario(console, violation, scenarios.ALL[name], flags.seed, again)
         else:
             took = time.perf_counter() - started
             console.print(f"{name}: held, {steps:,} steps in {took:.2f} s", highlight=False)
+        if flags.trace:
+            flags.trace.write_bytes(recorders[-1].lines())
     return int(failed > 0)
+
+
+def _planted(flags: argparse.Namespace) -> str:
+    return f" --mutant {flags.mutant}" if flags.mutant else ""
 
 
 def _bench(flags: argparse.Namespace, console: Console) -> int:

@@ -9,7 +9,7 @@ two, `start_sync` and `finish_sync`, because in between the virtual clock moves.
     EngineDrive   the real engine (`walrus.wal`) on a simulated disk (`disk.py`), which tears sectors, loses
                   renames and hands out garbage. Slower, and the engine's recovery is part of the test.
 
-Both are wrapped in `Watched`, which tells the world's judge of every entry that is written to a copy.
+Both are wrapped in `Watched`, which tells the world's judge of everything that is written.
 
 Invariant: `finish_sync` makes durable what had been written when `start_sync` was called, and nothing later.
 """
@@ -34,12 +34,12 @@ DATA, META = "user_data", "raft_meta"
 
 
 class Watcher(Protocol):
-    """Told of what happens to the data engine's topics."""
+    """Told of what happens to the topics of both engines."""
 
-    def on_write(self, name: str, start: int, batch: Batch) -> None:
+    def on_write(self, engine: str, name: str, start: int, batch: Batch) -> None:
         """Entries were written."""
 
-    def on_delete(self, name: str) -> None:
+    def on_delete(self, engine: str, name: str) -> None:
         """The topic is gone."""
 
 
@@ -81,8 +81,8 @@ class Drive(Protocol):
 class Watched:
     """A `Storage` that tells of its writes."""
 
-    def __init__(self, storage: Storage, watcher: Watcher) -> None:
-        self._storage, self._watcher = storage, watcher
+    def __init__(self, engine: str, storage: Storage, watcher: Watcher) -> None:
+        self._engine, self._storage, self._watcher = engine, storage, watcher
         # What is not watched is not in the way either.
         self.read_batch = storage.read_batch
         self.bounds = storage.bounds
@@ -92,17 +92,18 @@ class Watched:
     def write(self, topic: str, batch: Batch) -> int:
         """See `Storage.write`."""
         start = self._storage.write(topic, batch)
-        self._watcher.on_write(topic, start, batch)
+        self._watcher.on_write(self._engine, topic, start, batch)
         return start
 
     def delete_topic(self, topic: str) -> None:
         """See `Storage.delete_topic`."""
         self._storage.delete_topic(topic)
-        self._watcher.on_delete(topic)
+        self._watcher.on_delete(self._engine, topic)
 
 
-def _watched(storage: Storage, watcher: Watcher | None) -> Storage:
-    return storage if watcher is None else Watched(storage, watcher)
+def _watched(engines: dict[str, Storage], watcher: Watcher | None) -> tuple[Storage, Storage]:
+    data, meta = engines[DATA], engines[META]
+    return (data, meta) if watcher is None else (Watched(DATA, data, watcher), Watched(META, meta, watcher))
 
 
 class MemoryEngine:
@@ -227,7 +228,7 @@ class MemoryDrive:
     def open(self, watcher: Watcher | None) -> tuple[Storage, Storage]:
         """See `Drive.open`."""
         self.engines = {name: engine.successor() for name, engine in self.engines.items()}
-        return _watched(self.engines[DATA], watcher), self.engines[META]
+        return _watched({**self.engines}, watcher)
 
     def start_sync(self, engine: str) -> None:
         """See `Drive.start_sync`."""
@@ -277,7 +278,7 @@ class EngineDrive:
         """See `Drive.open`."""
         self._engines = engines = {name: self._engine(name) for name in (DATA, META)}
         self._syncers = {name: engine.syncer() for name, engine in engines.items()}
-        return _watched(engines[DATA], watcher), engines[META]
+        return _watched({**engines}, watcher)
 
     def _engine(self, name: str) -> Walrus:
         disk: SimDisk = self.platter.directory(name)

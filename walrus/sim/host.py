@@ -54,11 +54,11 @@ def directory_of(node_id: int) -> str:
 class Observer(Protocol):
     """Who is shown what happens inside a process (the judge, `judge.py`)."""
 
-    def on_write(self, node: int, name: str, start: int, batch: Batch) -> None:
-        """Entries went to the data engine."""
+    def on_write(self, node: int, engine: str, name: str, start: int, batch: Batch) -> None:
+        """Entries went to an engine."""
 
-    def on_delete(self, node: int, name: str) -> None:
-        """A topic of the data engine is gone."""
+    def on_delete(self, node: int, engine: str, name: str) -> None:
+        """A topic of an engine is gone."""
 
     def on_persist(self, node: int, ready: Ready) -> None:
         """Raft wrote this to its journal."""
@@ -76,13 +76,13 @@ class _Watcher(RaftObserver):
     def __init__(self, node: int, watch: Observer) -> None:
         self._node, self._watch = node, watch
 
-    def on_write(self, name: str, start: int, batch: Batch) -> None:
+    def on_write(self, engine: str, name: str, start: int, batch: Batch) -> None:
         """Entries were written."""
-        self._watch.on_write(self._node, name, start, batch)
+        self._watch.on_write(self._node, engine, name, start, batch)
 
-    def on_delete(self, name: str) -> None:
+    def on_delete(self, engine: str, name: str) -> None:
         """The topic is gone."""
-        self._watch.on_delete(self._node, name)
+        self._watch.on_delete(self._node, engine, name)
 
     def on_persist(self, ready: Ready) -> None:
         """Raft wrote to its journal."""

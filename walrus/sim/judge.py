@@ -10,10 +10,13 @@ from __future__ import annotations
 from walrus.segments import Position
 from walrus.sim import invariants
 from walrus.sim.calls import Call
+from walrus.sim.drives import DATA, META
 from walrus.sim.host import Host
 from walrus.sim.options import Options
+from walrus.sim.promises import Promises
 from walrus.sim.truth import Group, Truth
 from walrus.sim.violation import Violation, holds
+from walrus.wire.messages import PeerMessage
 
 
 class Judge(Truth):
@@ -23,11 +26,25 @@ class Judge(Truth):
         super().__init__(options)
         self.calls: dict[Call, None] = {}
         self.steps = 0
+        self.now = 0.0
+        """The world's time."""
+        self._promises = Promises(self)
 
     def after_start(self, host: Host) -> None:
-        """See `Truth.after_start`."""
+        """A process has read its disk: it must find what was durable."""
+        for engine in (DATA, META):
+            self.durable[host.id].sync_ended(engine)
+        self._promises.remembers(host, self.found(host))
         super().after_start(host)
         self.look(host)
+
+    def sent(self, host: Host, to: int, message: PeerMessage) -> None:
+        """What a node says must be true of its disk now."""
+        self._promises.sent(host, to, message, self.now)
+
+    def arrives(self, host: Host, sender: int, message: PeerMessage) -> None:
+        """A node is about to be handed a message."""
+        self._promises.arrives(host, sender, message, self.now)
 
     # --- what clients see ---
 
@@ -73,6 +90,8 @@ class Judge(Truth):
         """After a step of this node: everything that it may have changed must hold."""
         self.host = host
         self.steps += 1
+        if self.writes:
+            self._promises.appended(host, self.now)
         invariants.check(self, expensive=not self.options.sampled or self.steps % 64 == 0)
         if self.writes:
             self.writes.clear()

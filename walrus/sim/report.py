@@ -8,16 +8,20 @@ is repeated with tracing on, every step of the protocol with the names that the 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from walrus.sim.catalogue import Scenario
 from walrus.sim.faults import Fault
 from walrus.sim.options import Options
 from walrus.sim.run import Failure, Result, Simulation, attempt
+from walrus.sim.stage import watched
+from walrus.sim.violation import Violation
 from walrus.wire.effects import Trace
 
 ROWS = 60
@@ -25,21 +29,18 @@ HIDDEN = {"node", "commit_index", "last_log_index", "last_log_term", "at"}
 """Values that would fill the table."""
 
 
-class Retold:
-    """A recorder that adds each event of the protocol to the world's happenings."""
+def into(simulation: Callable[[], Simulation | None]) -> Callable[[int], Trace]:
+    """A recorder that adds each event of the protocol to the simulation's happenings, once there is one."""
 
-    def __init__(self) -> None:
-        self.simulation: Simulation | None = None
-
-    def __call__(self, node: int) -> Trace:
-        """The trace of one node's process."""
-
+    def of(node: int) -> Trace:
         def trace(event: str, /, **values: object) -> None:
-            if self.simulation is not None:
+            if (told := simulation()) is not None:
                 shown = [_short(name, value) for name, value in values.items() if name not in HIDDEN]
-                self.simulation.world.note(node, f"{event} {' '.join(shown)}")
+                told.world.note(node, f"{event} {' '.join(shown)}")
 
         return trace
+
+    return of
 
 
 def _short(name: str, value: object) -> str:
@@ -48,10 +49,18 @@ def _short(name: str, value: object) -> str:
 
 def retell(failure: Failure, options: Options) -> tuple[Simulation, Result | Failure]:
     """The same run with every step of the protocol among its happenings."""
-    recorder = Retold()
-    simulation = Simulation(failure.seed, options, failure.schedule, recorder)
-    recorder.simulation = simulation
+    made: list[Simulation] = []
+    simulation = Simulation(failure.seed, options, failure.schedule, into(lambda: made[0] if made else None))
+    made.append(simulation)
     return simulation, attempt(simulation, failure.step, failure.calm_at)
+
+
+def play_again(scenario: Scenario, seed: int) -> Simulation | None:
+    """A scenario that fails, once more, with every step of the protocol among its happenings."""
+    with watched() as audience, suppress(Violation):
+        audience.recording = lambda _: into(lambda: audience.simulation)
+        scenario.run(seed)
+    return audience.simulation
 
 
 def table(simulation: Simulation, rows: int = ROWS) -> Table:
@@ -72,6 +81,16 @@ def table(simulation: Simulation, rows: int = ROWS) -> Table:
     return made
 
 
+def tell_scenario(console: Console, violation: Violation, scenario: Scenario, seed: int, again: str) -> None:
+    """How a scenario failed."""
+    simulation = play_again(scenario, seed)
+    if simulation is not None:
+        console.print(table(simulation))
+    console.print(Text.assemble((violation.name, "bold red"), f": {violation.what}"))
+    console.print(Text(f"scenario {scenario.name}: {scenario.about}"))
+    console.print(Text(f"again: {again}"), soft_wrap=True)
+
+
 def tell(console: Console, failure: Failure, options: Options, simulation: Simulation, again: str) -> None:
     """All of it, for people."""
     console.print(table(simulation))
@@ -79,7 +98,7 @@ def tell(console: Console, failure: Failure, options: Options, simulation: Simul
     console.print(f"seed {failure.seed}, step {failure.step:,}, {failure.at:.3f} s into the run")
     console.print(f"{len(failure.schedule)} faults are enough:" if failure.schedule else "no fault is needed")
     for fault in failure.schedule:
-        console.print(f"    {fault!r}", highlight=False, soft_wrap=True)
+        console.print(Text(f"    {fault!r}"), soft_wrap=True)
     console.print(f"again: {again}", highlight=False, soft_wrap=True)
 
 

@@ -7,9 +7,11 @@ everything is mended, must come to rest, and is judged like any other run.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 from walrus.broker.controller import Controller
 from walrus.consensus.messages import Role
@@ -19,9 +21,35 @@ from walrus.sim.host import Host
 from walrus.sim.options import SETTINGS, Options
 from walrus.sim.run import Simulation
 from walrus.sim.violation import Violation, holds
+from walrus.wire.effects import Trace
 from walrus.wire.messages import PeerMessage
 
 PATIENCE = 30.0
+
+Recording: TypeAlias = Callable[[Options], Callable[[int], Trace]]
+"""Makes the recorder of a run with these options: the trace of each of its nodes."""
+
+
+@dataclass(slots=True)
+class Audience:
+    """Watches a scenario: the simulation that its stage was built on, for the table of a failure."""
+
+    recording: Recording | None = None
+    simulation: Simulation | None = None
+
+
+_audience: ContextVar[Audience | None] = ContextVar("audience", default=None)
+
+
+@contextmanager
+def watched(recording: Recording | None = None) -> Iterator[Audience]:
+    """Scenarios that are played inside of this are watched, and recorded if that is asked for."""
+    audience = Audience(recording)
+    token = _audience.set(audience)
+    try:
+        yield audience
+    finally:
+        _audience.reset(token)
 
 
 class Stage:
@@ -30,7 +58,9 @@ class Stage:
     def __init__(self, seed: int, *, settings: dict[str, Any] | None = None, **options: Any) -> None:
         chosen = replace(Options(topics=1, producers=2, consumers=1), **options)
         chosen = replace(chosen, settings={**SETTINGS, **(settings or {})})
-        self.simulation = Simulation(seed, chosen, ())
+        audience = _audience.get() or Audience()
+        recorder = audience.recording(chosen) if audience.recording else None
+        self.simulation = audience.simulation = Simulation(seed, chosen, (), recorder)
         self.world, self.judge = self.simulation.world, self.simulation.world.judge
         self.producers = self.simulation.producers
         self.topic = "t0"

@@ -7,6 +7,7 @@ comes into being:
     streams        per segment the entries its one writer took, in order: a copy is a prefix of this
     acked          per segment how many of them were acknowledged
     lengths        per segment and node how long the copy on that disk is
+    durable        per node what of all that a power loss cannot take (`durable.py`)
     given          per topic and group which entries reached a client
 
 `Truth` is shown what processes do (`host.Observer`) and what befalls them, and notes what of it is *fresh*:
@@ -20,8 +21,19 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from zlib import crc32
 
-from walrus.consensus.messages import COMMAND, MEMBERSHIP, Entry, Membership, Ready, Role, Snapshot
-from walrus.replicas.copies import SHADOW, Key
+import msgspec
+
+from walrus.consensus.messages import (
+    COMMAND,
+    MEMBERSHIP,
+    Entry,
+    HardState,
+    Membership,
+    Ready,
+    Role,
+    Snapshot,
+)
+from walrus.replicas.copies import NOTES, SHADOW, Key
 from walrus.segments import (
     START,
     CommitCursors,
@@ -32,6 +44,8 @@ from walrus.segments import (
     SetReplicas,
     decode_command,
 )
+from walrus.sim.drives import DATA, META
+from walrus.sim.durable import Durable, NodeLog
 from walrus.sim.host import Host
 from walrus.sim.options import Options
 from walrus.storage.batch import Batch
@@ -57,34 +71,16 @@ class Write(NamedTuple):
 class SegmentTruth:
     """What is known of one segment."""
 
-    __slots__ = ("acked", "excused", "lengths", "stream")
+    __slots__ = ("acked", "excused", "lengths", "stream", "synced")
 
     def __init__(self) -> None:
         self.stream: list[bytes] = []
         self.acked = 0
         self.lengths: dict[int, int] = {}
+        self.synced: dict[int, int] = {}
+        """Per node, how many of them a power loss cannot take."""
         self.excused: dict[int, int] = {}
         """Nodes whose copy a power loss shortened although it had been reported, and what it was."""
-
-
-class NodeLog:
-    """One server's Raft log as it was written: terms behind a base."""
-
-    __slots__ = ("base", "leading", "terms")
-
-    def __init__(self) -> None:
-        self.base = 0
-        self.terms: list[int] = [0]  # terms[0] is the base's
-        self.leading = 0  # the term in which it was leader when it last wrote
-
-    @property
-    def last(self) -> int:
-        """Index of the last entry."""
-        return self.base + len(self.terms) - 1
-
-    def term(self, index: int) -> int | None:
-        """The term at this index; None if it is not there (any more)."""
-        return self.terms[index - self.base] if self.base <= index <= self.last else None
 
 
 class LogEntry(NamedTuple):
@@ -122,6 +118,9 @@ class Truth:
         self.cursors: dict[tuple[str, str], Position] = {}
         """Where each committed cursor was when it was looked at last."""
         self.logs: dict[int, NodeLog] = {}
+        self.durable: dict[int, Durable] = {}
+        self.commit_indexes: dict[int, tuple[int, int]] = {}
+        """Of each node: its process, and the commit index that it had when it was looked at last."""
         self.log_entries: dict[tuple[int, int], LogEntry] = {}
         self.leaders: dict[int, int] = {}
         self.checkpoints: dict[int, int] = {}
@@ -143,6 +142,7 @@ class Truth:
         """A new machine."""
         self.hosts[host.id] = host
         self.logs[host.id] = NodeLog()
+        self.durable[host.id] = Durable()
 
     # --- what is known of segments ---
 
@@ -152,6 +152,13 @@ class Truth:
         if truth is None:
             truth = self.truths[key] = SegmentTruth()
         return truth
+
+    def holders(self, key: Key, count: int) -> set[int]:
+        """The replicas that hold so many entries, and would after a power loss if each is synced."""
+        segment, truth = self.metadata.segment(*key), self.truth(key)
+        held = truth.synced if self.options.fsync == "each" else truth.lengths
+        nodes = segment.replicas if segment is not None else ()
+        return {node for node in nodes if held.get(node, 0) >= count and not self.hosts[node].left}
 
     def settled(self, key: Key) -> int:
         """How many of its entries a reader may see: the sealed count, or what is acknowledged."""
@@ -183,8 +190,12 @@ class Truth:
 
     # --- what processes do (`host.Observer`) ---
 
-    def on_write(self, node: int, name: str, start: int, batch: Batch) -> None:
-        """Compare with the stream, or extend it."""
+    def on_write(self, node: int, engine: str, name: str, start: int, batch: Batch) -> None:
+        """Entries of a copy are compared with the stream, or extend it."""
+        if engine != DATA:
+            for note in batch.payloads() if name == NOTES else ():
+                self.durable[node].noted(note)
+            return
         key = key_of(name)
         if key is None:
             return
@@ -192,6 +203,7 @@ class Truth:
         before = self.names.get((node, name), 0)
         self._compare(host, key, truth, start, batch.payloads(), before)
         self.names[(node, name)] = end = start + batch.count
+        self.durable[node].wrote(name, end)
         truth.lengths[node] = max(end, truth.lengths.get(node, 0))
         if truth.excused and end >= truth.excused.get(node, end + 1):
             del truth.excused[node]
@@ -212,23 +224,21 @@ class Truth:
             Write(host.id, host.record.incarnation, key, start, len(payloads), before, differs, len(fresh))
         )
 
-    def on_delete(self, node: int, name: str) -> None:
+    def on_delete(self, node: int, engine: str, name: str) -> None:
         """A copy (or a shadow of one) is gone."""
-        key = key_of(name)
+        key = key_of(name) if engine == DATA else None
+        self.durable[node].deleted(name)
         if key is not None and self.rotten.get(key) == (node, name):
             del self.rotten[key]
         if key is not None and self.names.pop((node, name), None) is not None:
             other = name.removesuffix(SHADOW) if name.endswith(SHADOW) else name + SHADOW
             self.truth(key).lengths[node] = self.names.get((node, other), 0)
+            self.truth(key).synced[node] = self.durable[node].copies.get(other, 0)
             self.keys[key] = None
 
     def on_persist(self, node: int, ready: Ready) -> None:
         """Raft's log grows, is cut and grows, or is replaced by a snapshot."""
         log, host = self.logs[node], self.hosts[node]
-        if ready.snapshot is not None:
-            log.base, log.terms = ready.snapshot.index, [ready.snapshot.term]
-        if ready.checkpoint is not None:
-            self._checkpoint(log, ready.checkpoint)
         controller = host.controller
         leading = controller.raft.current_term if controller and controller.raft.role is Role.LEADER else 0
         if ready.entries and not ready.checkpoint:
@@ -237,25 +247,26 @@ class Truth:
                 self.conflicts.append(
                     ("LeaderAppendOnly", f"leader {node} of term {leading} rewrites entry {first}")
                 )
-        self._take_entries(node, log, ready.entries)
+        for snapshot in (ready.snapshot, ready.checkpoint):
+            if snapshot is not None:
+                self._compare_state(node, snapshot)
+        log.take(msgspec.structs.replace(ready, entries=()))
+        self._compare_entries(node, log, ready.entries)
+        log.take(Ready(number=ready.number, entries=ready.entries))
         log.leading = leading
+        self.durable[node].persisted(ready)
 
-    def _checkpoint(self, log: NodeLog, snapshot: Snapshot) -> None:
+    def _compare_state(self, node: int, snapshot: Snapshot) -> None:
+        """Equal indexes give equal states."""
         crc = crc32(snapshot.data)
         if self.checkpoints.setdefault(snapshot.index, crc) != crc:
-            self.conflicts.append(
-                ("StateMachineSafety", f"two different states after entry {snapshot.index}")
-            )
-        term = log.term(snapshot.index)
-        if term is not None:
-            del log.terms[: snapshot.index - log.base]
-        else:
-            log.terms = [snapshot.term]
-        log.base = snapshot.index
+            what = f"node {node} has another state after entry {snapshot.index}"
+            self.conflicts.append(("StateMachineSafety", what))
 
-    def _take_entries(self, node: int, log: NodeLog, entries: tuple[Entry, ...]) -> None:
+    def _compare_entries(self, node: int, log: NodeLog, entries: tuple[Entry, ...]) -> None:
+        """Of each index and term there is one entry, and it has one predecessor."""
+        previous = log.term(entries[0].index - 1) if entries else 0
         for entry in entries:
-            previous = log.term(entry.index - 1)
             if previous is None:
                 self.conflicts.append(("LogMatching", f"node {node} writes entry {entry.index} after a gap"))
                 return
@@ -264,8 +275,7 @@ class Truth:
                 self.conflicts.append(
                     ("LogMatching", f"node {node} has another entry {entry.index} of term {entry.term}")
                 )
-            del log.terms[entry.index - log.base :]
-            log.terms.append(entry.term)
+            previous = entry.term
 
     def on_apply(self, node: int, entries: tuple[Entry, ...]) -> None:
         """The first to apply an index decides what it is; all others must apply the same."""
@@ -305,33 +315,57 @@ class Truth:
         """A snapshot must be the state that everybody had at that index."""
         if snapshot.index > len(self.committed):
             self.conflicts.append(("StateMachineSafety", f"node {node} has a snapshot from the future"))
-        crc = crc32(snapshot.data)
-        if self.checkpoints.setdefault(snapshot.index, crc) != crc:
-            self.conflicts.append(("StateMachineSafety", f"node {node} restores another state"))
+        self._compare_state(node, snapshot)
 
     # --- what the world does ---
 
+    def sync_started(self, host: Host, engine: str) -> None:
+        """A sync begins on this machine."""
+        self.durable[host.id].sync_started(engine)
+
+    def sync_ended(self, host: Host, engine: str) -> None:
+        """It has ended well."""
+        durable = self.durable[host.id]
+        for name in durable.sync_ended(engine):
+            key = key_of(name)
+            assert key is not None
+            synced = self.truth(key).synced
+            synced[host.id] = max(synced.get(host.id, 0), durable.copies[name])
+
     def before_start(self, host: Host) -> None:
-        """What is on the disk is looked at once it is open."""
+        """A process opens its engines, which makes durable what is still there."""
+        for engine in (DATA, META):
+            self.durable[host.id].sync_started(engine)
+
+    def found(self, host: Host) -> dict[str, int]:
+        """The copies that a process has, and their lengths."""
+        assert host.controller is not None
+        storage = host.controller.data.storage
+        return {name: storage.bounds(name)[1] for name in storage.topics() if key_of(name) is not None}
 
     def after_start(self, host: Host) -> None:
         """A process has read its disk: see what it found."""
         controller = host.controller
         assert controller is not None
         self.unknown.discard(host.id)
-        storage = controller.data.storage
-        found: dict[str, int] = {}
-        for name in storage.topics():
+        storage, found = controller.data.storage, self.found(host)
+        for name, length in found.items():
             key = key_of(name)
-            if key is not None:
-                found[name] = storage.bounds(name)[1]
-                for start, entries in readable(storage, name, found[name]):
-                    self._compare(host, key, self.truth(key), start, entries, start)
+            assert key is not None
+            for start, entries in readable(storage, name, length):
+                self._compare(host, key, self.truth(key), start, entries, start)
         self._lengths(host.id, found)
-        log = self.logs[host.id]
-        raft = controller.raft.log
-        log.base, log.terms, log.leading = raft.snapshot_index, [raft.snapshot_term], 0
-        self._take_entries(host.id, log, raft.entries(raft.snapshot_index + 1, raft.last_index + 1))
+        log, raft = self.logs[host.id], controller.raft
+        log.begin(raft.log)
+        self._compare_entries(
+            host.id, log, raft.log.entries(raft.log.snapshot_index + 1, raft.log.last_index + 1)
+        )
+        hard_state = HardState(raft.current_term, raft.voted_for)
+        self.durable[host.id].started(found, raft.log, hard_state)
+        for name in found:
+            key = key_of(name)
+            assert key is not None
+            self.truth(key).synced[host.id] = self.truth(key).lengths[host.id]
 
     def _lengths(self, node: int, found: dict[str, int]) -> None:
         """A disk's copies as they are, after something may have shortened them."""
@@ -356,6 +390,7 @@ class Truth:
 
     def lost_power(self, host: Host) -> None:
         """The disk may have lost what was not synced."""
+        self.durable[host.id].lost_power()
         lengths = host.drive.lengths()
         if lengths is None:
             self.unknown.add(host.id)

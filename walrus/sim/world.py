@@ -91,6 +91,7 @@ class World:
     def step(self) -> None:
         """The next thing happens."""
         self.now, _, act, arguments = heapq.heappop(self._heap)
+        self.judge.now = self.now
         self.steps += 1
         act(*arguments)
 
@@ -203,8 +204,9 @@ class World:
     def _stopped(self, host: Host, process: int) -> None:
         if host.process == process and host.up and not host.paused:
             for group in host.groups:
-                host.drive.start_sync(group.name) if group.in_flight is None else None
-                self._guarded(host, host.drive.finish_sync, group.name)
+                if group.in_flight is None:
+                    self._begin_sync(host, group)
+                self._guarded(host, self._finish_sync, host, group)
             if host.up:
                 host.record.clean = True
                 self._died(host)
@@ -354,6 +356,8 @@ class World:
         if isinstance(error, StorageError | Crash):
             self.note(host.id, f"dies: {type(error).__name__}: {error}")
             self._died(host)  # also if it died before it was up: its disk is free again
+            if isinstance(error, Crash):
+                self.judge.lost_power(host)
             self.judge.full_check()
             self.after(self.rng.uniform(0.05, 0.5), self.start, host.id)
             return
@@ -443,6 +447,7 @@ class World:
         assert controller is not None
         if to not in controller.connected:
             return
+        self.judge.sent(host, to, message)
         if self._codec is not None:
             frame = self._codec.encode(message)
             decoded = self._codec.decode(frame[4:])
@@ -467,13 +472,18 @@ class World:
     def _arrive(self, sender: int, host: Host, message: PeerMessage) -> None:
         controller = host.controller
         if controller is not None:
-            self._input(host, controller.on_message, sender, message)
+            self._input(host, self._hear, host, sender, message)
+
+    def _hear(self, host: Host, sender: int, message: PeerMessage, now: float) -> None:
+        assert host.controller is not None
+        self.judge.arrives(host, sender, message)
+        host.controller.on_message(sender, message, now)
 
     # --- syncs ---
 
     def _start_sync(self, host: Host, group: Group, written: int) -> None:
         group.in_flight = written
-        host.drive.start_sync(group.name)
+        self._begin_sync(host, group)
         least, most = host.sync_time
         self.after(
             least + self.rng.random() * (most - least), self._end_sync, host, host.process, group, written
@@ -484,7 +494,7 @@ class World:
         if controller is None or host.process != process:
             return
         try:
-            host.drive.finish_sync(group.name)
+            self._finish_sync(host, group)
         except (StorageError, Crash) as error:
             self._failed(host, error)
             return
@@ -497,6 +507,14 @@ class World:
         self._input(host, controller.on_meta_durable, written)
         if host.up and controller.doubts_are_noted:
             host.record.sure = True
+
+    def _begin_sync(self, host: Host, group: Group) -> None:
+        host.drive.start_sync(group.name)
+        self.judge.sync_started(host, group.name)
+
+    def _finish_sync(self, host: Host, group: Group) -> None:
+        host.drive.finish_sync(group.name)
+        self.judge.sync_ended(host, group.name)
 
     def _sync_later(self, host: Host, process: int) -> None:
         """`--fsync 200`: at regular intervals, whatever has been written."""

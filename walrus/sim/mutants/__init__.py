@@ -1,0 +1,32 @@
+"""The registry of planted bugs: plausible wrong lines, one place for all tools that must notice them.
+
+A tool that never finds anything proves nothing. So each of these is planted, one at a time, and the tools of
+the project are asked: the simulator (`python -m walrus.sim --mutant NAME`), the exploration of Raft, the
+tests, recorded runs, and TLC where the specs have the same bug. `python -m walrus.sim mutants` asks all of
+them and writes the table that is in docs/planted-bugs.md.
+
+Each says which invariant it breaks: a tool that notices must say that name. Most are slips that a careful
+person could make; some were made here once (docs/bugs-found.md). They are written as the line that is
+there and the line that is planted (`plant.py`), so reading one is reading a diff.
+
+    raft.py       votes, logs, commits, membership, snapshots, reads
+    segments.py   writers, replicas, fences, recovery, repair, durability, metadata
+    readers.py    the order of PUTs, what readers may see, cursors
+"""
+
+from __future__ import annotations
+
+from walrus.sim.mutants import raft, readers, segments
+from walrus.sim.mutants.plant import Misfit, Mutant, Slip, planted
+
+__all__ = ["ALL", "Misfit", "Mutant", "Slip", "find", "planted"]
+
+ALL: dict[str, Mutant] = {mutant.name: mutant for mutant in (*raft.ALL, *segments.ALL, *readers.ALL)}
+
+
+def find(name: str) -> Mutant:
+    """The planted bug of this name. Raises LookupError with the names that are like it."""
+    if name in ALL:
+        return ALL[name]
+    near = [other for other in ALL if any(part in other for part in name.split("_") if len(part) > 3)]
+    raise LookupError(f"no planted bug {name!r}; there are: {', '.join(near or ALL)}")

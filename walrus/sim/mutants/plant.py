@@ -1,0 +1,173 @@
+"""How a bug is planted: a line of the running code is replaced by a plausible wrong one.
+
+A `Slip` is a piece of a line and what is written there instead. The piece is its own address: it occurs in
+exactly one function of the protocol's packages. Planting compiles that function anew from its source with the
+piece replaced, and gives the function object the new code. So every reference to it, old or new, runs the
+wrong line, and a traceback still points into the real file. Nothing on the disk changes, and the end of
+`planted` gives every function its own code back.
+
+When a line changes, its slip has to follow; when it only moves, nothing has to. A slip that no longer fits is
+an error that names it, never a bug that is silently not planted.
+
+Left out: what is not inside a function (constants, defaults), and functions that close over variables.
+"""
+
+from __future__ import annotations
+import __future__
+
+import ast
+import builtins
+import dis
+import importlib
+import inspect
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import CodeType, FunctionType
+
+PACKAGES = ("consensus", "wire", "replicas", "broker", "raft", "segments", "leases", "storage")
+"""Where bugs are planted: the packages and modules of `walrus` that decide something."""
+
+
+class Misfit(Exception):
+    """A slip does not fit the code (any more)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slip:
+    """One wrong line: what stands there, and what is planted instead."""
+
+    line: str
+    wrong: str
+    within: str = ""
+    """`Class.function`, where the piece alone does not say which one is meant."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mutant:
+    """A planted bug: some slips that belong together, and who must notice."""
+
+    name: str
+    about: str
+    """What is wrong, in one sentence without its full stop."""
+    expected: tuple[str, ...]
+    """The names under which it may be reported; the first is the invariant that it breaks."""
+    slips: tuple[Slip, ...]
+    spec: str = ""
+    """The same bug in the specs, as `walrus.tlc mutants` calls it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A function that something can be planted in."""
+
+    module: str
+    name: str
+    source: str
+    """Without the indentation that the whole of it has."""
+    first_line: int
+
+
+@cache
+def _places() -> tuple[Place, ...]:
+    """Every function and method of `PACKAGES`, read from the source."""
+    home, found = Path(__file__).parents[2], []
+    for package in PACKAGES:
+        for path in sorted([*(home / package).glob("*.py"), *home.glob(f"{package}.py")]):
+            text = path.read_text(encoding="utf-8")
+            module = ".".join(path.relative_to(home.parent).with_suffix("").parts)
+            found += [
+                Place(module, name, textwrap.dedent(_text_of(text, node)), node.lineno)
+                for name, node in _functions(ast.parse(text).body, "")
+            ]
+    return tuple(found)
+
+
+def _functions(body: list[ast.stmt], prefix: str) -> Iterator[tuple[str, ast.FunctionDef]]:
+    for node in body:
+        if isinstance(node, ast.ClassDef):
+            yield from _functions(node.body, f"{prefix}{node.name}.")
+        elif isinstance(node, ast.FunctionDef):
+            yield prefix + node.name, node
+
+
+def _text_of(text: str, node: ast.FunctionDef) -> str:
+    """The source of a function without its decorators."""
+    return "\n".join(text.splitlines()[node.lineno - 1 : node.end_lineno]) + "\n"
+
+
+def _clean(piece: str) -> str:
+    return textwrap.dedent(piece).strip("\n")
+
+
+def place_of(slip: Slip) -> Place:
+    """The one function that the slip fits."""
+    piece = _clean(slip.line)
+    fitting = [
+        place
+        for place in _places()
+        if piece in place.source and (not slip.within or place.name == slip.within)
+    ]
+    if len(fitting) != 1 or fitting[0].source.count(piece) != 1:
+        where = ", ".join(f"{place.module}.{place.name}" for place in fitting) or slip.within or "nowhere"
+        raise Misfit(f"{piece!r} does not say one place: {where}")
+    return fitting[0]
+
+
+def function_at(place: Place) -> FunctionType:
+    """The function object there; of a property its getter."""
+    found: object = importlib.import_module(place.module)
+    for part in place.name.split("."):
+        found = inspect.getattr_static(found, part)
+    if isinstance(found, property):
+        found = found.fget
+    if isinstance(found, staticmethod | classmethod):
+        found = found.__func__
+    if not isinstance(found, FunctionType):
+        raise Misfit(f"{place.module}.{place.name} is no plain function")
+    return found
+
+
+def code_with(place: Place, slips: list[Slip]) -> CodeType:
+    """The function's code with the slips in it."""
+    source, original = place.source, function_at(place).__code__
+    for slip in slips:
+        source = source.replace(_clean(slip.line), _clean(slip.wrong))
+    tree = ast.parse(source)
+    ast.increment_lineno(tree, place.first_line - 1)
+    flags = __future__.annotations.compiler_flag
+    module = compile(tree, original.co_filename, "exec", flags, dont_inherit=True)
+    code = next(constant for constant in module.co_consts if isinstance(constant, CodeType))
+    if code.co_freevars != original.co_freevars:
+        raise Misfit(f"{place.module}.{place.name} closes over {original.co_freevars}: no slip fits there")
+    known = {*vars(importlib.import_module(place.module)), *vars(builtins)}
+    if unknown := sorted(_globals(code) - known):
+        raise Misfit(f"{place.module}.{place.name} would use {unknown[0]}, which its module does not have")
+    return code
+
+
+def _globals(code: CodeType) -> set[str]:
+    """The global names that a function and those inside of it use."""
+    names = {step.argval for step in dis.get_instructions(code) if step.opname.startswith("LOAD_GLOBAL")}
+    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
+    return names.union(*map(_globals, inner))
+
+
+@contextmanager
+def planted(mutant: Mutant | None) -> Iterator[None]:
+    """Have the bug in the code (with None: have the code as it is) until the end of the `with`."""
+    by_place: dict[Place, list[Slip]] = {}
+    for slip in mutant.slips if mutant else ():
+        by_place.setdefault(place_of(slip), []).append(slip)
+    wrong = {function_at(place): code_with(place, slips) for place, slips in by_place.items()}
+    right = {function: function.__code__ for function in wrong}
+    try:
+        for function, code in wrong.items():
+            function.__code__ = code
+        yield
+    finally:
+        for function, code in right.items():
+            function.__code__ = code
