@@ -72,6 +72,17 @@ def test_a_rollover_under_a_hundred_pipelined_puts_neither_loses_nor_repeats(lau
     check(read_back(cluster, "t"), producers)
 
 
+def test_what_a_connection_pipelines_takes_effect_in_its_order_through_every_node(cluster: Cluster) -> None:
+    for node in (1, 2, 3):
+        with cluster.wire(node) as wire:
+            for number in range(5):
+                topic = b"t-%d-%d" % (node, number)
+                wire.send(b"REGISTER " + topic, b"GET " + topic, b"PUT %b one" % topic, b"PUT %b two" % topic)
+                wire.send(b"GET " + topic, b"FETCH %b 1 1" % topic, b"PUT %b three" % topic, b"GET " + topic)
+                replies = [wire.receive() for _ in range(8)]
+                assert replies == [b"OK", b"EMPTY", b"OK", b"OK", b"OK one", b"OK 2 two", b"OK", b"OK two"]
+
+
 def test_the_shared_cursor_is_one_for_the_whole_cluster_and_groups_have_their_own(cluster: Cluster) -> None:
     cluster.register("t")
     payloads = [b"%d" % number for number in range(30)]

@@ -95,14 +95,31 @@ async def until(condition: Callable[[], bool]) -> None:
 def test_replies_leave_in_the_order_of_the_requests_however_they_are_answered() -> None:
     async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
         client = await connect()
-        client.send(b"PUT a 1", b"PUT a 2", b"GET a", b"METRICS")
+        client.send(b"PUT a 1", b"PUT a 2", b"GET b", b"STATE c")
         await until(lambda: len(handler.slots) == 3)
-        (put, _), (get, _), (metrics, _) = handler.slots
-        metrics.reply(protocol.json_reply("{}"), 1)
+        (put, _), (get, _), (state, _) = handler.slots
+        state.reply(protocol.json_reply("{}"), 1)
         get.reply(protocol.ok(b"x"), 1)
         put.reply(protocol.OK, 1)
         put.reply(protocol.error("full"), 1)
         assert [await client.receive() for _ in range(4)] == [b"OK", b"ERR full", b"OK x", b"{}"]
+
+    play(scenario)
+
+
+def test_a_request_waits_for_those_of_another_kind_for_its_topic_and_for_no_others() -> None:
+    async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
+        client = await connect()
+        client.send(b"REGISTER a", b"REGISTER b", b"PUT a 1", b"PUT a 2", b"GET a", b"GET a", b"METRICS")
+        steps = [["Register", "Register"], ["Put"], ["Get"], ["Metrics"]]
+        for step in steps:
+            await until(lambda step=step: len(handler.slots) >= len(step))
+            assert [type(request).__name__ for _, request in handler.slots] == step
+            slots, handler.slots = handler.slots, deque()
+            for slot, request in slots:
+                slot.reply(protocol.OK * request.replies, request.replies)
+        assert [await client.receive() for _ in range(7)] == [b"OK"] * 7
+        assert handler.server.in_flight == 0
 
     play(scenario)
 
@@ -151,7 +168,7 @@ def test_a_client_that_hangs_up_its_sending_side_is_still_answered() -> None:
 def test_answers_to_a_client_that_is_gone_are_dropped_and_its_share_is_given_back() -> None:
     async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
         client = await connect()
-        client.send(b"PUT a 1", b"GET a")
+        client.send(b"PUT a 1", b"GET b")
         await until(lambda: len(handler.slots) == 2)
         handle = client.writer.get_extra_info("socket")
         handle.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # RST, not FIN

@@ -2,7 +2,8 @@
 
 The shell speaks with the controller in *slots*. A slot is one request of one connection, owed a known number
 of replies; the controller may answer slots in any order and in parts, the connection puts the replies
-on the wire in the order in which the requests came. So a client may pipeline without waiting.
+on the wire in the order in which the requests came. So a client may pipeline without waiting. A request that
+must not overtake an earlier one (`broker/ordering.py`) waits in the backlog.
 
 One turn of the event loop reads at most `READ_BYTES` from each connection that has something to say, into
 one buffer shared by all (a reading connection uses it up before the next one gets it, so ten thousand idle
@@ -37,6 +38,7 @@ from typing import Protocol, cast
 import msgspec
 
 from walrus import protocol
+from walrus.broker.ordering import Lane, RequestOrder
 from walrus.protocol import Fetch, Get, Invalid, Put, Request, RequestParser
 from walrus.shell.descriptors import Listener
 
@@ -82,12 +84,13 @@ class ClientHandler(Protocol):
 class Slot:
     """One request's place in its connection's order of replies."""
 
-    __slots__ = ("connection", "owed", "parts", "weight")
+    __slots__ = ("connection", "lane", "owed", "parts", "weight")
 
-    def __init__(self, connection: ClientConnection, owed: int, weight: int) -> None:
+    def __init__(self, connection: ClientConnection, owed: int, weight: int, lane: Lane) -> None:
         self.connection = connection
         self.owed = owed
         self.weight = weight
+        self.lane = lane
         self.parts: list[bytes] = []
 
     def reply(self, data: bytes, count: int) -> None:
@@ -124,6 +127,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         "_backlog",
         "_dirty",
         "_ending",
+        "_order",
         "_out",
         "_out_bytes",
         "_parser",
@@ -145,6 +149,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._slots: deque[Slot] = deque()
         self._backlog: deque[Request] = deque()
+        self._order = RequestOrder()
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._dirty = False
@@ -218,9 +223,9 @@ class ClientConnection(asyncio.BufferedProtocol):
         return not self._slots or self.in_flight < limit
 
     def _start(self) -> None:
-        """Hand on requests from the backlog while the limits allow, then read on or stop reading."""
+        """Hand on requests from the backlog while order and limits allow, then read on or stop reading."""
         server, left = self._server, TURN_REQUESTS
-        while self._backlog and left and self._room():
+        while self._backlog and left and self._room() and self._order.admits(self._backlog[0]):
             left -= 1
             if server.full:
                 if not self._waiting:
@@ -241,7 +246,7 @@ class ClientConnection(asyncio.BufferedProtocol):
                 request, rest = _split(request, most)
                 self._backlog.appendleft(rest)
                 weight = most * limits.max_frame_bytes
-        slot = Slot(self, request.replies, weight)
+        slot = Slot(self, request.replies, weight, self._order.started(request))
         self._slots.append(slot)
         self.in_flight += weight
         self._server.in_flight += weight
@@ -292,6 +297,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         while not self._slots[0].owed:
             done = self._slots.popleft()
             self.in_flight -= done.weight
+            self._order.answered(done.lane)
             self._server.release(done.weight)
             if not self._slots:
                 break

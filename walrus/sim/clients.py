@@ -113,6 +113,10 @@ class Producer(Client):
         """PUTs whose outcome is not known yet."""
         return sum(call.owed - call.answered for call in self.calls if call.open)
 
+    def rest(self) -> None:
+        """Send no more entries."""
+        self.stopped = True
+
     def act(self) -> None:
         """Send a few more, if the window allows."""
         if self.pending < self._window:

@@ -45,6 +45,8 @@ class Options:
     producers: int = 3
     consumers: int = 2
     fetchers: int = 1
+    pipeliners: int = 0
+    """Clients that send requests of all kinds without waiting and check their order."""
     think: float = 0.01
     """Seconds between two requests of a client, on average."""
     settings: dict[str, Any] = field(default_factory=lambda: dict(SETTINGS))

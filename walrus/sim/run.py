@@ -25,6 +25,7 @@ from walrus.sim.clients import Consumer, Fetcher, Producer, Registrar
 from walrus.sim.faults import Fault, Faults
 from walrus.sim.host import Host
 from walrus.sim.options import Options
+from walrus.sim.pipeliner import Pipeliner
 from walrus.sim.violation import Violation
 from walrus.sim.world import World
 from walrus.wire.effects import Trace
@@ -84,6 +85,10 @@ class Simulation:
         self.producers = [
             Producer(world, f"p{number}", topics[number % len(topics)]) for number in range(options.producers)
         ]
+        self.producers += [
+            Pipeliner(world, f"m{number}", topics[number % len(topics)])
+            for number in range(options.pipeliners)
+        ]
         self.consumers = [
             Consumer(world, f"c{number}", topics[number % len(topics)], f"g{number}")
             for number in range(options.consumers)
@@ -113,7 +118,7 @@ class Simulation:
         self.faults.stop()
         for client in world.clients:
             if isinstance(client, Producer):
-                client.stopped = True
+                client.rest()
         calmed = world.run_until(self._at_rest, REST)
         if not calmed:
             self._why_not()

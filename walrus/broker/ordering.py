@@ -1,0 +1,79 @@
+"""The order of one connection's requests: which of them may be under way at the same time.
+
+A client may send many requests without waiting, and they take effect as if it had waited: a PUT behind the
+REGISTER of its topic finds the topic, a GET or FETCH behind a PUT sees what was acknowledged, a PUT behind a
+GET is not what that GET returns.
+
+The mechanism is a barrier per topic. Requests of one kind for one topic are under way together, because what
+carries them out keeps their order already or needs none:
+
+    PUT        the router sends and answers a topic's PUTs in order (`router.py`)
+    GET        a group's GETs are answered in order (`consumers.py`)
+    FETCH, STATE               change nothing
+    REGISTER, RECOVER          done twice is done once
+
+A request of another kind waits until all earlier ones for its topic are answered. An acknowledged PUT is in
+the leader's commit index, or in the count of a sealed segment, before its answer leaves; so a read that
+begins after it cannot miss it. LEAVE and METRICS concern the whole cluster: they wait for everything, and
+everything waits for them. What is no request is refused in its place and waits for nothing.
+
+It costs a pipelining client nothing but the pipelining across kinds: replies come in order anyway.
+
+Left out: an order among topics. Two PUTs to two topics are under way together, and a failure can leave the
+second written and the first not; a client that needs that order waits for the first answer.
+
+Invariants: what is under way for one topic is of one kind; nothing is under way beside LEAVE or METRICS.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+from walrus.protocol import Invalid, Request
+
+Lane: TypeAlias = str | None
+"""The topic that a request concerns; `EVERYTHING` if all, None if none."""
+
+EVERYTHING: Final = ""
+"""No topic has this name."""
+
+
+def lane_of(request: Request) -> Lane:
+    """What a request has to be in order with."""
+    return None if isinstance(request, Invalid) else getattr(request, "topic", EVERYTHING)
+
+
+class RequestOrder:
+    """What is under way of one connection's requests."""
+
+    __slots__ = ("_under_way",)
+
+    def __init__(self) -> None:
+        self._under_way: dict[str, tuple[type[Request], int]] = {}  # lane -> kind, how many
+
+    def admits(self, request: Request) -> bool:
+        """Whether the next request may be started now."""
+        lane = lane_of(request)
+        if lane is None or not self._under_way:
+            return True
+        if lane == EVERYTHING or EVERYTHING in self._under_way:
+            return False
+        kind, _ = self._under_way.get(lane, (type(request), 0))
+        return kind is type(request)
+
+    def started(self, request: Request) -> Lane:
+        """A request is under way; returns the lane to be named when it has been answered."""
+        assert self.admits(request), f"{request} overtakes what was sent before it"
+        lane = lane_of(request)
+        if lane is not None:
+            _, count = self._under_way.get(lane, (type(request), 0))
+            self._under_way[lane] = type(request), count + 1
+        return lane
+
+    def answered(self, lane: Lane) -> None:
+        """A request of this lane has all its replies."""
+        if lane is None:
+            return
+        kind, count = self._under_way.pop(lane)
+        if count > 1:
+            self._under_way[lane] = kind, count - 1
