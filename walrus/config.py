@@ -73,6 +73,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     """Random, drawn when the data directory was made: an empty disk is not the node it was."""
     incarnation: int
     """Number of this process start, rising within one data directory; recorded in each segment it leads."""
+    member_at: int = 0
+    """An index of Raft's log at which this directory was a member's, as it was told when it joined."""
     bootstrap: bool = False
     """Whether this node starts a new cluster of one (only on an empty data directory)."""
     sure: bool = True

@@ -347,7 +347,7 @@ class Node:
 
     def judge_hello(self, hello: Hello) -> str:
         """Return why a caller is refused, "" if it is welcome."""
-        error = self.controller.judge_hello(hello)
+        error = self.controller.judge_hello(hello, monotonic())
         if hello.cluster_id != self.identity.cluster_id and hello.target == self.settings.node_id:
             self._remember(hello)
         return error
@@ -414,7 +414,7 @@ class Node:
 async def _serve(settings: Settings, directory: DataDirectory) -> int:
     """Enter the cluster if this directory belongs to none, then be a node of it; return the exit status."""
     record = directory.begin(settings.fsync_name, boot_id().hex())
-    if not record.cluster_id:
+    if record.state in ("new", "joining"):  # a joiner that was slow to start may have been dropped again
         await enter_cluster(settings, directory)
         return await Node(settings, directory).run()
     if settings.join:

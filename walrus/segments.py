@@ -40,6 +40,9 @@ from walrus.storage.batch import Checksum
 VERSION = 1
 """Version of the command encoding. A node refuses to guess at a later one."""
 
+MAX_JOINING = 16
+"""Nodes that may be members without ever having started: a Join is all that it takes to be one."""
+
 MAX_TOPICS = 100_000
 MAX_GROUPS = 1_000
 """Consumer groups per topic. Both limits bound what clients can make the metadata grow to."""
@@ -270,6 +273,10 @@ class Metadata:
         known = self.topics.get(topic)
         return known.segment(number) if known else None
 
+    def joining(self) -> int:
+        """Return how many members have never started."""
+        return sum(not node.incarnation for node in self.nodes.values())
+
     def is_sealed(self, topic: str, number: int) -> bool:
         """Whether this is a segment that is sealed."""
         segment = self.segment(topic, number)
@@ -315,6 +322,8 @@ class Metadata:
             return  # another disk under a known id, or an older start of the same node
         if known is None and command.incarnation and any(node.incarnation for node in self.nodes.values()):
             return  # a removed member that does not know it: only joining (or founding) makes a member
+        if known is None and not command.incarnation and self.joining() >= MAX_JOINING:
+            return
         self.nodes[command.node_id] = Member(
             directory_id=command.directory_id,
             incarnation=command.incarnation,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from tests.broker.world import World, batch, three
 from walrus import protocol
-from walrus.segments import Announce
+from walrus.broker.membership import MAX_CALLERS
+from walrus.broker.supervisor import JOIN_PATIENCE
+from walrus.segments import MAX_JOINING, Announce
 from walrus.wire import messages as m
 
 OK = b"OK"
@@ -151,7 +154,10 @@ def hello(world: World, sender: int, target: int, **changes: object) -> m.Hello:
 
 def test_hello_is_judged():
     world = three()
-    judge = world.nodes[1].judge_hello
+
+    def judge(hello: m.Hello) -> str:
+        return world.nodes[1].judge_hello(hello, world.now)
+
     assert judge(hello(world, 2, 1)) == ""
     assert "another cluster" in judge(hello(world, 2, 1, cluster_id="other"))
     assert "this is node 1" in judge(hello(world, 2, 3))
@@ -160,6 +166,115 @@ def test_hello_is_judged():
     assert judge(hello(world, 2, m.ANYBODY)) == "", "it has moved, and knows only that a member lives here"
     assert "another cluster" in judge(hello(world, 2, m.ANYBODY, cluster_id="other"))
     assert "another data directory" in judge(hello(world, 2, m.ANYBODY, directory_id="new disk"))
+
+
+def test_refusal_does_not_tell_the_cluster_id():
+    world = three()
+    guess = hello(world, 2, 1, cluster_id="guess")
+    refused = [
+        world.nodes[1].judge_hello(msgspec.structs.replace(guess, **changes), world.now)
+        for changes in ({}, {"target": m.ANYBODY}, {"node_id": 9}, {"member_at": 1 << 60})
+    ]
+    assert all("another cluster" in error and "test" not in error for error in refused), refused
+
+
+@pytest.mark.parametrize("node_id", [2, 9])
+def test_claim_to_be_a_member_further_on_in_the_log_lets_nothing_in_while_there_is_a_leader(node_id: int):
+    world = three()
+    far = hello(world, node_id, 1, directory_id="stranger", member_at=1 << 60, raft_address="x:1")
+    for node in (1, 2, 3):
+        error = world.nodes[node].judge_hello(msgspec.structs.replace(far, target=node), world.now)
+        assert "not known here yet" in error
+        assert not world.nodes[node].is_removed(far), "that is not proven"
+    world.isolate(3)
+    world.run(5)
+    assert not world.nodes[3].judge_hello(msgspec.structs.replace(far, target=3), world.now), "the leader?"
+
+
+def test_callers_whose_word_is_remembered_are_bounded():
+    world = three()
+    world.isolate(3)
+    world.run(5)
+    for number in range(10, 10 + 2 * MAX_CALLERS):
+        world.nodes[3].on_caller(hello(world, number, 3, member_at=1 << 60, raft_address=f"x:{number}"))
+    assert len(world.nodes[3].members.addresses()) == MAX_CALLERS + 2, "besides the members"
+    assert world.nodes[3].members.addresses()[9 + 2 * MAX_CALLERS] == f"x:{9 + 2 * MAX_CALLERS}"
+
+
+# --- joining ---
+
+
+def stray(node_id: int = 4) -> m.Join:
+    return m.Join(node_id=node_id, directory_id="stray", raft_address="nowhere:1", client_address="")
+
+
+def test_join_with_no_process_behind_it_is_dropped_again():
+    world = three()
+    world.nodes[2].on_join(stray(), world.now)
+    world.until(lambda: 4 in world.nodes[1].raft.membership.learners)
+    assert world.nodes[2].on_join(stray(), world.now).done
+    world.until(lambda: all(4 not in node.metadata.nodes for node in world.nodes.values()))
+    assert all(4 not in node.raft.membership.members for node in world.nodes.values())
+    assert any("has not started" in line for line in world.logs)
+
+
+def test_id_that_a_stray_join_took_is_free_for_the_real_node_soon():
+    world = three()
+    world.nodes[2].on_join(stray(), world.now)
+    world.until(lambda: 4 in world.nodes[1].raft.membership.learners)
+    real = msgspec.structs.replace(stray(), directory_id="d4")
+    reply = world.nodes[1].on_join(real, world.now)
+    assert not reply.done and not reply.final and "has not started" in reply.error
+    world.join(4)
+    assert world.nodes[1].metadata.nodes[4].directory_id == "d4"
+    assert 4 in world.nodes[1].raft.membership.voters
+
+
+def test_joiner_that_takes_its_time_to_start_is_waited_for():
+    world = three()
+    world.until(lambda: world.nodes[1].on_join(msgspec.structs.replace(stray(), directory_id="d4"), 0).done)
+    world.run(world.nodes[1].config.failure_timeout * (JOIN_PATIENCE - 1))
+    world.start(4)
+    world.until(lambda: world.nodes[4].ready)
+    world.run(world.nodes[1].config.failure_timeout * JOIN_PATIENCE * 2)
+    assert world.nodes[4].ready
+
+
+def test_joiner_that_came_too_late_is_told_so_for_good():
+    world = three()
+    applicant = msgspec.structs.replace(stray(), directory_id="d4")
+    world.until(lambda: world.nodes[1].on_join(applicant, world.now).done)
+    member_at = world.nodes[1].on_join(applicant, world.now).member_at
+    world.until(lambda: all(4 not in node.metadata.nodes for node in world.nodes.values()))
+    late = hello(world, 4, 1, member_at=member_at)
+    assert world.nodes[1].judge_hello(late, world.now) and world.nodes[1].is_removed(late)
+
+
+def test_new_raft_leader_waits_for_a_joiner_anew():
+    world = three()
+    world.nodes[2].on_join(stray(), world.now)
+    world.until(lambda: 4 in world.nodes[1].raft.membership.learners)
+    world.run(world.nodes[1].config.failure_timeout * (JOIN_PATIENCE - 1))
+    world.kill(1)
+    world.until(lambda: any(node.raft.role.value == "Leader" for node in world.nodes.values()))
+    since = world.now
+    world.until(lambda: 4 not in world.nodes[2].metadata.nodes, within=60)
+    assert world.now - since > world.nodes[2].config.failure_timeout * JOIN_PATIENCE
+
+
+def test_strays_that_join_are_bounded():
+    world = three()
+    for number in range(10, 10 + 2 * MAX_JOINING):
+        world.nodes[1].on_join(stray(number), world.now)
+        world.run(0.1)
+    assert world.nodes[1].metadata.joining() == MAX_JOINING
+    before = world.nodes[1].raft.log.last_index
+    reply = world.nodes[1].on_join(stray(99), world.now)
+    assert "joining already" in reply.error and not reply.final
+    world.run(0.1)
+    assert world.nodes[1].raft.log.last_index - before <= 2, "nothing is proposed for it"
+    world.until(lambda: not world.nodes[1].metadata.joining(), within=120)
+    world.join(4)
 
 
 def test_node_with_an_empty_disk_under_a_known_id_is_not_taken_in():
@@ -193,7 +308,7 @@ def test_member_that_was_removed_is_told_so_for_good(when: str):
     member_at = world.nodes[3].member_at
     assert member_at > 0
     for node in (1, 2):
-        assert world.nodes[node].judge_hello(hello(world, 3, node))
+        assert world.nodes[node].judge_hello(hello(world, 3, node), world.now)
         assert world.nodes[node].is_removed(hello(world, 3, node, member_at=member_at))
 
 
@@ -225,7 +340,7 @@ def test_member_is_not_taken_for_removed_by_one_that_has_not_heard_of_it():
     world = three()
     world.isolate(2)
     world.join(4)
-    assert world.nodes[2].judge_hello(hello(world, 4, 2))
+    assert world.nodes[2].judge_hello(hello(world, 4, 2), world.now)
     assert not world.nodes[2].is_removed(hello(world, 4, 2, member_at=world.nodes[4].member_at))
     assert not world.nodes[1].is_removed(hello(world, 9, 1)), "a joiner that knows nothing yet"
     assert not world.nodes[1].is_removed(hello(world, 3, 1, member_at=1, cluster_id="another"))

@@ -269,7 +269,7 @@ class World:
                     member_at=controller.member_at,
                     raft_address=controller.config.raft_address,
                 )
-                error = self.nodes[peer].judge_hello(hello)
+                error = self.nodes[peer].judge_hello(hello, self.now)
                 if not error:
                     self.nodes[peer].on_caller(hello)
                     controller.on_connected(peer, self.now)

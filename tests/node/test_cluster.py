@@ -12,6 +12,8 @@ import pytest
 
 from tests.node.harness import Closed, Cluster, Launcher, Wire, wait_for
 from tests.node.history import Producer, check, read_all, read_back
+from walrus.protocol import PeerCodec
+from walrus.wire.messages import Join, PeerMessage
 
 pytestmark = pytest.mark.process
 
@@ -276,6 +278,41 @@ def test_a_cluster_of_two_goes_down_to_one(launch: Launcher, leaving: int, asked
         assert wire.ask(b"PUT t after") == b"OK"
         assert [wire.ask(b"GET t"), wire.ask(b"GET t")] == [b"OK before", b"OK after"]
     del cluster.nodes[leaving]
+
+
+CRASH_ONCE_JOINED = """
+import os
+from walrus.shell.identity import DataDirectory
+join = DataDirectory.join
+def crash(self, *answer):
+    join(self, *answer)
+    os._exit(9)
+DataDirectory.join = crash
+"""
+
+
+def test_an_id_that_a_stray_join_took_is_free_for_the_real_node_soon(launch: Launcher) -> None:
+    cluster = launch(nodes=1)
+    join = Join(node_id=2, directory_id="stray", raft_address="127.0.0.9:9", client_address="127.0.0.9:9")
+    with socket.create_connection(cluster[1].raft) as stray:
+        stray.sendall(PeerCodec[PeerMessage](PeerMessage).encode(join))
+        stray.recv(1 << 16)
+    wait_for(lambda: 2 in cluster[1].metrics()["learners"], "the stray to be a learner")
+    cluster.add(2).start()
+    cluster.wait_ready(1, 2)
+    assert "node 2 was taken in and has not started" in cluster[1].log()
+
+
+def test_a_node_that_dies_while_it_is_taken_in_can_come_back_however_late(launch: Launcher) -> None:
+    cluster = launch(nodes=1)
+    late = cluster.add(2)
+    late.patch = CRASH_ONCE_JOINED
+    assert late.start().wait() == 9
+    wait_for(lambda: 2 in cluster[1].metrics()["learners"], "the node to be a learner")
+    wait_for(lambda: not cluster[1].metrics()["learners"], "the node to be dropped again")
+    late.patch = ""
+    late.start()
+    cluster.wait_ready(1, 2)
 
 
 def test_a_leave_that_would_cost_the_majority_is_refused(cluster: Cluster) -> None:

@@ -230,9 +230,9 @@ class Controller:
         """See `Members.member_at`."""
         return self.members.member_at
 
-    def judge_hello(self, hello: m.Hello) -> str:
+    def judge_hello(self, hello: m.Hello, now: float) -> str:
         """Return why a node that dials us is refused; "" if it is welcome."""
-        return self.members.judge_hello(hello)
+        return self.members.judge_hello(hello, now)
 
     def is_removed(self, hello: m.Hello) -> bool:
         """Whether a refused caller was a member and never will be again."""

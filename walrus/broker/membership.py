@@ -5,15 +5,17 @@ member is an id *and* a data directory, and both are in the metadata (`Announce`
 changes. Three things happen between a node and the members:
 
     Join    a node with an empty directory asks any member until that one has applied its Announce
-            (incarnation 0); the Raft leader then adds it to Raft as a learner (`supervisor.py`)
+            (incarnation 0); the Raft leader then adds it to Raft as a learner, and drops it again if it does
+            not start (`supervisor.py`): anything that reaches the port can send a Join
     Announce each start of a member announces its incarnation and addresses once a leader is known; a node
             leads nothing before that, for a segment names the incarnation that leads it
     Hello   opens every connection: the callee judges whether the caller is the member that it claims to be
 
 **What a refusal proves.** A member may have applied less of the log than its caller has, so "unknown here"
-proves nothing. A Hello therefore carries an index at which the caller was a member for certain
-(`member_at`): the callee that has applied the log up to there and does not know the caller has also applied
-its removal. Only that is a final refusal.
+proves nothing. A Hello therefore carries an index at which the caller was a member for certain (`member_at`):
+the callee that has applied the log up to there and does not know the caller has also applied its removal.
+Only that is a final refusal. A claim about a part of the log that the callee has not applied lets nothing in
+while the callee hears a leader, for anything may be claimed.
 
 **Addresses.** A restarted node gets the metadata back entry by entry, and the first member it learns of may
 be dead. So remembered addresses of Raft's members count until the metadata has newer ones, and a caller's own
@@ -31,9 +33,12 @@ from __future__ import annotations
 
 from walrus.broker.raft_host import RaftHost
 from walrus.config import Identity, NodeConfig
-from walrus.segments import Announce, Member
+from walrus.segments import MAX_JOINING, Announce, Member
 from walrus.wire.effects import Outbox
 from walrus.wire.messages import ANYBODY, Hello, Join, JoinReply
+
+MAX_CALLERS = 64
+"""Callers whose own word about their address is remembered, the latest ones."""
 
 
 class Members:
@@ -85,26 +90,34 @@ class Members:
     @property
     def member_at(self) -> int:
         """An index of Raft's log at which this node's directory was a member's; 0 if it knows of none."""
-        mine = self._is_member(self._config.node_id, self.identity.directory_id)
-        return self._host.applied if mine else self._host.announced_at
+        if self._is_member(self._config.node_id, self.identity.directory_id):
+            return self._host.applied
+        return max(self._host.announced_at, self.identity.member_at)
 
     # --- Hello ---
 
-    def judge_hello(self, hello: Hello) -> str:
+    def judge_hello(self, hello: Hello, now: float) -> str:
         """Return why a caller is refused; "" if it is welcome."""
         if hello.cluster_id != self.identity.cluster_id:
-            return f"another cluster: this is {self.identity.cluster_id}, not {hello.cluster_id}"
+            # Its own id is what a member is known by: it is not told to strangers.
+            return f"another cluster: this node does not belong to {hello.cluster_id!r}"
         if hello.target not in (self._config.node_id, ANYBODY):
             return f"this is node {self._config.node_id}, not {hello.target}"
-        if hello.member_at > self._host.applied:
-            return ""  # by a part of the log that this node has yet to hear of, perhaps from this very caller
+        flaw = self._flaw(hello)
+        if flaw and hello.member_at > self._host.applied:
+            # It says that the log makes it a member further on. While this node hears a leader it learns that
+            # from the leader, and the caller comes again. If it hears none, the caller may be the leader.
+            hears_leader = now - self._raft.last_contact < self._config.election_timeout
+            return f"node {hello.node_id} is not known here yet as it calls itself" if hears_leader else ""
+        return flaw
+
+    def _flaw(self, hello: Hello) -> str:
+        """What the metadata, as far as it is applied here, has against the caller; "" if nothing."""
         node = self._metadata.nodes.get(hello.node_id)
         if node is None:
             known = self._metadata.nodes and hello.node_id not in self._raft.membership.members
             return f"node {hello.node_id} is not (yet, or any more) a member" if known else ""
-        if node.directory_id != hello.directory_id:
-            return other_directory(hello.node_id)
-        return ""
+        return other_directory(hello.node_id) if node.directory_id != hello.directory_id else ""
 
     def is_removed(self, hello: Hello) -> bool:
         """Whether the caller was a member and has been removed, which no later entry of the log undoes."""
@@ -120,14 +133,19 @@ class Members:
         A leader that joined or moved while this node was away has an address that this node cannot know, and
         must be answered nevertheless.
         """
+        self._callers.pop(hello.node_id, None)
         self._callers[hello.node_id] = hello
+        if len(self._callers) > MAX_CALLERS:
+            del self._callers[next(iter(self._callers))]
         self.connect()
 
     def _is_news(self, hello: Hello) -> bool:
+        """Whether the caller's own word about its address still counts for more than the metadata's."""
         node = self._metadata.nodes.get(hello.node_id)
         known = node is not None and node.directory_id == hello.directory_id
         later = node is not None and node.incarnation < hello.incarnation
-        return bool(hello.raft_address) and not self.judge_hello(hello) and (later or not known)
+        may_be_member = hello.member_at > self._host.applied or not self._flaw(hello)
+        return bool(hello.raft_address) and may_be_member and (later or not known)
 
     def on_removed(self, peer: int, error: str) -> None:
         """A peer has applied the removal of this node: stop, for good.
@@ -172,6 +190,8 @@ class Members:
         if node is None:
             if join.node_id in self._raft.membership.members:
                 return _refusal(other_directory(join.node_id))
+            if self._metadata.joining() >= MAX_JOINING:
+                return _refusal(f"{MAX_JOINING} nodes are joining already: wait until they have started")
             self._host.propose(
                 Announce(
                     node_id=join.node_id,
@@ -184,13 +204,24 @@ class Members:
             )
             return _refusal("not taken in yet: the cluster has no leader, or is deciding")
         if node.directory_id != join.directory_id:
+            if not node.incarnation:
+                return _refusal(
+                    f"node {join.node_id} has been taken in with another data directory and has not started: "
+                    "it is dropped if it does not"
+                )
             return _refusal(other_directory(join.node_id), final=fresh)
         if node.leaving:
             why = f"node {join.node_id} is being removed: wait until it is gone, then start it again"
             return _refusal(why)
         # This node in any case: a founder may be asked before its own Announce has been applied.
         addresses = {**self.addresses(), self._config.node_id: self._config.raft_address}
-        return JoinReply(done=True, error="", cluster_id=self.identity.cluster_id, addresses=addresses)
+        return JoinReply(
+            done=True,
+            error="",
+            cluster_id=self.identity.cluster_id,
+            addresses=addresses,
+            member_at=self._host.applied,
+        )
 
     def on_tick(self, now: float) -> None:
         """Announce this start until the metadata knows it."""

@@ -10,6 +10,7 @@ alive and takes at most one step towards what should be:
     an open segment has too few replicas, or one that leaves      ask its leader to roll over early
     a sealed one has                                              repair it (replicas/repair.py)
     a leaving node is needed by nothing any more                  remove it from Raft, then forget it
+    a node that was taken in does not start                       the same
 
 All state that matters is in the metadata or in Raft's membership, so another Raft leader goes on where
 this one died. Nothing here is needed for safety: a supervisor that is wrong about who is alive causes a
@@ -28,6 +29,9 @@ from walrus.replicas.repair import Repairs
 from walrus.segments import Command, Metadata, RemoveNode
 from walrus.wire.effects import Outbox
 from walrus.wire.messages import CopyReply, RollOver
+
+JOIN_PATIENCE = 5
+"""Failure timeouts that a node may take from being taken in to its first start, before it is dropped."""
 
 CAUGHT_UP = 100
 """A learner this many entries behind the commit index is close enough to vote."""
@@ -55,6 +59,7 @@ class Supervisor:
         self._again_at = 0.0
         self._led_since = self._ticked_at = 0.0
         self._gone: set[int] = set()
+        self._taken_in: dict[tuple[int, str], float] = {}  # (node, directory) not started yet -> since when
         self.dirty = True
 
     # --- who is alive ---
@@ -93,8 +98,11 @@ class Supervisor:
             return
         if not self._leading:
             self._leading, self._led_since, self.dirty = True, now, True
+            self._taken_in.clear()
         if now - self._ticked_at > self._config.failure_timeout / 4:
-            self._led_since = now  # it was this process that slept: nobody could have been heard
+            # This process slept: no node could have been heard, or have started, in the meantime.
+            self._led_since = now
+            self._taken_in.clear()
         self._ticked_at = now
         if not self.dirty and now < self._again_at:
             return
@@ -132,22 +140,35 @@ class Supervisor:
     def _members(self, now: float) -> None:
         """One step of membership change; Raft refuses a second one before the first has committed."""
         membership, nodes = self._raft.membership, self._metadata.nodes
+        overdue = self._overdue(now)
+        going = {n for n, node in nodes.items() if node.leaving or n in overdue}
         for node in sorted(nodes):
-            if node not in membership.members and not nodes[node].leaving:
+            if node not in membership.members and node not in going:
                 self._change(membership.voters, (*membership.learners, node), now)
                 return
         for node in membership.learners:
             progress = self._raft.progress.get(node)
             near = progress and progress.match_index + CAUGHT_UP >= self._raft.commit_index
             known = node in nodes and nodes[node].incarnation > 0
-            if near and known and self._alive(node, now) and not nodes[node].leaving:
+            if near and known and self._alive(node, now) and node not in going:
                 learners = tuple(n for n in membership.learners if n != node)
                 self._change((*membership.voters, node), learners, now)
                 return
-        for node in sorted(nodes):
-            if nodes[node].leaving and not self._metadata.needs(node) and self._can_do_without(node, now):
+        for node in sorted(going):
+            if not self._metadata.needs(node) and self._can_do_without(node, now):
                 self._remove(node, membership, now)
                 return
+
+    def _overdue(self, now: float) -> set[int]:
+        """Return the nodes that were taken in and have not started: a Join needs no process behind it.
+
+        One that votes is none of them: it has started, or founded the cluster.
+        """
+        nodes, voters = self._metadata.nodes, self._raft.membership.voters
+        waiting = {(n, node.directory_id) for n, node in nodes.items() if not node.incarnation}
+        self._taken_in = {key: self._taken_in.get(key, now) for key in waiting if key[0] not in voters}
+        patience = JOIN_PATIENCE * self._config.failure_timeout
+        return {node for (node, _), since in self._taken_in.items() if now - since > patience}
 
     def _can_do_without(self, node: int, now: float) -> bool:
         """Whether a majority of the voters that would be left is alive.
@@ -168,11 +189,14 @@ class Supervisor:
                 self._raft.transfer_leadership(heirs[0], now)
         else:
             voters = tuple(n for n in membership.voters if n != node)
-            self._change(voters, tuple(n for n in membership.learners if n != node), now)
+            changed = self._change(voters, tuple(n for n in membership.learners if n != node), now)
+            if changed and not self._metadata.nodes[node].leaving:
+                self._outbox.log(f"node {node} was taken in and has not started: it is dropped again")
 
-    def _change(self, voters: tuple[int, ...], learners: tuple[int, ...], now: float) -> None:
+    def _change(self, voters: tuple[int, ...], learners: tuple[int, ...], now: float) -> bool:
+        """Propose a membership; return whether Raft takes the proposal."""
         change = Membership(tuple(sorted(voters)), tuple(sorted(learners)))
-        self._raft.propose_membership(change, now)
+        return self._raft.propose_membership(change, now) is not None
 
 
 def why_not_leave(

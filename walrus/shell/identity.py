@@ -60,6 +60,8 @@ class IdentityFile(msgspec.Struct, frozen=True, kw_only=True):
     cluster_id: str = ""
     state: Literal["new", "founding", "joining", "member"] = "new"
     """`founding` and `joining` last until the Raft journal is durable for the first time."""
+    member_at: int = 0
+    """An index of Raft's log at which this directory is a member, as the cluster said when it took it in."""
     addresses: dict[int, str] = {}
     """Where the other members were last seen: whom a restarted node dials before it knows a Raft leader."""
     incarnation: int = 0
@@ -107,6 +109,7 @@ class DataDirectory:
             cluster_id=record.cluster_id,
             directory_id=record.directory_id,
             incarnation=record.incarnation,
+            member_at=record.member_at,
             bootstrap=record.state == "founding",
             sure=record.sure,
         )
@@ -151,11 +154,12 @@ class DataDirectory:
             msgspec.structs.replace(self.record, cluster_id=uuid.uuid4().hex, state="founding")
         )
 
-    def join(self, cluster_id: str, addresses: dict[int, str]) -> IdentityFile:
-        """Durably note the cluster that took this node in, and where its members are."""
-        assert self.record.cluster_id == "", "a directory belongs to one cluster for life"
+    def join(self, cluster_id: str, addresses: dict[int, str], member_at: int = 0) -> IdentityFile:
+        """Durably note the cluster that took this node in, where its members are, and since which index."""
+        assert self.record.cluster_id in ("", cluster_id), "a directory belongs to one cluster for life"
+        assert self.record.state in ("new", "joining"), "a member does not join again"
         joined = msgspec.structs.replace(
-            self.record, cluster_id=cluster_id, addresses=addresses, state="joining"
+            self.record, cluster_id=cluster_id, addresses=addresses, state="joining", member_at=member_at
         )
         return self._store(joined)
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Sequence
 from typing import cast
 
 from walrus.protocol import PeerCodec, ProtocolError
@@ -90,11 +91,15 @@ async def ask_to_join(
 
 
 async def enter_cluster(settings: Settings, directory: DataDirectory) -> None:
-    """Found a cluster of one, or be taken into the one of `--join`, and note it. Raises StartError."""
-    if settings.bootstrap or (settings.node_id == 1 and not settings.join):
+    """Found a cluster of one, or be taken into the one of `--join`, and note it. Raises StartError.
+
+    A directory that was taken in before, but has not started since, asks again where it was told to.
+    """
+    record = directory.record
+    if not record.cluster_id and (settings.bootstrap or (settings.node_id == 1 and not settings.join)):
         directory.found()
         return
-    if not settings.join:
+    if not (settings.join or record.addresses):
         raise StartError(
             f"--join: node {settings.node_id} belongs to no cluster yet; name a member's raft address, "
             f"or give --bootstrap to found one"
@@ -102,20 +107,26 @@ async def enter_cluster(settings: Settings, directory: DataDirectory) -> None:
     config = settings.config()
     join = Join(
         node_id=settings.node_id,
-        directory_id=directory.record.directory_id,
+        directory_id=record.directory_id,
         raft_address=config.raft_address,
         client_address=config.client_address,
     )
-    answer = await _ask_until_done(settings, join)
-    directory.join(answer.cluster_id, answer.addresses)
+    others = [address for node, address in record.addresses.items() if node != settings.node_id]
+    answer = await _ask_until_done(settings, [*settings.join, *others], join)
+    if record.cluster_id not in ("", answer.cluster_id):
+        raise StartError(
+            f"--join: {directory.path} has joined cluster {record.cluster_id} before, this is another one: "
+            f"name a member of the first, or give an empty --data-dir"
+        )
+    directory.join(answer.cluster_id, answer.addresses, answer.member_at)
 
 
-async def _ask_until_done(settings: Settings, join: Join) -> JoinReply:
+async def _ask_until_done(settings: Settings, members: Sequence[str], join: Join) -> JoinReply:
     """Ask one member after the other until one answers `done`. Raises StartError after `--join-timeout`."""
     loop, codec = asyncio.get_running_loop(), PeerCodec[PeerMessage](PeerMessage)
     end, pause, why = loop.time() + settings.join_timeout, FIRST_PAUSE, "no answer"
     while True:
-        for address in settings.join:
+        for address in members:
             try:
                 reply = await ask_to_join(address, settings.source, codec, join, PATIENCE)
             except OSError as error:

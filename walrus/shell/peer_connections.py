@@ -62,6 +62,10 @@ BACKLOG: Final = 256
 CONNECT_TIMEOUT: Final = 2.0
 SHORTEST_PAUSE: Final = 0.005
 LONGEST_PAUSE: Final = 0.5
+MAX_NODE_ID: Final = 1 << 31
+MAX_ID: Final = 64
+MAX_ADDRESS: Final = 300
+"""Characters of an id and of an address: what a Join puts into the metadata is small."""
 UNACKNOWLEDGED_MS: Final = 5_000
 """After this long without a sign from the other end's kernel the connection is dead (Linux)."""
 
@@ -517,8 +521,12 @@ def join_flaw(join: Join) -> str:
     ... ]
     ['', "the raft address must be HOST:PORT with a port of 1 to 65535, not 'node-7:70000'"]
     """
-    if join.node_id < 1:
-        return f"{join.node_id} is no id of a node: ids are positive"
+    if not 0 < join.node_id <= MAX_NODE_ID:
+        return f"{join.node_id} is no id of a node: ids are 1 to {MAX_NODE_ID}"
+    if not 0 < len(join.directory_id) <= MAX_ID:
+        return f"the id of a data directory has 1 to {MAX_ID} characters"
+    if len(join.raft_address) > MAX_ADDRESS or len(join.client_address) > MAX_ADDRESS:
+        return f"an address of more than {MAX_ADDRESS} characters"
     try:
         parse_address(join.raft_address)
     except ValueError as error:

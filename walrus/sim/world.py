@@ -282,7 +282,9 @@ class World:
                     host.refused.add(peer)
                     self._lose(host, peer, refused=True)
                     return
-            elif not other.paused and not other.controller.judge_hello(hello := self._hello(host, peer)):
+            elif not other.paused and not other.controller.judge_hello(
+                hello := self._hello(host, peer), other.clock(self.now)
+            ):
                 welcome = other.controller.on_caller
                 self._input(other, lambda now: welcome(hello))
                 host.refused.discard(peer)

@@ -76,7 +76,9 @@ class JoinReply(Message, frozen=True, kw_only=True):
     cluster_id: str
     addresses: dict[int, str]
     final: bool = False
-    """Asking again will not help: somebody has to do what `error` says first."""
+    """Asking again will not help: an operator has to do what `error` says first."""
+    member_at: int = 0
+    """If `done`, an index of Raft's log at which the applicant is a member."""
 
 
 # --- replication: writer -> replicas (replicas/replication.py) --------------------------------------------
