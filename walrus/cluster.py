@@ -124,7 +124,7 @@ class LocalCluster:
         return arguments + self._flags
 
     def _check_ports(self, node_id: int) -> None:
-        """Another cluster may be there already, and would answer in place of ours."""
+        """Refuse ports in use: the other cluster would answer in place of this one."""
         ports = {"--client-port": self._client_port, "--raft-port": self._raft_port}
         for flag, first in ports.items():
             with socket.socket() as probe:
@@ -138,7 +138,10 @@ class LocalCluster:
                     raise
 
     def wait_ready(self, patience: float = 30.0, stopped: Callable[[], bool] = lambda: False) -> float:
-        """Wait until every node is a voter, knows a leader and serves, or `stopped`; the seconds it took."""
+        """Wait until every node is a voter, knows a leader and serves; return the seconds that took.
+
+        Returns early once `stopped`. Raises ClusterError after `patience` seconds.
+        """
         start = time.monotonic()
         waiting = set(self.ids)
         while waiting and not stopped():
@@ -168,7 +171,7 @@ class LocalCluster:
         return " ".join(self.log_path(node_id).read_text(errors="replace").strip().splitlines()[-1:])
 
     def metrics(self, node_id: int) -> dict[str, Any] | None:
-        """What a node says of itself; None if it does not answer."""
+        """Return what a node says of itself; None if it does not answer."""
         try:
             with Client([self.address(node_id)], timeout=1.0) as client:
                 return client.metrics()
@@ -181,7 +184,7 @@ class LocalCluster:
         self.processes[node_id].wait()
 
     def stop(self) -> dict[int, int]:
-        """SIGTERM to all at once; SIGKILL to those that do not end in time. The exit statuses."""
+        """SIGTERM to all at once, SIGKILL to those that do not end in time; return the exit statuses."""
         for process in self.processes.values():
             if process.poll() is None:
                 process.terminate()
@@ -193,7 +196,7 @@ class LocalCluster:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     statuses[node_id] = process.wait()
-        except KeyboardInterrupt:  # a second Ctrl-C: do not wait, and leave none behind
+        except KeyboardInterrupt:  # a second Ctrl-C: do not wait, but leave no process behind
             for process in self.processes.values():
                 process.kill()
             raise
@@ -201,7 +204,7 @@ class LocalCluster:
 
 
 def pause(seconds: float) -> None:
-    """Wait between two looks at something that has no way of telling."""
+    """Wait between two looks at something that cannot notify."""
     threading.Event().wait(seconds)
 
 
@@ -308,7 +311,7 @@ def _foreground(cluster: LocalCluster) -> int:
     finally:
         statuses = cluster.stop()
     sys.stderr.write("stopped\n")
-    # a node that was still starting has no handler for SIGTERM yet, and nothing to lose either
+    # A node that was still starting has no handler for SIGTERM yet, and nothing to lose.
     return int(any(status not in (0, -signal.SIGTERM) for status in statuses.values()))
 
 
@@ -372,7 +375,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check_flags(options: argparse.Namespace, flags: Sequence[str]) -> None:
-    """What the last node would be told, before the first one is started."""
+    """Check the last node's command line before the first node is started. Raises FlagError."""
     client_port, raft_port = options.client_port + options.nodes - 1, options.raft_port + options.nodes - 1
     last = ["--node-id", str(options.nodes), "--client-port", str(client_port), "--raft-port", str(raft_port)]
     if abs(client_port - raft_port) < options.nodes:

@@ -1,8 +1,8 @@
-"""What a node is told at its start: its settings, and who it is.
+"""What a node is told at its start: its settings and its identity.
 
-Plain values without defaults that depend on the machine; `shell/flags.py` reads them from the command line
-and the environment, tests and the simulator write them down directly. All times are in seconds, all
-sizes in bytes.
+Plain values, with no default that depends on the machine. `shell/flags.py` reads them from the command line
+and the environment; tests and the simulator write them down directly. All times are in seconds, all sizes
+in bytes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     put_timeout: float = 4.0
     """After this long a PUT without a majority is answered "outcome unknown"; before clients give up."""
     request_timeout: float = 4.0
-    """After this long any other request that still waits for somebody is answered with an error."""
+    """After this long any other request that still waits for another node is answered with an error."""
     cursor_interval: float = 0.1
     """How often moved cursors are committed through Raft, one proposal for all of a node's topics."""
     resend_interval: float = 0.2
@@ -45,11 +45,11 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     repair_interval: float = 0.5
     """How often the Raft leader looks for sealed segments below their replication factor."""
     dead_replica_timeout: float = 60.0
-    """Silence after which a node's sealed copies are made anew elsewhere."""
+    """Silence after which a node's replicas of sealed segments are made anew on other nodes."""
     window_bytes: int = 8 << 20
-    """Most bytes that a writer has on their way to one replica without an answer."""
+    """Most bytes that a writer has sent to one replica without an answer."""
     max_pending_bytes: int = 64 << 20
-    """Most bytes of PUTs that wait in this node for a segment to write to."""
+    """Most bytes of PUTs that wait in one node for a segment to write to."""
     read_bytes: int = 256 << 10
     """How many bytes one read of a segment asks for (at least one entry is always returned)."""
     compact_entries: int = 5_000
@@ -60,17 +60,17 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("lease_ttl must be below failure_timeout, or two leaders could write at once")
 
     def raft(self) -> RaftConfig:
-        """Raft's share of the settings."""
+        """Return Raft's share of the settings."""
         return RaftConfig(heartbeat_interval=self.heartbeat_interval, election_timeout=self.election_timeout)
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
-    """Who this process is: which cluster, which data directory, which of its starts."""
+    """The identity of a process: its cluster, its data directory, and which start of that it is."""
 
     cluster_id: str
-    """Random, drawn at bootstrap, carried by join: peers of another cluster are refused."""
+    """Random, drawn at bootstrap, learnt in a join: peers of another cluster are refused."""
     directory_id: str
-    """Random, drawn when the data directory was made: an empty disk is not the node it was."""
+    """Random, drawn when the data directory was made: a node with an empty disk is another node."""
     incarnation: int
     """Number of this process start, rising within one data directory; recorded in each segment it leads."""
     member_at: int = 0
@@ -78,4 +78,4 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     bootstrap: bool = False
     """Whether this node starts a new cluster of one (only on an empty data directory)."""
     sure: bool = True
-    """False if it follows a power loss that may have shortened copies: see `replicas/replication.py`."""
+    """False after a power loss that may have shortened copies: see `replicas/copies.py`."""

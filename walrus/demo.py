@@ -3,15 +3,15 @@
     python -m walrus.demo [FILE]
 
 1. Three nodes start on this machine, on free ports and an empty directory. 2. A real log file (the package
-manager's of a Debian system, in `examples/`, or FILE) is streamed in, a third of its lines through each
-node, numbered, so that every entry is unique. 3. In the middle of that, the node that leads the open
-segment is killed with SIGKILL. The producer that was connected to it goes on through another node; lines
-whose outcome it cannot know it sends again. 4. Everything is read back through a survivor and compared with
-the file: acknowledged, read back, lost (0), duplicated, and how long each step took.
+   manager's of a Debian system, in `examples/`, or FILE) is streamed in, a third of its lines through each
+   node, numbered, so that every entry is unique. 3. Meanwhile the node that leads the open segment is
+   killed with SIGKILL. Its producer goes on through another node, and sends lines of unknown outcome again.
+   4. The topic is read back through the survivors and compared with the file: acknowledged, read back, lost
+   (0), duplicated, and how long each step took.
 
-A line that is sent again although it had arrived shows up as *duplicated*: that is what at-least-once
-means, and why a client is told `OutcomeUnknown` instead of being retried behind its back. The exit status
-is 0 only if nothing was lost.
+A line that had arrived and was sent again is *duplicated*. That is at-least-once delivery, and the reason
+why a client raises `OutcomeUnknown` instead of retrying on its own. The exit status is 0 only if nothing
+was lost.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from walrus.cluster import ClusterError, LocalCluster, pause
 EXAMPLE = Path(__file__).parents[1] / "examples" / "dpkg.log"
 TOPIC = "log"
 CHUNK = 25
-"""Lines that a producer sends before it waits for their outcome."""
+"""Lines that a producer sends before it waits for their outcomes."""
 BREATH = 0.005
-"""Seconds between two chunks, so that there is a middle of the stream to kill a node in."""
+"""Seconds between two chunks: a faster stream would be over before the leader is dead."""
 FEWEST = 1000
-"""Lines: a shorter file would be through before the leader is dead."""
+"""Lines: a shorter file would be over before the leader is dead."""
 KILL_AT = 0.4
 """Share of the file that is acknowledged when the leader is killed."""
 
@@ -147,7 +147,7 @@ def numbered(file: Path) -> list[bytes]:
 
 
 def kill_leader(cluster: LocalCluster, stream: Stream, say: Callable[[str], None]) -> Failover:
-    """SIGKILL the leader of the open segment, and watch somebody else take over."""
+    """SIGKILL the leader of the open segment, and wait until another node has taken over."""
     with Client(cluster.addresses) as client:
         state = client.state(TOPIC)
         victim, segment = state["leader_node"], state["current_segment"]

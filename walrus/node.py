@@ -5,7 +5,7 @@ shell is the thin rest: it hands in what happened and carries out what the contr
 
     shell/flags.py               the command line and the environment, checked
     shell/start.py               what must be in order before the first word: descriptors, engines, ports
-    shell/descriptors.py         who may have how many file descriptors; the listening ports
+    shell/descriptors.py         how many descriptors each part may hold; the listening ports
     shell/identity.py            the data directory: lock, ids, how the last run ended
     shell/joining.py             a node without a cluster enters one
     shell/seeking.py             a member finds its cluster where all addresses have changed

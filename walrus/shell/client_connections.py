@@ -1,30 +1,44 @@
-"""Client connections: bytes in, requests out, replies back in order, and a bound on what any of them costs.
+"""Client connections: bytes in, requests out, replies back in order, and a bound on what each may cost.
 
-The shell speaks with the controller in *slots*. A slot is one request of one connection, owed a known number
-of replies; the controller may answer slots in any order and in parts, the connection puts the replies
-on the wire in the order in which the requests came. So a client may pipeline without waiting. A request that
-must not overtake an earlier one (`broker/ordering.py`) waits in the backlog.
+The shell and the controller speak in *slots*. A slot is one request of one connection, owed a known number of
+replies. The controller may answer slots in any order and in parts; the connection puts the replies on the
+wire in the order of the requests. So a client may pipeline without waiting. A request that must not overtake
+an earlier one (`broker/ordering.py`) waits in the backlog.
 
-One turn of the event loop reads at most `READ_BYTES` from each connection that has something to say, into
-one buffer shared by all (a reading connection uses it up before the next one gets it, so ten thousand idle
-connections own no buffers), and starts at most `TURN_REQUESTS` requests of it. Nobody gets a second helping
-before everybody had a first: that is the fair share. What a turn produced for a connection leaves in one
-write, at the end of the turn.
+One turn of the event loop reads at most `READ_BYTES` from each readable connection, into one buffer that
+all share: a connection parses what it read before the next one reads, so ten thousand idle connections own
+no buffers. It then starts at most `TURN_REQUESTS` requests of that connection. This is round-robin: no
+connection gets a second turn before every ready connection has had one. What a turn produced for a
+connection leaves in one write, at the end of the turn.
 
-What a connection can cost, and what stops it (`Limits`):
+**The life of a connection.**
+
+    state    entered when                            read?  starts requests?   left when
+    silent   accepted                                yes    -                  a whole request has arrived, or
+                                                                               it makes room for a newcomer
+    open     a whole request has arrived             yes    yes
+    waiting  the weight in flight reached a limit    no     as room appears    replies have made room
+    stalled  the kernel takes no more replies        no     no                 the client has read them, or it
+                                                                               is dropped for being too slow
+    ending   end of stream, a fatal frame, or stop   no     what was accepted  all replies are written: closed
+
+**What a connection can cost**, and what stops it (`Limits`):
 
 * requests in flight: counted by weight (their bytes, and for reads the bytes that the answer may have). Above
-  the limit its requests wait in a backlog and its socket is not read; the kernel's window does the rest;
-* a slow reader: once the kernel takes no more of its replies, no further request of it is started. One that
-  takes nothing for `stall` seconds is dropped, and the largest one at once if all of them
+  the limit, requests wait in a backlog and the socket is not read; TCP's flow control stops the client;
+* a slow reader: once the kernel takes no more of its replies, no further request is started. A connection
+  that takes nothing for `stall` seconds is dropped, and the largest one at once if all slow readers
   together hold more than `max_unsent` bytes;
-* half a frame and silence: dropped after `half_frame` seconds, sooner while many do it;
-* too many connections: the oldest one that never sent a whole request makes room for the newest, and if
-  all of them did, the newest is closed on arrival;
-* all connections together: when `max_in_flight` is reached, further requests queue up in order of arrival.
+* half a frame and silence: dropped after `half_frame` seconds, sooner while many connections do it;
+* too many connections: the oldest one that never sent a whole request makes room for the newest; if all of
+  them did, the newest is closed on arrival (`Listener` bounds the descriptors, whatever happens here);
+* all connections together: when `max_in_flight` is reached, further requests queue in order of arrival.
 
 `asyncio.StreamReader` is deliberately not used: its coroutine switch and copy per frame make it about six
 times slower than a protocol that parses whole buffers.
+
+Invariants: replies leave in the order of the requests, exactly as many as are owed; `in_flight` is the sum of
+the weights of all slots that are not answered.
 """
 
 from __future__ import annotations
@@ -45,13 +59,13 @@ from walrus.shell.descriptors import Listener
 log = logging.getLogger("walrus.shell.client_connections")
 
 READ_BYTES = 64 << 10
-"""Most bytes taken from one client connection per turn: its fair share."""
+"""Most bytes read from one client connection per turn: its fair share."""
 BACKLOG = 1024
 """Connections that wait in the kernel to be accepted."""
 TURN_REQUESTS = 256
 """Most requests of one connection started per turn (a run of PUTs, or of reads, counts as one)."""
 REQUEST_BYTES = 400
-"""What a request costs besides its own bytes, roughly: its slot, and what remembers it on its way."""
+"""What a request costs besides its own bytes, roughly: its slot, its entries in the controller's tables."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,9 +78,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_in_flight: int = 256 << 20
     """The same for all connections together."""
     max_unsent: int = 128 << 20
-    """Replies that slow readers have not taken, all together."""
+    """Replies that slow readers have not taken, of all connections together."""
     max_half_frames: int = 64 << 20
-    """Bytes of frames that are not complete, all together."""
+    """Bytes of incomplete frames, of all connections together."""
     half_frame: float = 20.0
     stall: float = 30.0
 
@@ -78,7 +92,7 @@ class ClientHandler(Protocol):
         """A request arrived; `slot` is owed `request.replies` replies."""
 
     def wake(self) -> None:
-        """Something happened: see to it that this turn gets an end."""
+        """Something happened: this turn must be ended."""
 
 
 class Slot:
@@ -101,7 +115,7 @@ class Slot:
 
 
 def _weight(request: Request, max_frame_bytes: int) -> int:
-    """Bytes that a request may keep in memory until it is answered."""
+    """Return how many bytes a request may keep in memory until it is answered."""
     match request:
         case Put():
             return REQUEST_BYTES + request.batch.size + 16 * request.batch.count
@@ -112,7 +126,7 @@ def _weight(request: Request, max_frame_bytes: int) -> int:
 
 
 def _split(request: Get | Fetch, count: int) -> tuple[Request, Request]:
-    """The first `count` of a run of reads, and the rest of it."""
+    """Split a run of reads into its first `count` and the rest."""
     rest = request.count - count
     first = msgspec.structs.replace(request, count=count)
     if isinstance(request, Fetch):
@@ -121,7 +135,7 @@ def _split(request: Get | Fetch, count: int) -> tuple[Request, Request]:
 
 
 class ClientConnection(asyncio.BufferedProtocol):
-    """One client. Its state is what it sent and we have not answered, in order."""
+    """One client. Its state is what it has sent and what is not answered yet, in order."""
 
     __slots__ = (
         "_backlog",
@@ -162,17 +176,17 @@ class ClientConnection(asyncio.BufferedProtocol):
         self.in_flight = 0
         self.unsent = 0
 
-    # --- what asyncio tells us -------------------------------------------------------------------
+    # --- events from asyncio ----------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client is there; refused at once if there are too many."""
+        """A client has connected; it is refused at once if there are too many."""
         self._transport = cast(asyncio.Transport, transport)
         no_delay(self._transport)
         if not self._server.admit(self):
             self._transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """The client is gone. Its requests are still carried out; their replies go nowhere."""
+        """The client is gone. Its requests are still carried out; their replies are dropped."""
         self._server.forget(self)
         self._server.listener.release()
         self._backlog.clear()
@@ -197,19 +211,19 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._start()
 
     def eof_received(self) -> bool:
-        """The client sends no more; what it sent is answered before the connection closes."""
+        """The client sends nothing more; what it sent is answered before the connection closes."""
         self._ending = True
         self._close_if_done()
         return True
 
     def pause_writing(self) -> None:
-        """A slow reader: nothing new is started for it until it has taken what there is."""
+        """A slow reader: no request is started until it has taken the replies that wait."""
         assert self._transport is not None
         self._stalled_since = self._server.now()
         self._server.stalled(self, self._transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
-        """It caught up."""
+        """The slow reader has caught up."""
         self._stalled_since = None
         self._server.caught_up(self)
         self._start()
@@ -256,14 +270,14 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._server.handler.on_request(slot, request)
 
     def _refuse(self, slot: Slot, request: Invalid) -> None:
-        """Answer a frame that is no request; after one that was too long to skip nothing can follow."""
+        """Answer a frame that is no request; one that is too long to skip is the last."""
         if request.fatal:
             self._ending = True
             self._backlog.clear()
         slot.reply(protocol.error(request.reason), 1)
 
     def proceed(self) -> None:
-        """There is room again in the server's total."""
+        """The total of all connections has room again."""
         self._waiting = False
         self._start()
 
@@ -279,7 +293,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     def stop_reading(self) -> None:
-        """The node stops: what was accepted is answered, nothing more is read."""
+        """The node stops: read nothing more, answer what was accepted."""
         self._ending = True
         if self._transport is not None and not self._paused and not self._transport.is_closing():
             self._transport.pause_reading()
@@ -288,7 +302,7 @@ class ClientConnection(asyncio.BufferedProtocol):
     # --- replies -------------------------------------------------------------------------------------
 
     def answered(self, slot: Slot, data: bytes) -> None:
-        """Put a slot's reply in its place: on the way out if it is the first in line, else aside."""
+        """Put a slot's reply in its place: into the output if the slot is the oldest, else into the slot."""
         if slot is not self._slots[0]:
             slot.parts.append(data)
             return
@@ -310,7 +324,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._server.handler.wake()
 
     def flush(self) -> None:
-        """The end of a turn: send what it produced in one write, and use the room that it made."""
+        """The end of a turn: send what it produced in one write, and use the room that this makes."""
         self._dirty = False
         self._out_bytes = 0
         transport = self._transport
@@ -328,28 +342,28 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._close_if_done()
 
     def _close_if_done(self) -> None:
-        """Close once nothing is owed to a client that sends no more."""
+        """Close once everything owed to a client that sends nothing more has been written."""
         if self._ending and not self._slots and not self._backlog and not self._out:
             assert self._transport is not None
             self._transport.close()
 
     def stalled_for(self, now: float) -> float:
-        """Seconds since the client last took what it was sent."""
+        """Return for how many seconds the client has not taken its replies."""
         return 0.0 if self._stalled_since is None else now - self._stalled_since
 
     def abort(self) -> None:
-        """Drop the connection and what was to be sent on it."""
+        """Drop the connection and what is queued on it."""
         if self._transport is not None:
             self._transport.abort()
 
     @property
     def open(self) -> bool:
-        """Whether replies still reach the client, as far as we know."""
+        """Whether replies still reach the client, as far as this node knows."""
         return self._transport is not None and not self._transport.is_closing()
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is owed and nothing waits to be sent."""
+        """Whether no reply is owed and none waits to be sent."""
         unsent = self._transport.get_write_buffer_size() if self._transport is not None else 0
         return not self._slots and not self._out and not self._backlog and not unsent
 
@@ -400,7 +414,10 @@ class ClientServer:
         return self.in_flight >= self.limits.max_in_flight
 
     def admit(self, connection: ClientConnection) -> bool:
-        """Count a new connection in. If there are too many, one that never asked for anything makes room."""
+        """Admit a new connection, and return whether that was possible.
+
+        At the limit, the oldest connection that has sent no whole request is dropped to make room.
+        """
         if self._stopping:
             return False
         if len(self.connections) >= self.limits.max_connections:
@@ -414,14 +431,14 @@ class ClientServer:
         return True
 
     def forget(self, connection: ClientConnection) -> None:
-        """A connection is gone; what it had in flight is released when it is answered."""
+        """A connection is gone; the weight that it has in flight is released as its requests are answered."""
         self.connections.pop(connection, None)
         self.silent.pop(connection, None)
         self.note_half(connection, 0, progress=True)
         self.caught_up(connection)
 
     def release(self, weight: int) -> None:
-        """Something was answered: let those go on who waited for room in the total, first come first."""
+        """A request was answered: connections that wait for room proceed, in order of arrival."""
         self.in_flight -= weight
         assert self.in_flight >= 0
         if self.queue and not self.full:
@@ -441,7 +458,7 @@ class ClientServer:
     def note_half(self, connection: ClientConnection, buffered: int, progress: bool) -> None:
         """Keep account of the bytes that wait for the rest of their frame, and since when they do.
 
-        Whoever completed a request (`progress`) before the new half frame began starts anew.
+        A connection that completed a request (`progress`) before the new half frame gets the full time again.
         """
         self._half_bytes += buffered - self._half.pop(connection, 0)
         if not buffered:
@@ -452,7 +469,7 @@ class ClientServer:
             connection.half_since = self.now()
 
     def stalled(self, connection: ClientConnection, unsent: int) -> None:
-        """A connection's replies are not taken. If all together hold too much, the largest one goes."""
+        """A client takes no replies. If all such hold too much together, the largest is dropped."""
         self._stalled[connection] = None
         self.unsent += unsent - connection.unsent
         connection.unsent = unsent
@@ -463,14 +480,14 @@ class ClientServer:
             self.caught_up(largest)
 
     def caught_up(self, connection: ClientConnection) -> None:
-        """A connection took its replies, or is gone."""
+        """A connection has taken its replies, or is gone."""
         if connection in self._stalled:
             del self._stalled[connection]
             self.unsent -= connection.unsent
             connection.unsent = 0
 
     def sweep(self) -> None:
-        """About once a second: drop whoever keeps half a frame, or takes no reply, for too long."""
+        """Drop connections with half a frame, or with untaken replies, for too long. Called once a second."""
         now, limits = self.now(), self.limits
         crowded = self._half_bytes > limits.max_half_frames or len(self._half) > limits.max_connections // 4
         patience = 1.0 if crowded else limits.half_frame
@@ -483,7 +500,7 @@ class ClientServer:
 
 
 def no_delay(transport: asyncio.BaseTransport) -> None:
-    """Send small frames at once: every write here is a whole turn's output already."""
+    """Disable Nagle's algorithm: every write is the whole output of a turn already."""
     handle = transport.get_extra_info("socket")
     if handle is not None and handle.family in (socket.AF_INET, socket.AF_INET6):
         handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,4 +1,4 @@
-"""File descriptors: who may have how many, and a port that stops accepting before they run out.
+"""File descriptors: how many each part may hold, and a port that stops accepting before they run out.
 
 A process has a fixed number of descriptors. The engines need one for a data file at the very moment in which
 a client writes, so clients and callers must never hold the last ones:
@@ -31,7 +31,7 @@ from collections.abc import Callable
 log = logging.getLogger("walrus.shell.descriptors")
 
 FEWEST_FILES = 64
-"""With fewer a node would start, and fail at an arbitrary later moment."""
+"""With fewer, a node would start and fail at an arbitrary later moment."""
 WANTED_FILES = 65_536
 """Ten thousand clients are ten thousand descriptors: the soft limit is raised this far if it may be."""
 FEWEST_RESERVED = 128

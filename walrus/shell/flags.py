@@ -1,18 +1,18 @@
-"""What an operator may say to a node: command line and environment, checked before anything starts.
+"""The settings of a node: command line and environment, checked before anything starts.
 
 `parse` returns one frozen `Settings` or raises `FlagError` with a single line that names the flag (or the
 variable) and what it takes; `node.main` prints it and exits with status 2. Nothing is corrected silently, and
-nothing of the machine is touched here: no file, no socket, no clock.
+nothing of the machine is used here: no file, no socket, no clock.
 
-Three durations belong together, shortest first, and are checked together:
+Three durations depend on each other and are checked together:
 
     heartbeat < lease ttl < failure timeout
 
-A writer that hears no Raft leader stops after the lease; only after the failure timeout is it replaced. Were
-the lease the longer one, the old and the new writer would both believe for a while; the fence would
-still keep the log right, but clients of the old one would wait for answers that can no longer come.
+A writer that hears from no Raft leader stops after the lease, and is replaced only after the failure timeout.
+If the lease were longer, the old and the new writer would both accept PUTs for a while. The fence would still
+keep the log correct, but clients of the old writer would wait for answers that can no longer come.
 
-`WALRUS_DISABLE_IO_URING` is not here: the engine reads it, because it is the engine's also without a node.
+`WALRUS_DISABLE_IO_URING` is not here: the engine reads it, also where there is no node.
 
 Left out: a configuration file. A node has about twenty settings, and a process supervisor already has a
 place for a command line and an environment.
@@ -33,7 +33,7 @@ from walrus.wire.addresses import EVERYWHERE, join_address, parse_address, parse
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 MAX_FRAME_LIMIT = 16 << 20
-"""Above this a single entry would no longer fit the limits of a message between nodes comfortably."""
+"""A batch of a few entries of this size still fits a message between nodes."""
 
 
 class FlagError(Exception):
@@ -41,7 +41,7 @@ class FlagError(Exception):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a node was told at its start. Times in seconds, sizes in bytes."""
+    """All settings of a node. Times in seconds, sizes in bytes."""
 
     node_id: int
     data_dir: Path
@@ -72,7 +72,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def fsync_name(self) -> str:
-        """The schedule as it is kept in the identity file and shown to people."""
+        """The schedule as the identity file and the log name it."""
         return self.fsync if isinstance(self.fsync, str) else f"{self.fsync * 1000:g} ms"
 
     @property
@@ -81,7 +81,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return None if self.raft_host in EVERYWHERE else self.raft_host
 
     def config(self) -> NodeConfig:
-        """What the controller needs to know of it."""
+        """Return the controller's share of the settings."""
         return NodeConfig(
             node_id=self.node_id,
             raft_address=join_address(self.raft_advertise_host, self.raft_port),
@@ -99,14 +99,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse, but a mistake is one line and an exception instead of a usage screen and an exit."""
+    """argparse, but a mistake raises FlagError instead of printing a usage screen and exiting."""
 
     def error(self, message: str) -> NoReturn:
         raise FlagError(message.removeprefix("argument ").replace("\n", " "))
 
 
 def whole(low: int, high: int, unit: str = "") -> Callable[[str], int]:
-    """A parser of whole numbers within limits."""
+    """Return a parser of whole numbers within limits."""
 
     def parse_whole(text: str) -> int:
         try:
@@ -121,20 +121,20 @@ def whole(low: int, high: int, unit: str = "") -> Callable[[str], int]:
 
 
 def _milliseconds(low: int, high: int) -> Callable[[str], float]:
-    """A parser of milliseconds into seconds."""
+    """Return a parser of milliseconds that returns seconds."""
     parse_whole = whole(low, high, " milliseconds")
     return lambda text: parse_whole(text) / 1000
 
 
 def directory(text: str) -> Path:
-    """A directory: an empty name is a variable that was not set, not the current directory."""
+    """Parse the name of a directory. An empty one is a variable that was not set, and is refused."""
     if not text:
         raise argparse.ArgumentTypeError("must be the name of a directory, not ''")
     return Path(text)
 
 
 def _host(text: str) -> str:
-    """A host name or address: what is left of a mistake like `http://...` or `host:port`."""
+    """Parse a host name or address."""
     try:
         return parse_host(text)
     except ValueError as error:
@@ -142,7 +142,7 @@ def _host(text: str) -> str:
 
 
 def address(text: str) -> str:
-    """HOST:PORT."""
+    """Parse HOST:PORT."""
     try:
         return join_address(*parse_address(text))
     except ValueError as error:
@@ -150,7 +150,7 @@ def address(text: str) -> str:
 
 
 def fsync(text: str) -> str | float:
-    """`each`, `none` or milliseconds."""
+    """Parse `each`, `none` or milliseconds (returned in seconds)."""
     if text in ("each", "none"):
         return text
     try:
@@ -219,7 +219,7 @@ def _parser() -> _Parser:
 def _variable(
     environ: Mapping[str, str], name: str, parse: Callable[[str], int], default: int | None
 ) -> int | None:
-    """An environment variable; set but empty counts as not set."""
+    """Parse an environment variable; set but empty counts as not set."""
     text = environ.get(name, "")
     if not text:
         return default
@@ -237,7 +237,7 @@ def _log_level(environ: Mapping[str, str], flag: str | None) -> str:
 
 
 def _check_together(settings: Settings) -> Settings:
-    """What no single flag can know."""
+    """Check what concerns several flags."""
     if settings.heartbeat >= settings.election_timeout:
         raise FlagError("--election-timeout-ms: must be above --heartbeat-ms, or followers never stay calm")
     if settings.heartbeat >= settings.lease_ttl:
@@ -258,7 +258,7 @@ def _check_together(settings: Settings) -> Settings:
 
 
 def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:
-    """Settings from a command line and an environment, or a FlagError that names what is wrong.
+    """Return the settings of a command line and an environment. Raises FlagError, which names what is wrong.
 
     >>> parse(["--node-id", "2", "--fsync", "200"], {}).fsync
     0.2

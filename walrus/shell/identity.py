@@ -1,4 +1,4 @@
-"""Who a process is: the data directory's lock, its ids, and what its last run left behind.
+"""The data directory of a node: its lock, its ids, and what the last run left behind.
 
 A node's files live below `<data-dir>/node_<id>/`:
 
@@ -7,13 +7,13 @@ A node's files live below `<data-dir>/node_<id>/`:
     user_data/  engine #1: segment copies, fences
     raft_meta/  engine #2: Raft's log, term and vote
 
-The identity file answers four questions that no other file can (DESIGN: Identity, Restart, Unsure copies):
+The identity file answers four questions that no other file can answer:
 
 * *Which cluster?*  `cluster_id`, random, drawn at bootstrap or carried by a join; empty until then.
 * *Which disk?*  `directory_id`, random, drawn when the directory was made. A node that returns with an
-  empty disk draws a new one, so it cannot pass for the member it was: its promises are gone.
-* *Which start?*  `incarnation` is incremented, and the file synced, before the node says a word. An open
-  segment is led by one incarnation, so a restarted node never goes on writing what it led before.
+  empty disk draws a new one, so it cannot pass for the member that it was: its votes and copies are gone.
+* *Which start?*  `incarnation` is incremented, and the file synced, before the node sends anything. An open
+  segment is led by one incarnation, so a restarted node never resumes a segment that it led before.
 * *How did the last run end?*  `clean` is set by an orderly stop, after everything was synced. Without it,
   and on another boot of the machine (the kernel's boot id differs), bytes that were only in the page cache
   are gone: copies may be shorter than what this node once reported, and it is not `sure` of them, unless
@@ -26,8 +26,8 @@ Invariants:
   node refuses to start rather than voting again in terms in which it may have voted;
 * `clean` is never on disk while a process runs.
 
-Left out: repair of a damaged identity file. It is forty words that change once per start; whoever damaged
-it may have damaged anything, so the node says so and stays down.
+Left out: repair of a damaged identity file. It is small and changes once per start; what damaged it may have
+damaged anything else, so the node says so and stays down.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class IdentityFile(msgspec.Struct, frozen=True, kw_only=True):
     member_at: int = 0
     """An index of Raft's log at which this directory is a member, as the cluster said when it took it in."""
     addresses: dict[int, str] = {}
-    """Where the other members were last seen: whom a restarted node dials before it knows a Raft leader."""
+    """Where the other members were last seen: a restarted node dials these before it knows a Raft leader."""
     incarnation: int = 0
     clean: bool = True
     boot_id: str = ""
@@ -115,9 +115,9 @@ class DataDirectory:
         )
 
     def begin(self, fsync: str, boot: str) -> IdentityFile:
-        """Durably count one more start; what it says from now on holds for this process.
+        """Durably count one more start; return the record that holds for this process.
 
-        `boot` is the current boot id. An unknown one ("") counts as another boot: it is the safe guess.
+        `boot` is the current boot id. An unknown one ("") counts as another boot: the safe assumption.
         """
         last = self.record
         kept = last.clean or last.fsync == "each" or (boot != "" and boot == last.boot_id)
@@ -135,10 +135,10 @@ class DataDirectory:
         )
 
     def _sync_data(self) -> None:
-        """Make durable what a killed process left in the page cache: from now on it is taken for durable.
+        """Make durable what a killed process left in the page cache: from now on it counts as durable.
 
-        This process syncs what it writes itself, at the latest when it stops in an orderly way, and is then
-        believed after a power loss. It would not sync what it only found.
+        This process syncs what it writes itself, at the latest in an orderly stop, and is then trusted after
+        a power loss. Without this sync, that trust would include bytes that it only found.
         """
         try:
             for file in sorted(file for file in self.user_data.glob("*") if file.is_file()):
@@ -148,14 +148,14 @@ class DataDirectory:
             raise DirectoryError(f"cannot sync {self.user_data}: {error.strerror}") from error
 
     def found(self) -> IdentityFile:
-        """Durably draw the id of a new cluster, of which this directory is the first member."""
+        """Durably found a new cluster, with a random id and this directory as its first member."""
         assert self.record.state == "new", "only an empty directory founds a cluster"
         return self._store(
             msgspec.structs.replace(self.record, cluster_id=uuid.uuid4().hex, state="founding")
         )
 
     def join(self, cluster_id: str, addresses: dict[int, str], member_at: int = 0) -> IdentityFile:
-        """Durably note the cluster that took this node in, where its members are, and since which index."""
+        """Durably note the cluster that accepted this node, where its members are, and since which index."""
         assert self.record.cluster_id in ("", cluster_id), "a directory belongs to one cluster for life"
         assert self.record.state in ("new", "joining"), "a member does not join again"
         joined = msgspec.structs.replace(
@@ -170,13 +170,13 @@ class DataDirectory:
         return self._store(msgspec.structs.replace(self.record, addresses=addresses))
 
     def settle(self) -> IdentityFile:
-        """Durably note that the Raft journal exists: from now on an empty one is a lost one."""
+        """Durably note that the Raft journal exists: from now on an empty one means that it was lost."""
         if self.record.state == "member":
             return self.record
         return self._store(msgspec.structs.replace(self.record, state="member"))
 
     def doubt(self) -> IdentityFile:
-        """Durably note that a copy was found to be shorter than it was, which makes the node unsure."""
+        """Durably note that a copy is shorter than it was, which makes the node unsure."""
         return self._store(msgspec.structs.replace(self.record, sure=False))
 
     def trust(self) -> IdentityFile:
@@ -188,13 +188,13 @@ class DataDirectory:
         return self._store(msgspec.structs.replace(self.record, clean=True))
 
     def close(self) -> None:
-        """Give the lock back. Without `finish` before it, this counts as a crash."""
+        """Release the lock. Without `finish` before it, this counts as a crash."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
 
     def _take_lock(self) -> int:
-        """Open and lock the lock file, or say who holds it."""
+        """Open and lock the lock file. Raises DirectoryError, which names the holder."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             return take_lock(self.path / "lock")
@@ -205,7 +205,7 @@ class DataDirectory:
             raise DirectoryError(f"cannot use data directory {self.path}: {error.strerror}") from error
 
     def _load(self) -> IdentityFile:
-        """The record on disk; a new directory gets a new one, not written before `begin`."""
+        """Read the record; a new directory gets a new one, which is not written before `begin`."""
         try:
             raw = (self.path / "identity").read_bytes()
         except FileNotFoundError:
@@ -238,15 +238,15 @@ class DataDirectory:
         )
 
     def _refuse_orphans(self) -> None:
-        """Data without an identity is not an empty directory: never take it for one, never delete it."""
+        """Refuse data without an identity file: it is not an empty directory, and is never deleted."""
         for data in (self.user_data, self.raft_meta):
             if has_data(data):
                 raise DirectoryError(self._damaged(f"it is missing, but {data} has files"))
 
     def _store(self, record: IdentityFile) -> IdentityFile:
-        """Replace the identity file: after this returns, a crash finds the new one, before it the old one.
+        """Replace the identity file durably: a crash before the return leaves the old one or the new one.
 
-        Raises DirectoryError, for example on a full disk; the old one counts then, or the new one.
+        Raises DirectoryError, for example on a full disk; then, too, it is the old one or the new one.
         """
         target, aside = self.path / "identity", self.path / "identity.new"
         try:

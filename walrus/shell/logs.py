@@ -82,7 +82,7 @@ class KindLimit:
 
 
 class QueuedHandler(logging.Handler):
-    """A logging handler whose `emit` costs a format and a put, whatever becomes of the descriptor."""
+    """A logging handler whose `emit` costs a format and a put, whether or not the descriptor takes bytes."""
 
     def __init__(self, descriptor: int, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()

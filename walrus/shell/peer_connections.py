@@ -1,33 +1,44 @@
-"""Connections between nodes: who may call, how a call is kept up, and how a death is noticed at once.
+"""Connections between nodes: the handshake, redialling, and how the death of a process is noticed at once.
 
-Every node dials every other and sends on the connection that it dialled; what it accepted it only reads.
-So for each ordered pair there is one TCP connection, nobody has to decide which of two crossing ones
-survives, and a cut in one direction stays what it is, a cut in one direction.
+Every node dials every other one, sends on the connection that it dialled, and only reads those that it
+accepted. So there is one TCP connection for each ordered pair, two that cross need no tie-break, and a cut in
+one direction affects that direction only.
 
     caller                                       callee
-      │ ── Hello(version, cluster, node, directory, incarnation, target) ─► │   checks all six; and learns
+      │ ── Hello(version, cluster, node, directory, incarnation, target) ─► │   checks all six, and learns
       │ ◄─ HelloReply(error="") ──────────────────────────────────────────  │   where the caller lives
       │ ── messages, in order, never answered on this connection ────────►  │
 
-A message may be lost (with its connection), never reordered against another on the same connection and
-never delivered twice. The logic above was written for a network that does worse.
+A message may be lost (with its connection). It is never reordered against another one on the same connection
+and never delivered twice. The logic above tolerates a network that does worse.
 
-*Noticing a death.* When a process dies, its kernel closes its connections, and our dialled one ends. That
-alone proves little, so the address is dialled again at once: a *refused* connection proves that nobody
-listens there any more, and the controller is told so (`refused=True`) within about a millisecond of the
-kill. While a process is being torn down its listening socket may outlive the connection for a moment; an
-attempt that ends before the reply to Hello is therefore repeated, a few milliseconds apart at first. A
-machine that vanished closes nothing: that is what `failure_timeout` is for.
+**The life of a dialled connection** (`Dialer`):
 
-*What a stranger can do.* Until its Hello has been accepted a caller may send one frame of 64 KiB within
-five seconds, on one of a bounded number of such connections.
+    state       entered when                        next
+    dialling    the peer is wanted; after a pause   connected, refused, rejected or failed
+    connected   HelloReply without an error         lost: the callee or the network ended it; dial at once
+    refused     no process listens                  report a death (once), pause, dial
+    rejected    HelloReply with an error            long pause, dial; final: this node has been removed
+    failed      anything else                       pause, dial
+
+A pause doubles from 5 ms to 500 ms with each attempt, and ends early when the peer calls this node.
+
+*Noticing a death.* When a process dies, its kernel closes its connections, the dialled one among them. That
+alone proves little, so the address is dialled again at once: a *refused* connection proves that no process
+listens there any more, and the controller is told so (`refused=True`) within about a millisecond of the kill.
+While a process is being torn down, its listening socket may outlive the connection for a moment; an attempt
+that ends before the reply to Hello is therefore repeated, a few milliseconds apart at first. A machine that
+loses power closes nothing: `failure_timeout` covers that.
+
+*What a stranger can do.* Until its Hello has been accepted, a caller may send one frame of 64 KiB within
+five seconds, on one of a bounded number of such connections; the oldest of them makes room for the next.
 
 Invariants: a message is sent only on a connection whose Hello was accepted; at most one accepted
 connection per caller is read, the latest; a caller of an older incarnation than one already seen is
 refused.
 
-Left out: encryption. The cluster id keeps honest mistakes apart, it is no defence against an attacker on
-the network between the nodes: put them in a private network or a tunnel.
+Left out: encryption. The cluster id prevents honest mistakes and stops no attacker on the network between
+the nodes: put them in a private network or a tunnel.
 """
 
 from __future__ import annotations
@@ -74,28 +85,28 @@ class PeerHandler(Protocol):
     """What the connections need from the node."""
 
     def hello_to(self, peer: int) -> Hello:
-        """How this node introduces itself to `peer`."""
+        """Return this node's introduction to `peer` (or to `ANYBODY`)."""
 
     def judge_hello(self, hello: Hello) -> str:
-        """Why this caller is refused; "" lets it in."""
+        """Return why this caller is refused; "" accepts it."""
 
     def on_caller(self, hello: Hello) -> None:
-        """A caller was let in."""
+        """A caller was accepted."""
 
     def addresses(self) -> dict[int, str]:
         """Where this node and the others live, as far as it knows: node id -> host:port."""
 
     def is_removed(self, hello: Hello) -> bool:
-        """Whether a refused caller was a member, and never will be again."""
+        """Return whether a refused caller was a member and has been removed for good."""
 
     def on_removed(self, peer: int, error: str) -> None:
-        """`peer` says that it is this node that was removed."""
+        """`peer` says that this node has been removed."""
 
     def on_join(self, session: PeerSession, join: Join) -> None:
-        """A node without a cluster asks to be taken in."""
+        """A node without a cluster asks to join this one."""
 
     def on_peer_message(self, sender: int, message: PeerMessage) -> None:
-        """A message from a node that showed a good Hello."""
+        """A message from a node whose Hello was accepted."""
 
     def on_peer_up(self, peer: int) -> None:
         """From now on messages reach `peer`."""
@@ -105,7 +116,7 @@ class PeerHandler(Protocol):
 
 
 class PeerLink(asyncio.Protocol):
-    """A connection that this node dialled: Hello, then messages, until either side gives up."""
+    """A connection that this node dialled: Hello, then messages, until either side ends it."""
 
     def __init__(self, hello: bytes, codec: PeerCodec[PeerMessage]) -> None:
         loop = asyncio.get_running_loop()
@@ -118,14 +129,14 @@ class PeerLink(asyncio.Protocol):
         self.lost: asyncio.Future[None] = loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Connected: introduce ourselves."""
+        """Connected: send the Hello."""
         self._transport = cast(asyncio.Transport, transport)
         no_delay(transport)
         notice_silence(transport)
         self._transport.write(self._hello)
 
     def data_received(self, data: bytes) -> None:
-        """The reply to Hello; nothing else is ever said on this connection."""
+        """The reply to Hello, the only message that the callee ever sends on this connection."""
         try:
             replies = self._parser.feed(data)
         except ProtocolError as error:
@@ -143,7 +154,7 @@ class PeerLink(asyncio.Protocol):
             self.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """The connection ended, for whatever reason."""
+        """The connection has ended."""
         if not self.answer.done():
             self.answer.set_exception(ConnectionResetError("ended before the reply to Hello"))
             self.answer.exception()
@@ -151,7 +162,7 @@ class PeerLink(asyncio.Protocol):
             self.lost.set_result(None)
 
     def queue(self, frame: bytes) -> None:
-        """Send with the end of this turn."""
+        """Send at the end of this turn."""
         self._out.append(frame)
 
     def flush(self) -> None:
@@ -178,15 +189,15 @@ class _Outcome(Enum):
     LOST = auto()
     """It was up, and ended."""
     REFUSED = auto()
-    """Nobody listens."""
+    """No process listens."""
     REJECTED = auto()
-    """The other node does not want us; asking again soon would change nothing."""
+    """The callee refuses this node; dialling again soon would change nothing."""
     FAILED = auto()
     """Anything else."""
 
 
 class Dialer:
-    """Keeps one peer connected: dials, backs off, and reports what it finds out."""
+    """Keeps one peer connected: dials, backs off, and reports connections and deaths."""
 
     def __init__(self, peers: PeerConnections, peer: int, address: str) -> None:
         self.peer = peer
@@ -201,11 +212,11 @@ class Dialer:
         self._task.add_done_callback(unexpected_end)
 
     def hurry(self) -> None:
-        """The peer is known to be there: do not wait for the next attempt."""
+        """The peer is known to run: dial now."""
         self._hurry.set()
 
     def close(self) -> None:
-        """Stop, for good."""
+        """Stop dialling and end the connection."""
         self._task.cancel()
         if self.link is not None:
             self.link.abort()
@@ -227,7 +238,7 @@ class Dialer:
             await self._pause()
 
     async def _pause(self) -> None:
-        """Wait before the next attempt: twice as long each time, up to a limit, never in step with others."""
+        """Wait before the next attempt: twice as long each time, up to a limit, with jitter."""
         longest = min(LONGEST_PAUSE, SHORTEST_PAUSE * 2.0 ** min(self._attempt, 10))
         self._hurry.clear()
         try:
@@ -282,7 +293,7 @@ def unexpected_end(task: asyncio.Task[None]) -> None:
 
 
 class PeerSession(asyncio.BufferedProtocol):
-    """A connection that somebody dialled to this node: a stranger until its Hello is accepted."""
+    """A connection that was dialled to this node: its caller is a stranger until the Hello is accepted."""
 
     def __init__(self, peers: PeerConnections) -> None:
         self._peers = peers
@@ -292,7 +303,7 @@ class PeerSession(asyncio.BufferedProtocol):
         self.sender: int | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Somebody called: they have a few seconds to say who they are."""
+        """A stranger has connected: it has a few seconds to introduce itself."""
         self._transport = cast(asyncio.Transport, transport)
         no_delay(transport)
         notice_silence(transport)
@@ -308,7 +319,7 @@ class PeerSession(asyncio.BufferedProtocol):
         self._peers.forget(self)
 
     def expect_more(self) -> None:
-        """The caller is no stranger any more, or gone: the clock stops."""
+        """The caller has introduced itself, or is gone: stop the clock."""
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
@@ -344,7 +355,7 @@ class PeerSession(asyncio.BufferedProtocol):
             self.abort()
 
     def _on_hello(self, hello: Hello) -> None:
-        """A node calls this one, or, with target 0, only tells whoever lives here where it lives."""
+        """A node calls this one; or, with target `ANYBODY`, only says where it lives itself."""
         handler = self._peers.handler
         if error := self._peers.judge(hello):
             self.reply(HelloReply(error=error, cluster_id="", final=handler.is_removed(hello)))
@@ -385,7 +396,7 @@ class PeerSession(asyncio.BufferedProtocol):
 
     @property
     def closing(self) -> bool:
-        """Whether nothing more can be said to the caller."""
+        """Whether nothing more can be sent to the caller."""
         return self._transport is None or self._transport.is_closing()
 
 
@@ -460,7 +471,7 @@ class PeerConnections:
                 link.flush()
 
     def judge(self, hello: Hello) -> str:
-        """Why a caller is refused; "" if it is not."""
+        """Return why a caller is refused; "" if it is accepted."""
         if hello.version != VERSION:
             return (
                 f"it speaks version {hello.version}, this node {VERSION}: run the same release on all nodes"
@@ -513,7 +524,7 @@ class PeerConnections:
 
 
 def join_flaw(join: Join) -> str:
-    """What no node can mean that asks to be taken in; once it was, every member would dial it for ever.
+    """Return what is wrong with a Join, "" if nothing is: a bad address would be dialled for ever.
 
     >>> [
     ...     join_flaw(Join(node_id=7, directory_id="d", raft_address=address, client_address=""))

@@ -11,8 +11,8 @@ member that is not ready some time after its start also tries those of `--join`,
       ×    the connection ends: nothing else is said on one whose callee is not known by id
       │ ◄─ Hello(target=seeker, ...) ───────────────── │  and so the seeker knows where the callee lives
 
-The addresses in a reply are tried, too: one member that everybody can name is enough. The seeker stops as
-soon as the node is ready. It does nothing for a member whose cluster is where it was.
+The addresses in a reply are tried, too: one member whose address all others are given is enough. The seeker
+stops as soon as the node is ready. It does nothing for a member whose cluster is where it was.
 
 Every few seconds without success the log says which addresses are being tried, and what to do.
 """
@@ -69,7 +69,7 @@ class Seeker:
         )
 
     async def _introduce(self, address: str) -> None:
-        """Say to whoever listens at `address` that this node is here."""
+        """Tell the member at `address`, if there is one, where this node lives."""
         if address == self._mine:
             return
         link = PeerLink(self._peers.codec.encode(self._peers.handler.hello_to(0)), self._peers.codec)
