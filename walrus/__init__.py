@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from walrus import namesake as _namesake
+
 if TYPE_CHECKING:
     from walrus.storage.cursors import Entry
     from walrus.storage.schedule import FsyncSchedule, ReadConsistency
     from walrus.wal import Walrus
 
 __version__ = "0.1.0"
+__distribution__ = _namesake.DISTRIBUTION
 __all__ = ["Entry", "FsyncSchedule", "ReadConsistency", "Walrus", "__version__"]
 
 

@@ -39,7 +39,7 @@ from walrus.client import Client
 from walrus.client.errors import WalrusError
 from walrus.cluster import ClusterError, LocalCluster, pause
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "dpkg.log"
+EXAMPLE = Path(__file__).parent / "examples" / "dpkg.log"
 TOPIC = "log"
 CHUNK = 25
 """Lines that a producer sends before it waits for their outcomes."""
@@ -224,7 +224,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m walrus.demo`."""
     parser = Parser(prog="walrus-demo", description="Stream a file in, kill a leader, count.")
     parser.add_argument(
-        "file", nargs="?", type=Path, default=EXAMPLE, help="a log file (default: examples/dpkg.log)"
+        "file",
+        nargs="?",
+        type=Path,
+        default=EXAMPLE,
+        help="a log file (default: the one of a Debian system that comes with this package)",
     )
     options = parser.parse_args(arguments)
     console = Console(highlight=False)

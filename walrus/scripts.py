@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from walrus import namesake as _namesake  # noqa: F401 - it looks
 from walrus.cli.interrupts import end_quietly
 
 

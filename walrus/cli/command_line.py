@@ -24,6 +24,7 @@ from typing import Any, NoReturn, Protocol
 import rich.console
 
 from walrus.cli.interrupts import raise_again
+from walrus.shell.flags import mistake
 
 
 class Main(Protocol):
@@ -37,8 +38,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say it and exit."""
-        line = message.removeprefix("argument ").replace("\n", " ")
-        self.exit(2, f"{self.prog}: {line} ({self.prog} --help says more)\n")
+        self.exit(2, f"{self.prog}: {mistake(message)} ({self.prog} --help says more)\n")
 
 
 class Console(rich.console.Console):

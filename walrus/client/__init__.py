@@ -27,6 +27,7 @@ Arguments are checked before anything is sent (`calls.py`): TypeError, ValueErro
 
 from __future__ import annotations
 
+from walrus import namesake as _namesake  # noqa: F401 - it looks
 from walrus.client.asynchronous import AsyncClient
 from walrus.client.blocking import Client
 from walrus.client.calls import Entry, TopicState

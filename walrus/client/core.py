@@ -68,6 +68,7 @@ WALK: Final = 256
 FIRST_PAUSE: Final = 0.02
 LONGEST_PAUSE: Final = 0.5
 LEAST_PATIENCE: Final = 0.25
+"""Seconds that an attempt gets at least, if the timeout has them."""
 
 
 class Rng(Protocol):
@@ -333,7 +334,8 @@ def conduct(
         addresses.leave(address)
         tries += 1
         pause = _pause(tries, len(addresses), rng)
-        if closed() or clock() + pause >= deadline:
+        if closed() or clock() + pause + min(LEAST_PATIENCE, timeout / 4) >= deadline:
+            # An attempt without the time for an answer would make "unknown" of what is certainly not done.
             return results + exchange.results[settled:]
         yield Pause(pause)
     return results

@@ -102,7 +102,17 @@ class _Parser(argparse.ArgumentParser):
     """argparse, but a mistake raises FlagError instead of printing a usage screen and exiting."""
 
     def error(self, message: str) -> NoReturn:
-        raise FlagError(message.removeprefix("argument ").replace("\n", " "))
+        raise FlagError(mistake(message))
+
+
+def mistake(message: str) -> str:
+    """What argparse says of a wrong command line, in one line that is the same in every Python version.
+
+    >>> mistake("argument --log-level: invalid choice: 'loud' (choose from 'info', 'error')")
+    "--log-level: invalid choice: 'loud' (choose from info, error)"
+    """
+    said, choose, choices = message.removeprefix("argument ").replace("\n", " ").partition(" (choose from ")
+    return said + choose + choices.replace("'", "")
 
 
 def whole(low: int, high: int, unit: str = "") -> Callable[[str], int]:
