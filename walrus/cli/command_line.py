@@ -103,7 +103,7 @@ def _replace_missing_streams() -> None:
 
 
 def _discard_output() -> None:
-    """Nobody takes what is still buffered: do not fail over it a second time, at the exit."""
+    """Drop what is still buffered: flushing it at the exit would fail a second time."""
     try:
         descriptor = sys.stdout.fileno()
     except (OSError, ValueError):  # a test's, or closed

@@ -248,8 +248,8 @@ def why_not_leave(metrics: Mapping[str, Any], node_id: int) -> str | None:
     stay = len(members - {node_id})
     if node_id not in members or not isinstance(wanted, int) or stay >= wanted:
         return None
-    who = f"the {stay} members that stay are" if stay != 1 else "the 1 member that stays is"
-    return f"{who} fewer than the replication factor, {wanted}, so segments would have fewer replicas"
+    those = f"the {stay} members that stay are" if stay != 1 else "the 1 member that stays is"
+    return f"{those} fewer than the replication factor, {wanted}, so segments would have fewer replicas"
 
 
 def recover(client: Client, screen: Screen, topic: str, segment: int) -> None:

@@ -40,7 +40,7 @@ _NAME = "python -m walrus.wal"
 
 
 class NothingThere(Exception):
-    """There is no such log, or no such topic in it; one line for whoever asked."""
+    """There is no such log, or no such topic in it; the message is one line."""
 
 
 @command(_NAME)

@@ -58,11 +58,11 @@ class _Link(asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
-        """False also if the node closed an idle connection and the event loop has not noticed yet."""
+        """Whether a new call may use it: not if the node closed it and the event loop has yet to notice."""
         return not (self.closed or self._retired or (self._pipeline.idle and self._poll.poll(0)))
 
     async def run(self, step: core.Attempt) -> bool:
-        """Do it; False if the connection is not to be used again. The exchange is done in any case."""
+        """Run one attempt; return whether the connection is usable. The exchange is done in any case."""
         exchange, done = step.exchange, asyncio.get_running_loop().create_future()
         waiting = self._waiting[id(exchange)] = _Waiting(done, step.reply_by, step.patience)
         try:
@@ -82,14 +82,14 @@ class _Link(asyncio.Protocol):
         return self.usable
 
     def _give_up(self, exchange: core.Exchange[Any], cause: BaseException) -> None:
-        """Its replies may still come and are dropped; nothing more of it is sent."""
+        """Complete the exchange with errors; late replies to it are dropped, and no more of it is sent."""
         if not exchange.done:
             del self._waiting[id(exchange)]
             if self._pipeline.abandon(exchange, self.address, cause):
                 self.retire()
 
     def retire(self) -> None:
-        """No new calls; close when the last one is answered."""
+        """Take no new calls; close with the last reply that a call waits for."""
         self._retired = True
         if not self._waiting:
             self.abort()

@@ -68,22 +68,22 @@ class _Link:
         self._pipeline = core.Pipeline()
 
     def usable(self) -> bool:
-        """False if the node closed an idle connection: found out before sending, it costs no doubt."""
+        """Return whether a request may be sent: an idle connection that the node closed is readable."""
         return self._pipeline.idle and not self._poll.poll(0)
 
     def close(self) -> None:
-        """Give the socket back. Only for the call that has this connection, or if none has it."""
+        """Close the socket. Only the call that has this connection may, or any code if none has it."""
         self._socket.close()
 
     def interrupt(self) -> None:
-        """End the connection under the call that uses it, in whichever thread that is."""
+        """Shut the connection down under the call that uses it in another thread; that call closes it."""
         try:
             self._socket.shutdown(socket.SHUT_RDWR)
         except OSError:
-            return  # it is closed, or the node was faster
+            return  # the call closed it, or the node did
 
     def run(self, step: core.Attempt) -> bool:
-        """Do it; False if the connection did not survive. Whatever happens, the exchange is done then."""
+        """Run one attempt; return whether the connection survived. The exchange is done in any case."""
         exchange, deadline = step.exchange, step.reply_by
         output = memoryview(b"")
         written = 0
@@ -195,7 +195,7 @@ class Client:
     def get(self, topic: str, group: str = "", *, timeout: float | None = None) -> bytes | None:
         """The next entry of the shared cursor, or of a consumer group's; None if there is none (yet).
 
-        Never sent twice: after `OutcomeUnknown` the cursor may have moved past an entry nobody got.
+        Never sent twice: after `OutcomeUnknown` the cursor may have moved past an entry that did not arrive.
         """
         return cast("bytes | None", calls.only(self._call(calls.get_many(topic, 1, group), timeout)))
 

@@ -106,7 +106,7 @@ class Addresses:
         return self._texts[current], self._parsed[current]
 
     def leave(self, address: str) -> None:
-        """Go on to the next address, unless somebody already did."""
+        """Go on to the next address, unless another call already did."""
         if address == self.current:
             self._current = (self._current + 1) % len(self._texts)
 
@@ -152,7 +152,7 @@ class Exchange(Generic[T]):
             self._end_at(self.sent)
 
     def lost(self, address: str, cause: BaseException, unsent: int = 0) -> None:
-        """No more answers will come. The last `unsent` of those sent never left this machine whole."""
+        """Complete the results: no more replies come, and the last `unsent` requests never left whole."""
         assert 0 <= unsent <= self.sent
         self.sent -= unsent
         why = f"{address}: {str(cause) or type(cause).__name__}"
@@ -169,7 +169,7 @@ class Exchange(Generic[T]):
         assert self.done
 
     def _end_at(self, count: int) -> None:
-        """Only the first `count` requests are still of interest."""
+        """Forget the requests from `count` on: the caller does not ask for their results."""
         assert len(self.results) <= count <= self.call.count
         self.call = replace(self.call, count=count)
         self.sent = min(self.sent, count)
@@ -214,7 +214,7 @@ class Pipeline:
         answered: dict[int, Exchange[Any]] = {}
         for reply in self._parser.feed(data):
             if not self._owed:
-                raise ProtocolError(f"a reply that nobody asked for: {reply!r}"[:200])
+                raise ProtocolError(f"a reply to no request: {reply!r}"[:200])
             exchange, count = self._owed[0]
             if count == 1:
                 self._owed.popleft()
@@ -259,7 +259,7 @@ def refuse_own_end(own: object, peer: object) -> None:
 
 
 def unsent_frames(output: bytes, written: int) -> int:
-    """How many frames of `output` are not wholly in its first `written` bytes. Nobody executes half a frame.
+    """How many frames of `output` are not wholly in its first `written` bytes. A node executes no half frame.
 
     >>> unsent_frames(protocol.frame(b"a") + protocol.frame(b"b"), 9)
     1
@@ -276,7 +276,7 @@ def unsent_frames(output: bytes, written: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """To do: connect to the current address if need be, run the exchange. Failures end up in its results.
+    """A step: connect to the current address if need be, run the exchange. Failures become its results.
 
     The times are those of the clock. After a reply the next one may take `patience` seconds.
     """
@@ -289,7 +289,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """To do: wait."""
+    """A step: wait."""
 
     seconds: float
 
@@ -307,7 +307,7 @@ def conduct(
     retry: bool = False,
     closed: Callable[[], bool] = lambda: False,
 ) -> Conduct:
-    """Everything a call may take, ending with its results. The client knows how to do a step.
+    """The steps of a call, and its results at the end. The client carries the steps out.
 
     `closed` tells whether the client was closed since the call began: then it is not tried again.
     """
@@ -342,7 +342,7 @@ def conduct(
 
 
 def _settled(exchange: Exchange[Any], retry: bool) -> int:
-    """How many of the results are final: the others can be had anew, in order and without harm."""
+    """How many of the results are final; the requests behind them can be repeated in order, without harm."""
     results, final = exchange.results, len(exchange.results)
     first = next((n for n, result in enumerate(results) if isinstance(result, WalrusError)), final)
     undone = (Unavailable, Unreachable)
@@ -354,7 +354,7 @@ def _settled(exchange: Exchange[Any], retry: bool) -> int:
 
 
 def _pause(tries: int, addresses: int, rng: Rng) -> float:
-    """Every address once without delay, then longer and longer, never in step with other clients."""
+    """Exponential backoff with jitter, which begins once every address was tried."""
     rounds = tries // addresses
     if rounds == 0:
         return 0.0

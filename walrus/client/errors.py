@@ -58,7 +58,7 @@ class PayloadTooLarge(InvalidRequest):
 
 
 class UnknownTopic(Refused):
-    """Nobody registered this topic."""
+    """The topic was never registered."""
 
 
 class UnknownSegment(Refused):
@@ -94,7 +94,7 @@ class Unavailable(Refused):
 
 
 class NoLeader(Unavailable):
-    """Nobody can decide at the moment: an election, a failover, or a minority cut off."""
+    """No leader is known at the moment: an election, a failover, or a minority that is cut off."""
 
 
 class NotEnoughReplicas(Unavailable):
