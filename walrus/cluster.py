@@ -104,16 +104,19 @@ class LocalCluster:
                 )
             self._check_ports(node_id)
         for node_id in node_ids or self.ids:
-            command = [sys.executable, "-m", "walrus.node", *self._arguments(node_id)]
             with self.log_path(node_id).open("ab") as log:
                 self.processes[node_id] = subprocess.Popen(
-                    command,
+                    [sys.executable, *self.program(node_id), *self._arguments(node_id)],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
                     env=self.environ,
                     start_new_session=True,
                 )
+
+    def program(self, node_id: int) -> list[str]:
+        """Return the arguments of Python that run a node; a benchmark measures another program."""
+        return ["-m", "walrus.node"]
 
     def _arguments(self, node_id: int) -> list[str]:
         arguments = ["--node-id", str(node_id), "--data-dir", str(self.data_dir)]

@@ -1,0 +1,157 @@
+"""What replication costs in Python when there is nothing but replication: a chain of three bare processes.
+
+    client ──frame──► leader: pwrite ──frame──► two followers: pwrite ──one byte──► leader ──OK──► client
+
+No log, no terms, no leases, no limits: a frame in, a `pwrite`, two sends, and the first answer back. With
+`--sync` each process also calls `fdatasync` before it answers. It is the limit that `benchmarks.one_put`
+holds a cluster of three nodes against: what a node takes beyond it is what its promises cost.
+
+    python -m benchmarks.bare_chain follower PORT FILE [--sync]
+    python -m benchmarks.bare_chain leader PORT FILE FOLLOWER_PORT FOLLOWER_PORT [--sync]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+import sys
+from collections import deque
+from typing import cast
+
+from benchmarks.cluster import OK_FRAME
+
+_LENGTH = struct.Struct("<I")
+
+
+class Disk:
+    """A file that grows by what is written, synced if the chain is to be durable."""
+
+    def __init__(self, path: str, sync: bool) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+        self._sync, self._end = sync, 0
+
+    def write(self, data: bytes) -> None:
+        """Append."""
+        self._end += os.pwrite(self._fd, data, self._end)
+
+    def sync(self) -> None:
+        """Make it durable, if that was asked for."""
+        if self._sync:
+            os.fdatasync(self._fd)
+
+
+class Frames(asyncio.Protocol):
+    """Counts whole frames."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self.transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connected."""
+        self.transport = cast(asyncio.Transport, transport)
+
+    def whole(self, data: bytes) -> int:
+        """Take the next bytes; return how many frames they complete."""
+        data = self._rest + data
+        position, count = 0, 0
+        while len(data) - position >= 4 and position + 4 + _LENGTH.unpack_from(data, position)[0] <= len(
+            data
+        ):
+            position += 4 + _LENGTH.unpack_from(data, position)[0]
+            count += 1
+        self._rest = data[position:]
+        return count
+
+
+class Follower(Frames):
+    """Writes what comes, and answers a byte for each frame."""
+
+    def __init__(self, disk: Disk) -> None:
+        super().__init__()
+        self._disk = disk
+
+    def data_received(self, data: bytes) -> None:
+        """Frames from the leader."""
+        count = self.whole(data)
+        self._disk.write(data)
+        self._disk.sync()
+        self.transport.write(b"!" * count)
+
+
+class Chain:
+    """The leader's state: who waits for the answer to which frame, and how much each follower has."""
+
+    def __init__(self, disk: Disk) -> None:
+        self.disk = disk
+        self.waiting: deque[asyncio.Transport] = deque()
+        self.answered = 0
+        self.links: list[Link] = []
+
+    def send(self, data: bytes, client: asyncio.Transport, count: int) -> None:
+        """Frames from a client: write, send to both, sync."""
+        self.waiting.extend([client] * count)
+        self.disk.write(data)
+        for link in self.links:
+            link.transport.write(data)
+        self.disk.sync()
+
+    def advance(self, acknowledged: int) -> None:
+        """A follower has so many frames: with the leader that is a majority."""
+        while self.answered < acknowledged:
+            self.answered += 1
+            self.waiting.popleft().write(OK_FRAME)
+
+
+class Link(asyncio.Protocol):
+    """The leader's connection to one follower."""
+
+    def __init__(self, chain: Chain) -> None:
+        self._chain, self._acknowledged = chain, 0
+        self.transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Connected."""
+        self.transport = cast(asyncio.Transport, transport)
+        self._chain.links.append(self)
+
+    def data_received(self, data: bytes) -> None:
+        """A byte for each frame."""
+        self._acknowledged += len(data)
+        self._chain.advance(self._acknowledged)
+
+
+class Leader(Frames):
+    """A client's connection."""
+
+    def __init__(self, chain: Chain) -> None:
+        super().__init__()
+        self._chain = chain
+
+    def data_received(self, data: bytes) -> None:
+        """Frames from a client."""
+        if count := self.whole(data):
+            self._chain.send(data, self.transport, count)
+
+
+async def serve(role: str, port: int, path: str, followers: list[int], sync: bool) -> None:
+    """Be one of the three until killed."""
+    loop, disk = asyncio.get_running_loop(), Disk(path, sync)
+    chain = Chain(disk)
+    for follower in followers:
+        await loop.create_connection(lambda: Link(chain), "127.0.0.1", follower)
+    server = await loop.create_server(
+        lambda: Follower(disk) if role == "follower" else Leader(chain), "127.0.0.1", port
+    )
+    await server.serve_forever()
+
+
+def main() -> None:
+    """`python -m benchmarks.bare_chain`."""
+    words = [word for word in sys.argv[1:] if word != "--sync"]
+    asyncio.run(serve(words[0], int(words[1]), words[2], list(map(int, words[3:])), "--sync" in sys.argv))
+
+
+if __name__ == "__main__":
+    main()
