@@ -6,7 +6,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick deep lint format links check model-check simulate cluster-bootstrap cluster-down bench bench-engine mutate clean
+.PHONY: help demo test quick deep fuzz lint format links check model-check simulate cluster-bootstrap cluster-down bench bench-engine mutate clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -31,6 +31,10 @@ deep: .venv/.installed ## the property tests with many more examples, many more 
 	HYPOTHESIS_PROFILE=deep $(PYTEST) -n 2 -q --timeout 7200 -m 'not process and not tla'
 	HYPOTHESIS_PROFILE=deep $(PYTEST) -q tests/node/test_chaos.py
 	$(BIN)/python -m walrus.sim --seed 1000 --seeds 50
+
+fuzz: .venv/.installed ## atheris on every decoder of foreign bytes; MINUTES=10 in all (Linux)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),10)
 
 lint: .venv/.installed ## ruff, mypy --strict and the import contracts
 	$(BIN)/ruff check

@@ -215,6 +215,9 @@ class _Envelope(msgspec.Struct, frozen=True, array_like=True):
     command: msgspec.Raw
 
 
+_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+"""What decoding raises on bytes of another kind: a str that is no UTF-8 is a ValueError, for example."""
+
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 _envelope_decoder = msgspec.msgpack.Decoder(_Envelope)
 _command_decoder: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
@@ -234,7 +237,7 @@ def decode_command(data: bytes) -> Command:
                 f"metadata command of version {envelope.version}, this node knows {VERSION}: upgrade it"
             )
         return _command_decoder.decode(envelope.command)
-    except msgspec.DecodeError as error:
+    except _UNREADABLE as error:
         raise UnknownCommand(
             f"metadata command that this node cannot read: {error}: upgrade this node"
         ) from error
@@ -417,10 +420,12 @@ class Metadata:
         """Replace the state by a snapshot. Raises `UnknownCommand` for one from another version."""
         try:
             snapshot = _snapshot_decoder.decode(data)
-        except msgspec.DecodeError as error:
+        except _UNREADABLE as error:
             raise UnknownCommand(f"metadata snapshot that this node cannot read: {error}") from error
         if snapshot.version != VERSION:
             raise UnknownCommand(f"metadata snapshot of version {snapshot.version}: upgrade this node")
+        if not all(topic.segments for _, topic in snapshot.topics):
+            raise UnknownCommand("metadata snapshot with a topic without segments")
         # The dicts stay the same objects: everybody who was handed this Metadata goes on with it.
         self.nodes.clear()
         self.nodes.update(snapshot.nodes)

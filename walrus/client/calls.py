@@ -306,7 +306,7 @@ def _json(name: str) -> Callable[[Reply], dict[str, Any]]:
             raise _unexpected(name, reply)
         try:
             return msgspec.json.decode(reply.text, type=dict[str, Any])
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise BadReply(f"{name} was answered with broken JSON: {error}") from error
 
     return decode

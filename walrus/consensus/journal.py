@@ -191,7 +191,7 @@ class _Loader:
             self._skipping = False
         try:
             self._replay(position, kind, body)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise self._error(position, f"a record of kind {kind!r} cannot be read ({error})") from error
 
     def _replay(self, position: int, kind: bytes, body: bytes) -> None:

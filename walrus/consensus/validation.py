@@ -62,7 +62,7 @@ def _is_membership(data: bytes) -> bool:
     """Return whether this decodes as a membership with a voter."""
     try:
         return bool(Membership.decode(data).voters)
-    except (msgspec.MsgspecError, ValueError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return False
 
 

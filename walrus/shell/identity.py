@@ -215,7 +215,7 @@ class DataDirectory:
             raise DirectoryError(f"cannot read {self.path / 'identity'}: {error.strerror}") from error
         try:
             record = msgspec.json.decode(raw, type=IdentityFile)
-        except msgspec.DecodeError as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise DirectoryError(self._damaged(str(error))) from error
         if record.format != FORMAT:
             raise DirectoryError(
@@ -224,6 +224,8 @@ class DataDirectory:
             )
         if record.node_id != self.node_id:
             raise DirectoryError(self._damaged(f"it belongs to node {record.node_id}"))
+        if record.incarnation < 0 or record.member_at < 0:
+            raise DirectoryError(self._damaged("a number in it is negative"))
         if record.state == "member" and not has_data(self.user_data):
             raise DirectoryError(
                 f"{self.user_data} is empty, but this node is a member: its copies are lost. Restore it, or "

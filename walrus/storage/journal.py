@@ -24,6 +24,7 @@ from threading import RLock
 import msgspec
 
 from walrus.storage.batch import EMPTY, Batch
+from walrus.storage.errors import FormatError
 from walrus.storage.log import Log, Owner
 from walrus.storage.space import Extent
 
@@ -32,6 +33,7 @@ _TOPIC = struct.Struct("<cQQQQI")
 _DELETED = struct.Struct("<cQ")
 _SYNCING = 1
 STATE = b"S"
+_LENGTHS = {b"O": _RUN.size, b"T": _TOPIC.size, b"D": _DELETED.size}
 
 
 class TopicNote(msgspec.Struct, frozen=True):
@@ -59,8 +61,16 @@ class Notes:
         self.deleted: set[int] = set()
 
     def take(self, note: bytes) -> None:
-        """Fold in the next note; one of a kind that is not known is none of ours, the format says so."""
+        """Fold in the next note; one of a kind that is not known is none of ours, the format says so.
+
+        A note of a known kind and another length is of a format that is not known: it may say what must not
+        be missed, so it is a `FormatError`.
+        """
         kind = note[:1]
+        if len(note) != _LENGTHS.get(kind, len(note)):
+            raise FormatError(
+                f"a note {kind!r} of {len(note)} bytes: open this with the release that wrote it"
+            )
         if kind == STATE:
             self.topics.clear()
             self.deleted.clear()

@@ -96,7 +96,7 @@ def read_lines(lines: bytes, name: str) -> list[Event]:
     for number, line in enumerate(lines.splitlines(), 1):
         try:
             event = msgspec.json.decode(line, type=dict[str, Any])
-        except msgspec.DecodeError as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise SpecError(f"not an event: {error}", name, number) from None
         if not isinstance(event.get("ev"), str):
             raise SpecError('an event needs "ev"', name, number)
