@@ -11,6 +11,7 @@ from tests.broker.world import Memory, batch, config, three
 from walrus import protocol
 from walrus.broker import cursors as c
 from walrus.broker.cursors import Cursors
+from walrus.broker.gaps import Gaps
 from walrus.leases import LeaseTable
 from walrus.replicas.copies import Copies
 from walrus.replicas.durability import Durable
@@ -49,6 +50,13 @@ class Bench:
             ),
             first_request=0,
         )
+        self.gaps = Gaps(
+            config=config(),
+            metadata=self.metadata,
+            reads=self.reads,
+            outbox=self.outbox,
+            connected={2, 3},
+        )
         self.cursors = Cursors(
             config=config(),
             metadata=self.metadata,
@@ -57,6 +65,7 @@ class Bench:
             outbox=self.outbox,
             trace=no_trace,
             connected={2, 3},
+            gaps=self.gaps,
         )
         self.request = 0
 

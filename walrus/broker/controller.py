@@ -29,6 +29,7 @@ from walrus import protocol
 from walrus.broker import status
 from walrus.broker.consumers import Consumers
 from walrus.broker.cursors import Cursors
+from walrus.broker.gaps import Gaps
 from walrus.broker.lifecycle import Lifecycle, Writers
 from walrus.broker.membership import Members, other_directory
 from walrus.broker.raft_host import Changes, RaftHost, RaftObserver
@@ -111,9 +112,12 @@ class Controller:
             config=config, metadata=metadata, reads=reads, outbox=outbox, is_open=is_open,
             first_request=first, connected=connected,
         )
+        gaps = Gaps(
+            config=config, metadata=metadata, reads=reads, outbox=outbox, connected=connected
+        )
         self.cursors = Cursors(
             config=config, metadata=metadata, reads=reads, leases=leases, outbox=outbox, trace=trace,
-            connected=connected,
+            connected=connected, gaps=gaps,
         )
         self.lifecycle = Lifecycle(
             config=config, metadata=metadata, copies=copies, leases=leases, cursors=self.cursors,
@@ -217,6 +221,7 @@ class Controller:
             entries=self.copies.entries,
             bytes=self.copies.bytes,
             puts_acknowledged=self.router.acknowledged,
+            entries_lost=self.cursors.lost,
             recoveries=len(recoveries),
             waiting_recoveries=waiting,
             copies_behind=self.catch_up.behind,
@@ -288,6 +293,8 @@ class Controller:
                 self.reads.on_read(sender, message)
             case m.ReadReply():
                 self.reads.on_reply(sender, message, now)
+            case m.FindGap() | m.Gap():
+                self.cursors.on_gap(sender, message, now)
             case m.Fence():
                 self.replica.on_fence(sender, message)
                 self.lifecycle.on_fence(message.topic)

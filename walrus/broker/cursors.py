@@ -29,6 +29,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from walrus.broker.gaps import Gaps
 from walrus.config import NodeConfig
 from walrus.leases import LeaseTable
 from walrus.replicas.reads import Reads
@@ -37,7 +38,7 @@ from walrus.storage.batch import EMPTY, Batch
 from walrus.storage.errors import StorageError
 from walrus.wire import errors
 from walrus.wire.effects import Outbox, Trace
-from walrus.wire.messages import Confirm, GetEntries, GetReply
+from walrus.wire.messages import Confirm, FindGap, Gap, GetEntries, GetReply
 
 GroupKey: TypeAlias = tuple[str, str]
 """(topic, group)"""
@@ -68,7 +69,7 @@ class Ahead(msgspec.Struct):
 class GroupCursor:
     """One group's place in one topic."""
 
-    __slots__ = ("ahead", "handed", "key", "latest", "position", "reading", "used_at", "waiting")
+    __slots__ = ("ahead", "handed", "key", "latest", "position", "reading", "stuck_at", "used_at", "waiting")
 
     def __init__(self, key: GroupKey, position: Position) -> None:
         self.key = key
@@ -78,6 +79,8 @@ class GroupCursor:
         self.latest: dict[int, int] = {}  # the last request of each origin
         self.ahead: Ahead | None = None
         self.reading = False
+        self.stuck_at: Position | None = None
+        """No replica could give the entry there."""
         self.used_at = 0.0
 
     @property
@@ -105,6 +108,7 @@ class Cursors:
         outbox: Outbox,
         trace: Trace,
         connected: Collection[int],
+        gaps: Gaps,
     ) -> None:
         self._config, self._metadata, self._reads = config, metadata, reads
         self._leases, self._outbox, self._trace = leases, outbox, trace
@@ -113,7 +117,9 @@ class Cursors:
         self._aheads: dict[GroupKey, None] = {}  # those that read ahead, the oldest first
         self._frozen: dict[str, int] = {}  # topic -> the segment that is being sealed
         self._commit_at = 0.0
-        self._connected = connected
+        self._connected, self._gaps = connected, gaps
+        self.lost = 0
+        """Entries that cursors stepped over because no replica has them, since this start."""
 
     # --- handing out ---
 
@@ -179,6 +185,8 @@ class Cursors:
     def _next(self, cursor: GroupCursor, topic: Topic, count: int, now: float) -> Batch | None:
         """The next entries, at most `count`; None if they must be fetched from another node first."""
         cursor.position = topic.advance(cursor.position)
+        while self._step_over(cursor, now):
+            cursor.position = topic.advance(cursor.position)
         batch = self._from_ahead(cursor, count)
         if batch is not None:
             return batch
@@ -195,6 +203,22 @@ class Cursors:
             return EMPTY
         self._fetch(cursor, now)
         return None
+
+    def _step_over(self, cursor: GroupCursor, now: float) -> bool:
+        """Go on behind entries that are on no replica any more; whether there were such."""
+        (name, group), (number, offset) = cursor.key, cursor.position
+        if cursor.stuck_at != cursor.position:
+            return False
+        end = min(self._gaps.end((name, number, offset), now), self._reads.end(name, number))
+        if end <= offset:
+            return False
+        self.lost += end - offset
+        self._outbox.log(
+            f"lost: entries {offset} to {end - 1} of segment {number} of {name} are on none of its replicas; "
+            f"GET goes on behind them (group {group!r})"
+        )
+        cursor.position = cursor.stuck_at = Position(number, end)
+        return True
 
     def _from_ahead(self, cursor: GroupCursor, count: int) -> Batch | None:
         if cursor.ahead is None or cursor.ahead.position.segment != cursor.position.segment:
@@ -224,6 +248,7 @@ class Cursors:
         assert segment is not None
         holders = [node for node in segment.replicas if node in self._connected]
         if not holders:
+            cursor.stuck_at = position
             return
         cursor.reading = True
         node = holders[int(now * 10) % len(holders)]  # another one at the next attempt
@@ -236,6 +261,9 @@ class Cursors:
             if not error and entries.count:
                 self._keep(cursor, position, entries)
                 self._serve(cursor, at)
+            else:  # what the others have is looked at with the next tick, or at once if none has it
+                cursor.stuck_at = position
+                self._gaps.end((name, position.segment, position.offset), at)
 
         raw = not segment.sealed
         self._reads.ask(
@@ -282,6 +310,20 @@ class Cursors:
                     cursor.rewind(handed.start)
                 self._serve(cursor, now)
                 return
+
+    def on_gap(self, sender: int, gap: FindGap | Gap, now: float) -> None:
+        """A question about this node's copy, or the answer of a replica that lacks what cursors wait for.
+
+        If it was the last replica to say so, they go on.
+        """
+        if isinstance(gap, FindGap):
+            self._gaps.on_find(sender, gap)
+            return
+        self._gaps.on_gap(sender, gap, now)
+        place = Position(gap.segment, gap.start)
+        for cursor in self._of(gap.topic):
+            if cursor.stuck_at == place and self._gaps.end((gap.topic, *place), now) > gap.start:
+                self._serve(cursor, now)
 
     def on_disconnected(self, node: int, now: float) -> None:
         """What was handed to clients of that node may be lost: hand it out again."""
@@ -349,6 +391,7 @@ class Cursors:
 
     def on_tick(self, now: float) -> None:
         """Deadlines of who waits and of what was handed out; idle cursors give memory back."""
+        self._gaps.on_tick(now)
         for cursor in list(self._cursors.values()):
             if cursor.handed and cursor.handed[0].deadline <= now:
                 cursor.rewind(cursor.handed[0].start)  # `_serve` below hands it to whoever waits

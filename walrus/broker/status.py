@@ -40,6 +40,8 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     entries: int
     bytes: int
     puts_acknowledged: int
+    entries_lost: int
+    """Entries that cursors stepped over because no replica has them, since this start."""
     recoveries: int
     waiting_recoveries: dict[str, float]
     """Recoveries that wait for copies a power loss may have shortened: topic/segment -> seconds."""
@@ -134,6 +136,7 @@ def _own_metrics(node: NodeView) -> dict[str, Any]:
         "entries": node.entries,
         "bytes": node.bytes,
         "puts_acknowledged": node.puts_acknowledged,
+        "entries_lost": node.entries_lost,
         "failovers": node.metadata.failovers,
         "recoveries": node.recoveries,
         "recoveries_waiting_for_sure_copies": node.waiting_recoveries,

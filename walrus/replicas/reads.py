@@ -19,7 +19,7 @@ from walrus.config import NodeConfig
 from walrus.replicas.copies import Copies
 from walrus.segments import Metadata
 from walrus.storage.batch import EMPTY, Batch
-from walrus.storage.errors import StorageError
+from walrus.storage.errors import CorruptionError, StorageError
 from walrus.wire.effects import Outbox
 from walrus.wire.messages import Read, ReadReply
 
@@ -30,6 +30,9 @@ CommitIndex: TypeAlias = Callable[[str, int], int | None]
 """How far an open segment is acknowledged, if this node is its writer."""
 
 TIMED_OUT = "no answer"
+
+MAX_DAMAGED = 1_000
+"""Damaged entries stepped over at once."""
 
 
 class _Asked(msgspec.Struct):
@@ -88,6 +91,24 @@ class Reads:
             return []
         others = [node for node in segment.replicas if node in connected]
         return others if segment.sealed else [node for node in others if node == segment.leader]
+
+    def gap_end(self, topic: str, number: int, start: int) -> int:
+        """Up to where this node's copy certainly lacks entries from `start` on; `start` if it has that one.
+
+        The copy ends before the sealed count, or what is there is damaged.
+        """
+        segment, copy = self._metadata.segment(topic, number), self._copies.get((topic, number))
+        if segment is not None and segment.count is not None and copy.length <= start < segment.count:
+            return segment.count
+        end = start
+        while end < min(copy.length, start + MAX_DAMAGED):
+            try:
+                self._copies.read(copy, end, copy.length, 1, 1)
+            except CorruptionError:
+                end += 1
+            else:
+                break
+        return end
 
     def ask(
         self,

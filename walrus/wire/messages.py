@@ -178,6 +178,23 @@ class ReadReply(Message, frozen=True, kw_only=True):
     error: str
 
 
+class FindGap(Message, frozen=True, kw_only=True):
+    """A cursor cannot go on: does your copy lack the entry at `start`, for certain?"""
+
+    topic: str
+    segment: int
+    start: int
+
+
+class Gap(Message, frozen=True, kw_only=True):
+    """This replica's copy lacks entries `start` .. `end - 1` for certain; none if the two are equal."""
+
+    topic: str
+    segment: int
+    start: int
+    end: int
+
+
 class GetEntries(Message, frozen=True, kw_only=True):
     """A node with clients asks the topic's leader for the next `count` entries of a group's cursor."""
 
@@ -297,6 +314,8 @@ PeerMessage: TypeAlias = (
     | CopyReply
     | Read
     | ReadReply
+    | FindGap
+    | Gap
     | GetEntries
     | GetReply
     | Confirm
@@ -323,6 +342,10 @@ def flaw(message: PeerMessage) -> str:
             return "a forward of nothing"
         case ForwardReply() if not 0 <= message.acked <= message.taken:
             return "an outcome with impossible counts"
+        case FindGap() if message.start < 0:
+            return "a gap before the beginning"
+        case Gap() if not 0 <= message.start <= message.end:
+            return "a gap that ends before it begins"
         case GetEntries() if message.count < 1:
             return "a question for no entries"
         case Append() | Forward() | ReadReply() | GetReply():
