@@ -54,6 +54,7 @@ from typing import Any, assert_never
 from walrus.broker.controller import Controller
 from walrus.cli.interrupts import raise_again
 from walrus.protocol import PeerCodec, Request
+from walrus.segments import start_number
 from walrus.shell.client_connections import ClientServer, Limits, Slot
 from walrus.shell.descriptors import shares
 from walrus.shell.flags import FlagError, Settings, parse
@@ -187,7 +188,7 @@ class Node:
             "node %d of cluster %s, start %d: peers on %s, clients on %s, fsync %s",
             settings.node_id,
             self.identity.cluster_id,
-            self.identity.incarnation,
+            start_number(self.identity.incarnation),
             self.config.raft_address,
             self.config.client_address,
             settings.fsync_name,
@@ -334,16 +335,7 @@ class Node:
 
     def hello_to(self, peer: int) -> Hello:
         """Return this node's introduction to a peer."""
-        return Hello(
-            version=VERSION,
-            cluster_id=self.identity.cluster_id,
-            node_id=self.settings.node_id,
-            directory_id=self.identity.directory_id,
-            incarnation=self.identity.incarnation,
-            target=peer,
-            member_at=self.controller.member_at,
-            raft_address=self.config.raft_address,
-        )
+        return self.controller.members.hello(peer, VERSION)
 
     def judge_hello(self, hello: Hello) -> str:
         """Return why a caller is refused, "" if it is welcome."""
@@ -359,7 +351,9 @@ class Node:
         member's machine, come back with an empty disk and the command line that once founded the other one.
         """
         me = self.settings.node_id
-        if self.identity.incarnation == 1 and set(self.controller.metadata.nodes) <= {me} != {hello.node_id}:
+        if start_number(self.identity.incarnation) == 1 and set(self.controller.metadata.nodes) <= {me} != {
+            hello.node_id
+        }:
             log.critical("%s (cluster %s)", self.controller.other_directory(me), hello.cluster_id)
             self._finish(1)
 
@@ -373,13 +367,21 @@ class Node:
         """Return where this node and the others live, as far as it knows."""
         return {**self.controller.members.addresses(), self.settings.node_id: self.config.raft_address}
 
+    def is_final(self, hello: Hello) -> bool:
+        """Return whether the refusal of a caller will stand for ever."""
+        return self.controller.is_final(hello)
+
     def is_removed(self, hello: Hello) -> bool:
         """Return whether a refused caller was a member, and never will be again."""
         return self.controller.is_removed(hello)
 
-    def on_removed(self, peer: int, error: str) -> None:
-        """A member has applied the removal of this node: no member will listen to it any more."""
-        self.controller.on_removed(peer, error, monotonic())
+    def on_refused(self, peer: int, error: str) -> None:
+        """A peer refuses this node, perhaps not for ever."""
+        self.controller.members.on_refused(peer, error)
+
+    def on_final_refusal(self, peer: int, error: str, removed: bool) -> None:
+        """A peer refuses this node for ever: it was removed, or its directory is older than it must be."""
+        self.controller.on_final_refusal(peer, error, removed, monotonic())
         self.turn.wake()
 
     # --- effects ------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ the next, so the segment number is the fencing token of the whole data plane.
 and so holds the same state; `digest` says so in tests. Every command is a compare-and-set against the
 state it was made for, and applying it a second time changes nothing:
 
-    Announce       a node joined or started: its addresses and incarnation    rises with the incarnation
+    Announce       a node joined or started: its addresses and incarnation    rises with the start's number
     RegisterTopic  open segment 1                                            only if the topic is unknown
     Seal           close segment s at a count and open s+1                   only if s is the open segment
     CommitCursors  readers moved                                             only forward
@@ -46,6 +46,32 @@ MAX_JOINING = 16
 MAX_TOPICS = 100_000
 MAX_GROUPS = 1_000
 """Consumer groups per topic. Both limits bound what clients can make the metadata grow to."""
+
+
+START_BITS = 24
+"""Of an incarnation: the lowest ones count a directory's starts, those above are drawn at random."""
+
+
+def start_number(incarnation: int) -> int:
+    """Return which start of its directory an incarnation is, from 1; 0 for a node that has never started.
+
+    Two processes with one number are two starts that began with the same state: a directory that was copied,
+    or put back from a backup. Their incarnations differ all the same.
+
+    >>> start_number(next_incarnation(next_incarnation(0, 77), 99))
+    2
+    """
+    return incarnation & ((1 << START_BITS) - 1)
+
+
+def next_incarnation(last: int, drawn: int) -> int:
+    """Return the incarnation of the start that follows `last`; `drawn` is random, of at most 28 bits.
+
+    Together they stay below 2**53, so that every JSON reader sees them exactly.
+    """
+    number = start_number(last) + 1
+    assert 0 <= drawn < 1 << 28 and number < 1 << START_BITS
+    return drawn << START_BITS | number
 
 
 class UnknownCommand(Exception):
@@ -143,6 +169,11 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     raft_address: str
     client_address: str
     leaving: bool = False
+
+    def outdates(self, incarnation: int) -> bool:
+        """Whether the cluster knows a start that this one of the same directory cannot have come after."""
+        mine, known = start_number(incarnation), start_number(self.incarnation)
+        return mine < known or (mine == known and incarnation != self.incarnation)
 
 
 class Announce(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
@@ -321,8 +352,10 @@ class Metadata:
 
     def _announce(self, command: Announce) -> None:
         known = self.nodes.get(command.node_id)
-        if known and (known.directory_id != command.directory_id or known.incarnation > command.incarnation):
-            return  # another disk under a known id, or an older start of the same node
+        if known is not None and known.directory_id != command.directory_id:
+            return  # another disk under a known id
+        if known is not None and known.outdates(command.incarnation):
+            return
         if known is None and command.incarnation and any(node.incarnation for node in self.nodes.values()):
             return  # a removed member that does not know it: only joining (or founding) makes a member
         if known is None and not command.incarnation and self.joining() >= MAX_JOINING:

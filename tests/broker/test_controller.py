@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import msgspec
 import pytest
 
@@ -9,7 +11,7 @@ from tests.broker.world import World, batch, three
 from walrus import protocol
 from walrus.broker.membership import MAX_CALLERS
 from walrus.broker.supervisor import JOIN_PATIENCE
-from walrus.segments import MAX_JOINING, Announce
+from walrus.segments import MAX_JOINING, Announce, RegisterTopic, next_incarnation
 from walrus.wire import messages as m
 
 OK = b"OK"
@@ -146,7 +148,7 @@ def hello(world: World, sender: int, target: int, **changes: object) -> m.Hello:
         "cluster_id": "test",
         "node_id": sender,
         "directory_id": f"d{sender}",
-        "incarnation": 1,
+        "incarnation": world.incarnations.get(sender, 1),
         "target": target,
     }
     return m.Hello(**{**values, **changes})  # type: ignore[arg-type]
@@ -189,6 +191,105 @@ def test_claim_to_be_a_member_further_on_in_the_log_lets_nothing_in_while_there_
     world.isolate(3)
     world.run(5)
     assert not world.nodes[3].judge_hello(msgspec.structs.replace(far, target=3), world.now), "the leader?"
+
+
+# --- a directory that was copied, or put back from a backup ---
+
+
+def backup(world: World, node: int) -> tuple[object, int]:
+    return copy.deepcopy(world.stores[node]), world.incarnations[node]
+
+
+def put_back(world: World, node: int, saved: tuple[object, int]) -> None:
+    world.stores[node], world.incarnations[node] = saved  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("starts_since", [1, 2])
+def test_directory_that_is_older_than_a_start_the_cluster_has_seen_is_refused_for_good(starts_since: int):
+    world = three()
+    world.kill(3)
+    saved = backup(world, 3)
+    for _ in range(starts_since):
+        world.start(3)
+        world.until(lambda: world.nodes[3].ready)
+        world.kill(3)
+    put_back(world, 3, saved)
+    world.start(3)
+    world.until(lambda: 3 in world.halted)
+    assert "older backup" in world.halted[3] and "LEAVE 3" in world.halted[3]
+    assert world.exit_statuses[3] == 1
+
+
+def test_directory_that_is_older_than_what_it_acknowledged_is_refused_by_the_raft_leader():
+    """Copied from the running node: its next start has a number that none has seen."""
+    world = three()
+    saved = backup(world, 3)
+    world.register("t")
+    world.until(world.settled)
+    world.kill(3)
+    put_back(world, 3, saved)
+    world.start(3)
+    world.until(lambda: 3 in world.halted)
+    assert "has acknowledged the log up to" in world.halted[3]
+
+
+def test_directory_that_was_put_back_complete_goes_on():
+    world = three()
+    world.register("t")
+    world.until(world.settled)
+    world.kill(3)
+    saved = backup(world, 3)
+    world.register("u")
+    put_back(world, 3, saved)
+    world.start(3)
+    world.until(lambda: world.nodes[3].ready and world.settled())
+
+
+def test_uncommitted_entries_that_a_new_leader_replaced_are_no_proof_of_an_older_directory():
+    """A deposed leader that does not know it yet counts them as acknowledged."""
+    world = three()
+    assert world.raft_leader == 1
+    world.lose = lambda sender, to, message: (sender, to) == (3, 1) or 2 in (sender, to)
+    world.nodes[1].raft_host.propose(RegisterTopic(topic="t", leader=1, replicas=(1,)), world.now)
+    world.run(0.1)
+    progress = world.nodes[1].raft.progress[3]
+    assert progress.match_index <= world.nodes[1].raft.commit_index
+    progress.match_index = world.nodes[1].raft.log.last_index  # as if 3 had answered
+    short = msgspec.structs.replace(
+        world.nodes[3].members.hello(1, version=1), log_index=world.nodes[1].raft.commit_index
+    )
+    assert not world.nodes[1].is_final(short)
+
+
+def test_process_that_learns_of_a_second_one_under_its_identity_stops():
+    world = three()
+    twin = Announce(
+        node_id=3, directory_id="d3", incarnation=1 << 40 | 1, raft_address="elsewhere:1", client_address=""
+    )
+    later = msgspec.structs.replace(twin, incarnation=next_incarnation(world.incarnations[3], 99))
+    world.nodes[1].raft_host.propose(twin, world.now)
+    world.run(1)
+    assert 3 not in world.halted, "it came first, and is the one that counts"
+    world.nodes[1].raft_host.propose(later, world.now)
+    world.until(lambda: 3 in world.halted)
+    assert "not as this process" in world.halted[3]
+
+
+def test_node_that_is_not_ready_says_why_in_its_log_and_in_metrics():
+    world = three()
+    assert world.metrics(3)["why_not_ready"] is None and world.metrics(3)["ready"] is True
+    world.isolate(3)
+    world.until(lambda: not world.nodes[3].ready)
+    assert "no Raft leader" in world.metrics(3)["why_not_ready"]
+    world.nodes[3].members.on_refused(1, "for a reason")
+    assert "node 1 refuses it: for a reason" in world.metrics(3)["why_not_ready"]
+    world.run(5)
+    assert [line for line in world.logs if "3: this node is not ready: it knows no Raft leader" in line]
+    before = len(world.logs)
+    world.run(20)
+    assert len(world.logs) - before <= 1, "said again now and then only"
+    world.nodes[3].on_connected(1, world.now)
+    assert "refuses" not in world.metrics(3)["why_not_ready"]
 
 
 def test_callers_whose_word_is_remembered_are_bounded():

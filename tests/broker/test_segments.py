@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from walrus.segments import (
     MAX_GROUPS,
     START,
+    START_BITS,
     VERSION,
     Announce,
     Command,
@@ -111,6 +112,17 @@ def test_announce_rises_with_the_incarnation():
     metadata.apply(announce(2, 5))
     metadata.apply(announce(2, 4))
     assert metadata.nodes[2].incarnation == 5 and metadata.nodes[2].raft_address == "raft 2.5"
+
+
+@given(st.integers(0, 50), st.integers(0, 3), st.integers(0, 50), st.integers(0, 3))
+def test_announce_of_a_start_that_cannot_have_come_after_the_known_one_is_ignored(
+    number: int, drawn: int, other: int, other_drawn: int
+):
+    """As of a directory that was copied or put back: the same number with another draw, or a smaller one."""
+    known, late = drawn << START_BITS | number + 1, other_drawn << START_BITS | other + 1
+    metadata = cluster(announce(2, known))
+    metadata.apply(announce(2, late))
+    assert metadata.nodes[2].incarnation == (late if other > number or late == known else known)
 
 
 def test_announce_of_another_directory_is_ignored():

@@ -21,7 +21,7 @@ from walrus.broker.controller import Controller
 from walrus.config import Identity, NodeConfig
 from walrus.consensus.journal import RaftJournal
 from walrus.consensus.messages import Membership
-from walrus.segments import Topic
+from walrus.segments import Topic, next_incarnation
 from walrus.storage.batch import EMPTY, Batch
 from walrus.storage.errors import CorruptionError, DiskFull
 from walrus.wire import messages as m
@@ -148,7 +148,7 @@ class World:
         self.exit_statuses: dict[int, int] = {}
         self.flying: list[tuple[int, int, Any]] = []
         self.traced: list[tuple[int, str, dict[str, object]]] = []
-        self._slots = 0
+        self._slots = self._starts = 0
 
     # --- nodes come and go ---
 
@@ -160,7 +160,8 @@ class World:
         if bootstrap:
             RaftJournal(meta).bootstrap(Membership((node,)))
         self.wanted.pop(node, None)
-        self.incarnations[node] = self.incarnations.get(node, 0) + 1
+        self._starts += 1
+        self.incarnations[node] = next_incarnation(self.incarnations.get(node, 0), drawn=self._starts)
         identity = Identity(
             cluster_id="test",
             directory_id=self.directories.setdefault(node, f"d{node}"),
@@ -259,22 +260,16 @@ class World:
             for peer in sorted(self.wanted[node]):
                 if peer not in self.nodes or peer in controller.connected:
                     continue
-                hello = m.Hello(
-                    version=1,
-                    cluster_id=controller.identity.cluster_id,
-                    node_id=node,
-                    directory_id=controller.identity.directory_id,
-                    incarnation=controller.identity.incarnation,
-                    target=peer,
-                    member_at=controller.member_at,
-                    raft_address=controller.config.raft_address,
-                )
+                hello = controller.members.hello(peer, version=1)
                 error = self.nodes[peer].judge_hello(hello, self.now)
                 if not error:
                     self.nodes[peer].on_caller(hello)
                     controller.on_connected(peer, self.now)
-                elif self.nodes[peer].is_removed(hello):
-                    controller.on_removed(peer, error, self.now)
+                elif self.nodes[peer].is_final(hello):
+                    removed = self.nodes[peer].is_removed(hello)
+                    controller.on_final_refusal(peer, error, removed, self.now)
+                else:
+                    controller.members.on_refused(peer, error)
 
     def _turns(self) -> None:
         for node, controller in self._running():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -278,6 +279,30 @@ def test_a_cluster_of_two_goes_down_to_one(launch: Launcher, leaving: int, asked
         assert wire.ask(b"PUT t after") == b"OK"
         assert [wire.ask(b"GET t"), wire.ask(b"GET t")] == [b"OK before", b"OK after"]
     del cluster.nodes[leaving]
+
+
+@pytest.mark.parametrize("stopped", [True, False], ids=["a backup", "a copy of a running node"])
+def test_an_older_data_directory_is_refused_with_the_way_out(cluster: Cluster, stopped: bool) -> None:
+    cluster.register("t")
+    directory, backup = cluster.path / "node_3", cluster.path / "backup"
+    if stopped:
+        assert cluster[3].terminate() == 0
+    shutil.copytree(directory, backup)
+    if stopped:
+        cluster[3].start()
+        cluster.wait_ready()
+    cluster.register("u")
+    with cluster.wire(1) as wire:
+        put_all(wire, "t", [b"%d" % number for number in range(50)])
+    assert cluster[3].terminate() == 0
+    shutil.rmtree(directory)
+    backup.rename(directory)
+    cluster[3].start()
+    assert cluster[3].wait() == 1
+    assert "backup" in cluster[3].log() and "LEAVE 3" in cluster[3].log()
+    cluster.wait_ready(1, 2)
+    del cluster.nodes[3]
+    assert [entry.payload for entry in read_all(cluster, "t", 1)] == [b"%d" % number for number in range(50)]
 
 
 CRASH_ONCE_JOINED = """

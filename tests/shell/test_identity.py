@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from walrus.segments import start_number
 from walrus.shell.identity import DataDirectory, DirectoryError
 
 
@@ -30,7 +31,7 @@ def test_the_incarnation_rises_with_every_start_and_is_durable_before_begin_retu
     directory = DataDirectory(tmp_path, 1)
     seen = []
     for _ in range(3):
-        seen.append(directory.begin("each", "boot").incarnation)
+        seen.append(start_number(directory.begin("each", "boot").incarnation))
         directory = reopened(directory)
     assert seen == [1, 2, 3]
 
@@ -224,4 +225,4 @@ def test_a_leftover_of_a_crash_in_the_middle_of_a_replacement_is_ignored(tmp_pat
     directory = DataDirectory(tmp_path, 1)
     directory.begin("each", "boot")
     (directory.path / "identity.new").write_bytes(b"{half")
-    assert reopened(directory).begin("each", "boot").incarnation == 2
+    assert start_number(reopened(directory).begin("each", "boot").incarnation) == 2

@@ -67,8 +67,14 @@ class Host:
     def is_removed(self, hello: Hello) -> bool:
         return hello.cluster_id == "left"
 
-    def on_removed(self, peer: int, error: str) -> None:
-        self.events.append(("removed", peer, error))
+    def is_final(self, hello: Hello) -> bool:
+        return self.is_removed(hello)
+
+    def on_refused(self, peer: int, error: str) -> None:
+        self.events.append(("refused", peer, error))
+
+    def on_final_refusal(self, peer: int, error: str, removed: bool) -> None:
+        self.events.append(("removed" if removed else "outdated", peer, error))
 
     def on_join(self, session: PeerSession, join: Join) -> None:
         self.events.append(("join", join.node_id))
@@ -191,6 +197,23 @@ def test_a_second_call_of_one_node_replaces_the_first() -> None:
         await two.until(1, MESSAGE)
         one.peers.close()
         two.peers.close()
+
+    play(scenario)
+
+
+def test_of_two_processes_with_one_identity_the_connected_one_is_kept() -> None:
+    async def scenario() -> None:
+        first, second, two = Host(1, incarnation=5), Host(1, incarnation=6), Host(2)
+        await two.listen()
+        first.dial(two)
+        await first.until("up", 2)
+        second.dial(two)
+        await second.until("refused", 2, "another process of node 1 is connected, start 5: only one may run")
+        assert ("down", 2, False) not in first.events
+        first.peers.close()
+        await second.until("up", 2)
+        for host in (second, two):
+            host.peers.close()
 
     play(scenario)
 

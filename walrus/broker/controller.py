@@ -48,7 +48,7 @@ from walrus.replicas.puller import Puller
 from walrus.replicas.reads import Reads
 from walrus.replicas.repair import CatchUp, Repairs
 from walrus.replicas.replica import Replica
-from walrus.segments import Metadata
+from walrus.segments import Metadata, start_number
 from walrus.storage.port import Storage
 from walrus.wire import messages as m
 from walrus.wire.effects import Effect, Outbox, Trace, no_trace
@@ -79,7 +79,7 @@ class Controller:
     ) -> None:
         """The wiring: each machine is handed what it needs, and no more."""
         # fmt: off
-        first = identity.incarnation << REQUEST_BITS
+        first = start_number(identity.incarnation) << REQUEST_BITS
         connected: set[int] = set()
         self.outbox = outbox = Outbox(config.node_id)
         self.config, self.connected = config, connected
@@ -214,7 +214,7 @@ class Controller:
             raft=self.raft,
             metadata=self.metadata,
             applied=self.applied,
-            ready=self.ready,
+            why_not_ready=self.members.why_not_ready(),
             connected=self.connected,
             leases=self.leases.held(now),
             segments_led=len(self.writers),
@@ -239,6 +239,10 @@ class Controller:
         """Return why a node that dials us is refused; "" if it is welcome."""
         return self.members.judge_hello(hello, now)
 
+    def is_final(self, hello: m.Hello) -> bool:
+        """Whether the refusal of a caller will stand for ever."""
+        return self.members.is_final(hello)
+
     def is_removed(self, hello: m.Hello) -> bool:
         """Whether a refused caller was a member and never will be again."""
         return self.members.is_removed(hello)
@@ -251,11 +255,12 @@ class Controller:
         """A node asks to be taken in."""
         return self.members.on_join(join, fresh=now < self.leases.expires_at(), now=now)
 
-    def on_removed(self, peer: int, error: str, now: float) -> None:
-        """A peer refuses this node because it was removed: answer the clients that asked for it, and stop."""
+    def on_final_refusal(self, peer: int, error: str, removed: bool, now: float) -> None:
+        """A peer refuses this node for ever: answer the clients that asked for its removal, and stop."""
         if not self.outbox.halted:  # every other member says so too
-            self.requests.on_removed(now)
-            self.members.on_removed(peer, error)
+            if removed:
+                self.requests.on_removed(now)
+            self.members.on_final_refusal(peer, error, removed=removed)
 
     def other_directory(self, node_id: int) -> str:
         """See `membership.other_directory`."""
@@ -335,6 +340,7 @@ class Controller:
     def on_connected(self, peer: int, now: float) -> None:
         """From now on messages reach `peer`."""
         self.connected.add(peer)
+        self.members.on_connected(peer)
         self.supervisor.on_connection(peer, connected=True, refused=False)
         self.lifecycle.on_connection(peer, connected=True, now=now)
         self.router.on_connection(peer, connected=True)

@@ -33,9 +33,13 @@ from __future__ import annotations
 
 from walrus.broker.raft_host import RaftHost
 from walrus.config import Identity, NodeConfig
-from walrus.segments import MAX_JOINING, Announce, Member
+from walrus.consensus.messages import Role
+from walrus.segments import MAX_JOINING, Announce, Member, start_number
 from walrus.wire.effects import Outbox
 from walrus.wire.messages import ANYBODY, Hello, Join, JoinReply
+
+TELL_AFTER, TELL_AGAIN = 3.0, 30.0
+"""Seconds: a node that is not ready says why after so long, and again if nothing changes."""
 
 MAX_CALLERS = 64
 """Callers whose own word about their address is remembered, the latest ones."""
@@ -62,6 +66,8 @@ class Members:
         self._directories: dict[int, str] = {}  # of each member at the last look, to notice removals
         self._announce_at = now
         self._took_part = False  # whether this start was ever ready
+        self._refusals: dict[int, str] = {}  # by peer, those that may change
+        self._told: tuple[str, float] = ("", now)  # why it was not ready, as logged, and when
 
     def _is_member(self, node_id: int, directory_id: str) -> bool:
         node = self._metadata.nodes.get(node_id)
@@ -87,6 +93,30 @@ class Members:
             and me.incarnation == self.identity.incarnation
         )
 
+    def why_not_ready(self) -> str:
+        """Return what is missing; "" if nothing is."""
+        if self.ready:
+            return ""
+        me = self._me
+        if self._raft.leader_id is None:
+            why = "it knows no Raft leader"
+        elif me is None or me.incarnation != self.identity.incarnation:
+            why = f"Raft's leader, node {self._raft.leader_id}, has not confirmed this start yet"
+        else:
+            why = "it catches up with Raft's log and is no voter yet"
+        refusals = [f"node {peer} refuses it: {error}" for peer, error in sorted(self._refusals.items())]
+        return "; ".join([why, *refusals])
+
+    def _tell(self, now: float) -> None:
+        """Log why this node is not ready: once that has lasted a while, when it changes, and now and then."""
+        why, (told, at) = self.why_not_ready(), self._told
+        if not why or now - at < (TELL_AFTER if why != told else TELL_AGAIN):
+            if not why:
+                self._told = "", now
+            return
+        self._told = why, now
+        self._outbox.log(f"this node is not ready: {why}")
+
     @property
     def member_at(self) -> int:
         """An index of Raft's log at which this node's directory was a member's; 0 if it knows of none."""
@@ -103,6 +133,8 @@ class Members:
             return f"another cluster: this node does not belong to {hello.cluster_id!r}"
         if hello.target not in (self._config.node_id, ANYBODY):
             return f"this is node {self._config.node_id}, not {hello.target}"
+        if error := self._older(hello):
+            return error
         flaw = self._flaw(hello)
         if flaw and hello.member_at > self._host.applied:
             # It says that the log makes it a member further on. While this node hears a leader it learns that
@@ -114,10 +146,44 @@ class Members:
     def _flaw(self, hello: Hello) -> str:
         """What the metadata, as far as it is applied here, has against the caller; "" if nothing."""
         node = self._metadata.nodes.get(hello.node_id)
+        if self.is_removed(hello) and node is None:
+            return (
+                f"node {hello.node_id} was removed from the cluster; to join anew, start it with an empty "
+                f"--data-dir"
+            )
         if node is None:
             known = self._metadata.nodes and hello.node_id not in self._raft.membership.members
             return f"node {hello.node_id} is not (yet, or any more) a member" if known else ""
         return other_directory(hello.node_id) if node.directory_id != hello.directory_id else ""
+
+    def _older(self, hello: Hello) -> str:
+        """What proves that a member's directory is older than one it has run on already; "" if nothing does.
+
+        A start that the cluster knows cannot be followed by one with the same number or a smaller one. And
+        the Raft leader knows how much of the committed log the member has acknowledged, which is never cut
+        off.
+        """
+        node = self._metadata.nodes.get(hello.node_id)
+        if node is None or node.directory_id != hello.directory_id:
+            return ""
+        if node.outdates(hello.incarnation):
+            known = f"has started {start_number(node.incarnation)} times and"
+            mine = f"this would be start {start_number(hello.incarnation)}"
+            return older_directory(hello.node_id, f"{known} {mine}")
+        progress = self._raft.progress.get(hello.node_id) if self._raft.role is Role.LEADER else None
+        if progress is None or hello.log_index < 0:
+            return ""
+        acknowledged = min(progress.match_index, self._raft.commit_index)
+        if hello.log_index < acknowledged:
+            lost = f"has acknowledged the log up to {acknowledged} and now ends at {hello.log_index}"
+            return older_directory(hello.node_id, lost)
+        return ""
+
+    def is_final(self, hello: Hello) -> bool:
+        """Whether the refusal of a caller will stand for ever."""
+        return self.is_removed(hello) or (
+            hello.cluster_id == self.identity.cluster_id and bool(self._older(hello))
+        )
 
     def is_removed(self, hello: Hello) -> bool:
         """Whether the caller was a member and has been removed, which no later entry of the log undoes."""
@@ -125,6 +191,20 @@ class Members:
             hello.cluster_id == self.identity.cluster_id
             and 0 < hello.member_at <= self._host.applied
             and not self._is_member(hello.node_id, hello.directory_id)
+        )
+
+    def hello(self, target: int, version: int) -> Hello:
+        """Return this node's introduction to a peer, or to `ANYBODY`."""
+        return Hello(
+            version=version,
+            cluster_id=self.identity.cluster_id,
+            node_id=self._config.node_id,
+            directory_id=self.identity.directory_id,
+            incarnation=self.identity.incarnation,
+            target=target,
+            member_at=self.member_at,
+            raft_address=self._config.raft_address,
+            log_index=self._raft.log.last_index,
         )
 
     def on_caller(self, hello: Hello) -> None:
@@ -143,22 +223,28 @@ class Members:
         """Whether the caller's own word about its address still counts for more than the metadata's."""
         node = self._metadata.nodes.get(hello.node_id)
         known = node is not None and node.directory_id == hello.directory_id
-        later = node is not None and node.incarnation < hello.incarnation
+        later = node is not None and start_number(node.incarnation) < start_number(hello.incarnation)
         may_be_member = hello.member_at > self._host.applied or not self._flaw(hello)
         return bool(hello.raft_address) and may_be_member and (later or not known)
 
-    def on_removed(self, peer: int, error: str) -> None:
-        """A peer has applied the removal of this node: stop, for good.
+    def on_refused(self, peer: int, error: str) -> None:
+        """A peer refuses this node, perhaps not for ever: part of why it is not ready."""
+        self._refusals[peer] = error
+
+    def on_connected(self, peer: int) -> None:
+        """A peer accepts this node."""
+        self._refusals.pop(peer, None)
+
+    def on_final_refusal(self, peer: int, error: str, *, removed: bool) -> None:
+        """A peer will never accept this node again: stop, for good.
 
         A node that took part until it was removed has left as it was asked to: exit status 0, and no
         supervisor starts it again. A node that was removed while it was away has an operator who does not
         know it yet: 1.
         """
-        self._outbox.halt(
-            f"this node was removed from the cluster (node {peer} says: {error}); to join anew, start it "
-            f"with an empty --data-dir",
-            exit_status=0 if self._took_part else 1,
-        )
+        left = removed and self._took_part
+        why = "this node was removed from the cluster" if removed else "this node cannot be a member any more"
+        self._outbox.halt(f"{why}; node {peer} says: {error}", exit_status=0 if left else 1)
 
     # --- addresses ---
 
@@ -226,11 +312,12 @@ class Members:
     def on_tick(self, now: float) -> None:
         """Announce this start until the metadata knows it."""
         self._took_part |= self.ready
+        self._tell(now)
         if now < self._announce_at or self._raft.leader_id is None:
             return
         self._announce_at = now + self._config.resend_interval
         me = self._me
-        if me is None or me.incarnation < self.identity.incarnation:
+        if me is None or start_number(me.incarnation) < start_number(self.identity.incarnation):
             self._host.propose(
                 Announce(
                     node_id=self._config.node_id,
@@ -250,6 +337,10 @@ class Members:
         directories = {number: node.directory_id for number, node in self._metadata.nodes.items()}
         removed = [n for n, directory in self._directories.items() if directories.get(n) != directory]
         self._directories = directories
+        me, mine = self._me, self.identity
+        if me is not None and me.directory_id == mine.directory_id and me.outdates(mine.incarnation):
+            proof = f"has started {start_number(me.incarnation)} times already, and not as this process"
+            self._outbox.halt(older_directory(self._config.node_id, proof))
         self.connect()
         return removed
 
@@ -259,6 +350,14 @@ def other_directory(node_id: int) -> str:
     return (
         f"node {node_id} is known with another data directory: bring that one back, or remove the member "
         f"with LEAVE {node_id} and start this node again"
+    )
+
+
+def older_directory(node_id: int, proof: str) -> str:
+    """Return what a node is told whose data directory is older than what it has run on."""
+    return (
+        f"node {node_id} {proof}: its data directory is a copy, or was restored from an older backup. Bring "
+        f"back the latest one, or LEAVE {node_id} on another node and start this one with an empty --data-dir"
     )
 
 

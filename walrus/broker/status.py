@@ -14,7 +14,7 @@ import msgspec
 from walrus.config import Identity, NodeConfig
 from walrus.consensus.messages import Role
 from walrus.raft import Raft
-from walrus.segments import Metadata, Position, Topic
+from walrus.segments import Metadata, Position, Topic, start_number
 
 MAX_DIGESTED = 10_000
 """Segments up to which METRICS has a digest of the metadata: it takes time that grows with them."""
@@ -32,7 +32,8 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     metadata: Metadata
     applied: int
     """Index up to which `metadata` is applied."""
-    ready: bool
+    why_not_ready: str
+    """"" if the node is ready."""
     connected: Collection[int]
     leases: dict[str, int]
     """Those that are good now: topic -> segment."""
@@ -123,8 +124,10 @@ def _own_metrics(node: NodeView) -> dict[str, Any]:
     return {
         "commit_index": node.raft.commit_index,
         "incarnation": node.identity.incarnation,
+        "starts": start_number(node.identity.incarnation),
         "cluster_id": node.identity.cluster_id,
-        "ready": node.ready,
+        "ready": not node.why_not_ready,
+        "why_not_ready": node.why_not_ready or None,
         "replication_factor": node.config.replication_factor,
         "learners": list(node.raft.membership.learners),
         "client_addresses": {str(n): p.client_address for n, p in sorted(node.metadata.nodes.items())},

@@ -21,7 +21,8 @@ The identity file answers four questions that no other file can answer:
 
 Invariants:
 
-* the incarnation never repeats within one directory id;
+* an incarnation never repeats within one directory id, not even if the directory is copied or put back from a
+  backup: it counts the starts, and what is above the count is random (`segments.start_number`);
 * a directory whose state is `member` has a Raft journal; an empty one means that it was lost, and the
   node refuses to start rather than voting again in terms in which it may have voted;
 * `clean` is never on disk while a process runs.
@@ -33,6 +34,7 @@ damaged anything else, so the node says so and stays down.
 from __future__ import annotations
 
 import os
+import secrets
 import uuid
 from pathlib import Path
 from typing import Literal
@@ -40,6 +42,7 @@ from typing import Literal
 import msgspec
 
 from walrus.config import Identity
+from walrus.segments import next_incarnation
 from walrus.storage.posix import sync_descriptor, sync_directory
 from walrus.storage.processes import LockHeld, take_lock
 
@@ -126,7 +129,7 @@ class DataDirectory:
         return self._store(
             msgspec.structs.replace(
                 last,
-                incarnation=last.incarnation + 1,
+                incarnation=next_incarnation(last.incarnation, secrets.randbits(28)),
                 clean=False,
                 boot_id=boot,
                 fsync=fsync,

@@ -18,7 +18,7 @@ and never delivered twice. The logic above tolerates a network that does worse.
     dialling    the peer is wanted; after a pause   connected, refused, rejected or failed
     connected   HelloReply without an error         lost: the callee or the network ended it; dial at once
     refused     no process listens                  report a death (once), pause, dial
-    rejected    HelloReply with an error            long pause, dial; final: this node has been removed
+    rejected    HelloReply with an error            long pause, dial; final: this node stops
     failed      anything else                       pause, dial
 
 A pause doubles from 5 ms to 500 ms with each attempt, and ends early when the peer calls this node.
@@ -34,8 +34,8 @@ loses power closes nothing: `failure_timeout` covers that.
 five seconds, on one of a bounded number of such connections; the oldest of them makes room for the next.
 
 Invariants: a message is sent only on a connection whose Hello was accepted; at most one accepted
-connection per caller is read, the latest; a caller of an older incarnation than one already seen is
-refused.
+connection per caller is read, the latest; a caller of an older start than one already seen is refused, and
+so is another start of a node whose earlier one is still connected (two processes of one identity).
 
 Left out: encryption. The cluster id prevents honest mistakes and stops no attacker on the network between
 the nodes: put them in a private network or a tunnel.
@@ -54,6 +54,7 @@ from enum import Enum, auto
 from typing import Final, Protocol, cast
 
 from walrus.protocol import MAX_PEER_FRAME_BYTES, PeerCodec, ProtocolError
+from walrus.segments import start_number
 from walrus.shell.client_connections import no_delay
 from walrus.shell.descriptors import MAX_STRANGERS, Listener
 from walrus.wire.addresses import parse_address
@@ -77,6 +78,8 @@ MAX_NODE_ID: Final = 1 << 31
 MAX_ID: Final = 64
 MAX_ADDRESS: Final = 300
 """Characters of an id and of an address: what a Join puts into the metadata is small."""
+PROBE_AFTER: Final = 2
+"""Seconds of silence after which the kernel asks the other end's kernel whether it is still there (Linux)."""
 UNACKNOWLEDGED_MS: Final = 5_000
 """After this long without a sign from the other end's kernel the connection is dead (Linux)."""
 
@@ -96,11 +99,17 @@ class PeerHandler(Protocol):
     def addresses(self) -> dict[int, str]:
         """Where this node and the others live, as far as it knows: node id -> host:port."""
 
+    def is_final(self, hello: Hello) -> bool:
+        """Return whether the refusal of a caller will stand for ever."""
+
     def is_removed(self, hello: Hello) -> bool:
         """Return whether a refused caller was a member and has been removed for good."""
 
-    def on_removed(self, peer: int, error: str) -> None:
-        """`peer` says that this node has been removed."""
+    def on_refused(self, peer: int, error: str) -> None:
+        """`peer` refuses this node, perhaps not for ever."""
+
+    def on_final_refusal(self, peer: int, error: str, removed: bool) -> None:
+        """`peer` refuses this node for ever; `removed`: because it was removed."""
 
     def on_join(self, session: PeerSession, join: Join) -> None:
         """A node without a cluster asks to join this one."""
@@ -267,7 +276,9 @@ class Dialer:
             self._complain(f"node {self.peer} at {self.address} refuses this node: {reply.error}")
             link.abort()
             if reply.final:
-                self._peers.handler.on_removed(self.peer, reply.error)
+                self._peers.handler.on_final_refusal(self.peer, reply.error, reply.removed)
+            else:
+                self._peers.handler.on_refused(self.peer, reply.error)
             return _Outcome.REJECTED
         self._complaint = ""
         self.link = link
@@ -301,6 +312,8 @@ class PeerSession(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._patience: asyncio.TimerHandle | None = None
         self.sender: int | None = None
+        self.incarnation = 0
+        """Of the caller, once it is accepted."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A stranger has connected: it has a few seconds to introduce itself."""
@@ -358,7 +371,14 @@ class PeerSession(asyncio.BufferedProtocol):
         """A node calls this one; or, with target `ANYBODY`, only says where it lives itself."""
         handler = self._peers.handler
         if error := self._peers.judge(hello):
-            self.reply(HelloReply(error=error, cluster_id="", final=handler.is_removed(hello)))
+            self.reply(
+                HelloReply(
+                    error=error,
+                    cluster_id="",
+                    final=handler.is_final(hello),
+                    removed=handler.is_removed(hello),
+                )
+            )
             log.warning("refused a caller that says it is node %d: %s", hello.node_id, error)
             self.close()
             return
@@ -479,8 +499,14 @@ class PeerConnections:
         if error := self.handler.judge_hello(hello):
             return error
         directory, incarnation = self._incarnations.get(hello.node_id, ("", 0))
-        if directory == hello.directory_id and incarnation > hello.incarnation:
+        if directory == hello.directory_id and start_number(incarnation) > start_number(hello.incarnation):
             return "a later start of that node has called already"
+        session = self._sessions.get(hello.node_id)
+        if session is not None and session.incarnation not in (0, hello.incarnation):
+            return (
+                f"another process of node {hello.node_id} is connected, start "
+                f"{start_number(session.incarnation)}: only one may run"
+            )
         return ""
 
     def welcome(self, session: PeerSession, hello: Hello) -> None:
@@ -490,6 +516,7 @@ class PeerConnections:
         if (older := self._sessions.get(hello.node_id)) is not None:
             older.abort()
         self._sessions[hello.node_id] = session
+        session.incarnation = hello.incarnation
         self.met(hello)
 
     def met(self, hello: Hello) -> None:
@@ -564,3 +591,8 @@ def notice_silence(transport: asyncio.BaseTransport) -> None:
     handle = transport.get_extra_info("socket")
     if handle is not None and sys.platform == "linux":
         handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
+        # A connection that only reads sends nothing by itself: without probes it would outlive a machine that
+        # vanished, and keep out the process that takes its place.
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_AFTER)
+        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)

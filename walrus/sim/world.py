@@ -293,16 +293,8 @@ class World:
         self._dial_later(host, peer, 0.1)
 
     def _hello(self, host: Host, peer: int) -> Hello:
-        return Hello(
-            version=1,
-            cluster_id=CLUSTER,
-            node_id=host.id,
-            directory_id=host.record.directory_id,
-            incarnation=host.record.incarnation,
-            target=peer,
-            member_at=host.controller.member_at if host.controller else 0,
-            raft_address=address(host.id),
-        )
+        assert host.controller is not None
+        return host.controller.members.hello(peer, version=1)
 
     def _notice_gone(self, host: Host, process: int, peer: int) -> None:
         """The peer's machine says that nobody has this connection; whether somebody listens is seen soon."""

@@ -46,6 +46,8 @@ class Hello(Message, frozen=True, kw_only=True):
     """An index of Raft's log at which the caller was a member for certain, 0 if it knows of none."""
     raft_address: str = ""
     """Where the caller is to be dialled."""
+    log_index: int = -1
+    """The last index of the caller's Raft log; -1: not told."""
 
 
 class HelloReply(Message, frozen=True, kw_only=True):
@@ -54,7 +56,9 @@ class HelloReply(Message, frozen=True, kw_only=True):
     error: str
     cluster_id: str
     final: bool = False
-    """The caller was removed from the cluster: asking again will never help."""
+    """Asking again will never help: the caller was removed, or its directory is older than it must be."""
+    removed: bool = False
+    """`final`, because the caller was removed from the cluster."""
     addresses: dict[int, str] = {}
     """To a Hello for `ANYBODY`: where the callee and the members that it knows of live."""
 
