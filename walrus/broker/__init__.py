@@ -1,1 +1,18 @@
-"""What a node does with what arrives: the switch, routing, reading, the life of segments, supervision."""
+"""What a node does with what arrives: requests of clients, messages of peers, ticks, finished syncs.
+
+    controller    the switch: everything that arrives goes to the one that it concerns
+    raft_host     Raft's `Ready`: persist, send, apply; checkpoints and restores
+    membership    hello, join, announce, removal: who is in the cluster, and where
+    placement     where segments go: the first leader, the next one, the replica set
+    lifecycle     segments that this node opens, seals or recovers
+    supervisor    what the Raft leader starts: recoveries, repairs, departures
+    requests      requests of clients that are no PUT, GET or FETCH
+    router        PUTs, on their way to the segment's leader, in order
+    consumers     GET and FETCH at the node that has the client
+    cursors       read positions, at the node that leads the topic
+    read_index    metadata that is as fresh as the request (ReadIndex)
+    status        STATE and METRICS
+    spec_trace    what happened, in the words of the specification
+
+All of it is logic: it is handed `now`, and returns effects (`wire/effects.py`).
+"""

@@ -1,1 +1,14 @@
-"""What `walrus.raft` stands on: vocabulary, log, elections, leadership, and the journal on the disk."""
+"""What Raft stands on: the log, elections, leading, following, and the journal on disk.
+
+    messages     the vocabulary: entries, the paper's RPCs, `Ready`
+    log          entries behind a snapshot; conflict hints
+    election     timers, votes and pre-votes
+    leader       what exists only while a server leads: rounds, the commit index
+    progress     one follower as the leader sees it: probing, pipelining, snapshots
+    outbox       which message waits for which sync
+    snapshot     a snapshot put together from its pieces
+    validation   messages that no honest server can have sent
+    journal      term, vote, log and snapshot on disk
+
+`walrus/raft.py` is the front door, with the protocol; docs/raft.md has the glossary.
+"""

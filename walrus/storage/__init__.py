@@ -1,1 +1,21 @@
-"""What the engine stands on: batches, records, blocks, write backends, cursors."""
+"""What the engine stands on: batches, records, blocks, logs, cursors, recovery, and four kinds of disk.
+
+    batch       entries travel and rest in batches
+    record      a batch on disk, whole or not there
+    block       a range of a data file, and the life of one
+    log         one topic: records in blocks, appended, read, cut, trimmed
+    engine      all topics of a directory, and their notes
+    journal     the notes: which topic owns which block, cursors, trims
+    recovery    what a directory holds after a crash
+    reading     many records at once, verified
+    cursors     how far a consumer of one process has read
+    syncing     syncs that many appends share (group commit)
+    mutex       a mutex that is cheap when uncontended and fair when contended
+    schedule    when an append is durable
+    space       data files, and free ranges in them
+    backend     what a disk must do; posix, mapped and uring do it, and the simulated one
+    io_uring    the kernel's interface, from system calls up
+    port        what the logic needs of an engine
+
+`walrus/wal.py` is the front door; docs/wal-format.md has the bytes.
+"""

@@ -1,0 +1,32 @@
+"""The pages quote what the sources are: the picture of the packages, and the traits in figures."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tools import house, shape
+
+
+def test_the_picture_is_drawn_from_the_imports_of_today() -> None:
+    assert house.quoted("picture") == house.printed("picture"), "run python -m tools.house picture --write"
+
+
+def test_every_module_of_the_package_is_in_a_room_of_the_picture() -> None:
+    rooms = {room for floor in house.floors() for room in floor}
+    assert {shape.room(path) for path in shape.MODULES} - rooms == {"__init__"}
+
+
+@pytest.mark.parametrize(
+    "row", ["comments and docstrings", "longest function, median", "assertions a function"]
+)
+def test_the_trait_table_is_not_older_than_the_code_by_much(row: str) -> None:
+    """Exact figures change with each commit; a quote that is off by more than a tenth misleads."""
+    quoted, printed = (_figures(text, row) for text in (house.quoted("traits"), house.printed("traits")))
+    assert quoted == pytest.approx(printed, rel=0.1, abs=1), "run python -m tools.house traits --write"
+
+
+def _figures(text: str, row: str) -> list[float]:
+    line = next(line for line in text.splitlines() if line.startswith(f"| {row} |"))
+    return [float(figure) for figure in re.findall(r"\d+(?:\.\d+)?", line)]

@@ -1,0 +1,192 @@
+"""`python -m tools.house`: the house drawn from its imports, and its traits in figures.
+
+    python -m tools.house picture            packages from top to bottom, and which ones each knows
+    python -m tools.house traits             what CONTRIBUTING.md quotes
+    python -m tools.house --write            put both where the documentation quotes them
+
+The floors are those of the contract in `setup.cfg` that `lint-imports` checks, the arrows are the imports
+themselves. `tests/test_house.py` fails when a page quotes something else than what these print.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import configparser
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import median
+
+import grimp
+
+from tools import shape
+
+PICTURE = "```text\n{}\n```"
+MARKS = ("<!-- {} -->", "<!-- end of {} -->")
+PAGES = {"picture": "docs/architecture.md", "traits": "CONTRIBUTING.md"}
+
+GROUPS = {
+    "Raft (`raft`, `consensus/`)": ("raft", "consensus"),
+    "metadata (`segments`, `leases`)": ("segments", "leases"),
+    "`replicas/`": ("replicas",),
+    "`broker/`": ("broker",),
+    "`wire/`, `protocol`": ("wire", "protocol"),
+    "`storage/`, `wal`": ("storage", "wal"),
+    "all of `walrus/`": (),
+}
+
+
+def floors() -> list[list[str]]:
+    """The packages from top to bottom, those side by side together."""
+    parser = configparser.ConfigParser()
+    parser.read(shape.ROOT / "setup.cfg")
+    layers = parser["importlinter:contract:order"]["layers"].split("\n")
+    return [[room.strip() for room in layer.split("|")] for layer in layers if layer.strip()]
+
+
+def arrows() -> dict[str, set[str]]:
+    """Which packages each package imports from, `TYPE_CHECKING` included."""
+    graph = grimp.build_graph("walrus", exclude_type_checking_imports=False, cache_dir=None)
+    known: dict[str, set[str]] = {room: set() for floor in floors() for room in floor}
+    for importer in sorted(graph.modules):
+        for imported in graph.find_modules_directly_imported_by(importer):
+            source, target = _room(importer), _room(imported)
+            if source != target and source in known and target in known:
+                known[source].add(target)
+    return known
+
+
+def _room(module: str) -> str:
+    return module.partition(".")[2].partition(".")[0]
+
+
+def picture() -> str:
+    """One line a package: what it is, and the packages that it knows."""
+    known, lines = arrows(), []
+    width = max(map(len, known))
+    order = [room for floor in floors() for room in floor]
+    for floor in floors():
+        lines.append("─" * 106)
+        for room in floor:
+            targets = " ".join(sorted(known[room], key=order.index)) or "nothing"
+            lines.append(f"{room:<{width}}  {_opening(room)}")
+            lines.append(f"{'':<{width}}    knows {targets}")
+    return "\n".join([*lines, "─" * 106])
+
+
+def _opening(room: str) -> str:
+    """The first sentence of a package's chapter, as far as it fits."""
+    path = shape.PACKAGE / room / "__init__.py"
+    path = path if path.exists() else shape.PACKAGE / f"{room}.py"
+    text = " ".join((ast.get_docstring(shape.tree(path)) or "").split("\n\n")[0].split())
+    sentence = re.split(r"(?<=\.)\s", text)[0].rstrip(".:")
+    return sentence if len(sentence) <= 92 else f"{sentence[:90].rsplit(' ', 1)[0]} ..."
+
+
+def traits() -> str:
+    """The table of traits, one column a group of packages."""
+    columns = [[p for p in shape.MODULES if not rooms or shape.room(p) in rooms] for rooms in GROUPS.values()]
+    rows = {
+        "lines of code": [_sum(shape.code_lines(path) for path in paths) for paths in columns],
+        "comments and docstrings": [_share(paths) for paths in columns],
+        "longest function, median": [_lengths(paths) for paths in columns],
+        "assertions a function": [_assertions(paths) for paths in columns],
+        "most attributes of a class": [
+            _most(n for p in paths for _, n in shape.classes(p)) for paths in columns
+        ],
+        "longest file, lines of code": [_most(map(shape.code_lines, paths)) for paths in columns],
+    }
+    lines = ["| | " + " | ".join(GROUPS) + " |", "|---|" + "---|" * len(GROUPS)]
+    lines += [f"| {title} | " + " | ".join(cells) + " |" for title, cells in rows.items()]
+    return "\n".join([*lines, "", *_claims()])
+
+
+def _sum(figures: Iterable[int]) -> str:
+    return f"{sum(figures):,}"
+
+
+def _most(figures: Iterable[int]) -> str:
+    return f"{max(figures, default=0):,}"
+
+
+def _share(paths: Sequence[Path]) -> str:
+    counted = [shape.prose_lines(path) for path in paths]
+    return f"{100 * sum(prose for prose, _ in counted) // sum(full for _, full in counted)} %"
+
+
+def _lengths(paths: Sequence[Path]) -> str:
+    lengths = [lines for path in paths for _, lines in shape.functions(path)]
+    return f"{max(lengths)}, {median(lengths):.0f}"
+
+
+def _assertions(paths: Sequence[Path]) -> str:
+    return (
+        f"{sum(map(shape.assertions, paths)) / sum(len(list(shape.functions(path))) for path in paths):.2f}"
+    )
+
+
+def _claims() -> list[str]:
+    """What is counted over the whole project."""
+    tests = sorted((shape.ROOT / "tests").rglob("*.py"))
+    text = "\n".join(path.read_text(encoding="utf-8") for path in tests)
+    transcripts = sorted((shape.ROOT / "tests").rglob("transcripts/*.txt"))
+    claims = set(re.findall(r"def (test_\d+(?:_\d+)*_\w+)", text))
+    impure = {shape.room(p) for p in shape.MODULES if shape.room(p) in shape.LOGIC and not _is_pure(p)}
+    return [
+        f"* Modules of the logic that import a clock, socket, disk, thread or randomness: {len(impure)}.",
+        f"* Transcripts: {len(transcripts)}. Tests named after a section of the Raft paper: {len(claims)}.",
+    ]
+
+
+def _is_pure(path: Path) -> bool:
+    parser = configparser.ConfigParser()
+    parser.read(shape.ROOT / "setup.cfg")
+    forbidden = set(parser["importlinter:contract:pure"]["forbidden_modules"].split())
+    imported: set[str] = set()
+    for node in ast.walk(shape.tree(path)):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imported.add(node.module.partition(".")[0])
+    return forbidden.isdisjoint(imported)
+
+
+def quoted(what: str) -> str:
+    """What the documentation quotes between its marks."""
+    page = (shape.ROOT / PAGES[what]).read_text(encoding="utf-8")
+    begin, end = (mark.format(what) for mark in MARKS)
+    return page.partition(begin)[2].partition(end)[0].strip()
+
+
+def printed(what: str) -> str:
+    """What it should quote."""
+    return PICTURE.format(picture()) if what == "picture" else traits()
+
+
+def write(what: str) -> None:
+    """Put it between the marks."""
+    path = shape.ROOT / PAGES[what]
+    page = path.read_text(encoding="utf-8")
+    begin, end = (mark.format(what) for mark in MARKS)
+    head, _, rest = page.partition(begin)
+    assert rest and end in rest, f"{path} has no marks {begin} and {end}"
+    path.write_text(f"{head}{begin}\n{printed(what)}\n{end}{rest.partition(end)[2]}", encoding="utf-8")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print, or write where it is quoted."""
+    parser = argparse.ArgumentParser(prog="python -m tools.house", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("what", nargs="?", choices=sorted(PAGES), help="left out: both")
+    parser.add_argument("--write", action="store_true", help="update the page that quotes it")
+    options = parser.parse_args(argv)
+    for what in [options.what] if options.what else sorted(PAGES):
+        if options.write:
+            write(what)
+        else:
+            print(printed(what))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

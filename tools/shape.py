@@ -1,0 +1,129 @@
+"""The shape of the sources, measured on their syntax trees: what the house rules count."""
+
+from __future__ import annotations
+
+import ast
+import io
+import tokenize
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "walrus"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+LOGIC = (
+    "raft",
+    "consensus",
+    "segments",
+    "leases",
+    "wire",
+    "replicas",
+    "broker",
+    "config",
+    "protocol",
+    "quorum",
+)
+"""The rooms (packages, and modules at the top) that decide, and do no I/O."""
+
+_LAYOUT = {
+    tokenize.COMMENT,
+    tokenize.NL,
+    tokenize.NEWLINE,
+    tokenize.INDENT,
+    tokenize.DEDENT,
+    tokenize.ENDMARKER,
+}
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    """The syntax tree of a source."""
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def name(path: Path) -> str:
+    """The path from the root of the project."""
+    return str(path.relative_to(ROOT))
+
+
+def room(path: Path) -> str:
+    """The package, or the module at the top, that a source of `walrus/` belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def functions(path: Path) -> Iterator[tuple[str, int]]:
+    """Name and body lines (the docstring not counted) of each function."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+            last = node.end_lineno or node.lineno
+            yield f"{name(path)}:{node.name}", last - body[0].lineno + 1 if body else 0
+
+
+def code_lines(path: Path) -> int:
+    """Lines that hold code: no blank ones, no comments, no docstrings."""
+    source = path.read_text(encoding="utf-8")
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in _LAYOUT:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(tree(path)):
+        if (
+            isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.value.value, str)
+        ):
+            lines.difference_update(_span(node))
+    return len(lines)
+
+
+def prose_lines(path: Path) -> tuple[int, int]:
+    """Lines with a comment or inside a docstring, and all lines that are not blank."""
+    source = path.read_text(encoding="utf-8")
+    prose: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            prose.add(token.start[0])
+    for node in ast.walk(tree(path)):
+        documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        if isinstance(node, documented) and ast.get_docstring(node):
+            prose.update(_span(node.body[0]))
+    full = {number for number, line in enumerate(source.splitlines(), 1) if line.strip()}
+    return len(prose & full), len(full)
+
+
+def assertions(path: Path) -> int:
+    """How many `assert` and `assert_never` there are."""
+    return sum(
+        isinstance(node, ast.Assert)
+        or (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "assert_never")
+        for node in ast.walk(tree(path))
+    )
+
+
+def attributes(cls: ast.ClassDef) -> set[str]:
+    """The fields that a class declares, and what its methods set on `self`."""
+    declared = {
+        n.target.id for n in cls.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)
+    }
+    return declared | {
+        node.attr
+        for node in ast.walk(cls)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "self"
+    }
+
+
+def classes(path: Path) -> Iterator[tuple[str, int]]:
+    """Name and number of attributes of each class."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.ClassDef):
+            yield f"{name(path)}:{node.name}", len(attributes(node))
+
+
+def _span(node: ast.stmt) -> range:
+    return range(node.lineno, (node.end_lineno or node.lineno) + 1)
