@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from pathlib import Path
 
 import pytest
 
@@ -30,3 +32,17 @@ def test_the_trait_table_is_not_older_than_the_code_by_much(row: str) -> None:
 def _figures(text: str, row: str) -> list[float]:
     line = next(line for line in text.splitlines() if line.startswith(f"| {row} |"))
     return [float(figure) for figure in re.findall(r"\d+(?:\.\d+)?", line)]
+
+
+def _packages() -> list[Path]:
+    return [path for path in shape.MODULES if path.name == "__init__.py" and path.parent != shape.PACKAGE]
+
+
+@pytest.mark.parametrize("path", _packages(), ids=shape.name)
+def test_the_front_door_of_a_package_says_what_is_in_its_rooms(path: Path) -> None:
+    """By a list in its own chapter, or in that of the module whose chapter it refers to."""
+    chapter = ast.get_docstring(shape.tree(path)) or ""
+    for door in re.findall(r"`(walrus/\w+\.py)` is the front door", chapter):
+        chapter += ast.get_docstring(shape.tree(shape.ROOT / door)) or ""
+    rooms = [room.stem for room in path.parent.glob("*.py") if not room.stem.startswith("__")]
+    assert [room for room in sorted(rooms) if not re.search(rf"\b{room}\b", chapter)] == []

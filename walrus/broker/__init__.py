@@ -7,6 +7,7 @@
     lifecycle     segments that this node opens, seals or recovers
     supervisor    what the Raft leader starts: recoveries, repairs, departures
     requests      requests of clients that are no PUT, GET or FETCH
+    ordering      requests of one connection take effect in their order
     router        PUTs, on their way to the segment's leader, in order
     consumers     GET and FETCH at the node that has the client
     cursors       read positions, at the node that leads the topic

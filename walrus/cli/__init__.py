@@ -6,4 +6,5 @@
     view           STATE and METRICS as tables
     wal            `python -m walrus.wal`: look into an engine's directory
     command_line   one argument parser, one console, one way to end
+    interrupts     Ctrl-C before the rest has loaded
 """

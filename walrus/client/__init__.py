@@ -23,6 +23,14 @@ be inherited by a forked child, which opens connections of its own. An exception
 was executed is then as unknown as after `OutcomeUnknown`.
 
 Arguments are checked before anything is sent (`calls.py`): TypeError, ValueError, or an `InvalidRequest`.
+
+    blocking      `Client`
+    asynchronous  `AsyncClient`
+    core          what both are made of, without I/O: attempts, connections, when to try again
+    calls         each command: from arguments to frames, from replies to values
+    errors        what can go wrong, as classes under one root
+    names         from HOST:PORT to addresses, within a deadline
+    forks         what a client does in a forked child
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
     messages     the vocabulary: entries, the paper's RPCs, `Ready`
     log          entries behind a snapshot; conflict hints
+    conflicts    where a follower's log departs from the leader's: the hint, and what the leader makes of it
     election     timers, votes and pre-votes
+    follower     the follower's half of replication
     leader       what exists only while a server leads: rounds, the commit index
     progress     one follower as the leader sees it: probing, pipelining, snapshots
     outbox       which message waits for which sync

@@ -1,1 +1,23 @@
-"""The seeded world in which the real state machines run: clock, network, disk, faults."""
+"""The seeded world in which the real state machines run: clock, network, disk, faults.
+
+    world       one clock, one heap of events, and hosts on which the real controllers run
+    host        a machine: drive, clock, process, identity
+    network     messages late, lost, repeated, out of order, cut off
+    drives      what a host keeps its data on; disk: the simulated disk under the real engine
+    faults      what goes wrong, when and for how long
+    clients     producers, consumers, fetchers; pipeliner: one that sends without waiting
+    calls       what clients ask for, and what they are told
+    durable     what a power loss cannot take, counted from outside
+    truth       what disks and nodes hold, seen all at once
+    promises    what a node says must be true of its disk
+    invariants  what must always hold, by the names of the specs
+    judge       looks at the truth after every step; oracle: looks at the end, from outside
+    violation   how a run ends that shows an error
+    options     what a run is made of; run: one run; report: a failed one, told
+    stage       what scenarios are written with; catalogue: their register
+    scenarios   schedules that broke published systems: scenarios_clients, scenarios_disk, scenarios_failover
+    trace       runs recorded for TLC
+    mutants     bugs planted in the code, which the tools must notice
+
+docs/simulator.md says how to use it.
+"""

@@ -7,14 +7,18 @@
     engine      all topics of a directory, and their notes
     journal     the notes: which topic owns which block, cursors, trims
     recovery    what a directory holds after a crash
+    scan        one walk over the records of a block, one verdict
     reading     many records at once, verified
     cursors     how far a consumer of one process has read
     syncing     syncs that many appends share (group commit)
     mutex       a mutex that is cheap when uncontended and fair when contended
+    forking     a handle that outlives its process refuses
     schedule    when an append is durable
     space       data files, and free ranges in them
+    processes   which process holds a directory
     backend     what a disk must do; posix, mapped and uring do it, and the simulated one
     io_uring    the kernel's interface, from system calls up
+    errors      what the engine raises
     port        what the logic needs of an engine
 
 `walrus/wal.py` is the front door; docs/wal-format.md has the bytes.

@@ -1,1 +1,13 @@
-"""Running TLC over `spec/`: configurations, planted bugs, and recorded traces held against the specs."""
+"""Running TLC over `spec/`: configurations, planted bugs, and recorded traces held against the specs.
+
+    main          `python -m walrus.tlc`
+    configs       the configurations in spec/, and variations of them
+    run           TLC as a subprocess, and what it says
+    values        TLA+ values as TLC prints them
+    mutants       bugs planted in the specs, each of which TLC must refuse
+    traces        recorded runs held against the specs
+    trace_spec    what a recorded run and a spec need of each other
+    trace_walrus  runs of the data plane; trace_raft: runs of Raft
+
+docs/model-checking.md says how to use it.
+"""

@@ -1,6 +1,7 @@
 """Bytes and values: frames, requests, replies, errors, messages between nodes, effects of the logic.
 
     framing    a stream of bytes cut into frames
+    addresses  HOST:PORT, with names, IPv4 and IPv6
     requests   what a client may ask
     runs       many equal requests taken at once: why a producer is fast
     replies    what a node answers
