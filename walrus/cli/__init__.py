@@ -1,10 +1,10 @@
 """The command lines of `walrus-cli` and `python -m walrus.wal`, and what all of them share.
 
-    main           `python -m walrus.cli`: arguments, exit statuses
-    commands       each command, for the shell and for the REPL
-    repl           the REPL: completion, pasted blocks
-    view           STATE and METRICS as tables
-    wal            `python -m walrus.wal`: look into an engine's directory
-    command_line   one argument parser, one console, one way to end
-    interrupts     Ctrl-C before the rest has loaded
+main           `python -m walrus.cli`: arguments, exit statuses
+commands       each command, for the shell and for the REPL
+repl           the REPL: completion, pasted blocks
+view           STATE and METRICS as tables
+wal            `python -m walrus.wal`: look into an engine's directory
+command_line   one argument parser, one console, one way to end
+interrupts     Ctrl-C before the rest has loaded
 """
