@@ -12,6 +12,7 @@ shell is the thin rest: it hands in what happened and carries out what the contr
     shell/client_connections.py  bytes in, requests out, replies back in order, and a bound on each client
     shell/peer_connections.py    the connections between nodes, and how a death is noticed at once
     shell/turn.py                what one pass of the event loop brought takes effect together
+    shell/event_loop.py          an end to each batch of events, so that a turn ends in its own pass
     shell/group_commit.py        one sync at a time per engine, shared by all that wait for it
     shell/logs.py                log lines that can never stop a node
     shell/trace_file.py          `--trace`: recorded runs for the specification
@@ -57,6 +58,7 @@ from walrus.protocol import PeerCodec, Request
 from walrus.segments import start_number
 from walrus.shell.client_connections import ClientServer, Limits, Slot
 from walrus.shell.descriptors import shares
+from walrus.shell.event_loop import BatchedEventLoop
 from walrus.shell.flags import FlagError, Settings, parse
 from walrus.shell.group_commit import AsyncGroupCommit
 from walrus.shell.identity import DataDirectory, DirectoryError
@@ -452,7 +454,8 @@ def _run(settings: Settings) -> int:
         sys.stderr.write(f"walrus-node: {error}\n")
         return 1
     try:
-        return asyncio.run(_serve(settings, directory))
+        with asyncio.Runner(loop_factory=BatchedEventLoop) as runner:
+            return runner.run(_serve(settings, directory))
     except (StartError, DirectoryError, StorageError, OSError) as error:
         log.critical("cannot start: %s", error)
         return 1

@@ -257,23 +257,26 @@ class SegmentWriter:
             end += count
             self._appended.append(AppendedForward(pending.origin, pending.forward, count, end))
             self._unacknowledged += pending.forward.batch.size
+        frame = self._frame(start, batch)
         for node, follower in self.followers.items():
-            self._send(node, follower, start, batch, now)
+            self._send(node, follower, frame, now)
         self.check_threshold()
         return True
 
     # --- sending to replicas ---
 
-    def _send(self, node: int, follower: Follower, start: int, batch: Batch, now: float) -> None:
-        if not follower.connected or follower.next_index != start:
+    def _frame(self, start: int, batch: Batch) -> Append:
+        """Return a frame for any number of replicas: one value sent to several is encoded once."""
+        return Append(topic=self.topic, segment=self.number, start=start, batch=batch, end=self.copy.length)
+
+    def _send(self, node: int, follower: Follower, frame: Append, now: float) -> None:
+        size = frame.batch.size
+        if not follower.connected or follower.next_index != frame.start:
             return  # behind: it is sent from the disk, when its answers come
-        if follower.unanswered and follower.unanswered + batch.size > self._config.window_bytes:
+        if follower.unanswered and follower.unanswered + size > self._config.window_bytes:
             return
-        message = Append(
-            topic=self.topic, segment=self.number, start=start, batch=batch, end=self.copy.length
-        )
-        self._outbox.send(node, message)
-        follower.sent(start + batch.count, batch.size, now)
+        self._outbox.send(node, frame)
+        follower.sent(frame.start + frame.batch.count, size, now)
 
     def _send_from_disk(self, node: int, follower: Follower, now: float) -> None:
         """Send what the replica misses, as far as the window allows."""
@@ -289,7 +292,7 @@ class SegmentWriter:
                 self._outbox.log(f"the writer's own copy cannot be read, handing the segment over: {damage}")
                 self.on_fenced()
                 return
-            self._send(node, follower, start, batch, now)
+            self._send(node, follower, self._frame(start, batch), now)
             if follower.next_index == start:
                 return
 

@@ -8,6 +8,8 @@
                       start the syncs            of each engine that was written to, unless one is under way
                       set the timer              for the controller's next deadline
 
+The end comes in the very pass in which the events arrived (`event_loop.py`), not one `select` later.
+
 That is group commit: a hundred PUTs that arrive in one pass become one record, one write, one sync, one
 message per replica, and one write per connection on the way back. Messages leave before the sync starts, so
 the replicas sync while this node does.
@@ -28,6 +30,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from walrus.broker.controller import Controller
+from walrus.shell.event_loop import BatchedEventLoop, EndingSelector
 from walrus.shell.group_commit import AsyncGroupCommit
 from walrus.wire.effects import Effect
 
@@ -60,6 +63,10 @@ class Turn:
         self._synced_each = synced_each
         self._grain = grain
         self._loop = asyncio.get_running_loop()
+        self._batches: EndingSelector | None = None
+        if isinstance(self._loop, BatchedEventLoop):
+            self._batches = self._loop.batches
+            self._batches.end_batches_with(self._loop, self._end_if_due)
         self._due = self._stopped = False
         self._reported = 0  # the last data write that was reported as durable, without syncs
         self._timer: asyncio.TimerHandle | None = None
@@ -68,7 +75,8 @@ class Turn:
         """Something happened: end this turn once everything that arrived with it has been handed in."""
         if not self._due:
             self._due = True
-            self._loop.call_soon(self.end)
+            if self._batches is None or not self._batches.in_batch:
+                self._loop.call_soon(self._end_if_due)
 
     def stop(self) -> None:
         """Flush nothing and carry out nothing from now on."""
@@ -79,6 +87,10 @@ class Turn:
         self.stop()
         for commit in self._commits:
             commit.close()
+
+    def _end_if_due(self) -> None:
+        if self._due:
+            self.end()
 
     def end(self) -> None:
         """Everything that arrived has been handed in: flush, carry out, send, sync, set the timer."""
