@@ -53,6 +53,7 @@ check: lint test ## what CI runs
 
 model-check: .venv/.installed ## TLC on the full configurations (up to an hour)
 	$(BIN)/python -m walrus.tlc check $(basename $(notdir $(wildcard spec/*-full*.cfg)) $(notdir $(wildcard spec/*-liveness.cfg)))
+	$(BIN)/python -m walrus.tlc mutants
 
 simulate: .venv/.installed ## one run of the real nodes in a seeded world; `python -m walrus.sim --seed N` for others
 	$(BIN)/python -m walrus.sim --seed 7

@@ -1,16 +1,16 @@
 -------------------------------- MODULE Raft --------------------------------
 (***************************************************************************)
-(* The consensus core of Walrus: Raft with PreVote, snapshots, learners    *)
+(* The consensus core of Walrus: Raft with pre-votes, snapshots, learners  *)
 (* and membership changes of one server at a time. Variables and actions   *)
 (* are named as in the paper's Figure 2 and in the code (walrus/raft.py).  *)
 (*                                                                         *)
-(* The network. What was sent may arrive at any later time, again, or      *)
-(* never. All that a leader of term T ever sends are slices of its log,    *)
-(* which only grows while it leads: `leader_log[T]` stands for all its     *)
-(* AppendEntries at once, `leader_commit[T]` for all the commit indexes in *)
-(* them, `matched[T][n]` for all the answers of n, and `votes` for all     *)
-(* ballots. A late, doubled or lost message is a slice that is taken late, *)
-(* twice or not at all.                                                    *)
+(* The network. A message that was sent may arrive at any later time,      *)
+(* again, or never. All that a leader of term T ever sends are slices of   *)
+(* its log, which only grows while it leads: `leader_log[T]` stands for    *)
+(* all its AppendEntries at once, `leader_commit[T]` for all the commit    *)
+(* indexes in them, `matched[T][n]` for all the answers of n, and `votes`  *)
+(* for all votes. A late, repeated or lost message is a slice that is      *)
+(* taken late, twice or not at all.                                        *)
 (*                                                                         *)
 (* The disk. A server answers only when what it answers for is durable, so *)
 (* term, vote and a follower's entries change and become durable in one    *)
@@ -18,12 +18,17 @@
 (* having arrived. Only a leader sends entries before it has written them; *)
 (* `persisted` says how far it has, and it counts itself only that far.    *)
 (*                                                                         *)
-(* `log` is the whole log. Up to `base` only a snapshot is kept of it,     *)
-(* which holds the same state and the membership, so the model keeps the   *)
-(* entries for the invariants but does not let a leader send them.         *)
+(* `log` is the whole log. Up to `base` a server keeps a snapshot instead, *)
+(* which holds the same state and the membership. The model keeps those    *)
+(* entries for the invariants, and lets them arrive: they may have been    *)
+(* sent before the leader made the snapshot.                               *)
 (*                                                                         *)
-(* Left out: time. PreVote, CheckQuorum and leader stickiness decide when  *)
-(* elections are held, and here they may be held at any time.              *)
+(* Left out: time. CheckQuorum and leader stickiness decide when elections *)
+(* are held, and here they may be held at any time. A pre-vote only makes  *)
+(* elections rarer, so most configurations leave it out, too.              *)
+(*                                                                         *)
+(* Every bound is a constant. What each configuration is for stands in it; *)
+(* walrus/tlc/mutants.py has the bugs that it must refuse.                 *)
 (***************************************************************************)
 EXTENDS Naturals, Sequences, FiniteSets, TLC
 
@@ -31,11 +36,17 @@ CONSTANTS
     Node,
     InitVoters,          \* the servers that the cluster was founded with
     InitLearners,
+    MayStand,            \* the servers whose election timers run out
+    PreVotes,            \* TRUE: an election is held only after a successful pre-vote
+    Begun,               \* how many terms have passed when a behaviour begins, see InitAt
     MaxTerm, MaxLog,
+    Commands,            \* FALSE: leaders append no-ops and changes of the membership only
     MaxRestarts,
     MaxChanges,          \* of the membership
+    Changes,             \* the kinds of change that are asked for: "add", "promote", "demote", "remove"
     MaxSnapshots,
-    None, Bug
+    MaxStepDowns,        \* of leaders that no majority answers
+    None
 
 VARIABLES
     current_term, voted_for, role, log, commit_index,
@@ -49,7 +60,7 @@ VARIABLES
     leader_commit,       \* leader_commit[T]: the highest commit index that it sent
     matched,             \* matched[T][n]: the highest index that n has acknowledged to it
     \* History and budgets.
-    elections,           \* PROOF {<<T, n>>}: everyone who ever became leader
+    elections,           \* PROOF {<<T, n>>}: every server that ever became leader
     committed,           \* PROOF what was ever committed, in order: [entry, term, held_by]
     budget
 
@@ -83,51 +94,95 @@ Voters(l) == IF MembershipIndex(l) = 0 THEN {} ELSE l[MembershipIndex(l)].voters
 Learners(l) == IF MembershipIndex(l) = 0 THEN {} ELSE l[MembershipIndex(l)].learners
 VotersOf(n) == Voters(log[n])
 
-\* A server may be elected by the membership in force, or was by the one before, while it does not know that the newer
-\* one is committed: it may be the only one whose log is complete enough to commit its own removal (dissertation section 4.2.2).
+\* A server may be elected by the membership in force, or by the one before while it does not know
+\* that the newer one is committed: it may be the only one whose log is complete enough to commit its
+\* own removal (dissertation section 4.2.2).
 Electable(n) ==
     LET newest == MembershipIndex(log[n]) IN
     \/ n \in VotersOf(n)
     \/ newest > commit_index[n] /\ n \in Voters(SubSeq(log[n], 1, newest - 1))
 
-\* The cluster was founded by one entry that all first voters have, and have committed.
+-----------------------------------------------------------------------------
+\* The beginning. The cluster was founded by one entry that all first members have, and have committed.
+\* What needs several elections is deep below that, and a search that begins there spends its time on
+\* the way. So a configuration may begin when `Begun` terms have passed in which two servers led in turn:
+\*    1  nothing has happened
+\*    2  the first one was elected, by all
+\*    3  it appended an entry that no other server has; the second one was elected by all others
+\*    4  that one has appended an entry, too; the first one was elected again, by all but the second:
+\*       Figure 8 (c)
+\* A leader that was deposed has not heard of it. Where the membership may change, the first one's entry
+\* removes a third server, and the second one's is not there. Each of these states is reached from the
+\* one before (ProbeBegins).
+First == CHOOSE n \in MayStand : TRUE
+Second == CHOOSE n \in MayStand \ {First} : TRUE
+Third == CHOOSE n \in InitVoters \ {First, Second} : TRUE
+LedBy(t) == IF t % 2 = 0 THEN First ELSE Second
+
 Founding == Entry(1, InitVoters, InitLearners)
 InitMembers == InitVoters \cup InitLearners
 
-Init ==
-    /\ current_term = [n \in Node |-> IF n \in InitMembers THEN 1 ELSE 0]
-    /\ voted_for = [n \in Node |-> None]
-    /\ role = [n \in Node |-> "Follower"]
-    /\ log = [n \in Node |-> IF n \in InitMembers THEN <<Founding>> ELSE <<>>]
-    /\ commit_index = [n \in Node |-> Len(log[n])]
+LogAt(begun, n) ==
+    CASE n \notin InitMembers -> <<>>
+      [] n = First /\ begun >= 3 ->
+            <<Founding, IF MaxChanges = 0 THEN Command(2) ELSE Entry(2, InitVoters \ {Third}, InitLearners)>>
+      [] n = Second /\ begun >= 3 /\ MaxChanges = 0 -> <<Founding, Command(3)>>
+      [] OTHER -> <<Founding>>
+
+TermOf(begun, n) ==
+    CASE n \notin InitMembers -> 0
+      [] n = First /\ begun = 3 -> 2
+      [] n = Second /\ begun = 4 -> 3
+      [] OTHER -> begun
+
+\* The voters that elected the leader of term t: all, but not the one that led before.
+Electors(t) == InitVoters \ (IF t = 2 THEN {} ELSE {LedBy(t - 1)})
+
+InitAt(begun) ==
+    LET led == {t \in Terms : 2 <= t /\ t <= begun}
+        stood(t) == Len(IF t <= 3 THEN <<Founding>> ELSE LogAt(begun, LedBy(t)))
+    IN
+    /\ current_term = [n \in Node |-> TermOf(begun, n)]
+    /\ voted_for = [n \in Node |-> LET t == TermOf(begun, n) IN
+                       IF t < 2 \/ n \notin InitVoters THEN None ELSE LedBy(t)]
+    /\ role = [n \in Node |-> IF TermOf(begun, n) >= 2 /\ n = LedBy(TermOf(begun, n)) THEN "Leader"
+                             ELSE "Follower"]
+    /\ log = [n \in Node |-> LogAt(begun, n)]
+    /\ commit_index = [n \in Node |-> Min(1, Len(log[n]))]
     /\ base = [n \in Node |-> 0]
     /\ persisted = [n \in Node |-> Len(log[n])]
-    /\ requests = {}
-    /\ votes = {}
-    /\ leader_of = [t \in Terms |-> None]
-    /\ leader_log = [t \in Terms |-> <<>>]
-    /\ leader_commit = [t \in Terms |-> 0]
+    /\ requests = {[term |-> t, candidate |-> LedBy(t), last_term |-> IF t = 4 THEN 2 ELSE 1,
+                    last_index |-> stood(t)] : t \in led}
+    /\ votes = UNION {{[term |-> t, voter |-> n, candidate |-> LedBy(t)] : n \in Electors(t)} : t \in led}
+    /\ leader_of = [t \in Terms |-> IF t \in led THEN LedBy(t) ELSE None]
+    /\ leader_log = [t \in Terms |-> IF t \in led THEN LogAt(begun, LedBy(t)) ELSE <<>>]
+    /\ leader_commit = [t \in Terms |-> IF t \in led THEN 1 ELSE 0]
     /\ matched = [t \in Terms |-> [n \in Node |-> 0]]
-    /\ elections = {}
+    /\ elections = {<<t, LedBy(t)>> : t \in led}
     /\ committed = <<[entry |-> Founding, term |-> 1, held_by |-> InitVoters]>>
-    /\ budget = [restarts |-> MaxRestarts, changes |-> MaxChanges, snapshots |-> MaxSnapshots]
+    /\ budget = [restarts |-> MaxRestarts, snapshots |-> MaxSnapshots, step_downs |-> MaxStepDowns,
+                 changes |-> IF begun >= 3 THEN Min(MaxChanges, 1) ELSE MaxChanges]
+
+Init == InitAt(Begun)
 
 -----------------------------------------------------------------------------
 \* Elections (paper section 5.2, dissertation section 9.6)
 
-\* The election timer ran out: a voter canvasses. Nobody's term changes.
+\* The election timer ran out: a voter asks for pre-votes. No server's term changes.
 PreVote(n) ==
+    /\ PreVotes
+    /\ n \in MayStand
     /\ role[n] \in {"Follower", "Candidate"}
     /\ Electable(n)
     /\ role' = [role EXCEPT ![n] = "PreCandidate"]
     /\ UNCHANGED <<current_term, voted_for, logVars, voteVars, leaderVars, elections, committed, budget>>
 
-\* Who would vote for it, as a canvass asks.
+\* The servers that would grant n a pre-vote.
 Willing(n) == {m \in Node : /\ current_term[m] <= current_term[n] + 1
                             /\ log[m] # <<>>
                             /\ AtLeast(LastTerm(log[n]), Len(log[n]), log[m])}
 
-\* It begins an election.
+\* A server stands in a new term, with its own vote.
 Stand(n) ==
     LET t == current_term[n] + 1 IN
     /\ t <= MaxTerm
@@ -135,18 +190,27 @@ Stand(n) ==
     /\ current_term' = [current_term EXCEPT ![n] = t]
     /\ voted_for' = [voted_for EXCEPT ![n] = n]
     /\ role' = [role EXCEPT ![n] = "Candidate"]
-    /\ requests' = requests \cup {[term |-> t, candidate |-> n, last_term |-> LastTerm(log[n]), last_index |-> Len(log[n])]}
+    /\ requests' = requests \cup
+          {[term |-> t, candidate |-> n, last_term |-> LastTerm(log[n]), last_index |-> Len(log[n])]}
     /\ votes' = votes \cup {[term |-> t, voter |-> n, candidate |-> n]}
     /\ UNCHANGED <<logVars, leaderVars, elections, committed, budget>>
 
-\* It stands in a new term, with its own vote: after a canvass that a majority would grant, or because
-\* its leader, whose log it holds completely, told it to (leadership transfer, dissertation section 3.10).
+\* The leader, whose log n holds completely, told it to stand (leadership transfer, dissertation
+\* section 3.10).
+ToldToStand(n) ==
+    /\ role[n] = "Follower"
+    /\ current_term[n] > 0
+    /\ leader_of[current_term[n]] \notin {None, n}
+    /\ matched[current_term[n]][n] = Len(leader_log[current_term[n]])
+
+\* An election begins: a majority granted the pre-vote, or the leader asked for it. Without pre-votes
+\* a server stands as soon as its timer runs out.
 Timeout(n) ==
-    LET told == /\ role[n] = "Follower" /\ current_term[n] > 0
-                /\ leader_of[current_term[n]] \notin {None, n}
-                /\ matched[current_term[n]][n] = Len(leader_log[current_term[n]])
-    IN
-    /\ (role[n] = "PreCandidate" /\ Quorum(Willing(n), VotersOf(n))) \/ told
+    /\ n \in MayStand
+    /\ role[n] # "Leader"
+    /\ \/ ~PreVotes
+       \/ role[n] = "PreCandidate" /\ Quorum(Willing(n), VotersOf(n))
+       \/ ToldToStand(n)
     /\ Stand(n)
 
 \* A server votes once a term, for a log at least as complete as its own (section 5.4.1).
@@ -155,15 +219,15 @@ HandleRequestVoteRequest(n) ==
         /\ r.term = current_term[n]
         /\ r.candidate # n
         /\ log[n] # <<>>
-        /\ voted_for[n] \in {None, r.candidate} \/ (Bug = "VotesTwice" /\ role[n] = "Follower")
-        /\ AtLeast(r.last_term, r.last_index, log[n]) \/ Bug = "VoteWithoutLogCheck"
+        /\ voted_for[n] \in {None, r.candidate}
+        /\ AtLeast(r.last_term, r.last_index, log[n])
         /\ [term |-> r.term, voter |-> n, candidate |-> r.candidate] \notin votes
         /\ voted_for' = [voted_for EXCEPT ![n] = r.candidate]
         /\ votes' = votes \cup {[term |-> r.term, voter |-> n, candidate |-> r.candidate]}
         /\ role' = [role EXCEPT ![n] = IF @ = "PreCandidate" THEN "Follower" ELSE @]
         /\ UNCHANGED <<current_term, requests, logVars, leaderVars, elections, committed, budget>>
 
-\* A message of a newer term turns whoever gets it into a follower of that term.
+\* A message of a newer term turns its receiver into a follower of that term.
 UpdateTerm(n, t) ==
     /\ t > current_term[n]
     /\ leader_of[t] # None \/ \E r \in requests : r.term = t
@@ -175,7 +239,7 @@ UpdateTerm(n, t) ==
 \* A candidate with the votes of a majority leads its term.
 BecomeLeader(n) ==
     LET t == current_term[n]
-        ballots == {v \in votes : v.candidate = n /\ (v.term = t \/ Bug = "OldBallotsCount")}
+        ballots == {v \in votes : v.candidate = n /\ v.term = t}
     IN
     /\ role[n] = "Candidate"
     /\ Quorum({v.voter : v \in ballots}, VotersOf(n))
@@ -186,27 +250,27 @@ BecomeLeader(n) ==
     /\ elections' = elections \cup {<<t, n>>}
     /\ UNCHANGED <<current_term, voted_for, logVars, voteVars, matched, committed, budget>>
 
-\* A leader that no majority answers gives up (dissertation section 6.2); so does a candidate that meets a leader.
+\* A leader that no majority answers steps down (dissertation section 6.2).
 CheckQuorumFailed(n) ==
-    /\ \/ role[n] = "Leader"
-       \/ role[n] \in {"Candidate", "PreCandidate"} /\ current_term[n] > 0 /\ leader_of[current_term[n]] # None
+    /\ budget.step_downs > 0
+    /\ role[n] = "Leader"
     /\ role' = [role EXCEPT ![n] = "Follower"]
-    /\ UNCHANGED <<current_term, voted_for, logVars, voteVars, leaderVars, elections, committed, budget>>
+    /\ budget' = [budget EXCEPT !.step_downs = @ - 1]
+    /\ UNCHANGED <<current_term, voted_for, logVars, voteVars, leaderVars, elections, committed>>
 
 -----------------------------------------------------------------------------
 \* Replication (paper section 5.3)
 
 Appended(n, entry) ==
-    /\ log' = [log EXCEPT ![n] = IF Bug = "LeaderOverwrites" /\ Len(@) > commit_index[n] /\ @[Len(@)].term < current_term[n]
-                                 THEN SubSeq(@, 1, Len(@) - 1) \o <<entry>>
-                                 ELSE Append(@, entry)]
+    /\ log' = [log EXCEPT ![n] = Append(@, entry)]
     /\ leader_log' = [leader_log EXCEPT ![current_term[n]] = log'[n]]
 
-\* The leader appends an entry and may send it at once, before it is on its own disk (dissertation section 10.2.1).
-\* The no-op of a new leader is one too.
+\* The leader appends an entry and may send it at once, before it is on its own disk (dissertation
+\* section 10.2.1). The no-op of a new leader is one too: its first entry.
 ClientRequest(n) ==
     /\ role[n] = "Leader"
     /\ Len(log[n]) < MaxLog
+    /\ Commands \/ LastTerm(log[n]) # current_term[n]
     /\ Appended(n, Command(current_term[n]))
     /\ UNCHANGED <<serverVars, commit_index, base, persisted, voteVars, leader_of, leader_commit, matched,
                    elections, committed, budget>>
@@ -217,21 +281,22 @@ Persist(n) ==
     /\ persisted' = [persisted EXCEPT ![n] = Len(log[n])]
     /\ UNCHANGED <<serverVars, log, commit_index, base, voteVars, leaderVars, elections, committed, budget>>
 
-\* Requests that the leader of its term sent or may have sent, and whose predecessor it holds.
+\* The requests that the leader of n's term sent or may have sent, and whose predecessor n holds.
 MayTake(n, prev, last) ==
     LET t == current_term[n] IN
     /\ t > 0
     /\ leader_of[t] \notin {None, n}
-    /\ prev <= last /\ last <= Len(leader_log[t])
+    /\ prev <= last
+    /\ last <= Len(leader_log[t])
     /\ prev <= Len(log[n])
-    /\ TermAt(log[n], prev) = TermAt(leader_log[t], prev) \/ Bug = "NoPrevCheck"
+    /\ TermAt(log[n], prev) = TermAt(leader_log[t], prev)
 
-\* Its log with the entries from prev + 1 to last of the leader's. Entries are compared before anything is cut off: an old
-\* request must not remove what a later one added.
+\* Its log with the entries from prev + 1 to last of the leader's. Entries are compared before anything
+\* is cut off: an old request must not remove what a later one added.
 Merged(n, prev, last) ==
     LET sent == leader_log[current_term[n]]
         conflict == \E i \in prev + 1..Min(last, Len(log[n])) : log[n][i].term # sent[i].term
-    IN IF conflict \/ last > Len(log[n]) \/ Bug = "CutWithoutCompare"
+    IN IF conflict \/ last > Len(log[n])
        THEN SubSeq(log[n], 1, prev) \o SubSeq(sent, prev + 1, last)
        ELSE log[n]
 
@@ -244,40 +309,49 @@ TakeEntries(n, merged, durable, acked) ==
     /\ UNCHANGED <<current_term, voted_for, commit_index, base, voteVars, leader_of, leader_log,
                    leader_commit, elections, committed, budget>>
 
-\* A follower takes a slice of its leader's log whose predecessor it holds, and answers once it is durable.
+\* A follower takes a slice of its leader's log whose predecessor it holds, and answers once it is
+\* durable. (The condition in the middle keeps a slice that changes nothing from being a step.)
 AcceptAppendEntriesRequest(n, prev, last) ==
     /\ MayTake(n, prev, last)
     /\ LET merged == Merged(n, prev, last) IN
-       /\ merged # log[n] \/ last > matched[current_term[n]][n] \/ role[n] \in {"Candidate", "PreCandidate"}
-       /\ TakeEntries(n, merged, IF Bug = "AckBeforePersist" THEN Min(persisted[n], Len(merged)) ELSE Len(merged), last)
+       /\ \/ merged # log[n]
+          \/ last > matched[current_term[n]][n]
+          \/ role[n] \in {"Candidate", "PreCandidate"}
+       /\ TakeEntries(n, merged, Len(merged), last)
 
-\* The commit rule (section 5.4.2): a majority of the voters holds the entry durably, the leader through its own disk, and
-\* the entry is of the leader's own term. Counting copies of an older entry is Figure 8's mistake.
+\* The servers that hold the leader's entry at `index` durably, by all that the leader knows. Its own
+\* copy counts once it is on its own disk.
+Holders(n, index) ==
+    {m \in Node : IF m = n THEN persisted[n] >= index ELSE matched[current_term[n]][m] >= index}
+
+\* The commit rule (section 5.4.2): a majority of the voters holds the entry durably, and the entry is
+\* of the leader's own term. Counting copies of an older entry is Figure 8's mistake.
 AdvanceCommitIndex(n, index) ==
     LET t == current_term[n]
-        holders == {m \in Node : IF m = n THEN persisted[n] >= index \/ Bug = "LeaderCountsUnwritten"
-                                          ELSE matched[t][m] >= index}
+        new == [i \in 1..Max(0, index - Len(committed)) |->
+                   [entry |-> log[n][Len(committed) + i], term |-> t,
+                    held_by |-> Holders(n, index) \cap VotersOf(n)]]
     IN
     /\ role[n] = "Leader"
-    /\ commit_index[n] < index /\ index <= Len(log[n])
-    /\ log[n][index].term = t \/ Bug = "CommitOldTerm"
-    /\ \/ Quorum(holders, VotersOf(n))
-       \/ Bug = "CommitByMinority" /\ holders # {}
-       \/ Bug = "LearnersCount" /\ Cardinality(holders) * 2 > Cardinality(VotersOf(n))
+    /\ commit_index[n] < index
+    /\ index <= Len(log[n])
+    /\ log[n][index].term = t
+    /\ Quorum(Holders(n, index), VotersOf(n))
     /\ commit_index' = [commit_index EXCEPT ![n] = index]
     /\ leader_commit' = [leader_commit EXCEPT ![t] = index]
-    /\ committed' = committed \o
-          [i \in 1..Max(0, index - Min(index, Len(committed))) |->
-              [entry |-> log[n][Len(committed) + i], term |-> t, held_by |-> holders \cap VotersOf(n)]]
-    /\ UNCHANGED <<serverVars, log, base, persisted, voteVars, leader_of, leader_log, matched, elections, budget>>
+    /\ committed' = committed \o new
+    /\ UNCHANGED <<serverVars, log, base, persisted, voteVars, leader_of, leader_log, matched,
+                   elections, budget>>
 
-\* It learns that so much is committed, where its log is known to agree with the leader's up to `agreed`.
+\* A follower learns that so much is committed, where its log is known to agree with the leader's up
+\* to `agreed`.
 LearnUpTo(n, index, agreed) ==
     LET t == current_term[n] IN
     /\ t > 0
     /\ role[n] = "Follower"
     /\ commit_index[n] < index
-    /\ index <= Min(leader_commit[t], agreed)
+    /\ index <= leader_commit[t]
+    /\ index <= agreed
     /\ commit_index' = [commit_index EXCEPT ![n] = index]
     /\ UNCHANGED <<serverVars, log, base, persisted, voteVars, leaderVars, elections, committed, budget>>
 
@@ -293,56 +367,59 @@ LearnCommitIndex(n, index) ==
 CompactLog(n, index) ==
     /\ budget.snapshots > 0
     /\ base[n] < index
-    /\ index <= commit_index[n] \/ (Bug = "SnapshotUncommitted" /\ index <= Len(log[n]))
+    /\ index <= commit_index[n]
     /\ base' = [base EXCEPT ![n] = index]
-    /\ commit_index' = [commit_index EXCEPT ![n] = Max(@, index)]
     /\ budget' = [budget EXCEPT !.snapshots = @ - 1]
-    /\ UNCHANGED <<serverVars, log, persisted, voteVars, leaderVars, elections, committed>>
+    /\ UNCHANGED <<serverVars, log, commit_index, persisted, voteVars, leaderVars, elections, committed>>
 
-\* A snapshot of the log `from` up to `index`. If its log holds the snapshot's last entry, a server keeps its log and only
-\* learns that so much is committed.
+\* n's log holds the last entry of a snapshot of the log `from` up to `index`, and so all before it.
 Holds(n, index, from) == index <= Len(log[n]) /\ TermAt(log[n], index) = TermAt(from, index)
 
+\* n takes a snapshot of the log `from` up to `index`. If its own log holds the snapshot's last entry,
+\* it keeps its log, and only learns that so much is committed.
 TakeSnapshot(n, index, from, durable, acked) ==
     /\ index > commit_index[n]
-    /\ log' = [log EXCEPT ![n] = IF Holds(n, index, from) /\ Bug # "SnapshotReplacesLog" THEN @ ELSE SubSeq(from, 1, index)]
+    /\ log' = [log EXCEPT ![n] = IF Holds(n, index, from) THEN @ ELSE SubSeq(from, 1, index)]
     /\ base' = [base EXCEPT ![n] = index]
     /\ commit_index' = [commit_index EXCEPT ![n] = index]
     /\ persisted' = [persisted EXCEPT ![n] = Min(durable, Len(log'[n]))]
     /\ matched' = [matched EXCEPT ![current_term[n]][n] = Max(@, acked)]
     /\ role' = [role EXCEPT ![n] = "Follower"]
-    /\ UNCHANGED <<current_term, voted_for, voteVars, leader_of, leader_log, leader_commit, elections, committed, budget>>
+    /\ UNCHANGED <<current_term, voted_for, voteVars, leader_of, leader_log, leader_commit,
+                   elections, committed, budget>>
 
 \* A follower that is too far behind takes the leader's snapshot.
 InstallSnapshot(n) ==
     LET t == current_term[n] IN
     /\ t > 0
     /\ leader_of[t] \notin {None, n}
-    /\ role[leader_of[t]] = "Leader" /\ current_term[leader_of[t]] = t
+    /\ role[leader_of[t]] = "Leader"
+    /\ current_term[leader_of[t]] = t
     /\ LET index == base[leader_of[t]] IN TakeSnapshot(n, index, log[leader_of[t]], MaxLog, index)
 
 -----------------------------------------------------------------------------
 \* Membership (dissertation sections 4.1 and 4.2)
 
-\* One server at a time: a learner is added, a learner that has the entry which made it one becomes a voter, a voter a learner, or
-\* a server is removed.
-\* Not while a change is uncommitted, and not before an entry of the leader's own term is committed.
+\* The memberships that n may change to, of one server at a time: a learner is added, a learner that
+\* has the entry which made it one becomes a voter, a voter a learner, or a server is removed.
 NextMemberships(n) ==
     LET voters == Voters(log[n])
         learners == Learners(log[n])
-        t == current_term[n]
-    IN {<<voters, learners \cup {m}>> : m \in Node \ (voters \cup learners)}
-       \cup {<<voters \cup {m}, learners \ {m}>> : m \in {l \in learners : matched[t][l] >= MembershipIndex(log[n])}}
-       \cup {<<voters \ {m}, learners \cup {m}>> : m \in voters}
-       \cup {<<voters \ {m}, learners \ {m}>> : m \in voters \cup learners}
+        caught_up == {l \in learners : matched[current_term[n]][l] >= MembershipIndex(log[n])}
+        change == [add |-> {<<voters, learners \cup {m}>> : m \in Node \ (voters \cup learners)},
+                   promote |-> {<<voters \cup {m}, learners \ {m}>> : m \in caught_up},
+                   demote |-> {<<voters \ {m}, learners \cup {m}>> : m \in voters},
+                   remove |-> {<<voters \ {m}, learners \ {m}>> : m \in voters \cup learners}]
+    IN UNION {change[kind] : kind \in Changes}
 
+\* Not while a change is uncommitted, and not before an entry of the leader's own term is committed.
 ChangeMembershipTo(n, voters, learners) ==
     /\ role[n] = "Leader"
     /\ budget.changes > 0
     /\ Len(log[n]) < MaxLog
     /\ voters # {}
-    /\ MembershipIndex(log[n]) <= commit_index[n] \/ Bug = "ChangeWhilePending"
-    /\ TermAt(log[n], commit_index[n]) = current_term[n] \/ Bug = "ChangeBeforeOwnCommit"
+    /\ MembershipIndex(log[n]) <= commit_index[n]
+    /\ TermAt(log[n], commit_index[n]) = current_term[n]
     /\ Appended(n, Entry(current_term[n], voters, learners))
     /\ budget' = [budget EXCEPT !.changes = @ - 1]
     /\ UNCHANGED <<serverVars, commit_index, base, persisted, voteVars, leader_of, leader_commit, matched,
@@ -363,24 +440,22 @@ LeaveOffice(n) ==
     /\ UNCHANGED <<current_term, voted_for, logVars, voteVars, leaderVars, elections, committed, budget>>
 
 -----------------------------------------------------------------------------
-\* A server crashes and starts again with what its disk has: of what a leader had not written yet, any part.
+\* A server crashes and starts again with what its disk has: of what a leader had not written yet, any
+\* part.
 Restart(n) ==
     /\ budget.restarts > 0
     /\ budget' = [budget EXCEPT !.restarts = @ - 1]
     /\ role' = [role EXCEPT ![n] = "Follower"]
-    /\ voted_for' = IF Bug = "VoteForgotten" THEN [voted_for EXCEPT ![n] = None] ELSE voted_for
-    /\ IF Bug = "TermForgotten"
-       THEN current_term' = [current_term EXCEPT ![n] = Max(1, LastTerm(log[n]))]
-       ELSE UNCHANGED current_term
     /\ \E length \in persisted[n]..Len(log[n]) : log' = [log EXCEPT ![n] = SubSeq(@, 1, length)]
     /\ commit_index' = [commit_index EXCEPT ![n] = base[n]]
     /\ persisted' = [persisted EXCEPT ![n] = Len(log'[n])]
-    /\ UNCHANGED <<base, voteVars, leaderVars, elections, committed>>
+    /\ UNCHANGED <<current_term, voted_for, base, voteVars, leaderVars, elections, committed>>
 
 -----------------------------------------------------------------------------
 Indexes == 0..MaxLog
 
-\* Requests are taken with one entry or none (a heartbeat): one with more does at once what several of these do.
+\* Requests are taken with one entry or none (a heartbeat): one with more does at once what several of
+\* these do.
 Next ==
     \/ \E n \in Node : PreVote(n)
     \/ \E n \in Node : Timeout(n)
@@ -390,7 +465,8 @@ Next ==
     \/ \E n \in Node : CheckQuorumFailed(n)
     \/ \E n \in Node : ClientRequest(n)
     \/ \E n \in Node : Persist(n)
-    \/ \E n \in Node, last \in Indexes : \E prev \in {Max(last, 1) - 1, last} : AcceptAppendEntriesRequest(n, prev, last)
+    \/ \E n \in Node, last \in Indexes :
+          \E prev \in {Max(last, 1) - 1, last} : AcceptAppendEntriesRequest(n, prev, last)
     \/ \E n \in Node, index \in Indexes : AdvanceCommitIndex(n, index)
     \/ \E n \in Node, index \in Indexes : LearnCommitIndex(n, index)
     \/ \E n \in Node, index \in Indexes : CompactLog(n, index)
@@ -401,67 +477,6 @@ Next ==
 
 Spec == Init /\ [][Next]_vars
 
-\* A state that Init leads to: one server has been elected in term 2, by all. Deep planted bugs are looked for from here.
-InitLed ==
-    \E first \in {CHOOSE n \in InitVoters : TRUE} :
-        /\ current_term = [n \in Node |-> IF n \in InitMembers THEN 2 ELSE 0]
-        /\ voted_for = [n \in Node |-> IF n \in InitVoters THEN first ELSE None]
-        /\ role = [n \in Node |-> IF n = first THEN "Leader" ELSE "Follower"]
-        /\ log = [n \in Node |-> IF n \in InitMembers THEN <<Founding>> ELSE <<>>]
-        /\ commit_index = [n \in Node |-> Len(log[n])]
-        /\ base = [n \in Node |-> 0]
-        /\ persisted = [n \in Node |-> Len(log[n])]
-        /\ requests = {[term |-> 2, candidate |-> first, last_term |-> 1, last_index |-> 1]}
-        /\ votes = {[term |-> 2, voter |-> n, candidate |-> first] : n \in InitVoters}
-        /\ leader_of = [t \in Terms |-> IF t = 2 THEN first ELSE None]
-        /\ leader_log = [t \in Terms |-> IF t = 2 THEN <<Founding>> ELSE <<>>]
-        /\ leader_commit = [t \in Terms |-> IF t = 2 THEN 1 ELSE 0]
-        /\ matched = [t \in Terms |-> [n \in Node |-> 0]]
-        /\ elections = {<<2, first>>}
-        /\ committed = <<[entry |-> Founding, term |-> 1, held_by |-> InitVoters]>>
-        /\ budget = [restarts |-> MaxRestarts, changes |-> MaxChanges, snapshots |-> MaxSnapshots]
-
-\* Two servers have led in turn, as in Figure 8: the first appended an entry in term 2 that nobody else has, the
-\* second was elected in term 3 by all others. The first one's entry is a change of the membership where changes are
-\* allowed; otherwise the second has appended one, too.
-First == CHOOSE n \in InitVoters : TRUE
-Second == CHOOSE n \in InitVoters \ {First} : TRUE
-Third == CHOOSE n \in InitVoters \ {First, Second} : TRUE
-LedBy(n) == IF n = First THEN 2 ELSE 3
-InitTurns ==
-    LET mine == <<Founding, IF MaxChanges = 0 THEN Command(2) ELSE Entry(2, InitVoters \ {Third}, {})>>
-        theirs == IF MaxChanges = 0 THEN <<Founding, Command(3)>> ELSE <<Founding>>
-    IN
-    /\ current_term = [n \in Node |-> LedBy(n)]
-    /\ voted_for = [n \in Node |-> IF n = First THEN First ELSE Second]
-    /\ role = [n \in Node |-> IF n = Second THEN "Leader" ELSE "Follower"]
-    /\ log = [n \in Node |-> IF n = First THEN mine ELSE IF n = Second THEN theirs ELSE <<Founding>>]
-    /\ commit_index = [n \in Node |-> 1]
-    /\ base = [n \in Node |-> 0]
-    /\ persisted = [n \in Node |-> Len(log[n])]
-    /\ requests = {[term |-> 2, candidate |-> First, last_term |-> 1, last_index |-> 1],
-                   [term |-> 3, candidate |-> Second, last_term |-> 1, last_index |-> 1]}
-    /\ votes = {[term |-> 2, voter |-> n, candidate |-> First] : n \in Node}
-               \cup {[term |-> 3, voter |-> n, candidate |-> Second] : n \in Node \ {First}}
-    /\ leader_of = [t \in Terms |-> IF t = 2 THEN First ELSE IF t = 3 THEN Second ELSE None]
-    /\ leader_log = [t \in Terms |-> IF t = 2 THEN mine ELSE IF t = 3 THEN theirs ELSE <<>>]
-    /\ leader_commit = [t \in Terms |-> IF t \in {2, 3} THEN 1 ELSE 0]
-    /\ matched = [t \in Terms |-> [n \in Node |-> 0]]
-    /\ elections = {<<2, First>>, <<3, Second>>}
-    /\ committed = <<[entry |-> Founding, term |-> 1, held_by |-> InitVoters]>>
-    /\ budget = [restarts |-> MaxRestarts, changes |-> Min(MaxChanges, 1), snapshots |-> MaxSnapshots]
-
-TurnsSpec == InitTurns /\ [][Next]_vars
-
-\* A constraint: they go on taking turns, one candidate at a time, and nobody but a leader learns what is committed.
-TakeTurns ==
-    /\ \A r \in requests : r.candidate = (IF r.term % 2 = 0 THEN First ELSE Second)
-    /\ Cardinality({n \in Node : role[n] \in {"PreCandidate", "Candidate"}}) <= 1
-    /\ \A n \in Node \ {First, Second} : role[n] = "Follower"
-    /\ \A n \in Node : commit_index[n] > 1 => role[n] = "Leader"
-
-LedSpec == InitLed /\ [][Next]_vars
-
 -----------------------------------------------------------------------------
 TypeOK ==
     \A n \in Node :
@@ -469,9 +484,10 @@ TypeOK ==
         /\ voted_for[n] \in Node \cup {None}
         /\ role[n] \in {"Follower", "PreCandidate", "Candidate", "Leader"}
         /\ Len(log[n]) <= MaxLog
-        /\ base[n] <= commit_index[n] /\ commit_index[n] <= MaxLog
-        /\ persisted[n] <= MaxLog
-        /\ role[n] = "Leader" => leader_of[current_term[n]] # None
+        /\ base[n] <= commit_index[n]
+        /\ commit_index[n] <= Len(log[n])
+        /\ persisted[n] <= Len(log[n])
+        /\ role[n] = "Leader" => leader_of[current_term[n]] = n
 
 \* At most one leader can be elected in a term.
 ElectionSafety == \A e, f \in elections : e[1] = f[1] => e[2] = f[2]
@@ -497,7 +513,9 @@ LeaderCompleteness ==
 \* No two servers ever apply different entries at one index.
 StateMachineSafety ==
     \A n \in Node : \A i \in 1..commit_index[n] :
-        i <= Len(log[n]) => i <= Len(committed) /\ log[n][i] = committed[i].entry
+        /\ i <= Len(committed)
+        /\ i <= Len(log[n])
+        /\ log[n][i] = committed[i].entry
 
 \* What was committed stays: a majority held it, and each of its copies still does.
 CommittedNeverLost ==
@@ -510,27 +528,44 @@ CommittedNeverLost ==
 ProbeTwoLeaders == \A n, m \in Node : role[n] = "Leader" /\ role[m] = "Leader" => n = m
 ProbeCommit == Len(committed) < 3
 ProbeOverwritten == \A n \in Node, t \in Terms : matched[t][n] > 0 =>
-    matched[t][n] <= Len(log[n]) /\ log[n][matched[t][n]].term = leader_log[t][matched[t][n]].term
-ProbeSnapshotInstalled == \A n \in Node : base[n] <= 0 \/ current_term[n] = 0 \/ leader_of[current_term[n]] = n \/ matched[current_term[n]][n] # base[n]
+    /\ matched[t][n] <= Len(log[n])
+    /\ log[n][matched[t][n]].term = leader_log[t][matched[t][n]].term
+ProbeConflict == \A n, m \in Node : \A i \in 1..Min(Len(log[n]), Len(log[m])) : log[n][i] = log[m][i]
+ProbeOldEntryCommitted == \A i \in 1..Len(committed) : committed[i].entry.term = committed[i].term
+ProbeSnapshotInstalled == \A n \in Node : current_term[n] > 0 =>
+    LET t == current_term[n] IN leader_of[t] \in {None, n} \/ matched[t][n] # base[n] \/ base[n] <= 1
+ProbeSnapshotKeepsTail == \A n \in Node : role[n] = "Follower" /\ base[n] > 1 => base[n] = Len(log[n])
+ProbeSnapshotReplaces == \A n \in Node : base[n] > 1 => LastTerm(log[n]) <= TermAt(log[n], base[n])
 ProbeChange == \A n \in Node : log[n] = <<>> \/ Voters(log[n]) = InitVoters
 ProbeLeaderRemoved == \A n \in Node : role[n] = "Leader" => n \in Voters(log[n])
+ProbeBegins2 == ~InitAt(2)
+ProbeBegins3 == ~InitAt(3)
+ProbeBegins4 == ~InitAt(4)
 ProbeTailLost == \A t \in Terms : leader_of[t] = None \/ Len(log[leader_of[t]]) >= Len(leader_log[t])
 
-\* Liveness. With faults and terms used up an election may be split for good, which time (random timeouts) prevents and
-\* which is not modelled; so what is checked is that a leader which stays gets everything committed that it appended.
+\* Liveness. With faults and terms used up an election may be split for good, which time (random
+\* timeouts) prevents and which is not modelled; so what is checked is that a leader which stays gets
+\* everything committed that it appended.
 StaysLeader(n) == <>[](role[n] = "Leader")
 Fairness ==
     \A n \in Node :
         /\ WF_vars(Persist(n))
         /\ \A t \in Terms : WF_vars(UpdateTerm(n, t))
-        /\ WF_vars(\E last \in 1..MaxLog : last > matched[Max(1, current_term[n])][n] /\ AcceptAppendEntriesRequest(n, last - 1, last))
+        /\ WF_vars(\E last \in 1..MaxLog : /\ last > matched[Max(1, current_term[n])][n]
+                                           /\ AcceptAppendEntriesRequest(n, last - 1, last))
         /\ WF_vars(\E index \in Indexes : AdvanceCommitIndex(n, index))
         /\ WF_vars(\E index \in Indexes : LearnCommitIndex(n, index))
         /\ WF_vars(InstallSnapshot(n))
 LiveSpec == Spec /\ Fairness
 
 CommitProgress == \A n \in Node :
-    StaysLeader(n) => <>[](role[n] # "Leader" \/ TermAt(log[n], Len(log[n])) # current_term[n] \/ commit_index[n] = Len(log[n]))
+    StaysLeader(n) => <>[](\/ role[n] # "Leader"
+                           \/ TermAt(log[n], Len(log[n])) # current_term[n]
+                           \/ commit_index[n] = Len(log[n]))
 
-Symmetry == Permutations(InitVoters)
+\* Servers that do the same are interchangeable: those that never stand (if the beginning has no change
+\* of the membership, which removes one of them) and, at the very beginning, those that may.
+Symmetry ==
+    (IF Cardinality(Node \ MayStand) > 1 THEN Permutations(Node \ MayStand) ELSE {})
+    \cup (IF Begun = 1 THEN Permutations(MayStand) ELSE {})
 =============================================================================

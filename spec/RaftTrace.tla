@@ -15,7 +15,7 @@
 (*                                                                         *)
 (* What a run may do that the model may not is allowed here and nowhere    *)
 (* else:                                                                   *)
-(*   - a canvass is answered by one server after the other (`granted`),    *)
+(*   - pre-votes are granted by one server after the other (`granted`),    *)
 (*     and a request to stand, or a snapshot, arrives late;                *)
 (*   - a candidate that can win no more calls itself a follower (the model *)
 (*     has no such step, because nothing depends on it);                   *)
@@ -25,9 +25,9 @@ EXTENDS Raft, FollowTrace
 
 VARIABLES
     sure,                \* sure[n]: the term and the vote that are durable
-    agreed,              \* agreed[n][T]: n has taken entries up to here from the leader of T, durably or not
-    granted,             \* granted[n]: who would have voted for n since it first canvassed in its term
-    counted,             \* counted[n]: whose votes n has counted, as a candidate
+    agreed,              \* agreed[n][T]: n has taken entries up to here from T's leader, maybe not durably
+    granted,             \* granted[n]: the servers that would have granted n a pre-vote in its term
+    counted,             \* counted[n]: the servers whose votes n has counted, as a candidate
     offered,             \* offered[T]: the leader of T had a snapshot up to here
     had                  \* had[n][T]: the last index at which n ever had an entry of term T
 
@@ -38,8 +38,8 @@ Same == UNCHANGED vars
 Role(e) == IF e.role = "Learner" THEN "Follower" ELSE e.role
 
 -----------------------------------------------------------------------------
-\* The cluster was founded by those whose log was not empty at the first start. The simulator's clusters are founded with
-\* a few entries more, as if they had been committed.
+\* The cluster was founded by the servers whose log was not empty at their first start. The simulator's
+\* clusters are founded with a few entries more, as if they had been committed.
 FoundingLog(w) == [i \in 1..FoundedLength[w] |-> IF i = 1 THEN Entry(1, Founders[w], {}) ELSE Command(1)]
 
 TraceInit ==
@@ -60,7 +60,8 @@ TraceInit ==
     /\ leader_commit = [t \in Terms |-> 0]
     /\ matched = [t \in Terms |-> [n \in Node |-> 0]]
     /\ elections = {}
-    /\ budget = [restarts |-> MaxRestarts, changes |-> MaxChanges, snapshots |-> MaxSnapshots]
+    /\ budget = [restarts |-> MaxRestarts, changes |-> MaxChanges, snapshots |-> MaxSnapshots,
+                 step_downs |-> MaxStepDowns]
     /\ sure = [n \in Node |-> [term |-> current_term[n], vote |-> None]]
     /\ agreed = [n \in Node |-> [t \in Terms |-> 0]]
     /\ granted = [n \in Node |-> {}]
@@ -70,12 +71,15 @@ TraceInit ==
 
 -----------------------------------------------------------------------------
 \* What is durable.
-SureVote(v) == sure[v.voter].term > v.term \/ (sure[v.voter].term = v.term /\ sure[v.voter].vote = v.candidate)
+SureVote(v) ==
+    \/ sure[v.voter].term > v.term
+    \/ sure[v.voter].term = v.term /\ sure[v.voter].vote = v.candidate
 SureRequest(r) == sure[r.candidate].term >= r.term
 
 \* Two logs that agree before index i agree up to here.
 RECURSIVE CommonFrom(_, _, _)
-CommonFrom(a, b, i) == IF i <= Min(Len(a), Len(b)) /\ a[i].term = b[i].term THEN CommonFrom(a, b, i + 1) ELSE i - 1
+CommonFrom(a, b, i) ==
+    IF i <= Min(Len(a), Len(b)) /\ a[i].term = b[i].term THEN CommonFrom(a, b, i + 1) ELSE i - 1
 
 \* So much of the log is as it was before the event.
 Common(e) ==
@@ -86,7 +90,8 @@ Common(e) ==
                     [] OTHER -> Len(log[n])
     IN IF log'[n] = log[n] THEN Len(log[n]) ELSE CommonFrom(log[n], log'[n], before + 1)
 
-\* So much of n's log is durable once it has become `new`, of which the first `same` entries are as they were.
+\* So much of n's log is durable once it has become another, of which the first `same` entries are as they
+\* were.
 StillDurable(n, same) == Min(persisted[n], same)
 
 \* Of what n took from the leader of its term up to `index`, so much may be acknowledged at once.
@@ -128,7 +133,10 @@ OnRequestVote(e) ==
        ELSE Same
 
 OnVote(e) ==
-    /\ e.granted => \E v \in votes : v.term = current_term[e.node] /\ v.candidate = e.node /\ v.voter = e.sender /\ SureVote(v)
+    /\ e.granted => \E v \in votes : /\ v.term = current_term[e.node]
+                                     /\ v.candidate = e.node
+                                     /\ v.voter = e.sender
+                                     /\ SureVote(v)
     /\ Same
 
 OnUpdateTerm(e) ==
@@ -181,7 +189,8 @@ OnLearn(e) ==
         index == e.commit_index
     IN
     /\ t > 0
-    /\ LearnUpTo(n, index, IF index <= offered[t] /\ Holds(n, index, leader_log[t]) THEN index ELSE agreed[n][t])
+    /\ LearnUpTo(n, index, IF index <= offered[t] /\ Holds(n, index, leader_log[t]) THEN index
+                           ELSE agreed[n][t])
 
 OnInstallSnapshot(e) ==
     LET n == e.node
@@ -198,13 +207,14 @@ OnRestart(e) ==
     LET n == e.node
         from == IF e.last_log_term <= 1 THEN FoundingLog(which) ELSE leader_log[e.last_log_term]
         kept == SubSeq(from, 1, e.last_log_index)
-        voted == e.voted_for # None => [term |-> e.current_term, voter |-> n, candidate |-> e.voted_for] \in votes
+        vote == [term |-> e.current_term, voter |-> n, candidate |-> e.voted_for]
     IN
     /\ IF e.last_log_index = 0 THEN TRUE ELSE e.last_log_index <= had[n][e.last_log_term]
     /\ persisted[n] <= Len(kept)
     /\ SubSeq(kept, 1, persisted[n]) = SubSeq(log[n], 1, persisted[n])
     /\ sure[n].term <= e.current_term /\ e.current_term <= current_term[n]
-    /\ IF e.current_term = sure[n].term /\ sure[n].vote # None THEN e.voted_for = sure[n].vote ELSE voted
+    /\ IF e.current_term = sure[n].term /\ sure[n].vote # None THEN e.voted_for = sure[n].vote
+       ELSE e.voted_for # None => vote \in votes
     /\ e.commit_index <= base[n]
     /\ current_term' = [current_term EXCEPT ![n] = e.current_term]
     /\ voted_for' = [voted_for EXCEPT ![n] = e.voted_for]
@@ -213,8 +223,9 @@ OnRestart(e) ==
     /\ commit_index' = [commit_index EXCEPT ![n] = e.commit_index]
     /\ base' = [base EXCEPT ![n] = e.commit_index]
     /\ persisted' = [persisted EXCEPT ![n] = Len(kept)]
-    /\ requests' = {r \in requests : r.candidate = n => r.term < e.current_term \/ (r.term = e.current_term /\ e.voted_for = n)}
-    /\ votes' = {v \in votes : v.voter = n => v.term < e.current_term \/ (v.term = e.current_term /\ e.voted_for = v.candidate)}
+    /\ requests' = {r \in requests :
+          r.candidate = n => r.term < e.current_term \/ (r.term = vote.term /\ vote.candidate = n)}
+    /\ votes' = {v \in votes : v.voter = n => v.term < e.current_term \/ v = vote}
     /\ UNCHANGED <<leaderVars, elections, committed, budget>>
 
 Taken(e) ==
@@ -253,7 +264,8 @@ SureAfter(e) ==
 
 AgreedAfter(e) ==
     LET n == e.node
-        upto(index) == [t \in Terms |-> IF t = current_term[n] THEN Max(agreed[n][t], index) ELSE Min(agreed[n][t], Common(e))]
+        upto(index) == [t \in Terms |-> IF t = current_term[n] THEN Max(agreed[n][t], index)
+                                        ELSE Min(agreed[n][t], Common(e))]
     IN
     CASE e.ev = "AcceptAppendEntriesRequest" -> upto(e.match_index)
       [] e.ev = "InstallSnapshot" -> upto(e.index)
@@ -272,11 +284,13 @@ HadAfter(e) ==
 CountedAfter(e) ==
     LET n == e.node IN
     CASE e.ev \in {"Timeout", "Restart"} -> {}
-      [] e.ev = "Persist" /\ role[n] = "Candidate" /\ e.persisted_term = current_term[n] -> counted[n] \cup {n}
+      [] e.ev = "Persist" ->
+            IF role[n] = "Candidate" /\ e.persisted_term = current_term[n] THEN counted[n] \cup {n}
+            ELSE counted[n]
       [] e.ev = "HandleRequestVoteResponse" /\ e.granted -> counted[n] \cup {e.sender}
       [] OTHER -> counted[n]
 
-\* Questions and answers of a canvass may arrive late, even in the next canvass of the term.
+\* Requests for pre-votes and their answers may arrive late, even in the next round of the term.
 GrantedAfter(n) ==
     IF current_term'[n] # current_term[n] THEN {}
     ELSE IF granted[n] = {} /\ role'[n] # "PreCandidate" THEN {}
@@ -288,8 +302,10 @@ Follow(e) ==
     /\ had' = [had EXCEPT ![e.node] = HadAfter(e)]
     /\ counted' = [counted EXCEPT ![e.node] = CountedAfter(e)]
     /\ granted' = [n \in Node |-> GrantedAfter(n)]
-    /\ offered' = [t \in Terms |-> IF leader_of'[t] # None /\ role'[leader_of'[t]] = "Leader" /\ current_term'[leader_of'[t]] = t
-                                   THEN Max(offered[t], base'[leader_of'[t]]) ELSE offered[t]]
+    /\ offered' = [t \in Terms |->
+          LET n == leader_of'[t] IN
+          IF n # None /\ role'[n] = "Leader" /\ current_term'[n] = t THEN Max(offered[t], base'[n])
+          ELSE offered[t]]
 
 TraceNext ==
     /\ l <= Len(Trace)

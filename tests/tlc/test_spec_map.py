@@ -8,18 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.tlc.specs import actions_of
 from walrus.tlc.configs import config_files, invariants, properties, spec_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MAP = (ROOT / "docs" / "spec-map.md").read_text()
-
-
-def actions_of(spec: str) -> set[str]:
-    """The actions below Next."""
-    text = (ROOT / "spec" / f"{spec}.tla").read_text()
-    body = re.search(r"^Next ==\n(.*?)\n\n", text, re.MULTILINE | re.DOTALL)
-    assert body
-    return {re.search(r"(\w+)\([^:]*\)$", line.strip())[1] for line in body[1].splitlines()}  # type: ignore[index]
 
 
 def rows_of(heading: str) -> list[list[str]]:

@@ -4,7 +4,10 @@
     configs       the configurations in spec/, and variations of them
     run           TLC as a subprocess, and what it says
     values        TLA+ values as TLC prints them
-    mutants       bugs planted in the specs, each of which TLC must refuse
+    mutants       changed specs, which TLC must refuse: bugs planted by hand, and probes
+    planted       what a planted bug and a probe are; planted_raft, mutants_walrus: those of each spec
+    patches       changing a spec's text, by hand or by rule: a mutant for each guard of each action
+    verdicts      what becomes of each mutant that was made by rule
     traces        recorded runs held against the specs
     trace_spec    what a recorded run and a spec need of each other
     trace_walrus  runs of the data plane; trace_raft: runs of Raft

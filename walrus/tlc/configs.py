@@ -13,6 +13,8 @@ from pathlib import Path
 
 from walrus.tlc.run import SPEC_DIRECTORY, SpecError
 
+DOCUMENT = SPEC_DIRECTORY.parent / "docs" / "model-checking.md"
+
 SPECS = {"walrus": "Walrus", "raft": "Raft"}
 
 
@@ -82,6 +84,24 @@ def names_after(text: str, *keywords: str) -> list[str]:
         elif reading:
             found.append(word)
     return found
+
+
+def known_states() -> dict[str, int]:
+    """How many distinct states each configuration has, by docs/model-checking.md."""
+    text = DOCUMENT.read_text() if DOCUMENT.is_file() else ""
+    rows = re.findall(r"^\| `([\w-]+)` \| ([\d,]+) \|", text, re.MULTILINE)
+    return {name: int(count.replace(",", "")) for name, count in rows}
+
+
+def own_actions(text: str) -> list[str]:
+    """The actions that a configuration says it takes: what it is for. In its comments, after `Takes:`.
+
+    >>> own_actions("\\\\* About.\\n\\\\* Takes: Fence\\n\\\\* Recover\\nSPECIFICATION Spec")
+    ['Fence', 'Recover']
+    """
+    comments = re.findall(r"^\\\*(.*)$", text, re.MULTILINE)
+    _, _, actions = " ".join(comments).partition("Takes:")
+    return actions.split()
 
 
 def invariants(text: str) -> list[str]:

@@ -4,6 +4,7 @@
     simulate [CONFIG]    random behaviours of a spec, deeper than a search can go
     coverage [CONFIG]    how often each action was taken; one never taken is an error
     mutants [NAME ...]   plant bugs one at a time: TLC must refuse each by the property we expect
+    guards [NAME ...]    change each guard of each action: what refuses that, and what may survive
     trace FILE ...       is this recorded run of the code a behaviour of the specs?
 
 `--json` prints results as JSON instead of tables. The exit status is 0 if all is well, 1 if something was
@@ -32,8 +33,10 @@ from rich.table import Table
 from rich.text import Text
 
 from walrus.cli.command_line import Console, Parser, command
-from walrus.tlc.configs import config_file, expand, known_files, spec_of
-from walrus.tlc.mutants import MUTANTS, PROBES, Mutant, run_mutants
+from walrus.tlc import verdicts
+from walrus.tlc.configs import SPECS, config_file, expand, known_files, known_states, own_actions, spec_of
+from walrus.tlc.mutants import CASES, Case, expected_of, listing, name_of, run_cases
+from walrus.tlc.patches import Generated
 from walrus.tlc.run import (
     Progress,
     SpecError,
@@ -97,8 +100,14 @@ def coverage(config: str, *, timeout: float = 3600.0, on_progress: OnProgress | 
     return run_tlc(spec_of(file), file, arguments=arguments, timeout=timeout, on_progress=on_progress)
 
 
+def idle(result: TlcResult) -> list[str]:
+    """Actions that a configuration says it takes, and never took: what depends on them was not checked."""
+    own = own_actions(config_file(result.config).read_text())
+    return sorted(action for action in own if not result.coverage.get(action, (0, 0))[1])
+
+
 def never_taken(results: Sequence[TlcResult]) -> list[str]:
-    """Actions that none of these runs (of one spec) ever took: whatever depends on them was not checked."""
+    """Actions that none of these runs (of one spec) ever took."""
     taken: dict[str, int] = {}
     for result in results:
         for action, (_, times) in result.coverage.items():
@@ -253,48 +262,111 @@ def _coverage(options: argparse.Namespace, report: _Report) -> int:
     names = expand(options.configs) or [path.stem for path in known_files("quick")]
     results = _each(names, report, one)
     status = report.results(results)
+    missing = [f"{result.config}: {action} was never taken" for result in results for action in idle(result)]
     for spec in sorted({result.spec for result in results}):
         group = [result for result in results if result.spec == spec]
-        actions = sorted({action for result in group for action in result.coverage})
-        table = Table("action", *(result.config for result in group), title=f"{spec}: times taken")
-        for action in actions:
-            table.add_row(action, *(f"{result.coverage.get(action, (0, 0))[1]:,}" for result in group))
         if not report.as_json:
-            report.console.print(table)
-        for action in never_taken(group):
-            report.console.print(Text(f"{spec}: {action} was never taken", "red"))
-            status = 1
-    return status
+            report.console.print(_times_taken(spec, group))
+        if not options.configs:
+            missing += [f"{spec}: no configuration takes {action}" for action in never_taken(group)]
+    for line in missing:
+        report.console.print(Text(line, "red"))
+    return 1 if missing else status
+
+
+def _times_taken(spec: str, results: Sequence[TlcResult]) -> Table:
+    """How often each action was taken, those that a configuration is for in bold."""
+    table = Table(title=f"{spec}: times taken")
+    for heading in ("action", *(result.config for result in results)):
+        table.add_column(Text(heading))
+    own = [own_actions(config_file(result.config).read_text()) for result in results]
+    for action in sorted({action for result in results for action in result.coverage}):
+        cells = [
+            Text(f"{result.coverage.get(action, (0, 0))[1]:,}", "bold" if action in actions else "dim")
+            for result, actions in zip(results, own, strict=True)
+        ]
+        table.add_row(Text(action), *cells)
+    return table
 
 
 def _mutants(options: argparse.Namespace, report: _Report) -> int:
+    if options.list:
+        sys.stdout.write(listing())
+        return 0
     chosen = [
-        mutant
-        for mutant in MUTANTS + PROBES
-        if not options.names or any(name in mutant.name for name in options.names)
+        case for case in CASES if not options.names or any(name in name_of(case) for name in options.names)
     ]
     if not chosen:
         raise TlcError(f"there is no mutant {' or '.join(options.names)}; `mutants` alone runs all of them")
     rows: list[dict[str, object]] = []
 
-    def show(mutant: Mutant, result: TlcResult) -> None:
-        caught = result.violated == mutant.expected
-        row = {"name": mutant.name, "caught": caught, "violated": result.violated, "about": mutant.about}
+    def show(case: Case, result: TlcResult) -> None:
+        caught = result.violated == expected_of(case)
+        row = {"name": name_of(case), "caught": caught, "violated": result.violated, "about": case.about}
         rows.append(row)
         if not report.as_json:
             style = "green" if caught else "red"
             report.console.print(
-                Text(f"{mutant.name:38} {result.violated or 'survived':24} {result.seconds:5.1f} s", style),
-                Text(mutant.about, "dim"),
+                Text(f"{name_of(case):48} {result.violated or 'survived':24} {result.seconds:5.1f} s", style),
+                Text(case.about, "dim"),
             )
 
-    wrong = run_mutants(chosen, show, options.timeout)
+    wrong = run_cases(chosen, show, options.timeout)
     if report.as_json:
         report.json(rows)
     for line in wrong:
         report.console.print(Text(line, "red"))
     report.console.print(f"{len(chosen) - len(wrong)} of {len(chosen)} as expected")
     return 1 if wrong else 0
+
+
+def _guards(options: argparse.Namespace, report: _Report) -> int:
+    """Check the verdicts of generated mutants, or find those that are missing."""
+    states = known_states()
+    found = verdicts.load()
+    status = 0
+    for spec in SPECS.values():
+        mine = found.setdefault(spec, {})
+        for mutant in verdicts.mutants_of(spec):
+            name = f"{spec} {mutant.name}"
+            if options.names and not any(each in name for each in options.names):
+                continue
+            known = mine.get(mutant.name)
+            if options.search and known is None:
+                mine.update(_search(spec, mutant, states, report, options.timeout))
+                verdicts.save(found)
+            elif not options.search:
+                status |= _recheck(spec, mutant, known, states, report, options.timeout)
+    return status
+
+
+def _search(
+    spec: str, mutant: Generated, states: dict[str, int], report: _Report, timeout: float
+) -> dict[str, verdicts.Verdict]:
+    def tried(config: str, by: str) -> None:
+        report.console.print(Text(f"{spec} {mutant.name}: {config}: {by or 'survives'}"), soft_wrap=True)
+
+    verdict = verdicts.search(spec, mutant, verdicts.candidates(spec, states), states, tried, timeout)
+    return {mutant.name: verdict} if verdict else {}
+
+
+def _recheck(
+    spec: str,
+    mutant: Generated,
+    known: verdicts.Verdict | None,
+    states: dict[str, int],
+    report: _Report,
+    timeout: float,
+) -> int:
+    if known is None:
+        report.console.print(Text(f"{spec} {mutant.name}: has no verdict", "red"), soft_wrap=True)
+        return 1
+    if known.survives:
+        return 0
+    by = verdicts.judge(spec, mutant, known.config, states[known.config], timeout)
+    style = "green" if by == known.by else "red"
+    report.console.print(Text(f"{spec} {mutant.name}: {known.config}: {by}", style), soft_wrap=True)
+    return 0 if by == known.by else 1
 
 
 def _trace(options: argparse.Namespace, report: _Report) -> int:
@@ -331,7 +403,12 @@ def _parser() -> Parser:
             command.add_argument("--seed", type=int, default=1)
     command = commands.add_parser("mutants", parents=[common], help="planted bugs that TLC must refuse")
     command.add_argument("names", nargs="*", metavar="NAME")
+    command.add_argument("--list", action="store_true", help="print the table of the documentation")
     command.set_defaults(function=_mutants)
+    command = commands.add_parser("guards", parents=[common], help="a mutant for each guard of each action")
+    command.add_argument("names", nargs="*", metavar="NAME")
+    command.add_argument("--search", action="store_true", help="find the verdicts that are missing")
+    command.set_defaults(function=_guards)
     command = commands.add_parser("trace", parents=[common], help="is this run a behaviour of the specs?")
     command.add_argument("files", nargs="+", metavar="FILE")
     command.set_defaults(function=_trace)

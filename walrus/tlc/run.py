@@ -39,6 +39,9 @@ SPEC_DIRECTORY = Path(__file__).resolve().parents[2] / "spec"
 JAVA_FLAGS = ("-XX:+UseSerialGC", "-Xmx3g", "-Xss4m")
 """One worker allocates little; the serial collector leaves the other cores alone."""
 
+BRIEF_FLAG = "-XX:TieredStopAtLevel=1"
+"""For runs of a few seconds, most of which the optimising compiler would take."""
+
 PR_SET_PDEATHSIG = 1
 
 
@@ -331,10 +334,11 @@ def _spec_error(printed: Sequence[str], errors: Sequence[Message], spec: str) ->
 # --- the door --------------------------------------------------------------------------------------------
 
 
-def _command(spec: Path, config: Path, scratch: Path, arguments: Sequence[str]) -> list[str]:
+def _command(spec: Path, config: Path, scratch: Path, arguments: Sequence[str], brief: bool) -> list[str]:
     return [
         str(find_java()),
         *JAVA_FLAGS,
+        *([BRIEF_FLAG] if brief else []),
         f"-Djava.io.tmpdir={scratch}",
         "-cp",
         str(find_jar()),
@@ -352,9 +356,13 @@ def _command(spec: Path, config: Path, scratch: Path, arguments: Sequence[str]) 
 
 
 def _copy(spec: Path, config: Path, scratch: Path) -> None:
-    """TLC runs on copies: it looks for everything beside the spec, and leaves files there."""
-    for module in sorted({*SPEC_DIRECTORY.glob("*.tla"), *spec.parent.glob("*.tla")}):
-        shutil.copy(module, scratch)
+    """TLC runs on copies: it looks for everything beside the spec, and leaves files there.
+
+    What stands beside the spec replaces a module of spec/ that has the same name.
+    """
+    for directory in (SPEC_DIRECTORY, spec.parent):
+        for module in sorted(directory.glob("*.tla")):
+            shutil.copy(module, scratch)
     shutil.copy(config, scratch)
 
 
@@ -364,9 +372,10 @@ def run_tlc(
     *,
     arguments: Sequence[str] = (),
     timeout: float = 3600.0,
+    brief: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> TlcResult:
-    """Run TLC on a spec with a configuration. Raises TlcError.
+    """Run TLC on a spec with a configuration; `brief` if it will take seconds only. Raises TlcError.
 
     Deadlock is not checked: in a bounded model every behaviour ends.
     """
@@ -376,7 +385,7 @@ def run_tlc(
     with tempfile.TemporaryDirectory(prefix="walrus-tlc-") as scratch:
         reader, began = _Reader(on_progress), time.monotonic()
         _copy(spec, config, Path(scratch))
-        command = _command(spec, config, Path(scratch), ["-deadlock", *arguments])
+        command = _command(spec, config, Path(scratch), ["-deadlock", *arguments], brief)
         with _running(command, Path(scratch)) as process:
             try:
                 for message in _messages(_lines(process, began + timeout)):

@@ -54,15 +54,19 @@ def _definitions(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def _constants(runs: Sequence[Run], nodes: set[int]) -> dict[str, str]:
+    servers = tla_set(nodes | values_of(runs, "node", "sender", "voters", "learners"))
     return {
-        "Node": tla_set(nodes | values_of(runs, "node", "sender", "voters", "learners")),
+        "Node": servers,
         "InitVoters": "{}",
         "InitLearners": "{}",
+        "MayStand": servers,
+        "Changes": '{"add", "promote", "demote", "remove"}',
+        **dict.fromkeys(("PreVotes", "Commands"), "TRUE"),
+        "Begun": "1",
         "MaxTerm": str(max(values_of(runs, "current_term"), default=1)),
         "MaxLog": str(max(values_of(runs, "last_log_index"), default=1)),
-        **dict.fromkeys(("MaxRestarts", "MaxChanges", "MaxSnapshots"), UNLIMITED),
+        **dict.fromkeys(("MaxRestarts", "MaxChanges", "MaxSnapshots", "MaxStepDowns"), UNLIMITED),
         "None": str(NOBODY),
-        "Bug": '"none"',
     }
 
 
