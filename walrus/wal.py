@@ -25,9 +25,11 @@ import os
 import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import update_wrapper
 from itertools import chain, count
 from pathlib import Path
-from threading import Lock
+from threading import RLock
+from typing import Concatenate, ParamSpec, TypeVar
 
 from walrus.storage.backend import Buffer, Disk
 from walrus.storage.batch import MAX_BATCH_ENTRIES, Batch
@@ -53,6 +55,25 @@ _UNJOINED = 16 << 10  # entries of this size are handed over one by one: joining
 _MOST_PARTS = 500  # ... up to what one system call takes
 
 _logger = logging.getLogger("walrus")
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def _door(method: Callable[Concatenate[Walrus, _P], _T]) -> Callable[Concatenate[Walrus, _P], _T]:
+    """A public method: an exception from outside that cuts it leaves no lock behind (see interrupts.py)."""
+
+    def call(self: Walrus, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        try:
+            return method(self, *args, **kwargs)
+        except StorageError:
+            raise
+        except BaseException as error:
+            self._interrupted(error)
+            raise
+
+    update_wrapper(call, method)
+    return call
 
 
 class Walrus:
@@ -93,8 +114,9 @@ class Walrus:
         self._engine = Engine(disk, syncing=self._schedule.syncing, keep_spare=retain == "unread")
         self._append: dict[str, Callable[[bytes], int]] = {}
         self._cursors: dict[str, Cursor] = {}
-        self._cursors_lock = Lock()
-        self._commit = GroupCommit(self._engine.sync).commit if self._schedule.each else None
+        self._cursors_lock = RLock()
+        self._group = GroupCommit(self._engine.sync)
+        self._commit = self._group.commit if self._schedule.each else None
         self._syncers: list[Syncer] = []
         self._flusher: Flusher | None = None
         remember(self)
@@ -111,13 +133,21 @@ class Walrus:
         if type(data) is not bytes:
             data = _as_bytes(data)
         try:
-            index = self._append[topic](data)
-        except (KeyError, TopicGone):
-            index = self._first_append(topic, data)
-        if self._commit is not None:
-            self._commit()
-        return index
+            append = self._append.get(topic)
+            index = self._first_append(topic, data) if append is None else append(data)
+            if self._commit is not None:
+                self._commit()
+            return index
+        except TopicGone:
+            self._append.pop(topic, None)
+            return self.append_for_topic(topic, data)
+        except StorageError:
+            raise
+        except BaseException as error:
+            self._interrupted(error)
+            raise
 
+    @_door
     def batch_append_for_topic(self, topic: str, entries: Sequence[Buffer]) -> int:
         """Append up to 2,000 entries of up to 1 GiB together, all or nothing, also across a crash.
 
@@ -130,6 +160,7 @@ class Walrus:
             self._commit()
         return index
 
+    @_door
     def write(self, topic: str, batch: Batch) -> int:
         """Append a batch of any number of entries without waiting for the disk: see `syncer` and `sync`."""
         return self._write(topic, batch.lengths, [batch.blob], batch.size)
@@ -162,6 +193,7 @@ class Walrus:
 
     # -- reading with the cursor -------------------------------------------------------------------------
 
+    @_door
     def read_next(self, topic: str, checkpoint: bool = True) -> Entry | None:
         """The next entry that no reader of this topic got yet, or None. `checkpoint=False` only looks.
 
@@ -170,8 +202,14 @@ class Walrus:
         cursor = self._cursors.get(topic) or self._cursor(topic)
         if cursor is None:
             return None
-        return cursor.next(move=checkpoint)
+        begin = cursor.index
+        try:
+            return cursor.next(move=checkpoint)
+        except BaseException:
+            cursor.rewind(begin)
+            raise
 
+    @_door
     def batch_read_for_topic(
         self, topic: str, max_bytes: int = _DEFAULT_READ, checkpoint: bool = True
     ) -> list[Entry]:
@@ -179,8 +217,14 @@ class Walrus:
         cursor = self._cursors.get(topic) or self._cursor(topic)
         if cursor is None:
             return []
-        return cursor.batch(max_bytes, MAX_BATCH_ENTRIES, move=checkpoint)
+        begin = cursor.index
+        try:
+            return cursor.batch(max_bytes, MAX_BATCH_ENTRIES, move=checkpoint)
+        except BaseException:
+            cursor.rewind(begin)
+            raise
 
+    @_door
     def seek(self, topic: str, index: int) -> None:
         """Move the topic's cursor to entry `index` (back or forth) and persist that.
 
@@ -208,6 +252,7 @@ class Walrus:
 
     # -- reading without it ------------------------------------------------------------------------------
 
+    @_door
     def read_at(
         self, topic: str, index: int, *, max_bytes: int = _DEFAULT_READ, max_entries: int = MAX_BATCH_ENTRIES
     ) -> list[Entry]:
@@ -219,6 +264,7 @@ class Walrus:
         batch = self.read_batch(topic, index, max_entries, max_bytes)
         return list(map(Entry, count(index), batch.payloads()))
 
+    @_door
     def read_batch(self, topic: str, start: int, max_entries: int, max_bytes: int) -> Batch:
         """The same as a `Batch`; an empty one at the end."""
         return Reader(self._known(topic), start).batch(max_entries, max_bytes)
@@ -240,11 +286,13 @@ class Walrus:
         return Reader(log, max(start, log.first))
 
     def _spans(self, reader: Reader) -> Iterator[list[bytes]]:
-        while True:
-            self._check_open()
-            if not (taken := reader.payloads(SPAN)):
-                return
+        while taken := self._span(reader):
             yield taken
+
+    @_door
+    def _span(self, reader: Reader) -> list[bytes]:
+        self._check_open()
+        return reader.payloads(SPAN)
 
     def _known(self, topic: str) -> Log:
         """The topic, or an empty stand-in for one that does not exist."""
@@ -253,26 +301,31 @@ class Walrus:
 
     # -- about topics ------------------------------------------------------------------------------------
 
+    @_door
     def topics(self) -> list[str]:
         """The names of all topics, sorted."""
         self._check_open()
         return sorted(name for name, log in list(self._engine.logs.items()) if log.next_index)
 
+    @_door
     def bounds(self, topic: str) -> tuple[int, int]:
         """`(first, next)`: the oldest entry there is, and the index of the next to be appended."""
         log = self._known(topic)
         return log.first, log.next_index
 
+    @_door
     def get_topic_entry_count(self, topic: str) -> int:
         """Entries that the cursor has not passed yet."""
         self._check_open()
         cursor, log = self._cursors.get(topic), self._known(topic)
         return log.next_index - max(log.first, log.cursor if cursor is None else cursor.index)
 
+    @_door
     def get_topic_entry_counts(self) -> dict[str, int]:
         """The same for every topic."""
         return {topic: self.get_topic_entry_count(topic) for topic in self.topics()}
 
+    @_door
     def get_topic_size(self, topic: str) -> int:
         """Bytes that the topic's records take on disk; they are given back in whole blocks."""
         log = self._known(topic)
@@ -280,10 +333,12 @@ class Walrus:
             log.settle_tail()
             return sum(block.end - block.head.start for block in log.blocks)
 
+    @_door
     def get_topic_sizes(self) -> dict[str, int]:
         """The same for every topic."""
         return {topic: self.get_topic_size(topic) for topic in self.topics()}
 
+    @_door
     def trim(self, topic: str, before: int) -> None:
         """Forget the entries below `before`; a cursor below moves there. Whole blocks are given back."""
         log = self._known(topic)
@@ -291,6 +346,7 @@ class Walrus:
             self._engine.trim(log, before)
             self._give_back()
 
+    @_door
     def delete_topic(self, topic: str) -> None:
         """Forget the topic and its cursor; its indexes start at 0 again. Unknown topics are ignored."""
         log = self._known(topic)
@@ -305,6 +361,7 @@ class Walrus:
         if self._commit is not None:
             self._engine.reclaim()
 
+    @_door
     def verify(self, topic: str | None = None) -> list[Damage]:
         """Check every record (of one topic) against its checksum; what is damaged, in order of topics."""
         found: list[Damage] = []
@@ -345,34 +402,43 @@ class Walrus:
         """The backend in use."""
         return self._engine.disk.backend
 
+    @_door
     def sync(self) -> None:
         """Make everything that was written before this call durable. Raises `EngineFailed`."""
         self._check_open()
         self._engine.sync()
 
+    @_door
     def syncer(self) -> Syncer:
         """A way to sync without blocking, for event loops."""
         self._check_open()
         engine = self._engine
-        syncer = Syncer(engine.begin_sync, engine.finish_sync, engine.disk.async_sync(), self._check_open)
+        doors = self._check_open, self._interrupted
+        syncer = Syncer(engine.begin_sync, engine.finish_sync, engine.disk.async_sync(), *doors)
         self._syncers.append(syncer)
         return syncer
 
+    @_door
     def close(self) -> None:
         """Persist cursors, sync, and let go of the directory. A second call does nothing.
 
         Raises `EngineFailed` if the sync fails, with the directory released all the same.
         """
-        if self._engine.closed:
+        if self._engine.released:
             return
         if self._flusher is not None:
             self._flusher.stop()
-        for syncer in self._syncers:
-            syncer.close()
+        while self._syncers:
+            self._syncers[-1].close()
+            self._syncers.pop()
         try:
-            if self._engine.failure is None:
+            if not self._engine.stopped:
                 for _, cursor in sorted(self._cursors.items()):
                     cursor.persist()
+        except BaseException as error:
+            if not isinstance(error, StorageError):
+                self._interrupted(error)  # what follows takes the same locks
+            raise
         finally:
             self._engine.close()
             forget(self)
@@ -382,6 +448,11 @@ class Walrus:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _interrupted(self, error: BaseException) -> None:
+        """An exception that the engine did not raise leaves a call: see storage/interrupts.py."""
+        self._engine.interrupted(error, [self._cursors_lock, *(each.lock for each in self._cursors.values())])
+        self._group.release()
 
     def _check_open(self) -> None:
         if self._engine.closed:

@@ -114,7 +114,7 @@ def test_locks_that_another_thread_holds_at_the_fork_hang_no_call(real: Store) -
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with log.lock, engine._mutex, engine._sync_lock, engine.space._lock, wal._cursors_lock:
+        with log.lock, engine._mutex, engine._sync_lock, engine.space.lock, wal._cursors_lock:
             held.set()
             release.wait(60)
 

@@ -93,12 +93,12 @@ def test_an_interrupted_wait_passes_its_call_on(handed: bool, monkeypatch: pytes
         def __init__(self) -> None:
             self.lock, self.rung, self.calls = threading.Lock(), threading.Event(), 0
 
-        def acquire(self) -> bool:
+        def acquire(self, timeout: float = -1) -> bool:
             self.calls += 1
             if self.calls == 2:
                 assert self.rung.wait(DEADLINE)
                 raise KeyboardInterrupt
-            return self.lock.acquire()
+            return self.lock.acquire(timeout=timeout)
 
         def release(self) -> None:
             self.lock.release()

@@ -614,6 +614,9 @@ class SimDisk:
         """Names are durable now."""
         self._change("sync_directory").sync()
 
+    def interrupted(self) -> None:
+        """There are no locks."""
+
     def abandon(self) -> None:
         """There are no descriptors."""
 

@@ -157,6 +157,9 @@ class Disk(Protocol):
     def close(self) -> None:
         """Release the lock."""
 
+    def interrupted(self) -> None:
+        """An exception from outside has cut a call of this thread: give back what it may still hold."""
+
     def abandon(self) -> None:
         """In a forked copy: close every descriptor, those of files too; write and wait for nothing."""
 

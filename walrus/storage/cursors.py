@@ -33,12 +33,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable
 from itertools import accumulate, count
-from threading import Lock
+from threading import RLock
 
 import msgspec
 
 from walrus.storage.engine import Engine
 from walrus.storage.errors import CorruptionError
+from walrus.storage.interrupts import give_back
 from walrus.storage.log import Log
 from walrus.storage.reading import Reader
 
@@ -66,7 +67,7 @@ class Cursor:
         self._every = persist_every
         self._commit = commit
         self._give_back = give_back
-        self._lock = Lock()
+        self.lock = RLock()
         self._reader = Reader(log, log.cursor)
         self._ahead: list[bytes] = []
         self._at = 0  # the next one of `_ahead`
@@ -76,7 +77,7 @@ class Cursor:
     def next(self, *, move: bool) -> Entry | None:
         """The next entry, or None at the end."""
         while True:
-            with self._lock:
+            with self.lock:
                 self._check(move)
                 if not (move and self._due(1)):
                     if self._at == len(self._ahead) and not self._read_ahead():
@@ -91,7 +92,7 @@ class Cursor:
     def batch(self, max_bytes: int, max_entries: int, *, move: bool) -> list[Entry]:
         """The next entries, at least one if there is one."""
         while True:
-            with self._lock:
+            with self.lock:
                 self._check(move)
                 taken = self._peek(max_bytes, max_entries)
                 if not (move and self._due(max(1, len(taken)))):
@@ -104,20 +105,28 @@ class Cursor:
 
     def seek(self, index: int) -> None:
         """Go to `index` and persist that."""
-        with self._lock:
+        with self.lock:
             self._engine.note_cursor(self._log, index)
             self.persisted = index
             self._go(index)
 
+    def rewind(self, index: int) -> None:
+        """A read that began at `index` was ended by an exception: what it took is delivered again."""
+        give_back(self.lock)
+        with self.lock:
+            if self.index > index:
+                self._go(index)
+
     def persist(self) -> None:
         """Persist the position if it is not."""
-        with self._lock:
+        with self.lock:
             if self.index != self.persisted and not self._log.gone:
                 self._note(self.index)
 
     def _read_ahead(self) -> bool:
         while True:
             try:
+                self._align(self.index)
                 self._ahead, self._at = self._reader.payloads(), 0
             except IndexError:  # overtaken by a trim: go on at the first entry that is left
                 if self.index >= self._log.first:
@@ -125,6 +134,11 @@ class Cursor:
                 self._go(self._log.first)
             else:
                 return bool(self._ahead)
+
+    def _align(self, index: int) -> None:
+        """See that `index` is what the reader gives next: an exception may have lost what it gave last."""
+        if self._reader.index != index:
+            self._reader.seek(index)
 
     def _peek(self, max_bytes: int, max_entries: int) -> list[bytes]:
         """The next payloads within both limits; what was read of them stays ahead."""
@@ -136,6 +150,7 @@ class Cursor:
             if len(ready) >= max_entries or sizes[-1] >= max_bytes:
                 break
             try:
+                self._align(self.index + len(self._ahead) - self._at)
                 more = self._reader.payloads()
             except (CorruptionError, IndexError):
                 break  # what comes before the damage, or what was trimmed meanwhile, is delivered first
@@ -169,7 +184,6 @@ class Cursor:
             self._engine.trim(self._log, index)
 
     def _go(self, index: int) -> None:
-        self.index = index
-        self.persisted = min(self.persisted, index)
         self._ahead, self._at = [], 0
+        self.index, self.persisted = index, min(self.persisted, index)
         self._reader.seek(index)

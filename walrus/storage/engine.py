@@ -16,10 +16,11 @@ Invariants
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
-from collections.abc import Iterator
-from threading import Lock, RLock
+from collections.abc import Iterator, Sequence
+from threading import RLock
 
 from walrus.storage.backend import Disk, File, translated, write_all
 from walrus.storage.block import Block
@@ -31,6 +32,7 @@ from walrus.storage.errors import (
     EngineForked,
     StorageError,
 )
+from walrus.storage.interrupts import Change, give_back
 from walrus.storage.journal import (
     STATE,
     Journal,
@@ -65,8 +67,11 @@ class Engine:
         self.closed = False
         self._owner = os.getpid()
         self._copied = False  # in a forked child
+        self.released = False  # closed, and the directory is free
         self.stopped = False  # closed or failed: one look for paths that are hot
-        self._mutex = Lock()
+        self.change = Change(self.cut)
+        self._mutex = RLock()
+        self._planning = RLock()
         self._sync_lock = RLock()
         self._dirty: list[Log] = []
         self._in_flight: dict[int, Plan] = {}
@@ -262,18 +267,25 @@ class Engine:
             if log is None:
                 if self.closed:
                     raise self._refusal()
-                log = self.logs[name] = self._log_type(self, name)
+                log = self._log_type(self, name)
                 log.first_sequence = self._ended.get(name, 0)
+                self.logs[name] = log
             return log
 
     def delete(self, log: Log) -> None:
         """Forget a topic; its space is free two syncs later."""
         self.check_writable()
-        if log.topic_id >= 0:
-            self.journal.add([deleted_note(log.topic_id)])
-        with self._mutex:
-            if self.logs.get(log.name) is log:
-                del self.logs[log.name]
+        with self.change:
+            if log.topic_id >= 0:
+                self.journal.add([deleted_note(log.topic_id)])
+            with self._mutex:
+                if self.logs.get(log.name) is log:
+                    del self.logs[log.name]
+            self._forget(log.topic_id, self._empty(log))
+        self._hurry()
+
+    def _empty(self, log: Log) -> list[Extent]:
+        """Nothing is appended to the topic, or read from it, any more; what it had."""
         with log.lock:
             log.stop()
             log.gone = True
@@ -282,8 +294,7 @@ class Engine:
                 self._ended[log.name] = log.blocks[-1].head.sequence + 1
             log.blocks, log.bases = [], []
             log.offset = log.position = log.base = log.first = 0
-        self._forget(log.topic_id, extents)
-        self._hurry()
+            return extents
 
     def _forget(self, topic_id: int, extents: list[Extent]) -> None:
         for extent in extents:
@@ -296,18 +307,21 @@ class Engine:
         before = min(before, log.next_index)
         if before <= log.first:
             return
-        log.first = before
-        log.cursor = max(log.cursor, before)
-        self.journal.add([topic_note(log.topic_id, self._note(log))])
-        self._retire(log.drop_blocks(before))
+        with self.change:
+            log.first = before
+            log.cursor = max(log.cursor, before)
+            self.journal.add([topic_note(log.topic_id, self._note(log))])
+            self._retire(log.drop_blocks(before))
         self._hurry()
 
     def note_cursor(self, log: Log, cursor: int) -> None:
         """Persist a cursor (durable with the next sync)."""
-        before, log.cursor = log.cursor, cursor
+        before = log.cursor
         try:
             self.check_writable()
-            self.journal.add([topic_note(log.topic_id, self._note(log))])
+            with self.change:
+                log.cursor = cursor
+                self.journal.add([topic_note(log.topic_id, self._note(log))])
         except StorageError:
             log.cursor = before
             raise
@@ -342,23 +356,51 @@ class Engine:
         """Raise if closed or failed; note in the journal that this run writes."""
         self.check_open(writing=True)
         if not self._begun:
-            self._begun = True
-            self._run = RunNote(self.disk.boot_id(), self._syncing)
-            try:
-                if self._journal_damage:
-                    self.journal.rewrite()
-                else:
-                    lost = [deleted_note(topic_id) for topic_id in self._superfluous]
-                    self.journal.add([*lost, run_note(self._run)])
-            except StorageError:
-                self._begun = False
-                raise
+            with self.change:
+                self._begin_run()
+
+    def _begin_run(self) -> None:
+        self._begun = True
+        self._run = RunNote(self.disk.boot_id(), self._syncing)
+        try:
+            if self._journal_damage:
+                self.journal.rewrite()
+            else:
+                lost = [deleted_note(topic_id) for topic_id in self._superfluous]
+                self.journal.add([*lost, run_note(self._run)])
+        except StorageError:
+            self._begun = False
+            raise
 
     def _failed(self) -> EngineFailed:
         assert self.failure is not None
-        return EngineFailed(
-            f"the disk failed earlier ({self.failure}): open the log again before writing to it"
+        why = (
+            "an exception cut a call in two"
+            if self.failure.errno == errno.EINTR
+            else "the disk failed earlier"
         )
+        return EngineFailed(f"{why} ({self.failure.strerror}): open the log again before writing to it")
+
+    def cut(self, error: BaseException) -> None:
+        """An exception from outside has cut a change in two (interrupts.py)."""
+        self.fail(OSError(errno.EINTR, repr(error)))
+
+    def interrupted(self, error: BaseException, others: Sequence[RLock]) -> None:
+        """An exception that was not raised by the engine leaves a call: give back what this thread holds."""
+        for lock in (
+            *others,
+            self._mutex,
+            self._planning,
+            self._sync_lock,
+            self.space.lock,
+            self.journal.lock,
+        ):
+            give_back(lock)
+        self.disk.interrupted()
+        for log in [*self.logs.values(), self.journal.log]:
+            if log.lock.locked and not log.lock.comes_back():
+                self.cut(error)
+                log.lock.renew()
 
     def new_life(self) -> int:
         """The next of a run's numbers, which began at a random one."""
@@ -369,10 +411,10 @@ class Engine:
     def mark_dirty(self, log: Log) -> None:
         """Remember that the topic has something to sync; its lock is held."""
         assert log.file is not None
-        log.dirty = log.changed = True
         log.unsynced[log.blocks[-1].extent.file] = log.file
         with self._mutex:
             self._dirty.append(log)
+        log.dirty = log.changed = True  # last: if an exception comes before, the next append does it again
 
     def fail(self, error: OSError) -> None:
         """No more writes."""
@@ -388,6 +430,10 @@ class Engine:
     def begin_sync(self) -> Plan:
         """What a sync that starts now has to cover."""
         self.check_open(writing=False)
+        with self.change, self._planning:
+            return self._plan()
+
+    def _plan(self) -> Plan:
         with self._mutex:
             dirty, self._dirty = self._dirty, []
             self._plans += 1
@@ -407,28 +453,41 @@ class Engine:
 
     def finish_sync(self, plan: Plan, error: OSError | None) -> None:
         """Note what has become durable; a failed sync fails the engine, and so does one after a failure."""
-        with self._mutex:
-            self._in_flight.pop(plan.number, None)
         if error is not None:
             self.fail(error)
         if self.failure is not None:
             raise self._failed() from self.failure
-        for mark in plan.marks:
-            mark.log.synced(mark)
-        self._advance_retired(plan)
+        with self.change:
+            with self._mutex:  # it covered the files of those that began before it as well
+                for number in [number for number in self._in_flight if number <= plan.number]:
+                    del self._in_flight[number]
+            for mark in plan.marks:
+                mark.log.synced(mark)
+            self._advance_retired(plan)
 
     def sync(self) -> None:
         """Make everything written before this call durable."""
         with self._sync_lock:
             if self.failure is not None:
                 raise self._failed() from self.failure
-            plan, failure = self.begin_sync(), None
+            plan = self.begin_sync()
             try:
-                for file in plan.files:
-                    file.sync()
-            except OSError as error:
-                failure = error
+                failure = _sync_all(plan.files)
+            except BaseException as error:
+                self._sync_cut(plan, error)
+                raise
             self.finish_sync(plan, failure)
+
+    def _sync_cut(self, plan: Plan, error: BaseException) -> None:
+        """An exception ended the wait for the disk: the next sync does it all, if nothing has failed so far.
+
+        The plan stays in flight, so that the next one covers its files.
+        """
+        if isinstance(error.__context__, OSError):  # it came while an error of the disk was on its way here
+            self.fail(error.__context__)
+            return
+        with self._mutex:
+            self._retired, self._erased = [*plan.retired, *self._retired], [*plan.erased, *self._erased]
 
     def _retire(self, extents: list[Extent]) -> None:
         with self._mutex:
@@ -474,7 +533,7 @@ class Engine:
 
     def forked(self) -> None:
         """See forking.py. A log's `limit` of 0 sends every append to `check_writable`."""
-        self._copied = self.closed = self.stopped = True
+        self._copied = self.closed = self.stopped = self.released = True
         for log in [*self.logs.values(), self.journal.log]:
             log.leave()
         self.disk.abandon()
@@ -482,12 +541,18 @@ class Engine:
     # -- closing -----------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Note where every topic ends, make it durable, and let go of the directory."""
-        if self.closed:
-            return
+        """Note where every topic ends, make it durable, and let go of the directory.
+
+        Called again after an exception cut it short, it does the rest.
+        """
         try:
-            if self.failure is None and self._begun:
-                self._close_cleanly()
+            if self.failure is None and self._begun and not self.closed:
+                with self.change:
+                    self._close_cleanly()
+        except BaseException as error:
+            if not isinstance(error, StorageError):
+                self.interrupted(error, ())  # what follows takes the same locks
+            raise
         finally:
             self.closed = self.stopped = True
             for log in [*self.logs.values(), self.journal.log]:
@@ -495,6 +560,7 @@ class Engine:
                     log.stop()
             self.space.close()
             self.disk.close()
+            self.released = True
 
     def _close_cleanly(self) -> None:
         self.sync()
@@ -509,3 +575,13 @@ class Engine:
             _logger.warning("no room to note where topics end: the next open has to look for itself")
         self.sync()
         self.reclaim()
+
+
+def _sync_all(files: Sequence[File]) -> OSError | None:
+    """Sync the files; the error of the first that fails."""
+    try:
+        for file in files:
+            file.sync()
+    except OSError as error:
+        return error
+    return None

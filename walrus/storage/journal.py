@@ -110,7 +110,7 @@ class Journal:
         retire: Callable[[list[Extent]], None],
     ) -> None:
         self.log = log
-        self._lock = RLock()
+        self.lock = RLock()
         self._state = state  # the notes that say everything there is to know now
         self._retire = retire
 
@@ -121,13 +121,13 @@ class Journal:
 
     def rewrite(self) -> None:
         """Begin a new block with the whole state: the old ones were damaged."""
-        with self._lock:
+        with self.lock:
             self._begin_block(EMPTY)
 
     def add(self, notes: list[bytes]) -> None:
         """Append notes, which take effect together or not at all."""
         batch = Batch.of(notes)
-        with self._lock:
+        with self.lock:
             if not self._fits(batch):
                 self._begin_block(batch)
             self.log.append_batch(batch)

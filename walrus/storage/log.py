@@ -34,7 +34,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from struct import Struct
 from threading import Thread
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 from zlib import crc32
 
 from walrus.storage.backend import Buffer, File, translated, write_all
@@ -96,6 +96,9 @@ class Owner(Protocol):
 
     def fail(self, error: OSError) -> None:
         """Take no more writes (sets `limit` of every topic to 0)."""
+
+    def cut(self, error: BaseException) -> None:
+        """The same, because an exception cut a change in two."""
 
     def reclaim(self) -> bool:
         """Try to free space that waits for a sync; whether anything became free."""
@@ -203,10 +206,9 @@ class Log:
                         taken = self.pwrite(record, offset)
                         if taken != size + OVERHEAD:
                             write_all(self.file, [record[taken:]], offset + taken)  # type: ignore[arg-type]
-                    except OSError as error:
+                        self.offset, self.position = offset + size + OVERHEAD, position + 1
+                    except BaseException as error:  # noqa: BLE001 - raised again
                         self._write_failed(error, offset)
-                    self.offset = offset + size + OVERHEAD
-                    self.position = position + 1
                     return self.base + position
             finally:
                 self.give(None)
@@ -224,9 +226,10 @@ class Log:
         if not self.dirty:
             self.owner.mark_dirty(self)
         head = RECORD_HEAD.pack(self.tag, size, self.position & ~255, self.durable)
-        self.state = crc32(head, self.seed)
-        self.pack, self.shape = self._packing(size), size
+        self.shape = -1  # first, and last what it promises: an exception in between must not leave half of it
+        self.state, self.pack = crc32(head, self.seed), self._packing(size)
         self.until = min((self.position | 255) + 1, self.position + room // (size + OVERHEAD))
+        self.shape = size
         if self.limit == 0:  # closed or failed meanwhile; whoever does that does not wait for the lock
             self.shape = -1
         return self.shape == size
@@ -265,22 +268,28 @@ class Log:
                     head = encode_head(life, position, self.durable, lengths, payload)
                     try:
                         _write_record(self.file, life, [head, *parts], offset, size)
-                    except OSError as error:
+                        self.offset, self.position, self.shape = offset + size, position + count, -1
+                    except BaseException as error:  # noqa: BLE001 - raised again
                         self._write_failed(error, offset)
-                    self.offset = offset + size
-                    self.position, self.shape = position + count, -1
                     return self.base + position
             self.make_room(size)
 
-    def _write_failed(self, error: OSError, offset: int) -> None:
-        """Take back what may have been written in part, so that a failed append is never read; raise."""
-        failure = translated(error, f"appending to topic {self.name!r}")
+    def _write_failed(self, error: BaseException, offset: int) -> NoReturn:
+        """Take back what may have been written in part, so that a failed append is never read; raise.
+
+        An exception that came from outside (a signal handler's) is treated like an error of the disk that
+        wrote a part, or all, of the record: the append that it cuts short has not happened.
+        """
+        self.shape = -1
         try:
             assert self.file is not None
             write_all(self.file, [bytes(OVERHEAD)], offset)
         except OSError as worse:
             self.owner.fail(worse)
             raise translated(worse, "taking back a failed append") from error
+        if not isinstance(error, OSError):
+            raise error
+        failure = translated(error, f"appending to topic {self.name!r}")
         if not isinstance(failure, DiskFull):
             self.owner.fail(error)
         raise failure from error
@@ -304,6 +313,9 @@ class Log:
                         self.owner.fail(error)
                         raise failure from error
                     cause = error
+                except BaseException as error:
+                    self.owner.cut(error)
+                    raise
             # Outside the lock: freeing space syncs, which needs the locks of other topics.
             if not self.owner.reclaim():
                 raise failure from cause
@@ -362,8 +374,7 @@ class Log:
             self.owner.fail(error)
 
     def _adopt(self, block: Block, file: File) -> None:
-        self.blocks = [*self.blocks, block]
-        self.bases = [*self.bases, block.head.base]
+        self.blocks, self.bases = [*self.blocks, block], [*self.bases, block.head.base]
         self.enter_tail(file)
         if self.dirty:
             self.unsynced[block.extent.file] = file
@@ -516,9 +527,11 @@ class MappedLog(Log):
                 if (size == self.shape and position < self.until) or self._take_shape(size):
                     offset = self.offset
                     check = crc32(data, self.state ^ _LOW[position & 255]) ^ self.mask
-                    self.pack(self.window, offset, self.tag, size, position, self.durable, data, check)
-                    self.offset = offset + size + OVERHEAD
-                    self.position = position + 1
+                    try:
+                        self.pack(self.window, offset, self.tag, size, position, self.durable, data, check)
+                        self.offset, self.position = offset + size + OVERHEAD, position + 1
+                    except BaseException as error:  # noqa: BLE001 - raised again
+                        self._write_failed(error, offset)
                     return self.base + position
             finally:
                 self.give(None)

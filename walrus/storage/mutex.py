@@ -22,6 +22,9 @@ from collections import deque
 from threading import Lock
 from time import monotonic
 
+LOST = 0.1
+"""Seconds after which a call or a token counts as lost to an exception that cut the thread that had it."""
+
 PATIENCE = 0.001
 """Seconds after which one who waits is not overtaken any more."""
 
@@ -70,31 +73,62 @@ class Mutex:
     def wait(self) -> None:
         """Take the token, which was gone a moment ago."""
         me = _Waiter()
-        self.line.append(me)
-        while True:
-            self.wake()  # who had the token may have given it back before we stood in line
-            try:
-                me.bell.acquire()
-            except BaseException:
-                self._leave(me)
-                raise
-            if me.handed:
-                return
-            try:
-                self.take()
-            except IndexError:
-                self.line.insert(0, me)
-            else:
-                return
+        try:
+            self.line.append(me)
+            while True:
+                self.wake()  # who had the token may have given it back before we stood in line
+                rung = me.bell.acquire(timeout=LOST)  # a thread that is to ring may be cut before it does
+                if me.handed:
+                    return
+                try:
+                    self.take()
+                except IndexError:
+                    if rung or me not in self.line:
+                        self.line.insert(0, me)
+                else:
+                    if not rung:
+                        self._leave(me)
+                    return
+        except BaseException:
+            self._leave(me)
+            raise
 
     def _leave(self, me: _Waiter) -> None:
         """Wait no longer (an interrupt). If we were just called, the call is for the next in line."""
         try:
             self.line.remove(me)
         except ValueError:
+            if not me.handed:
+                me.bell.acquire(
+                    timeout=LOST
+                )  # it may have been rung for us, and is not heard again if it was
+            if me.handed:
+                self.give(None)
+        self.wake()
+
+    def comes_back(self) -> bool:
+        """Whether the token, which is gone, is given back: not by a thread that lost it to an exception."""
+        try:
+            me = _Waiter()
+            self.line.append(me)
+            self.wake()
+            if me.bell.acquire(timeout=LOST):
+                if me.handed:
+                    self.give(None)
+                self.wake()
+                return True
+            self.line.remove(me)
+        except ValueError:  # rung at the last moment
             me.bell.acquire()
             if me.handed:
                 self.give(None)
+            self.wake()
+            return True
+        return not self.locked
+
+    def renew(self) -> None:
+        """There is a token again, whatever became of the last one; only for what takes no writes any more."""
+        self.give(None)
         self.wake()
 
     def wake(self) -> None:

@@ -16,6 +16,7 @@ import secrets
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from io import FileIO
 from pathlib import Path
 from weakref import WeakSet
 
@@ -40,6 +41,7 @@ class PosixFile:
     """An open data file (see `walrus.storage.backend.File`)."""
 
     def __init__(self, path: Path, fd: int) -> None:
+        self._owned = FileIO(fd, "r+")  # closes once, even if an exception comes right behind that
         self.name = path.name
         self.fd = fd
         self.size = os.fstat(fd).st_size
@@ -101,21 +103,19 @@ class PosixFile:
 
     def abandon(self) -> None:
         """Close the descriptor, and nothing else. The mapping goes when the last view of it does."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
-            self._map = None
+        self._owned.close()
+        self.fd, self._map = -1, None
 
 
 class PosixDisk:
     """A directory on a real disk (see `walrus.storage.backend.Disk`)."""
 
     backend = "pwritev"
+    _lock: FileIO | None = None
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self._directory = Path(directory)
         _make_directories(self._directory)
-        self._lock = -1
         self._files: WeakSet[PosixFile] = WeakSet()
 
     @property
@@ -126,7 +126,7 @@ class PosixDisk:
     def lock(self) -> None:
         """Take the directory with `flock`, which ends with the process however that ends."""
         try:
-            self._lock = take_lock(self._directory / LOCK_NAME)
+            self._lock = FileIO(take_lock(self._directory / LOCK_NAME), "r+")
         except LockHeld as held:
             raise DirectoryInUse(self.path, held.holder.pid) from None
 
@@ -183,6 +183,9 @@ class PosixDisk:
         """None: system calls block, the engine uses a thread."""
         return None
 
+    def interrupted(self) -> None:
+        """There are no locks."""
+
     def abandon(self) -> None:
         """See `Disk.abandon`: the lock stays with the parent, which has the same open file."""
         for file in list(self._files):
@@ -193,10 +196,13 @@ class PosixDisk:
         """Release the lock."""
         self._release()
 
+    def __del__(self) -> None:
+        """An engine that an exception kept from opening does not keep the directory."""
+        self._release()
+
     def _release(self) -> None:
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        if self._lock is not None:
+            self._lock.close()
 
 
 def _make_directories(directory: Path) -> None:

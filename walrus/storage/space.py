@@ -57,7 +57,7 @@ class Space:
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
-        self._lock = RLock()
+        self.lock = RLock()
         self._open: OrderedDict[int, File] = OrderedDict()
         self.sizes: dict[int, int] = {}  # units of each file
         self._free: dict[int, list[tuple[int, int, bool]]] = {}  # (start, units, known to be zeros), in order
@@ -74,7 +74,7 @@ class Space:
 
         The ones used least recently are closed once nothing refers to them.
         """
-        with self._lock:
+        with self.lock:
             if number not in self.sizes:
                 raise FileGone(file_name(number))
             file = self._open.get(number)
@@ -90,7 +90,7 @@ class Space:
 
     def forget(self, extent: Extent) -> None:
         """The range is not read soon; nothing to do if its file is not open, or not there any more."""
-        with self._lock:
+        with self.lock:
             file = self._open.get(extent.file)
         if file is not None:
             file.forget(extent.offset, extent.size)
@@ -105,7 +105,7 @@ class Space:
     def allocate(self, size: int) -> tuple[Extent, bool]:
         """A range of at least `size` bytes, and whether it surely holds zeros; OSError if there is none."""
         units = -(-size // UNIT)
-        with self._lock:
+        with self.lock:
             for number in sorted(self._free):
                 for place, (start, length, zeros) in enumerate(self._free[number]):
                     if length >= units:
@@ -141,7 +141,7 @@ class Space:
 
     def release(self, extent: Extent, *, zeros: bool = False) -> None:
         """Make the range free, joined with its free neighbours."""
-        with self._lock:
+        with self.lock:
             ranges = self._free[extent.file]
             ranges.append((extent.start, extent.units, zeros))
             ranges.sort()
@@ -162,20 +162,18 @@ class Space:
 
     def remove_empty_files(self) -> None:
         """Give files without a block back to the file system, all but one if `keep_spare` says so."""
-        with self._lock:
+        with self.lock:
             empty = [n for n, size in self.sizes.items() if size == sum(r[1] for r in self._free[n])]
             for number in empty[self.keep_spare :]:
-                file = self._open.pop(number, None)
+                self._open.pop(number, None)  # closed once no sync in flight refers to it any more
                 self._disk.remove(file_name(number))
                 del self.sizes[number], self._free[number]
-                if file is not None:
-                    file.close()
             if empty[self.keep_spare :]:
                 self._disk.sync_directory()
 
     def free_bytes(self) -> int:
         """Bytes in free ranges."""
-        with self._lock:
+        with self.lock:
             return UNIT * sum(units for ranges in self._free.values() for _, units, _ in ranges)
 
     def total_bytes(self) -> int:
@@ -184,7 +182,7 @@ class Space:
 
     def close(self) -> None:
         """Close the files."""
-        with self._lock:
+        with self.lock:
             for file in self._open.values():
                 file.close()
             self._open.clear()

@@ -12,81 +12,111 @@ None of them swallows an error: the engine fails (takes no more writes), and eve
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Sequence
+from io import FileIO
 from queue import SimpleQueue
-from threading import Event, Lock, Thread
+from threading import Event, Lock, RLock, Thread, get_ident
 from typing import NamedTuple, TypeAlias
 
 from walrus.storage.backend import AsyncSync, File
 from walrus.storage.errors import StorageError
+from walrus.storage.interrupts import give_back
 from walrus.storage.log import Mark
+from walrus.storage.mutex import LOST
 from walrus.storage.space import Extent
 
 
 class _Round:
     """One sync and those who wait for it."""
 
-    __slots__ = ("error", "leader", "waiting")
+    __slots__ = ("done", "error", "over", "waiting")
 
     def __init__(self) -> None:
-        self.waiting: list[Lock] = []  # each is released once: its owner is done, or is to lead
-        self.leader: Lock | None = None
+        self.waiting: list[tuple[Lock, int]] = []  # gate and thread: released when it is done, or is to lead
+        self.done = False
+        self.over = False  # done, failed, or its leader was cut
         self.error: StorageError | None = None
 
 
 class GroupCommit:
-    """`commit()` returns when everything appended before the call is durable."""
+    """`commit()` returns when everything appended before the call is durable.
+
+    The thread that leads may be cut by an exception from outside (interrupts.py), and so may one that waits.
+    Either leaves: the round of a leader that was cut is neither done nor failed, so those who waited for it
+    ask again; and leadership, which has an owner, is passed on by `release`.
+    """
 
     def __init__(self, sync: Callable[[], None]) -> None:
         self._sync = sync
-        self._mutex = Lock()
-        self._running = False
+        self._mutex = RLock()
+        self._leader = 0  # the thread that syncs; 0: none
+        self._current = _Round()  # what it syncs for
         self._next = _Round()
 
     def commit(self) -> None:
         """Wait for a sync that began after this call; raises its error."""
-        gate = None
-        with self._mutex:
-            current = self._next
-            if self._running:
-                gate = Lock()
-                gate.acquire()
-                current.waiting.append(gate)
-            else:
-                self._running = True
-        if gate is not None:
-            gate.acquire()
-        if gate is None or current.leader is gate:
-            self._lead(current)
-        if current.error is not None:
-            raise current.error
+        gate = Lock()
+        try:
+            while not (joined := self._join(gate)).done:
+                if joined.error is not None:
+                    raise joined.error
+        except BaseException:
+            self._leave(gate)
+            raise
 
-    def _lead(self, current: _Round) -> None:
+    def _join(self, gate: Lock) -> _Round:
+        """Wait for the next round, or lead it; it comes back done, failed, or cut short."""
         with self._mutex:
-            self._next = _Round()  # whoever comes from here on may have appended too late for this sync
+            joined, leads = self._next, not self._leader
+            if leads:
+                self._leader = get_ident()
+            else:
+                gate.acquire(blocking=False)
+                joined.waiting.append((gate, get_ident()))
+        while not leads and not joined.over:
+            gate.acquire(timeout=LOST)  # a thread that is to release it may be cut before it does
+            leads = self._leader == get_ident()
+        if leads:
+            self._lead(joined)
+        return joined
+
+    def _lead(self, joined: _Round) -> None:
+        with self._mutex:  # a call that comes from here on may have appended too late for this sync
+            self._current, self._next = joined, _Round()
         try:
             self._sync()
+            joined.done = True
         except StorageError as error:
-            current.error = error
-        except BaseException as error:
-            current.error = StorageError(f"the thread that synced for this one was stopped by {error!r}")
-            raise
+            joined.error = error
         finally:
-            for gate in current.waiting:
-                if gate is not current.leader:
-                    gate.release()
-            self._promote()
+            self.release()
 
-    def _promote(self) -> None:
-        """Let one of those who wait for the next round lead it."""
+    def release(self) -> None:
+        """If this thread leads, it does so no more: tell those of its round, let one of the next lead."""
         with self._mutex:
-            following = self._next
+            if self._leader != get_ident():
+                return
+            current, following = self._current, self._next
+            current.over = True
+            while current.waiting:
+                gate = current.waiting[-1][0]
+                if gate.locked():
+                    gate.release()
+                current.waiting.pop()
+            self._current = _Round()
+            self._leader = following.waiting[0][1] if following.waiting else 0
             if following.waiting:
-                following.leader = following.waiting[0]
-                following.leader.release()
-            else:
-                self._running = False
+                following.waiting[0][0].release()
+
+    def _leave(self, gate: Lock) -> None:
+        """An exception ends a call: nothing is waited for any more, and nothing is led."""
+        give_back(self._mutex)
+        with self._mutex:
+            for each in (self._current, self._next):
+                each.waiting[:] = [other for other in each.waiting if other[0] is not gate]
+        self.release()
 
 
 class Flusher:
@@ -133,8 +163,9 @@ class ThreadSync:
     done."""
 
     def __init__(self) -> None:
-        self._done, self._announce = os.pipe()
-        os.set_blocking(self._announce, False)
+        done, announce = os.pipe()
+        os.set_blocking(announce, False)
+        self._done, self._announce = FileIO(done), FileIO(announce, "w")  # each closes once
         self._work: SimpleQueue[Sequence[File] | None] = SimpleQueue()
         self._error: OSError | None = None
         self._thread = Thread(target=self._run, name="walrus-sync", daemon=True)
@@ -147,11 +178,11 @@ class ThreadSync:
                     file.sync()
             except OSError as error:
                 self._error = error
-            os.write(self._announce, b"!")
+            self._announce.write(b"!")
 
     def fileno(self) -> int:
         """The reading end of the pipe."""
-        return self._done
+        return self._done.fileno()
 
     def start(self, files: Sequence[File]) -> None:
         """Hand the files to the worker."""
@@ -159,22 +190,22 @@ class ThreadSync:
 
     def finish(self) -> None:
         """Wait for the worker's byte; raise what it met."""
-        os.read(self._done, 1)
+        self._done.read(1)
         error, self._error = self._error, None
         if error is not None:
             raise error
 
     def abandon(self) -> None:
         """In a forked copy: there is no worker."""
-        os.close(self._done)
-        os.close(self._announce)
+        self._done.close()
+        self._announce.close()
 
     def close(self) -> None:
         """End the worker."""
         self._work.put(None)
         self._thread.join()
-        os.close(self._done)
-        os.close(self._announce)
+        self._done.close()
+        self._announce.close()
 
 
 class Syncer:
@@ -187,9 +218,13 @@ class Syncer:
         finish: Finish,
         disk_sync: AsyncSync | None,
         check: Callable[[], None],
+        interrupted: Callable[[BaseException], None],
     ) -> None:
-        """`check` raises in a forked copy, whose descriptors and sync are those of its parent."""
-        self._begin, self._finish, self._check = begin, finish, check
+        """`check` raises in a forked copy, whose descriptors and sync are those of its parent.
+
+        `interrupted` gives back what an exception from outside has left behind.
+        """
+        self._begin, self._finish, self._check, self._interrupted = begin, finish, check, interrupted
         self._disk_sync: AsyncSync = ThreadSync() if disk_sync is None else disk_sync
         self._plan: Plan | None = None
 
@@ -201,19 +236,43 @@ class Syncer:
         """Begin to make everything written before this call durable. Not while one is in flight."""
         self._check()
         assert self._plan is None, "finish() the sync in flight first"
-        self._plan = self._begin()
-        self._disk_sync.start(self._plan.files)
+        try:
+            self._plan = self._begin()
+            self._disk_sync.start(self._plan.files)
+        except StorageError:
+            raise
+        except BaseException as error:
+            self._cut(error)
+            raise
 
     def finish(self) -> None:
         """Take the result of the sync, waiting for it if need be; raises `EngineFailed` if it failed."""
         self._check()
         assert self._plan is not None, "start() a sync first"
-        plan, self._plan, failure = self._plan, None, None
+        try:
+            failure = self._outcome()
+            plan, self._plan = self._plan, None
+            self._finish(plan, failure)
+        except StorageError:
+            raise
+        except BaseException as error:
+            self._cut(error)
+            raise
+
+    def _outcome(self) -> OSError | None:
         try:
             self._disk_sync.finish()
         except OSError as error:
-            failure = error
-        self._finish(plan, failure)
+            return error
+        return None
+
+    def _cut(self, error: BaseException) -> None:
+        """An exception from outside: whether the sync succeeds is not known any more: it counts as failed."""
+        self._interrupted(error)
+        plan, self._plan = self._plan, None
+        if plan is not None:
+            with contextlib.suppress(StorageError):  # the engine says so to every later caller
+                self._finish(plan, OSError(errno.EINTR, f"a sync was cut short by {error!r}"))
 
     def abandon(self) -> None:
         """In a forked copy: let go of the descriptors, whoever the sync in flight belongs to."""

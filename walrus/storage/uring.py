@@ -50,6 +50,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from walrus.storage.backend import Buffer, File
+from walrus.storage.interrupts import give_back
 from walrus.storage.io_uring import Flags, IoUringUnavailable, Ring, address_of
 from walrus.storage.posix import PosixDisk, PosixFile, sync_descriptor
 
@@ -89,6 +90,8 @@ class Flight:
     buffer: mmap.mmap
     ring: Ring
     landed: bool = False
+    abandoned: bool = False
+    """The thread that was to wait for it was stopped by an exception: any other one may."""
     error: OSError | None = None
     visible: set[UringFile] = field(default_factory=set)
     """Files whose part of the chain has also been written directly, by a `flush`."""
@@ -149,7 +152,7 @@ class UringQueue:
         self.eventfd = -1
         self._lock = threading.RLock()
         self._landed = threading.Condition(self._lock)
-        self._blocking = threading.Lock()
+        self._blocking = threading.RLock()
         # Two rings, so that a blocking sync does not make the event loop's eventfd readable.
         self._ring = Ring(RING_ENTRIES)
         self._loop_ring: Ring | None = None
@@ -236,15 +239,40 @@ class UringQueue:
         meanwhile.
         """
         with self._blocking:
-            with self._lock:
-                self._land_flight()
-                flight = self._take_off([file], self._ring)
-            if not flight.landed:
-                self._ring.wait()
+            try:
                 with self._lock:
-                    self._collect(flight)
-                    self._landed.notify_all()
+                    self._land_flight()
+                    self._raise_failure()
+                    flight = self._take_off([file], self._ring)
+                if not flight.landed:
+                    self._ring.wait()
+                    with self._lock:
+                        self._collect(flight)
+                        self._landed.notify_all()
+            except BaseException:
+                self._abandon_flight()
+                raise
         self._raise_failure()
+
+    def _abandon_flight(self) -> None:
+        """An exception from outside: this thread does not wait for what it has launched."""
+        with self._lock:
+            if self._flight is not None and self._flight.ring is self._ring:
+                self._flight.abandoned = True
+            self._landed.notify_all()
+
+    def _cut(self, flight: Flight | None, error: BaseException) -> None:
+        """The same, in the middle of bookkeeping: what becomes of the chain will not be known."""
+        self._failure = self._failure or OSError(errno.EINTR, f"a sync was cut short by {error!r}")
+        if flight is not None:
+            flight.landed = True
+        self._flight = None
+        self._landed.notify_all()
+
+    def interrupted(self) -> None:
+        """See `Disk.interrupted`."""
+        give_back(self._lock)
+        give_back(self._blocking)
 
     def start(self, files: Sequence[UringFile]) -> Flight:
         """Begin a sync of `files`; the eventfd becomes readable when it is done."""
@@ -252,6 +280,7 @@ class UringQueue:
             assert self._loop_ring is not None, "no eventfd yet"
             while self._flight is not None:
                 self._land_flight()
+            self._raise_failure()
             return self._take_off(list(files), self._loop_ring)
 
     def finish(self, flight: Flight) -> None:
@@ -267,6 +296,13 @@ class UringQueue:
 
     def _take_off(self, files: list[UringFile], ring: Ring) -> Flight:
         """Submit the queue and a sync of `files` as one chain, and change buffers."""
+        try:
+            return self._launch(files, ring)
+        except BaseException as error:
+            self._cut(self._flight, error)
+            raise
+
+    def _launch(self, files: list[UringFile], ring: Ring) -> Flight:
         links = RING_ENTRIES - len(files)
         assert links >= 0 and self._flight is None
         if len(self._writes) > links:
@@ -297,8 +333,8 @@ class UringQueue:
     def _land(self, flight: Flight) -> None:
         """Wait until the flight is over; the lock is given up if another thread does the waiting."""
         if flight.ring is self._ring:
-            self._landed.wait_for(lambda: flight.landed)
-        elif not flight.landed:
+            self._landed.wait_for(lambda: flight.landed or flight.abandoned)
+        if not flight.landed:
             flight.ring.wait()
             self._collect(flight)
 
@@ -308,11 +344,15 @@ class UringQueue:
             self._land(self._flight)
 
     def _collect(self, flight: Flight) -> None:
-        completions = flight.ring.completions()
-        assert len(completions) == 1, f"one chain, one completion: {completions}"
-        flight.completed(*completions[0])
-        self._failure = self._failure or flight.error
-        self._flight = None
+        try:
+            completions = flight.ring.completions()
+            assert len(completions) == 1, f"one chain, one completion: {completions}"
+            flight.completed(*completions[0])
+            self._failure = self._failure or flight.error
+            self._flight = None
+        except BaseException as error:
+            self._cut(flight, error)
+            raise
 
     def open_eventfd(self) -> None:
         """Prepare for `start`."""
@@ -439,6 +479,10 @@ class UringDisk(PosixDisk):
     def async_sync(self) -> UringSync:
         """One per disk."""
         return UringSync(self._queue)
+
+    def interrupted(self) -> None:
+        """See `Disk.interrupted`."""
+        self._queue.interrupted()
 
     def abandon(self) -> None:
         """See `Disk.abandon`: what is queued or in the air is the parent's."""

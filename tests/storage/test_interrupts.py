@@ -1,0 +1,387 @@
+"""An exception from outside at every traced line of every public call: the log goes on, or it refuses.
+
+What a signal handler raises appears between two instructions of the engine. Here it is raised at the n-th
+line of `walrus/` that a call executes, for each n; then the log is used again, closed, and opened again:
+
+* AckedDurable: what was acknowledged, before and after, is there, at its index.
+* nothing hangs: the timeout of the test is the watchdog, a thread has ten seconds;
+* no false corruption: neither the run itself nor recovery or `verify` calls anything damaged;
+* NothingSkipped: a cursor gives each entry to a reader.
+
+`make deep` runs all of it; the quick tests run a seeded sample.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import walrus
+from tests.storage.stores import REAL, uring_available
+from walrus import FsyncSchedule, Walrus
+from walrus.storage.batch import Batch
+from walrus.storage.errors import CorruptionError, EngineFailed, StorageError
+from walrus.storage.interrupts import give_back
+from walrus.storage.mutex import Mutex
+from walrus.storage.syncing import GroupCommit
+
+PACKAGE = str(Path(walrus.__file__).parent)
+DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
+SECONDS = 0.8  # of one core for each backend and schedule, in the quick tests
+
+SCHEDULES = {
+    "each": FsyncSchedule.sync_each(),
+    "none": FsyncSchedule.no_fsync(),
+    "group": FsyncSchedule.group_commit(),
+    "1 ms": FsyncSchedule.milliseconds(1),
+}
+
+
+class Outside(Exception):
+    """What the handler raises."""
+
+
+def interrupted(call: Callable[[], object], point: int, within: str = PACKAGE) -> bool:
+    """Whether `call` got as far as its `point`-th traced line, where the exception came."""
+    seen = 0
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal seen
+        if not frame.f_code.co_filename.startswith(within) or _in_finalizer(frame):
+            return None
+        if event == "line":
+            seen += 1
+            if seen == point:
+                raise Outside
+        return trace
+
+    sys.settrace(trace)
+    try:
+        call()
+    except (Outside, StorageError):
+        pass
+    finally:
+        sys.settrace(None)
+    return seen >= point
+
+
+def _in_finalizer(frame: FrameType | None) -> bool:
+    """The interpreter swallows what a finalizer raises: such a point would cut nothing."""
+    while frame is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        if frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def append(wal: Walrus) -> None:
+    wal.append_for_topic("t", b"cut")
+
+
+def first_append(wal: Walrus) -> None:
+    wal.append_for_topic("new", b"cut")
+
+
+def roll(wal: Walrus) -> None:
+    wal.append_for_topic("t", bytes(40_000))
+
+
+def batch(wal: Walrus) -> None:
+    wal.batch_append_for_topic("t", [b"cut", b"", b"short"])
+
+
+def write(wal: Walrus) -> None:
+    wal.write("t", Batch.of([b"cut"] * 3))
+    wal.sync()
+
+
+def read_next(wal: Walrus) -> None:
+    wal.read_next("t")
+
+
+def batch_read(wal: Walrus) -> None:
+    wal.batch_read_for_topic("t", max_bytes=8)
+
+
+def read_at(wal: Walrus) -> None:
+    wal.read_at("t", 3)
+
+
+def payloads(wal: Walrus) -> None:
+    list(wal.payloads("t"))
+
+
+def seek(wal: Walrus) -> None:
+    wal.seek("t", 2)
+
+
+def trim(wal: Walrus) -> None:
+    wal.trim("old", 60)
+
+
+def delete(wal: Walrus) -> None:
+    wal.delete_topic("old")
+
+
+def look(wal: Walrus) -> None:
+    wal.topics()
+    wal.bounds("t")
+    wal.get_topic_entry_counts()
+    wal.get_topic_sizes()
+    wal.verify()
+
+
+def sync(wal: Walrus) -> None:
+    wal.append_for_topic("u", b"x")
+    wal.sync()
+
+
+def syncer(wal: Walrus) -> None:
+    one = wal.syncer()
+    wal.write("u", Batch.of([b"x"]))
+    one.start()
+    wal.write("u", Batch.of([b"y"]))
+    one.finish()
+
+
+def close(wal: Walrus) -> None:
+    wal.close()
+
+
+CALLS = [
+    append, first_append, roll, batch, write, read_next, batch_read, read_at, payloads, seek, trim, delete,
+    look, sync, syncer, close,
+]  # fmt: skip
+
+
+class Run:
+    """A log, a call that is cut, and what must hold of the rest."""
+
+    def __init__(self, directory: Path, backend: str, schedule: FsyncSchedule) -> None:
+        self.directory, self.backend, self.schedule = directory, backend, schedule
+        self.acknowledged: dict[str, dict[int, bytes]] = {"t": {}, "u": {}, "new": {}}
+        self.unsynced: list[tuple[str, int, bytes]] = []
+        self.delivered: list[int] = []
+        self.wal = self.open(directory)
+        for number in range(60):
+            self.wal.batch_append_for_topic("old", [b"%d" % number * 400] * 2)
+        for number in range(6):
+            self.append("t", b"before %d" % number)
+        self.append("u", b"before")
+        self.sync()
+        for _ in range(2):
+            self.delivered.append(self.wal.read_next("t").index)  # type: ignore[union-attr]
+
+    def open(self, directory: Path) -> Walrus:
+        return Walrus(directory, backend=self.backend, fsync=self.schedule)
+
+    def append(self, topic: str, data: bytes) -> None:
+        index = self.wal.append_for_topic(topic, data)
+        if self.schedule.loop:
+            self.unsynced.append((topic, index, data))
+        else:
+            self.acknowledged[topic][index] = data
+
+    def sync(self) -> None:
+        """Under `group_commit` nothing is acknowledged before this."""
+        self.wal.sync()
+        for topic, index, data in self.unsynced:
+            self.acknowledged[topic][index] = data
+        self.unsynced.clear()
+
+    def go_on(self) -> None:
+        """As a program does that caught the exception."""
+        try:
+            for number in range(4):
+                for topic in self.acknowledged:
+                    self.append(topic, b"after %d" % number)
+                self.wal.batch_append_for_topic("t", [b"more"])
+            if (entry := self.wal.read_next("t")) is not None:
+                self.delivered.append(entry.index)
+            self.wal.trim("u", 1)
+            self.sync()
+        except StorageError as error:
+            assert not isinstance(error, CorruptionError), "no false corruption"
+        try:
+            self.wal.verify()
+        except StorageError as error:
+            assert not isinstance(error, CorruptionError), "no false corruption"
+
+    def check(self, wal: Walrus, *, sought: bool) -> None:
+        assert wal.recovery.damage == [] and not wal.recovery.nameless, "no false corruption"
+        assert wal.verify() == [], "no false corruption"
+        for topic, entries in self.acknowledged.items():
+            first = wal.bounds(topic)[0]
+            for index, data in entries.items():
+                if index >= first:
+                    found = wal.read_at(topic, index, max_entries=1)
+                    assert [entry.data for entry in found] == [data], f"AckedDurable: {topic} {index}"
+        if not sought:
+            following = wal.read_next("t", checkpoint=False)
+            assert following is None or following.index <= len(self.delivered) + 3, "NothingSkipped"
+        wal._engine.space.check_invariants()
+
+
+def cut_at(run: Run, call: Callable[[Walrus], None], point: int) -> bool:
+    """Cut the call at the point and see that everything holds; False if it ended before."""
+    reached = interrupted(lambda: call(run.wal), point)
+    if call in (read_next, batch_read) and run.wal._engine.failure is None:
+        entry = run.wal.read_next("t", checkpoint=False) if reached else None
+        assert entry is None or entry.index == 2, "NothingSkipped: an interrupted read delivered nothing"
+    run.go_on()
+    copied = run.directory.parent / "killed"
+    shutil.copytree(run.directory, copied)
+    with run.open(copied) as wal:
+        run.check(wal, sought=call in (seek, batch_read, read_next))
+    shutil.rmtree(copied)
+    try:
+        run.wal.close()
+    except StorageError as error:
+        assert isinstance(error, EngineFailed)
+    assert run.wal._engine.released, "an engine that was cut gives its directory back all the same"
+    with run.open(run.directory) as wal:
+        run.check(wal, sought=call in (seek, batch_read, read_next))
+    return reached
+
+
+def lines_of(call: Callable[[Walrus], None], run: Run) -> int:
+    """How many lines the call traces."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal count
+        if not frame.f_code.co_filename.startswith(PACKAGE) or _in_finalizer(frame):
+            return None
+        count += event == "line"
+        return trace
+
+    sys.settrace(trace)
+    try:
+        call(run.wal)
+    finally:
+        sys.settrace(None)
+    run.wal.close()
+    return count
+
+
+@pytest.mark.timeout(7200 if DEEP else 60)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("backend", REAL)
+def test_a_call_cut_at_any_line_loses_nothing_and_hangs_nothing(
+    tmp_path: Path, backend: str, schedule: str
+) -> None:
+    if backend == "io_uring" and not uring_available(tmp_path / "probe"):
+        pytest.skip("io_uring is not available here")
+    rng, until = random.Random(backend + schedule + os.environ.get("SEED", "")), time.process_time() + SECONDS
+    points = []
+    for number, call in enumerate(CALLS):
+        count = lines_of(call, Run(tmp_path / f"count{number}", backend, SCHEDULES[schedule]))
+        points += [(call, point) for point in range(1, count + 1)]
+    rng.shuffle(points)
+    for number, (call, point) in enumerate(points):
+        if time.process_time() > until and not DEEP:
+            break
+        directory = tmp_path / str(number)
+        try:
+            cut_at(Run(directory / "log", backend, SCHEDULES[schedule]), call, point)
+        except BaseException as error:
+            error.add_note(f"{call.__name__} cut at line {point}")
+            raise
+        shutil.rmtree(directory)
+
+
+class Writers:
+    """Threads that append until they are stopped or refused."""
+
+    def __init__(self, wal: Walrus, count: int) -> None:
+        self.wal, self.acknowledged, self.stop = wal, dict[int, bytes](), threading.Event()
+        self.threads = [started(lambda number=number: self.work(number)) for number in range(count)]  # type: ignore[misc]
+
+    def work(self, number: int) -> None:
+        count = 0
+        while not self.stop.is_set():
+            data = b"%d %d" % (number, count)
+            try:
+                self.acknowledged[self.wal.append_for_topic("t", data)] = data
+            except StorageError:
+                return
+            count += 1
+
+    def go_on(self, seconds: float) -> bool:
+        """Whether all of them do, or have been refused."""
+        before, deadline = len(self.acknowledged), time.monotonic() + seconds
+        while len(self.acknowledged) < before + 5 and self.wal._engine.failure is None:
+            if time.monotonic() > deadline:
+                return False
+            self.stop.wait(0.001)
+        self.stop.set()
+        for thread in self.threads:
+            thread.join(seconds)
+        return not any(thread.is_alive() for thread in self.threads)
+
+
+def started(action: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=action, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_other_threads_go_on_when_one_is_cut(tmp_path: Path) -> None:
+    """The leader of a sync, and those who wait for it, are cut in turn: no other thread waits for ever."""
+    for point in range(1, 400, 1 if DEEP else 23):
+        wal = Walrus(tmp_path / str(point), backend="pwritev")
+        writers = Writers(wal, 3)
+        interrupted(lambda wal=wal: [wal.append_for_topic("t", b"main") for _ in range(4)], point)  # type: ignore[misc]
+        assert writers.go_on(10), f"a thread waits for ever, point {point}"
+        wal.close()
+        with Walrus(tmp_path / str(point), backend="pwritev") as again:
+            for index, data in writers.acknowledged.items():
+                assert again.read_at("t", index, max_entries=1)[0].data == data, "AckedDurable"
+
+
+def use(lock: Mutex) -> None:
+    with lock:
+        pass
+
+
+@pytest.mark.parametrize("contended", [False, True])
+def test_a_mutex_cut_at_any_line_is_given_back_or_known_to_be_lost(contended: bool) -> None:
+    for point in range(1, 60):
+        lock = Mutex()
+        if contended:
+            lock.take()
+            threading.Timer(0.002, lambda lock=lock: (lock.give(None), lock.wake())).start()  # type: ignore[misc]
+        reached = interrupted(lambda lock=lock: use(lock), point)  # type: ignore[misc]
+        if lock.locked and not lock.comes_back():
+            lock.renew()
+        other = started(lambda lock=lock: use(lock))  # type: ignore[misc]
+        other.join(10)
+        assert not other.is_alive(), f"the token is gone, line {point}"
+        assert not lock.locked
+        if not reached:
+            return
+
+
+def test_a_group_commit_cut_at_any_line_leaves_a_leader_for_the_others() -> None:
+    for point in range(1, 80):
+        syncs: list[int] = []
+        group = GroupCommit(lambda syncs=syncs: syncs.append(1))  # type: ignore[misc]
+        reached = interrupted(group.commit, point)
+        give_back(group._mutex)
+        group.release()
+        other = started(group.commit)
+        other.join(10)
+        assert not other.is_alive(), f"nothing leads any more, line {point}"
+        assert syncs
+        if not reached:
+            return
