@@ -13,6 +13,7 @@
     syncing     syncs that many appends share (group commit)
     mutex       a mutex that is cheap when uncontended and fair when contended
     forking     a handle that outlives its process refuses
+    interrupts  exceptions from outside: what goes on, what fails, and that locks are given back
     schedule    when an append is durable
     space       data files, and free ranges in them
     processes   which process holds a directory
