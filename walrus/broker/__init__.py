@@ -11,6 +11,7 @@
     router        PUTs, on their way to the segment's leader, in order
     consumers     GET and FETCH at the node that has the client
     cursors       read positions, at the node that leads the topic
+    gaps          entries that are on no replica any more, and where readers go on behind them
     read_index    metadata that is as fresh as the request (ReadIndex)
     status        STATE and METRICS
     spec_trace    what happened, in the words of the specification
