@@ -32,7 +32,7 @@ from threading import RLock
 from typing import Concatenate, ParamSpec, TypeVar
 
 from walrus.storage.backend import Buffer, Disk
-from walrus.storage.batch import MAX_BATCH_ENTRIES, Batch
+from walrus.storage.batch import MAX_BATCH_BYTES, MAX_BATCH_ENTRIES, Batch
 from walrus.storage.block import Block
 from walrus.storage.cursors import Cursor, Entry
 from walrus.storage.engine import Engine
@@ -48,7 +48,6 @@ from walrus.storage.schedule import FsyncSchedule, ReadConsistency
 from walrus.storage.space import file_name
 from walrus.storage.syncing import Flusher, GroupCommit, Syncer
 
-MAX_BATCH_BYTES = 1 << 30
 MAX_TOPIC_BYTES = 1024
 _DEFAULT_READ = 1 << 20
 _UNJOINED = 16 << 10  # entries of this size are handed over one by one: joining them costs more than that ...
@@ -180,8 +179,6 @@ class Walrus:
 
     def _first_append(self, topic: str, data: bytes) -> int:
         """Find or create the topic, and remember its method for the next time."""
-        if len(data) > MAX_BATCH_BYTES:
-            raise BatchTooLarge(f"an entry of {len(data)} bytes: the limit is {MAX_BATCH_BYTES}")
         while True:
             self._check_open()
             log = self._engine.topic(_checked(topic))

@@ -334,3 +334,14 @@ def test_a_thousand_small_topics_are_cheap(plain: Store) -> None:
     assert len(wal.topics()) == 1000
     assert sum(path.stat().st_size for path in plain.directory.glob("*")) < 50 << 20
     assert len(plain.data_files()) < 6
+
+
+def test_the_limit_of_an_entry_holds_for_each_one(plain: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    wal = plain.open(fsync=FsyncSchedule.no_fsync())
+    wal.append_for_topic("known", b"small")
+    monkeypatch.setattr("walrus.storage.log.MAX_BATCH_BYTES", 1 << 20)
+    for topic in ("known", "new"):
+        with pytest.raises(BatchTooLarge, match="the limit is"):
+            wal.append_for_topic(topic, bytes((1 << 20) + 1))
+    assert wal.append_for_topic("known", bytes(1 << 20)) == 1
+    assert wal.topics() == ["known"]

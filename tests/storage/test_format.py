@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +18,7 @@ from tests.storage.stores import Store
 from walrus import Walrus
 from walrus.cli.wal import hexdump, main
 from walrus.sim.disk import Platter
+from walrus.storage import record
 from walrus.storage.batch import Batch
 from walrus.storage.record import Life, encode_batch, encode_one, holds, peek, record_size
 from walrus.storage.scan import sound_batch
@@ -30,6 +33,18 @@ def test_the_worked_example_is_a_real_dump() -> None:
     block = wal._engine.logs["greetings"].blocks[0]
     lines = list(hexdump(bytes(wal._engine.space.view(block.extent)[:0x90])))
     assert "\n".join(lines) in DOC.read_text()
+
+
+def test_the_table_of_the_block_header_is_the_struct_that_writes_it() -> None:
+    rows = re.findall(r"^\| (\d+) \| (\d+) \| ([a-z ]+) \|", DOC.read_text(), re.MULTILINE)
+    codes = re.findall(r"\d*[a-zA-Z]", record._BLOCK_HEAD.format)
+    offset, expected = 0, []
+    for code in codes:
+        expected.append((offset, struct.calcsize("<" + code)))
+        offset += struct.calcsize("<" + code)
+    assert [(int(at), int(size)) for at, size, _ in rows] == expected
+    assert f"Block header: {record.BLOCK_HEAD_SIZE} bytes" in DOC.read_text()
+    assert f"| {record.BLOCK_HEAD_SIZE} | | name | UTF-8 |" in DOC.read_text()
 
 
 @given(

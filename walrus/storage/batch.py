@@ -24,6 +24,9 @@ from zlib import crc32
 
 import msgspec
 
+MAX_BATCH_BYTES = 1 << 30
+"""Most bytes of payload in one entry, or in one batch of the public API."""
+
 MAX_BATCH_ENTRIES = 2_000
 """Most entries in one batch of the public API. Batches joined inside one turn may hold more."""
 

@@ -38,11 +38,12 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 from zlib import crc32
 
 from walrus.storage.backend import Buffer, File, translated, write_all
-from walrus.storage.batch import Batch
+from walrus.storage.batch import MAX_BATCH_BYTES, Batch
 from walrus.storage.block import Block
 from walrus.storage.errors import BatchTooLarge, CorruptionError, DiskFull
 from walrus.storage.mutex import Mutex
 from walrus.storage.record import (
+    BLOCK_HEAD_SIZE,
     MAX_BODY,
     OVERHEAD,
     RECORD_HEAD,
@@ -215,7 +216,7 @@ class Log:
                 if self.line:
                     self.lock.wake()
             if size >= _LARGE:
-                return self.append_batch(Batch(U32.pack(size), data))
+                return self._append_large(data)
             self.make_room(size + OVERHEAD)
 
     def _take_shape(self, size: int) -> bool:
@@ -250,6 +251,12 @@ class Log:
     def append_batch(self, batch: Batch) -> int:
         """Append all of the batch, which holds at least one entry, as one record; its first index."""
         return self.append_parts(batch.lengths, [batch.blob], batch.size)
+
+    def _append_large(self, data: bytes) -> int:
+        """One entry whose bytes are not copied into a record."""
+        if len(data) > MAX_BATCH_BYTES:
+            raise BatchTooLarge(f"an entry of {len(data)} bytes: the limit is {MAX_BATCH_BYTES}")
+        return self.append_parts(U32.pack(len(data)), [data], len(data))
 
     def append_parts(self, lengths: bytes, parts: Sequence[bytes], payload: int) -> int:
         """The same for a batch whose `payload` bytes have not been joined."""
@@ -381,7 +388,7 @@ class Log:
 
     def _next_size(self, record: int) -> tuple[int, int]:
         """Bytes to ask for, and those that the header takes of them."""
-        start = 64 + len(self.name.encode())
+        start = BLOCK_HEAD_SIZE + len(self.name.encode())
         grown = min(4 * self.blocks[-1].extent.size, LARGEST_BLOCK) if self.blocks else UNIT
         roomy = min(_ROOMY * record, _LARGEST_ROOMY) if record > LARGEST_BLOCK // _ROOMY else 0
         return max(grown - start, roomy, record), start
@@ -538,7 +545,7 @@ class MappedLog(Log):
                 if self.line:
                     self.lock.wake()
             if size >= _LARGE:
-                return self.append_batch(Batch(U32.pack(size), data))
+                return self._append_large(data)
             self.make_room(size + OVERHEAD)
 
     def _packing(self, size: int) -> Callable[..., Any]:

@@ -1,0 +1,139 @@
+"""What a sync covers and what it marks, and what recovery does before it overwrites anything."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+
+import pytest
+
+from walrus import FsyncSchedule, Walrus
+from walrus.sim.disk import FATES, KEEP_ALL, LOSE_ALL, Crash, Fate, Platter
+from walrus.storage.batch import Batch
+from walrus.storage.scan import records
+
+FILE = "00000001.wal"
+GROUP = FsyncSchedule.group_commit()
+
+
+def opened(platter: Platter) -> Walrus:
+    return Walrus(disk=platter.directory("log"), fsync=GROUP)
+
+
+def places(wal: Walrus, topic: str) -> list[tuple[int, int]]:
+    """Where in its file each record of the topic's last block is."""
+    block = wal._engine.logs[topic].blocks[-1]
+    view, start = wal._engine.space.view(block.extent), block.extent.offset
+    found = records(view, block.life, block.head.start, block.extent.size)
+    return [(start + each.offset, start + each.end) for each in found]
+
+
+@pytest.mark.parametrize("fate", FATES, ids=str)
+def test_a_sync_covers_the_files_of_a_sync_in_flight(fate: Fate) -> None:
+    """The one in flight has taken what was written before, and may never end."""
+    platter = Platter(random.Random(1))
+    wal = opened(platter)
+    wal.write("t", Batch.of([b"first"]))
+    wal.sync()
+    wal.write("t", Batch.of([b"second"]))
+    wal.syncer().start()
+    wal.sync()
+    platter.lose_power(fate)
+    assert opened(platter).bounds("t") == (0, 2), "AckedDurable: all that was written before the sync"
+
+
+def test_a_sync_marks_what_was_written_before_it_began() -> None:
+    """What was appended since is not durable, and a record must not say so: its loss would be damage."""
+    platter = Platter(random.Random(1))
+    wal = opened(platter)
+    wal.write("t", Batch.of([b"before"]))
+    engine, log = wal._engine, wal._engine.logs["t"]
+    plan = engine.begin_sync()
+    wal.write("t", Batch.of([b"since"]))
+    for file in plan.files:
+        file.sync()
+    wal.write("t", Batch.of([b"since"]))
+    engine.finish_sync(plan, None)
+    assert log.durable_index == 1, "a sync marks what it covered"
+    wal.write("t", Batch.of([b"later"]))
+    view, block = engine.space.view(log.blocks[-1].extent), log.blocks[-1]
+    assert [each.durable for each in records(view, block.life, block.head.start, block.extent.size)][-1] == 1
+
+
+def test_a_second_sync_does_not_take_over_from_one_that_began_after_it() -> None:
+    platter = Platter(random.Random(1))
+    wal = opened(platter)
+    engine = wal._engine
+    wal.write("t", Batch.of([b"one"]))
+    first = engine.begin_sync()
+    wal.write("t", Batch.of([b"two"]))
+    second = engine.begin_sync()
+    engine.finish_sync(first, None)
+    assert set(second.files) <= set(engine.begin_sync().files), "the second one is in flight still"
+
+
+def test_a_cut_tail_is_overwritten_whole() -> None:
+    """A, then a lost write, then C: both are cut. X in the gap must not bring C back behind it."""
+    platter = Platter(random.Random(1))
+    wal = opened(platter)
+    wal.write("t", Batch.of([b"A"]))
+    wal.sync()
+    wal.write("t", Batch.of([b"B" * 40]))
+    wal.write("t", Batch.of([b"C" * 40]))
+    lost = places(wal, "t")[1][0]
+    platter.lose_power(KEEP_ALL)
+    platter.flip_bit("log", FILE, 8 * (lost + 20))  # the write of B did not reach the disk whole
+    wal = opened(platter)
+    assert list(wal.payloads("t")) == [b"A"]
+    wal.write("t", Batch.of([b"X" * 40]))
+    platter.kill()
+    wal = opened(platter)
+    assert list(wal.payloads("t")) == [b"A", b"X" * 40], "what was cut stays cut"
+    assert wal.recovery.clean
+
+
+def test_what_is_known_is_noted_before_the_evidence_is_overwritten() -> None:
+    """The only proof that B was durable stands in a record that is cut: no crash in between may lose it."""
+    operation = 1
+    while True:
+        platter = Platter(random.Random(operation))
+        wal = opened(platter)
+        wal.write("other", Batch.of([b"so that there is a journal"]))
+        wal.write("t", Batch.of([b"A"]))
+        wal.write("t", Batch.of([b"B" * 40]))
+        wal.sync()
+        wal.write("t", Batch.of([b"C" * 40]))
+        wal.write("t", Batch.of([b"D" * 40]))  # says that two entries were durable
+        spots = places(wal, "t")
+        platter.lose_power(KEEP_ALL)
+        platter.flip_bit("log", FILE, 8 * (spots[2][0] + 20))
+        before = platter.operations
+        platter.crash_at(before + operation, power=False)
+        crashed = False
+        with contextlib.suppress(Crash):
+            opened(platter)
+            crashed = platter.operations < before + operation
+        platter.kill()
+        platter.heal()
+        platter.flip_bit("log", FILE, 8 * (spots[1][0] + 20))  # B rots
+        wal = opened(platter)
+        assert wal.bounds("t")[1] >= 2, f"a durable entry is cut as if it were torn, operation {operation}"
+        assert wal.verify("t")[0].first == 1, "its damage is named"
+        if crashed:
+            return
+        operation += 1
+
+
+def test_a_deletion_is_noted_again_when_the_journal_begins_a_new_block() -> None:
+    """Its blocks are erased only later: until that is durable, each state of the journal has to name it."""
+    platter = Platter(random.Random(1))
+    wal = opened(platter)
+    wal.write("gone", Batch.of([b"x"]))
+    wal.write("kept", Batch.of([b"y"]))
+    wal.sync()
+    wal.delete_topic("gone")
+    wal._engine.journal.rewrite()
+    wal.sync()  # the notes are durable, the erasure is not
+    platter.lose_power(LOSE_ALL)
+    wal = opened(platter)
+    assert wal.topics() == ["kept"], "a deleted topic comes back"
