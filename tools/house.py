@@ -15,6 +15,7 @@ import ast
 import configparser
 import re
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from statistics import median
 
@@ -159,6 +160,7 @@ def quoted(what: str) -> str:
     return page.partition(begin)[2].partition(end)[0].strip()
 
 
+@cache
 def printed(what: str) -> str:
     """What it should quote."""
     return PICTURE.format(picture()) if what == "picture" else traits()
