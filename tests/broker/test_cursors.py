@@ -345,6 +345,33 @@ def test_memory_for_reading_ahead_is_bounded(monkeypatch: pytest.MonkeyPatch):
     assert {entries[0] for _, entries in bench.given()[10:]} == {b"b"}
 
 
+def test_reading_ahead_is_bounded_in_entries():
+    bench = Bench(*["x"] * 2 * c.MAX_AHEAD_ENTRIES)
+    bench.confirm(bench.get(1))
+    ahead = bench.cursors.cursors()["t", ""].ahead
+    assert ahead is not None and len(ahead.entries) == c.MAX_AHEAD_ENTRIES
+    got, entries = 0, [b"x"]
+    bench.outbox.take()
+    while entries:
+        bench.confirm(bench.get(1000))
+        ((_, entries),) = bench.given()
+        got += len(entries)
+    assert got == 2 * c.MAX_AHEAD_ENTRIES - 1, "and all of them come"
+
+
+def test_reading_ahead_is_bounded_in_bytes_for_all_cursors_together(monkeypatch: pytest.MonkeyPatch):
+    """Counted by payload alone, a hundred groups on two-byte entries took 700 MB."""
+    monkeypatch.setattr(c, "MAX_AHEAD_BYTES", 10_000)
+    bench = Bench(*["ab"] * 80)  # 80 entries cost 80 * (48 + 2) = 4,000 bytes
+    for number in range(10):
+        bench.confirm(bench.get(1, group=f"g{number}"), group=f"g{number}")
+        assert bench.cursors._ahead_bytes <= 10_000
+    assert sum(cursor.ahead is not None for cursor in bench.cursors.cursors().values()) == 2
+    monkeypatch.setattr(c, "MAX_AHEAD_BYTES", 10)
+    bench.confirm(bench.get(1, group="g"), group="g")
+    assert [entries for _, entries in bench.given()][-1] == [b"ab"], "what is needed now is never too much"
+
+
 # --- whole nodes ---
 
 

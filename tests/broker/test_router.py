@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tests.broker.test_segments import announce, cluster, seal
 from tests.broker.world import batch, config, frames, three
 from walrus import protocol
-from walrus.broker.router import Router
+from walrus.broker.router import MAX_FORWARD_BYTES, Router
+from walrus.storage.batch import Batch
 from walrus.wire import messages as m
 from walrus.wire.effects import Outbox, Reply, Send
 
@@ -228,13 +229,26 @@ def test_too_much_waiting_is_refused_and_goes_on_when_there_is_room():
 
 
 def test_window_bounds_what_is_on_its_way():
-    bench = Bench(window_bytes=10)
+    bench = Bench(window_bytes=20)
     for number in range(5):
         bench.put(f"{number}", "x" * 8)
         bench.flush()
-    assert bench.router.waiting_bytes == 40
+    assert bench.router.waiting_bytes == 60, "eight bytes each, and four for the length"
     sent = sum(len(entries) for _, _, entries in bench.flush())
     assert sent == 0, "two are on their way, the others wait"
+
+
+def test_entries_without_bytes_fill_forwards_and_wait_within_bounds_too():
+    """Counted by payload alone, 16 million of them became one message of 64 MiB, which no peer takes."""
+    bench = Bench(window_bytes=1 << 30, max_pending_bytes=10 << 20)
+    empty = Batch(bytes(4 * 100_000), b"")
+    for number in range(40):
+        bench.router.put(f"{number}", "t", empty, bench.now)
+    bench.take()
+    assert sorted(map(int, bench.replies)) == list(range(27, 40)), "BUSY once more than 10 MiB wait"
+    sent = bench.flush()
+    assert max(len(entries) for _, _, entries in sent) * 4 <= MAX_FORWARD_BYTES + len(empty.lengths)
+    assert sum(len(entries) for _, _, entries in sent) == 27 * 100_000
 
 
 def test_idle_routes_are_forgotten():

@@ -323,6 +323,22 @@ def test_half_a_frame_and_silence_is_dropped_but_not_a_slow_whole_one() -> None:
     play(scenario, half_frame=0.01)
 
 
+def test_half_frames_that_are_too_many_together_have_less_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
+        server, began = handler.server, ClientServer.now(handler.server)
+        clients = [await connect() for _ in range(2)]
+        for number, client in enumerate(clients, 1):
+            client.writer.write(struct.pack("<I", 100) + b"PUT a half")
+            await until(lambda number=number: len(server._half) == number)
+            monkeypatch.setattr(server, "now", lambda: began + 10.0)  # past the second, within the sixty
+            server.sweep()
+            monkeypatch.setattr(server, "now", lambda: began)
+            dropped = [connection for connection in server.connections if not connection.open]
+            assert len(dropped) == (0 if number == 1 else 2), "28 bytes are too many together"
+
+    play(scenario, half_frame=60.0, max_half_frames=20)
+
+
 def test_one_connection_too_many_is_closed_on_arrival() -> None:
     async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
         handler.answer = lambda slot, request: slot.reply(protocol.OK, 1)

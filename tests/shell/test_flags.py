@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from walrus.shell.flags import FlagError, parse
+from walrus.shell.flags import MAX_FRAME_LIMIT, FlagError, parse
 
 ME = ["--node-id", "1"]
 
@@ -82,6 +82,12 @@ def test_flags_and_variables_reach_the_controllers_configuration() -> None:
     assert (config.max_segment_entries, config.max_segment_bytes, config.monitor_check) == (10, 4096, 0.25)
     assert config.replication_factor == 5
     assert settings.fsync == 0.05
+
+
+def test_frames_cannot_be_raised_above_what_peers_take() -> None:
+    assert parse([*ME, "--max-frame-bytes", str(MAX_FRAME_LIMIT)], {}).max_frame_bytes == MAX_FRAME_LIMIT
+    with pytest.raises(FlagError, match="--max-frame-bytes"):
+        parse([*ME, "--max-frame-bytes", str(MAX_FRAME_LIMIT + 1)], {})
 
 
 def test_join_may_be_given_several_times() -> None:

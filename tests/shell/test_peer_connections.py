@@ -9,12 +9,23 @@ import struct
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.node.harness import free_port
 from walrus.protocol import PeerCodec
 from walrus.shell.joining import ask_to_join
-from walrus.shell.peer_connections import VERSION, PeerConnections, PeerSession
+from walrus.shell.peer_connections import (
+    MAX_ADDRESS,
+    MAX_ID,
+    MAX_NODE_ID,
+    MAX_UNSENT,
+    VERSION,
+    PeerConnections,
+    PeerLink,
+    PeerSession,
+    join_flaw,
+)
 from walrus.shell.seeking import Seeker
 from walrus.wire.messages import ANYBODY, Fence, Hello, HelloReply, Join, JoinReply, PeerMessage
 
@@ -323,6 +334,53 @@ def test_strangers_are_bounded_in_number_and_keep_no_member_out() -> None:
         two.peers.close()
 
     play(scenario)
+
+
+def test_a_peer_that_reads_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Transport:
+        """Takes everything and sends nothing on."""
+
+        waiting, aborted = 0, False
+
+        def write(self, data: bytes) -> None:
+            self.waiting += len(data)
+
+        def get_write_buffer_size(self) -> int:
+            return self.waiting
+
+        def is_closing(self) -> bool:
+            return self.aborted
+
+        def abort(self) -> None:
+            self.aborted = True
+
+    async def scenario() -> None:
+        link, transport = PeerLink(b"", CODEC), Transport()
+        monkeypatch.setattr(link, "_transport", transport)
+        for size in (MAX_UNSENT // 2, MAX_UNSENT // 2):
+            link.queue(bytes(size))
+            link.flush()
+            assert not transport.aborted
+        link.queue(b"x")
+        link.flush()
+        assert transport.aborted
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"node_id": MAX_NODE_ID + 1},
+        {"directory_id": "d" * (MAX_ID + 1)},
+        {"raft_address": "h" * MAX_ADDRESS + ":6000"},
+        {"client_address": "h" * MAX_ADDRESS + ":9091"},
+    ],
+)
+def test_a_join_with_an_endless_id_or_address_is_refused(more: dict[str, Any]) -> None:
+    join = Join(node_id=MAX_NODE_ID, directory_id="d" * MAX_ID, raft_address="h:1", client_address="h:2")
+    assert join_flaw(join) == ""
+    assert join_flaw(msgspec.structs.replace(join, **more))
 
 
 @pytest.mark.parametrize("address", ["nonsense", "h:port", "a" * 64 + ":6000", ":6000", "h:0", "h:70000"])

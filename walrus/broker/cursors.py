@@ -49,6 +49,15 @@ IDLE_AFTER = 10.0
 MAX_AHEAD = 256
 """Cursors that read ahead at once; the one that did so first gives its memory back for the next."""
 
+MAX_AHEAD_ENTRIES = 4_000
+"""Entries that one cursor reads ahead: each costs memory besides its bytes."""
+
+MAX_AHEAD_BYTES = 64 << 20
+"""What all cursors together read ahead, with `ENTRY_BYTES` for each entry."""
+
+ENTRY_BYTES = 48
+"""What an entry costs in memory besides its bytes: an object, and a place in a list."""
+
 
 class Handed(msgspec.Struct):
     """Entries that were handed out: to whom, from where to where, and until when we wait to hear of them."""
@@ -64,6 +73,7 @@ class Ahead(msgspec.Struct):
 
     position: Position
     entries: list[bytes]
+    weight: int
 
 
 class GroupCursor:
@@ -115,6 +125,7 @@ class Cursors:
         self._cursors: dict[GroupKey, GroupCursor] = {}
         self._groups: dict[str, dict[str, None]] = {}  # topic -> groups with a cursor here
         self._aheads: dict[GroupKey, None] = {}  # those that read ahead, the oldest first
+        self._ahead_bytes = 0
         self._frozen: dict[str, int] = {}  # topic -> the segment that is being sealed
         self._commit_at = 0.0
         self._connected, self._gaps = connected, gaps
@@ -167,7 +178,7 @@ class Cursors:
         del self._groups[cursor.key[0]][cursor.key[1]]
         if not self._groups[cursor.key[0]]:
             del self._groups[cursor.key[0]]
-        self._aheads.pop(cursor.key, None)
+        self._drop_ahead(cursor)
 
     def _serve(self, cursor: GroupCursor, now: float) -> None:
         """Answer who waits, as far as entries are at hand."""
@@ -193,7 +204,9 @@ class Cursors:
         (name, _), (number, offset) = cursor.key, cursor.position
         if self._reads.readable(name, number) > offset:
             try:
-                entries = self._reads.read_local(name, number, offset, 1 << 30, self._config.read_bytes)
+                entries = self._reads.read_local(
+                    name, number, offset, MAX_AHEAD_ENTRIES, self._config.read_bytes
+                )
             except StorageError as damage:
                 self._outbox.log(f"reading {name} from another replica: {damage}")
             else:
@@ -230,13 +243,22 @@ class Cursors:
 
     def _keep(self, cursor: GroupCursor, position: Position, entries: Batch) -> None:
         """Remember what was read ahead; the oldest such memory makes room."""
-        cursor.ahead = Ahead(position, entries.payloads())
-        self._aheads.pop(cursor.key, None)
+        self._drop_ahead(cursor)
+        entries = entries.slice(0, MAX_AHEAD_ENTRIES)
+        cursor.ahead = Ahead(position, entries.payloads(), entries.size + ENTRY_BYTES * entries.count)
         self._aheads[cursor.key] = None
-        if len(self._aheads) > MAX_AHEAD:
-            oldest = next(iter(self._aheads))
-            del self._aheads[oldest]
-            self._cursors[oldest].ahead = None
+        self._ahead_bytes += cursor.ahead.weight
+        while len(self._aheads) > MAX_AHEAD or (
+            self._ahead_bytes > MAX_AHEAD_BYTES and len(self._aheads) > 1
+        ):
+            self._drop_ahead(self._cursors[next(iter(self._aheads))])
+
+    def _drop_ahead(self, cursor: GroupCursor) -> None:
+        """Give back what was read ahead; it can be read again."""
+        if cursor.ahead is not None:
+            self._ahead_bytes -= cursor.ahead.weight
+            cursor.ahead = None
+            del self._aheads[cursor.key]
 
     def _fetch(self, cursor: GroupCursor, now: float) -> None:
         """Read ahead from another replica; on failure the deadline of who waits decides.
@@ -267,7 +289,14 @@ class Cursors:
 
         raw = not segment.sealed
         self._reads.ask(
-            node, name, position.segment, position.offset, entries=1 << 30, raw=raw, now=now, then=answer
+            node,
+            name,
+            position.segment,
+            position.offset,
+            entries=MAX_AHEAD_ENTRIES,
+            raw=raw,
+            now=now,
+            then=answer,
         )
 
     def _hand_out(self, cursor: GroupCursor, origin: int, get: GetEntries, batch: Batch, now: float) -> None:
@@ -405,8 +434,7 @@ class Cursors:
 
     def _rest(self, cursor: GroupCursor) -> None:
         """Nobody uses this cursor: what can be read again, or is in the metadata, need not be kept here."""
-        cursor.ahead = None
-        self._aheads.pop(cursor.key, None)
+        self._drop_ahead(cursor)
         committed = self._metadata.topics[cursor.key[0]].cursors.get(cursor.key[1], START)
         if cursor.position <= committed and not (cursor.waiting or cursor.handed or cursor.reading):
             self._forget(cursor)
@@ -417,6 +445,8 @@ class Cursors:
 
     def check_invariants(self) -> None:
         """Assert what must hold of the cursors by themselves."""
+        ahead = [cursor.ahead for cursor in self._cursors.values() if cursor.ahead is not None]
+        assert len(ahead) == len(self._aheads) and sum(one.weight for one in ahead) == self._ahead_bytes
         for cursor in self._cursors.values():
             starts = [handed.start for handed in cursor.handed]
             assert starts == sorted(starts) and all(start <= cursor.position for start in starts)

@@ -46,6 +46,37 @@ class Early(msgspec.Struct):
     deadline: float
 
 
+class EarlyForwards:
+    """Those forwards: bounded in number for each topic, and in bytes for all together."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._waiting: dict[str, deque[Early]] = {}
+        self._max_bytes = max_bytes
+        self.bytes = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def add(self, early: Early) -> None:
+        """Keep one until its segment is known. Beyond the limits it is dropped; its origin says "unknown"."""
+        topic, weight = early.forward.topic, early.forward.batch.weight
+        if self.bytes + weight > self._max_bytes or len(self._waiting.get(topic, ())) >= MAX_EARLY:
+            return
+        self._waiting.setdefault(topic, deque()).append(early)
+        self.bytes += weight
+
+    def take(self, topic: str) -> Collection[Early]:
+        """All of a topic, in order."""
+        taken = self._waiting.pop(topic, deque())
+        self.bytes -= sum(early.forward.batch.weight for early in taken)
+        return taken
+
+    def expire(self, now: float) -> None:
+        """Drop those of topics of which the first is too old: their origins answer at their own deadlines."""
+        for topic in [topic for topic, early in self._waiting.items() if early[0].deadline <= now]:
+            self.take(topic)
+
+
 class Writers(dict[str, SegmentWriter]):
     """The writers of this node, by topic: at most one each, for the topic's open segment."""
 
@@ -83,7 +114,7 @@ class Lifecycle:
         self._connected, self._voters, self._propose = connected, voters, propose
         self.writers = writers
         self.recoveries: dict[Key, SegmentRecovery] = {}
-        self._early: dict[str, deque[Early]] = {}
+        self._early = EarlyForwards(config.max_pending_bytes)
         self._seen: dict[str, dict[int, int]] = {}  # topic -> origin -> its latest forward, for all segments
         self._dirty: dict[str, None] = {}
         self._waiting: dict[str, None] = {}  # topics whose writer waits for somebody, or for the clock
@@ -121,9 +152,7 @@ class Lifecycle:
             writer.on_forward(origin, forward, now)
             self._dirty[forward.topic] = None
         elif current < forward.segment:
-            early = self._early.setdefault(forward.topic, deque())
-            if len(early) < MAX_EARLY:
-                early.append(Early(origin, forward, now + self._config.put_timeout))
+            self._early.add(Early(origin, forward, now + self._config.put_timeout))
         elif self._was_never_taken(origin, forward):
             refusal = ForwardReply(
                 request=forward.request,
@@ -196,8 +225,7 @@ class Lifecycle:
                 self._dirty[topic] = None
         for recovery in self.recoveries.values():
             recovery.on_tick(now)
-        for topic in [topic for topic, early in self._early.items() if early[0].deadline <= now]:
-            del self._early[topic]  # their origins answer "unknown" at their own deadlines
+        self._early.expire(now)
         if now >= self._monitor_at:
             self._monitor_at = now + self._config.monitor_check
             for topic, writer in self.writers.items():
@@ -345,7 +373,7 @@ class Lifecycle:
 
     def replay_early(self, topic: str, now: float) -> None:
         """Forwards that came before we knew of their segment."""
-        for early in self._early.pop(topic, ()):
+        for early in self._early.take(topic):
             self.on_forward(early.origin, early.forward, now)
 
     def check_invariants(self) -> None:

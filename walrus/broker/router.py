@@ -94,7 +94,7 @@ class Router:
         if route is None:
             route = self._routes[topic] = Route(topic)
         route.waiting.append(Item(slot, batch, now + self._config.put_timeout))
-        self.waiting_bytes += batch.size
+        self.waiting_bytes += batch.weight
         self._dirty[topic] = None
 
     @property
@@ -117,7 +117,7 @@ class Router:
             items, size = [], 0
             while route.waiting and size < MAX_FORWARD_BYTES:
                 items.append(route.waiting.popleft())
-                size += items[-1].batch.size
+                size += items[-1].batch.weight
             self._request += 1
             route.sent.append(Sent(self._request, number, segment.leader, items))
             route.sent_bytes += size
@@ -157,7 +157,7 @@ class Router:
             sent = route.sent.popleft()
             outcome = sent.outcome
             assert outcome is not None
-            route.sent_bytes -= sum(item.batch.size for item in sent.items)
+            route.sent_bytes -= sum(item.batch.weight for item in sent.items)
             if outcome.refused:
                 route.closed = max(route.closed, sent.segment)
             self._finish(route, sent, outcome)
@@ -185,7 +185,7 @@ class Router:
                     self._answer(rest, rest.batch.count, protocol.error(outcome.error))
 
     def _answer(self, item: Item, count: int, reply: bytes) -> None:
-        size = item.batch.size if count == item.batch.count else item.batch.slice(0, count).size
+        size = item.batch.weight if count == item.batch.count else item.batch.slice(0, count).weight
         self.waiting_bytes -= size
         self._outbox.reply(item.slot, reply * count, count)
 
@@ -257,5 +257,5 @@ class Router:
             assert requests == sorted(set(requests)), "forwards are on their way in order"
             assert len({sent.segment for sent in route.sent}) <= 1, "one segment at a time"
             items = [item for sent in route.sent for item in sent.items]
-            total += sum(item.batch.size for item in (*items, *route.returned, *route.waiting))
+            total += sum(item.batch.weight for item in (*items, *route.returned, *route.waiting))
         assert total == self.waiting_bytes

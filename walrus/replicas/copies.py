@@ -45,6 +45,8 @@ NOTES = "notes"
 """The engine topic, beside Raft's log, in which fences and unsure copies are noted."""
 
 SCAN_BYTES = 1 << 20
+MAX_READ_ENTRIES = 65_536
+"""Of one read: `max_bytes` counts payloads, and empty entries have none."""
 SCANS = 8
 """Reads of `SCAN_BYTES` that one tick spends on checksums."""
 
@@ -243,7 +245,7 @@ class Copies:
 
         Raises CorruptionError.
         """
-        most = min(max_entries, min(end, copy.length) - start)
+        most = min(max_entries, MAX_READ_ENTRIES, min(end, copy.length) - start)
         if most <= 0 or start < 0:
             return Batch(b"", b"")
         try:

@@ -52,7 +52,7 @@ GAP_PAUSE = 0.05
 """Seconds in which a replica that misses something is sent it once."""
 
 MAX_TURN_BYTES = 4 << 20
-"""Most payload bytes appended as one batch; more waits for the next turn."""
+"""Most bytes appended as one batch (`Batch.weight`); more waits for the next turn."""
 
 
 class Follower:
@@ -189,7 +189,7 @@ class SegmentWriter:
             self._answer(origin, forward, 0, 0, error=errors.BUSY)
         else:
             self._pending.append(PendingForward(origin, forward, now + self._config.put_timeout * 0.9))
-            self._pending_bytes += forward.batch.size
+            self._pending_bytes += forward.batch.weight
 
     def flush(self, now: float) -> None:
         """Append what waits, as one batch: LeaderAppend."""
@@ -213,13 +213,13 @@ class SegmentWriter:
 
     def _append_turn(self, now: float) -> bool:
         room = self._config.max_segment_entries - self.copy.length
-        taken, batches, size = [], [], 0
-        while self._pending and room > 0 and size < MAX_TURN_BYTES:
+        taken, batches, size, weight = [], [], 0, 0
+        while self._pending and room > 0 and weight < MAX_TURN_BYTES:
             pending = self._pending.popleft()
             batch = pending.forward.batch
-            self._pending_bytes -= batch.size
+            self._pending_bytes -= batch.weight
             batch = batch.slice(0, self._fitting(batch, room, size))
-            room, size = room - batch.count, size + batch.size
+            room, size, weight = room - batch.count, size + batch.size, weight + batch.weight
             batches.append(batch)
             taken.append((pending, batch.count))
             if self._full(room, size):
@@ -256,7 +256,7 @@ class SegmentWriter:
         for pending, count in taken:
             end += count
             self._appended.append(AppendedForward(pending.origin, pending.forward, count, end))
-            self._unacknowledged += pending.forward.batch.size
+            self._unacknowledged += pending.forward.batch.weight
         frame = self._frame(start, batch)
         for node, follower in self.followers.items():
             self._send(node, follower, frame, now)
@@ -270,13 +270,13 @@ class SegmentWriter:
         return Append(topic=self.topic, segment=self.number, start=start, batch=batch, end=self.copy.length)
 
     def _send(self, node: int, follower: Follower, frame: Append, now: float) -> None:
-        size = frame.batch.size
+        weight = frame.batch.weight
         if not follower.connected or follower.next_index != frame.start:
             return  # behind: it is sent from the disk, when its answers come
-        if follower.unanswered and follower.unanswered + size > self._config.window_bytes:
+        if follower.unanswered and follower.unanswered + weight > self._config.window_bytes:
             return
         self._outbox.send(node, frame)
-        follower.sent(frame.start + frame.batch.count, size, now)
+        follower.sent(frame.start + frame.batch.count, weight, now)
 
     def _send_from_disk(self, node: int, follower: Follower, now: float) -> None:
         """Send what the replica misses, as far as the window allows."""
@@ -335,7 +335,7 @@ class SegmentWriter:
                 self._probe(node, follower, now)
         while self._pending and self._pending[0].deadline <= now:
             pending = self._pending.popleft()
-            self._pending_bytes -= pending.forward.batch.size
+            self._pending_bytes -= pending.forward.batch.weight
             self._answer(pending.origin, pending.forward, 0, 0, error=self._why_not(now))
 
     def _why_not(self, now: float) -> errors.Reason:
@@ -360,7 +360,7 @@ class SegmentWriter:
         self._trace("Ack", topic=self.topic, segment=self.number, count=commit)
         while self._appended and self._appended[0].end <= commit:
             done = self._appended.popleft()
-            self._unacknowledged -= done.forward.batch.size
+            self._unacknowledged -= done.forward.batch.weight
             refused = done.taken < done.forward.batch.count
             self._answer(done.origin, done.forward, done.taken, done.taken, refused=refused)
 
@@ -439,4 +439,4 @@ class SegmentWriter:
         assert all(follower.match <= self.copy.length for follower in self.followers.values())
         ends = [appended.end for appended in self._appended]
         assert ends == sorted(ends) and all(end > self.commit_index for end in ends)
-        assert self._unacknowledged == sum(appended.forward.batch.size for appended in self._appended)
+        assert self._unacknowledged == sum(appended.forward.batch.weight for appended in self._appended)

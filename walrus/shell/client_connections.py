@@ -118,7 +118,7 @@ def _weight(request: Request, max_frame_bytes: int) -> int:
     """Return how many bytes a request may keep in memory until it is answered."""
     match request:
         case Put():
-            return REQUEST_BYTES + request.batch.size + 16 * request.batch.count
+            return REQUEST_BYTES + request.batch.weight + 16 * request.batch.count
         case Get() | Fetch():
             return request.count * max_frame_bytes
         case _:

@@ -61,6 +61,11 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
         """Bytes of payload."""
         return len(self.blob)
 
+    @property
+    def weight(self) -> int:
+        """Bytes that the batch takes. Limits count these: empty entries have no bytes of payload."""
+        return len(self.lengths) + len(self.blob)
+
     def sizes(self) -> tuple[int, ...]:
         """The length of each entry, in bytes."""
         return struct.unpack(f"<{self.count}I", self.lengths)
