@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.broker.test_segments import cluster, seal
-from tests.broker.world import Memory, batch, config, three
+from tests.broker.world import batch, config, three
 from walrus import protocol
 from walrus.broker import cursors as c
 from walrus.broker.cursors import Cursors
@@ -17,6 +17,7 @@ from walrus.replicas.copies import Copies
 from walrus.replicas.durability import Durable
 from walrus.replicas.reads import Reads
 from walrus.segments import START, CommitCursors, Position
+from walrus.sim.memory import MemoryEngine
 from walrus.wire import messages as m
 from walrus.wire.effects import Outbox, Send, no_trace
 
@@ -27,8 +28,8 @@ class Bench:
     def __init__(self, *payloads: str, sealed: bool = False, here: bool = True) -> None:
         self.now = 100.0
         self.commit_index = len(payloads)
-        self.memory = Memory()
-        self.copies = Copies(Durable(self.memory), Durable(Memory()))
+        self.memory = MemoryEngine()
+        self.copies = Copies(Durable(self.memory), Durable(MemoryEngine()))
         self.metadata = cluster()
         self.copy = self.copies.get(("t", 1))
         if payloads and here:

@@ -1,9 +1,10 @@
 """A cluster in memory for tests of the data plane: controllers, a clock that is a number, cuttable links.
 
 Nothing here sleeps or opens a socket. `World.run` moves the clock in small steps; in each of them messages
-travel a few hops, in order per link, and whatever a node wrote is durable by the end of the turn (unless the
-test holds it back). Faults are attributes: `cut` holds directed links that lose what is sent on them,
-`slow_disk` the nodes whose data engine does not finish a sync, `Memory.full` and `Memory.damaged` a bad disk.
+travel a few hops, in order per link. What a node wrote becomes durable in the same turn, first a prefix of it
+and then the rest (unless the test holds it back): whatever waits for more than it needs, or for less, shows.
+Faults are attributes: `cut` holds directed links that lose what is sent on them,
+`slow_disk` the nodes whose data engine does not finish a sync, and a `MemoryEngine` can be full or damaged.
 """
 
 from __future__ import annotations
@@ -22,80 +23,14 @@ from walrus.config import Identity, NodeConfig
 from walrus.consensus.journal import RaftJournal
 from walrus.consensus.messages import Membership
 from walrus.segments import Topic, next_incarnation
-from walrus.storage.batch import EMPTY, Batch
-from walrus.storage.errors import CorruptionError, DiskFull
+from walrus.sim.memory import MemoryEngine
+from walrus.storage.batch import Batch
 from walrus.wire import messages as m
 from walrus.wire.effects import Halt, Log, Peers, Reply, Send
 from walrus.wire.errors import kind_of
 
 STEP = 0.02
 HOPS = 8
-
-
-class Memory:
-    """A `Storage` of lists. `synced` is what survives a power loss; `full` and `damaged` are its faults."""
-
-    def __init__(self) -> None:
-        self.entries: dict[str, list[bytes]] = {}
-        self.first: dict[str, int] = {}
-        self.synced: dict[str, int] = {}
-        self.full = False
-        self.damaged: set[tuple[str, int]] = set()
-
-    def write(self, topic: str, batch: Batch) -> int:
-        batch.check()
-        if self.full:
-            raise DiskFull("no room")
-        entries = self.entries.setdefault(topic, [])
-        start = self.first.get(topic, 0) + len(entries)
-        entries += batch.payloads()
-        return start
-
-    def read_batch(self, topic: str, start: int, max_entries: int, max_bytes: int) -> Batch:
-        first = self.first.get(topic, 0)
-        if start < first:
-            raise IndexError(f"{topic}: {start} is below {first}")
-        taken: list[bytes] = []
-        size = 0
-        for index, payload in enumerate(self.entries.get(topic, [])[start - first :][:max_entries], start):
-            if (topic, index) in self.damaged:
-                if not taken:
-                    raise CorruptionError("memory", 0, topic, index)
-                break
-            if taken and size + len(payload) > max_bytes:
-                break
-            taken.append(payload)
-            size += len(payload)
-        return Batch.of(taken) if taken else EMPTY
-
-    def bounds(self, topic: str) -> tuple[int, int]:
-        first = self.first.get(topic, 0)
-        return first, first + len(self.entries.get(topic, []))
-
-    def topics(self) -> list[str]:
-        return sorted(name for name, entries in self.entries.items() if entries)
-
-    def trim(self, topic: str, before: int) -> None:
-        if self.full:
-            raise DiskFull("no room to note it")
-        first = self.first.get(topic, 0)
-        del self.entries[topic][: before - first]
-        self.first[topic] = before
-
-    def delete_topic(self, topic: str) -> None:
-        if self.full and self.entries.get(topic):
-            raise DiskFull("no room to note it")
-        self.entries.pop(topic, None)
-        self.first.pop(topic, None)
-
-    def sync(self) -> None:
-        """Everything written so far survives a power loss."""
-        self.synced = {topic: self.bounds(topic)[1] for topic in self.entries}
-
-    def lose_power(self) -> None:
-        """What was not synced is gone."""
-        for topic, entries in self.entries.items():
-            del entries[max(self.synced.get(topic, 0) - self.first.get(topic, 0), 0) :]
 
 
 def config(node_id: int = 1, **changes: Any) -> NodeConfig:
@@ -130,7 +65,7 @@ class World:
         self.rng = random.Random(seed)
         self.settings = settings
         self.nodes: dict[int, Controller] = {}
-        self.stores: dict[int, tuple[Memory, Memory]] = {}
+        self.stores: dict[int, tuple[MemoryEngine, MemoryEngine]] = {}
         self.incarnations: dict[int, int] = {}
         self.directories: dict[int, str] = {}
         self.replies: dict[object, list[bytes]] = defaultdict(list)
@@ -149,6 +84,7 @@ class World:
         self.flying: list[tuple[int, int, Any]] = []
         self.traced: list[tuple[int, str, dict[str, object]]] = []
         self._slots = self._starts = 0
+        self._disks = random.Random(f"disks {seed}")
 
     # --- nodes come and go ---
 
@@ -156,7 +92,7 @@ class World:
         self, node: int, *, bootstrap: bool = False, sure: bool = True, knows: Iterable[int] | None = None
     ) -> Controller:
         """Start a node, on the disk that it has. It remembers where the nodes `knows` are, by default all."""
-        data, meta = self.stores.setdefault(node, (Memory(), Memory()))
+        data, meta = self.stores.setdefault(node, (MemoryEngine(), MemoryEngine()))
         if bootstrap:
             RaftJournal(meta).bootstrap(Membership((node,)))
         self.wanted.pop(node, None)
@@ -193,7 +129,8 @@ class World:
     def lose_power(self, node: int) -> None:
         """Power loss: what was not synced is gone. Peers notice as with a killed process."""
         self.kill(node)
-        self.stores[node][0].lose_power()
+        for engine in self.stores[node]:
+            engine.lose_power()
 
     def isolate(self, node: int) -> None:
         """Cut a node off from all others, in both directions, without closing connections."""
@@ -274,9 +211,9 @@ class World:
     def _turns(self) -> None:
         for node, controller in self._running():
             controller.flush(self.now)
-            if node not in self.slow_disk:
-                self.finish_sync(node)
-            controller.on_meta_durable(controller.meta_written, self.now)
+            self._finish_syncs(node, self._disks.random())
+            controller.flush(self.now)
+            self._finish_syncs(node, 1.0)
             controller.flush(self.now)
             for effect in controller.take_effects():
                 self._carry_out(node, effect)
@@ -284,10 +221,22 @@ class World:
             if node in self.nodes:
                 self.kill(node)
 
-    def finish_sync(self, node: int) -> None:
+    def _finish_syncs(self, node: int, share: float) -> None:
+        """Both disks finish this share of what was written, oldest first: a prefix, then the rest."""
+        controller, meta = self.nodes[node], self.stores[node][1]
+        if node not in self.slow_disk:
+            self.finish_sync(node, share)
+        all_but = _left(controller.meta_written - controller.meta.durable, share)
+        meta.sync(all_but)
+        controller.on_meta_durable(controller.meta_written - all_but, self.now)
+
+    def finish_sync(self, node: int, share: float = 1.0) -> None:
+        """The data engine's disk finishes this share of what was written."""
+        controller = self.nodes[node]
+        all_but = _left(controller.data_written - controller.data.durable, share)
         if self.sync_each:
-            self.stores[node][0].sync()
-        self.nodes[node].on_data_durable(self.nodes[node].data_written, self.now)
+            self.stores[node][0].sync(all_but)
+        controller.on_data_durable(controller.data_written - all_but, self.now)
 
     def _carry_out(self, node: int, effect: object) -> None:
         match effect:
@@ -372,6 +321,11 @@ class World:
 
     def stored(self, node: int, topic: str, segment: int) -> list[bytes]:
         return self.stores[node][0].entries.get(f"{topic}/{segment}", [])
+
+
+def _left(writes: int, share: float) -> int:
+    """How many of the newest writes are not durable when this share of them is."""
+    return writes - int(writes * share)
 
 
 def three(**settings: Any) -> World:

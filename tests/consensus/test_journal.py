@@ -6,18 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.consensus.world import MemoryStorage
 from walrus.consensus import journal as journal_module
 from walrus.consensus.journal import JournalError, RaftJournal
 from walrus.consensus.messages import Entry, HardState, Membership, Ready, Restored, Snapshot
+from walrus.sim.memory import MemoryEngine
 from walrus.storage.batch import Batch
 from walrus.storage.errors import DiskFull
 
 THREE = Membership((1, 2, 3))
 
 
-def journal() -> tuple[MemoryStorage, RaftJournal]:
-    storage = MemoryStorage()
+def journal() -> tuple[MemoryEngine, RaftJournal]:
+    storage = MemoryEngine()
     return storage, RaftJournal(storage)
 
 
@@ -110,7 +110,7 @@ def test_every_prefix_of_what_was_written_is_a_state_that_was(cut: int) -> None:
     ):
         log.save(ready)
         states.append(log.load())
-    storage.crash(kept=cut)
+    storage.lose_power(lambda ends: min(ends[0] + cut, ends[-1]))
     restored = log.load()
     last = restored.entries[-1].index if restored.entries else getattr(restored.snapshot, "index", 0)
     assert restored.hard_state in {state.hard_state for state in states}
@@ -146,7 +146,7 @@ def test_a_journal_that_cannot_be_trusted_is_refused(position: int, record: byte
     log.save(Ready(number=1, hard_state=HardState(1), entries=entries(1, 3)))
     if position == 5:
         log.save(checkpoint(2, 3))
-    storage.corrupt("raft", position, record)
+    storage.entries["raft"][position] = record
     with pytest.raises(JournalError, match=complaint) as caught:
         log.load()
     assert "do not start this node" in str(caught.value)

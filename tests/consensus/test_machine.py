@@ -118,10 +118,10 @@ class RaftMachine(RuleBasedStateMachine):
 
     # ------------------------------------------------------------------------------- disk and crashes
 
-    @rule(number=pick)
-    def persist(self, number: int) -> None:
-        """One server's disk has everything written so far."""
-        self.world.hosts[self.server(number)].sync()
+    @rule(number=pick, first=st.none() | st.integers(1, 2))
+    def persist(self, number: int, first: int | None) -> None:
+        """Persist: one server's disk has everything written so far, or the oldest writes of it."""
+        self.world.hosts[self.server(number)].sync(first)
 
     @rule(number=pick, kept=st.integers(0, 3))
     def restart(self, number: int, kept: int) -> None:

@@ -33,53 +33,9 @@ from walrus.consensus.messages import (
     Snapshot,
 )
 from walrus.raft import Raft
-from walrus.storage.batch import Batch
+from walrus.sim.memory import MemoryEngine
 
 CONFIG = RaftConfig(heartbeat_interval=0.1, election_timeout=1.0)
-
-
-class MemoryStorage:
-    """The engine's port over lists; `crash` keeps what was synced and a prefix of the rest."""
-
-    def __init__(self) -> None:
-        self._topics: dict[str, list[bytes]] = {}
-        self._first: dict[str, int] = {}
-        self._synced: dict[str, int] = {}
-
-    def write(self, topic: str, batch: Batch) -> int:
-        entries = self._topics.setdefault(topic, [])
-        index = len(entries)
-        entries.extend(batch.payloads())
-        return index
-
-    def read_batch(self, topic: str, start: int, max_entries: int, max_bytes: int) -> Batch:
-        if start < self._first.get(topic, 0):
-            raise IndexError(start)
-        return Batch.of(self._topics.get(topic, [])[start : start + max_entries])
-
-    def bounds(self, topic: str) -> tuple[int, int]:
-        return self._first.get(topic, 0), len(self._topics.get(topic, []))
-
-    def topics(self) -> list[str]:
-        return sorted(self._topics)
-
-    def trim(self, topic: str, before: int) -> None:
-        self._first[topic] = max(before, self._first.get(topic, 0))
-
-    def delete_topic(self, topic: str) -> None:
-        self._topics.pop(topic, None)
-
-    def sync(self) -> None:
-        self._synced = {topic: len(entries) for topic, entries in self._topics.items()}
-
-    def crash(self, kept: int = 0) -> None:
-        """Power loss: of the unsynced records only the first `kept` survive."""
-        for topic, entries in self._topics.items():
-            del entries[self._synced.get(topic, 0) + kept :]
-        self.sync()  # what survived a power loss is on the disk
-
-    def corrupt(self, topic: str, index: int, record: bytes) -> None:
-        self._topics[topic][index] = record
 
 
 @dataclass(frozen=True)
@@ -94,7 +50,7 @@ class Packet:
 class Host:
     """What a node does around a Raft server: the contract of `Ready`, and a state machine."""
 
-    def __init__(self, world: World, node_id: int, storage: MemoryStorage) -> None:
+    def __init__(self, world: World, node_id: int, storage: MemoryEngine) -> None:
         self.world, self.node_id, self.storage = world, node_id, storage
         self.journal = RaftJournal(storage)
         self.unsynced: deque[Ready] = deque()
@@ -128,10 +84,11 @@ class Host:
                 self.unsynced.append(ready)
         self.raft.check_invariants()
 
-    def sync(self) -> None:
-        """The disk has everything written so far."""
-        self.storage.sync()
-        while self.unsynced:
+    def sync(self, first: int | None = None) -> None:
+        """The disk has what the oldest `first` Readys wrote, by default all; each Ready is one write."""
+        done = len(self.unsynced) if first is None else min(first, len(self.unsynced))
+        self.storage.sync(all_but=len(self.unsynced) - done)
+        for _ in range(done):
             ready = self.unsynced.popleft()
             self.world.send(self.node_id, ready.messages_after)
             self.raft.persisted(ready, self.world.now)
@@ -139,10 +96,10 @@ class Host:
         self.pump()
 
     def settle(self) -> None:
-        """Pump and sync until nothing is left to write."""
+        """Pump, and sync one Ready after the other, until nothing is left to write."""
         self.pump()
         while self.unsynced:
-            self.sync()
+            self.sync(first=1)
 
     def _apply(self, committed: Iterable[Entry]) -> None:
         for entry in committed:
@@ -181,7 +138,7 @@ class World:
         self.rng, self.config, self.trace = random.Random(seed), config, trace
         self.now = 0.0
         self.hosts: dict[int, Host] = {}
-        self.disks: dict[int, MemoryStorage] = {}
+        self.disks: dict[int, MemoryEngine] = {}
         self.packets: list[Packet] = []
         self.history = History()
         self.auto_sync = True
@@ -197,7 +154,7 @@ class World:
             self.add(node_id, None)
 
     def add(self, node_id: int, membership: Membership | None) -> Host:
-        self.disks[node_id] = MemoryStorage()
+        self.disks[node_id] = MemoryEngine()
         if membership is not None:
             RaftJournal(self.disks[node_id]).bootstrap(membership)
             self.disks[node_id].sync()
@@ -205,7 +162,7 @@ class World:
 
     def add_with_log(self, node_id: int, voters: Iterable[int], terms: Iterable[int], term: int) -> Host:
         """A server whose log has entries of these terms, after the founding entry (for the figures)."""
-        self.disks[node_id] = MemoryStorage()
+        self.disks[node_id] = MemoryEngine()
         journal = RaftJournal(self.disks[node_id])
         journal.bootstrap(Membership(tuple(sorted(voters))))
         entries = tuple(Entry(t, i, COMMAND, f"{i}@{t}".encode()) for i, t in enumerate(terms, start=2))
@@ -281,7 +238,7 @@ class World:
 
     def crash(self, node_id: int, kept: int = 0) -> None:
         """The server loses everything that was not synced, but for a prefix of `kept` records."""
-        self.disks[node_id].crash(kept)
+        self.disks[node_id].lose_power(lambda ends: min(ends[0] + kept, ends[-1]))
         del self.hosts[node_id]
 
     def restart(self, node_id: int, kept: int = 0) -> Host:
@@ -379,18 +336,21 @@ class World:
 
     def _durable_log(self, node_id: int) -> Restored:
         """What this server would find if it lost its power now."""
-        disk = self.disks[node_id]
-        synced = MemoryStorage()
-        first, _ = disk.bounds("raft")
-        synced._topics = {"raft": disk._topics["raft"][: disk._synced.get("raft", 0)]} if disk._topics else {}
-        synced._first = {"raft": first}
-        return RaftJournal(synced).load()
+        return RaftJournal(self.disks[node_id].surviving()).load()
 
     @staticmethod
     def _holds(durable: Restored, entry: Entry) -> bool:
         base = durable.snapshot.index if durable.snapshot else 0
         position = entry.index - base - 1
         return position < 0 or (position < len(durable.entries) and durable.entries[position] == entry)
+
+
+@dataclass(frozen=True)
+class Syncing:
+    """A sync under way: it covers the Readys that were written when it began, and none that came since."""
+
+    host: Host
+    readys: int
 
 
 class Simulation(World):
@@ -423,7 +383,7 @@ class Simulation(World):
         host.pump()
         if host.unsynced and host.node_id not in self._syncing:
             self._syncing.add(host.node_id)
-            self._schedule(self.rng.uniform(*self.sync_time), host)
+            self._schedule(self.rng.uniform(*self.sync_time), Syncing(host, len(host.unsynced)))
 
     def crash(self, node_id: int, kept: int = 0) -> None:
         super().crash(node_id, kept)
@@ -470,8 +430,8 @@ class Simulation(World):
         self.now, _, event = heapq.heappop(self._queue)
         if isinstance(event, Packet):
             self.deliver(event)
-        elif self.hosts.get(event.node_id) is event:
-            self._syncing.discard(event.node_id)
-            event.sync()
-            self._after(event)
+        elif self.hosts.get(event.host.node_id) is event.host:
+            self._syncing.discard(event.host.node_id)
+            event.host.sync(event.readys)
+            self._after(event.host)
         return True

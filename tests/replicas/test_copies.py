@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.broker.world import Memory, batch, config
+from tests.broker.world import batch, config
 from walrus.replicas import copies
 from walrus.replicas.copies import Copies
 from walrus.replicas.durability import Durable
 from walrus.replicas.replica import Replica
 from walrus.segments import Metadata
+from walrus.sim.memory import MemoryEngine
 from walrus.storage.batch import EMPTY, Batch, Checksum
 from walrus.storage.errors import CorruptionError, DiskFull, StorageError
 from walrus.wire import messages as m
@@ -21,8 +22,8 @@ KEY = ("t", 1)
 class Disk:
     """A node's two engines, and its copies on them."""
 
-    def __init__(self, data: Memory | None = None, meta: Memory | None = None) -> None:
-        self.data_memory, self.meta_memory = data or Memory(), meta or Memory()
+    def __init__(self, data: MemoryEngine | None = None, meta: MemoryEngine | None = None) -> None:
+        self.data_memory, self.meta_memory = data or MemoryEngine(), meta or MemoryEngine()
         self.data, self.meta = Durable(self.data_memory), Durable(self.meta_memory)
         self.copies = Copies(self.data, self.meta)
         self.copy = self.copies.get(KEY)
@@ -230,7 +231,7 @@ def test_notes_stay_while_there_is_no_room_to_write_them_anew():
     for number in (1, 2):
         disk.copies.fence(disk.copies.get(("t", number)), lambda: None)
     disk.sync()
-    assert isinstance(disk.meta.storage, Memory)
+    assert isinstance(disk.meta.storage, MemoryEngine)
     disk.meta.storage.full = True
     disk.copies.forget_notes({("t", 1)})
     assert disk.copies.noted == [("t", 1), ("t", 2)]
@@ -256,11 +257,11 @@ def test_of_two_copies_that_a_restart_finds_the_longer_one_counts(
     original: str, shadow: str, kept: str, full: bool
 ):
     """A copy that was once made anew has the name of a shadow; what is made beside it has the other name."""
-    data = Memory()
+    data = MemoryEngine()
     data.write("t/1", batch(*original))
     data.write("t/1~", batch(*shadow))
     data.full = full
-    copies = Copies(Durable(data), Durable(Memory()))
+    copies = Copies(Durable(data), Durable(MemoryEngine()))
     assert (copies.get(("t", 1)).name, copies.get(("t", 1)).length) == (kept, 3)
     assert full or data.topics() == [kept]
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.broker.world import Memory, batch
+from tests.broker.world import batch
 from walrus.replicas.durability import Durable
+from walrus.sim.memory import MemoryEngine
 from walrus.storage.errors import DiskFull
 
 
 def test_each_write_is_reported_in_order_and_once():
-    durable, said = Durable(Memory()), []
+    durable, said = Durable(MemoryEngine()), []
     for number in range(4):
         durable.write("t", batch("x"), lambda number=number: said.append(number))
     durable.on_durable(2)
@@ -22,7 +23,7 @@ def test_each_write_is_reported_in_order_and_once():
 
 
 def test_barrier_waits_for_everything_before_it():
-    durable, said = Durable(Memory()), []
+    durable, said = Durable(MemoryEngine()), []
     durable.barrier(lambda: said.append("at once"))
     durable.write("t", batch("x"))
     durable.barrier(lambda: said.append("later"))
@@ -32,7 +33,7 @@ def test_barrier_waits_for_everything_before_it():
 
 
 def test_what_is_said_may_write_and_wait_in_turn():
-    durable, said = Durable(Memory()), []
+    durable, said = Durable(MemoryEngine()), []
     durable.write("t", batch("x"), lambda: durable.write("t", batch("y"), lambda: said.append("second")))
     durable.on_durable(1)
     assert said == [] and durable.written == 2
@@ -41,7 +42,7 @@ def test_what_is_said_may_write_and_wait_in_turn():
 
 
 def test_failed_write_is_no_write():
-    memory = Memory()
+    memory = MemoryEngine()
     memory.full = True
     durable = Durable(memory)
     with pytest.raises(DiskFull):

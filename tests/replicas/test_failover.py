@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.broker.world import STEP, Memory, World, batch, config, three
+from tests.broker.world import STEP, World, batch, config, three
 from walrus import protocol
 from walrus.replicas.copies import Copies
 from walrus.replicas.durability import Durable
@@ -14,6 +14,7 @@ from walrus.replicas.failover import Sealable, SegmentRecovery
 from walrus.replicas.puller import Puller
 from walrus.replicas.reads import Reads
 from walrus.segments import Metadata, Segment
+from walrus.sim.memory import MemoryEngine
 from walrus.storage.batch import EMPTY, Batch, Checksum
 from walrus.wire import messages as m
 from walrus.wire.effects import Outbox, Send, no_trace
@@ -205,8 +206,8 @@ class Pulls:
     """Node 2 with an empty copy of t/1, and whoever it reads from."""
 
     def __init__(self) -> None:
-        self.memory = Memory()
-        self.data, self.meta = Durable(self.memory), Durable(Memory())
+        self.memory = MemoryEngine()
+        self.data, self.meta = Durable(self.memory), Durable(MemoryEngine())
         self.copies = Copies(self.data, self.meta)
         self.outbox = Outbox(2)
         reads = Reads(

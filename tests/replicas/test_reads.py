@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from tests.broker.test_segments import cluster, seal
-from tests.broker.world import Memory, batch, config
+from tests.broker.world import batch, config
 from walrus.replicas.copies import Copies
 from walrus.replicas.durability import Durable
 from walrus.replicas.reads import Reads
+from walrus.sim.memory import MemoryEngine
 from walrus.storage.batch import EMPTY, Batch
 from walrus.wire import messages as m
 from walrus.wire.effects import Outbox, Send
@@ -20,8 +21,8 @@ class Bench:
     """Node 1 with a copy of t/1 that holds a, b and c; two of them are acknowledged, if it leads."""
 
     def __init__(self, *, leads: bool = True, sealed: int | None = None) -> None:
-        self.memory = Memory()
-        self.copies = Copies(Durable(self.memory), Durable(Memory()))
+        self.memory = MemoryEngine()
+        self.copies = Copies(Durable(self.memory), Durable(MemoryEngine()))
         self.copies.append(self.copies.get(("t", 1)), 0, batch("a", "b", "c"), lambda: None)
         self.metadata = cluster()
         if sealed is not None:

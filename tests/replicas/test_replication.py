@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from tests.broker.test_segments import cluster, seal
-from tests.broker.world import Memory, batch, config
+from tests.broker.world import batch, config
 from walrus.leases import LeaseTable
 from walrus.replicas.copies import Copies
 from walrus.replicas.durability import Durable
 from walrus.replicas.replica import Replica
 from walrus.replicas.replication import SegmentWriter
 from walrus.segments import Segment
+from walrus.sim.memory import MemoryEngine
 from walrus.storage.batch import Batch, Checksum
 from walrus.storage.errors import EngineFailed
 from walrus.wire import errors
@@ -26,8 +27,8 @@ class Bench:
 
     def __init__(self, replicas: tuple[int, ...] = (1, 2, 3), **settings: Any) -> None:
         self.now = 100.0
-        self.memory = Memory()
-        self.data, self.meta = Durable(self.memory), Durable(Memory())
+        self.memory = MemoryEngine()
+        self.data, self.meta = Durable(self.memory), Durable(MemoryEngine())
         self.copies = Copies(self.data, self.meta)
         self.leases = LeaseTable(1, 1, ttl=1.0)
         self.leases.reconcile(cluster())
@@ -500,8 +501,8 @@ class Replicas:
     """Node 2 as a replica of t/1, which node 1 leads."""
 
     def __init__(self) -> None:
-        self.memory = Memory()
-        self.data, self.meta = Durable(self.memory), Durable(Memory())
+        self.memory = MemoryEngine()
+        self.data, self.meta = Durable(self.memory), Durable(MemoryEngine())
         self.copies = Copies(self.data, self.meta)
         self.metadata = cluster()
         self.outbox = Outbox(2)
@@ -609,7 +610,7 @@ def test_unsure_copy_is_sure_again_once_it_reaches_the_writers_end():
 def test_unsure_copy_that_cannot_be_noted_as_sure_stays_unsure():
     node = Replicas()
     node.copies.mark(node.copy, sure=False)
-    assert isinstance(node.meta.storage, Memory)
+    assert isinstance(node.meta.storage, MemoryEngine)
     node.meta.storage.full = True
     node.append(0, "a", end=1)
     node.sync()

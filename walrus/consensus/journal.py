@@ -181,6 +181,7 @@ class _Loader:
         """Replay one record; raises JournalError when it cannot follow the ones before it."""
         kind, body = record[:1], record[1:]
         # A trimmed journal must begin with a whole snapshot: records before one continue a log that is gone.
+        # There may be some, since an engine gives space back in blocks.
         if self._skipping and kind != _SNAPSHOT:
             return
         self._skipping = False

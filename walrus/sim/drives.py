@@ -4,8 +4,8 @@ A *drive* outlives the processes of its node. `open` gives a new process its two
 away with nothing lost (the kernel has every byte), `lose_power` takes unsynced bytes too. A sync is split in
 two, `start_sync` and `finish_sync`, because in between the virtual clock moves.
 
-    MemoryDrive   lists of entries. What no sync covered is lost by whole batches, any number of them from the
-                  end of each topic, independently: what the engine promises of itself, without its cost.
+    MemoryDrive   lists of entries (`memory.py`). What no sync covered is lost by whole batches, any number of
+                  them from the end of each topic, independently: what the engine promises, without its cost.
     EngineDrive   the real engine (`walrus.wal`) on a simulated disk (`disk.py`), which tears sectors, loses
                   renames and hands out garbage. Slower, and the engine's recovery is part of the test.
 
@@ -16,13 +16,13 @@ Invariant: `finish_sync` makes durable what had been written when `start_sync` w
 
 from __future__ import annotations
 
-from collections import deque
 from random import Random
 from typing import Protocol
 
 from walrus.sim.disk import Platter, SimDisk
+from walrus.sim.memory import MemoryEngine
 from walrus.storage.batch import Batch
-from walrus.storage.errors import CorruptionError, DiskFull, EngineFailed
+from walrus.storage.errors import CorruptionError
 from walrus.storage.log import Log
 from walrus.storage.port import Storage
 from walrus.storage.scan import Hole, records
@@ -106,118 +106,6 @@ def _watched(engines: dict[str, Storage], watcher: Watcher | None) -> tuple[Stor
     return (data, meta) if watcher is None else (Watched(DATA, data, watcher), Watched(META, meta, watcher))
 
 
-class MemoryEngine:
-    """A `Storage` of lists. The unit of loss is the batch, as the engine promises."""
-
-    def __init__(self) -> None:
-        self.full = self.failing = self.failed = self.dead = False
-        self._topics: dict[str, list[bytes]] = {}
-        self._first: dict[str, int] = {}
-        self._durable: dict[str, int] = {}
-        self._rotten: dict[str, set[int]] = {}  # entries that cannot be read any more
-        self._pending: deque[tuple[str, int]] = deque()  # (topic, its length after the write), not synced
-        self._covered = 0  # how many of them the sync under way covers
-
-    def successor(self) -> MemoryEngine:
-        """The same bytes for the next process, which syncs what it finds before it says a word."""
-        other = MemoryEngine()
-        other._topics, other._first, other._rotten = self._topics, self._first, self._rotten
-        other._durable = {topic: len(entries) for topic, entries in self._topics.items()}
-        self.dead = True
-        return other
-
-    def write(self, topic: str, batch: Batch) -> int:
-        """See `Storage.write`."""
-        if self.failed or self.dead:
-            raise EngineFailed("a write or a sync failed")
-        if self.full:
-            raise DiskFull("no room")
-        entries = self._topics.get(topic)
-        if entries is None:
-            entries = self._topics[topic] = []
-        start = len(entries)
-        if batch.lengths:
-            entries += batch.payloads()
-            self._pending.append((topic, len(entries)))
-        return start
-
-    def read_batch(self, topic: str, start: int, max_entries: int, max_bytes: int) -> Batch:
-        """See `Storage.read_batch`."""
-        if start < self._first.get(topic, 0):
-            raise IndexError(start)
-        end = start + max_entries
-        if topic in self._rotten:
-            end = min([end, *(index for index in self._rotten[topic] if index >= start)])
-            if end == start:
-                raise CorruptionError("memory", 0, topic, start)
-        size = 0
-        taken: list[bytes] = []
-        for payload in self._topics.get(topic, [])[start:end]:
-            size += len(payload)
-            if taken and size > max_bytes:
-                break
-            taken.append(payload)
-        return Batch.of(taken)
-
-    def bounds(self, topic: str) -> tuple[int, int]:
-        """See `Storage.bounds`."""
-        return self._first.get(topic, 0), len(self._topics.get(topic, ()))
-
-    def topics(self) -> list[str]:
-        """See `Storage.topics`."""
-        return sorted(topic for topic, entries in self._topics.items() if entries)
-
-    def trim(self, topic: str, before: int) -> None:
-        """See `Storage.trim`."""
-        self._first[topic] = max(before, self._first.get(topic, 0))
-
-    def delete_topic(self, topic: str) -> None:
-        """See `Storage.delete_topic`."""
-        self._topics.pop(topic, None)
-        self._first.pop(topic, None)
-        self._durable.pop(topic, None)
-        self._rotten.pop(topic, None)
-        kept = [(name, end) for name, end in self._pending if name != topic]
-        self._covered = min(self._covered, len(kept))
-        self._pending = deque(kept)
-
-    def start_sync(self) -> None:
-        """Everything written so far."""
-        self._covered = len(self._pending)
-
-    def finish_sync(self) -> None:
-        """It is durable now, or the engine has failed."""
-        if self.failing or self.failed:
-            self.failing, self.failed = False, True
-            raise EngineFailed("the sync failed")
-        for _ in range(self._covered):
-            topic, end = self._pending.popleft()
-            self._durable[topic] = end
-        self._covered = 0
-
-    def lose_power(self, rng: Random) -> None:
-        """Keep what is synced, and of each topic some of the batches that came after."""
-        ends: dict[str, list[int]] = {}
-        for topic, end in self._pending:
-            ends.setdefault(topic, []).append(end)
-        for topic in sorted(ends):
-            kept = [self._durable.get(topic, 0), *ends[topic]][rng.randrange(len(ends[topic]) + 1)]
-            del self._topics[topic][kept:]
-        self._pending.clear()
-        self._covered = 0
-
-    def rot(self, topic: str, index: int) -> bool:
-        """Let a durable entry be unreadable from now on: the engine would notice by its checksum."""
-        there = self._first.get(topic, 0) <= index < self._durable.get(topic, 0)
-        if there:
-            self._rotten.setdefault(topic, set()).add(index)
-        return there
-
-    def lengths(self) -> dict[str, int]:
-        """Entries per topic."""
-        return {topic: len(entries) for topic, entries in self._topics.items()}
-
-
 class MemoryDrive:
     """Two `MemoryEngine`s."""
 
@@ -244,7 +132,7 @@ class MemoryDrive:
     def lose_power(self) -> None:
         """See `Drive.lose_power`."""
         for name in sorted(self.engines):
-            self.engines[name].lose_power(self._rng)
+            self.engines[name].lose_power(self._rng.choice)
 
     def lengths(self) -> dict[str, int] | None:
         """See `Drive.lengths`."""

@@ -1,0 +1,183 @@
+"""A storage engine of lists, for the simulator and for every test that needs no disk.
+
+It keeps what the engine (`walrus.wal`) promises through `Storage`, without its cost: batches are written
+whole or not at all, indexes never repeat, a trim or a deletion is noted. Durability it leaves to its owner:
+a test, or the simulator, says which prefix of the writes has reached the disk, and a power loss takes the
+rest.
+
+    write a, write b, write c      three pending writes
+    sync(all_but=1)                a and b are durable: a disk finishes writes in their order
+    lose_power()                   c is gone; its topic ends where b left it
+
+The unit of loss is the batch, and a sync covers a prefix of the writes, across topics. Of the writes that no
+sync covers, a power loss leaves a prefix of its own for each topic, since the kernel writes files back in
+any order; `lose_power` is handed the choice.
+
+Faults are attributes: `full` (nothing can be written), `failing` (the next sync fails, and the engine with
+it), `damaged` (entries whose check is wrong), `dead` (its process is gone, and writes no more).
+
+Invariant: the durable length of a topic is never above its length.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from walrus.storage.batch import Batch
+from walrus.storage.errors import CorruptionError, DiskFull, EngineFailed
+
+
+class MemoryEngine:
+    """A `Storage` of lists.
+
+    >>> engine = MemoryEngine()
+    >>> [engine.write("t", Batch.of([entry])) for entry in (b"a", b"b", b"c")]
+    [0, 1, 2]
+    >>> engine.sync(all_but=1); engine.lose_power(); engine.entries["t"]
+    [b'a', b'b']
+    """
+
+    def __init__(self) -> None:
+        self.full = self.failing = self.failed = self.dead = False
+        self.entries: dict[str, list[bytes]] = {}
+        """By topic, from index 0 on: trimmed entries stay, out of reach."""
+        self.damaged: set[tuple[str, int]] = set()
+        """(topic, index) of entries that cannot be read any more."""
+        self._first: dict[str, int] = {}
+        self._durable: dict[str, int] = {}
+        self._pending: deque[tuple[str, int]] = deque()
+        """(topic, its length after the write) of each write that is not durable, oldest first."""
+        self._covered = 0
+        """How many of them the sync under way covers."""
+
+    def successor(self) -> MemoryEngine:
+        """The same bytes for the next process, which syncs what it finds before it answers anything."""
+        other = MemoryEngine()
+        other.entries, other.damaged, other._first = self.entries, self.damaged, self._first
+        other._durable = {topic: len(entries) for topic, entries in self.entries.items()}
+        self.dead = True
+        return other
+
+    def surviving(self) -> MemoryEngine:
+        """A copy with what a power loss at this moment leaves for certain."""
+        other = MemoryEngine()
+        other.entries = {topic: self.entries[topic][: self.durable(topic)] for topic in self.entries}
+        other.damaged, other._first = set(self.damaged), dict(self._first)
+        other._durable = dict(self._durable)
+        return other
+
+    # --- the port ---
+
+    def write(self, topic: str, batch: Batch) -> int:
+        """See `Storage.write`."""
+        batch.check()
+        if self.failed or self.dead:
+            raise EngineFailed("a write or a sync failed")
+        if self.full:
+            raise DiskFull("no room")
+        entries = self.entries.setdefault(topic, [])
+        start = len(entries)
+        entries += batch.payloads()
+        self._pending.append((topic, len(entries)))
+        return start
+
+    def read_batch(self, topic: str, start: int, max_entries: int, max_bytes: int) -> Batch:
+        """See `Storage.read_batch`."""
+        if start < self._first.get(topic, 0):
+            raise IndexError(f"{topic}: {start} is below {self._first[topic]}")
+        end = start + max_entries
+        if self.damaged:
+            end = min([end, *(index for name, index in self.damaged if name == topic and index >= start)])
+            if end == start < len(self.entries.get(topic, ())):
+                raise CorruptionError("memory", 0, topic, start)
+        size = 0
+        read: list[bytes] = []
+        for payload in self.entries.get(topic, [])[start:end]:
+            size += len(payload)
+            if read and size > max_bytes:
+                break
+            read.append(payload)
+        return Batch.of(read)
+
+    def bounds(self, topic: str) -> tuple[int, int]:
+        """See `Storage.bounds`."""
+        return self._first.get(topic, 0), len(self.entries.get(topic, ()))
+
+    def topics(self) -> list[str]:
+        """See `Storage.topics`."""
+        return sorted(topic for topic, entries in self.entries.items() if entries)
+
+    def trim(self, topic: str, before: int) -> None:
+        """See `Storage.trim`."""
+        if self.full:
+            raise DiskFull("no room to note it")
+        self._first[topic] = max(before, self._first.get(topic, 0))
+
+    def delete_topic(self, topic: str) -> None:
+        """See `Storage.delete_topic`."""
+        if self.full and self.entries.get(topic):
+            raise DiskFull("no room to note it")
+        self.entries.pop(topic, None)
+        self._first.pop(topic, None)
+        self._durable.pop(topic, None)
+        self.damaged -= {(name, index) for name, index in self.damaged if name == topic}
+        kept = [(name, end) for name, end in self._pending if name != topic]
+        covered = [name for name, _ in list(self._pending)[: self._covered] if name != topic]
+        self._covered, self._pending = len(covered), deque(kept)
+
+    # --- what reaches the disk ---
+
+    @property
+    def pending(self) -> int:
+        """How many writes are not durable."""
+        return len(self._pending)
+
+    def durable(self, topic: str) -> int:
+        """The length of the topic that no power loss can take back."""
+        return self._durable.get(topic, 0)
+
+    def start_sync(self) -> None:
+        """Everything written so far is to become durable."""
+        self._covered = len(self._pending)
+
+    def finish_sync(self) -> None:
+        """What the sync was started for is durable, and nothing later; or the engine has failed."""
+        if self.failing or self.failed:
+            self.failing, self.failed = False, True
+            raise EngineFailed("the sync failed")
+        for _ in range(self._covered):
+            topic, end = self._pending.popleft()
+            self._durable[topic] = end
+        self._covered = 0
+
+    def sync(self, all_but: int = 0) -> None:
+        """All writes but the newest `all_but` are durable."""
+        self._covered = max(0, len(self._pending) - all_but)
+        self.finish_sync()
+
+    def lose_power(self, survive: Callable[[Sequence[int]], int] = min) -> None:
+        """Keep what is durable, and of each topic as much of the rest as `survive` chooses.
+
+        It is handed the lengths that are possible, the durable one and the one after each later write, and
+        returns a length. By default nothing survives that need not.
+        """
+        ends: dict[str, list[int]] = {}
+        for topic, end in self._pending:
+            ends.setdefault(topic, [self.durable(topic)]).append(end)
+        for topic in sorted(ends):
+            del self.entries[topic][survive(ends[topic]) :]
+        self._durable = {topic: len(entries) for topic, entries in self.entries.items()}
+        self._pending.clear()
+        self._covered = 0
+
+    def rot(self, topic: str, index: int) -> bool:
+        """Let a durable entry be unreadable from now on: the engine would notice by its checksum."""
+        there = self._first.get(topic, 0) <= index < self.durable(topic)
+        if there:
+            self.damaged.add((topic, index))
+        return there
+
+    def lengths(self) -> dict[str, int]:
+        """Entries per topic."""
+        return {topic: len(entries) for topic, entries in self.entries.items()}
