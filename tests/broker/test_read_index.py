@@ -2,10 +2,89 @@
 
 from __future__ import annotations
 
-from tests.broker.world import batch, three
+from tests.broker.world import batch, config, three
 from walrus import protocol
+from walrus.broker.read_index import ReadIndexes
 from walrus.consensus.messages import Role
 from walrus.wire import messages as m
+from walrus.wire.effects import Outbox, Send
+
+# ------------------------------------------------------------------------------------ the rules, one by one
+
+
+class Follower:
+    """As much of a Raft server as questions need: it follows server 9."""
+
+    role, leader_id = Role.FOLLOWER, 9
+
+
+class Questions:
+    """The questions of one node, and what became of them."""
+
+    def __init__(self) -> None:
+        self.outbox = Outbox(1)
+        self.read_indexes = ReadIndexes(
+            config=config(),
+            raft=Follower(),  # type: ignore[arg-type]
+            outbox=self.outbox,
+            first_request=100,
+        )
+        self.fresh: list[str] = []
+
+    def ask(self, name: str) -> int | None:
+        """Ask; the number of the question that left, if one did."""
+        self.read_indexes.ask(lambda fresh, now: self.fresh.append(name) if fresh else None, 0.0)
+        sent = [effect.message for effect in self.outbox.take() if isinstance(effect, Send)]
+        assert len(sent) <= 1 and all(isinstance(message, m.ReadIndex) for message in sent)
+        return sent[0].request if sent else None  # type: ignore[union-attr]
+
+    def answer(self, request: int, index: int) -> None:
+        self.read_indexes.on_reply(m.ReadIndexReply(request=request, index=index))
+
+    def apply(self, index: int) -> None:
+        self.read_indexes.on_applied(index, 0.0)
+
+
+def test_an_answer_holds_once_all_of_it_is_applied_and_not_one_entry_earlier():
+    """The last entry may be the very REGISTER that was acknowledged before the question was asked."""
+    questions = Questions()
+    request = questions.ask("a")
+    assert request is not None
+    questions.answer(request, 7)
+    questions.apply(6)
+    assert questions.fresh == []
+    questions.apply(7)
+    assert questions.fresh == ["a"]
+
+
+def test_a_question_that_comes_up_while_one_is_on_its_way_does_not_join_it():
+    """The leader may have answered the first one before the REGISTER that the second one follows."""
+    questions = Questions()
+    request = questions.ask("first")
+    assert request is not None
+    assert questions.ask("second") is None, "it waits"
+    questions.answer(request, 3)
+    questions.apply(3)
+    assert questions.fresh == ["first"]
+
+
+def test_an_answer_to_an_earlier_question_says_nothing_about_a_later_one():
+    questions = Questions()
+    earlier = questions.ask("earlier")
+    assert earlier is not None
+    questions.answer(earlier, 3)
+    questions.apply(3)
+    later = questions.ask("later")
+    assert later is not None and later != earlier
+    questions.answer(earlier, 3)
+    questions.apply(5)
+    assert questions.fresh == ["earlier"], "answered by a copy of what came before it was asked"
+    questions.answer(later, 5)
+    questions.apply(5)
+    assert questions.fresh == ["earlier", "later"]
+
+
+# ------------------------------------------------------------------------------------------ whole clusters
 
 
 def test_many_questions_share_a_round():

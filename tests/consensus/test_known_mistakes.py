@@ -77,6 +77,27 @@ def test_a_newer_term_is_durable_before_an_acknowledgement_in_it_leaves() -> Non
     assert isinstance(packet.message, AppendEntriesResponse) and packet.message.term == 5
 
 
+def test_an_acknowledgement_waits_for_the_last_of_several_writes_under_way() -> None:
+    """Two requests are on their way to the disk; a heartbeat behind both is answered when both are there."""
+    world = three()
+    say(world, 2, 1, heartbeat(term=2))
+    world.packets.clear()
+    world.auto_sync = False
+    say(world, 2, 1, append(2, prev=(1, 1), entries=[(2, 2)]))
+    say(world, 2, 1, append(2, prev=(2, 2), entries=[(3, 2)]))
+    world.packets.clear()
+    say(world, 2, 1, append(2, prev=(3, 2), entries=[]))
+    world.packets.clear()
+
+    def acknowledged() -> list[int]:
+        return [getattr(packet.message, "match_index", 0) for packet in world.packets]
+
+    world.hosts[1].sync(first=1)
+    assert max(acknowledged()) == 2, "CommittedNeverLost: entry 3 is not on the disk yet"
+    world.hosts[1].sync(first=1)
+    assert max(acknowledged()) == 3
+
+
 def test_a_vote_is_kept_when_becoming_a_follower_in_the_same_term() -> None:
     world = three()
     assert say(world, 2, 1, vote(5)) == [RequestVoteResponse(term=5, granted=True)]

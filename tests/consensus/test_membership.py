@@ -111,15 +111,17 @@ def test_4_1_no_second_change_before_the_first_has_committed() -> None:
 
 
 def test_4_1_no_change_before_an_entry_of_the_leaders_own_term_has_committed() -> None:
-    world = World(seed=2)
-    world.found([1, 2, 3], [4])
+    """Everything of the terms before is committed, and known to be: only the leader's own entry is not."""
+    world = led()
+    world.commit(1, b"a")
     world.now += 3.0
-    world.act(1, lambda raft: raft.tick(world.now))
+    world.act(2, lambda raft: raft.tick(world.now))
     world.deliver_all(only=lambda packet: not getattr(packet.message, "entries", ()))
-    assert world.raft(1).role is Role.LEADER
-    assert change(world, 1, (1, 2, 3), (4,)) is None
-    settle(world, 1)
-    assert change(world, 1, (1, 2, 3), (4,)) is not None
+    raft = world.raft(2)
+    assert raft.role is Role.LEADER and raft.log.membership_index <= raft.commit_index
+    assert change(world, 2, (1, 2, 3), (4,)) is None
+    settle(world, 2)
+    assert change(world, 2, (1, 2, 3), (4,)) is not None
 
 
 def test_4_2_2_a_removed_leader_leads_until_its_removal_has_committed_and_hands_over() -> None:

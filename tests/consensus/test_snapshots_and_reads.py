@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.consensus.test_elections import say, three
+from tests.consensus.test_elections import heartbeat, say, three
 from tests.consensus.world import CONFIG, Simulation, World
 from walrus.consensus.messages import (
     AppendEntriesRequest,
@@ -166,6 +166,8 @@ def test_7_pieces_of_two_leaders_are_not_mixed() -> None:
 
 def test_7_a_snapshot_is_acknowledged_only_when_it_is_durable() -> None:
     world = three()
+    say(world, 2, 1, heartbeat(term=2))  # so that nothing else has to become durable
+    world.packets.clear()
     world.auto_sync = False
     say(world, 2, 1, piece(0, b"\x90", 1))
     assert world.packets == []
@@ -214,12 +216,16 @@ def test_8_an_answer_to_an_earlier_round_confirms_nothing() -> None:
     world.elect(1)
     world.now += 0.1
     world.act(1, lambda raft: raft.tick(world.now))
-    world.deliver_all(only=lambda packet: packet.to != 1)
-    late = [packet for packet in world.packets if packet.to == 1]
+    while any(packet.to != 1 for packet in world.packets):
+        world.receive(next(i for i, packet in enumerate(world.packets) if packet.to != 1))
+    late = list(world.packets)
+    assert len(late) == 2, "both followers have answered the round before"
     world.act(1, lambda raft: raft.read_index(1, world.now))
     for packet in late:
         world.deliver(packet)
     assert world.hosts[1].reads == []
+    world.deliver_all()
+    assert world.hosts[1].reads == [(1, 2)], "at the commit index, not one below it"
 
 
 def test_8_a_leader_that_was_replaced_confirms_no_read() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.broker.world import STEP, World, batch, config, three
 from walrus import protocol
+from walrus.consensus.journal import RaftJournal
 from walrus.replicas.copies import Copies
 from walrus.replicas.durability import Durable
 from walrus.replicas.failover import Sealable, SegmentRecovery
@@ -502,3 +503,20 @@ def test_a_shadow_and_its_original_are_extended_side_by_side() -> None:
     pulls.puller.pull(shadow, 1, 2, 0.0, lambda: done.append("shadow"))
     pulls.data.on_durable(pulls.data.written)
     assert sorted(done) == ["catch up", "repair", "shadow"]
+
+
+def test_a_copy_is_unsure_after_an_unclean_stop_even_if_rafts_journal_ends_with_its_snapshot():
+    """The doubt covers everything that the journal knows of, entries behind the snapshot or none."""
+    world = three()
+    world.register("t")
+    assert world.put(1, "t", "a") == [b"OK"]
+    world.until(world.settled)
+    victim = world.topic("t").open.replicas[-1]
+    raft = world.nodes[victim].raft
+    raft.compact(raft.log.applied_index, world.nodes[victim].metadata.snapshot())
+    world.step()
+    restored = RaftJournal(world.stores[victim][1]).load()
+    assert restored.snapshot is not None and not restored.entries, "the journal ends with its snapshot"
+    world.lose_power(victim)
+    controller = world.start(victim, sure=False)
+    assert not controller.copies.get(("t", 1)).sure, "RecoveredIsPrefix: it may lack what it acknowledged"
