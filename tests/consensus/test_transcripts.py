@@ -6,14 +6,17 @@ and the output of each command. The test runs the commands and compares. After a
 
     servers 1 2 3 [passive 4]       found a cluster; its founding entry has index 1 and term 1
     server 1 of 1 2 3 log 1 2 2 term 2    one server with such a log, the founding entry first
-    limit BYTES                     at most so much in one request (before servers are made)
-    stand 1                         time passes, everybody forgets the leader, and server 1 times out
+    limit BYTES [uncommitted BYTES] at most so much in one request, and uncommitted (before servers are made)
+    campaign 1                      time passes, so that no leader is heard any more, and server 1 times out
     heartbeat 1                     time passes, and leader 1 begins a round
     propose 1 TEXT                  a client's command
     deliver [N] [only 1 2] [without 3] [cut 1-2 3-4]    the oldest messages arrive, all of them or N;
                                     what the filter (servers, or pairs of them) excludes is lost
+    quietly [only ...]              the same until silence, without a line for each message
+    hold [copies] | release         what is under way, or a copy of it, is kept back | arrives next
+    wait SECONDS                    the clock moves
     lose                            all messages under way are lost
-    sync manual | sync 1            disks finish only when told; this one finishes
+    sync manual | sync 1 [first 1]  disks finish only when told; this one finishes all writes, or the oldest
     crash 1 | start 1               what was not synced is lost
     compact 1 | read 1 CONTEXT | transfer 1 to 2 | unreachable 1 for 2
     member 1 voters 1 2 learners 3  leader 1 proposes this membership
@@ -29,7 +32,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.consensus.world import CONFIG, World
+from tests.consensus.world import CONFIG, Packet, World
 from walrus.consensus.messages import Entry, EntryKind, InstallSnapshotRequest, Membership, RaftConfig
 
 FOLDER = Path(__file__).parent / "transcripts"
@@ -43,6 +46,7 @@ class Transcript:
         self.config = CONFIG
         self.world = World(seed=1)
         self.output: list[str] = []
+        self.held: list[Packet] = []
 
     def run(self, line: str) -> list[str]:
         """One command; what it printed."""
@@ -60,6 +64,7 @@ class Transcript:
             election_timeout=CONFIG.election_timeout,
             max_append_bytes=size,
             snapshot_chunk_bytes=size,
+            max_uncommitted_bytes=int(words[2]) if words[1:] else CONFIG.max_uncommitted_bytes,
         )
         self.world = World(seed=1, config=self.config)
 
@@ -72,7 +77,7 @@ class Transcript:
         voters = map(int, words[2:log])
         self.world.add_with_log(int(words[0]), voters, map(int, words[log + 2 : term]), int(words[term + 1]))
 
-    def do_stand(self, words: list[str]) -> None:
+    def do_campaign(self, words: list[str]) -> None:
         self.world.now += 3 * self.config.election_timeout
         self.world.act(int(words[0]), lambda raft: raft.tick(self.world.now))
 
@@ -99,21 +104,38 @@ class Transcript:
                 self.world.deliver(packet)
                 count -= 1
 
+    def do_quietly(self, words: list[str]) -> None:
+        before = list(self.output)
+        self.do_deliver(words)
+        self.output = before
+
     @staticmethod
     def _servers(words: list[str], after: str) -> set[int]:
         if after not in words:
             return set()
         return set(map(int, takewhile(str.isdigit, words[words.index(after) + 1 :])))
 
+    def do_hold(self, words: list[str]) -> None:
+        self.held += self.world.packets
+        if words != ["copies"]:
+            self.world.packets.clear()
+
+    def do_release(self, words: list[str]) -> None:
+        self.world.packets[:0] = self.held
+        self.held.clear()
+
+    def do_wait(self, words: list[str]) -> None:
+        self.world.now += float(words[0])
+
     def do_lose(self, words: list[str]) -> None:
         self.output.append(f"{len(self.world.packets)} messages")
         self.world.packets.clear()
 
     def do_sync(self, words: list[str]) -> None:
-        if words[0] == "manual":
-            self.world.auto_sync = False
+        if words[0] in ("manual", "auto"):
+            self.world.auto_sync = words[0] == "auto"
         else:
-            self.world.hosts[int(words[0])].sync()
+            self.world.hosts[int(words[0])].sync(int(words[2]) if words[1:] else None)
 
     def do_crash(self, words: list[str]) -> None:
         self.world.crash(int(words[0]))
@@ -205,3 +227,11 @@ def test_the_servers_say_what_the_transcript_says(path: Path, request: pytest.Fi
 def test_the_figures_of_the_paper_are_among_them() -> None:
     names = {path.stem for path in FILES}
     assert {"election_figure_7", "commit_figure_8_overwritten", "commit_figure_8_kept"} <= names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_transcript_opens_with_what_to_look_for_and_is_linked(path: Path) -> None:
+    opening = path.read_text(encoding="utf-8").split("\n>")[0]
+    assert opening.startswith("# ") and "# Look for" in opening
+    page = (FOLDER.parents[2] / "docs" / "raft.md").read_text(encoding="utf-8")
+    assert f"transcripts/{path.name})" in page
