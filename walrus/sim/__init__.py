@@ -3,7 +3,7 @@
     world       one clock, one heap of events, and hosts on which the real controllers run
     host        a machine: drive, clock, process, identity
     network     messages late, lost, repeated, out of order, cut off
-    drives      what a host keeps its data on; disk: the simulated disk under the real engine
+    drives      what a host keeps its data on; memory: engines of lists; disk: one under the real engine
     faults      what goes wrong, when and for how long
     clients     producers, consumers, fetchers; pipeliner: one that sends without waiting
     calls       what clients ask for, and what they are told
