@@ -3,14 +3,14 @@
     >>> import tempfile
     >>> directory = tempfile.mkdtemp()
     >>> with Walrus(directory) as wal:
-    ...     wal.append_for_topic("greetings", b"Hello, Walrus!")
-    ...     wal.batch_append_for_topic("greetings", [b"again", b"and again"])
-    ...     wal.read_next("greetings")
+    ...     wal.append("greetings", b"Hello, Walrus!")
+    ...     wal.append_batch("greetings", [b"again", b"and again"])
+    ...     wal.read("greetings")
     0
     1
     Entry(index=0, data=b'Hello, Walrus!')
     >>> with Walrus(directory) as wal:
-    ...     wal.read_next("greetings"), wal.get_topic_entry_count("greetings")
+    ...     wal.read("greetings"), wal.count("greetings")
     (Entry(index=1, data=b'again'), 1)
 
 This file is the door: arguments are checked here, before anything happens, and every promise about durability
@@ -124,7 +124,7 @@ class Walrus:
 
     # -- appending ---------------------------------------------------------------------------------------
 
-    def append_for_topic(self, topic: str, data: Buffer) -> int:
+    def append(self, topic: str, data: Buffer) -> int:
         """Append one entry of up to 1 GiB; its index.
 
         Raises TypeError for `str`, `BatchTooLarge`, `DiskFull` (nothing was written), `EngineFailed`.
@@ -139,7 +139,7 @@ class Walrus:
             return index
         except TopicGone:
             self._append.pop(topic, None)
-            return self.append_for_topic(topic, data)
+            return self.append(topic, data)
         except StorageError:
             raise
         except BaseException as error:
@@ -147,11 +147,11 @@ class Walrus:
             raise
 
     @_door
-    def batch_append_for_topic(self, topic: str, entries: Sequence[Buffer]) -> int:
+    def append_batch(self, topic: str, entries: Sequence[Buffer]) -> int:
         """Append up to 2,000 entries of up to 1 GiB together, all or nothing, also across a crash.
 
         Returns the index of the first; of the next entry to come if `entries` is empty, which writes nothing.
-        Raises what `append_for_topic` does.
+        Raises what `append` does.
         """
         lengths, parts, size = _as_parts(entries)
         index = self._write(topic, lengths, parts, size)
@@ -191,7 +191,7 @@ class Walrus:
     # -- reading with the cursor -------------------------------------------------------------------------
 
     @_door
-    def read_next(self, topic: str, checkpoint: bool = True) -> Entry | None:
+    def read(self, topic: str, checkpoint: bool = True) -> Entry | None:
         """The next entry that no reader of this topic got yet, or None. `checkpoint=False` only looks.
 
         Raises `CorruptionError`; the cursor stays before the damage, `seek` to its `resume` to skip it.
@@ -207,9 +207,7 @@ class Walrus:
             raise
 
     @_door
-    def batch_read_for_topic(
-        self, topic: str, max_bytes: int = _DEFAULT_READ, checkpoint: bool = True
-    ) -> list[Entry]:
+    def read_many(self, topic: str, max_bytes: int = _DEFAULT_READ, checkpoint: bool = True) -> list[Entry]:
         """The next entries: at least one if there is any, then up to `max_bytes` of payload and 2,000."""
         cursor = self._cursors.get(topic) or self._cursor(topic)
         if cursor is None:
@@ -311,19 +309,19 @@ class Walrus:
         return log.first, log.next_index
 
     @_door
-    def get_topic_entry_count(self, topic: str) -> int:
+    def count(self, topic: str) -> int:
         """Entries that the cursor has not passed yet."""
         self._check_open()
         cursor, log = self._cursors.get(topic), self._known(topic)
         return log.next_index - max(log.first, log.cursor if cursor is None else cursor.index)
 
     @_door
-    def get_topic_entry_counts(self) -> dict[str, int]:
+    def counts(self) -> dict[str, int]:
         """The same for every topic."""
-        return {topic: self.get_topic_entry_count(topic) for topic in self.topics()}
+        return {topic: self.count(topic) for topic in self.topics()}
 
     @_door
-    def get_topic_size(self, topic: str) -> int:
+    def size(self, topic: str) -> int:
         """Bytes that the topic's records take on disk; they are given back in whole blocks."""
         log = self._known(topic)
         with log.lock:
@@ -331,9 +329,9 @@ class Walrus:
             return sum(block.end - block.head.start for block in log.blocks)
 
     @_door
-    def get_topic_sizes(self) -> dict[str, int]:
+    def sizes(self) -> dict[str, int]:
         """The same for every topic."""
-        return {topic: self.get_topic_size(topic) for topic in self.topics()}
+        return {topic: self.size(topic) for topic in self.topics()}
 
     @_door
     def trim(self, topic: str, before: int) -> None:
@@ -386,6 +384,17 @@ class Walrus:
             Damage(log.name, file, offset + gap.offset, base + gap.position, base + gap.resume)
             for gap in gaps
         ]
+
+    # -- the names of the original, for programs written for it ------------------------------------------
+
+    append_for_topic = append
+    batch_append_for_topic = append_batch
+    read_next = read
+    batch_read_for_topic = read_many
+    get_topic_entry_count = count
+    get_topic_entry_counts = counts
+    get_topic_size = size
+    get_topic_sizes = sizes
 
     # -- durability and the end --------------------------------------------------------------------------
 
@@ -491,7 +500,7 @@ def _as_bytes(data: object) -> bytes:
 def _as_parts(entries: Iterable[Buffer]) -> tuple[bytes, Sequence[bytes], int]:
     """Lengths, payload and size of a batch, checked before anything is written."""
     if isinstance(entries, (str, bytes, bytearray, memoryview)):
-        raise TypeError("a batch is a list of entries, not one entry: use append_for_topic")
+        raise TypeError("a batch is a list of entries, not one entry: use append")
     entries = entries if isinstance(entries, (list, tuple)) else list(entries)
     if len(entries) > MAX_BATCH_ENTRIES:
         raise BatchTooLarge(f"{len(entries)} entries in one batch: at most {MAX_BATCH_ENTRIES}, split it")

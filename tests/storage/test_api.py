@@ -109,7 +109,7 @@ def test_any_bytes_like_object_is_an_entry_and_text_is_not(plain: Store) -> None
             wal.append_for_topic("t", wrong)
         with pytest.raises(TypeError):
             wal.batch_append_for_topic("t", [b"fine", wrong])
-    with pytest.raises(TypeError, match="append_for_topic"):
+    with pytest.raises(TypeError, match="use append"):
         wal.batch_append_for_topic("t", b"one entry")
     assert wal.bounds("t") == (0, 10)
 
@@ -345,3 +345,18 @@ def test_the_limit_of_an_entry_holds_for_each_one(plain: Store, monkeypatch: pyt
             wal.append_for_topic(topic, bytes((1 << 20) + 1))
     assert wal.append_for_topic("known", bytes(1 << 20)) == 1
     assert wal.topics() == ["known"]
+
+
+def test_the_names_of_the_original_are_the_same_methods() -> None:
+    names = {
+        "append_for_topic": "append",
+        "batch_append_for_topic": "append_batch",
+        "read_next": "read",
+        "batch_read_for_topic": "read_many",
+        "get_topic_entry_count": "count",
+        "get_topic_entry_counts": "counts",
+        "get_topic_size": "size",
+        "get_topic_sizes": "sizes",
+    }
+    for old, new in names.items():
+        assert getattr(Walrus, old) is getattr(Walrus, new), old

@@ -106,8 +106,8 @@ def inspect(console: Console, wal: Walrus) -> int:
         column.justify = "right"
     for topic in wal.topics():
         first, following = wal.bounds(topic)
-        row = [first, following, wal.get_topic_entry_count(topic), len(_log(wal, topic).blocks)]
-        table.add_row(_shown(topic), *(f"{number:,}" for number in [*row, wal.get_topic_size(topic)]))
+        row = [first, following, wal.count(topic), len(_log(wal, topic).blocks)]
+        table.add_row(_shown(topic), *(f"{number:,}" for number in [*row, wal.size(topic)]))
     console.print(table)
     space = wal._engine.space
     total, free = space.total_bytes() / _MIB, space.free_bytes() / _MIB
@@ -124,7 +124,7 @@ def verify(console: Console, wal: Walrus) -> int:
     damage: list[Damage] = []
     with Progress(console=console, transient=True) as progress:
         topics = wal.topics()
-        sizes = {topic: wal.get_topic_size(topic) for topic in topics}
+        sizes = {topic: wal.size(topic) for topic in topics}
         task = progress.add_task("verifying", total=sum(sizes.values()))
         for topic in topics:
             damage += wal.verify(topic)
@@ -210,12 +210,12 @@ def bench(console: Console, place: Path, count: int) -> int:
     ):
         started = time.perf_counter()
         for _ in range(count):
-            wal.append_for_topic("one", entries[0])
-        _row(table, "append_for_topic", count, started)
+            wal.append("one", entries[0])
+        _row(table, "append", count, started)
         started = time.perf_counter()
         for _ in range(count // 1000):
-            wal.batch_append_for_topic("many", entries)
-        _row(table, "batch_append_for_topic, 1,000 each", count // 1000 * 1000, started)
+            wal.append_batch("many", entries)
+        _row(table, "append_batch, 1,000 each", count // 1000 * 1000, started)
         for topic in wal.topics():
             started = time.perf_counter()
             _row(table, f"payloads, {topic} by {topic}", sum(1 for _ in wal.payloads(topic)), started)
