@@ -113,6 +113,7 @@ class Node:
             now=self._loop.time(),
             addresses=directory.record.addresses,
             is_open=operator.attrgetter("connection.open"),
+            unix_time=time.time,
             trace=TraceFile(settings.trace, settings.node_id) if settings.trace else no_trace,
         )
         for_clients, for_strangers = shares(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
@@ -220,7 +221,8 @@ class Node:
 
     def _finish_if_settled(self) -> None:
         assert self._stopping_until is not None
-        if self.clients.settled or monotonic() >= self._stopping_until:
+        now = monotonic()
+        if (self.clients.settled and self.controller.may_stop(now)) or now >= self._stopping_until:
             self._finish(0)
 
     def _finish(self, status: int) -> None:

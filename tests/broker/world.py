@@ -30,6 +30,8 @@ from walrus.wire.effects import Halt, Log, Peers, Reply, Send
 from walrus.wire.errors import kind_of
 
 STEP = 0.02
+EPOCH = 1_700_000_000
+"""Unix time at which the world's clock stands at 0."""
 HOPS = 8
 
 
@@ -113,6 +115,7 @@ class World:
             now=self.now,
             addresses={peer: f"127.0.0.1:600{peer}" for peer in (self.stores if knows is None else knows)},
             is_open=lambda slot: slot not in self.closed,
+            unix_time=lambda: EPOCH + self.now,
             trace=lambda event, /, **values: self.traced.append((node, event, values)),
         )
         return self.nodes[node]

@@ -281,6 +281,24 @@ def test_a_cluster_of_two_goes_down_to_one(launch: Launcher, leaving: int, asked
     del cluster.nodes[leaving]
 
 
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_what_was_delivered_before_all_nodes_are_stopped_does_not_come_again(
+    launch: Launcher, nodes: int
+) -> None:
+    cluster = launch(nodes=nodes)
+    cluster.register("t")
+    with cluster.wire(1) as wire:
+        put_all(wire, "t", [b"%d" % number for number in range(400)])
+        wire.send(*[b"GET t"] * 300)
+        assert [wire.receive() for _ in range(300)][-1] == b"OK 299"
+    for node in cluster:
+        node.signal(signal.SIGTERM)
+    assert [node.wait() for node in cluster] == [0] * nodes
+    cluster.start()
+    with cluster.wire(1) as wire:
+        assert wire.ask(b"GET t") == b"OK 300"
+
+
 @pytest.mark.parametrize("stopped", [True, False], ids=["a backup", "a copy of a running node"])
 def test_an_older_data_directory_is_refused_with_the_way_out(cluster: Cluster, stopped: bool) -> None:
     cluster.register("t")

@@ -23,6 +23,7 @@ synced whatever `--fsync` says.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import assert_never
 
 from walrus import protocol
@@ -36,10 +37,11 @@ from walrus.broker.raft_host import Changes, RaftHost, RaftObserver
 from walrus.broker.read_index import ReadIndexes
 from walrus.broker.requests import Requests
 from walrus.broker.router import Router
+from walrus.broker.stopping import OrderlyStop
 from walrus.broker.supervisor import Supervisor
 from walrus.config import Identity, NodeConfig
 from walrus.consensus import messages as c
-from walrus.consensus.messages import Rng, Role
+from walrus.consensus.messages import Rng
 from walrus.leases import LeaseTable
 from walrus.raft import Raft
 from walrus.replicas.copies import Copies
@@ -76,6 +78,7 @@ class Controller:
         is_open: Callable[[object], bool] = lambda slot: True,
         trace: Trace = no_trace,
         observer: RaftObserver | None = None,
+        unix_time: Callable[[], float] = lambda: 0.0,
     ) -> None:
         """The wiring: each machine is handed what it needs, and no more."""
         # fmt: off
@@ -103,9 +106,9 @@ class Controller:
         self.replica = Replica(
             node_id=config.node_id, copies=copies, metadata=metadata, outbox=outbox, trace=trace
         )
-        self.puller = Puller(copies=copies, reads=reads, outbox=outbox, trace=trace)
+        puller = Puller(copies=copies, reads=reads, outbox=outbox, trace=trace)
         self.catch_up = CatchUp(
-            config=config, metadata=metadata, copies=copies, puller=self.puller, outbox=outbox
+            config=config, metadata=metadata, copies=copies, puller=puller, outbox=outbox
         )
         self.router = Router(config=config, metadata=metadata, outbox=outbox, first_request=first)
         self.consumers = Consumers(
@@ -129,11 +132,14 @@ class Controller:
             repairs=Repairs(config=config, metadata=metadata, outbox=outbox, propose=propose),
             propose=propose, recover=self.lifecycle.recover, voters=self.members.voters,
         )
+        self.stopping = OrderlyStop(
+            raft=raft, cursors=self.cursors, connected=connected, voters=self.members.voters
+        )
         self.read_indexes = ReadIndexes(config=config, raft=raft, outbox=outbox, first_request=first)
         self.requests = Requests(
             config=config, metadata=metadata, raft=raft, router=self.router, consumers=self.consumers,
             read_indexes=self.read_indexes, lifecycle=self.lifecycle, outbox=outbox, connected=connected,
-            propose=propose, metrics=self._metrics,
+            propose=propose, metrics=partial(self._metrics, unix_time),
         )
         # fmt: on
         raft_host.start(self._on_applied)
@@ -193,7 +199,13 @@ class Controller:
 
     def next_deadline(self, now: float) -> float:
         """When `on_tick` is due at the latest."""
-        active = self.busy or self.lifecycle.busy or self.catch_up.behind or self.copies.summing
+        active = (
+            self.busy
+            or self.stopping.begun
+            or self.lifecycle.busy
+            or self.catch_up.behind
+            or self.copies.summing
+        )
         pause = self.config.heartbeat_interval / (4 if active else 1)
         return min(self.raft.next_deadline(), now + pause)
 
@@ -201,7 +213,7 @@ class Controller:
         """The effects since the last call, to be carried out in order."""
         return self.outbox.take()
 
-    def _metrics(self, now: float) -> bytes:
+    def _metrics(self, unix_time: Callable[[], float], now: float) -> bytes:
         recoveries = self.lifecycle.recoveries
         waiting = {
             f"{topic}/{segment}": round(now - recovery.started_at, 3)
@@ -225,6 +237,7 @@ class Controller:
             recoveries=len(recoveries),
             waiting_recoveries=waiting,
             copies_behind=self.catch_up.behind,
+            unix_time=unix_time(),
         )
         return status.metrics(view, now)
 
@@ -306,7 +319,7 @@ class Controller:
             case m.FenceReply():
                 self.lifecycle.on_fence_reply(sender, message, now)
             case m.Copy():
-                self.puller.on_copy(sender, message, now)
+                self.catch_up.puller.on_copy(sender, message, now)
             case m.CopyReply():
                 self.lifecycle.on_copy_reply(sender, message, now)
                 self.supervisor.on_copy_reply(sender, message, now)
@@ -386,14 +399,19 @@ class Controller:
         self.lifecycle.on_tick(now)
         self.requests.look_at_watches(now)
         self.members.on_tick(now)
+        self.stopping.on_tick(now)
         if (command := self.cursors.to_commit(now)) is not None:
             self.raft_host.propose(command, now)
 
     def stop(self, now: float) -> None:
-        """A clean stop begins: give Raft's leadership away, so that the others need no election."""
-        heirs = [node for node in self.members.voters() if node in self.connected]
-        if self.raft.role is Role.LEADER and heirs:
-            self.raft.transfer_leadership(heirs[0], now)
+        """An orderly stop begins; the node goes once `may_stop`."""
+        self.stopping.begin(now)
+        if (command := self.cursors.to_commit(now)) is not None:
+            self.raft_host.propose(command, now)
+
+    def may_stop(self, now: float) -> bool:
+        """Whether an orderly stop has nothing more to wait for."""
+        return self.outbox.halted or self.stopping.done(now)
 
     # --- the end of a turn ---
 

@@ -404,6 +404,18 @@ class Cursors:
 
     # --- committing ---
 
+    def commit_at_once(self) -> None:
+        """Do not wait for the next interval."""
+        self._commit_at = 0.0
+
+    @property
+    def uncommitted(self) -> bool:
+        """Whether some group was handed entries that are not covered by a committed position yet."""
+        return any(
+            cursor.handed or cursor.confirmed > self._metadata.topics[name].cursors.get(group, START)
+            for (name, group), cursor in self._cursors.items()
+        )
+
     def to_commit(self, now: float) -> CommitCursors | None:
         """One command for all cursors that moved, every `cursor_interval`, again until it is applied."""
         if now < self._commit_at:

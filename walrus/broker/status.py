@@ -7,6 +7,7 @@ this system adds stands beside them.
 from __future__ import annotations
 
 from collections.abc import Collection
+from math import isinf
 from typing import Any
 
 import msgspec
@@ -47,6 +48,8 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     waiting_recoveries: dict[str, float]
     """Recoveries that wait for copies a power loss may have shortened: topic/segment -> seconds."""
     copies_behind: int
+    unix_time: float
+    """Seconds since the epoch, at the same moment as `now`."""
 
 
 def state(topic: Topic) -> bytes:
@@ -95,6 +98,7 @@ def _raft_metrics(node: NodeView, now: float) -> dict[str, Any]:
         "index": log.last_index,
     }
     since_quorum = max(0.0, now - raft.last_contact)
+    membership = log.membership_index
     return {
         "running_state": {"Ok": None},
         "id": node.config.node_id,
@@ -110,14 +114,28 @@ def _raft_metrics(node: NodeView, now: float) -> dict[str, Any]:
         "state": "Candidate" if raft.role is Role.PRE_CANDIDATE else raft.role.value,
         "current_leader": raft.leader_id,
         "millis_since_quorum_ack": round(since_quorum * 1000) if leads else None,
-        "last_quorum_acked": round((now - since_quorum) * 1e9) if leads else None,
+        "last_quorum_acked": _nanoseconds(node.unix_time - since_quorum) if leads else None,
         "membership_config": {
-            "log_id": snapshot or applied,
+            "log_id": _log_id(log.term_at(membership) or 0, membership, None) if membership else None,
             "membership": {"configs": [list(raft.membership.voters)], "nodes": nodes},
         },
-        "heartbeat": {n: round(1000 * since_quorum) for n in replication} if leads else None,
+        "heartbeat": _heartbeat(node, now) if leads else None,
         "replication": dict(sorted(replication.items())) if leads else None,
     }
+
+
+def _heartbeat(node: NodeView, now: float) -> dict[str, int | None]:
+    """When each node was last heard from by this leader, in Unix nanoseconds; None for never."""
+    heard = {n: peer.last_heard for n, peer in node.raft.progress.items()}
+    heard[node.config.node_id] = now
+    return {
+        str(n): None if isinf(at) else _nanoseconds(node.unix_time - (now - at))
+        for n, at in sorted(heard.items())
+    }
+
+
+def _nanoseconds(seconds: float) -> int:
+    return round(seconds * 1e9)
 
 
 def _own_metrics(node: NodeView) -> dict[str, Any]:

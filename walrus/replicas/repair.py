@@ -44,7 +44,7 @@ class CatchUp:
         self, *, config: NodeConfig, metadata: Metadata, copies: Copies, puller: Puller, outbox: Outbox
     ) -> None:
         self._config, self._metadata, self._copies = config, metadata, copies
-        self._puller, self._outbox = puller, outbox
+        self.puller, self._outbox = puller, outbox
         self._checked: dict[str, int] = {}  # per topic: segments up to here were looked at
         self._short: dict[Key, int] = {}  # how often a pull was started
         self._shadows: dict[Key, SegmentCopy] = {}
@@ -90,9 +90,9 @@ class CatchUp:
             copy = self._shadows.get(key) or self._copies.get(key)
             if segment is None or segment.count is None or copy.length >= segment.count:
                 del self._short[key]
-            elif sources and not self._puller.pulling(copy):
+            elif sources and not self.puller.pulling(copy):
                 self._short[key] = attempt + 1
-                self._puller.pull(
+                self.puller.pull(
                     copy,
                     segment.count,
                     sources[attempt % len(sources)],
