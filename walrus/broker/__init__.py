@@ -13,6 +13,7 @@
     cursors       read positions, at the node that leads the topic
     gaps          entries that are on no replica any more, and where readers go on behind them
     read_index    metadata that is as fresh as the request (ReadIndex)
+    stopping      what an orderly stop settles before the node goes
     status        STATE and METRICS
     spec_trace    what happened, in the words of the specification
 

@@ -103,21 +103,16 @@ class Controller:
             config=config, copies=copies, metadata=metadata, outbox=outbox,
             commit_index=writers.commit_index, first_request=first,
         )
-        self.replica = Replica(
-            node_id=config.node_id, copies=copies, metadata=metadata, outbox=outbox, trace=trace
-        )
+        me = config.node_id
+        self.replica = Replica(node_id=me, copies=copies, metadata=metadata, outbox=outbox, trace=trace)
         puller = Puller(copies=copies, reads=reads, outbox=outbox, trace=trace)
-        self.catch_up = CatchUp(
-            config=config, metadata=metadata, copies=copies, puller=puller, outbox=outbox
-        )
+        self.catch_up = CatchUp(config=config, metadata=metadata, copies=copies, puller=puller, outbox=outbox)
         self.router = Router(config=config, metadata=metadata, outbox=outbox, first_request=first)
         self.consumers = Consumers(
             config=config, metadata=metadata, reads=reads, outbox=outbox, is_open=is_open,
             first_request=first, connected=connected,
         )
-        gaps = Gaps(
-            config=config, metadata=metadata, reads=reads, outbox=outbox, connected=connected
-        )
+        gaps = Gaps(config=config, metadata=metadata, reads=reads, outbox=outbox, connected=connected)
         self.cursors = Cursors(
             config=config, metadata=metadata, reads=reads, leases=leases, outbox=outbox, trace=trace,
             connected=connected, gaps=gaps,
@@ -132,9 +127,8 @@ class Controller:
             repairs=Repairs(config=config, metadata=metadata, outbox=outbox, propose=propose),
             propose=propose, recover=self.lifecycle.recover, voters=self.members.voters,
         )
-        self.stopping = OrderlyStop(
-            raft=raft, cursors=self.cursors, connected=connected, voters=self.members.voters
-        )
+        voters = self.members.voters
+        self.stopping = OrderlyStop(raft=raft, cursors=self.cursors, connected=connected, voters=voters)
         self.read_indexes = ReadIndexes(config=config, raft=raft, outbox=outbox, first_request=first)
         self.requests = Requests(
             config=config, metadata=metadata, raft=raft, router=self.router, consumers=self.consumers,
