@@ -8,7 +8,7 @@ from tests.broker.test_segments import announce, cluster, seal
 from tests.broker.world import batch, config, three
 from walrus import protocol
 from walrus.replicas.copies import Copies
-from walrus.replicas.repair import Repairs
+from walrus.replicas.repair import MAX_REPAIRS, Repairs
 from walrus.segments import Command, RemoveNode, SetReplicas
 from walrus.storage.batch import Checksum
 from walrus.storage.errors import CorruptionError
@@ -45,6 +45,68 @@ class Bench:
     def answer(self, node: int, length: int = 7, checksum: Checksum = SUM) -> None:
         reply = m.CopyReply(topic="t", segment=1, length=length, checksum=checksum)
         self.repairs.on_copy_reply(node, reply, self.now)
+
+
+class Many(Bench):
+    """As many sealed segments on 1, 2 and 3, each with so many entries."""
+
+    def __init__(self, segments: int, entries: int, **settings: int) -> None:
+        super().__init__()
+        self.metadata = cluster(*(seal(number, entries) for number in range(1, segments + 1)))
+        self.repairs = Repairs(
+            config=config(**settings),
+            metadata=self.metadata,
+            outbox=self.outbox,
+            propose=lambda command, now: self.proposed.append(command),
+        )
+
+    def asked(self, seconds: float, nodes: list[int]) -> set[int]:
+        """Segments for which copies are asked, so many seconds later."""
+        self.now += seconds
+        self.repairs.on_tick([1, 2], nodes, (), self.now)
+        sent = [e.message for e in self.outbox.take() if isinstance(e, Send)] + [*self.outbox.local]
+        self.outbox.local.clear()
+        return {message.segment for message in sent if isinstance(message, m.Copy)}
+
+    def record(self, segment: int, entries: int) -> None:
+        """Both nodes that stay have shown that they hold it, and Raft has recorded the set."""
+        for node in (1, 2):
+            reply = m.CopyReply(topic="t", segment=segment, length=entries, checksum=SUM)
+            self.repairs.on_copy_reply(node, reply, self.now)
+        command = self.proposed.pop()
+        assert isinstance(command, SetReplicas) and command.segment == segment
+        self.metadata.apply(command)
+        self.repairs.on_replicas(("t", segment))
+
+
+def test_repairs_are_bounded_in_number_and_the_next_begin_as_soon_as_one_is_recorded():
+    bench = Many(segments=MAX_REPAIRS + 30, entries=1)
+    assert bench.asked(1.0, [1, 2, 3]) == set(range(1, MAX_REPAIRS + 1))
+    assert bench.asked(0.01, [1, 2, 3]) == set(), "none asked again before the interval"
+    bench.record(5, 1)
+    bench.record(7, 1)
+    assert bench.asked(0.01, [1, 2, 3]) == {MAX_REPAIRS + 1, MAX_REPAIRS + 2}, "without a pause"
+    assert len(bench.asked(1.0, [1, 2, 3])) == MAX_REPAIRS, "those that did not answer are asked again"
+
+
+def test_repairs_are_bounded_in_entries():
+    bench = Many(segments=10, entries=60, max_segment_entries=50)
+    assert bench.asked(1.0, [1, 2, 3]) == {1, 2, 3, 4}, "240 entries: four full segments are 200"
+    bench.record(2, 60)
+    assert bench.asked(0.01, [1, 2, 3]) == {5}
+    one = Many(segments=3, entries=5_000, max_segment_entries=50)
+    assert one.asked(1.0, [1, 2, 3]) == {1}, "one of any size"
+
+
+def test_ten_thousand_small_segments_are_repaired_without_waiting_for_the_clock():
+    bench = Many(segments=10_000, entries=1)
+    left, turns = set(range(1, 10_001)), 0
+    while left:
+        for segment in sorted(bench.asked(0.01, [1, 2, 3])):
+            bench.record(segment, 1)
+            left.discard(segment)
+        turns += 1
+    assert turns <= 10_000 / MAX_REPAIRS + 2, "by what is in flight, not by intervals"
 
 
 def test_nothing_is_done_for_a_whole_set():

@@ -437,6 +437,7 @@ class Controller:
             self.catch_up.on_snapshot()
         for key in changes.replica_sets:
             self.catch_up.on_replicas(key)
+            self.supervisor.on_replicas(key)
         for topic in changes.topics:
             self._on_topic(topic, now)
         if changes.beyond_cursors:

@@ -25,6 +25,7 @@ from walrus.config import NodeConfig
 from walrus.consensus.messages import Membership, Role
 from walrus.quorum import majority
 from walrus.raft import Raft
+from walrus.replicas.copies import Key
 from walrus.replicas.repair import Repairs
 from walrus.segments import Command, Metadata, RemoveNode
 from walrus.wire.effects import Outbox
@@ -75,6 +76,10 @@ class Supervisor:
     def on_copy_reply(self, node: int, reply: CopyReply, now: float) -> None:
         """A node has made a copy, perhaps for a repair of this Raft leader."""
         self._repairs.on_copy_reply(node, reply, now)
+
+    def on_replicas(self, key: Key) -> None:
+        """A sealed segment has another replica set, perhaps by a repair of this Raft leader."""
+        self._repairs.on_replicas(key)
 
     def silent_for(self, node: int, now: float) -> float:
         """Seconds since the node was heard from, as far as this Raft leader can tell."""

@@ -17,6 +17,7 @@ Invariant: a replica set loses a live, staying member never, and gains one only 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from itertools import islice
 
 import msgspec
 
@@ -30,8 +31,14 @@ from walrus.storage.errors import DiskFull, StorageError
 from walrus.wire.effects import Outbox
 from walrus.wire.messages import Copy, CopyReply
 
-MAX_REPAIRS = 4
-"""Segments that the Raft leader has copied at the same time."""
+MAX_REPAIRS = 256
+"""Segments that the Raft leader has copied at the same time, and that one node catches up with."""
+
+FULL_SEGMENTS = 4
+"""Repairs under way have no more entries together than so many full segments (or one of any size).
+
+What they have on the wire is bounded by the pullers: `MAX_PULLS` reads of `read_bytes` per node.
+"""
 
 PUT_OFF = 20
 """Repair intervals for which a segment that does not get on makes room for others."""
@@ -84,7 +91,8 @@ class CatchUp:
         if not self._short or now < self._again_at:
             return
         self._again_at = now + self._config.resend_interval
-        for key, attempt in list(self._short.items()):
+        for key, attempt in list(islice(self._short.items(), MAX_REPAIRS)):
+            self._short[key] = self._short.pop(key)  # behind all others: one without a source holds up none
             segment = self._metadata.segment(*key)
             sources = [node for node in (segment.replicas if segment else ()) if node in connected]
             copy = self._shadows.get(key) or self._copies.get(key)
@@ -133,8 +141,10 @@ class CatchUp:
                     f"copy of {key[0]}/{key[1]} is not what was sealed: move the data directory away, "
                     "remove this node with LEAVE, and let it join anew"
                 )
-            elif shadow:
-                self._copies.adopt(copy)
+            else:
+                if shadow:
+                    self._copies.adopt(copy)
+                self._short.pop(key, None)
 
         return verify
 
@@ -147,6 +157,7 @@ class _Repair(msgspec.Struct):
     target: int  # the one that is added, 0 if there is none
     sources: list[int]
     whole: set[int]  # those of `new` that have shown the sealed count and checksum
+    count: int  # entries of the segment
     attempt: int = 0
 
     @property
@@ -169,12 +180,34 @@ class Repairs:
         self._config, self._metadata, self._outbox, self._propose = config, metadata, outbox, propose
         self._under_way: dict[Key, _Repair] = {}
         self._put_off: dict[Key, float] = {}  # did not get on: let others have their turn first
+        self._entries = 0  # of all that are under way
         self._again_at = 0.0
+        self._has_room = False  # since a repair that was under way has been recorded
 
     def stop(self) -> None:
         """Not the Raft leader any more."""
         self._under_way.clear()
         self._put_off.clear()
+        self._entries = 0
+
+    def on_replicas(self, key: Key) -> None:
+        """A sealed segment has another replica set: a repair that was under way for it is done."""
+        if key in self._under_way:
+            self._drop(key)
+            self._has_room = True
+
+    def _begin(self, key: Key, repair: _Repair) -> None:
+        assert key not in self._under_way, "one repair a segment"
+        self._under_way[key] = repair
+        self._entries += repair.count
+
+    def _drop(self, key: Key) -> None:
+        self._entries -= self._under_way.pop(key).count
+        assert self._entries >= 0 and (self._under_way or not self._entries), "what is under way adds up"
+
+    def _is_full(self) -> bool:
+        limit = FULL_SEGMENTS * self._config.max_segment_entries
+        return len(self._under_way) >= MAX_REPAIRS or self._entries >= limit
 
     def on_tick(self, voters: list[int], live: Collection[int], dead: Collection[int], now: float) -> None:
         """Find what to repair and go on with what is under way.
@@ -182,21 +215,27 @@ class Repairs:
         `voters`: the nodes that may hold replicas, `live`: those of them that answer, `dead`: nodes that
         have been silent for so long that their copies are made anew.
         """
-        if now < self._again_at:
+        due = now >= self._again_at
+        if not due and not self._has_room:
             return
-        self._again_at = now + self._config.repair_interval
+        self._has_room = False
+        known = set() if due else set(self._under_way)  # those were asked at the last interval
+        if due:
+            self._again_at = now + self._config.repair_interval
         for key in [key for key, repair in self._under_way.items() if not set(repair.new) <= set(voters)]:
-            del self._under_way[key]  # one of them leaves, and what it has shown may soon be true no more
+            self._drop(key)  # one of them leaves, and what it has shown may soon be true no more
         for replicas, keys in sorted(self._metadata.sealed_at.items()):
             if self._is_enough(replicas, voters, dead):
                 continue
             for key in keys:
-                if len(self._under_way) >= MAX_REPAIRS:
+                if self._is_full():
                     break
-                if key not in self._under_way and now >= self._put_off.get(key, now):
-                    self._plan(key, replicas, voters, live, dead)
-        for key, repair in list(self._under_way.items()):
-            self._go_on(key, repair, now)
+                if key in self._under_way or now < self._put_off.get(key, now):
+                    continue
+                if not self._plan(key, replicas, voters, live, dead):
+                    break  # nor can any other segment with these replicas be repaired now
+        for key in [key for key in self._under_way if key not in known]:
+            self._go_on(key, self._under_way[key], now)
 
     def _is_enough(self, replicas: tuple[int, ...], voters: list[int], dead: Collection[int]) -> bool:
         """Whether a sealed segment with these replicas needs nothing."""
@@ -211,28 +250,34 @@ class Repairs:
         voters: list[int],
         live: Collection[int],
         dead: Collection[int],
-    ) -> None:
+    ) -> bool:
+        """Begin to repair a segment; return whether there is a way to."""
+        segment = self._metadata.segment(*key)
+        assert segment is not None and segment.count is not None, "only sealed segments are repaired"
+        count = segment.count
         wanted = min(self._config.replication_factor, len(voters))
         staying = [node for node in replicas if node in voters and node not in dead]
         sources = [node for node in replicas if node in live]
         if len(staying) >= wanted:  # nobody to copy to: only let go of those that leave
-            self._under_way[key] = _Repair(replicas, tuple(staying), 0, sources, set())
-            return
+            self._begin(key, _Repair(replicas, tuple(staying), 0, sources, set(), count))
+            return True
         spare = [node for node in voters if node in live and node not in replicas]
-        if sources and spare:
-            target = spare[sum(key[0].encode()) % len(spare)]
-            full = len(staying) + 1 >= wanted
-            kept = staying if full else [node for node in replicas if node in voters]
-            self._under_way[key] = _Repair(replicas, (*kept, target), target, sources, set())
+        if not sources or not spare:
+            return False
+        target = spare[sum(key[0].encode()) % len(spare)]
+        full = len(staying) + 1 >= wanted
+        kept = staying if full else [node for node in replicas if node in voters]
+        self._begin(key, _Repair(replicas, (*kept, target), target, sources, set(), count))
+        return True
 
     def _go_on(self, key: Key, repair: _Repair, now: float) -> None:
         segment = self._metadata.segment(*key)
         if segment is None or segment.count is None or segment.replicas != repair.old:
-            del self._under_way[key]
+            self._drop(key)
         elif repair.proven:
             self._propose(SetReplicas(topic=key[0], segment=key[1], old=repair.old, new=repair.new), now)
         elif repair.attempt > 2 * len(repair.sources) + 10:
-            del self._under_way[key]  # planned anew, perhaps with another target
+            self._drop(key)  # planned anew, perhaps with another target
             self._put_off[key] = now + PUT_OFF * self._config.repair_interval
         else:
             repair.attempt += 1
