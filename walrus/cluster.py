@@ -41,6 +41,7 @@ from typing import TYPE_CHECKING, Any
 from walrus.cli.command_line import Console, Parser, command
 from walrus.client import Client
 from walrus.client.errors import WalrusError
+from walrus.config import FIRST_CLIENT_PORT, FIRST_RAFT_PORT
 from walrus.shell.flags import FlagError, directory, parse, whole
 from walrus.storage.processes import Holder, lock_holder, signal_holder
 
@@ -63,8 +64,8 @@ class LocalCluster:
         nodes: int,
         data_dir: Path,
         *,
-        client_port: int = 9091,
-        raft_port: int = 6001,
+        client_port: int = FIRST_CLIENT_PORT,
+        raft_port: int = FIRST_RAFT_PORT,
         flags: Sequence[str] = (),
     ) -> None:
         self.ids = list(range(1, nodes + 1))
@@ -367,10 +368,18 @@ def _parser() -> argparse.ArgumentParser:
         "--data-dir", type=directory, default=Path("./data"), metavar="DIR", help="default: ./data"
     )
     parser.add_argument(
-        "--client-port", type=port, default=9091, metavar="PORT", help="node 1's, the others follow (9091)"
+        "--client-port",
+        type=port,
+        default=FIRST_CLIENT_PORT,
+        metavar="PORT",
+        help="node 1's, the others follow (default: %(default)s)",
     )
     parser.add_argument(
-        "--raft-port", type=port, default=6001, metavar="PORT", help="node 1's, the others follow (6001)"
+        "--raft-port",
+        type=port,
+        default=FIRST_RAFT_PORT,
+        metavar="PORT",
+        help="node 1's, the others follow (default: %(default)s)",
     )
     parser.add_argument("--detach", action="store_true", help="start what does not run, in the background")
     parser.add_argument("--down", action="store_true", help="stop what runs below --data-dir")

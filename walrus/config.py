@@ -11,6 +11,14 @@ import msgspec
 
 from walrus.consensus.messages import RaftConfig
 
+RAFT_PORT = 6000
+CLIENT_PORT = 8080
+"""Where a node listens that was told nothing else."""
+
+FIRST_RAFT_PORT = 6001
+FIRST_CLIENT_PORT = 9091
+"""Those of node 1 of a cluster on one machine; the others follow."""
+
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of one node; the same on every start unless an operator changes them."""

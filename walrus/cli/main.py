@@ -25,6 +25,8 @@ from walrus.cli import commands
 from walrus.cli.command_line import Console, Parser, command
 from walrus.cli.commands import Screen, describe
 from walrus.client import Client, WalrusError
+from walrus.client.calls import DEFAULT_TIMEOUT
+from walrus.config import FIRST_CLIENT_PORT
 
 if TYPE_CHECKING:
     from prompt_toolkit.history import History
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 # prompt_toolkit takes longer to import than everything else together, and one-shot commands do not need it.
 # So it and `cli_repl` are imported where the REPL begins.
 
-DEFAULT_ADDRESS = "127.0.0.1:9091"
+DEFAULT_ADDRESS = f"127.0.0.1:{FIRST_CLIENT_PORT}"
 _CHUNK_BYTES = 1 << 20
 
 
@@ -216,7 +218,11 @@ def _common(default: bool) -> Parser:
         help=f"a node's client port (default {DEFAULT_ADDRESS}); repeat it to name several",
     )
     common.add_argument(
-        "--timeout", type=_seconds, metavar="SECONDS", default=5.0 if default else unset, help="default 5"
+        "--timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        default=DEFAULT_TIMEOUT if default else unset,
+        help=f"default {DEFAULT_TIMEOUT:g}",
     )
     common.add_argument(
         "--json",

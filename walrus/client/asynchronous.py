@@ -182,7 +182,7 @@ async def _dial(address: str, endpoint: names.Endpoint, within: float) -> _Link:
 class AsyncClient:
     """A client for asyncio: the methods of `Client`, awaited."""
 
-    def __init__(self, addresses: str | Iterable[str], *, timeout: float = 5.0) -> None:
+    def __init__(self, addresses: str | Iterable[str], *, timeout: float = calls.DEFAULT_TIMEOUT) -> None:
         self.timeout = calls.seconds(timeout)
         self._addresses = core.Addresses(addresses)
         self._loop: asyncio.AbstractEventLoop | None = None  # that of the connection and of the lock

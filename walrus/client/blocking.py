@@ -138,7 +138,7 @@ class Client:
     children that it forks: a child opens connections of its own.
     """
 
-    def __init__(self, addresses: str | Iterable[str], *, timeout: float = 5.0) -> None:
+    def __init__(self, addresses: str | Iterable[str], *, timeout: float = calls.DEFAULT_TIMEOUT) -> None:
         self.timeout = calls.seconds(timeout)
         self._addresses = core.Addresses(addresses)
         self._idle: deque[_Link] = deque()  # the last one used is the next one taken

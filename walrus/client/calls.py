@@ -32,6 +32,9 @@ from walrus.protocol import Empty, Json, Ok, ProtocolError, Reply
 from walrus.wire import errors
 from walrus.wire.addresses import parse_address
 
+DEFAULT_TIMEOUT: Final = 5.0
+"""Seconds that a call may take."""
+
 T = TypeVar("T")
 Buffer: TypeAlias = bytes | bytearray | memoryview
 """What an entry may be. Anything else with a buffer, an `array.array` for example, does as well."""

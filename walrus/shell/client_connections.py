@@ -72,7 +72,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What clients may cost. Sizes in bytes, times in seconds."""
 
     max_connections: int = 10_000
-    max_frame_bytes: int = 65_536
+    max_frame_bytes: int = protocol.DEFAULT_MAX_FRAME_BYTES
     connection_in_flight: int = 16 << 20
     """Weight of one connection's requests that have no reply yet."""
     max_in_flight: int = 256 << 20

@@ -28,12 +28,17 @@ from typing import NoReturn
 import msgspec
 
 from walrus import __version__
-from walrus.config import NodeConfig
+from walrus.config import CLIENT_PORT, RAFT_PORT, NodeConfig
+from walrus.shell.client_connections import Limits
 from walrus.wire.addresses import EVERYWHERE, join_address, parse_address, parse_host
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 MAX_FRAME_LIMIT = 16 << 20
 """A batch of a few entries of this size still fits a message between nodes."""
+
+# The defaults are those of whatever a flag sets.
+_NODE = NodeConfig(node_id=1, raft_address="", client_address="")
+_CLIENTS = Limits()
 
 
 class FlagError(Exception):
@@ -136,6 +141,11 @@ def _milliseconds(low: int, high: int) -> Callable[[str], float]:
     return lambda text: parse_whole(text) / 1000
 
 
+def _ms(seconds: float) -> int:
+    """Seconds in the unit of the flags."""
+    return round(seconds * 1000)
+
+
 def directory(text: str) -> Path:
     """Parse the name of a directory. An empty one is a variable that was not set, and is refused."""
     if not text:
@@ -179,18 +189,19 @@ def _identity_flags(parser: argparse.ArgumentParser) -> None:
         help="files go below DIR/node_ID/ (default: ./data)")  # fmt: skip
     add("--raft-host", type=_host, default="127.0.0.1", metavar="HOST",
         help="peers connect here (default: 127.0.0.1)")  # fmt: skip
-    add("--raft-port", type=port, default=6000, metavar="PORT", help="default: 6000")
+    add("--raft-port", type=port, default=RAFT_PORT, metavar="PORT", help="default: %(default)s")
     add(
         "--raft-advertise-host", type=_host, metavar="HOST", help="what peers are told (default: --raft-host)"
     )
     add("--client-host", type=_host, default="127.0.0.1", metavar="HOST",
         help="clients connect here (default: 127.0.0.1)")  # fmt: skip
-    add("--client-port", "--port", type=port, default=8080, metavar="PORT", help="default: 8080")
+    add("--client-port", "--port", type=port, default=CLIENT_PORT, metavar="PORT",
+        help="default: %(default)s")  # fmt: skip
     add("--client-advertise-host", type=_host, metavar="HOST",
         help="what METRICS shows (default: --client-host)")  # fmt: skip
     add("--join", type=address, action="append", default=[], metavar="HOST:PORT",
         help="raft address of any member: to enter a cluster, or to find it again")  # fmt: skip
-    add("--join-timeout", type=whole(1, 86_400), default=60, metavar="SECONDS", help="default: 60")
+    add("--join-timeout", type=whole(1, 86_400), default=60, metavar="SECONDS", help="default: %(default)s")
     add("--bootstrap", action="store_true", help="found a cluster (node 1 does so unasked)")
 
 
@@ -198,21 +209,24 @@ def _behaviour_flags(parser: argparse.ArgumentParser) -> None:
     """How the node behaves."""
     timeout = _milliseconds(10, 3_600_000)
     add = parser.add_argument
-    add("--replication-factor", type=whole(1, 9), default=3, metavar="N",
-        help="replicas of each segment (default: 3)")  # fmt: skip
+    add("--replication-factor", type=whole(1, 9), default=_NODE.replication_factor, metavar="N",
+        help="replicas of each segment (default: %(default)s)")  # fmt: skip
     add("--fsync", type=fsync, default="each", metavar="each|none|MS",
         help="when entries are synced (default: each, before they are acknowledged)")  # fmt: skip
-    add("--heartbeat-ms", dest="heartbeat", type=timeout, default=0.1, metavar="MS", help="default: 100")
-    add("--election-timeout-ms", dest="election_timeout", type=timeout, default=1.0, metavar="MS",
-        help="default: 1000")  # fmt: skip
-    add("--failure-timeout-ms", dest="failure_timeout", type=timeout, default=2.0, metavar="MS",
-        help="silence after which a node's segments get other leaders (default: 2000)")  # fmt: skip
-    add("--lease-ttl-ms", dest="lease_ttl", type=timeout, default=1.2, metavar="MS",
-        help="how long a node writes without hearing from a Raft leader (default: 1200)")  # fmt: skip
-    add("--max-frame-bytes", type=whole(64, MAX_FRAME_LIMIT), default=65_536, metavar="BYTES",
-        help="longest request (default: 65536)")  # fmt: skip
-    add("--max-connections", type=whole(1, 1_000_000), default=10_000, metavar="N",
-        help="of clients (default: 10000)")  # fmt: skip
+    add("--heartbeat-ms", dest="heartbeat", type=timeout, default=_NODE.heartbeat_interval, metavar="MS",
+        help=f"default: {_ms(_NODE.heartbeat_interval)}")  # fmt: skip
+    add("--election-timeout-ms", dest="election_timeout", type=timeout, metavar="MS",
+        default=_NODE.election_timeout, help=f"default: {_ms(_NODE.election_timeout)}")  # fmt: skip
+    add("--failure-timeout-ms", dest="failure_timeout", type=timeout, metavar="MS",
+        default=_NODE.failure_timeout, help="silence after which a node's segments get other leaders "
+        f"(default: {_ms(_NODE.failure_timeout)})")  # fmt: skip
+    add("--lease-ttl-ms", dest="lease_ttl", type=timeout, metavar="MS", default=_NODE.lease_ttl,
+        help="how long a node writes without hearing from a Raft leader "
+        f"(default: {_ms(_NODE.lease_ttl)})")  # fmt: skip
+    add("--max-frame-bytes", type=whole(64, MAX_FRAME_LIMIT), default=_CLIENTS.max_frame_bytes,
+        metavar="BYTES", help="longest request (default: %(default)s)")  # fmt: skip
+    add("--max-connections", type=whole(1, 1_000_000), default=_CLIENTS.max_connections, metavar="N",
+        help="of clients (default: %(default)s)")  # fmt: skip
     add("--log-file", type=Path, metavar="FILE", help="default: standard error")
     add("--log-level", choices=LOG_LEVELS, help="default: info, or the variable WALRUS_LOG")
     add("--trace", type=Path, metavar="FILE", help="record spec-level events")
@@ -277,8 +291,9 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:
     walrus.shell.flags.FlagError: --node-id: must be a whole number of 1 to 2147483648, not '0'
     """
     given = vars(_parser().parse_args(arguments))
-    entries = _variable(environ, "WALRUS_MAX_SEGMENT_ENTRIES", whole(1, 1 << 40), 1_000_000)
-    monitor = _variable(environ, "WALRUS_MONITOR_CHECK_MS", whole(1, 3_600_000, " milliseconds"), 10_000)
+    entries = _variable(environ, "WALRUS_MAX_SEGMENT_ENTRIES", whole(1, 1 << 40), _NODE.max_segment_entries)
+    milliseconds = whole(1, 3_600_000, " milliseconds")
+    monitor = _variable(environ, "WALRUS_MONITOR_CHECK_MS", milliseconds, _ms(_NODE.monitor_check))
     assert entries is not None and monitor is not None
     given["raft_advertise_host"] = given["raft_advertise_host"] or given["raft_host"]
     given["client_advertise_host"] = given["client_advertise_host"] or given["client_host"]
