@@ -6,7 +6,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick deep fuzz lint format links check model-check simulate cluster-bootstrap cluster-down bench bench-engine mutate clean
+.PHONY: help demo test quick deep fuzz chaos lint format links check model-check simulate cluster-bootstrap cluster-down bench bench-engine mutate clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -35,6 +35,9 @@ deep: .venv/.installed ## the property tests with many more examples, many more 
 fuzz: .venv/.installed ## atheris on every decoder of foreign bytes; MINUTES=10 in all (Linux)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
 	$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),10)
+
+chaos: .venv/.installed ## random faults on real nodes, judged by what only the protocol's page says; MINUTES=60
+	$(BIN)/python -m tests.node.chaos --minutes $(or $(MINUTES),60)
 
 lint: .venv/.installed ## ruff, mypy --strict and the import contracts
 	$(BIN)/ruff check

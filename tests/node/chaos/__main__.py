@@ -1,0 +1,49 @@
+"""`python -m tests.node.chaos --minutes 60`: random faults on real nodes, one cluster after the other.
+
+Each cluster lives for some minutes, has its own seed (printed), number of nodes and schedule, and ends with
+the check of all that its clients were told. One line a minute says how far it is. Exit status 1 with the
+first violation; the command that repeats its faults is printed with it. `--bug NAME` plants a bug of
+`walrus/sim/mutants` in every node: then a violation has to come, and the status is 0 if it does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+
+from tests.node.chaos.run import Options, play
+
+LIFE = 240.0
+"""Seconds that one cluster lives."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.node.chaos")
+    parser.add_argument("--minutes", type=float, default=60.0, help="default 60")
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 31), help="of the first cluster")
+    parser.add_argument("--nodes", type=int, default=0, help="3 or 5, if not given")
+    parser.add_argument("--fsync", default="", help="drawn, if not given")
+    parser.add_argument("--bug", default="", metavar="NAME", help="a planted bug, which must be found")
+    parser.add_argument("--only", default="", metavar="FAULT,...", help="these faults and no others")
+    options = parser.parse_args()
+    began, seed = time.monotonic(), options.seed
+    end = began + 60 * options.minutes
+
+    def say(line: str) -> None:
+        print(f"{(time.monotonic() - began) / 60:6.1f} min  {line}", flush=True)
+
+    while (left := end - time.monotonic()) > 5:
+        chosen = Options(seed, min(left, LIFE), options.nodes, options.fsync, options.bug, options.only)
+        if found := play(chosen, say):
+            for line in found[:20]:
+                say(line)
+            say(f"again: python -m tests.node.chaos --seed {seed} --minutes {min(left, LIFE) / 60:.1f}")
+            return 0 if options.bug else 1
+        seed += 1
+    say("no violation")
+    return 1 if options.bug else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,179 @@
+"""What is done to the nodes. Each fault leaves the cluster able to recover; `World.heal` ends it.
+
+A fault takes the world, a node and the run's source of randomness, does its harm, and returns what it was.
+The nemesis draws them from a seed, alone or two at a time, so a run can be repeated with the same faults;
+what the kernel makes of them is another run each time.
+
+    kill, restart, kill all     SIGKILL
+    stop                        SIGTERM: status 0
+    pause                       SIGSTOP, then SIGCONT: a node that does not know that time went by
+    isolate, one way, ring      partitions: a node, one direction of one pair, each node from the next
+    flapping                    a pair that is cut and healed again and again: late, bunched bytes
+    behind                      the leader dies while one replica misses its last frames
+    full disk                   no room on one node's disk
+    power                       all nodes lose what their devices did not hold at one instant (`--fsync each`)
+    leave                       LEAVE, and back with an empty disk
+    new disk                    SIGKILL, an empty disk, LEAVE through another node, and back
+
+Left out: clock jumps. They take libfaketime, which the nodes would have to be started with; the nodes read
+the monotonic clock only, and SIGSTOP is what makes that one jump.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from tests.node.chaos.world import World
+from tests.node.harness import nap
+
+Fault = Callable[[World, int, random.Random], None]
+
+
+def _others(world: World, victim: int) -> list[int]:
+    return [node_id for node_id in world.ids if node_id != victim]
+
+
+def kill(world: World, victim: int, rng: random.Random) -> None:
+    world.cluster[victim].kill()
+
+
+def restart(world: World, victim: int, rng: random.Random) -> None:
+    world.cluster[victim].kill()
+    world.cluster[victim].start()
+
+
+def kill_all(world: World, victim: int, rng: random.Random) -> None:
+    for node in world.cluster:
+        node.kill()
+
+
+def stop(world: World, victim: int, rng: random.Random) -> None:
+    world.cluster[victim].resume()
+    status = world.cluster[victim].terminate() if world.cluster[victim].running else 0
+    assert status == 0, f"OrderlyStop: node {victim} ended with {status}"
+
+
+def pause(world: World, victim: int, rng: random.Random) -> None:
+    world.cluster[victim].pause()
+
+
+def isolate(world: World, victim: int, rng: random.Random) -> None:
+    assert world.cluster.proxy is not None
+    world.cluster.proxy.isolate(victim, _others(world, victim))
+
+
+def one_way(world: World, victim: int, rng: random.Random) -> None:
+    assert world.cluster.proxy is not None
+    world.cluster.proxy.cut(victim, rng.choice(_others(world, victim)))
+
+
+def ring(world: World, victim: int, rng: random.Random) -> None:
+    assert world.cluster.proxy is not None
+    for here, there in zip(world.ids, [*world.ids[1:], world.ids[0]], strict=True):
+        world.cluster.proxy.cut(here, there)
+
+
+def flapping(world: World, victim: int, rng: random.Random) -> None:
+    assert world.cluster.proxy is not None
+    other = rng.choice(_others(world, victim))
+    for _ in range(rng.randrange(3, 12)):
+        world.cluster.proxy.isolate(victim, [other])
+        nap(rng.uniform(0.02, 0.3))
+        world.cluster.proxy.heal()
+        nap(rng.uniform(0.0, 0.1))
+
+
+def behind(world: World, victim: int, rng: random.Random) -> None:
+    assert world.cluster.proxy is not None
+    leader = world.segment_leader() or victim
+    world.cluster.proxy.cut(leader, rng.choice(_others(world, leader)))
+    nap(rng.uniform(0.05, 0.4))
+    world.cluster[leader].kill()
+
+
+def full_disk(world: World, victim: int, rng: random.Random) -> None:
+    world.disks[victim].fill()
+
+
+def power(world: World, victim: int, rng: random.Random) -> None:
+    for node in world.cluster:
+        node.pause()
+    for disk in world.disks.values():
+        disk.picture()
+    for node in world.cluster:
+        node.kill()
+    for disk in world.disks.values():
+        disk.lose_power()
+
+
+def leave(world: World, victim: int, rng: random.Random) -> None:
+    world.heal()
+    helper = rng.choice(_others(world, victim))
+    world.leave(victim, rng.choice(world.ids))
+    world.until(f"node {victim} stops", lambda: not world.cluster[victim].running)
+    status = world.cluster[victim].wait()
+    assert status == 0, f"OrderlyStop: node {victim} left and ended with {status}"
+    world.wipe(victim)
+    world.rejoin(victim, helper)
+
+
+def new_disk(world: World, victim: int, rng: random.Random) -> None:
+    world.heal()
+    world.cluster[victim].kill()
+    world.wipe(victim)
+    helper = rng.choice(_others(world, victim))
+    world.leave(victim, helper)
+    world.rejoin(victim, helper)
+
+
+SOFT: dict[str, Fault] = {
+    "kill": kill,
+    "restart": restart,
+    "kill all": kill_all,
+    "stop": stop,
+    "pause": pause,
+    "isolate": isolate,
+    "one way": one_way,
+    "ring": ring,
+    "flapping": flapping,
+    "behind": behind,
+}
+DISKS: dict[str, Fault] = {"full disk": full_disk}
+POWER: dict[str, Fault] = {"power": power}
+MEMBERS: dict[str, Fault] = {"leave": leave, "new disk": new_disk}
+
+
+class Nemesis:
+    """Draws faults from a seed. `done` counts them by name."""
+
+    def __init__(self, world: World, seed: int, fsync: str, only: str = "") -> None:
+        self.world, self.rng = world, random.Random(seed)
+        self.done: dict[str, int] = {}
+        self.last: list[str] = []
+        self.faults = dict(SOFT)
+        if len(world.ids) > 2:
+            self.faults |= MEMBERS
+        if world.disks:
+            self.faults |= DISKS
+        if world.disks and fsync == "each":
+            self.faults |= POWER
+        if only:
+            self.faults = {name: fault for name, fault in self.faults.items() if name in only.split(",")}
+
+    def _victim(self) -> int:
+        """Any node, and half of the time the one with most to lose: the leader of the open segment."""
+        anyone, leader = self.rng.choice(self.world.ids), self.rng.random() < 0.5
+        return (self.world.segment_leader() if leader else None) or anyone
+
+    def strike(self) -> None:
+        """One fault or two, a while with them, then none."""
+        for _ in range(self.rng.choice((1, 1, 2))):
+            name = self.rng.choice(sorted(self.faults))
+            victim = self._victim()
+            self.last = [*self.last[-9:], f"{name} {victim}"]
+            self.done[name] = self.done.get(name, 0) + 1
+            self.faults[name](self.world, victim, self.rng)
+        nap(self.rng.uniform(0.0, 2.5))
+        self.world.heal()
+        nap(self.rng.uniform(0.0, 1.0))

@@ -1,0 +1,89 @@
+"""A run: a world, its clients, its nemesis, and at the end the checker's verdict."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.node.chaos import checker
+from tests.node.chaos.client import Fetcher, Getter, Told, Writer
+from tests.node.chaos.nemesis import Nemesis
+from tests.node.chaos.world import TOPIC, World
+
+PLANT = """
+from walrus.sim.mutants import find
+from walrus.sim.mutants.plant import planted
+planted_bug = planted(find({name!r}))
+planted_bug.__enter__()
+"""
+"""What a node with a planted bug runs first. This package imports nothing of walrus; the node may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is drawn from the seed if it is not given."""
+
+    seed: int
+    seconds: float
+    nodes: int = 0
+    fsync: str = ""
+    bug: str = ""
+    only: str = ""
+    disks: bool = True
+
+
+def play(options: Options, say: Callable[[str], None]) -> list[str]:
+    """Run a cluster for so many seconds; the violations, of which there should be none."""
+    rng = random.Random(options.seed)
+    nodes, fsync = rng.choice((3, 3, 5)), rng.choice(("each", "each", "none", "20"))
+    nodes, fsync = options.nodes or nodes, options.fsync or fsync
+    patch = PLANT.format(name=options.bug) if options.bug else ""
+    with tempfile.TemporaryDirectory(prefix="walrus-chaos-", ignore_cleanup_errors=True) as place:
+        world = World(Path(place), nodes, ["--fsync", fsync], patch, options.disks)
+        try:
+            without = "" if world.disks else "; no disks can be mounted here: no full ones, no loss of power"
+            say(f"seed {options.seed}: {nodes} nodes, --fsync {fsync}{without}")
+            return _play(world, options, fsync, say)
+        finally:
+            world.close()
+
+
+def _play(world: World, options: Options, fsync: str, say: Callable[[str], None]) -> list[str]:
+    world.start()
+    told = Told()
+    kinds = [(Writer, "w1"), (Writer, "w2"), (Writer, "w3"), (Getter, "g1"), (Getter, "g2"), (Fetcher, "f1")]
+    clients = [kind(told, world.addresses, TOPIC, name, options.seed) for kind, name in kinds]
+    nemesis = Nemesis(world, options.seed, fsync, options.only)
+    end, minute = time.monotonic() + options.seconds, time.monotonic() + 60
+    for client in clients:
+        client.start()
+    try:
+        while time.monotonic() < end:
+            nemesis.strike()
+            if time.monotonic() >= minute:
+                minute += 60
+                say(_line(told, nemesis))
+    except AssertionError as error:
+        return [f"{error} (seed {options.seed}, after {', '.join(nemesis.last)})"]
+    finally:
+        for client in clients:
+            client.stop()
+    try:
+        world.heal()
+        log, wrong = world.whole_log()
+    except AssertionError as error:
+        return [f"Serves: {error} (seed {options.seed}, after {', '.join(nemesis.last)})"]
+    found = ([wrong] if wrong else []) + checker.violations(log, told)
+    say(f"{_line(told, nemesis)}; {len(log):,} entries, {len(found)} violations")
+    return [f"{one} (seed {options.seed}, after {', '.join(nemesis.last)})" for one in found]
+
+
+def _line(told: Told, nemesis: Nemesis) -> str:
+    faults = ", ".join(f"{name} {times}" for name, times in sorted(nemesis.done.items()))
+    given = sum(map(len, told.gets.values()))
+    acknowledged, places = told.acknowledged(), len(told.fetched)
+    return f"{acknowledged:,} acknowledged, {given:,} given, {places:,} places fetched; {faults}"

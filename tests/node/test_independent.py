@@ -1,0 +1,108 @@
+"""The checker that shares no code with the project: it finds what is wrong, in histories and in planted
+nodes.
+
+`make chaos MINUTES=60` is the same for as long as one likes.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.node.chaos.checker import Place, disagreement, violations
+from tests.node.chaos.client import MAYBE, NOT_DONE, OK, Told, reasons, worth
+from tests.node.chaos.run import Options, play
+
+HERE = Path(__file__).parent
+FOUND_WITHIN = 120.0
+"""Seconds in which a planted bug is found, on a machine that does other things as well."""
+
+
+def test_nothing_of_the_project_is_imported() -> None:
+    for path in [*(HERE / "chaos").glob("*.py"), HERE / "harness.py"]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not [name for name in names if name.split(".")[0] == "walrus"], path.name
+
+
+def test_the_page_says_what_an_answer_is_worth() -> None:
+    assert len(reasons()) > 20
+    assert worth(b"OK") == worth(b"EMPTY") == worth(b"OK x") == OK
+    assert worth(b"ERR no leader: an election") == worth(b"ERR not written: no room") == NOT_DONE
+    assert worth(b"ERR timeout: the outcome is unknown") == worth(b"ERR of a later version") == MAYBE
+
+
+LOG = [Place(1, 0, b"a-0"), Place(1, 1, b"b-0"), Place(2, 0, b"a-1"), Place(2, 1, b"a-2")]
+
+
+def good() -> Told:
+    """A history of which LOG is a possible end."""
+    return Told(
+        puts={
+            "a": [(b"a-0", OK), (b"a-1", MAYBE), (b"a-2", OK), (b"a-3", NOT_DONE), (b"a-4", MAYBE)],
+            "b": [(b"b-0", OK)],
+        },
+        gets={"g": [b"a-0", b"b-0", b"b-0", b"a-2"]},
+        doubtful_gets={"g": 1},
+        fetched={(1, 1): b"b-0"},
+    )
+
+
+def test_a_history_that_is_possible_has_no_violation() -> None:
+    assert violations(LOG, good()) == []
+    assert disagreement([LOG, LOG[:2]]) is None
+
+
+BROKEN: list[tuple[str, Callable[[Told], object]]] = [
+    ("AckedDurable", lambda told: told.puts["b"].append((b"b-1", OK))),
+    ("NotDoneAbsent", lambda told: told.puts["a"].__setitem__(1, (b"a-1", NOT_DONE))),
+    ("NothingInvented", lambda told: told.puts["a"].pop(1)),
+    ("WriterOrder", lambda told: told.puts["a"].reverse()),
+    ("PlacesStable", lambda told: told.fetched.__setitem__((1, 1), b"a-0")),
+    ("PlacesStable", lambda told: told.fetched.__setitem__((9, 9), b"b-0")),
+    ("PlacesStable", lambda told: told.changed.append("there was one, then another")),
+    ("NothingSkipped", lambda told: told.doubtful_gets.__setitem__("g", 0)),
+    ("NothingSkipped", lambda told: told.gets["g"].append(b"a-4")),
+]
+
+
+@pytest.mark.parametrize(("name", "harm"), BROKEN)
+def test_a_history_that_is_impossible_is_told_by_name(name: str, harm: Callable[[Told], object]) -> None:
+    told = good()
+    harm(told)
+    found = violations(LOG, told)
+    assert found and all(one.startswith(name) for one in found)
+
+
+def test_an_entry_that_is_there_twice_and_two_logs_are_told_by_name() -> None:
+    twice = violations([*LOG, Place(2, 2, b"a-2")], good())
+    assert twice and twice[0].startswith("NothingInvented: b'a-2' is there 2 times")
+    other = [LOG[0], Place(1, 1, b"other")]
+    assert str(disagreement([LOG, other])).startswith("NodesAgree")
+
+
+@pytest.mark.process
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_minute_of_everything_breaks_no_promise() -> None:
+    said: list[str] = []
+    assert play(Options(seed=11, seconds=45, nodes=3), said.append) == [], said
+
+
+@pytest.mark.process
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("bug", "faults"), [("acks_at_one_copy", "isolate,behind"), ("sealed_after_one_fence", "behind")]
+)
+def test_a_planted_bug_is_found_in_time(bug: str, faults: str) -> None:
+    found: list[str] = []
+    for seed in range(int(FOUND_WITHIN // 30)):
+        options = Options(seed, seconds=30, nodes=3, fsync="none", bug=bug, only=faults, disks=False)
+        if found := play(options, lambda line: None):
+            break
+    assert any(one.startswith(("AckedDurable", "PlacesStable", "NodesAgree")) for one in found), found
