@@ -109,6 +109,7 @@ def power(world: World, victim: int, rng: random.Random) -> None:
 
 def leave(world: World, victim: int, rng: random.Random) -> None:
     world.heal()
+    world.wait_until_whole()
     helper = rng.choice(_others(world, victim))
     world.leave(victim, rng.choice(world.ids))
     world.until(f"node {victim} stops", lambda: not world.cluster[victim].running)
@@ -120,6 +121,7 @@ def leave(world: World, victim: int, rng: random.Random) -> None:
 
 def new_disk(world: World, victim: int, rng: random.Random) -> None:
     world.heal()
+    world.wait_until_whole()
     world.cluster[victim].kill()
     world.wipe(victim)
     helper = rng.choice(_others(world, victim))

@@ -25,6 +25,10 @@ PATIENCE = 90.0
 """Seconds until a cluster without faults must serve again: far beyond what it takes."""
 
 
+MOVING = 300.0
+"""Seconds until segments have moved to other nodes: how long that takes grows with their number."""
+
+
 class Stuck(AssertionError):
     """A cluster without faults does not serve."""
 
@@ -104,7 +108,7 @@ class World:
     def __init__(
         self, path: Path, nodes: int, flags: Sequence[str], patch: str = "", disks: bool = True
     ) -> None:
-        environ = {"WALRUS_MAX_SEGMENT_ENTRIES": "400"}
+        environ = {"WALRUS_MAX_SEGMENT_ENTRIES": "2000"}
         self.cluster = Cluster(path, nodes=nodes, flags=[*QUICK, *flags], env=environ, proxied=True)
         for node in self.cluster:
             node.patch = patch
@@ -214,7 +218,21 @@ class World:
             reply = self._ask(asked, b"LEAVE %d" % node_id, patience=60.0)
             return reply == b"OK" or reply.startswith(b"ERR unknown node")
 
-        self.until(f"node {node_id} has left", gone)
+        self.until(f"node {node_id} has left", gone, MOVING)
+
+    def wait_until_whole(self) -> None:
+        """Until every segment has all its replicas again: only then may another disk be lost."""
+        wanted = min(3, len(self.ids))
+
+        def whole() -> bool:
+            state = self._ask(self.ids[0], b"STATE " + TOPIC)
+            if not state.startswith(b"{"):
+                return False
+            behind = [found["copies_behind"] if (found := self.metrics(n)) else 1 for n in self.ids]
+            replicas = json.loads(state)["segment_replicas"].values()
+            return not any(behind) and all(len(nodes) >= wanted for nodes in replicas)
+
+        self.until("every segment has all its replicas", whole, MOVING)
 
     def whole_log(self) -> tuple[list[checker.Place], str | None]:
         """The log once all nodes show it whole and alike, and what two of them showed differently."""
