@@ -179,7 +179,9 @@ class Raft:
             membership_changed=self._membership_changed,
         )
         self._trace = trace
-        assert self.log.last_term <= self.current_term, "a term was forgotten that the log still shows"
+        assert self.log.last_term <= self.current_term, (
+            "ElectionSafety: a term was forgotten that the log still shows"
+        )
         self._event("Restart", voted_for=self.voted_for)
         self._resume_following(now)
         # Restarted servers wait a whole timeout: the leader, if there is one, is heard before that.
@@ -279,7 +281,9 @@ class Raft:
         """
         self._now = now
         durable = self._outbox.persisted(ready)
-        assert all(done.number <= ready.number for done in durable), "what is not durable yet says nothing"
+        assert all(done.number <= ready.number for done in durable), (
+            "CommittedNeverLost: what is not durable yet says nothing"
+        )
         for done in durable:
             self.log.persisted(done.entries, done.snapshot or done.checkpoint)
         if durable:
@@ -384,7 +388,9 @@ class Raft:
         newcomers = set(membership.voters) - {*self.membership.voters, self.node_id}
         if not all(map(leading.has_caught_up, newcomers)):
             return None
-        assert self.log.committed_membership == self.membership, "the change before is committed"
+        assert self.log.committed_membership == self.membership, (
+            "LeaderCompleteness: the change before is committed"
+        )
         index = self._append(MEMBERSHIP, membership.encode())
         leading.membership_changed()  # in force at once; a leader it removes leads until it commits (§4.2.2)
         return index
@@ -517,7 +523,9 @@ class Raft:
                 transfer=transfer,
             )
         )
-        assert not self._election.granted, "the own vote counts once it is durable, not before"
+        assert not self._election.granted, (
+            "ElectionSafety: the own vote counts once it is durable, not before"
+        )
 
     def _ask_voters(self, request: PreVoteRequest | RequestVoteRequest) -> None:
         """RequestVote: the same question to every other voter."""
@@ -729,7 +737,9 @@ class Raft:
             and not self.is_passive
         )
         if granted:
-            assert self.role not in (Role.CANDIDATE, Role.LEADER), "these have voted for themselves"
+            assert self.role not in (Role.CANDIDATE, Role.LEADER), (
+                "ElectionSafety: these have voted for themselves"
+            )
             self._set_term_and_vote(self.current_term, sender)
             if self.role is Role.PRE_CANDIDATE:
                 # Its own pre-vote, if it succeeded now, would start a competing election.
@@ -809,7 +819,7 @@ class Raft:
         self.log.commit_to(index)
         leading.note_committed(self.log.entries(before + 1, index + 1))
         self._event("AdvanceCommitIndex")
-        assert leading.has_committed_in_term()
+        assert leading.has_committed_in_term(), "LeaderCompleteness: only entries of the own term count"
         if before < self.log.membership_index <= index:
             self._membership_committed(leading, now)
 
@@ -848,7 +858,7 @@ class Raft:
         self.log.check_invariants()
         self._election.check_invariants()
         self._outbox.check_invariants()
-        assert self.log.last_term <= self.current_term, "an entry of a term we have not seen"
+        assert self.log.last_term <= self.current_term, "ElectionSafety: an entry of a term we have not seen"
         assert (self._leadership is not None) == (self.role is Role.LEADER)
         assert (self.role is Role.LEADER) == (self.leader_id == self.node_id)
         assert self._outbox.durable.term <= self.current_term

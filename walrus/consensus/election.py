@@ -74,7 +74,9 @@ class Election:
         self.refused.clear()
         self.started_at = now
         self.reset(now)
-        assert not self.granted and not self.refused, "answers of the round before count for nothing"
+        assert not self.granted and not self.refused, (
+            "ElectionSafety: answers of the round before count for nothing"
+        )
 
     def collect(self, voter: int, granted: bool) -> None:
         """Note one answer; the first one of each voter counts.
@@ -95,7 +97,7 @@ class Election:
         """Return whether it can no longer be won."""
         refused = len(self.refused.intersection(membership.voters))
         lost = len(membership.voters) - refused < membership.quorum
-        assert not (lost and self.won(membership)), "two majorities share a voter"
+        assert not (lost and self.won(membership)), "ElectionSafety: two majorities share a voter"
         return lost
 
     def yields_to(self, mine: tuple[LogPosition, int], theirs: tuple[LogPosition, int], now: float) -> bool:

@@ -130,7 +130,9 @@ class Following:
         A request that added entries and has none of them durable gets no first answer: another request, or
         the next heartbeat, follows soon enough to show that this server lives.
         """
-        assert self._log.holds(upto) or upto < self._log.snapshot_index, "acknowledging what is not here"
+        assert self._log.holds(upto) or upto < self._log.snapshot_index, (
+            "CommittedNeverLost: acknowledging what is not here"
+        )
 
         def answer(match_index: int) -> AppendEntriesResponse:
             return AppendEntriesResponse(
@@ -143,7 +145,9 @@ class Following:
 
         # A heartbeat adds nothing and is always answered at once: CheckQuorum and reads wait for it.
         durable = min(upto, self._log.persisted_index)
-        assert durable <= self._log.persisted_index, "an acknowledgement that a crash could take back"
+        assert durable <= self._log.persisted_index, (
+            "CommittedNeverLost: an acknowledgement that a crash could take back"
+        )
         if durable == upto or not added:
             self._outbox.send(sender, answer(durable))
         if durable < upto:
@@ -171,7 +175,9 @@ class Following:
             self._log.install(snapshot)
             self._outbox.note_snapshot(snapshot)
             self._membership_changed(now)
-            assert self._log.commit_index == snapshot.index, "a snapshot holds committed entries only"
+            assert self._log.commit_index == snapshot.index, (
+                "StateMachineSafety: a snapshot holds committed entries only"
+            )
             self._event("InstallSnapshot", sender=sender, index=snapshot.index)
             self._answer_snapshot(sender, message, installed=True)
         return None

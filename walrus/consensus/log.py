@@ -212,8 +212,8 @@ class RaftLog:
 
     def append(self, entry: Entry) -> None:
         """Add one entry at the end (a leader its own; LeaderAppendOnly: it never does anything else)."""
-        assert entry.index == self.last_index + 1, f"{entry} does not follow {self.last_index}"
-        assert entry.term >= self.last_term, f"{entry} is of an older term than {self.last_term}"
+        assert entry.index == self.last_index + 1, f"LogMatching: {entry} does not follow {self.last_index}"
+        assert entry.term >= self.last_term, f"LogMatching: {entry} is of an older term than {self.last_term}"
         self._entries.append(entry)
         if entry.kind is MEMBERSHIP:
             self._memberships.append((entry.index, Membership.decode(entry.data)))
@@ -232,9 +232,11 @@ class RaftLog:
                 self._truncate(entry.index)
             for new in entries[position:]:
                 self.append(new)
-            assert self.last_index == entries[-1].index, "the leader's last entry is now ours"
+            assert self.last_index == entries[-1].index, "LogMatching: the leader's last entry is now ours"
             return len(entries) - position
-        assert not entries or self.last_index >= entries[-1].index, "nothing is lost by a repetition"
+        assert not entries or self.last_index >= entries[-1].index, (
+            "CommittedNeverLost: nothing is lost by a repetition"
+        )
         return 0
 
     def first_conflict(self, entries: Sequence[Entry]) -> int | None:
@@ -243,13 +245,15 @@ class RaftLog:
             if entry.index > self.last_index:
                 return None
             if not self.matches(entry.index, entry.term):
-                assert entry.index > self.snapshot_index, "what a snapshot covers matches every leader"
+                assert entry.index > self.snapshot_index, (
+                    "LogMatching: what a snapshot covers matches every leader"
+                )
                 return entry.index
         return None
 
     def _truncate(self, index: int) -> None:
         """Drop everything from `index` on, memberships included."""
-        assert index > self.commit_index, f"truncating committed entries from {index}"
+        assert index > self.commit_index, f"CommittedNeverLost: truncating committed entries from {index}"
         del self._entries[index - self.snapshot_index - 1 :]
         while self._memberships[-1][0] >= index:
             self._memberships.pop()
@@ -262,7 +266,7 @@ class RaftLog:
 
     def commit_to(self, index: int) -> None:
         """Move the commit index forward; it never falls."""
-        assert self.commit_index <= index <= self.last_index, f"cannot commit to {index}"
+        assert self.commit_index <= index <= self.last_index, f"CommittedNeverLost: cannot commit to {index}"
         self.commit_index = index
 
     def persisted(self, entries: Sequence[Entry], snapshot: Snapshot | None) -> None:
@@ -278,11 +282,15 @@ class RaftLog:
             if self.holds(entry.index) and self.term_at(entry.index) == entry.term:
                 self.persisted_index = max(self.persisted_index, entry.index)
                 break
-        assert self.persisted_index <= self.last_index, "durable beyond the end of the log"
+        assert self.persisted_index <= self.last_index, (
+            "CommittedNeverLost: durable beyond the end of the log"
+        )
 
     def compact(self, index: int, data: bytes) -> Snapshot:
         """Replace everything up to an applied index by a snapshot of the state machine there (paper §7)."""
-        assert self.snapshot_index < index <= self.applied_index, f"cannot compact to {index}"
+        assert self.snapshot_index < index <= self.applied_index, (
+            f"StateMachineSafety: cannot compact to {index}"
+        )
         membership = self.membership_at(index)
         snapshot = Snapshot(index, self.term_at(index), membership, data)
         last = self.last
@@ -295,7 +303,7 @@ class RaftLog:
 
         Entries after the snapshot stay if the log agrees with it at its last index, else none does.
         """
-        assert snapshot.index > self.commit_index, "a snapshot must not take us back"
+        assert snapshot.index > self.commit_index, "CommittedNeverLost: a snapshot must not take us back"
         if not (self.holds(snapshot.index) and self.term_at(snapshot.index) == snapshot.term):
             self._truncate(self.commit_index + 1)
         self._rebase(snapshot)

@@ -90,7 +90,7 @@ class Membership(msgspec.Struct, frozen=True, array_like=True):
     def quorum(self) -> int:
         """The number of voters that make a majority."""
         quorum = majority(len(self.voters))
-        assert 2 * quorum > len(self.voters), "two majorities must share a voter"
+        assert 2 * quorum > len(self.voters), "ElectionSafety: two majorities must share a voter"
         return quorum
 
     def check(self) -> None:

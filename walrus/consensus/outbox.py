@@ -98,7 +98,7 @@ class RaftOutbox:
 
     def note_hard_state(self, hard_state: HardState) -> None:
         """The term or the vote changed."""
-        assert hard_state.term >= self._current.term, "the term must not fall"
+        assert hard_state.term >= self._current.term, "ElectionSafety: the term must not fall"
         self._hard_state = self._current = hard_state
 
     def note_snapshot(self, snapshot: Snapshot) -> None:
@@ -158,7 +158,9 @@ class RaftOutbox:
             self._outstanding[-1].held.extend(after)
             return replace(ready, messages=tuple(now))
         # Everything is durable: nothing that this Ready says can be taken back.
-        assert not self.hard_state_pending, "a term or a vote that is neither durable nor on its way"
+        assert not self.hard_state_pending, (
+            "ElectionSafety: a term or a vote that is neither durable nor on its way"
+        )
         return replace(ready, messages=tuple(now + after))
 
     def persisted(self, ready: Ready) -> list[Ready]:

@@ -52,7 +52,7 @@ class SnapshotReceiver:
             self._data.clear()
         if chunk.offset == len(self._data):
             self._data += chunk.data
-        assert len(self._data) <= chunk.total, "more than the snapshot has"
+        assert len(self._data) <= chunk.total, "StateMachineSafety: more than the snapshot has"
         if len(self._data) < chunk.total:
             return None
         data = bytes(self._data)

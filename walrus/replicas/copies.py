@@ -171,14 +171,14 @@ class Copies:
 
         `then` runs once they are durable. Raises StorageError with nothing written.
         """
-        assert start <= copy.length, "a gap in a copy"
+        assert start <= copy.length, "SeqOrder: a gap in a copy"
         if start + batch.count <= copy.length:  # a repeated frame, or a question for our length
             self._data.barrier(then)
             return
         new = batch.slice(copy.length - start, batch.count)
         length = copy.length + new.count
         at = self._data.write(copy.name, new, partial(copy.on_durable, length, then))
-        assert at == copy.length, f"copy {copy.name} is at {at}, not at {copy.length}"
+        assert at == copy.length, f"SeqOrder: copy {copy.name} is at {at}, not at {copy.length}"
         if copy._summed_to == copy.length:
             copy._summed = copy._summed.extend(new)
             copy._summed_to = length

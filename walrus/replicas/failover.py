@@ -152,4 +152,6 @@ class SegmentRecovery:
         """Assert what must hold of a recovery by itself."""
         if self.found is not None:
             whole = sum(length >= self.found.count for length in self._have.values())
-            assert whole >= self.segment.majority, "RecoverySeal before a majority holds the count"
+            assert whole >= self.segment.majority, (
+                "SealedStable: RecoverySeal before a majority holds the count"
+            )

@@ -17,6 +17,7 @@
     stage       what scenarios are written with; catalogue: their register
     scenarios   schedules that broke published systems: scenarios_clients, scenarios_disk, scenarios_failover
     trace       runs recorded for TLC
+    explore     every short behaviour of the real Raft class, breadth-first; explore_cli: its command
     mutants     bugs planted in the code, which the tools must notice
 
 docs/simulator.md says how to use it.

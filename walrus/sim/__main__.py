@@ -5,6 +5,7 @@
     python -m walrus.sim --scenario leader_restarts_at_once
     python -m walrus.sim --scenarios                            all of them
     python -m walrus.sim --mutant no_fence_check --seeds 50     with a planted bug (`mutants`)
+    python -m walrus.sim explore --nodes 3 --depth 8            every short behaviour of Raft (`explore.py`)
     python -m walrus.sim --bench
 
 Exits with 0 if everything held, 1 after a violation, 2 for a bad flag.
@@ -27,8 +28,8 @@ from rich.text import Text
 
 from walrus.cli.command_line import Console, Parser, command
 from walrus.shell.flags import fsync, whole
-from walrus.sim import faults, mutants, report, scenarios
-from walrus.sim.options import Options
+from walrus.sim import explore_cli, faults, mutants, report, scenarios
+from walrus.sim.options import Options, varied
 from walrus.sim.run import Failure, Result, shrink, simulate
 from walrus.sim.stage import watched
 from walrus.sim.trace import Recorder
@@ -54,6 +55,7 @@ def _parser() -> Parser:
     add("--engine", action="store_true", help="the real storage engine on a simulated disk")
     add("--codec", action="store_true", help="send every message through its wire encoding")
     add("--unordered", action="store_true", help="links do not keep the order of messages")
+    add("--plain", action="store_true", help="the same load and settings for every seed")
     add("--sampled", action="store_true", help="look at expensive invariants now and then only")
     add("--scenario", metavar="NAME", help="run a named scenario")
     add("--scenarios", action="store_true", help="run all scenarios")
@@ -80,7 +82,10 @@ def options_of(flags: argparse.Namespace) -> Options:
 @command("walrus.sim")
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    flags = _parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["explore"]:
+        return explore_cli.main(given[1:])
+    flags = _parser().parse_args(given)
     console = Console(width=None if sys.stdout.isatty() else 160)
     try:
         options, chosen = options_of(flags), faults.classes(flags.faults)
@@ -116,6 +121,7 @@ def _one(
     seed: int, options: Options, chosen: Sequence[str], flags: argparse.Namespace, console: Console
 ) -> bool:
     """Run one seed; whether everything held."""
+    options = options if flags.plain else varied(seed, options)
     started = time.perf_counter()
     recorder = Recorder(options) if flags.trace else None
     outcome = simulate(seed, options, flags.steps, chosen, recorder.of if recorder else None)
@@ -148,7 +154,9 @@ def _show(failure: Failure, options: Options, flags: argparse.Namespace, console
         return
     simulation, _ = report.retell(failure, options)
     schedule = flags.fsync if isinstance(flags.fsync, str) else f"{flags.fsync * 1000:.0f}"
-    mine = [f"--{name}" for name in ("engine", "codec", "unordered", "sampled") if getattr(flags, name)]
+    mine = [
+        f"--{name}" for name in ("engine", "codec", "unordered", "sampled", "plain") if getattr(flags, name)
+    ]
     again = " ".join(
         ["python -m walrus.sim", f"--seed {failure.seed} --steps {flags.steps} --nodes {flags.nodes}",
          f"--faults {flags.faults} --fsync {schedule}", *mine]

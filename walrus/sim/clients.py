@@ -145,8 +145,10 @@ class Producer(Client):
             if isinstance(reply, Ok):
                 attempt.outcome = Outcome.OK
                 self.acknowledged += 1
+                self.world.judge.acknowledged(self.topic, attempt.payload)
             elif isinstance(reply, Error):
                 attempt.outcome, attempt.reply = outcome_of(reply.reason), reply.reason
+                self.world.judge.refused(call, self.topic, reply.reason)
             else:
                 raise Violation("Replies", f"{reply} to a PUT")
 
@@ -215,3 +217,78 @@ class Fetcher(Client):
                 assert reply.payload is not None
                 _, payload = protocol.split_fetched(reply.payload)
                 self.world.judge.fetched(self.topic, segment, position, payload)
+
+
+class Scanner(Client):
+    """Reads a whole topic by place, once everything has come to rest: what the oracle judges."""
+
+    def __init__(self, world: World, topic: str) -> None:
+        self.log: list[bytes] = []
+        self.segment, self.offset = 1, 0
+        super().__init__(world, f"scanner of {topic}", topic)
+
+    @property
+    def done(self) -> bool:
+        """Whether the end of the topic was reached."""
+        return self.segment > self.world.judge.segments(self.topic)
+
+    def act(self) -> None:
+        """Ask for the next entries, and go to the next segment at the end of one."""
+        while not self.done and self.offset >= self.world.judge.settled((self.topic, self.segment)):
+            self.segment, self.offset = self.segment + 1, 0
+        if not self.calls and not self.done:
+            self.ask(protocol.Fetch(self.topic, self.segment, self.offset, 100))
+
+    def on_reply(self, call: Call, first: int, replies: list[protocol.Reply], now: float) -> None:
+        """Keep what came; for what did not, another node is asked."""
+        for reply in replies:
+            if isinstance(reply, Ok) and reply.payload is not None:
+                self.log.append(protocol.split_fetched(reply.payload)[1])
+                self.offset += 1
+            elif not isinstance(reply, protocol.Empty):
+                self.node = 0
+
+
+class Newcomer(Client):
+    """Registers one topic after the other, and as soon as one is promised asks another node for its STATE.
+
+    No node may say that it does not know a topic that was there when it was asked: it has to ask Raft's
+    leader first (ReadIndex, dissertation §6.4).
+    """
+
+    MOST = 30
+    """Topics of one run: each costs every later step a little."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.registered = 0
+        self._asking = False
+        super().__init__(world, name, f"{name}.0")
+
+    def act(self) -> None:
+        """Register, or ask."""
+        if self.calls or self.registered >= self.MOST:
+            return
+        if not self._asking:
+            self.ask(Register(self.topic))
+        else:
+            self.node = self.rng.choice(sorted(self.world.hosts))
+            self.ask(protocol.State(self.topic))
+
+    def on_reply(self, call: Call, first: int, replies: list[protocol.Reply], now: float) -> None:
+        """A topic is there, or known there."""
+        reply = replies[0]
+        if isinstance(reply, Error):
+            self.world.judge.refused(call, self.topic, reply.reason)
+            self.node = 0
+        elif self._asking:
+            self._asking, self.registered = False, self.registered + 1
+            self.topic = f"{self.name}.{self.registered}"
+        else:
+            self.world.judge.registered(self.topic)
+            self._asking = True
+            self.world.after(0.0, self._act_once)
+
+    def _act_once(self) -> None:
+        """At once, while other nodes may not have heard of it."""
+        self.calls = [call for call in self.calls if call.open]
+        self.act()

@@ -25,6 +25,7 @@ not what else was planned.
     ambush       something happens to the next message of one type (chosen by `value`) and its two nodes
     clock        the clock jumps by `value` seconds and drifts by 10 % or less
     hang_up      every client goes away in the middle of what it does
+    transfer     Raft's leader hands over to `peer`
     join, leave  membership
 """
 
@@ -35,7 +36,16 @@ from random import Random
 
 import msgspec
 
-from walrus.consensus.messages import RequestVoteRequest, RequestVoteResponse
+from walrus.consensus.messages import (
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
+    RequestVoteRequest,
+    RequestVoteResponse,
+    Role,
+    TimeoutNowRequest,
+)
 from walrus.protocol import Leave
 from walrus.sim.calls import Call, Nobody
 from walrus.sim.network import Weather
@@ -55,16 +65,22 @@ CLASSES: dict[str, tuple[tuple[str, int], ...]] = {
     "clock": (("clock", 2),),
     "ambush": (("ambush", 10),),
     "clients": (("hang_up", 2),),
+    "leaders": (("transfer", 3),),
     "members": (("join", 1), ("leave", 1)),
 }  # fmt: skip
 """Classes of faults for `--faults`, and how likely each kind is."""
 
-DEFAULT = ("crash", "power", "pause", "network", "ambush", "disk", "rot", "clock", "clients")
+DEFAULT = (
+    *("crash", "power", "pause", "network", "ambush", "disk", "rot", "clock", "clients", "leaders"),
+    "members",
+)
 MOST_NODES = 6
 
 AMBUSHED: tuple[type, ...] = (
     *(m.Fence, m.FenceReply, m.Copy, m.CopyReply, m.Append, m.AppendReply, m.Forward, m.ForwardReply),
-    *(m.GetEntries, m.GetReply, m.Confirm, m.Propose, RequestVoteRequest, RequestVoteResponse),
+    *(m.GetEntries, m.GetReply, m.Confirm, m.Propose, m.ReadReply, m.ReadIndexReply),
+    *(RequestVoteRequest, RequestVoteResponse, AppendEntriesRequest, AppendEntriesResponse),
+    *(InstallSnapshotRequest, InstallSnapshotResponse, TimeoutNowRequest),
 )
 STRIKES = (
     *("late", "late", "late", "twice", "lost", "kill sender", "kill receiver", "power sender"),
@@ -103,7 +119,7 @@ def draw(seed: int, chosen: Sequence[str], nodes: int, start: float, end: float)
     if not chosen:
         return []
     rng = Random(f"faults {seed}")
-    pace = rng.choice((0.1, 0.2, 0.5, 1.2, 4.0))
+    pace = rng.choice((0.05, 0.1, 0.2, 0.5, 1.2))
     kinds, weights = zip(*(pair for name in chosen for pair in CLASSES[name]), strict=True)
     favoured = [weight * rng.choice((0, 1, 1, 3)) for weight in weights]
     weights = tuple(favoured) if any(favoured) else weights
@@ -322,6 +338,14 @@ class Faults:
     def _hang_up(self, fault: Fault) -> None:
         for client in self.world.clients:
             client.hang_up()
+
+    def _transfer(self, fault: Fault) -> None:
+        """Each node that believes to lead Raft hands over, if it can."""
+        for host in self.world.live():
+            controller = host.controller
+            if controller is not None and controller.raft.role is Role.LEADER and not host.paused:
+                controller.raft.transfer_leadership(fault.peer, host.clock(self.world.now))
+                self.world.turn(host.id)
 
     def _join(self, fault: Fault) -> None:
         host = self.world.hosts.get(fault.node)

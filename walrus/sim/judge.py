@@ -29,6 +29,7 @@ class Judge(Truth):
         self.now = 0.0
         """The world's time."""
         self._promises = Promises(self)
+        self._registered_at: dict[str, float] = {}
 
     def after_start(self, host: Host) -> None:
         """A process has read its disk: it must find what was durable."""
@@ -51,6 +52,22 @@ class Judge(Truth):
     def registered(self, topic: str) -> None:
         """A client was told that the topic exists."""
         holds(topic in self.metadata.topics, "DomainConsistency", f"{topic} was promised and is not there")
+        self._registered_at.setdefault(topic, self.now)
+
+    def refused(self, call: Call, topic: str, reason: str) -> None:
+        """A client was told this: that there is no such topic only if none was promised before it asked."""
+        if reason.startswith("unknown topic"):
+            known = self._registered_at.get(topic, self.now)
+            what = (
+                f"node {call.host} does not know {topic}, promised at {known:.4f}, asked {call.sent_at:.4f}"
+            )
+            holds(known >= call.sent_at, "ReadIndex", what)
+
+    def acknowledged(self, topic: str, payload: bytes) -> None:
+        """A producer was told OK: by then the entry is settled."""
+        place = self.places.get(payload)
+        settled = place is not None and place[0][0] == topic and place[1] < self.settled(place[0])
+        holds(settled, "AckedDurable", f"{payload!r} is acknowledged, and not settled at {place}")
 
     def delivered(self, topic: str, group: str, payload: bytes) -> None:
         """A group was given an entry."""

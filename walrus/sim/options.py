@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from random import Random
 from typing import Any
 
 SETTINGS: dict[str, Any] = {
@@ -47,6 +48,32 @@ class Options:
     fetchers: int = 1
     pipeliners: int = 0
     """Clients that send requests of all kinds without waiting and check their order."""
+    newcomers: int = 1
+    """Clients that register topics all the time, and ask another node for each at once."""
     think: float = 0.01
     """Seconds between two requests of a client, on average."""
     settings: dict[str, Any] = field(default_factory=lambda: dict(SETTINGS))
+
+
+def varied(seed: int, options: Options) -> Options:
+    """The options of one of many runs: the lengths of segments and of Raft's log, the load, the links.
+
+    One setting for all runs would leave what needs another one out of reach for ever ("swarm testing", Groce
+    et al. 2012): a short log makes snapshots common, and light load lets more time pass between two steps.
+    What was asked for (`nodes`, `fsync`, `engine`, ...) stays as it is.
+    """
+    rng = Random(f"options {seed}")
+    settings = dict(options.settings)
+    settings["compact_entries"] = rng.choice((20, 20, 60, 200))
+    settings["max_segment_entries"] = rng.choice((8, 40, 40, 100))
+    settings["max_segment_bytes"] = rng.choice((None, None, None, 600))
+    settings["read_bytes"] = rng.choice((100, 400, 400))
+    return replace(
+        options,
+        settings=settings,
+        think=rng.choice((0.01, 0.03, 0.03, 0.1)),
+        shared_turns=rng.choice((0.0, 0.1, 0.4)),
+        ordered=options.ordered and rng.random() < 0.6,
+        topics=rng.choice((1, 2, 2)),
+        producers=rng.choice((2, 3, 4)),
+    )

@@ -21,7 +21,7 @@ from walrus.replicas.copies import Key
 from walrus.segments import Position
 from walrus.sim import faults, invariants, oracle
 from walrus.sim.calls import Call, Nobody, Outcome
-from walrus.sim.clients import Consumer, Fetcher, Producer, Registrar
+from walrus.sim.clients import Consumer, Fetcher, Newcomer, Producer, Registrar, Scanner
 from walrus.sim.faults import Fault, Faults
 from walrus.sim.host import Host
 from walrus.sim.options import Options
@@ -96,7 +96,8 @@ class Simulation:
         fetchers = [
             Fetcher(world, f"f{number}", topics[number % len(topics)]) for number in range(options.fetchers)
         ]
-        world.clients += [*self.registrars, *self.producers, *self.consumers, *fetchers]
+        newcomers = [Newcomer(world, f"n{number}") for number in range(options.newcomers)]
+        world.clients += [*self.registrars, *self.producers, *self.consumers, *fetchers, *newcomers]
         self.faults = Faults(world, schedule)
         self.calm_at = 0.0
 
@@ -119,6 +120,8 @@ class Simulation:
         for client in world.clients:
             if isinstance(client, Producer):
                 client.rest()
+            elif isinstance(client, Newcomer):
+                client.stopped = True
         calmed = world.run_until(self._at_rest, REST)
         if not calmed:
             self._why_not()
@@ -205,15 +208,19 @@ class Simulation:
         world, judge = self.world, self.world.judge
         judge.full_check()
         readers = [Consumer(world, f"reader of {topic}", topic, "oracle", run=200) for topic in self.topics]
-        if not world.run_until(lambda: all(reader.empty_at >= 0 for reader in readers), REST):
+        scanners = [Scanner(world, topic) for topic in self.topics]
+        if not world.run_until(
+            lambda: all(reader.empty_at >= 0 for reader in readers) and all(s.done for s in scanners), REST
+        ):
             raise Violation("ReadProgress", "the log cannot be read back")
-        for reader in readers:
-            reader.stopped = True
+        for reader, scanner in zip(readers, scanners, strict=True):
+            reader.stopped = scanner.stopped = True
             histories = [(p.name, p.attempts) for p in self.producers if p.topic == reader.topic]
-            oracle.check_reader(reader.name, reader.received, judge.order(reader.topic))
-            log = list(dict.fromkeys(reader.received))
+            log = scanner.log
             oracle.check_same(reader.topic, log, judge.order(reader.topic))
             oracle.check_log(log, histories)
+            oracle.check_reader(reader.name, reader.received, log)
+            oracle.check_same(reader.topic, list(dict.fromkeys(reader.received)), log)
             for consumer in self.consumers:
                 if consumer.topic == reader.topic:
                     oracle.check_reader(consumer.name, consumer.received, log)

@@ -56,7 +56,7 @@ class Stage:
     """One scenario's cluster."""
 
     def __init__(self, seed: int, *, settings: dict[str, Any] | None = None, **options: Any) -> None:
-        chosen = replace(Options(topics=1, producers=2, consumers=1), **options)
+        chosen = replace(Options(topics=1, producers=2, consumers=1, newcomers=0), **options)
         chosen = replace(chosen, settings={**SETTINGS, **(settings or {})})
         audience = _audience.get() or Audience()
         recorder = audience.recording(chosen) if audience.recording else None

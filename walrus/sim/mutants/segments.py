@@ -124,7 +124,7 @@ WRITING = (
         "SeqOrder PrefixAgree",
         "a replica takes a frame that begins beyond its end",
         Slip("elif frame.start > copy.length:", "elif False:"),
-        Slip('assert start <= copy.length, "a gap in a copy"', "start = min(start, copy.length)"),
+        Slip('assert start <= copy.length, "SeqOrder: a gap in a copy"', "start = min(start, copy.length)"),
         spec="walrus:NoGapCheck",
     ),
     _mutant(
@@ -369,8 +369,8 @@ REPAIRING = (
         "SealedStable AckedDurable",
         "a leaving node is removed while segments still need it",
         Slip(
-            "if nodes[node].leaving and not self._metadata.needs(node) and self._can_do_without(node, now):",
-            "if nodes[node].leaving and self._can_do_without(node, now):",
+            "if not self._metadata.needs(node) and self._can_do_without(node, now):",
+            "if self._can_do_without(node, now):",
         ),
         Slip(
             "if self._is_meant(command) and not self.needs(command.node_id):", "if self._is_meant(command):"
@@ -460,7 +460,7 @@ DECIDING = (
         "announced_by_an_older_start",
         "SingleWriter FailoverProgress Replies OpenLeaderMatchesMap ReadProgress",
         "an old announcement that arrives late counts",
-        Slip("or known.incarnation > command.incarnation", ""),
+        Slip("if known is not None and known.outdates(command.incarnation):", "if False:"),
     ),
     _mutant(
         "opened_for_the_last_start",

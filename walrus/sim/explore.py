@@ -1,0 +1,636 @@
+"""Every short behaviour of the real `Raft` class, breadth-first: deliveries, losses, timeouts, crashes.
+
+Simulated runs sample long behaviours; this enumerates short ones, as a model checker does with a
+specification, but over the code. States are hashed and met once, and because the search is breadth-first the
+first counterexample is a shortest one. No seed is involved.
+
+A *global state* is the servers' local states, the messages on their way and a little history for the
+invariants. What a server does depends on its own state and its input alone, so each such pair is computed
+once, by the real code, on a copy that comes out of a pickle; the search itself moves small numbers.
+
+    deliver    any message on its way; a message that is never delivered is lost
+    timeout    of a server that some majority would vote for: it campaigns. The exchange of pre-votes is one
+               step, among servers that have not heard of their leader for an election timeout
+    restart    kill -9, and a new process that reads the journal
+    crash      a message is delivered, and the power fails before anything that it caused is durable
+    propose    a client's command reaches a leader
+    heartbeat  a leader begins a round
+    compact    a server replaces what it has applied by a snapshot
+
+Time. A deadline may pass at any moment (`timeout`), and of what the clock says only one thing is kept in a
+state: whether the server still hears its leader. States that differ by a renaming of the servers are one
+(`symmetric`); the tie-breaks that look at ids are the only place where that merges too much.
+
+Starts. `fresh`: nobody ever voted. `led`: a term has passed, and all logs are equal. `turns`: the first and
+the last server have led in turn, and each has an entry that no other has: Figure 8 of the Raft paper begins
+there.
+
+Bounds, so that the space is finite: terms, commands, restarts and crashes, rounds of heartbeats, snapshots,
+messages on their way.
+
+Left out: disks that are slow (each step's writes are durable at its end, or lost by a crash), membership
+changes, messages that arrive twice, leadership transfer.
+
+    python -m walrus.sim explore --nodes 3 --depth 9
+    python -m walrus.sim explore --start turns --mutant commits_old_terms
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import combinations, permutations
+from typing import Any, TypeAlias
+
+from walrus.consensus.journal import JournalError, RaftJournal
+from walrus.consensus.messages import (
+    COMMAND,
+    Entry,
+    HardState,
+    Membership,
+    PreVoteRequest,
+    PreVoteResponse,
+    RaftConfig,
+    RaftMessage,
+    Ready,
+    Role,
+)
+from walrus.raft import Raft
+from walrus.sim.memory import MemoryEngine
+from walrus.sim.violation import Violation
+
+CONFIG = RaftConfig(heartbeat_interval=0.1, election_timeout=1.0, max_append_bytes=1)
+"""One entry a request: what a leader sends together cannot be lost in part."""
+
+Packet: TypeAlias = tuple[int, int, int]
+"""(sender, receiver, number of the message)"""
+Log: TypeAlias = tuple[tuple[int, bytes], ...]
+"""(term, data) of each entry from index 1 on; what a snapshot covers is taken from what is committed."""
+
+
+Sent: TypeAlias = list[tuple[int, RaftMessage]]
+NAMES = {
+    *("ElectionSafety", "LeaderAppendOnly", "LogMatching", "LeaderCompleteness", "StateMachineSafety"),
+    *("CommittedNeverLost",),
+}
+
+
+class Lowest:
+    """The randomness that the servers are handed: none."""
+
+    def uniform(self, a: float, b: float) -> float:
+        """The least."""
+        return a
+
+
+class Server:
+    """One server with its disk, its clock and its state machine."""
+
+    def __init__(self, node: int, engine: MemoryEngine, now: float = 0.0) -> None:
+        self.node, self.engine, self.now = node, engine, now
+        self.journal = RaftJournal(engine)
+        self.applied: list[tuple[int, bytes]] = []
+        restored = self.journal.load()
+        if restored.snapshot is not None:
+            self.applied = pickle.loads(restored.snapshot.data)
+        self.raft = Raft(node_id=node, config=CONFIG, restored=restored, rng=Lowest(), now=now)
+
+    def pump(self) -> tuple[Sent, Sent]:
+        """Write, sync, send and apply until nothing is left: what left before a sync, and what after one."""
+        early: Sent = []
+        late: Sent = []
+        while self.raft.has_ready():
+            ready = self.raft.ready()
+            (late if late else early).extend(ready.messages)
+            self._take(ready)
+            if ready.needs_persist:
+                self.journal.save(ready)
+                self.engine.start_sync()
+                self.engine.finish_sync()
+                late += ready.messages_after
+                self.raft.persisted(ready, self.now)
+                self.journal.durable(ready)
+        self.raft.check_invariants()
+        return early, late
+
+    def _take(self, ready: Ready) -> None:
+        if ready.snapshot is not None:
+            self.applied = pickle.loads(ready.snapshot.data)
+        self.applied += [(entry.term, entry.data) for entry in ready.committed]
+
+    def compact(self) -> None:
+        """Make a snapshot of what is applied."""
+        self.raft.compact(len(self.applied), pickle.dumps(self.applied))
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """What the search knows of a local state without waking it up."""
+
+    role: Role
+    term: int
+    log: Log
+    commit: int
+    applied: int
+    compactable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A global state: numbers of local states by server, messages, and history."""
+
+    locals: tuple[int, ...]
+    packets: tuple[Packet, ...]
+    leaders: tuple[tuple[int, int], ...]
+    """(term, server)"""
+    committed: Log
+    budget: tuple[int, int, int, int]
+    """Commands, deaths, heartbeats and snapshots that are left."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """How far the search goes."""
+
+    nodes: int = 3
+    depth: int = 8
+    terms: int = 4
+    commands: int = 1
+    deaths: int = 1
+    heartbeats: int = 1
+    snapshots: int = 0
+    packets: int = 6
+    """Messages on their way that are remembered; of more, the oldest are lost."""
+    states: int = 1_000_000
+    symmetric: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one input makes of one local state."""
+
+    local: int
+    sent: tuple[tuple[int, int], ...]
+    """(receiver, number of the message)"""
+
+
+@dataclass
+class Outcome:
+    """What a search found: distinct states per depth, and perhaps a shortest counterexample."""
+
+    states: list[int] = field(default_factory=list)
+    violation: Violation | None = None
+    path: list[str] = field(default_factory=list)
+    complete: bool = True
+    """Whether all states up to the depth were seen."""
+
+
+class Servers:
+    """Local states and messages, each with a number, and what every input makes of them, by the real code."""
+
+    def __init__(self) -> None:
+        self._blobs: list[bytes] = []
+        self.known: list[Local] = []
+        self._numbers: dict[Any, int] = {}
+        self.messages: list[RaftMessage] = []
+        self._message_numbers: dict[RaftMessage, int] = {}
+        self._steps: dict[tuple[Any, ...], Step] = {}
+        self._renamed: dict[tuple[int, tuple[int, ...]], Any] = {}
+
+    def message(self, message: RaftMessage) -> int:
+        """The number of a message."""
+        number = self._message_numbers.get(message)
+        if number is None:
+            number = self._message_numbers[message] = len(self.messages)
+            self.messages.append(message)
+        return number
+
+    def intern(self, server: Server) -> int:
+        """The number of a local state."""
+        identity = tuple(range(32))
+        key = (server.node, portrait(server, identity))
+        number = self._numbers.get(key)
+        if number is None:
+            number = self._numbers[key] = len(self._blobs)
+            self._blobs.append(pickle.dumps(server))
+            self.known.append(_local(server))
+        return number
+
+    def wake(self, number: int) -> Server:
+        """A copy of the server in this state."""
+        server: Server = pickle.loads(self._blobs[number])
+        return server
+
+    def renamed(self, number: int, names: tuple[int, ...]) -> Any:
+        """What the state looks like when servers have other ids."""
+        key = (number, names)
+        if key not in self._renamed:
+            self._renamed[key] = repr(portrait(self.wake(number), names))
+        return self._renamed[key]
+
+    def step(self, number: int, what: str, act: Callable[[Server], None], *key: Any) -> Step:
+        """What an input makes of a state; `key` is the input, by which the answer is remembered."""
+        known = self._steps.get((number, what, *key))
+        if known is None:
+            server = self.wake(number)
+            early, late = _guarded(server, act)
+            known = self._step(server, [*early, *late])
+            self._steps[(number, what, *key)] = known
+        return known
+
+    def crash(self, number: int, act: Callable[[Server], None], *key: Any) -> Step:
+        """The same, but the power fails before anything is durable: only what left before that is sent."""
+        known = self._steps.get((number, "crash", *key))
+        if known is None:
+            server = self.wake(number)
+            early, _ = _guarded(server, act)
+            back = self.wake(number)
+            _guarded(back, _restart)
+            known = self._step(back, early)
+            self._steps[(number, "crash", *key)] = known
+        return known
+
+    def _step(self, server: Server, sent: list[tuple[int, RaftMessage]]) -> Step:
+        return Step(self.intern(server), tuple((to, self.message(message)) for to, message in sent))
+
+
+def _guarded(server: Server, act: Callable[[Server], None]) -> tuple[Sent, Sent]:
+    """Let it act; an assertion that fails is a violation by the name that its message begins with."""
+    try:
+        act(server)
+        return server.pump()
+    except (AssertionError, LookupError, ValueError, JournalError) as error:
+        name = str(error).partition(":")[0]
+        named = name if isinstance(error, AssertionError) and name in NAMES else "TypeOK"
+        raise Violation(named, f"server {server.node}: {error!r}") from error
+
+
+def _restarted(server: Server) -> Server:
+    """The next process, which must find what was durable: everything, since each step ends with a sync."""
+    fresh, raft = Server(server.node, server.engine.successor(), server.now), server.raft
+    before, now = (raft.current_term, raft.voted_for), (fresh.raft.current_term, fresh.raft.voted_for)
+    assert before == now, f"ElectionSafety: term and vote were {before}, and are {now} after a restart"
+    last, found = raft.log.last, fresh.raft.log.last
+    assert last == found, f"CommittedNeverLost: the log ended at {last}, and ends at {found} after a restart"
+    return fresh
+
+
+def _local(server: Server) -> Local:
+    raft = server.raft
+    held = raft.log.entries(raft.log.snapshot_index + 1, raft.log.last_index + 1)
+    return Local(
+        role=raft.role,
+        term=raft.current_term,
+        log=(*server.applied[: raft.log.snapshot_index], *((entry.term, entry.data) for entry in held)),
+        commit=raft.commit_index,
+        applied=len(server.applied),
+        compactable=len(server.applied) > raft.log.snapshot_index + 1,
+    )
+
+
+def portrait(server: Server, names: tuple[int, ...]) -> Any:
+    """All that decides what this server will do, with its peers called by other names."""
+    raft, log, election = server.raft, server.raft.log, server.raft._election
+    call: dict[int | None, int | None] = {
+        None: None,
+        0: 0,
+        **{node: names[node] for node in range(1, len(names))},
+    }
+    leading = raft._leadership
+    office: Any = None
+    if leading is not None:
+        peers = sorted((call[peer], progress) for peer, progress in leading.progress.items())
+        office = (
+            leading.round,
+            tuple(
+                (peer, p.next_index, p.match_index, p.state.value, p.probe_sent, tuple(p.inflight),
+                 p.sent_commit, p.acked_round, p.transfer and (p.transfer.snapshot.index, p.transfer.offset))
+                for peer, p in peers
+            ),
+        )  # fmt: skip
+    entries = log.entries(log.snapshot_index + 1, log.last_index + 1)
+    return (
+        raft.current_term, call[raft.voted_for], raft.role.value, call[raft.leader_id],
+        log.snapshot_index, log.snapshot_term, tuple((e.term, e.data) for e in entries),
+        log.commit_index, log.persisted_index, len(server.applied),
+        tuple(sorted(call[n] or 0 for n in election.granted)),
+        tuple(sorted(call[n] or 0 for n in election.refused)),
+        raft._hears_leader(server.now), office,
+    )  # fmt: skip
+
+
+# --- the inputs ---
+
+
+def _deliver(sender: int, message: RaftMessage) -> Callable[[Server], None]:
+    return lambda server: server.raft.step(sender, message, server.now)
+
+
+def _late(server: Server) -> None:
+    """An election timeout passes, and the leader is not heard."""
+    server.now += 2 * CONFIG.election_timeout
+
+
+def _time_out(server: Server) -> None:
+    _late(server)
+    server.now = max(server.now, server.raft.next_deadline())
+    server.raft.tick(server.now)
+
+
+def _hear_late(sender: int, message: RaftMessage) -> Callable[[Server], None]:
+    def act(server: Server) -> None:
+        _late(server)
+        server.raft.step(sender, message, server.now)
+
+    return act
+
+
+def _restart(server: Server) -> None:
+    fresh = _restarted(server)
+    server.__dict__.update(fresh.__dict__)
+
+
+def _heartbeat(server: Server) -> None:
+    server.now += CONFIG.heartbeat_interval
+    server.raft.tick(server.now)
+
+
+def _propose(server: Server) -> None:
+    server.raft.propose(b"x", server.now)
+
+
+# --- the search ---
+
+
+class Explorer:
+    """Breadth-first search from one start."""
+
+    def __init__(self, bounds: Bounds, start: str) -> None:
+        self.bounds = bounds
+        self.servers = Servers()
+        self.start = STARTS[start](self)
+        self._nodes = tuple(range(1, bounds.nodes + 1))
+        self._names = [(0, *names) for names in permutations(self._nodes)]
+        self._seen: dict[Any, tuple[State | None, str]] = {}
+        self._doing = ""
+
+    def founded(self, node: int, terms: tuple[int, ...] = (), term: int = 1, led: bool = False) -> int:
+        """A server with a log of these terms behind the founding entry."""
+        engine = MemoryEngine()
+        journal = RaftJournal(engine)
+        journal.bootstrap(Membership(tuple(range(1, self.bounds.nodes + 1))))
+        entries = tuple(Entry(t, i, COMMAND, b"%d@%d" % (i, t)) for i, t in enumerate(terms, start=2))
+        journal.save(Ready(number=1, hard_state=HardState(term), entries=entries))
+        engine.start_sync()
+        engine.finish_sync()
+        return self.servers.intern(Server(node, engine))
+
+    def begin(self, servers: list[int]) -> State:
+        """The state in which these servers begin."""
+        bounds = self.bounds
+        budget = (bounds.commands, bounds.deaths, bounds.heartbeats, bounds.snapshots)
+        return State(tuple(servers), (), (), (), budget)
+
+    def run(self, told: Callable[[int, int], None] = lambda depth, states: None) -> Outcome:
+        """Search. `told` hears how many distinct states each depth has."""
+        outcome, frontier = Outcome(states=[1]), [self.start]
+        self._seen[self._key(self.start)] = (None, "")
+        for depth in range(1, self.bounds.depth + 1):
+            following: list[State] = []
+            for state in frontier:
+                try:
+                    following += self._fresh_after(state)
+                except Violation as violation:
+                    outcome.violation, outcome.path = violation, self._path(state, self._doing)
+                    return outcome
+                if len(self._seen) >= self.bounds.states:
+                    outcome.complete = False
+                    return outcome
+            outcome.states.append(len(following))
+            told(depth, len(following))
+            frontier = following
+        return outcome
+
+    def _fresh_after(self, state: State) -> Iterator[State]:
+        """The states that are met for the first time in a step from here."""
+        for what, make in self._steps_of(state):
+            self._doing = what
+            made = make()
+            if made is None:
+                continue
+            after = self._checked(state, made)
+            if (key := self._key(after)) not in self._seen:
+                self._seen[key] = (state, what)
+                yield after
+
+    def _path(self, state: State | None, what: str) -> list[str]:
+        path = [what]
+        while state is not None:
+            state, before = self._seen[self._key(state)]
+            path.append(before)
+        return [step for step in reversed(path) if step]
+
+    def _key(self, state: State) -> Any:
+        """Equal for states that differ by the names of their servers."""
+        if not self.bounds.symmetric:
+            return (state.locals, tuple(sorted(state.packets)), state.leaders, state.committed, state.budget)
+        return min(self._called(state, names) for names in self._names)
+
+    def _called(self, state: State, names: tuple[int, ...]) -> Any:
+        looks = sorted(
+            (names[node], self.servers.renamed(local, names)) for node, local in enumerate(state.locals, 1)
+        )
+        packets = sorted((names[sender], names[to], number) for sender, to, number in state.packets)
+        leaders = sorted((term, names[node]) for term, node in state.leaders)
+        return (tuple(looks), tuple(packets), tuple(leaders), state.committed, state.budget)
+
+    # --- what can happen ---
+
+    def _steps_of(self, state: State) -> Iterator[tuple[str, Callable[[], State | None]]]:
+        """Everything that can happen next, by name."""
+        yield from self._deliveries(state)
+        commands, deaths, heartbeats, snapshots = state.budget
+        for node, number in enumerate(state.locals, 1):
+            local = self.servers.known[number]
+            leads, compactable = local.role is Role.LEADER, bool(snapshots) and local.compactable
+            possible = (
+                (f"restart {node}", "restart", _restart, 1, bool(deaths)),
+                (f"a command reaches {node}", "propose", _propose, 0, leads and bool(commands)),
+                (f"heartbeats of {node}", "heartbeat", _heartbeat, 2, leads and bool(heartbeats)),
+                (
+                    f"{node} makes a snapshot",
+                    "compact",
+                    Server.compact,
+                    3,
+                    compactable,
+                ),
+            )
+            for told, what, act, spent, can in possible:
+                if can:
+                    yield told, partial(self._act, state, node, what, act, spent)
+            if not leads and local.term < self.bounds.terms:
+                yield from self._timeouts(state, node)
+
+    def _act(self, state: State, node: int, what: str, act: Callable[[Server], None], spent: int) -> State:
+        return self._after(state, node, self.servers.step(state.locals[node - 1], what, act), spent)
+
+    def _deliveries(self, state: State) -> Iterator[tuple[str, Callable[[], State | None]]]:
+        for packet in dict.fromkeys(state.packets):
+            sender, to, number = packet
+            told = f"{sender} -> {to}: {describe(self.servers.messages[number])}"
+            yield told, partial(self._deliver, state, packet, False)
+            if state.budget[1]:
+                yield f"{told}, and the power fails there", partial(self._deliver, state, packet, True)
+
+    def _deliver(self, state: State, packet: Packet, crash: bool) -> State:
+        sender, to, number = packet
+        left = list(state.packets)
+        left.remove(packet)
+        rest = State(state.locals, tuple(left), state.leaders, state.committed, state.budget)
+        act, local = _deliver(sender, self.servers.messages[number]), state.locals[to - 1]
+        if crash:
+            return self._after(rest, to, self.servers.crash(local, act, sender, number), 1)
+        return self._after(rest, to, self.servers.step(local, "deliver", act, sender, number))
+
+    def _timeouts(self, state: State, node: int) -> Iterator[tuple[str, Callable[[], State | None]]]:
+        others = [other for other in self._nodes if other != node]
+        for group in combinations(others, len(self._nodes) // 2):
+            told = f"{node} times out, and {' and '.join(map(str, group))} would vote for it"
+            yield told, partial(self._campaign, state, node, group)
+
+    def _campaign(self, state: State, node: int, group: tuple[int, ...]) -> State | None:
+        """A canvass among a majority in one step; None if it does not lead to a campaign."""
+        step = self.servers.step(state.locals[node - 1], "timeout", _time_out)
+        asked = {
+            to: number
+            for to, number in step.sent
+            if isinstance(self.servers.messages[number], PreVoteRequest)
+        }
+        if self.servers.known[step.local].role is not Role.PRE_CANDIDATE:
+            return self._after(state, node, step)  # it asks nobody
+        state = self._after(state, node, Step(step.local, ()))
+        for peer in group:
+            if peer not in asked:
+                return None
+            message = self.servers.messages[asked[peer]]
+            answer = self.servers.step(
+                state.locals[peer - 1], "late", _hear_late(node, message), node, asked[peer]
+            )
+            state = self._after(state, peer, Step(answer.local, ()))
+            for _, number in answer.sent:
+                reply = self.servers.messages[number]
+                if isinstance(reply, PreVoteResponse):
+                    step = self.servers.step(
+                        state.locals[node - 1], "deliver", _deliver(peer, reply), peer, number
+                    )
+                    state = self._after(state, node, step)
+        return state if self.servers.known[state.locals[node - 1]].role is Role.CANDIDATE else None
+
+    def _after(self, state: State, node: int, step: Step, spent: int = -1) -> State:
+        """The state after a server's step; pre-votes are exchanged elsewhere."""
+        changed = list(state.locals)
+        changed[node - 1] = step.local
+        fresh = tuple((node, to, number) for to, number in step.sent)
+        budget = list(state.budget)
+        if spent >= 0:
+            budget[spent] -= 1
+        packets = (*state.packets, *fresh)[-self.bounds.packets :]
+        commands, deaths, heartbeats, snapshots = budget
+        return State(
+            tuple(changed), packets, state.leaders, state.committed, (commands, deaths, heartbeats, snapshots)
+        )
+
+    # --- what must hold ---
+
+    def _checked(self, before: State, after: State) -> State:
+        """The state with its history brought up to date. Raises Violation by the name of the invariant."""
+        known = [self.servers.known[number] for number in after.locals]
+        leaders = dict(after.leaders)
+        for node, local in enumerate(known, 1):
+            if local.role is Role.LEADER and leaders.setdefault(local.term, node) != node:
+                what = f"servers {leaders[local.term]} and {node} lead term {local.term}"
+                raise Violation("ElectionSafety", what)
+            past = self.servers.known[before.locals[node - 1]]
+            leads_on = past.role is local.role is Role.LEADER and past.term == local.term
+            if leads_on and local.log[: len(past.log)] != past.log:
+                raise Violation("LeaderAppendOnly", f"leader {node} of term {local.term} rewrites its log")
+        _match(known)
+        committed = _committed(after.committed, known)
+        _held(committed, known)
+        return State(after.locals, after.packets, tuple(sorted(leaders.items())), committed, after.budget)
+
+
+def _match(known: list[Local]) -> None:
+    """LogMatching: the same term at the same index means the same log up to there."""
+    for one, other in combinations(known, 2):
+        common = range(min(len(one.log), len(other.log)), 0, -1)
+        index = next((i for i in common if one.log[i - 1][0] == other.log[i - 1][0]), 0)
+        if one.log[:index] != other.log[:index]:
+            what = f"two logs have term {one.log[index - 1][0]} at {index} and differ before"
+            raise Violation("LogMatching", what)
+
+
+def _committed(committed: Log, known: list[Local]) -> Log:
+    """StateMachineSafety: what one server has committed is what all have committed."""
+    for node, local in enumerate(known, 1):
+        mine = local.log[: local.commit]
+        common = min(len(mine), len(committed))
+        if mine[:common] != committed[:common]:
+            raise Violation("StateMachineSafety", f"server {node} commits {mine}, before it was {committed}")
+        committed = committed if len(committed) >= len(mine) else mine
+    return committed
+
+
+def _held(committed: Log, known: list[Local]) -> None:
+    """LeaderCompleteness and CommittedNeverLost."""
+    count = len(committed)
+    if not count:
+        return
+    for node, local in enumerate(known, 1):
+        newer = local.term > committed[-1][0] and local.role is Role.LEADER
+        if newer and local.log[:count] != committed:
+            raise Violation("LeaderCompleteness", f"leader {node} of term {local.term} lacks entry {count}")
+    holders = [node for node, local in enumerate(known, 1) if local.log[:count] == committed]
+    if 2 * len(holders) <= len(known):
+        raise Violation("CommittedNeverLost", f"entry {count} is on {holders} only")
+
+
+def describe(message: RaftMessage) -> str:
+    """A message in a line."""
+    fields = [
+        f"{name}={getattr(message, name)}"
+        for name in message.__struct_fields__
+        if name not in ("entries", "data", "membership", "round", "total")
+    ]
+    entries = getattr(message, "entries", ())
+    carries = [f"entries={[(entry.index, entry.term) for entry in entries]}"] if entries else []
+    return f"{type(message).__name__} {' '.join([*fields, *carries])}"
+
+
+# --- where it begins ---
+
+
+def _fresh(explorer: Explorer) -> State:
+    return explorer.begin([explorer.founded(node) for node in range(1, explorer.bounds.nodes + 1)])
+
+
+def _led(explorer: Explorer) -> State:
+    nodes = explorer.bounds.nodes
+    return explorer.begin([explorer.founded(node, (2,), 2) for node in range(1, nodes + 1)])
+
+
+def _turns(explorer: Explorer) -> State:
+    nodes = explorer.bounds.nodes
+    own = {1: (2,), nodes: (3,)}
+    return explorer.begin([explorer.founded(node, own.get(node, ()), 3) for node in range(1, nodes + 1)])
+
+
+STARTS: dict[str, Callable[[Explorer], State]] = {"fresh": _fresh, "led": _led, "turns": _turns}
+
+
+def explore(bounds: Bounds, start: str = "fresh", told: Callable[[int, int], None] | None = None) -> Outcome:
+    """Search from this start; a failed assertion of the code is a violation, too."""
+    explorer = Explorer(bounds, start)
+    return explorer.run(told or (lambda depth, states: None))
