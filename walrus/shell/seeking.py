@@ -24,15 +24,18 @@ import logging
 from collections.abc import Callable, Sequence
 
 from walrus.shell.peer_connections import CONNECT_TIMEOUT, PeerConnections, PeerLink, connect
+from walrus.wire.messages import ANYBODY
 
 log = logging.getLogger("walrus.shell.seeking")
 
-PATIENCE = 0.5
-"""Seconds after a start in which a healthy cluster is found without any help."""
+PATIENCE = 0.05
+"""Seconds before the first introduction: members that meet before the first election need no second one."""
+TELL_AFTER = 2.0
+"""Seconds in which a healthy cluster is found: until then there is nothing to say."""
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 2.0
 TELL_EVERY = 10.0
-MOST_ADDRESSES = 1_000
+MOST_ADDRESSES = 64
 
 
 class Seeker:
@@ -49,15 +52,16 @@ class Seeker:
 
     async def run(self) -> None:
         """Until the node is ready."""
-        loop, pause, tell_at = asyncio.get_running_loop(), FIRST_PAUSE, 0.0
+        loop, pause = asyncio.get_running_loop(), FIRST_PAUSE
+        tell_at = loop.time() + TELL_AFTER
         await asyncio.sleep(PATIENCE)
         while not self._ready():
             if loop.time() >= tell_at:
                 tell_at = loop.time() + TELL_EVERY
                 self._tell()
             known = self._peers.addresses().values()
-            for address in [address for address in self._addresses if address not in known]:
-                await self._introduce(address)
+            unknown = [address for address in self._addresses if address not in known]
+            await asyncio.gather(*map(self._introduce, unknown))  # one that does not answer delays no other
             await asyncio.sleep(pause * self._peers.jitter.uniform(0.5, 1.0))
             pause = min(LONGEST_PAUSE, pause * 1.6)
 
@@ -72,7 +76,7 @@ class Seeker:
         """Tell the member at `address`, if there is one, where this node lives."""
         if address == self._mine:
             return
-        link = PeerLink(self._peers.codec.encode(self._peers.handler.hello_to(0)), self._peers.codec)
+        link = PeerLink(self._peers.codec.encode(self._peers.handler.hello_to(ANYBODY)), self._peers.codec)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await connect(lambda: link, address, self._peers.source)
