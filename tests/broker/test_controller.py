@@ -378,6 +378,19 @@ def test_strays_that_join_are_bounded():
     world.join(4)
 
 
+@pytest.mark.parametrize("via", [1, 2, 3])
+def test_put_right_after_a_restart_of_the_whole_cluster_waits_for_the_next_segment(via: int):
+    """The open segment's leader is another start by then, which could not say what became of the PUT."""
+    world = three()
+    world.register("t")
+    assert world.put(via, "t", "before") == [OK]
+    for node in (1, 2, 3):
+        world.kill(node)
+    for node in (1, 2, 3):
+        world.start(node)
+    assert world.put(via, "t", "after") == [OK]
+
+
 def test_node_with_an_empty_disk_under_a_known_id_is_not_taken_in():
     world = three()
     join = m.Join(node_id=2, directory_id="new disk", raft_address="x", client_address="y")

@@ -107,7 +107,10 @@ class Controller:
         self.replica = Replica(node_id=me, copies=copies, metadata=metadata, outbox=outbox, trace=trace)
         puller = Puller(copies=copies, reads=reads, outbox=outbox, trace=trace)
         self.catch_up = CatchUp(config=config, metadata=metadata, copies=copies, puller=puller, outbox=outbox)
-        self.router = Router(config=config, metadata=metadata, outbox=outbox, first_request=first)
+        self.router = Router(
+            config=config, metadata=metadata, outbox=outbox, first_request=first,
+            incarnation=self.members.incarnation,
+        )
         self.consumers = Consumers(
             config=config, metadata=metadata, reads=reads, outbox=outbox, is_open=is_open,
             first_request=first, connected=connected,

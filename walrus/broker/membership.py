@@ -77,6 +77,18 @@ class Members:
     def _me(self) -> Member | None:
         return self._metadata.nodes.get(self._config.node_id)
 
+    def incarnation(self, node_id: int) -> int | None:
+        """Return which start of a node runs now, as far as this node knows; None for an unknown node.
+
+        A node's own word counts before the metadata, which learns of a start only once there is a leader.
+        """
+        if node_id == self._config.node_id:
+            return self.identity.incarnation
+        if (hello := self._callers.get(node_id)) is not None and self._is_news(hello):
+            return hello.incarnation
+        node = self._metadata.nodes.get(node_id)
+        return None if node is None else node.incarnation
+
     def voters(self) -> list[int]:
         """Return the nodes that may lead and hold segments, sorted."""
         nodes = self._metadata.nodes

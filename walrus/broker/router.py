@@ -23,7 +23,7 @@ Invariant: an entry is in one place at a time: waiting, in one forward, or answe
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from walrus import protocol
 from walrus.config import NodeConfig
@@ -77,8 +77,18 @@ class Route:
 class Router:
     """The routes of all topics that clients of this node write to."""
 
-    def __init__(self, *, config: NodeConfig, metadata: Metadata, outbox: Outbox, first_request: int) -> None:
+    def __init__(
+        self,
+        *,
+        config: NodeConfig,
+        metadata: Metadata,
+        outbox: Outbox,
+        first_request: int,
+        incarnation: Callable[[int], int | None],
+    ) -> None:
+        """`incarnation`: which start of a node runs now, as far as this node knows."""
         self._config, self._metadata, self._outbox = config, metadata, outbox
+        self._incarnation = incarnation
         self._request = first_request
         self._routes: dict[str, Route] = {}
         self._dirty: dict[str, None] = {}
@@ -132,8 +142,8 @@ class Router:
     def _may_send(self, route: Route, number: int, segment: Segment, connected: Collection[int]) -> bool:
         if number <= route.closed or route.returned:
             return False
-        leader = self._metadata.nodes.get(segment.leader)
-        if leader is not None and leader.incarnation != segment.incarnation:
+        running = self._incarnation(segment.leader)
+        if running is not None and running != segment.incarnation:
             return False  # restarted: it leads this segment no more, which is about to be recovered
         if route.sent and (route.sent[-1].segment != number or route.sent_bytes > self._config.window_bytes):
             return False
