@@ -28,11 +28,13 @@ S(e) == e.segment
 
 AddProposal(t, s, count) ==
     /\ proposals' = proposals \cup {[topic |-> t, segment |-> s, count |-> count, cursors |-> StartCursors]}
-    /\ UNCHANGED <<committedVars, nodeVars, copyVars, writerVars, recoveryVars, readerVars, sealed_as, budget>>
+    /\ UNCHANGED <<committedVars, nodeVars, copyVars, writerVars, recoveryVars, repairVars, readerVars,
+                   sealed_as, budget>>
 
 Proposed(t, s, count) == \E p \in proposals : p.topic = t /\ p.segment = s /\ p.count = count
 
-\* A seal that nobody recorded as proposed: the writer's, with everything acknowledged, or that of a recovery.
+\* A seal that was not recorded as proposed: the writer's, with everything acknowledged, or that of a
+\* recovery.
 MayPropose(t, s, count) ==
     \/ /\ <<t, s>> \in sealing
        /\ count = acked[t][s] /\ count = Len(stream[t][s])
@@ -56,13 +58,14 @@ HiddenPropose(e) ==
 HiddenSeal(e) ==
     /\ e.ev = "Seal" /\ Known(T(e)) = S(e) /\ Opens(e)
     /\ LET ready == {q \in proposals : q.topic = T(e) /\ q.segment = S(e) /\ q.count = e.count}
-       IN ready # {} /\ SealWith([(CHOOSE q \in ready : TRUE) EXCEPT !.cursors = StartCursors], e.leader, e.replicas)
+           chosen == [(CHOOSE q \in ready : TRUE) EXCEPT !.cursors = StartCursors]
+       IN ready # {} /\ SealWith(chosen, e.leader, e.replicas)
 
 HiddenRecovering(e) ==
     /\ e.ev = "Fence" /\ <<T(e), S(e)>> \notin recovering /\ S(e) <= Known(T(e))
     /\ recovering' = recovering \cup {<<T(e), S(e)>>}
-    /\ UNCHANGED <<committedVars, nodeVars, copyVars, writerVars, answers, decided, copied,
-                   readerVars, proposals, sealed_as, budget>>
+    /\ UNCHANGED <<committedVars, nodeVars, copyVars, writerVars, answers, decided, copied, forced,
+                   repairVars, readerVars, proposals, sealed_as, budget>>
 
 HiddenSure(e) ==
     /\ e.ev = "Fence" /\ e.sure /\ unsure[e.node][T(e)][S(e)] > 0
@@ -101,37 +104,43 @@ OnSeal(e) ==
 OnCommitCursors(e) ==
     /\ up[e.node]
     /\ metadata' = [metadata EXCEPT ![T(e)].cursors[e.group] = Later(@, <<S(e), e.offset>>)]
-    /\ UNCHANGED <<announced, nodeVars, copyVars, writerVars, recoveryVars, readerVars,
-                   proposals, sealed_as, budget>>
+    /\ UNCHANGED <<members, announced, nodeVars, copyVars, writerVars, recoveryVars, repairVars,
+                   readerVars, proposals, sealed_as, budget>>
 
+\* What comes in holds all of the segment, and so does a majority; and the set does not shrink by more than
+\* the one node that leaves. (A node that applies the command again finds it applied.)
 OnSetReplicas(e) ==
-    LET new == e.replicas
-        whole == {n \in new : Length(n, T(e), S(e)) >= Segment(T(e), S(e)).count}
+    LET old == Replicas(T(e), S(e))
+        new == e.replicas
+        whole == {n \in new : Intact(n, T(e), S(e)) >= Segment(T(e), S(e)).count}
     IN
     /\ Sealed(T(e), S(e))
-    /\ IF Replicas(T(e), S(e)) = new THEN Same
-       ELSE /\ Majority(whole, new)
+    /\ IF old = new THEN Same
+       ELSE /\ new \ old \subseteq whole
+            /\ Majority(whole, new)
+            /\ Cardinality(new) + 1 >= Cardinality(old)
             /\ metadata' = [metadata EXCEPT ![T(e)].segments[S(e)].replicas = new]
-            /\ UNCHANGED <<announced, nodeVars, copyVars, writerVars, recoveryVars, readerVars,
-                           proposals, sealed_as, budget>>
+            /\ UNCHANGED <<members, announced, nodeVars, copyVars, writerVars, recoveryVars, repairVars,
+                           readerVars, proposals, sealed_as, budget>>
 
 OnAnnounce(e) ==
     IF announced[e.of] >= e.incarnation THEN Same
-    ELSE incarnation[e.of] = e.incarnation /\ Announce(e.of)
+    ELSE incarnation[e.of] = e.incarnation /\ Announce(e.of) /\ announced'[e.of] = e.incarnation
 
 OnFence(e) ==
     LET n == e.node
         t == T(e)
         s == S(e)
+        answer == [node |-> n, topic |-> t, segment |-> s, length |-> e.length, sure |-> e.sure]
     IN
     /\ up[n]
     /\ <<t, s>> \in recovering
     /\ e.length = Length(n, t, s)
     /\ e.sure => unsure[n][t][s] = 0
     /\ fenced' = [fenced EXCEPT ![n] = @ \cup {<<t, s>>}]
-    /\ answers' = answers \cup {[node |-> n, topic |-> t, segment |-> s, length |-> e.length, sure |-> e.sure]}
-    /\ UNCHANGED <<committedVars, nodeVars, log, synced, unsure, writerVars, recovering, decided, copied,
-                   readerVars, proposals, sealed_as, budget>>
+    /\ answers' = answers \cup {answer}
+    /\ UNCHANGED <<committedVars, nodeVars, log, synced, damaged, unsure, writerVars, recovering, decided,
+                   copied, forced, repairVars, readerVars, proposals, sealed_as, budget>>
 
 OnRecover(e) ==
     IF [topic |-> T(e), segment |-> S(e), count |-> e.count] \in decided THEN Same
@@ -156,40 +165,52 @@ OnDeliver(e) ==
     LET n == e.node
         t == T(e)
         s == S(e)
+        d == [segment |-> s, start |-> e.start, end |-> e.start + e.count]
     IN
     /\ up[n]
     /\ lease[n][t] > 0
-    /\ e.start + e.count <= Readable(n, t, s)
-    /\ \E m \in IF s = view[n][t] THEN {n} ELSE Replicas(t, s) :
-          /\ e.start + e.count <= Length(m, t, s)
-          /\ delivered' = [delivered EXCEPT ![t][e.group] = Deduplicated(@,
-                [i \in 1..e.count |-> <<s, e.start + i, log[m][t][s][e.start + i]>>])]
-    /\ UNCHANGED <<committedVars, nodeVars, copyVars, writerVars, recoveryVars, reading, moves,
-                   proposals, sealed_as, budget>>
+    /\ d.end <= Readable(n, t, s)
+    /\ \E m \in IF s = view[n][t] THEN {n} ELSE Replicas(t, s) : d.end <= Length(m, t, s)
+    /\ delivered' = [delivered EXCEPT ![t][e.group] = Deduplicated(@, d)]
+    /\ UNCHANGED <<committedVars, nodeVars, copyVars, writerVars, recoveryVars, repairVars, reading,
+                   handed, given, received, moves, proposals, sealed_as, budget>>
 
 OnPowerLoss(e) ==
-    LET lengths == [t \in Topic |-> [s \in Segments |->
-            LET lost == {i \in DOMAIN e.lengths : e.lengths[i][1] = t /\ e.lengths[i][2] = s}
-            IN IF lost = {} THEN (IF e.all THEN 0 ELSE Length(e.node, t, s)) ELSE e.lengths[CHOOSE i \in lost : TRUE][3]]]
+    LET lost(t, s) == {i \in DOMAIN e.lengths : e.lengths[i][1] = t /\ e.lengths[i][2] = s}
+        left(t, s) ==
+            IF lost(t, s) # {} THEN e.lengths[CHOOSE i \in lost(t, s) : TRUE][3]
+            ELSE IF e.all THEN 0 ELSE Length(e.node, t, s)
     IN
-    /\ \A t \in Topic, s \in Segments : lengths[t][s] <= Length(e.node, t, s)
+    /\ \A t \in Topic, s \in Segments : left(t, s) <= Length(e.node, t, s)
     /\ Forget(e.node)
-    /\ log' = [log EXCEPT ![e.node] = [t \in Topic |-> [s \in Segments |-> SubSeq(@[t][s], 1, lengths[t][s])]]]
+    /\ log' = [log EXCEPT ![e.node] =
+          [t \in Topic |-> [s \in Segments |-> SubSeq(@[t][s], 1, left(t, s))]]]
     /\ unsure' = IF EachIsSynced THEN unsure
                  ELSE [unsure EXCEPT ![e.node] = [t \in Topic |-> [s \in Segments |->
                           IF s <= Known(t) THEN Max(@[t][s], WholeAt(e.node, t, s)) ELSE @[t][s]]]]
-    /\ UNCHANGED <<committedVars, incarnation, synced, writerVars, recoveryVars, moves,
-                   delivered, proposals, sealed_as, budget>>
+    /\ UNCHANGED <<committedVars, synced, damaged, writerVars, recoveryVars, repairVars, given, received,
+                   moves, delivered, proposals, sealed_as, budget>>
+
+\* A process that starts after a crash finds each of its copies as long as it was, or longer: what it wrote
+\* last may not have been recorded. (After a power loss PowerLoss has the lengths.)
+FindsAll(e) ==
+    Has(e, "lengths") => \A i \in DOMAIN e.lengths :
+        LET t == e.lengths[i][1]
+            s == e.lengths[i][2]
+        IN t \in Topic /\ s \in Segments => Length(e.node, t, s) <= e.lengths[i][3]
 
 Taken(e) ==
-    CASE e.ev = "LeaderAppend" -> e.start = Length(e.node, T(e), S(e)) /\ LeaderAppend(e.node, T(e), S(e), e.count)
-      [] e.ev = "ReplicaAppend" -> e.start = Length(e.node, T(e), S(e)) /\ ReplicaAppend(e.node, T(e), S(e), e.count)
+    CASE e.ev = "LeaderAppend" ->
+            e.start = Length(e.node, T(e), S(e)) /\ LeaderAppend(e.node, T(e), S(e), e.count)
+      [] e.ev = "ReplicaAppend" ->
+            e.start = Length(e.node, T(e), S(e)) /\ ReplicaAppend(e.node, T(e), S(e), e.count)
       [] e.ev = "Report" -> up[e.node] /\ e.length <= Length(e.node, T(e), S(e)) /\ Same
       [] e.ev = "Ack" -> Ack(e.node, T(e), S(e), e.count)
       [] e.ev = "Grant" -> up[e.node] /\ lease[e.node][T(e)] = S(e) /\ Same
       [] e.ev = "BeginSeal" -> BeginSeal(e.node, T(e), S(e))
       [] e.ev = "ProposeSeal" -> OnProposeSeal(e)
-      [] e.ev = "StartRecovery" -> IF <<T(e), S(e)>> \in recovering THEN Same ELSE StartRecovery(e.node, T(e), S(e))
+      [] e.ev = "StartRecovery" ->
+            IF <<T(e), S(e)>> \in recovering THEN Same ELSE StartRecovery(e.node, T(e), S(e))
       [] e.ev = "Fence" -> OnFence(e)
       [] e.ev = "Recover" -> OnRecover(e)
       [] e.ev = "CopyTail" -> OnCopyTail(e)
@@ -204,8 +225,9 @@ Taken(e) ==
       [] e.ev = "Announce" -> OnAnnounce(e)
       [] e.ev = "Crash" -> Crash(e.node)
       [] e.ev = "PowerLoss" -> OnPowerLoss(e)
-      [] e.ev = "Restart" -> Restart(e.node)
-      [] e.ev = "Sure" -> IF unsure[e.node][T(e)][S(e)] = 0 THEN Same ELSE BecomeSure(e.node, T(e), S(e))
+      [] e.ev = "Restart" -> FindsAll(e) /\ Restart(e.node)
+      [] e.ev = "Sure" ->
+            IF unsure[e.node][T(e)][S(e)] = 0 THEN Same ELSE BecomeSure(e.node, T(e), S(e))
       [] OTHER -> FALSE
 
 TraceInit == Init /\ AtTheBeginning

@@ -132,6 +132,11 @@ REFUSED = {
     "a reader skips": altered(rollover(), "Deliver", 1, start=1, count=3),
     "appends go on while sealing": [*rollover()[:8], event("LeaderAppend", 1, **ONE, start=4, count=1)],
     "sealed below what was written": altered(rollover(), "ProposeSeal", 1, count=3),
+    "a start after a crash that finds a shorter copy": altered(
+        failover(), "Restart", 1, 1, lengths=[["a", 1, 2]]
+    ),
+    "a replica set of one": [*failover(), applied("SetReplicas", 2, **ONE, replicas=[2])],
+    "a replica that holds nothing": [*failover(), applied("SetReplicas", 2, **ONE, replicas=[2, 3, 4])],
     "an unsure copy in a majority of two": without(power_loss(), "Fence", 1),
     "an unsure copy that claims to be sure": altered(power_loss(), "Fence", 2, sure=True),
 }

@@ -2,7 +2,7 @@
 
 A configuration belongs to the spec that its name begins with: `walrus-quick` to Walrus.tla, `raft-liveness`
 to Raft.tla. What it is for is the kind after the dash: `quick` (in `make test`), `full`, `liveness`,
-`simulate`, `mutants`.
+`simulate`.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def spec_of(config: Path) -> Path:
 def with_constants(text: str, constants: Mapping[str, str]) -> str:
     """The text of a configuration with other values for some constants.
 
-    >>> with_constants("CONSTANTS\\n  Bug = \\"none\\"\\n", {"Bug": '"NoGapCheck"'})
-    'CONSTANTS\\n  Bug = "NoGapCheck"\\n'
+    >>> with_constants("CONSTANTS\\n  MaxTerm = 3\\n", {"MaxTerm": "4"})
+    'CONSTANTS\\n  MaxTerm = 4\\n'
     """
     for name, value in constants.items():
         found = re.search(rf"^\s*{name}\s*=\s*(.*)$", text, re.MULTILINE)

@@ -21,16 +21,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeAlias
 
-from walrus.tlc import mutants_walrus, planted_raft
+from walrus.tlc import planted_raft, planted_walrus
 from walrus.tlc.configs import config_file, spec_of
-from walrus.tlc.mutants_walrus import Mutant
 from walrus.tlc.planted import Planted, Probe, patched
 from walrus.tlc.run import TlcResult, run_tlc
 
-Case: TypeAlias = Planted | Probe | Mutant
+Case: TypeAlias = Planted | Probe
 
-PLANTED: tuple[Planted | Mutant, ...] = mutants_walrus.MUTANTS + planted_raft.PLANTED
-PROBES: tuple[Probe | Mutant, ...] = mutants_walrus.PROBES + planted_raft.PROBES
+PLANTED: tuple[Planted, ...] = planted_walrus.PLANTED + planted_raft.PLANTED
+PROBES: tuple[Probe, ...] = planted_walrus.PROBES + planted_raft.PROBES
 CASES: tuple[Case, ...] = PLANTED + PROBES
 
 
@@ -50,7 +49,7 @@ def expected_of(case: Case) -> str:
 
 def sample() -> tuple[Case, ...]:
     """Cases for every test run: the bugs and the probes of the quick configurations."""
-    return tuple(case for case in CASES if isinstance(case, Mutant) or "-quick-" in case.config)
+    return tuple(case for case in CASES if "-quick-" in case.config)
 
 
 def listing(cases: Iterable[Case] = CASES) -> str:
@@ -65,8 +64,6 @@ def listing(cases: Iterable[Case] = CASES) -> str:
 
 def run_case(case: Case, timeout: float = 600.0) -> TlcResult:
     """Have TLC look for it. Raises TlcError."""
-    if isinstance(case, Mutant):
-        return mutants_walrus.run_mutant(case, timeout)
     file = config_file(case.config)
     spec, config = spec_of(file).read_text(), file.read_text()
     if isinstance(case, Probe):

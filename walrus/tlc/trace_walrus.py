@@ -84,7 +84,7 @@ def _with_lengths(events: Sequence[Event]) -> list[Event]:
 
 def data_plane(events: Sequence[Event]) -> list[Event]:
     """The events that WalrusTrace.tla knows, with the values that it reads."""
-    numbers, down, found = _Incarnations(), set[int](), list[Event]()
+    numbers, down, cut, found = _Incarnations(), set[int](), set[int](), list[Event]()
     for event in _with_lengths(_starts_first(events)):
         if "current_term" in event:
             continue  # Raft's
@@ -96,6 +96,8 @@ def data_plane(events: Sequence[Event]) -> list[Event]:
             continue
         if name in ("Crash", "PowerLoss"):
             down.add(node)
+            if name == "PowerLoss":
+                cut.add(node)
         elif name == "Restart":
             down.discard(node)
         kept = {key: value for key, value in event.items() if key in _FIELDS} | {"ev": name}
@@ -104,7 +106,9 @@ def data_plane(events: Sequence[Event]) -> list[Event]:
                 continue  # it never starts again, so nobody knows and nobody asks
             kept.setdefault("all", False)
         if name == "Restart":
-            kept.pop("lengths", None)
+            if node in cut:
+                cut.remove(node)
+                kept.pop("lengths", None)  # those of the power loss
             if numbers.restart(event["node"], event["incarnation"]) == 0:
                 continue  # its first start: it is up from the beginning
         elif name == "Announce":
@@ -130,18 +134,22 @@ def _constants(runs: Sequence[Run], nodes: set[int]) -> dict[str, str]:
     entries = max(
         (event.get("start", event.get("length", 0)) + event.get("count", 0) for event in positions), default=0
     )
+    everyone = tla_set(nodes | values_of(runs, "node", "leader", "replicas", "of"))
     return {
-        "Node": tla_set(nodes | values_of(runs, "node", "leader", "replicas", "of")),
+        "Node": everyone,
         "Topic": tla_set(values_of(runs, "topic") or {"none"}),
         "Group": tla_set(values_of(runs, "group")),
         "ReplicationFactor": "3",
         "MaxSegments": str(segments),
         "MaxEntries": str(entries + 1),
         "SealAt": "0",
-        "FsyncEach": "FALSE",
-        "Leases": "FALSE",
-        **dict.fromkeys(("MaxCrashes", "MaxPowerLosses", "MaxExpiries", "MaxReplicaChanges"), UNLIMITED),
-        "Bug": '"none"',
+        "WriteTo": str(segments),
+        "MayLead": everyone,
+        **dict.fromkeys(("Begun", "FsyncEach"), "FALSE"),
+        "Faults": '{"crash", "replicas"}',
+        "Losses": '{"power"}',
+        "Chores": '{"recovery"}',
+        **dict.fromkeys(("MaxFaults", "MaxLosses"), UNLIMITED),
     }
 
 
