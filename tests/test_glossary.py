@@ -26,7 +26,6 @@ REPEATED: dict[str, int] = {
     "Group": 2,
     "Log": 2,
     "Message": 2,
-    "Mutant": 2,
     "Owner": 2,
     "Progress": 2,
     "Record": 3,

@@ -138,7 +138,7 @@ class Local:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class ClusterState:
     """A global state: numbers of local states by server, messages, and history."""
 
     locals: tuple[int, ...]
@@ -177,7 +177,7 @@ class Step:
 
 
 @dataclass
-class Outcome:
+class Exploration:
     """What a search found: distinct states per depth, and perhaps a shortest counterexample."""
 
     states: list[int] = field(default_factory=list)
@@ -373,7 +373,7 @@ class Explorer:
         self.start = STARTS[start](self)
         self._nodes = tuple(range(1, bounds.nodes + 1))
         self._names = [(0, *names) for names in permutations(self._nodes)]
-        self._seen: dict[Any, tuple[State | None, str]] = {}
+        self._seen: dict[Any, tuple[ClusterState | None, str]] = {}
         self._doing = ""
 
     def founded(self, node: int, terms: tuple[int, ...] = (), term: int = 1, led: bool = False) -> int:
@@ -387,18 +387,18 @@ class Explorer:
         engine.finish_sync()
         return self.servers.intern(Server(node, engine))
 
-    def begin(self, servers: list[int]) -> State:
+    def begin(self, servers: list[int]) -> ClusterState:
         """The state in which these servers begin."""
         bounds = self.bounds
         budget = (bounds.commands, bounds.deaths, bounds.heartbeats, bounds.snapshots)
-        return State(tuple(servers), (), (), (), budget)
+        return ClusterState(tuple(servers), (), (), (), budget)
 
-    def run(self, told: Callable[[int, int], None] = lambda depth, states: None) -> Outcome:
+    def run(self, told: Callable[[int, int], None] = lambda depth, states: None) -> Exploration:
         """Search. `told` hears how many distinct states each depth has."""
-        outcome, frontier = Outcome(states=[1]), [self.start]
+        outcome, frontier = Exploration(states=[1]), [self.start]
         self._seen[self._key(self.start)] = (None, "")
         for depth in range(1, self.bounds.depth + 1):
-            following: list[State] = []
+            following: list[ClusterState] = []
             for state in frontier:
                 try:
                     following += self._fresh_after(state)
@@ -413,7 +413,7 @@ class Explorer:
             frontier = following
         return outcome
 
-    def _fresh_after(self, state: State) -> Iterator[State]:
+    def _fresh_after(self, state: ClusterState) -> Iterator[ClusterState]:
         """The states that are met for the first time in a step from here."""
         for what, make in self._steps_of(state):
             self._doing = what
@@ -425,20 +425,20 @@ class Explorer:
                 self._seen[key] = (state, what)
                 yield after
 
-    def _path(self, state: State | None, what: str) -> list[str]:
+    def _path(self, state: ClusterState | None, what: str) -> list[str]:
         path = [what]
         while state is not None:
             state, before = self._seen[self._key(state)]
             path.append(before)
         return [step for step in reversed(path) if step]
 
-    def _key(self, state: State) -> Any:
+    def _key(self, state: ClusterState) -> Any:
         """Equal for states that differ by the names of their servers."""
         if not self.bounds.symmetric:
             return (state.locals, tuple(sorted(state.packets)), state.leaders, state.committed, state.budget)
         return min(self._called(state, names) for names in self._names)
 
-    def _called(self, state: State, names: tuple[int, ...]) -> Any:
+    def _called(self, state: ClusterState, names: tuple[int, ...]) -> Any:
         looks = sorted(
             (names[node], self.servers.renamed(local, names)) for node, local in enumerate(state.locals, 1)
         )
@@ -448,7 +448,7 @@ class Explorer:
 
     # --- what can happen ---
 
-    def _steps_of(self, state: State) -> Iterator[tuple[str, Callable[[], State | None]]]:
+    def _steps_of(self, state: ClusterState) -> Iterator[tuple[str, Callable[[], ClusterState | None]]]:
         """Everything that can happen next, by name."""
         yield from self._deliveries(state)
         commands, deaths, heartbeats, snapshots = state.budget
@@ -473,10 +473,12 @@ class Explorer:
             if not leads and local.term < self.bounds.terms:
                 yield from self._timeouts(state, node)
 
-    def _act(self, state: State, node: int, what: str, act: Callable[[Server], None], spent: int) -> State:
+    def _act(
+        self, state: ClusterState, node: int, what: str, act: Callable[[Server], None], spent: int
+    ) -> ClusterState:
         return self._after(state, node, self.servers.step(state.locals[node - 1], what, act), spent)
 
-    def _deliveries(self, state: State) -> Iterator[tuple[str, Callable[[], State | None]]]:
+    def _deliveries(self, state: ClusterState) -> Iterator[tuple[str, Callable[[], ClusterState | None]]]:
         for packet in dict.fromkeys(state.packets):
             sender, to, number = packet
             told = f"{sender} -> {to}: {describe(self.servers.messages[number])}"
@@ -484,24 +486,26 @@ class Explorer:
             if state.budget[1]:
                 yield f"{told}, and the power fails there", partial(self._deliver, state, packet, True)
 
-    def _deliver(self, state: State, packet: Packet, crash: bool) -> State:
+    def _deliver(self, state: ClusterState, packet: Packet, crash: bool) -> ClusterState:
         sender, to, number = packet
         left = list(state.packets)
         left.remove(packet)
-        rest = State(state.locals, tuple(left), state.leaders, state.committed, state.budget)
+        rest = ClusterState(state.locals, tuple(left), state.leaders, state.committed, state.budget)
         act, local = _deliver(sender, self.servers.messages[number]), state.locals[to - 1]
         if crash:
             return self._after(rest, to, self.servers.crash(local, act, sender, number), 1)
         return self._after(rest, to, self.servers.step(local, "deliver", act, sender, number))
 
-    def _timeouts(self, state: State, node: int) -> Iterator[tuple[str, Callable[[], State | None]]]:
+    def _timeouts(
+        self, state: ClusterState, node: int
+    ) -> Iterator[tuple[str, Callable[[], ClusterState | None]]]:
         others = [other for other in self._nodes if other != node]
         for group in combinations(others, len(self._nodes) // 2):
             told = f"{node} times out, and {' and '.join(map(str, group))} would vote for it"
             yield told, partial(self._campaign, state, node, group)
 
-    def _campaign(self, state: State, node: int, group: tuple[int, ...]) -> State | None:
-        """A canvass among a majority in one step; None if it does not lead to a campaign."""
+    def _campaign(self, state: ClusterState, node: int, group: tuple[int, ...]) -> ClusterState | None:
+        """A pre-vote round among a majority in one step; None if it does not lead to a campaign."""
         step = self.servers.step(state.locals[node - 1], "timeout", _time_out)
         asked = {
             to: number
@@ -528,7 +532,7 @@ class Explorer:
                     state = self._after(state, node, step)
         return state if self.servers.known[state.locals[node - 1]].role is Role.CANDIDATE else None
 
-    def _after(self, state: State, node: int, step: Step, spent: int = -1) -> State:
+    def _after(self, state: ClusterState, node: int, step: Step, spent: int = -1) -> ClusterState:
         """The state after a server's step; pre-votes are exchanged elsewhere."""
         changed = list(state.locals)
         changed[node - 1] = step.local
@@ -538,13 +542,13 @@ class Explorer:
             budget[spent] -= 1
         packets = (*state.packets, *fresh)[-self.bounds.packets :]
         commands, deaths, heartbeats, snapshots = budget
-        return State(
+        return ClusterState(
             tuple(changed), packets, state.leaders, state.committed, (commands, deaths, heartbeats, snapshots)
         )
 
     # --- what must hold ---
 
-    def _checked(self, before: State, after: State) -> State:
+    def _checked(self, before: ClusterState, after: ClusterState) -> ClusterState:
         """The state with its history brought up to date. Raises Violation by the name of the invariant."""
         known = [self.servers.known[number] for number in after.locals]
         leaders = dict(after.leaders)
@@ -559,7 +563,9 @@ class Explorer:
         _match(known)
         committed = _committed(after.committed, known)
         _held(committed, known)
-        return State(after.locals, after.packets, tuple(sorted(leaders.items())), committed, after.budget)
+        return ClusterState(
+            after.locals, after.packets, tuple(sorted(leaders.items())), committed, after.budget
+        )
 
 
 def _match(known: list[Local]) -> None:
@@ -612,25 +618,27 @@ def describe(message: RaftMessage) -> str:
 # --- where it begins ---
 
 
-def _fresh(explorer: Explorer) -> State:
+def _fresh(explorer: Explorer) -> ClusterState:
     return explorer.begin([explorer.founded(node) for node in range(1, explorer.bounds.nodes + 1)])
 
 
-def _led(explorer: Explorer) -> State:
+def _led(explorer: Explorer) -> ClusterState:
     nodes = explorer.bounds.nodes
     return explorer.begin([explorer.founded(node, (2,), 2) for node in range(1, nodes + 1)])
 
 
-def _turns(explorer: Explorer) -> State:
+def _turns(explorer: Explorer) -> ClusterState:
     nodes = explorer.bounds.nodes
     own = {1: (2,), nodes: (3,)}
     return explorer.begin([explorer.founded(node, own.get(node, ()), 3) for node in range(1, nodes + 1)])
 
 
-STARTS: dict[str, Callable[[Explorer], State]] = {"fresh": _fresh, "led": _led, "turns": _turns}
+STARTS: dict[str, Callable[[Explorer], ClusterState]] = {"fresh": _fresh, "led": _led, "turns": _turns}
 
 
-def explore(bounds: Bounds, start: str = "fresh", told: Callable[[int, int], None] | None = None) -> Outcome:
+def explore(
+    bounds: Bounds, start: str = "fresh", told: Callable[[int, int], None] | None = None
+) -> Exploration:
     """Search from this start; a failed assertion of the code is a violation, too."""
     explorer = Explorer(bounds, start)
     return explorer.run(told or (lambda depth, states: None))

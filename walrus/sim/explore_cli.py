@@ -14,7 +14,7 @@ from rich.text import Text
 from walrus.cli.command_line import Console, Parser
 from walrus.shell.flags import whole
 from walrus.sim import mutants
-from walrus.sim.explore import STARTS, Bounds, Outcome, explore
+from walrus.sim.explore import STARTS, Bounds, Exploration, explore
 
 
 def _parser() -> Parser:
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     return _tell(outcome, bounds, console)
 
 
-def _tell(outcome: Outcome, bounds: Bounds, console: Console) -> int:
+def _tell(outcome: Exploration, bounds: Bounds, console: Console) -> int:
     total = sum(outcome.states)
     if outcome.violation is None:
         how = "all states" if outcome.complete else "the search was given up, these states"
