@@ -417,7 +417,7 @@ class Raft:
         The read does not join a round that is under way: its answers may have been sent before this call.
         """
         self._now = now
-        # A follower could forward it, but then two servers would have to remember who asked; the host knows
+        # A follower could forward it, but then two servers would have to remember the asker; the host knows
         # the leader as well as this server does.
         if self._leadership is None:
             return False
@@ -826,7 +826,7 @@ class Raft:
     def _membership_committed(self, leading: Leadership, now: float) -> None:
         """A change is complete: tell the removed server, and step down if it is this one (§4.2.2)."""
         assert self.log.committed_membership == self.membership
-        # First the news that it is committed, to everyone who was a member before, while there is still a
+        # First the news that it is committed, to every earlier member, while there is still a
         # `Progress` for a removed server: nothing is sent to it afterwards.
         leading.replicate(now)
         if self.node_id in self.membership.voters:

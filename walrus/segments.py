@@ -17,7 +17,7 @@ state it was made for, and applying it a second time changes nothing:
     MarkLeaving    give this node nothing new                                only if it is that directory's
     RemoveNode     forget this node                                          and only if no segment needs it
 
-That is why a proposal needs no answer: whoever proposed looks at the state, and proposes again until
+That is why a proposal needs no answer: the proposer looks at the state, and proposes again until
 the state is past the point. Of two competing seals one is applied and the other finds `s` sealed.
 
 Invariants (names as in `spec/Walrus.tla`), checked by `Metadata.check_invariants`:
@@ -289,7 +289,7 @@ class Metadata:
     def __init__(self) -> None:
         self.nodes: dict[int, Member] = {}
         self.topics: dict[str, Topic] = {}
-        # Derived, for those who look for what concerns a node: there are few placements and many segments.
+        # Derived, to find what concerns a node: there are few placements and many segments.
         self.open_at: OpenAt = {}
         """The topics whose open segment is placed like that."""
         self.sealed_at: SealedAt = {}
@@ -371,7 +371,7 @@ class Metadata:
     def _mark_leaving(self, node_id: int) -> None:
         node = self.nodes.get(node_id)
         stay = [other for other, known in self.nodes.items() if other != node_id and not known.leaving]
-        if node and stay:  # somebody must be left to open segments
+        if node and stay:  # one node must be left to open segments
             self.nodes[node_id] = msgspec.structs.replace(node, leaving=True)
 
     def _register(self, command: RegisterTopic) -> str | None:
@@ -459,7 +459,7 @@ class Metadata:
             raise UnknownCommand(f"metadata snapshot of version {snapshot.version}: upgrade this node")
         if not all(topic.segments for _, topic in snapshot.topics):
             raise UnknownCommand("metadata snapshot with a topic without segments")
-        # The dicts stay the same objects: everybody who was handed this Metadata goes on with it.
+        # The dicts stay the same objects: other components hold references to them.
         self.nodes.clear()
         self.nodes.update(snapshot.nodes)
         self.topics.clear()

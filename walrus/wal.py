@@ -472,7 +472,7 @@ class Walrus:
             syncer.abandon()
 
     def _flusher_died(self, error: BaseException) -> None:
-        """The background thread met something: whoever writes next is told, and so is everybody after."""
+        """The background thread failed: the next write raises its error, and so does every later one."""
         _logger.error("the background sync failed: %s", error)
         cause = error.__cause__ if isinstance(error, StorageError) else error
         self._engine.fail(cause if isinstance(cause, OSError) else OSError(f"it died: {error!r}"))
@@ -575,7 +575,7 @@ def _best_disk(directory: Path, schedule: FsyncSchedule) -> Disk:
     if sys.platform != "linux" or schedule.each:
         return PosixDisk(directory)  # the sync is what takes the time, and the caller waits for it anyway
     if not schedule.loop:
-        return MappedDisk(directory)  # nobody waits for a sync: an append is as fast as a store
+        return MappedDisk(directory)  # no append waits for a sync: it is as fast as a store
     try:
         return _uring_disk(directory, schedule)  # an event loop waits for syncs: no thread is needed
     except OSError as error:

@@ -2,7 +2,7 @@
 
     controller    the switch: everything that arrives goes to the one that it concerns
     raft_host     Raft's `Ready`: persist, send, apply; checkpoints and restores
-    membership    hello, join, announce, removal: who is in the cluster, and where
+    membership    hello, join, announce, removal: the members, and their addresses
     placement     where segments go: the first leader, the next one, the replica set
     lifecycle     segments that this node opens, seals or recovers
     supervisor    what the Raft leader starts: recoveries, repairs, departures

@@ -146,7 +146,7 @@ class Consumers:
         )
 
     def _drop_all(self, group: GetQueue) -> None:
-        """There are no entries: everybody who was part of the question is told so."""
+        """There are no entries: answer EMPTY to each GET that was part of the question."""
         asked = group.asked
         while group.waiting and asked > 0:
             wanted = group.waiting[0]
@@ -260,7 +260,7 @@ class Consumers:
             self._ask(key, group, now)
 
     def on_tick(self, now: float) -> None:
-        """Ask again, and answer whoever waited too long."""
+        """Ask again, and answer the GETs whose deadline has passed."""
         for key, group in list(self._groups.items()):
             while group.waiting and group.waiting[0].deadline <= now:
                 self._forget(group)

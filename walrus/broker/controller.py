@@ -146,7 +146,7 @@ class Controller:
 
     @property
     def identity(self) -> Identity:
-        """Who this process is."""
+        """The identity of this process: cluster, directory, incarnation."""
         return self.members.identity
 
     @property

@@ -9,9 +9,9 @@ cluster, the default group being the one that a plain GET uses. It exists three 
 
 and `committed <= confirmed <= position`. An entry that was handed out but not confirmed (the node with
 the client died, or the client went away) is handed out again, so the death of any node is a redelivery
-and never a gap. Commits never move a cursor back, whoever sends them (`Metadata._commit_cursors`).
+and never a gap. A commit never moves a cursor back, whichever node sends it (`Metadata._commit_cursors`).
 
-To one node at a time: as long as what was handed out is not confirmed, whoever else shares the cursor waits.
+At most one unconfirmed delivery per group: until it is confirmed, the other nodes that share the cursor wait.
 Otherwise those would read on, and the entries that get lost on the way would come after later ones.
 
 On a healthy rollover nothing is delivered twice either: a sealing leader stops handing out, waits until
@@ -60,7 +60,7 @@ ENTRY_BYTES = 48
 
 
 class Handed(msgspec.Struct):
-    """Entries that were handed out: to whom, from where to where, and until when we wait to hear of them."""
+    """A delivery: to which node, from where to where, and until when its confirmation is awaited."""
 
     origin: int
     request: int
@@ -146,7 +146,7 @@ class Cursors:
             return
         cursor.used_at = now
         if get.request <= cursor.latest.get(origin, 0):
-            return  # repeated, or overtaken by a later one: nobody waits for its answer
+            return  # repeated, or overtaken by a later one: its answer is not awaited
         cursor.latest[origin] = get.request
         # An origin asks for one run at a time: if it asks again, it waits for no earlier answer, and what it
         # was given and did not confirm never arrived.
@@ -181,10 +181,10 @@ class Cursors:
         self._drop_ahead(cursor)
 
     def _serve(self, cursor: GroupCursor, now: float) -> None:
-        """Answer who waits, as far as entries are at hand."""
+        """Answer the waiting requests, as far as entries are at hand."""
         name, topic = cursor.key[0], self._metadata.topics[cursor.key[0]]
         if name in self._frozen or not self._leases.holds(name, topic.current, now):
-            return  # sealing, or cut off: whoever waits is answered by the next leader, or at the deadline
+            return  # sealing, or cut off: the next leader answers, or the deadline does
         while cursor.waiting and not cursor.reading and not cursor.handed:
             origin, get, _ = cursor.waiting[0]
             batch = self._next(cursor, topic, get.count, now)
@@ -261,7 +261,7 @@ class Cursors:
             del self._aheads[cursor.key]
 
     def _fetch(self, cursor: GroupCursor, now: float) -> None:
-        """Read ahead from another replica; on failure the deadline of who waits decides.
+        """Read ahead from another replica; on failure the deadline of the waiting request decides.
 
         Of the open segment, too, if our own copy is damaged: up to what is acknowledged any copy will do.
         """
@@ -328,7 +328,7 @@ class Cursors:
     # --- confirming ---
 
     def on_confirm(self, origin: int, confirm: Confirm, now: float) -> None:
-        """The entries reached a client, or they did not and go to the next one who asks."""
+        """The entries reached a client, or they did not and go to the next request."""
         cursor = self._cursors.get((confirm.topic, confirm.group))
         for handed in cursor.handed if cursor else ():
             if (handed.origin, handed.request) == (origin, confirm.request):
@@ -364,7 +364,7 @@ class Cursors:
             self._serve(cursor, now)
 
     def forget_node(self, node: int) -> None:
-        """A node was removed: whoever joins under its id numbers its requests anew."""
+        """A node was removed: another one that joins under its id numbers its requests anew."""
         for cursor in self._cursors.values():
             cursor.latest.pop(node, None)
 
@@ -431,11 +431,11 @@ class Cursors:
         return CommitCursors(cursors=moved)
 
     def on_tick(self, now: float) -> None:
-        """Deadlines of who waits and of what was handed out; idle cursors give memory back."""
+        """Deadlines of requests and of deliveries; idle cursors give memory back."""
         self._gaps.on_tick(now)
         for cursor in list(self._cursors.values()):
             if cursor.handed and cursor.handed[0].deadline <= now:
-                cursor.rewind(cursor.handed[0].start)  # `_serve` below hands it to whoever waits
+                cursor.rewind(cursor.handed[0].start)  # `_serve` below hands it to the next request
             if cursor.waiting:
                 self._serve(cursor, now)
             while cursor.waiting and cursor.waiting[0][2] <= now:
@@ -445,7 +445,7 @@ class Cursors:
                 self._rest(cursor)
 
     def _rest(self, cursor: GroupCursor) -> None:
-        """Nobody uses this cursor: what can be read again, or is in the metadata, need not be kept here."""
+        """The cursor is idle: what can be read again, or is in the metadata, is not kept here."""
         self._drop_ahead(cursor)
         committed = self._metadata.topics[cursor.key[0]].cursors.get(cursor.key[1], START)
         if cursor.position <= committed and not (cursor.waiting or cursor.handed or cursor.reading):

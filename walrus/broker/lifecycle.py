@@ -2,7 +2,7 @@
 
     metadata opens segment s here ──► SegmentWriter ──threshold──► sealing ──all acknowledged──► Seal proposed
               │                            │
-              │ the copy is not empty      │ fenced by somebody's recovery
+              │ the copy is not empty      │ fenced by a recovery elsewhere
               └──────────► Recovery ◄──────┘   also asked for by the Raft leader (supervisor.py)
                               │
                               └─ a majority holds what was found ──► Seal proposed, `recovered`
@@ -117,14 +117,14 @@ class Lifecycle:
         self._early = EarlyForwards(config.max_pending_bytes)
         self._seen: dict[str, dict[int, int]] = {}  # topic -> origin -> its latest forward, for all segments
         self._dirty: dict[str, None] = {}
-        self._waiting: dict[str, None] = {}  # topics whose writer waits for somebody, or for the clock
+        self._waiting: dict[str, None] = {}  # topics whose writer waits for an answer, or for the clock
         self._seal_at: dict[Key, float] = {}
         self._ending: dict[str, int] = {}  # topic -> its segment in `recoveries` or `_seal_at`
         self._monitor_at = 0.0
 
     @property
     def busy(self) -> bool:
-        """Whether something here is waiting for somebody."""
+        """Return whether anything here waits for an answer."""
         return bool(self.recoveries or self._early)
 
     @property
@@ -180,7 +180,7 @@ class Lifecycle:
         return True
 
     def forget_node(self, node: int) -> None:
-        """A node was removed: whoever joins under its id numbers its forwards anew."""
+        """A node was removed: another one that joins under its id numbers its forwards anew."""
         for seen in self._seen.values():
             seen.pop(node, None)
 
@@ -243,7 +243,7 @@ class Lifecycle:
             if not writer.idle:
                 self._waiting[topic] = None
             if writer.copy.fenced:
-                self.recover(topic, writer.number, now)  # somebody began, and may have died over it
+                self.recover(topic, writer.number, now)  # a recovery began, and may have died
             elif writer.all_acknowledged:
                 self._seal(writer, now)
         for key in [key for key, recovery in self.recoveries.items() if recovery.found is not None]:
@@ -353,7 +353,7 @@ class Lifecycle:
     def _open(self, topic: str, number: int, now: float) -> None:
         copy, segment = self._copies.get((topic, number)), self._metadata.topics[topic].open
         if copy.length or copy.fenced:
-            self.recover(topic, number, now)  # somebody began to recover it before we knew that it is ours
+            self.recover(topic, number, now)  # a recovery began before this node learnt that it leads
             return
         self._trace("Grant", topic=topic, segment=number)
         self.writers[topic] = SegmentWriter(

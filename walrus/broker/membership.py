@@ -1,8 +1,8 @@
 """Membership of nodes: which callers belong to this cluster, where its members are, and how one joins.
 
-Raft's membership (`consensus/messages.py`) says who votes. This module is about the nodes behind the ids: a
-member is an id *and* a data directory, and both are in the metadata (`Announce`) before Raft's membership
-changes. Three things happen between a node and the members:
+Raft's membership (`consensus/messages.py`) says which ids vote. This module is about the nodes behind the
+ids: a member is an id *and* a data directory, and both are in the metadata (`Announce`) before Raft's
+membership changes. Three things happen between a node and the members:
 
     Join    a node with an empty directory asks any member until that one has applied its Announce
             (incarnation 0); the Raft leader then adds it to Raft as a learner, and drops it again if it does

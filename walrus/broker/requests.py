@@ -6,7 +6,8 @@ all of them:
 * what would be answered "unknown topic" is looked up once more with fresh metadata (`read_index.py`), so a
   PUT may follow a REGISTER on any other node;
 * what changes the metadata is a *watch*: the command is proposed, again and again, until the metadata is
-  where the client wants it, and then the client gets its OK. So an OK is never given on somebody's word.
+  where the client wants it. So OK is sent only after a linearizable (ReadIndex) read has confirmed the
+  change.
 """
 
 from __future__ import annotations
@@ -245,7 +246,7 @@ class Requests:
         watch.push(now)
 
     def on_removed(self, now: float) -> None:
-        """This node is no member any more, and will not see that applied: who asked for it hears it now."""
+        """This node is no member any more, and will not see that applied: the request is answered now."""
         self._removed = True
         self.look_at_watches(now)
 

@@ -15,7 +15,7 @@ for the topic in one turn.
 
 **Outcomes.** `OK`: acknowledged. Handed back: certainly not written, so it is sent on, by itself, until
 its deadline. Lost on the way (the leader died, its segment was recovered, no answer in time): *unknown*,
-and said so. Nobody retries it behind the client's back, because then it could be there twice.
+and said so. No node retries it behind the client's back: a retry could write it twice.
 
 Invariant: an entry is in one place at a time: waiting, in one forward, or answered.
 """

@@ -1,8 +1,8 @@
-"""What the Raft leader does for everybody: failover, membership, and giving work to repair.
+"""What the Raft leader does for the cluster: failover, membership, and planning repairs.
 
 The Raft leader is the one node that hears from all others (their answers to its heartbeats), so it is the
-one that notices silence. On every tick, and only while it leads, it compares the metadata with who is
-alive and takes at most one step towards what should be:
+one that notices silence. On every tick, and only while it leads, it compares the metadata with the nodes
+that are alive and takes at most one step towards what should be:
 
     a leader of an open segment is dead, gone or was restarted    recover the segment (replicas/failover.py)
     a node is in the metadata but not in Raft's membership        add it, as a learner
@@ -13,7 +13,7 @@ alive and takes at most one step towards what should be:
     a node that was taken in does not start                       the same
 
 All state that matters is in the metadata or in Raft's membership, so another Raft leader goes on where
-this one died. Nothing here is needed for safety: a supervisor that is wrong about who is alive causes a
+this one died. Nothing here is needed for safety: a supervisor that is wrong about a node's life causes a
 needless failover, never a lost entry.
 """
 
@@ -63,7 +63,7 @@ class Supervisor:
         self._taken_in: dict[tuple[int, str], float] = {}  # (node, directory) not started yet -> since when
         self.dirty = True
 
-    # --- who is alive ---
+    # --- which nodes are alive ---
 
     def on_connection(self, node: int, connected: bool, refused: bool) -> None:
         """A process is certainly gone (its address refuses connections), or it is back."""
@@ -136,7 +136,7 @@ class Supervisor:
         wanted = min(self._config.replication_factor, len(voters))
         for placement, names in sorted(self._metadata.open_at.items()):
             staying = [node for node in placement.replicas if node in voters]
-            # Whoever leaves is needed until no segment names it, the open one included.
+            # A leaving node is needed until no segment names it, the open one included.
             if len(staying) < max(wanted, len(placement.replicas)):
                 for name in sorted(names):
                     number = self._metadata.topics[name].current

@@ -1,7 +1,7 @@
 """Elections: the timer, the votes, and the rules that keep elections rare and short.
 
 A follower that hears nothing for a randomly drawn time starts an election (paper §5.2). Here it first asks
-for *pre-votes* (dissertation §9.6): would the others vote for it? A pre-vote changes nobody's term, so a
+for *pre-votes* (dissertation §9.6): would the others vote for it? A pre-vote changes no term, so a
 server that was cut off, or removed, comes back without deposing a leader. With a majority of pre-votes it
 *campaigns*: it enters a new term, votes for itself, and asks for votes.
 

@@ -311,7 +311,7 @@ class Copies:
     def _scan(self, sum_: _Sum) -> bool:
         """Read one piece; whether it was the last."""
         copy = sum_.copy
-        if sum_.at < copy._summed_to <= sum_.length:  # known, perhaps from whoever asked before us
+        if sum_.at < copy._summed_to <= sum_.length:  # known, perhaps from an earlier question
             sum_.checksum, sum_.at = copy._summed, copy._summed_to
         if sum_.at < sum_.length:
             batch = self._data.storage.read_batch(copy.name, sum_.at, sum_.length - sum_.at, SCAN_BYTES)

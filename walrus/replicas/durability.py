@@ -2,7 +2,7 @@
 
 The logic writes at once and learns of durability later. Every write gets the next number, and a sync
 that was started after write number `n` makes all writes up to `n` durable together: one counter is
-all the bookkeeping that group commit needs. Whoever must not speak before its write is durable hands
+all the bookkeeping that group commit needs. A component that must not reply before its write is durable hands
 in what it has to say (`then`), and it is said in the order of the writes.
 
 Invariant: `durable <= written`, and what waits is ordered by write number.
@@ -37,7 +37,7 @@ class Durable:
             self._waiting.append((self.written, then))
         return start
 
-    # Without `then` this is a `Storage` too, for whoever waits for durability in another way.
+    # Without `then` this is a `Storage` too, for components that wait for durability in another way.
 
     def read_batch(self, topic: str, start: int, max_entries: int, max_bytes: int) -> Batch:
         """See `Storage.read_batch`."""

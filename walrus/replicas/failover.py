@@ -134,7 +134,7 @@ class SegmentRecovery:
             self.found = Sealable(self._source.length, self._source.checksum)
 
     def on_tick(self, now: float) -> None:
-        """Ask again whoever has not answered; begin again if nothing gets on."""
+        """Ask the silent replicas again; restart with fencing if copying stalls."""
         if self.found is not None or now - self._sent_at < self._config.resend_interval:
             return
         self._sent_at = now

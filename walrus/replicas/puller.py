@@ -30,7 +30,7 @@ class _Pull(msgspec.Struct):
     upto: int
     source: int
     then: dict[int, Callable[[], None]]
-    """What to do when it is done, by who asked: who asks again replaces only its own earlier wish."""
+    """Callbacks by requester: a requester that asks again replaces only its own earlier callback."""
     asking: bool = False
 
 
@@ -126,6 +126,6 @@ class Puller:
         self._trace("CopyTail", topic=topic, segment=number, length=pull.copy.length)
 
     def _give_up(self, pull: _Pull) -> None:
-        """Whoever wanted this asks again, perhaps from another source."""
+        """The requesters ask again, perhaps from another source."""
         if self._pulls.get(pull.copy.name) is pull:
             del self._pulls[pull.copy.name]

@@ -8,7 +8,7 @@ Two jobs that end in the same copying (`puller.py`):
   cluster was smaller when it was written, or a member leaves or has been dead for long, is copied to
   another voter. A replica counts only once it has reported the sealed count *and* the sealed checksum.
   When the new one and a majority of the new set have, Raft records the set with a compare-and-set on the
-  old one. Those that stay are asked too: a replica may lag, and who leaves may hold the only other copy.
+  old one. Those that stay are asked too: a replica may lag, and a leaving one may hold the only other copy.
 
 Invariant: a replica set loses a live, staying member never, and gains one only after its copy is whole
 (SealedStable: a majority of the replicas holds the count).
@@ -258,7 +258,7 @@ class Repairs:
         wanted = min(self._config.replication_factor, len(voters))
         staying = [node for node in replicas if node in voters and node not in dead]
         sources = [node for node in replicas if node in live]
-        if len(staying) >= wanted:  # nobody to copy to: only let go of those that leave
+        if len(staying) >= wanted:  # nothing to copy: only let go of the replicas that leave
             self._begin(key, _Repair(replicas, tuple(staying), 0, sources, set(), count))
             return True
         spare = [node for node in voters if node in live and node not in replicas]

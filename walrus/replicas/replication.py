@@ -112,7 +112,7 @@ class Follower:
 
 
 class PendingForward(msgspec.Struct):
-    """A forward that waits to be appended: from whom, and until when it may wait."""
+    """A forward that waits to be appended: its sender, and until when it may wait."""
 
     origin: int
     forward: Forward
@@ -171,7 +171,7 @@ class SegmentWriter:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits, here or at a replica: then nothing happens before somebody speaks."""
+        """Return whether nothing waits, here or at a replica: the next step then needs a message."""
         return not (self._pending or self._appended or self.sealing or self.copy.fenced) and all(
             follower.match == self.copy.length for follower in self.followers.values()
         )
@@ -413,7 +413,7 @@ class SegmentWriter:
         return self.copy.length, self._copies.checksum(self.copy, self.copy.length)
 
     def on_fenced(self) -> None:
-        """Somebody is recovering this segment: the outcome of what is not acknowledged is unknown to us."""
+        """A recovery of this segment runs: the outcome of what is not acknowledged is unknown here."""
         if not self.copy.fenced:
             try:
                 self._copies.fence(self.copy, lambda: None)

@@ -68,7 +68,7 @@ class File(Protocol):
     def view(self, offset: int, length: int) -> memoryview:
         """A read-only window that shows later writes too (after `flush`). `offset` is a multiple of 16 KiB.
 
-        The engine keeps it for as long as it reads the block; it goes away when nobody refers to it.
+        The engine keeps it for as long as it reads the block; it goes away with the last reference.
         """
 
     def forget(self, offset: int, length: int) -> None:

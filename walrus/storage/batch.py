@@ -2,7 +2,7 @@
 
 Whatever arrives in one turn of the event loop becomes one batch, and a batch stays one piece all the
 way: the leader's engine writes its bytes, the replicas receive those same bytes and write them too,
-nobody splits entries apart until somebody reads them. That is why it is kept as two byte strings
+entries are not split apart until they are read. That is why it is kept as two byte strings
 rather than as a list of entries:
 
     lengths   count x u32 little-endian     the length of each entry in bytes

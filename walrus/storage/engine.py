@@ -6,7 +6,7 @@
       └────── begin_sync / finish_sync ◄── GroupCommit, Flusher, Syncer (syncing.py)
 
 Locks, in the order in which they may be taken: `Journal` > a topic's `lock` > `_mutex` or `Space`. A sync
-takes topics' locks, so nobody syncs while holding one.
+takes topics' locks, so no thread syncs while it holds one.
 
 Invariants
 * Nothing is called durable before a sync that began after it was written has succeeded.

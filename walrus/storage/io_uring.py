@@ -25,7 +25,7 @@ asked, wait for results) and `io_uring_register` (make something known to the ri
 Why a log wants this. Durable appends are `write`, then `fsync`, and the second must not start before the
 first has succeeded. `IOSQE_IO_LINK` says exactly that: the next entry starts when this one has succeeded
 completely; if it fails, *or is short*, everything after it in the chain is cancelled. So a batch and its
-fsync are one submission, and the kernel does both while the event loop serves somebody else. With
+fsync are one submission, and the kernel does both while the event loop serves other events. With
 `IOSQE_CQE_SKIP_SUCCESS` (Linux 5.17) the links before the last stay silent unless they fail: one chain, one
 completion, which is either the fsync's answer or the one error that stopped it. The completion also adds
 one to an `eventfd`, and an eventfd is something that `select`, `epoll` and asyncio can wait for.
@@ -41,7 +41,7 @@ Invariants
 Memory order. The kernel reads our tail inside `io_uring_enter`, in this thread, so program order suffices.
 The kernel's tail is read after a system call (`io_uring_enter`, or the read of the eventfd) has told us of
 the completion, and a system call orders memory on every machine Linux runs on. That is why no barrier
-appears below, and why nobody polls the completion ring from Python.
+appears below, and why Python never polls the completion ring.
 
 Left out: kernel-side polling (`SQPOLL`), registered files and buffers, reads, cancellation. They save
 fractions of a microsecond, and Python would not notice.
@@ -136,7 +136,7 @@ def unavailable_because() -> str | None:
 
 
 def _explain(code: int) -> str:
-    """What an error of `io_uring_setup` means to the person who sees it."""
+    """What an error of `io_uring_setup` means to the reader of the message."""
     reasons = {
         errno.ENOSYS: f"this kernel has no io_uring ({_NEEDED})",
         errno.EPERM: "not permitted here (a container's seccomp filter, or kernel.io_uring_disabled)",

@@ -46,7 +46,7 @@ class TopicNote(msgspec.Struct, frozen=True):
 
 
 class RunNote(msgspec.Struct, frozen=True):
-    """Who wrote last."""
+    """The run that wrote last."""
 
     boot: bytes = b""
     syncing: bool = False  # whether that run ever made anybody wait for the disk

@@ -23,8 +23,8 @@ unusual is the same two comparisons. Whatever changes the head in another way (a
 batch), makes the next append tell the engine (a sync) or forbids it (closed, failed) sets `shape` to -1.
 
 Invariants, under `lock`: `offset <= limit` or `limit == 0`; `bases` is sorted and parallel to `blocks`;
-`shape` keeps its promise; no record is visible to readers (who look at `offset` and `position`) before it is
-written.
+`shape` keeps its promise; no record is visible to readers (which look at `offset` and `position`) before it
+is written.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Owner(Protocol):
 
 
 class TopicGone(Exception):
-    """The topic was deleted while somebody was about to append to it."""
+    """The topic was deleted while another thread was about to append to it."""
 
 
 class Mark(NamedTuple):
@@ -231,7 +231,7 @@ class Log:
         self.state, self.pack = crc32(head, self.seed), self._packing(size)
         self.until = min((self.position | 255) + 1, self.position + room // (size + OVERHEAD))
         self.shape = size
-        if self.limit == 0:  # closed or failed meanwhile; whoever does that does not wait for the lock
+        if self.limit == 0:  # closed or failed meanwhile; neither waits for the lock
             self.shape = -1
         return self.shape == size
 
@@ -302,7 +302,7 @@ class Log:
         raise failure from error
 
     def make_room(self, size: int, *, new_block: bool = False) -> None:
-        """Make sure that a record of `size` bytes fits: get a new block, unless somebody else just did."""
+        """Make sure that a record of `size` bytes fits: get a new block, unless another thread just did."""
         while True:
             self.owner.check_writable()
             if self.gone:

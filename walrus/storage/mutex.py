@@ -1,19 +1,19 @@
-"""A lock that costs an append as little as possible, and that nobody waits for in vain.
+"""A mutex that is cheap when uncontended and fair when contended.
 
-A mutex is a stack with one token on it: who pops it may go on, who finds the stack empty has to wait. Both
-operations are single calls into C that need no arguments parsed, so the price without contention is a third
-of that of `threading.Lock`:
+A mutex is a stack with one token on it: a thread that pops it goes on, one that finds the stack empty
+waits. Both operations are single calls into C that need no arguments parsed, so the price without
+contention is a third of that of `threading.Lock`:
 
     with Lock()                    245 ns
     Lock().acquire, release        105 ns
     deque().pop, append             31 ns        (CPython 3.11; an append has about 1,000)
 
-A lock that is taken and given back in a tight loop starves everybody else: a `pwrite` lets the interpreter
-go, hence other threads run exactly while the token is gone, and find it gone each time. A sync, which only
-asks how far the topic has come, would wait for as long as somebody writes to it. So those who wait stand in
-line, as in Go's `sync.Mutex`. Whoever gives the token back wakes the first of them, who has to be quick,
-which is best for throughput, since those who run need no waking; but one who has waited for longer than
-`PATIENCE` is handed the token.
+A lock that is taken and given back in a tight loop starves all other threads: a `pwrite` lets the
+interpreter go, hence other threads run exactly while the token is gone, and find it gone each time. A sync,
+which only asks how far the topic has come, would wait for as long as another one writes to it. So waiting
+threads stand in line, as in Go's `sync.Mutex`. The thread that gives the token back wakes the first of
+them, which has to be quick, which is best for throughput, since running threads need no waking; but one
+that has waited for longer than `PATIENCE` is handed the token.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LOST = 0.1
 """Seconds after which a call or a token counts as lost to an exception that cut the thread that had it."""
 
 PATIENCE = 0.001
-"""Seconds after which one who waits is not overtaken any more."""
+"""Seconds after which a waiting thread is not overtaken any more."""
 
 
 class _Waiter:
@@ -67,7 +67,7 @@ class Mutex:
 
     @property
     def locked(self) -> bool:
-        """Whether somebody has the token."""
+        """Return whether a thread has the token."""
         return not self._token
 
     def wait(self) -> None:
@@ -76,7 +76,7 @@ class Mutex:
         try:
             self.line.append(me)
             while True:
-                self.wake()  # who had the token may have given it back before we stood in line
+                self.wake()  # the token may have come back before this thread stood in line
                 rung = me.bell.acquire(timeout=LOST)  # a thread that is to ring may be cut before it does
                 if me.handed:
                     return
@@ -132,7 +132,7 @@ class Mutex:
         self.wake()
 
     def wake(self) -> None:
-        """Wake the first in line. While the token is gone, that is left to whoever has it."""
+        """Wake the first in line. While the token is gone, its holder does that."""
         while self.line and self._token:
             try:
                 first = self.line.pop(0)

@@ -2,7 +2,7 @@
 
 State machines are handed something that satisfies this protocol and never learn what is behind it: `Walrus`
 on a real directory, `Walrus` on a simulated disk, or a dictionary of lists in a unit test. All of it is
-synchronous and none of it waits for the disk: whoever needs durability starts a sync and waits outside.
+synchronous and none of it waits for the disk: a caller that needs durability starts a sync and waits outside.
 """
 
 from __future__ import annotations

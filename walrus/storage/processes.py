@@ -108,7 +108,7 @@ def take_lock(path: Path) -> int:
 
 
 def lock_holder(path: Path) -> Holder | None:
-    """Return who holds a lock file; None if no process does. Raises OSError."""
+    """Return the holder of a lock file; None if no process holds it. Raises OSError."""
     try:
         handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:

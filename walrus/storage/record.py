@@ -120,7 +120,7 @@ def mend_block(view: memoryview, file_number: int, offset: int) -> BlockHead | N
     """The header at the start of `view` with one bit flipped back; None if that does not make it one.
 
     A topic's last block is described by nothing but its header. Without it what the block holds would not be
-    damaged but gone, and nobody the wiser. One wrong bit is what CRC-32 can not only detect but find.
+    damaged but gone, unnoticed. One wrong bit is what CRC-32 can not only detect but find.
     """
     wrong = int.from_bytes(view[: len(MAGIC)]) ^ int.from_bytes(MAGIC)
     if len(view) < BLOCK_HEAD_SIZE or wrong.bit_count() > 1:

@@ -4,8 +4,8 @@ Files are created whole, with their space allocated and their directory synced, 
 the last up to 64 MiB, so that a small log stays small and a large one has few files. Blocks are cut from
 them first fit and given back to them when their topic no longer needs them.
 
-Giving back takes two syncs, because nobody may write into a block while the log on disk still says that it
-belongs to somebody (a power loss would then show a topic with a stranger's records in it):
+Giving back takes two syncs, because a block must not be written to while the log on disk still says that it
+belongs to a topic (a power loss would then show a topic with a stranger's records in it):
 
     retired   the journal says that the topic needs it no more          -> durable with the next sync
     erased    its header is overwritten with zeros                      -> durable with the one after that

@@ -1,12 +1,12 @@
-"""Who waits for the disk, and how few times it is asked.
+"""Group commit: one sync for all the threads that wait for the disk.
 
-* `GroupCommit` is for threads under `sync_each`. Whoever comes while a sync is running joins the next one: it
-  covers everything that was appended before it began, so sixteen threads need two syncs between them rather
-  than sixteen. One of those who wait leads the next round; there is no extra thread.
+* `GroupCommit` is for threads under `sync_each`. A thread that comes while a sync is running joins the next
+  one: it covers everything that was appended before it began, so sixteen threads need two syncs between
+  them rather than sixteen. One of the waiting threads leads the next round; there is no extra thread.
 * `Flusher` is the background thread of `FsyncSchedule.milliseconds`.
 * `Syncer` is for event loops: one sync at a time, announced by a descriptor that becomes readable.
 
-None of them swallows an error: the engine fails (takes no more writes), and everybody who waited is told.
+None of them swallows an error: the engine fails (takes no more writes), and every waiting thread is told.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from walrus.storage.space import Extent
 
 
 class _Round:
-    """One sync and those who wait for it."""
+    """One sync and the threads that wait for it."""
 
     __slots__ = ("done", "error", "over", "waiting")
 
@@ -43,9 +43,9 @@ class _Round:
 class GroupCommit:
     """`commit()` returns when everything appended before the call is durable.
 
-    The thread that leads may be cut by an exception from outside (interrupts.py), and so may one that waits.
-    Either leaves: the round of a leader that was cut is neither done nor failed, so those who waited for it
-    ask again; and leadership, which has an owner, is passed on by `release`.
+    The thread that leads may be cut by an exception from outside (interrupts.py), and so may one that
+    waits. Either leaves: the round of a leader that was cut is neither done nor failed, so the threads that
+    waited for it ask again; and leadership, which has an owner, is passed on by `release`.
     """
 
     def __init__(self, sync: Callable[[], None]) -> None:
@@ -275,7 +275,7 @@ class Syncer:
                 self._finish(plan, OSError(errno.EINTR, f"a sync was cut short by {error!r}"))
 
     def abandon(self) -> None:
-        """In a forked copy: let go of the descriptors, whoever the sync in flight belongs to."""
+        """In a forked copy: let go of the descriptors; a sync in flight is the parent's."""
         self._plan = None
         if isinstance(self._disk_sync, ThreadSync):
             self._disk_sync.abandon()

@@ -1,9 +1,9 @@
 """The io_uring backend: writes are queued in memory and go down together with the fsync that makes them
 durable.
 
-Under a schedule that syncs before it acknowledges, nobody is told about a write before its fsync is done. So
-there is no reason to make one system call per write, nor to let a thread sleep in `fdatasync`: a write is a
-copy into a buffer here, and a sync submits
+Under a schedule that syncs before it acknowledges, no caller is told about a write before its fsync is
+done. So there is no reason to make one system call per write, nor to let a thread sleep in `fdatasync`: a
+write is a copy into a buffer here, and a sync submits
 
     write ──► write ──► ... ──► fsync ──► fsync          one linked chain, one system call
 
@@ -25,7 +25,7 @@ Three questions decide whether this is right:
 * *Order.* Two writes to the same bytes must land in the order they were made. Within a chain, links keep
   the order. Between a chain in flight and a direct write (`flush`, or a write too large for the buffer),
   overlapping ranges wait for the chain. Everything else may pass.
-* *Process crash.* Queued bytes die with the process. That is allowed only while nobody has been told about
+* *Process crash.* Queued bytes die with the process. That is allowed only while no caller has been told about
   them, so the queue is used only if the schedule acknowledges after the sync (`queueing=True`). Otherwise
   writes go down at once, and only the sync uses the ring.
 
@@ -325,7 +325,7 @@ class UringQueue:
         except OSError:  # the kernel has no memory for requests, so there is no one to send the chain to
             flight.finish_by_hand(0)
             self._failure = self._failure or flight.error
-        flight.landed = True  # without a completion, so nobody but us tells the event loop
+        flight.landed = True  # without a completion, so only this thread tells the event loop
         if ring is self._loop_ring:
             os.eventfd_write(self.eventfd, 1)
         return flight
@@ -450,11 +450,11 @@ class UringSync:
             self._queue.finish(flight)
         finally:
             # The kernel counts each chain once, but an instant after its completion can be seen: this blocks
-            # for that instant if somebody else landed the flight (`sync`, `close`).
+            # for that instant if another thread landed the flight (`sync`, `close`).
             os.eventfd_read(self.fileno())
 
     def close(self) -> None:
-        """Wait for one under way; its result has nobody to go to any more but is raised all the same."""
+        """Wait for one under way; its result has no caller any more but is raised all the same."""
         if self._flight is not None:
             self.finish()
 

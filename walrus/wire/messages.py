@@ -3,8 +3,8 @@
 Raft's own messages are in `consensus/messages.py`; the union `PeerMessage` at the end holds both. All of
 them are values whose `repr` can be pasted into a test. `peer.py` turns them into bytes.
 
-Nothing here is a remote procedure call with a result that must arrive. A lost message is sent again
-by whoever still needs it, and every handler can be given the same message twice: writers are told a
+Nothing here is a remote procedure call with a result that must arrive. A lost message is sent again by the
+component that still needs it, and every handler can be given the same message twice: writers are told a
 replica's length, proposals are watched for in the metadata, reads carry the number of the request.
 """
 
@@ -32,7 +32,7 @@ ANYBODY = 0
 
 
 class Hello(Message, frozen=True, kw_only=True):
-    """First frame of a dialled connection: who calls, from which cluster and data directory."""
+    """First frame of a dialled connection: the caller's node, cluster and data directory."""
 
     version: int
     cluster_id: str
@@ -268,7 +268,7 @@ class ForwardReply(Message, frozen=True, kw_only=True):
 
 
 class Propose(Message, frozen=True, kw_only=True):
-    """To the Raft leader: propose these commands. No answer: whoever proposes watches the metadata."""
+    """To the Raft leader: propose these commands. No answer: the proposer watches the metadata."""
 
     commands: tuple[Command, ...]
 
