@@ -526,7 +526,6 @@ CommittedNeverLost ==
 -----------------------------------------------------------------------------
 \* Probes: each must be violated.
 ProbeTwoLeaders == \A n, m \in Node : role[n] = "Leader" /\ role[m] = "Leader" => n = m
-ProbeCommit == Len(committed) < 3
 ProbeOverwritten == \A n \in Node, t \in Terms : matched[t][n] > 0 =>
     /\ matched[t][n] <= Len(log[n])
     /\ log[n][matched[t][n]].term = leader_log[t][matched[t][n]].term

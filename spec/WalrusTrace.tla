@@ -125,7 +125,7 @@ OnSetReplicas(e) ==
 
 OnAnnounce(e) ==
     IF announced[e.of] >= e.incarnation THEN Same
-    ELSE incarnation[e.of] = e.incarnation /\ Announce(e.of) /\ announced'[e.of] = e.incarnation
+    ELSE Announce(e.of) /\ announced'[e.of] = e.incarnation
 
 OnFence(e) ==
     LET n == e.node

@@ -330,7 +330,7 @@ def vote_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(RaftJournal, "save", forgetful)
 
 
-@mutant("crash,network,pause", "Duplicate", "ProducerOrder", "DeliveredIsPrefix")
+@mutant("crash,network,pause", "Duplicate", "ProducerOrder", "DeliveredIsPrefix", "FailedWriteRead")
 def sent_again_behind_the_clients_back(patch: pytest.MonkeyPatch) -> None:
     """What was on its way to a leader that died is sent to the next one."""
 

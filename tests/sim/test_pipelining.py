@@ -10,7 +10,7 @@ from walrus.sim.options import Options
 from walrus.sim.pipeliner import Pipeliner
 from walrus.sim.run import Failure, Simulation, simulate
 
-MIXED = Options(producers=1, consumers=1, fetchers=0, pipeliners=3, codec=True)
+MIXED = Options(producers=1, consumers=1, fetchers=0, pipeliners=3, newcomers=0, codec=True)
 
 
 @pytest.mark.parametrize("names", ["none", "crash,pause", "network", "power,crash", "members,network"])

@@ -98,7 +98,7 @@ def test_a_failure_is_shrunk_and_told(
     _, again = run.replay(small, options, small.schedule)
     assert isinstance(again, Failure)
     assert again.what == small.what
-    flags = ["--seed", str(found.seed), "--steps", "4000", "--faults", kinds]
+    flags = ["--seed", str(found.seed), "--steps", "4000", "--faults", kinds, "--plain"]
     assert main([*flags, "--no-shrink"]) == 1
     told = capsys.readouterr().out
     assert "node 1" in told

@@ -216,7 +216,7 @@ def test_the_command_line_prints_json_and_a_status(capsys: pytest.CaptureFixture
     assert "no mutant nothing-here" in capsys.readouterr().err
     assert tlc.main(["trace", "--json", "nothing-here"]) == 2
     assert "nothing-here: no such file" in capsys.readouterr().err
-    assert tlc.main(["mutants", "--json", "walrus:AckByMinority"]) == 0
+    assert tlc.main(["mutants", "--json", "walrus-quick-failover: AckByMinority"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert rows[0]["violated"] == "AckedDurable" and rows[0]["caught"]
 

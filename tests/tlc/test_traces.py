@@ -161,7 +161,14 @@ def simulated(seed: int) -> list[Event]:
     """A simulated run with faults in which not so much is written that TLC has much to carry."""
     settings = {**SETTINGS, "max_segment_entries": 6}
     options = Options(
-        topics=1, producers=1, consumers=1, fetchers=0, think=0.3, settings=settings, codec=seed % 2 == 0
+        topics=1,
+        producers=1,
+        consumers=1,
+        fetchers=0,
+        newcomers=0,
+        think=0.3,
+        settings=settings,
+        codec=seed % 2 == 0,
     )
     recorder = Recorder(options)
     outcome = simulate(seed, options, 2_000, ("crash", "power", "pause", "network"), recorder.of)

@@ -16,6 +16,7 @@ from walrus.sim.options import Options
 from walrus.sim.promises import Promises
 from walrus.sim.truth import Group, Truth
 from walrus.sim.violation import Violation, holds
+from walrus.wire.errors import kind_of
 from walrus.wire.messages import PeerMessage
 
 
@@ -56,7 +57,8 @@ class Judge(Truth):
 
     def refused(self, call: Call, topic: str, reason: str) -> None:
         """A client was told this: that there is no such topic only if none was promised before it asked."""
-        if reason.startswith("unknown topic"):
+        kind = kind_of(reason)
+        if kind is not None and kind.exception == "UnknownTopic":
             known = self._registered_at.get(topic, self.now)
             what = (
                 f"node {call.host} does not know {topic}, promised at {known:.4f}, asked {call.sent_at:.4f}"

@@ -245,7 +245,6 @@ PLANTED = (
 
 PROBES = (
     _probe("quick-elections", "ProbeTwoLeaders", "a deposed leader still believes"),
-    _probe("quick-elections", "ProbeCommit", "a command is committed"),
     _probe("liveness", "ProbeBegins2", "a later beginning is reached: one leader"),
     _probe("quick-restart", "ProbeBegins3", "two leaders in turn, the first of which has not heard of it"),
     _probe("full-figure8", "ProbeBegins4", "Figure 8 (c)"),

@@ -90,7 +90,7 @@ PLANTED = (
     _bug(
         "quick-failover",
         "CopyTruncates",
-        "SealedStable",
+        "AckedDurable",
         "copying cuts a copy back to the count",
         Patch("CopyTailFrom", "Length(n, t, s) < upto", "Length(n, t, s) # upto"),
         Patch(
