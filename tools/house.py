@@ -38,11 +38,17 @@ GROUPS = {
 }
 
 
-def floors() -> list[list[str]]:
-    """The packages from top to bottom, those side by side together."""
+@cache
+def _contract(name: str) -> configparser.SectionProxy:
+    """One contract of `setup.cfg`."""
     parser = configparser.ConfigParser()
     parser.read(shape.ROOT / "setup.cfg")
-    layers = parser["importlinter:contract:order"]["layers"].split("\n")
+    return parser[f"importlinter:contract:{name}"]
+
+
+def floors() -> list[list[str]]:
+    """The packages from top to bottom, those side by side together."""
+    layers = _contract("order")["layers"].split("\n")
     return [[room.strip() for room in layer.split("|")] for layer in layers if layer.strip()]
 
 
@@ -133,7 +139,7 @@ def _claims() -> list[str]:
     text = "\n".join(path.read_text(encoding="utf-8") for path in tests)
     transcripts = sorted((shape.ROOT / "tests").rglob("transcripts/*.txt"))
     claims = set(re.findall(r"def (test_\d+(?:_\d+)*_\w+)", text))
-    impure = {shape.room(p) for p in shape.MODULES if shape.room(p) in shape.LOGIC and not _is_pure(p)}
+    impure = [path for path in shape.MODULES if shape.room(path) in shape.LOGIC and not _is_pure(path)]
     return [
         f"* Modules of the logic that import a clock, socket, disk, thread or randomness: {len(impure)}.",
         f"* Transcripts: {len(transcripts)}. Tests named after a section of the Raft paper: {len(claims)}.",
@@ -141,9 +147,7 @@ def _claims() -> list[str]:
 
 
 def _is_pure(path: Path) -> bool:
-    parser = configparser.ConfigParser()
-    parser.read(shape.ROOT / "setup.cfg")
-    forbidden = set(parser["importlinter:contract:pure"]["forbidden_modules"].split())
+    forbidden = set(_contract("pure")["forbidden_modules"].split())
     imported: set[str] = set()
     for node in ast.walk(shape.tree(path)):
         if isinstance(node, ast.Import):
