@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tests.broker.world import World, batch, three
+from tests.broker.world import NodeWorld, batch, three
 from walrus import protocol
 from walrus.wire import messages as m
 
 
-def loaded(count: int = 6, **settings: object) -> World:
+def loaded(count: int = 6, **settings: object) -> NodeWorld:
     world = three(**settings)
     world.register("t")
     assert world.put(1, "t", *(f"{n}" for n in range(count))) == [b"OK"] * count
@@ -15,7 +15,7 @@ def loaded(count: int = 6, **settings: object) -> World:
     return world
 
 
-def followers(world: World) -> list[int]:
+def followers(world: NodeWorld) -> list[int]:
     return [node for node in world.nodes if node != world.topic("t").open.leader]
 
 

@@ -7,7 +7,7 @@ import copy
 import msgspec
 import pytest
 
-from tests.broker.world import World, batch, three
+from tests.broker.world import NodeWorld, batch, three
 from walrus import protocol
 from walrus.broker.membership import MAX_CALLERS
 from walrus.broker.supervisor import JOIN_PATIENCE
@@ -142,7 +142,7 @@ def test_unknown_topic_is_looked_up_before_it_is_refused():
 # --- identity ---
 
 
-def hello(world: World, sender: int, target: int, **changes: object) -> m.Hello:
+def hello(world: NodeWorld, sender: int, target: int, **changes: object) -> m.Hello:
     values: dict[str, object] = {
         "version": 1,
         "cluster_id": "test",
@@ -196,11 +196,11 @@ def test_claim_to_be_a_member_further_on_in_the_log_lets_nothing_in_while_there_
 # --- a directory that was copied, or put back from a backup ---
 
 
-def backup(world: World, node: int) -> tuple[object, int]:
+def backup(world: NodeWorld, node: int) -> tuple[object, int]:
     return copy.deepcopy(world.stores[node]), world.incarnations[node]
 
 
-def put_back(world: World, node: int, saved: tuple[object, int]) -> None:
+def put_back(world: NodeWorld, node: int, saved: tuple[object, int]) -> None:
     world.stores[node], world.incarnations[node] = saved  # type: ignore[assignment]
 
 

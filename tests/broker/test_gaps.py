@@ -6,7 +6,7 @@ import pytest
 
 from tests.broker.test_cursors import Bench
 from tests.broker.test_segments import seal
-from tests.broker.world import World, three
+from tests.broker.world import NodeWorld, three
 from walrus.broker import gaps
 from walrus.protocol import Get
 from walrus.segments import Position
@@ -124,7 +124,7 @@ def test_places_asked_about_are_bounded_and_forgotten(monkeypatch: pytest.Monkey
 # --- whole clusters ---
 
 
-def filled(**settings: object) -> World:
+def filled(**settings: object) -> NodeWorld:
     """Segments of five entries, twelve in all."""
     world = three(max_segment_entries=5, **settings)
     world.register("t")
@@ -134,7 +134,7 @@ def filled(**settings: object) -> World:
     return world
 
 
-def rest_of(world: World, node: int, group: str) -> list[int]:
+def rest_of(world: NodeWorld, node: int, group: str) -> list[int]:
     return [int(payload) for payload in world.get_all(node, "t", group)]
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.broker.world import World, batch, three
+from tests.broker.world import NodeWorld, batch, three
 from walrus.broker.ordering import EVERYTHING, Lane, RequestOrder, lane_of
 from walrus.protocol import (
     Fetch,
@@ -93,7 +93,7 @@ def test_nothing_overtakes_and_nothing_is_stuck(requests: list[Request], data: s
 class Connection:
     """One client's connection to a node of the world: requests in their order, as the shell starts them."""
 
-    def __init__(self, world: World, node: int) -> None:
+    def __init__(self, world: NodeWorld, node: int) -> None:
         self.world, self.node = world, node
 
     def send(self, *requests: Request) -> list[bytes]:

@@ -6,18 +6,19 @@ import random
 
 import pytest
 
-from tests.broker.world import World, batch, three
+from tests.broker.world import NodeWorld, batch, three
+from tests.world import Packet
 from walrus import protocol
 from walrus.wire import messages as m
 
 OK = b"OK"
 
 
-def ready(world: World) -> bool:
+def ready(world: NodeWorld) -> bool:
     return len(world.nodes) == 3 and all(c.ready for c in world.nodes.values())
 
 
-def copies_agree(world: World, name: str) -> None:
+def copies_agree(world: NodeWorld, name: str) -> None:
     """PrefixAgree on all copies, and SealedStable: a majority holds what was sealed."""
     for number, segment in enumerate(world.topic(name).segments, 1):
         stored = [world.stored(node, name, number) for node in segment.replicas]
@@ -218,7 +219,7 @@ def test_lossy_duplicating_network_with_one_way_cuts_and_restarts(seed: int):
 
     def watch(sender: int, to: int, message: object) -> None:
         if rng.random() < repeat:
-            world.flying.append((sender, to, message))
+            world.packets.append(Packet(sender, to, message))
 
     world.watch = watch
     slots: dict[int, str] = {}

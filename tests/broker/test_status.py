@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.broker.world import EPOCH, STEP, World, batch, three
+from tests.broker.world import EPOCH, STEP, NodeWorld, batch, three
 from walrus import protocol
 
 OK = b"OK"
@@ -97,7 +97,7 @@ def test_failovers_and_recoveries_that_wait_are_counted():
 
 @pytest.mark.parametrize("behind", [True, False])
 def test_copies_that_are_behind_are_counted(behind: bool):
-    world: World = three(max_segment_entries=2)
+    world: NodeWorld = three(max_segment_entries=2)
     world.register("t")
     leader = world.topic("t").open.leader
     slow = min({1, 2, 3} - {leader})

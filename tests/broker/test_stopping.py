@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.broker.world import World, three
+from tests.broker.world import NodeWorld, three
 from walrus import protocol
 from walrus.broker.stopping import PATIENCE, QUIET
 
 OK = b"OK"
 
 
-def stop(world: World, *nodes: int) -> dict[int, float]:
+def stop(world: NodeWorld, *nodes: int) -> dict[int, float]:
     """SIGTERM to all of these at once; how long each takes, after which it is gone."""
     began, took = world.now, {}
     for node in nodes:
@@ -25,7 +25,7 @@ def stop(world: World, *nodes: int) -> dict[int, float]:
     return took
 
 
-def read(world: World, node: int, count: int) -> list[bytes]:
+def read(world: NodeWorld, node: int, count: int) -> list[bytes]:
     return [reply[3:] for reply in world.ask(node, protocol.Get("t", "", count))]
 
 
@@ -65,7 +65,7 @@ def test_stop_at_rest_is_quick():
     world = three()
     world.run(1)
     assert max(stop(world, 2).values()) <= QUIET + 0.1
-    alone = World()
+    alone = NodeWorld()
     alone.start(1, bootstrap=True)
     alone.until(lambda: alone.nodes[1].ready)
     assert stop(alone, 1)[1] <= 0.1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.broker.test_segments import cluster, seal
-from tests.broker.world import World, batch, three
+from tests.broker.world import NodeWorld, batch, three
 from walrus import protocol
 from walrus.broker.placement import first_leader
 from walrus.broker.supervisor import why_not_leave
@@ -15,7 +15,7 @@ from walrus.wire import messages as m
 OK = b"OK"
 
 
-def world_with_topic(*, led_by_raft_leader: bool = False) -> tuple[World, str]:
+def world_with_topic(*, led_by_raft_leader: bool = False) -> tuple[NodeWorld, str]:
     """A world, and a topic in it whose leader is (or is not) Raft's leader too."""
     world = three()
     for number in range(20):
@@ -77,7 +77,7 @@ def test_only_a_minority_left_seals_nothing_and_heals():
 
 
 def test_segments_of_a_cluster_that_grows_get_their_replicas():
-    world = World()
+    world = NodeWorld()
     world.start(1, bootstrap=True)
     world.until(lambda: world.nodes[1].ready)
     world.register("t")
@@ -92,7 +92,7 @@ def test_segments_of_a_cluster_that_grows_get_their_replicas():
 @pytest.mark.parametrize("factors", [(3, 1, 1), (1, 3, 3), (3, 2, 1), (1, 2, 3)])
 def test_raft_leaders_replication_factor_takes_one_rollover_whoever_leads(factors: tuple[int, ...]):
     """Others may have been given another one: what the Raft leader asks for is what the next segment gets."""
-    world = World(replication_factor=factors[0])
+    world = NodeWorld(replication_factor=factors[0])
     world.start(1, bootstrap=True)
     world.until(lambda: world.nodes[1].ready)
     for node in (2, 3):
@@ -107,7 +107,7 @@ def test_raft_leaders_replication_factor_takes_one_rollover_whoever_leads(factor
 
 
 def test_two_nodes_join_at_once():
-    world = World()
+    world = NodeWorld()
     world.start(1, bootstrap=True)
     world.until(lambda: world.nodes[1].ready)
     for node in (2, 3):

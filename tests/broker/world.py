@@ -1,10 +1,10 @@
-"""A cluster in memory for tests of the data plane: controllers, a clock that is a number, cuttable links.
+"""The world of tests (`tests/world.py`) with whole nodes in it: controllers, their two disks, their clients.
 
-Nothing here sleeps or opens a socket. `World.run` moves the clock in small steps; in each of them messages
-travel a few hops, in order per link. What a node wrote becomes durable in the same turn, first a prefix of it
-and then the rest (unless the test holds it back): whatever waits for more than it needs, or for less, shows.
-Faults are attributes: `cut` holds directed links that lose what is sent on them,
-`slow_disk` the nodes whose data engine does not finish a sync, and a `MemoryEngine` can be full or damaged.
+`NodeWorld.run` moves the clock in small steps; in each of them packets travel a few hops, in order per link.
+What a node wrote becomes durable in the same turn, first a prefix of it and then the rest (unless the test
+holds it back): a component that waits for more than it needs, or for less, shows. Faults are attributes:
+those of `World`, `paused` (SIGSTOP), `slow_disk` (nodes whose data engine does not finish a sync), and a
+`MemoryEngine` can be full or damaged.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from __future__ import annotations
 import random
 import struct
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgspec
 
+from tests.world import Packet, TimedWorld, oldest
 from walrus import protocol
 from walrus.broker.controller import Controller
 from walrus.config import Identity, NodeConfig
@@ -59,12 +60,11 @@ def frames(data: bytes) -> list[bytes]:
     return bodies
 
 
-class World:
+class NodeWorld(TimedWorld):
     """Controllers 1..n and everything between them."""
 
     def __init__(self, seed: int = 1, **settings: Any) -> None:
-        self.now = 0.0
-        self.rng = random.Random(seed)
+        super().__init__(seed)
         self.settings = settings
         self.nodes: dict[int, Controller] = {}
         self.stores: dict[int, tuple[MemoryEngine, MemoryEngine]] = {}
@@ -73,17 +73,12 @@ class World:
         self.replies: dict[object, list[bytes]] = defaultdict(list)
         self.closed: set[object] = set()
         self.wanted: dict[int, set[int]] = defaultdict(set)
-        self.cut: set[tuple[int, int]] = set()
         self.slow_disk: set[int] = set()
         self.paused: set[int] = set()
-        self.held: list[tuple[int, int, Any]] = []
         self.sync_each = True
-        self.lose: Callable[[int, int, Any], bool] = lambda sender, to, message: False
-        self.watch: Callable[[int, int, Any], None] = lambda sender, to, message: None
         self.logs: list[str] = []
         self.halted: dict[int, str] = {}
         self.exit_statuses: dict[int, int] = {}
-        self.flying: list[tuple[int, int, Any]] = []
         self.traced: list[tuple[int, str, dict[str, object]]] = []
         self._slots = self._starts = 0
         self._disks = random.Random(f"disks {seed}")
@@ -123,7 +118,7 @@ class World:
     def kill(self, node: int) -> None:
         """kill -9: its connections close, and a new one is refused."""
         del self.nodes[node]
-        self.flying = [flight for flight in self.flying if node not in flight[:2]]
+        self.packets = [packet for packet in self.packets if node not in (packet.sender, packet.to)]
         for _, controller in sorted(self.nodes.items()):
             if node in controller.connected:
                 controller.on_disconnected(node, False, self.now)
@@ -134,11 +129,6 @@ class World:
         self.kill(node)
         for engine in self.stores[node]:
             engine.lose_power()
-
-    def isolate(self, node: int) -> None:
-        """Cut a node off from all others, in both directions, without closing connections."""
-        for peer in self.stores:
-            self.cut |= {(node, peer), (peer, node)}
 
     def join(self, node: int) -> None:
         """Have a new node taken in through the lowest one, and wait until it votes."""
@@ -160,40 +150,36 @@ class World:
 
     # --- time ---
 
-    def step(self) -> None:
-        """One step of the clock: ticks, then messages travel until they rest or had enough hops."""
+    def everyone(self) -> Collection[int]:
+        return self.stores
+
+    def running(self, node: int) -> bool:
+        return node in self.nodes
+
+    def hand_over(self, packet: Packet) -> None:
+        self.nodes[packet.to].on_message(packet.sender, packet.message, self.now)
+
+    def step(self, end: float = 0.0) -> None:
+        """One step of the clock: ticks, then packets travel until they rest or had enough hops."""
         self.now += STEP
         self._connect()
-        for _, controller in self._running():
+        for _, controller in self._awake():
             controller.on_tick(self.now)
         for _ in range(HOPS):
             self._turns()
-            if not self.flying:
+            if not self.packets:
                 break
             self._deliver()
         for _, controller in sorted(self.nodes.items()):
             controller.check_invariants()
 
-    def _running(self) -> list[tuple[int, Controller]]:
+    def _awake(self) -> list[tuple[int, Controller]]:
         return [(node, c) for node, c in sorted(self.nodes.items()) if node not in self.paused]
 
     def resume(self, node: int) -> None:
         """SIGCONT: what was sent to the node meanwhile is in its sockets."""
         self.paused.discard(node)
-        self.flying += [flight for flight in self.held if flight[1] == node]
-        self.held = [flight for flight in self.held if flight[1] != node]
-
-    def run(self, seconds: float) -> None:
-        end = self.now + seconds
-        while self.now < end:
-            self.step()
-
-    def until(self, condition: Callable[[], bool], within: float = 30.0) -> None:
-        """Run until the condition holds."""
-        end = self.now + within
-        while not condition():
-            assert self.now < end, "the condition never came true"
-            self.step()
+        self.release(lambda packet: packet.to == node)
 
     def _connect(self) -> None:
         for node, controller in sorted(self.nodes.items()):
@@ -212,7 +198,7 @@ class World:
                     controller.members.on_refused(peer, error)
 
     def _turns(self) -> None:
-        for node, controller in self._running():
+        for node, controller in self._awake():
             controller.flush(self.now)
             self._finish_syncs(node, self._disks.random())
             controller.flush(self.now)
@@ -226,27 +212,26 @@ class World:
 
     def _finish_syncs(self, node: int, share: float) -> None:
         """Both disks finish this share of what was written, oldest first: a prefix, then the rest."""
-        controller, meta = self.nodes[node], self.stores[node][1]
         if node not in self.slow_disk:
             self.finish_sync(node, share)
-        all_but = _left(controller.meta_written - controller.meta.durable, share)
-        meta.sync(all_but)
-        controller.on_meta_durable(controller.meta_written - all_but, self.now)
+        controller, meta = self.nodes[node], self.stores[node][1]
+        number = oldest(controller.meta, share)
+        meta.sync(all_but=controller.meta_written - number)
+        controller.on_meta_durable(number, self.now)
 
     def finish_sync(self, node: int, share: float = 1.0) -> None:
         """The data engine's disk finishes this share of what was written."""
-        controller = self.nodes[node]
-        all_but = _left(controller.data_written - controller.data.durable, share)
+        controller, data = self.nodes[node], self.stores[node][0]
+        number = oldest(controller.data, share)
         if self.sync_each:
-            self.stores[node][0].sync(all_but)
-        controller.on_data_durable(controller.data_written - all_but, self.now)
+            data.sync(all_but=controller.data_written - number)
+        controller.on_data_durable(number, self.now)
 
     def _carry_out(self, node: int, effect: object) -> None:
         match effect:
             case Send(to=to, message=message):
-                self.watch(node, to, message)
                 if to in self.nodes and to in self.nodes[node].connected:
-                    self.flying.append((node, to, message))
+                    self.post(node, to, message)
             case Reply(slot=slot, data=data, count=count):
                 bodies = frames(data)
                 assert len(bodies) == count
@@ -266,12 +251,11 @@ class World:
                         other.on_disconnected(node, False, self.now)
 
     def _deliver(self) -> None:
-        flying, self.flying = self.flying, []
-        for sender, to, message in flying:
-            if to in self.paused:
-                self.held.append((sender, to, message))
-            elif to in self.nodes and (sender, to) not in self.cut and not self.lose(sender, to, message):
-                self.nodes[to].on_message(sender, message, self.now)
+        """One hop: what a paused node is sent waits in its sockets."""
+        self.hold(lambda packet: packet.to in self.paused)
+        packets, self.packets = self.packets, []
+        for packet in packets:
+            self.deliver(packet)
 
     # --- clients ---
 
@@ -326,14 +310,9 @@ class World:
         return self.stores[node][0].entries.get(f"{topic}/{segment}", [])
 
 
-def _left(writes: int, share: float) -> int:
-    """How many of the newest writes are not durable when this share of them is."""
-    return writes - int(writes * share)
-
-
-def three(**settings: Any) -> World:
+def three(**settings: Any) -> NodeWorld:
     """Three nodes that know each other."""
-    world = World(**settings)
+    world = NodeWorld(**settings)
     world.start(1, bootstrap=True)
     world.until(lambda: world.nodes[1].ready)
     for node in (2, 3):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.consensus.world import Simulation, World
+from tests.consensus.world import RaftWorld, Simulation
 from walrus.consensus.messages import (
     AppendEntriesRequest,
     AppendEntriesResponse,
@@ -20,14 +20,14 @@ from walrus.consensus.messages import (
 )
 
 
-def three() -> World:
+def three() -> RaftWorld:
     """Three voters in term 1, nobody leads."""
-    world = World(seed=1)
+    world = RaftWorld(seed=1)
     world.found([1, 2, 3])
     return world
 
 
-def say(world: World, sender: int, to: int, message: RaftMessage) -> list[RaftMessage]:
+def say(world: RaftWorld, sender: int, to: int, message: RaftMessage) -> list[RaftMessage]:
     """Hand one message over; what the receiver answers to its sender."""
     world.packets.clear()
     world.act(to, lambda raft: raft.step(sender, message, world.now))
@@ -93,7 +93,7 @@ def test_5_2_servers_start_as_followers() -> None:
 def test_5_2_who_hears_a_leader_stays_a_follower() -> None:
     world = Simulation(3)
     world.found([1, 2, 3])
-    world.run_until(lambda: world.leader() is not None)
+    world.until(lambda: world.leader() is not None)
     leader, term = world.leader(), world.raft(1).current_term
     world.run(30.0)
     assert (world.leader(), world.raft(1).current_term) == (leader, term)
@@ -103,7 +103,7 @@ def test_5_2_timeouts_are_drawn_from_an_interval() -> None:
     timeout = 1.0
     deadlines = []
     for seed in range(50):
-        world = World(seed=seed)
+        world = RaftWorld(seed=seed)
         world.found([1, 2, 3])
         deadlines.append(world.raft(1).next_deadline())
     assert all(timeout <= deadline < 2 * timeout for deadline in deadlines)
@@ -155,7 +155,7 @@ def test_5_2_a_candidate_refuses_a_leader_of_an_older_term_and_goes_on() -> None
 
 
 def test_5_2_a_split_vote_is_followed_by_another_election() -> None:
-    world = World(seed=5)
+    world = RaftWorld(seed=5)
     world.found([1, 2, 3, 4])
     for candidate, voter in ((1, 2), (3, 4)):
         world.hosts[candidate].raft._campaign(world.now)
@@ -170,11 +170,11 @@ def test_5_2_a_split_vote_is_followed_by_another_election() -> None:
 def test_5_2_elections_end_within_a_few_timeouts(seed: int) -> None:
     world = Simulation(seed)
     world.found([1, 2, 3, 4, 5])
-    world.run_until(lambda: world.leader() is not None, within=10.0)
+    world.until(lambda: world.leader() is not None, within=10.0)
 
 
 def test_5_2_a_lone_voter_elects_itself_without_waiting() -> None:
-    world = World()
+    world = RaftWorld()
     world.found([1])
     world.act(1, lambda raft: raft.tick(world.now))
     assert world.raft(1).role is Role.LEADER and world.raft(1).commit_index == 2
@@ -188,7 +188,7 @@ def test_5_2_a_lone_voter_elects_itself_without_waiting() -> None:
     [(3, 2, True), (4, 2, True), (2, 3, True), (2, 2, False), (9, 1, False)],
 )
 def test_5_4_1_votes_go_to_logs_at_least_as_complete(index: int, term: int, granted: bool) -> None:
-    world = World()
+    world = RaftWorld()
     world.add_with_log(1, [1, 2, 3], terms=[1, 2], term=2)  # ends at index 3 of term 2
     (answer,) = say(world, 2, 1, vote(5, index, term))
     assert isinstance(answer, RequestVoteResponse) and answer.granted == granted
@@ -203,7 +203,7 @@ def test_5_4_1_votes_go_to_logs_at_least_as_complete(index: int, term: int, gran
 def test_9_6_a_server_that_comes_back_from_isolation_deposes_nobody() -> None:
     world = Simulation(4)
     world.found([1, 2, 3])
-    world.run_until(lambda: world.leader() is not None)
+    world.until(lambda: world.leader() is not None)
     leader = world.leader()
     assert leader is not None
     term = world.raft(leader).current_term
@@ -251,14 +251,14 @@ def test_4_2_3_a_vote_request_is_ignored_while_a_leader_is_alive() -> None:
 def test_6_2_a_leader_that_no_majority_answers_steps_down() -> None:
     world = Simulation(6)
     world.found([1, 2, 3])
-    world.run_until(lambda: world.leader() is not None)
+    world.until(lambda: world.leader() is not None)
     leader = world.leader()
     assert leader is not None
     world.isolate(leader)
     world.run(1.5)
     assert world.raft(leader).role is not Role.LEADER
     assert world.now - world.raft(leader).last_contact >= 1.0
-    world.run_until(lambda: world.leader() is not None)
+    world.until(lambda: world.leader() is not None)
 
 
 def test_6_2_a_leader_that_was_not_running_gets_time_to_read_its_answers() -> None:
@@ -290,14 +290,14 @@ def test_6_2_last_contact_of_a_leader_is_when_the_answered_round_began() -> None
 def test_a_refused_reconnect_to_the_leader_starts_an_election_at_once() -> None:
     world = Simulation(8)
     world.found([1, 2, 3])
-    world.run_until(lambda: world.leader() is not None)
+    world.until(lambda: world.leader() is not None)
     world.run(2.0)
     leader = world.leader()
     assert leader is not None
     world.crash(leader)
     for server in sorted(world.hosts):
         world.act(server, lambda raft: raft.leader_unreachable(leader, world.now))
-    took = world.run_until(lambda: world.leader() is not None)
+    took = world.until(lambda: world.leader() is not None)
     assert took < world.config.election_timeout / 2
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.consensus.test_elections import heartbeat, say, three, vote
 from tests.consensus.test_replication import append
-from tests.consensus.world import World
+from tests.consensus.world import RaftWorld
 from walrus.consensus import messages as m
 from walrus.consensus.messages import (
     MEMBERSHIP,
@@ -106,7 +106,7 @@ def test_a_vote_is_kept_when_becoming_a_follower_in_the_same_term() -> None:
 
 
 def test_votes_are_collected_not_counted() -> None:
-    world = World(seed=1)
+    world = RaftWorld(seed=1)
     world.found([1, 2, 3, 4, 5])
     world.time_out(1)
     for peer in (2, 3):
@@ -160,7 +160,7 @@ def test_a_disk_that_finishes_late_does_not_vouch_for_entries_that_were_replaced
 
 def test_equal_timers_do_not_split_votes_for_ever() -> None:
     def elects(seed: int) -> bool:
-        world = World(seed=seed)
+        world = RaftWorld(seed=seed)
         world.found([1, 2, 3])
         for _ in range(5):
             world.now = max(host.raft.next_deadline() for host in world.hosts.values())
@@ -174,7 +174,7 @@ def test_equal_timers_do_not_split_votes_for_ever() -> None:
 
 def test_a_server_with_an_empty_log_and_no_cluster_gives_no_vote() -> None:
     """It may be a member that lost its disk, and with it the memory of having voted or acknowledged."""
-    world = World()
+    world = RaftWorld()
     world.add(1, None)
     assert say(world, 2, 1, vote(5, index=0, log_term=0)) == [RequestVoteResponse(term=5, granted=False)]
 

@@ -12,7 +12,7 @@ from hypothesis import note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tests.consensus.world import World
+from tests.consensus.world import RaftWorld
 from walrus.consensus.messages import Membership, RaftConfig, Role
 
 CONFIG = RaftConfig(
@@ -34,7 +34,7 @@ class RaftMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(config=CONFIG)
+        self.world = RaftWorld(config=CONFIG)
         self.world.auto_sync = False
         self.commands = 0
         self.asked: dict[int, int] = {}
@@ -198,7 +198,7 @@ class RaftMachine(RuleBasedStateMachine):
 
     @invariant()
     def committed_never_lost(self) -> None:
-        """StateMachineSafety is asserted at each application, in `World.note_applied`."""
+        """StateMachineSafety is asserted at each application, in `RaftWorld.note_applied`."""
         self.world.check_committed_never_lost()
 
     @invariant()

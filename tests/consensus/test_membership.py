@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import pytest
 
-from tests.consensus.world import Simulation, World
+from tests.consensus.world import RaftWorld, Simulation
 from walrus.consensus.messages import Membership, Role
 
 
-def led(voters: int = 3, passive: tuple[int, ...] = (4,)) -> World:
+def led(voters: int = 3, passive: tuple[int, ...] = (4,)) -> RaftWorld:
     """Server 1 leads; some servers of no cluster stand by."""
-    world = World(seed=2)
+    world = RaftWorld(seed=2)
     world.found(range(1, voters + 1), passive)
     world.elect(1)
     return world
 
 
-def change(world: World, leader: int, voters: tuple[int, ...], learners: tuple[int, ...] = ()) -> int | None:
+def change(
+    world: RaftWorld, leader: int, voters: tuple[int, ...], learners: tuple[int, ...] = ()
+) -> int | None:
     """Propose, without delivering anything."""
     membership = Membership(voters, learners)
     index: int | None = world.act(leader, lambda raft: raft.propose_membership(membership, world.now))
     return index
 
 
-def settle(world: World, leader: int) -> None:
+def settle(world: RaftWorld, leader: int) -> None:
     """A few heartbeats with all they cause."""
     for _ in range(3):
         world.heartbeat(leader)
@@ -156,7 +158,7 @@ def test_4_2_2_only_the_removed_server_can_commit_its_removal() -> None:
 def test_4_2_3_a_removed_follower_disturbs_nobody() -> None:
     world = Simulation(11)
     world.found([1, 2, 3])
-    world.run_until(lambda: world.leader() is not None)
+    world.until(lambda: world.leader() is not None)
     leader = world.leader()
     assert leader is not None
     world.run(1.0)
@@ -190,7 +192,7 @@ def test_a_voter_can_become_a_learner_and_come_back() -> None:
 
 
 def test_a_cluster_grows_from_one_to_five() -> None:
-    world = World(seed=3)
+    world = RaftWorld(seed=3)
     world.found([1], passive=[2, 3, 4, 5])
     world.act(1, lambda raft: raft.tick(world.now))
     for newcomer in (2, 3, 4, 5):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.consensus.test_elections import say, three
-from tests.consensus.world import Simulation, World
+from tests.consensus.world import RaftWorld, Simulation
 from walrus.consensus.messages import (
     COMMAND,
     AppendEntriesRequest,
@@ -70,7 +70,7 @@ def test_5_3_entries_whose_predecessor_is_not_there_are_refused() -> None:
 
 
 def test_5_3_conflicting_entries_and_all_after_them_are_replaced() -> None:
-    world = World()
+    world = RaftWorld()
     world.add_with_log(1, [1, 2, 3], terms=[1, 1, 2, 2, 2], term=2)
     (answer,) = say(world, 2, 1, append(3, prev=(3, 1), entries=[(4, 3)]))
     assert isinstance(answer, AppendEntriesResponse) and answer.match_index == 4
@@ -78,7 +78,7 @@ def test_5_3_conflicting_entries_and_all_after_them_are_replaced() -> None:
 
 
 def test_5_3_a_refusal_names_the_first_entry_of_the_conflicting_term() -> None:
-    world = World()
+    world = RaftWorld()
     world.add_with_log(1, [1, 2, 3], terms=[1, 2, 2, 2], term=2)
     (answer,) = say(world, 2, 1, append(3, prev=(5, 3), entries=[(6, 3)]))
     assert isinstance(answer, AppendEntriesResponse)
@@ -87,7 +87,7 @@ def test_5_3_a_refusal_names_the_first_entry_of_the_conflicting_term() -> None:
 
 @pytest.mark.parametrize(("conflicting_terms", "most"), [(1, 2), (3, 4), (6, 7)])
 def test_5_3_one_round_trip_per_conflicting_term(conflicting_terms: int, most: int) -> None:
-    world = World()
+    world = RaftWorld()
     stray = [term for term in range(2, 2 + conflicting_terms) for _ in range(20)]
     world.add_with_log(1, [1, 2, 3], terms=[20] * (len(stray) + 1), term=20)
     world.add_with_log(2, [1, 2, 3], terms=[20] * (len(stray) + 1), term=20)
@@ -127,7 +127,7 @@ def test_5_3_followers_learn_of_a_commit_without_waiting_for_a_heartbeat() -> No
 
 
 def test_5_3_a_commit_index_is_believed_only_as_far_as_the_request_shows_agreement() -> None:
-    world = World()
+    world = RaftWorld()
     world.add_with_log(1, [1, 2, 3], terms=[1, 1, 2], term=2)  # the last one conflicts with the leader's
     say(world, 2, 1, append(3, prev=(2, 1), entries=[(3, 1)], commit=4))
     assert world.raft(1).commit_index == 3
@@ -137,7 +137,7 @@ def test_5_3_a_commit_index_is_believed_only_as_far_as_the_request_shows_agreeme
 
 
 def test_5_4_2_an_older_entry_commits_only_below_one_of_the_leaders_own_term() -> None:
-    world = World()
+    world = RaftWorld()
     for server, terms in ((1, [1, 2]), (2, [1, 2]), (3, [1])):
         world.add_with_log(server, [1, 2, 3], terms=terms, term=2)
     # The no-op of term 3 reaches nobody; everybody confirms the entry of term 2.
@@ -167,7 +167,7 @@ def test_5_5_requests_may_come_again() -> None:
 def test_5_5_followers_that_crash_again_and_again_end_up_equal(seed: int) -> None:
     world = Simulation(seed)
     world.found([1, 2, 3])
-    world.run_until(lambda: world.leader() is not None)
+    world.until(lambda: world.leader() is not None)
     for number in range(10):
         leader = world.leader()
         victim = next(i for i in sorted(world.hosts) if i != leader)
@@ -186,7 +186,7 @@ def test_10_2_2_requests_go_out_ahead_of_answers_within_the_byte_budget() -> Non
     config = RaftConfig(
         heartbeat_interval=0.1, election_timeout=1.0, max_append_bytes=100, max_inflight_bytes=300
     )
-    world = World(config=config)
+    world = RaftWorld(config=config)
     world.found([1, 2, 3])
     world.elect(1)
     for _ in range(20):
@@ -243,7 +243,7 @@ def test_a_slow_disk_does_not_look_like_a_dead_server() -> None:
 
 def test_proposals_are_refused_while_too_much_is_uncommitted() -> None:
     config = RaftConfig(heartbeat_interval=0.1, election_timeout=1.0, max_uncommitted_bytes=200)
-    world = World(config=config)
+    world = RaftWorld(config=config)
     world.found([1, 2, 3])
     world.elect(1)
     taken = [world.propose(1, b"x" * 60) is not None for _ in range(4)]

@@ -132,13 +132,13 @@ def test_whatever_happens_nothing_committed_is_lost_and_calm_brings_progress(see
         chaos.step()
     chaos.calm()
     world = chaos.world
-    world.run_until(lambda: world.leader() is not None)
+    world.until(lambda: world.leader() is not None)
     world.run(3.0)
     leader = world.leader()
     assert leader is not None
     index = world.propose(leader, b"the last")
     members = world.raft(leader).membership.members
-    world.run_until(lambda: all(world.hosts[member].applied_index >= (index or 0) for member in members))
+    world.until(lambda: all(world.hosts[member].applied_index >= (index or 0) for member in members))
     assert len({tuple(world.hosts[member].applied) for member in members}) == 1
 
 

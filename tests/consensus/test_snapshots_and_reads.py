@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.consensus.test_elections import heartbeat, say, three
-from tests.consensus.world import CONFIG, Simulation, World
+from tests.consensus.world import CONFIG, RaftWorld, Simulation
 from walrus.consensus.messages import (
     AppendEntriesRequest,
     EntryKind,
@@ -16,9 +16,9 @@ from walrus.consensus.messages import (
 CHUNKED = RaftConfig(heartbeat_interval=0.1, election_timeout=1.0, snapshot_chunk_bytes=16)
 
 
-def behind(config: RaftConfig = CHUNKED) -> World:
+def behind(config: RaftConfig = CHUNKED) -> RaftWorld:
     """Server 3 was away while the others went on and compacted."""
-    world = World(seed=4, config=config)
+    world = RaftWorld(seed=4, config=config)
     world.found([1, 2, 3])
     world.elect(1)
     world.crash(3)
@@ -131,14 +131,14 @@ def test_7_a_snapshot_installs_membership_and_log_position() -> None:
 
 
 def test_7_entries_after_a_matching_snapshot_stay() -> None:
-    world = World()
+    world = RaftWorld()
     world.add_with_log(1, [1, 2, 3], terms=[1, 1, 1], term=1)
     say(world, 2, 1, piece(0, b"\x90", 1, index=3))
     assert world.raft(1).log.last_index == 4 and world.raft(1).commit_index == 3
 
 
 def test_7_entries_after_a_contradicting_snapshot_go() -> None:
-    world = World()
+    world = RaftWorld()
     world.add_with_log(1, [1, 2, 3], terms=[1, 2, 2, 2], term=2)
     say(world, 2, 1, piece(0, b"\x90", 1, index=4, term=3))
     assert (world.raft(1).log.last_index, world.raft(1).log.last_term) == (4, 1)
@@ -264,7 +264,7 @@ def test_8_only_a_leader_takes_reads() -> None:
 
 
 def test_8_a_lone_voter_reads_at_once() -> None:
-    world = World(config=CONFIG)
+    world = RaftWorld(config=CONFIG)
     world.found([1])
     world.act(1, lambda raft: raft.tick(0.0))
     world.act(1, lambda raft: raft.read_index(5, 0.0))
@@ -275,7 +275,7 @@ def test_7_everybody_compacts_all_the_time_and_nothing_is_lost() -> None:
     world = Simulation(9, CHUNKED)
     world.drop = 0.1
     world.found([1, 2, 3])
-    world.run_until(lambda: world.leader() is not None)
+    world.until(lambda: world.leader() is not None)
     for number in range(30):
         if (leader := world.leader()) is not None:
             world.propose(leader, b"%d" % number)

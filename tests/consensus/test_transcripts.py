@@ -32,7 +32,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.consensus.world import CONFIG, Packet, World
+from tests.consensus.world import CONFIG, RaftWorld
 from walrus.consensus.messages import Entry, EntryKind, InstallSnapshotRequest, Membership, RaftConfig
 
 FOLDER = Path(__file__).parent / "transcripts"
@@ -44,9 +44,8 @@ class Transcript:
 
     def __init__(self) -> None:
         self.config = CONFIG
-        self.world = World(seed=1)
+        self.world = RaftWorld(seed=1)
         self.output: list[str] = []
-        self.held: list[Packet] = []
 
     def run(self, line: str) -> list[str]:
         """One command; what it printed."""
@@ -66,7 +65,7 @@ class Transcript:
             snapshot_chunk_bytes=size,
             max_uncommitted_bytes=int(words[2]) if words[1:] else CONFIG.max_uncommitted_bytes,
         )
-        self.world = World(seed=1, config=self.config)
+        self.world = RaftWorld(seed=1, config=self.config)
 
     def do_servers(self, words: list[str]) -> None:
         before = list(takewhile(lambda word: word != "passive", words))
@@ -116,13 +115,12 @@ class Transcript:
         return set(map(int, takewhile(str.isdigit, words[words.index(after) + 1 :])))
 
     def do_hold(self, words: list[str]) -> None:
-        self.held += self.world.packets
-        if words != ["copies"]:
-            self.world.packets.clear()
+        copies = list(self.world.packets) if words == ["copies"] else []
+        self.world.hold()
+        self.world.packets = copies
 
     def do_release(self, words: list[str]) -> None:
-        self.world.packets[:0] = self.held
-        self.held.clear()
+        self.world.release()
 
     def do_wait(self, words: list[str]) -> None:
         self.world.now += float(words[0])

@@ -1,23 +1,23 @@
-"""A small deterministic world for Raft: hosts with disks that lose what was not synced, and a network.
+"""The world of tests (`tests/world.py`) with Raft servers in it, and disks that lose what was not synced.
 
-`World` moves only when told: deliver this message, sync that disk, crash that server. The state machines of
-Hypothesis and the transcripts drive it directly. `Simulation` adds a clock and a seeded scheduler: delays,
-losses, duplicates, reordering, cut links.
+`RaftWorld` moves only when told: deliver this message, sync that disk, crash that server. The state machines
+of Hypothesis and the transcripts drive it directly. `Simulation` adds a seeded scheduler: delays, losses,
+duplicates, reordering.
 
-After any step `World.check` asserts the invariants of the paper's Figure 3 by name, and CommittedNeverLost.
+After any step `RaftWorld.check` asserts the invariants of the paper's Figure 3, and CommittedNeverLost.
 """
 
 from __future__ import annotations
 
 import heapq
-import random
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
+from tests.world import Packet, TimedWorld, World
 from walrus.consensus.journal import RaftJournal
 from walrus.consensus.messages import (
     COMMAND,
@@ -38,19 +38,10 @@ from walrus.sim.memory import MemoryEngine
 CONFIG = RaftConfig(heartbeat_interval=0.1, election_timeout=1.0)
 
 
-@dataclass(frozen=True)
-class Packet:
-    """A message on its way."""
-
-    sender: int
-    to: int
-    message: RaftMessage
-
-
 class Host:
     """What a node does around a Raft server: the contract of `Ready`, and a state machine."""
 
-    def __init__(self, world: World, node_id: int, storage: MemoryEngine) -> None:
+    def __init__(self, world: RaftWorld, node_id: int, storage: MemoryEngine) -> None:
         self.world, self.node_id, self.storage = world, node_id, storage
         self.journal = RaftJournal(storage)
         self.unsynced: deque[Ready] = deque()
@@ -131,15 +122,14 @@ class History:
     committed_in: dict[int, int] = field(default_factory=dict)
 
 
-class World:
-    """Servers, their disks, and messages under way; nothing moves unless told."""
+class RaftWorld(World):
+    """Servers and their disks; nothing moves unless told."""
 
     def __init__(self, seed: int = 0, config: RaftConfig = CONFIG, trace: Any = None) -> None:
-        self.rng, self.config, self.trace = random.Random(seed), config, trace
-        self.now = 0.0
+        super().__init__(seed)
+        self.config, self.trace = config, trace
         self.hosts: dict[int, Host] = {}
         self.disks: dict[int, MemoryEngine] = {}
-        self.packets: list[Packet] = []
         self.history = History()
         self.auto_sync = True
 
@@ -182,18 +172,22 @@ class World:
 
     def send(self, sender: int, messages: Iterable[tuple[int, RaftMessage]]) -> None:
         for to, message in messages:
-            self.packets.append(Packet(sender, to, message))
+            self.post(sender, to, message)
+
+    def everyone(self) -> Collection[int]:
+        return self.disks
+
+    def running(self, node: int) -> bool:
+        return node in self.hosts
+
+    def hand_over(self, packet: Packet) -> None:
+        self.act(packet.to, lambda raft: raft.step(packet.sender, packet.message, self.now))
 
     def act(self, node_id: int, action: Callable[[Raft], Any]) -> Any:
         """Call something on one server and do what it wants done."""
         result = action(self.hosts[node_id].raft)
         self._after(self.hosts[node_id])
         return result
-
-    def deliver(self, packet: Packet) -> None:
-        """Hand one message over; to a server that is down it is lost."""
-        if packet.to in self.hosts:
-            self.act(packet.to, lambda raft: raft.step(packet.sender, packet.message, self.now))
 
     def receive(self, position: int = 0) -> Packet:
         """Deliver one of the messages under way."""
@@ -353,8 +347,8 @@ class Syncing:
     readys: int
 
 
-class Simulation(World):
-    """A world with a scheduler: messages take time, get lost, doubled, overtaken; disks take time."""
+class Simulation(RaftWorld, TimedWorld):
+    """Messages take time, get lost, doubled, overtaken; disks take time."""
 
     def __init__(self, seed: int, config: RaftConfig = CONFIG, trace: Any = None) -> None:
         super().__init__(seed, config, trace)
@@ -362,7 +356,6 @@ class Simulation(World):
         self.drop = self.duplicate = 0.0
         self.delay = (0.001, 0.02)
         self.sync_time = (0.001, 0.01)
-        self.cut: set[tuple[int, int]] = set()
         self._queue: list[tuple[float, int, Any]] = []
         self._sequence = 0
         self._syncing: set[int] = set()
@@ -389,49 +382,37 @@ class Simulation(World):
         super().crash(node_id, kept)
         self._syncing.discard(node_id)
 
-    def isolate(self, *node_ids: int) -> None:
-        """Cut these off from all the others, both ways."""
-        for inside in node_ids:
-            for outside in set(self.disks) - set(node_ids):
-                self.cut |= {(inside, outside), (outside, inside)}
-
-    def heal(self) -> None:
-        self.cut.clear()
-
-    def run(self, seconds: float, check: bool = True) -> None:
-        """Let time pass."""
-        end = self.now + seconds
-        while self.run_one(end):
-            self.check_often()
-        if check:
-            self.check()
-
-    def run_until(self, condition: Callable[[], bool], within: float = 60.0) -> float:
-        """Let time pass until something holds; returns how long that took."""
-        start = self.now
-        while not condition():
-            assert self.run_one(start + within), f"it did not happen within {within} s"
-            self.check_often()
+    def run(self, seconds: float) -> None:
+        super().run(seconds)
         self.check()
-        return self.now - start
 
-    def run_one(self, end: float) -> bool:
-        """The next thing that happens, unless it lies after `end`."""
+    def until(self, condition: Callable[[], bool], within: float = 60.0) -> float:
+        took = super().until(condition, within)
+        self.check()
+        return took
+
+    def step(self, end: float) -> None:
+        self._happen(end)
+        self.check_often()
+
+    def _happen(self, end: float) -> None:
+        """The next timer, arrival or sync, unless it lies after `end`."""
         timers = [(host.raft.next_deadline(), i) for i, host in sorted(self.hosts.items())]
         timer = min(timers, default=(float("inf"), 0))
         arrival = self._queue[0][0] if self._queue else float("inf")
         if min(timer[0], arrival) > end:
             self.now = end
-            return False
-        if timer[0] < arrival:
+        elif timer[0] < arrival:
             self.now = max(self.now, timer[0])
             self.act(timer[1], lambda raft: raft.tick(self.now))
-            return True
-        self.now, _, event = heapq.heappop(self._queue)
+        else:
+            self.now, _, event = heapq.heappop(self._queue)
+            self._arrive(event)
+
+    def _arrive(self, event: Any) -> None:
         if isinstance(event, Packet):
             self.deliver(event)
         elif self.hosts.get(event.host.node_id) is event.host:
             self._syncing.discard(event.host.node_id)
             event.host.sync(event.readys)
             self._after(event.host)
-        return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.broker.world import batch, config
+from tests.world import sync_oldest
 from walrus.replicas import copies
 from walrus.replicas.copies import Copies
 from walrus.replicas.durability import Durable
@@ -33,8 +34,8 @@ class Disk:
         )
 
     def sync(self) -> None:
-        self.meta.on_durable(self.meta.written)
-        self.data.on_durable(self.data.written)
+        sync_oldest(self.meta)
+        sync_oldest(self.data)
 
     def append(self, start: int, *payloads: str) -> None:
         self.copies.append(self.copy, start, batch(*payloads), lambda: None)

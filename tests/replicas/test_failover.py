@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.broker.world import STEP, World, batch, config, three
+from tests.broker.world import STEP, NodeWorld, batch, config, three
 from walrus import protocol
 from walrus.consensus.journal import RaftJournal
 from walrus.replicas.copies import Copies
@@ -388,7 +388,7 @@ def test_two_recoveries_end_in_one_seal():
 # --- power loss ---
 
 
-def lazy() -> World:
+def lazy() -> NodeWorld:
     """Three nodes that acknowledge before they sync; each holds three entries that were never synced."""
     world = three()
     world.register("t")

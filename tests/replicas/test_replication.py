@@ -8,6 +8,7 @@ import pytest
 
 from tests.broker.test_segments import cluster, seal
 from tests.broker.world import batch, config
+from tests.world import sync_oldest
 from walrus.leases import LeaseTable
 from walrus.replicas.copies import Copies
 from walrus.replicas.durability import Durable
@@ -61,8 +62,8 @@ class Bench:
         self.writer.check_invariants()
 
     def sync(self) -> None:
-        self.data.on_durable(self.data.written)
-        self.meta.on_durable(self.meta.written)
+        sync_oldest(self.data)
+        sync_oldest(self.meta)
         self.writer.check_invariants()
 
     def reply(self, node: int, length: int, *, fenced: bool = False, gap: bool = False) -> None:
@@ -109,6 +110,21 @@ def test_acknowledged_by_a_majority_that_has_it_durably(order: str):
         step()
     assert bench.answers() == [(1, 1, 1, False, "")]
     assert bench.writer.commit_index == 1
+
+
+def test_of_two_writes_only_the_one_that_is_durable_is_acknowledged():
+    bench = Bench()
+    for payload in ("a", "b"):
+        bench.put(payload)
+        bench.flush()
+    bench.reply(2, 2)
+    bench.sent()
+    sync_oldest(bench.data, share=0.5)
+    bench.writer.check_invariants()
+    assert bench.answers() == [(1, 1, 1, False, "")], "AckedDurable: only `a` is durable on two of three"
+    assert bench.writer.commit_index == 1
+    sync_oldest(bench.data)
+    assert bench.answers() == [(2, 1, 1, False, "")]
 
 
 def test_two_replicas_are_a_majority_without_the_leader_itself():
@@ -516,12 +532,22 @@ class Replicas:
         self.replica.on_append(sender, frame)
 
     def sync(self) -> None:
-        self.data.on_durable(self.data.written)
-        self.meta.on_durable(self.meta.written)
+        sync_oldest(self.data)
+        sync_oldest(self.meta)
 
     def answers(self) -> list[tuple[int, bool, bool]]:
         replies = [e.message for e in self.outbox.take() if isinstance(e, Send)]
         return [(r.length, r.fenced, r.gap) for r in replies if isinstance(r, m.AppendReply)]
+
+
+def test_of_two_frames_only_the_one_that_is_durable_is_answered():
+    node = Replicas()
+    node.append(0, "a")
+    node.append(1, "b")
+    sync_oldest(node.data, share=0.5)
+    assert node.answers() == [(1, False, False)], "AckedDurable: `b` is not on the disk yet"
+    sync_oldest(node.data)
+    assert node.answers() == [(2, False, False)]
 
 
 def test_frame_is_answered_when_it_is_durable():

@@ -14,7 +14,7 @@ import pytest
 
 from tests.consensus import test_mutants as planted
 from tests.consensus.test_simulation import Chaos
-from tests.consensus.world import World
+from tests.consensus.world import RaftWorld
 from tests.tlc.runs import altered, event, swapped, without
 from walrus.consensus.messages import Membership
 from walrus.sim.options import SETTINGS, Options
@@ -47,7 +47,7 @@ def refused(runs: dict[str, list[Event]]) -> list[TraceVerdict]:
     return [verdict for verdict in validate(runs, specs=[RAFT], explain=False) if not verdict.accepted]
 
 
-def change(world: World, leader: int, voters: tuple[int, ...], learners: tuple[int, ...] = ()) -> None:
+def change(world: RaftWorld, leader: int, voters: tuple[int, ...], learners: tuple[int, ...] = ()) -> None:
     """Propose a membership, and deliver until everybody has it."""
     wanted = Membership(voters, learners)
     assert world.act(leader, lambda raft: raft.propose_membership(wanted, world.now)) is not None
@@ -59,7 +59,7 @@ def change(world: World, leader: int, voters: tuple[int, ...], learners: tuple[i
 def eventful() -> tuple[Event, ...]:
     """Server 1 leads and dies with an entry that nobody else has; 2 leads on, takes 4 in, and leaves."""
     recording = Recording()
-    world = World(1, trace=recording.trace)
+    world = RaftWorld(1, trace=recording.trace)
     world.found([1, 2, 3], passive=[4])
     world.elect(1)
     world.commit(1, b"a")
@@ -85,7 +85,7 @@ def eventful() -> tuple[Event, ...]:
 def cut_short() -> tuple[Event, ...]:
     """A follower takes an entry, learns that it is committed, and loses power before it is durable there."""
     recording = Recording()
-    world = World(1, trace=recording.trace)
+    world = RaftWorld(1, trace=recording.trace)
     world.found([1, 2, 3])
     world.elect(1)
     world.auto_sync = False

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.broker.world import World, batch, three
+from tests.broker.world import NodeWorld, batch, three
 from walrus import protocol
 from walrus.segments import Announce, CommitCursors, MarkLeaving, Position, RegisterTopic, Seal, SetReplicas
 from walrus.storage.batch import EMPTY, Batch, Checksum
@@ -100,7 +100,7 @@ KINDS = (
 )  # fmt: skip
 
 
-def loaded() -> World:
+def loaded() -> NodeWorld:
     """Three nodes with a sealed segment, an open one, and a second topic, in the middle of things."""
     world = three(max_segment_entries=3)
     world.register("t")
