@@ -4,7 +4,17 @@ A lease is never sent over the network. A node derives its leases from the metad
 (it leads the topic's open segment, and in this very incarnation), and a lease is good only while the
 node has heard from a Raft leader within `ttl`. The Raft leader begins to replace a node only after
 `failure_timeout` of silence, and `ttl < failure_timeout`, so a node that is cut off stops writing
-before anybody starts to fence it.
+before a recovery starts to fence it:
+
+    time   a node is cut off at 0 (ttl 1.2, failure_timeout 2.0)
+     0.0   the last heartbeat arrives: leases are good until 1.2
+     1.2   `holds` is false: PUTs wait, and are refused at their deadline with an error that says why
+     2.0   the Raft leader on the other side takes the node for dead and has its segments recovered
+     2.1   each is sealed, and the next one is open on another node
+
+No leader sends heartbeats to the Raft leader itself. Its leases count from the time at which it *sent* the
+last round that a majority answered (`Raft.last_contact`): the answers show only that those servers followed
+it then, and an answer that was long on its way must not prolong a lease.
 
 This is belt and braces. Safety does not rest on clocks: a writer whose lease is wrong is stopped by
 the fence (`replicas/copies.py`), which asks a majority of its replicas. What the lease adds is that a stale
@@ -28,6 +38,7 @@ class LeaseTable:
     """The leases of one process start of one node."""
 
     def __init__(self, node_id: int, incarnation: int, ttl: float) -> None:
+        assert ttl > 0, "a lease that never holds"
         self._node_id = node_id
         self._incarnation = incarnation
         self._ttl = ttl
@@ -47,13 +58,19 @@ class LeaseTable:
         """Grant and revoke by the metadata: for one topic that changed, or for all."""
         for name in [topic] if topic is not None else sorted(metadata.topics):
             number, segment = metadata.open_segment(name) or (0, None)
+            assert number >= self._granted.get(name, 0), "SingleWriter: a lease on an earlier segment again"
             if segment and self.is_ours(segment):
+                assert not segment.sealed, "NoWritesPastOpen: a lease on a segment that has ended"
                 self._granted[name] = number
             else:
                 self._granted.pop(name, None)
 
     def on_tick(self, metadata: Metadata, now: float) -> None:
-        """Whatever else went wrong: no lease outlives its segment by more than this."""
+        """Revoke every lease that the metadata no longer grants.
+
+        `reconcile` runs with each change of a topic, so there should be none. A change that was missed would
+        leave a lease for good; this bounds its life by `RECONCILE_INTERVAL`.
+        """
         if now >= self._reconcile_at:
             self._reconcile_at = now + RECONCILE_INTERVAL
             for name in list(self._granted):
@@ -76,7 +93,10 @@ class LeaseTable:
         return self._granted
 
     def check_invariants(self, metadata: Metadata) -> None:
-        """Assert that every lease is for an open segment that we lead."""
+        """Assert that every lease is for an open segment that this process start leads."""
         for topic, number in self._granted.items():
-            current = metadata.open_segment(topic)
-            assert current is not None and current[0] == number and current[1].leader == self._node_id
+            current, segment = metadata.open_segment(topic) or (0, None)
+            assert segment is not None, f"DomainConsistency: a lease on {topic}, which is unknown"
+            assert current == number, f"OpenLeaderMatchesMap: a lease on {topic}/{number}, open is {current}"
+            assert self.is_ours(segment), f"OpenLeaderMatchesMap: another process leads {topic}/{number}"
+            assert segment.leader in segment.replicas, f"OpenLeaderMatchesMap: no copy of {topic}/{number}"

@@ -5,6 +5,13 @@ checksum are here and never change. The last one is *open*: it has one leader, w
 entries in it, and a fixed set of replicas. Changing the leader means sealing the segment and opening
 the next, so the segment number is the fencing token of the whole data plane.
 
+The life of a segment, and the life of a topic is a chain of them:
+
+    state    its entries                        left by               because
+    open     originated by one process start    Seal, not recovered   it was full, or its leader leaves
+                                                Seal, recovered       its leader died or was cut off
+    sealed   `count` of them, for ever          never                 (only its replicas change: SetReplicas)
+
 `Metadata` is a deterministic state machine. Every node applies the same commands in the same order
 and so holds the same state; `digest` says so in tests. Every command is a compare-and-set against the
 state it was made for, and applying it a second time changes nothing:
@@ -18,7 +25,11 @@ state it was made for, and applying it a second time changes nothing:
     RemoveNode     forget this node                                          and only if no segment needs it
 
 That is why a proposal needs no answer: the proposer looks at the state, and proposes again until
-the state is past the point. Of two competing seals one is applied and the other finds `s` sealed.
+the state is past the point. Of two competing seals one is applied and the other finds `s` sealed:
+
+    index   command                        state of the topic afterwards
+       17   Seal(s=3, count=40, leader=2)  3 is sealed, 4 is open on node 2    (proposed by the writer of 3)
+       18   Seal(s=3, count=38, leader=3)  the same: 3 is not open any more      (proposed by a late recovery)
 
 Invariants (names as in `spec/Walrus.tla`), checked by `Metadata.check_invariants`:
 SealedStable (a sealed segment is never replaced), LastSealedIsSum, OpenLeaderMatchesMap,
@@ -71,7 +82,9 @@ def next_incarnation(last: int, drawn: int) -> int:
     """
     number = start_number(last) + 1
     assert 0 <= drawn < 1 << 28 and number < 1 << START_BITS
-    return drawn << START_BITS | number
+    following = drawn << START_BITS | number
+    assert start_number(following) == number and following < 1 << 53, "SingleWriter: a start's number is lost"
+    return following
 
 
 class UnknownCommand(Exception):
@@ -133,10 +146,16 @@ class Topic(msgspec.Struct, kw_only=True):
         return self.segments[number - 1] if 1 <= number <= len(self.segments) else None
 
     def advance(self, position: Position) -> Position:
-        """The same place, moved past sealed segments that end there: a chain of empty ones in one step."""
+        """The same place, moved past sealed segments that end there: a chain of empty ones in one step.
+
+        If segment 3 was sealed at 40, (3, 40) and (4, 0) are one place. Tuples compare as places do only in
+        the form that this returns, which names the segment that holds the next entry, or will hold it.
+        """
         number, offset = position
+        assert number >= START.segment, "CursorInBounds: segments are numbered from 1"
         while number < self.current and offset >= (self.segments[number - 1].count or 0):
             number, offset = number + 1, 0
+        assert (number, offset) >= position, "CursorInBounds: a cursor moved back"
         return Position(number, offset)
 
     def in_bounds(self, position: Position) -> bool:
@@ -352,6 +371,8 @@ class Metadata:
 
     def _announce(self, command: Announce) -> None:
         known = self.nodes.get(command.node_id)
+        # Each refusal keeps an id from having two processes that both count as the member: two leaders of one
+        # segment, or a Raft vote by a disk that does not know of the votes that its predecessor gave.
         if known is not None and known.directory_id != command.directory_id:
             return  # another disk under a known id
         if known is not None and known.outdates(command.incarnation):
@@ -367,12 +388,17 @@ class Metadata:
             client_address=command.client_address,
             leaving=known.leaving if known else False,
         )
+        assert known is None or start_number(command.incarnation) >= start_number(known.incarnation), (
+            "SingleWriter: a start that is over came back"
+        )
+        assert command.incarnation or self.joining() <= MAX_JOINING, "more members than may wait to start"
 
     def _mark_leaving(self, node_id: int) -> None:
         node = self.nodes.get(node_id)
         stay = [other for other, known in self.nodes.items() if other != node_id and not known.leaving]
         if node and stay:  # one node must be left to open segments
             self.nodes[node_id] = msgspec.structs.replace(node, leaving=True)
+            assert not all(known.leaving for known in self.nodes.values()), "no node may open a segment"
 
     def _register(self, command: RegisterTopic) -> str | None:
         if command.topic in self.topics or len(self.topics) >= MAX_TOPICS:
@@ -380,17 +406,21 @@ class Metadata:
         segment = self._opened(command.leader, command.replicas)
         if segment is None:
             return None
-        self.topics[command.topic] = Topic(segments=[segment], cursors={})
+        self.topics[command.topic] = topic = Topic(segments=[segment], cursors={})
         _add(self.open_at, _placement(segment), command.topic)
+        assert topic.current == START.segment, "DomainConsistency: a topic begins with segment 1"
         return command.topic
 
     def _seal(self, command: Seal) -> str | None:
         topic = self.topics.get(command.topic)
         if topic is None or topic.current != command.segment or command.count < 0:
             return None  # sealed already: the other proposal won
+        assert not topic.open.sealed, "SealedStable: a count is set once"
         following = self._opened(command.leader, command.replicas)
         if following is None:
             return None  # the next leader was removed in the meantime: propose again
+        # One command closes and opens. Were they two, a crash between them would leave a topic that no node
+        # leads, and of which no node could say whether the next segment is still to come.
         _remove(self.open_at, _placement(topic.open), command.topic)
         topic.segments[-1] = msgspec.structs.replace(
             topic.open, count=command.count, checksum=command.checksum, recovered=command.recovered
@@ -405,13 +435,21 @@ class Metadata:
             # Read further than that? Then a recovery had to give up entries that had been acknowledged.
             topic.cursors[group] = min(position, end)
         self._commit_cursors(topic, command.cursors)
+        assert topic.current == command.segment + 1, "DomainConsistency: a seal opens the next segment"
+        assert topic.segments[command.segment - 1].count == command.count, "SealedStable: another count"
+        assert all(map(topic.in_bounds, topic.cursors.values())), "CursorInBounds: a cursor beyond the seal"
         return command.topic
 
     def _opened(self, leader: int, replicas: tuple[int, ...]) -> Segment | None:
         """A new open segment; None if a node that it names is not (or no longer) a member."""
         if leader not in replicas or not self._are_members(replicas):
             return None
-        return Segment(leader=leader, incarnation=self.nodes[leader].incarnation, replicas=replicas)
+        # The incarnation is the one that is known when the command is applied, not when it was proposed: a
+        # leader that restarted in between leads the segment, and the former process is not mistaken for it.
+        segment = Segment(leader=leader, incarnation=self.nodes[leader].incarnation, replicas=replicas)
+        assert segment.leader in segment.replicas, "OpenLeaderMatchesMap: the leader holds no copy"
+        assert not segment.sealed, "DomainConsistency: a segment is born open"
+        return segment
 
     def _are_members(self, replicas: tuple[int, ...]) -> bool:
         """Whether these are some nodes that are known, each named once."""
@@ -431,7 +469,12 @@ class Metadata:
         if not self._are_members(command.new):
             return None
         topic = self.topics[command.topic]
-        topic.segments[command.segment - 1] = msgspec.structs.replace(segment, replicas=command.new)
+        assert command.segment < topic.current, "SealedStable: an open segment keeps its replicas"
+        changed = msgspec.structs.replace(segment, replicas=command.new)
+        assert (changed.count, changed.checksum) == (segment.count, segment.checksum), (
+            "SealedStable: only the replicas change"
+        )
+        topic.segments[command.segment - 1] = changed
         _remove(self.sealed_at, command.old, (command.topic, command.segment))
         _add(self.sealed_at, command.new, (command.topic, command.segment))
         return command.topic
@@ -439,7 +482,9 @@ class Metadata:
     def needs(self, node_id: int) -> bool:
         """Whether some segment still names the node as a replica (or as the leader of an open one)."""
         replica_sets = [*self.sealed_at, *(placement.replicas for placement in self.open_at)]
-        return any(node_id in replicas for replicas in replica_sets)
+        needed = any(node_id in replicas for replicas in replica_sets)
+        assert not needed or node_id in self.nodes, "DomainConsistency: a replica that is no member"
+        return needed
 
     # --- snapshots ---
 
@@ -457,8 +502,8 @@ class Metadata:
             raise UnknownCommand(f"metadata snapshot that this node cannot read: {error}") from error
         if snapshot.version != VERSION:
             raise UnknownCommand(f"metadata snapshot of version {snapshot.version}: upgrade this node")
-        if not all(topic.segments for _, topic in snapshot.topics):
-            raise UnknownCommand("metadata snapshot with a topic without segments")
+        if not all(_is_chain(topic.segments) for _, topic in snapshot.topics):
+            raise UnknownCommand("metadata snapshot with a topic that does not end in its one open segment")
         # The dicts stay the same objects: other components hold references to them.
         self.nodes.clear()
         self.nodes.update(snapshot.nodes)
@@ -466,6 +511,9 @@ class Metadata:
         self.topics.update(snapshot.topics)
         self.open_at, self.sealed_at = self._placed()
         self.failovers = self._recovered()
+        assert self.segments == sum(len(topic.segments) for topic in self.topics.values()), (
+            "DomainConsistency: a segment is in no index"
+        )
 
     def _recovered(self) -> int:
         return sum(segment.recovered for topic in self.topics.values() for segment in topic.segments)
@@ -491,18 +539,22 @@ class Metadata:
 
     def check_invariants(self) -> None:
         """Assert what must hold of metadata alone."""
-        assert (self.open_at, self.sealed_at) == self._placed()
-        assert self.failovers == self._recovered()
+        assert (self.open_at, self.sealed_at) == self._placed(), "DomainConsistency: an index is stale"
+        assert self.failovers == self._recovered(), "DomainConsistency: failovers do not add up"
         assert self.segments == sum(len(topic.segments) for topic in self.topics.values())
         for name, topic in self.topics.items():
-            assert topic.segments, f"{name} has no segment"
+            assert topic.segments, f"DomainConsistency: {name} has no segment"
             assert not topic.open.sealed, f"DomainConsistency: {name} has no open segment"
             counts = [segment.count for segment in topic.segments[:-1]]
             assert None not in counts, f"DomainConsistency: {name} has two open segments"
+            assert all((count or 0) >= 0 for count in counts), f"TypeOK: {name} has a count below zero"
             assert topic.sealed_total == sum(count or 0 for count in counts), f"LastSealedIsSum: {name}"
             for segment in topic.segments:
-                assert len(set(segment.replicas)) == len(segment.replicas) > 0
+                assert len(set(segment.replicas)) == len(segment.replicas) > 0, f"TypeOK: replicas of {name}"
+                assert self.nodes.keys() >= set(segment.replicas), f"DomainConsistency: replicas of {name}"
             assert topic.open.leader in topic.open.replicas, f"OpenLeaderMatchesMap: {name}"
+            led_by, member = topic.open.incarnation, self.nodes[topic.open.leader]
+            assert start_number(led_by) <= start_number(member.incarnation), f"SingleWriter: {name}, {member}"
             for position in topic.cursors.values():
                 assert topic.in_bounds(position), f"CursorInBounds: {name} {position}"
 
@@ -511,15 +563,24 @@ Place = TypeVar("Place")
 Item = TypeVar("Item")
 
 
+def _is_chain(segments: list[Segment]) -> bool:
+    """Whether all but the last are sealed, and the last is open. What a snapshot says is not asserted."""
+    return bool(segments) and not segments[-1].sealed and all(segment.sealed for segment in segments[:-1])
+
+
 def _placement(segment: Segment) -> Placement:
+    assert not segment.sealed, "DomainConsistency: only the open segment has a placement"
     return Placement(segment.leader, segment.incarnation, segment.replicas)
 
 
 def _add(index: dict[Place, dict[Item, None]], place: Place, item: Item) -> None:
-    index.setdefault(place, {})[item] = None
+    items = index.setdefault(place, {})
+    assert item not in items, f"DomainConsistency: {item} is placed twice"
+    items[item] = None
 
 
 def _remove(index: dict[Place, dict[Item, None]], place: Place, item: Item) -> None:
+    assert item in index.get(place, {}), f"DomainConsistency: {item} was not where it should be"
     del index[place][item]
     if not index[place]:
-        del index[place]
+        del index[place]  # `needs` and repair walk over the places: one that is empty would live for ever
