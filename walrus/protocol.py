@@ -12,6 +12,11 @@ connection are answered in order, one reply each, and a client may send many wit
     PUT <topic> <payload>                OK
     GET <topic> [<group>]                OK <payload> | EMPTY
     FETCH <topic> <segment> <offset>     OK <next_offset> <payload> | EMPTY
+    RECEIVE <topic> <group> [<wait_ms>]  OK <receipt> <deliveries> <payload> | EMPTY
+    ACK <topic> <group> <receipt>        OK
+    NACK <topic> <group> <receipt> [<delay_ms>]    OK
+    EXTEND <topic> <group> <receipt> <ms>          OK
+    SEEK <topic> <group> <segment> <offset>        OK      also SEEK <topic> <group> begin, or end
     STATE <topic>                        {...}
     METRICS                              {...}
     LEAVE <node_id>                      OK
@@ -28,6 +33,7 @@ entry is an entry. Only a PUT without its second space "requires a payload". Eve
     framing    a stream of bytes cut into frames; the one loop that all parsers share
     requests   what a client may ask, bytes <-> values
     runs       many equal requests taken at once: why a producer is fast
+    receipts   the name of one delivery to a consumer group
     replies    what a node answers, values <-> bytes
     errors     every line that begins with ERR
     peer       messages between nodes <-> frames
@@ -58,6 +64,7 @@ from walrus.wire.peer import (
     PeerCodec,
     PeerParser,
 )
+from walrus.wire.receipts import MAX_RECEIPT_BYTES, Receipt, parse_receipt
 from walrus.wire.replies import (
     EMPTY,
     MAX_REPLY_BYTES,
@@ -75,24 +82,34 @@ from walrus.wire.replies import (
     ok_fetch,
     ok_fetch_many,
     ok_many,
+    ok_received,
     parse_reply,
     split_fetched,
+    split_received,
 )
 from walrus.wire.requests import (
     COMMANDS,
     DEFAULT_MAX_FRAME_BYTES,
     MAX_NAME_BYTES,
     MAX_NUMBER,
+    MAX_TOGETHER,
+    MAX_WAIT_MS,
+    Ack,
+    Delivering,
+    Extend,
     Fetch,
     Get,
     Invalid,
     Leave,
     Metrics,
+    Nack,
     Put,
+    Receive,
     Recover,
     Register,
     Request,
     RequestParser,
+    Seek,
     State,
     encode_puts,
     encode_request,
@@ -108,28 +125,38 @@ __all__ = [
     "MAX_NAME_BYTES",
     "MAX_NUMBER",
     "MAX_PEER_FRAME_BYTES",
+    "MAX_RECEIPT_BYTES",
     "MAX_REPLY_BYTES",
     "MAX_SKIP_BYTES",
+    "MAX_TOGETHER",
+    "MAX_WAIT_MS",
     "OK",
+    "Ack",
+    "Delivering",
     "Empty",
     "Error",
+    "Extend",
     "Fetch",
     "Get",
     "Invalid",
     "Json",
     "Leave",
     "Metrics",
+    "Nack",
     "Ok",
     "PeerCodec",
     "PeerParser",
     "ProtocolError",
     "Put",
+    "Receipt",
+    "Receive",
     "Recover",
     "Register",
     "Reply",
     "ReplyParser",
     "Request",
     "RequestParser",
+    "Seek",
     "State",
     "empty",
     "encode_puts",
@@ -142,8 +169,11 @@ __all__ = [
     "ok_fetch",
     "ok_fetch_many",
     "ok_many",
+    "ok_received",
+    "parse_receipt",
     "parse_reply",
     "parse_request",
     "split_fetched",
+    "split_received",
     "valid_name",
 ]

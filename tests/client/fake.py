@@ -14,7 +14,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from walrus import protocol
-from walrus.protocol import Fetch, Get, Invalid, Leave, Metrics, Put, Recover, Register, Request, State
+from walrus.protocol import (
+    Ack,
+    Extend,
+    Fetch,
+    Get,
+    Invalid,
+    Leave,
+    Metrics,
+    Nack,
+    Put,
+    Receive,
+    Recover,
+    Register,
+    Request,
+    Seek,
+    State,
+)
 
 
 @dataclass
@@ -49,6 +65,8 @@ class MemoryLog:
                 return [self.next(topic, group) for _ in range(count)]
             case Fetch(topic, segment, offset, count):
                 return [self.at(topic, segment, offset + n) for n in range(count)]
+            case Receive() | Ack() | Nack() | Extend() | Seek():
+                return [protocol.error(protocol.errors.OWNER_UNREACHED)] * request.replies
             case State(topic):
                 return [protocol.json_reply(json.dumps(self.state(topic)))]
             case Recover():
@@ -241,6 +259,10 @@ def one_by_one(request: Request) -> list[Request]:
             return [Get(topic, group)] * count
         case Fetch(topic, segment, offset, count):
             return [Fetch(topic, segment, offset + n) for n in range(count)]
+        case Receive(topic, group, wait_ms, count):
+            return [Receive(topic, group, wait_ms)] * count
+        case Ack(topic, group, receipts):
+            return [Ack(topic, group, (receipt,)) for receipt in receipts]
         case _:
             return [request]
 

@@ -10,6 +10,7 @@ from tests.tlc.specs import actions_of
 from walrus.tlc import main as tlc
 from walrus.tlc.configs import (
     DOCUMENT,
+    SPECS,
     config_file,
     config_files,
     invariants,
@@ -36,7 +37,7 @@ def test_quick_configuration_holds_in_the_documented_states_and_takes_its_action
     assert tlc.idle(result) == [], "what depends on these actions was checked vacuously"
 
 
-@pytest.mark.parametrize("spec", ["Walrus", "Raft"])
+@pytest.mark.parametrize("spec", list(SPECS.values()))
 def test_every_action_is_what_some_exhaustive_configuration_is_for(spec: str) -> None:
     files = [config_file(name) for name in EXHAUSTIVE if name.startswith(spec.lower())]
     assert {action for file in files for action in own_actions(file.read_text())} == actions_of(spec)
@@ -55,7 +56,7 @@ def test_the_documentation_has_the_table_of_planted_bugs() -> None:
     assert listing() in DOCUMENT.read_text(), "python -m walrus.tlc mutants --list"
 
 
-@pytest.mark.parametrize("name", ["walrus-liveness", "raft-liveness"])
+@pytest.mark.parametrize("name", ["walrus-liveness", "delivery-liveness", "raft-liveness"])
 def test_liveness(name: str) -> None:
     result = tlc.check(name, timeout=500)
     assert result.ok, result.message
@@ -76,7 +77,7 @@ def test_random_behaviours_of_larger_clusters(name: str) -> None:
     assert result.ok, result.violated
 
 
-@pytest.mark.parametrize("spec", ["walrus", "raft"])
+@pytest.mark.parametrize("spec", list(SPECS))
 def test_every_configuration_of_a_spec_checks_all_its_invariants(spec: str) -> None:
     texts = [path.read_text() for path in config_files() if path.stem.startswith(spec)]
     checked = [set(invariants(text)) for text in texts]

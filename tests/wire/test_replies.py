@@ -96,3 +96,15 @@ def test_garbage_raises_only_what_is_documented(pieces: list[bytes]) -> None:
     with contextlib.suppress(ProtocolError):
         for piece in pieces:
             parser.feed(piece)
+
+
+def test_a_received_entry_names_its_delivery_and_keeps_its_spaces() -> None:
+    [reply] = ReplyParser().feed(protocol.ok_received(protocol.Receipt(1, 41, 0, 2), b" a b "))
+    assert isinstance(reply, Ok) and reply.payload is not None
+    assert protocol.split_received(reply.payload) == ("1.41.0.2", 2, b" a b ")
+
+
+@pytest.mark.parametrize("text", [b"", b"1.41.0.2", b"1.41.0.2 2", b"1.41.0.2 x y", b"1.41 2 y", b" 2 y"])
+def test_what_names_no_delivery_is_refused(text: bytes) -> None:
+    with pytest.raises(ProtocolError, match="receipt"):
+        protocol.split_received(text)

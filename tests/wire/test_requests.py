@@ -9,19 +9,27 @@ from hypothesis import strategies as st
 from tests.client.fake import one_by_one
 from walrus import protocol
 from walrus.protocol import (
+    Ack,
+    Extend,
     Fetch,
     Get,
     Invalid,
     Leave,
     Metrics,
+    Nack,
     Put,
+    Receipt,
+    Receive,
     Recover,
     Register,
     Request,
     RequestParser,
+    Seek,
     State,
     encode_request,
+    parse_receipt,
 )
+from walrus.segments import Position
 from walrus.storage.batch import Batch
 
 
@@ -51,6 +59,16 @@ def put(topic: str, *payloads: bytes) -> Put:
         (b"FETCH t 1 0", Fetch("t", 1, 0)),
         (b"FETCH t 12 345", Fetch("t", 12, 345)),
         (b"FETCH t 1 9223372036854775807", Fetch("t", 1, 2**63 - 1)),
+        (b"RECEIVE t g", Receive("t", "g")),
+        (b"RECEIVE t g 500", Receive("t", "g", 500)),
+        (b"RECEIVE t g 86400000", Receive("t", "g", 86_400_000)),
+        (b"ACK t g 1.41.0.2", Ack("t", "g", (Receipt(1, 41, 0, 2),))),
+        (b"NACK t g 1.41.0.2", Nack("t", "g", Receipt(1, 41, 0, 2))),
+        (b"NACK t g 1.41.0.2 100", Nack("t", "g", Receipt(1, 41, 0, 2), 100)),
+        (b"EXTEND t g 1.41.0.2 0", Extend("t", "g", Receipt(1, 41, 0, 2), 0)),
+        (b"SEEK t g begin", Seek("t", "g", "begin")),
+        (b"SEEK t g end", Seek("t", "g", "end")),
+        (b"SEEK t g 2 7", Seek("t", "g", Position(2, 7))),
         (b"STATE t", State("t")),
         (b"METRICS", Metrics()),
         (b"LEAVE 3", Leave(3)),
@@ -77,6 +95,27 @@ def test_a_request_is_understood(body: bytes, request_: Request) -> None:
         (b"REGISTER", protocol.errors.REGISTER_REQUIRES),
         (b"REGISTER ", protocol.errors.REGISTER_REQUIRES),
         (b"GET", protocol.errors.GET_REQUIRES),
+        (b"RECEIVE", protocol.errors.RECEIVE_REQUIRES),
+        (b"RECEIVE t", protocol.errors.RECEIVE_REQUIRES),
+        (b"RECEIVE t g 1 2", protocol.errors.RECEIVE_REQUIRES),
+        (b"RECEIVE t g soon", protocol.errors.INVALID_TIME),
+        (b"RECEIVE t g 86400001", protocol.errors.INVALID_TIME),
+        (b"RECEIVE t ", protocol.errors.INVALID_GROUP),
+        (b"RECEIVE  g", protocol.errors.RECEIVE_REQUIRES),
+        (b"ACK t g", protocol.errors.ACK_REQUIRES),
+        (b"ACK t g 1.0.0.1 1", protocol.errors.ACK_REQUIRES),
+        (b"ACK t g 1.0", protocol.errors.INVALID_RECEIPT),
+        (b"ACK t g 1.0.0.1\n", protocol.errors.INVALID_RECEIPT),
+        (b"ACK t g 1.0.0." + b"9" * 19, protocol.errors.INVALID_RECEIPT),
+        (b"NACK t g", protocol.errors.NACK_REQUIRES),
+        (b"NACK t g 0.0.0.1", protocol.errors.INVALID_RECEIPT),
+        (b"NACK t g 1.0.0.1 -1", protocol.errors.INVALID_TIME),
+        (b"EXTEND t g 1.0.0.1", protocol.errors.EXTEND_REQUIRES),
+        (b"EXTEND t g 1.0.0.1 31536000000", protocol.errors.INVALID_TIME),
+        (b"SEEK t g", protocol.errors.SEEK_REQUIRES),
+        (b"SEEK t g middle", protocol.errors.SEEK_REQUIRES),
+        (b"SEEK t g 0 0", protocol.errors.SEEK_REQUIRES),
+        (b"SEEK t g 1 0 0", protocol.errors.SEEK_REQUIRES),
         (b"STATE", protocol.errors.STATE_REQUIRES),
         (b"METRICS now", protocol.errors.METRICS_TAKES_NOTHING),
         (b"REGISTER two words", protocol.errors.INVALID_TOPIC),
@@ -166,6 +205,26 @@ def test_runs_of_get_and_fetch_are_counted() -> None:
     ]
 
 
+def test_runs_of_receive_and_ack_are_one_request_up_to_a_bound() -> None:
+    receipts = [Receipt(1, offset, 0, 1) for offset in range(protocol.MAX_TOGETHER + 1)]
+    acks = [b"ACK t g %b" % str(receipt).encode() for receipt in receipts]
+    assert parse(*acks) == [Ack("t", "g", tuple(receipts[:-1])), Ack("t", "g", (receipts[-1],))]
+    assert parse(b"ACK t g 1.0.0.1", b"ACK t h 1.0.0.1", b"ACK t h 1.0") == [
+        Ack("t", "g", (Receipt(1, 0, 0, 1),)),
+        Ack("t", "h", (Receipt(1, 0, 0, 1),)),
+        Invalid(protocol.errors.INVALID_RECEIPT),
+    ]
+    more = parse(*[b"RECEIVE t g 7"] * (protocol.MAX_TOGETHER + 2))
+    assert sum(one.replies for one in more) == protocol.MAX_TOGETHER + 2
+    assert max(one.replies for one in more) == protocol.MAX_TOGETHER
+
+
+@pytest.mark.parametrize("text", ["1.0.0.1", "9.123.4.56", f"{2**63 - 1}.{2**63 - 1}.0.1"])
+def test_a_receipt_comes_back_as_it_was_given(text: str) -> None:
+    receipt = parse_receipt(text.encode())
+    assert receipt is not None and str(receipt) == text and len(text) <= protocol.MAX_RECEIPT_BYTES
+
+
 def test_the_last_offset_ends_a_run() -> None:
     last = 2**63 - 1
     assert parse(b"FETCH t 1 %d" % last, b"FETCH t 1 %d" % (last + 1)) == [
@@ -234,7 +293,21 @@ REQUESTS = st.one_of(
         st.binary(max_size=9),
     ),
     st.sampled_from(
-        [b"PUT t same", b"GET t", b"GET t g", b"METRICS", b"PUT t", b"PUT  x", b"\xff", b"nonsense"]
+        [
+            b"PUT t same",
+            b"GET t",
+            b"GET t g",
+            b"METRICS",
+            b"PUT t",
+            b"PUT  x",
+            b"\xff",
+            b"nonsense",
+            b"RECEIVE t g",
+            b"RECEIVE t g 5",
+            b"ACK t g 1.0.0.1",
+            b"ACK t g 1.1.0.1",
+            b"ACK t g x",
+        ]
     ),
     st.builds(
         lambda t, s, o: b"FETCH %b %d %d" % (t.encode(), s, o), st.just("t"), st.integers(1, 2), NUMBERS

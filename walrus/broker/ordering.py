@@ -9,6 +9,7 @@ carries them out keeps their order already or needs none:
 
     PUT        the router sends and answers a topic's PUTs in order (`router.py`)
     GET        a group's GETs are answered in order (`consumers.py`)
+    RECEIVE, ACK, NACK, EXTEND  one kind: an ACK must not wait for what a RECEIVE before it waits for
     FETCH, STATE               change nothing
     REGISTER, RECOVER          done twice is done once
 
@@ -29,7 +30,7 @@ from __future__ import annotations
 
 from typing import Final, TypeAlias
 
-from walrus.protocol import Invalid, Request
+from walrus.protocol import Ack, Extend, Invalid, Nack, Receive, Request
 
 Lane: TypeAlias = str | None
 """The topic that a request concerns; `EVERYTHING` if all, None if none."""
@@ -41,6 +42,10 @@ EVERYTHING: Final = ""
 def lane_of(request: Request) -> Lane:
     """What a request has to be in order with."""
     return None if isinstance(request, Invalid) else getattr(request, "topic", EVERYTHING)
+
+
+def _kind(request: Request) -> type[Request]:
+    return Receive if isinstance(request, Receive | Ack | Nack | Extend) else type(request)
 
 
 class RequestOrder:
@@ -58,16 +63,16 @@ class RequestOrder:
             return True
         if lane == EVERYTHING or EVERYTHING in self._under_way:
             return False
-        kind, _ = self._under_way.get(lane, (type(request), 0))
-        return kind is type(request)
+        kind, _ = self._under_way.get(lane, (_kind(request), 0))
+        return kind is _kind(request)
 
     def started(self, request: Request) -> Lane:
         """A request is under way; returns the lane to be named when it has been answered."""
         assert self.admits(request), f"{request} overtakes what was sent before it"
         lane = lane_of(request)
         if lane is not None:
-            _, count = self._under_way.get(lane, (type(request), 0))
-            self._under_way[lane] = type(request), count + 1
+            _, count = self._under_way.get(lane, (_kind(request), 0))
+            self._under_way[lane] = _kind(request), count + 1
         return lane
 
     def answered(self, lane: Lane) -> None:

@@ -100,6 +100,8 @@ class Requests:
                 self._leave(slot, node_id, now)
             case protocol.Recover(topic=topic, segment=segment):
                 self._force(slot, topic, segment, now)
+            case protocol.Receive() | protocol.Ack() | protocol.Nack() | protocol.Extend() | protocol.Seek():
+                self._error(slot, errors.OWNER_UNREACHED, request.replies)
             case protocol.Invalid(reason=reason):
                 self._error(slot, reason)
             case _:

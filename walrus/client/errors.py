@@ -10,6 +10,8 @@ The question after a failed PUT is never "why" but "was it written?", so the cla
     │   ├── UnknownTopic      REGISTER it first
     │   ├── UnknownSegment
     │   ├── UnknownNode
+    │   ├── GroupInUse        a group is read with GET or with RECEIVE, not with both
+    │   ├── StaleReceipt      NACK or EXTEND of a delivery that is over
     │   ├── LimitReached      one topic or consumer group more than are kept
     │   ├── CannotLeave       removing that member would lose data or the majority
     │   ├── CannotRecover
@@ -83,6 +85,14 @@ class NotWritten(Refused):
 
 class LimitReached(Refused):
     """The cluster keeps no more topics, or the topic no more consumer groups."""
+
+
+class GroupInUse(Refused):
+    """The group is read with GET where RECEIVE was asked for, or the other way round."""
+
+
+class StaleReceipt(Refused):
+    """That delivery is over: its entry was acknowledged, given back, or is out with another consumer."""
 
 
 class Overtaken(Refused):

@@ -5,7 +5,8 @@
     run           TLC as a subprocess, and what it says
     values        TLA+ values as TLC prints them
     mutants       changed specs, which TLC must refuse: bugs planted by hand, and probes
-    planted       what a planted bug and a probe are; planted_raft, planted_walrus: those of each spec
+    planted       what a planted bug and a probe are; planted_raft, planted_walrus,
+                  planted_delivery: those of each spec
     patches       changing a spec's text, by hand or by rule: a mutant for each guard of each action
     verdicts      what becomes of each mutant that was made by rule
     traces        recorded runs held against the specs

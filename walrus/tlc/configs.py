@@ -15,7 +15,7 @@ from walrus.tlc.run import SPEC_DIRECTORY, SpecError
 
 DOCUMENT = SPEC_DIRECTORY.parent / "docs" / "model-checking.md"
 
-SPECS = {"walrus": "Walrus", "raft": "Raft"}
+SPECS = {"walrus": "Walrus", "delivery": "Delivery", "raft": "Raft"}
 
 
 def config_files(kind: str = "") -> list[Path]:

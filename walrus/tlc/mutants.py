@@ -21,15 +21,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeAlias
 
-from walrus.tlc import planted_raft, planted_walrus
+from walrus.tlc import planted_delivery, planted_raft, planted_walrus
 from walrus.tlc.configs import config_file, spec_of
 from walrus.tlc.planted import Planted, Probe, patched
 from walrus.tlc.run import TlcResult, run_tlc
 
 Case: TypeAlias = Planted | Probe
 
-PLANTED: tuple[Planted, ...] = planted_walrus.PLANTED + planted_raft.PLANTED
-PROBES: tuple[Probe, ...] = planted_walrus.PROBES + planted_raft.PROBES
+PLANTED: tuple[Planted, ...] = planted_walrus.PLANTED + planted_delivery.PLANTED + planted_raft.PLANTED
+PROBES: tuple[Probe, ...] = planted_walrus.PROBES + planted_delivery.PROBES + planted_raft.PROBES
 CASES: tuple[Case, ...] = PLANTED + PROBES
 
 

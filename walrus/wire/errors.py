@@ -50,12 +50,24 @@ KINDS: Final = (
     Kind("REGISTER requires", "InvalidRequest", "an argument is missing"),
     Kind("GET requires", "InvalidRequest", "an argument is missing"),
     Kind("FETCH requires", "InvalidRequest", "an argument is missing, or a number is not one"),
+    Kind("RECEIVE requires", "InvalidRequest", "an argument is missing"),
+    Kind("ACK requires", "InvalidRequest", "an argument is missing"),
+    Kind("NACK requires", "InvalidRequest", "an argument is missing"),
+    Kind("EXTEND requires", "InvalidRequest", "an argument is missing"),
+    Kind("SEEK requires", "InvalidRequest", "an argument is missing, or a number is not one"),
     Kind("STATE requires", "InvalidRequest", "an argument is missing"),
     Kind("METRICS takes", "InvalidRequest", "it takes no argument"),
     Kind("LEAVE requires", "InvalidRequest", "an argument is missing, or a number is not one"),
     Kind("RECOVER requires", "InvalidRequest", "an argument is missing, or a number is not one"),
     Kind("invalid topic", "InvalidTopic", "not 1 to 255 bytes, or a space or control character in it"),
-    Kind("invalid group", "InvalidRequest", "the same rules, for the consumer group of `GET`"),
+    Kind("invalid group", "InvalidRequest", "the same rules, for the consumer group of `GET` or `RECEIVE`"),
+    Kind(
+        "invalid receipt",
+        "InvalidRequest",
+        "not a text that `RECEIVE` gives, or of an entry that is not there",
+    ),
+    Kind("invalid time", "InvalidRequest", "a wait, delay or extension above a day, or no number"),
+    Kind("invalid position", "InvalidRequest", "`SEEK` to where no entry is and none comes next"),
     Kind("invalid utf-8", "InvalidRequest", "in the command or an argument; a payload may be any bytes"),
     Kind("invalid frame length", "PayloadTooLarge", "0, or more than `--max-frame-bytes`"),
     # Refused: nothing was done.
@@ -63,7 +75,9 @@ KINDS: Final = (
     Kind("unknown segment", "UnknownSegment", "`FETCH` or `RECOVER` of a segment that is not there (yet)"),
     Kind("unknown node", "UnknownNode", "`LEAVE` of what is no member"),
     Kind("too many topics", "LimitReached", "`REGISTER` of one more than a cluster keeps"),
-    Kind("too many consumer groups", "LimitReached", "`GET` with one more than a topic keeps cursors for"),
+    Kind("too many consumer groups", "LimitReached", "one more than a topic keeps"),
+    Kind("group in use", "GroupInUse", "a group is read with `GET` or with `RECEIVE`, not with both"),
+    Kind("stale receipt", "StaleReceipt", "`NACK` or `EXTEND` of a delivery that is over"),
     Kind("cannot leave:", "CannotLeave", "removing that member would lose data or the majority"),
     Kind("cannot recover:", "CannotRecover", "`RECOVER` of a segment that is sealed already"),
     Kind("not written:", "NotWritten", "the disk of the segment's leader has no room"),
@@ -103,8 +117,8 @@ def kind_of(reason: str) -> Kind | None:
 # --- the request is wrong, and stays wrong --------------------------------------------------------
 
 UNKNOWN_COMMAND: Final = Reason(
-    "unknown command: send REGISTER, PUT, GET, FETCH, STATE, METRICS, LEAVE or RECOVER, in capitals, "
-    "one space between arguments"
+    "unknown command: send REGISTER, PUT, GET, FETCH, RECEIVE, ACK, NACK, EXTEND, SEEK, STATE, METRICS, "
+    "LEAVE or RECOVER, in capitals, one space between arguments"
 )
 PUT_REQUIRES_TOPIC: Final = Reason("PUT requires a topic: send PUT <topic> <payload>")
 PUT_REQUIRES_PAYLOAD: Final = Reason(
@@ -114,6 +128,23 @@ REGISTER_REQUIRES: Final = Reason("REGISTER requires a topic: send REGISTER <top
 GET_REQUIRES: Final = Reason("GET requires a topic: send GET <topic> or GET <topic> <group>")
 FETCH_REQUIRES: Final = Reason(
     "FETCH requires a topic, a segment and an offset: send FETCH <topic> <segment from 1> <offset from 0>"
+)
+RECEIVE_REQUIRES: Final = Reason(
+    "RECEIVE requires a topic and a group: send RECEIVE <topic> <group> or RECEIVE <topic> <group> <wait_ms>"
+)
+ACK_REQUIRES: Final = Reason(
+    "ACK requires a topic, a group and a receipt: send ACK <topic> <group> <receipt>"
+)
+NACK_REQUIRES: Final = Reason(
+    "NACK requires a topic, a group and a receipt: send NACK <topic> <group> <receipt>, and <delay_ms> if "
+    "it is to wait"
+)
+EXTEND_REQUIRES: Final = Reason(
+    "EXTEND requires a topic, a group, a receipt and a time: send EXTEND <topic> <group> <receipt> <ms>"
+)
+SEEK_REQUIRES: Final = Reason(
+    "SEEK requires a topic, a group and a place: send SEEK <topic> <group> <segment from 1> <offset from 0>, "
+    "or begin or end for these two"
 )
 STATE_REQUIRES: Final = Reason("STATE requires a topic: send STATE <topic>")
 METRICS_TAKES_NOTHING: Final = Reason("METRICS takes no arguments: send METRICS")
@@ -127,6 +158,8 @@ INVALID_TOPIC: Final = Reason(
 INVALID_GROUP: Final = Reason(
     "invalid group: use 1 to 255 bytes of UTF-8 without spaces or control characters"
 )
+INVALID_RECEIPT: Final = Reason("invalid receipt: send the first word behind OK in the reply to RECEIVE")
+INVALID_TIME: Final = Reason("invalid time: a wait, a delay or an extension is 0 to 86400000 milliseconds")
 INVALID_UTF8: Final = Reason(
     "invalid utf-8: encode command and arguments as UTF-8 (a payload may be any bytes)"
 )
@@ -171,8 +204,28 @@ def too_many_topics(limit: int) -> Reason:
     return Reason(f"too many topics: there are {limit} already, which is the limit")
 
 
+def invalid_position(topic: str, segment: int, offset: int) -> Reason:
+    """SEEK to a place that the topic does not have."""
+    return Reason(
+        f"invalid position: {topic} has no place {segment} {offset}, up to the end of what is acknowledged; "
+        "STATE lists its segments"
+    )
+
+
+def group_in_use(group: str, with_get: bool) -> Reason:
+    """A group that is read in the other way."""
+    used, other = ("GET", "RECEIVE") if with_get else ("RECEIVE", "GET")
+    return Reason(f"group in use: {group} is read with {used}; use another group for {other}")
+
+
+STALE_RECEIPT: Final = Reason(
+    "stale receipt: this delivery is over, its entry was acknowledged, given back or handed out again; "
+    "RECEIVE the next one"
+)
+
+
 def too_many_groups(limit: int) -> Reason:
-    """GET with a new group where a topic keeps no more cursors."""
+    """A new group where a topic keeps no more of them."""
     return Reason(f"too many consumer groups: this topic has {limit} already; use one of them")
 
 
@@ -203,6 +256,9 @@ NOTHING_RECOVERS: Final = Reason("no leader: a recovery needs one, nothing was d
 CURSOR_UNREACHED: Final = Reason(
     "no leader: the node that has the cursor did not answer, the cursor did not move; try again"
 )
+OWNER_UNREACHED: Final = Reason(
+    "no leader: no node may hand out entries for this group at the moment, nothing was done; try again"
+)
 CURSOR_STUCK: Final = Reason("no replica answered: the cursor did not move; try again")
 
 
@@ -225,6 +281,11 @@ def no_replica(topic: str, segment: int) -> Reason:
 
 TIMEOUT: Final = Reason("timeout: the outcome is unknown, the entry may have been written")
 FAILED_OVER: Final = Reason("outcome unknown: the segment's leader failed, the entry may have been written")
+
+
+NOT_ACKNOWLEDGED_YET: Final = Reason(
+    "timeout: no majority agreed in time, the entry may count as acknowledged or not; send it again"
+)
 
 
 def not_registered_yet(topic: str) -> Reason:

@@ -1,12 +1,13 @@
 """What a node answers: the replies as values, their bytes, and the parser that a client reads them with.
 
     OK                            done
-    OK <payload>                  an entry; of FETCH with the next offset in front: OK <next_offset> <payload>
+    OK <payload>                  an entry; of FETCH behind the next offset: OK <next_offset> <payload>; of
+                                  RECEIVE behind the delivery: OK <receipt> <deliveries> <payload>
     EMPTY                         there is none (yet)
     ERR <reason>                  one line; every reason there is stands in `errors.py`
     {...}                         STATE and METRICS: bare JSON
 
-A reply can be told without knowing the request, but for the offset in front of what FETCH found.
+A reply can be told without knowing the request, but for what stands in front of a FETCH's or RECEIVE's entry.
 
 Invariant: bytes of a node that make no sense raise `ProtocolError` and nothing else.
 """
@@ -20,6 +21,7 @@ import msgspec
 
 from walrus.wire.errors import Reason
 from walrus.wire.framing import HEADER_BYTES, LENGTH, FrameParser, ProtocolError, frame, repeated
+from walrus.wire.receipts import Receipt, parse_receipt
 
 MAX_REPLY_BYTES: Final = 64 << 20
 
@@ -54,6 +56,11 @@ def ok_fetch(next_offset: int, payload: bytes) -> bytes:
     return frame(b"OK %d %b" % (next_offset, payload))
 
 
+def ok_received(receipt: Receipt, payload: bytes) -> bytes:
+    """The reply to a RECEIVE that is handed an entry: its receipt, and how often that was handed out."""
+    return frame(b"OK %b %d %b" % (str(receipt).encode(), receipt.delivery, payload))
+
+
 def ok_many(payloads: Sequence[bytes]) -> bytes:
     """The replies to as many GETs as there are payloads."""
     pack = LENGTH.pack
@@ -65,14 +72,11 @@ def ok_fetch_many(offset: int, payloads: Sequence[bytes]) -> bytes:
     return b"".join([ok_fetch(next_, payload) for next_, payload in enumerate(payloads, offset + 1)])
 
 
-# --- replies: bytes -> values (the client's side) -------------------------------------------------
-
-
 # --- bytes -> values ------------------------------------------------------------------------------
 
 
 class Ok(msgspec.Struct, frozen=True, gc=False):
-    """`OK`, or `OK <payload>`. A FETCH's next offset is still in front of the payload here."""
+    """`OK`, or `OK <payload>`. What stands in front of the payload of a FETCH or RECEIVE still does here."""
 
     payload: bytes | None = None
 
@@ -123,6 +127,15 @@ def split_fetched(payload: bytes) -> tuple[int, bytes]:
     if not space or not number.isdigit() or len(number) > 19:
         raise ProtocolError(f"expected OK <next_offset> <payload>, got OK {payload[:40]!r}")
     return int(number), entry
+
+
+def split_received(payload: bytes) -> tuple[str, int, bytes]:
+    """Receipt, deliveries and entry out of what follows `OK ` in the reply to a RECEIVE."""
+    receipt, _, rest = payload.partition(b" ")
+    number, space, entry = rest.partition(b" ")
+    if not space or not number.isdigit() or len(number) > 19 or parse_receipt(receipt) is None:
+        raise ProtocolError(f"expected OK <receipt> <deliveries> <payload>, got OK {payload[:40]!r}")
+    return receipt.decode(), int(number), entry
 
 
 class ReplyParser(FrameParser[Reply]):

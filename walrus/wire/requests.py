@@ -16,19 +16,25 @@ Invariants:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
+from walrus.segments import Position
 from walrus.storage.batch import Batch
 from walrus.wire import errors, runs
 from walrus.wire.framing import HEADER_BYTES, LENGTH, MAX_SKIP_BYTES, FrameParser, frame, repeated
+from walrus.wire.receipts import Receipt, parse_receipt
 
 DEFAULT_MAX_FRAME_BYTES: Final = 65_536
 MAX_NAME_BYTES: Final = 255
 MAX_NUMBER: Final = 2**63 - 1
+MAX_WAIT_MS: Final = 86_400_000
+"""A day: the longest wait, delay or extension that a client may ask for."""
+MAX_TOGETHER: Final = 2_000
+"""Most ACKs, or RECEIVEs, that are one request."""
 
 # --- values ---------------------------------------------------------------------------------------
 
@@ -87,6 +93,60 @@ class Fetch(_Request, frozen=True):
         return self.count
 
 
+class Receive(_Request, frozen=True):
+    """Hand out the next entries of a group that are neither acknowledged nor out with another consumer."""
+
+    topic: str
+    group: str
+    wait_ms: int = 0
+    """For how long there may be none before the answer is EMPTY."""
+    count: int = 1
+
+    @property
+    def replies(self) -> int:
+        """Number of replies owed."""
+        return self.count
+
+
+class Ack(_Request, frozen=True):
+    """The work is done: never hand these entries out to that group again."""
+
+    topic: str
+    group: str
+    receipts: tuple[Receipt, ...]
+
+    @property
+    def replies(self) -> int:
+        """Number of replies owed."""
+        return len(self.receipts)
+
+
+class Nack(_Request, frozen=True):
+    """Give an entry back; it is handed out again after the delay."""
+
+    topic: str
+    group: str
+    receipt: Receipt
+    delay_ms: int = 0
+
+
+class Extend(_Request, frozen=True):
+    """The work takes longer: the visibility timeout begins anew and lasts that long."""
+
+    topic: str
+    group: str
+    receipt: Receipt
+    ms: int
+
+
+class Seek(_Request, frozen=True):
+    """Move a group, back too. What was out is forgotten."""
+
+    topic: str
+    group: str
+    to: Position | Literal["begin", "end"]
+
+
 class State(_Request, frozen=True):
     """A topic's segments, leaders, replicas and cursors."""
 
@@ -118,7 +178,10 @@ class Invalid(_Request, frozen=True):
     fatal: bool = False
 
 
-Request: TypeAlias = Register | Put | Get | Fetch | State | Metrics | Leave | Recover | Invalid
+Delivering: TypeAlias = Receive | Ack | Nack | Extend | Seek
+"""The requests of work queues."""
+
+Request: TypeAlias = Register | Put | Get | Fetch | Delivering | State | Metrics | Leave | Recover | Invalid
 
 
 # --- bytes -> values -------------------------------------------------------------------------------
@@ -202,6 +265,61 @@ def _fetch(rest: bytes) -> Request:
     return Fetch(name, _number(segment, 1, errors.FETCH_REQUIRES), _number(offset, 0, errors.FETCH_REQUIRES))
 
 
+def _group_of(rest: bytes, least: int, most: int, reason: errors.Reason) -> tuple[str, str, list[bytes]]:
+    """Topic and group, and the arguments behind them: at least and at most so many."""
+    topic, *others = rest.split(b" ")
+    if not topic or not least < len(others) <= most + 1:
+        raise _Refused(reason)
+    return _name(topic, errors.INVALID_TOPIC), _name(others[0], errors.INVALID_GROUP), others[1:]
+
+
+def _milliseconds(raw: list[bytes]) -> int:
+    """The argument that says how long, if it is there."""
+    number = _number(raw[0], 0, errors.INVALID_TIME) if raw else 0
+    if number > MAX_WAIT_MS:
+        raise _Refused(errors.INVALID_TIME)
+    return number
+
+
+def _receipt(raw: bytes) -> Receipt:
+    receipt = parse_receipt(raw)
+    if receipt is None:
+        raise _Refused(errors.INVALID_RECEIPT)
+    return receipt
+
+
+def _receive(rest: bytes) -> Request:
+    topic, group, wait = _group_of(rest, 0, 1, errors.RECEIVE_REQUIRES)
+    return Receive(topic, group, _milliseconds(wait))
+
+
+def _ack(rest: bytes) -> Request:
+    topic, group, (receipt,) = _group_of(rest, 1, 1, errors.ACK_REQUIRES)
+    return Ack(topic, group, (_receipt(receipt),))
+
+
+def _nack(rest: bytes) -> Request:
+    topic, group, (receipt, *delay) = _group_of(rest, 1, 2, errors.NACK_REQUIRES)
+    return Nack(topic, group, _receipt(receipt), _milliseconds(delay))
+
+
+def _extend(rest: bytes) -> Request:
+    topic, group, (receipt, *time) = _group_of(rest, 2, 2, errors.EXTEND_REQUIRES)
+    return Extend(topic, group, _receipt(receipt), _milliseconds(time))
+
+
+def _seek(rest: bytes) -> Request:
+    topic, group, to = _group_of(rest, 1, 2, errors.SEEK_REQUIRES)
+    if to == [b"begin"]:
+        return Seek(topic, group, "begin")
+    if to == [b"end"]:
+        return Seek(topic, group, "end")
+    if len(to) != 2:
+        raise _Refused(errors.SEEK_REQUIRES)
+    segment, offset = _number(to[0], 1, errors.SEEK_REQUIRES), _number(to[1], 0, errors.SEEK_REQUIRES)
+    return Seek(topic, group, Position(segment, offset))
+
+
 def _state(rest: bytes) -> Request:
     if not rest:
         raise _Refused(errors.STATE_REQUIRES)
@@ -230,6 +348,11 @@ _COMMANDS: Final[dict[bytes, Callable[[bytes], Request]]] = {
     b"PUT": _put,
     b"GET": _get,
     b"FETCH": _fetch,
+    b"RECEIVE": _receive,
+    b"ACK": _ack,
+    b"NACK": _nack,
+    b"EXTEND": _extend,
+    b"SEEK": _seek,
     b"STATE": _state,
     b"METRICS": _metrics,
     b"LEAVE": _leave,
@@ -291,6 +414,11 @@ class RequestParser(FrameParser[Request]):
             prefix = b"FETCH %b %d " % (topic.encode(), segment)
             count, stop = runs.fetches(data, stop, prefix, offset, self.limit, MAX_NUMBER)
             request = Fetch(topic, segment, offset, count)
+        elif isinstance(request, Receive):
+            count, stop = repeated(data, start, stop)
+            values += _pieces(request, count - 1)
+        elif isinstance(request, Ack):
+            request, stop = self._take_acks(request, data, stop)
         values.append(request)
         return stop
 
@@ -308,11 +436,35 @@ class RequestParser(FrameParser[Request]):
         values.append(Put(topic, batch))
         return stop
 
+    def _take_acks(self, first: Ack, data: bytes, stop: int) -> tuple[Ack, int]:
+        """The run of ACKs of one group that begins with `first`, which ends at `stop`."""
+        prefix = b"ACK %b %b " % (first.topic.encode(), first.group.encode())
+        receipts, end = list(first.receipts), len(data)
+        while len(receipts) < MAX_TOGETHER and end - stop >= HEADER_BYTES:
+            (length,) = LENGTH.unpack_from(data, stop)
+            body, after = stop + HEADER_BYTES, stop + HEADER_BYTES + length
+            if after > end or length > self.limit or not data.startswith(prefix, body, after):
+                break
+            receipt = parse_receipt(data[body + len(prefix) : after])
+            if receipt is None:
+                break  # refused in its place, as the next request
+            receipts.append(receipt)
+            stop = after
+        return Ack(first.topic, first.group, tuple(receipts)), stop
+
     def _refuse(self, length: int, values: list[Request]) -> int | None:
         """Answer a frame that is empty or too long; skip it, unless nothing behind it can be trusted."""
         fatal = length > MAX_SKIP_BYTES
         values.append(Invalid(errors.invalid_frame_length(length, self.limit), fatal))
         return None if fatal else length
+
+
+def _pieces(receive: Receive, more: int) -> Iterator[Receive]:
+    """Requests for so many more of the same, each for as many as are one request."""
+    while more:
+        count = min(more, MAX_TOGETHER)
+        yield msgspec.structs.replace(receive, count=count)
+        more -= count
 
 
 def _first_put(data: bytes, body: int, stop: int) -> tuple[bytes, str] | Invalid:
