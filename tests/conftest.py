@@ -43,6 +43,11 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """One flag for the transcripts of Raft and of the segment protocol (`tests/transcript.py`)."""
+    parser.addoption("--rewrite-transcripts", action="store_true", help="accept the output as it is now")
+
+
 @pytest.fixture
 def launch(tmp_path: Path) -> Iterator[Launcher]:
     """Starts clusters of real processes in `tmp_path`; kills whatever of them is left at the end."""

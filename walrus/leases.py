@@ -24,6 +24,9 @@ The check must be made in the same step as the append. A lease that is checked, 
 lock or the disk, and then the append, is no lease at all.
 
 Invariant: at most one segment a topic is leased, and only one that the metadata says we lead.
+
+Transcripts, in `tests/replicas/transcripts`: `lease_lost_and_returned`,
+`acknowledge_without_a_raft_leader`.
 """
 
 from __future__ import annotations

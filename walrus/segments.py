@@ -36,6 +36,8 @@ SealedStable (a sealed segment is never replaced), LastSealedIsSum, OpenLeaderMa
 CursorInBounds, DomainConsistency.
 
 Left out on purpose: topics are never deleted, and a cursor never moves back.
+
+Transcripts, in `tests/replicas/transcripts`: `rollover_by_entries`, `fence_and_seal`.
 """
 
 from __future__ import annotations

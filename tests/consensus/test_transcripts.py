@@ -1,31 +1,26 @@
-"""Transcripts: what the servers say to each other in one situation, as text to read.
+"""Raft's transcripts (`tests/transcript.py` says what a transcript is): the commands, and the test.
 
-Each file in `transcripts/` is named `<event>_<situation>.txt` and holds commands (after `>`), comments (`#`)
-and the output of each command. The test runs the commands and compares. After a deliberate change run
-`pytest tests/consensus --rewrite-transcripts`, read the difference, commit it only if you can explain it.
-
-    servers 1 2 3 [passive 4]       found a cluster; its founding entry has index 1 and term 1
-    server 1 of 1 2 3 log 1 2 2 term 2    one server with such a log, the founding entry first
-    limit BYTES [uncommitted BYTES] at most so much in one request, and uncommitted (before servers are made)
-    campaign 1                      time passes, so that no leader is heard any more, and server 1 times out
-    heartbeat 1                     time passes, and leader 1 begins a round
-    propose 1 TEXT                  a client's command
-    deliver [N] [only 1 2] [without 3] [cut 1-2 3-4]    the oldest messages arrive, all of them or N;
-                                    what the filter (servers, or pairs of them) excludes is lost
-    quietly [only ...]              the same until silence, without a line for each message
-    hold [copies] | release         what is under way, or a copy of it, is kept back | arrives next
-    wait SECONDS                    the clock moves
-    lose                            all messages under way are lost
-    sync manual | sync 1 [first 1]  disks finish only when told; this one finishes all writes, or the oldest
-    crash 1 | start 1               what was not synced is lost
-    compact 1 | read 1 CONTEXT | transfer 1 to 2 | unreachable 1 for 2
-    member 1 voters 1 2 learners 3  leader 1 proposes this membership
-    show                            role, term, commit index and log of each server
+servers 1 2 3 [passive 4]       found a cluster; its founding entry has index 1 and term 1
+server 1 of 1 2 3 log 1 2 2 term 2    one server with such a log, the founding entry first
+limit BYTES [uncommitted BYTES] at most so much in one request, and uncommitted (before servers are made)
+campaign 1                      time passes, so that no leader is heard any more, and server 1 times out
+heartbeat 1                     time passes, and leader 1 begins a round
+propose 1 TEXT                  a client's command
+deliver [N] [only 1 2] [without 3] [cut 1-2 3-4]    the oldest messages arrive, all of them or N;
+                                what the filter (servers, or pairs of them) excludes is lost
+quietly [only ...]              the same until silence, without a line for each message
+hold [copies] | release         what is under way, or a copy of it, is kept back | arrives next
+wait SECONDS                    the clock moves
+lose                            all messages under way are lost
+sync manual | sync 1 [first 1]  disks finish only when told; this one finishes all writes, or the oldest
+crash 1 | start 1               what was not synced is lost
+compact 1 | read 1 CONTEXT | transfer 1 to 2 | unreachable 1 for 2
+member 1 voters 1 2 learners 3  leader 1 proposes this membership
+show                            role, term, commit index and log of each server
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
 
@@ -33,28 +28,24 @@ import msgspec
 import pytest
 
 from tests.consensus.world import CONFIG, RaftWorld
+from tests.transcript import Transcript, compare, numbers, opening, shown
 from walrus.consensus.messages import Entry, EntryKind, InstallSnapshotRequest, Membership, RaftConfig
+from walrus.sim.invariants import NAMES
 
 FOLDER = Path(__file__).parent / "transcripts"
 FILES = sorted(FOLDER.glob("*.txt"))
 
 
-class Transcript:
-    """Runs the commands of one transcript."""
+class RaftTranscript(Transcript):
+    """Servers of Raft, and nothing that moves unless told."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.config = CONFIG
         self.world = RaftWorld(seed=1)
-        self.output: list[str] = []
 
-    def run(self, line: str) -> list[str]:
-        """One command; what it printed."""
-        self.output = []
-        verb, *words = line.split()
-        command: Callable[[list[str]], None] = getattr(self, f"do_{verb}")
-        command(words)
+    def check(self) -> None:
         self.world.check()
-        return self.output
 
     def do_limit(self, words: list[str]) -> None:
         size = int(words[0])
@@ -90,8 +81,8 @@ class Transcript:
 
     def do_deliver(self, words: list[str]) -> None:
         count = int(words.pop(0)) if words and words[0].isdigit() else 1_000
-        only = self._servers(words, "only") or set(self.world.disks)
-        only -= self._servers(words, "without")
+        only = numbers(words, "only") or set(self.world.disks)
+        only -= numbers(words, "without")
         cut = {frozenset(map(int, word.split("-"))) for word in words if "-" in word}
         while self.world.packets and count:
             packet = self.world.packets.pop(0)
@@ -107,12 +98,6 @@ class Transcript:
         before = list(self.output)
         self.do_deliver(words)
         self.output = before
-
-    @staticmethod
-    def _servers(words: list[str], after: str) -> set[int]:
-        if after not in words:
-            return set()
-        return set(map(int, takewhile(str.isdigit, words[words.index(after) + 1 :])))
 
     def do_hold(self, words: list[str]) -> None:
         copies = list(self.world.packets) if words == ["copies"] else []
@@ -160,7 +145,7 @@ class Transcript:
         self.world.time_out(by)
 
     def do_member(self, words: list[str]) -> None:
-        voters, learners = self._servers(words, "voters"), self._servers(words, "learners")
+        voters, learners = numbers(words, "voters"), numbers(words, "learners")
         wanted = Membership(tuple(sorted(voters)), tuple(sorted(learners)))
         index = self.world.act(int(words[0]), lambda raft: raft.propose_membership(wanted, self.world.now))
         self.output.append("refused" if index is None else f"index {index}")
@@ -201,25 +186,9 @@ def brief_entry(entry: Entry) -> str:
     return f"{entry.index}@{entry.term}:{entry.kind.name}"
 
 
-def play(text: str) -> str:
-    """The transcript with its output replaced by what happens now."""
-    transcript, lines = Transcript(), []
-    for line in text.splitlines():
-        if line.startswith("#") or not line.strip():
-            lines.append(line)
-        elif line.startswith(">"):
-            lines += [line, *(f"  {output}" for output in transcript.run(line[1:]))]
-    return "\n".join(lines) + "\n"
-
-
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_the_servers_say_what_the_transcript_says(path: Path, request: pytest.FixtureRequest) -> None:
-    text = path.read_text(encoding="utf-8")
-    played = play(text)
-    if request.config.getoption("--rewrite-transcripts", default=False):
-        path.write_text(played, encoding="utf-8")
-    else:
-        assert played == text
+    compare(path, RaftTranscript(), request)
 
 
 def test_the_figures_of_the_paper_are_among_them() -> None:
@@ -229,7 +198,11 @@ def test_the_figures_of_the_paper_are_among_them() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_transcript_opens_with_what_to_look_for_and_is_linked(path: Path) -> None:
-    opening = path.read_text(encoding="utf-8").split("\n>")[0]
-    assert opening.startswith("# ") and "# Look for" in opening
+    assert opening(path).startswith("# ") and "# Look for" in opening(path)
     page = (FOLDER.parents[2] / "docs" / "raft.md").read_text(encoding="utf-8")
     assert f"transcripts/{path.name})" in page
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_transcript_names_the_invariants_that_it_shows(path: Path) -> None:
+    assert shown(path) and shown(path) <= {*NAMES, "ReadIndex"}

@@ -19,6 +19,9 @@ all is confirmed, and puts the cursors into the Seal itself, so that the next le
 there.
 
 Invariants: CursorInBounds, DeliveredIsPrefix (only acknowledged entries are handed out, in order).
+
+Transcripts, in `tests/replicas/transcripts`: `get_moves_one_cursor`, `get_delivered_again`,
+`get_across_a_failover`, `get_across_a_rollover`.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ reaches.
 
 A forward for a segment that is not known here yet (its origin has newer metadata) waits for the metadata;
 one for a segment that is over goes back.
+
+Transcripts, in `tests/replicas/transcripts`: `recovery_twice_and_one_seal`.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ any other node.
 
 All questions that come up while one is on its way share the next one, so a thousand clients asking for
 unknown topics cost one round.
+
+Transcripts, in `tests/replicas/transcripts`: `register_waits_for_a_read_index`.
 """
 
 from __future__ import annotations

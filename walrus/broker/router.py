@@ -18,6 +18,8 @@ its deadline. Lost on the way (the leader died, its segment was recovered, no an
 and said so. No node retries it behind the client's back: a retry could write it twice.
 
 Invariant: an entry is in one place at a time: waiting, in one forward, or answered.
+
+Transcripts, in `tests/replicas/transcripts`: `forward_handed_back`, `rollover_keeps_the_order`.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ that are alive and takes at most one step towards what should be:
 All state that matters is in the metadata or in Raft's membership, so another Raft leader goes on where
 this one died. Nothing here is needed for safety: a supervisor that is wrong about a node's life causes a
 needless failover, never a lost entry.
+
+Transcripts, in `tests/replicas/transcripts`: `leave_hands_over`.
 """
 
 from __future__ import annotations

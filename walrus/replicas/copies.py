@@ -21,6 +21,9 @@ Until then the old one goes on answering for what can still be read of it.
 **Unsure copies.** A node that lost power and did not sync every entry may hold
 less than it once acknowledged. Its copies of the segments that were open then are marked unsure,
 durably, until they have caught up with a live writer or the segment is sealed.
+
+Transcripts, in `tests/replicas/transcripts`: `restart_with_a_shorter_copy`,
+`restart_after_a_power_loss_of_all`.
 """
 
 from __future__ import annotations

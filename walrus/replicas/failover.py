@@ -22,6 +22,9 @@ If copying does not get on because its source died, the recovery begins again at
 only the dead source held was never acknowledged.
 
 The copying itself is `puller.py`, and a replica's answer to a fence `replica.py`.
+
+Transcripts, in `tests/replicas/transcripts`: `fence_and_seal`, `recovery_copies_the_longest`,
+`recovery_drops_what_no_majority_had`, `recovery_waits_for_sure_copies`, `recovery_forced_by_an_operator`.
 """
 
 from __future__ import annotations

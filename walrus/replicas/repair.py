@@ -12,6 +12,8 @@ Two jobs that end in the same copying (`puller.py`):
 
 Invariant: a replica set loses a live, staying member never, and gains one only after its copy is whole
 (SealedStable: a majority of the replicas holds the count).
+
+Transcripts, in `tests/replicas/transcripts`: `repair_on_another_node`, `repair_of_a_damaged_copy`.
 """
 
 from __future__ import annotations

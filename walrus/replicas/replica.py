@@ -11,6 +11,9 @@ has the segment.
 
 Invariants: PrefixAgree (a copy only grows, and only in order); a fenced copy takes no frame any more,
 whatever happens to the node in between.
+
+Transcripts, in `tests/replicas/transcripts`: `fence_refuses_the_old_leader`,
+`replica_lags_and_catches_up`.
 """
 
 from __future__ import annotations

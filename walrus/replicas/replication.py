@@ -29,6 +29,10 @@ Invariants: SingleWriter (a writer exists only for a segment whose leader and in
 SeqOrder (its appends are numbered by the copy's length), AckedDurable (`commit_index` is the largest
 length that a majority has durably), commit_index <= copy.length, and nothing is acknowledged once the
 copy is fenced or a seal was proposed.
+
+Transcripts, in `tests/replicas/transcripts`: `acknowledge_with_a_majority`,
+`acknowledge_not_in_a_minority`, `replica_lags_and_catches_up`, `rollover_by_entries`,
+`rollover_by_bytes`.
 """
 
 from __future__ import annotations
