@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 COMPARISONS = {
     ast.Lt: ("<", "<="),
@@ -53,11 +54,14 @@ class Mutant:
     stop: int
     context: str
     """The line that it is on, stripped: what tells equal slips of one function apart."""
+    twin: int = 0
+    """How many slips before it are the same on an equal line of the same function."""
 
     @property
     def name(self) -> str:
         """A name that survives edits elsewhere in the file."""
-        return f"{self.file}:{self.function}: {self.before!r} -> {self.after!r} in {self.context!r}"
+        twin = f" ({self.twin + 1})" if self.twin else ""
+        return f"{self.file}:{self.function}: {self.before!r} -> {self.after!r} in {self.context!r}{twin}"
 
     def apply(self, text: str) -> str:
         """The source with the slip in it."""
@@ -71,7 +75,12 @@ def mutants(file: str, text: str) -> list[Mutant]:
     >>> [f"{m.before!r} -> {m.after!r}" for m in mutants("x.py", "def f(a):\\n    return a < 1 and not a\\n")]
     ["'and' -> 'or'", "'<' -> '<='", "'1' -> '2'", "'not a' -> '(a)'"]
     """
-    return list(_Finder(file, text).find())
+    seen: Counter[str] = Counter()
+    found = []
+    for mutant in _Finder(file, text).find():
+        found.append(replace(mutant, twin=seen[mutant.name]))
+        seen[mutant.name] += 1
+    return found
 
 
 class _Finder:

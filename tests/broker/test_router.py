@@ -13,6 +13,7 @@ from tests.broker.world import batch, config, frames, three
 from walrus import protocol
 from walrus.broker.router import MAX_FORWARD_BYTES, Router
 from walrus.storage.batch import Batch
+from walrus.wire import errors
 from walrus.wire import messages as m
 from walrus.wire.effects import Outbox, Reply, Send
 
@@ -143,6 +144,23 @@ def test_segment_that_refused_is_sent_nothing_more():
     assert bench.flush() == []
     bench.sealed(1, 0, leader=3)
     assert bench.flush() == [(3, 2, [b"a", b"b"])]
+
+
+def test_a_put_that_a_later_one_has_overtaken_is_refused_and_never_written_behind_it():
+    bench = Bench()
+    bench.put("x", "a", "b")
+    bench.flush()
+    (first,) = bench.last
+    bench.put("y", "c")
+    bench.flush()
+    (second,) = bench.last
+    bench.settle(first, 1, refused=True)  # b comes back ...
+    bench.settle(second, 1)  # ... and c is written
+    assert bench.replies["y"] == [OK]
+    assert bench.replies["x"] == [OK, b"ERR " + errors.OVERTAKEN.encode()], "ProducerOrder: b would be behind c"
+    bench.sealed(1, 2, leader=2)
+    bench.put("z", "d")
+    assert bench.flush() == [(2, 2, [b"d"])], "ProducerOrder: an overtaken PUT is sent again"
 
 
 @pytest.mark.parametrize("how", ["disconnected", "recovered"])

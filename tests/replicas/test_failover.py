@@ -138,6 +138,39 @@ def test_recovery_begins_again_when_the_source_is_gone():
     assert bench.found == Sealable(4, checksum(4))
 
 
+def test_what_an_earlier_attempt_heard_counts_for_nothing_when_a_recovery_begins_again():
+    """The node that had so much may have lost power since, or its disk."""
+    bench = Bench()
+    bench.fenced(2, 4)
+    bench.fenced(3, 7)
+    bench.tick(2.0)
+    bench.sent(m.Fence)
+    bench.copied(3, 7)
+    bench.copied(2, 7)
+    bench.fenced(1, 7)
+    bench.fenced(2, 4)
+    assert bench.found is None, "SealedStable: only node 1 has shown seven entries since"
+    assert [to for to, _ in bench.sent(m.Copy)] == [2], "node 3 is fenced first"
+    bench.copied(2, 7)
+    assert bench.found == Sealable(7, checksum(7))
+
+
+def test_recovery_begins_again_for_lack_of_progress_and_not_for_lack_of_speed():
+    bench = Bench()
+    bench.sent(m.Fence)
+    bench.fenced(2, 1)
+    bench.fenced(3, 7)
+    for length in (2, 3, 4, 5, 6):
+        bench.tick(0.8)
+        bench.copied(2, length)
+    assert 2 not in [to for to, _ in bench.sent(m.Fence)], "node 2 is asked anew though its copy grows"
+    bench.copied(2, 6)  # says nothing new
+    bench.tick(0.8)
+    bench.copied(2, 6)
+    bench.tick(0.8)
+    assert 2 in [to for to, _ in bench.sent(m.Fence)]
+
+
 def test_single_replica_is_its_own_majority():
     bench = Bench(replicas=(1,))
     bench.fenced(1, 3)
@@ -190,6 +223,20 @@ def test_operator_can_end_the_waiting_with_a_majority_and_only_with_one():
     assert bench.found is None and not bench.recovery.waits_for_sure_copies
     bench.fenced(3, 4)
     assert bench.found == Sealable(4, checksum(4))
+
+
+def test_what_an_operator_forced_still_takes_a_majority_when_it_begins_again():
+    bench = Bench()
+    bench.fenced(2, 4, sure=False)
+    bench.fenced(3, 7, sure=False)
+    bench.recovery.force(bench.now)
+    bench.tick(2.0)  # node 3, which had the longest copy, does not answer any more
+    bench.fenced(2, 4, sure=False)
+    assert bench.found is None, "SealedStable: one fenced replica is no majority"
+    bench.fenced(1, 6)
+    assert bench.found is None, "SealedStable: one copy of six is no majority"
+    bench.copied(2, 6)
+    assert bench.found == Sealable(6, checksum(6))
 
 
 def test_waiting_goes_on_for_as_long_as_it_takes():

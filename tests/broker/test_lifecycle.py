@@ -1,0 +1,76 @@
+"""A node says "certainly not written" of a forward only where it knows: what it says that of is sent again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.broker.world import World, batch, three
+from walrus.wire import messages as m
+
+OK = b"OK"
+
+
+def forward(world: World, to: int, origin: int, request: int, segment: int = 1) -> list[m.ForwardReply]:
+    """Have a node get a forward; what it answers, in so far as nothing was taken."""
+    answers: list[m.ForwardReply] = []
+
+    def note(sender: int, receiver: int, message: Any) -> None:
+        if (sender, receiver) == (to, origin) and isinstance(message, m.ForwardReply) and not message.taken:
+            answers.append(message)
+
+    world.watch = note
+    message = m.Forward(request=request, topic="t", segment=segment, batch=batch("x"))
+    world.nodes[to].on_message(origin, message, world.now)
+    world.step()
+    return answers
+
+
+def sealed() -> tuple[World, int, int]:
+    """A world, the node that led t/1 to its end, and another one."""
+    world = three(max_segment_entries=2)
+    world.register("t")
+    leader = world.topic("t").open.leader
+    assert world.put(leader, "t", "a", "b") == [OK, OK]
+    world.until(lambda: all(c.metadata.topics["t"].current == 2 for c in world.nodes.values()))
+    world.run(1)
+    return world, leader, leader % 3 + 1
+
+
+def test_the_leader_of_a_segment_that_is_over_hands_back_what_it_has_not_seen():
+    world, leader, other = sealed()
+    (answer,) = forward(world, leader, other, 1 << 40)
+    assert (answer.request, answer.taken, answer.acked, answer.refused) == (1 << 40, 0, 0, True)
+
+
+def test_a_repeated_or_overtaken_forward_of_a_segment_that_is_over_is_not_handed_back():
+    """It may be the repetition of one that was written."""
+    world, leader, other = sealed()
+    forward(world, leader, other, 1 << 40)
+    assert forward(world, leader, other, 1 << 40) == [], "Duplicate: it was answered, and may be sent anew"
+    assert forward(world, leader, other, (1 << 40) - 1) == [], "Duplicate: an earlier one may be written"
+
+
+def test_a_node_that_did_not_lead_a_segment_hands_nothing_back():
+    world, leader, other = sealed()
+    assert forward(world, other, leader, 1 << 40) == [], "Duplicate: only the leader knows what it took"
+
+
+def test_a_restarted_leader_hands_back_nothing_that_it_may_have_written_before():
+    world, leader, other = sealed()
+    world.kill(leader)
+    world.start(leader)
+    world.until(lambda: world.nodes[leader].ready and world.settled())
+    world.run(1)
+    assert forward(world, leader, other, 1 << 40) == [], "Duplicate: its former self may have written it"
+
+
+def test_a_restarted_leader_hands_nothing_of_its_open_segment_back_either():
+    world = three()
+    world.register("t")
+    leader = world.topic("t").open.leader
+    other = leader % 3 + 1
+    assert world.put(other, "t", "a") == [OK]
+    world.kill(leader)
+    world.start(leader)
+    world.until(lambda: "t" in world.nodes[leader].metadata.topics)
+    assert forward(world, leader, other, 1 << 40) == [], "Duplicate: its former self may have written it"
