@@ -157,7 +157,7 @@ def test_a_put_that_a_later_one_has_overtaken_is_refused_and_never_written_behin
     bench.settle(first, 1, refused=True)  # b comes back ...
     bench.settle(second, 1)  # ... and c is written
     assert bench.replies["y"] == [OK]
-    assert bench.replies["x"] == [OK, b"ERR " + errors.OVERTAKEN.encode()], "ProducerOrder: b would be behind c"
+    assert bench.replies["x"] == [OK, b"ERR " + errors.OVERTAKEN.encode()], "ProducerOrder: b behind c"
     bench.sealed(1, 2, leader=2)
     bench.put("z", "d")
     assert bench.flush() == [(2, 2, [b"d"])], "ProducerOrder: an overtaken PUT is sent again"
