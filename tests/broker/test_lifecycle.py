@@ -1,4 +1,4 @@
-"""A node says "certainly not written" of a forward only where it knows: what it says that of is sent again."""
+"""A node says "certainly not written" of a forward only where it knows: what it says that of is resent."""
 
 from __future__ import annotations
 
