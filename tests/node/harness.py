@@ -408,13 +408,29 @@ def nap(seconds: float) -> None:
     threading.Event().wait(seconds)
 
 
+class Link:
+    """One direction between two nodes, as the proxy has it."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.open.set()
+        self.delay = 0.0
+        """Seconds that each piece of up to 64 KiB takes."""
+        self.ended = False
+        """Whether the receiver was told that nothing more comes, while the other direction goes on."""
+
+
 class PartitionProxy:
-    """Forwards every peer connection, and holds back the bytes of the ordered pairs that are cut."""
+    """Forwards every peer connection, and holds back the bytes of the ordered pairs that are cut.
+
+    It can also delay them, lose those that are on their way (with their connections), and end one direction
+    of a connection.
+    """
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
-        self._open: dict[tuple[int, int], asyncio.Event] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._links: dict[tuple[int, int], Link] = {}
+        self._forwards: dict[asyncio.Task[None], tuple[int, int]] = {}
         self._servers: list[asyncio.Server] = []
         self._thread = threading.Thread(target=self._loop.run_forever, name="partition proxy", daemon=True)
         self._thread.start()
@@ -433,15 +449,19 @@ class PartitionProxy:
 
         self._call(listen())
 
-    def _gate(self, source: int, target: int) -> asyncio.Event:
-        if (source, target) not in self._open:
-            self._open[source, target] = asyncio.Event()
-            self._open[source, target].set()
-        return self._open[source, target]
+    def _link(self, source: int, target: int) -> Link:
+        return self._links.setdefault((source, target), Link())
+
+    def _soon(self, change: Callable[[], object]) -> None:
+        self._loop.call_soon_threadsafe(change)
 
     def cut(self, source: int, target: int) -> None:
-        """Nothing from `source` reaches `target` any more, until `heal`."""
-        self._loop.call_soon_threadsafe(lambda: self._gate(source, target).clear())
+        """Nothing from `source` reaches `target` any more, until `heal` or `mend`."""
+        self._soon(lambda: self._link(source, target).open.clear())
+
+    def mend(self, source: int, target: int) -> None:
+        """What `source` sends reaches `target` again, what was held back first."""
+        self._soon(lambda: self._link(source, target).open.set())
 
     def isolate(self, node_id: int, others: Sequence[int]) -> None:
         """Cut both directions between a node and the others."""
@@ -449,9 +469,35 @@ class PartitionProxy:
             self.cut(node_id, other)
             self.cut(other, node_id)
 
+    def slow(self, source: int, target: int, delay: float) -> None:
+        """What `source` sends to `target` takes so many seconds for every 64 KiB, until `heal`."""
+        self._soon(lambda: setattr(self._link(source, target), "delay", delay))
+
+    def hang_up(self, source: int, target: int) -> None:
+        """End the connections that `source` made to `target`, and lose what is on its way."""
+        self._soon(lambda: self._hang_up((source, target)))
+
+    def _hang_up(self, pair: tuple[int, int]) -> None:
+        for task, ends in self._forwards.items():
+            if ends == pair:
+                task.cancel()
+
+    def half_close(self, source: int, target: int) -> None:
+        """Tell `target` that nothing more comes from `source`, which it can still send to, until `heal`."""
+        self._soon(lambda: setattr(self._link(source, target), "ended", True))
+
     def heal(self) -> None:
-        """Everything flows again, what was held back first."""
-        self._loop.call_soon_threadsafe(lambda: [gate.set() for gate in self._open.values()])
+        """Everything flows again, what was held back first; what is half closed ends."""
+
+        def heal() -> None:
+            for pair, link in self._links.items():
+                if link.ended:
+                    self._hang_up(pair)
+                    self._hang_up(pair[::-1])
+                link.delay, link.ended = 0.0, False
+                link.open.set()
+
+        self._soon(heal)
 
     async def _forward(
         self, target: int, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -459,29 +505,33 @@ class PartitionProxy:
         source = int(writer.get_extra_info("peername")[0].rpartition(".")[2])
         task = asyncio.current_task()
         assert task is not None
-        self._tasks.add(task)
+        self._forwards[task] = source, target
         try:
-            await self._gate(source, target).wait()
+            await self._link(source, target).open.wait()
             there, back = await asyncio.open_connection(
                 f"127.0.0.{target}", port, local_addr=("127.0.0.1", 0)
             )
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pump(self._gate(source, target), reader, back))
-                group.create_task(self._pump(self._gate(target, source), there, writer))
+                group.create_task(self._pump(self._link(source, target), reader, back))
+                group.create_task(self._pump(self._link(target, source), there, writer))
         except* (OSError, asyncio.CancelledError):
             pass
         finally:
-            self._tasks.discard(task)
+            del self._forwards[task]
             writer.close()
 
     @staticmethod
-    async def _pump(gate: asyncio.Event, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Copy bytes while the gate is open; the end of one direction is the end of the connection."""
+    async def _pump(link: Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Copy bytes while the link is open; the end of one direction is the end of the connection."""
         try:
             while data := await reader.read(1 << 16):
-                await gate.wait()
-                writer.write(data)
-                await writer.drain()
+                await asyncio.sleep(link.delay)
+                await link.open.wait()
+                if not link.ended:
+                    writer.write(data)
+                    await writer.drain()
+                elif not writer.is_closing() and writer.can_write_eof():
+                    writer.write_eof()
         finally:
             writer.close()
         raise ConnectionResetError
@@ -492,7 +542,7 @@ class PartitionProxy:
         async def end() -> None:
             for server in self._servers:
                 server.close()
-            for task in list(self._tasks):
+            for task in list(self._forwards):
                 task.cancel()
 
         with contextlib.suppress(TimeoutError):

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
+import sys
 import time
 
+from tests.node.chaos import namespace
 from tests.node.chaos.run import Options, play
 
 LIFE = 240.0
@@ -27,23 +30,36 @@ def main() -> int:
     parser.add_argument("--bug", default="", metavar="NAME", help="a planted bug, which must be found")
     parser.add_argument("--only", default="", metavar="FAULT,...", help="these faults and no others")
     options = parser.parse_args()
+    namespace.enter(["tests.node.chaos", *sys.argv[1:]])
     began, seed = time.monotonic(), options.seed
     end = began + 60 * options.minutes
 
     def say(line: str) -> None:
         print(f"{(time.monotonic() - began) / 60:6.1f} min  {line}", flush=True)
 
-    while (left := end - time.monotonic()) > 5:
-        chosen = Options(seed, min(left, LIFE), options.nodes, options.fsync, options.bug, options.only)
-        if found := play(chosen, say):
-            for line in found[:20]:
-                say(line)
-            say(f"again: python -m tests.node.chaos --seed {seed} --minutes {min(left, LIFE) / 60:.1f}")
-            return 0 if options.bug else 1
-        seed += 1
+    if not namespace.can_lose():
+        say("no network with netem here: no packets are lost; links are cut, slow and torn")
+    try:
+        while (left := end - time.monotonic()) > 5:
+            chosen = Options(seed, min(left, LIFE), options.nodes, options.fsync, options.bug, options.only)
+            if found := play(chosen, say):
+                for line in found[:20]:
+                    say(line)
+                say(f"again: python -m tests.node.chaos --seed {seed} --minutes {min(left, LIFE) / 60:.1f}")
+                return 0 if options.bug else 1
+            seed += 1
+    except KeyboardInterrupt:
+        say(f"stopped in the run of seed {seed}; no violation before it")
+        return 130
     say("no violation")
     return 1 if options.bug else 0
 
 
+def interrupt(number: int, frame: object) -> None:
+    """SIGTERM ends a run as Ctrl-C does: nodes, disks and mounts are cleared away."""
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, interrupt)
     raise SystemExit(main())

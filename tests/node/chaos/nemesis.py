@@ -9,14 +9,19 @@ what the kernel makes of them is another run each time.
     pause                       SIGSTOP, then SIGCONT: a node that does not know that time went by
     isolate, one way, ring      partitions: a node, one direction of one pair, each node from the next
     flapping                    a pair that is cut and healed again and again: late, bunched bytes
+    slow                        every piece of what a node sends takes a while; or of what any node does
+    hang up                     connections end again and again, and what is on its way is lost
+    half close                  a node is told that nothing more comes, by one that goes on listening
+    loss                        packets are lost and late, between all (`namespace.py`; where it can be done)
     behind                      the leader dies while one replica misses its last frames
+    late frames                 the leader of the open segment is taken for dead; what it sent to one replica
+                                arrives between that replica's fence and its news of the seal
     full disk                   no room on one node's disk
     power                       all nodes lose what their devices did not hold at one instant (`--fsync each`)
     leave                       LEAVE, and back with an empty disk
     new disk                    SIGKILL, an empty disk, LEAVE through another node, and back
 
-Left out: clock jumps. They take libfaketime, which the nodes would have to be started with; the nodes read
-the monotonic clock only, and SIGSTOP is what makes that one jump.
+Clocks are the run's affair, not the nemesis': nodes are started with one that drifts and jumps (`run.py`).
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+from tests.node.chaos import namespace
 from tests.node.chaos.world import World
 from tests.node.harness import nap
 
@@ -92,6 +98,55 @@ def behind(world: World, victim: int, rng: random.Random) -> None:
     world.cluster[leader].kill()
 
 
+def slow(world: World, victim: int, rng: random.Random) -> None:
+    assert world.cluster.proxy is not None
+    senders = rng.choice(([victim], world.ids))
+    for sender in senders:
+        for other in _others(world, sender):
+            world.cluster.proxy.slow(sender, other, rng.uniform(0.01, 0.2))
+
+
+def hang_up(world: World, victim: int, rng: random.Random) -> None:
+    assert world.cluster.proxy is not None
+    for _ in range(rng.randrange(3, 12)):
+        other = rng.choice(_others(world, victim))
+        world.cluster.proxy.hang_up(victim, other)
+        world.cluster.proxy.hang_up(other, victim)
+        nap(rng.uniform(0.02, 0.3))
+
+
+def half_close(world: World, victim: int, rng: random.Random) -> None:
+    assert world.cluster.proxy is not None
+    world.cluster.proxy.half_close(victim, rng.choice(_others(world, victim)))
+
+
+def late_frames(world: World, victim: int, rng: random.Random) -> None:
+    """Frames of the deposed leader arrive where the fence is known and the seal is not.
+
+    Its clients go on meanwhile: it has its lease, appends, and waits for a majority. Between the others all
+    is slow, so what follows the fence takes some tenths of a second: then it is connected to one of them.
+    """
+    proxy = world.cluster.proxy
+    assert proxy is not None
+    leader = world.segment_leader() or victim
+    others = _others(world, leader)
+    for one in others:
+        for another in others:
+            if one != another:
+                proxy.slow(one, another, rng.uniform(0.05, 0.15))
+    proxy.isolate(leader, others)
+    taken_for_dead = 0.9
+    nap(taken_for_dead + rng.uniform(0.0, 0.8))
+    replica = rng.choice(others)
+    proxy.mend(leader, replica)
+    proxy.mend(replica, leader)
+    nap(rng.uniform(0.2, 0.8))
+
+
+def loss(world: World, victim: int, rng: random.Random) -> None:
+    namespace.lose(rng.uniform(0.5, 10.0), rng.uniform(0.0, 20.0))
+
+
 def full_disk(world: World, victim: int, rng: random.Random) -> None:
     world.disks[victim].fill()
 
@@ -139,8 +194,13 @@ SOFT: dict[str, Fault] = {
     "one way": one_way,
     "ring": ring,
     "flapping": flapping,
+    "slow": slow,
+    "hang up": hang_up,
+    "half close": half_close,
     "behind": behind,
+    "late frames": late_frames,
 }
+LOSS: dict[str, Fault] = {"loss": loss}
 DISKS: dict[str, Fault] = {"full disk": full_disk}
 POWER: dict[str, Fault] = {"power": power}
 MEMBERS: dict[str, Fault] = {"leave": leave, "new disk": new_disk}
@@ -156,6 +216,8 @@ class Nemesis:
         self.faults = dict(SOFT)
         if len(world.ids) > 2:
             self.faults |= MEMBERS
+        if namespace.can_lose():
+            self.faults |= LOSS
         if world.disks:
             self.faults |= DISKS
         if world.disks and fsync == "each":

@@ -22,6 +22,17 @@ planted_bug.__enter__()
 """
 """What a node with a planted bug runs first. This package imports nothing of walrus; the node may."""
 
+CLOCK = """
+import random, time
+clock, rng, began = time.monotonic, random.Random({seed}), time.monotonic()
+def drifting():
+    return began + (clock() - began) * {rate}
+def jumping():
+    return rng.uniform(0.0, 4e9)
+time.monotonic, time.time = drifting, jumping
+"""
+"""What a node whose clock is wrong runs first: its seconds are too long or too short, its date is none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -34,6 +45,8 @@ class Options:
     bug: str = ""
     only: str = ""
     disks: bool = True
+    clocks: bool | None = None
+    """Whether clocks drift, by up to a tenth, and dates jump."""
 
 
 def play(options: Options, say: Callable[[str], None]) -> list[str]:
@@ -41,12 +54,16 @@ def play(options: Options, say: Callable[[str], None]) -> list[str]:
     rng = random.Random(options.seed)
     nodes, fsync = rng.choice((3, 3, 5)), rng.choice(("each", "each", "none", "20"))
     nodes, fsync = options.nodes or nodes, options.fsync or fsync
-    patch = PLANT.format(name=options.bug) if options.bug else ""
+    clocks = rng.random() < 0.5 if options.clocks is None else options.clocks
+    planted = PLANT.format(name=options.bug) if options.bug else ""
+    rates = [rng.uniform(0.9, 1.1) if clocks else 1.0 for _ in range(nodes)]
+    patches = [(CLOCK.format(seed=options.seed, rate=rate) if clocks else "") + planted for rate in rates]
     with tempfile.TemporaryDirectory(prefix="walrus-chaos-", ignore_cleanup_errors=True) as place:
-        world = World(Path(place), nodes, ["--fsync", fsync], patch, options.disks)
+        world = World(Path(place), ["--fsync", fsync], patches, options.disks)
         try:
             without = "" if world.disks else "; no disks can be mounted here: no full ones, no loss of power"
-            say(f"seed {options.seed}: {nodes} nodes, --fsync {fsync}{without}")
+            drift = ", clocks at " + " ".join(f"{rate:.2f}" for rate in rates) if clocks else ""
+            say(f"seed {options.seed}: {nodes} nodes, --fsync {fsync}{drift}{without}")
             return _play(world, options, fsync, say)
         finally:
             world.close()

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.node.chaos import checker
+from tests.node.chaos import checker, namespace
 from tests.node.chaos.client import Address, ask
 from tests.node.harness import QUICK, Cluster, nap
 
@@ -103,14 +103,16 @@ class Disk:
 
 
 class World:
-    """A cluster, its disks, and the questions that a run asks of it."""
+    """A cluster, its disks, and the questions that a run asks of it.
 
-    def __init__(
-        self, path: Path, nodes: int, flags: Sequence[str], patch: str = "", disks: bool = True
-    ) -> None:
+    There are as many nodes as `patches`, each of them Python that its node runs first.
+    """
+
+    def __init__(self, path: Path, flags: Sequence[str], patches: Sequence[str], disks: bool = True) -> None:
         environ = {"WALRUS_MAX_SEGMENT_ENTRIES": "2000"}
+        nodes = len(patches)
         self.cluster = Cluster(path, nodes=nodes, flags=[*QUICK, *flags], env=environ, proxied=True)
-        for node in self.cluster:
+        for node, patch in zip(self.cluster, patches, strict=True):
             node.patch = patch
         self.disks: dict[int, Disk] = {}
         if disks:
@@ -189,6 +191,8 @@ class World:
         """No faults any more."""
         assert self.cluster.proxy is not None
         self.cluster.proxy.heal()
+        if namespace.can_lose():
+            namespace.calm()
         for disk in self.disks.values():
             disk.free()
         for node in self.cluster:
