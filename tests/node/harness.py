@@ -408,6 +408,13 @@ def nap(seconds: float) -> None:
     threading.Event().wait(seconds)
 
 
+async def _after(seconds: float) -> None:
+    """What `nap` is to threads: how a link is slow."""
+    over = asyncio.Event()
+    asyncio.get_running_loop().call_later(seconds, over.set)
+    await over.wait()
+
+
 class Link:
     """One direction between two nodes, as the proxy has it."""
 
@@ -525,7 +532,8 @@ class PartitionProxy:
         """Copy bytes while the link is open; the end of one direction is the end of the connection."""
         try:
             while data := await reader.read(1 << 16):
-                await asyncio.sleep(link.delay)
+                if link.delay:
+                    await _after(link.delay)
                 await link.open.wait()
                 if not link.ended:
                     writer.write(data)
