@@ -467,8 +467,14 @@ class Controller:
 
     def check_invariants(self) -> None:
         """Assert what must hold of this node by itself; the simulator calls it after every step."""
+        self.data.check_invariants()
+        self.meta.check_invariants()
         self.metadata.check_invariants()
         self.leases.check_invariants(self.metadata)
+        self.copies.check_invariants()
+        self.reads.check_invariants()
+        self.catch_up.check_invariants()
+        self.supervisor.check_invariants()
         self.router.check_invariants()
         self.cursors.check_invariants()
         self.raft.check_invariants()

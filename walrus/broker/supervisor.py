@@ -205,6 +205,10 @@ class Supervisor:
         change = Membership(tuple(sorted(voters)), tuple(sorted(learners)))
         return self._raft.propose_membership(change, now) is not None
 
+    def check_invariants(self) -> None:
+        """Assert what must hold of the repairs under way."""
+        self._repairs.check_invariants()
+
 
 def why_not_leave(
     node: int, metadata: Metadata, voters: Collection[int], reachable: Collection[int]

@@ -9,5 +9,31 @@
     repair        sealed segments get the replicas back that they lost
     reads         reading a copy, here or on another node
 
+One PUT of two entries to a topic whose open segment 4 has replicas 1, 2 and 3, led by 1, with 40 entries:
+
+    replication   node 1    Forward arrives, and is appended as entries 40 and 41       LeaderAppend
+                            Append(start=40, end=42) to 2 and 3
+    durability    node 1    synced: node 1 holds 42                                     Report
+    replica       node 2    takes the frame, synced, AppendReply(length=42)             ReplicaAppend, Report
+    replication   node 1    42 on two of three: commit_index=42, ForwardReply(acked=2)  Ack
+    replica       node 3    the same, later; nothing waits for it
+
+Node 1 dies, and node 2 is asked to recover the segment:
+
+    failover      node 2    Fence to 1, 2 and 3                                         StartRecovery
+    replica       2 and 3   note it, durably: FenceReply(length=42)                     Fence
+    failover      node 2    42 is the longest of a majority, which holds it: found      Recover, RecoverySeal
+                            Raft applies Seal(segment=4, count=42): segment 5 is open elsewhere
+
+Node 1 stays away, and after a while counts as dead:
+
+    repair        leader    (of Raft) Copy(upto=42) to node 4, a spare one              ProposeReplicas
+    puller        node 4    Read from 2, or from 3, until it has 42 entries             Repair, Prove
+    repair        leader    node 4 and a majority have shown them: SetReplicas       SetReplicas
+
+Two rules hold everything together. The entries of a segment originate in one process, its writer
+(SingleWriter), so its copies are prefixes of one sequence and are compared by their lengths. And majorities
+of its replicas decide: about an acknowledgement, a fence, a seal, a repair. Any two of them share a node.
+
 The rules come from `spec/Walrus.tla`; docs/spec-map.md says which action is which function.
 """

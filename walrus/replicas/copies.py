@@ -10,6 +10,26 @@ where the rules that keep copies comparable are enforced:
   a fence answers is read in that step too, and the answer waits until both the note and everything
   appended before it are durable: a frame still waiting for its fsync is in that length or refused.
 
+The states of a copy. Sure or unsure (below) is a mark beside them, not a state of its own:
+
+    state      it takes                             left by
+    open       frames of the segment's writer       a fence, or the segment's seal
+    fenced     what a recovery copies to it         the segment's seal
+    sealed     what it lacks below the count        damage
+    damaged    nothing; it answers for the rest     a shadow that is whole and verified replaces it
+
+Whether a copy is fenced is kept here; whether its segment is sealed is in the metadata (`replica.py`).
+
+A fence, step by step, and what each step prevents (node 3 has 7 entries, the last of them not yet synced):
+
+    note that t/4 is fenced    were the note kept in memory only, a restart between the answer and the seal
+                               would let the deposed writer append again, behind the answered length
+    read the length: 7         read before the note, an eighth entry could come in between, be acknowledged,
+                               and be missing from the count at which the segment is sealed
+    wait for the note's sync   until then a power loss takes the fence back
+    wait for entry 7's sync    the answer counts it; a power loss must not take it away afterwards
+    answer 7
+
 Fences are kept in the engine that holds Raft's log because that one is synced always, whatever the
 schedule for entries: a fence that a power loss could take back would not be one. A note is dropped once a
 durable snapshot of the metadata says that its segment is sealed: then every start of this node knows it.
@@ -75,6 +95,7 @@ class SegmentCopy:
     __slots__ = ("_summed", "_summed_to", "durable", "fenced", "key", "length", "name", "sure")
 
     def __init__(self, key: Key, name: str, length: int, note: Note | None) -> None:
+        assert note is None or (note.topic, note.segment) == key, "the note of another copy"
         self.key = key
         self.name = name
         self.length = length
@@ -86,8 +107,14 @@ class SegmentCopy:
 
     def on_durable(self, length: int, then: Then) -> None:
         """The first `length` entries are on the disk: they count from now on, and `then` may say so."""
+        assert length <= self.length, "AckedDurable: entries count as durable before they are written"
         self.durable = max(self.durable, length)
         then()
+
+    def check_invariants(self) -> None:
+        """Assert what must hold between its fields."""
+        assert 0 <= self.durable <= self.length, f"AckedDurable: {self.name}: durable beyond its end"
+        assert 0 <= self._summed_to <= self.length, f"PrefixAgree: {self.name}: summed beyond its end"
 
 
 Summed: TypeAlias = Callable[[Checksum | StorageError], None]
@@ -125,8 +152,10 @@ class Copies:
     def _find(self, names: list[str]) -> dict[Key, str]:
         """Which engine topic holds which copy.
 
-        Of two for one segment a restart has cut the replacement of the other short. Each of them may be the
-        new one, for a copy that was made anew once may have to be so again: the longer one counts.
+        Two topics for one segment mean that a restart interrupted a replacement. The name does not tell the
+        old copy from the new one, because a copy that was replaced once has the shadow's name and may have to
+        be replaced again. The longer one is kept: if that is the damaged one, the damage is found again and
+        nothing is lost; a half-filled shadow in its place would forget entries that can still be read.
         """
         found: dict[Key, str] = {}
         for name in names:
@@ -152,7 +181,8 @@ class Copies:
         first, end = storage.bounds(NOTES)
         while first < end:
             batch = storage.read_batch(NOTES, first, 1_000, SCAN_BYTES)
-            for data in batch.payloads():
+            assert batch.count, "a read below the end returned nothing"
+            for data in batch.payloads():  # in the order of writing, so that a later note replaces an earlier
                 note = _note_decoder.decode(data)
                 notes[(note.topic, note.segment)] = note
             first += batch.count
@@ -175,16 +205,22 @@ class Copies:
         `then` runs once they are durable. Raises StorageError with nothing written.
         """
         assert start <= copy.length, "SeqOrder: a gap in a copy"
-        if start + batch.count <= copy.length:  # a repeated frame, or a question for our length
+        if start + batch.count <= copy.length:
+            # A repeated frame, or a question for the length. It may repeat what is written and not yet
+            # durable, so its answer waits like that of the frame itself.
             self._data.barrier(then)
             return
+        # A frame that was sent again may overlap the end: only what lies behind it is new. Both have the same
+        # entries where they overlap, because all frames of a segment come from its one writer (SingleWriter).
         new = batch.slice(copy.length - start, batch.count)
         length = copy.length + new.count
+        assert length == start + batch.count, "SeqOrder: an entry would be appended twice"
         at = self._data.write(copy.name, new, partial(copy.on_durable, length, then))
         assert at == copy.length, f"SeqOrder: copy {copy.name} is at {at}, not at {copy.length}"
         if copy._summed_to == copy.length:
             copy._summed = copy._summed.extend(new)
             copy._summed_to = length
+        assert copy.durable <= copy.length < length, "AckedDurable: durable before it was appended"
         copy.length = length
         self.entries += new.count
         self.bytes += new.size
@@ -200,17 +236,24 @@ class Copies:
         then nothing is fenced.
         """
         self._note(copy, fenced=True, sure=copy.sure)
+        assert copy.fenced, "AckedDurable: the writer's next frame would be taken"
+        # The two engines sync independently. The note first, then the entries: a barrier that is asked for
+        # later covers more, so waiting for one after the other waits for both.
         self._meta.barrier(partial(self._data.barrier, then))
 
     def mark(self, copy: SegmentCopy, *, sure: bool) -> None:
         """Note that a power loss may have shortened this copy, or that it is known to be whole."""
         self._note(copy, fenced=copy.fenced, sure=sure)
+        assert copy.sure is sure, "AckedDurable: a copy that may be short passes for whole"
 
     def _note(self, copy: SegmentCopy, *, fenced: bool, sure: bool) -> None:
+        assert fenced or not copy.fenced, "AckedDurable: a fence is never lifted"
         if (copy.fenced, copy.sure) == (fenced, sure):
             return
         note = Note(*copy.key, fenced, sure)
         self._meta.write(NOTES, Batch.of([msgspec.msgpack.encode(note)]))
+        # Memory follows the disk. The other way round, a full disk would leave a copy that refuses its writer
+        # until the next restart, and takes its frames again afterwards.
         self._notes[copy.key] = note
         copy.fenced, copy.sure = fenced, sure
 
@@ -226,6 +269,9 @@ class Copies:
         has not heard of the seal does not matter: what that proposes is refused.
         """
         kept = {key: note for key, note in self._notes.items() if key not in sealed}
+        # A log can only be cut at its beginning. So the notes that still matter are written once more behind
+        # all others, and what is before them goes when they are durable: at every moment in between the disk
+        # holds each of them at least once.
         end = self._meta.bounds(NOTES)[1]
         with suppress(DiskFull):  # then they are dropped another time
             if len(kept) < len(self._notes):
@@ -238,6 +284,9 @@ class Copies:
 
     def _trim_notes(self, before: int) -> None:
         """What follows is durable and says all that still matters."""
+        first, end = self._meta.bounds(NOTES)
+        assert before <= end, "AckedDurable: notes that are not written yet would be dropped"
+        assert end - max(first, before) >= len(self._notes), "AckedDurable: a note is nowhere on the disk"
         with suppress(DiskFull):
             self._meta.trim(NOTES, before)
 
@@ -252,10 +301,12 @@ class Copies:
         if most <= 0 or start < 0:
             return Batch(b"", b"")
         try:
-            return self._data.storage.read_batch(copy.name, start, most, max_bytes)
+            batch = self._data.storage.read_batch(copy.name, start, most, max_bytes)
         except CorruptionError:
             self.damaged[copy.key] = None
             raise
+        assert 0 < batch.count <= most, "DeliveredIsPrefix: a read ran past its end, or over an entry"
+        return batch
 
     # --- damage ---
 
@@ -263,13 +314,18 @@ class Copies:
         """An empty copy beside the damaged one, to be filled from another replica. Raises DiskFull."""
         name = self.get(key).name
         other = name.removesuffix(SHADOW) if name.endswith(SHADOW) else name + SHADOW
-        self._data.storage.delete_topic(other)
+        assert other != name, "the damaged copy would be deleted before there is another"
+        self._data.storage.delete_topic(other)  # it is still there if `_delete` met a full disk
+        assert self._length(other) == 0, "PrefixAgree: a shadow begins with entries of an earlier attempt"
         return SegmentCopy(key, other, 0, None)
 
     def adopt(self, shadow: SegmentCopy) -> None:
         """Let a whole and verified shadow take the place of the damaged copy."""
         old = self.get(shadow.key)
+        assert shadow.name != old.name, "a copy would replace itself, and then be deleted"
+        assert shadow.durable == shadow.length, "AckedDurable: a power loss may leave neither copy"
         self.entries -= old.length
+        assert self.entries >= shadow.length, "the entries of all copies do not add up"
         self._copies[shadow.key] = shadow
         self._names[shadow.key] = shadow.name
         self._delete(old.name)
@@ -288,9 +344,10 @@ class Copies:
         At once if it is known or soon read. Otherwise a piece with every tick: a large segment takes seconds
         to read, and a node that did nothing else meanwhile would be taken for dead.
         """
+        assert length <= copy.length, "SealedStable: a checksum of entries that the copy does not hold"
         sum_ = _Sum(copy, length, then, Checksum(), 0)
         self._sums.append(sum_)
-        if self._sums[0] is sum_:
+        if self._sums[0] is sum_:  # behind others it waits for its turn: one file is read at a time
             self.go_on_summing()
 
     def go_on_summing(self) -> None:
@@ -314,13 +371,16 @@ class Copies:
     def _scan(self, sum_: _Sum) -> bool:
         """Read one piece; whether it was the last."""
         copy = sum_.copy
-        if sum_.at < copy._summed_to <= sum_.length:  # known, perhaps from an earlier question
+        # What the copy knows of its own checksum helps if it does not cover more than is asked for: entries
+        # cannot be taken out of a CRC again.
+        if sum_.at < copy._summed_to <= sum_.length:
             sum_.checksum, sum_.at = copy._summed, copy._summed_to
         if sum_.at < sum_.length:
             batch = self._data.storage.read_batch(copy.name, sum_.at, sum_.length - sum_.at, SCAN_BYTES)
             if not batch.count:
                 raise StorageError(f"{copy.name} ends at entry {sum_.at}: it was replaced by another copy")
             sum_.checksum, sum_.at = sum_.checksum.extend(batch), sum_.at + batch.count
+            assert sum_.at <= sum_.length, "SealedStable: a checksum covers more than was asked for"
         if sum_.at < sum_.length:
             return False
         if sum_.at > copy._summed_to:
@@ -329,6 +389,7 @@ class Copies:
 
     def checksum(self, copy: SegmentCopy, length: int) -> Checksum:
         """The checksum of the first `length` entries, read from the disk unless it is known."""
+        assert length <= copy.length, "SealedStable: a checksum of entries that the copy does not hold"
         if length < copy._summed_to:
             return self._sum(copy, Checksum(), 0, length)
         copy._summed = self._sum(copy, copy._summed, copy._summed_to, length)
@@ -338,5 +399,14 @@ class Copies:
     def _sum(self, copy: SegmentCopy, checksum: Checksum, start: int, end: int) -> Checksum:
         while start < end:
             batch = self._data.storage.read_batch(copy.name, start, end - start, SCAN_BYTES)
+            assert 0 < batch.count <= end - start, "SealedStable: a checksum of other entries than asked for"
             checksum, start = checksum.extend(batch), start + batch.count
         return checksum
+
+    def check_invariants(self) -> None:
+        """Assert what must hold of all copies and of the notes on them."""
+        for key, copy in self._copies.items():
+            copy.check_invariants()
+            assert copy.key == key, f"{copy.name} is filed under {key}"
+            assert copy.name == self._names.get(key, copy.name), f"{copy.name} is not the one that counts"
+        assert len(set(self._names.values())) == len(self._names), "PrefixAgree: two copies in one topic"

@@ -5,6 +5,16 @@ that was started after write number `n` makes all writes up to `n` durable toget
 all the bookkeeping that group commit needs. A component that must not reply before its write is durable hands
 in what it has to say (`then`), and it is said in the order of the writes.
 
+    write                       `written`   `durable`   waits
+    entries of t/1, then = A    1           0           (1, A)
+    a note, no then             2           0           (1, A)
+    barrier(B)                  2           0           (1, A) (2, B)
+    on_durable(1)               2           1           (2, B)           A has run
+    on_durable(2)               2           2                            B has run
+
+The order matters to what is said. A replica that answers two frames answers the earlier one first, and a
+writer that sees the second answer may take the first for implied.
+
 Invariant: `durable <= written`, and what waits is ordered by write number.
 """
 
@@ -32,7 +42,11 @@ class Durable:
         Raises StorageError, with nothing written and `then` dropped.
         """
         start = self.storage.write(topic, batch)
+        assert start >= 0 and batch.count, "SeqOrder: a write of nothing, or before the beginning"
         self.written += 1
+        assert not self._waiting or self._waiting[-1][0] < self.written, (
+            "callbacks out of the order of writes"
+        )
         if then is not None:
             self._waiting.append((self.written, then))
         return start
@@ -61,6 +75,8 @@ class Durable:
 
     def barrier(self, then: Then) -> None:
         """Run `then` once everything written so far is durable; now, if it already is."""
+        assert self.durable <= self.written, "AckedDurable: durable before it was written"
+        assert not self._waiting or self._waiting[-1][0] <= self.written, "a callback waits for a later write"
         if self.durable == self.written:
             then()
         else:
@@ -68,7 +84,16 @@ class Durable:
 
     def on_durable(self, number: int) -> None:
         """Everything up to write `number` is durable."""
-        assert number <= self.written, "durable before it was written"
+        assert number <= self.written, "AckedDurable: durable before it was written"
+        # Syncs may be reported late and out of order; a later one has covered what an earlier one says.
         self.durable = max(self.durable, number)
         while self._waiting and self._waiting[0][0] <= self.durable:
             self._waiting.popleft()[1]()
+        self.check_invariants()
+
+    def check_invariants(self) -> None:
+        """Assert what must hold between the two counters and what waits."""
+        assert 0 <= self.durable <= self.written, "AckedDurable: durable before it was written"
+        if self._waiting:
+            assert self._waiting[0][0] > self.durable, "a callback was forgotten"
+            assert self._waiting[-1][0] <= self.written, "a callback waits for a write that never was"

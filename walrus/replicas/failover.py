@@ -13,13 +13,32 @@ and that node's length covers it. Why nothing is acknowledged later: the writer 
 that, and a majority is fenced. Why two recoveries agree: Raft applies one Seal for the segment, and the
 other finds it sealed.
 
+Node 1 led t/4, whose replicas are 1, 2 and 3, and died. What may have become of its last two entries:
+
+    copies    acknowledged   answers             decided   because
+    9  9  7   9              2: 9, 3: 7          9         node 2 was of the majority that held 9
+    9  9  7   7              2: 9, 3: 7          9         node 1 died before it had node 2's answer, which
+                                                           from outside looks the same as the row above
+    9  7  7   7              2: 7, 3: 7          7         no majority held 9, so 9 was not acknowledged
+    9  9  7   9              3: 7                waits     nodes 1 and 2 may have acknowledged more
+    9  9  7   9              2: 5 unsure, 3: 7   waits     node 2 may have held more before it lost power
+    9  9  7   9              1: 9, 3: 7          9         node 1 came back; its copy counts like any other
+
+In the third row the copy on node 1 stays longer than the segment. No reader is given what lies behind the
+count, so that tail may stay, and recovery never has to cut a copy.
+
 A copy that a power loss may have shortened answers *unsure*. Its length proves nothing, so recovery
 needs a majority of sure copies or an answer from every replica; failing both it waits and says so. A copy
 with a damaged entry answers with what can be read of it, and is not sure either. An
 operator can force it (`force`), accepting that acknowledged entries may be missing.
 
-If copying does not get on because its source died, the recovery begins again at the fence: what
-only the dead source held was never acknowledged.
+If the source dies and copying stalls, the recovery begins again with fencing. What only the source held was
+not acknowledged, so the choice that follows may be a shorter copy. The states:
+
+    state      known so far                                    left when
+    fencing    the lengths of the replicas that answered       a majority answered, and enough of it is sure
+    copying    the source, which is the longest copy           a majority holds as much; or it stalls: fencing
+    found      count and checksum, final for this recovery     Raft has sealed the segment
 
 The copying itself is `puller.py`, and a replica's answer to a fence `replica.py`.
 
@@ -55,6 +74,7 @@ class SegmentRecovery:
     def __init__(
         self, key: Key, segment: Segment, *, config: NodeConfig, outbox: Outbox, trace: Trace, now: float
     ) -> None:
+        assert not segment.sealed, "SealedStable: a sealed segment is never recovered again"
         self.key, self.segment = key, segment
         self.forced = False
         self.found: Sealable | None = None
@@ -69,13 +89,14 @@ class SegmentRecovery:
 
     @property
     def waits_for_sure_copies(self) -> bool:
-        """A majority answered, but too many of its copies may have been shortened by a power loss."""
+        """Whether a majority answered, but too many of its copies may have been shortened by a power loss."""
         return self._source is None and len(self._fence_replies) >= self.segment.majority
 
     def force(self, now: float) -> None:
-        """An operator accepts what is there."""
+        """An operator accepts what is there (RECOVER). Acknowledged entries may be missing from it."""
         self.forced = True
         self._choose(now)
+        assert not self.waits_for_sure_copies, "a forced recovery waits although a majority answered"
 
     def _send_fences(self) -> None:
         for node in self.segment.replicas:
@@ -86,9 +107,14 @@ class SegmentRecovery:
         """A replica is fenced and has so much."""
         if node not in self.segment.replicas or node in self._fence_replies:
             return
+        # The first answer of each node counts. A later one can only be longer, by what this recovery or
+        # another one has copied to it, and `on_copy_reply` tells that.
         self._fence_replies[node] = reply
         self._have[node] = reply.length
         self._progress_at = now
+        assert self._have.keys() == self._fence_replies.keys(), (
+            "AckedDurable: a length counts whose node is not fenced"
+        )
         if self._source is None:
             self._choose(now)
         else:
@@ -96,7 +122,12 @@ class SegmentRecovery:
             self._check_majority()
 
     def _choose(self, now: float) -> None:
-        """Take the longest copy, if enough answered to be sure that it covers every acknowledgement."""
+        """Take the longest copy, if enough answered to be sure that it covers every acknowledgement.
+
+        Enough is a majority of sure copies: it shares a node with every majority that acknowledged. When all
+        have answered there is nothing more to wait for, sure or not. What is out of the question even for an
+        operator is less than a majority: the others could go on acknowledging, and the seal would lie.
+        """
         sure = sum(reply.sure for reply in self._fence_replies.values())
         everyone = len(self._fence_replies) == len(self.segment.replicas)
         enough = sure >= self.segment.majority or everyone or self.forced
@@ -105,13 +136,17 @@ class SegmentRecovery:
         replies = self._fence_replies
         self._source_node = max(sorted(replies), key=lambda node: replies[node].length)
         self._source = replies[self._source_node]
+        assert len(replies) >= self.segment.majority, "AckedDurable: a majority may still acknowledge"
+        assert all(reply.length <= self._source.length for reply in replies.values()), (
+            "AckedDurable: a fenced replica holds more than is kept"
+        )
         self._progress_at = now
         self._trace("Recover", topic=self.key[0], segment=self.key[1], count=self._source.length)
         self._send_copies()
         self._check_majority()
 
     def _send_copies(self) -> None:
-        assert self._source is not None
+        assert self._source is not None and self._source_node in self._have, "nothing was chosen to copy"
         for node in sorted(self._have):
             if self._have[node] < self._source.length:
                 message = Copy(
@@ -135,6 +170,7 @@ class SegmentRecovery:
         whole = sum(length >= self._source.length for length in self._have.values())
         if whole >= self.segment.majority:
             self.found = Sealable(self._source.length, self._source.checksum)
+            self.check_invariants()
 
     def on_tick(self, now: float) -> None:
         """Ask the silent replicas again; restart with fencing if copying stalls."""
@@ -145,15 +181,27 @@ class SegmentRecovery:
             self._source is not None
             and now - self._progress_at > RESTARTS_AFTER * self._config.resend_interval
         ):
+            # All is asked again, lengths too: a node that answered before may have come back with less.
             self._fence_replies, self._have, self._source = {}, {}, None
             self._progress_at = now
+            assert not self.waits_for_sure_copies, "a recovery that begins again has no answers yet"
         self._send_fences()
         if self._source is not None:
             self._send_copies()
 
     def check_invariants(self) -> None:
         """Assert what must hold of a recovery by itself."""
+        assert self._have.keys() == self._fence_replies.keys() <= set(self.segment.replicas), (
+            "AckedDurable: a length counts whose node is not fenced, or no replica"
+        )
+        for node, reply in self._fence_replies.items():
+            assert self._have[node] >= reply.length, "PrefixAgree: a fenced copy became shorter"
+        if self._source is not None:
+            assert len(self._fence_replies) >= self.segment.majority, "AckedDurable: a minority was fenced"
         if self.found is not None:
+            assert self._source is not None and self._source.length == self.found.count, (
+                "SealedStable: the count is not that of the chosen copy"
+            )
             whole = sum(length >= self.found.count for length in self._have.values())
             assert whole >= self.segment.majority, (
                 "SealedStable: RecoverySeal before a majority holds the count"

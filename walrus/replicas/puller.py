@@ -4,6 +4,15 @@ Recovery asks a replica for it by message (`Copy`), repair makes new replicas wi
 sealed segment that lags does it by itself. The copy is read piece by piece (`Read`, `raw`) and every piece is
 appended as it comes, so a pull that is cut short has lost nothing and is asked for again.
 
+    state      what it is                               left when
+    waiting    not among the first MAX_PULLS            one of those ends
+    asking     a Read is under way, from its own end    the piece comes (asking again, or done), or an error
+    done       the copy is as long as was asked         it is durable, and the requesters have been told
+    given up   forgotten; what was copied stays         a requester asks again, perhaps from another source
+
+A pull reads one piece at a time. Pieces are large (`read_bytes`), so a round trip costs little beside one,
+and two under way would have to be put in order when they arrive.
+
 Invariant: pulling only ever extends a copy; what it has is neither cut back nor overwritten (PrefixAgree).
 """
 
@@ -26,6 +35,8 @@ MAX_PULLS = 4
 
 
 class _Pull(msgspec.Struct):
+    """A copy that is being extended to `upto` entries from node `source`."""
+
     copy: SegmentCopy
     upto: int
     source: int
@@ -50,6 +61,7 @@ class Puller:
     def _report(self, to: int, copy: SegmentCopy, upto: int) -> None:
         """Say what was asked for, and not what a deposed writer may have left beyond it."""
         length = min(copy.durable, upto)
+        assert length <= copy.durable, "SealedStable: a copy counts for more than a power loss would leave"
 
         def summed(checksum: Checksum | StorageError) -> None:
             if isinstance(checksum, StorageError):
@@ -81,6 +93,7 @@ class Puller:
         else:
             self._pulls[copy.name] = _Pull(copy, upto, source, {asker: then})
         self._step(now)
+        assert copy.name in self._pulls or copy.length >= upto, "a pull that was just begun is forgotten"
 
     def pulling(self, copy: SegmentCopy) -> bool:
         """Whether that copy is being extended."""
@@ -90,6 +103,8 @@ class Puller:
         for pull in list(self._first(MAX_PULLS)):
             if pull.copy.length >= pull.upto:
                 del self._pulls[pull.copy.name]
+                # The requester counts this node among those that hold the entries, so it is told only when
+                # they are on the disk.
                 for then in pull.then.values():
                     self._copies.barrier(then)
             elif not pull.asking:
@@ -100,11 +115,16 @@ class Puller:
             yield pull
 
     def _ask(self, pull: _Pull, now: float) -> None:
+        """Read the next piece."""
+        assert not pull.asking, "a pull reads one piece at a time"
         pull.asking = True
         (topic, number), start = pull.copy.key, pull.copy.length
+        assert start < pull.upto, "a pull that is done reads on"
 
         def answer(batch: Batch, error: str, at: float) -> None:
+            assert pull.asking, "a piece is answered once"
             pull.asking = False
+            # A pull that was given up meanwhile and begun anew has asked for itself.
             if error or not batch.count or self._pulls.get(pull.copy.name) is not pull:
                 self._give_up(pull)
             else:
@@ -116,6 +136,8 @@ class Puller:
         )
 
     def _extend(self, pull: _Pull, start: int, batch: Batch) -> None:
+        """Append a piece: CopyTail. The copy may have grown while it was on its way; then a part is new."""
+        assert start <= pull.copy.length, "PrefixAgree: a copy shrank while it was extended"
         try:
             batch.check()
             self._copies.append(pull.copy, start, batch.slice(0, pull.upto - start), lambda: None)
@@ -123,9 +145,17 @@ class Puller:
             self._give_up(pull)
             return
         topic, number = pull.copy.key
+        assert pull.copy.length >= start + min(batch.count, pull.upto - start), "SeqOrder: a piece is missing"
         self._trace("CopyTail", topic=topic, segment=number, length=pull.copy.length)
 
     def _give_up(self, pull: _Pull) -> None:
         """The requesters ask again, perhaps from another source."""
         if self._pulls.get(pull.copy.name) is pull:
             del self._pulls[pull.copy.name]
+
+    def check_invariants(self) -> None:
+        """Assert what must hold of all pulls."""
+        for name, pull in self._pulls.items():
+            assert pull.copy.name == name, f"{pull.copy.name} is filed under {name}"
+            assert pull.then, f"{name} is copied for no requester"
+        assert sum(pull.asking for pull in self._pulls.values()) <= MAX_PULLS, "more pulls than may read"

@@ -2,7 +2,17 @@
 
 A sealed segment is immutable, so any copy that is long enough answers for it. Of an open segment only
 its leader knows how far entries are acknowledged, so only the leader answers, and only up to there.
-`raw` reads a copy as it is, acknowledged or not: that is for recovery and repair alone.
+`raw` reads a copy as it is, acknowledged or not: that is for recovery, for repair, and for a topic's leader
+that cannot read its own copy and knows how much of the answer it may hand on.
+
+What a node gives from its copy of 9 entries, of which 7 are acknowledged, to a reader that is not `raw`:
+
+    segment        the node             gives
+    open           is its writer        entries 0 .. 6
+    open           is another replica   nothing: it does not know that 7 are acknowledged
+    sealed at 8    is any replica       entries 0 .. 7; the ninth was left behind by the seal
+    sealed at 12   lags behind          entries 0 .. 8, and an error for what it lacks: another replica has
+                                        that, and an empty answer would mean that there is nothing yet
 
 Invariant: no entry at or beyond the sealed count, and none that is not acknowledged, is ever given to a
 reader that is not `raw` (CursorInBounds and DeliveredIsPrefix rest on it).
@@ -36,6 +46,8 @@ MAX_DAMAGED = 1_000
 
 
 class _Asked(msgspec.Struct):
+    """A question that waits for its answer."""
+
     node: int
     deadline: float
     answer: Answer
@@ -72,6 +84,7 @@ class Reads:
         if segment is None:
             return 0
         if segment.count is not None:
+            # A copy may be shorter than the count (it lags) and longer (it was a deposed leader's).
             return min(segment.count, self._copies.get((topic, number)).length)
         return self._commit_index(topic, number) or 0
 
@@ -81,8 +94,11 @@ class Reads:
 
     def read_local(self, topic: str, number: int, start: int, max_entries: int, max_bytes: int) -> Batch:
         """Entries from our own copy, only what readers may see. Raises CorruptionError."""
-        copy = self._copies.get((topic, number))
-        return self._copies.read(copy, start, self.readable(topic, number), max_entries, max_bytes)
+        copy, end = self._copies.get((topic, number)), self.readable(topic, number)
+        assert end <= copy.length, "AckedDurable: readers would be promised entries that are not here"
+        batch = self._copies.read(copy, start, end, max_entries, max_bytes)
+        assert not batch.count or start + batch.count <= end, "DeliveredIsPrefix: an unsettled entry is read"
+        return batch
 
     def holders(self, topic: str, number: int, connected: Collection[int]) -> list[int]:
         """Connected nodes that can answer for the segment, the likeliest first."""
@@ -90,17 +106,22 @@ class Reads:
         if segment is None:
             return []
         others = [node for node in segment.replicas if node in connected]
-        return others if segment.sealed else [node for node in others if node == segment.leader]
+        holders = others if segment.sealed else [node for node in others if node == segment.leader]
+        assert segment.sealed or len(holders) <= 1, "SingleWriter: two nodes answer for an open segment"
+        return holders
 
     def gap_end(self, topic: str, number: int, start: int) -> int:
         """Up to where this node's copy certainly lacks entries from `start` on; `start` if it has that one.
 
-        The copy ends before the sealed count, or what is there is damaged.
+        The copy ends before the sealed count, or what is there is damaged. "Certainly" matters: readers step
+        over what every replica lacks, for good, so no other reason for not reading an entry may count.
         """
         segment, copy = self._metadata.segment(topic, number), self._copies.get((topic, number))
         if segment is not None and segment.count is not None and copy.length <= start < segment.count:
             return segment.count
         end = start
+        # Entry by entry: an error names one record, and what lies behind it may be sound. A reader that finds
+        # the bound comes again for the rest, so that one question never keeps a node busy for long.
         while end < min(copy.length, start + MAX_DAMAGED):
             try:
                 self._copies.read(copy, end, copy.length, 1, 1)
@@ -108,6 +129,7 @@ class Reads:
                 end += 1
             else:
                 break
+        assert start <= end, "DeliveredIsPrefix: a reader would go back behind a gap"
         return end
 
     def ask(
@@ -123,7 +145,10 @@ class Reads:
         then: Answer,
     ) -> None:
         """Read from another node; `then` is called exactly once."""
+        assert entries > 0, "a question for nothing: its empty answer would mean that there is nothing"
         self._request += 1
+        assert self._request not in self._asked, "the answer to another question would be taken for this one"
+        # Half of the client's patience: the other half is for another replica, if this one does not answer.
         self._asked[self._request] = _Asked(node, now + self._config.request_timeout / 2, then)
         message = Read(
             request=self._request,
@@ -139,8 +164,9 @@ class Reads:
     def on_reply(self, sender: int, reply: ReadReply, now: float) -> None:
         """The answer to `ask`."""
         asked = self._asked.get(reply.request)
+        # A late answer finds nothing to answer; one from another node than was asked is not believed.
         if asked is not None and asked.node == sender:
-            del self._asked[reply.request]
+            del self._asked[reply.request]  # first: the callback may ask again
             asked.answer(reply.batch, reply.error, now)
 
     def on_disconnected(self, node: int, now: float) -> None:
@@ -158,6 +184,7 @@ class Reads:
     def on_read(self, sender: int, read: Read) -> None:
         """Answer another node."""
         batch, error = EMPTY, ""
+        # The asker may be configured for larger reads, but how much is read in one step is decided here.
         entries, size = max(read.max_entries, 1), min(read.max_bytes, 4 * self._config.read_bytes)
         try:
             if read.raw:
@@ -169,9 +196,12 @@ class Reads:
                 error = f"node {self._config.node_id} does not hold that part of the segment"
         except StorageError as damage:
             error = str(damage)
+        assert not error or not batch.count, "an answer is entries or an error"
+        assert batch.count <= entries, "more entries are given than were asked for"
         self._outbox.send(sender, ReadReply(request=read.request, batch=batch, error=error))
 
     def _may_answer(self, read: Read) -> bool:
+        """Whether an empty answer of this node would be true: that there is nothing (yet) from there on."""
         segment = self._metadata.segment(read.topic, read.segment)
         if segment is None:
             return False
@@ -179,3 +209,8 @@ class Reads:
             return self._commit_index(read.topic, read.segment) is not None
         whole = self._copies.get((read.topic, read.segment)).length >= segment.count
         return whole or read.start < self.readable(read.topic, read.segment)
+
+    def check_invariants(self) -> None:
+        """Assert what must hold of the questions that wait for their answers."""
+        assert all(number <= self._request for number in self._asked), "a question from the future"
+        assert list(self._asked) == sorted(self._asked), "questions out of the order of their numbers"

@@ -10,7 +10,24 @@ Two jobs that end in the same copying (`puller.py`):
   When the new one and a majority of the new set have, Raft records the set with a compare-and-set on the
   old one. Those that stay are asked too: a replica may lag, and a leaving one may hold the only other copy.
 
-Invariant: a replica set loses a live, staying member never, and gains one only after its copy is whole
+A repair, from when it is planned until Raft has recorded it:
+
+    state       what it is                                    left when
+    due         too few of its replicas stay, or one leaves   there is room, a source and a spare node
+    under way   with each interval every node of the new      the added one and a majority have shown count
+                set is asked, from another source             and checksum; or it does not get on: put off
+    proven      SetReplicas is proposed with each interval    it is applied, or the old set is another by then
+    put off     others come first, PUT_OFF intervals long     they are over: due
+
+Segment t/4, sealed with 40 entries on nodes 1, 2 and 3; node 3 is dead for long, nodes 4 and 5 are spare:
+
+    old = (1, 2, 3), new = (1, 2, 4), target = 4
+    Copy(upto=40) to 1, 2 and 4     4 copies from 1 or 2; these have it all, and only read it through
+    CopyReply(40, checksum) of 4    whole = {4}: nothing shows yet that 1 or 2 has an undamaged copy, too
+    CopyReply(40, checksum) of 2    whole = {2, 4}: proven, whatever becomes of node 1
+    SetReplicas(old, new)           without effect if another change of t/4 came first, then planned anew
+
+Invariant: a live, staying replica is never removed from a set, and one is added only after its copy is whole
 (SealedStable: a majority of the replicas holds the count).
 
 Transcripts, in `tests/replicas/transcripts`: `repair_on_another_node`, `repair_of_a_damaged_copy`.
@@ -54,9 +71,11 @@ class CatchUp:
     ) -> None:
         self._config, self._metadata, self._copies = config, metadata, copies
         self.puller, self._outbox = puller, outbox
-        self._checked: dict[str, int] = {}  # per topic: segments up to here were looked at
+        # Per topic, segments up to here were looked at: a topic has thousands of them, and each is looked at
+        # once, when it is sealed, unless its replicas change.
+        self._checked: dict[str, int] = {}
         self._short: dict[Key, int] = {}  # how often a pull was started
-        self._shadows: dict[Key, SegmentCopy] = {}
+        self._shadows: dict[Key, SegmentCopy] = {}  # being filled beside a damaged copy
         self._again_at = 0.0
 
     @property
@@ -67,6 +86,7 @@ class CatchUp:
     def on_topic(self, topic: str) -> None:
         """Look at the segments that were sealed since the last time."""
         known = self._metadata.topics[topic]
+        assert self._checked.get(topic, 0) < known.current, "SealedStable: a segment was sealed and is open"
         for number in range(self._checked.get(topic, 0) + 1, known.current):
             self._look((topic, number), known.segments[number - 1])
         self._checked[topic] = known.current - 1
@@ -82,6 +102,7 @@ class CatchUp:
             self._look(key, segment)
 
     def _look(self, key: Key, segment: Segment) -> None:
+        assert segment.sealed, "SealedStable: how long a copy must be is known once its segment is sealed"
         if self._config.node_id in segment.replicas and self._copies.get(key).length < (segment.count or 0):
             self._short[key] = 0
             self._again_at = 0.0
@@ -118,6 +139,7 @@ class CatchUp:
                 shadow = self._copies.shadow(key)
             except DiskFull:
                 return  # tried again with the next tick
+            assert shadow.length == 0, "PrefixAgree: a shadow holds entries before any was copied"
             if not segment.count:  # what is damaged is a deposed leader's tail: nothing is missing without it
                 self._copies.adopt(shadow)
                 return
@@ -127,8 +149,15 @@ class CatchUp:
             self._again_at = 0.0
 
     def _verifier(self, key: Key, segment: Segment, copy: SegmentCopy) -> Callable[[], None]:
+        """What to do with a copy that has become long enough: read it through, and compare.
+
+        A copy that differs from what was sealed breaks PrefixAgree, and readers of this node would see
+        another order than readers of others. So the node stops (fail-stop). A damaged one is copied anew.
+        """
+
         def verify() -> None:
-            assert segment.count is not None
+            assert segment.count is not None, "SealedStable: an open segment has no checksum to compare with"
+            assert copy.durable >= segment.count, "SealedStable: a copy is verified before it is on the disk"
             self._copies.when_summed(copy, segment.count, summed)
 
         def summed(checksum: Checksum | StorageError) -> None:
@@ -150,6 +179,15 @@ class CatchUp:
 
         return verify
 
+    def check_invariants(self) -> None:
+        """Assert what must hold of the copies that are too short or damaged."""
+        self.puller.check_invariants()
+        for key, shadow in self._shadows.items():
+            assert shadow.key == key, f"{shadow.name} is filed under {key}"
+            assert shadow.name != self._copies.get(key).name, f"{shadow.name} replaces itself"
+        for topic, number in self._checked.items():
+            assert number < self._metadata.topics[topic].current, f"SealedStable: {topic}/{number} is open"
+
 
 class _Repair(msgspec.Struct):
     """A change of a sealed segment's replicas that is being prepared."""
@@ -165,6 +203,7 @@ class _Repair(msgspec.Struct):
     @property
     def proven(self) -> bool:
         """Whether what will be the replica set holds the segment: the added one, and a majority."""
+        assert self.whole <= set(self.new), "SealedStable: a copy counts that will be no replica"
         return (not self.target or self.target in self.whole) and len(self.whole) >= majority(len(self.new))
 
 
@@ -196,16 +235,20 @@ class Repairs:
         """A sealed segment has another replica set: a repair that was under way for it is done."""
         if key in self._under_way:
             self._drop(key)
-            self._has_room = True
+            self._has_room = True  # with the next tick, not the next interval: a large repair is a long queue
 
     def _begin(self, key: Key, repair: _Repair) -> None:
         assert key not in self._under_way, "one repair a segment"
+        assert set(repair.old) != set(repair.new), "ReplicasKept: a repair that changes nothing never ends"
+        assert len(set(repair.new)) == len(repair.new) > 0, "ReplicasKept: a node is named twice"
+        assert not repair.whole, "SealedStable: a copy counts that has shown nothing yet"
         self._under_way[key] = repair
         self._entries += repair.count
 
     def _drop(self, key: Key) -> None:
         self._entries -= self._under_way.pop(key).count
-        assert self._entries >= 0 and (self._under_way or not self._entries), "what is under way adds up"
+        assert self._entries >= 0, "more entries were dropped than are under way"
+        assert self._under_way or not self._entries, "entries are counted of repairs that are over"
 
     def _is_full(self) -> bool:
         limit = FULL_SEGMENTS * self._config.max_segment_entries
@@ -214,8 +257,9 @@ class Repairs:
     def on_tick(self, voters: list[int], live: Collection[int], dead: Collection[int], now: float) -> None:
         """Find what to repair and go on with what is under way.
 
-        `voters`: the nodes that may hold replicas, `live`: those of them that answer, `dead`: nodes that
-        have been silent for so long that their copies are made anew.
+        `voters`: the nodes that may hold replicas, `live`: the nodes that answer, those that leave included,
+        because they can be copied from; `dead`: nodes that have been silent for so long that their copies are
+        made anew.
         """
         due = now >= self._again_at
         if not due and not self._has_room:
@@ -229,6 +273,8 @@ class Repairs:
         for replicas, keys in sorted(self._metadata.sealed_at.items()):
             if self._is_enough(replicas, voters, dead):
                 continue
+            # All segments with one set of replicas are judged at once, and there are far fewer sets than
+            # segments: a pass over everything sealed would take seconds in a large cluster.
             for key in keys:
                 if self._is_full():
                     break
@@ -236,6 +282,7 @@ class Repairs:
                     continue
                 if not self._plan(key, replicas, voters, live, dead):
                     break  # nor can any other segment with these replicas be repaired now
+        assert len(self._under_way) <= MAX_REPAIRS, "more repairs at once than the limit"
         for key in [key for key in self._under_way if key not in known]:
             self._go_on(key, self._under_way[key], now)
 
@@ -255,7 +302,10 @@ class Repairs:
     ) -> bool:
         """Begin to repair a segment; return whether there is a way to."""
         segment = self._metadata.segment(*key)
-        assert segment is not None and segment.count is not None, "only sealed segments are repaired"
+        assert segment is not None and segment.count is not None, (
+            "SealedStable: only sealed ones are repaired"
+        )
+        assert segment.replicas == replicas, "SealedStable: planned for another replica set than there is"
         count = segment.count
         wanted = min(self._config.replication_factor, len(voters))
         staying = [node for node in replicas if node in voters and node not in dead]
@@ -266,13 +316,20 @@ class Repairs:
         spare = [node for node in voters if node in live and node not in replicas]
         if not sources or not spare:
             return False
-        target = spare[sum(key[0].encode()) % len(spare)]
+        target = spare[sum(key[0].encode()) % len(spare)]  # by the topic's name, so that the load spreads
         full = len(staying) + 1 >= wanted
+        # One node is added at a time. Until the set is full again the dead ones stay in it: they may come
+        # back, and without them a set of two, one of them damaged, would have no majority to prove itself by.
         kept = staying if full else [node for node in replicas if node in voters]
+        assert target not in kept and set(staying) <= set(kept), (
+            "ReplicasKept: a live, staying one is dropped"
+        )
         self._begin(key, _Repair(replicas, (*kept, target), target, sources, set(), count))
         return True
 
     def _go_on(self, key: Key, repair: _Repair, now: float) -> None:
+        """Propose a repair that is proven; ask for another; give up one that does not get on."""
+        assert self._under_way.get(key) is repair, "a repair goes on that is over"
         segment = self._metadata.segment(*key)
         if segment is None or segment.count is None or segment.replicas != repair.old:
             self._drop(key)
@@ -290,6 +347,7 @@ class Repairs:
         """Ask one of the replicas to be for the whole segment, from another source at each attempt."""
         # The only source, too, must prove its copy: it is asked to copy from itself, which needs no copying.
         sources = [source for source in repair.sources if source != node] or repair.sources
+        assert node in repair.new, "SealedStable: a node is asked that will be no replica"
         if node not in repair.whole and sources:
             source = sources[repair.attempt % len(sources)]
             self._outbox.send(node, Copy(topic=key[0], segment=key[1], source=source, upto=count))
@@ -306,3 +364,12 @@ class Repairs:
                 self._go_on(key, repair, now)
         elif reply.length >= segment.count:
             self._outbox.log(f"node {node} has a copy of {key[0]}/{key[1]} that differs: not counted")
+
+    def check_invariants(self) -> None:
+        """Assert what must hold of the repairs that are under way."""
+        assert self._entries == sum(repair.count for repair in self._under_way.values()), "they do not add up"
+        assert len(self._under_way) <= MAX_REPAIRS, "more repairs at once than the limit"
+        for (topic, number), repair in self._under_way.items():
+            assert repair.whole <= set(repair.new), f"SealedStable: {topic}/{number}: no replica counts"
+            assert not repair.target or repair.target in repair.new, f"ReplicasKept: {topic}/{number}"
+            assert repair.target not in repair.old, f"ReplicasKept: {topic}/{number}: added twice"

@@ -6,6 +6,13 @@
                    and everything appended before it are durable. So a frame whose fsync is still under way is
                    either in that length or refused
 
+What becomes of a frame depends on the copy and on where the frame starts. The copy has `length` entries:
+
+    the copy is           start < length             start == length     start > length
+    open                  the part beyond the end    append              answer `gap`: the writer begins again
+                          is appended, if any                            at the answered length
+    fenced, or sealed     answer `fenced`: the writer stops, and the recovery decides what its entries become
+
 A frame that comes before its segment is known here is dropped; `announce` asks for it again once the metadata
 has the segment.
 
@@ -44,6 +51,8 @@ class Replica:
         segment = self._metadata.segment(frame.topic, frame.segment)
         if segment is None or sender != segment.leader or self._node_id not in segment.replicas:
             return  # not known here yet (`announce` will ask for it), or not this sender's to write
+        # The sender's id is enough. A leader that restarted does not take up its old segment again
+        # (`leases.py`), so frames of a segment come only from the process for which it was opened.
         copy = self._copies.get((frame.topic, frame.segment))
         if segment.sealed or copy.fenced:
             self._reply(sender, copy, fenced=True)
@@ -64,9 +73,14 @@ class Replica:
             self._failing = False
 
     def _append(self, sender: int, copy: SegmentCopy, frame: Append) -> None:
+        """ReplicaAppend; a frame without entries only asks for the length."""
+        assert not copy.fenced, "AckedDurable: a fenced copy takes a frame behind the answered length"
         before = copy.length
         self._copies.append(
             copy, frame.start, frame.batch, partial(self.on_frame_durable, sender, copy, frame)
+        )
+        assert copy.length == max(before, frame.start + frame.batch.count), (
+            "SeqOrder: a frame is not all there"
         )
         if copy.length > before:
             self._trace(
@@ -78,19 +92,31 @@ class Replica:
             )
 
     def on_frame_durable(self, sender: int, copy: SegmentCopy, frame: Append) -> None:
-        """Answer a frame that is durable. Only then is a copy that a power loss had shortened whole again."""
+        """Answer a frame that is durable. Only then is a copy that a power loss had shortened whole again.
+
+        `frame.end` is the writer's own length when it sent the frame. A copy that has all of that holds
+        everything it can ever have acknowledged; one that merely took this frame may still lack others.
+        """
+        assert copy.durable >= frame.start + frame.batch.count, "AckedDurable: answered before it is durable"
         if copy.durable >= frame.end and not copy.sure:
             with suppress(DiskFull):  # it stays unsure until the next frame
                 self._copies.mark(copy, sure=True)
         self._reply(sender, copy, fenced=copy.fenced, gap=not frame.batch.count)
 
     def announce(self, topic: str, number: int, segment: Segment) -> None:
-        """Tell a new segment's leader that we know of it: its first frames may have come too early."""
+        """Tell a new segment's leader that we know of it: its first frames may have come too early.
+
+        Without this the writer would send them again only after `resend_interval`, and every rollover would
+        be a pause for the clients.
+        """
+        assert not segment.sealed, "NoWritesPastOpen: frames are asked for of a segment that has ended"
         if self._node_id in segment.replicas and segment.leader != self._node_id:
             copy = self._copies.get((topic, number))
             self._reply(segment.leader, copy, fenced=copy.fenced, gap=True)
 
     def _reply(self, to: int, copy: SegmentCopy, *, fenced: bool = False, gap: bool = False) -> None:
+        """Tell the writer how much of the copy is durable, which is what it may count."""
+        assert copy.durable <= copy.length, "AckedDurable: more is durable than was written"
         self._outbox.send(
             to,
             AppendReply(topic=copy.key[0], segment=copy.key[1], length=copy.durable, fenced=fenced, gap=gap),
@@ -107,13 +133,18 @@ class Replica:
         except DiskFull as error:
             self._outbox.log(f"cannot fence {copy.name}, not answering: {error}")
             return
+        assert copy.fenced and copy.length == length, "AckedDurable: a frame came between fence and length"
         self._trace("Fence", topic=fence.topic, segment=fence.segment, length=length)
 
     def _answer_fence(self, to: int, copy: SegmentCopy, length: int, *, damaged: bool) -> None:
         """Tell length and checksum. Of a damaged copy, how far it can be read, and that it is not sure."""
+        assert copy.fenced, "AckedDurable: a fence is answered that does not hold"
+        assert copy.durable >= length, "AckedDurable: a fence is answered with entries that may be lost"
 
         def summed(checksum: Checksum | StorageError) -> None:
             if isinstance(checksum, CorruptionError) and checksum.index < length:
+                # Silence would be worse: with another replica gone, the recovery would wait for ever although
+                # the rest of this copy may be all that is needed. Each round ends before an earlier entry.
                 self._outbox.log(f"fenced, but this copy ends before its damage: {checksum}")
                 self._answer_fence(to, copy, checksum.index, damaged=True)
             elif isinstance(checksum, StorageError):

@@ -25,6 +25,37 @@ Sequence of one PUT:
       │                 │◄──── AppendReply ───────┤
       │◄─ ForwardReply ─┤ majority: commit_index  │
 
+The life of a forward (the entries that one message brought from an origin) at the writer:
+
+    state      where its entries are            left when                        its origin is told
+    pending    in memory only                   a flush appends them             nothing yet
+                                                the writer is sealing or fenced  refused, taken=0: sent on
+                                                its deadline passes              an error: not written
+    appended   here on the disk, or soon, and   a majority has them durably      taken=acked=n: OK
+               on the way to the replicas       a recovery seals the segment     nothing; the seal tells the
+                                                                                 router: outcome unknown
+
+At the end of a segment a forward may fit in part. Of ten entries that arrive when there is room for four,
+four are taken. The reply says `refused` and taken=4, and the router sends the other six to the leader of the
+next segment, before anything that it was given later.
+
+A replica, as the writer sees it (`Follower`; `length` is that of the writer's own copy):
+
+    state         its numbers            is sent                        left when
+    away          next_index = match     nothing                        it connects: asked
+    asked         next_index = match     a frame without entries        it answers: catching up
+    catching up   next_index < length    what it lacks, from the disk   next_index = length: streaming
+    streaming     next_index = length    every new frame, at once       its window fills: catching up;
+                                                                        it is silent, or has a gap: asked
+
+What a writer knows of three replicas, itself included, and what it may acknowledge (`_advance`):
+
+    durable here, match of 2, match of 3     sorted      commit_index
+    7  5  0                                  0 5 7       5: two of three hold it
+    7  7  0                                  0 7 7       7
+    2  5  5                                  2 5 5       5: its own disk is the slowest, and not waited for
+    7  5  5, and fenced                                  unchanged: the recovery decides, and may have decided
+
 Invariants: SingleWriter (a writer exists only for a segment whose leader and incarnation are ours),
 SeqOrder (its appends are numbered by the copy's length), AckedDurable (`commit_index` is the largest
 length that a majority has durably), commit_index <= copy.length, and nothing is acknowledged once the
@@ -85,6 +116,7 @@ class Follower:
 
     def sent(self, end: int, size: int, now: float) -> None:
         """A frame that ends at `end` is on its way."""
+        assert end >= self.next_index, "SeqOrder: frames are sent in the order of their entries"
         self.next_index, self.sent_at = end, now
         self.unanswered += size
         self._sent.append((end, size))
@@ -92,8 +124,11 @@ class Follower:
     def answered(self, length: int, now: float) -> None:
         """The replica durably has `length` entries."""
         self.match, self.heard_at = max(self.match, length), now
+        # One answer covers all frames up to its length: the replica answers in order, and a connection that
+        # breaks takes the answers with it.
         while self._sent and self._sent[0][0] <= self.match:
             self.unanswered -= self._sent.popleft()[1]
+        assert self.unanswered >= 0, "more bytes were answered than sent"
         self.next_index = max(self.next_index, self.match)
 
     def rewind(self) -> None:
@@ -113,6 +148,17 @@ class Follower:
             self.match = min(self.match, max(length, 0))
             self.rewind()
             self._gap_until = now + GAP_PAUSE
+
+    def check_invariants(self) -> None:
+        """Assert what must hold between its fields."""
+        assert 0 <= self.match <= self.next_index, "SeqOrder: what was answered would be sent again"
+        assert self.unanswered == sum(size for _, size in self._sent), "the window does not add up"
+        ends = [end for end, _ in self._sent]
+        assert ends == sorted(ends), "SeqOrder: frames are sent in the order of their entries"
+
+
+# Two types, so that neither is answered as the other: an appended forward that was refused would be sent on
+# by its router, and be written twice.
 
 
 class PendingForward(msgspec.Struct):
@@ -169,21 +215,29 @@ class SegmentWriter:
         self._pending_bytes = 0
         self._appended: deque[AppendedForward] = deque()
         self._unacknowledged = 0  # payload bytes of the forwards in `_appended`
-        # The latest forward of each origin, also to earlier segments of the topic.
+        # The latest forward of each origin, also to earlier segments of the topic: a duplicate may arrive
+        # after a rollover, and appended in the next segment it would be delivered twice.
         self._seen = {} if seen is None else seen
-        assert self.copy.length == 0, "a writer begins with an empty segment, or it is not the only writer"
+        assert segment.leader == config.node_id, "SingleWriter: another node leads this segment"
+        assert not segment.sealed, "NoWritesPastOpen: a writer of a segment that has ended"
+        assert self.copy.length == 0, (
+            "SingleWriter: a writer begins with an empty segment, or is not the only"
+        )
 
     @property
     def idle(self) -> bool:
         """Return whether nothing waits, here or at a replica: the next step then needs a message."""
-        return not (self._pending or self._appended or self.sealing or self.copy.fenced) and all(
+        idle = not (self._pending or self._appended or self.sealing or self.copy.fenced) and all(
             follower.match == self.copy.length for follower in self.followers.values()
         )
+        assert not idle or self._pending_bytes == self._unacknowledged == 0, "bytes are counted of no forward"
+        return idle
 
     # --- taking PUTs ---
 
     def on_forward(self, origin: int, forward: Forward, now: float) -> None:
         """Entries from the node that has the client. Appended in `flush`, with the rest of the turn."""
+        assert forward.batch.count, "a forward of nothing is refused at the door (`wire.messages.flaw`)"
         if forward.request <= self._seen.get(origin, 0):
             return  # a duplicate, or overtaken by a later one: its origin no longer waits for it
         self._seen[origin] = forward.request
@@ -192,6 +246,8 @@ class SegmentWriter:
         elif self._pending_bytes > self._config.max_pending_bytes:
             self._answer(origin, forward, 0, 0, error=errors.BUSY)
         else:
+            # Below the router's own deadline, so that the origin hears that it was certainly not written
+            # before it has to tell its client that the outcome is unknown.
             self._pending.append(PendingForward(origin, forward, now + self._config.put_timeout * 0.9))
             self._pending_bytes += forward.batch.weight
 
@@ -202,7 +258,12 @@ class SegmentWriter:
                 break
 
     def _may_append(self, now: float) -> bool:
-        """All that an append needs, checked in the step that appends."""
+        """All that an append needs, checked in the step that appends.
+
+        The lease and the fence keep a deposed writer from appending. The other two keep entries from piling
+        up that cannot be acknowledged: without a majority in reach, or behind a full window, they wait in
+        `_pending`, where they can still be refused. Once appended, their outcome would be unknown.
+        """
         return (
             self._leases.holds(self.topic, self.number, now)
             and not self.copy.fenced
@@ -213,16 +274,21 @@ class SegmentWriter:
 
     def reachable(self) -> int:
         """Replicas that this node is connected to, itself included."""
-        return 1 + sum(follower.connected for follower in self.followers.values())
+        reachable = 1 + sum(follower.connected for follower in self.followers.values())
+        assert reachable <= len(self.segment.replicas), "AckedDurable: a node counts that is no replica"
+        return reachable
 
     def _append_turn(self, now: float) -> bool:
+        """Append what waits, up to the end of the segment and to `MAX_TURN_BYTES`; False on a full disk."""
         room = self._config.max_segment_entries - self.copy.length
+        assert self._pending and room > 0, "SealedStable: an append to a segment that is full"
         taken, batches, size, weight = [], [], 0, 0
         while self._pending and room > 0 and weight < MAX_TURN_BYTES:
             pending = self._pending.popleft()
             batch = pending.forward.batch
             self._pending_bytes -= batch.weight
             batch = batch.slice(0, self._fitting(batch, room, size))
+            assert batch.count <= room, "SealedStable: a segment longer than its limit"
             room, size, weight = room - batch.count, size + batch.size, weight + batch.weight
             batches.append(batch)
             taken.append((pending, batch.count))
@@ -247,6 +313,11 @@ class SegmentWriter:
         return room <= 0 or (limit is not None and self.bytes + size >= limit)
 
     def _append(self, taken: list[tuple[PendingForward, int]], batch: Batch, now: float) -> bool:
+        """LeaderAppend: to the own copy, and the same bytes to the replicas, without waiting for any of them.
+
+        All disks work at the same time, the leader's among them, and any majority of them acknowledges.
+        """
+        assert not (self.copy.fenced or self.sealing), "AckedDurable: an append behind a fence or the end"
         start = self.copy.length
         try:
             self._copies.append(self.copy, start, batch, self._advance)
@@ -261,6 +332,7 @@ class SegmentWriter:
             end += count
             self._appended.append(AppendedForward(pending.origin, pending.forward, count, end))
             self._unacknowledged += pending.forward.batch.weight
+        assert end == self.copy.length, "SeqOrder: forwards and entries appended do not add up"
         frame = self._frame(start, batch)
         for node, follower in self.followers.items():
             self._send(node, follower, frame, now)
@@ -271,6 +343,7 @@ class SegmentWriter:
 
     def _frame(self, start: int, batch: Batch) -> Append:
         """Return a frame for any number of replicas: one value sent to several is encoded once."""
+        assert start + batch.count <= self.copy.length, "SingleWriter: a frame beyond the writer's own copy"
         return Append(topic=self.topic, segment=self.number, start=start, batch=batch, end=self.copy.length)
 
     def _send(self, node: int, follower: Follower, frame: Append, now: float) -> None:
@@ -283,7 +356,11 @@ class SegmentWriter:
         follower.sent(frame.start + frame.batch.count, weight, now)
 
     def _send_from_disk(self, node: int, follower: Follower, now: float) -> None:
-        """Send what the replica misses, as far as the window allows."""
+        """Send what the replica misses, as far as the window allows.
+
+        The window bounds what is on its way to one replica. A frame larger than the window goes out alone,
+        or it never would.
+        """
         while follower.connected and follower.next_index < self.copy.length:
             if follower.unanswered and follower.unanswered >= self._config.window_bytes:
                 return
@@ -293,6 +370,8 @@ class SegmentWriter:
                     self.copy, start, self.copy.length, self.copy.length, self._config.read_bytes
                 )
             except StorageError as damage:
+                # It can neither bring the replicas up to date nor vouch for what it acknowledged. A recovery
+                # takes the entries from a replica that has them.
                 self._outbox.log(f"the writer's own copy cannot be read, handing the segment over: {damage}")
                 self.on_fenced()
                 return
@@ -323,6 +402,12 @@ class SegmentWriter:
             self._probe(node, follower, now)
 
     def _probe(self, node: int, follower: Follower, now: float) -> None:
+        """Ask a replica for its length, with a frame without entries: what to send depends on the answer.
+
+        Resending from `match` without asking would repeat whole windows to a replica that has them and whose
+        answers alone were lost.
+        """
+        assert follower.match <= self.copy.length, "SingleWriter: a replica holds entries of another writer"
         message = Append(
             topic=self.topic, segment=self.number, start=follower.match, batch=EMPTY, end=self.copy.length
         )
@@ -360,10 +445,15 @@ class SegmentWriter:
         commit = lengths[len(lengths) - self.segment.majority]
         if commit <= self.commit_index:
             return
+        assert commit <= self.copy.length, "AckedDurable: more is acknowledged than was ever written"
+        assert sum(length >= commit for length in lengths) >= self.segment.majority, (
+            "AckedDurable: fewer than a majority hold what is acknowledged"
+        )
         self.commit_index = commit
         self._trace("Ack", topic=self.topic, segment=self.number, count=commit)
         while self._appended and self._appended[0].end <= commit:
             done = self._appended.popleft()
+            assert done.end <= commit, "AckedDurable: a PUT is answered before all of it is acknowledged"
             self._unacknowledged -= done.forward.batch.weight
             refused = done.taken < done.forward.batch.count
             self._answer(done.origin, done.forward, done.taken, done.taken, refused=refused)
@@ -378,6 +468,9 @@ class SegmentWriter:
         refused: bool = False,
         error: errors.Reason = errors.NO_ERROR,
     ) -> None:
+        """Tell the origin how many of its entries are in this segment, and how many are acknowledged."""
+        assert 0 <= acked <= taken <= forward.batch.count, "AckedDurable: more is acknowledged than was taken"
+        assert refused or error or taken == forward.batch.count, "entries are neither taken nor given back"
         self._outbox.send(
             origin,
             ForwardReply(
@@ -399,6 +492,7 @@ class SegmentWriter:
             self.sealing = True
             self._trace("BeginSeal", topic=self.topic, segment=self.number)
             self._refuse_pending()
+            assert not self._pending, "SeqOrder: entries wait behind the end of the segment"
 
     def check_threshold(self) -> None:
         """Begin to seal if the segment is over its thresholds."""
@@ -411,13 +505,22 @@ class SegmentWriter:
         return self.sealing and not self.copy.fenced and self.commit_index == self.copy.length
 
     def ready_to_seal(self) -> tuple[int, Checksum]:
-        """Count and checksum of the finished segment. From now on nothing is acknowledged in it."""
-        assert self.all_acknowledged
+        """Count and checksum of the finished segment. From now on nothing is acknowledged in it.
+
+        All is acknowledged anyway. But a proposed seal may lose against that of a recovery, and then what
+        this writer would still acknowledge might lie behind the recovery's count.
+        """
+        assert self.all_acknowledged, "SealedStable: the count is not final yet"
+        assert not self._pending, "SealedStable: PUTs wait at a writer that takes nothing more"
         self.seal_proposed = True
         return self.copy.length, self._copies.checksum(self.copy, self.copy.length)
 
     def on_fenced(self) -> None:
-        """A recovery of this segment runs: the outcome of what is not acknowledged is unknown here."""
+        """A recovery of this segment runs: the outcome of what is not acknowledged is unknown here.
+
+        What is pending was certainly not written and goes back. What is appended gets no answer: the recovery
+        may keep it or not, and with the seal each router tells its clients that the outcome is unknown.
+        """
         if not self.copy.fenced:
             try:
                 self._copies.fence(self.copy, lambda: None)
@@ -432,15 +535,26 @@ class SegmentWriter:
         self._refuse_pending()
 
     def _refuse_pending(self) -> None:
+        """Send back what waits, in order. The router resends it to the next leader."""
+        assert self.sealing, "SeqOrder: given back by a writer that would take what comes behind it"
         while self._pending:
             pending = self._pending.popleft()
+            self._pending_bytes -= pending.forward.batch.weight
             self._answer(pending.origin, pending.forward, 0, 0, refused=True)
-        self._pending_bytes = 0
+        assert self._pending_bytes == 0, "the bytes of what waits do not add up"
 
     def check_invariants(self) -> None:
         """Assert what must hold of a writer by itself."""
-        assert 0 <= self.commit_index <= self.copy.length
-        assert all(follower.match <= self.copy.length for follower in self.followers.values())
+        self.copy.check_invariants()
+        assert 0 <= self.commit_index <= self.copy.length, "AckedDurable: acknowledged beyond its own copy"
+        for follower in self.followers.values():
+            follower.check_invariants()
+            assert follower.next_index <= self.copy.length, "SingleWriter: sent beyond the writer's own copy"
+        assert self._config.node_id not in self.followers, "AckedDurable: its own copy counts twice"
         ends = [appended.end for appended in self._appended]
-        assert ends == sorted(ends) and all(end > self.commit_index for end in ends)
+        assert ends == sorted(ends), "SeqOrder: forwards out of the order of their entries"
+        assert all(end > self.commit_index for end in ends), "AckedDurable: acknowledged, and not answered"
         assert self._unacknowledged == sum(appended.forward.batch.weight for appended in self._appended)
+        assert self._pending_bytes == sum(pending.forward.batch.weight for pending in self._pending)
+        assert self.sealing or not self.seal_proposed, "SealedStable: a seal is proposed of what goes on"
+        assert not (self.sealing and self._pending), "PUTs wait at a writer that takes nothing more"
