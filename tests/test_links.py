@@ -82,4 +82,12 @@ def test_every_function_that_a_document_places_in_a_file_is_defined_there() -> N
             if not re.search(rf"^ *(?:async )?(?:def|class) {name}\b", source, re.MULTILINE):
                 missing.append(f"{document.relative_to(ROOT)}: {name} in {path}")
     assert missing == []
-    assert found >= 10, "the way back of an acknowledgement is written down in docs/architecture.md"
+    assert found >= 60, "four messages are followed room by room in docs/architecture.md"
+
+
+@pytest.mark.parametrize("message", ["a PUT", "a GET", "an AppendEntries", "a fence"])
+def test_the_way_of_each_message_is_written_down_in_steps(message: str) -> None:
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    _, _, way = page.partition(f"\n### The way of {message}\n")
+    steps = re.findall(r"^\d+\. \*[\w ]+\*: `\w+` in\s", re.split(r"\n##+ ", way)[0], re.MULTILINE)
+    assert len(steps) >= 10
