@@ -83,3 +83,38 @@ def test_the_words_of_unfinished_work_are_nowhere() -> None:
         if word in path.read_text(encoding="utf-8")
     ]
     assert found == []
+
+
+MAX_COLUMNS = 109
+PROSE = sorted([*shape.ROOT.glob("*.md"), *shape.ROOT.glob("docs/*.md")])
+SPECS = sorted((shape.ROOT / "spec").glob("*.tla"))
+
+
+def _prose(text: str) -> Iterator[tuple[int, str]]:
+    """The numbered lines of a page that are prose: not a table, and not code, fenced or indented."""
+    fenced = False
+    before = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.startswith("```"):
+            fenced = not fenced
+        code = line.startswith("    ") and (not before.strip() or before.startswith("    "))
+        if not (fenced or code or line.startswith("|")):
+            yield number, line
+        before = line
+
+
+@pytest.mark.parametrize("path", PROSE, ids=shape.name)
+def test_prose_is_below_110_columns(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert [f"{number}: {line}" for number, line in _prose(text) if len(line) > MAX_COLUMNS] == []
+
+
+def test_what_counts_as_prose() -> None:
+    page = "a\n\n    code\n    code\n\n| table |\n\n```\nfenced\n```\n* item\n    goes on\n"
+    assert [line for _, line in _prose(page) if line.strip("`")] == ["a", "* item", "    goes on"]
+
+
+@pytest.mark.parametrize("path", SPECS, ids=shape.name)
+def test_a_specification_is_below_110_columns(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [number for number, line in enumerate(lines, 1) if len(line) > MAX_COLUMNS] == []
