@@ -13,7 +13,7 @@ help: ## this list
 
 .venv/.installed: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,tla]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,tla,browser]'
 	touch $@
 
 demo: .venv/.installed ## start a cluster, stream a log in, kill a leader, count what is lost (0)

@@ -25,7 +25,7 @@ DISTRIBUTION: Final = "walrus-log"
 
 _NAMES: Final = (
     "__init__ broker cli client cluster config consensus demo leases namesake node protocol quorum raft "
-    "replicas scripts segments shell sim storage tlc wal wire"
+    "replicas scripts segments shell sim storage tlc view wal wire"
 )
 OURS: Final = frozenset(_NAMES.split())
 """What stands in this package's directory."""

@@ -4,6 +4,7 @@
     python -m walrus.sim --seeds 50 --faults crash,network      seeds 1 to 50
     python -m walrus.sim --scenario leader_restarts_at_once
     python -m walrus.sim --scenarios                            all of them
+    python -m walrus.sim --seed 7 --html run.html               the run as a page for a browser
     python -m walrus.sim --mutant no_fence_check --seeds 50     with a planted bug (`mutants`)
     python -m walrus.sim explore --nodes 3 --depth 8            every short behaviour of Raft (`explore.py`)
     python -m walrus.sim --bench
@@ -28,12 +29,15 @@ from rich.text import Text
 
 from walrus.cli.command_line import Console, Parser, command
 from walrus.shell.flags import fsync, whole
-from walrus.sim import explore_cli, faults, mutants, report, scenarios
+from walrus.sim import explore_cli, faults, filming, mutants, report, scenarios
+from walrus.sim.filming import Camera
 from walrus.sim.options import Options, varied
 from walrus.sim.run import Failure, Result, shrink, simulate
 from walrus.sim.stage import watched
 from walrus.sim.trace import Recorder
 from walrus.sim.violation import Violation
+from walrus.view import lanes
+from walrus.view.film import Film
 from walrus.wire.effects import Trace
 
 SHRINKS = 150
@@ -62,6 +66,9 @@ def _parser() -> Parser:
     add("--mutant", metavar="NAME", help="plant a bug in the code first (walrus/sim/mutants)")
     add("--bench", action="store_true", help="measure steps per second")
     add("--trace", type=Path, metavar="FILE", help="record spec-level events, one JSON object a line")
+    add("--html", type=Path, metavar="FILE", help="the run as a page for a browser, opened at what broke")
+    add("--show", action="store_true", help="after a failure, the last events that led to it as lanes")
+    add("--why", action="store_true", help="after a failure, what the broken invariant is for")
     add("--no-shrink", action="store_true", help="do not look for a shorter schedule after a failure")
     add("--json", action="store_true", help="print results as JSON")
     return parser
@@ -94,8 +101,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names = [flags.scenario] if flags.scenario else list(scenarios.ALL) if flags.scenarios else []
     if unknown := [name for name in names if name not in scenarios.ALL]:
         return _refuse(f"no scenario {unknown[0]}; there are: {', '.join(scenarios.ALL)}")
-    if flags.scenarios and flags.trace:
-        return _refuse("--trace records one run: name a --scenario")
+    if flags.scenarios and (flags.trace or flags.html):
+        return _refuse("--trace and --html record one run: name a --scenario")
+    if flags.html and flags.seeds > 1:
+        return _refuse("--html shows one run: leave out --seeds")
     try:
         mutant = mutants.find(flags.mutant) if flags.mutant else None
     except LookupError as error:
@@ -124,7 +133,8 @@ def _one(
     options = options if flags.plain else varied(seed, options)
     started = time.perf_counter()
     recorder = Recorder(options) if flags.trace else None
-    outcome = simulate(seed, options, flags.steps, chosen, recorder.of if recorder else None)
+    camera = Camera() if flags.html and not recorder else None
+    outcome = simulate(seed, options, flags.steps, chosen, recorder.of if recorder else None, camera)
     if recorder is not None:
         flags.trace.write_bytes(recorder.lines())
     if isinstance(outcome, Result):
@@ -140,6 +150,9 @@ def _one(
                 f"{outcome.delivered:,} delivered; digest {outcome.digest}",
                 highlight=False,
             )
+        if camera is not None:
+            again = f"python -m walrus.sim --seed {seed} --steps {flags.steps}"
+            filming.write(camera.film(f"seed {seed}", again=again), flags.html)
         return True
     _show(outcome, options, flags, console)
     return False
@@ -162,6 +175,23 @@ def _show(failure: Failure, options: Options, flags: argparse.Namespace, console
          f"--faults {flags.faults} --fsync {schedule}", *mine]
     ) + _planted(flags)  # fmt: skip
     report.tell(console, failure, options, simulation, again)
+    if flags.html or flags.show or flags.why:
+        _picture(
+            filming.play(failure, options, f"seed {failure.seed}: {failure.name}", again), flags, console
+        )
+
+
+def _picture(film: Film, flags: argparse.Namespace, console: Console) -> None:
+    """The film of a run as far as it was asked for: lanes, reason, page."""
+    broken = film.header.broken
+    if broken is not None and flags.show:
+        for line in lanes.draw(film, lanes.story(film, broken.event), console.width):
+            console.print(Text(line, no_wrap=True), crop=True)
+    if broken is not None and flags.why:
+        console.print(Text(f"{broken.name}: {broken.why}"))
+    if flags.html:
+        filming.write(film, flags.html)
+        console.print(Text(f"a page of it: {flags.html}"), soft_wrap=True)
 
 
 def _scenarios(names: Sequence[str], flags: argparse.Namespace, console: Console) -> int:
@@ -183,9 +213,14 @@ def _scenarios(names: Sequence[str], flags: argparse.Namespace, console: Console
             console.print(Text.assemble((name, "bold red"), ": failed"))
             again = f"python -m walrus.sim --scenario {name} --seed {flags.seed}{_planted(flags)}"
             report.tell_scenario(console, violation, scenarios.ALL[name], flags.seed, again)
+            if flags.html or flags.show or flags.why:
+                _picture(filming.play_scenario(scenarios.ALL[name], flags.seed, again), flags, console)
         else:
             took = time.perf_counter() - started
             console.print(f"{name}: held, {steps:,} steps in {took:.2f} s", highlight=False)
+            if flags.html:
+                again = f"python -m walrus.sim --scenario {name} --seed {flags.seed}"
+                _picture(filming.play_scenario(scenarios.ALL[name], flags.seed, again), flags, console)
         if flags.trace:
             flags.trace.write_bytes(recorders[-1].lines())
     return int(failed > 0)

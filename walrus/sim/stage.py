@@ -21,6 +21,7 @@ from walrus.sim.host import Host
 from walrus.sim.options import SETTINGS, Options
 from walrus.sim.run import Simulation
 from walrus.sim.violation import Violation, holds
+from walrus.sim.world import Film
 from walrus.wire.effects import Trace
 from walrus.wire.messages import PeerMessage
 
@@ -35,6 +36,7 @@ class Audience:
     """Watches a scenario: the simulation that its stage was built on, for the table of a failure."""
 
     recording: Recording | None = None
+    film: Film | None = None
     simulation: Simulation | None = None
 
 
@@ -42,9 +44,9 @@ _audience: ContextVar[Audience | None] = ContextVar("audience", default=None)
 
 
 @contextmanager
-def watched(recording: Recording | None = None) -> Iterator[Audience]:
-    """Scenarios that are played inside of this are watched, and recorded if that is asked for."""
-    audience = Audience(recording)
+def watched(recording: Recording | None = None, film: Film | None = None) -> Iterator[Audience]:
+    """Scenarios that are played inside of this are watched, and recorded or filmed if that is asked for."""
+    audience = Audience(recording, film)
     token = _audience.set(audience)
     try:
         yield audience
@@ -60,7 +62,7 @@ class Stage:
         chosen = replace(chosen, settings={**SETTINGS, **(settings or {})})
         audience = _audience.get() or Audience()
         recorder = audience.recording(chosen) if audience.recording else None
-        self.simulation = audience.simulation = Simulation(seed, chosen, (), recorder)
+        self.simulation = audience.simulation = Simulation(seed, chosen, (), recorder, audience.film)
         self.world, self.judge = self.simulation.world, self.simulation.world.judge
         self.producers = self.simulation.producers
         self.topic = "t0"

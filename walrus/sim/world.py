@@ -20,8 +20,9 @@ from __future__ import annotations
 import heapq
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from walrus.broker.spec_trace import copy_lengths
 from walrus.config import NodeConfig
@@ -40,6 +41,20 @@ from walrus.wire.messages import Hello, PeerMessage
 
 Rule: TypeAlias = Callable[[int, int, PeerMessage], bool]
 
+
+class Film(Protocol):
+    """What records a run for people (`filming.py`): it is told what happens, and changes nothing."""
+
+    def watch(self, now: Callable[[], float]) -> None: ...
+    def of(self, node: int) -> Trace: ...
+    def noted(self, node: int, what: str) -> None: ...
+    def sent(self, host: Host, to: int, message: PeerMessage, copies: int) -> None: ...
+    def arrives(self, host: Host, sender: int, message: PeerMessage) -> None: ...
+    def asked(self, host: Host, call: Call, request: Request) -> None: ...
+    def replied(self, host: Host, call: Call, data: bytes, count: int) -> None: ...
+    def looked(self, host: Host) -> None: ...
+
+
 CLUSTER = "simulated"
 _is_open = Call.is_open
 
@@ -53,7 +68,13 @@ HISTORY = 4_000
 class World:
     """Hosts, network, clock. `step` lets the next thing happen."""
 
-    def __init__(self, seed: int, options: Options, recorder: Callable[[int], Trace] | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        options: Options,
+        recorder: Callable[[int], Trace] | None = None,
+        film: Film | None = None,
+    ) -> None:
         self.seed, self.options = seed, options
         self.rng = Random(seed)
         self.now = 0.0
@@ -68,6 +89,10 @@ class World:
         self.happened: list[tuple[float, int, str]] = []
         """(time, node, what): for the table of a failure. Node 0 is the world."""
         self._trace_for = recorder
+        self._film = film
+        if film is not None:
+            film.watch(lambda: self.now)
+            self._trace_for = film.of
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._sequence = 0
         self._codec: PeerCodec[PeerMessage] | None = PeerCodec(PeerMessage) if options.codec else None
@@ -114,6 +139,8 @@ class World:
 
     def note(self, node: int, what: str) -> None:
         """Remember a happening for the table of a failure."""
+        if self._film is not None:
+            self._film.noted(node, what)
         self.happened.append((self.now, node, what))
         if len(self.happened) > 2 * HISTORY:
             del self.happened[:HISTORY]
@@ -355,12 +382,11 @@ class World:
             self.judge.full_check()
             self.after(self.rng.uniform(0.05, 0.5), self.start, host.id)
             return
-        where = traceback.extract_tb(error.__traceback__)[-1]
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(last.filename).name}:{last.lineno}"
         name = str(error).split(":")[0] if isinstance(error, AssertionError) and str(error) else ""
         self.note(host.id, f"fails: {type(error).__name__}: {error}")
-        raise Violation(
-            name or type(error).__name__, f"node {host.id}: {error!r} at {where.filename}:{where.lineno}"
-        ) from error
+        raise Violation(name or type(error).__name__, f"node {host.id}: {error!r} at {where}") from error
 
     def _late_turn(self, host: Host, process: int) -> None:
         if host.process == process and host.up:
@@ -398,6 +424,8 @@ class World:
         if meta_group.in_flight is None and controller.meta.written > meta_group.covered:
             self._start_sync(host, meta_group, controller.meta.written)
         self._set_timer(host)
+        if self._film is not None:
+            self._film.looked(host)
         self.judge.look(host)
 
     def _set_timer(self, host: Host) -> None:
@@ -420,6 +448,8 @@ class World:
         match effect:
             case Reply(slot=slot, data=data, count=count):
                 assert isinstance(slot, Call)
+                if self._film is not None:
+                    self._film.replied(host, slot, data, count)
                 slot.reply(data, count, self.now)
             case Peers(addresses=addresses):
                 host.record.addresses = dict(addresses)
@@ -449,7 +479,10 @@ class World:
             message = decoded
         if self.rules and self._kept(host.id, to, message):
             return
-        for at in self.network.arrivals(host.id, to, self.now):
+        arrivals = self.network.arrivals(host.id, to, self.now)
+        if self._film is not None:
+            self._film.sent(host, to, message, len(arrivals))
+        for at in arrivals:
             self.at(at, self._arrive, host.id, self.hosts[to], message)
 
     def _kept(self, sender: int, to: int, message: PeerMessage) -> bool:
@@ -470,6 +503,8 @@ class World:
 
     def _hear(self, host: Host, sender: int, message: PeerMessage, now: float) -> None:
         assert host.controller is not None
+        if self._film is not None:
+            self._film.arrives(host, sender, message)
         self.judge.arrives(host, sender, message)
         host.controller.on_message(sender, message, now)
 
@@ -526,5 +561,7 @@ class World:
         if host.controller is None:
             return False
         self.judge.calls[call] = None
+        if self._film is not None:
+            self._film.asked(host, call, request)
         self._input(host, host.controller.on_request, call, request)
         return True

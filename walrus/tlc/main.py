@@ -33,7 +33,7 @@ from rich.table import Table
 from rich.text import Text
 
 from walrus.cli.command_line import Console, Parser, command
-from walrus.tlc import verdicts
+from walrus.tlc import filming, verdicts
 from walrus.tlc.configs import SPECS, config_file, expand, known_files, known_states, own_actions, spec_of
 from walrus.tlc.mutants import CASES, Case, expected_of, listing, name_of, run_cases
 from walrus.tlc.patches import Generated
@@ -49,6 +49,8 @@ from walrus.tlc.run import (
     steps,
 )
 from walrus.tlc.traces import TraceVerdict, check_traces
+from walrus.view import html
+from walrus.view.links import links
 
 __all__ = [
     "Progress",
@@ -237,7 +239,19 @@ def _check(options: argparse.Namespace, report: _Report) -> int:
         return check(name, timeout=options.timeout, on_progress=show)
 
     names = expand(options.configs) or [path.stem for path in known_files("quick")]
-    return report.results(_each(names, report, one))
+    results = _each(names, report, one)
+    _page(options, results)
+    return report.results(results)
+
+
+def _page(options: argparse.Namespace, results: Sequence[TlcResult]) -> None:
+    """The first counterexample as a page, if that was asked for."""
+    for result in results:
+        if options.html and not result.ok:
+            made = filming.film(result, f"python -m walrus.tlc {options.command} {result.config}")
+            made.header.links = links(options.html)
+            html.write(made, options.html)
+            return
 
 
 def _simulate(options: argparse.Namespace, report: _Report) -> int:
@@ -252,7 +266,9 @@ def _simulate(options: argparse.Namespace, report: _Report) -> int:
         )
 
     names = expand(options.configs) or [path.stem for path in known_files("simulate")]
-    return report.results(_each(names, report, one))
+    results = _each(names, report, one)
+    _page(options, results)
+    return report.results(results)
 
 
 def _coverage(options: argparse.Namespace, report: _Report) -> int:
@@ -304,6 +320,7 @@ def _mutants(options: argparse.Namespace, report: _Report) -> int:
         caught = result.violated == expected_of(case)
         row = {"name": name_of(case), "caught": caught, "violated": result.violated, "about": case.about}
         rows.append(row)
+        _page(options, [result])
         if not report.as_json:
             style = "green" if caught else "red"
             report.console.print(
@@ -397,6 +414,8 @@ def _parser() -> Parser:
         command = commands.add_parser(name, parents=[common], help=about)
         command.add_argument("configs", nargs="*", metavar="CONFIG")
         command.set_defaults(function=function)
+        if name != "coverage":
+            command.add_argument("--html", type=Path, metavar="FILE", help="a counterexample as a page")
         if name == "simulate":
             command.add_argument("--behaviours", type=int, default=2_000)
             command.add_argument("--depth", type=int, default=100)
@@ -404,6 +423,7 @@ def _parser() -> Parser:
     command = commands.add_parser("mutants", parents=[common], help="planted bugs that TLC must refuse")
     command.add_argument("names", nargs="*", metavar="NAME")
     command.add_argument("--list", action="store_true", help="print the table of the documentation")
+    command.add_argument("--html", type=Path, metavar="FILE", help="the counterexample of one as a page")
     command.set_defaults(function=_mutants)
     command = commands.add_parser("guards", parents=[common], help="a mutant for each guard of each action")
     command.add_argument("names", nargs="*", metavar="NAME")

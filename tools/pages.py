@@ -1,0 +1,103 @@
+"""Look at the run viewer: screenshots in both themes and at three widths, and how fast it is.
+
+    python -m tools.pages shots DIR     run-<width>-<theme>.png of a run with a planted bug
+    python -m tools.pages speed         20,000 events: size of the page, time to open, frames a second
+
+Needs chromium and the extra [browser].
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from tools.browser import chromium, missing
+from walrus.sim import mutants, scenarios
+from walrus.sim.filming import play_scenario, write
+from walrus.view import html
+from walrus.view.film import MAX_EVENTS, Film, header
+
+WIDTHS = (390, 1024, 2560)
+SCENARIO, MUTANT = "raft_leader_dies_with_a_seal_under_way", "commits_old_terms"
+
+SCRUB = """() => {
+    const scrub = document.getElementById("scrub"), most = Number(scrub.max), begin = performance.now();
+    for (let turn = 0; turn < 120; turn++) {
+        scrub.value = Math.floor(most * turn / 120);
+        scrub.dispatchEvent(new Event("input"));
+    }
+    return 120000 / (performance.now() - begin);
+}"""
+
+
+def broken() -> Film:
+    """A run that breaks an invariant."""
+    with mutants.planted(mutants.find(MUTANT)):
+        again = f"python -m walrus.sim --scenario {SCENARIO} --mutant {MUTANT}"
+        return play_scenario(scenarios.ALL[SCENARIO], 1, again)
+
+
+def long() -> Film:
+    """A film as long as a page takes: one run, again and again."""
+    once = play_scenario(scenarios.ALL["leader_restarts_at_once"], 1, "")
+    events = [
+        msgspec.structs.replace(
+            event, at=event.at + 10 * turn, message=event.message and event.message + turn * 10**6
+        )
+        for turn in range(MAX_EVENTS // len(once.events) + 1)
+        for event in once.events
+    ]
+    return Film(header("a long run", once.header.lanes), events[:MAX_EVENTS])
+
+
+def shots(directory: Path) -> None:
+    """Screenshots of the page of `broken`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    page_file = directory / "run.html"
+    write(broken(), page_file)
+    with chromium() as browser:
+        for theme in ("light", "dark"):
+            for width in WIDTHS:
+                page = browser.new_page(viewport={"width": width, "height": 1000}, color_scheme=theme)
+                page.goto(page_file.resolve().as_uri())
+                page.wait_for_selector("body[data-ready]")
+                page.screenshot(path=directory / f"run-{width}-{theme}.png", full_page=True)
+                page.close()
+
+
+def speed() -> str:
+    """What a page of 20,000 events costs."""
+    with tempfile.TemporaryDirectory() as scratch, chromium() as browser:
+        path = Path(scratch) / "long.html"
+        html.write(long(), path)
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.goto(path.as_uri())
+        page.wait_for_selector("body[data-ready]")
+        opened = page.evaluate("performance.getEntriesByType('navigation')[0].duration")
+        frames = page.evaluate(SCRUB)
+        size = path.stat().st_size / 1e6
+    return f"{MAX_EVENTS:,} events: {size:.1f} MB, open in {opened:.0f} ms, {frames:.0f} frames a second"
+
+
+def main() -> int:
+    """The command line."""
+    arguments = sys.argv[1:]
+    if missing():
+        sys.stderr.write(f"tools.pages: there is no browser: {missing()}\n")
+        return 2
+    match arguments:
+        case ["shots", directory]:
+            shots(Path(directory))
+        case ["speed"]:
+            sys.stdout.write(speed() + "\n")
+        case _:
+            sys.stderr.write(f"{__doc__}\n")
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

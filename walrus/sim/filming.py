@@ -1,0 +1,309 @@
+"""A simulated run as a film (`walrus/view/film.py`): what was sent, what arrived, how each node changed.
+
+The camera stands behind the world and changes nothing: it draws no random number, and hands nothing to a
+node. So a run that is filmed is the run of its seed. Four things reach it:
+
+    steps      what nodes record for the specs, by the names that these use (`of` is a recorder)
+    messages   between nodes when they are sent and when they arrive, requests of clients and their replies
+    faults     what the world notes
+    looks      after every turn of a node: its state, of which the film keeps what is new
+
+What is shown of a state is what the protocols decide by: term, role, vote, log and commit index, and of each
+topic's newest segments the copy, what of it is durable, fenced or unsure, the lease, and the groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from walrus.broker.controller import Controller
+from walrus.consensus.log import RaftLog
+from walrus.consensus.messages import AppendEntriesRequest, AppendEntriesResponse
+from walrus.protocol import Request
+from walrus.sim.calls import Call
+from walrus.sim.catalogue import Scenario
+from walrus.sim.host import Host
+from walrus.sim.options import Options
+from walrus.sim.run import Failure, Simulation, attempt
+from walrus.sim.stage import watched
+from walrus.sim.violation import Violation
+from walrus.sim.why import sentences, why
+from walrus.storage.batch import Batch
+from walrus.view import film, html
+from walrus.view.film import Broken, Event, Film, Lane
+from walrus.view.links import links
+from walrus.wire.effects import Trace
+from walrus.wire.messages import PeerMessage
+
+SHOWN_SEGMENTS = 3
+"""Of each topic: its newest ones. What is older does not change any more, but for repairs."""
+
+MAX_TEXT = 120
+"""Characters of a field's value."""
+
+MINOR = frozenset({"Confirm", "CommitCursors", "ReadIndex", "ReadIndexReply"})
+"""Messages and commands that come all the time and seldom matter. Heartbeats are found by what they hold."""
+
+KINDS = {
+    "down": ("kill", "power", "dies", "halts"),
+    "up": ("start ",),
+    "fault": ("FAULT", "SIG", "connection", "fails"),
+}
+"""How the world's notes begin that are more than notes."""
+
+UNSHOWN = frozenset({"node", "at", "last_log_index", "last_log_term"})
+"""Values of recorded steps that the state next to them says, too."""
+
+
+class Camera:
+    """Collects the events of one run."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._now: Callable[[], float] = lambda: 0.0
+        self._messages: dict[tuple[str, str, int], tuple[int, object]] = {}
+        self._states: dict[str, dict[str, Any]] = {}
+        self._lanes: dict[str, Lane] = {}
+        self._sent = 0
+        self._beats: set[tuple[str, str]] = set()
+        """(follower, leader) of which the latest AppendEntries was a heartbeat: so is the answer."""
+
+    def watch(self, now: Callable[[], float]) -> None:
+        """Go by this clock from now on."""
+        self._now = now
+
+    # --- what the world tells ---
+
+    def of(self, node: int) -> Trace:
+        """The recorder of one node's steps."""
+
+        def trace(event: str, /, **values: object) -> None:
+            shown = {name: _plain(value) for name, value in values.items() if name not in UNSHOWN}
+            minor = shown.get("op") in MINOR or (
+                event == "AcceptAppendEntriesRequest" and not shown.get("added")
+            )
+            if event == "HandleAppendEntriesResponse":
+                minor = (str(shown.get("sender")), str(node)) in self._beats
+            self._add(self._node(node), "step", event, fields=shown, minor=minor)
+
+        return trace
+
+    def noted(self, node: int, what: str) -> None:
+        """A happening of the world: a fault, a start, an end, or what a node tells its operator."""
+        lane = self._node(node) if node else self._lane(film.WORLD, "world", film.WORLD)
+        kind = next((kind for kind, begins in KINDS.items() if what.startswith(begins)), "note")
+        change = {"up": kind == "up"} if kind in ("down", "up") else {}
+        self._states[lane] = {**self._states.get(lane, {}), **change}
+        self._add(lane, kind, what, state=change)
+
+    def sent(self, host: Host, to: int, message: PeerMessage, copies: int) -> None:
+        """A node sends; `copies` says how often the message will arrive."""
+        self._leaves(self._node(host.id), self._node(to), message, lost=not copies)
+
+    def arrives(self, host: Host, sender: int, message: PeerMessage) -> None:
+        """It arrives."""
+        self._comes(self._node(sender), self._node(host.id), message)
+
+    def asked(self, host: Host, call: Call, request: Request) -> None:
+        """A client's request reaches a node."""
+        client, node = self._client(call), self._node(host.id)
+        self._leaves(client, node, request, lost=False)
+        self._comes(client, node, request)
+
+    def replied(self, host: Host, call: Call, data: bytes, count: int) -> None:
+        """A node answers a client; the reply arrives in the same step."""
+        client, node = self._client(call), self._node(host.id)
+        size = int.from_bytes(data[:4], "little")
+        first = str(_plain(data[4 : 4 + size].decode(errors="replace")))
+        what = first.split(" ")[0] if first.startswith(("OK", "EMPTY", "ERR")) else "JSON"
+        self._sent += 1
+        fields = {"reply": first, "replies": count}
+        self._add(node, "send", what, peer=client, message=self._sent, fields=fields)
+        self._add(client, "receive", what, peer=node, message=self._sent, fields=fields)
+
+    def looked(self, host: Host) -> None:
+        """A turn of a node has ended: what of its state is new goes with its latest event."""
+        assert host.controller is not None, "only a process that runs has turns"
+        lane = self._node(host.id)
+        now, before = picture(host.controller, host.clock(self._now())), self._states.get(lane, {})
+        new = {name: value for name, value in now.items() if before.get(name) != value}
+        new |= {name: None for name in before if name not in now}
+        if not new:
+            return
+        self._states[lane] = now
+        latest = self.events[-1] if self.events else None
+        if latest is not None and latest.lane == lane and latest.at == self._now():
+            latest.state = {**latest.state, **new}
+        else:
+            self._add(lane, "look", "", state=new)
+
+    # --- the film ---
+
+    def film(
+        self, title: str, *, again: str = "", about: str = "", broken: tuple[str, str] | None = None
+    ) -> Film:
+        """Everything so far; `broken` is what the run ended with, name and text."""
+        order = {"node": 0, film.WORLD: 1, "client": 2}
+        lanes = sorted(self._lanes.values(), key=lambda lane: (order[lane.kind], len(lane.id), lane.id))
+        header = film.header(title, lanes, again=again, about=about)
+        header.invariants = sentences()
+        if broken is not None:
+            name, what = broken
+            last = max((n for n, event in enumerate(self.events) if event.kind != "look"), default=-1)
+            header.broken = Broken(name, what, last, why(name))
+        return Film(header, self.events)
+
+    # --- inside ---
+
+    def _add(self, lane: str, kind: str, what: str, **more: Any) -> None:
+        self.events.append(Event(round(self._now(), 6), lane, kind, what, **more))
+
+    def _lane(self, name: str, title: str, kind: str) -> str:
+        if name not in self._lanes:
+            self._lanes[name] = Lane(name, title, kind)
+        return name
+
+    def _node(self, node: int) -> str:
+        return self._lane(str(node), f"node {node}", "node")
+
+    def _client(self, call: Call) -> str:
+        name = getattr(call.owner, "name", "") or type(call.owner).__name__.lower()
+        return self._lane(name, name, "client")
+
+    def _leaves(self, sender: str, to: str, message: object, *, lost: bool) -> None:
+        self._sent += 1
+        self._messages[sender, to, id(message)] = self._sent, message  # kept, so that no other has its id
+        self._add(
+            sender, "send", type(message).__name__, peer=to, message=self._sent, lost=lost,
+            fields=fields_of(message), minor=self._is_minor(sender, to, message),
+        )  # fmt: skip
+
+    def _is_minor(self, sender: str, to: str, message: object) -> bool:
+        match message:
+            case AppendEntriesRequest(entries=entries):
+                (self._beats.discard if entries else self._beats.add)((to, sender))
+                return not entries
+            case AppendEntriesResponse(success=success):
+                return success and (sender, to) in self._beats
+            case _:
+                return type(message).__name__ in MINOR
+
+    def _comes(self, sender: str, to: str, message: object) -> None:
+        number, _ = self._messages.get((sender, to, id(message)), (0, None))
+        self._add(
+            to, "receive", type(message).__name__, peer=sender, message=number, fields=fields_of(message),
+            minor=self._is_minor(sender, to, message),
+        )  # fmt: skip
+
+
+def picture(controller: Controller, now: float) -> dict[str, Any]:
+    """What is shown of a node's state."""
+    raft = controller.raft
+    shown: dict[str, Any] = {
+        "up": True,
+        "role": raft.role.value,
+        "term": raft.current_term,
+        "vote": raft.voted_for,
+        "leader": raft.leader_id,
+        "commit": raft.commit_index,
+        "applied": controller.applied,
+        "log": terms_of(raft.log),
+    }
+    held = controller.leases.held(now)
+    for name, topic in controller.metadata.topics.items():
+        if name in held:
+            shown[f"lease {name}"] = held[name]
+        for group, position in topic.cursors.items():
+            shown[f"group {name} {group}"] = f"{position.segment}.{position.offset}"
+        for number in range(max(1, topic.current - SHOWN_SEGMENTS + 1), topic.current + 1):
+            segment = topic.segments[number - 1]
+            if controller.config.node_id in segment.replicas:
+                shown[f"copy {name}/{number}"] = _copy(controller, name, number)
+    return shown
+
+
+def _copy(controller: Controller, topic: str, number: int) -> dict[str, Any]:
+    """One copy: how long, how much of it is durable and acknowledged, and its marks."""
+    copy, segment = controller.copies.get((topic, number)), controller.metadata.segment(topic, number)
+    assert segment is not None, "only segments of the metadata are shown"
+    shown: dict[str, Any] = {"length": copy.length, "durable": copy.durable, "leader": segment.leader}
+    writer = controller.writers.of(topic, number)
+    if writer is not None:
+        shown["acknowledged"] = writer.commit_index
+    if segment.sealed:
+        shown["sealed"] = segment.count
+    shown |= {mark: True for mark in ("fenced",) if copy.fenced}
+    if not copy.sure:
+        shown["unsure"] = True
+    if (topic, number) in controller.copies.damaged:
+        shown["damaged"] = True
+    return shown
+
+
+def terms_of(log: RaftLog) -> list[list[int]]:
+    """A log as runs: [term, last index] each, the first one the snapshot's."""
+    runs = [[log.snapshot_term, log.snapshot_index]]
+    index = log.snapshot_index
+    while index < log.last_index:
+        term = log.term_at(index + 1)
+        last = log.last_index_of_term(term, log.last_index)
+        assert last is not None and last > index, "a term that is in the log ends in it"
+        runs.append([term, last])
+        index = last
+    return runs
+
+
+def fields_of(message: object) -> dict[str, Any]:
+    """What tells one message from another of its type."""
+    names: Iterable[str] = getattr(message, "__struct_fields__", ())
+    return {name: _plain(getattr(message, name)) for name in names}
+
+
+def _plain(value: object) -> object:
+    """A value as it is shown: short, and something that JSON has."""
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case Batch():
+            return f"{value.count} entries"
+        case bytes() | bytearray() | memoryview():
+            return f"{len(value)} bytes"
+        case tuple() | list() if value and hasattr(value[0], "term"):
+            return f"{len(value)} entries, {value[0].index} to {value[-1].index}"
+        case str():
+            return value if len(value) <= MAX_TEXT else value[: MAX_TEXT - 1] + "…"
+        case _:
+            text = str(getattr(value, "value", value))
+            return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
+
+
+def play(failure: Failure, options: Options, title: str, again: str) -> Film:
+    """Run a failing schedule once more, filmed, and return the film with what broke."""
+    camera = Camera()
+    simulation = Simulation(failure.seed, options, failure.schedule, None, camera)
+    outcome = attempt(simulation, failure.step, failure.calm_at)
+    assert isinstance(outcome, Failure), "a camera changes nothing: the same schedule fails again"
+    faults = "; ".join(map(repr, failure.schedule)) or "no fault is needed"
+    return camera.film(title, again=again, about=f"Faults: {faults}", broken=(outcome.name, outcome.what))
+
+
+def play_scenario(scenario: Scenario, seed: int, again: str) -> Film:
+    """Play a scenario, filmed, whether it holds or not."""
+    camera, broken = Camera(), None
+    with watched(film=camera):
+        try:
+            scenario.run(seed)
+        except Violation as violation:
+            broken = violation.name, violation.what
+    return camera.film(f"scenario {scenario.name}", again=again, about=scenario.about, broken=broken)
+
+
+def write(film: Film, path: Path) -> None:
+    """Write a film: as a page if the file's name ends so, as JSON lines otherwise."""
+    if path.suffix == ".html":
+        film.header.links = links(path)
+        html.write(film, path)
+    else:
+        path.write_bytes(film.lines())

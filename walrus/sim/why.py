@@ -1,0 +1,61 @@
+"""What a violated name means, in a few sentences, out of the sources themselves.
+
+Of an invariant: the sentence of its predicate here, the comment on it in the spec, and where both are. Names
+that are no invariants (an exception, what the oracle says) are told as what they are.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import walrus
+from walrus.sim import invariants
+
+SPEC = Path(walrus.__file__).resolve().parent.parent / "spec"
+"""Beside the package, in a checkout."""
+
+OTHERS = {
+    "Replies": "A node owes each request exactly one reply, in order, of a kind that docs/protocol.md lists.",
+    "Scenario": "The scenario did not come to the point that it is about; its docstring says what that is.",
+    "NoRest": "Once faults end, every node catches up and every replica of a sealed segment holds all of it.",
+    "AssertionError": "A state machine's own assertion failed: it found two of its fields at odds.",
+}
+
+
+def sentences() -> list[tuple[str, str]]:
+    """Return every invariant that the simulator checks: its name and its sentence."""
+    return [
+        (name, _first(predicate.__doc__))
+        for name, predicate in vars(invariants).items()
+        if name[:1].isupper() and callable(predicate) and predicate.__module__ == invariants.__name__
+    ]
+
+
+def why(name: str) -> str:
+    """Return what `name` is for: predicate, spec, and where to read on."""
+    known = dict(sentences())
+    if name not in known:
+        return OTHERS.get(
+            name, f"{name} is no invariant of the spec: it is what the simulator's judge calls it."
+        )
+    spec, comment = _of_spec(name)
+    where = f"See walrus/sim/invariants.py, {f'spec/{spec}, ' if spec else ''}and docs/spec-map.md."
+    return " ".join(part for part in (known[name], comment, where) if part)
+
+
+def _first(text: str | None) -> str:
+    """The first paragraph of a docstring, on one line."""
+    return " ".join((text or "").split("\n\n")[0].split())
+
+
+def _of_spec(name: str) -> tuple[str, str]:
+    """The spec that defines the name, and the comment above the definition."""
+    for spec in ("Walrus.tla", "Raft.tla"):
+        path = SPEC / spec
+        if not path.exists():
+            continue
+        found = re.search(rf"((?:^\\\*.*\n)*)^{name} ==", path.read_text("utf-8"), re.MULTILINE)
+        if found:
+            return spec, " ".join(line.removeprefix("\\*").strip() for line in found[1].splitlines())
+    return "", ""

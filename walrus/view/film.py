@@ -1,0 +1,260 @@
+"""A recorded run as data: who did what, what it led to, and what everything looked like afterwards.
+
+One JSON object a line, the first one the header, each other one an event, in the order in which they
+happened (of real nodes: in the order of their clocks, which is why a message may seem to arrive before it is
+sent; `order` mends that). Version 1:
+
+    header   {"walrus": "film", "version": 1, "title": "...", "again": "...", "about": "...",
+              "lanes": [["1", "node 1", "node"], ...], "broken": null or {"name", "what", "event"}}
+    event    {"at": 0.0123, "lane": "1", "kind": "receive", "what": "AppendEntriesRequest",
+              "fields": {"term": 2, ...}, "peer": "2", "message": 17, "state": {"term": 2, "commit": 9}}
+
+`at` is in seconds. A *lane* is a process: a node, a client, or the world, which makes faults. The kinds:
+
+    step      a lane did something of its own: an action of the spec, by its name there
+    send      a message leaves; `lost` if it never arrives
+    receive   it arrives; `message` is that of its send, so a duplicate arrives twice
+    down, up  the process ends (kill -9, power loss, an orderly stop), a new one starts
+    fault     the world interferes
+    note      what a node tells its operator
+    look      nothing happened but that the state changed
+
+`state` says what of the lane's state is new after the event: value by name, None for what is gone. The names
+are those of the spec where it has one (`term`, `role`, `commit`, `log`), and `<thing> <name>` for what there
+may be many of (`copy orders/3`, `lease orders`, `group orders g`). So a state is the sum of all changes
+before it, a film of 20,000 events stays small, and a viewer can show what an event changed.
+
+Invariant: `check` raises FilmError for a film in which an event names a lane that is not there, a message
+arrives that was never sent, or time runs backwards on a lane.
+
+Left out: what is in messages beyond the fields that tell one from another; payloads are counted, not kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+VERSION = 1
+
+MAX_EVENTS = 20_000
+"""Events on one page: a longer film is shown as the window that ends with what broke, or with its end."""
+
+MAX_LINE = 1 << 20
+"""Bytes of one line of a film that is read: a file of another kind is told by its first one."""
+
+KINDS = ("step", "send", "receive", "down", "up", "fault", "note", "look")
+
+WORLD = "world"
+
+
+class FilmError(ValueError):
+    """What was given is not a film, and why."""
+
+
+class Lane(msgspec.Struct, frozen=True, array_like=True):
+    """A process: its id in events, its name, and what it is: `node`, `client` or `world`."""
+
+    id: str
+    name: str
+    kind: str = "node"
+
+
+class Broken(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The invariant that the run broke, what the judge said, and the index of the event after which."""
+
+    name: str
+    what: str
+    event: int
+    why: str = ""
+    """What the invariant is for, in a few sentences."""
+
+
+class Header(msgspec.Struct, omit_defaults=True):
+    """What a film is of."""
+
+    walrus: str = ""
+    version: int = 0
+    title: str = ""
+    again: str = ""
+    """The command that plays the run once more."""
+    about: str = ""
+    steps: bool = False
+    """Whether `at` counts steps, as in a counterexample, and not seconds."""
+    lanes: list[Lane] = []
+    broken: Broken | None = None
+    invariants: list[tuple[str, str]] = []
+    """What was checked after each event: name and sentence."""
+    links: dict[str, list[tuple[str, str]]] = {}
+    """Where to read more of an event, by what it is: text and address ("": only the text)."""
+
+
+class Event(msgspec.Struct, omit_defaults=True):
+    """One thing that happened; see the module's docstring."""
+
+    at: float
+    lane: str
+    kind: str
+    what: str
+    fields: dict[str, Any] = {}
+    peer: str = ""
+    message: int = 0
+    lost: bool = False
+    minor: bool = False
+    """Heartbeats and the like: a viewer folds them unless it is asked not to."""
+    state: dict[str, Any] = {}
+
+
+class Film(msgspec.Struct):
+    """A header and its events."""
+
+    header: Header
+    events: list[Event]
+
+    def check(self) -> None:
+        """Raise FilmError if the events do not fit together."""
+        lanes = {lane.id for lane in self.header.lanes}
+        sent: set[int] = set()
+        for number, event in enumerate(self.events):
+            if event.lane not in lanes:
+                raise FilmError(f"event {number} is on lane {event.lane!r}, and there is no such lane")
+            if event.kind not in KINDS:
+                raise FilmError(f"event {number} is of kind {event.kind!r}: {', '.join(KINDS)} are known")
+            if event.kind == "send":
+                sent.add(event.message)
+            elif event.kind == "receive" and event.message and event.message not in sent:
+                raise FilmError(f"event {number}: message {event.message} arrives before it is sent")
+        broken = self.header.broken
+        if broken is not None and not -1 <= broken.event < len(self.events):
+            raise FilmError(f"{broken.name} is broken at event {broken.event} of {len(self.events)}")
+
+    def lines(self) -> bytes:
+        """Return the film as JSON lines."""
+        encode = msgspec.json.Encoder().encode
+        return b"".join(encode(one) + b"\n" for one in (self.header, *self.events))
+
+
+def header(title: str, lanes: Iterable[Lane], *, again: str = "", about: str = "") -> Header:
+    """Return the header of a new film."""
+    return Header("film", VERSION, title, again, about, lanes=list(lanes))
+
+
+def parse(lines: Iterable[bytes], name: str) -> Film:
+    """Return the film that these lines hold; FilmError names the line that is wrong."""
+    numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+    head: Header | None = None
+    events: list[Event] = []
+    decode = msgspec.json.Decoder(Event).decode
+    for number, line in numbered:
+        try:
+            if head is not None:
+                events.append(decode(line))
+                continue
+            head = msgspec.json.decode(line[:MAX_LINE], type=Header)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise FilmError(f"{name}:{number}: {error}") from None
+        if head.walrus != "film":
+            raise FilmError(f'{name} is not a film: its first line has no "walrus": "film"')
+        if head.version != VERSION:
+            raise FilmError(f"{name} is a film of version {head.version}; this release reads {VERSION}")
+    if head is None:
+        raise FilmError(f"{name} is empty")
+    film = Film(head, events)
+    film.check()
+    return film
+
+
+def read(path: Path) -> Film:
+    """Return the film in a file."""
+    with path.open("rb") as file:
+        return parse(file, str(path))
+
+
+def previous_on_lane(events: Sequence[Event]) -> list[int]:
+    """Return for each event the index of the one before it on its lane, -1 if there is none."""
+    last: dict[str, int] = {}
+    before = []
+    for number, event in enumerate(events):
+        before.append(last.get(event.lane, -1))
+        last[event.lane] = number
+    return before
+
+
+def causes(events: Sequence[Event]) -> list[int]:
+    """Return for each event that receives a message the index of the send, -1 for all others."""
+    sends: dict[int, int] = {}
+    found = []
+    for number, event in enumerate(events):
+        if event.kind == "send":
+            sends[event.message] = number
+        found.append(sends.get(event.message, -1) if event.kind == "receive" else -1)
+    return found
+
+
+def causal_past(events: Sequence[Event], at: int) -> list[int]:
+    """Return what happened before event `at` in Lamport's sense, and `at` itself, in order.
+
+    That is: what its own lane did earlier, and, for each message that arrived, what its sender did up to
+    sending it. (Lamport, "Time, clocks, and the ordering of events", 1978.)
+
+    >>> a, b = Event(0, "1", "step", "x"), Event(1, "1", "send", "m", message=1)
+    >>> c, d = Event(1, "2", "step", "y"), Event(2, "2", "receive", "m", message=1)
+    >>> causal_past([a, b, c, d], 3), causal_past([a, b, c, d], 2)
+    ([0, 1, 2, 3], [2])
+    """
+    before, sent = previous_on_lane(events), causes(events)
+    past, todo = {at}, [at]
+    while todo:
+        number = todo.pop()
+        for cause in (before[number], sent[number]):
+            if cause >= 0 and cause not in past:
+                past.add(cause)
+                todo.append(cause)
+    return sorted(past)
+
+
+def state_at(film: Film, at: int) -> dict[str, dict[str, Any]]:
+    """Return every lane's state after event `at`."""
+    states: dict[str, dict[str, Any]] = {lane.id: {} for lane in film.header.lanes}
+    for event in film.events[: at + 1]:
+        for name, value in event.state.items():
+            if value is None:
+                states[event.lane].pop(name, None)
+            else:
+                states[event.lane][name] = value
+    return states
+
+
+def window(film: Film, start: int | None = None, stop: int | None = None, most: int = MAX_EVENTS) -> Film:
+    """Return the part of a film between two events, of at most `most`: without a choice, the part that ends
+    with what broke, or with the end. Its first events put every lane into the state that it had.
+    """
+    broken = film.header.broken
+    if stop is None:
+        stop = len(film.events) if broken is None else min(len(film.events), broken.event + 1 + most // 20)
+    if start is None:
+        start = max(0, stop - most)
+    stop = min(stop, start + most)
+    if start <= 0 and stop >= len(film.events):
+        return film
+    assert 0 <= start <= stop <= len(film.events), "a window lies inside its film"
+    at = film.events[start].at if start < len(film.events) else 0.0
+    opening = [
+        Event(at, lane, "look", f"as it was after {start:,} events", state=state)
+        for lane, state in state_at(film, start - 1).items()
+        if state
+    ]
+    sent = {event.message for event in film.events[start:stop] if event.kind == "send"}
+    kept = [
+        msgspec.structs.replace(event, message=0)
+        if event.kind == "receive" and event.message not in sent
+        else event
+        for event in film.events[start:stop]
+    ]
+    head = msgspec.structs.replace(film.header, broken=None)
+    if broken is not None and start <= broken.event < stop:
+        head.broken = msgspec.structs.replace(broken, event=broken.event - start + len(opening))
+    return Film(head, opening + kept)

@@ -1,0 +1,54 @@
+"""Where to read more of an event: the spec's action, the function, and the table that has both side by side.
+
+The table is docs/spec-map.md, which a test holds against specs and code. A package that was installed
+without the repository has no docs; its films have no links then.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import walrus
+
+ROOT = Path(walrus.__file__).resolve().parent.parent
+MAP = ROOT / "docs" / "spec-map.md"
+
+_SECTION = re.compile(r"^## Actions of `(spec/\w+\.tla)`$")
+_ROW = re.compile(r"^\| (\w+) \| `(walrus\.[\w.]+)` \|(.*)\|$")
+
+
+def links(page: Path) -> dict[str, list[tuple[str, str]]]:
+    """Return for each action of the specs what to read, as (text, address relative to `page`)."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    if not MAP.exists():
+        return found
+    spec = ""
+    for line in MAP.read_text("utf-8").splitlines():
+        if section := _SECTION.match(line):
+            spec = section[1]
+        elif line.startswith("## "):
+            spec = ""
+        elif spec and (row := _ROW.match(line)):
+            action, name = row[1], row[2]
+            file = _file_of(name)
+            found.setdefault(action, []).extend(
+                [(f"{action} in {spec}", _relative(ROOT / spec, page)), (name, _relative(file, page))]
+            )
+    return found
+
+
+def _file_of(name: str) -> Path:
+    """The file in which a dotted name is."""
+    parts = name.split(".")
+    for split in range(len(parts), 0, -1):
+        module = ROOT.joinpath(*parts[:split])
+        for candidate in (module.with_suffix(".py"), module / "__init__.py"):
+            if candidate.exists():
+                return candidate
+    return ROOT / "walrus"
+
+
+def _relative(target: Path, page: Path) -> str:
+    return Path(os.path.relpath(target, page.resolve().parent)).as_posix()

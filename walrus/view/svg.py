@@ -1,0 +1,165 @@
+"""A piece of a film as an SVG picture, for the documentation: the same diagram as the page's, standing still.
+
+Lanes run to the right, a message is an arrow from where it was sent to where it arrives, a lost one ends in
+a cross; a lane's line has the colour of its term, and is thick while its node leads Raft. Colours are the
+page's in its light theme, and every mark has a shape of its own, so that the picture also works in grey.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from math import log1p
+from typing import Any
+
+from walrus.view.film import Event, Film, causes, state_at
+from walrus.view.lanes import label
+
+ROW, TOP, LEFT = 64, 34, 96
+TERMS = ("#8a949c", "#2f6fdb", "#c2410c", "#1f8a54", "#9333c9", "#b8860b", "#0e8fa3", "#c2185b")
+INK, SOFT, BAD = "#1d2327", "#667079", "#b3261e"
+SMALL, MIDDLE = 'font-size="10"', 'text-anchor="middle"'
+
+
+def colour(term: int | None) -> str:
+    """Return the colour of a term."""
+    return TERMS[1 + (term - 1) % 7] if term else TERMS[0]
+
+
+def picture(film: Film, shown: Sequence[int], title: str = "") -> str:
+    """Return the SVG of these events; lanes on which nothing happens are left out, but for nodes."""
+    drawing = _Drawing(film, shown)
+    body = [*drawing.lines(), *drawing.arrows(), *drawing.marks(), *drawing.names()]
+    wide, tall = drawing.width, TOP + len(drawing.lanes) * ROW
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide:.0f} {tall}" width="{wide:.0f}" '
+        f'height="{tall}" font-family="system-ui, DejaVu Sans, sans-serif" font-size="12" role="img">'
+    )
+    return "\n".join(
+        [head, f"<title>{escape(title or film.header.title)}</title>",
+         f'<rect width="{wide:.0f}" height="{tall}" fill="#ffffff"/>', *body, "</svg>", ""]
+    )  # fmt: skip
+
+
+def _text(x: float, y: float, text: str, ink: str, more: str = "") -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" fill="{ink}" {more}>{escape(text)}</text>'
+
+
+def _path(data: str, ink: str, more: str = "") -> str:
+    return f'<path d="{data}" fill="none" stroke="{ink}" {more}/>'
+
+
+def _cross(x: float, y: float, size: int) -> str:
+    data = f"M{x - size:.1f} {y - size:.1f}l{2 * size} {2 * size}m0 {-2 * size}l{-2 * size} {2 * size}"
+    return _path(data, BAD, 'stroke-width="2"')
+
+
+class _Drawing:
+    """Where everything goes."""
+
+    def __init__(self, film: Film, shown: Sequence[int]) -> None:
+        self._film, self._shown = film, list(shown)
+        events = film.events
+        used = {lane for number in shown for lane in (events[number].lane, events[number].peer)}
+        lanes = [lane for lane in film.header.lanes if lane.id in used or lane.kind == "node"]
+        self.lanes = {lane.id: order for order, lane in enumerate(lanes)}
+        self._names = [lane.name for lane in lanes]
+        self._x: dict[int, float] = {}
+        place, before = LEFT + 24.0, None
+        for number in self._shown:
+            if before is not None:
+                place += 26 + 22 * log1p(max(0.0, events[number].at - events[before].at) / 0.0004)
+            self._x[number], before = place, number
+        self.width = place + 60
+
+    def _y(self, lane: str) -> float:
+        return TOP + self.lanes[lane] * ROW + ROW / 2
+
+    def lines(self) -> list[str]:
+        """The lanes, by term and role."""
+        drawn = []
+        for lane in self.lanes:
+            start, state = float(LEFT), self._state(self._shown[0] - 1, lane) if self._shown else {}
+            for number in self._shown:
+                after = self._state(number, lane)
+                if _look(after) != _look(state):
+                    drawn.append(self._line(lane, start, self._x[number], state))
+                    start, state = self._x[number], after
+            drawn.append(self._line(lane, start, self.width - 16, state))
+        return drawn
+
+    def _state(self, number: int, lane: str) -> dict[str, Any]:
+        return state_at(self._film, number)[lane]
+
+    def _line(self, lane: str, start: float, end: float, state: dict[str, Any]) -> str:
+        y = self._y(lane)
+        if state.get("up") is False:
+            return (
+                f'<rect x="{start:.1f}" y="{y - 5:.1f}" width="{max(0, end - start):.1f}" height="10" '
+                f'fill="{BAD}" opacity="0.25"/>'
+            )
+        data = f"M{start:.1f} {y:.1f}H{max(start, end):.1f}"
+        thick = 6 if state.get("role") == "Leader" else 2
+        return _path(data, colour(state.get("term")), f'stroke-width="{thick}"')
+
+    def arrows(self) -> list[str]:
+        """Messages that arrive, and those that are lost."""
+        drawn, sends, events = [], causes(self._film.events), self._film.events
+        for number in self._shown:
+            event, sent = events[number], sends[number]
+            if sent >= 0 and event.peer in self.lanes:
+                drawn += self._arrow(self._x.get(sent, self._x[number] - 14), event.peer, number)
+            elif event.kind == "send" and event.lost and event.peer in self.lanes:
+                drawn += self._lost(number)
+        return drawn
+
+    def _arrow(self, x1: float, sender: str, number: int) -> list[str]:
+        event = self._film.events[number]
+        x2, y1, y2 = self._x[number], self._y(sender), self._y(event.lane)
+        sign = 1 if y2 > y1 else -1
+        end = y2 - sign * 6
+        head = f"m-4 {-sign * 7}L{x2:.1f} {end:.1f}l4 {-sign * 7}"
+        text = _text((x1 + x2) / 2 + 5, (y1 + y2) / 2, label(event)[:30], SOFT, SMALL)
+        return [_path(f"M{x1:.1f} {y1:.1f}L{x2:.1f} {end:.1f}{head}", SOFT), text]
+
+    def _lost(self, number: int) -> list[str]:
+        event = self._film.events[number]
+        x, y1 = self._x[number], self._y(event.lane)
+        y2 = y1 + 0.45 * (self._y(event.peer) - y1)
+        line = _path(f"M{x:.1f} {y1:.1f}L{x + 12:.1f} {y2:.1f}", BAD, 'stroke-dasharray="4 3"')
+        return [line, _cross(x + 12, y2, 4)]
+
+    def marks(self) -> list[str]:
+        """The events."""
+        drawn, broken = [], self._film.header.broken
+        for number in self._shown:
+            event, x, y = self._film.events[number], self._x[number], self._y(self._film.events[number].lane)
+            broke = broken is not None and broken.event == number
+            ink = BAD if broke or event.kind == "down" else INK
+            fill = "#ffffff" if event.kind == "send" else ink
+            dot = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{fill}" stroke="{ink}"/>'
+            drawn.append(_cross(x, y, 6) if event.kind == "down" else dot)
+            if event.kind not in ("send", "receive") or broke:
+                text = broken.name if broke and broken is not None else _short(event)
+                drawn.append(_text(x, y - 12, text, ink, MIDDLE))
+        return drawn
+
+    def names(self) -> list[str]:
+        """Lanes by name, and the time at the first and the last event."""
+        drawn = [
+            _text(8, TOP + order * ROW + ROW / 2 + 4, name, INK, 'font-weight="600"')
+            for order, name in enumerate(self._names)
+        ]
+        for number in self._shown[:1] + self._shown[-1:]:
+            at = self._film.events[number].at
+            when = f"step {at:.0f}" if self._film.header.steps else f"{at:.4f} s"
+            drawn.append(_text(self._x[number], 14, when, SOFT, MIDDLE))
+        return drawn
+
+
+def _short(event: Event) -> str:
+    return event.what if len(event.what) <= 24 else event.what[:23] + "…"
+
+
+def _look(state: dict[str, Any]) -> tuple[object, ...]:
+    return state.get("term"), state.get("role"), state.get("up")
