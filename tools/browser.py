@@ -1,4 +1,4 @@
-"""Chromium for tests and tools: Debian's, driven by Playwright, without its own downloads and its calls home."""
+"""Chromium for tests and tools: Debian's, driven by Playwright, without downloads and without calls home."""
 
 from __future__ import annotations
 

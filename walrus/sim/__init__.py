@@ -16,7 +16,7 @@
     options     what a run is made of; run: one run; report: a failed one, told
     stage       what scenarios are written with; catalogue: their register
     scenarios   schedules that broke published systems: scenarios_clients, scenarios_disk, scenarios_failover
-    trace       runs recorded for TLC
+    trace       runs recorded for TLC; filming: for people; why: what a broken invariant is for
     explore     every short behaviour of the real Raft class, breadth-first; explore_cli: its command
     mutants     bugs planted in the code, which the tools must notice
 

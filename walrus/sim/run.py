@@ -27,7 +27,7 @@ from walrus.sim.host import Host
 from walrus.sim.options import Options
 from walrus.sim.pipeliner import Pipeliner
 from walrus.sim.violation import Violation
-from walrus.sim.world import Film, World
+from walrus.sim.world import Filming, World
 from walrus.wire.effects import Trace
 
 REST = 60.0
@@ -77,7 +77,7 @@ class Simulation:
         options: Options,
         schedule: Sequence[Fault],
         recorder: Callable[[int], Trace] | None = None,
-        film: Film | None = None,
+        film: Filming | None = None,
     ) -> None:
         self.world = World(seed, options, recorder, film)
         world, topics = self.world, [f"t{number}" for number in range(options.topics)]
@@ -256,7 +256,7 @@ def simulate(
     steps: int,
     chosen: Sequence[str] = faults.DEFAULT,
     recorder: Callable[[int], Trace] | None = None,
-    film: Film | None = None,
+    film: Filming | None = None,
 ) -> Result | Failure:
     """The run of this seed."""
     schedule = faults.draw(seed, chosen, options.nodes, 0.5, steps / DENSITY)

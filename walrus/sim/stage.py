@@ -21,7 +21,7 @@ from walrus.sim.host import Host
 from walrus.sim.options import SETTINGS, Options
 from walrus.sim.run import Simulation
 from walrus.sim.violation import Violation, holds
-from walrus.sim.world import Film
+from walrus.sim.world import Filming
 from walrus.wire.effects import Trace
 from walrus.wire.messages import PeerMessage
 
@@ -36,7 +36,7 @@ class Audience:
     """Watches a scenario: the simulation that its stage was built on, for the table of a failure."""
 
     recording: Recording | None = None
-    film: Film | None = None
+    film: Filming | None = None
     simulation: Simulation | None = None
 
 
@@ -44,7 +44,7 @@ _audience: ContextVar[Audience | None] = ContextVar("audience", default=None)
 
 
 @contextmanager
-def watched(recording: Recording | None = None, film: Film | None = None) -> Iterator[Audience]:
+def watched(recording: Recording | None = None, film: Filming | None = None) -> Iterator[Audience]:
     """Scenarios that are played inside of this are watched, and recorded or filmed if that is asked for."""
     audience = Audience(recording, film)
     token = _audience.set(audience)

@@ -42,7 +42,7 @@ from walrus.wire.messages import Hello, PeerMessage
 Rule: TypeAlias = Callable[[int, int, PeerMessage], bool]
 
 
-class Film(Protocol):
+class Filming(Protocol):
     """What records a run for people (`filming.py`): it is told what happens, and changes nothing."""
 
     def watch(self, now: Callable[[], float]) -> None: ...
@@ -73,7 +73,7 @@ class World:
         seed: int,
         options: Options,
         recorder: Callable[[int], Trace] | None = None,
-        film: Film | None = None,
+        film: Filming | None = None,
     ) -> None:
         self.seed, self.options = seed, options
         self.rng = Random(seed)

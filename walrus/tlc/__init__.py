@@ -3,7 +3,7 @@
     main          `python -m walrus.tlc`
     configs       the configurations in spec/, and variations of them
     run           TLC as a subprocess, and what it says
-    values        TLA+ values as TLC prints them
+    values        TLA+ values as TLC prints them; filming: a counterexample as a film
     mutants       changed specs, which TLC must refuse: bugs planted by hand, and probes
     planted       what a planted bug and a probe are; planted_raft, planted_walrus,
                   planted_delivery: those of each spec
