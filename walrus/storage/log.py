@@ -22,6 +22,23 @@ and a record costs one CRC of the payload and one `pack`. `shape` is the size fo
 unusual is the same two comparisons. Whatever changes the head in another way (a new block, a sync, a
 batch), makes the next append tell the engine (a sync) or forbids it (closed, failed) sets `shape` to -1.
 
+Three appends of 5 bytes to a block at file offset 0, whose header takes 80 (a record is 5 + 20 bytes):
+
+    offset  position  shape  until   what happens
+        80         0     -1      0   no shape: `_take_shape(5)` sums the head once, promises 256 positions
+       105         1      5    256   same size, position < until: one CRC, one pack, one write
+       130         2      5    256   the same; a sync that begins now sets shape to -1 ...
+       130         2     -1    256   ... and the next append takes shape 5 again, with another `durable`
+
+The states of a log. `limit` alone keeps appends out; the fast path looks at nothing else:
+
+    state     limit             left by
+    empty     0, no blocks      the first append: `_roll` begins a block
+    asleep    0                 the next append: `wake`
+    open      the tail's end    a record that does not fit: `_roll`, and open again
+    stopped   0, not asleep     never: the engine is closed or has failed
+    gone      0, no blocks      never: an append that still holds the log raises `TopicGone`, and begins anew
+
 Invariants, under `lock`: `offset <= limit` or `limit == 0`; `bases` is sorted and parallel to `blocks`;
 `shape` keeps its promise; no record is visible to readers (which look at `offset` and `position`) before it
 is written.
@@ -76,7 +93,9 @@ _LOW = [crc32(bytes([low, *bytes(7)])) ^ crc32(bytes(8)) for low in range(256)]
 @lru_cache(maxsize=256)
 def _record_of(size: int) -> Struct:
     """A whole record of one entry of `size` bytes: head, payload, check."""
-    return Struct(f"<IIII{size}sI")
+    record = Struct(f"<IIII{size}sI")
+    assert record.size == size + OVERHEAD, "padding would shift every record behind it"
+    return record
 
 
 class Owner(Protocol):
@@ -226,10 +245,14 @@ class Log:
             return False
         if not self.dirty:
             self.owner.mark_dirty(self)
+        assert self.dirty, "no sync would cover what is appended"
         head = RECORD_HEAD.pack(self.tag, size, self.position & ~255, self.durable)
         self.shape = -1  # first, and last what it promises: an exception in between must not leave half of it
         self.state, self.pack = crc32(head, self.seed), self._packing(size)
         self.until = min((self.position | 255) + 1, self.position + room // (size + OVERHEAD))
+        # `room` was read once: `limit` may become 0 at any time (`stop`), and then what was promised is void.
+        assert self.position < self.until, "a shape that is used up before its first record"
+        assert (self.until - self.position) * (size + OVERHEAD) <= room, "a record beyond the block's end"
         self.shape = size
         if self.limit == 0:  # closed or failed meanwhile; neither waits for the lock
             self.shape = -1
@@ -250,10 +273,12 @@ class Log:
 
     def append_batch(self, batch: Batch) -> int:
         """Append all of the batch, which holds at least one entry, as one record; its first index."""
+        assert batch.count, "a record of no entries"
         return self.append_parts(batch.lengths, [batch.blob], batch.size)
 
     def _append_large(self, data: bytes) -> int:
         """One entry whose bytes are not copied into a record."""
+        assert len(data) >= _LARGE, "an entry that `append_one` should have found room for"
         if len(data) > MAX_BATCH_BYTES:
             raise BatchTooLarge(f"an entry of {len(data)} bytes: the limit is {MAX_BATCH_BYTES}")
         return self.append_parts(U32.pack(len(data)), [data], len(data))
@@ -283,6 +308,10 @@ class Log:
 
     def _write_failed(self, error: BaseException, offset: int) -> NoReturn:
         """Take back what may have been written in part, so that a failed append is never read; raise.
+
+        The record may have reached the disk in full. If no other follows before the log is opened again, it
+        would be read then, although its append raised. So its head is overwritten with zeros now; and if even
+        that fails, nothing more is written at all.
 
         An exception that came from outside (a signal handler's) is treated like an error of the disk that
         wrote a part, or all, of the record: the append that it cuts short has not happened.
@@ -337,10 +366,14 @@ class Log:
         """Leave the tail block as it is and begin the next."""
         owner, chain = self.owner, self.blocks
         previous_end, base = self.settle_tail(), self.base + self.position
+        assert bool(chain) == (previous_end > 0), "recovery could not tell where the block before it ends"
         size, start = self._next_size(record)
         extent, zeros = self._allocate(size + start, record + start)
+        assert extent.size >= start + record, "a new block without room for the record that needs it"
         try:
             file = owner.space.file(extent.file)
+            # Zeros first make later syncs cheap, for space that was written once needs no metadata, and let
+            # recovery stop where they begin. For large records they would double what is written.
             small = record <= _SMALL
             if small and (owner.prewrite or self.touch_first or not zeros):
                 _write_zeros(file, extent)
@@ -365,6 +398,7 @@ class Log:
 
     def _allocate(self, wanted: int, needed: int) -> tuple[Extent, bool]:
         """Space for a block as large as we would like, else one that just holds the record."""
+        assert needed <= wanted, "a block that is asked for would not hold its record"
         try:
             return self.owner.space.allocate(wanted)
         except OSError as error:
@@ -373,7 +407,11 @@ class Log:
             return self.owner.space.allocate(needed)
 
     def _give_up(self, extent: Extent, error: OSError) -> None:
-        """A new block could not be written: it must not look like one after a crash."""
+        """A new block could not be written: it must not look like one after a crash.
+
+        Its header may have reached the disk. A later open would find a block of this topic with the sequence
+        number that the next attempt uses again.
+        """
         try:
             self.owner.space.erase(extent)
             self.owner.space.release(extent)
@@ -381,13 +419,24 @@ class Log:
             self.owner.fail(error)
 
     def _adopt(self, block: Block, file: File) -> None:
+        """Make a new block the tail. Lists are replaced, not changed: readers may hold the old ones."""
+        if self.blocks:
+            last = self.blocks[-1]
+            assert block.head.sequence == last.head.sequence + 1, "recovery would find a block missing"
+            assert block.head.base == last.next_index, "entries would be counted twice, or skipped"
+            assert block.head.previous_end == last.end, "recovery would end the block before it elsewhere"
         self.blocks, self.bases = [*self.blocks, block], [*self.bases, block.head.base]
         self.enter_tail(file)
         if self.dirty:
             self.unsynced[block.extent.file] = file
 
     def _next_size(self, record: int) -> tuple[int, int]:
-        """Bytes to ask for, and those that the header takes of them."""
+        """Bytes to ask for, and those that the header takes of them.
+
+        Fourfold growth bounds the waste in the last block by three quarters of what the topic holds, and a
+        topic of a gigabyte still has few blocks. Large records get a block for `_ROOMY` of them, because
+        half a record, on average, is lost at the end of each.
+        """
         start = BLOCK_HEAD_SIZE + len(self.name.encode())
         grown = min(4 * self.blocks[-1].extent.size, LARGEST_BLOCK) if self.blocks else UNIT
         roomy = min(_ROOMY * record, _LARGEST_ROOMY) if record > LARGEST_BLOCK // _ROOMY else 0
@@ -400,6 +449,7 @@ class Log:
         block = self.blocks[-1]
         block.end = self.offset - block.extent.offset
         block.entries = self.position
+        assert block.head.start <= block.end <= block.extent.size, "records outside of their block"
         return block.end
 
     def enter_tail(self, file: File) -> None:
@@ -415,14 +465,22 @@ class Log:
     def begin_sync(self) -> Mark:
         """What a sync that starts now will make durable; later appends are for the next one."""
         with self.lock:
+            # `dirty` first: an append that comes right behind must register for the next sync, since this one
+            # does not cover it. With `shape` unset it comes by `_take_shape`, which looks.
             self.dirty, self.shape = False, -1
+            assert self.gone or self.durable_index <= self.base + self.position, (
+                "durable before it was written"
+            )
             files, self.unsynced = self.unsynced, {}
             place = self.offset - self.blocks[-1].extent.offset if self.blocks else 0
             return Mark(self, self.base + self.position, place, files)
 
     def synced(self, mark: Mark) -> None:
         """The sync that began with `mark` has succeeded."""
+        assert mark.log is self, "the mark of another topic"
         with self.lock:
+            # Syncs may end in another order than they began. And the topic may be gone: then it is at 0.
+            assert self.gone or mark.upto <= self.base + self.position, "durable before it was written"
             if mark.upto >= self.durable_index:
                 self.durable_index, self.durable_place = mark.upto, mark.place
                 self.durable, self.shape = max(0, mark.upto - self.base), -1
@@ -446,6 +504,7 @@ class Log:
             if number < 0:
                 raise CorruptionError("(missing)", 0, self.name, index, self.bases[0])
             block = self.blocks[number]
+            assert block.head.base <= index, "the block begins behind the entry that it should hold"
             if number < len(self.blocks) - 1:
                 following = self.bases[number + 1] - self.bases[number]
                 return block, block.end, max(block.entries, following)
@@ -467,7 +526,9 @@ class Log:
         """The error for entry `index` in a gap; if the block was given back meanwhile, that is not damage."""
         if index < self.first or block not in self.blocks:
             return self._trimmed(index)
+        # A reader that steps over the damage goes on at `resume`: behind where it was, or it never ends.
         resume = max(block.head.base + gap.resume, index + 1)
+        assert resume > index >= block.head.base, "damage in another block than that of the entry"
         place = block.extent.offset + gap.offset
         return CorruptionError(file_name(block.extent.file), place, self.name, index, resume)
 
@@ -479,21 +540,33 @@ class Log:
     # -- giving back ------------------------------------------------------------------------------------
 
     def drop_blocks(self, before: int) -> list[Extent]:
-        """Forget the blocks (never the tail) whose entries are all below `before`."""
+        """Forget the blocks (never the tail) whose entries are all below `before`.
+
+        The tail stays although it may hold nothing that is needed: its header alone says where the topic's
+        next entry is numbered from.
+        """
         with self.lock:
             keep = 0
             while keep < len(self.blocks) - 1 and self.bases[keep + 1] <= before:
                 keep += 1
             gone, self.blocks, self.bases = self.blocks[:keep], self.blocks[keep:], self.bases[keep:]
+            assert self.blocks or not gone, "the numbering goes with the last block"
             return [block.extent for block in gone]
 
     def check_invariants(self) -> None:
         """What the module's docstring promises."""
         with self.lock:
             assert self.bases == sorted(block.head.base for block in self.blocks), self.name
+            sequences = [block.head.sequence for block in self.blocks]
+            assert sequences == sorted(set(sequences)), f"{self.name}: blocks out of order"
+            assert not self.asleep or self.limit == 0, f"{self.name}: appended to in its sleep"
+            assert self.blocks or self.limit == 0, f"{self.name}: room in no block"
             assert self.limit == 0 or self.offset <= self.limit, self.name
+            assert self.limit == 0 or self.file is not None, f"{self.name}: room in no file"
             assert self.first <= self.base + self.position, self.name
+            assert self.first <= self.cursor <= self.base + self.position, f"{self.name}: cursor outside"
             assert self.durable_index <= self.base + self.position, self.name
+            assert self.durable == max(0, self.durable_index - self.base) or not self.blocks, self.name
             if self.shape >= 0 and self.position < self.until:
                 assert self.dirty, self.name
                 assert self.offset + (self.until - self.position) * (self.shape + OVERHEAD) <= self.limit, (
@@ -567,6 +640,7 @@ def _write_record(file: File, life: Life, parts: list[bytes], offset: int, size:
         write_all(file, parts, offset)
     finally:
         beside.join()
+    assert len(check) == 1, "the thread ended without the checksum"
     write_all(file, check, offset + size - len(check[0]))
 
 
@@ -576,6 +650,7 @@ def _write_zeros(file: File, extent: Extent) -> None:
         part = memoryview(_ZEROS)[: end - offset]
         write_all(file, [part], offset)
         offset += len(part)
+    assert offset == end, "zeros were written into the neighbour's block"
 
 
 def _nowhere(data: Buffer, offset: int) -> int:

@@ -80,12 +80,20 @@ class BlockHead(msgspec.Struct, frozen=True, kw_only=True):
 
     def encode(self, file_number: int, offset: int) -> bytes:
         """The header's bytes, for a block at `offset` of data file `file_number`."""
+        assert offset % UNIT == 0, "recovery looks for headers at whole units only"
+        assert len(self.name) <= MAX_NAME, "a name that `mend_block` would not cover"
+        assert self.units * UNIT >= self.start, "a block that does not hold its own header"
+        assert self.durable <= self.base, "what a block will hold was durable before there was the block"
         rest = _BLOCK_HEAD.pack(
             MAGIC, VERSION, 0, self.units, self.life, self.topic_id, self.sequence, self.base, self.durable,
             self.previous_end, self.flags, len(self.name),
         )  # fmt: skip
         rest = rest[_CHECKED_FROM:] + self.name
-        return struct.pack("<6sHI", MAGIC, VERSION, crc32(rest, _place(file_number, offset))) + rest
+        # The check starts from the block's place, so a header that was copied elsewhere, inside a payload for
+        # example, is not taken for one there.
+        head = struct.pack("<6sHI", MAGIC, VERSION, crc32(rest, _place(file_number, offset))) + rest
+        assert len(head) == self.start, "the first record would lie elsewhere than readers look"
+        return head
 
 
 def decode_block(
@@ -122,6 +130,8 @@ def mend_block(view: memoryview, file_number: int, offset: int) -> BlockHead | N
     A topic's last block is described by nothing but its header. Without it what the block holds would not be
     damaged but gone, unnoticed. One wrong bit is what CRC-32 can not only detect but find.
     """
+    # Every unit of every file is tried when a log is opened, so what cannot be a header must be told cheaply:
+    # by its magic, in which the wrong bit may be.
     wrong = int.from_bytes(view[: len(MAGIC)]) ^ int.from_bytes(MAGIC)
     if len(view) < BLOCK_HEAD_SIZE or wrong.bit_count() > 1:
         return None
@@ -152,7 +162,11 @@ class Life(NamedTuple):
         identity = struct.pack("<QQQ", life, file_number, offset)
         mask = crc32(identity, 1)
         # The first byte is never 0: the search for a lost record's successor runs through zeros quickly.
-        return cls(crc32(identity) | 1, mask, crc32(U32.pack(mask)))
+        numbers = cls(crc32(identity) | 1, mask, crc32(U32.pack(mask)))
+        # The register, fed its own value xored with the mask, comes to `seed` whatever it held. `holds` rests
+        # on that; the shortest record that shows it would have neither head nor body.
+        assert crc32(U32.pack(numbers.seed ^ mask), numbers.seed) == numbers.seed, "no record would ever hold"
+        return numbers
 
 
 class Record(NamedTuple):
@@ -167,20 +181,25 @@ class Record(NamedTuple):
 
 def encode_one(life: Life, position: int, durable: int, data: bytes) -> bytes:
     """The record of a single entry. The log's fast path does the same in line."""
+    assert 0 <= durable <= position, "a record that calls itself durable before it is written"
     head = RECORD_HEAD.pack(life.tag, len(data), position, durable) + data
     return head + U32.pack(crc32(head, life.seed) ^ life.mask)
 
 
 def encode_batch(life: Life, position: int, durable: int, batch: Batch) -> list[bytes]:
     """The record of a batch, in parts to be written end to end. The payload is not copied."""
+    assert batch.count, "a record of no entries would end every walk"
     parts = [encode_head(life, position, durable, batch.lengths, batch.size), batch.blob]
     return [*parts, encode_check(life, parts)]
 
 
 def encode_head(life: Life, position: int, durable: int, lengths: bytes, size: int) -> bytes:
     """What precedes the payload, `size` bytes, of a batch."""
+    assert lengths and len(lengths) % 4 == 0, "a record of no entries, or with half a length"
+    assert 0 <= durable <= position, "a record that calls itself durable before it is written"
     if len(lengths) == 4:
         return RECORD_HEAD.pack(life.tag, size, position, durable)
+    assert size + 4 + len(lengths) <= MAX_BODY, "the size would run into the bit that marks a batch"
     head = RECORD_HEAD.pack(life.tag, size + 4 + len(lengths) | BATCH, position, durable)
     return head + U32.pack(len(lengths) >> 2) + lengths
 
@@ -194,12 +213,21 @@ def encode_check(life: Life, parts: Sequence[bytes]) -> bytes:
 
 
 def record_size(count: int, payload: int) -> int:
-    """Bytes on disk of a record with `count` entries of `payload` bytes together."""
+    """Bytes on disk of a record with `count` entries of `payload` bytes together.
+
+    >>> record_size(1, 100), record_size(2, 100)
+    (120, 132)
+    """
+    assert count > 0, "a record of no entries"
     return OVERHEAD + payload + (4 + 4 * count if count != 1 else 0)
 
 
 def peek(view: memoryview, life: Life, offset: int, end: int) -> Record | None:
-    """The record whose head is at `offset`, if it looks like one that lies before `end`. Not verified."""
+    """The record whose head is at `offset`, if it looks like one that lies before `end`. Not verified.
+
+    Every number in it may be wrong. What is refused here is only what could lead out of the block, or in a
+    circle: a record that ends where it begins, or behind `end`.
+    """
     if offset + OVERHEAD > end:
         return None
     tag, size, position, durable = RECORD_HEAD.unpack_from(view, offset)
@@ -218,12 +246,19 @@ def peek(view: memoryview, life: Life, offset: int, end: int) -> Record | None:
 
 
 def holds(view: memoryview, life: Life, start: int, end: int) -> bool:
-    """Whether the bytes from `start` to `end` are whole, undamaged records, one or many."""
+    """Whether the bytes from `start` to `end` are whole, undamaged records, one or many.
+
+    None at all also holds: nothing was fed, so the register is where it was.
+    """
     return crc32(view[start:end], life.seed) == life.seed
 
 
 def find(view: memoryview, life: Life, offset: int, end: int, position: int) -> Record | None:
-    """The first sound record at or after `offset` whose first entry is `position` or a later one."""
+    """The first sound record at or after `offset` whose first entry is `position` or a later one.
+
+    A tag is four bytes, so payloads contain it by chance once in four billion places; position, size and
+    check must fit, too. An earlier position than expected is an echo: a payload that is a copy of a block.
+    """
     tag, data = U32.pack(life.tag), bytes(view[offset:end])
     at = data.find(tag)
     while at >= 0:

@@ -19,9 +19,26 @@ before earlier ones, and keeping what follows would leave a hole in the log wher
 everything from here on was never acknowledged as durable, and is cut. After a restart all blocks above the
 durable mark are checked this way.
 
+The same log, four times. Records 0 to 4 were written, the journal knows 2 of them as durable, and record 3 is
+torn; record 4 is whole:
+
+    records        the machine    verdict
+    0 1 2 x -      either         nothing sound follows: a torn tail, cut. 3 entries
+    0 1 2 x 4      did not        record 3 was written before 4 and cannot have been torn by a crash: damage,
+                   restart        3 is reported, 4 is kept. 5 entries, of which one cannot be read
+    0 1 2 x 4      restarted      the disk wrote 4 before 3, and neither was acknowledged as durable: both are
+                                  cut. 3 entries
+    0 x 2 3 4      either         record 1 was durable, so it is damaged, not torn. 5 entries, of which one
+                                  cannot be read
+
 Cutting destroys evidence, so what was known is noted in the journal, and synced, before anything is
 overwritten. What is cut is then overwritten with zeros, or an append of the same length would bring the rest
-back to life. A crash in between finds the same log again and does the same.
+back to life. A crash in between finds the same log again and does the same:
+
+    note what is known, sync       crash: found again as it was, judged in the same way
+    zeros over what is cut, sync   crash: a part of it is zeros, which is torn as well; cut again
+    release the blocks             in memory only
+    the first append               crash: a torn tail behind the last record, as after any append
 """
 
 from __future__ import annotations
@@ -81,6 +98,7 @@ class Recovery(msgspec.Struct):
 
 
 Gaps: TypeAlias = list[tuple[Block, Gap]]
+"""What is no sound record, and in which block. Positions and offsets of a `Gap` count within the block."""
 
 
 class Chain(msgspec.Struct):
@@ -98,7 +116,19 @@ class Chain(msgspec.Struct):
     @property
     def next_index(self) -> int:
         """Index after the last entry."""
+        assert self.blocks, "a topic that was never on disk has no entries to count"
         return self.blocks[-1].next_index
+
+    def check_invariants(self) -> None:
+        """Assert what must hold of a chain when it has been judged, whatever the disk said."""
+        sequences = [block.head.sequence for block in self.blocks]
+        assert sequences == sorted(sequences), f"{self.name}: blocks out of order"
+        assert not self.gone or self.torn, f"{self.name}: blocks go that nothing will overwrite"
+        assert not self.sealed or self.blocks, f"{self.name}: entries are missing of no block"
+        if self.blocks:
+            assert self.durable <= self.next_index, (
+                f"{self.name}: what was durable is neither kept nor missed"
+            )
 
 
 def find_blocks(space: Space) -> dict[int, list[Block]]:
@@ -125,9 +155,12 @@ def find_blocks(space: Space) -> dict[int, list[Block]]:
             block = Block(Extent(number, start, head.units), head)
             found.setdefault(head.topic_id, []).append(block)
             start += head.units
+        assert start == units, "a block reaches beyond its file"
         if free:
             space.release(Extent(number, start - free, free))
     for blocks in found.values():
+        # By sequence. Two blocks of one number (the erasure of a header was lost, for example) are at least
+        # in the same order at every open.
         blocks.sort(key=lambda block: (block.head.sequence, block.head.base, block.head.life))
     return found
 
@@ -142,6 +175,7 @@ class Recoverer:
 
     def chain(self, name: str, topic_id: int, blocks: list[Block], note: TopicNote) -> Chain:
         """Work out what a topic holds. Changes nothing on disk."""
+        assert blocks, "a topic is known by its blocks"
         chain = Chain(name, topic_id, blocks, note)
         gaps = self._describe(chain)
         if not self._same_boot:
@@ -151,6 +185,7 @@ class Recoverer:
             self._report_damage(chain, block, gap.offset, gap.position, gap.resume)
         if chain.blocks:
             self._settle_end(chain)
+        chain.check_invariants()
         return chain
 
     def _describe(self, chain: Chain) -> Gaps:
@@ -163,23 +198,28 @@ class Recoverer:
             if following.head.sequence == block.head.sequence + 1:
                 block.end = following.head.previous_end
                 block.entries = following.head.base - block.head.base
-            else:
+            else:  # blocks are missing in between, so this one has to be read; what they held is a gap
                 gaps += self._take(block, self._scan(block, block.extent.size))
                 gaps.append((block, Gap(block.end, block.entries, following.head.base - block.head.base)))
         last = blocks[-1]
         found = self._scan(last, last.extent.size, note)
         gaps += self._take(last, found)
+        # All the evidence there is. Each mark was true when it was written, so the highest counts. If that
+        # one is lost, a lower one holds, and damage may pass for a torn write; never the other way round.
         marks = [note.durable, last.head.base + found.durable if found.durable else 0]
         chain.durable = max(marks + [block.head.durable for block in blocks])
+        assert chain.durable >= note.durable, "the journal knew more than is believed"
         return gaps
 
     def _scan(self, block: Block, limit: int, note: TopicNote | None = None) -> Scan:
+        """The records of a block, from where the journal knows it to be on disk: the rest was read before."""
         place, position = block.head.start, 0
         if note is not None and block.head.base < note.durable and place < note.place <= limit:
             place, position = note.place, note.durable - block.head.base
         start = block.extent.offset
         zeros = self._space.file(block.extent.file).zeros_from(start + place, start + limit) - start
         found = scan(self._view(block), block.life, place, position, min(limit, zeros))
+        assert found.end >= place and found.entries >= position, "a scan that ends before it begins"
         self.report.scanned_bytes += found.end - place
         return found
 
@@ -188,7 +228,11 @@ class Recoverer:
         return [(block, gap) for gap in found.gaps]
 
     def _check_unsynced(self, chain: Chain) -> Gaps:
-        """After a restart of the machine: look into the full blocks above the durable mark, too."""
+        """After a restart of the machine: look into the full blocks above the durable mark, too.
+
+        A successor's header describes a full block, and may have reached the disk before all of its records.
+        """
+        assert not self._same_boot, "what the kernel had is on disk or still in its cache: nothing to check"
         gaps: Gaps = []
         for block, following in pairwise(chain.blocks):
             described = following.head.sequence == block.head.sequence + 1
@@ -201,6 +245,7 @@ class Recoverer:
 
     def _cut_unsynced(self, chain: Chain, gaps: Gaps) -> None:
         """End the topic before the first gap above the durable mark; forget the gaps behind it."""
+        assert not self._same_boot, "damage would be cut as if a power loss had torn it"
         gaps.sort(key=lambda item: (item[0].head.base + item[1].position, item[0].head.sequence))
         for number, (block, gap) in enumerate(gaps):
             if block.head.base + gap.position >= chain.durable:
@@ -212,6 +257,7 @@ class Recoverer:
                 chain.torn = True
                 if kept:
                     block.end, block.entries = gap.offset, gap.position
+                    assert block.next_index >= chain.durable, "what was durable is cut"
                 for each in chain.gone:
                     self._report_cut(chain, each, each.head.start, each.end - each.head.start)
                 return
@@ -220,6 +266,8 @@ class Recoverer:
         """See what follows the last record, and whether entries are missing that must have been there."""
         block = chain.blocks[-1]
         if block.next_index < chain.durable:
+            # They were acknowledged as durable, so their numbers are never given to other entries: a reader
+            # is told of the damage, and appends go on behind it, in a block of their own.
             missing = chain.durable - block.head.base
             self._report_damage(chain, block, block.end, block.entries, missing)
             block.entries = missing
@@ -235,7 +283,11 @@ class Recoverer:
         return self._space.view(block.extent)
 
     def _remains(self, block: Block) -> int:
-        """Bytes of torn writes behind the last record; an older life's remains are not ours."""
+        """Bytes of torn writes behind the last record; an older life's remains are not ours.
+
+        Only the report depends on it, and whether there is something to overwrite. Where zeros follow, every
+        other byte was written by this life; elsewhere only what begins with its tag is known to be.
+        """
         start, file = block.extent.offset, self._space.file(block.extent.file)
         end = file.zeros_from(start + block.end, start + block.extent.size) - start
         rest = self._view(block)[block.end : end]
@@ -255,6 +307,10 @@ class Recoverer:
 
     def cut_on_disk(self, chain: Chain) -> None:
         """Overwrite what was cut, and sync. What was known has been noted durably by now."""
+        assert chain.torn, "nothing was cut of this topic"
+        assert not {block.extent for block in chain.gone} & {block.extent for block in chain.blocks}, (
+            "a block that is kept would be erased"
+        )
         files = {block.extent.file: self._space.erase(block.extent) for block in chain.gone}
         for block in chain.blocks[-1:]:
             file = files[block.extent.file] = self._space.file(block.extent.file)
@@ -268,7 +324,7 @@ class Recoverer:
 
 def _used(rest: memoryview) -> int:
     """Length of `rest` without the zeros at its end."""
-    end, step = len(rest), 1 << 16
+    end, step = len(rest), 1 << 16  # piece by piece from the end: a block is mostly zeros, and megabytes long
     while end > 0:
         start = max(0, end - step)
         part = bytes(rest[start:end])
