@@ -392,7 +392,11 @@ def _check_flags(options: argparse.Namespace, flags: Sequence[str]) -> None:
     last = ["--node-id", str(options.nodes), "--client-port", str(client_port), "--raft-port", str(raft_port)]
     if abs(client_port - raft_port) < options.nodes:
         raise FlagError(f"--client-port: must be {options.nodes} or more away from --raft-port")
-    if parse([*last, *flags], os.environ).node_id != options.nodes:
+    try:
+        settings = parse([*last, *flags], os.environ)
+    except FlagError as error:  # the flag was given to this command, not to walrus-node
+        raise FlagError(str(error)) from None
+    if settings.node_id != options.nodes:
         raise FlagError("--node-id: this command numbers its nodes itself")
 
 
@@ -402,11 +406,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, flags = _parser().parse_known_args(arguments)
     if options.down:
         return _down(options.data_dir)
-    try:
-        _check_flags(options, flags)
-    except FlagError as error:
-        sys.stderr.write(f"walrus-cluster: {error}\n")
-        return 2
+    _check_flags(options, flags)
     cluster = LocalCluster(
         options.nodes,
         options.data_dir,

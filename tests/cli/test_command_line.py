@@ -16,16 +16,24 @@ from rich.table import Table
 from walrus.cli import interrupts
 from walrus.cli import main as cli
 from walrus.cli.command_line import Console, Parser, command
+from walrus.shell.flags import FlagError
 
 
 def test_wrong_usage_is_one_line_that_names_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
     parser = Parser(prog="walrus-x")
     parser.add_argument("--count", type=int)
-    with pytest.raises(SystemExit) as stopped:
-        parser.parse_args(["--count", "many"])
-    assert stopped.value.code == 2
+
+    @command("walrus-x")
+    def main(arguments: Sequence[str] | None = None) -> int:
+        if parser.parse_args(arguments).count > 9:
+            raise FlagError("--count: must be 9 or less")
+        return 0
+
+    assert (main(["--count", "9"]), main(["--count", "many"])) == (0, 2)
     error = capsys.readouterr().err
     assert error == "walrus-x: --count: invalid int value: 'many' (walrus-x --help says more)\n"
+    assert main(["--count", "10"]) == 2
+    assert capsys.readouterr().err == "walrus-x: --count: must be 9 or less\n"
 
 
 @pytest.mark.parametrize(

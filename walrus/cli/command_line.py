@@ -6,39 +6,33 @@
     a file that cannot be   one line on standard error, exit status 1: also when that file is standard output,
     read or written         on a disk that is full
 
-`@command(name)` makes it so for a `main`; `Parser` and `Console` are what such a `main` uses.
+`@command(name)` makes it so for a `main`; `Parser` and `Console` are what such a `main` uses. `Parser` lives
+where a node's flags are parsed with it (`shell/flags.py`).
 
 Left out: the node. It logs, with the time and its id, and decides for itself what an error means
-(`node.main`); and its flags are also parsed by programs, so their errors are exceptions (`shell/flags.py`).
+(`node.main`).
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 import rich.console
 
 from walrus.cli.interrupts import raise_again
-from walrus.shell.flags import mistake
+from walrus.shell.flags import FlagError, Parser
+
+__all__ = ["Console", "Main", "Parser", "command", "describe"]
 
 
 class Main(Protocol):
     """A command: its arguments, or those of the process, in; its exit status out."""
 
     def __call__(self, arguments: Sequence[str] | None = None, /) -> int: ...
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, but a mistake is one line instead of a screen."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say it and exit."""
-        self.exit(2, f"{self.prog}: {mistake(message)} ({self.prog} --help says more)\n")
 
 
 class Console(rich.console.Console):
@@ -67,6 +61,10 @@ def command(name: str) -> Callable[[Main], Main]:
             try:
                 status = main(arguments)
                 sys.stdout.flush()
+            except FlagError as error:
+                more = f" ({error.prog} --help says more)" if error.prog else ""
+                sys.stderr.write(f"{error.prog or name}: {error}{more}\n")
+                return 2
             except KeyboardInterrupt:
                 return 130
             except BrokenPipeError:

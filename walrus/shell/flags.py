@@ -42,7 +42,14 @@ _CLIENTS = Limits()
 
 
 class FlagError(Exception):
-    """A flag or variable has a value that cannot be used; the message is one line that names it."""
+    """A flag or variable has a value that cannot be used; the message is one line that names it.
+
+    `prog` is the command, or subcommand, whose `--help` says more; empty if there is none.
+    """
+
+    def __init__(self, message: str, prog: str = "") -> None:
+        super().__init__(message)
+        self.prog = prog
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,11 +110,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse, but a mistake raises FlagError instead of printing a usage screen and exiting."""
+class Parser(argparse.ArgumentParser):
+    """argparse, but a mistake raises FlagError instead of printing a usage screen and exiting.
+
+    All commands of the project use it, and only two places say the error: `cli.command_line.command` for a
+    person, `node.main` for a supervisor's log. Between them a program may parse a node's flags (`cluster.py`
+    does, before it starts any) and go on.
+    """
 
     def error(self, message: str) -> NoReturn:
-        raise FlagError(mistake(message))
+        """Raise FlagError, in one line."""
+        raise FlagError(mistake(message), self.prog)
 
 
 def mistake(message: str) -> str:
@@ -232,8 +245,8 @@ def _behaviour_flags(parser: argparse.ArgumentParser) -> None:
     add("--trace", type=Path, metavar="FILE", help="record spec-level events")
 
 
-def _parser() -> _Parser:
-    parser = _Parser(prog="walrus-node", description="Run one node of a Walrus cluster.", allow_abbrev=False)
+def _parser() -> Parser:
+    parser = Parser(prog="walrus-node", description="Run one node of a Walrus cluster.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"walrus {__version__}")
     _identity_flags(parser)
     _behaviour_flags(parser)
