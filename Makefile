@@ -54,9 +54,10 @@ links: .venv/.installed ## every relative link in the documentation leads somewh
 
 check: lint test ## what CI runs
 
-model-check: .venv/.installed ## TLC on the full configurations (up to an hour)
-	$(BIN)/python -m walrus.tlc check $(basename $(notdir $(wildcard spec/*-full*.cfg)) $(notdir $(wildcard spec/*-liveness.cfg)))
+model-check: .venv/.installed ## TLC on every configuration, every planted bug and every generated one (hours)
+	$(BIN)/python -m walrus.tlc coverage $(basename $(notdir $(filter-out %-simulate.cfg,$(wildcard spec/*.cfg))))
 	$(BIN)/python -m walrus.tlc mutants
+	$(BIN)/python -m walrus.tlc guards
 
 simulate: .venv/.installed ## one run of the real nodes in a seeded world; `python -m walrus.sim --seed N` for others
 	$(BIN)/python -m walrus.sim --seed 7

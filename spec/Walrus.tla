@@ -55,7 +55,7 @@ CONSTANTS
     FsyncEach,           \* TRUE: acknowledge only what is synced (--fsync each)
     Faults,              \* which of "crash", "expiry", "removal", "force", "replicas" happen,
     MaxFaults,           \* and how many of them
-    Losses,              \* which of "power", "damage" happen,
+    Losses,              \* which of "power", "damage", "decay" happen,
     MaxLosses,           \* and how many of them
     Chores               \* which of "recovery" (of a healthy leader's segment), "checkpoint" and
                          \* "commit" (of cursors, besides those in a seal) there are
@@ -97,7 +97,7 @@ VARIABLES
     given,        \* deliveries on their way: [topic, group, segment, start, end]
     received,     \* those of them that reached a client
     moves,        \* cursor commits on their way through Raft: [topic, group, position]
-    delivered,    \* PROOF delivered[t][g]: what the group was given, redeliveries removed
+    delivered,    \* PROOF delivered[t][g]: what the group was given, redeliveries removed, or was lost
     \* History and budgets.
     sealed_as,    \* PROOF sealed_as[t][s]: the first count that was committed, or NoCount
     forced,       \* PROOF {<<t, s>>}: an operator gave up what only unsure copies may have
@@ -746,6 +746,29 @@ Deliver(t, g) ==
     /\ UNCHANGED <<committedVars, nodeVars, copyVars, writerVars, recoveryVars, repairVars, reading,
                    handed, given, moves, proposals, sealed_as, budget>>
 
+\* Entries that every replica says it cannot give, because they were lost on all of them, are stepped
+\* over. A replica that does not answer may have them, and then the group waits. (What a replica said
+\* counts for a moment only; here it is what it has now.) What is lost for good counts as delivered:
+\* the rest must still be the topic's order.
+StepOver(n, t, g) ==
+    LET p == Advance(t, view[n][t], reading[n][t][g])
+        s == p[1]
+        end == Readable(n, t, s)
+        gives(m) == Intact(m, t, s) > p[2]
+    IN
+    /\ up[n]
+    /\ lease[n][t] > 0
+    /\ reading[n][t][g] # NoPosition
+    /\ handed[n][t][g] = NoPosition
+    /\ p[2] < end
+    /\ \A m \in Replicas(t, s) : up[m] /\ ~gives(m)
+    /\ reading' = [reading EXCEPT ![n][t][g] = <<s, end>>]
+    /\ delivered' = IF \E m \in Replicas(t, s) : gives(m) THEN delivered
+                    ELSE [delivered EXCEPT ![t][g] =
+                             Deduplicated(@, [segment |-> s, start |-> p[2], end |-> end])]
+    /\ UNCHANGED <<committedVars, nodeVars, copyVars, writerVars, recoveryVars, repairVars, handed,
+                   given, received, moves, proposals, sealed_as, budget>>
+
 \* The leader hears that it did.
 Confirm(n, t, g) ==
     /\ up[n]
@@ -872,9 +895,10 @@ BecomeSure(n, t, s) ==
     /\ UNCHANGED <<committedVars, nodeVars, log, synced, damaged, fenced, writerVars, recoveryVars,
                    repairVars, readerVars, proposals, sealed_as, budget>>
 
-\* An entry of a copy cannot be read any more, nor can what follows it.
+\* An entry of a copy cannot be read any more, nor can what follows it. What "decays" is on sealed
+\* segments, and may be lost on all replicas.
 Damage(n, t, s) ==
-    /\ MayLose("damage")
+    /\ MayLose("damage") \/ (MayLose("decay") /\ Sealed(t, s))
     /\ damaged[n][t][s] = 0
     /\ \E i \in 1..Length(n, t, s) : damaged' = [damaged EXCEPT ![n][t][s] = i]
     /\ Lost
@@ -935,6 +959,7 @@ Next ==
     \/ \E t \in Topic, s \in Segments : SetReplicas(t, s)
     \/ \E n \in Node, t \in Topic, g \in Group : HandOut(n, t, g, 1)
     \/ \E t \in Topic, g \in Group : Deliver(t, g)
+    \/ \E n \in Node, t \in Topic, g \in Group : StepOver(n, t, g)
     \/ \E n \in Node, t \in Topic, g \in Group : Confirm(n, t, g)
     \/ \E n \in Node, t \in Topic, g \in Group : Rewind(n, t, g)
     \/ \E n \in Node, t \in Topic, g \in Group : ProposeCursors(n, t, g)
@@ -1004,12 +1029,13 @@ PrefixAgree ==
         \A i \in 1..Min(Length(n, t, s), Length(m, t, s)) : log[n][t][s][i] = log[m][t][s][i]
 
 \* A majority of the replicas holds `count` entries. Copies that lost power without having synced, and
-\* damaged ones, are excused; but never so many that they were a majority themselves.
+\* damaged ones, are excused; but never so many that they were a majority themselves, unless a
+\* configuration is about the loss of them all.
 HeldByMajority(t, s, count) ==
     LET holders == {n \in Replicas(t, s) : Intact(n, t, s) >= count}
         excused == {n \in Replicas(t, s) \ holders : ~Sure(n, t, s)}
     IN count > 0 => /\ Majority(holders \cup excused, Replicas(t, s))
-                    /\ ~Majority(excused, Replicas(t, s))
+                    /\ ~Majority(excused, Replicas(t, s)) \/ "decay" \in Losses
 
 \* An acknowledged entry is on a majority of its replicas, and below the count if sealed. An operator
 \* who forces a recovery gives that up.
@@ -1074,20 +1100,20 @@ OrderFrom(t, s) ==
     ELSE LET count == IF Sealed(t, s) THEN Segment(t, s).count ELSE acked[t][s]
          IN [i \in 1..count |-> <<s, i>>] \o OrderFrom(t, s + 1)
 
-\* What a group was given, redeliveries removed, is a prefix of the topic's order; and no cursor is
-\* ahead of what was delivered, or a crash would leave a gap. (An operator who gives up entries that
-\* were delivered gives that up, too.)
+\* What a group was given, redeliveries removed, is a prefix of the topic's order (what was lost on all
+\* replicas before it could be given counts as given). And no cursor is ahead of that, or a crash would
+\* leave a gap: neither the committed one, nor what a leader takes to be confirmed. (An operator who
+\* gives up entries that were delivered gives that up, too.)
 DeliveredIsPrefix ==
     \A t \in Topic, g \in Group :
         LET order == OrderFrom(t, 1)
             had == delivered[t][g]
-            cursor == metadata[t].cursors[g]
+            cursors == {metadata[t].cursors[g]} \cup {Confirmed(n, t, g) : n \in Node}
+            passed(i, p) == order[i][1] < p[1] \/ (order[i][1] = p[1] /\ order[i][2] <= p[2])
         IN \/ \E s \in Segments : <<t, s>> \in forced
            \/ /\ Len(had) <= Len(order)
               /\ \A i \in 1..Len(had) : had[i] = order[i]
-              /\ \A i \in 1..Len(order) :
-                    (order[i][1] < cursor[1] \/ (order[i][1] = cursor[1] /\ order[i][2] <= cursor[2])) =>
-                        i <= Len(had)
+              /\ \A i \in (Len(had) + 1)..Len(order) : \A p \in cursors : ~passed(i, p)
 
 -----------------------------------------------------------------------------
 \* Probes: each must be violated, or the spec cannot do what it is about.
@@ -1118,6 +1144,8 @@ ProbeRedelivery == \A n \in Node, t \in Topic, g \in Group :
     LET d == Delivery(t, g, handed[n][t][g], reading[n][t][g])
         had == delivered[t][g]
     IN handed[n][t][g] = NoPosition \/ Len(had) < 2 \/ <<d.segment, d.start + 1>> # had[1]
+ProbeSteppedOver == \A t \in Topic, g \in Group : \A i \in 1..Len(delivered[t][g]) :
+    \E d \in received : d.segment = delivered[t][g][i][1] /\ d.end >= delivered[t][g][i][2]
 ProbeSealedWithCursors ==
     \A t \in Topic, g \in Group : \A s \in 1..Known(t) : Segment(t, s).cursors[g] = Start
 ProbeUnsureWaits == \A a \in answers : a.sure
@@ -1137,6 +1165,7 @@ ProbeFenceForgotten == \A n \in Node : \A t \in Topic : \A s \in Segments :
 \* Liveness, once faults stop (the budgets run out). Every step that a healthy cluster takes by itself
 \* is fair: messages that are sent again and again arrive, what Raft was asked to commit is committed,
 \* processes are started again, and a segment is recovered when, and only when, its leader is gone.
+\* A minority of the replicas holds up nothing: where no more than that can crash, they may stay down.
 \* Appends need no fairness: clients may be idle. A leader may give a delivery up (Rewind) at any time, but
 \* not each time: hence the strong fairness of Confirm.
 
@@ -1147,7 +1176,10 @@ SealSomewhere(t, s) ==
         up[n] /\ announced[n] = incarnation[n] /\ s = Known(t) /\ Seal(t, n, replicas)
 
 Fairness ==
-    /\ \A n \in Node : WF_vars(Announce(n)) /\ WF_vars(Restart(n)) /\ WF_vars(RenewLease(n))
+    /\ \A n \in Node :
+          /\ WF_vars(Announce(n))
+          /\ WF_vars(RenewLease(n))
+          /\ WF_vars(MaxFaults * 2 >= ReplicationFactor /\ Restart(n))
     /\ \A n \in Node, t \in Topic :
           WF_vars(\E s \in Segments : Apply(n, t, s) /\ s = Known(t))
     /\ \A n \in Node, t \in Topic, s \in Segments :

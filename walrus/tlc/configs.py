@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from walrus.tlc.run import SPEC_DIRECTORY, SpecError
 
 DOCUMENT = SPEC_DIRECTORY.parent / "docs" / "model-checking.md"
 
-SPECS = {"walrus": "Walrus", "delivery": "Delivery", "raft": "Raft"}
+SPECS = {"walrus": "Walrus", "delivery": "Delivery", "order": "Order", "raft": "Raft"}
 
 
 def config_files(kind: str = "") -> list[Path]:
@@ -86,11 +87,66 @@ def names_after(text: str, *keywords: str) -> list[str]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a configuration's search to its end came to."""
+
+    distinct: int
+    depth: int
+    seconds: int
+
+
+def known_figures() -> dict[str, Figures]:
+    """Those of each configuration that was searched to its end, by docs/model-checking.md."""
+    text = DOCUMENT.read_text() if DOCUMENT.is_file() else ""
+    rows = re.findall(r"^\| `([\w-]+)` \| ([\d,]+) \| (\d+) \| (\d+) \|", text, re.MULTILINE)
+    return {row[0]: Figures(int(row[1].replace(",", "")), int(row[2]), int(row[3])) for row in rows}
+
+
 def known_states() -> dict[str, int]:
     """How many distinct states each configuration has, by docs/model-checking.md."""
-    text = DOCUMENT.read_text() if DOCUMENT.is_file() else ""
-    rows = re.findall(r"^\| `([\w-]+)` \| ([\d,]+) \|", text, re.MULTILINE)
-    return {name: int(count.replace(",", "")) for name, count in rows}
+    return {name: figures.distinct for name, figures in known_figures().items()}
+
+
+def table(figures: Mapping[str, Figures]) -> str:
+    """The table of docs/model-checking.md: each configuration that has an end, with its figures if known."""
+    kinds, specs = ["quick", "liveness", "full"], list(SPECS)
+    found = [path for path in config_files() if set(kinds) & set(path.stem.split("-"))]
+
+    def place(path: Path) -> tuple[int, int, str]:
+        spec, kind = path.stem.split("-")[:2]
+        return specs.index(spec), kinds.index(kind), path.stem
+
+    return _HEAD + "".join(_row(path, figures.get(path.stem)) for path in sorted(found, key=place))
+
+
+_HEAD = "| configuration | distinct states | depth | seconds | what it is for |\n|---|---:|---:|---:|---|\n"
+
+
+def _row(path: Path, figures: Figures | None) -> str:
+    known = "not run to its end | | |"
+    if figures:
+        known = f"{figures.distinct:,} | {figures.depth} | {figures.seconds} |"
+    return f"| `{path.stem}` | {known} {about(path.read_text())} |\n"
+
+
+def write_figures(more: dict[str, Figures]) -> None:
+    """Put them into the table of docs/model-checking.md, which is made anew."""
+    text = DOCUMENT.read_text()
+    old = re.search(re.escape(_HEAD) + r"(?:\|.*\n)*", text)
+    if old is None:
+        raise SpecError(f"{DOCUMENT} has no table of configurations")
+    DOCUMENT.write_text(text[: old.start()] + table(known_figures() | more) + text[old.end() :])
+
+
+def about(text: str) -> str:
+    """What a configuration is for: its comments, up to `Takes:`.
+
+    >>> about("\\\\* One fault,\\n\\\\* or two.\\n\\\\* Takes: Crash\\nSPECIFICATION Spec")
+    'One fault, or two.'
+    """
+    comments = re.findall(r"^\\\*(.*)$", text, re.MULTILINE)
+    return " ".join(" ".join(comments).partition("Takes:")[0].split())
 
 
 def own_actions(text: str) -> list[str]:

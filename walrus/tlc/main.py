@@ -34,8 +34,18 @@ from rich.text import Text
 
 from walrus.cli.command_line import Console, Parser, command
 from walrus.tlc import filming, verdicts
-from walrus.tlc.configs import SPECS, config_file, expand, known_files, known_states, own_actions, spec_of
-from walrus.tlc.mutants import CASES, Case, expected_of, listing, name_of, run_cases
+from walrus.tlc.configs import (
+    SPECS,
+    Figures,
+    config_file,
+    expand,
+    known_files,
+    known_states,
+    own_actions,
+    spec_of,
+    write_figures,
+)
+from walrus.tlc.mutants import CASES, Case, expected_of, listing, name_of, run_case, run_cases
 from walrus.tlc.patches import Generated
 from walrus.tlc.run import (
     Progress,
@@ -278,6 +288,14 @@ def _coverage(options: argparse.Namespace, report: _Report) -> int:
     names = expand(options.configs) or [path.stem for path in known_files("quick")]
     results = _each(names, report, one)
     status = report.results(results)
+    if options.write:
+        write_figures(
+            {
+                each.config: Figures(each.distinct, each.depth, round(each.seconds))
+                for each in results
+                if each.ok
+            }
+        )
     missing = [f"{result.config}: {action} was never taken" for result in results for action in idle(result)]
     for spec in sorted({result.spec for result in results}):
         group = [result for result in results if result.spec == spec]
@@ -316,19 +334,18 @@ def _mutants(options: argparse.Namespace, report: _Report) -> int:
         raise TlcError(f"there is no mutant {' or '.join(options.names)}; `mutants` alone runs all of them")
     rows: list[dict[str, object]] = []
 
-    def show(case: Case, result: TlcResult) -> None:
-        caught = result.violated == expected_of(case)
-        row = {"name": name_of(case), "caught": caught, "violated": result.violated, "about": case.about}
-        rows.append(row)
-        _page(options, [result])
+    def show(case: Case, violated: str | None) -> None:
+        caught = violated == expected_of(case)
+        rows.append({"name": name_of(case), "caught": caught, "violated": violated, "about": case.about})
         if not report.as_json:
             style = "green" if caught else "red"
             report.console.print(
-                Text(f"{name_of(case):48} {result.violated or 'survived':24} {result.seconds:5.1f} s", style),
-                Text(case.about, "dim"),
+                Text(f"{name_of(case):48} {violated or 'survived':24}", style), Text(case.about, "dim")
             )
 
     wrong = run_cases(chosen, show, options.timeout)
+    if options.html:  # a counterexample takes a search of its own
+        _page(options, [run_case(chosen[0], options.timeout)])
     if report.as_json:
         report.json(rows)
     for line in wrong:
@@ -339,51 +356,48 @@ def _mutants(options: argparse.Namespace, report: _Report) -> int:
 
 def _guards(options: argparse.Namespace, report: _Report) -> int:
     """Check the verdicts of generated mutants, or find those that are missing."""
-    states = known_states()
-    found = verdicts.load()
-    status = 0
+    states, status = known_states(), 0
     for spec in SPECS.values():
-        mine = found.setdefault(spec, {})
-        for mutant in verdicts.mutants_of(spec):
-            name = f"{spec} {mutant.name}"
-            if options.names and not any(each in name for each in options.names):
-                continue
-            known = mine.get(mutant.name)
-            if options.search and known is None:
-                mine.update(_search(spec, mutant, states, report, options.timeout))
-                verdicts.save(found)
-            elif not options.search:
-                status |= _recheck(spec, mutant, known, states, report, options.timeout)
+        known = verdicts.load().get(spec, {})
+        chosen = [
+            mutant
+            for mutant in verdicts.mutants_of(spec)
+            if not options.names or any(name in f"{spec} {mutant.name}" for name in options.names)
+        ]
+        if options.search:
+            _search(spec, [mutant for mutant in chosen if mutant.name not in known], states, report)
+        else:
+            status |= _recheck(spec, chosen, known, states, report)
     return status
 
 
-def _search(
-    spec: str, mutant: Generated, states: dict[str, int], report: _Report, timeout: float
-) -> dict[str, verdicts.Verdict]:
-    def tried(config: str, by: str) -> None:
-        report.console.print(Text(f"{spec} {mutant.name}: {config}: {by or 'survives'}"), soft_wrap=True)
+def _search(spec: str, mutants: list[Generated], states: dict[str, int], report: _Report) -> None:
+    def found(more: verdicts.Verdicts) -> None:
+        known = verdicts.load()
+        known.setdefault(spec, {}).update(more)
+        verdicts.save(known)
+        for name, verdict in more.items():
+            report.console.print(Text(f"{spec} {name}: {verdict.config}: {verdict.by}"), soft_wrap=True)
 
-    verdict = verdicts.search(spec, mutant, verdicts.candidates(spec, states), states, tried, timeout)
-    return {mutant.name: verdict} if verdict else {}
+    found(verdicts.search(spec, mutants, states, found))
 
 
 def _recheck(
-    spec: str,
-    mutant: Generated,
-    known: verdicts.Verdict | None,
-    states: dict[str, int],
-    report: _Report,
-    timeout: float,
+    spec: str, mutants: list[Generated], known: verdicts.Verdicts, states: dict[str, int], report: _Report
 ) -> int:
-    if known is None:
-        report.console.print(Text(f"{spec} {mutant.name}: has no verdict", "red"), soft_wrap=True)
-        return 1
-    if known.survives:
-        return 0
-    by = verdicts.judge(spec, mutant, known.config, states[known.config], timeout)
-    style = "green" if by == known.by else "red"
-    report.console.print(Text(f"{spec} {mutant.name}: {known.config}: {by}", style), soft_wrap=True)
-    return 0 if by == known.by else 1
+    wrong = [f"{mutant.name}: has no verdict" for mutant in mutants if mutant.name not in known]
+    for config in verdicts.candidates(spec, states):
+        mine = [mutant for mutant in mutants if mutant.name in known and known[mutant.name].config == config]
+        for mutant, by in zip(mine, verdicts.judge(mine, config, states[config]), strict=True):
+            expected = known[mutant.name].by
+            report.console.print(Text(f"{spec} {mutant.name}: {config}: {by}"), soft_wrap=True)
+            if by != expected:
+                wrong.append(
+                    f"{mutant.name}: {config} should refuse it by {expected}, but it was {by or 'none'}"
+                )
+    for line in wrong:
+        report.console.print(Text(f"{spec} {line}", "red"), soft_wrap=True)
+    return 1 if wrong else 0
 
 
 def _trace(options: argparse.Namespace, report: _Report) -> int:
@@ -414,8 +428,8 @@ def _parser() -> Parser:
         command = commands.add_parser(name, parents=[common], help=about)
         command.add_argument("configs", nargs="*", metavar="CONFIG")
         command.set_defaults(function=function)
-        if name != "coverage":
-            command.add_argument("--html", type=Path, metavar="FILE", help="a counterexample as a page")
+        if name == "coverage":
+            command.add_argument("--write", action="store_true", help="figures into the documentation")
         if name == "simulate":
             command.add_argument("--behaviours", type=int, default=2_000)
             command.add_argument("--depth", type=int, default=100)

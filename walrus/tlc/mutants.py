@@ -17,19 +17,22 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from walrus.tlc import planted_delivery, planted_raft, planted_walrus
+from walrus.tlc import planted_delivery, planted_order, planted_raft, planted_walrus
 from walrus.tlc.configs import config_file, spec_of
 from walrus.tlc.planted import Planted, Probe, patched
 from walrus.tlc.run import TlcResult, run_tlc
+from walrus.tlc.variants import Variant, judge_variants
 
 Case: TypeAlias = Planted | Probe
 
-PLANTED: tuple[Planted, ...] = planted_walrus.PLANTED + planted_delivery.PLANTED + planted_raft.PLANTED
-PROBES: tuple[Probe, ...] = planted_walrus.PROBES + planted_delivery.PROBES + planted_raft.PROBES
+_MODULES = (planted_walrus, planted_delivery, planted_order, planted_raft)
+
+PLANTED: tuple[Planted, ...] = tuple(case for module in _MODULES for case in module.PLANTED)
+PROBES: tuple[Probe, ...] = tuple(case for module in _MODULES for case in module.PROBES)
 CASES: tuple[Case, ...] = PLANTED + PROBES
 
 
@@ -47,11 +50,6 @@ def expected_of(case: Case) -> str:
     return case.name if isinstance(case, Probe) else case.expected
 
 
-def sample() -> tuple[Case, ...]:
-    """Cases for every test run: the bugs and the probes of the quick configurations."""
-    return tuple(case for case in CASES if "-quick-" in case.config)
-
-
 def listing(cases: Iterable[Case] = CASES) -> str:
     """The table of docs/model-checking.md: what each configuration must refuse, and where it must come."""
     head = "| configuration | planted bug, or probe | violates | what it is about |\n|---|---|---|---|\n"
@@ -62,8 +60,18 @@ def listing(cases: Iterable[Case] = CASES) -> str:
     return head + "".join(rows)
 
 
+def cases_of(config: str) -> tuple[Case, ...]:
+    """The bugs and probes of one configuration."""
+    return tuple(case for case in CASES if case.config == config)
+
+
+def variant_of(case: Case) -> Variant:
+    """The case as a change of the spec, or as another property of it."""
+    return Variant(judged_by=(case.name,)) if isinstance(case, Probe) else Variant(case.patches)
+
+
 def run_case(case: Case, timeout: float = 600.0) -> TlcResult:
-    """Have TLC look for it. Raises TlcError."""
+    """Have TLC look for it, in a search of its own. Raises TlcError."""
     file = config_file(case.config)
     spec, config = spec_of(file).read_text(), file.read_text()
     if isinstance(case, Probe):
@@ -71,29 +79,35 @@ def run_case(case: Case, timeout: float = 600.0) -> TlcResult:
         config += f"INVARIANT {case.name}\n"
     else:
         spec = patched(spec, case.patches)
-    return run_changed(file, spec, config, timeout=timeout)
-
-
-def run_changed(
-    file: Path, spec: str, config: str, *, arguments: tuple[str, ...] = (), timeout: float
-) -> TlcResult:
-    """Check a changed spec, or with a changed configuration, under the names of the unchanged ones."""
     with tempfile.TemporaryDirectory(prefix="walrus-mutant-") as scratch:
         paths = Path(scratch) / spec_of(file).name, Path(scratch) / file.name
         for path, text in zip(paths, (spec, config), strict=True):
             path.write_text(text)
-        return run_tlc(*paths, arguments=arguments, timeout=timeout, brief=True)
+        return run_tlc(*paths, timeout=timeout, brief=True)
+
+
+def violated_by(config: str, cases: Sequence[Case], timeout: float = 3600.0) -> list[str | None]:
+    """The property that each case of a configuration violates. Raises TlcError.
+
+    One search judges them all; but liveness is judged in a search for each.
+    """
+    if "LiveSpec" in config_file(config).read_text():
+        return [run_case(case, timeout).violated for case in cases]
+    outcomes = judge_variants(config_file(config), [variant_of(case) for case in cases], timeout=timeout)
+    return [outcome.violated or None for outcome in outcomes]
 
 
 def run_cases(
-    cases: Iterable[Case], report: Callable[[Case, TlcResult], None], timeout: float = 600.0
+    cases: Iterable[Case], report: Callable[[Case, str | None], None], timeout: float = 3600.0
 ) -> list[str]:
     """Check them all; returns what is wrong, one line each."""
     wrong = []
-    for case in cases:
-        result = run_case(case, timeout)
-        report(case, result)
-        if result.violated != expected_of(case):
-            found = f"{expected_of(case)} should be violated, but {result.violated} was"
-            wrong.append(f"{name_of(case)}: {found}")
+    chosen = list(cases)
+    for config in dict.fromkeys(case.config for case in chosen):
+        mine = [case for case in chosen if case.config == config]
+        for case, violated in zip(mine, violated_by(config, mine, timeout), strict=True):
+            report(case, violated)
+            if violated != expected_of(case):
+                found = f"{expected_of(case)} should be violated, but {violated} was"
+                wrong.append(f"{name_of(case)}: {found}")
     return wrong

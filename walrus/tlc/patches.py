@@ -78,6 +78,16 @@ def definitions(text: str) -> dict[str, tuple[int, int]]:
     return found
 
 
+ACTION = re.compile(r"\b(\w+)(?:\([^():]*(?:\([^()]*\))?[^():]*\))?$", re.MULTILINE)
+"""At the end of a line of `Next`: the action that it takes."""
+
+
+def actions(text: str) -> list[str]:
+    """The actions that `Next` chooses from, in its order."""
+    start, end = definitions(text)["Next"]
+    return ACTION.findall(text[start:end].split("==", 1)[1])
+
+
 def reached(text: str, root: str = "Next") -> list[str]:
     """The operators that `root` is made of, itself left out, in the order of the spec."""
     where, found, todo = definitions(text), set[str](), [root]

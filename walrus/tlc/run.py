@@ -28,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,6 +60,14 @@ class SpecError(TlcError):
         where = f"{file}:{line}: " if line else f"{file}: " if file else ""
         super().__init__(where + message)
         self.file, self.line = file, line
+
+
+class EvaluationError(SpecError):
+    """An expression has no value in some state: the last one of the behaviour that TLC printed."""
+
+    def __init__(self, message: str, variables: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.variables = variables
 
 
 class TlcTimeout(TlcError):
@@ -398,7 +406,8 @@ def run_tlc(
             exit_code = process.wait()
     simulated = "-simulate" in arguments and exit_code == 0 and not reader.errors
     if reader.violated is None and not (exit_code == 0 and (reader.success or simulated)):
-        raise _spec_error(reader.printed, reader.errors, spec.stem)
+        error = _spec_error(reader.printed, reader.errors, spec.stem)
+        raise EvaluationError(str(error), reader.states[-1].variables) if reader.states else error
     return TlcResult(
         spec=spec.stem,
         config=config.stem,

@@ -17,19 +17,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from walrus.tlc.configs import SPECS, config_file, config_files, own_actions
-from walrus.tlc.mutants import run_changed
-from walrus.tlc.patches import Generated, generated
-from walrus.tlc.run import SPEC_DIRECTORY, SpecError, TlcResult, TlcTimeout
+from walrus.tlc.patches import Generated, actions, generated, reached
+from walrus.tlc.run import SPEC_DIRECTORY, SpecError
+from walrus.tlc.variants import UNEVALUATED, Outcome, Variant, judge_variants
 
 FILE = SPEC_DIRECTORY / "mutants.json"
 
-OTHER_STATES = "other states"
-UNEVALUATED = "cannot be evaluated"
-TOO_LONG = "does not end"
+OTHER_STATES: Final = "other states"
+
+TOGETHER: Final = 40
+"""So many mutants are judged in one search."""
+
+ENOUGH: Final = 3_000
+"""In configurations with more states than these, only mutants without any verdict are looked at."""
 
 
 class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -49,16 +54,17 @@ def load() -> dict[str, Verdicts]:
 
 
 def save(verdicts: Mapping[str, Verdicts]) -> None:
-    """Write them, in the order of the specs' texts."""
-    ordered = {
-        spec: {
-            mutant.name: verdicts[spec][mutant.name]
-            for mutant in mutants_of(spec)
-            if mutant.name in verdicts[spec]
-        }
-        for spec in verdicts
-    }
-    FILE.write_bytes(msgspec.json.format(msgspec.json.encode(ordered), indent=1) + b"\n")
+    """Write them, a line for each mutant, in the order of the specs' texts."""
+    parts = []
+    for spec, mine in verdicts.items():
+        known = [mutant.name for mutant in mutants_of(spec) if mutant.name in mine]
+        lines = [f"  {_json(name)}: {_json(mine[name])}" for name in known]
+        parts.append(f" {_json(spec)}: {{\n" + ",\n".join(lines) + "\n }")
+    FILE.write_text("{\n" + ",\n".join(parts) + "\n}\n")
+
+
+def _json(value: object) -> str:
+    return msgspec.json.format(msgspec.json.encode(value), indent=-1).decode()
 
 
 def mutants_of(spec: str) -> list[Generated]:
@@ -66,29 +72,36 @@ def mutants_of(spec: str) -> list[Generated]:
     return list(generated((SPEC_DIRECTORY / f"{spec}.tla").read_text()))
 
 
-def judge(spec: str, mutant: Generated, config: str, states: int, timeout: float) -> str:
-    """By what the configuration refuses the mutant; "" if by nothing.
+def judge(mutants: Sequence[Generated], config: str, states: int, timeout: float = 3600.0) -> list[str]:
+    """By what the configuration refuses each mutant; "" if by nothing.
 
-    `states`: how many the configuration has without the mutant. Raises TlcError.
+    `states`: how many the configuration has without a mutant. Raises TlcError.
     """
     file = config_file(config)
-    text = mutant.patch.apply((SPEC_DIRECTORY / f"{spec}.tla").read_text())
+    own = own_actions(file.read_text())
+    variants = [Variant((mutant.patch,)) for mutant in mutants]
+    return [_by(outcome, own) for outcome in _outcomes(file, variants, states, timeout)]
+
+
+def _outcomes(config: Path, variants: list[Variant], states: int, timeout: float) -> list[Outcome]:
+    """A mutant that makes no sense at all ends the search of all: then half of them at a time."""
     try:
-        result = run_changed(file, text, file.read_text(), arguments=("-coverage", "1"), timeout=timeout)
+        return judge_variants(config, variants, states=states, timeout=timeout)
     except SpecError:
-        return UNEVALUATED
-    except TlcTimeout:
-        return TOO_LONG
-    return _by(file, result, states)
+        if len(variants) == 1:
+            return [Outcome(violated=UNEVALUATED)]
+        half = len(variants) // 2
+        parts = variants[:half], variants[half:]
+        return [outcome for part in parts for outcome in _outcomes(config, part, states, timeout)]
 
 
-def _by(file: Path, result: TlcResult, states: int) -> str:
-    if result.violated:
-        return result.violated
-    for action in own_actions(file.read_text()):
-        if not result.coverage.get(action, (0, 0))[1]:
+def _by(outcome: Outcome, own: Sequence[str]) -> str:
+    if outcome.violated:
+        return outcome.violated
+    for action in own:
+        if action not in outcome.taken:
             return f"{action} is never taken"
-    return OTHER_STATES if result.distinct != states else ""
+    return OTHER_STATES if outcome.more_states or outcome.fewer_states else ""
 
 
 def candidates(spec: str, states: Mapping[str, int]) -> list[str]:
@@ -98,20 +111,41 @@ def candidates(spec: str, states: Mapping[str, int]) -> list[str]:
 
 
 def search(
-    spec: str,
-    mutant: Generated,
-    configs: Sequence[str],
-    states: Mapping[str, int],
-    report: Callable[[str, str], None],
-    timeout: float = 600.0,
-) -> Verdict | None:
-    """The first configuration that refuses it by more than its number of states, or else by that; or None."""
-    weak: Verdict | None = None
-    for config in configs:
-        by = judge(spec, mutant, config, states[config], timeout)
-        report(config, by)
-        if by and by not in (OTHER_STATES, TOO_LONG):
-            return Verdict(config=config, by=by)
-        if by and weak is None:
-            weak = Verdict(config=config, by=by)
-    return weak
+    spec: str, mutants: Sequence[Generated], states: Mapping[str, int], found: Callable[[Verdicts], None]
+) -> Verdicts:
+    """Verdicts of these mutants, as far as the quick configurations have them.
+
+    The smallest configuration that takes the mutant's action, and refuses it by more than its number of
+    states, is its verdict, or else the smallest that does by that. `found` is told the former as they are
+    found.
+    """
+    weak: Verdicts = {}
+    left, uses = list(mutants), _users(spec)
+    for config in candidates(spec, states):
+        if states[config] > ENOUGH:
+            left = [mutant for mutant in left if mutant.name not in weak]
+        own = set(own_actions(config_file(config).read_text()))
+        judged = [mutant for mutant in left if uses[mutant.patch.operator] & own]
+        refused = set[str]()
+        for start in range(0, len(judged), TOGETHER):
+            chunk = judged[start : start + TOGETHER]
+            strong: Verdicts = {}
+            for mutant, by in zip(chunk, judge(chunk, config, states[config]), strict=True):
+                if by == OTHER_STATES:
+                    weak.setdefault(mutant.name, Verdict(config=config, by=by))
+                elif by:
+                    strong[mutant.name] = Verdict(config=config, by=by)
+            found(strong)
+            refused |= set(strong)
+        left = [mutant for mutant in left if mutant.name not in refused]
+    return {mutant.name: weak[mutant.name] for mutant in left if mutant.name in weak}
+
+
+def _users(spec: str) -> dict[str, set[str]]:
+    """For each operator the actions that it is a part of."""
+    text = (SPEC_DIRECTORY / f"{spec}.tla").read_text()
+    found: dict[str, set[str]] = {}
+    for action in actions(text):
+        for operator in [action, *reached(text, action)]:
+            found.setdefault(operator, set()).add(action)
+    return found

@@ -1,0 +1,256 @@
+"""Many variants of a spec, judged in one search.
+
+Most of what a small search costs is the start of a Java machine and the reading of the spec. So variants
+(planted bugs, probes, generated mutants) share one: a variable `variant`, chosen at the beginning, says
+which text of a changed definition is in force, and the breadth-first search goes on in all of them at once.
+
+    Recover(t, s) ==
+        CASE variant = 3 -> Recover_3(t, s)         the text with the third variant's change
+          [] OTHER -> Recover_0(t, s)               the spec's own
+
+A violation would end a search, and with it the judging of the others. So the properties are judged by an
+invariant that is never FALSE (`Judged`): it prints the first of them that a state violates, and a register of
+TLC remembers that this variant is done with; a constraint (`Wanted`) keeps the search from going on in it.
+Within one variant states are met in the same order as in a search of its own, so the property found is the
+same one. Registers also count each variant's states, and the actions that it took.
+
+Left out: liveness, which TLC judges at the end, for the whole graph.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from walrus.tlc.configs import invariants, properties, spec_of
+from walrus.tlc.patches import ACTION, Patch, definitions
+from walrus.tlc.planted import patched
+from walrus.tlc.run import EvaluationError, SpecError, TlcResult, run_tlc
+
+REFUSED, REACHED, EXCEEDED, TOOK = "REFUSED", "REACHED", "EXCEEDED", "TOOK"
+
+BRIEF_STATES: Final = 20_000
+"""In searches of configurations with more states than these, the optimising compiler earns its time."""
+
+UNEVALUATED: Final = "cannot be evaluated"
+"""What refuses a variant whose expressions make no sense in some state."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """Changes of a spec, and by which properties it is judged; by default all those of the configuration."""
+
+    patches: tuple[Patch, ...] = ()
+    judged_by: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one variant."""
+
+    violated: str = ""
+    """The first property violated, or UNEVALUATED."""
+    more_states: bool = False
+    """More distinct states than the number it was compared with."""
+    fewer_states: bool = False
+    taken: set[str] = field(default_factory=set)
+    """The actions that it took, as far as the search went."""
+
+
+def judge_variants(
+    config: Path, variants: Sequence[Variant], *, states: int = 0, timeout: float = 3600.0
+) -> list[Outcome]:
+    """The outcome of each variant in this configuration of its spec.
+
+    `states`: how many distinct ones the configuration has; a variant is not followed beyond. 0: it is
+    followed to its end. Raises TlcError.
+    """
+    outcomes = [Outcome() for _ in variants]
+    left = list(range(len(variants)))
+    while left:
+        try:
+            result = _run(config, [variants[i] for i in left], states, timeout)
+        except EvaluationError as error:
+            broken = int(error.variables.get("variant", "0"))
+            if not broken:
+                raise
+            outcomes[left.pop(broken - 1)].violated = UNEVALUATED
+            continue
+        for i, outcome in zip(left, _outcomes(result, len(left), states), strict=True):
+            outcomes[i] = outcome
+        break
+    return outcomes
+
+
+def _run(config: Path, variants: Sequence[Variant], states: int, timeout: float) -> TlcResult:
+    spec, text = spec_of(config), config.read_text()
+    with tempfile.TemporaryDirectory(prefix="walrus-variants-") as scratch:
+        paths = Path(scratch) / spec.name, Path(scratch) / config.name
+        paths[0].write_text(spec_with(spec.read_text(), text, variants, states))
+        paths[1].write_text(config_with(text))
+        return run_tlc(*paths, timeout=timeout, brief=0 < states < BRIEF_STATES)
+
+
+def _outcomes(result: TlcResult, count: int, states: int) -> list[Outcome]:
+    """Read what the search printed."""
+    found = [Outcome(fewer_states=states > 0) for _ in range(count)]
+    for line in result.printed:
+        said = re.fullmatch(r'<<"(\w+)", (\d+), "(\w*)">>', line)
+        if said is None:
+            continue
+        outcome = found[int(said[2]) - 1]
+        if said[1] == REFUSED:
+            outcome.violated = said[3]
+        elif said[1] == TOOK:
+            outcome.taken.add(said[3])
+        else:
+            outcome.fewer_states, outcome.more_states = False, said[1] == EXCEEDED
+    return found
+
+
+# --- the text ----------------------------------------------------------------------------------------------
+
+
+def config_with(text: str) -> str:
+    """The configuration, with the judge instead of its properties."""
+    head = re.split(r"^(?:INVARIANT|PROPERT)", text, flags=re.MULTILINE)[0]
+    head = re.sub(r"^SPECIFICATION \w+", "SPECIFICATION VariantsSpec", head, flags=re.MULTILINE)
+    return head + "INVARIANT Judged\nCONSTRAINT Wanted\nACTION_CONSTRAINT StepJudged\n"
+
+
+def spec_with(spec: str, config: str, variants: Sequence[Variant], states: int) -> str:
+    """The spec with all variants in it."""
+    changed: dict[str, dict[int, str]] = {}
+    where = definitions(spec)
+    own = {name: spec[start:end] for name, (start, end) in where.items()}
+    for number, variant in enumerate(variants, 1):
+        text = patched(spec, variant.patches)
+        for name, (start, end) in definitions(text).items():
+            if text[start:end] != own[name]:
+                changed.setdefault(name, {})[number] = text[start:end]
+    actions: list[str] = []
+    for name in sorted(where, key=lambda name: where[name], reverse=True):
+        start, end = where[name]
+        body = _watched(own[name], actions) if name == "Next" else own[name]
+        if name in changed:
+            body = _chosen(name, body, changed[name])
+        spec = spec[:start] + body + spec[end:]
+    spec = re.sub(r"^VARIABLES$", "VARIABLES\n    variant,", spec, count=1, flags=re.MULTILINE)
+    head, rest = spec.split(f"\n{_first_line(spec)}", 1)
+    helpers = _TOOK.format(actions=2 * len(variants) + 1, per=len(actions))
+    judge = _judge(own, config, variants, states, len(actions))
+    end = rest.rindex("\n====")
+    return f"{head}\n{helpers}\n{_first_line(spec)}{rest[:end]}\n{judge}{rest[end:]}"
+
+
+def _first_line(spec: str) -> str:
+    """The rule below the variables: behind it, definitions begin."""
+    rule = re.search(r"^-{20,}$", spec, re.MULTILINE)
+    assert rule, "a spec has a rule between its variables and its definitions"
+    return rule[0]
+
+
+def _chosen(name: str, body: str, texts: Mapping[int, str]) -> str:
+    """The definition as a choice between its own text and those of the variants."""
+    header = re.match(rf"{name}(\([^=\n]*\))? ==", body)
+    assert header, body
+    parameters = header[1] or ""
+    parts = [_renamed(name, parameters, 0, body)]
+    parts += [_renamed(name, parameters, number, text) for number, text in texts.items()]
+    choices = "".join(f"variant = {number} -> {name}_{number}{parameters}\n      [] " for number in texts)
+    return "\n".join(parts) + f"\n{name}{parameters} ==\n    CASE {choices}OTHER -> {name}_0{parameters}"
+
+
+def _renamed(name: str, parameters: str, number: int, text: str) -> str:
+    """The definition under another name; nothing else changes its column, for lists depend on it."""
+    header = f"{name}{parameters} =="
+    assert text.startswith(header), text
+    return f"{name}_{number}{parameters} ==\n{' ' * len(header)}{text[len(header) :]}"
+
+
+def _watched(body: str, actions: list[str]) -> str:
+    """`Next`, in which each action says that it was taken."""
+
+    def watch(call: re.Match[str]) -> str:
+        actions.append(call[1])
+        return f'{call[0]} /\\ Took({len(actions)}, "{call[1]}")'
+
+    head, actions_of_next = body.split("==", 1)
+    return f"{head}=={ACTION.sub(watch, actions_of_next)}"
+
+
+_TOOK = """
+Took(number, action) ==
+    LET register == {actions} + (variant - 1) * {per} + number
+    IN IF TLCGet(register) = 1 THEN TRUE
+       ELSE TLCSet(register, 1) /\\ PrintT(<<"TOOK", variant, action>>)
+"""
+
+
+def _judge(
+    own: Mapping[str, str], config: str, variants: Sequence[Variant], states: int, actions: int
+) -> str:
+    """The operators that judge: registers 1 to N are verdicts, N + 1 to 2 N count states."""
+    usual, groups = tuple(invariants(config)), dict[tuple[str, ...], list[int]]()
+    for number, variant in enumerate(variants, 1):
+        groups.setdefault(variant.judged_by or usual, []).append(number)
+    cases = [
+        f"variant \\in {{{', '.join(map(str, numbers))}}} -> {_first_violated(names)}"
+        for names, numbers in groups.items()
+    ]
+    steps = [(name, _step_of(name, own)) for name in properties(config) if name in own and "[][" in own[name]]
+    count = len(variants)
+    return _JUDGE.format(
+        last=2 * count + 1 + count * actions,
+        count=count,
+        limit=states,
+        violated="\n      [] ".join(cases),
+        steps="".join(f'IF ~({body}) THEN "{name}" ELSE ' for name, body in steps),
+    )
+
+
+def _first_violated(names: Sequence[str]) -> str:
+    return "".join(f'IF ~{name} THEN "{name}" ELSE ' for name in names) + '""'
+
+
+def _step_of(name: str, own: Mapping[str, str]) -> str:
+    """What an action property says of one step."""
+    found = re.search(r"\[\]\[(.*)\]_vars", own[name], re.DOTALL)
+    if found is None:
+        raise SpecError(f"{name} is no property of steps")
+    return found[1]
+
+
+_JUDGE = """
+-----------------------------------------------------------------------------
+ASSUME \\A register \\in 1..{last} : TLCSet(register, 0)
+
+VariantsSpec == (variant \\in 1..{count} /\\ Init) /\\ [][variant' = variant /\\ Next]_<<vars, variant>>
+
+Violated ==
+    CASE {violated}
+
+Verdict(name) == TLCSet(variant, 1) /\\ PrintT(<<"REFUSED", variant, name>>)
+
+Counted(states) ==
+    /\\ TLCSet({count} + variant, states)
+    /\\ IF states = {limit} THEN PrintT(<<"REACHED", variant, "">>)
+       ELSE IF {limit} > 0 /\\ states = {limit} + 1 THEN PrintT(<<"EXCEEDED", variant, "">>)
+       ELSE IF {limit} > 0 /\\ states = 2 * {limit} + 200 THEN TLCSet(variant, 1)
+       ELSE TRUE
+
+Judged ==
+    IF TLCGet(variant) = 1 THEN TRUE
+    ELSE /\\ Counted(TLCGet({count} + variant) + 1)
+         /\\ LET name == Violated IN IF name = "" THEN TRUE ELSE Verdict(name)
+
+Wanted == TLCGet(variant) = 0
+
+StepJudged ==
+    IF TLCGet(variant) = 1 THEN FALSE
+    ELSE LET name == {steps}"" IN IF name = "" THEN TRUE ELSE Verdict(name)
+"""
