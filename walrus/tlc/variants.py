@@ -49,7 +49,7 @@ class Variant:
 
 
 @dataclass(slots=True)
-class Outcome:
+class Judgement:
     """What became of one variant."""
 
     violated: str = ""
@@ -63,13 +63,13 @@ class Outcome:
 
 def judge_variants(
     config: Path, variants: Sequence[Variant], *, states: int = 0, timeout: float = 3600.0
-) -> list[Outcome]:
+) -> list[Judgement]:
     """The outcome of each variant in this configuration of its spec.
 
     `states`: how many distinct ones the configuration has; a variant is not followed beyond. 0: it is
     followed to its end. Raises TlcError.
     """
-    outcomes = [Outcome() for _ in variants]
+    outcomes = [Judgement() for _ in variants]
     left = list(range(len(variants)))
     while left:
         try:
@@ -95,9 +95,9 @@ def _run(config: Path, variants: Sequence[Variant], states: int, timeout: float)
         return run_tlc(*paths, timeout=timeout, brief=0 < states < BRIEF_STATES)
 
 
-def _outcomes(result: TlcResult, count: int, states: int) -> list[Outcome]:
+def _outcomes(result: TlcResult, count: int, states: int) -> list[Judgement]:
     """Read what the search printed."""
-    found = [Outcome(fewer_states=states > 0) for _ in range(count)]
+    found = [Judgement(fewer_states=states > 0) for _ in range(count)]
     for line in result.printed:
         said = re.fullmatch(r'<<"(\w+)", (\d+), "(\w*)">>', line)
         if said is None:

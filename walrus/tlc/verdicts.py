@@ -24,7 +24,7 @@ import msgspec
 from walrus.tlc.configs import SPECS, config_file, config_files, own_actions
 from walrus.tlc.patches import Generated, actions, generated, reached
 from walrus.tlc.run import SPEC_DIRECTORY, SpecError
-from walrus.tlc.variants import UNEVALUATED, Outcome, Variant, judge_variants
+from walrus.tlc.variants import UNEVALUATED, Judgement, Variant, judge_variants
 
 FILE = SPEC_DIRECTORY / "mutants.json"
 
@@ -83,19 +83,19 @@ def judge(mutants: Sequence[Generated], config: str, states: int, timeout: float
     return [_by(outcome, own) for outcome in _outcomes(file, variants, states, timeout)]
 
 
-def _outcomes(config: Path, variants: list[Variant], states: int, timeout: float) -> list[Outcome]:
+def _outcomes(config: Path, variants: list[Variant], states: int, timeout: float) -> list[Judgement]:
     """A mutant that makes no sense at all ends the search of all: then half of them at a time."""
     try:
         return judge_variants(config, variants, states=states, timeout=timeout)
     except SpecError:
         if len(variants) == 1:
-            return [Outcome(violated=UNEVALUATED)]
+            return [Judgement(violated=UNEVALUATED)]
         half = len(variants) // 2
         parts = variants[:half], variants[half:]
         return [outcome for part in parts for outcome in _outcomes(config, part, states, timeout)]
 
 
-def _by(outcome: Outcome, own: Sequence[str]) -> str:
+def _by(outcome: Judgement, own: Sequence[str]) -> str:
     if outcome.violated:
         return outcome.violated
     for action in own:
