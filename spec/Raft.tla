@@ -36,7 +36,7 @@ CONSTANTS
     Node,
     InitVoters,          \* the servers that the cluster was founded with
     InitLearners,
-    MayStand,            \* the servers whose election timers run out
+    MayCampaign,         \* the servers whose election timers run out
     PreVotes,            \* TRUE: an election is held only after a successful pre-vote
     Begun,               \* how many terms have passed when a behaviour begins, see InitAt
     MaxTerm, MaxLog,
@@ -85,7 +85,7 @@ TermAt(l, i) == IF i = 0 THEN 0 ELSE l[i].term
 AtLeast(term, index, l) == term > LastTerm(l) \/ (term = LastTerm(l) /\ index >= Len(l))
 
 \* The membership in force is the newest in the log, committed or not. A server whose log is empty
-\* knows of no cluster: it is passive, and neither votes nor stands.
+\* knows of no cluster: it is passive, and neither votes nor campaigns.
 MembershipIndexes(l) == {i \in 1..Len(l) : IsMembership(l[i])}
 MembershipIndex(l) ==
     IF MembershipIndexes(l) = {} THEN 0
@@ -114,8 +114,8 @@ Electable(n) ==
 \* A leader that was deposed has not heard of it. Where the membership may change, the first one's entry
 \* removes a third server, and the second one's is not there. Each of these states is reached from the
 \* one before (ProbeBegins).
-First == CHOOSE n \in MayStand : TRUE
-Second == CHOOSE n \in MayStand \ {First} : TRUE
+First == CHOOSE n \in MayCampaign : TRUE
+Second == CHOOSE n \in MayCampaign \ {First} : TRUE
 Third == CHOOSE n \in InitVoters \ {First, Second} : TRUE
 LedBy(t) == IF t % 2 = 0 THEN First ELSE Second
 
@@ -171,7 +171,7 @@ Init == InitAt(Begun)
 \* The election timer ran out: a voter asks for pre-votes. No server's term changes.
 PreVote(n) ==
     /\ PreVotes
-    /\ n \in MayStand
+    /\ n \in MayCampaign
     /\ role[n] \in {"Follower", "Candidate"}
     /\ Electable(n)
     /\ role' = [role EXCEPT ![n] = "PreCandidate"]
@@ -182,8 +182,8 @@ Willing(n) == {m \in Node : /\ current_term[m] <= current_term[n] + 1
                             /\ log[m] # <<>>
                             /\ AtLeast(LastTerm(log[n]), Len(log[n]), log[m])}
 
-\* A server stands in a new term, with its own vote.
-Stand(n) ==
+\* A server campaigns in a new term, with its own vote.
+Campaign(n) ==
     LET t == current_term[n] + 1 IN
     /\ t <= MaxTerm
     /\ Electable(n)
@@ -195,7 +195,7 @@ Stand(n) ==
     /\ votes' = votes \cup {[term |-> t, voter |-> n, candidate |-> n]}
     /\ UNCHANGED <<logVars, leaderVars, elections, committed, budget>>
 
-\* The leader, whose log n holds completely, told it to stand (leadership transfer, dissertation
+\* The leader, whose log n holds completely, told it to campaign (leadership transfer, dissertation
 \* section 3.10).
 ToldToStand(n) ==
     /\ role[n] = "Follower"
@@ -204,14 +204,14 @@ ToldToStand(n) ==
     /\ matched[current_term[n]][n] = Len(leader_log[current_term[n]])
 
 \* An election begins: a majority granted the pre-vote, or the leader asked for it. Without pre-votes
-\* a server stands as soon as its timer runs out.
+\* a server campaigns as soon as its timer runs out.
 Timeout(n) ==
-    /\ n \in MayStand
+    /\ n \in MayCampaign
     /\ role[n] # "Leader"
     /\ \/ ~PreVotes
        \/ role[n] = "PreCandidate" /\ Quorum(Willing(n), VotersOf(n))
        \/ ToldToStand(n)
-    /\ Stand(n)
+    /\ Campaign(n)
 
 \* A server votes once a term, for a log at least as complete as its own (section 5.4.1).
 HandleRequestVoteRequest(n) ==
@@ -239,10 +239,10 @@ UpdateTerm(n, t) ==
 \* A candidate with the votes of a majority leads its term.
 BecomeLeader(n) ==
     LET t == current_term[n]
-        ballots == {v \in votes : v.candidate = n /\ v.term = t}
+        given == {v \in votes : v.candidate = n /\ v.term = t}
     IN
     /\ role[n] = "Candidate"
-    /\ Quorum({v.voter : v \in ballots}, VotersOf(n))
+    /\ Quorum({v.voter : v \in given}, VotersOf(n))
     /\ role' = [role EXCEPT ![n] = "Leader"]
     /\ leader_of' = [leader_of EXCEPT ![t] = n]
     /\ leader_log' = [leader_log EXCEPT ![t] = log[n]]
@@ -432,7 +432,7 @@ ChangeMembership(n) ==
     /\ \E next \in NextMemberships(n) : ChangeMembershipTo(n, next[1], next[2])
 
 \* A leader that is not a voter any more leaves when its removal is committed.
-LeaveOffice(n) ==
+StepDown(n) ==
     /\ role[n] = "Leader"
     /\ n \notin VotersOf(n)
     /\ MembershipIndex(log[n]) <= commit_index[n]
@@ -472,7 +472,7 @@ Next ==
     \/ \E n \in Node, index \in Indexes : CompactLog(n, index)
     \/ \E n \in Node : InstallSnapshot(n)
     \/ \E n \in Node : ChangeMembership(n)
-    \/ \E n \in Node : LeaveOffice(n)
+    \/ \E n \in Node : StepDown(n)
     \/ \E n \in Node : Restart(n)
 
 Spec == Init /\ [][Next]_vars
@@ -562,9 +562,9 @@ CommitProgress == \A n \in Node :
                            \/ TermAt(log[n], Len(log[n])) # current_term[n]
                            \/ commit_index[n] = Len(log[n]))
 
-\* Servers that do the same are interchangeable: those that never stand (if the beginning has no change
+\* Servers that do the same are interchangeable: those that never campaign (if the beginning has no change
 \* of the membership, which removes one of them) and, at the very beginning, those that may.
 Symmetry ==
-    (IF Cardinality(Node \ MayStand) > 1 THEN Permutations(Node \ MayStand) ELSE {})
-    \cup (IF Begun = 1 THEN Permutations(MayStand) ELSE {})
+    (IF Cardinality(Node \ MayCampaign) > 1 THEN Permutations(Node \ MayCampaign) ELSE {})
+    \cup (IF Begun = 1 THEN Permutations(MayCampaign) ELSE {})
 =============================================================================

@@ -16,7 +16,7 @@
 (* What a run may do that the model may not is allowed here and nowhere    *)
 (* else:                                                                   *)
 (*   - pre-votes are granted by one server after the other (`granted`),    *)
-(*     and a request to stand, or a snapshot, arrives late;                *)
+(*     and a request to campaign, or a snapshot, arrives late;             *)
 (*   - a candidate that can win no more calls itself a follower (the model *)
 (*     has no such step, because nothing depends on it);                   *)
 (*   - a follower learns what is committed before its own copy is durable. *)
@@ -117,7 +117,7 @@ OnTimeout(e) ==
        THEN /\ role[n] # "Leader" /\ current_term[n] > 0
             /\ leader_of[current_term[n]] \notin {None, n}
        ELSE role[n] = "PreCandidate" /\ Quorum(granted[n], VotersOf(n))
-    /\ Stand(n)
+    /\ Campaign(n)
 
 OnRequestVote(e) ==
     LET n == e.node
@@ -243,7 +243,7 @@ Taken(e) ==
       [] e.ev = "LearnCommitIndex" -> OnLearn(e)
       [] e.ev = "CompactLog" -> CompactLog(e.node, e.index)
       [] e.ev = "InstallSnapshot" -> OnInstallSnapshot(e)
-      [] e.ev = "LeaveOffice" -> LeaveOffice(e.node)
+      [] e.ev = "StepDown" -> StepDown(e.node)
       [] e.ev = "Restart" -> OnRestart(e)
       [] OTHER -> FALSE
 

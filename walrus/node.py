@@ -71,7 +71,7 @@ from walrus.shell.trace_file import TraceFile
 from walrus.shell.turn import Turn
 from walrus.storage.errors import StorageError
 from walrus.storage.processes import boot_id
-from walrus.wire.effects import Effect, Halt, Log, Peers, Reply, Send, no_trace
+from walrus.wire.effects import Effect, Halt, LogLine, Peers, Reply, Send, no_trace
 from walrus.wire.messages import Hello, Join, PeerMessage
 
 log = logging.getLogger("walrus.node")
@@ -401,7 +401,7 @@ class Node:
             case Peers(addresses=addresses):
                 self._record(lambda: self.directory.remember(addresses))
                 self.peers.connect_to(addresses)
-            case Log(text=text):
+            case LogLine(text=text):
                 log.warning(text)  # its own text, not "%s", tells its kind (shell/logs.py)
             case Halt(reason=reason, exit_status=status):
                 log.log(logging.ERROR if status else logging.INFO, "%s", reason)

@@ -99,6 +99,7 @@ from walrus.consensus.messages import (
     PreVoteResponse,
     RaftConfig,
     RaftMessage,
+    RaftTrace,
     Ready,
     RequestVoteRequest,
     RequestVoteResponse,
@@ -107,7 +108,6 @@ from walrus.consensus.messages import (
     Role,
     Snapshot,
     TimeoutNowRequest,
-    Trace,
 )
 from walrus.consensus.outbox import RaftOutbox
 from walrus.consensus.progress import Progress
@@ -125,12 +125,12 @@ __all__ = [
     "RaftConfig",
     "RaftJournal",
     "RaftMessage",
+    "RaftTrace",
     "Ready",
     "Restored",
     "Rng",
     "Role",
     "Snapshot",
-    "Trace",
 ]
 
 
@@ -157,7 +157,7 @@ class Raft:
         restored: Restored,
         rng: Rng,
         now: float,
-        trace: Trace | None = None,
+        trace: RaftTrace | None = None,
     ) -> None:
         self.node_id, self.config = node_id, config
         self.log = RaftLog(restored)
@@ -835,7 +835,7 @@ class Raft:
             leading.name_successor(self.membership)
             self._become_follower(self.current_term, None, now)
             assert self.role is Role.LEARNER, "a removed server campaigns no more"
-            self._event("LeaveOffice")
+            self._event("StepDown")
 
     # ------------------------------------------------------------------------------------- self-checks
 

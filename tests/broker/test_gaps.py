@@ -11,7 +11,7 @@ from walrus.broker import gaps
 from walrus.protocol import Get
 from walrus.segments import Position
 from walrus.wire import messages as m
-from walrus.wire.effects import Log, Send
+from walrus.wire.effects import LogLine, Send
 from walrus.wire.errors import CURSOR_STUCK
 
 
@@ -51,7 +51,7 @@ def test_entries_that_every_replica_lacks_are_stepped_over_counted_and_named():
     bench.gap(3, 5)
     effects = bench.outbox.take()
     assert bench.position() == (2, 0) and bench.cursors.lost == 3
-    assert [e.text for e in effects if isinstance(e, Log)] == [
+    assert [e.text for e in effects if isinstance(e, LogLine)] == [
         "lost: entries 2 to 4 of segment 1 of t are on none of its replicas; "
         "GET goes on behind them (group '')"
     ]

@@ -27,7 +27,7 @@ from walrus.segments import Topic, next_incarnation
 from walrus.sim.memory import MemoryEngine
 from walrus.storage.batch import Batch
 from walrus.wire import messages as m
-from walrus.wire.effects import Halt, Log, Peers, Reply, Send
+from walrus.wire.effects import Halt, LogLine, Peers, Reply, Send
 from walrus.wire.errors import kind_of
 
 STEP = 0.02
@@ -238,7 +238,7 @@ class NodeWorld(TimedWorld):
                 for body in bodies:
                     assert not body.startswith(b"ERR ") or kind_of(body[4:].decode()), body
                 self.replies[slot] += bodies
-            case Log(text=text):
+            case LogLine(text=text):
                 self.logs.append(f"{node}: {text}")
             case Halt(reason=reason, exit_status=status):
                 self.halted[node], self.exit_statuses[node] = reason, status

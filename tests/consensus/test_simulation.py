@@ -7,7 +7,7 @@ import random
 import pytest
 
 from tests.consensus.world import Simulation
-from walrus.consensus.messages import Membership, RaftConfig, Role, Trace
+from walrus.consensus.messages import Membership, RaftConfig, RaftTrace, Role
 
 SMALL = RaftConfig(
     heartbeat_interval=0.1,
@@ -22,7 +22,7 @@ STEPS = 150
 class Chaos:
     """Draws what goes wrong next."""
 
-    def __init__(self, seed: int, size: int, servers: int, trace: Trace | None = None) -> None:
+    def __init__(self, seed: int, size: int, servers: int, trace: RaftTrace | None = None) -> None:
         self.rng = random.Random(seed)
         self.world = Simulation(seed, SMALL, trace)
         self.world.found(range(1, size + 1), passive=range(size + 1, servers + 1))

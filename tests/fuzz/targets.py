@@ -147,7 +147,7 @@ def records(data: bytes) -> None:
     view = memoryview(data)
     place = position = 0
     for found in scan.runs(view, LIFE, 0, 0, len(data)):
-        if isinstance(found, scan.Gap):
+        if isinstance(found, scan.DamagedRange):
             assert place <= found.offset and position == found.position <= found.resume
             position = found.resume
             continue

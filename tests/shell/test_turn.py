@@ -10,7 +10,7 @@ import pytest
 
 from walrus.shell.event_loop import BatchedEventLoop
 from walrus.shell.turn import Turn
-from walrus.wire.effects import Effect, Log, Outbox
+from walrus.wire.effects import Effect, LogLine, Outbox
 
 PATIENCE = 20.0
 
@@ -76,7 +76,7 @@ class Stage:
         self.turn.wake()
 
     def _carry_out(self, effect: Effect) -> None:
-        assert isinstance(effect, Log)
+        assert isinstance(effect, LogLine)
         self.controller.events.append("effect")
 
     async def until(self, event: str, count: int = 1) -> None:

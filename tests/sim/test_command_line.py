@@ -10,6 +10,7 @@ from walrus.leases import LeaseTable
 from walrus.sim import mutants
 from walrus.sim.__main__ import main
 from walrus.sim.mutants.plant import Misfit, Mutant, Slip, planted
+from walrus.tlc.mutants import CASES
 
 
 @pytest.mark.parametrize(
@@ -64,6 +65,12 @@ def test_a_scenario_that_holds_is_recorded_too(tmp_path: Path) -> None:
 def test_a_planted_bug_fits_the_code(name: str) -> None:
     with planted(mutants.find(name)):
         pass
+
+
+def test_a_planted_bug_that_the_specs_have_too_is_planted_there() -> None:
+    there = {f"{case.config.partition('-')[0]}:{case.name}" for case in CASES}
+    named = {mutant.spec for mutant in map(mutants.find, mutants.ALL) if mutant.spec}
+    assert named - there == set()
 
 
 def test_a_planted_bug_is_there_while_it_is_planted_and_gone_afterwards() -> None:

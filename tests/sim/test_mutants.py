@@ -34,7 +34,7 @@ from walrus.segments import Metadata, Position, Seal, Segment, Topic
 from walrus.sim import faults, scenarios
 from walrus.sim.drives import DATA, META
 from walrus.sim.options import Options
-from walrus.sim.run import Failure, simulate
+from walrus.sim.run import FailedRun, simulate
 from walrus.sim.violation import Violation
 from walrus.storage.batch import EMPTY, Batch
 from walrus.storage.errors import CorruptionError
@@ -389,7 +389,7 @@ def _in_seeds(kinds: str, options: Options) -> tuple[str, str] | None:
     chosen = faults.classes(kinds if kinds == "none" else f"{kinds},ambush")
     for seed in range(1, SEEDS + 1):
         outcome = simulate(seed, options, STEPS, chosen)
-        if isinstance(outcome, Failure):
+        if isinstance(outcome, FailedRun):
             return outcome.name, outcome.what
     return None
 
@@ -397,4 +397,4 @@ def _in_seeds(kinds: str, options: Options) -> tuple[str, str] | None:
 def test_without_a_planted_bug_nothing_is_caught() -> None:
     assert NodeConfig  # what the mutants patch is imported, and nothing is patched here
     outcome = simulate(1, STORM, STEPS, faults.classes("network,crash,pause"))
-    assert not isinstance(outcome, Failure)
+    assert not isinstance(outcome, FailedRun)

@@ -8,7 +8,7 @@ from walrus.broker.ordering import RequestOrder
 from walrus.sim import faults
 from walrus.sim.options import Options
 from walrus.sim.pipeliner import Pipeliner
-from walrus.sim.run import Failure, Simulation, simulate
+from walrus.sim.run import FailedRun, Simulation, simulate
 
 MIXED = Options(producers=1, consumers=1, fetchers=0, pipeliners=3, newcomers=0, codec=True)
 
@@ -36,5 +36,5 @@ def test_a_connection_without_the_barrier_is_caught(kind: str, monkeypatch: pyte
     monkeypatch.setattr(RequestOrder, "admits", careless)
     monkeypatch.setattr(RequestOrder, "started", lambda order, request: None)
     outcomes = [simulate(seed, MIXED, 4_000, faults.classes("none")) for seed in range(3)]
-    caught = [outcome.name for outcome in outcomes if isinstance(outcome, Failure)]
+    caught = [outcome.name for outcome in outcomes if isinstance(outcome, FailedRun)]
     assert caught and set(caught) <= {"ReadYourWrites"}

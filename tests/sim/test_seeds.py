@@ -15,7 +15,7 @@ from walrus.leases import LeaseTable
 from walrus.sim import faults, run
 from walrus.sim.__main__ import main
 from walrus.sim.options import Options
-from walrus.sim.run import Failure, Result, simulate
+from walrus.sim.run import FailedRun, Result, simulate
 
 ROOT = Path(__file__).parents[2]
 
@@ -91,12 +91,12 @@ def test_a_failure_is_shrunk_and_told(
     _plant(monkeypatch)
     options, kinds = Options(), "crash,network"
     outcomes = (simulate(seed, options, 4_000, faults.classes(kinds)) for seed in range(1, 50))
-    found = next(found for found in outcomes if isinstance(found, Failure) and len(found.schedule) > 2)
+    found = next(found for found in outcomes if isinstance(found, FailedRun) and len(found.schedule) > 2)
     small, _ = run.shrink(found, options, 40)
     assert small.name == found.name
     assert len(small.schedule) <= 2 < len(found.schedule)
     _, again = run.replay(small, options, small.schedule)
-    assert isinstance(again, Failure)
+    assert isinstance(again, FailedRun)
     assert again.what == small.what
     flags = ["--seed", str(found.seed), "--steps", "4000", "--faults", kinds, "--plain"]
     assert main([*flags, "--no-shrink"]) == 1

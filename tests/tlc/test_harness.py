@@ -19,7 +19,7 @@ from walrus.cli.command_line import Console
 from walrus.tlc import configs, run
 from walrus.tlc import main as tlc
 from walrus.tlc.main import SpecError, TlcTimeout, ToolsMissing
-from walrus.tlc.run import Message, _Reader, run_tlc, steps
+from walrus.tlc.run import TlcMessage, _OutputReader, run_tlc, steps
 from walrus.tlc.values import changes, format_value, parse_state, parse_value
 
 pytestmark = pytest.mark.tla
@@ -87,7 +87,7 @@ def test_coverage_names_the_action_that_is_never_taken(spec: Path) -> None:
 
 
 def test_progress_is_reported(spec: Path) -> None:
-    seen: list[tlc.Progress] = []
+    seen: list[tlc.SearchProgress] = []
     run_tlc(spec, config(spec, "INVARIANT Fits"), on_progress=seen.append)
     assert seen and seen[-1].distinct == 9
 
@@ -184,10 +184,10 @@ def alive(pid: int) -> bool:
 
 
 def test_a_success_message_without_exit_code_zero_would_not_count() -> None:
-    reader = _Reader(None)
-    reader.read(Message(2193, "Model checking completed. No error has been found."))
+    reader = _OutputReader(None)
+    reader.read(TlcMessage(2193, "Model checking completed. No error has been found."))
     assert reader.success
-    reader.read(Message(2110, "Invariant Small is violated."))
+    reader.read(TlcMessage(2110, "Invariant Small is violated."))
     assert reader.violated == "Small"
 
 
@@ -239,7 +239,7 @@ AWKWARD = ["<<>>", "<<[leader |-> n1]>>", '[kind |-> "Fence", to |-> {n1, n2}]',
 def test_the_counterexample_table_shows_values_as_tlc_prints_them(
     console: type[rich.console.Console],
 ) -> None:
-    states = tuple(run.State(n, f"Step[{n}]", {"segments": value}) for n, value in enumerate(AWKWARD, 1))
+    states = tuple(run.TraceState(n, f"Step[{n}]", {"segments": value}) for n, value in enumerate(AWKWARD, 1))
     result = tlc.TlcResult(
         spec="Walrus", config="[bold]walrus.cfg", ok=False, exit_code=12, violated="NoLoss[a]", states=states
     )
@@ -277,7 +277,7 @@ def test_on_a_pipe_progress_is_lines(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(out, "write", write)
     with tlc.progress_line(console, "raft-quick") as show:
-        show(tlc.Progress(depth=3, generated=20, distinct=10, queue=5, seconds=2.0))
+        show(tlc.SearchProgress(depth=3, generated=20, distinct=10, queue=5, seconds=2.0))
         assert told.wait(60)
     first, *others = out.getvalue().splitlines()
     assert first == "raft-quick: starting"

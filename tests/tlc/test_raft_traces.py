@@ -106,7 +106,7 @@ def cut_short() -> tuple[Event, ...]:
 def test_an_eventful_run_is_accepted() -> None:
     whole, short = list(eventful()), list(cut_short())
     kinds = {each["ev"] for each in whole}
-    assert kinds >= {"PreVote", "CompactLog", "InstallSnapshot", "LeaveOffice", "Persist", "Restart"}
+    assert kinds >= {"PreVote", "CompactLog", "InstallSnapshot", "StepDown", "Persist", "Restart"}
     crashed = [each for each in short if each["node"] == 3]
     lost = crashed.index(next(each for each in crashed[1:] if each["ev"] == "Restart"))
     assert crashed[lost - 1]["ev"] == "LearnCommitIndex"
@@ -118,7 +118,7 @@ def edited() -> dict[str, list[Event]]:
     """The eventful run, with one event removed, altered, or before the one that it depends on."""
     run = list(eventful())
     return {
-        "nobody canvassed": without(run, "PreVote", 1),
+        "no server asked for pre-votes": without(run, "PreVote", 1),
         "it never stood": without(run, "Timeout", 1),
         "it stands in a term of its own choice": altered(run, "Timeout", 1, current_term=3),
         "it asked before its own vote was durable": without(run, "Persist", 1),
@@ -156,7 +156,7 @@ def edited() -> dict[str, list[Event]]:
         "a snapshot that was not sent": altered(run, "InstallSnapshot", 4, index=4),
         "two servers change at once": altered(run, "ClientRequest", 2, 2, voters=[1, 3], learners=[4]),
         "a learner is promoted before it is one": without(run, "ClientRequest", 2, 2),
-        "a leader that stays leaves": altered(run, "LeaveOffice", 2, node=3),
+        "a leader that stays leaves": altered(run, "StepDown", 2, node=3),
         "it stands unasked": altered(run, "Timeout", 1, 1, transfer=False),
     }
 

@@ -31,7 +31,7 @@ from walrus.storage.log import Log
 from walrus.storage.posix import LOCK_NAME
 from walrus.storage.record import Record
 from walrus.storage.recovery import Damage
-from walrus.storage.scan import Gap, runs
+from walrus.storage.scan import DamagedRange, runs
 from walrus.storage.schedule import FsyncSchedule
 from walrus.wal import Walrus
 
@@ -172,10 +172,10 @@ def _dump_records(console: Console, view: memoryview, block: Block, limit: int) 
     return shown[-1][0] if shown else block.head.start
 
 
-def _lines(found: Iterator[list[Record] | Gap], base: int) -> Iterator[tuple[int, str]]:
+def _lines(found: Iterator[list[Record] | DamagedRange], base: int) -> Iterator[tuple[int, str]]:
     """The end of what a line is about, and the line."""
     for run in found:
-        if isinstance(run, Gap):
+        if isinstance(run, DamagedRange):
             yield (
                 run.offset,
                 f"{run.offset:08x}  entries {base + run.position} to {base + run.resume - 1}: DAMAGED",

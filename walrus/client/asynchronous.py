@@ -37,7 +37,7 @@ class _Waiting:
     patience: float
 
 
-class _Link(asyncio.Protocol):
+class _AsyncLink(asyncio.Protocol):
     """One connection and the pipeline over it, shared by the calls of all tasks of one event loop."""
 
     def __init__(self, address: str, connected: socket.socket) -> None:
@@ -149,7 +149,7 @@ class _Link(asyncio.Protocol):
             self._transport.write(output)
 
 
-async def _connect(address: str, host: str, port: int, by: float) -> _Link:
+async def _connect(address: str, host: str, port: int, by: float) -> _AsyncLink:
     """A connection to the first endpoint of that host that takes one; raises an `OSError`."""
     endpoints = await names.resolve_async(host, port)
     failure: OSError = TimeoutError(f"no time is left to connect to {host}")
@@ -164,7 +164,7 @@ async def _connect(address: str, host: str, port: int, by: float) -> _Link:
     raise failure
 
 
-async def _dial(address: str, endpoint: names.Endpoint, within: float) -> _Link:
+async def _dial(address: str, endpoint: names.Endpoint, within: float) -> _AsyncLink:
     loop = asyncio.get_running_loop()
     dialled = socket.socket(endpoint.family, socket.SOCK_STREAM)
     try:
@@ -172,7 +172,7 @@ async def _dial(address: str, endpoint: names.Endpoint, within: float) -> _Link:
         async with asyncio.timeout(within):
             await loop.sock_connect(dialled, endpoint.address)
         core.refuse_own_end(dialled.getsockname(), dialled.getpeername())
-        _, link = await loop.create_connection(lambda: _Link(address, dialled), sock=dialled)
+        _, link = await loop.create_connection(lambda: _AsyncLink(address, dialled), sock=dialled)
     except BaseException:
         dialled.close()
         raise
@@ -186,8 +186,8 @@ class AsyncClient:
         self.timeout = calls.seconds(timeout)
         self._addresses = core.Addresses(addresses)
         self._loop: asyncio.AbstractEventLoop | None = None  # that of the connection and of the lock
-        self._link: _Link | None = None
-        self._links: weakref.WeakSet[_Link] = weakref.WeakSet()  # also the retired ones
+        self._link: _AsyncLink | None = None
+        self._links: weakref.WeakSet[_AsyncLink] = weakref.WeakSet()  # also the retired ones
         self._connecting: asyncio.Lock | None = None
         self._closings = 0
         self._rng = random.Random()
@@ -338,7 +338,7 @@ class AsyncClient:
         if not await link.run(step) and self._link is link:
             self._link = None
 
-    async def _connected(self, by: float) -> _Link:
+    async def _connected(self, by: float) -> _AsyncLink:
         """The connection to the current address; tasks that need it at the same time wait for one dial."""
         if self._connecting is None:
             self._connecting = asyncio.Lock()

@@ -71,7 +71,7 @@ LEAST_PATIENCE: Final = 0.25
 """Seconds that an attempt gets at least, if the timeout has them."""
 
 
-class Rng(Protocol):
+class BackoffRng(Protocol):
     """The part of `random.Random` that backing off needs."""
 
     def random(self) -> float: ...
@@ -303,7 +303,7 @@ def conduct(
     addresses: Addresses,
     timeout: float,
     clock: Callable[[], float],
-    rng: Rng,
+    rng: BackoffRng,
     retry: bool = False,
     closed: Callable[[], bool] = lambda: False,
 ) -> Conduct:
@@ -353,7 +353,7 @@ def _settled(exchange: Exchange[Any], retry: bool) -> int:
     return first if hopeful else final
 
 
-def _pause(tries: int, addresses: int, rng: Rng) -> float:
+def _pause(tries: int, addresses: int, rng: BackoffRng) -> float:
     """Exponential backoff with jitter, which begins once every address was tried."""
     rounds = tries // addresses
     if rounds == 0:

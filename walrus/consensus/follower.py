@@ -41,7 +41,7 @@ from walrus.consensus.messages import (
     AppendEntriesResponse,
     InstallSnapshotRequest,
     InstallSnapshotResponse,
-    Trace,
+    RaftTrace,
 )
 from walrus.consensus.outbox import RaftOutbox
 from walrus.consensus.snapshot import SnapshotReceiver
@@ -58,7 +58,7 @@ class Following:
         *,
         log: RaftLog,
         outbox: RaftOutbox,
-        event: Trace,
+        event: RaftTrace,
         membership_changed: Callable[[float], None],
     ) -> None:
         self._log, self._outbox = log, outbox

@@ -333,7 +333,7 @@ class Rng(Protocol):
         """A float between the two."""
 
 
-class Trace(Protocol):
+class RaftTrace(Protocol):
     """Called once per specification-level transition, with the action's name and its values."""
 
     def __call__(self, event_name: str, /, **values: object) -> None:

@@ -32,7 +32,7 @@ from walrus.shell.flags import fsync, whole
 from walrus.sim import explore_cli, faults, filming, mutants, report, scenarios
 from walrus.sim.filming import Camera
 from walrus.sim.options import Options, varied
-from walrus.sim.run import Failure, Result, shrink, simulate
+from walrus.sim.run import FailedRun, Result, shrink, simulate
 from walrus.sim.stage import watched
 from walrus.sim.trace import Recorder
 from walrus.sim.violation import Violation
@@ -158,7 +158,7 @@ def _one(
     return False
 
 
-def _show(failure: Failure, options: Options, flags: argparse.Namespace, console: Console) -> None:
+def _show(failure: FailedRun, options: Options, flags: argparse.Namespace, console: Console) -> None:
     if not flags.no_shrink and failure.schedule:
         console.print(f"seed {failure.seed}: {failure.name}. Looking for fewer faults that lead to it ...")
         failure, _ = shrink(failure, options, SHRINKS)
@@ -237,7 +237,7 @@ def _bench(flags: argparse.Namespace, console: Console) -> int:
         started, steps = time.process_time(), 0
         for seed in range(flags.seed, flags.seed + 3):
             outcome = simulate(seed, options, flags.steps, faults.DEFAULT)
-            if isinstance(outcome, Failure):
+            if isinstance(outcome, FailedRun):
                 _show(outcome, options, flags, console)
                 return 1
             steps += outcome.steps

@@ -1,8 +1,8 @@
 """What clients ask for and what they are told: calls, replies, and what a producer knows of an entry.
 
-A `Call` is one request on its way, and the `slot` that a controller is handed with it. What a node answers
-reaches the call's `Owner` in the same step. `Outcome` is all that a producer knows of an entry that it sent;
-the oracle judges by nothing else.
+A `ClientCall` is one request on its way, and the `slot` that a controller is handed with it. What a node
+answers reaches the call's `CallOwner` in the same step. `Outcome` is all that a producer knows of an entry
+that it sent; the oracle judges by nothing else.
 
 Nothing here knows the world: the clients that act (`clients.py`), the world and the judge all stand on this.
 """
@@ -27,30 +27,30 @@ class Outcome(enum.Enum):
     UNKNOWN = "unknown"
 
 
-class Owner(Protocol):
+class CallOwner(Protocol):
     """Who made a call."""
 
-    def on_reply(self, call: Call, first: int, replies: list[protocol.Reply], now: float) -> None:
+    def on_reply(self, call: ClientCall, first: int, replies: list[protocol.Reply], now: float) -> None:
         """Replies number `first` and following of this call."""
 
-    def on_lost(self, call: Call, now: float) -> None:
+    def on_lost(self, call: ClientCall, now: float) -> None:
         """The connection broke, or there was nobody: no more replies will come."""
 
-    def on_late(self, call: Call, replies: list[protocol.Reply]) -> None:
+    def on_late(self, call: ClientCall, replies: list[protocol.Reply]) -> None:
         """Replies that a node gave after the client had gone, which it could not know yet."""
 
 
 class Nobody:
     """An owner that makes calls without waiting for the answer."""
 
-    def on_reply(self, call: Call, first: int, replies: list[protocol.Reply], now: float) -> None:
-        """See `Owner.on_reply`."""
+    def on_reply(self, call: ClientCall, first: int, replies: list[protocol.Reply], now: float) -> None:
+        """See `CallOwner.on_reply`."""
 
-    def on_lost(self, call: Call, now: float) -> None:
-        """See `Owner.on_lost`."""
+    def on_lost(self, call: ClientCall, now: float) -> None:
+        """See `CallOwner.on_lost`."""
 
-    def on_late(self, call: Call, replies: list[protocol.Reply]) -> None:
-        """See `Owner.on_late`."""
+    def on_late(self, call: ClientCall, replies: list[protocol.Reply]) -> None:
+        """See `CallOwner.on_late`."""
 
 
 class Caller(Protocol):
@@ -60,12 +60,12 @@ class Caller(Protocol):
         """The client goes away in the middle of what it does."""
 
 
-class Call:
+class ClientCall:
     """One request on its way: the `slot` that a controller is handed."""
 
     __slots__ = ("answered", "host", "number", "open", "owed", "owner", "sent_at", "value")
 
-    def __init__(self, owner: Owner, host: int, owed: int, now: float, value: object = None) -> None:
+    def __init__(self, owner: CallOwner, host: int, owed: int, now: float, value: object = None) -> None:
         self.owner, self.host, self.owed, self.value = owner, host, owed, value
         self.answered = 0
         self.open = True
@@ -74,7 +74,7 @@ class Call:
     @staticmethod
     def is_open(slot: object) -> bool:
         """Whether its client still listens."""
-        assert isinstance(slot, Call)
+        assert isinstance(slot, ClientCall)
         return slot.open
 
     def reply(self, data: bytes, count: int, now: float) -> None:
@@ -98,7 +98,7 @@ class Call:
             self.owner.on_lost(self, now)
 
 
-class Attempt:
+class PutAttempt:
     """One PUT and what became of it."""
 
     __slots__ = ("outcome", "payload", "reply")

@@ -13,7 +13,7 @@ from random import Random
 
 from walrus import protocol
 from walrus.protocol import Error, Get, Ok, Put, Register
-from walrus.sim.calls import Attempt, Call, Outcome, outcome_of
+from walrus.sim.calls import ClientCall, Outcome, PutAttempt, outcome_of
 from walrus.sim.violation import Violation
 from walrus.sim.world import World
 from walrus.storage.batch import Batch
@@ -22,14 +22,14 @@ PATIENCE = 30.0
 """Seconds without an answer after which a client hangs up. Far more than any deadline of a node."""
 
 
-class Client:
+class SimClient:
     """What all clients have in common: a name, a node, and something to do now and then."""
 
     def __init__(self, world: World, name: str, topic: str) -> None:
         self.world, self.name, self.topic = world, name, topic
         self.rng: Random = world.rng
         self.node = 0
-        self.calls: list[Call] = []
+        self.calls: list[ClientCall] = []
         self.stopped = False
         self.world.after(self.rng.uniform(0.0, 0.05), self._act)
 
@@ -51,7 +51,7 @@ class Client:
 
     def ask(self, request: protocol.Request, value: object = None) -> bool:
         """Send a request; False if nobody listens there, and then another node is tried next time."""
-        call = Call(self, self.node, request.replies, self.world.now, value)
+        call = ClientCall(self, self.node, request.replies, self.world.now, value)
         self.calls.append(call)
         if self.world.ask(self.world.hosts[self.node], call, request):
             return True
@@ -59,15 +59,15 @@ class Client:
         self.node = 0
         return False
 
-    def on_reply(self, call: Call, first: int, replies: list[protocol.Reply], now: float) -> None:
-        """See `Owner.on_reply`."""
+    def on_reply(self, call: ClientCall, first: int, replies: list[protocol.Reply], now: float) -> None:
+        """See `CallOwner.on_reply`."""
 
-    def on_lost(self, call: Call, now: float) -> None:
-        """See `Owner.on_lost`."""
+    def on_lost(self, call: ClientCall, now: float) -> None:
+        """See `CallOwner.on_lost`."""
         self.node = 0
 
-    def on_late(self, call: Call, replies: list[protocol.Reply]) -> None:
-        """See `Owner.on_late`."""
+    def on_late(self, call: ClientCall, replies: list[protocol.Reply]) -> None:
+        """See `CallOwner.on_late`."""
 
     def hang_up(self) -> None:
         """The client goes away; whatever it asked is answered to nobody."""
@@ -76,7 +76,7 @@ class Client:
         self.node = 0
 
 
-class Registrar(Client):
+class Registrar(SimClient):
     """Creates a topic, and tries until it is told that there is one."""
 
     def __init__(self, world: World, topic: str) -> None:
@@ -89,7 +89,7 @@ class Registrar(Client):
         if not self.calls and nodes and all(node.incarnation for node in nodes):
             self.ask(Register(self.topic))
 
-    def on_reply(self, call: Call, first: int, replies: list[protocol.Reply], now: float) -> None:
+    def on_reply(self, call: ClientCall, first: int, replies: list[protocol.Reply], now: float) -> None:
         """OK: done."""
         if isinstance(replies[0], Ok):
             self.done = self.stopped = True
@@ -99,11 +99,11 @@ class Registrar(Client):
             self.node = 0
 
 
-class Producer(Client):
+class Producer(SimClient):
     """Sends runs of PUTs, a window of them at a time."""
 
     def __init__(self, world: World, name: str, topic: str, *, window: int = 50, run: int = 8) -> None:
-        self.attempts: list[Attempt] = []
+        self.attempts: list[PutAttempt] = []
         self.acknowledged = 0
         self._window, self._run = window, run
         super().__init__(world, name, topic)
@@ -132,15 +132,15 @@ class Producer(Client):
 
     def send(self, payloads: list[bytes]) -> None:
         """Send these entries, each as a PUT, in one go."""
-        fresh = [Attempt(payload) for payload in payloads]
+        fresh = [PutAttempt(payload) for payload in payloads]
         self.attempts += fresh
         if not self.ask(Put(self.topic, Batch.of([attempt.payload for attempt in fresh])), fresh):
             for attempt in fresh:
                 attempt.outcome, attempt.reply = Outcome.FAILED, "nobody listens"
 
-    def on_reply(self, call: Call, first: int, replies: list[protocol.Reply], now: float) -> None:
+    def on_reply(self, call: ClientCall, first: int, replies: list[protocol.Reply], now: float) -> None:
         """Note the outcomes."""
-        fresh: list[Attempt] = call.value  # type: ignore[assignment]
+        fresh: list[PutAttempt] = call.value  # type: ignore[assignment]
         for attempt, reply in zip(fresh[first:], replies, strict=False):
             if isinstance(reply, Ok):
                 attempt.outcome = Outcome.OK
@@ -152,15 +152,15 @@ class Producer(Client):
             else:
                 raise Violation("Replies", f"{reply} to a PUT")
 
-    def on_lost(self, call: Call, now: float) -> None:
+    def on_lost(self, call: ClientCall, now: float) -> None:
         """Whatever was not answered may have happened or not."""
         super().on_lost(call, now)
-        fresh: list[Attempt] = call.value  # type: ignore[assignment]
+        fresh: list[PutAttempt] = call.value  # type: ignore[assignment]
         for attempt in fresh[call.answered :]:
             attempt.outcome, attempt.reply = Outcome.UNKNOWN, "connection lost"
 
 
-class Consumer(Client):
+class Consumer(SimClient):
     """Reads with a group's cursor, one run of GETs at a time."""
 
     def __init__(self, world: World, name: str, topic: str, group: str, *, run: int = 10) -> None:
@@ -175,7 +175,7 @@ class Consumer(Client):
         if not self.calls:
             self.ask(Get(self.topic, self.group, self.rng.randint(1, self._run)))
 
-    def on_reply(self, call: Call, first: int, replies: list[protocol.Reply], now: float) -> None:
+    def on_reply(self, call: ClientCall, first: int, replies: list[protocol.Reply], now: float) -> None:
         """Note what came."""
         for reply in replies:
             if isinstance(reply, Ok):
@@ -187,7 +187,7 @@ class Consumer(Client):
             else:
                 self.node = 0  # perhaps another node can
 
-    def on_late(self, call: Call, replies: list[protocol.Reply]) -> None:
+    def on_late(self, call: ClientCall, replies: list[protocol.Reply]) -> None:
         """Into a socket that nobody reads any more: GET has no acknowledgement, so this counts as given."""
         for reply in replies:
             if isinstance(reply, Ok):
@@ -196,7 +196,7 @@ class Consumer(Client):
                 self.world.judge.delivered(self.topic, self.group, reply.payload)
 
 
-class Fetcher(Client):
+class Fetcher(SimClient):
     """Reads places of a topic with FETCH, moving no cursor."""
 
     def act(self) -> None:
@@ -208,7 +208,7 @@ class Fetcher(Client):
         offset = self.rng.randint(0, self.world.options.settings["max_segment_entries"])
         self.ask(protocol.Fetch(self.topic, segment, offset, self.rng.randint(1, 5)), (segment, offset))
 
-    def on_reply(self, call: Call, first: int, replies: list[protocol.Reply], now: float) -> None:
+    def on_reply(self, call: ClientCall, first: int, replies: list[protocol.Reply], now: float) -> None:
         """Hold what came against the one truth."""
         place: tuple[int, int] = call.value  # type: ignore[assignment]
         segment, offset = place
@@ -219,7 +219,7 @@ class Fetcher(Client):
                 self.world.judge.fetched(self.topic, segment, position, payload)
 
 
-class Scanner(Client):
+class Scanner(SimClient):
     """Reads a whole topic by place, once everything has come to rest: what the oracle judges."""
 
     def __init__(self, world: World, topic: str) -> None:
@@ -239,7 +239,7 @@ class Scanner(Client):
         if not self.calls and not self.done:
             self.ask(protocol.Fetch(self.topic, self.segment, self.offset, 100))
 
-    def on_reply(self, call: Call, first: int, replies: list[protocol.Reply], now: float) -> None:
+    def on_reply(self, call: ClientCall, first: int, replies: list[protocol.Reply], now: float) -> None:
         """Keep what came; for what did not, another node is asked."""
         for reply in replies:
             if isinstance(reply, Ok) and reply.payload is not None:
@@ -249,7 +249,7 @@ class Scanner(Client):
                 self.node = 0
 
 
-class Newcomer(Client):
+class Newcomer(SimClient):
     """Registers one topic after the other, and as soon as one is promised asks another node for its STATE.
 
     No node may say that it does not know a topic that was there when it was asked: it has to ask Raft's
@@ -274,7 +274,7 @@ class Newcomer(Client):
             self.node = self.rng.choice(sorted(self.world.hosts))
             self.ask(protocol.State(self.topic))
 
-    def on_reply(self, call: Call, first: int, replies: list[protocol.Reply], now: float) -> None:
+    def on_reply(self, call: ClientCall, first: int, replies: list[protocol.Reply], now: float) -> None:
         """A topic is there, or known there."""
         reply = replies[0]
         if isinstance(reply, Error):

@@ -64,7 +64,7 @@ class Crash(BaseException):
 
 
 @dataclass(slots=True)
-class Failure:
+class OrderedError:
     """An ordered error: let `skip` operations pass, then fail `times` of them (None: for good)."""
 
     code: int
@@ -296,7 +296,7 @@ class Platter:
         self.boots = 1
         self.incarnation = 0
         self._directories: dict[str, Directory] = {}
-        self._failures: dict[str, Failure] = {}
+        self._failures: dict[str, OrderedError] = {}
         self._crash_at: int | None = None
         self._crash_is_power_loss = True
         self._fate: Fate | None = None
@@ -312,7 +312,7 @@ class Platter:
         """Fail the next operation of this kind with errno `code`: after `skip` more, `times` times or for
         good.
         """
-        self._failures[operation] = Failure(code, skip, times)
+        self._failures[operation] = OrderedError(code, skip, times)
 
     def heal(self) -> None:
         """Take back every ordered failure and crash."""

@@ -81,7 +81,7 @@ Written: TypeAlias = Ready | Note
 """What goes to the engine of Raft's journal."""
 
 
-class Durable:
+class DurableTruth:
     """Of one node."""
 
     def __init__(self) -> None:

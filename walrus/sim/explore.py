@@ -299,10 +299,10 @@ def portrait(server: Server, names: tuple[int, ...]) -> Any:
         **{node: names[node] for node in range(1, len(names))},
     }
     leading = raft._leadership
-    office: Any = None
+    leadership: Any = None
     if leading is not None:
         peers = sorted((call[peer], progress) for peer, progress in leading.progress.items())
-        office = (
+        leadership = (
             leading.round,
             tuple(
                 (peer, p.next_index, p.match_index, p.state.value, p.probe_sent, tuple(p.inflight),
@@ -317,7 +317,7 @@ def portrait(server: Server, names: tuple[int, ...]) -> Any:
         log.commit_index, log.persisted_index, len(server.applied),
         tuple(sorted(call[n] or 0 for n in election.granted)),
         tuple(sorted(call[n] or 0 for n in election.refused)),
-        raft._hears_leader(server.now), office,
+        raft._hears_leader(server.now), leadership,
     )  # fmt: skip
 
 

@@ -47,7 +47,7 @@ from walrus.consensus.messages import (
     TimeoutNowRequest,
 )
 from walrus.protocol import Leave
-from walrus.sim.calls import Call, Nobody
+from walrus.sim.calls import ClientCall, Nobody
 from walrus.sim.network import Weather
 from walrus.sim.world import World
 from walrus.wire import messages as m
@@ -356,7 +356,7 @@ class Faults:
         leaving = self.world.hosts[fault.node]
         asked = [host for host in self.world.live() if host.id != fault.node and not host.paused]
         if asked and not leaving.left and len(self.world.judge.membership.voters) > 3:
-            call = Call(Nobody(), asked[0].id, 1, self.world.now)
+            call = ClientCall(Nobody(), asked[0].id, 1, self.world.now)
             self.world.ask(asked[0], call, Leave(fault.node))
 
     # --- the end of it ---

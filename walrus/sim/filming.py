@@ -22,11 +22,11 @@ from walrus.broker.controller import Controller
 from walrus.consensus.log import RaftLog
 from walrus.consensus.messages import AppendEntriesRequest, AppendEntriesResponse
 from walrus.protocol import Request
-from walrus.sim.calls import Call
+from walrus.sim.calls import ClientCall
 from walrus.sim.catalogue import Scenario
 from walrus.sim.host import Host
 from walrus.sim.options import Options
-from walrus.sim.run import Failure, Simulation, attempt
+from walrus.sim.run import FailedRun, Simulation, attempt
 from walrus.sim.stage import watched
 from walrus.sim.violation import Violation
 from walrus.sim.why import sentences, why
@@ -106,13 +106,13 @@ class Camera:
         """It arrives."""
         self._comes(self._node(sender), self._node(host.id), message)
 
-    def asked(self, host: Host, call: Call, request: Request) -> None:
+    def asked(self, host: Host, call: ClientCall, request: Request) -> None:
         """A client's request reaches a node."""
         client, node = self._client(call), self._node(host.id)
         self._leaves(client, node, request, lost=False)
         self._comes(client, node, request)
 
-    def replied(self, host: Host, call: Call, data: bytes, count: int) -> None:
+    def replied(self, host: Host, call: ClientCall, data: bytes, count: int) -> None:
         """A node answers a client; the reply arrives in the same step."""
         client, node = self._client(call), self._node(host.id)
         size = int.from_bytes(data[:4], "little")
@@ -168,7 +168,7 @@ class Camera:
     def _node(self, node: int) -> str:
         return self._lane(str(node), f"node {node}", "node")
 
-    def _client(self, call: Call) -> str:
+    def _client(self, call: ClientCall) -> str:
         name = getattr(call.owner, "name", "") or type(call.owner).__name__.lower()
         return self._lane(name, name, "client")
 
@@ -279,12 +279,12 @@ def _plain(value: object) -> object:
             return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
 
 
-def play(failure: Failure, options: Options, title: str, again: str) -> Film:
+def play(failure: FailedRun, options: Options, title: str, again: str) -> Film:
     """Run a failing schedule once more, filmed, and return the film with what broke."""
     camera = Camera()
     simulation = Simulation(failure.seed, options, failure.schedule, None, camera)
     outcome = attempt(simulation, failure.step, failure.calm_at)
-    assert isinstance(outcome, Failure), "a camera changes nothing: the same schedule fails again"
+    assert isinstance(outcome, FailedRun), "a camera changes nothing: the same schedule fails again"
     faults = "; ".join(map(repr, failure.schedule)) or "no fault is needed"
     return camera.film(title, again=again, about=f"Faults: {faults}", broken=(outcome.name, outcome.what))
 

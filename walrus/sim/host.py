@@ -2,7 +2,7 @@
 
 This is what `node.py` is in the real world, with the same order of things: inputs are handed to the
 controller, `flush` ends the turn, effects are carried out, syncs are started, the timer is set. What
-`shell/identity.py` keeps in a file is `Record` here, changed at the same moments:
+`shell/identity.py` keeps in a file is `IdentityRecord` here, changed at the same moments:
 
     start      incarnation + 1; sure only if the last run ended cleanly, on this boot, or synced everything
     finish     clean
@@ -98,7 +98,7 @@ class _Watcher(RaftObserver):
 
 
 @dataclass(slots=True)
-class Record:
+class IdentityRecord:
     """The identity file."""
 
     directory_id: str
@@ -110,7 +110,7 @@ class Record:
     addresses: dict[int, str] = field(default_factory=dict)
 
 
-class Group:
+class EngineSync:
     """Group commit of one engine: at most one sync under way."""
 
     __slots__ = ("covered", "in_flight", "name")
@@ -127,7 +127,7 @@ class Host:
     def __init__(self, config: NodeConfig, drive: Drive, fsync: str | float) -> None:
         self.id = config.node_id
         self.config, self.drive, self.fsync = config, drive, fsync
-        self.record = Record(directory_id=directory_of(self.id))
+        self.record = IdentityRecord(directory_id=directory_of(self.id))
         self.controller: Controller | None = None
         self.process = 0
         """Number of the process: what was meant for an earlier one is not for this one."""
@@ -142,7 +142,7 @@ class Host:
         """Peers of which the controller knows that their process is gone."""
         self.dialling: set[int] = set()
         self.wanted: tuple[int, ...] = ()
-        self.groups = (Group(DATA), Group(META))
+        self.groups = (EngineSync(DATA), EngineSync(META))
         self.data_reported = 0
         self.left = False
         """Removed from the cluster, never to return with this drive."""
@@ -211,7 +211,7 @@ class Host:
         self.process += 1
         self.timer, self.turn_due, self.paused, self.backlog = NEVER, False, False, []
         self.refused, self.dialling, self.wanted = set(), set(), ()
-        self.groups, self.data_reported = (Group(DATA), Group(META)), 0
+        self.groups, self.data_reported = (EngineSync(DATA), EngineSync(META)), 0
         watcher = _Watcher(self.id, watch)
         data, meta = self.drive.open(watcher)
         assert not (record.member and RaftJournal(meta).is_empty()), "the journal of a member is lost"

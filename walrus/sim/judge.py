@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from walrus.segments import Position
 from walrus.sim import invariants
-from walrus.sim.calls import Call
+from walrus.sim.calls import ClientCall
 from walrus.sim.drives import DATA, META
 from walrus.sim.host import Host
 from walrus.sim.options import Options
 from walrus.sim.promises import Promises
-from walrus.sim.truth import Group, Truth
+from walrus.sim.truth import GroupTruth, Truth
 from walrus.sim.violation import Violation, holds
 from walrus.wire.errors import kind_of
 from walrus.wire.messages import PeerMessage
@@ -25,7 +25,7 @@ class Judge(Truth):
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
-        self.calls: dict[Call, None] = {}
+        self.calls: dict[ClientCall, None] = {}
         self.steps = 0
         self.now = 0.0
         """The world's time."""
@@ -55,7 +55,7 @@ class Judge(Truth):
         holds(topic in self.metadata.topics, "DomainConsistency", f"{topic} was promised and is not there")
         self._registered_at.setdefault(topic, self.now)
 
-    def refused(self, call: Call, topic: str, reason: str) -> None:
+    def refused(self, call: ClientCall, topic: str, reason: str) -> None:
         """A client was told this: that there is no such topic only if none was promised before it asked."""
         kind = kind_of(reason)
         if kind is not None and kind.exception == "UnknownTopic":
@@ -81,7 +81,7 @@ class Judge(Truth):
             raise Violation("DeliveredIsPrefix", f"entry {offset} of {key} is not settled but was delivered")
         known = self.groups.get((topic, group))
         if known is None:
-            known = self.groups[(topic, group)] = Group()
+            known = self.groups[(topic, group)] = GroupTruth()
         position = Position(key[1], offset)
         if position >= known.upto:
             known.ahead.add(position)
@@ -95,7 +95,7 @@ class Judge(Truth):
         if self.truth(key).stream[offset] != payload:
             raise Violation("PrefixAgree", f"two values at {key}, {offset}")
 
-    def unanswered(self, call: Call, name: str) -> None:
+    def unanswered(self, call: ClientCall, name: str) -> None:
         """A client has waited for longer than any deadline."""
         host = self.hosts[call.host]
         if host.paused:

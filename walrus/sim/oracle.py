@@ -15,11 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from walrus.sim.calls import Attempt, Outcome
+from walrus.sim.calls import Outcome, PutAttempt
 from walrus.sim.violation import Violation
 
 
-def check_log(log: Sequence[bytes], histories: Iterable[tuple[str, Sequence[Attempt]]]) -> None:
+def check_log(log: Sequence[bytes], histories: Iterable[tuple[str, Sequence[PutAttempt]]]) -> None:
     """Judge the final log of one topic by the histories of its producers."""
     places: dict[bytes, int] = {}
     for place, payload in enumerate(log):
@@ -35,7 +35,7 @@ def check_log(log: Sequence[bytes], histories: Iterable[tuple[str, Sequence[Atte
             raise Violation("InventedEntry", f"nobody sent {payload!r}")
 
 
-def _check_producer(name: str, attempts: Sequence[Attempt], places: dict[bytes, int]) -> None:
+def _check_producer(name: str, attempts: Sequence[PutAttempt], places: dict[bytes, int]) -> None:
     last = -1
     for number, attempt in enumerate(attempts):
         place = places.get(attempt.payload)
@@ -51,7 +51,7 @@ def _check_producer(name: str, attempts: Sequence[Attempt], places: dict[bytes, 
             raise Violation("FailedWriteRead", f"{attempt.payload!r} at {place}: {attempt.reply}")
 
 
-def _where(number: int, attempts: Sequence[Attempt], places: dict[bytes, int]) -> str:
+def _where(number: int, attempts: Sequence[PutAttempt], places: dict[bytes, int]) -> str:
     """What is lost: the beginning, the end, or something in between."""
     before = any(attempt.payload in places for attempt in attempts[:number])
     after = any(attempt.payload in places for attempt in attempts[number + 1 :])

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from walrus import protocol
 from walrus.broker.ordering import Lane, RequestOrder
 from walrus.protocol import Empty, Error, Fetch, Get, Ok, Put, Register
-from walrus.sim.calls import Attempt, Call, Outcome, outcome_of
+from walrus.sim.calls import ClientCall, Outcome, PutAttempt, outcome_of
 from walrus.sim.clients import Producer
 from walrus.sim.violation import Violation
 from walrus.storage.batch import Batch
@@ -36,12 +36,12 @@ SIDE_TOPICS: Final = 4
 
 
 @dataclass(slots=True)
-class _Asked:
+class _Question:
     """One request: its place in the connection's order, and what was known when it was started."""
 
     number: int
     request: protocol.Request
-    attempts: list[Attempt] = field(default_factory=list)
+    attempts: list[PutAttempt] = field(default_factory=list)
     lane: Lane = None
     seen: int = 0
     """Entries that had been acknowledged on this connection."""
@@ -53,7 +53,7 @@ class Pipeliner(Producer):
     """PUTs, GETs with a group of its own, FETCHes and REGISTERs, in any order and without waiting."""
 
     def __init__(self, world: World, name: str, topic: str) -> None:
-        self._queue: deque[_Asked] = deque()
+        self._queue: deque[_Question] = deque()
         self._order = RequestOrder()
         self._connected_to = 0
         self._number = 0
@@ -98,16 +98,16 @@ class Pipeliner(Producer):
             self._ask_later(Register(side))
             self._put(side, 1, [])
 
-    def _ask_later(self, request: protocol.Request, attempts: list[Attempt] | None = None) -> None:
+    def _ask_later(self, request: protocol.Request, attempts: list[PutAttempt] | None = None) -> None:
         self._number += 1
-        self._queue.append(_Asked(self._number, request, attempts or []))
+        self._queue.append(_Question(self._number, request, attempts or []))
 
-    def _put(self, topic: str, count: int, history: list[Attempt]) -> None:
+    def _put(self, topic: str, count: int, history: list[PutAttempt]) -> None:
         fresh = []
         for _ in range(count):
             payload = b"%b:%06d" % (self.name.encode(), len(self._sent))
             self._sent[payload] = self._number + 1
-            fresh.append(Attempt(payload))
+            fresh.append(PutAttempt(payload))
         history += fresh
         self._ask_later(Put(topic, Batch.of([attempt.payload for attempt in fresh])), fresh)
 
@@ -121,7 +121,7 @@ class Pipeliner(Producer):
                 self._queue.appendleft(asked)
                 self._reconnect()
 
-    def _prepare(self, asked: _Asked) -> None:
+    def _prepare(self, asked: _Question) -> None:
         """Look at what was acknowledged by now; FETCH asks for the last of it."""
         asked.seen = len(self._acknowledged)
         if isinstance(asked.request, Fetch) and self._acknowledged:
@@ -138,9 +138,9 @@ class Pipeliner(Producer):
         self._order, self._connected_to = RequestOrder(), self.node
         self._acknowledged.clear()
 
-    def on_reply(self, call: Call, first: int, replies: list[protocol.Reply], now: float) -> None:
+    def on_reply(self, call: ClientCall, first: int, replies: list[protocol.Reply], now: float) -> None:
         """Hold them against the order."""
-        asked: _Asked = call.value  # type: ignore[assignment]
+        asked: _Question = call.value  # type: ignore[assignment]
         for number, reply in enumerate(replies, first):
             match asked.request:
                 case Put(topic=topic):
@@ -155,7 +155,7 @@ class Pipeliner(Producer):
             self._order.answered(asked.lane)
             self.world.after(0.0, self._pump)
 
-    def _on_put(self, topic: str, attempt: Attempt, reply: protocol.Reply) -> None:
+    def _on_put(self, topic: str, attempt: PutAttempt, reply: protocol.Reply) -> None:
         if isinstance(reply, Ok):
             attempt.outcome = Outcome.OK
             self.acknowledged += 1
@@ -166,7 +166,7 @@ class Pipeliner(Producer):
             if topic in self._registered and reply.reason == unknown_topic(topic):
                 raise Violation("ReadYourWrites", f"{self.name} registered {topic}, and was told: {reply}")
 
-    def _on_get(self, asked: _Asked, reply: protocol.Reply) -> None:
+    def _on_get(self, asked: _Question, reply: protocol.Reply) -> None:
         if isinstance(reply, Empty):
             missed = [entry for entry in self._acknowledged[: asked.seen] if entry not in self._received]
             self.checked += asked.seen > 0
@@ -178,7 +178,7 @@ class Pipeliner(Producer):
             if self._sent.get(reply.payload, 0) > asked.number:
                 raise Violation("ReadYourWrites", f"{self.name} read {reply.payload!r} before it was sent")
 
-    def _on_fetch(self, asked: _Asked, reply: protocol.Reply) -> None:
+    def _on_fetch(self, asked: _Question, reply: protocol.Reply) -> None:
         if not asked.wanted or isinstance(reply, Error):
             return
         self.checked += 1
@@ -189,16 +189,16 @@ class Pipeliner(Producer):
         self._received.add(payload)
         self.world.judge.delivered(self.topic, self.name, payload)
 
-    def on_lost(self, call: Call, now: float) -> None:
+    def on_lost(self, call: ClientCall, now: float) -> None:
         """Whatever was not answered may have happened or not."""
         self.node = 0
-        asked: _Asked = call.value  # type: ignore[assignment]
+        asked: _Question = call.value  # type: ignore[assignment]
         for attempt in asked.attempts[call.answered :]:
             attempt.outcome, attempt.reply = Outcome.UNKNOWN, "connection lost"
 
-    def on_late(self, call: Call, replies: list[protocol.Reply]) -> None:
+    def on_late(self, call: ClientCall, replies: list[protocol.Reply]) -> None:
         """Into a socket that nobody reads any more: GET has no acknowledgement, so this counts as given."""
-        asked: _Asked = call.value  # type: ignore[assignment]
+        asked: _Question = call.value  # type: ignore[assignment]
         for reply in replies:
             if isinstance(asked.request, Get) and isinstance(reply, Ok) and reply.payload is not None:
                 self._take(reply.payload)

@@ -19,7 +19,7 @@ from rich.text import Text
 from walrus.sim.catalogue import Scenario
 from walrus.sim.faults import Fault
 from walrus.sim.options import Options
-from walrus.sim.run import Failure, Result, Simulation, attempt
+from walrus.sim.run import FailedRun, Result, Simulation, attempt
 from walrus.sim.stage import watched
 from walrus.sim.violation import Violation
 from walrus.wire.effects import Trace
@@ -47,7 +47,7 @@ def _short(name: str, value: object) -> str:
     return str(value) if name in ("topic", "op", "role") else f"{name}={value}"
 
 
-def retell(failure: Failure, options: Options) -> tuple[Simulation, Result | Failure]:
+def retell(failure: FailedRun, options: Options) -> tuple[Simulation, Result | FailedRun]:
     """The same run with every step of the protocol among its happenings."""
     made: list[Simulation] = []
     simulation = Simulation(failure.seed, options, failure.schedule, into(lambda: made[0] if made else None))
@@ -91,7 +91,7 @@ def tell_scenario(console: Console, violation: Violation, scenario: Scenario, se
     console.print(Text(f"again: {again}"), soft_wrap=True)
 
 
-def tell(console: Console, failure: Failure, options: Options, simulation: Simulation, again: str) -> None:
+def tell(console: Console, failure: FailedRun, options: Options, simulation: Simulation, again: str) -> None:
     """All of it, for people."""
     console.print(table(simulation))
     console.print(Text.assemble((failure.name, "bold red"), f": {failure.what}"))
@@ -102,7 +102,7 @@ def tell(console: Console, failure: Failure, options: Options, simulation: Simul
     console.print(f"again: {again}", highlight=False, soft_wrap=True)
 
 
-def as_json(outcome: Result | Failure, schedule: Sequence[Fault] = ()) -> str:
+def as_json(outcome: Result | FailedRun, schedule: Sequence[Fault] = ()) -> str:
     """The same for programs."""
-    kind = "failure" if isinstance(outcome, Failure) else "result"
+    kind = "failure" if isinstance(outcome, FailedRun) else "result"
     return json.dumps({kind: msgspec.to_builtins(outcome)}, sort_keys=True)

@@ -20,7 +20,7 @@ from walrus.protocol import Recover
 from walrus.replicas.copies import Key
 from walrus.segments import Position
 from walrus.sim import faults, invariants, oracle
-from walrus.sim.calls import Call, Nobody, Outcome
+from walrus.sim.calls import ClientCall, Nobody, Outcome
 from walrus.sim.clients import Consumer, Fetcher, Newcomer, Producer, Registrar, Scanner
 from walrus.sim.faults import Fault, Faults
 from walrus.sim.host import Host
@@ -56,7 +56,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """Equal for equal runs."""
 
 
-class Failure(msgspec.Struct, frozen=True, kw_only=True):
+class FailedRun(msgspec.Struct, frozen=True, kw_only=True):
     """How a run failed, and what is needed to see it again."""
 
     seed: int
@@ -148,7 +148,7 @@ class Simulation:
             assert host.controller is not None
             for (topic, segment), recovery in sorted(host.controller.lifecycle.recoveries.items()):
                 if recovery.waits_for_sure_copies and len(self.world.live()) == len(self.world.hosts):
-                    call = Call(Nobody(), host.id, 1, self.world.now)
+                    call = ClientCall(Nobody(), host.id, 1, self.world.now)
                     self.world.ask(host, call, Recover(topic, segment))
 
     def _caught_up(self) -> bool:
@@ -257,21 +257,21 @@ def simulate(
     chosen: Sequence[str] = faults.DEFAULT,
     recorder: Callable[[int], Trace] | None = None,
     film: Filming | None = None,
-) -> Result | Failure:
+) -> Result | FailedRun:
     """The run of this seed."""
     schedule = faults.draw(seed, chosen, options.nodes, 0.5, steps / DENSITY)
     simulation = Simulation(seed, options, schedule, recorder, film)
     return attempt(simulation, steps, None)
 
 
-def attempt(simulation: Simulation, steps: int, calm_at: float | None) -> Result | Failure:
+def attempt(simulation: Simulation, steps: int, calm_at: float | None) -> Result | FailedRun:
     """Run it, and catch what it shows."""
     try:
         return simulation.run(steps, calm_at)
     except Violation as violation:
         world = simulation.world
         struck = simulation.calm_at or world.now
-        return Failure(
+        return FailedRun(
             seed=world.seed,
             name=violation.name,
             what=violation.what,
@@ -283,14 +283,14 @@ def attempt(simulation: Simulation, steps: int, calm_at: float | None) -> Result
 
 
 def replay(
-    failure: Failure, options: Options, schedule: Sequence[Fault]
-) -> tuple[Simulation, Result | Failure]:
+    failure: FailedRun, options: Options, schedule: Sequence[Fault]
+) -> tuple[Simulation, Result | FailedRun]:
     """The failing run once more, with this schedule."""
     simulation = Simulation(failure.seed, options, schedule)
     return simulation, attempt(simulation, failure.step, failure.calm_at)
 
 
-def shrink(failure: Failure, options: Options, attempts: int = 200) -> tuple[Failure, int]:
+def shrink(failure: FailedRun, options: Options, attempts: int = 200) -> tuple[FailedRun, int]:
     """Fewer faults that lead to the same violation, and how many runs it took to find them."""
     size, runs = max(1, len(failure.schedule) // 2), 0
     while runs < attempts:
@@ -299,7 +299,7 @@ def shrink(failure: Failure, options: Options, attempts: int = 200) -> tuple[Fai
             rest = failure.schedule[:position] + failure.schedule[position + size :]
             runs += 1
             _, outcome = replay(failure, options, rest)
-            if isinstance(outcome, Failure) and outcome.name == failure.name:
+            if isinstance(outcome, FailedRun) and outcome.name == failure.name:
                 failure = msgspec.structs.replace(outcome, schedule=rest, calm_at=failure.calm_at)
             else:
                 position += size

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from walrus.protocol import Leave
-from walrus.sim.calls import Call, Nobody
+from walrus.sim.calls import ClientCall, Nobody
 from walrus.sim.catalogue import scenario
 from walrus.sim.clients import Consumer
 from walrus.sim.disk import Fate
@@ -158,7 +158,7 @@ def damaged_raft_journal(seed: int) -> int:
     stage.world.join(4)
     stage.until(lambda: 4 in stage.judge.membership.voters, "another node is in")
     asked = next(node for node in (1, 2, 3) if node != victim)
-    stage.world.ask(stage.host(asked), Call(Nobody(), asked, 1, stage.world.now), Leave(victim))
+    stage.world.ask(stage.host(asked), ClientCall(Nobody(), asked, 1, stage.world.now), Leave(victim))
     stage.until(lambda: victim not in stage.judge.metadata.nodes, "it is removed", patience=60.0)
     stage.world.retire(victim)
     return stage.finish()

@@ -45,7 +45,7 @@ from walrus.segments import (
     decode_command,
 )
 from walrus.sim.drives import DATA, META
-from walrus.sim.durable import Durable, NodeLog
+from walrus.sim.durable import DurableTruth, NodeLog
 from walrus.sim.host import Host
 from walrus.sim.options import Options
 from walrus.storage.batch import Batch
@@ -91,7 +91,7 @@ class LogEntry(NamedTuple):
     crc: int
 
 
-class Group:
+class GroupTruth:
     """What a consumer group was given: everything below `upto`, and `ahead` of it."""
 
     __slots__ = ("ahead", "upto")
@@ -114,11 +114,11 @@ class Truth:
         self.names: dict[tuple[int, str], int] = {}
         self.places: dict[bytes, tuple[Key, int]] = {}
         self.sealed_as: dict[Key, int] = {}
-        self.groups: dict[tuple[str, str], Group] = {}
+        self.groups: dict[tuple[str, str], GroupTruth] = {}
         self.cursors: dict[tuple[str, str], Position] = {}
         """Where each committed cursor was when it was looked at last."""
         self.logs: dict[int, NodeLog] = {}
-        self.durable: dict[int, Durable] = {}
+        self.durable: dict[int, DurableTruth] = {}
         self.commit_indexes: dict[int, tuple[int, int]] = {}
         """Of each node: its process, and the commit index that it had when it was looked at last."""
         self.log_entries: dict[tuple[int, int], LogEntry] = {}
@@ -142,7 +142,7 @@ class Truth:
         """A new machine."""
         self.hosts[host.id] = host
         self.logs[host.id] = NodeLog()
-        self.durable[host.id] = Durable()
+        self.durable[host.id] = DurableTruth()
 
     # --- what is known of segments ---
 
@@ -179,7 +179,7 @@ class Truth:
             entries += self.truth((topic, number)).stream[: self.settled((topic, number))]
         return entries
 
-    def advance(self, topic: str, group: Group) -> None:
+    def advance(self, topic: str, group: GroupTruth) -> None:
         """Move the place up to which everything was given."""
         while True:
             group.upto = self.metadata.topics[topic].advance(group.upto)

@@ -27,16 +27,16 @@ from typing import Any, Protocol, TypeAlias
 from walrus.broker.spec_trace import copy_lengths
 from walrus.config import NodeConfig
 from walrus.protocol import PeerCodec, Request
-from walrus.sim.calls import Call, Caller
+from walrus.sim.calls import Caller, ClientCall
 from walrus.sim.disk import Crash
 from walrus.sim.drives import DATA, Drive, EngineDrive, MemoryDrive
-from walrus.sim.host import NEVER, Group, Host, address, node_at
+from walrus.sim.host import NEVER, EngineSync, Host, address, node_at
 from walrus.sim.judge import Judge
 from walrus.sim.network import Network, Weather
 from walrus.sim.options import Options
 from walrus.sim.violation import Violation
 from walrus.storage.errors import StorageError
-from walrus.wire.effects import Effect, Halt, Log, Peers, Reply, Send, Trace, no_trace
+from walrus.wire.effects import Effect, Halt, LogLine, Peers, Reply, Send, Trace, no_trace
 from walrus.wire.messages import Hello, PeerMessage
 
 Rule: TypeAlias = Callable[[int, int, PeerMessage], bool]
@@ -50,13 +50,13 @@ class Filming(Protocol):
     def noted(self, node: int, what: str) -> None: ...
     def sent(self, host: Host, to: int, message: PeerMessage, copies: int) -> None: ...
     def arrives(self, host: Host, sender: int, message: PeerMessage) -> None: ...
-    def asked(self, host: Host, call: Call, request: Request) -> None: ...
-    def replied(self, host: Host, call: Call, data: bytes, count: int) -> None: ...
+    def asked(self, host: Host, call: ClientCall, request: Request) -> None: ...
+    def replied(self, host: Host, call: ClientCall, data: bytes, count: int) -> None: ...
     def looked(self, host: Host) -> None: ...
 
 
 CLUSTER = "simulated"
-_is_open = Call.is_open
+_is_open = ClientCall.is_open
 
 SHORTEST_TICK = 0.005
 """As in `node.py`: timers are this coarse."""
@@ -447,7 +447,7 @@ class World:
     def _carry_out(self, host: Host, effect: Effect) -> None:
         match effect:
             case Reply(slot=slot, data=data, count=count):
-                assert isinstance(slot, Call)
+                assert isinstance(slot, ClientCall)
                 if self._film is not None:
                     self._film.replied(host, slot, data, count)
                 slot.reply(data, count, self.now)
@@ -456,7 +456,7 @@ class World:
                 host.wanted = tuple(sorted(node_at(place) for place in addresses.values()))
                 for peer in host.wanted:
                     self._dial_later(host, peer, 0.002)
-            case Log(text=text):
+            case LogLine(text=text):
                 self.note(host.id, text)
             case Halt(reason=reason):
                 self.note(host.id, f"halts: {reason}")
@@ -510,7 +510,7 @@ class World:
 
     # --- syncs ---
 
-    def _start_sync(self, host: Host, group: Group, written: int) -> None:
+    def _start_sync(self, host: Host, group: EngineSync, written: int) -> None:
         group.in_flight = written
         self._begin_sync(host, group)
         least, most = host.sync_time
@@ -518,7 +518,7 @@ class World:
             least + self.rng.random() * (most - least), self._end_sync, host, host.process, group, written
         )
 
-    def _end_sync(self, host: Host, process: int, group: Group, written: int) -> None:
+    def _end_sync(self, host: Host, process: int, group: EngineSync, written: int) -> None:
         controller = host.controller
         if controller is None or host.process != process:
             return
@@ -537,11 +537,11 @@ class World:
         if host.up and controller.doubts_are_noted:
             host.record.sure = True
 
-    def _begin_sync(self, host: Host, group: Group) -> None:
+    def _begin_sync(self, host: Host, group: EngineSync) -> None:
         host.drive.start_sync(group.name)
         self.judge.sync_started(host, group.name)
 
-    def _finish_sync(self, host: Host, group: Group) -> None:
+    def _finish_sync(self, host: Host, group: EngineSync) -> None:
         host.drive.finish_sync(group.name)
         self.judge.sync_ended(host, group.name)
 
@@ -556,7 +556,7 @@ class World:
 
     # --- clients ---
 
-    def ask(self, host: Host, call: Call, request: Request) -> bool:
+    def ask(self, host: Host, call: ClientCall, request: Request) -> bool:
         """A client's request reaches a node; False if nobody listens there."""
         if host.controller is None:
             return False

@@ -14,7 +14,7 @@ from array import array
 from bisect import bisect_right
 
 from walrus.storage.record import BlockHead, Life, Record, peek
-from walrus.storage.scan import Gap, Hole, following, sound
+from walrus.storage.scan import DamagedRange, Hole, following, sound
 from walrus.storage.space import Extent
 
 _STEP = 4096
@@ -68,7 +68,7 @@ class Block:
                 record = following(view, self.life, offset, expected, end)
                 resume = entries if record is None else record.position
                 if record is None or position < resume:
-                    raise Hole(Gap(offset, max(expected, position), max(resume, position + 1)))
+                    raise Hole(DamagedRange(offset, max(expected, position), max(resume, position + 1)))
                 records = [record]
             last = records[-1]
             if position < last.position + last.entries:

@@ -73,7 +73,7 @@ from walrus.storage.record import (
     encode_head,
     record_size,
 )
-from walrus.storage.scan import Gap
+from walrus.storage.scan import DamagedRange
 from walrus.storage.space import Extent, FileGone, Space, file_name
 
 LARGEST_BLOCK = 4 << 20
@@ -522,7 +522,7 @@ class Log:
         if block not in self.blocks[-1:]:
             self.owner.space.forget(block.extent)
 
-    def damaged(self, block: Block, index: int, gap: Gap) -> CorruptionError | IndexError:
+    def damaged(self, block: Block, index: int, gap: DamagedRange) -> CorruptionError | IndexError:
         """The error for entry `index` in a gap; if the block was given back meanwhile, that is not damage."""
         if index < self.first or block not in self.blocks:
             return self._trimmed(index)

@@ -52,7 +52,7 @@ from walrus.storage.backend import write_all
 from walrus.storage.block import Block
 from walrus.storage.journal import TopicNote
 from walrus.storage.record import U32, UNIT, ZEROS_FOLLOW, decode_block, mend_block
-from walrus.storage.scan import Gap, Scan, scan
+from walrus.storage.scan import DamagedRange, Scan, scan
 from walrus.storage.space import Extent, Space
 
 
@@ -97,8 +97,8 @@ class Recovery(msgspec.Struct):
         return not self.cuts and not self.damage and not self.nameless
 
 
-Gaps: TypeAlias = list[tuple[Block, Gap]]
-"""What is no sound record, and in which block. Positions and offsets of a `Gap` count within the block."""
+Gaps: TypeAlias = list[tuple[Block, DamagedRange]]
+"""What is no sound record, and in which block. Positions and offsets of a `DamagedRange` count within the block."""
 
 
 class Chain(msgspec.Struct):
@@ -193,14 +193,16 @@ class Recoverer:
         blocks, note = chain.blocks, chain.note
         gaps: Gaps = []
         if blocks[0].head.base > max(note.first, 0) and blocks[0].head.sequence > 0:
-            gaps.append((blocks[0], Gap(0, note.first - blocks[0].head.base, 0)))
+            gaps.append((blocks[0], DamagedRange(0, note.first - blocks[0].head.base, 0)))
         for block, following in pairwise(blocks):
             if following.head.sequence == block.head.sequence + 1:
                 block.end = following.head.previous_end
                 block.entries = following.head.base - block.head.base
             else:  # blocks are missing in between, so this one has to be read; what they held is a gap
                 gaps += self._take(block, self._scan(block, block.extent.size))
-                gaps.append((block, Gap(block.end, block.entries, following.head.base - block.head.base)))
+                gaps.append(
+                    (block, DamagedRange(block.end, block.entries, following.head.base - block.head.base))
+                )
         last = blocks[-1]
         found = self._scan(last, last.extent.size, note)
         gaps += self._take(last, found)
@@ -240,7 +242,7 @@ class Recoverer:
                 found = self._scan(block, block.end)
                 gaps += [(block, gap) for gap in found.gaps]
                 if found.entries < block.entries:
-                    gaps.append((block, Gap(found.end, found.entries, block.entries)))
+                    gaps.append((block, DamagedRange(found.end, found.entries, block.entries)))
         return gaps
 
     def _cut_unsynced(self, chain: Chain, gaps: Gaps) -> None:

@@ -48,7 +48,7 @@ SPAN = 128 * 1024
 """Bytes that are verified at a time."""
 
 
-class Gap(msgspec.Struct, frozen=True):
+class DamagedRange(msgspec.Struct, frozen=True):
     """Bytes within a block that are no sound record. Positions count from the block's first entry."""
 
     offset: int
@@ -59,7 +59,7 @@ class Gap(msgspec.Struct, frozen=True):
 class Hole(Exception):
     """Raised by what looks for an entry in a gap."""
 
-    def __init__(self, gap: Gap) -> None:
+    def __init__(self, gap: DamagedRange) -> None:
         super().__init__(gap)
         self.gap = gap
 
@@ -77,7 +77,7 @@ class Scan(msgspec.Struct):
     end: int
     entries: int
     durable: int  # entries of this block known to be durable, according to its records
-    gaps: list[Gap]
+    gaps: list[DamagedRange]
 
 
 def sound(view: memoryview, life: Life, offset: int, position: int, end: int, size: int = SPAN) -> Span:
@@ -140,7 +140,9 @@ def following(view: memoryview, life: Life, offset: int, position: int, end: int
     return find(view, life, offset, end, position)
 
 
-def runs(view: memoryview, life: Life, place: int, position: int, limit: int) -> Iterator[list[Record] | Gap]:
+def runs(
+    view: memoryview, life: Life, place: int, position: int, limit: int
+) -> Iterator[list[Record] | DamagedRange]:
     """What stands from `place` on, where entry `position` of the block is expected, up to the last record."""
     while True:
         records = sound(view, life, place, position, limit).records
@@ -148,7 +150,7 @@ def runs(view: memoryview, life: Life, place: int, position: int, limit: int) ->
             record = following(view, life, place, position, limit)
             if record is None:
                 return
-            yield Gap(place, position, record.position)
+            yield DamagedRange(place, position, record.position)
             records = [record]
         yield records
         place, position = records[-1].end, records[-1].position + records[-1].entries
@@ -157,7 +159,7 @@ def runs(view: memoryview, life: Life, place: int, position: int, limit: int) ->
 def records(view: memoryview, life: Life, place: int, limit: int) -> Iterator[Record]:
     """The sound records of a block, one by one, from the first, which is at `place`."""
     for found in runs(view, life, place, 0, limit):
-        if not isinstance(found, Gap):
+        if not isinstance(found, DamagedRange):
             yield from found
 
 
@@ -165,7 +167,7 @@ def scan(view: memoryview, life: Life, place: int, position: int, limit: int) ->
     """The same walk, folded."""
     result = Scan(place, position, 0, [])
     for found in runs(view, life, place, position, limit):
-        if isinstance(found, Gap):
+        if isinstance(found, DamagedRange):
             result.gaps.append(found)
         else:
             last = found[-1]
@@ -174,9 +176,9 @@ def scan(view: memoryview, life: Life, place: int, position: int, limit: int) ->
     return result
 
 
-def damage_in(view: memoryview, life: Life, start: int, end: int, entries: int) -> list[Gap]:
+def damage_in(view: memoryview, life: Life, start: int, end: int, entries: int) -> list[DamagedRange]:
     """The gaps between `start` and `end`, where a block's `entries` entries should be."""
     found = scan(view, life, start, 0, end)
     if found.entries < entries:
-        found.gaps.append(Gap(found.end, found.entries, entries))
+        found.gaps.append(DamagedRange(found.end, found.entries, entries))
     return found.gaps

@@ -110,7 +110,7 @@ class Flight:
             self.finish_by_hand(link)
 
     def finish_by_hand(self, link: int) -> None:
-        """Do the rest, from the first link that failed (writing a part of it again is harmless)."""
+        """Do the rest, from the first link that failed (writing a part of it again is idempotent)."""
         try:
             for write in self.writes[link:]:
                 write_now(write, self.buffer)

@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from walrus.tlc.run import TlcResult, steps
-from walrus.tlc.values import Function, Record, Value, format_value, parse_value
+from walrus.tlc.values import Function, TlaRecord, Value, format_value, parse_value
 from walrus.view.film import Broken, Event, Film, Lane, header
 
 SPEC = "spec"
@@ -64,7 +64,7 @@ def _by_lane(variables: dict[str, str]) -> dict[str, dict[str, Any]]:
 
 
 def _per_node(value: Value) -> bool:
-    if not isinstance(value, Function) or isinstance(value, Record) or not value:
+    if not isinstance(value, Function) or isinstance(value, TlaRecord) or not value:
         return False
     return all(isinstance(key, str) and bool(_NODE.match(key)) for key in value)
 

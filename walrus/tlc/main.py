@@ -48,13 +48,13 @@ from walrus.tlc.configs import (
 from walrus.tlc.mutants import CASES, Case, expected_of, listing, name_of, run_case, run_cases
 from walrus.tlc.patches import Generated
 from walrus.tlc.run import (
-    Progress,
+    SearchProgress,
     SpecError,
-    State,
     TlcError,
     TlcResult,
     TlcTimeout,
     ToolsMissing,
+    TraceState,
     run_tlc,
     steps,
 )
@@ -63,13 +63,13 @@ from walrus.view import html
 from walrus.view.links import links
 
 __all__ = [
-    "Progress",
+    "SearchProgress",
     "SpecError",
-    "State",
     "TlcError",
     "TlcResult",
     "TlcTimeout",
     "ToolsMissing",
+    "TraceState",
     "TraceVerdict",
     "check",
     "check_traces",
@@ -81,7 +81,7 @@ __all__ = [
 PROGRESS_SECONDS: Final = 10.0
 """Between two lines of progress where there is no terminal."""
 
-OnProgress = Callable[[Progress], None]
+OnProgress = Callable[[SearchProgress], None]
 
 
 def check(config: str, *, timeout: float = 3600.0, on_progress: OnProgress | None = None) -> TlcResult:
@@ -188,7 +188,7 @@ def _progress_lines(console: Console, title: str) -> Iterator[OnProgress]:
         while not over.wait(PROGRESS_SECONDS):
             console.print(f"{last[0]}; running for {time.monotonic() - began:.0f} s", soft_wrap=True)
 
-    def show(progress: Progress) -> None:
+    def show(progress: SearchProgress) -> None:
         last[0] = _how_far(title, progress)
 
     console.print(last[0], soft_wrap=True)
@@ -201,7 +201,7 @@ def _progress_lines(console: Console, title: str) -> Iterator[OnProgress]:
         thread.join()
 
 
-def _how_far(title: str, progress: Progress) -> str:
+def _how_far(title: str, progress: SearchProgress) -> str:
     rate = progress.distinct / progress.seconds if progress.seconds else 0
     return (
         f"{title}: {progress.distinct:,} distinct states ({rate:,.0f}/s), "

@@ -75,7 +75,7 @@ class TlcTimeout(TlcError):
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class TraceState:
     """One state of a counterexample: the action that led to it, and all variables as TLC prints them."""
 
     number: int
@@ -84,7 +84,7 @@ class State:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class SearchProgress:
     """How far a search has come."""
 
     depth: int
@@ -110,7 +110,7 @@ class TlcResult:
     """The invariant or property that does not hold; "Deadlock"; or None."""
     message: str = ""
     """TLC's own words about the violation or the failed evaluation."""
-    states: tuple[State, ...] = ()
+    states: tuple[TraceState, ...] = ()
     loop_to: int | None = None
     """Liveness: the state that the counterexample goes back to (its own last number: it stutters)."""
     coverage: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -120,7 +120,7 @@ class TlcResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class TlcMessage:
     """One framed message of TLC, or (code 0) a line outside of all frames."""
 
     code: int
@@ -193,7 +193,7 @@ def _lines(process: subprocess.Popen[bytes], deadline: float) -> Iterator[str]:
     yield rest.decode("utf-8", "replace")
 
 
-def _messages(lines: Iterator[str]) -> Iterator[Message]:
+def _messages(lines: Iterator[str]) -> Iterator[TlcMessage]:
     """Frames of `-tool` output; lines between frames come as messages of code 0."""
     code, text = 0, list[str]()
     for line in lines:
@@ -201,12 +201,12 @@ def _messages(lines: Iterator[str]) -> Iterator[Message]:
         if start:
             code, text = int(start[1]), []
         elif line.startswith("@!@!@ENDMSG"):
-            yield Message(code, "\n".join(text).strip("\n"))
+            yield TlcMessage(code, "\n".join(text).strip("\n"))
             code = 0
         elif code:
             text.append(line)
         elif line:
-            yield Message(0, line)
+            yield TlcMessage(0, line)
 
 
 @contextlib.contextmanager
@@ -245,23 +245,23 @@ _VIOLATIONS = {
 }
 
 
-class _Reader:
+class _OutputReader:
     """Collects one run's messages into the fields of a TlcResult."""
 
-    def __init__(self, on_progress: Callable[[Progress], None] | None) -> None:
+    def __init__(self, on_progress: Callable[[SearchProgress], None] | None) -> None:
         self._on_progress = on_progress
         self._began = time.monotonic()
         self.success = False
         self.counts = {"generated": 0, "distinct": 0, "depth": 0}
         self.violated: str | None = None
         self.message = ""
-        self.states: list[State] = []
+        self.states: list[TraceState] = []
         self.loop_to: int | None = None
         self.coverage: dict[str, tuple[int, int]] = {}
         self.printed: list[str] = []
-        self.errors: list[Message] = []
+        self.errors: list[TlcMessage] = []
 
-    def read(self, message: Message) -> None:
+    def read(self, message: TlcMessage) -> None:
         """One message more."""
         code, text = message.code, message.text
         if code == 0:
@@ -290,7 +290,7 @@ class _Reader:
             self.counts.update(generated=generated, distinct=distinct)
         if self._on_progress and code != _STATS:
             self._on_progress(
-                Progress(
+                SearchProgress(
                     depth=max(_number(r"Progress\((-?\d+)\)", text), 0),
                     generated=generated,
                     distinct=distinct,
@@ -309,7 +309,7 @@ class _Reader:
         if code == _STATE_CODE:
             found = _STATE.match(text + "\n")
             assert found, f"TLC prints states in a way this harness does not know: {text[:80]!r}"
-            self.states.append(State(int(found[1]), found[2].strip("<> "), parse_state(found[3])))
+            self.states.append(TraceState(int(found[1]), found[2].strip("<> "), parse_state(found[3])))
         else:
             back = re.search(r"[Bb]ack to state:? (\d+)", text)
             self.loop_to = int(back[1]) if back else len(self.states)
@@ -320,7 +320,7 @@ def _number(pattern: str, text: str) -> int:
     return int(found[1].replace(",", "")) if found else 0
 
 
-def _spec_error(printed: Sequence[str], errors: Sequence[Message], spec: str) -> SpecError:
+def _spec_error(printed: Sequence[str], errors: Sequence[TlcMessage], spec: str) -> SpecError:
     """The place and the reason, out of what SANY prints outside of the frames."""
     text = "\n".join(printed)
     semantic = re.search(r"line (\d+), col \d+ to line \d+, col \d+ of module (\w+)\s*\n+\s*(.+)", text)
@@ -381,7 +381,7 @@ def run_tlc(
     arguments: Sequence[str] = (),
     timeout: float = 3600.0,
     brief: bool = False,
-    on_progress: Callable[[Progress], None] | None = None,
+    on_progress: Callable[[SearchProgress], None] | None = None,
 ) -> TlcResult:
     """Run TLC on a spec with a configuration; `brief` if it will take seconds only. Raises TlcError.
 
@@ -391,7 +391,7 @@ def run_tlc(
         if not file.is_file():
             raise SpecError("there is no such file", str(file))
     with tempfile.TemporaryDirectory(prefix="walrus-tlc-") as scratch:
-        reader, began = _Reader(on_progress), time.monotonic()
+        reader, began = _OutputReader(on_progress), time.monotonic()
         _copy(spec, config, Path(scratch))
         command = _command(spec, config, Path(scratch), ["-deadlock", *arguments], brief)
         with _running(command, Path(scratch)) as process:
@@ -424,7 +424,7 @@ def run_tlc(
     )
 
 
-def steps(result: TlcResult) -> Iterator[tuple[State, list[tuple[str, str, str]]]]:
+def steps(result: TlcResult) -> Iterator[tuple[TraceState, list[tuple[str, str, str]]]]:
     """The counterexample, each state with what changed to get there."""
     before: dict[str, str] | None = None
     for state in result.states:

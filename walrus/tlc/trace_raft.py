@@ -15,7 +15,7 @@ NOBODY = 0
 EVENTS = {
     *("PreVote", "Timeout", "HandleRequestVoteRequest", "HandleRequestVoteResponse", "UpdateTerm"),
     *("BecomeLeader", "CheckQuorumFailed", "ClientRequest", "Persist", "AcceptAppendEntriesRequest"),
-    *("AdvanceCommitIndex", "LearnCommitIndex", "CompactLog", "InstallSnapshot", "LeaveOffice", "Restart"),
+    *("AdvanceCommitIndex", "LearnCommitIndex", "CompactLog", "InstallSnapshot", "StepDown", "Restart"),
 }
 _FIELDS = {
     *("ev", "node", "role", "current_term", "commit_index", "last_log_index", "last_log_term"),
@@ -59,7 +59,7 @@ def _constants(runs: Sequence[Run], nodes: set[int]) -> dict[str, str]:
         "Node": servers,
         "InitVoters": "{}",
         "InitLearners": "{}",
-        "MayStand": servers,
+        "MayCampaign": servers,
         "Changes": '{"add", "promote", "demote", "remove"}',
         **dict.fromkeys(("PreVotes", "Commands"), "TRUE"),
         "Begun": "1",

@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from walrus.tlc.run import SPEC_DIRECTORY, SpecError, State, TlcResult, run_tlc
+from walrus.tlc.run import SPEC_DIRECTORY, SpecError, TlcResult, TraceState, run_tlc
 from walrus.tlc.trace_raft import RAFT
 from walrus.tlc.trace_spec import Event, Run, TraceSpec, begin_of, tla
 from walrus.tlc.trace_walrus import WALRUS
@@ -139,7 +139,7 @@ class _Runs:
             spec.write_text((SPEC_DIRECTORY / spec.name).read_text())
             return run_tlc(spec, config, timeout=timeout)
 
-    def state_before(self, stuck: tuple[int, int], timeout: float) -> State | None:
+    def state_before(self, stuck: tuple[int, int], timeout: float) -> TraceState | None:
         """Once more, with an invariant that the state before the refused event violates."""
         states = self.follow(stuck, timeout).states
         return states[-1] if states else None
@@ -214,7 +214,7 @@ def _verdict(
     at: int,
     *,
     violated: str | None = None,
-    state: State | None = None,
+    state: TraceState | None = None,
 ) -> TraceVerdict:
     refused = trace[at] if at < len(trace) and not violated else None
     return TraceVerdict(

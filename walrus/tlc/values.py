@@ -29,7 +29,7 @@ class Function(dict[Value, Value]):
         return hash(frozenset(self.items()))
 
 
-class Record(Function):
+class TlaRecord(Function):
     """A function whose domain is its field names."""
 
     __hash__ = Function.__hash__
@@ -87,8 +87,8 @@ class _Reader:
                 self._take(",")
         self._take(end)
 
-    def _record(self) -> Record:
-        record = Record()
+    def _record(self) -> TlaRecord:
+        record = TlaRecord()
         while not self._next_is("]"):
             name = self._take()
             self._take("|->")
@@ -144,7 +144,7 @@ def format_value(value: Value) -> str:
         return f"<<{', '.join(map(format_value, value))}>>"
     if isinstance(value, frozenset):
         return f"{{{', '.join(sorted(map(format_value, value)))}}}"
-    if isinstance(value, Record):
+    if isinstance(value, TlaRecord):
         return f"[{', '.join(f'{key} |-> {format_value(item)}' for key, item in value.items())}]"
     if isinstance(value, Function):
         pairs = (f"{format_value(key)} :> {format_value(item)}" for key, item in value.items())

@@ -43,13 +43,13 @@ class Halt(msgspec.Struct, frozen=True):
     exit_status: int
 
 
-class Log(msgspec.Struct, frozen=True):
+class LogLine(msgspec.Struct, frozen=True):
     """Something that the operator should read."""
 
     text: str
 
 
-Effect: TypeAlias = Send | Reply | Peers | Halt | Log
+Effect: TypeAlias = Send | Reply | Peers | Halt | LogLine
 
 
 class Trace(Protocol):
@@ -95,7 +95,7 @@ class Outbox:
 
     def log(self, text: str) -> None:
         """Tell the operator."""
-        self._effects.append(Log(text))
+        self._effects.append(LogLine(text))
 
     def take(self) -> list[Effect]:
         """Everything collected since the last call."""

@@ -74,9 +74,9 @@ VOTES = (
     _mutant(
         "prevotes_count_as_votes",
         "ElectionSafety",
-        "an election begins with the ballots of the canvass before it",
+        "an election begins with the pre-votes before it",
         Slip("self.granted.clear()", "pass"),
-        spec="raft:OldBallotsCount",
+        spec="raft:OldVotesCount",
     ),
     _mutant(
         "wins_with_half",

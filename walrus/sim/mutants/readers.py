@@ -87,7 +87,6 @@ READING = (
             "return min(segment.count, self._copies.get((topic, number)).length)",
             "return self._copies.get((topic, number)).length",
         ),
-        spec="walrus:ReadPastSeal",
     ),
     _mutant(
         "any_replica_answers_for_the_open_segment",
@@ -126,7 +125,7 @@ CURSORING = (
         "DeliveredIsPrefix",
         "what was handed out counts as delivered",
         Slip("return self.handed[0].start if self.handed else self.position", "return self.position"),
-        spec="walrus:CursorBeforeDelivery",
+        spec="walrus:CommitsHandedOut",
     ),
     _mutant(
         "refused_delivery_counts",
