@@ -98,7 +98,7 @@ class Recovery(msgspec.Struct):
 
 
 Gaps: TypeAlias = list[tuple[Block, DamagedRange]]
-"""What is no sound record, and in which block. Positions and offsets of a `DamagedRange` count within the block."""
+"""What is no sound record, and in which block: a `DamagedRange` counts from the beginning of its block."""
 
 
 class Chain(msgspec.Struct):
