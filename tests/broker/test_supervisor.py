@@ -89,6 +89,22 @@ def test_segments_of_a_cluster_that_grows_get_their_replicas():
     assert world.get_all(3, "t") == [b"a"]
 
 
+def test_a_voter_that_is_down_keeps_its_place_in_new_replica_sets():
+    """With two replicas a majority is both: one more node down, and nothing could be acknowledged."""
+    world = three(max_segment_entries=2)
+    world.register("t")
+    down = max({1, 2, 3} - {world.raft_leader, world.topic("t").open.leader})
+    world.kill(down)
+    world.run(1.0)
+    up = min(world.nodes)
+    world.register("u")
+    assert world.put(up, "t", "a", "b", "c") == [b"OK"] * 3
+    world.until(lambda: world.topic("t").current >= 2)
+    for segment in (*world.topic("t").segments, world.topic("u").open):
+        assert sorted(segment.replicas) == [1, 2, 3], "Replicas: a voter that is down holds none"
+        assert segment.leader != down, "OpenLeaderMatchesMap: it opens at a node that is down"
+
+
 @pytest.mark.parametrize("factors", [(3, 1, 1), (1, 3, 3), (3, 2, 1), (1, 2, 3)])
 def test_raft_leaders_replication_factor_takes_one_rollover_whoever_leads(factors: tuple[int, ...]):
     """Others may have been given another one: what the Raft leader asks for is what the next segment gets."""

@@ -220,6 +220,28 @@ def test_replica_that_lost_its_copy_before_it_was_recorded_as_one_copies_it_agai
     world.until(lambda: world.stored(new, "t", 1) == [b"a", b"b", b"c", b"d"])
 
 
+def test_replica_that_a_snapshot_made_one_copies_what_it_lacks():
+    """It has looked at the segment before, when that was none of its own; no command tells it to look again."""
+    world = three(max_segment_entries=4, replication_factor=2, compact_entries=10)
+    world.register("t")
+    world.put(1, "t", "a", "b", "c", "d")
+    world.until(lambda: world.topic("t").current == 2)
+    world.run(0.5)
+    old = world.topic("t").segments[0].replicas
+    (new,) = {1, 2, 3} - set(old)
+    world.isolate(new)
+    world.until(lambda: world.raft_leader != new)
+    change = SetReplicas(topic="t", segment=1, old=old, new=(*old, new))
+    world.nodes[world.raft_leader].raft_host.propose(change, world.now)
+    for number in range(15):
+        world.ask(old[0], protocol.Register(f"t{number}"))
+    assert world.nodes[world.raft_leader].raft.log.snapshot_index > world.nodes[new].applied
+    world.cut.clear()
+    world.until(lambda: new in world.nodes[new].metadata.topics["t"].segments[0].replicas)
+    world.run(2)
+    assert world.stored(new, "t", 1) == [b"a", b"b", b"c", b"d"], "NoRest: a copy stays short"
+
+
 def test_fourth_node_replaces_the_copies_of_a_dead_one():
     world = three(max_segment_entries=4, dead_replica_timeout=5.0)
     world.register("t")

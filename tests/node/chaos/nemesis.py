@@ -200,6 +200,8 @@ SOFT: dict[str, Fault] = {
     "behind": behind,
     "late frames": late_frames,
 }
+SHARP = ("behind", "late frames")
+"""Faults that aim at the moments in which a wrong fence or a wrong majority shows: a third of all."""
 LOSS: dict[str, Fault] = {"loss": loss}
 DISKS: dict[str, Fault] = {"full disk": full_disk}
 POWER: dict[str, Fault] = {"power": power}
@@ -233,7 +235,8 @@ class Nemesis:
     def strike(self) -> None:
         """One fault or two, a while with them, then none."""
         for _ in range(self.rng.choice((1, 1, 2))):
-            name = self.rng.choice(sorted(self.faults))
+            sharp = [name for name in SHARP if name in self.faults]
+            name = self.rng.choice(sharp if sharp and self.rng.random() < 1 / 3 else sorted(self.faults))
             victim = self._victim()
             self.last = [*self.last[-9:], f"{name} {victim}"]
             self.done[name] = self.done.get(name, 0) + 1

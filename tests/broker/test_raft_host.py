@@ -1,0 +1,107 @@
+"""What a node may drop once a checkpoint of its metadata is durable, and not before."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+from typing import Any, cast
+
+from tests.broker.world import config
+from walrus.broker.raft_host import RaftHost, RaftObserver
+from walrus.config import Identity
+from walrus.consensus.journal import RaftJournal
+from walrus.consensus.messages import NOOP, AppendEntriesRequest, Entry, Membership
+from walrus.replicas.copies import Copies
+from walrus.replicas.durability import Durable
+from walrus.segments import Metadata
+from walrus.sim.memory import MemoryEngine
+from walrus.wire.effects import Outbox, no_trace
+
+FENCED = ("t", 1)
+
+
+class Bench:
+    """Node 2 follows node 1, compacts after every five entries, and has a fence noted for t/1."""
+
+    def __init__(self) -> None:
+        memory = MemoryEngine()
+        RaftJournal(memory).bootstrap(Membership((1, 2, 3)))
+        self.meta = Durable(memory)
+        self.forgotten: list[Any] = []
+        self.sealed = False
+        copies = SimpleNamespace(noted=[FENCED], in_doubt=False, forget_notes=self.forgotten.extend)
+        metadata = SimpleNamespace(is_sealed=lambda *key: self.sealed, snapshot=lambda: b"metadata")
+        self.host = RaftHost(
+            config=config(2, compact_entries=5),
+            identity=Identity(cluster_id="test", directory_id="d2", incarnation=1, sure=True),
+            meta=self.meta,
+            metadata=cast(Metadata, metadata),
+            copies=cast(Copies, copies),
+            outbox=Outbox(2),
+            rng=random.Random(1),
+            now=0.0,
+            trace=no_trace,
+            observer=RaftObserver(),
+        )
+        self.last = self.host.raft.log.last_index
+
+    def append(self, count: int, commit: int) -> int:
+        """So many entries of the leader, and what it says of its commit index; the write that holds them."""
+        log = self.host.raft.log
+        entries = tuple(Entry(1, self.last + number, NOOP) for number in range(1, count + 1))
+        message = AppendEntriesRequest(
+            term=1,
+            round=1,
+            prev_log_index=self.last,
+            prev_log_term=log.term_at(self.last) or 0,
+            leader_commit=commit,
+            entries=entries,
+        )
+        self.last += count
+        self.host.raft.step(1, message, 0.0)
+        return self.write()
+
+    def write(self) -> int:
+        self.host.flush(0.0)
+        return self.meta.written
+
+    def durable(self, write: int) -> None:
+        self.host.on_durable(write, 0.0)
+
+
+def test_fences_are_forgotten_once_the_checkpoint_that_has_their_seals_is_durable():
+    bench = Bench()
+    bench.durable(bench.append(20, commit=0))
+    bench.sealed = True
+    bench.durable(bench.append(1, commit=6))
+    checkpoint = bench.write()
+    assert bench.forgotten == [], "AckedDurable: not before the checkpoint is durable"
+    bench.durable(checkpoint)
+    assert bench.forgotten == [FENCED]
+
+
+def test_an_older_checkpoint_that_becomes_durable_ends_no_fence_of_a_later_one():
+    """After a restart its metadata does not say that t/1 is sealed: only the note refuses the writer."""
+    bench = Bench()
+    bench.durable(bench.append(20, commit=0))
+    first = bench.append(1, commit=6)
+    second = bench.append(1, commit=14)
+    bench.durable(first)  # six entries are applied: a checkpoint is made ...
+    older = bench.write()
+    bench.sealed = True
+    bench.durable(second)  # ... and eight more, with the seal: another one
+    newer = bench.write()
+    assert second < older < newer
+    bench.durable(older)
+    assert bench.forgotten == [], "AckedDurable: a fence is forgotten that no durable checkpoint makes up for"
+    bench.durable(newer)
+    assert bench.forgotten == [FENCED]
+
+
+def test_the_fence_of_an_open_segment_outlives_every_checkpoint():
+    bench = Bench()
+    bench.durable(bench.append(20, commit=0))
+    bench.durable(bench.append(1, commit=6))
+    bench.durable(bench.write())
+    assert bench.host.raft.log.snapshot_index >= 6
+    assert bench.forgotten == [], "AckedDurable: the fence of an open segment is forgotten"
