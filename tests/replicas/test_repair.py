@@ -221,7 +221,7 @@ def test_replica_that_lost_its_copy_before_it_was_recorded_as_one_copies_it_agai
 
 
 def test_replica_that_a_snapshot_made_one_copies_what_it_lacks():
-    """It has looked at the segment before, when that was none of its own; no command tells it to look again."""
+    """It looked at the segment when that was none of its own; no command tells it to look again."""
     world = three(max_segment_entries=4, replication_factor=2, compact_entries=10)
     world.register("t")
     world.put(1, "t", "a", "b", "c", "d")
