@@ -87,6 +87,25 @@ def test_an_answer_to_an_earlier_question_says_nothing_about_a_later_one():
 # ------------------------------------------------------------------------------------------ whole clusters
 
 
+def test_a_leader_that_stepped_down_does_not_answer_what_it_was_asked_before():
+    """Nor does it keep the questions: the nodes that asked ask the next leader."""
+    questions = Questions()
+    raft = questions.read_indexes._raft
+    contexts: list[int] = []
+    raft.role = Role.LEADER
+    raft.read_index = lambda context, now: contexts.append(context) or True  # type: ignore[method-assign,func-returns-value]
+    questions.read_indexes.on_read_index(2, m.ReadIndex(request=7), 0.0)
+    questions.read_indexes.on_tick(0.1)
+    questions.read_indexes.on_confirmed(contexts[0], 5)
+    (answer,) = questions.outbox.take()
+    assert isinstance(answer, Send) and answer.message == m.ReadIndexReply(request=7, index=5)
+    questions.read_indexes.on_read_index(2, m.ReadIndex(request=8), 0.2)
+    raft.role = Role.FOLLOWER
+    questions.read_indexes.on_tick(0.3)
+    questions.read_indexes.on_confirmed(contexts[1], 5)
+    assert not list(questions.outbox.take())
+
+
 def test_many_questions_share_a_round():
     world = three()
     asked: list[object] = []
