@@ -1,8 +1,9 @@
-"""Where mutants are judged: which tests execute which line, and a copy of the tree to plant a slip in.
+"""Where mutants are judged: which tests execute which line, and processes in which a slip is planted.
 
-The tests of a mutant run in batches, each in a process forked from one that has imported pytest and
-Hypothesis already: first the tests of a module's own file, then its package's, then all others that execute
-the line, the quickest first, until one fails. Most mutants die within the first batch.
+All quick tests are imported once. For each mutant that process forks; the child gives the function that the
+slip is in the mutant's code, and runs the tests that execute the line until one fails: those of the module's
+own file first, then its package's, then all others, the quickest first. A slip that takes effect when its
+module is imported (a constant, a default) is planted in a process that has not imported it yet.
 
 A mutant that hangs counts as noticed, and is told by the name of the test that hangs: pytest-timeout ends
 it. The patience is that of a busy machine, since a slow test must not pass for one that fails.
@@ -11,17 +12,31 @@ it. The patience is that of a busy machine, since a slow test must not pass for 
 from __future__ import annotations
 
 import ast
+import gc
 import hashlib
-import multiprocessing
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import inspect
 import os
+import resource
 import shutil
 import subprocess
 import sys
+import tempfile
+import threading
+import time
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Sequence
-from functools import cache
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
+from itertools import accumulate
 from pathlib import Path
+from types import CodeType, FunctionType
+from typing import TypeAlias
 
+import hypothesis.stateful  # noqa: F401  (imported here so that no forked process has to)
+import pytest
 from coverage import CoverageData
 
 from tools.mutations import Mutant
@@ -30,11 +45,17 @@ ROOT = Path(__file__).resolve().parents[1]
 QUICK = ("-m", "not process and not tla and not slow", "--ignore-glob=tests/test_*.py")
 """The quick tests, without those that read the repository instead of running it."""
 
-BATCHES = (4.0, 30.0)
-"""Seconds that the first batches of tests take, on a machine that does nothing else; the rest is the last."""
+PATIENCE_TEST, PATIENCE_ALL = 120, 1800
+"""Seconds after which a test hangs, and a mutant whose hanging test cannot be ended."""
 
-PATIENCE_TEST, PATIENCE_BATCH = 120, 1800
-"""Seconds after which a test hangs, and a batch whose hanging test cannot be ended."""
+MEMORY = 12 << 30
+"""Bytes of address space that a mutant may take."""
+
+QUIET = (
+    *("-q", "--no-header", "--no-summary", "--tb=no", "--capture=sys", f"--timeout={PATIENCE_TEST}"),
+    *("-p", "no:cacheprovider", "-p", "no:xdist"),
+)
+Functions: TypeAlias = dict[tuple[str, str, int], list[FunctionType]]
 
 
 class Broken(Exception):
@@ -89,19 +110,12 @@ class TestMap:
         file, *_, name = test.split("::")  # a JUnit report has no class between them
         return self._seconds.get(f"{file}::{name}", 1.0)
 
-    def batches(self, mutant: Mutant, within: float) -> tuple[list[list[str]], bool]:
-        """Its tests as batches; of those that take longer than `within` seconds, a beginning (False)."""
-        batches: list[list[str]] = [[]]
-        limits, spent = list(BATCHES), 0.0
-        for test in self.of(mutant):
-            spent += self.seconds(test)
-            if within and spent > within and batches[0]:
-                return batches, False
-            if limits and spent > limits[0]:
-                batches.append([])
-                limits.pop(0)
-            batches[-1].append(test)
-        return [batch for batch in batches if batch], True
+    def within(self, mutant: Mutant, limit: float) -> tuple[list[str], bool]:
+        """Its tests, and whether these are all; of those that take longer than `limit` seconds, the first."""
+        tests = self.of(mutant)
+        spent = list(accumulate(map(self.seconds, tests)))
+        chosen = [test for test, so_far in zip(tests, spent, strict=True) if not limit or so_far <= limit]
+        return chosen or tests[:1], len(chosen) == len(tests)
 
 
 def digest() -> str:
@@ -143,70 +157,187 @@ def _environment(tree: Path) -> dict[str, str]:
 
 
 class Laboratory:
-    """A copy of the tree in which one mutant at a time is planted."""
+    """Runs tests against mutants. Nothing of the tree changes: each slip is planted in a forked process."""
 
-    forks = multiprocessing.get_context("forkserver")
-    forks.set_forkserver_preload(["asyncio", "pytest", "hypothesis.stateful", "coverage", "rich.table"])
+    def __init__(self, jobs: int, tell: Callable[[Mutant, str, float], None]) -> None:
+        self._jobs, self._tell = jobs, tell
+        self._running: dict[int, tuple[Mutant, float]] = {}
+        self._scratch = Path(tempfile.mkdtemp(prefix="walrus-mutate-"))
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-        listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-        for name in listed.stdout.splitlines():
-            if (ROOT / name).is_file():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, folder / name)
-        # Compile all once: the mutants' processes write no bytecode, since a mutant may have the size and
-        # the second of what it replaces.
-        environ = {**os.environ, "PYTHONPATH": str(folder)}
-        collect = [sys.executable, "-m", "pytest", "--collect-only", "-q", *QUICK]
-        subprocess.run(collect, cwd=folder, env=environ, check=True, capture_output=True)
-
-    def judge(self, mutant: Mutant, batches: Sequence[Sequence[str]]) -> str:
-        """Plant it, run these tests until one fails, take it out; the test that failed, "" if none did."""
-        path = self._folder / mutant.file
-        text, stat = path.read_text(encoding="utf-8"), path.stat()
-        path.write_text(mutant.apply(text), encoding="utf-8")
+    def judge(self, plan: Sequence[tuple[Mutant, Sequence[str]]]) -> None:
+        """Tell of each mutant which of its tests failed first ("" if none did), and the seconds it took."""
+        os.environ.update(_environment(ROOT))
+        os.chdir(ROOT)
+        sys.path.insert(0, str(ROOT))
         try:
-            return next(filter(None, map(self._failing, batches)), "")
+            for mutant, tests in plan:
+                if not _in_function(mutant):
+                    self._fork(mutant, partial(_run_anew, mutant, tests))
+            self._wait()
+            inside = [(mutant, tests) for mutant, tests in plan if _in_function(mutant)]
+            if inside:
+                status = pytest.main([*QUIET, *QUICK], plugins=[_Collected(self, inside)])
+                if status == pytest.ExitCode.INTERRUPTED:
+                    raise KeyboardInterrupt
+                assert status == pytest.ExitCode.OK, f"pytest ends with {status!r}"
         finally:
-            path.write_text(text, encoding="utf-8")
-            os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # its bytecode is good again
+            shutil.rmtree(self._scratch)
 
-    def _failing(self, tests: Sequence[str]) -> str:
-        """The first test that fails; "" if none does."""
-        output = self._folder / ".output"
-        child = self.forks.Process(target=_run_pytest, args=(self._folder, list(tests), output))
-        child.start()
-        child.join(PATIENCE_BATCH)
-        if child.is_alive():
-            child.kill()
-            child.join()
-            return "(hangs)"
-        if child.exitcode == 0:
-            return ""
-        return next(_failed(output), f"(exit status {child.exitcode})")
+    def judge_collected(self, session: pytest.Session, plan: Sequence[tuple[Mutant, Sequence[str]]]) -> None:
+        """The part of `judge` that runs in pytest's session, all tests being imported."""
+        items = {item.nodeid: item for item in session.items}
+        functions = _functions()
+        gc.freeze()  # so that the children share its pages
+        for mutant, tests in plan:
+            found = [items[test] for test in tests if test in items]
+            self._fork(mutant, partial(_run_items, mutant, functions, session, found))
+        self._wait()
+
+    def _fork(self, mutant: Mutant, run: Callable[[], str]) -> None:
+        """Run this in a child, which leaves what it returns in a file."""
+        while len(self._running) >= self._jobs:
+            self._reap()
+        child = os.fork()
+        if child:
+            self._running[child] = mutant, time.monotonic()
+            return
+        by = "(dies)"
+        try:
+            with Path(os.devnull).open("wb") as nowhere:
+                os.dup2(nowhere.fileno(), 1)
+                os.dup2(nowhere.fileno(), 2)
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+            threading.Timer(PATIENCE_ALL, os._exit, [1]).start()
+            by = run()
+            (self._scratch / str(os.getpid())).write_text(by)
+        finally:
+            os._exit(0)
+
+    def _wait(self) -> None:
+        while self._running:
+            self._reap()
+
+    def _reap(self) -> None:
+        child, _ = os.wait()
+        mutant, begun = self._running.pop(child)
+        verdict = self._scratch / str(child)
+        by = verdict.read_text() if verdict.exists() else "(hangs or dies)"
+        self._tell(mutant, by, round(time.monotonic() - begun, 1))
 
 
-def _failed(output: Path) -> Iterator[str]:
-    """The tests that pytest's summary calls failed."""
-    for line in output.read_text(encoding="utf-8", errors="replace").splitlines():
-        if line.startswith(("FAILED", "ERROR")):
-            yield line.split()[1]
+class _Collected:
+    """A plugin: instead of running the tests that were collected, pytest lets the laboratory do so."""
+
+    def __init__(self, laboratory: Laboratory, plan: Sequence[tuple[Mutant, Sequence[str]]]) -> None:
+        self._laboratory, self._plan = laboratory, plan
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Stand in for pytest's own loop."""
+        assert not session.testsfailed, "all tests can be collected"
+        self._laboratory.judge_collected(session, self._plan)
+        return True
 
 
-def _run_pytest(folder: Path, tests: list[str], output: Path) -> None:
-    """In a forked process: run tests of the tree in `folder` and exit with pytest's status."""
-    with output.open("wb") as out:
-        os.dup2(out.fileno(), 1)
-        os.dup2(out.fileno(), 2)
-    os.chdir(folder)
-    os.environ.update(_environment(folder))
-    sys.dont_write_bytecode = True
-    sys.path[:] = [str(folder), *(path for path in sys.path if path and Path(path).resolve() != ROOT)]
-    for name in [name for name in sys.modules if name.split(".")[0] in ("tools", "tests", "walrus")]:
-        del sys.modules[name]
-    import pytest
+def _run_items(
+    mutant: Mutant, functions: Functions, session: pytest.Session, items: Sequence[pytest.Item]
+) -> str:
+    """Give the functions the mutant's code, and run the tests; the first that fails, or ""."""
+    code = _code(mutant)
+    for function in functions.get((code.co_filename, code.co_qualname, code.co_firstlineno), ()):
+        function.__code__ = code
+    for item in items:
+        session.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
+        if session.testsfailed:
+            return item.nodeid
+    return ""
 
-    options = ["-x", "-q", "--no-header", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    sys.exit(pytest.main([*options, f"--timeout={PATIENCE_TEST}", *tests]))
+
+def _run_anew(mutant: Mutant, tests: Sequence[str]) -> str:
+    """Import the mutant in its module's place, and run the tests; the first that fails, or ""."""
+    sys.meta_path.insert(0, _Finder(mutant))
+    failed = _Failed()
+    pytest.main([*QUIET, "-x", *tests], plugins=[failed])
+    return failed.first
+
+
+class _Failed:
+    """A plugin: the first test that fails."""
+
+    first = ""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note it."""
+        if report.failed:
+            self.first = self.first or report.nodeid
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A module that cannot even be imported counts too."""
+        if report.failed:
+            self.first = self.first or report.nodeid
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.machinery.SourceFileLoader):
+    """Finds and loads one module, the mutant."""
+
+    def __init__(self, mutant: Mutant) -> None:
+        name = mutant.file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        super().__init__(name, str(ROOT / mutant.file))
+        self._mutant = mutant
+
+    def find_spec(
+        self, name: str, path: object, target: object = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """The mutant's spec, if it is asked for."""
+        if name != self.name:
+            return None
+        return importlib.util.spec_from_file_location(name, self.path, loader=self)
+
+    def get_code(self, fullname: str) -> CodeType:
+        """The mutant's code."""
+        return _compiled(self._mutant)
+
+
+def _compiled(mutant: Mutant, *, planted: bool = True) -> CodeType:
+    path = ROOT / mutant.file
+    text = path.read_text(encoding="utf-8")
+    return compile(mutant.apply(text) if planted else text, str(path), "exec", dont_inherit=True)
+
+
+def _in_function(mutant: Mutant) -> bool:
+    """Whether the slip is in the body of a function whose code can be exchanged for the mutant's."""
+    tree = ast.parse((ROOT / mutant.file).read_text(encoding="utf-8"))
+    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    if not any(f.body[0].lineno <= mutant.line <= (f.end_lineno or 0) for f in functions):
+        return False
+    return _code(mutant).co_freevars == _code(mutant, planted=False).co_freevars
+
+
+def _code(mutant: Mutant, *, planted: bool = True) -> CodeType:
+    """The code of the outermost function that the slip is in."""
+    codes = _outermost(_compiled(mutant, planted=planted))
+    return next(code for code in codes if code.co_firstlineno <= mutant.line <= _last_line(code))
+
+
+def _outermost(code: CodeType) -> Iterator[CodeType]:
+    """The functions of a module's code, and those of its classes."""
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            if inner.co_flags & inspect.CO_OPTIMIZED:
+                yield inner
+            else:
+                yield from _outermost(inner)
+
+
+def _last_line(code: CodeType) -> int:
+    inner = [_last_line(one) for one in code.co_consts if isinstance(one, CodeType)]
+    return max(*(line or 0 for _, _, line in code.co_lines()), *inner, code.co_firstlineno)
+
+
+def _functions() -> Functions:
+    """Every function of the project that is imported, by file, name and first line."""
+    found: Functions = defaultdict(list)
+    for function in gc.get_objects():
+        if isinstance(function, FunctionType) and function.__code__.co_filename.startswith(str(ROOT)):
+            code = function.__code__
+            found[code.co_filename, code.co_qualname, code.co_firstlineno].append(function)
+    return found

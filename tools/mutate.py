@@ -9,8 +9,8 @@
    kept in `.mutate/` for as long as neither `walrus/` nor `tests/` changes.
 2. A sample of the mutants (`mutations.py`) is drawn: those whose names' digests with the seed are smallest,
    so that an edit of the code changes the sample little. One that no test executes survives unrun.
-3. For each mutant the tests that execute its line (its file, for what runs at import) run in a copy of the
-   tree until one fails (`laboratory.py`).
+3. For each mutant the tests that execute its line (its file, for what runs at import) run in a process of
+   its own until one fails (`laboratory.py`). The tree must rest meanwhile.
 
 Each verdict is appended to `.mutate/verdicts.jsonl`. `--resume` judges again what survived in another tree or
 before only some of the tests: a test added since may notice it.
@@ -28,15 +28,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import tempfile
-import time
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
 
 from rich.console import Console
 from rich.markup import escape
@@ -102,33 +98,6 @@ def equivalent() -> dict[str, str]:
     return {row["mutant"]: row["reason"] for row in table.get("equivalent", [])}
 
 
-def run(chosen: Iterable[Mutant], known: TestMap, jobs: int, within: float) -> Iterator[Verdict]:
-    """Judge them, `jobs` at a time."""
-    tree = digest()
-    pool = ThreadPoolExecutor(jobs)
-    with tempfile.TemporaryDirectory(prefix="walrus-mutate-") as scratch:
-        free: SimpleQueue[Laboratory] = SimpleQueue()
-        for number in range(jobs):
-            folder = Path(scratch, str(number))
-            folder.mkdir()
-            free.put(Laboratory(folder))
-
-        def judge(mutant: Mutant) -> Verdict:
-            laboratory, begun = free.get(), time.monotonic()
-            try:
-                batches, whole = known.batches(mutant, within)
-                by = laboratory.judge(mutant, batches)
-                return Verdict(mutant.name, bool(by), by, round(time.monotonic() - begun, 1), tree, whole)
-            finally:
-                free.put(laboratory)
-
-        try:
-            for future in as_completed([pool.submit(judge, mutant) for mutant in chosen]):
-                yield future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
 def report(verdicts: Sequence[Verdict], excused: dict[str, str], console: Console) -> float:
     """Print what came out; returns the kill rate among those that are not equivalent."""
     counted = [verdict for verdict in verdicts if verdict.mutant not in excused]
@@ -189,14 +158,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     chosen = draw(options.sample or None, options.seed, options.only)
     settled = {name for name, verdict in done.items() if verdict.stands(tree, options.within)}
     rest = [m for m in chosen if m.name not in settled and m.name not in excused]
+    plans = {mutant: known.within(mutant, options.within) for mutant in rest}
     with journal.open("a") as out:
-        for number, verdict in enumerate(run(rest, known, options.jobs, options.within), 1):
-            done[verdict.mutant] = verdict
+
+        def tell(mutant: Mutant, by: str, seconds: float) -> None:
+            verdict = Verdict(mutant.name, bool(by), by, seconds, tree, plans[mutant][1])
+            done[mutant.name] = verdict
             print(json.dumps(verdict.__dict__), file=out, flush=True)
-            told = verdict.by if verdict.noticed else "SURVIVES" if verdict.whole else "survives so far"
-            console.print(
-                f"{number}/{len(rest)}  {verdict.seconds:5.1f} s  {verdict.mutant}  {told}", markup=False
-            )
+            told = by or ("SURVIVES" if verdict.whole else "survives so far")
+            console.print(f"{seconds:5.1f} s  {mutant.name}  {told}", markup=False, soft_wrap=True)
+
+        Laboratory(options.jobs, tell).judge([(mutant, plans[mutant][0]) for mutant in rest])
     verdicts = [done.get(m.name) or Verdict(m.name, False) for m in chosen]
     return 0 if report(verdicts, excused, console) >= options.least else 1
 

@@ -56,10 +56,13 @@ def main() -> int:
 
 
 def interrupt(number: int, frame: object) -> None:
-    """SIGTERM ends a run as Ctrl-C does: nodes, disks and mounts are cleared away."""
+    """SIGTERM or Ctrl-C ends a run: nodes, disks and mounts are cleared away, whatever comes after it."""
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, interrupt)
+    for one in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(one, interrupt)
     raise SystemExit(main())
