@@ -233,7 +233,8 @@ class _Collected:
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Stand in for pytest's own loop."""
-        assert not session.testsfailed, "all tests can be collected"
+        if session.testsfailed:
+            raise Broken("some tests cannot be collected")
         self._laboratory.judge_collected(session, self._plan)
         return True
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.broker.world import World, batch, three
+from tests.broker.world import NodeWorld, batch, three
 from walrus.wire import messages as m
 
 OK = b"OK"
 
 
-def forward(world: World, to: int, origin: int, request: int, segment: int = 1) -> list[m.ForwardReply]:
+def forward(world: NodeWorld, to: int, origin: int, request: int, segment: int = 1) -> list[m.ForwardReply]:
     """Have a node get a forward; what it answers, in so far as nothing was taken."""
     answers: list[m.ForwardReply] = []
 
@@ -25,7 +25,7 @@ def forward(world: World, to: int, origin: int, request: int, segment: int = 1) 
     return answers
 
 
-def sealed() -> tuple[World, int, int]:
+def sealed() -> tuple[NodeWorld, int, int]:
     """A world, the node that led t/1 to its end, and another one."""
     world = three(max_segment_entries=2)
     world.register("t")
