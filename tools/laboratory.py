@@ -15,7 +15,6 @@ import ast
 import gc
 import hashlib
 import importlib.abc
-import importlib.machinery
 import importlib.util
 import inspect
 import os
@@ -30,9 +29,10 @@ import xml.etree.ElementTree as ElementTree
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
+from importlib.machinery import ModuleSpec
 from itertools import accumulate
 from pathlib import Path
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, ModuleType
 from typing import TypeAlias
 
 import hypothesis.stateful  # noqa: F401  (imported here so that no forked process has to)
@@ -277,25 +277,26 @@ class _Failed:
             self.first = self.first or report.nodeid
 
 
-class _Finder(importlib.abc.MetaPathFinder, importlib.machinery.SourceFileLoader):
-    """Finds and loads one module, the mutant."""
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds and loads one module: the mutant."""
 
     def __init__(self, mutant: Mutant) -> None:
-        name = mutant.file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-        super().__init__(name, str(ROOT / mutant.file))
         self._mutant = mutant
+        self._name = mutant.file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
-    def find_spec(
-        self, name: str, path: object, target: object = None
-    ) -> importlib.machinery.ModuleSpec | None:
+    def find_spec(self, name: str, path: object, target: object = None) -> ModuleSpec | None:
         """The mutant's spec, if it is asked for."""
-        if name != self.name:
+        if name != self._name:
             return None
-        return importlib.util.spec_from_file_location(name, self.path, loader=self)
+        file = ROOT / self._mutant.file
+        inside = [str(file.parent)] if file.stem == "__init__" else None
+        return importlib.util.spec_from_file_location(
+            name, file, loader=self, submodule_search_locations=inside
+        )
 
-    def get_code(self, fullname: str) -> CodeType:
-        """The mutant's code."""
-        return _compiled(self._mutant)
+    def exec_module(self, module: ModuleType) -> None:
+        """Run the mutant."""
+        exec(_compiled(self._mutant), module.__dict__)
 
 
 def _compiled(mutant: Mutant, *, planted: bool = True) -> CodeType:
