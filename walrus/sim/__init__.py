@@ -2,6 +2,7 @@
 
     world       one clock, one heap of events, and hosts on which the real controllers run
     host        a machine: drive, clock, process, identity
+    strikes     what befalls single messages; coverage: what has happened, counted
     network     messages late, lost, repeated, out of order, cut off
     drives      what a host keeps its data on; memory: engines of lists; disk: one under the real engine
     faults      what goes wrong, when and for how long

@@ -22,6 +22,7 @@ if __name__ == "__main__":
 import argparse
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -29,13 +30,13 @@ from rich.text import Text
 
 from walrus.cli.command_line import Console, Parser, command
 from walrus.shell.flags import fsync, whole
-from walrus.sim import explore_cli, faults, filming, mutants, report, scenarios
+from walrus.sim import coverage, explore_cli, faults, filming, mutants, report, scenarios
 from walrus.sim.filming import Camera
 from walrus.sim.options import Options, varied
-from walrus.sim.run import FailedRun, Result, shrink, simulate
+from walrus.sim.run import FailedRun, Result, said_next, shrink, simulate
 from walrus.sim.stage import watched
 from walrus.sim.trace import Recorder
-from walrus.sim.violation import Violation
+from walrus.sim.violation import UNNAMED, Violation
 from walrus.view import lanes
 from walrus.view.film import Film
 from walrus.wire.effects import Trace
@@ -52,10 +53,10 @@ def _parser() -> Parser:
     add("--seed", type=int, default=1, help="the run's seed (1)")
     add("--seeds", type=some, default=1, metavar="N", help="run N seeds, beginning with --seed")
     add("--steps", type=some, default=100_000, help="events in which things go wrong (100000)")
-    add("--nodes", type=whole(1, 99), default=3, help="nodes at the beginning (3)")
+    add("--nodes", type=whole(1, 99), help="nodes at the beginning (varied; 3 if --plain)")
     known = ",".join(faults.CLASSES)
     add("--faults", default="default", metavar="KINDS", help=f"none, all, default, or of {known}")
-    add("--fsync", type=fsync, default="each", help="each, none, or milliseconds between syncs (each)")
+    add("--fsync", type=fsync, help="each, none, or milliseconds between syncs (varied; each if --plain)")
     add("--engine", action="store_true", help="the real storage engine on a simulated disk")
     add("--codec", action="store_true", help="send every message through its wire encoding")
     add("--unordered", action="store_true", help="links do not keep the order of messages")
@@ -77,8 +78,8 @@ def _parser() -> Parser:
 def options_of(flags: argparse.Namespace) -> Options:
     """The options that these flags mean."""
     return Options(
-        nodes=flags.nodes,
-        fsync=flags.fsync,
+        nodes=flags.nodes or 3,
+        fsync=flags.fsync or "each",
         engine=flags.engine,
         codec=flags.codec,
         ordered=not flags.unordered,
@@ -114,10 +115,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _bench(flags, console)
         if names:
             return _scenarios(names, flags, console)
-        failed = False
+        failed, seen = 0, Counter[str]()
         for seed in range(flags.seed, flags.seed + flags.seeds):
-            failed |= not _one(seed, options, chosen, flags, console)
-        return int(failed)
+            result = _one(seed, options, chosen, flags, console)
+            failed += result is None
+            seen.update(result.seen if result else {})
+        if flags.seeds > 1 and not flags.json:
+            coverage.tell(console, seen, flags.seeds - failed)
+        return int(failed > 0)
+
+
+def _asked(flags: argparse.Namespace) -> list[str]:
+    """The options that were given, which are the same for every seed."""
+    given = {"nodes": flags.nodes, "fsync": flags.fsync, "ordered": flags.unordered}
+    return [name for name, value in given.items() if value]
 
 
 def _refuse(why: str) -> int:
@@ -128,9 +139,9 @@ def _refuse(why: str) -> int:
 
 def _one(
     seed: int, options: Options, chosen: Sequence[str], flags: argparse.Namespace, console: Console
-) -> bool:
-    """Run one seed; whether everything held."""
-    options = options if flags.plain else varied(seed, options)
+) -> Result | None:
+    """Run one seed: its result if everything held."""
+    options = options if flags.plain else varied(seed, options, asked=_asked(flags))
     started = time.perf_counter()
     recorder = Recorder(options) if flags.trace else None
     camera = Camera() if flags.html and not recorder else None
@@ -153,28 +164,25 @@ def _one(
         if camera is not None:
             again = f"python -m walrus.sim --seed {seed} --steps {flags.steps}"
             filming.write(camera.film(f"seed {seed}", again=again), flags.html)
-        return True
+        return outcome
     _show(outcome, options, flags, console)
-    return False
+    return None
 
 
 def _show(failure: FailedRun, options: Options, flags: argparse.Namespace, console: Console) -> None:
     if not flags.no_shrink and failure.schedule:
         console.print(f"seed {failure.seed}: {failure.name}. Looking for fewer faults that lead to it ...")
         failure, _ = shrink(failure, options, SHRINKS)
+    afterwards = said_next(failure, options) if failure.name == UNNAMED else None
     if flags.json:
         sys.stdout.write(report.as_json(failure) + "\n")
         return
     simulation, _ = report.retell(failure, options)
-    schedule = flags.fsync if isinstance(flags.fsync, str) else f"{flags.fsync * 1000:.0f}"
-    mine = [
-        f"--{name}" for name in ("engine", "codec", "unordered", "sampled", "plain") if getattr(flags, name)
-    ]
-    again = " ".join(
-        ["python -m walrus.sim", f"--seed {failure.seed} --steps {flags.steps} --nodes {flags.nodes}",
-         f"--faults {flags.faults} --fsync {schedule}", *mine]
-    ) + _planted(flags)  # fmt: skip
+    again = _again(failure.seed, flags)
     report.tell(console, failure, options, simulation, again)
+    if afterwards is not None:
+        told = f": {afterwards.what} (without the assertion that stopped it)"
+        console.print(Text.assemble((afterwards.name, "bold red"), told))
     if flags.html or flags.show or flags.why:
         _picture(
             filming.play(failure, options, f"seed {failure.seed}: {failure.name}", again), flags, console
@@ -192,6 +200,18 @@ def _picture(film: Film, flags: argparse.Namespace, console: Console) -> None:
     if flags.html:
         filming.write(film, flags.html)
         console.print(Text(f"a page of it: {flags.html}"), soft_wrap=True)
+
+
+def _again(seed: int, flags: argparse.Namespace) -> str:
+    """The command that repeats a run."""
+    parts = [f"python -m walrus.sim --seed {seed} --steps {flags.steps} --faults {flags.faults}"]
+    if flags.nodes:
+        parts.append(f"--nodes {flags.nodes}")
+    if flags.fsync:
+        named = isinstance(flags.fsync, str)
+        parts.append(f"--fsync {flags.fsync if named else round(flags.fsync * 1000)}")
+    names = ("engine", "codec", "unordered", "sampled", "plain")
+    return " ".join([*parts, *(f"--{name}" for name in names if getattr(flags, name))]) + _planted(flags)
 
 
 def _scenarios(names: Sequence[str], flags: argparse.Namespace, console: Console) -> int:
@@ -233,7 +253,7 @@ def _planted(flags: argparse.Namespace) -> str:
 def _bench(flags: argparse.Namespace, console: Console) -> int:
     """Steps per second of one core, with every invariant after every step and with samples."""
     for sampled in (False, True):
-        options = Options(nodes=flags.nodes, sampled=sampled)
+        options = Options(nodes=flags.nodes or 3, sampled=sampled)
         started, steps = time.process_time(), 0
         for seed in range(flags.seed, flags.seed + 3):
             outcome = simulate(seed, options, flags.steps, faults.DEFAULT)
@@ -244,7 +264,7 @@ def _bench(flags: argparse.Namespace, console: Console) -> int:
         rate = steps / (time.process_time() - started)
         what = "expensive invariants sampled" if sampled else "every invariant after every step"
         console.print(
-            f"{rate:>10,.0f} steps/s, {what} ({steps:,} steps, {flags.nodes} nodes)", highlight=False
+            f"{rate:>10,.0f} steps/s, {what} ({steps:,} steps, {options.nodes} nodes)", highlight=False
         )
     return 0
 

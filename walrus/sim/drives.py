@@ -16,13 +16,15 @@ Invariant: `finish_sync` makes durable what had been written when `start_sync` w
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from random import Random
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from walrus.sim.disk import Platter, SimDisk
 from walrus.sim.memory import MemoryEngine
 from walrus.storage.batch import Batch
-from walrus.storage.errors import CorruptionError
+from walrus.storage.errors import CorruptionError, DiskFull
 from walrus.storage.log import Log
 from walrus.storage.port import Storage
 from walrus.storage.scan import Hole, records
@@ -31,6 +33,10 @@ from walrus.wal import Walrus
 
 DATA, META = "user_data", "raft_meta"
 """The two engines of a node, named as their directories are."""
+
+Room: TypeAlias = Literal["", "all", "user_data", "raft_meta", "write", "trim", "delete"]
+"""For what there is no room: nothing, everything, one engine, or one kind of write in both."""
+ROOMS: tuple[Room, ...] = ("all", "user_data", "raft_meta", "write", "trim", "delete")
 
 
 class Watcher(Protocol):
@@ -41,6 +47,9 @@ class Watcher(Protocol):
 
     def on_delete(self, engine: str, name: str) -> None:
         """The topic is gone."""
+
+    def on_full(self, engine: str, what: str) -> None:
+        """There was no room to "write", "trim" or "delete"."""
 
 
 class Drive(Protocol):
@@ -74,8 +83,11 @@ class Drive(Protocol):
     def fail_sync(self) -> None:
         """The next sync of either engine fails."""
 
-    def fill(self, full: bool) -> None:
-        """There is no room, or there is again."""
+    def fill(self, full: Room) -> None:
+        """There is no room for this from now on, or ("") there is room for everything again."""
+
+    def saved(self) -> Drive | None:
+        """A copy of all that is on it, as for another machine; None where that cannot be had."""
 
 
 class Watched:
@@ -87,17 +99,31 @@ class Watched:
         self.read_batch = storage.read_batch
         self.bounds = storage.bounds
         self.topics = storage.topics
-        self.trim = storage.trim
+
+    @contextmanager
+    def _doing(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except DiskFull:
+            self._watcher.on_full(self._engine, what)
+            raise
 
     def write(self, topic: str, batch: Batch) -> int:
         """See `Storage.write`."""
-        start = self._storage.write(topic, batch)
+        with self._doing("write"):
+            start = self._storage.write(topic, batch)
         self._watcher.on_write(self._engine, topic, start, batch)
         return start
 
+    def trim(self, topic: str, before: int) -> None:
+        """See `Storage.trim`."""
+        with self._doing("trim"):
+            self._storage.trim(topic, before)
+
     def delete_topic(self, topic: str) -> None:
         """See `Storage.delete_topic`."""
-        self._storage.delete_topic(topic)
+        with self._doing("delete"):
+            self._storage.delete_topic(topic)
         self._watcher.on_delete(self._engine, topic)
 
 
@@ -147,10 +173,16 @@ class MemoryDrive:
         for engine in self.engines.values():
             engine.failing = True
 
-    def fill(self, full: bool) -> None:
+    def fill(self, full: Room) -> None:
         """See `Drive.fill`."""
-        for engine in self.engines.values():
-            engine.full = full
+        for name, engine in self.engines.items():
+            engine.full = full if full in ("write", "trim", "delete") else full in ("all", name)
+
+    def saved(self) -> Drive | None:
+        """See `Drive.saved`."""
+        other = MemoryDrive(self._rng)
+        other.engines = {name: engine.copied() for name, engine in self.engines.items()}
+        return other
 
 
 class EngineDrive:
@@ -222,9 +254,13 @@ class EngineDrive:
         """See `Drive.fail_sync`."""
         self.platter.fail("sync", 5)
 
-    def fill(self, full: bool) -> None:
-        """See `Drive.fill`."""
+    def fill(self, full: Room) -> None:
+        """See `Drive.fill`. A disk has no kinds of writes: it is full for all of them."""
         self.platter.capacity = self.platter.used if full else None
+
+    def saved(self) -> Drive | None:
+        """See `Drive.saved`."""
+        return None
 
 
 def _proven(log: Log) -> int:

@@ -142,8 +142,10 @@ class DurableTruth:
         self._journal.clear()
         self._journal_covered = 0
 
-    def started(self, copies: dict[str, int], log: RaftLog, hard_state: HardState) -> None:
+    def started(
+        self, copies: dict[str, int], log: RaftLog, hard_state: HardState, notes: dict[Key, Note]
+    ) -> None:
         """This is what it has found."""
-        self.copies = copies
+        self.copies, self.notes = copies, notes
         self.log.begin(log)
         self.hard_state = hard_state

@@ -19,39 +19,37 @@ not what else was planned.
     weather      loss, duplication, delay and reordering everywhere
     reset        the connection to `peer` breaks
     slow         every sync takes up to `value` seconds
-    full         the disk is full
+    full         the disk is full, for all or for one kind of write (chosen by `value`)
     fail_sync    the next sync fails
     rot          bits flip in durable entries of a copy (chosen by `value`); one copy of a segment at most
     ambush       something happens to the next message of one type (chosen by `value`) and its two nodes
+    sift         messages of some types are lost, late or repeated (`strikes.py`)
+    needless     the node recovers a segment whose leader may live
+    recover      an operator ends recoveries that wait for sure copies
     clock        the clock jumps by `value` seconds and drifts by 10 % or less
     hang_up      every client goes away in the middle of what it does
     transfer     Raft's leader hands over to `peer`
+    usurp        Raft's leader is cut off until another one leads, and then comes back while that one falls
     join, leave  membership
+    stale        the node comes back with a copy of its directory that is older than its last start
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from random import Random
 
 import msgspec
 
-from walrus.consensus.messages import (
-    AppendEntriesRequest,
-    AppendEntriesResponse,
-    InstallSnapshotRequest,
-    InstallSnapshotResponse,
-    RequestVoteRequest,
-    RequestVoteResponse,
-    Role,
-    TimeoutNowRequest,
-)
-from walrus.protocol import Leave
+from walrus.consensus.messages import Role
+from walrus.protocol import Leave, Recover
 from walrus.sim.calls import ClientCall, Nobody
+from walrus.sim.drives import ROOMS
+from walrus.sim.host import Host, Saved
 from walrus.sim.network import Weather
-from walrus.sim.world import World
-from walrus.wire import messages as m
-from walrus.wire.messages import PeerMessage
+from walrus.sim.strikes import Strike, Strikes, sieve
+from walrus.sim.world import World, healthy
 
 CLASSES: dict[str, tuple[tuple[str, int], ...]] = {
     "crash": (("kill", 6), ("massacre", 1), ("stop", 2)),
@@ -64,28 +62,20 @@ CLASSES: dict[str, tuple[tuple[str, int], ...]] = {
     "rot": (("rot", 4),),
     "clock": (("clock", 2),),
     "ambush": (("ambush", 10),),
+    "messages": (("sift", 6),),
     "clients": (("hang_up", 2),),
-    "leaders": (("transfer", 3),),
-    "members": (("join", 1), ("leave", 1)),
+    "leaders": (("transfer", 3), ("usurp", 5)),
+    "recovery": (("needless", 6), ("recover", 2)),
+    "members": (("join", 2), ("leave", 2)),
+    "directories": (("stale", 1),),
 }  # fmt: skip
 """Classes of faults for `--faults`, and how likely each kind is."""
 
 DEFAULT = (
-    *("crash", "power", "pause", "network", "ambush", "disk", "rot", "clock", "clients", "leaders"),
-    "members",
+    *("crash", "power", "pause", "network", "ambush", "messages", "disk", "rot", "clock", "clients"),
+    *("leaders", "recovery", "members", "directories"),
 )
 MOST_NODES = 6
-
-AMBUSHED: tuple[type, ...] = (
-    *(m.Fence, m.FenceReply, m.Copy, m.CopyReply, m.Append, m.AppendReply, m.Forward, m.ForwardReply),
-    *(m.GetEntries, m.GetReply, m.Confirm, m.Propose, m.ReadReply, m.ReadIndexReply),
-    *(RequestVoteRequest, RequestVoteResponse, AppendEntriesRequest, AppendEntriesResponse),
-    *(InstallSnapshotRequest, InstallSnapshotResponse, TimeoutNowRequest),
-)
-STRIKES = (
-    *("late", "late", "late", "twice", "lost", "kill sender", "kill receiver", "power sender"),
-    *("power receiver", "isolate sender", "isolate receiver", "pause sender"),
-)
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,7 +109,7 @@ def draw(seed: int, chosen: Sequence[str], nodes: int, start: float, end: float)
     if not chosen:
         return []
     rng = Random(f"faults {seed}")
-    pace = rng.choice((0.05, 0.1, 0.2, 0.5, 1.2))
+    pace = rng.choice((0.06, 0.12, 0.25, 0.5))
     kinds, weights = zip(*(pair for name in chosen for pair in CLASSES[name]), strict=True)
     favoured = [weight * rng.choice((0, 1, 1, 3)) for weight in weights]
     weights = tuple(favoured) if any(favoured) else weights
@@ -134,7 +124,7 @@ def _fault(rng: Random, at: float, kind: str, nodes: int) -> Fault:
     """One of this kind. Most are short; some outlast every timeout."""
     node = rng.randint(1, nodes)
     peer = rng.choice([n for n in range(1, nodes + 1) if n != node] or [node])
-    duration = rng.choice((0.01, 0.05, 0.3, 1.0, 2.5, 5.0)) * rng.uniform(0.5, 1.5)
+    duration = rng.choice((0.01, 0.05, 0.05, 0.15, 0.4, 0.4, 1.0, 1.0, 2.5, 5.0)) * rng.uniform(0.5, 1.5)
     value = 0.0
     match kind:
         case "slow":
@@ -144,7 +134,8 @@ def _fault(rng: Random, at: float, kind: str, nodes: int) -> Fault:
         case "split":
             value = rng.randrange(1, 1 << nodes)
         case "join" | "leave":
-            node = rng.randint(nodes + 1, MOST_NODES) if kind == "join" else rng.randint(1, MOST_NODES)
+            node = rng.randint(1, MOST_NODES)
+            value = round(rng.random(), 4)
         case _:
             value = round(rng.random(), 4)
     return Fault(at=at, kind=kind, node=node, peer=peer, duration=round(duration, 4), value=value)
@@ -156,6 +147,7 @@ class Faults:
     def __init__(self, world: World, schedule: Iterable[Fault]) -> None:
         self.world = world
         self.calm = False
+        self._strikes = Strikes(world)
         self.schedule = sorted(schedule, key=lambda fault: fault.at)
         for fault in self.schedule:
             world.at(fault.at, self._begin, fault)
@@ -164,6 +156,7 @@ class Faults:
         if self.calm or (fault.node not in self.world.hosts and fault.kind != "join"):
             return
         self.world.note(fault.node, f"FAULT {fault.kind} {_about(fault)}")
+        self.world.seen[f"fault {fault.kind}"] += 1
         getattr(self, f"_{fault.kind}")(fault)
 
     # --- processes and machines ---
@@ -222,8 +215,22 @@ class Faults:
         self._cut_links([(fault.node, fault.peer)], fault)
 
     def _isolate(self, fault: Fault) -> None:
-        others = [node for node in sorted(self.world.hosts) if node != fault.node]
-        self._cut_links([pair for n in others for pair in ((fault.node, n), (n, fault.node))], fault)
+        self._cut_links(self._around(fault.node), fault)
+
+    def _around(self, node: int) -> list[tuple[int, int]]:
+        """All links from and to a node."""
+        others = [other for other in sorted(self.world.hosts) if other != node]
+        return [pair for other in others for pair in ((node, other), (other, node))]
+
+    def _mend(self) -> None:
+        """All links run, and all machines."""
+        world = self.world
+        world.network.mend()
+        world.network.weather = world.climate
+        for node in sorted(world.hosts):
+            world.pause(node, False)
+            if not world.hosts[node].up and world.hosts[node].process:
+                world.start(node)
 
     def _split(self, fault: Fault) -> None:
         nodes, mask = sorted(self.world.hosts), int(fault.value)
@@ -255,47 +262,71 @@ class Faults:
     # --- at the worst moment ---
 
     def _ambush(self, fault: Fault) -> None:
-        """Wait for a message of one type, and strike there: this is how rare moments become common ones."""
-        dice = Random(f"ambush {fault.value}")
-        kind, strike = dice.choice(AMBUSHED), dice.choice(STRIKES)
-        world, end = self.world, self.world.now + 5.0
+        self._strikes.ambush(fault.value, fault.duration, partial(self._hit, fault))
 
-        def rule(sender: int, to: int, message: PeerMessage) -> bool:
-            if type(message) is not kind and world.now < end:
-                return False
-            world.rules.remove(rule)
-            if self.calm or world.now >= end:
-                return False
-            world.note(sender, f"AMBUSH {kind.__name__} to {to}: {strike}")
-            return self._strike(strike, fault, sender, to, message)
+    def _hit(self, fault: Fault, strike: Strike) -> None:
+        """An ambush strikes a node, in the next step."""
+        later = self.world.rng.random() * 0.002
+        mine = Fault(at=0.0, kind=strike.kind, node=strike.node, duration=fault.duration, value=fault.value)
+        self.world.after(later, getattr(self, f"_{strike.kind}"), mine)
 
-        world.rules.append(rule)
+    def _sift(self, fault: Fault) -> None:
+        chosen = sieve(Random(f"sieve {fault.value}"), fault.node, fault.peer)
+        self._strikes.sift(chosen, fault.duration)
 
-    def _strike(self, strike: str, fault: Fault, sender: int, to: int, message: PeerMessage) -> bool:
-        """Do it, in the next step; whether the message is kept back."""
-        world = self.world
-        match strike:
-            case "late":
-                world.after(fault.duration, world.deliver, sender, to, message)
-                return True
-            case "twice":
-                world.after(fault.duration, world.deliver, sender, to, message)
-                return False
-            case "lost":
-                return True
-            case "kill sender" | "kill receiver" | "power sender" | "power receiver":
-                kind = "kill" if strike.startswith("kill") else "power"
-                node = sender if strike.endswith("sender") else to
-                fault = Fault(at=0.0, kind=kind, node=node, duration=fault.duration)
-                world.after(0.002 * world.rng.random(), self._kill if kind == "kill" else self._power, fault)
-            case "isolate sender" | "isolate receiver":
-                node = sender if strike.endswith("sender") else to
-                fault = Fault(at=0.0, kind="isolate", node=node, duration=fault.duration, value=fault.value)
-                world.after(0.002 * world.rng.random(), self._isolate, fault)
-            case "pause sender":
-                world.after(0.0, world.pause, sender, True)
-                world.after(fault.duration, world.pause, sender, False)
-        return False
+    def _needless(self, fault: Fault) -> None:
+        self._strikes.needless(fault.value, fault.node, fault.duration)
+
+    # --- leaders ---
+
+    def _raft_leader(self) -> Host | None:
+        """The process that believes to lead Raft, in the newest term."""
+        leaders = [
+            (host.controller.raft.current_term, host.id)
+            for host in self.world.live()
+            if host.controller is not None and host.controller.raft.role is Role.LEADER
+        ]
+        return self.world.hosts[max(leaders)[1]] if leaders else None
+
+    def _transfer(self, fault: Fault) -> None:
+        """Raft's leader hands over, if it can."""
+        host = self._raft_leader()
+        if host is not None and host.controller is not None and not host.paused:
+            host.controller.raft.transfer_leadership(fault.peer, host.clock(self.world.now))
+            self.world.turn(host.id)
+
+    def _usurp(self, fault: Fault) -> None:
+        """Raft's leader is cut off until another one leads; then that one falls, and the first is back.
+
+        So two logs grow apart, and the one with the older term may lead again (Figure 8 of the Raft paper).
+        All else is mended first, or none would be elected.
+        """
+        self._mend()
+        first = self._raft_leader()
+        if first is not None:
+            pairs = self._around(first.id)
+            for pair in pairs:
+                self.world.network.link(*pair).cuts += 1
+            self._await_usurper(fault, first.id, pairs, self.world.now + 3.0)
+
+    def _await_usurper(self, fault: Fault, first: int, pairs: list[tuple[int, int]], until: float) -> None:
+        world, second = self.world, self._raft_leader()
+        if second is None or second.id == first:
+            if world.now < until and not self.calm:
+                world.after(0.01, self._await_usurper, fault, first, pairs, until)
+            else:
+                self._join_links(pairs)
+            return
+        dice = Random(f"usurp {fault.value}")
+        how, pause = dice.choice(("isolate", "isolate", "kill", "pause")), dice.choice((0.0, 0.01, 0.05, 0.2))
+        fault = msgspec.structs.replace(fault, node=second.id)
+        world.seen["usurped"] += 1
+        world.after(pause, self._if_not_calm, how, fault)
+        world.after(pause + dice.choice((0.0, 0.05, 0.5)), self._join_links, pairs)
+
+    def _if_not_calm(self, kind: str, fault: Fault) -> None:
+        if not self.calm:
+            getattr(self, f"_{kind}")(fault)
 
     # --- disks and clocks ---
 
@@ -305,11 +336,15 @@ class Faults:
         self.world.after(fault.duration, self._fast, fault.node)
 
     def _fast(self, node: int) -> None:
-        self.world.hosts[node].sync_time = (0.0005, 0.002)
+        self.world.hosts[node].sync_time = healthy(self.world.options)
 
     def _full(self, fault: Fault) -> None:
-        self.world.hosts[fault.node].drive.fill(True)
-        self.world.after(fault.duration, self.world.hosts[fault.node].drive.fill, False)
+        """No room, mostly for one kind of write. What is deleted is mostly a damaged copy."""
+        drive, room = self.world.hosts[fault.node].drive, ROOMS[int(fault.value * 1000) % len(ROOMS)]
+        drive.fill(room)
+        if room == "delete":
+            self._rot(fault)
+        self.world.after(fault.duration + (3.0 if room == "delete" else 0.3), drive.fill, "")
 
     def _fail_sync(self, fault: Fault) -> None:
         self.world.hosts[fault.node].drive.fail_sync()
@@ -339,43 +374,84 @@ class Faults:
         for client in self.world.clients:
             client.hang_up()
 
-    def _transfer(self, fault: Fault) -> None:
-        """Each node that believes to lead Raft hands over, if it can."""
-        for host in self.world.live():
-            controller = host.controller
-            if controller is not None and controller.raft.role is Role.LEADER and not host.paused:
-                controller.raft.transfer_leadership(fault.peer, host.clock(self.world.now))
-                self.world.turn(host.id)
+    def _recover(self, fault: Fault) -> None:
+        """For a while an operator looks for recoveries that wait for copies which no replica is sure of."""
+        for look in range(20):
+            self.world.after(look * (0.05 + fault.duration / 20), self._force)
+
+    def _force(self) -> None:
+        """End them, where nothing is lost by it: each majority of the replicas has a copy that holds all that
+        was acknowledged.
+        """
+        world, judge = self.world, self.world.judge
+        for host in world.live() if not self.calm else ():
+            assert host.controller is not None
+            for key, recovery in sorted(host.controller.lifecycle.recoveries.items()):
+                truth, replicas = judge.truth(key), recovery.segment.replicas
+                whole = [node for node in replicas if truth.lengths.get(node, 0) >= judge.settled(key)]
+                sound = key not in judge.rotten and not judge.unknown.intersection(replicas)
+                enough = len(whole) > len(replicas) - recovery.segment.majority
+                if sound and enough and recovery.waits_for_sure_copies and not host.paused:
+                    world.seen["recovery forced"] += 1
+                    world.ask(host, ClientCall(Nobody(), host.id, 1, world.now), Recover(*key))
 
     def _join(self, fault: Fault) -> None:
-        host = self.world.hosts.get(fault.node)
+        """A new machine, or one that was removed and comes back with an empty directory."""
+        host, judge = self.world.hosts.get(fault.node), self.world.judge
         if host is None:
+            self.world.join(fault.node)
+        elif fault.node in judge.removed:
+            self.world.renew(fault.node)
             self.world.join(fault.node)
 
     def _leave(self, fault: Fault) -> None:
-        leaving = self.world.hosts[fault.node]
-        asked = [host for host in self.world.live() if host.id != fault.node and not host.paused]
-        if asked and not leaving.left and len(self.world.judge.membership.voters) > 3:
-            call = ClientCall(Nobody(), asked[0].id, 1, self.world.now)
-            self.world.ask(asked[0], call, Leave(fault.node))
+        """A member is removed: often the one that leads Raft."""
+        leader = self._raft_leader()
+        node = leader.id if leader is not None and fault.value < 0.4 else fault.node
+        asked = [host for host in self.world.live() if not host.paused]
+        leaving = self.world.hosts.get(node)
+        if asked and leaving and not leaving.left and len(self.world.judge.membership.voters) > 3:
+            host = asked[int(fault.value * len(asked))]
+            self.world.seen["leader asked to leave"] += leader is leaving
+            self.world.ask(host, ClientCall(Nobody(), host.id, 1, self.world.now), Leave(node))
+
+    def _stale(self, fault: Fault) -> None:
+        """A copy of the directory is made, the process goes on in another start, and some time later one
+        starts with the copy. A node that knows better may not listen to it; none else is asked.
+        """
+        world, saved = self.world, self.world.hosts[fault.node].saved()
+        if saved is None or fault.node not in world.judge.membership.members:
+            return
+        world.kill(fault.node)
+        world.start(fault.node)
+        world.after(0.3, self._come_back_stale, fault, saved, world.now + 3.0)
+
+    def _come_back_stale(self, fault: Fault, saved: Saved, until: float) -> None:
+        world, node = self.world, fault.node
+        if self.calm or world.now > until:
+            return
+        others = [host for number, host in world.hosts.items() if number != node]
+        if any(host.knows_later_start(node, saved.record) for host in others):
+            world.seen["stale start"] += 1
+            world.start_stale(node, saved)
+            world.after(0.1 + fault.duration, world.end_stale, node)
+        else:
+            world.after(0.1, self._come_back_stale, fault, saved, until)
 
     # --- the end of it ---
 
     def stop(self) -> None:
         """No more faults, and everything that was broken is mended."""
-        self.calm = True
+        self.calm = self._strikes.calm = True
         world = self.world
         world.note(0, "all faults end")
-        world.network.mend()
-        world.network.weather = world.climate
         for node in sorted(world.hosts):
-            host = world.hosts[node]
-            host.drive.fill(False)
+            world.end_stale(node)
+            world.hosts[node].drive.fill("")
             self._fast(node)
-            world.pause(node, False)
+        self._mend()
+        for node in sorted(world.hosts):
             world.set_clock(node, 1.0, 0.0)
-            if not host.up and host.process:
-                world.start(node)
 
 
 def _about(fault: Fault) -> str:

@@ -15,15 +15,15 @@ what Raft persists and which commands are applied.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Protocol
 
 from walrus.broker.controller import Controller
 from walrus.broker.raft_host import RaftObserver
 from walrus.config import Identity, NodeConfig
 from walrus.consensus.journal import RaftJournal
 from walrus.consensus.messages import COMMAND, Entry, Membership, Ready, Rng, Snapshot
-from walrus.segments import Announce, encode_command
+from walrus.segments import Announce, encode_command, start_number
 from walrus.sim.drives import DATA, META, Drive
 from walrus.storage.batch import Batch
 from walrus.wire.effects import Trace, no_trace
@@ -46,9 +46,9 @@ def node_at(place: str) -> int:
     return int(place.removeprefix("n"))
 
 
-def directory_of(node_id: int) -> str:
-    """The id of a simulated node's first data directory."""
-    return f"directory-{node_id}"
+def directory_of(node_id: int, number: int = 1) -> str:
+    """The id of a simulated node's first data directory, or of a later one."""
+    return f"directory-{node_id}" + (f".{number}" if number > 1 else "")
 
 
 class Observer(Protocol):
@@ -59,6 +59,9 @@ class Observer(Protocol):
 
     def on_delete(self, node: int, engine: str, name: str) -> None:
         """A topic of an engine is gone."""
+
+    def on_full(self, node: int, engine: str, what: str) -> None:
+        """An engine had no room to do this."""
 
     def on_persist(self, node: int, ready: Ready) -> None:
         """Raft wrote this to its journal."""
@@ -83,6 +86,10 @@ class _Watcher(RaftObserver):
     def on_delete(self, engine: str, name: str) -> None:
         """The topic is gone."""
         self._watch.on_delete(self._node, engine, name)
+
+    def on_full(self, engine: str, what: str) -> None:
+        """There was no room."""
+        self._watch.on_full(self._node, engine, what)
 
     def on_persist(self, ready: Ready) -> None:
         """Raft wrote to its journal."""
@@ -110,6 +117,13 @@ class IdentityRecord:
     addresses: dict[int, str] = field(default_factory=dict)
 
 
+class Saved(NamedTuple):
+    """A copy of a data directory."""
+
+    drive: Drive
+    record: IdentityRecord
+
+
 class EngineSync:
     """Group commit of one engine: at most one sync under way."""
 
@@ -124,10 +138,12 @@ class EngineSync:
 class Host:
     """One machine. `controller` is None while no process runs on it."""
 
-    def __init__(self, config: NodeConfig, drive: Drive, fsync: str | float) -> None:
+    def __init__(self, config: NodeConfig, drive: Drive, fsync: str | float, directory: int = 1) -> None:
         self.id = config.node_id
         self.config, self.drive, self.fsync = config, drive, fsync
-        self.record = IdentityRecord(directory_id=directory_of(self.id))
+        self.directory = directory
+        """Which of the directories that this node has had, from 1."""
+        self.record = IdentityRecord(directory_id=directory_of(self.id, directory))
         self.controller: Controller | None = None
         self.process = 0
         """Number of the process: what was meant for an earlier one is not for this one."""
@@ -198,11 +214,11 @@ class Host:
         cluster_id: str,
         rng: Rng,
         now: float,
-        watch: Observer,
+        watch: Observer | None,
         is_open: Callable[[object], bool],
         trace: Trace = no_trace,
     ) -> None:
-        """A new process on this machine."""
+        """A new process on this machine. `watch` is shown what it does, if it is to be seen at all."""
         assert self.controller is None, "one process at a time"
         record = self.record
         kept = record.clean or self.fsync == "each" or record.boot == self.boot
@@ -212,7 +228,7 @@ class Host:
         self.timer, self.turn_due, self.paused, self.backlog = NEVER, False, False, []
         self.refused, self.dialling, self.wanted = set(), set(), ()
         self.groups, self.data_reported = (EngineSync(DATA), EngineSync(META)), 0
-        watcher = _Watcher(self.id, watch)
+        watcher = _Watcher(self.id, watch) if watch is not None else None
         data, meta = self.drive.open(watcher)
         assert not (record.member and RaftJournal(meta).is_empty()), "the journal of a member is lost"
         self.controller = Controller(
@@ -230,7 +246,7 @@ class Host:
             addresses=record.addresses,
             is_open=is_open,
             trace=trace,
-            observer=watcher,
+            observer=watcher or RaftObserver(),
         )
 
     def end(self) -> None:
@@ -239,6 +255,26 @@ class Host:
         self.process += 1
         self.timer, self.backlog, self.paused = NEVER, [], False
         self.drive.kill()
+
+    def saved(self) -> Saved | None:
+        """A copy of its directory as it is now; None where that cannot be had."""
+        drive = self.drive.saved()
+        return (
+            None
+            if drive is None
+            else Saved(drive, replace(self.record, addresses=dict(self.record.addresses)))
+        )
+
+    def knows_later_start(self, node: int, record: IdentityRecord) -> bool:
+        """Whether a process runs here and knows that this directory's next start is one too many."""
+        if self.controller is None or self.paused:
+            return self.left
+        known = self.controller.metadata.nodes.get(node)
+        return (
+            known is not None
+            and known.directory_id == record.directory_id
+            and start_number(known.incarnation) > start_number(record.incarnation)
+        )
 
     def join_request(self) -> Join:
         """What it says to a member of the cluster that it wants to be in."""

@@ -18,7 +18,7 @@ from walrus.replicas.copies import Key
 from walrus.segments import START, Position
 from walrus.sim.host import Host
 from walrus.sim.truth import Truth
-from walrus.sim.violation import Violation
+from walrus.sim.violation import Violation, named
 
 
 def _nodes(view: Truth) -> Iterable[Host]:
@@ -56,8 +56,8 @@ def TypeOK(view: Truth) -> None:
             if view.raft_moved(host):
                 controller.raft.check_invariants()
         except AssertionError as error:
-            name = str(error).partition(":")[0]
-            raise Violation(name if name in NAMES else "TypeOK", f"node {host.id}: {error}") from error
+            name = named(error, "TypeOK")
+            raise Violation(name, f"node {host.id}: {error}") from error
         for name, writer in controller.writers.items():
             if not writer.copy.durable <= writer.copy.length or writer.topic != name:
                 raise Violation("TypeOK", f"node {host.id}: {writer.copy.key}")
@@ -132,7 +132,10 @@ def _held_by_majority(view: Truth, key: Key, count: int, name: str) -> None:
 
 
 def AckedDurable(view: Truth) -> None:
-    """An acknowledged entry is on a majority of the replicas, and below the count if sealed."""
+    """An acknowledged entry is on a majority of the replicas, and below the count if sealed. A writer's
+    commit index never falls.
+    """
+    _conflicts(view, "AckedDurable")
     for key in view.keys:
         acked = view.truth(key).acked
         _held_by_majority(view, key, acked, "AckedDurable")
@@ -155,6 +158,14 @@ def SealedStable(view: Truth) -> None:
             if segment is None or segment.count != view.sealed_as[key]:
                 raise Violation("SealedStable", f"{key} was sealed at {view.sealed_as[key]}, now {segment}")
             _held_by_majority(view, key, view.sealed_as[key], "SealedStable")
+
+
+def ReplicasKept(view: Truth) -> None:
+    """A sealed segment has no fewer replicas than it should, unless it was written with fewer."""
+    for key, before, after, members in view.replica_changes:
+        should = min(len(before), view.options.settings["replication_factor"], members)
+        if len(after) < should:
+            raise Violation("ReplicasKept", f"{key} had {before} and has {after}, with {members} members")
 
 
 def LastSealedIsSum(view: Truth) -> None:
@@ -344,6 +355,7 @@ CHEAP: tuple[Predicate, ...] = (
     NoWritesPastOpen,
     AckedDurable,
     SealedStable,
+    ReplicasKept,
     LastSealedIsSum,
     DeliveredIsPrefix,
     ElectionSafety,

@@ -34,6 +34,8 @@ class Judge(Truth):
 
     def after_start(self, host: Host) -> None:
         """A process has read its disk: it must find what was durable."""
+        if self.is_stranger(host):
+            return
         for engine in (DATA, META):
             self.durable[host.id].sync_ended(engine)
         self._promises.remembers(host, self.found(host))
@@ -42,10 +44,14 @@ class Judge(Truth):
 
     def sent(self, host: Host, to: int, message: PeerMessage) -> None:
         """What a node says must be true of its disk now."""
+        what = f"a process with an older directory of node {host.id} sends {type(message).__name__} to {to}"
+        holds(not self.is_stranger(host) or to == host.id, "OlderDirectory", what)
         self._promises.sent(host, to, message, self.now)
 
     def arrives(self, host: Host, sender: int, message: PeerMessage) -> None:
         """A node is about to be handed a message."""
+        if self.is_stranger(host):
+            return
         self._promises.arrives(host, sender, message, self.now)
 
     # --- what clients see ---
@@ -67,18 +73,23 @@ class Judge(Truth):
 
     def acknowledged(self, topic: str, payload: bytes) -> None:
         """A producer was told OK: by then the entry is settled."""
-        place = self.places.get(payload)
-        settled = place is not None and place[0][0] == topic and place[1] < self.settled(place[0])
-        holds(settled, "AckedDurable", f"{payload!r} is acknowledged, and not settled at {place}")
+        places = self.settled_places(payload)
+        written = self.places.get(payload)
+        what = f"{payload!r} is acknowledged, and not settled at {written}"
+        holds(any(key[0] == topic for key, _ in places), "AckedDurable", what)
+        holds(len(places) == 1, "Duplicate", f"{payload!r} was sent once and is at {places}")
 
     def delivered(self, topic: str, group: str, payload: bytes) -> None:
         """A group was given an entry."""
-        place = self.places.get(payload)
-        if place is None or place[0][0] != topic:
+        written = self.places.get(payload)
+        if written is None or written[0][0] != topic:
             raise Violation("DeliveredIsPrefix", f"{payload!r} was never written to {topic}")
-        key, offset = place
-        if offset >= self.settled(key):
-            raise Violation("DeliveredIsPrefix", f"entry {offset} of {key} is not settled but was delivered")
+        places = self.settled_places(payload)
+        holds(len(places) <= 1, "Duplicate", f"{payload!r} was sent once and is at {places}")
+        if not places:
+            what = f"entry {written[1]} of {written[0]} is not settled but was delivered"
+            raise Violation("DeliveredIsPrefix", what)
+        key, offset = places[0]
         known = self.groups.get((topic, group))
         if known is None:
             known = self.groups[(topic, group)] = GroupTruth()
@@ -107,6 +118,8 @@ class Judge(Truth):
 
     def look(self, host: Host) -> None:
         """After a step of this node: everything that it may have changed must hold."""
+        if self.is_stranger(host):
+            return
         self.host = host
         self.steps += 1
         if self.writes:
@@ -118,6 +131,7 @@ class Judge(Truth):
             self.keys.clear()
         if self.topics:
             self.topics.clear()
+            self.replica_changes.clear()
         self.applied = False
 
     def full_check(self) -> None:
@@ -133,4 +147,5 @@ class Judge(Truth):
         self.writes.clear()
         self.keys.clear()
         self.topics.clear()
+        self.replica_changes.clear()
         self.applied = False

@@ -13,7 +13,8 @@ The unit of loss is the batch, and a sync covers a prefix of the writes, across 
 sync covers, a power loss leaves a prefix of its own for each topic, since the kernel writes files back in
 any order; `lose_power` is handed the choice.
 
-Faults are attributes: `full` (nothing can be written), `failing` (the next sync fails, and the engine with
+Faults are attributes: `full` (nothing can be written, or one kind of write cannot be done: "write", "trim"
+or "delete"), `failing` (the next sync fails, and the engine with
 it), `damaged` (entries whose check is wrong), `dead` (its process is gone, and writes no more).
 
 Invariant: the durable length of a topic is never above its length.
@@ -39,7 +40,8 @@ class MemoryEngine:
     """
 
     def __init__(self) -> None:
-        self.full = self.failing = self.failed = self.dead = False
+        self.full: bool | str = False
+        self.failing = self.failed = self.dead = False
         self.entries: dict[str, list[bytes]] = {}
         """By topic, from index 0 on: trimmed entries stay, out of reach."""
         self.damaged: set[tuple[str, int]] = set()
@@ -59,6 +61,14 @@ class MemoryEngine:
         self.dead = True
         return other
 
+    def copied(self) -> MemoryEngine:
+        """Every byte of it, for another machine."""
+        other = MemoryEngine()
+        other.entries = {topic: list(entries) for topic, entries in self.entries.items()}
+        other.damaged, other._first = set(self.damaged), dict(self._first)
+        other._durable = {topic: len(entries) for topic, entries in self.entries.items()}
+        return other
+
     def surviving(self) -> MemoryEngine:
         """A copy with what a power loss at this moment leaves for certain."""
         other = MemoryEngine()
@@ -74,7 +84,7 @@ class MemoryEngine:
         batch.check()
         if self.failed or self.dead:
             raise EngineFailed("a write or a sync failed")
-        if self.full:
+        if self.full in (True, "write"):
             raise DiskFull("no room")
         entries = self.entries.setdefault(topic, [])
         start = len(entries)
@@ -110,13 +120,13 @@ class MemoryEngine:
 
     def trim(self, topic: str, before: int) -> None:
         """See `Storage.trim`."""
-        if self.full:
+        if self.full in (True, "trim"):
             raise DiskFull("no room to note it")
         self._first[topic] = max(before, self._first.get(topic, 0))
 
     def delete_topic(self, topic: str) -> None:
         """See `Storage.delete_topic`."""
-        if self.full and self.entries.get(topic):
+        if self.full in (True, "delete") and self.entries.get(topic):
             raise DiskFull("no room to note it")
         self.entries.pop(topic, None)
         self._first.pop(topic, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
@@ -16,6 +17,7 @@ SETTINGS: dict[str, Any] = {
     "cursor_interval": 0.05,
     "resend_interval": 0.1,
     "repair_interval": 0.2,
+    "replication_factor": 3,
     "dead_replica_timeout": 20.0,
     "monitor_check": 1.0,
     "max_segment_entries": 40,
@@ -38,6 +40,10 @@ class Options:
     """Send every message between nodes through its wire encoding."""
     ordered: bool = True
     """Whether links keep the order of messages, where the weather does not say otherwise."""
+    latency: float = 0.001
+    """Seconds that a message takes at most, in fair weather."""
+    sync_time: float = 0.002
+    """Seconds that a sync takes at most, on a healthy disk; at least a quarter of it."""
     shared_turns: float = 0.1
     """The chance that an input does not end its turn but shares it with what follows."""
     sampled: bool = False
@@ -50,17 +56,19 @@ class Options:
     """Clients that send requests of all kinds without waiting and check their order."""
     newcomers: int = 1
     """Clients that register topics all the time, and ask another node for each at once."""
+    window: int = 50
+    """PUTs that a producer sends without an answer."""
     think: float = 0.01
     """Seconds between two requests of a client, on average."""
     settings: dict[str, Any] = field(default_factory=lambda: dict(SETTINGS))
 
 
-def varied(seed: int, options: Options) -> Options:
-    """The options of one of many runs: the lengths of segments and of Raft's log, the load, the links.
+def varied(seed: int, options: Options, *, asked: Collection[str] = ()) -> Options:
+    """The options of one of many runs: lengths of segments and of Raft's log, load, links, disks.
 
     One setting for all runs would leave what needs another one out of reach for ever ("swarm testing", Groce
-    et al. 2012): a short log makes snapshots common, and light load lets more time pass between two steps.
-    What was asked for (`nodes`, `fsync`, `engine`, ...) stays as it is.
+    et al. 2012): a short log makes snapshots common, and a slow disk widens every moment between a write and
+    its sync. What was `asked` for (names of `Options`) stays as it is.
     """
     rng = Random(f"options {seed}")
     settings = dict(options.settings)
@@ -68,12 +76,23 @@ def varied(seed: int, options: Options) -> Options:
     settings["max_segment_entries"] = rng.choice((8, 40, 40, 100))
     settings["max_segment_bytes"] = rng.choice((None, None, None, 600))
     settings["read_bytes"] = rng.choice((100, 400, 400))
+    settings["heartbeat_interval"] = rng.choice((0.05, 0.1, 0.1))
+    settings["cursor_interval"] = rng.choice((0.05, 0.2, 0.5))
+    settings["replication_factor"] = rng.choice((3, 3, 5))
+    settings["put_timeout"] = rng.choice((0.4, 2.0, 2.0))
+    changed: dict[str, Any] = {
+        "nodes": rng.choice((3, 3, 3, 3, 4, 5)),
+        "fsync": rng.choice(("each", "each", "each", "each", 0.1)),
+        "ordered": rng.random() < 0.6,
+        "latency": rng.choice((0.001, 0.001, 0.01, 0.04)),
+        "sync_time": rng.choice((0.002, 0.002, 0.02, 0.08)),
+        "think": rng.choice((0.02, 0.05, 0.1)),
+        "shared_turns": rng.choice((0.0, 0.1, 0.4)),
+        "topics": rng.choice((1, 2, 2)),
+        "producers": rng.choice((2, 2, 3)),
+        "window": rng.choice((20, 50, 400)),
+        "newcomers": rng.choice((0, 0, 1, 2)),
+    }
     return replace(
-        options,
-        settings=settings,
-        think=rng.choice((0.01, 0.03, 0.03, 0.1)),
-        shared_turns=rng.choice((0.0, 0.1, 0.4)),
-        ordered=options.ordered and rng.random() < 0.6,
-        topics=rng.choice((1, 2, 2)),
-        producers=rng.choice((2, 3, 4)),
+        options, settings=settings, **{name: to for name, to in changed.items() if name not in asked}
     )

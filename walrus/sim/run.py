@@ -24,6 +24,7 @@ from walrus.sim.calls import ClientCall, Nobody, Outcome
 from walrus.sim.clients import Consumer, Fetcher, Newcomer, Producer, Registrar, Scanner
 from walrus.sim.faults import Fault, Faults
 from walrus.sim.host import Host
+from walrus.sim.mutants import unasserted
 from walrus.sim.options import Options
 from walrus.sim.pipeliner import Pipeliner
 from walrus.sim.violation import Violation
@@ -34,6 +35,8 @@ REST = 60.0
 """Seconds of the world in which everything must come to rest once faults have ended."""
 SHARE = 0.8
 """The share of the steps for which faults go on."""
+AFTERWARDS = 1.0
+"""Seconds that a run goes on without the assertion that stopped it, before faults end."""
 DENSITY = 300
 """Steps that a second of the world has at the least: how far ahead faults are drawn."""
 
@@ -54,6 +57,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int
     digest: str
     """Equal for equal runs."""
+    seen: dict[str, int]
+    """How often what happened (`coverage.py`)."""
 
 
 class FailedRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,7 +89,8 @@ class Simulation:
         self.topics = topics
         self.registrars = [Registrar(world, topic) for topic in topics]
         self.producers = [
-            Producer(world, f"p{number}", topics[number % len(topics)]) for number in range(options.producers)
+            Producer(world, f"p{number}", topics[number % len(topics)], window=options.window)
+            for number in range(options.producers)
         ]
         self.producers += [
             Pipeliner(world, f"m{number}", topics[number % len(topics)])
@@ -247,6 +253,7 @@ class Simulation:
             segments=sum(topic.current for topic in judge.metadata.topics.values()),
             restarts=sum(host.record.incarnation - 1 for host in world.hosts.values()),
             digest=digest.hexdigest()[:16],
+            seen=dict(sorted((+judge.seen).items())),
         )
 
 
@@ -288,6 +295,16 @@ def replay(
     """The failing run once more, with this schedule."""
     simulation = Simulation(failure.seed, options, schedule)
     return simulation, attempt(simulation, failure.step, failure.calm_at)
+
+
+def said_next(failure: FailedRun, options: Options) -> FailedRun | None:
+    """What the judge says of the same run where an assertion without a name stopped it: the code goes on
+    without its assertions, and does its harm. None if the judge finds nothing wrong, or the code trips anew.
+    """
+    with unasserted():
+        simulation = Simulation(failure.seed, options, failure.schedule)
+        outcome = attempt(simulation, failure.step, failure.calm_at + AFTERWARDS)
+    return outcome if isinstance(outcome, FailedRun) and outcome.name != failure.name else None
 
 
 def shrink(failure: FailedRun, options: Options, attempts: int = 200) -> tuple[FailedRun, int]:

@@ -17,6 +17,7 @@ it, and `judge.py` when to look.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 from zlib import crc32
@@ -33,13 +34,14 @@ from walrus.consensus.messages import (
     Role,
     Snapshot,
 )
-from walrus.replicas.copies import NOTES, SHADOW, Key
+from walrus.replicas.copies import NOTES, SHADOW, Key, Note
 from walrus.segments import (
     START,
     CommitCursors,
     Metadata,
     Position,
     RegisterTopic,
+    RemoveNode,
     Seal,
     SetReplicas,
     decode_command,
@@ -71,16 +73,27 @@ class Write(NamedTuple):
 class SegmentTruth:
     """What is known of one segment."""
 
-    __slots__ = ("acked", "excused", "lengths", "stream", "synced")
+    __slots__ = ("acked", "excused", "lengths", "stream", "synced", "writer")
 
     def __init__(self) -> None:
         self.stream: list[bytes] = []
         self.acked = 0
+        self.writer = (0, 0, 0)
+        """Its writer's node and process, and the commit index that it was last seen with."""
         self.lengths: dict[int, int] = {}
         self.synced: dict[int, int] = {}
         """Per node, how many of them a power loss cannot take."""
         self.excused: dict[int, int] = {}
         """Nodes whose copy a power loss shortened although it had been reported, and what it was."""
+
+
+class ReplicaChange(NamedTuple):
+    """A sealed segment got other replicas. `members`: how many could hold one, at any time until then."""
+
+    key: Key
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    members: int
 
 
 class LogEntry(NamedTuple):
@@ -110,9 +123,14 @@ class Truth:
         self.metadata = Metadata()
         self.committed: list[Entry] = []
         self.membership = Membership()
+        self.fewest_voters = options.nodes
+        """Of all memberships so far, without those that leave: what a replica set must not fall short of."""
         self.truths: dict[Key, SegmentTruth] = {}
         self.names: dict[tuple[int, str], int] = {}
         self.places: dict[bytes, tuple[Key, int]] = {}
+        """Where each payload was written first."""
+        self.again: dict[bytes, list[tuple[Key, int]]] = {}
+        """Where it was written later: in error, or because no tail that it was in before counted."""
         self.sealed_as: dict[Key, int] = {}
         self.groups: dict[tuple[str, str], GroupTruth] = {}
         self.cursors: dict[tuple[str, str], Position] = {}
@@ -128,7 +146,11 @@ class Truth:
         """Which copy of a segment (node, engine topic) has had bits flipped and was not made anew since."""
         self.unknown: set[int] = set()
         """Nodes that lost power and did not start since: what they hold is not known yet."""
+        self.removed: set[int] = set()
+        """Nodes that were members and are none any more."""
         self.halts: dict[int, str] = {}
+        self.seen: Counter[str] = Counter()
+        """What has happened so far: faults, messages, commands and the rarer steps (`coverage.py`)."""
         # What is fresh.
         self.host: Host | None = None
         self.writes: list[Write] = []
@@ -136,7 +158,24 @@ class Truth:
         self.topics: dict[str, None] = {}
         self.applied = False
         self.conflicts: list[tuple[str, str]] = []
+        self.replica_changes: list[ReplicaChange] = []
         self._raft_states: dict[int, tuple[object, ...]] = {}
+
+    def is_stranger(self, host: Host) -> bool:
+        """Whether this is another machine with the id of one, with a copy of its directory."""
+        return self.hosts.get(host.id) is not host
+
+    def forget(self, node: int) -> None:
+        """A machine that was removed is given an empty directory."""
+        for owner, name in [known for known in self.names if known[0] == node]:
+            del self.names[(owner, name)]
+        for key in [key for key, (owner, _) in self.rotten.items() if owner == node]:
+            del self.rotten[key]
+        for truth in self.truths.values():
+            for held in (truth.lengths, truth.synced, truth.excused):
+                held.pop(node, None)
+        self.unknown.discard(node)
+        self.removed.discard(node)
 
     def add(self, host: Host) -> None:
         """A new machine."""
@@ -166,6 +205,12 @@ class Truth:
         if segment is not None and segment.count is not None:
             return segment.count
         return self.truth(key).acked
+
+    def settled_places(self, payload: bytes) -> list[tuple[Key, int]]:
+        """Where readers may see this entry: once, if all is well."""
+        first = self.places.get(payload)
+        places = [first, *self.again.get(payload, ())] if first is not None else []
+        return [(key, offset) for key, offset in places if offset < self.settled(key)]
 
     def segments(self, topic: str) -> int:
         """How many segments the topic has."""
@@ -200,6 +245,7 @@ class Truth:
         if key is None:
             return
         truth, host = self.truth(key), self.hosts[node]
+        self.seen["copy made anew"] += name.endswith(SHADOW)
         before = self.names.get((node, name), 0)
         self._compare(host, key, truth, start, batch.payloads(), before)
         self.names[(node, name)] = end = start + batch.count
@@ -218,7 +264,8 @@ class Truth:
         fresh = payloads[len(known) :]
         if fresh and start <= len(stream):
             for position, payload in enumerate(fresh, len(stream)):
-                self.places[payload] = (key, position)
+                if self.places.setdefault(payload, (key, position)) != (key, position):
+                    self.again.setdefault(payload, []).append((key, position))
             stream += fresh
         self.writes.append(
             Write(host.id, host.record.incarnation, key, start, len(payloads), before, differs, len(fresh))
@@ -236,6 +283,10 @@ class Truth:
             self.truth(key).synced[node] = self.durable[node].copies.get(other, 0)
             self.keys[key] = None
 
+    def on_full(self, node: int, engine: str, what: str) -> None:
+        """An engine had no room to do this."""
+        self.seen[f"no room to {what}, {engine}"] += 1
+
     def on_persist(self, node: int, ready: Ready) -> None:
         """Raft's log grows, is cut and grows, or is replaced by a snapshot."""
         log, host = self.logs[node], self.hosts[node]
@@ -243,10 +294,12 @@ class Truth:
         leading = controller.raft.current_term if controller and controller.raft.role is Role.LEADER else 0
         if ready.entries and not ready.checkpoint:
             first = ready.entries[0].index
+            self.seen["log cut off"] += first <= log.last
             if leading and leading == log.leading and first <= log.last:
                 self.conflicts.append(
                     ("LeaderAppendOnly", f"leader {node} of term {leading} rewrites entry {first}")
                 )
+        self.seen["log compacted"] += ready.checkpoint is not None
         for snapshot in (ready.snapshot, ready.checkpoint):
             if snapshot is not None:
                 self._compare_state(node, snapshot)
@@ -289,6 +342,11 @@ class Truth:
             else:
                 self.conflicts.append(("StateMachineSafety", f"node {node} skips to entry {entry.index}"))
 
+    def _staying(self) -> int:
+        """How many voters are not about to leave."""
+        nodes = self.metadata.nodes
+        return sum(not (voter in nodes and nodes[voter].leaving) for voter in self.membership.voters)
+
     def _commit(self, entry: Entry) -> None:
         self.committed.append(entry)
         self.applied = True
@@ -296,23 +354,41 @@ class Truth:
             self.membership = Membership.decode(entry.data)
         if entry.kind is not COMMAND:
             return
+        self.fewest_voters = min(self.fewest_voters, self._staying())
         command = decode_command(entry.data)
+        self.seen[type(command).__name__] += 1
+        before = (
+            self.metadata.segment(command.topic, command.segment)
+            if isinstance(command, SetReplicas)
+            else None
+        )
         changed = self.metadata.apply(command)
         match command:
             case CommitCursors(cursors=cursors):
                 self.topics.update(dict.fromkeys(cursors))
             case Seal() if changed is not None:
+                self.seen["sealed by a recovery" if command.recovered else "sealed by its writer"] += 1
+                full = command.recovered or command.count >= self.options.settings["max_segment_entries"]
+                self.seen["rolled over by bytes"] += not full
                 self.sealed_as.setdefault((command.topic, command.segment), command.count)
                 self.keys[(command.topic, command.segment)] = None
                 self.topics[command.topic] = None
-            case SetReplicas() if changed is not None:
-                self.keys[(command.topic, command.segment)] = None
+            case SetReplicas() if changed is not None and before is not None:
+                after = self.metadata.segment(command.topic, command.segment)
+                assert after is not None
+                key = (command.topic, command.segment)
+                change = ReplicaChange(key, before.replicas, after.replicas, self.fewest_voters)
+                self.replica_changes.append(change)
+                self.keys[key] = None
                 self.topics[command.topic] = None
+            case RemoveNode() if command.node_id not in self.metadata.nodes:
+                self.removed.add(command.node_id)
             case RegisterTopic() if changed is not None:
                 self.topics[command.topic] = None
 
     def on_restore(self, node: int, snapshot: Snapshot) -> None:
         """A snapshot must be the state that everybody had at that index."""
+        self.seen["snapshot installed"] += 1
         if snapshot.index > len(self.committed):
             self.conflicts.append(("StateMachineSafety", f"node {node} has a snapshot from the future"))
         self._compare_state(node, snapshot)
@@ -321,10 +397,14 @@ class Truth:
 
     def sync_started(self, host: Host, engine: str) -> None:
         """A sync begins on this machine."""
+        if self.is_stranger(host):
+            return
         self.durable[host.id].sync_started(engine)
 
     def sync_ended(self, host: Host, engine: str) -> None:
         """It has ended well."""
+        if self.is_stranger(host):
+            return
         durable = self.durable[host.id]
         for name in durable.sync_ended(engine):
             key = key_of(name)
@@ -334,6 +414,8 @@ class Truth:
 
     def before_start(self, host: Host) -> None:
         """A process opens its engines, which makes durable what is still there."""
+        if self.is_stranger(host):
+            return
         for engine in (DATA, META):
             self.durable[host.id].sync_started(engine)
 
@@ -361,7 +443,9 @@ class Truth:
             host.id, log, raft.log.entries(raft.log.snapshot_index + 1, raft.log.last_index + 1)
         )
         hard_state = HardState(raft.current_term, raft.voted_for)
-        self.durable[host.id].started(found, raft.log, hard_state)
+        copies = {key: controller.copies.get(key) for key in controller.copies.noted}
+        notes = {key: Note(*key, copy.fenced, copy.sure) for key, copy in copies.items()}
+        self.durable[host.id].started(found, raft.log, hard_state, notes)
         for name in found:
             key = key_of(name)
             assert key is not None
@@ -390,6 +474,8 @@ class Truth:
 
     def lost_power(self, host: Host) -> None:
         """The disk may have lost what was not synced."""
+        if self.is_stranger(host):
+            return
         self.durable[host.id].lost_power()
         lengths = host.drive.lengths()
         if lengths is None:
@@ -431,6 +517,8 @@ class Truth:
 
     def halted(self, host: Host, reason: str) -> None:
         """A node will not go on. Scenarios that expect it look here."""
+        if self.is_stranger(host):
+            return
         self.halts[host.id] = reason
 
     def raft_moved(self, host: Host) -> bool:
@@ -444,14 +532,21 @@ class Truth:
 
     def note_acks(self, host: Host) -> None:
         """Before anybody hears of it: what this node has acknowledged."""
+        if self.is_stranger(host):
+            return
         controller = host.controller
         assert controller is not None
         for topic, writer in controller.writers.items():
             if writer.commit_index:
                 key = (topic, writer.number)
-                truth = self.truth(key)
-                if writer.commit_index > truth.acked:
-                    truth.acked = writer.commit_index
+                truth, index = self.truth(key), writer.commit_index
+                node, process, before = truth.writer
+                if (node, process) == (host.id, host.process) and index < before:
+                    what = f"node {host.id}: the commit index of {key} fell, {before} to {index}"
+                    self.conflicts.append(("AckedDurable", what))
+                truth.writer = (host.id, host.process, index)
+                if index > truth.acked:
+                    truth.acked = index
                     self.keys[key] = None
 
 

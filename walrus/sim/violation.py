@@ -15,3 +15,17 @@ def holds(condition: bool, name: str, what: str) -> None:
     """Raise `Violation` unless the condition is true. For places where `what` costs nothing."""
     if not condition:
         raise Violation(name, what)
+
+
+UNNAMED = "Assertion"
+"""The name of a violation by an assertion that says no name."""
+
+
+def named(error: AssertionError, otherwise: str = UNNAMED) -> str:
+    """The name that an assertion's message begins with.
+
+    >>> named(AssertionError("SeqOrder: a gap")), named(AssertionError("a gap"))
+    ('SeqOrder', 'Assertion')
+    """
+    name, colon, _ = str(error).partition(":")
+    return name if colon and name.isidentifier() and name[0].isupper() else otherwise

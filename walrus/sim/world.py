@@ -27,14 +27,15 @@ from typing import Any, Protocol, TypeAlias
 from walrus.broker.spec_trace import copy_lengths
 from walrus.config import NodeConfig
 from walrus.protocol import PeerCodec, Request
+from walrus.segments import START_BITS
 from walrus.sim.calls import Caller, ClientCall
 from walrus.sim.disk import Crash
 from walrus.sim.drives import DATA, Drive, EngineDrive, MemoryDrive
-from walrus.sim.host import NEVER, EngineSync, Host, address, node_at
+from walrus.sim.host import NEVER, EngineSync, Host, Saved, address, node_at
 from walrus.sim.judge import Judge
 from walrus.sim.network import Network, Weather
 from walrus.sim.options import Options
-from walrus.sim.violation import Violation
+from walrus.sim.violation import Violation, named
 from walrus.storage.errors import StorageError
 from walrus.wire.effects import Effect, Halt, LogLine, Peers, Reply, Send, Trace, no_trace
 from walrus.wire.messages import Hello, PeerMessage
@@ -65,6 +66,11 @@ HISTORY = 4_000
 """How many of the latest happenings are kept for the table of a failure."""
 
 
+def healthy(options: Options) -> tuple[float, float]:
+    """Seconds that a sync takes at least and at most while nothing is wrong with the disk."""
+    return options.sync_time / 4, options.sync_time
+
+
 class World:
     """Hosts, network, clock. `step` lets the next thing happen."""
 
@@ -79,13 +85,16 @@ class World:
         self.rng = Random(seed)
         self.now = 0.0
         self.steps = 0
-        self.climate = Weather(ordered=options.ordered)
+        self.climate = Weather(options.latency / 5, options.latency, ordered=options.ordered)
         self.network = Network(self.rng, self.climate)
         self.clients: list[Caller] = []
         self.rules: list[Rule] = []
         """Scenarios: a message for which one of these says True is not sent (the rule may keep it)."""
         self.judge = Judge(options)
+        self.seen = self.judge.seen
         self.hosts: dict[int, Host] = {}
+        self._true: dict[int, Host] = {}
+        """Machines in whose place one runs with an older copy of their directory."""
         self.happened: list[tuple[float, int, str]] = []
         """(time, node, what): for the table of a failure. Node 0 is the world."""
         self._trace_for = recorder
@@ -147,14 +156,15 @@ class World:
 
     # --- hosts ---
 
-    def add_host(self, node: int) -> Host:
+    def add_host(self, node: int, directory: int = 1) -> Host:
         """A new machine, switched off."""
         options, drive = self.options, self._drive()
         settings = {**options.settings, "durable_acks": options.fsync == "each"}
         config = NodeConfig(
             node_id=node, raft_address=address(node), client_address=address(node), **settings
         )
-        host = self.hosts[node] = Host(config, drive, options.fsync)
+        host = self.hosts[node] = Host(config, drive, options.fsync, directory)
+        host.sync_time = healthy(options)
         host.record.addresses = {n: address(n) for n in range(1, options.nodes + 1) if n != node}
         self.judge.add(host)
         return host
@@ -175,13 +185,14 @@ class World:
         self._guarded(host, self._start, host)
 
     def _start(self, host: Host) -> None:
-        trace = self._trace_for(host.id) if self._trace_for else no_trace
+        stranger = self.judge.is_stranger(host)
+        trace = self._trace_for(host.id) if self._trace_for and not stranger else no_trace
         self.judge.before_start(host)
         host.start(
             cluster_id=CLUSTER,
             rng=self.rng,
             now=self.now,
-            watch=self.judge,
+            watch=None if stranger else self.judge,
             is_open=_is_open,
             trace=trace,
         )
@@ -206,7 +217,7 @@ class World:
             host.boot += 1
             host.drive.lose_power()
             self.judge.lost_power(host)
-        if self._trace_for and host.process:
+        if self._trace_for and host.process and not self.judge.is_stranger(host):
             self._trace_for(node)("PowerLoss" if power else "Crash")
         self.judge.full_check()
 
@@ -236,6 +247,7 @@ class World:
                 self._guarded(host, self._finish_sync, host, group)
             if host.up:
                 host.record.clean = True
+                self.seen["stopped in order"] += 1
                 self._died(host)
 
     def pause(self, node: int, paused: bool) -> None:
@@ -280,6 +292,37 @@ class World:
                 return
         self.after(self.rng.uniform(0.05, 0.3), self.join, node)
 
+    def renew(self, node: int) -> None:
+        """A removed node's machine gets an empty directory."""
+        old = self.hosts[node]
+        if old.up:
+            self.kill(node)
+        self.judge.forget(node)
+        self.add_host(node, old.directory + 1).process = old.process
+        self.seen["joined anew"] += 1
+
+    def start_stale(self, node: int, saved: Saved) -> None:
+        """The node's process dies, and one starts with a copy of the directory. No word of it may be heard:
+        the judge knows of no such process, and takes what it sends for a violation.
+        """
+        true = self.hosts[node]
+        if true.up:
+            self.kill(node)
+        self._true[node] = true
+        other = self.hosts[node] = Host(true.config, saved.drive, true.fsync, true.directory)
+        other.record, other.process = saved.record, true.process
+        other.record.incarnation += self.rng.randrange(1, 1 << 20) << START_BITS
+        self.start(node)
+
+    def end_stale(self, node: int) -> None:
+        """The copy is put away, and the process starts with the true directory."""
+        true = self._true.pop(node, None)
+        if true is not None:
+            self.kill(node)
+            true.process = self.hosts[node].process + 1
+            self.hosts[node] = true
+            self.start(node)
+
     def retire(self, node: int) -> None:
         """A removed node's machine is switched off for good."""
         self.hosts[node].left = True
@@ -309,15 +352,28 @@ class World:
                     host.refused.add(peer)
                     self._lose(host, peer, refused=True)
                     return
-            elif not other.paused and not other.controller.judge_hello(
-                hello := self._hello(host, peer), other.clock(self.now)
-            ):
-                welcome = other.controller.on_caller
-                self._input(other, lambda now: welcome(hello))
-                host.refused.discard(peer)
-                self._input(host, controller.on_connected, peer)
+            elif not other.paused and self._greet(host, other):
                 return
         self._dial_later(host, peer, 0.1)
+
+    def _greet(self, host: Host, other: Host) -> bool:
+        """One node introduces itself to another: whether it is welcome there, and so connected."""
+        assert host.controller is not None
+        assert other.controller is not None
+        hello, welcome = self._hello(host, other.id), other.controller.on_caller
+        for one, two in ((host, other), (other, host)):
+            if self.judge.is_stranger(one) and not two.knows_later_start(one.id, one.record):
+                return False  # a node that cannot tell may well be fooled: see docs/durability.md
+        why_not = other.controller.judge_hello(hello, other.clock(self.now))
+        if not why_not:
+            self._input(other, lambda now: welcome(hello))
+            host.refused.discard(other.id)
+            self._input(host, host.controller.on_connected, other.id)
+            return True
+        if other.controller.is_final(hello):
+            removed = other.controller.is_removed(hello)
+            self._input(host, host.controller.on_final_refusal, other.id, why_not, removed)
+        return False
 
     def _hello(self, host: Host, peer: int) -> Hello:
         assert host.controller is not None
@@ -384,9 +440,9 @@ class World:
             return
         last = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(last.filename).name}:{last.lineno}"
-        name = str(error).split(":")[0] if isinstance(error, AssertionError) and str(error) else ""
+        name = named(error) if isinstance(error, AssertionError) else type(error).__name__
         self.note(host.id, f"fails: {type(error).__name__}: {error}")
-        raise Violation(name or type(error).__name__, f"node {host.id}: {error!r} at {where}") from error
+        raise Violation(name, f"node {host.id}: {error!r} at {where}") from error
 
     def _late_turn(self, host: Host, process: int) -> None:
         if host.process == process and host.up:
@@ -461,16 +517,23 @@ class World:
             case Halt(reason=reason):
                 self.note(host.id, f"halts: {reason}")
                 self.judge.halted(host, reason)
+                self.after(0.0, self._exit, host, host.process)
             case Send():
                 raise AssertionError("sent above")
 
     # --- messages ---
+
+    def _exit(self, host: Host, process: int) -> None:
+        """A process that will not go on has ended."""
+        if host.process == process and host.up:
+            self._died(host)
 
     def _send(self, host: Host, to: int, message: PeerMessage) -> None:
         controller = host.controller
         assert controller is not None
         if to not in controller.connected:
             return
+        self.seen[type(message).__name__] += 1
         self.judge.sent(host, to, message)
         if self._codec is not None:
             frame = self._codec.encode(message)

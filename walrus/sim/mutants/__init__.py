@@ -17,9 +17,9 @@ there and the line that is planted (`plant.py`), so reading one is reading a dif
 from __future__ import annotations
 
 from walrus.sim.mutants import raft, readers, segments
-from walrus.sim.mutants.plant import Misfit, Mutant, Slip, planted
+from walrus.sim.mutants.plant import Misfit, Mutant, Slip, planted, unasserted
 
-__all__ = ["ALL", "Misfit", "Mutant", "Slip", "find", "planted"]
+__all__ = ["ALL", "Misfit", "Mutant", "Slip", "find", "planted", "unasserted"]
 
 ALL: dict[str, Mutant] = {mutant.name: mutant for mutant in (*raft.ALL, *segments.ALL, *readers.ALL)}
 

@@ -21,8 +21,9 @@ import dis
 import importlib
 import inspect
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -126,12 +127,12 @@ def function_at(place: Place) -> FunctionType:
         found = found.fget
     if isinstance(found, staticmethod | classmethod):
         found = found.__func__
-    if not isinstance(found, FunctionType):
+    if not isinstance(found, FunctionType) or found.__name__ != place.name.rpartition(".")[2]:
         raise Misfit(f"{place.module}.{place.name} is no plain function")
     return found
 
 
-def code_with(place: Place, slips: list[Slip]) -> CodeType:
+def code_with(place: Place, slips: list[Slip], *, assertions: bool = True) -> CodeType:
     """The function's code with the slips in it."""
     source, original = place.source, function_at(place).__code__
     for slip in slips:
@@ -139,7 +140,8 @@ def code_with(place: Place, slips: list[Slip]) -> CodeType:
     tree = ast.parse(source)
     ast.increment_lineno(tree, place.first_line - 1)
     flags = __future__.annotations.compiler_flag
-    module = compile(tree, original.co_filename, "exec", flags, dont_inherit=True)
+    optimize = -1 if assertions else 1
+    module = compile(tree, original.co_filename, "exec", flags, dont_inherit=True, optimize=optimize)
     code = next(constant for constant in module.co_consts if isinstance(constant, CodeType))
     if code.co_freevars != original.co_freevars:
         raise Misfit(f"{place.module}.{place.name} closes over {original.co_freevars}: no slip fits there")
@@ -156,18 +158,64 @@ def _globals(code: CodeType) -> set[str]:
     return names.union(*map(_globals, inner))
 
 
+_planted: ContextVar[Mutant | None] = ContextVar("planted", default=None)
+
+
 @contextmanager
 def planted(mutant: Mutant | None) -> Iterator[None]:
     """Have the bug in the code (with None: have the code as it is) until the end of the `with`."""
+    token = _planted.set(mutant)
+    try:
+        with _running({function_at(place): code_with(place, slips) for place, slips in _by_place(mutant)}):
+            yield
+    finally:
+        _planted.reset(token)
+
+
+@contextmanager
+def unasserted() -> Iterator[None]:
+    """Have the code without its assertions, and with the bug that is planted, until the end of the `with`.
+
+    An assertion that trips stops a wrong step before it does harm. Without it the harm is done, and the judge
+    says which invariant it breaks.
+    """
+    slips = dict(_by_place(_planted.get()))
+    without = {
+        function: code_with(place, slips.get(place, []), assertions=False)
+        for place, function in _with_assertions()
+    }
+    with _running(without):
+        yield
+
+
+def _by_place(mutant: Mutant | None) -> Iterable[tuple[Place, list[Slip]]]:
     by_place: dict[Place, list[Slip]] = {}
     for slip in mutant.slips if mutant else ():
         by_place.setdefault(place_of(slip), []).append(slip)
-    wrong = {function_at(place): code_with(place, slips) for place, slips in by_place.items()}
-    right = {function: function.__code__ for function in wrong}
+    return by_place.items()
+
+
+@cache
+def _with_assertions() -> list[tuple[Place, FunctionType]]:
+    """The functions that assert something and can be given other code."""
+    found = []
+    for place in _places():
+        if "assert " in place.source:
+            with suppress(Misfit):
+                function = function_at(place)
+                code_with(place, [])
+                found.append((place, function))
+    return found
+
+
+@contextmanager
+def _running(codes: dict[FunctionType, CodeType]) -> Iterator[None]:
+    """These functions run this code."""
+    before = {function: function.__code__ for function in codes}
     try:
-        for function, code in wrong.items():
+        for function, code in codes.items():
             function.__code__ = code
         yield
     finally:
-        for function, code in right.items():
+        for function, code in before.items():
             function.__code__ = code

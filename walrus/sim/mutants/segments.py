@@ -81,6 +81,16 @@ WRITING = (
         Slip("and self.commit_index == self.copy.length", ""),
     ),
     _mutant(
+        "late_reports_count",
+        "AckedDurable",
+        "a report that was overtaken by a later one moves the commit index back",
+        Slip(
+            "self.match, self.heard_at = max(self.match, length), now",
+            "self.match, self.heard_at = length, now",
+        ),
+        Slip("if commit <= self.commit_index:", "if commit == self.commit_index:"),
+    ),
+    _mutant(
         "takes_a_forward_twice",
         "Duplicate",
         "a forward that the network repeats is appended again",
@@ -353,6 +363,12 @@ REPAIRING = (
         "SealedStable",
         "a replica set is changed although only the added replica has shown the whole segment",
         Slip("and len(self.whole) >= majority(len(self.new))", ""),
+    ),
+    _mutant(
+        "lets_go_of_one_too_many",
+        "ReplicasKept",
+        "a replica set gives up a node that leaves although none takes its place",
+        Slip("if len(staying) >= wanted:  # nothing", "if len(staying) >= wanted - 1:  # nothing"),
     ),
     _mutant(
         "set_replicas_without_compare",

@@ -1,0 +1,66 @@
+"""Every kind of fault strikes, and every rare step is taken, in a small set of seeds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from walrus.sim import coverage, faults
+from walrus.sim.options import Options, varied
+from walrus.sim.run import Result, simulate
+
+STEPS = 3_000
+BROAD, MOST = 8, 60
+"""Runs with all classes of faults, and runs in all."""
+FAVOURED = {
+    "joined anew": "members",
+    "MarkLeaving": "members",
+    "RemoveNode": "members",
+    "leader asked to leave": "members,leaders",
+    "stale start": "directories",
+    "stopped in order": "crash",
+    "usurped": "leaders",
+    "recovery forced": "rot,recovery,crash",
+    "no room to write, user_data": "disk",
+    "no room to trim, raft_meta": "disk",
+    "no room to delete, user_data": "disk,rot",
+    "FindGap": "crash",
+    "Gap": "crash",
+}
+"""Which faults make a rare step common."""
+
+
+def _chosen(name: str) -> tuple[str, ...]:
+    """The faults that may lead to this."""
+    if name in FAVOURED:
+        return faults.classes(FAVOURED[name])
+    if name.startswith(("ambush", "sieve")):
+        return ("ambush", "messages")
+    kind = name.removeprefix("fault ")
+    return tuple(c for c, known in faults.CLASSES.items() if kind in dict(known)) or faults.DEFAULT
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_all_that_can_happen_happens_in_a_few_seeds() -> None:
+    seen: Counter[str] = Counter()
+    for seed in range(1, MOST + 1):
+        lacking = coverage.missing(seen)
+        if not lacking:
+            break
+        chosen = faults.DEFAULT if seed <= BROAD else _chosen(lacking[seed % len(lacking)])
+        outcome = simulate(seed, varied(seed, Options()), STEPS, chosen)
+        assert isinstance(outcome, Result), outcome
+        seen.update(outcome.seen)
+    assert not coverage.missing(seen), f"never seen in {MOST} runs"
+
+
+def test_what_never_happened_is_told() -> None:
+    told = StringIO()
+    coverage.tell(Console(file=told, width=160), Counter({"fault kill": 1_234}), 2)
+    assert "what happened in 2 runs" in told.getvalue()
+    assert "kill 1,234" in told.getvalue()
+    assert "never seen: fault massacre" in told.getvalue()

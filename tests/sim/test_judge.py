@@ -1,0 +1,70 @@
+"""What the judge sees: bugs planted for one look each, and what it says where an assertion is mute."""
+
+from __future__ import annotations
+
+import pytest
+
+from walrus.sim import faults, mutants
+from walrus.sim.mutants.plant import Mutant, Slip
+from walrus.sim.options import Options, varied
+from walrus.sim.run import FailedRun, said_next, simulate
+from walrus.sim.violation import UNNAMED
+
+STEPS = 4_000
+MOST = 25
+STORM = Options(ordered=False, shared_turns=0.4, think=0.03, newcomers=0)
+
+
+def _found(mutant: Mutant, kinds: str, options: Options | None = None) -> tuple[FailedRun, Options]:
+    """The first failing seed with this bug, and its options."""
+    for seed in range(1, MOST + 1):
+        chosen = options or varied(seed, Options())
+        outcome = simulate(seed, chosen, STEPS, faults.classes(kinds))
+        if isinstance(outcome, FailedRun):
+            return outcome, chosen
+    pytest.fail(f"{mutant.name} survives {MOST} seeds")
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds", "options"),
+    [
+        ("takes_a_forward_twice", "messages,network,ambush", STORM),
+        ("lets_go_of_one_too_many", "members", Options(nodes=4, newcomers=0)),
+        ("late_reports_count", "messages,network,ambush", STORM),
+    ],
+)
+def test_the_judge_says_the_name_of_what_is_broken(name: str, kinds: str, options: Options) -> None:
+    mutant = mutants.find(name)
+    with mutants.planted(mutant):
+        failure, _ = _found(mutant, kinds, options)
+    assert failure.name == mutant.expected[0], failure
+
+
+def test_an_assertion_without_a_name_leads_to_what_the_judge_says_next() -> None:
+    mute = Mutant(
+        name="mute",
+        about="a gap is asserted, and no name is said",
+        expected=("PrefixAgree", "SeqOrder"),
+        slips=(
+            Slip("elif frame.start > copy.length:", "elif False:"),
+            Slip(
+                'assert start <= copy.length, "SeqOrder: a gap in a copy"',
+                'assert start <= copy.length, "a gap"\n    start = min(start, copy.length)',
+            ),
+        ),
+    )
+    with mutants.planted(mute):
+        failure, options = _found(mute, "messages,network,ambush", STORM)
+        assert failure.name == UNNAMED, failure
+        assert "a gap" in failure.what
+        said = said_next(failure, options)
+    assert said is not None
+    assert said.name in mute.expected, said
+
+
+def test_without_its_assertions_the_code_is_as_it_was() -> None:
+    seed = 3
+    plain = simulate(seed, STORM, STEPS)
+    with mutants.unasserted():
+        mute = simulate(seed, STORM, STEPS)
+    assert mute == plain == simulate(seed, STORM, STEPS)

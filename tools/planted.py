@@ -1,0 +1,319 @@
+"""`python -m tools.planted`: which tool notices which planted bug, under which name, and how soon.
+
+    python -m tools.planted                                  measure what is not known yet, write the page
+    python -m tools.planted --tools random,explore --bugs no_fence_check,commits_old_terms
+    python -m tools.planted --page                           write docs/planted-bugs.md from what is known
+
+Every tool is asked about every bug of `walrus/sim/mutants`, each pair in a process of its own:
+
+    unit         the unit tests of the bug's package
+    transcript   tests/*/transcripts
+    hypothesis   the state machines of Hypothesis
+    random       seeds of the simulator, one after the other, each with options of its own
+    scenario     the simulator's schedules with names
+    explore      the exploration of the real Raft class, and of the segment protocol
+    TLC          the same bug in the specs: `walrus.tlc mutants` holds each to the configuration it names
+
+Seconds are those of one core that the process has used. What was measured is appended to
+`docs/planted-bugs.jsonl`; it counts for as long as the bug's lines stay what they are, and what was not found
+is measured again with a larger `--budget`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from walrus.sim import faults, mutants, scenarios
+from walrus.sim.explore import STARTS, Bounds, explore
+from walrus.sim.mutants.plant import Mutant, place_of
+from walrus.sim.options import Options, varied
+from walrus.sim.run import FailedRun, said_next, simulate
+from walrus.sim.violation import UNNAMED, Violation
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT / "docs" / "planted-bugs.jsonl"
+PAGE = ROOT / "docs" / "planted-bugs.md"
+
+STEPS = 6_000
+"""Steps of a random run."""
+NEAR = {"raft": "consensus", "segments": "broker", "leases": "broker", "wire": "broker"}
+"""Packages whose unit tests are elsewhere."""
+NOT_UNIT = ("transcripts", "machine", "mutants", "simulation")
+MACHINES = {
+    "consensus": ("tests/consensus/test_machine.py", "tests/consensus/test_log_machine.py"),
+    "": ("tests/sim/test_machine_cluster.py", "tests/sim/test_machine_metadata.py"),
+}
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What a tool said: the name it began with, and where or with which seed it was."""
+
+    name: str
+    by: str
+
+
+class Measured(msgspec.Struct, frozen=True, kw_only=True):
+    """One tool asked about one bug."""
+
+    bug: str
+    lines: str
+    """The digest of the bug's slips."""
+    tool: str
+    found: Found | None
+    seconds: float
+    budget: float
+
+
+def digest(mutant: Mutant) -> str:
+    """What a measurement depends on."""
+    text = repr([(slip.line, slip.wrong) for slip in mutant.slips])
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+# --- the tools ---
+
+
+def _package(mutant: Mutant) -> str:
+    module = place_of(mutant.slips[0]).module.split(".")[1]
+    return NEAR.get(module, module)
+
+
+def _pytest(mutant: Mutant, paths: Sequence[str], budget: float) -> Found | None:
+    """Run these tests until one fails."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=line", "-p", "tools.planting"]
+    command += ["-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly", "--timeout=0"]
+    command += ["-m", "not process and not tla and not slow", *paths]
+    environ = {**os.environ, "WALRUS_PLANTED": mutant.name, "PYTHONPATH": str(ROOT)}
+    limits = (int(budget) + 5, int(budget) + 5)
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_CPU, limits)
+
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, preexec_fn=limit)
+    failed = re.search(r"^FAILED (\S+)", done.stdout, re.MULTILINE)
+    if done.returncode != 1 or failed is None:
+        return None
+    said = re.search(r"(?:Error|Violation|Failed|FailedRun): ?\W*([A-Z]\w+):", done.stdout)
+    return Found(said[1] if said else "", failed[1].removeprefix("tests/"))
+
+
+def unit(mutant: Mutant, budget: float) -> Found | None:
+    """The unit tests of the bug's package, those of its module first."""
+    place, folder = place_of(mutant.slips[0]), ROOT / "tests" / _package(mutant)
+    files = sorted(
+        folder.glob("test_*.py"), key=lambda path: path.stem != f"test_{place.module.split('.')[-1]}"
+    )
+    names = [str(path.relative_to(ROOT)) for path in files if not any(no in path.stem for no in NOT_UNIT)]
+    return _pytest(mutant, names, budget)
+
+
+def transcript(mutant: Mutant, budget: float) -> Found | None:
+    """The transcripts of Raft and of the segment protocol."""
+    where = "consensus" if _package(mutant) == "consensus" else "replicas"
+    return _pytest(mutant, [f"tests/{where}/test_transcripts.py"], budget)
+
+
+def hypothesis(mutant: Mutant, budget: float) -> Found | None:
+    """The state machines of Hypothesis."""
+    return _pytest(mutant, MACHINES.get(_package(mutant), MACHINES[""]), budget)
+
+
+def at_random(mutant: Mutant, budget: float) -> Found | None:
+    """Seeds, until one fails."""
+    seed, begun = 0, time.process_time()
+    while time.process_time() - begun < budget:
+        seed += 1
+        options = varied(seed, Options())
+        with mutants.planted(mutant):
+            outcome = simulate(seed, options, STEPS, faults.DEFAULT)
+            if isinstance(outcome, FailedRun):
+                said = said_next(outcome, options) if outcome.name == UNNAMED else None
+                return Found((said or outcome).name, f"seed {seed}")
+    return None
+
+
+def scenario(mutant: Mutant, budget: float) -> Found | None:
+    """The named schedules, in their order."""
+    begun = time.process_time()
+    with mutants.planted(mutant):
+        for name, known in scenarios.ALL.items():
+            try:
+                known.run(1)
+            except Violation as violation:
+                return Found(violation.name, name)
+            if time.process_time() - begun > budget:
+                break
+    return None
+
+
+EXPLORED = (
+    Bounds(depth=6, terms=5),
+    Bounds(depth=7, terms=5, snapshots=1, packets=4, commands=2, deaths=0),
+    Bounds(depth=8, terms=4, deaths=0, heartbeats=0, packets=4),
+)
+"""How far the exploration goes, a step further each."""
+
+
+def explored(mutant: Mutant, budget: float) -> Found | None:
+    """Every short behaviour of Raft, from every start."""
+    if _package(mutant) != "consensus":
+        return None
+    begun = time.process_time()
+    with mutants.planted(mutant):
+        for bounds in EXPLORED:
+            for start in STARTS:
+                outcome = explore(bounds, start, lambda depth, states: _within(begun, budget))
+                if outcome.violation is not None:
+                    return Found(outcome.violation.name, f"{start}, {len(outcome.path)} steps")
+    return None
+
+
+class _Late(Exception):
+    """The budget is spent."""
+
+
+def _within(begun: float, budget: float) -> None:
+    if time.process_time() - begun > budget:
+        raise _Late
+
+
+def tlc(mutant: Mutant, budget: float) -> Found | None:
+    """The specs have the same bug, and a test holds it to the configuration that refuses it."""
+    return Found(mutant.expected[0], mutant.spec) if mutant.spec else None
+
+
+TOOLS: dict[str, Callable[[Mutant, float], Found | None]] = {
+    "transcript": transcript,
+    "explore": explored,
+    "random": at_random,
+    "unit": unit,
+    "scenario": scenario,
+    "hypothesis": hypothesis,
+    "TLC": tlc,
+}
+
+
+# --- measuring ---
+
+
+def known() -> dict[tuple[str, str], Measured]:
+    """What was measured of the bugs as they are, by bug and tool; the latest counts."""
+    lines = DATA.read_bytes().splitlines() if DATA.exists() else []
+    found = [msgspec.json.decode(line, type=Measured) for line in lines]
+    return {
+        (one.bug, one.tool): one
+        for one in found
+        if one.bug in mutants.ALL and one.lines == digest(mutants.ALL[one.bug]) and one.tool in TOOLS
+    }
+
+
+def measure(mutant: Mutant, tool: str, budget: float) -> Measured:
+    """Ask one tool about one bug, in this process."""
+    begun, children = time.process_time(), _children()
+    try:
+        found = TOOLS[tool](mutant, budget)
+    except _Late:
+        found = None
+    seconds = round(time.process_time() - begun + _children() - children, 1)
+    return Measured(
+        bug=mutant.name, lines=digest(mutant), tool=tool, found=found, seconds=seconds, budget=budget
+    )
+
+
+def _children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _measure_all(tools: Sequence[str], bugs: Iterable[str], budget: float) -> None:
+    for tool in tools:
+        before = known()
+        for bug in bugs:
+            one = before.get((bug, tool))
+            if one is None or (one.found is None and one.budget < budget):
+                made = measure(mutants.ALL[bug], tool, budget)
+                with DATA.open("ab") as file:
+                    file.write(msgspec.json.encode(made) + b"\n")
+                said = f"{made.found.name or 'yes'}, {made.found.by}" if made.found else "not found"
+                print(f"{bug} {tool}: {said}, {made.seconds} s", flush=True)
+
+
+# --- the page ---
+
+HEAD = """# Planted bugs, and which tool notices them
+
+<!-- written by `python -m tools.planted --page`; do not edit -->
+
+Every bug of `walrus/sim/mutants` was planted, one at a time, and each tool was asked. A cell says after how
+many seconds of one core the tool noticed, and under which name; *italic*: under another name than that of an
+invariant which the bug breaks. A dash: not within its budget; empty: not asked. What each tool is, and how
+this is measured again, `tools/planted.py` says.
+
+"""
+
+
+def _cell(one: Measured | None, mutant: Mutant) -> str:
+    if one is None:
+        return ""
+    if one.found is None:
+        return "–" if one.tool != "TLC" else ""
+    name = one.found.name
+    shown = name if name in mutant.expected else f"*{name or 'by a test'}*"
+    return shown if one.tool == "TLC" else f"{one.seconds:.0f} s {shown}"
+
+
+def page() -> str:
+    """The whole page."""
+    measured, lines = known(), []
+    for bug, mutant in mutants.ALL.items():
+        cells = " | ".join(_cell(measured.get((bug, tool)), mutant) for tool in TOOLS)
+        lines.append(f"| `{bug}` | {mutant.about} | {cells} |")
+    head = f"| bug | what is wrong | {' | '.join(TOOLS)} |\n|{'---|' * (len(TOOLS) + 2)}\n"
+    return HEAD + _summary(measured) + "\n\n" + head + "\n".join(lines) + "\n"
+
+
+def _summary(measured: dict[tuple[str, str], Measured]) -> str:
+    said = [f"{len(mutants.ALL)} bugs."]
+    for tool in TOOLS:
+        asked = [one for (_, of), one in measured.items() if of == tool]
+        found = [one for one in asked if one.found is not None]
+        named = sum(
+            one.found is not None and one.found.name in mutants.ALL[one.bug].expected for one in found
+        )
+        if tool != "TLC":
+            said.append(f"*{tool}* noticed {len(found)} of {len(asked)}, {named} by name.")
+    by = {
+        bug: sum(one.found is not None for (of, _), one in measured.items() if of == bug)
+        for bug in mutants.ALL
+    }
+    said.append(f"{sum(count >= 2 for count in by.values())} are noticed by two tools or more.")
+    return "\n".join(said)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tools.planted", description=__doc__.split("\n")[0])
+    parser.add_argument("--tools", default=",".join(TOOLS), help="which tools are asked")
+    parser.add_argument("--bugs", default=",".join(mutants.ALL), help="about which bugs")
+    parser.add_argument("--budget", type=float, default=60.0, help="seconds for each (60)")
+    parser.add_argument("--page", action="store_true", help="only write the page")
+    flags = parser.parse_args(arguments)
+    if not flags.page:
+        _measure_all(flags.tools.split(","), flags.bugs.split(","), flags.budget)
+    PAGE.write_text(page(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
