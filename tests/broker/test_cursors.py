@@ -149,7 +149,7 @@ def test_origin_that_asks_again_never_got_the_first_answer():
 
 @pytest.mark.parametrize("how", ["disconnect", "silence"])
 def test_what_was_given_to_a_node_that_is_gone_comes_before_anything_later(how: str):
-    """Two nodes share the cursor. The second waits, or it would be given b before anybody was given a."""
+    """Two nodes share the cursor. The second waits, or it would be given b before any client was given a."""
     bench = Bench("a", "b")
     bench.get(1, origin=2)
     bench.get(1, origin=3)
@@ -162,7 +162,7 @@ def test_what_was_given_to_a_node_that_is_gone_comes_before_anything_later(how: 
 
 
 def test_origin_that_asks_again_while_it_waits_is_answered_once():
-    """Its first question got no answer in time. Answering both would give the first entries to nobody."""
+    """Its first question got no answer in time. Answering both would give the first entries to no client."""
     bench = Bench("a", "b", "c", "d", here=False, sealed=True)
     bench.get(2)
     ((_, read),) = bench.sent(m.Read)

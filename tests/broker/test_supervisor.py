@@ -1,4 +1,4 @@
-"""What the Raft leader does for everybody: failover, membership, and who may leave."""
+"""What the Raft leader does for all nodes: failover, membership, and who may leave."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_two_nodes_join_at_once():
 
 @pytest.mark.parametrize("how", ["cut off", "restarted"])
 def test_node_that_was_away_follows_a_leader_that_joined_meanwhile(how: str):
-    """It knows neither that there is such a node nor where, and can learn it from nobody else."""
+    """It knows neither that there is such a node nor where, and can learn it from no other node."""
     world = three()
     away = next(node for node in (1, 2, 3) if node != world.raft_leader)
     if how == "cut off":

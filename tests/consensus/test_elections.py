@@ -21,7 +21,7 @@ from walrus.consensus.messages import (
 
 
 def three() -> RaftWorld:
-    """Three voters in term 1, nobody leads."""
+    """Three voters in term 1, without a leader."""
     world = RaftWorld(seed=1)
     world.found([1, 2, 3])
     return world

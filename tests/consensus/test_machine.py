@@ -147,7 +147,7 @@ class RaftMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.leaders())
     @rule(number=pick, server=pick)
     def change_membership(self, number: int, server: int) -> None:
-        """A learner is added, a learner becomes a voter, a voter a learner or nobody."""
+        """A learner is added, a learner becomes a voter, a voter a learner or no member."""
         leader = self.leaders()[number % len(self.leaders())]
         now = self.world.raft(leader).membership
         changed = self.server(server)

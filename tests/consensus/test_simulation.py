@@ -98,12 +98,12 @@ class Chaos:
         self.world.sync_time = self.rng.choice([(0.001, 0.01), (0.001, 0.5)])
 
     def accuse(self) -> None:
-        """Somebody believes that a peer's process is gone, rightly or wrongly."""
+        """A server believes that a peer's process is gone, rightly or wrongly."""
         a, b = (self.rng.choice(sorted(self.world.hosts)) for _ in range(2))
         self.world.act(a, lambda raft: raft.leader_unreachable(b, self.world.now))
 
     def upheaval(self) -> None:
-        """Everybody believes the leader is gone, several stand, and servers restart while they vote."""
+        """All believe the leader is gone, several campaign, and servers restart while they vote."""
         for _ in range(self.rng.randrange(1, 4)):
             for node_id in sorted(self.world.hosts):
                 leader = self.world.raft(node_id).leader_id
@@ -117,7 +117,7 @@ class Chaos:
             self.world.run(self.rng.choice([0.01, 0.05]))
 
     def calm(self) -> None:
-        """Faults stop: everybody comes back."""
+        """Faults stop: all servers come back."""
         self.world.heal()
         self.world.drop = self.world.duplicate = 0.0
         self.world.delay, self.world.sync_time = (0.001, 0.02), (0.001, 0.01)

@@ -210,7 +210,7 @@ class RaftWorld(World):
         self.act(node_id, lambda raft: raft.tick(self.now))
 
     def elect(self, node_id: int) -> None:
-        """Everybody forgets the leader; this server stands, is elected if it can be, and commits."""
+        """The leader is forgotten; this server campaigns, is elected if it can be, and commits."""
         self.now += 3 * self.config.election_timeout
         self.act(node_id, lambda raft: raft.tick(self.now))
         self.deliver_all()

@@ -181,7 +181,7 @@ class NodeProcess:
         self.wait()
 
     def pause(self) -> None:
-        """SIGSTOP: alive for the kernel, silent for everybody else."""
+        """SIGSTOP: alive for the kernel, silent for all others."""
         self.signal(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -393,7 +393,7 @@ _given: set[tuple[str, int]] = set()
 
 
 def free_port(host: str) -> int:
-    """A port that is free now on `host`, and that nobody else of this process was given."""
+    """A port that is free now on `host`, and that no other part of this process was given."""
     while True:
         with socket.socket() as probe:
             probe.bind((host, 0))

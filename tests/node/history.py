@@ -10,8 +10,8 @@ knows:
     unknown   no answer, or "unknown"     it is in the log once, or not at all
 
 `check` finds: lost writes (told by where they were: prefix, middle or tail), duplicates, failed writes that
-can be read, entries that nobody sent, a producer's acknowledged entries out of order. `read_back` adds: two
-values at one position.
+can be read, entries that were never sent, a producer's acknowledged entries out of order. `read_back` adds:
+two values at one position.
 """
 
 from __future__ import annotations

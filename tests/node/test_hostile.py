@@ -1,4 +1,4 @@
-"""Broken and hostile clients cost bounded memory, never take a node down, and never starve anybody else."""
+"""Broken and hostile clients cost bounded memory, never take a node down, and never starve other clients."""
 
 from __future__ import annotations
 

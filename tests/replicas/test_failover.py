@@ -251,7 +251,7 @@ def test_waiting_goes_on_for_as_long_as_it_takes():
 
 
 class Pulls:
-    """Node 2 with an empty copy of t/1, and whoever it reads from."""
+    """Node 2 with an empty copy of t/1, and the node that it reads from."""
 
     def __init__(self) -> None:
         self.memory = MemoryEngine()

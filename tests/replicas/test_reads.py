@@ -74,7 +74,7 @@ def test_only_the_leader_of_an_open_segment_answers_for_it():
 
 @pytest.mark.parametrize(("count", "expected"), [(2, [b"a", b"b"]), (3, [b"a", b"b", b"c"]), (0, [])])
 def test_sealed_segment_is_read_up_to_its_count(count: int, expected: list[bytes]):
-    """A deposed leader's copy may hold more, which nobody is ever shown."""
+    """A deposed leader's copy may hold more, which no reader is ever shown."""
     assert Bench(sealed=count).read(0).batch.payloads() == expected
 
 

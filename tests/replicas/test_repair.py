@@ -271,7 +271,7 @@ def test_damaged_sealed_copy_is_never_served_and_is_made_anew():
 
 
 def test_damage_that_a_checksum_finds_is_mended_as_if_a_reader_had_found_it():
-    """Repair asks for the checksum of a copy that nobody reads. After a restart it is read from the disk."""
+    """Repair asks for the checksum of a copy that is not read. After a restart it is read from the disk."""
     world = three(max_segment_entries=4)
     world.register("t")
     world.put(1, "t", "a", "b", "c", "d")

@@ -287,7 +287,7 @@ def test_the_largest_hoarder_goes_when_all_together_hold_too_much() -> None:
 
 
 def test_what_a_slow_reader_is_answered_after_it_fell_behind_counts_too() -> None:
-    """A long run of reads is answered in many parts, and nobody takes the first one."""
+    """A long run of reads is answered in many parts, and the client does not take the first one."""
 
     async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
         for _ in range(4):

@@ -17,7 +17,7 @@ PATIENCE = 20.0
 
 
 class Pipe:
-    """A log that nobody reads until the test does."""
+    """A log that is not read until the test does."""
 
     def __init__(self) -> None:
         self.reading, self.writing = os.pipe()

@@ -315,7 +315,7 @@ def test_an_introduction_is_judged_like_any_call_and_nothing_follows_it() -> Non
 
 
 def test_strangers_are_bounded_in_number_and_keep_no_member_out() -> None:
-    """Anybody may connect and stay silent; the oldest of them makes room."""
+    """Any process may connect and stay silent; the oldest of them makes room."""
 
     async def scenario() -> None:
         one, two = Host(1), Host(2, max_strangers=8)

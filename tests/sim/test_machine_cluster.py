@@ -72,7 +72,7 @@ class ClusterMachine(RuleBasedStateMachine):
 
     @rule(node=NODES, moment=MOMENTS)
     def expire_lease(self, node: int, moment: float) -> None:
-        """The node hears nobody."""
+        """The node hears no other node."""
         self.stage.cut(node)
         self.stage.run(moment)
 

@@ -270,7 +270,7 @@ def cursor_committed_before_delivery(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("network,crash", "CursorInBounds", options=STORM)
 def stale_cursor_is_committed(patch: pytest.MonkeyPatch) -> None:
-    """A cursor moves to wherever somebody says."""
+    """A cursor moves to wherever any node says."""
 
     def commit(self: Metadata, topic: Topic, cursors: dict[str, Position]) -> None:
         topic.cursors.update({group: to for group, to in sorted(cursors.items()) if topic.in_bounds(to)})
@@ -357,7 +357,7 @@ def a_repeated_forward_is_handed_back(patch: pytest.MonkeyPatch) -> None:
 
 @mutant("crash,pause", "FailoverProgress", "ReadProgress", "RolloverProgress", "NoRest", "Replies")
 def nobody_fails_over(patch: pytest.MonkeyPatch) -> None:
-    """Nobody recovers the segments of a dead leader."""
+    """No node recovers the segments of a dead leader."""
     patch.setattr(Lifecycle, "recover", lambda self, topic, number, now: None)
 
 

@@ -1,4 +1,4 @@
-"""The lock of a topic: one at a time, nobody forgotten, nobody overtaken for ever."""
+"""The lock of a topic: one at a time, no thread forgotten, none overtaken for ever."""
 
 from __future__ import annotations
 

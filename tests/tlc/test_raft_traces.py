@@ -48,7 +48,7 @@ def refused(runs: dict[str, list[Event]]) -> list[TraceVerdict]:
 
 
 def change(world: RaftWorld, leader: int, voters: tuple[int, ...], learners: tuple[int, ...] = ()) -> None:
-    """Propose a membership, and deliver until everybody has it."""
+    """Propose a membership, and deliver until every server has it."""
     wanted = Membership(voters, learners)
     assert world.act(leader, lambda raft: raft.propose_membership(wanted, world.now)) is not None
     world.deliver_all()
@@ -57,7 +57,7 @@ def change(world: RaftWorld, leader: int, voters: tuple[int, ...], learners: tup
 
 @cache
 def eventful() -> tuple[Event, ...]:
-    """Server 1 leads and dies with an entry that nobody else has; 2 leads on, takes 4 in, and leaves."""
+    """Server 1 leads and dies with an entry that no other server has; 2 leads on, takes 4 in, and leaves."""
     recording = Recording()
     world = RaftWorld(1, trace=recording.trace)
     world.found([1, 2, 3], passive=[4])

@@ -7,8 +7,8 @@
                               │
                               └─ a majority holds what was found ──► Seal proposed, `recovered`
 
-Both ends are the same proposal, and both proposers repeat it until the metadata shows the segment sealed,
-by whomever. Where the next segment goes is decided here: round-robin over the voters that this node
+Both ends are the same proposal, and both proposers repeat it until the metadata shows the segment sealed, by
+whichever node. Where the next segment goes is decided here: round-robin over the voters that this node
 reaches.
 
 A forward for a segment that is not known here yet (its origin has newer metadata) waits for the metadata;

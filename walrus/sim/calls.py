@@ -34,7 +34,7 @@ class CallOwner(Protocol):
         """Replies number `first` and following of this call."""
 
     def on_lost(self, call: ClientCall, now: float) -> None:
-        """The connection broke, or there was nobody: no more replies will come."""
+        """The connection broke, or no process listens: no more replies will come."""
 
     def on_late(self, call: ClientCall, replies: list[protocol.Reply]) -> None:
         """Replies that a node gave after the client had gone, which it could not know yet."""

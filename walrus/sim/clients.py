@@ -50,7 +50,7 @@ class SimClient:
         self.world.after(self.rng.expovariate(1 / self.world.options.think), self._act)
 
     def ask(self, request: protocol.Request, value: object = None) -> bool:
-        """Send a request; False if nobody listens there, and then another node is tried next time."""
+        """Send a request; False if no process listens there, and then another node is tried next time."""
         call = ClientCall(self, self.node, request.replies, self.world.now, value)
         self.calls.append(call)
         if self.world.ask(self.world.hosts[self.node], call, request):
@@ -70,7 +70,7 @@ class SimClient:
         """See `CallOwner.on_late`."""
 
     def hang_up(self) -> None:
-        """The client goes away; whatever it asked is answered to nobody."""
+        """The client goes away; whatever it asked is answered to no one."""
         for call in self.calls:
             call.lost(self.world.now)
         self.node = 0
@@ -188,7 +188,7 @@ class Consumer(SimClient):
                 self.node = 0  # perhaps another node can
 
     def on_late(self, call: ClientCall, replies: list[protocol.Reply]) -> None:
-        """Into a socket that nobody reads any more: GET has no acknowledgement, so this counts as given."""
+        """Into a socket that is not read any more: GET has no acknowledgement, so this counts as given."""
         for reply in replies:
             if isinstance(reply, Ok):
                 assert reply.payload is not None

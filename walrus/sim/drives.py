@@ -153,7 +153,7 @@ class MemoryDrive:
         self.engines[engine].finish_sync()
 
     def kill(self) -> None:
-        """Every byte stays; `open` makes them durable before anybody is told of them."""
+        """Every byte stays; `open` makes them durable before any node is told of them."""
 
     def lose_power(self) -> None:
         """See `Drive.lose_power`."""
@@ -223,7 +223,7 @@ class EngineDrive:
         self.platter.lose_power()
 
     def lengths(self) -> dict[str, int] | None:
-        """Nobody knows before recovery."""
+        """Unknown before recovery."""
         return None
 
     def rot(self, name: str, index: int, rng: Random, engine: str = DATA) -> bool:

@@ -21,9 +21,9 @@ Time. A deadline may pass at any moment (`timeout`), and of what the clock says 
 state: whether the server still hears its leader. States that differ by a renaming of the servers are one
 (`symmetric`); the tie-breaks that look at ids are the only place where that merges too much.
 
-Starts. `fresh`: nobody ever voted. `led`: a term has passed, and all logs are equal. `turns`: the first and
-the last server have led in turn, and each has an entry that no other has: Figure 8 of the Raft paper begins
-there.
+Starts. `fresh`: no server ever voted. `led`: a term has passed, and all logs are equal. `turns`: the first
+and the last server have led in turn, and each has an entry that no other has: Figure 8 of the Raft paper
+begins there.
 
 Bounds, so that the space is finite: terms, commands, restarts and crashes, rounds of heartbeats, snapshots,
 messages on their way.

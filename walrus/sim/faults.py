@@ -13,7 +13,7 @@ not what else was planned.
     stop         SIGTERM, restarted afterwards
     pause        SIGSTOP, then SIGCONT
     cut          messages to `peer` vanish, one way
-    isolate      messages to and from everybody vanish
+    isolate      messages to and from all others vanish
     split        the nodes whose bit is set in `value` are cut off from the others
     stopped      messages to `peer` wait
     weather      loss, duplication, delay and reordering everywhere
@@ -350,7 +350,7 @@ class Faults:
         self.world.hosts[fault.node].drive.fail_sync()
 
     def _rot(self, fault: Fault) -> None:
-        """A copy that nobody reads may be bad for long, so a segment has one bad copy until it is made anew.
+        """A copy that is not read may be bad for long, so a segment has one bad copy until it is made anew.
         What remains is enough if nothing else is lost: see `_power`.
         """
         dice, judge = Random(f"rot {fault.value}"), self.world.judge

@@ -177,7 +177,7 @@ def LastSealedIsSum(view: Truth) -> None:
 
 
 def OpenLeaderMatchesMap(view: Truth) -> None:
-    """Whoever believes to lead a topic leads the segment that is open in its view, in that incarnation."""
+    """A node that believes to lead a topic leads the segment open in its view, in that incarnation."""
     for host in _nodes(view):
         controller = host.controller
         assert controller is not None

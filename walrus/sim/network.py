@@ -50,7 +50,7 @@ class Link:
 
 
 class Network:
-    """All links; the ones that nobody mentioned are there and run."""
+    """All links; the ones that were never mentioned are there and run."""
 
     def __init__(self, rng: Random, weather: Weather = CALM) -> None:
         self.weather = weather

@@ -6,7 +6,7 @@ of three, and the log that is read after everything has come to rest decides:
     ok        in the log, exactly once             else LostWrite (prefix, middle or tail), Duplicate
     failed    not in the log                       else FailedWriteRead
     unknown   once or not at all                   else Duplicate
-    nobody    sent it                              InventedEntry
+    (none)    only what was sent is in the log     else InventedEntry
     order     of one producer's acknowledged entries is the order in which it sent them   else ProducerOrder
     readers   a lone consumer of a group skips nothing                                    else Skipped
 """

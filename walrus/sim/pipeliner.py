@@ -197,7 +197,7 @@ class Pipeliner(Producer):
             attempt.outcome, attempt.reply = Outcome.UNKNOWN, "connection lost"
 
     def on_late(self, call: ClientCall, replies: list[protocol.Reply]) -> None:
-        """Into a socket that nobody reads any more: GET has no acknowledgement, so this counts as given."""
+        """Into a socket that is not read any more: GET has no acknowledgement, so this counts as given."""
         asked: _Question = call.value  # type: ignore[assignment]
         for reply in replies:
             if isinstance(asked.request, Get) and isinstance(reply, Ok) and reply.payload is not None:

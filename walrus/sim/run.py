@@ -2,7 +2,7 @@
 
     warm up    the topics are registered
     chaos      clients work while the fault schedule is carried out; invariants after every step
-    calm       faults end, producers stop; everybody must come to rest within a time (the progress properties)
+    calm       faults end, producers stop; all nodes must come to rest within a time (the progress properties)
     verdict    everything is read back, the oracle judges, a last full check
 
 A run is decided by its seed, its options and its schedule. `shrink` runs a failing one again and again with
@@ -147,7 +147,7 @@ class Simulation:
         return self._caught_up()
 
     def _operate(self) -> None:
-        """What an operator does who reads METRICS: recoveries that wait for copies that nobody is sure of."""
+        """What an operator does who reads METRICS: recoveries that wait for copies of which none is sure."""
         if self.world.options.fsync == "each":
             return
         for host in self.world.live():

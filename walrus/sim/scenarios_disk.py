@@ -35,7 +35,7 @@ def crash_at_disk_operations(seed: int) -> int:
 
 @scenario(20)
 def sync_fails_once(seed: int) -> int:
-    """fsync fails once, then would succeed: the process stops, nobody is told OK on the strength of it."""
+    """fsync fails once, then would succeed: the process stops, no client is told OK on the strength of it."""
     stage = Stage(seed, engine=bool(seed % 2))
     stage.warm()
     victim = stage.leader()
@@ -187,7 +187,7 @@ def blackout(seed: int) -> int:
 
 @scenario(25)
 def blackout_with_slow_disks(seed: int) -> int:
-    """The same while every sync takes long: what is on its way to the disks was told to nobody."""
+    """The same while every sync takes long: what is on its way to the disks was told to no node."""
     stage = Stage(seed)
     stage.warm()
     for host in stage.world.hosts.values():
@@ -242,7 +242,7 @@ def pause_two_and_take_power_from_the_third(seed: int) -> int:
 
 @scenario(27)
 def slow_syncs(seed: int) -> int:
-    """fsync takes 2 s: on a follower nobody waits for it, on the leader there is no flapping."""
+    """fsync takes 2 s: on a follower no PUT waits for it, on the leader there is no flapping."""
     stage = Stage(
         seed, think=0.03, settings={"max_segment_entries": 100_000}
     )  # no rollover hands the slow one the lead

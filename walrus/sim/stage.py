@@ -136,7 +136,7 @@ class Stage:
             self.world.step()
 
     def warm(self) -> None:
-        """Until entries are acknowledged, delivered, and somebody leads."""
+        """Until entries are acknowledged, delivered, and a node leads Raft."""
         self.until(
             lambda: (
                 self.topic in self.judge.metadata.topics

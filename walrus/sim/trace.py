@@ -1,7 +1,7 @@
 """Recording runs in the trace format of `docs/model-checking.md`, for `python -m walrus.tlc trace`.
 
 In the simulator one thing happens after the other, so the order of the lines is the order of the steps, and
-no clock is needed. Nothing is recorded, and nothing costs anything, unless somebody asks.
+no clock is needed. Nothing is recorded, and nothing costs anything, unless a recorder is given.
 """
 
 from __future__ import annotations

@@ -387,7 +387,7 @@ class Truth:
                 self.topics[command.topic] = None
 
     def on_restore(self, node: int, snapshot: Snapshot) -> None:
-        """A snapshot must be the state that everybody had at that index."""
+        """A snapshot must be the state that every node had at that index."""
         self.seen["snapshot installed"] += 1
         if snapshot.index > len(self.committed):
             self.conflicts.append(("StateMachineSafety", f"node {node} has a snapshot from the future"))
@@ -531,7 +531,7 @@ class Truth:
         return moved
 
     def note_acks(self, host: Host) -> None:
-        """Before anybody hears of it: what this node has acknowledged."""
+        """Before any other node hears of it: what this node has acknowledged."""
         if self.is_stranger(host):
             return
         controller = host.controller

@@ -380,7 +380,7 @@ class World:
         return host.controller.members.hello(peer, version=1)
 
     def _notice_gone(self, host: Host, process: int, peer: int) -> None:
-        """The peer's machine says that nobody has this connection; whether somebody listens is seen soon."""
+        """The peer's machine says that no process has this connection; whether one listens is seen soon."""
         if host.process == process and host.controller and peer in host.controller.connected:
             if self.network.passes(host.id, peer) and not host.paused:
                 gone = not self.hosts[peer].up
@@ -620,7 +620,7 @@ class World:
     # --- clients ---
 
     def ask(self, host: Host, call: ClientCall, request: Request) -> bool:
-        """A client's request reaches a node; False if nobody listens there."""
+        """A client's request reaches a node; False if no process listens there."""
         if host.controller is None:
             return False
         self.judge.calls[call] = None

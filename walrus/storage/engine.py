@@ -57,7 +57,7 @@ _logger = logging.getLogger("walrus")
 
 
 class Engine:
-    """Topics on one disk. `syncing` says whether anybody is ever made to wait for durability."""
+    """Topics on one disk. `syncing` says whether any caller is ever made to wait for durability."""
 
     def __init__(self, disk: Disk, *, syncing: bool, keep_spare: bool) -> None:
         self.disk = disk

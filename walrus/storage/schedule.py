@@ -47,7 +47,7 @@ class FsyncSchedule(msgspec.Struct, frozen=True):
 
     @property
     def syncing(self) -> bool:
-        """Whether anybody relies on what was synced."""
+        """Whether any caller relies on what was synced."""
         return self.loop or self.interval is not None
 
     @property

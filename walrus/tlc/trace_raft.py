@@ -1,7 +1,7 @@
 """Recorded runs for RaftTrace.tla: Raft's transitions, and how the cluster was founded.
 
-Raft's events are those with a term. A vote for nobody becomes a vote for node 0. Answers that a leader gets,
-and requests that a follower refuses, are recorded for people: they change nothing that Raft.tla has.
+Raft's events are those with a term. A vote for no server becomes a vote for node 0. Answers that a leader
+gets, and requests that a follower refuses, are recorded for people: they change nothing that Raft.tla has.
 """
 
 from __future__ import annotations

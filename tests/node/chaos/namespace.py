@@ -36,7 +36,7 @@ def enter(arguments: Sequence[str]) -> None:
 
 @cache
 def can_lose() -> bool:
-    """Whether packets can be lost here without harm to anybody else's."""
+    """Whether packets can be lost here without harm to others."""
     return INSIDE in os.environ and _works(*_netem(0.0, 0.0)) and calm()
 
 
