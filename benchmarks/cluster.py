@@ -10,10 +10,10 @@ nothing else. Every row runs with `--fsync 200` and with `--fsync each`, and is 
 ratio to the bare server under the same load. Compare ratios, not rates, between machines.
 
 The client is a blocking socket that counts replies by their bytes (all replies of a row have one length), so
-that it costs as little as possible of the two cores that everybody shares.
+that it costs as little as possible of the two cores that all processes share.
 
 Failover is the time from SIGKILL of the segment's leader, under load, to the first `OK` that a client of a
-surviving node receives. Idle cost is CPU time and memory of the nodes while nobody asks anything.
+surviving node receives. Idle cost is CPU time and memory of the nodes while no request arrives.
 """
 
 from __future__ import annotations

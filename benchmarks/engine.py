@@ -7,8 +7,8 @@
 
 Rounds are interleaved within a group (first every row once, then every row again, in another order), so
 that a slow moment of the machine touches all rows alike. On a machine that others use too, `--patience 5`
-waits for quiet moments, and `--cpu` counts processor time instead of wall time in those groups where nobody
-waits for a disk or a thread (work that a store moves to threads of its own is then not counted against it).
+waits for quiet moments, and `--cpu` counts processor time instead of wall time in those groups that do not
+wait for a disk or a thread (work that a store moves to threads of its own is then not counted against it).
 Each measurement has a new directory on a real disk (`--directory`); nothing is collected while a loop is
 timed. Ratios are to the bare loop named first in each table.
 """
@@ -74,7 +74,7 @@ def measure(
     for number in range(rounds):
         for row in random.Random(number).sample(group.rows, len(group.rows)):
             directory = Path(tempfile.mkdtemp(dir=home))
-            os.sync()  # or whoever asks the file system for anything first pays for what others left behind
+            os.sync()  # or the first row to ask the file system for anything pays for what others left behind
             Clock.now = staticmethod(thread_time if cpu and not group.waits else perf_counter)
             wait_for_quiet(patience)
             try:

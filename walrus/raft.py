@@ -314,7 +314,7 @@ class Raft:
         """Heartbeats (paper §5.2), CheckQuorum (dissertation §6.2), transfers that took too long (§3.10)."""
         assert self.role is Role.LEADER and self._election.deadline == math.inf
         if now - self._last_tick > self.config.election_timeout / 2:
-            # This process was not running, so it could not hear anybody: answers may be waiting in its
+            # This process was not running, so it heard nothing: answers may be waiting in its
             # sockets. It leads for one more window; `last_contact`, which leases use, is not prolonged.
             leading.since = now
         if now >= leading.heartbeat_due:

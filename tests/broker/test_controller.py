@@ -165,9 +165,9 @@ def test_hello_is_judged():
     assert "this is node 1" in judge(hello(world, 2, 3))
     assert "another data directory" in judge(hello(world, 2, 1, directory_id="new disk"))
     assert "not (yet, or any more) a member" in judge(hello(world, 9, 1))
-    assert judge(hello(world, 2, m.ANYBODY)) == "", "it has moved, and knows only that a member lives here"
-    assert "another cluster" in judge(hello(world, 2, m.ANYBODY, cluster_id="other"))
-    assert "another data directory" in judge(hello(world, 2, m.ANYBODY, directory_id="new disk"))
+    assert judge(hello(world, 2, m.ANY_NODE)) == "", "it has moved, and knows only that a member lives here"
+    assert "another cluster" in judge(hello(world, 2, m.ANY_NODE, cluster_id="other"))
+    assert "another data directory" in judge(hello(world, 2, m.ANY_NODE, directory_id="new disk"))
 
 
 def test_refusal_does_not_tell_the_cluster_id():
@@ -175,7 +175,7 @@ def test_refusal_does_not_tell_the_cluster_id():
     guess = hello(world, 2, 1, cluster_id="guess")
     refused = [
         world.nodes[1].judge_hello(msgspec.structs.replace(guess, **changes), world.now)
-        for changes in ({}, {"target": m.ANYBODY}, {"node_id": 9}, {"member_at": 1 << 60})
+        for changes in ({}, {"target": m.ANY_NODE}, {"node_id": 9}, {"member_at": 1 << 60})
     ]
     assert all("another cluster" in error and "test" not in error for error in refused), refused
 

@@ -27,7 +27,7 @@ from walrus.shell.peer_connections import (
     join_flaw,
 )
 from walrus.shell.seeking import Seeker
-from walrus.wire.messages import ANYBODY, Fence, Hello, HelloReply, Join, JoinReply, PeerMessage
+from walrus.wire.messages import ANY_NODE, Fence, Hello, HelloReply, Join, JoinReply, PeerMessage
 
 PATIENCE = 20.0
 CODEC: PeerCodec[PeerMessage] = PeerCodec(PeerMessage)
@@ -66,7 +66,7 @@ class Host:
         )
 
     def judge_hello(self, hello: Hello) -> str:
-        known = hello.cluster_id == self.cluster_id and hello.target in (self.node_id, ANYBODY)
+        known = hello.cluster_id == self.cluster_id and hello.target in (self.node_id, ANY_NODE)
         return "" if known else "another cluster"
 
     def on_caller(self, hello: Hello) -> None:
@@ -300,7 +300,7 @@ def test_an_introduction_is_judged_like_any_call_and_nothing_follows_it() -> Non
         await two.listen()
         for caller, welcome in ((theirs, False), (Host(1), True)):
             reader, writer = await asyncio.open_connection("127.0.0.1", two.port)
-            writer.write(CODEC.encode(caller.hello_to(ANYBODY)) + CODEC.encode(MESSAGE))
+            writer.write(CODEC.encode(caller.hello_to(ANY_NODE)) + CODEC.encode(MESSAGE))
             (length,) = struct.unpack("<I", await reader.readexactly(4))
             reply = CODEC.decode(await reader.readexactly(length))
             assert isinstance(reply, HelloReply)

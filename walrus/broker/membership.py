@@ -36,7 +36,7 @@ from walrus.config import Identity, NodeConfig
 from walrus.consensus.messages import Role
 from walrus.segments import MAX_JOINING, Announce, Member, start_number
 from walrus.wire.effects import Outbox
-from walrus.wire.messages import ANYBODY, Hello, Join, JoinReply
+from walrus.wire.messages import ANY_NODE, Hello, Join, JoinReply
 
 TELL_AFTER, TELL_AGAIN = 3.0, 30.0
 """Seconds: a node that is not ready says why after so long, and again if nothing changes."""
@@ -143,7 +143,7 @@ class Members:
         if hello.cluster_id != self.identity.cluster_id:
             # Its own id is what a member is known by: it is not told to strangers.
             return f"another cluster: this node does not belong to {hello.cluster_id!r}"
-        if hello.target not in (self._config.node_id, ANYBODY):
+        if hello.target not in (self._config.node_id, ANY_NODE):
             return f"this is node {self._config.node_id}, not {hello.target}"
         if error := self._older(hello):
             return error
@@ -206,7 +206,7 @@ class Members:
         )
 
     def hello(self, target: int, version: int) -> Hello:
-        """Return this node's introduction to a peer, or to `ANYBODY`."""
+        """Return this node's introduction to a peer, or to `ANY_NODE`."""
         return Hello(
             version=version,
             cluster_id=self.identity.cluster_id,

@@ -58,7 +58,7 @@ from walrus.segments import start_number
 from walrus.shell.client_connections import no_delay
 from walrus.shell.descriptors import MAX_STRANGERS, Listener
 from walrus.wire.addresses import parse_address
-from walrus.wire.messages import ANYBODY, Hello, HelloReply, Join, JoinReply, PeerMessage
+from walrus.wire.messages import ANY_NODE, Hello, HelloReply, Join, JoinReply, PeerMessage
 
 log = logging.getLogger("walrus.shell.peer_connections")
 
@@ -88,7 +88,7 @@ class PeerHandler(Protocol):
     """What the connections need from the node."""
 
     def hello_to(self, peer: int) -> Hello:
-        """Return this node's introduction to `peer` (or to `ANYBODY`)."""
+        """Return this node's introduction to `peer` (or to `ANY_NODE`)."""
 
     def judge_hello(self, hello: Hello) -> str:
         """Return why this caller is refused; "" accepts it."""
@@ -368,7 +368,7 @@ class PeerSession(asyncio.BufferedProtocol):
             self.abort()
 
     def _on_hello(self, hello: Hello) -> None:
-        """A node calls this one; or, with target `ANYBODY`, only says where it lives itself."""
+        """A node calls this one; or, with target `ANY_NODE`, only says where it lives itself."""
         handler = self._peers.handler
         if error := self._peers.judge(hello):
             self.reply(
@@ -382,7 +382,7 @@ class PeerSession(asyncio.BufferedProtocol):
             log.warning("refused a caller that says it is node %d: %s", hello.node_id, error)
             self.close()
             return
-        if hello.target == ANYBODY:
+        if hello.target == ANY_NODE:
             self.reply(HelloReply(error="", cluster_id=hello.cluster_id, addresses=handler.addresses()))
             self._peers.met(hello)
             self.close()

@@ -2,7 +2,7 @@
 
 A member remembers where the others were. If all of them come back at new addresses (containers, DHCP, a
 move), every remembered address is wrong, and without a leader no address can be changed in the metadata. So a
-member that is not ready some time after its start also tries those of `--join`, without knowing who is there:
+member that is not ready some time after its start also tries those of `--join`, whatever lives there:
 
     seeker                                          whichever member lives there
       │ ── Hello(target=0, raft_address=mine, ...) ──► │  is welcome or refused like any caller; the callee
@@ -24,7 +24,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from walrus.shell.peer_connections import CONNECT_TIMEOUT, PeerConnections, PeerLink, connect
-from walrus.wire.messages import ANYBODY
+from walrus.wire.messages import ANY_NODE
 
 log = logging.getLogger("walrus.shell.seeking")
 
@@ -76,7 +76,7 @@ class Seeker:
         """Tell the member at `address`, if there is one, where this node lives."""
         if address == self._mine:
             return
-        link = PeerLink(self._peers.codec.encode(self._peers.handler.hello_to(ANYBODY)), self._peers.codec)
+        link = PeerLink(self._peers.codec.encode(self._peers.handler.hello_to(ANY_NODE)), self._peers.codec)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await connect(lambda: link, address, self._peers.source)

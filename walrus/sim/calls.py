@@ -40,7 +40,7 @@ class CallOwner(Protocol):
         """Replies that a node gave after the client had gone, which it could not know yet."""
 
 
-class Nobody:
+class Unattended:
     """An owner that makes calls without waiting for the answer."""
 
     def on_reply(self, call: ClientCall, first: int, replies: list[protocol.Reply], now: float) -> None:

@@ -136,7 +136,7 @@ class Producer(SimClient):
         self.attempts += fresh
         if not self.ask(Put(self.topic, Batch.of([attempt.payload for attempt in fresh])), fresh):
             for attempt in fresh:
-                attempt.outcome, attempt.reply = Outcome.FAILED, "nobody listens"
+                attempt.outcome, attempt.reply = Outcome.FAILED, "no process listens"
 
     def on_reply(self, call: ClientCall, first: int, replies: list[protocol.Reply], now: float) -> None:
         """Note the outcomes."""

@@ -513,7 +513,7 @@ class Explorer:
             if isinstance(self.servers.messages[number], PreVoteRequest)
         }
         if self.servers.known[step.local].role is not Role.PRE_CANDIDATE:
-            return self._after(state, node, step)  # it asks nobody
+            return self._after(state, node, step)  # it asks no server
         state = self._after(state, node, Step(step.local, ()))
         for peer in group:
             if peer not in asked:

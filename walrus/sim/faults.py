@@ -44,7 +44,7 @@ import msgspec
 
 from walrus.consensus.messages import Role
 from walrus.protocol import Leave, Recover
-from walrus.sim.calls import ClientCall, Nobody
+from walrus.sim.calls import ClientCall, Unattended
 from walrus.sim.drives import ROOMS
 from walrus.sim.host import Host, Saved
 from walrus.sim.network import Weather
@@ -393,7 +393,7 @@ class Faults:
                 enough = len(whole) > len(replicas) - recovery.segment.majority
                 if sound and enough and recovery.waits_for_sure_copies and not host.paused:
                     world.seen["recovery forced"] += 1
-                    world.ask(host, ClientCall(Nobody(), host.id, 1, world.now), Recover(*key))
+                    world.ask(host, ClientCall(Unattended(), host.id, 1, world.now), Recover(*key))
 
     def _join(self, fault: Fault) -> None:
         """A new machine, or one that was removed and comes back with an empty directory."""
@@ -413,7 +413,7 @@ class Faults:
         if asked and leaving and not leaving.left and len(self.world.judge.membership.voters) > 3:
             host = asked[int(fault.value * len(asked))]
             self.world.seen["leader asked to leave"] += leader is leaving
-            self.world.ask(host, ClientCall(Nobody(), host.id, 1, self.world.now), Leave(node))
+            self.world.ask(host, ClientCall(Unattended(), host.id, 1, self.world.now), Leave(node))
 
     def _stale(self, fault: Fault) -> None:
         """A copy of the directory is made, the process goes on in another start, and some time later one

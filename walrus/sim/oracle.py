@@ -32,7 +32,7 @@ def check_log(log: Sequence[bytes], histories: Iterable[tuple[str, Sequence[PutA
         _check_producer(name, attempts, places)
     for payload in log:
         if payload not in known:
-            raise Violation("InventedEntry", f"nobody sent {payload!r}")
+            raise Violation("InventedEntry", f"no client sent {payload!r}")
 
 
 def _check_producer(name: str, attempts: Sequence[PutAttempt], places: dict[bytes, int]) -> None:

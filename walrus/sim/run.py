@@ -20,7 +20,7 @@ from walrus.protocol import Recover
 from walrus.replicas.copies import Key
 from walrus.segments import Position
 from walrus.sim import faults, invariants, oracle
-from walrus.sim.calls import ClientCall, Nobody, Outcome
+from walrus.sim.calls import ClientCall, Outcome, Unattended
 from walrus.sim.clients import Consumer, Fetcher, Newcomer, Producer, Registrar, Scanner
 from walrus.sim.faults import Fault, Faults
 from walrus.sim.host import Host
@@ -154,7 +154,7 @@ class Simulation:
             assert host.controller is not None
             for (topic, segment), recovery in sorted(host.controller.lifecycle.recoveries.items()):
                 if recovery.waits_for_sure_copies and len(self.world.live()) == len(self.world.hosts):
-                    call = ClientCall(Nobody(), host.id, 1, self.world.now)
+                    call = ClientCall(Unattended(), host.id, 1, self.world.now)
                     self.world.ask(host, call, Recover(topic, segment))
 
     def _caught_up(self) -> bool:

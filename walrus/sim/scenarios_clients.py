@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from walrus.protocol import Leave, Register
-from walrus.sim.calls import ClientCall, Nobody, Outcome
+from walrus.sim.calls import ClientCall, Outcome, Unattended
 from walrus.sim.catalogue import scenario
 from walrus.sim.clients import Consumer
 from walrus.sim.stage import Stage, expect
@@ -157,7 +157,7 @@ def member_leaves_while_its_segment_is_recovered(seed: int) -> int:
     stage.world.join(5)
     stage.run(0.1)
     other = next(node for node in (1, 2, 3, 4) if node != leaving)
-    call = ClientCall(Nobody(), other, 1, stage.world.now)
+    call = ClientCall(Unattended(), other, 1, stage.world.now)
     stage.world.ask(stage.host(other), call, Leave(leaving))
     stage.until(lambda: stage.metadata().current > number, "the segment is sealed")
     stage.world.start(leaving)
@@ -171,7 +171,7 @@ def growing_from_one(seed: int) -> int:
     """One node founds a cluster, two join under load: replica sets grow, nothing is lost."""
     stage = Stage(seed, nodes=1, think=0.05)
     stage.until(lambda: bool(stage.raft_leader()), "it leads itself")
-    stage.world.ask(stage.host(1), ClientCall(Nobody(), 1, 1, stage.world.now), Register("t1"))
+    stage.world.ask(stage.host(1), ClientCall(Unattended(), 1, 1, stage.world.now), Register("t1"))
     stage.run(0.5)
     for node in (2, 3):
         stage.world.join(node)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 from walrus.protocol import Leave
-from walrus.sim.calls import ClientCall, Nobody
+from walrus.sim.calls import ClientCall, Unattended
 from walrus.sim.catalogue import scenario
 from walrus.sim.clients import Consumer
 from walrus.sim.disk import Fate
@@ -158,7 +158,7 @@ def damaged_raft_journal(seed: int) -> int:
     stage.world.join(4)
     stage.until(lambda: 4 in stage.judge.membership.voters, "another node is in")
     asked = next(node for node in (1, 2, 3) if node != victim)
-    stage.world.ask(stage.host(asked), ClientCall(Nobody(), asked, 1, stage.world.now), Leave(victim))
+    stage.world.ask(stage.host(asked), ClientCall(Unattended(), asked, 1, stage.world.now), Leave(victim))
     stage.until(lambda: victim not in stage.judge.metadata.nodes, "it is removed", patience=60.0)
     stage.world.retire(victim)
     return stage.finish()
@@ -251,7 +251,7 @@ def slow_syncs(seed: int) -> int:
     stage.host(slow).sync_time = (2.0, 2.0)
     raft, acked = stage.raft_leader(), stage.acknowledged()
     stage.run(1.5)
-    expect(stage.acknowledged() > acked + 50, "everybody waits for one slow follower")
+    expect(stage.acknowledged() > acked + 50, "all PUTs wait for one slow follower")
     stage.host(slow).sync_time = (0.0005, 0.002)
     stage.run(3.0)
     leader = stage.raft_leader()

@@ -269,7 +269,7 @@ def next_leaders_die_before_their_first_append(seed: int) -> int:
     empty = sum(segment.count == 0 for segment in stage.metadata().segments[start:])
     expect(empty >= 10, f"only {empty} empty segments")
     last = stage.producer("last", node=1)
-    stage.until(lambda: bool(stage.raft_leader()), "somebody leads")
+    stage.until(lambda: bool(stage.raft_leader()), "a node leads")
     last.put(3)
     stage.until(lambda: last.pending == 0, "answered")
     return stage.finish()

@@ -201,7 +201,7 @@ class World:
             lengths = copy_lengths(host.controller.data.storage)
             trace("Restart", incarnation=host.record.incarnation, lengths=lengths)
         self._turn(host)
-        for other in self.live():  # whoever lost it dials again, soon
+        for other in self.live():  # the node that lost it dials again, soon
             if host.id in other.wanted:
                 self._dial_later(other, host.id, 0.002)
         if isinstance(self.options.fsync, float):
@@ -341,7 +341,7 @@ class World:
         if host.process != process or controller is None:
             return
         host.dialling.discard(peer)
-        if host.paused:  # whoever sleeps does not dial; what it missed is in its backlog
+        if host.paused:  # a paused node does not dial; what it missed is in its backlog
             self._dial_later(host, peer, 0.1)
             return
         if peer not in host.wanted or peer in controller.connected or other is None:
@@ -463,7 +463,7 @@ class World:
             return
         now = host.offset + host.rate * self.now
         controller.flush(now)
-        self.judge.note_acks(host)  # before anybody hears of it
+        self.judge.note_acks(host)  # before any message tells of it
         meta_group = host.groups[1]
         if host.fsync == "each":
             data_group = host.groups[0]

@@ -19,8 +19,8 @@ the instructions between taking a lock and entering the block, and those of the 
 public method of `Walrus` hands an exception that it did not raise itself to `Engine.interrupted`, which gives
 back what this thread still holds: exactly for an `RLock`, which knows its owner; for the token of a topic's
 mutex, which does not, by waiting a moment whether another thread brings it back. If none does the token is
-lost: the engine fails, so that mutual exclusion protects nothing any more, and a new token lets those who
-wait run into the error instead of waiting for ever.
+lost: the engine fails, so that mutual exclusion protects nothing any more, and a new token lets the
+threads that wait run into the error instead of waiting for ever.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class RunNote(msgspec.Struct, frozen=True):
     """The run that wrote last."""
 
     boot: bytes = b""
-    syncing: bool = False  # whether that run ever made anybody wait for the disk
+    syncing: bool = False  # whether a caller ever waited for the disk in that run
 
 
 class Notes:

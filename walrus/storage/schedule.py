@@ -18,7 +18,7 @@ class FsyncSchedule(msgspec.Struct, frozen=True):
     """Seconds between syncs; 0: before every append returns; None: never by itself."""
 
     loop: bool = False
-    """Whether an event loop syncs, and waits before it tells anybody: see `group_commit`."""
+    """Whether an event loop syncs, and waits for that before it answers: see `group_commit`."""
 
     @classmethod
     def sync_each(cls) -> FsyncSchedule:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from walrus.tlc.trace_spec import UNLIMITED, Event, Run, TraceSpec, tla_set, values_of
 
-NOBODY = 0
+NO_VOTE = 0
 
 EVENTS = {
     *("PreVote", "Timeout", "HandleRequestVoteRequest", "HandleRequestVoteResponse", "UpdateTerm"),
@@ -31,7 +31,7 @@ def raft_events(events: Run) -> list[Event]:
     for event in events:
         if "current_term" in event and event["ev"] in EVENTS:
             kept = {name: value for name, value in event.items() if name in _FIELDS}
-            votes = {name: kept[name] or NOBODY for name in _VOTES if name in kept}
+            votes = {name: kept[name] or NO_VOTE for name in _VOTES if name in kept}
             found.append(kept | votes)
     return found
 
@@ -66,7 +66,7 @@ def _constants(runs: Sequence[Run], nodes: set[int]) -> dict[str, str]:
         "MaxTerm": str(max(values_of(runs, "current_term"), default=1)),
         "MaxLog": str(max(values_of(runs, "last_log_index"), default=1)),
         **dict.fromkeys(("MaxRestarts", "MaxChanges", "MaxSnapshots", "MaxStepDowns"), UNLIMITED),
-        "None": str(NOBODY),
+        "None": str(NO_VOTE),
     }
 
 

@@ -103,7 +103,7 @@ def data_plane(events: Sequence[Event]) -> list[Event]:
         kept = {key: value for key, value in event.items() if key in _FIELDS} | {"ev": name}
         if name == "PowerLoss":
             if "lengths" not in event:
-                continue  # it never starts again, so nobody knows and nobody asks
+                continue  # it never starts again, so its lengths are not known, and not needed
             kept.setdefault("all", False)
         if name == "Restart":
             if node in cut:

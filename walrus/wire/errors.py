@@ -100,7 +100,7 @@ KINDS: Final = (
     Kind("no replica answered:", "NoReplica", "of those that hold the entries to be read", again=True),
     Kind("busy:", "Busy", "too much waits on this node; slow down", again=True),
     # The outcome is unknown.
-    Kind("timeout:", "OutcomeUnknown", "no answer in time from those who would know", done="maybe"),
+    Kind("timeout:", "OutcomeUnknown", "no answer in time from a node that would know", done="maybe"),
     Kind("outcome unknown:", "OutcomeUnknown", "the segment's leader died meanwhile", done="maybe"),
 )
 

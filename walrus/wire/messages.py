@@ -27,7 +27,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
 # --- the handshake -----------------------------------------------------------------------------
 
 
-ANYBODY = 0
+ANY_NODE = 0
 """The target of a Hello whose sender does not know which member lives at the address that it dials."""
 
 
@@ -40,7 +40,7 @@ class Hello(Message, frozen=True, kw_only=True):
     directory_id: str
     incarnation: int
     target: int
-    """The node that the caller believes lives at this address. `ANYBODY`: it does not know, and only says
+    """The node that the caller believes lives at this address. `ANY_NODE`: it does not know, and only says
     where it lives itself; nothing else follows on this connection."""
     member_at: int = 0
     """An index of Raft's log at which the caller was a member for certain, 0 if it knows of none."""
@@ -60,7 +60,7 @@ class HelloReply(Message, frozen=True, kw_only=True):
     removed: bool = False
     """`final`, because the caller was removed from the cluster."""
     addresses: dict[int, str] = {}
-    """To a Hello for `ANYBODY`: where the callee and the members that it knows of live."""
+    """To a Hello for `ANY_NODE`: where the callee and the members that it knows of live."""
 
 
 class Join(Message, frozen=True, kw_only=True):

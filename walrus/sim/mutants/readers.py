@@ -51,7 +51,7 @@ ROUTING = (
     _mutant(
         "late_reply_of_another_leader",
         "AckedDurable LostWrite",
-        "an outcome counts whoever it comes from and whichever forward it is for",
+        "an outcome counts from any node and for any forward",
         Slip(
             "if sent.request == reply.request and sent.leader == sender:", "if sent.segment == reply.segment:"
         ),
@@ -142,7 +142,7 @@ CURSORING = (
     _mutant(
         "sealed_with_unconfirmed_cursors",
         "DeliveredIsPrefix",
-        "a segment is sealed with cursors that nobody has confirmed",
+        "a segment is sealed with cursors that were not confirmed",
         Slip("if any(cursor.handed for cursor in cursors):", "if False:"),
     ),
     _mutant(

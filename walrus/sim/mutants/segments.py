@@ -251,7 +251,7 @@ FENCING = (
     _mutant(
         "opens_what_is_fenced",
         "RolloverProgress FailoverProgress ReadProgress NoRest",
-        "a leader opens a writer for a segment that is fenced already, and nobody recovers it",
+        "a leader opens a writer for a segment that is fenced already, and no node recovers it",
         Slip("if copy.length or copy.fenced:", "if copy.length:"),
         Slip("if writer.copy.fenced:", "if False:"),
     ),

@@ -556,4 +556,4 @@ listen();
 choose();
 go(header.broken ? header.broken.event : seen[0] ?? 0);
 $("stage").focus();
-document.body.dataset.ready = "true"; // for tests, and for whoever measures
+document.body.dataset.ready = "true"; // for tests and measurements

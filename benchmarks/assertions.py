@@ -1,0 +1,205 @@
+"""What the assertions cost: the same loops under `python` and under `python -O`, which drops them.
+
+    python -m benchmarks.assertions               9 rounds, two minutes on a quiet machine
+    python -m benchmarks.assertions --rounds 3
+
+Assertions are part of what runs in production: a node that finds its own state impossible must stop before it
+acknowledges anything on the strength of it. So their price is measured where it would hurt, on the way of an
+entry from the client's node to the disks:
+
+    engine, one append             `Walrus.append` of 100 B: the hot loop, which holds no assertion
+    engine, a batch of 1,000       one record of 1,000 entries of 100 B
+    PUT of one entry               a forward through a writer, two replicas and back, with stores of lists
+    PUT of 100 entries             the same, 100 to a forward
+    Raft, one command              propose, persist, commit, on a server alone
+
+Each round runs every loop in a process of its own, once with assertions and once without, in an order that
+alternates. The figure is processor time per entry (per command), and the ratio is that of one round; the
+table has the medians of all rounds. Processor time, because the clock on the wall measures other programs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from time import process_time
+
+from rich.console import Console
+from rich.table import Table
+
+from walrus import FsyncSchedule, Walrus
+from walrus.config import NodeConfig
+from walrus.consensus.messages import MEMBERSHIP, Entry, HardState, Membership, RaftConfig, Restored
+from walrus.leases import LeaseTable
+from walrus.raft import Raft
+from walrus.replicas.copies import Copies
+from walrus.replicas.durability import Durable
+from walrus.replicas.replica import Replica
+from walrus.replicas.replication import SegmentWriter
+from walrus.segments import Announce, Metadata, RegisterTopic, Segment
+from walrus.sim.memory import MemoryEngine
+from walrus.storage.batch import Batch
+from walrus.wire.effects import Outbox, Send, no_trace
+from walrus.wire.messages import Append, AppendReply, Forward
+
+PAYLOAD = b"x" * 100
+NODES = (1, 2, 3)
+NOW = 1.0
+
+
+def one_append(entries: int) -> None:
+    """`append`, one entry at a time, without a sync."""
+    with tempfile.TemporaryDirectory() as directory, Walrus(directory, fsync=FsyncSchedule.no_fsync()) as wal:
+        append = wal.append
+        for _ in range(entries):
+            append("t", PAYLOAD)
+
+
+def batches(entries: int) -> None:
+    """The same in batches of 1,000."""
+    some = [PAYLOAD] * 1_000
+    with tempfile.TemporaryDirectory() as directory, Walrus(directory, fsync=FsyncSchedule.no_fsync()) as wal:
+        for _ in range(entries // 1_000):
+            wal.append_batch("t", some)
+
+
+class Trio:
+    """A segment's writer and its two replicas, each with stores that are durable at once."""
+
+    def __init__(self) -> None:
+        metadata = Metadata()
+        for node in NODES:
+            for incarnation in (0, 1):  # taken in, then started
+                command = Announce(
+                    node_id=node, directory_id=f"d{node}", incarnation=incarnation, raft_address="",
+                    client_address="",
+                )  # fmt: skip
+                metadata.apply(command)
+        metadata.apply(RegisterTopic(topic="t", leader=1, replicas=NODES))
+        leases = LeaseTable(1, 1, ttl=1e9)
+        leases.reconcile(metadata)
+        leases.heard(NOW)
+        self.outbox = {node: Outbox(node) for node in NODES}
+        self.data = {node: Durable(MemoryEngine()) for node in NODES}
+        copies = {node: Copies(self.data[node], Durable(MemoryEngine())) for node in NODES}
+        segment = metadata.segment("t", 1) or Segment(leader=1, incarnation=1, replicas=NODES)
+        config = NodeConfig(
+            node_id=1, raft_address="", client_address="", max_segment_entries=1 << 40,
+            max_segment_bytes=None,
+        )  # fmt: skip
+        self.writer = SegmentWriter(
+            "t", 1, segment, config=config, copies=copies[1], leases=leases, outbox=self.outbox[1],
+            connected=NODES[1:], now=NOW, trace=no_trace,
+        )  # fmt: skip
+        self.replicas = {
+            node: Replica(
+                node_id=node, copies=copies[node], metadata=metadata, outbox=self.outbox[node], trace=no_trace
+            )
+            for node in NODES[1:]
+        }
+
+    def put(self, request: int, batch: Batch) -> int:
+        """A forward's whole way; how many entries are acknowledged afterwards."""
+        self.writer.on_forward(9, Forward(request=request, topic="t", segment=1, batch=batch), NOW)
+        self.writer.flush(NOW)
+        self.data[1].on_durable(self.data[1].written)
+        for effect in self.outbox[1].take():
+            if isinstance(effect, Send) and isinstance(effect.message, Append):
+                self.replicas[effect.to].on_append(1, effect.message)
+        for node in self.replicas:
+            self.data[node].on_durable(self.data[node].written)
+            for effect in self.outbox[node].take():
+                if isinstance(effect, Send) and isinstance(effect.message, AppendReply):
+                    self.writer.on_reply(node, effect.message, NOW)
+        return self.writer.commit_index
+
+
+def puts(per_forward: int, entries: int) -> None:
+    """PUTs of so many entries each."""
+    trio, batch = Trio(), Batch.of([PAYLOAD] * per_forward)
+    acknowledged = [trio.put(number, batch) for number in range(1, entries // per_forward + 1)]
+    if acknowledged[-1] != entries:
+        raise RuntimeError(f"{acknowledged[-1]} of {entries} entries were acknowledged")
+
+
+def commands(entries: int) -> None:
+    """Commands on a Raft server that is alone."""
+    founded = Entry(1, 1, MEMBERSHIP, Membership((1,)).encode())
+    restored = Restored(hard_state=HardState(1), entries=(founded,))
+    raft = Raft(node_id=1, config=RaftConfig(), restored=restored, rng=random.Random(1), now=0.0)
+    raft.tick(0.0)
+    for _ in range(entries):
+        raft.propose(PAYLOAD, 0.0)
+        while raft.has_ready():
+            raft.persisted(raft.ready(), 0.0)
+
+
+LOOPS: dict[str, tuple[Callable[[int], None], int]] = {
+    "engine, one append": (one_append, 300_000),
+    "engine, a batch of 1,000": (batches, 3_000_000),
+    "PUT of one entry": (partial(puts, 1), 20_000),
+    "PUT of 100 entries": (partial(puts, 100), 400_000),
+    "Raft, one command": (commands, 20_000),
+}
+"""What is measured, and with how many entries: about a second each."""
+
+
+def timed(name: str) -> float:
+    """Nanoseconds of processor time per entry, in this process."""
+    loop, entries = LOOPS[name]
+    loop(entries // 10)  # imports, caches, the first block
+    started = process_time()
+    loop(entries)
+    return (process_time() - started) / entries * 1e9
+
+
+def in_a_process(name: str, *options: str) -> float:
+    """The same in a process of its own."""
+    command = [sys.executable, *options, "-m", "benchmarks.assertions", "--loop", name]
+    root = Path(__file__).resolve().parents[1]
+    return float(subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout)
+
+
+def measure(rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """(with, without) assertions of every loop, a pair for each round."""
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in LOOPS}
+    for number in range(rounds):
+        for name, pairs in found.items():
+            kinds = ((), ("-O",)) if number % 2 else (("-O",), ())
+            times = {options: in_a_process(name, *options) for options in kinds}
+            pairs.append((times[()], times[("-O",)]))
+    return found
+
+
+def table(found: dict[str, list[tuple[float, float]]]) -> Table:
+    """The medians."""
+    shown = Table("", "with, ns", "without, ns", "ratio", title="processor time per entry")
+    for name, pairs in found.items():
+        checked, bare = (statistics.median(side) for side in zip(*pairs, strict=True))
+        ratio = statistics.median(first / second for first, second in pairs)
+        shown.add_row(name, f"{checked:,.0f}", f"{bare:,.0f}", f"{ratio:.2f}")
+    return shown
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="benchmarks.assertions", description="with and without assertions")
+    parser.add_argument("--rounds", type=int, default=9, help="pairs of runs of each loop (9)")
+    parser.add_argument("--loop", choices=sorted(LOOPS), help="only this one, in this process: prints ns")
+    options = parser.parse_args(arguments)
+    if options.loop:
+        print(timed(options.loop))
+    else:
+        Console().print(table(measure(options.rounds)))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
