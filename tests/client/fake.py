@@ -34,12 +34,55 @@ from walrus.protocol import (
 
 
 @dataclass
+class MemoryQueue:
+    """A group that is read with RECEIVE. Nothing takes time: a wait is answered at once, a delay is none."""
+
+    out: dict[tuple[int, int], int] = field(default_factory=dict)
+    given: dict[tuple[int, int], int] = field(default_factory=lambda: defaultdict(int))
+    done: set[tuple[int, int]] = field(default_factory=set)
+    generation: int = 0
+
+    def answer(self, request: Request, segments: list[list[bytes]]) -> bytes:
+        match request:
+            case Receive():
+                return self.receive(segments)
+            case Ack(receipts=receipts):
+                (receipt,) = receipts
+                self.done.add((receipt.segment, receipt.offset))
+                self.out.pop((receipt.segment, receipt.offset), None)
+                return protocol.OK
+            case Seek():
+                self.out, self.done, self.generation = {}, set(), self.generation + 1
+                return protocol.OK
+            case Nack(receipt=receipt) | Extend(receipt=receipt):
+                place = receipt.segment, receipt.offset
+                if self.out.get(place) != receipt.delivery:
+                    return protocol.error(protocol.errors.STALE_RECEIPT)
+                if isinstance(request, Nack):
+                    del self.out[place]
+                return protocol.OK
+        raise AssertionError(request)
+
+    def receive(self, segments: list[list[bytes]]) -> bytes:
+        for number, entries in enumerate(segments, 1):
+            for offset, payload in enumerate(entries):
+                place = number, offset
+                if place not in self.done and place not in self.out:
+                    self.given[place] += 1
+                    self.out[place] = self.given[place]
+                    receipt = protocol.Receipt(number, offset, self.generation, self.given[place])
+                    return protocol.ok_received(receipt, payload)
+        return protocol.EMPTY
+
+
+@dataclass
 class MemoryLog:
     """What a cluster would keep. Entries roll over to a new segment after `segment_entries`."""
 
     segment_entries: int = 1000
     topics: dict[str, list[list[bytes]]] = field(default_factory=dict)
     cursors: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
+    queues: dict[tuple[str, str], MemoryQueue] = field(default_factory=lambda: defaultdict(MemoryQueue))
 
     def answer(self, request: Request) -> list[bytes]:
         """One reply for each that is owed."""
@@ -66,7 +109,7 @@ class MemoryLog:
             case Fetch(topic, segment, offset, count):
                 return [self.at(topic, segment, offset + n) for n in range(count)]
             case Receive() | Ack() | Nack() | Extend() | Seek():
-                return [protocol.error(protocol.errors.OWNER_UNREACHED)] * request.replies
+                return [self.queues[request.topic, request.group].answer(request, self.topics[request.topic])]
             case State(topic):
                 return [protocol.json_reply(json.dumps(self.state(topic)))]
             case Recover():

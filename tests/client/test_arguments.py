@@ -106,6 +106,17 @@ NO_TIMEOUTS: list[tuple[Any, type[Exception]]] = [
     *((seconds, ValueError) for seconds in (0, -1, -0.0, math.nan, math.inf, -math.inf, 1e300, 10**400)),
     *((seconds, TypeError) for seconds in ("1", b"1", [1], 1j)),
 ]
+NO_TIMES: list[tuple[Any, type[Exception]]] = [
+    *((seconds, ValueError) for seconds in (-1, -0.1, math.nan, math.inf, 86_401, 10**400)),
+    *((seconds, TypeError) for seconds in ("1", None, [1], 1j, True)),
+]
+NO_RECEIPTS: list[tuple[Any, type[Exception]]] = [
+    *((receipt, TypeError) for receipt in (b"1.0.0.1", None, 7, 1.5)),
+    *(
+        (receipt, ValueError)
+        for receipt in ("", "1", "1.0.0.1 2", "1.0.0.1\n", "0.0.0.1", "\ud800", "9" * 99)
+    ),
+]
 GOOD: dict[str, dict[str, Any]] = {
     "register": {"topic": "t"},
     "put": {"topic": "t", "payload": b"x"},
@@ -120,6 +131,13 @@ GOOD: dict[str, dict[str, Any]] = {
     "metrics": {},
     "leave": {"node_id": 3},
     "recover": {"topic": "t", "segment": 1},
+    "receive": {"topic": "t", "group": "g", "wait": 0.0},
+    "receive_many": {"topic": "t", "group": "g", "count": 1, "wait": 0.0},
+    "ack": {"topic": "t", "group": "g", "receipt": "1.0.0.1"},
+    "ack_many": {"topic": "t", "group": "g", "receipts": ["1.0.0.1"]},
+    "nack": {"topic": "t", "group": "g", "receipt": "1.0.0.1", "delay": 0.0},
+    "extend": {"topic": "t", "group": "g", "receipt": "1.0.0.1", "seconds": 1.0},
+    "seek": {"topic": "t", "group": "g", "to": "begin"},
 }
 BAD: dict[str, list[tuple[Any, type[Exception]]]] = {
     "topic": [*NO_NAMES, ("", InvalidTopic)],
@@ -135,13 +153,19 @@ BAD: dict[str, list[tuple[Any, type[Exception]]]] = {
     "count": NO_NUMBERS,
     "node_id": [*NO_NUMBERS, (0, ValueError)],
     "timeout": NO_TIMEOUTS,
+    "wait": NO_TIMES,
+    "delay": NO_TIMES,
+    "seconds": NO_TIMES,
+    "receipt": NO_RECEIPTS,
+    "receipts": [*(([one], error) for one, error in NO_RECEIPTS), ("1.0.0.1", TypeError), (7, TypeError)],
+    "to": [(place, ValueError) for place in ("middle", 1, None, (1,), (0, 0), (1, -1), (1, 2, 3))],
 }
 
 
 def test_the_tables_name_every_method_and_parameter() -> None:
     for kind in (Client, AsyncClient):
         for name, method in inspect.getmembers(kind, inspect.isfunction):
-            if name.startswith("_") or name == "close":
+            if name.startswith("_") or name in ("close", "consume"):  # `consume` is of these calls
                 continue
             parameters = set(inspect.signature(method).parameters) - {"self", "timeout", "retry"}
             assert parameters == set(GOOD[name]), name

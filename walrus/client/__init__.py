@@ -6,6 +6,10 @@
         for payload in client.entries("orders"):
             ...
 
+A work queue, each entry of which is worked on until a worker has acknowledged it:
+
+        client.consume("jobs", "workers", lambda delivery: work(delivery.payload))
+
 Any node serves any topic, so a client talks to the first address that works, and goes to the next one when
 that breaks. What is tried again, and what never, is decided in `core.py` and said there.
 
@@ -28,6 +32,8 @@ Arguments are checked before anything is sent (`calls.py`): TypeError, ValueErro
     asynchronous  `AsyncClient`
     core          what both are made of, without I/O: attempts, connections, when to try again
     calls         each command: from arguments to frames, from replies to values
+    deliveries    the same for work queues: RECEIVE, ACK, NACK, EXTEND, SEEK
+    consuming     a worker of a queue: receive, work, acknowledge
     errors        what can go wrong, as classes under one root
     names         from HOST:PORT to addresses, within a deadline
     forks         what a client does in a forked child
@@ -39,11 +45,13 @@ from walrus import namesake as _namesake  # noqa: F401 - it looks
 from walrus.client.asynchronous import AsyncClient
 from walrus.client.blocking import Client
 from walrus.client.calls import Entry, TopicState
+from walrus.client.deliveries import Delivery
 from walrus.client.errors import (
     BadReply,
     Busy,
     CannotLeave,
     CannotRecover,
+    GroupInUse,
     InvalidRequest,
     InvalidTopic,
     LimitReached,
@@ -55,6 +63,7 @@ from walrus.client.errors import (
     Overtaken,
     PayloadTooLarge,
     Refused,
+    StaleReceipt,
     TimedOut,
     Unavailable,
     UnknownNode,
@@ -71,7 +80,9 @@ __all__ = [
     "CannotLeave",
     "CannotRecover",
     "Client",
+    "Delivery",
     "Entry",
+    "GroupInUse",
     "InvalidRequest",
     "InvalidTopic",
     "LimitReached",
@@ -83,6 +94,7 @@ __all__ = [
     "Overtaken",
     "PayloadTooLarge",
     "Refused",
+    "StaleReceipt",
     "TimedOut",
     "TopicState",
     "Unavailable",

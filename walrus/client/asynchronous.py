@@ -17,15 +17,19 @@ import select
 import socket
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, cast
 
-from walrus.client import calls, core, forks, names
+from walrus.client import calls, consuming, core, deliveries, forks, names
 from walrus.client.calls import Buffer, Call, Entry, TopicState
+from walrus.client.deliveries import Delivery, Receipt
 from walrus.client.errors import WalrusError
 from walrus.protocol import ProtocolError
+
+_MOST_IDLE = 8
+"""Connections of calls that waited which are kept for the next ones."""
 
 
 @dataclass(slots=True)
@@ -187,6 +191,7 @@ class AsyncClient:
         self._addresses = core.Addresses(addresses)
         self._loop: asyncio.AbstractEventLoop | None = None  # that of the connection and of the lock
         self._link: _AsyncLink | None = None
+        self._idle: list[_AsyncLink] = []  # connections of calls that waited, for the next one that waits
         self._links: weakref.WeakSet[_AsyncLink] = weakref.WeakSet()  # also the retired ones
         self._connecting: asyncio.Lock | None = None
         self._closings = 0
@@ -206,6 +211,7 @@ class AsyncClient:
         self._enter_loop()
         self._closings += 1
         self._link = None
+        self._idle.clear()
         links = [link for link in self._links if not link.gone.done()]
         for link in links:
             link.abort()
@@ -304,6 +310,76 @@ class AsyncClient:
         """Recover a segment that waits for an operator, from the copies there are. May lose entries."""
         calls.only(await self._call(calls.recover(topic, segment), timeout))
 
+    # --- work queues
+
+    async def receive(
+        self, topic: str, group: str, *, wait: float = 0.0, timeout: float | None = None
+    ) -> Delivery | None:
+        """The next entry of the group that waits, handed out until it is acknowledged; None if there is none.
+
+        `wait`: seconds to wait for one, beside the timeout. It does so on a connection of its own.
+        """
+        found = calls.only(await self._call(deliveries.receive_many(topic, group, 1, wait), timeout))
+        return cast("Delivery | None", found)
+
+    async def receive_many(
+        self, topic: str, group: str, count: int, *, wait: float = 0.0, timeout: float | None = None
+    ) -> list[Delivery]:
+        """Up to `count` deliveries, pipelined: the first may wait, the others take what is there by then."""
+        results = await self._call(deliveries.receive_many(topic, group, count, wait), timeout)
+        return deliveries.received(results)
+
+    async def ack(self, topic: str, group: str, receipt: Receipt, *, timeout: float | None = None) -> None:
+        """The work is done: the group never gets that entry again. Also if its time was over by then."""
+        calls.only(await self._call(deliveries.ack_many(topic, group, [receipt]), timeout))
+
+    async def ack_many(
+        self, topic: str, group: str, receipts: Sequence[Receipt], *, timeout: float | None = None
+    ) -> list[WalrusError | None]:
+        """Acknowledge many, pipelined. For each: None, or what went wrong."""
+        return await self._call(deliveries.ack_many(topic, group, receipts), timeout)
+
+    async def nack(
+        self, topic: str, group: str, receipt: Receipt, *, delay: float = 0.0, timeout: float | None = None
+    ) -> None:
+        """Give an entry back; it is handed out again after `delay` seconds."""
+        calls.only(await self._call(deliveries.nack(topic, group, receipt, delay), timeout))
+
+    async def extend(
+        self, topic: str, group: str, receipt: Receipt, seconds: float, *, timeout: float | None = None
+    ) -> None:
+        """The work takes longer: the entry stays out for so many seconds from now on."""
+        calls.only(await self._call(deliveries.extend(topic, group, receipt, seconds), timeout))
+
+    async def seek(
+        self, topic: str, group: str, to: str | tuple[int, int], *, timeout: float | None = None
+    ) -> None:
+        """Move a group to "begin", to "end" or to (segment, offset), back too; what was out is forgotten."""
+        calls.only(await self._call(deliveries.seek(topic, group, to), timeout))
+
+    async def consume(
+        self,
+        topic: str,
+        group: str,
+        handler: Callable[[Delivery], Awaitable[None]],
+        *,
+        prefetch: int = 100,
+        workers: int = 4,
+        retry_after: float = 1.0,
+        on_error: Callable[[Delivery, Exception], None] | None = None,
+        stop: asyncio.Event | None = None,
+    ) -> int:
+        """Work on what the group hands out until `stop` is set; return how many entries were acknowledged.
+
+        `workers` tasks call `handler` at the same time. An entry is acknowledged after `handler` returns,
+        and given back for `retry_after` seconds if it raises; `on_error` is told. Failovers are waited out,
+        an error that stays is raised. What is in hand when `stop` is set is finished, the rest given back.
+        At most `prefetch` entries are out at a time: all of them must be done within the visibility timeout,
+        or some are worked on twice.
+        """
+        work = consuming.Work(topic, group, prefetch, workers, retry_after, on_error)
+        return await consuming.consume_async(self, work, handler, stop or asyncio.Event())
+
     # --- the steps of a call
 
     async def _call(self, call: Call[Any], timeout: float | None, retry: bool = False) -> list[Any]:
@@ -329,13 +405,26 @@ class AsyncClient:
         address = self._addresses.current
         try:
             async with asyncio.timeout(max(0.0, step.connect_by - time.monotonic())):
-                link = await self._connected(step.connect_by)
+                alone = step.exchange.call.wait > 0
+                link = await (self._alone(step.connect_by) if alone else self._connected(step.connect_by))
             if closed():
                 raise ConnectionError("the client was closed")
         except OSError as error:  # TimeoutError is one
             step.exchange.lost(address, error)
             return
-        if not await link.run(step) and self._link is link:
+        usable = False
+        try:
+            usable = await link.run(step)
+        finally:
+            self._put_back(link, usable, alone)
+
+    def _put_back(self, link: _AsyncLink, usable: bool, alone: bool) -> None:
+        """A call is over: its connection waits for the next one, or closes with the last reply."""
+        if alone and usable and len(self._idle) < _MOST_IDLE:
+            self._idle.append(link)
+        elif alone:
+            link.retire()
+        elif not usable and self._link is link:
             self._link = None
 
     async def _connected(self, by: float) -> _AsyncLink:
@@ -352,6 +441,18 @@ class AsyncClient:
                 self._links.add(self._link)
             return self._link
 
+    async def _alone(self, by: float) -> _AsyncLink:
+        """A connection for a call that waits: replies keep their order, so it would hold up all others."""
+        address, (host, port) = self._addresses.pair
+        while self._idle:
+            link = self._idle.pop()
+            if link.usable and link.address == address:
+                return link
+            link.retire()
+        link = await _connect(address, host, port, by)
+        self._links.add(link)
+        return link
+
     def _enter_loop(self) -> None:
         """Make the running loop the client's, unless another one uses it at this moment."""
         loop = asyncio.get_running_loop()
@@ -365,6 +466,7 @@ class AsyncClient:
             else:  # it may run again, and must not find a descriptor in its selector that is not its own
                 self._loop.call_soon_threadsafe(link.abort)
         self._links.clear()
+        self._idle.clear()
         self._loop, self._link, self._connecting = loop, None, None
 
     def _forked(self) -> None:
@@ -372,5 +474,6 @@ class AsyncClient:
         for link in list(self._links):
             link.disown()
         self._links.clear()
+        self._idle.clear()
         self._loop, self._link, self._connecting = None, None, None
         self._rng = random.Random()  # two processes that wait in step would knock in step

@@ -11,15 +11,17 @@ from __future__ import annotations
 import random
 import select
 import socket
+import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, cast
 
-from walrus.client import calls, core, forks, names
+from walrus.client import calls, consuming, core, deliveries, forks, names
 from walrus.client.calls import Buffer, Call, Entry, TopicState
+from walrus.client.deliveries import Delivery, Receipt
 from walrus.client.errors import WalrusError
 from walrus.protocol import ProtocolError
 
@@ -260,6 +262,76 @@ class Client:
     def recover(self, topic: str, segment: int, *, timeout: float | None = None) -> None:
         """Recover a segment that waits for an operator, from the copies there are. May lose entries."""
         calls.only(self._call(calls.recover(topic, segment), timeout))
+
+    # --- work queues
+
+    def receive(
+        self, topic: str, group: str, *, wait: float = 0.0, timeout: float | None = None
+    ) -> Delivery | None:
+        """The next entry of the group that waits, handed out until it is acknowledged; None if there is none.
+
+        `wait`: seconds to wait for one, beside the timeout. Other threads are not held up by it.
+        """
+        found = calls.only(self._call(deliveries.receive_many(topic, group, 1, wait), timeout))
+        return cast("Delivery | None", found)
+
+    def receive_many(
+        self, topic: str, group: str, count: int, *, wait: float = 0.0, timeout: float | None = None
+    ) -> list[Delivery]:
+        """Up to `count` deliveries, pipelined: the first may wait, the others take what is there by then."""
+        results = self._call(deliveries.receive_many(topic, group, count, wait), timeout)
+        return deliveries.received(results)
+
+    def ack(self, topic: str, group: str, receipt: Receipt, *, timeout: float | None = None) -> None:
+        """The work is done: the group never gets that entry again. Also if its time was over by then."""
+        calls.only(self._call(deliveries.ack_many(topic, group, [receipt]), timeout))
+
+    def ack_many(
+        self, topic: str, group: str, receipts: Sequence[Receipt], *, timeout: float | None = None
+    ) -> list[WalrusError | None]:
+        """Acknowledge many, pipelined. For each: None, or what went wrong."""
+        return self._call(deliveries.ack_many(topic, group, receipts), timeout)
+
+    def nack(
+        self, topic: str, group: str, receipt: Receipt, *, delay: float = 0.0, timeout: float | None = None
+    ) -> None:
+        """Give an entry back; it is handed out again after `delay` seconds."""
+        calls.only(self._call(deliveries.nack(topic, group, receipt, delay), timeout))
+
+    def extend(
+        self, topic: str, group: str, receipt: Receipt, seconds: float, *, timeout: float | None = None
+    ) -> None:
+        """The work takes longer: the entry stays out for so many seconds from now on."""
+        calls.only(self._call(deliveries.extend(topic, group, receipt, seconds), timeout))
+
+    def seek(
+        self, topic: str, group: str, to: str | tuple[int, int], *, timeout: float | None = None
+    ) -> None:
+        """Move a group to "begin", to "end" or to (segment, offset), back too; what was out is forgotten."""
+        calls.only(self._call(deliveries.seek(topic, group, to), timeout))
+
+    def consume(
+        self,
+        topic: str,
+        group: str,
+        handler: Callable[[Delivery], None],
+        *,
+        prefetch: int = 100,
+        workers: int = 4,
+        retry_after: float = 1.0,
+        on_error: Callable[[Delivery, Exception], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> int:
+        """Work on what the group hands out until `stop` is set; return how many entries were acknowledged.
+
+        `workers` threads call `handler` at the same time. An entry is acknowledged after `handler` returns,
+        and given back for `retry_after` seconds if it raises; `on_error` is told. Failovers are waited out,
+        an error that stays is raised. What is in hand when `stop` is set is finished, the rest given back.
+        At most `prefetch` entries are out at a time: all of them must be done within the visibility timeout,
+        or some are worked on twice.
+        """
+        work = consuming.Work(topic, group, prefetch, workers, retry_after, on_error)
+        return consuming.consume(self, work, handler, stop or threading.Event())
 
     # --- the steps of a call
 

@@ -174,14 +174,19 @@ class Call(Generic[T]):
     repeatable: bool
     reading: bool = False
     doubt: str = _UNKNOWN  # what is unknown if no answer arrives
+    wait: float = 0.0  # seconds that the node is asked to wait before it answers
+    again: Call[T] | None = None  # what a later attempt asks instead: the same without the wait
 
     def tail(self, start: int) -> Call[T]:
         """The call without its first `start` requests."""
         encode = self.encode
-        return replace(self, count=self.count - start, encode=lambda a, b: encode(a + start, b + start))
+        again = self.again.tail(start) if self.again else None
+        return replace(
+            self, count=self.count - start, encode=lambda a, b: encode(a + start, b + start), again=again
+        )
 
 
-def _one(
+def single(
     text: bytes, decode: Callable[[str], Callable[[Reply], T]], *, repeatable: bool, doubt: str = _UNKNOWN
 ) -> Call[T]:
     """A call of a single request."""
@@ -191,7 +196,7 @@ def _one(
 
 def register(topic: str) -> Call[None]:
     """REGISTER."""
-    return _one(b"REGISTER " + name_bytes(topic), _plain_ok, repeatable=True)
+    return single(b"REGISTER " + name_bytes(topic), plain_ok, repeatable=True)
 
 
 def put(topic: str, payload: Buffer) -> Call[None]:
@@ -213,7 +218,7 @@ def put_many(topic: str, payloads: Iterable[Buffer]) -> Call[None]:
         "PUT",
         len(entries),
         encode,
-        _plain_ok("PUT"),
+        plain_ok("PUT"),
         repeatable=False,
         doubt="the entry may have been written",
     )
@@ -249,37 +254,37 @@ def fetch_many(topic: str, segment: int, offset: int, count: int) -> Call[bytes 
 
 def state(topic: str) -> Call[dict[str, Any]]:
     """STATE."""
-    return _one(b"STATE " + name_bytes(topic), _json, repeatable=True)
+    return single(b"STATE " + name_bytes(topic), _json, repeatable=True)
 
 
 def metrics() -> Call[dict[str, Any]]:
     """METRICS."""
-    return _one(b"METRICS", _json, repeatable=True)
+    return single(b"METRICS", _json, repeatable=True)
 
 
 def leave(node_id: int) -> Call[None]:
     """LEAVE. Not repeatable: the second answer to a LEAVE that worked would be "unknown node"."""
     text = b"LEAVE %d" % number(node_id, "node_id", 1)
-    return _one(text, _plain_ok, repeatable=False, doubt="the member may have been removed")
+    return single(text, plain_ok, repeatable=False, doubt="the member may have been removed")
 
 
 def recover(topic: str, segment: int) -> Call[None]:
     """RECOVER."""
     text = b"RECOVER %b %d" % (name_bytes(topic), number(segment, "segment", 1))
-    return _one(text, _plain_ok, repeatable=False, doubt="it may have been recovered")
+    return single(text, plain_ok, repeatable=False, doubt="it may have been recovered")
 
 
 # --- replies --------------------------------------------------------------------------------------
 
 
-def _unexpected(name: str, reply: Reply) -> BadReply:
+def unexpected(name: str, reply: Reply) -> BadReply:
     return BadReply(f"{name} was answered with {reply!r}"[:200])
 
 
-def _plain_ok(name: str) -> Callable[[Reply], None]:
+def plain_ok(name: str) -> Callable[[Reply], None]:
     def decode(reply: Reply) -> None:
         if not isinstance(reply, Ok) or reply.payload is not None:
-            raise _unexpected(name, reply)
+            raise unexpected(name, reply)
 
     return decode
 
@@ -289,7 +294,7 @@ def _payload(reply: Reply) -> bytes | None:
         return reply.payload
     if isinstance(reply, Empty):
         return None
-    raise _unexpected("GET", reply)
+    raise unexpected("GET", reply)
 
 
 def _fetched(reply: Reply) -> bytes | None:
@@ -300,13 +305,13 @@ def _fetched(reply: Reply) -> bytes | None:
             raise BadReply(str(error)) from error
     if isinstance(reply, Empty):
         return None
-    raise _unexpected("FETCH", reply)
+    raise unexpected("FETCH", reply)
 
 
 def _json(name: str) -> Callable[[Reply], dict[str, Any]]:
     def decode(reply: Reply) -> dict[str, Any]:
         if not isinstance(reply, Json):
-            raise _unexpected(name, reply)
+            raise unexpected(name, reply)
         try:
             return msgspec.json.decode(reply.text, type=dict[str, Any])
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:

@@ -10,6 +10,7 @@ decides anything, so what is true of retries is true of both:
 
 * a call ends by its deadline, with a result or an error. For one that pipelines many requests the deadline
   moves on with every answer: a million entries may take their time, and a dead node still may not;
+* a call that asks the node to wait (RECEIVE) has so much longer; a second attempt at it does not wait;
 * what may have been executed is not sent again, unless it is repeatable (REGISTER, STATE, METRICS, FETCH) or
   the caller said `retry=True`. A GET is not repeatable: its cursor may have moved;
 * what certainly was not executed is sent again: no connection came about, the request never left, or
@@ -311,7 +312,7 @@ def conduct(
 
     `closed` tells whether the client was closed since the call began: then it is not tried again.
     """
-    deadline = clock() + timeout
+    deadline = clock() + timeout + call.wait
     results: list[Any] = []
     tries = 0
     while call.count > len(results):
@@ -331,6 +332,7 @@ def conduct(
             break
         if settled:
             deadline = clock() + timeout
+        call = call.again or call  # the time to wait has been spent
         addresses.leave(address)
         tries += 1
         pause = _pause(tries, len(addresses), rng)

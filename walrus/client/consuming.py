@@ -1,0 +1,227 @@
+"""A worker of a queue, for both clients: receive, work, acknowledge, and go on through failovers.
+
+    receive    up to its share of `prefetch` entries, waiting for the first one
+    work       `handler`, one entry after the other; an exception gives the entry back for a while
+    ack        what is done, together, at the latest 100 ms after the first of it
+    stop       what is in hand is finished, acknowledged, and the rest is given back at once
+
+An acknowledgement that got no answer is sent again with the next ones (ACK twice is ACK once), so a failover
+in the middle costs a delay, and at most a second delivery of what was not acknowledged in time. Nothing here
+remembers which entries were seen: a handler must bear being called twice for one.
+
+`Worker` decides, without I/O and without a clock of its own; the two loops below do what it says, one in
+threads and one in tasks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from walrus.client import calls, deliveries
+from walrus.client.deliveries import Delivery, Receipt
+from walrus.client.errors import OutcomeUnknown, TimedOut, Unavailable, Unreachable, WalrusError
+
+OnError = Callable[[Delivery, Exception], None]
+
+PATIENCE: Final = 1.0
+"""Seconds that a RECEIVE waits at most, so that `stop` is heard."""
+PAUSE: Final = 0.2
+"""Seconds between two attempts while the cluster does not answer."""
+ACK_AFTER: Final = 0.1
+"""Seconds that a finished entry waits for others to be acknowledged with it."""
+
+PASSING: Final = (Unavailable, Unreachable, TimedOut, OutcomeUnknown)
+"""Errors that a worker waits out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is consumed, and how: the arguments of `consume`, checked."""
+
+    topic: str
+    group: str
+    prefetch: int
+    workers: int
+    retry_after: float
+    on_error: OnError | None
+
+    def __post_init__(self) -> None:
+        calls.name_bytes(self.topic)
+        calls.name_bytes(self.group, "group")
+        calls.number(self.prefetch, "prefetch", 1)
+        calls.number(self.workers, "workers", 1)
+        deliveries.milliseconds(self.retry_after, "retry_after")
+
+    @property
+    def share(self) -> int:
+        """How many entries one worker has at a time."""
+        return max(1, self.prefetch // self.workers)
+
+
+@dataclass(slots=True)
+class Worker:
+    """One worker's deliveries: those in hand, those done and not acknowledged yet."""
+
+    work: Work
+    done: list[Delivery] = field(default_factory=list)
+    acknowledged: int = 0
+    _since: float = 0.0
+
+    def finished(self, delivery: Delivery, now: float) -> None:
+        """The handler returned."""
+        if not self.done:
+            self._since = now
+        self.done.append(delivery)
+
+    def due(self, now: float) -> bool:
+        """Return whether it is time to acknowledge."""
+        return bool(self.done) and now >= self._since + ACK_AFTER
+
+    def settled(self, results: Sequence[WalrusError | None], now: float) -> None:
+        """The answers to the acknowledgement of `done`: those that did not come are asked for again."""
+        assert len(results) == len(self.done), "an answer for each"
+        self.acknowledged += sum(result is None for result in results)
+        self.done = [
+            delivery
+            for delivery, result in zip(self.done, results, strict=True)
+            if isinstance(result, PASSING)
+        ]
+        self._since = now
+
+
+class _Blocking(Protocol):
+    """The part of `Client` that a worker needs."""
+
+    def receive_many(self, topic: str, group: str, count: int, *, wait: float) -> list[Delivery]: ...
+    def ack_many(self, topic: str, group: str, receipts: Sequence[Receipt]) -> list[WalrusError | None]: ...
+    def nack(self, topic: str, group: str, receipt: Receipt, *, delay: float) -> None: ...
+
+
+def consume(client: _Blocking, work: Work, handler: Callable[[Delivery], None], stop: threading.Event) -> int:
+    """Run the workers in threads until `stop` is set or one fails; return how many were acknowledged."""
+    with ThreadPoolExecutor(work.workers, thread_name_prefix="walrus-consume") as pool:
+        loops = [pool.submit(_loop, client, Worker(work), handler, stop) for _ in range(work.workers)]
+        try:
+            wait(loops, return_when="FIRST_EXCEPTION")
+        finally:
+            stop.set()  # also after Ctrl-C: what is in hand is finished, then the exception goes on
+    return sum(loop.result() for loop in loops)
+
+
+def _loop(
+    client: _Blocking, worker: Worker, handler: Callable[[Delivery], None], stop: threading.Event
+) -> int:
+    work = worker.work
+    while not stop.is_set():
+        try:
+            batch = client.receive_many(work.topic, work.group, work.share, wait=PATIENCE)
+        except PASSING:
+            stop.wait(PAUSE)
+            batch = []
+        for number, delivery in enumerate(batch):
+            if stop.is_set():
+                _give_back(client, work, batch[number:])
+                break
+            try:
+                handler(delivery)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the entry comes again
+                _give_back(client, work, [delivery], work.retry_after)
+                if work.on_error:
+                    work.on_error(delivery, error)
+            else:
+                worker.finished(delivery, time.monotonic())
+            if worker.due(time.monotonic()):
+                _acknowledge(client, worker)
+        _acknowledge(client, worker)
+    return worker.acknowledged
+
+
+def _acknowledge(client: _Blocking, worker: Worker) -> None:
+    if worker.done:
+        results = client.ack_many(worker.work.topic, worker.work.group, worker.done)
+        worker.settled(results, time.monotonic())
+
+
+def _give_back(client: _Blocking, work: Work, batch: Sequence[Delivery], delay: float = 0.0) -> None:
+    """NACK each; if that does not work out, its visibility timeout does the same later."""
+    for delivery in batch:
+        try:
+            client.nack(work.topic, work.group, delivery, delay=delay)
+        except WalrusError:
+            return
+
+
+class _Awaited(Protocol):
+    """The part of `AsyncClient` that a worker needs."""
+
+    async def receive_many(self, topic: str, group: str, count: int, *, wait: float) -> list[Delivery]: ...
+    async def ack_many(
+        self, topic: str, group: str, receipts: Sequence[Receipt]
+    ) -> list[WalrusError | None]: ...
+    async def nack(self, topic: str, group: str, receipt: Receipt, *, delay: float) -> None: ...
+
+
+async def consume_async(
+    client: _Awaited, work: Work, handler: Callable[[Delivery], Awaitable[None]], stop: asyncio.Event
+) -> int:
+    """Run the workers as tasks until `stop` is set or one fails; return how many were acknowledged."""
+    loops = [
+        asyncio.ensure_future(_loop_async(client, Worker(work), handler, stop)) for _ in range(work.workers)
+    ]
+    try:
+        await asyncio.wait(loops, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        stop.set()
+        await asyncio.wait(loops)
+    return sum([loop.result() for loop in loops])
+
+
+async def _loop_async(
+    client: _Awaited, worker: Worker, handler: Callable[[Delivery], Awaitable[None]], stop: asyncio.Event
+) -> int:
+    work = worker.work
+    while not stop.is_set():
+        try:
+            batch = await client.receive_many(work.topic, work.group, work.share, wait=PATIENCE)
+        except PASSING:
+            await asyncio.sleep(PAUSE)
+            batch = []
+        for number, delivery in enumerate(batch):
+            if stop.is_set():
+                await _give_back_async(client, work, batch[number:])
+                break
+            try:
+                await handler(delivery)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the entry comes again
+                await _give_back_async(client, work, [delivery], work.retry_after)
+                if work.on_error:
+                    work.on_error(delivery, error)
+            else:
+                worker.finished(delivery, time.monotonic())
+            if worker.due(time.monotonic()):
+                await _acknowledge_async(client, worker)
+        await _acknowledge_async(client, worker)
+    return worker.acknowledged
+
+
+async def _acknowledge_async(client: _Awaited, worker: Worker) -> None:
+    if worker.done:
+        results = await client.ack_many(worker.work.topic, worker.work.group, worker.done)
+        worker.settled(results, time.monotonic())
+
+
+async def _give_back_async(
+    client: _Awaited, work: Work, batch: Sequence[Delivery], delay: float = 0.0
+) -> None:
+    """NACK each; if that does not work out, its visibility timeout does the same later."""
+    for delivery in batch:
+        try:
+            await client.nack(work.topic, work.group, delivery, delay=delay)
+        except WalrusError:
+            return
