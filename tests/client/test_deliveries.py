@@ -64,9 +64,9 @@ def test_seek_begins_anew(connect: MakeClient, node: FakeNode) -> None:
     client.seek("jobs", "g", "begin")
     client.seek("jobs", "g", (1, 0))
     assert client.receive("jobs", "g").payload == b"one"
-    for nowhere in ("middle", (0, 1), (1, -1), (1, 2, 3)):
+    for place in ("middle", (0, 1), (1, -1), (1, 2, 3)):
         with pytest.raises(ValueError, match=r"seek|segment|offset"):
-            client.seek("jobs", "g", nowhere)
+            client.seek("jobs", "g", place)
 
 
 def test_the_wait_goes_with_the_first_of_many_and_a_second_attempt_does_not_wait(
