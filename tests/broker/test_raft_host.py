@@ -45,28 +45,38 @@ class Bench:
         )
         self.last = self.host.raft.log.last_index
 
-    def append(self, count: int, commit: int) -> int:
+    def append(self, count: int, commit: int, now: float = 0.0) -> int:
         """So many entries of the leader, and what it says of its commit index; the write that holds them."""
-        log = self.host.raft.log
         entries = tuple(Entry(1, self.last + number, NOOP) for number in range(1, count + 1))
         message = AppendEntriesRequest(
             term=1,
             round=1,
             prev_log_index=self.last,
-            prev_log_term=log.term_at(self.last) or 0,
+            prev_log_term=self.host.raft.log.term_at(self.last) or 0,
             leader_commit=commit,
             entries=entries,
         )
         self.last += count
-        self.host.raft.step(1, message, 0.0)
-        return self.write()
+        self.host.raft.step(1, message, now)
+        return self.write(now)
 
-    def write(self) -> int:
-        self.host.flush(0.0)
+    def write(self, now: float = 0.0) -> int:
+        self.host.flush(now)
         return self.meta.written
 
     def durable(self, write: int) -> None:
         self.host.on_durable(write, 0.0)
+
+
+def test_what_is_applied_is_told_with_the_time_of_its_turn():
+    """Deadlines count from there, also where nothing had to be written."""
+    bench = Bench()
+    told: list[float] = []
+    bench.host.start(lambda changes, now: told.append(now))
+    bench.host.on_durable(bench.append(3, commit=0), 1.0)
+    bench.append(0, commit=bench.last, now=7.0)
+    assert bench.host.applied == bench.last
+    assert told == [1.0, 7.0]
 
 
 def test_fences_are_forgotten_once_the_checkpoint_that_has_their_seals_is_durable():
