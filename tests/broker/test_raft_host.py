@@ -6,7 +6,7 @@ import random
 from types import SimpleNamespace
 from typing import Any, cast
 
-from tests.broker.world import config
+from tests.broker.world import batch, config
 from walrus.broker.raft_host import RaftHost, RaftObserver
 from walrus.config import Identity
 from walrus.consensus.journal import RaftJournal
@@ -23,7 +23,7 @@ FENCED = ("t", 1)
 class Bench:
     """Node 2 follows node 1, compacts after every five entries, and has a fence noted for t/1."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, sure: bool = True) -> None:
         memory = MemoryEngine()
         RaftJournal(memory).bootstrap(Membership((1, 2, 3)))
         self.meta = Durable(memory)
@@ -33,7 +33,7 @@ class Bench:
         metadata = SimpleNamespace(is_sealed=lambda *key: self.sealed, snapshot=lambda: b"metadata")
         self.host = RaftHost(
             config=config(2, compact_entries=5),
-            identity=Identity(cluster_id="test", directory_id="d2", incarnation=1, sure=True),
+            identity=Identity(cluster_id="test", directory_id="d2", incarnation=1, sure=sure),
             meta=self.meta,
             metadata=cast(Metadata, metadata),
             copies=cast(Copies, copies),
@@ -77,6 +77,18 @@ def test_what_is_applied_is_told_with_the_time_of_its_turn():
     bench.append(0, commit=bench.last, now=7.0)
     assert bench.host.applied == bench.last
     assert told == [1.0, 7.0]
+
+
+def test_a_node_is_sure_of_itself_only_when_its_doubts_are_durable():
+    """Until then another loss of power would leave shortened copies that are taken for whole."""
+    bench = Bench(sure=False)
+    assert not bench.host.doubts_are_noted, "AckedDurable: nothing is applied yet"
+    bench.durable(bench.append(1, commit=bench.last))
+    assert bench.host.applied >= 1
+    noted = bench.meta.write("notes", batch("t/1 is unsure"))
+    assert not bench.host.doubts_are_noted, "AckedDurable: a doubt is not durable yet"
+    bench.durable(bench.write())
+    assert noted <= bench.meta.durable and bench.host.doubts_are_noted
 
 
 def test_fences_are_forgotten_once_the_checkpoint_that_has_their_seals_is_durable():

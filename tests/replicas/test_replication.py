@@ -597,6 +597,19 @@ def test_fenced_copy_takes_nothing_more_from_the_writer():
     assert node.memory.entries["t/1"] == [b"a"]
 
 
+def test_a_fence_is_answered_with_the_length_that_it_was_noted_at():
+    """Another recovery may lengthen the copy meanwhile: what is only copied must not decide a length."""
+    node = Replicas()
+    node.append(0, "a")
+    node.replica.on_fence(3, m.Fence(topic="t", segment=1))
+    node.copies.append(node.copy, 1, batch("b"), lambda: None)
+    assert node.outbox.take() == [], "neither the entries nor the note are durable"
+    for _ in range(3):
+        node.sync()
+    (fence,) = [e.message for e in node.outbox.take() if isinstance(e.message, m.FenceReply)]
+    assert fence.length == 1, "SealedStable: the answer counts what came after the fence"
+
+
 def test_frame_for_a_sealed_segment_is_refused_however_late():
     node = Replicas()
     node.append(0, "a")
