@@ -32,8 +32,8 @@
 (* `Damage` makes the rest of a copy unreadable, from some entry on.       *)
 (*                                                                         *)
 (* Left out: time, the choice of the next leader and of replica sets (any  *)
-(* are allowed), payloads, and the order of one client's appends across    *)
-(* segments, which is Order.tla.                                           *)
+(* that are large enough are allowed), payloads, and the order of one      *)
+(* client's appends across segments, which is Order.tla.                   *)
 (*                                                                         *)
 (* Variables marked PROOF are history: no action reads them to decide.     *)
 (* Names of actions and invariants are the code's, by the table in         *)
@@ -90,7 +90,8 @@ VARIABLES
     proposals,    \* seals: [topic, segment, count, cursors]
     \* Replica sets of sealed segments.
     proofs,       \* {<<n, t, s>>}: n has shown that its copy is whole
-    changes,      \* changes on their way through Raft: [topic, segment, old, new]
+    changes,      \* changes on their way through Raft: [topic, segment, old, new, directories]
+    directory,    \* directory[n]: which directory the member n keeps its copies in
     \* Readers.
     reading,      \* reading[n][t][g]: the leader's volatile cursor, or NoPosition
     handed,       \* handed[n][t][g]: where the unconfirmed delivery begins, or NoPosition
@@ -108,7 +109,7 @@ nodeVars == <<view, checkpoint, up, incarnation, heard, lease>>
 copyVars == <<log, synced, damaged, unsure, fenced>>
 writerVars == <<sealing, acked, stream, matched>>
 recoveryVars == <<recovering, answers, decided, copied, forced>>
-repairVars == <<proofs, changes>>
+repairVars == <<proofs, changes, directory>>
 readerVars == <<reading, handed, given, received, moves, delivered>>
 vars == <<committedVars, nodeVars, copyVars, writerVars, recoveryVars, repairVars, readerVars,
           proposals, sealed_as, budget>>
@@ -206,6 +207,7 @@ Init ==
     /\ proposals = {}
     /\ proofs = {}
     /\ changes = {}
+    /\ directory = [n \in Node |-> 0]
     /\ reading = [n \in Node |-> [t \in Topic |->
           [g \in Group |-> IF Begun /\ n = First THEN Start ELSE NoPosition]]]
     /\ handed = [n \in Node |-> NoCursors]
@@ -225,12 +227,17 @@ Lost == budget' = [budget EXCEPT !.losses = @ - 1]
 -----------------------------------------------------------------------------
 \* Metadata: the commands that Raft commits, and the nodes that apply them.
 
+\* A segment opens with all the replicas that it should have, or with all members: the leader of Raft
+\* looks at the membership at the place in its log where the command goes.
+Enough(replicas) == Cardinality(replicas) >= Min(ReplicationFactor, Cardinality(members))
+
 \* A topic is created: its first segment opens at some node, with some replica set. Which ones is
-\* placement, and placement is never a matter of safety: any choice is allowed.
+\* placement, and placement is never a matter of safety: any choice of enough nodes is allowed.
 RegisterTopic(t, n, replicas) ==
     /\ Known(t) = 0
     /\ n \in replicas
     /\ replicas \subseteq members
+    /\ Enough(replicas)
     /\ metadata' = [metadata EXCEPT ![t].segments = <<OpenedSegment(n, replicas, StartCursors)>>]
     /\ UNCHANGED <<members, announced, nodeVars, copyVars, writerVars, recoveryVars, repairVars,
                    readerVars, proposals, sealed_as, budget>>
@@ -253,6 +260,7 @@ SealWith(p, n, replicas) ==
     /\ s < MaxSegments
     /\ n \in replicas
     /\ replicas \subseteq members
+    /\ Enough(replicas)
     /\ metadata' = [metadata EXCEPT ![t] =
           [segments |-> Append([@.segments EXCEPT ![s] = closed], OpenedSegment(n, replicas, cursors)),
            sealed_total |-> @.sealed_total + p.count,
@@ -324,9 +332,7 @@ RemoveNode(n) ==
                    readerVars, proposals, sealed_as>>
 
 \* Its id joins again, with another, empty directory. Connections belong to a directory, so what the
-\* former one sent arrives no more. And a Raft leader proposes replica sets to itself, in the order of
-\* its log: one that names the node was committed before the removal, or never is. (Without that it
-\* would name a node that holds nothing: the command knows ids, not directories.)
+\* former one sent arrives no more. What it proved stays in changes on their way; they name it.
 Rejoin(n) ==
     /\ n \notin members
     /\ members' = members \cup {n}
@@ -346,11 +352,11 @@ Rejoin(n) ==
     /\ answers' = {a \in answers : a.node # n}
     /\ copied' = {a \in copied : a.node # n}
     /\ proofs' = {p \in proofs : p[1] # n}
-    /\ changes' = {c \in changes : n \notin c.new}
+    /\ directory' = [directory EXCEPT ![n] = @ + 1]
     /\ reading' = [reading EXCEPT ![n] = NoCursors]
     /\ handed' = [handed EXCEPT ![n] = NoCursors]
     /\ UNCHANGED <<metadata, sealing, acked, stream, recovering, decided, forced, given, received,
-                   moves, delivered, proposals, sealed_as, budget>>
+                   moves, delivered, proposals, changes, sealed_as, budget>>
 
 -----------------------------------------------------------------------------
 \* Leases. They keep a writer that is cut off from writing into the void; no invariant needs them.
@@ -656,7 +662,8 @@ Prove(n, t, s) ==
     /\ Segment(t, s).count <= Intact(n, t, s)
     /\ <<n, t, s>> \notin proofs
     /\ proofs' = proofs \cup {<<n, t, s>>}
-    /\ UNCHANGED <<committedVars, nodeVars, copyVars, writerVars, recoveryVars, changes, readerVars,
+    /\ UNCHANGED <<committedVars, nodeVars, copyVars, writerVars, recoveryVars, changes, directory,
+                   readerVars,
                    proposals, sealed_as, budget>>
 
 \* The Raft leader proposes another replica set for a sealed segment. What comes in has proved that its
@@ -673,18 +680,21 @@ ProposeReplicas(t, s, new) ==
     /\ new \ old \subseteq whole
     /\ Majority(whole, new)
     /\ Cardinality(new) >= Min(ReplicationFactor, Cardinality(members))
-    /\ changes' = changes \cup {[topic |-> t, segment |-> s, old |-> old, new |-> new]}
+    /\ changes' = changes \cup {[topic |-> t, segment |-> s, old |-> old, new |-> new,
+                               directories |-> [n \in new |-> directory[n]]]}
     /\ Failed
-    /\ UNCHANGED <<committedVars, nodeVars, copyVars, writerVars, recoveryVars, proofs, readerVars,
-                   proposals, sealed_as>>
+    /\ UNCHANGED <<committedVars, nodeVars, copyVars, writerVars, recoveryVars, proofs, directory,
+                   readerVars, proposals, sealed_as>>
 
-\* It is committed, if the set is still the one that it was made for.
+\* It is committed, if the set is still the one that it was made for, and its members are those that
+\* proved their copies: one that came back under its id with an empty directory is not.
 SetReplicas(t, s) ==
     /\ \E c \in changes :
           /\ c.topic = t
           /\ c.segment = s
           /\ c.old = Replicas(t, s)
           /\ c.new \subseteq members
+          /\ \A n \in c.new : c.directories[n] = directory[n]
           /\ metadata' = [metadata EXCEPT ![t].segments[s].replicas = c.new]
     /\ UNCHANGED <<members, announced, nodeVars, copyVars, writerVars, recoveryVars, repairVars,
                    readerVars, proposals, sealed_as, budget>>
@@ -925,7 +935,7 @@ ForgetFence(n, t, s) ==
                    repairVars, readerVars, proposals, sealed_as, budget>>
 
 -----------------------------------------------------------------------------
-ReplicaSets == {replicas \in SUBSET Node : Cardinality(replicas) = ReplicationFactor}
+ReplicaSets == {replicas \in SUBSET Node : Cardinality(replicas) \in 1..ReplicationFactor}
 Writes(n, t) == IF lease[n][t] <= WriteTo THEN lease[n][t] ELSE 0
 
 \* TLC names a step after the definition whose quantifiers range over constants, so quantifiers over
@@ -1060,6 +1070,11 @@ ReplicasKept ==
     [][\A t \in Topic : \A s \in 1..Known(t) :
           Cardinality(Replicas(t, s)') >=
               Min(Cardinality(Replicas(t, s)), Min(ReplicationFactor, Cardinality(members)))]_vars
+
+\* A segment opens with no fewer replicas than it should have.
+EnoughReplicas ==
+    [][\A t \in Topic : Known(t)' > Known(t) =>
+          Cardinality(Replicas(t, Known(t))') >= Min(ReplicationFactor, Cardinality(members))]_vars
 
 \* The cumulative offset is the sum of the sealed counts.
 LastSealedIsSum ==

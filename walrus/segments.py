@@ -21,6 +21,7 @@ state it was made for, and applying it a second time changes nothing:
     Seal           close segment s at a count and open s+1                   only if s is the open segment
     CommitCursors  readers moved                                             only forward
     SetReplicas    a sealed segment was copied to another node               only if the old set is the set
+                                                                             and the new one is as it was
     MarkLeaving    give this node nothing new                                only if it is that directory's
     RemoveNode     forget this node                                          and only if no segment needs it
 
@@ -241,6 +242,10 @@ class SetReplicas(msgspec.Struct, frozen=True, kw_only=True, array_like=True, ta
     segment: int
     old: tuple[int, ...]
     new: tuple[int, ...]
+    directories: tuple[str, ...] = ()
+    """Those of `new`, in the same order: what they proved holds for the directory that proved it. A node that
+    has come back under its id with another one may hold nothing. Left out, whichever there are.
+    """
 
 
 class MarkLeaving(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
@@ -468,7 +473,8 @@ class Metadata:
         segment = self.segment(command.topic, command.segment)
         if segment is None or segment.count is None or segment.replicas != command.old:
             return None
-        if not self._are_members(command.new):
+        directories = self.directories(command.new)
+        if directories is None or command.directories not in ((), directories):
             return None
         topic = self.topics[command.topic]
         assert command.segment < topic.current, "SealedStable: an open segment keeps its replicas"
@@ -480,6 +486,12 @@ class Metadata:
         _remove(self.sealed_at, command.old, (command.topic, command.segment))
         _add(self.sealed_at, command.new, (command.topic, command.segment))
         return command.topic
+
+    def directories(self, replicas: tuple[int, ...]) -> tuple[str, ...] | None:
+        """Return the directories of some nodes; None if these are not members, each named once."""
+        if not self._are_members(replicas):
+            return None
+        return tuple(self.nodes[node].directory_id for node in replicas)
 
     def needs(self, node_id: int) -> bool:
         """Whether some segment still names the node as a replica (or as the leader of an open one)."""

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.broker.test_segments import seal
+from tests.broker.test_segments import announce, seal
 from tests.broker.world import batch, three
 from tests.replicas.test_reads import Bench as Reading
 from tests.replicas.test_repair import Bench as Repairing
@@ -149,6 +149,7 @@ def test_damage_is_stepped_over_in_bounded_steps(monkeypatch: pytest.MonkeyPatch
 def test_pulls_and_repairs_at_once_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repair, "MAX_REPAIRS", 4)
     bench = Repairing()
+    bench.metadata.apply(announce(4, 0))
     for number in range(2, 20):
         bench.metadata.apply(seal(number, 7))
     bench.tick([1, 2, 4], [1, 2, 3, 4])

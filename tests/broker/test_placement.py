@@ -5,7 +5,12 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from walrus.broker.placement import first_leader, next_leader, replica_set
+from tests.broker.test_segments import announce, cluster, register, seal
+from tests.broker.world import World, three
+from walrus import protocol
+from walrus.broker.placement import completed, first_leader, next_leader, replica_set
+from walrus.segments import MarkLeaving, RegisterTopic
+from walrus.wire import messages as m
 
 
 def test_leaders_rotate():
@@ -31,3 +36,79 @@ def test_replica_set_holds_the_leader_and_prefers_the_living(
     assert len(chosen) == min(max(factor, 1), len(voters | {leader}))
     left_out = voters - set(chosen)
     assert not (left_out & live) or set(chosen) - {leader} <= live
+
+
+# --- EnoughReplicas: what the Raft leader makes of a placement ---
+
+
+def test_a_placement_by_a_proposer_that_knows_too_few_members_is_completed() -> None:
+    nodes = cluster().nodes
+    assert completed(register(replicas=(1,)), [1, 2, 3], nodes, 3) == register(replicas=(1, 2, 3))
+    assert completed(register(replicas=(1,)), [1, 2, 3], nodes, 2) == register(replicas=(1, 2))
+    few = seal(1, 7, leader=3, replicas=(3, 2))
+    assert completed(few, [1, 2, 3], nodes, 3) == seal(1, 7, leader=3, replicas=(3, 1, 2))
+    whole = seal(1, 7, leader=2, replicas=(2, 1, 3))
+    assert completed(whole, [1, 2, 3], nodes, 2) == whole, "more than the factor stays"
+    assert completed(announce(4), [1, 2, 3], nodes, 3) == announce(4), "other commands place nothing"
+
+
+def test_nothing_is_placed_while_a_voter_is_not_known() -> None:
+    assert completed(register(replicas=(1, 2, 3)), [1, 2, 3, 4], cluster().nodes, 3) is None
+
+
+def test_nothing_is_given_to_a_leader_that_leaves_or_votes_no_more() -> None:
+    leaving = cluster(MarkLeaving(node_id=3)).nodes
+    assert completed(seal(1, 7, leader=3, replicas=(3, 1, 2)), [1, 2, 3], leaving, 3) is None
+    assert completed(seal(1, 7, leader=3, replicas=(3, 1, 2)), [1, 2], cluster().nodes, 3) is None
+    kept = completed(seal(1, 7, leader=1, replicas=(1, 2, 3)), [1, 2, 3], leaving, 3)
+    assert kept == seal(1, 7, leader=1, replicas=(1, 2)), "the voters that stay"
+
+
+@given(st.sets(st.integers(1, 3), min_size=1), st.integers(1, 5), st.sets(st.integers(1, 3)))
+def test_a_completed_placement_is_large_enough(named: set[int], factor: int, leaving: set[int]) -> None:
+    metadata = cluster(*(MarkLeaving(node_id=node) for node in sorted(leaving)))
+    staying = [n for n in (1, 2, 3) if not metadata.nodes[n].leaving]
+    leader = min(named)
+    placed = completed(
+        RegisterTopic(topic="u", leader=leader, replicas=tuple(named)), [1, 2, 3], metadata.nodes, factor
+    )
+    assert (placed is None) == (leader not in staying)
+    if isinstance(placed, RegisterTopic):
+        assert placed.replicas[0] == leader and set(placed.replicas) <= set(staying)
+        assert len(set(placed.replicas)) == len(placed.replicas) >= min(factor, len(staying)), (
+            "EnoughReplicas"
+        )
+
+
+def test_a_proposal_that_was_made_before_the_cluster_grew_opens_with_all_replicas() -> None:
+    world = three()
+    old = RegisterTopic(topic="t", leader=2, replicas=(2,))
+    world.nodes[3].on_message(2, m.Propose(commands=(old,)), world.now)  # not the Raft leader: it is lost
+    world.nodes[1].on_message(2, m.Propose(commands=(old,)), world.now)
+    world.until(lambda: all("t" in c.metadata.topics for c in world.nodes.values()))
+    assert world.topic("t").open.replicas == (2, 1, 3), "EnoughReplicas"
+
+
+def test_register_on_a_node_that_lags_places_the_topic_on_all_members() -> None:
+    """It has heard of no other member when it is asked, and decides when it has."""
+    world = World()
+    world.start(1, bootstrap=True)
+    world.until(lambda: world.nodes[1].ready)
+    world.join(2)
+    world.lose = lambda sender, to, message: to == 2 and type(message).__name__ == "AppendEntriesRequest"
+    world.start(3)
+    world.kill(3)
+    slot = world.send(2, protocol.Register("t"))
+    world.run(1.0)
+    assert world.replies[slot] == []
+    world.lose = lambda sender, to, message: False
+    world.until(lambda: world.replies[slot] == [b"OK"])
+    assert sorted(world.topic("t").open.replicas) == [1, 2], "EnoughReplicas"
+
+
+def test_register_before_every_voter_is_known_says_which_ones_it_waits_for() -> None:
+    world = three()
+    del world.nodes[1].metadata.nodes[3]  # as if its Announce had not been applied yet
+    [reply] = world.ask(1, protocol.Register("t"))
+    assert reply.startswith(b"ERR not enough replicas: t waits for members") and b"(node 3)" in reply
+    assert "t" not in world.nodes[1].metadata.topics

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.broker.world import batch, config, three
 from walrus import protocol
 from walrus.broker.read_index import ReadIndexes
-from walrus.consensus.messages import Role
+from walrus.consensus.messages import AppendEntriesRequest, Role
 from walrus.wire import messages as m
 from walrus.wire.effects import Outbox, Send
 
@@ -155,7 +155,7 @@ def test_register_that_reached_no_raft_leader_was_certainly_not_done():
 def test_register_that_a_raft_leader_may_have_proposed_may_be_done():
     world = three()
     leader = next(node for node in world.nodes if world.nodes[node].raft.role is Role.LEADER)
-    world.isolate(leader)
+    world.lose = lambda sender, to, message: isinstance(message, AppendEntriesRequest) and message.entries
     slot = world.send(leader, protocol.Register("t"))
     world.until(lambda: bool(world.replies[slot]))
     [reply] = world.replies[slot]

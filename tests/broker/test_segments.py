@@ -229,6 +229,21 @@ def test_replicas_change_only_where_they_are_what_they_were():
     assert metadata.topics["t"].segments[0].replicas == (1, 2)
 
 
+def test_replicas_change_only_to_the_directories_that_showed_their_copies():
+    """Committed late, the change names a node that has come back under its id with an empty directory."""
+    metadata = cluster(announce(4, 0), announce(4), seal(1, 7))
+    assert metadata.directories((1, 4)) == ("d1", "d4")
+    assert metadata.directories((1, 9)) is metadata.directories((1, 1)) is None
+    change = SetReplicas(topic="t", segment=1, old=(1, 2, 3), new=(1, 4), directories=("d1", "d4"))
+    again = msgspec.structs.replace(change, directories=("d1", "empty"))
+    assert metadata.apply(again) is None, "SealedStable: node 4 of that name holds nothing"
+    metadata.apply(RemoveNode(node_id=4))
+    metadata.apply(announce(4, 0, "empty"))
+    metadata.apply(announce(4, 1, "empty"))
+    assert metadata.apply(change) is None, "SealedStable: what showed its copy is gone"
+    assert metadata.apply(again) == "t"
+
+
 # --- cursors ---
 
 

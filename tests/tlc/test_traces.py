@@ -165,7 +165,6 @@ def simulated(seed: int) -> list[Event]:
         producers=1,
         consumers=1,
         fetchers=0,
-        newcomers=0,
         think=0.3,
         settings=settings,
         codec=seed % 2 == 0,

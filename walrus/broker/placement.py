@@ -3,12 +3,24 @@
 The proposer decides, and the command records the decision: `Metadata.apply` never computes a placement. So
 two versions of this module may disagree about where a segment belongs, and the replicas of the metadata
 still hold the same state.
+
+A proposer's metadata may be old: it may not know a member yet, and would give a new segment fewer replicas
+than the cluster has voters for. Only the Raft leader knows which membership holds at the place in the log
+where a command goes. So it looks at each placement before it appends it (`completed`), and adds the replicas
+that are missing. That is one door for all proposers: REGISTER, rollover and failover.
+
+Invariant, as in `spec/Walrus.tla`: EnoughReplicas (a segment opens with as many replicas as the replication
+factor asks for, or as there are voters that stay).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from zlib import crc32
+
+import msgspec
+
+from walrus.segments import Command, Member, RegisterTopic, Seal
 
 
 def first_leader(topic: str, live: Collection[int]) -> int:
@@ -43,3 +55,26 @@ def replica_set(leader: int, live: Collection[int], voters: Collection[int], fac
     chosen: Sequence[int] = others[: max(factor, 1) - 1]
     assert leader not in chosen, "a replica set names each node once"
     return (leader, *sorted(chosen))
+
+
+def completed(
+    command: Command, voters: Collection[int], nodes: Mapping[int, Member], factor: int
+) -> Command | None:
+    """Return the command as a Raft leader may append it; None if its proposer has to propose it again.
+
+    `voters`: Raft's membership at the end of the log. `nodes`: the metadata as far as it is applied. A voter
+    that the metadata does not know (yet) may hold replicas or be on its way out, so nothing is placed before
+    it is known. Nor is anything given to a leader that votes no more, or leaves: its proposer knows less than
+    this node.
+    """
+    if not isinstance(command, RegisterTopic | Seal):
+        return command
+    staying = [node for node in sorted(voters) if node not in nodes or not nodes[node].leaving]
+    if command.leader not in staying or not all(node in nodes for node in staying):
+        return None
+    kept = [node for node in command.replicas if node in staying and node != command.leader]
+    spare = [node for node in staying if node not in command.replicas]
+    missing = max(min(factor, len(staying)) - len(kept) - 1, 0)
+    replicas = (command.leader, *sorted([*kept, *spare[:missing]]))
+    assert len(replicas) >= min(factor, len(staying)), "EnoughReplicas"
+    return msgspec.structs.replace(command, replicas=replicas)

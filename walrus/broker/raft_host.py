@@ -20,7 +20,8 @@ of its copies may have been shortened: those of segments that a command up to th
 log behind it. Once that checkpoint is durable, every later start of this node knows the segments that were
 sealed in it, and the notes on their copies are dropped (`Copies.forget_notes`).
 
-Proposals have no answers: the proposer repeats its command until the applied metadata shows the change.
+Proposals have no answers: the proposer repeats its command until the applied metadata shows the change. The
+Raft leader completes a placement before it appends it, or drops it (`placement.completed`).
 
 Invariants: commands are applied in log order, each index once; nothing is applied, and nothing is answered,
 that is not durable here; nothing is done after `Outbox.halt`.
@@ -35,6 +36,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from walrus.broker.placement import completed
 from walrus.broker.spec_trace import record_applied, record_restored
 from walrus.config import Identity, NodeConfig
 from walrus.consensus.journal import RaftJournal
@@ -150,7 +152,7 @@ class RaftHost:
     def propose(self, command: Command, now: float) -> None:
         """Hand a command to the Raft leader, wherever it is. A lost proposal is the proposer's to repeat."""
         if self.raft.role is Role.LEADER:
-            self.raft.propose(encode_command(command), now)
+            self._append(command, now)
         elif self.raft.leader_id is not None:
             self._outbox.send(self.raft.leader_id, Propose(commands=(command,)))
 
@@ -158,7 +160,14 @@ class RaftHost:
         """Commands of another node; if this one does not lead (any more), they are lost."""
         if self.raft.role is Role.LEADER:
             for command in proposal.commands:
-                self.raft.propose(encode_command(command), now)
+                self._append(command, now)
+
+    def _append(self, command: Command, now: float) -> None:
+        """Append a command to this leader's log: one that places a segment only with enough replicas."""
+        voters, factor = self.raft.membership.voters, self._config.replication_factor
+        placed = completed(command, voters, self.metadata.nodes, factor)
+        if placed is not None:
+            self.raft.propose(encode_command(placed), now)
 
     def on_durable(self, number: int, now: float) -> None:
         """Everything up to write `number` of Raft's engine is durable."""

@@ -4,7 +4,7 @@ PUT goes to the router, GET and FETCH to the reader; this module does the rest. 
 all of them:
 
 * what would be answered "unknown topic" is looked up once more with fresh metadata (`read_index.py`), so a
-  PUT may follow a REGISTER on any other node;
+  PUT may follow a REGISTER on any other node; and what changes the metadata is decided with fresh metadata;
 * what changes the metadata is a *watch*: the command is proposed, again and again, until the metadata is
   where the client wants it. So OK is sent only after a linearizable (ReadIndex) read has confirmed the
   change.
@@ -45,12 +45,14 @@ class Watch(msgspec.Struct):
 
     slot: object
     done: Callable[[], bool]
-    push: Callable[[float], None]
+    push: Callable[[float], errors.Reason]
+    """Returns why it could do nothing; "" if the wish is on its way to the Raft leader."""
     deadline: float
     again_at: float
     why_not: errors.Reason
-    pushed: bool = False
-    """Whether any push had a Raft leader to go to: if none had, nothing was done."""
+    """What to answer at the deadline if any push did something."""
+    held_up: errors.Reason = errors.NO_MAJORITY
+    """Why no push has done anything so far: nothing was done. "" if one did."""
 
 
 class Requests:
@@ -76,13 +78,14 @@ class Requests:
         self._lifecycle, self._outbox, self._connected = lifecycle, outbox, connected
         self._propose, self._metrics = propose, metrics
         self._watches: list[Watch] = []
+        self._undecided = 0  # requests that wait for fresh metadata to be decided with
         self._removed = False
         self._asking: dict[str, int] = {}  # requests that wait for fresh metadata, by topic
 
     @property
     def busy(self) -> bool:
         """Whether some client waits for the metadata to change."""
-        return bool(self._watches)
+        return bool(self._watches or self._undecided)
 
     def on_request(self, slot: object, request: protocol.Request, now: float) -> None:
         """A request of a client. `request.replies` replies will be given to `slot`."""
@@ -97,9 +100,9 @@ class Requests:
             case protocol.Register(topic=topic):
                 self._register(slot, topic, now)
             case protocol.Leave(node_id=node_id):
-                self._leave(slot, node_id, now)
+                self._when_fresh(slot, partial(self._leave, slot, node_id), now)
             case protocol.Recover(topic=topic, segment=segment):
-                self._force(slot, topic, segment, now)
+                self._when_fresh(slot, partial(self._force, slot, topic, segment), now)
             case protocol.Receive() | protocol.Ack() | protocol.Nack() | protocol.Extend() | protocol.Seek():
                 self._error(slot, errors.OWNER_UNREACHED, request.replies)
             case protocol.Invalid(reason=reason):
@@ -159,21 +162,51 @@ class Requests:
 
     # --- what changes the metadata ---
 
+    def _when_fresh(self, slot: object, then: Callable[[float], None], now: float) -> None:
+        """Decide once everything that is committed by now is applied here: old metadata may mislead."""
+        if self._undecided + len(self._watches) >= MAX_WAITING:
+            self._error(slot, errors.BUSY)
+            return
+        self._undecided += 1
+
+        def fresh_or_not(fresh: bool, at: float) -> None:
+            self._undecided -= 1
+            if fresh:
+                then(at)
+            else:
+                self._error(slot, errors.NO_MAJORITY)
+
+        self._read_indexes.ask(fresh_or_not, now)
+
     def _register(self, slot: object, topic: str, now: float) -> None:
+        """Create the topic, unless it is there: a topic is never deleted, so old metadata can tell."""
+
+        def decide(at: float) -> None:
+            if topic not in self._metadata.topics and len(self._metadata.topics) >= MAX_TOPICS:
+                self._error(slot, errors.too_many_topics(MAX_TOPICS))
+                return
+            push, why_not = partial(self._place, topic), errors.not_registered_yet(topic)
+            self._watch(slot, lambda: topic in self._metadata.topics, push, why_not, at)
+
         if topic in self._metadata.topics:
             self._outbox.reply(slot, protocol.OK)
-            return
-        if len(self._metadata.topics) >= MAX_TOPICS:
-            self._error(slot, errors.too_many_topics(MAX_TOPICS))
-            return
-        live = self._lifecycle.placeable() or [self._config.node_id]
+        else:
+            self._when_fresh(slot, decide, now)
+
+    def _place(self, topic: str, now: float) -> errors.Reason:
+        """Propose the topic with its first segment, placed anew each time; see `Watch.push`."""
+        unknown = [node for node in self._raft.membership.voters if node not in self._metadata.nodes]
+        live = self._lifecycle.placeable()
+        if unknown or not live:
+            return errors.members_unknown(topic, unknown) if unknown else errors.NO_MAJORITY
         leader = first_leader(topic, live)
-        command = RegisterTopic(
-            topic=topic, leader=leader, replicas=self._lifecycle.replicas_for(leader, live)
-        )
-        why_not = errors.not_registered_yet(topic)
-        push = partial(self._propose, command)
-        self._watch(slot, lambda: topic in self._metadata.topics, push, why_not, now)
+        replicas = self._lifecycle.replicas_for(leader, live)
+        return self._pushed(RegisterTopic(topic=topic, leader=leader, replicas=replicas), now)
+
+    def _pushed(self, command: Command, now: float) -> errors.Reason:
+        """Propose a command; see `Watch.push`."""
+        self._propose(command, now)
+        return errors.NO_MAJORITY if self._raft.leader_id is None else errors.NO_ERROR
 
     def _leave(self, slot: object, node_id: int, now: float) -> None:
         node = self._metadata.nodes.get(node_id)
@@ -196,7 +229,7 @@ class Requests:
         self._watch(
             slot,
             gone,
-            partial(self._propose, MarkLeaving(node_id=node_id, directory_id=directory)),
+            partial(self._pushed, MarkLeaving(node_id=node_id, directory_id=directory)),
             still,
             now,
             patience=LEAVE_PATIENCE,
@@ -215,28 +248,28 @@ class Requests:
             self._watch(
                 slot,
                 lambda: self._metadata.is_sealed(topic, number),
-                lambda _: self._tell_to_recover(topic, number),
+                partial(self._tell_to_recover, topic, number),
                 errors.not_recovered_yet(topic, number),
                 now,
             )
 
-    def _tell_to_recover(self, topic: str, number: int) -> None:
-        if self._raft.leader_id is not None:
-            self._outbox.send(self._raft.leader_id, Recover(topic=topic, segment=number))
+    def _tell_to_recover(self, topic: str, number: int, now: float) -> errors.Reason:
+        if self._raft.leader_id is None:
+            return errors.NO_MAJORITY
+        self._outbox.send(self._raft.leader_id, Recover(topic=topic, segment=number))
+        return errors.NO_ERROR
 
     def _watch(
         self,
         slot: object,
         done: Callable[[], bool],
-        push: Callable[[float], None],
+        push: Callable[[float], errors.Reason],
         why_not: errors.Reason,
         now: float,
         patience: int = 1,
     ) -> None:
         """Push until the metadata says `done`, then answer OK; at the deadline answer with an error."""
-        if len(self._watches) >= MAX_WAITING:
-            self._error(slot, errors.BUSY)
-            return
+        assert len(self._watches) < MAX_WAITING, "what waits to be decided has its place here"
         deadline = now + patience * self._config.request_timeout
         watch = Watch(slot, done, push, deadline, now, why_not)
         self._watches.append(watch)
@@ -244,8 +277,9 @@ class Requests:
 
     def _push(self, watch: Watch, now: float) -> None:
         watch.again_at = now + self._config.resend_interval
-        watch.pushed |= self._raft.leader_id is not None
-        watch.push(now)
+        held_up = watch.push(now)
+        if watch.held_up:  # once a push did something, the outcome is open
+            watch.held_up = held_up
 
     def on_removed(self, now: float) -> None:
         """This node is no member any more, and will not see that applied: the request is answered now."""
@@ -259,7 +293,7 @@ class Requests:
             if watch.done():
                 self._outbox.reply(watch.slot, protocol.OK)
             elif watch.deadline <= now:
-                self._error(watch.slot, watch.why_not if watch.pushed else errors.NO_MAJORITY)
+                self._error(watch.slot, watch.held_up or watch.why_not)
             else:
                 left.append(watch)
                 if watch.again_at <= now:

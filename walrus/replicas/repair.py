@@ -8,7 +8,9 @@ Two jobs that end in the same copying (`puller.py`):
   cluster was smaller when it was written, or a member leaves or has been dead for long, is copied to
   another voter. A replica counts only once it has reported the sealed count *and* the sealed checksum.
   When the new one and a majority of the new set have, Raft records the set with a compare-and-set on the
-  old one. Those that stay are asked too: a replica may lag, and a leaving one may hold the only other copy.
+  old one, and on the directories of the new one: a proof is that of a directory, and a node that has left
+  and come back under its id has another, which is empty. Those that stay are asked too: a replica may lag,
+  and a leaving one may hold the only other copy.
 
 A repair, from when it is planned until Raft has recorded it:
 
@@ -198,6 +200,7 @@ class _Repair(msgspec.Struct):
     sources: list[int]
     whole: set[int]  # those of `new` that have shown the sealed count and checksum
     count: int  # entries of the segment
+    directories: tuple[str, ...]  # of `new`: what is shown is shown of these
     attempt: int = 0
 
     @property
@@ -311,7 +314,7 @@ class Repairs:
         staying = [node for node in replicas if node in voters and node not in dead]
         sources = [node for node in replicas if node in live]
         if len(staying) >= wanted:  # nothing to copy: only let go of the replicas that leave
-            self._begin(key, _Repair(replicas, tuple(staying), 0, sources, set(), count))
+            self._begin(key, self._repair(replicas, tuple(staying), 0, sources, count))
             return True
         spare = [node for node in voters if node in live and node not in replicas]
         if not sources or not spare:
@@ -324,8 +327,15 @@ class Repairs:
         assert target not in kept and set(staying) <= set(kept), (
             "ReplicasKept: a live, staying one is dropped"
         )
-        self._begin(key, _Repair(replicas, (*kept, target), target, sources, set(), count))
+        self._begin(key, self._repair(replicas, (*kept, target), target, sources, count))
         return True
+
+    def _repair(
+        self, old: tuple[int, ...], new: tuple[int, ...], target: int, sources: list[int], count: int
+    ) -> _Repair:
+        directories = self._metadata.directories(new)
+        assert directories is not None, "replicas are planned among known voters"
+        return _Repair(old, new, target, sources, set(), count, directories)
 
     def _go_on(self, key: Key, repair: _Repair, now: float) -> None:
         """Propose a repair that is proven; ask for another; give up one that does not get on."""
@@ -333,8 +343,17 @@ class Repairs:
         segment = self._metadata.segment(*key)
         if segment is None or segment.count is None or segment.replicas != repair.old:
             self._drop(key)
+        elif self._metadata.directories(repair.new) != repair.directories:
+            self._drop(key)  # one of them came back empty: what it has shown is gone
         elif repair.proven:
-            self._propose(SetReplicas(topic=key[0], segment=key[1], old=repair.old, new=repair.new), now)
+            change = SetReplicas(
+                topic=key[0],
+                segment=key[1],
+                old=repair.old,
+                new=repair.new,
+                directories=repair.directories,
+            )
+            self._propose(change, now)
         elif repair.attempt > 2 * len(repair.sources) + 10:
             self._drop(key)  # planned anew, perhaps with another target
             self._put_off[key] = now + PUT_OFF * self._config.repair_interval

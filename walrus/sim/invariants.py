@@ -168,6 +168,11 @@ def ReplicasKept(view: Truth) -> None:
             raise Violation("ReplicasKept", f"{key} had {before} and has {after}, with {members} members")
 
 
+def EnoughReplicas(view: Truth) -> None:
+    """A segment opens with as many replicas as it should have, or with all voters that stay."""
+    _conflicts(view, "EnoughReplicas")
+
+
 def LastSealedIsSum(view: Truth) -> None:
     """The cumulative offset is the sum of the sealed counts."""
     for name in view.topics:
@@ -356,6 +361,7 @@ CHEAP: tuple[Predicate, ...] = (
     AckedDurable,
     SealedStable,
     ReplicasKept,
+    EnoughReplicas,
     LastSealedIsSum,
     DeliveredIsPrefix,
     ElectionSafety,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from walrus.protocol import Leave, Register
+from walrus.segments import RegisterTopic
 from walrus.sim.calls import ClientCall, Outcome, Unattended
 from walrus.sim.catalogue import scenario
 from walrus.sim.clients import Consumer
@@ -180,4 +181,26 @@ def growing_from_one(seed: int) -> int:
         lambda: all(len(segment.replicas) == 3 for segment in stage.metadata().segments),
         "every segment has three replicas",
     )
+    return stage.finish()
+
+
+@scenario(40)
+def topics_of_proposers_that_know_too_little(seed: int) -> int:
+    """A Raft leader that has applied nothing yet is asked for a topic, and another node proposes one with
+    itself as the only replica: both have all replicas."""
+    stage = Stage(seed, producers=1)
+    stage.until(lambda: bool(stage.raft_leader()), "a Raft leader")
+    leader = stage.raft_leader()
+    other = next(node for node in (1, 2, 3) if node != leader)
+    expect(not stage.controller(leader).metadata.nodes, "it knows members already")
+    stage.world.ask(stage.host(leader), ClientCall(Unattended(), leader, 1, stage.world.now), Register("early"))
+    lonely = m.Propose(commands=(RegisterTopic(topic="lonely", leader=other, replicas=(other,)),))
+    stage.world.deliver(other, leader, lonely)
+    topics = stage.judge.metadata.topics
+    stage.until(lambda: "early" in topics, "the topic is there")
+    stage.warm()
+    stage.world.deliver(other, stage.raft_leader(), lonely)
+    stage.until(lambda: "lonely" in topics, "the other one, too")
+    for name in ("early", "lonely"):
+        expect(len(topics[name].segments[0].replicas) == 3, f"{name} opened with too few replicas")
     return stage.finish()

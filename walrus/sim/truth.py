@@ -363,6 +363,8 @@ class Truth:
             else None
         )
         changed = self.metadata.apply(command)
+        if changed is not None and isinstance(command, RegisterTopic | Seal):
+            self._opened(command)
         match command:
             case CommitCursors(cursors=cursors):
                 self.topics.update(dict.fromkeys(cursors))
@@ -385,6 +387,16 @@ class Truth:
                 self.removed.add(command.node_id)
             case RegisterTopic() if changed is not None:
                 self.topics[command.topic] = None
+
+    def _opened(self, command: RegisterTopic | Seal) -> None:
+        """A segment opens, at this place in Raft's log: with as many replicas as the cluster has room for?"""
+        nodes = self.metadata.nodes
+        staying = [n for n in self.membership.voters if n not in nodes or not nodes[n].leaving]
+        factor = next(iter(self.hosts.values())).config.replication_factor
+        voting = [node for node in command.replicas if node in staying]
+        if len(voting) < min(factor, len(staying)):
+            what = f"{command.topic} goes on with replicas {command.replicas}, there are voters {staying}"
+            self.conflicts.append(("EnoughReplicas", what))
 
     def on_restore(self, node: int, snapshot: Snapshot) -> None:
         """A snapshot must be the state that every node had at that index."""

@@ -397,6 +397,27 @@ PLANTED = (
         Patch("SealWith", "replicas \\subseteq members", "TRUE"),
     ),
     _bug(
+        "quick-register",
+        "TooFewReplicas",
+        "EnoughReplicas",
+        "a topic opens with the members that its proposer knows",
+        Patch("RegisterTopic", "Enough(replicas)", "TRUE"),
+    ),
+    _bug(
+        "quick-register",
+        "TooFewReplicasNext",
+        "EnoughReplicas",
+        "a segment is followed by one with fewer replicas than there could be",
+        Patch("SealWith", "Enough(replicas)", "TRUE"),
+    ),
+    _bug(
+        "quick-members",
+        "ChangeNamesIds",
+        "AckedDurable",
+        "a replica set names a node that came back empty since it proved its copy",
+        Patch("SetReplicas", "\\A n \\in c.new : c.directories[n] = directory[n]", "TRUE"),
+    ),
+    _bug(
         "quick-topics",
         "TopicsShareSeals",
         "SealedStable",

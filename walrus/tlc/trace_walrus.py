@@ -134,12 +134,14 @@ def _constants(runs: Sequence[Run], nodes: set[int]) -> dict[str, str]:
     entries = max(
         (event.get("start", event.get("length", 0)) + event.get("count", 0) for event in positions), default=0
     )
+    opened = [len(event["replicas"]) for event in positions if event["ev"] in ("RegisterTopic", "Seal")]
     everyone = tla_set(nodes | values_of(runs, "node", "leader", "replicas", "of"))
     return {
         "Node": everyone,
         "Topic": tla_set(values_of(runs, "topic") or {"none"}),
         "Group": tla_set(values_of(runs, "group")),
-        "ReplicationFactor": "3",
+        # All nodes are members here from the beginning, so a cluster that grew opened segments with fewer.
+        "ReplicationFactor": str(min(opened, default=3)),
         "MaxSegments": str(segments),
         "MaxEntries": str(entries + 1),
         "SealAt": "0",

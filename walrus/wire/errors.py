@@ -13,6 +13,7 @@ again by a client of its own accord.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal, NewType
 
 import msgspec
@@ -94,7 +95,7 @@ KINDS: Final = (
     Kind(
         "not enough replicas:",
         "NotEnoughReplicas",
-        "the segment's leader reaches too few of them",
+        "the segment's leader reaches too few of them, or a topic cannot be placed on enough",
         again=True,
     ),
     Kind("no replica answered:", "NoReplica", "of those that hold the entries to be read", again=True),
@@ -270,6 +271,15 @@ def no_writer(topic: str) -> Reason:
 def not_enough_replicas(reached: int, needed: int) -> Reason:
     """A leader does not even append what it could not get acknowledged."""
     return Reason(f"not enough replicas: {reached} of {needed} reached, nothing was written; try again")
+
+
+def members_unknown(topic: str, nodes: Sequence[int]) -> Reason:
+    """A topic gets its replicas only once every voter is known: with fewer it would be lost too easily."""
+    which = ", ".join(map(str, nodes))
+    return Reason(
+        f"not enough replicas: {topic} waits for members that have not started yet (node {which}), "
+        "nothing was registered; try again"
+    )
 
 
 def no_replica(topic: str, segment: int) -> Reason:
