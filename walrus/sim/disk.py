@@ -413,7 +413,7 @@ class Platter:
 class SimFile:
     """A `File` on a `Platter`, as one process holds it."""
 
-    __slots__ = ("_disk", "_incarnation", "_inode", "_name", "_platter")
+    __slots__ = ("__weakref__", "_disk", "_incarnation", "_inode", "_name", "_platter")
 
     def __init__(self, disk: SimDisk, name: str, inode: Inode) -> None:
         self._disk = disk

@@ -164,6 +164,11 @@ class Disk(Protocol):
         """In a forked copy: close every descriptor, those of files too; write and wait for nothing."""
 
 
+def no_descriptor(error: OSError) -> bool:
+    """Whether nothing is wrong with the disk, and the process (or the system) has too many files open."""
+    return error.errno in _NO_DESCRIPTORS
+
+
 def write_all(file: File, parts: Sequence[Buffer], offset: int) -> None:
     """Write all the parts end to end at `offset`: short writes are completed, never ignored."""
     parts = [part for part in parts if len(part)]
@@ -191,6 +196,6 @@ def translated(error: OSError, doing: str) -> StorageError:
     reason = os.strerror(error.errno) if error.errno else str(error)
     if error.errno in _NO_ROOM:
         return DiskFull(f"no room while {doing} ({reason}): nothing was written; free space and write again")
-    if error.errno in _NO_DESCRIPTORS:  # the disk is sound, and the next attempt may find one
+    if no_descriptor(error):  # the disk is sound, and the next attempt may find one
         return DiskFull(f"{reason} while {doing}: nothing was written; close some or raise ulimit -n")
     return EngineFailed(f"{doing} failed ({reason}): no more writes until the log is opened again")

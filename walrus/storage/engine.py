@@ -22,7 +22,7 @@ import os
 from collections.abc import Iterator, Sequence
 from threading import RLock
 
-from walrus.storage.backend import Disk, File, translated, write_all
+from walrus.storage.backend import Disk, File, no_descriptor, translated, write_all
 from walrus.storage.block import Block
 from walrus.storage.errors import (
     CorruptionError,
@@ -47,7 +47,7 @@ from walrus.storage.log import Log, MappedLog
 from walrus.storage.reading import Reader
 from walrus.storage.recovery import Chain, Damage, Recoverer, Recovery, find_blocks
 from walrus.storage.scan import Hole, sound_batch
-from walrus.storage.space import Extent, Space
+from walrus.storage.space import MAX_OPEN_FILES, Extent, Space
 from walrus.storage.syncing import Plan
 
 _JOURNAL = 0
@@ -73,6 +73,7 @@ class Engine:
         self._mutex = RLock()
         self._planning = RLock()
         self._sync_lock = RLock()
+        self.tails: dict[Log, None] = {}
         self._dirty: list[Log] = []
         self._in_flight: dict[int, Plan] = {}
         self._plans = 0
@@ -199,8 +200,8 @@ class Engine:
         log.first = first
         log.durable_index = min(chain.durable, chain.next_index)
         log.durable_place = chain.note.place if log.durable_index == chain.note.durable else 0
-        log.enter_tail(self.space.file(chain.blocks[-1].extent.file))
-        log.limit, log.asleep = 0, not chain.sealed
+        log.find_tail()
+        log.asleep = not chain.sealed
 
     def _repair(self, recoverer: Recoverer, torn: list[Chain]) -> None:
         """Cut what is torn: first put what is known about the topics on disk, then overwrite."""
@@ -224,6 +225,7 @@ class Engine:
         for log in [*self.logs.values(), self.journal.log]:
             for block in log.blocks:
                 if block.next_index > log.durable_index:
+                    self.make_way()
                     self._rewrite(log, block)
         if self._dirty:
             self.sync()
@@ -288,6 +290,7 @@ class Engine:
         """Nothing is appended to the topic, or read from it, any more; what it had."""
         with log.lock:
             log.stop()
+            self.tails.pop(log, None)
             log.gone = True
             extents = [block.extent for block in log.blocks]
             if log.blocks:
@@ -410,8 +413,8 @@ class Engine:
 
     def mark_dirty(self, log: Log) -> None:
         """Remember that the topic has something to sync; its lock is held."""
-        assert log.file is not None
-        log.unsynced[log.blocks[-1].extent.file] = log.file
+        if log.file is not None:  # none in a tail that sleeps while an older block is written again
+            log.unsynced[log.blocks[-1].extent.file] = log.file
         with self._mutex:
             self._dirty.append(log)
         log.dirty = log.changed = True  # last: if an exception comes before, the next append does it again
@@ -502,10 +505,16 @@ class Engine:
             self._ended.clear()
         if plan.erased:
             self._remove_empty_files()
-        for extent in plan.retired:
+        for done, extent in enumerate(plan.retired):
+            if len(self._erased_files) >= MAX_OPEN_FILES and extent.file not in self._erased_files:
+                self._retire(plan.retired[done:])  # the next sync goes on
+                return
             try:
                 file = self.space.erase(extent)
             except OSError as error:
+                if no_descriptor(error):
+                    self._retire(plan.retired[done:])
+                    return
                 self.fail(error)
                 raise translated(error, "erasing a block") from error
             with self._mutex:
@@ -519,8 +528,30 @@ class Engine:
             self.fail(error)
             raise translated(error, "removing a data file") from error
 
-    def reclaim(self) -> bool:
+    def make_way(self) -> None:
+        """See `Owner.make_way`."""
+        if self.space.open_files >= 2 * MAX_OPEN_FILES:
+            self.let_go()
+
+    def let_go(self) -> bool:
+        """Close the data files that are kept open (space.py); whether there are fewer now.
+
+        A file that was written to is closed only once that is durable.
+        """
+        before = self.space.open_files
+        while self.tails:
+            log, _ = self.tails.popitem()
+            with log.lock:
+                log.sleep()
+        self.space.drop_recent()
+        if self.failure is None and not self.closed and self.space.open_files:
+            self.sync()
+        return self.space.open_files < before
+
+    def reclaim(self, error: OSError | None = None) -> bool:
         """Sync until nothing waits to become free; whether that freed anything."""
+        if error is not None and no_descriptor(error):
+            return self.let_go()
         before = self.space.free_bytes()
         while self._retired or self._erased:
             self.sync()

@@ -133,8 +133,8 @@ class Journal:
             self.log.append_batch(batch)
 
     def _fits(self, batch: Batch) -> bool:
+        self.log.make_room(0)  # awake
         with self.log.lock:
-            self.log.wake()
             return self.log.offset + batch.size + 4 * batch.count + 64 <= self.log.limit
 
     def _begin_block(self, batch: Batch) -> None:

@@ -54,7 +54,7 @@ from threading import Thread
 from typing import Any, NamedTuple, NoReturn, Protocol
 from zlib import crc32
 
-from walrus.storage.backend import Buffer, File, translated, write_all
+from walrus.storage.backend import Buffer, File, no_descriptor, translated, write_all
 from walrus.storage.batch import MAX_BATCH_BYTES, Batch
 from walrus.storage.block import Block
 from walrus.storage.errors import BatchTooLarge, CorruptionError, DiskFull
@@ -120,8 +120,17 @@ class Owner(Protocol):
     def cut(self, error: BaseException) -> None:
         """The same, because an exception cut a change in two."""
 
-    def reclaim(self) -> bool:
-        """Try to free space that waits for a sync; whether anything became free."""
+    tails: dict[Log, None]
+    """The topics that hold the file of their last block open."""
+
+    def make_way(self) -> None:
+        """Before another data file is needed: close some if there are many. No lock is held."""
+
+    def reclaim(self, error: OSError) -> bool:
+        """Try to free what there was no room for: space that waits for a sync, or descriptors.
+
+        Return whether anything became free. No lock is held.
+        """
 
 
 class TopicGone(Exception):
@@ -202,7 +211,7 @@ class Log:
         self.shape, self.until = -1, 0
         self.pack: Callable[..., Any] = _record_of(0).pack
         self.gone = False  # deleted; its name may belong to another topic by now
-        self.asleep = False  # recovered, and not written to in this run: `limit` is 0 although there is room
+        self.asleep = False  # the tail's file is not held open: `limit` is 0 although there is room
         self.durable_place = 0  # offset in its block behind entry `durable_index - 1`; 0: not known
         self.cursor = 0  # the persisted one
 
@@ -332,16 +341,17 @@ class Log:
 
     def make_room(self, size: int, *, new_block: bool = False) -> None:
         """Make sure that a record of `size` bytes fits: get a new block, unless another thread just did."""
+        spared = False
         while True:
             self.owner.check_writable()
             if self.gone:
                 raise TopicGone
+            self.owner.make_way()
             with self.lock:
-                self.wake()
-                if self.offset + size <= self.limit and not new_block:
-                    return
                 try:
-                    self._roll(size)
+                    self.wake()
+                    if self.offset + size > self.limit or new_block:
+                        self._roll(size)
                     return
                 except OSError as error:
                     failure = translated(error, f"finding room for topic {self.name!r}")
@@ -352,15 +362,25 @@ class Log:
                 except BaseException as error:
                     self.owner.cut(error)
                     raise
-            # Outside the lock: freeing space syncs, which needs the locks of other topics.
-            if not self.owner.reclaim():
+            # Outside the lock: freeing anything syncs, which needs the locks of other topics.
+            if spared or not self.owner.reclaim(cause):
                 raise failure from cause
+            spared = no_descriptor(cause)  # trying again takes as many as it has freed: once is enough
 
     def wake(self) -> None:
-        """Let a recovered tail be written to; the lock is held."""
+        """Let the tail be written to; the lock is held. OSError if there is no descriptor for its file."""
         if self.asleep:
+            self.enter_tail(self.owner.space.file(self.blocks[-1].extent.file))
             self.asleep = False
-            self.limit = self.blocks[-1].extent.offset + self.blocks[-1].extent.size
+
+    def sleep(self) -> None:
+        """Let go of the tail's file until the next append; the lock is held."""
+        if self.blocks:
+            self.settle_tail()
+        self.shape = -1
+        self.asleep = self.asleep or self.limit > 0  # a topic that takes no appends does not wake either
+        self.limit, self.window = 0, None
+        self.file, self.pwrite = None, _nowhere
 
     def _roll(self, record: int) -> None:
         """Leave the tail block as it is and begin the next."""
@@ -372,6 +392,10 @@ class Log:
         assert extent.size >= start + record, "a new block without room for the record that needs it"
         try:
             file = owner.space.file(extent.file)
+        except OSError:  # nothing was written there
+            owner.space.release(extent)
+            raise
+        try:
             # Zeros first make later syncs cheap, for space that was written once needs no metadata, and let
             # recovery stop where they begin. For large records they would double what is written.
             small = record <= _SMALL
@@ -453,14 +477,20 @@ class Log:
         return block.end
 
     def enter_tail(self, file: File) -> None:
-        """Set the tail's attributes from the last block."""
+        """Set the tail's attributes from the last block, and hold its file open."""
+        self.find_tail()
+        block = self.blocks[-1]
+        self.owner.tails[self] = None
+        self.file, self.pwrite, self.shape = file, file.pwrite, -1
+        self.limit = block.extent.offset + block.extent.size  # last: from here on there is room
+
+    def find_tail(self) -> None:
+        """Set the attributes that say where the tail is."""
         block = self.blocks[-1]
         self.tag, self.mask, self.seed = block.life
         self.base, self.position = block.head.base, block.entries
         self.durable = max(0, self.durable_index - self.base)
         self.offset = block.extent.offset + block.end
-        self.limit = block.extent.offset + block.extent.size
-        self.file, self.pwrite, self.shape = file, file.pwrite, -1
 
     def begin_sync(self) -> Mark:
         """What a sync that starts now will make durable; later appends are for the next one."""
@@ -512,10 +542,16 @@ class Log:
 
     def view(self, block: Block, index: int) -> memoryview:
         """A window onto the block, for a reader of entry `index`, which is trimmed if the block is gone."""
-        try:
-            return self.owner.space.view(block.extent)
-        except FileGone:
-            raise self._trimmed(index) from None
+        spared = False
+        while True:
+            try:
+                return self.owner.space.view(block.extent)
+            except FileGone:
+                raise self._trimmed(index) from None
+            except OSError as error:
+                if spared or not no_descriptor(error) or not self.owner.reclaim(error):
+                    raise translated(error, f"reading topic {self.name!r}") from error
+                spared = True
 
     def forget(self, block: Block) -> None:
         """A reader has left the block: its pages need not stay mapped, or long reads would map whole logs."""
@@ -585,8 +621,8 @@ class MappedLog(Log):
 
     def enter_tail(self, file: File) -> None:
         """Also take the window that is written to."""
-        super().enter_tail(file)
         self.window = file.window(0, file.size)
+        super().enter_tail(file)
 
     def _adopt(self, block: Block, file: File) -> None:
         """Also let go of the pages of the block before, or a long log would be mapped from end to end."""

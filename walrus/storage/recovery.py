@@ -53,7 +53,7 @@ from walrus.storage.block import Block
 from walrus.storage.journal import TopicNote
 from walrus.storage.record import U32, UNIT, ZEROS_FOLLOW, decode_block, mend_block
 from walrus.storage.scan import DamagedRange, Scan, scan
-from walrus.storage.space import Extent, Space
+from walrus.storage.space import Extent, Space, file_name
 
 
 class Cut(msgspec.Struct, frozen=True):
@@ -136,7 +136,7 @@ def find_blocks(space: Space) -> dict[int, list[Block]]:
     found: dict[int, list[Block]] = {}
     for number, units in sorted(space.sizes.items()):
         file, start, free = space.file(number), 0, 0
-        view = file.view(0, file.size) if units else memoryview(b"")
+        view = space.view(Extent(number, 0, units)) if units else memoryview(b"")
         used: int | None = None  # no block starts at this unit or behind it, as far as the disk can tell
         while start < units:
             if used is not None and start >= used:
@@ -299,11 +299,11 @@ class Recoverer:
 
     def _report_cut(self, chain: Chain, block: Block, offset: int, dropped: int) -> None:
         if dropped > 0:
-            file = self._space.file(block.extent.file).name
+            file = file_name(block.extent.file)
             self.report.cuts.append(Cut(chain.name, file, block.extent.offset + offset, dropped))
 
     def _report_damage(self, chain: Chain, block: Block, offset: int, first: int, resume: int) -> None:
-        file, base = self._space.file(block.extent.file).name, block.head.base
+        file, base = file_name(block.extent.file), block.head.base
         place = block.extent.offset + offset
         self.report.damage.append(Damage(chain.name, file, place, base + first, base + resume))
 
@@ -313,13 +313,16 @@ class Recoverer:
         assert not {block.extent for block in chain.gone} & {block.extent for block in chain.blocks}, (
             "a block that is kept would be erased"
         )
-        files = {block.extent.file: self._space.erase(block.extent) for block in chain.gone}
-        for block in chain.blocks[-1:]:
-            file = files[block.extent.file] = self._space.file(block.extent.file)
-            rest = _used(self._view(block)[block.end :])
-            write_all(file, [bytes(rest)], block.extent.offset + block.end)
-        for _, each in sorted(files.items()):
-            each.sync()
+        last = chain.blocks[-1:]
+        # One file at a time: a log that was cut far back has more of them than may be open.
+        for number in sorted({block.extent.file for block in (*chain.gone, *last)}):
+            file = self._space.file(number)
+            for gone in [gone for gone in chain.gone if gone.extent.file == number]:
+                self._space.erase(gone.extent)
+            for block in [block for block in last if block.extent.file == number]:
+                rest = _used(self._view(block)[block.end :])
+                write_all(file, [bytes(rest)], block.extent.offset + block.end)
+            file.sync()
         for gone in chain.gone:
             self._space.release(gone.extent)
 

@@ -11,23 +11,43 @@ belongs to a topic (a power loss would then show a topic with a stranger's recor
     erased    its header is overwritten with zeros                      -> durable with the one after that
     free      cut and used again, or its file is removed
 
-Invariants: a unit belongs to one block or to one free range; free ranges of a file do not touch each other.
+**Open files.** There are as many data files as there is data, and a process has few descriptors, so a file is
+open only while something refers to it, and two descriptors are all that it takes (a mapping of Python's has
+one of its own). What refers to files for long is bounded, each part by `MAX_OPEN_FILES`:
+
+    recent     those used last are kept for the next use           dropped if there are no descriptors left
+    tails      topics that are appended to                         put to sleep (`Engine.let_go`)
+    unsynced   files with something that is not durable            synced: an error of the disk is told to the
+                                                                   descriptors that were open when it happened
+
+Views keep a mapping for as long as a reader stands in it. Where the system gives no descriptor all the same,
+what is kept is let go and the call is tried again; if that does not help it is an error to wait for
+(`DiskFull`), and nothing was written.
+
+Invariants: a unit belongs to one block or to one free range; free ranges of a file do not touch each other; a
+file is open once, so that what is queued for it is seen by all who read it.
 """
 
 from __future__ import annotations
 
 import re
 from collections import OrderedDict
+from collections.abc import Callable
 from threading import RLock
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+from weakref import WeakValueDictionary
 
-from walrus.storage.backend import Disk, File, write_all
+from walrus.storage.backend import Disk, File, no_descriptor, write_all
 from walrus.storage.record import BLOCK_HEAD_SIZE, UNIT
 
 FIRST_FILE_UNITS = 64
 LARGEST_FILE_UNITS = 4096
 _NAME = re.compile(r"(\d{8})\.wal")
-_OPEN_FILES = 128
+
+MAX_OPEN_FILES = 64
+"""Data files that each of the three reasons above keeps open."""
+
+_T = TypeVar("_T")
 
 
 class Extent(NamedTuple):
@@ -58,35 +78,55 @@ class Space:
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
         self.lock = RLock()
-        self._open: OrderedDict[int, File] = OrderedDict()
+        self._recent: OrderedDict[int, File] = OrderedDict()
+        self._open: WeakValueDictionary[int, File] = WeakValueDictionary()
         self.sizes: dict[int, int] = {}  # units of each file
         self._free: dict[int, list[tuple[int, int, bool]]] = {}  # (start, units, known to be zeros), in order
         self.keep_spare = False
         for name in disk.names():
             if found := _NAME.fullmatch(name):
                 number = int(found[1])
-                self._remember(number, disk.open(name))
-                self.sizes[number] = self._open[number].size // UNIT
+                self.sizes[number] = self._opened(number).size // UNIT
                 self._free[number] = []
 
-    def file(self, number: int) -> File:
-        """The file of that number, or raise `FileGone`.
+    @property
+    def open_files(self) -> int:
+        """How many data files are open."""
+        return len(self._open)
 
-        The ones used least recently are closed once nothing refers to them.
-        """
+    def file(self, number: int) -> File:
+        """The file of that number, or raise `FileGone`; OSError if it cannot be opened (now)."""
         with self.lock:
             if number not in self.sizes:
                 raise FileGone(file_name(number))
-            file = self._open.get(number)
-            if file is None:
-                file = self._disk.open(file_name(number))
-            return self._remember(number, file)
+            return self._opened(number)
+
+    def _opened(self, number: int) -> File:
+        file = self._open.get(number)
+        if file is None:
+            file = self._sparing(lambda: self._disk.open(file_name(number)))
+        return self._remember(number, file)
+
+    def _sparing(self, act: Callable[[], _T]) -> _T:
+        """Do what takes a descriptor; if there is none, again without what is kept for the next use."""
+        try:
+            return act()
+        except OSError as error:
+            if not no_descriptor(error) or not self._recent:
+                raise
+        self.drop_recent()
+        return act()
+
+    def drop_recent(self) -> None:
+        """Close what was only kept for the next use."""
+        with self.lock:
+            self._recent.clear()
 
     def view(self, extent: Extent) -> memoryview:
         """A read-only window onto a range."""
         file = self.file(extent.file)
         file.flush()
-        return file.view(extent.offset, extent.size)
+        return self._sparing(lambda: file.view(extent.offset, extent.size))
 
     def forget(self, extent: Extent) -> None:
         """The range is not read soon; nothing to do if its file is not open, or not there any more."""
@@ -96,10 +136,10 @@ class Space:
             file.forget(extent.offset, extent.size)
 
     def _remember(self, number: int, file: File) -> File:
-        self._open[number] = file
-        self._open.move_to_end(number)
-        if len(self._open) > _OPEN_FILES:
-            self._open.popitem(last=False)
+        self._open[number] = self._recent[number] = file
+        self._recent.move_to_end(number)
+        if len(self._recent) > MAX_OPEN_FILES:
+            self._recent.popitem(last=False)
         return file
 
     def allocate(self, size: int) -> tuple[Extent, bool]:
@@ -120,14 +160,14 @@ class Space:
         wanted = min(LARGEST_FILE_UNITS, FIRST_FILE_UNITS << (2 * min(len(self.sizes), 3)))
         size = max(units, wanted)
         try:
-            file = self._disk.create(file_name(number), size * UNIT)
-        except OSError:
-            if size == units:
+            file = self._sparing(lambda: self._disk.create(file_name(number), size * UNIT))
+        except OSError as error:
+            if size == units or no_descriptor(error):
                 raise
             size = units
             file = self._disk.create(file_name(number), size * UNIT)
         try:
-            self._disk.sync_directory()
+            self._sparing(self._disk.sync_directory)
         except OSError:  # the next attempt creates this file again, and must not find it there
             file.close()
             self._disk.remove(file_name(number))
@@ -165,11 +205,12 @@ class Space:
         with self.lock:
             empty = [n for n, size in self.sizes.items() if size == sum(r[1] for r in self._free[n])]
             for number in empty[self.keep_spare :]:
-                self._open.pop(number, None)  # closed once no sync in flight refers to it any more
+                self._recent.pop(number, None)  # closed once no sync in flight refers to it any more
+                self._open.pop(number, None)
                 self._disk.remove(file_name(number))
                 del self.sizes[number], self._free[number]
             if empty[self.keep_spare :]:
-                self._disk.sync_directory()
+                self._sparing(self._disk.sync_directory)
 
     def free_bytes(self) -> int:
         """Bytes in free ranges."""
@@ -183,9 +224,9 @@ class Space:
     def close(self) -> None:
         """Close the files."""
         with self.lock:
-            for file in self._open.values():
+            for file in list(self._open.values()):
                 file.close()
-            self._open.clear()
+            self._recent.clear()
 
     def check_invariants(self) -> None:
         """Free ranges lie within their file, in order, and do not touch."""
