@@ -86,6 +86,7 @@ from walrus.consensus.log import LogPosition, RaftLog, entry_bytes
 from walrus.consensus.messages import (
     COMMAND,
     MEMBERSHIP,
+    NO_ROUND,
     NOOP,
     AppendEntriesRequest,
     AppendEntriesResponse,
@@ -630,16 +631,10 @@ class Raft:
         match message:
             case RequestVoteRequest():
                 self._outbox.send(sender, RequestVoteResponse(term=term, granted=False))
-            case AppendEntriesRequest(round=round_number, prev_log_index=prev):
-                rejection = AppendEntriesResponse(
-                    term=term, round=round_number, success=False, prev_log_index=prev
-                )
-                self._outbox.send(sender, rejection)
-            case InstallSnapshotRequest(round=round_number):
-                # There is no rejection of a snapshot; any response with our term makes the sender step down.
+            case AppendEntriesRequest() | InstallSnapshotRequest():
+                # Any response with our term makes the sender step down, one to a snapshot as well.
                 self._outbox.send(
-                    sender,
-                    AppendEntriesResponse(term=term, round=round_number, success=False, prev_log_index=0),
+                    sender, AppendEntriesResponse(term=term, round=NO_ROUND, success=False, prev_log_index=0)
                 )
             case TimeoutNowRequest():
                 pass  # its sender asked for an election, and there has been one since

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.broker.test_segments import announce, cluster, register, seal
-from tests.broker.world import World, three
+from tests.broker.world import NodeWorld, three
 from walrus import protocol
 from walrus.broker.placement import completed, first_leader, next_leader, replica_set
 from walrus.segments import MarkLeaving, RegisterTopic
@@ -91,7 +91,7 @@ def test_a_proposal_that_was_made_before_the_cluster_grew_opens_with_all_replica
 
 def test_register_on_a_node_that_lags_places_the_topic_on_all_members() -> None:
     """It has heard of no other member when it is asked, and decides when it has."""
-    world = World()
+    world = NodeWorld()
     world.start(1, bootstrap=True)
     world.until(lambda: world.nodes[1].ready)
     world.join(2)

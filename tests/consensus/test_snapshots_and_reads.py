@@ -228,6 +228,36 @@ def test_8_an_answer_to_an_earlier_round_confirms_nothing() -> None:
     assert world.hosts[1].reads == [(1, 2)], "at the commit index, not one below it"
 
 
+def test_8_a_rejection_of_an_older_term_confirms_no_round_of_the_term_that_it_names() -> None:
+    """Server 1 leads two terms. A request of the first one arrives late, and so does its rejection, which
+    names the second: when that has come to a round of the same number, server 1 is cut off.
+    """
+    world = three()
+    world.elect(1)
+    for _ in range(3):
+        world.now += 0.1
+        world.act(1, lambda raft: raft.tick(world.now))
+        late = [packet for packet in world.packets if (packet.sender, packet.to) == (1, 2)]
+        world.deliver_all()
+    (request,) = late
+    world.elect(3)
+    world.elect(1)
+    rejections = say(world, 1, 2, request.message)
+    assert [rejection.term for rejection in rejections] == [world.raft(1).current_term]
+    contact = world.raft(1).last_contact
+    while not any(
+        getattr(packet.message, "round", 0) == request.message.round - 1 for packet in world.packets
+    ):
+        world.now += 0.1  # nobody hears these rounds
+        world.act(1, lambda raft: raft.tick(world.now))
+    world.act(1, lambda raft: raft.read_index(7, world.now))
+    assert world.packets[-1].message.round == request.message.round
+    for rejection in rejections:
+        say(world, 2, 1, rejection)
+    assert world.raft(1).last_contact == contact, "leases: no majority has heard this leader since"
+    assert world.hosts[1].reads == [], "ReadIndex: no majority has heard this leader since"
+
+
 def test_8_a_leader_that_was_replaced_confirms_no_read() -> None:
     world = three()
     world.elect(1)

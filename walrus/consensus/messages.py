@@ -12,8 +12,10 @@ them can be pasted into a test. The names follow the TLA+ specification that acc
 Three fields do not appear in the paper's figures:
 
 * `round` in requests of the leader, echoed in the responses. The leader numbers its rounds of heartbeats;
-  a majority that answered round r heard this leader after round r began. ReadIndex (dissertation §6.4),
-  CheckQuorum (dissertation §6.2) and the leader's own lease all follow from that one number.
+  a majority that answered round r heard this leader after round r began. Rounds are those of one term: a
+  request of an older term is rejected with `NO_ROUND`, for its sender may lead the newer term by the time
+  the rejection arrives, and would count it as an answer to a round of that term. ReadIndex (dissertation
+  §6.4), CheckQuorum (dissertation §6.2) and the leader's own lease all follow from that one number.
 * `conflict_term`, `conflict_index` in a rejection: where the follower's conflicting term begins, so that
   the leader skips a whole term per round trip (paper §5.3, last paragraphs; `consensus/conflicts.py`).
 * `transfer` in a vote request: the current leader asked for this election (dissertation §3.10), so the
@@ -26,11 +28,14 @@ Deliberately left out: message batching and compression (the transport's busines
 from __future__ import annotations
 
 import enum
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import msgspec
 
 from walrus.quorum import majority
+
+NO_ROUND: Final = -1
+"""In a rejection that answers no round of the term that it names."""
 
 
 class EntryKind(enum.IntEnum):

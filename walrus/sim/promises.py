@@ -263,7 +263,8 @@ class Leases:
                 self._hears(host, host.clock(now))
         elif isinstance(message, AppendEntriesResponse | InstallSnapshotResponse):
             led = (host.id, message.term)
-            if raft.role is Role.LEADER and raft.current_term == message.term and led in self._rounds:
+            rounds = self._rounds.get(led, {})
+            if raft.role is Role.LEADER and raft.current_term == message.term and message.round in rounds:
                 answered = self._answered.setdefault(led, {})
                 answered[sender] = max(message.round, answered.get(sender, 0))
                 voters = [voter for voter in raft.membership.voters if voter != host.id]

@@ -392,6 +392,7 @@ class Log:
         assert extent.size >= start + record, "a new block without room for the record that needs it"
         try:
             file = owner.space.file(extent.file)
+            file.window(0, file.size)  # mapped now, if it is written to by assignment: that may fail, too
         except OSError:  # nothing was written there
             owner.space.release(extent)
             raise

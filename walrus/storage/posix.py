@@ -45,8 +45,12 @@ class PosixFile:
         self.name = path.name
         self.fd = fd
         self.size = os.fstat(fd).st_size
-        self.pwrite: Callable[[Buffer, int], int] = partial(os.pwrite, fd)
         self._map: mmap.mmap | None = None
+
+    @property
+    def pwrite(self) -> Callable[[Buffer, int], int]:
+        """Bound to the descriptor and not to this object: a file that refers to itself closes late."""
+        return partial(os.pwrite, self.fd)
 
     def pwritev(self, parts: Sequence[Buffer], offset: int) -> int:
         """Write the parts end to end at `offset`; how many bytes were taken."""
@@ -112,6 +116,7 @@ class PosixDisk:
 
     backend = "pwritev"
     _lock: FileIO | None = None
+    _folder = -1  # the directory, open for as long as it is locked: syncing it must not want for a descriptor
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self._directory = Path(directory)
@@ -129,6 +134,7 @@ class PosixDisk:
             self._lock = FileIO(take_lock(self._directory / LOCK_NAME), "r+")
         except LockHeld as held:
             raise DirectoryInUse(self.path, held.holder.pid) from None
+        self._folder = os.open(self._directory, os.O_RDONLY | os.O_CLOEXEC)
 
     def names(self) -> list[str]:
         """The files in the directory, sorted."""
@@ -169,7 +175,7 @@ class PosixDisk:
 
     def sync_directory(self) -> None:
         """fsync of the directory itself."""
-        sync_directory(self._directory)
+        os.fsync(self._folder)
 
     def random_id(self) -> int:
         """From the operating system."""
@@ -201,6 +207,9 @@ class PosixDisk:
         self._release()
 
     def _release(self) -> None:
+        folder, self._folder = self._folder, -1
+        if folder >= 0:
+            os.close(folder)
         if self._lock is not None:
             self._lock.close()
 

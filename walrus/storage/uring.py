@@ -45,7 +45,7 @@ import itertools
 import mmap
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -391,7 +391,11 @@ class UringFile(PosixFile):
     def __init__(self, path: Path, fd: int, queue: UringQueue) -> None:
         super().__init__(path, fd)
         self._queue = queue
-        self.pwrite = self._append
+
+    @property
+    def pwrite(self) -> Callable[[Buffer, int], int]:
+        """Into the queue."""
+        return self._append
 
     def _append(self, data: Buffer, offset: int) -> int:
         return self._queue.append(self, data, offset)
