@@ -193,7 +193,8 @@ def topics_of_proposers_that_know_too_little(seed: int) -> int:
     leader = stage.raft_leader()
     other = next(node for node in (1, 2, 3) if node != leader)
     expect(not stage.controller(leader).metadata.nodes, "it knows members already")
-    stage.world.ask(stage.host(leader), ClientCall(Unattended(), leader, 1, stage.world.now), Register("early"))
+    call = ClientCall(Unattended(), leader, 1, stage.world.now)
+    stage.world.ask(stage.host(leader), call, Register("early"))
     lonely = m.Propose(commands=(RegisterTopic(topic="lonely", leader=other, replicas=(other,)),))
     stage.world.deliver(other, leader, lonely)
     topics = stage.judge.metadata.topics
