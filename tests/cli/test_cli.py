@@ -273,7 +273,7 @@ def completions(words: Words, text: str) -> list[str]:
 
 def test_completion_of_commands_and_topics() -> None:
     words = Words(["orders", "other", "users"])
-    assert completions(words, "re") == ["REGISTER ", "RECOVER "]
+    assert completions(words, "re") == ["REGISTER ", "RECEIVE ", "RECOVER "]
     assert len(completions(words, "")) == len(WORDS)
     assert completions(words, "get o") == ["orders", "other"]
     assert completions(words, "put us") == ["users "]

@@ -2,6 +2,7 @@
 
 main           `python -m walrus.cli`: arguments, exit statuses
 commands       each command, for the shell and for the REPL
+queues         work queues: take, acknowledge, consume
 repl           the REPL: completion, pasted blocks
 view           STATE and METRICS as tables
 wal            `python -m walrus.wal`: look into an engine's directory

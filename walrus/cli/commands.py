@@ -90,6 +90,15 @@ class Screen:
         else:
             self.line(payload)
 
+    def delivery(self, payload: bytes, receipt: str, deliveries: int) -> None:
+        """One entry of a work queue, with its receipt unless that is ""."""
+        if self._json:
+            named = {"receipt": receipt, "deliveries": deliveries} if receipt else {}
+            self.line(msgspec.json.encode({**named, **_json_payload(payload)}))
+        else:
+            text = view.printable(payload).encode() if self._human else payload
+            self.line(b"%b %d %b" % (receipt.encode(), deliveries, text) if receipt else text)
+
     def empty(self) -> None:
         """There was no entry."""
         if self._json:

@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from walrus import __version__
-from walrus.cli import commands
+from walrus.cli import commands, queues
 from walrus.cli.command_line import Console, Parser, command
 from walrus.cli.commands import Screen, describe
 from walrus.client import Client, WalrusError
 from walrus.client.calls import DEFAULT_TIMEOUT
+from walrus.client.deliveries import milliseconds
 from walrus.config import FIRST_CLIENT_PORT
 
 if TYPE_CHECKING:
@@ -296,6 +297,54 @@ def _recover_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("segment", type=_positive)
 
 
+def _group_flags(parser: argparse.ArgumentParser) -> None:
+    _topic(parser)
+    parser.add_argument("group")
+
+
+def _receive_flags(parser: argparse.ArgumentParser) -> None:
+    _group_flags(parser)
+    _count(parser)
+    parser.add_argument("--wait", type=_time, default=0.0, metavar="SECONDS", help="for an entry to come (0)")
+    parser.add_argument("--ack", action="store_true", help="acknowledge what was printed")
+
+
+def _ack_flags(parser: argparse.ArgumentParser) -> None:
+    _group_flags(parser)
+    parser.add_argument("receipts", nargs="+", metavar="RECEIPT")
+
+
+def _nack_flags(parser: argparse.ArgumentParser) -> None:
+    _group_flags(parser)
+    parser.add_argument("receipt")
+    parser.add_argument("--delay", type=_time, default=0.0, metavar="SECONDS", help="it rests so long (0)")
+
+
+def _extend_flags(parser: argparse.ArgumentParser) -> None:
+    _group_flags(parser)
+    parser.add_argument("receipt")
+    parser.add_argument("seconds", type=_time)
+
+
+def _seek_flags(parser: argparse.ArgumentParser) -> None:
+    _group_flags(parser)
+    parser.add_argument("place", nargs="+", help="begin, end, or SEGMENT OFFSET")
+
+
+def _consume_flags(parser: argparse.ArgumentParser) -> None:
+    _group_flags(parser)
+    parser.add_argument("--exec", default="", metavar="COMMAND", help="run for each entry; status 0 is ACK")
+    parser.add_argument("--workers", type=_positive, default=1, help="entries worked on at a time (1)")
+    parser.add_argument("--until-empty", action="store_true", help="end when nothing waits")
+
+
+def _time(text: str) -> float:
+    try:
+        return milliseconds(float(text), "time") / 1000
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds up to a day") from None
+
+
 _Run: TypeAlias = Callable[[Client, Screen, argparse.Namespace], None]
 _Flags: TypeAlias = Callable[[argparse.ArgumentParser], None]
 _COMMANDS: dict[str, tuple[str, _Run, _Flags]] = {
@@ -315,6 +364,36 @@ _COMMANDS: dict[str, tuple[str, _Run, _Flags]] = {
         "read the whole topic, across segments",
         lambda c, s, a: commands.entries(c, s, a.topic, a.segment, a.offset),
         _entries_flags,
+    ),
+    "receive": (
+        "take entries of a work queue; they come again unless they are acknowledged",
+        lambda c, s, a: queues.receive(c, s, a.topic, a.group, a.count, a.wait, a.ack),
+        _receive_flags,
+    ),
+    "ack": (
+        "the work is done: the group never gets these entries again",
+        lambda c, s, a: queues.ack(c, s, a.topic, a.group, a.receipts),
+        _ack_flags,
+    ),
+    "nack": (
+        "give an entry back",
+        lambda c, s, a: queues.nack(c, s, a.topic, a.group, a.receipt, a.delay),
+        _nack_flags,
+    ),
+    "extend": (
+        "the work takes longer",
+        lambda c, s, a: queues.extend(c, s, a.topic, a.group, a.receipt, a.seconds),
+        _extend_flags,
+    ),
+    "seek": (
+        "move a group of a work queue, back too",
+        lambda c, s, a: queues.seek(c, s, a.topic, a.group, a.place),
+        _seek_flags,
+    ),
+    "consume": (
+        "work on a queue: entries to standard output, or to a command",
+        lambda c, s, a: queues.consume(c, s, a.topic, a.group, a.exec, a.until_empty, a.workers),
+        _consume_flags,
     ),
     "state": ("a topic's segments and cursors", lambda c, s, a: commands.state(c, s, a.topic), _topic),
     "metrics": ("a node's view of the cluster", lambda c, s, a: commands.metrics(c, s), _no_flags),

@@ -10,14 +10,14 @@ The protocol has no list of topics; the ones to complete are those that the hist
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from typing import Final, assert_never
 
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from rich.table import Table
 
 from walrus import protocol
-from walrus.cli import commands
+from walrus.cli import commands, queues
 from walrus.cli.commands import NotAsked, Screen
 from walrus.client import Client, InvalidRequest, WalrusError
 
@@ -25,6 +25,11 @@ _HELP: Final = (
     ("REGISTER <topic>", "create a topic"),
     ("PUT <topic> <payload>", "append an entry; all that follows the second space is the payload"),
     ("GET <topic> [<group>]", "the next entry of the shared cursor, or of a group's"),
+    ("RECEIVE <topic> <group> [<wait_ms>]", "take an entry of a work queue: receipt, deliveries, payload"),
+    ("ACK <topic> <group> <receipt>", "the work is done"),
+    ("NACK <topic> <group> <receipt> [<delay_ms>]", "give it back"),
+    ("EXTEND <topic> <group> <receipt> <ms>", "the work takes longer"),
+    ("SEEK <topic> <group> begin|end|<segment> <offset>", "move the group"),
     ("FETCH <topic> <segment> <offset>", "one entry; moves no cursor"),
     ("ENTRIES <topic>", "all entries, across segments"),
     ("STATE <topic>", "segments, leaders, replicas, cursors"),
@@ -35,8 +40,9 @@ _HELP: Final = (
     ("HELP, QUIT", ""),
 )
 WORDS: Final = (*protocol.COMMANDS, "ENTRIES", "CONNECT", "HELP", "QUIT")
-_TAKE_TOPIC: Final = {"REGISTER", "PUT", "GET", "FETCH", "STATE", "RECOVER", "ENTRIES"}
-_TAKE_MORE: Final = {"PUT", "FETCH", "RECOVER"}
+_OF_QUEUES: Final = {"RECEIVE", "ACK", "NACK", "EXTEND", "SEEK"}
+_TAKE_TOPIC: Final = {"REGISTER", "PUT", "GET", "FETCH", "STATE", "RECOVER", "ENTRIES", *_OF_QUEUES}
+_TAKE_MORE: Final = {"PUT", "FETCH", "RECOVER", *_OF_QUEUES}
 
 
 class Words(Completer):
@@ -135,6 +141,18 @@ class Repl:
                 commands.leave(client, screen, node_id, forced)
             case protocol.Recover(topic, segment):
                 commands.recover(client, screen, topic, segment)
+            case protocol.Receive(topic, group, wait_ms):
+                queues.receive(client, screen, topic, group, wait=wait_ms / 1000)
+            case protocol.Ack(topic, group, receipts):
+                queues.ack(client, screen, topic, group, list(map(str, receipts)))
+            case protocol.Nack(topic, group, receipt, delay_ms):
+                queues.nack(client, screen, topic, group, str(receipt), delay_ms / 1000)
+            case protocol.Extend(topic, group, receipt, ms):
+                queues.extend(client, screen, topic, group, str(receipt), ms / 1000)
+            case protocol.Seek():
+                queues.seek(client, screen, request.topic, request.group, text.decode().split()[2:])
+            case _:
+                assert_never(request)
         if topic_known := topic_in(f"{command} {rest.decode(errors='replace')}"):
             self.words.topics.add(topic_known)
 

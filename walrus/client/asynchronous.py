@@ -368,16 +368,17 @@ class AsyncClient:
         retry_after: float = 1.0,
         on_error: Callable[[Delivery, Exception], None] | None = None,
         stop: asyncio.Event | None = None,
+        until_empty: bool = False,
     ) -> int:
         """Work on what the group hands out until `stop` is set; return how many entries were acknowledged.
 
         `workers` tasks call `handler` at the same time. An entry is acknowledged after `handler` returns,
         and given back for `retry_after` seconds if it raises; `on_error` is told. Failovers are waited out,
-        an error that stays is raised. What is in hand when `stop` is set is finished, the rest given back.
-        At most `prefetch` entries are out at a time: all of them must be done within the visibility timeout,
-        or some are worked on twice.
+        an error that stays is raised; with `until_empty` it ends when nothing waits. What is in hand when
+        `stop` is set is finished, the rest given back. At most `prefetch` entries are out at a time: all of
+        them must be done within the visibility timeout, or some are worked on twice.
         """
-        work = consuming.Work(topic, group, prefetch, workers, retry_after, on_error)
+        work = consuming.Work(topic, group, prefetch, workers, retry_after, on_error, until_empty)
         return await consuming.consume_async(self, work, handler, stop or asyncio.Event())
 
     # --- the steps of a call

@@ -50,6 +50,7 @@ class Work:
     workers: int
     retry_after: float
     on_error: OnError | None
+    until_empty: bool = False
 
     def __post_init__(self) -> None:
         calls.name_bytes(self.topic)
@@ -57,6 +58,11 @@ class Work:
         calls.number(self.prefetch, "prefetch", 1)
         calls.number(self.workers, "workers", 1)
         deliveries.milliseconds(self.retry_after, "retry_after")
+
+    @property
+    def wait(self) -> float:
+        """How long a RECEIVE waits."""
+        return 0.0 if self.until_empty else PATIENCE
 
     @property
     def share(self) -> int:
@@ -120,10 +126,12 @@ def _loop(
     work = worker.work
     while not stop.is_set():
         try:
-            batch = client.receive_many(work.topic, work.group, work.share, wait=PATIENCE)
+            batch = client.receive_many(work.topic, work.group, work.share, wait=work.wait)
         except PASSING:
             stop.wait(PAUSE)
-            batch = []
+            continue
+        if work.until_empty and not batch:
+            break
         for number, delivery in enumerate(batch):
             if stop.is_set():
                 _give_back(client, work, batch[number:])
@@ -188,10 +196,12 @@ async def _loop_async(
     work = worker.work
     while not stop.is_set():
         try:
-            batch = await client.receive_many(work.topic, work.group, work.share, wait=PATIENCE)
+            batch = await client.receive_many(work.topic, work.group, work.share, wait=work.wait)
         except PASSING:
             await asyncio.sleep(PAUSE)
-            batch = []
+            continue
+        if work.until_empty and not batch:
+            break
         for number, delivery in enumerate(batch):
             if stop.is_set():
                 await _give_back_async(client, work, batch[number:])
