@@ -93,9 +93,18 @@ def test_more_states_than_known_are_noticed(config: Path) -> None:
 
 
 @pytest.mark.tla
+def test_a_variant_that_cannot_be_read_does_not_hide_the_others(config: Path) -> None:
+    unknown = Variant((Patch("Limit", "3", "nothing_at_all"),))
+    garbled = Variant((Patch("Back", "x > 5 /\\ k = 1", "x > (5 /\\"),))
+    outcomes = judge_variants(config, [unknown, WIDE, garbled])
+    assert [outcome.violated for outcome in outcomes] == [UNEVALUATED, "Known", UNEVALUATED]
+
+
+@pytest.mark.tla
 def test_a_spec_that_cannot_be_read_is_an_error(config: Path) -> None:
-    with pytest.raises(SpecError, match="nothing_at_all"):
-        judge_variants(config, [Variant((Patch("Limit", "3", "nothing_at_all"),))])
+    config.write_text(CONFIG.replace("Fits", "Nothing"))
+    with pytest.raises(SpecError, match="Nothing"):
+        judge_variants(config, [Variant()])
 
 
 @pytest.mark.tla

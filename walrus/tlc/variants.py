@@ -37,7 +37,7 @@ BRIEF_STATES: Final = 20_000
 """In searches of configurations with more states than these, the optimising compiler earns its time."""
 
 UNEVALUATED: Final = "cannot be evaluated"
-"""What refuses a variant whose expressions make no sense in some state."""
+"""What refuses a variant that cannot be read, or whose expressions make no sense in some state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,35 +64,54 @@ class Judgement:
 def judge_variants(
     config: Path, variants: Sequence[Variant], *, states: int = 0, timeout: float = 3600.0
 ) -> list[Judgement]:
-    """The outcome of each variant in this configuration of its spec.
+    """What becomes of each variant in this configuration of its spec.
 
     `states`: how many distinct ones the configuration has; a variant is not followed beyond. 0: it is
     followed to its end. Raises TlcError.
     """
-    outcomes = [Judgement() for _ in variants]
-    left = list(range(len(variants)))
-    while left:
-        try:
-            result = _run(config, [variants[i] for i in left], states, timeout)
-        except EvaluationError as error:
-            broken = int(error.variables.get("variant", "0"))
-            if not broken:
-                raise
-            outcomes[left.pop(broken - 1)].violated = UNEVALUATED
-            continue
-        for i, outcome in zip(left, _outcomes(result, len(left), states), strict=True):
-            outcomes[i] = outcome
-        break
-    return outcomes
+    try:
+        result = _run(config, variants, states, timeout)
+    except _SenselessError as error:
+        others = [*variants[: error.number - 1], *variants[error.number :]]
+        judged = judge_variants(config, others, states=states, timeout=timeout) if others else []
+        judged.insert(error.number - 1, Judgement(violated=UNEVALUATED))
+        return judged
+    return _outcomes(result, len(variants), states)
+
+
+class _SenselessError(Exception):
+    """The variant with this number cannot be read, or has an expression without a value."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
 
 
 def _run(config: Path, variants: Sequence[Variant], states: int, timeout: float) -> TlcResult:
     spec, text = spec_of(config), config.read_text()
+    together = spec_with(spec.read_text(), text, variants, states)
     with tempfile.TemporaryDirectory(prefix="walrus-variants-") as scratch:
         paths = Path(scratch) / spec.name, Path(scratch) / config.name
-        paths[0].write_text(spec_with(spec.read_text(), text, variants, states))
+        paths[0].write_text(together)
         paths[1].write_text(config_with(text))
-        return run_tlc(*paths, timeout=timeout, brief=0 < states < BRIEF_STATES)
+        try:
+            return run_tlc(*paths, timeout=timeout, brief=0 < states < BRIEF_STATES)
+        except SpecError as error:
+            number = _senseless(error, together)
+            if not number:
+                raise
+            raise _SenselessError(number) from None
+
+
+def _senseless(error: SpecError, together: str) -> int:
+    """The number of the variant that an error is about; 0 if it is about the spec itself."""
+    if isinstance(error, EvaluationError):
+        return int(error.variables.get("variant", "0"))
+    initial = re.search(r"\bvariant = (\d+)", str(error))
+    if initial:
+        return int(initial[1])
+    above = "\n".join(together.split("\n")[: error.line])
+    headers = re.findall(r"^\w+?(?:_(\d+))?(?:\([^=\n]*\))? ==", above, re.MULTILINE)
+    return int(headers[-1] or "0") if headers else 0
 
 
 def _outcomes(result: TlcResult, count: int, states: int) -> list[Judgement]:

@@ -16,15 +16,14 @@ verdicts for mutants that have none, the cheapest configurations first; a reason
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from walrus.tlc.configs import SPECS, config_file, config_files, own_actions
 from walrus.tlc.patches import Generated, actions, generated, reached
-from walrus.tlc.run import SPEC_DIRECTORY, SpecError
-from walrus.tlc.variants import UNEVALUATED, Judgement, Variant, judge_variants
+from walrus.tlc.run import SPEC_DIRECTORY
+from walrus.tlc.variants import Judgement, Variant, judge_variants
 
 FILE = SPEC_DIRECTORY / "mutants.json"
 
@@ -80,19 +79,7 @@ def judge(mutants: Sequence[Generated], config: str, states: int, timeout: float
     file = config_file(config)
     own = own_actions(file.read_text())
     variants = [Variant((mutant.patch,)) for mutant in mutants]
-    return [_by(outcome, own) for outcome in _outcomes(file, variants, states, timeout)]
-
-
-def _outcomes(config: Path, variants: list[Variant], states: int, timeout: float) -> list[Judgement]:
-    """A mutant that makes no sense at all ends the search of all: then half of them at a time."""
-    try:
-        return judge_variants(config, variants, states=states, timeout=timeout)
-    except SpecError:
-        if len(variants) == 1:
-            return [Judgement(violated=UNEVALUATED)]
-        half = len(variants) // 2
-        parts = variants[:half], variants[half:]
-        return [outcome for part in parts for outcome in _outcomes(config, part, states, timeout)]
+    return [_by(each, own) for each in judge_variants(file, variants, states=states, timeout=timeout)]
 
 
 def _by(outcome: Judgement, own: Sequence[str]) -> str:
