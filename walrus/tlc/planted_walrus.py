@@ -570,7 +570,6 @@ PROBES = (
     _probe("quick-gap", "ProbeSteppedOver", "a group goes on behind an entry that is lost"),
     _probe("quick-sets", "ProbeLeadsTwice", "a node leads one segment after another"),
     _probe("quick-power", "ProbeGivenUp", "an operator gives up what was acknowledged"),
-    _probe("quick-readers", "ProbeSealedWithCursors", "a segment opens where a cursor was committed"),
     _probe("quick-readers", "ProbeDeposedTail", "a copy is longer than the sealed count"),
     _probe("full-force", "ProbeGivenUp", "an operator gives up what was acknowledged"),
     _probe("quick-replicas", "ProbeGrown", "a replica set grows"),

@@ -15,6 +15,7 @@ verdicts for mutants that have none, the cheapest configurations first; a reason
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -23,7 +24,7 @@ import msgspec
 from walrus.tlc.configs import SPECS, config_file, config_files, own_actions
 from walrus.tlc.patches import Generated, actions, generated, reached
 from walrus.tlc.run import SPEC_DIRECTORY
-from walrus.tlc.variants import Judgement, Variant, judge_variants
+from walrus.tlc.variants import UNEVALUATED, Judgement, Variant, judge_variants
 
 FILE = SPEC_DIRECTORY / "mutants.json"
 
@@ -69,6 +70,37 @@ def _json(value: object) -> str:
 def mutants_of(spec: str) -> list[Generated]:
     """The generated mutants of a spec, in the order of its text."""
     return list(generated((SPEC_DIRECTORY / f"{spec}.tla").read_text()))
+
+
+def summary() -> str:
+    """The table of docs/model-checking.md: how many mutants of each spec are refused, and by what."""
+    lines = [
+        "| spec | mutants | property | action never taken | no value | other states | survive | not judged |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    known = load()
+    for spec in SPECS.values():
+        names = [mutant.name for mutant in mutants_of(spec)]
+        kinds = Counter(_kind(known.get(spec, {}).get(name)) for name in names)
+        numbers = [
+            len(names),
+            *(kinds[kind] for kind in ("property", "idle", "value", "states", "survives", "")),
+        ]
+        lines.append(f"| {spec} | {' | '.join(map(str, numbers))} |")
+    return "\n".join(lines) + "\n"
+
+
+_KINDS: Final = ("property", "idle", "value", "states", "survives", "")
+
+
+def _kind(verdict: Verdict | None) -> str:
+    if verdict is None:
+        return ""
+    if verdict.survives:
+        return "survives"
+    if verdict.by.endswith("is never taken"):
+        return "idle"
+    return {OTHER_STATES: "states", UNEVALUATED: "value"}.get(verdict.by, "property")
 
 
 def judge(mutants: Sequence[Generated], config: str, states: int, timeout: float = 3600.0) -> list[str]:

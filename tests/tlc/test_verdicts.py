@@ -1,0 +1,65 @@
+"""Each guard of each action, changed by rule, has a verdict, and the verdicts are what TLC says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from walrus.tlc import verdicts
+from walrus.tlc.configs import DOCUMENT, SPECS, known_states
+from walrus.tlc.verdicts import OTHER_STATES, candidates, judge, load, mutants_of, summary
+
+SAMPLE = 20
+"""So many of a spec's verdicts are looked at again in every run of the tests."""
+
+
+@pytest.mark.parametrize("spec", SPECS.values())
+def test_every_verdict_is_of_a_mutant_that_the_rules_make(spec: str) -> None:
+    names = [mutant.name for mutant in mutants_of(spec)]
+    assert len(names) == len(set(names))
+    assert set(load().get(spec, {})) <= set(names), "python -m walrus.tlc guards --search"
+
+
+def test_the_documentation_has_the_table_of_verdicts() -> None:
+    assert summary() in DOCUMENT.read_text(), "python -m walrus.tlc guards --list"
+
+
+@pytest.mark.parametrize("spec", SPECS.values())
+def test_a_verdict_is_a_configuration_or_a_reason(spec: str) -> None:
+    for name, verdict in load().get(spec, {}).items():
+        assert bool(verdict.survives) != bool(verdict.config and verdict.by), name
+        assert not verdict.config or verdict.config in candidates(spec, known_states()), name
+        assert len(verdict.survives) > 20 or not verdict.survives, f"{name}: that is no reason"
+
+
+def test_most_mutants_are_refused_by_more_than_the_number_of_states() -> None:
+    every = [verdict for each in load().values() for verdict in each.values()]
+    strong = [verdict for verdict in every if verdict.config and verdict.by != OTHER_STATES]
+    assert len(strong) > 0.7 * len(every)
+
+
+@pytest.mark.tla
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("spec", load())
+def test_a_sample_of_the_verdicts_is_what_tlc_says(spec: str) -> None:
+    """Those of one small configuration; all are looked at by `make model-check`."""
+    known, states = load()[spec], known_states()
+    config = next(
+        name
+        for name in candidates(spec, states)
+        if sum(verdict.config == name for verdict in known.values()) >= SAMPLE
+    )
+    mutants = [mutant for mutant in mutants_of(spec) if known[mutant.name].config == config]
+    chosen = mutants[:: len(mutants) // SAMPLE]
+    found = judge(chosen, config, states[config], timeout=800)
+    assert dict(zip([mutant.name for mutant in chosen], found, strict=True)) == {
+        mutant.name: known[mutant.name].by for mutant in chosen
+    }
+
+
+def test_verdicts_are_written_as_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = load()
+    monkeypatch.setattr(verdicts, "FILE", tmp_path / "mutants.json")
+    verdicts.save(found)
+    assert load() == found
