@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import grimp
+import pytest
 
 from tools import shape
 
@@ -36,6 +37,15 @@ def test_nothing_is_used_before_it_was_met() -> None:
             used = graph.find_modules_directly_imported_by(module)
             early += [f"{module} uses {other}" for other in sorted(used - met) if not _is_package(other)]
     assert early == []
+
+
+@pytest.mark.parametrize("subject", ["Raft", "The write-ahead log", "TLA+, and what holds the code to it"])
+def test_a_shorter_way_takes_the_minutes_that_it_says(subject: str) -> None:
+    section = PAGE.partition(f"\n### {subject}\n")[2].partition("\n#")[0]
+    short, _, long = section.partition("\nIn two hours, ")
+    assert short.strip().startswith("In 15 minutes, ")
+    minutes = [sum(map(int, re.findall(r"^\* (\d+) min: ", way, re.MULTILINE))) for way in (short, long)]
+    assert minutes == [15, 120]
 
 
 def _is_package(module: str) -> bool:
