@@ -46,7 +46,7 @@ from walrus.replicas.replication import SegmentWriter
 from walrus.segments import Announce, Metadata, RegisterTopic, Segment
 from walrus.sim.memory import MemoryEngine
 from walrus.storage.batch import Batch
-from walrus.wire.effects import Outbox, Send, no_trace
+from walrus.wire.effects import Outbox, Send
 from walrus.wire.messages import Append, AppendReply, Forward
 
 PAYLOAD = b"x" * 100
@@ -96,12 +96,10 @@ class Trio:
         )  # fmt: skip
         self.writer = SegmentWriter(
             "t", 1, segment, config=config, copies=copies[1], leases=leases, outbox=self.outbox[1],
-            connected=NODES[1:], now=NOW, trace=no_trace,
+            connected=NODES[1:], now=NOW,
         )  # fmt: skip
         self.replicas = {
-            node: Replica(
-                node_id=node, copies=copies[node], metadata=metadata, outbox=self.outbox[node], trace=no_trace
-            )
+            node: Replica(node_id=node, copies=copies[node], metadata=metadata, outbox=self.outbox[node])
             for node in NODES[1:]
         }
 

@@ -3,6 +3,10 @@
 (* What WalrusTrace.tla and RaftTrace.tla have in common: a place in a     *)
 (* recorded run, and how TLC says how far it came. `python -m walrus.tlc   *)
 (* trace` writes the runs as module TraceData.                             *)
+(*                                                                         *)
+(* Runs that begin alike share that: run w is another run up to its event  *)
+(* Shared[w], which has w among its Forks, and goes on with Traces[w]. So  *)
+(* a hundred variants of a run cost little more than the run.              *)
 (***************************************************************************)
 EXTENDS Naturals, Sequences, TLC, TraceData
 
@@ -10,21 +14,28 @@ VARIABLES
     which,               \* which of the runs
     l                    \* its next event
 
-Trace == Traces[which]
+Event == Traces[which][l - Shared[which]]
+Last == Shared[which] + Len(Traces[which])
 Has(e, field) == field \in DOMAIN e
 
-AtTheBeginning == which \in 1..Len(Traces) /\ l = 1
+AtTheBeginning == which \in Roots /\ l = 1
+
+\* Another run leaves this one here.
+Fork == \E w \in Forks[which] : Shared[w] = l - 1 /\ which' = w /\ UNCHANGED l
 
 \* Never FALSE: prints how far each trace was followed. Registers are per worker, and there is one.
 Reached ==
     \/ l <= TLCGet(which)
     \/ TLCSet(which, l) /\ PrintT(<<"REACHED", which, l - 1>>)
 
+\* An invariant of a run. A run that breaks one is told, and followed no further.
+Keeps(name, holds, events) == holds \/ (PrintT(<<"BROKEN", which, events, name>>) /\ FALSE)
+
 \* Now and then, and at the end: when invariants are checked that read every entry.
-NowAndThen == l % 25 = 0 \/ l > Len(Trace)
+NowAndThen == l % 25 = 0 \/ l > Last
 
 \* Violated in the state just before the event that cannot be explained: its counterexample shows that state.
 NotStuck == ~(which = StuckTrace /\ l = StuckAt)
 
-ASSUME \A i \in 1..Len(Traces) : TLCSet(i, 0)
+ASSUME \A w \in 1..Len(Traces) : TLCSet(w, 0)
 =============================================================================

@@ -493,10 +493,12 @@ TypeOK ==
 ElectionSafety == \A e, f \in elections : e[1] = f[1] => e[2] = f[2]
 
 \* A leader never overwrites or removes entries of its log.
-LeaderAppendOnly ==
-    [][\A n \in Node :
-          (role[n] = "Leader" /\ role'[n] = "Leader" /\ current_term'[n] = current_term[n]) =>
-              Len(log[n]) <= Len(log'[n]) /\ SubSeq(log'[n], 1, Len(log[n])) = log[n]]_vars
+AppendsOnly ==
+    \A n \in Node :
+        (role[n] = "Leader" /\ role'[n] = "Leader" /\ current_term'[n] = current_term[n]) =>
+            Len(log[n]) <= Len(log'[n]) /\ SubSeq(log'[n], 1, Len(log[n])) = log[n]
+
+LeaderAppendOnly == [][AppendsOnly]_vars
 
 \* If two logs hold an entry with the same index and term, they are identical up to there.
 LogMatching ==

@@ -28,10 +28,11 @@ VARIABLES
     agreed,              \* agreed[n][T]: n has taken entries up to here from T's leader, maybe not durably
     granted,             \* granted[n]: the servers that would have granted n a pre-vote in its term
     counted,             \* counted[n]: the servers whose votes n has counted, as a candidate
+    heard,               \* heard[T][n]: the leader of T has heard that n has so much
     offered,             \* offered[T]: the leader of T had a snapshot up to here
     had                  \* had[n][T]: the last index at which n ever had an entry of term T
 
-followed == <<sure, agreed, granted, counted, offered, had>>
+followed == <<sure, agreed, granted, counted, heard, offered, had>>
 traceVars == <<vars, which, l, followed>>
 
 Same == UNCHANGED vars
@@ -66,6 +67,7 @@ TraceInit ==
     /\ agreed = [n \in Node |-> [t \in Terms |-> 0]]
     /\ granted = [n \in Node |-> {}]
     /\ counted = [n \in Node |-> {}]
+    /\ heard = [t \in Terms |-> [n \in Node |-> 0]]
     /\ offered = [t \in Terms |-> 0]
     /\ had = [n \in Node |-> [t \in Terms |-> IF t = 1 THEN Len(log[n]) ELSE 0]]
 
@@ -182,6 +184,21 @@ OnAccept(e) ==
        /\ e.added = Len(merged) - same
        /\ TakeEntries(n, merged, durable, AckedAtOnce(n, last, durable))
 
+\* An answer, of a follower that holds what it says.
+OnResponse(e) ==
+    /\ role[e.node] = "Leader"
+    /\ e.success => e.match_index <= matched[current_term[e.node]][e.sender]
+    /\ Same
+
+\* The spec counts what followers have acknowledged; a leader counts what it has heard of that.
+OnAdvance(e) ==
+    LET n == e.node
+        holds(m) == IF m = n THEN persisted[n] >= e.commit_index
+                    ELSE heard[current_term[n]][m] >= e.commit_index
+    IN
+    /\ Quorum({m \in Node : holds(m)}, VotersOf(n))
+    /\ AdvanceCommitIndex(n, e.commit_index)
+
 \* From a request, or from a snapshot of what it has anyway.
 OnLearn(e) ==
     LET n == e.node
@@ -239,7 +256,9 @@ Taken(e) ==
       [] e.ev = "ClientRequest" -> OnClientRequest(e)
       [] e.ev = "Persist" -> OnPersist(e)
       [] e.ev = "AcceptAppendEntriesRequest" -> OnAccept(e)
-      [] e.ev = "AdvanceCommitIndex" -> AdvanceCommitIndex(e.node, e.commit_index)
+      [] e.ev = "AdvanceCommitIndex" -> OnAdvance(e)
+      [] e.ev = "HandleAppendEntriesResponse" -> OnResponse(e)
+      [] e.ev = "HandleInstallSnapshotResponse" -> OnResponse(e)
       [] e.ev = "LearnCommitIndex" -> OnLearn(e)
       [] e.ev = "CompactLog" -> CompactLog(e.node, e.index)
       [] e.ev = "InstallSnapshot" -> OnInstallSnapshot(e)
@@ -296,7 +315,14 @@ GrantedAfter(n) ==
     ELSE IF granted[n] = {} /\ role'[n] # "PreCandidate" THEN {}
     ELSE granted[n] \cup Willing(n)'
 
+HeardAfter(e) ==
+    LET t == e.current_term IN
+    IF e.ev \in {"HandleAppendEntriesResponse", "HandleInstallSnapshotResponse"} /\ e.success
+    THEN [heard EXCEPT ![t][e.sender] = Max(@, e.match_index)]
+    ELSE heard
+
 Follow(e) ==
+    /\ heard' = HeardAfter(e)
     /\ sure' = [sure EXCEPT ![e.node] = SureAfter(e)]
     /\ agreed' = [agreed EXCEPT ![e.node] = AgreedAfter(e)]
     /\ had' = [had EXCEPT ![e.node] = HadAfter(e)]
@@ -308,13 +334,23 @@ Follow(e) ==
           ELSE offered[t]]
 
 TraceNext ==
-    /\ l <= Len(Trace)
-    /\ UNCHANGED which
-    /\ \/ Taken(Trace[l]) /\ AsRecorded(Trace[l]) /\ Follow(Trace[l]) /\ l' = l + 1
-       \/ GiveUp(Trace[l]) /\ UNCHANGED <<l, followed>>
+    \/ Fork /\ UNCHANGED <<vars, followed>>
+    \/ /\ l <= Last
+       /\ UNCHANGED which
+       /\ \/ Taken(Event) /\ AsRecorded(Event) /\ Follow(Event) /\ l' = l + 1
+          \/ GiveUp(Event) /\ UNCHANGED <<l, followed>>
 
 TraceSpec == TraceInit /\ [][TraceNext]_traceVars
 
-\* The invariants that read every entry.
-Contents == NowAndThen => LogMatching /\ LeaderCompleteness /\ StateMachineSafety /\ CommittedNeverLost
+\* The invariants; those that read every entry now and then and at the end.
+Sound ==
+    /\ Keeps("TypeOK", TypeOK, l - 1)
+    /\ Keeps("ElectionSafety", ElectionSafety, l - 1)
+    /\ Keeps("LogMatching", NowAndThen => LogMatching, l - 1)
+    /\ Keeps("LeaderCompleteness", NowAndThen => LeaderCompleteness, l - 1)
+    /\ Keeps("StateMachineSafety", NowAndThen => StateMachineSafety, l - 1)
+    /\ Keeps("CommittedNeverLost", NowAndThen => CommittedNeverLost, l - 1)
+    /\ Reached
+
+SoundStep == Keeps("LeaderAppendOnly", AppendsOnly, l)
 =============================================================================

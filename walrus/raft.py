@@ -788,10 +788,12 @@ class Raft:
         match message:
             case AppendEntriesResponse():
                 leading.on_append_response(sender, message)
-                self._event("HandleAppendEntriesResponse", sender=sender, success=message.success)
+                told = {"success": message.success, "match_index": message.match_index}
+                self._event("HandleAppendEntriesResponse", sender=sender, **told)
             case InstallSnapshotResponse():
                 leading.on_snapshot_response(sender, message)
-                self._event("HandleInstallSnapshotResponse", sender=sender, installed=message.installed)
+                told = {"success": message.installed, "match_index": message.last_index}
+                self._event("HandleInstallSnapshotResponse", sender=sender, **told)
             case _ as never:
                 assert_never(never)
         self._advance_commit_index(now)

@@ -21,7 +21,7 @@ from walrus.replicas.puller import Puller
 from walrus.segments import RegisterTopic
 from walrus.storage.batch import Batch
 from walrus.wire import messages as m
-from walrus.wire.effects import Outbox, no_trace
+from walrus.wire.effects import Outbox
 
 
 def test_one_topic_more_than_a_cluster_keeps_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +156,7 @@ def test_pulls_and_repairs_at_once_are_bounded(monkeypatch: pytest.MonkeyPatch) 
     assert len(bench.repairs._under_way) == 4
     reading = Reading()
     asked: list[m.Read] = []
-    pulls = Puller(copies=reading.copies, reads=reading.reads, outbox=Outbox(1), trace=no_trace)
+    pulls = Puller(copies=reading.copies, reads=reading.reads, outbox=Outbox(1))
     for number in range(2, 20):
         pulls.pull(reading.copies.get(("t", number)), 5, 2, 0.0, lambda: None)
         asked += reading.sent(m.Read)

@@ -15,7 +15,7 @@ from walrus.sim.memory import MemoryEngine
 from walrus.storage.batch import EMPTY, Batch, Checksum
 from walrus.storage.errors import CorruptionError, DiskFull, StorageError
 from walrus.wire import messages as m
-from walrus.wire.effects import Outbox, Send, no_trace
+from walrus.wire.effects import Outbox, Send
 
 KEY = ("t", 1)
 
@@ -29,9 +29,7 @@ class Disk:
         self.copies = Copies(self.data, self.meta)
         self.copy = self.copies.get(KEY)
         self.outbox = Outbox(config().node_id)
-        self.replica = Replica(
-            node_id=1, copies=self.copies, metadata=Metadata(), outbox=self.outbox, trace=no_trace
-        )
+        self.replica = Replica(node_id=1, copies=self.copies, metadata=Metadata(), outbox=self.outbox)
 
     def sync(self) -> None:
         sync_oldest(self.meta)

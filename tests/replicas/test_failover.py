@@ -267,7 +267,7 @@ class Pulls:
             first_request=0,
         )
         self.reads = reads
-        self.puller = Puller(copies=self.copies, reads=reads, outbox=self.outbox, trace=no_trace)
+        self.puller = Puller(copies=self.copies, reads=reads, outbox=self.outbox)
         self.copy = self.copies.get(KEY)
         self.sent: list[Any] = []
 

@@ -20,7 +20,7 @@ from walrus.storage.batch import Batch, Checksum
 from walrus.storage.errors import EngineFailed
 from walrus.wire import errors
 from walrus.wire import messages as m
-from walrus.wire.effects import Outbox, Send, no_trace
+from walrus.wire.effects import Outbox, Send
 
 
 class Bench:
@@ -46,7 +46,6 @@ class Bench:
             outbox=self.outbox,
             connected=set(replicas) - {1},
             now=self.now,
-            trace=no_trace,
         )
 
     def put(self, *payloads: str, origin: int = 9, request: int | None = None) -> int:
@@ -522,9 +521,7 @@ class Replicas:
         self.copies = Copies(self.data, self.meta)
         self.metadata = cluster()
         self.outbox = Outbox(2)
-        self.replica = Replica(
-            node_id=2, copies=self.copies, metadata=self.metadata, outbox=self.outbox, trace=no_trace
-        )
+        self.replica = Replica(node_id=2, copies=self.copies, metadata=self.metadata, outbox=self.outbox)
         self.copy = self.copies.get(("t", 1))
 
     def append(self, start: int, *payloads: str, sender: int = 1, segment: int = 1, end: int = 0) -> None:

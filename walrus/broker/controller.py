@@ -37,6 +37,7 @@ from walrus.broker.raft_host import Changes, RaftHost, RaftObserver
 from walrus.broker.read_index import ReadIndexes
 from walrus.broker.requests import Requests
 from walrus.broker.router import Router
+from walrus.broker.spec_trace import record_start, synced
 from walrus.broker.stopping import OrderlyStop
 from walrus.broker.supervisor import Supervisor
 from walrus.config import Identity, NodeConfig
@@ -86,8 +87,9 @@ class Controller:
         connected: set[int] = set()
         self.outbox = outbox = Outbox(config.node_id)
         self.config, self.connected = config, connected
-        self.data, self.meta = Durable(data), Durable(meta)
-        self.copies = copies = Copies(self.data, self.meta)
+        self.data, self.meta = Durable(data, synced(trace)), Durable(meta)
+        self.copies = copies = Copies(self.data, self.meta, trace)
+        record_start(trace, identity, copies)
         metadata, writers = Metadata(), Writers()
         self.raft_host = raft_host = RaftHost(
             config=config, identity=identity, meta=self.meta, metadata=metadata, copies=copies, outbox=outbox,
@@ -104,8 +106,8 @@ class Controller:
             commit_index=writers.commit_index, first_request=first,
         )
         me = config.node_id
-        self.replica = Replica(node_id=me, copies=copies, metadata=metadata, outbox=outbox, trace=trace)
-        puller = Puller(copies=copies, reads=reads, outbox=outbox, trace=trace)
+        self.replica = Replica(node_id=me, copies=copies, metadata=metadata, outbox=outbox)
+        puller = Puller(copies=copies, reads=reads, outbox=outbox)
         self.catch_up = CatchUp(config=config, metadata=metadata, copies=copies, puller=puller, outbox=outbox)
         self.router = Router(
             config=config, metadata=metadata, outbox=outbox, first_request=first,

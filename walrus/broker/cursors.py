@@ -156,7 +156,7 @@ class Cursors:
         cursor.waiting = deque(entry for entry in cursor.waiting if entry[0] != origin)
         lost = [handed.start for handed in cursor.handed if handed.origin == origin]
         if lost:
-            cursor.rewind(min(lost))
+            self._rewind(cursor, min(lost))
         cursor.waiting.append((origin, get, now + self._config.request_timeout * 0.8))
         self._serve(cursor, now)
 
@@ -305,17 +305,14 @@ class Cursors:
     def _hand_out(self, cursor: GroupCursor, origin: int, get: GetEntries, batch: Batch, now: float) -> None:
         if batch.count:
             start = cursor.position
-            self._trace(
-                "Deliver",
-                topic=get.topic,
-                group=get.group,
-                segment=start.segment,
-                start=start.offset,
-                count=batch.count,
-            )
             cursor.position = Position(start.segment, start.offset + batch.count)
+            self._record_delivery(cursor, start, batch.count)
             cursor.handed.append(Handed(origin, get.request, start, now + self._config.request_timeout / 2))
         self._answer(origin, get, batch)
+
+    def _record_delivery(self, cursor: GroupCursor, start: Position, count: int) -> None:
+        (name, group), (number, offset) = cursor.key, start
+        self._trace("HandOut", topic=name, group=group, segment=number, start=offset, count=count)
 
     def _answer(
         self,
@@ -330,6 +327,15 @@ class Cursors:
 
     # --- confirming ---
 
+    def _rewind(self, cursor: GroupCursor, to: Position) -> None:
+        """Hand out again from `to` on."""
+        cursor.rewind(to)
+        self._record("Rewind", cursor, cursor.position)
+
+    def _record(self, event: str, cursor: GroupCursor, place: Position) -> None:
+        name, group = cursor.key
+        self._trace(event, topic=name, group=group, segment=place.segment, offset=place.offset)
+
     def on_confirm(self, origin: int, confirm: Confirm, now: float) -> None:
         """The entries reached a client, or they did not and go to the next request."""
         cursor = self._cursors.get((confirm.topic, confirm.group))
@@ -338,8 +344,9 @@ class Cursors:
                 assert cursor is not None
                 if confirm.delivered:
                     cursor.handed.remove(handed)
+                    self._record("Confirm", cursor, cursor.confirmed)
                 else:
-                    cursor.rewind(handed.start)
+                    self._rewind(cursor, handed.start)
                 self._serve(cursor, now)
                 return
 
@@ -363,7 +370,7 @@ class Cursors:
             lost = [handed.start for handed in cursor.handed if handed.origin == node]
             cursor.waiting = deque(entry for entry in cursor.waiting if entry[0] != node)
             if lost:
-                cursor.rewind(min(lost))
+                self._rewind(cursor, min(lost))
             self._serve(cursor, now)
 
     def forget_node(self, node: int) -> None:
@@ -428,6 +435,7 @@ class Cursors:
             committed = self._metadata.topics[name].cursors.get(group, START)
             if cursor.confirmed > committed:
                 moved.setdefault(name, {})[group] = cursor.confirmed
+                self._record("ProposeCursors", cursor, cursor.confirmed)
         if not moved:
             return None
         self._commit_at = now + self._config.cursor_interval
@@ -438,7 +446,7 @@ class Cursors:
         self._gaps.on_tick(now)
         for cursor in list(self._cursors.values()):
             if cursor.handed and cursor.handed[0].deadline <= now:
-                cursor.rewind(cursor.handed[0].start)  # `_serve` below hands it to the next request
+                self._rewind(cursor, cursor.handed[0].start)  # `_serve` below hands it to the next request
             if cursor.waiting:
                 self._serve(cursor, now)
             while cursor.waiting and cursor.waiting[0][2] <= now:

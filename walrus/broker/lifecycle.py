@@ -261,6 +261,8 @@ class Lifecycle:
         if cursors is None or not live or not self._due(key, now):
             return
         count, checksum = writer.ready_to_seal()
+        places = [[group, *position] for group, position in cursors.items()]
+        self._copies.record("ProposeSeal", writer.copy, count=count, cursors=places)
         leader = next_leader(self._config.node_id, live)
         self._propose(
             Seal(
@@ -368,7 +370,6 @@ class Lifecycle:
             outbox=self._outbox,
             connected=self._connected,
             now=now,
-            trace=self._trace,
             seen=self._seen.setdefault(topic, {}),
         )
         self._dirty[topic] = None

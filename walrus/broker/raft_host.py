@@ -37,7 +37,7 @@ from typing import TypeAlias
 import msgspec
 
 from walrus.broker.placement import completed
-from walrus.broker.spec_trace import record_applied, record_restored
+from walrus.broker.spec_trace import record_applied, record_entry, record_restored
 from walrus.config import Identity, NodeConfig
 from walrus.consensus.journal import RaftJournal
 from walrus.consensus.messages import COMMAND, Entry, Envelope, Ready, Restored, Rng, Role, Snapshot
@@ -241,6 +241,7 @@ class RaftHost:
             self.applied = entry.index
             if entry.kind != COMMAND:
                 changes.beyond_cursors = True
+                record_entry(self._trace, entry)
                 continue
             try:
                 command = decode_command(entry.data)
@@ -257,7 +258,7 @@ class RaftHost:
     ) -> None:
         topic = self.metadata.apply(command)
         if self._trace is not no_trace:
-            record_applied(self._trace, self.metadata, command, topic)
+            record_applied(self._trace, self.metadata, command, topic, index)
         # Cursors move many times a second, and are no reason to look at all topics again.
         changes.beyond_cursors |= not isinstance(command, CommitCursors)
         if topic is None:
@@ -277,7 +278,7 @@ class RaftHost:
             self._outbox.halt(str(error))
             return
         if self._trace is not no_trace:
-            record_restored(self._trace, self.metadata)
+            record_restored(self._trace, self.metadata, snapshot.index)
         unsure = self.applied < self._unsure_to
         assert snapshot.index > self.applied, "a snapshot never moves the metadata back"
         self.applied = snapshot.index

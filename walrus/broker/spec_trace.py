@@ -2,13 +2,18 @@
 
 Everything else that a trace holds is one call where it happens. An applied command is recorded by what it
 *did*, which only the metadata can tell once it has been applied: the segment that a Seal opened, in which
-incarnation; nothing at all for a Seal that was refused.
+incarnation; `Nothing` for a Seal that was refused. There is one event for every entry of Raft's log, with its
+index, so that a recorded run says whether all nodes applied the same commands in the same order.
 """
 
 from __future__ import annotations
 
-from typing import assert_never
+from collections.abc import Callable
+from typing import Any, assert_never
 
+from walrus.config import Identity
+from walrus.consensus.messages import MEMBERSHIP, Entry, Membership
+from walrus.replicas.copies import Copies
 from walrus.segments import (
     Announce,
     Command,
@@ -21,77 +26,97 @@ from walrus.segments import (
     Seal,
     SetReplicas,
 )
-from walrus.storage.port import Storage
-from walrus.wire.effects import Trace
+from walrus.wire.effects import Trace, no_trace
 
 
-def record_applied(trace: Trace, metadata: Metadata, command: Command, topic: str | None) -> None:
-    """Record a command that `metadata` has just applied; `topic` is what `Metadata.apply` returned."""
+def record_applied(trace: Trace, metadata: Metadata, command: Command, topic: str | None, index: int) -> None:
+    """Record the command at `index`, which `metadata` has just applied; `apply` returned `topic`."""
+    trace("Apply", index=index, **_told(metadata, command, topic))
+
+
+def _told(metadata: Metadata, command: Command, topic: str | None) -> dict[str, Any]:
+    """What a command did."""
     match command:
         case Announce():
-            trace("Apply", op="Announce", of=command.node_id, incarnation=command.incarnation)
+            known = metadata.nodes.get(command.node_id)
+            if known is not None and known.incarnation == command.incarnation:
+                return {"op": "Announce", "of": command.node_id, "incarnation": command.incarnation}
         case RegisterTopic() if topic is not None:
-            _opened(trace, metadata, "RegisterTopic", topic)
+            return {"op": "RegisterTopic", **_opened(metadata, topic)}
         case Seal() if topic is not None:
-            _opened(trace, metadata, "Seal", topic, segment=command.segment, count=command.count)
-            _cursors(trace, metadata, topic, command.cursors)
+            ended = {"segment": command.segment, "count": command.count}
+            cursors = _moved(metadata, {topic: command.cursors})
+            return {"op": "Seal", **_opened(metadata, topic), **ended, "cursors": cursors}
         case CommitCursors():
-            for name, cursors in sorted(command.cursors.items()):
-                _cursors(trace, metadata, name, cursors)
+            return {"op": "CommitCursors", "cursors": _moved(metadata, command.cursors)}
         case SetReplicas() if topic is not None:
-            trace(
-                "Apply",
-                op="SetReplicas",
-                topic=topic,
-                segment=command.segment,
-                replicas=list(command.new),
-            )
+            replicas = sorted(command.new)
+            return {"op": "SetReplicas", "topic": topic, "segment": command.segment, "replicas": replicas}
+        case MarkLeaving():
+            known = metadata.nodes.get(command.node_id)
+            if known is not None and known.leaving:
+                return {"op": "MarkLeaving", "of": command.node_id}
+        case RemoveNode():
+            if command.node_id not in metadata.nodes:
+                return {"op": "RemoveNode", "of": command.node_id}
         case RegisterTopic() | Seal() | SetReplicas():
-            pass  # it changed nothing
-        case MarkLeaving() | RemoveNode():
-            pass  # the spec has no members that come and go
+            pass
         case _:
             assert_never(command)
+    return {"op": "Nothing"}
 
 
-def record_restored(trace: Trace, metadata: Metadata) -> None:
-    """Record that a snapshot brought the node up to each topic's open segment."""
-    for name, topic in sorted(metadata.topics.items()):
-        trace("Apply", op="Snapshot", topic=name, segment=topic.current)
+def record_entry(trace: Trace, entry: Entry) -> None:
+    """Record an applied entry that is no command: the members of Raft's cluster, or the no-op of a leader."""
+    if entry.kind is MEMBERSHIP:
+        trace("Apply", index=entry.index, op="Voters", voters=list(Membership.decode(entry.data).voters))
+    else:
+        trace("Apply", index=entry.index, op="Nothing")
 
 
-def copy_lengths(copies: Storage) -> list[tuple[str, int, int]]:
-    """What a node finds on its disk when it starts: (topic, segment, length) of each copy of a segment."""
-    found = []
-    for name in copies.topics():
+def record_restored(trace: Trace, metadata: Metadata, index: int) -> None:
+    """Record that a snapshot of everything up to `index` has replaced the metadata."""
+    topics = sorted(metadata.topics.items())
+    opened = [[name, topic.current] for name, topic in topics]
+    cursors = [[name, group, *place] for name, topic in topics for group, place in topic.cursors.items()]
+    trace("Apply", index=index, op="Snapshot", topics=opened, cursors=cursors)
+
+
+def record_start(trace: Trace, identity: Identity, copies: Copies) -> None:
+    """Record that a process starts, and what it finds, before it does anything."""
+    if copies.recording:
+        started = {"incarnation": identity.incarnation, "directory": identity.directory_id}
+        trace("Restart", **started, copies=copies.found())
+
+
+def synced(trace: Trace) -> Callable[[str, int], None] | None:
+    """What `Durable` tells of a recorded run: entries of a copy are durable. None if nothing records."""
+    if trace is no_trace:
+        return None
+
+    def record(name: str, length: int) -> None:
         topic, _, number = name.rpartition("/")
         if topic and number.isdigit():
-            found.append((topic, int(number), copies.bounds(name)[1]))
-    return found
+            trace("Synced", topic=topic, segment=int(number), length=length)
+
+    return record
 
 
-def _opened(trace: Trace, metadata: Metadata, op: str, topic: str, **values: object) -> None:
+def _opened(metadata: Metadata, topic: str) -> dict[str, Any]:
     segment = metadata.topics[topic].open
-    trace(
-        "Apply",
-        op=op,
-        topic=topic,
-        leader=segment.leader,
-        incarnation=segment.incarnation,
-        replicas=list(segment.replicas),
-        **values,
-    )
+    return {
+        "topic": topic,
+        "leader": segment.leader,
+        "incarnation": segment.incarnation,
+        "replicas": sorted(segment.replicas),
+    }
 
 
-def _cursors(trace: Trace, metadata: Metadata, topic: str, cursors: dict[str, Position]) -> None:
-    known = metadata.topics.get(topic)
-    for group, position in sorted(cursors.items()):
-        if known is not None and known.cursors.get(group) == position:
-            trace(
-                "Apply",
-                op="CommitCursors",
-                topic=topic,
-                group=group,
-                segment=position.segment,
-                offset=position.offset,
-            )
+def _moved(metadata: Metadata, cursors: dict[str, dict[str, Position]]) -> list[list[object]]:
+    """Those that stand where they were to be put: [topic, group, segment, offset]."""
+    return [
+        [name, group, *place]
+        for name, groups in sorted(cursors.items())
+        for group, place in sorted(groups.items())
+        if name in metadata.topics and metadata.topics[name].cursors.get(group) == place
+    ]

@@ -59,7 +59,7 @@ import msgspec
 from walrus.replicas.durability import Durable
 from walrus.storage.batch import Batch, Checksum
 from walrus.storage.errors import CorruptionError, DiskFull, StorageError
-from walrus.wire.effects import Then
+from walrus.wire.effects import Then, Trace, no_trace
 
 Key: TypeAlias = tuple[str, int]
 """(topic, segment number)"""
@@ -134,9 +134,10 @@ class _Sum(msgspec.Struct):
 class Copies:
     """All copies on this node."""
 
-    def __init__(self, data: Durable, meta: Durable) -> None:
+    def __init__(self, data: Durable, meta: Durable, trace: Trace = no_trace) -> None:
         self._data = data
         self._meta = meta
+        self._trace = trace
         self._copies: dict[Key, SegmentCopy] = {}
         self._notes = self._load_notes()
         self.in_doubt = False
@@ -237,6 +238,7 @@ class Copies:
         """
         self._note(copy, fenced=True, sure=copy.sure)
         assert copy.fenced, "AckedDurable: the writer's next frame would be taken"
+        self.record("Fence", copy)
         # The two engines sync independently. The note first, then the entries: a barrier that is asked for
         # later covers more, so waiting for one after the other waits for both.
         self._meta.barrier(partial(self._data.barrier, then))
@@ -290,6 +292,27 @@ class Copies:
         with suppress(DiskFull):
             self._meta.trim(NOTES, before)
 
+    # --- recording ---
+
+    @property
+    def recording(self) -> bool:
+        """Whether this run is recorded: values that cost something to find are found only then."""
+        return self._trace is not no_trace
+
+    def record(self, event: str, copy: SegmentCopy, **values: object) -> None:
+        """Record a step that concerns a copy, with the state that it led to. A shadow is no copy yet."""
+        if self._trace is not no_trace and self._copies.get(copy.key) is copy:
+            self._trace(event, topic=copy.key[0], segment=copy.key[1], **self._state(copy), **values)
+
+    def _state(self, copy: SegmentCopy) -> dict[str, object]:
+        sure = copy.sure and not self.in_doubt
+        return {"length": copy.length, "durable": copy.durable, "fenced": copy.fenced, "sure": sure}
+
+    def found(self) -> list[tuple[str, int, int, bool]]:
+        """(topic, segment, length, fenced) of each copy on this node: what a start finds."""
+        keys = sorted({*self._names, *self._copies, *self._notes})
+        return [(*key, self.get(key).length, self.get(key).fenced) for key in keys]
+
     # --- reading ---
 
     def read(self, copy: SegmentCopy, start: int, end: int, max_entries: int, max_bytes: int) -> Batch:
@@ -330,6 +353,7 @@ class Copies:
         self._names[shadow.key] = shadow.name
         self._delete(old.name)
         self.damaged.pop(shadow.key, None)
+        self.record("Replace", shadow)
 
     # --- checksums ---
 

@@ -21,6 +21,8 @@ Invariant: `durable <= written`, and what waits is ordered by write number.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 
 from walrus.storage.batch import Batch
 from walrus.storage.port import Storage
@@ -30,8 +32,10 @@ from walrus.wire.effects import Then
 class Durable:
     """One engine, with numbered writes and things to do once they are durable."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, on_synced: Callable[[str, int], None] | None = None) -> None:
+        """`on_synced`: of a recorded run, told (topic, length) of each write when it is durable."""
         self.storage = storage
+        self._on_synced = on_synced
         self.written = 0
         self.durable = 0
         self._waiting: deque[tuple[int, Then]] = deque()
@@ -47,6 +51,8 @@ class Durable:
         assert not self._waiting or self._waiting[-1][0] < self.written, (
             "callbacks out of the order of writes"
         )
+        if self._on_synced is not None:
+            self._waiting.append((self.written, partial(self._on_synced, topic, start + batch.count)))
         if then is not None:
             self._waiting.append((self.written, then))
         return start

@@ -85,6 +85,7 @@ class SegmentRecovery:
         self._source: FenceReply | None = None
         self._source_node = 0
         self._sent_at = self._progress_at = now
+        self._trace("StartRecovery", topic=key[0], segment=key[1])
         self._send_fences()
 
     @property
@@ -141,7 +142,8 @@ class SegmentRecovery:
             "AckedDurable: a fenced replica holds more than is kept"
         )
         self._progress_at = now
-        self._trace("Recover", topic=self.key[0], segment=self.key[1], count=self._source.length)
+        answers = [[node, reply.length, reply.sure] for node, reply in sorted(replies.items())]
+        self._record("Recover", self._source.length, answers=answers, forced=self.forced)
         self._send_copies()
         self._check_majority()
 
@@ -171,6 +173,10 @@ class SegmentRecovery:
         if whole >= self.segment.majority:
             self.found = Sealable(self._source.length, self._source.checksum)
             self.check_invariants()
+            self._record("RecoverySeal", self.found.count)
+
+    def _record(self, event: str, count: int, **values: object) -> None:
+        self._trace(event, topic=self.key[0], segment=self.key[1], count=count, **values)
 
     def on_tick(self, now: float) -> None:
         """Ask the silent replicas again; restart with fencing if copying stalls."""

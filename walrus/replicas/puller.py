@@ -27,7 +27,7 @@ from walrus.replicas.copies import Copies, SegmentCopy
 from walrus.replicas.reads import Reads
 from walrus.storage.batch import Batch, Checksum
 from walrus.storage.errors import DiskFull, StorageError
-from walrus.wire.effects import Outbox, Trace
+from walrus.wire.effects import Outbox
 from walrus.wire.messages import Copy, CopyReply
 
 MAX_PULLS = 4
@@ -48,8 +48,8 @@ class _Pull(msgspec.Struct):
 class Puller:
     """Extends this node's copies from those of other nodes, a few at a time."""
 
-    def __init__(self, *, copies: Copies, reads: Reads, outbox: Outbox, trace: Trace) -> None:
-        self._copies, self._reads, self._outbox, self._trace = copies, reads, outbox, trace
+    def __init__(self, *, copies: Copies, reads: Reads, outbox: Outbox) -> None:
+        self._copies, self._reads, self._outbox = copies, reads, outbox
         self._pulls: dict[str, _Pull] = {}  # by the copy's name: a shadow is another copy of the same segment
 
     def on_copy(self, sender: int, message: Copy, now: float) -> None:
@@ -67,6 +67,7 @@ class Puller:
             if isinstance(checksum, StorageError):
                 self._outbox.log(f"a copy that should be whole cannot be read: {checksum}")
                 return
+            self._copies.record("AnswerCopy", copy, copied=length)
             self._outbox.send(
                 to, CopyReply(topic=copy.key[0], segment=copy.key[1], length=length, checksum=checksum)
             )
@@ -144,9 +145,8 @@ class Puller:
         except (DiskFull, ValueError):
             self._give_up(pull)
             return
-        topic, number = pull.copy.key
         assert pull.copy.length >= start + min(batch.count, pull.upto - start), "SeqOrder: a piece is missing"
-        self._trace("CopyTail", topic=topic, segment=number, length=pull.copy.length)
+        self._copies.record("CopyTail", pull.copy, start=start)
 
     def _give_up(self, pull: _Pull) -> None:
         """The requesters ask again, perhaps from another source."""

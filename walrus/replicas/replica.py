@@ -32,18 +32,16 @@ from walrus.replicas.copies import Copies, SegmentCopy
 from walrus.segments import Metadata, Segment
 from walrus.storage.batch import Checksum
 from walrus.storage.errors import CorruptionError, DiskFull, StorageError
-from walrus.wire.effects import Outbox, Trace
+from walrus.wire.effects import Outbox
 from walrus.wire.messages import Append, AppendReply, Fence, FenceReply
 
 
 class Replica:
     """This node as a replica of segments that other nodes write or recover."""
 
-    def __init__(
-        self, *, node_id: int, copies: Copies, metadata: Metadata, outbox: Outbox, trace: Trace
-    ) -> None:
+    def __init__(self, *, node_id: int, copies: Copies, metadata: Metadata, outbox: Outbox) -> None:
         self._node_id = node_id
-        self._copies, self._metadata, self._outbox, self._trace = copies, metadata, outbox, trace
+        self._copies, self._metadata, self._outbox = copies, metadata, outbox
         self._failing = False
 
     def on_append(self, sender: int, frame: Append) -> None:
@@ -83,13 +81,7 @@ class Replica:
             "SeqOrder: a frame is not all there"
         )
         if copy.length > before:
-            self._trace(
-                "ReplicaAppend",
-                topic=frame.topic,
-                segment=frame.segment,
-                start=before,
-                count=copy.length - before,
-            )
+            self._copies.record("ReplicaAppend", copy, start=before, count=copy.length - before)
 
     def on_frame_durable(self, sender: int, copy: SegmentCopy, frame: Append) -> None:
         """Answer a frame that is durable. Only then is a copy that a power loss had shortened whole again.
@@ -101,6 +93,7 @@ class Replica:
         if copy.durable >= frame.end and not copy.sure:
             with suppress(DiskFull):  # it stays unsure until the next frame
                 self._copies.mark(copy, sure=True)
+                self._copies.record("Sure", copy)
         self._reply(sender, copy, fenced=copy.fenced, gap=not frame.batch.count)
 
     def announce(self, topic: str, number: int, segment: Segment) -> None:
@@ -117,10 +110,10 @@ class Replica:
     def _reply(self, to: int, copy: SegmentCopy, *, fenced: bool = False, gap: bool = False) -> None:
         """Tell the writer how much of the copy is durable, which is what it may count."""
         assert copy.durable <= copy.length, "AckedDurable: more is durable than was written"
-        self._outbox.send(
-            to,
-            AppendReply(topic=copy.key[0], segment=copy.key[1], length=copy.durable, fenced=fenced, gap=gap),
-        )
+        (topic, number), length = copy.key, copy.durable
+        if not fenced:
+            self._copies.record("Report", copy, told=length)
+        self._outbox.send(to, AppendReply(topic=topic, segment=number, length=length, fenced=fenced, gap=gap))
 
     # --- fences ---
 
@@ -134,7 +127,6 @@ class Replica:
             self._outbox.log(f"cannot fence {copy.name}, not answering: {error}")
             return
         assert copy.fenced and copy.length == length, "AckedDurable: a frame came between fence and length"
-        self._trace("Fence", topic=fence.topic, segment=fence.segment, length=length)
 
     def _answer_fence(self, to: int, copy: SegmentCopy, length: int, *, damaged: bool) -> None:
         """Tell length and checksum. Of a damaged copy, how far it can be read, and that it is not sure."""
@@ -153,6 +145,7 @@ class Replica:
                 sure = copy.sure and not damaged and not self._copies.in_doubt
                 topic, number = copy.key
                 reply = FenceReply(topic=topic, segment=number, length=length, checksum=checksum, sure=sure)
+                self._copies.record("AnswerFence", copy, answer=[self._node_id, length, sure])
                 self._outbox.send(to, reply)
 
         self._copies.when_summed(copy, length, summed)

@@ -80,7 +80,7 @@ from walrus.segments import Segment
 from walrus.storage.batch import EMPTY, Batch, Checksum, concat
 from walrus.storage.errors import DiskFull, StorageError
 from walrus.wire import errors
-from walrus.wire.effects import Outbox, Trace
+from walrus.wire.effects import Outbox
 from walrus.wire.messages import Append, AppendReply, Forward, ForwardReply
 
 GAP_PAUSE = 0.05
@@ -193,7 +193,6 @@ class SegmentWriter:
         outbox: Outbox,
         connected: Collection[int],
         now: float,
-        trace: Trace,
         seen: dict[int, int] | None = None,
     ) -> None:
         self.topic, self.number, self.segment = topic, number, segment
@@ -210,7 +209,6 @@ class SegmentWriter:
             if node != config.node_id
         }
         self._config, self._copies, self._leases, self._outbox = config, copies, leases, outbox
-        self._trace = trace
         self._pending: deque[PendingForward] = deque()
         self._pending_bytes = 0
         self._appended: deque[AppendedForward] = deque()
@@ -320,12 +318,12 @@ class SegmentWriter:
         assert not (self.copy.fenced or self.sealing), "AckedDurable: an append behind a fence or the end"
         start = self.copy.length
         try:
-            self._copies.append(self.copy, start, batch, self._advance)
+            self._copies.append(self.copy, start, batch, self._on_durable)
         except DiskFull as error:
             for pending, _ in taken:
                 self._answer(pending.origin, pending.forward, 0, 0, error=errors.not_written(str(error)))
             return False
-        self._trace("LeaderAppend", topic=self.topic, segment=self.number, start=start, count=batch.count)
+        self._copies.record("LeaderAppend", self.copy, start=start, count=batch.count)
         self.bytes += batch.size
         end = start
         for pending, count in taken:
@@ -437,6 +435,12 @@ class SegmentWriter:
 
     # --- acknowledging ---
 
+    def _on_durable(self) -> None:
+        """This node's own copy counts as any other does."""
+        if not self.copy.fenced:
+            self._copies.record("Report", self.copy, told=self.copy.durable)
+        self._advance()
+
     def _advance(self) -> None:
         """Acknowledge what a majority has durably. Never after a fence or a proposed seal."""
         if self.copy.fenced or self.seal_proposed:
@@ -450,7 +454,9 @@ class SegmentWriter:
             "AckedDurable: fewer than a majority hold what is acknowledged"
         )
         self.commit_index = commit
-        self._trace("Ack", topic=self.topic, segment=self.number, count=commit)
+        if self._copies.recording:
+            heard = [[node, follower.match] for node, follower in self.followers.items()]
+            self._copies.record("Ack", self.copy, count=commit, heard=heard)
         while self._appended and self._appended[0].end <= commit:
             done = self._appended.popleft()
             assert done.end <= commit, "AckedDurable: a PUT is answered before all of it is acknowledged"
@@ -490,7 +496,7 @@ class SegmentWriter:
         """Take nothing more: BeginSeal. What waits goes back, in order, to where the clients are."""
         if not self.sealing:
             self.sealing = True
-            self._trace("BeginSeal", topic=self.topic, segment=self.number)
+            self._copies.record("BeginSeal", self.copy)
             self._refuse_pending()
             assert not self._pending, "SeqOrder: entries wait behind the end of the segment"
 

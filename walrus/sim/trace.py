@@ -20,6 +20,8 @@ class Recorder:
             {
                 "ev": "Begin",
                 "fsync_each": options.fsync == "each",
+                "exact": True,
+                "replication_factor": options.settings.get("replication_factor", 3),
                 "nodes": list(range(1, options.nodes + 1)),
             }
         ]

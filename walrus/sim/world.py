@@ -24,7 +24,6 @@ from pathlib import Path
 from random import Random
 from typing import Any, Protocol, TypeAlias
 
-from walrus.broker.spec_trace import copy_lengths
 from walrus.config import NodeConfig
 from walrus.protocol import PeerCodec, Request
 from walrus.segments import START_BITS
@@ -197,9 +196,6 @@ class World:
             trace=trace,
         )
         self.judge.after_start(host)
-        if host.controller is not None:
-            lengths = copy_lengths(host.controller.data.storage)
-            trace("Restart", incarnation=host.record.incarnation, lengths=lengths)
         self._turn(host)
         for other in self.live():  # the node that lost it dials again, soon
             if host.id in other.wanted:

@@ -13,6 +13,7 @@
     traces        recorded runs held against the specs
     trace_spec    what a recorded run and a spec need of each other
     trace_walrus  runs of the data plane; trace_raft: runs of Raft
+    referee       a second judge of recorded runs, and corruptions: what both must refuse
 
 docs/model-checking.md says how to use it.
 """

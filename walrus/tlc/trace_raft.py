@@ -1,7 +1,7 @@
 """Recorded runs for RaftTrace.tla: Raft's transitions, and how the cluster was founded.
 
-Raft's events are those with a term. A vote for no server becomes a vote for node 0. Answers that a leader
-gets, and requests that a follower refuses, are recorded for people: they change nothing that Raft.tla has.
+Raft's events are those with a term. A vote for no server becomes a vote for node 0. Requests that a follower
+refuses are recorded for people: they change nothing that Raft.tla has.
 """
 
 from __future__ import annotations
@@ -16,11 +16,20 @@ EVENTS = {
     *("PreVote", "Timeout", "HandleRequestVoteRequest", "HandleRequestVoteResponse", "UpdateTerm"),
     *("BecomeLeader", "CheckQuorumFailed", "ClientRequest", "Persist", "AcceptAppendEntriesRequest"),
     *("AdvanceCommitIndex", "LearnCommitIndex", "CompactLog", "InstallSnapshot", "StepDown", "Restart"),
+    *("HandleAppendEntriesResponse", "HandleInstallSnapshotResponse"),
 }
 _FIELDS = {
     *("ev", "node", "role", "current_term", "commit_index", "last_log_index", "last_log_term"),
     *("transfer", "sender", "granted", "index", "kind", "voters", "learners", "voted_for"),
-    *("persisted_term", "persisted_vote", "persisted_index", "prev_log_index", "match_index", "added"),
+    *(
+        "persisted_term",
+        "persisted_vote",
+        "persisted_index",
+        "prev_log_index",
+        "match_index",
+        "added",
+        "success",
+    ),
 }
 _VOTES = ("voted_for", "persisted_vote")
 
@@ -75,6 +84,5 @@ RAFT = TraceSpec(
     events=raft_events,
     definitions=_definitions,
     constants=_constants,
-    invariants="TypeOK ElectionSafety Contents",
-    properties="LeaderAppendOnly",
+    step_constraint="SoundStep",
 )

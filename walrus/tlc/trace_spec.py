@@ -32,33 +32,83 @@ class TraceSpec:
     """What TraceData defines besides the events, from whole runs."""
     constants: Callable[[Sequence[Run], set[int]], dict[str, str]]
     """The constants of the spec, from its own events of all runs, and the nodes that there are."""
-    invariants: str
-    properties: str = ""
+    step_constraint: str = ""
+    """What each step must satisfy, besides `Sound` that each state must."""
 
     def module(self, whole: Sequence[Run], runs: Sequence[Run], stuck: tuple[int, int]) -> str:
         """TraceData: `runs` are this spec's events of the `whole` runs."""
-        defined = {"StuckTrace": str(stuck[0]), "StuckAt": str(stuck[1])} | self.definitions(whole)
-        written = ("<<\n" + ",\n".join("  " + _record(event) for event in run) + "\n>>" for run in runs)
+        forest = Forest([self.definitions([run]) for run in whole], runs)
+        defined = {"StuckTrace": str(stuck[0]), "StuckAt": str(stuck[1])}
+        defined |= self.definitions(whole) | forest.definitions()
         lines = [f"{name} == {text}" for name, text in defined.items()]
-        body = ",\n".join(written)
-        lines = [
-            "---- MODULE TraceData ----",
-            "EXTENDS Naturals",
-            *lines,
-            f"Traces == <<\n{body}\n>>",
-            "====",
-        ]
-        return "\n".join([*lines, ""])
+        return "\n".join(["---- MODULE TraceData ----", "EXTENDS Naturals", *lines, "====", ""])
 
     def config(self, runs: Sequence[Run], nodes: set[int], stuck: tuple[int, int]) -> str:
         """The configuration; `stuck` asks only for the state before an event of a run."""
-        lines = ["SPECIFICATION TraceSpec", "CONSTRAINT Reached"]
-        lines += [f"INVARIANTS {'NotStuck' if stuck[0] else self.invariants}"]
-        lines += [f"PROPERTIES {self.properties}"] if self.properties and not stuck[0] else []
+        lines = ["SPECIFICATION TraceSpec", "CONSTRAINT Sound"]
+        lines += [f"ACTION_CONSTRAINT {self.step_constraint}"] if self.step_constraint else []
+        lines += ["INVARIANT NotStuck"] if stuck[0] else []
         constants = self.constants(runs, nodes)
         return "\n".join(
             [*lines, "CONSTANTS", *(f"  {name} = {text}" for name, text in constants.items()), ""]
         )
+
+
+class Forest:
+    """Runs that begin alike, stored once: each is a root, or leaves a root behind its first `shared` events.
+
+    `preambles` are what each run says about itself: only runs that say the same can share anything.
+    """
+
+    def __init__(self, preambles: Sequence[object], runs: Sequence[Run]) -> None:
+        self._runs = runs
+        self.root: list[int] = []
+        """Of each run, the one that it leaves; itself if it is a root. Counted from 0."""
+        self.shared: list[int] = []
+        for number, run in enumerate(runs):
+            roots = [other for other in range(number) if self.root[other] == other]
+            alike = {
+                other: common(run, runs[other]) for other in roots if preambles[other] == preambles[number]
+            }
+            best = max(alike, key=lambda other: alike[other], default=number)
+            self.root.append(best if alike.get(best) else number)
+            self.shared.append(alike.get(best, 0) if alike.get(best) else 0)
+
+    def definitions(self) -> dict[str, str]:
+        """What FollowTrace.tla needs to know."""
+        tails = [run[shared:] for run, shared in zip(self._runs, self.shared, strict=True)]
+        written = ("<<\n" + ",\n".join("  " + _record(event) for event in tail) + "\n>>" for tail in tails)
+        forks = [
+            {other + 1 for other, root in enumerate(self.root) if root == number != other}
+            for number in range(len(self._runs))
+        ]
+        return {
+            "Roots": tla_set({root + 1 for root in self.root}),
+            "Shared": f"<<{', '.join(map(str, self.shared))}>>",
+            "Forks": f"<<{', '.join(map(tla_set, forks))}>>",
+            "Traces": "<<\n" + ",\n".join(written) + "\n>>",
+        }
+
+    def followed(self, reached: Mapping[int, int]) -> list[int]:
+        """How far each run was followed; `reached` is what TLC printed, with runs counted from 1."""
+        found = []
+        for number, (root, shared) in enumerate(zip(self.root, self.shared, strict=True)):
+            found.append(reached.get(number + 1, min(reached.get(root + 1, 0), shared)))
+        return found
+
+
+def common(run: Run, other: Run) -> int:
+    """How many events two runs begin with alike.
+
+    >>> common([{"ev": "a"}, {"ev": "b"}], [{"ev": "a"}])
+    1
+    """
+    count = 0
+    for one, two in zip(run, other, strict=False):
+        if one != two:
+            break
+        count += 1
+    return count
 
 
 def tla(value: object, name: str = "") -> str:

@@ -1,7 +1,7 @@
 """Recorded runs for WalrusTrace.tla: the events of the data plane, and what they need to be read as such.
 
 Names of topics stay strings; a node's incarnations are numbered 0, 1, ... in the order of its starts; the
-commands that nodes apply become events of their own; a power loss gets the lengths that the next start finds.
+commands that nodes apply become events of their own; a power loss gets the copies that the next start finds.
 """
 
 from __future__ import annotations
@@ -11,14 +11,19 @@ from collections.abc import Sequence
 from walrus.tlc.trace_spec import UNLIMITED, Event, Run, TraceSpec, begin_of, tla, tla_set, values_of
 
 _SEGMENT_EVENTS = {
-    *("LeaderAppend", "ReplicaAppend", "Report", "Ack", "Grant", "BeginSeal", "ProposeSeal", "Sure"),
-    *("StartRecovery", "Fence", "Recover", "CopyTail", "RecoverySeal", "Deliver", "ProposeCursors"),
+    *("LeaderAppend", "ReplicaAppend", "Synced", "Report", "Ack", "Sure", "Grant", "BeginSeal"),
+    *("ProposeSeal", "StartRecovery", "Fence", "AnswerFence", "Recover", "CopyTail", "AnswerCopy"),
+    *("RecoverySeal", "Replace", "HandOut", "Confirm", "Rewind", "ProposeCursors"),
 }
-_APPLIED = {"RegisterTopic", "Seal", "CommitCursors", "SetReplicas", "Announce", "Snapshot"}
+_APPLIED = {
+    *("RegisterTopic", "Seal", "CommitCursors", "SetReplicas", "Announce", "MarkLeaving", "RemoveNode"),
+    *("Voters", "Nothing", "Snapshot"),
+}
 _WORLD = {"Crash", "PowerLoss", "Restart"}
 _FIELDS = {
-    *("ev", "node", "topic", "segment", "start", "count", "length", "sure", "group", "offset"),
-    *("leader", "incarnation", "replicas", "of", "lengths", "all"),
+    *("ev", "node", "topic", "segment", "start", "count", "length", "durable", "fenced", "sure", "told"),
+    *("heard", "answer", "answers", "forced", "copied", "group", "offset", "cursors", "topics"),
+    *("leader", "incarnation", "replicas", "of", "copies", "index", "voters"),
 }
 
 
@@ -51,103 +56,138 @@ class _Incarnations:
         return self.number(node, incarnation)
 
 
-def _starts_first(events: Sequence[Event]) -> list[Event]:
-    """Each `Restart` before whatever its process already recorded while it was being put together.
-
-    Raft is put together first, and its own Restart event marks the place.
-    """
+def _with_copies(events: Sequence[Event]) -> list[Event]:
+    """Each `PowerLoss` with the copies that the node finds when it starts again."""
     found: list[Event] = []
-    began: dict[int, int] = {}
-    for event in events:
-        if event["ev"] == "Restart" and "incarnation" in event:
-            found.insert(began.pop(event["node"], len(found)), event)
-            began = {}  # places behind the insertion have moved; starts of two nodes do not interleave
-            continue
-        if event["ev"] == "Restart":
-            began[event["node"]] = len(found)
-        found.append(event)
-    return found
-
-
-def _with_lengths(events: Sequence[Event]) -> list[Event]:
-    """Each `PowerLoss` with the lengths that the node finds when it starts again."""
-    found: list[Event] = []
-    lengths: dict[int, object] = {}
+    copies: dict[int, object] = {}
     for event in reversed(events):
-        if event["ev"] == "Restart" and "lengths" in event:
-            lengths[event["node"]] = event["lengths"]
-        if event["ev"] == "PowerLoss" and "lengths" not in event and event["node"] in lengths:
-            event = {**event, "lengths": lengths[event["node"]], "all": True}
+        if event["ev"] == "Restart" and "copies" in event:
+            copies[event["node"]] = event["copies"]
+        if event["ev"] == "PowerLoss" and event["node"] in copies:
+            event = {**event, "copies": copies[event["node"]]}
         found.append(event)
     return found[::-1]
 
 
+class _Reading:
+    """Turns the events of one run into those that WalrusTrace.tla knows, with the values that it reads."""
+
+    def __init__(self) -> None:
+        self._numbers = _Incarnations()
+        self._down = set[int]()
+        self._directories: dict[int, str] = {}
+
+    def read(self, event: Event) -> Event | None:
+        """The event, or None if it is none of the data plane's."""
+        name = event["op"] if event["ev"] == "Apply" else event["ev"]
+        if "current_term" in event or name not in _SEGMENT_EVENTS | _APPLIED | _WORLD:
+            return None
+        node = event["node"]
+        kept = {key: value for key, value in event.items() if key in _FIELDS} | {"ev": name}
+        if name in _WORLD:
+            return self._of_the_world(name, event, kept)
+        if name == "Announce":
+            self._announced(event, kept)
+        elif name in ("RegisterTopic", "Seal"):
+            kept["incarnation"] = self._numbers.number(event["leader"], event["incarnation"])
+        self._numbers.acts(node)
+        return kept
+
+    def _announced(self, event: Event, kept: Event) -> None:
+        known = self._numbers.knows(event["of"], event["incarnation"])
+        if not known:  # taken in, and not started yet: the spec has no such state
+            kept["ev"] = "Join"
+            del kept["incarnation"]
+        else:
+            kept["incarnation"] = self._numbers.number(event["of"], event["incarnation"])
+
+    def _of_the_world(self, name: str, event: Event, kept: Event) -> Event | None:
+        node = event["node"]
+        if name == "Crash" and node in self._down:
+            return None
+        if name == "PowerLoss" and "copies" not in event:  # its copies are never seen again
+            kept["ev"] = "Crash"
+            return None if node in self._down else kept
+        if name != "Restart":
+            self._down.add(node)
+            return kept
+        self._down.discard(node)
+        directory = event.get("directory", "")
+        before = self._directories.setdefault(node, directory)
+        self._directories[node] = directory
+        if before != directory:
+            kept["ev"] = "Rejoin"
+        kept.setdefault("copies", [])
+        kept["incarnation"] = self._numbers.restart(node, event["incarnation"])
+        if kept["incarnation"] == 0:
+            return None  # its first start: it is up from the beginning
+        self._numbers.acts(node)
+        return kept
+
+
 def data_plane(events: Sequence[Event]) -> list[Event]:
     """The events that WalrusTrace.tla knows, with the values that it reads."""
-    numbers, down, cut, found = _Incarnations(), set[int](), set[int](), list[Event]()
-    for event in _with_lengths(_starts_first(events)):
-        if "current_term" in event:
-            continue  # Raft's
-        name = event["op"] if event["ev"] == "Apply" else event["ev"]
-        if name not in _SEGMENT_EVENTS | _APPLIED | _WORLD:
-            continue
-        node = event["node"]
-        if name == "Crash" and node in down:
-            continue
-        if name in ("Crash", "PowerLoss"):
-            down.add(node)
-            if name == "PowerLoss":
-                cut.add(node)
-        elif name == "Restart":
-            down.discard(node)
-        kept = {key: value for key, value in event.items() if key in _FIELDS} | {"ev": name}
-        if name == "PowerLoss":
-            if "lengths" not in event:
-                continue  # it never starts again, so its lengths are not known, and not needed
-            kept.setdefault("all", False)
-        if name == "Restart":
-            if node in cut:
-                cut.remove(node)
-                kept.pop("lengths", None)  # those of the power loss
-            if numbers.restart(event["node"], event["incarnation"]) == 0:
-                continue  # its first start: it is up from the beginning
-        elif name == "Announce":
-            if not numbers.knows(event["of"], event["incarnation"]):
-                continue  # a member that has never started: the spec has no such state
-            kept["incarnation"] = numbers.number(event["of"], event["incarnation"])
-        elif name in ("RegisterTopic", "Seal"):
-            kept["incarnation"] = numbers.number(event["leader"], event["incarnation"])
-        if name == "Fence":
-            kept.setdefault("sure", True)
-        numbers.acts(node)
-        found.append(kept)
-    return found
+    reading = _Reading()
+    return [kept for event in _with_copies(events) if (kept := reading.read(event)) is not None]
+
+
+def _begins(run: Run) -> str:
+    begin = begin_of(run)
+    fields = {
+        "fsync_each": begin.get("fsync_each", False),
+        "exact": begin.get("exact", False),
+        "factor": begin.get("replication_factor", 3),
+    }
+    return f"[{', '.join(f'{name} |-> {tla(value)}' for name, value in fields.items())}]"
 
 
 def _definitions(runs: Sequence[Run]) -> dict[str, str]:
-    return {"EachIsSynced": tla(any(begin_of(run).get("fsync_each", False) for run in runs))}
+    return {"Begins": f"<<{', '.join(map(_begins, runs))}>>"}
+
+
+class _Named:
+    """Every node, topic, group, segment and length of some event: the constants must have them all."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.nodes = values_of(runs, "node", "leader", "replicas", "of")
+        self.topics, self.groups = values_of(runs, "topic"), values_of(runs, "group")
+        self.segments, self.lengths = values_of(runs, "segment"), values_of(runs, "length", "count", "told")
+        for run in runs:
+            for event in run:
+                self._lists(event)
+
+    def _lists(self, event: Event) -> None:
+        for name in ("heard", "answers"):
+            self.nodes |= {entry[0] for entry in event.get(name, ())}
+        for *names, group, segment, _ in event.get("cursors", ()):
+            self.topics |= set(names)
+            self.groups.add(group)
+            self.segments.add(segment)
+        for topic, segment, *rest in [*event.get("copies", ()), *event.get("topics", ())]:
+            self.topics.add(topic)
+            self.segments.add(segment)
+            self.lengths |= set(rest[:1])
 
 
 def _constants(runs: Sequence[Run], nodes: set[int]) -> dict[str, str]:
-    positions = [event for run in runs for event in run]
-    segments = max((event.get("segment", 1) for event in positions), default=1) + 1
-    entries = max(
-        (event.get("start", event.get("length", 0)) + event.get("count", 0) for event in positions), default=0
-    )
-    opened = [len(event["replicas"]) for event in positions if event["ev"] in ("RegisterTopic", "Seal")]
-    everyone = tla_set(nodes | values_of(runs, "node", "leader", "replicas", "of"))
+    named = _Named(runs)
+    segments = max(named.segments, default=1) + 1
+    everyone = tla_set(nodes | named.nodes)
+    events = [event for run in runs for event in run]
+    opened = [len(event["replicas"]) for event in events if event["ev"] in ("RegisterTopic", "Seal")]
     return {
         "Node": everyone,
-        "Topic": tla_set(values_of(runs, "topic") or {"none"}),
-        "Group": tla_set(values_of(runs, "group")),
+        "Topic": tla_set(named.topics or {"none"}),
+        "Group": tla_set(named.groups),
         # All nodes are members here from the beginning, so a cluster that grew opened segments with fewer.
         "ReplicationFactor": str(min(opened, default=3)),
         "MaxSegments": str(segments),
-        "MaxEntries": str(entries + 1),
+        "MaxEntries": str(max(named.lengths, default=0) + 1),
         "SealAt": "0",
         "WriteTo": str(segments),
         "MayLead": everyone,
-        **dict.fromkeys(("Begun", "FsyncEach"), "FALSE"),
+        "Begun": "FALSE",
+        "FsyncEach": "TRUE",
         "Faults": '{"crash", "replicas"}',
         "Losses": '{"power"}',
         "Chores": '{"recovery"}',
@@ -160,6 +200,4 @@ WALRUS = TraceSpec(
     events=data_plane,
     definitions=_definitions,
     constants=_constants,
-    invariants="Contents DomainConsistency AckedDurable NoWritesPastOpen SealedStable LastSealedIsSum "
-    "OpenLeaderMatchesMap CursorInBounds",
 )

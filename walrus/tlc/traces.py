@@ -13,6 +13,7 @@ and once more for the state before an event that is refused.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ import msgspec
 
 from walrus.tlc.run import SPEC_DIRECTORY, SpecError, TlcResult, TraceState, run_tlc
 from walrus.tlc.trace_raft import RAFT
-from walrus.tlc.trace_spec import Event, Run, TraceSpec, begin_of, tla
+from walrus.tlc.trace_spec import Event, Forest, Run, TraceSpec, begin_of, tla
 from walrus.tlc.trace_walrus import WALRUS
 from walrus.tlc.values import Function, Value, format_value, parse_value
 
@@ -139,19 +140,35 @@ class _Runs:
             spec.write_text((SPEC_DIRECTORY / spec.name).read_text())
             return run_tlc(spec, config, timeout=timeout)
 
-    def state_before(self, stuck: tuple[int, int], timeout: float) -> TraceState | None:
-        """Once more, with an invariant that the state before the refused event violates."""
-        states = self.follow(stuck, timeout).states
+    def state_before(self, name: str, at: int, timeout: float) -> TraceState | None:
+        """One of them once more, with an invariant that the state before its refused event violates."""
+        states = _Runs(self.spec, {name: self.named[name]}).follow((1, at + 1), timeout).states
         return states[-1] if states else None
 
+    def forest(self) -> Forest:
+        """Which of them share their beginnings."""
+        return Forest([self.spec.definitions([run]) for run in self.named.values()], self.events())
 
-def _followed(result: TlcResult, count: int) -> list[int]:
-    reached = [0] * count
+
+_PRINTED = re.compile(r'<<"(REACHED|BROKEN)", (\d+), (\d+)(?:, "(\w+)")?>>')
+
+
+def _told(result: TlcResult, forest: Forest) -> tuple[list[int], dict[int, str]]:
+    """How far each run was followed, and which runs (counted from 0) broke an invariant there."""
+    reached, broken = dict[int, int](), dict[int, tuple[int, str]]()
     for line in result.printed:
-        if line.startswith('<<"REACHED"'):
-            which, at = (int(part) for part in line.strip("<>").split(",")[1:])
-            reached[which - 1] = max(reached[which - 1], at)
-    return reached
+        if found := _PRINTED.fullmatch(line):
+            which, at = int(found[2]), int(found[3])
+            if found[1] == "REACHED":
+                reached[which] = max(reached.get(which, 0), at)
+            else:
+                broken.setdefault(which, (at, found[4]))
+    followed, violated = forest.followed(reached), dict[int, str]()
+    for number, (root, shared) in enumerate(zip(forest.root, forest.shared, strict=True)):
+        at, name = broken.get(number + 1) or broken.get(root + 1, (0, ""))
+        if name and (number == root or number + 1 in broken or at <= shared):
+            followed[number], violated[number] = at, name
+    return followed, violated
 
 
 def specs_of(run: Run) -> list[TraceSpec]:
@@ -182,28 +199,16 @@ def validate(
 def _held_against(
     spec: TraceSpec, named: Mapping[str, Run], explain: bool, timeout: float
 ) -> list[TraceVerdict]:
-    """A run that violates an invariant ends TLC's search, so the others are tried again without it."""
-    verdicts: dict[str, TraceVerdict] = {}
-    while len(verdicts) < len(named):
-        left = {name: run for name, run in named.items() if name not in verdicts}
-        verdicts.update(_follow(_Runs(spec, left), explain, timeout))
-    return list(verdicts.values())
-
-
-def _follow(runs: _Runs, explain: bool, timeout: float) -> dict[str, TraceVerdict]:
-    names, traces = list(runs.named), runs.events()
-    result = runs.follow((0, 0), timeout)
-    if result.violated:
-        last = result.states[-1].variables
-        index, at = int(last["which"]) - 1, int(last["l"]) - 1
-        verdict = _verdict(runs.spec, names[index], traces[index], at, violated=result.violated)
-        return {names[index]: verdict}
-    found = {}
-    for index, (name, at) in enumerate(zip(names, _followed(result, len(traces)), strict=True)):
-        state = None
-        if explain and at < len(traces[index]):
-            state = runs.state_before((index + 1, at + 1), timeout)
-        found[name] = _verdict(runs.spec, name, traces[index], at, state=state)
+    if not named:
+        return []
+    runs, found = _Runs(spec, named), []
+    traces = runs.events()
+    followed, violated = _told(runs.follow((0, 0), timeout), runs.forest())
+    for number, (name, trace, at) in enumerate(zip(named, traces, followed, strict=True)):
+        broken = violated.get(number)
+        stuck = at < len(trace) and broken is None
+        state = runs.state_before(name, at, timeout) if explain and stuck else None
+        found.append(_verdict(spec, name, trace, at, violated=broken, state=state))
     return found
 
 

@@ -47,7 +47,7 @@ WRITING = (
         "reports_what_is_written",
         "AckedDurable",
         "a replica answers a frame with what it has written, not with what is durable",
-        Slip("length=copy.durable", "length=copy.length"),
+        Slip("length = copy.key, copy.durable", "length = copy.key, copy.length"),
     ),
     _mutant(
         "acks_after_its_fence",

@@ -1,0 +1,329 @@
+"""Recorded runs, corrupted: what a trace spec that proves something must refuse.
+
+Each kind of corruption is a function of a run and a source of randomness; it picks a place at which it fits
+and gives the run as it would have been recorded, or None where it fits nowhere. Most of what comes out is no
+run of the protocol. Some of it is: independent steps may come the other way round, a step on which nothing
+depends may be missing. So what TLC accepts goes to a second judge (`referee.py`), and the two must agree.
+
+    of any event      dropped, swapped with the next one, recorded twice, moved; one of its numbers or flags
+                      changed; recorded by another node
+    of a recovery     another answer, a stranger's answer, another decider
+    of a command      other cursors, another leader or replica set, in all nodes' records alike; an old start
+                      announced again; a replica set that shrinks
+    of a restart      a copy that is shorter, a fence that is gone; once more, right afterwards, with less
+    of a power loss   one that takes what was synced
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from random import Random
+from typing import Final, TypeAlias
+
+from walrus.tlc.trace_spec import Event, Run, begin_of
+from walrus.tlc.trace_walrus import data_plane
+
+Corruption: TypeAlias = Callable[[list[Event], Random], list[Event] | None]
+
+NUMBERS: Final = ("length", "durable", "told", "count", "start", "offset", "segment", "index", "copied")
+FLAGS: Final = ("fenced", "sure", "forced")
+
+
+def _data(run: Sequence[Event]) -> list[int]:
+    """Where the events of the data plane are."""
+    return [place for place, event in enumerate(run) if data_plane([event])]
+
+
+def _those(run: Sequence[Event], *names: str) -> list[int]:
+    return [place for place, event in enumerate(run) if event.get("op", event["ev"]) in names]
+
+
+def _pick(places: list[int], rng: Random) -> int | None:
+    return places[rng.randrange(len(places))] if places else None
+
+
+def _with(run: list[Event], place: int, **values: object) -> list[Event]:
+    return [*run[:place], {**run[place], **values}, *run[place + 1 :]]
+
+
+# --- any event -----------------------------------------------------------------------------------------
+
+
+def dropped(run: list[Event], rng: Random) -> list[Event] | None:
+    """A step is not recorded."""
+    place = _pick(_data(run), rng)
+    return None if place is None else run[:place] + run[place + 1 :]
+
+
+def swapped(run: list[Event], rng: Random) -> list[Event] | None:
+    """Two steps, the other way round."""
+    places = _data(run)
+    if len(places) < 2:
+        return None
+    number = rng.randrange(len(places) - 1)
+    one, two = places[number], places[number + 1]
+    return [*run[:one], run[two], *run[one + 1 : two], run[one], *run[two + 1 :]]
+
+
+def repeated(run: list[Event], rng: Random) -> list[Event] | None:
+    """A step is recorded twice."""
+    place = _pick(_data(run), rng)
+    return None if place is None else [*run[: place + 1], run[place], *run[place + 1 :]]
+
+
+def late(run: list[Event], rng: Random) -> list[Event] | None:
+    """A step is recorded some steps too late."""
+    place = _pick(_data(run), rng)
+    if place is None:
+        return None
+    to = min(place + 2 + rng.randrange(10), len(run))
+    return [*run[:place], *run[place + 1 : to], run[place], *run[to:]]
+
+
+def another_number(run: list[Event], rng: Random) -> list[Event] | None:
+    """A length, a count, an index, ... is one more or one less."""
+    places = [place for place in _data(run) if any(name in run[place] for name in NUMBERS)]
+    place = _pick(places, rng)
+    if place is None:
+        return None
+    names = [name for name in NUMBERS if name in run[place]]
+    name = names[rng.randrange(len(names))]
+    value = run[place][name] + (1, -1)[rng.randrange(2)]
+    return None if value < (name == "segment") else _with(run, place, **{name: value})
+
+
+def another_flag(run: list[Event], rng: Random) -> list[Event] | None:
+    """Fenced or not, sure or not, forced or not."""
+    place = _pick([place for place in _data(run) if any(name in run[place] for name in FLAGS)], rng)
+    if place is None:
+        return None
+    names = [name for name in FLAGS if name in run[place]]
+    name = names[rng.randrange(len(names))]
+    return _with(run, place, **{name: not run[place][name]})
+
+
+def another_node(run: list[Event], rng: Random) -> list[Event] | None:
+    """It was another node's step."""
+    place, nodes = _pick(_data(run), rng), sorted({event["node"] for event in run if "node" in event})
+    if place is None or len(nodes) < 2:
+        return None
+    others = [node for node in nodes if node != run[place]["node"]]
+    return _with(run, place, node=others[rng.randrange(len(others))])
+
+
+# --- recoveries ----------------------------------------------------------------------------------------
+
+
+def another_answer(run: list[Event], rng: Random) -> list[Event] | None:
+    """A recovery used an answer that was not given: longer, shorter, surer; or one less."""
+    place = _pick(_those(run, "Recover"), rng)
+    if place is None:
+        return None
+    answers = [list(answer) for answer in run[place]["answers"]]
+    number = rng.randrange(len(answers))
+    match rng.randrange(4):
+        case 0:
+            answers[number][1] += 1
+        case 1 if answers[number][1]:
+            answers[number][1] -= 1
+        case 2:
+            answers[number][2] = not answers[number][2]
+        case _:
+            del answers[number]
+    count = max((answer[1] for answer in answers), default=0)
+    return _with(run, place, answers=answers, count=count)
+
+
+def stranger(run: list[Event], rng: Random) -> list[Event] | None:
+    """A fence majority with a node in it that is no replica."""
+    place = _pick(_those(run, "Recover"), rng)
+    if place is None:
+        return None
+    answers = [list(answer) for answer in run[place]["answers"]]
+    answers[rng.randrange(len(answers))][0] = 9
+    return _with(run, place, answers=answers)
+
+
+def another_decider(run: list[Event], rng: Random) -> list[Event] | None:
+    """A recovery is decided by a node that did not run it."""
+    place = _pick(_those(run, "Recover", "RecoverySeal"), rng)
+    if place is None:
+        return None
+    return _with(run, place, node=run[place]["node"] % 3 + 1)
+
+
+def unheard(run: list[Event], rng: Random) -> list[Event] | None:
+    """The writer heard less, or more, when it acknowledged."""
+    place = _pick(_those(run, "Ack"), rng)
+    if place is None or not run[place]["heard"]:
+        return None
+    heard = [list(told) for told in run[place]["heard"]]
+    step = 1 if rng.randrange(2) else -heard[0][1]
+    return _with(run, place, heard=[[node, max(0, length + step)] for node, length in heard])
+
+
+# --- commands ------------------------------------------------------------------------------------------
+
+
+def _command(run: list[Event], index: int, **values: object) -> list[Event]:
+    """The command at this index is another one, in what every node recorded."""
+    return [
+        {**event, **values} if event["ev"] == "Apply" and event["index"] == index else event for event in run
+    ]
+
+
+def another_command(run: list[Event], rng: Random) -> list[Event] | None:
+    """One node applied something else than the others, or all of them what may not be committed."""
+    place = _pick(_those(run, "RegisterTopic", "Seal", "SetReplicas"), rng)
+    if place is None:
+        return None
+    event, values = run[place], dict[str, object]()
+    match rng.randrange(3):
+        case 0 if "leader" in event:
+            values["leader"] = event["leader"] % 3 + 1
+        case 1 if "count" in event:
+            values["count"] = event["count"] + 1
+        case _:
+            values["replicas"] = event["replicas"][:-1]
+    return _with(run, place, **values) if rng.randrange(2) else _command(run, event["index"], **values)
+
+
+def another_cursor(run: list[Event], rng: Random) -> list[Event] | None:
+    """A cursor is committed where no leader put it: behind, or past what is confirmed."""
+    places = [place for place in _those(run, "CommitCursors", "Seal") if run[place]["cursors"]]
+    place = _pick(places, rng)
+    if place is None:
+        return None
+    cursors = [list(cursor) for cursor in run[place]["cursors"]]
+    number = rng.randrange(len(cursors))
+    cursors[number][3] = max(0, cursors[number][3] + (1, -1, 2)[rng.randrange(3)])
+    if cursors == [list(cursor) for cursor in run[place]["cursors"]]:
+        return None
+    return _command(run, run[place]["index"], cursors=cursors)
+
+
+def _appended(run: list[Event], op: str, **values: object) -> list[Event] | None:
+    """One command more at the end, applied by a node that has applied all others."""
+    indexes = [event["index"] for event in run if event["ev"] == "Apply"]
+    for event in reversed(run):
+        if event["ev"] in ("Crash", "PowerLoss", "Restart"):
+            return None
+        if event["ev"] == "Apply" and event["index"] == max(indexes):
+            return [
+                *run,
+                {"ev": "Apply", "op": op, "node": event["node"], "index": max(indexes) + 1, **values},
+            ]
+    return None
+
+
+def announced_again(run: list[Event], rng: Random) -> list[Event] | None:
+    """An earlier start is announced after a later one."""
+    starts = [
+        (later["of"], earlier["incarnation"])
+        for earlier, later in _pairs(run, "Announce")
+        if earlier["of"] == later["of"] and 0 < earlier["incarnation"] != later["incarnation"]
+    ]
+    if not starts:
+        return None
+    of, incarnation = starts[rng.randrange(len(starts))]
+    return _appended(run, "Announce", of=of, incarnation=incarnation)
+
+
+def _pairs(run: list[Event], op: str) -> Iterator[tuple[Event, Event]]:
+    events = [run[place] for place in _those(run, op)]
+    yield from ((one, two) for number, one in enumerate(events) for two in events[number + 1 :])
+
+
+def shrunk(run: list[Event], rng: Random) -> list[Event] | None:
+    """A sealed segment keeps one replica only, or is given to a node that holds nothing."""
+    place = _pick(_those(run, "Seal"), rng)
+    if place is None:
+        return None
+    one = run[place]["replicas"][:1]
+    replicas = one if rng.randrange(2) else [*run[place]["replicas"][:2], 9]
+    topic, segment = run[place]["topic"], run[place]["segment"]
+    return _appended(run, "SetReplicas", topic=topic, segment=segment, replicas=replicas)
+
+
+# --- the world -----------------------------------------------------------------------------------------
+
+
+def _shorter(copies: list[list[object]], rng: Random) -> list[list[object]] | None:
+    whole = [number for number, copy in enumerate(copies) if copy[2]]
+    number = _pick(whole, rng)
+    if number is None:
+        return None
+    topic, segment, length, fenced = copies[number]
+    assert isinstance(length, int)
+    return [*copies[:number], [topic, segment, length - 1, fenced], *copies[number + 1 :]]
+
+
+def shorter_restart(run: list[Event], rng: Random) -> list[Event] | None:
+    """A start finds a copy that is shorter than it was."""
+    place = _pick([place for place in _those(run, "Restart") if run[place].get("copies")], rng)
+    copies = None if place is None else _shorter(run[place]["copies"], rng)
+    return None if place is None or copies is None else _with(run, place, copies=copies)
+
+
+def restarted_with_less(run: list[Event], rng: Random) -> list[Event] | None:
+    """A start once more, right afterwards, which finds less."""
+    place = _pick([place for place in _those(run, "Restart") if run[place].get("copies")], rng)
+    copies = None if place is None else _shorter(run[place]["copies"], rng)
+    if place is None or copies is None:
+        return None
+    again = {**run[place], "incarnation": run[place]["incarnation"] + 1_000, "copies": copies}
+    return [*run[: place + 1], {"ev": "Crash", "node": run[place]["node"]}, again, *run[place + 1 :]]
+
+
+def fence_gone(run: list[Event], rng: Random) -> list[Event] | None:
+    """A start finds a copy without its fence."""
+    fenced = [
+        (place, number)
+        for place in _those(run, "Restart")
+        for number, copy in enumerate(run[place].get("copies", ()))
+        if copy[3]
+    ]
+    if not fenced:
+        return None
+    place, number = fenced[rng.randrange(len(fenced))]
+    copies = [list(copy) for copy in run[place]["copies"]]
+    copies[number][3] = False
+    return _with(run, place, copies=copies)
+
+
+def power_takes_synced(run: list[Event], rng: Random) -> list[Event] | None:
+    """The power fails where a process was killed, and takes entries that were synced."""
+    if not begin_of(run).get("fsync_each"):
+        return None
+    for place in _those(run, "Crash"):
+        node = run[place]["node"]
+        starts = [start for start in _those(run, "Restart") if start > place and run[start]["node"] == node]
+        copies = _shorter(run[starts[0]].get("copies", []), rng) if starts else None
+        if copies is not None:
+            return _with(_with(run, starts[0], copies=copies), place, ev="PowerLoss")
+    return None
+
+
+KINDS: Final[dict[str, Corruption]] = {
+    kind.__name__: kind
+    for kind in (
+        *(dropped, swapped, repeated, late, another_number, another_flag, another_node),
+        *(another_answer, stranger, another_decider, unheard),
+        *(another_command, another_cursor, announced_again, shrunk),
+        *(shorter_restart, restarted_with_less, fence_gone, power_takes_synced),
+    )
+}
+"""By name."""
+
+
+def corrupted(run: Run, kind: Corruption, count: int, rng: Random) -> list[list[Event]]:
+    """Up to so many runs that this kind of corruption makes of one, no two alike, none the run itself."""
+    found: list[list[Event]] = []
+    read = data_plane(run)
+    for _ in range(4 * count):
+        other = kind(list(run), rng)
+        if other is not None and other not in found and data_plane(other) != read:
+            found.append(other)
+        if len(found) == count:
+            break
+    return found
