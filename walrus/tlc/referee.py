@@ -28,14 +28,14 @@ NEVER: Final = 1 << 40
 """A length that no copy reaches."""
 
 
-class Refused(Exception):
+class NoStep(Exception):
     """An event that is no step."""
 
 
 def need(condition: object, why: str) -> None:
-    """What must hold for an event to be a step. Raises Refused."""
+    """What must hold for an event to be a step. Raises NoStep."""
     if not condition:
-        raise Refused(why)
+        raise NoStep(why)
 
 
 class _Copy:
@@ -124,7 +124,7 @@ class Referee:
         for number, event in enumerate(self._events):
             try:
                 self._take(event)
-            except Refused as refused:
+            except NoStep as refused:
                 return number, f"{event['ev']}: {refused}"
         return len(self._events), ""
 
