@@ -88,7 +88,8 @@ CommitSeal(e) ==
         /\ p.topic = T(e) /\ p.segment = S(e) /\ p.count = e.count
         /\ SealWith(p, e.leader, e.replicas)
         /\ \A g \in Group :
-              metadata'[T(e)].cursors[g] = PlacedAt(e.cursors, T(e), g, metadata'[T(e)].cursors[g])
+              LET kept == Earlier(metadata[T(e)].cursors[g], <<S(e), e.count>>)
+              IN metadata'[T(e)].cursors[g] = PlacedAt(e.cursors, T(e), g, kept)
 
 \* Only forward, and only to where a leader had said that all before it is confirmed.
 MayMove(t, g, place) ==

@@ -268,14 +268,17 @@ class Referee:
             need(topic == event["topic"], "a cursor of another topic")
             moved[group] = (place[0], place[1])
 
+        def before(group: str) -> Place:
+            return min(self._committed.get((event["topic"], group), START), end)
+
         def after(group: str, cursors: dict[str, Place]) -> Place:
-            before = min(self._committed.get((event["topic"], group), START), end)
-            return max(before, cursors.get(group, START))
+            return max(before(group), cursors.get(group, START))
 
         fitting = [
             cursors
             for count, cursors in segment.proposals
-            if count == event["count"] and all(after(group, cursors) == moved[group] for group in moved)
+            if count == event["count"]
+            and all(after(group, cursors) == moved.get(group, before(group)) for group in {*moved, *cursors})
         ]
         need(fitting, "that was never proposed")
         for topic, group in {*self._committed, *((event["topic"], group) for group in fitting[0])}:
