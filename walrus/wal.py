@@ -36,8 +36,9 @@ from walrus.storage.batch import MAX_BATCH_BYTES, MAX_BATCH_ENTRIES, Batch
 from walrus.storage.block import Block
 from walrus.storage.cursors import Cursor, Entry
 from walrus.storage.engine import Engine
-from walrus.storage.errors import BatchTooLarge, StorageError
+from walrus.storage.errors import BatchTooLarge, EngineReentered, StorageError, TokenLost
 from walrus.storage.forking import forget, remember
+from walrus.storage.interrupts import reentered
 from walrus.storage.log import Log, TopicGone
 from walrus.storage.mapped import MappedDisk
 from walrus.storage.posix import PosixDisk
@@ -457,8 +458,12 @@ class Walrus:
 
     def _interrupted(self, error: BaseException) -> None:
         """An exception that the engine did not raise leaves a call: see storage/interrupts.py."""
+        if isinstance(error, EngineReentered) and reentered():
+            return  # what this thread holds is the first call's
         self._engine.interrupted(error, [self._cursors_lock, *(each.lock for each in self._cursors.values())])
         self._group.release()
+        if isinstance(error, TokenLost):  # the engine has failed, and says so
+            self._engine.check_open(writing=True)
 
     def _check_open(self) -> None:
         if self._engine.closed:

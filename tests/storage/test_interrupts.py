@@ -30,9 +30,12 @@ import walrus
 from tests.storage.stores import REAL, uring_available
 from walrus import FsyncSchedule, Walrus
 from walrus.storage.batch import Batch
-from walrus.storage.errors import CorruptionError, EngineFailed, StorageError
+from walrus.storage.errors import CorruptionError, EngineFailed, EngineReentered, StorageError
 from walrus.storage.interrupts import give_back
+from walrus.storage.log import Log, Mark
 from walrus.storage.mutex import Mutex
+from walrus.storage.posix import PosixFile
+from walrus.storage.space import file_name
 from walrus.storage.syncing import GroupCommit
 
 PACKAGE = str(Path(walrus.__file__).parent)
@@ -385,3 +388,175 @@ def test_a_group_commit_cut_at_any_line_leaves_a_leader_for_the_others() -> None
         assert syncs
         if not reached:
             return
+
+
+# --- a lost token, and a call from a signal handler ---
+
+
+def test_a_token_that_no_thread_has_any_more_is_waited_for_by_none(tmp_path: Path) -> None:
+    """Giving it back was cut as well, by a second signal: the thread that had it is outside the engine."""
+    wal = Walrus(tmp_path, backend="pwritev", fsync=SCHEDULES["none"])
+    wal.append_for_topic("t", b"acknowledged")
+    wal._engine.logs["t"].lock.take()
+    refused: list[BaseException] = []
+
+    def work() -> None:
+        for call in (append, append, read_at):
+            try:
+                call(wal)
+            except StorageError as error:
+                refused.append(error)
+
+    waiting = [started(work) for _ in range(3)]
+    for thread in waiting:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in waiting), "a thread waits for ever"
+    assert len(refused) == 6 and all(isinstance(error, EngineFailed) for error in refused), "appends only"
+    wal.close()
+    with Walrus(tmp_path, backend="pwritev") as again:
+        assert [each.data for each in again.entries("t")] == [b"acknowledged"], "AckedDurable"
+
+
+def test_a_token_that_another_thread_has_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wal = Walrus(tmp_path, backend="pwritev", fsync=SCHEDULES["none"])
+    wal.append_for_topic("t", b"first")
+    inside, go_on, write = threading.Event(), threading.Event(), walrus.storage.log.write_all
+
+    def slow(*arguments: Any) -> None:
+        inside.set()
+        assert go_on.wait(10)
+        write(*arguments)
+
+    monkeypatch.setattr("walrus.storage.log.write_all", slow)
+    writers = [started(lambda: wal.append_batch("t", [b"slow", b"disk"])), started(lambda: append(wal))]
+    assert inside.wait(10)
+    time_enough = threading.Event()
+    assert not time_enough.wait(0.5), "longer than a thread waits before it looks round"
+    go_on.set()
+    for thread in writers:
+        thread.join(10)
+    assert wal.count("t") == 4, "both were written"
+    wal.close()
+
+
+def called_inside(
+    outer: Callable[[], object], inner: Callable[[], object], point: int
+) -> tuple[bool, object]:
+    """Call `inner` where `outer` has come to its `point`-th traced line, as a signal handler would be.
+
+    Whether it got there, and what became of `inner`.
+    """
+    seen, outcome = 0, None
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        nonlocal seen, outcome
+        if not frame.f_code.co_filename.startswith(PACKAGE) or _in_finalizer(frame):
+            return None
+        if event == "line":
+            seen += 1
+            if seen == point:
+                try:
+                    outcome = inner()
+                except (EngineReentered, StorageError) as error:
+                    outcome = error
+        return trace
+
+    sys.settrace(trace)
+    try:
+        outer()
+    except StorageError:
+        pass
+    finally:
+        sys.settrace(None)
+    return seen >= point, outcome
+
+
+@pytest.mark.parametrize("schedule", ["none", "each"])
+@pytest.mark.parametrize("inner", ["append", "sync", "read"])
+def test_a_call_from_a_signal_handler_works_or_is_refused(tmp_path: Path, inner: str, schedule: str) -> None:
+    step, refused, worked = (1 if DEEP else 7), 0, 0
+    for point in range(1, 10_000, step):
+        wal = Walrus(tmp_path / str(point), backend="pwritev", fsync=SCHEDULES[schedule])
+        known = {wal.append_for_topic("t", data): data for data in (b"one", b"two", b"three")}
+        calls: dict[str, Callable[[], object]] = {
+            "append": lambda wal=wal: wal.append_for_topic("t", b"handler"),  # type: ignore[misc]
+            "sync": wal.sync,
+            "read": lambda wal=wal: wal.read_next("t"),  # type: ignore[misc]
+        }
+        done: list[int] = []
+        reached, outcome = called_inside(
+            lambda wal=wal, done=done: done.append(wal.append_for_topic("t", b"outer")),  # type: ignore[misc]
+            calls[inner],
+            point,
+        )
+        known |= dict.fromkeys(done, b"outer")
+        if isinstance(outcome, int):
+            known[outcome] = b"handler"
+        refused += isinstance(outcome, EngineReentered)
+        worked += reached and not isinstance(outcome, BaseException)
+        try:
+            wal.close()
+        except StorageError as error:
+            assert isinstance(error, EngineFailed)
+        with Walrus(tmp_path / str(point), backend="pwritev") as again:
+            for index, data in known.items():
+                assert again.read_at("t", index, max_entries=1)[0].data == data, (
+                    f"AckedDurable, point {point}"
+                )
+        if not reached:
+            break
+    assert worked and (refused or inner == "read"), "both happen"
+
+
+def test_a_roll_that_is_cut_anywhere_leaves_a_log_that_can_be_verified(tmp_path: Path) -> None:
+    for point in range(1, 400):
+        wal = Walrus(tmp_path / str(point), backend="pwritev", fsync=SCHEDULES["none"])
+        wal.append_for_topic("t", b"known")
+        reached = interrupted(lambda wal=wal: roll(wal), point)  # type: ignore[misc]
+        assert wal.verify() == [], f"no false corruption, point {point}"
+        assert wal.read_at("t", 0, max_entries=1)[0].data == b"known"
+        wal.close()
+        if not reached:
+            return
+
+
+def test_a_generator_that_uses_the_log_may_fill_a_batch_of_it(tmp_path: Path) -> None:
+    with Walrus(tmp_path, backend="pwritev") as wal:
+        wal.append_batch("from", [b"a", b"b", b"c"])
+        wal.append_batch("to", (entry.data for _ in range(3) if (entry := wal.read_next("from"))))  # type: ignore[arg-type]
+        assert list(wal.payloads("to")) == [b"a", b"b", b"c"]
+
+
+def test_two_threads_that_begin_a_sync_leave_nothing_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one covers the files of the first, which is in flight, or waits until it is."""
+    wal = Walrus(tmp_path, backend="pwritev", fsync=SCHEDULES["none"])
+    wal.append_for_topic("t", b"one")
+    engine, begin, sync = wal._engine, Log.begin_sync, PosixFile.sync
+    first, go_on, synced = threading.Event(), threading.Event(), set[str]()
+
+    def slow(self: Log) -> Mark:
+        mark = begin(self)
+        if not first.is_set():
+            first.set()
+            assert go_on.wait(10)
+        return mark
+
+    monkeypatch.setattr(Log, "begin_sync", slow)
+    monkeypatch.setattr(PosixFile, "sync", lambda self: (synced.add(self.name), sync(self))[1])
+    planning = started(engine.begin_sync)  # and never syncs
+    assert first.wait(10)
+    second = started(wal.sync)
+    second.join(0.3)
+    go_on.set()
+    for thread in (planning, second):
+        thread.join(10)
+        assert not thread.is_alive()
+    file = engine.logs["t"].blocks[-1].extent.file
+    assert file_name(file) in synced, (
+        "AckedDurable: sync() returned, and the entry is in the first one's file"
+    )
+    wal.close()

@@ -39,7 +39,7 @@ import msgspec
 
 from walrus.storage.engine import Engine
 from walrus.storage.errors import CorruptionError
-from walrus.storage.interrupts import give_back
+from walrus.storage.interrupts import give_back, refuse_reentry
 from walrus.storage.log import Log
 from walrus.storage.reading import Reader
 
@@ -76,6 +76,7 @@ class Cursor:
 
     def next(self, *, move: bool) -> Entry | None:
         """The next entry, or None at the end."""
+        refuse_reentry(self.lock)
         while True:
             with self.lock:
                 self._check(move)
@@ -91,6 +92,7 @@ class Cursor:
 
     def batch(self, max_bytes: int, max_entries: int, *, move: bool) -> list[Entry]:
         """The next entries, at least one if there is one."""
+        refuse_reentry(self.lock)
         while True:
             with self.lock:
                 self._check(move)
@@ -105,6 +107,7 @@ class Cursor:
 
     def seek(self, index: int) -> None:
         """Go to `index` and persist that."""
+        refuse_reentry(self.lock)
         with self.lock:
             self._engine.note_cursor(self._log, index)
             self.persisted = index

@@ -32,7 +32,7 @@ from walrus.storage.errors import (
     EngineForked,
     StorageError,
 )
-from walrus.storage.interrupts import Change, give_back
+from walrus.storage.interrupts import Change, give_back, refuse_reentry
 from walrus.storage.journal import (
     STATE,
     Journal,
@@ -433,6 +433,7 @@ class Engine:
     def begin_sync(self) -> Plan:
         """What a sync that starts now has to cover."""
         self.check_open(writing=False)
+        refuse_reentry(self._planning)
         with self.change, self._planning:
             return self._plan()
 
@@ -470,6 +471,7 @@ class Engine:
 
     def sync(self) -> None:
         """Make everything written before this call durable."""
+        refuse_reentry(self._sync_lock)
         with self._sync_lock:
             if self.failure is not None:
                 raise self._failed() from self.failure

@@ -38,6 +38,24 @@ class EngineForked(EngineClosed):
         )
 
 
+class EngineReentered(RuntimeError):
+    """The engine was called while a call of the same thread is under way: nearly always by a signal handler.
+
+    It would wait for itself, or see a change half done. Nothing was written. Let the handler set a flag, or
+    hand the work to another thread.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the engine is in the middle of a call of this thread, and was called again, perhaps by a "
+            "signal handler: let the handler set a flag, and call when the first call has returned"
+        )
+
+
+class TokenLost(RuntimeError):
+    """An exception cut a thread between taking a topic's lock and entering what it protects."""
+
+
 class DirectoryInUse(StorageError):
     """Another process (or another engine of this one) holds the directory."""
 

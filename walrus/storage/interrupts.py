@@ -21,15 +21,67 @@ back what this thread still holds: exactly for an `RLock`, which knows its owner
 mutex, which does not, by waiting a moment whether another thread brings it back. If none does the token is
 lost: the engine fails, so that mutual exclusion protects nothing any more, and a new token lets the
 threads that wait run into the error instead of waiting for ever.
+
+Giving back can itself be cut, by a second signal. So a thread that waits for a token does not trust that it
+comes back: once it has waited in vain it looks whether any other thread is inside the engine (`deserted`). If
+none is, the token is lost, or this thread has it itself.
+
+**Called from a signal handler.** The handler runs on top of whatever its thread was doing. If that was a call
+of the engine, another one would wait for itself, or go on from the middle of a change. It is refused with
+`EngineReentered` where it meets something that the first call holds; a call that meets nothing works. If it
+is met in the middle of a change (a sync, a trim), that is cut like any other.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from threading import RLock
-from types import TracebackType
+from pathlib import Path
+from threading import RLock, get_ident
+from types import FrameType, TracebackType
 
-from walrus.storage.errors import StorageError
+from walrus.storage.errors import EngineReentered, StorageError
+
+_ENGINE = {str(path) for path in Path(__file__).parent.glob("*.py")} | {
+    str(Path(__file__).parents[1] / "wal.py")
+}
+_WAITING = str(Path(__file__).with_name("mutex.py")), "wait"
+_SYNCING = str(Path(__file__).with_name("syncing.py"))
+
+
+def deserted() -> bool:
+    """Whether no other thread is inside the engine, where it could hold a topic's lock.
+
+    One that waits for such a lock holds none, and neither does one that only waits for a sync (or for work).
+    """
+    me = get_ident()
+    return not any(_may_hold(frame) for thread, frame in sys._current_frames().items() if thread != me)
+
+
+def _may_hold(frame: FrameType | None) -> bool:
+    while frame is not None:
+        code = frame.f_code
+        if code.co_filename in _ENGINE:
+            return (code.co_filename, code.co_name) != _WAITING and code.co_filename != _SYNCING
+        frame = frame.f_back
+    return False
+
+
+def reentered() -> bool:
+    """Whether this thread is inside two calls of the engine, with something else (a handler) between them."""
+    calls, inside = 0, False
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        was, inside = inside, frame.f_code.co_filename in _ENGINE
+        calls += inside and not was
+        frame = frame.f_back
+    return calls > 1
+
+
+def refuse_reentry(lock: RLock) -> None:
+    """Raise `EngineReentered` if this thread holds the lock: no call of the engine takes it twice."""
+    if lock._is_owned():  # type: ignore[attr-defined]
+        raise EngineReentered
 
 
 class Change:

@@ -24,7 +24,7 @@ from threading import RLock
 import msgspec
 
 from walrus.storage.batch import EMPTY, Batch
-from walrus.storage.errors import FormatError
+from walrus.storage.errors import EngineReentered, FormatError
 from walrus.storage.log import Log, Owner
 from walrus.storage.space import Extent
 
@@ -111,6 +111,7 @@ class Journal:
     ) -> None:
         self.log = log
         self.lock = RLock()
+        self._beginning = False  # a block that lacks the state
         self._state = state  # the notes that say everything there is to know now
         self._retire = retire
 
@@ -127,6 +128,8 @@ class Journal:
     def add(self, notes: list[bytes]) -> None:
         """Append notes, which take effect together or not at all."""
         batch = Batch.of(notes)
+        if self._beginning and self.lock._is_owned():  # type: ignore[attr-defined]
+            raise EngineReentered  # a block begins with the state, and with nothing before it
         with self.lock:
             if not self._fits(batch):
                 self._begin_block(batch)
@@ -139,6 +142,13 @@ class Journal:
 
     def _begin_block(self, batch: Batch) -> None:
         """Roll over to a block that begins with the state and has at least as much room again."""
+        self._beginning = True
+        try:
+            self._begin(batch)
+        finally:
+            self._beginning = False
+
+    def _begin(self, batch: Batch) -> None:
         state = Batch.of(list(self._state()))
         wanted = 4 * (state.size + 4 * state.count) + 2 * (batch.size + 4 * batch.count) + (60 << 10)
         self.log.make_room(wanted, new_block=True)

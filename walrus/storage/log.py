@@ -58,6 +58,7 @@ from walrus.storage.backend import Buffer, File, no_descriptor, translated, writ
 from walrus.storage.batch import MAX_BATCH_BYTES, Batch
 from walrus.storage.block import Block
 from walrus.storage.errors import BatchTooLarge, CorruptionError, DiskFull
+from walrus.storage.interrupts import deserted
 from walrus.storage.mutex import Mutex
 from walrus.storage.record import (
     BLOCK_HEAD_SIZE,
@@ -192,7 +193,7 @@ class Log:
         self.owner = owner
         self.name = name
         self.topic_id = topic_id
-        self.lock = Mutex()
+        self.lock = Mutex(deserted)
         self.take, self.give, self.line = self.lock.take, self.lock.give, self.lock.line
         self.first = 0
         self.first_sequence = 0  # more if the name belonged to a topic whose deletion is not durable yet
@@ -348,6 +349,7 @@ class Log:
                 raise TopicGone
             self.owner.make_way()
             with self.lock:
+                before = self.blocks
                 try:
                     self.wake()
                     if self.offset + size > self.limit or new_block:
@@ -361,6 +363,8 @@ class Log:
                     cause = error
                 except BaseException as error:
                     self.owner.cut(error)
+                    if self.blocks is not before:  # what is written no more can still be read and verified
+                        self.find_tail()
                     raise
             # Outside the lock: freeing anything syncs, which needs the locks of other topics.
             if spared or not self.owner.reclaim(cause):

@@ -19,8 +19,12 @@ that has waited for longer than `PATIENCE` is handed the token.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from threading import Lock
 from time import monotonic
+
+from walrus.storage.errors import EngineReentered, TokenLost
+from walrus.storage.interrupts import reentered
 
 LOST = 0.1
 """Seconds after which a call or a token counts as lost to an exception that cut the thread that had it."""
@@ -58,9 +62,11 @@ class Mutex:
     False
     """
 
-    __slots__ = ("_token", "give", "line", "take")
+    __slots__ = ("_deserted", "_token", "give", "line", "take")
 
-    def __init__(self) -> None:
+    def __init__(self, deserted: Callable[[], bool] = lambda: False) -> None:
+        """`deserted`: whether certainly no other thread has the token (asked after a wait in vain)."""
+        self._deserted = deserted
         self._token: deque[None] = deque([None])
         self.take, self.give = self._token.pop, self._token.append
         self.line: list[_Waiter] = []  # a deque would take half a kilobyte, for each topic
@@ -71,8 +77,11 @@ class Mutex:
         return not self._token
 
     def wait(self) -> None:
-        """Take the token, which was gone a moment ago."""
-        me = _Waiter()
+        """Take the token, which was gone a moment ago.
+
+        Raises `EngineReentered` if this very thread has it, `TokenLost` if no thread has it any more.
+        """
+        me, in_vain = _Waiter(), 0
         try:
             self.line.append(me)
             while True:
@@ -83,6 +92,9 @@ class Mutex:
                 try:
                     self.take()
                 except IndexError:
+                    in_vain = in_vain + 1 if not rung and self._deserted() else 0
+                    if in_vain > 1:  # a thread that had given it back between two looks would have rung
+                        raise EngineReentered if reentered() else TokenLost from None
                     if rung or me not in self.line:
                         self.line.insert(0, me)
                 else:

@@ -21,8 +21,8 @@ from threading import Event, Lock, RLock, Thread, get_ident
 from typing import NamedTuple, TypeAlias
 
 from walrus.storage.backend import AsyncSync, File
-from walrus.storage.errors import StorageError
-from walrus.storage.interrupts import give_back
+from walrus.storage.errors import EngineReentered, StorageError
+from walrus.storage.interrupts import give_back, refuse_reentry
 from walrus.storage.log import Mark
 from walrus.storage.mutex import LOST
 from walrus.storage.space import Extent
@@ -57,6 +57,9 @@ class GroupCommit:
 
     def commit(self) -> None:
         """Wait for a sync that began after this call; raises its error."""
+        refuse_reentry(self._mutex)
+        if self._leader == get_ident():
+            raise EngineReentered  # it would wait for the sync that this very thread is to make
         gate = Lock()
         try:
             while not (joined := self._join(gate)).done:
