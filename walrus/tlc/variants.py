@@ -109,9 +109,18 @@ def _senseless(error: SpecError, together: str) -> int:
     initial = re.search(r"\bvariant = (\d+)", str(error))
     if initial:
         return int(initial[1])
-    above = "\n".join(together.split("\n")[: error.line])
-    headers = re.findall(r"^\w+?(?:_(\d+))?(?:\([^=\n]*\))? ==", above, re.MULTILINE)
-    return int(headers[-1] or "0") if headers else 0
+    lines = together.split("\n")
+    places = [error.line, *map(int, re.findall(r"[Ll]ine (\d+), col", str(error)))]
+    return next((number for place in places if (number := _variant_at(lines, place))), 0)
+
+
+def _variant_at(lines: Sequence[str], place: int) -> int:
+    """The number of the variant whose text has this line; 0 if none has."""
+    for line in reversed(lines[:place]):
+        header = re.match(r"\w+?(?:_(\d+))?(?:\([^=]*\))? ==", line)
+        if header:
+            return int(header[1] or "0")
+    return 0
 
 
 def _outcomes(result: TlcResult, count: int, states: int) -> list[Judgement]:
