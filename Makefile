@@ -6,7 +6,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick deep fuzz chaos lint format links check model-check simulate cluster-bootstrap cluster-down bench bench-engine mutate clean
+.PHONY: help demo test quick deep fuzz chaos lint format links figures check model-check simulate cluster-bootstrap cluster-down bench bench-engine mutate clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -51,6 +51,9 @@ format: .venv/.installed ## let ruff format the code
 
 links: .venv/.installed ## every relative link in the documentation leads somewhere
 	$(PYTEST) -q tests/test_links.py
+
+figures: .venv/.installed ## draw the figures of the documentation anew, from the transcripts
+	$(BIN)/python -m tools.figures --write
 
 check: lint test ## what CI runs
 

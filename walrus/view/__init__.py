@@ -5,6 +5,7 @@
     svg       a standing picture, for the documentation
     lanes     the same in a terminal
     recorded  films of what real nodes recorded with `--trace`
+    transcripts  films of the transcripts that tests play
     links     where to read more of an event: the spec's action and the function
 
 Simulated runs are filmed by `walrus/sim/filming.py`, counterexamples of TLC by `walrus/tlc/filming.py`.

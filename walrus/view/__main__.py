@@ -2,11 +2,12 @@
 
     python -m walrus.view run.film                        the page run.html
     python -m walrus.view trace-1.jsonl trace-2.jsonl     of what real nodes recorded with --trace
+    python -m walrus.view tests/replicas/transcripts/fence_and_seal.txt
     python -m walrus.view run.film --svg run.svg --from 120 --to 160
     python -m walrus.view run.film --lanes                the last events before what broke, in the terminal
 
 Films are written by `python -m walrus.sim --html run.film` (any name that does not end in .html).
-Exits with 0, or with 2 and one line for a file that is neither a film nor a recorded run.
+Exits with 0, or with 2 and one line for a file that is none of the three.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import msgspec
 
 from walrus.cli.command_line import Console, Parser, command
 from walrus.shell.flags import whole
-from walrus.view import html, lanes, recorded, svg
+from walrus.view import html, lanes, recorded, svg, transcripts
 from walrus.view.film import Film, FilmError, Header, read, window
 from walrus.view.links import links
 
@@ -46,8 +47,11 @@ def _load(files: Sequence[Path]) -> Film:
         is_film = msgspec.json.decode(first, type=Header).walrus == "film"
     except (msgspec.DecodeError, UnicodeDecodeError):
         is_film = False
-    if is_film and len(files) > 1:
-        raise FilmError(f"{files[0]} is a film: give one at a time")
+    is_transcript = first.startswith(b"# ")
+    if (is_film or is_transcript) and len(files) > 1:
+        raise FilmError(f"{files[0]} is a {'film' if is_film else 'transcript'}: give one at a time")
+    if is_transcript:
+        return transcripts.film(files[0].read_text("utf-8"), files[0].stem)
     return read(files[0]) if is_film else recorded.film(files)
 
 

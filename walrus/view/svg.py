@@ -19,6 +19,10 @@ ROW, TOP, LEFT = 64, 34, 96
 TERMS = ("#8a949c", "#2f6fdb", "#c2410c", "#1f8a54", "#9333c9", "#b8860b", "#0e8fa3", "#c2185b")
 INK, SOFT, BAD = "#1d2327", "#667079", "#b3261e"
 SMALL, MIDDLE = 'font-size="10"', 'text-anchor="middle"'
+HALO = 'stroke="#ffffff" stroke-width="3" paint-order="stroke"'
+"""Around text, so that it can be read on a line."""
+LETTER, SMALL_LETTER = 6.4, 5.3
+"""Pixels of a letter, about."""
 
 
 def colour(term: int | None) -> str:
@@ -42,7 +46,7 @@ def picture(film: Film, shown: Sequence[int], title: str = "") -> str:
 
 
 def _text(x: float, y: float, text: str, ink: str, more: str = "") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" fill="{ink}" {more}>{escape(text)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" fill="{ink}" {HALO} {more}>{escape(text)}</text>'
 
 
 def _path(data: str, ink: str, more: str = "") -> str:
@@ -65,12 +69,16 @@ class _Drawing:
         self.lanes = {lane.id: order for order, lane in enumerate(lanes)}
         self._names = [lane.name for lane in lanes]
         self._x: dict[int, float] = {}
-        place, before = LEFT + 24.0, None
+        self._texts: dict[int, float] = {}
+        """Where the last label at each height ends."""
+        place, before = LEFT + 50.0, None
         for number in self._shown:
             if before is not None:
-                place += 26 + 22 * log1p(max(0.0, events[number].at - events[before].at) / 0.0004)
+                apart = 0.0 if film.header.steps else max(0.0, events[number].at - events[before].at)
+                place += 36 + 22 * log1p(apart / 0.0004)
             self._x[number], before = place, number
-        self.width = place + 60
+        last = film.events[self._shown[-1]] if self._shown else None
+        self.width = place + max(60.0, LETTER * len(_short(last)) / 2 + 20 if last is not None else 0.0)
 
     def _y(self, lane: str) -> float:
         return TOP + self.lanes[lane] * ROW + ROW / 2
@@ -119,8 +127,23 @@ class _Drawing:
         sign = 1 if y2 > y1 else -1
         end = y2 - sign * 6
         head = f"m-4 {-sign * 7}L{x2:.1f} {end:.1f}l4 {-sign * 7}"
-        text = _text((x1 + x2) / 2 + 5, (y1 + y2) / 2, label(event)[:30], SOFT, SMALL)
+        text = self._beside(x1, y1, x2, y2, label(event)[:28])
         return [_path(f"M{x1:.1f} {y1:.1f}L{x2:.1f} {end:.1f}{head}", SOFT), text]
+
+    def _beside(self, x1: float, y1: float, x2: float, y2: float, text: str) -> str:
+        """A message's label beside its arrow, between two lanes, where no other label is in the way."""
+        sign = 1 if y2 > y1 else -1
+        free = (0.0, x1, y1)
+        for gap in range(round(abs(y2 - y1) / ROW)):
+            for shift in (-6, 6, -18, 18):
+                y = y1 + sign * (gap + 0.5) * ROW + shift
+                x = x1 + (x2 - x1) * (y - y1) / (y2 - y1) + 5
+                taken = self._texts.get(round(y), 0.0)
+                if taken <= x:
+                    self._texts[round(y)] = x + len(text) * SMALL_LETTER + 4
+                    return _text(x, y + 3, text, SOFT, SMALL)
+                free = max(free, (-taken, x, y))
+        return _text(free[1], free[2] + 3, text, SOFT, SMALL)
 
     def _lost(self, number: int) -> list[str]:
         event = self._film.events[number]
@@ -132,6 +155,7 @@ class _Drawing:
     def marks(self) -> list[str]:
         """The events."""
         drawn, broken = [], self._film.header.broken
+        ends: dict[tuple[str, int], float] = {}
         for number in self._shown:
             event, x, y = self._film.events[number], self._x[number], self._y(self._film.events[number].lane)
             broke = broken is not None and broken.event == number
@@ -141,12 +165,24 @@ class _Drawing:
             drawn.append(_cross(x, y, 6) if event.kind == "down" else dot)
             if event.kind not in ("send", "receive") or broke:
                 text = broken.name if broke and broken is not None else _short(event)
-                drawn.append(_text(x, y - 12, text, ink, MIDDLE))
+                drawn.append(self._label(ends, event.lane, x, text, ink))
         return drawn
+
+    def _label(self, ends: dict[tuple[str, int], float], lane: str, x: float, text: str, ink: str) -> str:
+        """A text above its event, or below it, or higher, wherever there is room."""
+        half, y = len(text) * LETTER / 2, self._y(lane)
+        for place in (-12, 21, -25, 34):
+            if ends.get((lane, place), 0.0) < x - half:
+                break
+        ends[lane, place] = x + half
+        return _text(max(x, half + LEFT - 4), y + place, text, ink, MIDDLE)
 
     def names(self) -> list[str]:
         """Lanes by name, and the time at the first and the last event."""
-        drawn = [
+        back = (
+            f'<rect width="{LEFT - 6}" height="{TOP + len(self.lanes) * ROW}" fill="#ffffff" opacity="0.85"/>'
+        )
+        drawn = [back] + [
             _text(8, TOP + order * ROW + ROW / 2 + 4, name, INK, 'font-weight="600"')
             for order, name in enumerate(self._names)
         ]
@@ -158,7 +194,7 @@ class _Drawing:
 
 
 def _short(event: Event) -> str:
-    return event.what if len(event.what) <= 24 else event.what[:23] + "…"
+    return event.what if len(event.what) <= 40 else event.what[:39] + "…"
 
 
 def _look(state: dict[str, Any]) -> tuple[object, ...]:
