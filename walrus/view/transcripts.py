@@ -41,7 +41,7 @@ _TALK = frozenset(
 
 def film(text: str, name: str) -> Film:
     """Return the film of a transcript. Raises FilmError for a text that is none."""
-    reader = _Reader()
+    reader = _TranscriptReader()
     for line in text.splitlines():
         reader.read(line)
     if not reader.events or not reader.about:
@@ -60,7 +60,7 @@ def film(text: str, name: str) -> Film:
     return made
 
 
-class _Reader:
+class _TranscriptReader:
     """The events so far, and what the next line belongs to."""
 
     def __init__(self) -> None:
