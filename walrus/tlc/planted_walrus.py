@@ -488,7 +488,7 @@ PLANTED = (
     _bug(
         "quick-sets",
         "ChangesAnotherSegment",
-        "SealedStable",
+        "AckedDurable",
         "a change is applied to a segment that it was not made for",
         Patch("SetReplicas", "c.segment = s", "Sealed(t, s)"),
     ),
