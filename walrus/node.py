@@ -53,6 +53,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, assert_never
 
 from walrus.broker.controller import Controller
+from walrus.broker.membership import other_directory
 from walrus.cli.interrupts import raise_again
 from walrus.protocol import PeerCodec, Request
 from walrus.segments import start_number
@@ -343,7 +344,7 @@ class Node:
 
     def judge_hello(self, hello: Hello) -> str:
         """Return why a caller is refused, "" if it is welcome."""
-        error = self.controller.judge_hello(hello, monotonic())
+        error = self.controller.members.judge_hello(hello, monotonic())
         if hello.cluster_id != self.identity.cluster_id and hello.target == self.settings.node_id:
             self._remember(hello)
         return error
@@ -358,13 +359,13 @@ class Node:
         if start_number(self.identity.incarnation) == 1 and set(self.controller.metadata.nodes) <= {me} != {
             hello.node_id
         }:
-            log.critical("%s (cluster %s)", self.controller.other_directory(me), hello.cluster_id)
+            log.critical("%s (cluster %s)", other_directory(me), hello.cluster_id)
             self._finish(1)
 
     def on_caller(self, hello: Hello) -> None:
         """A caller was welcomed."""
         if not self._dead:
-            self.controller.on_caller(hello)
+            self.controller.members.on_caller(hello)
             self.turn.wake()
 
     def addresses(self) -> dict[int, str]:
@@ -373,11 +374,11 @@ class Node:
 
     def is_final(self, hello: Hello) -> bool:
         """Return whether the refusal of a caller will stand for ever."""
-        return self.controller.is_final(hello)
+        return self.controller.members.is_final(hello)
 
     def is_removed(self, hello: Hello) -> bool:
         """Return whether a refused caller was a member, and never will be again."""
-        return self.controller.is_removed(hello)
+        return self.controller.members.is_removed(hello)
 
     def on_refused(self, peer: int, error: str) -> None:
         """A peer refuses this node, perhaps not for ever."""

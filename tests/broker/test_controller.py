@@ -158,7 +158,7 @@ def test_hello_is_judged():
     world = three()
 
     def judge(hello: m.Hello) -> str:
-        return world.nodes[1].judge_hello(hello, world.now)
+        return world.nodes[1].members.judge_hello(hello, world.now)
 
     assert judge(hello(world, 2, 1)) == ""
     assert "another cluster" in judge(hello(world, 2, 1, cluster_id="other"))
@@ -174,7 +174,7 @@ def test_refusal_does_not_tell_the_cluster_id():
     world = three()
     guess = hello(world, 2, 1, cluster_id="guess")
     refused = [
-        world.nodes[1].judge_hello(msgspec.structs.replace(guess, **changes), world.now)
+        world.nodes[1].members.judge_hello(msgspec.structs.replace(guess, **changes), world.now)
         for changes in ({}, {"target": m.ANY_NODE}, {"node_id": 9}, {"member_at": 1 << 60})
     ]
     assert all("another cluster" in error and "test" not in error for error in refused), refused
@@ -185,12 +185,14 @@ def test_claim_to_be_a_member_further_on_in_the_log_lets_nothing_in_while_there_
     world = three()
     far = hello(world, node_id, 1, directory_id="stranger", member_at=1 << 60, raft_address="x:1")
     for node in (1, 2, 3):
-        error = world.nodes[node].judge_hello(msgspec.structs.replace(far, target=node), world.now)
+        error = world.nodes[node].members.judge_hello(msgspec.structs.replace(far, target=node), world.now)
         assert "not known here yet" in error
-        assert not world.nodes[node].is_removed(far), "that is not proven"
+        assert not world.nodes[node].members.is_removed(far), "that is not proven"
     world.isolate(3)
     world.run(5)
-    assert not world.nodes[3].judge_hello(msgspec.structs.replace(far, target=3), world.now), "the leader?"
+    assert not world.nodes[3].members.judge_hello(msgspec.structs.replace(far, target=3), world.now), (
+        "the leader?"
+    )
 
 
 # --- a directory that was copied, or put back from a backup ---
@@ -258,7 +260,7 @@ def test_uncommitted_entries_that_a_new_leader_replaced_are_no_proof_of_an_older
     short = msgspec.structs.replace(
         world.nodes[3].members.hello(1, version=1), log_index=world.nodes[1].raft.commit_index
     )
-    assert not world.nodes[1].is_final(short)
+    assert not world.nodes[1].members.is_final(short)
 
 
 def test_process_that_learns_of_a_second_one_under_its_identity_stops():
@@ -297,7 +299,9 @@ def test_callers_whose_word_is_remembered_are_bounded():
     world.isolate(3)
     world.run(5)
     for number in range(10, 10 + 2 * MAX_CALLERS):
-        world.nodes[3].on_caller(hello(world, number, 3, member_at=1 << 60, raft_address=f"x:{number}"))
+        world.nodes[3].members.on_caller(
+            hello(world, number, 3, member_at=1 << 60, raft_address=f"x:{number}")
+        )
     assert len(world.nodes[3].members.addresses()) == MAX_CALLERS + 2, "besides the members"
     assert world.nodes[3].members.addresses()[9 + 2 * MAX_CALLERS] == f"x:{9 + 2 * MAX_CALLERS}"
 
@@ -348,7 +352,7 @@ def test_joiner_that_came_too_late_is_told_so_for_good():
     member_at = world.nodes[1].on_join(applicant, world.now).member_at
     world.until(lambda: all(4 not in node.metadata.nodes for node in world.nodes.values()))
     late = hello(world, 4, 1, member_at=member_at)
-    assert world.nodes[1].judge_hello(late, world.now) and world.nodes[1].is_removed(late)
+    assert world.nodes[1].members.judge_hello(late, world.now) and world.nodes[1].members.is_removed(late)
 
 
 def test_new_raft_leader_waits_for_a_joiner_anew():
@@ -419,11 +423,11 @@ def test_member_that_was_removed_is_told_so_for_good(when: str):
     if when != "at once":
         world.isolate(3)
         world.start(3)
-    member_at = world.nodes[3].member_at
+    member_at = world.nodes[3].members.member_at
     assert member_at > 0
     for node in (1, 2):
-        assert world.nodes[node].judge_hello(hello(world, 3, node), world.now)
-        assert world.nodes[node].is_removed(hello(world, 3, node, member_at=member_at))
+        assert world.nodes[node].members.judge_hello(hello(world, 3, node), world.now)
+        assert world.nodes[node].members.is_removed(hello(world, 3, node, member_at=member_at))
 
 
 @pytest.mark.parametrize("nodes", [2, 3])
@@ -454,10 +458,10 @@ def test_member_is_not_taken_for_removed_by_one_that_has_not_heard_of_it():
     world = three()
     world.isolate(2)
     world.join(4)
-    assert world.nodes[2].judge_hello(hello(world, 4, 2), world.now)
-    assert not world.nodes[2].is_removed(hello(world, 4, 2, member_at=world.nodes[4].member_at))
-    assert not world.nodes[1].is_removed(hello(world, 9, 1)), "a joiner that knows nothing yet"
-    assert not world.nodes[1].is_removed(hello(world, 3, 1, member_at=1, cluster_id="another"))
+    assert world.nodes[2].members.judge_hello(hello(world, 4, 2), world.now)
+    assert not world.nodes[2].members.is_removed(hello(world, 4, 2, member_at=world.nodes[4].members.member_at))
+    assert not world.nodes[1].members.is_removed(hello(world, 9, 1)), "a joiner that knows nothing yet"
+    assert not world.nodes[1].members.is_removed(hello(world, 3, 1, member_at=1, cluster_id="another"))
 
 
 def test_member_that_left_is_not_taken_in_again_by_its_own_announcement():

@@ -187,12 +187,12 @@ class NodeWorld(TimedWorld):
                 if peer not in self.nodes or peer in controller.connected:
                     continue
                 hello = controller.members.hello(peer, version=1)
-                error = self.nodes[peer].judge_hello(hello, self.now)
+                error = self.nodes[peer].members.judge_hello(hello, self.now)
                 if not error:
-                    self.nodes[peer].on_caller(hello)
+                    self.nodes[peer].members.on_caller(hello)
                     controller.on_connected(peer, self.now)
-                elif self.nodes[peer].is_final(hello):
-                    removed = self.nodes[peer].is_removed(hello)
+                elif self.nodes[peer].members.is_final(hello):
+                    removed = self.nodes[peer].members.is_removed(hello)
                     controller.on_final_refusal(peer, error, removed, self.now)
                 else:
                     controller.members.on_refused(peer, error)

@@ -32,7 +32,7 @@ from walrus.broker.consumers import Consumers
 from walrus.broker.cursors import Cursors
 from walrus.broker.gaps import Gaps
 from walrus.broker.lifecycle import Lifecycle, Writers
-from walrus.broker.membership import Members, other_directory
+from walrus.broker.membership import Members
 from walrus.broker.raft_host import Changes, RaftHost, RaftObserver
 from walrus.broker.read_index import ReadIndexes
 from walrus.broker.requests import Requests
@@ -240,28 +240,7 @@ class Controller:
         )
         return status.metrics(view, now)
 
-    # --- handshakes, answered at once: see `membership.py` ---
-
-    @property
-    def member_at(self) -> int:
-        """See `Members.member_at`."""
-        return self.members.member_at
-
-    def judge_hello(self, hello: m.Hello, now: float) -> str:
-        """Return why a node that dials us is refused; "" if it is welcome."""
-        return self.members.judge_hello(hello, now)
-
-    def is_final(self, hello: m.Hello) -> bool:
-        """Whether the refusal of a caller will stand for ever."""
-        return self.members.is_final(hello)
-
-    def is_removed(self, hello: m.Hello) -> bool:
-        """Whether a refused caller was a member and never will be again."""
-        return self.members.is_removed(hello)
-
-    def on_caller(self, hello: m.Hello) -> None:
-        """A caller was welcomed."""
-        self.members.on_caller(hello)
+    # --- handshakes: `members` answers the rest of them by itself ---
 
     def on_join(self, join: m.Join, now: float) -> m.JoinReply:
         """A node asks to be taken in."""
@@ -273,10 +252,6 @@ class Controller:
             if removed:
                 self.requests.on_removed(now)
             self.members.on_final_refusal(peer, error, removed=removed)
-
-    def other_directory(self, node_id: int) -> str:
-        """See `membership.other_directory`."""
-        return other_directory(node_id)
 
     # --- clients ---
 

@@ -280,17 +280,11 @@ class AsyncClient:
         """Like `entries`, with the place of each entry, to go on from later."""
         steps = core.walk(topic, segment, offset)
         results: list[Any] | None = None
-        while True:
-            try:
-                step = next(steps) if results is None else steps.send(results)
-            except StopIteration:
-                return
-            results = None
-            if isinstance(step, Call):
-                results = await self._call(step, timeout)
-            elif isinstance(step, core.Pause):
+        while (step := core.following(steps, results)) is not None:
+            results = await self._call(step, timeout) if isinstance(step, Call) else None
+            if isinstance(step, core.Pause):
                 await asyncio.sleep(step.seconds)
-            else:
+            elif isinstance(step, list):
                 for entry in step:
                     yield entry
 

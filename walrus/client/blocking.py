@@ -234,17 +234,11 @@ class Client:
         """Like `entries`, with the place of each entry, to go on from later."""
         steps = core.walk(topic, segment, offset)
         results: list[Any] | None = None
-        while True:
-            try:
-                step = next(steps) if results is None else steps.send(results)
-            except StopIteration:
-                return
-            results = None
-            if isinstance(step, Call):
-                results = self._call(step, timeout)
-            elif isinstance(step, core.Pause):
+        while (step := core.following(steps, results)) is not None:
+            results = self._call(step, timeout) if isinstance(step, Call) else None
+            if isinstance(step, core.Pause):
                 time.sleep(step.seconds)
-            else:
+            elif isinstance(step, list):
                 yield from step
 
     def state(self, topic: str, *, timeout: float | None = None) -> TopicState:

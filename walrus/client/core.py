@@ -368,6 +368,14 @@ def _pause(tries: int, addresses: int, rng: BackoffRng) -> float:
 Walk: TypeAlias = Generator[Call[Any] | list[Entry] | Pause, list[Any], None]
 
 
+def following(steps: Walk, results: list[Any] | None) -> Call[Any] | list[Entry] | Pause | None:
+    """The next step of a walk; None at its end. `results` answer the step before, if that was a call."""
+    try:
+        return next(steps) if results is None else steps.send(results)
+    except StopIteration:
+        return None
+
+
 def walk(topic: str, segment: int, offset: int, patience: int = 50) -> Walk:
     """Yields calls to make (and be sent their results) and entries, to the end of what is acknowledged.
 

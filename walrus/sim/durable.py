@@ -15,7 +15,7 @@ Invariant: a sync that has ended covers what was written before it began, and no
 from __future__ import annotations
 
 from collections import deque
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 import msgspec
 
@@ -133,6 +133,8 @@ class DurableTruth:
                 case Ready() as ready:
                     self.log.take(ready)
                     self.hard_state = ready.hard_state or self.hard_state
+                case _ as never:
+                    assert_never(never)
         self._journal_covered = 0
         return []
 

@@ -172,10 +172,6 @@ class Host:
         """What the machine's clock says at this moment of the world."""
         return self.offset + self.rate * now
 
-    def world_time(self, local: float) -> float:
-        """The moment of the world at which the machine's clock says this."""
-        return (local - self.offset) / self.rate
-
     def set_clock(self, now: float, rate: float, jump: float) -> None:
         """From now on the clock runs at this rate, after a jump of so many seconds."""
         reading = self.clock(now) + jump

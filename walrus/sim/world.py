@@ -22,7 +22,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, assert_never
 
 from walrus.config import NodeConfig
 from walrus.protocol import PeerCodec, Request
@@ -356,18 +356,18 @@ class World:
         """One node introduces itself to another: whether it is welcome there, and so connected."""
         assert host.controller is not None
         assert other.controller is not None
-        hello, welcome = self._hello(host, other.id), other.controller.on_caller
+        hello, welcome = self._hello(host, other.id), other.controller.members.on_caller
         for one, two in ((host, other), (other, host)):
             if self.judge.is_stranger(one) and not two.knows_later_start(one.id, one.record):
                 return False  # a node that cannot tell may well be fooled: see docs/durability.md
-        why_not = other.controller.judge_hello(hello, other.clock(self.now))
+        why_not = other.controller.members.judge_hello(hello, other.clock(self.now))
         if not why_not:
             self._input(other, lambda now: welcome(hello))
             host.refused.discard(other.id)
             self._input(host, host.controller.on_connected, other.id)
             return True
-        if other.controller.is_final(hello):
-            removed = other.controller.is_removed(hello)
+        if other.controller.members.is_final(hello):
+            removed = other.controller.members.is_removed(hello)
             self._input(host, host.controller.on_final_refusal, other.id, why_not, removed)
         return False
 
@@ -516,6 +516,8 @@ class World:
                 self.after(0.0, self._exit, host, host.process)
             case Send():
                 raise AssertionError("sent above")
+            case _:
+                assert_never(effect)
 
     # --- messages ---
 

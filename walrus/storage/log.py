@@ -81,7 +81,6 @@ LARGEST_BLOCK = 4 << 20
 _ROOMY = 16  # a block holds about this many records, so that little is lost at its end ...
 _LARGEST_ROOMY = 64 << 20  # ... unless they are this large together
 _SMALL = 64 << 10  # records below this are worth finding zeroed, already written space
-_LARGEST_STORE = 16 << 10  # of more bytes than this, a system call makes less work than a mapping
 _ZEROS = bytes(1 << 18)
 
 _WORTH_A_THREAD = 1 << 20  # a record whose checksum takes several times as long as starting a thread
