@@ -459,7 +459,9 @@ def test_member_is_not_taken_for_removed_by_one_that_has_not_heard_of_it():
     world.isolate(2)
     world.join(4)
     assert world.nodes[2].members.judge_hello(hello(world, 4, 2), world.now)
-    assert not world.nodes[2].members.is_removed(hello(world, 4, 2, member_at=world.nodes[4].members.member_at))
+    assert not world.nodes[2].members.is_removed(
+        hello(world, 4, 2, member_at=world.nodes[4].members.member_at)
+    )
     assert not world.nodes[1].members.is_removed(hello(world, 9, 1)), "a joiner that knows nothing yet"
     assert not world.nodes[1].members.is_removed(hello(world, 3, 1, member_at=1, cluster_id="another"))
 
