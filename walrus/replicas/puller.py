@@ -65,6 +65,8 @@ class Puller:
 
         def summed(checksum: Checksum | StorageError) -> None:
             if isinstance(checksum, StorageError):
+                # No answer is better than a shorter one: the requester would wait for the rest of a copy that
+                # cannot grow. Silence makes it look for another replica.
                 self._outbox.log(f"a copy that should be whole cannot be read: {checksum}")
                 return
             self._copies.record("AnswerCopy", copy, copied=length)
@@ -85,7 +87,8 @@ class Puller:
     ) -> None:
         """Extend `copy` to `upto` entries from node `source`, then call `then` (not if it fails).
 
-        `asker` is the node that wants it, 0 for this one by itself.
+        `asker` is the node that wants it, 0 for this one by itself. A failure is not reported: each requester
+        asks again by its own clock, and by then it may know a better source.
         """
         known = self._pulls.get(copy.name)
         if known is not None:  # asked again: perhaps for more, or from a source that still answers
@@ -101,6 +104,7 @@ class Puller:
         return copy.name in self._pulls
 
     def _step(self, now: float) -> None:
+        """End what is long enough, and ask for the next piece of what is not."""
         for pull in list(self._first(MAX_PULLS)):
             if pull.copy.length >= pull.upto:
                 del self._pulls[pull.copy.name]
@@ -112,6 +116,7 @@ class Puller:
                 self._ask(pull, now)
 
     def _first(self, count: int) -> Iterator[_Pull]:
+        """The oldest pulls: first come first served, so that a long list does not starve its beginning."""
         for _, pull in zip(range(count), self._pulls.values(), strict=False):
             yield pull
 
@@ -140,7 +145,7 @@ class Puller:
         """Append a piece: CopyTail. The copy may have grown while it was on its way; then a part is new."""
         assert start <= pull.copy.length, "PrefixAgree: a copy shrank while it was extended"
         try:
-            batch.check()
+            batch.check()  # a peer's bytes: lengths that do not add up would cut its entries elsewhere
             self._copies.append(pull.copy, start, batch.slice(0, pull.upto - start), lambda: None)
         except (DiskFull, ValueError):
             self._give_up(pull)
@@ -149,7 +154,7 @@ class Puller:
         self._copies.record("CopyTail", pull.copy, start=start)
 
     def _give_up(self, pull: _Pull) -> None:
-        """The requesters ask again, perhaps from another source."""
+        """Forget a pull. The requesters ask again, perhaps from another source; what was copied is kept."""
         if self._pulls.get(pull.copy.name) is pull:
             del self._pulls[pull.copy.name]
 

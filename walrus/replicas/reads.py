@@ -54,7 +54,11 @@ class _Asked(msgspec.Struct):
 
 
 class Reads:
-    """Both ends of `Read`: what this node asked of others, and what others ask of it."""
+    """Both ends of `Read`: what this node asked of others, and what others ask of it.
+
+    `first_request` is above every number that an earlier start of this node used: an answer to that process,
+    late on its way, must not be taken for an answer to this one.
+    """
 
     def __init__(
         self,
@@ -72,14 +76,18 @@ class Reads:
         self._asked: dict[int, _Asked] = {}
 
     def end(self, topic: str, number: int) -> int:
-        """How many entries of the segment readers may see, wherever they are, as far as this node knows."""
+        """How many entries of the segment readers may see, wherever they are, as far as this node knows.
+
+        Of an open segment that another node leads this is 0: how far it is acknowledged only its writer
+        knows.
+        """
         segment = self._metadata.segment(topic, number)
         if segment is None:
             return 0
         return segment.count if segment.count is not None else self._commit_index(topic, number) or 0
 
     def readable(self, topic: str, number: int) -> int:
-        """How many entries of the segment this node may give to readers from its own copy."""
+        """How many entries of the segment this node may give to readers from its own copy: at most `end`."""
         segment = self._metadata.segment(topic, number)
         if segment is None:
             return 0
@@ -101,7 +109,12 @@ class Reads:
         return batch
 
     def holders(self, topic: str, number: int, connected: Collection[int]) -> list[int]:
-        """Connected nodes that can answer for the segment, the likeliest first."""
+        """Connected nodes that can answer for the segment, in the order in which to try them.
+
+        Of a sealed segment any replica can, unless its copy is short or damaged, which it says. Of an open
+        one only the leader can; while that is away its entries cannot be read, even if every replica has
+        them, because no other node may say which of them are acknowledged.
+        """
         segment = self._metadata.segment(topic, number)
         if segment is None:
             return []
@@ -170,7 +183,7 @@ class Reads:
             asked.answer(reply.batch, reply.error, now)
 
     def on_disconnected(self, node: int, now: float) -> None:
-        """No answers will come from there."""
+        """No answers will come from there: fail now, so that another replica is asked before the deadline."""
         self._fail([number for number, asked in self._asked.items() if asked.node == node], now)
 
     def on_tick(self, now: float) -> None:
@@ -191,6 +204,8 @@ class Reads:
                 copy = self._copies.get((read.topic, read.segment))
                 batch = self._copies.read(copy, read.start, copy.length, entries, size)
             elif self._may_answer(read):
+                # Up to the count or the commit index: what lies behind was left out of the seal, or is not
+                # settled.
                 batch = self.read_local(read.topic, read.segment, read.start, entries, size)
             else:
                 error = f"node {self._config.node_id} does not hold that part of the segment"

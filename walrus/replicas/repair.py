@@ -98,12 +98,13 @@ class CatchUp:
         self._checked.clear()
 
     def on_replicas(self, key: Key) -> None:
-        """A sealed segment has other replicas, perhaps this node: what it had may be lost again."""
+        """A sealed segment has other replicas, perhaps this node, whose copy may lack entries."""
         segment = self._metadata.segment(*key)
         if segment is not None:
             self._look(key, segment)
 
     def _look(self, key: Key, segment: Segment) -> None:
+        """Put a segment on the list if this node should hold more of it than it does."""
         assert segment.sealed, "SealedStable: how long a copy must be is known once its segment is sealed"
         if self._config.node_id in segment.replicas and self._copies.get(key).length < (segment.count or 0):
             self._short[key] = 0
@@ -124,6 +125,7 @@ class CatchUp:
             if segment is None or segment.count is None or copy.length >= segment.count:
                 del self._short[key]
             elif sources and not self.puller.pulling(copy):
+                # Another source each time: one may be as short as this copy, or damaged at the same place.
                 self._short[key] = attempt + 1
                 self.puller.pull(
                     copy,
@@ -134,7 +136,11 @@ class CatchUp:
                 )
 
     def _replace(self, key: Key) -> None:
-        """A sealed copy is damaged: begin a new one beside it."""
+        """A sealed copy is damaged: begin a new one beside it.
+
+        An open segment's copy is left alone. Its writer hands the segment over when it meets the damage, and
+        a replica's answer to the fence ends before it; either way the segment is sealed first.
+        """
         segment = self._metadata.segment(*key)
         if segment is not None and segment.count is not None and key not in self._shadows:
             try:
@@ -229,7 +235,11 @@ class Repairs:
         self._has_room = False  # since a repair that was under way has been recorded
 
     def stop(self) -> None:
-        """Not the Raft leader any more."""
+        """Not the Raft leader any more.
+
+        The next leader plans from the metadata alone. A change that this one has proposed may still commit;
+        being a compare-and-set, it then wins or has no effect.
+        """
         self._under_way.clear()
         self._put_off.clear()
         self._entries = 0
@@ -254,6 +264,7 @@ class Repairs:
         assert self._under_way or not self._entries, "entries are counted of repairs that are over"
 
     def _is_full(self) -> bool:
+        """Whether enough is being copied. The limit in entries bounds what repairs take from clients."""
         limit = FULL_SEGMENTS * self._config.max_segment_entries
         return len(self._under_way) >= MAX_REPAIRS or self._entries >= limit
 
@@ -290,7 +301,11 @@ class Repairs:
             self._go_on(key, self._under_way[key], now)
 
     def _is_enough(self, replicas: tuple[int, ...], voters: list[int], dead: Collection[int]) -> bool:
-        """Whether a sealed segment with these replicas needs nothing."""
+        """Whether a sealed segment with these replicas needs nothing.
+
+        It needs a change if one of them leaves or is dead, also when enough stay: a set that names a node
+        that is gone would keep that node from being removed, and would count it in every majority.
+        """
         staying = [node for node in replicas if node in voters and node not in dead]
         wanted = min(self._config.replication_factor, len(voters))
         return len(staying) >= wanted and len(staying) == len(replicas)
@@ -355,6 +370,8 @@ class Repairs:
             )
             self._propose(change, now)
         elif repair.attempt > 2 * len(repair.sources) + 10:
+            # Every source had its turn, twice, and there was time for a large copy. Something is wrong that
+            # asking again does not mend: a full disk at the target, or damage in every copy.
             self._drop(key)  # planned anew, perhaps with another target
             self._put_off[key] = now + PUT_OFF * self._config.repair_interval
         else:
@@ -372,7 +389,11 @@ class Repairs:
             self._outbox.send(node, Copy(topic=key[0], segment=key[1], source=source, upto=count))
 
     def on_copy_reply(self, node: int, reply: CopyReply, now: float) -> None:
-        """A copy was made. It counts if it is what was sealed."""
+        """A copy was made. It counts if it is what was sealed.
+
+        The length alone would not do. A deposed leader's copy may be as long as the segment and end in other
+        entries than those that were sealed; the checksum covers them all.
+        """
         key = (reply.topic, reply.segment)
         repair, segment = self._under_way.get(key), self._metadata.segment(*key)
         if repair is None or segment is None or node not in repair.new or segment.count is None:

@@ -84,7 +84,11 @@ from walrus.wire.effects import Outbox
 from walrus.wire.messages import Append, AppendReply, Forward, ForwardReply
 
 GAP_PAUSE = 0.05
-"""Seconds in which a replica that misses something is sent it once."""
+"""Seconds in which a replica that misses something is sent it once.
+
+A frame that is lost makes every frame behind it a gap. The replica answers each of them, and each answer
+would bring everything again, were only the first not taken for all that come within this time.
+"""
 
 MAX_TURN_BYTES = 4 << 20
 """Most bytes appended as one batch (`Batch.weight`); more waits for the next turn."""
@@ -105,7 +109,7 @@ class Follower:
     )
 
     def __init__(self, now: float, connected: bool) -> None:
-        self.match = 0
+        self.match = 0  # a new segment is empty on every replica; nothing has to be asked for
         self.next_index = 0
         self.unanswered = 0  # payload bytes of the frames in `_sent`
         self.connected = connected
@@ -295,7 +299,11 @@ class SegmentWriter:
         return self._append(taken, concat(batches), now)
 
     def _fitting(self, batch: Batch, room: int, size: int) -> int:
-        """How many entries of the batch the segment still takes: up to the one that fills it."""
+        """How many entries of the batch the segment still takes: up to the one that fills it.
+
+        The entry that crosses `max_segment_bytes` is still taken. Otherwise an entry larger than the limit
+        would fit into no segment, and be handed from one to the next for ever.
+        """
         limit = self._config.max_segment_bytes
         if limit is None or self.bytes + size + batch.size < limit:
             return min(batch.count, room)
@@ -307,6 +315,7 @@ class SegmentWriter:
         return min(count, room)
 
     def _full(self, room: int, size: int) -> bool:
+        """Whether the segment, with `size` bytes more and `room` entries left, is over a threshold."""
         limit = self._config.max_segment_bytes
         return room <= 0 or (limit is not None and self.bytes + size >= limit)
 
@@ -345,6 +354,7 @@ class SegmentWriter:
         return Append(topic=self.topic, segment=self.number, start=start, batch=batch, end=self.copy.length)
 
     def _send(self, node: int, follower: Follower, frame: Append, now: float) -> None:
+        """Send a frame to a replica that has, or is being sent, everything before it."""
         weight = frame.batch.weight
         if not follower.connected or follower.next_index != frame.start:
             return  # behind: it is sent from the disk, when its answers come
@@ -416,6 +426,8 @@ class SegmentWriter:
     def on_tick(self, now: float) -> None:
         """Send again what was not answered, and give up PUTs that waited too long."""
         for node, follower in self.followers.items():
+            # Silent since it was last sent anything: a replica that is slow to sync answers late, and is not
+            # asked again with every tick.
             silent = now - max(follower.sent_at, follower.heard_at) >= self._config.resend_interval
             if follower.match < self.copy.length and silent:
                 follower.rewind()
@@ -426,7 +438,10 @@ class SegmentWriter:
             self._answer(pending.origin, pending.forward, 0, 0, error=self._why_not(now))
 
     def _why_not(self, now: float) -> errors.Reason:
-        """Why a forward that waited here until its deadline was not appended."""
+        """Why a forward that waited here until its deadline was not appended.
+
+        Its client may send it again.
+        """
         if self.reachable() < self.segment.majority:
             return errors.not_enough_replicas(self.reachable(), self.segment.majority)
         if not self._leases.holds(self.topic, self.number, now):

@@ -3,9 +3,15 @@
 The index of a block is sparse (one point every 4 KiB, eight bytes each) and made the first time that an entry
 in the middle of the block is looked for, by walking over the heads of its records. It is a hint about where
 to look, and so is the way from there on: heads are followed without being verified, which is a hundred times
-faster, as long as each has the tag and the position that the one before promised. If one does not, or if the
-record at the end of the way does not verify, `search` goes the way again from a point that does, believing
-nothing (scan.py). Only `search` says that an entry cannot be read.
+faster, as long as each has the tag and the position that the one before promised:
+
+    points, with records of 80 bytes   entry 0 at 72, entry 52 at 4,232, entry 104 at 8,392
+    entry 70 is looked for             the last point that is not behind it: entry 52
+    the heads from there on            52 53 ... 70: 19 heads of 16 bytes, and none of the payloads
+    the record of entry 70             its reader verifies it
+
+If a head does not fit, or the record at the end of the way does not verify, `search` goes the way again from
+a point that does, believing nothing (scan.py). Only `search` says that an entry cannot be read.
 """
 
 from __future__ import annotations
@@ -46,6 +52,8 @@ class Block:
         Of the block, `end` bytes and `entries` entries are in use. Raises `Hole`.
         """
         offset, expected = self._point(self._before(position))
+        # A head that lies sends the walk to a wrong place. There the tag fits by a chance of one in four
+        # billion, and the expected position hardly ever, too; whatever passes is verified by the reader.
         while True:
             record = peek(view, self.life, offset, end)
             if record is None or record.position != expected:
@@ -58,6 +66,8 @@ class Block:
     def search(self, view: memoryview, position: int, end: int, entries: int) -> Record:
         """The same, and the record is sound: nothing on the way there is believed without its checksum."""
         number = self._before(position)
+        # A point may have been added by a walk that was led astray. Point 0 follows from the header, whose
+        # check holds.
         while number and not sound(view, self.life, *self._point(number), end, 0).records:
             number -= 1
         offset, expected = self._point(number)
@@ -65,6 +75,8 @@ class Block:
             self._add_point(offset, expected)
             records = sound(view, self.life, offset, expected, end, _STEP).records
             if not records:
+                # Damage, here or further on. It ends where the next sound record begins; if the entry that is
+                # looked for lies behind that, the walk goes on, and the damage is another reader's.
                 record = following(view, self.life, offset, expected, end)
                 resume = entries if record is None else record.position
                 if record is None or position < resume:
@@ -80,9 +92,11 @@ class Block:
         return bisect_right(self._points, position << 32 | _LOW) - 1
 
     def _point(self, number: int) -> tuple[int, int]:
+        """Offset and position of a point."""
         return self._points[number] & _LOW, self._points[number] >> 32
 
     def _add_point(self, offset: int, position: int) -> None:
+        """Remember a place, if it lies far enough behind the last one."""
         if offset - (self._points[-1] & _LOW) >= _STEP and position > self._points[-1] >> 32:
             self._points.append(position << 32 | offset)
 

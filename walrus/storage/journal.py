@@ -10,6 +10,14 @@ go.
          | "T" topic:u64 first:u64 cursor:u64 durable:u64 place:u32               the state of a topic
          | "D" topic:u64                                                          the topic was deleted
 
+Folded from the first to the last, for a topic that is written, trimmed and deleted:
+
+    S                                     nothing is known
+    O b1 syncing                          the machine's boot b1 writes, and waits for its syncs
+    T 7 first=0  cursor=0  durable=100    topic 7 has 100 entries for certain, perhaps more
+    T 7 first=40 cursor=60 durable=150    the same topic: a later note replaces an earlier one
+    D 7                                   no topic 7; a block of it that is found still is given back
+
 `durable` is an index below which every entry is on disk for certain, and `place` the offset behind entry
 `durable - 1` within its block: recovery need not look at anything before it, and knows that what is missing
 there is damage and not a torn write.
@@ -121,7 +129,11 @@ class Journal:
         return Log(owner, "", topic_id=0)
 
     def rewrite(self) -> None:
-        """Begin a new block with the whole state: the old ones were damaged."""
+        """Begin a new block with the whole state: the old ones were damaged.
+
+        Folding goes on behind a damaged note, so one that came before it and was replaced by it may count
+        again; the next open would judge by it.
+        """
         with self.lock:
             self._begin_block(EMPTY)
 

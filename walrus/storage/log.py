@@ -35,7 +35,7 @@ The states of a log. `limit` alone keeps appends out; the fast path looks at not
     state     limit             left by
     empty     0, no blocks      the first append: `_roll` begins a block
     asleep    0                 the next append: `wake`
-    open      the tail's end    a record that does not fit: `_roll`, and open again
+    open      the tail's end    a record that does not fit: `_roll`, and open again; or `sleep`
     stopped   0, not asleep     never: the engine is closed or has failed
     gone      0, no blocks      never: an append that still holds the log raises `TopicGone`, and begins anew
 
@@ -138,7 +138,20 @@ class TopicGone(Exception):
 
 
 class Mark(NamedTuple):
-    """How far a topic had come when a sync began."""
+    """How far a topic had come when a sync began.
+
+    What the sync covers is decided when it begins, and counts when it has ended:
+
+        appended    sync                    durable_index   dirty
+        0 .. 99                             0               yes: the first append told the engine
+        0 .. 99     begins: upto=100        0               no
+        0 .. 149    runs                    0               yes: entry 100 told it again
+        0 .. 149    ends                    100             yes
+        0 .. 149    the next one ends       150             no
+
+    Taking `base + position` at the end instead would call entries durable that were written behind the sync's
+    back.
+    """
 
     log: Log
     upto: int  # the index after the last entry covered
@@ -194,15 +207,17 @@ class Log:
         self.topic_id = topic_id
         self.lock = Mutex(deserted)
         self.take, self.give, self.line = self.lock.take, self.lock.give, self.lock.line
-        self.first = 0
+        self.first = 0  # entries below were trimmed away; their blocks may still be there
         self.first_sequence = 0  # more if the name belonged to a topic whose deletion is not durable yet
         self.blocks: list[Block] = []
         self.bases: list[int] = []
         self.durable_index = 0  # entries below are known to be on disk
         self.unsynced: dict[int, File] = {}  # files written to since the last sync
-        self.dirty = False
+        self.dirty = False  # whether the engine knows that there is something to sync
         self.changed = False  # since the journal last noted where this log ends
-        # The tail. `offset` and `limit` are file offsets, `position` and `durable` count from `base`.
+        # The tail. `offset` and `limit` are file offsets, `position` and `durable` count from `base`. Methods
+        # that the hot path calls (`pwrite`, `pack`, `take`) are attributes, too: binding one takes as long as
+        # calling it.
         self.file: File | None = None
         self.pwrite: Callable[[Buffer, int], int] = _nowhere
         self.window: memoryview | None = None
@@ -218,7 +233,11 @@ class Log:
     # -- appending ---------------------------------------------------------------------------------------
 
     def append_one(self, data: bytes) -> int:
-        """Append one entry; its index."""
+        """Append one entry; its index.
+
+        `with self.lock` in line, one comparison of sizes and one of positions, one CRC, one pack, one write.
+        Nothing is asserted here: `_take_shape` does that, for the 256 records that its promise is good for.
+        """
         size = len(data)
         while True:
             try:
@@ -235,6 +254,7 @@ class Log:
                         taken = self.pwrite(record, offset)
                         if taken != size + OVERHEAD:
                             write_all(self.file, [record[taken:]], offset + taken)  # type: ignore[arg-type]
+                        # Readers go by these two, so they move when the record is whole, and not before.
                         self.offset, self.position = offset + size + OVERHEAD, position + 1
                     except BaseException as error:  # noqa: BLE001 - raised again
                         self._write_failed(error, offset)
@@ -278,6 +298,7 @@ class Log:
         self.file, self.pwrite, self.window = None, _nowhere, None
 
     def _packing(self, size: int) -> Callable[..., Any]:
+        """What makes a record of its parts, or puts it where it belongs."""
         return _record_of(size).pack
 
     def append_batch(self, batch: Batch) -> int:
@@ -299,6 +320,8 @@ class Log:
         if size - OVERHEAD > MAX_BODY:
             raise BatchTooLarge(f"a batch of {payload} bytes does not fit into one record: split it")
         while True:
+            # Under the lock from the look at the room to the write. Another thread may take the room, or the
+            # block, as soon as it is given back; then there is another look.
             with self.lock:
                 offset, position = self.offset, self.position
                 if offset + size <= self.limit:
@@ -335,6 +358,8 @@ class Log:
         if not isinstance(error, OSError):
             raise error
         failure = translated(error, f"appending to topic {self.name!r}")
+        # A full disk is not a broken one: nothing was written, and there may be room later. After any other
+        # error it is not known what became of earlier writes, either, and the engine takes no more.
         if not isinstance(failure, DiskFull):
             self.owner.fail(error)
         raise failure from error
@@ -405,6 +430,8 @@ class Log:
             small = record <= _SMALL
             if small and (owner.prewrite or self.touch_first or not zeros):
                 _write_zeros(file, extent)
+            # The first block's life names the topic. No other topic ever has it, so the blocks of a deleted
+            # one are told from those of its successor, whatever becomes of the name.
             life = owner.new_life()
             head = BlockHead(
                 units=extent.units,
@@ -417,6 +444,8 @@ class Log:
                 flags=ZEROS_FOLLOW if small or zeros else 0,
                 name=self.name.encode(),
             )
+            # Not synced by itself. Header and records become durable together; a crash before that may lose
+            # the header, and with it only what was not durable.
             write_all(file, [head.encode(extent.file, extent.offset)], extent.offset)
         except OSError as error:
             self._give_up(extent, error)
@@ -471,7 +500,11 @@ class Log:
         return max(grown - start, roomy, record), start
 
     def settle_tail(self) -> int:
-        """Note in the tail block what it holds now; the bytes of it in use."""
+        """Note in the tail block what it holds now; the bytes of it in use.
+
+        While a block is the tail, the log's own `offset` and `position` are the truth: an append changes them
+        alone, and `Block.end` and `Block.entries` would be two more stores for each entry.
+        """
         if not self.blocks:
             return 0
         block = self.blocks[-1]
@@ -539,6 +572,9 @@ class Log:
                 raise CorruptionError("(missing)", 0, self.name, index, self.bases[0])
             block = self.blocks[number]
             assert block.head.base <= index, "the block begins behind the entry that it should hold"
+            # A full block that is damaged at its end holds fewer entries than the next one's number says:
+            # those in between are missing, and reading them must say so instead of going on at the next
+            # block.
             if number < len(self.blocks) - 1:
                 following = self.bases[number + 1] - self.bases[number]
                 return block, block.end, max(block.entries, following)

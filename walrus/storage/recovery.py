@@ -132,7 +132,13 @@ class Chain(msgspec.Struct):
 
 
 def find_blocks(space: Space) -> dict[int, list[Block]]:
-    """Every block of every file, by topic; hands the rest of the files to the free ranges."""
+    """Every block of every file, by topic; hands the rest of the files to the free ranges.
+
+    Where a block ends, the next one may begin, or a free range. So a header is looked for at each unit until
+    one is found, and a header that is damaged beyond mending costs its own block: its units pass for free
+    ones, and the block behind it is found all the same. A run of zeros up to the end of the file holds no
+    header, and asking the disk where that run begins saves reading it.
+    """
     found: dict[int, list[Block]] = {}
     for number, units in sorted(space.sizes.items()):
         file, start, free = space.file(number), 0, 0
@@ -177,6 +183,8 @@ class Recoverer:
         """Work out what a topic holds. Changes nothing on disk."""
         assert blocks, "a topic is known by its blocks"
         chain = Chain(name, topic_id, blocks, note)
+        # Gaps are collected first and judged last, because the mark up to which the topic was durable comes
+        # from all blocks and records together.
         gaps = self._describe(chain)
         if not self._same_boot:
             gaps += self._check_unsynced(chain)
@@ -226,6 +234,7 @@ class Recoverer:
         return found
 
     def _take(self, block: Block, found: Scan) -> Gaps:
+        """Believe a scan: the block ends with its last sound record."""
         block.end, block.entries = found.end, found.entries
         return [(block, gap) for gap in found.gaps]
 
@@ -248,6 +257,8 @@ class Recoverer:
     def _cut_unsynced(self, chain: Chain, gaps: Gaps) -> None:
         """End the topic before the first gap above the durable mark; forget the gaps behind it."""
         assert not self._same_boot, "damage would be cut as if a power loss had torn it"
+        # In the order of the topic. What lies behind the first gap was written later than what is missing, so
+        # none of it was acknowledged as durable; kept, it would close over a hole that no reader can see.
         gaps.sort(key=lambda item: (item[0].head.base + item[1].position, item[0].head.sequence))
         for number, (block, gap) in enumerate(gaps):
             if block.head.base + gap.position >= chain.durable:
@@ -282,6 +293,7 @@ class Recoverer:
         self.report.entries += max(0, chain.next_index - chain.note.first)
 
     def _view(self, block: Block) -> memoryview:
+        """The block's bytes, header included."""
         return self._space.view(block.extent)
 
     def _remains(self, block: Block) -> int:

@@ -13,6 +13,15 @@ where entry `position` is expected,
     anything else                                        -> a gap, up to the next sound record with that
                                                             position or a later one, wherever its tag is found
 
+A block with records of 10 entries each, one bit of the third flipped, and where the walk stands:
+
+    record         0      1      2 (flipped)                       3
+    entries        0-9    10-19  20-29                             30-39
+    the bit is in                its payload: the check fails      sound, and has position 30
+                                 its size: no tag where it ends    the same; it is found by its tag
+                                 its position: not the expected    the same
+    verdict        read   read   a gap: position 20, resume 30     read
+
 Verifying each record by itself would make reading slow, so `sound` follows the heads for a while as if they
 could be trusted, verifies all of them by one CRC (record.py says why that is enough), and goes back to
 verifying one by one only if it fails. It works on a copy: a block may be given back and written to by another

@@ -7,9 +7,24 @@ them first fit and given back to them when their topic no longer needs them.
 Giving back takes two syncs, because a block must not be written to while the log on disk still says that it
 belongs to a topic (a power loss would then show a topic with a stranger's records in it):
 
-    retired   the journal says that the topic needs it no more          -> durable with the next sync
-    erased    its header is overwritten with zeros                      -> durable with the one after that
-    free      cut and used again, or its file is removed
+    state     kept in            its header        left when
+    free      `Space._free`      zeros, or none    a topic needs room: `allocate`
+    used      `Log.blocks`       the topic's       the topic was trimmed or deleted, and the journal notes it
+    retired   `Engine._retired`  the topic's       a sync has made the note durable: the header is overwritten
+    erased    `Engine._erased`   zeros, maybe not  a second sync has made that durable: `release`
+                                 on the disk
+
+A crash leaves a block that was retired used or, if the note had reached the disk, retired: opening the log
+finds the header, and the note says that the topic does not need it. One that was erased it leaves free or,
+if the header is still there, retired. In no case is a block free and a topic's.
+
+The free ranges of a file of 64 units, as a few small topics come and go:
+
+    allocate 1, 4 and 16 units   21-63                 blocks at 0, 1-4 and 5-20
+    release 1-4                  1-4  21-63
+    allocate 2                   3-4  21-63            first fit
+    release 5-20                 3-63                  joined with both neighbours
+    release 0, 1-2               0-63                  no block left: the file can be removed
 
 **Open files.** There are as many data files as there is data, and a process has few descriptors, so a file is
 open only while something refers to it, and two descriptors are all that it takes (a mapping of Python's has
@@ -51,7 +66,7 @@ _T = TypeVar("_T")
 
 
 class Extent(NamedTuple):
-    """A range of units of one data file."""
+    """A range of units of one data file: a block's place, or a free one."""
 
     file: int
     start: int
@@ -136,6 +151,7 @@ class Space:
             file.forget(extent.offset, extent.size)
 
     def _remember(self, number: int, file: File) -> File:
+        """Keep a file for its next use; the one that was not used for longest makes room."""
         self._open[number] = self._recent[number] = file
         self._recent.move_to_end(number)
         if len(self._recent) > MAX_OPEN_FILES:
@@ -145,6 +161,8 @@ class Space:
     def allocate(self, size: int) -> tuple[Extent, bool]:
         """A range of at least `size` bytes, and whether it surely holds zeros; OSError if there is none."""
         units = -(-size // UNIT)
+        # First fit, from the oldest file on: blocks gather in the old files, and the newest ones become empty
+        # and can be removed.
         with self.lock:
             for number in sorted(self._free):
                 for place, (start, length, zeros) in enumerate(self._free[number]):
