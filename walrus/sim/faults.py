@@ -420,7 +420,8 @@ class Faults:
         starts with the copy. A node that knows better may not listen to it; none else is asked.
         """
         world, saved = self.world, self.world.hosts[fault.node].saved()
-        if saved is None or fault.node not in world.judge.membership.members:
+        mine = fault.node in world.judge.membership.members
+        if saved is None or not mine or world.judge.is_stranger(world.hosts[fault.node]):
             return
         world.kill(fault.node)
         world.start(fault.node)

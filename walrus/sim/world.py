@@ -302,6 +302,8 @@ class World:
         the judge knows of no such process, and takes what it sends for a violation.
         """
         true = self.hosts[node]
+        if self.judge.is_stranger(true):
+            return  # there is one already
         if true.up:
             self.kill(node)
         self._true[node] = true
