@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from walrus.sim import mutants
@@ -56,6 +58,18 @@ def test_a_planted_bug_has_a_shortest_counterexample(name: str, start: str, step
     assert outcome.violation.name in mutant.expected, outcome.violation
     assert len(outcome.path) == steps
     assert explore(Bounds(depth=steps - 1, terms=5), start).violation is None
+
+
+def test_what_waits_for_a_slow_disk_counts_for_nothing() -> None:
+    mutant, steps = mutants.find("leader_counts_unwritten"), 5
+    bounds = Bounds(depth=steps, commands=0, deaths=0, heartbeats=0, slow=2)
+    with mutants.planted(mutant):
+        assert explore(replace(bounds, slow=0)).violation is None, "no disk is slow"
+        outcome = explore(bounds)
+    assert outcome.violation is not None, f"it survives {steps} steps"
+    assert outcome.violation.name in mutant.expected, outcome.violation
+    assert len(outcome.path) == steps
+    assert explore(bounds).violation is None
 
 
 def test_the_command_prints_states_and_a_counterexample(capsys: pytest.CaptureFixture[str]) -> None:

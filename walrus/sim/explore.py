@@ -16,6 +16,9 @@ once, by the real code, on a copy that comes out of a pickle; the search itself 
     propose    a client's command reaches a leader
     heartbeat  a leader begins a round
     compact    a server replaces what it has applied by a snapshot
+    slow       deliver, propose or timeout on a slow disk: what is written waits for a step of its own
+    sync       the oldest of what waits becomes durable
+    power      the power fails where something waits: it is lost
 
 Time. A deadline may pass at any moment (`timeout`), and of what the clock says only one thing is kept in a
 state: whether the server still hears its leader. States that differ by a renaming of the servers are one
@@ -26,10 +29,10 @@ and the last server have led in turn, and each has an entry that no other has: F
 begins there.
 
 Bounds, so that the space is finite: terms, commands, restarts and crashes, rounds of heartbeats, snapshots,
-messages on their way.
+messages on their way, steps on a slow disk.
 
-Left out: disks that are slow (each step's writes are durable at its end, or lost by a crash), membership
-changes, messages that arrive twice, leadership transfer.
+Left out: membership changes, messages that arrive twice, leadership transfer. Without steps on a slow disk
+(`--slow 0`) each step's writes are durable at its end, or lost by a crash.
 
     python -m walrus.sim explore --nodes 3 --depth 9
     python -m walrus.sim explore --start turns --mutant commits_old_terms
@@ -71,6 +74,8 @@ Log: TypeAlias = tuple[tuple[int, bytes], ...]
 
 
 Sent: TypeAlias = list[tuple[int, RaftMessage]]
+Act: TypeAlias = "Callable[[Server], Sent | None]"
+"""What an input has a server do; what it sends at once, if anything."""
 NAMES = {
     *("ElectionSafety", "LeaderAppendOnly", "LogMatching", "LeaderCompleteness", "StateMachineSafety"),
     *("CommittedNeverLost",),
@@ -91,6 +96,10 @@ class Server:
     def __init__(self, node: int, engine: MemoryEngine, now: float = 0.0) -> None:
         self.node, self.engine, self.now = node, engine, now
         self.journal = RaftJournal(engine)
+        self.slow = False
+        """Whether what the next step writes waits for a step of its own."""
+        self.waiting: list[tuple[Ready, int]] = []
+        """What is written and not durable, and how many writes of the engine that is."""
         self.applied: list[tuple[int, bytes]] = []
         restored = self.journal.load()
         if restored.snapshot is not None:
@@ -107,13 +116,21 @@ class Server:
             self._take(ready)
             if ready.needs_persist:
                 self.journal.save(ready)
-                self.engine.start_sync()
-                self.engine.finish_sync()
-                late += ready.messages_after
-                self.raft.persisted(ready, self.now)
-                self.journal.durable(ready)
+                self.waiting.append((ready, self.engine.pending))
+                while self.waiting and not self.slow:
+                    late += self.sync()
         self.raft.check_invariants()
+        self.slow = bool(self.waiting)
         return early, late
+
+    def sync(self) -> Sent:
+        """The oldest of what waits becomes durable; what may leave now."""
+        ready, covered = self.waiting.pop(0)
+        self.engine.sync(all_but=self.engine.pending - covered)
+        self.waiting = [(other, upto - covered) for other, upto in self.waiting]
+        self.raft.persisted(ready, self.now)
+        self.journal.durable(ready)
+        return list(ready.messages_after)
 
     def _take(self, ready: Ready) -> None:
         if ready.snapshot is not None:
@@ -135,6 +152,10 @@ class Local:
     commit: int
     applied: int
     compactable: bool
+    durable: Log
+    """What of the log a power loss leaves."""
+    waits: bool
+    """Whether something is written and not durable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +167,8 @@ class ClusterState:
     leaders: tuple[tuple[int, int], ...]
     """(term, server)"""
     committed: Log
-    budget: tuple[int, int, int, int]
-    """Commands, deaths, heartbeats and snapshots that are left."""
+    budget: tuple[int, ...]
+    """Commands, deaths, heartbeats, snapshots and steps on a slow disk that are left."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +182,7 @@ class Bounds:
     deaths: int = 1
     heartbeats: int = 1
     snapshots: int = 0
+    slow: int = 0
     packets: int = 6
     """Messages on their way that are remembered; of more, the oldest are lost."""
     states: int = 1_000_000
@@ -230,7 +252,7 @@ class Servers:
             self._renamed[key] = repr(portrait(self.wake(number), names))
         return self._renamed[key]
 
-    def step(self, number: int, what: str, act: Callable[[Server], None], *key: Any) -> Step:
+    def step(self, number: int, what: str, act: Act, *key: Any) -> Step:
         """What an input makes of a state; `key` is the input, by which the answer is remembered."""
         known = self._steps.get((number, what, *key))
         if known is None:
@@ -240,14 +262,14 @@ class Servers:
             self._steps[(number, what, *key)] = known
         return known
 
-    def crash(self, number: int, act: Callable[[Server], None], *key: Any) -> Step:
+    def crash(self, number: int, act: Act, *key: Any) -> Step:
         """The same, but the power fails before anything is durable: only what left before that is sent."""
         known = self._steps.get((number, "crash", *key))
         if known is None:
             server = self.wake(number)
             early, _ = _guarded(server, act)
             back = self.wake(number)
-            _guarded(back, _restart)
+            _guarded(back, _lose_power)
             known = self._step(back, early)
             self._steps[(number, "crash", *key)] = known
         return known
@@ -256,20 +278,23 @@ class Servers:
         return Step(self.intern(server), tuple((to, self.message(message)) for to, message in sent))
 
 
-def _guarded(server: Server, act: Callable[[Server], None]) -> tuple[Sent, Sent]:
+def _guarded(server: Server, act: Act) -> tuple[Sent, Sent]:
     """Let it act; an assertion that fails is a violation by the name that its message begins with."""
     try:
-        act(server)
-        return server.pump()
+        sent = act(server) or []
+        early, late = server.pump()
     except (AssertionError, LookupError, ValueError, JournalError) as error:
         name = str(error).partition(":")[0]
         named = name if isinstance(error, AssertionError) and name in NAMES else "TypeOK"
         raise Violation(named, f"server {server.node}: {error!r}") from error
+    return early, [*sent, *late]
 
 
 def _restarted(server: Server) -> Server:
     """The next process, which must find what was durable: everything, since each step ends with a sync."""
     fresh, raft = Server(server.node, server.engine.successor(), server.now), server.raft
+    if server.waiting:  # the power failed, perhaps: the invariants will see what that took
+        return fresh
     before, now = (raft.current_term, raft.voted_for), (fresh.raft.current_term, fresh.raft.voted_for)
     assert before == now, f"ElectionSafety: term and vote were {before}, and are {now} after a restart"
     last, found = raft.log.last, fresh.raft.log.last
@@ -280,13 +305,21 @@ def _restarted(server: Server) -> Server:
 def _local(server: Server) -> Local:
     raft = server.raft
     held = raft.log.entries(raft.log.snapshot_index + 1, raft.log.last_index + 1)
+    log = (*server.applied[: raft.log.snapshot_index], *((entry.term, entry.data) for entry in held))
+    durable = log
+    if server.waiting:
+        left = RaftJournal(server.engine.surviving()).load()
+        upto = left.snapshot.index if left.snapshot else 0
+        durable = (*server.applied[:upto], *((entry.term, entry.data) for entry in left.entries))
     return Local(
         role=raft.role,
         term=raft.current_term,
-        log=(*server.applied[: raft.log.snapshot_index], *((entry.term, entry.data) for entry in held)),
+        log=log,
         commit=raft.commit_index,
         applied=len(server.applied),
         compactable=len(server.applied) > raft.log.snapshot_index + 1,
+        durable=durable,
+        waits=bool(server.waiting),
     )
 
 
@@ -317,14 +350,31 @@ def portrait(server: Server, names: tuple[int, ...]) -> Any:
         log.commit_index, log.persisted_index, len(server.applied),
         tuple(sorted(call[n] or 0 for n in election.granted)),
         tuple(sorted(call[n] or 0 for n in election.refused)),
-        raft._hears_leader(server.now), leadership,
+        raft._hears_leader(server.now), leadership, server.slow, _waiting(server, call),
     )  # fmt: skip
+
+
+def _waiting(server: Server, call: dict[int | None, int | None]) -> Any:
+    """What waits for a slow disk, with peers called by other names."""
+    return tuple(
+        (
+            ready.hard_state and (ready.hard_state.term, call[ready.hard_state.voted_for]),
+            tuple((entry.index, entry.term) for entry in ready.entries),
+            (ready.snapshot or ready.checkpoint) and True,
+            tuple(sorted((call[to] or 0, repr(message)) for to, message in ready.messages_after)),
+        )
+        for ready, _ in server.waiting
+    )
 
 
 # --- the inputs ---
 
 
-def _deliver(sender: int, message: RaftMessage) -> Callable[[Server], None]:
+SLOW = 4
+"""Where a budget counts the steps on a slow disk."""
+
+
+def _deliver(sender: int, message: RaftMessage) -> Act:
     return lambda server: server.raft.step(sender, message, server.now)
 
 
@@ -339,7 +389,7 @@ def _time_out(server: Server) -> None:
     server.raft.tick(server.now)
 
 
-def _hear_late(sender: int, message: RaftMessage) -> Callable[[Server], None]:
+def _hear_late(sender: int, message: RaftMessage) -> Act:
     def act(server: Server) -> None:
         _late(server)
         server.raft.step(sender, message, server.now)
@@ -350,6 +400,25 @@ def _hear_late(sender: int, message: RaftMessage) -> Callable[[Server], None]:
 def _restart(server: Server) -> None:
     fresh = _restarted(server)
     server.__dict__.update(fresh.__dict__)
+
+
+def _sync(server: Server) -> Sent:
+    return server.sync()
+
+
+def _lose_power(server: Server) -> None:
+    server.engine.lose_power()
+    _restart(server)
+
+
+def _slowly(act: Act) -> Act:
+    """The same on a slow disk."""
+
+    def slow(server: Server) -> Sent | None:
+        server.slow = True
+        return act(server)
+
+    return slow
 
 
 def _heartbeat(server: Server) -> None:
@@ -390,7 +459,7 @@ class Explorer:
     def begin(self, servers: list[int]) -> ClusterState:
         """The state in which these servers begin."""
         bounds = self.bounds
-        budget = (bounds.commands, bounds.deaths, bounds.heartbeats, bounds.snapshots)
+        budget = (bounds.commands, bounds.deaths, bounds.heartbeats, bounds.snapshots, bounds.slow)
         return ClusterState(tuple(servers), (), (), (), budget)
 
     def run(self, told: Callable[[int, int], None] = lambda depth, states: None) -> Exploration:
@@ -451,7 +520,7 @@ class Explorer:
     def _steps_of(self, state: ClusterState) -> Iterator[tuple[str, Callable[[], ClusterState | None]]]:
         """Everything that can happen next, by name."""
         yield from self._deliveries(state)
-        commands, deaths, heartbeats, snapshots = state.budget
+        commands, deaths, heartbeats, snapshots, slow = state.budget
         for node, number in enumerate(state.locals, 1):
             local = self.servers.known[number]
             leads, compactable = local.role is Role.LEADER, bool(snapshots) and local.compactable
@@ -459,41 +528,42 @@ class Explorer:
                 (f"restart {node}", "restart", _restart, 1, bool(deaths)),
                 (f"a command reaches {node}", "propose", _propose, 0, leads and bool(commands)),
                 (f"heartbeats of {node}", "heartbeat", _heartbeat, 2, leads and bool(heartbeats)),
-                (
-                    f"{node} makes a snapshot",
-                    "compact",
-                    Server.compact,
-                    3,
-                    compactable,
-                ),
-            )
+                (f"{node} makes a snapshot", "compact", Server.compact, 3, compactable),
+                (f"a command reaches {node}, whose disk is slow", "propose slowly", _slowly(_propose), SLOW,
+                 leads and bool(slow and commands)),
+                (f"the disk of {node} has written", "sync", _sync, -1, local.waits),
+                (f"the power of {node} fails", "power", _lose_power, 1, local.waits and bool(deaths)),
+            )  # fmt: skip
             for told, what, act, spent, can in possible:
                 if can:
                     yield told, partial(self._act, state, node, what, act, spent)
             if not leads and local.term < self.bounds.terms:
                 yield from self._timeouts(state, node)
 
-    def _act(
-        self, state: ClusterState, node: int, what: str, act: Callable[[Server], None], spent: int
-    ) -> ClusterState:
+    def _act(self, state: ClusterState, node: int, what: str, act: Act, spent: int) -> ClusterState:
         return self._after(state, node, self.servers.step(state.locals[node - 1], what, act), spent)
 
     def _deliveries(self, state: ClusterState) -> Iterator[tuple[str, Callable[[], ClusterState | None]]]:
         for packet in dict.fromkeys(state.packets):
             sender, to, number = packet
             told = f"{sender} -> {to}: {describe(self.servers.messages[number])}"
-            yield told, partial(self._deliver, state, packet, False)
+            yield told, partial(self._deliver, state, packet, "")
             if state.budget[1]:
-                yield f"{told}, and the power fails there", partial(self._deliver, state, packet, True)
+                yield f"{told}, and the power fails there", partial(self._deliver, state, packet, "crash")
+            if state.budget[SLOW]:
+                yield f"{told}, on a slow disk", partial(self._deliver, state, packet, "slow")
 
-    def _deliver(self, state: ClusterState, packet: Packet, crash: bool) -> ClusterState:
+    def _deliver(self, state: ClusterState, packet: Packet, how: str) -> ClusterState:
         sender, to, number = packet
         left = list(state.packets)
         left.remove(packet)
         rest = ClusterState(state.locals, tuple(left), state.leaders, state.committed, state.budget)
         act, local = _deliver(sender, self.servers.messages[number]), state.locals[to - 1]
-        if crash:
+        if how == "crash":
             return self._after(rest, to, self.servers.crash(local, act, sender, number), 1)
+        if how == "slow":
+            step = self.servers.step(local, "deliver slowly", _slowly(act), sender, number)
+            return self._after(rest, to, step, SLOW)
         return self._after(rest, to, self.servers.step(local, "deliver", act, sender, number))
 
     def _timeouts(
@@ -502,9 +572,13 @@ class Explorer:
         others = [other for other in self._nodes if other != node]
         for group in combinations(others, len(self._nodes) // 2):
             told = f"{node} times out, and {' and '.join(map(str, group))} would vote for it"
-            yield told, partial(self._campaign, state, node, group)
+            yield told, partial(self._campaign, state, node, group, False)
+            if state.budget[SLOW]:
+                yield f"{told}, its disk is slow", partial(self._campaign, state, node, group, True)
 
-    def _campaign(self, state: ClusterState, node: int, group: tuple[int, ...]) -> ClusterState | None:
+    def _campaign(
+        self, state: ClusterState, node: int, group: tuple[int, ...], slow: bool
+    ) -> ClusterState | None:
         """A pre-vote round among a majority in one step; None if it does not lead to a campaign."""
         step = self.servers.step(state.locals[node - 1], "timeout", _time_out)
         asked = {
@@ -526,10 +600,12 @@ class Explorer:
             for _, number in answer.sent:
                 reply = self.servers.messages[number]
                 if isinstance(reply, PreVoteResponse):
+                    hear, what = _deliver(peer, reply), "deliver slowly" if slow else "deliver"
                     step = self.servers.step(
-                        state.locals[node - 1], "deliver", _deliver(peer, reply), peer, number
+                        state.locals[node - 1], what, _slowly(hear) if slow else hear, peer, number
                     )
-                    state = self._after(state, node, step)
+                    state = self._after(state, node, step, SLOW if slow else -1)
+                    slow = False
         return state if self.servers.known[state.locals[node - 1]].role is Role.CANDIDATE else None
 
     def _after(self, state: ClusterState, node: int, step: Step, spent: int = -1) -> ClusterState:
@@ -541,10 +617,7 @@ class Explorer:
         if spent >= 0:
             budget[spent] -= 1
         packets = (*state.packets, *fresh)[-self.bounds.packets :]
-        commands, deaths, heartbeats, snapshots = budget
-        return ClusterState(
-            tuple(changed), packets, state.leaders, state.committed, (commands, deaths, heartbeats, snapshots)
-        )
+        return ClusterState(tuple(changed), packets, state.leaders, state.committed, tuple(budget))
 
     # --- what must hold ---
 
@@ -598,7 +671,7 @@ def _held(committed: Log, known: list[Local]) -> None:
         newer = local.term > committed[-1][0] and local.role is Role.LEADER
         if newer and local.log[:count] != committed:
             raise Violation("LeaderCompleteness", f"leader {node} of term {local.term} lacks entry {count}")
-    holders = [node for node, local in enumerate(known, 1) if local.log[:count] == committed]
+    holders = [node for node, local in enumerate(known, 1) if local.durable[:count] == committed]
     if 2 * len(holders) <= len(known):
         raise Violation("CommittedNeverLost", f"entry {count} is on {holders} only")
 

@@ -32,6 +32,7 @@ def _parser() -> Parser:
         ("deaths", "restarts and power failures"),
         ("heartbeats", "rounds of heartbeats"),
         ("snapshots", "snapshots that servers make"),
+        ("slow", "steps on a slow disk"),
         ("packets", "messages on their way that are remembered"),
         ("states", "distinct states at which the search is given up"),
     ):

@@ -457,7 +457,7 @@ REPAIRING = (
 DECIDING = (
     _mutant(
         "sealed_without_compare",
-        "SealedStable AckedDurable",
+        "SealedStable AckedDurable DomainConsistency",
         "a seal of a segment that is sealed already closes the one that is open",
         Slip("topic.current != command.segment", "topic.current < command.segment"),
         spec="walrus:SealWithoutCompare",
