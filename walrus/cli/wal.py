@@ -1,7 +1,8 @@
 """`python -m walrus.wal inspect|dump|verify|bench DIR`: look into a log without writing a program.
 
-All of them open the log as a program would (so they need it for themselves, and a torn tail is cut). The
-exit status is 1 if anything is damaged, 2 if the log cannot be opened; errors go to standard error.
+The first three open the log as a program would, so they need it for themselves. But they write nothing: a
+torn tail is cut in their memory alone, and the directory may be on a file system that is mounted read-only.
+The exit status is 1 if anything is damaged, 2 if the log cannot be opened; errors go to standard error.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from walrus.shell.flags import directory, whole
 from walrus.storage.block import Block
 from walrus.storage.errors import StorageError
 from walrus.storage.log import Log
+from walrus.storage.looking import LookedAtDisk
 from walrus.storage.posix import LOCK_NAME
 from walrus.storage.record import Record
 from walrus.storage.recovery import Damage
@@ -51,9 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "bench":
             return bench(console, options.directory, options.count)
-        with Walrus(
-            _log_directory(options.directory), fsync=FsyncSchedule.no_fsync(), backend="pwritev"
-        ) as wal:
+        disk = LookedAtDisk(_log_directory(options.directory))
+        with Walrus(disk=disk, fsync=FsyncSchedule.no_fsync()) as wal:
             if options.command == "inspect":
                 return inspect(console, wal)
             if options.command == "dump":
@@ -113,9 +114,7 @@ def inspect(console: Console, wal: Walrus) -> int:
     total, free = space.total_bytes() / _MIB, space.free_bytes() / _MIB
     console.print(f"{len(space.sizes)} files, {total:,.1f} MiB, {free:,.1f} MiB of them free")
     for cut in wal.recovery.cuts:
-        console.print(
-            _shown(f"{cut.topic}: {cut.dropped_bytes} bytes of a torn write were cut off", "yellow")
-        )
+        console.print(_shown(f"{cut.topic}: {cut.dropped_bytes} bytes of a torn write at its end", "yellow"))
     return _report(console, wal, wal.recovery.damage)
 
 

@@ -1,4 +1,4 @@
-"""What the engine stands on: batches, records, blocks, logs, cursors, recovery, and four kinds of disk.
+"""What the engine stands on: batches, records, blocks, logs, cursors, recovery, and five kinds of disk.
 
     batch       entries travel and rest in batches
     record      a batch on disk, whole or not there
@@ -18,6 +18,7 @@
     space       data files, and free ranges in them
     processes   which process holds a directory
     backend     what a disk must do; posix, mapped and uring do it, and the simulated one
+    looking     a disk that is only looked at: what is written stays in the process
     io_uring    the kernel's interface, from system calls up
     errors      what the engine raises
     port        what the logic needs of an engine

@@ -118,9 +118,10 @@ class PosixDisk:
     _lock: FileIO | None = None
     _folder = -1  # the directory, open for as long as it is locked: syncing it must not want for a descriptor
 
-    def __init__(self, directory: str | os.PathLike[str]) -> None:
+    def __init__(self, directory: str | os.PathLike[str], *, create: bool = True) -> None:
         self._directory = Path(directory)
-        _make_directories(self._directory)
+        if create:
+            _make_directories(self._directory)
         self._files: WeakSet[PosixFile] = WeakSet()
 
     @property
