@@ -75,7 +75,7 @@ class LookedAtDisk(PosixDisk):
         self._made: dict[str, LookedAtFile] = {}
 
     def lock(self) -> None:
-        """Take the lock if there is one to take; a directory that was copied without it is nobody's."""
+        """Take the lock if there is one to take; one that was copied without it has no owner."""
         path = self._directory / LOCK_NAME
         try:
             self._lock = FileIO(os.open(path, os.O_RDONLY | os.O_CLOEXEC), "r")
