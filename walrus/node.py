@@ -52,6 +52,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, assert_never
 
+import msgspec
+
 from walrus.broker.controller import Controller
 from walrus.broker.membership import other_directory
 from walrus.cli.interrupts import raise_again
@@ -66,7 +68,7 @@ from walrus.shell.identity import DataDirectory, DirectoryError
 from walrus.shell.joining import enter_cluster
 from walrus.shell.logs import close_log, open_log
 from walrus.shell.peer_connections import VERSION, PeerConnections, PeerSession, unexpected_end
-from walrus.shell.seeking import Seeker
+from walrus.shell.seeking import Seeker, introduced
 from walrus.shell.start import StartError, cannot_listen, claim_files, open_data_engine, open_raft_engine
 from walrus.shell.trace_file import TraceFile
 from walrus.shell.turn import Turn
@@ -95,6 +97,7 @@ class Node:
         self._loop = asyncio.get_running_loop()
         self.result: asyncio.Future[int] = self._loop.create_future()
         """The exit status, once the node is to end."""
+        self._asking_back: asyncio.Task[None] | None = None
         self._dead = False  # it failed, or was closed: later callbacks see this and return
         self._no_room = False  # for the identity file, as was logged already
         self._stopping_until: float | None = None
@@ -346,20 +349,34 @@ class Node:
         """Return why a caller is refused, "" if it is welcome."""
         error = self.controller.members.judge_hello(hello, monotonic())
         if hello.cluster_id != self.identity.cluster_id and hello.target == self.settings.node_id:
-            self._remember(hello)
+            self._ask_back(hello)
         return error
 
-    def _remember(self, hello: Hello) -> None:
-        """A member of another cluster takes this node for one of its own.
+    def _ask_back(self, hello: Hello) -> None:
+        """Something that claims to be a member of another cluster takes this node for one of its own.
 
-        If this node has only just founded its cluster and is alone in it, the caller is right: this is that
-        member's machine, come back with an empty disk and the command line that once founded the other one.
+        If this node has only just founded its cluster and is alone in it, the caller may be right: this is
+        that member's machine, come back with an empty disk and the command line that once founded the other
+        one. But anything may claim that, so the member is asked at the address that it gives.
         """
-        me = self.settings.node_id
-        if start_number(self.identity.incarnation) == 1 and set(self.controller.metadata.nodes) <= {me} != {
-            hello.node_id
-        }:
-            log.critical("%s (cluster %s)", other_directory(me), hello.cluster_id)
+        me, alone = self.settings.node_id, set(self.controller.metadata.nodes) <= {self.settings.node_id}
+        fresh = start_number(self.identity.incarnation) == 1 and alone and hello.node_id != me
+        if fresh and hello.raft_address and (self._asking_back is None or self._asking_back.done()):
+            self._asking_back = self._loop.create_task(self._believe(hello))
+
+    async def _believe(self, hello: Hello) -> None:
+        """Stop if the caller's cluster knows this node by another data directory, by the word of a member."""
+        question = msgspec.structs.replace(
+            self.hello_to(hello.node_id), cluster_id=hello.cluster_id, member_at=0, log_index=-1
+        )
+        try:
+            reply = await introduced(self.peers, question, hello.raft_address)
+        except (OSError, ValueError) as failure:
+            log.warning("a caller that calls itself node %d of another cluster is not there: %s",
+                        hello.node_id, failure or "no answer")  # fmt: skip
+            return
+        if reply.error == other_directory(self.settings.node_id) and not self._dead:
+            log.critical("%s (cluster %s)", reply.error, hello.cluster_id)
             self._finish(1)
 
     def on_caller(self, hello: Hello) -> None:

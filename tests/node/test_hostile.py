@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.node.harness import Closed, Cluster, Launcher, NodeProcess, wait_for
+from walrus.protocol import PeerCodec
+from walrus.wire.messages import Hello, PeerMessage
 
 pytestmark = pytest.mark.process
 
@@ -67,6 +69,29 @@ def test_frames_of_random_bytes_are_each_answered(node: NodeProcess) -> None:
         wire.send(*bodies)
         replies = [wire.receive() for _ in bodies]
     assert len(replies) == 500
+
+
+@pytest.mark.parametrize("claims", ["nowhere", "the node itself", "no node"])
+def test_a_caller_that_claims_another_cluster_stops_no_fresh_node(node: NodeProcess, claims: str) -> None:
+    """Only a member of that cluster, at the address that the caller gives, is believed."""
+    codec = PeerCodec[PeerMessage](PeerMessage)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = {"nowhere": 1, "the node itself": node.raft[1], "no node": silent.getsockname()[1]}[claims]
+        hello = Hello(
+            version=1,
+            cluster_id="another",
+            node_id=2,
+            directory_id="d2",
+            incarnation=1,
+            target=1,
+            member_at=0,
+            raft_address=f"127.0.0.1:{port}",
+        )
+        for _ in range(20):
+            with socket.create_connection(node.raft, timeout=20) as caller:
+                caller.sendall(codec.encode(hello))
+                assert b"another cluster" in caller.recv(1 << 16)
+    assert node.process.poll() is None
 
 
 def test_many_connections_with_half_a_frame_each(node: NodeProcess) -> None:

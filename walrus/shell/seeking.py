@@ -24,7 +24,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from walrus.shell.peer_connections import CONNECT_TIMEOUT, PeerConnections, PeerLink, connect
-from walrus.wire.messages import ANY_NODE
+from walrus.wire.messages import ANY_NODE, Hello, HelloReply
 
 log = logging.getLogger("walrus.shell.seeking")
 
@@ -36,6 +36,17 @@ FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 2.0
 TELL_EVERY = 10.0
 MOST_ADDRESSES = 64
+
+
+async def introduced(peers: PeerConnections, hello: Hello, address: str) -> HelloReply:
+    """Say Hello to whatever is at an address, and return the answer. Raises OSError, ValueError."""
+    link = PeerLink(peers.codec.encode(hello), peers.codec)
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            await connect(lambda: link, address, peers.source)
+            return await link.answer
+    finally:
+        link.abort()
 
 
 class Seeker:
@@ -76,16 +87,11 @@ class Seeker:
         """Tell the member at `address`, if there is one, where this node lives."""
         if address == self._mine:
             return
-        link = PeerLink(self._peers.codec.encode(self._peers.handler.hello_to(ANY_NODE)), self._peers.codec)
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
-                await connect(lambda: link, address, self._peers.source)
-                reply = await link.answer
+            reply = await introduced(self._peers, self._peers.handler.hello_to(ANY_NODE), address)
         except (OSError, ValueError) as failure:
             log.info("no member at %s: %s", address, failure or "no answer")
             return
-        finally:
-            link.abort()
         if reply.error:
             log.warning("%s refuses this node: %s", address, reply.error)
             return
