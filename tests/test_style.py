@@ -8,12 +8,14 @@ The lists of exceptions may only shrink: an entry that is no longer needed fails
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tools import shape
+from walrus.sim.invariants import NAMES
 
 TESTS = sorted((shape.ROOT / "tests").rglob("*.py"))
 
@@ -24,6 +26,11 @@ LONG_FILES: dict[str, str] = {}
 MAX_ATTRIBUTES = 20
 MANY_ATTRIBUTES = {"walrus/config.py:NodeConfig": "settings are values that no code changes"}
 UNDOCUMENTED: set[str] = set()
+INVARIANTS = {
+    name
+    for spec in sorted((shape.ROOT / "spec").glob("*.tla"))
+    for name in re.findall(r"^(\w+) ==", spec.read_text(encoding="utf-8"), re.MULTILINE)
+} | NAMES
 
 
 def test_no_function_is_longer_than_a_screen() -> None:
@@ -51,6 +58,13 @@ def test_a_class_of_the_logic_is_one_idea() -> None:
     assert many.keys() == MANY_ATTRIBUTES.keys(), (
         f"split it, or take a name off the list that no longer needs to be there: {many}"
     )
+
+
+@pytest.mark.parametrize("path", shape.MODULES, ids=shape.name)
+def test_an_assertion_for_an_invariant_names_one_of_the_specs(path: Path) -> None:
+    """A planted bug is noticed under that name, whether an assertion notices it, the simulator or TLC."""
+    named = {name for name in shape.named_assertions(path) if name not in INVARIANTS}
+    assert not named, f"in no spec, and in no promise of the simulator: {named}"
 
 
 @pytest.mark.parametrize("path", shape.MODULES, ids=shape.name)

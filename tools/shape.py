@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import tokenize
 from collections.abc import Iterator
 from functools import cache
@@ -101,6 +102,18 @@ def assertions(path: Path) -> int:
         or (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "assert_never")
         for node in ast.walk(tree(path))
     )
+
+
+def named_assertions(path: Path) -> set[str]:
+    """The invariants that assertions name: `SeqOrder` of `assert ..., "SeqOrder: a gap in a copy"`."""
+    messages = [node.msg for node in ast.walk(tree(path)) if isinstance(node, ast.Assert) and node.msg]
+    texts = [message.values[0] if isinstance(message, ast.JoinedStr) else message for message in messages]
+    found = [
+        re.match(r"([A-Z][a-z]+[A-Z]\w+):", text.value)
+        for text in texts
+        if isinstance(text, ast.Constant) and isinstance(text.value, str)
+    ]
+    return {match[1] for match in found if match}
 
 
 def attributes(cls: ast.ClassDef) -> set[str]:
