@@ -43,6 +43,12 @@ def test_what_the_glossary_defines_exists(path: str) -> None:
     assert _resolve(path) is not None
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_what_a_page_names_in_the_package_exists(page: Path) -> None:
+    for path in sorted(set(re.findall(r"`(walrus\.[\w.]+)`", page.read_text(encoding="utf-8")))):
+        assert _resolve(path) is not None, path
+
+
 def test_every_term_says_where_it_is_defined() -> None:
     rows = [row for row in TERMS.splitlines() if row.startswith("| ") and not row.startswith("| term")]
     assert len(rows) >= 30

@@ -139,10 +139,17 @@ def _claims() -> list[str]:
     text = "\n".join(path.read_text(encoding="utf-8") for path in tests)
     transcripts = sorted((shape.ROOT / "tests").rglob("transcripts/*.txt"))
     claims = set(re.findall(r"def (test_\d+(?:_\d+)*_\w+)", text))
+    pages = sorted([*shape.ROOT.glob("*.md"), *shape.ROOT.glob("docs/*.md")])
+    prose = "\n".join(path.read_text(encoding="utf-8") for path in pages)
+    named = set(re.findall(r"`(test_\w+)`", prose))
+    placed = set(re.findall(r"`(\w+)`\s+in\s+\[[^\]]*\]\(([\w./-]+\.py)\)", prose))
+    defined = set(re.findall(r"`(walrus\.[\w.]+)`", prose))
     impure = [path for path in shape.MODULES if shape.room(path) in shape.LOGIC and not _is_pure(path)]
     return [
         f"* Modules of the logic that import a clock, socket, disk, thread or randomness: {len(impure)}.",
         f"* Transcripts: {len(transcripts)}. Tests named after a section of the Raft paper: {len(claims)}.",
+        f"* Names on the pages, held to the code by tests: {len(named)} of tests, {len(placed)} of functions",
+        f"  in their files, {len(defined)} of modules, classes and members.",
     ]
 
 
