@@ -14,6 +14,8 @@ TLC remembers that this variant is done with; a constraint (`Wanted`) keeps the 
 Within one variant states are met in the same order as in a search of its own, so the property found is the
 same one. Registers also count each variant's states, and the actions that it took.
 
+Registers belong to a worker of TLC, so there must be one worker only (`run.py` never starts more).
+
 Left out: liveness, which TLC judges at the end, for the whole graph.
 """
 
@@ -33,8 +35,8 @@ from walrus.tlc.run import EvaluationError, SpecError, TlcResult, run_tlc
 
 REFUSED, REACHED, EXCEEDED, TOOK = "REFUSED", "REACHED", "EXCEEDED", "TOOK"
 
-BRIEF_STATES: Final = 20_000
-"""In searches of configurations with more states than these, the optimising compiler earns its time."""
+BRIEF_STATES: Final = 150_000
+"""In searches that may come to more states than these, the optimising compiler earns its time."""
 
 UNEVALUATED: Final = "cannot be evaluated"
 """What refuses a variant that cannot be read, or whose expressions make no sense in some state."""
@@ -94,7 +96,7 @@ def _run(config: Path, variants: Sequence[Variant], states: int, timeout: float)
         paths[0].write_text(together)
         paths[1].write_text(config_with(text))
         try:
-            return run_tlc(*paths, timeout=timeout, brief=0 < states < BRIEF_STATES)
+            return run_tlc(*paths, timeout=timeout, brief=0 < states * len(variants) < BRIEF_STATES)
         except SpecError as error:
             number = _senseless(error, together)
             if not number:
