@@ -249,6 +249,10 @@ def _measure_all(tools: Sequence[str], bugs: Iterable[str], budget: float) -> No
                 print(f"{bug} {tool}: {said}, {made.seconds} s", flush=True)
 
 
+UNNOTICED: dict[str, str] = {}
+"""Bugs that no tool has noticed yet, with the reason."""
+
+
 # --- the page ---
 
 HEAD = """# Planted bugs, and which tool notices them

@@ -41,6 +41,7 @@ CAUGHT: dict[str, tuple[str, Options]] = {
     "no_duplicate_check": ("network", STORM),
     "reads_what_is_not_acknowledged": ("none", PLAIN),
     "cursor_committed_before_delivery": ("crash,network", STORM),
+    "cursor_moves_back": ("network,crash", STORM),
     "damage_stays": ("rot", PLAIN),
     "damage_is_skipped": ("rot", PLAIN),
     "vote_not_persisted": ("crash,network", PLAIN),
@@ -72,7 +73,7 @@ def _in_scenario(name: str) -> tuple[str, str] | None:
 
 
 def _in_seeds(kinds: str, options: Options) -> tuple[str, str] | None:
-    chosen = faults.classes(kinds if kinds == "none" else f"{kinds},ambush,messages")
+    chosen = faults.classes(kinds if kinds == "none" else f"{kinds},ambush")
     for seed in range(1, SEEDS + 1):
         outcome = simulate(seed, options, STEPS, chosen)
         if isinstance(outcome, FailedRun):

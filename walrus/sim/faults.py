@@ -30,6 +30,7 @@ not what else was planned.
     hang_up      every client goes away in the middle of what it does
     transfer     Raft's leader hands over to `peer`
     usurp        Raft's leader is cut off until another one leads, and then comes back while that one falls
+    rivals       Raft's leader falls silent, and the clocks of all others jump so that they campaign at once
     join, leave  membership
     stale        the node comes back with a copy of its directory that is older than its last start
 """
@@ -43,7 +44,7 @@ from random import Random
 import msgspec
 
 from walrus.consensus.messages import Role
-from walrus.protocol import Leave, Recover
+from walrus.protocol import Leave, Recover, Register, Request
 from walrus.sim.calls import ClientCall, Unattended
 from walrus.sim.drives import ROOMS
 from walrus.sim.host import Host, Saved
@@ -64,7 +65,7 @@ CLASSES: dict[str, tuple[tuple[str, int], ...]] = {
     "ambush": (("ambush", 10),),
     "messages": (("sift", 6),),
     "clients": (("hang_up", 2),),
-    "leaders": (("transfer", 3), ("usurp", 5)),
+    "leaders": (("transfer", 3), ("usurp", 5), ("rivals", 5)),
     "recovery": (("needless", 6), ("recover", 2)),
     "members": (("join", 2), ("leave", 2)),
     "directories": (("stale", 1),),
@@ -304,10 +305,29 @@ class Faults:
         self._mend()
         first = self._raft_leader()
         if first is not None:
+            for number in range(3):  # entries that no other server will have
+                self.world.after(0.1 * number, self._ask, first, Register(f"usurped.{number}"))
             pairs = self._around(first.id)
             for pair in pairs:
                 self.world.network.link(*pair).cuts += 1
             self._await_usurper(fault, first.id, pairs, self.world.now + 3.0)
+
+    def _ask(self, host: Host, request: Request) -> None:
+        """A client asks, and does not listen."""
+        self.world.ask(host, ClientCall(Unattended(), host.id, request.replies, self.world.now), request)
+
+    def _rivals(self, fault: Fault) -> None:
+        """All servers campaign at once: votes are split, and asked for twice in a term."""
+        dice, first = Random(f"rivals {fault.value}"), self._raft_leader()
+        self._mend()
+        if first is not None:
+            how = dice.choice(("isolate", "kill", "none"))
+            if how != "none":
+                self._if_not_calm(how, msgspec.structs.replace(fault, node=first.id))
+        for host in self.world.live():
+            if first is None or host.id != first.id:
+                jump = 2 * host.config.election_timeout + dice.choice((0.0, 0.02)) * dice.random()
+                self.world.set_clock(host.id, 1.0, jump)
 
     def _await_usurper(self, fault: Fault, first: int, pairs: list[tuple[int, int]], until: float) -> None:
         world, second = self.world, self._raft_leader()
@@ -322,6 +342,7 @@ class Faults:
         fault = msgspec.structs.replace(fault, node=second.id)
         world.seen["usurped"] += 1
         world.after(pause, self._if_not_calm, how, fault)
+        world.after(pause + 0.02, world.set_clock, first, 1.0, dice.choice((0.0, 1.0)))
         world.after(pause + dice.choice((0.0, 0.05, 0.5)), self._join_links, pairs)
 
     def _if_not_calm(self, kind: str, fault: Fault) -> None:
@@ -393,7 +414,7 @@ class Faults:
                 enough = len(whole) > len(replicas) - recovery.segment.majority
                 if sound and enough and recovery.waits_for_sure_copies and not host.paused:
                     world.seen["recovery forced"] += 1
-                    world.ask(host, ClientCall(Unattended(), host.id, 1, world.now), Recover(*key))
+                    self._ask(host, Recover(*key))
 
     def _join(self, fault: Fault) -> None:
         """A new machine, or one that was removed and comes back with an empty directory."""
@@ -413,7 +434,7 @@ class Faults:
         if asked and leaving and not leaving.left and len(self.world.judge.membership.voters) > 3:
             host = asked[int(fault.value * len(asked))]
             self.world.seen["leader asked to leave"] += leader is leaving
-            self.world.ask(host, ClientCall(Unattended(), host.id, 1, self.world.now), Leave(node))
+            self._ask(host, Leave(node))
 
     def _stale(self, fault: Fault) -> None:
         """A copy of the directory is made, the process goes on in another start, and some time later one

@@ -2,8 +2,8 @@
 
 A tool that never finds anything proves nothing. So each of these is planted, one at a time, and the tools of
 the project are asked: the simulator (`python -m walrus.sim --mutant NAME`), the exploration of Raft, the
-tests, recorded runs, and TLC where the specs have the same bug. `python -m walrus.sim mutants` asks all of
-them and writes the table that is in docs/planted-bugs.md.
+tests, recorded runs, and TLC where the specs have the same bug. `python -m tools.planted` asks them and
+writes the table that is in docs/planted-bugs.md.
 
 Each says which invariant it breaks: a tool that notices must say that name. Most are slips that a careful
 person could make; some were made here once (docs/bugs-found.md). They are written as the line that is

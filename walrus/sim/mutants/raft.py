@@ -80,7 +80,7 @@ VOTES = (
     ),
     _mutant(
         "wins_with_half",
-        "ElectionSafety",
+        "ElectionSafety LeaderCompleteness",
         "half of the voters are enough to be elected",
         Slip(">= membership.quorum", ">= len(membership.voters) // 2", "Election.won"),
     ),
