@@ -6,14 +6,14 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick deep fuzz chaos lint format links figures check model-check simulate cluster-bootstrap cluster-down bench bench-engine mutate clean
+.PHONY: help demo test quick deep fuzz chaos lint format links docs docs-serve figures check model-check simulate cluster-bootstrap cluster-down bench bench-engine mutate clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 .venv/.installed: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,tla,browser]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,tla,browser,docs]'
 	touch $@
 
 demo: .venv/.installed ## start a cluster, stream a log in, kill a leader, count what is lost (0)
@@ -39,11 +39,12 @@ fuzz: .venv/.installed ## atheris on every decoder of foreign bytes; MINUTES=10 
 chaos: .venv/.installed ## random faults on real nodes, judged by what only the protocol's page says; MINUTES=60
 	$(BIN)/python -m tests.node.chaos --minutes $(or $(MINUTES),60)
 
-lint: .venv/.installed ## ruff, mypy --strict and the import contracts
+lint: .venv/.installed ## ruff, mypy --strict, the import contracts, and the documentation as a site
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m tools.site
 
 format: .venv/.installed ## let ruff format the code
 	$(BIN)/ruff format
@@ -51,6 +52,12 @@ format: .venv/.installed ## let ruff format the code
 
 links: .venv/.installed ## every relative link in the documentation leads somewhere
 	$(PYTEST) -q tests/test_links.py
+
+docs: .venv/.installed ## the documentation as a site, in build/site
+	$(BIN)/python -m tools.site
+
+docs-serve: .venv/.installed ## the same on 127.0.0.1:8000, built again when a page changes
+	$(BIN)/python -m tools.site --serve
 
 figures: .venv/.installed ## draw the figures of the documentation anew, from the transcripts
 	$(BIN)/python -m tools.figures --write

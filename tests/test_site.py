@@ -1,0 +1,62 @@
+"""The site and the course: every page is made, every name that the course uses exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tools import site
+from walrus.sim import invariants, mutants, scenarios
+from walrus.sim.explore import STARTS
+from walrus.tlc.mutants import CASES
+
+COURSE = (site.DOCS / "course.md").read_text("utf-8")
+
+
+@pytest.fixture
+def pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(site, "PAGES", tmp_path / "pages")
+    site.build_pages()
+    return tmp_path / "pages"
+
+
+def test_every_link_of_every_page_leads_to_a_page(pages: Path) -> None:
+    written = [page for page in pages.rglob("*.md") if pages / "source" not in page.parents]
+    broken = [
+        f"{page.relative_to(pages)}: {target}"
+        for page in written
+        for _, target, _ in site._LINK.findall(page.read_text("utf-8"))
+        if "://" not in target and not target.startswith(("#", "mailto:"))
+        if not (page.parent / target.split("#")[0]).exists()
+    ]
+    assert len(written) > 40 and broken == []
+
+
+def test_every_invariant_has_a_page_with_its_definition_and_its_bugs(pages: Path) -> None:
+    page = (pages / "invariants" / "AckedDurable.md").read_text("utf-8")
+    assert "AckedDurable ==" in page and "def AckedDurable" in page and "`acks_at_one_copy`" in page
+    for path in (pages / "invariants").glob("*.md"):
+        assert callable(getattr(invariants, path.stem))
+
+
+def test_a_page_holds_the_whole_text_of_a_source(pages: Path) -> None:
+    page = (pages / "source" / "walrus" / "raft.py.md").read_text("utf-8")
+    assert (site.ROOT / "walrus" / "raft.py").read_text("utf-8") in page
+
+
+def test_the_course_names_bugs_scenarios_and_starts_that_exist() -> None:
+    words = " ".join(COURSE.split())
+    bugs = set(re.findall(r"--mutant (\w+)", words))
+    assert len(bugs) >= 5 and bugs <= set(mutants.ALL)
+    assert set(re.findall(r"--scenario (\w+)", words)) <= set(scenarios.ALL)
+    assert set(re.findall(r"--start (\w+)", words)) <= set(STARTS)
+    planted = set(re.findall(r"walrus\.tlc mutants (\w+)", words)) | {"MinorityFence"}
+    assert planted <= {case.name for case in CASES}
+
+
+def test_the_site_asks_for_nothing_from_elsewhere() -> None:
+    theme = site.config()["theme"]
+    assert theme["font"] is False
+    assert "offline" not in site.config()["plugins"], "it would load a script from elsewhere"
