@@ -31,6 +31,7 @@ deep: .venv/.installed ## the property tests with many more examples, many more 
 	HYPOTHESIS_PROFILE=deep $(PYTEST) -n 2 -q --timeout 7200 -m 'not process and not tla'
 	HYPOTHESIS_PROFILE=deep $(PYTEST) -q tests/node/test_chaos.py
 	$(BIN)/python -m walrus.sim --seed 1000 --seeds 50
+	$(BIN)/python -m walrus.tlc replay --behaviours 3000
 
 fuzz: .venv/.installed ## atheris on every decoder of foreign bytes; MINUTES=10 in all (Linux)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'

@@ -6,6 +6,7 @@
     mutants [NAME ...]   plant bugs one at a time: TLC must refuse each by the property we expect
     guards [NAME ...]    change each guard of each action: what refuses that, and what may survive
     trace FILE ...       is this recorded run of the code a behaviour of the specs?
+    replay [CONFIG]      random behaviours of Raft.tla, performed on real servers: do they come to the same?
 
 `--json` prints results as JSON instead of tables. The exit status is 0 if all is well, 1 if something was
 violated, a mutant survived or a trace was refused, 2 if TLC could not run.
@@ -47,6 +48,7 @@ from walrus.tlc.configs import (
 )
 from walrus.tlc.mutants import CASES, Case, expected_of, listing, name_of, run_case, run_cases
 from walrus.tlc.patches import Generated
+from walrus.tlc.replay import NARROW, replay
 from walrus.tlc.run import (
     SearchProgress,
     SpecError,
@@ -417,6 +419,35 @@ def _trace(options: argparse.Namespace, report: _Report) -> int:
     return 0 if all(verdict.accepted for verdict in verdicts) else 1
 
 
+def _replay(options: argparse.Namespace, report: _Report) -> int:
+    outcome = replay(
+        options.config,
+        {} if options.as_is else NARROW,
+        count=options.behaviours,
+        depth=options.depth,
+        seed=options.seed,
+        timeout=options.timeout,
+    )
+    if report.as_json:
+        report.json(asdict(outcome))
+        return 1 if outcome.differences else 0
+    table = Table(title=f"{options.config}: steps performed")
+    table.add_column("action")
+    table.add_column("times", justify="right")
+    for action, times in sorted(outcome.actions.items()):
+        table.add_row(action, f"{times:,}")
+    report.console.print(table)
+    for reason, times in sorted(outcome.beyond.items()):
+        report.console.print(Text(f"{times} behaviours end where only the spec goes on: {reason}", "dim"))
+    for difference in outcome.differences:
+        report.console.print(Text(str(difference), "red"), soft_wrap=True)
+    report.console.print(
+        f"{outcome.behaviours:,} behaviours, {outcome.steps:,} steps, "
+        f"{len(outcome.differences)} differences, {outcome.seconds:.0f} s"
+    )
+    return 1 if outcome.differences else 0
+
+
 def _parser() -> Parser:
     parser = Parser(prog="python -m walrus.tlc", description="Check the specs with TLC.")
     common = Parser(add_help=False)
@@ -450,6 +481,15 @@ def _parser() -> Parser:
     command = commands.add_parser("trace", parents=[common], help="is this run a behaviour of the specs?")
     command.add_argument("files", nargs="+", metavar="FILE")
     command.set_defaults(function=_trace)
+    command = commands.add_parser(
+        "replay", parents=[common], help="perform behaviours of Raft.tla on the code"
+    )
+    command.add_argument("config", nargs="?", default="raft-simulate", metavar="CONFIG")
+    command.add_argument("--behaviours", type=int, default=100)
+    command.add_argument("--depth", type=int, default=60)
+    command.add_argument("--seed", type=int, default=1)
+    command.add_argument("--as-is", action="store_true", help="the configuration's own constants")
+    command.set_defaults(function=_replay)
     return parser
 
 

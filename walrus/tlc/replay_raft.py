@@ -1,0 +1,794 @@
+"""Behaviours of Raft.tla, performed on the real `Raft` class: a cluster of servers that does as it is told.
+
+The search for a difference is TLC's; here one step of the spec after the other is done to real servers, and
+the state they come to is mapped back and compared. A step is told from the two states around it (`step_of`).
+
+Messages are the servers' own wherever the spec has them: a request for votes, a vote, an acknowledgement
+counts only if a real server has sent it, and what promises something must be durable when it leaves. Entries
+are sent by the step that takes them, cut out of what the leader's log was, for the spec lets any slice of it
+arrive.
+
+What must not happen is tried, too, on copies of servers (`_probe`): a vote that the spec does
+not grant, acknowledgements that do not suffice, a commit index without its entries, a request once more.
+
+What the code does in one go and the spec in two is waited for (`_Server.unborn`, `.ahead`): a new leader
+appends its no-op at once; a term that is written makes durable what was written before it; a leader that is
+removed leaves with the commit. What only the spec can do ends the replay of a behaviour, and is counted
+(`Beyond`): a tail that is lost although a later write was durable, a transfer to a server that has restarted.
+
+Left out: `elections`, `committed` and `budget`, which are history; and time: clocks are moved so that no
+server refuses because it hears a leader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from walrus.consensus.journal import RaftJournal
+from walrus.consensus.messages import (
+    MEMBERSHIP,
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    Entry,
+    HardState,
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
+    Membership,
+    PreVoteRequest,
+    PreVoteResponse,
+    RaftConfig,
+    RaftMessage,
+    Ready,
+    RequestVoteRequest,
+    RequestVoteResponse,
+    Role,
+    Snapshot,
+    TimeoutNowRequest,
+)
+from walrus.raft import Raft
+from walrus.storage.batch import Batch
+from walrus.tlc.values import TlaRecord
+
+SpecState: TypeAlias = Mapping[str, Any]
+"""Variable -> value, of Raft.tla; servers are numbers, 0 is none."""
+
+CONFIG: Final = RaftConfig(heartbeat_interval=0.1, election_timeout=1.0)
+COMPARED: Final = (
+    *("current_term", "voted_for", "role", "log", "commit_index", "base", "persisted"),
+    *("requests", "votes", "leader_of", "leader_log", "leader_commit", "matched"),
+)
+
+
+class Difference(Exception):
+    """The code and the spec part here."""
+
+    def __init__(self, variable: str, spec: object, code: object) -> None:
+        super().__init__(f"{variable} is {spec} in the spec and {code} in the code")
+        self.variable = variable
+
+
+class Beyond(Exception):
+    """The spec goes where the code cannot: why."""
+
+
+class SpecStep(msgspec.Struct, frozen=True):
+    """One action, by the server that takes it."""
+
+    action: str
+    node: int
+    values: tuple[int, ...] = ()
+
+
+class _Lowest:
+    """The randomness that servers are handed: none."""
+
+    def uniform(self, a: float, b: float) -> float:
+        """The least."""
+        return a
+
+
+class _Disk:
+    """One topic of entries, as much of `Storage` as a journal needs. What is written is durable."""
+
+    def __init__(self) -> None:
+        self._first, self._entries = 0, list[bytes]()
+
+    def write(self, topic: str, batch: Batch) -> int:
+        self._entries += batch.payloads()
+        return self._first + len(self._entries) - batch.count
+
+    def read_batch(self, topic: str, start: int, max_entries: int, max_bytes: int) -> Batch:
+        at = start - self._first
+        return Batch.of(self._entries[at : at + max_entries])
+
+    def bounds(self, topic: str) -> tuple[int, int]:
+        return self._first, self._first + len(self._entries)
+
+    def topics(self) -> list[str]:
+        return []
+
+    def trim(self, topic: str, before: int) -> None:
+        gone = max(0, min(before - self._first, len(self._entries)))
+        del self._entries[:gone]
+        self._first += gone
+
+    def delete_topic(self, topic: str) -> None:
+        raise NotImplementedError
+
+
+# --- which step it was ------------------------------------------------------------------------------------
+
+
+def step_of(before: SpecState, after: SpecState) -> SpecStep:
+    """The action between two states of a behaviour. Raises ValueError if no action explains the change."""
+    nodes = sorted(before["role"])
+
+    def changed(*names: str) -> int:
+        for name in names:
+            for node in nodes:
+                if before[name][node] != after[name][node]:
+                    return int(node)
+        return 0
+
+    spent = {name for name, left in before["budget"].items() if after["budget"][name] != left}
+    if "restarts" in spent:
+        return SpecStep("Restart", changed("log", "persisted", "commit_index", "role"))
+    if "snapshots" in spent:
+        node = changed("base")
+        return SpecStep("CompactLog", node, (after["base"][node],))
+    if "step_downs" in spent:
+        return SpecStep("CheckQuorumFailed", changed("role"))
+    if "changes" in spent:
+        return SpecStep("ChangeMembership", changed("log"))
+    if new := after["elections"] - before["elections"]:
+        return SpecStep("BecomeLeader", next(iter(new))[1])
+    if new := after["requests"] - before["requests"]:
+        return SpecStep("Timeout", next(iter(new))["candidate"])
+    if new := after["votes"] - before["votes"]:
+        vote = next(iter(new))
+        return SpecStep("HandleRequestVoteRequest", vote["voter"], (vote["candidate"],))
+    if node := changed("current_term"):
+        return SpecStep("UpdateTerm", node, (after["current_term"][node],))
+    return _of_logs(before, after, changed)
+
+
+def _of_logs(before: SpecState, after: SpecState, changed: Any) -> SpecStep:
+    if node := changed("base"):
+        return SpecStep("InstallSnapshot", node)
+    if before["leader_log"] != after["leader_log"]:
+        return SpecStep("ClientRequest", changed("log"))
+    if before["leader_commit"] != after["leader_commit"]:
+        node = changed("commit_index")
+        return SpecStep("AdvanceCommitIndex", node, (after["commit_index"][node],))
+    if node := changed("commit_index"):
+        return SpecStep("LearnCommitIndex", node, (after["commit_index"][node],))
+    node = changed("log") or _acknowledger(before, after)
+    if node or (changed("role") and after["role"][changed("role")] == "Follower"):
+        node = node or changed("role")
+        if before["role"][node] == "Leader":
+            return SpecStep("StepDown", node)
+        return SpecStep("AcceptAppendEntriesRequest", node, _slice(before, after, node))
+    if node := changed("persisted"):
+        return SpecStep("Persist", node)
+    if node := changed("role"):
+        return SpecStep("PreVote", node)
+    raise ValueError("a state that no action leads to")
+
+
+def _acknowledger(before: SpecState, after: SpecState) -> int:
+    for one, other in zip(before["matched"], after["matched"], strict=True):
+        for node in one:
+            if one[node] != other[node]:
+                return int(node)
+    return 0
+
+
+def _slice(before: SpecState, after: SpecState, node: int) -> tuple[int, int]:
+    """A request (prev, last) of the leader that makes of the log what it became."""
+    term, log, wanted = before["current_term"][node], before["log"][node], after["log"][node]
+    sent, acked = before["leader_log"][term - 1], before["matched"][term - 1][node]
+    told = after["matched"][term - 1][node]
+    for last in range(len(sent), -1, -1):
+        for prev in (last, max(last, 1) - 1):
+            if prev > len(log) or (prev and log[prev - 1]["term"] != sent[prev - 1]["term"]):
+                continue
+            conflict = any(
+                log[i]["term"] != sent[i]["term"] for i in range(prev, last) if i < min(last, len(log))
+            )
+            merged = log[:prev] + sent[prev:last] if conflict or last > len(log) else log
+            if merged == wanted and max(acked, last) == told:
+                return prev, last
+    raise ValueError("a log that no request leads to")
+
+
+# --- one server -------------------------------------------------------------------------------------------
+
+
+class _Server:
+    """A real server, the writes that wait for its disk, and what of its state the spec does not have yet."""
+
+    def __init__(self, node: int, disk: _Disk, now: float) -> None:
+        self.node, self.now = node, now
+        self.disk, self.journal = disk, RaftJournal(disk)
+        restored = self.journal.load()
+        self.raft = Raft(node_id=node, config=CONFIG, restored=restored, rng=_Lowest(), now=now)
+        self.waiting: list[Ready] = []
+        self.durable = restored.hard_state
+        """The term and the vote that are on its disk."""
+        self.unborn = False
+        """It leads, and has appended the no-op that the spec lets it append later."""
+        self.ahead = False
+        """More of its log is durable than in the spec."""
+        self.full: list[Entry] = []
+        """Its log from index 1 on, with what a snapshot covers."""
+        self.snapshot: Snapshot | None = None
+
+    @property
+    def left(self) -> bool:
+        """It led, and left with the commit of its removal."""
+        return self.raft.role is Role.LEARNER and self.node not in self.raft.membership.voters
+
+    def look(self) -> None:
+        """Keep `full` up to date."""
+        log = self.raft.log
+        base = log.snapshot_index
+        self.full[base:] = log.entries(base + 1, log.last_index + 1)
+
+    def shown(self) -> list[Entry]:
+        """The log without a no-op that the spec does not have yet."""
+        return self.full[:-1] if self.unborn else list(self.full)
+
+
+def _mapped(entry: Entry) -> Mapping[str, object]:
+    members = Membership.decode(entry.data) if entry.kind is MEMBERSHIP else Membership()
+    return {
+        "term": entry.term,
+        "voters": frozenset(members.voters),
+        "learners": frozenset(members.learners),
+    }
+
+
+# --- the cluster ------------------------------------------------------------------------------------------
+
+
+class Cluster:
+    """Real servers in the state that a behaviour begins with; `perform` does a step to them and compares."""
+
+    def __init__(self, first: SpecState, pre_votes: bool) -> None:
+        self._pre_votes = pre_votes
+        self._sent: list[tuple[int, int, RaftMessage]] = []
+        terms = len(first["leader_of"])
+        self._leaders = [0] * terms
+        self._leader_logs: list[list[Entry]] = [[] for _ in range(terms)]
+        self._leader_commits = [0] * terms
+        self._own_votes = set[tuple[int, int]]()
+        if any(role != "Follower" for role in first["role"].values()):
+            raise Beyond("the behaviour begins in the middle of things: only Begun = 1 can be set up")
+        self.servers = {node: self._founded(node, first) for node in sorted(first["role"])}
+        self.compare(first)
+
+    def _founded(self, node: int, first: SpecState) -> _Server:
+        disk = _Disk()
+        if first["log"][node]:
+            (founding,) = first["log"][node]
+            members = Membership(tuple(sorted(founding["voters"])), tuple(sorted(founding["learners"])))
+            RaftJournal(disk).bootstrap(members)
+        server = _Server(node, disk, 0.0)
+        if first["commit_index"][node]:
+            server.raft.log.commit_to(first["commit_index"][node])
+        self._pump(server)
+        return server
+
+    def perform(self, step: SpecStep, before: SpecState, after: SpecState) -> None:
+        """Do one step; raises Difference if it leads elsewhere than in the spec."""
+        goes_on = step.action in (
+            "ClientRequest",
+            "AdvanceCommitIndex",
+            "ChangeMembership",
+            "CheckQuorumFailed",
+        )
+        if goes_on and before["role"][step.node] == "Leader" and self.servers[step.node].left:
+            raise Beyond("a leader that was removed goes on")
+        if any(len(log) and _voters(log) == 1 for log in after["log"].values()):
+            raise Beyond("a cluster of one commits by itself")
+        action = getattr(self, f"_{step.action}")
+        try:
+            action(step, after)
+            for server in self.servers.values():
+                server.raft.check_invariants()
+        except (AssertionError, LookupError, ValueError) as error:
+            raise Difference("an assertion", "kept", f"broken: {error!r}") from error
+        self.compare(after)
+        try:
+            self._probe(step, after)
+        except (AssertionError, LookupError, ValueError) as error:
+            raise Difference("an assertion", "kept", f"broken: {error!r}") from error
+
+    # --- what is on its way ---
+
+    def _send(self, server: _Server, envelopes: Any) -> None:
+        """What leaves a server. Whatever promises something must be durable."""
+        for to, message in envelopes:
+            match message:
+                case RequestVoteRequest(term=term) if server.durable != HardState(term, server.node):
+                    raise Difference("requests", "durable before they leave", f"{message} of {server.node}")
+                case RequestVoteResponse(term=term, granted=True) if server.durable != HardState(term, to):
+                    raise Difference("votes", "durable before they leave", f"{message} of {server.node}")
+                case AppendEntriesResponse(success=True, match_index=index):
+                    if index > self._on_disk(server):
+                        raise Difference("matched", "durable before it is told", f"{message}")
+            self._sent.append((server.node, to, message))
+
+    def _on_disk(self, server: _Server) -> int:
+        """How much of the log the next start would find."""
+        restored = RaftJournal(server.disk).load()
+        base = restored.snapshot.index if restored.snapshot else 0
+        return restored.entries[-1].index if restored.entries else base
+
+    def _pump(self, server: _Server, *, sync: bool = True) -> None:
+        """Take what the server wants done; have it done, or let it wait for the disk."""
+        raft = server.raft
+        while raft.has_ready():
+            ready = raft.ready()
+            self._send(server, ready.messages)
+            if ready.needs_persist:
+                server.waiting.append(ready)
+            if sync:
+                self._sync(server)
+        if sync:
+            self._sync(server)
+
+    def _sync(self, server: _Server) -> None:
+        while server.waiting:
+            ready = server.waiting.pop(0)
+            self._write(server, ready)
+            self._send(server, ready.messages_after)
+            server.raft.persisted(ready, server.now)
+            server.journal.durable(ready)
+
+    def _write(self, server: _Server, ready: Ready) -> None:
+        server.journal.save(ready)
+        if ready.hard_state is not None:
+            server.durable = ready.hard_state
+
+    def _tell(self, server: _Server, sender: int, message: RaftMessage, *, sync: bool = True) -> None:
+        server.raft.step(sender, message, server.now)
+        self._pump(server, sync=sync)
+
+    def _received(self, kind: type, sender: int, to: int, term: int) -> list[Any]:
+        return [
+            message
+            for source, target, message in self._sent
+            if isinstance(message, kind) and (source, target) == (sender, to) and message.term == term
+        ]
+
+    # --- elections ---
+
+    def _PreVote(self, step: SpecStep, after: SpecState) -> None:
+        server = self.servers[step.node]
+        server.now = max(server.now, server.raft.next_deadline())
+        server.raft.tick(server.now)
+        self._catch_up(server)
+        self._pump(server)
+
+    def _catch_up(self, server: _Server) -> None:
+        """A write that is durable at once makes durable what waits before it."""
+        server.ahead = server.ahead or bool(server.waiting)
+
+    def _Timeout(self, step: SpecStep, after: SpecState) -> None:
+        server, raft = self.servers[step.node], self.servers[step.node].raft
+        self._catch_up(server)
+        if not self._pre_votes:
+            self._PreVote(step, after)
+            for peer in raft.membership.voters:
+                if raft.role is Role.PRE_CANDIDATE and peer != step.node:
+                    granted = PreVoteResponse(term=raft.current_term + 1, granted=True)
+                    self._tell(server, peer, granted)
+        elif raft.role is Role.PRE_CANDIDATE:
+            self._canvass(server)
+        else:
+            self._transfer(server)
+        self._own_votes |= (
+            {(raft.current_term, step.node)} if server.durable.voted_for == step.node else set()
+        )
+
+    def _canvass(self, server: _Server) -> None:
+        """Every server that would grant it is asked, and answers."""
+        term = server.raft.current_term + 1
+        asked = {
+            to: message  # the latest
+            for sender, to, message in self._sent
+            if sender == server.node and isinstance(message, PreVoteRequest) and message.term == term
+        }
+        leaders = {to for to in asked if self.servers[to].raft.role is Role.LEADER}
+        for to, message in asked.items():
+            if server.raft.role is Role.PRE_CANDIDATE and to in server.raft.membership.voters:
+                other = self.servers[to]
+                if other.raft.current_term > message.term or to in leaders:
+                    continue  # it would refuse, and perhaps bring news of its term
+                # A pre-candidate would yield, which no step of the spec says; and a server that is in the
+                # new term by now has granted it before.
+                if other.raft.role is Role.PRE_CANDIDATE or other.raft.current_term == message.term:
+                    self._tell(server, to, PreVoteResponse(term=message.term, granted=True))
+                    continue
+                other.now += 2 * CONFIG.election_timeout
+                before = len(self._sent)
+                self._catch_up(other)
+                self._tell(other, server.node, message)
+                for sender, _, answer in self._sent[before:]:
+                    if isinstance(answer, PreVoteResponse):
+                        self._tell(server, sender, answer)
+        if server.raft.role is Role.PRE_CANDIDATE and leaders:
+            raise Beyond("a leader grants no pre-vote")
+
+    def _transfer(self, server: _Server) -> None:
+        raft = server.raft
+        if raft.role is not Role.FOLLOWER or raft.leader_id is None:
+            raise Beyond("a server that has restarted does not know who may tell it to campaign")
+        self._tell(server, raft.leader_id, TimeoutNowRequest(term=raft.current_term))
+
+    def _HandleRequestVoteRequest(self, step: SpecStep, after: SpecState) -> None:
+        server, (candidate,) = self.servers[step.node], step.values
+        term = server.raft.current_term
+        asked = [
+            message
+            for sender, _, message in self._sent
+            if sender == candidate and isinstance(message, RequestVoteRequest) and message.term == term
+        ]
+        if not asked:
+            raise Difference("requests", f"one of {candidate} in term {term}", "none")
+        server.now += 2 * CONFIG.election_timeout
+        self._catch_up(server)
+        self._tell(server, candidate, asked[0])
+
+    def _UpdateTerm(self, step: SpecStep, after: SpecState) -> None:
+        server, (term,) = self.servers[step.node], step.values
+        other = next(node for node in self.servers if node != step.node)
+        self._let_go(server)
+        self._catch_up(server)
+        self._tell(server, other, RequestVoteResponse(term=term, granted=False))
+
+    def _BecomeLeader(self, step: SpecStep, after: SpecState) -> None:
+        server, raft = self.servers[step.node], self.servers[step.node].raft
+        for voter in self.servers:
+            for vote in self._received(RequestVoteResponse, voter, step.node, raft.current_term):
+                if vote.granted and raft.role is Role.CANDIDATE:
+                    raft.step(voter, vote, server.now)
+        server.unborn = raft.role is Role.LEADER
+        self._pump(server, sync=False)
+
+    def _CheckQuorumFailed(self, step: SpecStep, after: SpecState) -> None:
+        server = self.servers[step.node]
+        for _ in range(40):
+            if server.raft.role is Role.LEADER:
+                server.now += 0.4 * CONFIG.election_timeout
+                server.raft.tick(server.now)
+        self._let_go(server)
+        self._pump(server, sync=False)
+
+    def _let_go(self, server: _Server) -> None:
+        """A leader is deposed."""
+        if server.unborn:
+            raise Beyond("a leader that is deposed before its first entry")
+
+    # --- replication ---
+
+    def _ClientRequest(self, step: SpecStep, after: SpecState) -> None:
+        server = self.servers[step.node]
+        if server.unborn:
+            server.unborn = False
+        else:
+            server.raft.propose(b"x", server.now)
+        self._pump(server, sync=False)
+
+    def _Persist(self, step: SpecStep, after: SpecState) -> None:
+        server = self.servers[step.node]
+        self._sync(server)
+        self._pump(server, sync=server.raft.role is not Role.LEADER)
+        server.ahead = False
+
+    def _leader(self, node: int) -> int:
+        term = self.servers[node].raft.current_term
+        leader = self._leaders[term - 1]
+        if not leader:
+            raise Difference("leader_of", f"a leader of term {term}", "none")
+        return leader
+
+    def _request(self, node: int, prev: int, last: int, commit: int) -> AppendEntriesRequest:
+        term = self.servers[node].raft.current_term
+        log = self._leader_logs[term - 1]
+        if last > len(log):
+            raise Difference("leader_log", f"{last} entries", f"{len(log)}")
+        return AppendEntriesRequest(
+            term=term,
+            round=0,
+            prev_log_index=prev,
+            prev_log_term=log[prev - 1].term if prev else 0,
+            leader_commit=commit,
+            entries=tuple(log[prev:last]),
+        )
+
+    def _AcceptAppendEntriesRequest(self, step: SpecStep, after: SpecState) -> None:
+        server, (prev, last) = self.servers[step.node], step.values
+        leader = self._leader(step.node)
+        self._tell(server, leader, self._request(step.node, prev, last, 0))
+        server.ahead = False
+
+    def _LearnCommitIndex(self, step: SpecStep, after: SpecState) -> None:
+        server, (index,) = self.servers[step.node], step.values
+        self._catch_up(server)
+        self._tell(server, self._leader(step.node), self._request(step.node, index, index, index))
+
+    def _AdvanceCommitIndex(self, step: SpecStep, after: SpecState) -> None:
+        server, (index,) = self.servers[step.node], step.values
+        raft = server.raft
+        for peer in self.servers:
+            told = [
+                answer
+                for answer in self._received(AppendEntriesResponse, peer, step.node, raft.current_term)
+                if answer.success and answer.match_index >= index
+            ]
+            if told and raft.commit_index < index:
+                answer = min(told, key=lambda each: each.match_index)
+                capped = msgspec.structs.replace(
+                    answer, match_index=index, prev_log_index=min(answer.prev_log_index, index)
+                )
+                raft.step(peer, capped, server.now)
+            for snapshot in self._received(InstallSnapshotResponse, peer, step.node, raft.current_term):
+                if raft.commit_index < index and snapshot.installed:
+                    raft.step(peer, snapshot, server.now)
+        if raft.commit_index < index and any(progress.transfer for progress in raft.progress.values()):
+            raise Beyond("the leader waits for the answer to another snapshot")
+        if raft.role is not Role.LEADER:
+            self._catch_up(server)
+        self._pump(server, sync=raft.role is not Role.LEADER)
+
+    # --- snapshots ---
+
+    def _CompactLog(self, step: SpecStep, after: SpecState) -> None:
+        server, (index,) = self.servers[step.node], step.values
+        self._compact(server, index)
+
+    def _compact(self, server: _Server, index: int) -> None:
+        log = server.raft.log
+        members = log.membership_at(index)
+        server.snapshot = Snapshot(index, log.term_at(index), members, b"snapshot")
+        self._catch_up(server)
+        server.raft.compact(index, b"snapshot")
+        self._pump(server)
+
+    def _InstallSnapshot(self, step: SpecStep, after: SpecState) -> None:
+        server, leader = self.servers[step.node], self.servers[self._leader(step.node)]
+        snapshot = leader.snapshot
+        if snapshot is None or snapshot.index != after["base"][step.node]:
+            raise Difference("base", after["base"][step.node], snapshot)
+        request = InstallSnapshotRequest(
+            term=server.raft.current_term,
+            round=0,
+            last_index=snapshot.index,
+            last_term=snapshot.term,
+            membership=snapshot.membership,
+            offset=0,
+            total=len(snapshot.data),
+            data=snapshot.data,
+        )
+        if not server.raft.log.holds(snapshot.index) or server.full[snapshot.index - 1].term != snapshot.term:
+            server.full = leader.full[: snapshot.index]
+        self._catch_up(server)
+        self._tell(server, leader.node, request)
+        server.snapshot = snapshot
+        if server.raft.log.snapshot_index < snapshot.index:  # it held all of that; its host compacts, too
+            self._compact(server, snapshot.index)
+
+    # --- membership ---
+
+    def _ChangeMembership(self, step: SpecStep, after: SpecState) -> None:
+        server, entry = self.servers[step.node], after["log"][step.node][-1]
+        raft = server.raft
+        wanted = Membership(tuple(sorted(entry["voters"])), tuple(sorted(entry["learners"])))
+        for learner in set(wanted.voters) - set(raft.membership.voters):
+            for answer in self._received(AppendEntriesResponse, learner, step.node, raft.current_term):
+                if answer.success:
+                    raft.step(learner, answer, server.now)
+            for snapshot in self._received(InstallSnapshotResponse, learner, step.node, raft.current_term):
+                raft.step(learner, snapshot, server.now)
+            if raft.progress[learner].transfer is not None:
+                raise Beyond("the leader waits for the answer to another snapshot")
+        if raft.propose_membership(wanted, server.now) is None:
+            raise Difference("log", f"{wanted} may be proposed", "refused")
+        self._pump(server, sync=False)
+
+    def _StepDown(self, step: SpecStep, after: SpecState) -> None:
+        """The code left with the commit."""
+
+    # --- faults ---
+
+    def _Restart(self, step: SpecStep, after: SpecState) -> None:
+        if not step.node:
+            return  # of a server of which nothing is lost: nothing to see
+        server, length = self.servers[step.node], len(after["log"][step.node])
+        while server.waiting and server.waiting[0].entries and server.waiting[0].entries[-1].index <= length:
+            self._write(server, server.waiting.pop(0))
+        if self._on_disk(server) > length:
+            raise Beyond("a tail is lost that a later write made durable")
+        again = _Server(step.node, server.disk, server.now)
+        again.full, again.snapshot = server.full[:length], server.snapshot
+        self.servers[step.node] = again
+        self._pump(again)
+
+    # --- what must not happen ---
+
+    def _probe(self, step: SpecStep, spec: SpecState) -> None:
+        if step.action == "Timeout":
+            self._probe_votes(step.node, spec)
+        elif step.action == "HandleRequestVoteRequest":
+            self._probe_second_vote(step.node, step.values[0])
+        elif step.action in ("AcceptAppendEntriesRequest", "Persist"):
+            self._probe_commit(step.node, spec)
+
+    def _probe_second_vote(self, node: int, candidate: int) -> None:
+        """Another server asks for the vote that was just given."""
+        voter = self.servers[node]
+        other = next(each for each in self.servers if each not in (node, candidate))
+        asked = self._received(RequestVoteRequest, candidate, node, voter.raft.current_term)
+        if asked:
+            copied = deepcopy(voter)
+            copied.raft.step(other, asked[-1], copied.now)
+            _same(f"voted_for[{node}], asked again", candidate, copied.raft.voted_for)
+            answers = copied.raft.ready().messages
+            if any(isinstance(answer, RequestVoteResponse) and answer.granted for _, answer in answers):
+                raise Difference("votes", f"one of {node} in this term", "two")
+
+    def _probe_votes(self, candidate: int, spec: SpecState) -> None:
+        """Copies of all others get the new request for votes; they grant it where the spec would, too."""
+        asked = [
+            message
+            for sender, _, message in self._sent
+            if sender == candidate and isinstance(message, RequestVoteRequest)
+        ]
+        for node, server in self.servers.items():
+            if node == candidate or not asked or server.raft.current_term > asked[-1].term:
+                continue
+            copied = deepcopy(server)
+            copied.now += 2 * CONFIG.election_timeout
+            copied.raft.step(candidate, asked[-1], copied.now)
+            theirs = (asked[-1].last_log_term, asked[-1].last_log_index)
+            log = spec["log"][node]
+            free = server.raft.current_term < asked[-1].term or spec["voted_for"][node] in (0, candidate)
+            may = bool(log) and free and theirs >= (log[-1]["term"], len(log))
+            granted = copied.raft.current_term == asked[-1].term and copied.raft.voted_for == candidate
+            leads = server.raft.role is Role.LEADER or server.unborn
+            if granted and not may and not leads:
+                raise Difference("votes", f"none of {node} for {candidate}", "one")
+
+    def _probe_commit(self, node: int, spec: SpecState) -> None:
+        """A copy of the leader hears of all that was acknowledged, one of the server of what is committed."""
+        term = self.servers[node].raft.current_term
+        leader = self.servers.get(self._leaders[term - 1]) if term else None
+        if leader is None or leader.raft.role is not Role.LEADER or leader.raft.current_term != term:
+            return
+        if not (leader.unborn or leader.ahead):
+            self._probe_leader(leader, spec)
+        server = self.servers[node]
+        if node != leader.node and not server.unborn and spec["role"][node] == "Follower":
+            copied, known = deepcopy(server), server.raft.commit_index
+            copied.raft.step(
+                leader.node, self._request(node, known, known, leader.raft.commit_index), copied.now
+            )
+            _same(f"commit_index[{node}], of what was not shown", known, copied.raft.commit_index)
+            sent = self._leader_logs[term - 1]
+            if known < min(len(sent), len(server.full)) and sent[known] == server.full[known]:
+                copied.raft.step(leader.node, self._request(node, known, known + 1, 0), copied.now)
+                last = copied.raft.log.last_index
+                _same(f"log[{node}], after a request that says nothing new", len(server.full), last)
+
+    def _probe_leader(self, leader: _Server, spec: SpecState) -> None:
+        term, log = leader.raft.current_term, spec["log"][leader.node]
+        voters = leader.raft.membership.voters
+        held = dict(spec["matched"][term - 1]) | {leader.node: spec["persisted"][leader.node]}
+        most = sorted((held[voter] for voter in voters), reverse=True)[len(voters) // 2]
+        may = most if most and log[most - 1]["term"] == term else 0
+        copied = deepcopy(leader)
+        for sender, to, message in self._sent:
+            if to == leader.node and isinstance(message, AppendEntriesResponse) and message.term == term:
+                copied.raft.step(sender, message, copied.now)
+        if copied.raft.commit_index > max(may, leader.raft.commit_index):
+            raise Difference(f"commit_index[{leader.node}]", f"at most {may}", copied.raft.commit_index)
+
+    # --- comparing ---
+
+    def compare(self, spec: SpecState) -> None:
+        """Raises Difference at the first variable that is another one in the code."""
+        for server in self.servers.values():
+            server.look()
+            self._note_leader(server)
+            self._compare_server(server, spec)
+        code = {
+            "requests": self._requests(),
+            "votes": self._votes(),
+            "leader_of": tuple(self._leaders),
+            "leader_log": tuple(tuple(map(_mapped, log)) for log in self._leader_logs),
+            "leader_commit": tuple(self._leader_commits),
+        }
+        for name, value in code.items():
+            _same(name, spec[name], value)
+        for term, matched in enumerate(self._matched(), 1):
+            _same(f"matched[{term}]", dict(spec["matched"][term - 1]), matched)
+
+    def _note_leader(self, server: _Server) -> None:
+        raft = server.raft
+        if raft.role is Role.LEADER:
+            at = raft.current_term - 1
+            self._leaders[at] = server.node
+            self._leader_logs[at] = server.shown()
+            self._leader_commits[at] = max(self._leader_commits[at], raft.commit_index)
+        elif raft.current_term and self._leaders[raft.current_term - 1] == server.node:
+            at = raft.current_term - 1
+            self._leader_commits[at] = max(self._leader_commits[at], raft.commit_index)
+
+    def _compare_server(self, server: _Server, spec: SpecState) -> None:
+        raft, node = server.raft, server.node
+        base, shown = raft.log.snapshot_index, server.shown()
+        durable = (server.durable.term, server.durable.voted_for or 0)
+        _same(f"current_term[{node}]", spec["current_term"][node], raft.current_term)
+        _same(f"voted_for[{node}]", spec["voted_for"][node], raft.voted_for or 0)
+        _same(f"voted_for[{node}], durable", (spec["current_term"][node], spec["voted_for"][node]), durable)
+        _same(f"log[{node}]", tuple(spec["log"][node]), tuple(map(_mapped, shown)))
+        _same(f"commit_index[{node}]", spec["commit_index"][node], raft.commit_index)
+        _same(f"base[{node}]", spec["base"][node], base)
+        persisted = min(raft.log.persisted_index, len(shown))
+        known = spec["persisted"][node]
+        if not (server.ahead and persisted >= known):
+            _same(f"persisted[{node}]", known, persisted)
+        if persisted > self._on_disk(server):
+            raise Difference(f"persisted[{node}]", self._on_disk(server), persisted)
+        role = "Follower" if raft.role is Role.LEARNER else raft.role.value
+        if spec["role"][node] == "Leader" and server.left:
+            return
+        _same(f"role[{node}]", spec["role"][node], role)
+
+    def _requests(self) -> frozenset[Any]:
+        return frozenset(
+            TlaRecord(
+                term=message.term,
+                candidate=sender,
+                last_term=message.last_log_term,
+                last_index=message.last_log_index,
+            )
+            for sender, _, message in self._sent
+            if isinstance(message, RequestVoteRequest)
+        )
+
+    def _votes(self) -> frozenset[Any]:
+        given = {
+            (message.term, sender, to)
+            for sender, to, message in self._sent
+            if isinstance(message, RequestVoteResponse) and message.granted
+        }
+        given |= {(term, node, node) for term, node in self._own_votes}
+        return frozenset(TlaRecord(term=term, voter=voter, candidate=to) for term, voter, to in given)
+
+    def _matched(self) -> list[dict[int, int]]:
+        found = [dict.fromkeys(self.servers, 0) for _ in self._leaders]
+        for sender, to, message in self._sent:
+            index = 0
+            if isinstance(message, AppendEntriesResponse) and message.success:
+                index = message.match_index
+            elif isinstance(message, InstallSnapshotResponse) and message.installed:
+                index = message.last_index
+            if index and self._leaders[message.term - 1] == to:
+                found[message.term - 1][sender] = max(found[message.term - 1][sender], index)
+        return found
+
+
+def _voters(log: Any) -> int:
+    return next((len(entry["voters"]) for entry in reversed(log) if entry["voters"]), 0)
+
+
+def _same(name: str, spec: object, code: object) -> None:
+    if spec != code:
+        raise Difference(name, spec, code)
