@@ -12,6 +12,8 @@ Every tool is asked about every bug of `walrus/sim/mutants`, each pair in a proc
     random       seeds of the simulator, one after the other, each with options of its own
     scenario     the simulator's schedules with names
     explore      the exploration of the real Raft class, and of the segment protocol
+    trace        recorded runs with the bug in them, held against the specs
+    replay       behaviours of Raft.tla, performed on servers with the bug in them
     TLC          the same bug in the specs: `walrus.tlc mutants` holds each to the configuration it names
 
 Seconds are those of one core that the process has used. What was measured is appended to
@@ -34,6 +36,7 @@ from pathlib import Path
 
 import msgspec
 
+from tools import sees
 from walrus.sim import faults, mutants, scenarios
 from walrus.sim.explore import STARTS, Bounds, explore
 from walrus.sim.mutants.plant import Mutant, place_of
@@ -188,6 +191,18 @@ def _within(begun: float, budget: float) -> None:
         raise _Late
 
 
+def trace(mutant: Mutant, budget: float) -> Found | None:
+    """Recorded runs with the bug in them, held against the specs."""
+    found = sees.traced(mutant, budget)
+    return Found(*found) if found else None
+
+
+def replay(mutant: Mutant, budget: float) -> Found | None:
+    """Behaviours of Raft.tla, performed on servers with the bug in them."""
+    found = sees.replayed(mutant, budget)
+    return Found(*found) if found else None
+
+
 def tlc(mutant: Mutant, budget: float) -> Found | None:
     """The specs have the same bug, and a test holds it to the configuration that refuses it."""
     return Found(mutant.expected[0], mutant.spec) if mutant.spec else None
@@ -200,6 +215,8 @@ TOOLS: dict[str, Callable[[Mutant, float], Found | None]] = {
     "unit": unit,
     "scenario": scenario,
     "hypothesis": hypothesis,
+    "trace": trace,
+    "replay": replay,
     "TLC": tlc,
 }
 

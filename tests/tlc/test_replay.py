@@ -7,7 +7,7 @@ import os
 import pytest
 
 from tests.consensus import test_mutants as planted
-from tests.tlc.sees import performed, written
+from tools.sees import performed, written
 from walrus.tlc.replay import replay
 from walrus.tlc.replay_raft import Cluster
 from walrus.tlc.run import TlcError
@@ -44,7 +44,7 @@ def test_each_planted_bug_is_seen_or_there_is_a_reason() -> None:
 @pytest.mark.tla
 @pytest.mark.timeout(7_200 if DEEP else 900)
 def test_real_servers_come_to_the_states_of_the_spec() -> None:
-    outcome = performed(COUNT)
+    outcome = performed(written(COUNT))
     assert [str(difference) for difference in outcome.differences] == []
     assert outcome.behaviours == COUNT
     assert outcome.steps > 20 * COUNT
@@ -64,7 +64,7 @@ def actions() -> set[str]:
 def test_a_planted_bug_is_a_difference(bug: planted.Patch, monkeypatch: pytest.MonkeyPatch) -> None:
     written(COUNT)
     bug(monkeypatch)
-    outcome = performed(COUNT)
+    outcome = performed(written(COUNT))
     assert outcome.differences, f"{bug.__name__} is not seen"
     assert outcome.differences[0].variable.startswith(SEEN[bug])
 

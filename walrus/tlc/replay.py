@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from walrus.tlc.configs import config_file, spec_of, with_constants
-from walrus.tlc.replay_raft import Beyond, Cluster, Difference, SpecState, step_of
+from walrus.tlc.replay_raft import Beyond, Cluster, Difference
+from walrus.tlc.replay_steps import SpecState, step_of
 from walrus.tlc.run import TlcError, run_tlc
 from walrus.tlc.values import Function, Value, parse_state, parse_value
 

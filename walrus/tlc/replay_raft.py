@@ -1,7 +1,8 @@
 """Behaviours of Raft.tla, performed on the real `Raft` class: a cluster of servers that does as it is told.
 
 The search for a difference is TLC's; here one step of the spec after the other is done to real servers, and
-the state they come to is mapped back and compared. A step is told from the two states around it (`step_of`).
+the state they come to is mapped back and compared. `replay_steps.py` tells a step from the two states
+around it.
 
 Messages are the servers' own wherever the spec has them: a request for votes, a vote, an acknowledgement
 counts only if a real server has sent it, and what promises something must be durable when it leaves. Entries
@@ -24,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import msgspec
 
@@ -51,16 +52,10 @@ from walrus.consensus.messages import (
 )
 from walrus.raft import Raft
 from walrus.storage.batch import Batch
+from walrus.tlc.replay_steps import SpecState, SpecStep
 from walrus.tlc.values import TlaRecord
 
-SpecState: TypeAlias = Mapping[str, Any]
-"""Variable -> value, of Raft.tla; servers are numbers, 0 is none."""
-
 CONFIG: Final = RaftConfig(heartbeat_interval=0.1, election_timeout=1.0)
-COMPARED: Final = (
-    *("current_term", "voted_for", "role", "log", "commit_index", "base", "persisted"),
-    *("requests", "votes", "leader_of", "leader_log", "leader_commit", "matched"),
-)
 
 
 class Difference(Exception):
@@ -73,14 +68,6 @@ class Difference(Exception):
 
 class Beyond(Exception):
     """The spec goes where the code cannot: why."""
-
-
-class SpecStep(msgspec.Struct, frozen=True):
-    """One action, by the server that takes it."""
-
-    action: str
-    node: int
-    values: tuple[int, ...] = ()
 
 
 class _Lowest:
@@ -118,91 +105,6 @@ class _Disk:
 
     def delete_topic(self, topic: str) -> None:
         raise NotImplementedError
-
-
-# --- which step it was ------------------------------------------------------------------------------------
-
-
-def step_of(before: SpecState, after: SpecState) -> SpecStep:
-    """The action between two states of a behaviour. Raises ValueError if no action explains the change."""
-    nodes = sorted(before["role"])
-
-    def changed(*names: str) -> int:
-        for name in names:
-            for node in nodes:
-                if before[name][node] != after[name][node]:
-                    return int(node)
-        return 0
-
-    spent = {name for name, left in before["budget"].items() if after["budget"][name] != left}
-    if "restarts" in spent:
-        return SpecStep("Restart", changed("log", "persisted", "commit_index", "role"))
-    if "snapshots" in spent:
-        node = changed("base")
-        return SpecStep("CompactLog", node, (after["base"][node],))
-    if "step_downs" in spent:
-        return SpecStep("CheckQuorumFailed", changed("role"))
-    if "changes" in spent:
-        return SpecStep("ChangeMembership", changed("log"))
-    if new := after["elections"] - before["elections"]:
-        return SpecStep("BecomeLeader", next(iter(new))[1])
-    if new := after["requests"] - before["requests"]:
-        return SpecStep("Timeout", next(iter(new))["candidate"])
-    if new := after["votes"] - before["votes"]:
-        vote = next(iter(new))
-        return SpecStep("HandleRequestVoteRequest", vote["voter"], (vote["candidate"],))
-    if node := changed("current_term"):
-        return SpecStep("UpdateTerm", node, (after["current_term"][node],))
-    return _of_logs(before, after, changed)
-
-
-def _of_logs(before: SpecState, after: SpecState, changed: Any) -> SpecStep:
-    if node := changed("base"):
-        return SpecStep("InstallSnapshot", node)
-    if before["leader_log"] != after["leader_log"]:
-        return SpecStep("ClientRequest", changed("log"))
-    if before["leader_commit"] != after["leader_commit"]:
-        node = changed("commit_index")
-        return SpecStep("AdvanceCommitIndex", node, (after["commit_index"][node],))
-    if node := changed("commit_index"):
-        return SpecStep("LearnCommitIndex", node, (after["commit_index"][node],))
-    node = changed("log") or _acknowledger(before, after)
-    if node or (changed("role") and after["role"][changed("role")] == "Follower"):
-        node = node or changed("role")
-        if before["role"][node] == "Leader":
-            return SpecStep("StepDown", node)
-        return SpecStep("AcceptAppendEntriesRequest", node, _slice(before, after, node))
-    if node := changed("persisted"):
-        return SpecStep("Persist", node)
-    if node := changed("role"):
-        return SpecStep("PreVote", node)
-    raise ValueError("a state that no action leads to")
-
-
-def _acknowledger(before: SpecState, after: SpecState) -> int:
-    for one, other in zip(before["matched"], after["matched"], strict=True):
-        for node in one:
-            if one[node] != other[node]:
-                return int(node)
-    return 0
-
-
-def _slice(before: SpecState, after: SpecState, node: int) -> tuple[int, int]:
-    """A request (prev, last) of the leader that makes of the log what it became."""
-    term, log, wanted = before["current_term"][node], before["log"][node], after["log"][node]
-    sent, acked = before["leader_log"][term - 1], before["matched"][term - 1][node]
-    told = after["matched"][term - 1][node]
-    for last in range(len(sent), -1, -1):
-        for prev in (last, max(last, 1) - 1):
-            if prev > len(log) or (prev and log[prev - 1]["term"] != sent[prev - 1]["term"]):
-                continue
-            conflict = any(
-                log[i]["term"] != sent[i]["term"] for i in range(prev, last) if i < min(last, len(log))
-            )
-            merged = log[:prev] + sent[prev:last] if conflict or last > len(log) else log
-            if merged == wanted and max(acked, last) == told:
-                return prev, last
-    raise ValueError("a log that no request leads to")
 
 
 # --- one server -------------------------------------------------------------------------------------------
