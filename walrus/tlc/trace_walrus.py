@@ -106,8 +106,9 @@ class _Reading:
         if name == "Crash" and node in self._down:
             return None
         if name == "PowerLoss" and "copies" not in event:  # its copies are never seen again
-            kept["ev"] = "Crash"
-            return None if node in self._down else kept
+            kept["ev"], known = "Crash", node in self._down
+            self._down.add(node)
+            return None if known else kept
         if name != "Restart":
             self._down.add(node)
             return kept
