@@ -20,6 +20,7 @@ import inspect
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -45,8 +46,8 @@ ROOT = Path(__file__).resolve().parents[1]
 QUICK = ("-m", "not process and not tla and not slow", "--ignore-glob=tests/test_*.py")
 """The quick tests, without those that read the repository instead of running it."""
 
-PATIENCE_TEST, PATIENCE_ALL = 120, 1800
-"""Seconds after which a test hangs, and a mutant whose hanging test cannot be ended."""
+PATIENCE_CPU, PATIENCE_TEST, PATIENCE_ALL = 20, 120, 1800
+"""Seconds after which a test hangs, of its own work and by the clock, and a mutant that cannot be ended."""
 
 MEMORY = 12 << 30
 """Bytes of address space that a mutant may take."""
@@ -67,6 +68,7 @@ class TestMap:
 
     def __init__(self, data: CoverageData, seconds: dict[str, float]) -> None:
         self._data, self._seconds = data, seconds
+        self._by_line: dict[str, dict[int, list[str]]] = {}
 
     @classmethod
     def measured(cls, folder: Path, jobs: int) -> TestMap:
@@ -91,7 +93,9 @@ class TestMap:
 
     def of(self, mutant: Mutant) -> list[str]:
         """The node ids of the tests that execute its line, those first that are to run first."""
-        by_line = self._data.contexts_by_lineno(str(ROOT / mutant.file))
+        if mutant.file not in self._by_line:
+            self._by_line[mutant.file] = self._data.contexts_by_lineno(str(ROOT / mutant.file))
+        by_line = self._by_line[mutant.file]
         contexts = self._contexts(mutant, by_line)
         if not any(contexts):  # executed at import: a constant, a default
             contexts = [context for some in by_line.values() for context in some]
@@ -153,7 +157,7 @@ def _statement(file: str, line: int) -> tuple[int, int]:
 
 
 def _environment(tree: Path) -> dict[str, str]:
-    return {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", "HYPOTHESIS_PROFILE": "mutate"}
+    return {"PYTHONPATH": str(tree), "HYPOTHESIS_PROFILE": "mutate"}
 
 
 class Laboratory:
@@ -176,7 +180,8 @@ class Laboratory:
             self._wait()
             inside = [(mutant, tests) for mutant, tests in plan if _in_function(mutant)]
             if inside:
-                status = pytest.main([*QUIET, *QUICK], plugins=[_Collected(self, inside)])
+                files = sorted({test.partition("::")[0] for _, tests in inside for test in tests})
+                status = pytest.main([*QUIET, *QUICK, *files], plugins=[_Collected(self, inside)])
                 if status == pytest.ExitCode.INTERRUPTED:
                     raise KeyboardInterrupt
                 assert status == pytest.ExitCode.OK, f"pytest ends with {status!r}"
@@ -189,8 +194,9 @@ class Laboratory:
         functions = _functions()
         gc.freeze()  # so that the children share its pages
         for mutant, tests in plan:
-            found = [items[test] for test in tests if test in items]
-            self._fork(mutant, partial(_run_items, mutant, functions, session, found))
+            code, found = _code(mutant), [items[test] for test in tests if test in items]
+            old = functions.get((code.co_filename, code.co_qualname, code.co_firstlineno), [])
+            self._fork(mutant, partial(_run_items, code, old, session, found))
         self._wait()
 
     def _fork(self, mutant: Mutant, run: Callable[[], str]) -> None:
@@ -240,13 +246,14 @@ class _Collected:
 
 
 def _run_items(
-    mutant: Mutant, functions: Functions, session: pytest.Session, items: Sequence[pytest.Item]
+    code: CodeType, functions: Sequence[FunctionType], session: pytest.Session, items: Sequence[pytest.Item]
 ) -> str:
-    """Give the functions the mutant's code, and run the tests; the first that fails, or ""."""
-    code = _code(mutant)
-    for function in functions.get((code.co_filename, code.co_qualname, code.co_firstlineno), ()):
+    """Give functions other code, and run the tests; the first that fails, or ""."""
+    for function in functions:
         function.__code__ = code
+    signal.signal(signal.SIGPROF, lambda number, frame: pytest.fail("it works and works, and does not end"))
     for item in items:
+        signal.setitimer(signal.ITIMER_PROF, PATIENCE_CPU)
         session.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
         if session.testsfailed:
             return item.nodeid
@@ -299,24 +306,27 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(_compiled(self._mutant), module.__dict__)
 
 
-def _compiled(mutant: Mutant, *, planted: bool = True) -> CodeType:
+def _compiled(mutant: Mutant) -> CodeType:
     path = ROOT / mutant.file
-    text = path.read_text(encoding="utf-8")
-    return compile(mutant.apply(text) if planted else text, str(path), "exec", dont_inherit=True)
+    return compile(mutant.apply(path.read_text(encoding="utf-8")), str(path), "exec", dont_inherit=True)
+
+
+@cache
+def _bodies(file: str) -> list[tuple[int, int]]:
+    """First and last line of the body of every function."""
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return [(f.body[0].lineno, f.end_lineno or 0) for f in functions]
 
 
 def _in_function(mutant: Mutant) -> bool:
-    """Whether the slip is in the body of a function whose code can be exchanged for the mutant's."""
-    tree = ast.parse((ROOT / mutant.file).read_text(encoding="utf-8"))
-    functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
-    if not any(f.body[0].lineno <= mutant.line <= (f.end_lineno or 0) for f in functions):
-        return False
-    return _code(mutant).co_freevars == _code(mutant, planted=False).co_freevars
+    """Whether the slip is in the body of a function, whose code can be exchanged for the mutant's."""
+    return any(first <= mutant.line <= last for first, last in _bodies(mutant.file))
 
 
-def _code(mutant: Mutant, *, planted: bool = True) -> CodeType:
-    """The code of the outermost function that the slip is in."""
-    codes = _outermost(_compiled(mutant, planted=planted))
+def _code(mutant: Mutant) -> CodeType:
+    """The mutant's code of the outermost function that the slip is in."""
+    codes = _outermost(_compiled(mutant))
     return next(code for code in codes if code.co_firstlineno <= mutant.line <= _last_line(code))
 
 

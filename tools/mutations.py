@@ -11,8 +11,8 @@
     loop         `continue` becomes `break`
 
 A mutant replaces a piece of the text and leaves all line numbers as they are. Not mutated: assertions and
-`check_invariants` (they are checks themselves), annotations, docstrings, error texts, and what only records
-(`TRACES`): a run is the same without it.
+`check_invariants` (they are checks themselves), annotations, docstrings, error texts, what is never reached
+(`assert_never`), and what only records (`TRACES`): a run is the same without it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ COMPARISONS = {
     ast.IsNot: ("is not", "is"),
 }
 EXTREMES = {"min": "max", "max": "min"}
-TRACES = re.compile(r"\b_?(trace|event|log|logger|record\w*)\b")
+TRACES = re.compile(r"\b_?(trace|event|log|logger|record\w*|assert_never)\b")
 SKIPPED_FUNCTIONS = frozenset({"check_invariants", "__repr__", "__str__"})
 
 
@@ -213,6 +213,8 @@ def _is_plain(test: ast.expr) -> bool:
 def _is_effect(node: ast.AST) -> bool:
     """Whether a statement stands for its effect alone and may be left out without a NameError."""
     match node:
+        case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Call(func=ast.Name(id="super"))))):
+            return False  # without it the function closes over nothing, and cannot take the other's place
         case ast.Expr(value=ast.Call() | ast.Await()):
             return True
         case ast.Delete() | ast.Raise():

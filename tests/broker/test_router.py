@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.broker.test_segments import announce, cluster, seal
 from tests.broker.world import batch, config, frames, three
 from walrus import protocol
+from walrus.broker import router
 from walrus.broker.router import MAX_FORWARD_BYTES, Router
 from walrus.storage.batch import Batch
 from walrus.wire import errors
@@ -288,6 +289,14 @@ def test_entries_without_bytes_fill_forwards_and_wait_within_bounds_too():
     sent = bench.flush()
     assert max(len(entries) for _, _, entries in sent) * 4 <= MAX_FORWARD_BYTES + len(empty.lengths)
     assert sum(len(entries) for _, _, entries in sent) == 27 * 100_000
+
+
+def test_a_forward_that_is_full_takes_no_further_put(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(router, "MAX_FORWARD_BYTES", batch("a").weight)
+    bench = Bench()
+    bench.put("x", "a")
+    bench.put("y", "b")
+    assert bench.flush() == [(1, 1, [b"a"]), (1, 1, [b"b"])]
 
 
 def test_idle_routes_are_forgotten():

@@ -94,6 +94,15 @@ def test_longest_copy_is_taken_and_copied_until_a_majority_holds_it():
     assert bench.found == Sealable(7, checksum(7))
 
 
+def test_a_copy_that_was_asked_for_is_asked_for_again():
+    bench = Bench()
+    bench.fenced(2, 4)
+    bench.fenced(3, 7)
+    assert [to for to, _ in bench.sent(m.Copy)] == [2]
+    bench.tick(0.25)
+    assert [to for to, _ in bench.sent(m.Copy)] == [2], "FailoverProgress: the first one may be lost"
+
+
 def test_longer_copy_that_answers_later_changes_nothing():
     """It was not in the majority, so what it has beyond was never acknowledged."""
     bench = Bench()

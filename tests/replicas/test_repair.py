@@ -181,6 +181,14 @@ def test_repair_that_does_not_get_on_makes_room_and_is_tried_again():
     assert asked[0] and not asked[25] and any(asked[30:])
 
 
+def test_a_raft_leader_that_comes_back_has_put_nothing_off():
+    bench = Bench()
+    while bench.tick([1, 2], [1, 2, 3]):
+        pass
+    bench.repairs.stop()
+    assert bench.tick([1, 2], [1, 2, 3]), "what did not get on then may get on now"
+
+
 def test_stale_and_foreign_answers_are_ignored():
     bench = Bench()
     bench.answer(2)

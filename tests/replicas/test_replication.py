@@ -10,6 +10,7 @@ from tests.broker.test_segments import cluster, seal
 from tests.broker.world import batch, config
 from tests.world import sync_oldest
 from walrus.leases import LeaseTable
+from walrus.replicas import replication
 from walrus.replicas.copies import Copies
 from walrus.replicas.durability import Durable
 from walrus.replicas.replica import Replica
@@ -265,6 +266,45 @@ def test_disk_full_fails_these_puts_and_not_the_next_ones():
     bench.put("c")
     bench.flush()
     assert bench.frames()[0] == (2, 0, [b"c"])
+
+
+def test_disk_full_leaves_to_the_next_turn_what_is_beyond_this_one(monkeypatch: pytest.MonkeyPatch):
+    """There may be room by then."""
+    monkeypatch.setattr(replication, "MAX_TURN_BYTES", batch("a").weight)
+    bench = Bench()
+    bench.put("a")
+    bench.put("b")
+    bench.memory.full = True
+    bench.flush()
+    assert [(answer[0], answer[1]) for answer in bench.answers()] == [(1, 0)]
+    bench.memory.full = False
+    bench.flush()
+    assert bench.frames()[0] == (2, 0, [b"b"])
+
+
+def test_what_is_more_than_a_batch_goes_out_in_the_same_step(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(replication, "MAX_TURN_BYTES", batch("a").weight)
+    bench = Bench()
+    bench.put("a")
+    bench.put("b")
+    bench.flush()
+    assert [frame for frame in bench.frames() if frame[0] == 2] == [(2, 0, [b"a"]), (2, 1, [b"b"])]
+
+
+def test_a_replica_that_is_behind_or_away_is_not_sent_what_it_cannot_use():
+    """It would answer with a gap. What it misses comes from the disk, in order."""
+    bench = Bench()
+    bench.writer.on_connection(3, False, bench.now)
+    bench.put("a")
+    bench.flush()
+    assert [to for to, _, _ in bench.frames()] == [2], "nor is anything sent to one that is away"
+    bench.writer.on_connection(3, True, bench.now)
+    bench.sent()
+    bench.put("b")
+    bench.flush()
+    assert bench.frames() == [(2, 1, [b"b"])], "SeqOrder: node 3 lacks the first entry"
+    bench.reply(3, 0)
+    assert bench.frames() == [(3, 0, [b"a", b"b"])]
 
 
 @pytest.mark.parametrize("who", ["writer", "replica"])
