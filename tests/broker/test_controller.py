@@ -193,6 +193,8 @@ def test_claim_to_be_a_member_further_on_in_the_log_lets_nothing_in_while_there_
     assert not world.nodes[3].members.judge_hello(msgspec.structs.replace(far, target=3), world.now), (
         "the leader?"
     )
+    near = msgspec.structs.replace(far, target=3, member_at=world.nodes[3].applied)
+    assert world.nodes[3].members.judge_hello(near, world.now), "as far as it has applied, it is no member"
 
 
 # --- a directory that was copied, or put back from a backup ---
@@ -521,6 +523,25 @@ def test_replica_whose_fence_was_dropped_takes_nothing_from_a_deposed_writer_aft
         deposed, m.Append(topic="t", segment=1, start=1, batch=batch("late"), end=2), world.now
     )
     assert world.stored(other, "t", 1) == [b"a"]
+
+
+def test_a_peer_whose_connection_is_gone_is_not_counted_as_connected():
+    world = three()
+    world.kill(3)
+    assert world.nodes[1].connected == {2} and world.nodes[2].connected == {1}
+
+
+def test_a_node_is_busy_as_long_as_a_client_waits_for_it():
+    world = three()
+    world.register("t")
+    node = next(node for node in (1, 2, 3) if node != world.topic("t").open.leader)
+    assert not world.nodes[node].busy
+    put, get = protocol.Put("t", batch("a")), protocol.Get("t")
+    for request, answered in ((put, b"OK"), (get, b"OK a"), (protocol.Register("u"), b"OK")):
+        slot = world.send(node, request)
+        assert world.nodes[node].busy, request
+        world.until(lambda slot=slot: bool(world.replies[slot]))
+        assert world.replies[slot] == [answered] and not world.nodes[node].busy
 
 
 def test_topics_at_rest_are_not_looked_at_with_every_tick():

@@ -133,6 +133,25 @@ def test_only_what_is_confirmed_is_committed():
     assert bench.committed() == {"": Position(1, 2)}
 
 
+def test_what_waits_is_given_as_soon_as_the_run_before_it_is_confirmed():
+    bench = Bench("a", "b")
+    first = bench.get(1, origin=2)
+    second = bench.get(1, origin=3)
+    assert bench.given() == [(first, [b"a"])]
+    bench.confirm(first)
+    assert bench.given() == [(second, [b"b"])], "in this step, not with the next tick"
+
+
+def test_what_waits_for_a_seal_is_given_as_soon_as_the_next_segment_is_open():
+    bench = Bench("a")
+    bench.cursors.freeze("t")
+    request = bench.get(1)
+    assert bench.given() == []
+    bench.metadata.apply(seal(1, 1, leader=1))
+    bench.topic_changed()
+    assert bench.given() == [(request, [b"a"])], "in this step, not with the next tick"
+
+
 def test_what_could_not_be_delivered_is_given_to_the_next():
     bench = Bench("a", "b")
     bench.confirm(bench.get(1), delivered=False)

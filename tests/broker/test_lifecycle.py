@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.broker.world import NodeWorld, batch, three
+from tests.broker.world import NodeWorld, batch, config, three
+from walrus import protocol
+from walrus.segments import Seal
 from walrus.wire import messages as m
 
 OK = b"OK"
@@ -74,3 +76,35 @@ def test_a_restarted_leader_hands_nothing_of_its_open_segment_back_either():
     world.start(leader)
     world.until(lambda: "t" in world.nodes[leader].metadata.topics)
     assert forward(world, leader, other, 1 << 40) == [], "Duplicate: its former self may have written it"
+
+
+def test_a_node_that_is_alone_leads_the_next_segment_of_what_it_led_before_a_restart():
+    world = NodeWorld()
+    world.start(1, bootstrap=True)
+    world.until(lambda: world.nodes[1].ready)
+    world.register("t")
+    assert world.put(1, "t", "a") == [OK]
+    world.kill(1)
+    world.start(1)
+    assert world.put(1, "t", "b") == [OK], "FailoverProgress: there is nobody else to lead"
+    assert (world.topic("t").current, world.topic("t").open.leader) == (2, 1)
+
+
+def test_a_seal_that_is_not_answered_is_proposed_again_at_intervals():
+    world = three(max_segment_entries=1)
+    number = 0
+    while not number or world.topic(f"t{number}").open.leader == world.raft_leader:
+        number += 1
+        world.register(f"t{number}")
+    seals: list[object] = []
+
+    def note(sender: int, to: int, message: Any) -> None:
+        if isinstance(message, m.Propose):
+            seals.extend(command for command in message.commands if isinstance(command, Seal))
+
+    world.watch = note
+    world.lose = lambda sender, to, message: isinstance(message, m.Propose)
+    world.send(1, protocol.Put(f"t{number}", batch("a")))
+    world.run(2.0)
+    most = 2.0 / config().resend_interval + 1
+    assert 2 <= len(seals) <= most, "RolloverProgress: again, for it may be lost, and not with every step"

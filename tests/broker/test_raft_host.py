@@ -29,14 +29,14 @@ class Bench:
         self.meta = Durable(memory)
         self.forgotten: list[Any] = []
         self.sealed = False
-        copies = SimpleNamespace(noted=[FENCED], in_doubt=False, forget_notes=self.forgotten.extend)
+        self.copies = SimpleNamespace(noted=[FENCED], in_doubt=False, forget_notes=self.forgotten.extend)
         metadata = SimpleNamespace(is_sealed=lambda *key: self.sealed, snapshot=lambda: b"metadata")
         self.host = RaftHost(
             config=config(2, compact_entries=5),
             identity=Identity(cluster_id="test", directory_id="d2", incarnation=1, sure=sure),
             meta=self.meta,
             metadata=cast(Metadata, metadata),
-            copies=cast(Copies, copies),
+            copies=cast(Copies, self.copies),
             outbox=Outbox(2),
             rng=random.Random(1),
             now=0.0,
@@ -82,9 +82,11 @@ def test_what_is_applied_is_told_with_the_time_of_its_turn():
 def test_a_node_is_sure_of_itself_only_when_its_doubts_are_durable():
     """Until then another loss of power would leave shortened copies that are taken for whole."""
     bench = Bench(sure=False)
-    assert not bench.host.doubts_are_noted, "AckedDurable: nothing is applied yet"
+    assert not bench.host.doubts_are_noted and bench.copies.in_doubt, "AckedDurable: nothing is applied yet"
     bench.durable(bench.append(1, commit=bench.last))
-    assert bench.host.applied >= 1
+    assert bench.host.applied >= 1 and not bench.copies.in_doubt, (
+        "what is applied says which copies are unsure"
+    )
     noted = bench.meta.write("notes", batch("t/1 is unsure"))
     assert not bench.host.doubts_are_noted, "AckedDurable: a doubt is not durable yet"
     bench.durable(bench.write())

@@ -9,6 +9,7 @@ from tests.broker.world import NodeWorld, batch, three
 from walrus import protocol
 from walrus.broker.placement import first_leader
 from walrus.broker.supervisor import why_not_leave
+from walrus.consensus.messages import Membership
 from walrus.segments import MarkLeaving
 from walrus.wire import messages as m
 
@@ -87,6 +88,17 @@ def test_segments_of_a_cluster_that_grows_get_their_replicas():
         world.join(node)
     world.until(lambda: all(len(segment.replicas) == 3 for segment in world.topic("t").segments))
     assert world.get_all(3, "t") == [b"a"]
+
+
+def test_a_learner_that_is_dropped_takes_no_other_learner_along(monkeypatch: pytest.MonkeyPatch):
+    world = three()
+    supervisor = world.nodes[world.raft_leader].supervisor
+    changes: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+    monkeypatch.setattr(
+        supervisor, "_change", lambda voters, learners, now: changes.append((voters, learners))
+    )
+    supervisor._remove(4, Membership((1, 2, 3), (4, 5)), world.now)
+    assert changes == [((1, 2, 3), (5,))]
 
 
 def test_a_voter_that_is_down_keeps_its_place_in_new_replica_sets():
