@@ -80,6 +80,36 @@ def test_late_answer_reaches_no_client():
     assert all(replies == [b"OK"] * len(replies) for replies in world.replies.values())
 
 
+def test_a_run_of_which_nobody_wants_the_rest_is_not_confirmed():
+    world = loaded(3)
+    node, leader = followers(world)[0], world.topic("t").open.leader
+    confirmed: list[bool] = []
+    world.watch = lambda sender, to, message: (
+        confirmed.append(message.delivered) if isinstance(message, m.Confirm) else None
+    )
+    world.lose = lambda sender, to, message: isinstance(message, m.GetReply)
+    slot = world.send(node, protocol.Get("t"))
+    world.step()
+    asked = world.nodes[node].consumers._groups["t", ""].request
+    longer = m.GetReply(request=asked, batch=batch("0", "1"), moved=False, error="")
+    world.nodes[node].on_message(leader, longer, world.now)
+    world.step()
+    assert world.replies[slot] == [b"OK 0"]
+    assert confirmed == [False], "DeliveredIsPrefix: the second entry reached no client"
+
+
+def test_a_get_is_asked_again_when_the_connection_to_the_leader_was_lost():
+    world = loaded(1)
+    node, leader = followers(world)[0], world.topic("t").open.leader
+    world.lose = lambda sender, to, message: isinstance(message, m.GetReply)
+    slot = world.send(node, protocol.Get("t"))
+    world.step()
+    world.lose = lambda sender, to, message: False
+    world.nodes[node].on_disconnected(leader, False, world.now)
+    world.until(lambda: bool(world.replies[slot]), within=1.0)
+    assert world.replies[slot] == [b"OK 0"]
+
+
 # --- FETCH ---
 
 
