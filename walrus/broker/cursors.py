@@ -347,7 +347,7 @@ class Cursors:
                     self._record("Confirm", cursor, cursor.confirmed)
                 else:
                     self._rewind(cursor, handed.start)
-                self._serve(cursor, now)
+                pass
                 return
 
     def on_gap(self, sender: int, gap: FindGap | Gap, now: float) -> None:
