@@ -347,7 +347,7 @@ class Cursors:
                     self._record("Confirm", cursor, cursor.confirmed)
                 else:
                     self._rewind(cursor, handed.start)
-                pass
+                self._serve(cursor, now)
                 return
 
     def on_gap(self, sender: int, gap: FindGap | Gap, now: float) -> None:
