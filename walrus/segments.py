@@ -556,8 +556,12 @@ class Metadata:
         assert (self.open_at, self.sealed_at) == self._placed(), "DomainConsistency: an index is stale"
         assert self.failovers == self._recovered(), "DomainConsistency: failovers do not add up"
         assert self.segments == sum(len(topic.segments) for topic in self.topics.values())
+        assert len(self.topics) <= MAX_TOPICS, "TypeOK: more topics than clients may register"
         for name, topic in self.topics.items():
             assert topic.segments, f"DomainConsistency: {name} has no segment"
+            assert len(topic.cursors) <= MAX_GROUPS, f"TypeOK: more groups of {name} than there may be"
+            assert topic.open.checksum == Checksum(), f"SealedStable: {name} has a checksum of what is open"
+            assert not topic.open.recovered, f"SealedStable: {name} was recovered before it ended"
             assert not topic.open.sealed, f"DomainConsistency: {name} has no open segment"
             counts = [segment.count for segment in topic.segments[:-1]]
             assert None not in counts, f"DomainConsistency: {name} has two open segments"

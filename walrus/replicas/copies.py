@@ -383,12 +383,14 @@ class Copies:
             try:
                 done = self._scan(sum_)
             except StorageError as damage:
+                assert self._sums[0] is sum_, "another checksum would get the error"
                 self._sums.popleft()
                 if isinstance(damage, CorruptionError) and self._copies.get(sum_.copy.key) is sum_.copy:
                     self.damaged[sum_.copy.key] = None
                 sum_.then(damage)
             else:
                 if done:
+                    assert self._sums[0] is sum_, "SealedStable: another copy would get the checksum"
                     self._sums.popleft()
                     sum_.then(sum_.checksum)
 

@@ -162,6 +162,7 @@ class SegmentRecovery:
     def on_copy_reply(self, node: int, reply: CopyReply, now: float) -> None:
         """A replica extended its copy."""
         if node in self._have and reply.length > self._have[node]:
+            assert node in self._fence_replies, "AckedDurable: a length counts whose node is not fenced"
             self._have[node] = reply.length
             self._progress_at = now
             self._check_majority()

@@ -62,6 +62,7 @@ class Puller:
         """Say what was asked for, and not what a deposed writer may have left beyond it."""
         length = min(copy.durable, upto)
         assert length <= copy.durable, "SealedStable: a copy counts for more than a power loss would leave"
+        assert length <= upto, "PrefixAgree: a deposed writer's tail counts"
 
         def summed(checksum: Checksum | StorageError) -> None:
             if isinstance(checksum, StorageError):

@@ -122,6 +122,7 @@ class CatchUp:
             segment = self._metadata.segment(*key)
             sources = [node for node in (segment.replicas if segment else ()) if node in connected]
             copy = self._shadows.get(key) or self._copies.get(key)
+            assert copy.key == key, "PrefixAgree: one segment's entries would go to another's copy"
             if segment is None or segment.count is None or copy.length >= segment.count:
                 del self._short[key]
             elif sources and not self.puller.pulling(copy):
@@ -181,6 +182,7 @@ class CatchUp:
                     "remove this node with LEAVE, and let it join anew"
                 )
             else:
+                assert copy.length >= (segment.count or 0), "SealedStable: verified, and too short"
                 if shadow:
                     self._copies.adopt(copy)
                 self._short.pop(key, None)
@@ -297,6 +299,9 @@ class Repairs:
                 if not self._plan(key, replicas, voters, live, dead):
                     break  # nor can any other segment with these replicas be repaired now
         assert len(self._under_way) <= MAX_REPAIRS, "more repairs at once than the limit"
+        assert all(set(repair.new) <= set(voters) for repair in self._under_way.values()), (
+            "DomainConsistency: a replica set of nodes that leave, or are no members"
+        )
         for key in [key for key in self._under_way if key not in known]:
             self._go_on(key, self._under_way[key], now)
 

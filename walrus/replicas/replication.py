@@ -152,6 +152,7 @@ class Follower:
             self.match = min(self.match, max(length, 0))
             self.rewind()
             self._gap_until = now + GAP_PAUSE
+        assert self.match <= self.next_index, "SeqOrder: what was answered would be sent again"
 
     def check_invariants(self) -> None:
         """Assert what must hold between its fields."""
@@ -398,6 +399,7 @@ class SegmentWriter:
         follower.answered(reply.length, now)
         if reply.gap:
             follower.gap(reply.length, now)
+        assert follower.match <= self.copy.length, "SingleWriter: a replica holds entries of another writer"
         self._advance()
         self._send_from_disk(node, follower, now)
 
@@ -435,6 +437,7 @@ class SegmentWriter:
         while self._pending and self._pending[0].deadline <= now:
             pending = self._pending.popleft()
             self._pending_bytes -= pending.forward.batch.weight
+            assert self._pending_bytes >= 0, "the bytes of what waits do not add up"
             self._answer(pending.origin, pending.forward, 0, 0, error=self._why_not(now))
 
     def _why_not(self, now: float) -> errors.Reason:

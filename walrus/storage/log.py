@@ -398,6 +398,7 @@ class Log:
     def wake(self) -> None:
         """Let the tail be written to; the lock is held. OSError if there is no descriptor for its file."""
         if self.asleep:
+            assert self.file is None and self.limit == 0, "a topic that sleeps is written to"
             self.enter_tail(self.owner.space.file(self.blocks[-1].extent.file))
             self.asleep = False
 
@@ -523,11 +524,14 @@ class Log:
 
     def find_tail(self) -> None:
         """Set the attributes that say where the tail is."""
+        assert self.blocks, "a topic that was never written to has no tail"
         block = self.blocks[-1]
         self.tag, self.mask, self.seed = block.life
         self.base, self.position = block.head.base, block.entries
         self.durable = max(0, self.durable_index - self.base)
         self.offset = block.extent.offset + block.end
+        assert block.end <= block.extent.size, "the tail ends in its neighbour's block"
+        assert self.durable <= self.position, "durable before it was written"
 
     def begin_sync(self) -> Mark:
         """What a sync that starts now will make durable; later appends are for the next one."""
@@ -643,6 +647,11 @@ class Log:
             assert self.first <= self.cursor <= self.base + self.position, f"{self.name}: cursor outside"
             assert self.durable_index <= self.base + self.position, self.name
             assert self.durable == max(0, self.durable_index - self.base) or not self.blocks, self.name
+            assert self.dirty or self.shape < 0, f"{self.name}: no sync would cover what is appended"
+            if self.blocks:
+                last = self.blocks[-1]
+                assert self.base == last.head.base, f"{self.name}: entries would get wrong numbers"
+                assert (self.tag, self.mask, self.seed) == last.life, f"{self.name}: records of another life"
             if self.shape >= 0 and self.position < self.until:
                 assert self.dirty, self.name
                 assert self.offset + (self.until - self.position) * (self.shape + OVERHEAD) <= self.limit, (
