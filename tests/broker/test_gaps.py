@@ -8,8 +8,9 @@ from tests.broker.test_cursors import Bench
 from tests.broker.test_segments import seal
 from tests.broker.world import NodeWorld, three
 from walrus.broker import gaps
-from walrus.protocol import Get
+from walrus.protocol import Fetch, Get
 from walrus.segments import Position
+from walrus.wire import errors
 from walrus.wire import messages as m
 from walrus.wire.effects import LogLine, Send
 from walrus.wire.errors import CURSOR_STUCK
@@ -151,6 +152,36 @@ def test_get_goes_on_behind_a_documented_loss(kept: int):
         assert rest_of(world, node, f"g{node}") == [*range(kept), *range(5, 12), 99]
     assert sum(world.metrics(node)["entries_lost"] for node in (1, 2, 3)) == 3 * (5 - kept)
     assert any(f"lost: entries {kept} to 4 of segment 1 of t" in line for line in world.logs)
+
+
+@pytest.mark.parametrize("node", [1, 2, 3])
+def test_fetch_of_what_is_lost_says_so_and_where_to_go_on(node: int):
+    world = filled()
+    for each in (1, 2, 3):
+        world.kill(each)
+        world.stores[each][0].entries["t/1"][2:] = []
+    for each in (1, 2, 3):
+        world.start(each)
+    world.until(lambda: world.put(2, "t", "99") == [b"OK"])
+    lost = b"ERR " + errors.lost("t", 1, 2, 5).encode()
+    assert world.ask(node, Fetch("t", 1, 1, 6)) == [b"OK 2 1", lost, lost, lost, b"EMPTY", b"EMPTY"]
+    further = b"ERR " + errors.lost("t", 1, 4, 5).encode()
+    assert world.ask(node, Fetch("t", 1, 4, 1)) == [further]
+
+
+def test_fetch_of_what_a_silent_replica_may_have_says_that_none_answered():
+    world = filled()
+    world.kill(1)
+    world.kill(2)
+    for node in (1, 2):
+        world.stores[node][0].entries["t/1"][3:] = []
+    world.kill(3)
+    world.start(1)
+    world.start(2)
+    world.until(lambda: world.put(2, "t", "99") == [b"OK"])
+    assert world.ask(2, Fetch("t", 1, 3, 1))[0].startswith(b"ERR no replica answered")
+    world.start(3)
+    world.until(lambda: world.ask(2, Fetch("t", 1, 3, 1)) == [b"OK 4 3"])
 
 
 def test_get_waits_for_the_replica_that_may_have_the_entries():

@@ -14,7 +14,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Collection
 
+import msgspec
+
 from walrus import protocol
+from walrus.broker.gaps import Gaps
 from walrus.config import NodeConfig
 from walrus.protocol import Fetch, Get
 from walrus.replicas.reads import Reads
@@ -27,6 +30,9 @@ from walrus.wire.messages import Confirm, GetEntries, GetReply
 
 MAX_GET = 2_000
 """Most entries asked for in one go."""
+
+LOSS_PATIENCE = 5
+"""Resend intervals in which the replicas say whether they have what none of them gives."""
 
 
 class WaitingGets:
@@ -51,6 +57,14 @@ class GetQueue:
         self.again_at = 0.0
 
 
+class DoubtfulFetch(msgspec.Struct):
+    """A run of FETCHes that no replica answers: of entries that are lost, or of what a silent one has."""
+
+    slot: object
+    fetch: Fetch
+    deadline: float
+
+
 class Consumers:
     """Reads on behalf of this node's clients."""
 
@@ -64,7 +78,10 @@ class Consumers:
         is_open: Callable[[object], bool],
         first_request: int,
         connected: Collection[int],
+        gaps: Gaps,
     ) -> None:
+        self._gaps = gaps
+        self._doubtful: list[DoubtfulFetch] = []
         self._config, self._metadata, self._reads, self._outbox = config, metadata, reads, outbox
         self._is_open = is_open
         self._request = first_request
@@ -73,8 +90,8 @@ class Consumers:
 
     @property
     def busy(self) -> bool:
-        """Whether any GET is not answered yet."""
-        return bool(self._groups)
+        """Whether any GET, or any FETCH of what may be lost, is not answered yet."""
+        return bool(self._groups or self._doubtful)
 
     # --- GET ---
 
@@ -214,8 +231,8 @@ class Consumers:
     def _fetch_elsewhere(self, slot: object, fetch: Fetch, now: float, tried: int) -> None:
         holders = self._reads.holders(fetch.topic, fetch.segment, self._connected)
         if tried >= len(holders):
-            refusal = protocol.error(errors.no_replica(fetch.topic, fetch.segment))
-            self._outbox.reply(slot, refusal * fetch.count, fetch.count)
+            deadline = now + LOSS_PATIENCE * self._config.resend_interval
+            self._look_for_loss(DoubtfulFetch(slot, fetch, deadline), now)
             return
 
         def answer(batch: Batch, error: str, at: float) -> None:
@@ -237,6 +254,25 @@ class Consumers:
             now=now,
             then=answer,
         )
+
+    def _look_for_loss(self, doubtful: DoubtfulFetch, now: float) -> None:
+        """No replica gives these entries: say that they are lost if that is certain."""
+        slot, fetch = doubtful.slot, doubtful.fetch
+        segment = self._metadata.segment(fetch.topic, fetch.segment)
+        sealed = segment is not None and segment.sealed
+        end = self._gaps.end((fetch.topic, fetch.segment, fetch.offset), now) if sealed else fetch.offset
+        if end > fetch.offset:
+            count = min(fetch.count, end - fetch.offset)
+            reason = errors.lost(fetch.topic, fetch.segment, fetch.offset, end)
+            self._outbox.reply(slot, protocol.error(reason) * count, count)
+            if count < fetch.count:
+                rest = Fetch(fetch.topic, fetch.segment, fetch.offset + count, fetch.count - count)
+                self.fetch(slot, rest, now)
+        elif sealed and now < doubtful.deadline:
+            self._doubtful.append(doubtful)  # until the replicas have said whether they have them
+        else:
+            refusal = protocol.error(errors.no_replica(fetch.topic, fetch.segment))
+            self._outbox.reply(slot, refusal * fetch.count, fetch.count)
 
     # --- what changes around them ---
 
@@ -261,6 +297,10 @@ class Consumers:
 
     def on_tick(self, now: float) -> None:
         """Ask again, and answer the GETs whose deadline has passed."""
+        doubtful, self._doubtful = self._doubtful, []
+        for each in doubtful:
+            if self._is_open(each.slot):
+                self._look_for_loss(each, now)
         for key, group in list(self._groups.items()):
             while group.waiting and group.waiting[0].deadline <= now:
                 self._forget(group)

@@ -113,11 +113,11 @@ class Controller:
             config=config, metadata=metadata, outbox=outbox, first_request=first,
             incarnation=self.members.incarnation,
         )
+        gaps = Gaps(config=config, metadata=metadata, reads=reads, outbox=outbox, connected=connected)
         self.consumers = Consumers(
             config=config, metadata=metadata, reads=reads, outbox=outbox, is_open=is_open,
-            first_request=first, connected=connected,
+            first_request=first, connected=connected, gaps=gaps,
         )
-        gaps = Gaps(config=config, metadata=metadata, reads=reads, outbox=outbox, connected=connected)
         self.cursors = Cursors(
             config=config, metadata=metadata, reads=reads, leases=leases, outbox=outbox, trace=trace,
             connected=connected, gaps=gaps,

@@ -15,6 +15,7 @@ The question after a failed PUT is never "why" but "was it written?", so the cla
     │   ├── LimitReached      one topic or consumer group more than are kept
     │   ├── CannotLeave       removing that member would lose data or the majority
     │   ├── CannotRecover
+    │   ├── EntriesLost       no replica has them any more; the message says where to go on
     │   ├── NotWritten        a disk has no room
     │   ├── Overtaken         entries sent later were written first
     │   └── Unavailable       not now; it is safe to ask again, here or elsewhere
@@ -77,6 +78,10 @@ class CannotLeave(Refused):
 
 class CannotRecover(Refused):
     """The segment does not wait for an operator's decision."""
+
+
+class EntriesLost(Refused):
+    """None of the replicas has these entries any more: a documented loss. The message says where to go on."""
 
 
 class NotWritten(Refused):

@@ -81,6 +81,7 @@ KINDS: Final = (
     Kind("stale receipt", "StaleReceipt", "`NACK` or `EXTEND` of a delivery that is over"),
     Kind("cannot leave:", "CannotLeave", "removing that member would lose data or the majority"),
     Kind("cannot recover:", "CannotRecover", "`RECOVER` of a segment that is sealed already"),
+    Kind("gone:", "EntriesLost", "`FETCH` of sealed entries that none of the replicas has any more"),
     Kind("not written:", "NotWritten", "the disk of the segment's leader has no room"),
     Kind(
         "overtaken:", "Overtaken", "entries sent later were written first; sent again, it ends up behind them"
@@ -238,6 +239,14 @@ def cannot_leave(why: str) -> Reason:
 def cannot_recover(topic: str, segment: int) -> Reason:
     """RECOVER of a segment that has ended."""
     return Reason(f"cannot recover: segment {segment} of {topic} is sealed already")
+
+
+def lost(topic: str, segment: int, start: int, end: int) -> Reason:
+    """FETCH of entries that are on no replica any more: a documented loss, or damage everywhere."""
+    return Reason(
+        f"gone: entries {start} to {end - 1} of segment {segment} of {topic} are on none of its replicas; "
+        f"go on with FETCH {topic} {segment} {end}"
+    )
 
 
 def not_written(why: str) -> Reason:
