@@ -332,7 +332,7 @@ PLANTED = (
         Patch("ProposeSeal", "\\A g \\in Group : handed[n][t][g] = NoPosition", "TRUE"),
     ),
     _bug(
-        "full-cursors",
+        "quick-commits",
         "StaleCursor",
         "CursorInBounds",
         "a deposed leader's cursor is committed",
@@ -570,6 +570,7 @@ PROBES = (
     _probe("quick-gap", "ProbeSteppedOver", "a group goes on behind an entry that is lost"),
     _probe("quick-sets", "ProbeLeadsTwice", "a node leads one segment after another"),
     _probe("quick-power", "ProbeGivenUp", "an operator gives up what was acknowledged"),
+    _probe("quick-commits", "ProbeSealedWithCursors", "a seal takes a cursor along"),
     _probe("quick-readers", "ProbeDeposedTail", "a copy is longer than the sealed count"),
     _probe("full-force", "ProbeGivenUp", "an operator gives up what was acknowledged"),
     _probe("quick-replicas", "ProbeGrown", "a replica set grows"),
