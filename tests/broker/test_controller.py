@@ -195,6 +195,8 @@ def test_claim_to_be_a_member_further_on_in_the_log_lets_nothing_in_while_there_
     )
     near = msgspec.structs.replace(far, target=3, member_at=world.nodes[3].applied)
     assert world.nodes[3].members.judge_hello(near, world.now), "as far as it has applied, it is no member"
+    assert world.nodes[3].members.is_removed(near)
+    assert not world.nodes[3].members.is_removed(msgspec.structs.replace(near, cluster_id="another"))
 
 
 # --- a directory that was copied, or put back from a backup ---
@@ -523,6 +525,12 @@ def test_replica_whose_fence_was_dropped_takes_nothing_from_a_deposed_writer_aft
         deposed, m.Append(topic="t", segment=1, start=1, batch=batch("late"), end=2), world.now
     )
     assert world.stored(other, "t", 1) == [b"a"]
+
+
+def test_a_member_says_how_far_it_knows_that_it_is_one():
+    world = three()
+    for node in world.nodes.values():
+        assert node.members.member_at == node.applied > 0
 
 
 def test_a_peer_whose_connection_is_gone_is_not_counted_as_connected():

@@ -119,6 +119,7 @@ def test_many_questions_share_a_round():
     world.until(lambda: all(world.replies[slot] for slot in slots))
     assert len(asked) <= 2
     assert all(world.replies[slot][0].startswith(b"ERR unknown topic") for slot in slots)
+    assert not world.nodes[3].requests._asking, "the next request for one of them is not held up"
 
 
 def test_topic_that_another_node_just_registered_is_found():

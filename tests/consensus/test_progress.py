@@ -1,0 +1,19 @@
+"""What a leader knows of one follower: where to send next, and what need not be sent again."""
+
+from __future__ import annotations
+
+from walrus.consensus.progress import Progress, ProgressState
+
+
+def test_a_probe_never_goes_below_what_was_acknowledged():
+    progress = Progress(next_index=9)
+    progress.match_index = 5
+    progress.probe_from(2)
+    assert (progress.state, progress.next_index) == (ProgressState.PROBE, 6), "LogMatching: 5 is agreed"
+
+
+def test_an_accepted_probe_goes_on_behind_the_place_where_the_logs_agree():
+    """What it carried may not be durable yet; what comes before its place is there."""
+    progress = Progress(next_index=8)
+    progress.accepted(prev_log_index=7, match_index=3)
+    assert (progress.state, progress.match_index, progress.next_index) == (ProgressState.REPLICATE, 3, 8)
