@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import random
 import re
 import struct
@@ -144,3 +145,20 @@ def test_the_module_runs(plain: Store) -> None:
     plain.open().close()
     command = [sys.executable, "-m", "walrus.wal", "verify", str(plain.directory)]
     assert "sound" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_batch_counts_bytes_whatever_its_entries_count(plain: Store) -> None:
+    typed = memoryview(array.array("I", [1, 2, 3, 4]))
+
+    class Liar(bytes):
+        def __len__(self) -> int:
+            return 1
+
+    batch = Batch.of([typed, Liar(b"abcdef"), b"", bytearray(b"xy")])  # type: ignore[list-item]
+    whole = [typed.tobytes(), b"abcdef", b"", b"xy"]
+    assert batch.payloads() == whole and batch.sizes() == (16, 6, 0, 2)
+    with pytest.raises(TypeError):
+        Batch.of([b"x", memoryview(b"strided")[::2]])  # type: ignore[list-item]
+    with plain.open() as wal:
+        wal.write("t", batch)
+        assert list(wal.payloads("t")) == whole

@@ -48,8 +48,11 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
 
     @classmethod
     def of(cls, payloads: Sequence[bytes]) -> Batch:
-        """The batch of these entries, in order."""
-        return cls(struct.pack(f"<{len(payloads)}I", *map(len, payloads)), b"".join(payloads))
+        """The batch of these entries, in order. TypeError for what is not bytes-like."""
+        sizes, blob = list(map(len, payloads)), b"".join(payloads)
+        if sum(sizes) != len(blob):  # something counts its length in items, not in bytes
+            return cls.of([bytes(memoryview(payload)) for payload in payloads])
+        return cls(struct.pack(f"<{len(sizes)}I", *sizes), blob)
 
     @property
     def count(self) -> int:
