@@ -63,7 +63,7 @@ Found(copies, t, s) ==
     LET hits == {i \in DOMAIN copies : copies[i][1] = t /\ copies[i][2] = s}
     IN IF hits = {} THEN <<t, s, 0, FALSE>> ELSE copies[CHOOSE i \in hits : TRUE]
 
-\* The most that n ever told about its copy, to anybody.
+\* The most that n ever told about its copy, to any node.
 Told(n, t, s) ==
     LET said == {matched[n][t][s]}
                 \cup {a.length : a \in {b \in answers \cup copied :

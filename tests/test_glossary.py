@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import importlib
 import re
+import tokenize
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,18 @@ def test_retired_words_are_in_no_docstring() -> None:
     assert found == []
 
 
+def test_retired_words_are_in_no_comment() -> None:
+    found = []
+    for path in [*MODULES, *TESTS]:
+        with path.open(encoding="utf-8") as lines:
+            for token in tokenize.generate_tokens(lines.readline):
+                if token.type == tokenize.COMMENT and _retired().search(_prose(token.string)):
+                    found.append(f"{path.relative_to(ROOT)}:{token.start[0]}: {token.string}")
+    for path in sorted((ROOT / "spec").glob("*.tla")):
+        found += [line for line in path.read_text(encoding="utf-8").splitlines() if _retired().search(line)]
+    assert found == []
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 def test_retired_words_are_on_no_page(path: Path) -> None:
     text = path.read_text(encoding="utf-8").partition("\n## Retired\n")[0]
@@ -86,6 +100,7 @@ def _prose(text: str) -> str:
     return re.sub(r"`[^`]*`", "", text)
 
 
+@cache
 def _retired() -> re.Pattern[str]:
     words = re.findall(r"^\| ([\w -]+) \| [\w ,-]+ \|$", RETIRED, re.MULTILINE)
     retired = [word for word in words if word != "do not write"]

@@ -118,7 +118,7 @@ def test_places_asked_about_are_bounded_and_forgotten(monkeypatch: pytest.Monkey
         bench.gaps.end(("t", number + 3, 4), bench.now)
     assert len(bench.gaps._inquiries) == 5
     bench.tick(60.0)
-    bench.tick(60.0)  # nobody waits any more
+    bench.tick(60.0)  # no client waits any more
     assert not bench.gaps._inquiries
 
 

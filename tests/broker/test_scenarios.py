@@ -81,7 +81,7 @@ def test_raft_leader_dies_between_proposing_a_seal_and_its_answer():
     leader = world.topic("t").open.leader
     raft = world.raft_leader
     assert world.put(leader, "t", "a", "b") == [OK] * 2
-    world.cut |= {(raft, node) for node in (1, 2, 3) if node != raft}  # its entries reach nobody
+    world.cut |= {(raft, node) for node in (1, 2, 3) if node != raft}  # its entries reach no node
     slot = world.send(leader, protocol.Put("t", batch("c")))
     world.run(0.1)
     world.kill(raft)
@@ -120,7 +120,7 @@ def test_compaction_while_a_node_is_away():
         stored = {tuple(world.stored(node, "t", number)[: segment.count]) for node in segment.replicas}
         assert len(stored) == 1, "at rest, sealed segments are identical on every replica"
     assert world.get_all(3, "t") == [b"%d" % number for number in range(60)]
-    for node in (1, 2, 3):  # and everybody finds it again from its own snapshot
+    for node in (1, 2, 3):  # and each node finds it again from its own snapshot
         world.kill(node)
     for node in (1, 2, 3):
         world.start(node)

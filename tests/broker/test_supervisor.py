@@ -239,7 +239,7 @@ def test_replaced_disk_under_an_old_id_is_listened_to():
     """Its starts, and with them its requests, are numbered from the beginning again."""
     world = three(max_segment_entries=3)
     world.register("t")
-    for number in range(20):  # everybody has led the topic, and has had forwards and GETs of node 3
+    for number in range(20):  # each node has led the topic, and has had forwards and GETs of node 3
         assert world.put(3, "t", f"{number}") == [OK]
         assert world.ask(3, protocol.Get("t")) == [b"OK %d" % number]
     assert world.ask(1, protocol.Leave(3), within=60) == [OK]

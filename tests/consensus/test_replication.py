@@ -140,7 +140,7 @@ def test_5_4_2_an_older_entry_commits_only_below_one_of_the_leaders_own_term() -
     world = RaftWorld()
     for server, terms in ((1, [1, 2]), (2, [1, 2]), (3, [1])):
         world.add_with_log(server, [1, 2, 3], terms=terms, term=2)
-    # The no-op of term 3 reaches nobody; everybody confirms the entry of term 2.
+    # The no-op of term 3 reaches no server; all confirm the entry of term 2.
     for _ in range(2):
         world.now += 1.9
         world.act(1, lambda raft: raft.tick(world.now))

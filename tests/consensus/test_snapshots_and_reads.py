@@ -248,7 +248,7 @@ def test_8_a_rejection_of_an_older_term_confirms_no_round_of_the_term_that_it_na
     while not any(
         getattr(packet.message, "round", 0) == request.message.round - 1 for packet in world.packets
     ):
-        world.now += 0.1  # nobody hears these rounds
+        world.now += 0.1  # no server hears these rounds
         world.act(1, lambda raft: raft.tick(world.now))
     world.act(1, lambda raft: raft.read_index(7, world.now))
     assert world.packets[-1].message.round == request.message.round
