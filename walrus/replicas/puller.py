@@ -31,7 +31,11 @@ from walrus.wire.effects import Outbox
 from walrus.wire.messages import Copy, CopyReply
 
 MAX_PULLS = 4
-"""Copies being extended at once by one node; further ones wait."""
+"""Copies being extended at once by one node; further ones wait.
+
+Each has a piece of up to `read_bytes` in memory here and one on its way at the source, which has clients to
+serve.
+"""
 
 
 class _Pull(msgspec.Struct):

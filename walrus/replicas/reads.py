@@ -40,9 +40,13 @@ CommitIndex: TypeAlias = Callable[[str, int], int | None]
 """How far an open segment is acknowledged, if this node is its writer."""
 
 TIMED_OUT = "no answer"
+"""The error of a read whose node was lost or did not answer in time. Another replica may be asked."""
 
 MAX_DAMAGED = 1_000
-"""Damaged entries stepped over at once."""
+"""Damaged entries stepped over at once.
+
+Each of them costs a read, and the node does nothing else meanwhile.
+"""
 
 
 class _Asked(msgspec.Struct):

@@ -66,7 +66,10 @@ PUT_OFF = 20
 
 
 class CatchUp:
-    """This node's copies of sealed segments that are too short."""
+    """This node's copies of sealed segments that are too short.
+
+    Nothing asks for it and nothing waits for it: reads of what is missing go to another replica meanwhile.
+    """
 
     def __init__(
         self, *, config: NodeConfig, metadata: Metadata, copies: Copies, puller: Puller, outbox: Outbox
@@ -219,7 +222,10 @@ class _Repair(msgspec.Struct):
 
 
 class Repairs:
-    """The Raft leader's list of sealed segments that need another replica set."""
+    """The Raft leader's list of sealed segments that need another replica set.
+
+    It is made from the metadata whenever it is needed, so a new Raft leader has nothing to take over.
+    """
 
     def __init__(
         self,
@@ -281,7 +287,9 @@ class Repairs:
         if not due and not self._has_room:
             return
         self._has_room = False
-        known = set() if due else set(self._under_way)  # those were asked at the last interval
+        # Between two intervals only what was begun since is asked: the others were asked at the last one, and
+        # a reply may take as long as the segment takes to copy.
+        known = set() if due else set(self._under_way)
         if due:
             self._again_at = now + self._config.repair_interval
         for key in [key for key, repair in self._under_way.items() if not set(repair.new) <= set(voters)]:

@@ -184,7 +184,11 @@ class AppendedForward(msgspec.Struct):
 
 
 class SegmentWriter:
-    """The one writer of one open segment, from the moment this node knows that it leads it."""
+    """The one writer of one open segment, from the moment this node knows that it leads it.
+
+    `on_forward` and `flush` bring entries in, `on_reply` and `on_connection` tell of the replicas. It ends by
+    `begin_seal` and `ready_to_seal`, or by `on_fenced`; `close` follows either. When is up to `Lifecycle`.
+    """
 
     def __init__(
         self,
@@ -255,7 +259,11 @@ class SegmentWriter:
             self._pending_bytes += forward.batch.weight
 
     def flush(self, now: float) -> None:
-        """Append what waits, as one batch: LeaderAppend."""
+        """Append what waits, as one batch: LeaderAppend.
+
+        That makes one record, one write and one frame to each replica of whatever the turn brought, however
+        many clients sent it. Forwards keep the order in which they came.
+        """
         while self._pending and self._may_append(now):
             if not self._append_turn(now):
                 break
@@ -554,7 +562,11 @@ class SegmentWriter:
         self._refuse_pending()
 
     def close(self) -> None:
-        """The metadata says that the segment is sealed. Acknowledge nothing more, hand back what waits."""
+        """The metadata says that the segment is sealed. Acknowledge nothing more, hand back what waits.
+
+        After this writer's own seal nothing waits. A recovery's seal may come as a surprise: this node was
+        cut off, or too slow, and has heard of it only now.
+        """
         self.sealing = self.seal_proposed = True
         self._refuse_pending()
 
