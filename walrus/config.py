@@ -48,6 +48,12 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """After this long any other request that still waits for another node is answered with an error."""
     cursor_interval: float = 0.1
     """How often moved cursors are committed through Raft, one proposal for all of a node's topics."""
+    ack_interval: float = 0.02
+    """How often acknowledged entries are committed through Raft, one proposal for all of a node's groups."""
+    visibility_timeout: float = 30.0
+    """For how long an entry that was handed out stays out, unless its consumer says otherwise."""
+    queue_window: int = 1_000
+    """Entries from a group's mark on that may be out, or acknowledged before earlier ones."""
     resend_interval: float = 0.2
     """After this long without an answer a message between nodes is sent again."""
     repair_interval: float = 0.5

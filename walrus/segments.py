@@ -20,6 +20,8 @@ state it was made for, and applying it a second time changes nothing:
     RegisterTopic  open segment 1                                            only if the topic is unknown
     Seal           close segment s at a count and open s+1                   only if s is the open segment
     CommitCursors  readers moved                                             only forward
+    CommitGroups   consumers acknowledged entries                            joined: see `acknowledged.py`
+    MoveGroup      SEEK: a group begins anew somewhere                       only if the generation is that
     SetReplicas    a sealed segment was copied to another node               only if the old set is the set
                                                                              and the new one is as it was
     MarkLeaving    give this node nothing new                                only if it is that directory's
@@ -34,9 +36,9 @@ the state is past the point. Of two competing seals one is applied and the other
 
 Invariants (names as in `spec/Walrus.tla`), checked by `Metadata.check_invariants`:
 SealedStable (a sealed segment is never replaced), LastSealedIsSum, OpenLeaderMatchesMap,
-CursorInBounds, DomainConsistency.
+CursorInBounds, DomainConsistency, MarkOnlyRises.
 
-Left out on purpose: topics are never deleted, and a cursor never moves back.
+Left out on purpose: topics are never deleted, and a cursor of GET never moves back.
 
 Transcripts, in `tests/replicas/transcripts`: `rollover_by_entries`, `fence_and_seal`.
 """
@@ -48,19 +50,27 @@ from typing import NamedTuple, TypeAlias, TypeVar, assert_never
 
 import msgspec
 
+from walrus.acknowledged import START as START
+from walrus.acknowledged import Acknowledged, HandedOn
+from walrus.acknowledged import Position as Position
 from walrus.quorum import majority
 from walrus.storage.batch import Checksum
 
-VERSION = 1
-"""Version of the command encoding. A node refuses to guess at a later one."""
+VERSION = 2
+"""Version of the encoding of commands and snapshots. A node refuses to guess at a later one."""
+
+FIRST_VERSION = 1
+"""Without work queues. Written for whatever has none, so that a release that knows no others reads it."""
 
 MAX_JOINING = 16
 """Nodes that may be members without ever having started: a Join is all that it takes to be one."""
 
 MAX_TOPICS = 100_000
 MAX_GROUPS = 1_000
-"""Consumer groups per topic. Both limits bound what clients can make the metadata grow to."""
+"""Consumer groups per topic, of either kind. Both limits bound what clients can make the metadata grow to."""
 
+MAX_HANDED_ON = 10_000
+"""Entries of a topic that a Seal says are out; what is beyond comes again, which is allowed."""
 
 START_BITS = 24
 """Of an incarnation: the lowest ones count a directory's starts, those above are drawn at random."""
@@ -94,16 +104,6 @@ class UnknownCommand(Exception):
     """A committed command that this version cannot apply. Going on would let replicas diverge."""
 
 
-class Position(NamedTuple):
-    """A place in a topic: the next entry to read. Positions of one topic order as tuples do."""
-
-    segment: int
-    offset: int
-
-
-START = Position(1, 0)
-
-
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
     """One segment. `count` is None while it is open."""
 
@@ -128,11 +128,16 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Topic(msgspec.Struct, kw_only=True):
-    """A topic's segments, in order from number 1, and its committed read cursors by group."""
+    """A topic's segments, in order from number 1, and how far its groups are."""
 
     segments: list[Segment]
     sealed_total: int = 0
     cursors: dict[str, Position] = {}
+    """Groups that are read with GET."""
+    groups: dict[str, Acknowledged] = {}
+    """Those that are read with RECEIVE: a work queue each."""
+    handed: dict[str, tuple[HandedOn, ...]] = {}
+    """What they had out when the last segment was sealed."""
 
     @property
     def current(self) -> int:
@@ -160,6 +165,15 @@ class Topic(msgspec.Struct, kw_only=True):
             number, offset = number + 1, 0
         assert (number, offset) >= position, "CursorInBounds: a cursor moved back"
         return Position(number, offset)
+
+    def distance(self, start: Position, end: Position) -> int:
+        """How many entries there are from `start` to `end`, which is not before it."""
+        counts = (self.segments[number - 1].count or 0 for number in range(start.segment, end.segment))
+        return sum(counts) - start.offset + end.offset
+
+    def has(self, group: str) -> bool:
+        """Whether the group is known, whichever way it is read."""
+        return group in self.cursors or group in self.groups
 
     def in_bounds(self, position: Position) -> bool:
         """Whether a cursor may stand there, as far as metadata can tell."""
@@ -227,6 +241,23 @@ class Seal(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True)
     replicas: tuple[int, ...]
     cursors: dict[str, Position]
     recovered: bool = False
+    groups: dict[str, Acknowledged] = {}
+    handed: dict[str, tuple[HandedOn, ...]] = {}
+
+
+class CommitGroups(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
+    """Consumers acknowledged entries: topic -> group -> what is done."""
+
+    groups: dict[str, dict[str, Acknowledged]]
+
+
+class MoveGroup(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
+    """SEEK: the group begins its next generation at `to`, if it still is in this one."""
+
+    topic: str
+    group: str
+    generation: int
+    to: Position
 
 
 class CommitCursors(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
@@ -264,7 +295,17 @@ class RemoveNode(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag
     """As in `MarkLeaving`."""
 
 
-Command: TypeAlias = Announce | RegisterTopic | Seal | CommitCursors | SetReplicas | MarkLeaving | RemoveNode
+Command: TypeAlias = (
+    Announce
+    | RegisterTopic
+    | Seal
+    | CommitCursors
+    | CommitGroups
+    | MoveGroup
+    | SetReplicas
+    | MarkLeaving
+    | RemoveNode
+)
 
 
 class _Envelope(msgspec.Struct, frozen=True, array_like=True):
@@ -282,14 +323,16 @@ _command_decoder: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Com
 
 def encode_command(command: Command) -> bytes:
     """The bytes of a command in the Raft log."""
-    return _encoder.encode(_Envelope(VERSION, msgspec.Raw(_encoder.encode(command))))
+    later = isinstance(command, CommitGroups | MoveGroup) or (isinstance(command, Seal) and command.groups)
+    version = VERSION if later else FIRST_VERSION
+    return _encoder.encode(_Envelope(version, msgspec.Raw(_encoder.encode(command))))
 
 
 def decode_command(data: bytes) -> Command:
     """The command in these bytes. Raises `UnknownCommand` for one that this version does not know."""
     try:
         envelope = _envelope_decoder.decode(data)
-        if envelope.version != VERSION:
+        if not FIRST_VERSION <= envelope.version <= VERSION:
             raise UnknownCommand(
                 f"metadata command of version {envelope.version}, this node knows {VERSION}: upgrade it"
             )
@@ -358,6 +401,14 @@ class Metadata:
                 for topic in sorted(command.cursors):
                     if topic in self.topics:
                         self._commit_cursors(self.topics[topic], command.cursors[topic])
+                return None
+            case CommitGroups():
+                for topic in sorted(command.groups):
+                    if topic in self.topics:
+                        self._commit_groups(self.topics[topic], command.groups[topic])
+                return None
+            case MoveGroup():
+                self._move_group(command)
                 return None
             case SetReplicas():
                 return self._set_replicas(command)
@@ -442,10 +493,22 @@ class Metadata:
             # Read further than that? Then a recovery had to give up entries that had been acknowledged.
             topic.cursors[group] = min(position, end)
         self._commit_cursors(topic, command.cursors)
+        self._seal_groups(topic, command, end)
         assert topic.current == command.segment + 1, "DomainConsistency: a seal opens the next segment"
         assert topic.segments[command.segment - 1].count == command.count, "SealedStable: another count"
         assert all(map(topic.in_bounds, topic.cursors.values())), "CursorInBounds: a cursor beyond the seal"
         return command.topic
+
+    def _seal_groups(self, topic: Topic, command: Seal, end: Position) -> None:
+        """What consumers have acknowledged, and what they have in hand, goes on to the next leader."""
+        for group, done in topic.groups.items():
+            topic.groups[group] = done.cut(end).join(Acknowledged(done.generation), topic.advance)
+        self._commit_groups(topic, command.groups)
+        topic.handed = {
+            group: command.handed[group]
+            for group in sorted(command.handed.keys() & command.groups.keys() & topic.groups.keys())
+            if topic.groups[group].generation == command.groups[group].generation
+        }
 
     def _opened(self, leader: int, replicas: tuple[int, ...]) -> Segment | None:
         """A new open segment; None if a node that it names is not (or no longer) a member."""
@@ -464,10 +527,35 @@ class Metadata:
 
     def _commit_cursors(self, topic: Topic, cursors: dict[str, Position]) -> None:
         for group, position in sorted(cursors.items()):
-            if group not in topic.cursors and len(topic.cursors) >= MAX_GROUPS:
+            if group not in topic.cursors and not _has_room(topic, group):
                 continue
             if topic.in_bounds(position) and position > topic.cursors.get(group, START):
                 topic.cursors[group] = position
+
+    def _commit_groups(self, topic: Topic, groups: dict[str, Acknowledged]) -> None:
+        """CommitGroup: a join, within one generation."""
+        for group, done in sorted(groups.items()):
+            known = topic.groups.get(group)
+            if known is None and not (done.generation == 0 and _has_room(topic, group)):
+                continue
+            known = known or Acknowledged()
+            ends = [done.low, *(Position(run.segment, run.end) for run in done.above)]
+            sound = all(0 <= run.start < run.end for run in done.above) and all(map(topic.in_bounds, ends))
+            if sound and known.generation == done.generation:
+                topic.groups[group] = known.join(done, topic.advance)
+
+    def _move_group(self, command: MoveGroup) -> None:
+        """SEEK: back, too. What earlier owners propose of the last generation is void from now on."""
+        topic = self.topics.get(command.topic)
+        if topic is None or not topic.in_bounds(command.to):
+            return
+        known = topic.groups.get(command.group)
+        if known is None and not _has_room(topic, command.group):
+            return
+        if (known.generation if known else 0) == command.generation:
+            low = topic.advance(command.to)
+            topic.groups[command.group] = Acknowledged(command.generation + 1, low)
+            topic.handed.pop(command.group, None)
 
     def _set_replicas(self, command: SetReplicas) -> str | None:
         segment = self.segment(command.topic, command.segment)
@@ -504,8 +592,10 @@ class Metadata:
 
     def snapshot(self) -> bytes:
         """The whole state, equal bytes for equal states."""
+        later = any(topic.groups for topic in self.topics.values())
+        version = VERSION if later else FIRST_VERSION
         return _encoder.encode(
-            _Image(version=VERSION, nodes=sorted(self.nodes.items()), topics=sorted(self.topics.items()))
+            _Image(version=version, nodes=sorted(self.nodes.items()), topics=sorted(self.topics.items()))
         )
 
     def restore(self, data: bytes) -> None:
@@ -514,7 +604,7 @@ class Metadata:
             snapshot = _snapshot_decoder.decode(data)
         except _UNREADABLE as error:
             raise UnknownCommand(f"metadata snapshot that this node cannot read: {error}") from error
-        if snapshot.version != VERSION:
+        if not FIRST_VERSION <= snapshot.version <= VERSION:
             raise UnknownCommand(f"metadata snapshot of version {snapshot.version}: upgrade this node")
         if not all(_is_chain(topic.segments) for _, topic in snapshot.topics):
             raise UnknownCommand("metadata snapshot with a topic that does not end in its one open segment")
@@ -575,6 +665,9 @@ class Metadata:
             assert start_number(led_by) <= start_number(member.incarnation), f"SingleWriter: {name}, {member}"
             for position in topic.cursors.values():
                 assert topic.in_bounds(position), f"CursorInBounds: {name} {position}"
+            for group, done in topic.groups.items():
+                assert group not in topic.cursors, f"{group} of {name} is read in two ways"
+                assert done.is_in_order and topic.in_bounds(done.low), f"CursorInBounds: {name} {done}"
 
 
 Place = TypeVar("Place")
@@ -584,6 +677,11 @@ Item = TypeVar("Item")
 def _is_chain(segments: list[Segment]) -> bool:
     """Whether all but the last are sealed, and the last is open. What a snapshot says is not asserted."""
     return bool(segments) and not segments[-1].sealed and all(segment.sealed for segment in segments[:-1])
+
+
+def _has_room(topic: Topic, group: str) -> bool:
+    """Whether the topic may keep one more group, and does not know this one as of the other kind."""
+    return not topic.has(group) and len(topic.cursors) + len(topic.groups) < MAX_GROUPS
 
 
 def _placement(segment: Segment) -> Placement:

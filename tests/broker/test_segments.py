@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from walrus.acknowledged import Acknowledged, HandedOn, Run, runs_of
 from walrus.segments import (
+    FIRST_VERSION,
     MAX_GROUPS,
     START,
     START_BITS,
@@ -15,8 +17,10 @@ from walrus.segments import (
     Announce,
     Command,
     CommitCursors,
+    CommitGroups,
     MarkLeaving,
     Metadata,
+    MoveGroup,
     Position,
     RegisterTopic,
     RemoveNode,
@@ -311,3 +315,140 @@ def test_snapshot_of_another_version_is_refused():
     ):
         with pytest.raises(UnknownCommand, match="snapshot"):
             Metadata().restore(data)
+
+
+# --- work queues ---
+
+
+def done(*runs: tuple[int, int, int], low: Position = START, generation: int = 0) -> Acknowledged:
+    return Acknowledged(generation, low, tuple(Run(*run) for run in runs))
+
+
+def acknowledge(
+    metadata: Metadata, *runs: tuple[int, int, int], group: str = "g", generation: int = 0
+) -> Acknowledged:
+    metadata.apply(CommitGroups(groups={"t": {group: done(*runs, generation=generation)}}))
+    metadata.check_invariants()
+    return metadata.topics["t"].groups.get(group, Acknowledged())
+
+
+def queue() -> Metadata:
+    metadata = cluster()
+    metadata.apply(register())
+    return metadata
+
+
+def test_acknowledgements_are_joined_and_the_mark_moves_over_what_touches_it():
+    metadata = queue()
+    assert acknowledge(metadata, (1, 3, 5)) == done((1, 3, 5))
+    assert acknowledge(metadata, (1, 1, 2), (1, 5, 7)) == done((1, 1, 2), (1, 3, 7))
+    assert acknowledge(metadata, (1, 0, 1)) == done((1, 3, 7), low=Position(1, 2))
+    assert acknowledge(metadata, (1, 3, 5)) == done((1, 3, 7), low=Position(1, 2)), "MarkOnlyRises"
+    assert acknowledge(metadata, (1, 2, 4)) == done(low=Position(1, 7))
+
+
+def test_a_seal_takes_along_what_is_done_and_what_is_out_and_the_mark_crosses_it():
+    metadata = queue()
+    out = (HandedOn(1, 2, 3),)
+    command = seal(1, 4, groups={"g": done((1, 0, 2), (1, 3, 4))}, handed={"g": out, "unknown": out})
+    metadata.apply(command)
+    assert metadata.topics["t"].groups["g"] == done((1, 3, 4), low=Position(1, 2))
+    assert metadata.topics["t"].handed == {"g": out}
+    assert acknowledge(metadata, (1, 2, 3)) == done(low=Position(2, 0)), "the sealed segment is done"
+    metadata.apply(seal(2, 0))
+    assert metadata.topics["t"].handed == {} and metadata.topics["t"].groups["g"].low == Position(3, 0)
+
+
+def test_a_recovery_that_gave_up_entries_takes_their_acknowledgements_back():
+    metadata = queue()
+    acknowledge(metadata, (1, 0, 3), (1, 4, 9))
+    metadata.apply(seal(1, 5, recovered=True))
+    metadata.check_invariants()
+    assert metadata.topics["t"].groups["g"] == done((1, 4, 5), low=Position(1, 3))
+
+
+def test_seek_begins_a_generation_and_commits_of_another_one_are_void():
+    metadata = queue()
+    acknowledge(metadata, (1, 0, 3))
+    move = MoveGroup(topic="t", group="g", generation=0, to=START)
+    for _ in range(2):  # proposed twice, it is applied once
+        metadata.apply(move)
+        assert metadata.topics["t"].groups["g"] == done(generation=1)
+    assert acknowledge(metadata, (1, 0, 9)) == done(generation=1), "of generation 0"
+    assert acknowledge(metadata, (1, 1, 2), generation=1) == done((1, 1, 2), generation=1)
+    metadata.apply(seal(1, 4, groups={"g": done((1, 0, 1))}, handed={"g": (HandedOn(1, 3, 1),)}))
+    assert metadata.topics["t"].groups["g"] == done((1, 1, 2), generation=1)
+    assert metadata.topics["t"].handed == {}, "what was out before the SEEK is forgotten"
+
+
+def test_a_group_is_of_one_kind_and_both_kinds_count_towards_the_limit():
+    metadata = queue()
+    metadata.apply(CommitCursors(cursors={"t": {"c": Position(1, 1)}}))
+    assert acknowledge(metadata, (1, 0, 1), group="c") == Acknowledged()
+    acknowledge(metadata, (1, 0, 1))
+    metadata.apply(CommitCursors(cursors={"t": {"g": Position(1, 1)}}))
+    assert "g" not in metadata.topics["t"].cursors
+    for number in range(MAX_GROUPS):
+        acknowledge(metadata, (1, 0, 1), group=f"g{number}")
+    metadata.apply(CommitCursors(cursors={"t": {"late": Position(1, 1)}}))
+    topic = metadata.topics["t"]
+    assert len(topic.groups) + len(topic.cursors) == MAX_GROUPS and "late" not in topic.cursors
+
+
+@pytest.mark.parametrize("bad", [(1, 3, 3), (1, -1, 2), (2, 0, 1), (0, 0, 1)])
+def test_acknowledgements_that_make_no_sense_change_nothing(bad: tuple[int, int, int]):
+    metadata = queue()
+    assert acknowledge(metadata, bad) == Acknowledged()
+
+
+def test_what_has_no_work_queue_is_written_so_that_the_release_before_reads_it():
+    metadata = queue()
+    metadata.apply(CommitCursors(cursors={"t": {"c": Position(1, 1)}}))
+    assert msgspec.msgpack.decode(metadata.snapshot())["version"] == FIRST_VERSION
+    assert msgspec.msgpack.decode(encode_command(seal(1, 2)))[0] == FIRST_VERSION
+    acknowledge(metadata, (1, 0, 1))
+    assert msgspec.msgpack.decode(metadata.snapshot())["version"] == VERSION
+    later = [
+        CommitGroups(groups={"t": {"g": done((1, 0, 1))}}),
+        MoveGroup(topic="t", group="g", generation=0, to=START),
+        seal(1, 2, groups={"g": done((1, 0, 1))}),
+    ]
+    for command in later:
+        assert msgspec.msgpack.decode(encode_command(command))[0] == VERSION, "refused if unknown"
+        assert decode_command(encode_command(command)) == command
+
+
+def test_what_the_release_before_has_written_is_read():
+    old_topic = {"segments": [], "sealed_total": 2, "cursors": {"c": (1, 1)}}
+    old_segment = {"leader": 1, "incarnation": 1, "replicas": [1], "checksum": (0, 0), "recovered": False}
+    old_topic["segments"] = [{**old_segment, "count": 2}, {**old_segment, "count": None}]
+    metadata = Metadata()
+    metadata.restore(
+        msgspec.msgpack.encode({"version": FIRST_VERSION, "nodes": [], "topics": [("t", old_topic)]})
+    )
+    assert metadata.topics["t"].groups == {} and metadata.topics["t"].cursors == {"c": Position(1, 1)}
+    old_seal = ["Seal", "t", 1, 4, [1, 2], 2, [1, 2, 3], {}, False]
+    assert decode_command(msgspec.msgpack.encode((FIRST_VERSION, old_seal))) == seal(1, 4)
+
+
+PLACES = st.sets(st.builds(Position, st.integers(1, 2), st.integers(0, 9)))
+
+
+@given(PLACES, PLACES, PLACES)
+def test_joining_is_a_join(a: set[Position], b: set[Position], c: set[Position]):
+    """Commutative, associative, idempotent, and no entry is done that none of them says is done."""
+
+    def state(places: set[Position]) -> Acknowledged:
+        return Acknowledged(above=runs_of(places)).join(Acknowledged(), advance)
+
+    def advance(position: Position) -> Position:
+        return Position(2, 0) if position.segment == 1 and position.offset >= 10 else position
+
+    x, y, z = state(a), state(b), state(c)
+    assert x.join(y, advance) == y.join(x, advance) == state(a | b)
+    assert x.join(y.join(z, advance), advance) == x.join(y, advance).join(z, advance) == state(a | b | c)
+    assert x.join(x, advance) == x and x.is_in_order
+    for segment in (1, 2):
+        for offset in range(10):
+            position = Position(segment, offset)
+            assert x.covers(position) == (position in a), "NothingSkipped"

@@ -10,9 +10,21 @@ from hypothesis import strategies as st
 
 from tests.broker.world import NodeWorld, batch, three
 from walrus import protocol
-from walrus.segments import Announce, CommitCursors, MarkLeaving, Position, RegisterTopic, Seal, SetReplicas
+from walrus.acknowledged import Acknowledged, HandedOn, Run
+from walrus.segments import (
+    Announce,
+    CommitCursors,
+    CommitGroups,
+    MarkLeaving,
+    MoveGroup,
+    Position,
+    RegisterTopic,
+    Seal,
+    SetReplicas,
+)
 from walrus.storage.batch import EMPTY, Batch, Checksum
 from walrus.wire import messages as m
+from walrus.wire.receipts import Receipt
 
 BAD_BATCHES = [Batch(b"\x05\0\0\0", b"four"), Batch(b"abc", b""), Batch(b"", b"x")]
 
@@ -37,6 +49,11 @@ topics = st.sampled_from(["t", "u", "unknown", ""])
 numbers = st.one_of(st.sampled_from([0, 1, 2, 3, -1]), st.integers(-(2**40), 2**40))
 nodes = st.integers(0, 5)
 positions = st.builds(Position, numbers, numbers)
+runs = st.lists(st.builds(Run, numbers, numbers, numbers), max_size=3).map(tuple)
+marks = st.builds(Acknowledged, st.integers(0, 2), positions, runs)
+receipts = st.lists(
+    st.builds(Receipt, st.integers(1, 3), st.integers(0, 4), st.integers(0, 2), st.integers(1, 2)), max_size=3
+).map(tuple)
 checksums = st.builds(Checksum, st.integers(0, 9), st.integers(0, 9))
 batches = st.one_of(
     st.sampled_from([EMPTY, *BAD_BATCHES]), st.lists(st.binary(max_size=5), max_size=5).map(Batch.of)
@@ -63,11 +80,20 @@ commands = st.one_of(
         replicas=replicas,
         cursors=st.dictionaries(texts, positions, max_size=2),
         recovered=st.booleans(),
+        groups=st.dictionaries(texts, marks, max_size=2),
+        handed=st.dictionaries(
+            texts, st.lists(st.builds(HandedOn, numbers, numbers, numbers), max_size=3).map(tuple), max_size=2
+        ),
     ),
     st.builds(
         CommitCursors,
         cursors=st.dictionaries(topics, st.dictionaries(texts, positions, max_size=2), max_size=2),
     ),
+    st.builds(
+        CommitGroups,
+        groups=st.dictionaries(topics, st.dictionaries(texts, marks, max_size=2), max_size=2),
+    ),
+    st.builds(MoveGroup, topic=topics, group=texts, generation=numbers, to=positions),
     st.builds(SetReplicas, topic=topics, segment=numbers, old=replicas, new=replicas),
     st.builds(MarkLeaving, node_id=nodes),
 )
@@ -90,13 +116,21 @@ def anything(kind: Any) -> st.SearchStrategy[Any]:
         "refused": st.booleans(),
         "delivered": st.booleans(),
         "source": nodes,
+        "receipts": receipts,
+        "what": st.sampled_from(["ack", "nack", "extend"]),
+        "seconds": st.sampled_from([0.0, 0.01, 1e9, -1.0, float("nan")]),
+        "wait": st.sampled_from([0.0, 0.01, 1e9, -1.0, float("nan")]),
+        "to": st.none() | positions,
+        "last": st.booleans(),
+        "errors": st.lists(st.sampled_from(["", "no"]), max_size=3).map(tuple),
     }
     return st.builds(kind, **{name: fields.get(name, numbers) for name in kind.__struct_fields__})
 
 
 KINDS = (
     m.Append, m.AppendReply, m.Fence, m.FenceReply, m.Copy, m.CopyReply, m.Read, m.ReadReply, m.GetEntries,
-    m.GetReply, m.Confirm, m.Forward, m.ForwardReply, m.ReadIndex, m.ReadIndexReply, m.Recover, m.RollOver,
+    m.GetReply, m.Confirm, m.AskDeliveries, m.Deliveries, m.Settle, m.SeekGroup, m.Settled,
+    m.Forward, m.ForwardReply, m.ReadIndex, m.ReadIndexReply, m.Recover, m.RollOver,
 )  # fmt: skip
 
 
@@ -111,6 +145,8 @@ def loaded() -> NodeWorld:
         world.send(node, protocol.Put("u", batch("x", "y")))
         world.send(node, protocol.Get("u"))
         world.send(node, protocol.Fetch("t", 1, 0, 5))
+        world.send(node, protocol.Receive("t", "d1", 0, 2))
+        world.send(node, protocol.Receive("u", "d2", 5_000))
     world.step()
     return world
 

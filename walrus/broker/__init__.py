@@ -11,6 +11,11 @@
     router        PUTs, on their way to the segment's leader, in order
     consumers     GET and FETCH at the node that has the client
     cursors       read positions, at the node that leads the topic
+    queues        work queues (RECEIVE, ACK): joins the next four
+    receivers     their requests at the node that has the client
+    dispatch      their owner, the node that leads the topic: who gets what, what is acknowledged
+    groups        one group there: what is out, and what is noted
+    tenure        whether an owner may serve at the moment
     gaps          entries that are on no replica any more, and where readers go on behind them
     read_index    metadata that is as fresh as the request (ReadIndex)
     stopping      what an orderly stop settles before the node goes

@@ -2,7 +2,8 @@
 
 The controller owns a node's state machines and hands each input to those that it concerns:
 
-    client requests   requests: from there router (PUT), consumers (GET, FETCH), read_indexes (unknown topics)
+    client requests   requests: from there router (PUT), consumers (GET, FETCH), queues (RECEIVE, ACK, ...),
+                      read_indexes (unknown topics)
     peer messages     the machine that handles the type: see `on_message`
     connections       every machine that waits for an answer from that node
     ticks             every machine that has deadlines; the supervisor, on the Raft leader
@@ -24,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import assert_never
+from typing import TypeAlias, assert_never
 
 from walrus import protocol
 from walrus.broker import status
@@ -33,6 +34,7 @@ from walrus.broker.cursors import Cursors
 from walrus.broker.gaps import Gaps
 from walrus.broker.lifecycle import Lifecycle, Writers
 from walrus.broker.membership import Members
+from walrus.broker.queues import Queues
 from walrus.broker.raft_host import Changes, RaftHost, RaftObserver
 from walrus.broker.read_index import ReadIndexes
 from walrus.broker.requests import Requests
@@ -63,50 +65,40 @@ REQUEST_BITS = 40
 """Numbers of requests rise across restarts: each start has so many, more than it can use up in years."""
 
 
+Clock: TypeAlias = Callable[[], float]
+
+
 class Controller:
     """The logic of one node. Inputs are methods named `on_...` and `flush`; `take_effects` is the output."""
 
+    # fmt: off
     def __init__(
-        self,
-        *,
-        config: NodeConfig,
-        identity: Identity,
-        data: Storage,
-        meta: Storage,
-        rng: Rng,
-        now: float,
-        addresses: dict[int, str] | None = None,
-        is_open: Callable[[object], bool] = lambda slot: True,
-        trace: Trace = no_trace,
-        observer: RaftObserver | None = None,
-        unix_time: Callable[[], float] = lambda: 0.0,
+        self, *, config: NodeConfig, identity: Identity, data: Storage, meta: Storage, rng: Rng, now: float,
+        addresses: dict[int, str] | None = None, is_open: Callable[[object], bool] = lambda slot: True,
+        trace: Trace = no_trace, observer: RaftObserver | None = None, unix_time: Clock = lambda: 0.0,
     ) -> None:
         """The wiring: each machine is handed what it needs, and no more."""
-        # fmt: off
         first = start_number(identity.incarnation) << REQUEST_BITS
-        connected: set[int] = set()
-        self.outbox = outbox = Outbox(config.node_id)
-        self.config, self.connected = config, connected
-        self.data, self.meta = Durable(data, synced(trace)), Durable(meta)
+        metadata, writers, connected = Metadata(), Writers(), set[int]()
+        self.config, self.connected, self.outbox = config, connected, Outbox(config.node_id)
+        self.data, self.meta, outbox = Durable(data, synced(trace)), Durable(meta), self.outbox
         self.copies = copies = Copies(self.data, self.meta, trace)
         record_start(trace, identity, copies)
-        metadata, writers = Metadata(), Writers()
         self.raft_host = raft_host = RaftHost(
             config=config, identity=identity, meta=self.meta, metadata=metadata, copies=copies, outbox=outbox,
             rng=rng, now=now, trace=trace, observer=observer or RaftObserver(),
         )
-        raft, propose = raft_host.raft, raft_host.propose
         self.members = Members(
             config=config, identity=identity, raft_host=raft_host, addresses=addresses or {}, outbox=outbox,
             now=now,
         )
-        self.leases = leases = LeaseTable(config.node_id, identity.incarnation, config.lease_ttl)
+        raft, propose, voters = raft_host.raft, raft_host.propose, self.members.voters
+        leases = LeaseTable(config.node_id, identity.incarnation, config.lease_ttl)
         self.reads = reads = Reads(
             config=config, copies=copies, metadata=metadata, outbox=outbox,
             commit_index=writers.commit_index, first_request=first,
         )
-        me = config.node_id
-        self.replica = Replica(node_id=me, copies=copies, metadata=metadata, outbox=outbox)
+        self.replica = Replica(node_id=config.node_id, copies=copies, metadata=metadata, outbox=outbox)
         puller = Puller(copies=copies, reads=reads, outbox=outbox)
         self.catch_up = CatchUp(config=config, metadata=metadata, copies=copies, puller=puller, outbox=outbox)
         self.router = Router(
@@ -118,32 +110,36 @@ class Controller:
             config=config, metadata=metadata, reads=reads, outbox=outbox, is_open=is_open,
             first_request=first, connected=connected, gaps=gaps,
         )
+        self.read_indexes = ReadIndexes(config=config, raft=raft, outbox=outbox, first_request=first)
         self.cursors = Cursors(
             config=config, metadata=metadata, reads=reads, leases=leases, outbox=outbox, trace=trace,
             connected=connected, gaps=gaps,
         )
+        self.queues = Queues(
+            config=config, metadata=metadata, reads=reads, leases=leases, gaps=gaps, outbox=outbox,
+            is_open=is_open, first_request=first, connected=connected, advanced=writers.advanced,
+            cursors=self.cursors, propose=propose, ask=self.read_indexes.ask,
+        )
         self.lifecycle = Lifecycle(
             config=config, metadata=metadata, copies=copies, leases=leases, cursors=self.cursors,
-            outbox=outbox, trace=trace, connected=connected, voters=self.members.voters, propose=propose,
-            writers=writers,
+            queues=self.queues, outbox=outbox, trace=trace, connected=connected, voters=voters,
+            propose=propose, writers=writers,
         )
         self.supervisor = Supervisor(
             config=config, metadata=metadata, raft=raft, outbox=outbox,
             repairs=Repairs(config=config, metadata=metadata, outbox=outbox, propose=propose),
-            propose=propose, recover=self.lifecycle.recover, voters=self.members.voters,
+            propose=propose, recover=self.lifecycle.recover, voters=voters,
         )
-        voters = self.members.voters
         self.stopping = OrderlyStop(raft=raft, cursors=self.cursors, connected=connected, voters=voters)
-        self.read_indexes = ReadIndexes(config=config, raft=raft, outbox=outbox, first_request=first)
         self.requests = Requests(
             config=config, metadata=metadata, raft=raft, router=self.router, consumers=self.consumers,
-            read_indexes=self.read_indexes, lifecycle=self.lifecycle, outbox=outbox, connected=connected,
-            propose=propose, metrics=partial(self._metrics, unix_time),
+            queues=self.queues, read_indexes=self.read_indexes, lifecycle=self.lifecycle, outbox=outbox,
+            connected=connected, propose=propose, metrics=partial(self._metrics, unix_time),
         )
-        # fmt: on
         raft_host.start(self._on_applied)
         self.members.connect(first=True)
 
+    # fmt: on
     # --- what others look at ---
 
     @property
@@ -167,6 +163,11 @@ class Controller:
         return self.raft_host.applied
 
     @property
+    def leases(self) -> LeaseTable:
+        """The leases of the segments that this node leads."""
+        return self.lifecycle.leases
+
+    @property
     def writers(self) -> Writers:
         """The writers of the segments that this node leads."""
         return self.lifecycle.writers
@@ -174,7 +175,7 @@ class Controller:
     @property
     def busy(self) -> bool:
         """Whether some client still waits for this node."""
-        return self.router.busy or self.consumers.busy or self.requests.busy
+        return self.router.busy or self.consumers.busy or self.queues.busy or self.requests.busy
 
     @property
     def ready(self) -> bool:
@@ -206,7 +207,7 @@ class Controller:
             or self.copies.summing
         )
         pause = self.config.heartbeat_interval / (4 if active else 1)
-        return min(self.raft.next_deadline(), now + pause)
+        return min(self.raft.next_deadline(), now + pause, self.queues.next_deadline(now))
 
     def take_effects(self) -> list[Effect]:
         """The effects since the last call, to be carried out in order."""
@@ -281,6 +282,8 @@ class Controller:
                 self.consumers.on_reply(sender, message, now)
             case m.Confirm():
                 self.cursors.on_confirm(sender, message, now)
+            case m.AskDeliveries() | m.Deliveries() | m.Settle() | m.SeekGroup() | m.Settled():
+                self.queues.on_message(sender, message, now)
             case m.Read():
                 self.reads.on_read(sender, message)
             case m.ReadReply():
@@ -299,10 +302,8 @@ class Controller:
                 self.supervisor.on_copy_reply(sender, message, now)
             case m.Propose():
                 self.raft_host.on_propose(message, now)
-            case m.ReadIndex():
-                self.read_indexes.on_read_index(sender, message, now)
-            case m.ReadIndexReply():
-                self.read_indexes.on_reply(message)
+            case m.ReadIndex() | m.ReadIndexReply():
+                self.read_indexes.on_message(sender, message, now)
             case m.Recover():
                 self.lifecycle.on_recover(message, now)
             case m.RollOver():
@@ -332,6 +333,7 @@ class Controller:
         self.lifecycle.on_connection(peer, connected=True, now=now)
         self.router.on_connection(peer, connected=True)
         self.consumers.on_connection(peer, connected=True, now=now)
+        self.queues.on_connection(peer, connected=True, now=now)
 
     def on_disconnected(self, peer: int, refused: bool, now: float) -> None:
         """Messages do not reach `peer` any more; `refused`: its process is certainly gone."""
@@ -342,6 +344,7 @@ class Controller:
         self.lifecycle.on_connection(peer, connected=False, now=now)
         self.router.on_connection(peer, connected=False)
         self.consumers.on_connection(peer, connected=False, now=now)
+        self.queues.on_connection(peer, connected=False, now=now)
         self.reads.on_disconnected(peer, now)
         self.cursors.on_disconnected(peer, now)
 
@@ -365,6 +368,7 @@ class Controller:
         self.copies.go_on_summing()
         self.router.on_tick(now)
         self.consumers.on_tick(now)
+        self.queues.on_tick(now)
         self.reads.on_tick(now)
         self.cursors.on_tick(now)
         self.read_indexes.on_tick(now)
@@ -380,6 +384,7 @@ class Controller:
     def stop(self, now: float) -> None:
         """An orderly stop begins; the node goes once `may_stop`."""
         self.stopping.begin(now)
+        self.queues.stop()
         if (command := self.cursors.to_commit(now)) is not None:
             self.raft_host.propose(command, now)
 
@@ -399,6 +404,7 @@ class Controller:
             self.router.flush(self.connected)
             self._drain_local(now)
             self.lifecycle.flush(now)
+            self.queues.flush(now)
             self.raft_host.flush(now)
             if not (self.outbox.local or self.lifecycle.dirty or self.raft_host.has_work):
                 return
@@ -420,6 +426,7 @@ class Controller:
             self.supervisor.on_replicas(key)
         for topic in changes.topics:
             self._on_topic(topic, now)
+        self.queues.on_committed(changes.groups, now)
         if changes.beyond_cursors:
             self.supervisor.dirty = True
             for node in self.members.on_applied():
@@ -438,6 +445,7 @@ class Controller:
         self.replica.announce(topic, number, segment)
         self.catch_up.on_topic(topic)
         self.cursors.on_topic(topic, now)
+        self.queues.on_topic(topic, now)
         self.router.on_topic(topic)
         self.consumers.on_topic(topic, now)
         self.lifecycle.replay_early(topic, now)
@@ -454,5 +462,6 @@ class Controller:
         self.supervisor.check_invariants()
         self.router.check_invariants()
         self.cursors.check_invariants()
+        self.queues.check_invariants()
         self.raft.check_invariants()
         self.lifecycle.check_invariants()

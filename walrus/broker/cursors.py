@@ -41,7 +41,7 @@ Transcripts, in `tests/replicas/transcripts`: `get_moves_one_cursor`, `get_deliv
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Container, Mapping
 from typing import TypeAlias
 
 import msgspec
@@ -146,6 +146,8 @@ class Cursors:
         self._frozen: dict[str, int] = {}  # topic -> the segment that is being sealed
         self._commit_at = 0.0
         self._connected, self._gaps = connected, gaps
+        self.read_with_receive: Container[GroupKey] = ()
+        """The groups that this node hands out as work queues."""
         self.lost = 0
         """Entries that cursors stepped over because no replica has them, since this start."""
 
@@ -157,7 +159,11 @@ class Cursors:
         if segment is None or self._leases.granted().get(get.topic) != number:
             self._answer(origin, get, EMPTY, moved=True)
             return
-        cursor = self._cursor((get.topic, get.group))
+        key = (get.topic, get.group)
+        if get.group in self._metadata.topics[get.topic].groups or key in self.read_with_receive:
+            self._answer(origin, get, EMPTY, error=errors.group_in_use(get.group, with_get=False))
+            return
+        cursor = self._cursor(key)
         if cursor is None:
             self._answer(origin, get, EMPTY, error=errors.too_many_groups(MAX_GROUPS))
             return
@@ -180,7 +186,8 @@ class Cursors:
         if cursor is None:
             name, group = key
             committed, here = self._metadata.topics[name].cursors, self._groups.setdefault(name, {})
-            if group not in committed and len(committed.keys() | here.keys()) >= MAX_GROUPS:
+            others = len(self._metadata.topics[name].groups)
+            if group not in committed and others + len(committed.keys() | here.keys()) >= MAX_GROUPS:
                 return None
             here[group] = None
             cursor = self._cursors[key] = GroupCursor(key, committed.get(group, START))

@@ -26,11 +26,12 @@ import msgspec
 
 from walrus.broker.cursors import Cursors
 from walrus.broker.placement import next_leader, replica_set
+from walrus.broker.queues import Queues
 from walrus.config import NodeConfig
 from walrus.leases import LeaseTable
 from walrus.replicas.copies import Copies, Key
 from walrus.replicas.failover import SegmentRecovery
-from walrus.replicas.replication import SegmentWriter
+from walrus.replicas.replication import SegmentWriter, Shared
 from walrus.segments import Command, Metadata, Seal
 from walrus.wire.effects import Outbox, Trace
 from walrus.wire.errors import NO_ERROR
@@ -82,6 +83,11 @@ class EarlyForwards:
 class Writers(dict[str, SegmentWriter]):
     """The writers of this node, by topic: at most one each, for the topic's open segment."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.advanced: dict[str, None] = {}
+        """Topics of which more is acknowledged than when this was looked at last."""
+
     def of(self, topic: str, number: int) -> SegmentWriter | None:
         """Return the writer of a segment, if this node has it."""
         writer = self.get(topic)
@@ -104,6 +110,7 @@ class Lifecycle:
         copies: Copies,
         leases: LeaseTable,
         cursors: Cursors,
+        queues: Queues,
         outbox: Outbox,
         trace: Trace,
         connected: Collection[int],
@@ -112,12 +119,13 @@ class Lifecycle:
         writers: Writers,
     ) -> None:
         self._config, self._metadata, self._copies = config, metadata, copies
-        self._leases, self._cursors, self._outbox, self._trace = leases, cursors, outbox, trace
+        self.leases, self._cursors, self._outbox, self._trace = leases, cursors, outbox, trace
+        self._queues = queues
         self._connected, self._voters, self._propose = connected, voters, propose
         self.writers = writers
         self.recoveries: dict[Key, SegmentRecovery] = {}
         self._early = EarlyForwards(config.max_pending_bytes)
-        self._seen: dict[str, dict[int, int]] = {}  # topic -> origin -> its latest forward, for all segments
+        self._shared: dict[str, Shared] = {}
         self._dirty: dict[str, None] = {}
         self._waiting: dict[str, None] = {}  # topics whose writer waits for an answer, or for the clock
         self._seal_at: dict[Key, float] = {}
@@ -175,16 +183,20 @@ class Lifecycle:
         seen; of all else the outcome is unknown, and nothing is said.
         """
         segment = self._metadata.segment(forward.topic, forward.segment)
-        seen = self._seen.setdefault(forward.topic, {})
-        if segment is None or not self._leases.is_ours(segment) or forward.request <= seen.get(origin, 0):
+        seen = self._shared_by(forward.topic).seen
+        if segment is None or not self.leases.is_ours(segment) or forward.request <= seen.get(origin, 0):
             return False
         seen[origin] = forward.request
         return True
 
     def forget_node(self, node: int) -> None:
         """A node was removed: another one that joins under its id numbers its forwards anew."""
-        for seen in self._seen.values():
-            seen.pop(node, None)
+        for shared in self._shared.values():
+            shared.seen.pop(node, None)
+
+    def _shared_by(self, topic: str) -> Shared:
+        """What all writers of a topic here share."""
+        return self._shared.setdefault(topic, Shared(advanced=self.writers.advanced))
 
     def on_append_reply(self, node: int, reply: AppendReply, now: float) -> None:
         """A replica's length, for the writer of that segment."""
@@ -256,6 +268,7 @@ class Lifecycle:
     def _seal(self, writer: SegmentWriter, now: float) -> None:
         """Propose the end of a segment whose writer is done."""
         cursors = self._cursors.freeze(writer.topic)
+        groups, handed = self._queues.freeze(writer.topic)
         live = self.placeable()
         key = (writer.topic, writer.number)
         if cursors is None or not live or not self._due(key, now):
@@ -273,6 +286,8 @@ class Lifecycle:
                 leader=leader,
                 replicas=self.replicas_for(leader, live, writer.next_replicas),
                 cursors=cursors,
+                groups=groups,
+                handed=handed,
             ),
             now,
         )
@@ -351,7 +366,7 @@ class Lifecycle:
         if writer is not None and writer.number != number:
             writer.close()
             del self.writers[topic]
-        if self._leases.granted().get(topic) == number and topic not in self.writers:
+        if self.leases.granted().get(topic) == number and topic not in self.writers:
             self._open(topic, number, now)
 
     def _open(self, topic: str, number: int, now: float) -> None:
@@ -366,11 +381,11 @@ class Lifecycle:
             segment,
             config=self._config,
             copies=self._copies,
-            leases=self._leases,
+            leases=self.leases,
             outbox=self._outbox,
             connected=self._connected,
             now=now,
-            seen=self._seen.setdefault(topic, {}),
+            shared=self._shared_by(topic),
         )
         self._dirty[topic] = None
 

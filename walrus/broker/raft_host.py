@@ -48,7 +48,9 @@ from walrus.segments import (
     Announce,
     Command,
     CommitCursors,
+    CommitGroups,
     Metadata,
+    MoveGroup,
     RegisterTopic,
     Seal,
     SetReplicas,
@@ -79,12 +81,14 @@ class Changes(msgspec.Struct, kw_only=True):
 
     topics: dict[str, None] = {}
     """Topics that have another open segment, or another replica set somewhere."""
+    groups: dict[str, None] = {}
+    """Topics of which consumers acknowledged entries, or moved a group."""
     replica_sets: list[Key] = []
     """Sealed segments whose replica set was replaced."""
     restored: bool = False
     """Whether a snapshot replaced all of the metadata."""
     beyond_cursors: bool = False
-    """Whether anything changed that is not a cursor: nodes, segments, Raft's own membership."""
+    """Whether anything changed that is not how far a group is: nodes, segments, Raft's own membership."""
     confirmed_reads: tuple[tuple[int, int], ...] = ()
     """ReadIndex rounds that Raft has confirmed: (context, index)."""
 
@@ -259,8 +263,12 @@ class RaftHost:
         topic = self.metadata.apply(command)
         if self._trace is not no_trace:
             record_applied(self._trace, self.metadata, command, topic, index)
-        # Cursors move many times a second, and are no reason to look at all topics again.
-        changes.beyond_cursors |= not isinstance(command, CommitCursors)
+        # Cursors and groups move many times a second, and are no reason to look at all topics again.
+        changes.beyond_cursors |= not isinstance(command, CommitCursors | CommitGroups | MoveGroup)
+        if isinstance(command, CommitGroups):
+            changes.groups.update(dict.fromkeys(command.groups))
+        elif isinstance(command, MoveGroup):
+            changes.groups[command.topic] = None
         if topic is None:
             return
         changes.topics[topic] = None

@@ -60,6 +60,13 @@ class ReadIndexes:
         elif self._raft.leader_id is not None:
             self._outbox.send(self._raft.leader_id, ReadIndex(request=self._request))
 
+    def on_message(self, sender: int, message: ReadIndex | ReadIndexReply, now: float) -> None:
+        """Another node's question, or the leader's answer to one of ours."""
+        if isinstance(message, ReadIndex):
+            self.on_read_index(sender, message, now)
+        else:
+            self.on_reply(message)
+
     def on_read_index(self, sender: int, message: ReadIndex, now: float) -> None:
         """Another node asks; only a leader answers."""
         if self._raft.role is Role.LEADER:

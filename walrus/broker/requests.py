@@ -1,7 +1,7 @@
 """What a node does with a client's request.
 
-PUT goes to the router, GET and FETCH to the reader; this module does the rest. Two things are common to
-all of them:
+PUT goes to the router, GET and FETCH to the reader, RECEIVE, ACK and their kin to the queues; this module
+does the rest. Two things are common to all of them:
 
 * what would be answered "unknown topic" is looked up once more with fresh metadata (`read_index.py`), so a
   PUT may follow a REGISTER on any other node; and what changes the metadata is decided with fresh metadata;
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import assert_never
+from typing import TypeAlias, assert_never
 
 import msgspec
 
@@ -22,6 +22,7 @@ from walrus import protocol
 from walrus.broker.consumers import Consumers
 from walrus.broker.lifecycle import Lifecycle
 from walrus.broker.placement import first_leader
+from walrus.broker.queues import Queues
 from walrus.broker.read_index import ReadIndexes
 from walrus.broker.router import Router
 from walrus.broker.status import state
@@ -32,6 +33,9 @@ from walrus.segments import MAX_TOPICS, Command, MarkLeaving, Metadata, Register
 from walrus.wire import errors
 from walrus.wire.effects import Outbox
 from walrus.wire.messages import Recover
+
+TopicRequest: TypeAlias = protocol.Put | protocol.Get | protocol.Fetch | protocol.State | protocol.Delivering
+"""Requests that need a known topic."""
 
 MAX_WAITING = 10_000
 """Clients that may wait at once for a metadata change."""
@@ -66,6 +70,7 @@ class Requests:
         raft: Raft,
         router: Router,
         consumers: Consumers,
+        queues: Queues,
         read_indexes: ReadIndexes,
         lifecycle: Lifecycle,
         outbox: Outbox,
@@ -76,6 +81,7 @@ class Requests:
         self._config, self._metadata, self._raft = config, metadata, raft
         self._router, self._consumers, self._read_indexes = router, consumers, read_indexes
         self._lifecycle, self._outbox, self._connected = lifecycle, outbox, connected
+        self._queues = queues
         self._propose, self._metrics = propose, metrics
         self._watches: list[Watch] = []
         self._undecided = 0  # requests that wait for fresh metadata to be decided with
@@ -90,11 +96,6 @@ class Requests:
     def on_request(self, slot: object, request: protocol.Request, now: float) -> None:
         """A request of a client. `request.replies` replies will be given to `slot`."""
         match request:
-            case protocol.Put() | protocol.Get() | protocol.Fetch() | protocol.State():
-                if self._known(request) and request.topic not in self._asking:
-                    self._on_topic_request(slot, request, now)
-                else:
-                    self._when_known(slot, request, now)
             case protocol.Metrics():
                 self._outbox.reply(slot, protocol.json_reply(self._metrics(now)))
             case protocol.Register(topic=topic):
@@ -103,21 +104,19 @@ class Requests:
                 self._when_fresh(slot, partial(self._leave, slot, node_id), now)
             case protocol.Recover(topic=topic, segment=segment):
                 self._when_fresh(slot, partial(self._force, slot, topic, segment), now)
-            case protocol.Receive() | protocol.Ack() | protocol.Nack() | protocol.Extend() | protocol.Seek():
-                self._error(slot, errors.OWNER_UNREACHED, request.replies)
             case protocol.Invalid(reason=reason):
                 self._error(slot, reason)
+            case _ if self._known(request) and request.topic not in self._asking:
+                self._on_topic_request(slot, request, now)
             case _:
-                assert_never(request)
+                self._when_known(slot, request, now)
 
-    def _known(self, request: protocol.Put | protocol.Get | protocol.Fetch | protocol.State) -> bool:
+    def _known(self, request: TopicRequest) -> bool:
         if isinstance(request, protocol.Fetch):
             return self._metadata.segment(request.topic, request.segment) is not None
         return request.topic in self._metadata.topics
 
-    def _on_topic_request(
-        self, slot: object, request: protocol.Put | protocol.Get | protocol.Fetch | protocol.State, now: float
-    ) -> None:
+    def _on_topic_request(self, slot: object, request: TopicRequest, now: float) -> None:
         match request:
             case protocol.Put(topic=topic, batch=batch):
                 self._router.put(slot, topic, batch, now)
@@ -125,14 +124,14 @@ class Requests:
                 self._consumers.get(slot, request, now)
             case protocol.Fetch():
                 self._consumers.fetch(slot, request, now)
+            case protocol.Receive() | protocol.Ack() | protocol.Nack() | protocol.Extend() | protocol.Seek():
+                self._queues.start(slot, request, now)
             case protocol.State(topic=topic):
                 self._outbox.reply(slot, protocol.json_reply(state(self._metadata.topics[topic])))
             case _:
                 assert_never(request)
 
-    def _when_known(
-        self, slot: object, request: protocol.Put | protocol.Get | protocol.Fetch | protocol.State, now: float
-    ) -> None:
+    def _when_known(self, slot: object, request: TopicRequest, now: float) -> None:
         """Look again with fresh metadata before saying that there is no such topic or segment.
 
         Whatever follows for the same topic takes the same way until this is answered, so that no request

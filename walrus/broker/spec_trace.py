@@ -18,8 +18,10 @@ from walrus.segments import (
     Announce,
     Command,
     CommitCursors,
+    CommitGroups,
     MarkLeaving,
     Metadata,
+    MoveGroup,
     Position,
     RegisterTopic,
     RemoveNode,
@@ -61,6 +63,8 @@ def _told(metadata: Metadata, command: Command, topic: str | None) -> dict[str, 
                 return {"op": "RemoveNode", "of": command.node_id}
         case RegisterTopic() | Seal() | SetReplicas():
             pass
+        case CommitGroups() | MoveGroup():
+            pass  # Delivery.tla is not followed by recorded runs
         case _:
             assert_never(command)
     return {"op": "Nothing"}

@@ -183,6 +183,16 @@ class AppendedForward(msgspec.Struct):
     end: int
 
 
+class Shared(msgspec.Struct):
+    """What the writers of one topic at this node share, one after the other."""
+
+    seen: dict[int, int] = {}
+    """The latest forward of each origin, also to earlier segments of the topic: a duplicate may arrive after
+    a rollover, and appended in the next segment it would be delivered twice."""
+    advanced: dict[str, None] = {}
+    """Topics of which more is acknowledged than when this was looked at last."""
+
+
 class SegmentWriter:
     """The one writer of one open segment, from the moment this node knows that it leads it.
 
@@ -202,7 +212,7 @@ class SegmentWriter:
         outbox: Outbox,
         connected: Collection[int],
         now: float,
-        seen: dict[int, int] | None = None,
+        shared: Shared | None = None,
     ) -> None:
         self.topic, self.number, self.segment = topic, number, segment
         self.copy: SegmentCopy = copies.get((topic, number))
@@ -222,9 +232,7 @@ class SegmentWriter:
         self._pending_bytes = 0
         self._appended: deque[AppendedForward] = deque()
         self._unacknowledged = 0  # payload bytes of the forwards in `_appended`
-        # The latest forward of each origin, also to earlier segments of the topic: a duplicate may arrive
-        # after a rollover, and appended in the next segment it would be delivered twice.
-        self._seen = {} if seen is None else seen
+        self._shared = Shared() if shared is None else shared
         assert segment.leader == config.node_id, "SingleWriter: another node leads this segment"
         assert not segment.sealed, "NoWritesPastOpen: a writer of a segment that has ended"
         assert self.copy.length == 0, (
@@ -245,9 +253,9 @@ class SegmentWriter:
     def on_forward(self, origin: int, forward: Forward, now: float) -> None:
         """Entries from the node that has the client. Appended in `flush`, with the rest of the turn."""
         assert forward.batch.count, "a forward of nothing is refused at the door (`wire.messages.flaw`)"
-        if forward.request <= self._seen.get(origin, 0):
+        if forward.request <= self._shared.seen.get(origin, 0):
             return  # a duplicate, or overtaken by a later one: its origin no longer waits for it
-        self._seen[origin] = forward.request
+        self._shared.seen[origin] = forward.request
         if self.sealing or self.copy.fenced:
             self._answer(origin, forward, 0, 0, refused=True)
         elif self._pending_bytes > self._config.max_pending_bytes:
@@ -480,6 +488,7 @@ class SegmentWriter:
             "AckedDurable: fewer than a majority hold what is acknowledged"
         )
         self.commit_index = commit
+        self._shared.advanced[self.topic] = None
         if self._copies.recording:
             heard = [[node, follower.match] for node, follower in self.followers.items()]
             self._copies.record("Ack", self.copy, count=commit, heard=heard)

@@ -53,7 +53,7 @@ import msgspec
 
 from walrus import protocol
 from walrus.broker.ordering import Lane, RequestOrder
-from walrus.protocol import Fetch, Get, Invalid, Put, Request, RequestParser
+from walrus.protocol import Ack, Fetch, Get, Invalid, Put, Receive, Request, RequestParser
 from walrus.shell.descriptors import Listener
 
 log = logging.getLogger("walrus.shell.client_connections")
@@ -121,6 +121,8 @@ def _weight(request: Request, max_frame_bytes: int) -> int:
             return REQUEST_BYTES + request.batch.weight + 16 * request.batch.count
         case Get() | Fetch():
             return request.count * max_frame_bytes
+        case Receive() | Ack():
+            return request.replies * REQUEST_BYTES  # it may wait for long, and holds no entry meanwhile
         case _:
             return max_frame_bytes
 

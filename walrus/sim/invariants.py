@@ -52,6 +52,7 @@ def TypeOK(view: Truth) -> None:
             controller.leases.check_invariants(controller.metadata)
             controller.router.check_invariants()
             controller.cursors.check_invariants()
+            controller.queues.check_invariants()
             controller.lifecycle.check_invariants()
             if view.raft_moved(host):
                 controller.raft.check_invariants()
@@ -233,6 +234,44 @@ def DeliveredIsPrefix(view: Truth) -> None:
                 )
 
 
+# --- work queues: Delivery.tla -------------------------------------------------------------------------
+
+
+def AckedNotRedelivered(view: Truth) -> None:
+    """After OK to an ACK the group never gets the entry again: looked at when one is handed out."""
+    _conflicts(view, "AckedNotRedelivered")
+
+
+def PromisedIsCommitted(view: Truth) -> None:
+    """What was promised is committed: looked at when a consumer is told OK."""
+    _conflicts(view, "PromisedIsCommitted")
+
+
+def NothingSkipped(view: Truth) -> None:
+    """What is done was acknowledged by a consumer."""
+    for name in view.topics:
+        topic = view.metadata.topics.get(name)
+        if topic is not None and topic.groups:
+            view.deliveries.look(name, topic)
+
+
+def MarkOnlyRises(view: Truth) -> None:
+    """The mark of a generation never falls: looked at together with NothingSkipped."""
+    _conflicts(view, "MarkOnlyRises")
+
+
+def OutIsBounded(view: Truth) -> None:
+    """An owner has nothing out beyond the window above the mark that it knows."""
+    window = view.options.settings["queue_window"]
+    for host in _nodes(view):
+        assert host.controller is not None
+        for (name, group), queue in host.controller.queues.owner.queues():
+            topic = host.controller.metadata.topics[name]
+            for position in queue.out:
+                if topic.distance(queue.done.low, position) >= window:
+                    raise Violation("OutIsBounded", f"node {host.id}: {name}, {group}: {position}")
+
+
 # --- Raft -----------------------------------------------------------------------------------------------
 
 
@@ -343,6 +382,14 @@ def ReadProgress(view: Truth) -> None:
             raise Violation("ReadProgress", f"{topic}, group {name!r}: given up to {group.upto} of {end}")
 
 
+def EveryEntryAcked(view: Truth) -> None:
+    """Every work queue is done."""
+    for name, topic in sorted(view.metadata.topics.items()):
+        end = Position(view.segments(name), view.settled((name, view.segments(name))))
+        if topic.groups and (what := view.deliveries.unfinished(name, topic, end)):
+            raise Violation("EveryEntryAcked", what)
+
+
 def FailoverProgress(view: Truth) -> None:
     """Every open segment has a leader that runs, in the incarnation that it was opened for."""
     for name, topic in sorted(view.metadata.topics.items()):
@@ -364,6 +411,10 @@ CHEAP: tuple[Predicate, ...] = (
     EnoughReplicas,
     LastSealedIsSum,
     DeliveredIsPrefix,
+    AckedNotRedelivered,
+    PromisedIsCommitted,
+    NothingSkipped,
+    MarkOnlyRises,
     ElectionSafety,
     LeaderAppendOnly,
     LogMatching,
@@ -371,8 +422,14 @@ CHEAP: tuple[Predicate, ...] = (
     StateMachineSafety,
     CommittedNeverLost,
 )
-EXPENSIVE: tuple[Predicate, ...] = (TypeOK, DomainConsistency, OpenLeaderMatchesMap, CursorInBounds)
-PROGRESS: tuple[Predicate, ...] = (RolloverProgress, ReadProgress, FailoverProgress)
+EXPENSIVE: tuple[Predicate, ...] = (
+    TypeOK,
+    DomainConsistency,
+    OpenLeaderMatchesMap,
+    CursorInBounds,
+    OutIsBounded,
+)
+PROGRESS: tuple[Predicate, ...] = (RolloverProgress, ReadProgress, FailoverProgress, EveryEntryAcked)
 NAMES = frozenset(predicate.__name__ for predicate in (*CHEAP, *EXPENSIVE, *PROGRESS))
 
 

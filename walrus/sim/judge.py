@@ -27,8 +27,6 @@ class Judge(Truth):
         super().__init__(options)
         self.calls: dict[ClientCall, None] = {}
         self.steps = 0
-        self.now = 0.0
-        """The world's time."""
         self._promises = Promises(self)
         self._registered_at: dict[str, float] = {}
 

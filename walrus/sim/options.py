@@ -15,6 +15,9 @@ SETTINGS: dict[str, Any] = {
     "put_timeout": 2.0,
     "request_timeout": 2.0,
     "cursor_interval": 0.05,
+    "ack_interval": 0.02,
+    "visibility_timeout": 1.0,
+    "queue_window": 12,
     "resend_interval": 0.1,
     "repair_interval": 0.2,
     "replication_factor": 3,
@@ -52,6 +55,8 @@ class Options:
     producers: int = 3
     consumers: int = 2
     fetchers: int = 1
+    workers: int = 0
+    """Consumers of one work queue; one of them also moves it with SEEK."""
     pipeliners: int = 0
     """Clients that send requests of all kinds without waiting and check their order."""
     newcomers: int = 1
@@ -92,6 +97,7 @@ def varied(seed: int, options: Options, *, asked: Collection[str] = ()) -> Optio
         "producers": rng.choice((2, 2, 3)),
         "window": rng.choice((20, 50, 400)),
         "newcomers": rng.choice((0, 0, 1, 2)),
+        "workers": rng.choice((0, 0, 2)),
     }
     return replace(
         options, settings=settings, **{name: to for name, to in changed.items() if name not in asked}

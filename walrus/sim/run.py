@@ -28,6 +28,7 @@ from walrus.sim.mutants import unasserted
 from walrus.sim.options import Options
 from walrus.sim.pipeliner import Pipeliner
 from walrus.sim.violation import Violation
+from walrus.sim.workers import QueueWorker
 from walrus.sim.world import Filming, World
 from walrus.wire.effects import Trace
 
@@ -103,8 +104,13 @@ class Simulation:
         fetchers = [
             Fetcher(world, f"f{number}", topics[number % len(topics)]) for number in range(options.fetchers)
         ]
+        self.workers = [
+            QueueWorker(world, f"w{number}", topics[0], "work", seeks=not number)
+            for number in range(options.workers)
+        ]
         newcomers = [Newcomer(world, f"n{number}") for number in range(options.newcomers)]
-        world.clients += [*self.registrars, *self.producers, *self.consumers, *fetchers, *newcomers]
+        world.clients += [*self.registrars, *self.producers, *self.consumers, *self.workers, *fetchers]
+        world.clients += newcomers
         self.faults = Faults(world, schedule)
         self.calm_at = 0.0
 
@@ -129,6 +135,8 @@ class Simulation:
                 client.rest()
             elif isinstance(client, Newcomer):
                 client.stopped = True
+            elif isinstance(client, QueueWorker):
+                client.careful = True
         calmed = world.run_until(self._at_rest, REST)
         if not calmed:
             self._why_not()

@@ -38,7 +38,9 @@ from walrus.replicas.copies import NOTES, SHADOW, Key, Note
 from walrus.segments import (
     START,
     CommitCursors,
+    CommitGroups,
     Metadata,
+    MoveGroup,
     Position,
     RegisterTopic,
     RemoveNode,
@@ -46,6 +48,7 @@ from walrus.segments import (
     SetReplicas,
     decode_command,
 )
+from walrus.sim.deliveries import DeliveryRecords
 from walrus.sim.drives import DATA, META
 from walrus.sim.durable import DurableTruth, NodeLog
 from walrus.sim.host import Host
@@ -133,6 +136,9 @@ class Truth:
         """Where it was written later: in error, or because no tail that it was in before counted."""
         self.sealed_as: dict[Key, int] = {}
         self.groups: dict[tuple[str, str], GroupTruth] = {}
+        self.deliveries = DeliveryRecords(self)
+        self.now = 0.0
+        """The world's time."""
         self.cursors: dict[tuple[str, str], Position] = {}
         """Where each committed cursor was when it was looked at last."""
         self.logs: dict[int, NodeLog] = {}
@@ -223,6 +229,11 @@ class Truth:
         for number in range(1, self.segments(topic) + 1):
             entries += self.truth((topic, number)).stream[: self.settled((topic, number))]
         return entries
+
+    def is_given_up(self, topic: str, position: Position) -> bool:
+        """Whether no copy need hold this entry any more: power failed before it was synced, or it rotted."""
+        key = (topic, position.segment)
+        return self.options.fsync != "each" or bool(self.truth(key).excused) or key in self.rotten
 
     def advance(self, topic: str, group: GroupTruth) -> None:
         """Move the place up to which everything was given."""
@@ -366,8 +377,10 @@ class Truth:
         if changed is not None and isinstance(command, RegisterTopic | Seal):
             self._opened(command)
         match command:
-            case CommitCursors(cursors=cursors):
-                self.topics.update(dict.fromkeys(cursors))
+            case CommitCursors(cursors=moved) | CommitGroups(groups=moved):
+                self.topics.update(dict.fromkeys(moved))
+            case MoveGroup():
+                self.topics[command.topic] = None
             case Seal() if changed is not None:
                 self.seen["sealed by a recovery" if command.recovered else "sealed by its writer"] += 1
                 full = command.recovered or command.count >= self.options.settings["max_segment_entries"]

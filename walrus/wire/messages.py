@@ -10,14 +10,18 @@ replica's length, proposals are watched for in the metadata, reads carry the num
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
 from walrus.consensus.messages import RaftMessage
-from walrus.segments import Command
+from walrus.segments import Command, Position
 from walrus.storage.batch import Batch, Checksum
 from walrus.wire.errors import Reason
+from walrus.wire.receipts import Receipt
+
+MAX_SECONDS = 100_000
+"""Of a wait or a delay; more than any client may ask for."""
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -233,6 +237,69 @@ class Confirm(Message, frozen=True, kw_only=True):
     delivered: bool
 
 
+# --- work queues: node with the client -> owner of the group (broker/dispatch.py) -------------------------
+
+
+class AskDeliveries(Message, frozen=True, kw_only=True):
+    """Hand out entries of a group for one client: `count` in all, each as soon as there is one.
+
+    After `wait` seconds the rest is answered with none. Sent again with what is still missing.
+    """
+
+    request: int
+    topic: str
+    group: str
+    count: int
+    wait: float
+
+
+class Deliveries(Message, frozen=True, kw_only=True):
+    """Entries that are out with that client now, one receipt each; more may follow unless `last`.
+
+    `moved` says that the node asked does not own the topic's groups (any more).
+    """
+
+    request: int
+    topic: str
+    group: str
+    receipts: tuple[Receipt, ...]
+    batch: Batch
+    last: bool
+    moved: bool
+    error: Reason
+
+
+class Settle(Message, frozen=True, kw_only=True):
+    """What became of deliveries: acknowledged, given back for `seconds`, or extended by them."""
+
+    request: int
+    topic: str
+    group: str
+    what: Literal["ack", "nack", "extend"]
+    receipts: tuple[Receipt, ...]
+    seconds: float
+
+
+class SeekGroup(Message, frozen=True, kw_only=True):
+    """Move a group, to a position, or to the end of what is acknowledged if there is none."""
+
+    request: int
+    topic: str
+    group: str
+    to: Position | None
+
+
+class Settled(Message, frozen=True, kw_only=True):
+    """The answer to `Settle`, a reason or none for each receipt, and to `SeekGroup`.
+
+    For an ACK it comes once the acknowledgement is committed.
+    """
+
+    request: int
+    moved: bool
+    errors: tuple[Reason, ...]
+
+
 # --- PUTs on their way from the node that has the client to the segment's leader (broker/router.py) -------
 
 
@@ -323,6 +390,11 @@ PeerMessage: TypeAlias = (
     | GetEntries
     | GetReply
     | Confirm
+    | AskDeliveries
+    | Deliveries
+    | Settle
+    | SeekGroup
+    | Settled
     | Forward
     | ForwardReply
     | Propose
@@ -350,9 +422,15 @@ def flaw(message: PeerMessage) -> str:
             return "a gap before the beginning"
         case Gap() if not 0 <= message.start <= message.end:
             return "a gap that ends before it begins"
-        case GetEntries() if message.count < 1:
+        case GetEntries() | AskDeliveries() if message.count < 1:
             return "a question for no entries"
-        case Append() | Forward() | ReadReply() | GetReply():
+        case AskDeliveries() if not 0 <= message.wait < MAX_SECONDS:
+            return "a wait without end"
+        case Settle() if not 0 <= message.seconds < MAX_SECONDS:
+            return "a delay without end"
+        case Deliveries() if message.batch.count != len(message.receipts):
+            return "entries without receipts"
+        case Append() | Forward() | ReadReply() | GetReply() | Deliveries():
             try:
                 message.batch.check()
             except ValueError as error:

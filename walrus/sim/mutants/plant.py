@@ -29,7 +29,17 @@ from functools import cache
 from pathlib import Path
 from types import CodeType, FunctionType
 
-PACKAGES = ("consensus", "wire", "replicas", "broker", "raft", "segments", "leases", "storage")
+PACKAGES = (
+    "consensus",
+    "wire",
+    "replicas",
+    "broker",
+    "raft",
+    "segments",
+    "acknowledged",
+    "leases",
+    "storage",
+)
 """Where bugs are planted: the packages and modules of `walrus` that decide something."""
 
 

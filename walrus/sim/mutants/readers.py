@@ -27,7 +27,7 @@ ROUTING = (
         "anybody_hands_back",
         "Duplicate ProducerOrder",
         "a node that did not lead a segment says that a forward was never taken",
-        Slip("or not self._leases.is_ours(segment)", ""),
+        Slip("or not self.leases.is_ours(segment)", ""),
     ),
     _mutant(
         "next_segment_too_early",

@@ -94,7 +94,7 @@ WRITING = (
         "takes_a_forward_twice",
         "Duplicate",
         "a forward that the network repeats is appended again",
-        Slip("if forward.request <= self._seen.get(origin, 0):", "if False:"),
+        Slip("if forward.request <= self._shared.seen.get(origin, 0):", "if False:"),
     ),
     _mutant(
         "writes_without_lease",

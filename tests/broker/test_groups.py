@@ -1,0 +1,124 @@
+"""One work queue by itself: a random life of it beside a model that can be read in a minute."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from walrus.acknowledged import START, Acknowledged, HandedOn, Position, Run
+from walrus.broker.groups import WorkQueue
+from walrus.segments import Segment, Topic
+from walrus.wire.receipts import Receipt
+
+VISIBLE = 30.0
+WINDOW = 1_000
+
+
+def topic(*counts: int) -> Topic:
+    """A topic with sealed segments of these lengths, and an open one."""
+    sealed = [Segment(leader=1, incarnation=1, replicas=(1,), count=count) for count in counts]
+    return Topic(segments=[*sealed, Segment(leader=1, incarnation=1, replicas=(1,))])
+
+
+def fresh(low: Position = START) -> WorkQueue:
+    return WorkQueue(Acknowledged(low=low), (), VISIBLE)
+
+
+def take(group: WorkQueue, of: Topic, end: int, now: float = 0.0) -> Receipt | None:
+    position = group.candidate(of, end, now)
+    return None if position is None else group.hand_out(position, now + VISIBLE)
+
+
+def test_entries_come_in_order_across_sealed_segments_and_empty_ones():
+    group, of = fresh(), topic(2, 0, 1)
+    found = [take(group, of, 1) for _ in range(5)]
+    assert [one and one[:2] for one in found] == [(1, 0), (1, 1), (3, 0), (4, 0), None]
+
+
+def test_what_is_given_back_comes_before_what_was_never_out_lowest_first():
+    group, of = fresh(), topic()
+    receipts = [take(group, of, 5) for _ in range(3)]
+    for receipt in reversed(receipts):
+        assert receipt and group.give_back(receipt, 1.0)
+    found = [take(group, of, 5, 2.0) for _ in range(4)]
+    assert [one and (one.offset, one.delivery) for one in found] == [(0, 2), (1, 2), (2, 2), (3, 1)]
+
+
+def test_deliveries_that_are_extended_for_ever_cost_no_memory():
+    group, of = fresh(), topic()
+    receipt = take(group, of, 1)
+    assert receipt is not None
+    for n in range(10 * WINDOW):
+        assert group.extend(receipt, 100.0 + n)
+    assert len(group._deadlines) <= 2 * WINDOW + 1
+    group.expire(100.0 + 10 * WINDOW - 2)
+    assert group.candidate(of, 1, 0.0) is None, "the last extension counts"
+
+
+def test_what_was_handed_on_stays_out_and_is_counted_on():
+    done = Acknowledged(low=Position(1, 1), above=(Run(1, 3, 4),))
+    group = WorkQueue(done, [HandedOn(1, 1, 2), HandedOn(1, 3, 1)], VISIBLE)
+    of = topic()
+    assert list(group.out) == [Position(1, 1)], "one of them was acknowledged"
+    second = take(group, of, 9)
+    assert second and second.offset == 2
+    third = take(group, of, 9, VISIBLE)
+    assert third == Receipt(1, 1, 0, 3)
+
+
+class Model:
+    """A group as its consumers see it: what is done, and what each of them has in hand until when."""
+
+    def __init__(self) -> None:
+        self.done: set[int] = set()
+        self.out: dict[int, tuple[Receipt, float]] = {}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_random_life_agrees_with_the_model(seed: int):
+    rng = random.Random(seed)
+    group, of, model, now, end = fresh(), topic(), Model(), 0.0, 0
+    past: list[Receipt] = []
+    for _ in range(400):
+        now += rng.choice((0.0, 0.1, 5.0, 20.0))
+        model.out = {n: (receipt, until) for n, (receipt, until) in model.out.items() if until > now}
+        action = rng.random()
+        if action < 0.2:
+            end += rng.randrange(4)
+        elif action < 0.5 and (receipt := take(group, of, end, now)) is not None:
+            assert receipt.offset not in model.done, "AckedNotRedelivered"
+            assert receipt.offset not in model.out, "an entry is out once"
+            model.out[receipt.offset] = receipt, now + VISIBLE
+            past.append(receipt)
+        elif action < 0.7 and past:
+            receipt = rng.choice(past)
+            assert group.acknowledge(receipt, of, end), "late or twice, it counts"
+            model.done.add(receipt.offset)
+            model.out.pop(receipt.offset, None)
+        elif action < 0.8 and past:
+            receipt = rng.choice(past)
+            group.expire(now)
+            known = model.out.get(receipt.offset, (None, 0.0))[0] == receipt
+            assert group.give_back(receipt, now + 1.0) == known
+            if known:
+                del model.out[receipt.offset]
+        elif group.to_commit() is not None:
+            proposed = group.to_commit()
+            assert proposed is not None
+            group.on_committed(group.done.join(proposed, of.advance))
+            assert {n for n in range(end) if group.done.covers(Position(1, n))} == model.done, (
+                "NothingSkipped"
+            )
+        group.check_invariants(of)
+
+
+@given(st.sets(st.integers(0, WINDOW + 50)))
+def test_only_entries_of_the_window_can_be_acknowledged(offsets: set[int]):
+    group, of = fresh(), topic()
+    for offset in offsets:
+        taken = group.acknowledge(Receipt(1, offset, 0, 1), of, WINDOW + 20)
+        assert taken == (offset < WINDOW), "OutIsBounded"
+    assert len(group.noted) == len([offset for offset in offsets if offset < WINDOW])

@@ -1,0 +1,326 @@
+"""Work queues in a cluster: what is acknowledged never comes again, and what is not does, whatever fails.
+
+Assertion messages that begin with a name say which invariant of `spec/Delivery.tla` they stand for.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.broker.world import NodeWorld, three
+from walrus import protocol
+from walrus.acknowledged import Position
+from walrus.broker import dispatch, receivers
+from walrus.protocol import Ack, Extend, Get, Nack, Receipt, Receive, Seek, errors
+from walrus.wire import messages as m
+
+
+def loaded(count: int = 6, **settings: object) -> NodeWorld:
+    world = three(**settings)
+    world.register("t")
+    if count:
+        assert world.put(1, "t", *(f"{n}" for n in range(count))) == [b"OK"] * count
+    return world
+
+
+def received(reply: bytes) -> tuple[Receipt, int, bytes]:
+    assert reply.startswith(b"OK "), reply
+    text, deliveries, payload = protocol.split_received(reply[3:])
+    receipt = protocol.parse_receipt(text.encode())
+    assert receipt is not None
+    return receipt, deliveries, payload
+
+
+def receive(world: NodeWorld, node: int, count: int = 1, group: str = "g", wait: int = 0) -> list[bytes]:
+    return world.ask(node, Receive("t", group, wait, count))
+
+
+def take(world: NodeWorld, node: int, count: int = 1, group: str = "g") -> list[Receipt]:
+    return [received(reply)[0] for reply in receive(world, node, count, group)]
+
+
+def ack(world: NodeWorld, node: int, *receipts: Receipt, group: str = "g") -> None:
+    assert world.ask(node, Ack("t", group, receipts)) == [b"OK"] * len(receipts)
+
+
+def payloads(world: NodeWorld, node: int, group: str = "g") -> list[bytes]:
+    """Receive and acknowledge until there is nothing more."""
+    found = []
+    while (reply := receive(world, node, group=group)[0]) != b"EMPTY":
+        receipt, _, payload = received(reply)
+        found.append(payload)
+        ack(world, node, receipt, group=group)
+    return found
+
+
+def owner(world: NodeWorld) -> int:
+    return world.topic("t").open.leader
+
+
+def others(world: NodeWorld) -> list[int]:
+    return [node for node in sorted(world.nodes) if node != owner(world)]
+
+
+# --- a healthy cluster
+
+
+def test_any_node_hands_out_each_entry_once_and_acknowledged_ones_are_done():
+    world = loaded(6)
+    replies = [receive(world, node, 2) for node in (1, 2, 3)]
+    found = [received(reply) for run in replies for reply in run]
+    assert [payload for _, _, payload in found] == [b"0", b"1", b"2", b"3", b"4", b"5"]
+    assert all(deliveries == 1 for _, deliveries, _ in found)
+    assert receive(world, 1) == [b"EMPTY"]
+    ack(world, 2, *(receipt for receipt, _, _ in found))
+    assert world.topic("t").groups["g"].low == Position(1, 6)
+    world.run(40.0)
+    assert receive(world, 3) == [b"EMPTY"], "AckedNotRedelivered"
+
+
+def test_groups_know_nothing_of_each_other():
+    world = loaded(2)
+    assert payloads(world, 1, "a") == payloads(world, 2, "b") == [b"0", b"1"]
+
+
+def test_an_entry_that_is_not_acknowledged_in_time_comes_again_and_counts():
+    world = loaded(1)
+    first = take(world, 1)[0]
+    assert receive(world, 2) == [b"EMPTY"], "it is out"
+    world.run(30.1)
+    second, deliveries, payload = received(receive(world, 2)[0])
+    assert (deliveries, payload) == (2, b"0")
+    assert world.ask(1, Nack("t", "g", first)) == [b"ERR " + errors.STALE_RECEIPT.encode()]
+    assert world.ask(1, Extend("t", "g", first, 10)) == [b"ERR " + errors.STALE_RECEIPT.encode()]
+    ack(world, 1, first)  # late, and the work is done
+    world.run(31)
+    assert receive(world, 1) == [b"EMPTY"], "AckedNotRedelivered"
+    ack(world, 2, second)
+
+
+def test_what_is_given_back_comes_again_after_its_delay_and_what_is_extended_later():
+    world = loaded(2)
+    a, b = take(world, 1, 2)
+    assert world.ask(2, Nack("t", "g", a, 5_000)) == [b"OK"]
+    assert world.ask(2, Extend("t", "g", b, 50_000)) == [b"OK"]
+    assert receive(world, 1) == [b"EMPTY"]
+    world.run(5.1)
+    assert received(receive(world, 3)[0])[2] == b"0"
+    world.run(31)
+    assert received(receive(world, 3)[0])[1:] == (3, b"0"), "its second delivery timed out"
+    assert receive(world, 3) == [b"EMPTY"], "the extended one is out still"
+    world.run(20)
+    assert received(receive(world, 3)[0])[1:] == (2, b"1")
+
+
+def test_a_receive_that_waits_is_answered_in_the_turn_in_which_the_entry_is_acknowledged():
+    world = loaded(0)
+    node = others(world)[0]
+    assert receive(world, node) == [b"EMPTY"]
+    slots = [world.send(node, Receive("t", "g", 60_000)) for _ in range(3)]
+    world.run(1.0)
+    assert [world.replies[slot] for slot in slots] == [[], [], []]
+    assert not world.nodes[node].busy, "a wait keeps no node awake"
+    asked = world.now
+    assert world.put(owner(world), "t", "a", "b") == [b"OK", b"OK"]
+    assert [received(world.replies[slot][0])[2] for slot in slots[:2]] == [b"a", b"b"]
+    assert world.now - asked < 0.1 and world.replies[slots[2]] == []
+
+
+def test_a_wait_ends_with_empty_when_it_is_over():
+    world = loaded(0)
+    receive(world, 1)
+    asked = world.now
+    assert receive(world, 1, wait=2_000) == [b"EMPTY"]
+    assert 2.0 <= world.now - asked < 2.3
+
+
+def test_entries_of_a_client_that_is_gone_go_to_the_next():
+    world = loaded(2)
+    gone = world.send(others(world)[0], Receive("t", "g", 0, 2))
+    world.closed.add(gone)
+    world.run(0.5)
+    found = [received(reply) for reply in receive(world, 1, 2)]
+    assert [(deliveries, payload) for _, deliveries, payload in found] == [(2, b"0"), (2, b"1")]
+
+
+def test_never_more_than_the_window_is_out():
+    world = loaded(0)
+    for _ in range(3):
+        world.put(1, "t", *["x"] * 400)
+    replies = [reply for _ in range(3) for reply in receive(world, 1, 500)]
+    found = [received(reply)[0] for reply in replies if reply != b"EMPTY"]
+    assert len(found) == 1_000, "OutIsBounded"
+    ack(world, 1, *found[1:])
+    assert receive(world, 1) == [b"EMPTY"], "OutIsBounded: the first one is not acknowledged"
+    ack(world, 1, found[0])
+    assert len([reply for reply in receive(world, 1, 500) if reply != b"EMPTY"]) == 200
+
+
+def test_a_group_is_read_with_get_or_with_receive():
+    world = loaded(3)
+    take(world, 1)
+    assert world.ask(2, Get("t", "g"))[0].startswith(b"ERR group in use: g is read with RECEIVE")
+    assert world.ask(2, Get("t", "h")) == [b"OK 0"]
+    assert receive(world, 1, group="h")[0].startswith(b"ERR group in use: h is read with GET")
+    world.run(20)  # what is volatile is forgotten, what is committed is not
+    assert receive(world, 1, group="h")[0].startswith(b"ERR group in use: h is read with GET")
+
+
+def test_an_unknown_topic_and_a_receipt_of_no_entry_are_errors_that_change_nothing():
+    world = loaded(1)
+    assert world.ask(1, Receive("nope", "g"))[0].startswith(b"ERR unknown topic nope")
+    stale = [b"ERR " + errors.STALE_RECEIPT.encode()]
+    for receipt in (Receipt(1, 1, 0, 1), Receipt(2, 0, 0, 1), Receipt(1, 0, 3, 1)):
+        assert world.ask(1, Ack("t", "g", (receipt,))) == stale, receipt
+        assert world.ask(1, Nack("t", "g", receipt)) == stale, receipt
+    assert payloads(world, 1) == [b"0"]
+
+
+# --- SEEK
+
+
+def test_seek_goes_back_and_forth_and_makes_receipts_of_before_stale():
+    world = loaded(4)
+    receipts = take(world, 1, 3)
+    ack(world, 1, *receipts[:2])
+    assert world.ask(2, Seek("t", "g", "begin")) == [b"OK"]
+    assert world.ask(1, Ack("t", "g", (receipts[2],))) == [b"ERR " + errors.STALE_RECEIPT.encode()]
+    assert payloads(world, 1) == [b"0", b"1", b"2", b"3"]
+    assert world.ask(2, Seek("t", "g", Position(1, 3))) == [b"OK"]
+    assert payloads(world, 1) == [b"3"]
+    assert world.ask(2, Seek("t", "g", "begin")) == [b"OK"]
+    assert world.ask(3, Seek("t", "g", "end")) == [b"OK"]
+    assert receive(world, 1) == [b"EMPTY"]
+    assert world.ask(2, Seek("t", "g", Position(1, 5)))[0].startswith(
+        b"ERR invalid position: t has no place 1 5"
+    )
+    assert world.ask(2, Seek("t", "new", Position(1, 2))) == [b"OK"], "it makes the group"
+    assert payloads(world, 1, "new") == [b"2", b"3"]
+
+
+# --- rollover and failover
+
+
+def test_a_healthy_rollover_delivers_nothing_again():
+    world = loaded(4, max_segment_entries=8)
+    a, b, c, _ = take(world, 1, 4)
+    ack(world, 1, b)
+    waiting = world.send(2, Receive("t", "g", 60_000))
+    world.put(1, "t", *(f"{n}" for n in range(4, 12)))
+    world.until(lambda: world.topic("t").current == 2)
+    assert not world.topic("t").segments[0].recovered
+    assert received(world.replies[waiting][0])[2] == b"4"
+    rest = [received(reply) for reply in receive(world, 3, 20) if reply != b"EMPTY"]
+    assert [int(payload) for _, _, payload in rest] == list(range(5, 12)), "SealHandsOn"
+    ack(world, 1, a, c)
+    assert world.topic("t").groups["g"].low == Position(1, 3)
+    world.run(31)
+    again = [received(reply)[1:] for reply in receive(world, 3, 20) if reply != b"EMPTY"]
+    assert [(2, b"%d" % n) for n in range(3, 12)] == sorted(again, key=lambda one: int(one[1])), (
+        "what was out comes again, and counts on"
+    )
+
+
+@pytest.mark.parametrize("ending", ["killed", "cut off"])
+def test_a_failover_delivers_again_what_was_out_and_nothing_that_was_acknowledged(ending: str):
+    world = loaded(4)
+    dead = owner(world)
+    node = others(world)[0]
+    first, _, third, _ = take(world, node, 4)
+    ack(world, node, first, third)
+    if ending == "killed":
+        world.kill(dead)
+    else:
+        world.isolate(dead)
+    world.until(lambda: world.nodes[node].metadata.topics["t"].current == 2, 20)
+    waiting = world.send(node, Receive("t", "g", 20_000, 4))
+    world.until(lambda: len(world.replies[waiting]) == 2, 20)
+    found = [received(reply)[1:] for reply in world.replies[waiting]]
+    assert found == [(1, b"1"), (1, b"3")], "AckedNotRedelivered"
+
+
+def test_an_acknowledgement_that_was_on_its_way_when_the_owner_died_reaches_the_next_one():
+    world = loaded(2)
+    dead, node = owner(world), others(world)[0]
+    receipts = take(world, node, 2)
+    world.lose = lambda sender, to, message: isinstance(message, m.Settle) and to == dead
+    slot = world.send(node, Ack("t", "g", tuple(receipts)))
+    world.run(0.1)
+    world.kill(dead)
+    world.until(lambda: bool(world.replies[slot]), 20)
+    if world.replies[slot][0].startswith(b"ERR timeout:"):
+        ack(world, node, *receipts)  # as the reply says
+    assert (
+        world.nodes[node].metadata.topics["t"].groups["g"].low == Position(1, 2)
+        or payloads(world, node) == []
+    )
+
+
+def test_the_next_owner_waits_until_the_lease_of_the_last_one_is_over():
+    world = loaded(2)
+    dead, node = owner(world), others(world)[0]
+    take(world, node, 1)
+    world.kill(dead)
+    world.until(lambda: world.nodes[node].metadata.topics["t"].current == 2, 20)
+    sealed = world.now
+    assert world.put(node, "t", "x") == [b"OK"], "PUTs need not wait: the fence protects them"
+    waiting = world.send(node, Receive("t", "g", 20_000))
+    world.until(lambda: bool(world.replies[waiting]), 20)
+    assert world.now - sealed >= world.nodes[node].config.failure_timeout - 0.1, "AckedNotRedelivered"
+
+
+def test_an_owner_that_is_cut_off_hands_out_nothing_and_answers_no_ack_once_its_lease_is_over():
+    world = loaded(4)
+    stale = owner(world)
+    receipts = take(world, stale, 2)
+    world.isolate(stale)
+    world.run(1.3)
+    acked = world.send(stale, Ack("t", "g", tuple(receipts)))
+    asked = world.send(stale, Receive("t", "g"))
+    world.run(8)
+    assert world.replies[acked] == [b"ERR " + errors.NOT_ACKNOWLEDGED_YET.encode()] * 2
+    assert world.replies[asked] == [b"ERR " + errors.OWNER_UNREACHED.encode()]
+
+
+def test_all_nodes_are_killed_at_once_and_the_group_goes_on_where_it_was():
+    world = loaded(4)
+    first, second = take(world, 1, 2)
+    ack(world, 1, second)
+    for node in (1, 2, 3):
+        world.kill(node)
+    for node in (1, 2, 3):
+        world.start(node)
+    world.until(lambda: world.nodes[1].ready and world.nodes[1].metadata.topics["t"].current == 2, 20)
+    slot = world.send(1, Receive("t", "g", 20_000, 4))
+    world.until(lambda: len(world.replies[slot]) == 3, 20)
+    assert [received(reply)[2] for reply in world.replies[slot]] == [b"0", b"2", b"3"], "AckedNotRedelivered"
+    ack(world, 2, first)  # of before, and good
+
+
+# --- bounds
+
+
+def test_requests_that_wait_at_either_end_are_bounded(monkeypatch: pytest.MonkeyPatch):
+    world = loaded(0)
+    node = others(world)[0]
+    receive(world, node)
+    busy = [b"ERR " + errors.BUSY.encode()]
+    monkeypatch.setattr(receivers, "MAX_PENDING", 3)
+    slots = [world.send(node, Receive("t", "g", 10_000)) for _ in range(4)]
+    world.run(0.1)
+    assert world.replies[slots[3]] == busy
+    monkeypatch.setattr(dispatch, "MAX_RECEIVES", 3)
+    assert world.ask(owner(world), Receive("t", "g", 10_000)) == busy
+    world.put(1, "t", "a", "b", "c")
+    assert [received(world.replies[slot][0])[2] for slot in slots[:3]] == [b"a", b"b", b"c"]
+    assert receive(world, node) == [b"EMPTY"], "answered requests make room"
+
+
+def test_what_a_seal_hands_on_is_bounded(monkeypatch: pytest.MonkeyPatch):
+    world = loaded(4)
+    monkeypatch.setattr(dispatch, "MAX_HANDED_ON", 3)
+    take(world, 1, 2, "a")
+    take(world, 1, 2, "b")
+    done, handed = world.nodes[owner(world)].queues.freeze("t")
+    assert done.keys() == handed.keys() == {"a", "b"}
+    assert [len(handed[group]) for group in ("a", "b")] == [2, 1]

@@ -1,0 +1,35 @@
+"""Work queues in the simulator: the invariants of Delivery.tla hold, and planted bugs break them by name."""
+
+from __future__ import annotations
+
+import pytest
+
+from walrus.sim import faults, mutants
+from walrus.sim.mutants import Mutant, planted, queues
+from walrus.sim.options import Options
+from walrus.sim.run import FailedRun, Simulation, simulate
+
+WORK = Options(workers=3, producers=2, consumers=1, fetchers=0, newcomers=0, think=0.02)
+SEEDS = 6
+STEPS = 4_000
+
+
+@pytest.mark.parametrize("names", ["none", "crash,network", "pause,network,clock"])
+def test_workers_that_acknowledge_die_and_seek_break_no_promise(names: str) -> None:
+    schedule = faults.draw(1, faults.classes(names), WORK.nodes, 1.0, 60.0)
+    simulation = Simulation(1, WORK, schedule)
+    simulation.run(STEPS)
+    assert sum(worker.received for worker in simulation.workers) > 30, "there was work"
+    groups = simulation.world.judge.metadata.topics["t0"].groups
+    assert groups.keys() == {"work"}, "EveryEntryAcked was looked at"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", queues.ALL, ids=lambda mutant: mutant.name)
+def test_a_planted_bug_is_found_by_the_name_of_what_it_breaks(mutant: Mutant) -> None:
+    assert mutants.find(mutant.name) is mutant
+    with planted(mutant):
+        outcomes = (simulate(seed, WORK, STEPS) for seed in range(1, SEEDS + 1))
+        caught = next((outcome for outcome in outcomes if isinstance(outcome, FailedRun)), None)
+    assert caught is not None, mutant.about
+    assert caught.name in mutant.expected

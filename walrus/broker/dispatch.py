@@ -1,0 +1,615 @@
+"""Work queues at their owner: which RECEIVE gets which entry, and which ACK may be answered.
+
+The owner of a topic's groups is the leader of its open segment. This module brings together what one group
+is (`groups.py`), whether this node may serve at the moment (`tenure.py`), where entries are read
+(`reads.py`), and the nodes that have the clients (`receivers.py`):
+
+    AskDeliveries ──► waits in its group ──► an entry, a lease ──► Deliveries  (Receive)
+    Settle "ack"  ──► noted ──► CommitGroups ──► applied ──► Settled           (AckEntry, CommitGroup, Answer)
+    SeekGroup     ──► MoveGroup ──► applied ──► Settled                        (Seek)
+
+A RECEIVE that waits hears of an entry from the writer whose commit index grew (`Writers.advanced`), in the
+same turn: no timer is involved. Those of one group are served in the order in which they came.
+
+Acknowledgements of all groups are proposed together, at once if the last proposal is `ack_interval` ago, and
+again until they are committed. Their answers leave when the metadata that this node has applied has them,
+and only while it serves. What a client asked of an owner that is none any more is answered `moved`, and
+asked of the next one by the node that has the client.
+
+On a healthy rollover the Seal takes along what is done and what is out (`freeze`): nothing comes again.
+
+Invariants: those of `groups.py`; a group is read with RECEIVE or with GET, not with both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Container, Iterator
+from heapq import heappop, heappush
+from typing import TypeAlias
+
+import msgspec
+
+from walrus.acknowledged import Acknowledged, HandedOn, Position
+from walrus.broker.gaps import Gaps
+from walrus.broker.groups import WorkQueue
+from walrus.broker.tenure import Tenure
+from walrus.config import NodeConfig
+from walrus.replicas.reads import Reads
+from walrus.segments import (
+    MAX_GROUPS,
+    MAX_HANDED_ON,
+    START,
+    Command,
+    CommitGroups,
+    Metadata,
+    MoveGroup,
+    Topic,
+)
+from walrus.storage.batch import EMPTY, Batch
+from walrus.storage.errors import StorageError
+from walrus.wire import errors
+from walrus.wire.effects import Outbox
+from walrus.wire.messages import AskDeliveries, Deliveries, SeekGroup, Settle, Settled
+from walrus.wire.receipts import Receipt
+
+GroupKey: TypeAlias = tuple[str, str]
+"""(topic, group)"""
+
+Caller: TypeAlias = tuple[int, int]
+"""(node that has the client, number of its request)"""
+
+MAX_RECEIVES = 100_000
+"""Requests that wait for an entry at one owner, or for an acknowledgement to be committed."""
+
+IDLE_AFTER = 10.0
+"""Seconds after which an unused group gives its memory back."""
+
+
+def _is_near(topic: Topic, done: Acknowledged, handed: HandedOn, window: int) -> bool:
+    """Whether an entry that was handed on is in the window: it is, if the Seal is of an honest node."""
+    position = Position(handed.segment, handed.offset)
+    return (
+        done.low <= position
+        and topic.in_bounds(position)
+        and topic.distance(done.low, position) < window
+        and handed.deliveries > 0
+    )
+
+
+class Waiting(msgspec.Struct):
+    """A RECEIVE that waits for entries: `left` of them, until `deadline`."""
+
+    left: int
+    deadline: float
+
+
+class Unanswered(msgspec.Struct):
+    """An ACK whose entries are noted: answered once all of them are committed. Or a SEEK: of a generation."""
+
+    errors: tuple[errors.Reason, ...]
+    entries: set[Position]
+    deadline: float
+    seek: MoveGroup | None = None
+    again_at: float = 0.0
+
+
+class Queue:
+    """One group, with the requests that wait for it."""
+
+    __slots__ = ("answers", "fetched", "group", "reading", "used_at", "waiting", "wake_at")
+
+    def __init__(self, group: WorkQueue) -> None:
+        self.group = group
+        self.waiting: dict[Caller, Waiting] = {}
+        self.answers: dict[Caller, Unanswered] = {}
+        self.fetched: tuple[Position, list[bytes]] | None = None
+        """Entries that another replica gave, the first one at that position."""
+        self.reading = False
+        self.used_at = 0.0
+        self.wake_at = float("inf")
+        """When the clock has something for this group, as far as the dispatcher was told."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing here waits, and nothing is kept that is not in the metadata."""
+        return not (self.waiting or self.answers or self.reading) and self.group.idle
+
+
+class Dispatcher:
+    """The work queues of all topics whose open segment this node leads."""
+
+    def __init__(
+        self,
+        *,
+        config: NodeConfig,
+        metadata: Metadata,
+        reads: Reads,
+        tenure: Tenure,
+        gaps: Gaps,
+        outbox: Outbox,
+        connected: Collection[int],
+        advanced: dict[str, None],
+        read_with_get: Container[GroupKey],
+        propose: Callable[[Command, float], None],
+    ) -> None:
+        self._config, self._metadata, self._reads = config, metadata, reads
+        self._tenure, self._gaps, self._outbox, self._connected = tenure, gaps, outbox, connected
+        self._advanced, self._read_with_get, self._propose = advanced, read_with_get, propose
+        self._queues: dict[str, dict[str, Queue]] = {}
+        self._frozen: dict[str, int] = {}  # topic -> the segment that is being sealed
+        self._deadlines: list[tuple[float, Caller, GroupKey]] = []  # heap, of RECEIVEs
+        self._wakes: list[tuple[float, GroupKey]] = []  # heap, of what groups do by the clock
+        self._unsettled: dict[GroupKey, None] = {}  # groups that every tick looks at
+        self._idle_at = 0.0
+        self._uncommitted: dict[GroupKey, None] = {}
+        self._commit_at = 0.0
+        self._requests = 0
+        self.lost = 0
+        """Entries that groups stepped over because no replica has them, since this start."""
+
+    def __contains__(self, key: object) -> bool:
+        """Whether this node has a queue of that (topic, group)."""
+        return isinstance(key, tuple) and key[1] in self._queues.get(key[0], ())
+
+    def _all(self) -> Iterator[tuple[GroupKey, Queue]]:
+        for name, queues in list(self._queues.items()):
+            for group, queue in list(queues.items()):
+                yield (name, group), queue
+
+    # --- the group of a request ---
+
+    def _queue(self, key: GroupKey, now: float) -> Queue | errors.Reason:
+        """The queue of a group, made on first use, or why there is none."""
+        name, group = key
+        here = self._queues.get(name, {})
+        queue = here.get(group)
+        if queue is None:
+            topic = self._metadata.topics[name]
+            if group in topic.cursors or key in self._read_with_get:
+                return errors.group_in_use(group, with_get=True)
+            known = topic.cursors.keys() | topic.groups.keys() | here.keys()
+            if group not in known and len(known) >= MAX_GROUPS:
+                return errors.too_many_groups(MAX_GROUPS)
+            until = now + self._config.visibility_timeout
+            done = topic.groups.get(group, Acknowledged())
+            window = self._config.queue_window
+            handed = [one for one in topic.handed.get(group, ()) if _is_near(topic, done, one, window)]
+            queue = Queue(WorkQueue(done, handed, until, window))
+            self._queues.setdefault(name, {})[group] = queue
+        queue.used_at = now
+        return queue
+
+    # --- RECEIVE ---
+
+    def on_ask(self, origin: int, ask: AskDeliveries, now: float) -> None:
+        """A node has a client that wants entries."""
+        caller, key = (origin, ask.request), (ask.topic, ask.group)
+        if not self._tenure.owns(ask.topic):
+            self._give(key, caller, last=True, moved=True)
+            return
+        queue = self._queue(key, now)
+        if not isinstance(queue, Queue):
+            self._give(key, caller, last=True, error=queue)
+        elif caller in queue.waiting:
+            queue.waiting[caller].left = ask.count
+            self._serve(key, queue, now)
+        elif self._requests >= MAX_RECEIVES:
+            self._give(key, caller, last=True, error=errors.BUSY)
+        else:
+            queue.waiting[caller] = Waiting(ask.count, now + ask.wait)
+            self._requests += 1
+            heappush(self._deadlines, (now + ask.wait, caller, key))
+            self._serve(key, queue, now)
+            if not ask.wait and not queue.reading:
+                self._end(key, queue, caller, now)
+
+    def _serves(self, name: str, now: float) -> bool:
+        """Whether this node may hand out entries of the topic in this step."""
+        return name not in self._frozen and self._tenure.serves(name, now)
+
+    def _serve(self, key: GroupKey, queue: Queue, now: float) -> None:
+        """Hand out what there is to those that wait, in their order; answer those that do not wait."""
+        if not queue.waiting:
+            return
+        self._tenure.keep(now)
+        if not self._serves(key[0], now):
+            return
+        queue.group.expire(now)
+        for caller, waiting in list(queue.waiting.items()):
+            while waiting.left and (taken := self._take(key, queue, waiting.left, now)):
+                waiting.left -= len(taken)
+                receipts, payloads = [receipt for receipt, _ in taken], [payload for _, payload in taken]
+                self._give(key, caller, receipts, Batch.of(payloads), last=not waiting.left)
+            if waiting.left and (queue.reading or waiting.deadline > now):
+                break  # those behind it wait for the same entry
+            if waiting.left:
+                self._give(key, caller, last=True)
+            self._drop(queue, caller)
+        self._arm(key, queue)
+
+    def _arm(self, key: GroupKey, queue: Queue) -> None:
+        """Wake the group when the next timeout or delay ends."""
+        at = queue.group.next_deadline()
+        if at < queue.wake_at:
+            queue.wake_at = at
+            heappush(self._wakes, (at, key))
+
+    def _drop(self, queue: Queue, caller: Caller) -> None:
+        del queue.waiting[caller]
+        self._requests -= 1
+
+    def _take(self, key: GroupKey, queue: Queue, count: int, now: float) -> list[tuple[Receipt, bytes]]:
+        """Hand out the next entries, as many as one read gives; none if there are none at hand."""
+        topic, group = self._metadata.topics[key[0]], queue.group
+        end = self._reads.end(key[0], topic.current)
+        position = group.candidate(topic, end, now)
+        if position is None:
+            return []
+        taken = []
+        until = now + self._config.visibility_timeout
+        for payload in self._read(key, queue, position, count, now)[:count]:
+            taken.append((group.hand_out(position, until), payload))
+            position = Position(position.segment, position.offset + 1)
+            if group.candidate(topic, end, now) != position:
+                break
+        return taken
+
+    def _read(self, key: GroupKey, queue: Queue, position: Position, count: int, now: float) -> list[bytes]:
+        """Entries from `position` on; none if they must be fetched from another node first."""
+        name, (number, offset) = key[0], position
+        if self._reads.readable(name, number) > offset:
+            try:
+                size = self._config.read_bytes
+                return self._reads.read_local(name, number, offset, count, size).payloads()
+            except StorageError as damage:
+                self._outbox.log(f"reading {name} from another replica: {damage}")
+        if queue.fetched is not None:
+            start, entries = queue.fetched
+            skip = offset - start.offset
+            if start.segment == number and 0 <= skip < len(entries):
+                return entries[skip:]
+        self._fetch(key, queue, position, count, now)
+        return []
+
+    def _fetch(self, key: GroupKey, queue: Queue, position: Position, count: int, now: float) -> None:
+        """Ask another replica for what this node cannot read; a tick asks again."""
+        segment = self._metadata.segment(key[0], position.segment)
+        assert segment is not None, f"{position} is in no segment"
+        holders = [node for node in segment.replicas if node in self._connected]
+        self._unsettled[key] = None
+        if queue.reading or not holders:
+            return
+        queue.reading = True
+
+        def answer(batch: Batch, error: str, at: float) -> None:
+            queue.reading = False
+            if self._queues.get(key[0], {}).get(key[1]) is not queue:
+                return
+            found = batch.slice(0, self._reads.end(key[0], position.segment) - position.offset)
+            if not error and found.count:
+                queue.fetched = position, found.payloads()
+                self._serve(key, queue, at)
+            else:
+                self._step_over(key, queue, position, at)
+
+        node = holders[int(now * 10) % len(holders)]  # another one at the next attempt
+        raw, place = not segment.sealed, (key[0], position.segment, position.offset)
+        self._reads.ask(node, *place, entries=count, raw=raw, now=now, then=answer)
+
+    def _step_over(self, key: GroupKey, queue: Queue, position: Position, now: float) -> None:
+        """Entries that are on no replica any more count as done, or the group would wait for ever."""
+        name, (number, offset) = key[0], position
+        end = min(self._gaps.end((name, number, offset), now), self._reads.end(name, number))
+        for lost in range(offset, end):
+            receipt = Receipt(number, lost, queue.group.done.generation, 1)
+            if not queue.group.acknowledge(receipt, self._metadata.topics[name], end):
+                break  # beyond the window: the next step goes on there
+            self.lost += 1
+            self._uncommitted[key] = None
+        if end > offset:
+            self._outbox.log(
+                f"lost: entries {offset} to {end - 1} of segment {number} of {name} are on none of its "
+                f"replicas; RECEIVE goes on behind them (group {key[1]!r})"
+            )
+
+    def _give(
+        self,
+        key: GroupKey,
+        caller: Caller,
+        receipts: Collection[Receipt] = (),
+        batch: Batch = EMPTY,
+        *,
+        last: bool,
+        moved: bool = False,
+        error: errors.Reason = errors.NO_ERROR,
+    ) -> None:
+        origin, request = caller
+        given = Deliveries(
+            request=request,
+            topic=key[0],
+            group=key[1],
+            receipts=tuple(receipts),
+            batch=batch,
+            last=last,
+            moved=moved,
+            error=error,
+        )
+        self._outbox.send(origin, given)
+
+    # --- ACK, NACK, EXTEND, SEEK ---
+
+    def on_settle(self, origin: int, settle: Settle, now: float) -> None:
+        """What became of deliveries."""
+        caller, key = (origin, settle.request), (settle.topic, settle.group)
+        queue = self._queue_for(caller, key, len(settle.receipts), now)
+        if queue is None:
+            return
+        if settle.what == "ack":
+            self._acknowledge(key, queue, caller, settle.receipts, now)
+            return
+        queue.group.expire(now)
+        change = queue.group.give_back if settle.what == "nack" else queue.group.extend
+        known = [change(receipt, now + settle.seconds) for receipt in settle.receipts]
+        self._settled(caller, tuple(errors.NO_ERROR if done else errors.STALE_RECEIPT for done in known))
+        self._arm(key, queue)
+        self._serve(key, queue, now)
+
+    def _queue_for(self, caller: Caller, key: GroupKey, count: int, now: float) -> Queue | None:
+        """The queue that a request is about. Answers the request if there is none."""
+        if not self._tenure.owns(key[0]):
+            self._settled(caller, (), moved=True)
+            return None
+        queue = self._queue(key, now)
+        if isinstance(queue, Queue):
+            return queue
+        self._settled(caller, (queue,) * count)
+        return None
+
+    def _acknowledge(
+        self, key: GroupKey, queue: Queue, caller: Caller, receipts: tuple[Receipt, ...], now: float
+    ) -> None:
+        topic = self._metadata.topics[key[0]]
+        end = self._reads.end(key[0], topic.current)
+        known = [queue.group.acknowledge(receipt, topic, end) for receipt in receipts]
+        if queue.group.noted:
+            self._uncommitted[key] = None
+        reasons = tuple(errors.NO_ERROR if done else errors.STALE_RECEIPT for done in known)
+        entries = {
+            Position(one.segment, one.offset) for one, done in zip(receipts, known, strict=True) if done
+        }
+        self._await(key, queue, caller, Unanswered(reasons, entries, now + self._config.request_timeout), now)
+
+    def _await(self, key: GroupKey, queue: Queue, caller: Caller, waits: Unanswered, now: float) -> None:
+        """Answer once it is committed, which it may be already."""
+        if caller not in queue.answers and self._requests >= MAX_RECEIVES:
+            self._settled(caller, (errors.BUSY,) * len(waits.errors))
+            return
+        self._requests += caller not in queue.answers
+        queue.answers[caller] = waits
+        self._unsettled[key] = None
+        self._tenure.keep(now)
+        self._answer(key[0], queue, now)
+
+    def on_seek(self, origin: int, seek: SeekGroup, now: float) -> None:
+        """Move a group: proposed until it has another generation."""
+        caller, key = (origin, seek.request), (seek.topic, seek.group)
+        queue = self._queue_for(caller, key, 1, now)
+        if queue is None or caller in queue.answers:
+            return
+        topic = self._metadata.topics[seek.topic]
+        end = Position(topic.current, self._reads.end(seek.topic, topic.current))
+        to = end if seek.to is None else seek.to
+        if not (topic.in_bounds(to) and to <= end):
+            self._settled(caller, (errors.invalid_position(seek.topic, *to),))
+            return
+        move = MoveGroup(topic=seek.topic, group=seek.group, generation=queue.group.done.generation, to=to)
+        waits = Unanswered((errors.NO_ERROR,), set(), now + self._config.request_timeout, move)
+        self._await(key, queue, caller, waits, now)
+        self._push_seek(waits, now)
+
+    def _push_seek(self, waits: Unanswered, now: float) -> None:
+        if waits.seek is not None and now >= waits.again_at:
+            waits.again_at = now + self._config.resend_interval
+            self._propose(waits.seek, now)
+
+    def _settled(self, caller: Caller, reasons: tuple[errors.Reason, ...], *, moved: bool = False) -> None:
+        origin, request = caller
+        self._outbox.send(origin, Settled(request=request, moved=moved, errors=reasons))
+
+    # --- what Raft has committed ---
+
+    def on_committed(self, name: str, now: float) -> None:
+        """The metadata has other states of this topic's groups."""
+        topic = self._metadata.topics.get(name)
+        for group, queue in list(self._queues.get(name, {}).items()):
+            done = topic.groups.get(group, Acknowledged()) if topic is not None else Acknowledged()
+            if done != queue.group.done:
+                queue.group.on_committed(done)
+                self._answer(name, queue, now)
+                self._serve((name, group), queue, now)
+            if not queue.group.noted:
+                self._uncommitted.pop((name, group), None)
+
+    def _answer(self, name: str, queue: Queue, now: float) -> None:
+        """OK to what is committed in this node's own view, while it serves."""
+        if not queue.answers or not self._tenure.owns(name) or not self._tenure.serves(name, now):
+            return
+        done = queue.group.done
+        for caller, waits in list(queue.answers.items()):
+            if waits.seek is not None:
+                ready = done.generation > waits.seek.generation
+            else:
+                waits.entries = {position for position in waits.entries if not done.covers(position)}
+                ready = not waits.entries
+            if ready:
+                self._settled(caller, waits.errors)
+                self._unawait(queue, caller)
+
+    def _unawait(self, queue: Queue, caller: Caller) -> None:
+        del queue.answers[caller]
+        self._requests -= 1
+
+    # --- leadership comes and goes ---
+
+    def on_topic(self, name: str, now: float) -> None:
+        """The topic's metadata changed: begin anew after a recovery, forget what is no longer ours."""
+        topic = self._metadata.topics[name]
+        recovered = self._tenure.on_topic(name, topic, now)
+        if self._frozen.get(name) != topic.current:
+            self._frozen.pop(name, None)
+        if recovered or not self._tenure.owns(name):
+            for group, queue in list(self._queues.get(name, {}).items()):
+                for caller in list(queue.waiting):
+                    self._give((name, group), caller, last=True, moved=True)
+                    self._drop(queue, caller)
+                for caller in list(queue.answers):
+                    self._settled(caller, (), moved=True)
+                    self._unawait(queue, caller)
+                self._forget((name, group))
+        else:
+            self.on_committed(name, now)
+            self._serve_topic(name, now)
+
+    def _serve_topic(self, name: str, now: float) -> None:
+        for group, queue in list(self._queues.get(name, {}).items()):
+            self._serve((name, group), queue, now)
+
+    def _forget(self, key: GroupKey) -> None:
+        del self._queues[key[0]][key[1]]
+        if not self._queues[key[0]]:
+            del self._queues[key[0]]
+        self._uncommitted.pop(key, None)
+        self._unsettled.pop(key, None)
+
+    def freeze(self, name: str) -> tuple[dict[str, Acknowledged], dict[str, tuple[HandedOn, ...]]]:
+        """Hand out nothing more; what the Seal takes along of each group: what is done, and what is out."""
+        topic = self._metadata.topics[name]
+        self._frozen[name] = topic.current
+        done: dict[str, Acknowledged] = {}
+        handed: dict[str, tuple[HandedOn, ...]] = {}
+        room = MAX_HANDED_ON
+        for group in sorted(self._queues.get(name, {}).keys() | topic.handed.keys()):
+            queue = self._queues.get(name, {}).get(group)
+            if queue is not None:
+                state, out = queue.group.seal()
+            else:  # not asked for since the last Seal: what that one handed on is handed on
+                state = Acknowledged(topic.groups.get(group, Acknowledged()).generation)
+                out = topic.handed[group]
+            if out or state.above or state.low > START:
+                done[group], handed[group] = state, out[:room]
+                room -= len(handed[group])
+        return done, handed
+
+    def on_disconnected(self, node: int) -> None:
+        """A node that has clients is gone. What they have stays out until its timeout."""
+        for _, queue in self._all():
+            for caller in [caller for caller in queue.waiting if caller[0] == node]:
+                self._drop(queue, caller)
+            for caller in [caller for caller in queue.answers if caller[0] == node]:
+                self._unawait(queue, caller)
+
+    # --- time ---
+
+    def next_deadline(self, now: float) -> float:
+        """When `flush` or `on_tick` has something to do by the clock."""
+        ends = [heap[0][0] for heap in (self._deadlines, self._wakes) if heap]
+        return min([*ends, self._commit_at] if self._uncommitted else ends, default=now + 1.0)
+
+    def flush(self, now: float) -> None:
+        """The end of a turn: serve those that wait for what it brought; propose what was acknowledged."""
+        for name in self._advanced:
+            self._serve_topic(name, now)
+        self._advanced.clear()
+        if self._uncommitted and now >= self._commit_at:
+            self._commit(now)
+
+    def _commit(self, now: float) -> None:
+        groups: dict[str, dict[str, Acknowledged]] = {}
+        for name, group in self._uncommitted:
+            state = self._queues[name][group].group.to_commit()
+            if state is not None:
+                groups.setdefault(name, {})[group] = state
+        self._commit_at = now + self._config.ack_interval
+        if groups:
+            self._propose(CommitGroups(groups=groups), now)
+
+    def on_tenure(self, now: float) -> None:
+        """There is a lease again: what waited for it goes on."""
+        for (name, group), queue in self._all():
+            self._answer(name, queue, now)
+            self._serve((name, group), queue, now)
+
+    def on_tick(self, now: float) -> None:
+        """Deadlines: of waits, of deliveries, of answers that are not awaited any more."""
+        for name in self._tenure.on_tick(now):
+            self._serve_topic(name, now)
+        if self._requests:
+            self._tenure.keep(now)
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, caller, (name, group) = heappop(self._deadlines)
+            due = self._queues.get(name, {}).get(group)
+            if due is not None and caller in due.waiting:
+                self._end((name, group), due, caller, now)
+                if caller in due.waiting:  # look again when its node has given up on it
+                    patience = due.waiting[caller].deadline + self._config.request_timeout
+                    if patience <= now:
+                        self._drop(due, caller)
+                    else:
+                        heappush(self._deadlines, (patience, caller, (name, group)))
+        self._wake(now)
+        for key in list(self._unsettled):
+            del self._unsettled[key]
+            self._tick(key, self._queues[key[0]][key[1]], now)
+        if now >= self._idle_at:
+            self._idle_at = now + IDLE_AFTER / 4
+            self._rest(now)
+
+    def _wake(self, now: float) -> None:
+        while self._wakes and self._wakes[0][0] <= now:
+            _, (name, group) = heappop(self._wakes)
+            queue = self._queues.get(name, {}).get(group)
+            if queue is not None and queue.wake_at <= now:
+                queue.wake_at = float("inf")
+                queue.group.expire(now)
+                self._serve((name, group), queue, now)
+                self._arm((name, group), queue)
+
+    def _end(self, key: GroupKey, queue: Queue, caller: Caller, now: float) -> None:
+        """The wait is over: there was none. Without a lease nothing is known of entries, and nothing said."""
+        if caller in queue.waiting and self._serves(key[0], now):
+            self._give(key, caller, last=True)
+            self._drop(queue, caller)
+
+    def _tick(self, key: GroupKey, queue: Queue, now: float) -> None:
+        """A group that waits for Raft, or for another node."""
+        for caller, waits in list(queue.answers.items()):
+            if waits.deadline <= now:
+                self._unawait(queue, caller)
+            else:
+                self._push_seek(waits, now)
+        self._answer(key[0], queue, now)
+        self._serve(key, queue, now)
+        if queue.answers or queue.reading:
+            self._unsettled[key] = None
+
+    def _rest(self, now: float) -> None:
+        """Idle groups give their memory back: what is committed is in the metadata."""
+        for key, queue in self._all():
+            if queue.idle and now - queue.used_at > IDLE_AFTER:
+                self._forget(key)
+
+    def queues(self) -> Iterator[tuple[GroupKey, WorkQueue]]:
+        """The work queues that this node keeps."""
+        for key, queue in self._all():
+            yield key, queue.group
+
+    def check_invariants(self) -> None:
+        """Assert what must hold of the queues by themselves."""
+        count = 0
+        for (name, group), queue in self._all():
+            topic = self._metadata.topics[name]
+            queue.group.check_invariants(topic)
+            count += len(queue.waiting) + len(queue.answers)
+            assert group not in topic.cursors, f"{group} of {name} is read in two ways"
+        assert count == self._requests
+        assert all(self._queues[name][group].group.noted for name, group in self._uncommitted)

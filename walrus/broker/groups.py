@@ -1,0 +1,243 @@
+"""One work queue: what a group of consumers has in hand, at the node that hands it out.
+
+That node is the *owner*: the leader of the topic's open segment. A state machine without I/O, and without
+messages: it is told what consumers do, what time it is, and what Raft has committed. Which node may serve at
+all, and where entries are read, is `dispatch.py`; what is committed is `acknowledged.py`. The protocol is
+`spec/Delivery.tla`, whose actions stand in parentheses here.
+
+**The life of an entry in a group.**
+
+    state       where it is kept            it goes on with
+    waiting     nowhere: all above `_next`,  RECEIVE (Receive) -> out
+                or `_given_back`
+    out         `_out`                      ACK (AckEntry) -> noted
+                                            NACK, or the visibility timeout ends (Return) -> waiting
+                                            a healthy Seal (SealWithGroups) -> out, at the next owner
+                                            a failover (RecoverySeal) -> waiting, at the next owner
+    noted       `noted`: acknowledged,      Raft commits it (CommitGroup) -> done; the ACK is answered
+                not committed yet           a healthy Seal -> done; a failover -> waiting, the ACK comes again
+    done        the metadata                SEEK back (Seek) -> waiting
+
+An entry is handed out in the order of the topic, one that is given back before those that were never out.
+
+**A delivery** is one time that an entry is out, named by its receipt. NACK and EXTEND concern the delivery
+that the receipt names, and none that came later. ACK concerns the entry: the work is done, whichever delivery
+led to it. Only the generation must be the same, because a SEEK says that work is to be done again.
+
+**The window.** Nothing is handed out that is `queue_window` entries or more above the committed mark. That
+bounds what is kept here, the runs in the metadata, and what a failover delivers again.
+
+Invariants (names as in `spec/Delivery.tla`): OutIsBounded, AckedNotRedelivered; an entry is out, noted or
+given back, and never two of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from heapq import heappop, heappush
+
+import msgspec
+
+from walrus.acknowledged import Acknowledged, HandedOn, Position, runs_of
+from walrus.segments import Topic
+from walrus.wire.receipts import Receipt
+
+
+class InHand(msgspec.Struct):
+    """One time that an entry is out: the how-manieth, and until when."""
+
+    number: int
+    until: float
+
+
+class WorkQueue:
+    """The volatile state of one group, at its owner."""
+
+    __slots__ = (
+        "_deadlines",
+        "_delayed",
+        "_deliveries",
+        "_due",
+        "_given_back",
+        "_next",
+        "_out",
+        "_window",
+        "_window",
+        "done",
+        "noted",
+    )
+
+    def __init__(
+        self, done: Acknowledged, handed_on: Iterable[HandedOn], until: float, window: int = 1_000
+    ) -> None:
+        """Begin with what is committed, and what the last owner handed on, which stays out `until` then."""
+        self._window = window
+        self.done = done
+        """What is committed, in this node's view."""
+        self.noted: set[Position] = set()
+        """Acknowledged here, and not committed yet."""
+        self._next = done.low
+        self._out: dict[Position, InHand] = {}
+        self._deliveries: dict[Position, int] = {}  # of entries that were handed out and are not acknowledged
+        self._given_back: dict[Position, float] = {}  # when it may be handed out again
+        # Heaps. What an entry of them says counts only if `_given_back` or `_out` says the same.
+        self._delayed: list[tuple[float, Position]] = []
+        self._due: list[Position] = []
+        self._deadlines: list[tuple[float, Position]] = []
+        for segment, offset, deliveries in handed_on:
+            position = Position(segment, offset)
+            if not done.covers(position):
+                self._deliveries[position] = deliveries
+                self._hold(position, deliveries, until)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is kept here that is not in the metadata."""
+        return not (self._out or self.noted or self._given_back or self._deliveries)
+
+    @property
+    def out(self) -> Collection[Position]:
+        """The entries that are with consumers."""
+        return self._out.keys()
+
+    # --- handing out ---
+
+    def candidate(self, topic: Topic, end: int, now: float) -> Position | None:
+        """The entry to hand out next, if there is one; `end`: how many the open segment has."""
+        self.expire(now)
+        while self._due:
+            if self._given_back.get(self._due[0], now + 1) <= now:
+                return self._due[0]
+            heappop(self._due)
+        position = self._next = topic.advance(self._next)
+        while position in self._out or position in self._deliveries or self._is_acknowledged(position):
+            position = self._next = topic.advance(Position(position.segment, position.offset + 1))
+        exists = position.segment < topic.current or position.offset < end
+        return position if exists and self._in_window(topic, position) else None
+
+    def _is_acknowledged(self, position: Position) -> bool:
+        return position in self.noted or self.done.covers(position)
+
+    def _in_window(self, topic: Topic, position: Position) -> bool:
+        return topic.distance(self.done.low, position) < self._window
+
+    def hand_out(self, position: Position, until: float) -> Receipt:
+        """Receive: the candidate is out from now on."""
+        assert not self._is_acknowledged(position), "AckedNotRedelivered: it was acknowledged"
+        assert position not in self._out, "an entry is out once"
+        self._given_back.pop(position, None)
+        number = self._deliveries[position] = self._deliveries.get(position, 0) + 1
+        self._hold(position, number, until)
+        return Receipt(*position, self.done.generation, number)
+
+    def _hold(self, position: Position, number: int, until: float) -> None:
+        self._out[position] = InHand(number, until)
+        heappush(self._deadlines, (until, position))
+        if len(self._deadlines) > 2 * self._window:  # most of them of deliveries that were extended since
+            self._deadlines = sorted((delivery.until, place) for place, delivery in self._out.items())
+
+    # --- what consumers say ---
+
+    def acknowledge(self, receipt: Receipt, topic: Topic, end: int) -> bool:
+        """AckEntry: the work is done. Return whether this receipt can be one of this group's generation.
+
+        Also of an entry that is not out: its consumer may be late, or have had it from an earlier owner.
+        """
+        position = Position(receipt.segment, receipt.offset)
+        if receipt.generation != self.done.generation:
+            return False
+        if self._is_acknowledged(position):
+            return True
+        known = topic.in_bounds(position)
+        if not known or (position.segment == topic.current and position.offset >= end):
+            return False
+        if not self._in_window(topic, position):
+            return False
+        self._forget(position)
+        self.noted.add(position)
+        return True
+
+    def give_back(self, receipt: Receipt, ready_at: float) -> bool:
+        """Return: the consumer does not want it. Return whether this delivery is out."""
+        position = Position(receipt.segment, receipt.offset)
+        if not self._is_out(position, receipt):
+            return False
+        self._return(position, ready_at)
+        return True
+
+    def extend(self, receipt: Receipt, until: float) -> bool:
+        """The work takes until then. Return whether this delivery is out."""
+        position = Position(receipt.segment, receipt.offset)
+        if not self._is_out(position, receipt):
+            return False
+        self._hold(position, receipt.delivery, until)
+        return True
+
+    def _is_out(self, position: Position, receipt: Receipt) -> bool:
+        delivery = self._out.get(position)
+        same = delivery is not None and delivery.number == receipt.delivery
+        return same and receipt.generation == self.done.generation
+
+    def _return(self, position: Position, ready_at: float) -> None:
+        del self._out[position]
+        self._given_back[position] = ready_at
+        heappush(self._delayed, (ready_at, position))
+        if len(self._delayed) > 2 * self._window:
+            self._delayed = sorted((at, place) for place, at in self._given_back.items())
+
+    def expire(self, now: float) -> None:
+        """Return: visibility timeouts that have ended, and then delays."""
+        while self._deadlines and self._deadlines[0][0] <= now:
+            until, position = heappop(self._deadlines)
+            delivery = self._out.get(position)
+            if delivery is not None and delivery.until == until:
+                self._return(position, now)
+        while self._delayed and self._delayed[0][0] <= now:
+            ready_at, position = heappop(self._delayed)
+            if self._given_back.get(position) == ready_at:
+                heappush(self._due, position)
+
+    def next_deadline(self) -> float:
+        """When `expire` has something to do."""
+        return min((heap[0][0] for heap in (self._deadlines, self._delayed) if heap), default=float("inf"))
+
+    def _forget(self, position: Position) -> None:
+        self._out.pop(position, None)
+        self._given_back.pop(position, None)
+        self._deliveries.pop(position, None)
+
+    # --- what is committed ---
+
+    def to_commit(self) -> Acknowledged | None:
+        """CommitGroup: what is to be proposed, if anything is."""
+        if not self.noted:
+            return None
+        return Acknowledged(generation=self.done.generation, above=runs_of(self.noted))
+
+    def on_committed(self, done: Acknowledged) -> None:
+        """The metadata has another state of this group: more is done, or a SEEK began a generation."""
+        if done.generation != self.done.generation:
+            self.noted.clear()
+            for position in [*self._deliveries, *self._out, *self._given_back]:
+                self._forget(position)
+            self._next = done.low
+        self.done = done
+        self.noted = {position for position in self.noted if not done.covers(position)}
+        for position in [position for position in self._deliveries if done.covers(position)]:
+            self._forget(position)
+        self._next = max(self._next, done.low)
+
+    def seal(self) -> tuple[Acknowledged, tuple[HandedOn, ...]]:
+        """SealWithGroups: what goes on to the next owner. Nothing may be handed out from now on."""
+        state = Acknowledged(self.done.generation, self.done.low, runs_of(self.noted))
+        handed = ((position, self._deliveries[position]) for position in sorted(self._out))
+        return state, tuple(HandedOn(*position, number) for position, number in handed)
+
+    def check_invariants(self, topic: Topic) -> None:
+        """Assert what must hold of a group by itself."""
+        out, back = self._out.keys(), self._given_back.keys()
+        assert not out & back and not (out | back) & self.noted, "an entry is in one state"
+        assert self._deliveries.keys() == out | back, "deliveries are counted of what is not acknowledged"
+        for position in (*out, *back, *self.noted):
+            assert not self.done.covers(position), f"AckedNotRedelivered: {position} is done"
+            assert topic.distance(self.done.low, position) < self._window, f"OutIsBounded: {position}"

@@ -1,0 +1,141 @@
+"""Work queues, both ends: RECEIVE, ACK, NACK, EXTEND, SEEK. This module joins four, and decides nothing.
+
+    receivers   the node that has the client: takes the requests, asks the owner, answers
+    dispatch    the owner, which leads the topic's open segment: who gets what, and what is acknowledged
+    groups      what one group has out there: the state machine, with the life of an entry
+    tenure      whether an owner may serve at the moment
+
+What is committed of a group is in `walrus/acknowledged.py`, and how it got there in `walrus/segments.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from typing import TypeAlias, assert_never
+
+from walrus.acknowledged import Acknowledged, HandedOn
+from walrus.broker.cursors import Cursors
+from walrus.broker.dispatch import Dispatcher
+from walrus.broker.gaps import Gaps
+from walrus.broker.receivers import Receivers
+from walrus.broker.tenure import Ask, Tenure
+from walrus.config import NodeConfig
+from walrus.leases import LeaseTable
+from walrus.protocol import Delivering
+from walrus.replicas.reads import Reads
+from walrus.segments import Command, Metadata
+from walrus.wire.effects import Outbox
+from walrus.wire.messages import AskDeliveries, Deliveries, SeekGroup, Settle, Settled
+
+QueueMessage: TypeAlias = AskDeliveries | Deliveries | Settle | SeekGroup | Settled
+
+
+class Queues:
+    """The work queues of one node: those that it owns, and the requests of its clients for any."""
+
+    def __init__(
+        self,
+        *,
+        config: NodeConfig,
+        metadata: Metadata,
+        reads: Reads,
+        leases: LeaseTable,
+        gaps: Gaps,
+        outbox: Outbox,
+        is_open: Callable[[object], bool],
+        first_request: int,
+        connected: Collection[int],
+        advanced: dict[str, None],
+        cursors: Cursors,
+        propose: Callable[[Command, float], None],
+        ask: Ask,
+    ) -> None:
+        tenure = Tenure(config, metadata, leases, ask, lambda now: self.owner.on_tenure(now))
+        self.owner = Dispatcher(
+            config=config,
+            metadata=metadata,
+            reads=reads,
+            tenure=tenure,
+            gaps=gaps,
+            outbox=outbox,
+            connected=connected,
+            advanced=advanced,
+            read_with_get=cursors.cursors(),
+            propose=propose,
+        )
+        cursors.read_with_receive = self.owner
+        self.receivers = Receivers(
+            config=config,
+            metadata=metadata,
+            outbox=outbox,
+            is_open=is_open,
+            first_request=first_request,
+            connected=connected,
+        )
+
+    def start(self, slot: object, request: Delivering, now: float) -> None:
+        """A client's request, for a known topic."""
+        self.receivers.start(slot, request, now)
+
+    def on_message(self, sender: int, message: QueueMessage, now: float) -> None:
+        """A message between the two ends."""
+        match message:
+            case AskDeliveries():
+                self.owner.on_ask(sender, message, now)
+            case Deliveries():
+                self.receivers.on_deliveries(sender, message, now)
+            case Settle():
+                self.owner.on_settle(sender, message, now)
+            case SeekGroup():
+                self.owner.on_seek(sender, message, now)
+            case Settled():
+                self.receivers.on_settled(sender, message, now)
+            case _:
+                assert_never(message)
+
+    def freeze(self, topic: str) -> tuple[dict[str, Acknowledged], dict[str, tuple[HandedOn, ...]]]:
+        """What a Seal of the topic takes along; nothing is handed out before that is decided."""
+        return self.owner.freeze(topic)
+
+    def on_topic(self, topic: str, now: float) -> None:
+        """The topic may have another owner."""
+        self.owner.on_topic(topic, now)
+        self.receivers.on_topic(topic, now)
+
+    def on_committed(self, topics: Iterable[str], now: float) -> None:
+        """Acknowledgements, or a SEEK, were applied to the metadata."""
+        for topic in topics:
+            self.owner.on_committed(topic, now)
+
+    def on_connection(self, node: int, connected: bool, now: float) -> None:
+        """A connection to another node came or went."""
+        if not connected:
+            self.owner.on_disconnected(node)
+        self.receivers.on_connection(node, connected, now)
+
+    def on_tick(self, now: float) -> None:
+        """Look at every deadline."""
+        self.owner.on_tick(now)
+        self.receivers.on_tick(now)
+
+    def flush(self, now: float) -> None:
+        """The end of a turn."""
+        self.owner.flush(now)
+
+    def next_deadline(self, now: float) -> float:
+        """When `on_tick` and `flush` are due at the latest."""
+        return self.owner.next_deadline(now)
+
+    @property
+    def busy(self) -> bool:
+        """Whether some client waits for an owner, other than for an entry to come."""
+        return self.receivers.busy
+
+    def stop(self) -> None:
+        """The node stops: clients that wait for an entry are told that there is none."""
+        self.receivers.stop()
+
+    def check_invariants(self) -> None:
+        """Assert what must hold of both ends."""
+        self.owner.check_invariants()
+        self.receivers.check_invariants()

@@ -1,0 +1,240 @@
+"""RECEIVE, ACK, NACK, EXTEND and SEEK at the node that has the client: any node takes them.
+
+Each request goes to the owner of the topic's groups, the leader of its open segment (`dispatch.py`), and is
+asked again of the next one when that changes, until its deadline. To ask twice does no harm: an ACK is
+idempotent, and an entry that is handed out twice has two deliveries, of which one comes back here unasked.
+
+**What comes unasked is given back.** The client has gone, or its request was answered meanwhile: the entries
+of such an answer are returned to the owner at once, instead of staying out until their timeout.
+
+A request is answered in parts, as entries come; the connection puts the replies in order.
+
+Invariant: a request is owed as many replies as were asked for, and is given no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from heapq import heappop, heappush
+from typing import Literal, assert_never
+
+import msgspec
+
+from walrus import protocol
+from walrus.acknowledged import START
+from walrus.config import NodeConfig
+from walrus.protocol import Ack, Delivering, Extend, Nack, Receipt, Receive, Seek
+from walrus.segments import Metadata
+from walrus.wire import errors
+from walrus.wire.effects import Outbox
+from walrus.wire.messages import AskDeliveries, Deliveries, SeekGroup, Settle, Settled
+
+MAX_PENDING = 100_000
+"""Requests of this node's clients that wait for an owner."""
+
+
+class Owed(msgspec.Struct):
+    """A request that is owed `left` replies."""
+
+    slot: object
+    request: Delivering
+    left: int
+    empty_at: float
+    """When a RECEIVE has waited long enough."""
+    deadline: float
+    owner: int = 0
+    """The node that was asked; 0: none yet."""
+    again_at: float = 0.0
+
+
+class Receivers:
+    """The requests of this node's clients that are about work queues."""
+
+    def __init__(
+        self,
+        *,
+        config: NodeConfig,
+        metadata: Metadata,
+        outbox: Outbox,
+        is_open: Callable[[object], bool],
+        first_request: int,
+        connected: Collection[int],
+    ) -> None:
+        self._config, self._metadata, self._outbox = config, metadata, outbox
+        self._is_open, self._connected = is_open, connected
+        self._number = first_request
+        self._pending: dict[int, Owed] = {}
+        self._by_topic: dict[str, dict[int, None]] = {}
+        self._unasked: dict[int, None] = {}
+        self._deadlines: list[tuple[float, int]] = []  # heap
+
+    @property
+    def busy(self) -> bool:
+        """Whether some client waits for an owner, other than for an entry to come."""
+        return bool(self._unasked)
+
+    def start(self, slot: object, request: Delivering, now: float) -> None:
+        """A request for a known topic."""
+        if len(self._pending) >= MAX_PENDING:
+            self._outbox.reply(slot, protocol.error(errors.BUSY) * request.replies, request.replies)
+            return
+        wait = request.wait_ms / 1000 if isinstance(request, Receive) else 0.0
+        deadline = now + wait + self._config.request_timeout
+        self._number += 1
+        self._pending[self._number] = Owed(slot, request, request.replies, now + wait, deadline)
+        self._by_topic.setdefault(request.topic, {})[self._number] = None
+        heappush(self._deadlines, (deadline, self._number))
+        self._ask(self._number, now)
+
+    def _ask(self, number: int, now: float) -> None:
+        """Ask the owner, if it is connected; otherwise when it is."""
+        pending = self._pending[number]
+        request = pending.request
+        topic, group = request.topic, request.group
+        owner = self._metadata.topics[request.topic].open.leader
+        if owner != self._config.node_id and owner not in self._connected:
+            pending.owner = 0
+            self._unasked[number] = None
+            return
+        self._unasked.pop(number, None)
+        pending.owner = owner
+        match request:
+            case Receive():
+                self._outbox.send(owner, self._asking(number, pending, request, now))
+            case Ack():
+                self._settle(number, owner, topic, group, "ack", request.receipts, 0.0)
+            case Nack(receipt=receipt, delay_ms=delay):
+                self._settle(number, owner, topic, group, "nack", (receipt,), delay / 1000)
+            case Extend(receipt=receipt, ms=ms):
+                self._settle(number, owner, topic, group, "extend", (receipt,), ms / 1000)
+            case Seek():
+                to = START if request.to == "begin" else None if request.to == "end" else request.to
+                self._outbox.send(owner, SeekGroup(request=number, topic=topic, group=group, to=to))
+            case _:
+                assert_never(request)
+
+    def _asking(self, number: int, pending: Owed, request: Receive, now: float) -> AskDeliveries:
+        wait = max(0.0, pending.empty_at - now)
+        return AskDeliveries(
+            request=number, topic=request.topic, group=request.group, count=pending.left, wait=wait
+        )
+
+    def _settle(
+        self,
+        number: int,
+        owner: int,
+        topic: str,
+        group: str,
+        what: Literal["ack", "nack", "extend"],
+        receipts: tuple[Receipt, ...],
+        seconds: float,
+    ) -> None:
+        settle = Settle(
+            request=number, topic=topic, group=group, what=what, receipts=receipts, seconds=seconds
+        )
+        self._outbox.send(owner, settle)
+
+    # --- answers ---
+
+    def on_deliveries(self, sender: int, given: Deliveries, now: float) -> None:
+        """Entries for a client, or the news that there are none."""
+        pending = self._pending.get(given.request)
+        if given.moved or given.error:
+            self._refused(sender, given.request, given.moved, given.error, now)
+            return
+        asked = pending if pending is not None and pending.owner == sender else None
+        count = 0
+        if asked is not None and self._is_open(asked.slot):
+            count = min(len(given.receipts), asked.left)
+            self._deliver(asked, given, count)
+        if len(given.receipts) > count:
+            unasked = given.receipts[count:]
+            self._settle(0, sender, given.topic, given.group, "nack", unasked, 0.0)
+        if asked is not None and (given.last or not asked.left or not self._is_open(asked.slot)):
+            self._finish(given.request, protocol.EMPTY)
+
+    def _deliver(self, pending: Owed, given: Deliveries, count: int) -> None:
+        if count:
+            replies = map(protocol.ok_received, given.receipts[:count], given.batch.payloads()[:count])
+            self._outbox.reply(pending.slot, b"".join(replies), count)
+            pending.left -= count
+
+    def on_settled(self, sender: int, settled: Settled, now: float) -> None:
+        """What became of an ACK, a NACK, an EXTEND or a SEEK."""
+        pending = self._pending.get(settled.request)
+        if pending is None or pending.owner != sender:
+            return
+        if settled.moved:
+            self._refused(sender, settled.request, True, errors.NO_ERROR, now)
+            return
+        replies = [protocol.error(reason) if reason else protocol.OK for reason in settled.errors]
+        if len(replies) == pending.left:
+            self._outbox.reply(pending.slot, b"".join(replies), pending.left)
+            self._remove(settled.request)
+
+    def _refused(self, sender: int, number: int, moved: bool, error: errors.Reason, now: float) -> None:
+        pending = self._pending.get(number)
+        if pending is None or pending.owner != sender:
+            return
+        if moved:
+            pending.owner, pending.again_at = 0, now + self._config.resend_interval / 10
+            self._unasked[number] = None
+        else:
+            self._finish(number, protocol.error(error))
+
+    def _finish(self, number: int, reply: bytes) -> None:
+        """Give the replies that are still owed."""
+        pending = self._remove(number)
+        if pending.left:
+            self._outbox.reply(pending.slot, reply * pending.left, pending.left)
+
+    def _remove(self, number: int) -> Owed:
+        pending = self._pending.pop(number)
+        self._unasked.pop(number, None)
+        numbers = self._by_topic[pending.request.topic]
+        del numbers[number]
+        if not numbers:
+            del self._by_topic[pending.request.topic]
+        return pending
+
+    # --- what changes around them ---
+
+    def on_topic(self, topic: str, now: float) -> None:
+        """The topic may have another owner now."""
+        for number in list(self._by_topic.get(topic, ())):
+            if self._pending[number].owner != self._metadata.topics[topic].open.leader:
+                self._ask(number, now)
+
+    def on_connection(self, node: int, connected: bool, now: float) -> None:
+        """A connection came or went: what was on its way there, or from there, may be lost."""
+        for number, pending in list(self._pending.items()):
+            if pending.owner == node and not connected:
+                pending.owner = 0
+                self._unasked[number] = None
+        for number in list(self._unasked):
+            self._ask(number, now)
+
+    def on_tick(self, now: float) -> None:
+        """Ask again, and answer what has waited too long."""
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, number = heappop(self._deadlines)
+            if number in self._pending:
+                ack = isinstance(self._pending[number].request, Ack | Seek)
+                self._finish(
+                    number, protocol.error(errors.NOT_ACKNOWLEDGED_YET if ack else errors.OWNER_UNREACHED)
+                )
+        for number in list(self._unasked):
+            if self._pending[number].again_at <= now:
+                self._ask(number, now)
+
+    def stop(self) -> None:
+        """The node stops: what waits for an entry has waited long enough."""
+        for number, pending in list(self._pending.items()):
+            if isinstance(pending.request, Receive):
+                self._finish(number, protocol.EMPTY)
+
+    def check_invariants(self) -> None:
+        """Assert what must hold of the requests by themselves."""
+        assert all(0 < pending.left <= pending.request.replies for pending in self._pending.values())
+        assert sum(map(len, self._by_topic.values())) == len(self._pending)
+        assert self._unasked.keys() <= self._pending.keys()

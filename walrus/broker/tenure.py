@@ -1,0 +1,91 @@
+"""A lease to hand out entries: a ReadIndex that lasts.
+
+The leases of the data plane (`leases.py`) renew themselves by contact with the Raft leader. That is enough
+where a fence stands behind them. Behind a work queue there is none: if two owners serve at once, one hands
+out what the other has answered an ACK for. So an owner must know that no later one serves
+(`spec/Delivery.tla`):
+
+    owner      asks what is committed (ReadIndex), applies it, and serves until `lease_ttl` after the *asking*
+    successor  applies the Seal that makes it the owner, and serves once `failure_timeout` has passed since
+
+A Seal that ends an ownership is committed after the last asking that found this node the owner, or this node
+would know of it. So its successor applies it later than that, and begins later than the lease ends, however
+long a message, an answer or a process was delayed. What must hold is that no clock runs faster than another
+by the factor `failure_timeout / lease_ttl`.
+
+A Seal of a recovery alone makes its successor wait. One that the owner proposed itself says that it hands out
+nothing more.
+
+One lease serves all topics of a node: for which of them it is the owner, the applied metadata says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias
+
+from walrus.config import NodeConfig
+from walrus.leases import LeaseTable
+from walrus.segments import Metadata, Topic
+
+Ask: TypeAlias = Callable[[Callable[[bool, float], None], float], None]
+"""`ReadIndexes.ask`."""
+
+
+class Tenure:
+    """Whether this node may hand out entries of the topics whose open segment it leads."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        metadata: Metadata,
+        leases: LeaseTable,
+        ask: Ask,
+        on_answer: Callable[[float], None],
+    ) -> None:
+        """`on_answer`: called when there is a lease again after there was none."""
+        self._config, self._metadata, self._leases = config, metadata, leases
+        self._ask, self._on_answer = ask, on_answer
+        self._until = float("-inf")
+        self._asking = False
+        self._seen: dict[str, int] = {}  # topic -> the open segment that was looked at last
+        self._begins_at: dict[str, float] = {}  # topic -> when earlier owners have certainly ended
+
+    def owns(self, topic: str) -> bool:
+        """Whether this node leads the topic's open segment, by the metadata that it has applied."""
+        number, _ = self._metadata.open_segment(topic) or (0, None)
+        return number > 0 and self._leases.granted().get(topic) == number
+
+    def serves(self, topic: str, now: float) -> bool:
+        """Whether this node, if it is the topic's owner, may hand out and answer in this step."""
+        return now < self._until and now >= self._begins_at.get(topic, now)
+
+    def keep(self, now: float) -> None:
+        """The lease is needed: ask for the next one in time."""
+        if not self._asking and now >= self._until - self._config.lease_ttl / 2:
+            self._asking = True
+            self._ask(partial(self._answered, now), now)
+
+    def _answered(self, asked_at: float, fresh: bool, now: float) -> None:
+        self._asking = False
+        lapsed = now >= self._until
+        if fresh:
+            self._until = max(self._until, asked_at + self._config.lease_ttl)
+            if lapsed and now < self._until:
+                self._on_answer(now)
+
+    def on_topic(self, name: str, topic: Topic, now: float) -> bool:
+        """The topic may have another owner. Return whether a recovery ended one since the last call."""
+        begin, self._seen[name] = self._seen.get(name, 1), topic.current
+        recovered = any(segment.recovered for segment in topic.segments[begin - 1 : -1])
+        if recovered:
+            self._begins_at[name] = now + self._config.failure_timeout
+        return recovered
+
+    def on_tick(self, now: float) -> list[str]:
+        """Return the topics of which earlier owners have certainly ended since the last call."""
+        over = [name for name, at in self._begins_at.items() if at <= now]
+        for name in over:
+            del self._begins_at[name]
+        return over

@@ -1,0 +1,70 @@
+"""Bugs planted in work queues: what is handed out, what counts as acknowledged, and who may say so."""
+
+from __future__ import annotations
+
+from walrus.sim.mutants.plant import Mutant, Slip
+
+
+def _mutant(name: str, expected: str, about: str, *slips: Slip, spec: str = "") -> Mutant:
+    return Mutant(name=name, about=about, expected=tuple(expected.split()), slips=slips, spec=spec)
+
+
+ALL = (
+    _mutant(
+        "ack_answered_before_the_commit",
+        "PromisedIsCommitted AckedNotRedelivered",
+        "an ACK is answered OK as soon as the owner has noted it",
+        Slip("ready = not waits.entries", "ready = True"),
+        spec="OkBeforeCommit",
+    ),
+    _mutant(
+        "mark_past_a_hole",
+        "NothingSkipped",
+        "what is proposed as done reaches up to the last acknowledged entry",
+        Slip("above=runs_of(self.noted))", "low=max(self.noted))"),
+        spec="MarkPastHole",
+    ),
+    _mutant(
+        "timeout_acknowledges",
+        "NothingSkipped",
+        "an entry whose visibility timeout ends counts as acknowledged",
+        Slip("self._return(position, now)", "self._forget(position); self.noted.add(position)"),
+        spec="ExpireAcknowledges",
+    ),
+    _mutant(
+        "window_without_end",
+        "OutIsBounded",
+        "entries are handed out however far they are above the mark",
+        Slip("return topic.distance(self.done.low, position) < self._window", "return True"),
+        spec="NoWindow",
+    ),
+    _mutant(
+        "join_without_the_runs",
+        "MarkOnlyRises AckedNotRedelivered PromisedIsCommitted",
+        "a commit replaces what was done above the mark instead of joining it",
+        Slip("sorted({*self.above, *other.above})", "sorted(other.above)"),
+        spec="JoinWithoutRanges",
+    ),
+    _mutant(
+        "only_the_mark_counts",
+        "AckedNotRedelivered TypeOK",
+        "an owner hands out what is done above the mark",
+        Slip(
+            "return position in self.noted or self.done.covers(position)",
+            "return position in self.noted or position < self.done.low",
+        ),
+    ),
+    _mutant(
+        "receipt_of_before_the_seek",
+        "NothingSkipped",
+        "an ACK from before a SEEK counts after it",
+        Slip("if receipt.generation != self.done.generation:", "if False:"),
+        spec="OldGenerationCounts",
+    ),
+    _mutant(
+        "acknowledged_at_the_former_owner_only",
+        "EveryEntryAcked PromisedIsCommitted Replies",
+        "what is acknowledged is never proposed",
+        Slip("self._propose(CommitGroups(groups=groups), now)", "pass"),
+    ),
+)

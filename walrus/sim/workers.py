@@ -1,0 +1,94 @@
+"""Simulated workers of work queues: they RECEIVE, do the work, and ACK; or give it back, or die with it.
+
+What each is told is held against the truth in the moment in which it is told (`deliveries.py`). A worker that
+dies forgets what it had in hand and connects anew: its entries come again once their timeout has ended. Once
+faults have ended every worker is `careful`: it acknowledges all that it gets, so the queue must come to its
+end (EveryEntryAcked).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from walrus import protocol
+from walrus.acknowledged import Position
+from walrus.protocol import Ack, Error, Extend, Nack, Ok, Receipt, Receive, Seek
+from walrus.sim.calls import ClientCall
+from walrus.sim.clients import SimClient
+from walrus.sim.violation import Violation
+from walrus.sim.world import World
+
+WAITS = (0, 0, 300, 2_000)
+"""Milliseconds that a RECEIVE waits."""
+
+
+class QueueWorker(SimClient):
+    """One consumer of a group, of which there may be several."""
+
+    def __init__(self, world: World, name: str, topic: str, group: str, *, seeks: bool = False) -> None:
+        self.group, self._seeks = group, seeks
+        self.hand: list[Receipt] = []
+        self.received = 0
+        self.careful = False
+        super().__init__(world, name, topic)
+
+    def act(self) -> None:
+        """Ask for work, and finish what there is."""
+        if not self.node:
+            return
+        dice = self.rng.random()
+        if not self.careful and dice < 0.01:
+            self.hand.clear()  # it dies
+            self.hang_up()
+        elif not self.careful and self._seeks and dice < 0.015:
+            self._seek()
+        elif self.hand and (self.careful or dice < 0.7):
+            self._finish(dice)
+        elif len(self.calls) < 2:
+            self.ask(Receive(self.topic, self.group, self.rng.choice(WAITS), self.rng.randint(1, 5)), None)
+
+    def _finish(self, dice: float) -> None:
+        receipts = [self.hand.pop(self.rng.randrange(len(self.hand)))]
+        if not self.careful and dice < 0.08:
+            self.ask(Nack(self.topic, self.group, receipts[0], self.rng.choice((0, 500))))
+        elif not self.careful and dice < 0.1:
+            self.ask(Extend(self.topic, self.group, receipts[0], 3_000))
+        else:
+            if dice < 0.4:
+                receipts, self.hand = receipts + self.hand, []
+            self.world.judge.deliveries.acknowledges(self.topic, self.group, receipts)
+            self.ask(Ack(self.topic, self.group, tuple(receipts)), receipts)
+
+    def _seek(self) -> None:
+        segments = self.world.judge.segments(self.topic)
+        if segments:
+            segment = self.rng.randint(1, segments)
+            middle = Position(segment, self.rng.randint(0, 5))
+            places: tuple[Position | Literal["begin", "end"], ...] = ("begin", "end", middle)
+            self.ask(Seek(self.topic, self.group, self.rng.choice(places)))
+
+    def on_reply(self, call: ClientCall, first: int, replies: list[protocol.Reply], now: float) -> None:
+        """An entry, or the news that one is acknowledged."""
+        for number, reply in enumerate(replies, first):
+            if isinstance(reply, Ok) and reply.payload is not None:
+                self.hand.append(self._received(call, reply.payload))
+            elif isinstance(reply, Ok) and isinstance(call.value, list):
+                self.world.judge.deliveries.acknowledged(self.topic, self.group, call.value[number])
+            elif isinstance(reply, Error):
+                self.world.judge.refused(call, self.topic, reply.reason)
+                self.node = 0
+
+    def _received(self, call: ClientCall, text: bytes) -> Receipt:
+        name, deliveries, payload = protocol.split_received(text)
+        receipt = protocol.parse_receipt(name.encode())
+        if receipt is None or receipt.delivery != deliveries:
+            raise Violation("Replies", f"a receipt that is none: {text!r}")
+        self.received += 1
+        self.world.judge.deliveries.received(self.topic, self.group, receipt, payload, call.sent_at)
+        return receipt
+
+    def on_late(self, call: ClientCall, replies: list[protocol.Reply]) -> None:
+        """Into a socket that is read no more: what came comes again."""
+        for reply in replies:
+            if isinstance(reply, Ok) and reply.payload is not None:
+                self._received(call, reply.payload)
