@@ -11,16 +11,20 @@ the variable that differs.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Final
 
+from walrus.sim import scenarios
 from walrus.sim.mutants import planted, unasserted
 from walrus.sim.mutants.plant import Mutant
 from walrus.sim.mutants.raft import ALL as OF_RAFT
 from walrus.sim.options import SETTINGS, Options
 from walrus.sim.run import simulate
+from walrus.sim.stage import watched
 from walrus.sim.trace import Recorder
+from walrus.sim.violation import Violation
 from walrus.tlc.referee import Referee
 from walrus.tlc.replay import NARROW, Replayed, behaviours, perform
 from walrus.tlc.replay_steps import SpecState
@@ -28,6 +32,7 @@ from walrus.tlc.trace_raft import RAFT
 from walrus.tlc.trace_spec import Event
 from walrus.tlc.trace_walrus import WALRUS
 from walrus.tlc.traces import TraceVerdict, read_lines, validate
+from walrus.wire.effects import Trace
 
 FAULTS: Final = ("crash", "power", "pause", "network", "ambush", "leaders")
 RAFT_BUGS: Final = {mutant.name for mutant in OF_RAFT}
@@ -57,6 +62,36 @@ STANDS_FOR: Final = {
 """Of each event, and of each variable of Raft.tla: the invariant that its conditions are there for."""
 
 
+REPLIES: Final = "what clients are told is not recorded"
+CONTENTS: Final = "entries are counted and not read"
+UNDONE: Final = "nothing wrong is done: something is left undone"
+CLOCKS: Final = "leases run out by a clock, which is not recorded"
+
+CANNOT_SHOW: Final = {
+    **dict.fromkeys(
+        (
+            *("acks_one_too_many", "acks_what_did_not_fit", "takes_a_forward_twice", "timeout_says_failed"),
+            *("sent_again_behind_the_clients_back", "repeated_forward_is_handed_back", "anybody_hands_back"),
+            *("next_segment_too_early", "handed_back_to_the_end", "overtaken_is_written"),
+            *("late_reply_of_another_leader", "any_replica_answers_for_the_open_segment"),
+            *("register_answered_before_applied", "refused_delivery_counts", "partial_delivery_counts"),
+        ),
+        REPLIES,
+    ),
+    **dict.fromkeys(("damage_is_skipped", "read_ahead_is_not_cut"), CONTENTS),
+    **dict.fromkeys(
+        (
+            *("opens_what_is_fenced", "nobody_fails_over", "nobody_seals", "replicas_by_snapshot_unseen"),
+            *("replicas_by_command_unseen", "laggards_never_catch_up", "damage_stays"),
+            *("readers_stop_at_a_segments_end",),
+        ),
+        UNDONE,
+    ),
+    **dict.fromkeys(("writes_without_lease", "lease_never_expires"), CLOCKS),
+}
+"""Planted bugs of the data plane that no recorded run can show, and why."""
+
+
 def recorded(seed: int) -> list[Event]:
     """A short simulated run with faults, as far as it came: a violation ends it early."""
     settings = {**SETTINGS, "max_segment_entries": 6, "compact_entries": 20}
@@ -82,6 +117,25 @@ def recorded_with(mutant: Mutant, seed: int) -> list[Event]:
         return recorded(seed)
 
 
+def played(scenario: str, seed: int = 1) -> list[Event]:
+    """What a scenario of the simulator records, as far as it comes."""
+    recorders: list[Recorder] = []
+
+    def recording(options: Options) -> Callable[[int], Trace]:
+        recorders.append(Recorder(options))
+        return recorders[-1].of
+
+    with watched(recording), suppress(Violation):
+        scenarios.ALL[scenario].run(seed)
+    return read_lines(recorders[-1].lines(), scenario)
+
+
+def played_with(mutant: Mutant, scenario: str, seed: int = 1) -> list[Event]:
+    """The same with this bug in the code, and without the assertions that would stop it."""
+    with planted(mutant), unasserted():
+        return played(scenario, seed)
+
+
 def said(verdict: TraceVerdict) -> tuple[str, str]:
     """The invariant that a refused run breaks, or that its event stands for; and the event."""
     event = (verdict.refused or {}).get("ev", "")
@@ -89,20 +143,22 @@ def said(verdict: TraceVerdict) -> tuple[str, str]:
 
 
 def traced(mutant: Mutant, budget: float) -> tuple[str, str] | None:
-    """Recorded runs with the bug, one after the other, until TLC refuses one: (invariant, where).
+    """Recorded runs with the bug, until TLC refuses one: (invariant, where). Some seeds, then the scenarios.
 
     Of the data plane the second judge is asked first: it takes milliseconds, and the two agree.
     """
-    seed, begun = 0, time.process_time()
-    while time.process_time() - begun < budget:
-        seed += 1
-        run, spec = recorded_with(mutant, seed), RAFT if mutant.name in RAFT_BUGS else WALRUS
-        if spec is WALRUS and not Referee(run).judge()[1]:
-            continue
-        for verdict in validate({mutant.name: run}, specs=[spec], explain=False):
-            if not verdict.accepted:
-                name, event = said(verdict)
-                return name, f"seed {seed}, {event}"
+    begun = time.process_time()
+    spec = RAFT if mutant.name in RAFT_BUGS else WALRUS
+    places: list[int | str] = [1, 2, 3, *scenarios.ALL]
+    for where in places:
+        run = recorded_with(mutant, where) if isinstance(where, int) else played_with(mutant, where)
+        if spec is RAFT or Referee(run).judge()[1]:
+            for verdict in validate({mutant.name: run}, specs=[spec], explain=False):
+                if not verdict.accepted:
+                    name, event = said(verdict)
+                    return name, f"{f'seed {where}' if isinstance(where, int) else where}, {event}"
+        if time.process_time() - begun > budget:
+            break
     return None
 
 
