@@ -103,6 +103,33 @@ def cut_short() -> tuple[Event, ...]:
     return tuple(recording.events())
 
 
+@cache
+def vote_lost() -> tuple[Event, ...]:
+    """Server 2 votes, loses power before that is durable, and starts twice without the vote."""
+    recording = Recording()
+    world = RaftWorld(1, trace=recording.trace)
+    world.found([1, 2, 3])
+    world.auto_sync = False
+    world.time_out(1)
+    world.deliver_all()
+    world.hosts[1].sync()
+    world.deliver_all(only=lambda packet: packet.to == 2)
+    world.restart(2)
+    world.restart(2)
+    return tuple(recording.events())
+
+
+def test_a_vote_that_was_lost_does_not_come_back() -> None:
+    run = list(vote_lost())
+    back = {"voted_for": 1, "current_term": 2}
+    runs = {
+        "as it is": run,
+        "it was durable after all": altered(altered(run, "Restart", 2, 1, **back), "Restart", 2, 2, **back),
+        "it comes back": altered(run, "Restart", 2, 2, **back),
+    }
+    assert [verdict.name for verdict in refused(runs)] == ["it comes back"]
+
+
 def test_an_eventful_run_is_accepted() -> None:
     whole, short = list(eventful()), list(cut_short())
     kinds = {each["ev"] for each in whole}
@@ -142,6 +169,8 @@ def edited() -> dict[str, list[Event]]:
         ),
         "an entry is cut off that agrees": altered(run, "AcceptAppendEntriesRequest", 2, 1, added=1),
         "committed before a majority has it": altered(run, "AdvanceCommitIndex", 1, commit_index=3),
+        "an answer that was not given": altered(run, "HandleAppendEntriesResponse", 1, match_index=9),
+        "committed by what was not heard": unheard(run, 1),
         "committed twice": altered(run, "AdvanceCommitIndex", 1, 1, commit_index=2),
         "a follower learns too much": altered(run, "LearnCommitIndex", 2, commit_index=3),
         "learned before it was taken": swapped(run, "LearnCommitIndex", 2),
@@ -159,6 +188,12 @@ def edited() -> dict[str, list[Event]]:
         "a leader that stays leaves": altered(run, "StepDown", 2, node=3),
         "it stands unasked": altered(run, "Timeout", 1, 1, transfer=False),
     }
+
+
+def unheard(run: list[Event], leader: int) -> list[Event]:
+    """The leader got no answer at all."""
+    answers = ("HandleAppendEntriesResponse", "HandleInstallSnapshotResponse")
+    return [each for each in run if each["ev"] not in answers or each["node"] != leader]
 
 
 def test_a_run_with_one_event_removed_swapped_or_altered_is_refused() -> None:
