@@ -99,9 +99,20 @@ def _parser() -> Parser:
     return parser
 
 
+def _counted(number: int, noun: str) -> str:
+    """A number and its noun.
+
+    >>> _counted(1, "topic"), _counted(2_000, "file")
+    ('1 topic', '2,000 files')
+    """
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def inspect(console: Console, wal: Walrus) -> int:
     """One line for each topic, then the files, then what recovery had to say."""
-    table = Table("topic", "first", "next", "unread", "blocks", "bytes", title=f"{len(wal.topics())} topics")
+    table = Table(
+        "topic", "first", "next", "unread", "blocks", "bytes", title=_counted(len(wal.topics()), "topic")
+    )
     table.columns[0].overflow = "fold"
     for column in table.columns[1:]:
         column.justify = "right"
@@ -112,7 +123,7 @@ def inspect(console: Console, wal: Walrus) -> int:
     console.print(table)
     space = wal._engine.space
     total, free = space.total_bytes() / _MIB, space.free_bytes() / _MIB
-    console.print(f"{len(space.sizes)} files, {total:,.1f} MiB, {free:,.1f} MiB of them free")
+    console.print(f"{_counted(len(space.sizes), 'file')}, {total:,.1f} MiB, {free:,.1f} MiB of them free")
     for cut in wal.recovery.cuts:
         console.print(_shown(f"{cut.topic}: {cut.dropped_bytes} bytes of a torn write at its end", "yellow"))
     return _report(console, wal, wal.recovery.damage)
@@ -129,7 +140,7 @@ def verify(console: Console, wal: Walrus) -> int:
             damage += wal.verify(topic)
             progress.advance(task, sizes[topic])
     if not damage and not wal.recovery.nameless:
-        sound = f"{len(topics)} topics, {sum(sizes.values()):,} bytes: everything is sound"
+        sound = f"{_counted(len(topics), 'topic')}, {sum(sizes.values()):,} bytes: everything is sound"
         console.print(Text(sound, "green"))
     return _report(console, wal, damage)
 
