@@ -219,6 +219,7 @@ def simulated(seed: int) -> list[Event]:
         producers=1,
         consumers=1,
         fetchers=0,
+        newcomers=int(seed <= 5),  # topics from the first moment on; each costs TLC some
         think=0.3,
         settings=settings,
         codec=seed % 2 == 0,
