@@ -50,7 +50,10 @@ class _Pull(msgspec.Struct):
 
 
 class Puller:
-    """Extends this node's copies from those of other nodes, a few at a time."""
+    """Extends this node's copies from those of other nodes, a few at a time.
+
+    Which copies, and from where, is up to the requesters; so is asking again when nothing comes.
+    """
 
     def __init__(self, *, copies: Copies, reads: Reads, outbox: Outbox) -> None:
         self._copies, self._reads, self._outbox = copies, reads, outbox

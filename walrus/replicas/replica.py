@@ -37,7 +37,11 @@ from walrus.wire.messages import Append, AppendReply, Fence, FenceReply
 
 
 class Replica:
-    """This node as a replica of segments that other nodes write or recover."""
+    """This node as a replica of segments that other nodes write or recover.
+
+    It remembers nothing between two messages but whether the disk was full: what it may take is decided by
+    the copy and by the metadata, and so it is the same after a restart.
+    """
 
     def __init__(self, *, node_id: int, copies: Copies, metadata: Metadata, outbox: Outbox) -> None:
         self._node_id = node_id
