@@ -52,7 +52,7 @@ STEPS = 6_000
 """Steps of a random run."""
 NEAR = {"raft": "consensus", "segments": "broker", "leases": "broker", "wire": "broker"}
 """Packages whose unit tests are elsewhere."""
-NOT_UNIT = ("transcripts", "machine", "mutants", "simulation")
+NOT_UNIT = ("citations", "transcripts", "machine", "mutants", "simulation")
 MACHINES = {
     "consensus": ("tests/consensus/test_machine.py", "tests/consensus/test_log_machine.py"),
     "": ("tests/sim/test_machine_cluster.py", "tests/sim/test_machine_metadata.py"),
@@ -266,8 +266,35 @@ def _measure_all(tools: Sequence[str], bugs: Iterable[str], budget: float) -> No
                 print(f"{bug} {tool}: {said}, {made.seconds} s", flush=True)
 
 
-UNNOTICED: dict[str, str] = {}
-"""Bugs that no tool has noticed yet, with the reason."""
+NOT_YET = frozenset(
+    {
+        "damaged_counts_as_sure",
+        "timeout_says_failed",
+        "replicas_by_command_unseen",
+        "two_runs_at_once",
+        "announced_by_an_older_start",
+        "snapshot_pieces_repeat",
+        "overtaken_is_written",
+        "shorter_copy_kept",
+        "reads_past_the_seal",
+        "doubt_ends_with_the_snapshot",
+        "partial_delivery_counts",
+        "replicas_by_snapshot_unseen",
+        "cursor_out_of_bounds",
+        "read_ahead_is_not_cut",
+        "anybody_hands_back",
+        "truncation_keeps_persisted",
+        "next_segment_too_early",
+        "handed_back_to_the_end",
+        "doubt_not_restored",
+        "opens_what_is_fenced",
+        "own_vote_counts_before_durable",
+        "vote_forgotten_on_step_down",
+        "refused_delivery_counts",
+        "dead_voters_hold_no_replica",
+    }
+)
+"""Bugs that no tool has noticed within the budgets spent so far: each needs a longer search, or a test."""
 
 
 # --- the page ---
@@ -278,8 +305,10 @@ HEAD = """# Planted bugs, and which tool notices them
 
 Every bug of `walrus/sim/mutants` was planted, one at a time, and each tool was asked. A cell says after how
 many seconds of one core the tool noticed, and under which name; *italic*: under another name than that of an
-invariant which the bug breaks. A dash: not within its budget; empty: not asked. What each tool is, and how
-this is measured again, `tools/planted.py` says.
+invariant which the bug breaks. A dash: not within its budget; empty: not asked yet. What each tool is, and
+how this is measured again, `tools/planted.py` says. So far random runs had 2.5 seconds for each bug, and the
+unit tests were asked where nothing else had noticed; `NOT_YET` there lists the bugs that are still to be
+noticed by some tool within its budget.
 
 """
 

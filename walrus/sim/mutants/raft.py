@@ -153,7 +153,7 @@ REPLICATION = (
     ),
     _mutant(
         "truncation_keeps_saved",
-        "CommittedNeverLost TypeOK",
+        "CommittedNeverLost TypeOK LogMatching",
         "entries that replace others are not written to the journal",
         Slip(
             "self.saved_index = min(self.saved_index, index - 1)",

@@ -12,7 +12,7 @@ def _mutant(name: str, expected: str, about: str, *slips: Slip, spec: str = "") 
 ROUTING = (
     _mutant(
         "sent_again_behind_the_clients_back",
-        "Duplicate ProducerOrder",
+        "Duplicate ProducerOrder FailedWriteRead",
         "what was on its way to a leader that died is sent to the next one",
         Slip("taken=count,", "taken=0,"),
         Slip("refused=False,", "refused=True,"),
@@ -90,7 +90,7 @@ READING = (
     ),
     _mutant(
         "any_replica_answers_for_the_open_segment",
-        "DeliveredIsPrefix",
+        "DeliveredIsPrefix CursorInBounds",
         "a replica that does not lead answers for an open segment with its whole copy",
         Slip("return self._commit_index(read.topic, read.segment) is not None", "return True"),
         Slip(

@@ -67,7 +67,7 @@ WRITING = (
     ),
     _mutant(
         "writes_while_sealing",
-        "AckedDurable",
+        "AckedDurable SealedStable",
         "a writer appends after it began to seal",
         Slip("and not self.sealing", ""),
         Slip("if self.sealing or self.copy.fenced:", "if self.copy.fenced:"),
