@@ -196,7 +196,7 @@ class AsyncClient:
         self._connecting: asyncio.Lock | None = None
         self._closings = 0
         self._rng = random.Random()
-        forks.follow(self._forked)
+        forks.follow(self)
 
     async def __aenter__(self) -> Self:
         return self

@@ -147,7 +147,7 @@ class Client:
         self._links: set[weakref.ref[_Link]] = set()  # all that are not closed
         self._closings = 0
         self._rng = random.Random()
-        forks.follow(self._forked)
+        forks.follow(self)
 
     def __enter__(self) -> Self:
         return self

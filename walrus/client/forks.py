@@ -13,20 +13,26 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable
-
-_callbacks: set[weakref.WeakMethod[Callable[[], None]]] = set()
+from typing import Protocol
 
 
-def follow(forked: Callable[[], None]) -> None:
-    """Call this bound method in each child that is forked from now on, for as long as its object lives."""
-    _callbacks.add(weakref.WeakMethod(forked, _callbacks.discard))
+class Forkable(Protocol):
+    """What has connections that a child must not use."""
+
+    def _forked(self) -> None: ...
+
+
+_followers: weakref.WeakSet[Forkable] = weakref.WeakSet()
+
+
+def follow(follower: Forkable) -> None:
+    """Call its `_forked` in each child that is forked from now on, for as long as it lives."""
+    _followers.add(follower)
 
 
 def _in_child() -> None:
-    for callback in list(_callbacks):
-        if (forked := callback()) is not None:
-            forked()
+    for follower in list(_followers):
+        follower._forked()
 
 
 os.register_at_fork(after_in_child=_in_child)
