@@ -16,16 +16,16 @@ import weakref
 from typing import Protocol
 
 
-class Forkable(Protocol):
+class Inheritor(Protocol):
     """What has connections that a child must not use."""
 
     def _forked(self) -> None: ...
 
 
-_followers: weakref.WeakSet[Forkable] = weakref.WeakSet()
+_followers: weakref.WeakSet[Inheritor] = weakref.WeakSet()
 
 
-def follow(follower: Forkable) -> None:
+def follow(follower: Inheritor) -> None:
     """Call its `_forked` in each child that is forked from now on, for as long as it lives."""
     _followers.add(follower)
 
