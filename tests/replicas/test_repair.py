@@ -256,6 +256,7 @@ def test_replica_that_a_snapshot_made_one_copies_what_it_lacks():
     world.run(0.5)
     old = world.topic("t").segments[0].replicas
     (new,) = {1, 2, 3} - set(old)
+    assert world.nodes[new].catch_up._checked == {"t": 1}, "it has looked, and does not look at every change"
     world.isolate(new)
     world.until(lambda: world.raft_leader != new)
     change = SetReplicas(topic="t", segment=1, old=old, new=(*old, new))
