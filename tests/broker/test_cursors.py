@@ -152,6 +152,15 @@ def test_what_waits_for_a_seal_is_given_as_soon_as_the_next_segment_is_open():
     assert bench.given() == [(request, [b"a"])], "in this step, not with the next tick"
 
 
+def test_a_cursor_beyond_an_end_that_a_recovery_found_goes_on_with_the_next_segment():
+    bench = Bench("a", "b", "c")
+    bench.confirm(bench.get(3))
+    bench.metadata.apply(seal(1, 2, leader=1, recovered=True))
+    bench.topic_changed()
+    (cursor,) = bench.cursors._cursors.values()
+    assert cursor.position == Position(2, 0), "CursorInBounds: there is no third entry"
+
+
 def test_what_could_not_be_delivered_is_given_to_the_next():
     bench = Bench("a", "b")
     bench.confirm(bench.get(1), delivered=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.broker.test_segments import announce, cluster, register, seal
+from tests.broker.world import three
 from walrus.leases import LeaseTable
 
 
@@ -63,3 +64,12 @@ def test_lease_that_was_missed_ends_with_the_next_look():
     metadata.apply(seal(1, 7, leader=2))
     leases.on_tick(metadata, 0.0)
     assert not leases.holds("t", 1, 0.0)
+
+
+def test_what_a_majority_heard_of_a_raft_leader_outlives_its_leadership():
+    """It is how long the leases of that node are still good; without it they would end at once."""
+    world = three()
+    raft = world.nodes[world.raft_leader].raft
+    heard = raft.last_contact
+    raft._become_follower(raft.current_term + 1, None, world.now)
+    assert raft.last_contact == heard > 0

@@ -108,3 +108,13 @@ def test_a_seal_that_is_not_answered_is_proposed_again_at_intervals():
     world.run(2.0)
     most = 2.0 / config().resend_interval + 1
     assert 2 <= len(seals) <= most, "RolloverProgress: again, for it may be lost, and not with every step"
+
+
+def test_a_recovery_that_found_a_majority_proposes_the_seal_by_itself():
+    world = three()
+    world.register("t")
+    leader = world.topic("t").open.leader
+    assert world.put(leader, "t", "a") == [OK]
+    world.lose = lambda sender, to, message: to == leader and isinstance(message, m.Fence)
+    world.nodes[leader % 3 + 1].lifecycle.recover("t", 1, world.now)
+    world.until(lambda: world.topic("t").current == 2, within=2.0)
