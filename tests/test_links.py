@@ -65,9 +65,20 @@ def test_every_test_that_a_document_names_exists() -> None:
     named = {
         (str(document.relative_to(ROOT)), name)
         for document in DOCUMENTS
-        for name in re.findall(r"`(test_\w+)`", document.read_text(encoding="utf-8"))
+        for name in re.findall(r"`(?:[\w/]+\.py::)?(test_\w+)`", document.read_text(encoding="utf-8"))
     }
     assert {(document, name) for document, name in named if name not in defined} == set()
+
+
+def test_every_test_that_a_document_places_in_a_file_is_defined_there() -> None:
+    placed = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
+    wrong = [
+        f"{document.relative_to(ROOT)}: {name} in {path}"
+        for document in DOCUMENTS
+        for path, name in placed.findall(document.read_text(encoding="utf-8"))
+        if f"def {name}(" not in (ROOT / "tests" / path).read_text(encoding="utf-8")
+    ]
+    assert wrong == []
 
 
 def test_every_function_that_a_document_places_in_a_file_is_defined_there() -> None:
