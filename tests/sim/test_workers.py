@@ -6,12 +6,20 @@ import pytest
 
 from walrus.sim import faults, mutants
 from walrus.sim.mutants import Mutant, planted, queues
-from walrus.sim.options import Options
+from walrus.sim.options import SETTINGS, Options
 from walrus.sim.run import FailedRun, Simulation, simulate
 
-WORK = Options(workers=3, producers=2, consumers=1, fetchers=0, newcomers=0, think=0.02)
-SEEDS = 6
-STEPS = 4_000
+WORK = Options(
+    workers=3,
+    producers=2,
+    consumers=1,
+    fetchers=0,
+    newcomers=0,
+    think=0.02,
+    settings={**SETTINGS, "visibility_timeout": 0.3},
+)
+SEEDS = 10
+STEPS = 5_000
 
 
 @pytest.mark.parametrize("names", ["none", "crash,network", "pause,network,clock"])

@@ -37,12 +37,12 @@ class QueueWorker(SimClient):
         if not self.node:
             return
         dice = self.rng.random()
-        if not self.careful and dice < 0.01:
+        if not self.careful and dice < 0.03:
             self.hand.clear()  # it dies
             self.hang_up()
-        elif not self.careful and self._seeks and dice < 0.015:
+        elif not self.careful and self._seeks and dice < 0.08:
             self._seek()
-        elif self.hand and (self.careful or dice < 0.7):
+        elif self.hand and (self.careful or dice < 0.45):
             self._finish(dice)
         elif len(self.calls) < 2:
             self.ask(Receive(self.topic, self.group, self.rng.choice(WAITS), self.rng.randint(1, 5)), None)
