@@ -259,12 +259,11 @@ print([len(entry) for entry in wal.payloads("t")])
     assert child.stdout == f"full\n[6, 5, {4 << 20}]\n", child.stderr
 
 
-@pytest.mark.parametrize("spare", [0, 1])
-@pytest.mark.parametrize("backend", ["pwritev", "mmap"])
+@pytest.mark.parametrize(("backend", "spare"), [("pwritev", 0), ("mmap", 0), ("mmap", 1)])
 def test_without_a_descriptor_an_append_fails_and_works_again_later(
     tmp_path: Path, backend: str, spare: int
 ) -> None:
-    """`spare` descriptors are free: with one, the new file is created and its directory cannot be synced."""
+    """`spare` descriptors are free: with one, the new file is created and cannot be mapped."""
     code = f"""
 import os, resource
 from walrus import Walrus
