@@ -101,8 +101,7 @@ def test_command_survives_its_encoding(command: Command):
 
 
 def test_command_of_another_version_or_kind_is_not_guessed_at():
-    version, command = msgspec.msgpack.decode(encode_command(MarkLeaving(node_id=1)))
-    assert version == VERSION
+    _, command = msgspec.msgpack.decode(encode_command(MarkLeaving(node_id=1)))
     later = msgspec.msgpack.encode((VERSION + 1, command))
     unknown = msgspec.msgpack.encode((VERSION, ("DropTopic", "t")))
     for data in (later, unknown, b"", b"garbage"):
