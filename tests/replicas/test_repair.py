@@ -126,6 +126,32 @@ def test_leaving_replica_is_let_go_only_when_a_majority_of_the_others_is_whole()
     ]
 
 
+def test_two_replicas_that_leave_at_once_are_replaced_together_or_not_at_all():
+    """ReplicasKept: with one added at a time, the set of three would have been one of two in between."""
+    bench = Bench()
+    for node in (4, 5):
+        bench.metadata.apply(announce(node, 0))
+    assert bench.tick([1, 4, 5], [1, 2, 3, 4]) == set(), "ReplicasKept: one spare node is not enough"
+    assert {to for to, _ in bench.tick([1, 4, 5], [1, 2, 3, 4, 5])} == {1, 4, 5}
+    for node in (1, 4):
+        bench.answer(node)
+    assert bench.proposed == [], "ReplicasKept: node 5 has shown nothing yet"
+    bench.answer(5)
+    (change,) = bench.proposed
+    assert isinstance(change, SetReplicas) and set(change.new) == {1, 4, 5}
+
+
+def test_two_dead_replicas_are_replaced_by_two():
+    bench = Bench()
+    for node in (4, 5):
+        bench.metadata.apply(announce(node, 0))
+    bench.tick([1, 2, 3, 4, 5], [1, 4, 5], dead=(2, 3))
+    for node in (1, 4, 5):
+        bench.answer(node)
+    (change,) = bench.proposed
+    assert isinstance(change, SetReplicas) and set(change.new) == {1, 4, 5}
+
+
 def test_what_a_node_has_shown_is_void_once_it_comes_back_with_another_directory():
     bench = Bench()
     bench.metadata.apply(announce(4, 0))

@@ -43,10 +43,6 @@ def _chosen(name: str) -> tuple[str, ...]:
     return tuple(c for c, known in faults.CLASSES.items() if kind in dict(known)) or faults.DEFAULT
 
 
-@pytest.mark.xfail(
-    reason="ReplicasKept: a sealed segment two of whose replicas leave at once has one too few for a while",
-    strict=False,
-)
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_all_that_can_happen_happens_in_a_few_seeds() -> None:

@@ -9,21 +9,22 @@ Two jobs that end in the same copying (`puller.py`):
   another voter. A replica counts only once it has reported the sealed count *and* the sealed checksum.
   When the new one and a majority of the new set have, Raft records the set with a compare-and-set on the
   old one, and on the directories of the new one: a proof is that of a directory, and a node that has left
-  and come back under its id has another, which is empty. Those that stay are asked too: a replica may lag,
+  and come back under its id has another, which is empty. Where several leave at once, as many are added at
+  once, so that the set is never smaller than it was. Those that stay are asked too: a replica may lag,
   and a leaving one may hold the only other copy.
 
 A repair, from when it is planned until Raft has recorded it:
 
     state       what it is                                    left when
     due         too few of its replicas stay, or one leaves   there is room, a source and a spare node
-    under way   with each interval every node of the new      the added one and a majority have shown count
+    under way   with each interval every node of the new      the added ones and a majority have shown count
                 set is asked, from another source             and checksum; or it does not get on: put off
     proven      SetReplicas is proposed with each interval    it is applied, or the old set is another by then
     put off     others come first, PUT_OFF intervals long     they are over: due
 
 Segment t/4, sealed with 40 entries on nodes 1, 2 and 3; node 3 is dead for long, nodes 4 and 5 are spare:
 
-    old = (1, 2, 3), new = (1, 2, 4), target = 4
+    old = (1, 2, 3), new = (1, 2, 4), added = {4}
     Copy(upto=40) to 1, 2 and 4     4 copies from 1 or 2; these have it all, and only read it through
     CopyReply(40, checksum) of 4    whole = {4}: nothing shows yet that 1 or 2 has an undamaged copy, too
     CopyReply(40, checksum) of 2    whole = {2, 4}: proven, whatever becomes of node 1
@@ -207,7 +208,7 @@ class _Repair(msgspec.Struct):
 
     old: tuple[int, ...]
     new: tuple[int, ...]
-    target: int  # the one that is added, 0 if there is none
+    added: set[int]  # those of `new` that are not in `old`
     sources: list[int]
     whole: set[int]  # those of `new` that have shown the sealed count and checksum
     count: int  # entries of the segment
@@ -216,9 +217,9 @@ class _Repair(msgspec.Struct):
 
     @property
     def proven(self) -> bool:
-        """Whether what will be the replica set holds the segment: the added one, and a majority."""
+        """Whether what will be the replica set holds the segment: the added ones, and a majority."""
         assert self.whole <= set(self.new), "SealedStable: a copy counts that will be no replica"
-        return (not self.target or self.target in self.whole) and len(self.whole) >= majority(len(self.new))
+        return self.added <= self.whole and len(self.whole) >= majority(len(self.new))
 
 
 class Repairs:
@@ -342,28 +343,29 @@ class Repairs:
         staying = [node for node in replicas if node in voters and node not in dead]
         sources = [node for node in replicas if node in live]
         if len(staying) >= wanted:  # nothing to copy: only let go of the replicas that leave
-            self._begin(key, self._repair(replicas, tuple(staying), 0, sources, count))
+            self._begin(key, self._repair(replicas, tuple(staying), sources, count))
             return True
         spare = [node for node in voters if node in live and node not in replicas]
-        if not sources or not spare:
-            return False
-        target = spare[sum(key[0].encode()) % len(spare)]  # by the topic's name, so that the load spreads
-        full = len(staying) + 1 >= wanted
-        # One node is added at a time. Until the set is full again the dead ones stay in it: they may come
-        # back, and without them a set of two, one of them damaged, would have no majority to prove itself by.
+        first = sum(key[0].encode()) % len(spare) if spare else 0  # by topic, so that the load spreads
+        added = (spare[first:] + spare[:first])[: wanted - len(staying)]
+        full = len(staying) + len(added) >= wanted
+        # Until the set is full again the dead ones stay in it: they may come back, and without them a set of
+        # two, one of them damaged, would have no majority to prove itself by. Those that leave cannot stay,
+        # so all that replace them come at once: one at a time, the set would be smaller in between.
         kept = staying if full else [node for node in replicas if node in voters]
-        assert target not in kept and set(staying) <= set(kept), (
-            "ReplicasKept: a live, staying one is dropped"
-        )
-        self._begin(key, self._repair(replicas, (*kept, target), target, sources, count))
+        new = (*kept, *added)
+        assert set(staying) <= set(kept), "ReplicasKept: a live, staying one is dropped"
+        if not sources or not added or len(new) < min(wanted, len(replicas)):
+            return False
+        self._begin(key, self._repair(replicas, new, sources, count))
         return True
 
     def _repair(
-        self, old: tuple[int, ...], new: tuple[int, ...], target: int, sources: list[int], count: int
+        self, old: tuple[int, ...], new: tuple[int, ...], sources: list[int], count: int
     ) -> _Repair:
         directories = self._metadata.directories(new)
         assert directories is not None, "replicas are planned among known voters"
-        return _Repair(old, new, target, sources, set(), count, directories)
+        return _Repair(old, new, set(new) - set(old), sources, set(), count, directories)
 
     def _go_on(self, key: Key, repair: _Repair, now: float) -> None:
         """Propose a repair that is proven; ask for another; give up one that does not get on."""
@@ -424,5 +426,4 @@ class Repairs:
         assert len(self._under_way) <= MAX_REPAIRS, "more repairs at once than the limit"
         for (topic, number), repair in self._under_way.items():
             assert repair.whole <= set(repair.new), f"SealedStable: {topic}/{number}: no replica counts"
-            assert not repair.target or repair.target in repair.new, f"ReplicasKept: {topic}/{number}"
-            assert repair.target not in repair.old, f"ReplicasKept: {topic}/{number}: added twice"
+            assert repair.added == set(repair.new) - set(repair.old), f"ReplicasKept: {topic}/{number}"

@@ -353,7 +353,7 @@ REPAIRING = (
         "SealedStable",
         "a replica enters the set before it holds the segment",
         Slip(
-            "return (not self.target or self.target in self.whole) and",
+            "return self.added <= self.whole and",
             "return True or",
         ),
         spec="walrus:ReplicaBeforeCopy",
