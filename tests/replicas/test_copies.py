@@ -178,6 +178,21 @@ def test_fence_for_a_segment_that_is_not_known_here_is_noted_too():
     assert disk.restart().copies.get(("other", 7)).fenced
 
 
+def test_damage_that_a_reader_found_ends_what_a_fence_is_answered_with():
+    """The sum of a copy is taken as it grows; behind damage it would promise entries that none can copy."""
+    disk = Disk()
+    disk.append(0, "a", "b", "c")
+    disk.sync()
+    assert disk.copies.checksum(disk.copy, 3).extend(EMPTY) == disk.copies.checksum(disk.copy, 3)
+    disk.data_memory.damaged.add(("t/1", 2))
+    with pytest.raises(CorruptionError):
+        disk.copies.read(disk.copy, 2, 3, 1, 100)
+    disk.fence()
+    disk.sync()
+    (reply,) = disk.answers()
+    assert (reply.length, reply.sure) == (2, False), "AckedDurable: entry 2 cannot be copied from here"
+
+
 def test_damaged_copy_answers_a_fence_with_what_can_be_read_and_is_not_sure():
     disk = Disk()
     disk.append(0, "a", "b")

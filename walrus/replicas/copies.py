@@ -105,6 +105,10 @@ class SegmentCopy:
         self._summed = Checksum()
         self._summed_to = 0  # entries covered by `_summed`
 
+    def forget_sum(self) -> None:
+        """The next checksum is read from the disk, from the first entry on."""
+        self._summed, self._summed_to = Checksum(), 0
+
     def on_durable(self, length: int, then: Then) -> None:
         """The first `length` entries are on the disk: they count from now on, and `then` may say so."""
         assert length <= self.length, "AckedDurable: entries count as durable before they are written"
@@ -326,12 +330,21 @@ class Copies:
         try:
             batch = self._data.storage.read_batch(copy.name, start, most, max_bytes)
         except CorruptionError:
-            self.damaged[copy.key] = None
+            self._found_damage(copy)
             raise
         assert 0 < batch.count <= most, "DeliveredIsPrefix: a read ran past its end, or over an entry"
         return batch
 
     # --- damage ---
+
+    def _found_damage(self, copy: SegmentCopy) -> None:
+        """An entry of a copy cannot be read. What the copy knew of its checksum says nothing any more.
+
+        A writer sums up entries as it appends them. With that sum it would answer a fence for entries that it
+        cannot hand to any other replica, and a recovery that chose it as the source would never end.
+        """
+        self.damaged[copy.key] = None
+        copy.forget_sum()
 
     def shadow(self, key: Key) -> SegmentCopy:
         """An empty copy beside the damaged one, to be filled from another replica. Raises DiskFull."""
@@ -386,7 +399,7 @@ class Copies:
                 assert self._sums[0] is sum_, "another checksum would get the error"
                 self._sums.popleft()
                 if isinstance(damage, CorruptionError) and self._copies.get(sum_.copy.key) is sum_.copy:
-                    self.damaged[sum_.copy.key] = None
+                    self._found_damage(sum_.copy)
                 sum_.then(damage)
             else:
                 if done:

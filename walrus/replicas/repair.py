@@ -360,9 +360,7 @@ class Repairs:
         self._begin(key, self._repair(replicas, new, sources, count))
         return True
 
-    def _repair(
-        self, old: tuple[int, ...], new: tuple[int, ...], sources: list[int], count: int
-    ) -> _Repair:
+    def _repair(self, old: tuple[int, ...], new: tuple[int, ...], sources: list[int], count: int) -> _Repair:
         directories = self._metadata.directories(new)
         assert directories is not None, "replicas are planned among known voters"
         return _Repair(old, new, set(new) - set(old), sources, set(), count, directories)
