@@ -117,5 +117,9 @@ def label(event: Event) -> str:
     """
     fields = event.fields
     where = f"{fields['topic']}/{fields.get('segment', '')}".rstrip("/") if fields.get("topic") else ""
-    facts = [f"{name}={fields[name]}" for name in SHOWN if fields.get(name) not in (None, "", False)]
+    facts = [
+        f"{name}={fields[name]}"
+        for name in SHOWN
+        if fields.get(name) not in (None, "") and fields[name] is not False
+    ]
     return " ".join(part for part in (event.what.removesuffix("Request"), where, *facts[:3]) if part)
