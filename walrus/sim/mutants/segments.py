@@ -433,7 +433,7 @@ REPAIRING = (
         "a reader gets what follows a damaged entry in its place",
         Slip("except CorruptionError:", "except CorruptionError as damage:", "Copies.read"),
         Slip(
-            "self.damaged[copy.key] = None\n        raise",
+            "self._found_damage(copy)\n        raise",
             "return self._data.storage.read_batch(copy.name, damage.resume, most, max_bytes)",
         ),
     ),
