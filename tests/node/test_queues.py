@@ -1,0 +1,120 @@
+"""Work queues on real processes: nodes are killed, and no acknowledged entry is handed out again.
+
+Was every entry worked on? Did an entry come again that was asked for after its ACK had been answered OK? Is
+the group at its end on every node?
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+
+import pytest
+
+from tests.node.harness import Cluster, Launcher, wait_for
+from walrus.client import Client, Delivery
+from walrus.client.errors import WalrusError
+
+pytestmark = pytest.mark.process
+
+SMALL = {"WALRUS_MAX_SEGMENT_ENTRIES": "60"}
+
+
+def addresses(cluster: Cluster) -> list[str]:
+    """The client ports of all nodes."""
+    return [f"{host}:{port}" for host, port in (node.client for node in cluster)]
+
+
+class Workers:
+    """Workers that remember when each entry was asked for, and when its ACK was answered OK."""
+
+    def __init__(self, cluster: Cluster, topic: str, group: str, workers: int = 3) -> None:
+        self.seen: Counter[bytes] = Counter()
+        self.acknowledged: dict[bytes, float] = {}
+        self.again: list[bytes] = []
+        """Entries that a RECEIVE brought which was sent after their ACK was answered OK."""
+        self._lock, self._stop = threading.Lock(), threading.Event()
+        self._threads = [
+            threading.Thread(target=self._work, args=(addresses(cluster), topic, group, n), daemon=True)
+            for n in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _work(self, nodes: list[str], topic: str, group: str, number: int) -> None:
+        with Client(nodes[number % len(nodes) :] + nodes[: number % len(nodes)], timeout=10) as client:
+            while not self._stop.is_set():
+                asked = time.monotonic()
+                try:
+                    delivery = client.receive(topic, group, wait=0.5)
+                    if delivery is not None:
+                        self._take(delivery, asked)
+                        client.ack(topic, group, delivery)
+                        with self._lock:
+                            self.acknowledged.setdefault(delivery.payload, time.monotonic())
+                except WalrusError:  # a node died; the entry comes again, and is judged then
+                    self._stop.wait(0.05)
+
+    def _take(self, delivery: Delivery, asked: float) -> None:
+        with self._lock:
+            self.seen[delivery.payload] += 1
+            if self.acknowledged.get(delivery.payload, asked) < asked:
+                self.again.append(delivery.payload)
+
+    def wait_for(self, count: int) -> None:
+        """Until so many entries are acknowledged."""
+        wait_for(lambda: len(self.acknowledged) >= count or None, f"{count} acknowledged entries", 90)
+
+    def end(self) -> None:
+        """Stop them."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+@pytest.mark.parametrize("also_all", [False, True])
+def test_workers_of_a_queue_outlive_their_nodes(launch: Launcher, also_all: bool) -> None:
+    cluster = launch(env=SMALL)
+    cluster.register("jobs")
+    entries = [b"job %d" % number for number in range(240)]
+    with Client(addresses(cluster), timeout=10) as producer:
+        assert producer.put_many("jobs", entries) == [None] * len(entries)
+    workers = Workers(cluster, "jobs", "g")
+    try:
+        workers.wait_for(60)
+        owner = cluster.segment_leader("jobs")
+        cluster[owner].kill()
+        workers.wait_for(120)
+        cluster[owner].start()
+        cluster.wait_ready()
+        if also_all:
+            for node in cluster:
+                node.kill()
+            cluster.start()
+        workers.wait_for(len(entries))
+    finally:
+        workers.end()
+    assert set(workers.seen) == set(entries), "NothingSkipped: every entry was worked on"
+    assert workers.again == [], "AckedNotRedelivered: an entry came again after its ACK was answered OK"
+    for node in cluster:
+        with Client(f"{node.client[0]}:{node.client[1]}", timeout=10) as client:
+            assert client.receive("jobs", "g", wait=0.2) is None, "EveryEntryAcked"
+
+
+def test_what_a_dead_worker_had_comes_again_and_a_full_window_waits(launch: Launcher) -> None:
+    cluster = launch()
+    cluster.register("jobs")
+    with Client(addresses(cluster), timeout=10) as client:
+        client.put_many("jobs", [b"%d" % number for number in range(10)])
+        taken = client.receive_many("jobs", "g", 4)
+        assert [delivery.payload for delivery in taken] == [b"0", b"1", b"2", b"3"]
+        client.ack("jobs", "g", taken[1])
+        for delivery in (taken[0], taken[2], taken[3]):
+            client.nack("jobs", "g", delivery)
+        rest = client.receive_many("jobs", "g", 20)
+        assert sorted(delivery.payload for delivery in rest) == sorted(b"%d" % n for n in range(10) if n != 1)
+        assert {delivery.deliveries for delivery in rest} == {1, 2}
+        assert client.ack_many("jobs", "g", rest) == [None] * 9
+        client.seek("jobs", "g", "begin")
+        assert client.receive("jobs", "g", wait=1).payload == b"0"  # type: ignore[union-attr]
