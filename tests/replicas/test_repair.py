@@ -324,6 +324,21 @@ def test_damaged_sealed_copy_is_never_served_and_is_made_anew():
     assert world.ask(1, protocol.Fetch("t", 1, 1, 3)) == [b"OK 2 b", b"OK 3 c", b"OK 4 d"]
 
 
+def test_damage_that_a_reader_finds_in_an_open_segment_ends_it():
+    """Nothing is written any more, so the writer does not meet the damage itself; readers depend on it."""
+    world = three()
+    world.register("t")
+    world.put(1, "t", "a", "b", "c")
+    world.run(0.5)
+    leader = world.topic("t").open.leader
+    world.stores[leader][0].damaged.add(("t/1", 1))
+    world.get_all(2, "t")
+    world.until(lambda: world.topic("t").current == 2)
+    assert world.topic("t").segments[0].count == 3, "ReadProgress: a recovery keeps what was acknowledged"
+    world.run(1.0)
+    assert world.ask(2, protocol.Fetch("t", 1, 0, 3)) == [b"OK 1 a", b"OK 2 b", b"OK 3 c"]
+
+
 def test_damage_that_a_checksum_finds_is_mended_as_if_a_reader_had_found_it():
     """Repair asks for the checksum of a copy that is not read. After a restart it is read from the disk."""
     world = three(max_segment_entries=4)

@@ -23,7 +23,7 @@ FAVOURED = {
     "stale start": "directories",
     "stopped in order": "crash",
     "usurped": "leaders",
-    "recovery forced": "rot,recovery,crash",
+    "recovery forced": "power,recovery,crash",
     "no room to write, user_data": "disk",
     "no room to trim, raft_meta": "disk",
     "no room to delete, user_data": "disk,rot",

@@ -237,6 +237,11 @@ class Lifecycle:
             else:
                 writer.on_tick(now)
                 self._dirty[topic] = None
+        for key in self._copies.damaged:  # a reader, or a checksum, met the damage before the writer did
+            damaged = self.writers.of(*key)
+            if damaged is not None and not damaged.copy.fenced:
+                damaged.hand_over("damage that a reader found")
+                self._dirty[key[0]] = None
         for recovery in self.recoveries.values():
             recovery.on_tick(now)
         self._early.expire(now)

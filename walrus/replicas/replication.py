@@ -395,10 +395,7 @@ class SegmentWriter:
                     self.copy, start, self.copy.length, self.copy.length, self._config.read_bytes
                 )
             except StorageError as damage:
-                # It can neither bring the replicas up to date nor vouch for what it acknowledged. A recovery
-                # takes the entries from a replica that has them.
-                self._outbox.log(f"the writer's own copy cannot be read, handing the segment over: {damage}")
-                self.on_fenced()
+                self.hand_over(str(damage))
                 return
             self._send(node, follower, self._frame(start, batch), now)
             if follower.next_index == start:
@@ -555,6 +552,15 @@ class SegmentWriter:
         assert not self._pending, "SealedStable: PUTs wait at a writer that takes nothing more"
         self.seal_proposed = True
         return self.copy.length, self._copies.checksum(self.copy, self.copy.length)
+
+    def hand_over(self, damage: str) -> None:
+        """The writer's own copy cannot be read: let a recovery take the entries from a replica that has them.
+
+        With it, the writer can neither bring a replica up to date nor answer a reader: only the writer of an
+        open segment knows how much of it is acknowledged, so no other node answers for it.
+        """
+        self._outbox.log(f"the writer's own copy cannot be read, handing the segment over: {damage}")
+        self.on_fenced()
 
     def on_fenced(self) -> None:
         """A recovery of this segment runs: the outcome of what is not acknowledged is unknown here.
