@@ -16,6 +16,7 @@ import pytest
 
 from tests.node.harness import Closed, Cluster, Launcher, NodeProcess, wait_for
 from walrus.protocol import PeerCodec
+from walrus.shell.peer_connections import VERSION
 from walrus.wire.messages import Hello, PeerMessage
 
 pytestmark = pytest.mark.process
@@ -78,7 +79,7 @@ def test_a_caller_that_claims_another_cluster_stops_no_fresh_node(node: NodeProc
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = {"nowhere": 1, "the node itself": node.raft[1], "no node": silent.getsockname()[1]}[claims]
         hello = Hello(
-            version=1,
+            version=VERSION,
             cluster_id="another",
             node_id=2,
             directory_id="d2",

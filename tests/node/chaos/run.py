@@ -59,7 +59,9 @@ def play(options: Options, say: Callable[[str], None]) -> list[str]:
     rates = [rng.uniform(0.9, 1.1) if clocks else 1.0 for _ in range(nodes)]
     patches = [(CLOCK.format(seed=options.seed, rate=rate) if clocks else "") + planted for rate in rates]
     with tempfile.TemporaryDirectory(prefix="walrus-chaos-", ignore_cleanup_errors=True) as place:
-        world = World(Path(place), ["--fsync", fsync], patches, options.disks)
+        # A node whose own assertion meets the planted bug stops, and breaks no promise: they are off then.
+        flags = ["--fsync", fsync]
+        world = World(Path(place), flags, patches, options.disks, assertions=not options.bug)
         try:
             without = "" if world.disks else "; no disks can be mounted here: no full ones, no loss of power"
             drift = ", clocks at " + " ".join(f"{rate:.2f}" for rate in rates) if clocks else ""

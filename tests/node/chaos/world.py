@@ -108,12 +108,21 @@ class World:
     There are as many nodes as `patches`, each of them Python that its node runs first.
     """
 
-    def __init__(self, path: Path, flags: Sequence[str], patches: Sequence[str], disks: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        flags: Sequence[str],
+        patches: Sequence[str],
+        disks: bool = True,
+        assertions: bool = True,
+    ) -> None:
         environ = {"WALRUS_MAX_SEGMENT_ENTRIES": "2000"}
         nodes = len(patches)
         self.cluster = Cluster(path, nodes=nodes, flags=[*QUICK, *flags], env=environ, proxied=True)
         for node, patch in zip(self.cluster, patches, strict=True):
             node.patch = patch
+            if not assertions:
+                node.environ = {**node.environ, "PYTHONOPTIMIZE": "1"}
         self.disks: dict[int, Disk] = {}
         if disks:
             self._make_disks(path)
