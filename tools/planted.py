@@ -268,7 +268,6 @@ def _measure_all(tools: Sequence[str], bugs: Iterable[str], budget: float) -> No
 
 NOT_YET = frozenset(
     {
-        "damage_is_skipped",
         "doubt_ends_with_the_snapshot",
         "doubt_not_restored",
         "own_vote_counts_before_durable",
