@@ -9,8 +9,8 @@ An acknowledgement that got no answer is sent again with the next ones (ACK twic
 in the middle costs a delay, and at most a second delivery of what was not acknowledged in time. Nothing here
 remembers which entries were seen: a handler must bear being called twice for one.
 
-`Worker` decides, without I/O and without a clock of its own; the two loops below do what it says, one in
-threads and one in tasks.
+`Worker.steps` decides, without I/O, as `core.conduct` does for a call: a generator that yields what to do
+next and is sent what came of it. Two drivers carry the steps out, one in threads and one in tasks.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias, assert_never, cast
 
 from walrus.client import calls, deliveries
 from walrus.client.deliveries import Delivery, Receipt
@@ -70,9 +71,47 @@ class Work:
         return max(1, self.prefetch // self.workers)
 
 
+# --- what a worker does next ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """A step: receive. Sent back: the deliveries, or None if the cluster does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """A step: call the handler. Sent back: what it raised, or None."""
+
+    delivery: Delivery
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge:
+    """A step: ACK these. Sent back: for each None, or what went wrong."""
+
+    done: Sequence[Delivery]
+
+
+@dataclass(frozen=True, slots=True)
+class GiveBack:
+    """A step: NACK each. What that does not reach comes back by its visibility timeout, later."""
+
+    batch: Sequence[Delivery]
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """A step: wait a little."""
+
+
+Step: TypeAlias = Take | Handle | Acknowledge | GiveBack | Rest
+
+
 @dataclass(slots=True)
 class Worker:
-    """One worker's deliveries: those in hand, those done and not acknowledged yet."""
+    """One worker's deliveries: those that are done and not acknowledged yet."""
 
     work: Work
     done: list[Delivery] = field(default_factory=list)
@@ -100,6 +139,36 @@ class Worker:
         ]
         self._since = now
 
+    def steps(self, stopped: Callable[[], bool], clock: Callable[[], float]) -> Generator[Step, Any, int]:
+        """Yield what to do next, until `stopped`; return how many entries were acknowledged."""
+        work = self.work
+        while not stopped():
+            batch = yield Take()
+            if batch is None:
+                yield Rest()
+                continue
+            if work.until_empty and not batch:
+                break
+            for number, delivery in enumerate(batch):
+                if stopped():
+                    yield GiveBack(batch[number:], 0.0)
+                    break
+                error = yield Handle(delivery)
+                if error is None:
+                    self.finished(delivery, clock())
+                else:
+                    yield GiveBack([delivery], work.retry_after)
+                    if work.on_error:
+                        work.on_error(delivery, error)
+                if self.due(clock()):
+                    self.settled((yield Acknowledge(self.done)), clock())
+            if self.done:
+                self.settled((yield Acknowledge(self.done)), clock())
+        return self.acknowledged
+
+
+# --- threads --------------------------------------------------------------------------------------
+
 
 class _Blocking(Protocol):
     """The part of `Client` that a worker needs."""
@@ -112,7 +181,7 @@ class _Blocking(Protocol):
 def consume(client: _Blocking, work: Work, handler: Callable[[Delivery], None], stop: threading.Event) -> int:
     """Run the workers in threads until `stop` is set or one fails; return how many were acknowledged."""
     with ThreadPoolExecutor(work.workers, thread_name_prefix="walrus-consume") as pool:
-        loops = [pool.submit(_loop, client, Worker(work), handler, stop) for _ in range(work.workers)]
+        loops = [pool.submit(_drive, client, Worker(work), handler, stop) for _ in range(work.workers)]
         try:
             wait(loops, return_when="FIRST_EXCEPTION")
         finally:
@@ -120,49 +189,45 @@ def consume(client: _Blocking, work: Work, handler: Callable[[Delivery], None], 
     return sum(loop.result() for loop in loops)
 
 
-def _loop(
+def _drive(
     client: _Blocking, worker: Worker, handler: Callable[[Delivery], None], stop: threading.Event
 ) -> int:
-    work = worker.work
-    while not stop.is_set():
+    steps, answer = worker.steps(stop.is_set, time.monotonic), None
+    while True:
         try:
-            batch = client.receive_many(work.topic, work.group, work.share, wait=work.wait)
-        except PASSING:
-            stop.wait(PAUSE)
-            continue
-        if work.until_empty and not batch:
-            break
-        for number, delivery in enumerate(batch):
-            if stop.is_set():
-                _give_back(client, work, batch[number:])
-                break
+            step = steps.send(answer)
+        except StopIteration as end:
+            return cast("int", end.value)
+        answer = _carry_out(client, worker.work, step, handler, stop)
+
+
+def _carry_out(
+    client: _Blocking, work: Work, step: Step, handler: Callable[[Delivery], None], stop: threading.Event
+) -> Any:
+    """Do one step; return what is sent back."""
+    match step:
+        case Take():
+            with suppress(*PASSING):
+                return client.receive_many(work.topic, work.group, work.share, wait=work.wait)
+        case Handle(delivery):
             try:
                 handler(delivery)
             except Exception as error:  # noqa: BLE001 - whatever it is, the entry comes again
-                _give_back(client, work, [delivery], work.retry_after)
-                if work.on_error:
-                    work.on_error(delivery, error)
-            else:
-                worker.finished(delivery, time.monotonic())
-            if worker.due(time.monotonic()):
-                _acknowledge(client, worker)
-        _acknowledge(client, worker)
-    return worker.acknowledged
+                return error
+        case Acknowledge(done):
+            return client.ack_many(work.topic, work.group, done)
+        case GiveBack(batch, delay):
+            with suppress(WalrusError):
+                for delivery in batch:
+                    client.nack(work.topic, work.group, delivery, delay=delay)
+        case Rest():
+            stop.wait(PAUSE)
+        case _:
+            assert_never(step)
+    return None
 
 
-def _acknowledge(client: _Blocking, worker: Worker) -> None:
-    if worker.done:
-        results = client.ack_many(worker.work.topic, worker.work.group, worker.done)
-        worker.settled(results, time.monotonic())
-
-
-def _give_back(client: _Blocking, work: Work, batch: Sequence[Delivery], delay: float = 0.0) -> None:
-    """NACK each; if that does not work out, its visibility timeout does the same later."""
-    for delivery in batch:
-        try:
-            client.nack(work.topic, work.group, delivery, delay=delay)
-        except WalrusError:
-            return
+# --- tasks ----------------------------------------------------------------------------------------
 
 
 class _Awaited(Protocol):
@@ -180,7 +245,7 @@ async def consume_async(
 ) -> int:
     """Run the workers as tasks until `stop` is set or one fails; return how many were acknowledged."""
     loops = [
-        asyncio.ensure_future(_loop_async(client, Worker(work), handler, stop)) for _ in range(work.workers)
+        asyncio.ensure_future(_drive_async(client, Worker(work), handler, stop)) for _ in range(work.workers)
     ]
     try:
         await asyncio.wait(loops, return_when=asyncio.FIRST_EXCEPTION)
@@ -190,48 +255,39 @@ async def consume_async(
     return sum([loop.result() for loop in loops])
 
 
-async def _loop_async(
+async def _drive_async(
     client: _Awaited, worker: Worker, handler: Callable[[Delivery], Awaitable[None]], stop: asyncio.Event
 ) -> int:
-    work = worker.work
-    while not stop.is_set():
+    steps, answer = worker.steps(stop.is_set, time.monotonic), None
+    while True:
         try:
-            batch = await client.receive_many(work.topic, work.group, work.share, wait=work.wait)
-        except PASSING:
-            await asyncio.sleep(PAUSE)
-            continue
-        if work.until_empty and not batch:
-            break
-        for number, delivery in enumerate(batch):
-            if stop.is_set():
-                await _give_back_async(client, work, batch[number:])
-                break
+            step = steps.send(answer)
+        except StopIteration as end:
+            return cast("int", end.value)
+        answer = await _carry_out_async(client, worker.work, step, handler)
+
+
+async def _carry_out_async(
+    client: _Awaited, work: Work, step: Step, handler: Callable[[Delivery], Awaitable[None]]
+) -> Any:
+    """Do one step; return what is sent back."""
+    match step:
+        case Take():
+            with suppress(*PASSING):
+                return await client.receive_many(work.topic, work.group, work.share, wait=work.wait)
+        case Handle(delivery):
             try:
                 await handler(delivery)
             except Exception as error:  # noqa: BLE001 - whatever it is, the entry comes again
-                await _give_back_async(client, work, [delivery], work.retry_after)
-                if work.on_error:
-                    work.on_error(delivery, error)
-            else:
-                worker.finished(delivery, time.monotonic())
-            if worker.due(time.monotonic()):
-                await _acknowledge_async(client, worker)
-        await _acknowledge_async(client, worker)
-    return worker.acknowledged
-
-
-async def _acknowledge_async(client: _Awaited, worker: Worker) -> None:
-    if worker.done:
-        results = await client.ack_many(worker.work.topic, worker.work.group, worker.done)
-        worker.settled(results, time.monotonic())
-
-
-async def _give_back_async(
-    client: _Awaited, work: Work, batch: Sequence[Delivery], delay: float = 0.0
-) -> None:
-    """NACK each; if that does not work out, its visibility timeout does the same later."""
-    for delivery in batch:
-        try:
-            await client.nack(work.topic, work.group, delivery, delay=delay)
-        except WalrusError:
-            return
+                return error
+        case Acknowledge(done):
+            return await client.ack_many(work.topic, work.group, done)
+        case GiveBack(batch, delay):
+            with suppress(WalrusError):
+                for delivery in batch:
+                    await client.nack(work.topic, work.group, delivery, delay=delay)
+        case Rest():
+            await asyncio.sleep(PAUSE)
+        case _:
+            assert_never(step)
+    return None
