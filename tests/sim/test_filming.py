@@ -70,5 +70,8 @@ def test_the_command_writes_a_page_a_film_lanes_and_a_reason(
     assert read(tmp_path / "run.film").header.broken is not None
     assert main(["--seed", "2", "--steps", "300", "--html", str(tmp_path / "run.html")]) == 0
     assert "seed 2" in (tmp_path / "run.html").read_text()
+    both = ["--trace", str(tmp_path / "both.jsonl"), "--html", str(tmp_path / "both.film")]
+    assert main(["--seed", "2", "--steps", "300", *both]) == 0
+    assert (tmp_path / "both.jsonl").stat().st_size and read(tmp_path / "both.film").events
     assert main(["--seeds", "2", "--html", "x.html"]) == 2
     assert main(["--scenarios", "--html", "x.html"]) == 2

@@ -146,7 +146,7 @@ def _one(
     options = options if flags.plain else varied(seed, options, asked=_asked(flags))
     started = time.perf_counter()
     recorder = Recorder(options) if flags.trace else None
-    camera = Camera() if flags.html and not recorder else None
+    camera = Camera() if flags.html else None
     outcome = simulate(seed, options, flags.steps, chosen, recorder.of if recorder else None, camera)
     if recorder is not None:
         flags.trace.write_bytes(recorder.lines())

@@ -42,6 +42,21 @@ from walrus.wire.messages import Hello, PeerMessage
 Rule: TypeAlias = Callable[[int, int, PeerMessage], bool]
 
 
+def both(one: Callable[[int], Trace], other: Callable[[int], Trace]) -> Callable[[int], Trace]:
+    """A run that is recorded for the specs and filmed for people."""
+
+    def of(node: int) -> Trace:
+        first, second = one(node), other(node)
+
+        def trace(event: str, /, **values: object) -> None:
+            first(event, **values)
+            second(event, **values)
+
+        return trace
+
+    return of
+
+
 class Filming(Protocol):
     """What records a run for people (`filming.py`): it is told what happens, and changes nothing."""
 
@@ -100,7 +115,7 @@ class World:
         self._film = film
         if film is not None:
             film.watch(lambda: self.now)
-            self._trace_for = film.of
+            self._trace_for = film.of if recorder is None else both(recorder, film.of)
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._sequence = 0
         self._codec: PeerCodec[PeerMessage] | None = PeerCodec(PeerMessage) if options.codec else None
