@@ -126,11 +126,11 @@ def _source_page(source: Path) -> None:
 
 def invariant_page(name: str, sentence: str) -> str:
     """The page of one invariant: sentence, TLA+, predicate, and the planted bugs that break it."""
-    spec, text = definition(name)
+    spec, _, text = why.definition(name)
     predicate = inspect.getsource(getattr(invariants, name))
     parts = [f"# {name}\n\n{sentence}\n"]
     if text:
-        parts.append(f"## In {spec}\n\n```text\n{text}\n```\n")
+        parts.append(f"## In spec/{spec}\n\n```text\n{text}\n```\n")
     parts.append(f"## In the simulator, after every step\n\n```python\n{predicate}```\n")
     rows = [
         f"| `{mutant.name}` | {mutant.about} |"
@@ -143,16 +143,6 @@ def invariant_page(name: str, sentence: str) -> str:
         see = f"python -m walrus.sim --mutant {first} --scenarios --why"
         parts.append(f"## Planted bugs that break it\n\n{table}\n\nSee one: `{see}`\n")
     return "\n".join(parts)
-
-
-def definition(name: str) -> tuple[str, str]:
-    """The spec that defines a name, and the definition with the comment above it."""
-    for spec in ("Walrus.tla", "Raft.tla"):
-        text = (ROOT / "spec" / spec).read_text("utf-8")
-        found = re.search(rf"((?:^\\\*.*\n)*)^{name} ==.*\n(?:(?:[ \t].*)?\n)*?(?=^\S)", text, re.MULTILINE)
-        if found:
-            return f"spec/{spec}", found[0].rstrip()
-    return "", ""
 
 
 def config() -> dict[str, Any]:

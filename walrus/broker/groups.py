@@ -62,7 +62,6 @@ class WorkQueue:
         "_next",
         "_out",
         "_window",
-        "_window",
         "done",
         "noted",
     )

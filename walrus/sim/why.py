@@ -39,7 +39,7 @@ def why(name: str) -> str:
         return OTHERS.get(
             name, f"{name} is no invariant of the spec: it is what the simulator's judge calls it."
         )
-    spec, comment = _of_spec(name)
+    spec, comment, _ = definition(name)
     where = f"See walrus/sim/invariants.py, {f'spec/{spec}, ' if spec else ''}and docs/spec-map.md."
     return " ".join(part for part in (known[name], comment, where) if part)
 
@@ -49,13 +49,17 @@ def _first(text: str | None) -> str:
     return " ".join((text or "").split("\n\n")[0].split())
 
 
-def _of_spec(name: str) -> tuple[str, str]:
-    """The spec that defines the name, and the comment above the definition."""
-    for spec in ("Walrus.tla", "Raft.tla"):
+def definition(name: str) -> tuple[str, str, str]:
+    """Return the spec that defines a name, the comment above the definition, and both as they stand there."""
+    for spec in ("Walrus.tla", "Raft.tla", "Delivery.tla"):
         path = SPEC / spec
-        if not path.exists():
-            continue
-        found = re.search(rf"((?:^\\\*.*\n)*)^{name} ==", path.read_text("utf-8"), re.MULTILINE)
+        found = _definition(name).search(path.read_text("utf-8")) if path.exists() else None
         if found:
-            return spec, " ".join(line.removeprefix("\\*").strip() for line in found[1].splitlines())
-    return "", ""
+            comment = " ".join(line.removeprefix("\\*").strip() for line in found[1].splitlines())
+            return spec, comment, found[0].rstrip()
+    return "", "", ""
+
+
+def _definition(name: str) -> re.Pattern[str]:
+    """A definition from its comment to the next line that is not indented."""
+    return re.compile(rf"((?:^\\\*.*\n)*)^{name} ==.*\n(?:(?:[ \t].*)?\n)*?(?=^\S)", re.MULTILINE)

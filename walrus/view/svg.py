@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 from math import log1p
-from typing import Any
+from typing import Any, NamedTuple
 
-from walrus.view.film import Event, Film, causes, state_at
+from walrus.view.film import Event, Film, causes
 from walrus.view.lanes import label
 
 ROW, TOP, LEFT = 64, 34, 96
@@ -58,6 +58,28 @@ def _cross(x: float, y: float, size: int) -> str:
     return _path(data, BAD, 'stroke-width="2"')
 
 
+class Look(NamedTuple):
+    """What of a lane's state its line shows."""
+
+    term: int | None = None
+    role: str | None = None
+    up: bool | None = None
+
+
+def looks(film: Film, shown: Sequence[int]) -> dict[str, list[Look]]:
+    """Return each lane's look before the first of these events, and after each of them."""
+    states: dict[str, dict[str, Any]] = {lane.id: {} for lane in film.header.lanes}
+    seen: dict[str, list[Look]] = {lane: [] for lane in states}
+    begin = 0
+    for stop in [shown[0] if shown else 0, *(number + 1 for number in shown)]:
+        for event in film.events[begin:stop]:
+            states[event.lane].update(event.state)
+        begin = stop
+        for lane, state in states.items():
+            seen[lane].append(Look(*map(state.get, Look._fields)))
+    return seen
+
+
 class _Drawing:
     """Where everything goes."""
 
@@ -68,6 +90,7 @@ class _Drawing:
         lanes = [lane for lane in film.header.lanes if lane.id in used or lane.kind == "node"]
         self.lanes = {lane.id: order for order, lane in enumerate(lanes)}
         self._names = [lane.name for lane in lanes]
+        self._looks = looks(film, self._shown)
         self._x: dict[int, float] = {}
         self._texts: dict[int, float] = {}
         """Where the last label at each height ends."""
@@ -87,28 +110,24 @@ class _Drawing:
         """The lanes, by term and role."""
         drawn = []
         for lane in self.lanes:
-            start, state = float(LEFT), self._state(self._shown[0] - 1, lane) if self._shown else {}
-            for number in self._shown:
-                after = self._state(number, lane)
-                if _look(after) != _look(state):
-                    drawn.append(self._line(lane, start, self._x[number], state))
-                    start, state = self._x[number], after
-            drawn.append(self._line(lane, start, self.width - 16, state))
+            start, look = float(LEFT), self._looks[lane][0]
+            for number, after in zip(self._shown, self._looks[lane][1:], strict=True):
+                if after != look:
+                    drawn.append(self._line(lane, start, self._x[number], look))
+                    start, look = self._x[number], after
+            drawn.append(self._line(lane, start, self.width - 16, look))
         return drawn
 
-    def _state(self, number: int, lane: str) -> dict[str, Any]:
-        return state_at(self._film, number)[lane]
-
-    def _line(self, lane: str, start: float, end: float, state: dict[str, Any]) -> str:
+    def _line(self, lane: str, start: float, end: float, look: Look) -> str:
         y = self._y(lane)
-        if state.get("up") is False:
+        if look.up is False:
             return (
                 f'<rect x="{start:.1f}" y="{y - 5:.1f}" width="{max(0, end - start):.1f}" height="10" '
                 f'fill="{BAD}" opacity="0.25"/>'
             )
         data = f"M{start:.1f} {y:.1f}H{max(start, end):.1f}"
-        thick = 6 if state.get("role") == "Leader" else 2
-        return _path(data, colour(state.get("term")), f'stroke-width="{thick}"')
+        thick = 6 if look.role == "Leader" else 2
+        return _path(data, colour(look.term), f'stroke-width="{thick}"')
 
     def arrows(self) -> list[str]:
         """Messages that arrive, and those that are lost."""
@@ -195,7 +214,3 @@ class _Drawing:
 
 def _short(event: Event) -> str:
     return event.what if len(event.what) <= 40 else event.what[:39] + "…"
-
-
-def _look(state: dict[str, Any]) -> tuple[object, ...]:
-    return state.get("term"), state.get("role"), state.get("up")
