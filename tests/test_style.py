@@ -128,6 +128,26 @@ def test_what_counts_as_prose() -> None:
     assert [line for _, line in _prose(page) if line.strip("`")] == ["a", "* item", "    goes on"]
 
 
+_SPAN = re.compile(r"(?<!`)(`+)(?!`).+?(?<!`)\1(?!`)")
+
+
+def _cut_spans(text: str) -> list[str]:
+    """The lines on which a code span begins that does not end there, or ends that did not begin there."""
+    lines = [(number, line) for number, line in _prose(text) if not line.startswith("```")]
+    return [f"{number}: {line}" for number, line in lines if "`" in _SPAN.sub("", line)]
+
+
+@pytest.mark.parametrize("path", PROSE, ids=shape.name)
+def test_a_code_span_closes_on_its_line(path: Path) -> None:
+    # A command that is cut in two cannot be searched for, nor copied as it stands.
+    assert _cut_spans(path.read_text(encoding="utf-8")) == []
+
+
+def test_what_counts_as_a_span_that_is_cut() -> None:
+    page = "`whole` and ``a ` in it``\n`begins\nends` here\n\n    code `\n"
+    assert _cut_spans(page) == ["2: `begins", "3: ends` here"]
+
+
 @pytest.mark.parametrize("path", SPECS, ids=shape.name)
 def test_a_specification_is_below_110_columns(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()

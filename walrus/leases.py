@@ -31,7 +31,7 @@ Transcripts, in `tests/replicas/transcripts`: `lease_lost_and_returned`,
 
 from __future__ import annotations
 
-from walrus.segments import Metadata, Segment
+from walrus.segments import START, Metadata, Segment
 
 RECONCILE_INTERVAL = 0.1
 """Seconds between two looks at whether every lease is still what the metadata says."""
@@ -78,6 +78,7 @@ class LeaseTable:
             self._reconcile_at = now + RECONCILE_INTERVAL
             for name in list(self._granted):
                 self.reconcile(metadata, name)
+            assert self._granted.keys() <= metadata.topics.keys(), "SingleWriter: a lease outlives its topic"
 
     def expires_at(self) -> float:
         """When all leases end unless a Raft leader is heard from."""
@@ -85,6 +86,7 @@ class LeaseTable:
 
     def holds(self, topic: str, segment: int, now: float) -> bool:
         """Whether (topic, segment) may be written in this step."""
+        assert segment >= START.segment, "SingleWriter: a lease that is asked for by a number that is none"
         return self._granted.get(topic) == segment and now < self.expires_at()
 
     def held(self, now: float) -> dict[str, int]:

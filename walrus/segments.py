@@ -168,6 +168,7 @@ class Topic(msgspec.Struct, kw_only=True):
 
     def distance(self, start: Position, end: Position) -> int:
         """How many entries there are from `start` to `end`, which is not before it."""
+        assert start <= end, "OutIsBounded: entries behind the window would count as within it"
         counts = (self.segments[number - 1].count or 0 for number in range(start.segment, end.segment))
         return sum(counts) - start.offset + end.offset
 
@@ -446,6 +447,9 @@ class Metadata:
             client_address=command.client_address,
             leaving=known.leaving if known else False,
         )
+        assert known is None or known.directory_id == command.directory_id, (
+            "SingleWriter: a disk votes that does not know how its predecessor voted"
+        )
         assert known is None or start_number(command.incarnation) >= start_number(known.incarnation), (
             "SingleWriter: a start that is over came back"
         )
@@ -509,6 +513,10 @@ class Metadata:
             for group in sorted(command.handed.keys() & command.groups.keys() & topic.groups.keys())
             if topic.groups[group].generation == command.groups[group].generation
         }
+        assert all(topic.in_bounds(done.low) for done in topic.groups.values()), (
+            "CursorInBounds: a group's mark lies beyond the count"
+        )
+        assert topic.handed.keys() <= topic.groups.keys(), "NothingSkipped: handed on of a group that is none"
 
     def _opened(self, leader: int, replicas: tuple[int, ...]) -> Segment | None:
         """A new open segment; None if a node that it names is not (or no longer) a member."""
@@ -542,7 +550,8 @@ class Metadata:
             ends = [done.low, *(Position(run.segment, run.end) for run in done.above)]
             sound = all(0 <= run.start < run.end for run in done.above) and all(map(topic.in_bounds, ends))
             if sound and known.generation == done.generation:
-                topic.groups[group] = known.join(done, topic.advance)
+                topic.groups[group] = joined = known.join(done, topic.advance)
+                assert joined.low >= known.low, "MarkOnlyRises: what was acknowledged would be given again"
 
     def _move_group(self, command: MoveGroup) -> None:
         """SEEK: back, too. What earlier owners propose of the last generation is void from now on."""
@@ -554,6 +563,7 @@ class Metadata:
             return
         if (known.generation if known else 0) == command.generation:
             low = topic.advance(command.to)
+            assert topic.in_bounds(low), "CursorInBounds: a SEEK leads beyond the end"
             topic.groups[command.group] = Acknowledged(command.generation + 1, low)
             topic.handed.pop(command.group, None)
 
@@ -594,6 +604,9 @@ class Metadata:
         """The whole state, equal bytes for equal states."""
         later = any(topic.groups for topic in self.topics.values())
         version = VERSION if later else FIRST_VERSION
+        assert later or not any(topic.handed for topic in self.topics.values()), (
+            "NothingSkipped: a release without groups would drop what was handed on"
+        )
         return _encoder.encode(
             _Image(version=version, nodes=sorted(self.nodes.items()), topics=sorted(self.topics.items()))
         )
@@ -649,7 +662,9 @@ class Metadata:
         assert len(self.topics) <= MAX_TOPICS, "TypeOK: more topics than clients may register"
         for name, topic in self.topics.items():
             assert topic.segments, f"DomainConsistency: {name} has no segment"
-            assert len(topic.cursors) <= MAX_GROUPS, f"TypeOK: more groups of {name} than there may be"
+            groups = len(topic.cursors) + len(topic.groups)
+            assert groups <= MAX_GROUPS, f"TypeOK: more groups of {name} than there may be"
+            assert topic.handed.keys() <= topic.groups.keys(), f"NothingSkipped: {name} hands on to no group"
             assert topic.open.checksum == Checksum(), f"SealedStable: {name} has a checksum of what is open"
             assert not topic.open.recovered, f"SealedStable: {name} was recovered before it ended"
             assert not topic.open.sealed, f"DomainConsistency: {name} has no open segment"

@@ -343,6 +343,7 @@ class Copies:
         A writer sums up entries as it appends them. With that sum it would answer a fence for entries that it
         cannot hand to any other replica, and a recovery that chose it as the source would never end.
         """
+        assert self._copies[copy.key] is copy, "PrefixAgree: a whole copy is replaced for another's damage"
         self.damaged[copy.key] = None
         copy.forget_sum()
 

@@ -100,6 +100,7 @@ class SegmentRecovery:
         assert not self.waits_for_sure_copies, "a forced recovery waits although a majority answered"
 
     def _send_fences(self) -> None:
+        assert self.found is None, "SealedStable: what was found is final, and is asked for again"
         for node in self.segment.replicas:
             if node not in self._fence_replies:
                 self._outbox.send(node, Fence(topic=self.key[0], segment=self.key[1]))

@@ -163,6 +163,7 @@ class Puller:
 
     def _give_up(self, pull: _Pull) -> None:
         """Forget a pull. The requesters ask again, perhaps from another source; what was copied is kept."""
+        assert not pull.asking, "PrefixAgree: a later pull would take its piece for its own"
         if self._pulls.get(pull.copy.name) is pull:
             del self._pulls[pull.copy.name]
 

@@ -193,6 +193,7 @@ class Reads:
     def on_tick(self, now: float) -> None:
         """Give up on answers that are late."""
         self._fail([number for number, asked in self._asked.items() if asked.deadline <= now], now)
+        assert all(asked.deadline > now for asked in self._asked.values()), "a reader waits past its deadline"
 
     def _fail(self, numbers: list[int], now: float) -> None:
         for number in numbers:

@@ -127,6 +127,7 @@ class CatchUp:
             sources = [node for node in (segment.replicas if segment else ()) if node in connected]
             copy = self._shadows.get(key) or self._copies.get(key)
             assert copy.key == key, "PrefixAgree: one segment's entries would go to another's copy"
+            assert self._config.node_id not in sources, "a copy that lacks entries would be their source"
             if segment is None or segment.count is None or copy.length >= segment.count:
                 del self._short[key]
             elif sources and not self.puller.pulling(copy):

@@ -137,6 +137,7 @@ class Follower:
 
     def rewind(self) -> None:
         """What was on its way is lost, or must be taken for lost: begin again behind `match`."""
+        assert self.match <= self.next_index, "SeqOrder: entries that were never sent would be left out"
         self.next_index, self.unanswered = self.match, 0
         self._sent.clear()
         self._gap_until = float("-inf")
@@ -283,6 +284,7 @@ class SegmentWriter:
         up that cannot be acknowledged: without a majority in reach, or behind a full window, they wait in
         `_pending`, where they can still be refused. Once appended, their outcome would be unknown.
         """
+        assert self.sealing or not self.seal_proposed, "SealedStable: an append behind a proposed count"
         return (
             self._leases.holds(self.topic, self.number, now)
             and not self.copy.fenced
@@ -325,6 +327,7 @@ class SegmentWriter:
         if limit is None or self.bytes + size + batch.size < limit:
             return min(batch.count, room)
         count, total = 0, self.bytes + size
+        assert total < limit, "SealedStable: an append to a segment that is full"
         for length in batch.sizes():
             if total >= limit:
                 break
@@ -379,6 +382,7 @@ class SegmentWriter:
             return
         self._outbox.send(node, frame)
         follower.sent(frame.start + frame.batch.count, weight, now)
+        assert follower.unanswered <= max(weight, self._config.window_bytes), "more is on its way than may be"
 
     def _send_from_disk(self, node: int, follower: Follower, now: float) -> None:
         """Send what the replica misses, as far as the window allows.
@@ -540,6 +544,7 @@ class SegmentWriter:
     @property
     def all_acknowledged(self) -> bool:
         """Whether the writer is sealing and its count is final."""
+        assert self.commit_index <= self.copy.length, "AckedDurable: acknowledged beyond its own copy"
         return self.sealing and not self.copy.fenced and self.commit_index == self.copy.length
 
     def ready_to_seal(self) -> tuple[int, Checksum]:
@@ -584,6 +589,7 @@ class SegmentWriter:
         """
         self.sealing = self.seal_proposed = True
         self._refuse_pending()
+        assert not self._pending, "SeqOrder: entries wait behind the end of the segment"
 
     def _refuse_pending(self) -> None:
         """Send back what waits, in order. The router resends it to the next leader."""

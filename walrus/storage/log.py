@@ -99,7 +99,11 @@ def _record_of(size: int) -> Struct:
 
 
 class Owner(Protocol):
-    """What a topic asks of the engine that it belongs to."""
+    """What a topic asks of the engine that it belongs to.
+
+    Locks are taken in one order, a topic's before the engine's own. So what is called here with the lock of a
+    topic held may take the engine's, and what takes the locks of other topics is called with none.
+    """
 
     space: Space
     prewrite: bool
@@ -288,7 +292,11 @@ class Log:
         return self.shape == size
 
     def stop(self) -> None:
-        """Take no more appends. Needs no lock; one that is under way may still succeed."""
+        """Take no more appends. Needs no lock; one that is under way may still succeed.
+
+        `limit` goes first and `shape` last. The other way round, an append in between would find room, take
+        a new shape, and go on appending to an engine that is closed until that shape is used up.
+        """
         self.limit, self.asleep = 0, False
         self.shape = -1
 
@@ -298,7 +306,10 @@ class Log:
         self.file, self.pwrite, self.window = None, _nowhere, None
 
     def _packing(self, size: int) -> Callable[..., Any]:
-        """What makes a record of its parts, or puts it where it belongs."""
+        """What makes a record of its parts, or puts it where it belongs.
+
+        Looked up once for a shape: with each append it would be one more call on the hot path.
+        """
         return _record_of(size).pack
 
     def append_batch(self, batch: Batch) -> int:
@@ -330,6 +341,8 @@ class Log:
                         self.owner.mark_dirty(self)
                     life = self.blocks[-1].life
                     head = encode_head(life, position, self.durable, lengths, payload)
+                    # No shape survives this: it was summed for a `position` with the same upper bytes and for
+                    # a room that is smaller now, and the next single append would trust it unseen.
                     try:
                         _write_record(self.file, life, [head, *parts], offset, size)
                         self.offset, self.position, self.shape = offset + size, position + count, -1
@@ -397,14 +410,23 @@ class Log:
 
     def wake(self) -> None:
         """Let the tail be written to; the lock is held. OSError if there is no descriptor for its file."""
+        # `asleep` is cleared last: if the file cannot be opened, the topic sleeps on, and the next append
+        # tries again instead of taking it for one that was stopped.
         if self.asleep:
             assert self.file is None and self.limit == 0, "a topic that sleeps is written to"
             self.enter_tail(self.owner.space.file(self.blocks[-1].extent.file))
             self.asleep = False
 
     def sleep(self) -> None:
-        """Let go of the tail's file until the next append; the lock is held."""
+        """Let go of the tail's file until the next append; the lock is held.
+
+        What was appended and not synced stays in `unsynced`, with its file: a descriptor that was closed
+        before its fsync would leave the next sync nothing to call it on, and entries would count as durable
+        that are in the page cache alone.
+        """
         if self.blocks:
+            covered = not self.dirty or self.blocks[-1].extent.file in self.unsynced
+            assert self.limit == 0 or covered, "a file is let go of that no sync would cover any more"
             self.settle_tail()
         self.shape = -1
         self.asleep = self.asleep or self.limit > 0  # a topic that takes no appends does not wake either
@@ -413,6 +435,9 @@ class Log:
 
     def _roll(self, record: int) -> None:
         """Leave the tail block as it is and begin the next."""
+        # In this order because any step may fail, for want of space or descriptors, and an append that fails
+        # has changed nothing: space is found, the file opened, the block written, and only then the log
+        # changed (`_adopt`), by assignments that cannot fail.
         owner, chain = self.owner, self.blocks
         previous_end, base = self.settle_tail(), self.base + self.position
         assert bool(chain) == (previous_end > 0), "recovery could not tell where the block before it ends"
@@ -470,6 +495,7 @@ class Log:
         Its header may have reached the disk. A later open would find a block of this topic with the sequence
         number that the next attempt uses again.
         """
+        assert all(block.extent != extent for block in self.blocks), "a block that holds entries is erased"
         try:
             self.owner.space.erase(extent)
             self.owner.space.release(extent)
@@ -494,11 +520,18 @@ class Log:
         Fourfold growth bounds the waste in the last block by three quarters of what the topic holds, and a
         topic of a gigabyte still has few blocks. Large records get a block for `_ROOMY` of them, because
         half a record, on average, is lost at the end of each.
+
+            records of   blocks, in KiB               because
+            100 B        16  64  256  1024  4096 ...  fourfold, up to `LARGEST_BLOCK`
+            300 KiB      about 4800 each              `_ROOMY` records
+            8 MiB        about 65536 each             `_LARGEST_ROOMY`: 7 records, for 16 would take 128 MiB
         """
         start = BLOCK_HEAD_SIZE + len(self.name.encode())
         grown = min(4 * self.blocks[-1].extent.size, LARGEST_BLOCK) if self.blocks else UNIT
         roomy = min(_ROOMY * record, _LARGEST_ROOMY) if record > LARGEST_BLOCK // _ROOMY else 0
-        return max(grown - start, roomy, record), start
+        size = max(grown - start, roomy, record)
+        assert size >= record, "`make_room` would begin one block after another, and find room in none"
+        return size, start
 
     def settle_tail(self) -> int:
         """Note in the tail block what it holds now; the bytes of it in use.
@@ -550,7 +583,8 @@ class Log:
         """The sync that began with `mark` has succeeded."""
         assert mark.log is self, "the mark of another topic"
         with self.lock:
-            # Syncs may end in another order than they began. And the topic may be gone: then it is at 0.
+            # Syncs may end in another order than they began: one that covers less must not take back what a
+            # later one has made durable. And the topic may be gone: then it is at 0.
             assert self.gone or mark.upto <= self.base + self.position, "durable before it was written"
             if mark.upto >= self.durable_index:
                 self.durable_index, self.durable_place = mark.upto, mark.place
@@ -585,7 +619,11 @@ class Log:
             return block, self.offset - block.extent.offset, self.position
 
     def view(self, block: Block, index: int) -> memoryview:
-        """A window onto the block, for a reader of entry `index`, which is trimmed if the block is gone."""
+        """A window onto the block, for a reader of entry `index`, which is trimmed if the block is gone.
+
+        A reader holds no lock while it reads, so its file may be unlinked between `block_at` and here. That
+        is no error of the disk: trimming got there first, and the reader is told what a later one would be.
+        """
         spared = False
         while True:
             try:
@@ -625,12 +663,15 @@ class Log:
         The tail stays although it may hold nothing that is needed: its header alone says where the topic's
         next entry is numbered from.
         """
+        # New lists, as in `_adopt`: a reader that has looked up a block by its number in the old ones must
+        # not find another block there.
         with self.lock:
             keep = 0
             while keep < len(self.blocks) - 1 and self.bases[keep + 1] <= before:
                 keep += 1
             gone, self.blocks, self.bases = self.blocks[:keep], self.blocks[keep:], self.bases[keep:]
             assert self.blocks or not gone, "the numbering goes with the last block"
+            assert not gone or self.bases[0] <= before, "an entry goes that was to be kept"
             return [block.extent for block in gone]
 
     def check_invariants(self) -> None:
@@ -662,7 +703,12 @@ class Log:
 
 
 class MappedLog(Log):
-    """The same, for backends that write by assignment into a mapping: no system call for a small entry."""
+    """The same, for backends that write by assignment into a mapping: no system call for a small entry.
+
+    A block is written with zeros by a system call first, whatever the schedule for syncs: a store into a page
+    that was never touched faults, and takes longer than the write of a whole record would. What a store
+    cannot do is to report a full disk, but it never meets one: files are allocated in full (`mapped.py`).
+    """
 
     touch_first = True
 
@@ -714,6 +760,8 @@ def _write_record(file: File, life: Life, parts: list[bytes], offset: int, size:
     """Write head and payload, and the check behind them, which for a large record is computed meanwhile.
 
     Both the write and the CRC let other threads run, so on two processors they take the time of the longer.
+    A crash between the two writes leaves a head and a payload without their check: a torn record like any
+    other, for nothing was acknowledged yet.
     """
     if size < _WORTH_A_THREAD:
         write_all(file, [*parts, encode_check(life, parts)], offset)

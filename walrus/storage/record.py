@@ -206,6 +206,7 @@ def encode_head(life: Life, position: int, durable: int, lengths: bytes, size: i
 
 def encode_check(life: Life, parts: Sequence[bytes]) -> bytes:
     """What follows the payload: `parts` are the head and the payload."""
+    assert parts, "the check of nothing is that of any place in the block"
     check = life.seed
     for part in parts:
         check = crc32(part, check)
@@ -250,6 +251,7 @@ def holds(view: memoryview, life: Life, start: int, end: int) -> bool:
 
     None at all also holds: nothing was fed, so the register is where it was.
     """
+    assert start <= end, "bytes that were never read would hold: a view that ends before it begins is empty"
     return crc32(view[start:end], life.seed) == life.seed
 
 

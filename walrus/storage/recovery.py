@@ -121,6 +121,8 @@ class Chain(msgspec.Struct):
 
     def check_invariants(self) -> None:
         """Assert what must hold of a chain when it has been judged, whatever the disk said."""
+        # Sequences may repeat: the erasure of a header may have been lost. They never fall, or the walk from
+        # each block to the next would count entries below zero.
         sequences = [block.head.sequence for block in self.blocks]
         assert sequences == sorted(sequences), f"{self.name}: blocks out of order"
         assert not self.gone or self.torn, f"{self.name}: blocks go that nothing will overwrite"
@@ -182,6 +184,7 @@ class Recoverer:
     def chain(self, name: str, topic_id: int, blocks: list[Block], note: TopicNote) -> Chain:
         """Work out what a topic holds. Changes nothing on disk."""
         assert blocks, "a topic is known by its blocks"
+        assert all(block.head.topic_id == topic_id for block in blocks), "a chain of two topics' blocks"
         chain = Chain(name, topic_id, blocks, note)
         # Gaps are collected first and judged last, because the mark up to which the topic was durable comes
         # from all blocks and records together.
@@ -189,6 +192,9 @@ class Recoverer:
         if not self._same_boot:
             gaps += self._check_unsynced(chain)
             self._cut_unsynced(chain, gaps)
+            assert all(block.head.base + gap.position < chain.durable for block, gap in gaps), (
+                "a hole is kept where a write was lost: no reader could tell that anything is missing"
+            )
         for block, gap in gaps:
             self._report_damage(chain, block, gap.offset, gap.position, gap.resume)
         if chain.blocks:
@@ -200,6 +206,9 @@ class Recoverer:
         """Set the end of every block, from its successor where there is one, and what is known as durable."""
         blocks, note = chain.blocks, chain.note
         gaps: Gaps = []
+        # The first block is not the topic's first one: either those before were trimmed, and then the journal
+        # says so, or their headers are lost, and then it is a gap at the beginning. Passed over in silence, a
+        # reader from 0 would be told that the entries were trimmed on purpose.
         if blocks[0].head.base > max(note.first, 0) and blocks[0].head.sequence > 0:
             gaps.append((blocks[0], DamagedRange(0, note.first - blocks[0].head.base, 0)))
         for block, following in pairwise(blocks):
@@ -223,6 +232,8 @@ class Recoverer:
 
     def _scan(self, block: Block, limit: int, note: TopicNote | None = None) -> Scan:
         """The records of a block, from where the journal knows it to be on disk: the rest was read before."""
+        # From the journal's mark only if it lies within this block. A mark of another block would put the
+        # walk in the middle of a record, where nothing sound is found, and the tail would pass for torn.
         place, position = block.head.start, 0
         if note is not None and block.head.base < note.durable and place < note.place <= limit:
             place, position = note.place, note.durable - block.head.base
@@ -235,6 +246,7 @@ class Recoverer:
 
     def _take(self, block: Block, found: Scan) -> Gaps:
         """Believe a scan: the block ends with its last sound record."""
+        assert found.end <= block.extent.size, "the next append would go into the neighbour's block"
         block.end, block.entries = found.end, found.entries
         return [(block, gap) for gap in found.gaps]
 
@@ -286,9 +298,12 @@ class Recoverer:
             block.entries = missing
             chain.sealed = True
         else:
+            # Nothing that was known to be durable is missing, so what stands behind the last sound record was
+            # never acknowledged as durable: it may go, and has to, before an append can meet it.
             remains = self._remains(block)
             chain.torn = chain.torn or remains > 0
             self._report_cut(chain, block, block.end, remains)
+        assert chain.next_index >= chain.durable, "the number of an entry that was durable is given again"
         self.report.topics += 1
         self.report.entries += max(0, chain.next_index - chain.note.first)
 
@@ -335,6 +350,7 @@ class Recoverer:
                 rest = _used(self._view(block)[block.end :])
                 write_all(file, [bytes(rest)], block.extent.offset + block.end)
             file.sync()
+        # Released last. A unit that is free may be taken at once, and its new header would then be erased.
         for gone in chain.gone:
             self._space.release(gone.extent)
 
@@ -346,6 +362,8 @@ def _used(rest: memoryview) -> int:
         start = max(0, end - step)
         part = bytes(rest[start:end])
         if part != bytes(len(part)):
-            return start + len(part.rstrip(b"\0"))
+            used = start + len(part.rstrip(b"\0"))
+            assert rest[used - 1], "zeros at the end would count as what a torn write left"
+            return used
         end = start
     return 0
