@@ -569,7 +569,7 @@ class Metadata:
 
     def _set_replicas(self, command: SetReplicas) -> str | None:
         segment = self.segment(command.topic, command.segment)
-        if segment is None or segment.count is None or segment.replicas != command.old:
+        if segment is None or not segment.sealed or segment.replicas != command.old:
             return None
         directories = self.directories(command.new)
         if directories is None or command.directories not in ((), directories):

@@ -13,6 +13,7 @@ import struct
 import msgspec
 
 from tests.fuzz.targets import CORPUS, LIFE, join
+from tests.storage import records
 from walrus import protocol, segments
 from walrus.consensus import journal
 from walrus.consensus.messages import MEMBERSHIP, Entry, HardState, Membership, Snapshot
@@ -79,9 +80,9 @@ def _example(kind: object) -> object:
 
 
 def _records() -> dict[str, bytes]:
-    one = record.encode_one(LIFE, 0, 0, b"first")
-    many = b"".join(record.encode_batch(LIFE, 1, 1, Batch.of([b"a", b"", b"ccc"])))
-    last = record.encode_one(LIFE, 4, 2, b"x" * 40)
+    one = records.encode(LIFE, 0, 0, Batch.of([b"first"]))
+    many = records.encode(LIFE, 1, 1, Batch.of([b"a", b"", b"ccc"]))
+    last = records.encode(LIFE, 4, 2, Batch.of([b"x" * 40]))
     torn = one + many[:-3]
     flipped = bytearray(one + many + last)
     flipped[len(one) + 9] ^= 4

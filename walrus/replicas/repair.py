@@ -148,7 +148,7 @@ class CatchUp:
         a replica's answer to the fence ends before it; either way the segment is sealed first.
         """
         segment = self._metadata.segment(*key)
-        if segment is not None and segment.count is not None and key not in self._shadows:
+        if segment is not None and segment.sealed and key not in self._shadows:
             try:
                 shadow = self._copies.shadow(key)
             except DiskFull:

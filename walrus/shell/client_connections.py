@@ -47,13 +47,30 @@ import asyncio
 import logging
 import socket
 from collections import deque
-from typing import Protocol, cast
+from typing import Protocol, assert_never, cast
 
 import msgspec
 
 from walrus import protocol
 from walrus.broker.ordering import Lane, RequestOrder
-from walrus.protocol import Ack, Fetch, Get, Invalid, Put, Receive, Request, RequestParser
+from walrus.protocol import (
+    Ack,
+    Extend,
+    Fetch,
+    Get,
+    Invalid,
+    Leave,
+    Metrics,
+    Nack,
+    Put,
+    Receive,
+    Recover,
+    Register,
+    Request,
+    RequestParser,
+    Seek,
+    State,
+)
 from walrus.shell.descriptors import Listener
 
 log = logging.getLogger("walrus.shell.client_connections")
@@ -123,8 +140,10 @@ def _weight(request: Request, max_frame_bytes: int) -> int:
             return request.count * max_frame_bytes
         case Receive() | Ack():
             return request.replies * REQUEST_BYTES  # it may wait for long, and holds no entry meanwhile
+        case Nack() | Extend() | Seek() | Register() | Leave() | Recover() | State() | Metrics() | Invalid():
+            return max_frame_bytes  # of the answer: those of STATE and METRICS grow with what they describe
         case _:
-            return max_frame_bytes
+            assert_never(request)
 
 
 def _split(request: Get | Fetch, count: int) -> tuple[Request, Request]:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 from zlib import crc32
 
 import msgspec
@@ -37,8 +37,10 @@ from walrus.consensus.messages import (
 from walrus.replicas.copies import NOTES, SHADOW, Key, Note
 from walrus.segments import (
     START,
+    Announce,
     CommitCursors,
     CommitGroups,
+    MarkLeaving,
     Metadata,
     MoveGroup,
     Position,
@@ -400,6 +402,10 @@ class Truth:
                 self.removed.add(command.node_id)
             case RegisterTopic() if changed is not None:
                 self.topics[command.topic] = None
+            case RegisterTopic() | Seal() | SetReplicas() | RemoveNode() | Announce() | MarkLeaving():
+                pass  # without effect, or with none that is judged here
+            case _:
+                assert_never(command)
 
     def _opened(self, command: RegisterTopic | Seal) -> None:
         """A segment opens, at this place in Raft's log: with as many replicas as the cluster has room for?"""

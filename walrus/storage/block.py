@@ -99,7 +99,3 @@ class Block:
         """Remember a place, if it lies far enough behind the last one."""
         if offset - (self._points[-1] & _LOW) >= _STEP and position > self._points[-1] >> 32:
             self._points.append(position << 32 | offset)
-
-    def index_bytes(self) -> int:
-        """Memory that the index takes."""
-        return 8 * len(self._points)

@@ -32,7 +32,6 @@ from zlib import crc32
 
 import msgspec
 
-from walrus.storage.batch import Batch
 from walrus.storage.errors import FormatError
 
 VERSION = 1
@@ -177,20 +176,6 @@ class Record(NamedTuple):
     entries: int
     end: int
     durable: int  # entries of this block that were durable when it was written, likewise counted
-
-
-def encode_one(life: Life, position: int, durable: int, data: bytes) -> bytes:
-    """The record of a single entry. The log's fast path does the same in line."""
-    assert 0 <= durable <= position, "a record that calls itself durable before it is written"
-    head = RECORD_HEAD.pack(life.tag, len(data), position, durable) + data
-    return head + U32.pack(crc32(head, life.seed) ^ life.mask)
-
-
-def encode_batch(life: Life, position: int, durable: int, batch: Batch) -> list[bytes]:
-    """The record of a batch, in parts to be written end to end. The payload is not copied."""
-    assert batch.count, "a record of no entries would end every walk"
-    parts = [encode_head(life, position, durable, batch.lengths, batch.size), batch.blob]
-    return [*parts, encode_check(life, parts)]
 
 
 def encode_head(life: Life, position: int, durable: int, lengths: bytes, size: int) -> bytes:

@@ -92,6 +92,11 @@ class _Segment:
         self.decided = set[int]()
         self.proposals: list[tuple[int, dict[str, Place]]] = []
 
+    @property
+    def sealed(self) -> bool:
+        """Whether it has ended."""
+        return self.count is not None
+
     def majority(self, nodes: set[int]) -> bool:
         return len(nodes & self.replicas) >= majority(len(self.replicas))
 
@@ -157,7 +162,7 @@ class Referee:
         need(not event["sure"] or not copy.doubt or self._sealed(event), "it cannot be sure")
 
     def _sealed(self, event: Event) -> bool:
-        return self._segment(event).count is not None
+        return self._segment(event).sealed
 
     # --- commands ---
 
@@ -298,7 +303,7 @@ class Referee:
 
     def _commit_replicas(self, event: Event) -> None:
         segment, new = self._segment(event), set(event["replicas"])
-        need(segment.count is not None and new != segment.replicas, "nothing to change")
+        need(segment.sealed and new != segment.replicas, "nothing to change")
         key = (event["topic"], event["segment"])
         whole = {node for node in new if self._node(node).copies.setdefault(key, _Copy()).proven}
         need(not new & self._gone, "it was removed")
@@ -397,7 +402,7 @@ class Referee:
         copy, segment = node.copy(event), self._segment(event)
         writes = node.lease.get(event["topic"]) == event["segment"]
         need(segment.recovering or writes, "the segment is not being recovered")
-        need(event["node"] in segment.replicas or segment.count is not None, "no replica")
+        need(event["node"] in segment.replicas or segment.sealed, "no replica")
         copy.fenced = True
         copy.noted.add(event["length"])
 
@@ -582,7 +587,7 @@ class Referee:
 
     def _may_forget(self, node: _Node, key: Key) -> bool:
         """Its checkpoint may have known the segment to be sealed."""
-        return self._topics[key[0]][key[1] - 1].count is not None and node.knew.get(key[0], 0) > key[1]
+        return self._topics[key[0]][key[1] - 1].sealed and node.knew.get(key[0], 0) > key[1]
 
     def _on_rejoin(self, node: _Node, event: Event) -> None:
         segments = [each for topic in self._topics.values() for each in topic]

@@ -414,9 +414,7 @@ REPAIRING = (
         "damage_stays",
         "NoRest",
         "a damaged copy is never made anew",
-        Slip(
-            "if segment is not None and segment.count is not None and key not in self._shadows:", "if False:"
-        ),
+        Slip("if segment is not None and segment.sealed and key not in self._shadows:", "if False:"),
     ),
     _mutant(
         "damaged_counts_as_sure",
