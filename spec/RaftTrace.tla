@@ -19,7 +19,8 @@
 (*     and a request to campaign, or a snapshot, arrives late;             *)
 (*   - a candidate that can win no more calls itself a follower (the model *)
 (*     has no such step, because nothing depends on it);                   *)
-(*   - a follower learns what is committed before its own copy is durable. *)
+(*   - a follower learns what is committed before its own copy is durable; *)
+(*   - a server that was removed joins anew, with an empty directory.      *)
 (***************************************************************************)
 EXTENDS Raft, FollowTrace
 
@@ -245,6 +246,37 @@ OnRestart(e) ==
     /\ votes' = {v \in votes : v.voter = n => v.term < e.current_term \/ v = vote}
     /\ UNCHANGED <<leaderVars, elections, committed, budget>>
 
+\* By all that is committed, n is no member.
+Removed(n) ==
+    LET known == [i \in 1..Len(committed) |-> committed[i].entry]
+    IN n \notin Voters(known) \cup Learners(known)
+
+\* It was removed, and starts in an empty directory: under its id, another server. Connections belong to a
+\* directory, so what the former one sent arrives no more. What was committed must stay in the copies that
+\* there are without it.
+JoinsAnew(e) ==
+    /\ e.ev = "Restart"
+    /\ e.last_log_index = 0 /\ e.current_term = 0 /\ e.voted_for = None
+    /\ log[e.node] # <<>>
+    /\ Removed(e.node)
+
+OnJoinAnew(e) ==
+    LET n == e.node
+        holders(i) == {m \in Node \ {n} : /\ persisted[m] >= i /\ Len(log[m]) >= i
+                                         /\ log[m][i] = committed[i].entry}
+    IN
+    /\ current_term' = [current_term EXCEPT ![n] = 0]
+    /\ voted_for' = [voted_for EXCEPT ![n] = None]
+    /\ role' = [role EXCEPT ![n] = "Follower"]
+    /\ log' = [log EXCEPT ![n] = <<>>]
+    /\ commit_index' = [commit_index EXCEPT ![n] = 0]
+    /\ base' = [base EXCEPT ![n] = 0]
+    /\ persisted' = [persisted EXCEPT ![n] = 0]
+    /\ requests' = {r \in requests : r.candidate # n}
+    /\ matched' = [t \in Terms |-> [matched[t] EXCEPT ![n] = 0]]
+    /\ committed' = [i \in 1..Len(committed) |-> [committed[i] EXCEPT !.held_by = holders(i)]]
+    /\ UNCHANGED <<votes, leader_of, leader_log, leader_commit, elections, budget>>
+
 Taken(e) ==
     CASE e.ev = "PreVote" -> OnPreVote(e)
       [] e.ev = "Timeout" -> OnTimeout(e)
@@ -263,7 +295,7 @@ Taken(e) ==
       [] e.ev = "CompactLog" -> CompactLog(e.node, e.index)
       [] e.ev = "InstallSnapshot" -> OnInstallSnapshot(e)
       [] e.ev = "StepDown" -> StepDown(e.node)
-      [] e.ev = "Restart" -> OnRestart(e)
+      [] e.ev = "Restart" -> IF JoinsAnew(e) THEN OnJoinAnew(e) ELSE OnRestart(e)
       [] OTHER -> FALSE
 
 \* The state that the event led to, as it was recorded.
@@ -297,7 +329,9 @@ HadAfter(e) ==
         new == Common(e) + 1..Len(log'[n])
         last(t) == LET those == {i \in new : log'[n][i].term = t}
                    IN IF those = {} THEN 0 ELSE CHOOSE i \in those : \A j \in those : j <= i
-    IN IF log'[n] = log[n] THEN had[n] ELSE [t \in Terms |-> Max(had[n][t], last(t))]
+    IN IF JoinsAnew(e) THEN [t \in Terms |-> 0]
+       ELSE IF log'[n] = log[n] THEN had[n]
+       ELSE [t \in Terms |-> Max(had[n][t], last(t))]
 
 \* Its own vote counts when it is durable, that of another when it hears of it.
 CountedAfter(e) ==
@@ -319,6 +353,7 @@ HeardAfter(e) ==
     LET t == e.current_term IN
     IF e.ev \in {"HandleAppendEntriesResponse", "HandleInstallSnapshotResponse"} /\ e.success
     THEN [heard EXCEPT ![t][e.sender] = Max(@, e.match_index)]
+    ELSE IF JoinsAnew(e) THEN [u \in Terms |-> [heard[u] EXCEPT ![e.node] = 0]]
     ELSE heard
 
 Follow(e) ==
