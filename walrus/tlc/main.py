@@ -369,22 +369,25 @@ def _guards(options: argparse.Namespace, report: _Report) -> int:
             for mutant in verdicts.mutants_of(spec)
             if not options.names or any(name in f"{spec} {mutant.name}" for name in options.names)
         ]
-        if options.search:
-            _search(spec, [mutant for mutant in chosen if mutant.name not in known], states, report)
+        if options.search or options.strengthen:
+            _search(spec, chosen, states, report, options.strengthen)
         else:
             status |= _recheck(spec, chosen, known, states, report)
     return status
 
 
-def _search(spec: str, mutants: list[Generated], states: dict[str, int], report: _Report) -> None:
+def _search(
+    spec: str, mutants: list[Generated], states: dict[str, int], report: _Report, better: bool
+) -> None:
     def found(more: verdicts.Verdicts) -> None:
         known = verdicts.load()
         known.setdefault(spec, {}).update(more)
         verdicts.save(known)
         for name, verdict in more.items():
-            report.console.print(Text(f"{spec} {name}: {verdict.config}: {verdict.by}"), soft_wrap=True)
+            said = f"{verdict.config}: {verdict.by}" if verdict.final else f"not by {verdict.tried}"
+            report.console.print(Text(f"{spec} {name}: {said}"), soft_wrap=True)
 
-    found(verdicts.search(spec, mutants, states, found))
+    (verdicts.strengthen if better else verdicts.search)(spec, mutants, states, found)
 
 
 def _recheck(
@@ -476,6 +479,9 @@ def _parser() -> Parser:
     command = commands.add_parser("guards", parents=[common], help="a mutant for each guard of each action")
     command.add_argument("names", nargs="*", metavar="NAME")
     command.add_argument("--search", action="store_true", help="find the verdicts that are missing")
+    command.add_argument(
+        "--strengthen", action="store_true", help="better ones than another number of states"
+    )
     command.add_argument("--list", action="store_true", help="print the table of the documentation")
     command.set_defaults(function=_guards)
     command = commands.add_parser("trace", parents=[common], help="is this run a behaviour of the specs?")

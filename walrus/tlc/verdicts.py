@@ -7,16 +7,22 @@ spec/mutants.json has a line for each mutant of each spec, by its name, and one 
     {"config": "raft-quick-growth", "by": "cannot be evaluated"}
     {"config": "raft-quick-elections", "by": "other states"}
     {"survives": "the guard repeats what another one says: ..."}
+    {"tried": "raft-quick-growth"}
 
 The first three are what a search says by itself. The fourth is weaker: the spec does something else, which
-the number of its states shows (every configuration's is known), and no property forbids. `search` finds
-verdicts for mutants that have none, the cheapest configurations first; a reason is for people to write.
+the number of its states shows (every configuration's is known), and no property forbids. The last is no
+verdict yet: no configuration up to this one, the smallest first, refuses the mutant.
+
+A search for all costs hours, so it is made of short ones. `search` takes the configurations that are for
+the mutant's action, the smallest first, and the first that refuses it is its verdict; what was tried is
+noted, and the next run goes on behind it. `strengthen` looks for a better verdict than the fourth kind, as
+far as small configurations have one. A reason is for people to write.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -30,19 +36,30 @@ FILE = SPEC_DIRECTORY / "mutants.json"
 
 OTHER_STATES: Final = "other states"
 
+_WEAK: Final = ("", OTHER_STATES)
+
 TOGETHER: Final = 40
 """So many mutants are judged in one search."""
 
 ENOUGH: Final = 3_000
-"""In configurations with more states than these, only mutants without any verdict are looked at."""
+"""In configurations with more states than these, no better verdict is looked for."""
 
 
 class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became of one mutant: `config` refuses it `by` something, or it `survives` for a reason."""
+    """What became of one mutant: `config` refuses it `by` something, or it `survives` for a reason.
+
+    Or neither yet, and all configurations up to `tried` let it pass.
+    """
 
     config: str = ""
     by: str = ""
     survives: str = ""
+    tried: str = ""
+
+    @property
+    def final(self) -> bool:
+        """Whether there is one."""
+        return bool(self.config or self.survives)
 
 
 Verdicts = dict[str, Verdict]
@@ -94,7 +111,7 @@ _KINDS: Final = ("property", "idle", "value", "states", "survives", "")
 
 
 def _kind(verdict: Verdict | None) -> str:
-    if verdict is None:
+    if verdict is None or not verdict.final:
         return ""
     if verdict.survives:
         return "survives"
@@ -131,33 +148,48 @@ def candidates(spec: str, states: Mapping[str, int]) -> list[str]:
 
 def search(
     spec: str, mutants: Sequence[Generated], states: Mapping[str, int], found: Callable[[Verdicts], None]
-) -> Verdicts:
-    """Verdicts of these mutants, as far as the quick configurations have them.
+) -> None:
+    """Verdicts of those mutants that have none. `found` is told what each search has found and tried.
 
-    The smallest configuration that takes the mutant's action, and refuses it by more than its number of
-    states, is its verdict, or else the smallest that does by that. `found` is told the former as they are
-    found.
+    `states`: how many each configuration has. Raises TlcError.
     """
-    weak: Verdicts = {}
-    left, uses = list(mutants), _users(spec)
+    known, order = load().get(spec, {}), candidates(spec, states)
+    left = [mutant for mutant in mutants if not known.get(mutant.name, Verdict()).final]
+    tried = {mutant.name: known[mutant.name].tried for mutant in left if mutant.name in known}
+    for at, config in enumerate(order):
+        todo = [mutant for mutant in left if tried.get(mutant.name) not in order[at:]]
+        for chunk, answers in _judged(spec, todo, config, states[config]):
+            by = dict(zip([mutant.name for mutant in chunk], answers, strict=True))
+            found({n: Verdict(config=config, by=by[n]) if by[n] else Verdict(tried=config) for n in by})
+            left = [mutant for mutant in left if not by.get(mutant.name)]
+
+
+def strengthen(
+    spec: str, mutants: Sequence[Generated], states: Mapping[str, int], found: Callable[[Verdicts], None]
+) -> None:
+    """Better verdicts of those mutants that only another number of states refuses. Raises TlcError."""
+    known = load().get(spec, {})
+    weak = [mutant for mutant in mutants if known.get(mutant.name, Verdict()).by == OTHER_STATES]
     for config in candidates(spec, states):
         if states[config] > ENOUGH:
-            left = [mutant for mutant in left if mutant.name not in weak]
-        own = set(own_actions(config_file(config).read_text()))
-        judged = [mutant for mutant in left if uses[mutant.patch.operator] & own]
-        refused = set[str]()
-        for start in range(0, len(judged), TOGETHER):
-            chunk = judged[start : start + TOGETHER]
-            strong: Verdicts = {}
-            for mutant, by in zip(chunk, judge(chunk, config, states[config]), strict=True):
-                if by == OTHER_STATES:
-                    weak.setdefault(mutant.name, Verdict(config=config, by=by))
-                elif by:
-                    strong[mutant.name] = Verdict(config=config, by=by)
-            found(strong)
-            refused |= set(strong)
-        left = [mutant for mutant in left if mutant.name not in refused]
-    return {mutant.name: weak[mutant.name] for mutant in left if mutant.name in weak}
+            return
+        todo = [mutant for mutant in weak if states[known[mutant.name].config] < states[config]]
+        for chunk, answers in _judged(spec, todo, config, states[config]):
+            by = dict(zip([mutant.name for mutant in chunk], answers, strict=True))
+            better = {name: Verdict(config=config, by=by[name]) for name in by if by[name] not in _WEAK}
+            found(better)
+            weak = [mutant for mutant in weak if mutant.name not in better]
+
+
+def _judged(
+    spec: str, mutants: Sequence[Generated], config: str, states: int
+) -> Iterator[tuple[Sequence[Generated], list[str]]]:
+    """The mutants of actions that the configuration is for, some at a time, and what refuses each."""
+    own, uses = set(own_actions(config_file(config).read_text())), _users(spec)
+    mine = [mutant for mutant in mutants if uses[mutant.patch.operator] & own]
+    for start in range(0, len(mine), TOGETHER):
+        chunk = mine[start : start + TOGETHER]
+        yield chunk, judge(chunk, config, states)
 
 
 def _users(spec: str) -> dict[str, set[str]]:
