@@ -35,7 +35,7 @@ FRONT = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGEL
 
 NAV: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Begin", ("index.md", "tour.md", "course.md")),
-    ("Use", ("protocol.md", "durability.md", "limits.md", "performance.md", "viewer.md")),
+    ("Use", ("protocol.md", "durability.md", "limits.md", "performance.md", "operations.md", "viewer.md")),
     ("Understand", ("architecture.md", "raft.md", "figures.md", "wal-format.md", "glossary.md")),
     ("Prove", ("model-checking.md", "spec-map.md", "simulator.md", "planted-bugs.md", "bugs-found.md")),
     ("Reference", ("reference/client.md", "reference/engine.md")),

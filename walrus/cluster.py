@@ -36,7 +36,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from walrus.cli.command_line import Console, Parser, command
 from walrus.client import Client
@@ -44,9 +44,6 @@ from walrus.client.errors import WalrusError
 from walrus.config import FIRST_CLIENT_PORT, FIRST_RAFT_PORT
 from walrus.shell.flags import FlagError, directory, parse, whole
 from walrus.storage.processes import Holder, lock_holder, signal_holder
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 STOP_PATIENCE = 15.0
 """Seconds that a node may take to stop before it is killed."""
@@ -250,54 +247,19 @@ def take_down(data_dir: Path, patience: float = STOP_PATIENCE) -> list[int]:
     return stopped
 
 
-COLUMNS = ("node", "role", "term", "commit", "leads", "leases", "entries", "PUT/s")
-"""Narrower than 80 columns: of a table as wide as the terminal the echo of Ctrl-C leaves a piece behind."""
-
-
-def render(rows: Sequence[Sequence[str]]) -> Table:
-    """The live table."""
-    from rich.table import Table  # not needed to start nodes
-    from rich.text import Text
-
-    table = Table(title="Walrus", caption="Ctrl-C stops all nodes")
-    for column in COLUMNS:
-        table.add_column(column, justify="left" if column in ("node", "role") else "right")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table
-
-
-class Rates:
-    """PUTs per second of each node, between two looks."""
-
-    def __init__(self) -> None:
-        self._last: dict[int, tuple[float, int]] = {}
-
-    def rate(self, node_id: int, count: int, now: float) -> float:
-        """Since the last call for this node; 0 at the first."""
-        then, before = self._last.get(node_id, (now, count))
-        self._last[node_id] = (now, count)
-        return (count - before) / (now - then) if now > then and count >= before else 0.0
-
-
-def row(cluster: LocalCluster, node_id: int, rates: Rates) -> list[str]:
-    """One node's line of the live table."""
-    metrics = cluster.metrics(node_id)
-    if metrics is None:
-        return [str(node_id), "no answer", *["-"] * (len(COLUMNS) - 2)]
-    rate = rates.rate(node_id, metrics["puts_acknowledged"], time.monotonic())
-    numbers = ("current_term", "commit_index", "segments_led", "leases", "entries")
-    return [str(node_id), metrics["state"], *(f"{metrics[key]:,}" for key in numbers), f"{rate:,.0f}"]
-
-
 def watch(cluster: LocalCluster, stopped: Callable[[], bool]) -> None:
     """Show the live table until `stopped`."""
     from rich.live import Live
 
-    rates = Rates()
+    from walrus.cli import status
+
+    rates, caption = status.Rates(), f"logs: {cluster.data_dir}/node_*.log; Ctrl-C stops all nodes"
     with Live(console=Console(), refresh_per_second=4) as live:
         while not stopped():
-            live.update(render([row(cluster, node_id, rates) for node_id in cluster.ids]))
+            seen = status.look(cluster.addresses, timeout=1.0)
+            now = time.monotonic()
+            puts = {n.node_id: n.figures.puts_acknowledged for n in seen.nodes if n.figures is not None}
+            live.update(status.shown(seen, {n: rates.rate(n, c, now) for n, c in puts.items()}, caption))
             pause(0.5)
 
 

@@ -14,6 +14,7 @@ shell is the thin rest: it hands in what happened and carries out what the contr
     shell/turn.py                what one pass of the event loop brought takes effect together
     shell/event_loop.py          an end to each batch of events, so that a turn ends in its own pass
     shell/group_commit.py        one sync at a time per engine, shared by all that wait for it
+    shell/figures.py             disk, processor and memory, for METRICS
     shell/logs.py                log lines that can never stop a node
     shell/trace_file.py          `--trace`: recorded runs for the specification
 
@@ -62,6 +63,7 @@ from walrus.segments import start_number
 from walrus.shell.client_connections import ClientServer, Limits, Slot
 from walrus.shell.descriptors import shares
 from walrus.shell.event_loop import BatchedEventLoop
+from walrus.shell.figures import disk, process
 from walrus.shell.flags import FlagError, Settings, parse
 from walrus.shell.group_commit import AsyncGroupCommit
 from walrus.shell.identity import DataDirectory, DirectoryError
@@ -119,6 +121,7 @@ class Node:
             is_open=operator.attrgetter("connection.open"),
             unix_time=time.time,
             trace=TraceFile(settings.trace, settings.node_id) if settings.trace else no_trace,
+            process=self._figures,
         )
         for_clients, for_strangers = shares(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self.peers = PeerConnections(
@@ -132,30 +135,40 @@ class Node:
         max_connections = min(settings.max_connections, for_clients)
         limits = Limits(max_frame_bytes=settings.max_frame_bytes, max_connections=max_connections)
         self.clients = ClientServer(self, limits)
+        self.commits = self._commits()
         self.turn = Turn(
             self.controller,
             carry_out=self._carry_out,
             flush_connections=self._flush_connections,
-            commits=self._commits(),
+            commits=list(self.commits.values()),
             synced_each=settings.fsync == "each",
             grain=settings.heartbeat / 4,
         )
 
-    def _commits(self) -> list[AsyncGroupCommit]:
+    def _commits(self) -> dict[str, AsyncGroupCommit]:
         """Group commit of the engines that the event loop syncs: Raft's always, the data with `each`."""
         controller = self.controller
-        commits = [
-            AsyncGroupCommit(
+        commits = {
+            "raft": AsyncGroupCommit(
                 self.meta.syncer(), lambda: controller.meta_written, self.on_meta_durable, self._fail
             )
-        ]
+        }
         if self.settings.fsync == "each":
-            commits.append(
-                AsyncGroupCommit(
-                    self.data.syncer(), lambda: controller.data_written, self.on_data_durable, self._fail
-                )
+            commits["data"] = AsyncGroupCommit(
+                self.data.syncer(), lambda: controller.data_written, self.on_data_durable, self._fail
             )
         return commits
+
+    def _figures(self) -> dict[str, Any]:
+        """What METRICS says of the process: see `shell/figures.py`."""
+        return {
+            "put_seconds": self.clients.put_took.view(),
+            "sync_seconds": {name: commit.took.view() for name, commit in self.commits.items()},
+            "client_connections": len(self.clients.connections),
+            "log_file": None if self.settings.log_file is None else str(self.settings.log_file),
+            **disk(self.directory.path),
+            **process(),
+        }
 
     # --- the life of a node ------------------------------------------------------------------------
 

@@ -433,3 +433,25 @@ def test_views_print_what_a_node_sent_as_text() -> None:
     ):
         assert "[red]x[/] :bug: \\x1b[2J" in text and "\x1b" not in text
         assert text.count("[red]") == text.count("[/]") == text.count(":bug:") >= 5
+
+
+# --- the health of the cluster
+
+
+def test_status_and_check_end_with_the_status_of_the_word(
+    say: Spoken, node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fake node names two members that are not there: of three voters one answers."""
+    elsewhere = {str(n): f"127.0.0.1:{free_port()}" for n in (2, 3)}
+    monkeypatch.setitem(METRICS, "client_addresses", {"1": node.address, **elsewhere})
+    status, out, _ = say("check")
+    assert status == 2 and out.startswith("unavailable: 1 of 3 voters answer")
+    status, out, _ = say("status")
+    assert status == 2 and "unavailable" in out and "no answer" in out
+    status, out, _ = say("check", "--json")
+    assert status == 2 and json.loads(out)["health"] == "unavailable"
+
+
+def test_check_of_a_port_where_nothing_listens_is_one_line() -> None:
+    ended = run(f"127.0.0.1:{free_port()}", "check", "--timeout", "0.5")
+    assert ended.returncode == 2 and ended.stdout.startswith(b"unavailable: no node answers (127.0.0.1:")

@@ -16,7 +16,8 @@ import pytest
 
 from tests.node.harness import PATIENCE, ROOT, Cluster, Wire, wait_for
 from walrus.cli.command_line import Console
-from walrus.cluster import ClusterError, LocalCluster, Rates, render, running_nodes, take_down
+from walrus.cli.status import Rates, render
+from walrus.cluster import ClusterError, LocalCluster, running_nodes, take_down
 from walrus.demo import free_ports
 from walrus.storage.processes import Holder, take_lock
 
@@ -186,8 +187,8 @@ def test_every_console_script_leads_to_a_function() -> None:
 
 def test_the_live_table_fits_a_terminal_of_80_columns() -> None:
     file = io.StringIO()
-    row = ["12", "no answer", "1,234", "123,456", "1,234", "1,234", "12,345,678", "123,456"]
-    Console(file=file, width=80).print(render([row] * 3))
+    row = ["12", "no answer", "1,234", "123,456", "1,234", "100%", "12,345,678", "123,456"]
+    Console(file=file, width=80).print(render([row] * 3, "Walrus", "Ctrl-C stops all nodes"))
     lines = file.getvalue().splitlines()
     assert max(map(len, lines)) < 80
     assert len(lines) == 2 + 3 + 1 + 3, "no heading or row is broken into two lines"

@@ -20,6 +20,7 @@
     read_index    metadata that is as fresh as the request (ReadIndex)
     stopping      what an orderly stop settles before the node goes
     status        STATE and METRICS
+    lag           how far groups are behind, for METRICS
     spec_trace    what happened, in the words of the specification
 
 All of it is logic: it is handed `now`, and returns effects (`wire/effects.py`).

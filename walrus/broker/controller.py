@@ -23,9 +23,9 @@ synced whatever `--fsync` says.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TypeAlias, assert_never
+from typing import Any, TypeAlias, assert_never
 
 from walrus import protocol
 from walrus.broker import status
@@ -76,6 +76,7 @@ class Controller:
         self, *, config: NodeConfig, identity: Identity, data: Storage, meta: Storage, rng: Rng, now: float,
         addresses: dict[int, str] | None = None, is_open: Callable[[object], bool] = lambda slot: True,
         trace: Trace = no_trace, observer: RaftObserver | None = None, unix_time: Clock = lambda: 0.0,
+        process: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         """The wiring: each machine is handed what it needs, and no more."""
         first = start_number(identity.incarnation) << REQUEST_BITS
@@ -134,7 +135,7 @@ class Controller:
         self.requests = Requests(
             config=config, metadata=metadata, raft=raft, router=self.router, consumers=self.consumers,
             queues=self.queues, read_indexes=self.read_indexes, lifecycle=self.lifecycle, outbox=outbox,
-            connected=connected, propose=propose, metrics=partial(self._metrics, unix_time),
+            connected=connected, propose=propose, metrics=partial(self._metrics, unix_time, process),
         )
         raft_host.start(self._on_applied)
         self.members.connect(first=True)
@@ -213,7 +214,7 @@ class Controller:
         """The effects since the last call, to be carried out in order."""
         return self.outbox.take()
 
-    def _metrics(self, unix_time: Callable[[], float], now: float) -> bytes:
+    def _metrics(self, unix_time: Clock, process: Callable[[], Mapping[str, Any]], now: float) -> bytes:
         recoveries = self.lifecycle.recoveries
         waiting = {
             f"{topic}/{segment}": round(now - recovery.started_at, 3)
@@ -230,6 +231,8 @@ class Controller:
             connected=self.connected,
             leases=self.leases.held(now),
             segments_led=len(self.writers),
+            led={topic: writer.commit_index for topic, writer in self.writers.items()},
+            voters=len(self.members.voters()),
             entries=self.copies.entries,
             bytes=self.copies.bytes,
             puts_acknowledged=self.router.acknowledged,
@@ -238,6 +241,7 @@ class Controller:
             waiting_recoveries=waiting,
             copies_behind=self.catch_up.behind,
             unix_time=unix_time(),
+            process=process(),
         )
         return status.metrics(view, now)
 

@@ -6,12 +6,13 @@ this system adds stands beside them.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from math import isinf
 from typing import Any
 
 import msgspec
 
+from walrus.broker.lag import topics_led, under_replicated
 from walrus.config import Identity, NodeConfig
 from walrus.consensus.messages import Role
 from walrus.raft import Raft
@@ -39,6 +40,10 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     leases: dict[str, int]
     """Those that are good now: topic -> segment."""
     segments_led: int
+    led: dict[str, int]
+    """Topics whose open segment this node leads -> how many entries of that are acknowledged."""
+    voters: int
+    """Members that may hold replicas."""
     entries: int
     bytes: int
     puts_acknowledged: int
@@ -50,6 +55,8 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     copies_behind: int
     unix_time: float
     """Seconds since the epoch, at the same moment as `now`."""
+    process: Mapping[str, Any]
+    """What the shell measures: durations, disk, connections. Empty where there is no process."""
 
 
 def state(topic: Topic) -> bytes:
@@ -78,7 +85,7 @@ def _log_id(term: int, index: int, leader: int | None) -> dict[str, Any]:
 
 def metrics(node: NodeView, now: float) -> bytes:
     """METRICS of the answering node."""
-    return msgspec.json.encode({**_raft_metrics(node, now), **_own_metrics(node)})
+    return msgspec.json.encode({**_raft_metrics(node, now), **_own_metrics(node), **node.process})
 
 
 def _raft_metrics(node: NodeView, now: float) -> dict[str, Any]:
@@ -138,6 +145,13 @@ def _nanoseconds(seconds: float) -> int:
     return round(seconds * 1e9)
 
 
+def _under_replicated(node: NodeView) -> int:
+    """Segments with too few replicas on nodes that this one reaches, itself included."""
+    metadata, reachable = node.metadata, {node.config.node_id, *node.connected}
+    wanted = min(node.config.replication_factor, max(1, node.voters))
+    return under_replicated(metadata.open_at, metadata.sealed_at, wanted, reachable)
+
+
 def _own_metrics(node: NodeView) -> dict[str, Any]:
     return {
         "commit_index": node.raft.commit_index,
@@ -154,6 +168,8 @@ def _own_metrics(node: NodeView) -> dict[str, Any]:
         "leases_held": dict(list(node.leases.items())[:MAX_LEASES]),
         "segments_led": node.segments_led,
         "topics": len(node.metadata.topics),
+        "topics_led": topics_led(node.metadata, node.led),
+        "under_replicated": _under_replicated(node),
         "entries": node.entries,
         "bytes": node.bytes,
         "puts_acknowledged": node.puts_acknowledged,

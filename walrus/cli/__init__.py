@@ -4,6 +4,7 @@ main           `python -m walrus.cli`: arguments, exit statuses
 commands       each command, for the shell and for the REPL
 queues         work queues: take, acknowledge, consume
 repl           the REPL: completion, pasted blocks
+status         how the cluster is, with exit statuses for scripts
 view           STATE and METRICS as tables
 wal            `python -m walrus.wal`: look into an engine's directory
 command_line   one argument parser, one console, one way to end

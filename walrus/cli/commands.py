@@ -6,6 +6,8 @@ standard error, and what goes wrong is a `WalrusError` that the caller turns int
     0  done (also EMPTY)          3  no node could be reached, or none answered in time
     1  a node answered ERR        4  the outcome is unknown: the entry may have been written
     2  wrong usage
+
+`status` and `check` have their own (`status.py`).
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from walrus import __version__
-from walrus.cli import commands, queues
+from walrus.cli import commands, queues, status
 from walrus.cli.command_line import Console, Parser, command
 from walrus.cli.commands import Screen, describe
 from walrus.client import Client, WalrusError
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     arguments = _arguments(argv)
     try:
-        client = _connect(arguments.addr or [DEFAULT_ADDRESS], arguments.timeout)
+        client = _connect(_addresses(arguments), arguments.timeout)
     except ValueError as error:
         print(f"walrus-cli: --addr: {error}", file=sys.stderr)
         return 2
@@ -67,20 +67,24 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
+def _addresses(arguments: argparse.Namespace) -> list[str]:
+    return arguments.addr or [DEFAULT_ADDRESS]
+
+
 def _connect(addresses: Sequence[str], timeout: float) -> Client:
     return Client(addresses, timeout=timeout)
 
 
 def _once(client: Client, arguments: argparse.Namespace) -> int:
     screen = _screen(arguments.json, human=False)
-    run: Callable[[Client, Screen, argparse.Namespace], None] = arguments.run
+    run: _Run = arguments.run
     try:
-        run(client, screen, arguments)
+        ended = run(client, screen, arguments)
     except (WalrusError, ValueError) as error:
         screen.say(describe(error), "bold red")
         return commands.exit_status(error)
     screen.flush()
-    return 0
+    return ended or 0
 
 
 def _screen(json: bool, human: bool) -> Screen:
@@ -345,7 +349,8 @@ def _time(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds up to a day") from None
 
 
-_Run: TypeAlias = Callable[[Client, Screen, argparse.Namespace], None]
+_Run: TypeAlias = Callable[[Client, Screen, argparse.Namespace], int | None]
+"""Returns an exit status if it is not the usual one."""
 _Flags: TypeAlias = Callable[[argparse.ArgumentParser], None]
 _COMMANDS: dict[str, tuple[str, _Run, _Flags]] = {
     "register": ("create a topic", lambda c, s, a: commands.register(c, s, a.topic), _topic),
@@ -397,6 +402,16 @@ _COMMANDS: dict[str, tuple[str, _Run, _Flags]] = {
     ),
     "state": ("a topic's segments and cursors", lambda c, s, a: commands.state(c, s, a.topic), _topic),
     "metrics": ("a node's view of the cluster", lambda c, s, a: commands.metrics(c, s), _no_flags),
+    "status": (
+        "how the cluster is; exit status 0 healthy, 1 degraded, 2 unavailable",
+        lambda c, s, a: status.status(_addresses(a), s, a.timeout),
+        _no_flags,
+    ),
+    "check": (
+        "the same in one line, for scripts",
+        lambda c, s, a: status.check(_addresses(a), s, a.timeout),
+        _no_flags,
+    ),
     "leave": ("remove a member", lambda c, s, a: commands.leave(c, s, a.node_id, a.force), _leave_flags),
     "recover": (
         "recover a segment that waits for an operator's decision",

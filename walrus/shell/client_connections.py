@@ -46,6 +46,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections import deque
 from typing import Protocol, assert_never, cast
 
@@ -53,6 +54,7 @@ import msgspec
 
 from walrus import protocol
 from walrus.broker.ordering import Lane, RequestOrder
+from walrus.histogram import Histogram
 from walrus.protocol import (
     Ack,
     Extend,
@@ -74,6 +76,7 @@ from walrus.protocol import (
 from walrus.shell.descriptors import Listener
 
 log = logging.getLogger("walrus.shell.client_connections")
+monotonic = time.monotonic
 
 READ_BYTES = 64 << 10
 """Most bytes read from one client connection per turn: its fair share."""
@@ -115,7 +118,7 @@ class ClientHandler(Protocol):
 class Slot:
     """One request's place in its connection's order of replies."""
 
-    __slots__ = ("connection", "lane", "owed", "parts", "weight")
+    __slots__ = ("began", "connection", "lane", "owed", "parts", "weight")
 
     def __init__(self, connection: ClientConnection, owed: int, weight: int, lane: Lane) -> None:
         self.connection = connection
@@ -123,11 +126,14 @@ class Slot:
         self.weight = weight
         self.lane = lane
         self.parts: list[bytes] = []
+        self.began = 0.0  # when a PUT arrived; how long other requests take says little
 
     def reply(self, data: bytes, count: int) -> None:
         """Answer the next `count` owed replies with `data`, the wire bytes of all of them."""
         assert 0 < count <= self.owed, f"{count} replies for a request that is owed {self.owed}"
         self.owed -= count
+        if self.began:
+            self.connection.put_took.observe(monotonic() - self.began, count)
         self.connection.answered(self, data)
 
 
@@ -175,11 +181,13 @@ class ClientConnection(asyncio.BufferedProtocol):
         "_waiting",
         "half_since",
         "in_flight",
+        "put_took",
         "unsent",
     )
 
     def __init__(self, server: ClientServer) -> None:
         self._server = server
+        self.put_took = server.put_took
         self._parser = RequestParser(server.limits.max_frame_bytes)
         self._transport: asyncio.Transport | None = None
         self._slots: deque[Slot] = deque()
@@ -282,6 +290,8 @@ class ClientConnection(asyncio.BufferedProtocol):
                 self._backlog.appendleft(rest)
                 weight = most * limits.max_frame_bytes
         slot = Slot(self, request.replies, weight, self._order.started(request))
+        if isinstance(request, Put):
+            slot.began = monotonic()
         self._slots.append(slot)
         self.in_flight += weight
         self._server.in_flight += weight
@@ -407,6 +417,8 @@ class ClientServer:
         self._half_bytes = 0
         self._stalled: dict[ClientConnection, None] = {}
         self._stopping = False
+        self.put_took = Histogram()
+        """How long PUTs took, each entry counted, from the end of the turn's read to its reply."""
         self.listener = Listener("client", limits.max_connections, lambda: ClientConnection(self))
 
     def now(self) -> float:

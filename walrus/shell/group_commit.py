@@ -18,10 +18,14 @@ failed to write, and a second fsync would report success without them.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Protocol
 
+from walrus.histogram import Histogram
 from walrus.storage.errors import StorageError
+
+monotonic = time.monotonic
 
 
 class EngineSyncer(Protocol):
@@ -53,12 +57,15 @@ class AsyncGroupCommit:
         self._on_failure = on_failure
         self._durable = 0
         self._in_flight: int | None = None  # the last write that the sync under way covers
+        self._began = 0.0
+        self.took = Histogram()
+        """How long syncs took, from their start to when the event loop learnt of their end."""
         asyncio.get_running_loop().add_reader(syncer.fileno(), self._on_sync_finished)
 
     def start_if_due(self) -> None:
         """Start a sync of what is not durable yet, unless one is under way."""
         if self._in_flight is None and (written := self._written()) > self._durable:
-            self._in_flight = written
+            self._in_flight, self._began = written, monotonic()
             self._syncer.start()
 
     def _on_sync_finished(self) -> None:
@@ -69,6 +76,7 @@ class AsyncGroupCommit:
         except (StorageError, OSError) as error:
             self._on_failure(error)  # `_in_flight` stays set: no other sync is started
             return
+        self.took.observe(monotonic() - self._began)
         self._durable, self._in_flight = self._in_flight, None
         self._on_durable(self._durable)
 

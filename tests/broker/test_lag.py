@@ -1,0 +1,71 @@
+"""What METRICS says of topics and their groups, and which segments lack a replica."""
+
+from __future__ import annotations
+
+from tests.broker.world import three
+from walrus import protocol
+from walrus.acknowledged import Acknowledged, Position, Run
+from walrus.broker.lag import MAX_GROUPS_NAMED, MAX_TOPICS_NAMED, topics_led, under_replicated
+from walrus.segments import Metadata, Placement, Segment, Topic
+
+OK = b"OK"
+
+
+def topic(*counts: int | None, **more: object) -> Topic:
+    segments = [
+        Segment(leader=1, incarnation=1, replicas=(1, 2, 3), count=count, checksum=None) for count in counts
+    ]
+    return Topic(segments=segments, sealed_total=sum(c or 0 for c in counts), **more)  # type: ignore[arg-type]
+
+
+def led(topic: Topic, end: int) -> dict[str, object]:
+    metadata = Metadata()
+    metadata.topics["t"] = topic
+    return topics_led(metadata, {"t": end})["t"]
+
+
+def test_the_lag_of_a_group_counts_what_it_has_not_got() -> None:
+    groups = {"": Position(2, 3), "new": Position(1, 0), "done": Position(3, 7), "ahead": Position(3, 9)}
+    said = led(topic(10, 20, None, cursors=groups), 7)
+    assert said["lag"] == {"new": 37, "": 24, "done": 0, "ahead": 0}
+    assert (said["segments"], said["entries"]) == (3, 37)
+
+
+def test_the_lag_of_a_work_queue_counts_what_it_has_not_acknowledged() -> None:
+    done = Acknowledged(low=Position(1, 4), above=(Run(1, 6, 8), Run(2, 0, 1)))
+    said = led(topic(10, None, groups={"workers": done}), 5)
+    assert said["lag"] == {"workers": 15 - 4 - 3}
+
+
+def test_metrics_name_a_bounded_number_of_topics_and_groups() -> None:
+    metadata = Metadata()
+    many = {f"g{n}": Position(1, n) for n in range(MAX_GROUPS_NAMED + 20)}
+    for n in range(MAX_TOPICS_NAMED + 5):
+        metadata.topics[f"t{n}"] = topic(None, cursors=many)
+    said = topics_led(metadata, dict.fromkeys(metadata.topics, 500))
+    assert len(said) == MAX_TOPICS_NAMED
+    lag = said["t0"]["lag"]
+    assert len(lag) == MAX_GROUPS_NAMED and max(lag.values()) == 500, "the largest lags are named"
+
+
+def test_segments_are_under_replicated_if_too_few_of_their_nodes_are_reached() -> None:
+    opened = {Placement(1, 1, (1, 2, 3)): {"a": None, "b": None}, Placement(4, 1, (4, 5, 1)): {"c": None}}
+    sealed = {(1, 2): {("a", 1): None}, (4, 5, 1): {("c", 1): None, ("c", 2): None}}
+    assert under_replicated(opened, sealed, 3, {1, 2, 3, 4, 5}) == 1
+    assert under_replicated(opened, sealed, 3, {1, 4, 5}) == 3
+    assert under_replicated(opened, sealed, 2, {1, 2, 3, 4, 5}) == 0
+
+
+def test_nodes_say_what_they_lead_and_notice_a_dead_replica() -> None:
+    world = three(max_segment_entries=4)
+    world.register("t")
+    assert world.put(2, "t", "aa", "bb", "cc", "dd", "ee") == [OK] * 5
+    assert world.ask(3, protocol.Get(topic="t", group="g", count=2)) == [b"OK aa", b"OK bb"]
+    world.run(1)
+    said = [world.metrics(node) for node in (1, 2, 3)]
+    named = [(name, told) for metrics in said for name, told in metrics["topics_led"].items()]
+    assert [name for name, _ in named] == ["t"], "one node leads it, and says so"
+    assert named[0][1]["entries"] == 5 and named[0][1]["lag"] == {"g": 3}
+    assert [metrics["under_replicated"] for metrics in said] == [0, 0, 0]
+    world.kill(3)
+    assert [world.metrics(node)["under_replicated"] for node in (1, 2)] == [2, 2]

@@ -1,0 +1,70 @@
+"""How far the consumer groups are behind: for METRICS, of the topics that this node leads.
+
+The leader of a topic's open segment knows where the topic ends: how many entries of that segment a majority
+has. Where a group stands is in the metadata, at most an interval of commits old, so a group that keeps up has
+a lag of what one tenth of a second brings. All nodes together name every topic once, but for a moment during
+a failover.
+
+`lag` counts entries that the group has not got (GET) or not acknowledged (RECEIVE).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import Any
+
+from walrus.acknowledged import Acknowledged
+from walrus.segments import START, Metadata, OpenAt, Position, SealedAt, Topic
+
+MAX_TOPICS_NAMED = 1_000
+"""Topics that METRICS names, of those that a node leads; it counts all."""
+
+MAX_GROUPS_NAMED = 100
+"""Groups of a topic that METRICS names: those with the largest lag."""
+
+
+def topics_led(metadata: Metadata, led: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+    """Return what each topic holds and how far its groups are.
+
+    `led`: topic -> how many entries of its open segment are acknowledged.
+    """
+    known = ((name, metadata.topics[name], end) for name, end in led.items() if name in metadata.topics)
+    return {name: _topic(topic, end) for name, topic, end in islice(known, MAX_TOPICS_NAMED)}
+
+
+def _topic(topic: Topic, open_entries: int) -> dict[str, Any]:
+    end = Position(topic.current, open_entries)
+    lags = {group: _behind(topic, position, end) for group, position in topic.cursors.items()}
+    lags |= {group: _unacknowledged(topic, done, end) for group, done in topic.groups.items()}
+    worst = sorted(lags.items(), key=lambda item: (-item[1], item[0]))[:MAX_GROUPS_NAMED]
+    return {
+        "segments": topic.current,
+        "entries": topic.sealed_total + open_entries,
+        "replicas": topic.open.replicas,
+        "lag": dict(worst),
+    }
+
+
+def _behind(topic: Topic, position: Position, end: Position) -> int:
+    """Entries from `position` to `end`; a writer that has just begun may know less than the metadata."""
+    return topic.distance(position, end) if position < end else 0
+
+
+def _unacknowledged(topic: Topic, done: Acknowledged, end: Position) -> int:
+    above = sum(run.end - run.start for run in done.above)
+    return max(0, _behind(topic, max(done.low, START), end) - above)
+
+
+def under_replicated(opened: OpenAt, sealed: SealedAt, wanted: int, reachable: Iterable[int]) -> int:
+    """Return how many segments have fewer than `wanted` replicas on nodes that this one reaches.
+
+    It counts by set of replicas, of which there are few, however many segments there are.
+    """
+    alive = frozenset(reachable)
+    count = 0
+    for placement, topics in opened.items():
+        count += len(topics) if len(alive.intersection(placement.replicas)) < wanted else 0
+    for replicas, segments in sealed.items():
+        count += len(segments) if len(alive.intersection(replicas)) < wanted else 0
+    return count

@@ -1,0 +1,131 @@
+"""`walrus-cli status` and `check`: how the cluster is, for a person and for a script.
+
+Both ask every member that any of them names, judge (`health.py`) and end with the exit status of the word:
+
+    0 healthy     1 degraded     2 unavailable
+
+`status` shows the members and what is wrong; `check` prints one line, as monitoring scripts like it. With
+`--json` both print the same object. `walrus.cluster` shows the same table, live.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from walrus import health
+from walrus.cli.commands import Screen
+from walrus.cli.view import number
+from walrus.client import Client, WalrusError
+
+COLUMNS = ("node", "role", "term", "commit", "leads", "disk", "entries", "PUT/s")
+"""Narrower than 80 columns: of a table as wide as the terminal the echo of Ctrl-C leaves a piece behind."""
+
+STYLES = {health.HEALTHY: "bold green", health.DEGRADED: "bold yellow", health.UNAVAILABLE: "bold red"}
+
+
+def ask(address: str, timeout: float) -> health.Figures | None:
+    """Return what the node at an address says of itself; None if it does not answer."""
+    try:
+        with Client([address], timeout=timeout) as client:
+            return health.read(client.metrics())
+    except (WalrusError, OSError, ValueError):
+        return None
+
+
+def look(addresses: Iterable[str], timeout: float) -> health.ClusterHealth:
+    """Ask these nodes and all members that they name."""
+    return health.judge(health.survey(addresses, lambda address: ask(address, timeout)))
+
+
+class Rates:
+    """PUTs per second of each node, between two looks."""
+
+    def __init__(self) -> None:
+        self._last: dict[int, tuple[float, int]] = {}
+
+    def rate(self, node_id: int, count: int, now: float) -> float:
+        """Since the last call for this node; 0 at the first."""
+        then, before = self._last.get(node_id, (now, count))
+        self._last[node_id] = (now, count)
+        return (count - before) / (now - then) if now > then and count >= before else 0.0
+
+
+def row(node: health.NodeHealth, rate: float | None) -> list[str]:
+    """One node's line of the table; `rate`: its PUTs per second, if known."""
+    figures = node.figures
+    if figures is None:
+        return [str(node.node_id), node.role, *["-"] * (len(COLUMNS) - 2)]
+    disk = "-" if node.disk_used is None else f"{node.disk_used:.0%}"
+    numbers = (figures.current_term, figures.commit_index, figures.segments_led)
+    shown = "-" if rate is None else f"{rate:,.0f}"
+    return [str(node.node_id), node.role, *(f"{n:,}" for n in numbers), disk, f"{figures.entries:,}", shown]
+
+
+def render(rows: Sequence[Sequence[str]], title: RenderableType, caption: str) -> Table:
+    """The table of the members."""
+    table = Table(title=title if isinstance(title, Text) else str(title), caption=Text(caption))
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column in ("node", "role") else "right")
+    for cells in rows:
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def headline(cluster: health.ClusterHealth) -> Text:
+    """The word and the figures of the whole, in one line."""
+    facts = f"{cluster.topic_count:,} topics, lag up to {cluster.worst_lag:,}"
+    return Text.assemble("Walrus: ", (cluster.word, STYLES[cluster.word]), f"; {facts}")
+
+
+def shown(cluster: health.ClusterHealth, rates: dict[int, float], caption: str = "") -> RenderableType:
+    """Return the table of the members, and a line for each reason."""
+    rows = [row(node, rates.get(node.node_id)) for node in cluster.nodes]
+    table = render(rows, headline(cluster), caption)
+    return Group(table, *(Text(f"  {reason}", style="yellow") for reason in cluster.reasons))
+
+
+def status(addresses: Sequence[str], screen: Screen, timeout: float) -> int:
+    """The members, what is wrong, and the largest lags."""
+    cluster = look(addresses, timeout)
+    screen.document(_plain(cluster), lambda console: _status(console, cluster))
+    return cluster.exit_status
+
+
+def _status(console: Console, cluster: health.ClusterHealth) -> RenderableType:
+    del console
+    if not cluster.nodes:
+        return Text("\n".join((cluster.word, *cluster.reasons)))
+    logs = {n.node_id: n.figures.log_file for n in cluster.nodes if n.figures and n.figures.log_file}
+    lags = [(lag, name, group) for name, t in cluster.topics.items() for group, lag in t.lag.items() if lag]
+    lines = [Text(f"  log of node {node}: {file}", style="dim") for node, file in logs.items()]
+    lines += [
+        Text(f"  {name}: {group or 'the shared cursor'} is {number(lag)} entries behind", style="dim")
+        for lag, name, group in sorted(lags, reverse=True)[:5]
+    ]
+    return Group(shown(cluster, {}), *lines)
+
+
+def check(addresses: Sequence[str], screen: Screen, timeout: float) -> int:
+    """One line: the word, then why."""
+    cluster = look(addresses, timeout)
+    line = f"{cluster.word}: {'; '.join(cluster.reasons) or 'all members are ready, all replicas are there'}"
+    screen.document(_plain(cluster), lambda console: Text(line))
+    return cluster.exit_status
+
+
+def _plain(cluster: health.ClusterHealth) -> dict[str, Any]:
+    """For `--json`."""
+    return {
+        "health": cluster.word,
+        "reasons": cluster.reasons,
+        "leader": cluster.leader,
+        "under_replicated": cluster.under_replicated,
+        "topics": cluster.topic_count,
+        "worst_lag": cluster.worst_lag,
+        "nodes": {str(n.node_id): {"role": n.role, "trouble": n.trouble or None} for n in cluster.nodes},
+    }
