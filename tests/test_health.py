@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from walrus import health
-from walrus.health import DEGRADED, HEALTHY, UNAVAILABLE, Figures, judge, read, survey
+from walrus.health import DEGRADED, HEALTHY, UNAVAILABLE, NodeFigures, judge, read, survey
 
 ADDRESSES = {1: "a:1", 2: "b:2", 3: "c:3"}
 
@@ -30,8 +30,8 @@ def said(node: int, **more: Any) -> dict[str, Any]:
     return {**answer, **more}
 
 
-def answers(*told: dict[str, Any], silent: tuple[int, ...] = ()) -> dict[str, Figures | None]:
-    found: dict[str, Figures | None] = {ADDRESSES[answer["id"]]: read(answer) for answer in told}
+def answers(*told: dict[str, Any], silent: tuple[int, ...] = ()) -> dict[str, NodeFigures | None]:
+    found: dict[str, NodeFigures | None] = {ADDRESSES[answer["id"]]: read(answer) for answer in told}
     return found | dict.fromkeys(ADDRESSES[node] for node in silent)
 
 
@@ -91,7 +91,7 @@ def test_a_topic_is_told_by_the_node_with_more_segments() -> None:
 def test_a_survey_asks_every_member_that_is_named_and_none_twice() -> None:
     asked: list[str] = []
 
-    def ask(address: str) -> Figures | None:
+    def ask(address: str) -> NodeFigures | None:
         asked.append(address)
         node = {"a:1": 1, "localhost:1": 1, "b:2": 2}.get(address)
         return None if node is None else read(said(node))

@@ -47,7 +47,7 @@ class TopicFigures(msgspec.Struct, frozen=True, kw_only=True):
     """Not in METRICS: the node that said this."""
 
 
-class Figures(msgspec.Struct, frozen=True, kw_only=True):
+class NodeFigures(msgspec.Struct, frozen=True, kw_only=True):
     """METRICS of a node, as far as anything here needs it. What an older node does not say has a default."""
 
     id: int
@@ -95,14 +95,14 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
         return list(configs[-1]) if configs else []
 
 
-Answers: TypeAlias = Mapping[str, Figures | None]
+Answers: TypeAlias = Mapping[str, NodeFigures | None]
 """address -> what the node there said; None if it did not."""
 
 
-def read(metrics: Mapping[str, Any]) -> Figures:
+def read(metrics: Mapping[str, Any]) -> NodeFigures:
     """Return METRICS as figures. Raises ValueError if it is no answer of a node."""
     try:
-        return msgspec.convert(metrics, Figures, strict=False)
+        return msgspec.convert(metrics, NodeFigures, strict=False)
     except msgspec.ValidationError as error:
         raise ValueError(f"that is not METRICS of a Walrus node: {error}") from None
 
@@ -112,7 +112,7 @@ class NodeHealth(msgspec.Struct, frozen=True, kw_only=True):
 
     node_id: int
     address: str
-    figures: Figures | None
+    figures: NodeFigures | None
 
     @property
     def role(self) -> str:
@@ -175,9 +175,11 @@ def members(answers: Answers) -> dict[int, str]:
     }
 
 
-def survey(addresses: Iterable[str], ask: Callable[[str], Figures | None]) -> dict[str, Figures | None]:
+def survey(
+    addresses: Iterable[str], ask: Callable[[str], NodeFigures | None]
+) -> dict[str, NodeFigures | None]:
     """Ask these nodes, and all members that they name; `ask` returns None for no answer."""
-    answers: dict[str, Figures | None] = {}
+    answers: dict[str, NodeFigures | None] = {}
     waiting = list(dict.fromkeys(addresses))
     while waiting:
         for address in waiting:
@@ -215,13 +217,13 @@ def judge(answers: Answers) -> ClusterHealth:
     )
 
 
-def _leader(answers: Iterable[Figures]) -> int | None:
+def _leader(answers: Iterable[NodeFigures]) -> int | None:
     """The Raft leader of the highest term that any node knows one of."""
     known = [(answer.current_term, answer.current_leader) for answer in answers]
     return max(((term, leader) for term, leader in known if leader is not None), default=(0, None))[1]
 
 
-def _under_replicated(by_id: Mapping[int, Figures], leader: int | None) -> int:
+def _under_replicated(by_id: Mapping[int, NodeFigures], leader: int | None) -> int:
     """The Raft leader's count: it hears from every member. Without its word, the highest."""
     if leader is not None and leader in by_id:
         return by_id[leader].under_replicated
@@ -229,7 +231,7 @@ def _under_replicated(by_id: Mapping[int, Figures], leader: int | None) -> int:
 
 
 def _why_unavailable(
-    answers: Answers, by_id: Mapping[int, Figures], latest: Figures | None, leader: int | None
+    answers: Answers, by_id: Mapping[int, NodeFigures], latest: NodeFigures | None, leader: int | None
 ) -> str:
     if latest is None:
         return f"no node answers ({', '.join(answers)})"
@@ -244,7 +246,7 @@ def _why_unavailable(
     return ""
 
 
-def _unfinished(answers: Iterable[Figures], under: int) -> list[str]:
+def _unfinished(answers: Iterable[NodeFigures], under: int) -> list[str]:
     """What the cluster is about to put right by itself, if it can."""
     answers = list(answers)
     recoveries = sum(answer.recoveries for answer in answers)
@@ -257,7 +259,7 @@ def _unfinished(answers: Iterable[Figures], under: int) -> list[str]:
     return [f"{count:,} segment{'' if count == 1 else 's'} {what}" for count, what in facts if count]
 
 
-def _topics(by_id: Mapping[int, Figures]) -> dict[str, TopicFigures]:
+def _topics(by_id: Mapping[int, NodeFigures]) -> dict[str, TopicFigures]:
     """Each topic by the word of its leader; during a failover of the one with more segments."""
     found: dict[str, TopicFigures] = {}
     for node, answer in by_id.items():

@@ -28,7 +28,7 @@ COLUMNS = ("node", "role", "term", "commit", "leads", "disk", "entries", "PUT/s"
 STYLES = {health.HEALTHY: "bold green", health.DEGRADED: "bold yellow", health.UNAVAILABLE: "bold red"}
 
 
-def ask(address: str, timeout: float) -> health.Figures | None:
+def ask(address: str, timeout: float) -> health.NodeFigures | None:
     """Return what the node at an address says of itself; None if it does not answer."""
     try:
         with Client([address], timeout=timeout) as client:
