@@ -10,6 +10,7 @@ connection are answered in order, one reply each, and a client may send many wit
 
     REGISTER <topic>                     OK
     PUT <topic> <payload>                OK
+    PUB <topic> <producer> <sequence> <payload>    OK
     GET <topic> [<group>]                OK <payload> | EMPTY
     FETCH <topic> <segment> <offset>     OK <next_offset> <payload> | EMPTY
     RECEIVE <topic> <group> [<wait_ms>]  OK <receipt> <deliveries> <payload> | EMPTY
@@ -111,6 +112,7 @@ from walrus.wire.requests import (
     RequestParser,
     Seek,
     State,
+    encode_pubs,
     encode_puts,
     encode_request,
     parse_request,
@@ -159,6 +161,7 @@ __all__ = [
     "Seek",
     "State",
     "empty",
+    "encode_pubs",
     "encode_puts",
     "encode_request",
     "error",

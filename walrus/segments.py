@@ -56,11 +56,14 @@ from walrus.acknowledged import Position as Position
 from walrus.quorum import majority
 from walrus.storage.batch import Checksum
 
-VERSION = 2
+VERSION = 3
 """Version of the encoding of commands and snapshots. A node refuses to guess at a later one."""
 
+QUEUES_VERSION = 2
+"""With work queues, without producers."""
+
 FIRST_VERSION = 1
-"""Without work queues. Written for whatever has none, so that a release that knows no others reads it."""
+"""With neither. Each is written for what needs no more, so that a release that knows no others reads it."""
 
 MAX_JOINING = 16
 """Nodes that may be members without ever having started: a Join is all that it takes to be one."""
@@ -68,6 +71,12 @@ MAX_JOINING = 16
 MAX_TOPICS = 100_000
 MAX_GROUPS = 1_000
 """Consumer groups per topic, of either kind. Both limits bound what clients can make the metadata grow to."""
+
+MAX_PRODUCERS = 1_000
+"""Producers (PUB) per topic whose last number is known."""
+
+IDLE_SECONDS = 3_600
+"""A producer that appended nothing for so long may be forgotten for a new one."""
 
 MAX_HANDED_ON = 10_000
 """Entries of a topic that a Seal says are out; what is beyond comes again, which is allowed."""
@@ -104,6 +113,25 @@ class UnknownCommand(Exception):
     """A committed command that this version cannot apply. Going on would let replicas diverge."""
 
 
+class Producer(NamedTuple):
+    """How far a producer has come in a topic: the number of its last entry, and when that was appended."""
+
+    last: int
+    at: int
+    """Unix seconds, by the clock of the segment's leader."""
+
+
+def latest(producers: dict[str, Producer]) -> dict[str, Producer]:
+    """Those of them that there is room for: the ones that appended last.
+
+    Dropping one at a time, whenever there is one too many, comes to the same.
+    """
+    if len(producers) <= MAX_PRODUCERS:
+        return producers
+    order = sorted(producers, key=lambda name: (producers[name].at, name))
+    return {name: producers[name] for name in order[len(order) - MAX_PRODUCERS :]}
+
+
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
     """One segment. `count` is None while it is open."""
 
@@ -138,6 +166,8 @@ class Topic(msgspec.Struct, kw_only=True):
     """Those that are read with RECEIVE: a work queue each."""
     handed: dict[str, tuple[HandedOn, ...]] = {}
     """What they had out when the last segment was sealed."""
+    producers: dict[str, Producer] = {}
+    """How far each producer had come when the last segment was sealed."""
 
     @property
     def current(self) -> int:
@@ -244,6 +274,8 @@ class Seal(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True)
     recovered: bool = False
     groups: dict[str, Acknowledged] = {}
     handed: dict[str, tuple[HandedOn, ...]] = {}
+    producers: dict[str, Producer] = {}
+    """Those that have entries in the segment."""
 
 
 class CommitGroups(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
@@ -324,8 +356,10 @@ _command_decoder: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Com
 
 def encode_command(command: Command) -> bytes:
     """The bytes of a command in the Raft log."""
-    later = isinstance(command, CommitGroups | MoveGroup) or (isinstance(command, Seal) and command.groups)
-    version = VERSION if later else FIRST_VERSION
+    queues = isinstance(command, CommitGroups | MoveGroup) or (isinstance(command, Seal) and command.groups)
+    version = QUEUES_VERSION if queues else FIRST_VERSION
+    if isinstance(command, Seal) and command.producers:
+        version = VERSION
     return _encoder.encode(_Envelope(version, msgspec.Raw(_encoder.encode(command))))
 
 
@@ -498,6 +532,7 @@ class Metadata:
             topic.cursors[group] = min(position, end)
         self._commit_cursors(topic, command.cursors)
         self._seal_groups(topic, command, end)
+        topic.producers = latest(topic.producers | command.producers)
         assert topic.current == command.segment + 1, "DomainConsistency: a seal opens the next segment"
         assert topic.segments[command.segment - 1].count == command.count, "SealedStable: another count"
         assert all(map(topic.in_bounds, topic.cursors.values())), "CursorInBounds: a cursor beyond the seal"
@@ -602,11 +637,13 @@ class Metadata:
 
     def snapshot(self) -> bytes:
         """The whole state, equal bytes for equal states."""
-        later = any(topic.groups for topic in self.topics.values())
-        version = VERSION if later else FIRST_VERSION
-        assert later or not any(topic.handed for topic in self.topics.values()), (
+        queues = any(topic.groups for topic in self.topics.values())
+        assert queues or not any(topic.handed for topic in self.topics.values()), (
             "NothingSkipped: a release without groups would drop what was handed on"
         )
+        version = QUEUES_VERSION if queues else FIRST_VERSION
+        if any(topic.producers for topic in self.topics.values()):
+            version = VERSION
         return _encoder.encode(
             _Image(version=version, nodes=sorted(self.nodes.items()), topics=sorted(self.topics.items()))
         )

@@ -155,7 +155,7 @@ class Walrus:
         Raises what `append` does.
         """
         lengths, parts, size = _as_parts(entries)
-        index = self._write(topic, lengths, parts, size)
+        index = self._write(topic, bool(lengths), lambda log: log.append_parts(lengths, parts, size))
         if self._commit is not None and lengths:
             self._commit()
         return index
@@ -163,18 +163,18 @@ class Walrus:
     @_door
     def write(self, topic: str, batch: Batch) -> int:
         """Append a batch of any number of entries without waiting for the disk: see `syncer` and `sync`."""
-        return self._write(topic, batch.lengths, [batch.blob], batch.size)
+        return self._write(topic, bool(batch.lengths), lambda log: log.append_batch(batch))
 
-    def _write(self, topic: str, lengths: bytes, parts: Sequence[bytes], size: int) -> int:
+    def _write(self, topic: str, anything: bool, append: Callable[[Log], int]) -> int:
         while True:
             self._check_open()
             log = self._engine.logs.get(topic)
-            if not lengths:
+            if not anything:
                 return 0 if log is None else log.next_index
             if log is None:
                 log = self._engine.topic(_checked(topic))
             try:
-                return log.append_parts(lengths, parts, size)
+                return append(log)
             except TopicGone:
                 continue
 

@@ -124,7 +124,7 @@ class Controller:
         self.lifecycle = Lifecycle(
             config=config, metadata=metadata, copies=copies, leases=leases, cursors=self.cursors,
             queues=self.queues, outbox=outbox, trace=trace, connected=connected, voters=voters,
-            propose=propose, writers=writers,
+            propose=propose, writers=writers, unix_time=unix_time,
         )
         self.supervisor = Supervisor(
             config=config, metadata=metadata, raft=raft, outbox=outbox,

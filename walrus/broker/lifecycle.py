@@ -31,6 +31,7 @@ from walrus.config import NodeConfig
 from walrus.leases import LeaseTable
 from walrus.replicas.copies import Copies, Key
 from walrus.replicas.failover import SegmentRecovery
+from walrus.replicas.producers import Producers
 from walrus.replicas.replication import SegmentWriter, Shared
 from walrus.segments import Command, Metadata, Seal
 from walrus.wire.effects import Outbox, Trace
@@ -117,12 +118,14 @@ class Lifecycle:
         voters: Callable[[], list[int]],
         propose: Callable[[Command, float], None],
         writers: Writers,
+        unix_time: Callable[[], float],
     ) -> None:
         self._config, self._metadata, self._copies = config, metadata, copies
         self.leases, self._cursors, self._outbox, self._trace = leases, cursors, outbox, trace
         self._queues = queues
         self._connected, self._voters, self._propose = connected, voters, propose
         self.writers = writers
+        self._unix_time = unix_time
         self.recoveries: dict[Key, SegmentRecovery] = {}
         self._early = EarlyForwards(config.max_pending_bytes)
         self._shared: dict[str, Shared] = {}
@@ -293,6 +296,7 @@ class Lifecycle:
                 cursors=cursors,
                 groups=groups,
                 handed=handed,
+                producers=writer.producers.since,
             ),
             now,
         )
@@ -334,6 +338,7 @@ class Lifecycle:
                 replicas=self.replicas_for(leader, live),
                 cursors={},
                 recovered=True,
+                producers=recovery.found.producers,
             ),
             now,
         )
@@ -391,6 +396,7 @@ class Lifecycle:
             connected=self._connected,
             now=now,
             shared=self._shared_by(topic),
+            producers=Producers(self._metadata.topics[topic].producers, self._unix_time),
         )
         self._dirty[topic] = None
 

@@ -126,10 +126,16 @@ class Router:
             route.returned = []
         number, segment = self._metadata.open_segment(route.topic) or (0, None)
         while segment and route.waiting and self._may_send(route, number, segment, connected):
-            items, size = [], 0
+            items: list[Item] = []
+            size = 0
             while route.waiting and size < MAX_FORWARD_BYTES:
+                numbered = bool(route.waiting[0].batch.stamps)
+                if numbered and items:
+                    break  # a producer's entries go alone: what becomes of them is theirs alone, too
                 items.append(route.waiting.popleft())
                 size += items[-1].batch.weight
+                if numbered:
+                    break
             self._request += 1
             route.sent.append(Sent(self._request, number, segment.leader, items))
             route.sent_bytes += size

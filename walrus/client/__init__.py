@@ -6,6 +6,11 @@
         for payload in client.entries("orders"):
             ...
 
+A producer, whose entries are sent again until they are acknowledged, and are never there twice:
+
+        producer = client.producer("orders")
+        producer.put(b"one")
+
 A work queue, each entry of which is worked on until a worker has acknowledged it:
 
         client.consume("jobs", "workers", lambda delivery: work(delivery.payload))
@@ -34,6 +39,7 @@ Arguments are checked before anything is sent (`calls.py`): TypeError, ValueErro
     calls         each command: from arguments to frames, from replies to values
     deliveries    the same for work queues: RECEIVE, ACK, NACK, EXTEND, SEEK
     consuming     a worker of a queue: receive, work, acknowledge
+    producing     producers: entries that are sent again, and are never there twice
     errors        what can go wrong, as classes under one root
     names         from HOST:PORT to addresses, within a deadline
     forks         what a client does in a forked child
@@ -61,6 +67,7 @@ from walrus.client.errors import (
     NotEnoughReplicas,
     NotWritten,
     OutcomeUnknown,
+    OutOfSequence,
     Overtaken,
     PayloadTooLarge,
     Refused,
@@ -68,14 +75,17 @@ from walrus.client.errors import (
     TimedOut,
     Unavailable,
     UnknownNode,
+    UnknownProducer,
     UnknownSegment,
     UnknownTopic,
     Unreachable,
     WalrusError,
 )
+from walrus.client.producing import AsyncProducer, Producer
 
 __all__ = [
     "AsyncClient",
+    "AsyncProducer",
     "BadReply",
     "Busy",
     "CannotLeave",
@@ -92,15 +102,18 @@ __all__ = [
     "NoReplica",
     "NotEnoughReplicas",
     "NotWritten",
+    "OutOfSequence",
     "OutcomeUnknown",
     "Overtaken",
     "PayloadTooLarge",
+    "Producer",
     "Refused",
     "StaleReceipt",
     "TimedOut",
     "TopicState",
     "Unavailable",
     "UnknownNode",
+    "UnknownProducer",
     "UnknownSegment",
     "UnknownTopic",
     "Unreachable",

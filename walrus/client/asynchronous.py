@@ -26,6 +26,7 @@ from walrus.client import calls, consuming, core, deliveries, forks, names
 from walrus.client.calls import Buffer, Call, Entry, TopicState
 from walrus.client.deliveries import Delivery, Receipt
 from walrus.client.errors import WalrusError
+from walrus.client.producing import AsyncProducer, Numbering
 from walrus.protocol import ProtocolError
 
 _MOST_IDLE = 8
@@ -240,6 +241,13 @@ class AsyncClient:
     ) -> list[WalrusError | None]:
         """Append entries, pipelined and in order. For each: None if acknowledged, or what went wrong."""
         return await self._call(calls.put_many(topic, payloads), timeout, retry)
+
+    def producer(self, topic: str, name: str = "", next_number: int = 0) -> AsyncProducer:
+        """A producer, whose entries are sent again until they are acknowledged, and are never there twice.
+
+        About its name see `Client.producer`.
+        """
+        return AsyncProducer(Numbering(topic, name, next_number), self._call)
 
     async def get(self, topic: str, group: str = "", *, timeout: float | None = None) -> bytes | None:
         """The next entry of the shared cursor, or of a consumer group's; None if there is none (yet)."""

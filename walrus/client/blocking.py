@@ -23,6 +23,7 @@ from walrus.client import calls, consuming, core, deliveries, forks, names
 from walrus.client.calls import Buffer, Call, Entry, TopicState
 from walrus.client.deliveries import Delivery, Receipt
 from walrus.client.errors import WalrusError
+from walrus.client.producing import Numbering, Producer
 from walrus.protocol import ProtocolError
 
 _READ_BYTES: Final = 1 << 18
@@ -193,6 +194,14 @@ class Client:
     ) -> list[WalrusError | None]:
         """Append entries, pipelined and in order. For each: None if acknowledged, or what went wrong."""
         return self._call(calls.put_many(topic, payloads), timeout, retry)
+
+    def producer(self, topic: str, name: str = "", next_number: int = 0) -> Producer:
+        """A producer, whose entries are sent again until they are acknowledged, and are never there twice.
+
+        Its name must be one that no producer of the topic ever had; left out, a random one is drawn. With
+        `next_number` it goes on where one of that name has ended.
+        """
+        return Producer(Numbering(topic, name, next_number), self._call)
 
     def get(self, topic: str, group: str = "", *, timeout: float | None = None) -> bytes | None:
         """The next entry of the shared cursor, or of a consumer group's; None if there is none (yet).

@@ -64,6 +64,9 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     payload: bytes
 
 
+_INVALID_NAME: Final = {"topic": errors.INVALID_TOPIC, "producer": errors.INVALID_PRODUCER}
+
+
 # --- the door: arguments --------------------------------------------------------------------------
 
 
@@ -76,7 +79,7 @@ def name_bytes(name: object, what: str = "topic") -> bytes:
     if not isinstance(name, str):
         raise TypeError(f"a {what} is a str, not {type(name).__name__}")
     if not protocol.valid_name(name):
-        reason = errors.INVALID_TOPIC if what == "topic" else errors.INVALID_GROUP
+        reason = _INVALID_NAME.get(what, errors.INVALID_GROUP)
         raise InvalidTopic(f"{reason}; got {name[:80]!r}")
     return name.encode()
 
@@ -173,6 +176,7 @@ class Call(Generic[T]):
     decode: Callable[[Reply], T]
     repeatable: bool
     reading: bool = False
+    numbered: bool = False  # sent again, a request takes effect once; without an answer it may have
     doubt: str = _UNKNOWN  # what is unknown if no answer arrives
     wait: float = 0.0  # seconds that the node is asked to wait before it answers
     again: Call[T] | None = None  # what a later attempt asks instead: the same without the wait
@@ -221,6 +225,31 @@ def put_many(topic: str, payloads: Iterable[Buffer]) -> Call[None]:
         plain_ok("PUT"),
         repeatable=False,
         doubt="the entry may have been written",
+    )
+
+
+def pub_entries(topic: str, producer: str, payloads: Iterable[Buffer]) -> list[bytes]:
+    """The entries of a producer, checked."""
+    room = protocol.MAX_SKIP_BYTES - len(b"PUB    ") - len(topic.encode()) - len(producer.encode()) - 19
+    if isinstance(payloads, str | bytes | bytearray | memoryview):
+        raise TypeError(f"put_many takes many entries, not one {type(payloads).__name__}: use put")
+    return [entry_bytes(payload, room) for payload in payloads]
+
+
+def pub_many(topic: str, producer: str, first: int, entries: list[bytes]) -> Call[None]:
+    """A pipelined PUB for each entry, numbered from `first` on."""
+
+    def encode(start: int, stop: int) -> bytes:
+        return protocol.encode_pubs(topic, producer, first + start, entries[start:stop])
+
+    return Call(
+        "PUB",
+        len(entries),
+        encode,
+        plain_ok("PUB"),
+        repeatable=False,
+        numbered=True,
+        doubt="the entry may have been written; sent again under its number, it is there once",
     )
 
 

@@ -12,7 +12,7 @@ decides anything, so what is true of retries is true of both:
   moves on with every answer: a million entries may take their time, and a dead node still may not;
 * a call that asks the node to wait (RECEIVE) has so much longer; a second attempt at it does not wait;
 * what may have been executed is not sent again, unless it is repeatable (REGISTER, STATE, METRICS, FETCH) or
-  the caller said `retry=True`. A GET is not repeatable: its cursor may have moved;
+  numbered (PUB), or the caller said `retry=True`. A GET is not repeatable: its cursor may have moved;
 * what certainly was not executed is sent again: no connection came about, the request never left, or
   the node said that it did nothing (`again` in the table of `walrus/wire/errors.py`);
 * of many pipelined PUTs the first that failed and all behind it are tried again, or none: otherwise a
@@ -52,6 +52,7 @@ from walrus.client.calls import Call, Entry
 from walrus.client.errors import (
     BadReply,
     OutcomeUnknown,
+    Overtaken,
     TimedOut,
     Unavailable,
     Unreachable,
@@ -321,12 +322,12 @@ def conduct(
         share = timeout if len(addresses) == 1 else max(timeout / len(addresses), LEAST_PATIENCE)
         # A node that hangs must not eat the whole time of a call that another node could answer as well.
         soon = min(deadline, clock() + share)
-        if call.repeatable:
+        if call.repeatable or call.numbered:
             yield Attempt(exchange, connect_by=soon, reply_by=soon, patience=share)
         else:
             yield Attempt(exchange, connect_by=soon, reply_by=deadline, patience=timeout)
         assert exchange.done
-        settled = _settled(exchange, retry)
+        settled = _settled(exchange, retry or call.numbered)
         results += exchange.results[:settled]
         if settled == len(exchange.results):
             break
@@ -348,6 +349,8 @@ def _settled(exchange: Exchange[Any], retry: bool) -> int:
     results, final = exchange.results, len(exchange.results)
     first = next((n for n, result in enumerate(results) if isinstance(result, WalrusError)), final)
     undone = (Unavailable, Unreachable)
+    if exchange.call.numbered and any(isinstance(result, Overtaken) for result in results):
+        return first
     if exchange.call.repeatable or retry:
         hopeful = any(isinstance(result, (*undone, TimedOut, OutcomeUnknown)) for result in results[first:])
     else:

@@ -11,6 +11,8 @@ The question after a failed PUT is never "why" but "was it written?", so the cla
     │   ├── UnknownSegment
     │   ├── UnknownNode
     │   ├── GroupInUse        a group is read with GET or with RECEIVE, not with both
+    │   ├── OutOfSequence     a producer's entry, of which an earlier one is missing
+    │   ├── UnknownProducer   one that was idle for too long; go on under another name
     │   ├── StaleReceipt      NACK or EXTEND of a delivery that is over
     │   ├── LimitReached      one topic or consumer group more than are kept
     │   ├── CannotLeave       removing that member would lose data or the majority
@@ -86,6 +88,14 @@ class EntriesLost(Refused):
 
 class NotWritten(Refused):
     """The disk of the segment's leader has no room; nothing was written. Free some and send it again."""
+
+
+class OutOfSequence(Refused):
+    """A numbered entry, of which an earlier one is missing: another producer has the same name, perhaps."""
+
+
+class UnknownProducer(Refused):
+    """The topic knows nothing (any more) of a producer of that name: go on under another one, from 0."""
 
 
 class LimitReached(Refused):

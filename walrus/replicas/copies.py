@@ -57,6 +57,7 @@ from typing import TypeAlias
 import msgspec
 
 from walrus.replicas.durability import Durable
+from walrus.segments import Producer
 from walrus.storage.batch import Batch, Checksum
 from walrus.storage.errors import CorruptionError, DiskFull, StorageError
 from walrus.wire.effects import Then, Trace, no_trace
@@ -89,6 +90,24 @@ class Note(msgspec.Struct, frozen=True, array_like=True):
 _note_decoder = msgspec.msgpack.Decoder(Note)
 
 
+class Summary(msgspec.Struct):
+    """What the first entries of a copy come to: their checksum, and how far their producers have come."""
+
+    checksum: Checksum = Checksum()
+    producers: dict[str, Producer] = {}
+
+    def extend(self, batch: Batch) -> None:
+        """Add what follows."""
+        self.checksum = self.checksum.extend(batch)
+        for stamp in batch.stamps:
+            if stamp.producer:
+                self.producers[stamp.producer] = Producer(stamp.first + stamp.entries - 1, stamp.at)
+
+    def copied(self) -> Summary:
+        """The same, to be extended by itself."""
+        return Summary(self.checksum, dict(self.producers))
+
+
 class SegmentCopy:
     """One copy: `durable <= length`; `durable` is what may be told to others."""
 
@@ -102,12 +121,12 @@ class SegmentCopy:
         self.durable = length
         self.fenced = note is not None and note.fenced
         self.sure = note is None or note.sure
-        self._summed = Checksum()
+        self._summed = Summary()
         self._summed_to = 0  # entries covered by `_summed`
 
     def forget_sum(self) -> None:
         """The next checksum is read from the disk, from the first entry on."""
-        self._summed, self._summed_to = Checksum(), 0
+        self._summed, self._summed_to = Summary(), 0
 
     def on_durable(self, length: int, then: Then) -> None:
         """The first `length` entries are on the disk: they count from now on, and `then` may say so."""
@@ -121,17 +140,17 @@ class SegmentCopy:
         assert 0 <= self._summed_to <= self.length, f"PrefixAgree: {self.name}: summed beyond its end"
 
 
-Summed: TypeAlias = Callable[[Checksum | StorageError], None]
-"""Called with a checksum, or with why there is none."""
+Summed: TypeAlias = Callable[[Summary | StorageError], None]
+"""Called with what entries come to, or with why that cannot be told."""
 
 
 class _Sum(msgspec.Struct):
-    """A checksum that is being computed: `checksum` covers the first `at` of `length` entries."""
+    """A checksum that is being computed: `summary` covers the first `at` of `length` entries."""
 
     copy: SegmentCopy
     length: int
     then: Summed
-    checksum: Checksum
+    summary: Summary
     at: int
 
 
@@ -223,7 +242,7 @@ class Copies:
         at = self._data.write(copy.name, new, partial(copy.on_durable, length, then))
         assert at == copy.length, f"SeqOrder: copy {copy.name} is at {at}, not at {copy.length}"
         if copy._summed_to == copy.length:
-            copy._summed = copy._summed.extend(new)
+            copy._summed.extend(new)
             copy._summed_to = length
         assert copy.durable <= copy.length < length, "AckedDurable: durable before it was appended"
         copy.length = length
@@ -383,7 +402,7 @@ class Copies:
         to read, and a node that did nothing else meanwhile would be taken for dead.
         """
         assert length <= copy.length, "SealedStable: a checksum of entries that the copy does not hold"
-        sum_ = _Sum(copy, length, then, Checksum(), 0)
+        sum_ = _Sum(copy, length, then, Summary(), 0)
         self._sums.append(sum_)
         if self._sums[0] is sum_:  # behind others it waits for its turn: one file is read at a time
             self.go_on_summing()
@@ -406,7 +425,7 @@ class Copies:
                 if done:
                     assert self._sums[0] is sum_, "SealedStable: another copy would get the checksum"
                     self._sums.popleft()
-                    sum_.then(sum_.checksum)
+                    sum_.then(sum_.summary)
 
     def _scan(self, sum_: _Sum) -> bool:
         """Read one piece; whether it was the last."""
@@ -414,34 +433,36 @@ class Copies:
         # What the copy knows of its own checksum helps if it does not cover more than is asked for: entries
         # cannot be taken out of a CRC again.
         if sum_.at < copy._summed_to <= sum_.length:
-            sum_.checksum, sum_.at = copy._summed, copy._summed_to
+            sum_.summary, sum_.at = copy._summed.copied(), copy._summed_to
         if sum_.at < sum_.length:
             batch = self._data.storage.read_batch(copy.name, sum_.at, sum_.length - sum_.at, SCAN_BYTES)
             if not batch.count:
                 raise StorageError(f"{copy.name} ends at entry {sum_.at}: it was replaced by another copy")
-            sum_.checksum, sum_.at = sum_.checksum.extend(batch), sum_.at + batch.count
+            sum_.summary.extend(batch)
+            sum_.at += batch.count
             assert sum_.at <= sum_.length, "SealedStable: a checksum covers more than was asked for"
         if sum_.at < sum_.length:
             return False
         if sum_.at > copy._summed_to:
-            copy._summed, copy._summed_to = sum_.checksum, sum_.at
+            copy._summed, copy._summed_to = sum_.summary.copied(), sum_.at
         return True
 
     def checksum(self, copy: SegmentCopy, length: int) -> Checksum:
         """The checksum of the first `length` entries, read from the disk unless it is known."""
         assert length <= copy.length, "SealedStable: a checksum of entries that the copy does not hold"
         if length < copy._summed_to:
-            return self._sum(copy, Checksum(), 0, length)
+            return self._sum(copy, Summary(), 0, length).checksum
         copy._summed = self._sum(copy, copy._summed, copy._summed_to, length)
         copy._summed_to = length
-        return copy._summed
+        return copy._summed.checksum
 
-    def _sum(self, copy: SegmentCopy, checksum: Checksum, start: int, end: int) -> Checksum:
+    def _sum(self, copy: SegmentCopy, summary: Summary, start: int, end: int) -> Summary:
         while start < end:
             batch = self._data.storage.read_batch(copy.name, start, end - start, SCAN_BYTES)
             assert 0 < batch.count <= end - start, "SealedStable: a checksum of other entries than asked for"
-            checksum, start = checksum.extend(batch), start + batch.count
-        return checksum
+            summary.extend(batch)
+            start += batch.count
+        return summary
 
     def check_invariants(self) -> None:
         """Assert what must hold of all copies and of the notes on them."""

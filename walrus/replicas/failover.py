@@ -52,7 +52,7 @@ import msgspec
 
 from walrus.config import NodeConfig
 from walrus.replicas.copies import Key
-from walrus.segments import Segment
+from walrus.segments import Producer, Segment
 from walrus.storage.batch import Checksum
 from walrus.wire.effects import Outbox, Trace
 from walrus.wire.messages import Copy, CopyReply, Fence, FenceReply
@@ -66,6 +66,8 @@ class Sealable(msgspec.Struct, frozen=True):
 
     count: int
     checksum: Checksum
+    producers: dict[str, Producer] = {}
+    """How far those of its entries have come: of the copy that was chosen, all of it and no more."""
 
 
 class SegmentRecovery:
@@ -173,7 +175,7 @@ class SegmentRecovery:
             return
         whole = sum(length >= self._source.length for length in self._have.values())
         if whole >= self.segment.majority:
-            self.found = Sealable(self._source.length, self._source.checksum)
+            self.found = Sealable(self._source.length, self._source.checksum, self._source.producers)
             self.check_invariants()
             self._record("RecoverySeal", self.found.count)
 

@@ -23,9 +23,9 @@ from functools import partial
 
 import msgspec
 
-from walrus.replicas.copies import Copies, SegmentCopy
+from walrus.replicas.copies import Copies, SegmentCopy, Summary
 from walrus.replicas.reads import Reads
-from walrus.storage.batch import Batch, Checksum
+from walrus.storage.batch import Batch
 from walrus.storage.errors import DiskFull, StorageError
 from walrus.wire.effects import Outbox
 from walrus.wire.messages import Copy, CopyReply
@@ -71,15 +71,16 @@ class Puller:
         assert length <= copy.durable, "SealedStable: a copy counts for more than a power loss would leave"
         assert length <= upto, "PrefixAgree: a deposed writer's tail counts"
 
-        def summed(checksum: Checksum | StorageError) -> None:
-            if isinstance(checksum, StorageError):
+        def summed(summary: Summary | StorageError) -> None:
+            if isinstance(summary, StorageError):
                 # No answer is better than a shorter one: the requester would wait for the rest of a copy that
                 # cannot grow. Silence makes it look for another replica.
-                self._outbox.log(f"a copy that should be whole cannot be read: {checksum}")
+                self._outbox.log(f"a copy that should be whole cannot be read: {summary}")
                 return
             self._copies.record("AnswerCopy", copy, copied=length)
             self._outbox.send(
-                to, CopyReply(topic=copy.key[0], segment=copy.key[1], length=length, checksum=checksum)
+                to,
+                CopyReply(topic=copy.key[0], segment=copy.key[1], length=length, checksum=summary.checksum),
             )
 
         self._copies.when_summed(copy, length, summed)

@@ -45,10 +45,9 @@ import msgspec
 
 from walrus.config import NodeConfig
 from walrus.quorum import majority
-from walrus.replicas.copies import Copies, Key, SegmentCopy
+from walrus.replicas.copies import Copies, Key, SegmentCopy, Summary
 from walrus.replicas.puller import Puller
 from walrus.segments import Command, Metadata, Segment, SetReplicas
-from walrus.storage.batch import Checksum
 from walrus.storage.errors import DiskFull, StorageError
 from walrus.wire.effects import Outbox
 from walrus.wire.messages import Copy, CopyReply
@@ -174,14 +173,14 @@ class CatchUp:
             assert copy.durable >= segment.count, "SealedStable: a copy is verified before it is on the disk"
             self._copies.when_summed(copy, segment.count, summed)
 
-        def summed(checksum: Checksum | StorageError) -> None:
+        def summed(summary: Summary | StorageError) -> None:
             # It stays a shadow until here: summing may take a while, and must not look like nothing was done.
             shadow = self._shadows.get(key) is copy
             if shadow:
                 del self._shadows[key]
-            if isinstance(checksum, StorageError):
-                self._outbox.log(f"copy of {key[0]}/{key[1]} is damaged: {checksum}")
-            elif checksum != segment.checksum:
+            if isinstance(summary, StorageError):
+                self._outbox.log(f"copy of {key[0]}/{key[1]} is damaged: {summary}")
+            elif summary.checksum != segment.checksum:
                 self._outbox.halt(
                     f"copy of {key[0]}/{key[1]} is not what was sealed: move the data directory away, "
                     "remove this node with LEAVE, and let it join anew"

@@ -28,9 +28,8 @@ from __future__ import annotations
 from contextlib import suppress
 from functools import partial
 
-from walrus.replicas.copies import Copies, SegmentCopy
+from walrus.replicas.copies import Copies, SegmentCopy, Summary
 from walrus.segments import Metadata, Segment
-from walrus.storage.batch import Checksum
 from walrus.storage.errors import CorruptionError, DiskFull, StorageError
 from walrus.wire.effects import Outbox
 from walrus.wire.messages import Append, AppendReply, Fence, FenceReply
@@ -137,18 +136,25 @@ class Replica:
         assert copy.fenced, "AckedDurable: a fence is answered that does not hold"
         assert copy.durable >= length, "AckedDurable: a fence is answered with entries that may be lost"
 
-        def summed(checksum: Checksum | StorageError) -> None:
-            if isinstance(checksum, CorruptionError) and checksum.index < length:
+        def summed(summary: Summary | StorageError) -> None:
+            if isinstance(summary, CorruptionError) and summary.index < length:
                 # Silence would be worse: with another replica gone, the recovery would wait for ever although
                 # the rest of this copy may be all that is needed. Each round ends before an earlier entry.
-                self._outbox.log(f"fenced, but this copy ends before its damage: {checksum}")
-                self._answer_fence(to, copy, checksum.index, damaged=True)
-            elif isinstance(checksum, StorageError):
-                self._outbox.log(f"cannot answer a fence, as if this copy did not exist: {checksum}")
+                self._outbox.log(f"fenced, but this copy ends before its damage: {summary}")
+                self._answer_fence(to, copy, summary.index, damaged=True)
+            elif isinstance(summary, StorageError):
+                self._outbox.log(f"cannot answer a fence, as if this copy did not exist: {summary}")
             else:
                 sure = copy.sure and not damaged and not self._copies.in_doubt
                 topic, number = copy.key
-                reply = FenceReply(topic=topic, segment=number, length=length, checksum=checksum, sure=sure)
+                reply = FenceReply(
+                    topic=topic,
+                    segment=number,
+                    length=length,
+                    checksum=summary.checksum,
+                    sure=sure,
+                    producers=summary.producers,
+                )
                 self._copies.record("AnswerFence", copy, answer=[self._node_id, length, sure])
                 self._outbox.send(to, reply)
 

@@ -56,6 +56,9 @@ What a writer knows of three replicas, itself included, and what it may acknowle
     2  5  5                                  2 5 5       5: its own disk is the slowest, and not waited for
     7  5  5, and fenced                                  unchanged: the recovery decides, and may have decided
 
+Entries that a producer numbers (PUB) are looked at once more before they are appended: what was had before is
+not appended again, and its forward is answered with those that are (`producers.py`).
+
 Invariants: SingleWriter (a writer exists only for a segment whose leader and incarnation are ours),
 SeqOrder (its appends are numbered by the copy's length), AckedDurable (`commit_index` is the largest
 length that a majority has durably), commit_index <= copy.length, and nothing is acknowledged once the
@@ -76,6 +79,7 @@ import msgspec
 from walrus.config import NodeConfig
 from walrus.leases import LeaseTable
 from walrus.replicas.copies import Copies, SegmentCopy
+from walrus.replicas.producers import Producers
 from walrus.segments import Segment
 from walrus.storage.batch import EMPTY, Batch, Checksum, concat
 from walrus.storage.errors import DiskFull, StorageError
@@ -175,8 +179,21 @@ class PendingForward(msgspec.Struct):
     deadline: float
 
 
+class Taken(msgspec.Struct):
+    """What one turn takes of a forward: `repeated` entries that a producer sent before, and this batch."""
+
+    pending: PendingForward
+    repeated: int
+    batch: Batch
+
+    @property
+    def count(self) -> int:
+        """Entries of the forward that have their place now."""
+        return self.repeated + self.batch.count
+
+
 class AppendedForward(msgspec.Struct):
-    """A forward whose first `taken` entries end at `end`: answered when that is acknowledged."""
+    """A forward whose first `taken` entries end at `end`, or before: answered when that is acknowledged."""
 
     origin: int
     forward: Forward
@@ -214,6 +231,7 @@ class SegmentWriter:
         connected: Collection[int],
         now: float,
         shared: Shared | None = None,
+        producers: Producers | None = None,
     ) -> None:
         self.topic, self.number, self.segment = topic, number, segment
         self.copy: SegmentCopy = copies.get((topic, number))
@@ -234,6 +252,7 @@ class SegmentWriter:
         self._appended: deque[AppendedForward] = deque()
         self._unacknowledged = 0  # payload bytes of the forwards in `_appended`
         self._shared = Shared() if shared is None else shared
+        self.producers = producers or Producers({}, lambda: 0.0)
         assert segment.leader == config.node_id, "SingleWriter: another node leads this segment"
         assert not segment.sealed, "NoWritesPastOpen: a writer of a segment that has ended"
         assert self.copy.length == 0, (
@@ -303,19 +322,40 @@ class SegmentWriter:
         """Append what waits, up to the end of the segment and to `MAX_TURN_BYTES`; False on a full disk."""
         room = self._config.max_segment_entries - self.copy.length
         assert self._pending and room > 0, "SealedStable: an append to a segment that is full"
-        taken, batches, size, weight = [], [], 0, 0
+        all_taken: list[Taken] = []
+        size = weight = 0
         while self._pending and room > 0 and weight < MAX_TURN_BYTES:
             pending = self._pending.popleft()
-            batch = pending.forward.batch
-            self._pending_bytes -= batch.weight
-            batch = batch.slice(0, self._fitting(batch, room, size))
+            self._pending_bytes -= pending.forward.batch.weight
+            taken = self._take(pending, room, size)
+            if taken is None:
+                continue
+            batch = taken.batch
             assert batch.count <= room, "SealedStable: a segment longer than its limit"
             room, size, weight = room - batch.count, size + batch.size, weight + batch.weight
-            batches.append(batch)
-            taken.append((pending, batch.count))
+            all_taken.append(taken)
             if self._full(room, size):
                 break
-        return self._append(taken, concat(batches), now)
+        return self._append(all_taken, now) if all_taken else True
+
+    def _take(self, pending: PendingForward, room: int, size: int) -> Taken | None:
+        """What of a forward is appended now: PubAppend and Repeat, if a producer numbered its entries.
+
+        None if its numbers leave a gap, or are of a producer that nothing is known of: it is answered.
+        """
+        batch = pending.forward.batch
+        repeated = 0
+        if batch.stamps:
+            if refusal := self.producers.refuses(batch.stamps[0]):
+                self._answer(pending.origin, pending.forward, 0, 0, error=refusal)
+                return None
+            repeated = self.producers.repeated(batch.stamps[0])
+            batch = batch.slice(repeated, batch.count)
+        batch = batch.slice(0, self._fitting(batch, room, size))
+        if batch.stamps:
+            stamp = self.producers.append(batch.stamps[0])
+            batch = msgspec.structs.replace(batch, stamps=(stamp,))
+        return Taken(pending, repeated, batch)
 
     def _fitting(self, batch: Batch, room: int, size: int) -> int:
         """How many entries of the batch the segment still takes: up to the one that fills it.
@@ -339,32 +379,46 @@ class SegmentWriter:
         limit = self._config.max_segment_bytes
         return room <= 0 or (limit is not None and self.bytes + size >= limit)
 
-    def _append(self, taken: list[tuple[PendingForward, int]], batch: Batch, now: float) -> bool:
+    def _append(self, all_taken: list[Taken], now: float) -> bool:
         """LeaderAppend: to the own copy, and the same bytes to the replicas, without waiting for any of them.
 
         All disks work at the same time, the leader's among them, and any majority of them acknowledges.
         """
         assert not (self.copy.fenced or self.sealing), "AckedDurable: an append behind a fence or the end"
-        start = self.copy.length
+        start, batch = self.copy.length, concat([taken.batch for taken in all_taken])
         try:
-            self._copies.append(self.copy, start, batch, self._on_durable)
+            if batch.count:
+                self._copies.append(self.copy, start, batch, self._on_durable)
         except DiskFull as error:
-            for pending, _ in taken:
+            self.producers.undo()
+            for taken in all_taken:
+                pending = taken.pending
                 self._answer(pending.origin, pending.forward, 0, 0, error=errors.not_written(str(error)))
             return False
+        self.producers.keep()
+        self._note_appended(all_taken, start)
+        if not batch.count:
+            self._answer_acknowledged()
+            return True
         self._copies.record("LeaderAppend", self.copy, start=start, count=batch.count)
         self.bytes += batch.size
-        end = start
-        for pending, count in taken:
-            end += count
-            self._appended.append(AppendedForward(pending.origin, pending.forward, count, end))
-            self._unacknowledged += pending.forward.batch.weight
-        assert end == self.copy.length, "SeqOrder: forwards and entries appended do not add up"
         frame = self._frame(start, batch)
         for node, follower in self.followers.items():
             self._send(node, follower, frame, now)
         self.check_threshold()
         return True
+
+    def _note_appended(self, all_taken: list[Taken], start: int) -> None:
+        """Each forward waits for its entries. Repetitions wait for all that was appended before them, and so
+        for what they repeat.
+        """
+        end = start
+        for taken in all_taken:
+            end += taken.batch.count
+            pending = taken.pending
+            self._appended.append(AppendedForward(pending.origin, pending.forward, taken.count, end))
+            self._unacknowledged += pending.forward.batch.weight
+        assert end == self.copy.length, "SeqOrder: forwards and entries appended do not add up"
 
     # --- sending to replicas ---
 
@@ -493,6 +547,11 @@ class SegmentWriter:
         if self._copies.recording:
             heard = [[node, follower.match] for node, follower in self.followers.items()]
             self._copies.record("Ack", self.copy, count=commit, heard=heard)
+        self._answer_acknowledged()
+
+    def _answer_acknowledged(self) -> None:
+        """Answer the forwards of which all is acknowledged."""
+        commit = self.commit_index
         while self._appended and self._appended[0].end <= commit:
             done = self._appended.popleft()
             assert done.end <= commit, "AckedDurable: a PUT is answered before all of it is acknowledged"

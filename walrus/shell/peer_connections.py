@@ -62,7 +62,7 @@ from walrus.wire.messages import ANY_NODE, Hello, HelloReply, Join, JoinReply, P
 
 log = logging.getLogger("walrus.shell.peer_connections")
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Of the messages between nodes; both ends of a connection must have the same."""
 READ_BYTES: Final = 256 << 10
 MAX_UNSENT: Final = 64 << 20

@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from walrus.storage.batch import Batch
+from walrus.storage.batch import Batch, Stamp
 from walrus.storage.errors import CorruptionError, DiskFull, EngineFailed
 
 
@@ -44,6 +44,8 @@ class MemoryEngine:
         self.failing = self.failed = self.dead = False
         self.entries: dict[str, list[bytes]] = {}
         """By topic, from index 0 on: trimmed entries stay, out of reach."""
+        self.stamps: dict[str, dict[int, Stamp]] = {}
+        """By topic and index, of the entries that have one."""
         self.damaged: set[tuple[str, int]] = set()
         """(topic, index) of entries that cannot be read any more."""
         self._first: dict[str, int] = {}
@@ -57,6 +59,7 @@ class MemoryEngine:
         """The same bytes for the next process, which syncs what it finds before it answers anything."""
         other = MemoryEngine()
         other.entries, other.damaged, other._first = self.entries, self.damaged, self._first
+        other.stamps = self.stamps
         other._durable = {topic: len(entries) for topic, entries in self.entries.items()}
         self.dead = True
         return other
@@ -65,6 +68,7 @@ class MemoryEngine:
         """Every byte of it, for another machine."""
         other = MemoryEngine()
         other.entries = {topic: list(entries) for topic, entries in self.entries.items()}
+        other.stamps = {topic: dict(stamps) for topic, stamps in self.stamps.items()}
         other.damaged, other._first = set(self.damaged), dict(self._first)
         other._durable = {topic: len(entries) for topic, entries in self.entries.items()}
         return other
@@ -73,6 +77,8 @@ class MemoryEngine:
         """A copy with what a power loss at this moment leaves for certain."""
         other = MemoryEngine()
         other.entries = {topic: self.entries[topic][: self.durable(topic)] for topic in self.entries}
+        other.stamps = {topic: dict(stamps) for topic, stamps in self.stamps.items()}
+        other._forget_lost_stamps()
         other.damaged, other._first = set(self.damaged), dict(self._first)
         other._durable = dict(self._durable)
         return other
@@ -89,6 +95,7 @@ class MemoryEngine:
         entries = self.entries.setdefault(topic, [])
         start = len(entries)
         entries += batch.payloads()
+        self._stamp(topic, start, batch)
         self._pending.append((topic, len(entries)))
         return start
 
@@ -108,7 +115,24 @@ class MemoryEngine:
             if read and size > max_bytes:
                 break
             read.append(payload)
-        return Batch.of(read)
+        batch, stamps = Batch.of(read), self.stamps.get(topic)
+        if not stamps:
+            return batch
+        runs = [stamps.get(start + at, Stamp(1, "", 0, 0)) for at in range(batch.count)]
+        return Batch(batch.lengths, batch.blob, tuple(runs) if any(run.producer for run in runs) else ())
+
+    def _stamp(self, topic: str, start: int, batch: Batch) -> None:
+        """Keep the stamp of each entry by itself."""
+        stamps = self.stamps.setdefault(topic, {})
+        at = start
+        for stamp in batch.stamps:
+            stamps.update((at + k, stamp.cut(k, k + 1)) for k in range(stamp.entries) if stamp.producer)
+            at += stamp.entries
+
+    def _forget_lost_stamps(self) -> None:
+        for topic, stamps in self.stamps.items():
+            end = len(self.entries.get(topic, ()))
+            self.stamps[topic] = {index: stamp for index, stamp in stamps.items() if index < end}
 
     def bounds(self, topic: str) -> tuple[int, int]:
         """See `Storage.bounds`."""
@@ -129,6 +153,7 @@ class MemoryEngine:
         if self.full in (True, "delete") and self.entries.get(topic):
             raise DiskFull("no room to note it")
         self.entries.pop(topic, None)
+        self.stamps.pop(topic, None)
         self._first.pop(topic, None)
         self._durable.pop(topic, None)
         self.damaged -= {(name, index) for name, index in self.damaged if name == topic}
@@ -177,6 +202,7 @@ class MemoryEngine:
             ends.setdefault(topic, [self.durable(topic)]).append(end)
         for topic in sorted(ends):
             del self.entries[topic][survive(ends[topic]) :]
+        self._forget_lost_stamps()
         self._durable = {topic: len(entries) for topic, entries in self.entries.items()}
         self._pending.clear()
         self._covered = 0

@@ -12,6 +12,14 @@ Both parts concatenate: the lengths of two neighbouring batches, joined, are the
 batch, and so are the blobs. A checksum taken over the two streams therefore does not depend on where
 the batch boundaries fell, which is how two replicas that received different batches compare copies
 (see `Checksum`).
+
+Entries that a producer has numbered (PUB) are *stamped*: a third part, `stamps`, says of each run of them
+whose they are, and the number of the first. It travels and rests with the batch, so whatever copy is left
+of a log says how far each producer has come. A batch without such entries has no third part.
+
+    entries        a  b  c  d  e  f         stamps   (2, "", 0)     a and b have none
+    producer             x  x  x            (3, "x", 7)    c, d, e are numbers 7, 8, 9 of x
+                                  y         (1, "y", 0)
 """
 
 from __future__ import annotations
@@ -31,6 +39,23 @@ MAX_BATCH_ENTRIES = 2_000
 """Most entries in one batch of the public API. Batches joined inside one turn may hold more."""
 
 
+class Stamp(NamedTuple):
+    """A run of `entries` entries of `producer`, numbered from `first` on, appended at `at` (unix seconds).
+
+    Without a producer ("") the entries have no numbers.
+    """
+
+    entries: int
+    producer: str
+    first: int
+    at: int
+
+    def cut(self, start: int, stop: int) -> Stamp:
+        """The run of its entries `start` up to but not including `stop`, as far as it has them."""
+        start, stop = max(start, 0), min(stop, self.entries)
+        return self._replace(entries=max(0, stop - start), first=self.first + start if self.producer else 0)
+
+
 class Batch(msgspec.Struct, frozen=True, array_like=True):
     """Consecutive entries as `lengths` (u32 little-endian each) and `blob` (their bytes, end to end).
 
@@ -45,6 +70,7 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
 
     lengths: bytes
     blob: bytes
+    stamps: tuple[Stamp, ...] = ()
 
     @classmethod
     def of(cls, payloads: Sequence[bytes]) -> Batch:
@@ -83,12 +109,32 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
         if start <= 0 and stop >= self.count:
             return self
         ends = [0, *accumulate(self.sizes())]
-        return Batch(self.lengths[start * 4 : stop * 4], self.blob[ends[start] : ends[stop]])
+        stamps = self._cut_stamps(start, stop) if self.stamps else ()
+        return Batch(self.lengths[start * 4 : stop * 4], self.blob[ends[start] : ends[stop]], stamps)
+
+    def _cut_stamps(self, start: int, stop: int) -> tuple[Stamp, ...]:
+        """The stamps of entries `start` up to `stop`; none if none of these has a producer."""
+        cut, at = [], 0
+        for stamp in self.stamps:
+            run = stamp.cut(start - at, stop - at)
+            if run.entries:
+                cut.append(run)
+            at += stamp.entries
+        return tuple(cut) if any(run.producer for run in cut) else ()
+
+    def stamped(self, producer: str, first: int, at: int) -> Batch:
+        """The same entries as numbers `first`, `first + 1`, ... of a producer."""
+        return Batch(self.lengths, self.blob, (Stamp(self.count, producer, first, at),))
 
     def check(self) -> None:
         """Raise ValueError unless the two parts agree: for batches that a peer or a disk handed us."""
         if len(self.lengths) % 4 or sum(self.sizes()) != len(self.blob):
             raise ValueError(f"malformed batch: {self.count} lengths do not add up to {self.size} bytes")
+        if self.stamps and (
+            sum(stamp.entries for stamp in self.stamps) != self.count
+            or min(min(stamp.entries - 1, stamp.first) for stamp in self.stamps) < 0
+        ):
+            raise ValueError(f"malformed batch: stamps that are not those of {self.count} entries")
 
 
 EMPTY = Batch(b"", b"")
@@ -103,13 +149,18 @@ def concat(batches: Iterable[Batch]) -> Batch:
     parts = list(batches)
     if len(parts) == 1:
         return parts[0]
-    return Batch(b"".join(part.lengths for part in parts), b"".join(part.blob for part in parts))
+    stamps: tuple[Stamp, ...] = ()
+    if any(part.stamps for part in parts):
+        runs = (part.stamps or (Stamp(part.count, "", 0, 0),) for part in parts if part.count)
+        stamps = tuple(stamp for run in runs for stamp in run)
+    return Batch(b"".join(part.lengths for part in parts), b"".join(part.blob for part in parts), stamps)
 
 
 class Checksum(NamedTuple):
     """CRC-32 of a sequence of entries: of the stream of lengths and of the stream of payload bytes.
 
-    Independent of how the entries were batched, so copies of a segment can be compared:
+    Independent of how the entries were batched, so copies of a segment can be compared. It leaves out the
+    stamps: those of a sealed segment matter no more, since its Seal says how far each producer had come.
 
     >>> one = Checksum().extend(Batch.of([b"a", b"b"]))
     >>> two = Checksum().extend(Batch.of([b"a"])).extend(Batch.of([b"b"]))

@@ -65,13 +65,16 @@ from walrus.storage.record import (
     MAX_BODY,
     OVERHEAD,
     RECORD_HEAD,
+    STAMPED_VERSION,
     U32,
     UNIT,
+    VERSION,
     ZEROS_FOLLOW,
     BlockHead,
     Life,
     encode_check,
     encode_head,
+    encode_stamps,
     record_size,
 )
 from walrus.storage.scan import DamagedRange
@@ -202,6 +205,7 @@ class Log:
         "topic_id",
         "unsynced",
         "until",
+        "version",
         "window",
     )
 
@@ -233,6 +237,7 @@ class Log:
         self.asleep = False  # the tail's file is not held open: `limit` is 0 although there is room
         self.durable_place = 0  # offset in its block behind entry `durable_index - 1`; 0: not known
         self.cursor = 0  # the persisted one
+        self.version = VERSION  # of the next block, unless the one before it has a later one already
 
     # -- appending ---------------------------------------------------------------------------------------
 
@@ -315,7 +320,13 @@ class Log:
     def append_batch(self, batch: Batch) -> int:
         """Append all of the batch, which holds at least one entry, as one record; its first index."""
         assert batch.count, "a record of no entries"
-        return self.append_parts(batch.lengths, [batch.blob], batch.size)
+        if not batch.stamps:
+            return self.append_parts(batch.lengths, [batch.blob], batch.size)
+        stamps = encode_stamps(batch)
+        self.version = STAMPED_VERSION
+        if self.blocks and self.blocks[-1].head.version < STAMPED_VERSION:
+            self.make_room(record_size(batch.count, batch.size, len(stamps)), new_block=True)
+        return self.append_parts(batch.lengths, [batch.blob, stamps], batch.size, len(stamps))
 
     def _append_large(self, data: bytes) -> int:
         """One entry whose bytes are not copied into a record."""
@@ -324,10 +335,10 @@ class Log:
             raise BatchTooLarge(f"an entry of {len(data)} bytes: the limit is {MAX_BATCH_BYTES}")
         return self.append_parts(U32.pack(len(data)), [data], len(data))
 
-    def append_parts(self, lengths: bytes, parts: Sequence[bytes], payload: int) -> int:
-        """The same for a batch whose `payload` bytes have not been joined."""
+    def append_parts(self, lengths: bytes, parts: Sequence[bytes], payload: int, stamps: int = 0) -> int:
+        """The same for a batch whose `payload` bytes, and `stamps` bytes of stamps, have not been joined."""
         count = len(lengths) >> 2
-        size = record_size(count, payload)
+        size = record_size(count, payload, stamps)
         if size - OVERHEAD > MAX_BODY:
             raise BatchTooLarge(f"a batch of {payload} bytes does not fit into one record: split it")
         while True:
@@ -340,7 +351,7 @@ class Log:
                     if not self.dirty:
                         self.owner.mark_dirty(self)
                     life = self.blocks[-1].life
-                    head = encode_head(life, position, self.durable, lengths, payload)
+                    head = encode_head(life, position, self.durable, lengths, payload, stamps)
                     # No shape survives this: it was summed for a `position` with the same upper bytes and for
                     # a room that is smaller now, and the next single append would trust it unseen.
                     try:
@@ -469,6 +480,7 @@ class Log:
                 previous_end=previous_end,
                 flags=ZEROS_FOLLOW if small or zeros else 0,
                 name=self.name.encode(),
+                version=max(self.version, chain[-1].head.version if chain else VERSION),
             )
             # Not synced by itself. Header and records become durable together; a crash before that may lose
             # the header, and with it only what was not durable.

@@ -24,7 +24,17 @@ from walrus.storage.batch import EMPTY, Batch, concat
 from walrus.storage.block import Block
 from walrus.storage.errors import CorruptionError
 from walrus.storage.log import Log
-from walrus.storage.record import BATCH, CHECK_SIZE, HEAD_SIZE, OVERHEAD, U32, Record, holds, peek
+from walrus.storage.record import (
+    BATCH,
+    CHECK_SIZE,
+    HEAD_SIZE,
+    OVERHEAD,
+    STAMPED,
+    U32,
+    Record,
+    holds,
+    peek,
+)
 from walrus.storage.scan import SPAN, Hole, sound, sound_batch
 
 _MOST_RUN = 1024  # records in a run: what the cached cutters are made for
@@ -155,6 +165,8 @@ class Reader:
         first = peek(view, block.life, offset, self._end)
         if first is None or first.entries != 1 or first.position != self._expected():
             return []
+        if view[offset + 7] & (BATCH >> 24):
+            return []  # a batch of one, with its stamp
         size = first.end - offset - OVERHEAD
         stride = size + OVERHEAD
         count = min((self._end - offset) // stride, max(1, span // stride), _MOST_RUN)
@@ -184,7 +196,7 @@ class Reader:
         if not records:
             return []
         self._offset = records[-1].end
-        if len(records) == 1 and records[0].entries > 1:
+        if len(records) == 1 and data[7] & (BATCH >> 24):
             return _cut_batch(data, 0)
         taken = list[bytes]()
         for record in records:
@@ -197,9 +209,9 @@ class Reader:
 
 
 def _cut_batch(data: bytes, offset: int) -> list[bytes]:
-    """The entries of the batch record at `offset`."""
+    """The entries of the batch record at `offset`; what stands behind them, its stamps, is passed over."""
     body = offset + HEAD_SIZE
-    (count,) = U32.unpack_from(data, body)
+    count = U32.unpack_from(data, body)[0] & ~STAMPED
     lengths = data[body + 4 : body + 4 + 4 * count]
     blob = body + 4 + 4 * count
     if lengths == lengths[:4] * count:

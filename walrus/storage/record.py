@@ -6,7 +6,11 @@ batch of entries, however many, with one checksum, so a batch is there entirely 
     block   = header name record* rest                      rest: zeros, or a torn write, or an older life
     record  = tag size position durable body check          16 bytes in front, 4 behind, little-endian u32s
     body    = entry                                         when bit 31 of `size` is clear
-            | count length{count} entry{count}              when it is set; u32s, then the entries end to end
+            | count length{count} entry{count} stamps?      when it is set; u32s, then the entries end to end
+
+Bit 31 of `count` says that stamps (batch.py) follow the entries, as msgpack. Only blocks of version 2 hold
+such records, and a topic gets its first one with its first stamped batch. So a log without stamps is what it
+always was, and a release that knows version 1 alone refuses a log with stamps by its version.
 
 `tag`, and the number that the check starts from, are made from the block's *life*, a random number drawn each
 time a block is taken into use, and from its place. So zeros are no record, and neither is anything that an
@@ -32,9 +36,12 @@ from zlib import crc32
 
 import msgspec
 
+from walrus.storage.batch import Batch, Stamp
 from walrus.storage.errors import FormatError
 
 VERSION = 1
+"""Of a block whose records have no stamps."""
+STAMPED_VERSION = 2
 MAGIC = b"walrus"
 UNIT = 16 * 1024
 """Blocks start at multiples of this many bytes of a file, and are whole numbers of it long."""
@@ -43,6 +50,8 @@ MAX_BODY = 0x7FFF_FFFF
 """Bytes that one record can hold, its table of lengths included."""
 
 BATCH = 0x8000_0000
+STAMPED = 0x8000_0000
+"""In the count of a batch: stamps follow its entries."""
 RECORD_HEAD = struct.Struct("<IIII")  # tag, size, position, durable
 U32 = struct.Struct("<I")
 HEAD_SIZE = RECORD_HEAD.size
@@ -71,6 +80,7 @@ class BlockHead(msgspec.Struct, frozen=True, kw_only=True):
     previous_end: int  # bytes of the block before this one that are in use; 0 if there is none
     flags: int
     name: bytes  # the topic's, UTF-8
+    version: int = VERSION
 
     @property
     def start(self) -> int:
@@ -84,13 +94,13 @@ class BlockHead(msgspec.Struct, frozen=True, kw_only=True):
         assert self.units * UNIT >= self.start, "a block that does not hold its own header"
         assert self.durable <= self.base, "what a block will hold was durable before there was the block"
         rest = _BLOCK_HEAD.pack(
-            MAGIC, VERSION, 0, self.units, self.life, self.topic_id, self.sequence, self.base, self.durable,
-            self.previous_end, self.flags, len(self.name),
+            MAGIC, self.version, 0, self.units, self.life, self.topic_id, self.sequence, self.base,
+            self.durable, self.previous_end, self.flags, len(self.name),
         )  # fmt: skip
         rest = rest[_CHECKED_FROM:] + self.name
         # The check starts from the block's place, so a header that was copied elsewhere, inside a payload for
         # example, is not taken for one there.
-        head = struct.pack("<6sHI", MAGIC, VERSION, crc32(rest, _place(file_number, offset))) + rest
+        head = struct.pack("<6sHI", MAGIC, self.version, crc32(rest, _place(file_number, offset))) + rest
         assert len(head) == self.start, "the first record would lie elsewhere than readers look"
         return head
 
@@ -110,16 +120,17 @@ def decode_block(
     )
     if crc32(view[_CHECKED_FROM : BLOCK_HEAD_SIZE + size], _place(file_number, offset)) != check:
         return None
-    if version != VERSION:
+    if not VERSION <= version <= STAMPED_VERSION:
         raise FormatError(
-            f"{file_number:08}.wal has version {version} of the format, this release reads {VERSION}: "
-            "open it with the release that wrote it"
+            f"{file_number:08}.wal has version {version} of the format, "
+            f"this release reads {STAMPED_VERSION}: open it with the release that wrote it"
         )
     if units * UNIT > (len(view) if room is None else room):
         return None
     return BlockHead(
         units=units, life=life, topic_id=topic_id, sequence=sequence, base=base, durable=durable,
         previous_end=end, flags=flags, name=bytes(view[BLOCK_HEAD_SIZE : BLOCK_HEAD_SIZE + size]),
+        version=version,
     )  # fmt: skip
 
 
@@ -178,15 +189,29 @@ class Record(NamedTuple):
     durable: int  # entries of this block that were durable when it was written, likewise counted
 
 
-def encode_head(life: Life, position: int, durable: int, lengths: bytes, size: int) -> bytes:
-    """What precedes the payload, `size` bytes, of a batch."""
+def encode_stamps(batch: Batch) -> bytes:
+    """What follows the payload of a batch in its record; b"" if it has no stamps."""
+    return msgspec.msgpack.encode(batch.stamps) if batch.stamps else b""
+
+
+_stamps_decoder = msgspec.msgpack.Decoder(tuple[Stamp, ...])
+
+
+def decode_stamps(data: bytes) -> tuple[Stamp, ...]:
+    """The stamps in these bytes, which a check has verified."""
+    return _stamps_decoder.decode(data)
+
+
+def encode_head(life: Life, position: int, durable: int, lengths: bytes, size: int, stamps: int = 0) -> bytes:
+    """What precedes the payload, `size` bytes, of a batch; behind it there are `stamps` bytes of stamps."""
     assert lengths and len(lengths) % 4 == 0, "a record of no entries, or with half a length"
     assert 0 <= durable <= position, "a record that calls itself durable before it is written"
-    if len(lengths) == 4:
+    if len(lengths) == 4 and not stamps:
         return RECORD_HEAD.pack(life.tag, size, position, durable)
-    assert size + 4 + len(lengths) <= MAX_BODY, "the size would run into the bit that marks a batch"
-    head = RECORD_HEAD.pack(life.tag, size + 4 + len(lengths) | BATCH, position, durable)
-    return head + U32.pack(len(lengths) >> 2) + lengths
+    body = 4 + len(lengths) + size + stamps
+    assert body <= MAX_BODY, "the size would run into the bit that marks a batch"
+    head = RECORD_HEAD.pack(life.tag, body | BATCH, position, durable)
+    return head + U32.pack(len(lengths) >> 2 | (STAMPED if stamps else 0)) + lengths
 
 
 def encode_check(life: Life, parts: Sequence[bytes]) -> bytes:
@@ -198,14 +223,14 @@ def encode_check(life: Life, parts: Sequence[bytes]) -> bytes:
     return U32.pack(check ^ life.mask)
 
 
-def record_size(count: int, payload: int) -> int:
-    """Bytes on disk of a record with `count` entries of `payload` bytes together.
+def record_size(count: int, payload: int, stamps: int = 0) -> int:
+    """Bytes on disk of a record with `count` entries of `payload` bytes together, and its stamps' bytes.
 
     >>> record_size(1, 100), record_size(2, 100)
     (120, 132)
     """
     assert count > 0, "a record of no entries"
-    return OVERHEAD + payload + (4 + 4 * count if count != 1 else 0)
+    return OVERHEAD + payload + stamps + (4 + 4 * count if count != 1 or stamps else 0)
 
 
 def peek(view: memoryview, life: Life, offset: int, end: int) -> Record | None:
@@ -224,7 +249,7 @@ def peek(view: memoryview, life: Life, offset: int, end: int) -> Record | None:
         body = size ^ BATCH
         if body < 4 or offset + HEAD_SIZE + body > end:
             return None
-        (count,) = U32.unpack_from(view, offset + HEAD_SIZE)
+        count = U32.unpack_from(view, offset + HEAD_SIZE)[0] & ~STAMPED
         if count == 0 or 4 + 4 * count > body:
             return None
     stop = offset + OVERHEAD + body

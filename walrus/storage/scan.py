@@ -45,9 +45,11 @@ from walrus.storage.record import (
     BATCH,
     CHECK_SIZE,
     HEAD_SIZE,
+    STAMPED,
     U32,
     Life,
     Record,
+    decode_stamps,
     find,
     holds,
     peek,
@@ -136,12 +138,22 @@ def sound_batch(
         lengths = bytes(view[body + 4 : blob_at])
         blob = bytes(view[blob_at : record.end - CHECK_SIZE])
         check = crc32(blob, crc32(lengths, crc32(head, life.seed)))
+        stamped = bool(U32.unpack_from(head, HEAD_SIZE)[0] & STAMPED)
     else:
+        stamped = False
         blob = bytes(view[body : record.end - CHECK_SIZE])
         lengths = U32.pack(len(blob))
         check = crc32(blob, crc32(head, life.seed))
     stored = bytes(view[record.end - CHECK_SIZE : record.end])
-    return (Batch(lengths, blob), record.end) if crc32(stored, check) == life.seed else None
+    if crc32(stored, check) != life.seed:
+        return None
+    return (_with_stamps(lengths, blob) if stamped else Batch(lengths, blob)), record.end
+
+
+def _with_stamps(lengths: bytes, rest: bytes) -> Batch:
+    """The batch whose entries and stamps are these bytes, which a check has verified."""
+    end = sum(Batch(lengths, b"").sizes())
+    return Batch(lengths, rest[:end], decode_stamps(rest[end:]))
 
 
 def following(view: memoryview, life: Life, offset: int, position: int, end: int) -> Record | None:

@@ -465,6 +465,8 @@ def _parser() -> Parser:
         command = commands.add_parser(name, parents=[common], help=about)
         command.add_argument("configs", nargs="*", metavar="CONFIG")
         command.set_defaults(function=function)
+        if name != "coverage":
+            command.add_argument("--html", type=Path, metavar="FILE", help="a counterexample as a page")
         if name == "coverage":
             command.add_argument("--write", action="store_true", help="figures into the documentation")
         if name == "simulate":

@@ -48,6 +48,7 @@ KINDS: Final = (
     ),
     Kind("PUT requires a topic", "InvalidRequest", "`PUT`, `PUT ` or two spaces after `PUT`"),
     Kind("PUT requires a payload", "InvalidRequest", "`PUT <topic>` without its second space"),
+    Kind("PUB requires", "InvalidRequest", "an argument is missing, or a number is not one"),
     Kind("REGISTER requires", "InvalidRequest", "an argument is missing"),
     Kind("GET requires", "InvalidRequest", "an argument is missing"),
     Kind("FETCH requires", "InvalidRequest", "an argument is missing, or a number is not one"),
@@ -62,6 +63,7 @@ KINDS: Final = (
     Kind("RECOVER requires", "InvalidRequest", "an argument is missing, or a number is not one"),
     Kind("invalid topic", "InvalidTopic", "not 1 to 255 bytes, or a space or control character in it"),
     Kind("invalid group", "InvalidRequest", "the same rules, for the consumer group of `GET` or `RECEIVE`"),
+    Kind("invalid producer", "InvalidRequest", "the same rules, for the producer of `PUB`"),
     Kind(
         "invalid receipt",
         "InvalidRequest",
@@ -77,6 +79,17 @@ KINDS: Final = (
     Kind("unknown node", "UnknownNode", "`LEAVE` of what is no member"),
     Kind("too many topics", "LimitReached", "`REGISTER` of one more than a cluster keeps"),
     Kind("too many consumer groups", "LimitReached", "one more than a topic keeps"),
+    Kind(
+        "too many producers",
+        "LimitReached",
+        "one more than a topic keeps, and none has been idle for an hour",
+    ),
+    Kind("out of sequence", "OutOfSequence", "`PUB` of a number above the one that comes next"),
+    Kind(
+        "unknown producer",
+        "UnknownProducer",
+        "`PUB` of a number above 0, of a name that is not known (any more)",
+    ),
     Kind("group in use", "GroupInUse", "a group is read with `GET` or with `RECEIVE`, not with both"),
     Kind("stale receipt", "StaleReceipt", "`NACK` or `EXTEND` of a delivery that is over"),
     Kind("cannot leave:", "CannotLeave", "removing that member would lose data or the majority"),
@@ -119,12 +132,16 @@ def kind_of(reason: str) -> Kind | None:
 # --- the request is wrong, and stays wrong --------------------------------------------------------
 
 UNKNOWN_COMMAND: Final = Reason(
-    "unknown command: send REGISTER, PUT, GET, FETCH, RECEIVE, ACK, NACK, EXTEND, SEEK, STATE, METRICS, "
+    "unknown command: send REGISTER, PUT, PUB, GET, FETCH, RECEIVE, ACK, NACK, EXTEND, SEEK, STATE, METRICS, "
     "LEAVE or RECOVER, in capitals, one space between arguments"
 )
 PUT_REQUIRES_TOPIC: Final = Reason("PUT requires a topic: send PUT <topic> <payload>")
 PUT_REQUIRES_PAYLOAD: Final = Reason(
     "PUT requires a payload: send PUT <topic> <payload>, with the second space even if the payload is empty"
+)
+PUB_REQUIRES: Final = Reason(
+    "PUB requires a topic, a producer, a sequence and a payload: send PUB <topic> <producer> "
+    "<sequence from 0> <payload>, with the fourth space even if the payload is empty"
 )
 REGISTER_REQUIRES: Final = Reason("REGISTER requires a topic: send REGISTER <topic>")
 GET_REQUIRES: Final = Reason("GET requires a topic: send GET <topic> or GET <topic> <group>")
@@ -159,6 +176,9 @@ INVALID_TOPIC: Final = Reason(
 )
 INVALID_GROUP: Final = Reason(
     "invalid group: use 1 to 255 bytes of UTF-8 without spaces or control characters"
+)
+INVALID_PRODUCER: Final = Reason(
+    "invalid producer: use 1 to 255 bytes of UTF-8 without spaces or control characters"
 )
 INVALID_RECEIPT: Final = Reason("invalid receipt: send the first word behind OK in the reply to RECEIVE")
 INVALID_TIME: Final = Reason("invalid time: a wait, a delay or an extension is 0 to 86400000 milliseconds")
@@ -218,6 +238,27 @@ def group_in_use(group: str, with_get: bool) -> Reason:
     """A group that is read in the other way."""
     used, other = ("GET", "RECEIVE") if with_get else ("RECEIVE", "GET")
     return Reason(f"group in use: {group} is read with {used}; use another group for {other}")
+
+
+def out_of_sequence(expected: int) -> Reason:
+    """A producer's entry, of which an earlier one is missing."""
+    return Reason(f"out of sequence: expected {expected}; send the entries before this one first")
+
+
+def unknown_producer(producer: str) -> Reason:
+    """An entry of a producer that is not known, and not its first."""
+    return Reason(
+        f"unknown producer: {producer} is not known here (any more); "
+        "begin with 0, under a name that was never used"
+    )
+
+
+def too_many_producers(limit: int) -> Reason:
+    """A new producer where a topic keeps no more of them."""
+    return Reason(
+        f"too many producers: {limit} wrote to this topic within the last hour; "
+        "use one of them, or try again later"
+    )
 
 
 STALE_RECEIPT: Final = Reason(

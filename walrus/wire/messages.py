@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from walrus.consensus.messages import RaftMessage
-from walrus.segments import Command, Position
+from walrus.segments import Command, Position, Producer
 from walrus.storage.batch import Batch, Checksum
 from walrus.wire.errors import Reason
 from walrus.wire.receipts import Receipt
@@ -139,6 +139,8 @@ class FenceReply(Message, frozen=True, kw_only=True):
     length: int
     checksum: Checksum
     sure: bool
+    producers: dict[str, Producer] = {}
+    """Those that have entries in the copy."""
 
 
 class Copy(Message, frozen=True, kw_only=True):
@@ -307,7 +309,8 @@ class Forward(Message, frozen=True, kw_only=True):
     """Append these entries to (topic, segment), which you lead.
 
     `request` rises with every forward of this origin for this segment: a leader that has seen a later
-    one refuses an earlier one that was delayed, which keeps one client's PUTs in order.
+    one refuses an earlier one that was delayed, which keeps one client's PUTs in order. Entries of a
+    producer (PUB) come alone: their batch has one stamp.
     """
 
     request: int
@@ -416,6 +419,8 @@ def flaw(message: PeerMessage) -> str:
             return "a frame that starts before the beginning"
         case Forward() if not message.batch.count:
             return "a forward of nothing"
+        case Forward() if len(message.batch.stamps) > 1:
+            return "a forward of several producers"
         case ForwardReply() if not 0 <= message.acked <= message.taken:
             return "an outcome with impossible counts"
         case FindGap() if message.start < 0:

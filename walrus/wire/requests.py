@@ -55,7 +55,10 @@ class Register(_Request, frozen=True):
 
 
 class Put(_Request, frozen=True):
-    """Append entries, in order. A run of PUTs to one topic; each entry is owed its own reply."""
+    """Append entries, in order. A run of PUTs to one topic; each entry is owed its own reply.
+
+    Of PUBs, those of one producer in the order of their numbers: the batch has the one stamp that says so.
+    """
 
     topic: str
     batch: Batch
@@ -249,6 +252,16 @@ def _put(rest: bytes) -> Request:
     return Put(name, Batch.of((payload,)))
 
 
+def _pub(rest: bytes) -> Request:
+    topic, _, behind = rest.partition(b" ")
+    producer, _, behind = behind.partition(b" ")
+    sequence, space, payload = behind.partition(b" ")
+    if not topic or not producer or not space:
+        raise _Refused(errors.PUB_REQUIRES)
+    name, whose = _name(topic, errors.INVALID_TOPIC), _name(producer, errors.INVALID_PRODUCER)
+    return Put(name, Batch.of((payload,)).stamped(whose, _number(sequence, 0, errors.PUB_REQUIRES), 0))
+
+
 def _get(rest: bytes) -> Request:
     topic, space, group = rest.partition(b" ")
     if not topic:
@@ -346,6 +359,7 @@ def _recover(rest: bytes) -> Request:
 _COMMANDS: Final[dict[bytes, Callable[[bytes], Request]]] = {
     b"REGISTER": _register,
     b"PUT": _put,
+    b"PUB": _pub,
     b"GET": _get,
     b"FETCH": _fetch,
     b"RECEIVE": _receive,
@@ -414,6 +428,8 @@ class RequestParser(FrameParser[Request]):
             prefix = b"FETCH %b %d " % (topic.encode(), segment)
             count, stop = runs.fetches(data, stop, prefix, offset, self.limit, MAX_NUMBER)
             request = Fetch(topic, segment, offset, count)
+        elif isinstance(request, Put):
+            request, stop = self._take_pubs(request, data, stop)
         elif isinstance(request, Receive):
             count, stop = repeated(data, start, stop)
             values += _pieces(request, count - 1)
@@ -435,6 +451,14 @@ class RequestParser(FrameParser[Request]):
         batch, stop = runs.puts(data, start, prefix, self.limit)
         values.append(Put(topic, batch))
         return stop
+
+    def _take_pubs(self, first: Put, data: bytes, stop: int) -> tuple[Put, int]:
+        """The run of PUBs of one producer that begins with `first`, which ends at `stop`."""
+        (stamp,) = first.batch.stamps
+        prefix = b"PUB %b %b " % (first.topic.encode(), stamp.producer.encode())
+        more, stop = runs.numbered(data, stop, prefix, stamp.first + 1, self.limit, MAX_NUMBER)
+        batch = Batch.of([first.batch.blob, *more]) if more else first.batch
+        return Put(first.topic, batch.stamped(stamp.producer, stamp.first, 0)), stop
 
     def _take_acks(self, first: Ack, data: bytes, stop: int) -> tuple[Ack, int]:
         """The run of ACKs of one group that begins with `first`, which ends at `stop`."""
@@ -486,6 +510,12 @@ def _first_put(data: bytes, body: int, stop: int) -> tuple[bytes, str] | Invalid
 def encode_request(body: bytes) -> bytes:
     """One request's frame, from the text of the request."""
     return frame(body)
+
+
+def encode_pubs(topic: str, producer: str, first: int, payloads: Sequence[bytes]) -> bytes:
+    """The frames of one PUB for each payload, numbered from `first` on."""
+    prefix = b"PUB %b %b " % (topic.encode(), producer.encode())
+    return b"".join([frame(b"%b%d %b" % (prefix, first + at, entry)) for at, entry in enumerate(payloads)])
 
 
 def encode_puts(topic: str, payloads: Sequence[bytes]) -> bytes:

@@ -81,6 +81,26 @@ def _equals(data: bytes, position: int, skip: int) -> tuple[list[bytes], int]:
     return payloads, stop
 
 
+def numbered(
+    data: bytes, stop: int, prefix: bytes, number: int, limit: int, last: int
+) -> tuple[list[bytes], int]:
+    """The payloads of the PUBs numbered from `number` on, the first at `stop`, and where the last one ends.
+
+    `prefix` is the body of each up to its number. None is longer than `limit` bytes or numbered above `last`.
+    """
+    payloads: list[bytes] = []
+    end, unpack_from = len(data), LENGTH.unpack_from
+    while end - stop >= HEADER_BYTES and number <= last:
+        (length,) = unpack_from(data, stop)
+        body, after = stop + HEADER_BYTES, stop + HEADER_BYTES + length
+        start = b"%b%d " % (prefix, number)
+        if after > end or length > limit or not data.startswith(start, body, after):
+            break
+        payloads.append(data[body + len(start) : after])
+        number, stop = number + 1, after
+    return payloads, stop
+
+
 def fetches(data: bytes, stop: int, prefix: bytes, offset: int, limit: int, last: int) -> tuple[int, int]:
     """How many FETCHes at consecutive offsets there are, and where the last one ends.
 

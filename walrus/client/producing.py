@@ -1,0 +1,156 @@
+"""Producers: entries that are numbered, so that they can be sent again and are never written twice (PUB).
+
+A producer has a name that no other ever has, and numbers its entries of one topic 0, 1, 2, ... The topic's
+leader has the last number of each, so an entry may be sent as often as it takes: until its call's deadline a
+producer does that by itself, through whatever node answers. When no answer came by then, whether the entry
+was written is as unknown as after any PUT. But it is not forgotten: it keeps its number, and goes first
+when the producer is used again.
+
+    an entry is          until
+    numbered, kept       it is acknowledged: let go
+                         it is refused for good (too large, an unknown topic): let go, its number is free
+                         the deadline passes: the error is raised; the next `put` or `flush` sends it first
+
+Were an entry of unknown outcome let go, its number could neither be left out (the leader takes no gap) nor
+given to another entry (which the leader would take for a repetition, and not write).
+
+Left out: a name that outlives its process. A program that wants that has to keep the next number with what it
+produces from, durably, and to give both (`producer(topic, name, next_number)`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import threading
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeAlias
+
+from walrus.client import calls
+from walrus.client.calls import Buffer, Call
+from walrus.client.errors import InvalidRequest, LimitReached, UnknownTopic, WalrusError
+
+_FINAL = (InvalidRequest, UnknownTopic, LimitReached)
+"""What is refused so was never written, however often it was sent."""
+
+Outcomes: TypeAlias = list[WalrusError | None]
+
+
+class Numbering:
+    """The numbers of one producer's entries, and those entries that are not known to be written."""
+
+    def __init__(self, topic: str, name: str = "", next_number: int = 0) -> None:
+        self.topic = topic
+        self.name = name or secrets.token_hex(8)
+        calls.name_bytes(topic)
+        calls.name_bytes(self.name, "producer")
+        self.first = calls.number(next_number, "next_number", 0)
+        self.kept: list[bytes] = []
+        """Entries `first`, `first + 1`, ..."""
+
+    def call(self, payloads: Iterable[Buffer]) -> Call[None]:
+        """Number these entries, and ask for them and for what was kept."""
+        entries = calls.pub_entries(self.topic, self.name, payloads)
+        self.kept += entries
+        return calls.pub_many(self.topic, self.name, self.first, list(self.kept))
+
+    def settle(self, outcomes: Outcomes) -> None:
+        """Let go of what is acknowledged, or refused for good."""
+        assert len(outcomes) == len(self.kept), "each entry has an outcome"
+        done = next((n for n, outcome in enumerate(outcomes) if outcome is not None), len(outcomes))
+        self.first += done
+        del self.kept[:done]
+        if done < len(outcomes) and isinstance(outcomes[done], _FINAL):
+            self.kept.clear()  # those behind it were refused, too: they would have left a gap
+
+
+class _Producer:
+    """What both kinds of producer have in common."""
+
+    def __init__(self, numbering: Numbering) -> None:
+        self._numbering = numbering
+
+    @property
+    def topic(self) -> str:
+        """Where the entries go."""
+        return self._numbering.topic
+
+    @property
+    def name(self) -> str:
+        """The producer's name, which no other may have."""
+        return self._numbering.name
+
+    @property
+    def next_number(self) -> int:
+        """The number of the next entry that is not known to be written."""
+        return self._numbering.first
+
+    @property
+    def kept(self) -> int:
+        """How many entries are not known to be written; the next call sends them first."""
+        return len(self._numbering.kept)
+
+
+class Producer(_Producer):
+    """Appends to one topic, each entry once: see `Client.producer`. Threads may share it."""
+
+    def __init__(self, numbering: Numbering, call: Callable[[Call[Any], float | None], list[Any]]) -> None:
+        super().__init__(numbering)
+        self._call, self._lock = call, threading.Lock()
+
+    def put(self, payload: Buffer, *, timeout: float | None = None) -> None:
+        """Append one entry. If it raises, the entry is kept, and the next call sends it first."""
+        self._send((payload,), timeout)
+
+    def put_many(self, payloads: Iterable[Buffer], *, timeout: float | None = None) -> None:
+        """Append entries, pipelined and in order. If it raises, those not acknowledged are kept."""
+        self._send(payloads, timeout)
+
+    def flush(self, *, timeout: float | None = None) -> None:
+        """Send what is kept."""
+        self._send((), timeout)
+
+    def _send(self, payloads: Iterable[Buffer], timeout: float | None) -> None:
+        with self._lock:
+            call = self._numbering.call(payloads)
+            if call.count:
+                outcomes = self._call(call, timeout)
+                self._numbering.settle(outcomes)
+                _raise_first(outcomes)
+
+
+class AsyncProducer(_Producer):
+    """The same for asyncio: see `AsyncClient.producer`. The tasks of one event loop may share it."""
+
+    def __init__(
+        self, numbering: Numbering, call: Callable[[Call[Any], float | None], Awaitable[list[Any]]]
+    ) -> None:
+        super().__init__(numbering)
+        self._call, self._lock = call, asyncio.Lock()
+
+    async def put(self, payload: Buffer, *, timeout: float | None = None) -> None:
+        """Append one entry. If it raises or is cancelled, the entry is kept: the next call sends it first."""
+        await self._send((payload,), timeout)
+
+    async def put_many(self, payloads: Iterable[Buffer], *, timeout: float | None = None) -> None:
+        """Append entries, pipelined and in order. If it raises, those not acknowledged are kept."""
+        await self._send(payloads, timeout)
+
+    async def flush(self, *, timeout: float | None = None) -> None:
+        """Send what is kept."""
+        await self._send((), timeout)
+
+    async def _send(self, payloads: Iterable[Buffer], timeout: float | None) -> None:
+        async with self._lock:
+            call = self._numbering.call(payloads)
+            if call.count:
+                outcomes = await self._call(call, timeout)
+                self._numbering.settle(outcomes)
+                _raise_first(outcomes)
+
+
+def _raise_first(outcomes: Outcomes) -> None:
+    """Raise what went wrong first, if anything did."""
+    for outcome in outcomes:
+        if outcome is not None:
+            raise outcome

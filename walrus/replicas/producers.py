@@ -1,0 +1,90 @@
+"""Exactly-once appends: what the writer of a segment knows of the producers that number their entries (PUB).
+
+A producer numbers its entries of a topic 0, 1, 2, ... and sends one as often as it likes. The writer keeps
+the last number of each, and so tells what comes next from what it has had before:
+
+    number           is
+    last + 1         appended, with its stamp (`storage/batch.py`)
+    last, or below   a repetition: answered once all that is appended by now is acknowledged, never appended
+    above last + 1   refused: an earlier one is missing
+    0, of a name     appended: a producer begins
+    not known
+    others of it     refused: what it had sent before is forgotten, so nothing tells a repetition
+
+The table begins with what the metadata has, which is what the Seals of all earlier segments said, and follows
+each append. A Seal hands on what this segment changed (`since`). A recovery has no writer to ask: each copy
+can tell the same from the stamps of its entries (`copies.py`), and the table goes with the copy that is kept.
+
+Bound: `MAX_PRODUCERS` of a topic. In a full table a new producer takes the place of the one that has been
+idle longest, if it has been for `IDLE_SECONDS`. Nothing of that one is under way any more, or a late 0 would
+be taken for a new producer's. Which one goes follows from the times in the stamps, so all copies agree on it
+(`segments.latest`).
+
+Invariants, with the names of `spec/Publish.tla`: NoDuplicateAppend, NumbersWithoutGap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from walrus.segments import IDLE_SECONDS, MAX_PRODUCERS, Producer, latest
+from walrus.storage.batch import Stamp
+from walrus.wire import errors
+
+
+class Producers:
+    """The table of one writer. `append` is taken back by `undo` until `keep` is called."""
+
+    def __init__(self, begun: Mapping[str, Producer], unix_time: Callable[[], float]) -> None:
+        self.since: dict[str, Producer] = {}
+        """Those that appended to this segment."""
+        self._begun = dict(begun)
+        self._known = dict(begun)
+        self._turn: dict[str, Producer] = {}
+        self._unix_time = unix_time
+        self._at = max((known.at for known in begun.values()), default=0)
+
+    def now(self) -> int:
+        """Unix seconds; never before a time that is in the table, whatever the clocks of earlier writers."""
+        self._at = max(self._at, int(self._unix_time()))
+        return self._at
+
+    def refuses(self, stamp: Stamp) -> errors.Reason:
+        """Why nothing of the run can be taken; "" if its first entry comes next, or was had before."""
+        known = self._known.get(stamp.producer)
+        if known is not None:
+            expected = known.last + 1
+            return errors.out_of_sequence(expected) if stamp.first > expected else errors.NO_ERROR
+        if stamp.first:
+            return errors.unknown_producer(stamp.producer)
+        if len(self._known) >= MAX_PRODUCERS and self._idlest().at + IDLE_SECONDS > self.now():
+            return errors.too_many_producers(MAX_PRODUCERS)
+        return errors.NO_ERROR
+
+    def _idlest(self) -> Producer:
+        return min(self._known.values(), key=lambda known: known.at)
+
+    def repeated(self, stamp: Stamp) -> int:
+        """How many entries at the beginning of the run were had before."""
+        known = self._known.get(stamp.producer)
+        return 0 if known is None else max(0, min(stamp.entries, known.last + 1 - stamp.first))
+
+    def append(self, stamp: Stamp) -> Stamp:
+        """The run is appended; returns its stamp with the time of now."""
+        assert not self.refuses(stamp) and not self.repeated(stamp), "NoDuplicateAppend: it was had before"
+        stamp = stamp._replace(at=self.now())
+        self._turn[stamp.producer] = Producer(stamp.first + stamp.entries - 1, stamp.at)
+        self._known[stamp.producer] = self._turn[stamp.producer]
+        if len(self._known) > MAX_PRODUCERS:
+            self._known = latest(self._known)
+        return stamp
+
+    def keep(self) -> None:
+        """What was appended since the last call is written."""
+        self.since |= self._turn
+        self._turn = {}
+
+    def undo(self) -> None:
+        """It was not."""
+        self._turn = {}
+        self._known = latest(self._begun | self.since)
