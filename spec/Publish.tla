@@ -55,7 +55,8 @@ Segments == 1..MaxSegments
 Stamps == Producers \X (0..Entries - 1)
 NoCount == Cardinality(Producers) * Entries + 1
 
-Unknown == [next |-> 0, segment |-> 0, end |-> 0]    \* the number that comes next, and where the last entry ends
+\* The number that comes next, and where the last entry ends.
+Unknown == [next |-> 0, segment |-> 0, end |-> 0]
 EmptyTable == [p \in Producers |-> Unknown]
 
 \* The table after the stamps of segment s, from number i on.

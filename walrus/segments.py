@@ -113,7 +113,7 @@ class UnknownCommand(Exception):
     """A committed command that this version cannot apply. Going on would let replicas diverge."""
 
 
-class Producer(NamedTuple):
+class LastNumber(NamedTuple):
     """How far a producer has come in a topic: the number of its last entry, and when that was appended."""
 
     last: int
@@ -121,7 +121,7 @@ class Producer(NamedTuple):
     """Unix seconds, by the clock of the segment's leader."""
 
 
-def latest(producers: dict[str, Producer]) -> dict[str, Producer]:
+def latest(producers: dict[str, LastNumber]) -> dict[str, LastNumber]:
     """Those of them that there is room for: the ones that appended last.
 
     Dropping one at a time, whenever there is one too many, comes to the same.
@@ -166,7 +166,7 @@ class Topic(msgspec.Struct, kw_only=True):
     """Those that are read with RECEIVE: a work queue each."""
     handed: dict[str, tuple[HandedOn, ...]] = {}
     """What they had out when the last segment was sealed."""
-    producers: dict[str, Producer] = {}
+    producers: dict[str, LastNumber] = {}
     """How far each producer had come when the last segment was sealed."""
 
     @property
@@ -274,7 +274,7 @@ class Seal(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True)
     recovered: bool = False
     groups: dict[str, Acknowledged] = {}
     handed: dict[str, tuple[HandedOn, ...]] = {}
-    producers: dict[str, Producer] = {}
+    producers: dict[str, LastNumber] = {}
     """Those that have entries in the segment."""
 
 

@@ -8,7 +8,7 @@ from tests.broker.world import batch
 from tests.replicas.test_replication import Bench
 from walrus.replicas import producers
 from walrus.replicas.producers import Producers
-from walrus.segments import IDLE_SECONDS, Producer, latest
+from walrus.segments import IDLE_SECONDS, LastNumber, latest
 from walrus.storage.batch import Stamp
 from walrus.wire import errors
 from walrus.wire import messages as m
@@ -42,7 +42,7 @@ def test_what_comes_again_is_answered_once_it_is_acknowledged_and_not_appended()
     pub(bench, "x", 2, "c")
     bench.flush()
     assert bench.answers() == [(4, 1, 1, False, "")], "acknowledged already: nothing to wait for"
-    assert bench.writer.producers.since == {"x": Producer(2, 0)}
+    assert bench.writer.producers.since == {"x": LastNumber(2, 0)}
 
 
 def test_a_repetition_in_the_same_turn_waits_for_what_it_repeats() -> None:
@@ -82,7 +82,7 @@ def test_the_end_of_a_segment_may_come_within_a_producers_entries() -> None:
     bench.sync()
     bench.reply(2, 3)
     assert bench.answers() == [(1, 2, 2, False, ""), (2, 2, 2, True, "")], "b was there, c fits, d does not"
-    assert bench.writer.producers.since == {"x": Producer(2, 0)}
+    assert bench.writer.producers.since == {"x": LastNumber(2, 0)}
 
 
 def test_what_a_full_disk_refuses_is_not_known_as_appended() -> None:
@@ -97,7 +97,7 @@ def test_what_a_full_disk_refuses_is_not_known_as_appended() -> None:
     pub(bench, "x", 1, "b")
     bench.flush()
     assert held(bench) == [b"a", b"b"], "RepeatOkImpliesAcked: an entry that was not written counts as had"
-    assert bench.writer.producers.since == {"x": Producer(1, 0)}
+    assert bench.writer.producers.since == {"x": LastNumber(1, 0)}
 
 
 def test_a_copy_tells_how_far_its_producers_have_come_also_after_a_restart() -> None:
@@ -109,7 +109,7 @@ def test_a_copy_tells_how_far_its_producers_have_come_also_after_a_restart() -> 
     bench.flush()
     found = []
     bench.copies.when_summed(bench.writer.copy, 5, found.append)
-    assert found[0].producers == {"x": Producer(2, 0), "y": Producer(0, 0)}
+    assert found[0].producers == {"x": LastNumber(2, 0), "y": LastNumber(0, 0)}
     bench.writer.copy.forget_sum()
     for length, expected in ((5, {"x": 2, "y": 0}), (3, {"x": 1}), (2, {"x": 1}), (1, {"x": 0}), (0, {})):
         found.clear()
@@ -127,7 +127,7 @@ def test_a_full_table_forgets_what_was_idle_for_an_hour_and_nothing_else(
     for module in ("walrus.segments", "walrus.replicas.producers"):
         monkeypatch.setattr(f"{module}.MAX_PRODUCERS", 2)
     now = [1_000.0]
-    table = Producers({"old": Producer(5, 900)}, lambda: now[0])
+    table = Producers({"old": LastNumber(5, 900)}, lambda: now[0])
     table.append(Stamp(1, "x", 0, 0))
     table.keep()
     refusal = table.refuses(Stamp(1, "new", 0, 0))
@@ -144,8 +144,8 @@ def test_dropping_one_at_a_time_comes_to_the_same_as_keeping_the_latest(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("walrus.segments.MAX_PRODUCERS", 3)
-    begun = {name: Producer(0, at) for name, at in (("a", 5), ("b", 5), ("c", 9))}
-    since = {name: Producer(0, at) for name, at in (("d", 10), ("a", 11), ("e", 11))}
+    begun = {name: LastNumber(0, at) for name, at in (("a", 5), ("b", 5), ("c", 9))}
+    since = {name: LastNumber(0, at) for name, at in (("d", 10), ("a", 11), ("e", 11))}
     one_by_one = dict(begun)
     for name, known in since.items():
         one_by_one = latest(one_by_one | {name: known})
@@ -153,7 +153,7 @@ def test_dropping_one_at_a_time_comes_to_the_same_as_keeping_the_latest(
 
 
 def test_a_clock_that_goes_back_does_not_go_back_in_the_table() -> None:
-    table = Producers({"x": Producer(0, 500)}, lambda: 100.0)
+    table = Producers({"x": LastNumber(0, 500)}, lambda: 100.0)
     assert table.append(Stamp(1, "y", 0, 0)).at == 500
 
 

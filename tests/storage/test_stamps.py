@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.storage.records import encode
 from walrus import Walrus
 from walrus.sim.disk import Platter
 from walrus.sim.memory import MemoryEngine
 from walrus.storage import record
 from walrus.storage.batch import Batch, Stamp, concat
 from walrus.storage.errors import FormatError
-from walrus.storage.record import STAMPED_VERSION, VERSION, Life, encode_batch, peek, record_size
+from walrus.storage.record import STAMPED_VERSION, VERSION, Life, peek, record_size
 from walrus.storage.scan import sound_batch
 
 entries = st.lists(st.binary(max_size=9), min_size=1, max_size=6)
@@ -54,7 +55,7 @@ def test_joined_and_cut_each_entry_keeps_its_number(batches: list[Batch], data: 
 @given(stamped, st.integers(0, 2**64 - 1))
 def test_a_record_brings_its_stamps_back(batch: Batch, number: int) -> None:
     life = Life.of(number, 1, 0)
-    data = memoryview(b"".join(encode_batch(life, 3, 0, batch)))
+    data = memoryview(encode(life, 3, 0, batch))
     assert len(data) == record_size(batch.count, batch.size, len(record.encode_stamps(batch)))
     found = peek(data, life, 0, len(data))
     assert found is not None and (found.entries, found.end) == (batch.count, len(data))

@@ -80,7 +80,7 @@ class Controller:
     ) -> None:
         """The wiring: each machine is handed what it needs, and no more."""
         first = start_number(identity.incarnation) << REQUEST_BITS
-        metadata, writers, connected = Metadata(), Writers(), set[int]()
+        metadata, writers, connected = Metadata(), Writers(unix_time), set[int]()
         self.config, self.connected, self.outbox = config, connected, Outbox(config.node_id)
         self.data, self.meta, outbox = Durable(data, synced(trace)), Durable(meta), self.outbox
         self.copies = copies = Copies(self.data, self.meta, trace)
@@ -124,7 +124,7 @@ class Controller:
         self.lifecycle = Lifecycle(
             config=config, metadata=metadata, copies=copies, leases=leases, cursors=self.cursors,
             queues=self.queues, outbox=outbox, trace=trace, connected=connected, voters=voters,
-            propose=propose, writers=writers, unix_time=unix_time,
+            propose=propose, writers=writers,
         )
         self.supervisor = Supervisor(
             config=config, metadata=metadata, raft=raft, outbox=outbox,

@@ -84,8 +84,9 @@ class EarlyForwards:
 class Writers(dict[str, SegmentWriter]):
     """The writers of this node, by topic: at most one each, for the topic's open segment."""
 
-    def __init__(self) -> None:
+    def __init__(self, unix_time: Callable[[], float] = lambda: 0.0) -> None:
         super().__init__()
+        self.unix_time = unix_time
         self.advanced: dict[str, None] = {}
         """Topics of which more is acknowledged than when this was looked at last."""
 
@@ -118,14 +119,12 @@ class Lifecycle:
         voters: Callable[[], list[int]],
         propose: Callable[[Command, float], None],
         writers: Writers,
-        unix_time: Callable[[], float],
     ) -> None:
         self._config, self._metadata, self._copies = config, metadata, copies
         self.leases, self._cursors, self._outbox, self._trace = leases, cursors, outbox, trace
         self._queues = queues
         self._connected, self._voters, self._propose = connected, voters, propose
         self.writers = writers
-        self._unix_time = unix_time
         self.recoveries: dict[Key, SegmentRecovery] = {}
         self._early = EarlyForwards(config.max_pending_bytes)
         self._shared: dict[str, Shared] = {}
@@ -396,7 +395,7 @@ class Lifecycle:
             connected=self._connected,
             now=now,
             shared=self._shared_by(topic),
-            producers=Producers(self._metadata.topics[topic].producers, self._unix_time),
+            producers=Producers(self._metadata.topics[topic].producers, self.writers.unix_time),
         )
         self._dirty[topic] = None
 

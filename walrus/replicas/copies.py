@@ -57,7 +57,7 @@ from typing import TypeAlias
 import msgspec
 
 from walrus.replicas.durability import Durable
-from walrus.segments import Producer
+from walrus.segments import LastNumber
 from walrus.storage.batch import Batch, Checksum
 from walrus.storage.errors import CorruptionError, DiskFull, StorageError
 from walrus.wire.effects import Then, Trace, no_trace
@@ -94,14 +94,14 @@ class Summary(msgspec.Struct):
     """What the first entries of a copy come to: their checksum, and how far their producers have come."""
 
     checksum: Checksum = Checksum()
-    producers: dict[str, Producer] = {}
+    producers: dict[str, LastNumber] = {}
 
     def extend(self, batch: Batch) -> None:
         """Add what follows."""
         self.checksum = self.checksum.extend(batch)
         for stamp in batch.stamps:
             if stamp.producer:
-                self.producers[stamp.producer] = Producer(stamp.first + stamp.entries - 1, stamp.at)
+                self.producers[stamp.producer] = LastNumber(stamp.first + stamp.entries - 1, stamp.at)
 
     def copied(self) -> Summary:
         """The same, to be extended by itself."""

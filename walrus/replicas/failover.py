@@ -52,7 +52,7 @@ import msgspec
 
 from walrus.config import NodeConfig
 from walrus.replicas.copies import Key
-from walrus.segments import Producer, Segment
+from walrus.segments import LastNumber, Segment
 from walrus.storage.batch import Checksum
 from walrus.wire.effects import Outbox, Trace
 from walrus.wire.messages import Copy, CopyReply, Fence, FenceReply
@@ -66,7 +66,7 @@ class Sealable(msgspec.Struct, frozen=True):
 
     count: int
     checksum: Checksum
-    producers: dict[str, Producer] = {}
+    producers: dict[str, LastNumber] = {}
     """How far those of its entries have come: of the copy that was chosen, all of it and no more."""
 
 

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from walrus.segments import IDLE_SECONDS, MAX_PRODUCERS, Producer, latest
+from walrus.segments import IDLE_SECONDS, MAX_PRODUCERS, LastNumber, latest
 from walrus.storage.batch import Stamp
 from walrus.wire import errors
 
@@ -35,12 +35,12 @@ from walrus.wire import errors
 class Producers:
     """The table of one writer. `append` is taken back by `undo` until `keep` is called."""
 
-    def __init__(self, begun: Mapping[str, Producer], unix_time: Callable[[], float]) -> None:
-        self.since: dict[str, Producer] = {}
+    def __init__(self, begun: Mapping[str, LastNumber], unix_time: Callable[[], float]) -> None:
+        self.since: dict[str, LastNumber] = {}
         """Those that appended to this segment."""
         self._begun = dict(begun)
         self._known = dict(begun)
-        self._turn: dict[str, Producer] = {}
+        self._turn: dict[str, LastNumber] = {}
         self._unix_time = unix_time
         self._at = max((known.at for known in begun.values()), default=0)
 
@@ -61,7 +61,7 @@ class Producers:
             return errors.too_many_producers(MAX_PRODUCERS)
         return errors.NO_ERROR
 
-    def _idlest(self) -> Producer:
+    def _idlest(self) -> LastNumber:
         return min(self._known.values(), key=lambda known: known.at)
 
     def repeated(self, stamp: Stamp) -> int:
@@ -73,7 +73,7 @@ class Producers:
         """The run is appended; returns its stamp with the time of now."""
         assert not self.refuses(stamp) and not self.repeated(stamp), "NoDuplicateAppend: it was had before"
         stamp = stamp._replace(at=self.now())
-        self._turn[stamp.producer] = Producer(stamp.first + stamp.entries - 1, stamp.at)
+        self._turn[stamp.producer] = LastNumber(stamp.first + stamp.entries - 1, stamp.at)
         self._known[stamp.producer] = self._turn[stamp.producer]
         if len(self._known) > MAX_PRODUCERS:
             self._known = latest(self._known)

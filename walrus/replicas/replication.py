@@ -397,8 +397,8 @@ class SegmentWriter:
             return False
         self.producers.keep()
         self._note_appended(all_taken, start)
+        self._answer_acknowledged()  # repetitions may wait for nothing
         if not batch.count:
-            self._answer_acknowledged()
             return True
         self._copies.record("LeaderAppend", self.copy, start=start, count=batch.count)
         self.bytes += batch.size

@@ -7,6 +7,7 @@
     drives      what a host keeps its data on; memory: engines of lists; disk: one under the real engine
     faults      what goes wrong, when and for how long
     clients     producers, consumers, fetchers; pipeliner: one that sends without waiting
+    repeaters   producers that number their entries, and send them more often than they must
     workers     consumers of a work queue, which acknowledge, die and come back
     deliveries  what they were given and told, by the names of Delivery.tla
     calls       what clients ask for, and what they are told

@@ -57,6 +57,7 @@ def _parser() -> Parser:
     known = ",".join(faults.CLASSES)
     add("--faults", default="default", metavar="KINDS", help=f"none, all, default, or of {known}")
     add("--fsync", type=fsync, help="each, none, or milliseconds between syncs (varied; each if --plain)")
+    add("--repeaters", type=int, default=0, metavar="N", help="producers that number and repeat entries")
     add("--workers", type=int, default=0, metavar="N", help="consumers of a work queue beside the others")
     add("--engine", action="store_true", help="the real storage engine on a simulated disk")
     add("--codec", action="store_true", help="send every message through its wire encoding")
@@ -82,6 +83,7 @@ def options_of(flags: argparse.Namespace) -> Options:
         nodes=flags.nodes or 3,
         fsync=flags.fsync or "each",
         workers=flags.workers,
+        repeaters=flags.repeaters,
         engine=flags.engine,
         codec=flags.codec,
         ordered=not flags.unordered,
@@ -129,7 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _asked(flags: argparse.Namespace) -> list[str]:
     """The options that were given, which are the same for every seed."""
-    given = {"nodes": flags.nodes, "fsync": flags.fsync, "ordered": flags.unordered, "workers": flags.workers}
+    given = {name: getattr(flags, name) for name in ("nodes", "fsync", "workers", "repeaters")}
+    given["ordered"] = flags.unordered
     return [name for name, value in given.items() if value]
 
 

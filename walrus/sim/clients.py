@@ -99,7 +99,7 @@ class Registrar(SimClient):
             self.node = 0
 
 
-class Producer(SimClient):
+class Sender(SimClient):
     """Sends runs of PUTs, a window of them at a time."""
 
     def __init__(self, world: World, name: str, topic: str, *, window: int = 50, run: int = 8) -> None:

@@ -237,6 +237,42 @@ def DeliveredIsPrefix(view: Truth) -> None:
 # --- work queues: Delivery.tla -------------------------------------------------------------------------
 
 
+def NoDuplicateAppend(view: Truth) -> None:
+    """Each number of a producer is in the topic once: looked at when it is appended."""
+    for payload in _fresh_numbers(view):
+        places = view.kept_places(payload)
+        if len(places) > 1:
+            raise Violation("NoDuplicateAppend", f"{payload!r} is appended again: {places}")
+
+
+def NumbersWithoutGap(view: Truth) -> None:
+    """A producer's numbers are in the topic in their order, from 0 on: looked at when one is appended."""
+    for payload in _fresh_numbers(view):
+        producer, number = view.numbered[payload]
+        before = b"%b#%06d" % (producer.encode(), number - 1)
+        here = max(view.kept_places(payload), default=None)
+        if number and here is not None and not any(place < here for place in view.kept_places(before)):
+            raise Violation("NumbersWithoutGap", f"{payload!r} is at {here}, the one before is not in front")
+
+
+def RepeatOkImpliesAcked(view: Truth) -> None:
+    """What a producer is told is true: looked at when it is told (`Judge.published`)."""
+    _conflicts(view, "RepeatOkImpliesAcked")
+
+
+def _fresh_numbers(view: Truth) -> Iterable[bytes]:
+    """The entries with numbers that writers have just appended."""
+    if not view.numbered:
+        return ()
+    fresh = []
+    for write in view.writes:
+        if write.originated:
+            stream = view.truth(write.key).stream
+            end = write.start + write.entries
+            fresh += stream[end - write.originated : end]
+    return [payload for payload in fresh if payload in view.numbered]
+
+
 def AckedNotRedelivered(view: Truth) -> None:
     """After OK to an ACK the group never gets the entry again: looked at when one is handed out."""
     _conflicts(view, "AckedNotRedelivered")
@@ -411,6 +447,9 @@ CHEAP: tuple[Predicate, ...] = (
     EnoughReplicas,
     LastSealedIsSum,
     DeliveredIsPrefix,
+    NoDuplicateAppend,
+    NumbersWithoutGap,
+    RepeatOkImpliesAcked,
     AckedNotRedelivered,
     PromisedIsCommitted,
     NothingSkipped,

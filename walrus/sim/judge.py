@@ -77,6 +77,15 @@ class Judge(Truth):
         holds(any(key[0] == topic for key, _ in places), "AckedDurable", what)
         holds(len(places) == 1, "Duplicate", f"{payload!r} was sent once and is at {places}")
 
+    def published(self, topic: str, payload: bytes) -> None:
+        """A producer that numbers its entries was told OK, for the first time or again."""
+        places = self.settled_places(payload)
+        written = self.places.get(payload)
+        what = f"{payload!r} of {topic} is answered OK, and not settled at {written}"
+        lossy = self.options.fsync != "each"
+        holds(bool(places) or (lossy and written is not None), "RepeatOkImpliesAcked", what)
+        holds(len(places) <= 1, "NoDuplicateAppend", f"{payload!r} is at {places}")
+
     def delivered(self, topic: str, group: str, payload: bytes) -> None:
         """A group was given an entry."""
         written = self.places.get(payload)

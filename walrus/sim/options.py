@@ -57,6 +57,8 @@ class Options:
     fetchers: int = 1
     workers: int = 0
     """Consumers of one work queue; one of them also moves it with SEEK."""
+    repeaters: int = 0
+    """Producers that number their entries and send them more often than they must."""
     pipeliners: int = 0
     """Clients that send requests of all kinds without waiting and check their order."""
     newcomers: int = 1
@@ -98,6 +100,7 @@ def varied(seed: int, options: Options, *, asked: Collection[str] = ()) -> Optio
         "window": rng.choice((20, 50, 400)),
         "newcomers": rng.choice((0, 0, 1, 2)),
         "workers": rng.choice((0, 0, 2)),
+        "repeaters": rng.choice((0, 0, 2)),
     }
     return replace(
         options, settings=settings, **{name: to for name, to in changed.items() if name not in asked}

@@ -60,6 +60,16 @@ def _where(number: int, attempts: Sequence[PutAttempt], places: dict[bytes, int]
     )
 
 
+def check_numbers(name: str, expected: Sequence[bytes], log: Sequence[bytes]) -> None:
+    """A producer that numbered these entries, all of them acknowledged: each is there once, in order."""
+    mine, numbers = set(expected), len(expected)
+    found = [entry for entry in log if entry in mine]
+    if len(found) > len(set(found)):
+        raise Violation("NoDuplicateAppend", f"{name}: {len(found)} entries of {numbers} numbers")
+    if found != expected:
+        raise Violation("NumbersWithoutGap", f"{name}: {len(found)} entries of {numbers} numbers")
+
+
 def check_reader(name: str, received: Sequence[bytes], log: Sequence[bytes]) -> None:
     """A lone consumer may see entries again, but never one before all that are in front of it."""
     places = {payload: place for place, payload in enumerate(log)}

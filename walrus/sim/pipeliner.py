@@ -21,7 +21,7 @@ from walrus import protocol
 from walrus.broker.ordering import Lane, RequestOrder
 from walrus.protocol import Empty, Error, Fetch, Get, Ok, Put, Register
 from walrus.sim.calls import ClientCall, Outcome, PutAttempt, outcome_of
-from walrus.sim.clients import Producer
+from walrus.sim.clients import Sender
 from walrus.sim.violation import Violation
 from walrus.storage.batch import Batch
 from walrus.wire.errors import unknown_topic
@@ -49,7 +49,7 @@ class _Question:
     """FETCH: what is at that place."""
 
 
-class Pipeliner(Producer):
+class Pipeliner(Sender):
     """PUTs, GETs with a group of its own, FETCHes and REGISTERs, in any order and without waiting."""
 
     def __init__(self, world: World, name: str, topic: str) -> None:

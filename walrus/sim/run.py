@@ -21,12 +21,13 @@ from walrus.replicas.copies import Key
 from walrus.segments import Position
 from walrus.sim import faults, invariants, oracle
 from walrus.sim.calls import ClientCall, Outcome, Unattended
-from walrus.sim.clients import Consumer, Fetcher, Newcomer, Producer, Registrar, Scanner
+from walrus.sim.clients import Consumer, Fetcher, Newcomer, Registrar, Scanner, Sender
 from walrus.sim.faults import Fault, Faults
 from walrus.sim.host import Host
 from walrus.sim.mutants import unasserted
 from walrus.sim.options import Options
 from walrus.sim.pipeliner import Pipeliner
+from walrus.sim.repeaters import Repeater
 from walrus.sim.violation import Violation
 from walrus.sim.workers import QueueWorker
 from walrus.sim.world import Filming, World
@@ -90,7 +91,7 @@ class Simulation:
         self.topics = topics
         self.registrars = [Registrar(world, topic) for topic in topics]
         self.producers = [
-            Producer(world, f"p{number}", topics[number % len(topics)], window=options.window)
+            Sender(world, f"p{number}", topics[number % len(topics)], window=options.window)
             for number in range(options.producers)
         ]
         self.producers += [
@@ -108,9 +109,12 @@ class Simulation:
             QueueWorker(world, f"w{number}", topics[0], "work", seeks=not number)
             for number in range(options.workers)
         ]
+        self.repeaters = [
+            Repeater(world, f"r{number}", topics[number % len(topics)]) for number in range(options.repeaters)
+        ]
         newcomers = [Newcomer(world, f"n{number}") for number in range(options.newcomers)]
         world.clients += [*self.registrars, *self.producers, *self.consumers, *self.workers, *fetchers]
-        world.clients += newcomers
+        world.clients += [*self.repeaters, *newcomers]
         self.faults = Faults(world, schedule)
         self.calm_at = 0.0
 
@@ -131,7 +135,7 @@ class Simulation:
         world = self.world
         self.faults.stop()
         for client in world.clients:
-            if isinstance(client, Producer):
+            if isinstance(client, Sender | Repeater):
                 client.rest()
             elif isinstance(client, Newcomer):
                 client.stopped = True
@@ -145,6 +149,8 @@ class Simulation:
         if not all(registrar.done for registrar in self.registrars):
             return False
         if any(producer.pending for producer in self.producers):
+            return False
+        if any(repeater.pending for repeater in self.repeaters):
             return False
         self._operate()
         try:
@@ -198,9 +204,10 @@ class Simulation:
         return unmended
 
     def _why_not(self) -> None:
-        for producer in self.producers:
-            if producer.pending:
-                raise Violation("Replies", f"{producer.name} waits for {producer.pending} answers")
+        senders: list[Sender | Repeater] = [*self.producers, *self.repeaters]
+        for sender in senders:
+            if sender.pending:
+                raise Violation("Replies", f"{sender.name} waits for {sender.pending} answers")
         for progress in invariants.PROGRESS:
             progress(self.world.judge)
         applied = {host.id: host.controller.applied for host in self.world.live() if host.controller}
@@ -233,7 +240,10 @@ class Simulation:
             histories = [(p.name, p.attempts) for p in self.producers if p.topic == reader.topic]
             log = scanner.log
             oracle.check_same(reader.topic, log, judge.order(reader.topic))
-            oracle.check_log(log, histories)
+            oracle.check_log([entry for entry in log if entry not in judge.numbered], histories)
+            for repeater in self.repeaters:
+                if repeater.topic == reader.topic:
+                    oracle.check_numbers(repeater.name, repeater.payloads(), log)
             oracle.check_reader(reader.name, reader.received, log)
             oracle.check_same(reader.topic, list(dict.fromkeys(reader.received)), log)
             for consumer in self.consumers:

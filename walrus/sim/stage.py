@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 from walrus.broker.controller import Controller
 from walrus.consensus.messages import Role
 from walrus.segments import Segment, Topic
-from walrus.sim.clients import Producer
+from walrus.sim.clients import Sender
 from walrus.sim.host import Host
 from walrus.sim.options import SETTINGS, Options
 from walrus.sim.run import Simulation
@@ -184,9 +184,9 @@ class Stage:
         """The machine loses its power."""
         self.world.kill(node, power=True)
 
-    def producer(self, name: str, *, node: int = 0) -> Producer:
+    def producer(self, name: str, *, node: int = 0) -> Sender:
         """A producer that sends only what it is told to."""
-        made = Producer(self.world, name, self.topic, window=0)
+        made = Sender(self.world, name, self.topic, window=0)
         made.node = node
         self.producers.append(made)
         self.world.clients.append(made)

@@ -139,6 +139,8 @@ class Truth:
         self.sealed_as: dict[Key, int] = {}
         self.groups: dict[tuple[str, str], GroupTruth] = {}
         self.deliveries = DeliveryRecords(self)
+        self.numbered: dict[bytes, tuple[str, int]] = {}
+        """The entries of producers that number them: payload -> producer and number."""
         self.now = 0.0
         """The world's time."""
         self.cursors: dict[tuple[str, str], Position] = {}
@@ -231,6 +233,12 @@ class Truth:
         for number in range(1, self.segments(topic) + 1):
             entries += self.truth((topic, number)).stream[: self.settled((topic, number))]
         return entries
+
+    def kept_places(self, payload: bytes) -> list[tuple[Key, int]]:
+        """Where an entry is, but for places behind the count at which their segment was sealed."""
+        first = self.places.get(payload)
+        places = [first, *self.again.get(payload, ())] if first is not None else []
+        return [(key, offset) for key, offset in places if offset < self.sealed_as.get(key, offset + 1)]
 
     def is_given_up(self, topic: str, position: Position) -> bool:
         """Whether no copy need hold this entry any more: power failed before it was synced, or it rotted."""

@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from walrus.consensus.messages import RaftMessage
-from walrus.segments import Command, Position, Producer
+from walrus.segments import Command, LastNumber, Position
 from walrus.storage.batch import Batch, Checksum
 from walrus.wire.errors import Reason
 from walrus.wire.receipts import Receipt
@@ -139,7 +139,7 @@ class FenceReply(Message, frozen=True, kw_only=True):
     length: int
     checksum: Checksum
     sure: bool
-    producers: dict[str, Producer] = {}
+    producers: dict[str, LastNumber] = {}
     """Those that have entries in the copy."""
 
 

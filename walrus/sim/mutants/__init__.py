@@ -12,18 +12,19 @@ there and the line that is planted (`plant.py`), so reading one is reading a dif
     raft.py       votes, logs, commits, membership, snapshots, reads
     segments.py   writers, replicas, fences, recovery, repair, durability, metadata
     readers.py    the order of PUTs, what readers may see, cursors
+    producers.py  exactly-once appends: numbers, repetitions, and what a Seal says of them
     queues.py     work queues: what is handed out, and what counts as acknowledged
 """
 
 from __future__ import annotations
 
-from walrus.sim.mutants import queues, raft, readers, segments
+from walrus.sim.mutants import producers, queues, raft, readers, segments
 from walrus.sim.mutants.plant import Misfit, Mutant, Slip, planted, unasserted
 
 __all__ = ["ALL", "Misfit", "Mutant", "Slip", "find", "planted", "unasserted"]
 
 ALL: dict[str, Mutant] = {
-    mutant.name: mutant for mutant in (*raft.ALL, *segments.ALL, *readers.ALL, *queues.ALL)
+    mutant.name: mutant for mutant in (*raft.ALL, *segments.ALL, *readers.ALL, *queues.ALL, *producers.ALL)
 }
 
 
