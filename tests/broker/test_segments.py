@@ -11,6 +11,7 @@ from walrus.acknowledged import Acknowledged, HandedOn, Run, runs_of
 from walrus.segments import (
     FIRST_VERSION,
     MAX_GROUPS,
+    QUEUES_VERSION,
     START,
     START_BITS,
     VERSION,
@@ -18,6 +19,7 @@ from walrus.segments import (
     Command,
     CommitCursors,
     CommitGroups,
+    LastNumber,
     MarkLeaving,
     Metadata,
     MoveGroup,
@@ -408,15 +410,32 @@ def test_what_has_no_work_queue_is_written_so_that_the_release_before_reads_it()
     assert msgspec.msgpack.decode(metadata.snapshot())["version"] == FIRST_VERSION
     assert msgspec.msgpack.decode(encode_command(seal(1, 2)))[0] == FIRST_VERSION
     acknowledge(metadata, (1, 0, 1))
-    assert msgspec.msgpack.decode(metadata.snapshot())["version"] == VERSION
+    assert msgspec.msgpack.decode(metadata.snapshot())["version"] == QUEUES_VERSION
     later = [
         CommitGroups(groups={"t": {"g": done((1, 0, 1))}}),
         MoveGroup(topic="t", group="g", generation=0, to=START),
         seal(1, 2, groups={"g": done((1, 0, 1))}),
     ]
     for command in later:
-        assert msgspec.msgpack.decode(encode_command(command))[0] == VERSION, "refused if unknown"
+        assert msgspec.msgpack.decode(encode_command(command))[0] == QUEUES_VERSION, "refused if unknown"
         assert decode_command(encode_command(command)) == command
+
+
+def test_a_seal_says_how_far_the_producers_of_all_segments_have_come():
+    metadata = queue()
+    first = seal(1, 2, producers={"x": LastNumber(1, 50), "y": LastNumber(0, 60)})
+    assert msgspec.msgpack.decode(encode_command(first))[0] == VERSION, "refused if unknown"
+    assert decode_command(encode_command(first)) == first
+    metadata.apply(first)
+    metadata.apply(seal(2, 1, producers={"x": LastNumber(2, 70)}))
+    known = {"x": LastNumber(2, 70), "y": LastNumber(0, 60)}
+    assert metadata.topics["t"].producers == known, "NoDuplicateAppend: a producer is forgotten"
+    metadata.apply(seal(2, 1, producers={"x": LastNumber(9, 99)}))
+    assert metadata.topics["t"].producers == known, "a Seal that comes too late says nothing"
+    assert msgspec.msgpack.decode(metadata.snapshot())["version"] == VERSION
+    again = Metadata()
+    again.restore(metadata.snapshot())
+    assert again.topics["t"].producers == known
 
 
 def test_what_the_release_before_has_written_is_read():
