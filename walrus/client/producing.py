@@ -24,6 +24,7 @@ import asyncio
 import secrets
 import threading
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from walrus.client import calls
@@ -47,12 +48,21 @@ class Numbering:
         self.first = calls.number(next_number, "next_number", 0)
         self.kept: list[bytes] = []
         """Entries `first`, `first + 1`, ..."""
+        self.sent_again = 0
+        self._sent = self.first  # numbers below were sent
 
     def call(self, payloads: Iterable[Buffer]) -> Call[None]:
         """Number these entries, and ask for them and for what was kept."""
         entries = calls.pub_entries(self.topic, self.name, payloads)
         self.kept += entries
-        return calls.pub_many(self.topic, self.name, self.first, list(self.kept))
+        call, first = calls.pub_many(self.topic, self.name, self.first, list(self.kept)), self.first
+
+        def encode(start: int, stop: int) -> bytes:
+            self.sent_again += max(0, min(self._sent, first + stop) - (first + start))
+            self._sent = max(self._sent, first + stop)
+            return call.encode(start, stop)
+
+        return replace(call, encode=encode)
 
     def settle(self, outcomes: Outcomes) -> None:
         """Let go of what is acknowledged, or refused for good."""
@@ -62,6 +72,7 @@ class Numbering:
         del self.kept[:done]
         if done < len(outcomes) and isinstance(outcomes[done], _FINAL):
             self.kept.clear()  # those behind it were refused, too: they would have left a gap
+            self._sent = self.first
 
 
 class _Producer:
@@ -84,6 +95,11 @@ class _Producer:
     def next_number(self) -> int:
         """The number of the next entry that is not known to be written."""
         return self._numbering.first
+
+    @property
+    def sent_again(self) -> int:
+        """How many entries were sent more than once so far, counted each time."""
+        return self._numbering.sent_again
 
     @property
     def kept(self) -> int:
