@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from walrus.lab import grading, units, workshop
-from walrus.lab.holes import Place, put_back, taken_out, text_of
+from walrus.lab.holes import Hole, put_back, taken_out, text_of
 from walrus.lab.units import Check, Mistake, Unit
-from walrus.lab.workshop import NoWorkshop, Record, Workshop
+from walrus.lab.workshop import NoWorkshop, Undertaken, Workshop
 
 UNITS = units.units()
 MISTAKES = [
@@ -37,10 +37,10 @@ def _needs_java(check: Check) -> bool:
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     """One working copy for all: a lab is taken out of it, and put back."""
-    made = Workshop.new(tmp_path_factory.mktemp("labs") / "copy", Record(unit=1))
+    made = Workshop.new(tmp_path_factory.mktemp("labs") / "copy", Undertaken(unit=1))
     yield made
     for unit in UNITS.values():
-        for place in map(Place.of, unit.places):
+        for place in map(Hole.of, unit.places):
             assert (made.folder / place.file).read_bytes() == (workshop.ROOT / place.file).read_bytes()
 
 
@@ -129,7 +129,7 @@ other = 2
 
 
 def test_a_hole_keeps_signature_and_docstring_and_names_its_lab() -> None:
-    place = Place.of("walrus/box.py:Box.put")
+    place = Hole.of("walrus/box.py:Box.put")
     made = taken_out(SOURCE, place, 4)
     assert '"""Put it there."""' in made
     assert "how" not in text_of(made, place)
@@ -140,7 +140,7 @@ def test_a_hole_keeps_signature_and_docstring_and_names_its_lab() -> None:
 
 def test_a_definition_of_a_spec_becomes_true_and_comes_back() -> None:
     source = "\\* why\nGood(n) ==\n    /\\ n > 0\n\n    /\\ n < 3\n\nNext == Good(1)\n\n====\n"
-    place = Place.of("spec/Box.tla:Good")
+    place = Hole.of("spec/Box.tla:Good")
     made = taken_out(source, place, 14)
     assert "Good" in made
     assert "n > 0" not in made
@@ -150,6 +150,6 @@ def test_a_definition_of_a_spec_becomes_true_and_comes_back() -> None:
 def test_a_directory_that_holds_something_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(NoWorkshop, match="not empty"):
-        Workshop.new(tmp_path, Record(unit=1))
+        Workshop.new(tmp_path, Undertaken(unit=1))
     with pytest.raises(NoWorkshop, match="no working copy"):
         Workshop(tmp_path)

@@ -26,7 +26,7 @@ from rich.text import Text
 
 from walrus.cli.command_line import Console, Parser, command
 from walrus.lab import grading, units
-from walrus.lab.workshop import NoWorkshop, Record, Workshop
+from walrus.lab.workshop import NoWorkshop, Undertaken, Workshop
 
 
 def _parser() -> Parser:
@@ -70,7 +70,7 @@ def _list(_: argparse.Namespace, console: Console) -> int:
 
 def _start(flags: argparse.Namespace, console: Console) -> int:
     unit = units.find(flags.number)
-    workshop = Workshop.new(flags.folder, Record(unit=unit.number))
+    workshop = Workshop.new(flags.folder, Undertaken(unit=unit.number))
     workshop.empty(unit)
     console.print(f"lab {unit.number}: {unit.title}. Read {flags.folder / 'LAB.md'}; then write:")
     for place in unit.places:
@@ -97,7 +97,7 @@ def _check(flags: argparse.Namespace, console: Console) -> int:
     return 1
 
 
-def _tell(workshop: Workshop, unit: units.Unit, outcome: grading.Outcome, console: Console) -> None:
+def _tell(workshop: Workshop, unit: units.Unit, outcome: grading.Asked, console: Console) -> None:
     """Why a check failed, for a person who has not seen the tool's output."""
     found = outcome.finding
     assert found is not None, "only a failure is told"

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import msgspec
 
-from walrus.lab.holes import Missing, Place, text_of
+from walrus.lab.holes import Missing, Hole, text_of
 from walrus.lab.units import Check, Mistake, Unit
 from walrus.lab.workshop import Workshop
 from walrus.sim import why
@@ -57,7 +57,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """The steps that led to it, if the tool tells them."""
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """One check that was asked."""
 
     check: Check
@@ -65,10 +65,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     finding: Finding | None = None
 
 
-def grade(workshop: Workshop, unit: Unit) -> Iterator[Outcome]:
+def grade(workshop: Workshop, unit: Unit) -> Iterator[Asked]:
     """Ask the checks of a unit in their order; the first that fails is the last."""
     if (unreadable := _unreadable(workshop, unit)) is not None:
-        yield Outcome(check=unit.checks[0], seconds=0.0, finding=unreadable)
+        yield Asked(check=unit.checks[0], seconds=0.0, finding=unreadable)
         return
     for check in unit.checks:
         outcome = ask(workshop.folder, check)
@@ -77,16 +77,16 @@ def grade(workshop: Workshop, unit: Unit) -> Iterator[Outcome]:
             return
 
 
-def ask(folder: Path, check: Check) -> Outcome:
+def ask(folder: Path, check: Check) -> Asked:
     """Run one check in a working copy."""
     started = time.monotonic()
     status, output = _run(folder, check.run)
     seconds = time.monotonic() - started
     found = None if status == 0 else _finding(check, status, output)
-    return Outcome(check=check, seconds=round(seconds, 1), finding=found)
+    return Asked(check=check, seconds=round(seconds, 1), finding=found)
 
 
-def likely(unit: Unit, outcome: Outcome) -> list[Mistake]:
+def likely(unit: Unit, outcome: Asked) -> list[Mistake]:
     """Typical mistakes that show themselves in this way."""
     found = outcome.finding
     return [
@@ -98,7 +98,7 @@ def likely(unit: Unit, outcome: Outcome) -> list[Mistake]:
 
 def _unreadable(workshop: Workshop, unit: Unit) -> Finding | None:
     """A file that is no Python any more, or lacks what the lab is about."""
-    for place in map(Place.of, unit.places):
+    for place in map(Hole.of, unit.places):
         path = workshop.folder / place.file
         try:
             text_of(path.read_text("utf-8"), place)

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 import walrus
-from walrus.lab.holes import Place, is_hole, put_back, taken_out, text_of
+from walrus.lab.holes import Hole, is_hole, put_back, taken_out, text_of
 from walrus.lab.units import Swap, Unit
 
 ROOT = Path(walrus.__file__).resolve().parent.parent
@@ -31,7 +31,7 @@ class NoWorkshop(Exception):
     """The directory is no working copy, or none can be made there."""
 
 
-class Record(msgspec.Struct, kw_only=True):
+class Undertaken(msgspec.Struct, kw_only=True):
     """What was done to a copy."""
 
     unit: int = 0
@@ -48,14 +48,14 @@ class Workshop:
         """An existing one. NoWorkshop if it is none."""
         self.folder = folder
         try:
-            self.record = msgspec.json.decode((folder / RECORD).read_bytes(), type=Record)
+            self.record = msgspec.json.decode((folder / RECORD).read_bytes(), type=Undertaken)
         except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError, msgspec.ValidationError):
             raise NoWorkshop(
                 f"{folder} is no working copy; `python -m walrus.lab start N {folder}` makes one"
             ) from None
 
     @classmethod
-    def new(cls, folder: Path, record: Record) -> Workshop:
+    def new(cls, folder: Path, record: Undertaken) -> Workshop:
         """A copy without holes, in a directory that is empty or not there yet."""
         if lacking := [part for part in PARTS if not (ROOT / part).exists()]:
             raise NoWorkshop(
@@ -79,7 +79,7 @@ class Workshop:
 
     def empty(self, unit: Unit) -> None:
         """Take out what the unit names, and put its text beside."""
-        for place in map(Place.of, unit.places):
+        for place in map(Hole.of, unit.places):
             path = self.folder / place.file
             path.write_text(taken_out(path.read_text("utf-8"), place, unit.number), "utf-8")
         (self.folder / "LAB.md").write_text(page(unit), "utf-8")
@@ -87,7 +87,7 @@ class Workshop:
     def fill(self, unit: Unit, swaps: Iterable[Swap] = ()) -> None:
         """Put the reference back, with these lines wrong."""
         left = list(swaps)
-        for place in map(Place.of, unit.places):
+        for place in map(Hole.of, unit.places):
             path, reference = self.folder / place.file, (ROOT / place.file).read_text("utf-8")
             text = text_of(reference, place)
             wrong = text
@@ -98,9 +98,9 @@ class Workshop:
         if left:
             raise LookupError(f"no place of lab {unit.number} has the line {left[0].line!r}")
 
-    def holes(self, unit: Unit) -> list[Place]:
+    def holes(self, unit: Unit) -> list[Hole]:
         """What is still to be written."""
-        places = map(Place.of, unit.places)
+        places = map(Hole.of, unit.places)
         return [
             place
             for place in places
@@ -110,7 +110,7 @@ class Workshop:
     def differences(self, unit: Unit) -> list[str]:
         """The student's functions beside those of the reference, as a diff."""
         lines: list[str] = []
-        for place in map(Place.of, unit.places):
+        for place in map(Hole.of, unit.places):
             mine, reference = (
                 text_of((root / place.file).read_text("utf-8"), place).splitlines()
                 for root in (self.folder, ROOT)
