@@ -23,7 +23,7 @@ from pathlib import Path
 
 import msgspec
 
-from walrus.lab.holes import Missing, Hole, text_of
+from walrus.lab.holes import Hole, Missing, text_of
 from walrus.lab.units import Check, Mistake, Unit
 from walrus.lab.workshop import Workshop
 from walrus.sim import why
