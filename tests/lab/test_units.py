@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from walrus.lab import grading, units, workshop
-from walrus.lab.holes import Hole, put_back, taken_out, text_of
+from walrus.lab.holes import Site, put_back, taken_out, text_of
 from walrus.lab.units import Check, Mistake, Unit
 from walrus.lab.workshop import NoWorkshop, Undertaken, Workshop
 
@@ -40,7 +40,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
     made = Workshop.new(tmp_path_factory.mktemp("labs") / "copy", Undertaken(unit=1))
     yield made
     for unit in UNITS.values():
-        for place in map(Hole.of, unit.places):
+        for place in map(Site.of, unit.places):
             assert (made.folder / place.file).read_bytes() == (workshop.ROOT / place.file).read_bytes()
 
 
@@ -129,7 +129,7 @@ other = 2
 
 
 def test_a_hole_keeps_signature_and_docstring_and_names_its_lab() -> None:
-    place = Hole.of("walrus/box.py:Box.put")
+    place = Site.of("walrus/box.py:Box.put")
     made = taken_out(SOURCE, place, 4)
     assert '"""Put it there."""' in made
     assert "how" not in text_of(made, place)
@@ -140,7 +140,7 @@ def test_a_hole_keeps_signature_and_docstring_and_names_its_lab() -> None:
 
 def test_a_definition_of_a_spec_becomes_true_and_comes_back() -> None:
     source = "\\* why\nGood(n) ==\n    /\\ n > 0\n\n    /\\ n < 3\n\nNext == Good(1)\n\n====\n"
-    place = Hole.of("spec/Box.tla:Good")
+    place = Site.of("spec/Box.tla:Good")
     made = taken_out(source, place, 14)
     assert "Good" in made
     assert "n > 0" not in made

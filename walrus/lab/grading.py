@@ -23,7 +23,7 @@ from pathlib import Path
 
 import msgspec
 
-from walrus.lab.holes import Hole, Missing, text_of
+from walrus.lab.holes import Missing, Site, text_of
 from walrus.lab.units import Check, Mistake, Unit
 from walrus.lab.workshop import Workshop
 from walrus.sim import why
@@ -98,7 +98,7 @@ def likely(unit: Unit, outcome: Asked) -> list[Mistake]:
 
 def _unreadable(workshop: Workshop, unit: Unit) -> Finding | None:
     """A file that is no Python any more, or lacks what the lab is about."""
-    for place in map(Hole.of, unit.places):
+    for place in map(Site.of, unit.places):
         path = workshop.folder / place.file
         try:
             text_of(path.read_text("utf-8"), place)

@@ -18,7 +18,7 @@ import re
 from typing import NamedTuple
 
 
-class Hole(NamedTuple):
+class Site(NamedTuple):
     """Where something is taken out."""
 
     file: str
@@ -26,7 +26,7 @@ class Hole(NamedTuple):
     name: str
 
     @classmethod
-    def of(cls, text: str) -> Hole:
+    def of(cls, text: str) -> Site:
         """From the way it is written in a unit."""
         file, _, name = text.partition(":")
         return cls(file, name)
@@ -47,13 +47,13 @@ class _Span(NamedTuple):
     end: int
 
 
-def text_of(source: str, place: Hole) -> str:
+def text_of(source: str, place: Site) -> str:
     """The whole function or definition as it stands in this source."""
     span = _span(source, place)
     return "".join(source.splitlines(keepends=True)[span.first : span.end])
 
 
-def taken_out(source: str, place: Hole, lab: int) -> str:
+def taken_out(source: str, place: Site, lab: int) -> str:
     """The source without the body of this place."""
     lines, span = source.splitlines(keepends=True), _span(source, place)
     if place.file.endswith(".tla"):
@@ -67,23 +67,23 @@ def taken_out(source: str, place: Hole, lab: int) -> str:
     return "".join([*lines[: span.body], *hole, *lines[span.end :]])
 
 
-def is_hole(source: str, place: Hole, lab: int) -> bool:
+def is_hole(source: str, place: Site, lab: int) -> bool:
     """Whether this place is still as the lab left it."""
     mark = f"lab {lab}: yours" if place.file.endswith(".tla") else f'NotImplementedError("lab {lab}: '
     return mark in text_of(source, place)
 
 
-def put_back(source: str, place: Hole, reference: str) -> str:
+def put_back(source: str, place: Site, reference: str) -> str:
     """The source with the place as it is in the reference."""
     lines, span = source.splitlines(keepends=True), _span(source, place)
     return "".join([*lines[: span.first], text_of(reference, place), *lines[span.end :]])
 
 
-def _span(source: str, place: Hole) -> _Span:
+def _span(source: str, place: Site) -> _Span:
     return _definition(source, place) if place.file.endswith(".tla") else _function(source, place)
 
 
-def _definition(source: str, place: Hole) -> _Span:
+def _definition(source: str, place: Site) -> _Span:
     """A definition of TLA+ from its first line to the next line that is not indented."""
     found = re.search(
         rf"^{re.escape(place.name)}(?:\(.*\))? ==.*\n(?:(?:[ \t].*)?\n)*?(?=^\S)", source, re.MULTILINE
@@ -94,7 +94,7 @@ def _definition(source: str, place: Hole) -> _Span:
     return _Span(first, first, first + found[0].count("\n"))
 
 
-def _function(source: str, place: Hole) -> _Span:
+def _function(source: str, place: Site) -> _Span:
     """A function or method, without its decorators."""
     body: list[ast.stmt] = ast.parse(source).body
     *classes, name = place.name.split(".")

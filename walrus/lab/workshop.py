@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 import walrus
-from walrus.lab.holes import Hole, is_hole, put_back, taken_out, text_of
+from walrus.lab.holes import Site, is_hole, put_back, taken_out, text_of
 from walrus.lab.units import Swap, Unit
 
 ROOT = Path(walrus.__file__).resolve().parent.parent
@@ -79,7 +79,7 @@ class Workshop:
 
     def empty(self, unit: Unit) -> None:
         """Take out what the unit names, and put its text beside."""
-        for place in map(Hole.of, unit.places):
+        for place in map(Site.of, unit.places):
             path = self.folder / place.file
             path.write_text(taken_out(path.read_text("utf-8"), place, unit.number), "utf-8")
         (self.folder / "LAB.md").write_text(page(unit), "utf-8")
@@ -87,7 +87,7 @@ class Workshop:
     def fill(self, unit: Unit, swaps: Iterable[Swap] = ()) -> None:
         """Put the reference back, with these lines wrong."""
         left = list(swaps)
-        for place in map(Hole.of, unit.places):
+        for place in map(Site.of, unit.places):
             path, reference = self.folder / place.file, (ROOT / place.file).read_text("utf-8")
             text = text_of(reference, place)
             wrong = text
@@ -98,9 +98,9 @@ class Workshop:
         if left:
             raise LookupError(f"no place of lab {unit.number} has the line {left[0].line!r}")
 
-    def holes(self, unit: Unit) -> list[Hole]:
+    def holes(self, unit: Unit) -> list[Site]:
         """What is still to be written."""
-        places = map(Hole.of, unit.places)
+        places = map(Site.of, unit.places)
         return [
             place
             for place in places
@@ -110,7 +110,7 @@ class Workshop:
     def differences(self, unit: Unit) -> list[str]:
         """The student's functions beside those of the reference, as a diff."""
         lines: list[str] = []
-        for place in map(Hole.of, unit.places):
+        for place in map(Site.of, unit.places):
             mine, reference = (
                 text_of((root / place.file).read_text("utf-8"), place).splitlines()
                 for root in (self.folder, ROOT)
