@@ -564,6 +564,12 @@ CommitProgress == \A n \in Node :
                            \/ TermAt(log[n], Len(log[n])) # current_term[n]
                            \/ commit_index[n] = Len(log[n]))
 
+\* A bound for what would be too wide: the second server stands once the first one has made its changes of
+\* the membership, of which the first removes the third server, and no other stands.
+InTurn ==
+    /\ \A r \in requests : r.term > 2 => r.candidate = Second /\ budget.changes = 0
+    /\ \A i \in 2..Len(log[First]) : IsMembership(log[First][i]) => Third \notin log[First][i].voters
+
 \* Servers that do the same are interchangeable: those that never campaign (if the beginning has no change
 \* of the membership, which removes one of them) and, at the very beginning, those that may.
 Symmetry ==

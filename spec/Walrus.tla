@@ -53,7 +53,7 @@ CONSTANTS
     MayLead,             \* the nodes that segments are opened at
     Begun,               \* TRUE: a behaviour begins when all topics are registered, and all nodes know it
     FsyncEach,           \* TRUE: acknowledge only what is synced (--fsync each)
-    Faults,              \* which of "crash", "expiry", "removal", "force", "replicas" happen,
+    Faults,              \* which of "crash", "death", "expiry", "removal", "force", "replicas" happen,
     MaxFaults,           \* and how many of them
     Losses,              \* which of "power", "damage", "decay" happen,
     MaxLosses,           \* and how many of them
@@ -841,9 +841,9 @@ Forget(n) ==
     /\ handed' = [handed EXCEPT ![n] = NoCursors]
     /\ UNCHANGED <<checkpoint, incarnation, fenced>>
 
-\* kill -9. The kernel still has every byte that was written.
+\* kill -9. The kernel still has every byte that was written. Or the machine is gone for good ("death").
 Crash(n) ==
-    /\ MayFail("crash")
+    /\ MayFail("crash") \/ MayFail("death")
     /\ up[n]
     /\ Failed
     /\ Forget(n)
@@ -886,6 +886,7 @@ LosePower(n) ==
 \* The process starts again, as another incarnation. It begins with what its last checkpoint knew.
 Restart(n) ==
     /\ ~up[n]
+    /\ "death" \notin Faults
     /\ up' = [up EXCEPT ![n] = TRUE]
     /\ incarnation' = [incarnation EXCEPT ![n] = @ + 1]
     /\ view' = [view EXCEPT ![n] = checkpoint[n]]

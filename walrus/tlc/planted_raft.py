@@ -187,10 +187,10 @@ PLANTED = (
     ),
     _bug(
         "full-terms",
-        "VoteForgotten",
+        "VotesTwice",
         "ElectionSafety",
-        "the vote is not persisted",
-        _FORGET_VOTE,
+        "a server votes for two candidates in a term",
+        _VOTES_TWICE,
     ),
     _bug(
         "full-figure8",
