@@ -52,6 +52,7 @@ STEPS = 6_000
 """Steps of a random run."""
 NEAR = {"raft": "consensus", "segments": "broker", "leases": "broker", "wire": "broker"}
 """Packages whose unit tests are elsewhere."""
+BESIDE = {"broker": ("replicas",), "replicas": ("broker",)}
 NOT_UNIT = ("citations", "transcripts", "machine", "mutants", "simulation")
 MACHINES = {
     "consensus": ("tests/consensus/test_machine.py", "tests/consensus/test_log_machine.py"),
@@ -112,11 +113,11 @@ def _pytest(mutant: Mutant, paths: Sequence[str], budget: float) -> Found | None
 
 
 def unit(mutant: Mutant, budget: float) -> Found | None:
-    """The unit tests of the bug's package, those of its module first."""
-    place, folder = place_of(mutant.slips[0]), ROOT / "tests" / _package(mutant)
-    files = sorted(
-        folder.glob("test_*.py"), key=lambda path: path.stem != f"test_{place.module.split('.')[-1]}"
-    )
+    """The unit tests of the bug's package and of the one it works with, those of its module first."""
+    module, package = place_of(mutant.slips[0]).module, _package(mutant)
+    folders = [ROOT / "tests" / name for name in (package, *BESIDE.get(package, ()))]
+    files = [path for folder in folders for path in sorted(folder.glob("test_*.py"))]
+    files.sort(key=lambda path: (path.stem != f"test_{module.split('.')[-1]}", module not in path.read_text()))
     names = [str(path.relative_to(ROOT)) for path in files if not any(no in path.stem for no in NOT_UNIT)]
     return _pytest(mutant, names, budget)
 
@@ -235,6 +236,15 @@ def known() -> dict[tuple[str, str], Measured]:
     }
 
 
+def noticed_by() -> dict[str, list[str]]:
+    """The tools that noticed each bug."""
+    measured = known()
+    return {
+        bug: [tool for tool in TOOLS if (one := measured.get((bug, tool))) and one.found is not None]
+        for bug in mutants.ALL
+    }
+
+
 def measure(mutant: Mutant, tool: str, budget: float) -> Measured:
     """Ask one tool about one bug, in this process."""
     begun, children = time.process_time(), _children()
@@ -253,12 +263,12 @@ def _children() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _measure_all(tools: Sequence[str], bugs: Iterable[str], budget: float) -> None:
+def _measure_all(tools: Sequence[str], bugs: Iterable[str], budget: float, enough: int) -> None:
     for tool in tools:
-        before = known()
+        before, tools_of = known(), noticed_by()
         for bug in bugs:
             one = before.get((bug, tool))
-            if one is None or (one.found is None and one.budget < budget):
+            if len(tools_of[bug]) < enough and (one is None or (one.found is None and one.budget < budget)):
                 made = measure(mutants.ALL[bug], tool, budget)
                 with DATA.open("ab") as file:
                     file.write(msgspec.json.encode(made) + b"\n")
@@ -330,11 +340,7 @@ def _summary(measured: dict[tuple[str, str], Measured]) -> str:
         )
         if tool != "TLC":
             said.append(f"*{tool}* noticed {len(found)} of {len(asked)}, {named} by name.")
-    by = {
-        bug: sum(one.found is not None for (of, _), one in measured.items() if of == bug)
-        for bug in mutants.ALL
-    }
-    said.append(f"{sum(count >= 2 for count in by.values())} are noticed by two tools or more.")
+    said.append(f"{sum(len(tools) >= 2 for tools in noticed_by().values())} are noticed by two tools or more.")
     return "\n".join(said)
 
 
@@ -344,10 +350,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tools", default=",".join(TOOLS), help="which tools are asked")
     parser.add_argument("--bugs", default=",".join(mutants.ALL), help="about which bugs")
     parser.add_argument("--budget", type=float, default=60.0, help="seconds for each (60)")
+    parser.add_argument(
+        "--enough", type=int, default=len(TOOLS), help="bugs that so many tools noticed are not asked about"
+    )
     parser.add_argument("--page", action="store_true", help="only write the page")
     flags = parser.parse_args(arguments)
     if not flags.page:
-        _measure_all(flags.tools.split(","), flags.bugs.split(","), flags.budget)
+        _measure_all(flags.tools.split(","), flags.bugs.split(","), flags.budget, flags.enough)
     PAGE.write_text(page(), encoding="utf-8")
     return 0
 

@@ -6,14 +6,16 @@ import random
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from tests.broker.world import batch, config
 from walrus.broker.raft_host import RaftHost, RaftObserver
 from walrus.config import Identity
 from walrus.consensus.journal import RaftJournal
-from walrus.consensus.messages import NOOP, AppendEntriesRequest, Entry, Membership
+from walrus.consensus.messages import COMMAND, NOOP, AppendEntriesRequest, Entry, Membership
 from walrus.replicas.copies import Copies
 from walrus.replicas.durability import Durable
-from walrus.segments import Metadata
+from walrus.segments import Command, Metadata, SetReplicas, encode_command
 from walrus.sim.memory import MemoryEngine
 from walrus.wire.effects import Outbox, no_trace
 
@@ -23,14 +25,29 @@ FENCED = ("t", 1)
 class Bench:
     """Node 2 follows node 1, compacts after every five entries, and has a fence noted for t/1."""
 
-    def __init__(self, *, sure: bool = True) -> None:
-        memory = MemoryEngine()
-        RaftJournal(memory).bootstrap(Membership((1, 2, 3)))
+    def __init__(self, *, sure: bool = True, memory: MemoryEngine | None = None) -> None:
+        if memory is None:
+            memory = MemoryEngine()
+            RaftJournal(memory).bootstrap(Membership((1, 2, 3)))
+        self.memory = memory
         self.meta = Durable(memory)
         self.forgotten: list[Any] = []
         self.sealed = False
-        self.copies = SimpleNamespace(noted=[FENCED], in_doubt=False, forget_notes=self.forgotten.extend)
-        metadata = SimpleNamespace(is_sealed=lambda *key: self.sealed, snapshot=lambda: b"metadata")
+        self.doubted: list[Any] = []
+        self.copies = SimpleNamespace(
+            noted=[FENCED],
+            in_doubt=False,
+            forget_notes=self.forgotten.extend,
+            get=lambda key: key,
+            mark=lambda copy, sure: self.doubted.append(copy),
+        )
+        metadata = SimpleNamespace(
+            is_sealed=lambda *key: self.sealed,
+            snapshot=lambda: b"metadata",
+            restore=lambda data: None,
+            apply=lambda command: command.topic,
+            topics={"t": SimpleNamespace(open=SimpleNamespace(replicas=(1, 2, 3)), current=2)},
+        )
         self.host = RaftHost(
             config=config(2, compact_entries=5),
             identity=Identity(cluster_id="test", directory_id="d2", incarnation=1, sure=sure),
@@ -45,9 +62,10 @@ class Bench:
         )
         self.last = self.host.raft.log.last_index
 
-    def append(self, count: int, commit: int, now: float = 0.0) -> int:
+    def append(self, count: int, commit: int, now: float = 0.0, command: Command | None = None) -> int:
         """So many entries of the leader, and what it says of its commit index; the write that holds them."""
-        entries = tuple(Entry(1, self.last + number, NOOP) for number in range(1, count + 1))
+        kind, data = (COMMAND, encode_command(command)) if command else (NOOP, b"")
+        entries = tuple(Entry(1, self.last + number, kind, data) for number in range(1, count + 1))
         message = AppendEntriesRequest(
             term=1,
             round=1,
@@ -91,6 +109,30 @@ def test_a_node_is_sure_of_itself_only_when_its_doubts_are_durable():
     assert not bench.host.doubts_are_noted, "AckedDurable: a doubt is not durable yet"
     bench.durable(bench.write())
     assert noted <= bench.meta.durable and bench.host.doubts_are_noted
+
+
+@pytest.mark.parametrize("behind", [0, 3])
+def test_after_an_unclean_stop_the_copies_of_a_snapshots_open_segments_are_unsure(behind: int):
+    """The power loss may have shortened them, whether the journal ends with its snapshot or not."""
+    before = Bench()
+    before.durable(before.append(5, commit=before.last + 5))
+    before.durable(before.write())
+    before.durable(before.append(behind, commit=0))
+    assert before.host.raft.log.snapshot_index == before.last - behind
+    after = Bench(sure=False, memory=before.memory)
+    after.host.start(lambda changes, now: None)
+    assert after.doubted == [("t", 2)], "AckedDurable: a copy that may be short answers as if it were whole"
+    assert Bench(memory=before.memory).doubted == []
+
+
+def test_a_segment_that_gets_other_replicas_is_looked_at():
+    """A node that becomes a replica by a command copies what it lacks, and no later change tells it to."""
+    bench = Bench()
+    told: list[Any] = []
+    bench.host.start(lambda changes, now: told.extend(changes.replica_sets))
+    change = SetReplicas(topic="t", segment=1, old=(1, 3), new=(1, 2, 3))
+    bench.durable(bench.append(1, commit=bench.last + 1, command=change))
+    assert told == [("t", 1)], "NoRest: the new replica does not look at what it lacks"
 
 
 def test_fences_are_forgotten_once_the_checkpoint_that_has_their_seals_is_durable():

@@ -261,6 +261,19 @@ def test_6_2_a_leader_that_no_majority_answers_steps_down() -> None:
     world.until(lambda: world.leader() is not None)
 
 
+def test_6_2_a_leader_that_steps_down_in_its_term_keeps_its_vote() -> None:
+    world = three()
+    world.elect(1)
+    for _ in range(30):  # no server answers, for three election timeouts
+        world.now += world.config.heartbeat_interval
+        world.act(1, lambda raft: raft.tick(world.now))
+        if world.raft(1).role is not Role.LEADER:
+            break
+    raft = world.raft(1)
+    assert (raft.role, raft.current_term) == (Role.FOLLOWER, 2)
+    assert raft.voted_for == 1, "ElectionSafety: the vote of the term is forgotten"
+
+
 def test_6_2_a_leader_that_was_not_running_gets_time_to_read_its_answers() -> None:
     world = three()
     world.elect(1)

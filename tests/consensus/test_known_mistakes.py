@@ -68,6 +68,21 @@ def test_votes_that_were_never_asked_for_do_not_elect_before_our_own_is_durable(
     assert world.raft(1).role is Role.LEADER
 
 
+def test_a_lone_voter_does_not_lead_by_a_vote_that_a_crash_can_take_back() -> None:
+    """An earlier write ends while the vote is on its way to the disk: it vouches for itself alone."""
+    world = RaftWorld(seed=1)
+    world.found([1])
+    world.auto_sync = False
+    say(world, 2, 1, heartbeat(term=5))
+    world.time_out(1)
+    world.hosts[1].sync(first=1)
+    raft = world.raft(1)
+    assert raft.role is Role.CANDIDATE, "ElectionSafety: it leads by a vote that is not durable"
+    assert (raft.current_term, raft.voted_for) == (6, 1)
+    world.hosts[1].sync()
+    assert world.raft(1).role is Role.LEADER
+
+
 def test_a_newer_term_is_durable_before_an_acknowledgement_in_it_leaves() -> None:
     world = three()
     world.auto_sync = False
@@ -103,6 +118,19 @@ def test_a_vote_is_kept_when_becoming_a_follower_in_the_same_term() -> None:
     assert say(world, 2, 1, vote(5)) == [RequestVoteResponse(term=5, granted=True)]
     say(world, 3, 1, heartbeat(term=5))
     assert (world.raft(1).role, world.raft(1).voted_for) == (Role.FOLLOWER, 2)
+
+
+def test_a_candidate_that_meets_a_leader_of_its_term_keeps_its_own_vote() -> None:
+    """It steps down in the same term; with its vote forgotten it could help to elect a second leader."""
+    world = three()
+    world.time_out(1)
+    say(world, 2, 1, PreVoteResponse(term=2, granted=True))
+    assert (world.raft(1).role, world.raft(1).voted_for) == (Role.CANDIDATE, 1)
+    say(world, 3, 1, heartbeat(term=2))
+    assert world.raft(1).role is Role.FOLLOWER
+    assert say(world, 2, 1, vote(2)) == [RequestVoteResponse(term=2, granted=False)], (
+        "ElectionSafety: two votes in one term"
+    )
 
 
 def test_votes_are_collected_not_counted() -> None:

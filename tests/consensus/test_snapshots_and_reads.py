@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from tests.consensus.test_elections import heartbeat, say, three
 from tests.consensus.world import CONFIG, RaftWorld, Simulation
 from walrus.consensus.messages import (
@@ -104,6 +106,19 @@ def test_7_a_follower_that_crashes_in_the_middle_starts_over() -> None:
     for _ in range(30):
         world.heartbeat(1)
     assert world.hosts[3].applied == world.hosts[1].applied
+
+
+def test_7_a_piece_that_arrives_twice_is_taken_once() -> None:
+    world = three()
+    data = msgspec.msgpack.encode([(2, b"a"), (3, b"b")])
+    pieces = [(at, data[at : at + 3]) for at in range(0, len(data), 3)]
+    for at, part in pieces[:-1]:
+        for _ in range(2):
+            (answer,) = say(world, 2, 1, piece(at, part, len(data)))
+            assert isinstance(answer, InstallSnapshotResponse)
+            assert answer.offset == at + len(part), "StateMachineSafety: a piece counts twice"
+    say(world, 2, 1, piece(*pieces[-1], len(data)))
+    assert world.hosts[1].applied == [(2, b"a"), (3, b"b")], "StateMachineSafety: not the leader's snapshot"
 
 
 def test_7_a_snapshot_under_way_stays_the_same_when_the_leader_compacts_again() -> None:

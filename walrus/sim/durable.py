@@ -89,6 +89,8 @@ class DurableTruth:
         """Engine topic -> so many entries of it are durable."""
         self.log = NodeLog()
         self.hard_state = HardState()
+        self.written = HardState()
+        """The term and the vote that it wrote last, durable or not."""
         self.notes: dict[Key, Note] = {}
         self._written: dict[str, int] = {}  # of the data engine, since the last sync began
         self._covered: dict[str, int] = {}  # by the sync that is under way
@@ -107,6 +109,7 @@ class DurableTruth:
     def persisted(self, ready: Ready) -> None:
         """Raft's journal wrote this."""
         self._journal.append(ready)
+        self.written = ready.hard_state or self.written
 
     def noted(self, note: bytes) -> None:
         """A note on a copy was written."""
@@ -150,4 +153,4 @@ class DurableTruth:
         """This is what it has found."""
         self.copies, self.notes = copies, notes
         self.log.begin(log)
-        self.hard_state = hard_state
+        self.hard_state = self.written = hard_state

@@ -312,7 +312,8 @@ def OutIsBounded(view: Truth) -> None:
 
 
 def ElectionSafety(view: Truth) -> None:
-    """At most one leader can be elected in a given term."""
+    """At most one leader can be elected in a given term, because no server takes a vote back in it."""
+    _conflicts(view, "ElectionSafety")
     for host in _nodes(view):
         assert host.controller is not None
         raft = host.controller.raft

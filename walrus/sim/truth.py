@@ -328,7 +328,16 @@ class Truth:
         self._compare_entries(node, log, ready.entries)
         log.take(Ready(number=ready.number, entries=ready.entries))
         log.leading = leading
+        self._compare_vote(node, ready)
         self.durable[node].persisted(ready)
+
+    def _compare_vote(self, node: int, ready: Ready) -> None:
+        """The term never falls, and a vote stays for as long as its term lasts."""
+        before, now = self.durable[node].written, ready.hard_state
+        if now is None or now.term > before.term:
+            return
+        if now.term < before.term or before.voted_for not in (None, now.voted_for):
+            self.conflicts.append(("ElectionSafety", f"node {node} writes {now}, and wrote {before} before"))
 
     def _compare_state(self, node: int, snapshot: Snapshot) -> None:
         """Equal indexes give equal states."""
