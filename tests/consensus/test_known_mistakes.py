@@ -120,6 +120,15 @@ def test_a_vote_is_kept_when_becoming_a_follower_in_the_same_term() -> None:
     assert (world.raft(1).role, world.raft(1).voted_for) == (Role.FOLLOWER, 2)
 
 
+def test_a_vote_is_kept_when_another_candidate_of_its_term_asks() -> None:
+    world = three()
+    assert say(world, 2, 1, vote(5)) == [RequestVoteResponse(term=5, granted=True)]
+    assert say(world, 3, 1, vote(5)) == [RequestVoteResponse(term=5, granted=False)], (
+        "ElectionSafety: two votes in one term"
+    )
+    assert say(world, 2, 1, vote(5)) == [RequestVoteResponse(term=5, granted=True)], "asked again"
+
+
 def test_a_candidate_that_meets_a_leader_of_its_term_keeps_its_own_vote() -> None:
     """It steps down in the same term; with its vote forgotten it could help to elect a second leader."""
     world = three()

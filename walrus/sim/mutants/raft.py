@@ -85,6 +85,19 @@ VOTES = (
         Slip(">= membership.quorum", ">= len(membership.voters) // 2", "Election.won"),
     ),
     _mutant(
+        "votes_are_counted",
+        "ElectionSafety LeaderCompleteness",
+        "votes are counted, and not the voters that gave them: an answer that arrives twice counts twice",
+        Slip(
+            "if voter not in self.granted and voter not in self.refused:",
+            "voter = -len(self.granted) if voter in self.granted else voter\n    if True:",
+        ),
+        Slip(
+            "return len(self.granted.intersection(membership.voters)) >= membership.quorum",
+            "return len(self.granted) >= membership.quorum",
+        ),
+    ),
+    _mutant(
         "vote_forgotten_on_step_down",
         "ElectionSafety",
         "becoming a follower of the same term forgets whom it voted for",
