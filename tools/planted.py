@@ -31,14 +31,17 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 
 from tools import sees
 from walrus.sim import faults, mutants, scenarios
-from walrus.sim.explore import STARTS, Bounds, explore
+from walrus.sim.explore import STARTS, Bounds, Exploration, explore
+from walrus.sim.explore_segments import Extent, explore_segments
 from walrus.sim.mutants.plant import Mutant, place_of
 from walrus.sim.options import Options, varied
 from walrus.sim.run import FailedRun, said_next, simulate
@@ -117,7 +120,9 @@ def unit(mutant: Mutant, budget: float) -> Found | None:
     module, package = place_of(mutant.slips[0]).module, _package(mutant)
     folders = [ROOT / "tests" / name for name in (package, *BESIDE.get(package, ()))]
     files = [path for folder in folders for path in sorted(folder.glob("test_*.py"))]
-    files.sort(key=lambda path: (path.stem != f"test_{module.split('.')[-1]}", module not in path.read_text()))
+    files.sort(
+        key=lambda path: (path.stem != f"test_{module.split('.')[-1]}", module not in path.read_text())
+    )
     names = [str(path.relative_to(ROOT)) for path in files if not any(no in path.stem for no in NOT_UNIT)]
     return _pytest(mutant, names, budget)
 
@@ -163,24 +168,46 @@ def scenario(mutant: Mutant, budget: float) -> Found | None:
 
 EXPLORED = (
     Bounds(depth=6, terms=5),
+    Bounds(nodes=1, depth=7, terms=5, slow=4, heartbeats=0),
     Bounds(depth=7, terms=5, snapshots=1, packets=4, commands=2, deaths=0),
     Bounds(depth=8, terms=4, deaths=0, heartbeats=0, packets=4),
 )
-"""How far the exploration goes, a step further each."""
+"""How far the exploration of Raft goes, a step further each."""
+OF_SEGMENTS: tuple[tuple[str, Extent], ...] = (
+    ("open", Extent(depth=5)),
+    ("acked", Extent(depth=7, puts=1, deaths=0)),
+    ("open", Extent(depth=5, slow=2)),
+    ("acked", Extent(depth=6, puts=1, slow=2)),
+    ("open", Extent(depth=7, puts=1, recoveries=0, lapses=1, repeats=1, ticks=1)),
+    ("acked", Extent(depth=9, puts=1, deaths=1, packets=4)),
+)
+"""How far that of the segment protocol goes."""
 
 
 def explored(mutant: Mutant, budget: float) -> Found | None:
-    """Every short behaviour of Raft, from every start."""
-    if _package(mutant) != "consensus":
-        return None
+    """Every short behaviour of Raft, or of the segment protocol, from every start."""
+    searches = _of_raft() if _package(mutant) == "consensus" else _of_segments()
     begun = time.process_time()
     with mutants.planted(mutant):
-        for bounds in EXPLORED:
-            for start in STARTS:
-                outcome = explore(bounds, start, lambda depth, states: _within(begun, budget))
-                if outcome.violation is not None:
-                    return Found(outcome.violation.name, f"{start}, {len(outcome.path)} steps")
+        for start, search in searches:
+            outcome = search(lambda depth, states: _within(begun, budget))
+            if outcome.violation is not None:
+                return Found(outcome.violation.name, f"{start}, {len(outcome.path)} steps")
     return None
+
+
+Search: TypeAlias = Callable[[Callable[[int, int], None]], Exploration]
+
+
+def _of_raft() -> Iterator[tuple[str, Search]]:
+    for bounds in EXPLORED:
+        for start in STARTS:
+            yield start, partial(explore, bounds, start)
+
+
+def _of_segments() -> Iterator[tuple[str, Search]]:
+    for start, extent in OF_SEGMENTS:
+        yield start, partial(explore_segments, extent, start)
 
 
 class _Late(Exception):
@@ -340,7 +367,9 @@ def _summary(measured: dict[tuple[str, str], Measured]) -> str:
         )
         if tool != "TLC":
             said.append(f"*{tool}* noticed {len(found)} of {len(asked)}, {named} by name.")
-    said.append(f"{sum(len(tools) >= 2 for tools in noticed_by().values())} are noticed by two tools or more.")
+    said.append(
+        f"{sum(len(tools) >= 2 for tools in noticed_by().values())} are noticed by two tools or more."
+    )
     return "\n".join(said)
 
 

@@ -39,12 +39,8 @@ FOUND_BY_A_SCHEDULE: dict[str, Callable[[], None]] = {
         known.test_a_lone_voter_does_not_lead_by_a_vote_that_a_crash_can_take_back
     ),
     "votes_twice": known.test_a_vote_is_kept_when_another_candidate_of_its_term_asks,
-    "vote_forgotten_on_step_down": (
-        elections.test_6_2_a_leader_that_steps_down_in_its_term_keeps_its_vote
-    ),
-    "cuts_without_compare": (
-        known.test_a_repeated_old_request_does_not_cut_off_what_was_acknowledged_since
-    ),
+    "vote_forgotten_on_step_down": (elections.test_6_2_a_leader_that_steps_down_in_its_term_keeps_its_vote),
+    "cuts_without_compare": (known.test_a_repeated_old_request_does_not_cut_off_what_was_acknowledged_since),
     "accepts_without_predecessor": (
         replication.test_5_3_a_refusal_names_the_first_entry_of_the_conflicting_term
     ),
