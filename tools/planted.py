@@ -41,7 +41,7 @@ import msgspec
 from tools import sees
 from walrus.sim import faults, mutants, scenarios
 from walrus.sim.explore import STARTS, Bounds, Exploration, explore
-from walrus.sim.explore_segments import Extent, explore_segments
+from walrus.sim.explore_segments import SegmentBounds, explore_segments
 from walrus.sim.mutants.plant import Mutant, place_of
 from walrus.sim.options import Options, varied
 from walrus.sim.run import FailedRun, said_next, simulate
@@ -173,13 +173,13 @@ EXPLORED = (
     Bounds(depth=8, terms=4, deaths=0, heartbeats=0, packets=4),
 )
 """How far the exploration of Raft goes, a step further each."""
-OF_SEGMENTS: tuple[tuple[str, Extent], ...] = (
-    ("open", Extent(depth=5)),
-    ("acked", Extent(depth=7, puts=1, deaths=0)),
-    ("open", Extent(depth=5, slow=2)),
-    ("acked", Extent(depth=6, puts=1, slow=2)),
-    ("open", Extent(depth=7, puts=1, recoveries=0, lapses=1, repeats=1, ticks=1)),
-    ("acked", Extent(depth=9, puts=1, deaths=1, packets=4)),
+OF_SEGMENTS: tuple[tuple[str, SegmentBounds], ...] = (
+    ("open", SegmentBounds(depth=5)),
+    ("acked", SegmentBounds(depth=7, puts=1, deaths=0)),
+    ("open", SegmentBounds(depth=5, slow=2)),
+    ("acked", SegmentBounds(depth=6, puts=1, slow=2)),
+    ("open", SegmentBounds(depth=7, puts=1, recoveries=0, lapses=1, repeats=1, ticks=1)),
+    ("acked", SegmentBounds(depth=9, puts=1, deaths=1, packets=4)),
 )
 """How far that of the segment protocol goes."""
 
@@ -312,8 +312,8 @@ HEAD = """# Planted bugs, and which tool notices them
 Every bug of `walrus/sim/mutants` was planted, one at a time, and each tool was asked. A cell says after how
 many seconds of one core the tool noticed, and under which name; *italic*: under another name than that of an
 invariant which the bug breaks. A dash: not within its budget; empty: not asked yet. What each tool is, and
-how this is measured again, `tools/planted.py` says. A bug that two tools had noticed was not asked about further,
-so most cells are empty.
+how this is measured again, `tools/planted.py` says. Of a bug that two tools had noticed most others
+were not asked, so many cells are empty.
 
 """
 

@@ -7,11 +7,11 @@ import pytest
 from walrus.sim import mutants
 from walrus.sim.__main__ import main
 from walrus.sim.explore_node import SegmentNode, look
-from walrus.sim.explore_segments import Extent, explore_segments
+from walrus.sim.explore_segments import SegmentBounds, explore_segments
 
 
 def test_every_short_behaviour_holds() -> None:
-    outcome = explore_segments(Extent(depth=5))
+    outcome = explore_segments(SegmentBounds(depth=5))
     assert outcome.violation is None, outcome.path
     assert outcome.complete
     assert outcome.states[:4] == [1, 7, 30, 111], "distinct states per depth"
@@ -20,24 +20,24 @@ def test_every_short_behaviour_holds() -> None:
 @pytest.mark.parametrize(
     "extent",
     [
-        Extent(depth=5, puts=1, deaths=0, slow=2),
-        Extent(depth=4, lapses=1, ticks=1, repeats=1),
-        Extent(depth=7, puts=0, deaths=1, packets=4),
+        SegmentBounds(depth=5, puts=1, deaths=0, slow=2),
+        SegmentBounds(depth=4, lapses=1, ticks=1, repeats=1),
+        SegmentBounds(depth=7, puts=0, deaths=1, packets=4),
     ],
     ids=["slow", "time", "deaths"],
 )
-def test_it_holds_where_an_entry_is_acknowledged(extent: Extent) -> None:
+def test_it_holds_where_an_entry_is_acknowledged(extent: SegmentBounds) -> None:
     outcome = explore_segments(extent, "acked")
     assert outcome.violation is None, outcome.path
     assert sum(outcome.states) > 500
 
 
 def test_the_same_search_finds_the_same_states() -> None:
-    assert explore_segments(Extent(depth=4)) == explore_segments(Extent(depth=4))
+    assert explore_segments(SegmentBounds(depth=4)) == explore_segments(SegmentBounds(depth=4))
 
 
 def test_a_search_that_is_given_up_says_so() -> None:
-    assert not explore_segments(Extent(depth=9, states=200)).complete
+    assert not explore_segments(SegmentBounds(depth=9, states=200)).complete
 
 
 def test_nodes_that_have_done_the_same_look_the_same_and_others_do_not() -> None:
@@ -62,8 +62,8 @@ def test_nodes_that_have_done_the_same_look_the_same_and_others_do_not() -> None
 def test_a_planted_bug_has_a_shortest_counterexample(name: str, start: str, steps: int) -> None:
     mutant = mutants.find(name)
     with mutants.planted(mutant):
-        outcome = explore_segments(Extent(depth=steps), start)
-        shorter = explore_segments(Extent(depth=steps - 1), start)
+        outcome = explore_segments(SegmentBounds(depth=steps), start)
+        shorter = explore_segments(SegmentBounds(depth=steps - 1), start)
     assert outcome.violation is not None, f"{name} survives {steps} steps"
     assert outcome.violation.name in mutant.expected, outcome.violation
     assert len(outcome.path) == steps
@@ -74,7 +74,7 @@ def test_without_the_assertions_of_the_code_the_judge_finds_it() -> None:
     """The harm shows later: an entry is acknowledged that the recovery does not keep."""
     mutant = mutants.find("no_fence_check")
     with mutants.planted(mutant), mutants.unasserted():
-        outcome = explore_segments(Extent(depth=8, puts=1, deaths=0, packets=4), "acked")
+        outcome = explore_segments(SegmentBounds(depth=8, puts=1, deaths=0, packets=4), "acked")
     assert outcome.violation is not None
     assert outcome.violation.name == "AckedDurable", outcome.violation
     assert "is acknowledged, and durable on" in outcome.violation.what

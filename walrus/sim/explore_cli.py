@@ -20,7 +20,7 @@ from walrus.shell.flags import whole
 from walrus.sim import mutants
 from walrus.sim.explore import STARTS, Bounds, Exploration, explore
 from walrus.sim.explore_segments import STARTS as SEGMENT_STARTS
-from walrus.sim.explore_segments import Extent, explore_segments
+from walrus.sim.explore_segments import SegmentBounds, explore_segments
 
 OF_RAFT = {
     "terms": "the newest term",
@@ -45,7 +45,9 @@ OF_BOTH = {
 }
 
 
-def _parser(what: str, starts: Iterable[str], bounds: dict[str, str], defaults: Bounds | Extent) -> Parser:
+def _parser(
+    what: str, starts: Iterable[str], bounds: dict[str, str], defaults: Bounds | SegmentBounds
+) -> Parser:
     prog = "python -m walrus.sim explore"
     parser = Parser(prog=prog, description=f"Every short behaviour of {what}, breadth-first.")
     add = parser.add_argument
@@ -77,9 +79,9 @@ def _of_raft(arguments: Sequence[str]) -> tuple[Any, Callable[[Told], Exploratio
 
 
 def _of_segments(arguments: Sequence[str]) -> tuple[Any, Callable[[Told], Exploration]]:
-    parser = _parser("the real segment protocol", SEGMENT_STARTS, OF_SEGMENTS, Extent())
+    parser = _parser("the real segment protocol", SEGMENT_STARTS, OF_SEGMENTS, SegmentBounds())
     flags = parser.parse_args(arguments)
-    extent = Extent(**{name: getattr(flags, name) for name in Extent.__dataclass_fields__})
+    extent = SegmentBounds(**{name: getattr(flags, name) for name in SegmentBounds.__dataclass_fields__})
     return flags, lambda told: explore_segments(extent, flags.start, told)
 
 

@@ -167,7 +167,7 @@ def _guarded(node: SegmentNode, given: Input, slow: bool) -> list[tuple[int, m.P
 
 
 @dataclass(frozen=True, kw_only=True)
-class Extent:
+class SegmentBounds:
     """How far the search goes."""
 
     depth: int = 7
@@ -209,7 +209,7 @@ Step: TypeAlias = tuple[str, Callable[[], SegmentState]]
 class SegmentExplorer:
     """Breadth-first search from one start."""
 
-    def __init__(self, extent: Extent, start: str = "open") -> None:
+    def __init__(self, extent: SegmentBounds, start: str = "open") -> None:
         self.extent, self.nodes = extent, Locals()
         self._seen: dict[SegmentState, tuple[SegmentState | None, str]] = {}
         self._agreed: dict[tuple[bytes, ...], Metadata] = {}
@@ -474,7 +474,7 @@ STARTS: dict[str, Callable[[SegmentExplorer], SegmentState]] = {
 
 
 def explore_segments(
-    extent: Extent, start: str = "open", told: Callable[[int, int], None] | None = None
+    extent: SegmentBounds, start: str = "open", told: Callable[[int, int], None] | None = None
 ) -> Exploration:
     """Search from this start; a failed assertion of the code is a violation, too."""
     explorer = SegmentExplorer(extent, start)
