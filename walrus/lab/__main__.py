@@ -5,6 +5,8 @@
     python -m walrus.lab check ~/votes          what holds, and what breaks first
     python -m walrus.lab hint ~/votes           one hint at a time
     python -m walrus.lab diff ~/votes           the project's own code beside yours
+    python -m walrus.lab hunt 3 ~/hunt          a copy with one wrong line, and a run that fails
+    python -m walrus.lab guess ~/hunt walrus/replicas/copies.py:Copies.fence
 
 Exits with 0 if everything held, 1 if something broke, 2 for a bad argument.
 """
@@ -25,7 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from walrus.cli.command_line import Console, Parser, command
-from walrus.lab import grading, units
+from walrus.lab import grading, hunts, units
 from walrus.lab.workshop import NoWorkshop, Undertaken, Workshop
 
 
@@ -43,6 +45,12 @@ def _parser() -> Parser:
     ):
         parser_of = verbs.add_parser(verb, help=what)
         parser_of.add_argument("folder", type=Path, nargs="?", default=Path(), help="the working copy (here)")
+    hunt = verbs.add_parser("hunt", help="make a working copy with a bug to find")
+    hunt.add_argument("number", type=int, help=f"1 to {len(hunts.hunts())}")
+    hunt.add_argument("folder", type=Path, help="a new directory")
+    guess = verbs.add_parser("guess", help="say where the bug is")
+    guess.add_argument("folder", type=Path, help="the working copy of a hunt")
+    guess.add_argument("place", metavar="FILE:FUNCTION", help="the function that is wrong")
     return parser
 
 
@@ -79,9 +87,16 @@ def _start(flags: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _of(folder: Path) -> tuple[Workshop, units.Unit]:
+    """The working copy of a lab."""
+    workshop = Workshop(folder.resolve())
+    if workshop.record.hunt:
+        raise NoWorkshop(f"{folder} is the copy of a hunt: HUNT.md there says how to go on")
+    return workshop, units.find(workshop.record.unit)
+
+
 def _check(flags: argparse.Namespace, console: Console) -> int:
-    workshop = Workshop(flags.folder.resolve())
-    unit = units.find(workshop.record.unit)
+    workshop, unit = _of(flags.folder)
     asked = []
     for outcome in grading.grade(workshop, unit):
         asked.append(outcome)
@@ -118,8 +133,8 @@ def _tell(workshop: Workshop, unit: units.Unit, outcome: grading.Asked, console:
 
 
 def _hint(flags: argparse.Namespace, console: Console) -> int:
-    workshop = Workshop(flags.folder)
-    unit, record = units.find(workshop.record.unit), workshop.record
+    workshop, unit = _of(flags.folder)
+    record = workshop.record
     if record.hints == len(unit.hints):
         console.print("these were all hints, once more; `diff` shows the reference")
         record.hints = 0
@@ -130,10 +145,31 @@ def _hint(flags: argparse.Namespace, console: Console) -> int:
 
 
 def _diff(flags: argparse.Namespace, console: Console) -> int:
-    workshop = Workshop(flags.folder)
-    for line in workshop.differences(units.find(workshop.record.unit)):
+    workshop, unit = _of(flags.folder)
+    for line in workshop.differences(unit):
         style = {"+": "green", "-": "red"}.get(line[:1], "")
         console.print(Text(line, style), soft_wrap=True)
+    return 0
+
+
+def _hunt(flags: argparse.Namespace, console: Console) -> int:
+    hunt = hunts.find(flags.number)
+    workshop = Workshop.new(flags.folder, Undertaken(hunt=flags.number))
+    hunts.plant(workshop, hunt)
+    console.print(
+        Text(f"hunt {flags.number}: one place is wrong. {flags.folder / 'HUNT.md'} says how to go on")
+    )
+    console.print(Text(f"see it: cd {flags.folder} && python -m {hunt.run} --why"), soft_wrap=True)
+    return 0
+
+
+def _guess(flags: argparse.Namespace, console: Console) -> int:
+    hunt = hunts.find(Workshop(flags.folder).record.hunt)
+    if not hunts.is_right(hunt, flags.place):
+        console.print(Text(f"no: {flags.place} is as it should be, or is no function of walrus/"))
+        return 1
+    console.print(Text(f"yes: {hunt.mutant.about}. It breaks {hunt.mutant.expected[0]}."))
+    console.print(Text(f"The registry calls it {hunt.bug} (docs/planted-bugs.md)."))
     return 0
 
 
@@ -143,6 +179,8 @@ VERBS: dict[str, Callable[[argparse.Namespace, Console], int]] = {
     "check": _check,
     "hint": _hint,
     "diff": _diff,
+    "hunt": _hunt,
+    "guess": _guess,
 }
 
 if __name__ == "__main__":
