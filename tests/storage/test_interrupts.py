@@ -91,6 +91,13 @@ def append(wal: Walrus) -> None:
     wal.append_for_topic("t", b"cut")
 
 
+def stored(wal: Walrus) -> None:
+    """As where several threads append."""
+    wal._engine._shared = True
+    wal.append("t", b"cut")
+    wal.append("t", b"cut again")
+
+
 def first_append(wal: Walrus) -> None:
     wal.append_for_topic("new", b"cut")
 
@@ -162,8 +169,8 @@ def close(wal: Walrus) -> None:
 
 
 CALLS = [
-    append, first_append, roll, batch, write, read_next, batch_read, read_at, payloads, seek, trim, delete,
-    look, sync, syncer, close,
+    append, stored, first_append, roll, batch, write, read_next, batch_read, read_at, payloads, seek, trim,
+    delete, look, sync, syncer, close,
 ]  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import select
 import threading
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from tests.storage.stores import Store
 from walrus import FsyncSchedule, Walrus
 from walrus.storage.batch import Batch
 from walrus.storage.errors import EngineFailed, StorageError
+from walrus.storage.posix import PosixFile
 from walrus.storage.syncing import GroupCommit
 
 
@@ -56,6 +58,53 @@ def test_writers_to_the_same_topics_queue_up(store: Store, schedule: FsyncSchedu
     shared = list(wal.payloads("shared"))
     assert len(shared) == 8 * 60 * 3
     assert all(shared[at] == shared[at + 1] == shared[at + 2] for at in range(0, len(shared), 3))
+
+
+@pytest.mark.parametrize("schedule", [FsyncSchedule.no_fsync(), FsyncSchedule.group_commit()], ids=str)
+def test_where_threads_meet_records_are_stored_without_a_system_call(
+    store: Store, schedule: FsyncSchedule
+) -> None:
+    """After 256 records at the latest; entries of all sizes, in topics of their own, rolls in between."""
+    if store.backend == "simulated":
+        pytest.skip("the simulated disk is for one thread")
+    wal = store.open(fsync=schedule)
+    entries = [bytes([size % 251]) * (size * 37 % 700) for size in range(1200)]
+
+    def writer(topic: str) -> Callable[[], None]:
+        def write() -> None:
+            for entry in entries:
+                wal.append(topic, entry)
+
+        return write
+
+    together(*(writer(topic) for topic in "abcd"))
+    queues = store.backend == "io_uring" and schedule.loop
+    for topic in "abcd":
+        log = wal._engine.logs[topic]
+        log.check_invariants()
+        assert (log.window is None) == queues, "what is queued could land on what is stored after it"
+    assert wal.verify() == []
+    wal.sync()
+    wal = store.reopen(wal, crash=True, fsync=schedule)
+    for topic in "abcd":
+        assert list(wal.payloads(topic)) == entries
+
+
+def test_one_thread_alone_writes_with_system_calls(plain: Store) -> None:
+    wal = plain.open(fsync=FsyncSchedule.no_fsync())
+    for _ in range(600):
+        wal.append("t", b"x")
+    assert wal._engine.logs["t"].window is None
+
+
+def test_a_mapping_that_cannot_be_had_is_done_without(plain: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: PosixFile, offset: int, length: int) -> None:
+        raise OSError(errno.EMFILE, "no descriptor is left")
+
+    wal = plain.open(fsync=FsyncSchedule.no_fsync())
+    monkeypatch.setattr(PosixFile, "window", refuse)
+    together(*[lambda: [wal.append("t", b"x") for _ in range(600)]] * 2)  # type: ignore[list-item]
+    assert list(wal.payloads("t")) == [b"x"] * 1200
 
 
 def test_who_waits_together_shares_a_sync() -> None:

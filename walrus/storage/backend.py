@@ -75,7 +75,7 @@ class File(Protocol):
         """Views of this range are not read soon: take it out of the process's memory, not out of caches."""
 
     def window(self, offset: int, length: int) -> memoryview | None:
-        """The same, writable, for backends that write by assignment; None for the others."""
+        """The same, writable; None where what is stored through it would pass by a sync, or by a queue."""
 
     def zeros_from(self, offset: int, limit: int) -> int:
         """Where a run of zeros begins that reaches up to `limit`, not before `offset`.

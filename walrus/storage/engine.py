@@ -20,7 +20,7 @@ import errno
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from threading import RLock
+from threading import RLock, get_ident
 
 from walrus.storage.backend import Disk, File, no_descriptor, translated, write_all
 from walrus.storage.block import Block
@@ -70,6 +70,8 @@ class Engine:
         self.released = False  # closed, and the directory is free
         self.stopped = False  # closed or failed: one look for paths that are hot
         self.change = Change(self.cut)
+        self._writer = 0  # the thread that appended last
+        self._shared = False
         self._mutex = RLock()
         self._planning = RLock()
         self._sync_lock = RLock()
@@ -410,6 +412,12 @@ class Engine:
         with self._mutex:
             self._life = (self._life + 1) & 0xFFFF_FFFF_FFFF_FFFF or 1
             return self._life
+
+    def shared(self) -> bool:
+        """Whether more than one thread has appended."""
+        me = get_ident()
+        self._shared, self._writer = self._shared or self._writer not in (0, me), me
+        return self._shared
 
     def mark_dirty(self, log: Log) -> None:
         """Remember that the topic has something to sync; its lock is held."""

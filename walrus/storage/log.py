@@ -19,8 +19,11 @@ register after the head with that byte zero,
 
 and a record costs one CRC of the payload and one `pack`. `shape` is the size for which this holds, and
 `until` the first position for which it does not: that byte is used up, or the block is full. Everything
-unusual is the same two comparisons. Whatever changes the head in another way (a new block, a sync, a
-batch), makes the next append tell the engine (a sync) or forbids it (closed, failed) sets `shape` to -1.
+unusual is the same two comparisons.
+Another size changes two more bytes, so `head`, the register with those zero as well, is good for records of
+any size up to `page`, the next multiple of 256. Whatever changes the head in another way (a new block, a
+sync, a batch), makes the next append tell the engine (a sync) or forbids it (closed, failed) sets `shape`
+to -1.
 
 Three appends of 5 bytes to a block at file offset 0, whose header takes 80 (a record is 5 + 20 bytes):
 
@@ -48,7 +51,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from struct import Struct
 from threading import Thread
 from typing import Any, NamedTuple, NoReturn, Protocol
@@ -89,11 +92,20 @@ _ZEROS = bytes(1 << 18)
 _WORTH_A_THREAD = 1 << 20  # a record whose checksum takes several times as long as starting a thread
 _LARGE = 32 << 10  # entries from here on are not copied into a record but handed over in parts
 
-_LOW = [crc32(bytes([low, *bytes(7)])) ^ crc32(bytes(8)) for low in range(256)]
-"""What the low byte of `position`, followed by seven more bytes of head, does to the CRC register."""
+
+def _linear(behind: int) -> list[int]:
+    """What a byte of the head with `behind` more bytes behind it does to the CRC register, by its value."""
+    return [crc32(bytes([value, *bytes(behind)])) ^ crc32(bytes(1 + behind)) for value in range(256)]
 
 
-@lru_cache(maxsize=256)
+_LOW = _linear(7)
+"""The low byte of `position`."""
+
+_SIZE_LOW, _SIZE_HIGH = _linear(11), _linear(10)
+"""The two bytes of `size` that a record below `_LARGE` uses."""
+
+
+@lru_cache(maxsize=2048)
 def _record_of(size: int) -> Struct:
     """A whole record of one entry of `size` bytes: head, payload, check."""
     record = Struct(f"<IIII{size}sI")
@@ -129,6 +141,9 @@ class Owner(Protocol):
 
     tails: dict[Log, None]
     """The topics that hold the file of their last block open."""
+
+    def shared(self) -> bool:
+        """Whether several threads append."""
 
     def make_way(self) -> None:
         """Before another data file is needed: close some if there are many. No lock is held."""
@@ -187,6 +202,7 @@ class Log:
         "first_sequence",
         "give",
         "gone",
+        "head",
         "limit",
         "line",
         "lock",
@@ -195,6 +211,7 @@ class Log:
         "offset",
         "owner",
         "pack",
+        "page",
         "position",
         "pwrite",
         "seed",
@@ -231,6 +248,7 @@ class Log:
         self.window: memoryview | None = None
         self.offset = self.limit = self.position = self.base = self.durable = 0
         self.tag = self.seed = self.mask = self.state = 0
+        self.head = self.page = 0
         self.shape, self.until = -1, 0
         self.pack: Callable[..., Any] = _record_of(0).pack
         self.gone = False  # deleted; its name may belong to another topic by now
@@ -278,23 +296,47 @@ class Log:
 
     def _take_shape(self, size: int) -> bool:
         """Prepare for further records of `size` bytes; False if they do not fit, or are large."""
-        room = self.limit - self.offset
+        room, position = self.limit - self.offset, self.position
         if size >= _LARGE or size + OVERHEAD > room:
             return False
-        if not self.dirty:
-            self.owner.mark_dirty(self)
-        assert self.dirty, "no sync would cover what is appended"
-        head = RECORD_HEAD.pack(self.tag, size, self.position & ~255, self.durable)
+        fresh = self.shape < 0 or position >= self.page
         self.shape = -1  # first, and last what it promises: an exception in between must not leave half of it
-        self.state, self.pack = crc32(head, self.seed), self._packing(size)
-        self.until = min((self.position | 255) + 1, self.position + room // (size + OVERHEAD))
+        if fresh:
+            self._sum_head(position)
+        assert self.dirty, "no sync would cover what is appended"
+        self.state = self.head ^ _SIZE_LOW[size & 255] ^ _SIZE_HIGH[size >> 8]
+        self.pack = self._packing(size)
+        self.until = min(self.page, position + room // (size + OVERHEAD))
         # `room` was read once: `limit` may become 0 at any time (`stop`), and then what was promised is void.
-        assert self.position < self.until, "a shape that is used up before its first record"
-        assert (self.until - self.position) * (size + OVERHEAD) <= room, "a record beyond the block's end"
+        assert position < self.until, "a shape that is used up before its first record"
+        assert (self.until - position) * (size + OVERHEAD) <= room, "a record beyond the block's end"
         self.shape = size
         if self.limit == 0:  # closed or failed meanwhile; neither waits for the lock
             self.shape = -1
         return self.shape == size
+
+    def _sum_head(self, position: int) -> None:
+        """Sum what the heads up to the next multiple of 256 have in common; look at what else may change."""
+        if not self.dirty:
+            self.owner.mark_dirty(self)
+        self.head = crc32(RECORD_HEAD.pack(self.tag, 0, position & ~255, self.durable), self.seed)
+        self.page = (position | 255) + 1
+        if self.window is None and self.owner.shared():
+            self._store()
+
+    def _store(self) -> None:
+        """Write by assignment into a mapping from here on, if the file has one.
+
+        A system call lets the interpreter go. Where several threads append, another one then runs, and to get
+        the interpreter back from it takes ten times as long as the write (docs/performance.md).
+        """
+        assert self.file is not None, "room in no file"
+        try:
+            self.window = window = self.file.window(0, self.file.size)
+        except OSError:  # no descriptor, or no memory, for one more mapping: system calls go on working
+            return
+        if window is not None:
+            self.pwrite = partial(_assign, window)
 
     def stop(self) -> None:
         """Take no more appends. Needs no lock; one that is under way may still succeed.
@@ -418,6 +460,8 @@ class Log:
             if spared or not self.owner.reclaim(cause):
                 raise failure from cause
             spared = no_descriptor(cause)  # trying again takes as many as it has freed: once is enough
+            # Their tracebacks refer to frames (this one among them) that hold the file of the failed attempt.
+            del failure, cause
 
     def wake(self) -> None:
         """Let the tail be written to; the lock is held. OSError if there is no descriptor for its file."""
@@ -457,7 +501,8 @@ class Log:
         assert extent.size >= start + record, "a new block without room for the record that needs it"
         try:
             file = owner.space.file(extent.file)
-            file.window(0, file.size)  # mapped now, if it is written to by assignment: that may fail, too
+            if self.touch_first:
+                file.window(0, file.size)  # mapped now: that may fail, too
         except OSError:  # nothing was written there
             owner.space.release(extent)
             raise
@@ -465,7 +510,8 @@ class Log:
             # Zeros first make later syncs cheap, for space that was written once needs no metadata, and let
             # recovery stop where they begin. For large records they would double what is written.
             small = record <= _SMALL
-            if small and (owner.prewrite or self.touch_first or not zeros):
+            stores = self.touch_first or self.window is not None
+            if small and (owner.prewrite or stores or not zeros):
                 _write_zeros(file, extent)
             # The first block's life names the topic. No other topic ever has it, so the blocks of a deleted
             # one are told from those of its successor, whatever becomes of the name.
@@ -564,7 +610,7 @@ class Log:
         self.find_tail()
         block = self.blocks[-1]
         self.owner.tails[self] = None
-        self.file, self.pwrite, self.shape = file, file.pwrite, -1
+        self.file, self.pwrite, self.window, self.shape = file, file.pwrite, None, -1
         self.limit = block.extent.offset + block.extent.size  # last: from here on there is room
 
     def find_tail(self) -> None:
@@ -728,8 +774,9 @@ class MappedLog(Log):
 
     def enter_tail(self, file: File) -> None:
         """Also take the window that is written to."""
-        self.window = file.window(0, file.size)
+        window = file.window(0, file.size)
         super().enter_tail(file)
+        self.window = window
 
     def _adopt(self, block: Block, file: File) -> None:
         """Also let go of the pages of the block before, or a long log would be mapped from end to end."""
@@ -796,6 +843,12 @@ def _write_zeros(file: File, extent: Extent) -> None:
         write_all(file, [part], offset)
         offset += len(part)
     assert offset == end, "zeros were written into the neighbour's block"
+
+
+def _assign(window: memoryview, data: bytes, offset: int) -> int:
+    """`pwrite` without a system call."""
+    window[offset : offset + len(data)] = data
+    return len(data)
 
 
 def _nowhere(data: Buffer, offset: int) -> int:

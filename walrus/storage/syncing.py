@@ -39,6 +39,19 @@ class _Round:
         self.over = False  # done, failed, or its leader was cut
         self.error: StorageError | None = None
 
+    def ring(self) -> None:
+        """The round is over: wake one of the others that wait for it, which wakes the next.
+
+        Woken all at once they would wait a second time, for the interpreter that only one of them can have.
+        """
+        me = get_ident()
+        with contextlib.suppress(IndexError):
+            gate, thread = self.waiting.pop(0)
+            if thread == me:  # led it, or was not rung and looked by itself
+                gate, thread = self.waiting.pop(0)
+            if gate.locked():
+                gate.release()
+
 
 class GroupCommit:
     """`commit()` returns when everything appended before the call is durable.
@@ -78,9 +91,13 @@ class GroupCommit:
             else:
                 gate.acquire(blocking=False)
                 joined.waiting.append((gate, get_ident()))
-        while not leads and not joined.over:
-            gate.acquire(timeout=LOST)  # a thread that is to release it may be cut before it does
-            leads = self._leader == get_ident()
+        try:
+            while not leads and not joined.over:
+                gate.acquire(timeout=LOST)  # a thread that is to release it may be cut before it does
+                leads = self._leader == get_ident()
+        finally:
+            if joined.over:
+                joined.ring()
         if leads:
             self._lead(joined)
         return joined
@@ -103,11 +120,7 @@ class GroupCommit:
                 return
             current, following = self._current, self._next
             current.over = True
-            while current.waiting:
-                gate = current.waiting[-1][0]
-                if gate.locked():
-                    gate.release()
-                current.waiting.pop()
+            current.ring()
             self._current = _Round()
             self._leader = following.waiting[0][1] if following.waiting else 0
             if following.waiting:

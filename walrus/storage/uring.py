@@ -406,6 +406,10 @@ class UringFile(PosixFile):
             return os.pwritev(self.fd, parts, offset)
         return self._queue.append(self, b"".join(parts), offset)
 
+    def window(self, offset: int, length: int) -> memoryview | None:
+        """None while writes are queued: one of them could land on top of what is stored after it."""
+        return None if self._queue.queueing else super().window(offset, length)
+
     def pread(self, length: int, offset: int) -> bytes:
         """What was written, queued or not."""
         self.flush()
