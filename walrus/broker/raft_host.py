@@ -180,11 +180,6 @@ class RaftHost:
 
     # --- Ready -> send, persist ---
 
-    @property
-    def has_work(self) -> bool:
-        """Whether `flush` would get on now."""
-        return self._unsaved is None and self.raft.has_ready()
-
     def flush(self, now: float) -> None:
         """Do what Raft asks for, as far as the disk has room for it."""
         self._now = now
