@@ -49,7 +49,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     cursor_interval: float = 0.1
     """How often moved cursors are committed through Raft, one proposal for all of a node's topics."""
     ack_interval: float = 0.02
-    """How often acknowledged entries are committed through Raft, one proposal for all of a node's groups."""
+    """After this long acknowledged entries that are not committed yet are proposed to Raft again."""
     visibility_timeout: float = 30.0
     """For how long an entry that was handed out stays out, unless its consumer says otherwise."""
     queue_window: int = 1_000

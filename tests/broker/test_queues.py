@@ -77,6 +77,32 @@ def test_any_node_hands_out_each_entry_once_and_acknowledged_ones_are_done():
     assert receive(world, 3) == [b"EMPTY"], "AckedNotRedelivered"
 
 
+def test_an_acknowledgement_waits_for_raft_and_for_no_timer():
+    world = loaded(5, ack_interval=60.0)
+    for receipt in take(world, 2, 5):
+        ack(world, 2, receipt)  # answered within 15 seconds, or it fails
+
+
+def test_what_is_acknowledged_while_a_proposal_is_on_its_way_goes_into_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    world, proposed = loaded(6, ack_interval=60.0), list[int]()
+    commit = dispatch.Dispatcher._commit
+
+    def count(self: dispatch.Dispatcher, now: float) -> None:
+        proposed.append(sum(len(queue.group.noted) for _, queue in self._all()))
+        commit(self, now)
+
+    monkeypatch.setattr(dispatch.Dispatcher, "_commit", count)
+    first, *others = take(world, owner(world), 6)
+    world.send(owner(world), Ack("t", "g", (first,)))
+    world.until(lambda: bool(proposed))
+    for receipt in others:
+        world.send(owner(world), Ack("t", "g", (receipt,)))
+    world.until(lambda: world.topic("t").groups["g"].low == Position(1, 6))
+    assert proposed == [1, 5]
+
+
 def test_groups_know_nothing_of_each_other():
     world = loaded(2)
     assert payloads(world, 1, "a") == payloads(world, 2, "b") == [b"0", b"1"]

@@ -409,8 +409,8 @@ class Controller:
             self._drain_local(now)
             self.lifecycle.flush(now)
             self.queues.flush(now)
-            self.raft_host.flush(now)  # last: it ends when Raft has nothing more to do, or no room to write it
-            if not (self.outbox.local or self.lifecycle.dirty):
+            self.raft_host.flush(now)  # last: then Raft has nothing more to do, or no room to write it
+            if not (self.outbox.local or self.lifecycle.dirty or self.queues.due(now)):
                 return
         raise AssertionError("a turn that does not end")
 

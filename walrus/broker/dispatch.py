@@ -11,10 +11,11 @@ is (`groups.py`), whether this node may serve at the moment (`tenure.py`), where
 A RECEIVE that waits hears of an entry from the writer whose commit index grew (`Writers.advanced`), in the
 same turn: no timer is involved. Those of one group are served in the order in which they came.
 
-Acknowledgements of all groups are proposed together, at once if the last proposal is `ack_interval` ago, and
-again until they are committed. Their answers leave when the metadata that this node has applied has them,
-and only while it serves. What a client asked of an owner that is none any more is answered `moved`, and
-asked of the next one by the node that has the client.
+Acknowledgements of all groups are proposed together, one proposal after another: what arrives while one is on
+its way goes into the next, which leaves when that one is applied. One that is lost is made again after
+`ack_interval`. So Raft's own pace sets the rate: no timer does, and a burst is one command. Their answers
+leave when the metadata that this node has applied has them, and only while it serves. What a client asked of
+an owner that is none any more is answered `moved`, and asked of the next one by the node that has the client.
 
 On a healthy rollover the Seal takes along what is done and what is out (`freeze`): nothing comes again.
 
@@ -424,6 +425,7 @@ class Dispatcher:
         for group, queue in list(self._queues.get(name, {}).items()):
             done = topic.groups.get(group, Acknowledged()) if topic is not None else Acknowledged()
             if done != queue.group.done:
+                self._commit_at = now  # the proposal that was on its way has arrived: the next may go
                 queue.group.on_committed(done)
                 self._answer(name, queue, now)
                 self._serve((name, group), queue, now)
@@ -515,12 +517,16 @@ class Dispatcher:
         ends = [heap[0][0] for heap in (self._deadlines, self._wakes) if heap]
         return min([*ends, self._commit_at] if self._uncommitted else ends, default=now + 1.0)
 
+    def due(self, now: float) -> bool:
+        """Whether `flush` would propose something now."""
+        return bool(self._uncommitted) and now >= self._commit_at
+
     def flush(self, now: float) -> None:
         """The end of a turn: serve those that wait for what it brought; propose what was acknowledged."""
         for name in self._advanced:
             self._serve_topic(name, now)
         self._advanced.clear()
-        if self._uncommitted and now >= self._commit_at:
+        if self.due(now):
             self._commit(now)
 
     def _commit(self, now: float) -> None:

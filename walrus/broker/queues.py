@@ -122,6 +122,10 @@ class Queues:
         """The end of a turn."""
         self.owner.flush(now)
 
+    def due(self, now: float) -> bool:
+        """Whether another `flush` would get on now."""
+        return self.owner.due(now)
+
     def next_deadline(self, now: float) -> float:
         """When `on_tick` and `flush` are due at the latest."""
         return self.owner.next_deadline(now)
