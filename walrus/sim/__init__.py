@@ -21,7 +21,8 @@
     stage       what scenarios are written with; catalogue: their register
     scenarios   schedules that broke published systems: scenarios_clients, scenarios_disk, scenarios_failover
     trace       runs recorded for TLC; filming: for people; why: what a broken invariant is for
-    explore     every short behaviour of the real Raft class, breadth-first; explore_cli: its command
+    explore     every short behaviour of the real Raft class, breadth-first; explore_cli: its command;
+                explore_film: what it finds, as a film
     explore_segments  the same of the segment protocol; explore_node: one node of it
     mutants     bugs planted in the code, which the tools must notice
 

@@ -205,6 +205,9 @@ class Exploration:
     states: list[int] = field(default_factory=list)
     violation: Violation | None = None
     path: list[str] = field(default_factory=list)
+    trail: list[dict[int, dict[str, Any]]] = field(default_factory=list)
+    """By server what its state shows (`walrus/view/film.py`): before the first step of `path`, and after
+    each; after the last one only if the step itself came to its end."""
     complete: bool = True
     """Whether all states up to the depth were seen."""
 
@@ -321,6 +324,14 @@ def _local(server: Server) -> Local:
         durable=durable,
         waits=bool(server.waiting),
     )
+
+
+def shown(local: Local) -> dict[str, Any]:
+    """What a film shows of a local state."""
+    ends = {index: term for index, (term, _) in enumerate(local.log, 1)}
+    runs = [[term, index] for index, term in ends.items() if ends.get(index + 1) != term]
+    state = {"role": local.role.value, "term": local.term, "commit": local.commit, "log": [[0, 0], *runs]}
+    return state | ({"not durable": len(local.log) - len(local.durable)} if local.waits else {})
 
 
 def portrait(server: Server, names: tuple[int, ...]) -> Any:
@@ -444,6 +455,8 @@ class Explorer:
         self._names = [(0, *names) for names in permutations(self._nodes)]
         self._seen: dict[Any, tuple[ClusterState | None, str]] = {}
         self._doing = ""
+        self._made: ClusterState | None = None
+        """What the step that is being looked at led to."""
 
     def founded(self, node: int, terms: tuple[int, ...] = (), term: int = 1, led: bool = False) -> int:
         """A server with a log of these terms behind the founding entry."""
@@ -473,6 +486,7 @@ class Explorer:
                     following += self._fresh_after(state)
                 except Violation as violation:
                     outcome.violation, outcome.path = violation, self._path(state, self._doing)
+                    outcome.trail = [self._shown(one) for one in self._states_to(state)]
                     return outcome
                 if len(self._seen) >= self.bounds.states:
                     outcome.complete = False
@@ -485,8 +499,8 @@ class Explorer:
     def _fresh_after(self, state: ClusterState) -> Iterator[ClusterState]:
         """The states that are met for the first time in a step from here."""
         for what, make in self._steps_of(state):
-            self._doing = what
-            made = make()
+            self._doing, self._made = what, None
+            made = self._made = make()
             if made is None:
                 continue
             after = self._checked(state, made)
@@ -500,6 +514,17 @@ class Explorer:
             state, before = self._seen[self._key(state)]
             path.append(before)
         return [step for step in reversed(path) if step]
+
+    def _states_to(self, state: ClusterState | None) -> list[ClusterState]:
+        """The states on the way to this one, and what the step from it led to."""
+        way = [self._made] if self._made is not None else []
+        while state is not None:
+            way.append(state)
+            state, _ = self._seen[self._key(state)]
+        return way[::-1]
+
+    def _shown(self, state: ClusterState) -> dict[int, dict[str, Any]]:
+        return {node: shown(self.servers.known[local]) for node, local in enumerate(state.locals, 1)}
 
     def _key(self, state: ClusterState) -> Any:
         """Equal for states that differ by the names of their servers."""

@@ -8,16 +8,18 @@ Exits with 0 if every invariant held, 1 after a violation, 2 for a bad flag.
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.text import Text
 
 from walrus.cli.command_line import Console, Parser
 from walrus.shell.flags import whole
-from walrus.sim import mutants
+from walrus.sim import explore_film, filming, mutants
 from walrus.sim.explore import STARTS, Bounds, Exploration, explore
 from walrus.sim.explore_segments import STARTS as SEGMENT_STARTS
 from walrus.sim.explore_segments import SegmentBounds, explore_segments
@@ -59,6 +61,7 @@ def _parser(
         default = getattr(defaults, name)
         add(f"--{name}", type=whole(0, 1 << 40), default=default, metavar="N", help=f"{told} ({default})")
     add("--mutant", metavar="NAME", help="plant a bug in the code first (walrus/sim/mutants)")
+    add("--html", type=Path, metavar="FILE", help="a counterexample as a page for a browser")
     return parser
 
 
@@ -103,17 +106,22 @@ def main(arguments: Sequence[str]) -> int:
 
     with mutants.planted(mutant):
         outcome = search(told)
-    return _tell(outcome, flags.depth, console)
+    if flags.html and outcome.violation is not None:
+        again = " ".join(["python -m walrus.sim explore", *(str(word) for word in arguments)])
+        filming.write(explore_film.film(outcome, again), flags.html)
+    return _tell(outcome, flags, console)
 
 
-def _tell(outcome: Exploration, depth: int, console: Console) -> int:
+def _tell(outcome: Exploration, flags: argparse.Namespace, console: Console) -> int:
     total = sum(outcome.states)
     if outcome.violation is None:
         how = "all states" if outcome.complete else "the search was given up, these states"
-        console.print(f"held: {how} up to depth {depth}, {total:,} distinct", highlight=False)
+        console.print(f"held: {how} up to depth {flags.depth}, {total:,} distinct", highlight=False)
         return 0
     for number, step in enumerate(outcome.path, 1):
         console.print(Text(f"{number:>3}  {step}"), soft_wrap=True)
     console.print(Text.assemble((outcome.violation.name, "bold red"), f": {outcome.violation.what}"))
     console.print(f"{len(outcome.path)} steps, a shortest counterexample", highlight=False)
+    if flags.html:
+        console.print(Text(f"a page of it: {flags.html}"), soft_wrap=True)
     return 1

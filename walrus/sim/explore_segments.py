@@ -97,6 +97,17 @@ def _looked(node: SegmentNode) -> NodeLook:
     )
 
 
+def shown(look: NodeLook) -> dict[str, Any]:
+    """What a film shows of a local state."""
+    state: dict[str, Any] = {"applied": look.applied}
+    for (topic, number), entries, durable in look.copies:
+        copy: dict[str, Any] = {"length": len(entries), "durable": durable}
+        if look.writes == (topic, number):
+            copy |= {"acknowledged": look.acknowledged}
+        state[f"copy {topic}/{number}"] = copy
+    return state
+
+
 @dataclass(frozen=True, slots=True)
 class Reaction:
     """What one input makes of one local state."""
@@ -260,6 +271,7 @@ class SegmentExplorer:
                     following += self._fresh_after(state)
                 except Violation as violation:
                     outcome.violation, outcome.path = violation, self._path(state, self._doing)
+                    outcome.trail = [self._shown(one) for one in self._states_to(state)]
                     return outcome
                 if len(self._seen) >= self.extent.states:
                     outcome.complete = False
@@ -271,8 +283,8 @@ class SegmentExplorer:
 
     def _fresh_after(self, state: SegmentState) -> Iterator[SegmentState]:
         for what, make in self._steps_of(state):
-            self._doing = what
-            after = make()
+            self._doing, self._made = what, None
+            after = self._made = make()
             if after not in self._seen:
                 self._check(after)
                 self._seen[after] = (state, what)
@@ -284,6 +296,17 @@ class SegmentExplorer:
             state, before = self._seen[state]
             path.append(before)
         return [step for step in reversed(path) if step]
+
+    def _states_to(self, state: SegmentState | None) -> list[SegmentState]:
+        """The states on the way to this one, and what the step from it led to."""
+        way = [self._made] if self._made is not None else []
+        while state is not None:
+            way.append(state)
+            state, _ = self._seen[state]
+        return way[::-1]
+
+    def _shown(self, state: SegmentState) -> dict[int, dict[str, Any]]:
+        return {node: shown(self.nodes.known[local]) for node, local in zip(NODES, state.locals, strict=True)}
 
     # --- what can happen ---
 
