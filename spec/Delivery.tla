@@ -356,6 +356,10 @@ ProbeHandedOn == Committed.handed = {}
 ProbeGivenUp == \A p \in dead : ~IsDone(Committed, p)
 
 -----------------------------------------------------------------------------
+(* A bound for what would be too wide: no node lags by more than one record.                            *)
+KeepsUp == \A o \in Owners : view[o] + 1 >= Len(history)
+
+-----------------------------------------------------------------------------
 (* Liveness: once faults stop, consumers that acknowledge finish the queue. The budgets of owners and   *)
 (* seeks are finite, so from some point on there is one owner. It keeps the lease from then on: to lose *)
 (* it is a fault, and only an owner that is none any more must lose it.                                 *)

@@ -89,7 +89,7 @@ def test_without_fairness_nothing_need_get_on(tmp_path: Path) -> None:
     assert run_tlc(spec_of(base), config, timeout=300).violated == "a temporal property"
 
 
-@pytest.mark.parametrize("name", ["walrus-simulate", "raft-simulate"])
+@pytest.mark.parametrize("name", [path.stem for path in config_files("simulate")])
 def test_random_behaviours_of_larger_clusters(name: str) -> None:
     result = tlc.simulate(name, behaviours=60, depth=60, timeout=300)
     assert result.ok, result.violated

@@ -394,8 +394,9 @@ def _recheck(
     spec: str, mutants: list[Generated], known: verdicts.Verdicts, states: dict[str, int], report: _Report
 ) -> int:
     wrong: list[str] = []
-    for config in verdicts.candidates(spec, states):
-        mine = [mutant for mutant in mutants if mutant.name in known and known[mutant.name].config == config]
+    judged = [mutant for mutant in mutants if mutant.name in known and known[mutant.name].config]
+    for config in dict.fromkeys(known[mutant.name].config for mutant in judged):
+        mine = [mutant for mutant in judged if known[mutant.name].config == config]
         for mutant, by in zip(mine, verdicts.judge(mine, config, states[config]), strict=True):
             expected = known[mutant.name].by
             report.console.print(Text(f"{spec} {mutant.name}: {config}: {by}"), soft_wrap=True)

@@ -141,13 +141,6 @@ PLANTED = (
         Patch("LoseLease", "lease[o] # 0", "lease[o] # 0 /\\ View(o).owner = o"),
     ),
     _bug(
-        "full-owners",
-        "OkWithoutLease",
-        "AckedNotRedelivered",
-        "an owner answers ACKs although its lease is over",
-        Patch("Answer", "Serves(o)", "View(o).owner = o"),
-    ),
-    _bug(
         "full-seek",
         "OldGenerationCounts",
         "NothingSkipped",
