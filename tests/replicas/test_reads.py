@@ -46,7 +46,7 @@ class Bench:
         question = m.Read(
             request=1, topic="t", segment=segment, start=start, max_entries=entries, max_bytes=100, raw=raw
         )
-        self.reads.on_read(2, question)
+        self.reads.on_read(2, question, 0.0)
         (reply,) = self.sent(m.ReadReply)
         assert isinstance(reply, m.ReadReply)
         return reply

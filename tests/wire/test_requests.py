@@ -127,7 +127,10 @@ def test_a_request_is_understood(body: bytes, request_: Request) -> None:
         ("GET a\u2028b".encode(), protocol.errors.INVALID_TOPIC),
         ("STATE a\u00a0b".encode(), protocol.errors.INVALID_TOPIC),
         (b"GET t ", protocol.errors.INVALID_GROUP),
-        (b"GET t a b", protocol.errors.INVALID_GROUP),
+        (b"GET t a b", protocol.errors.INVALID_TIME),
+        (b"GET t a 86400001", protocol.errors.INVALID_TIME),
+        (b"GET t a 1 1", protocol.errors.INVALID_TIME),
+        (b"GET t  1", protocol.errors.INVALID_GROUP),
         (b"\xff\xfe", protocol.errors.INVALID_UTF8),
         (b"PUT \xff x", protocol.errors.INVALID_UTF8),
         (b"REGISTER \xed\xa0\x80", protocol.errors.INVALID_UTF8),
@@ -139,7 +142,13 @@ def test_a_request_is_understood(body: bytes, request_: Request) -> None:
         (b"FETCH t 1 1_0", protocol.errors.FETCH_REQUIRES),
         ("FETCH t 1 ٣".encode(), protocol.errors.FETCH_REQUIRES),
         (b"FETCH t 1 9223372036854775808", protocol.errors.FETCH_REQUIRES),
-        (b"FETCH t 1 0 0", protocol.errors.FETCH_REQUIRES),
+        (b"FETCH t 1 0 0 0", protocol.errors.FETCH_REQUIRES),
+        (b"FETCH t 1 0 -1", protocol.errors.INVALID_TIME),
+        (b"PUB t x 0", protocol.errors.PUB_REQUIRES),
+        (b"PUB t x -1 a", protocol.errors.PUB_REQUIRES),
+        (b"PUB t x 9223372036854775808 a", protocol.errors.PUB_REQUIRES),
+        (b"PUB t  0 a", protocol.errors.PUB_REQUIRES),
+        ("PUB t x\u00a0y 0 a".encode(), protocol.errors.INVALID_PRODUCER),
         (b"LEAVE", protocol.errors.LEAVE_REQUIRES),
         (b"LEAVE 0", protocol.errors.LEAVE_REQUIRES),
         (b"LEAVE me", protocol.errors.LEAVE_REQUIRES),
@@ -369,3 +378,28 @@ def test_a_name_is_valid_or_refused_never_an_accident(name: str) -> None:
     elif max(name, default="") < "\ud800":
         [request] = parse(b"REGISTER " + name.encode())
         assert isinstance(request, Invalid)
+
+
+def test_pubs_of_one_producer_in_order_are_one_request() -> None:
+    frames = [b"PUB t x 3 a", b"PUB t x 4 ", b"PUB t x 5 c d", b"PUB t x 7 e", b"PUB t y 8 f", b"PUT t g"]
+    requests = [request for request in parse(*frames) if isinstance(request, Put)]
+    assert [request.batch.payloads() for request in requests] == [
+        [b"a", b"", b"c d"],
+        [b"e"],
+        [b"f"],
+        [b"g"],
+    ]
+    stamps = [[stamp[1:3] for stamp in request.batch.stamps] for request in requests]
+    assert stamps == [[("x", 3)], [("x", 7)], [("y", 8)], []]
+    assert sum(request.replies for request in requests) == len(frames)
+    entries = [b"a", b"b"]
+    (request,) = RequestParser().feed(protocol.encode_pubs("t", "x", 9, entries))
+    assert request == Put("t", Batch.of(entries).stamped("x", 9, 0))
+
+
+def test_requests_that_wait_say_for_how_long() -> None:
+    assert parse(b"GET t g 250") == [Get("t", "g", 1, 250)]
+    assert parse(b"FETCH t 1 4 250", b"FETCH t 1 5 250") == [
+        Fetch("t", 1, 4, 1, 250),
+        Fetch("t", 1, 5, 1, 250),
+    ]

@@ -10,6 +10,7 @@
     ordering      requests of one connection take effect in their order
     router        PUTs, on their way to the segment's leader, in order
     consumers     GET and FETCH at the node that has the client
+    waits         GETs and FETCHes that wait for an entry
     cursors       read positions, at the node that leads the topic
     queues        work queues (RECEIVE, ACK): joins the next four
     receivers     their requests at the node that has the client

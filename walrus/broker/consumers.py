@@ -7,6 +7,9 @@ before it is confirmed, so asking again can repeat an entry but never skip one.
 
 FETCH moves no cursor. A sealed segment is served from this node's own disk if it holds a copy, or else
 by any replica; the open one by its leader, up to what is acknowledged.
+
+Either may wait for an entry if there is none (`waits.py`). A GET that waits is out of the queue of its group
+meanwhile, so it holds no other one up.
 """
 
 from __future__ import annotations
@@ -18,10 +21,11 @@ import msgspec
 
 from walrus import protocol
 from walrus.broker.gaps import Gaps
+from walrus.broker.waits import Parked, Waits
 from walrus.config import NodeConfig
 from walrus.protocol import Fetch, Get
 from walrus.replicas.reads import Reads
-from walrus.segments import Metadata
+from walrus.segments import START, Metadata, Position
 from walrus.storage.batch import EMPTY, Batch
 from walrus.storage.errors import StorageError
 from walrus.wire import errors
@@ -31,17 +35,19 @@ from walrus.wire.messages import Confirm, GetEntries, GetReply
 MAX_GET = 2_000
 """Most entries asked for in one go."""
 
+NEVER = float("-inf")
+
 LOSS_PATIENCE = 5
 """Resend intervals in which the replicas say whether they have what none of them gives."""
 
 
 class WaitingGets:
-    """A client's run of GETs: `left` replies are still owed."""
+    """A client's run of GETs: `left` replies are still owed. Until `until` EMPTY is no answer."""
 
-    __slots__ = ("deadline", "left", "slot")
+    __slots__ = ("deadline", "left", "slot", "until")
 
-    def __init__(self, slot: object, left: int, deadline: float) -> None:
-        self.slot, self.left, self.deadline = slot, left, deadline
+    def __init__(self, slot: object, left: int, deadline: float, until: float) -> None:
+        self.slot, self.left, self.deadline, self.until = slot, left, deadline, until
 
 
 class GetQueue:
@@ -87,6 +93,9 @@ class Consumers:
         self._request = first_request
         self._groups: dict[tuple[str, str], GetQueue] = {}
         self._connected = connected
+        self.waits = Waits(
+            config=config, metadata=metadata, reads=reads, is_open=is_open, connected=connected
+        )
 
     @property
     def busy(self) -> bool:
@@ -97,11 +106,14 @@ class Consumers:
 
     def get(self, slot: object, get: Get, now: float) -> None:
         """A run of GETs for a known topic."""
-        key = (get.topic, get.group)
+        until = now + get.wait_ms / 1000 if get.wait_ms else NEVER
+        self._queue((get.topic, get.group), slot, get.count, until, now)
+
+    def _queue(self, key: tuple[str, str], slot: object, count: int, until: float, now: float) -> None:
         group = self._groups.get(key)
         if group is None:
             group = self._groups[key] = GetQueue()
-        group.waiting.append(WaitingGets(slot, get.count, now + self._config.request_timeout))
+        group.waiting.append(WaitingGets(slot, count, now + self._config.request_timeout, until))
         self._ask(key, group, now)
 
     def _ask(self, key: tuple[str, str], group: GetQueue, now: float) -> None:
@@ -132,7 +144,7 @@ class Consumers:
         elif reply.batch.count:
             self._deliver(sender, key, group, reply)
         else:
-            self._drop_all(group)
+            self._drop_all(key, group, reply.end or START, now)
         self._next(key, group, now)
 
     def _deliver(self, sender: int, key: tuple[str, str], group: GetQueue, reply: GetReply) -> None:
@@ -162,17 +174,32 @@ class Consumers:
             ),
         )
 
-    def _drop_all(self, group: GetQueue) -> None:
-        """There are no entries: answer EMPTY to each GET that was part of the question."""
+    def _drop_all(self, key: tuple[str, str], group: GetQueue, end: Position, now: float) -> None:
+        """There are no entries: answer EMPTY to each GET that was part of the question and does not wait."""
         asked = group.asked
         while group.waiting and asked > 0:
             wanted = group.waiting[0]
             count = min(wanted.left, asked)
+            if wanted.until > now and not self.waits.full:
+                asked -= count
+                self._park(key, group.waiting.popleft(), end, now)
+                continue
             self._outbox.reply(wanted.slot, protocol.EMPTY * count, count)
             asked -= count
             wanted.left -= count
             if not wanted.left:
                 group.waiting.popleft()
+
+    def _park(self, key: tuple[str, str], wanted: WaitingGets, end: Position, now: float) -> None:
+        """Out of the queue until there is an entry."""
+
+        def came(batch: Batch, at: float) -> None:
+            self._queue(key, wanted.slot, wanted.left, wanted.until, at)
+
+        def over() -> None:
+            self._outbox.reply(wanted.slot, protocol.EMPTY * wanted.left, wanted.left)
+
+        self.waits.park(Parked(wanted.slot, key[0], end, wanted.until, came, over), now)
 
     def _drop_first(self, group: GetQueue, answer: bytes) -> None:
         if group.waiting:
@@ -188,7 +215,13 @@ class Consumers:
     # --- FETCH ---
 
     def fetch(self, slot: object, fetch: Fetch, now: float, tried: int = 0) -> None:
-        """A run of FETCHes of a known segment at consecutive offsets."""
+        """A run of FETCHes of a known segment at consecutive offsets, or one that waits."""
+        if fetch.wait_ms and self.waits.full:
+            self._outbox.reply(slot, protocol.error(errors.BUSY))
+            return
+        if fetch.wait_ms:
+            self._fetch_later(slot, fetch, now)
+            return
         left: Fetch | None = fetch
         while left is not None and (batch := self._read_here(left)).count:
             left, tried = self._fetched(slot, left, batch), 0
@@ -198,6 +231,25 @@ class Consumers:
             self._outbox.reply(slot, protocol.EMPTY * left.count, left.count)
         else:
             self._fetch_elsewhere(slot, left, now, tried)
+
+    def _fetch_later(self, slot: object, fetch: Fetch, now: float) -> None:
+        """Answer when there is an entry; at once if there is one here, or the segment has ended."""
+        at_once = Fetch(fetch.topic, fetch.segment, fetch.offset)
+
+        def came(batch: Batch, at: float) -> None:
+            if batch.count:
+                self._fetched(slot, at_once, batch)
+            else:
+                self.fetch(slot, at_once, at)
+
+        def over() -> None:
+            self._outbox.reply(slot, protocol.EMPTY)
+
+        if self._reads.readable(fetch.topic, fetch.segment) > fetch.offset:
+            self.fetch(slot, at_once, now)
+            return
+        place, until = Position(fetch.segment, fetch.offset), now + fetch.wait_ms / 1000
+        self.waits.park(Parked(slot, fetch.topic, place, until, came, over), now)
 
     def _read_here(self, fetch: Fetch) -> Batch:
         """What this node can answer from its own disk, perhaps nothing."""
@@ -278,6 +330,7 @@ class Consumers:
 
     def on_topic(self, topic: str, now: float) -> None:
         """The topic may have another leader now."""
+        self.waits.on_topic(topic, now)
         for key, group in list(self._groups.items()):
             if key[0] == topic:
                 if group.leader and group.leader != self._metadata.topics[topic].open.leader:
@@ -290,6 +343,7 @@ class Consumers:
 
     def on_connection(self, node: int, connected: bool, now: float) -> None:
         """A connection came or went."""
+        self.waits.on_connection(now)
         for key, group in list(self._groups.items()):
             if group.leader == node and not connected:
                 self._forget(group)
@@ -297,6 +351,7 @@ class Consumers:
 
     def on_tick(self, now: float) -> None:
         """Ask again, and answer the GETs whose deadline has passed."""
+        self.waits.on_tick(now)
         doubtful, self._doubtful = self._doubtful, []
         for each in doubtful:
             if self._is_open(each.slot):

@@ -208,7 +208,8 @@ class Controller:
             or self.copies.summing
         )
         pause = self.config.heartbeat_interval / (4 if active else 1)
-        return min(self.raft.next_deadline(), now + pause, self.queues.next_deadline(now))
+        waits = min(self.queues.next_deadline(now), self.consumers.waits.next_deadline())
+        return min(self.raft.next_deadline(), now + pause, waits)
 
     def take_effects(self) -> list[Effect]:
         """The effects since the last call, to be carried out in order."""
@@ -289,7 +290,7 @@ class Controller:
             case m.AskDeliveries() | m.Deliveries() | m.Settle() | m.SeekGroup() | m.Settled():
                 self.queues.on_message(sender, message, now)
             case m.Read():
-                self.reads.on_read(sender, message)
+                self.reads.on_read(sender, message, now)
             case m.ReadReply():
                 self.reads.on_reply(sender, message, now)
             case m.FindGap() | m.Gap():
@@ -389,6 +390,7 @@ class Controller:
         """An orderly stop begins; the node goes once `may_stop`."""
         self.stopping.begin(now)
         self.queues.stop()
+        self.consumers.waits.stop()
         if (command := self.cursors.to_commit(now)) is not None:
             self.raft_host.propose(command, now)
 
@@ -408,6 +410,7 @@ class Controller:
             self.router.flush(self.connected)
             self._drain_local(now)
             self.lifecycle.flush(now)
+            self.reads.on_advanced(self.writers.advanced)
             self.queues.flush(now)
             self.raft_host.flush(now)  # last: then Raft has nothing more to do, or no room to write it
             if not (self.outbox.local or self.lifecycle.dirty or self.queues.due(now)):
@@ -450,6 +453,7 @@ class Controller:
         self.catch_up.on_topic(topic)
         self.cursors.on_topic(topic, now)
         self.queues.on_topic(topic, now)
+        self.reads.on_advanced((topic,))
         self.router.on_topic(topic)
         self.consumers.on_topic(topic, now)
         self.lifecycle.replay_early(topic, now)
@@ -462,6 +466,7 @@ class Controller:
         self.leases.check_invariants(self.metadata)
         self.copies.check_invariants()
         self.reads.check_invariants()
+        self.consumers.waits.check_invariants()
         self.catch_up.check_invariants()
         self.supervisor.check_invariants()
         self.router.check_invariants()

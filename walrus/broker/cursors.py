@@ -329,7 +329,7 @@ class Cursors:
             cursor.position = Position(start.segment, start.offset + batch.count)
             self._record_delivery(cursor, start, batch.count)
             cursor.handed.append(Handed(origin, get.request, start, now + self._config.request_timeout / 2))
-        self._answer(origin, get, batch)
+        self._answer(origin, get, batch, end=None if batch.count else cursor.position)
 
     def _record_delivery(self, cursor: GroupCursor, start: Position, count: int) -> None:
         (name, group), (number, offset) = cursor.key, start
@@ -343,8 +343,10 @@ class Cursors:
         *,
         moved: bool = False,
         error: errors.Reason = errors.NO_ERROR,
+        end: Position | None = None,
     ) -> None:
-        self._outbox.send(origin, GetReply(request=get.request, batch=batch, moved=moved, error=error))
+        reply = GetReply(request=get.request, batch=batch, moved=moved, error=error, end=end)
+        self._outbox.send(origin, reply)
 
     # --- confirming ---
 

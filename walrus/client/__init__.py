@@ -39,6 +39,7 @@ Arguments are checked before anything is sent (`calls.py`): TypeError, ValueErro
     calls         each command: from arguments to frames, from replies to values
     deliveries    the same for work queues: RECEIVE, ACK, NACK, EXTEND, SEEK
     consuming     a worker of a queue: receive, work, acknowledge
+    following     GET and FETCH that wait; a topic, followed as it grows
     producing     producers: entries that are sent again, and are never there twice
     errors        what can go wrong, as classes under one root
     names         from HOST:PORT to addresses, within a deadline

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, cast
 
-from walrus.client import calls, consuming, core, deliveries, forks, names
+from walrus.client import calls, consuming, core, deliveries, following, forks, names
 from walrus.client.calls import Buffer, Call, Entry, TopicState
 from walrus.client.deliveries import Delivery, Receipt
 from walrus.client.errors import WalrusError
@@ -249,9 +249,12 @@ class AsyncClient:
         """
         return AsyncProducer(Numbering(topic, name, next_number), self._call)
 
-    async def get(self, topic: str, group: str = "", *, timeout: float | None = None) -> bytes | None:
+    async def get(
+        self, topic: str, group: str = "", *, wait: float = 0.0, timeout: float | None = None
+    ) -> bytes | None:
         """The next entry of the shared cursor, or of a consumer group's; None if there is none (yet)."""
-        return cast("bytes | None", calls.only(await self._call(calls.get_many(topic, 1, group), timeout)))
+        results = await self._call(following.get(topic, group, wait), timeout)
+        return cast("bytes | None", calls.only(results))
 
     async def get_many(
         self, topic: str, count: int, group: str = "", *, timeout: float | None = None
@@ -263,10 +266,10 @@ class AsyncClient:
         return calls.taken(await self._call(calls.get_many(topic, count, group), timeout))
 
     async def fetch(
-        self, topic: str, segment: int, offset: int, *, timeout: float | None = None
+        self, topic: str, segment: int, offset: int, *, wait: float = 0.0, timeout: float | None = None
     ) -> bytes | None:
-        """The entry at that place, or None; moves no cursor."""
-        results = await self._call(calls.fetch_many(topic, segment, offset, 1), timeout)
+        """The entry at that place, or None; moves no cursor. `wait`: seconds to wait for it."""
+        results = await self._call(following.fetch(topic, segment, offset, wait), timeout)
         return cast("bytes | None", calls.only(results))
 
     async def fetch_many(
@@ -287,6 +290,20 @@ class AsyncClient:
     ) -> AsyncIterator[Entry]:
         """Like `entries`, with the place of each entry, to go on from later."""
         steps = core.walk(topic, segment, offset)
+        results: list[Any] | None = None
+        while (step := core.following(steps, results)) is not None:
+            results = await self._call(step, timeout) if isinstance(step, Call) else None
+            if isinstance(step, core.Pause):
+                await asyncio.sleep(step.seconds)
+            elif isinstance(step, list):
+                for entry in step:
+                    yield entry
+
+    async def follow(
+        self, topic: str, segment: int = 1, offset: int = 0, *, timeout: float | None = None
+    ) -> AsyncIterator[Entry]:
+        """Like `scan`, but at the end it waits for what comes, without end. Stop iterating to end it."""
+        steps = following.follow(topic, segment, offset)
         results: list[Any] | None = None
         while (step := core.following(steps, results)) is not None:
             results = await self._call(step, timeout) if isinstance(step, Call) else None

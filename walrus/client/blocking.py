@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, cast
 
-from walrus.client import calls, consuming, core, deliveries, forks, names
+from walrus.client import calls, consuming, core, deliveries, following, forks, names
 from walrus.client.calls import Buffer, Call, Entry, TopicState
 from walrus.client.deliveries import Delivery, Receipt
 from walrus.client.errors import WalrusError
@@ -203,12 +203,16 @@ class Client:
         """
         return Producer(Numbering(topic, name, next_number), self._call)
 
-    def get(self, topic: str, group: str = "", *, timeout: float | None = None) -> bytes | None:
+    def get(
+        self, topic: str, group: str = "", *, wait: float = 0.0, timeout: float | None = None
+    ) -> bytes | None:
         """The next entry of the shared cursor, or of a consumer group's; None if there is none (yet).
 
+        `wait`: seconds to wait for one, beside the timeout; of a group.
         Never sent twice: after `OutcomeUnknown` the cursor may have moved past an entry that did not arrive.
         """
-        return cast("bytes | None", calls.only(self._call(calls.get_many(topic, 1, group), timeout)))
+        results = self._call(following.get(topic, group, wait), timeout)
+        return cast("bytes | None", calls.only(results))
 
     def get_many(
         self, topic: str, count: int, group: str = "", *, timeout: float | None = None
@@ -219,9 +223,11 @@ class Client:
         """
         return calls.taken(self._call(calls.get_many(topic, count, group), timeout))
 
-    def fetch(self, topic: str, segment: int, offset: int, *, timeout: float | None = None) -> bytes | None:
-        """The entry at that place, or None; moves no cursor."""
-        results = self._call(calls.fetch_many(topic, segment, offset, 1), timeout)
+    def fetch(
+        self, topic: str, segment: int, offset: int, *, wait: float = 0.0, timeout: float | None = None
+    ) -> bytes | None:
+        """The entry at that place, or None; moves no cursor. `wait`: seconds to wait for it."""
+        results = self._call(following.fetch(topic, segment, offset, wait), timeout)
         return cast("bytes | None", calls.only(results))
 
     def fetch_many(
@@ -242,6 +248,19 @@ class Client:
     ) -> Iterator[Entry]:
         """Like `entries`, with the place of each entry, to go on from later."""
         steps = core.walk(topic, segment, offset)
+        results: list[Any] | None = None
+        while (step := core.following(steps, results)) is not None:
+            results = self._call(step, timeout) if isinstance(step, Call) else None
+            if isinstance(step, core.Pause):
+                time.sleep(step.seconds)
+            elif isinstance(step, list):
+                yield from step
+
+    def follow(
+        self, topic: str, segment: int = 1, offset: int = 0, *, timeout: float | None = None
+    ) -> Iterator[Entry]:
+        """Like `scan`, but at the end it waits for what comes, without end. Stop iterating to end it."""
+        steps = following.follow(topic, segment, offset)
         results: list[Any] | None = None
         while (step := core.following(steps, results)) is not None:
             results = self._call(step, timeout) if isinstance(step, Call) else None

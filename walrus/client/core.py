@@ -323,7 +323,9 @@ def conduct(
         # A node that hangs must not eat the whole time of a call that another node could answer as well.
         soon = min(deadline, clock() + share)
         if call.repeatable or call.numbered:
-            yield Attempt(exchange, connect_by=soon, reply_by=soon, patience=share)
+            # What the node was asked to wait is no sign that it hangs.
+            late = min(deadline, soon + call.wait)
+            yield Attempt(exchange, connect_by=soon, reply_by=late, patience=share)
         else:
             yield Attempt(exchange, connect_by=soon, reply_by=deadline, patience=timeout)
         assert exchange.done
@@ -368,10 +370,12 @@ def _pause(tries: int, addresses: int, rng: BackoffRng) -> float:
 
 # --- a whole topic --------------------------------------------------------------------------------
 
-Walk: TypeAlias = Generator[Call[Any] | list[Entry] | Pause, list[Any], None]
+Walk: TypeAlias = Generator[Call[Any] | list[Entry] | Pause, list[Any], tuple[int, int]]
 
 
-def following(steps: Walk, results: list[Any] | None) -> Call[Any] | list[Entry] | Pause | None:
+def following(
+    steps: Generator[Call[Any] | list[Entry] | Pause, list[Any], Any], results: list[Any] | None
+) -> Call[Any] | list[Entry] | Pause | None:
     """The next step of a walk; None at its end. `results` answer the step before, if that was a call."""
     try:
         return next(steps) if results is None else steps.send(results)
@@ -381,6 +385,7 @@ def following(steps: Walk, results: list[Any] | None) -> Call[Any] | list[Entry]
 
 def walk(topic: str, segment: int, offset: int, patience: int = 50) -> Walk:
     """Yields calls to make (and be sent their results) and entries, to the end of what is acknowledged.
+    Returns the place of that end.
 
     A FETCH that finds nothing does not say why. STATE tells the end of an open segment, where to stop, from
     the end of a sealed one, where to go on: at the next segment that has entries, however many empty ones
@@ -403,7 +408,7 @@ def walk(topic: str, segment: int, offset: int, patience: int = 50) -> Walk:
             continue
         current, sealed = _open_and_sealed(calls.only((yield calls.state(topic))))
         if segment >= current and not found:
-            return
+            return segment, offset
         if segment < current and offset < sealed[segment] and not found:
             behind += 1  # the node that answers has not caught up with the seal yet
             if behind > patience:

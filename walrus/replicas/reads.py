@@ -20,7 +20,8 @@ reader that is not `raw` (CursorInBounds and DeliveredIsPrefix rest on it).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
+from heapq import heappop, heappush
 from typing import TypeAlias
 
 import msgspec
@@ -57,6 +58,17 @@ class _Asked(msgspec.Struct):
     answer: Answer
 
 
+MAX_HELD = 100_000
+"""Questions of other nodes that wait here until there is an entry."""
+
+
+class _Held(msgspec.Struct):
+    """A question that waits until there is an entry."""
+
+    sender: int
+    read: Read
+
+
 class Reads:
     """Both ends of `Read`: what this node asked of others, and what others ask of it.
 
@@ -78,6 +90,10 @@ class Reads:
         self._commit_index = commit_index
         self._request = first_request
         self._asked: dict[int, _Asked] = {}
+        self._due: list[tuple[float, int]] = []  # heap: when to give up a question
+        self._held: dict[str, dict[int, _Held]] = {}  # by topic, of open segments that this node writes
+        self._holding = 0
+        self._hold_until: list[tuple[float, str, int]] = []  # heap
 
     def end(self, topic: str, number: int) -> int:
         """How many entries of the segment readers may see, wherever they are, as far as this node knows.
@@ -160,13 +176,20 @@ class Reads:
         raw: bool,
         now: float,
         then: Answer,
+        wait: float = 0.0,
     ) -> None:
-        """Read from another node; `then` is called exactly once."""
+        """Read from another node, or this one; `then` is called exactly once.
+
+        With `wait`, the writer of an open segment answers when there is an entry at `start`, or after so many
+        seconds.
+        """
         assert entries > 0, "a question for nothing: its empty answer would mean that there is nothing"
         self._request += 1
         assert self._request not in self._asked, "the answer to another question would be taken for this one"
         # Half of the client's patience: the other half is for another replica, if this one does not answer.
-        self._asked[self._request] = _Asked(node, now + self._config.request_timeout / 2, then)
+        deadline = now + wait + self._config.request_timeout / 2
+        self._asked[self._request] = _Asked(node, deadline, then)
+        heappush(self._due, (deadline, self._request))
         message = Read(
             request=self._request,
             topic=topic,
@@ -175,6 +198,7 @@ class Reads:
             max_entries=entries,
             max_bytes=self._config.read_bytes,
             raw=raw,
+            wait=wait,
         )
         self._outbox.send(node, message)
 
@@ -191,16 +215,55 @@ class Reads:
         self._fail([number for number, asked in self._asked.items() if asked.node == node], now)
 
     def on_tick(self, now: float) -> None:
-        """Give up on answers that are late."""
-        self._fail([number for number, asked in self._asked.items() if asked.deadline <= now], now)
-        assert all(asked.deadline > now for asked in self._asked.values()), "a reader waits past its deadline"
+        """Give up on answers that are late, and answer those who have waited long enough."""
+        late = []
+        while self._due and self._due[0][0] <= now:
+            _, number = heappop(self._due)
+            if number in self._asked:
+                late.append(number)
+        self._fail(late, now)
+        while self._hold_until and self._hold_until[0][0] <= now:
+            _, topic, number = heappop(self._hold_until)
+            if number in self._held.get(topic, ()):
+                self._let_go(topic, number)
 
     def _fail(self, numbers: list[int], now: float) -> None:
         for number in numbers:
             self._asked.pop(number).answer(EMPTY, TIMED_OUT, now)
 
-    def on_read(self, sender: int, read: Read) -> None:
-        """Answer another node."""
+    # --- the other end ---
+
+    def on_read(self, sender: int, read: Read, now: float) -> None:
+        """Answer another node: at once, or when there is an entry."""
+        open_here = not read.raw and self.leads(read.topic, read.segment)
+        nothing_yet = open_here and read.start >= self.end(read.topic, read.segment)
+        if read.wait and nothing_yet and self._holding < MAX_HELD:
+            self._hold(sender, read, now)
+        else:
+            self._answer(sender, read)
+
+    def _hold(self, sender: int, read: Read, now: float) -> None:
+        self._holding += 1
+        number = self._request = self._request + 1
+        self._held.setdefault(read.topic, {})[number] = _Held(sender, read)
+        heappush(self._hold_until, (now + read.wait, read.topic, number))
+
+    def on_advanced(self, topics: Iterable[str]) -> None:
+        """More of these topics is acknowledged, or another segment is open: answer what waited for it."""
+        for topic in topics:
+            for number, held in list(self._held.get(topic, {}).items()):
+                read = held.read
+                if read.start < self.end(topic, read.segment) or not self.leads(topic, read.segment):
+                    self._let_go(topic, number)
+
+    def _let_go(self, topic: str, number: int) -> None:
+        held = self._held[topic].pop(number)
+        if not self._held[topic]:
+            del self._held[topic]
+        self._holding -= 1
+        self._answer(held.sender, held.read)
+
+    def _answer(self, sender: int, read: Read) -> None:
         batch, error = EMPTY, ""
         # The asker may be configured for larger reads, but how much is read in one step is decided here.
         entries, size = max(read.max_entries, 1), min(read.max_bytes, 4 * self._config.read_bytes)
@@ -233,4 +296,5 @@ class Reads:
     def check_invariants(self) -> None:
         """Assert what must hold of the questions that wait for their answers."""
         assert all(number <= self._request for number in self._asked), "a question from the future"
+        assert self._holding == sum(map(len, self._held.values())), "questions that wait do not add up"
         assert list(self._asked) == sorted(self._asked), "questions out of the order of their numbers"

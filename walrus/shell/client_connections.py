@@ -142,6 +142,8 @@ def _weight(request: Request, max_frame_bytes: int) -> int:
     match request:
         case Put():
             return REQUEST_BYTES + request.batch.weight + 16 * request.batch.count
+        case Get() | Fetch() if request.wait_ms:
+            return request.count * REQUEST_BYTES  # as RECEIVE: it holds no entry while it waits
         case Get() | Fetch():
             return request.count * max_frame_bytes
         case Receive() | Ack():

@@ -144,7 +144,9 @@ PUB_REQUIRES: Final = Reason(
     "<sequence from 0> <payload>, with the fourth space even if the payload is empty"
 )
 REGISTER_REQUIRES: Final = Reason("REGISTER requires a topic: send REGISTER <topic>")
-GET_REQUIRES: Final = Reason("GET requires a topic: send GET <topic> or GET <topic> <group>")
+GET_REQUIRES: Final = Reason(
+    "GET requires a topic: send GET <topic>, GET <topic> <group> or GET <topic> <group> <wait_ms>"
+)
 FETCH_REQUIRES: Final = Reason(
     "FETCH requires a topic, a segment and an offset: send FETCH <topic> <segment from 1> <offset from 0>"
 )

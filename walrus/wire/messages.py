@@ -178,6 +178,8 @@ class Read(Message, frozen=True, kw_only=True):
     max_entries: int
     max_bytes: int
     raw: bool
+    wait: float = 0.0
+    """Seconds for which the answer may wait until there is an entry at `start`."""
 
 
 class ReadReply(Message, frozen=True, kw_only=True):
@@ -224,6 +226,8 @@ class GetReply(Message, frozen=True, kw_only=True):
     batch: Batch
     moved: bool
     error: Reason
+    end: Position | None = None
+    """Where the next entry will be, if there is none."""
 
 
 class Confirm(Message, frozen=True, kw_only=True):
@@ -430,6 +434,8 @@ def flaw(message: PeerMessage) -> str:
         case GetEntries() | AskDeliveries() if message.count < 1:
             return "a question for no entries"
         case AskDeliveries() if not 0 <= message.wait < MAX_SECONDS:
+            return "a wait without end"
+        case Read() if not 0 <= message.wait < MAX_SECONDS:
             return "a wait without end"
         case Settle() if not 0 <= message.seconds < MAX_SECONDS:
             return "a delay without end"

@@ -75,6 +75,8 @@ class Get(_Request, frozen=True):
     topic: str
     group: str = ""
     count: int = 1
+    wait_ms: int = 0
+    """For how long there may be none before the answer is EMPTY."""
 
     @property
     def replies(self) -> int:
@@ -89,6 +91,8 @@ class Fetch(_Request, frozen=True):
     segment: int
     offset: int
     count: int = 1
+    wait_ms: int = 0
+    """For how long there may be none; of one entry, not of a run."""
 
     @property
     def replies(self) -> int:
@@ -266,16 +270,23 @@ def _get(rest: bytes) -> Request:
     topic, space, group = rest.partition(b" ")
     if not topic:
         raise _Refused(errors.GET_REQUIRES)
-    return Get(_name(topic, errors.INVALID_TOPIC), _name(group, errors.INVALID_GROUP) if space else "")
+    name = _name(topic, errors.INVALID_TOPIC)
+    group, waiting, wait = group.partition(b" ")
+    return Get(
+        name,
+        _name(group, errors.INVALID_GROUP) if space else "",
+        wait_ms=_milliseconds([wait]) if waiting else 0,
+    )
 
 
 def _fetch(rest: bytes) -> Request:
     parts = rest.split(b" ")
-    if len(parts) != 3 or not parts[0]:
+    if not 3 <= len(parts) <= 4 or not parts[0]:
         raise _Refused(errors.FETCH_REQUIRES)
-    topic, segment, offset = parts
+    topic, segment, offset, *wait = parts
     name = _name(topic, errors.INVALID_TOPIC)
-    return Fetch(name, _number(segment, 1, errors.FETCH_REQUIRES), _number(offset, 0, errors.FETCH_REQUIRES))
+    place = _number(segment, 1, errors.FETCH_REQUIRES), _number(offset, 0, errors.FETCH_REQUIRES)
+    return Fetch(name, *place, wait_ms=_milliseconds(wait))
 
 
 def _group_of(rest: bytes, least: int, most: int, reason: errors.Reason) -> tuple[str, str, list[bytes]]:
@@ -379,7 +390,7 @@ def parse_request(body: bytes) -> Request:
     """The request that the body of one frame spells; an `Invalid` if it spells none.
 
     >>> parse_request(b"GET orders billing")
-    Get(topic='orders', group='billing', count=1)
+    Get(topic='orders', group='billing', count=1, wait_ms=0)
     >>> parse_request(b"PUT orders  two spaces ").batch.payloads()
     [b' two spaces ']
     """
@@ -422,8 +433,8 @@ class RequestParser(FrameParser[Request]):
         request = parse_request(data[body:stop])
         if isinstance(request, Get):
             count, stop = repeated(data, start, stop)
-            request = Get(request.topic, request.group, count)
-        elif isinstance(request, Fetch):
+            request = msgspec.structs.replace(request, count=count)
+        elif isinstance(request, Fetch) and not request.wait_ms:
             topic, segment, offset = request.topic, request.segment, request.offset
             prefix = b"FETCH %b %d " % (topic.encode(), segment)
             count, stop = runs.fetches(data, stop, prefix, offset, self.limit, MAX_NUMBER)

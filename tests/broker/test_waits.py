@@ -1,0 +1,162 @@
+"""GET and FETCH that wait: woken, over, gone, and bounded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.broker.test_segments import cluster, seal
+from tests.broker.world import batch, config
+from tests.replicas.test_reads import Bench
+from walrus.broker import waits
+from walrus.broker.waits import ASK_FOR, Parked, Waits
+from walrus.replicas import reads
+from walrus.segments import Position
+from walrus.storage.batch import Batch
+from walrus.wire import messages as m
+
+
+class Questions:
+    """`Reads`, as far as `Waits` knows it: the questions asked, to be answered by the test."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int, float, Any]] = []
+
+    def ask(
+        self, node: int, topic: str, number: int, start: int, *, wait: float, then: Any, **_: Any
+    ) -> None:
+        self.asked.append((node, start, wait, then))
+
+
+class Desk:
+    """The waits of node 1; nodes 2 and 3 are connected, and node 1 leads t/1."""
+
+    def __init__(self) -> None:
+        self.metadata, self.reads = cluster(), Questions()
+        self.connected, self.open = {2, 3}, {"client"}
+        self.said: list[object] = []
+        self.waits = Waits(
+            config=config(),
+            metadata=self.metadata,
+            reads=self.reads,  # type: ignore[arg-type]
+            is_open=lambda slot: slot in self.open,
+            connected=self.connected,
+        )
+
+    def park(self, offset: int = 0, until: float = 60.0, segment: int = 1) -> None:
+        def came(found: Batch, at: float) -> None:
+            self.said.append(found.payloads())
+
+        place = Position(segment, offset)
+        self.waits.park(Parked("client", "t", place, until, came, lambda: self.said.append("over")), now=0.0)
+        self.waits.check_invariants()
+
+
+def test_an_entry_wakes_the_request_that_waits_for_it() -> None:
+    desk = Desk()
+    desk.park(offset=7)
+    ((node, start, wait, then),) = desk.reads.asked
+    assert (node, start, wait) == (1, 7, ASK_FOR), "asked for a while only: a client may be gone"
+    then(batch("a"), "", 1.0)
+    assert desk.said == [[b"a"]]
+    then(batch("b"), "", 1.0)
+    desk.waits.on_tick(100.0)
+    assert desk.said == [[b"a"]], "answered once"
+    desk.waits.check_invariants()
+
+
+def test_its_time_may_be_over_before_the_writer_says_anything() -> None:
+    desk = Desk()
+    desk.park(until=5.0)
+    assert desk.waits.next_deadline() == 5.0 and desk.reads.asked[0][2] == 5.0
+    desk.waits.on_tick(4.9)
+    assert desk.said == []
+    desk.waits.on_tick(5.0)
+    desk.reads.asked[0][3](batch("late"), "", 5.1)
+    assert desk.said == ["over"]
+
+
+def test_without_an_answer_the_writer_is_asked_again_and_of_a_client_that_is_gone_nothing_is_kept() -> None:
+    desk = Desk()
+    desk.park()
+    desk.reads.asked[0][3](batch(), "no answer", 1.0)
+    desk.waits.on_tick(1.1)
+    assert len(desk.reads.asked) == 2 and desk.said == []
+    desk.open.clear()
+    desk.reads.asked[1][3](batch(), "", 11.0)
+    desk.waits.on_tick(11.1)
+    assert len(desk.reads.asked) == 2 and not desk.waits._parked and desk.said == []
+
+
+def test_the_end_of_the_segment_wakes_it_with_nothing() -> None:
+    desk = Desk()
+    desk.park(offset=3)
+    desk.metadata.apply(seal(1, 3))
+    desk.waits.on_topic("t", 1.0)
+    assert desk.said == [[]]
+
+
+def test_a_writer_that_is_not_reached_is_asked_when_it_is() -> None:
+    desk = Desk()
+    desk.metadata.apply(seal(1, 3))  # node 2 leads t/2
+    desk.connected.clear()
+    desk.park(segment=2)
+    assert desk.reads.asked == []
+    desk.connected.add(2)
+    desk.waits.on_connection(1.0)
+    assert [node for node, *_ in desk.reads.asked] == [2]
+
+
+def test_requests_that_wait_for_an_entry_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waits, "MAX_WAITS", 2)
+    desk = Desk()
+    desk.park()
+    assert not desk.waits.full
+    desk.park()
+    assert desk.waits.full
+    desk.waits.stop()
+    assert desk.said == ["over", "over"] and not desk.waits.full
+
+
+# --- at the writer ---
+
+
+def waiting(start: int, wait: float = 10.0, request: int = 1) -> m.Read:
+    return m.Read(
+        request=request, topic="t", segment=1, start=start, max_entries=1, max_bytes=100, raw=False, wait=wait
+    )
+
+
+def test_the_writer_answers_when_there_is_an_entry_or_the_time_is_over() -> None:
+    bench = Bench()
+    bench.reads.on_read(2, waiting(1), 0.0)
+    (reply,) = bench.sent(m.ReadReply)
+    assert reply.batch.payloads() == [b"b"], "it is there: at once"
+    bench.reads.on_read(2, waiting(2), 0.0)
+    bench.reads.on_advanced(["t"])
+    assert bench.sent(m.ReadReply) == [], "two are acknowledged"
+    bench.reads._commit_index = lambda topic, number: 3
+    bench.reads.on_advanced(["other"])
+    bench.reads.check_invariants()
+    bench.reads.on_advanced(["t"])
+    (reply,) = bench.sent(m.ReadReply)
+    assert reply.batch.payloads() == [b"c"]
+    bench.reads.on_read(2, waiting(3, wait=5.0), 0.0)
+    bench.reads.on_tick(5.0)
+    (reply,) = bench.sent(m.ReadReply)
+    assert not reply.batch.count and not reply.error
+    bench.reads.check_invariants()
+
+
+def test_questions_that_wait_for_an_entry_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reads, "MAX_HELD", 1)
+    bench = Bench()
+    bench.reads.on_read(2, waiting(2, request=1), 0.0)
+    bench.reads.on_read(2, waiting(2, request=2), 0.0)
+    (reply,) = bench.sent(m.ReadReply)
+    assert (reply.request, reply.batch.count) == (2, 0), "asked again, later"
+
+
+def test_a_wait_without_end_is_a_flaw() -> None:
+    assert m.flaw(waiting(0, wait=float("inf"))) and m.flaw(waiting(0, wait=-1.0)) and not m.flaw(waiting(0))

@@ -1,0 +1,164 @@
+"""GET and FETCH that wait for an entry, at the node that has the client.
+
+A request that finds nothing and may wait is parked here, with the place at which its entry will be. The node
+that writes the segment is asked to tell when there is one (a `Read` that waits, `replicas/reads.py`); it
+answers in the turn in which the entry is acknowledged, so no timer stands in the way. What wakes a request:
+
+    an entry came             it is handed the entry (FETCH), or asks the cursor again (GET)
+    the segment was sealed    the same, with nothing: a FETCH behind the end is answered EMPTY, STATE says
+                              where to go on; a GET goes on in the next segment
+    its time is over          EMPTY
+    its connection is gone    it is forgotten, with the next question
+    the writer is not there   it waits on, and asks the next one
+
+A question waits for `ASK_FOR` seconds at most and is asked again, so that what a client left behind at
+another node is gone soon. A parked request costs a few hundred bytes, and nothing while no entry comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from heapq import heappop, heappush
+
+import msgspec
+
+from walrus.config import NodeConfig
+from walrus.replicas.reads import Reads
+from walrus.segments import Metadata, Position
+from walrus.storage.batch import Batch
+
+MAX_WAITS = 100_000
+"""Requests that wait for an entry at one node."""
+
+ASK_FOR = 10.0
+"""Seconds that the writer of a segment is asked to wait."""
+
+
+class Parked(msgspec.Struct):
+    """A request that waits for the entry at `place`."""
+
+    slot: object
+    topic: str
+    place: Position
+    deadline: float
+    came: Callable[[Batch, float], None]
+    """Called once, with the entry; with none if there may be one, or the segment has ended."""
+    over: Callable[[], None]
+    """Called once instead, when the time is over."""
+    asked: bool = False
+
+
+class Waits:
+    """The requests of this node's clients that wait for an entry."""
+
+    def __init__(
+        self,
+        *,
+        config: NodeConfig,
+        metadata: Metadata,
+        reads: Reads,
+        is_open: Callable[[object], bool],
+        connected: Collection[int],
+    ) -> None:
+        self._config, self._metadata, self._reads = config, metadata, reads
+        self._is_open, self._connected = is_open, connected
+        self._number = 0
+        self._parked: dict[int, Parked] = {}
+        self._by_topic: dict[str, dict[int, None]] = {}
+        self._unasked: dict[int, None] = {}
+        self._deadlines: list[tuple[float, int]] = []  # heap
+
+    @property
+    def full(self) -> bool:
+        """Whether no more may wait."""
+        return len(self._parked) >= MAX_WAITS
+
+    def park(self, parked: Parked, now: float) -> None:
+        """Wait until there is an entry, or until the deadline."""
+        assert not self.full, "looked at before a request may wait"
+        self._number += 1
+        number = self._number
+        self._parked[number] = parked
+        self._by_topic.setdefault(parked.topic, {})[number] = None
+        heappush(self._deadlines, (parked.deadline, number))
+        self._ask(number, now)
+
+    def _ask(self, number: int, now: float) -> None:
+        """Have the writer say when there is an entry; wake the request if its segment is over."""
+        parked = self._parked[number]
+        self._unasked.pop(number, None)
+        if not self._is_open(parked.slot):
+            self._remove(number)
+            return
+        segment = self._metadata.segment(parked.topic, parked.place.segment)
+        if segment is None or segment.sealed:
+            self._remove(number).came(Batch(b"", b""), now)
+            return
+        if segment.leader != self._config.node_id and segment.leader not in self._connected:
+            self._unasked[number] = None
+            return
+
+        def answer(batch: Batch, error: str, at: float) -> None:
+            if self._parked.get(number) is not parked:
+                return
+            if batch.count and not error:
+                self._remove(number).came(batch, at)
+            else:
+                self._unasked[number] = None  # asked again with the next tick
+
+        self._reads.ask(
+            segment.leader,
+            parked.topic,
+            *parked.place,
+            entries=1,
+            raw=False,
+            now=now,
+            then=answer,
+            wait=min(ASK_FOR, max(0.0, parked.deadline - now)),
+        )
+
+    def _remove(self, number: int) -> Parked:
+        parked = self._parked.pop(number)
+        self._unasked.pop(number, None)
+        numbers = self._by_topic[parked.topic]
+        del numbers[number]
+        if not numbers:
+            del self._by_topic[parked.topic]
+        return parked
+
+    # --- what changes around them ---
+
+    def on_topic(self, topic: str, now: float) -> None:
+        """The topic may have another open segment."""
+        for number in list(self._by_topic.get(topic, ())):
+            segment = self._metadata.segment(topic, self._parked[number].place.segment)
+            if segment is None or segment.sealed or number in self._unasked:
+                self._ask(number, now)
+
+    def on_connection(self, now: float) -> None:
+        """A connection came: perhaps that of a writer."""
+        for number in list(self._unasked):
+            self._ask(number, now)
+
+    def on_tick(self, now: float) -> None:
+        """Answer those whose time is over, and ask again for the others."""
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, number = heappop(self._deadlines)
+            if number in self._parked:
+                self._remove(number).over()
+        for number in list(self._unasked):
+            self._ask(number, now)
+
+    def next_deadline(self) -> float:
+        """When the first of them has waited long enough."""
+        return self._deadlines[0][0] if self._deadlines else float("inf")
+
+    def stop(self) -> None:
+        """The node stops: all have waited long enough."""
+        for number in list(self._parked):
+            self._remove(number).over()
+
+    def check_invariants(self) -> None:
+        """Assert what must hold of them by themselves."""
+        assert sum(map(len, self._by_topic.values())) == len(self._parked)
+        assert self._unasked.keys() <= self._parked.keys()
