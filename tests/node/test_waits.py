@@ -83,14 +83,3 @@ def test_many_tasks_follow_and_one_put_wakes_them_all(launch: Launcher) -> None:
             return await asyncio.wait_for(asyncio.gather(*tasks), 30)
 
     assert asyncio.run(run()) == [b"hello"] * 20
-
-
-def test_an_orderly_stop_answers_what_waits(launch: Launcher) -> None:
-    cluster = launch()
-    cluster.register("t")
-    wires = [cluster[2].wire(), cluster[2].wire()]
-    wires[0].send(b"FETCH t 1 0 60000")
-    wires[1].send(b"GET t g 60000")
-    assert cluster[2].wire().ask(b"FETCH t 1 0 50") == b"EMPTY", "the others are under way"
-    assert cluster[2].terminate() == 0
-    assert [wire.receive() for wire in wires] == [b"EMPTY", b"EMPTY"]

@@ -130,7 +130,7 @@ class SegmentNode:
             case m.AppendReply():
                 lifecycle.on_append_reply(sender, message, now)
             case m.Read():
-                self.reads.on_read(sender, message)
+                self.reads.on_read(sender, message, now)
             case m.ReadReply():
                 self.reads.on_reply(sender, message, now)
             case m.Fence():
