@@ -13,7 +13,8 @@
     traces        recorded runs held against the specs
     trace_spec    what a recorded run and a spec need of each other
     trace_walrus  runs of the data plane; trace_raft: runs of Raft
-    referee       a second judge of recorded runs, and corruptions: what both must refuse
+    referee       a second judge of recorded runs, and corruptions: what both must refuse;
+                  corruptions_raft: what RaftTrace.tla must refuse
     replay        the other way: behaviours of Raft.tla, performed on the code; replay_raft, replay_steps: how
 
 docs/model-checking.md says how to use it.

@@ -587,6 +587,20 @@ class Cluster:
                 copied.raft.step(leader.node, self._request(node, known, known + 1, 0), copied.now)
                 last = copied.raft.log.last_index
                 _same(f"log[{node}], after a request that says nothing new", len(server.full), last)
+            self._probe_predecessor(server, leader, sent)
+
+    def _probe_predecessor(self, server: _Server, leader: _Server, sent: list[Entry]) -> None:
+        """A copy is sent a request whose predecessor it has of another term."""
+        for prev, (theirs, mine) in enumerate(zip(sent, server.full, strict=False), 1):
+            if theirs.term == mine.term:
+                continue
+            copied = deepcopy(server)
+            copied.raft.step(leader.node, self._request(server.node, prev, prev, 0), copied.now)
+            ready = copied.raft.ready()
+            for _, answer in (*ready.messages, *ready.messages_after):
+                if isinstance(answer, AppendEntriesResponse) and answer.success:
+                    raise Difference(f"log[{server.node}]", f"another one up to {prev}", "taken for the same")
+            return
 
     def _probe_leader(self, leader: _Server, spec: SpecState) -> None:
         term, log = leader.raft.current_term, spec["log"][leader.node]
