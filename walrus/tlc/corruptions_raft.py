@@ -82,11 +82,11 @@ def _persisted(run: list[Event], place: int) -> Event | None:
 def term_goes_back(run: list[Event], rng: Random) -> list[Event] | None:
     """A server is in an older term than it was: nothing but a restart leads there."""
     fitting = []
-    for place in range(len(run)):
-        before = _before(run, place)
-        kept = before is not None and before["current_term"] == run[place]["current_term"] > 0
-        if kept and run[place]["ev"] != "Restart":
-            fitting.append(place)
+    for here in range(len(run)):
+        before = _before(run, here)
+        kept = before is not None and before["current_term"] == run[here]["current_term"] > 0
+        if kept and run[here]["ev"] != "Restart":
+            fitting.append(here)
     place = _pick(fitting, rng)
     return None if place is None else _with(run, place, current_term=run[place]["current_term"] - 1)
 
@@ -120,11 +120,11 @@ def vote_unasked(run: list[Event], rng: Random) -> list[Event] | None:
 def vote_counted_unseen(run: list[Event], rng: Random) -> list[Event] | None:
     """A candidate counts the vote of a server that never heard of the election."""
     fitting = []
-    for place in _those(run, "HandleRequestVoteResponse"):
-        gave = (run[place]["sender"], run[place]["current_term"])
+    for here in _those(run, "HandleRequestVoteResponse"):
+        gave = (run[here]["sender"], run[here]["current_term"])
         voted = [at for at in _granted(run) if (run[at]["node"], run[at]["current_term"]) == gave]
-        if run[place]["granted"] and voted:
-            fitting.append(place)
+        if run[here]["granted"] and voted:
+            fitting.append(here)
     place = _pick(fitting, rng)
     if place is None:
         return None
@@ -159,10 +159,10 @@ def second_leader(run: list[Event], rng: Random) -> list[Event] | None:
 def elected_by_too_few(run: list[Event], rng: Random) -> list[Event] | None:
     """The answer that made a leader never came: it leads in the very step in which it has its majority."""
     fitting = []
-    for place in _those(run, "BecomeLeader"):
-        before = _before(run, place)
+    for here in _those(run, "BecomeLeader"):
+        before = _before(run, here)
         if before is not None and before["ev"] == "HandleRequestVoteResponse" and before["granted"]:
-            fitting.append(max(at for at in range(place) if run[at] is before))
+            fitting.append(max(at for at in range(here) if run[at] is before))
     place = _pick(fitting, rng)
     return None if place is None else run[:place] + run[place + 1 :]
 
@@ -182,9 +182,9 @@ def entries_of_no_leader(run: list[Event], rng: Random) -> list[Event] | None:
 def gap(run: list[Event], rng: Random) -> list[Event] | None:
     """A request is accepted whose predecessor is beyond the follower's log."""
     fitting = []
-    for place in _those(run, "AcceptAppendEntriesRequest"):
-        if _before(run, place) is not None:
-            fitting.append(place)
+    for here in _those(run, "AcceptAppendEntriesRequest"):
+        if _before(run, here) is not None:
+            fitting.append(here)
     place = _pick(fitting, rng)
     if place is None:
         return None
@@ -206,9 +206,9 @@ def another_effect(run: list[Event], rng: Random) -> list[Event] | None:
 def changed_below_commit(run: list[Event], rng: Random) -> list[Event] | None:
     """A request replaces an entry that its follower knows to be committed."""
     fitting = []
-    for place in _those(run, "AcceptAppendEntriesRequest"):
-        if 1 < run[place]["commit_index"] <= run[place]["last_log_index"]:
-            fitting.append(place)
+    for here in _those(run, "AcceptAppendEntriesRequest"):
+        if 1 < run[here]["commit_index"] <= run[here]["last_log_index"]:
+            fitting.append(here)
     place = _pick(fitting, rng)
     if place is None:
         return None
@@ -405,12 +405,12 @@ def restart_without_its_vote(run: list[Event], rng: Random) -> list[Event] | Non
 def step_missing(run: list[Event], rng: Random) -> list[Event] | None:
     """A step is not recorded whose effect the server's next event shows."""
     fitting = []
-    for place in _those(run, *LASTING):
-        before, after = _before(run, place), _next_of(run, place)
-        if before is None or after is None or not _lives_on(run, place) or after["ev"] in LASTING:
+    for here in _those(run, *LASTING):
+        before, after = _before(run, here), _next_of(run, here)
+        if before is None or after is None or not _lives_on(run, here) or after["ev"] in LASTING:
             continue
-        if any(before[name] != run[place][name] == after[name] for name in STATE):
-            fitting.append(place)
+        if any(before[name] != run[here][name] == after[name] for name in STATE):
+            fitting.append(here)
     place = _pick(fitting, rng)
     return None if place is None else run[:place] + run[place + 1 :]
 
