@@ -51,7 +51,7 @@ PLANTED = (
         ),
     ),
     _bug(
-        "full-window",
+        "full-seek",
         "LeaseFromTheAnswer",
         "AckedNotRedelivered",
         "a lease counts from its answer, not from its question",
