@@ -1235,6 +1235,9 @@ ReadProgress ==
     \A t \in Topic, g \in Group, i \in 1..(MaxSegments * MaxEntries) :
         (Len(OrderFrom(t, 1)) >= i) ~> (Len(delivered[t][g]) >= i \/ Stuck(t))
 
+\* A bound for what would be too wide: what is lost is lost when all entries have been sent.
+LostLate == budget.losses = MaxLosses \/ \A t \in Topic : Len(stream[t][1]) = MaxEntries
+
 \* Nodes that do the same are interchangeable: those that never lead, and, where a behaviour does not
 \* begin with one of them as the leader, those that may. (Where it does, either all that never lead are
 \* among the first replicas, or none is.) For safety only: symmetry is not sound for liveness.
