@@ -37,7 +37,17 @@ NAV: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Begin", ("index.md", "tour.md", "labs.md", "course.md")),
     ("Use", ("protocol.md", "durability.md", "limits.md", "performance.md", "operations.md", "viewer.md")),
     ("Understand", ("architecture.md", "raft.md", "figures.md", "wal-format.md", "glossary.md")),
-    ("Prove", ("model-checking.md", "spec-map.md", "simulator.md", "planted-bugs.md", "bugs-found.md")),
+    (
+        "Prove",
+        (
+            "model-checking.md",
+            "spec-map.md",
+            "actions.md",
+            "simulator.md",
+            "planted-bugs.md",
+            "bugs-found.md",
+        ),
+    ),
     ("Reference", ("reference/client.md", "reference/engine.md")),
     ("Project", ("contributing.md", "dependencies.md", "changelog.md")),
 )
