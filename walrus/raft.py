@@ -74,6 +74,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Collection
 from typing import assert_never
 
 import msgspec
@@ -341,6 +342,21 @@ class Raft:
             self.leader_id = None  # so that pre-votes of the others are granted, too (`_hears_leader`)
             self._election.expire_soon(now)
             assert not self._hears_leader(now)
+
+    def peers_reachable(self, peers: Collection[int], now: float) -> None:
+        """These peers are connected. A server that has just started need not wait for a leader it never had.
+
+        An election timeout tells a leader's silence from its delay. Right after a start there is no silence
+        yet: a leader that exists calls within a heartbeat of being connected. So with a majority of the
+        voters in reach, and no leader heard since the start, this server times out after a heartbeat, and a
+        cluster that was stopped as a whole is back within two. If it is mistaken, pre-votes are refused.
+        """
+        self._now = now
+        reached = {self.node_id, *peers}.intersection(self.membership.voters)
+        waits = self.role in (Role.FOLLOWER, Role.PRE_CANDIDATE) and self._last_contact == -math.inf
+        if waits and len(reached) >= self.membership.quorum:
+            assert self.leader_id is None, "ElectionSafety: a leader is known that was never heard"
+            self._election.expire_soon(now + self.config.heartbeat_interval)
 
     # --------------------------------------------------------------------------------- clients of the log
 

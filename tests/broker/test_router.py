@@ -37,7 +37,9 @@ class Bench:
             outbox=self.outbox,
             first_request=0,
             incarnation=self.incarnation,
+            is_open=lambda slot: slot not in self.gone,
         )
+        self.gone: set[object] = set()
         self.replies: dict[str, list[bytes]] = {}
         self.forwards: list[tuple[int, m.Forward]] = []
 
@@ -102,6 +104,30 @@ def test_what_a_turn_brought_is_one_forward():
     assert bench.flush() == [(1, 1, [b"a", b"b", b"c"])]
     bench.settle(bench.last[0], 3)
     assert bench.replies == {"x": [OK], "y": [OK, OK]} and not bench.router.busy
+
+
+def test_what_waits_for_a_leader_when_its_client_gives_up_is_not_written() -> None:
+    bench = Bench()
+    bench.connected = set()
+    bench.put("x", "a")
+    bench.put("y", "b")
+    bench.put("x", "c")
+    assert bench.flush() == []
+    bench.gone.add("x")
+    bench.connected = {1}
+    bench.router.on_connection(1, connected=True)
+    assert bench.flush() == [(1, 1, [b"b"])], "the client may have sent a and c again, through another node"
+    bench.settle(bench.last[0], 1)
+    assert bench.replies["y"] == [OK] and not bench.router.busy
+
+
+def test_if_no_client_is_left_nothing_is_sent() -> None:
+    bench = Bench()
+    bench.connected = set()
+    bench.put("x", "a")
+    bench.gone.add("x")
+    bench.connected = {1}
+    assert bench.flush() == [] and not bench.router.busy and bench.router.waiting_bytes == 0
 
 
 def test_outcomes_that_are_known_early_wait_for_those_before():

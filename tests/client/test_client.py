@@ -6,8 +6,10 @@ Every test that takes `connect` runs twice, once for each client (`conftest.py`)
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import inspect
+import socket
 import threading
 
 import pytest
@@ -301,6 +303,40 @@ def test_silence_ends_by_the_deadline(connect: MakeClient) -> None:
         connect(node).put("t", b"x", timeout=0.05)
     with FakeNode([Silence()]) as node, pytest.raises(TimedOut):
         connect(node, timeout=0.05).metrics()
+
+
+def test_a_call_that_gives_up_resets_its_connection_so_that_the_node_writes_nothing_more(
+    connect: MakeClient,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = connect("{}:{}".format(*server.getsockname()))
+        with pytest.raises(OutcomeUnknown):
+            client.put("t", b"x", timeout=0.05)
+        client.close()
+        accepted, _ = server.accept()
+        with accepted, pytest.raises(ConnectionResetError):
+            accepted.settimeout(10)
+            while accepted.recv(100):
+                pass
+
+
+def test_a_client_that_is_closed_after_its_answers_closes_in_order(connect: MakeClient) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = connect("{}:{}".format(*server.getsockname()))
+
+        def serve() -> list[bytes]:
+            accepted, _ = server.accept()
+            with accepted:
+                accepted.settimeout(10)
+                request = accepted.recv(100)
+                accepted.sendall(protocol.frame(b"OK"))
+                return [request, accepted.recv(100)]
+
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            served = pool.submit(serve)
+            client.put("t", b"x")
+            client.close()
+            assert served.result() == [protocol.frame(b"PUT t x"), b""]
 
 
 def test_after_a_call_that_timed_out_replies_do_not_shift(connect: MakeClient) -> None:

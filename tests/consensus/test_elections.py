@@ -322,6 +322,40 @@ def test_somebody_else_being_unreachable_starts_nothing() -> None:
     assert world.raft(2).next_deadline() == deadline and world.raft(2).leader_id == 1
 
 
+# ------------------------------------------------------------------------- a cluster that starts as a whole
+
+
+def test_a_server_that_has_just_started_waits_a_heartbeat_and_not_a_timeout() -> None:
+    world = three()
+    world.act(1, lambda raft: raft.peers_reachable([2], world.now))
+    heartbeat = world.config.heartbeat_interval
+    assert world.now + heartbeat <= world.raft(1).next_deadline() <= world.now + 2 * heartbeat
+
+
+def test_without_a_majority_in_reach_it_waits_as_ever() -> None:
+    world = three()
+    deadline = world.raft(1).next_deadline()
+    world.act(1, lambda raft: raft.peers_reachable([], world.now))
+    world.act(1, lambda raft: raft.peers_reachable([9], world.now))
+    assert world.raft(1).next_deadline() == deadline
+
+
+def test_one_that_asked_in_vain_before_the_others_came_asks_again_soon() -> None:
+    world = three()
+    world.time_out(1)
+    assert world.raft(1).role is Role.PRE_CANDIDATE
+    world.act(1, lambda raft: raft.peers_reachable([2, 3], world.now))
+    assert world.raft(1).next_deadline() <= world.now + 2 * world.config.heartbeat_interval
+
+
+def test_a_server_that_has_heard_a_leader_leaves_it_alone() -> None:
+    world = three()
+    world.elect(1)
+    deadline = world.raft(2).next_deadline()
+    world.act(2, lambda raft: raft.peers_reachable([1, 3], world.now))
+    assert world.raft(2).next_deadline() == deadline
+
+
 # -------------------------------------------------------------------- leadership transfer, dissertation 3.10
 
 

@@ -159,6 +159,7 @@ def test_a_client_that_hangs_up_its_sending_side_is_still_answered() -> None:
         client.send(b"PUT a 1")
         client.writer.write_eof()
         await until(lambda: len(handler.slots) == 1)
+        assert handler.slots[0][0].connection.open, "it sends nothing more, and still waits"
         handler.slots[0][0].reply(protocol.OK, 1)
         assert await client.reader.read() == frames(b"OK")
 
@@ -175,6 +176,7 @@ def test_answers_to_a_client_that_is_gone_are_dropped_and_its_share_is_given_bac
         client.writer.transport.abort()
         await until(lambda: not handler.server.connections)
         for slot, _ in handler.slots:
+            assert not slot.connection.open, "a PUT that waits would be written for no client"
             slot.reply(protocol.OK, 1)
         await until(lambda: not handler.server.dirty)
         assert handler.server.in_flight == 0

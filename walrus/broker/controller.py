@@ -104,7 +104,7 @@ class Controller:
         self.catch_up = CatchUp(config=config, metadata=metadata, copies=copies, puller=puller, outbox=outbox)
         self.router = Router(
             config=config, metadata=metadata, outbox=outbox, first_request=first,
-            incarnation=self.members.incarnation,
+            incarnation=self.members.incarnation, is_open=is_open,
         )
         gaps = Gaps(config=config, metadata=metadata, reads=reads, outbox=outbox, connected=connected)
         self.consumers = Consumers(
@@ -334,6 +334,7 @@ class Controller:
         """From now on messages reach `peer`."""
         self.connected.add(peer)
         self.members.on_connected(peer)
+        self.raft.peers_reachable(self.connected, now)
         self.supervisor.on_connection(peer, connected=True, refused=False)
         self.lifecycle.on_connection(peer, connected=True, now=now)
         self.router.on_connection(peer, connected=True)

@@ -17,6 +17,9 @@ for the topic in one turn.
 its deadline. Lost on the way (the leader died, its segment was recovered, no answer in time): *unknown*,
 and said so. No node retries it behind the client's back: a retry could write it twice.
 
+What waits here when its client has reset the connection is not written any more. A client that gave up sends
+its entry again, perhaps through another node; written seconds later, the first one would be a second copy.
+
 Invariant: an entry is in one place at a time: waiting, in one forward, or answered.
 
 Transcripts, in `tests/replicas/transcripts`: `forward_handed_back`, `rollover_keeps_the_order`.
@@ -87,10 +90,13 @@ class Router:
         outbox: Outbox,
         first_request: int,
         incarnation: Callable[[int], int | None],
+        is_open: Callable[[object], bool],
     ) -> None:
-        """`incarnation`: which start of a node runs now, as far as this node knows."""
+        """`incarnation`: which start of a node runs now, as far as this node knows; `is_open`: of a slot,
+        whether its client is still there.
+        """
         self._config, self._metadata, self._outbox = config, metadata, outbox
-        self._incarnation = incarnation
+        self._incarnation, self._is_open = incarnation, is_open
         self._request = first_request
         self._routes: dict[str, Route] = {}
         self._dirty: dict[str, None] = {}
@@ -126,19 +132,12 @@ class Router:
             route.returned = []
         number, segment = self._metadata.open_segment(route.topic) or (0, None)
         while segment and route.waiting and self._may_send(route, number, segment, connected):
-            items: list[Item] = []
-            size = 0
-            while route.waiting and size < MAX_FORWARD_BYTES:
-                numbered = bool(route.waiting[0].batch.stamps)
-                if numbered and items:
-                    break  # a producer's entries go alone: what becomes of them is theirs alone, too
-                items.append(route.waiting.popleft())
-                size += items[-1].batch.weight
-                if numbered:
-                    break
+            items = self._take(route)
+            if not items:
+                return
             self._request += 1
             route.sent.append(Sent(self._request, number, segment.leader, items))
-            route.sent_bytes += size
+            route.sent_bytes += sum(item.batch.weight for item in items)
             forward = Forward(
                 request=self._request,
                 topic=route.topic,
@@ -146,6 +145,24 @@ class Router:
                 batch=concat([item.batch for item in items]),
             )
             self._outbox.send(segment.leader, forward)
+
+    def _take(self, route: Route) -> list[Item]:
+        """The items of the next forward; an item whose client gave up is answered instead of written."""
+        items: list[Item] = []
+        size = 0
+        while route.waiting and size < MAX_FORWARD_BYTES:
+            numbered = bool(route.waiting[0].batch.stamps)
+            if numbered and items:
+                break  # a producer's entries go alone: what becomes of them is theirs alone, too
+            item = route.waiting.popleft()
+            if not self._is_open(item.slot):
+                self._answer(item, item.batch.count, protocol.error(errors.no_writer(route.topic)))
+                continue
+            items.append(item)
+            size += item.batch.weight
+            if numbered:
+                break
+        return items
 
     def _may_send(self, route: Route, number: int, segment: Segment, connected: Collection[int]) -> bool:
         if number <= route.closed or route.returned:

@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 from walrus.client import calls, consuming, core, deliveries, following, forks, names
+from walrus.client.blocking import reset_on_close
 from walrus.client.calls import Buffer, Call, Entry, TopicState
 from walrus.client.deliveries import Delivery, Receipt
 from walrus.client.errors import WalrusError
@@ -97,7 +98,13 @@ class _AsyncLink(asyncio.Protocol):
         """Take no new calls; close with the last reply that a call waits for."""
         self._retired = True
         if not self._waiting:
-            self.abort()
+            self._close_retired()
+
+    def _close_retired(self) -> None:
+        """Close; by a reset, if calls gave up whose replies are still due."""
+        if not self._pipeline.idle:
+            reset_on_close(self._socket)
+        self.abort()
 
     def abort(self) -> None:
         """Close now."""
@@ -124,7 +131,7 @@ class _AsyncLink(asyncio.Protocol):
                 waiting.due = now + waiting.patience
         self._write()
         if self._retired and not self._waiting:
-            self.abort()
+            self._close_retired()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._lost(error or ConnectionError("the node closed the connection"))

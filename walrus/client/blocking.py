@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 import select
 import socket
+import struct
 import threading
 import time
 import weakref
@@ -100,6 +101,8 @@ class _Link:
                 if (data := self._read()) and self._pipeline.input(data):
                     deadline = time.monotonic() + step.patience
         except (OSError, ProtocolError) as error:
+            if isinstance(error, TimeoutError):
+                reset_on_close(self._socket)
             unsent = core.unsent_frames(bytes(output), written)
             self._pipeline.lost(self.address, error, unsent)
             return False
@@ -132,6 +135,17 @@ class _Link:
         if not data:
             raise ConnectionError("the node closed the connection")
         return data
+
+
+def reset_on_close(connected: socket.socket) -> None:
+    """Let the close of this socket be a reset, which tells the node that no call waits for the rest.
+
+    An orderly close only says that nothing more is sent, which is also how a client ends that sends and does
+    not wait. After a reset the node writes nothing more of what waits for a segment's leader: a call that
+    gave up, and was made again, is not written twice because of that.
+    """
+    if connected.fileno() >= 0:
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 class Client:

@@ -59,7 +59,7 @@ class Election:
         assert now < self.deadline < math.inf
 
     def expire_soon(self, now: float) -> None:
-        """The leader is known to be gone: time out within a heartbeat, at a random instant of it."""
+        """There certainly is no leader at `now`: time out within a heartbeat of it, at a random instant."""
         soon = now + self._rng.uniform(0.0, self._config.heartbeat_interval)
         self.deadline = min(self.deadline, soon)
         assert self.deadline <= soon, "the timer is shortened, never prolonged"

@@ -217,7 +217,11 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """The client is gone. Its requests are still carried out; their replies are dropped."""
+        """The client is gone: it reset the connection, or was dropped. Replies to it are dropped, too.
+
+        What waits for a segment's leader is not written (`broker/router.py`), all else is carried out. A
+        client that only sends, and then closes, comes by `eof_received`: what it sent is all carried out.
+        """
         self._server.forget(self)
         self._server.listener.release()
         self._backlog.clear()
