@@ -35,6 +35,6 @@ def test_a_connection_without_the_barrier_is_caught(kind: str, monkeypatch: pyte
 
     monkeypatch.setattr(RequestOrder, "admits", careless)
     monkeypatch.setattr(RequestOrder, "started", lambda order, request: None)
-    outcomes = [simulate(seed, MIXED, 4_000, faults.classes("none")) for seed in range(3)]
+    outcomes = [simulate(seed, MIXED, 4_000, faults.classes("none")) for seed in range(3, 6)]
     caught = [outcome.name for outcome in outcomes if isinstance(outcome, FailedRun)]
     assert caught and set(caught) <= {"ReadYourWrites"}
