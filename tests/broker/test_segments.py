@@ -126,7 +126,7 @@ def test_announce_of_a_start_that_cannot_have_come_after_the_known_one_is_ignore
     number: int, drawn: int, other: int, other_drawn: int
 ):
     """As of a directory that was copied or put back: the same number with another draw, or a smaller one."""
-    known, late = drawn << START_BITS | number + 1, other_drawn << START_BITS | other + 1
+    known, late = drawn << START_BITS | number + 2, other_drawn << START_BITS | other + 2  # 1: of `cluster`
     metadata = cluster(announce(2, known))
     metadata.apply(announce(2, late))
     assert metadata.nodes[2].incarnation == (late if other > number or late == known else known)
