@@ -19,6 +19,8 @@ connection are answered in order, one reply each, and a client may send many wit
     EXTEND <topic> <group> <receipt> <ms>          OK
     SEEK <topic> <group> <segment> <offset>        OK      also SEEK <topic> <group> begin, or end
     STATE <topic>                        {...}
+    TOPICS [<prefix>]                    {...}
+    GROUPS <topic>                       {...}
     METRICS                              {...}
     LEAVE <node_id>                      OK
     RECOVER <topic> <segment>            OK
@@ -100,6 +102,7 @@ from walrus.wire.requests import (
     Extend,
     Fetch,
     Get,
+    Groups,
     Invalid,
     Leave,
     Metrics,
@@ -112,6 +115,7 @@ from walrus.wire.requests import (
     RequestParser,
     Seek,
     State,
+    Topics,
     encode_pubs,
     encode_puts,
     encode_request,
@@ -140,6 +144,7 @@ __all__ = [
     "Extend",
     "Fetch",
     "Get",
+    "Groups",
     "Invalid",
     "Json",
     "Leave",
@@ -160,6 +165,7 @@ __all__ = [
     "RequestParser",
     "Seek",
     "State",
+    "Topics",
     "empty",
     "encode_pubs",
     "encode_puts",

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import msgspec
+import pytest
+
+from tests.broker.test_segments import cluster, seal
 from tests.broker.world import three
 from walrus import protocol
 from walrus.acknowledged import Acknowledged, Position, Run
-from walrus.broker.lag import MAX_GROUPS_NAMED, MAX_TOPICS_NAMED, topics_led, under_replicated
-from walrus.segments import Metadata, Placement, Segment, Topic
+from walrus.broker.lag import (
+    MAX_GROUPS_NAMED,
+    MAX_TOPICS_NAMED,
+    groups,
+    topics,
+    topics_led,
+    under_replicated,
+)
+from walrus.segments import (
+    CommitCursors,
+    CommitGroups,
+    Metadata,
+    Placement,
+    RegisterTopic,
+    Segment,
+    Topic,
+)
 
 OK = b"OK"
 
@@ -69,3 +88,28 @@ def test_nodes_say_what_they_lead_and_notice_a_dead_replica() -> None:
     assert [metrics["under_replicated"] for metrics in said] == [0, 0, 0]
     world.kill(3)
     assert [world.metrics(node)["under_replicated"] for node in (1, 2)] == [2, 2]
+
+
+def test_topics_are_listed_by_prefix_and_in_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("walrus.broker.lag.MAX_TOPICS_LISTED", 2)
+    metadata = cluster()  # with a topic `t`
+    for name in ("b", "ba", "bb", "a"):
+        metadata.apply(RegisterTopic(topic=name, leader=1, replicas=(1, 2, 3)))
+    assert msgspec.json.decode(topics(metadata, "b")) == {"topics": ["b", "ba"], "count": 3}
+    assert msgspec.json.decode(topics(metadata, "none")) == {"topics": [], "count": 0}
+
+
+def test_groups_say_where_they_are_and_only_the_leader_how_far_behind() -> None:
+    metadata = cluster()
+    metadata.apply(seal(1, 5))
+    metadata.apply(CommitCursors(cursors={"t": {"": Position(1, 3)}}))
+    metadata.apply(CommitGroups(groups={"t": {"jobs": Acknowledged(0, Position(1, 1), (Run(2, 0, 1),))}}))
+    known = metadata.topics["t"]
+    said = msgspec.json.decode(groups(known, 4))
+    assert said["exact"] and said["end"] == {"segment": 2, "offset": 4}
+    assert said["groups"] == {
+        "": {"read_with": "GET", "segment": 1, "offset": 3, "lag": 6},
+        "jobs": {"read_with": "RECEIVE", "segment": 1, "offset": 1, "lag": 7},
+    }
+    elsewhere = msgspec.json.decode(groups(known, None))
+    assert not elsewhere["exact"] and elsewhere["groups"][""]["lag"] == 2

@@ -126,6 +126,8 @@ GOOD: dict[str, dict[str, Any]] = {
     "fetch": {"topic": "t", "segment": 1, "offset": 0, "wait": 0},
     "fetch_many": {"topic": "t", "segment": 1, "offset": 0, "count": 1},
     "entries": {"topic": "t", "segment": 1, "offset": 0},
+    "topics": {"prefix": "t"},
+    "groups": {"topic": "t"},
     "follow": {"topic": "t", "segment": 1, "offset": 0},
     "scan": {"topic": "t", "segment": 1, "offset": 0},
     "state": {"topic": "t"},
@@ -143,6 +145,7 @@ GOOD: dict[str, dict[str, Any]] = {
 BAD: dict[str, list[tuple[Any, type[Exception]]]] = {
     "topic": [*NO_NAMES, ("", InvalidTopic)],
     "group": NO_NAMES,
+    "prefix": NO_NAMES,
     "payload": NO_ENTRIES,
     "payloads": [
         *(([b"a", entry, b"b"], error) for entry, error in NO_ENTRIES),

@@ -1,4 +1,4 @@
-"""How far the consumer groups are behind: for METRICS, of the topics that this node leads.
+"""How far the consumer groups are behind: for METRICS, of the topics that this node leads, and for GROUPS.
 
 The leader of a topic's open segment knows where the topic ends: how many entries of that segment a majority
 has. Where a group stands is in the metadata, at most an interval of commits old, so a group that keeps up has
@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
+
+import msgspec
 
 from walrus.acknowledged import Acknowledged
 from walrus.segments import START, Metadata, OpenAt, Position, SealedAt, Topic
@@ -44,6 +46,34 @@ def _topic(topic: Topic, open_entries: int) -> dict[str, Any]:
         "replicas": topic.open.replicas,
         "lag": dict(worst),
     }
+
+
+MAX_TOPICS_LISTED = 1_000
+"""Topics in one reply to TOPICS; a longer prefix shows the others."""
+
+
+def topics(metadata: Metadata, prefix: str) -> bytes:
+    """TOPICS: the names that begin with a prefix, in order."""
+    names = sorted(name for name in metadata.topics if name.startswith(prefix))
+    return msgspec.json.encode({"topics": names[:MAX_TOPICS_LISTED], "count": len(names)})
+
+
+def groups(topic: Topic, open_entries: int | None) -> bytes:
+    """GROUPS. `open_entries`: acknowledged in the topic's open segment; None if this node does not lead it.
+
+    Then the lag counts sealed segments alone, and says so: `exact` is false.
+    """
+    end = Position(topic.current, open_entries or 0)
+    found = {
+        group: {"read_with": "GET", **position._asdict(), "lag": _behind(topic, position, end)}
+        for group, position in topic.cursors.items()
+    }
+    found |= {
+        group: {"read_with": "RECEIVE", **done.low._asdict(), "lag": _unacknowledged(topic, done, end)}
+        for group, done in topic.groups.items()
+    }
+    answer = {"end": end._asdict(), "exact": open_entries is not None, "leader_node": topic.open.leader}
+    return msgspec.json.encode({**answer, "groups": dict(sorted(found.items()))})
 
 
 def _behind(topic: Topic, position: Position, end: Position) -> int:

@@ -20,6 +20,7 @@ import msgspec
 
 from walrus import protocol
 from walrus.broker.consumers import Consumers
+from walrus.broker.lag import groups, topics
 from walrus.broker.lifecycle import Lifecycle
 from walrus.broker.placement import first_leader
 from walrus.broker.queues import Queues
@@ -34,7 +35,9 @@ from walrus.wire import errors
 from walrus.wire.effects import Outbox
 from walrus.wire.messages import Recover
 
-TopicRequest: TypeAlias = protocol.Put | protocol.Get | protocol.Fetch | protocol.State | protocol.Delivering
+TopicRequest: TypeAlias = (
+    protocol.Put | protocol.Get | protocol.Fetch | protocol.State | protocol.Groups | protocol.Delivering
+)
 """Requests that need a known topic."""
 
 MAX_WAITING = 10_000
@@ -96,6 +99,8 @@ class Requests:
     def on_request(self, slot: object, request: protocol.Request, now: float) -> None:
         """A request of a client. `request.replies` replies will be given to `slot`."""
         match request:
+            case protocol.Topics(prefix=prefix):
+                self._when_fresh(slot, partial(self._topics, slot, prefix), now)
             case protocol.Metrics():
                 self._outbox.reply(slot, protocol.json_reply(self._metrics(now)))
             case protocol.Register(topic=topic):
@@ -128,6 +133,10 @@ class Requests:
                 self._queues.start(slot, request, now)
             case protocol.State(topic=topic):
                 self._outbox.reply(slot, protocol.json_reply(state(self._metadata.topics[topic])))
+            case protocol.Groups(topic=name):
+                known = self._metadata.topics[name]
+                end = self._lifecycle.writers.commit_index(name, known.current)
+                self._outbox.reply(slot, protocol.json_reply(groups(known, end)))
             case _:
                 assert_never(request)
 
@@ -158,6 +167,9 @@ class Requests:
 
     def _error(self, slot: object, reason: errors.Reason, count: int = 1) -> None:
         self._outbox.reply(slot, protocol.error(reason) * count, count)
+
+    def _topics(self, slot: object, prefix: str, now: float) -> None:
+        self._outbox.reply(slot, protocol.json_reply(topics(self._metadata, prefix)))
 
     # --- what changes the metadata ---
 

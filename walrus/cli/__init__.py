@@ -3,6 +3,7 @@
 main           `python -m walrus.cli`: arguments, exit statuses
 commands       each command, for the shell and for the REPL
 queues         work queues: take, acknowledge, consume
+producing      lines into a topic, each once; a topic, followed; what topics and groups there are
 repl           the REPL: completion, pasted blocks
 status         how the cluster is, with exit statuses for scripts
 view           STATE and METRICS as tables

@@ -92,6 +92,10 @@ class Screen:
         else:
             self.line(payload)
 
+    def name(self, name: str) -> None:
+        """One name, as of a topic."""
+        self.line(msgspec.json.encode(name) if self._json else name.encode())
+
     def delivery(self, payload: bytes, receipt: str, deliveries: int) -> None:
         """One entry of a work queue, with its receipt unless that is ""."""
         if self._json:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from walrus import __version__
-from walrus.cli import commands, queues, status
+from walrus.cli import commands, producing, queues, status
 from walrus.cli.command_line import Console, Parser, command
 from walrus.cli.commands import Screen, describe
 from walrus.client import Client, WalrusError
@@ -289,6 +289,37 @@ def _entries_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--offset", type=_offset, default=0, help="where to begin (default 0)")
 
 
+def _produce_flags(parser: argparse.ArgumentParser) -> None:
+    _topic(parser)
+    parser.add_argument("--rate", type=_seconds, default=0.0, metavar="N", help="entries a second, at most")
+
+
+def _tail_flags(parser: argparse.ArgumentParser) -> None:
+    _topic(parser)
+    parser.add_argument("-f", "--follow", action="store_true", help="wait for what comes, until Ctrl-C")
+    parser.add_argument(
+        "--from",
+        dest="begin",
+        default="begin",
+        type=_place,
+        metavar="PLACE",
+        help="begin (default), end, or SEGMENT.OFFSET",
+    )
+
+
+def _place(text: str) -> tuple[int, int] | str:
+    segment, dot, offset = text.partition(".")
+    if text in ("begin", "end"):
+        return text
+    if not dot:
+        raise argparse.ArgumentTypeError(f"{text!r} is not begin, end or SEGMENT.OFFSET")
+    return _positive(segment), _offset(offset)
+
+
+def _topics_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("prefix", nargs="?", default="", help="what their names begin with")
+
+
 def _leave_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("node_id", type=_positive)
     parser.add_argument(
@@ -355,6 +386,11 @@ _Flags: TypeAlias = Callable[[argparse.ArgumentParser], None]
 _COMMANDS: dict[str, tuple[str, _Run, _Flags]] = {
     "register": ("create a topic", lambda c, s, a: commands.register(c, s, a.topic), _topic),
     "put": ("append the given text as one entry, or each line of standard input", _put, _put_flags),
+    "produce": (
+        "append each line of standard input, once, however often it has to be sent",
+        lambda c, s, a: producing.produce(c, s, a.topic, _standard_input(), a.rate),
+        _produce_flags,
+    ),
     "get": (
         "read the next entry and move the cursor",
         lambda c, s, a: commands.get(c, s, a.topic, a.group, a.count),
@@ -369,6 +405,21 @@ _COMMANDS: dict[str, tuple[str, _Run, _Flags]] = {
         "read the whole topic, across segments",
         lambda c, s, a: commands.entries(c, s, a.topic, a.segment, a.offset),
         _entries_flags,
+    ),
+    "tail": (
+        "the topic from a place on; -f waits for what comes",
+        lambda c, s, a: producing.tail(c, s, a.topic, a.begin, a.follow),
+        _tail_flags,
+    ),
+    "topics": (
+        "the topics there are",
+        lambda c, s, a: producing.topics(c, s, a.prefix),
+        _topics_flags,
+    ),
+    "groups": (
+        "a topic's consumer groups, and how far they are behind",
+        lambda c, s, a: producing.groups(c, s, a.topic),
+        _topic,
     ),
     "receive": (
         "take entries of a work queue; they come again unless they are acknowledged",

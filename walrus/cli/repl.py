@@ -4,7 +4,7 @@ A line is what would go over the wire, except that commands may be typed in any 
 followed by `--force`, and that a few words of the REPL's own are there (`help`, `entries`, `connect`,
 `quit`). What follows the second space of PUT is the payload, as it stands, so quotes are part of it.
 
-The protocol has no list of topics; the ones to complete are those that the history knows.
+The topics to complete are those that the history knows.
 """
 
 from __future__ import annotations
@@ -17,22 +17,25 @@ from prompt_toolkit.document import Document
 from rich.table import Table
 
 from walrus import protocol
-from walrus.cli import commands, queues
+from walrus.cli import commands, producing, queues
 from walrus.cli.commands import NotAsked, Screen
 from walrus.client import Client, InvalidRequest, WalrusError
 
 _HELP: Final = (
     ("REGISTER <topic>", "create a topic"),
     ("PUT <topic> <payload>", "append an entry; all that follows the second space is the payload"),
-    ("GET <topic> [<group>]", "the next entry of the shared cursor, or of a group's"),
+    ("PUB <topic> <producer> <sequence> <payload>", "append an entry once, however often it is sent"),
+    ("GET <topic> [<group> [<wait_ms>]]", "the next entry of the shared cursor, or of a group's"),
     ("RECEIVE <topic> <group> [<wait_ms>]", "take an entry of a work queue: receipt, deliveries, payload"),
     ("ACK <topic> <group> <receipt>", "the work is done"),
     ("NACK <topic> <group> <receipt> [<delay_ms>]", "give it back"),
     ("EXTEND <topic> <group> <receipt> <ms>", "the work takes longer"),
     ("SEEK <topic> <group> begin|end|<segment> <offset>", "move the group"),
-    ("FETCH <topic> <segment> <offset>", "one entry; moves no cursor"),
+    ("FETCH <topic> <segment> <offset> [<wait_ms>]", "one entry; moves no cursor"),
     ("ENTRIES <topic>", "all entries, across segments"),
     ("STATE <topic>", "segments, leaders, replicas, cursors"),
+    ("TOPICS [<prefix>]", "the topics there are"),
+    ("GROUPS <topic>", "consumer groups, and how far they are behind"),
     ("METRICS", "this node and the cluster as it sees it"),
     ("LEAVE <node_id> [--force]", "remove a member; with --force also if replicas get fewer"),
     ("RECOVER <topic> <segment>", "recover a segment that waits for an operator's decision"),
@@ -41,8 +44,9 @@ _HELP: Final = (
 )
 WORDS: Final = (*protocol.COMMANDS, "ENTRIES", "CONNECT", "HELP", "QUIT")
 _OF_QUEUES: Final = {"RECEIVE", "ACK", "NACK", "EXTEND", "SEEK"}
-_TAKE_TOPIC: Final = {"REGISTER", "PUT", "GET", "FETCH", "STATE", "RECOVER", "ENTRIES", *_OF_QUEUES}
-_TAKE_MORE: Final = {"PUT", "FETCH", "RECOVER", *_OF_QUEUES}
+_READING: Final = {"GET", "FETCH", "STATE", "GROUPS", "ENTRIES"}
+_TAKE_TOPIC: Final = {"REGISTER", "PUT", "PUB", "RECOVER", *_READING, *_OF_QUEUES}
+_TAKE_MORE: Final = {"PUT", "PUB", "FETCH", "RECOVER", *_OF_QUEUES}
 
 
 class Words(Completer):
@@ -120,15 +124,27 @@ class Repl:
         if forced:
             rest = rest.split()[0]
         # A payload keeps its spaces; everywhere else a stray one at the end is a slip of the hand.
-        text = rest if command == "PUT" else rest.strip()
+        text = rest if command in ("PUT", "PUB") else rest.strip()
         request = protocol.parse_request(command.encode() + (b" " + text if text else b""))
         match request:
             case protocol.Invalid(reason):
                 raise InvalidRequest(reason)
             case protocol.Register(topic):
                 commands.register(client, screen, topic)
+            case protocol.Put(topic, batch) if batch.stamps:
+                (stamp,) = batch.stamps
+                client.producer(topic, stamp.producer, stamp.first).put(batch.blob)
+                screen.done(acknowledged=1)
             case protocol.Put(topic, batch):
                 commands.put(client, screen, topic, batch.blob)
+            case protocol.Get(topic, group, wait_ms=wait_ms) if wait_ms:
+                one_or_empty(screen, client.get(topic, group, wait=wait_ms / 1000))
+            case protocol.Fetch(topic, segment, offset, wait_ms=wait_ms) if wait_ms:
+                one_or_empty(screen, client.fetch(topic, segment, offset, wait=wait_ms / 1000))
+            case protocol.Topics(prefix):
+                producing.topics(client, screen, prefix)
+            case protocol.Groups(topic):
+                producing.groups(client, screen, topic)
             case protocol.Get(topic, group):
                 commands.get(client, screen, topic, group)
             case protocol.Fetch(topic, segment, offset):
@@ -162,6 +178,14 @@ class Repl:
         self.client.close()
         self.client = other
         self._screen.say(f"connected to {address}")
+
+
+def one_or_empty(screen: Screen, payload: bytes | None) -> None:
+    """What a request that waited has brought."""
+    if payload is None:
+        screen.empty()
+    else:
+        screen.entry(payload)
 
 
 def _help() -> Table:

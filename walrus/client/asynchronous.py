@@ -324,6 +324,14 @@ class AsyncClient:
         """The topic's segments, leaders, replicas and cursors."""
         return cast("TopicState", calls.only(await self._call(calls.state(topic), timeout)))
 
+    async def topics(self, prefix: str = "", *, timeout: float | None = None) -> list[str]:
+        """The topics whose names begin so, in order; at most 1,000."""
+        return calls.names_of(calls.only(await self._call(calls.topics(prefix), timeout)))
+
+    async def groups(self, topic: str, *, timeout: float | None = None) -> dict[str, Any]:
+        """The topic's consumer groups: where each is, and its lag, which its leader alone knows."""
+        return cast("dict[str, Any]", calls.only(await self._call(calls.groups(topic), timeout)))
+
     async def metrics(self, *, timeout: float | None = None) -> dict[str, Any]:
         """The own view of the node that `address` names."""
         return cast("dict[str, Any]", calls.only(await self._call(calls.metrics(), timeout)))

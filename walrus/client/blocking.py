@@ -287,6 +287,14 @@ class Client:
         """The topic's segments, leaders, replicas and cursors."""
         return cast("TopicState", calls.only(self._call(calls.state(topic), timeout)))
 
+    def topics(self, prefix: str = "", *, timeout: float | None = None) -> list[str]:
+        """The topics whose names begin so, in order; at most 1,000."""
+        return calls.names_of(calls.only(self._call(calls.topics(prefix), timeout)))
+
+    def groups(self, topic: str, *, timeout: float | None = None) -> dict[str, Any]:
+        """The topic's consumer groups: where each is, and its lag, which its leader alone knows."""
+        return cast("dict[str, Any]", calls.only(self._call(calls.groups(topic), timeout)))
+
     def metrics(self, *, timeout: float | None = None) -> dict[str, Any]:
         """The own view of the node that `address` names."""
         return cast("dict[str, Any]", calls.only(self._call(calls.metrics(), timeout)))

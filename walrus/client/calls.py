@@ -286,6 +286,24 @@ def state(topic: str) -> Call[dict[str, Any]]:
     return single(b"STATE " + name_bytes(topic), _json, repeatable=True)
 
 
+def topics(prefix: str) -> Call[dict[str, Any]]:
+    """TOPICS."""
+    return single(b"TOPICS " + name_bytes(prefix) if prefix != "" else b"TOPICS", _json, repeatable=True)
+
+
+def groups(topic: str) -> Call[dict[str, Any]]:
+    """GROUPS."""
+    return single(b"GROUPS " + name_bytes(topic), _json, repeatable=True)
+
+
+def names_of(answer: dict[str, Any]) -> list[str]:
+    """The names in the answer to TOPICS."""
+    names = answer.get("topics")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise BadReply(f"TOPICS was answered without a list of names: {answer!r}"[:200])
+    return names
+
+
 def metrics() -> Call[dict[str, Any]]:
     """METRICS."""
     return single(b"METRICS", _json, repeatable=True)

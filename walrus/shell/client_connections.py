@@ -60,6 +60,7 @@ from walrus.protocol import (
     Extend,
     Fetch,
     Get,
+    Groups,
     Invalid,
     Leave,
     Metrics,
@@ -72,6 +73,7 @@ from walrus.protocol import (
     RequestParser,
     Seek,
     State,
+    Topics,
 )
 from walrus.shell.descriptors import Listener
 
@@ -148,8 +150,10 @@ def _weight(request: Request, max_frame_bytes: int) -> int:
             return request.count * max_frame_bytes
         case Receive() | Ack():
             return request.replies * REQUEST_BYTES  # it may wait for long, and holds no entry meanwhile
-        case Nack() | Extend() | Seek() | Register() | Leave() | Recover() | State() | Metrics() | Invalid():
-            return max_frame_bytes  # of the answer: those of STATE and METRICS grow with what they describe
+        case State() | Topics() | Groups() | Metrics():
+            return max_frame_bytes  # of the answer, which grows with what it describes
+        case Nack() | Extend() | Seek() | Register() | Leave() | Recover() | Invalid():
+            return max_frame_bytes
         case _:
             assert_never(request)
 

@@ -58,6 +58,7 @@ KINDS: Final = (
     Kind("EXTEND requires", "InvalidRequest", "an argument is missing"),
     Kind("SEEK requires", "InvalidRequest", "an argument is missing, or a number is not one"),
     Kind("STATE requires", "InvalidRequest", "an argument is missing"),
+    Kind("GROUPS requires", "InvalidRequest", "an argument is missing"),
     Kind("METRICS takes", "InvalidRequest", "it takes no argument"),
     Kind("LEAVE requires", "InvalidRequest", "an argument is missing, or a number is not one"),
     Kind("RECOVER requires", "InvalidRequest", "an argument is missing, or a number is not one"),
@@ -132,8 +133,8 @@ def kind_of(reason: str) -> Kind | None:
 # --- the request is wrong, and stays wrong --------------------------------------------------------
 
 UNKNOWN_COMMAND: Final = Reason(
-    "unknown command: send REGISTER, PUT, PUB, GET, FETCH, RECEIVE, ACK, NACK, EXTEND, SEEK, STATE, METRICS, "
-    "LEAVE or RECOVER, in capitals, one space between arguments"
+    "unknown command: send REGISTER, PUT, PUB, GET, FETCH, RECEIVE, ACK, NACK, EXTEND, SEEK, STATE, "
+    "TOPICS, GROUPS, METRICS, LEAVE or RECOVER, in capitals, one space between arguments"
 )
 PUT_REQUIRES_TOPIC: Final = Reason("PUT requires a topic: send PUT <topic> <payload>")
 PUT_REQUIRES_PAYLOAD: Final = Reason(
@@ -168,6 +169,7 @@ SEEK_REQUIRES: Final = Reason(
     "or begin or end for these two"
 )
 STATE_REQUIRES: Final = Reason("STATE requires a topic: send STATE <topic>")
+GROUPS_REQUIRES: Final = Reason("GROUPS requires a topic: send GROUPS <topic>")
 METRICS_TAKES_NOTHING: Final = Reason("METRICS takes no arguments: send METRICS")
 LEAVE_REQUIRES: Final = Reason("LEAVE requires a node id: send LEAVE <node_id>, a number from 1")
 RECOVER_REQUIRES: Final = Reason(

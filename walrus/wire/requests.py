@@ -160,6 +160,18 @@ class State(_Request, frozen=True):
     topic: str
 
 
+class Topics(_Request, frozen=True):
+    """The topics whose names begin with `prefix`, in order."""
+
+    prefix: str = ""
+
+
+class Groups(_Request, frozen=True):
+    """A topic's consumer groups: where each is, and how far behind."""
+
+    topic: str
+
+
 class Metrics(_Request, frozen=True):
     """The answering node's own view of itself and of the cluster."""
 
@@ -188,7 +200,10 @@ class Invalid(_Request, frozen=True):
 Delivering: TypeAlias = Receive | Ack | Nack | Extend | Seek
 """The requests of work queues."""
 
-Request: TypeAlias = Register | Put | Get | Fetch | Delivering | State | Metrics | Leave | Recover | Invalid
+Describing: TypeAlias = State | Topics | Groups | Metrics
+"""Requests that are answered with JSON."""
+
+Request: TypeAlias = Register | Put | Get | Fetch | Delivering | Describing | Leave | Recover | Invalid
 
 
 # --- bytes -> values -------------------------------------------------------------------------------
@@ -350,6 +365,16 @@ def _state(rest: bytes) -> Request:
     return State(_name(rest, errors.INVALID_TOPIC))
 
 
+def _topics(rest: bytes) -> Request:
+    return Topics(_name(rest, errors.INVALID_TOPIC) if rest else "")
+
+
+def _groups(rest: bytes) -> Request:
+    if not rest:
+        raise _Refused(errors.GROUPS_REQUIRES)
+    return Groups(_name(rest, errors.INVALID_TOPIC))
+
+
 def _metrics(rest: bytes) -> Request:
     if rest:
         raise _Refused(errors.METRICS_TAKES_NOTHING)
@@ -379,6 +404,8 @@ _COMMANDS: Final[dict[bytes, Callable[[bytes], Request]]] = {
     b"EXTEND": _extend,
     b"SEEK": _seek,
     b"STATE": _state,
+    b"TOPICS": _topics,
+    b"GROUPS": _groups,
     b"METRICS": _metrics,
     b"LEAVE": _leave,
     b"RECOVER": _recover,

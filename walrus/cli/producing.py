@@ -1,0 +1,122 @@
+"""Streams from the command line: lines into a topic, each once, and a topic followed as it grows.
+
+    ... | walrus-cli produce orders                 one entry a line, through a producer (PUB)
+    ... | walrus-cli produce orders --rate 100
+    walrus-cli tail orders                          all there is
+    walrus-cli tail -f orders --from end            what comes from now on, until Ctrl-C
+    walrus-cli topics; walrus-cli groups orders
+
+`produce` sends a line again until it is acknowledged, and never writes it twice; its exit status is not 0 if
+the time was over before that.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table
+
+from walrus.cli.commands import Screen
+from walrus.client import Client, Producer, WalrusError
+
+TELL_AFTER: Final = 5.0
+"""Seconds after which `produce` says again how far it has come."""
+
+BATCH: Final = 256
+"""Lines that are sent together at most, if there is a rate to keep."""
+
+
+def produce(client: Client, screen: Screen, topic: str, chunks: Iterable[bytes], rate: float) -> None:
+    """PUB each line of `chunks` (bytes in any pieces), without waiting for the input to end."""
+    stream = _Stream(client.producer(topic), screen, rate)
+    rest = b""
+    for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        stream.put([line.removesuffix(b"\r") for line in lines])
+    if rest:
+        stream.put([rest])
+    screen.say(f"{stream.acknowledged:,} acknowledged")
+    screen.done(acknowledged=stream.acknowledged)
+
+
+class _Stream:
+    """Lines on their way, no faster than `rate` a second (0: as fast as they are taken)."""
+
+    def __init__(self, producer: Producer, screen: Screen, rate: float) -> None:
+        self._producer, self._screen, self._rate = producer, screen, rate
+        self._started = self._told = time.monotonic()
+        self.acknowledged = 0
+
+    def put(self, lines: list[bytes]) -> None:
+        """Send them; returns once they are acknowledged."""
+        size = max(1, min(BATCH, int(self._rate / 4))) if self._rate else len(lines)
+        while lines:
+            part, lines = lines[:size], lines[size:]
+            try:
+                self._producer.put_many(part)
+            except WalrusError:
+                self._screen.say(f"{self.acknowledged:,} acknowledged; of the next it is not known", "yellow")
+                raise
+            self.acknowledged += len(part)
+            self._keep_to_the_rate()
+
+    def _keep_to_the_rate(self) -> None:
+        now = time.monotonic()
+        if now - self._told >= TELL_AFTER:
+            self._told = now
+            self._screen.say(f"{self.acknowledged:,} acknowledged")
+        if self._rate:
+            time.sleep(max(0.0, self._started + self.acknowledged / self._rate - now))
+
+
+def tail(client: Client, screen: Screen, topic: str, begin: tuple[int, int] | str, follow: bool) -> None:
+    """The entries from a place on, to the end, or without end."""
+    segment, offset = _place(client, topic, begin)
+    found = client.follow(topic, segment, offset) if follow else client.scan(topic, segment, offset)
+    for entry in found:
+        screen.entry(entry.payload, segment=entry.segment, offset=entry.offset)
+        if follow:
+            screen.flush()
+
+
+def _place(client: Client, topic: str, begin: tuple[int, int] | str) -> tuple[int, int]:
+    """Segment and offset. The end is known to the topic's leader; from what another node knows it is read."""
+    if isinstance(begin, tuple):
+        return begin
+    if begin == "begin":
+        return 1, 0
+    known = client.groups(topic)
+    place = int(known["end"]["segment"]), int(known["end"]["offset"])
+    if not known["exact"]:
+        for entry in client.scan(topic, *place):
+            place = entry.segment, entry.offset + 1
+    return place
+
+
+def topics(client: Client, screen: Screen, prefix: str = "") -> None:
+    """TOPICS, a name a line."""
+    for name in client.topics(prefix):
+        screen.name(name)
+
+
+def groups(client: Client, screen: Screen, topic: str) -> None:
+    """GROUPS."""
+    answer = client.groups(topic)
+    screen.document(answer, lambda console: _table(console, topic, answer))
+
+
+def _table(console: Console, topic: str, answer: dict[str, Any]) -> Table:
+    end = answer["end"]
+    title = f"groups of {topic}, whose end is {end['segment']}.{end['offset']}"
+    if not answer["exact"]:
+        title += f" or later: node {answer['leader_node']} knows"
+    table = Table(title=title)
+    for column in ("group", "read with", "at", "lag"):
+        table.add_column(column)
+    for name, group in answer["groups"].items():
+        place = f"{group['segment']}.{group['offset']}"
+        table.add_row(name or "(shared)", group["read_with"], place, f"{group['lag']:,}")
+    return table
