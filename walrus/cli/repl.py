@@ -20,6 +20,7 @@ from walrus import protocol
 from walrus.cli import commands, producing, queues
 from walrus.cli.commands import NotAsked, Screen
 from walrus.client import Client, InvalidRequest, WalrusError
+from walrus.protocol import Describing
 
 _HELP: Final = (
     ("REGISTER <topic>", "create a topic"),
@@ -137,38 +138,14 @@ class Repl:
                 screen.done(acknowledged=1)
             case protocol.Put(topic, batch):
                 commands.put(client, screen, topic, batch.blob)
-            case protocol.Get(topic, group, wait_ms=wait_ms) if wait_ms:
-                one_or_empty(screen, client.get(topic, group, wait=wait_ms / 1000))
-            case protocol.Fetch(topic, segment, offset, wait_ms=wait_ms) if wait_ms:
-                one_or_empty(screen, client.fetch(topic, segment, offset, wait=wait_ms / 1000))
-            case protocol.Topics(prefix):
-                producing.topics(client, screen, prefix)
-            case protocol.Groups(topic):
-                producing.groups(client, screen, topic)
-            case protocol.Get(topic, group):
-                commands.get(client, screen, topic, group)
-            case protocol.Fetch(topic, segment, offset):
-                commands.fetch(client, screen, topic, segment, offset)
-            case protocol.State(topic):
-                commands.state(client, screen, topic)
-            case protocol.Metrics():
-                commands.metrics(client, screen)
             case protocol.Leave(node_id):
                 commands.leave(client, screen, node_id, forced)
             case protocol.Recover(topic, segment):
                 commands.recover(client, screen, topic, segment)
-            case protocol.Receive(topic, group, wait_ms):
-                queues.receive(client, screen, topic, group, wait=wait_ms / 1000)
-            case protocol.Ack(topic, group, receipts):
-                queues.ack(client, screen, topic, group, list(map(str, receipts)))
-            case protocol.Nack(topic, group, receipt, delay_ms):
-                queues.nack(client, screen, topic, group, str(receipt), delay_ms / 1000)
-            case protocol.Extend(topic, group, receipt, ms):
-                queues.extend(client, screen, topic, group, str(receipt), ms / 1000)
-            case protocol.Seek():
-                queues.seek(client, screen, request.topic, request.group, text.decode().split()[2:])
+            case protocol.Receive() | protocol.Ack() | protocol.Nack() | protocol.Extend() | protocol.Seek():
+                _of_queues(client, screen, request, text)
             case _:
-                assert_never(request)
+                _reading(client, screen, request)
         if topic_known := topic_in(f"{command} {rest.decode(errors='replace')}"):
             self.words.topics.add(topic_known)
 
@@ -178,6 +155,46 @@ class Repl:
         self.client.close()
         self.client = other
         self._screen.say(f"connected to {address}")
+
+
+def _of_queues(client: Client, screen: Screen, request: protocol.Delivering, text: bytes) -> None:
+    """The requests of work queues."""
+    match request:
+        case protocol.Receive(topic, group, wait_ms):
+            queues.receive(client, screen, topic, group, wait=wait_ms / 1000)
+        case protocol.Ack(topic, group, receipts):
+            queues.ack(client, screen, topic, group, list(map(str, receipts)))
+        case protocol.Nack(topic, group, receipt, delay_ms):
+            queues.nack(client, screen, topic, group, str(receipt), delay_ms / 1000)
+        case protocol.Extend(topic, group, receipt, ms):
+            queues.extend(client, screen, topic, group, str(receipt), ms / 1000)
+        case protocol.Seek():
+            queues.seek(client, screen, request.topic, request.group, text.decode().split()[2:])
+        case _:
+            assert_never(request)
+
+
+def _reading(client: Client, screen: Screen, request: protocol.Get | protocol.Fetch | Describing) -> None:
+    """The requests that change nothing, but for a cursor."""
+    match request:
+        case protocol.Get(topic, group, wait_ms=wait_ms) if wait_ms:
+            one_or_empty(screen, client.get(topic, group, wait=wait_ms / 1000))
+        case protocol.Get(topic, group):
+            commands.get(client, screen, topic, group)
+        case protocol.Fetch(topic, segment, offset, wait_ms=wait_ms) if wait_ms:
+            one_or_empty(screen, client.fetch(topic, segment, offset, wait=wait_ms / 1000))
+        case protocol.Fetch(topic, segment, offset):
+            commands.fetch(client, screen, topic, segment, offset)
+        case protocol.Topics(prefix):
+            producing.topics(client, screen, prefix)
+        case protocol.Groups(topic):
+            producing.groups(client, screen, topic)
+        case protocol.State(topic):
+            commands.state(client, screen, topic)
+        case protocol.Metrics():
+            commands.metrics(client, screen)
+        case _:
+            assert_never(request)
 
 
 def one_or_empty(screen: Screen, payload: bytes | None) -> None:
