@@ -72,6 +72,16 @@ def test_what_waits_for_a_slow_disk_counts_for_nothing() -> None:
     assert explore(bounds).violation is None
 
 
+def test_a_lone_voter_does_not_lead_by_a_vote_that_waits_for_a_slow_disk() -> None:
+    mutant, bounds = mutants.find("own_vote_counts_before_durable"), Bounds(nodes=1, depth=3, slow=2)
+    assert explore(bounds).violation is None
+    with mutants.planted(mutant):
+        outcome = explore(bounds)
+    assert outcome.violation is not None
+    assert outcome.violation.name == "ElectionSafety", outcome.violation
+    assert len(outcome.path) == 3, "two candidacies, and the end of the first write"
+
+
 def test_the_command_prints_states_and_a_counterexample(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explore", "--nodes", "3", "--depth", "3"]) == 0
     told = capsys.readouterr().out

@@ -611,8 +611,10 @@ class Explorer:
             for to, number in step.sent
             if isinstance(self.servers.messages[number], PreVoteRequest)
         }
-        if self.servers.known[step.local].role is not Role.PRE_CANDIDATE:
-            return self._after(state, node, step)  # it asks no server
+        if self.servers.known[step.local].role is not Role.PRE_CANDIDATE:  # it asks no server
+            if slow:
+                step = self.servers.step(state.locals[node - 1], "timeout slowly", _slowly(_time_out))
+            return self._after(state, node, step, SLOW if slow else -1)
         state = self._after(state, node, Step(step.local, ()))
         for peer in group:
             if peer not in asked:
