@@ -158,6 +158,9 @@ WRITTEN_FOR = {
     "repeated_forward_is_handed_back": "forwards_repeated_after_the_seal",
     "reads_past_the_seal": "leader_reaches_clients_but_no_replica",
     "raft_goes_on_before_durable": "blackout_with_slow_disks",
+    "timeout_says_failed": "answers_lost_behind_an_append",
+    "replicas_by_command_unseen": "replica_by_a_command",
+    "replicas_by_snapshot_unseen": "replica_by_a_command",
 }
 """The scenario that has the schedule which a bug needs."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from walrus.protocol import Leave, Register
-from walrus.segments import RegisterTopic
+from walrus.segments import RegisterTopic, SetReplicas
 from walrus.sim.calls import ClientCall, Outcome, Unattended
 from walrus.sim.catalogue import scenario
 from walrus.sim.clients import Consumer
@@ -204,4 +204,44 @@ def topics_of_proposers_that_know_too_little(seed: int) -> int:
     stage.until(lambda: "lonely" in topics, "the other one, too")
     for name in ("early", "lonely"):
         expect(len(topics[name].segments[0].replicas) == 3, f"{name} opened with too few replicas")
+    return stage.finish()
+
+
+@scenario(41)
+def answers_lost_behind_an_append(seed: int) -> int:
+    """Entries are written, and no answer reaches the nodes of their clients: the outcome is unknown."""
+    stage = Stage(seed)
+    stage.warm()
+    leader = stage.leader()
+    lost = stage.keep(lambda sender, to, message: sender == leader and type(message) is m.ForwardReply)
+    outside = stage.producer("outside", node=stage.followers()[0])
+    outside.put(20)
+    stage.run(stage.world.options.settings["put_timeout"] + 1.0)
+    lost.drop()
+    expect(all(attempt.outcome is not Outcome.OK for attempt in outside.attempts), "OK without an answer")
+    return stage.finish()
+
+
+@scenario(42)
+def replica_by_a_command(seed: int) -> int:
+    """A command makes a node a replica that holds nothing, and a snapshot another one: both copy it all."""
+    stage = Stage(seed, nodes=4, settings={"max_segment_entries": 20, "compact_entries": 10})
+    stage.warm()
+    stage.until(lambda: stage.metadata().current > 3, "sealed segments")
+    for number, away in ((1, False), (2, True)):
+        old = stage.metadata().segments[number - 1].replicas
+        (new,) = {1, 2, 3, 4} - set(old)
+        if away:
+            stage.cut(new)
+            stage.until(lambda: stage.raft_leader() not in (0, new), "another node leads Raft")  # noqa: B023
+        leader = stage.controller(stage.raft_leader())
+        change = SetReplicas(topic="t0", segment=number, old=old, new=(*old, new))
+        leader.raft_host.propose(change, stage.host(stage.raft_leader()).clock(stage.world.now))
+        stage.until(lambda: new in stage.metadata().segments[number - 1].replicas, "it is a replica")  # noqa: B023
+        if away:
+            stage.until(
+                lambda: leader.raft.log.snapshot_index > stage.controller(new).applied,  # noqa: B023
+                "it gets a snapshot",
+            )
+            stage.mend()
     return stage.finish()

@@ -62,7 +62,7 @@ ROUTING = (
         "a PUT without an answer in time is reported as not written",
         Slip(
             "self._lost(route, sent, errors.TIMEOUT)",
-            'self._lost(route, sent, "timeout: nothing was written")',
+            "self._lost(route, sent, errors.NO_LEASE)",
             "Router.on_tick",
         ),
     ),
