@@ -7,6 +7,8 @@ in bytes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from walrus.consensus.messages import RaftConfig
@@ -18,6 +20,10 @@ CLIENT_PORT = 8080
 FIRST_RAFT_PORT = 6001
 FIRST_CLIENT_PORT = 9091
 """Those of node 1 of a cluster on one machine; the others follow."""
+
+
+RETENTION = ("retain_entries", "retain_bytes", "retain_seconds")
+"""The settings that say what is dropped."""
 
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +46,14 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How long a node may write after it last heard from a Raft leader; below `failure_timeout`."""
     max_segment_entries: int = 1_000_000
     max_segment_bytes: int | None = None
+    segment_seconds: int = 0
+    """Age after which a segment that has entries is sealed. 0 here and below: never."""
+    retain_entries: int = 0
+    retain_bytes: int = 0
+    retain_seconds: int = 0
+    """What is kept of a topic at least: sealed segments beyond any of these are dropped, the oldest first."""
+    max_deliveries: int = 0
+    """After so many deliveries an entry that comes back goes to the dead-letter topic."""
     monitor_check: float = 10.0
     """How often segments are checked against their thresholds besides the check on every append."""
     put_timeout: float = 4.0
@@ -72,6 +86,29 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.lease_ttl >= self.failure_timeout:
             raise ValueError("lease_ttl must be below failure_timeout, or two leaders could write at once")
+
+    def setting(self, name: str, settings: Mapping[str, int]) -> int:
+        """What counts for a topic with these settings: its own, or this node's flag. 0: no limit."""
+        value = settings.get(name)
+        return self.defaults()[name] if value is None else value
+
+    def defaults(self) -> dict[str, int]:
+        """What counts of a topic of which nothing is set."""
+        return {
+            "retain_entries": self.retain_entries,
+            "retain_bytes": self.retain_bytes,
+            "retain_seconds": self.retain_seconds,
+            "segment_entries": self.max_segment_entries,
+            "segment_bytes": self.max_segment_bytes or 0,
+            "segment_seconds": self.segment_seconds,
+            "visibility_ms": round(self.visibility_timeout * 1000),
+            "max_deliveries": self.max_deliveries,
+            "protect_groups": 0,
+        }
+
+    def retains(self, settings: Mapping[str, int]) -> bool:
+        """Whether some limit of retention counts for a topic with these settings."""
+        return any(self.setting(name, settings) for name in RETENTION)
 
     def raft(self) -> RaftConfig:
         """Return Raft's share of the settings."""

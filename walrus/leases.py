@@ -61,7 +61,8 @@ class LeaseTable:
         """Grant and revoke by the metadata: for one topic that changed, or for all."""
         for name in [topic] if topic is not None else sorted(metadata.topics):
             number, segment = metadata.open_segment(name) or (0, None)
-            assert number >= self._granted.get(name, 0), "SingleWriter: a lease on an earlier segment again"
+            before = self._granted.get(name, 0)
+            assert segment is None or number >= before, "SingleWriter: a lease on an earlier segment again"
             if segment and self.is_ours(segment):
                 assert not segment.sealed, "NoWritesPastOpen: a lease on a segment that has ended"
                 self._granted[name] = number

@@ -8,7 +8,9 @@ Everything on a wire is a frame, in both directions and on both ports:
 **Client port.** A body is a command word and its arguments, separated by single spaces. Requests on one
 connection are answered in order, one reply each, and a client may send many without waiting.
 
-    REGISTER <topic>                     OK
+    REGISTER <topic> [<key>=<value> ...] OK
+    CONFIGURE <topic> <key>=<value> ...  OK
+    DELETE <topic>                       OK
     PUT <topic> <payload>                OK
     PUB <topic> <producer> <sequence> <payload>    OK
     GET <topic> [<group>]                OK <payload> | EMPTY
@@ -98,6 +100,8 @@ from walrus.wire.requests import (
     MAX_TOGETHER,
     MAX_WAIT_MS,
     Ack,
+    Configure,
+    Delete,
     Delivering,
     Describing,
     Extend,
@@ -139,6 +143,8 @@ __all__ = [
     "MAX_WAIT_MS",
     "OK",
     "Ack",
+    "Configure",
+    "Delete",
     "Delivering",
     "Describing",
     "Empty",

@@ -1,23 +1,28 @@
 """Topics, segments and nodes: the metadata that Raft replicates.
 
-A topic is a list of segments, numbered from 1. All but the last are *sealed*: their entry count and
-checksum are here and never change. The last one is *open*: it has one leader, which alone originates
-entries in it, and a fixed set of replicas. Changing the leader means sealing the segment and opening
-the next, so the segment number is the fencing token of the whole data plane.
+A topic is a list of segments, numbered one after the other. All but the last are *sealed*: their entry
+count and checksum are here and never change. The last one is *open*: it has one leader, which alone
+originates entries in it, and a fixed set of replicas. Changing the leader means sealing the segment and
+opening the next, so the segment number is the fencing token of the whole data plane.
 
 The life of a segment, and the life of a topic is a chain of them:
 
     state    its entries                        left by               because
     open     originated by one process start    Seal, not recovered   it was full, or its leader leaves
                                                 Seal, recovered       its leader died or was cut off
-    sealed   `count` of them, for ever          never                 (only its replicas change: SetReplicas)
+    sealed   `count` of them, for ever          Trim, DeleteTopic     retention, or an operator: it is gone
+                                                (until then only its replicas change: SetReplicas)
 
 `Metadata` is a deterministic state machine. Every node applies the same commands in the same order
 and so holds the same state; `digest` says so in tests. Every command is a compare-and-set against the
 state it was made for, and applying it a second time changes nothing:
 
     Announce       a node joined or started: its addresses and incarnation    rises with the start's number
-    RegisterTopic  open segment 1                                            only if the topic is unknown
+    RegisterTopic  open a topic's first segment                              only if the topic is unknown, and
+                                                                             this is its next number
+    ConfigureTopic settings of a topic                                       only if nothing was set since
+    Trim           forget the oldest sealed segments                         only if the old first one is that
+    DeleteTopic    forget a topic; the next number stays, as a tombstone     only if it was born with that one
     Seal           close segment s at a count and open s+1                   only if s is the open segment
     CommitCursors  readers moved                                             only forward
     CommitGroups   consumers acknowledged entries                            joined: see `acknowledged.py`
@@ -36,9 +41,17 @@ the state is past the point. Of two competing seals one is applied and the other
 
 Invariants (names as in `spec/Walrus.tla`), checked by `Metadata.check_invariants`:
 SealedStable (a sealed segment is never replaced), LastSealedIsSum, OpenLeaderMatchesMap,
-CursorInBounds, DomainConsistency, MarkOnlyRises.
+CursorInBounds, DomainConsistency, MarkOnlyRises; of `spec/Retention.tla`: TrimmedIsSealed,
+TrimmedStaysTrimmed, ProtectedUntilAcked.
 
-Left out on purpose: topics are never deleted, and a cursor of GET never moves back.
+**Numbers are never used twice.** A topic that is registered after a topic of its name was deleted begins with
+the number that the tombstone kept. So a frame, a receipt or a proposal of the old one, however late, names a
+segment that is not there, and each comparison above tells the two apart.
+
+**Sums stay.** Retention forgets a segment, but not that it was: `sealed_total`, `trimmed` and `failovers` go
+on counting, and a group that had not read it is told how many entries it missed (`skipped`).
+
+Left out on purpose: a cursor of GET never moves back.
 
 Transcripts, in `tests/replicas/transcripts`: `rollover_by_entries`, `fence_and_seal`.
 """
@@ -46,6 +59,7 @@ Transcripts, in `tests/replicas/transcripts`: `rollover_by_entries`, `fence_and_
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias, TypeVar, assert_never
 
 import msgspec
@@ -53,17 +67,31 @@ import msgspec
 from walrus.acknowledged import START as START
 from walrus.acknowledged import Acknowledged, HandedOn
 from walrus.acknowledged import Position as Position
+from walrus.acknowledged import Run as Run
+from walrus.commands import FIRST_VERSION as FIRST_VERSION
+from walrus.commands import QUEUES_VERSION as QUEUES_VERSION
+from walrus.commands import UNREADABLE as UNREADABLE
+from walrus.commands import VERSION as VERSION
+from walrus.commands import Announce as Announce
+from walrus.commands import Command as Command
+from walrus.commands import CommitCursors as CommitCursors
+from walrus.commands import CommitGroups as CommitGroups
+from walrus.commands import ConfigureTopic as ConfigureTopic
+from walrus.commands import DeleteTopic as DeleteTopic
+from walrus.commands import LastNumber as LastNumber
+from walrus.commands import MarkLeaving as MarkLeaving
+from walrus.commands import MoveGroup as MoveGroup
+from walrus.commands import RegisterTopic as RegisterTopic
+from walrus.commands import RemoveNode as RemoveNode
+from walrus.commands import Seal as Seal
+from walrus.commands import SetReplicas as SetReplicas
+from walrus.commands import Trim as Trim
+from walrus.commands import UnknownCommand as UnknownCommand
+from walrus.commands import decode_command as decode_command
+from walrus.commands import encode_command as encode_command
 from walrus.quorum import majority
+from walrus.settings import changed, makes_sense
 from walrus.storage.batch import Checksum
-
-VERSION = 3
-"""Version of the encoding of commands and snapshots. A node refuses to guess at a later one."""
-
-QUEUES_VERSION = 2
-"""With work queues, without producers."""
-
-FIRST_VERSION = 1
-"""With neither. Each is written for what needs no more, so that a release that knows no others reads it."""
 
 MAX_JOINING = 16
 """Nodes that may be members without ever having started: a Join is all that it takes to be one."""
@@ -77,6 +105,8 @@ MAX_PRODUCERS = 1_000
 
 IDLE_SECONDS = 3_600
 """A producer that appended nothing for so long may be forgotten for a new one."""
+MAX_TOMBSTONES = 10_000
+"""Deleted topics of which the next number is remembered by name. For all earlier ones there is one number."""
 
 MAX_HANDED_ON = 10_000
 """Entries of a topic that a Seal says are out; what is beyond comes again, which is allowed."""
@@ -109,18 +139,6 @@ def next_incarnation(last: int, drawn: int) -> int:
     return following
 
 
-class UnknownCommand(Exception):
-    """A committed command that this version cannot apply. Going on would let replicas diverge."""
-
-
-class LastNumber(NamedTuple):
-    """How far a producer has come in a topic: the number of its last entry, and when that was appended."""
-
-    last: int
-    at: int
-    """Unix seconds, by the clock of the segment's leader."""
-
-
 def latest(producers: dict[str, LastNumber]) -> dict[str, LastNumber]:
     """Those of them that there is room for: the ones that appended last.
 
@@ -143,6 +161,10 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     checksum: Checksum = Checksum()
     recovered: bool = False
     """Sealed by a recovery, not by its leader: PUTs in flight to that leader have an unknown outcome."""
+    size: int = 0
+    """Bytes of its entries, and `sealed_ms`, the sealing node's Unix time: 0 where they are not known. Only
+    retention goes by them."""
+    sealed_ms: int = 0
 
     @property
     def majority(self) -> int:
@@ -156,9 +178,21 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Topic(msgspec.Struct, kw_only=True):
-    """A topic's segments, in order from number 1, and how far its groups are."""
+    """A topic's segments, in order from number `first`, and how far its groups are."""
 
     segments: list[Segment]
+    first: int = 1
+    """The number of the first segment that is retained."""
+    born: int = 1
+    """The number of the first one that there ever was: it tells this topic from earlier ones of its name."""
+    settings: dict[str, int] = {}
+    """What is set of it: see `settings.py`. `configured` counts the changes."""
+    configured: int = 0
+    trimmed: int = 0
+    """Entries of it that retention has dropped; `skipped` of these by group: which had not read them."""
+    skipped: dict[str, int] = {}
+    dead: dict[str, int] = {}
+    """By group, entries that went to the dead-letter topic."""
     sealed_total: int = 0
     cursors: dict[str, Position] = {}
     """Groups that are read with GET."""
@@ -172,7 +206,17 @@ class Topic(msgspec.Struct, kw_only=True):
     @property
     def current(self) -> int:
         """The number of the open segment, always the last."""
-        return len(self.segments)
+        return self.first + len(self.segments) - 1
+
+    @property
+    def begin(self) -> Position:
+        """The place of the first entry that is retained."""
+        return Position(self.first, 0)
+
+    def numbered(self, start: int = 0) -> Iterator[tuple[int, Segment]]:
+        """The segments from number `start` on, with their numbers."""
+        start = max(start, self.first)
+        return enumerate(self.segments[start - self.first :], start)
 
     @property
     def open(self) -> Segment:
@@ -180,26 +224,38 @@ class Topic(msgspec.Struct, kw_only=True):
         return self.segments[-1]
 
     def segment(self, number: int) -> Segment | None:
-        """Segment `number`, or None if there is none (yet)."""
-        return self.segments[number - 1] if 1 <= number <= len(self.segments) else None
+        """Segment `number`, or None if there is none (yet, or any more)."""
+        at = number - self.first
+        return self.segments[at] if 0 <= at < len(self.segments) else None
+
+    def group(self, name: str) -> Acknowledged:
+        """What is done in a group that is read with RECEIVE; nothing, if it is not known."""
+        return self.groups.get(name) or Acknowledged(low=self.begin)
+
+    def cursor(self, name: str) -> Position:
+        """Where a group that is read with GET stands; at the beginning, if it is not known."""
+        return self.cursors.get(name, self.begin)
 
     def advance(self, position: Position) -> Position:
         """The same place, moved past sealed segments that end there: a chain of empty ones in one step.
 
+        What is trimmed is passed, too.
+
         If segment 3 was sealed at 40, (3, 40) and (4, 0) are one place. Tuples compare as places do only in
         the form that this returns, which names the segment that holds the next entry, or will hold it.
         """
-        number, offset = position
-        assert number >= START.segment, "CursorInBounds: segments are numbered from 1"
-        while number < self.current and offset >= (self.segments[number - 1].count or 0):
+        assert position.segment >= START.segment, "CursorInBounds: segments are numbered from 1"
+        number, offset = max(position, self.begin)
+        while number < self.current and offset >= (self.segments[number - self.first].count or 0):
             number, offset = number + 1, 0
         assert (number, offset) >= position, "CursorInBounds: a cursor moved back"
         return Position(number, offset)
 
     def distance(self, start: Position, end: Position) -> int:
-        """How many entries there are from `start` to `end`, which is not before it."""
+        """How many entries there are from `start` to `end`, which is not before it. Without those trimmed."""
+        start, end = max(start, self.begin), max(end, self.begin)
         assert start <= end, "OutIsBounded: entries behind the window would count as within it"
-        counts = (self.segments[number - 1].count or 0 for number in range(start.segment, end.segment))
+        counts = (self.segments[at - self.first].count or 0 for at in range(start.segment, end.segment))
         return sum(counts) - start.offset + end.offset
 
     def has(self, group: str) -> bool:
@@ -243,147 +299,16 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
         return mine < known or (mine == known and incarnation != self.incarnation)
 
 
-class Announce(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
-    """A node was taken in (incarnation 0), or started once more."""
-
-    node_id: int
-    directory_id: str
-    incarnation: int
-    raft_address: str
-    client_address: str
-
-
-class RegisterTopic(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
-    """Create a topic with its first segment."""
-
-    topic: str
-    leader: int
-    replicas: tuple[int, ...]
-
-
-class Seal(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
-    """Seal `segment` at `count` entries and open the next one at `leader`."""
-
-    topic: str
-    segment: int
-    count: int
-    checksum: Checksum
-    leader: int
-    replicas: tuple[int, ...]
-    cursors: dict[str, Position]
-    recovered: bool = False
-    groups: dict[str, Acknowledged] = {}
-    handed: dict[str, tuple[HandedOn, ...]] = {}
-    producers: dict[str, LastNumber] = {}
-    """Those that have entries in the segment."""
-
-
-class CommitGroups(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
-    """Consumers acknowledged entries: topic -> group -> what is done."""
-
-    groups: dict[str, dict[str, Acknowledged]]
-
-
-class MoveGroup(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
-    """SEEK: the group begins its next generation at `to`, if it still is in this one."""
-
-    topic: str
-    group: str
-    generation: int
-    to: Position
-
-
-class CommitCursors(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
-    """Readers' positions: topic -> group -> position."""
-
-    cursors: dict[str, dict[str, Position]]
-
-
-class SetReplicas(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
-    """Replace the replica set of a sealed segment, if it still is `old`."""
-
-    topic: str
-    segment: int
-    old: tuple[int, ...]
-    new: tuple[int, ...]
-    directories: tuple[str, ...] = ()
-    """Those of `new`, in the same order: what they proved holds for the directory that proved it. A node that
-    has come back under its id with another one may hold nothing. Left out, whichever there are.
-    """
-
-
-class MarkLeaving(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
-    """The node is on its way out and is given no new segments."""
-
-    node_id: int
-    directory_id: str = ""
-    """Which one: another may come under its id while this is repeated. Left out, whichever there is."""
-
-
-class RemoveNode(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
-    """Forget a node that no segment needs any more."""
-
-    node_id: int
-    directory_id: str = ""
-    """As in `MarkLeaving`."""
-
-
-Command: TypeAlias = (
-    Announce
-    | RegisterTopic
-    | Seal
-    | CommitCursors
-    | CommitGroups
-    | MoveGroup
-    | SetReplicas
-    | MarkLeaving
-    | RemoveNode
-)
-
-
-class _Envelope(msgspec.Struct, frozen=True, array_like=True):
-    version: int
-    command: msgspec.Raw
-
-
-_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
-"""What decoding raises on bytes of another kind: a str that is no UTF-8 is a ValueError, for example."""
-
-_encoder = msgspec.msgpack.Encoder(order="deterministic")
-_envelope_decoder = msgspec.msgpack.Decoder(_Envelope)
-_command_decoder: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
-
-
-def encode_command(command: Command) -> bytes:
-    """The bytes of a command in the Raft log."""
-    queues = isinstance(command, CommitGroups | MoveGroup) or (isinstance(command, Seal) and command.groups)
-    version = QUEUES_VERSION if queues else FIRST_VERSION
-    if isinstance(command, Seal) and command.producers:
-        version = VERSION
-    return _encoder.encode(_Envelope(version, msgspec.Raw(_encoder.encode(command))))
-
-
-def decode_command(data: bytes) -> Command:
-    """The command in these bytes. Raises `UnknownCommand` for one that this version does not know."""
-    try:
-        envelope = _envelope_decoder.decode(data)
-        if not FIRST_VERSION <= envelope.version <= VERSION:
-            raise UnknownCommand(
-                f"metadata command of version {envelope.version}, this node knows {VERSION}: upgrade it"
-            )
-        return _command_decoder.decode(envelope.command)
-    except _UNREADABLE as error:
-        raise UnknownCommand(
-            f"metadata command that this node cannot read: {error}: upgrade this node"
-        ) from error
-
-
 class _Image(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     nodes: list[tuple[int, Member]]
     topics: list[tuple[str, Topic]]
+    tombstones: list[tuple[str, int]] = []
+    floor: int = 1
+    forgotten_failovers: int = 0
 
 
+_snapshot_encoder = msgspec.msgpack.Encoder(order="deterministic")
 _snapshot_decoder = msgspec.msgpack.Decoder(_Image)
 
 
@@ -393,6 +318,12 @@ class Metadata:
     def __init__(self) -> None:
         self.nodes: dict[int, Member] = {}
         self.topics: dict[str, Topic] = {}
+        self.tombstones: dict[str, int] = {}
+        """Deleted topics: the number with which the next one of that name begins. The latest ones; for all
+        others it is `floor`."""
+        self.floor = START.segment
+        self.forgotten_failovers = 0
+        """Those of segments that are gone."""
         # Derived, to find what concerns a node: there are few placements and many segments.
         self.open_at: OpenAt = {}
         """The topics whose open segment is placed like that."""
@@ -411,6 +342,15 @@ class Metadata:
         known = self.topics.get(topic)
         return known.segment(number) if known else None
 
+    def next_number(self, topic: str) -> int:
+        """The number of the first segment of a topic that is to be registered."""
+        return self.tombstones.get(topic, self.floor)
+
+    def is_gone(self, topic: str, number: int) -> bool:
+        """Whether there was such a segment, or could have been, and there never will be again."""
+        known = self.topics.get(topic)
+        return number < (known.first if known else self.next_number(topic))
+
     def joining(self) -> int:
         """Return how many members have never started."""
         return sum(not node.incarnation for node in self.nodes.values())
@@ -419,6 +359,10 @@ class Metadata:
         """Whether this is a segment that is sealed."""
         segment = self.segment(topic, number)
         return segment is not None and segment.sealed
+
+    def is_over(self, topic: str, number: int) -> bool:
+        """Whether nothing will ever be written to this segment (any more)."""
+        return self.is_sealed(topic, number) or self.is_gone(topic, number)
 
     # --- the state machine ---
 
@@ -430,6 +374,12 @@ class Metadata:
                 return None
             case RegisterTopic():
                 return self._register(command)
+            case ConfigureTopic():
+                return self._configure(command)
+            case Trim():
+                return self._trim(command)
+            case DeleteTopic():
+                return self._delete(command)
             case Seal():
                 return self._seal(command)
             case CommitCursors():
@@ -440,7 +390,8 @@ class Metadata:
             case CommitGroups():
                 for topic in sorted(command.groups):
                     if topic in self.topics:
-                        self._commit_groups(self.topics[topic], command.groups[topic])
+                        dead = command.dead.get(topic, {})
+                        self._commit_groups(self.topics[topic], command.groups[topic], dead)
                 return None
             case MoveGroup():
                 self._move_group(command)
@@ -499,12 +450,80 @@ class Metadata:
     def _register(self, command: RegisterTopic) -> str | None:
         if command.topic in self.topics or len(self.topics) >= MAX_TOPICS:
             return None
+        if command.number != self.next_number(command.topic) or not makes_sense(command.settings):
+            return None  # asked for before another topic of that name was there, and deleted
         segment = self._opened(command.leader, command.replicas)
         if segment is None:
             return None
-        self.topics[command.topic] = topic = Topic(segments=[segment], cursors={})
+        number, settings = command.number, changed({}, command.settings)
+        self.topics[command.topic] = topic = Topic(
+            segments=[segment], first=number, born=number, settings=settings
+        )
+        self.tombstones.pop(command.topic, None)
         _add(self.open_at, _placement(segment), command.topic)
-        assert topic.current == START.segment, "DomainConsistency: a topic begins with segment 1"
+        assert topic.current == command.number, "DomainConsistency: a topic begins with its first segment"
+        return command.topic
+
+    def _configure(self, command: ConfigureTopic) -> str | None:
+        topic = self.topics.get(command.topic)
+        if topic is None or (topic.born, topic.configured) != (command.born, command.configured):
+            return None
+        if not makes_sense(command.settings):
+            return None
+        topic.settings = changed(topic.settings, command.settings)
+        topic.configured += 1
+        return command.topic
+
+    def _trim(self, command: Trim) -> str | None:
+        """Retention. What it may take is decided here: its planner may have known less."""
+        topic = self.topics.get(command.topic)
+        if topic is None or topic.first != command.old or not command.old < command.first <= topic.current:
+            return None
+        begin = Position(command.first, 0)
+        if topic.settings.get("protect_groups") and not _all_read(topic, begin):
+            return None
+        for group, position in topic.cursors.items():
+            self._skip(topic, group, topic.distance(min(topic.advance(position), begin), begin))
+        for group, done in topic.groups.items():
+            acknowledged = sum(run.end - run.start for run in done.above if run.segment < begin.segment)
+            self._skip(topic, group, topic.distance(min(done.low, begin), begin) - acknowledged)
+        for number, segment in topic.numbered():
+            if number == command.first:
+                break
+            assert segment.count is not None, "TrimmedIsSealed: an open segment is dropped"
+            topic.trimmed += segment.count
+            self.forgotten_failovers += segment.recovered
+            _remove(self.sealed_at, segment.replicas, (command.topic, number))
+        del topic.segments[: command.first - command.old]
+        topic.first = command.first
+        topic.cursors = {group: topic.advance(at) for group, at in topic.cursors.items()}
+        for group, done in topic.groups.items():
+            topic.groups[group] = done.join(Acknowledged(done.generation, begin), topic.advance)
+        assert topic.begin == begin, "TrimmedStaysTrimmed: another segment is the first"
+        return command.topic
+
+    def _skip(self, topic: Topic, group: str, missed: int) -> None:
+        """Retention took entries that a group had not read: it is told how many."""
+        if missed > 0:
+            topic.skipped[group] = topic.skipped.get(group, 0) + missed
+
+    def _delete(self, command: DeleteTopic) -> str | None:
+        topic = self.topics.get(command.topic)
+        if topic is None or topic.born != command.born:
+            return None  # gone already; perhaps there is another one of that name
+        self.forgotten_failovers += sum(segment.recovered for segment in topic.segments)
+        _remove(self.open_at, _placement(topic.open), command.topic)
+        for number, segment in topic.numbered():
+            if segment.sealed:
+                _remove(self.sealed_at, segment.replicas, (command.topic, number))
+        del self.topics[command.topic]
+        self.tombstones[command.topic] = topic.current + 1
+        if len(self.tombstones) > MAX_TOMBSTONES:
+            oldest = next(iter(self.tombstones))
+            self.floor = max(self.floor, self.tombstones.pop(oldest))
+        assert self.is_gone(command.topic, topic.current), (
+            "TrimmedStaysTrimmed: its last segment may be again"
+        )
         return command.topic
 
     def _seal(self, command: Seal) -> str | None:
@@ -519,7 +538,12 @@ class Metadata:
         # leads, and of which no node could say whether the next segment is still to come.
         _remove(self.open_at, _placement(topic.open), command.topic)
         topic.segments[-1] = msgspec.structs.replace(
-            topic.open, count=command.count, checksum=command.checksum, recovered=command.recovered
+            topic.open,
+            count=command.count,
+            checksum=command.checksum,
+            recovered=command.recovered,
+            size=command.size,
+            sealed_ms=command.sealed_ms,
         )
         _add(self.sealed_at, topic.open.replicas, (command.topic, command.segment))
         self.failovers += command.recovered
@@ -534,7 +558,7 @@ class Metadata:
         self._seal_groups(topic, command, end)
         topic.producers = latest(topic.producers | command.producers)
         assert topic.current == command.segment + 1, "DomainConsistency: a seal opens the next segment"
-        assert topic.segments[command.segment - 1].count == command.count, "SealedStable: another count"
+        assert topic.segments[-2].count == command.count, "SealedStable: another count"
         assert all(map(topic.in_bounds, topic.cursors.values())), "CursorInBounds: a cursor beyond the seal"
         return command.topic
 
@@ -542,7 +566,7 @@ class Metadata:
         """What consumers have acknowledged, and what they have in hand, goes on to the next leader."""
         for group, done in topic.groups.items():
             topic.groups[group] = done.cut(end).join(Acknowledged(done.generation), topic.advance)
-        self._commit_groups(topic, command.groups)
+        self._commit_groups(topic, command.groups, {})
         topic.handed = {
             group: command.handed[group]
             for group in sorted(command.handed.keys() & command.groups.keys() & topic.groups.keys())
@@ -572,26 +596,38 @@ class Metadata:
         for group, position in sorted(cursors.items()):
             if group not in topic.cursors and not _has_room(topic, group):
                 continue
-            if topic.in_bounds(position) and position > topic.cursors.get(group, START):
+            if topic.in_bounds(position) and position > topic.cursor(group):
                 topic.cursors[group] = position
 
-    def _commit_groups(self, topic: Topic, groups: dict[str, Acknowledged]) -> None:
+    def _commit_groups(
+        self, topic: Topic, groups: dict[str, Acknowledged], dead: dict[str, tuple[Run, ...]]
+    ) -> None:
         """CommitGroup: a join, within one generation."""
         for group, done in sorted(groups.items()):
             known = topic.groups.get(group)
             if known is None and not (done.generation == 0 and _has_room(topic, group)):
                 continue
-            known = known or Acknowledged()
+            known = known or topic.group(group)
             ends = [done.low, *(Position(run.segment, run.end) for run in done.above)]
-            sound = all(0 <= run.start < run.end for run in done.above) and all(map(topic.in_bounds, ends))
+            if max(ends) < topic.begin:
+                continue  # all of it is trimmed, or of an earlier topic of that name
+            runs_are_sound = all(0 <= run.start < run.end for run in done.above)
+            sound = runs_are_sound and all(end < topic.begin or topic.in_bounds(end) for end in ends)
             if sound and known.generation == done.generation:
                 topic.groups[group] = joined = known.join(done, topic.advance)
                 assert joined.low >= known.low, "MarkOnlyRises: what was acknowledged would be given again"
+                given_up = [run for run in dead.get(group, ()) if joined.covers(Position(*run[:2]))]
+                for segment, start, end in given_up:  # counted once, however often this is committed
+                    fresh = sum(not known.covers(Position(segment, at)) for at in range(start, end))
+                    if fresh:
+                        topic.dead[group] = topic.dead.get(group, 0) + fresh
 
     def _move_group(self, command: MoveGroup) -> None:
         """SEEK: back, too. What earlier owners propose of the last generation is void from now on."""
         topic = self.topics.get(command.topic)
-        if topic is None or not topic.in_bounds(command.to):
+        if topic is None or command.to.segment < topic.born:
+            return  # of an earlier topic of that name
+        if not (command.to < topic.begin or topic.in_bounds(command.to)):
             return
         known = topic.groups.get(command.group)
         if known is None and not _has_room(topic, command.group):
@@ -611,11 +647,11 @@ class Metadata:
             return None
         topic = self.topics[command.topic]
         assert command.segment < topic.current, "SealedStable: an open segment keeps its replicas"
-        changed = msgspec.structs.replace(segment, replicas=command.new)
-        assert (changed.count, changed.checksum) == (segment.count, segment.checksum), (
+        moved = msgspec.structs.replace(segment, replicas=command.new)
+        assert (moved.count, moved.checksum) == (segment.count, segment.checksum), (
             "SealedStable: only the replicas change"
         )
-        topic.segments[command.segment - 1] = changed
+        topic.segments[command.segment - topic.first] = moved
         _remove(self.sealed_at, command.old, (command.topic, command.segment))
         _add(self.sealed_at, command.new, (command.topic, command.segment))
         return command.topic
@@ -637,22 +673,31 @@ class Metadata:
 
     def snapshot(self) -> bytes:
         """The whole state, equal bytes for equal states."""
+        image = _Image(
+            version=self._version(),
+            nodes=sorted(self.nodes.items()),
+            topics=sorted(self.topics.items()),
+            tombstones=list(self.tombstones.items()),  # in the order of the deletions, which counts
+            floor=self.floor,
+            forgotten_failovers=self.forgotten_failovers,
+        )
+        return _snapshot_encoder.encode(image)
+
+    def _version(self) -> int:
+        """The earliest version that can say what there is: see `_version_of`."""
+        if self.tombstones or any(map(_is_kept, self.topics.values())):
+            return VERSION
         queues = any(topic.groups for topic in self.topics.values())
         assert queues or not any(topic.handed for topic in self.topics.values()), (
             "NothingSkipped: a release without groups would drop what was handed on"
         )
-        version = QUEUES_VERSION if queues else FIRST_VERSION
-        if any(topic.producers for topic in self.topics.values()):
-            version = VERSION
-        return _encoder.encode(
-            _Image(version=version, nodes=sorted(self.nodes.items()), topics=sorted(self.topics.items()))
-        )
+        return QUEUES_VERSION if queues else FIRST_VERSION
 
     def restore(self, data: bytes) -> None:
         """Replace the state by a snapshot. Raises `UnknownCommand` for one from another version."""
         try:
             snapshot = _snapshot_decoder.decode(data)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise UnknownCommand(f"metadata snapshot that this node cannot read: {error}") from error
         if not FIRST_VERSION <= snapshot.version <= VERSION:
             raise UnknownCommand(f"metadata snapshot of version {snapshot.version}: upgrade this node")
@@ -663,6 +708,9 @@ class Metadata:
         self.nodes.update(snapshot.nodes)
         self.topics.clear()
         self.topics.update(snapshot.topics)
+        self.tombstones.clear()
+        self.tombstones.update(snapshot.tombstones)
+        self.floor, self.forgotten_failovers = snapshot.floor, snapshot.forgotten_failovers
         self.open_at, self.sealed_at = self._placed()
         self.failovers = self._recovered()
         assert self.segments == sum(len(topic.segments) for topic in self.topics.values()), (
@@ -670,7 +718,8 @@ class Metadata:
         )
 
     def _recovered(self) -> int:
-        return sum(segment.recovered for topic in self.topics.values() for segment in topic.segments)
+        there = sum(segment.recovered for topic in self.topics.values() for segment in topic.segments)
+        return self.forgotten_failovers + there
 
     @property
     def segments(self) -> int:
@@ -683,8 +732,9 @@ class Metadata:
         sealed_at: SealedAt = {}
         for name, topic in self.topics.items():
             _add(open_at, _placement(topic.open), name)
-            for number, segment in enumerate(topic.segments[:-1], 1):
-                _add(sealed_at, segment.replicas, (name, number))
+            for number, segment in topic.numbered():
+                if segment.sealed:
+                    _add(sealed_at, segment.replicas, (name, number))
         return open_at, sealed_at
 
     def digest(self) -> str:
@@ -708,7 +758,10 @@ class Metadata:
             counts = [segment.count for segment in topic.segments[:-1]]
             assert None not in counts, f"DomainConsistency: {name} has two open segments"
             assert all((count or 0) >= 0 for count in counts), f"TypeOK: {name} has a count below zero"
-            assert topic.sealed_total == sum(count or 0 for count in counts), f"LastSealedIsSum: {name}"
+            total = topic.trimmed + sum(count or 0 for count in counts)
+            assert topic.sealed_total == total, f"LastSealedIsSum: {name}"
+            assert topic.born <= topic.first, f"TrimmedStaysTrimmed: {name} begins before it was born"
+            assert makes_sense(topic.settings), f"TypeOK: settings of {name}"
             for segment in topic.segments:
                 assert len(set(segment.replicas)) == len(segment.replicas) > 0, f"TypeOK: replicas of {name}"
                 assert self.nodes.keys() >= set(segment.replicas), f"DomainConsistency: replicas of {name}"
@@ -729,6 +782,20 @@ Item = TypeVar("Item")
 def _is_chain(segments: list[Segment]) -> bool:
     """Whether all but the last are sealed, and the last is open. What a snapshot says is not asserted."""
     return bool(segments) and not segments[-1].sealed and all(segment.sealed for segment in segments[:-1])
+
+
+def _is_kept(topic: Topic) -> bool:
+    """Whether the topic has what only version 3 can say."""
+    if topic.producers:
+        return True
+    retained = topic.settings or topic.configured or topic.first > START.segment or topic.dead
+    return bool(retained) or any(segment.size or segment.sealed_ms for segment in topic.segments)
+
+
+def _all_read(topic: Topic, upto: Position) -> bool:
+    """Whether every group is done with what is before that place."""
+    places = [topic.advance(at) for at in topic.cursors.values()]
+    return all(at >= upto for at in (*places, *(done.low for done in topic.groups.values())))
 
 
 def _has_room(topic: Topic, group: str) -> bool:

@@ -42,7 +42,7 @@ class Bench:
             mark=lambda copy, sure: self.doubted.append(copy),
         )
         metadata = SimpleNamespace(
-            is_sealed=lambda *key: self.sealed,
+            is_over=lambda *key: self.sealed,
             snapshot=lambda: b"metadata",
             restore=lambda data: None,
             apply=lambda command: command.topic,

@@ -118,7 +118,7 @@ def test_a_request_is_understood(body: bytes, request_: Request) -> None:
         (b"SEEK t g 1 0 0", protocol.errors.SEEK_REQUIRES),
         (b"STATE", protocol.errors.STATE_REQUIRES),
         (b"METRICS now", protocol.errors.METRICS_TAKES_NOTHING),
-        (b"REGISTER two words", protocol.errors.INVALID_TOPIC),
+        (b"DELETE two words", protocol.errors.INVALID_TOPIC),
         (b"REGISTER " + b"x" * 256, protocol.errors.INVALID_TOPIC),
         (b"REGISTER " + "ä".encode() * 128, protocol.errors.INVALID_TOPIC),
         (b"PUT a\tb x", protocol.errors.INVALID_TOPIC),

@@ -6,6 +6,7 @@
     placement     where segments go: the first leader, the next one, the replica set
     lifecycle     segments that this node opens, seals or recovers
     supervisor    what the Raft leader starts: recoveries, repairs, departures
+    retention     which sealed segments are dropped, by a topic's settings
     requests      requests of clients that are no PUT, GET or FETCH
     ordering      requests of one connection take effect in their order
     router        PUTs, on their way to the segment's leader, in order
@@ -15,6 +16,7 @@
     queues        work queues (RECEIVE, ACK): joins the next four
     receivers     their requests at the node that has the client
     dispatch      their owner, the node that leads the topic: who gets what, what is acknowledged
+    dead_letters  entries that were handed out too often
     groups        one group there: what is out, and what is noted
     tenure        whether an owner may serve at the moment
     gaps          entries that are on no replica any more, and where readers go on behind them

@@ -119,7 +119,11 @@ class Consumers:
     def _ask(self, key: tuple[str, str], group: GetQueue, now: float) -> None:
         if group.leader or not group.waiting or now < group.again_at:
             return
-        topic = self._metadata.topics[key[0]]
+        topic = self._metadata.topics.get(key[0])
+        if topic is None:
+            while group.waiting:
+                self._drop_first(group, protocol.error(errors.unknown_topic(key[0])))
+            return
         leader = topic.open.leader
         if leader != self._config.node_id and leader not in self._connected:
             return  # asked when it is connected, or when the topic has another leader
@@ -216,6 +220,9 @@ class Consumers:
 
     def fetch(self, slot: object, fetch: Fetch, now: float, tried: int = 0) -> None:
         """A run of FETCHes of a known segment at consecutive offsets, or one that waits."""
+        if self._metadata.is_gone(fetch.topic, fetch.segment):
+            self._refuse_gone(slot, fetch)
+            return
         if fetch.wait_ms and self.waits.full:
             self._outbox.reply(slot, protocol.error(errors.BUSY))
             return
@@ -231,6 +238,12 @@ class Consumers:
             self._outbox.reply(slot, protocol.EMPTY * left.count, left.count)
         else:
             self._fetch_elsewhere(slot, left, now, tried)
+
+    def _refuse_gone(self, slot: object, fetch: Fetch) -> None:
+        """The segment was trimmed, or went with its topic."""
+        topic = self._metadata.topics.get(fetch.topic)
+        reason = errors.trimmed(fetch.topic, topic.first) if topic else errors.unknown_topic(fetch.topic)
+        self._outbox.reply(slot, protocol.error(reason) * fetch.count, fetch.count)
 
     def _fetch_later(self, slot: object, fetch: Fetch, now: float) -> None:
         """Answer when there is an entry; at once if there is one here, or the segment has ended."""
@@ -331,9 +344,10 @@ class Consumers:
     def on_topic(self, topic: str, now: float) -> None:
         """The topic may have another leader now."""
         self.waits.on_topic(topic, now)
+        _, segment = self._metadata.open_segment(topic) or (0, None)
         for key, group in list(self._groups.items()):
             if key[0] == topic:
-                if group.leader and group.leader != self._metadata.topics[topic].open.leader:
+                if group.leader and (segment is None or group.leader != segment.leader):
                     self._forget(group)
                 self._ask(key, group, now)
 

@@ -38,6 +38,7 @@ from walrus.broker.queues import Queues
 from walrus.broker.raft_host import Changes, RaftHost, RaftObserver
 from walrus.broker.read_index import ReadIndexes
 from walrus.broker.requests import Requests
+from walrus.broker.retention import Retention
 from walrus.broker.router import Router
 from walrus.broker.spec_trace import record_start, synced
 from walrus.broker.stopping import OrderlyStop
@@ -56,7 +57,7 @@ from walrus.replicas.replica import Replica
 from walrus.segments import Metadata, start_number
 from walrus.storage.port import Storage
 from walrus.wire import messages as m
-from walrus.wire.effects import Effect, Outbox, Trace, no_trace
+from walrus.wire.effects import Effect, Outbox, Trace, no_trace, or_own
 
 MAX_TURN = 1_000
 """Rounds in which one turn must come to rest."""
@@ -79,21 +80,20 @@ class Controller:
         process: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         """The wiring: each machine is handed what it needs, and no more."""
-        first = start_number(identity.incarnation) << REQUEST_BITS
-        metadata, writers, connected = Metadata(), Writers(unix_time), set[int]()
-        self.config, self.connected, self.outbox = config, connected, Outbox(config.node_id)
-        self.data, self.meta, outbox = Durable(data, synced(trace)), Durable(meta), self.outbox
-        self.copies = copies = Copies(self.data, self.meta, trace)
+        first, is_open = start_number(identity.incarnation) << REQUEST_BITS, or_own(is_open)
+        self.config, self.meta, self.connected = config, Durable(meta), (connected := set[int]())
+        self.data, self.outbox = Durable(data, synced(trace)), (outbox := Outbox(config.node_id))
+        metadata, writers, copies = Metadata(), Writers(unix_time), Copies(self.data, self.meta, trace)
         record_start(trace, identity, copies)
         self.raft_host = raft_host = RaftHost(
-            config=config, identity=identity, meta=self.meta, metadata=metadata, copies=copies, outbox=outbox,
-            rng=rng, now=now, trace=trace, observer=observer or RaftObserver(),
+            config=config, identity=identity, meta=self.meta, metadata=metadata, copies=copies, rng=rng,
+            outbox=outbox, now=now, trace=trace, observer=observer or RaftObserver(),
         )
         self.members = Members(
-            config=config, identity=identity, raft_host=raft_host, addresses=addresses or {}, outbox=outbox,
-            now=now,
+            config=config, identity=identity, raft_host=raft_host, outbox=outbox, now=now,
+            addresses=addresses or {},
         )
-        raft, propose, voters = raft_host.raft, raft_host.propose, self.members.voters
+        raft, propose, voters, self.copies = raft_host.raft, raft_host.propose, self.members.voters, copies
         leases = LeaseTable(config.node_id, identity.incarnation, config.lease_ttl)
         self.reads = reads = Reads(
             config=config, copies=copies, metadata=metadata, outbox=outbox,
@@ -103,13 +103,13 @@ class Controller:
         puller = Puller(copies=copies, reads=reads, outbox=outbox)
         self.catch_up = CatchUp(config=config, metadata=metadata, copies=copies, puller=puller, outbox=outbox)
         self.router = Router(
-            config=config, metadata=metadata, outbox=outbox, first_request=first,
-            incarnation=self.members.incarnation, is_open=is_open,
+            config=config, metadata=metadata, outbox=outbox, first_request=first, is_open=is_open,
+            incarnation=self.members.incarnation,
         )
         gaps = Gaps(config=config, metadata=metadata, reads=reads, outbox=outbox, connected=connected)
         self.consumers = Consumers(
-            config=config, metadata=metadata, reads=reads, outbox=outbox, is_open=is_open,
-            first_request=first, connected=connected, gaps=gaps,
+            config=config, metadata=metadata, reads=reads, outbox=outbox, is_open=is_open, gaps=gaps,
+            first_request=first, connected=connected,
         )
         self.read_indexes = ReadIndexes(config=config, raft=raft, outbox=outbox, first_request=first)
         self.cursors = Cursors(
@@ -117,19 +117,20 @@ class Controller:
             connected=connected, gaps=gaps,
         )
         self.queues = Queues(
-            config=config, metadata=metadata, reads=reads, leases=leases, gaps=gaps, outbox=outbox,
-            is_open=is_open, first_request=first, connected=connected, advanced=writers.advanced,
-            cursors=self.cursors, propose=propose, ask=self.read_indexes.ask,
+            config=config, metadata=metadata, reads=reads, leases=leases, gaps=gaps, is_open=is_open,
+            first_request=first, connected=connected, advanced=writers.advanced, cursors=self.cursors,
+            propose=propose, ask=self.read_indexes.ask, outbox=outbox, request=self.on_request,
         )
         self.lifecycle = Lifecycle(
-            config=config, metadata=metadata, copies=copies, leases=leases, cursors=self.cursors,
-            queues=self.queues, outbox=outbox, trace=trace, connected=connected, voters=voters,
-            propose=propose, writers=writers,
+            config=config, metadata=metadata, copies=copies, leases=leases, writers=writers, trace=trace,
+            outbox=outbox, connected=connected, voters=voters, propose=propose,
+            cursors=self.cursors, queues=self.queues,
         )
         self.supervisor = Supervisor(
             config=config, metadata=metadata, raft=raft, outbox=outbox,
             repairs=Repairs(config=config, metadata=metadata, outbox=outbox, propose=propose),
             propose=propose, recover=self.lifecycle.recover, voters=voters,
+            retention=Retention(config=config, metadata=metadata, propose=propose, unix_time=unix_time),
         )
         self.stopping = OrderlyStop(raft=raft, cursors=self.cursors, connected=connected, voters=voters)
         self.requests = Requests(
@@ -301,7 +302,7 @@ class Controller:
             case m.FenceReply():
                 self.lifecycle.on_fence_reply(sender, message, now)
             case m.Copy():
-                self.catch_up.puller.on_copy(sender, message, now)
+                self.catch_up.on_copy(sender, message, now)
             case m.CopyReply():
                 self.lifecycle.on_copy_reply(sender, message, now)
                 self.supervisor.on_copy_reply(sender, message, now)
@@ -446,12 +447,13 @@ class Controller:
         self.read_indexes.on_applied(self.applied, now)
 
     def _on_topic(self, topic: str, now: float) -> None:
-        """A topic has a new open segment, or another replica set somewhere."""
-        number, segment = self.metadata.topics[topic].current, self.metadata.topics[topic].open
+        """A topic has a new open segment, other settings, or another replica set somewhere; or it is gone."""
         self.leases.reconcile(self.metadata, topic)
         self.lifecycle.on_topic(topic, now)
-        self.replica.announce(topic, number, segment)
+        if (there := self.metadata.open_segment(topic)) is not None:
+            self.replica.announce(topic, *there)
         self.catch_up.on_topic(topic)
+        self.supervisor.on_topic(topic)
         self.cursors.on_topic(topic, now)
         self.queues.on_topic(topic, now)
         self.reads.on_advanced((topic,))

@@ -50,7 +50,7 @@ from walrus.broker.gaps import Gaps
 from walrus.config import NodeConfig
 from walrus.leases import LeaseTable
 from walrus.replicas.reads import Reads
-from walrus.segments import MAX_GROUPS, START, CommitCursors, Metadata, Position, Topic
+from walrus.segments import MAX_GROUPS, CommitCursors, Metadata, Position, Topic
 from walrus.storage.batch import EMPTY, Batch
 from walrus.storage.errors import StorageError
 from walrus.wire import errors
@@ -185,12 +185,12 @@ class Cursors:
         cursor = self._cursors.get(key)
         if cursor is None:
             name, group = key
-            committed, here = self._metadata.topics[name].cursors, self._groups.setdefault(name, {})
-            others = len(self._metadata.topics[name].groups)
+            topic, here = self._metadata.topics[name], self._groups.setdefault(name, {})
+            committed, others = topic.cursors, len(topic.groups)
             if group not in committed and others + len(committed.keys() | here.keys()) >= MAX_GROUPS:
                 return None
             here[group] = None
-            cursor = self._cursors[key] = GroupCursor(key, committed.get(group, START))
+            cursor = self._cursors[key] = GroupCursor(key, topic.cursor(group))
         return cursor
 
     def _of(self, name: str) -> list[GroupCursor]:
@@ -303,7 +303,8 @@ class Cursors:
             cursor.reading = False
             if self._cursors.get(cursor.key) is not cursor:
                 return
-            entries = batch.slice(0, self._reads.end(name, position.segment) - position.offset)
+            there = max(self._reads.end(name, position.segment) - position.offset, 0)
+            entries = batch.slice(0, there)
             if not error and entries.count:
                 self._keep(cursor, position, entries)
                 self._serve(cursor, at)
@@ -405,12 +406,12 @@ class Cursors:
 
     def on_topic(self, name: str, now: float) -> None:
         """The topic's metadata changed: drop the cursors if it is no longer ours, else go on."""
-        topic = self._metadata.topics[name]
-        if self._frozen.get(name) != topic.current:
+        topic = self._metadata.topics.get(name)
+        if topic is None or self._frozen.get(name) != topic.current:
             self._frozen.pop(name, None)
         ours = name in self._leases.granted()
         for cursor in self._of(name):
-            if ours:
+            if ours and topic is not None:
                 self._keep_up(cursor, topic)
                 self._serve(cursor, now)
             else:
@@ -420,10 +421,11 @@ class Cursors:
 
     def _keep_up(self, cursor: GroupCursor, topic: Topic) -> None:
         """Others may have led the topic in between, and a recovery may have ended a segment early."""
-        committed = topic.cursors.get(cursor.key[1], START)
+        committed = topic.cursor(cursor.key[1])
         if cursor.position < committed:
             cursor.handed.clear()
             cursor.position = committed
+            self._drop_ahead(cursor)
         if not topic.in_bounds(cursor.position):
             cursor.position = topic.advance(cursor.position)
 
@@ -433,7 +435,8 @@ class Cursors:
         cursors = self._of(name)
         if any(cursor.handed for cursor in cursors):
             return None
-        return {cursor.key[1]: cursor.position for cursor in cursors if cursor.position > START}
+        begin = self._metadata.topics[name].begin
+        return {cursor.key[1]: cursor.position for cursor in cursors if cursor.position > begin}
 
     # --- committing ---
 
@@ -445,7 +448,7 @@ class Cursors:
     def uncommitted(self) -> bool:
         """Whether some group was handed entries that are not covered by a committed position yet."""
         return any(
-            cursor.handed or cursor.confirmed > self._metadata.topics[name].cursors.get(group, START)
+            cursor.handed or cursor.confirmed > self._metadata.topics[name].cursor(group)
             for (name, group), cursor in self._cursors.items()
         )
 
@@ -455,7 +458,7 @@ class Cursors:
             return None
         moved: dict[str, dict[str, Position]] = {}
         for (name, group), cursor in self._cursors.items():
-            committed = self._metadata.topics[name].cursors.get(group, START)
+            committed = self._metadata.topics[name].cursor(group)
             if cursor.confirmed > committed:
                 moved.setdefault(name, {})[group] = cursor.confirmed
                 self._record("ProposeCursors", cursor, cursor.confirmed)
@@ -481,7 +484,7 @@ class Cursors:
     def _rest(self, cursor: GroupCursor) -> None:
         """The cursor is idle: what can be read again, or is in the metadata, is not kept here."""
         self._drop_ahead(cursor)
-        committed = self._metadata.topics[cursor.key[0]].cursors.get(cursor.key[1], START)
+        committed = self._metadata.topics[cursor.key[0]].cursor(cursor.key[1])
         if cursor.position <= committed and not (cursor.waiting or cursor.handed or cursor.reading):
             self._forget(cursor)
 

@@ -26,20 +26,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Iterator
 from heapq import heappop, heappush
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
-from walrus.acknowledged import Acknowledged, HandedOn, Position
+from walrus.acknowledged import Acknowledged, HandedOn, Position, Run, runs_of
+from walrus.broker.dead_letters import DeadLetters, Place, dead_letter_topic
 from walrus.broker.gaps import Gaps
 from walrus.broker.groups import WorkQueue
 from walrus.broker.tenure import Tenure
 from walrus.config import NodeConfig
+from walrus.protocol import Request
 from walrus.replicas.reads import Reads
 from walrus.segments import (
     MAX_GROUPS,
     MAX_HANDED_ON,
-    START,
     Command,
     CommitGroups,
     Metadata,
@@ -94,10 +95,17 @@ class Unanswered(msgspec.Struct):
     again_at: float = 0.0
 
 
+class Alarms(NamedTuple):
+    """What the clock has for the owner: heaps, of RECEIVEs that wait, and of groups."""
+
+    deadlines: list[tuple[float, Caller, GroupKey]]
+    wakes: list[tuple[float, GroupKey]]
+
+
 class Queue:
     """One group, with the requests that wait for it."""
 
-    __slots__ = ("answers", "fetched", "group", "reading", "used_at", "waiting", "wake_at")
+    __slots__ = ("answers", "dead", "fetched", "group", "reading", "used_at", "waiting", "wake_at")
 
     def __init__(self, group: WorkQueue) -> None:
         self.group = group
@@ -105,6 +113,8 @@ class Queue:
         self.answers: dict[Caller, Unanswered] = {}
         self.fetched: tuple[Position, list[bytes]] | None = None
         """Entries that another replica gave, the first one at that position."""
+        self.dead: set[Position] = set()
+        """What went to the dead-letter topic, and is not committed yet."""
         self.reading = False
         self.used_at = 0.0
         self.wake_at = float("inf")
@@ -132,14 +142,15 @@ class Dispatcher:
         advanced: dict[str, None],
         read_with_get: Container[GroupKey],
         propose: Callable[[Command, float], None],
+        request: Callable[[object, Request, float], None],
     ) -> None:
+        self.letters = DeadLetters(config, request, self._on_dead)
         self._config, self._metadata, self._reads = config, metadata, reads
         self._tenure, self._gaps, self._outbox, self._connected = tenure, gaps, outbox, connected
         self._advanced, self._read_with_get, self._propose = advanced, read_with_get, propose
         self._queues: dict[str, dict[str, Queue]] = {}
         self._frozen: dict[str, int] = {}  # topic -> the segment that is being sealed
-        self._deadlines: list[tuple[float, Caller, GroupKey]] = []  # heap, of RECEIVEs
-        self._wakes: list[tuple[float, GroupKey]] = []  # heap, of what groups do by the clock
+        self._alarms = Alarms([], [])
         self._unsettled: dict[GroupKey, None] = {}  # groups that every tick looks at
         self._idle_at = 0.0
         self._uncommitted: dict[GroupKey, None] = {}
@@ -151,6 +162,10 @@ class Dispatcher:
     def __contains__(self, key: object) -> bool:
         """Whether this node has a queue of that (topic, group)."""
         return isinstance(key, tuple) and key[1] in self._queues.get(key[0], ())
+
+    def _visibility(self, topic: Topic) -> float:
+        """For how many seconds an entry stays out."""
+        return self._config.setting("visibility_ms", topic.settings) / 1000
 
     def _all(self) -> Iterator[tuple[GroupKey, Queue]]:
         for name, queues in list(self._queues.items()):
@@ -171,8 +186,8 @@ class Dispatcher:
             known = topic.cursors.keys() | topic.groups.keys() | here.keys()
             if group not in known and len(known) >= MAX_GROUPS:
                 return errors.too_many_groups(MAX_GROUPS)
-            until = now + self._config.visibility_timeout
-            done = topic.groups.get(group, Acknowledged())
+            until = now + self._visibility(topic)
+            done = topic.group(group)
             window = self._config.queue_window
             handed = [one for one in topic.handed.get(group, ()) if _is_near(topic, done, one, window)]
             queue = Queue(WorkQueue(done, handed, until, window))
@@ -199,7 +214,7 @@ class Dispatcher:
         else:
             queue.waiting[caller] = Waiting(ask.count, now + ask.wait)
             self._requests += 1
-            heappush(self._deadlines, (now + ask.wait, caller, key))
+            heappush(self._alarms.deadlines, (now + ask.wait, caller, key))
             self._serve(key, queue, now)
             if not ask.wait and not queue.reading:
                 self._end(key, queue, caller, now)
@@ -233,7 +248,7 @@ class Dispatcher:
         at = queue.group.next_deadline()
         if at < queue.wake_at:
             queue.wake_at = at
-            heappush(self._wakes, (at, key))
+            heappush(self._alarms.wakes, (at, key))
 
     def _drop(self, queue: Queue, caller: Caller) -> None:
         del queue.waiting[caller]
@@ -244,16 +259,36 @@ class Dispatcher:
         topic, group = self._metadata.topics[key[0]], queue.group
         end = self._reads.end(key[0], topic.current)
         position = group.candidate(topic, end, now)
+        while position is not None and self._is_spent(key[0], group, position):
+            entries = self._read(key, queue, position, 1, now)
+            if not entries:
+                return []
+            group.withhold(position)
+            self.letters.append((*key, position), entries[0], now)
+            position = group.candidate(topic, end, now)
         if position is None:
             return []
         taken = []
-        until = now + self._config.visibility_timeout
+        until = now + self._visibility(topic)
         for payload in self._read(key, queue, position, count, now)[:count]:
             taken.append((group.hand_out(position, until), payload))
             position = Position(position.segment, position.offset + 1)
-            if group.candidate(topic, end, now) != position:
+            if group.candidate(topic, end, now) != position or self._is_spent(key[0], group, position):
                 break
         return taken
+
+    def _is_spent(self, name: str, group: WorkQueue, position: Position) -> bool:
+        """Whether the entry was handed out as often as the topic says, and goes to the dead letters."""
+        limit = self._config.setting("max_deliveries", self._metadata.topics[name].settings)
+        return 0 < limit <= group.deliveries(position) and dead_letter_topic(name) is not None
+
+    def _on_dead(self, place: Place, now: float) -> None:
+        """An entry is in the dead-letter topic: it is done for the group."""
+        name, group, position = place
+        queue = self._queues.get(name, {}).get(group)
+        if queue is not None and queue.group.give_up(position):
+            queue.dead.add(position)
+            self._uncommitted[name, group] = None
 
     def _read(self, key: GroupKey, queue: Queue, position: Position, count: int, now: float) -> list[bytes]:
         """Entries from `position` on; none if they must be fetched from another node first."""
@@ -286,7 +321,8 @@ class Dispatcher:
             queue.reading = False
             if self._queues.get(key[0], {}).get(key[1]) is not queue:
                 return
-            found = batch.slice(0, self._reads.end(key[0], position.segment) - position.offset)
+            there = max(self._reads.end(key[0], position.segment) - position.offset, 0)
+            found = batch.slice(0, there)
             if not error and found.count:
                 queue.fetched = position, found.payloads()
                 self._serve(key, queue, at)
@@ -399,7 +435,7 @@ class Dispatcher:
             return
         topic = self._metadata.topics[seek.topic]
         end = Position(topic.current, self._reads.end(seek.topic, topic.current))
-        to = end if seek.to is None else seek.to
+        to = end if seek.to is None else max(seek.to, topic.begin)
         if not (topic.in_bounds(to) and to <= end):
             self._settled(caller, (errors.invalid_position(seek.topic, *to),))
             return
@@ -422,10 +458,13 @@ class Dispatcher:
     def on_committed(self, name: str, now: float) -> None:
         """The metadata has other states of this topic's groups."""
         topic = self._metadata.topics.get(name)
-        for group, queue in list(self._queues.get(name, {}).items()):
-            done = topic.groups.get(group, Acknowledged()) if topic is not None else Acknowledged()
+        for group, queue in list(self._queues.get(name, {}).items()) if topic is not None else ():
+            assert topic is not None
+            done = topic.group(group)
             if done != queue.group.done:
                 self._commit_at = now  # the proposal that was on its way has arrived: the next may go
+                if done.generation != queue.group.done.generation:
+                    self.letters.forget(name, group)
                 queue.group.on_committed(done)
                 self._answer(name, queue, now)
                 self._serve((name, group), queue, now)
@@ -455,9 +494,9 @@ class Dispatcher:
 
     def on_topic(self, name: str, now: float) -> None:
         """The topic's metadata changed: begin anew after a recovery, forget what is no longer ours."""
-        topic = self._metadata.topics[name]
+        topic = self._metadata.topics.get(name)
         recovered = self._tenure.on_topic(name, topic, now)
-        if self._frozen.get(name) != topic.current:
+        if topic is None or self._frozen.get(name) != topic.current:
             self._frozen.pop(name, None)
         if recovered or not self._tenure.owns(name):
             for group, queue in list(self._queues.get(name, {}).items()):
@@ -477,6 +516,7 @@ class Dispatcher:
             self._serve((name, group), queue, now)
 
     def _forget(self, key: GroupKey) -> None:
+        self.letters.forget(*key)
         del self._queues[key[0]][key[1]]
         if not self._queues[key[0]]:
             del self._queues[key[0]]
@@ -495,9 +535,9 @@ class Dispatcher:
             if queue is not None:
                 state, out = queue.group.seal()
             else:  # not asked for since the last Seal: what that one handed on is handed on
-                state = Acknowledged(topic.groups.get(group, Acknowledged()).generation)
+                state = Acknowledged(topic.group(group).generation)
                 out = topic.handed[group]
-            if out or state.above or state.low > START:
+            if out or state.above or state.low > topic.begin:
                 done[group], handed[group] = state, out[:room]
                 room -= len(handed[group])
         return done, handed
@@ -514,7 +554,7 @@ class Dispatcher:
 
     def next_deadline(self, now: float) -> float:
         """When `flush` or `on_tick` has something to do by the clock."""
-        ends = [heap[0][0] for heap in (self._deadlines, self._wakes) if heap]
+        ends = [heap[0][0] for heap in (self._alarms.deadlines, self._alarms.wakes) if heap]
         return min([*ends, self._commit_at] if self._uncommitted else ends, default=now + 1.0)
 
     def due(self, now: float) -> bool:
@@ -523,6 +563,7 @@ class Dispatcher:
 
     def flush(self, now: float) -> None:
         """The end of a turn: serve those that wait for what it brought; propose what was acknowledged."""
+        self.letters.flush(now)
         for name in self._advanced:
             self._serve_topic(name, now)
         self._advanced.clear()
@@ -531,13 +572,18 @@ class Dispatcher:
 
     def _commit(self, now: float) -> None:
         groups: dict[str, dict[str, Acknowledged]] = {}
+        dead: dict[str, dict[str, tuple[Run, ...]]] = {}
         for name, group in self._uncommitted:
-            state = self._queues[name][group].group.to_commit()
+            queue = self._queues[name][group]
+            state = queue.group.to_commit()
             if state is not None:
                 groups.setdefault(name, {})[group] = state
+            queue.dead &= queue.group.noted
+            if queue.dead:
+                dead.setdefault(name, {})[group] = runs_of(queue.dead)
         self._commit_at = now + self._config.ack_interval
         if groups:
-            self._propose(CommitGroups(groups=groups), now)
+            self._propose(CommitGroups(groups=groups, dead=dead), now)
 
     def on_tenure(self, now: float) -> None:
         """There is a lease again: what waited for it goes on."""
@@ -551,8 +597,8 @@ class Dispatcher:
             self._serve_topic(name, now)
         if self._requests:
             self._tenure.keep(now)
-        while self._deadlines and self._deadlines[0][0] <= now:
-            _, caller, (name, group) = heappop(self._deadlines)
+        while self._alarms.deadlines and self._alarms.deadlines[0][0] <= now:
+            _, caller, (name, group) = heappop(self._alarms.deadlines)
             due = self._queues.get(name, {}).get(group)
             if due is not None and caller in due.waiting:
                 self._end((name, group), due, caller, now)
@@ -561,7 +607,7 @@ class Dispatcher:
                     if patience <= now:
                         self._drop(due, caller)
                     else:
-                        heappush(self._deadlines, (patience, caller, (name, group)))
+                        heappush(self._alarms.deadlines, (patience, caller, (name, group)))
         self._wake(now)
         for key in list(self._unsettled):
             del self._unsettled[key]
@@ -571,8 +617,8 @@ class Dispatcher:
             self._rest(now)
 
     def _wake(self, now: float) -> None:
-        while self._wakes and self._wakes[0][0] <= now:
-            _, (name, group) = heappop(self._wakes)
+        while self._alarms.wakes and self._alarms.wakes[0][0] <= now:
+            _, (name, group) = heappop(self._alarms.wakes)
             queue = self._queues.get(name, {}).get(group)
             if queue is not None and queue.wake_at <= now:
                 queue.wake_at = float("inf")

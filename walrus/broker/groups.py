@@ -14,6 +14,8 @@ all, and where entries are read, is `dispatch.py`; what is committed is `acknowl
                                             NACK, or the visibility timeout ends (Return) -> waiting
                                             a healthy Seal (SealWithGroups) -> out, at the next owner
                                             a failover (RecoverySeal) -> waiting, at the next owner
+    spent       `_out`, withheld: was out   it is in the dead-letter topic (NoteDead) -> noted
+                too often
     noted       `noted`: acknowledged,      Raft commits it (CommitGroup) -> done; the ACK is answered
                 not committed yet           a healthy Seal -> done; a failover -> waiting, the ACK comes again
     done        the metadata                SEEK back (Seek) -> waiting
@@ -93,6 +95,23 @@ class WorkQueue:
     def idle(self) -> bool:
         """Whether nothing is kept here that is not in the metadata."""
         return not (self._out or self.noted or self._given_back or self._deliveries)
+
+    def deliveries(self, position: Position) -> int:
+        """How often the entry was handed out, if it is not acknowledged."""
+        return self._deliveries.get(position, 0)
+
+    def withhold(self, position: Position) -> None:
+        """The candidate is spent: it counts as out, with no consumer, until `give_up`."""
+        self._given_back.pop(position, None)
+        self._hold(position, self._deliveries[position], float("inf"))
+
+    def give_up(self, position: Position) -> bool:
+        """NoteDead: it is in the dead-letter topic, and so it is done. Return whether it was out till now."""
+        if position not in self._out:
+            return False
+        self._forget(position)
+        self.noted.add(position)
+        return True
 
     @property
     def out(self) -> Collection[Position]:

@@ -101,6 +101,13 @@ class Writers(dict[str, SegmentWriter]):
         return None if writer is None else writer.commit_index
 
 
+class Ending(msgspec.Struct):
+    """A segment that this node seals, or recovers: when its Seal is proposed (again)."""
+
+    number: int
+    seal_at: float = 0.0
+
+
 class Lifecycle:
     """This node's writers and recoveries."""
 
@@ -130,8 +137,7 @@ class Lifecycle:
         self._shared: dict[str, Shared] = {}
         self._dirty: dict[str, None] = {}
         self._waiting: dict[str, None] = {}  # topics whose writer waits for an answer, or for the clock
-        self._seal_at: dict[Key, float] = {}
-        self._ending: dict[str, int] = {}  # topic -> its segment in `recoveries` or `_seal_at`
+        self._ending: dict[str, Ending] = {}
         self._monitor_at = 0.0
 
     @property
@@ -163,7 +169,7 @@ class Lifecycle:
         if writer is not None and writer.number == forward.segment:
             writer.on_forward(origin, forward, now)
             self._dirty[forward.topic] = None
-        elif current < forward.segment:
+        elif current < forward.segment and not self._metadata.is_gone(forward.topic, forward.segment):
             self._early.add(Early(origin, forward, now + self._config.put_timeout))
         elif self._was_never_taken(origin, forward):
             refusal = ForwardReply(
@@ -250,7 +256,7 @@ class Lifecycle:
         if now >= self._monitor_at:
             self._monitor_at = now + self._config.monitor_check
             for topic, writer in self.writers.items():
-                writer.check_threshold()
+                writer.check_threshold(now)
                 self._dirty[topic] = None
 
     def flush(self, now: float) -> None:
@@ -283,7 +289,7 @@ class Lifecycle:
         count, checksum = writer.ready_to_seal()
         places = [[group, *position] for group, position in cursors.items()]
         self._copies.record("ProposeSeal", writer.copy, count=count, cursors=places)
-        leader = next_leader(self._config.node_id, live)
+        leader, stamp = next_leader(self._config.node_id, live), self._stamp(writer.topic)
         self._propose(
             Seal(
                 topic=writer.topic,
@@ -296,17 +302,26 @@ class Lifecycle:
                 groups=groups,
                 handed=handed,
                 producers=writer.producers.since,
+                size=writer.bytes if stamp else 0,
+                sealed_ms=stamp,
             ),
             now,
         )
 
     def _due(self, key: Key, now: float) -> bool:
         """Whether the Seal of a segment may be proposed (again) now."""
-        if now < self._seal_at.get(key, now):
+        ending = self._end_of(*key)
+        if now < ending.seal_at:
             return False
-        self._seal_at[key] = now + self._config.resend_interval
-        self._ending[key[0]] = key[1]
+        ending.seal_at = now + self._config.resend_interval
         return True
+
+    def _end_of(self, topic: str, number: int) -> Ending:
+        """What is known of the end of a topic's open segment, from when it begins to end."""
+        ending = self._ending.get(topic)
+        if ending is None or ending.number != number:
+            ending = self._ending[topic] = Ending(number)
+        return ending
 
     def recover(self, topic: str, number: int, now: float) -> None:
         """Begin to recover a segment, or go on: propose its end once a majority holds what was found."""
@@ -316,7 +331,7 @@ class Lifecycle:
             return
         recovery = self.recoveries.get(key)
         if recovery is None:
-            self._ending[topic] = number
+            self._end_of(topic, number)
             self._outbox.log(f"recovering segment {number} of {topic} from node {segment.leader}")
             recovery = self.recoveries[key] = SegmentRecovery(
                 key, segment, config=self._config, outbox=self._outbox, trace=self._trace, now=now
@@ -338,9 +353,16 @@ class Lifecycle:
                 cursors={},
                 recovered=True,
                 producers=recovery.found.producers,
+                sealed_ms=self._stamp(topic),
             ),
             now,
         )
+
+    def _stamp(self, topic: str) -> int:
+        """Unix milliseconds for a Seal, if retention may ask for them: earlier releases cannot read that."""
+        if not self._config.retains(self._metadata.topics[topic].settings):
+            return 0
+        return max(1, round(self.writers.unix_time() * 1000))
 
     def on_fence_reply(self, node: int, reply: FenceReply, now: float) -> None:
         """A replica is fenced, for the recovery of that segment."""
@@ -366,15 +388,21 @@ class Lifecycle:
 
     def on_topic(self, topic: str, now: float) -> None:
         """Forget what is sealed; open a writer for the segment that we now lead."""
-        number = self._metadata.topics[topic].current
-        if self._ending.get(topic, number) < number:
-            ended = (topic, self._ending.pop(topic))
-            self.recoveries.pop(ended, None)
-            self._seal_at.pop(ended, None)
+        known = self._metadata.topics.get(topic)
+        number = known.current if known is not None else self._metadata.next_number(topic)
+        ending = self._ending.get(topic)
+        if ending is not None and ending.number < number:
+            self.recoveries.pop((topic, ending.number), None)
+            del self._ending[topic]
         writer = self.writers.get(topic)
         if writer is not None and writer.number != number:
             writer.close()
             del self.writers[topic]
+        if known is None:
+            self._shared.pop(topic, None)
+        elif writer is not None and writer.number == number:
+            writer.configure(known.settings)
+            self._dirty[topic] = None
         if self.leases.granted().get(topic) == number and topic not in self.writers:
             self._open(topic, number, now)
 
@@ -396,6 +424,7 @@ class Lifecycle:
             now=now,
             shared=self._shared_by(topic),
             producers=Producers(self._metadata.topics[topic].producers, self.writers.unix_time),
+            settings=self._metadata.topics[topic].settings,
         )
         self._dirty[topic] = None
 
@@ -412,4 +441,4 @@ class Lifecycle:
             assert writer.number == self._metadata.topics[topic].current
         for (topic, number), recovery in self.recoveries.items():
             recovery.check_invariants()
-            assert self._ending[topic] == number == self._metadata.topics[topic].current
+            assert self._ending[topic].number == number == self._metadata.topics[topic].current

@@ -12,6 +12,7 @@ carries them out keeps their order already or needs none:
     RECEIVE, ACK, NACK, EXTEND  one kind: an ACK must not wait for what a RECEIVE before it waits for
     FETCH, STATE               change nothing
     REGISTER, RECOVER          done twice is done once
+    CONFIGURE, DELETE          no two at a time: the second must find what the first has done
 
 A request of another kind waits until all earlier ones for its topic are answered. An acknowledged PUT is in
 the leader's commit index, or in the count of a sealed segment, before its answer leaves; so a read that
@@ -30,7 +31,7 @@ from __future__ import annotations
 
 from typing import Final, TypeAlias
 
-from walrus.protocol import Ack, Extend, Invalid, Nack, Receive, Request
+from walrus.protocol import Ack, Configure, Delete, Extend, Invalid, Nack, Receive, Request
 
 Lane: TypeAlias = str | None
 """The topic that a request concerns; `EVERYTHING` if all, None if none."""
@@ -62,6 +63,8 @@ class RequestOrder:
         if lane is None or not self._under_way:
             return True
         if lane == EVERYTHING or EVERYTHING in self._under_way:
+            return False
+        if isinstance(request, Configure | Delete) and lane in self._under_way:
             return False
         kind, _ = self._under_way.get(lane, (_kind(request), 0))
         return kind is _kind(request)

@@ -21,7 +21,7 @@ from walrus.broker.receivers import Receivers
 from walrus.broker.tenure import Ask, Tenure
 from walrus.config import NodeConfig
 from walrus.leases import LeaseTable
-from walrus.protocol import Delivering
+from walrus.protocol import Delivering, Request
 from walrus.replicas.reads import Reads
 from walrus.segments import Command, Metadata
 from walrus.wire.effects import Outbox
@@ -49,6 +49,7 @@ class Queues:
         cursors: Cursors,
         propose: Callable[[Command, float], None],
         ask: Ask,
+        request: Callable[[object, Request, float], None],
     ) -> None:
         tenure = Tenure(config, metadata, leases, ask, lambda now: self.owner.on_tenure(now))
         self.owner = Dispatcher(
@@ -62,6 +63,7 @@ class Queues:
             advanced=advanced,
             read_with_get=cursors.cursors(),
             propose=propose,
+            request=request,
         )
         cursors.read_with_receive = self.owner
         self.receivers = Receivers(

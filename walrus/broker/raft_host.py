@@ -249,7 +249,7 @@ class RaftHost:
                 return
             self._apply_command(command, entry.index, changes, opened_at)
         for topic, index in opened_at.items():
-            if index <= self._unsure_to:
+            if index <= self._unsure_to and topic in self.metadata.topics:
                 self._doubt(topic)
 
     def _apply_command(
@@ -275,6 +275,7 @@ class RaftHost:
     def _restore(self, snapshot: Snapshot, changes: Changes) -> None:
         """Replace the whole metadata by a snapshot."""
         self._observer.on_restore(snapshot)
+        before = list(self.metadata.topics)
         try:
             self.metadata.restore(snapshot.data)
         except UnknownCommand as error:
@@ -286,8 +287,8 @@ class RaftHost:
         assert snapshot.index > self.applied, "a snapshot never moves the metadata back"
         self.applied = snapshot.index
         changes.restored = changes.beyond_cursors = True
-        changes.topics = dict.fromkeys(sorted(self.metadata.topics))
-        for topic in changes.topics if unsure else ():
+        changes.topics = dict.fromkeys(sorted({*before, *self.metadata.topics}))
+        for topic in self.metadata.topics if unsure else ():
             self._doubt(topic)
 
     def _doubt(self, topic: str) -> None:
@@ -306,7 +307,8 @@ class RaftHost:
         """Make a checkpoint if enough entries were applied since the last one."""
         if self.applied - self.raft.log.snapshot_index < self._config.compact_entries:
             return
-        sealed = frozenset(key for key in self._copies.noted if self.metadata.is_sealed(*key))
+        over = (key for key in self._copies.noted if self.metadata.is_over(*key))
+        sealed = frozenset(over)
         self._checkpointed = self.applied, sealed
         self.raft.compact(self.applied, self.metadata.snapshot())
 

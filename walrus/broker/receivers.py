@@ -91,7 +91,11 @@ class Receivers:
         pending = self._pending[number]
         request = pending.request
         topic, group = request.topic, request.group
-        owner = self._metadata.topics[request.topic].open.leader
+        known = self._metadata.topics.get(topic)
+        if known is None:
+            self._finish(number, protocol.error(errors.unknown_topic(topic)))
+            return
+        owner = known.open.leader
         if owner != self._config.node_id and owner not in self._connected:
             pending.owner = 0
             self._unasked[number] = None
@@ -201,8 +205,9 @@ class Receivers:
 
     def on_topic(self, topic: str, now: float) -> None:
         """The topic may have another owner now."""
+        known = self._metadata.topics.get(topic)
         for number in list(self._by_topic.get(topic, ())):
-            if self._pending[number].owner != self._metadata.topics[topic].open.leader:
+            if known is None or self._pending[number].owner != known.open.leader:
                 self._ask(number, now)
 
     def on_connection(self, node: int, connected: bool, now: float) -> None:

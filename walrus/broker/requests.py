@@ -30,7 +30,17 @@ from walrus.broker.status import state
 from walrus.broker.supervisor import why_not_leave
 from walrus.config import NodeConfig
 from walrus.raft import Raft
-from walrus.segments import MAX_TOPICS, Command, MarkLeaving, Metadata, RegisterTopic
+from walrus.segments import (
+    MAX_TOPICS,
+    Command,
+    ConfigureTopic,
+    DeleteTopic,
+    MarkLeaving,
+    Metadata,
+    RegisterTopic,
+    Topic,
+)
+from walrus.settings import changed
 from walrus.wire import errors
 from walrus.wire.effects import Outbox
 from walrus.wire.messages import Recover
@@ -103,8 +113,12 @@ class Requests:
                 self._when_fresh(slot, partial(self._topics, slot, prefix), now)
             case protocol.Metrics():
                 self._outbox.reply(slot, protocol.json_reply(self._metrics(now)))
-            case protocol.Register(topic=topic):
-                self._register(slot, topic, now)
+            case protocol.Register():
+                self._when_fresh(slot, partial(self._register, slot, request), now)
+            case protocol.Configure():
+                self._when_fresh(slot, partial(self._configure, slot, request), now)
+            case protocol.Delete(topic=topic):
+                self._when_fresh(slot, partial(self._delete, slot, topic), now)
             case protocol.Leave(node_id=node_id):
                 self._when_fresh(slot, partial(self._leave, slot, node_id), now)
             case protocol.Recover(topic=topic, segment=segment):
@@ -117,8 +131,10 @@ class Requests:
                 self._when_known(slot, request, now)
 
     def _known(self, request: TopicRequest) -> bool:
+        """Whether what is asked for is there, or was there and was trimmed since."""
         if isinstance(request, protocol.Fetch):
-            return self._metadata.segment(request.topic, request.segment) is not None
+            topic = self._metadata.topics.get(request.topic)
+            return topic is not None and 1 <= request.segment <= topic.current
         return request.topic in self._metadata.topics
 
     def _on_topic_request(self, slot: object, request: TopicRequest, now: float) -> None:
@@ -189,22 +205,69 @@ class Requests:
 
         self._read_indexes.ask(fresh_or_not, now)
 
-    def _register(self, slot: object, topic: str, now: float) -> None:
-        """Create the topic, unless it is there: a topic is never deleted, so old metadata can tell."""
-
-        def decide(at: float) -> None:
-            if topic not in self._metadata.topics and len(self._metadata.topics) >= MAX_TOPICS:
-                self._error(slot, errors.too_many_topics(MAX_TOPICS))
-                return
-            push, why_not = partial(self._place, topic), errors.not_registered_yet(topic)
-            self._watch(slot, lambda: topic in self._metadata.topics, push, why_not, at)
-
-        if topic in self._metadata.topics:
-            self._outbox.reply(slot, protocol.OK)
+    def _register(self, slot: object, request: protocol.Register, now: float) -> None:
+        """Create the topic, unless it is there with the same settings."""
+        topic, wanted = request.topic, changed({}, request.settings)
+        known = self._metadata.topics.get(topic)
+        if known is not None:
+            same = wanted.items() <= known.settings.items()
+            self._outbox.reply(slot, protocol.OK if same else protocol.error(errors.topic_exists(topic)))
+        elif len(self._metadata.topics) >= MAX_TOPICS:
+            self._error(slot, errors.too_many_topics(MAX_TOPICS))
         else:
-            self._when_fresh(slot, decide, now)
+            # A repetition that is committed late must not bring the topic back after a DELETE.
+            number = self._metadata.next_number(topic)
+            push, why_not = partial(self._place, topic, number, wanted), errors.not_registered_yet(topic)
+            self._watch(slot, lambda: self._was_born(topic, number), push, why_not, now)
 
-    def _place(self, topic: str, now: float) -> errors.Reason:
+    def _was_born(self, topic: str, number: int) -> bool:
+        """Whether there is, or was, a topic that began with that number, or with a later one."""
+        known = self._metadata.topics.get(topic)
+        return self._metadata.next_number(topic) > number if known is None else known.born >= number
+
+    def _configure(self, slot: object, request: protocol.Configure, now: float) -> None:
+        """Change settings. Of two clients that change the same, one after the other has its way."""
+        topic, known = request.topic, self._metadata.topics.get(request.topic)
+        if known is None:
+            self._error(slot, errors.unknown_topic(topic))
+            return
+        born, first = known.born, known.configured
+
+        def there() -> Topic | None:
+            now_there = self._metadata.topics.get(topic)
+            return now_there if now_there is not None and now_there.born == born else None
+
+        def done() -> bool:
+            topic_now = there()
+            if topic_now is None:
+                return True  # deleted meanwhile, with all that was set
+            is_so = changed(topic_now.settings, request.settings) == topic_now.settings
+            return is_so and topic_now.configured > first
+
+        def push(at: float) -> errors.Reason:
+            topic_now = there()
+            configured = topic_now.configured if topic_now is not None else first
+            change = ConfigureTopic(topic=topic, born=born, configured=configured, settings=request.settings)
+            return self._pushed(change, at)
+
+        self._watch(slot, done, push, errors.not_configured_yet(topic), now)
+
+    def _delete(self, slot: object, topic: str, now: float) -> None:
+        """Delete the topic that is there now, and none that is registered later under its name."""
+        known = self._metadata.topics.get(topic)
+        if known is None:
+            self._error(slot, errors.unknown_topic(topic))
+            return
+        born = known.born
+
+        def done() -> bool:
+            there = self._metadata.topics.get(topic)
+            return there is None or there.born != born
+
+        push = partial(self._pushed, DeleteTopic(topic=topic, born=born))
+        self._watch(slot, done, push, errors.not_deleted_yet(topic), now)
+
+    def _place(self, topic: str, number: int, settings: dict[str, int], now: float) -> errors.Reason:
         """Propose the topic with its first segment, placed anew each time; see `Watch.push`."""
         unknown = [node for node in self._raft.membership.voters if node not in self._metadata.nodes]
         live = self._lifecycle.placeable()
@@ -212,7 +275,10 @@ class Requests:
             return errors.members_unknown(topic, unknown) if unknown else errors.NO_MAJORITY
         leader = first_leader(topic, live)
         replicas = self._lifecycle.replicas_for(leader, live)
-        return self._pushed(RegisterTopic(topic=topic, leader=leader, replicas=replicas), now)
+        register = RegisterTopic(
+            topic=topic, leader=leader, replicas=replicas, number=number, settings=settings
+        )
+        return self._pushed(register, now)
 
     def _pushed(self, command: Command, now: float) -> errors.Reason:
         """Propose a command; see `Watch.push`."""

@@ -236,7 +236,14 @@ class Router:
             segment = self._metadata.segment(topic, sent.segment)
             if segment is not None and segment.recovered:
                 self._lost(route, sent, errors.FAILED_OVER)
+            elif self._metadata.is_gone(topic, sent.segment):
+                self._lost(route, sent, errors.DELETED)
         self._settle(route)
+        if topic not in self._metadata.topics and not route.sent:
+            for queue in (route.returned, route.waiting):
+                while queue:
+                    item = queue.pop(0) if isinstance(queue, list) else queue.popleft()
+                    self._answer(item, item.batch.count, protocol.error(errors.unknown_topic(topic)))
 
     def on_connection(self, node: int, connected: bool) -> None:
         """A connection came or went: the outcome of what was on its way there will not arrive."""

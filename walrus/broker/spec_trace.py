@@ -19,6 +19,8 @@ from walrus.segments import (
     Command,
     CommitCursors,
     CommitGroups,
+    ConfigureTopic,
+    DeleteTopic,
     MarkLeaving,
     Metadata,
     MoveGroup,
@@ -27,6 +29,7 @@ from walrus.segments import (
     RemoveNode,
     Seal,
     SetReplicas,
+    Trim,
 )
 from walrus.wire.effects import Trace, no_trace
 
@@ -63,6 +66,8 @@ def _told(metadata: Metadata, command: Command, topic: str | None) -> dict[str, 
                 return {"op": "RemoveNode", "of": command.node_id}
         case RegisterTopic() | Seal() | SetReplicas():
             pass
+        case ConfigureTopic() | Trim() | DeleteTopic():
+            pass  # nor is Retention.tla
         case CommitGroups() | MoveGroup():
             pass  # Delivery.tla is not followed by recorded runs
         case _:

@@ -17,6 +17,7 @@ from walrus.config import Identity, NodeConfig
 from walrus.consensus.messages import Role
 from walrus.raft import Raft
 from walrus.segments import Metadata, Position, Topic, start_number
+from walrus.settings import shown
 
 MAX_DIGESTED = 10_000
 """Segments up to which METRICS has a digest of the metadata: it takes time that grows with them."""
@@ -61,7 +62,7 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
 
 def state(topic: Topic) -> bytes:
     """STATE of a topic."""
-    numbered = {str(number): segment for number, segment in enumerate(topic.segments, 1)}
+    numbered = {str(number): segment for number, segment in topic.numbered()}
     return msgspec.json.encode(
         {
             "current_segment": topic.current,
@@ -71,6 +72,17 @@ def state(topic: Topic) -> bytes:
             "segment_leaders": {n: s.leader for n, s in numbered.items()},
             "segment_replicas": {n: list(s.replicas) for n, s in numbered.items()},
             "cursors": {group: _position(at) for group, at in sorted(topic.cursors.items())},
+            "first_segment": topic.first,
+            "settings": {name: shown(name, value) for name, value in sorted(topic.settings.items())},
+            "trimmed_entries": topic.trimmed,
+            "skipped": dict(sorted(topic.skipped.items())),
+            "dead_letters": dict(sorted(topic.dead.items())),
+            "queues": {
+                group: {**_position(done.low), "acknowledged_above": sum(r.end - r.start for r in done.above)}
+                for group, done in sorted(topic.groups.items())
+            },
+            "retained_entries": topic.sealed_total - topic.trimmed,
+            "retained_bytes": sum(segment.size for segment in topic.segments),
         }
     )
 

@@ -11,6 +11,7 @@ that are alive and takes at most one step towards what should be:
     a sealed one has                                              repair it (replicas/repair.py)
     a leaving node is needed by nothing any more                  remove it from Raft, then forget it
     a node that was taken in does not start                       the same
+    a sealed segment is beyond its topic's retention              propose to trim it (retention.py)
 
 All state that matters is in the metadata or in Raft's membership, so another Raft leader goes on where
 this one died. Nothing here is needed for safety: a supervisor that is wrong about a node's life causes a
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
+from walrus.broker.retention import Retention
 from walrus.config import NodeConfig
 from walrus.consensus.messages import Membership, Role
 from walrus.quorum import majority
@@ -54,7 +56,9 @@ class Supervisor:
         propose: Callable[[Command, float], None],
         recover: Callable[[str, int, float], None],
         voters: Callable[[], list[int]],
+        retention: Retention,
     ) -> None:
+        self._retention = retention
         self._config, self._metadata, self._raft, self._outbox = config, metadata, raft, outbox
         self._propose, self._recover, self._voters = propose, recover, voters
         self._repairs = repairs
@@ -79,6 +83,10 @@ class Supervisor:
         """A node has made a copy, perhaps for a repair of this Raft leader."""
         self._repairs.on_copy_reply(node, reply, now)
 
+    def on_topic(self, topic: str) -> None:
+        """A topic has another segment, or other settings: perhaps some of it is to go."""
+        self._retention.on_topic(topic)
+
     def on_replicas(self, key: Key) -> None:
         """A sealed segment has another replica set, perhaps by a repair of this Raft leader."""
         self._repairs.on_replicas(key)
@@ -101,6 +109,7 @@ class Supervisor:
         if self._raft.role is not Role.LEADER:
             if self._leading:
                 self._repairs.stop()
+            self._retention.stop()
             self._leading = False
             return
         if not self._leading:
@@ -125,6 +134,7 @@ class Supervisor:
         leaving = [n for n, node in sorted(self._metadata.nodes.items()) if node.leaving]
         sources = [n for n in sorted({*live, *leaving}) if self._alive(n, now)]
         self._repairs.on_tick(voters, sources, dead, now)
+        self._retention.on_tick(now)
 
     def _fail_over(self, now: float) -> None:
         for placement, names in sorted(self._metadata.open_at.items()):
@@ -223,7 +233,7 @@ def why_not_leave(
     if node in reachable:
         return None  # it can still hand over what it has
     for name, topic in sorted(metadata.topics.items()):
-        for number, segment in enumerate(topic.segments, 1):
+        for number, segment in topic.numbered():
             others = [other for other in segment.replicas if other != node and other in reachable]
             needed = 1 if segment.sealed else segment.majority
             if node in segment.replicas and len(others) < needed:

@@ -75,10 +75,16 @@ class Tenure:
             if lapsed and now < self._until:
                 self._on_answer(now)
 
-    def on_topic(self, name: str, topic: Topic, now: float) -> bool:
+    def on_topic(self, name: str, topic: Topic | None, now: float) -> bool:
         """The topic may have another owner. Return whether a recovery ended one since the last call."""
-        begin, self._seen[name] = self._seen.get(name, 1), topic.current
-        recovered = any(segment.recovered for segment in topic.segments[begin - 1 : -1])
+        if topic is None:  # deleted: one of its name begins with a later number, and nothing is out of it
+            self._seen.pop(name, None)
+            self._begins_at.pop(name, None)
+            return False
+        begin, self._seen[name] = max(self._seen.get(name, 1), topic.born), topic.current
+        # What was trimmed before this node looked at it may have ended in a recovery.
+        unseen = begin < topic.first
+        recovered = unseen or any(segment.recovered for _, segment in topic.numbered(begin))
         if recovered:
             self._begins_at[name] = now + self._config.failure_timeout
         return recovered

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, cast
 
 import msgspec
 from rich.console import Console
@@ -27,9 +27,11 @@ from walrus.client import (
     Entry,
     OutcomeUnknown,
     TimedOut,
+    TopicSettings,
     Unreachable,
     WalrusError,
 )
+from walrus.settings import DEFAULT, parse_setting, shown
 
 PAGE: Final = 256
 """Entries asked for at a time when many are wanted."""
@@ -139,9 +141,39 @@ def _json_payload(payload: bytes) -> dict[str, str]:
 # --- one function for each command ----------------------------------------------------------------
 
 
-def register(client: Client, screen: Screen, topic: str) -> None:
-    """REGISTER."""
-    client.register(topic)
+def register(client: Client, screen: Screen, topic: str, words: Sequence[str] = ()) -> None:
+    """REGISTER, with settings as `<key>=<value>`."""
+    client.register(topic, settings(words))
+    screen.done()
+
+
+def configure(client: Client, screen: Screen, topic: str, words: Sequence[str]) -> None:
+    """CONFIGURE."""
+    client.configure(topic, settings(words))
+    screen.done()
+
+
+def settings(words: Sequence[str]) -> TopicSettings:
+    """What `<key>=<value>` and so on say.
+
+    >>> settings(["retain_bytes=none", "max_deliveries=3"])
+    {'retain_bytes': None, 'max_deliveries': 3}
+    """
+    found: dict[str, int | bool | str | None] = {}
+    for word in words:
+        try:
+            name, value = parse_setting(word)
+        except ValueError as error:
+            raise NotAsked(f"not sent: {error}") from None
+        found[name] = "default" if value == DEFAULT else shown(name, value)
+    return cast("TopicSettings", found)
+
+
+def delete(client: Client, screen: Screen, topic: str, agreed: bool) -> None:
+    """DELETE, once the person has agreed to it."""
+    if not agreed:
+        raise NotAsked(f"not sent: {topic} would be deleted with all its entries; --yes agrees to that")
+    client.delete(topic)
     screen.done()
 
 

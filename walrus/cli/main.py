@@ -28,6 +28,7 @@ from walrus.client import Client, WalrusError
 from walrus.client.calls import DEFAULT_TIMEOUT
 from walrus.client.deliveries import milliseconds
 from walrus.config import FIRST_CLIENT_PORT
+from walrus.settings import SETTINGS
 
 if TYPE_CHECKING:
     from prompt_toolkit.history import History
@@ -254,12 +255,40 @@ def _parser() -> Parser:
     return parser
 
 
+_SETTINGS_HELP = "one of " + ", ".join(SETTINGS) + "; a number, none, or default"
+
+
 def _no_flags(parser: argparse.ArgumentParser) -> None:
     del parser
 
 
 def _topic(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("topic")
+
+
+def _register_flags(parser: argparse.ArgumentParser) -> None:
+    _topic(parser)
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help=_SETTINGS_HELP)
+
+
+def _configure_flags(parser: argparse.ArgumentParser) -> None:
+    _topic(parser)
+    parser.add_argument("settings", nargs="+", metavar="KEY=VALUE", help=_SETTINGS_HELP)
+
+
+def _delete_flags(parser: argparse.ArgumentParser) -> None:
+    _topic(parser)
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _agrees(topic: str) -> bool:
+    """Ask the person at the terminal; where there is none, nothing is agreed to."""
+    if not sys.stdin.isatty():
+        return False
+    print(
+        f"Delete {topic} with all its entries, for good? Type its name: ", end="", file=sys.stderr, flush=True
+    )
+    return sys.stdin.readline().rstrip("\n") == topic
 
 
 def _put_flags(parser: argparse.ArgumentParser) -> None:
@@ -384,7 +413,21 @@ _Run: TypeAlias = Callable[[Client, Screen, argparse.Namespace], int | None]
 """Returns an exit status if it is not the usual one."""
 _Flags: TypeAlias = Callable[[argparse.ArgumentParser], None]
 _COMMANDS: dict[str, tuple[str, _Run, _Flags]] = {
-    "register": ("create a topic", lambda c, s, a: commands.register(c, s, a.topic), _topic),
+    "register": (
+        "create a topic",
+        lambda c, s, a: commands.register(c, s, a.topic, a.settings),
+        _register_flags,
+    ),
+    "configure": (
+        "change settings of a topic",
+        lambda c, s, a: commands.configure(c, s, a.topic, a.settings),
+        _configure_flags,
+    ),
+    "delete": (
+        "delete a topic with all its entries and groups",
+        lambda c, s, a: commands.delete(c, s, a.topic, a.yes or _agrees(a.topic)),
+        _delete_flags,
+    ),
     "put": ("append the given text as one entry, or each line of standard input", _put, _put_flags),
     "produce": (
         "append each line of standard input, once, however often it has to be sent",

@@ -1,8 +1,9 @@
 """The REPL: the protocol's commands typed by hand, with history and completion.
 
 A line is what would go over the wire, except that commands may be typed in any case, that LEAVE may be
-followed by `--force`, and that a few words of the REPL's own are there (`help`, `entries`, `connect`,
-`quit`). What follows the second space of PUT is the payload, as it stands, so quotes are part of it.
+followed by `--force` and DELETE must be by `--yes`, and that a few words of the REPL's own are there (`help`,
+`entries`, `connect`, `quit`). What follows the second space of PUT is the payload, as it stands, so quotes
+are part of it.
 
 The topics to complete are those that the history knows.
 """
@@ -23,7 +24,12 @@ from walrus.client import Client, InvalidRequest, WalrusError
 from walrus.protocol import Describing
 
 _HELP: Final = (
-    ("REGISTER <topic>", "create a topic"),
+    ("REGISTER <topic> [<key>=<value> ...]", "create a topic"),
+    (
+        "CONFIGURE <topic> <key>=<value> ...",
+        "settings: retention, segments, deliveries; =default takes one back",
+    ),
+    ("DELETE <topic> --yes", "delete it with all its entries and groups"),
     ("PUT <topic> <payload>", "append an entry; all that follows the second space is the payload"),
     ("PUB <topic> <producer> <sequence> <payload>", "append an entry once, however often it is sent"),
     ("GET <topic> [<group> [<wait_ms>]]", "the next entry of the shared cursor, or of a group's"),
@@ -46,8 +52,8 @@ _HELP: Final = (
 WORDS: Final = (*protocol.COMMANDS, "ENTRIES", "CONNECT", "HELP", "QUIT")
 _OF_QUEUES: Final = {"RECEIVE", "ACK", "NACK", "EXTEND", "SEEK"}
 _READING: Final = {"GET", "FETCH", "STATE", "GROUPS", "ENTRIES"}
-_TAKE_TOPIC: Final = {"REGISTER", "PUT", "PUB", "RECOVER", *_READING, *_OF_QUEUES}
-_TAKE_MORE: Final = {"PUT", "PUB", "FETCH", "RECOVER", *_OF_QUEUES}
+_TAKE_TOPIC: Final = {"REGISTER", "CONFIGURE", "DELETE", "PUT", "PUB", "RECOVER", *_READING, *_OF_QUEUES}
+_TAKE_MORE: Final = {"CONFIGURE", "DELETE", "PUT", "PUB", "FETCH", "RECOVER", *_OF_QUEUES}
 
 
 class Words(Completer):
@@ -121,7 +127,8 @@ class Repl:
         if command == "ENTRIES":
             commands.entries(client, screen, rest.decode().strip())
             return
-        forced = command == "LEAVE" and rest.split()[1:] == [b"--force"]
+        agreement = {"LEAVE": b"--force", "DELETE": b"--yes"}.get(command, b"")
+        forced = bool(agreement) and rest.split()[1:] == [agreement]
         if forced:
             rest = rest.split()[0]
         # A payload keeps its spaces; everywhere else a stray one at the end is a slip of the hand.
@@ -131,7 +138,11 @@ class Repl:
             case protocol.Invalid(reason):
                 raise InvalidRequest(reason)
             case protocol.Register(topic):
-                commands.register(client, screen, topic)
+                commands.register(client, screen, topic, text.decode().split()[1:])
+            case protocol.Configure(topic):
+                commands.configure(client, screen, topic, text.decode().split()[1:])
+            case protocol.Delete(topic):
+                commands.delete(client, screen, topic, forced)
             case protocol.Put(topic, batch) if batch.stamps:
                 (stamp,) = batch.stamps
                 client.producer(topic, stamp.producer, stamp.first).put(batch.blob)

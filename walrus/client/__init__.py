@@ -51,7 +51,7 @@ from __future__ import annotations
 from walrus import namesake as _namesake  # noqa: F401 - it looks
 from walrus.client.asynchronous import AsyncClient
 from walrus.client.blocking import Client
-from walrus.client.calls import Entry, TopicState
+from walrus.client.calls import Entry, TopicSettings, TopicState
 from walrus.client.deliveries import Delivery
 from walrus.client.errors import (
     BadReply,
@@ -74,6 +74,8 @@ from walrus.client.errors import (
     Refused,
     StaleReceipt,
     TimedOut,
+    TopicExists,
+    Trimmed,
     Unavailable,
     UnknownNode,
     UnknownProducer,
@@ -111,7 +113,10 @@ __all__ = [
     "Refused",
     "StaleReceipt",
     "TimedOut",
+    "TopicExists",
+    "TopicSettings",
     "TopicState",
+    "Trimmed",
     "Unavailable",
     "UnknownNode",
     "UnknownProducer",

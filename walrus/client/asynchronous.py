@@ -24,7 +24,7 @@ from typing import Any, Self, cast
 
 from walrus.client import calls, consuming, core, deliveries, following, forks, names
 from walrus.client.blocking import reset_on_close
-from walrus.client.calls import Buffer, Call, Entry, TopicState
+from walrus.client.calls import Buffer, Call, Entry, TopicSettings, TopicState
 from walrus.client.deliveries import Delivery, Receipt
 from walrus.client.errors import WalrusError
 from walrus.client.producing import AsyncProducer, Numbering
@@ -233,9 +233,22 @@ class AsyncClient:
 
     # --- commands
 
-    async def register(self, topic: str, *, timeout: float | None = None) -> None:
-        """Create the topic unless it exists."""
-        calls.only(await self._call(calls.register(topic), timeout))
+    async def register(
+        self, topic: str, settings: TopicSettings | None = None, *, timeout: float | None = None
+    ) -> None:
+        """Create the topic unless it exists; `TopicExists` if it does and has other settings than these."""
+        calls.only(await self._call(calls.register(topic, settings), timeout))
+
+    async def configure(self, topic: str, settings: TopicSettings, *, timeout: float | None = None) -> None:
+        """Change settings of the topic; those that are not named stay. `{"retain_seconds": 86_400}`."""
+        calls.only(await self._call(calls.configure(topic, settings), timeout))
+
+    async def delete(self, topic: str, *, timeout: float | None = None) -> None:
+        """Delete the topic with all its entries, groups and settings, for good.
+
+        After `OutcomeUnknown` it may be deleted or not. One that is registered again is another topic.
+        """
+        calls.only(await self._call(calls.delete(topic), timeout))
 
     async def put(
         self, topic: str, payload: Buffer, *, timeout: float | None = None, retry: bool = False

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Final, Self, cast
 
 from walrus.client import calls, consuming, core, deliveries, following, forks, names
-from walrus.client.calls import Buffer, Call, Entry, TopicState
+from walrus.client.calls import Buffer, Call, Entry, TopicSettings, TopicState
 from walrus.client.deliveries import Delivery, Receipt
 from walrus.client.errors import WalrusError
 from walrus.client.producing import Numbering, Producer
@@ -191,9 +191,22 @@ class Client:
 
     # --- commands
 
-    def register(self, topic: str, *, timeout: float | None = None) -> None:
-        """Create the topic unless it exists."""
-        calls.only(self._call(calls.register(topic), timeout))
+    def register(
+        self, topic: str, settings: TopicSettings | None = None, *, timeout: float | None = None
+    ) -> None:
+        """Create the topic unless it exists; `TopicExists` if it does and has other settings than these."""
+        calls.only(self._call(calls.register(topic, settings), timeout))
+
+    def configure(self, topic: str, settings: TopicSettings, *, timeout: float | None = None) -> None:
+        """Change settings of the topic; those that are not named stay. `{"retain_seconds": 86_400}`."""
+        calls.only(self._call(calls.configure(topic, settings), timeout))
+
+    def delete(self, topic: str, *, timeout: float | None = None) -> None:
+        """Delete the topic with all its entries, groups and settings, for good.
+
+        After `OutcomeUnknown` it may be deleted or not. One that is registered again is another topic.
+        """
+        calls.only(self._call(calls.delete(topic), timeout))
 
     def put(self, topic: str, payload: Buffer, *, timeout: float | None = None, retry: bool = False) -> None:
         """Append one entry; returns once a majority of replicas has it.

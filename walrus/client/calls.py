@@ -22,13 +22,14 @@ import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import Any, Final, Generic, SupportsFloat, TypeAlias, TypedDict, TypeVar
+from typing import Any, Final, Generic, Literal, SupportsFloat, TypeAlias, TypedDict, TypeVar
 
 import msgspec
 
 from walrus import protocol
 from walrus.client.errors import BadReply, InvalidTopic, PayloadTooLarge, WalrusError
 from walrus.protocol import Empty, Json, Ok, ProtocolError, Reply
+from walrus.settings import parse_setting
 from walrus.wire import errors
 from walrus.wire.addresses import parse_address
 
@@ -54,6 +55,22 @@ class TopicState(TypedDict, total=False):
     segment_leaders: dict[str, int]
     segment_replicas: dict[str, list[int]]
     cursors: dict[str, Any]
+    first_segment: int
+    settings: dict[str, Any]
+
+
+class TopicSettings(TypedDict, total=False):
+    """What can be set of a topic. None: no such limit; "default": what the nodes' flags say."""
+
+    retain_entries: int | Literal["default"] | None
+    retain_bytes: int | Literal["default"] | None
+    retain_seconds: int | Literal["default"] | None
+    segment_entries: int | Literal["default"]
+    segment_bytes: int | Literal["default"] | None
+    segment_seconds: int | Literal["default"] | None
+    visibility_ms: int | Literal["default"]
+    max_deliveries: int | Literal["default"] | None
+    protect_groups: bool | Literal["default"]
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -198,9 +215,41 @@ def single(
     return Call(name, 1, lambda start, stop: frame, decode(name), repeatable, doubt=doubt)
 
 
-def register(topic: str) -> Call[None]:
+def setting_bytes(settings: TopicSettings) -> bytes:
+    """Settings as they go over the wire, each behind a space. Raises ValueError for what makes no sense.
+
+    >>> setting_bytes({"retain_bytes": None, "max_deliveries": 3, "protect_groups": True})
+    b' retain_bytes=none max_deliveries=3 protect_groups=true'
+    """
+    words = []
+    for name, value in settings.items():
+        if isinstance(value, bool):
+            text = "true" if value else "false"
+        else:
+            text = "none" if value is None else str(value)
+        parse_setting(f"{name}={text}")
+        words.append(f" {name}={text}")
+    return "".join(words).encode()
+
+
+def register(topic: str, settings: TopicSettings | None = None) -> Call[None]:
     """REGISTER."""
-    return single(b"REGISTER " + name_bytes(topic), plain_ok, repeatable=True)
+    text = b"REGISTER " + name_bytes(topic) + setting_bytes(settings or {})
+    return single(text, plain_ok, repeatable=True)
+
+
+def configure(topic: str, settings: TopicSettings) -> Call[None]:
+    """CONFIGURE. Once more is the same as once, unless another client changed the same in between."""
+    if not settings:
+        raise ValueError("configure changes at least one setting")
+    text = b"CONFIGURE " + name_bytes(topic) + setting_bytes(settings)
+    return single(text, plain_ok, repeatable=True)
+
+
+def delete(topic: str) -> Call[None]:
+    """DELETE. Not repeatable: a second one may meet a topic that was registered since."""
+    text = b"DELETE " + name_bytes(topic)
+    return single(text, plain_ok, repeatable=False, doubt="the topic may have been deleted")
 
 
 def put(topic: str, payload: Buffer) -> Call[None]:

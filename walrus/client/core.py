@@ -54,6 +54,7 @@ from walrus.client.errors import (
     OutcomeUnknown,
     Overtaken,
     TimedOut,
+    Trimmed,
     Unavailable,
     Unreachable,
     WalrusError,
@@ -387,19 +388,26 @@ def walk(topic: str, segment: int, offset: int, patience: int = 50) -> Walk:
     """Yields calls to make (and be sent their results) and entries, to the end of what is acknowledged.
     Returns the place of that end.
 
+    From (1, 0) on means from the beginning: that is wherever retention has left it.
+
     A FETCH that finds nothing does not say why. STATE tells the end of an open segment, where to stop, from
     the end of a sealed one, where to go on: at the next segment that has entries, however many empty ones
     a series of failovers left in between.
     """
     sealed: dict[int, int] = {}
-    behind = 0
+    begins, behind = (segment, offset) == (1, 0), 0
     while True:
         end = sealed.get(segment, offset + WALK)
         if offset >= end:
             segment, offset = segment + 1, 0
             continue
         wanted = min(WALK, end - offset)
-        found = calls.fetched((yield calls.fetch_many(topic, segment, offset, wanted)))
+        results = yield calls.fetch_many(topic, segment, offset, wanted)
+        if begins and results and isinstance(results[0], Trimmed):
+            segment = _first(calls.only((yield calls.state(topic))))
+            continue  # and again, if more was dropped meanwhile
+        begins = False
+        found = calls.fetched(results)
         if found:
             yield [Entry(segment, offset + n, payload) for n, payload in enumerate(found)]
             offset += len(found)
@@ -418,10 +426,18 @@ def walk(topic: str, segment: int, offset: int, patience: int = 50) -> Walk:
             yield Pause(FIRST_PAUSE)
 
 
+def _first(answer: dict[str, Any]) -> int:
+    """The number of the first segment; nodes of earlier releases drop none, and do not name it."""
+    first = answer.get("first_segment", 1)
+    if not isinstance(first, int):
+        raise BadReply(f"STATE with a first_segment of {first!r:.40}")
+    return first
+
+
 def _open_and_sealed(answer: dict[str, Any]) -> tuple[int, dict[int, int]]:
     """The number of the open segment and the count of each one before it."""
     try:
         current = int(answer["current_segment"])
-        return current, {n: int(answer["sealed_segments"][str(n)]) for n in range(1, current)}
+        return current, {n: int(answer["sealed_segments"][str(n)]) for n in range(_first(answer), current)}
     except (KeyError, TypeError, ValueError) as error:
         raise BadReply(f"STATE without current_segment and all sealed_segments: {error!r}") from error

@@ -66,6 +66,14 @@ class UnknownTopic(Refused):
     """The topic was never registered."""
 
 
+class TopicExists(Refused):
+    """`register` with settings of a topic that has others: change them with `configure`."""
+
+
+class Trimmed(Refused):
+    """Retention has dropped these entries. The message says where the topic begins."""
+
+
 class UnknownSegment(Refused):
     """The topic has no such segment (yet)."""
 

@@ -9,6 +9,7 @@
     puller        copying from another node, for a recovery or a repair
     repair        sealed segments get the replicas back that they lost
     reads         reading a copy, here or on another node
+    trimming      copies of segments that were dropped give their room back
 
 One PUT of two entries to a topic whose open segment 4 has replicas 1, 2 and 3, led by 1, with 40 entries:
 

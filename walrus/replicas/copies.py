@@ -354,6 +354,32 @@ class Copies:
         assert 0 < batch.count <= most, "DeliveredIsPrefix: a read ran past its end, or over an entry"
         return batch
 
+    # --- giving back ---
+
+    def known(self) -> list[Key]:
+        """The segments of which there is a copy here, or something was asked of one."""
+        return list({**dict.fromkeys(self._names), **dict.fromkeys(self._copies)})
+
+    def drop(self, key: Key) -> bool:
+        """Give back the room of a copy that is retained no more; return whether that is done.
+
+        A full disk may refuse even this, because deleting is written down before it is done.
+        """
+        copy = self.get(key)
+        try:
+            for name in {copy.name, copy.name.removesuffix(SHADOW), copy.name.removesuffix(SHADOW) + SHADOW}:
+                if name == copy.name or self._length(name):
+                    self._data.storage.delete_topic(name)
+        except DiskFull:
+            return False
+        self.entries -= copy.length
+        assert self.entries >= 0, "the entries of all copies do not add up"
+        self._copies.pop(key, None)
+        self._names.pop(key, None)
+        self.damaged.pop(key, None)
+        self._sums = deque(sum_ for sum_ in self._sums if sum_.copy.key != key)
+        return True
+
     # --- damage ---
 
     def _found_damage(self, copy: SegmentCopy) -> None:

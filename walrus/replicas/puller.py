@@ -112,6 +112,10 @@ class Puller:
         """Whether that copy is being extended."""
         return copy.name in self._pulls
 
+    def stop(self, copy: SegmentCopy) -> None:
+        """Nothing of that segment is wanted any more."""
+        self._pulls.pop(copy.name, None)
+
     def _step(self, now: float) -> None:
         """End what is long enough, and ask for the next piece of what is not."""
         for pull in list(self._first(MAX_PULLS)):

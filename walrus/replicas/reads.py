@@ -268,7 +268,11 @@ class Reads:
         # The asker may be configured for larger reads, but how much is read in one step is decided here.
         entries, size = max(read.max_entries, 1), min(read.max_bytes, 4 * self._config.read_bytes)
         try:
-            if read.raw:
+            if self._metadata.is_gone(read.topic, read.segment):
+                error = (
+                    f"segment {read.segment} of {read.topic} is gone: it was trimmed, or its topic deleted"
+                )
+            elif read.raw:
                 copy = self._copies.get((read.topic, read.segment))
                 batch = self._copies.read(copy, read.start, copy.length, entries, size)
             elif self._may_answer(read):

@@ -47,6 +47,7 @@ from walrus.config import NodeConfig
 from walrus.quorum import majority
 from walrus.replicas.copies import Copies, Key, SegmentCopy, Summary
 from walrus.replicas.puller import Puller
+from walrus.replicas.trimming import Trimming
 from walrus.segments import Command, Metadata, Segment, SetReplicas
 from walrus.storage.errors import DiskFull, StorageError
 from walrus.wire.effects import Outbox
@@ -76,6 +77,7 @@ class CatchUp:
     ) -> None:
         self._config, self._metadata, self._copies = config, metadata, copies
         self.puller, self._outbox = puller, outbox
+        self._trimming = Trimming(metadata=metadata, copies=copies, on_gone=self._on_gone)
         # Per topic, segments up to here were looked at: a topic has thousands of them, and each is looked at
         # once, when it is sealed, unless its replicas change.
         self._checked: dict[str, int] = {}
@@ -89,16 +91,34 @@ class CatchUp:
         return len(self._short)
 
     def on_topic(self, topic: str) -> None:
-        """Look at the segments that were sealed since the last time."""
-        known = self._metadata.topics[topic]
+        """Look at the segments that were sealed since the last time, and at those that are gone."""
+        self._trimming.on_topic(topic)
+        known = self._metadata.topics.get(topic)
+        if known is None:  # one of its name begins with a later number
+            self._checked.pop(topic, None)
+            return
         assert self._checked.get(topic, 0) < known.current, "SealedStable: a segment was sealed and is open"
-        for number in range(self._checked.get(topic, 0) + 1, known.current):
-            self._look((topic, number), known.segments[number - 1])
+        for number, segment in known.numbered(self._checked.get(topic, 0) + 1):
+            if segment.sealed:
+                self._look((topic, number), segment)
         self._checked[topic] = known.current - 1
+
+    def on_copy(self, sender: int, message: Copy, now: float) -> None:
+        """A recovery or a repair asks for a copy to be extended."""
+        if not self._metadata.is_gone(message.topic, message.segment):
+            self.puller.on_copy(sender, message, now)
+
+    def _on_gone(self, key: Key) -> None:
+        """A segment was trimmed, or deleted with its topic: nothing of it is wanted any more."""
+        self._short.pop(key, None)
+        shadow = self._shadows.pop(key, None)
+        for copy in (self._copies.get(key), *([shadow] if shadow else ())):
+            self.puller.stop(copy)
 
     def on_snapshot(self) -> None:
         """The metadata was replaced: any segment may have other replicas than when it was looked at."""
         self._checked.clear()
+        self._trimming.on_snapshot()
 
     def on_replicas(self, key: Key) -> None:
         """A sealed segment has other replicas, perhaps this node, whose copy may lack entries."""
@@ -115,6 +135,7 @@ class CatchUp:
 
     def on_tick(self, now: float, connected: Collection[int]) -> None:
         """Copy what is missing, from another replica at each attempt."""
+        self._trimming.on_tick()
         for key in list(self._copies.damaged):
             self._replace(key)
         if not self._short or now < self._again_at:
@@ -196,6 +217,7 @@ class CatchUp:
     def check_invariants(self) -> None:
         """Assert what must hold of the copies that are too short or damaged."""
         self.puller.check_invariants()
+        self._trimming.check_invariants()
         for key, shadow in self._shadows.items():
             assert shadow.key == key, f"{shadow.name} is filed under {key}"
             assert shadow.name != self._copies.get(key).name, f"{shadow.name} replaces itself"

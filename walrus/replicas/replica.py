@@ -122,6 +122,8 @@ class Replica:
 
     def on_fence(self, sender: int, fence: Fence) -> None:
         """Note the fence, refuse the writer, read the length: one step. Answer when all that is durable."""
+        if self._metadata.is_gone(fence.topic, fence.segment):
+            return  # trimmed or deleted: that recovery is behind, and will learn of it
         copy = self._copies.get((fence.topic, fence.segment))
         length = copy.length
         try:

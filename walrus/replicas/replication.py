@@ -72,7 +72,9 @@ Transcripts, in `tests/replicas/transcripts`: `acknowledge_with_a_majority`,
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 import msgspec
 
@@ -201,6 +203,22 @@ class AppendedForward(msgspec.Struct):
     end: int
 
 
+class Thresholds(NamedTuple):
+    """When a segment is full, by the settings of its topic; bytes and seconds are 0 for no such limit."""
+
+    entries: int
+    bytes: int
+    seconds: int
+    opened_at: float
+
+    @classmethod
+    def of(cls, config: NodeConfig, settings: Mapping[str, int], opened_at: float) -> Thresholds:
+        """What counts for a topic with these settings."""
+        entries = config.setting("segment_entries", settings)
+        size, seconds = (config.setting(name, settings) for name in ("segment_bytes", "segment_seconds"))
+        return cls(entries, size, seconds, opened_at)
+
+
 class Shared(msgspec.Struct):
     """What the writers of one topic at this node share, one after the other."""
 
@@ -209,6 +227,8 @@ class Shared(msgspec.Struct):
     a rollover, and appended in the next segment it would be delivered twice."""
     advanced: dict[str, None] = {}
     """Topics of which more is acknowledged than when this was looked at last."""
+    limits: Thresholds | None = None
+    """Of the writer that there is."""
 
 
 class SegmentWriter:
@@ -232,6 +252,7 @@ class SegmentWriter:
         now: float,
         shared: Shared | None = None,
         producers: Producers | None = None,
+        settings: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         self.topic, self.number, self.segment = topic, number, segment
         self.copy: SegmentCopy = copies.get((topic, number))
@@ -253,6 +274,7 @@ class SegmentWriter:
         self._unacknowledged = 0  # payload bytes of the forwards in `_appended`
         self._shared = Shared() if shared is None else shared
         self.producers = producers or Producers({}, lambda: 0.0)
+        self._shared.limits = Thresholds.of(config, settings, now)
         assert segment.leader == config.node_id, "SingleWriter: another node leads this segment"
         assert not segment.sealed, "NoWritesPastOpen: a writer of a segment that has ended"
         assert self.copy.length == 0, (
@@ -320,7 +342,7 @@ class SegmentWriter:
 
     def _append_turn(self, now: float) -> bool:
         """Append what waits, up to the end of the segment and to `MAX_TURN_BYTES`; False on a full disk."""
-        room = self._config.max_segment_entries - self.copy.length
+        room = self.limits.entries - self.copy.length
         assert self._pending and room > 0, "SealedStable: an append to a segment that is full"
         all_taken: list[Taken] = []
         size = weight = 0
@@ -363,8 +385,8 @@ class SegmentWriter:
         The entry that crosses `max_segment_bytes` is still taken. Otherwise an entry larger than the limit
         would fit into no segment, and be handed from one to the next for ever.
         """
-        limit = self._config.max_segment_bytes
-        if limit is None or self.bytes + size + batch.size < limit:
+        limit = self.limits.bytes
+        if not limit or self.bytes + size + batch.size < limit:
             return min(batch.count, room)
         count, total = 0, self.bytes + size
         assert total < limit, "SealedStable: an append to a segment that is full"
@@ -376,8 +398,8 @@ class SegmentWriter:
 
     def _full(self, room: int, size: int) -> bool:
         """Whether the segment, with `size` bytes more and `room` entries left, is over a threshold."""
-        limit = self._config.max_segment_bytes
-        return room <= 0 or (limit is not None and self.bytes + size >= limit)
+        limit = self.limits.bytes
+        return room <= 0 or (limit > 0 and self.bytes + size >= limit)
 
     def _append(self, all_taken: list[Taken], now: float) -> bool:
         """LeaderAppend: to the own copy, and the same bytes to the replicas, without waiting for any of them.
@@ -595,10 +617,27 @@ class SegmentWriter:
             self._refuse_pending()
             assert not self._pending, "SeqOrder: entries wait behind the end of the segment"
 
-    def check_threshold(self) -> None:
-        """Begin to seal if the segment is over its thresholds."""
-        if self._full(self._config.max_segment_entries - self.copy.length, 0):
+    def check_threshold(self, now: float | None = None) -> None:
+        """Begin to seal if the segment is over its thresholds; `now` is given where age counts, too."""
+        old = now is not None and self.copy.length > 0 and self._is_old(now)
+        if old or self._full(self.limits.entries - self.copy.length, 0):
             self.begin_seal()
+
+    @property
+    def limits(self) -> Thresholds:
+        """When this segment is full."""
+        limits = self._shared.limits
+        assert limits is not None, "a writer has limits from its beginning"
+        return limits
+
+    def configure(self, settings: Mapping[str, int]) -> None:
+        """The topic has other settings: they count for this segment, too, which may be over by them."""
+        self._shared.limits = Thresholds.of(self._config, settings, self.limits.opened_at)
+        if not self.sealing:
+            self.check_threshold()
+
+    def _is_old(self, now: float) -> bool:
+        return 0 < self.limits.seconds <= now - self.limits.opened_at
 
     @property
     def all_acknowledged(self) -> bool:

@@ -57,6 +57,8 @@ from walrus.broker.ordering import Lane, RequestOrder
 from walrus.histogram import Histogram
 from walrus.protocol import (
     Ack,
+    Configure,
+    Delete,
     Extend,
     Fetch,
     Get,
@@ -152,7 +154,9 @@ def _weight(request: Request, max_frame_bytes: int) -> int:
             return request.replies * REQUEST_BYTES  # it may wait for long, and holds no entry meanwhile
         case State() | Topics() | Groups() | Metrics():
             return max_frame_bytes  # of the answer, which grows with what it describes
-        case Nack() | Extend() | Seek() | Register() | Leave() | Recover() | Invalid():
+        case Register() | Configure() | Delete() | Nack() | Extend() | Seek():
+            return max_frame_bytes
+        case Leave() | Recover() | Invalid():
             return max_frame_bytes
         case _:
             assert_never(request)

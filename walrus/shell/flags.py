@@ -29,6 +29,7 @@ import msgspec
 
 from walrus import __version__
 from walrus.config import CLIENT_PORT, RAFT_PORT, NodeConfig
+from walrus.settings import SETTINGS
 from walrus.shell.client_connections import Limits
 from walrus.wire.addresses import EVERYWHERE, join_address, parse_address, parse_host
 
@@ -77,6 +78,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     lease_ttl: float
     max_frame_bytes: int
     max_connections: int
+    segment_seconds: int
+    retain_entries: int
+    retain_bytes: int
+    retain_seconds: int
+    max_deliveries: int
+    visibility: float
     trace: Path | None
     max_segment_entries: int
     max_segment_bytes: int | None
@@ -107,6 +114,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             max_segment_entries=self.max_segment_entries,
             max_segment_bytes=self.max_segment_bytes,
             monitor_check=self.monitor_check,
+            segment_seconds=self.segment_seconds,
+            retain_entries=self.retain_entries,
+            retain_bytes=self.retain_bytes,
+            retain_seconds=self.retain_seconds,
+            max_deliveries=self.max_deliveries,
+            visibility_timeout=self.visibility,
         )
 
 
@@ -245,11 +258,24 @@ def _behaviour_flags(parser: argparse.ArgumentParser) -> None:
     add("--trace", type=Path, metavar="FILE", help="record spec-level events")
 
 
+def _topic_flags(parser: argparse.ArgumentParser) -> None:
+    """What counts of a topic for which nothing else is set: see `walrus/settings.py`."""
+    for name in ("segment_seconds", "retain_entries", "retain_bytes", "retain_seconds", "max_deliveries"):
+        setting = SETTINGS[name]
+        flag = "--" + name.replace("_", "-")
+        parser.add_argument(flag, type=whole(1, setting.most), default=0, metavar="N",
+            help=f"{setting.about} (default: no limit; CONFIGURE sets it of a topic)")  # fmt: skip
+    parser.add_argument("--visibility-ms", dest="visibility", type=_milliseconds(1, 86_400_000), metavar="MS",
+        default=_NODE.visibility_timeout, help="how long an entry stays out after RECEIVE "
+        f"(default: {_ms(_NODE.visibility_timeout)})")  # fmt: skip
+
+
 def _parser() -> Parser:
     parser = Parser(prog="walrus-node", description="Run one node of a Walrus cluster.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"walrus {__version__}")
     _identity_flags(parser)
     _behaviour_flags(parser)
+    _topic_flags(parser)
     return parser
 
 

@@ -40,6 +40,8 @@ from walrus.segments import (
     Announce,
     CommitCursors,
     CommitGroups,
+    ConfigureTopic,
+    DeleteTopic,
     MarkLeaving,
     Metadata,
     MoveGroup,
@@ -48,6 +50,7 @@ from walrus.segments import (
     RemoveNode,
     Seal,
     SetReplicas,
+    Trim,
     decode_command,
 )
 from walrus.sim.deliveries import DeliveryRecords
@@ -398,7 +401,7 @@ class Truth:
         match command:
             case CommitCursors(cursors=moved) | CommitGroups(groups=moved):
                 self.topics.update(dict.fromkeys(moved))
-            case MoveGroup():
+            case MoveGroup() | ConfigureTopic() | Trim() | DeleteTopic():
                 self.topics[command.topic] = None
             case Seal() if changed is not None:
                 self.seen["sealed by a recovery" if command.recovered else "sealed by its writer"] += 1

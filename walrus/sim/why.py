@@ -51,7 +51,7 @@ def _first(text: str | None) -> str:
 
 def definition(name: str) -> tuple[str, str, str]:
     """Return the spec that defines a name, the comment above the definition, and both as they stand there."""
-    for spec in ("Walrus.tla", "Raft.tla", "Delivery.tla"):
+    for spec in ("Walrus.tla", "Raft.tla", "Delivery.tla", "Retention.tla"):
         path = SPEC / spec
         found = _definition(name).search(path.read_text("utf-8")) if path.exists() else None
         if found:

@@ -6,7 +6,7 @@
     values        TLA+ values as TLC prints them; filming: a counterexample as a film
     mutants       changed specs, which TLC must refuse: bugs planted by hand, and probes
     planted       what a planted bug and a probe are; planted_walrus, planted_raft,
-                  planted_delivery, planted_publish, planted_order: those of each spec
+                  planted_delivery, planted_publish, planted_retention, planted_order: those of each spec
     variants      many variants of a spec, judged in one search
     patches       changing a spec's text, by hand or by rule: a mutant for each guard of each action
     verdicts      what becomes of each mutant that was made by rule

@@ -16,7 +16,14 @@ from walrus.tlc.run import SPEC_DIRECTORY, SpecError
 
 DOCUMENT = SPEC_DIRECTORY.parent / "docs" / "model-checking.md"
 
-SPECS = {"walrus": "Walrus", "delivery": "Delivery", "publish": "Publish", "order": "Order", "raft": "Raft"}
+SPECS = {
+    "walrus": "Walrus",
+    "delivery": "Delivery",
+    "publish": "Publish",
+    "retention": "Retention",
+    "order": "Order",
+    "raft": "Raft",
+}
 
 
 def config_files(kind: str = "") -> list[Path]:

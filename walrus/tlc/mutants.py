@@ -21,7 +21,14 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from walrus.tlc import planted_delivery, planted_order, planted_publish, planted_raft, planted_walrus
+from walrus.tlc import (
+    planted_delivery,
+    planted_order,
+    planted_publish,
+    planted_raft,
+    planted_retention,
+    planted_walrus,
+)
 from walrus.tlc.configs import config_file, spec_of
 from walrus.tlc.planted import Planted, Probe, patched
 from walrus.tlc.run import TlcResult, run_tlc
@@ -29,7 +36,14 @@ from walrus.tlc.variants import Variant, judge_variants
 
 Case: TypeAlias = Planted | Probe
 
-_MODULES = (planted_walrus, planted_delivery, planted_publish, planted_order, planted_raft)
+_MODULES = (
+    planted_walrus,
+    planted_delivery,
+    planted_publish,
+    planted_retention,
+    planted_order,
+    planted_raft,
+)
 
 PLANTED: tuple[Planted, ...] = tuple(case for module in _MODULES for case in module.PLANTED)
 PROBES: tuple[Probe, ...] = tuple(case for module in _MODULES for case in module.PROBES)

@@ -62,6 +62,17 @@ def no_trace(event: str, /, **values: object) -> None:
     """The trace of a node that records nothing."""
 
 
+class OwnSlot(msgspec.Struct):
+    """Where the node finds the answers to what it asks itself, as a client would: see `dead_letters.py`."""
+
+    replies: list[bytes] = []
+
+
+def or_own(is_open: Callable[[object], bool]) -> Callable[[object], bool]:
+    """Whether the client behind a slot is still there; the node itself is."""
+    return lambda slot: isinstance(slot, OwnSlot) or is_open(slot)
+
+
 class Outbox:
     """Effects of the current turn, in order; messages of a node to itself never leave it."""
 
@@ -80,8 +91,11 @@ class Outbox:
             self._effects.append(Send(to, message))
 
     def reply(self, slot: object, data: bytes, count: int = 1) -> None:
-        """Answer a client."""
-        self._effects.append(Reply(slot, data, count))
+        """Answer a client, or this node itself."""
+        if isinstance(slot, OwnSlot):
+            slot.replies.append(data)
+        else:
+            self._effects.append(Reply(slot, data, count))
 
     def peers(self, addresses: dict[int, str]) -> None:
         """Change the set of nodes to be connected to; of several in one turn only the last counts."""

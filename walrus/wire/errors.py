@@ -60,6 +60,8 @@ KINDS: Final = (
     Kind("STATE requires", "InvalidRequest", "an argument is missing"),
     Kind("GROUPS requires", "InvalidRequest", "an argument is missing"),
     Kind("METRICS takes", "InvalidRequest", "it takes no argument"),
+    Kind("CONFIGURE requires", "InvalidRequest", "an argument is missing"),
+    Kind("DELETE requires", "InvalidRequest", "an argument is missing"),
     Kind("LEAVE requires", "InvalidRequest", "an argument is missing, or a number is not one"),
     Kind("RECOVER requires", "InvalidRequest", "an argument is missing, or a number is not one"),
     Kind("invalid topic", "InvalidTopic", "not 1 to 255 bytes, or a space or control character in it"),
@@ -72,10 +74,17 @@ KINDS: Final = (
     ),
     Kind("invalid time", "InvalidRequest", "a wait, delay or extension above a day, or no number"),
     Kind("invalid position", "InvalidRequest", "`SEEK` to where no entry is and none comes next"),
+    Kind(
+        "invalid setting",
+        "InvalidRequest",
+        "no setting of that name, or no value that makes sense for it; nothing was changed",
+    ),
     Kind("invalid utf-8", "InvalidRequest", "in the command or an argument; a payload may be any bytes"),
     Kind("invalid frame length", "PayloadTooLarge", "0, or more than `--max-frame-bytes`"),
     # Refused: nothing was done.
     Kind("unknown topic", "UnknownTopic", "`REGISTER` it first"),
+    Kind("topic exists", "TopicExists", "`REGISTER` with other settings than the topic has"),
+    Kind("trimmed:", "Trimmed", "`FETCH` of what retention has dropped"),
     Kind("unknown segment", "UnknownSegment", "`FETCH` or `RECOVER` of a segment that is not there (yet)"),
     Kind("unknown node", "UnknownNode", "`LEAVE` of what is no member"),
     Kind("too many topics", "LimitReached", "`REGISTER` of one more than a cluster keeps"),
@@ -133,8 +142,8 @@ def kind_of(reason: str) -> Kind | None:
 # --- the request is wrong, and stays wrong --------------------------------------------------------
 
 UNKNOWN_COMMAND: Final = Reason(
-    "unknown command: send REGISTER, PUT, PUB, GET, FETCH, RECEIVE, ACK, NACK, EXTEND, SEEK, STATE, "
-    "TOPICS, GROUPS, METRICS, LEAVE or RECOVER, in capitals, one space between arguments"
+    "unknown command: send REGISTER, CONFIGURE, DELETE, PUT, PUB, GET, FETCH, RECEIVE, ACK, NACK, EXTEND, "
+    "SEEK, STATE, TOPICS, GROUPS, METRICS, LEAVE or RECOVER, in capitals, one space between arguments"
 )
 PUT_REQUIRES_TOPIC: Final = Reason("PUT requires a topic: send PUT <topic> <payload>")
 PUT_REQUIRES_PAYLOAD: Final = Reason(
@@ -144,7 +153,13 @@ PUB_REQUIRES: Final = Reason(
     "PUB requires a topic, a producer, a sequence and a payload: send PUB <topic> <producer> "
     "<sequence from 0> <payload>, with the fourth space even if the payload is empty"
 )
-REGISTER_REQUIRES: Final = Reason("REGISTER requires a topic: send REGISTER <topic>")
+REGISTER_REQUIRES: Final = Reason(
+    "REGISTER requires a topic: send REGISTER <topic>, and <key>=<value> for each setting"
+)
+CONFIGURE_REQUIRES: Final = Reason(
+    "CONFIGURE requires a topic and a setting: send CONFIGURE <topic> <key>=<value>"
+)
+DELETE_REQUIRES: Final = Reason("DELETE requires a topic: send DELETE <topic>")
 GET_REQUIRES: Final = Reason(
     "GET requires a topic: send GET <topic>, GET <topic> <group> or GET <topic> <group> <wait_ms>"
 )
@@ -218,6 +233,21 @@ def unknown_topic(topic: str) -> Reason:
 def unknown_segment(topic: str, segment: int) -> Reason:
     """A segment that the topic does not have (yet)."""
     return Reason(f"unknown segment {segment} of {topic}: STATE {topic} lists those there are")
+
+
+def trimmed(topic: str, first: int) -> Reason:
+    """FETCH of a segment that retention has dropped."""
+    return Reason(f"trimmed: {topic} begins at segment {first}; go on with FETCH {topic} {first} 0")
+
+
+def invalid_setting(why: str) -> Reason:
+    """A setting that there is none of, or a value that makes no sense for it."""
+    return Reason(f"invalid setting: {why}")
+
+
+def topic_exists(topic: str) -> Reason:
+    """REGISTER with settings of a topic that is there and has others."""
+    return Reason(f"topic exists: {topic} has other settings; change them with CONFIGURE {topic}")
 
 
 def unknown_node(node_id: int) -> Reason:
@@ -345,6 +375,7 @@ def no_replica(topic: str, segment: int) -> Reason:
 
 TIMEOUT: Final = Reason("timeout: the outcome is unknown, the entry may have been written")
 FAILED_OVER: Final = Reason("outcome unknown: the segment's leader failed, the entry may have been written")
+DELETED: Final = Reason("outcome unknown: the topic was deleted, the entry may have been written before that")
 
 
 NOT_ACKNOWLEDGED_YET: Final = Reason(
@@ -355,6 +386,18 @@ NOT_ACKNOWLEDGED_YET: Final = Reason(
 def not_registered_yet(topic: str) -> Reason:
     """A REGISTER that was proposed and is not applied."""
     return Reason(f"timeout: no majority agreed to {topic} in time, it may still be registered; ask again")
+
+
+def not_configured_yet(topic: str) -> Reason:
+    """A CONFIGURE that was proposed and is not applied."""
+    return Reason(
+        f"timeout: no majority agreed to settings of {topic} in time, they may still count; ask again"
+    )
+
+
+def not_deleted_yet(topic: str) -> Reason:
+    """A DELETE that was proposed and is not applied."""
+    return Reason(f"timeout: no majority agreed in time, {topic} may still be deleted; ask again")
 
 
 def not_gone_yet(node_id: int) -> Reason:

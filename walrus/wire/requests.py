@@ -23,6 +23,7 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from walrus.segments import Position
+from walrus.settings import parse_setting
 from walrus.storage.batch import Batch
 from walrus.wire import errors, runs
 from walrus.wire.framing import HEADER_BYTES, LENGTH, MAX_SKIP_BYTES, FrameParser, frame, repeated
@@ -49,7 +50,21 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
 
 
 class Register(_Request, frozen=True):
-    """Create a topic unless it exists."""
+    """Create a topic unless it exists; with settings, if it has none of these otherwise."""
+
+    topic: str
+    settings: dict[str, int] = {}
+
+
+class Configure(_Request, frozen=True):
+    """Change settings of a topic: see `walrus/settings.py`."""
+
+    topic: str
+    settings: dict[str, int]
+
+
+class Delete(_Request, frozen=True):
+    """Delete a topic with all its entries and groups."""
 
     topic: str
 
@@ -203,7 +218,9 @@ Delivering: TypeAlias = Receive | Ack | Nack | Extend | Seek
 Describing: TypeAlias = State | Topics | Groups | Metrics
 """Requests that are answered with JSON."""
 
-Request: TypeAlias = Register | Put | Get | Fetch | Delivering | Describing | Leave | Recover | Invalid
+Request: TypeAlias = (
+    Register | Configure | Delete | Put | Get | Fetch | Delivering | Describing | Leave | Recover | Invalid
+)
 
 
 # --- bytes -> values -------------------------------------------------------------------------------
@@ -256,9 +273,38 @@ def _number(raw: bytes, least: int, reason: errors.Reason) -> int:
 
 
 def _register(rest: bytes) -> Request:
-    if not rest:
+    topic, *settings = rest.split(b" ")
+    if not topic:
         raise _Refused(errors.REGISTER_REQUIRES)
-    return Register(_name(rest, errors.INVALID_TOPIC))
+    return Register(_name(topic, errors.INVALID_TOPIC), _settings(settings))
+
+
+def _configure(rest: bytes) -> Request:
+    topic, *settings = rest.split(b" ")
+    if not topic or not settings:
+        raise _Refused(errors.CONFIGURE_REQUIRES)
+    return Configure(_name(topic, errors.INVALID_TOPIC), _settings(settings))
+
+
+def _settings(words: list[bytes]) -> dict[str, int]:
+    """What `<key>=<value>` and so on say; one that makes no sense refuses them all."""
+    settings: dict[str, int] = {}
+    for word in words:
+        try:
+            name, value = parse_setting(word.decode())
+        except UnicodeDecodeError:
+            raise _Refused(errors.INVALID_UTF8) from None
+        except ValueError as error:
+            raise _Refused(errors.invalid_setting(str(error))) from None
+        if settings.setdefault(name, value) != value:
+            raise _Refused(errors.invalid_setting(f"{name} is given twice, with two values"))
+    return settings
+
+
+def _delete(rest: bytes) -> Request:
+    if not rest:
+        raise _Refused(errors.DELETE_REQUIRES)
+    return Delete(_name(rest, errors.INVALID_TOPIC))
 
 
 def _put(rest: bytes) -> Request:
@@ -394,6 +440,8 @@ def _recover(rest: bytes) -> Request:
 
 _COMMANDS: Final[dict[bytes, Callable[[bytes], Request]]] = {
     b"REGISTER": _register,
+    b"CONFIGURE": _configure,
+    b"DELETE": _delete,
     b"PUT": _put,
     b"PUB": _pub,
     b"GET": _get,

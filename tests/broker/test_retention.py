@@ -1,0 +1,205 @@
+"""Settings, retention and deletion in a cluster of real nodes' logic.
+
+Assertion messages that begin with a name say which invariant of `spec/Retention.tla` they stand for.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from tests.broker.world import NodeWorld, three
+from walrus import protocol
+from walrus.protocol import Ack, Configure, Delete, Fetch, Get, Receive, Register, State
+from walrus.storage.errors import DiskFull
+
+ROLLING = {"segment_entries": 5}
+
+
+def rolling(count: int = 23, **settings: int) -> NodeWorld:
+    """Three nodes, and a topic in segments of five entries, on which these settings are then made."""
+    world = three(monitor_check=0.5)
+    assert world.ask(1, Register("t", ROLLING)) == [b"OK"]
+    for n in range(count):
+        assert world.put(1 + n % 3, "t", str(n)) == [b"OK"]
+    if settings:
+        assert world.ask(2, Configure("t", settings)) == [b"OK"]
+    return world
+
+
+def state(world: NodeWorld, node: int = 1) -> dict[str, object]:
+    (answer,) = world.ask(node, State("t"))
+    found: dict[str, object] = msgspec.json.decode(answer)
+    return found
+
+
+def copies(world: NodeWorld, topic: str = "t") -> dict[int, list[int]]:
+    """The segments of which each node still has a copy."""
+    return {
+        node: sorted(
+            int(name.rpartition("/")[2])
+            for name in data.topics()
+            if name.startswith(f"{topic}/") and data.bounds(name)[1]
+        )
+        for node, (data, _) in world.stores.items()
+    }
+
+
+def test_segments_roll_by_the_topics_own_setting() -> None:
+    world = rolling(12)
+    assert world.topic("t").current == 3
+    assert state(world)["settings"] == ROLLING
+    assert world.ask(3, Configure("t", {"segment_entries": 2})) == [b"OK"]
+    world.until(lambda: world.topic("t").current == 4)  # it had two entries already
+    assert world.put(2, "t", "a", "b", "c") == [b"OK"] * 3
+    world.until(lambda: world.topic("t").current == 5)
+
+
+def test_what_is_beyond_retention_goes_from_every_disk_and_readers_are_told() -> None:
+    world = rolling(23, retain_entries=8)
+    world.until(lambda: world.topic("t").first == 3)
+    world.run(1.0)
+    assert all(found[0] == 3 for found in copies(world).values()), f"SpaceIsGivenBack: {copies(world)}"
+    for node in world.nodes:
+        (answer,) = world.ask(node, Fetch("t", 1, 0))
+        assert answer == b"ERR trimmed: t begins at segment 3; go on with FETCH t 3 0"
+        assert world.ask(node, Fetch("t", 3, 0)) == [b"OK 1 10"]
+    assert world.ask(1, Fetch("t", 9, 0))[0].startswith(b"ERR unknown segment")
+    found = state(world)
+    assert (found["first_segment"], found["trimmed_entries"], found["retained_entries"]) == (3, 10, 10)
+    assert found["last_sealed_entry_offset"] == 20
+    assert world.get_all(2, "t") == [str(n).encode() for n in range(10, 23)]
+    assert world.put(3, "t", "more") == [b"OK"]
+
+
+def test_groups_that_had_not_read_it_go_on_behind_and_it_is_counted() -> None:
+    world = rolling(23)
+    assert world.ask(1, Get("t", "reader", 4)) == [b"OK 0", b"OK 1", b"OK 2", b"OK 3"]
+    (reply,) = world.ask(1, Receive("t", "worker"))
+    receipt = protocol.parse_receipt(reply.split()[1])
+    assert receipt is not None
+    assert world.ask(1, Ack("t", "worker", (receipt,))) == [b"OK"]
+    world.until(lambda: world.topic("t").cursors.get("reader") == (1, 4))
+    assert world.ask(1, Receive("t", "worker"))[0].endswith(b" 1")  # out while its segment goes
+    world.ask(1, Configure("t", {"retain_entries": 8}))
+    world.until(lambda: world.topic("t").first == 3)
+    assert world.topic("t").skipped == {"reader": 6, "worker": 9}, "SkippedIsCounted"
+    assert world.ask(2, Get("t", "reader")) == [b"OK 10"], "MarkInBounds"
+    assert world.ask(2, Receive("t", "worker"))[0].endswith(b" 10"), "MarkInBounds"
+
+
+def test_protected_groups_hold_retention_up_until_they_have_read() -> None:
+    world = rolling(23)
+    world.ask(1, Get("t", "reader"))
+    world.until(lambda: "reader" in world.topic("t").cursors)
+    world.ask(1, Configure("t", {"retain_entries": 8, "protect_groups": 1}))
+    world.run(3.0)
+    assert world.topic("t").first == 1, "ProtectedUntilAcked"
+    assert len(world.get_all(2, "t", "reader")) == 22
+    world.until(lambda: world.topic("t").first == 3)
+    assert world.topic("t").skipped == {}
+
+
+def test_a_quiet_segment_rolls_and_ages() -> None:
+    world = rolling(2, segment_seconds=5, retain_seconds=10)
+    world.until(lambda: world.topic("t").current == 2)
+    assert world.topic("t").segments[0].sealed_ms > 0
+    world.until(lambda: world.topic("t").first == 2)
+    world.run(20.0)
+    assert world.topic("t").current == 2, "an empty segment rolls for ever"
+
+
+def test_space_comes_back_to_a_node_that_was_away_and_to_one_that_restarts() -> None:
+    world = rolling(3)
+    away = next(node for node in world.nodes if node not in (world.raft_leader, world.topic("t").open.leader))
+    world.kill(away)
+    for n in range(3, 23):
+        assert world.put(world.raft_leader, "t", str(n)) == [b"OK"]
+    world.ask(world.raft_leader, Configure("t", {"retain_entries": 8}))
+    world.until(lambda: world.topic("t").first >= 3)
+    world.start(away)
+    world.until(lambda: world.settled())
+    world.run(2.0)
+    first = world.topic("t").first
+    assert all(number >= first for number in copies(world)[away]), f"SpaceIsGivenBack: {copies(world)}"
+
+
+def test_a_full_disk_gives_space_back_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = rolling(23)
+    data, _ = world.stores[1]
+    delete, refused = data.delete_topic, []
+
+    def full(name: str) -> None:
+        if len(refused) < 3:
+            refused.append(name)
+            raise DiskFull("no room", name)
+        delete(name)
+
+    monkeypatch.setattr(data, "delete_topic", full)
+    world.ask(2, Configure("t", {"retain_entries": 8}))
+    world.until(lambda: world.topic("t").first == 3)
+    world.run(1.0)
+    assert refused and copies(world)[1][0] == 3, "SpaceIsGivenBack"
+
+
+def test_a_deleted_topic_is_gone_everywhere_and_its_clients_are_told() -> None:
+    world = rolling(12)
+    waiting = world.send(3, Receive("t", "g", 60_000, 20))
+    world.run(0.5)
+    assert world.ask(2, Delete("t")) == [b"OK"]
+    world.run(1.0)
+    assert world.replies[waiting][-1].startswith(b"ERR unknown topic t")
+    assert copies(world) == {1: [], 2: [], 3: []}, "SpaceIsGivenBack"
+    for node in world.nodes:
+        for request in (
+            Get("t"),
+            State("t"),
+            Fetch("t", 1, 0),
+            Delete("t"),
+            Configure("t", {"segment_bytes": 9}),
+        ):
+            assert world.ask(node, request)[0].startswith(b"ERR unknown topic t"), request
+        assert world.put(node, "t", "x")[0].startswith(b"ERR unknown topic t")
+
+
+def test_a_topic_of_the_same_name_is_another_one() -> None:
+    world = rolling(12)
+    world.ask(1, Get("t", "g", 3))
+    world.ask(2, Delete("t"))
+    assert world.ask(3, Register("t")) == [b"OK"]
+    assert world.ask(1, Fetch("t", 1, 0)) == [b"ERR trimmed: t begins at segment 4; go on with FETCH t 4 0"]
+    assert world.ask(1, Get("t", "g")) == [b"EMPTY"], "NoFrameOfAnOldTopic"
+    assert world.put(2, "t", "new") == [b"OK"]
+    assert world.ask(1, Get("t", "g")) == [b"OK new"]
+    assert state(world)["settings"] == {} and world.topic("t").first == 4
+
+
+def test_puts_on_their_way_while_their_topic_is_deleted_are_answered() -> None:
+    world = rolling(1)
+    slots = [
+        world.send(1 + n % 3, protocol.Put("t", protocol.parse_request(b"PUT t x").batch)) for n in range(9)
+    ]
+    deleted = world.send(2, Delete("t"))
+    slots += [world.send(1 + n % 3, protocol.parse_request(b"PUT t y")) for n in range(9)]
+    world.until(lambda: all(world.replies[slot] for slot in (*slots, deleted)))
+    assert world.replies[deleted] == [b"OK"]
+    for slot in slots:
+        assert world.replies[slot][0].startswith((b"OK", b"ERR unknown topic", b"ERR outcome unknown"))
+
+
+def test_register_with_settings_is_done_once() -> None:
+    world = three()
+    assert world.ask(1, Register("t", {"max_deliveries": 3})) == [b"OK"]
+    assert world.ask(2, Register("t", {"max_deliveries": 3})) == [b"OK"]
+    assert world.ask(3, Register("t")) == [b"OK"]
+    assert world.ask(2, Register("t", {"max_deliveries": 4}))[0].startswith(b"ERR topic exists: t has other")
+    assert world.ask(2, Configure("t", {"max_deliveries": -1})) == [b"OK"]
+    assert world.topic("t").settings == {}
+
+
+def test_the_last_of_pipelined_changes_counts() -> None:
+    world = three()
+    world.register("t")
+    for value in (5, 6, 7):
+        assert world.ask(value % 3 + 1, Configure("t", {"retain_entries": value})) == [b"OK"]
+        assert world.topic("t").settings == {"retain_entries": value}

@@ -1,0 +1,297 @@
+"""What may be trimmed and deleted, and that numbers are never used twice: the metadata alone.
+
+Assertion messages that begin with a name say which invariant of `spec/Retention.tla` they stand for.
+"""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+from tests.broker.test_segments import SUM, cluster, register, seal
+from tests.broker.world import config
+from walrus import commands, segments
+from walrus.acknowledged import Acknowledged, Run
+from walrus.broker.retention import Retention, first_retained
+from walrus.segments import (
+    FIRST_VERSION,
+    VERSION,
+    Command,
+    CommitCursors,
+    CommitGroups,
+    ConfigureTopic,
+    DeleteTopic,
+    Metadata,
+    MoveGroup,
+    Position,
+    RegisterTopic,
+    Trim,
+    UnknownCommand,
+    decode_command,
+    encode_command,
+)
+
+SEALS = [seal(1, 10), seal(2, 20), seal(3, 0), seal(4, 40)]
+"""Segment 5 is open."""
+
+
+def trim(old: int, first: int) -> Trim:
+    return Trim(topic="t", old=old, first=first)
+
+
+def done(low: tuple[int, int], *runs: tuple[int, int, int], generation: int = 0) -> Acknowledged:
+    return Acknowledged(generation, Position(*low), tuple(Run(*run) for run in runs))
+
+
+def commit(group: str, state: Acknowledged, *dead: tuple[int, int, int]) -> CommitGroups:
+    given_up = {"t": {group: tuple(Run(*run) for run in dead)}} if dead else {}
+    return CommitGroups(groups={"t": {group: state}}, dead=given_up)
+
+
+def settings(**values: int) -> ConfigureTopic:
+    return ConfigureTopic(topic="t", born=1, configured=0, settings=values)
+
+
+def test_a_trim_takes_sealed_segments_and_the_sums_stay() -> None:
+    metadata = cluster(*SEALS, trim(1, 3))
+    topic = metadata.topics["t"]
+    assert (topic.first, topic.current, len(topic.segments)) == (3, 5, 3)
+    assert topic.segment(2) is None and topic.segment(4) is not None
+    assert (topic.trimmed, topic.sealed_total) == (30, 70)
+    assert metadata.is_gone("t", 2) and not metadata.is_gone("t", 3)
+    assert topic.advance(Position(1, 3)) == Position(4, 0)  # segment 3 is empty
+    assert topic.distance(Position(1, 0), Position(5, 2)) == 42
+
+
+@pytest.mark.parametrize("wrong", [trim(1, 6), trim(1, 1), trim(2, 3), trim(1, 99), trim(0, 2)])
+def test_a_trim_that_is_late_or_takes_the_open_segment_changes_nothing(wrong: Trim) -> None:
+    metadata = cluster(*SEALS)
+    before = metadata.digest()
+    assert metadata.apply(wrong) is None
+    assert metadata.digest() == before, "TrimmedIsSealed: only what is sealed goes, and the first one first"
+
+
+def test_a_trim_that_comes_twice_or_late_brings_nothing_back() -> None:
+    metadata = cluster(*SEALS, trim(1, 2), trim(2, 4))
+    before = metadata.digest()
+    for late in (trim(1, 2), trim(1, 4), trim(2, 3), trim(2, 4)):
+        assert metadata.apply(late) is None
+    assert metadata.digest() == before, "TrimmedStaysTrimmed: a late Trim changed the topic"
+
+
+def test_what_a_group_misses_is_counted() -> None:
+    metadata = cluster(
+        *SEALS,
+        CommitCursors(cursors={"t": {"reader": Position(1, 4), "ahead": Position(4, 1)}}),
+        commit("worker", done((1, 2), (1, 5, 7), (2, 0, 3))),
+        trim(1, 3),
+    )
+    topic = metadata.topics["t"]
+    assert topic.skipped == {"reader": 26, "worker": 30 - 2 - 2 - 3}, "SkippedIsCounted"
+    assert topic.cursors["reader"] == Position(4, 0) and topic.cursors["ahead"] == Position(4, 1)
+    assert topic.groups["worker"] == done((4, 0))
+    metadata.check_invariants()
+
+
+def test_protected_groups_keep_what_they_have_not_read() -> None:
+    metadata = cluster(
+        *SEALS,
+        settings(protect_groups=1),
+        CommitCursors(cursors={"t": {"reader": Position(3, 0)}}),
+        commit("worker", done((2, 19))),
+    )
+    assert metadata.apply(trim(1, 3)) is None, (
+        "ProtectedUntilAcked: the worker has one entry of segment 2 left"
+    )
+    assert metadata.apply(trim(1, 2)) == "t"
+    metadata.apply(commit("worker", done((2, 20))))
+    assert metadata.apply(trim(2, 3)) == "t", "an entry that is done protects nothing"
+    assert metadata.topics["t"].skipped == {}
+
+
+def test_a_seek_back_protects_again_whatever_was_proposed_before_it() -> None:
+    metadata = cluster(*SEALS, settings(protect_groups=1), commit("worker", done((5, 0))))
+    metadata.apply(MoveGroup(topic="t", group="worker", generation=0, to=Position(1, 0)))
+    assert metadata.apply(trim(1, 5)) is None, (
+        "ProtectedUntilAcked: planned before the SEEK, applied behind it"
+    )
+
+
+def test_a_seek_to_what_is_trimmed_goes_to_the_first_entry_there_is() -> None:
+    metadata = cluster(*SEALS, trim(1, 2))
+    metadata.apply(MoveGroup(topic="t", group="g", generation=0, to=Position(1, 5)))
+    assert metadata.topics["t"].groups["g"] == done((2, 0), generation=1), "MarkInBounds"
+
+
+def test_a_topic_that_is_registered_anew_begins_where_the_old_one_ended() -> None:
+    metadata = cluster(*SEALS, commit("g", done((1, 4))), DeleteTopic(topic="t", born=1))
+    assert "t" not in metadata.topics and metadata.next_number("t") == 6
+    assert metadata.apply(register()) is None, "OnlyWhatWasMeant: a late REGISTER brought the old topic back"
+    again = RegisterTopic(topic="t", leader=1, replicas=(1, 2, 3), number=6, settings={"max_deliveries": 3})
+    assert metadata.apply(again) == "t"
+    topic = metadata.topics["t"]
+    assert (topic.born, topic.first, topic.current) == (6, 6, 6)
+    assert topic.groups == {} and topic.settings == {"max_deliveries": 3}
+    metadata.check_invariants()
+
+
+def test_what_was_meant_for_a_deleted_topic_leaves_the_next_one_alone() -> None:
+    metadata = cluster(*SEALS, DeleteTopic(topic="t", born=1))
+    again = RegisterTopic(topic="t", leader=1, replicas=(1, 2, 3), number=6)
+    metadata.apply(again)
+    metadata.apply(CommitGroups(groups={"t": {"g": done((6, 0))}}))
+    before = metadata.digest()
+    late: list[Command] = [
+        DeleteTopic(topic="t", born=1),
+        register(),
+        seal(5, 7),
+        trim(1, 3),
+        settings(retain_entries=1),
+        MoveGroup(topic="t", group="g", generation=0, to=Position(2, 0)),
+        CommitCursors(cursors={"t": {"old": Position(3, 1)}}),
+        commit("old", done((1, 0), (4, 1, 3))),
+    ]
+    for command in late:
+        metadata.apply(command)
+        assert metadata.digest() == before, f"OnlyWhatWasMeant: {command}"
+
+
+def test_of_many_deleted_topics_one_number_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "MAX_TOMBSTONES", 2)
+    metadata = cluster(*SEALS, DeleteTopic(topic="t", born=1))
+    for name in ("a", "b"):
+        metadata.apply(register(name))
+        metadata.apply(DeleteTopic(topic=name, born=metadata.topics[name].born))
+    assert list(metadata.tombstones) == ["a", "b"]
+    assert metadata.next_number("t") == metadata.next_number("new") == 6, "TrimmedStaysTrimmed"
+    assert metadata.next_number("a") == 2
+
+
+def test_settings_change_one_after_the_other_and_whole() -> None:
+    metadata = cluster(settings(retain_bytes=5, max_deliveries=2))
+    assert metadata.apply(settings(retain_bytes=9)) is None, "made for other settings than there are"
+    values = {"retain_bytes": -1, "segment_bytes": 0}
+    change = ConfigureTopic(topic="t", born=1, configured=1, settings=values)
+    assert metadata.apply(change) == "t"
+    assert metadata.topics["t"].settings == {"max_deliveries": 2, "segment_bytes": 0}
+    for nonsense in ({"retain_bytes": -2}, {"unknown": 1}, {"segment_entries": 0}, {"protect_groups": 2}):
+        wrong = ConfigureTopic(topic="t", born=1, configured=2, settings={"max_deliveries": 7, **nonsense})
+        assert metadata.apply(wrong) is None
+    assert metadata.topics["t"].configured == 2
+
+
+def test_dead_letters_are_counted_once_however_often_they_are_committed() -> None:
+    metadata = cluster(*SEALS)
+    for _ in range(3):
+        metadata.apply(commit("g", done((1, 0), (1, 4, 6)), (1, 4, 6)))
+    metadata.apply(commit("g", done((1, 0), (1, 8, 9))))
+    assert metadata.topics["t"].dead == {"g": 2}
+
+
+def test_snapshots_have_it_all_and_are_of_the_earliest_version_that_can() -> None:
+    plain = cluster(seal(1, 3))
+    assert plain._version() == FIRST_VERSION
+    for changes in ([settings(retain_entries=5)], [trim(1, 2)], [DeleteTopic(topic="t", born=1)]):
+        metadata = cluster(seal(1, 3, recovered=True), *changes)
+        assert metadata._version() == VERSION
+        other = Metadata()
+        other.restore(metadata.snapshot())
+        other.check_invariants()
+        assert other.digest() == metadata.digest()
+        assert other.next_number("t") == metadata.next_number("t") and other.failovers == 1
+
+
+@pytest.mark.parametrize(
+    "command", [settings(retain_entries=5), trim(1, 2), DeleteTopic(topic="t", born=1), seal(1, 3, size=9)]
+)
+def test_only_what_needs_it_is_refused_by_earlier_releases(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert decode_command(encode_command(command)) == command
+    data = encode_command(command)
+    plain = encode_command(seal(1, 3))
+    monkeypatch.setattr(commands, "VERSION", 2)
+    assert decode_command(plain) == seal(1, 3)
+    with pytest.raises(UnknownCommand, match="upgrade"):
+        decode_command(data)
+
+
+# --- what is to go --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limits", "first"),
+    [
+        ({}, 1),
+        ({"retain_entries": 1}, 4),  # segment 4 alone has more
+        ({"retain_entries": 40}, 4),
+        ({"retain_entries": 41}, 2),  # 3 is empty, and goes only with what is before it
+        ({"retain_entries": 70}, 1),
+        ({"retain_bytes": 400}, 4),
+        ({"retain_bytes": 401}, 2),
+        ({"retain_seconds": 7}, 5),
+        ({"retain_seconds": 8}, 4),
+        ({"retain_seconds": 10}, 2),
+        ({"retain_seconds": 100}, 1),
+        ({"retain_seconds": 100, "retain_entries": 1}, 4),
+    ],
+)
+def test_each_limit_keeps_at_least_what_it_says(limits: dict[str, int], first: int) -> None:
+    stamps = {1: 1_000, 2: 3_000, 3: 4_000, 4: 5_000}
+    metadata = cluster(
+        *(seal(n, count, size=10 * count, sealed_ms=stamps[n]) for n, count in enumerate((10, 20, 0, 40), 1)),
+        settings(**limits),
+    )
+    assert first_retained(metadata.topics["t"], config(), unix_ms=12_500) == first
+
+
+def test_a_segment_without_a_time_is_as_old_as_the_next_that_has_one() -> None:
+    metadata = cluster(seal(1, 1), seal(2, 1, sealed_ms=5_000), seal(3, 1), settings(retain_seconds=1))
+    assert first_retained(metadata.topics["t"], config(), unix_ms=5_999) == 1
+    assert first_retained(metadata.topics["t"], config(), unix_ms=6_000) == 3
+
+
+def test_flags_of_the_node_count_where_nothing_is_set() -> None:
+    metadata = cluster(*SEALS)
+    assert first_retained(metadata.topics["t"], config(retain_entries=40), 0) == 4
+    metadata.apply(settings(retain_entries=0))
+    assert first_retained(metadata.topics["t"], config(retain_entries=40), 0) == 1
+
+
+def test_only_the_metadata_decides_and_a_proposal_is_made_for_what_no_group_protects() -> None:
+    proposed: list[Command] = []
+    metadata = cluster(*SEALS, settings(retain_entries=1, protect_groups=1), commit("worker", done((2, 3))))
+    retention = Retention(
+        config=config(),
+        metadata=metadata,
+        propose=lambda command, now: proposed.append(command),
+        unix_time=lambda: 0.0,
+    )
+    retention.on_tick(1.0)
+    assert proposed == [trim(1, 2)]
+    retention.on_tick(1.1)
+    assert len(proposed) == 1, "a topic is looked at when it changes, and at intervals"
+    retention.on_topic("t")
+    retention.on_tick(1.2)
+    assert len(proposed) == 2
+
+
+def test_a_topic_that_rolls_for_years_costs_what_it_retains() -> None:
+    metadata = cluster()
+    sizes = []
+    for number in range(1, 100_001):
+        metadata.apply(seal(number, 10, leader=number % 3 + 1, recovered=number % 7 == 0))
+        if number > 10:
+            metadata.apply(trim(number - 10, number - 9))
+        if number in (1_000, 100_000):
+            gc.collect()
+            sizes.append((len(metadata.snapshot()), len(gc.get_objects())))
+    (small, few), (large, many) = sizes
+    assert large < small * 1.2, "the snapshot grows with what was trimmed"
+    assert many < few + 1_000, "memory grows with what was trimmed"
+    topic = metadata.topics["t"]
+    assert (topic.sealed_total, topic.current, len(topic.segments)) == (1_000_000, 100_001, 11)
+    assert metadata.failovers == 100_000 // 7
+    metadata.check_invariants()
+    assert topic.segments[0].checksum == SUM

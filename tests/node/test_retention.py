@@ -1,0 +1,97 @@
+"""Settings, retention, deletion and dead letters on real processes, through kill -9 and restarts.
+
+Assertion messages that begin with a name say which invariant of `spec/Retention.tla` they stand for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.node.harness import Cluster, Launcher, wait_for
+from walrus.client import Client, Trimmed, UnknownTopic
+
+pytestmark = pytest.mark.process
+
+OFTEN = {"WALRUS_MONITOR_CHECK_MS": "200"}
+
+
+def addresses(cluster: Cluster) -> list[str]:
+    """The client ports of all nodes."""
+    return [f"{host}:{port}" for host, port in (node.client for node in cluster)]
+
+
+@pytest.fixture
+def cluster(launch: Launcher) -> Cluster:
+    """Three nodes that look at retention several times a second."""
+    return launch(env=OFTEN)
+
+
+@pytest.fixture
+def client(cluster: Cluster) -> Iterator[Client]:
+    """A client of all nodes, which outlives those that are killed."""
+    with Client(addresses(cluster), timeout=15) as found:
+        yield found
+
+
+def test_retention_outlives_kills_and_a_restart_of_all(cluster: Cluster, client: Client) -> None:
+    client.register("t", {"segment_entries": 10})
+    entries = [b"%d" % number for number in range(95)]
+    assert client.put_many("t", entries) == [None] * 95
+    assert client.get("t", "reader") == b"0"
+    wait_for(lambda: cluster.state("t")["cursors"].get("reader"), "the position is committed")
+    client.configure("t", {"retain_entries": 25})
+    cluster[cluster.raft_leader()].kill()
+    first = wait_for(lambda: (n := client.state("t")["first_segment"]) > 1 and n, "old segments go", 60)
+    for node in cluster:
+        node.kill()
+    cluster.start()
+    cluster.wait_ready()
+    for node in cluster:
+        state = cluster.state("t", node.node_id)
+        assert state["first_segment"] >= first, "TrimmedStaysTrimmed"
+        assert state["settings"] == {"retain_entries": 25, "segment_entries": 10}
+        assert state["last_sealed_entry_offset"] in (90, 95), "a failover seals the last five"
+    with pytest.raises(Trimmed, match="trimmed: t begins at segment"):
+        client.fetch("t", 1, 0)
+    left = list(client.entries("t"))
+    assert left == entries[-len(left) :] and 25 <= len(left) < 60
+    assert client.get("t", "reader") == left[0], "MarkInBounds: the group goes on at the first entry there is"
+
+
+def test_a_deleted_topic_stays_deleted_and_its_name_is_free(cluster: Cluster, client: Client) -> None:
+    client.register("t", {"segment_entries": 10})
+    client.put_many("t", [b"old"] * 25)
+    away = next(n for n in (1, 2, 3) if n not in (cluster.raft_leader(), cluster.segment_leader("t")))
+    cluster[away].kill()
+    client.delete("t")
+    with pytest.raises(UnknownTopic):
+        client.get("t")
+    client.register("t")
+    client.put("t", b"new")
+    cluster[away].start()
+    cluster.wait_ready()
+    for node in cluster:
+        with Client(f"{node.client[0]}:{node.client[1]}", timeout=10) as one:
+            assert list(one.entries("t")) == [b"new"], "NoFrameOfAnOldTopic"
+            assert one.state("t")["first_segment"] == 4, "TrimmedStaysTrimmed: a number is used twice"
+
+
+def test_dead_letters_are_there_whichever_owner_dies(cluster: Cluster, client: Client) -> None:
+    client.register("jobs", {"max_deliveries": 2, "visibility_ms": 300})
+    client.put_many("jobs", [b"bad", b"good"])
+    done = set()
+
+    def work() -> bool:
+        delivery = client.receive("jobs", "g", wait=0.2)
+        if delivery is not None and delivery.payload == b"good":
+            client.ack("jobs", "g", delivery)
+            done.add(delivery.payload)
+        return client.state("jobs").get("dead_letters", {}).get("g", 0) > 0
+
+    work()
+    cluster[cluster.segment_leader("jobs")].kill()
+    wait_for(lambda: work() or None, "the bad job is given up", 60)
+    assert set(client.entries("jobs.dead")) == {b"bad"} and done == {b"good"}
+    assert client.receive("jobs", "g", wait=0.5) is None

@@ -1,0 +1,90 @@
+"""Retention: which sealed segments go, by a topic's settings. The Raft leader's duty.
+
+    retain_entries    the oldest segments go as long as those behind them have that many entries
+    retain_bytes      the same in bytes
+    retain_seconds    a segment goes once it was sealed so long ago
+
+Each limit that is set counts by itself, and what one of them drops is dropped. Whole segments go, and never
+the open one: a topic keeps at least what its limits say, and up to a segment more. The open segment counts
+for entries and bytes only once it is sealed, because its count is not in the metadata before that.
+
+Size and time come with the Seal (`Segment.size`, `sealed_ms`), from the node that sealed. A segment that has
+none was sealed before retention was set. Segments are sealed in order, so one before a segment that is old
+enough is old enough, too; and one of unknown size (a recovery does not know it) counts as empty.
+
+Nothing here is needed for safety: whatever this module proposes, `Metadata` drops only what is sealed, and
+nothing that a group is protected by. Wall clocks decide when, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from walrus.config import NodeConfig
+from walrus.segments import Command, Metadata, Topic, Trim
+
+
+def first_retained(topic: Topic, config: NodeConfig, unix_ms: float) -> int:
+    """Return the number of the first segment that the topic's settings keep."""
+    entries, size, seconds = (
+        config.setting(name, topic.settings) for name in ("retain_entries", "retain_bytes", "retain_seconds")
+    )
+    first, behind, behind_bytes = topic.current, 0, 0
+    oldest_ms = unix_ms - seconds * 1000
+    while first > topic.first:
+        before = topic.segment(first - 1)
+        assert before is not None and before.count is not None, "TrimmedIsSealed: an open segment would go"
+        enough = (entries and behind >= entries) or (size and behind_bytes >= size)
+        too_old = seconds and 0 < before.sealed_ms <= oldest_ms
+        if enough or too_old:
+            break
+        behind, behind_bytes, first = behind + before.count, behind_bytes + before.size, first - 1
+    return first
+
+
+class Retention:
+    """Proposes what is to go. Asleep but on the Raft leader."""
+
+    def __init__(
+        self,
+        *,
+        config: NodeConfig,
+        metadata: Metadata,
+        propose: Callable[[Command, float], None],
+        unix_time: Callable[[], float],
+    ) -> None:
+        self._config, self._metadata, self._propose, self._unix_time = config, metadata, propose, unix_time
+        self._changed: dict[str, None] = {}
+        """Topics that have another segment, or other settings, since they were looked at."""
+        self._look_at = 0.0
+        """When all topics are looked at again: segments grow older, and groups read on."""
+
+    def on_topic(self, topic: str) -> None:
+        """The topic has another segment, or other settings."""
+        self._changed[topic] = None
+
+    def on_tick(self, now: float) -> None:
+        """The Raft leader's next step: propose what is to go, of topics that changed, or of all in turn."""
+        if now >= self._look_at:
+            self._look_at = now + self._config.monitor_check
+            self._changed.update(dict.fromkeys(self._metadata.topics))
+        changed, self._changed = self._changed, {}
+        for name in changed:
+            topic = self._metadata.topics.get(name)
+            if topic is None or len(topic.segments) == 1 or not self._config.retains(topic.settings):
+                continue
+            first = self._unprotected(topic, first_retained(topic, self._config, self._unix_time() * 1000))
+            if first > topic.first:
+                self._propose(Trim(topic=name, old=topic.first, first=first), now)
+
+    def _unprotected(self, topic: Topic, first: int) -> int:
+        """With protect_groups, no more than every group has read. `Metadata` looks at it once more."""
+        if not self._config.setting("protect_groups", topic.settings):
+            return first
+        places = [*topic.cursors.values(), *(done.low for done in topic.groups.values())]
+        return min([first, *(topic.advance(place).segment for place in places)])
+
+    def stop(self) -> None:
+        """This node leads no more, or not yet: with its next term it looks at all topics."""
+        self._changed.clear()
+        self._look_at = 0.0

@@ -1,0 +1,73 @@
+"""Giving back the room of segments that are retained no more: trimmed, or deleted with their topic.
+
+The metadata decides what is retained (`segments.py`); a replica follows when it applies that. Nothing waits
+for it, and nothing asks for it again: a copy that outlives its segment is found at the next start, when the
+metadata comes back as a snapshot, or by the tick that follows a full disk.
+
+A frame that was on its way when its segment was dropped finds no segment in the metadata, and is not taken
+(`replica.py`). Numbers are never used twice, so it finds none later either.
+
+Invariant (as in `spec/Retention.tla`): SpaceIsGivenBack, once the disk has room to write that down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from walrus.replicas.copies import Copies, Key
+from walrus.segments import Metadata
+
+
+class Trimming:
+    """This node's copies of segments that are gone."""
+
+    def __init__(self, *, metadata: Metadata, copies: Copies, on_gone: Callable[[Key], None]) -> None:
+        """`on_gone`: called before a copy goes; nothing may write to it any more."""
+        self._metadata, self._copies, self._on_gone = metadata, copies, on_gone
+        self._first: dict[str, int] = {}
+        """By topic: below this number nothing is left here."""
+        self._left: dict[Key, None] = {}
+        """Copies that a full disk keeps."""
+
+    def on_topic(self, topic: str) -> None:
+        """The topic's metadata changed: perhaps its first segment is another, or the topic is gone."""
+        known = self._metadata.topics.get(topic)
+        first = known.first if known is not None else self._metadata.next_number(topic)
+        before = self._first.get(topic, 1)
+        if first > before:
+            numbers = range(before, first)
+            keys = self._copies.known() if len(numbers) > 1_000 else [(topic, number) for number in numbers]
+            for key in keys:
+                if key[0] == topic and key[1] < first:
+                    self._drop(key)
+        if known is not None:
+            self._first[topic] = first
+        else:
+            self._first.pop(topic, None)
+
+    def on_snapshot(self) -> None:
+        """The metadata was replaced: what is gone may have been there at the last look."""
+        for key in self._copies.known():
+            if self._metadata.is_gone(*key):
+                self._drop(key)
+        for topic in [topic for topic in self._first if topic not in self._metadata.topics]:
+            del self._first[topic]
+
+    def _drop(self, key: Key) -> None:
+        assert self._metadata.is_gone(*key), f"TrimmedIsSealed: {key} is retained"
+        self._on_gone(key)
+        if self._copies.drop(key):
+            self._left.pop(key, None)
+        else:
+            self._left[key] = None
+
+    def on_tick(self) -> None:
+        """Try again what a full disk refused."""
+        for key in list(self._left):
+            self._drop(key)
+
+    def check_invariants(self) -> None:
+        """Assert that no copy outlives its segment, but those that a full disk keeps."""
+        for topic, number in self._copies.known():
+            gone = self._metadata.is_gone(topic, number) and (topic, number) not in self._left
+            assert not gone, f"SpaceIsGivenBack: a copy of {topic}/{number} is left"

@@ -1,0 +1,122 @@
+"""Bugs planted in Retention.tla, each with the configuration that must refuse it, and probes."""
+
+from __future__ import annotations
+
+from walrus.tlc.patches import Patch
+from walrus.tlc.planted import Planted, Probe
+
+
+def _bug(config: str, name: str, expected: str, about: str, *patches: Patch) -> Planted:
+    return Planted(config=f"retention-{config}", name=name, expected=expected, about=about, patches=patches)
+
+
+def _probe(config: str, name: str, about: str) -> Probe:
+    return Probe(config=f"retention-{config}", name=name, about=about)
+
+
+_COMPARES_FIRST = "/\\ from = state.first"
+_SPARES_THE_OPEN = "/\\ first <= state.current                       "
+_LOOKS_AT_GROUPS = "/\\ ~Protect \\/ first <= state.mark              "
+
+PLANTED = (
+    _bug(
+        "quick-lives",
+        "TrimsTheOpen",
+        "TrimmedIsSealed",
+        "a Trim takes the open segment, too",
+        Patch("MayTrim", _SPARES_THE_OPEN, "/\\ first <= state.current + 1                   "),
+    ),
+    _bug(
+        "quick-lives",
+        "TrimWithoutCompare",
+        "TrimmedStaysTrimmed",
+        "a late Trim brings segments back",
+        Patch("MayTrim", _COMPARES_FIRST, ""),
+        Patch("MayTrim", "/\\ from < first", "/\\ first >= state.born"),
+    ),
+    _bug(
+        "quick-lives",
+        "NoTombstone",
+        "TrimmedStaysTrimmed",
+        "a topic that is registered anew begins with segment 1 again",
+        Patch("Deleted", "!.next = state.current + 1", "!.next = 1"),
+    ),
+    _bug(
+        "quick-lives",
+        "RegisterWithoutCompare",
+        "OnlyWhatWasMeant",
+        "a late REGISTER brings a deleted topic back",
+        Patch("Registered", "~IsThere(state) /\\ command.number = state.next", "~IsThere(state)"),
+        Patch("AskToRegister", "/\\ Committed.life < MaxLives", "/\\ Committed.life = 0"),
+    ),
+    _bug(
+        "quick-lives",
+        "DeleteWithoutCompare",
+        "OnlyWhatWasMeant",
+        "a late DELETE takes the next topic of that name",
+        Patch("Deleted", "IsThere(state) /\\ command.number = state.born", "IsThere(state)"),
+    ),
+    _bug(
+        "quick-lives",
+        "KeepsCopies",
+        "SpaceIsGivenBack",
+        "a replica keeps the copies of segments that were trimmed",
+        Patch("Apply", "IF n \\in Retained(history[2]) THEN copy[n] ELSE 0", "copy[n]"),
+    ),
+    _bug(
+        "quick-lives",
+        "CountsNothing",
+        "SkippedIsCounted",
+        "a group's mark jumps and nothing says so",
+        Patch("TrimmedTo", "!.skipped = @ + (Max(state.mark, first) - state.mark)", "!.skipped = @"),
+    ),
+    _bug(
+        "quick-lives",
+        "MarkStays",
+        "MarkInBounds",
+        "a group stays at what was trimmed",
+        Patch("TrimmedTo", "!.mark = Max(@, first),", ""),
+    ),
+    _bug(
+        "quick-protect",
+        "TrimsWhatIsNotDone",
+        "ProtectedUntilAcked",
+        "whether groups are done is asked when a Trim is proposed, and not where it is applied",
+        Patch("MayTrim", _LOOKS_AT_GROUPS, ""),
+    ),
+    _bug(
+        "quick-seek",
+        "OldSeekCounts",
+        "OnlyWhatWasMeant",
+        "a SEEK of a deleted topic moves the group of the next one",
+        Patch("Moved", "/\\ command.number >= state.born", ""),
+    ),
+    _bug(
+        "quick-seek",
+        "SeekBelow",
+        "MarkInBounds",
+        "a SEEK goes to what is trimmed",
+        Patch("Moved", "!.mark = Max(command.number, state.first)", "!.mark = command.number"),
+    ),
+    _bug(
+        "full-lives",
+        "NoTombstone",
+        "TrimmedStaysTrimmed",
+        "a topic that is registered anew begins with segment 1 again",
+        Patch("Deleted", "!.next = state.current + 1", "!.next = 1"),
+    ),
+    _bug(
+        "full-protect",
+        "TrimsWhatIsNotDone",
+        "ProtectedUntilAcked",
+        "whether groups are done is asked when a Trim is proposed, and not where it is applied",
+        Patch("MayTrim", _LOOKS_AT_GROUPS, ""),
+    ),
+)
+
+PROBES = (
+    _probe("quick-lives", "ProbeTrims", "a segment is trimmed"),
+    _probe("quick-lives", "ProbeSecondLife", "a topic is registered anew after a DELETE"),
+    _probe("quick-lives", "ProbeMissed", "a group misses a segment"),
+    _probe("quick-lives", "ProbeOldFrame", "a frame of a deleted topic is on its way to the next one"),
+)
