@@ -12,6 +12,12 @@
 Some of the lines that are sent again had arrived before the node died. Each producer numbers its lines (PUB),
 so the new leader knows them, and does not append them a second time. The exit status is 0 only if nothing
 was lost, and nothing duplicated.
+
+    python -m walrus.demo queue
+
+Ten worker processes take tasks from a work queue on five nodes. Three of the workers and two of the nodes
+are killed with SIGKILL meanwhile. What a dead worker had in hand comes again to another one, so that a task
+may be done twice; none may be lost.
 """
 
 from __future__ import annotations
@@ -22,6 +28,7 @@ if __name__ == "__main__":
     end_quietly()
 
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -219,6 +226,83 @@ def play(console: Console, lines: Sequence[bytes], directory: Path) -> int:
         cluster.stop()
 
 
+# --- the work queue ---
+
+TASKS = 600
+WORKERS = 10
+QUEUE = "tasks"
+
+
+class Crew:
+    """Worker processes: each writes the tasks that it has done to its own file, and then acknowledges."""
+
+    def __init__(self, addresses: Sequence[str], directory: Path) -> None:
+        self._files = [directory / f"worker-{number}" for number in range(WORKERS)]
+        self._processes = []
+        for number, path in enumerate(self._files):
+            turned = [*addresses[number % len(addresses) :], *addresses[: number % len(addresses)]]
+            named = [word for address in turned for word in ("--addr", address)]
+            line = [sys.executable, "-m", "walrus.cli", *named, "consume", QUEUE, "crew"]
+            with path.open("wb") as out:
+                self._processes.append(subprocess.Popen(line, stdout=out, stderr=subprocess.DEVNULL))
+
+    def done(self) -> Counter[bytes]:
+        """Which tasks were done, and how often."""
+        return Counter(line for path in self._files for line in path.read_bytes().splitlines())
+
+    def wait_for(self, tasks: int, patience: float = 120.0) -> None:
+        """Until so many tasks are done."""
+        deadline = time.monotonic() + patience
+        while len(self.done()) < tasks:
+            if time.monotonic() > deadline:
+                raise ClusterError(f"only {len(self.done())} of {TASKS} tasks are done")
+            pause(0.05)
+
+    def kill(self, number: int) -> None:
+        """SIGKILL one."""
+        self._processes[number].kill()
+
+    def stop(self) -> None:
+        """Let all go."""
+        for process in self._processes:
+            process.kill()
+            process.wait()
+
+
+def play_queue(console: Console, directory: Path) -> int:
+    """The demonstration of the queue; the number of tasks that are lost."""
+    base = free_ports(10)
+    flags = ["--log-level", "warning", "--replication-factor", "5"]
+    cluster = LocalCluster(5, directory, client_port=base, raft_port=base + 5, flags=flags)
+    crew = None
+    try:
+        cluster.start()
+        cluster.wait_ready()
+        tasks = [b"task %04d" % number for number in range(TASKS)]
+        with Client(cluster.addresses, timeout=30.0) as client:
+            client.register(QUEUE, {"visibility_ms": 3_000})
+            crew = Crew(cluster.addresses, directory)
+            console.print(f"five nodes and {WORKERS} workers are up; {TASKS} tasks go in")
+            for start in range(0, TASKS, 20):
+                client.producer(QUEUE).put_many(tasks[start : start + 20])
+                if start in (100, 200, 300):
+                    crew.kill(start // 100)
+                    console.print(f"  kill -9 of worker {start // 100}")
+                if start in (160, 400):
+                    victim = client.state(QUEUE)["leader_node"]
+                    cluster.kill(victim)
+                    console.print(f"  kill -9 of node {victim}, which hands the tasks out")
+        crew.wait_for(TASKS)
+        done = crew.done()
+        lost, twice = len(set(tasks) - done.keys()), sum(count > 1 for count in done.values())
+        console.print(f"{len(done)} of {TASKS} tasks are done, {twice} of them more than once, {lost} lost")
+        return lost
+    finally:
+        if crew is not None:
+            crew.stop()
+        cluster.stop()
+
+
 @command("walrus-demo")
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m walrus.demo`."""
@@ -228,11 +312,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nargs="?",
         type=Path,
         default=EXAMPLE,
-        help="a log file (default: the one of a Debian system that comes with this package)",
+        help="a log file (default: the one of a Debian system that comes with this package), or `queue`",
     )
     options = parser.parse_args(arguments)
     console = Console(highlight=False)
     try:
+        if str(options.file) == "queue":
+            with tempfile.TemporaryDirectory(prefix="walrus-demo-") as directory:
+                return 1 if play_queue(console, Path(directory)) else 0
         lines = numbered(options.file)
         console.print(f"{options.file.name}: {len(lines):,} lines")
         with tempfile.TemporaryDirectory(prefix="walrus-demo-") as directory:

@@ -44,6 +44,15 @@ def test_the_demo_loses_a_node_and_no_line(tmp_path: Path) -> None:
     assert int(rows["sent again, outcome unknown"]) > 0, "what was on its way when the leader died"
 
 
+def test_the_demo_of_the_queue_loses_workers_and_nodes_and_no_task(tmp_path: Path) -> None:
+    ended = run("walrus.demo", "queue", cwd=tmp_path)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stdout.count("kill -9 of worker") == 3 and ended.stdout.count("kill -9 of node") == 2
+    assert re.search(r"600 of 600 tasks are done, \d+ of them more than once, 0 lost", ended.stdout), (
+        "NothingSkipped: a task was lost"
+    )
+
+
 def test_the_demo_takes_a_file_of_some_length_and_says_so_in_one_line(tmp_path: Path) -> None:
     ended = run("walrus.demo", str(tmp_path / "nothing.log"), cwd=tmp_path)
     assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
