@@ -6,7 +6,7 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick deep fuzz chaos lint format links docs docs-serve figures check model-check simulate cluster-bootstrap cluster-down bench bench-engine mutate clean
+.PHONY: help demo test quick deep fuzz chaos lint format links docs docs-serve figures check model-check simulate hunt cluster-bootstrap cluster-down bench bench-engine mutate clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -72,6 +72,9 @@ model-check: .venv/.installed ## TLC on every configuration, every planted bug a
 
 simulate: .venv/.installed ## one run of the real nodes in a seeded world; `python -m walrus.sim --seed N` for others
 	$(BIN)/python -m walrus.sim --seed 7
+
+hunt: .venv/.installed ## did your change break an invariant? Seeds until one fails, and hunt.html shows it
+	$(BIN)/python -m walrus.sim --seeds $(or $(SEEDS),20) --steps 6000 --why --html hunt.html
 
 cluster-bootstrap: .venv/.installed ## three nodes in the background: clients 9091-9093, raft 6001-6003
 	$(BIN)/python -m walrus.cluster --nodes 3 --detach

@@ -90,3 +90,21 @@ def test_a_slip_that_fits_no_more_is_named() -> None:
         mutant = Mutant(name="stale", about="", expected=(), slips=(slip,))
         with pytest.raises(Misfit, match=says), planted(mutant):
             pass
+
+
+def test_of_seeds_the_first_that_fails_is_told_and_shown(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    page = tmp_path / "hunt.html"
+    flags = ["--seeds", "20", "--steps", "6000", "--why", "--html", str(page)]
+    assert main([*flags, "--mutant", "no_fence_check"]) == 1
+    told = capsys.readouterr().out
+    assert "AckedDurable: An acknowledged entry is on a majority" in " ".join(told.split())
+    assert "never seen" not in told, "what did not happen in seeds that were not run is no news"
+    assert "<html" in page.read_text("utf-8")
+
+
+def test_of_seeds_that_hold_there_is_no_page(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["--seeds", "2", "--steps", "300", "--html", str(tmp_path / "hunt.html")]) == 0
+    assert "every run held: there is no page" in capsys.readouterr().out
+    assert not (tmp_path / "hunt.html").exists()

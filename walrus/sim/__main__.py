@@ -5,6 +5,7 @@
     python -m walrus.sim --scenario leader_restarts_at_once
     python -m walrus.sim --scenarios                            all of them
     python -m walrus.sim --seed 7 --html run.html               the run as a page for a browser
+    python -m walrus.sim --seeds 20 --steps 6000 --html run.html   the first of these that fails
     python -m walrus.sim --mutant no_fence_check --seeds 50     with a planted bug (`mutants`)
     python -m walrus.sim explore --nodes 3 --depth 8            every short behaviour of Raft (`explore.py`)
     python -m walrus.sim --bench
@@ -69,7 +70,7 @@ def _parser() -> Parser:
     add("--mutant", metavar="NAME", help="plant a bug in the code first (walrus/sim/mutants)")
     add("--bench", action="store_true", help="measure steps per second")
     add("--trace", type=Path, metavar="FILE", help="record spec-level events, one JSON object a line")
-    add("--html", type=Path, metavar="FILE", help="the run as a page for a browser, opened at what broke")
+    add("--html", type=Path, metavar="FILE", help="the run (of seeds: the first that fails) as a page")
     add("--show", action="store_true", help="after a failure, the last events that led to it as lanes")
     add("--why", action="store_true", help="after a failure, what the broken invariant is for")
     add("--no-shrink", action="store_true", help="do not look for a shorter schedule after a failure")
@@ -108,8 +109,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(f"no scenario {unknown[0]}; there are: {', '.join(scenarios.ALL)}")
     if flags.scenarios and (flags.trace or flags.html):
         return _refuse("--trace and --html record one run: name a --scenario")
-    if flags.html and flags.seeds > 1:
-        return _refuse("--html shows one run: leave out --seeds")
     try:
         mutant = mutants.find(flags.mutant) if flags.mutant else None
     except LookupError as error:
@@ -124,8 +123,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             result = _one(seed, options, chosen, flags, console)
             failed += result is None
             seen.update(result.seen if result else {})
+            if failed and flags.html:
+                return 1  # the page shows this run
         if flags.seeds > 1 and not flags.json:
             coverage.tell(console, seen, flags.seeds - failed)
+            if flags.html and not failed:
+                console.print("every run held: there is no page to write")
         return int(failed > 0)
 
 
@@ -149,7 +152,7 @@ def _one(
     options = options if flags.plain else varied(seed, options, asked=_asked(flags))
     started = time.perf_counter()
     recorder = Recorder(options) if flags.trace else None
-    camera = Camera() if flags.html else None
+    camera = Camera() if flags.html and flags.seeds == 1 else None
     outcome = simulate(seed, options, flags.steps, chosen, recorder.of if recorder else None, camera)
     if recorder is not None:
         flags.trace.write_bytes(recorder.lines())
@@ -177,7 +180,12 @@ def _one(
 def _show(failure: FailedRun, options: Options, flags: argparse.Namespace, console: Console) -> None:
     if not flags.no_shrink and failure.schedule:
         console.print(f"seed {failure.seed}: {failure.name}. Looking for fewer faults that lead to it ...")
-        failure, _ = shrink(failure, options, SHRINKS)
+        with console.status("") as status:
+
+            def progress(runs: int, left: int) -> None:
+                status.update(f"{left} faults are left after {runs} of at most {SHRINKS} runs")
+
+            failure, _ = shrink(failure, options, SHRINKS, progress)
     afterwards = said_next(failure, options) if failure.name == UNNAMED else None
     if flags.json:
         sys.stdout.write(report.as_json(failure) + "\n")

@@ -325,13 +325,22 @@ def said_next(failure: FailedRun, options: Options) -> FailedRun | None:
     return outcome if isinstance(outcome, FailedRun) and outcome.name != failure.name else None
 
 
-def shrink(failure: FailedRun, options: Options, attempts: int = 200) -> tuple[FailedRun, int]:
-    """Fewer faults that lead to the same violation, and how many runs it took to find them."""
+def shrink(
+    failure: FailedRun,
+    options: Options,
+    attempts: int = 200,
+    told: Callable[[int, int], None] = lambda runs, faults: None,
+) -> tuple[FailedRun, int]:
+    """Fewer faults that lead to the same violation, and how many runs it took to find them.
+
+    `told` hears, before each run, how many there were and how many faults are left.
+    """
     size, runs = max(1, len(failure.schedule) // 2), 0
     while runs < attempts:
         position, before = 0, len(failure.schedule)
         while position < len(failure.schedule) and runs < attempts:
             rest = failure.schedule[:position] + failure.schedule[position + size :]
+            told(runs, len(failure.schedule))
             runs += 1
             _, outcome = replay(failure, options, rest)
             if isinstance(outcome, FailedRun) and outcome.name == failure.name:
