@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import site
+from tools import broken, site
 from walrus.sim import invariants, mutants, scenarios
 from walrus.sim.explore import STARTS
 from walrus.tlc.mutants import CASES
@@ -39,6 +39,18 @@ def test_every_invariant_has_a_page_with_its_definition_and_its_bugs(pages: Path
     assert "AckedDurable ==" in page and "def AckedDurable" in page and "`acks_at_one_copy`" in page
     for path in (pages / "invariants").glob("*.md"):
         assert callable(getattr(invariants, path.stem))
+
+
+def test_the_page_of_an_invariant_shows_a_run_in_which_it_breaks(pages: Path) -> None:
+    drawn = {path.stem: path.read_text("utf-8") for path in (pages / "invariants").glob("*.svg")}
+    assert {"AckedDurable", "ElectionSafety", "LeaderCompleteness", "SealedStable"} <= set(drawn)
+    for name, picture in drawn.items():
+        assert name in picture, "the picture ends with what broke"
+        assert len(picture) < 60_000
+        run = broken.run_of(name)
+        assert run is not None
+        page = (pages / "invariants" / f"{name}.md").read_text("utf-8")
+        assert f"({name}.svg)" in page and run.command in page
 
 
 def test_a_page_holds_the_whole_text_of_a_source(pages: Path) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 
 import msgspec
 
+from tools import broken
 from tools.shape import ROOT
 from walrus.sim import invariants, mutants, why
 
@@ -86,6 +87,8 @@ def build_pages() -> None:
         _write(PAGES / "reference" / f"{name}.md", f"# {title}\n\n{text}")
     for name, sentence in why.sentences():
         _write(PAGES / "invariants" / f"{name}.md", invariant_page(name, sentence))
+        if (run := broken.run_of(name)) is not None:
+            _write(PAGES / "invariants" / f"{name}.svg", run.svg)
 
 
 def _write(path: Path, text: str) -> None:
@@ -150,8 +153,15 @@ def invariant_page(name: str, sentence: str) -> str:
     if rows:
         first = rows[0].split("`")[1]
         table = "\n".join(["| planted bug | what is wrong |", "|---|---|", *rows])
-        see = f"python -m walrus.sim --mutant {first} --scenarios --why"
-        parts.append(f"## Planted bugs that break it\n\n{table}\n\nSee one: `{see}`\n")
+        parts.append(f"## Planted bugs that break it\n\n{table}\n")
+        if (run := broken.run_of(name)) is not None:
+            parts.append(
+                f"## A run in which it breaks\n\nWith `{run.bug}` planted; the last events that led there.\n\n"
+                f"![{name} breaks]({name}.svg)\n\nStep through all of it: `{run.command}`\n"
+            )
+        else:
+            see = f"python -m walrus.sim --mutant {first} --scenarios --why"
+            parts.append(f"Look for a run in which it breaks: `{see}`\n")
     return "\n".join(parts)
 
 
