@@ -156,7 +156,7 @@ def invariant_page(name: str, sentence: str) -> str:
         parts.append(f"## Planted bugs that break it\n\n{table}\n")
         if (run := broken.run_of(name)) is not None:
             parts.append(
-                f"## A run in which it breaks\n\nWith `{run.bug}` planted; the last events that led there.\n\n"
+                f"## A run in which it breaks\n\nThe last events, with `{run.bug}` planted:\n\n"
                 f"![{name} breaks]({name}.svg)\n\nStep through all of it: `{run.command}`\n"
             )
         else:
