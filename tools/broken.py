@@ -19,7 +19,7 @@ from walrus.sim.options import Options, varied
 from walrus.sim.run import FailedRun, simulate
 from walrus.view import lanes, svg
 
-MOST = 3.0
+MOST = 1.5
 """Seconds of a core that a run may take."""
 EVENTS = 16
 """Events on a picture."""
