@@ -32,6 +32,7 @@ deep: .venv/.installed ## the property tests with many more examples, many more 
 	HYPOTHESIS_PROFILE=deep $(PYTEST) -q tests/node/test_chaos.py
 	$(BIN)/python -m walrus.sim --seed 1000 --seeds 50
 	$(BIN)/python -m walrus.tlc replay --behaviours 3000
+	$(BIN)/python -m walrus.sim explore segments --depth 8
 
 fuzz: .venv/.installed ## atheris on every decoder of foreign bytes; MINUTES=10 in all (Linux)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
