@@ -56,6 +56,19 @@ def test_a_repetition_in_the_same_turn_waits_for_what_it_repeats() -> None:
     assert sorted(answer[:3] for answer in bench.answers()) == [(1, 1, 1), (2, 1, 1)]
 
 
+def test_a_repetition_in_one_turn_with_new_entries_is_answered_in_that_turn() -> None:
+    bench = Bench()
+    pub(bench, "x", 0, "a")
+    bench.flush()
+    bench.sync()
+    bench.reply(2, 1)
+    assert bench.answers() == [(1, 1, 1, False, "")]
+    pub(bench, "x", 0, "a")
+    bench.put("new")
+    bench.flush()
+    assert bench.answers() == [(2, 1, 1, False, "")], "what it repeats is acknowledged; the new entry is not"
+
+
 @pytest.mark.parametrize(
     ("first", "refusal"),
     [(3, errors.out_of_sequence(2)), (2**63 - 1, errors.out_of_sequence(2))],
