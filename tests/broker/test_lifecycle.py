@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.broker.world import NodeWorld, batch, config, three
 from walrus import protocol
+from walrus.broker.lifecycle import Lifecycle
 from walrus.segments import Seal
 from walrus.wire import messages as m
 
@@ -118,3 +121,26 @@ def test_a_recovery_that_found_a_majority_proposes_the_seal_by_itself():
     world.lose = lambda sender, to, message: to == leader and isinstance(message, m.Fence)
     world.nodes[leader % 3 + 1].lifecycle.recover("t", 1, world.now)
     world.until(lambda: world.topic("t").current == 2, within=2.0)
+
+
+def test_the_end_of_each_recovery_is_proposed_once_however_many_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A node that led many segments dies: the turns that follow look at what is done, not at all there is."""
+    world, calls = three(), list[str]()
+    names = [f"t{number}" for number in range(60)]
+    for name in names:
+        world.register(name, 1)
+    victim = 1
+    led = [name for name in names if world.topic(name).open.leader == victim]
+    assert len(led) >= 15
+    recover = Lifecycle.recover
+
+    def count(self: Lifecycle, topic: str, number: int, now: float) -> None:
+        calls.append(topic)
+        recover(self, topic, number, now)
+
+    monkeypatch.setattr(Lifecycle, "recover", count)
+    world.kill(victim)
+    world.until(lambda: all(world.topic(name).current == 2 for name in led))
+    assert len(calls) <= 3 * len(led), "begun, proposed, and perhaps once more"

@@ -9,7 +9,7 @@ import pytest
 
 from tests.broker.world import NodeWorld, three
 from walrus import protocol
-from walrus.acknowledged import Position
+from walrus.acknowledged import Acknowledged, Position
 from walrus.broker import dispatch, receivers
 from walrus.protocol import Ack, Extend, Get, Nack, Receipt, Receive, Seek, errors
 from walrus.wire import messages as m
@@ -350,3 +350,20 @@ def test_what_a_seal_hands_on_is_bounded(monkeypatch: pytest.MonkeyPatch):
     done, handed = world.nodes[owner(world)].queues.freeze("t")
     assert done.keys() == handed.keys() == {"a", "b"}
     assert [len(handed[group]) for group in ("a", "b")] == [2, 1]
+
+
+def test_acknowledgements_that_wait_are_not_looked_at_again_for_each_that_comes(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    world, looks = loaded(60, ack_interval=60.0), [0]
+    receipts = take(world, owner(world), 60)
+    covers = Acknowledged.covers
+
+    def count(self: Acknowledged, position: Position) -> bool:
+        looks[0] += 1
+        return covers(self, position)
+
+    monkeypatch.setattr(Acknowledged, "covers", count)
+    slots = [world.send(owner(world), Ack("t", "g", (receipt,))) for receipt in receipts]
+    world.until(lambda: all(world.replies[slot] == [b"OK"] for slot in slots))
+    assert looks[0] < 15 * len(receipts), "a few for each, however many wait"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from tests.broker.world import EPOCH, STEP, NodeWorld, batch, three
 from walrus import protocol
+from walrus.broker.raft_host import Changes, RaftHost
+from walrus.consensus.messages import Snapshot
 
 OK = b"OK"
 SECOND = 1_000_000_000
@@ -108,3 +111,27 @@ def test_copies_that_are_behind_are_counted(behind: bool):
     assert world.metrics(slow)["copies_behind"] == behind
     world.lose = lambda sender, to, message: False
     world.until(lambda: world.metrics(slow)["copies_behind"] == 0)
+
+
+def test_metrics_are_answered_while_a_snapshot_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is applied is then below the log, so its term is not known."""
+    world, asked = three(compact_entries=10), list[tuple[int, str]]()
+    world.run(5.0)
+    world.kill(3)
+    for number in range(30):
+        world.register(f"t{number}", 1)
+    restore = RaftHost._restore
+
+    def ask(self: RaftHost, snapshot: Snapshot, changes: Changes) -> None:
+        if 3 in world.nodes and self is world.nodes[3].raft_host:
+            asked.append((self.applied, world.send(3, protocol.Metrics())))
+        restore(self, snapshot, changes)
+
+    monkeypatch.setattr(RaftHost, "_restore", ask)
+    world.start(3)
+    world.until(lambda: bool(asked) and bool(world.replies[asked[0][1]]))
+    applied, slot = asked[0]
+    assert applied > 0, "it had applied something before"
+    answer = msgspec.json.decode(world.replies[slot][0])
+    assert answer["last_applied"]["leader_id"]["term"] == 0
+    assert answer["last_applied"]["index"] == applied < answer["snapshot"]["index"]

@@ -425,7 +425,8 @@ class Dispatcher:
         queue.answers[caller] = waits
         self._unsettled[key] = None
         self._tenure.keep(now)
-        self._answer(key[0], queue, now)
+        # This one alone: to look at all that wait whenever one more comes costs the square of their number.
+        self._answer(key[0], queue, (caller,), now)
 
     def on_seek(self, origin: int, seek: SeekGroup, now: float) -> None:
         """Move a group: proposed until it has another generation."""
@@ -466,17 +467,18 @@ class Dispatcher:
                 if done.generation != queue.group.done.generation:
                     self.letters.forget(name, group)
                 queue.group.on_committed(done)
-                self._answer(name, queue, now)
+                self._answer(name, queue, queue.answers, now)
                 self._serve((name, group), queue, now)
             if not queue.group.noted:
                 self._uncommitted.pop((name, group), None)
 
-    def _answer(self, name: str, queue: Queue, now: float) -> None:
-        """OK to what is committed in this node's own view, while it serves."""
+    def _answer(self, name: str, queue: Queue, callers: Collection[Caller], now: float) -> None:
+        """OK to those of them whose entries are committed in this node's own view, while it serves."""
         if not queue.answers or not self._tenure.owns(name) or not self._tenure.serves(name, now):
             return
         done = queue.group.done
-        for caller, waits in list(queue.answers.items()):
+        for caller in tuple(callers):
+            waits = queue.answers[caller]
             if waits.seek is not None:
                 ready = done.generation > waits.seek.generation
             else:
@@ -588,7 +590,7 @@ class Dispatcher:
     def on_tenure(self, now: float) -> None:
         """There is a lease again: what waited for it goes on."""
         for (name, group), queue in self._all():
-            self._answer(name, queue, now)
+            self._answer(name, queue, queue.answers, now)
             self._serve((name, group), queue, now)
 
     def on_tick(self, now: float) -> None:
@@ -639,7 +641,7 @@ class Dispatcher:
                 self._unawait(queue, caller)
             else:
                 self._push_seek(waits, now)
-        self._answer(key[0], queue, now)
+        self._answer(key[0], queue, queue.answers, now)
         self._serve(key, queue, now)
         if queue.answers or queue.reading:
             self._unsettled[key] = None

@@ -20,7 +20,8 @@ Transcripts, in `tests/replicas/transcripts`: `recovery_twice_and_one_seal`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from heapq import heappop, heappush
 
 import msgspec
 
@@ -108,6 +109,34 @@ class Ending(msgspec.Struct):
     seal_at: float = 0.0
 
 
+class Recoveries(dict[Key, SegmentRecovery]):
+    """This node's recoveries, and of those that are done when the end of the segment is proposed (again).
+
+    A look at every recovery in every turn would cost the square of their number where a node dies that led
+    thousands of segments.
+    """
+
+    def __init__(self, resend_interval: float) -> None:
+        super().__init__()
+        self._resend_interval = resend_interval
+        self._done: list[tuple[float, Key]] = []  # a heap
+
+    def go_on(self, recovery: SegmentRecovery, step: Callable[[], None], now: float) -> None:
+        """A recovery takes a step, which may be its last."""
+        was_done = recovery.found is not None
+        step()
+        if recovery.found is not None and not was_done:
+            heappush(self._done, (now, recovery.key))
+
+    def due(self, now: float) -> Iterator[Key]:
+        """Those whose segment is to be ended now; they come again until their Seal is applied."""
+        while self._done and self._done[0][0] <= now:
+            _, key = heappop(self._done)
+            if key in self:
+                heappush(self._done, (now + self._resend_interval, key))
+                yield key
+
+
 class Lifecycle:
     """This node's writers and recoveries."""
 
@@ -132,7 +161,7 @@ class Lifecycle:
         self._queues = queues
         self._connected, self._voters, self._propose = connected, voters, propose
         self.writers = writers
-        self.recoveries: dict[Key, SegmentRecovery] = {}
+        self.recoveries = Recoveries(config.resend_interval)
         self._early = EarlyForwards(config.max_pending_bytes)
         self._shared: dict[str, Shared] = {}
         self._dirty: dict[str, None] = {}
@@ -273,7 +302,7 @@ class Lifecycle:
                 self.recover(topic, writer.number, now)  # a recovery began, and may have died
             elif writer.all_acknowledged:
                 self._seal(writer, now)
-        for key in [key for key, recovery in self.recoveries.items() if recovery.found is not None]:
+        for key in self.recoveries.due(now):
             self.recover(*key, now)
 
     # --- the end of a segment ---
@@ -367,12 +396,12 @@ class Lifecycle:
     def on_fence_reply(self, node: int, reply: FenceReply, now: float) -> None:
         """A replica is fenced, for the recovery of that segment."""
         if recovery := self.recoveries.get((reply.topic, reply.segment)):
-            recovery.on_fence_reply(node, reply, now)
+            self.recoveries.go_on(recovery, lambda: recovery.on_fence_reply(node, reply, now), now)
 
     def on_copy_reply(self, node: int, reply: CopyReply, now: float) -> None:
         """A replica extended its copy, for the recovery of that segment."""
         if recovery := self.recoveries.get((reply.topic, reply.segment)):
-            recovery.on_copy_reply(node, reply, now)
+            self.recoveries.go_on(recovery, lambda: recovery.on_copy_reply(node, reply, now), now)
 
     def on_recover(self, message: Recover, now: float) -> None:
         """An operator accepts what the copies that answered hold."""
@@ -382,7 +411,7 @@ class Lifecycle:
                 f"an operator ends the recovery of {message.topic}/{message.segment} with the copies that "
                 "answered: entries acknowledged before the power loss may be missing"
             )
-            recovery.force(now)
+            self.recoveries.go_on(recovery, lambda: recovery.force(now), now)
 
     # --- the metadata changed ---
 

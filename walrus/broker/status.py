@@ -14,6 +14,7 @@ import msgspec
 
 from walrus.broker.lag import topics_led, under_replicated
 from walrus.config import Identity, NodeConfig
+from walrus.consensus.log import RaftLog
 from walrus.consensus.messages import Role
 from walrus.raft import Raft
 from walrus.segments import Metadata, Position, Topic, start_number
@@ -100,12 +101,17 @@ def metrics(node: NodeView, now: float) -> bytes:
     return msgspec.json.encode({**_raft_metrics(node, now), **_own_metrics(node), **node.process})
 
 
+def _term(log: RaftLog, index: int) -> int:
+    """The term of an entry; 0 if it is below the snapshot, as what is applied is while one is installed."""
+    return log.term_at(index) if log.holds(index) else 0
+
+
 def _raft_metrics(node: NodeView, now: float) -> dict[str, Any]:
     raft = node.raft
     leads = raft.role is Role.LEADER
     log = raft.log
     snapshot = _log_id(log.snapshot_term, log.snapshot_index, None) if log.snapshot_index else None
-    applied = _log_id(log.term_at(node.applied) or 0, node.applied, raft.leader_id) if node.applied else None
+    applied = _log_id(_term(log, node.applied), node.applied, raft.leader_id) if node.applied else None
     voted = raft.voted_for if raft.voted_for is not None else raft.leader_id
     nodes = {str(n): {"addr": peer.raft_address} for n, peer in sorted(node.metadata.nodes.items())}
     replication = {
@@ -135,7 +141,7 @@ def _raft_metrics(node: NodeView, now: float) -> dict[str, Any]:
         "millis_since_quorum_ack": round(since_quorum * 1000) if leads else None,
         "last_quorum_acked": _nanoseconds(node.unix_time - since_quorum) if leads else None,
         "membership_config": {
-            "log_id": _log_id(log.term_at(membership) or 0, membership, None) if membership else None,
+            "log_id": _log_id(_term(log, membership), membership, None) if membership else None,
             "membership": {"configs": [list(raft.membership.voters)], "nodes": nodes},
         },
         "heartbeat": _heartbeat(node, now) if leads else None,

@@ -1,0 +1,145 @@
+"""What one pass of a node's event loop costs at most, in processor time, and what made the longest ones long.
+
+    python -m benchmarks.pause_probe REPORT ARGUMENTS...      a node that reports when it stops
+
+A pass lasts from one `select` to the next; while it lasts the node answers no request. Its *processor* time
+does not depend on what else the machine runs, so a pause that is the program's own shows as well on a busy
+machine, and one of the disk or the scheduler does not show. Each part that is suspected is timed by itself,
+garbage collections by the interpreter's own callbacks.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import json
+import sys
+import time
+from collections.abc import Callable
+from heapq import heappush, heappushpop
+from pathlib import Path
+from typing import Any
+
+KEPT = 20
+"""Longest passes that are reported."""
+
+clock = time.thread_time
+
+
+class Passes:
+    """The longest passes, with the processor time of the parts that ran in each."""
+
+    def __init__(self) -> None:
+        self.longest: list[tuple[float, int, dict[str, float]]] = []
+        self.count = 0
+        self._parts: dict[str, float] = {}
+        self._began = clock()
+        self._collecting = 0.0
+        self._serving = False
+
+    def end(self) -> None:
+        """The pass is over; one of the start, before the node freezes what it has, does not count."""
+        took = clock() - self._began
+        counts, self._serving = self._serving, gc.get_freeze_count() > 0
+        if not counts:
+            self._parts = {}
+            return
+        self.count += 1
+        entry = (took, self.count, self._parts)
+        if len(self.longest) < KEPT:
+            heappush(self.longest, entry)
+        elif took > self.longest[0][0]:
+            heappushpop(self.longest, entry)
+        self._parts = {}
+
+    def begin(self) -> None:
+        """`select` has returned."""
+        self._began = clock()
+
+    def add(self, part: str, seconds: float) -> None:
+        """Charge a part."""
+        self._parts[part] = self._parts.get(part, 0.0) + seconds
+
+    def collected(self, phase: str, info: dict[str, int]) -> None:
+        """A garbage collection begins or ends."""
+        if phase == "start":
+            self._collecting = clock()
+        else:
+            self.add(f"garbage collection {info['generation']}", clock() - self._collecting)
+
+    def wrap(self, owner: Any, method: str) -> None:
+        """Charge a method, what it calls included."""
+        function, name = getattr(owner, method), f"{owner.__name__}.{method}"
+
+        @functools.wraps(function)
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            begin = clock()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.add(name, clock() - begin)
+
+        setattr(owner, method, timed)
+
+    def report(self, path: Path) -> None:
+        """Milliseconds of the longest passes, and of their parts."""
+        rows = [
+            {"ms": took * 1e3, "pass": number, "parts": {name: cost * 1e3 for name, cost in parts.items()}}
+            for took, number, parts in sorted(self.longest, reverse=True)
+        ]
+        path.write_text(json.dumps({"passes": self.count, "longest": rows}))
+
+
+def install() -> Passes:
+    """Watch this process's node."""
+    from walrus.broker.controller import Controller
+    from walrus.broker.lifecycle import Lifecycle
+    from walrus.broker.raft_host import RaftHost
+    from walrus.broker.router import Router
+    from walrus.broker.supervisor import Supervisor
+    from walrus.shell.client_connections import ClientConnection
+    from walrus.shell.event_loop import EndingSelector
+    from walrus.shell.peer_connections import PeerSession
+
+    passes, select = Passes(), EndingSelector.select
+
+    def watched(self: EndingSelector, timeout: float | None = None) -> Any:
+        passes.end()
+        try:
+            return select(self, timeout)
+        finally:
+            passes.begin()
+
+    EndingSelector.select = watched  # type: ignore[method-assign]
+    gc.callbacks.append(passes.collected)
+    for owner, method in (
+        (Controller, "on_tick"),
+        (Controller, "on_message"),
+        (Controller, "_on_applied"),
+        (RaftHost, "flush"),
+        (RaftHost, "_persisted"),
+        (RaftHost, "_compact"),
+        (Router, "flush"),
+        (Supervisor, "on_tick"),
+        (Lifecycle, "flush"),
+        (Lifecycle, "on_tick"),
+        (ClientConnection, "buffer_updated"),
+        (PeerSession, "buffer_updated"),
+    ):
+        passes.wrap(owner, method)
+    return passes
+
+
+def main(run: Callable[[], int] | None = None) -> int:
+    """See the module's docstring."""
+    path = Path(sys.argv.pop(1))
+    passes = install()
+    from walrus.node import main as node
+
+    status = (run or node)()
+    passes.report(path)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
