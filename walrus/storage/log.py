@@ -457,11 +457,14 @@ class Log:
                         self.find_tail()
                     raise
             # Outside the lock: freeing anything syncs, which needs the locks of other topics.
-            if spared or not self.owner.reclaim(cause):
-                raise failure from cause
-            spared = no_descriptor(cause)  # trying again takes as many as it has freed: once is enough
-            # Their tracebacks refer to frames (this one among them) that hold the file of the failed attempt.
-            del failure, cause
+            try:
+                if spared or not self.owner.reclaim(cause):
+                    raise failure from cause
+                spared = no_descriptor(cause)  # trying again takes as many as it has freed: once is enough
+            finally:
+                # Their tracebacks refer to frames (this one among them) that hold the file of the failed
+                # attempt: kept in a variable, it would be open until the collector finds the circle.
+                del failure, cause
 
     def wake(self) -> None:
         """Let the tail be written to; the lock is held. OSError if there is no descriptor for its file."""
