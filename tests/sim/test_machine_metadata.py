@@ -237,7 +237,7 @@ class LeaseMachine(RuleBasedStateMachine):
         fresh = self.now < self.heard_at + self.TTL
         for name, topic in self.metadata.topics.items():
             mine = (topic.open.leader, topic.open.incarnation) == (1, self.incarnation)
-            for number in range(topic.current + 2):
+            for number in range(1, topic.current + 2):
                 may = fresh and mine and number == topic.current
                 assert self.leases.holds(name, number, self.now) == may
 
