@@ -6,14 +6,14 @@ BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick deep fuzz chaos lint format links docs docs-serve figures check model-check simulate hunt cluster-bootstrap cluster-down bench bench-engine mutate clean
+.PHONY: help demo play test quick deep fuzz chaos lint format links docs docs-serve figures check model-check simulate hunt cluster-bootstrap cluster-down bench bench-engine mutate clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 .venv/.installed: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,tla,browser,docs]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,tla,browser,docs,console]'
 	touch $@
 
 demo: .venv/.installed ## start a cluster, stream a log in, kill a leader, count what is lost (0)
@@ -76,6 +76,9 @@ simulate: .venv/.installed ## one run of the real nodes in a seeded world; `pyth
 
 hunt: .venv/.installed ## did your change break an invariant? Seeds until one fails, and hunt.html shows it
 	$(BIN)/python -m walrus.sim --seeds $(or $(SEEDS),20) --steps 6000 --why --html hunt.html
+
+play: .venv/.installed ## a cluster and its console in the browser: kill a leader with a click; Ctrl-C ends it
+	$(BIN)/python -m walrus.cluster --nodes 3 --console
 
 cluster-bootstrap: .venv/.installed ## three nodes in the background: clients 9091-9093, raft 6001-6003
 	$(BIN)/python -m walrus.cluster --nodes 3 --detach

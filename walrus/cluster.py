@@ -15,6 +15,9 @@ which names its holder by pid, start time and boot (`storage/processes.py`). `--
 none: in another container, or after a restart of the machine, the same pid is a stranger. `--detach` starts
 the nodes that do not run, so the same command brings back one that died.
 
+`--restart NODE` stops one of them and starts it again, as `cluster.json` beside the data says. `--console`
+opens a console (`walrus/console`) for as long as the nodes run: it may kill and start them.
+
 Left out: restarting nodes that die by itself. Seeing what happens when one does is what this is for.
 """
 
@@ -38,15 +41,33 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from walrus.cli.command_line import Console, Parser, command
 from walrus.client import Client
 from walrus.client.errors import WalrusError
 from walrus.config import FIRST_CLIENT_PORT, FIRST_RAFT_PORT
-from walrus.shell.flags import FlagError, directory, parse, whole
+from walrus.shell.flags import FlagError, address, directory, parse, whole
 from walrus.storage.processes import Holder, lock_holder, signal_holder
+
+CONSOLE = "127.0.0.1:9090"
+"""Where `--console` serves."""
 
 STOP_PATIENCE = 15.0
 """Seconds that a node may take to stop before it is killed."""
+
+
+REMEMBERED = "cluster.json"
+"""Below the data directory: how its nodes are started."""
+
+
+class _CommandLine(msgspec.Struct, frozen=True):
+    """What of the command line starts a node."""
+
+    nodes: int
+    client_port: int
+    raft_port: int
+    flags: list[str]
 
 
 class ClusterError(Exception):
@@ -73,6 +94,23 @@ class LocalCluster:
         """Of the nodes."""
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
 
+    @classmethod
+    def remembered(cls, data_dir: Path) -> LocalCluster:
+        """Return the cluster that was started below `data_dir`, as it was. Raises ClusterError."""
+        path = data_dir / REMEMBERED
+        try:
+            told = msgspec.json.decode(path.read_bytes(), type=_CommandLine)
+        except (OSError, msgspec.MsgspecError) as error:
+            raise ClusterError(f"{path}: not as walrus.cluster writes it: {error}") from error
+        return cls(
+            told.nodes, data_dir, client_port=told.client_port, raft_port=told.raft_port, flags=told.flags
+        )
+
+    def _remember(self) -> None:
+        """Note how nodes are started, so that one can be started again without the command line at hand."""
+        told = _CommandLine(len(self.ids), self._client_port, self._raft_port, self._flags)
+        (self.data_dir / REMEMBERED).write_bytes(msgspec.json.encode(told) + b"\n")
+
     def address(self, node_id: int) -> str:
         """Where a node serves clients."""
         return f"127.0.0.1:{self._client_port + node_id - 1}"
@@ -93,6 +131,7 @@ class LocalCluster:
     def start(self, *node_ids: int) -> None:
         """Start these nodes (all of them). Raises ClusterError if one runs already, or a port is taken."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
+        self._remember()
         running = self.running()
         for node_id in node_ids or self.ids:
             if node_id in running:
@@ -263,8 +302,18 @@ def watch(cluster: LocalCluster, stopped: Callable[[], bool]) -> None:
             pause(0.5)
 
 
-def _foreground(cluster: LocalCluster) -> int:
-    """Run until Ctrl-C or SIGTERM, then stop all nodes."""
+def start_console(cluster: LocalCluster, http: str) -> subprocess.Popen[bytes]:
+    """Start a console for the cluster; it prints its address, and ends with SIGTERM."""
+    command = [sys.executable, "-m", "walrus.console", "--http", http, "--allow-changes"]
+    command += ["--data-dir", str(cluster.data_dir)]
+    for where in cluster.addresses:
+        command += ["--addr", where]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, env=cluster.environ, start_new_session=True)
+
+
+def _foreground(cluster: LocalCluster, http: str | None = None) -> int:
+    """Run until Ctrl-C or SIGTERM, then stop all nodes; `http`: where a console serves meanwhile."""
+    console = None
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
@@ -273,9 +322,15 @@ def _foreground(cluster: LocalCluster) -> int:
         seconds = cluster.wait_ready(stopped=ended.is_set)
         if not ended.is_set():
             sys.stderr.write(f"ready after {seconds:.1f} s; clients: {', '.join(cluster.addresses)}\n")
+            console = start_console(cluster, http) if http else None
             watch(cluster, ended.is_set)
     finally:
+        if console is not None:
+            console.terminate()
+            console.wait()
+        wake(cluster)
         statuses = cluster.stop()
+        take_down(cluster.data_dir)  # what a console has started since is no child of this process
     sys.stderr.write("stopped\n")
     # A node that was still starting has no handler for SIGTERM yet, and nothing to lose.
     return int(any(status not in (0, -signal.SIGTERM) for status in statuses.values()))
@@ -298,6 +353,31 @@ def _background(cluster: LocalCluster) -> int:
     return 0
 
 
+def wake(cluster: LocalCluster) -> None:
+    """Let paused nodes go on: a stopped process takes no SIGTERM."""
+    for holder in cluster.running().values():
+        signal_holder(holder, signal.SIGCONT)
+
+
+def restart(data_dir: Path, node_id: int) -> int:
+    """Stop one node if it runs, and start it as it was started. Raises ClusterError."""
+    cluster = LocalCluster.remembered(data_dir)
+    if node_id not in cluster.ids:
+        raise ClusterError(f"--restart: there is no node {node_id} below {data_dir}")
+    holder = cluster.running().get(node_id)
+    if holder is not None and not signal_holder(holder, signal.SIGTERM):
+        raise ClusterError(f"node {node_id} (process {holder.pid}) cannot be signalled from here")
+    deadline = time.monotonic() + STOP_PATIENCE
+    while (held := cluster.running().get(node_id)) is not None:
+        if time.monotonic() > deadline:
+            signal_holder(held, signal.SIGKILL)
+        pause(0.05)
+    cluster.start(node_id)
+    seconds = cluster.wait_ready()
+    sys.stderr.write(f"node {node_id} is back, all are ready after {seconds:.1f} s\n")
+    return 0
+
+
 def _down(data_dir: Path) -> int:
     """Stop what runs below the data directory."""
     try:
@@ -307,6 +387,14 @@ def _down(data_dir: Path) -> int:
         return 1
     sys.stderr.write(f"stopped {numbered(stopped)}\n" if stopped else f"no node runs below {data_dir}\n")
     return 0
+
+
+def _restart(data_dir: Path, node_id: int) -> int:
+    try:
+        return restart(data_dir, node_id)
+    except ClusterError as error:
+        sys.stderr.write(f"walrus-cluster: {error}\n")
+        return 1
 
 
 def numbered(node_ids: Collection[int]) -> str:
@@ -345,6 +433,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--detach", action="store_true", help="start what does not run, in the background")
     parser.add_argument("--down", action="store_true", help="stop what runs below --data-dir")
+    parser.add_argument(
+        "--restart", type=whole(1, 99), metavar="NODE", help="one node of what --detach has started"
+    )
+    parser.add_argument(
+        "--console",
+        type=address,
+        nargs="?",
+        const=CONSOLE,
+        metavar="HOST:PORT",
+        help=f"show the cluster in the browser meanwhile (default: {CONSOLE})",
+    )
     return parser
 
 
@@ -368,6 +467,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, flags = _parser().parse_known_args(arguments)
     if options.down:
         return _down(options.data_dir)
+    if options.restart:
+        return _restart(options.data_dir, options.restart)
     _check_flags(options, flags)
     cluster = LocalCluster(
         options.nodes,
@@ -377,7 +478,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         flags=flags,
     )
     try:
-        return _background(cluster) if options.detach else _foreground(cluster)
+        return _background(cluster) if options.detach else _foreground(cluster, options.console)
     except ClusterError as error:
         sys.stderr.write(f"walrus-cluster: {error}\n")
         return 1

@@ -24,9 +24,9 @@ DISTRIBUTION: Final = "walrus-log"
 """The name under which this package is installed."""
 
 _NAMES: Final = (
-    "__init__ acknowledged broker cli client cluster commands config consensus demo health histogram lab "
-    "leases namesake node protocol quorum raft replicas scripts segments settings shell sim storage tlc view "
-    "wal wire"
+    "__init__ acknowledged broker cli client cluster commands config consensus console demo health "
+    "histogram lab leases namesake node protocol quorum raft replicas scripts segments settings shell sim storage "
+    "tlc view wal wire"
 )
 OURS: Final = frozenset(_NAMES.split())
 """What stands in this package's directory."""

@@ -28,3 +28,11 @@ def cli() -> int:
     from walrus.cli.main import main
 
     return main()
+
+
+def console() -> int:
+    """`walrus-console`."""
+    end_quietly()
+    from walrus.console.__main__ import main
+
+    return main()

@@ -188,7 +188,7 @@ def test_every_console_script_leads_to_a_function() -> None:
     scripts = dict(
         line.split(" = ") for line in config["options.entry_points"]["console_scripts"].split("\n") if line
     )
-    assert set(scripts) == {"walrus-node", "walrus-cluster", "walrus-cli"}
+    assert set(scripts) == {"walrus-node", "walrus-cluster", "walrus-cli", "walrus-console"}
     for place in scripts.values():
         module, function = place.split(":")
         assert callable(getattr(importlib.import_module(module), function))

@@ -1,0 +1,12 @@
+"""The console: one process beside a cluster that shows it, to a browser and to a monitoring system.
+
+    __main__      `python -m walrus.console`: flags, the process
+    history       what happened lately, out of one look after the other: rates, percentiles, events
+    watch         asks all members every second
+    exposition    the figures in the text format of Prometheus
+    server        HTTP: the page, its events, metrics, health, actions
+    actions       kill -9, pause, continue, start, leave: of a cluster on this machine
+
+It is a client like any other: it speaks the client protocol, and no node knows of it. `server` and
+`exposition` need libraries that nothing else here needs (extra `[console]`).
+"""

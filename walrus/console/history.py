@@ -1,0 +1,231 @@
+"""What happened to a cluster lately, out of one look after the other.
+
+A look is `address -> figures` (`health.py`). Kept are the last `WINDOW` seconds of looks as far as rates and
+percentiles need them, and the last events: what differs between two looks, in a line that a person reads.
+
+Logic without I/O. A state machine: `take` is handed a look and the time; `picture` is what the page shows.
+
+Left out: history beyond some minutes. That is what a monitoring system keeps, from `/metrics`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from walrus.health import Answers, ClusterHealth, Durations, NodeFigures, NodeHealth, judge
+
+WINDOW = 60.0
+"""Seconds over which percentiles are taken."""
+MAX_EVENTS = 50
+"""Events that are kept."""
+MAX_TOPICS_SHOWN = 200
+"""Topics of which the page gets the figures: the fullest groups first, then by name."""
+MAX_LOOKS = 120
+"""Looks that are kept for rates and percentiles."""
+
+
+class Event(NamedTuple):
+    """Something that two looks differ in."""
+
+    at: float
+    """Seconds since the epoch."""
+    kind: str
+    """`good`, `bad` or `note`."""
+    text: str
+
+
+class Look(NamedTuple):
+    """One look: when, and what each node said."""
+
+    now: float
+    nodes: Mapping[int, NodeFigures]
+
+
+def percentile(durations: Durations, share: float) -> float | None:
+    """Return the bound of the bucket in which that share of all observations is reached, in seconds.
+
+    None if nothing was observed. What took longer than every bound counts as the last bound.
+
+    >>> percentile(Durations([0.001, 0.01, 0.1], [50, 48, 2, 0]), 0.99)
+    0.1
+    """
+    total = sum(durations.counts)
+    if not total:
+        return None
+    seen = 0
+    for bound, count in zip(durations.bounds, durations.counts, strict=False):
+        seen += count
+        if seen >= share * total:
+            return bound
+    return durations.bounds[-1]
+
+
+def since(later: Durations, earlier: Durations) -> Durations:
+    """What was observed between two looks; all of it if the process started anew in between."""
+    counts = [a - b for a, b in zip(later.counts, earlier.counts, strict=False)]
+    if len(later.counts) != len(earlier.counts) or any(count < 0 for count in counts):
+        return later
+    return Durations(later.bounds, counts, later.sum - earlier.sum)
+
+
+def rate(later: float, earlier: float, seconds: float) -> float:
+    """Per second; 0 if the count began anew."""
+    return (later - earlier) / seconds if seconds > 0 and later >= earlier else 0.0
+
+
+class History:
+    """The looks of the last minute, and the events of the last while."""
+
+    def __init__(self) -> None:
+        self.health: ClusterHealth = judge({})
+        self.events: deque[Event] = deque(maxlen=MAX_EVENTS)
+        self._looks: deque[Look] = deque(maxlen=MAX_LOOKS)
+        self._at = 0.0
+
+    def take(self, answers: Answers, now: float, at: float) -> None:
+        """One more look. `now`: of a clock that never steps back; `at`: seconds since the epoch."""
+        before, self.health, self._at = self.health, judge(answers), at
+        if self._looks:
+            self.events.extend(Event(at, kind, text) for kind, text in _differences(before, self.health))
+        figures = {node.node_id: node.figures for node in self.health.nodes if node.figures is not None}
+        while self._looks and self._looks[0].now < now - WINDOW:
+            self._looks.popleft()
+        self._looks.append(Look(now, figures))
+
+    def picture(self) -> dict[str, Any]:
+        """Return what the page shows, as JSON can hold it."""
+        cluster = self.health
+        return {
+            "at": self._at,
+            "word": cluster.word,
+            "reasons": cluster.reasons,
+            "cluster_id": cluster.cluster_id,
+            "leader": cluster.leader,
+            "under_replicated": cluster.under_replicated,
+            "topic_count": cluster.topic_count,
+            "worst_lag": cluster.worst_lag,
+            "puts": self._puts(),
+            "nodes": [self._node(node) for node in cluster.nodes],
+            "topics": self._topics(),
+            "events": [event._asdict() for event in reversed(self.events)],
+        }
+
+    def _pair(self, node_id: int) -> tuple[Look, Look] | None:
+        """The last look and the one before it at which this node answered."""
+        looks = [look for look in list(self._looks)[-3:] if node_id in look.nodes]
+        return (looks[-2], looks[-1]) if len(looks) >= 2 and looks[-1] is self._looks[-1] else None
+
+    def _rate(self, node_id: int, figure: str) -> float:
+        """How much a count of a node grew in a second, lately."""
+        if (pair := self._pair(node_id)) is None:
+            return 0.0
+        earlier, later = pair
+        old, new = (float(getattr(look.nodes[node_id], figure)) for look in pair)
+        return rate(new, old, later.now - earlier.now)
+
+    def _puts(self) -> list[float]:
+        """PUTs per second of the whole cluster, look by look."""
+        rates = []
+        for earlier, later in zip(self._looks, list(self._looks)[1:], strict=False):
+            both = earlier.nodes.keys() & later.nodes.keys()
+            seconds = later.now - earlier.now
+            rates.append(
+                sum(
+                    rate(later.nodes[n].puts_acknowledged, earlier.nodes[n].puts_acknowledged, seconds)
+                    for n in both
+                )
+            )
+        return [round(each, 1) for each in rates]
+
+    def _lately(self, node_id: int, figures: NodeFigures) -> tuple[Durations, Durations]:
+        """How long PUTs and syncs took within the window: since its first look that has the node."""
+        first = next(look.nodes[node_id] for look in self._looks if node_id in look.nodes)
+        syncs, first_syncs = _syncs(figures), _syncs(first)
+        return since(figures.put_seconds, first.put_seconds), since(syncs, first_syncs)
+
+    def _node(self, node: NodeHealth) -> dict[str, Any]:
+        shown = {"id": node.node_id, "address": node.address, "role": node.role, "trouble": node.trouble}
+        figures = node.figures
+        if figures is None:
+            return shown
+        puts, syncs = self._lately(node.node_id, figures)
+        return shown | {
+            "ready": figures.ready,
+            "term": figures.current_term,
+            "commit": figures.commit_index,
+            "leads": figures.segments_led,
+            "entries": figures.entries,
+            "puts": round(self._rate(node.node_id, "puts_acknowledged"), 1),
+            "cpu": round(self._rate(node.node_id, "cpu_seconds"), 3),
+            "memory": figures.resident_bytes,
+            "connections": figures.client_connections,
+            "disk_used": node.disk_used,
+            "disk_free": figures.disk_free_bytes,
+            "starts": figures.starts,
+            "log_file": figures.log_file,
+            "put_p50": percentile(puts, 0.5),
+            "put_p99": percentile(puts, 0.99),
+            "sync_p99": percentile(syncs, 0.99),
+        }
+
+    def _topics(self) -> list[dict[str, Any]]:
+        topics: list[dict[str, Any]] = [
+            {
+                "name": name,
+                "leader": topic.leader,
+                "segments": topic.segments,
+                "entries": topic.entries,
+                "replicas": topic.replicas,
+                "rate": round(self._topic_rate(name, topic.entries), 1),
+                "lag": topic.lag,
+            }
+            for name, topic in self.health.topics.items()
+        ]
+        topics.sort(key=lambda topic: (-max(topic["lag"].values(), default=0), topic["name"]))
+        return topics[:MAX_TOPICS_SHOWN]
+
+    def _topic_rate(self, name: str, entries: int) -> float:
+        """Entries per second of a topic, whichever node leads it."""
+        for earlier in list(self._looks)[-2:-1]:
+            for figures in earlier.nodes.values():
+                if name in figures.topics_led:
+                    seconds = self._looks[-1].now - earlier.now
+                    return rate(entries, figures.topics_led[name].entries, seconds)
+        return 0.0
+
+
+def _syncs(figures: NodeFigures) -> Durations:
+    """The syncs of the data; with another schedule than `each` those of Raft's journal."""
+    return figures.sync_seconds.get("data") or figures.sync_seconds.get("raft") or Durations()
+
+
+def _differences(before: ClusterHealth, after: ClusterHealth) -> Iterable[tuple[str, str]]:
+    """What happened between two looks, in the order in which it is likely to have happened."""
+    was, is_now = ({node.node_id: node for node in health.nodes} for health in (before, after))
+    for node_id, node in is_now.items():
+        yield from _of_node(was.get(node_id), node)
+    for node_id in was.keys() - is_now.keys():
+        if after.nodes:
+            yield "note", f"node {node_id} is no member any more"
+    if after.leader is not None and before.leader != after.leader:
+        yield "note", f"node {after.leader} leads Raft"
+    for name, topic in after.topics.items():
+        old = before.topics.get(name)
+        if old is not None and old.leader != topic.leader and old.segments < topic.segments:
+            yield "note", f"{name}: segment {topic.segments} is open on node {topic.leader}"
+    if before.word != after.word:
+        kind = {"healthy": "good", "degraded": "note"}.get(after.word, "bad")
+        yield kind, f"the cluster is {after.word}"
+
+
+def _of_node(before: NodeHealth | None, after: NodeHealth) -> Iterable[tuple[str, str]]:
+    if before is None:
+        yield "note", f"node {after.node_id} is a member"
+    elif before.figures is not None and after.figures is None:
+        yield "bad", f"node {after.node_id} does not answer any more"
+    elif before.figures is None and after.figures is not None:
+        yield "good", f"node {after.node_id} answers again"
+    elif before.figures and after.figures and before.figures.starts != after.figures.starts:
+        yield "note", f"node {after.node_id} was started anew"

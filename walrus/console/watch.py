@@ -1,0 +1,77 @@
+"""Asks all members every second, all at once, and tells what waits for the next picture.
+
+A node that is dead or paused must not hold up the others' figures: each is asked over a connection of its
+own, and a look takes `PATIENCE` at most.
+
+Invariant: one look at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable
+
+from walrus.client import AsyncClient, WalrusError
+from walrus.console.history import History
+from walrus.health import NodeFigures, members, read
+
+INTERVAL = 1.0
+"""Seconds from one look to the next."""
+PATIENCE = 0.8
+"""Seconds that a node may take to answer."""
+
+
+class Watcher:
+    """The looks of one console at one cluster."""
+
+    def __init__(self, addresses: Iterable[str], interval: float = INTERVAL) -> None:
+        """`addresses`: some nodes' client ports; the others are learnt from them."""
+        self.history = History()
+        self._seeds = tuple(dict.fromkeys(addresses))
+        self._members: dict[int, str] = {}
+        self._interval = interval
+        self._clients: dict[str, AsyncClient] = {}
+        self._next: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        try:
+            while True:
+                begun = time.monotonic()
+                await self.look()
+                await asyncio.sleep(max(0.0, self._interval - (time.monotonic() - begun)))
+        finally:
+            for client in self._clients.values():
+                await client.close()
+
+    async def look(self) -> None:
+        """Ask the members once; the seeds too, as long as no member answers."""
+        answers = await self._ask(self._members.values() or self._seeds)
+        if not any(answers.values()):
+            answers |= await self._ask(seed for seed in self._seeds if seed not in answers)
+        named = members(answers)
+        if unasked := [where for where in named.values() if where not in answers]:
+            answers |= await self._ask(unasked)
+        self._members = named or self._members
+        told = {where: answer for where, answer in answers.items() if answer is not None}
+        self.history.take(told or answers, time.monotonic(), time.time())
+        done, self._next = self._next, asyncio.get_running_loop().create_future()
+        done.set_result(None)
+
+    async def _ask(self, addresses: Iterable[str]) -> dict[str, NodeFigures | None]:
+        asked = list(addresses)
+        return dict(zip(asked, await asyncio.gather(*map(self._one, asked)), strict=True))
+
+    async def _one(self, address: str) -> NodeFigures | None:
+        client = self._clients.get(address)
+        if client is None:
+            client = self._clients[address] = AsyncClient(address, timeout=PATIENCE)
+        try:
+            return read(await client.metrics())
+        except (WalrusError, OSError, ValueError):
+            return None
+
+    async def changed(self) -> None:
+        """Wait for the next look."""
+        await asyncio.shield(self._next)
