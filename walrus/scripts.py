@@ -33,6 +33,6 @@ def cli() -> int:
 def console() -> int:
     """`walrus-console`."""
     end_quietly()
-    from walrus.console.__main__ import main
+    from walrus.console.main import main
 
     return main()

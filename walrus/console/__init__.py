@@ -1,6 +1,6 @@
 """The console: one process beside a cluster that shows it, to a browser and to a monitoring system.
 
-    __main__      `python -m walrus.console`: flags, the process
+    main          `python -m walrus.console`: flags, the process
     history       what happened lately, out of one look after the other: rates, percentiles, events
     watch         asks all members every second
     exposition    the figures in the text format of Prometheus
