@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestClient, TestServer  # noqa: E402
 
 from walrus.console.actions import ActionError  # noqa: E402
 from walrus.console.history import History  # noqa: E402
-from walrus.console.server import MAX_BODY_BYTES, Console  # noqa: E402
+from walrus.console.server import MAX_BODY_BYTES, ConsoleServer  # noqa: E402
 
 TOKEN = "secret"
 HOST = {"Host": "console:9090"}
@@ -48,7 +48,7 @@ class Noted:
 
 def serve(still: Still, actions: Noted | None, play: Callable[[TestClient], Awaitable[None]]) -> None:
     async def run() -> None:
-        console = Console(still, hosts=["console:9090"], actions=actions, token=TOKEN)
+        console = ConsoleServer(still, hosts=["console:9090"], actions=actions, token=TOKEN)
         async with TestClient(TestServer(console.application())) as client:
             await play(client)
 
@@ -125,7 +125,7 @@ def test_browsers_that_watch_are_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_body_is_not_read_beyond_its_bound() -> None:
     async def play(client: TestClient) -> None:
-        console = Console(Still(1), hosts=["console:9090"])
+        console = ConsoleServer(Still(1), hosts=["console:9090"])
         assert console.application()._client_max_size == MAX_BODY_BYTES
         answer = await client.post("/api/nodes/1/kill", headers=HOST, data=b"x" * (MAX_BODY_BYTES + 1))
         assert answer.status == 401, "no handler reads a body"

@@ -26,7 +26,7 @@ MAX_LOOKS = 120
 """Looks that are kept for rates and percentiles."""
 
 
-class Event(NamedTuple):
+class Happening(NamedTuple):
     """Something that two looks differ in."""
 
     at: float
@@ -36,7 +36,7 @@ class Event(NamedTuple):
     text: str
 
 
-class Look(NamedTuple):
+class Glance(NamedTuple):
     """One look: when, and what each node said."""
 
     now: float
@@ -80,19 +80,19 @@ class History:
 
     def __init__(self) -> None:
         self.health: ClusterHealth = judge({})
-        self.events: deque[Event] = deque(maxlen=MAX_EVENTS)
-        self._looks: deque[Look] = deque(maxlen=MAX_LOOKS)
+        self.events: deque[Happening] = deque(maxlen=MAX_EVENTS)
+        self._looks: deque[Glance] = deque(maxlen=MAX_LOOKS)
         self._at = 0.0
 
     def take(self, answers: Answers, now: float, at: float) -> None:
         """One more look. `now`: of a clock that never steps back; `at`: seconds since the epoch."""
         before, self.health, self._at = self.health, judge(answers), at
         if self._looks:
-            self.events.extend(Event(at, kind, text) for kind, text in _differences(before, self.health))
+            self.events.extend(Happening(at, kind, text) for kind, text in _differences(before, self.health))
         figures = {node.node_id: node.figures for node in self.health.nodes if node.figures is not None}
         while self._looks and self._looks[0].now < now - WINDOW:
             self._looks.popleft()
-        self._looks.append(Look(now, figures))
+        self._looks.append(Glance(now, figures))
 
     def picture(self) -> dict[str, Any]:
         """Return what the page shows, as JSON can hold it."""
@@ -112,7 +112,7 @@ class History:
             "events": [event._asdict() for event in reversed(self.events)],
         }
 
-    def _pair(self, node_id: int) -> tuple[Look, Look] | None:
+    def _pair(self, node_id: int) -> tuple[Glance, Glance] | None:
         """The last look and the one before it at which this node answered."""
         looks = [look for look in list(self._looks)[-3:] if node_id in look.nodes]
         return (looks[-2], looks[-1]) if len(looks) >= 2 and looks[-1] is self._looks[-1] else None

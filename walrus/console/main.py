@@ -63,12 +63,12 @@ async def _serve(
     from aiohttp import web
 
     from walrus.console.actions import Actions
-    from walrus.console.server import Console
-    from walrus.console.watch import Watcher
+    from walrus.console.server import ConsoleServer
+    from walrus.console.watch import ClusterWatch
 
-    watcher, token = Watcher(addresses), secrets.token_urlsafe(24)
+    watcher, token = ClusterWatch(addresses), secrets.token_urlsafe(24)
     actions = None if data_dir is None else Actions(data_dir)
-    console = Console(watcher, hosts=_hosts(host, port), actions=actions, token=token)
+    console = ConsoleServer(watcher, hosts=_hosts(host, port), actions=actions, token=token)
     runner = web.AppRunner(console.application(), access_log=None, shutdown_timeout=0.5)
     await runner.setup()
     try:

@@ -52,8 +52,8 @@ MAX_BODY_BYTES = 4096
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Watched(Protocol):
-    """What the server needs of a `Watcher`."""
+class Observed(Protocol):
+    """What the server needs of a `ClusterWatch`."""
 
     history: History
 
@@ -68,11 +68,11 @@ class Acting(Protocol):
         """Do it; blocks. Raises ActionError."""
 
 
-class Console:
+class ConsoleServer:
     """The handlers, and what they share."""
 
     def __init__(
-        self, watched: Watched, *, hosts: Collection[str], actions: Acting | None = None, token: str = ""
+        self, watched: Observed, *, hosts: Collection[str], actions: Acting | None = None, token: str = ""
     ) -> None:
         """`hosts`: values of `Host` that are answered. `token`: what each POST must carry."""
         assert actions is None or token, "actions without a token would be anybody's"

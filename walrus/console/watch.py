@@ -22,7 +22,7 @@ PATIENCE = 0.8
 """Seconds that a node may take to answer."""
 
 
-class Watcher:
+class ClusterWatch:
     """The looks of one console at one cluster."""
 
     def __init__(self, addresses: Iterable[str], interval: float = INTERVAL) -> None:
