@@ -17,7 +17,7 @@ from walrus.sim.disk import Platter
 from walrus.storage import scan as module
 from walrus.storage.batch import Batch
 from walrus.storage.errors import CorruptionError
-from walrus.storage.record import HEAD_SIZE, Life
+from walrus.storage.record import BATCH, HEAD_SIZE, RECORD_HEAD, U32, Life, find, peek
 from walrus.storage.scan import records, sound, sound_batch
 
 FILE = "00000001.wal"
@@ -140,6 +140,30 @@ def test_any_damage_costs_what_was_damaged(seed: int) -> None:
         for index in range(first, places[number + 1][0]):
             expected.pop(index, None)
     check(platter, expected)
+
+
+def test_records_inside_a_damaged_entry_are_echoes() -> None:
+    """OnlyWhatWasDamaged: an entry that is a copy of the log so far is damaged in its head, and skipped."""
+    life = Life.of(5, 1, 0)
+    first = encode(life, 0, 0, Batch.of([b"first"]))
+    copy = bytearray(encode(life, 1, 0, Batch.of([first])))
+    copy[4] ^= 1  # its size
+    third = encode(life, 2, 0, Batch.of([b"third"]))
+    view = memoryview(first + bytes(copy) + third)
+    found = find(view, life, len(first), len(view), 1)
+    assert found is not None, "OnlyWhatWasDamaged: the record behind the damage"
+    assert (found.position, found.offset) == (2, len(view) - len(third)), "OnlyWhatWasDamaged: an echo"
+
+
+@pytest.mark.parametrize("count", [0, 3, (1 << 30) - 1])
+def test_a_count_whose_table_does_not_fit_is_no_record(count: int) -> None:
+    """AllOrNothing: what is not verified must not lead a reader past the end of a record."""
+    life = Life.of(5, 1, 0)
+    body = U32.pack(count) + bytes(11)  # a table of two lengths, and three bytes of entries
+    data = RECORD_HEAD.pack(life.tag, len(body) | BATCH, 0, 0) + body + bytes(4)
+    assert peek(memoryview(data), life, 0, len(data)) is None
+    fits = data[:HEAD_SIZE] + U32.pack(2) + data[HEAD_SIZE + 4 :]
+    assert peek(memoryview(fits), life, 0, len(fits)) is not None
 
 
 def test_what_is_appended_behind_damage_is_readable() -> None:
