@@ -219,7 +219,7 @@ def test_the_readmes_python_example_runs_as_it_stands(cluster: Cluster) -> None:
     command = [sys.executable, "-c", program]
     ended = subprocess.run(command, env=ENVIRON, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.splitlines() == ["b'one espresso'", "[b'one espresso', b'two', b'three']"]
+    assert ended.stdout.splitlines() == ["b'one espresso'", "[b'one espresso', b'two', b'three', b'four']"]
 
 
 def test_the_readmes_engine_example_runs_as_it_stands(tmp_path: Path) -> None:
