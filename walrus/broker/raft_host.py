@@ -307,8 +307,7 @@ class RaftHost:
         """Make a checkpoint if enough entries were applied since the last one."""
         if self.applied - self.raft.log.snapshot_index < self._config.compact_entries:
             return
-        over = (key for key in self._copies.noted if self.metadata.is_over(*key))
-        sealed = frozenset(over)
+        sealed = frozenset(key for key in self._copies.noted if self.metadata.is_over(*key))
         self._checkpointed = self.applied, sealed
         self.raft.compact(self.applied, self.metadata.snapshot())
 

@@ -65,6 +65,6 @@ ALL = (
         "acknowledged_and_never_proposed",
         "EveryEntryAcked PromisedIsCommitted Replies",
         "what is acknowledged is never proposed",
-        Slip("self._propose(CommitGroups(groups=groups), now)", "pass"),
+        Slip("self._propose(CommitGroups(groups=groups, dead=dead), now)", "pass"),
     ),
 )

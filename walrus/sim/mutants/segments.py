@@ -341,7 +341,7 @@ DURABILITY = (
         "AckedDurable",
         "a checkpoint drops the fences of segments that are still open",
         Slip(
-            "sealed = frozenset(key for key in self._copies.noted if self.metadata.is_sealed(*key))",
+            "sealed = frozenset(key for key in self._copies.noted if self.metadata.is_over(*key))",
             "sealed = frozenset(self._copies.noted)",
         ),
     ),
@@ -408,7 +408,7 @@ REPAIRING = (
         "laggards_never_catch_up",
         "NoRest",
         "a replica that lacked entries at the seal stays short",
-        Slip("self._look((topic, number), known.segments[number - 1])", "pass"),
+        Slip("self._look((topic, number), segment)", "pass"),
     ),
     _mutant(
         "damage_stays",
