@@ -118,7 +118,9 @@ NO_RECEIPTS: list[tuple[Any, type[Exception]]] = [
     ),
 ]
 GOOD: dict[str, dict[str, Any]] = {
-    "register": {"topic": "t"},
+    "register": {"topic": "t", "settings": {"retain_entries": 1}},
+    "configure": {"topic": "t", "settings": {"retain_entries": 1}},
+    "delete": {"topic": "t"},
     "put": {"topic": "t", "payload": b"x"},
     "put_many": {"topic": "t", "payloads": [b"x"]},
     "get": {"topic": "t", "group": "g", "wait": 0},
@@ -162,6 +164,13 @@ BAD: dict[str, list[tuple[Any, type[Exception]]]] = {
     "seconds": NO_TIMES,
     "receipt": NO_RECEIPTS,
     "receipts": [*(([one], error) for one, error in NO_RECEIPTS), ("1.0.0.1", TypeError), (7, TypeError)],
+    "settings": [
+        *(
+            ({name: value}, ValueError)
+            for name, value in (("nope", 1), *(("retain_entries", n) for n in (-1, "x")))
+        ),
+        *((settings, TypeError) for settings in (7, [1], "retain_entries=1")),
+    ],
     "to": [(place, ValueError) for place in ("middle", 1, None, (1,), (0, 0), (1, -1), (1, 2, 3))],
 }
 

@@ -30,6 +30,5 @@ def test_a_planted_bug_is_found_by_the_name_of_what_it_breaks(mutant: Mutant) ->
     assert mutants.find(mutant.name) is mutant
     with planted(mutant):
         outcomes = (simulate(seed, REPEAT, STEPS) for seed in range(1, SEEDS + 1))
-        caught = next((outcome for outcome in outcomes if isinstance(outcome, FailedRun)), None)
-    assert caught is not None, mutant.about
-    assert caught.name in mutant.expected
+        caught = {outcome.name for outcome in outcomes if isinstance(outcome, FailedRun)}
+    assert caught & {*mutant.expected}, mutant.about

@@ -50,7 +50,9 @@ def test_every_mutant_is_refused_or_has_a_reason(spec: str) -> None:
 def test_most_mutants_are_refused_by_more_than_the_number_of_states() -> None:
     every = [verdict for each in load().values() for verdict in each.values()]
     strong = [verdict for verdict in every if verdict.config and verdict.by != OTHER_STATES]
-    assert len(strong) > 0.6 * len(every), "python -m walrus.tlc guards --strengthen looks for better verdicts"
+    assert len(strong) > 0.6 * len(every), (
+        "python -m walrus.tlc guards --strengthen looks for better verdicts"
+    )
 
 
 @pytest.mark.tla

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any, Final, Generic, Literal, SupportsFloat, TypeAlias, TypedDict, TypeVar
@@ -216,11 +216,15 @@ def single(
 
 
 def setting_bytes(settings: TopicSettings) -> bytes:
-    """Settings as they go over the wire, each behind a space. Raises ValueError for what makes no sense.
+    """Settings as they go over the wire, each behind a space.
+
+    Raises ValueError for what makes no sense, TypeError for what is no mapping.
 
     >>> setting_bytes({"retain_bytes": None, "max_deliveries": 3, "protect_groups": True})
     b' retain_bytes=none max_deliveries=3 protect_groups=true'
     """
+    if not isinstance(settings, Mapping):
+        raise TypeError(f"settings are a dict of names and values, not a {type(settings).__name__}")
     words = []
     for name, value in settings.items():
         if isinstance(value, bool):

@@ -56,7 +56,7 @@ class Stamp(NamedTuple):
         return self._replace(entries=max(0, stop - start), first=self.first + start if self.producer else 0)
 
 
-class Batch(msgspec.Struct, frozen=True, array_like=True):
+class Batch(msgspec.Struct, frozen=True, array_like=True, repr_omit_defaults=True):
     """Consecutive entries as `lengths` (u32 little-endian each) and `blob` (their bytes, end to end).
 
     Construct one with `Batch.of`; one that came from a peer must pass `check` before it is used.
