@@ -10,7 +10,7 @@ import pytest
 from tools import actions
 
 UNPLAYED = {"AskToDelete", "Trim"}
-"""Actions of Retention.tla: no client of the simulator sets a retention or deletes; test_retention.py does."""
+"""Actions of Retention.tla: no client of the simulator sets a retention or deletes, a test does."""
 
 
 @pytest.mark.slow
