@@ -13,7 +13,7 @@ from walrus.sim.options import Options, varied
 from walrus.sim.run import Result, simulate
 
 STEPS = 3_000
-BROAD, MOST = 8, 60
+BROAD, MOST = 8, 100
 """Runs with all classes of faults, and runs in all."""
 FAVOURED = {
     "joined anew": "members",
