@@ -40,11 +40,12 @@ import msgspec
 
 from tools import sees
 from walrus.sim import faults, mutants, scenarios
-from walrus.sim.explore import STARTS, Bounds, Exploration, explore
+from walrus.sim.explore import STARTS, Bounds, explore
 from walrus.sim.explore_segments import SegmentBounds, explore_segments
 from walrus.sim.mutants.plant import Mutant, place_of
 from walrus.sim.options import Options, varied
 from walrus.sim.run import FailedRun, said_next, simulate
+from walrus.sim.search import Exploration, Told
 from walrus.sim.violation import UNNAMED, Violation
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -210,16 +211,16 @@ def explored(mutant: Mutant, budget: float) -> Found | None:
     return None
 
 
-Search: TypeAlias = Callable[[Callable[[int, int], None]], Exploration]
+Explore: TypeAlias = Callable[[Told], Exploration]
 
 
-def _of_raft() -> Iterator[tuple[str, Search]]:
+def _of_raft() -> Iterator[tuple[str, Explore]]:
     for bounds in EXPLORED:
         for start in STARTS:
             yield start, partial(explore, bounds, start)
 
 
-def _of_segments() -> Iterator[tuple[str, Search]]:
+def _of_segments() -> Iterator[tuple[str, Explore]]:
     for start, extent in OF_SEGMENTS:
         yield start, partial(explore_segments, extent, start)
 

@@ -8,7 +8,8 @@ import pytest
 
 from walrus.sim import __main__ as sim
 from walrus.sim import explore_film, mutants
-from walrus.sim.explore import Bounds, Exploration, explore
+from walrus.sim.explore import Bounds, explore
+from walrus.sim.search import Exploration
 from walrus.view.film import state_at
 
 

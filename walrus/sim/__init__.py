@@ -21,6 +21,7 @@
     stage       what scenarios are written with; catalogue: their register
     scenarios   schedules that broke published systems: scenarios_clients, scenarios_disk, scenarios_failover
     trace       runs recorded for TLC; filming: for people; why: what a broken invariant is for
+    search      breadth-first search, and the shortest way to what it finds
     explore     every short behaviour of the real Raft class, breadth-first; explore_cli: its command;
                 explore_film: what it finds, as a film
     explore_segments  the same of the segment protocol; explore_node: one node of it

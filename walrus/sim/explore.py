@@ -42,7 +42,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import combinations, permutations
 from typing import Any, TypeAlias
@@ -62,6 +62,7 @@ from walrus.consensus.messages import (
 )
 from walrus.raft import Raft
 from walrus.sim.memory import MemoryEngine
+from walrus.sim.search import Exploration, Search, Told
 from walrus.sim.violation import Violation
 
 CONFIG = RaftConfig(heartbeat_interval=0.1, election_timeout=1.0, max_append_bytes=1)
@@ -196,20 +197,6 @@ class Step:
     local: int
     sent: tuple[tuple[int, int], ...]
     """(receiver, number of the message)"""
-
-
-@dataclass
-class Exploration:
-    """What a search found: distinct states per depth, and perhaps a shortest counterexample."""
-
-    states: list[int] = field(default_factory=list)
-    violation: Violation | None = None
-    path: list[str] = field(default_factory=list)
-    trail: list[dict[int, dict[str, Any]]] = field(default_factory=list)
-    """By server what its state shows (`walrus/view/film.py`): before the first step of `path`, and after
-    each; after the last one only if the step itself came to its end."""
-    complete: bool = True
-    """Whether all states up to the depth were seen."""
 
 
 class Servers:
@@ -444,19 +431,16 @@ def _propose(server: Server) -> None:
 # --- the search ---
 
 
-class Explorer:
+class Explorer(Search[ClusterState]):
     """Breadth-first search from one start."""
 
     def __init__(self, bounds: Bounds, start: str) -> None:
+        super().__init__(bounds.depth, bounds.states)
         self.bounds = bounds
         self.servers = Servers()
         self.start = STARTS[start](self)
         self._nodes = tuple(range(1, bounds.nodes + 1))
         self._names = [(0, *names) for names in permutations(self._nodes)]
-        self._seen: dict[Any, tuple[ClusterState | None, str]] = {}
-        self._doing = ""
-        self._made: ClusterState | None = None
-        """What the step that is being looked at led to."""
 
     def founded(self, node: int, terms: tuple[int, ...] = (), term: int = 1, led: bool = False) -> int:
         """A server with a log of these terms behind the founding entry."""
@@ -475,53 +459,8 @@ class Explorer:
         budget = (bounds.commands, bounds.deaths, bounds.heartbeats, bounds.snapshots, bounds.slow)
         return ClusterState(tuple(servers), (), (), (), budget)
 
-    def run(self, told: Callable[[int, int], None] = lambda depth, states: None) -> Exploration:
-        """Search. `told` hears how many distinct states each depth has."""
-        outcome, frontier = Exploration(states=[1]), [self.start]
-        self._seen[self._key(self.start)] = (None, "")
-        for depth in range(1, self.bounds.depth + 1):
-            following: list[ClusterState] = []
-            for state in frontier:
-                try:
-                    following += self._fresh_after(state)
-                except Violation as violation:
-                    outcome.violation, outcome.path = violation, self._path(state, self._doing)
-                    outcome.trail = [self._shown(one) for one in self._states_to(state)]
-                    return outcome
-                if len(self._seen) >= self.bounds.states:
-                    outcome.complete = False
-                    return outcome
-            outcome.states.append(len(following))
-            told(depth, len(following))
-            frontier = following
-        return outcome
-
-    def _fresh_after(self, state: ClusterState) -> Iterator[ClusterState]:
-        """The states that are met for the first time in a step from here."""
-        for what, make in self._steps_of(state):
-            self._doing, self._made = what, None
-            made = self._made = make()
-            if made is None:
-                continue
-            after = self._checked(state, made)
-            if (key := self._key(after)) not in self._seen:
-                self._seen[key] = (state, what)
-                yield after
-
-    def _path(self, state: ClusterState | None, what: str) -> list[str]:
-        path = [what]
-        while state is not None:
-            state, before = self._seen[self._key(state)]
-            path.append(before)
-        return [step for step in reversed(path) if step]
-
-    def _states_to(self, state: ClusterState | None) -> list[ClusterState]:
-        """The states on the way to this one, and what the step from it led to."""
-        way = [self._made] if self._made is not None else []
-        while state is not None:
-            way.append(state)
-            state, _ = self._seen[self._key(state)]
-        return way[::-1]
+    def _begin(self) -> ClusterState:
+        return self.start
 
     def _shown(self, state: ClusterState) -> dict[int, dict[str, Any]]:
         return {node: shown(self.servers.known[local]) for node, local in enumerate(state.locals, 1)}
@@ -736,9 +675,7 @@ def _turns(explorer: Explorer) -> ClusterState:
 STARTS: dict[str, Callable[[Explorer], ClusterState]] = {"fresh": _fresh, "led": _led, "turns": _turns}
 
 
-def explore(
-    bounds: Bounds, start: str = "fresh", told: Callable[[int, int], None] | None = None
-) -> Exploration:
+def explore(bounds: Bounds, start: str = "fresh", told: Told | None = None) -> Exploration:
     """Search from this start; a failed assertion of the code is a violation, too."""
     explorer = Explorer(bounds, start)
     return explorer.run(told or (lambda depth, states: None))

@@ -20,9 +20,10 @@ from rich.text import Text
 from walrus.cli.command_line import Console, Parser
 from walrus.shell.flags import whole
 from walrus.sim import explore_film, filming, mutants
-from walrus.sim.explore import STARTS, Bounds, Exploration, explore
+from walrus.sim.explore import STARTS, Bounds, explore
 from walrus.sim.explore_segments import STARTS as SEGMENT_STARTS
 from walrus.sim.explore_segments import SegmentBounds, explore_segments
+from walrus.sim.search import Exploration, Told
 
 OF_RAFT = {
     "terms": "the newest term",
@@ -63,10 +64,6 @@ def _parser(
     add("--mutant", metavar="NAME", help="plant a bug in the code first (walrus/sim/mutants)")
     add("--html", type=Path, metavar="FILE", help="a counterexample as a page for a browser")
     return parser
-
-
-Told = Callable[[int, int], None]
-"""Hears of each depth, and how many states it has."""
 
 
 def _of_raft(arguments: Sequence[str]) -> tuple[Any, Callable[[Told], Exploration]]:

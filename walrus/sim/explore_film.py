@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from walrus.sim import why
-from walrus.sim.explore import Exploration
+from walrus.sim.search import Exploration
 from walrus.view.film import Broken, Event, Film, Lane, header
 
 _ARRIVES = re.compile(r"(\d+) -> (\d+): (\w+)(.*)")

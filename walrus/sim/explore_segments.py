@@ -54,8 +54,8 @@ from walrus.segments import (
     decode_command,
     encode_command,
 )
-from walrus.sim.explore import Exploration
 from walrus.sim.explore_node import CLIENT, FAR, NODES, Input, SegmentNode, look
+from walrus.sim.search import Exploration, Search, Told
 from walrus.sim.violation import Violation
 from walrus.storage.batch import Batch
 from walrus.wire import messages as m
@@ -217,14 +217,14 @@ class SegmentState:
 Step: TypeAlias = tuple[str, Callable[[], SegmentState]]
 
 
-class SegmentExplorer:
+class SegmentExplorer(Search[SegmentState]):
     """Breadth-first search from one start."""
 
     def __init__(self, extent: SegmentBounds, start: str = "open") -> None:
+        super().__init__(extent.depth, extent.states)
         self.extent, self.nodes = extent, Locals()
-        self._seen: dict[SegmentState, tuple[SegmentState | None, str]] = {}
         self._agreed: dict[tuple[bytes, ...], Metadata] = {}
-        self._doing, self._start = "the beginning", STARTS[start]
+        self._start = STARTS[start]
 
     def opened(self) -> SegmentState:
         """t/1 is open at node 1, and all nodes know it."""
@@ -255,55 +255,8 @@ class SegmentExplorer:
             state = self._deliver(state, packet)
         return state
 
-    def run(self, told: Callable[[int, int], None] = lambda depth, states: None) -> Exploration:
-        """Search. `told` hears how many distinct states each depth has."""
-        outcome = Exploration(states=[1])
-        try:
-            frontier = [self._start(self)]
-        except Violation as violation:
-            outcome.violation, outcome.path = violation, [self._doing]
-            return outcome
-        self._seen[frontier[0]] = (None, "")
-        for depth in range(1, self.extent.depth + 1):
-            following: list[SegmentState] = []
-            for state in frontier:
-                try:
-                    following += self._fresh_after(state)
-                except Violation as violation:
-                    outcome.violation, outcome.path = violation, self._path(state, self._doing)
-                    outcome.trail = [self._shown(one) for one in self._states_to(state)]
-                    return outcome
-                if len(self._seen) >= self.extent.states:
-                    outcome.complete = False
-                    return outcome
-            outcome.states.append(len(following))
-            told(depth, len(following))
-            frontier = following
-        return outcome
-
-    def _fresh_after(self, state: SegmentState) -> Iterator[SegmentState]:
-        for what, make in self._steps_of(state):
-            self._doing, self._made = what, None
-            after = self._made = make()
-            if after not in self._seen:
-                self._check(after)
-                self._seen[after] = (state, what)
-                yield after
-
-    def _path(self, state: SegmentState | None, what: str) -> list[str]:
-        path = [what]
-        while state is not None:
-            state, before = self._seen[state]
-            path.append(before)
-        return [step for step in reversed(path) if step]
-
-    def _states_to(self, state: SegmentState | None) -> list[SegmentState]:
-        """The states on the way to this one, and what the step from it led to."""
-        way = [self._made] if self._made is not None else []
-        while state is not None:
-            way.append(state)
-            state, _ = self._seen[state]
-        return way[::-1]
+    def _begin(self) -> SegmentState:
+        return self._start(self)
 
     def _shown(self, state: SegmentState) -> dict[int, dict[str, Any]]:
         return {node: shown(self.nodes.known[local]) for node, local in zip(NODES, state.locals, strict=True)}
@@ -417,6 +370,11 @@ class SegmentExplorer:
             self._agreed[log] = metadata
         return self._agreed[log]
 
+    def _checked(self, before: SegmentState, made: SegmentState) -> SegmentState:
+        if made not in self._seen:
+            self._check(made)
+        return made
+
     def _check(self, state: SegmentState) -> None:
         known = [self.nodes.known[number] for number in state.locals]
         topic = self._metadata(state.log).topics["t"]
@@ -496,9 +454,7 @@ STARTS: dict[str, Callable[[SegmentExplorer], SegmentState]] = {
 }
 
 
-def explore_segments(
-    extent: SegmentBounds, start: str = "open", told: Callable[[int, int], None] | None = None
-) -> Exploration:
+def explore_segments(extent: SegmentBounds, start: str = "open", told: Told | None = None) -> Exploration:
     """Search from this start; a failed assertion of the code is a violation, too."""
     explorer = SegmentExplorer(extent, start)
     return explorer.run(told or (lambda depth, states: None))
