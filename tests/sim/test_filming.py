@@ -73,5 +73,6 @@ def test_the_command_writes_a_page_a_film_lanes_and_a_reason(
     both = ["--trace", str(tmp_path / "both.jsonl"), "--html", str(tmp_path / "both.film")]
     assert main(["--seed", "2", "--steps", "300", *both]) == 0
     assert (tmp_path / "both.jsonl").stat().st_size and read(tmp_path / "both.film").events
-    assert main(["--seeds", "2", "--html", "x.html"]) == 2
+    assert main(["--seeds", "2", "--steps", "300", "--html", str(tmp_path / "none.html")]) == 0
+    assert "every run held" in capsys.readouterr().out and not (tmp_path / "none.html").exists()
     assert main(["--scenarios", "--html", "x.html"]) == 2

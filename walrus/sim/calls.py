@@ -59,6 +59,9 @@ class Caller(Protocol):
     def hang_up(self) -> None:
         """The client goes away in the middle of what it does."""
 
+    def rest(self) -> None:
+        """Faults have ended: the client does what lets everything come to rest."""
+
 
 class ClientCall:
     """One request on its way: the `slot` that a controller is handed."""

@@ -21,6 +21,9 @@ from walrus.storage.batch import Batch
 PATIENCE = 30.0
 """Seconds without an answer after which a client hangs up. Far more than any deadline of a node."""
 
+CATCH_UP_RUN = 200
+"""GETs that a consumer sends together once faults have ended."""
+
 
 class SimClient:
     """What all clients have in common: a name, a node, and something to do now and then."""
@@ -36,6 +39,9 @@ class SimClient:
     def act(self) -> None:
         """Do the next thing."""
         raise NotImplementedError
+
+    def rest(self) -> None:
+        """Faults have ended: do what lets everything come to rest."""
 
     def _act(self) -> None:
         if self.stopped:
@@ -170,6 +176,10 @@ class Consumer(SimClient):
         """When it was last told that there is nothing more."""
         super().__init__(world, name, topic)
 
+    def rest(self) -> None:
+        """Read on, in longer runs: what a long run of the world has left unread is to end in time."""
+        self._run = max(self._run, CATCH_UP_RUN)
+
     def act(self) -> None:
         """Ask for a few more, unless an answer is awaited."""
         if not self.calls:
@@ -264,6 +274,10 @@ class Newcomer(SimClient):
         self.registered = 0
         self._asking = False
         super().__init__(world, name, f"{name}.0")
+
+    def rest(self) -> None:
+        """Register and ask no more."""
+        self.stopped = True
 
     def act(self) -> None:
         """Register, or ask."""

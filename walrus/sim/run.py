@@ -21,7 +21,7 @@ from walrus.replicas.copies import Key
 from walrus.segments import Position
 from walrus.sim import faults, invariants, oracle
 from walrus.sim.calls import ClientCall, Outcome, Unattended
-from walrus.sim.clients import Consumer, Fetcher, Newcomer, Registrar, Scanner, Sender
+from walrus.sim.clients import CATCH_UP_RUN, Consumer, Fetcher, Newcomer, Registrar, Scanner, Sender
 from walrus.sim.faults import Fault, Faults
 from walrus.sim.host import Host
 from walrus.sim.mutants import unasserted
@@ -135,12 +135,7 @@ class Simulation:
         world = self.world
         self.faults.stop()
         for client in world.clients:
-            if isinstance(client, Sender | Repeater):
-                client.rest()
-            elif isinstance(client, Newcomer):
-                client.stopped = True
-            elif isinstance(client, QueueWorker):
-                client.careful = True
+            client.rest()
         calmed = world.run_until(self._at_rest, REST)
         if not calmed:
             self._why_not()
@@ -229,7 +224,9 @@ class Simulation:
         """Read everything back, and judge."""
         world, judge = self.world, self.world.judge
         judge.full_check()
-        readers = [Consumer(world, f"reader of {topic}", topic, "oracle", run=200) for topic in self.topics]
+        readers = [
+            Consumer(world, f"reader of {topic}", topic, "oracle", run=CATCH_UP_RUN) for topic in self.topics
+        ]
         scanners = [Scanner(world, topic) for topic in self.topics]
         if not world.run_until(
             lambda: all(reader.empty_at >= 0 for reader in readers) and all(s.done for s in scanners), REST

@@ -32,6 +32,10 @@ class QueueWorker(SimClient):
         self.careful = False
         super().__init__(world, name, topic)
 
+    def rest(self) -> None:
+        """Acknowledge all that comes from now on."""
+        self.careful = True
+
     def act(self) -> None:
         """Ask for work, and finish what there is."""
         if not self.node:
