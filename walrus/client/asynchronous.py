@@ -309,21 +309,17 @@ class AsyncClient:
         self, topic: str, segment: int = 1, offset: int = 0, *, timeout: float | None = None
     ) -> AsyncIterator[Entry]:
         """Like `entries`, with the place of each entry, to go on from later."""
-        steps = core.walk(topic, segment, offset)
-        results: list[Any] | None = None
-        while (step := core.following(steps, results)) is not None:
-            results = await self._call(step, timeout) if isinstance(step, Call) else None
-            if isinstance(step, core.Pause):
-                await asyncio.sleep(step.seconds)
-            elif isinstance(step, list):
-                for entry in step:
-                    yield entry
+        async for entry in self._walk(core.walk(topic, segment, offset), timeout):
+            yield entry
 
     async def follow(
         self, topic: str, segment: int = 1, offset: int = 0, *, timeout: float | None = None
     ) -> AsyncIterator[Entry]:
         """Like `scan`, but at the end it waits for what comes, without end. Stop iterating to end it."""
-        steps = following.follow(topic, segment, offset)
+        async for entry in self._walk(following.follow(topic, segment, offset), timeout):
+            yield entry
+
+    async def _walk(self, steps: core.Walk | following.Follow, timeout: float | None) -> AsyncIterator[Entry]:
         results: list[Any] | None = None
         while (step := core.following(steps, results)) is not None:
             results = await self._call(step, timeout) if isinstance(step, Call) else None

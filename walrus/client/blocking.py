@@ -274,20 +274,15 @@ class Client:
         self, topic: str, segment: int = 1, offset: int = 0, *, timeout: float | None = None
     ) -> Iterator[Entry]:
         """Like `entries`, with the place of each entry, to go on from later."""
-        steps = core.walk(topic, segment, offset)
-        results: list[Any] | None = None
-        while (step := core.following(steps, results)) is not None:
-            results = self._call(step, timeout) if isinstance(step, Call) else None
-            if isinstance(step, core.Pause):
-                time.sleep(step.seconds)
-            elif isinstance(step, list):
-                yield from step
+        yield from self._walk(core.walk(topic, segment, offset), timeout)
 
     def follow(
         self, topic: str, segment: int = 1, offset: int = 0, *, timeout: float | None = None
     ) -> Iterator[Entry]:
         """Like `scan`, but at the end it waits for what comes, without end. Stop iterating to end it."""
-        steps = following.follow(topic, segment, offset)
+        yield from self._walk(following.follow(topic, segment, offset), timeout)
+
+    def _walk(self, steps: core.Walk | following.Follow, timeout: float | None) -> Iterator[Entry]:
         results: list[Any] | None = None
         while (step := core.following(steps, results)) is not None:
             results = self._call(step, timeout) if isinstance(step, Call) else None
