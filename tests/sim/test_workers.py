@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from tests.sim.hunting import first_failure
 from walrus.sim import faults, mutants
-from walrus.sim.mutants import Mutant, planted, queues
+from walrus.sim.mutants import Mutant, queues
 from walrus.sim.options import SETTINGS, Options
-from walrus.sim.run import FailedRun, Simulation, simulate
+from walrus.sim.run import Simulation
 
 WORK = Options(
     workers=3,
@@ -36,8 +37,4 @@ def test_workers_that_acknowledge_die_and_seek_break_no_promise(names: str) -> N
 @pytest.mark.parametrize("mutant", queues.ALL, ids=lambda mutant: mutant.name)
 def test_a_planted_bug_is_found_by_the_name_of_what_it_breaks(mutant: Mutant) -> None:
     assert mutants.find(mutant.name) is mutant
-    with planted(mutant):
-        outcomes = (simulate(seed, WORK, STEPS) for seed in range(1, SEEDS + 1))
-        caught = next((outcome for outcome in outcomes if isinstance(outcome, FailedRun)), None)
-    assert caught is not None, mutant.about
-    assert caught.name in mutant.expected
+    assert first_failure(mutant, WORK, STEPS, range(1, SEEDS + 1)).name in mutant.expected
