@@ -6,6 +6,7 @@ Assertion messages that begin with a name say which invariant of `spec/Retention
 from __future__ import annotations
 
 import gc
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,7 @@ from walrus.segments import (
     MoveGroup,
     Position,
     RegisterTopic,
+    Topic,
     Trim,
     UnknownCommand,
     decode_command,
@@ -275,6 +277,36 @@ def test_only_the_metadata_decides_and_a_proposal_is_made_for_what_no_group_prot
     retention.on_topic("t")
     retention.on_tick(1.2)
     assert len(proposed) == 2
+
+
+def test_topics_without_retention_cost_a_raft_leader_one_look_a_term() -> None:
+    class Counted(dict[str, Topic]):
+        looks = 0
+
+        def get(self, key: str, default: Any = None) -> Any:
+            self.looks += 1
+            return super().get(key, default)
+
+    proposed: list[Command] = []
+    metadata = cluster(*SEALS)
+    metadata.topics = known = Counted(metadata.topics)
+    retention = Retention(
+        config=config(),
+        metadata=metadata,
+        propose=lambda command, now: proposed.append(command),
+        unix_time=lambda: 0.0,
+    )
+    for tick in range(10):
+        retention.on_tick(100.0 * tick)
+    assert known.looks == 1
+    metadata.apply(settings(retain_entries=1))
+    retention.on_topic("t")
+    for tick in range(10, 13):
+        retention.on_tick(100.0 * tick)
+    assert proposed == [trim(1, 4)] * 3, "looked at again and again from now on"
+    retention.stop()
+    retention.on_tick(5_000.0)
+    assert len(proposed) == 4, "the next term begins with all topics"
 
 
 def test_a_topic_that_rolls_for_years_costs_what_it_retains() -> None:

@@ -56,8 +56,10 @@ class Retention:
         self._config, self._metadata, self._propose, self._unix_time = config, metadata, propose, unix_time
         self._changed: dict[str, None] = {}
         """Topics that have another segment, or other settings, since they were looked at."""
-        self._look_at = 0.0
-        """When all topics are looked at again: segments grow older, and groups read on."""
+        self._retaining: dict[str, None] = {}
+        """Topics of which something may go one day: the only ones that a node looks at again and again."""
+        self._look_at = float("-inf")
+        """When those are looked at again: segments grow older, and groups read on."""
 
     def on_topic(self, topic: str) -> None:
         """The topic has another segment, or other settings."""
@@ -66,12 +68,17 @@ class Retention:
     def on_tick(self, now: float) -> None:
         """The Raft leader's next step: propose what is to go, of topics that changed, or of all in turn."""
         if now >= self._look_at:
+            first_look = self._look_at == float("-inf")
             self._look_at = now + self._config.monitor_check
-            self._changed.update(dict.fromkeys(self._metadata.topics))
+            self._changed.update(dict.fromkeys(self._metadata.topics if first_look else self._retaining))
         changed, self._changed = self._changed, {}
         for name in changed:
             topic = self._metadata.topics.get(name)
-            if topic is None or len(topic.segments) == 1 or not self._config.retains(topic.settings):
+            if topic is None or not self._config.retains(topic.settings):
+                self._retaining.pop(name, None)
+                continue
+            self._retaining[name] = None
+            if len(topic.segments) == 1:
                 continue
             first = self._unprotected(topic, first_retained(topic, self._config, self._unix_time() * 1000))
             if first > topic.first:
@@ -87,4 +94,5 @@ class Retention:
     def stop(self) -> None:
         """This node leads no more, or not yet: with its next term it looks at all topics."""
         self._changed.clear()
-        self._look_at = 0.0
+        self._retaining.clear()
+        self._look_at = float("-inf")
