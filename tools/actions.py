@@ -139,6 +139,9 @@ def _wrapped(function: Callable[..., Any], name: str, entered: Counter[str]) -> 
     return counting
 
 
+UNPLAYED = ["Retention: AskToDelete", "Retention: Trim"]
+"""Actions that the code has, and that these runs never take."""
+
 HEAD = """# How often the code takes each action of the specs
 
 <!-- written by `python -m tools.actions --write`; do not edit -->
@@ -149,13 +152,16 @@ which TLC holds against the specs; commands of Raft that were committed; calls o
 [takes the action](spec-map.md), whether or not it did so in each; and steps that were replayed.
 
 An action without any figure would be checked for nothing: a test plays the runs anew, and fails then, but
-for those that the code does not have.
+for those that the code does not have, and for {unplayed}:
+no client of the simulator sets a retention or deletes a topic; tests/broker/test_retention.py does.
 """
 
 
 def page(taken: Taken) -> str:
     """The whole page."""
-    parts = [HEAD.format(seeds=len(SEEDS), steps=STEPS, behaviours=BEHAVIOURS)]
+    parts = [
+        HEAD.format(seeds=len(SEEDS), steps=STEPS, behaviours=BEHAVIOURS, unplayed=" and ".join(UNPLAYED))
+    ]
     spec = ""
     for action in actions():
         if action.spec != spec:
