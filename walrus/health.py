@@ -164,6 +164,11 @@ class ClusterHealth(msgspec.Struct, frozen=True, kw_only=True):
         return max((lag for topic in self.topics.values() for lag in topic.lag.values()), default=0)
 
 
+def rate(later: float, earlier: float, seconds: float) -> float:
+    """How much a count grew per second between two looks; 0 if it began anew."""
+    return (later - earlier) / seconds if seconds > 0 and later >= earlier else 0.0
+
+
 def members(answers: Answers) -> dict[int, str]:
     """Return where each member serves clients, by the word of the answer that has applied most."""
     known = [answer for answer in answers.values() if answer is not None]

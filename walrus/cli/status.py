@@ -52,7 +52,7 @@ class Rates:
         """Since the last call for this node; 0 at the first."""
         then, before = self._last.get(node_id, (now, count))
         self._last[node_id] = (now, count)
-        return (count - before) / (now - then) if now > then and count >= before else 0.0
+        return health.rate(count, before, now - then)
 
 
 def row(node: health.NodeHealth, rate: float | None) -> list[str]:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from walrus.health import Answers, ClusterHealth, Durations, NodeFigures, NodeHealth, judge
+from walrus.health import Answers, ClusterHealth, Durations, NodeFigures, NodeHealth, judge, rate
 
 WINDOW = 60.0
 """Seconds over which percentiles are taken."""
@@ -68,11 +68,6 @@ def since(later: Durations, earlier: Durations) -> Durations:
     if len(later.counts) != len(earlier.counts) or any(count < 0 for count in counts):
         return later
     return Durations(later.bounds, counts, later.sum - earlier.sum)
-
-
-def rate(later: float, earlier: float, seconds: float) -> float:
-    """Per second; 0 if the count began anew."""
-    return (later - earlier) / seconds if seconds > 0 and later >= earlier else 0.0
 
 
 class History:
