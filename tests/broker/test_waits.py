@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from tests.broker.test_segments import cluster, seal
-from tests.broker.world import batch, config
+from tests.broker.world import batch, config, three
 from tests.replicas.test_reads import Bench
 from walrus.broker import waits
 from walrus.broker.waits import ASK_FOR, Parked, Waits
+from walrus.protocol import Fetch, Get
 from walrus.replicas import reads
 from walrus.segments import Position
 from walrus.storage.batch import Batch
@@ -156,6 +157,24 @@ def test_questions_that_wait_for_an_entry_are_bounded(monkeypatch: pytest.Monkey
     bench.reads.on_read(2, waiting(2, request=2), 0.0)
     (reply,) = bench.sent(m.ReadReply)
     assert (reply.request, reply.batch.count) == (2, 0), "asked again, later"
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_an_orderly_stop_answers_what_waits_for_an_entry(leads: bool) -> None:
+    """Replies: a client is told that there is no entry, and not cut off."""
+    world = three()
+    world.register("t")
+    leader = world.topic("t").open.leader
+    node = leader if leads else leader % 3 + 1
+    waiting = [
+        world.send(node, request)
+        for request in (Get("t", "g", wait_ms=60_000), Fetch("t", 1, 0, wait_ms=60_000))
+    ]
+    world.run(1.0)
+    assert [world.replies[slot] for slot in waiting] == [[], []], "they wait"
+    world.nodes[node].stop(world.now)
+    world.run(0.1)
+    assert [world.replies[slot] for slot in waiting] == [[b"EMPTY"]] * 2, "Replies"
 
 
 def test_a_wait_without_end_is_a_flaw() -> None:

@@ -46,7 +46,7 @@ from walrus.wire.receipts import Receipt
 
 
 class InHand(msgspec.Struct):
-    """One time that an entry is out: the how-manieth, and until when."""
+    """One time that an entry is out: the number of this delivery of it, from 1 on, and until when."""
 
     number: int
     until: float
