@@ -476,7 +476,6 @@ class World:
             return
         now = host.offset + host.rate * self.now
         controller.flush(now)
-        self.judge.note_acks(host)  # before any message tells of it
         meta_group = host.groups[1]
         if host.fsync == "each":
             data_group = host.groups[0]
@@ -485,6 +484,7 @@ class World:
         elif controller.data.written > host.data_reported:
             host.data_reported = controller.data.written
             controller.on_data_durable(host.data_reported, now)
+        self.judge.note_acks(host)  # before any message tells of it
         for effect in controller.take_effects():
             if type(effect) is Send:
                 self._send(host, effect.to, effect.message)
