@@ -141,6 +141,13 @@ def test_two_replicas_that_leave_at_once_are_replaced_together_or_not_at_all():
     assert isinstance(change, SetReplicas) and set(change.new) == {1, 4, 5}
 
 
+def test_copies_stay_where_they_are_while_every_voter_leaves():
+    bench = Bench()
+    assert bench.tick(voters=[], live=[1, 2, 3]) == set(), "ReplicasKept"
+    bench.metadata.apply(announce(4, 0))
+    assert bench.tick(voters=[4], live=[1, 2, 3, 4]) != set(), "the first node that stays gets a copy"
+
+
 def test_two_dead_replicas_are_replaced_by_two():
     bench = Bench()
     for node in (4, 5):

@@ -360,6 +360,8 @@ class Repairs:
             "SealedStable: only sealed ones are repaired"
         )
         assert segment.replicas == replicas, "SealedStable: planned for another replica set than there is"
+        if not voters:
+            return False  # every voter leaves: until another node has come, these are the only copies
         count = segment.count
         wanted = min(self._config.replication_factor, len(voters))
         staying = [node for node in replicas if node in voters and node not in dead]
