@@ -64,6 +64,35 @@ def test_nothing_is_given_to_a_leader_that_leaves_or_votes_no_more() -> None:
     assert kept == seal(1, 7, leader=1, replicas=(1, 2)), "the voters that stay"
 
 
+def test_a_node_that_the_log_asks_to_leave_is_no_voter_that_stays_before_that_is_applied() -> None:
+    nodes = cluster(announce(4, 0), announce(4)).nodes
+    placed = completed(register(replicas=(1, 2, 3)), [1, 2, 3, 4], nodes, 3, leaving=[3])
+    assert placed == register(replicas=(1, 2, 4)), "EnoughReplicas: three of those that stay"
+    assert completed(seal(1, 7, leader=3, replicas=(3, 1, 2)), [1, 2, 3, 4], nodes, 3, leaving=[3]) is None
+
+
+def test_nothing_is_given_to_a_leader_of_which_no_start_is_known() -> None:
+    nodes = cluster(announce(4, 0)).nodes
+    assert completed(seal(1, 7, leader=4, replicas=(4, 1, 2)), [1, 2, 3, 4], nodes, 3) is None
+    placed = completed(seal(1, 7, leader=1, replicas=(1, 2, 4)), [1, 2, 3, 4], nodes, 3)
+    assert placed == seal(1, 7, leader=1, replicas=(1, 2, 4)), "it may hold a replica"
+
+
+def test_a_leave_and_a_placement_behind_it_in_one_log() -> None:
+    """EnoughReplicas, of commands that the Raft leader appends in one turn, before it has applied any."""
+    world = three()
+    world.join(4)
+    raft = world.raft_leader
+    gone = next(node for node in (1, 2, 3, 4) if node != raft)
+    host = world.nodes[raft].raft_host
+    replicas = tuple(sorted({raft, gone, next(n for n in (1, 2, 3, 4) if n not in (raft, gone))}))
+    host.propose(MarkLeaving(node_id=gone), world.now)
+    host.propose(RegisterTopic(topic="t", leader=raft, replicas=replicas), world.now)
+    world.until(lambda: "t" in world.nodes[raft].metadata.topics)
+    assert gone not in world.topic("t").open.replicas, "EnoughReplicas: a replica that leaves"
+    assert len(world.topic("t").open.replicas) == 3
+
+
 @given(st.sets(st.integers(1, 3), min_size=1), st.integers(1, 5), st.sets(st.integers(1, 3)))
 def test_a_completed_placement_is_large_enough(named: set[int], factor: int, leaving: set[int]) -> None:
     metadata = cluster(*(MarkLeaving(node_id=node) for node in sorted(leaving)))

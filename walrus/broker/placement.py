@@ -58,19 +58,27 @@ def replica_set(leader: int, live: Collection[int], voters: Collection[int], fac
 
 
 def completed(
-    command: Command, voters: Collection[int], nodes: Mapping[int, Member], factor: int
+    command: Command,
+    voters: Collection[int],
+    nodes: Mapping[int, Member],
+    factor: int,
+    leaving: Collection[int] = (),
 ) -> Command | None:
     """Return the command as a Raft leader may append it; None if its proposer has to propose it again.
 
-    `voters`: Raft's membership at the end of the log. `nodes`: the metadata as far as it is applied. A voter
-    that the metadata does not know (yet) may hold replicas or be on its way out, so nothing is placed before
-    it is known. Nor is anything given to a leader that votes no more, or leaves: its proposer knows less than
-    this node.
+    `voters`: Raft's membership at the end of the log. `nodes`: the metadata as far as it is applied;
+    `leaving`: the nodes that the rest of the log asks to leave. A voter that the metadata does not know (yet)
+    may hold replicas or be on its way out, so nothing is placed before it is known. Nor is anything given to
+    a leader that votes no more, or leaves: its proposer knows less than this node. Nor to one of which no
+    start is known: it would not be the process that the segment is opened for.
     """
     if not isinstance(command, RegisterTopic | Seal):
         return command
-    staying = [node for node in sorted(voters) if node not in nodes or not nodes[node].leaving]
+    gone = {*leaving, *(node for node in voters if node in nodes and nodes[node].leaving)}
+    staying = [node for node in sorted(voters) if node not in gone]
     if command.leader not in staying or not all(node in nodes for node in staying):
+        return None
+    if not nodes[command.leader].incarnation:
         return None
     kept = [node for node in command.replicas if node in staying and node != command.leader]
     spare = [node for node in staying if node not in command.replicas]

@@ -49,6 +49,7 @@ from walrus.segments import (
     Command,
     CommitCursors,
     CommitGroups,
+    MarkLeaving,
     Metadata,
     MoveGroup,
     RegisterTopic,
@@ -124,6 +125,8 @@ class RaftHost:
         self._unsaved: Ready | None = None
         self._no_room = False  # whether the operator was told that the disk is full
         self._checkpointed: tuple[int, Collection[Key]] = (0, ())  # at which index, and which notes it ends
+        self._looked_to = (0, 0)  # term and index up to which the log was searched for ...
+        self._leaving: dict[int, int] = {}  # ... a node that is asked to leave -> the index of that command
         self.metadata = metadata
         self.applied = 0
         """Index of the last log entry that `metadata` reflects."""
@@ -168,10 +171,31 @@ class RaftHost:
 
     def _append(self, command: Command, now: float) -> None:
         """Append a command to this leader's log: one that places a segment only with enough replicas."""
-        voters, factor = self.raft.membership.voters, self._config.replication_factor
-        placed = completed(command, voters, self.metadata.nodes, factor)
+        placed: Command | None = command
+        if isinstance(command, RegisterTopic | Seal):
+            voters, factor = self.raft.membership.voters, self._config.replication_factor
+            placed = completed(command, voters, self.metadata.nodes, factor, self._asked_to_leave())
         if placed is not None:
             self.raft.propose(encode_command(placed), now)
+
+    def _asked_to_leave(self) -> Collection[int]:
+        """The nodes that are marked as leaving by a command in this leader's log that is not applied yet.
+
+        In its term the log of a leader only grows, so each entry is looked at once.
+        """
+        log, (term, upto) = self.raft.log, self._looked_to
+        if term != self.raft.current_term:
+            self._leaving.clear()
+            upto = 0
+        for entry in log.entries(max(upto, self.applied, log.snapshot_index) + 1, log.last_index + 1):
+            with suppress(UnknownCommand):  # the node halts when it applies that one
+                leave = decode_command(entry.data) if entry.kind == COMMAND else None
+                if isinstance(leave, MarkLeaving):
+                    self._leaving[leave.node_id] = entry.index
+        self._looked_to = self.raft.current_term, log.last_index
+        for node in [node for node, index in self._leaving.items() if index <= self.applied]:
+            del self._leaving[node]
+        return self._leaving
 
     def on_durable(self, number: int, now: float) -> None:
         """Everything up to write `number` of Raft's engine is durable."""
