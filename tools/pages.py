@@ -1,9 +1,10 @@
-"""Look at the run viewer: screenshots in both themes and at three widths, and how fast it is.
+"""Look at the run viewer and at the console: screenshots in both themes and at three widths, and how fast.
 
-    python -m tools.pages shots DIR     run-<width>-<theme>.png of a run with a planted bug
+    python -m tools.pages shots DIR     run-<width>-<theme>.png of a run with a planted bug, and
+                                        console-<width>-<theme>.png of a cluster that has lost its leader
     python -m tools.pages speed         20,000 events: size of the page, time to open, frames a second
 
-Needs chromium and the extra [browser].
+Needs chromium and the extras [browser] and [console].
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from tools.browser import chromium, missing
+from tools.watched import watched
+from walrus.cluster import pause
 from walrus.sim import explore_film, mutants, scenarios
 from walrus.sim.explore import Bounds, explore
 from walrus.sim.filming import play_scenario, write
@@ -56,18 +60,40 @@ def long() -> Film:
 
 
 def shots(directory: Path) -> None:
-    """Screenshots of the page of `broken`."""
+    """Screenshots of the page of `broken`, and of the console."""
     directory.mkdir(parents=True, exist_ok=True)
     page_file = directory / "run.html"
     write(broken(), page_file)
     with chromium() as browser:
-        for theme in ("light", "dark"):
-            for width in WIDTHS:
-                page = browser.new_page(viewport={"width": width, "height": 1000}, color_scheme=theme)
-                page.goto(page_file.resolve().as_uri())
-                page.wait_for_selector("body[data-ready]")
-                page.screenshot(path=directory / f"run-{width}-{theme}.png", full_page=True)
-                page.close()
+        _shoot(browser, page_file.resolve().as_uri(), directory, "run")
+        with tempfile.TemporaryDirectory() as scratch, watched(Path(scratch)) as seen:
+            _lose_the_leader(browser, seen.url)
+            _shoot(browser, seen.url, directory, "console")
+
+
+def _shoot(browser: Any, address: str, directory: Path, name: str) -> None:
+    """One page in both themes and at all widths."""
+    for theme in ("light", "dark"):
+        for width in WIDTHS:
+            page = browser.new_page(viewport={"width": width, "height": 1000}, color_scheme=theme)
+            page.goto(address)
+            page.wait_for_selector("body[data-ready]")
+            for link in page.locator("#topics .link").all()[:1]:
+                link.click()
+                page.wait_for_selector(".strip span.open")
+            page.screenshot(path=directory / f"{name}-{width}-{theme}.png", full_page=True)
+            page.close()
+
+
+def _lose_the_leader(browser: Any, address: str) -> None:
+    """Let the cluster work for a while, kill its leader, and wait for the next one."""
+    page = browser.new_page()
+    page.goto(address)
+    while not page.evaluate("latest && latest.puts.length > 12"):
+        pause(0.1)
+    page.locator("#nodes tbody tr", has_text="Raft leader").get_by_role("button", name="kill -9").click()
+    page.wait_for_selector("#events li:has-text('leads Raft')")
+    page.close()
 
 
 def speed() -> str:

@@ -24,7 +24,7 @@ shell is the thin rest: it hands in what happened and carries out what the contr
 recover both engines; listen; serve until a signal, a failure, or the controller ends it; close.
 
 *Stopping.* SIGTERM and SIGINT: accept nothing more, answer what was accepted, sync, note that the stop was
-clean, exit 0. A second signal does not wait for answers.
+clean, exit 0. A second signal does not wait for answers. (SIGUSR1 and SIGUSR2 change what is logged.)
 
 *Fail-stop.* After a failed sync or an exception in the logic the node's state is unknown. It exits with
 status 1 and sends nothing more, since it can no longer vouch for anything.
@@ -68,7 +68,7 @@ from walrus.shell.flags import FlagError, Settings, parse
 from walrus.shell.group_commit import AsyncGroupCommit
 from walrus.shell.identity import DataDirectory, DirectoryError
 from walrus.shell.joining import enter_cluster
-from walrus.shell.logs import close_log, open_log
+from walrus.shell.logs import close_log, obey_signals, open_log
 from walrus.shell.peer_connections import VERSION, PeerConnections, PeerSession, unexpected_end
 from walrus.shell.seeking import Seeker, introduced
 from walrus.shell.start import StartError, cannot_listen, claim_files, open_data_engine, open_raft_engine
@@ -468,10 +468,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"walrus-node: {error}\n")
         return 2
     try:
-        handler = open_log(settings.log_file, settings.log_level, settings.node_id)
+        handler = open_log(settings.log_file, settings.log_level, settings.node_id, settings.log_format)
     except OSError as error:
         sys.stderr.write(f"walrus-node: --log-file: cannot write {settings.log_file}: {error.strerror}\n")
         return 1
+    obey_signals(settings.log_level)
     try:
         return _run(settings)
     finally:

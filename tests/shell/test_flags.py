@@ -36,6 +36,7 @@ BAD = [
     ([*ME, "--raft-port", "8080"], {}, "--client-port"),
     ([*ME, "--bootstrap", "--join", "127.0.0.1:6001"], {}, "--bootstrap"),
     ([*ME, "--log-level", "loud"], {}, "--log-level"),
+    ([*ME, "--log-format", "xml"], {}, "--log-format"),
     ([*ME, "--join-timeout", "soon"], {}, "--join-timeout"),
     ([*ME, "--max-frame-bytes", "1"], {}, "--max-frame-bytes"),
     ([*ME, "--no-such-flag"], {}, "--no-such-flag"),

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from walrus.shell.logs import BURST, HEAD, MAX_KINDS, MAX_LINE, QUEUE_LINES, KindLimit, QueuedHandler
+from walrus.shell.logs import (
+    BURST,
+    HEAD,
+    MAX_KINDS,
+    MAX_LINE,
+    QUEUE_LINES,
+    JsonStyle,
+    KindLimit,
+    LogStyle,
+    QueuedHandler,
+    close_log,
+    obey_signals,
+    open_log,
+)
 
 PATIENCE = 20.0
 
@@ -19,12 +34,12 @@ PATIENCE = 20.0
 class Pipe:
     """A log that is not read until the test does."""
 
-    def __init__(self) -> None:
+    def __init__(self, style: LogStyle | None = None) -> None:
         self.reading, self.writing = os.pipe()
         if hasattr(fcntl, "F_SETPIPE_SZ"):
             fcntl.fcntl(self.writing, fcntl.F_SETPIPE_SZ, 4096)
         self.now = 0.0
-        self.handler = QueuedHandler(self.writing, lambda: self.now)
+        self.handler = QueuedHandler(self.writing, lambda: self.now, style)
         self.logger = logging.Logger("test")
         self.logger.addHandler(self.handler)
 
@@ -126,3 +141,50 @@ def test_closing_waits_for_a_stuck_log_no_longer_than_it_must(
     pipe.handler.close()
     assert pipe.handler._writer.is_alive(), "it is stuck, and nobody waits for it"
     pipe.read_all()
+
+
+def test_json_is_one_object_a_line_whose_event_does_not_change_with_what_is_in_it() -> None:
+    pipe = Pipe(JsonStyle(3))
+    pipe.logger.warning("node %d\nis at %s", 2, "ü:1")
+    pipe.logger.warning("node %d\nis at %s", 4, "ö:1")
+    try:
+        raise OSError("no")
+    except OSError:
+        pipe.logger.exception("a disk failed")
+    pipe.logger.warning("x" * 10 * MAX_LINE)
+    first, second, third, long = map(json.loads, pipe.read_all())
+    assert first["event"] == second["event"] == "node %d\nis at %s"
+    assert (first["message"], first["node"], first["level"]) == ("node 2\nis at ü:1", 3, "WARNING")
+    assert third["traceback"].endswith("OSError: no")
+    assert len(long["message"]) < MAX_LINE + 10
+
+
+def test_json_says_what_was_left_out_and_what_was_dropped() -> None:
+    pipe = Pipe(JsonStyle(3))
+    for number in range(BURST + 5):
+        pipe.logger.warning("again %d", number)
+    pipe.now += 1.0
+    pipe.logger.warning("again %d", 99)
+    pipe.logger.warning("%d", "no number")
+    last, dropped = map(json.loads, pipe.read_all()[-2:])
+    assert (last["message"], last["left_out"]) == ("again 99", 5)
+    assert dropped["left_out"] == 1 and dropped["event"] == "lines were dropped: the log did not take them"
+
+
+def test_a_signal_changes_the_level_and_another_one_changes_it_back(tmp_path: Path) -> None:
+    root, before = logging.getLogger(), logging.getLogger().level
+    kept = [signal.getsignal(number) for number in (signal.SIGUSR1, signal.SIGUSR2)]
+    handler = open_log(tmp_path / "log", "warning", 1, "json")
+    try:
+        obey_signals("warning")
+        root.debug("before")
+        signal.raise_signal(signal.SIGUSR1)
+        root.debug("between")
+        signal.raise_signal(signal.SIGUSR2)
+        root.debug("after")
+    finally:
+        close_log(handler)
+        root.setLevel(before)
+        signal.signal(signal.SIGUSR1, kept[0])
+        signal.signal(signal.SIGUSR2, kept[1])
+    assert [json.loads(line)["event"] for line in (tmp_path / "log").read_text().splitlines()] == ["between"]

@@ -34,6 +34,7 @@ from walrus.shell.client_connections import Limits
 from walrus.wire.addresses import EVERYWHERE, join_address, parse_address, parse_host
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("text", "json")
 MAX_FRAME_LIMIT = 16 << 20
 """A batch of a few entries of this size still fits a message between nodes."""
 
@@ -69,6 +70,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     bootstrap: bool
     log_file: Path | None
     log_level: str
+    log_format: str
     replication_factor: int
     fsync: str | float
     """`each`, `none`, or the seconds between two syncs."""
@@ -255,6 +257,8 @@ def _behaviour_flags(parser: argparse.ArgumentParser) -> None:
         help="of clients (default: %(default)s)")  # fmt: skip
     add("--log-file", type=Path, metavar="FILE", help="default: standard error")
     add("--log-level", choices=LOG_LEVELS, help="default: info, or the variable WALRUS_LOG")
+    add("--log-format", choices=LOG_FORMATS, default="text",
+        help="json: one object a line, for programs (default: text)")  # fmt: skip
     add("--trace", type=Path, metavar="FILE", help="record spec-level events")
 
 

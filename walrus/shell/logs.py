@@ -13,6 +13,12 @@ What the queue does not take is dropped, counted, and told as soon as the writer
 hands of strangers. The lines of one kind (the message's pattern, with its digits left out) may come in a
 burst of `BURST`, and then one per second; the next one that is written says how many like it were not.
 
+*Formats.* `text` is for people. `json` is one object a line, for programs: `event` is the message's pattern,
+which is the same however the numbers and addresses in it differ, so a search for it finds all of them:
+
+    {"at": 1700000000.123, "node": 1, "level": "INFO", "module": "walrus.shell.peer_connections",
+     "event": "connected to node %d at %s", "message": "connected to node 2 at 127.0.0.1:6001", "left_out": 0}
+
 Invariants: `emit` never blocks and never raises; memory is bounded by `QUEUE_LINES` lines of at most
 `MAX_LINE` characters and by `MAX_KINDS` counters.
 
@@ -23,14 +29,17 @@ for the writer and no longer: a stuck log must not keep a node from ending.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import queue
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -81,12 +90,75 @@ class KindLimit:
         return left_out
 
 
+def _shortened(line: str) -> str:
+    """The beginning and the end of a line that is too long."""
+    return line if len(line) <= MAX_LINE else f"{line[:HEAD]} ... {line[HEAD - MAX_LINE :]}"
+
+
+class LogStyle(Protocol):
+    """How a record becomes a line."""
+
+    def line(self, record: logging.LogRecord, left_out: int) -> str:
+        """One record, and how many like it were left out before it."""
+
+    def dropped(self, count: int) -> str:
+        """So many lines were not taken."""
+
+
+class TextStyle:
+    """Lines for people."""
+
+    def __init__(self, pattern: str = "%(message)s") -> None:
+        self._formatter = logging.Formatter(pattern)
+
+    def line(self, record: logging.LogRecord, left_out: int) -> str:
+        """One record, and how many like it were left out before it."""
+        line = _shortened(self._formatter.format(record))
+        return f"{line} (and {left_out:,} more like this)" if left_out else line
+
+    def dropped(self, count: int) -> str:
+        """So many lines were not taken."""
+        return f"({count:,} lines were dropped: the log did not take them)"
+
+
+class JsonStyle:
+    """One object a line, for programs: see the module's text."""
+
+    def __init__(self, node_id: int) -> None:
+        self._node_id = node_id
+        self._traceback = logging.Formatter()
+
+    def line(self, record: logging.LogRecord, left_out: int) -> str:
+        """One record, and how many like it were left out before it."""
+        told = {
+            "at": round(record.created, 3),
+            "node": self._node_id,
+            "level": record.levelname,
+            "module": record.name,
+            "event": _shortened(str(record.msg)),
+            "message": _shortened(record.getMessage()),
+            "left_out": left_out,
+        }
+        if record.exc_info:
+            told["traceback"] = _shortened(self._traceback.formatException(record.exc_info))
+        return json.dumps(told)
+
+    def dropped(self, count: int) -> str:
+        """So many lines were not taken."""
+        event = "lines were dropped: the log did not take them"
+        told = {"at": round(time.time(), 3), "node": self._node_id, "level": "WARNING", "module": __name__}
+        return json.dumps({**told, "event": event, "message": f"{count} {event}", "left_out": count})
+
+
 class QueuedHandler(logging.Handler):
     """A logging handler whose `emit` costs a format and a put, whether or not the descriptor takes bytes."""
 
-    def __init__(self, descriptor: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, descriptor: int, clock: Callable[[], float] = time.monotonic, style: LogStyle | None = None
+    ) -> None:
         super().__init__()
         self._descriptor = descriptor
+        self._style = style or TextStyle()
         self._limit = KindLimit(clock)
         self._lines: queue.Queue[str | None] = queue.Queue(QUEUE_LINES)
         self._dropped = 0  # since the last line that was queued; guarded by the handler's lock
@@ -99,10 +171,7 @@ class QueuedHandler(logging.Handler):
             left_out = self._limit.admit(str(record.msg))
             if left_out is None:
                 return
-            line = _shortened(self.format(record))
-            if left_out:
-                line += f" (and {left_out:,} more like this)"
-            self._lines.put_nowait(self._told() + line + "\n")
+            self._lines.put_nowait(self._told() + self._style.line(record, left_out) + "\n")
         except queue.Full:
             self._dropped += 1
         except Exception:  # noqa: BLE001 - a line that cannot be formatted must not stop its caller
@@ -112,7 +181,7 @@ class QueuedHandler(logging.Handler):
 
     def _told(self) -> str:
         """What to say about the lines that were dropped here, if any were."""
-        return f"({self._dropped:,} lines were dropped: the log did not take them)\n" if self._dropped else ""
+        return self._style.dropped(self._dropped) + "\n" if self._dropped else ""
 
     def _write_all(self) -> None:
         while (line := self._lines.get()) is not None:
@@ -142,23 +211,29 @@ class QueuedHandler(logging.Handler):
         super().close()
 
 
-def _shortened(line: str) -> str:
-    """The beginning and the end of a line that is too long."""
-    return line if len(line) <= MAX_LINE else f"{line[:HEAD]} ... {line[HEAD - MAX_LINE :]}"
-
-
-def open_log(file: Path | None, level: str, node_id: int) -> QueuedHandler:
+def open_log(file: Path | None, level: str, node_id: int, style: str = "text") -> QueuedHandler:
     """Log everything from now on to `file` (stderr if None). Raises OSError.
 
     The file is never closed: a writer that is stuck in it must not find another file under its number.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-    handler = QueuedHandler(2 if file is None else os.open(file, flags, 0o644))
-    handler.setFormatter(logging.Formatter(f"%(asctime)s node {node_id} %(levelname)s %(message)s"))
+    text = TextStyle(f"%(asctime)s node {node_id} %(levelname)s %(message)s")
+    lines: LogStyle = JsonStyle(node_id) if style == "json" else text
+    handler = QueuedHandler(2 if file is None else os.open(file, flags, 0o644), style=lines)
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(level.upper())
     return handler
+
+
+def obey_signals(level: str) -> None:
+    """SIGUSR1: log everything from now on. SIGUSR2: back to `level`. Neither takes a restart."""
+    for number, wanted in ((signal.SIGUSR1, "debug"), (signal.SIGUSR2, level)):
+        signal.signal(number, _setter(wanted.upper()))
+
+
+def _setter(level: str) -> Callable[[int, object], None]:
+    return lambda _number, _frame: logging.getLogger().setLevel(level)
 
 
 def close_log(handler: QueuedHandler) -> None:

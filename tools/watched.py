@@ -1,0 +1,103 @@
+"""A small cluster at work with a console beside it, for the browser tests and the screenshots of the console.
+
+with watched(directory) as seen:
+    page.goto(seen.url)
+    seen.cluster.address(1)
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from walrus.client import Client, WalrusError
+from walrus.cluster import LocalCluster, take_down
+from walrus.demo import free_ports
+
+SEGMENT_ENTRIES = 400
+"""Short, so that a topic soon has segments of several leaders."""
+TOPICS = ("invoices", "metrics.checkout", "orders")
+QUICK = (
+    *("--fsync", "none", "--log-level", "warning", "--heartbeat-ms", "50"),
+    *("--election-timeout-ms", "400", "--lease-ttl-ms", "600", "--failure-timeout-ms", "900"),
+)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What is running."""
+
+    cluster: LocalCluster
+    url: str
+    """Of the page, with the token."""
+
+
+def _work(addresses: list[str], stop: threading.Event) -> None:
+    """Write to every topic, read with two groups, one of which falls behind."""
+    turn = 0
+    with Client(addresses, timeout=10.0) as client:
+        while not stop.wait(0.05):
+            turn += 1
+            try:
+                for number, topic in enumerate(TOPICS):
+                    client.put_many(topic, [b"%d" % turn] * (12 >> number))
+                client.get_many("orders", 3, group="billing")
+                client.get_many("orders", 1, group="search")
+                client.get_many("invoices", 5, group="archive")
+            except WalrusError:
+                continue  # a failover, mostly: the page is what shows it
+
+
+def _console(cluster: LocalCluster, http: int) -> tuple[subprocess.Popen[str], str]:
+    """Start one and return the address that it prints."""
+    command = [sys.executable, "-m", "walrus.console", "--http", f"127.0.0.1:{http}", "--allow-changes"]
+    command += ["--data-dir", str(cluster.data_dir)]
+    for where in cluster.addresses:
+        command += ["--addr", where]
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=cluster.environ
+    )
+    assert process.stderr is not None
+    said = process.stderr.readline()
+    assert said.startswith("console: "), said
+    return process, said.split()[1]
+
+
+@contextmanager
+def watched(directory: Path, nodes: int = 3) -> Iterator[Watched]:
+    """Start nodes, something to do for them, and a console; end all of it."""
+    base = free_ports(2 * nodes + 1)
+    cluster = LocalCluster(nodes, directory, client_port=base, raft_port=base + nodes, flags=QUICK)
+    cluster.environ |= {"WALRUS_MAX_SEGMENT_ENTRIES": str(SEGMENT_ENTRIES)}
+    cluster.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    stop = threading.Event()
+    console: subprocess.Popen[str] | None = None
+    try:
+        cluster.start()
+        cluster.wait_ready()
+        with Client(cluster.addresses) as client:
+            for topic in TOPICS:
+                client.register(topic)
+        worker = threading.Thread(target=_work, args=(cluster.addresses, stop), daemon=True)
+        worker.start()
+        console, url = _console(cluster, base + 2 * nodes)
+        yield Watched(cluster, url)
+        stop.set()
+        worker.join()
+    finally:
+        stop.set()
+        if console is not None:
+            console.terminate()
+            console.wait()
+        for process in cluster.processes.values():
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+            process.wait()
+        take_down(directory)  # what the console has started is no child of this process
