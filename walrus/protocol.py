@@ -24,7 +24,7 @@ connection are answered in order, one reply each, and a client may send many wit
     TOPICS [<prefix>]                    {...}
     GROUPS <topic>                       {...}
     METRICS                              {...}
-    LEAVE <node_id>                      OK
+    LEAVE <node_id> [force]              OK
     RECOVER <topic> <segment>            OK
     anything                             ERR <reason>
 

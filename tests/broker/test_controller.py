@@ -106,7 +106,7 @@ def test_leave_of_one_of_three(leaving: int):
     for number in range(10):
         world.put(1, "logs", f"{number}")
     asked = min({1, 2, 3} - {leaving})
-    assert world.ask(asked, protocol.Leave(leaving), within=60) == [OK]
+    assert world.ask(asked, protocol.Leave(leaving, force=True), within=60) == [OK]
     for segment in world.topic("logs").segments:
         assert leaving not in segment.replicas
     world.kill(leaving)
@@ -421,7 +421,7 @@ def test_member_that_was_removed_is_told_so_for_good(when: str):
     world = three()
     if when == "away while it was removed":
         world.kill(3)
-    assert world.ask(1, protocol.Leave(3), within=60) == [OK]
+    assert world.ask(1, protocol.Leave(3, force=True), within=60) == [OK]
     if when == "after a restart":
         world.kill(3)
     if when != "at once":
@@ -439,10 +439,10 @@ def test_member_that_was_removed_is_told_so_for_good(when: str):
 def test_node_that_leaves_stops_with_status_0_and_its_clients_hear_ok(nodes: int, asked: str):
     world = three()
     if nodes == 2:
-        assert world.ask(1, protocol.Leave(3), within=60) == [OK]
+        assert world.ask(1, protocol.Leave(3, force=True), within=60) == [OK]
         world.until(lambda: 3 in world.halted)
     leaving = nodes
-    slot = world.send(leaving if asked == "the one that leaves" else 1, protocol.Leave(leaving))
+    slot = world.send(leaving if asked == "the one that leaves" else 1, protocol.Leave(leaving, force=True))
     world.until(lambda: leaving in world.halted and bool(world.replies[slot]), within=60)
     assert world.replies[slot] == [OK]
     assert world.exit_statuses[leaving] == 0
@@ -452,7 +452,7 @@ def test_node_that_leaves_stops_with_status_0_and_its_clients_hear_ok(nodes: int
 def test_node_that_comes_back_after_its_removal_stops_with_status_1():
     world = three()
     world.kill(3)
-    assert world.ask(1, protocol.Leave(3), within=60) == [OK]
+    assert world.ask(1, protocol.Leave(3, force=True), within=60) == [OK]
     world.start(3)
     world.until(lambda: 3 in world.halted)
     assert world.exit_statuses[3] == 1
@@ -472,7 +472,7 @@ def test_member_is_not_taken_for_removed_by_one_that_has_not_heard_of_it():
 
 def test_member_that_left_is_not_taken_in_again_by_its_own_announcement():
     world = three()
-    assert world.ask(1, protocol.Leave(3), within=60) == [OK]
+    assert world.ask(1, protocol.Leave(3, force=True), within=60) == [OK]
     world.kill(3)
     late = Announce(node_id=3, directory_id="d3", incarnation=7, raft_address="x", client_address="y")
     world.nodes[1].metadata.apply(late)

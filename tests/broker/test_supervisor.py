@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.broker.test_segments import cluster, seal
+from tests.broker.test_segments import announce, cluster, seal
 from tests.broker.world import NodeWorld, batch, three
 from walrus import protocol
 from walrus.broker.placement import first_leader
-from walrus.broker.supervisor import why_not_leave
+from walrus.broker.supervisor import too_few_stay, why_not_leave
 from walrus.consensus.messages import Membership
 from walrus.segments import MarkLeaving
 from walrus.wire import messages as m
@@ -186,6 +186,65 @@ def test_last_node_that_stays_may_not_leave():
     assert why_not_leave(3, metadata, (1, 2, 3), {1, 2, 3})
 
 
+@pytest.mark.parametrize(
+    ("leaving", "voters", "factor", "stay"),
+    [
+        (3, (1, 2, 3), 3, 2),
+        (4, (1, 2, 3, 4), 3, None),  # as many stay as replicas are wanted
+        (2, (1, 2), 3, None),  # the cluster is smaller in any case
+        (2, (1, 2), 2, 1),
+        (1, (1,), 1, 0),
+        (4, (1, 2, 3), 3, None),  # a learner holds no replicas
+    ],
+)
+def test_too_few_stay_where_a_leave_costs_replicas_that_there_could_be(
+    leaving: int, voters: tuple[int, ...], factor: int, stay: int | None
+):
+    assert too_few_stay(leaving, cluster(announce(4, 0), announce(4)), voters, factor) == stay
+
+
+def test_members_that_leave_already_do_not_count_as_staying():
+    four = cluster(announce(4, 0), announce(4), MarkLeaving(node_id=3))
+    assert too_few_stay(4, four, (1, 2, 3, 4), 3) == 2
+    assert too_few_stay(2, cluster(MarkLeaving(node_id=3)), (1, 2, 3), 3) is None, "there are too few already"
+
+
+@pytest.mark.parametrize("asked", [1, 2, 3])
+def test_leave_that_costs_replicas_needs_force_on_any_node(asked: int):
+    world = three()
+    world.register("t")
+    (refused,) = world.ask(asked, protocol.Leave(3), within=60)
+    assert refused.startswith(b"ERR needs force: 2 voters would stay"), refused
+    assert b"LEAVE 3 force" in refused and b"\n" not in refused
+    world.run(1)
+    assert not world.nodes[1].metadata.nodes[3].leaving, "a refused LEAVE does nothing"
+    assert world.put(asked, "t", "a") == [OK]
+    assert world.ask(asked, protocol.Leave(3, force=True), within=60) == [OK]
+    assert world.ask(1, protocol.Leave(2), within=60) == [OK], "the cluster is below the factor anyway"
+
+
+def test_leave_that_was_forced_may_be_asked_for_again_without():
+    """A client whose answer was lost asks again: the member leaves already, nothing is left to decide."""
+    world = three(max_segment_entries=5)
+    world.register("t")
+    world.lose = lambda sender, to, message: isinstance(message, m.Read | m.Copy | m.RollOver)
+    first = world.send(1, protocol.Leave(3, force=True))
+    world.until(lambda: world.nodes[1].metadata.nodes[3].leaving)
+    again = world.send(1, protocol.Leave(3))
+    world.run(0.5)
+    assert not world.replies[again], "it waits like the first"
+    world.lose = lambda sender, to, message: False
+    world.until(lambda: bool(world.replies[first] and world.replies[again]), within=60)
+    assert world.replies[first] == world.replies[again] == [OK]
+
+
+def test_force_does_not_remove_what_would_cost_the_majority():
+    world = three()
+    world.kill(3)
+    world.run(3)
+    assert world.ask(1, protocol.Leave(2, force=True))[0].startswith(b"ERR cannot leave")
+
+
 def test_leave_of_an_unknown_node():
     world = three()
     assert world.ask(1, protocol.Leave(9))[0].startswith(b"ERR unknown node")
@@ -242,7 +301,7 @@ def test_replaced_disk_under_an_old_id_is_listened_to():
     for number in range(20):  # each node has led the topic, and has had forwards and GETs of node 3
         assert world.put(3, "t", f"{number}") == [OK]
         assert world.ask(3, protocol.Get("t")) == [b"OK %d" % number]
-    assert world.ask(1, protocol.Leave(3), within=60) == [OK]
+    assert world.ask(1, protocol.Leave(3, force=True), within=60) == [OK]
     world.kill(3)
     del world.stores[3], world.incarnations[3]
     world.directories[3] = "a new disk"
@@ -273,7 +332,7 @@ def test_dead_node_can_be_removed_and_its_place_taken_anew():
         world.put(1, "t", f"{number}")
     world.kill(3)
     world.run(3)
-    assert world.ask(1, protocol.Leave(3), within=60) == [OK]
+    assert world.ask(1, protocol.Leave(3, force=True), within=60) == [OK]
     del world.stores[3]
     world.directories[3] = "a new disk"
     world.incarnations[3] = 0

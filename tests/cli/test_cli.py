@@ -388,11 +388,11 @@ def test_leave_below_the_replication_factor_asks_for_force(
 ) -> None:
     monkeypatch.setitem(METRICS, "replication_factor", 3)
     status, out, err = say(*asked)
-    assert (status, out) == (2, "")
-    assert "2 members that stay are fewer than the replication factor, 3" in err and "--force" in err
-    assert [type(request) for request in node.seen] == [protocol.Metrics], "no LEAVE was sent"
+    assert (status, out) == (1, "")
+    assert "2 voters would stay" in err and "--force" in err and err.count("\n") == 1
     status, out, err = say(*asked, "--force")
     assert (status, err) == (0, "") and "ok" in out.lower()
+    assert node.seen == [protocol.Leave(3), protocol.Leave(3, force=True)]
 
 
 def test_leave_that_costs_no_replica_asks_for_nothing(say: Spoken, node: FakeNode) -> None:
@@ -403,10 +403,10 @@ def test_leave_that_costs_no_replica_asks_for_nothing(say: Spoken, node: FakeNod
 
 def test_leave_in_the_repl_takes_force_too(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METRICS, "replication_factor", 3)
-    found = run(node, stdin=b"leave 3\nleave 3 --force\nleave 3 --now\n")
-    assert found.stdout == b"OK\n"
+    found = run(node, stdin=b"leave 3\nleave 3 --force\nleave 3 force\nleave 3 --now\n")
+    assert found.stdout == b"OK\nOK\n"
     assert [line[:20] for line in found.stderr.splitlines()] == [
-        b"not sent: the 2 memb",
+        b"ERR needs force: 2 v",
         b"ERR LEAVE requires a",
     ]
     assert found.returncode == 1

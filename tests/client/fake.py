@@ -92,10 +92,8 @@ class MemoryLog:
                 return [protocol.OK]
             case Metrics():
                 return [protocol.json_reply(json.dumps(METRICS))]
-            case Leave(node_id):
-                return [
-                    protocol.OK if node_id == 3 else protocol.error(protocol.errors.unknown_node(node_id))
-                ]
+            case Leave(node_id, force):
+                return [self.leave(node_id, force)]
             case Invalid(reason):
                 return [protocol.error(reason)]
             case _ if request.topic not in self.topics:
@@ -114,6 +112,15 @@ class MemoryLog:
                 return [protocol.json_reply(json.dumps(self.state(topic)))]
             case Recover():
                 return [protocol.error(protocol.errors.not_recovered_yet("t", 1))]
+
+    def leave(self, node_id: int, force: bool) -> bytes:
+        """Node 3 is the only one that may leave: with `force` where METRICS tells of a larger factor."""
+        factor = METRICS.get("replication_factor", 2)
+        if node_id != 3:
+            return protocol.error(protocol.errors.unknown_node(node_id))
+        if not force and isinstance(factor, int) and factor > 2:
+            return protocol.error(protocol.errors.needs_force(node_id, 2, factor))
+        return protocol.OK
 
     def append(self, topic: str, payload: bytes) -> None:
         if len(self.topics[topic][-1]) == self.segment_entries:

@@ -15,7 +15,7 @@ import threading
 import pytest
 
 from tests.client.faces import MakeClient
-from tests.client.fake import SERVE, Close, FakeNode, MemoryLog, Say, Silence, free_port
+from tests.client.fake import METRICS, SERVE, Close, FakeNode, MemoryLog, Say, Silence, free_port
 from walrus import protocol
 from walrus.client import (
     AsyncClient,
@@ -24,6 +24,7 @@ from walrus.client import (
     Client,
     Entry,
     InvalidTopic,
+    NeedsForce,
     NoLeader,
     NotWritten,
     OutcomeUnknown,
@@ -55,6 +56,17 @@ def test_every_command_round_trips(connect: MakeClient) -> None:
         assert client.metrics()["id"] == 1
         client.leave(3)
         assert node.connections == 1, "one connection carries it all"
+
+
+def test_a_leave_that_costs_replicas_is_refused_without_force(
+    connect: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(METRICS, "replication_factor", 3)
+    with FakeNode() as node:
+        client = connect(node)
+        with pytest.raises(NeedsForce, match="LEAVE 3 force"):
+            client.leave(3)
+        client.leave(3, force=True)
 
 
 @pytest.mark.parametrize("segment_entries", [1, 10, 256, 300, 1000])

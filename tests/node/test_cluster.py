@@ -248,7 +248,8 @@ def test_a_node_leaves_under_load_and_nothing_is_lost(launch: Launcher) -> None:
 def test_a_node_that_was_removed_while_it_was_away_stops_when_it_comes_back(cluster: Cluster) -> None:
     cluster[3].kill()
     with cluster.wire(1) as wire:
-        assert wire.ask(b"LEAVE 3") == b"OK"
+        assert wire.ask(b"LEAVE 3").startswith(b"ERR needs force")
+        assert wire.ask(b"LEAVE 3 force") == b"OK"
     cluster[3].start()
     assert cluster[3].wait() == 1
     assert "empty --data-dir" in cluster[3].log()
@@ -258,7 +259,7 @@ def test_a_node_that_was_removed_while_it_was_away_stops_when_it_comes_back(clus
 
 def test_a_node_that_is_asked_to_leave_says_so_when_it_has_left(cluster: Cluster) -> None:
     with cluster.wire(3) as wire:
-        assert wire.ask(b"LEAVE 3") == b"OK"
+        assert wire.ask(b"LEAVE 3 force") == b"OK"
     assert cluster[3].wait() == 0
     assert "was removed from the cluster" in cluster[3].log()
     with cluster.wire(1) as wire:

@@ -245,7 +245,7 @@ def test_lagging_replica_catches_up_before_the_other_one_may_leave():
     assert world.put(leader, "t", "a", "b", "c", "d") == [b"OK"] * 4
     world.until(lambda: world.topic("t").current == 2)
     leaving = next(n for n in (1, 2, 3) if n not in (lagging, world.raft_leader))
-    slot = world.send(world.raft_leader, protocol.Leave(leaving))
+    slot = world.send(world.raft_leader, protocol.Leave(leaving, force=True))
     world.run(3.0)
     assert world.stored(lagging, "t", 1) == [] and leaving in world.topic("t").segments[0].replicas
     world.lose = lambda sender, to, message: False

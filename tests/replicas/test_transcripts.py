@@ -11,7 +11,7 @@ behind one that did not. Raft itself is silent here; its transcripts are in `tes
     send put 1 t a | send ...       the same without waiting; the reply is printed when it comes
     get 1 t [COUNT] [group g]       the next entries; EMPTY if there are no more
     fetch 1 t SEGMENT OFFSET        an entry by its place
-    recover 1 t SEGMENT | leave 1 NODE   what an operator asks of node 1
+    recover 1 t SEGMENT | leave 1 NODE [force]   what an operator asks of node 1
     run SECONDS                     time passes
     until sealed t N | ready | answered | replicas t N NODES | caught up
     cut 1-2 3>1 | isolate 3 | heal  links that lose everything, in both directions or in one
@@ -220,8 +220,8 @@ class SegmentTranscript(Transcript):
                 return protocol.Register(topic)
             case ["recover", _, topic, segment]:
                 return protocol.Recover(topic, int(segment))
-            case ["leave", _, node]:
-                return protocol.Leave(int(node))
+            case ["leave", _, node, *more]:
+                return protocol.Leave(int(node), force=more == ["force"])
             case _:
                 raise AssertionError(f"no such request: {words}")
 

@@ -27,7 +27,7 @@ from walrus.broker.queues import Queues
 from walrus.broker.read_index import ReadIndexes
 from walrus.broker.router import Router
 from walrus.broker.status import state
-from walrus.broker.supervisor import why_not_leave
+from walrus.broker.supervisor import too_few_stay, why_not_leave
 from walrus.config import NodeConfig
 from walrus.raft import Raft
 from walrus.segments import (
@@ -119,8 +119,8 @@ class Requests:
                 self._when_fresh(slot, partial(self._configure, slot, request), now)
             case protocol.Delete(topic=topic):
                 self._when_fresh(slot, partial(self._delete, slot, topic), now)
-            case protocol.Leave(node_id=node_id):
-                self._when_fresh(slot, partial(self._leave, slot, node_id), now)
+            case protocol.Leave():
+                self._when_fresh(slot, partial(self._leave, slot, request), now)
             case protocol.Recover(topic=topic, segment=segment):
                 self._when_fresh(slot, partial(self._force, slot, topic, segment), now)
             case protocol.Invalid(reason=reason):
@@ -285,18 +285,33 @@ class Requests:
         self._propose(command, now)
         return errors.NO_MAJORITY if self._raft.leader_id is None else errors.NO_ERROR
 
-    def _leave(self, slot: object, node_id: int, now: float) -> None:
+    def _refused_leave(self, request: protocol.Leave) -> errors.Reason:
+        """Why this member may not leave, or not without `force`; "" if it may."""
+        node_id, voters, factor = (
+            request.node_id,
+            self._raft.membership.voters,
+            self._config.replication_factor,
+        )
         node = self._metadata.nodes.get(node_id)
         if node is None:
-            self._error(slot, errors.unknown_node(node_id))
-            return
+            return errors.unknown_node(node_id)
+        if node.leaving:
+            return errors.NO_ERROR
         reachable = {*self._connected, self._config.node_id}
-        why_not = why_not_leave(node_id, self._metadata, self._raft.membership.voters, reachable)
-        if why_not and not node.leaving:
-            self._error(slot, errors.cannot_leave(why_not))
+        if why_not := why_not_leave(node_id, self._metadata, voters, reachable):
+            return errors.cannot_leave(why_not)
+        stay = too_few_stay(node_id, self._metadata, voters, factor)
+        if stay is not None and not request.force:
+            return errors.needs_force(node_id, stay, factor)
+        return errors.NO_ERROR
+
+    def _leave(self, slot: object, request: protocol.Leave, now: float) -> None:
+        if refused := self._refused_leave(request):
+            self._error(slot, refused)
             return
+        node_id = request.node_id
         still = errors.not_gone_yet(node_id)
-        directory = node.directory_id
+        directory = self._metadata.nodes[node_id].directory_id
 
         def gone() -> bool:
             there = self._metadata.nodes.get(node_id)

@@ -17,7 +17,7 @@ All state that matters is in the metadata or in Raft's membership, so another Ra
 this one died. Nothing here is needed for safety: a supervisor that is wrong about a node's life causes a
 needless failover, never a lost entry.
 
-Transcripts, in `tests/replicas/transcripts`: `leave_hands_over`.
+Transcripts, in `tests/replicas/transcripts`: `leave_hands_over`, `leave_needs_force`.
 """
 
 from __future__ import annotations
@@ -239,3 +239,14 @@ def why_not_leave(
             if node in segment.replicas and len(others) < needed:
                 return f"segment {number} of {name} would be lost: no other live node holds it"
     return None
+
+
+def too_few_stay(node: int, metadata: Metadata, voters: Collection[int], factor: int) -> int | None:
+    """How many voters stay if this one leaves, where that costs replicas; None where it does not.
+
+    It does where segments can now have as many replicas as the replication factor asks for, and could not any
+    more. In a cluster that is smaller in any case a LEAVE is no surprise.
+    """
+    staying = {voter for voter in voters if voter in metadata.nodes and not metadata.nodes[voter].leaving}
+    left = len(staying - {node})
+    return left if left < factor <= len(staying) else None

@@ -13,7 +13,7 @@ standard error, and what goes wrong is a `WalrusError` that the caller turns int
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, BinaryIO, Final, cast
 
 import msgspec
@@ -271,32 +271,9 @@ def metrics(client: Client, screen: Screen) -> None:
 
 
 def leave(client: Client, screen: Screen, node_id: int, force: bool = False) -> None:
-    """LEAVE. Without `force` only if enough members stay for all replicas that a segment should have."""
-    if not force and (reason := why_not_leave(client.metrics(), node_id)):
-        raise NotAsked(f"not sent: {reason}; --force sends it all the same")
-    client.leave(node_id)
+    """LEAVE. Where it costs replicas, the node asks for `force`."""
+    client.leave(node_id, force=force)
     screen.done()
-
-
-def why_not_leave(metrics: Mapping[str, Any], node_id: int) -> str | None:
-    """What a cluster loses by a LEAVE that it would not refuse, by a node's METRICS; None if nothing.
-
-    >>> cluster = {"replication_factor": 2, "membership_config": {"membership": {"configs": [[1, 2]]}}}
-    >>> why_not_leave(cluster, 2)
-    'the 1 member that stays is fewer than the replication factor, 2, so segments would have fewer replicas'
-    >>> why_not_leave(cluster, 3)  # no member: the node says so
-    """
-    wanted = metrics.get("replication_factor")
-    try:
-        voters = {node for config in metrics["membership_config"]["membership"]["configs"] for node in config}
-        members = voters.union(metrics.get("learners", ()))
-    except (KeyError, TypeError):
-        return None  # a node of another version; it has the last word in any case
-    stay = len(members - {node_id})
-    if node_id not in members or not isinstance(wanted, int) or stay >= wanted:
-        return None
-    those = f"the {stay} members that stay are" if stay != 1 else "the 1 member that stays is"
-    return f"{those} fewer than the replication factor, {wanted}, so segments would have fewer replicas"
 
 
 def recover(client: Client, screen: Screen, topic: str, segment: int) -> None:

@@ -149,8 +149,8 @@ class Repl:
                 screen.done(acknowledged=1)
             case protocol.Put(topic, batch):
                 commands.put(client, screen, topic, batch.blob)
-            case protocol.Leave(node_id):
-                commands.leave(client, screen, node_id, forced)
+            case protocol.Leave(node_id, force):
+                commands.leave(client, screen, node_id, force or forced)
             case protocol.Recover(topic, segment):
                 commands.recover(client, screen, topic, segment)
             case protocol.Receive() | protocol.Ack() | protocol.Nack() | protocol.Extend() | protocol.Seek():

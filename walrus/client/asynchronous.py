@@ -345,9 +345,13 @@ class AsyncClient:
         """The own view of the node that `address` names."""
         return cast("dict[str, Any]", calls.only(await self._call(calls.metrics(), timeout)))
 
-    async def leave(self, node_id: int, *, timeout: float | None = None) -> None:
-        """Remove a member; returns once it is removed and its data is elsewhere."""
-        calls.only(await self._call(calls.leave(node_id), timeout))
+    async def leave(self, node_id: int, *, force: bool = False, timeout: float | None = None) -> None:
+        """Remove a member; returns once it is removed and its data is elsewhere.
+
+        Raises NeedsForce where fewer voters would stay than the replication factor asks for; `force` removes
+        it all the same.
+        """
+        calls.only(await self._call(calls.leave(node_id, force), timeout))
 
     async def recover(self, topic: str, segment: int, *, timeout: float | None = None) -> None:
         """Recover a segment that waits for an operator, from the copies there are. May lose entries."""

@@ -362,9 +362,11 @@ def metrics() -> Call[dict[str, Any]]:
     return single(b"METRICS", _json, repeatable=True)
 
 
-def leave(node_id: int) -> Call[None]:
+def leave(node_id: int, force: bool = False) -> Call[None]:
     """LEAVE. Not repeatable: the second answer to a LEAVE that worked would be "unknown node"."""
-    text = b"LEAVE %d" % number(node_id, "node_id", 1)
+    if not isinstance(force, bool):  # "no" is true, and this cannot be undone
+        raise TypeError(f"force is True or False, not {force!r}"[:100])
+    text = b"LEAVE %d%s" % (number(node_id, "node_id", 1), b" force" if force else b"")
     return single(text, plain_ok, repeatable=False, doubt="the member may have been removed")
 
 

@@ -16,6 +16,7 @@ The question after a failed PUT is never "why" but "was it written?", so the cla
     │   ├── StaleReceipt      NACK or EXTEND of a delivery that is over
     │   ├── LimitReached      one topic or consumer group more than are kept
     │   ├── CannotLeave       removing that member would lose data or the majority
+    │   │   └── NeedsForce    it would cost segments a replica; `force` does it all the same
     │   ├── CannotRecover
     │   ├── EntriesLost       no replica has them any more; the message says where to go on
     │   ├── NotWritten        a disk has no room
@@ -84,6 +85,10 @@ class UnknownNode(Refused):
 
 class CannotLeave(Refused):
     """Removing the member would lose data or the majority."""
+
+
+class NeedsForce(CannotLeave):
+    """Fewer voters would stay than segments should have replicas; `leave(..., force=True)` removes it."""
 
 
 class CannotRecover(Refused):

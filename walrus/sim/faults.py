@@ -434,7 +434,7 @@ class Faults:
         if asked and leaving and not leaving.left and len(self.world.judge.membership.voters) > 3:
             host = asked[int(fault.value * len(asked))]
             self.world.seen["leader asked to leave"] += leader is leaving
-            self._ask(host, Leave(node))
+            self._ask(host, Leave(node, force=True))
 
     def _stale(self, fault: Fault) -> None:
         """A copy of the directory is made, the process goes on in another start, and some time later one

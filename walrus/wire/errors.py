@@ -103,6 +103,7 @@ KINDS: Final = (
     Kind("group in use", "GroupInUse", "a group is read with `GET` or with `RECEIVE`, not with both"),
     Kind("stale receipt", "StaleReceipt", "`NACK` or `EXTEND` of a delivery that is over"),
     Kind("cannot leave:", "CannotLeave", "removing that member would lose data or the majority"),
+    Kind("needs force:", "NeedsForce", "`LEAVE` would leave fewer voters than segments should have replicas"),
     Kind("cannot recover:", "CannotRecover", "`RECOVER` of a segment that is sealed already"),
     Kind("gone:", "EntriesLost", "`FETCH` of sealed entries that none of the replicas has any more"),
     Kind("not written:", "NotWritten", "the disk of the segment's leader has no room"),
@@ -186,7 +187,9 @@ SEEK_REQUIRES: Final = Reason(
 STATE_REQUIRES: Final = Reason("STATE requires a topic: send STATE <topic>")
 GROUPS_REQUIRES: Final = Reason("GROUPS requires a topic: send GROUPS <topic>")
 METRICS_TAKES_NOTHING: Final = Reason("METRICS takes no arguments: send METRICS")
-LEAVE_REQUIRES: Final = Reason("LEAVE requires a node id: send LEAVE <node_id>, a number from 1")
+LEAVE_REQUIRES: Final = Reason(
+    "LEAVE requires a node id: send LEAVE <node_id>, a number from 1, or LEAVE <node_id> force"
+)
 RECOVER_REQUIRES: Final = Reason(
     "RECOVER requires a topic and a segment: send RECOVER <topic> <segment from 1>"
 )
@@ -309,6 +312,14 @@ def too_many_groups(limit: int) -> Reason:
 def cannot_leave(why: str) -> Reason:
     """Removing the member would lose data or the majority."""
     return Reason(f"cannot leave: {why}")
+
+
+def needs_force(node_id: int, stay: int, factor: int) -> Reason:
+    """Removing the member costs segments a replica that they could have: an operator has to say so."""
+    return Reason(
+        f"needs force: {stay} voter{'s' if stay != 1 else ''} would stay, fewer than the replication factor, "
+        f"{factor}; LEAVE {node_id} force (--force on the command line) removes it all the same"
+    )
 
 
 def cannot_recover(topic: str, segment: int) -> Reason:

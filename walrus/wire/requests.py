@@ -192,9 +192,10 @@ class Metrics(_Request, frozen=True):
 
 
 class Leave(_Request, frozen=True):
-    """Remove a member."""
+    """Remove a member; with `force` also if fewer voters stay than a segment should have replicas."""
 
     node_id: int
+    force: bool = False
 
 
 class Recover(_Request, frozen=True):
@@ -428,7 +429,10 @@ def _metrics(rest: bytes) -> Request:
 
 
 def _leave(rest: bytes) -> Request:
-    return Leave(_number(rest, 1, errors.LEAVE_REQUIRES))
+    node, *force = rest.split(b" ")
+    if force not in ([], [b"force"]):
+        raise _Refused(errors.LEAVE_REQUIRES)
+    return Leave(_number(node, 1, errors.LEAVE_REQUIRES), bool(force))
 
 
 def _recover(rest: bytes) -> Request:

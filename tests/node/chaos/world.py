@@ -227,8 +227,13 @@ class World:
     def leave(self, node_id: int, asked: int) -> None:
         """LEAVE, asked again until it is done."""
 
+        request = b"LEAVE %d" % node_id
+
         def gone() -> bool:
-            reply = self._ask(asked, b"LEAVE %d" % node_id, patience=60.0)
+            nonlocal request
+            reply = self._ask(asked, request, patience=60.0)
+            if reply.startswith(b"ERR needs force"):
+                request = b"LEAVE %d force" % node_id
             return reply == b"OK" or reply.startswith(b"ERR unknown node")
 
         self.until(f"node {node_id} has left", gone, MOVING)
