@@ -11,12 +11,20 @@ PYTEST := $(BIN)/python -m pytest
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -e
+
 .venv/.installed: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test,tla,browser,docs,console]'
+	$(INSTALL) '.[cli,test,tla,browser,docs,console]'
+	touch $@ .venv/.with-cli .venv/.with-console
+
+# What only runs needs neither Java nor a test library.
+.venv/.with-%: setup.cfg pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(INSTALL) '.[cli,$*]'
 	touch $@
 
-demo: .venv/.installed ## start a cluster, stream a log in, kill a leader, count what is lost (0)
+demo: .venv/.with-cli ## start a cluster, stream a log in, kill a leader, count what is lost (0)
 	$(BIN)/python -m walrus.demo
 
 test: .venv/.installed ## everything
@@ -35,7 +43,7 @@ deep: .venv/.installed ## the property tests with many more examples, many more 
 	$(BIN)/python -m walrus.sim explore segments --depth 8
 
 fuzz: .venv/.installed ## atheris on every decoder of foreign bytes; MINUTES=10 in all (Linux)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	$(INSTALL) '.[fuzz]'
 	$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),10)
 
 chaos: .venv/.installed ## random faults on real nodes, judged by what only the protocol's page says; MINUTES=60
@@ -71,26 +79,26 @@ model-check: .venv/.installed ## TLC on every configuration, every planted bug a
 	$(BIN)/python -m walrus.tlc mutants
 	$(BIN)/python -m walrus.tlc guards
 
-simulate: .venv/.installed ## one run of the real nodes in a seeded world; `python -m walrus.sim --seed N` for others
+simulate: .venv/.with-cli ## one run of the real nodes in a seeded world; `python -m walrus.sim --seed N` for others
 	$(BIN)/python -m walrus.sim --seed 7
 
-hunt: .venv/.installed ## did your change break an invariant? Seeds until one fails, and hunt.html shows it
+hunt: .venv/.with-cli ## did your change break an invariant? Seeds until one fails, and hunt.html shows it
 	$(BIN)/python -m walrus.sim --seeds $(or $(SEEDS),20) --steps 6000 --why --html hunt.html
 
-play: .venv/.installed ## a cluster and its console in the browser: kill a leader with a click; Ctrl-C ends it
+play: .venv/.with-console ## a cluster and its console in the browser: kill a leader with a click; Ctrl-C ends it
 	$(BIN)/python -m walrus.cluster --nodes 3 --console
 
-cluster-bootstrap: .venv/.installed ## three nodes in the background: clients 9091-9093, raft 6001-6003
+cluster-bootstrap: .venv/.with-cli ## three nodes in the background: clients 9091-9093, raft 6001-6003
 	$(BIN)/python -m walrus.cluster --nodes 3 --detach
 
-cluster-down: .venv/.installed ## stop them
+cluster-down: .venv/.with-cli ## stop them
 	$(BIN)/python -m walrus.cluster --down
 
 bench: .venv/.installed ## the cluster's figures beside the machine's limits
 	$(BIN)/python -m benchmarks.cluster
 
 bench-engine: .venv/.installed ## the engine's figures beside its peers'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(INSTALL) '.[bench]'
 	$(BIN)/python -m benchmarks.engine
 
 mutate: .venv/.installed ## plant 400 slips in the logic and see how many the quick tests notice (an hour)

@@ -7,13 +7,9 @@ that are no invariants (an exception, what the oracle says) are told as what the
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-import walrus
+from walrus.shipped import SPEC
 from walrus.sim import invariants
-
-SPEC = Path(walrus.__file__).resolve().parent.parent / "spec"
-"""Beside the package, in a checkout."""
 
 OTHERS = {
     "Replies": "A node owes each request exactly one reply, in order, of a kind that docs/protocol.md lists.",

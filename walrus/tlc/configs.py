@@ -36,7 +36,7 @@ def known_files(kind: str = "") -> list[Path]:
     found = config_files(kind)
     if not found:
         what = f"{kind} configurations" if kind else "configurations"
-        raise SpecError(f"no {what} in {SPEC_DIRECTORY}: run this in a checkout of the repository")
+        raise SpecError(f"no {what} in {SPEC_DIRECTORY}: install walrus-log anew")
     return found
 
 

