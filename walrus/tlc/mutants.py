@@ -122,6 +122,6 @@ def run_cases(
         for case, violated in zip(mine, violated_by(config, mine, timeout), strict=True):
             report(case, violated)
             if violated != expected_of(case):
-                found = f"{expected_of(case)} should be violated, but {violated} was"
+                found = f"{expected_of(case)} should be violated, but {violated or 'nothing'} was"
                 wrong.append(f"{name_of(case)}: {found}")
     return wrong
