@@ -43,6 +43,7 @@ class TopicFigures(msgspec.Struct, frozen=True, kw_only=True):
     entries: int
     replicas: list[int] = []
     lag: dict[str, int] = {}
+    out: dict[str, int] = {}
     leader: int = 0
     """Not in METRICS: the node that said this."""
 
@@ -73,6 +74,11 @@ class NodeFigures(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int = 0
     puts_acknowledged: int = 0
     entries_lost: int = 0
+    deliveries: int = 0
+    redeliveries: int = 0
+    dead_letters: int = 0
+    repetitions: int = 0
+    entries_trimmed: int = 0
     failovers: int = 0
     recoveries: int = 0
     copies_behind: int = 0

@@ -37,10 +37,10 @@ def topic(*counts: int | None, **more: object) -> Topic:
     return Topic(segments=segments, sealed_total=sum(c or 0 for c in counts), **more)  # type: ignore[arg-type]
 
 
-def led(topic: Topic, end: int) -> dict[str, object]:
+def led(topic: Topic, end: int, **out: int) -> dict[str, object]:
     metadata = Metadata()
     metadata.topics["t"] = topic
-    return topics_led(metadata, {"t": end})["t"]
+    return topics_led(metadata, {"t": end}, lambda name: out)["t"]
 
 
 def test_the_lag_of_a_group_counts_what_it_has_not_got() -> None:
@@ -52,8 +52,8 @@ def test_the_lag_of_a_group_counts_what_it_has_not_got() -> None:
 
 def test_the_lag_of_a_work_queue_counts_what_it_has_not_acknowledged() -> None:
     done = Acknowledged(low=Position(1, 4), above=(Run(1, 6, 8), Run(2, 0, 1)))
-    said = led(topic(10, None, groups={"workers": done}), 5)
-    assert said["lag"] == {"workers": 15 - 4 - 3}
+    said = led(topic(10, None, groups={"workers": done}), 5, workers=3)
+    assert (said["lag"], said["out"]) == ({"workers": 15 - 4 - 3}, {"workers": 3})
 
 
 def test_metrics_name_a_bounded_number_of_topics_and_groups() -> None:
@@ -61,7 +61,7 @@ def test_metrics_name_a_bounded_number_of_topics_and_groups() -> None:
     many = {f"g{n}": Position(1, n) for n in range(MAX_GROUPS_NAMED + 20)}
     for n in range(MAX_TOPICS_NAMED + 5):
         metadata.topics[f"t{n}"] = topic(None, cursors=many)
-    said = topics_led(metadata, dict.fromkeys(metadata.topics, 500))
+    said = topics_led(metadata, dict.fromkeys(metadata.topics, 500), lambda name: dict.fromkeys(many, 1))
     assert len(said) == MAX_TOPICS_NAMED
     lag = said["t0"]["lag"]
     assert len(lag) == MAX_GROUPS_NAMED and max(lag.values()) == 500, "the largest lags are named"
@@ -105,11 +105,13 @@ def test_groups_say_where_they_are_and_only_the_leader_how_far_behind() -> None:
     metadata.apply(CommitCursors(cursors={"t": {"": Position(1, 3)}}))
     metadata.apply(CommitGroups(groups={"t": {"jobs": Acknowledged(0, Position(1, 1), (Run(2, 0, 1),))}}))
     known = metadata.topics["t"]
-    said = msgspec.json.decode(groups(known, 4))
+    said = msgspec.json.decode(groups(known, 4, {"jobs": 2, "new": 1}))
     assert said["exact"] and said["end"] == {"segment": 2, "offset": 4}
     assert said["groups"] == {
         "": {"read_with": "GET", "segment": 1, "offset": 3, "lag": 6},
-        "jobs": {"read_with": "RECEIVE", "segment": 1, "offset": 1, "lag": 7},
+        "jobs": {"read_with": "RECEIVE", "segment": 1, "offset": 1, "lag": 7, "out": 2},
+        "new": {"read_with": "RECEIVE", "segment": 1, "offset": 0, "lag": 9, "out": 1},
     }
-    elsewhere = msgspec.json.decode(groups(known, None))
+    elsewhere = msgspec.json.decode(groups(known, None, {}))
     assert not elsewhere["exact"] and elsewhere["groups"][""]["lag"] == 2
+    assert elsewhere["groups"]["jobs"]["out"] is None

@@ -5,6 +5,7 @@ Assertion messages that begin with a name say which invariant of `spec/Delivery.
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from tests.broker.world import NodeWorld, three
@@ -101,6 +102,22 @@ def test_what_is_acknowledged_while_a_proposal_is_on_its_way_goes_into_the_next(
         world.send(owner(world), Ack("t", "g", (receipt,)))
     world.until(lambda: world.topic("t").groups["g"].low == Position(1, 6))
     assert proposed == [1, 5]
+
+
+def test_the_owner_says_what_is_out_and_how_far_behind_a_group_is():
+    world = loaded()
+    receipts = take(world, 2, 3)
+    ack(world, 3, receipts[0])
+    for request in (protocol.State("t"), protocol.Groups("t")):
+        said = msgspec.json.decode(world.ask(owner(world), request)[0])
+        assert said["exact"] and said["groups"]["g"] == {
+            "read_with": "RECEIVE", "segment": 1, "offset": 1, "lag": 5, "out": 2,
+        }  # fmt: skip
+        elsewhere = msgspec.json.decode(world.ask(others(world)[0], request)[0])
+        assert (elsewhere["exact"], elsewhere["groups"]["g"]["out"]) == (False, None)
+    topic = world.metrics(owner(world))["topics_led"]["t"]
+    assert (topic["lag"], topic["out"]) == ({"g": 5}, {"g": 2})
+    assert world.metrics(owner(world))["deliveries"] == 3
 
 
 def test_groups_know_nothing_of_each_other():

@@ -68,6 +68,7 @@ def test_what_is_beyond_retention_goes_from_every_disk_and_readers_are_told() ->
     found = state(world)
     assert (found["first_segment"], found["trimmed_entries"], found["retained_entries"]) == (3, 10, 10)
     assert found["last_sealed_entry_offset"] == 20
+    assert [world.metrics(node)["entries_trimmed"] for node in world.nodes] == [10] * 3
     assert world.get_all(2, "t") == [str(n).encode() for n in range(10, 23)]
     assert world.put(3, "t", "more") == [b"OK"]
 

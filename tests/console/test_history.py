@@ -78,7 +78,7 @@ def test_percentiles_are_of_what_was_observed_within_the_window() -> None:
 
 def test_the_exposition_is_read_by_the_format_s_own_parser() -> None:
     took = Durations([0.001, 0.01], [2, 1, 1], 0.5)
-    topics = {"orders": {"segments": 2, "entries": 9, "lag": {"": 4, 'a"b\\': 5}}}
+    topics = {"orders": {"segments": 2, "entries": 9, "lag": {"": 4, 'a"b\\': 5}, "out": {'a"b\\': 2}}}
     told = said(1, put_seconds=took, sync_seconds={"raft": took}, puts_acknowledged=7)
     history = History()
     answer = {**msgspec.to_builtins(told), "topics_led": topics}

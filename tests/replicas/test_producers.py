@@ -43,6 +43,7 @@ def test_what_comes_again_is_answered_once_it_is_acknowledged_and_not_appended()
     bench.flush()
     assert bench.answers() == [(4, 1, 1, False, "")], "acknowledged already: nothing to wait for"
     assert bench.writer.producers.since == {"x": LastNumber(2, 0)}
+    assert bench.writer.producers.repetitions.entries == 4
 
 
 def test_a_repetition_in_the_same_turn_waits_for_what_it_repeats() -> None:

@@ -237,8 +237,8 @@ class Controller:
             voters=len(self.members.voters()),
             entries=self.copies.entries,
             bytes=self.copies.bytes,
-            puts_acknowledged=self.router.acknowledged,
-            entries_lost=self.cursors.lost,
+            out=self.queues.owner.out,
+            counted=self._counted(),
             recoveries=len(recoveries),
             waiting_recoveries=waiting,
             copies_behind=self.catch_up.behind,
@@ -246,6 +246,18 @@ class Controller:
             process=process(),
         )
         return status.metrics(view, now)
+
+    def _counted(self) -> status.Counted:
+        handed = self.queues.owner.counts
+        return status.Counted(
+            puts_acknowledged=self.router.acknowledged,
+            entries_lost=self.cursors.lost + handed.lost,
+            deliveries=handed.deliveries,
+            redeliveries=handed.redeliveries,
+            dead_letters=handed.dead_letters,
+            repetitions=self.writers.repetitions.entries,
+            entries_trimmed=self.catch_up.trimming.entries,
+        )
 
     # --- handshakes: `members` answers the rest of them by itself ---
 

@@ -95,6 +95,17 @@ class Unanswered(msgspec.Struct):
     again_at: float = 0.0
 
 
+class Counts(msgspec.Struct):
+    """What this node has done for groups that are read with RECEIVE, since this start."""
+
+    deliveries: int = 0
+    redeliveries: int = 0
+    """Of those, of entries that had been out before."""
+    dead_letters: int = 0
+    lost: int = 0
+    """Entries that groups stepped over because no replica has them."""
+
+
 class Alarms(NamedTuple):
     """What the clock has for the owner: heaps, of RECEIVEs that wait, and of groups."""
 
@@ -156,8 +167,7 @@ class Dispatcher:
         self._uncommitted: dict[GroupKey, None] = {}
         self._commit_at = 0.0
         self._requests = 0
-        self.lost = 0
-        """Entries that groups stepped over because no replica has them, since this start."""
+        self.counts = Counts()
 
     def __contains__(self, key: object) -> bool:
         """Whether this node has a queue of that (topic, group)."""
@@ -271,7 +281,10 @@ class Dispatcher:
         taken = []
         until = now + self._visibility(topic)
         for payload in self._read(key, queue, position, count, now)[:count]:
-            taken.append((group.hand_out(position, until), payload))
+            receipt = group.hand_out(position, until)
+            self.counts.deliveries += 1
+            self.counts.redeliveries += receipt.delivery > 1
+            taken.append((receipt, payload))
             position = Position(position.segment, position.offset + 1)
             if group.candidate(topic, end, now) != position or self._is_spent(key[0], group, position):
                 break
@@ -288,6 +301,7 @@ class Dispatcher:
         queue = self._queues.get(name, {}).get(group)
         if queue is not None and queue.group.give_up(position):
             queue.dead.add(position)
+            self.counts.dead_letters += 1
             self._uncommitted[name, group] = None
 
     def _read(self, key: GroupKey, queue: Queue, position: Position, count: int, now: float) -> list[bytes]:
@@ -341,7 +355,7 @@ class Dispatcher:
             receipt = Receipt(number, lost, queue.group.done.generation, 1)
             if not queue.group.acknowledge(receipt, self._metadata.topics[name], end):
                 break  # beyond the window: the next step goes on there
-            self.lost += 1
+            self.counts.lost += 1
             self._uncommitted[key] = None
         if end > offset:
             self._outbox.log(
@@ -651,6 +665,10 @@ class Dispatcher:
         for key, queue in self._all():
             if queue.idle and now - queue.used_at > IDLE_AFTER:
                 self._forget(key)
+
+    def out(self, name: str) -> dict[str, int]:
+        """How many entries of a topic each group has out, of the groups that this node keeps."""
+        return {group: len(queue.group.out) for group, queue in self._queues.get(name, {}).items()}
 
     def queues(self) -> Iterator[tuple[GroupKey, WorkQueue]]:
         """The work queues that this node keeps."""

@@ -5,12 +5,13 @@ has. Where a group stands is in the metadata, at most an interval of commits old
 a lag of what one tenth of a second brings. All nodes together name every topic once, but for a moment during
 a failover.
 
-`lag` counts entries that the group has not got (GET) or not acknowledged (RECEIVE).
+`lag` counts entries that the group has not got (GET) or not acknowledged (RECEIVE); `out`, which is a part of
+it, those that consumers have in hand. Only the leader knows them: another node says that it is not `exact`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -26,25 +27,28 @@ MAX_GROUPS_NAMED = 100
 """Groups of a topic that METRICS names: those with the largest lag."""
 
 
-def topics_led(metadata: Metadata, led: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+def topics_led(
+    metadata: Metadata, led: Mapping[str, int], out: Callable[[str], Mapping[str, int]]
+) -> dict[str, dict[str, Any]]:
     """Return what each topic holds and how far its groups are.
 
-    `led`: topic -> how many entries of its open segment are acknowledged.
+    `led`: topic -> how many entries of its open segment are acknowledged. `out`: topic -> group -> how many
+    entries are with its consumers.
     """
     known = ((name, metadata.topics[name], end) for name, end in led.items() if name in metadata.topics)
-    return {name: _topic(topic, end) for name, topic, end in islice(known, MAX_TOPICS_NAMED)}
+    return {name: _topic(topic, end, out(name)) for name, topic, end in islice(known, MAX_TOPICS_NAMED)}
 
 
-def _topic(topic: Topic, open_entries: int) -> dict[str, Any]:
-    end = Position(topic.current, open_entries)
-    lags = {group: _behind(topic, position, end) for group, position in topic.cursors.items()}
-    lags |= {group: _unacknowledged(topic, done, end) for group, done in topic.groups.items()}
-    worst = sorted(lags.items(), key=lambda item: (-item[1], item[0]))[:MAX_GROUPS_NAMED]
+def _topic(topic: Topic, open_entries: int, out: Mapping[str, int]) -> dict[str, Any]:
+    figures = group_figures(topic, open_entries, out)
+    lags = [(group, figure["lag"]) for group, figure in figures.items()]
+    worst = sorted(lags, key=lambda item: (-item[1], item[0]))[:MAX_GROUPS_NAMED]
     return {
         "segments": topic.current,
         "entries": topic.sealed_total + open_entries,
         "replicas": topic.open.replicas,
         "lag": dict(worst),
+        "out": {group: out[group] for group, _ in worst if out.get(group)},
     }
 
 
@@ -58,22 +62,35 @@ def topics(metadata: Metadata, prefix: str) -> bytes:
     return msgspec.json.encode({"topics": names[:MAX_TOPICS_LISTED], "count": len(names)})
 
 
-def groups(topic: Topic, open_entries: int | None) -> bytes:
-    """GROUPS. `open_entries`: acknowledged in the topic's open segment; None if this node does not lead it.
+def groups(topic: Topic, open_entries: int | None, out: Mapping[str, int]) -> bytes:
+    """GROUPS."""
+    end = Position(topic.current, open_entries or 0)
+    answer = {"end": end._asdict(), "exact": open_entries is not None, "leader_node": topic.open.leader}
+    return msgspec.json.encode({**answer, "groups": group_figures(topic, open_entries, out)})
 
-    Then the lag counts sealed segments alone, and says so: `exact` is false.
+
+def group_figures(
+    topic: Topic, open_entries: int | None, out: Mapping[str, int]
+) -> dict[str, dict[str, Any]]:
+    """Return what there is to say of each group, by name.
+
+    `open_entries`: acknowledged in the topic's open segment; None if this node does not lead it. Then the lag
+    counts sealed segments alone, and what is out is not known.
     """
     end = Position(topic.current, open_entries or 0)
     found = {
         group: {"read_with": "GET", **position._asdict(), "lag": _behind(topic, position, end)}
         for group, position in topic.cursors.items()
     }
-    found |= {
-        group: {"read_with": "RECEIVE", **done.low._asdict(), "lag": _unacknowledged(topic, done, end)}
-        for group, done in topic.groups.items()
-    }
-    answer = {"end": end._asdict(), "exact": open_entries is not None, "leader_node": topic.open.leader}
-    return msgspec.json.encode({**answer, "groups": dict(sorted(found.items()))})
+    for group in topic.groups.keys() | out.keys():  # one whose first entries are out has committed nothing
+        done = topic.group(group)
+        found[group] = {
+            "read_with": "RECEIVE",
+            **done.low._asdict(),
+            "lag": _unacknowledged(topic, done, end),
+            "out": None if open_entries is None else out.get(group, 0),
+        }
+    return dict(sorted(found.items()))
 
 
 def _behind(topic: Topic, position: Position, end: Position) -> int:

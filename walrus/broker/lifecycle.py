@@ -32,7 +32,7 @@ from walrus.config import NodeConfig
 from walrus.leases import LeaseTable
 from walrus.replicas.copies import Copies, Key
 from walrus.replicas.failover import SegmentRecovery
-from walrus.replicas.producers import Producers
+from walrus.replicas.producers import Producers, Repetitions
 from walrus.replicas.replication import SegmentWriter, Shared
 from walrus.segments import Command, Metadata, Seal
 from walrus.wire.effects import Outbox, Trace
@@ -90,6 +90,7 @@ class Writers(dict[str, SegmentWriter]):
         self.unix_time = unix_time
         self.advanced: dict[str, None] = {}
         """Topics of which more is acknowledged than when this was looked at last."""
+        self.repetitions = Repetitions()
 
     def of(self, topic: str, number: int) -> SegmentWriter | None:
         """Return the writer of a segment, if this node has it."""
@@ -452,7 +453,9 @@ class Lifecycle:
             connected=self._connected,
             now=now,
             shared=self._shared_by(topic),
-            producers=Producers(self._metadata.topics[topic].producers, self.writers.unix_time),
+            producers=Producers(
+                self._metadata.topics[topic].producers, self.writers.unix_time, self.writers.repetitions
+            ),
             settings=self._metadata.topics[topic].settings,
         )
         self._dirty[topic] = None

@@ -12,7 +12,7 @@ does the rest. Two things are common to all of them:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import TypeAlias, assert_never
 
@@ -148,13 +148,16 @@ class Requests:
             case protocol.Receive() | protocol.Ack() | protocol.Nack() | protocol.Extend() | protocol.Seek():
                 self._queues.start(slot, request, now)
             case protocol.State(topic=topic):
-                self._outbox.reply(slot, protocol.json_reply(state(self._metadata.topics[topic])))
-            case protocol.Groups(topic=name):
-                known = self._metadata.topics[name]
-                end = self._lifecycle.writers.commit_index(name, known.current)
-                self._outbox.reply(slot, protocol.json_reply(groups(known, end)))
+                self._outbox.reply(slot, protocol.json_reply(state(*self._look_at(topic))))
+            case protocol.Groups(topic=topic):
+                self._outbox.reply(slot, protocol.json_reply(groups(*self._look_at(topic))))
             case _:
                 assert_never(request)
+
+    def _look_at(self, name: str) -> tuple[Topic, int | None, Mapping[str, int]]:
+        """A topic; and as far as this node leads it, its end, and what its groups have out."""
+        topic = self._metadata.topics[name]
+        return topic, self._lifecycle.writers.commit_index(name, topic.current), self._queues.owner.out(name)
 
     def _when_known(self, slot: object, request: TopicRequest, now: float) -> None:
         """Look again with fresh metadata before saying that there is no such topic or segment.

@@ -6,13 +6,13 @@ this system adds stands beside them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from math import isinf
 from typing import Any
 
 import msgspec
 
-from walrus.broker.lag import topics_led, under_replicated
+from walrus.broker.lag import group_figures, topics_led, under_replicated
 from walrus.config import Identity, NodeConfig
 from walrus.consensus.log import RaftLog
 from walrus.consensus.messages import Role
@@ -25,6 +25,21 @@ MAX_DIGESTED = 10_000
 
 MAX_LEASES = 100
 """Leases that METRICS names; it counts all."""
+
+
+class Counted(msgspec.Struct, frozen=True, kw_only=True):
+    """What this node has done since it started, by the names that METRICS gives it."""
+
+    puts_acknowledged: int
+    entries_lost: int
+    """Entries that groups stepped over because no replica has them."""
+    deliveries: int
+    redeliveries: int
+    dead_letters: int
+    repetitions: int
+    """Entries that producers sent again, and that were not appended again."""
+    entries_trimmed: int
+    """Entries whose room was given back."""
 
 
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,13 +59,13 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     segments_led: int
     led: dict[str, int]
     """Topics whose open segment this node leads -> how many entries of that are acknowledged."""
+    out: Callable[[str], Mapping[str, int]]
+    """Topic -> group -> entries that are with its consumers, of the topics that this node leads."""
+    counted: Counted
     voters: int
     """Members that may hold replicas."""
     entries: int
     bytes: int
-    puts_acknowledged: int
-    entries_lost: int
-    """Entries that cursors stepped over because no replica has them, since this start."""
     recoveries: int
     waiting_recoveries: dict[str, float]
     """Recoveries that wait for copies a power loss may have shortened: topic/segment -> seconds."""
@@ -61,8 +76,8 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     """What the shell measures: durations, disk, connections. Empty where there is no process."""
 
 
-def state(topic: Topic) -> bytes:
-    """STATE of a topic."""
+def state(topic: Topic, open_entries: int | None, out: Mapping[str, int]) -> bytes:
+    """STATE of a topic. `open_entries` and `out`: as for `lag.group_figures`."""
     numbered = {str(number): segment for number, segment in topic.numbered()}
     return msgspec.json.encode(
         {
@@ -82,6 +97,8 @@ def state(topic: Topic) -> bytes:
                 group: {**_position(done.low), "acknowledged_above": sum(r.end - r.start for r in done.above)}
                 for group, done in sorted(topic.groups.items())
             },
+            "groups": group_figures(topic, open_entries, out),
+            "exact": open_entries is not None,
             "retained_entries": topic.sealed_total - topic.trimmed,
             "retained_bytes": sum(segment.size for segment in topic.segments),
         }
@@ -186,12 +203,11 @@ def _own_metrics(node: NodeView) -> dict[str, Any]:
         "leases_held": dict(list(node.leases.items())[:MAX_LEASES]),
         "segments_led": node.segments_led,
         "topics": len(node.metadata.topics),
-        "topics_led": topics_led(node.metadata, node.led),
+        "topics_led": topics_led(node.metadata, node.led, node.out),
         "under_replicated": _under_replicated(node),
         "entries": node.entries,
         "bytes": node.bytes,
-        "puts_acknowledged": node.puts_acknowledged,
-        "entries_lost": node.entries_lost,
+        **msgspec.structs.asdict(node.counted),
         "failovers": node.metadata.failovers,
         "recoveries": node.recoveries,
         "recoveries_waiting_for_sure_copies": node.waiting_recoveries,

@@ -114,9 +114,10 @@ def _table(console: Console, topic: str, answer: dict[str, Any]) -> Table:
     if not answer["exact"]:
         title += f" or later: node {answer['leader_node']} knows"
     table = Table(title=title)
-    for column in ("group", "read with", "at", "lag"):
+    for column in ("group", "read with", "at", "lag", "out"):
         table.add_column(column)
     for name, group in answer["groups"].items():
         place = f"{group['segment']}.{group['offset']}"
-        table.add_row(name or "(shared)", group["read_with"], place, f"{group['lag']:,}")
+        out = "-" if group.get("out") is None else f"{group['out']:,}"
+        table.add_row(name or "(shared)", group["read_with"], place, f"{group['lag']:,}", out)
     return table

@@ -101,13 +101,23 @@ def _status(console: Console, cluster: health.ClusterHealth) -> RenderableType:
     if not cluster.nodes:
         return Text("\n".join((cluster.word, *cluster.reasons)))
     logs = {n.node_id: n.figures.log_file for n in cluster.nodes if n.figures and n.figures.log_file}
-    lags = [(lag, name, group) for name, t in cluster.topics.items() for group, lag in t.lag.items() if lag]
+    lags = [
+        (lag, name, group, topic.out.get(group, 0))
+        for name, topic in cluster.topics.items()
+        for group, lag in topic.lag.items()
+        if lag
+    ]
     lines = [Text(f"  log of node {node}: {file}", style="dim") for node, file in logs.items()]
     lines += [
-        Text(f"  {name}: {group or 'the shared cursor'} is {number(lag)} entries behind", style="dim")
-        for lag, name, group in sorted(lags, reverse=True)[:5]
+        Text(_behind(name, group, lag, out), style="dim")
+        for lag, name, group, out in sorted(lags, reverse=True)[:5]
     ]
     return Group(shown(cluster, {}), *lines)
+
+
+def _behind(name: str, group: str, lag: int, out: int) -> str:
+    in_hand = f", {number(out)} of them in hand" if out else ""
+    return f"  {name}: {group or 'the shared cursor'} is {number(lag)} entries behind{in_hand}"
 
 
 def check(addresses: Sequence[str], screen: Screen, timeout: float) -> int:

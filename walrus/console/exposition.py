@@ -42,6 +42,11 @@ GAUGES = (
 COUNTERS = (
     ("walrus_puts_acknowledged", "Entries answered OK by the node that had the client.", "puts_acknowledged"),
     ("walrus_entries_lost", "Entries that cursors stepped over: no replica has them.", "entries_lost"),
+    ("walrus_deliveries", "Entries that the node handed out in answer to RECEIVE.", "deliveries"),
+    ("walrus_redeliveries", "Those of them that had been out before.", "redeliveries"),
+    ("walrus_dead_letters", "Entries that went to a dead-letter topic.", "dead_letters"),
+    ("walrus_repetitions", "Entries that PUB brought again, not appended again.", "repetitions"),
+    ("walrus_entries_trimmed", "Entries whose room on the node was given back.", "entries_trimmed"),
     ("walrus_failovers", "Segments of the cluster that were recovered, ever.", "failovers"),
     ("walrus_cpu_seconds", "Processor time of the process.", "cpu_seconds"),
     ("walrus_node_starts", "Starts of the node on its data directory.", "starts"),
@@ -101,12 +106,17 @@ class _Figures(Collector):
         lag = GaugeMetricFamily(
             "walrus_group_lag_entries", "Entries that the group is behind.", labels=["topic", "group"]
         )
+        out = GaugeMetricFamily(
+            "walrus_group_out_entries", "Entries that consumers have in hand.", labels=["topic", "group"]
+        )
         for name, topic in self._cluster.topics.items():
             entries.add_metric([name], topic.entries)
             segments.add_metric([name], topic.segments)
             for group, behind in topic.lag.items():
                 lag.add_metric([name, group], behind)
-        yield from (entries, segments, lag)
+            for group, count in topic.out.items():
+                out.add_metric([name, group], count)
+        yield from (entries, segments, lag, out)
 
 
 def _add(family: HistogramMetricFamily, labels: list[str], durations: Durations) -> None:

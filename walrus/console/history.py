@@ -175,6 +175,7 @@ class History:
                 "replicas": topic.replicas,
                 "rate": round(self._topic_rate(name, topic.entries), 1),
                 "lag": topic.lag,
+                "out": topic.out,
             }
             for name, topic in self.health.topics.items()
         ]

@@ -27,15 +27,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import msgspec
+
 from walrus.segments import IDLE_SECONDS, MAX_PRODUCERS, LastNumber, latest
 from walrus.storage.batch import Stamp
 from walrus.wire import errors
 
 
+class Repetitions(msgspec.Struct):
+    """What the writers of this node have had before, and not appended again, since this start."""
+
+    entries: int = 0
+
+
 class Producers:
     """The table of one writer. `append` is taken back by `undo` until `keep` is called."""
 
-    def __init__(self, begun: Mapping[str, LastNumber], unix_time: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        begun: Mapping[str, LastNumber],
+        unix_time: Callable[[], float],
+        repetitions: Repetitions | None = None,
+    ) -> None:
+        self.repetitions = repetitions or Repetitions()
         self.since: dict[str, LastNumber] = {}
         """Those that appended to this segment."""
         self._begun = dict(begun)

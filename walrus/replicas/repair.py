@@ -77,7 +77,7 @@ class CatchUp:
     ) -> None:
         self._config, self._metadata, self._copies = config, metadata, copies
         self.puller, self._outbox = puller, outbox
-        self._trimming = Trimming(metadata=metadata, copies=copies, on_gone=self._on_gone)
+        self.trimming = Trimming(metadata=metadata, copies=copies, on_gone=self._on_gone)
         # Per topic, segments up to here were looked at: a topic has thousands of them, and each is looked at
         # once, when it is sealed, unless its replicas change.
         self._checked: dict[str, int] = {}
@@ -92,7 +92,7 @@ class CatchUp:
 
     def on_topic(self, topic: str) -> None:
         """Look at the segments that were sealed since the last time, and at those that are gone."""
-        self._trimming.on_topic(topic)
+        self.trimming.on_topic(topic)
         known = self._metadata.topics.get(topic)
         if known is None:  # one of its name begins with a later number
             self._checked.pop(topic, None)
@@ -118,7 +118,7 @@ class CatchUp:
     def on_snapshot(self) -> None:
         """The metadata was replaced: any segment may have other replicas than when it was looked at."""
         self._checked.clear()
-        self._trimming.on_snapshot()
+        self.trimming.on_snapshot()
 
     def on_replicas(self, key: Key) -> None:
         """A sealed segment has other replicas, perhaps this node, whose copy may lack entries."""
@@ -135,7 +135,7 @@ class CatchUp:
 
     def on_tick(self, now: float, connected: Collection[int]) -> None:
         """Copy what is missing, from another replica at each attempt."""
-        self._trimming.on_tick()
+        self.trimming.on_tick()
         for key in list(self._copies.damaged):
             self._replace(key)
         if not self._short or now < self._again_at:
@@ -217,7 +217,7 @@ class CatchUp:
     def check_invariants(self) -> None:
         """Assert what must hold of the copies that are too short or damaged."""
         self.puller.check_invariants()
-        self._trimming.check_invariants()
+        self.trimming.check_invariants()
         for key, shadow in self._shadows.items():
             assert shadow.key == key, f"{shadow.name} is filed under {key}"
             assert shadow.name != self._copies.get(key).name, f"{shadow.name} replaces itself"

@@ -372,6 +372,7 @@ class SegmentWriter:
                 self._answer(pending.origin, pending.forward, 0, 0, error=refusal)
                 return None
             repeated = self.producers.repeated(batch.stamps[0])
+            self.producers.repetitions.entries += repeated
             batch = batch.slice(repeated, batch.count)
         batch = batch.slice(0, self._fitting(batch, room, size))
         if batch.stamps:

@@ -28,6 +28,8 @@ class Trimming:
         """By topic: below this number nothing is left here."""
         self._left: dict[Key, None] = {}
         """Copies that a full disk keeps."""
+        self.entries = 0
+        """Entries whose room was given back, since this start."""
 
     def on_topic(self, topic: str) -> None:
         """The topic's metadata changed: perhaps its first segment is another, or the topic is gone."""
@@ -56,8 +58,10 @@ class Trimming:
     def _drop(self, key: Key) -> None:
         assert self._metadata.is_gone(*key), f"TrimmedIsSealed: {key} is retained"
         self._on_gone(key)
+        held = self._copies.entries
         if self._copies.drop(key):
             self._left.pop(key, None)
+            self.entries += held - self._copies.entries
         else:
             self._left[key] = None
 

@@ -1,12 +1,18 @@
 """Whether everything that clients were told is true of the log that the nodes hold in the end.
 
-    AckedDurable      a PUT that was answered OK is in the log NotDoneAbsent     one that was answered with an
-    error that says "no" is not NothingInvented   every entry was sent, and is there once WriterOrder
-    the acknowledged entries of a writer are in the order in which it sent them PlacesStable      what a FETCH
-    found at a place is there in the end, and was there at any time NothingSkipped    a group was given the
-    log in order; what it was not given is no more than the answers that
-                      it missed; entries may come again
-    NodesAgree        all nodes show one log
+    AckedDurable          a PUT or PUB that was answered OK is in the log
+    NotDoneAbsent         a PUT that was answered with an error that says "no" is not
+    NothingInvented       every entry was sent, and each PUT is there once
+    WriterOrder           the acknowledged entries of a writer are in the order in which it sent them
+    NoDuplicateAppend     a number of a producer is there once, however often it was sent
+    NumbersWithoutGap     the numbers of a producer are there in order, from 0, without a gap
+    ProducerKept          no node forgets a producer whose entries it acknowledged
+    PlacesStable          what a FETCH found at a place is there in the end, and was there at any time
+    NothingSkipped        a group was given the log in order; what it was not given is no more than the
+                          answers that it missed; entries may come again. Of a work queue: every entry was
+                          acknowledged by a worker, or its ACK has no known outcome
+    AckedNotRedelivered   no RECEIVE that was sent after the OK to an ACK brought that entry again
+    NodesAgree            all nodes show one log
 
 A violation is a line that begins with one of these names.
 """
@@ -18,7 +24,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from tests.node.chaos.client import NOT_DONE, OK, Address, Connection, Told
+from tests.node.chaos.client import NOT_DONE, OK, Address, Connection, Queue, Told
 
 
 class Place(NamedTuple):
@@ -31,7 +37,9 @@ class Place(NamedTuple):
 
 def violations(log: Sequence[Place], told: Told) -> list[str]:
     """Every promise that was broken, one line for each."""
-    found = [*_puts(log, told), *_places(log, told)]
+    found = [*told.wrong, *_puts(log, told), *_pubs(log, told), *_places(log, told)]
+    for group, queue in told.queues.items():
+        found += _queue(log, group, queue)
     for group, delivered in told.gets.items():
         found += _deliveries(log, group, delivered, told.doubtful_gets.get(group, 0))
     return found
@@ -40,8 +48,9 @@ def violations(log: Sequence[Place], told: Told) -> list[str]:
 def _puts(log: Sequence[Place], told: Told) -> Iterable[str]:
     index = {place.entry: number for number, place in enumerate(log)}
     sent = {payload for puts in told.puts.values() for payload, _ in puts}
+    numbered = {payload for producer in told.producers for payload, _ in told.puts[producer]}
     for entry, times in Counter(place.entry for place in log).items():
-        if times > 1 or entry not in sent:
+        if entry not in sent or (times > 1 and entry not in numbered):
             yield f"NothingInvented: {entry[:40]!r} is there {times} times, sent: {entry in sent}"
     for writer, puts in told.puts.items():
         acknowledged = [payload for payload, outcome in puts if outcome == OK]
@@ -56,8 +65,39 @@ def _puts(log: Sequence[Place], told: Told) -> Iterable[str]:
             yield f"WriterOrder: the entries of {writer} are not in the order of sending"
 
 
+def _pubs(log: Sequence[Place], told: Told) -> Iterable[str]:
+    for producer in told.producers:
+        numbers = {payload: number for number, (payload, _) in enumerate(told.puts[producer])}
+        there = [numbers[place.entry] for place in log if place.entry in numbers]
+        if twice := [number for number, times in Counter(there).items() if times > 1]:
+            lines = f"{len(twice)} of {len(there)} of {producer}"
+            yield f"NoDuplicateAppend: {lines} are there more than once, first number {twice[0]}"
+        once = list(dict.fromkeys(there))
+        if wrong := [place for place, number in enumerate(once) if place != number]:
+            there_is = f"number {once[wrong[0]]} of {producer}"
+            yield f"NumbersWithoutGap: {there_is} is where {wrong[0]} belongs; {len(once)} are there"
+
+
+def unfinished(log: Sequence[Place], queue: Queue) -> list[Place]:
+    """The entries that the group has still to be given."""
+    done = queue.acknowledged.keys() | queue.doubtful
+    return [place for place in log if place.entry not in done]
+
+
+def _queue(log: Sequence[Place], group: str, queue: Queue) -> Iterable[str]:
+    there = {place.entry for place in log}
+    for entry, asked in list(queue.given):
+        if entry not in there:
+            yield f"NothingInvented: {group} was given {entry[:40]!r}, which is not in the log"
+        if (told := queue.acknowledged.get(entry, asked)) < asked:
+            late = f"asked for {asked - told:.3f} s after the OK to its ACK"
+            yield f"AckedNotRedelivered: {group} was given {entry[:40]!r}, {late}"
+    if left := unfinished(log, queue):
+        lines = f"{len(left)} of {len(log)} entries, first {left[0]!r:.80}"
+        yield f"NothingSkipped: {group} was never given, or not again, {lines}"
+
+
 def _places(log: Sequence[Place], told: Told) -> Iterable[str]:
-    yield from (f"PlacesStable: {change}" for change in told.changed)
     final = {(place.segment, place.offset): place.entry for place in log}
     for where, entry in told.fetched.items():
         if final.get(where) != entry:

@@ -8,6 +8,8 @@ Three kinds of clients run for as long as a run takes, each in a thread, and wri
     Writer     PUTs of payloads that occur once, in windows, to one node after the other
     Getter     GETs of a consumer group that it has for itself
     Fetcher    FETCHes at random places: what was there once must stay there
+
+Those of a work queue are in `jobs.py`.
 """
 
 from __future__ import annotations
@@ -93,18 +95,34 @@ def ask(address: Address, request: bytes, patience: float = 10.0) -> bytes:
 
 
 @dataclass
+class Queue:
+    """What the workers of one group were told, together."""
+
+    given: list[tuple[bytes, float]] = field(default_factory=list)
+    """Entries that were handed out, and when the RECEIVE was sent."""
+    acknowledged: dict[bytes, float] = field(default_factory=dict)
+    """Entries whose ACK was answered OK, and when that was read."""
+    doubtful: set[bytes] = field(default_factory=set)
+    """Entries for which an ACK was sent whose outcome is unknown."""
+
+
+@dataclass
 class Told:
-    """What clients did and were told, in the order of each."""
+    """What the clients of one topic did and were told, in the order of each."""
 
     puts: dict[str, list[tuple[bytes, str]]] = field(default_factory=dict)
-    """By writer: payloads in the order of sending, and what became of each."""
+    """By writer or producer: payloads in the order of first sending, and what became of each."""
+    producers: set[str] = field(default_factory=set)
+    """Of these, the clients that number their entries: each is there once, however often it was sent."""
+    queues: dict[str, Queue] = field(default_factory=dict)
+    """By group that is read with RECEIVE."""
     gets: dict[str, list[bytes]] = field(default_factory=dict)
     """By group: entries in the order of delivery."""
     doubtful_gets: dict[str, int] = field(default_factory=dict)
     """By group: GETs whose answer did not arrive, each of which may have moved the cursor."""
     fetched: dict[tuple[int, int], bytes] = field(default_factory=dict)
-    changed: list[str] = field(default_factory=list)
-    """Places at which two FETCHes found two entries."""
+    wrong: list[str] = field(default_factory=list)
+    """Violations that a client saw itself."""
 
     def acknowledged(self) -> int:
         """PUTs that were answered OK."""
@@ -223,4 +241,5 @@ class Fetcher(_Client):
     def _note(self, place: tuple[int, int], entry: bytes) -> None:
         before = self.told.fetched.setdefault(place, entry)
         if before != entry:
-            self.told.changed.append(f"at {place} there was {before[:40]!r}, then {entry[:40]!r}")
+            what = f"at {place} there was {before[:40]!r}, then {entry[:40]!r}"
+            self.told.wrong.append(f"PlacesStable: {what}")

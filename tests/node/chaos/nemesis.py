@@ -16,6 +16,8 @@ what the kernel makes of them is another run each time.
     behind                      the leader dies while one replica misses its last frames
     late frames                 the leader of the open segment is taken for dead; what it sent to one replica
                                 arrives between that replica's fence and its news of the seal
+    cut off                     the owner of the work queue is isolated until it is taken for dead: what it
+                                told consumers meanwhile must hold at the next owner
     full disk                   no room on one node's disk
     power                       all nodes lose what their devices did not hold at one instant (`--fsync each`)
     leave                       LEAVE, and back with an empty disk
@@ -30,10 +32,12 @@ import random
 from collections.abc import Callable
 
 from tests.node.chaos import namespace
-from tests.node.chaos.world import World
+from tests.node.chaos.world import JOBS, TOPICS, World
 from tests.node.harness import nap
 
 Fault = Callable[[World, int, random.Random], None]
+TAKEN_FOR_DEAD = 0.9
+"""Seconds of silence after which a node's segments are given to others, with the flags of these runs."""
 
 
 def _others(world: World, victim: int) -> list[int]:
@@ -92,7 +96,7 @@ def flapping(world: World, victim: int, rng: random.Random) -> None:
 
 def behind(world: World, victim: int, rng: random.Random) -> None:
     assert world.cluster.proxy is not None
-    leader = world.segment_leader() or victim
+    leader = world.segment_leader(rng.choice(list(TOPICS))) or victim
     world.cluster.proxy.cut(leader, rng.choice(_others(world, leader)))
     nap(rng.uniform(0.05, 0.4))
     world.cluster[leader].kill()
@@ -128,19 +132,25 @@ def late_frames(world: World, victim: int, rng: random.Random) -> None:
     """
     proxy = world.cluster.proxy
     assert proxy is not None
-    leader = world.segment_leader() or victim
+    leader = world.segment_leader(rng.choice(list(TOPICS))) or victim
     others = _others(world, leader)
     for one in others:
         for another in others:
             if one != another:
                 proxy.slow(one, another, rng.uniform(0.05, 0.15))
     proxy.isolate(leader, others)
-    taken_for_dead = 0.9
-    nap(taken_for_dead + rng.uniform(0.0, 0.8))
+    nap(TAKEN_FOR_DEAD + rng.uniform(0.0, 0.8))
     replica = rng.choice(others)
     proxy.mend(leader, replica)
     proxy.mend(replica, leader)
     nap(rng.uniform(0.2, 0.8))
+
+
+def cut_off(world: World, victim: int, rng: random.Random) -> None:
+    assert world.cluster.proxy is not None
+    owner = world.segment_leader(JOBS) or victim
+    world.cluster.proxy.isolate(owner, _others(world, owner))
+    nap(TAKEN_FOR_DEAD + rng.uniform(0.0, 1.0))
 
 
 def loss(world: World, victim: int, rng: random.Random) -> None:
@@ -199,9 +209,10 @@ SOFT: dict[str, Fault] = {
     "half close": half_close,
     "behind": behind,
     "late frames": late_frames,
+    "cut off": cut_off,
 }
-SHARP = ("behind", "late frames")
-"""Faults that aim at the moments in which a wrong fence or a wrong majority shows: a third of all."""
+SHARP = ("behind", "late frames", "cut off")
+"""Faults that aim at the moments in which a wrong fence, majority or owner shows: a third of all."""
 LOSS: dict[str, Fault] = {"loss": loss}
 DISKS: dict[str, Fault] = {"full disk": full_disk}
 POWER: dict[str, Fault] = {"power": power}
@@ -228,9 +239,10 @@ class Nemesis:
             self.faults = {name: fault for name, fault in self.faults.items() if name in only.split(",")}
 
     def _victim(self) -> int:
-        """Any node, and half of the time the one with most to lose: the leader of the open segment."""
+        """Any node, and half of the time one with most to lose: the leader of an open segment."""
         anyone, leader = self.rng.choice(self.world.ids), self.rng.random() < 0.5
-        return (self.world.segment_leader() if leader else None) or anyone
+        topic = self.rng.choice(list(TOPICS))
+        return (self.world.segment_leader(topic) if leader else None) or anyone
 
     def strike(self) -> None:
         """One fault or two, a while with them, then none."""

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from tests.node.chaos import checker
 from tests.node.chaos.client import Fetcher, Getter, Told, Writer
+from tests.node.chaos.jobs import Producer, Worker
 from tests.node.chaos.nemesis import Nemesis
-from tests.node.chaos.world import TOPIC, World
+from tests.node.chaos.world import JOBS, TOPIC, World
+from tests.node.harness import nap
 
 PLANT = """
 from walrus.sim.mutants import find
@@ -71,11 +73,22 @@ def play(options: Options, say: Callable[[str], None]) -> list[str]:
             world.close()
 
 
+CLIENTS = (
+    *((Writer, TOPIC, name) for name in ("w1", "w2", "w3")),
+    *((Getter, TOPIC, name) for name in ("g1", "g2")),
+    (Fetcher, TOPIC, "f1"),
+    *((Producer, JOBS, name) for name in ("p1", "p2")),
+    *((Worker, JOBS, name) for name in ("worker1", "worker2", "worker3")),
+)
+PATIENCE = 10.0
+"""Seconds without an entry after which a work queue counts as stuck: several times what a failover takes."""
+
+
 def _play(world: World, options: Options, fsync: str, say: Callable[[str], None]) -> list[str]:
     world.start()
-    told = Told()
-    kinds = [(Writer, "w1"), (Writer, "w2"), (Writer, "w3"), (Getter, "g1"), (Getter, "g2"), (Fetcher, "f1")]
-    clients = [kind(told, world.addresses, TOPIC, name, options.seed) for kind, name in kinds]
+    told = {TOPIC: Told(), JOBS: Told()}
+    clients = [kind(told[topic], world.addresses, topic, name, options.seed) for kind, topic, name in CLIENTS]
+    workers = [client for client in clients if isinstance(client, Worker)]
     nemesis = Nemesis(world, options.seed, fsync, options.only)
     end, minute = time.monotonic() + options.seconds, time.monotonic() + 60
     for client in clients:
@@ -86,23 +99,51 @@ def _play(world: World, options: Options, fsync: str, say: Callable[[str], None]
             if time.monotonic() >= minute:
                 minute += 60
                 say(_line(told, nemesis))
+        for client in clients:
+            if client not in workers:
+                client.stop()
+        found, count = _verdict(world, told, workers)
     except AssertionError as error:
-        return [f"{error} (seed {options.seed}, after {', '.join(nemesis.last)})"]
+        return [f"Serves: {error} (seed {options.seed}, after {', '.join(nemesis.last)})"]
     finally:
         for client in clients:
             client.stop()
-    try:
-        world.heal()
-        log, wrong = world.whole_log()
-    except AssertionError as error:
-        return [f"Serves: {error} (seed {options.seed}, after {', '.join(nemesis.last)})"]
-    found = ([wrong] if wrong else []) + checker.violations(log, told)
-    say(f"{_line(told, nemesis)}; {len(log):,} entries, {len(found)} violations")
+    say(f"{_line(told, nemesis)}; {count:,} entries, {len(found)} violations")
     return [f"{one} (seed {options.seed}, after {', '.join(nemesis.last)})" for one in found]
 
 
-def _line(told: Told, nemesis: Nemesis) -> str:
+def _verdict(world: World, told: dict[bytes, Told], workers: list[Worker]) -> tuple[list[str], int]:
+    """End the faults and the work, and hold what clients were told against the logs: violations, entries."""
+    world.heal()
+    found, count = list[str](), 0
+    for topic, of_topic in told.items():
+        log, wrong = world.whole_log(topic)
+        if of_topic.queues:
+            _empty(log, of_topic, workers)
+        found += [*wrong, *checker.violations(log, of_topic)]
+        count += len(log)
+    return found, count
+
+
+def _empty(log: list[checker.Place], told: Told, workers: list[Worker]) -> None:
+    """Have the workers finish the queue; give up when nothing more comes."""
+    for worker in workers:
+        worker.careful = True
+    (queue,) = told.queues.values()
+    left, deadline = len(log) + 1, time.monotonic() + PATIENCE
+    while (now := len(checker.unfinished(log, queue))) and time.monotonic() < deadline:
+        if now < left:
+            left, deadline = now, time.monotonic() + PATIENCE
+        nap(0.05)
+    for worker in workers:
+        worker.stop()
+
+
+def _line(told: dict[bytes, Told], nemesis: Nemesis) -> str:
     faults = ", ".join(f"{name} {times}" for name, times in sorted(nemesis.done.items()))
-    given = sum(map(len, told.gets.values()))
-    acknowledged, places = told.acknowledged(), len(told.fetched)
-    return f"{acknowledged:,} acknowledged, {given:,} given, {places:,} places fetched; {faults}"
+    given, places = sum(map(len, told[TOPIC].gets.values())), len(told[TOPIC].fetched)
+    acknowledged = told[TOPIC].acknowledged()
+    put = f"{acknowledged:,} acknowledged, {given:,} given, {places:,} places fetched"
+    (queue,) = told[JOBS].queues.values()
+    done = f"{told[JOBS].acknowledged():,} published, {len(queue.given):,} received"
+    return f"{put}, {done}, {len(queue.acknowledged):,} done; {faults}"

@@ -19,7 +19,9 @@ from tests.node.chaos import checker, namespace
 from tests.node.chaos.client import Address, ask
 from tests.node.harness import QUICK, Cluster, nap
 
-TOPIC = b"t"
+TOPIC, JOBS = b"t", b"jobs"
+"""What is written as fast as it goes, and the topic of a work queue."""
+TOPICS = {TOPIC: b"", JOBS: b" visibility_ms=1500"}
 DISK_BYTES = 640 << 20
 PATIENCE = 90.0
 """Seconds until a cluster without faults must serve again: far beyond what it takes."""
@@ -151,7 +153,9 @@ class World:
         for node in self.cluster:
             node.start()
         self.wait_until_it_serves()
-        self.until("REGISTER is answered OK", lambda: self._ask(1, b"REGISTER " + TOPIC) == b"OK")
+        for topic, settings in TOPICS.items():
+            request = b"REGISTER " + topic + settings
+            self.until("REGISTER is answered OK", lambda request=request: self._ask(1, request) == b"OK")
 
     def until(self, what: str, holds: Any, patience: float = PATIENCE) -> Any:
         """Wait for a condition; Stuck if it does not come."""
@@ -172,11 +176,11 @@ class World:
         reply = self._ask(node_id, b"METRICS")
         return json.loads(reply) if reply.startswith(b"{") else None
 
-    def segment_leader(self) -> int | None:
-        """The leader of the open segment, if a node that runs says so at once."""
+    def segment_leader(self, topic: bytes) -> int | None:
+        """The leader of the topic's open segment, if a node that runs says so at once."""
         for node_id in self.ids:
             if self.cluster[node_id].running:
-                reply = self._ask(node_id, b"STATE " + TOPIC, patience=1.0)
+                reply = self._ask(node_id, b"STATE " + topic, patience=1.0)
                 return int(json.loads(reply)["leader_node"]) if reply.startswith(b"{") else None
         return None
 
@@ -243,22 +247,22 @@ class World:
         wanted = min(3, len(self.ids))
 
         def whole() -> bool:
-            state = self._ask(self.ids[0], b"STATE " + TOPIC)
-            if not state.startswith(b"{"):
+            states = [self._ask(self.ids[0], b"STATE " + topic) for topic in TOPICS]
+            if not all(state.startswith(b"{") for state in states):
                 return False
             behind = [found["copies_behind"] if (found := self.metrics(n)) else 1 for n in self.ids]
-            replicas = json.loads(state)["segment_replicas"].values()
+            replicas = [nodes for state in states for nodes in json.loads(state)["segment_replicas"].values()]
             return not any(behind) and all(len(nodes) >= wanted for nodes in replicas)
 
         self.until("every segment has all its replicas", whole, MOVING)
 
-    def whole_log(self) -> tuple[list[checker.Place], str | None]:
-        """The log once all nodes show it whole and alike, and what two of them showed differently."""
+    def whole_log(self, topic: bytes) -> tuple[list[checker.Place], list[str]]:
+        """A topic's log once all nodes show it whole and alike, and what two of them showed differently."""
         wrong: list[str] = []
 
         def alike() -> list[list[checker.Place]] | None:
             try:
-                views = [checker.read(self.address(node_id), TOPIC) for node_id in self.ids]
+                views = [checker.read(self.address(node_id), topic) for node_id in self.ids]
             except (OSError, checker.NotYet, KeyError, ValueError):
                 return None
             if found := checker.disagreement(views):
@@ -267,7 +271,7 @@ class World:
             return views if len({len(view) for view in views}) == 1 else None
 
         views = self.until("all nodes show the same log", alike)
-        return max(views, key=len), wrong[0] if wrong else None
+        return max(views, key=len), wrong[:1]
 
     def close(self) -> None:
         self.cluster.close()
