@@ -15,7 +15,8 @@
     trace_walrus  runs of the data plane; trace_raft: runs of Raft
     referee       a second judge of recorded runs, and corruptions: what both must refuse;
                   corruptions_raft: what RaftTrace.tla must refuse
-    replay        the other way: behaviours of Raft.tla, performed on the code; replay_raft, replay_steps: how
+    replay        the other way: behaviours of Raft.tla, performed on the code; replay_raft and
+                  replay_steps: how; replay_film: a difference as a page
 
 docs/model-checking.md says how to use it.
 """

@@ -34,7 +34,7 @@ from rich.table import Table
 from rich.text import Text
 
 from walrus.cli.command_line import Console, Parser, command
-from walrus.tlc import filming, verdicts
+from walrus.tlc import filming, replay_film, verdicts
 from walrus.tlc.configs import (
     SPECS,
     Figures,
@@ -62,6 +62,7 @@ from walrus.tlc.run import (
 )
 from walrus.tlc.traces import TraceVerdict, check_traces
 from walrus.view import html
+from walrus.view.film import Film
 from walrus.view.links import links
 
 __all__ = [
@@ -261,9 +262,13 @@ def _page(options: argparse.Namespace, results: Sequence[TlcResult]) -> None:
     for result in results:
         if options.html and not result.ok:
             made = filming.film(result, f"python -m walrus.tlc {options.command} {result.config}")
-            made.header.links = links(options.html)
-            html.write(made, options.html)
+            _write(made, options.html)
             return
+
+
+def _write(film: Film, path: Path) -> None:
+    film.header.links = links(path)
+    html.write(film, path)
 
 
 def _simulate(options: argparse.Namespace, report: _Report) -> int:
@@ -424,6 +429,7 @@ def _trace(options: argparse.Namespace, report: _Report) -> int:
 
 
 def _replay(options: argparse.Namespace, report: _Report) -> int:
+    footage = replay_film.Footage()
     outcome = replay(
         options.config,
         {} if options.as_is else NARROW,
@@ -431,7 +437,10 @@ def _replay(options: argparse.Namespace, report: _Report) -> int:
         depth=options.depth,
         seed=options.seed,
         timeout=options.timeout,
+        footage=footage,
     )
+    if options.html and footage.broken:
+        _write(replay_film.film(footage, f"python -m walrus.tlc replay {options.config}"), options.html)
     if report.as_json:
         report.json(asdict(outcome))
         return 1 if outcome.differences else 0
@@ -449,6 +458,8 @@ def _replay(options: argparse.Namespace, report: _Report) -> int:
         f"{outcome.behaviours:,} behaviours, {outcome.steps:,} steps, "
         f"{len(outcome.differences)} differences, {outcome.seconds:.0f} s"
     )
+    if options.html and footage.broken:
+        report.console.print(Text(f"a page of the first: {options.html}"), soft_wrap=True)
     return 1 if outcome.differences else 0
 
 
@@ -498,6 +509,7 @@ def _parser() -> Parser:
     command.add_argument("--depth", type=int, default=60)
     command.add_argument("--seed", type=int, default=1)
     command.add_argument("--as-is", action="store_true", help="the configuration's own constants")
+    command.add_argument("--html", type=Path, metavar="FILE", help="the first difference as a page")
     command.set_defaults(function=_replay)
     return parser
 

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from walrus.tlc.configs import config_file, spec_of, with_constants
+from walrus.tlc.replay_film import Footage
 from walrus.tlc.replay_raft import Beyond, Cluster, Difference
 from walrus.tlc.replay_steps import SpecState, step_of
 from walrus.tlc.run import TlcError, run_tlc
@@ -143,8 +144,12 @@ def replay(
     seed: int = 1,
     most: int = 10,
     timeout: float = 3600.0,
+    footage: Footage | None = None,
 ) -> Replayed:
-    """Perform random behaviours on real servers, until `most` of them differ. Raises TlcError."""
+    """Perform random behaviours on real servers, until `most` of them differ. Raises TlcError.
+
+    `footage` keeps the steps of the first that differs, for a page.
+    """
     if spec_of(config_file(config)).stem != "Raft":
         raise TlcError(f"{config}: only behaviours of Raft.tla can be performed; try raft-simulate")
     began, outcome = time.monotonic(), Replayed()
@@ -153,25 +158,37 @@ def replay(
     every = behaviours(config, constants, count=count, depth=depth, seed=seed, timeout=timeout)
     for number, states in enumerate(every):
         outcome.behaviours += 1
-        perform(states, pre_votes, number, outcome)
+        perform(states, pre_votes, number, outcome, footage)
         if len(outcome.differences) >= most:
             break
     outcome.seconds = time.monotonic() - began
     return outcome
 
 
-def perform(states: list[SpecState], pre_votes: bool, number: int, outcome: Replayed) -> None:
+def perform(
+    states: list[SpecState],
+    pre_votes: bool,
+    number: int,
+    outcome: Replayed,
+    footage: Footage | None = None,
+) -> None:
     """Perform one behaviour, up to its end or the first difference, and note in `outcome` what came of it."""
-    at, action = 0, "the beginning"
+    footage = Footage() if footage is None else footage
+    at, action, node, cluster = 0, "the beginning", 0, None
     try:
         cluster = Cluster(states[0], pre_votes)
+        footage.note(0, action, 0, states[0], cluster.servers)
         for before, after in pairwise(states):
             at, step = at + 1, step_of(before, after)
             action = f"{step.action}({', '.join(map(str, (step.node, *step.values)))})"
+            node = step.node
             cluster.perform(step, before, after)
+            footage.note(at, action, node, after, cluster.servers)
             outcome.steps += 1
             outcome.actions[step.action] += 1
     except Beyond as reason:
         outcome.beyond[str(reason)] += 1
     except Difference as difference:
+        footage.note(at, action, node, states[at], cluster.servers if cluster else {})
+        footage.differs(difference.variable, str(difference))
         outcome.differences.append(ReplayDifference(number, at, action, difference.variable, str(difference)))

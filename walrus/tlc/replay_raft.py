@@ -12,7 +12,7 @@ arrive.
 What must not happen is tried, too, on copies of servers (`_probe`): a vote that the spec does
 not grant, acknowledgements that do not suffice, a commit index without its entries, a request once more.
 
-What the code does in one go and the spec in two is waited for (`_Server.unborn`, `.ahead`): a new leader
+What the code does in one go and the spec in two is waited for (`RealServer.unborn`, `.ahead`): a new leader
 appends its no-op at once; a term that is written makes durable what was written before it; a leader that is
 removed leaves with the commit. What only the spec can do ends the replay of a behaviour, and is counted
 (`Beyond`): a tail that is lost although a later write was durable, a transfer to a server that has restarted.
@@ -110,7 +110,7 @@ class _Disk:
 # --- one server -------------------------------------------------------------------------------------------
 
 
-class _Server:
+class RealServer:
     """A real server, the writes that wait for its disk, and what of its state the spec does not have yet."""
 
     def __init__(self, node: int, disk: _Disk, now: float) -> None:
@@ -173,13 +173,13 @@ class Cluster:
         self.servers = {node: self._founded(node, first) for node in sorted(first["role"])}
         self.compare(first)
 
-    def _founded(self, node: int, first: SpecState) -> _Server:
+    def _founded(self, node: int, first: SpecState) -> RealServer:
         disk = _Disk()
         if first["log"][node]:
             (founding,) = first["log"][node]
             members = Membership(tuple(sorted(founding["voters"])), tuple(sorted(founding["learners"])))
             RaftJournal(disk).bootstrap(members)
-        server = _Server(node, disk, 0.0)
+        server = RealServer(node, disk, 0.0)
         if first["commit_index"][node]:
             server.raft.log.commit_to(first["commit_index"][node])
         self._pump(server)
@@ -212,7 +212,7 @@ class Cluster:
 
     # --- what is on its way ---
 
-    def _send(self, server: _Server, envelopes: Any) -> None:
+    def _send(self, server: RealServer, envelopes: Any) -> None:
         """What leaves a server. Whatever promises something must be durable."""
         for to, message in envelopes:
             match message:
@@ -225,13 +225,13 @@ class Cluster:
                         raise Difference("matched", "durable before it is told", f"{message}")
             self._sent.append((server.node, to, message))
 
-    def _on_disk(self, server: _Server) -> int:
+    def _on_disk(self, server: RealServer) -> int:
         """How much of the log the next start would find."""
         restored = RaftJournal(server.disk).load()
         base = restored.snapshot.index if restored.snapshot else 0
         return restored.entries[-1].index if restored.entries else base
 
-    def _pump(self, server: _Server, *, sync: bool = True) -> None:
+    def _pump(self, server: RealServer, *, sync: bool = True) -> None:
         """Take what the server wants done; have it done, or let it wait for the disk."""
         raft = server.raft
         while raft.has_ready():
@@ -244,7 +244,7 @@ class Cluster:
         if sync:
             self._sync(server)
 
-    def _sync(self, server: _Server) -> None:
+    def _sync(self, server: RealServer) -> None:
         while server.waiting:
             ready = server.waiting.pop(0)
             self._write(server, ready)
@@ -252,12 +252,12 @@ class Cluster:
             server.raft.persisted(ready, server.now)
             server.journal.durable(ready)
 
-    def _write(self, server: _Server, ready: Ready) -> None:
+    def _write(self, server: RealServer, ready: Ready) -> None:
         server.journal.save(ready)
         if ready.hard_state is not None:
             server.durable = ready.hard_state
 
-    def _tell(self, server: _Server, sender: int, message: RaftMessage, *, sync: bool = True) -> None:
+    def _tell(self, server: RealServer, sender: int, message: RaftMessage, *, sync: bool = True) -> None:
         server.raft.step(sender, message, server.now)
         self._pump(server, sync=sync)
 
@@ -277,7 +277,7 @@ class Cluster:
         self._catch_up(server)
         self._pump(server)
 
-    def _catch_up(self, server: _Server) -> None:
+    def _catch_up(self, server: RealServer) -> None:
         """A write that is durable at once makes durable what waits before it."""
         server.ahead = server.ahead or bool(server.waiting)
 
@@ -298,7 +298,7 @@ class Cluster:
             {(raft.current_term, step.node)} if server.durable.voted_for == step.node else set()
         )
 
-    def _canvass(self, server: _Server) -> None:
+    def _canvass(self, server: RealServer) -> None:
         """Every server that would grant it is asked, and answers."""
         term = server.raft.current_term + 1
         asked = {
@@ -327,7 +327,7 @@ class Cluster:
         if server.raft.role is Role.PRE_CANDIDATE and leaders:
             raise Beyond("a leader grants no pre-vote")
 
-    def _transfer(self, server: _Server) -> None:
+    def _transfer(self, server: RealServer) -> None:
         raft = server.raft
         if raft.role is not Role.FOLLOWER or raft.leader_id is None:
             raise Beyond("a server that has restarted does not know who may tell it to campaign")
@@ -372,7 +372,7 @@ class Cluster:
         self._let_go(server)
         self._pump(server, sync=False)
 
-    def _let_go(self, server: _Server) -> None:
+    def _let_go(self, server: RealServer) -> None:
         """A leader is deposed."""
         if server.unborn:
             raise Beyond("a leader that is deposed before its first entry")
@@ -455,7 +455,7 @@ class Cluster:
         server, (index,) = self.servers[step.node], step.values
         self._compact(server, index)
 
-    def _compact(self, server: _Server, index: int) -> None:
+    def _compact(self, server: RealServer, index: int) -> None:
         log = server.raft.log
         members = log.membership_at(index)
         server.snapshot = Snapshot(index, log.term_at(index), members, b"snapshot")
@@ -517,7 +517,7 @@ class Cluster:
             self._write(server, server.waiting.pop(0))
         if self._on_disk(server) > length:
             raise Beyond("a tail is lost that a later write made durable")
-        again = _Server(step.node, server.disk, server.now)
+        again = RealServer(step.node, server.disk, server.now)
         again.full, again.snapshot = server.full[:length], server.snapshot
         self.servers[step.node] = again
         self._pump(again)
@@ -589,7 +589,7 @@ class Cluster:
                 _same(f"log[{node}], after a request that says nothing new", len(server.full), last)
             self._probe_predecessor(server, leader, sent)
 
-    def _probe_predecessor(self, server: _Server, leader: _Server, sent: list[Entry]) -> None:
+    def _probe_predecessor(self, server: RealServer, leader: RealServer, sent: list[Entry]) -> None:
         """A copy is sent a request whose predecessor it has of another term."""
         for prev, (theirs, mine) in enumerate(zip(sent, server.full, strict=False), 1):
             if theirs.term == mine.term:
@@ -602,7 +602,7 @@ class Cluster:
                     raise Difference(f"log[{server.node}]", f"another one up to {prev}", "taken for the same")
             return
 
-    def _probe_leader(self, leader: _Server, spec: SpecState) -> None:
+    def _probe_leader(self, leader: RealServer, spec: SpecState) -> None:
         term, log = leader.raft.current_term, spec["log"][leader.node]
         voters = leader.raft.membership.voters
         held = dict(spec["matched"][term - 1]) | {leader.node: spec["persisted"][leader.node]}
@@ -635,7 +635,7 @@ class Cluster:
         for term, matched in enumerate(self._matched(), 1):
             _same(f"matched[{term}]", dict(spec["matched"][term - 1]), matched)
 
-    def _note_leader(self, server: _Server) -> None:
+    def _note_leader(self, server: RealServer) -> None:
         raft = server.raft
         if raft.role is Role.LEADER:
             at = raft.current_term - 1
@@ -646,7 +646,7 @@ class Cluster:
             at = raft.current_term - 1
             self._leader_commits[at] = max(self._leader_commits[at], raft.commit_index)
 
-    def _compare_server(self, server: _Server, spec: SpecState) -> None:
+    def _compare_server(self, server: RealServer, spec: SpecState) -> None:
         raft, node = server.raft, server.node
         base, shown = raft.log.snapshot_index, server.shown()
         durable = (server.durable.term, server.durable.voted_for or 0)

@@ -1,0 +1,91 @@
+"""A difference between spec and code can be looked at: each step, and at the last one both states."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tools.sees import written
+from walrus.sim import mutants
+from walrus.tlc.replay import Replayed, perform
+from walrus.tlc.replay_film import Footage, film
+from walrus.view import html
+from walrus.view.film import state_at
+
+ENTRY = {"term": 1, "voters": frozenset({1, 2}), "learners": frozenset()}
+
+
+def founded(**other: Any) -> dict[str, Any]:
+    """The beginning of a behaviour with two servers."""
+    none: dict[int, int] = {1: 0, 2: 0}
+    return {
+        "role": {1: "Follower", 2: "Follower"},
+        "current_term": {1: 1, 2: 1},
+        "voted_for": none,
+        "log": {1: (ENTRY,), 2: (ENTRY,)},
+        "commit_index": {1: 1, 2: 1},
+        "base": none,
+        "persisted": {1: 1, 2: 1},
+        "requests": frozenset(),
+        "votes": frozenset(),
+        "leader_of": (0,),
+        "leader_log": ((),),
+        "leader_commit": (0,),
+        "matched": ({1: 0, 2: 0},),
+        "elections": frozenset(),
+        "budget": {},
+    } | other
+
+
+def test_the_last_step_shows_what_the_code_has_and_beside_it_what_the_spec_has() -> None:
+    behaviour = [founded(), founded(role={1: "Follower", 2: "PreCandidate"}, voted_for={1: 0, 2: 1})]
+    footage, outcome = Footage(), Replayed()
+    perform(behaviour, True, 0, outcome, footage)
+    made = film(footage, "again")
+    made.check()
+    assert [difference.variable for difference in outcome.differences] == ["voted_for[2]"]
+    assert made.header.broken is not None
+    assert made.header.broken.name == "voted_for[2]"
+    assert made.events[made.header.broken.event].what == "PreVote(2)"
+    last = state_at(made, len(made.events) - 1)
+    assert last["2"]["role"] == "PreCandidate"
+    assert (last["2"].get("vote"), last["2"]["vote in the spec"]) == (None, "1")
+    assert not any("in the spec" in name for name in last["1"])
+
+
+def test_without_a_difference_there_is_no_film() -> None:
+    footage = Footage()
+    perform([founded()], True, 0, Replayed(), footage)
+    with pytest.raises(ValueError, match="came to the same"):
+        film(footage)
+
+
+def test_the_first_behaviour_that_differs_is_kept() -> None:
+    footage, outcome = Footage(), Replayed()
+    for vote in (1, 0, 2):
+        perform(
+            [founded(), founded(role={1: "Follower", 2: "PreCandidate"}, voted_for={1: vote, 2: 0})],
+            True,
+            vote,
+            outcome,
+            footage,
+        )
+    assert footage.broken is not None
+    assert footage.broken[0] == "voted_for[1]"
+    assert "is 1 in the spec" in footage.broken[1]
+
+
+@pytest.mark.tla
+@pytest.mark.timeout(900)
+def test_a_planted_bug_is_a_page(tmp_path: Path) -> None:
+    footage, outcome = Footage(), Replayed()
+    with mutants.planted(mutants.find("cuts_without_compare")):
+        for number, states in enumerate(written(150)):
+            perform(list(states), True, number, outcome, footage)
+    made = film(footage)
+    made.check()
+    html.write(made, tmp_path / "replay.html")
+    last = state_at(made, len(made.events) - 1)
+    assert any(name == "log in the spec" for state in last.values() for name in state)
