@@ -20,8 +20,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import itertools
 import json
 import os
+import random
 import signal
 import socket
 import struct
@@ -389,18 +391,28 @@ class Launcher:
             cluster.close()
 
 
-_given: set[tuple[str, int]] = set()
+PORTS = range(10_000, 20_000)
+"""Below those that the kernel gives to connections, which could take the port of a node that is down."""
+
+
+def _own_ports() -> Iterator[int]:
+    """Those of this worker of pytest-xdist: what one worker draws and binds later, no other one draws."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    mine = list(PORTS[worker :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))])
+    first = random.randrange(len(mine))
+    return itertools.cycle(mine[first:] + mine[:first])
+
+
+_next_ports = _own_ports()
 
 
 def free_port(host: str) -> int:
-    """A port that is free now on `host`, and that no other part of this process was given."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind((host, 0))
-            port = probe.getsockname()[1]
-        if (host, port) not in _given:
-            _given.add((host, port))
-            return int(port)
+    """A port that is free now on `host`, and that was not given for a long time."""
+    for port in itertools.islice(_next_ports, len(PORTS)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((host, port))
+            return port
+    raise AssertionError(f"no port of {PORTS} is free on {host}")
 
 
 def nap(seconds: float) -> None:

@@ -21,7 +21,8 @@ from walrus.cluster import ClusterError, LocalCluster, running_nodes, take_down
 from walrus.demo import free_ports
 from walrus.storage.processes import Holder, take_lock
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.xdist_group("neighbouring ports")]
+"""One after the other: what `free_ports` finds is free until the command that gets the ports has started."""
 
 ENVIRON = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
 
