@@ -47,6 +47,7 @@ from walrus.sim.options import Options, varied
 from walrus.sim.run import FailedRun, said_next, simulate
 from walrus.sim.search import Exploration, Told
 from walrus.sim.violation import UNNAMED, Violation
+from walrus.tlc.mutants import PLANTED
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "docs" / "planted-bugs.jsonl"
@@ -247,8 +248,9 @@ def replay(mutant: Mutant, budget: float) -> Found | None:
 
 
 def tlc(mutant: Mutant, budget: float) -> Found | None:
-    """The specs have the same bug, and a test holds it to the configuration that refuses it."""
-    return Found(mutant.expected[0], mutant.spec) if mutant.spec else None
+    """The specs have the same bug; what it violates there a test holds to the configuration that says so."""
+    violated = {f"{case.config.partition('-')[0]}:{case.name}": case.expected for case in PLANTED}
+    return Found(violated[mutant.spec], mutant.spec) if mutant.spec else None
 
 
 TOOLS: dict[str, Callable[[Mutant, float], Found | None]] = {
@@ -333,6 +335,12 @@ were not asked, so many cells are empty.
 """
 
 
+def _first_of_the_simulator(bug: str, measured: dict[tuple[str, str], Measured]) -> Found | None:
+    """What is told first of a bug: at random, or else in a scenario, or by exploring."""
+    asked = (measured.get((bug, tool)) for tool in ("random", "scenario", "explore"))
+    return next((one.found for one in asked if one is not None and one.found is not None), None)
+
+
 def _cell(one: Measured | None, mutant: Mutant) -> str:
     if one is None:
         return ""
@@ -366,6 +374,13 @@ def _summary(measured: dict[tuple[str, str], Measured]) -> str:
     said.append(
         f"{sum(len(tools) >= 2 for tools in noticed_by().values())} are noticed by two tools or more."
     )
+    first = [_first_of_the_simulator(bug, measured) for bug in mutants.ALL]
+    names = [
+        found.name in mutants.ALL[bug].expected
+        for bug, found in zip(mutants.ALL, first, strict=True)
+        if found
+    ]
+    said.append(f"The simulator noticed {len(names)}, {sum(names)} by the name of what they break first.")
     return "\n".join(said)
 
 

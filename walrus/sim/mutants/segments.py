@@ -350,7 +350,7 @@ DURABILITY = (
 REPAIRING = (
     _mutant(
         "replica_counts_before_copied",
-        "SealedStable",
+        "SealedStable AckedDurable",
         "a replica enters the set before it holds the segment",
         Slip(
             "return self.added <= self.whole and",
@@ -455,7 +455,7 @@ REPAIRING = (
 DECIDING = (
     _mutant(
         "sealed_without_compare",
-        "SealedStable AckedDurable DomainConsistency",
+        "SealedStable LastSealedIsSum AckedDurable DomainConsistency",
         "a seal of a segment that is sealed already closes the one that is open",
         Slip("topic.current != command.segment", "topic.current < command.segment"),
         spec="walrus:SealWithoutCompare",
