@@ -13,7 +13,7 @@ from walrus.tlc.verdicts import OTHER_STATES, Verdict, candidates, judge, load, 
 SAMPLE = 20
 """So many of a spec's verdicts are looked at again in every run of the tests."""
 
-UNJUDGED = {"Walrus": 399, "Delivery": 106, "Publish": 41, "Retention": 80, "Raft": 122}
+UNJUDGED = {"Walrus": 389, "Delivery": 106, "Publish": 41, "Retention": 80, "Raft": 122}
 """So many mutants of a spec no search has come to an end with. It may only fall."""
 
 
@@ -48,9 +48,9 @@ def test_every_mutant_is_refused_or_has_a_reason(spec: str) -> None:
 
 
 def test_most_mutants_are_refused_by_more_than_the_number_of_states() -> None:
-    every = [verdict for each in load().values() for verdict in each.values()]
-    strong = [verdict for verdict in every if verdict.config and verdict.by != OTHER_STATES]
-    assert len(strong) > 0.6 * len(every), (
+    refused = [verdict for each in load().values() for verdict in each.values() if verdict.config]
+    strong = [verdict for verdict in refused if verdict.by != OTHER_STATES]
+    assert len(strong) > 0.7 * len(refused), (
         "python -m walrus.tlc guards --strengthen looks for better verdicts"
     )
 
