@@ -9,10 +9,18 @@ from typing import Any, cast
 import pytest
 
 from tests.broker.world import batch, config
+from walrus.broker import raft_host
 from walrus.broker.raft_host import RaftHost, RaftObserver
 from walrus.config import Identity
 from walrus.consensus.journal import RaftJournal
-from walrus.consensus.messages import COMMAND, NOOP, AppendEntriesRequest, Entry, Membership
+from walrus.consensus.messages import (
+    COMMAND,
+    NOOP,
+    AppendEntriesRequest,
+    Entry,
+    InstallSnapshotRequest,
+    Membership,
+)
 from walrus.replicas.copies import Copies
 from walrus.replicas.durability import Durable
 from walrus.segments import Command, Metadata, SetReplicas, encode_command
@@ -171,3 +179,55 @@ def test_the_fence_of_an_open_segment_outlives_every_checkpoint():
     bench.durable(bench.write())
     assert bench.host.raft.log.snapshot_index >= 6
     assert bench.forgotten == [], "AckedDurable: the fence of an open segment is forgotten"
+
+
+def applied_at(bench: Bench, turns: int) -> list[int]:
+    """How far the metadata is after seven commands are committed together, and after each turn."""
+    change = SetReplicas(topic="t", segment=1, old=(1, 2), new=(1, 2, 3))
+    bench.durable(bench.append(7, commit=bench.last + 7, command=change))
+    reached = [bench.host.applied]
+    for turn in range(turns):
+        bench.host.go_on(float(turn))
+        reached.append(bench.host.applied)
+    return reached
+
+
+def test_commands_that_are_committed_together_are_applied_in_bounded_steps(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(raft_host, "MAX_APPLIED", 3)
+    bench = Bench()
+    assert applied_at(bench, 3) == [3, 6, 8, 8], "seven commands, and the membership before them"
+    assert not bench.host.behind
+
+
+def test_so_are_large_ones(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(raft_host, "MAX_APPLIED_BYTES", 1)
+    bench = Bench()
+    assert applied_at(bench, 8) == [1, 2, 3, 4, 5, 6, 7, 8, 8]
+
+
+def test_what_is_committed_meanwhile_is_applied_in_its_turn(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(raft_host, "MAX_APPLIED", 3)
+    bench = Bench()
+    applied_at(bench, 0)
+    bench.durable(bench.append(1, commit=bench.last + 1))
+    assert bench.host.applied == 6, "the next ones, in the order of the log"
+
+
+def test_a_snapshot_replaces_what_waits_to_be_applied(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(raft_host, "MAX_APPLIED", 3)
+    bench = Bench()
+    applied_at(bench, 0)
+    later = InstallSnapshotRequest(
+        term=1,
+        round=2,
+        last_index=bench.last + 5,
+        last_term=1,
+        membership=Membership((1, 2, 3)),
+        offset=0,
+        total=5,
+        data=b"later",
+    )
+    bench.host.raft.step(1, later, 1.0)
+    bench.durable(bench.write(1.0))
+    bench.host.go_on(2.0)
+    assert bench.host.applied == later.last_index and not bench.host.behind

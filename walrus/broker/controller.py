@@ -180,6 +180,11 @@ class Controller:
         return self.router.busy or self.consumers.busy or self.queues.busy or self.requests.busy
 
     @property
+    def behind(self) -> bool:
+        """See `RaftHost.behind`."""
+        return self.raft_host.behind
+
+    @property
     def ready(self) -> bool:
         """See `Members.ready`."""
         return self.members.ready
@@ -201,6 +206,8 @@ class Controller:
 
     def next_deadline(self, now: float) -> float:
         """When `on_tick` is due at the latest."""
+        if self.behind:
+            return now
         active = (
             self.busy
             or self.stopping.begun
@@ -419,6 +426,7 @@ class Controller:
         if self.outbox.halted:
             return
         self.leases.heard(self.raft.last_contact)
+        self.raft_host.go_on(now)
         for _ in range(MAX_TURN):
             self._drain_local(now)
             self.router.flush(self.connected)

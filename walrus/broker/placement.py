@@ -9,6 +9,8 @@ than the cluster has voters for. Only the Raft leader knows which membership hol
 where a command goes. So it looks at each placement before it appends it (`completed`), and adds the replicas
 that are missing. That is one door for all proposers: REGISTER, rollover and failover.
 
+The Raft leader's own metadata may be behind its log, too. `Departures` reads the rest of the log for it.
+
 Invariant, as in `spec/Walrus.tla`: EnoughReplicas (a segment opens with as many replicas as the replication
 factor asks for, or as there are voters that stay).
 """
@@ -16,11 +18,22 @@ factor asks for, or as there are voters that stay).
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from zlib import crc32
 
 import msgspec
 
-from walrus.segments import Command, Member, RegisterTopic, Seal
+from walrus.consensus.log import RaftLog
+from walrus.consensus.messages import COMMAND
+from walrus.segments import (
+    Command,
+    MarkLeaving,
+    Member,
+    RegisterTopic,
+    Seal,
+    UnknownCommand,
+    decode_command,
+)
 
 
 def first_leader(topic: str, live: Collection[int]) -> int:
@@ -86,3 +99,30 @@ def completed(
     replicas = (command.leader, *sorted([*kept, *spare[:missing]]))
     assert len(replicas) >= min(factor, len(staying)), "EnoughReplicas"
     return msgspec.structs.replace(command, replicas=replicas)
+
+
+class Departures:
+    """The nodes that a Raft leader's log asks to leave, by commands that are not applied yet.
+
+    In its term the log of a leader only grows, so each entry is looked at once.
+    """
+
+    def __init__(self) -> None:
+        self._seen = (0, 0)  # the term, and the index up to which the log was looked through in it
+        self._asked: dict[int, int] = {}  # node -> index of the command
+
+    def ahead(self, log: RaftLog, term: int, applied: int) -> Collection[int]:
+        """The nodes that the entries behind `applied` ask to leave; `term` is this leader's."""
+        seen_in, seen = self._seen
+        if seen_in != term:
+            self._asked.clear()
+            seen = 0
+        for entry in log.entries(max(seen, applied, log.snapshot_index) + 1, log.last_index + 1):
+            with suppress(UnknownCommand):  # the node halts when it applies that one
+                command = decode_command(entry.data) if entry.kind == COMMAND else None
+                if isinstance(command, MarkLeaving):
+                    self._asked[command.node_id] = entry.index
+        self._seen = term, log.last_index
+        for node in [node for node, index in self._asked.items() if index <= applied]:
+            del self._asked[node]
+        return self._asked

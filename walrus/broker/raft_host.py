@@ -5,8 +5,9 @@
     flush           messages are sent that need no durability
       save          hard state, entries, snapshot and checkpoint are written to the journal
         (sync)      the shell's, together with every other write of Raft's engine
-      persisted     answers are sent, Raft is told, a snapshot is installed, commands are applied
-        on_applied  the node's state machines are shown what has changed, once per `Ready`
+      persisted     answers are sent, Raft is told, a snapshot is installed
+        apply       the next committed commands, up to `MAX_APPLIED` and `MAX_APPLIED_BYTES`
+        on_applied  the node's state machines are shown what has changed, once each time
 
 **Full disk.** A `Ready` that cannot be written is kept and written again at the next flush. Raft gives no
 other one before that, so this node answers nothing that it has not written.
@@ -15,6 +16,10 @@ other one before that, so this node answers nothing that it has not written.
 command that this node has acted on is in its own journal, which is what lets it tell after a power loss which
 of its copies may have been shortened: those of segments that a command up to the journal's last index
 (`_unsure_to`) opened.
+
+**Applying is bounded**, because the node answers nothing meanwhile: after a failover Raft commits the Seals
+of all segments that a dead node led at once. What is left is applied in the next turns, which follow at once;
+in between the node hears what has arrived.
 
 **Checkpoints.** After `compact_entries` applied entries the metadata becomes a snapshot and Raft drops the
 log behind it. Once that checkpoint is durable, every later start of this node knows the segments that were
@@ -29,6 +34,7 @@ that is not durable here; nothing is done after `Outbox.halt`.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
@@ -36,7 +42,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from walrus.broker.placement import completed
+from walrus.broker.placement import Departures, completed
 from walrus.broker.spec_trace import record_applied, record_entry, record_restored
 from walrus.config import Identity, NodeConfig
 from walrus.consensus.journal import RaftJournal
@@ -49,7 +55,6 @@ from walrus.segments import (
     Command,
     CommitCursors,
     CommitGroups,
-    MarkLeaving,
     Metadata,
     MoveGroup,
     RegisterTopic,
@@ -62,6 +67,12 @@ from walrus.segments import (
 from walrus.storage.errors import DiskFull, StorageError
 from walrus.wire.effects import Outbox, Trace, no_trace
 from walrus.wire.messages import Propose
+
+MAX_APPLIED = 100
+"""Commands that are applied in one go."""
+
+MAX_APPLIED_BYTES = 256 << 10
+"""Their size, in bytes; one command more may begin below it."""
 
 
 class RaftObserver:
@@ -125,8 +136,8 @@ class RaftHost:
         self._unsaved: Ready | None = None
         self._no_room = False  # whether the operator was told that the disk is full
         self._checkpointed: tuple[int, Collection[Key]] = (0, ())  # at which index, and which notes it ends
-        self._looked_to = (0, 0)  # term and index up to which the log was searched for ...
-        self._leaving: dict[int, int] = {}  # ... a node that is asked to leave -> the index of that command
+        self._departures = Departures()
+        self._committed: deque[Entry] = deque()  # durable and committed, to be applied
         self.metadata = metadata
         self.applied = 0
         """Index of the last log entry that `metadata` reflects."""
@@ -174,28 +185,10 @@ class RaftHost:
         placed: Command | None = command
         if isinstance(command, RegisterTopic | Seal):
             voters, factor = self.raft.membership.voters, self._config.replication_factor
-            placed = completed(command, voters, self.metadata.nodes, factor, self._asked_to_leave())
+            leaving = self._departures.ahead(self.raft.log, self.raft.current_term, self.applied)
+            placed = completed(command, voters, self.metadata.nodes, factor, leaving)
         if placed is not None:
             self.raft.propose(encode_command(placed), now)
-
-    def _asked_to_leave(self) -> Collection[int]:
-        """The nodes that are marked as leaving by a command in this leader's log that is not applied yet.
-
-        In its term the log of a leader only grows, so each entry is looked at once.
-        """
-        log, (term, upto) = self.raft.log, self._looked_to
-        if term != self.raft.current_term:
-            self._leaving.clear()
-            upto = 0
-        for entry in log.entries(max(upto, self.applied, log.snapshot_index) + 1, log.last_index + 1):
-            with suppress(UnknownCommand):  # the node halts when it applies that one
-                leave = decode_command(entry.data) if entry.kind == COMMAND else None
-                if isinstance(leave, MarkLeaving):
-                    self._leaving[leave.node_id] = entry.index
-        self._looked_to = self.raft.current_term, log.last_index
-        for node in [node for node, index in self._leaving.items() if index <= self.applied]:
-            del self._leaving[node]
-        return self._leaving
 
     def on_durable(self, number: int, now: float) -> None:
         """Everything up to write `number` of Raft's engine is durable."""
@@ -247,13 +240,37 @@ class RaftHost:
         self.raft.persisted(ready, self._now)
         changes = Changes(confirmed_reads=ready.reads)
         if ready.snapshot is not None:
+            self._committed.clear()  # the snapshot holds what they do
             self._restore(ready.snapshot, changes)
-        if ready.committed:
-            self._apply(ready.committed, changes)
+        self._committed += ready.committed
+        self._apply_next(changes)
+
+    @property
+    def behind(self) -> bool:
+        """Whether committed commands wait to be applied: another turn is due at once."""
+        return bool(self._committed)
+
+    def go_on(self, now: float) -> None:
+        """Apply the next commands, if any wait."""
+        self._now = now
+        if self._committed and not self._outbox.halted:
+            self._apply_next(Changes())
+
+    def _apply_next(self, changes: Changes) -> None:
+        if entries := self._next_committed():
+            self._apply(entries, changes)
         self._copies.in_doubt = self.applied < self._unsure_to
         if not self._outbox.halted:
             self._on_applied(changes, self._now)
             self._compact()
+
+    def _next_committed(self) -> tuple[Entry, ...]:
+        taken: list[Entry] = []
+        size = 0
+        while self._committed and len(taken) < MAX_APPLIED and size < MAX_APPLIED_BYTES:
+            taken.append(self._committed.popleft())
+            size += len(taken[-1].data)
+        return tuple(taken)
 
     def _apply(self, entries: tuple[Entry, ...], changes: Changes) -> None:
         """Apply committed entries in order, and note in `changes` what they did."""

@@ -107,6 +107,8 @@ class Turn:
         self._flush_connections()
         for commit in self._commits:
             commit.start_if_due()
+        if controller.behind:
+            self.wake()
         if self._timer is None or self._timer.when() > now + self._grain:
             self._set_timer(controller.next_deadline(now), now)
 
