@@ -31,7 +31,7 @@ def value_of(name: str) -> Any:
 
 
 @cache
-def tests() -> frozenset[str]:
+def names_of_tests() -> frozenset[str]:
     """The names of all tests."""
     return frozenset(
         name
@@ -63,7 +63,7 @@ def test_every_row_is_read() -> None:
 @pytest.mark.parametrize(("name", "value", "test"), ROWS, ids=[name for name, _, _ in ROWS])
 def test_a_limit_has_the_value_and_the_test_that_the_page_says(name: str, value: str, test: str) -> None:
     assert value_of(name) == int(value.replace(",", ""))
-    assert test in tests(), f"no test is called {test}"
+    assert test in names_of_tests(), f"no test is called {test}"
 
 
 def test_the_page_has_all_limits() -> None:

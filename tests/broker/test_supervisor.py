@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from operator import itemgetter
+
 import pytest
 
 from tests.broker.test_segments import announce, cluster, seal
 from tests.broker.world import NodeWorld, batch, three
 from walrus import protocol
+from walrus.broker import supervisor
 from walrus.broker.placement import first_leader
 from walrus.broker.supervisor import too_few_stay, why_not_leave
 from walrus.consensus.messages import Membership
@@ -340,3 +344,20 @@ def test_dead_node_can_be_removed_and_its_place_taken_anew():
     assert world.nodes[1].metadata.nodes[3].directory_id == "a new disk"
     world.until(lambda: all(len(s.replicas) == 3 for s in world.topic("t").segments))
     assert world.get_all(3, "t") == [b"%d" % number for number in range(7)]
+
+
+def test_the_segments_of_a_dead_leader_are_recovered_some_at_a_time(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(supervisor, "MAX_SEGMENTS", 2)
+    world = three()
+    dead = next(node for node in (1, 2, 3) if node != world.raft_leader)
+    names = [name for name in (f"t{number}" for number in range(40)) if first_leader(name, [1, 2, 3]) == dead]
+    for name in names:
+        world.register(name)
+    assert len(names) > 6
+    host, asked = world.nodes[world.raft_leader].supervisor, []
+    monkeypatch.setattr(host, "_recover", lambda name, number, now: asked.append((now, name)))
+    world.kill(dead)
+    world.until(lambda: len(asked) >= 2 * len(names))
+    looks = [list(names) for _, names in itertools.groupby(asked, key=itemgetter(0))]
+    assert all(len(look) <= 2 for look in looks)
+    assert {name for _, name in asked[: len(names)]} == set(names), "each in turn, though none was recovered"

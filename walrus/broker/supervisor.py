@@ -13,6 +13,9 @@ that are alive and takes at most one step towards what should be:
     a node that was taken in does not start                       the same
     a sealed segment is beyond its topic's retention              propose to trim it (retention.py)
 
+A node may lead thousands of segments, and their recovery is work for all nodes. So one look takes the first
+two duties for `MAX_SEGMENTS` segments each, and the next look, at the next tick, goes on behind them.
+
 All state that matters is in the metadata or in Raft's membership, so another Raft leader goes on where
 this one died. Nothing here is needed for safety: a supervisor that is wrong about a node's life causes a
 needless failover, never a lost entry.
@@ -22,6 +25,7 @@ Transcripts, in `tests/replicas/transcripts`: `leave_hands_over`, `leave_needs_f
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Collection
 
 from walrus.broker.retention import Retention
@@ -37,6 +41,9 @@ from walrus.wire.messages import CopyReply, RollOver
 
 JOIN_PATIENCE = 5
 """Failure timeouts that a node may take from being taken in to its first start, before it is dropped."""
+
+MAX_SEGMENTS = 200
+"""Segments that one look recovers, and as many that it asks to roll over."""
 
 CAUGHT_UP = 100
 """A learner this many entries behind the commit index is close enough to vote."""
@@ -68,6 +75,8 @@ class Supervisor:
         self._gone: set[int] = set()
         self._taken_in: dict[tuple[int, str], float] = {}  # (node, directory) not started yet -> since when
         self.dirty = True
+        self._reached = {"recover": "", "roll over": ""}
+        """Duty -> the topic up to which the last look got, while there are more than a look takes."""
 
     # --- which nodes are alive ---
 
@@ -137,22 +146,38 @@ class Supervisor:
         self._retention.on_tick(now)
 
     def _fail_over(self, now: float) -> None:
-        for placement, names in sorted(self._metadata.open_at.items()):
+        left: list[str] = []
+        for placement, names in self._metadata.open_at.items():
             node = self._metadata.nodes.get(placement.leader)
             restarted = node is None or node.incarnation != placement.incarnation
             if restarted or not self._alive(placement.leader, now):
-                for name in sorted(names):
-                    self._recover(name, self._metadata.topics[name].current, now)
+                left += names
+        for name in self._some("recover", left):
+            self._recover(name, self._metadata.topics[name].current, now)
 
     def _early_rollovers(self, voters: list[int]) -> None:
         wanted = min(self._config.replication_factor, len(voters))
-        for placement, names in sorted(self._metadata.open_at.items()):
+        few: list[str] = []
+        for placement, names in self._metadata.open_at.items():
             staying = [node for node in placement.replicas if node in voters]
             # A leaving node is needed until no segment names it, the open one included.
             if len(staying) < max(wanted, len(placement.replicas)):
-                for name in sorted(names):
-                    number = self._metadata.topics[name].current
-                    self._outbox.send(placement.leader, RollOver(topic=name, segment=number, replicas=wanted))
+                few += names
+        for name in self._some("roll over", few):
+            known = self._metadata.topics[name]
+            message = RollOver(topic=name, segment=known.current, replicas=wanted)
+            self._outbox.send(known.open.leader, message)
+
+    def _some(self, duty: str, topics: list[str]) -> list[str]:
+        """The topics that this look takes, in order: those behind the ones of the last look."""
+        topics.sort()
+        if len(topics) <= MAX_SEGMENTS:
+            return topics
+        first = bisect_right(topics, self._reached[duty])
+        some = [*topics[first:], *topics[:first]][:MAX_SEGMENTS]
+        self._reached[duty] = some[-1]
+        self.dirty = True
+        return some
 
     def _members(self, now: float) -> None:
         """One step of membership change; Raft refuses a second one before the first has committed."""
