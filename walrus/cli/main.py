@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from walrus import __version__
-from walrus.cli import commands, producing, queues, status
+from walrus.cli import backup, commands, producing, queues, status
 from walrus.cli.command_line import Console, Parser, command
 from walrus.cli.commands import Screen, describe
 from walrus.client import Client, WalrusError
@@ -356,6 +356,31 @@ def _leave_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _backup_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", type=Path, help="a new or empty one")
+    parser.add_argument("--prefix", default="", help="only topics whose names begin so")
+
+
+def _restore_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", type=Path, help="that `backup` has written")
+    parser.add_argument("--again", action="store_true", help="go on with a restore that was interrupted")
+
+
+def _backup(client: Client, screen: Screen, arguments: argparse.Namespace) -> int:
+    restores = arguments.command == "restore"
+    try:
+        if restores:
+            done = backup.restore(client, arguments.directory, arguments.again, screen.say)
+        else:
+            done = backup.backup(client, arguments.directory, arguments.prefix, screen.say)
+    except (backup.BackupError, OSError) as error:
+        screen.say(f"{arguments.command}: {error}", "bold red")
+        return 1
+    entries = sum(topic.entries for topic in done.topics.values())
+    screen.done(topics=len(done.topics), entries=entries)
+    return 0
+
+
 def _recover_flags(parser: argparse.ArgumentParser) -> None:
     _topic(parser)
     parser.add_argument("segment", type=_positive)
@@ -506,6 +531,8 @@ _COMMANDS: dict[str, tuple[str, _Run, _Flags]] = {
         lambda c, s, a: status.check(_addresses(a), s, a.timeout),
         _no_flags,
     ),
+    "backup": ("copy topics into a directory while the cluster runs", _backup, _backup_flags),
+    "restore": ("write a backup into a cluster that has none of its topics", _backup, _restore_flags),
     "leave": ("remove a member", lambda c, s, a: commands.leave(c, s, a.node_id, a.force), _leave_flags),
     "recover": (
         "recover a segment that waits for an operator's decision",
