@@ -14,6 +14,7 @@ from walrus import namesake as _namesake
 if TYPE_CHECKING:
     from walrus.client import AsyncClient, Client, Delivery, WalrusError
     from walrus.storage.cursors import Entry
+    from walrus.storage.handout import Received
     from walrus.storage.schedule import FsyncSchedule, ReadConsistency
     from walrus.wal import Walrus
 
@@ -26,6 +27,7 @@ __all__ = [
     "Entry",
     "FsyncSchedule",
     "ReadConsistency",
+    "Received",
     "Walrus",
     "WalrusError",
     "__version__",

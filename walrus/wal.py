@@ -27,17 +27,21 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import update_wrapper
 from itertools import chain, count
+from math import inf
 from pathlib import Path
 from threading import RLock
+from time import monotonic
 from typing import Concatenate, ParamSpec, TypeVar
 
 from walrus.storage.backend import Buffer, Disk
 from walrus.storage.batch import MAX_BATCH_BYTES, MAX_BATCH_ENTRIES, Batch
+from walrus.storage.bell import Bell
 from walrus.storage.block import Block
 from walrus.storage.cursors import Cursor, Entry
 from walrus.storage.engine import Engine
 from walrus.storage.errors import BatchTooLarge, EngineReentered, StorageError, TokenLost
 from walrus.storage.forking import forget, remember
+from walrus.storage.handout import HandoutCursor, Received
 from walrus.storage.interrupts import reentered
 from walrus.storage.log import Log, TopicGone
 from walrus.storage.mapped import MappedDisk
@@ -114,6 +118,9 @@ class Walrus:
         self._engine = Engine(disk, syncing=self._schedule.syncing, keep_spare=retain == "unread")
         self._append: dict[str, Callable[[bytes], int]] = {}
         self._cursors: dict[str, Cursor] = {}
+        self._handouts: dict[str, HandoutCursor] = {}
+        self._bell = Bell()
+        self._clock = monotonic
         self._cursors_lock = RLock()
         self._group = GroupCommit(self._engine.sync)
         self._commit = self._group.commit if self._schedule.each else None
@@ -137,6 +144,8 @@ class Walrus:
             index = self._first_append(topic, data) if append is None else append(data)
             if self._commit is not None:
                 self._commit()
+            if self._bell.waiting:
+                self._bell.ring()
             return index
         except TopicGone:
             self._append.pop(topic, None)
@@ -158,12 +167,17 @@ class Walrus:
         index = self._write(topic, bool(lengths), lambda log: log.append_parts(lengths, parts, size))
         if self._commit is not None and lengths:
             self._commit()
+        if self._bell.waiting:
+            self._bell.ring()
         return index
 
     @_door
     def write(self, topic: str, batch: Batch) -> int:
         """Append a batch of any number of entries without waiting for the disk: see `syncer` and `sync`."""
-        return self._write(topic, bool(batch.lengths), lambda log: log.append_batch(batch))
+        index = self._write(topic, bool(batch.lengths), lambda log: log.append_batch(batch))
+        if self._bell.waiting:
+            self._bell.ring()
+        return index
 
     def _write(self, topic: str, anything: bool, append: Callable[[Log], int]) -> int:
         while True:
@@ -224,9 +238,10 @@ class Walrus:
     def seek(self, topic: str, index: int) -> None:
         """Move the topic's cursor to entry `index` (back or forth) and persist that.
 
-        Raises IndexError outside of `bounds`, KeyError for an unknown topic.
+        What consumers have in hand (`receive`) is forgotten. Raises IndexError outside of `bounds`, KeyError
+        for an unknown topic.
         """
-        cursor = self._cursor(topic)
+        cursor = self._handouts.get(topic) or self._cursor(topic)
         if cursor is None:
             raise KeyError(f"no topic {topic!r}")
         first, following = self.bounds(topic)
@@ -239,12 +254,81 @@ class Walrus:
     def _cursor(self, topic: str) -> Cursor | None:
         self._check_open()
         with self._cursors_lock:
+            if topic in self._handouts:
+                raise ValueError(f"topic {topic!r} is read with receive(): it cannot be read with read() too")
             cursor, log = self._cursors.get(topic), self._engine.logs.get(topic)
             if cursor is None and log is not None:
                 every, give_back = self._consistency.persist_every, self._retain == "unread"
                 commit = self._commit or _no_wait
                 cursor = self._cursors[topic] = Cursor(self._engine, log, every, commit, give_back=give_back)
             return cursor
+
+    # -- receiving and acknowledging ---------------------------------------------------------------------
+
+    @_door
+    def receive(
+        self, topic: str, *, visibility: float = 30.0, timeout: float | None = 0.0
+    ) -> Received | None:
+        """Hand out the lowest entry that is neither acknowledged nor out; None if none comes in `timeout`.
+
+        It stays out until `ack`, `nack`, or for `visibility` seconds: then it is handed out again, as it is
+        after a crash. At most 1,000 entries from the first that is not acknowledged are out. `timeout=None`
+        waits for ever. A topic is read with `read` or with `receive`. Raises ValueError, `CorruptionError`.
+        """
+        with self._bell:
+            deadline = inf if timeout is None else self._clock() + timeout
+            while True:
+                rung, now = self._bell.rung, self._clock()
+                handout = self._handouts.get(topic) or self._handout(topic)
+                received = None if handout is None else handout.take(now, now + visibility)
+                if received is not None or now >= deadline:
+                    return received
+                ends = deadline if handout is None else min(deadline, handout.next_deadline())
+                self._bell.wait(rung, None if ends == inf else ends - now)
+
+    @_door
+    def ack(self, topic: str, received: Received) -> bool:
+        """The work is done: the entry is not handed out again. Also if it is out with another consumer.
+
+        The cursor moves over what is acknowledged without a gap, and is persisted as `consistency` says. A
+        crash forgets acknowledgements behind a gap: those entries come again. Returns whether it counts: an
+        entry that is not there, or 1,000 beyond the first that is not acknowledged, does not.
+        """
+        done = self._in_hand(topic).acknowledge(received.index)
+        if self._bell.waiting:
+            self._bell.ring()
+        return done
+
+    @_door
+    def nack(self, topic: str, received: Received, delay: float = 0.0) -> bool:
+        """Give the entry back, for after `delay` seconds; False if this delivery is over."""
+        out = self._in_hand(topic).give_back(received, self._clock() + delay)
+        if self._bell.waiting:
+            self._bell.ring()
+        return out
+
+    def _in_hand(self, topic: str) -> HandoutCursor:
+        handout = self._handouts.get(topic) or self._handout(topic)
+        if handout is None:
+            raise KeyError(f"no topic {topic!r}")
+        return handout
+
+    def _handout(self, topic: str) -> HandoutCursor | None:
+        self._check_open()
+        with self._cursors_lock:
+            handout, log = self._handouts.get(topic), self._engine.logs.get(topic)
+            if handout is None and log is not None:
+                cursor = self._cursors.get(topic)
+                if cursor is not None and cursor.index != cursor.persisted:
+                    raise ValueError(
+                        f"topic {topic!r} is read with read(): it cannot be read with receive() too"
+                    )
+                self._cursors.pop(topic, None)
+                every, give_back = self._consistency.persist_every, self._retain == "unread"
+                commit = self._commit or _no_wait
+                handout = HandoutCursor(self._engine, log, every, commit, give_back=give_back)
+                self._handouts[topic] = handout
+            return handout
 
     # -- reading without it ------------------------------------------------------------------------------
 
@@ -272,6 +356,31 @@ class Walrus:
         """
         reader = self._reader(topic, start)
         return map(Entry, count(reader.index), chain.from_iterable(self._spans(reader)))
+
+    def follow(self, topic: str, start: int = 0, *, timeout: float | None = None) -> Iterator[Entry]:
+        """Like `entries`, and at the end wait for more: until none comes for `timeout` seconds, or for ever.
+
+        Moves no cursor. The topic need not exist yet.
+        """
+        while True:
+            for entry in self.entries(topic, start):
+                yield entry
+                start = entry.index + 1
+            if not self._wait_for(topic, start, timeout):
+                return
+
+    @_door
+    def _wait_for(self, topic: str, index: int, timeout: float | None) -> bool:
+        """Wait until the topic has an entry `index`, or one behind it; whether it has."""
+        with self._bell:
+            deadline = inf if timeout is None else self._clock() + timeout
+            while True:
+                rung, now = self._bell.rung, self._clock()
+                if self._known(topic).next_index > index:
+                    return True
+                if now >= deadline:
+                    return False
+                self._bell.wait(rung, None if deadline == inf else deadline - now)
 
     def payloads(self, topic: str, start: int = 0) -> Iterator[bytes]:
         """The entries' bytes alone, as fast as possible; otherwise like `entries`."""
@@ -311,8 +420,10 @@ class Walrus:
 
     @_door
     def count(self, topic: str) -> int:
-        """Entries that the cursor has not passed yet."""
+        """Entries that the cursor has not passed yet, or that are not acknowledged."""
         self._check_open()
+        if (handout := self._handouts.get(topic)) is not None:
+            return handout.count()
         cursor, log = self._cursors.get(topic), self._known(topic)
         return log.next_index - max(log.first, log.cursor if cursor is None else cursor.index)
 
@@ -349,6 +460,7 @@ class Walrus:
         if log.topic_id >= 0:
             with self._cursors_lock:
                 self._cursors.pop(topic, None)
+                self._handouts.pop(topic, None)
             self._append.pop(topic, None)
             self._engine.delete(log)
             self._give_back()
@@ -440,8 +552,8 @@ class Walrus:
             self._syncers.pop()
         try:
             if not self._engine.stopped:
-                for _, cursor in sorted(self._cursors.items()):
-                    cursor.persist()
+                for _, each in sorted((self._cursors | self._handouts).items()):
+                    each.persist()
         except BaseException as error:
             if not isinstance(error, StorageError):
                 self._interrupted(error)  # what follows takes the same locks
@@ -449,6 +561,7 @@ class Walrus:
         finally:
             self._engine.close()
             forget(self)
+            self._bell.ring()
 
     def __enter__(self) -> Walrus:
         return self
@@ -460,7 +573,9 @@ class Walrus:
         """An exception that the engine did not raise leaves a call: see storage/interrupts.py."""
         if isinstance(error, EngineReentered) and reentered():
             return  # what this thread holds is the first call's
-        self._engine.interrupted(error, [self._cursors_lock, *(each.lock for each in self._cursors.values())])
+        cursors = [*(self._cursors | self._handouts).values()]
+        locks = [self._cursors_lock, self._bell.lock, *(each.lock for each in cursors)]
+        self._engine.interrupted(error, locks)
         self._group.release()
         if isinstance(error, TokenLost):  # the engine has failed, and says so
             self._engine.check_open(writing=True)
@@ -471,7 +586,7 @@ class Walrus:
 
     def forked(self) -> None:
         """See storage/forking.py: this is the copy in a forked child, and refuses from now on."""
-        self._append, self._cursors = {}, {}
+        self._append, self._cursors, self._handouts = {}, {}, {}
         self._engine.forked()
         for syncer in self._syncers:
             syncer.abandon()

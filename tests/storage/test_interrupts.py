@@ -123,6 +123,24 @@ def batch_read(wal: Walrus) -> None:
     wal.batch_read_for_topic("t", max_bytes=8)
 
 
+def receive(wal: Walrus) -> None:
+    wal.receive("u")
+
+
+def ack(wal: Walrus) -> None:
+    if (received := wal.receive("u")) is not None:
+        wal.ack("u", received)
+
+
+def nack(wal: Walrus) -> None:
+    if (received := wal.receive("u")) is not None:
+        wal.nack("u", received)
+
+
+def follow(wal: Walrus) -> None:
+    list(wal.follow("t", 3, timeout=0.0))
+
+
 def read_at(wal: Walrus) -> None:
     wal.read_at("t", 3)
 
@@ -170,7 +188,7 @@ def close(wal: Walrus) -> None:
 
 CALLS = [
     append, stored, first_append, roll, batch, write, read_next, batch_read, read_at, payloads, seek, trim,
-    delete, look, sync, syncer, close,
+    delete, look, sync, syncer, close, receive, ack, nack, follow,
 ]  # fmt: skip
 
 
@@ -253,6 +271,9 @@ def cut_at(run: Run, call: Callable[[Walrus], None], point: int) -> bool:
     shutil.copytree(run.directory, copied)
     with run.open(copied) as wal:
         run.check(wal, sought=call in (seek, batch_read, read_next))
+        if call in (receive, nack):
+            again = wal.receive("u")
+            assert again is not None and again.index == wal.bounds("u")[0], "NothingSkipped: it was not done"
     shutil.rmtree(copied)
     try:
         run.wal.close()

@@ -10,6 +10,8 @@
     scan        one walk over the records of a block, one verdict
     reading     many records at once, verified
     cursors     how far a consumer of one process has read
+    handout     what consumers have in hand: receive and acknowledge
+    bell        what threads that wait for an entry are woken by
     syncing     syncs that many appends share (group commit)
     mutex       a mutex that is cheap when uncontended and fair when contended
     forking     a handle that outlives its process refuses

@@ -46,13 +46,14 @@ _ENGINE = {str(path) for path in Path(__file__).parent.glob("*.py")} | {
     str(Path(__file__).parents[1] / "wal.py")
 }
 _WAITING = str(Path(__file__).with_name("mutex.py")), "wait"
-_SYNCING = str(Path(__file__).with_name("syncing.py"))
+_IDLE = {str(Path(__file__).with_name(name)) for name in ("syncing.py", "bell.py")}
 
 
 def deserted() -> bool:
     """Whether no other thread is inside the engine, where it could hold a topic's lock.
 
-    One that waits for such a lock holds none, and neither does one that only waits for a sync (or for work).
+    One that waits for such a lock holds none, and neither does one that only waits for a sync, for work, or
+    for an entry.
     """
     me = get_ident()
     return not any(_may_hold(frame) for thread, frame in sys._current_frames().items() if thread != me)
@@ -62,7 +63,7 @@ def _may_hold(frame: FrameType | None) -> bool:
     while frame is not None:
         code = frame.f_code
         if code.co_filename in _ENGINE:
-            return (code.co_filename, code.co_name) != _WAITING and code.co_filename != _SYNCING
+            return (code.co_filename, code.co_name) != _WAITING and code.co_filename not in _IDLE
         frame = frame.f_back
     return False
 

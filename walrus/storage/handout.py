@@ -1,0 +1,238 @@
+"""Receive and acknowledge: what the consumers of a topic have in hand, in one process.
+
+A cursor counts an entry as read when it is handed out; one whose reader then dies is not read again. Here it
+counts as done when it is *acknowledged*, and comes again otherwise:
+
+    waiting    receive gives the lowest one, those that came back first  ─► out
+    out        ack                                                        ─► done
+               nack, or its visibility timeout ends                       ─► waiting
+    done       never handed out again; a crash may forget it, see below
+
+The topic's cursor is the mark below which everything is done. What is acknowledged above a hole is known in
+memory until the mark passes it. So nothing is on disk but the cursor, in the journal, where it always was:
+
+                                                after kill -9     after a power loss
+    out                                         again             again
+    acknowledged, above one that is not         again             again
+    below the mark, not noted yet               again             again
+    noted                                       done              again
+    noted, and a sync covers the journal        done              done
+
+An acknowledgement that moves the mark notes it as often as the cursor's schedule says: each with
+`strictly_at_once`, which with `sync_each` also waits for the sync, before it returns. It is the same machine
+as a work queue of a cluster (`broker/groups.py`), without groups, generations and owners.
+
+Left out: an order of its own for acknowledgements on disk. A consumer that never finishes its entry holds the
+mark, and after a crash all that others did above it comes again: `MAX_IN_HAND` entries at most.
+
+Invariants
+* NothingSkipped: everything below the mark was acknowledged, or trimmed.
+* OutIsBounded: nothing is out, or known as done, `MAX_IN_HAND` entries or more above the mark.
+* AckedNotRedelivered: within a process an entry that is acknowledged is not handed out again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from threading import RLock
+
+import msgspec
+
+from walrus.storage.cursors import Entry
+from walrus.storage.engine import Engine
+from walrus.storage.interrupts import refuse_reentry
+from walrus.storage.log import Log
+from walrus.storage.reading import Reader
+
+MAX_IN_HAND = 1_000
+"""Entries from the mark on among which some may be out, or done."""
+
+
+class Received(Entry, frozen=True, gc=False):
+    """An entry that was handed out, and how often it has been, this time included."""
+
+    deliveries: int
+
+
+class Out(msgspec.Struct):
+    """An entry that was handed out and is not done: when it waits again, and how often it was out."""
+
+    until: float
+    deliveries: int
+
+
+class Handout:
+    """The state machine: indexes and times, without any I/O."""
+
+    def __init__(self, mark: int) -> None:
+        self.mark = mark
+        self._next = mark
+        self._out: dict[int, Out] = {}
+        self._due: list[tuple[float, int]] = []
+        """A heap. What an item says counts only if `_out` says the same."""
+        self.done: set[int] = set()
+        """Those of them that are above the mark."""
+
+    def candidate(self, end: int, now: float) -> int | None:
+        """The index of the entry to hand out next, if there is one; `end`: the first that does not exist."""
+        while self._due and not self._stands(*self._due[0]):
+            heappop(self._due)
+        if self._due and self._due[0][0] <= now:
+            return self._due[0][1]
+        while self._next in self.done:
+            self._next += 1
+        return self._next if self._next < min(end, self.mark + MAX_IN_HAND) else None
+
+    def _stands(self, until: float, index: int) -> bool:
+        out = self._out.get(index)
+        return out is not None and out.until == until
+
+    def next_deadline(self) -> float:
+        """When an entry that is out waits again."""
+        return self._due[0][0] if self._due else float("inf")
+
+    def hand_out(self, index: int, until: float) -> int:
+        """The candidate is out; how often it has been now."""
+        assert index >= self.mark and index not in self.done, "AckedNotRedelivered: it was acknowledged"
+        before = self._out.get(index)
+        deliveries = 1 if before is None else before.deliveries + 1
+        self._hold(index, Out(until, deliveries))
+        self._next = max(self._next, index + 1)
+        return deliveries
+
+    def _hold(self, index: int, out: Out) -> None:
+        self._out[index] = out
+        heappush(self._due, (out.until, index))
+        if len(self._due) > 2 * MAX_IN_HAND:  # most of them of deliveries that are over
+            self._due = sorted((out.until, index) for index, out in self._out.items())
+
+    def acknowledge(self, index: int) -> bool:
+        """The entry is done, whichever delivery led to it. Return whether it is: not if it is too far on."""
+        if index >= self.mark + MAX_IN_HAND:
+            return False
+        if index >= self.mark:
+            self.done.add(index)
+            self._out.pop(index, None)
+            while self.mark in self.done:
+                self.done.remove(self.mark)
+                self.mark += 1
+            self._next = max(self._next, self.mark)
+        return True
+
+    def give_back(self, index: int, deliveries: int, ready_at: float) -> bool:
+        """The consumer does not want it: it waits again then. Return whether this delivery is out."""
+        out = self._out.get(index)
+        if out is None or out.deliveries != deliveries:
+            return False
+        self._hold(index, Out(ready_at, deliveries))
+        return True
+
+    def trimmed(self, first: int) -> None:
+        """Entries below `first` are there no more."""
+        self.mark, self._next = max(self.mark, first), max(self._next, first)
+        self._out = {index: out for index, out in self._out.items() if index >= first}
+        self.done = {index for index in self.done if index >= first}
+        while self.mark in self.done:
+            self.done.remove(self.mark)
+            self.mark += 1
+
+    def check_invariants(self) -> None:
+        """Assert what must hold of it by itself."""
+        assert not self._out.keys() & self.done, "an entry is in one state"
+        for index in (*self._out, *self.done):
+            assert self.mark <= index < self.mark + MAX_IN_HAND, f"OutIsBounded: {index} at {self.mark}"
+        assert self.mark not in self.done, "the mark moves over what is done"
+        assert len(self._due) <= 2 * MAX_IN_HAND, "OutIsBounded: deadlines"
+
+
+class HandoutCursor:
+    """A topic's handout, with the log that it reads and the journal in which its mark is noted."""
+
+    def __init__(
+        self, engine: Engine, log: Log, persist_every: int, commit: Callable[[], None], *, give_back: bool
+    ) -> None:
+        """As for `Cursor`."""
+        self._engine, self._log, self._every = engine, log, persist_every
+        self._commit, self._give_back = commit, give_back
+        self.lock = RLock()
+        self.handout = Handout(log.cursor)
+        self.persisted = log.cursor
+        self._ahead: list[bytes] = []
+        self._ahead_at = 0  # the index of the first of them
+
+    def take(self, now: float, until: float) -> Received | None:
+        """Hand out the next entry, if one waits. Raises `CorruptionError` for one that cannot be read."""
+        refuse_reentry(self.lock)
+        with self.lock:
+            self._look(writing=True)
+            index = self.handout.candidate(self._log.next_index, now)
+            if index is None:
+                return None
+            data = self._read(index)
+            return Received(index, data, self.handout.hand_out(index, until))
+
+    def _look(self, *, writing: bool) -> None:
+        if self._engine.stopped:
+            self._engine.check_open(writing=writing)
+        if self.handout.mark < self._log.first:
+            self.handout.trimmed(self._log.first)
+
+    def _read(self, index: int) -> bytes:
+        """The entry; those behind it are kept ahead, as a cursor keeps them."""
+        if index < self._ahead_at:  # it came back: what is ahead stays
+            return Reader(self._log, index).batch(1, 1).payloads()[0]
+        if index >= self._ahead_at + len(self._ahead):
+            self._ahead, self._ahead_at = Reader(self._log, index).payloads(), index
+        return self._ahead[index - self._ahead_at]
+
+    def next_deadline(self) -> float:
+        """When an entry that is out waits again."""
+        with self.lock:
+            return self.handout.next_deadline()
+
+    def count(self) -> int:
+        """Entries that are not acknowledged."""
+        with self.lock:
+            self._look(writing=False)
+            return self._log.next_index - self.handout.mark - len(self.handout.done)
+
+    def acknowledge(self, index: int) -> bool:
+        """See `Walrus.ack`."""
+        refuse_reentry(self.lock)
+        with self.lock:
+            self._look(writing=True)
+            counts = index < self._log.next_index and self.handout.acknowledge(index)
+            due = self.handout.mark - self.persisted >= self._every
+            if due:
+                self.persist()
+        if due:
+            self._commit()  # without the lock, so that consumers of one topic share a sync
+        return counts
+
+    def give_back(self, received: Received, ready_at: float) -> bool:
+        """See `Walrus.nack`."""
+        refuse_reentry(self.lock)
+        with self.lock:
+            self._look(writing=False)
+            return self.handout.give_back(received.index, received.deliveries, ready_at)
+
+    def persist(self) -> None:
+        """Persist the mark if it is not."""
+        with self.lock:
+            if self.handout.mark != self.persisted and not self._log.gone:
+                self._note(self.handout.mark)
+
+    def seek(self, index: int) -> None:
+        """Begin anew at `index` and persist that; what was out is forgotten."""
+        refuse_reentry(self.lock)
+        with self.lock:
+            self._engine.note_cursor(self._log, index)
+            self.handout, self.persisted = Handout(index), index
+            self._ahead, self._ahead_at = [], index
+
+    def _note(self, mark: int) -> None:
+        self._engine.note_cursor(self._log, mark)
+        self.persisted = mark
+        if self._give_back and len(self._log.bases) > 1 and self._log.bases[1] <= mark:
+            self._engine.trim(self._log, mark)
