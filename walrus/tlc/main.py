@@ -50,6 +50,7 @@ from walrus.tlc.mutants import CASES, Case, expected_of, listing, name_of, run_c
 from walrus.tlc.patches import Generated
 from walrus.tlc.replay import NARROW, replay
 from walrus.tlc.run import (
+    BRIEF_STATES,
     SearchProgress,
     SpecError,
     TlcError,
@@ -89,8 +90,7 @@ OnProgress = Callable[[SearchProgress], None]
 
 def check(config: str, *, timeout: float = 3600.0, on_progress: OnProgress | None = None) -> TlcResult:
     """Check one configuration of spec/ exhaustively. Raises TlcError."""
-    file = config_file(config)
-    return run_tlc(spec_of(file), file, timeout=timeout, on_progress=on_progress)
+    return _searched(config, [], timeout, on_progress)
 
 
 def simulate(
@@ -105,14 +105,25 @@ def simulate(
     """Random behaviours of a configuration; the same seed gives the same ones. Raises TlcError."""
     file = config_file(config)
     arguments = ["-simulate", f"num={behaviours}", "-depth", str(depth), "-seed", str(seed)]
-    return run_tlc(spec_of(file), file, arguments=arguments, timeout=timeout, on_progress=on_progress)
+    brief = behaviours * depth <= BRIEF_STATES
+    return run_tlc(
+        spec_of(file), file, arguments=arguments, timeout=timeout, brief=brief, on_progress=on_progress
+    )
 
 
 def coverage(config: str, *, timeout: float = 3600.0, on_progress: OnProgress | None = None) -> TlcResult:
     """Check a configuration and count how often each action was taken. Raises TlcError."""
+    return _searched(config, ["-coverage", "1"], timeout, on_progress)
+
+
+def _searched(
+    config: str, arguments: Sequence[str], timeout: float, on_progress: OnProgress | None
+) -> TlcResult:
     file = config_file(config)
-    arguments = ["-coverage", "1"]
-    return run_tlc(spec_of(file), file, arguments=arguments, timeout=timeout, on_progress=on_progress)
+    brief = 0 < known_states().get(file.stem, 0) <= BRIEF_STATES
+    return run_tlc(
+        spec_of(file), file, arguments=arguments, timeout=timeout, brief=brief, on_progress=on_progress
+    )
 
 
 def idle(result: TlcResult) -> list[str]:

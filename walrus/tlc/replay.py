@@ -29,7 +29,7 @@ from walrus.tlc.configs import config_file, spec_of, with_constants
 from walrus.tlc.replay_film import Footage
 from walrus.tlc.replay_raft import Beyond, Cluster, Difference
 from walrus.tlc.replay_steps import SpecState, step_of
-from walrus.tlc.run import TlcError, run_tlc
+from walrus.tlc.run import BRIEF_STATES, TlcError, run_tlc
 from walrus.tlc.values import Function, Value, parse_state, parse_value
 
 NARROW: Final[Mapping[str, str]] = {
@@ -129,7 +129,9 @@ def behaviours(
         varied.write_text(with_constants(text, constants))
         into = Path(scratch) / "behaviour"
         arguments = ["-simulate", f"file={into},num={count}", "-depth", str(depth), "-seed", str(seed)]
-        run_tlc(spec_of(file), varied, arguments=arguments, timeout=timeout)
+        run_tlc(
+            spec_of(file), varied, arguments=arguments, timeout=timeout, brief=count * depth <= BRIEF_STATES
+        )
         reader = BehaviourReader()
         for number in range(count):
             yield reader.states(Path(f"{into}_0_{number}").read_text())

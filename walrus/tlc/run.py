@@ -43,6 +43,9 @@ JAVA_FLAGS = ("-XX:+UseSerialGC", "-Xmx3g", "-Xss4m")
 BRIEF_FLAG = "-XX:TieredStopAtLevel=1"
 """For runs of a few seconds, most of which the optimising compiler would take."""
 
+BRIEF_STATES = 10_000
+"""A run of no more states than these is brief: with the optimising compiler it takes up to twice as long."""
+
 PR_SET_PDEATHSIG = 1
 
 

@@ -28,6 +28,9 @@ from walrus.tlc.trace_spec import Event, Forest, Run, TraceSpec, begin_of, tla
 from walrus.tlc.trace_walrus import WALRUS
 from walrus.tlc.values import Function, Value, format_value, parse_value
 
+BRIEF_EVENTS = 50_000
+"""Of runs with no more events than these, many of which begin alike, TLC makes some 10,000 states."""
+
 LONG = 300
 """A value of a refused trace's state is cut to this length: copies of segments can be long."""
 
@@ -138,7 +141,8 @@ class _Runs:
             config.write_text(self.spec.config(runs, nodes, stuck))
             spec = directory / f"{self.spec.name}Trace.tla"
             spec.write_text((SPEC_DIRECTORY / spec.name).read_text())
-            return run_tlc(spec, config, timeout=timeout)
+            brief = sum(map(len, runs)) <= BRIEF_EVENTS
+            return run_tlc(spec, config, timeout=timeout, brief=brief)
 
     def state_before(self, name: str, at: int, timeout: float) -> TraceState | None:
         """One of them once more, with an invariant that the state before its refused event violates."""
