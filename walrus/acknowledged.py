@@ -27,10 +27,18 @@ import msgspec
 
 
 class Position(NamedTuple):
-    """A place in a topic: the next entry to read. Positions of one topic order as tuples do."""
+    """A place in a topic: of an entry, or of the next one to read. Positions of one topic order as tuples do.
+
+    Segments are numbered from 1. A client that was told no place has (0, 0), which is not `known`.
+    """
 
     segment: int
     offset: int
+
+    @property
+    def known(self) -> bool:
+        """Whether it is a place at all."""
+        return self.segment > 0
 
 
 START = Position(1, 0)

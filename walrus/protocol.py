@@ -11,7 +11,7 @@ connection are answered in order, one reply each, and a client may send many wit
     REGISTER <topic> [<key>=<value> ...] OK
     CONFIGURE <topic> <key>=<value> ...  OK
     DELETE <topic>                       OK
-    PUT <topic> <payload>                OK
+    PUT <topic> <payload>                OK      after HELLO positions=1: OK <segment> <offset>
     PUB <topic> <producer> <sequence> <payload>    OK
     GET <topic> [<group>]                OK <payload> | EMPTY
     FETCH <topic> <segment> <offset>     OK <next_offset> <payload> | EMPTY
@@ -26,6 +26,7 @@ connection are answered in order, one reply each, and a client may send many wit
     METRICS                              {...}
     LEAVE <node_id> [force]              OK
     RECOVER <topic> <segment>            OK
+    HELLO <option>=1 ...                 OK <option>=1 ...
     anything                             ERR <reason>
 
 The payload of PUT is whatever follows the second space, byte for byte, and may be empty: a zero-length
@@ -87,9 +88,11 @@ from walrus.wire.replies import (
     ok_fetch,
     ok_fetch_many,
     ok_many,
+    ok_places,
     ok_received,
     parse_reply,
     split_fetched,
+    split_place,
     split_received,
 )
 from walrus.wire.requests import (
@@ -107,6 +110,7 @@ from walrus.wire.requests import (
     Extend,
     Fetch,
     Get,
+    Greeting,
     Groups,
     Invalid,
     Leave,
@@ -152,6 +156,7 @@ __all__ = [
     "Extend",
     "Fetch",
     "Get",
+    "Greeting",
     "Groups",
     "Invalid",
     "Json",
@@ -186,11 +191,13 @@ __all__ = [
     "ok_fetch",
     "ok_fetch_many",
     "ok_many",
+    "ok_places",
     "ok_received",
     "parse_receipt",
     "parse_reply",
     "parse_request",
     "split_fetched",
+    "split_place",
     "split_received",
     "valid_name",
 ]

@@ -15,6 +15,7 @@ from walrus.protocol import (
     Extend,
     Fetch,
     Get,
+    Greeting,
     Invalid,
     Leave,
     Metrics,
@@ -55,7 +56,7 @@ def kind_of(request: Request) -> type[Request]:
     return Receive if isinstance(request, Ack | Nack | Extend) else type(request)
 
 
-REQUESTS: list[Request] = [*TOPICAL, Leave(3), Metrics(), Invalid(errors.UNKNOWN_COMMAND)]
+REQUESTS: list[Request] = [*TOPICAL, Leave(3), Metrics(), Greeting(), Invalid(errors.UNKNOWN_COMMAND)]
 
 
 @pytest.mark.parametrize("earlier", TOPICAL, ids=repr)

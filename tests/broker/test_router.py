@@ -47,8 +47,8 @@ class Bench:
         known = self.metadata.nodes.get(node)
         return self.restarted.get(node, None if known is None else known.incarnation)
 
-    def put(self, slot: str, *payloads: str) -> None:
-        self.router.put(slot, "t", batch(*payloads), self.now)
+    def put(self, slot: str, *payloads: str, positions: bool = False) -> None:
+        self.router.put(slot, "t", batch(*payloads), self.now, positions)
 
     def flush(self) -> list[tuple[int, int, list[bytes]]]:
         """Let the router send; (leader, segment, entries) of each forward that leaves now."""
@@ -67,7 +67,13 @@ class Bench:
                 self.forwards.append((effect.to, effect.message))
 
     def settle(
-        self, forward: tuple[int, m.Forward], taken: int, *, refused: bool = False, error: str = ""
+        self,
+        forward: tuple[int, m.Forward],
+        taken: int,
+        *,
+        refused: bool = False,
+        error: str = "",
+        places: tuple[int, int] = (0, 0),
     ) -> None:
         to, message = forward
         self.router.on_reply(
@@ -80,6 +86,8 @@ class Bench:
                 acked=taken,
                 refused=refused,
                 error=error,
+                first=places[0],
+                placed=places[1],
             ),
         )
         self.take()
@@ -104,6 +112,39 @@ def test_what_a_turn_brought_is_one_forward():
     assert bench.flush() == [(1, 1, [b"a", b"b", b"c"])]
     bench.settle(bench.last[0], 3)
     assert bench.replies == {"x": [OK], "y": [OK, OK]} and not bench.router.busy
+
+
+def test_a_client_that_asked_is_told_where_each_entry_is_and_no_other() -> None:
+    bench = Bench()
+    bench.put("asked", "a", "b", positions=True)
+    bench.put("old", "c")
+    bench.put("also", "d", "e", positions=True)
+    bench.flush()
+    (forward,) = bench.last
+    bench.settle(forward, 4, refused=True, places=(7, 4))
+    assert bench.replies == {"asked": [b"OK 1 7", b"OK 1 8"], "old": [OK], "also": [b"OK 1 10"]}
+    bench.sealed(1, 11, leader=2)
+    bench.flush()
+    bench.settle(bench.last[0], 1, places=(0, 1))
+    assert bench.replies["also"] == [b"OK 1 10", b"OK 2 0"], "what went on to the next segment"
+
+
+@pytest.mark.parametrize(
+    ("places", "replies"),
+    [
+        ((5, 1), [b"OK", b"OK", b"OK 1 5"]),
+        ((0, 0), [b"OK"] * 3),
+        ((5, 3), [b"OK 1 5", b"OK 1 6", b"OK 1 7"]),
+    ],
+)
+def test_the_place_of_a_repetition_and_of_an_old_leaders_entry_is_not_told(
+    places: tuple[int, int], replies: list[bytes]
+) -> None:
+    bench = Bench()
+    bench.put("asked", "a", "b", "c", positions=True)
+    bench.flush()
+    bench.settle(bench.last[0], 3, places=places)
+    assert bench.replies == {"asked": replies}
 
 
 def test_what_waits_for_a_leader_when_its_client_gives_up_is_not_written() -> None:

@@ -7,10 +7,15 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from walrus.client import AsyncClient
+from walrus.client import AsyncClient, Position
 
 MakeClient = Callable[..., Any]
 """`connect(*nodes or addresses, timeout=5.0)`: a client of the kind under test, closed when the test ends."""
+
+
+def places(first: int, end: int) -> list[Position]:
+    """The places `first` up to `end` of a topic's first segment."""
+    return [Position(1, offset) for offset in range(first, end)]
 
 
 class Awaited:

@@ -19,6 +19,7 @@ from walrus.protocol import (
     Extend,
     Fetch,
     Get,
+    Greeting,
     Invalid,
     Leave,
     Metrics,
@@ -94,14 +95,15 @@ class MemoryLog:
                 return [protocol.json_reply(json.dumps(METRICS))]
             case Leave(node_id, force):
                 return [self.leave(node_id, force)]
+            case Greeting(granted=granted):
+                return [protocol.ok(granted.encode())]
             case Invalid(reason):
                 return [protocol.error(reason)]
             case _ if request.topic not in self.topics:
                 return [protocol.error(protocol.errors.unknown_topic(request.topic))] * request.replies
-            case Put(topic, batch):
-                for payload in batch.payloads():
-                    self.append(topic, payload)
-                return [protocol.OK] * batch.count
+            case Put(topic, batch, positions):
+                places = [self.append(topic, payload) for payload in batch.payloads()]
+                return [protocol.ok_places(*place, 1) if positions else protocol.OK for place in places]
             case Get(topic, group, count):
                 return [self.next(topic, group) for _ in range(count)]
             case Fetch(topic, segment, offset, count):
@@ -122,10 +124,11 @@ class MemoryLog:
             return protocol.error(protocol.errors.needs_force(node_id, 2, factor))
         return protocol.OK
 
-    def append(self, topic: str, payload: bytes) -> None:
+    def append(self, topic: str, payload: bytes) -> tuple[int, int]:
         if len(self.topics[topic][-1]) == self.segment_entries:
             self.topics[topic].append([])
         self.topics[topic][-1].append(payload)
+        return len(self.topics[topic]), len(self.topics[topic][-1]) - 1
 
     def next(self, topic: str, group: str) -> bytes:
         entries = [payload for segment in self.topics[topic] for payload in segment]
@@ -222,11 +225,18 @@ SERVE = None
 
 
 class FakeNode:
-    """Listens until `close`. `seen` are the requests that arrived, one by one, in order."""
+    """Listens until `close`. `seen` are the requests that arrived, one by one, in order.
+
+    HELLO is answered beside the script, and not in `seen`; a node of the `first_release` does not know it.
+    """
 
     def __init__(
-        self, script: Iterable[Say | Close | Silence | None] = (), log: MemoryLog | None = None
+        self,
+        script: Iterable[Say | Close | Silence | None] = (),
+        log: MemoryLog | None = None,
+        first_release: bool = False,
     ) -> None:
+        self.first_release = first_release
         self.log = log if log is not None else MemoryLog()
         self.script = deque(script)
         self.seen: list[Request] = []
@@ -281,8 +291,14 @@ class FakeNode:
                 return
 
     def _handle(self, connection: socket.socket, request: Request) -> bool:
+        if isinstance(request, Greeting):
+            unknown = protocol.error(protocol.errors.UNKNOWN_COMMAND)
+            connection.sendall(unknown if self.first_release else b"".join(self.log.answer(request)))
+            return True
         with self._lock:
-            self.seen.append(request)
+            self.seen.append(Put(request.topic, request.batch) if isinstance(request, Put) else request)
+            if self.first_release:
+                request = self.seen[-1]
             action = self.script.popleft() if self.script else SERVE
             if isinstance(action, Silence):
                 self.script.clear()
@@ -303,8 +319,8 @@ def _executes(action: object) -> bool:
 def one_by_one(request: Request) -> list[Request]:
     """A run taken apart, so that a script counts single requests, however they arrived."""
     match request:
-        case Put(topic, batch):
-            return [Put(topic, batch.slice(n, n + 1)) for n in range(batch.count)]
+        case Put(topic, batch, positions):
+            return [Put(topic, batch.slice(n, n + 1), positions) for n in range(batch.count)]
         case Get(topic, group, count):
             return [Get(topic, group)] * count
         case Fetch(topic, segment, offset, count):

@@ -14,7 +14,7 @@ import threading
 
 import pytest
 
-from tests.client.faces import MakeClient
+from tests.client.faces import MakeClient, places
 from tests.client.fake import METRICS, SERVE, Close, FakeNode, MemoryLog, Say, Silence, free_port
 from walrus import protocol
 from walrus.client import (
@@ -29,6 +29,7 @@ from walrus.client import (
     NotWritten,
     OutcomeUnknown,
     PayloadTooLarge,
+    Position,
     TimedOut,
     UnknownNode,
     UnknownSegment,
@@ -43,8 +44,8 @@ def test_every_command_round_trips(connect: MakeClient) -> None:
     with FakeNode() as node:
         client = connect(node)
         client.register("t")
-        client.put("t", b"one")
-        assert client.put_many("t", [b"two", b"", b"fo ur"]) == [None] * 3
+        assert client.put("t", b"one") == Position(1, 0)
+        assert client.put_many("t", [b"two", b"", b"fo ur"]) == places(1, 4)
         assert client.get("t") == b"one"
         assert client.get_many("t", 10) == [b"two", b"", b"fo ur"]
         assert client.get("t") is None
@@ -154,8 +155,34 @@ def test_a_payload_that_no_frame_holds_is_refused(connect: MakeClient) -> None:
             client.put("t", bytes(protocol.MAX_SKIP_BYTES))
         with pytest.raises(TypeError):
             client.put("t", "text")
-        assert client.put_many("t", [b"a", b"b"]) == [None, None], "the connection is still good"
+        assert client.put_many("t", [b"a", b"b"]) == places(0, 2), "the connection is still good"
         assert node.connections == 1
+
+
+def test_a_node_of_the_first_release_tells_no_place_and_serves_all_the_same(connect: MakeClient) -> None:
+    with FakeNode(first_release=True) as node:
+        client = connect(node)
+        client.register("t")
+        assert not client.put("t", b"a").known
+        assert [place.known for place in client.put_many("t", [b"b", b"c"])] == [False, False]
+        assert client.get_many("t", 10) == [b"a", b"b", b"c"] and node.connections == 1
+
+
+@pytest.mark.parametrize("answer", [b"OK positions=2", b"OK 1 1", b"EMPTY", b"{}"])
+def test_an_answer_to_hello_that_is_none_ends_the_connection(connect: MakeClient, answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    with connection:
+                        connection.recv(4096)
+                        connection.sendall(protocol.frame(answer) + protocol.OK)
+
+        threading.Thread(target=serve, daemon=True).start()
+        with pytest.raises(BadReply, match="HELLO was answered with"):
+            connect(f"127.0.0.1:{listener.getsockname()[1]}", timeout=0.5).put("t", b"x")
 
 
 def test_put_many_tells_each_entry_s_result(connect: MakeClient) -> None:
@@ -164,7 +191,7 @@ def test_put_many_tells_each_entry_s_result(connect: MakeClient) -> None:
         client = connect(node)
         client.register("t")
         first, second, third = client.put_many("t", [b"a", b"b", b"c"])
-        assert (first, third) == (None, None) and isinstance(second, OutcomeUnknown)
+        assert [first, third] == places(0, 2) and isinstance(second, OutcomeUnknown)
         assert client.put_many("t", []) == []
 
 
@@ -221,7 +248,7 @@ def test_put_many_goes_on_behind_what_was_acknowledged_when_told_so(connect: Mak
     with FakeNode([SERVE, SERVE, Close(done=True)]) as node:
         client = connect(node)
         client.register("t")
-        assert client.put_many("t", [b"a", b"b", b"c"], retry=True) == [None] * 3
+        assert client.put_many("t", [b"a", b"b", b"c"], retry=True) == [*places(0, 1), *places(2, 4)]
         assert node.log.topics["t"] == [[b"a", b"b", b"b", b"c"]], "only the doubtful one is there twice"
 
 
@@ -230,7 +257,7 @@ def test_put_many_without_retry_reports_the_doubtful_ones(connect: MakeClient) -
         client = connect(node)
         client.register("t")
         first, second, third = client.put_many("t", [b"a", b"b", b"c"])
-        assert first is None
+        assert first == Position(1, 0)
         assert isinstance(second, OutcomeUnknown) and isinstance(third, OutcomeUnknown)
 
 
@@ -252,7 +279,7 @@ def test_entries_that_a_node_did_not_take_follow_in_order(connect: MakeClient) -
     with FakeNode([SERVE, SERVE, busy, busy]) as node:
         client = connect(node)
         client.register("t")
-        assert client.put_many("t", [b"a", b"b", b"c"]) == [None] * 3
+        assert client.put_many("t", [b"a", b"b", b"c"]) == places(0, 3)
         assert node.log.topics["t"] == [[b"a", b"b", b"c"]]
 
 
@@ -261,7 +288,7 @@ def test_an_entry_refused_in_the_middle_is_not_sent_behind_later_ones(connect: M
         client = connect(node)
         client.register("t")
         first, second, third = client.put_many("t", [b"a", b"b", b"c"])
-        assert (first, third) == (None, None) and isinstance(second, Busy)
+        assert [first, third] == places(0, 2) and isinstance(second, Busy)
         assert node.log.topics["t"] == [[b"a", b"c"]]
 
 
@@ -341,14 +368,15 @@ def test_a_client_that_is_closed_after_its_answers_closes_in_order(connect: Make
             with accepted:
                 accepted.settimeout(10)
                 request = accepted.recv(100)
-                accepted.sendall(protocol.frame(b"OK"))
+                accepted.sendall(protocol.ok(b"positions=1") + protocol.frame(b"OK"))
                 return [request, accepted.recv(100)]
 
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
             served = pool.submit(serve)
             client.put("t", b"x")
             client.close()
-            assert served.result() == [protocol.frame(b"PUT t x"), b""]
+            hello = protocol.frame(b"HELLO positions=1")
+            assert served.result() == [hello + protocol.frame(b"PUT t x"), b""]
 
 
 def test_after_a_call_that_timed_out_replies_do_not_shift(connect: MakeClient) -> None:
@@ -428,7 +456,7 @@ def test_pipelining_keeps_the_order_of_many(connect: MakeClient) -> None:
     with FakeNode(log=MemoryLog(segment_entries=10_000)) as node:
         client = connect(node)
         client.register("t")
-        assert client.put_many("t", payloads) == [None] * 5000
+        assert client.put_many("t", payloads) == places(0, 5000)
         assert node.log.topics["t"] == [payloads]
         assert client.get_many("t", 6000) == payloads
 
@@ -438,7 +466,7 @@ def test_large_entries_both_ways_at_once_do_not_block(connect: MakeClient) -> No
     with FakeNode() as node:
         client = connect(node)
         client.register("t")
-        assert client.put_many("t", payloads) == [None] * 200
+        assert client.put_many("t", payloads) == places(0, 200)
         assert client.get_many("t", 200) == payloads
 
 
@@ -512,7 +540,7 @@ def test_the_deadline_of_a_pipelined_call_moves_on_with_its_answers(connect: Mak
         client = connect(node)
         client.register("t")
         results = client.put_many("t", [b"x"] * 1000, timeout=0.1)
-        assert results[:300] == [None] * 300
+        assert results[:300] == places(0, 300)
         kinds = [type(result) for result in results[300:]]
         assert set(kinds) == {OutcomeUnknown, Unreachable}
         assert kinds == sorted(kinds, key=lambda kind: kind is Unreachable), (

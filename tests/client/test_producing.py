@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from tests.client.faces import places
 from walrus import protocol
-from walrus.client import Client
+from walrus.client import Client, Position
 from walrus.client.errors import (
     InvalidTopic,
     OutcomeUnknown,
@@ -32,7 +33,7 @@ def sent(call: Any) -> list[tuple[Stamp, list[bytes]]]:
 def test_entries_are_numbered_from_0_and_a_name_is_drawn() -> None:
     numbering = Numbering("t")
     assert sent(numbering.call([b"a", b"b"])) == [(Stamp(2, numbering.name, 0, 0), [b"a", b"b"])]
-    numbering.settle([None, None])
+    numbering.settle(places(0, 2))
     assert (numbering.first, numbering.kept) == (2, [])
     assert sent(numbering.call([b"c"])) == [(Stamp(1, numbering.name, 2, 0), [b"c"])]
     assert numbering.name != Numbering("t").name
@@ -41,25 +42,28 @@ def test_entries_are_numbered_from_0_and_a_name_is_drawn() -> None:
 def test_what_is_not_acknowledged_goes_first_under_its_number() -> None:
     numbering = Numbering("t", "x")
     numbering.call([b"a", b"b", b"c"])
-    numbering.settle([None, UNKNOWN, LATER])
+    numbering.settle([*places(0, 1), UNKNOWN, LATER])
     assert sent(numbering.call([b"d"])) == [(Stamp(3, "x", 1, 0), [b"b", b"c", b"d"])]
 
 
 def test_what_is_refused_for_good_is_let_go_and_its_number_is_used_again() -> None:
     numbering = Numbering("t", "x")
     numbering.call([b"a", b"large", b"c"])
-    numbering.settle([None, LARGE, LATER])
+    numbering.settle([*places(0, 1), LARGE, LATER])
     assert sent(numbering.call([b"d"])) == [(Stamp(1, "x", 1, 0), [b"d"])]
 
 
 def test_a_producer_raises_the_first_error_and_keeps_the_rest() -> None:
-    outcomes: list[list[WalrusError | None]] = [[None, UNKNOWN, Unreachable("gone")], [None, None]]
+    outcomes: list[list[Position | WalrusError]] = [
+        [*places(0, 1), UNKNOWN, Unreachable("gone")],
+        places(1, 4),
+    ]
     producer = Producer(Numbering("t", "x"), lambda call, timeout: outcomes.pop(0))
     with pytest.raises(OutcomeUnknown):
         producer.put_many([b"a", b"b", b"c"])
     assert (producer.next_number, producer.kept) == (1, 2)
-    producer.flush()
-    assert (producer.next_number, producer.kept) == (3, 0)
+    assert producer.put(b"d") == Position(1, 3), "its own place, not that of what was kept"
+    assert (producer.next_number, producer.kept) == (4, 0)
     producer.flush()  # nothing to send
 
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from tests.node.harness import Cluster, Launcher
-from walrus.client import AsyncClient, Client, UnknownNode, UnknownSegment, UnknownTopic
+from walrus.client import AsyncClient, Client, Position, UnknownNode, UnknownSegment, UnknownTopic
 
 pytestmark = pytest.mark.process
 
@@ -25,7 +25,7 @@ def test_a_topic_of_many_segments_through_any_node(launch: Launcher) -> None:
     first, second, third = addresses(cluster)
     with Client(first, timeout=20.0) as client:
         client.register("t")
-        assert client.put_many("t", payloads) == [None] * 100
+        assert client.put_many("t", payloads) == [Position(1 + n // 10, n % 10) for n in range(100)]
     with Client(second, timeout=20.0) as client:
         assert list(client.entries("t")) == payloads
         state = client.state("t")
@@ -56,7 +56,10 @@ def test_a_producer_goes_on_when_the_leader_dies(cluster: Cluster) -> None:
                 if round_ == 5:
                     cluster[leader].kill()
                 results = await client.put_many("t", batch)
-                acknowledged += [one for one, error in zip(batch, results, strict=True) if error is None]
+                for entry, place in zip(batch, results, strict=True):
+                    if isinstance(place, Position):
+                        acknowledged.append(entry)
+                        assert await client.fetch("t", *place) == entry, "it is not where the answer said"
             return acknowledged, [entry async for entry in client.entries("t")]
 
     acknowledged, found = asyncio.run(scenario())

@@ -46,6 +46,19 @@ def test_what_comes_again_is_answered_once_it_is_acknowledged_and_not_appended()
     assert bench.writer.producers.repetitions.entries == 4
 
 
+def test_an_answer_says_where_new_entries_are_and_nothing_of_repetitions() -> None:
+    bench = Bench()
+    bench.put("before")
+    pub(bench, "x", 0, "a", "b")
+    pub(bench, "x", 1, "b", "c", "d")
+    pub(bench, "x", 3, "d")
+    bench.flush()
+    bench.sync()
+    bench.reply(2, 5)
+    assert [place for place in bench.places() if place[2]] == [(1, 0, 1), (2, 1, 2), (3, 3, 2)]
+    assert held(bench)[3:] == [b"c", b"d"]
+
+
 def test_a_repetition_in_the_same_turn_waits_for_what_it_repeats() -> None:
     bench = Bench()
     pub(bench, "x", 0, "a")

@@ -85,6 +85,9 @@ class Bench:
     def answers(self) -> list[tuple[int, int, int, bool, str]]:
         return [(a.request, a.taken, a.acked, a.refused, a.error) for a in self.sent()[1]]
 
+    def places(self) -> list[tuple[int, int, int]]:
+        return [(a.request, a.first, a.placed) for a in self.sent()[1]]
+
 
 # --- acknowledging ---
 

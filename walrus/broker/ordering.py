@@ -17,7 +17,8 @@ carries them out keeps their order already or needs none:
 A request of another kind waits until all earlier ones for its topic are answered. An acknowledged PUT is in
 the leader's commit index, or in the count of a sealed segment, before its answer leaves; so a read that
 begins after it cannot miss it. LEAVE and METRICS concern the whole cluster: they wait for everything, and
-everything waits for them. What is no request is refused in its place and waits for nothing.
+everything waits for them. What is no request is refused in its place and waits for nothing; nor does HELLO,
+which says what the replies to the requests behind it are to look like.
 
 It costs a pipelining client nothing but the pipelining across kinds: replies come in order anyway.
 
@@ -31,7 +32,7 @@ from __future__ import annotations
 
 from typing import Final, TypeAlias
 
-from walrus.protocol import Ack, Configure, Delete, Extend, Invalid, Nack, Receive, Request
+from walrus.protocol import Ack, Configure, Delete, Extend, Greeting, Invalid, Nack, Receive, Request
 
 Lane: TypeAlias = str | None
 """The topic that a request concerns; `EVERYTHING` if all, None if none."""
@@ -42,7 +43,7 @@ EVERYTHING: Final = ""
 
 def lane_of(request: Request) -> Lane:
     """What a request has to be in order with."""
-    return None if isinstance(request, Invalid) else getattr(request, "topic", EVERYTHING)
+    return None if isinstance(request, Invalid | Greeting) else getattr(request, "topic", EVERYTHING)
 
 
 def _kind(request: Request) -> type[Request]:

@@ -123,6 +123,8 @@ class Requests:
                 self._when_fresh(slot, partial(self._leave, slot, request), now)
             case protocol.Recover(topic=topic, segment=segment):
                 self._when_fresh(slot, partial(self._force, slot, topic, segment), now)
+            case protocol.Greeting(granted=granted):
+                self._outbox.reply(slot, protocol.ok(granted.encode()) if granted else protocol.OK)
             case protocol.Invalid(reason=reason):
                 self._error(slot, reason)
             case _ if self._known(request) and request.topic not in self._asking:
@@ -139,8 +141,8 @@ class Requests:
 
     def _on_topic_request(self, slot: object, request: TopicRequest, now: float) -> None:
         match request:
-            case protocol.Put(topic=topic, batch=batch):
-                self._router.put(slot, topic, batch, now)
+            case protocol.Put(topic=topic, batch=batch, positions=positions):
+                self._router.put(slot, topic, batch, now, positions)
             case protocol.Get():
                 self._consumers.get(slot, request, now)
             case protocol.Fetch():

@@ -44,10 +44,10 @@ MAX_FORWARD_BYTES = 4 << 20
 class Item:
     """Entries of one client request that wait for their outcome."""
 
-    __slots__ = ("batch", "deadline", "slot")
+    __slots__ = ("batch", "deadline", "positions", "slot")
 
-    def __init__(self, slot: object, batch: Batch, deadline: float) -> None:
-        self.slot, self.batch, self.deadline = slot, batch, deadline
+    def __init__(self, slot: object, batch: Batch, deadline: float, positions: bool) -> None:
+        self.slot, self.batch, self.deadline, self.positions = slot, batch, deadline, positions
 
 
 class Sent:
@@ -79,6 +79,16 @@ class Route:
         return not (self.waiting or self.sent or self.returned)
 
 
+def _accepted(item: Item, count: int, outcome: ForwardReply, before: int) -> bytes:
+    """The replies to the first `count` entries of an item, which `before` others of its forward precede."""
+    if not item.positions:
+        return protocol.OK * count
+    untold = outcome.taken - outcome.placed
+    blank = min(count, max(0, untold - before))
+    first = outcome.first + before + blank - untold
+    return protocol.OK * blank + protocol.ok_places(outcome.segment, first, count - blank)
+
+
 class Router:
     """The routes of all topics that clients of this node write to."""
 
@@ -103,15 +113,15 @@ class Router:
         self.waiting_bytes = 0
         self.acknowledged = 0  # entries answered OK, for METRICS
 
-    def put(self, slot: object, topic: str, batch: Batch, now: float) -> None:
-        """Entries of a client; every one of them will be answered, in order."""
+    def put(self, slot: object, topic: str, batch: Batch, now: float, positions: bool = False) -> None:
+        """Entries of a client; every one of them will be answered, in order; if asked, with its place."""
         if self.waiting_bytes > self._config.max_pending_bytes:
             self._outbox.reply(slot, protocol.error(errors.BUSY) * batch.count, batch.count)
             return
         route = self._routes.get(topic)
         if route is None:
             route = self._routes[topic] = Route(topic)
-        route.waiting.append(Item(slot, batch, now + self._config.put_timeout))
+        route.waiting.append(Item(slot, batch, now + self._config.put_timeout, positions))
         self.waiting_bytes += batch.weight
         self._dirty[topic] = None
 
@@ -156,7 +166,7 @@ class Router:
                 break  # a producer's entries go alone: what becomes of them is theirs alone, too
             item = route.waiting.popleft()
             if not self._is_open(item.slot):
-                self._answer(item, item.batch.count, protocol.error(errors.no_writer(route.topic)))
+                self._refuse(item, errors.no_writer(route.topic))
                 continue
             items.append(item)
             size += item.batch.weight
@@ -202,27 +212,33 @@ class Router:
         taken = outcome.taken
         if taken:  # what came back before this was overtaken on its way: behind this it would be out of order
             for item in route.returned:
-                self._answer(item, item.batch.count, protocol.error(errors.OVERTAKEN))
+                self._refuse(item, errors.OVERTAKEN)
             route.returned = []
         for item in sent.items:
             here = min(taken, item.batch.count)
-            taken -= here
             if here and outcome.acked:
-                self._answer(item, here, protocol.OK)
+                self._answer(item, here, _accepted(item, here, outcome, outcome.taken - taken))
                 self.acknowledged += here
             elif here:
-                self._answer(item, here, protocol.error(outcome.error or errors.FAILED_OVER))
+                self._answer(item, here, protocol.error(outcome.error or errors.FAILED_OVER) * here)
+            taken -= here
             if here < item.batch.count:
-                rest = Item(item.slot, item.batch.slice(here, item.batch.count), item.deadline)
+                rest = Item(
+                    item.slot, item.batch.slice(here, item.batch.count), item.deadline, item.positions
+                )
                 if outcome.refused:
                     route.returned.append(rest)
                 else:
-                    self._answer(rest, rest.batch.count, protocol.error(outcome.error))
+                    self._refuse(rest, outcome.error)
 
-    def _answer(self, item: Item, count: int, reply: bytes) -> None:
+    def _refuse(self, item: Item, why: errors.Reason) -> None:
+        """Nothing of it was written, or what became of it is unknown."""
+        self._answer(item, item.batch.count, protocol.error(why) * item.batch.count)
+
+    def _answer(self, item: Item, count: int, replies: bytes) -> None:
         size = item.batch.weight if count == item.batch.count else item.batch.slice(0, count).weight
         self.waiting_bytes -= size
-        self._outbox.reply(item.slot, reply * count, count)
+        self._outbox.reply(item.slot, replies, count)
 
     # --- what goes wrong ---
 
@@ -243,7 +259,7 @@ class Router:
             for queue in (route.returned, route.waiting):
                 while queue:
                     item = queue.pop(0) if isinstance(queue, list) else queue.popleft()
-                    self._answer(item, item.batch.count, protocol.error(errors.unknown_topic(topic)))
+                    self._refuse(item, errors.unknown_topic(topic))
 
     def on_connection(self, node: int, connected: bool) -> None:
         """A connection came or went: the outcome of what was on its way there will not arrive."""
@@ -289,7 +305,7 @@ class Router:
             while queue and queue[0].deadline <= now:
                 item = queue[0]
                 del queue[0]
-                self._answer(item, item.batch.count, protocol.error(errors.no_writer(route.topic)))
+                self._refuse(item, errors.no_writer(route.topic))
 
     def check_invariants(self) -> None:
         """Assert what must hold of the router by itself."""

@@ -26,6 +26,7 @@ from walrus.client import (
     Client,
     Entry,
     OutcomeUnknown,
+    Position,
     TimedOut,
     TopicSettings,
     Unreachable,
@@ -179,8 +180,17 @@ def delete(client: Client, screen: Screen, topic: str, agreed: bool) -> None:
 
 def put(client: Client, screen: Screen, topic: str, payload: bytes) -> None:
     """PUT one entry."""
-    client.put(topic, payload)
-    screen.done(acknowledged=1)
+    appended(screen, client.put(topic, payload))
+
+
+def pub(client: Client, screen: Screen, topic: str, producer: str, sequence: int, payload: bytes) -> None:
+    """PUB one entry: it is there once, however often it is sent."""
+    appended(screen, client.producer(topic, producer, sequence).put(payload))
+
+
+def appended(screen: Screen, place: Position) -> None:
+    """An entry is acknowledged; where it is, if the node said so."""
+    screen.done(acknowledged=1, **(place._asdict() if place.known else {}))
 
 
 def put_lines(client: Client, screen: Screen, topic: str, chunks: Iterable[bytes]) -> None:
@@ -203,7 +213,9 @@ def _put_all(client: Client, screen: Screen, topic: str, lines: Sequence[bytes],
     except WalrusError:
         screen.say(f"{before:,} acknowledged, none of the next {len(lines):,} lines sent", "yellow")
         raise
-    errors = [(number, error) for number, error in enumerate(results, before + 1) if error is not None]
+    errors = [
+        (number, error) for number, error in enumerate(results, before + 1) if isinstance(error, WalrusError)
+    ]
     if errors:
         good = len(results) - len(errors)
         number, error = errors[0]

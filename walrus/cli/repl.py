@@ -145,10 +145,11 @@ class Repl:
                 commands.delete(client, screen, topic, forced)
             case protocol.Put(topic, batch) if batch.stamps:
                 (stamp,) = batch.stamps
-                client.producer(topic, stamp.producer, stamp.first).put(batch.blob)
-                screen.done(acknowledged=1)
+                commands.pub(client, screen, topic, stamp.producer, stamp.first, batch.blob)
             case protocol.Put(topic, batch):
                 commands.put(client, screen, topic, batch.blob)
+            case protocol.Greeting():
+                raise NotAsked("not sent: HELLO is what this client begins each connection with")
             case protocol.Leave(node_id, force):
                 commands.leave(client, screen, node_id, force or forced)
             case protocol.Recover(topic, segment):

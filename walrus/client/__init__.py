@@ -2,7 +2,7 @@
 
     with Client(["127.0.0.1:9091", "127.0.0.1:9092", "127.0.0.1:9093"]) as client:
         client.register("orders")
-        client.put("orders", b"one")
+        place = client.put("orders", b"one")  # Position(segment=1, offset=0)
         for payload in client.entries("orders"):
             ...
 
@@ -49,6 +49,7 @@ Arguments are checked before anything is sent (`calls.py`): TypeError, ValueErro
 from __future__ import annotations
 
 from walrus import namesake as _namesake  # noqa: F401 - it looks
+from walrus.acknowledged import Position
 from walrus.client.asynchronous import AsyncClient
 from walrus.client.blocking import Client
 from walrus.client.calls import Entry, TopicSettings, TopicState
@@ -111,6 +112,7 @@ __all__ = [
     "OutcomeUnknown",
     "Overtaken",
     "PayloadTooLarge",
+    "Position",
     "Producer",
     "Refused",
     "StaleReceipt",

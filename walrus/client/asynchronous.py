@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, cast
 
+from walrus.acknowledged import Position
 from walrus.client import calls, consuming, core, deliveries, following, forks, names
 from walrus.client.blocking import reset_on_close
 from walrus.client.calls import Buffer, Call, Entry, TopicSettings, TopicState
@@ -252,14 +253,15 @@ class AsyncClient:
 
     async def put(
         self, topic: str, payload: Buffer, *, timeout: float | None = None, retry: bool = False
-    ) -> None:
-        """Append one entry; returns once a majority of replicas has it. About `retry` see `Client.put`."""
-        calls.only(await self._call(calls.put(topic, payload), timeout, retry))
+    ) -> Position:
+        """Append one entry; returns where it is, once a majority of replicas has it: see `Client.put`."""
+        results = await self._call(calls.put(topic, payload), timeout, retry)
+        return cast("Position", calls.only(results))
 
     async def put_many(
         self, topic: str, payloads: Iterable[Buffer], *, timeout: float | None = None, retry: bool = False
-    ) -> list[WalrusError | None]:
-        """Append entries, pipelined and in order. For each: None if acknowledged, or what went wrong."""
+    ) -> list[Position | WalrusError]:
+        """Append entries, pipelined and in order. For each: where it is, or what went wrong."""
         return await self._call(calls.put_many(topic, payloads), timeout, retry)
 
     def producer(self, topic: str, name: str = "", next_number: int = 0) -> AsyncProducer:

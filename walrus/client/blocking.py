@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, cast
 
+from walrus.acknowledged import Position
 from walrus.client import calls, consuming, core, deliveries, following, forks, names
 from walrus.client.calls import Buffer, Call, Entry, TopicSettings, TopicState
 from walrus.client.deliveries import Delivery, Receipt
@@ -208,18 +209,22 @@ class Client:
         """
         calls.only(self._call(calls.delete(topic), timeout))
 
-    def put(self, topic: str, payload: Buffer, *, timeout: float | None = None, retry: bool = False) -> None:
-        """Append one entry; returns once a majority of replicas has it.
+    def put(
+        self, topic: str, payload: Buffer, *, timeout: float | None = None, retry: bool = False
+    ) -> Position:
+        """Append one entry; returns where it is, once a majority of replicas has it.
 
+        That is not `known` from a node of an earlier release, which does not say it.
         After `OutcomeUnknown` the entry may be there or not. `retry=True` sends it again instead, until
         the deadline: then it may be there twice.
         """
-        calls.only(self._call(calls.put(topic, payload), timeout, retry))
+        results = self._call(calls.put(topic, payload), timeout, retry)
+        return cast("Position", calls.only(results))
 
     def put_many(
         self, topic: str, payloads: Iterable[Buffer], *, timeout: float | None = None, retry: bool = False
-    ) -> list[WalrusError | None]:
-        """Append entries, pipelined and in order. For each: None if acknowledged, or what went wrong."""
+    ) -> list[Position | WalrusError]:
+        """Append entries, pipelined and in order. For each: where it is, or what went wrong."""
         return self._call(calls.put_many(topic, payloads), timeout, retry)
 
     def producer(self, topic: str, name: str = "", next_number: int = 0) -> Producer:

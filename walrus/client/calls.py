@@ -27,14 +27,20 @@ from typing import Any, Final, Generic, Literal, SupportsFloat, TypeAlias, Typed
 import msgspec
 
 from walrus import protocol
+from walrus.acknowledged import Position
 from walrus.client.errors import BadReply, InvalidTopic, PayloadTooLarge, WalrusError
-from walrus.protocol import Empty, Json, Ok, ProtocolError, Reply
+from walrus.protocol import Empty, Error, Json, Ok, ProtocolError, Reply
 from walrus.settings import parse_setting
 from walrus.wire import errors
 from walrus.wire.addresses import parse_address
 
 DEFAULT_TIMEOUT: Final = 5.0
 """Seconds that a call may take."""
+
+HELLO: Final = protocol.frame(b"HELLO positions=1")
+"""What a connection begins with: PUT and PUB are to be answered with where the entry is."""
+UNTOLD: Final = Position(0, 0)
+"""What stands for a place that a node did not tell; `known` is False of it."""
 
 T = TypeVar("T")
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -256,12 +262,12 @@ def delete(topic: str) -> Call[None]:
     return single(text, plain_ok, repeatable=False, doubt="the topic may have been deleted")
 
 
-def put(topic: str, payload: Buffer) -> Call[None]:
+def put(topic: str, payload: Buffer) -> Call[Position]:
     """PUT."""
     return put_many(topic, (payload,))
 
 
-def put_many(topic: str, payloads: Iterable[Buffer]) -> Call[None]:
+def put_many(topic: str, payloads: Iterable[Buffer]) -> Call[Position]:
     """A pipelined PUT for each payload."""
     room = protocol.MAX_SKIP_BYTES - len(b"PUT  ") - len(name_bytes(topic))
     if isinstance(payloads, str | bytes | bytearray | memoryview):
@@ -275,7 +281,7 @@ def put_many(topic: str, payloads: Iterable[Buffer]) -> Call[None]:
         "PUT",
         len(entries),
         encode,
-        plain_ok("PUT"),
+        _appended("PUT"),
         repeatable=False,
         doubt="the entry may have been written",
     )
@@ -289,7 +295,7 @@ def pub_entries(topic: str, producer: str, payloads: Iterable[Buffer]) -> list[b
     return [entry_bytes(payload, room) for payload in payloads]
 
 
-def pub_many(topic: str, producer: str, first: int, entries: list[bytes]) -> Call[None]:
+def pub_many(topic: str, producer: str, first: int, entries: list[bytes]) -> Call[Position]:
     """A pipelined PUB for each entry, numbered from `first` on."""
 
     def encode(start: int, stop: int) -> bytes:
@@ -299,7 +305,7 @@ def pub_many(topic: str, producer: str, first: int, entries: list[bytes]) -> Cal
         "PUB",
         len(entries),
         encode,
-        plain_ok("PUB"),
+        _appended("PUB"),
         repeatable=False,
         numbered=True,
         doubt="the entry may have been written; sent again under its number, it is there once",
@@ -387,6 +393,27 @@ def plain_ok(name: str) -> Callable[[Reply], None]:
     def decode(reply: Reply) -> None:
         if not isinstance(reply, Ok) or reply.payload is not None:
             raise unexpected(name, reply)
+
+    return decode
+
+
+def greeted(reply: Reply) -> None:
+    """The answer to HELLO, or the refusal by a node that does not know it. Anything else is of no node."""
+    known = reply.payload in (b"positions=1", None) if isinstance(reply, Ok) else isinstance(reply, Error)
+    if not known:
+        raise ProtocolError(f"HELLO was answered with {reply!r}"[:200])
+
+
+def _appended(name: str) -> Callable[[Reply], Position]:
+    def decode(reply: Reply) -> Position:
+        if not isinstance(reply, Ok):
+            raise unexpected(name, reply)
+        if reply.payload is None:
+            return UNTOLD
+        try:
+            return protocol.split_place(reply.payload)
+        except ProtocolError as error:
+            raise unexpected(name, reply) from error
 
     return decode
 

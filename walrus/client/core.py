@@ -183,9 +183,14 @@ class Pipeline:
 
     An exchange that is given up is done, with errors for results; its place in the order stays, so that its
     late replies are recognised, and dropped.
+
+    The first request is a HELLO, which asks for positions. A node of an earlier release refuses it and goes
+    on: its replies then have none.
     """
 
     def __init__(self) -> None:
+        self._greeting = calls.HELLO
+        self._greeted = False
         self._parser = protocol.ReplyParser()
         self._sending: dict[int, Exchange[Any]] = {}  # by id: not wholly sent yet
         self._owed: deque[tuple[Exchange[Any], int]] = deque()  # whose the next n replies are
@@ -203,6 +208,8 @@ class Pipeline:
     def output(self) -> bytes:
         """Frames to write now; empty if there are none."""
         chunks: list[bytes] = []
+        if self._greeting and self._sending:
+            chunks, self._greeting = [self._greeting], b""
         for exchange in list(self._sending.values()):
             if count := exchange.take():
                 chunks.append(exchange.call.encode(exchange.sent, exchange.sent + count))
@@ -216,6 +223,10 @@ class Pipeline:
         """Take what was read; returns the exchanges that got replies. Raises `ProtocolError`."""
         answered: dict[int, Exchange[Any]] = {}
         for reply in self._parser.feed(data):
+            if not self._greeted and not self._greeting:
+                self._greeted = True
+                calls.greeted(reply)
+                continue
             if not self._owed:
                 raise ProtocolError(f"a reply to no request: {reply!r}"[:200])
             exchange, count = self._owed[0]
@@ -245,8 +256,8 @@ class Pipeline:
         owners = [*(one for one, _ in self._owed), *self._sending.values()]
         waiting = list({id(one): one for one in owners if not one.done}.values())
         assert unsent == 0 or len(waiting) <= 1, "only a connection with one user knows what never left"
-        for exchange in waiting:
-            exchange.lost(address, cause, unsent)
+        for exchange in waiting:  # what was not sent may begin with the HELLO, which is no one's
+            exchange.lost(address, cause, min(unsent, exchange.sent))
         self._owed.clear()
         self._sending.clear()
         return waiting

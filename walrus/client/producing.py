@@ -27,6 +27,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import Any, TypeAlias
 
+from walrus.acknowledged import Position
 from walrus.client import calls
 from walrus.client.calls import Buffer, Call
 from walrus.client.errors import InvalidRequest, LimitReached, UnknownTopic, WalrusError
@@ -34,7 +35,7 @@ from walrus.client.errors import InvalidRequest, LimitReached, UnknownTopic, Wal
 _FINAL = (InvalidRequest, UnknownTopic, LimitReached)
 """What is refused so was never written, however often it was sent."""
 
-Outcomes: TypeAlias = list[WalrusError | None]
+Outcomes: TypeAlias = list[Position | WalrusError]
 
 
 class Numbering:
@@ -51,7 +52,7 @@ class Numbering:
         self.sent_again = 0
         self._sent = self.first  # numbers below were sent
 
-    def call(self, payloads: Iterable[Buffer]) -> Call[None]:
+    def call(self, payloads: Iterable[Buffer]) -> Call[Position]:
         """Number these entries, and ask for them and for what was kept."""
         entries = calls.pub_entries(self.topic, self.name, payloads)
         self.kept += entries
@@ -67,7 +68,8 @@ class Numbering:
     def settle(self, outcomes: Outcomes) -> None:
         """Let go of what is acknowledged, or refused for good."""
         assert len(outcomes) == len(self.kept), "each entry has an outcome"
-        done = next((n for n, outcome in enumerate(outcomes) if outcome is not None), len(outcomes))
+        failed = (n for n, outcome in enumerate(outcomes) if isinstance(outcome, WalrusError))
+        done = next(failed, len(outcomes))
         self.first += done
         del self.kept[:done]
         if done < len(outcomes) and isinstance(outcomes[done], _FINAL):
@@ -114,25 +116,33 @@ class Producer(_Producer):
         super().__init__(numbering)
         self._call, self._lock = call, threading.Lock()
 
-    def put(self, payload: Buffer, *, timeout: float | None = None) -> None:
-        """Append one entry. If it raises, the entry is kept, and the next call sends it first."""
-        self._send((payload,), timeout)
+    def put(self, payload: Buffer, *, timeout: float | None = None) -> Position:
+        """Append one entry; returns its place. If it raises, the entry is kept: the next call sends it first.
 
-    def put_many(self, payloads: Iterable[Buffer], *, timeout: float | None = None) -> None:
-        """Append entries, pipelined and in order. If it raises, those not acknowledged are kept."""
-        self._send(payloads, timeout)
+        The place is not `known` if the entry was there from an attempt whose answer was lost.
+        """
+        return self._send((payload,), timeout)[0]
+
+    def put_many(self, payloads: Iterable[Buffer], *, timeout: float | None = None) -> list[Position]:
+        """Append entries, pipelined and in order; returns where each is, as `put` does.
+
+        If it raises, those not acknowledged are kept.
+        """
+        return self._send(payloads, timeout)
 
     def flush(self, *, timeout: float | None = None) -> None:
         """Send what is kept."""
         self._send((), timeout)
 
-    def _send(self, payloads: Iterable[Buffer], timeout: float | None) -> None:
+    def _send(self, payloads: Iterable[Buffer], timeout: float | None) -> list[Position]:
         with self._lock:
+            kept = self.kept
             call = self._numbering.call(payloads)
-            if call.count:
-                outcomes = self._call(call, timeout)
-                self._numbering.settle(outcomes)
-                _raise_first(outcomes)
+            if not call.count:
+                return []
+            outcomes = self._call(call, timeout)
+            self._numbering.settle(outcomes)
+            return _places(outcomes, len(outcomes) - kept)
 
 
 class AsyncProducer(_Producer):
@@ -144,29 +154,40 @@ class AsyncProducer(_Producer):
         super().__init__(numbering)
         self._call, self._lock = call, asyncio.Lock()
 
-    async def put(self, payload: Buffer, *, timeout: float | None = None) -> None:
-        """Append one entry. If it raises or is cancelled, the entry is kept: the next call sends it first."""
-        await self._send((payload,), timeout)
+    async def put(self, payload: Buffer, *, timeout: float | None = None) -> Position:
+        """Append one entry; returns its place, see `Producer.put`.
 
-    async def put_many(self, payloads: Iterable[Buffer], *, timeout: float | None = None) -> None:
-        """Append entries, pipelined and in order. If it raises, those not acknowledged are kept."""
-        await self._send(payloads, timeout)
+        If it raises or is cancelled, the entry is kept: the next call sends it first.
+        """
+        return (await self._send((payload,), timeout))[0]
+
+    async def put_many(self, payloads: Iterable[Buffer], *, timeout: float | None = None) -> list[Position]:
+        """Append entries, pipelined and in order; returns where each is, as `put` does.
+
+        If it raises, those not acknowledged are kept.
+        """
+        return await self._send(payloads, timeout)
 
     async def flush(self, *, timeout: float | None = None) -> None:
         """Send what is kept."""
         await self._send((), timeout)
 
-    async def _send(self, payloads: Iterable[Buffer], timeout: float | None) -> None:
+    async def _send(self, payloads: Iterable[Buffer], timeout: float | None) -> list[Position]:
         async with self._lock:
+            kept = self.kept
             call = self._numbering.call(payloads)
-            if call.count:
-                outcomes = await self._call(call, timeout)
-                self._numbering.settle(outcomes)
-                _raise_first(outcomes)
+            if not call.count:
+                return []
+            outcomes = await self._call(call, timeout)
+            self._numbering.settle(outcomes)
+            return _places(outcomes, len(outcomes) - kept)
 
 
-def _raise_first(outcomes: Outcomes) -> None:
-    """Raise what went wrong first, if anything did."""
+def _places(outcomes: Outcomes, count: int) -> list[Position]:
+    """Where the last `count` entries are. Raises what went wrong first, if anything did."""
+    places = []
     for outcome in outcomes:
-        if outcome is not None:
+        if isinstance(outcome, WalrusError):
             raise outcome
+        places.append(outcome)
+    return places[len(places) - count :]

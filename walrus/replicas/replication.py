@@ -195,12 +195,16 @@ class Taken(msgspec.Struct):
 
 
 class AppendedForward(msgspec.Struct):
-    """A forward whose first `taken` entries end at `end`, or before: answered when that is acknowledged."""
+    """A forward whose first `taken` entries end at `end`, or before: answered when that is acknowledged.
+
+    The last `placed` of them are new, the others repetitions of what is somewhere before.
+    """
 
     origin: int
     forward: Forward
     taken: int
     end: int
+    placed: int
 
 
 class Thresholds(NamedTuple):
@@ -439,7 +443,9 @@ class SegmentWriter:
         for taken in all_taken:
             end += taken.batch.count
             pending = taken.pending
-            self._appended.append(AppendedForward(pending.origin, pending.forward, taken.count, end))
+            self._appended.append(
+                AppendedForward(pending.origin, pending.forward, taken.count, end, taken.batch.count)
+            )
             self._unacknowledged += pending.forward.batch.weight
         assert end == self.copy.length, "SeqOrder: forwards and entries appended do not add up"
 
@@ -580,7 +586,8 @@ class SegmentWriter:
             assert done.end <= commit, "AckedDurable: a PUT is answered before all of it is acknowledged"
             self._unacknowledged -= done.forward.batch.weight
             refused = done.taken < done.forward.batch.count
-            self._answer(done.origin, done.forward, done.taken, done.taken, refused=refused)
+            places = done.end - done.placed, done.placed
+            self._answer(done.origin, done.forward, done.taken, done.taken, places, refused=refused)
 
     def _answer(
         self,
@@ -588,11 +595,15 @@ class SegmentWriter:
         forward: Forward,
         taken: int,
         acked: int,
+        places: tuple[int, int] = (0, 0),
         *,
         refused: bool = False,
         error: errors.Reason = errors.NO_ERROR,
     ) -> None:
-        """Tell the origin how many of its entries are in this segment, and how many are acknowledged."""
+        """Tell the origin how many of its entries are in this segment, how many are acknowledged, and where.
+
+        `places`: the offset of the first that is new here, and how many are.
+        """
         assert 0 <= acked <= taken <= forward.batch.count, "AckedDurable: more is acknowledged than was taken"
         assert refused or error or taken == forward.batch.count, "entries are neither taken nor given back"
         self._outbox.send(
@@ -605,6 +616,8 @@ class SegmentWriter:
                 acked=acked,
                 refused=refused,
                 error=error,
+                first=places[0],
+                placed=places[1],
             ),
         )
 

@@ -62,6 +62,7 @@ from walrus.protocol import (
     Extend,
     Fetch,
     Get,
+    Greeting,
     Groups,
     Invalid,
     Leave,
@@ -156,7 +157,7 @@ def _weight(request: Request, max_frame_bytes: int) -> int:
             return max_frame_bytes  # of the answer, which grows with what it describes
         case Register() | Configure() | Delete() | Nack() | Extend() | Seek():
             return max_frame_bytes
-        case Leave() | Recover() | Invalid():
+        case Leave() | Recover() | Greeting() | Invalid():
             return max_frame_bytes
         case _:
             assert_never(request)

@@ -140,7 +140,8 @@ class Sender(SimClient):
         """Send these entries, each as a PUT, in one go."""
         fresh = [PutAttempt(payload) for payload in payloads]
         self.attempts += fresh
-        if not self.ask(Put(self.topic, Batch.of([attempt.payload for attempt in fresh])), fresh):
+        batch = Batch.of([attempt.payload for attempt in fresh])
+        if not self.ask(Put(self.topic, batch, positions=True), fresh):
             for attempt in fresh:
                 attempt.outcome, attempt.reply = Outcome.FAILED, "no process listens"
 
@@ -152,6 +153,7 @@ class Sender(SimClient):
                 attempt.outcome = Outcome.OK
                 self.acknowledged += 1
                 self.world.judge.acknowledged(self.topic, attempt.payload)
+                self.world.judge.placed(self.topic, attempt.payload, reply)
             elif isinstance(reply, Error):
                 attempt.outcome, attempt.reply = outcome_of(reply.reason), reply.reason
                 self.world.judge.refused(call, self.topic, reply.reason)

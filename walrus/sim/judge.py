@@ -7,6 +7,7 @@ change goes unseen. What a client is given is held against the truth in the mome
 
 from __future__ import annotations
 
+from walrus.protocol import Ok, split_place
 from walrus.segments import Position
 from walrus.sim import invariants
 from walrus.sim.calls import ClientCall
@@ -76,6 +77,15 @@ class Judge(Truth):
         what = f"{payload!r} is acknowledged, and not settled at {written}"
         holds(any(key[0] == topic for key, _ in places), "AckedDurable", what)
         holds(len(places) == 1, "Duplicate", f"{payload!r} was sent once and is at {places}")
+
+    def placed(self, topic: str, payload: bytes, reply: Ok) -> None:
+        """A client was told where its entry is."""
+        holds(reply.payload is not None, "Replies", f"no place of {payload!r} is told to a client that asked")
+        segment, offset = split_place(reply.payload or b"")
+        known = ((topic, segment), offset) in (self.places.get(payload), *self.again.get(payload, ()))
+        holds(
+            known, "AckedDurable", f"{payload!r} is said to be at {segment}.{offset} of {topic}, and is not"
+        )
 
     def published(self, topic: str, payload: bytes) -> None:
         """A producer that numbers its entries was told OK, for the first time or again."""

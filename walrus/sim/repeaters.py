@@ -72,7 +72,8 @@ class Repeater(SimClient):
             self.again += self.sent - start
             self.node = self.rng.choice(sorted(self.world.hosts))
         self.sent = max(self.sent, end)
-        self.ask(Put(self.topic, Batch.of(payloads).stamped(self.name, start, 0)), start)
+        batch = Batch.of(payloads).stamped(self.name, start, 0)
+        self.ask(Put(self.topic, batch, positions=True), start)
 
     def on_reply(self, call: ClientCall, first: int, replies: list[protocol.Reply], now: float) -> None:
         """OK: that number is in the topic for good. Anything else: it is sent again, perhaps elsewhere."""
@@ -80,6 +81,8 @@ class Repeater(SimClient):
         for number, reply in enumerate(replies, start + first):
             if isinstance(reply, Ok):
                 self.world.judge.published(self.topic, self.payload(number))
+                if reply.payload is not None:  # of a repetition no place is told
+                    self.world.judge.placed(self.topic, self.payload(number), reply)
                 self._acknowledged.add(number)
             elif isinstance(reply, Error):
                 self.world.judge.refused(call, self.topic, reply.reason)

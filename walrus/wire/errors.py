@@ -64,6 +64,7 @@ KINDS: Final = (
     Kind("DELETE requires", "InvalidRequest", "an argument is missing"),
     Kind("LEAVE requires", "InvalidRequest", "an argument is missing, or a number is not one"),
     Kind("RECOVER requires", "InvalidRequest", "an argument is missing, or a number is not one"),
+    Kind("HELLO requires", "InvalidRequest", "an option is missing, or a value that is neither 0 nor 1"),
     Kind("invalid topic", "InvalidTopic", "not 1 to 255 bytes, or a space or control character in it"),
     Kind("invalid group", "InvalidRequest", "the same rules, for the consumer group of `GET` or `RECEIVE`"),
     Kind("invalid producer", "InvalidRequest", "the same rules, for the producer of `PUB`"),
@@ -144,7 +145,7 @@ def kind_of(reason: str) -> Kind | None:
 
 UNKNOWN_COMMAND: Final = Reason(
     "unknown command: send REGISTER, CONFIGURE, DELETE, PUT, PUB, GET, FETCH, RECEIVE, ACK, NACK, EXTEND, "
-    "SEEK, STATE, TOPICS, GROUPS, METRICS, LEAVE or RECOVER, in capitals, one space between arguments"
+    "SEEK, STATE, TOPICS, GROUPS, METRICS, LEAVE, RECOVER or HELLO, in capitals, one space between arguments"
 )
 PUT_REQUIRES_TOPIC: Final = Reason("PUT requires a topic: send PUT <topic> <payload>")
 PUT_REQUIRES_PAYLOAD: Final = Reason(
@@ -192,6 +193,9 @@ LEAVE_REQUIRES: Final = Reason(
 )
 RECOVER_REQUIRES: Final = Reason(
     "RECOVER requires a topic and a segment: send RECOVER <topic> <segment from 1>"
+)
+HELLO_REQUIRES: Final = Reason(
+    "HELLO requires options: send HELLO <option>=1, or <option>=0, with one space between two of them"
 )
 INVALID_TOPIC: Final = Reason(
     "invalid topic: use 1 to 255 bytes of UTF-8 without spaces or control characters"

@@ -327,6 +327,9 @@ class ForwardReply(Message, frozen=True, kw_only=True):
     """What became of a forward: the first `taken` of its entries were appended, and of those `acked`
     are acknowledged by now. The rest was certainly not written: `refused` says that the segment takes
     no more (it is full, sealing or fenced), `error` anything else that the client should know.
+
+    The last `placed` of those taken are at offset `first` and behind. Where a producer's repeated entries
+    are, which come before them, is not known any more; a leader of an earlier release says nothing of places.
     """
 
     request: int
@@ -336,6 +339,8 @@ class ForwardReply(Message, frozen=True, kw_only=True):
     acked: int
     refused: bool
     error: Reason
+    first: int = 0
+    placed: int = 0
 
 
 # --- metadata --------------------------------------------------------------------------------------
@@ -425,8 +430,10 @@ def flaw(message: PeerMessage) -> str:
             return "a forward of nothing"
         case Forward() if len(message.batch.stamps) > 1:
             return "a forward of several producers"
-        case ForwardReply() if not 0 <= message.acked <= message.taken:
+        case ForwardReply() if not (0 <= message.acked <= message.taken and message.first >= 0):
             return "an outcome with impossible counts"
+        case ForwardReply() if not 0 <= message.placed <= message.taken:
+            return "places of entries that were not appended"
         case FindGap() if message.start < 0:
             return "a gap before the beginning"
         case Gap() if not 0 <= message.start <= message.end:

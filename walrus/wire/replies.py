@@ -1,6 +1,7 @@
 """What a node answers: the replies as values, their bytes, and the parser that a client reads them with.
 
     OK                            done
+    OK <segment> <offset>         appended there: PUT and PUB, to a client that asked for it (HELLO)
     OK <payload>                  an entry; of FETCH behind the next offset: OK <next_offset> <payload>; of
                                   RECEIVE behind the delivery: OK <receipt> <deliveries> <payload>
     EMPTY                         there is none (yet)
@@ -19,6 +20,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from walrus.acknowledged import Position
 from walrus.wire.errors import Reason
 from walrus.wire.framing import HEADER_BYTES, LENGTH, FrameParser, ProtocolError, frame, repeated
 from walrus.wire.receipts import Receipt, parse_receipt
@@ -59,6 +61,13 @@ def ok_fetch(next_offset: int, payload: bytes) -> bytes:
 def ok_received(receipt: Receipt, payload: bytes) -> bytes:
     """The reply to a RECEIVE that is handed an entry: its receipt, and how often that was handed out."""
     return frame(b"OK %b %d %b" % (str(receipt).encode(), receipt.delivery, payload))
+
+
+def ok_places(segment: int, first: int, count: int) -> bytes:
+    """The replies to `count` entries that were appended from offset `first` of that segment on."""
+    bodies = [b"OK %d %d" % (segment, offset) for offset in range(first, first + count)]
+    pack = LENGTH.pack
+    return b"".join([pack(len(body)) + body for body in bodies])
 
 
 def ok_many(payloads: Sequence[bytes]) -> bytes:
@@ -127,6 +136,14 @@ def split_fetched(payload: bytes) -> tuple[int, bytes]:
     if not space or not number.isdigit() or len(number) > 19:
         raise ProtocolError(f"expected OK <next_offset> <payload>, got OK {payload[:40]!r}")
     return int(number), entry
+
+
+def split_place(payload: bytes) -> Position:
+    """Where an entry is, out of what follows `OK ` in the reply to a PUT or PUB."""
+    segment, space, offset = payload.partition(b" ")
+    if not space or not (segment.isdigit() and offset.isdigit()) or max(len(segment), len(offset)) > 19:
+        raise ProtocolError(f"expected OK <segment> <offset>, got OK {payload[:40]!r}")
+    return Position(int(segment), int(offset))
 
 
 def split_received(payload: bytes) -> tuple[str, int, bytes]:

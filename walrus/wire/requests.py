@@ -77,6 +77,8 @@ class Put(_Request, frozen=True):
 
     topic: str
     batch: Batch
+    positions: bool = False
+    """Whether the replies are to say where the entries are."""
 
     @property
     def replies(self) -> int:
@@ -205,6 +207,17 @@ class Recover(_Request, frozen=True):
     segment: int
 
 
+class Greeting(_Request, frozen=True):
+    """HELLO: what the replies on this connection are to say from now on."""
+
+    positions: bool = False
+
+    @property
+    def granted(self) -> str:
+        """What is answered: the options that count now, of those that this node knows."""
+        return "positions=1" if self.positions else ""
+
+
 class Invalid(_Request, frozen=True):
     """A request that could not be understood. After a `fatal` one the connection is to be closed,
     once everything before it and this error have been answered."""
@@ -220,7 +233,18 @@ Describing: TypeAlias = State | Topics | Groups | Metrics
 """Requests that are answered with JSON."""
 
 Request: TypeAlias = (
-    Register | Configure | Delete | Put | Get | Fetch | Delivering | Describing | Leave | Recover | Invalid
+    Register
+    | Configure
+    | Delete
+    | Put
+    | Get
+    | Fetch
+    | Delivering
+    | Describing
+    | Leave
+    | Recover
+    | Greeting
+    | Invalid
 )
 
 
@@ -442,6 +466,17 @@ def _recover(rest: bytes) -> Request:
     return Recover(_name(topic, errors.INVALID_TOPIC), _number(segment, 1, errors.RECOVER_REQUIRES))
 
 
+def _hello(rest: bytes) -> Request:
+    """Options that this release does not know are left out of the answer; a later one may know them."""
+    wanted: dict[bytes, bool] = {}
+    for word in rest.split(b" "):
+        option, _, value = word.partition(b"=")
+        if not option or value not in (b"0", b"1"):
+            raise _Refused(errors.HELLO_REQUIRES)
+        wanted[option] = value == b"1"
+    return Greeting(positions=wanted.get(b"positions", False))
+
+
 _COMMANDS: Final[dict[bytes, Callable[[bytes], Request]]] = {
     b"REGISTER": _register,
     b"CONFIGURE": _configure,
@@ -461,6 +496,7 @@ _COMMANDS: Final[dict[bytes, Callable[[bytes], Request]]] = {
     b"METRICS": _metrics,
     b"LEAVE": _leave,
     b"RECOVER": _recover,
+    b"HELLO": _hello,
 }
 COMMANDS: Final = tuple(word.decode() for word in _COMMANDS)
 
@@ -496,10 +532,11 @@ class RequestParser(FrameParser[Request]):
     [Metrics()]
     """
 
-    __slots__ = ("_put",)
+    __slots__ = ("_positions", "_put")
 
     def __init__(self, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES) -> None:
         super().__init__(max_frame_bytes)
+        self._positions = False  # as the last HELLO said
         self._put = (
             b"",
             "",
@@ -525,6 +562,8 @@ class RequestParser(FrameParser[Request]):
             values += _pieces(request, count - 1)
         elif isinstance(request, Ack):
             request, stop = self._take_acks(request, data, stop)
+        elif isinstance(request, Greeting):
+            self._positions = request.positions
         values.append(request)
         return stop
 
@@ -539,7 +578,7 @@ class RequestParser(FrameParser[Request]):
                 return stop
             self._put = prefix, topic = first
         batch, stop = runs.puts(data, start, prefix, self.limit)
-        values.append(Put(topic, batch))
+        values.append(Put(topic, batch, self._positions))
         return stop
 
     def _take_pubs(self, first: Put, data: bytes, stop: int) -> tuple[Put, int]:
@@ -548,7 +587,7 @@ class RequestParser(FrameParser[Request]):
         prefix = b"PUB %b %b " % (first.topic.encode(), stamp.producer.encode())
         more, stop = runs.numbered(data, stop, prefix, stamp.first + 1, self.limit, MAX_NUMBER)
         batch = Batch.of([first.batch.blob, *more]) if more else first.batch
-        return Put(first.topic, batch.stamped(stamp.producer, stamp.first, 0)), stop
+        return Put(first.topic, batch.stamped(stamp.producer, stamp.first, 0), self._positions), stop
 
     def _take_acks(self, first: Ack, data: bytes, stop: int) -> tuple[Ack, int]:
         """The run of ACKs of one group that begins with `first`, which ends at `stop`."""

@@ -28,9 +28,10 @@ WRITING = (
         "AckedDurable",
         "a PUT that fills a segment is answered OK with the part that went back",
         Slip(
-            "self._answer(done.origin, done.forward, done.taken, done.taken, refused=refused)",
+            "self._answer(done.origin, done.forward, done.taken, done.taken, places, refused=refused)",
             "count = done.forward.batch.count\n"
-            "        self._answer(done.origin, done.forward, count, count, refused=refused)",
+            "        places = places[0], count\n"
+            "        self._answer(done.origin, done.forward, count, count, places, refused=refused)",
         ),
     ),
     _mutant(
