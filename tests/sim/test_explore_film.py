@@ -49,6 +49,17 @@ def test_the_entry_of_figure_8_is_on_a_majority_and_of_an_older_term() -> None:
     assert len(holders) == 2
 
 
+def test_the_page_says_in_words_who_would_replace_the_entry_of_figure_8() -> None:
+    film = explore_film.film(_found())
+    broken = film.header.broken
+    assert broken is not None
+    assert "AssertionError" not in broken.what
+    told = broken.why
+    assert "Entry 2, of term 2, is on servers 1 and 2: a majority" in told
+    assert "server 3 lacks it and can still be elected: its log ends in term 3" in told
+    assert state_at(film, len(film.events) - 1)["1"]["commit"] == 2
+
+
 def test_without_a_counterexample_there_is_no_film_and_no_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="found nothing"):
         explore_film.film(Exploration())

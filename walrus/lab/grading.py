@@ -139,7 +139,8 @@ def _run(folder: Path, command: str) -> tuple[int | None, str]:
 def _named() -> re.Pattern[str]:
     """A line in which a tool names an invariant that broke."""
     names = "|".join({*dict(why.sentences()), *why.OTHERS} - {"AssertionError"})
-    return re.compile(rf"(?:^|: |Invariant )({names})(?:: (?P<what>.+)| is violated)")
+    by_tlc = r"[A-Z]\w+(?= is violated$)"  # of a spec that the simulator has no predicates of, too
+    return re.compile(rf"(?:^|: |Invariant )({names}|{by_tlc})(?:: (?P<what>.+)| is violated)")
 
 
 def _finding(check: Check, status: int | None, output: str) -> Finding:

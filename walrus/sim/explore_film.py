@@ -2,6 +2,9 @@
 
 A step of the search is one event on the lane of its server, or, if a message arrives, an arrow: it is drawn
 as sent in the instant before, although it left when an earlier step caused it, and waited. Time counts steps.
+
+Of an entry that is committed and can still be lost (Figure 8), the page says in words which server would be
+elected without it, by whom, and why: that is what the picture of logs shows to a reader who knows it already.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from walrus.view.film import Broken, Event, Film, Lane, header
 
 _ARRIVES = re.compile(r"(\d+) -> (\d+): (\w+)(.*)")
 _AT = re.compile(r"(?:.*?\b(?:of|at|reaches) )?(\d+)\b")
+_ASSERTED = re.compile(r"AssertionError\(['\"](?:[A-Z]\w+: )?(.*)['\"]\)")
 _FIELD = re.compile(r"(\w+)=(\[.*\]|\(.*\)|\{.*\}|[^ ,]+)")
 
 
@@ -37,8 +41,56 @@ def film(outcome: Exploration, again: str = "") -> Film:
     title = f"{violation.name}: a shortest counterexample"
     made = Film(header(title, [Lane(str(node), f"server {node}") for node in nodes], again=again), events)
     made.header.steps = True
-    made.header.broken = Broken(violation.name, violation.what, last, why.why(violation.name))
+    reason = why.why(violation.name)
+    if found := _not_safe(int(events[last].lane), trail[-1]):
+        events[last].state |= {"commit": found[0]}  # it had counted them when its assertion stopped it
+        reason = f"{found[1]} {reason}"
+    what = _ASSERTED.sub(r"\1", violation.what)
+    made.header.broken = Broken(violation.name, what, last, reason)
     return made
+
+
+def _not_safe(leader: int, servers: dict[int, dict[str, Any]]) -> tuple[int, str] | None:
+    """The index up to which a leader counts a majority although another server can replace it, and how."""
+    logs = {node: _terms(state.get("log", [])) for node, state in servers.items()}
+    if servers.get(leader, {}).get("role") != "Leader":
+        return None
+    for index, term in reversed(list(enumerate(logs[leader], 1))):
+        holders = [node for node, log in logs.items() if log[index - 1 : index] == [term]]
+        if 2 * len(holders) > len(servers):
+            break
+    else:
+        return None
+    for rival in sorted(set(servers) - set(holders)):
+        voters = [node for node, log in logs.items() if _ends(log) <= _ends(logs[rival])]
+        if 2 * len(voters) > len(servers):
+            persuaded = [node for node in voters if node != rival]
+            return index, (
+                f"Entry {index}, of term {term}, is on {_named(holders)}: a majority, so server {leader}, "
+                f"the leader of term {servers[leader]['term']}, takes it for committed. But server {rival} "
+                f"lacks it and can still be elected: its log ends in term {_ends(logs[rival])[0]}, not "
+                f"behind that of {_named(persuaded)}, and with its own vote that is a majority. As the next "
+                f"leader it writes its own entry {index} over it."
+            )
+    return None
+
+
+def _terms(runs: list[list[int]]) -> list[int]:
+    """The term of each entry."""
+    terms: list[int] = []
+    for term, end in runs:
+        terms += [term] * (end - len(terms))
+    return terms
+
+
+def _ends(log: list[int]) -> tuple[int, int]:
+    """What voters compare: the last term, then the length (paper §5.4.1)."""
+    return (log[-1] if log else 0, len(log))
+
+
+def _named(nodes: list[int]) -> str:
+    names = [str(node) for node in nodes]
+    return f"server {names[0]}" if len(names) == 1 else f"servers {', '.join(names[:-1])} and {names[-1]}"
 
 
 def _events(number: int, told: str, nodes: list[int]) -> list[Event]:

@@ -15,6 +15,7 @@ const { before, cause, receipts, states } = index();
 
 let at = 0;                 // the event that is looked at
 let seen = [];              // indexes of the shown events
+let shown = [];             // numbers of the shown lanes
 let places = new Float64Array(0); // the place of each of them along the axis, in pixels
 let zoom = 1, scroll = 0, past = null, playing = 0;
 let hiddenTypes = new Set(), hiddenLanes = new Set();
@@ -74,6 +75,7 @@ function causalPast(number) {
 // --- what is shown, and where ---
 
 function choose() {
+  shown = lanes.map((_, number) => number).filter((number) => !hiddenLanes.has(lanes[number].id));
   const text = $("text").value.trim().toLowerCase(), minor = $("minor").checked;
   seen = [];
   events.forEach((event, number) => {
@@ -107,7 +109,10 @@ function layOut() {
 }
 
 const orderOf = (number) => Math.max(0, bisect(seen, (other) => other <= number) - 1);
-const width = () => $("stage").clientWidth || 1000;
+
+// Asked for once, and again when the window changes: to ask makes the browser lay out everything that has changed since.
+let wide = 0;
+const width = () => wide ||= $("stage").clientWidth || 1000;
 
 // --- pictures ---
 
@@ -120,13 +125,11 @@ function make(name, attributes, parent, text) {
 }
 
 const termColour = (term) => `var(--term-${term ? 1 + ((term - 1) % 7) : 0})`;
-const yOf = (lane) => TOP + shownLanes().indexOf(lane) * ROW + ROW / 2;
-const shownLanes = () => lanes.map((_, number) => number).filter((number) => !hiddenLanes.has(lanes[number].id));
+const yOf = (lane) => TOP + shown.indexOf(lane) * ROW + ROW / 2;
 
 function draw() {
-  const svg = $("picture"), wide = width(), tall = TOP + shownLanes().length * ROW;
-  svg.setAttribute("viewBox", `0 0 ${wide} ${tall}`);
-  svg.style.height = `${tall}px`;
+  const svg = $("picture"), wide = width(), tall = TOP + shown.length * ROW, box = `0 0 ${wide} ${tall}`;
+  if (svg.getAttribute("viewBox") !== box) { svg.setAttribute("viewBox", box); svg.style.height = `${tall}px`; }
   svg.replaceChildren();
   const x = (order) => LEFT + places[order] - scroll;
   const first = Math.max(0, bisect(places, (place) => place < scroll - 40) - 1);
@@ -148,17 +151,17 @@ function drawLanes(svg, x, first, stop, wide) {
       lastLabel = left;
     }
   }
-  for (const lane of shownLanes()) {
+  for (const lane of shown) {
     let from = LEFT, order = first, state = stateAt(lane, seen[first] ?? 0);
-    const upTo = (to, shown) => {
+    const upTo = (to, was) => {
       if (to <= from) return;
       const node = lanes[lane].kind === "node", y = yOf(lane);
-      if (node && shown.up === false) make("rect", { x: from, y: y - 5, width: to - from, height: 10, fill: "var(--bad)", opacity: 0.25 }, svg);
+      if (node && was.up === false) make("rect", { x: from, y: y - 5, width: to - from, height: 10, fill: "var(--bad)", opacity: 0.25 }, svg);
       else {
-        const leads = shown.role === "Leader";
-        make("line", { x1: from, x2: to, y1: y, y2: y, stroke: node ? termColour(shown.term) : "var(--line)", "stroke-width": leads ? 6 : 2 }, svg);
+        const leads = was.role === "Leader";
+        make("line", { x1: from, x2: to, y1: y, y2: y, stroke: node ? termColour(was.term) : "var(--line)", "stroke-width": leads ? 6 : 2 }, svg);
       }
-      if (Object.keys(shown).some((name) => name.startsWith("lease "))) {
+      if (Object.keys(was).some((name) => name.startsWith("lease "))) {
         make("line", { x1: from, x2: to, y1: y + 7, y2: y + 7, stroke: "var(--lease)", "stroke-width": 3 }, svg);
       }
       from = to;
@@ -229,7 +232,7 @@ function drawEvents(svg, x, first, stop) {
 
 function drawNames(svg, tall) {
   make("rect", { x: 0, y: 0, width: LEFT - 12, height: tall, fill: "var(--card)" }, svg);
-  for (const lane of shownLanes()) {
+  for (const lane of shown) {
     const state = stateAt(lane, at), y = yOf(lane);
     make("text", { x: 10, y: y - 2, class: "lane-name" }, svg, lanes[lane].name);
     if (lanes[lane].kind !== "node") continue;
@@ -256,12 +259,11 @@ function drawOverview() {
       if (mark) make("rect", { x: 2 + places[order] / all * (wide - 4), y: 2, width: 3, height: 9, fill: mark }, svg);
     });
     if (header.broken) make("rect", { x: 1 + (places[orderOf(header.broken.event)] ?? 0) / all * (wide - 4), y: 0, width: 4, height: 34, fill: "var(--bad)" }, svg);
-    make("rect", { id: "view", y: 1, height: 32, fill: "var(--focus)", opacity: 0.18 }, svg);
-    make("rect", { id: "needle", y: 0, width: 2, height: 34, fill: "var(--focus)" }, svg);
+    $("view").style.width = `${Math.max(4, Math.min(1, (wide - LEFT) / all) * (wide - 4))}px`;
   }
-  $("view").setAttribute("x", 2 + Math.max(0, scroll) / all * (wide - 4));
-  $("view").setAttribute("width", Math.max(4, Math.min(1, (wide - LEFT) / all) * (wide - 4)));
-  $("needle").setAttribute("x", 1 + (places[orderOf(at)] ?? 0) / all * (wide - 4));
+  // Beside the picture, not in it: what moves with every event must not have hundreds of marks painted again.
+  $("view").style.transform = `translateX(${2 + Math.max(0, scroll) / all * (wide - 4)}px)`;
+  $("needle").style.transform = `translateX(${1 + (places[orderOf(at)] ?? 0) / all * (wide - 4)}px)`;
 }
 
 // --- text ---
@@ -310,14 +312,20 @@ function showEvent() {
   if (links.children.length) box.append(links);
 }
 
+// The cards on the page, by lane. Most events change one node or none: the others' cards stay as they are.
+const cards = new Map();
+
 function showStates() {
-  const box = $("states");
-  box.replaceChildren();
-  lanes.forEach((lane, number) => {
-    if (lane.kind !== "node" || hiddenLanes.has(lane.id)) return;
-    const state = stateAt(number, at), changed = row[at] === number ? new Set(Object.keys(events[at].state)) : new Set();
-    box.append(card(lane, number, state, changed));
-  });
+  const box = $("states"), nodes = shown.filter((number) => lanes[number].kind === "node");
+  for (const [number, old] of cards) if (!nodes.includes(number)) { old.card.remove(); cards.delete(number); }
+  for (const number of nodes) {
+    const state = stateAt(number, at), here = row[at] === number ? at : -1, old = cards.get(number);
+    if (old && old.state === state && old.here === here) continue;
+    const changed = new Set(here < 0 ? [] : Object.keys(events[at].state)), made = card(lanes[number], number, state, changed);
+    if (old) old.card.replaceWith(made);
+    else box.insertBefore(made, [...cards].filter(([other]) => other > number).sort(([one], [two]) => one - two)[0]?.[1].card ?? null);
+    cards.set(number, { card: made, state, here });
+  }
 }
 
 function card(lane, number, state, changed) {
@@ -410,16 +418,27 @@ function showRows() {
 
 // --- moving ---
 
+// A slider, a wheel and a dragged picture report more often than the screen shows: the last report of a frame counts.
+let frame = 0, wanted = null;
+
+function soon(act) {
+  wanted = act;
+  frame ||= requestAnimationFrame(() => { frame = 0; wanted(); });
+}
+
 function go(number) {
   if (!events.length) return;
   at = Math.max(0, Math.min(events.length - 1, number));
   const order = orderOf(at), place = places[order] ?? 0, wide = width() - LEFT;
-  if (place - scroll > wide * 0.8 || place - scroll < wide * 0.1) scroll = Math.max(-10, place - wide * 0.45);
+  if (place - scroll > wide * 0.8 || place - scroll < wide * 0.1) scroll = beside(place, wide);
   $("scrub").value = order;
   $("where").textContent = `${order + 1} of ${seen.length}, ${clock(events[at])}`;
   $("live").textContent = tell(at);
   draw(); showEvent(); showStates(); showRows();
 }
+
+// What led here matters more than empty paper: at the end of a film its last event stands at the right edge.
+const beside = (place, wide) => Math.max(-10, Math.min(place - wide * 0.45, (places.at(-1) ?? 0) + 130 - wide));
 
 const step = (by) => seen.length && go(seen[Math.max(0, Math.min(seen.length - 1, orderOf(at) + by))]);
 
@@ -429,7 +448,7 @@ function stepOnLane(by) {
 }
 
 function otherLane(by) {
-  const shown = shownLanes(), lane = shown[(shown.indexOf(row[at]) + by + shown.length) % shown.length], order = orderOf(at);
+  const lane = shown[(shown.indexOf(row[at]) + by + shown.length) % shown.length], order = orderOf(at);
   for (let apart = 0; apart < seen.length; apart++) {
     for (const one of [order - apart, order + apart]) if (one >= 0 && one < seen.length && row[seen[one]] === lane) return go(seen[one]);
   }
@@ -451,7 +470,7 @@ function togglePast() {
 function zoomBy(factor) {
   zoom = Math.max(0.05, Math.min(12, zoom * factor));
   layOut();
-  scroll = (places[orderOf(at)] ?? 0) - (width() - LEFT) * 0.45;
+  scroll = beside(places[orderOf(at)] ?? 0, width() - LEFT);
   go(at);
 }
 
@@ -528,7 +547,7 @@ function listen() {
     const dark = getComputedStyle(document.body).colorScheme.trim() === "dark" || (!document.documentElement.dataset.theme && matchMedia("(prefers-color-scheme: dark)").matches);
     document.documentElement.dataset.theme = dark ? "light" : "dark";
   });
-  $("scrub").oninput = () => go(seen[Number($("scrub").value)] ?? 0);
+  $("scrub").oninput = () => soon(() => go(seen[Number($("scrub").value)] ?? 0));
   $("minor").onchange = again;
   $("text").oninput = again;
   $("list").ontoggle = showRows;
@@ -540,15 +559,15 @@ function listen() {
     event.preventDefault();
     if (event.ctrlKey) return zoomBy(event.deltaY < 0 ? 1.15 : 1 / 1.15);
     scroll = Math.max(-10, Math.min((places.at(-1) ?? 0) - 40, scroll + event.deltaY + event.deltaX));
-    draw();
+    soon(draw);
   }, { passive: false });
   let held = null;
   $("picture").addEventListener("pointerdown", (event) => { held = [event.clientX, scroll]; });
-  addEventListener("pointermove", (event) => { if (held) { scroll = Math.max(-10, held[1] + held[0] - event.clientX); draw(); } });
+  addEventListener("pointermove", (event) => { if (held) { scroll = Math.max(-10, held[1] + held[0] - event.clientX); soon(draw); } });
   addEventListener("pointerup", () => { held = null; });
   const jump = (event) => go(seen[Math.max(0, bisect(places, (place) => place <= (event.offsetX - 2) / (width() - 4) * (places.at(-1) ?? 1)) - 1)] ?? 0);
   $("overview").addEventListener("click", jump);
-  addEventListener("resize", () => { overviewOf = ""; go(at); });
+  addEventListener("resize", () => { wide = 0; overviewOf = ""; go(at); });
 }
 
 dress();
