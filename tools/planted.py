@@ -141,11 +141,12 @@ def hypothesis(mutant: Mutant, budget: float) -> Found | None:
 
 
 def at_random(mutant: Mutant, budget: float) -> Found | None:
-    """Seeds, until one fails."""
+    """Seeds, until one fails; with operators that set retention for the bugs that only they can show."""
     seed, begun = 0, time.process_time()
+    keepers = 2 if mutant in mutants.retention.ALL else 0
     while time.process_time() - begun < budget:
         seed += 1
-        options = varied(seed, Options())
+        options = varied(seed, Options(keepers=keepers))
         with mutants.planted(mutant):
             outcome = simulate(seed, options, STEPS, faults.DEFAULT)
             if isinstance(outcome, FailedRun):

@@ -8,6 +8,8 @@
     faults      what goes wrong, when and for how long
     clients     producers, consumers, fetchers; pipeliner: one that sends without waiting
     repeaters   producers that number their entries, and send them more often than they must
+    keepers     operators that set retention, delete topics and register them again
+    retained    what must hold of what they drop
     workers     consumers of a work queue, which acknowledge, die and come back
     deliveries  what they were given and told, by the names of Delivery.tla
     calls       what clients ask for, and what they are told

@@ -60,6 +60,7 @@ def _parser() -> Parser:
     add("--fsync", type=fsync, help="each, none, or milliseconds between syncs (varied; each if --plain)")
     add("--repeaters", type=int, default=0, metavar="N", help="producers that number and repeat entries")
     add("--workers", type=int, default=0, metavar="N", help="consumers of a work queue beside the others")
+    add("--keepers", type=int, default=0, metavar="N", help="operators that trim and delete a topic")
     add("--engine", action="store_true", help="the real storage engine on a simulated disk")
     add("--codec", action="store_true", help="send every message through its wire encoding")
     add("--unordered", action="store_true", help="links do not keep the order of messages")
@@ -85,6 +86,7 @@ def options_of(flags: argparse.Namespace) -> Options:
         fsync=flags.fsync or "each",
         workers=flags.workers,
         repeaters=flags.repeaters,
+        keepers=flags.keepers,
         engine=flags.engine,
         codec=flags.codec,
         ordered=not flags.unordered,
@@ -134,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _asked(flags: argparse.Namespace) -> list[str]:
     """The options that were given, which are the same for every seed."""
-    given = {name: getattr(flags, name) for name in ("nodes", "fsync", "workers", "repeaters")}
+    given = {name: getattr(flags, name) for name in ("nodes", "fsync", "workers", "repeaters", "keepers")}
     given["ordered"] = flags.unordered
     return [name for name, value in given.items() if value]
 

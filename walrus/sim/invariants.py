@@ -70,16 +70,17 @@ def DomainConsistency(view: Truth) -> None:
         topic = view.metadata.topics.get(name)
         if topic is None:
             continue
-        for number, segment in enumerate(topic.segments, 1):
+        for number, segment in topic.numbered():
             if segment.sealed == (number == topic.current):
                 raise Violation("DomainConsistency", f"segment {number} of {name}: {segment}")
     for write in view.writes:
-        if write.key[0] not in view.metadata.topics:
+        if write.key[0] not in view.metadata.topics and not view.metadata.is_gone(*write.key):
             raise Violation("DomainConsistency", f"node {write.node} has a copy of {write.key}")
     for host in _nodes(view):
         assert host.controller is not None
         for leased, number in host.controller.leases.granted().items():
-            if number > view.metadata.topics[leased].current:
+            topic = view.metadata.topics.get(leased)
+            if not view.metadata.is_gone(leased, number) and (topic is None or number > topic.current):
                 raise Violation("DomainConsistency", f"node {host.id} leads {leased}/{number}")
 
 
@@ -147,14 +148,15 @@ def AckedDurable(view: Truth) -> None:
 def NoWritesPastOpen(view: Truth) -> None:
     """No copy holds entries of a segment that is not open or sealed yet."""
     for write in view.writes:
-        if write.entries and view.metadata.segment(*write.key) is None:
+        ahead = view.metadata.segment(*write.key) is None and not view.metadata.is_gone(*write.key)
+        if write.entries and ahead:
             raise Violation("NoWritesPastOpen", f"node {write.node} writes {write.key}")
 
 
 def SealedStable(view: Truth) -> None:
     """A sealed count never changes, and a majority of the replicas holds that many entries."""
     for key in view.keys:
-        if key in view.sealed_as:
+        if key in view.sealed_as and not view.metadata.is_gone(*key):
             segment = view.metadata.segment(*key)
             if segment is None or segment.count != view.sealed_as[key]:
                 raise Violation("SealedStable", f"{key} was sealed at {view.sealed_as[key]}, now {segment}")
@@ -178,7 +180,8 @@ def LastSealedIsSum(view: Truth) -> None:
     """The cumulative offset is the sum of the sealed counts."""
     for name in view.topics:
         topic = view.metadata.topics.get(name)
-        if topic and topic.sealed_total != sum(segment.count or 0 for segment in topic.segments[:-1]):
+        retained = sum(segment.count or 0 for segment in topic.segments[:-1]) if topic else 0
+        if topic and topic.sealed_total - topic.trimmed != retained:
             raise Violation("LastSealedIsSum", f"{name}: {topic.sealed_total}")
 
 
@@ -201,8 +204,8 @@ def CursorInBounds(view: Truth) -> None:
         for group, position in topic.cursors.items() if topic else ():
             if not topic or not topic.in_bounds(position) or _beyond(view, name, position):
                 raise Violation("CursorInBounds", f"{name}, group {group!r}: {position}")
-            if position < view.cursors.get((name, group), START):
-                before = view.cursors[(name, group)]
+            before = view.cursors.get((name, group), START)
+            if position < before and before.segment >= topic.born:
                 raise Violation("CursorInBounds", f"{name}, group {group!r} goes back: {position}, {before}")
             view.cursors[(name, group)] = position
     for host in _nodes(view):
@@ -223,6 +226,8 @@ def DeliveredIsPrefix(view: Truth) -> None:
     """
     for name in view.topics:
         topic = view.metadata.topics.get(name)
+        if topic is not None and topic.settings:
+            continue  # what is dropped is not given: retained.py looks at it
         for group, position in topic.cursors.items() if topic else ():
             known = view.groups.get((name, group))
             if known is not None:
@@ -306,6 +311,49 @@ def OutIsBounded(view: Truth) -> None:
             for position in queue.out:
                 if topic.distance(queue.done.low, position) >= window:
                     raise Violation("OutIsBounded", f"node {host.id}: {name}, {group}: {position}")
+
+
+# --- retention and deletion: Retention.tla, looked at where a command is applied (`retained.py`) -----------
+
+
+def TrimmedIsSealed(view: Truth) -> None:
+    """No Trim drops a segment that is open."""
+    _conflicts(view, "TrimmedIsSealed")
+
+
+def TrimmedStaysTrimmed(view: Truth) -> None:
+    """What was dropped is never there again."""
+    _conflicts(view, "TrimmedStaysTrimmed")
+
+
+def ProtectedUntilAcked(view: Truth) -> None:
+    """With protect_groups nothing goes that a group has not read."""
+    _conflicts(view, "ProtectedUntilAcked")
+
+
+def SkippedIsCounted(view: Truth) -> None:
+    """What a group misses is counted."""
+    _conflicts(view, "SkippedIsCounted")
+
+
+def MarkInBounds(view: Truth) -> None:
+    """No group stands below the first entry there is."""
+    _conflicts(view, "MarkInBounds")
+
+
+def OnlyWhatWasMeant(view: Truth) -> None:
+    """DELETE and REGISTER change the topic that they were meant for."""
+    _conflicts(view, "OnlyWhatWasMeant")
+
+
+def SpaceIsGivenBack(view: Truth) -> None:
+    """No copy outlives its segment, at a node that knows that it is dropped."""
+    for host in _nodes(view):
+        assert host.controller is not None
+        try:
+            host.controller.catch_up.check_invariants()
+        except AssertionError as error:
+            raise Violation(named(error, "SpaceIsGivenBack"), f"node {host.id}: {error}") from error
 
 
 # --- Raft -----------------------------------------------------------------------------------------------
@@ -455,6 +503,12 @@ CHEAP: tuple[Predicate, ...] = (
     PromisedIsCommitted,
     NothingSkipped,
     MarkOnlyRises,
+    TrimmedIsSealed,
+    TrimmedStaysTrimmed,
+    ProtectedUntilAcked,
+    SkippedIsCounted,
+    MarkInBounds,
+    OnlyWhatWasMeant,
     ElectionSafety,
     LeaderAppendOnly,
     LogMatching,
@@ -468,6 +522,7 @@ EXPENSIVE: tuple[Predicate, ...] = (
     OpenLeaderMatchesMap,
     CursorInBounds,
     OutIsBounded,
+    SpaceIsGivenBack,
 )
 PROGRESS: tuple[Predicate, ...] = (RolloverProgress, ReadProgress, FailoverProgress, EveryEntryAcked)
 NAMES = frozenset(predicate.__name__ for predicate in (*CHEAP, *EXPENSIVE, *PROGRESS))

@@ -115,6 +115,14 @@ class Judge(Truth):
             known.ahead.add(position)
         self.advance(topic, known)
 
+    def kept_given(self, topic: str, payload: bytes, asked: float) -> None:
+        """A reader of a topic with retention was given an entry that it asked for at that time."""
+        written = self.places.get(payload)
+        if written is None or written[0][0] != topic:
+            raise Violation("DeliveredIsPrefix", f"{payload!r} was never written to {topic}")
+        for name, what in self.retention.given(topic, written[0][1], asked):
+            raise Violation(name, what)
+
     def fetched(self, topic: str, segment: int, offset: int, payload: bytes) -> None:
         """A client was given the entry at a place."""
         key = (topic, segment)

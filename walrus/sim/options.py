@@ -59,6 +59,8 @@ class Options:
     """Consumers of one work queue; one of them also moves it with SEEK."""
     repeaters: int = 0
     """Producers that number their entries and send them more often than they must."""
+    keepers: int = 0
+    """Operators that set retention of a topic of their own, delete it, and register it again."""
     pipeliners: int = 0
     """Clients that send requests of all kinds without waiting and check their order."""
     newcomers: int = 1

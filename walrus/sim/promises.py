@@ -174,6 +174,8 @@ class Promises:
         return held.get(host.id, 0)
 
     def _says(self, host: Host, key: Key, length: int, what: str, name: str) -> None:
+        if self._truth.metadata.is_gone(*key):
+            return  # it was dropped in the turn that says so: nothing rests on it any more
         if length > (durable := self._durable(host, key)):
             raise Violation(name, f"node {host.id} {what} {length} entries of {key}, {durable} are durable")
 

@@ -24,6 +24,7 @@ from walrus.sim.calls import ClientCall, Outcome, Unattended
 from walrus.sim.clients import CATCH_UP_RUN, Consumer, Fetcher, Newcomer, Registrar, Scanner, Sender
 from walrus.sim.faults import Fault, Faults
 from walrus.sim.host import Host
+from walrus.sim.keepers import Keeper, KeptClient
 from walrus.sim.mutants import unasserted
 from walrus.sim.options import Options
 from walrus.sim.pipeliner import Pipeliner
@@ -112,9 +113,13 @@ class Simulation:
         self.repeaters = [
             Repeater(world, f"r{number}", topics[number % len(topics)]) for number in range(options.repeaters)
         ]
+        self.kept = [
+            KeptClient(world, f"k{number}", eager=not number) for number in range(2 if options.keepers else 0)
+        ]
+        keepers = [Keeper(world, f"keeper {number}") for number in range(options.keepers)]
         newcomers = [Newcomer(world, f"n{number}") for number in range(options.newcomers)]
         world.clients += [*self.registrars, *self.producers, *self.consumers, *self.workers, *fetchers]
-        world.clients += [*self.repeaters, *newcomers]
+        world.clients += [*self.repeaters, *newcomers, *keepers, *self.kept]
         self.faults = Faults(world, schedule)
         self.calm_at = 0.0
 
@@ -180,6 +185,8 @@ class Simulation:
                 return False
         for (topic, number), count in judge.sealed_as.items():
             segment, truth = judge.metadata.segment(topic, number), judge.truth((topic, number))
+            if segment is None and judge.metadata.is_gone(topic, number):
+                continue
             assert segment is not None
             if any(truth.lengths.get(node, 0) < count for node in segment.replicas):
                 return False
@@ -209,7 +216,8 @@ class Simulation:
         lacking = [
             (key, node)
             for key, count in self.world.judge.sealed_as.items()
-            for node in self.world.judge.metadata.segment(*key).replicas  # type: ignore[union-attr]
+            if (segment := self.world.judge.metadata.segment(*key)) is not None
+            for node in segment.replicas
             if self.world.judge.truth(key).lengths.get(node, 0) < count
         ]
         raise Violation(

@@ -58,6 +58,7 @@ from walrus.sim.drives import DATA, META
 from walrus.sim.durable import DurableTruth, NodeLog
 from walrus.sim.host import Host
 from walrus.sim.options import Options
+from walrus.sim.retained import RetentionRecords
 from walrus.storage.batch import Batch
 from walrus.storage.errors import CorruptionError
 from walrus.storage.port import Storage
@@ -140,6 +141,8 @@ class Truth:
         self.again: dict[bytes, list[tuple[Key, int]]] = {}
         """Where it was written later: in error, or because no tail that it was in before counted."""
         self.sealed_as: dict[Key, int] = {}
+        self.retention = RetentionRecords(self.sealed_as)
+        """What was dropped: see `retained.py`."""
         self.groups: dict[tuple[str, str], GroupTruth] = {}
         self.deliveries = DeliveryRecords(self)
         self.numbered: dict[bytes, tuple[str, int]] = {}
@@ -395,7 +398,9 @@ class Truth:
             if isinstance(command, SetReplicas)
             else None
         )
+        kept = self.retention.before(command, self.metadata)
         changed = self.metadata.apply(command)
+        self.conflicts += self.retention.after(command, kept, self.metadata, self.now)
         if changed is not None and isinstance(command, RegisterTopic | Seal):
             self._opened(command)
         match command:

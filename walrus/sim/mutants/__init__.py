@@ -14,17 +14,20 @@ there and the line that is planted (`plant.py`), so reading one is reading a dif
     readers.py    the order of PUTs, what readers may see, cursors
     producers.py  exactly-once appends: numbers, repetitions, and what a Seal says of them
     queues.py     work queues: what is handed out, and what counts as acknowledged
+    retention.py  what is dropped, what is counted of it, and what stays dropped
 """
 
 from __future__ import annotations
 
-from walrus.sim.mutants import producers, queues, raft, readers, segments
+from walrus.sim.mutants import producers, queues, raft, readers, retention, segments
 from walrus.sim.mutants.plant import Misfit, Mutant, Slip, planted, unasserted
 
-__all__ = ["ALL", "Misfit", "Mutant", "Slip", "find", "planted", "unasserted"]
+__all__ = ["ALL", "Misfit", "Mutant", "Slip", "find", "planted", "retention", "unasserted"]
 
 ALL: dict[str, Mutant] = {
-    mutant.name: mutant for mutant in (*raft.ALL, *segments.ALL, *readers.ALL, *queues.ALL, *producers.ALL)
+    mutant.name: mutant
+    for room in (raft, segments, readers, queues, producers, retention)
+    for mutant in room.ALL
 }
 
 

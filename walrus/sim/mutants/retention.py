@@ -1,0 +1,60 @@
+"""Bugs planted in retention and deletion: what is dropped, what is counted, and what stays dropped."""
+
+from __future__ import annotations
+
+from walrus.sim.mutants.plant import Mutant, Slip
+
+
+def _mutant(name: str, expected: str, about: str, *slips: Slip, spec: str = "") -> Mutant:
+    return Mutant(name=name, about=about, expected=tuple(expected.split()), slips=slips, spec=spec)
+
+
+ALL = (
+    _mutant(
+        "trim_takes_the_open_segment",
+        "TrimmedIsSealed TypeOK",
+        "a Trim that takes the open segment is proposed, and applied",
+        Slip("not command.old < command.first <= topic.current:", "not command.old < command.first:"),
+        Slip(
+            "self._propose(Trim(topic=name, old=topic.first, first=first), now)",
+            "self._propose(Trim(topic=name, old=topic.first, first=topic.current + 1), now)",
+        ),
+        spec="retention:TrimsTheOpen",
+    ),
+    _mutant(
+        "no_tombstone",
+        "TrimmedStaysTrimmed",
+        "a topic that is registered anew begins with segment 1 again",
+        Slip("self.tombstones[command.topic] = topic.current + 1", "self.tombstones[command.topic] = 1"),
+        spec="retention:NoTombstone",
+    ),
+    _mutant(
+        "copies_outlive_their_segment",
+        "SpaceIsGivenBack",
+        "a replica keeps the copies of segments that were trimmed",
+        Slip("if key[0] == topic and key[1] < first:", "if False:"),
+        spec="retention:KeepsCopies",
+    ),
+    _mutant(
+        "missed_entries_not_counted",
+        "SkippedIsCounted",
+        "a group goes on behind what was trimmed, and nothing says so",
+        Slip("topic.skipped[group] = topic.skipped.get(group, 0) + missed", "pass"),
+        spec="retention:CountsNothing",
+    ),
+    _mutant(
+        "group_stays_at_what_is_trimmed",
+        "MarkInBounds",
+        "a group's place stays below the first entry there is",
+        Slip("topic.cursors = {group: topic.advance(at) for group, at in topic.cursors.items()}", "pass"),
+        spec="retention:MarkStays",
+    ),
+    _mutant(
+        "protection_asked_of_nobody",
+        "ProtectedUntilAcked",
+        "protect_groups is forgotten, by the planner and where a Trim is applied",
+        Slip('if topic.settings.get("protect_groups") and not _all_read(topic, begin):', "if False:"),
+        Slip('if not self._config.setting("protect_groups", topic.settings):', "if True:"),
+        spec="retention:TrimsWhatIsNotDone",
+    ),
+)

@@ -1,0 +1,118 @@
+"""Retention, deletion and re-registration before the judge: the invariants of `spec/Retention.tla`, by name.
+
+    TrimmedIsSealed      what a Trim drops was sealed
+    TrimmedStaysTrimmed  what was dropped, by a Trim or with its topic, is never there again
+    ProtectedUntilAcked  with protect_groups a Trim drops nothing that a group has not read
+    SkippedIsCounted     what a group misses by a Trim is counted, no more and no less
+    MarkInBounds         no group stands below the first entry there is
+    OnlyWhatWasMeant     DELETE and REGISTER change the topic that they were meant for
+    NoFrameOfAnOldTopic  no reader is given an entry of an earlier topic of that name
+
+That copies go with their segments (SpaceIsGivenBack) each node asserts of itself (`replicas/trimming.py`).
+
+The records are kept beside the metadata: what a command may do is worked out from what was so before it, and
+from the counts with which segments were sealed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from walrus.commands import Command, DeleteTopic, MoveGroup, RegisterTopic, Trim
+from walrus.replicas.copies import Key
+from walrus.segments import Metadata, Position, Topic
+
+Found = Iterator[tuple[str, str]]
+"""(invariant, what is wrong)"""
+
+
+class TopicBefore(msgspec.Struct, frozen=True):
+    """A topic as it was before a command."""
+
+    first: int
+    current: int
+    born: int
+    protected: bool
+    unread: dict[str, int]
+    """By group that GETs: where it stood, counted in entries up to the first place that a Trim would keep."""
+    skipped: dict[str, int]
+
+
+class RetentionRecords:
+    """What was dropped, and which topics there were."""
+
+    def __init__(self, sealed_as: Mapping[Key, int]) -> None:
+        self._sealed_as = sealed_as
+        self._floor: dict[str, int] = {}
+        """Below this number a topic never has a segment again."""
+        self._lives: dict[str, list[tuple[float, int]]] = {}
+        """When the topics of a name were registered, and the number that each was born with."""
+
+    def before(self, command: Command, metadata: Metadata) -> TopicBefore | None:
+        """What is so before the command is applied; None if there is no such topic."""
+        if not isinstance(command, Trim | DeleteTopic | RegisterTopic | MoveGroup):
+            return None
+        topic = metadata.topics.get(command.topic)
+        if topic is None:
+            return None
+        kept = command.first if isinstance(command, Trim) else topic.first
+        unread = {
+            group: self._entries(command.topic, topic, position, kept)
+            for group, position in topic.cursors.items()
+        }
+        protected = bool(topic.settings.get("protect_groups"))
+        skipped = dict(topic.skipped)
+        return TopicBefore(topic.first, topic.current, topic.born, protected, unread, skipped)
+
+    def _entries(self, name: str, topic: Topic, position: Position, kept: int) -> int:
+        """How many entries there are from a group's place to segment `kept`, as they were sealed."""
+        numbers = range(max(position.segment, topic.first), min(kept, topic.current))
+        total = sum(self._sealed_as.get((name, number), 0) for number in numbers)
+        return max(0, total - (position.offset if position.segment in numbers else 0))
+
+    def after(self, command: Command, before: TopicBefore | None, metadata: Metadata, now: float) -> Found:
+        """What is wrong with what the command did."""
+        if not isinstance(command, Trim | DeleteTopic | RegisterTopic | MoveGroup):
+            return
+        name, topic = command.topic, metadata.topics.get(command.topic)
+        if isinstance(command, Trim) and topic is not None and before is not None:
+            yield from self._trimmed(name, topic, before)
+        if before is not None and topic is None:
+            if not isinstance(command, DeleteTopic) or command.born != before.born:
+                yield "OnlyWhatWasMeant", f"{name}, born {before.born}, is deleted by {command}"
+            self._floor[name] = max(self._floor.get(name, 1), before.current + 1)
+        if before is None and topic is not None:
+            if not isinstance(command, RegisterTopic) or command.number != topic.born:
+                yield "OnlyWhatWasMeant", f"{name} is registered by {command}, born {topic.born}"
+            self._lives.setdefault(name, []).append((now, topic.born))
+        if topic is not None:
+            if topic.first < self._floor.get(name, 1):
+                yield "TrimmedStaysTrimmed", f"{name} begins at {topic.first}, not {self._floor[name]}"
+            places = [*topic.cursors.items(), *((group, done.low) for group, done in topic.groups.items())]
+            for group, place in places:
+                if place < topic.begin:
+                    yield "MarkInBounds", f"{name} begins at {topic.begin}, {group!r} is at {place}"
+
+    def _trimmed(self, name: str, topic: Topic, before: TopicBefore) -> Found:
+        if topic.first == before.first:
+            return
+        self._floor[name] = max(self._floor.get(name, 1), topic.first)
+        if topic.first < before.first:
+            yield "TrimmedStaysTrimmed", f"{name} began at {before.first}, and begins at {topic.first}"
+        for number in range(before.first, topic.first):
+            if (name, number) not in self._sealed_as:
+                yield "TrimmedIsSealed", f"{name}/{number} is dropped, and was open"
+        for group, unread in before.unread.items():
+            missed = topic.skipped.get(group, 0) - before.skipped.get(group, 0)
+            if missed != unread:
+                yield "SkippedIsCounted", f"{name}, {group!r}: {unread} are missed, {missed} are counted"
+            if before.protected and unread:
+                yield "ProtectedUntilAcked", f"{name}, {group!r} misses {unread} entries of {before}"
+
+    def given(self, name: str, number: int, asked: float) -> Found:
+        """A reader is given an entry of this segment."""
+        lives = [born for at, born in self._lives.get(name, ()) if at <= asked]
+        if lives and number < lives[-1]:
+            yield "NoFrameOfAnOldTopic", f"an entry of {name}/{number} is given, it was born with {lives[-1]}"
