@@ -455,3 +455,62 @@ def test_status_and_check_end_with_the_status_of_the_word(
 def test_check_of_a_port_where_nothing_listens_is_one_line() -> None:
     ended = run(f"127.0.0.1:{free_port()}", "check", "--timeout", "0.5")
     assert ended.returncode == 2 and ended.stdout.startswith(b"unavailable: no node answers (127.0.0.1:")
+
+
+# --- what programs are told
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "kind"),
+    [
+        (("put", "nope", "x"), 1, "UnknownTopic"),
+        (("fetch", "t", "1", "minus"), 2, "WrongUsage"),
+        (("delete", "t"), 2, "WrongUsage"),
+        (("nonsense",), 2, "WrongUsage"),
+        (("--addr", "nowhere", "topics"), 2, "WrongUsage"),
+    ],
+)
+def test_errors_are_json_too(say: Spoken, words: tuple[str, ...], status: int, kind: str) -> None:
+    found, out, err = say(*words, "--json")
+    said = json.loads(err)
+    assert (found, out) == (status, "") and (said["status"], said["kind"]) == (status, kind)
+    assert said["error"] and err.count("\n") == 1
+
+
+def test_a_place_is_told_to_programs(say: Spoken) -> None:
+    say("register", "t")
+    told = [json.loads(say("put", "t", "x", "--json")[1]) for _ in range(2)]
+    assert told[1] == {"ok": True, "acknowledged": 1, "segment": 1, "offset": 1}
+    assert say("pub", "t", "me", "0", "two", "words") == (0, "OK\n", "")
+    assert say("fetch", "t", "1", "2")[1] == "two words\n"
+
+
+def test_every_command_says_its_exit_statuses(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in cli._COMMANDS:
+        with pytest.raises(SystemExit):
+            cli.main([name, "--help"])
+        assert "Exit status: 0 " in capsys.readouterr().out, name
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_the_completion_of_a_shell_knows_all_commands(say: Spoken, shell: str) -> None:
+    pytest.importorskip("shtab")
+    status, script, _ = say("completion", shell)
+    assert status == 0 and all(name in script for name in cli._COMMANDS) and "--until-empty" in script
+
+
+def test_without_its_package_completion_says_which_extra_brings_it(
+    say: Spoken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    status, _, err = say("completion", "bash")
+    assert status == 2 and "walrus-log[cli]" in err
+
+
+def test_the_bar_is_for_a_person_alone() -> None:
+    def bars(*, json: bool, terminal: bool) -> bool:
+        console = Console(file=io.StringIO(), force_terminal=terminal)
+        return not Screen(io.BytesIO(), console, console, json=json, human=terminal).progress().disable
+
+    assert bars(json=False, terminal=True)
+    assert not bars(json=True, terminal=True) and not bars(json=False, terminal=False)

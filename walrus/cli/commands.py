@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Final, cast
 
 import msgspec
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.text import Text
 
 from walrus import protocol
@@ -34,6 +35,11 @@ from walrus.client import (
 )
 from walrus.settings import DEFAULT, parse_setting, shown
 
+EXITS: Final = (
+    "Exit status: 0 done, also if there was no entry; 1 a node answered ERR; 2 wrong usage, nothing sent; "
+    "3 no node could be reached, or none answered in time; 4 the outcome is unknown; 130 Ctrl-C."
+)
+"""What `--help` says of a command, as the table above does."""
 PAGE: Final = 256
 """Entries asked for at a time when many are wanted."""
 
@@ -42,7 +48,7 @@ class NotAsked(ValueError):
     """The command line itself declines: no request was sent."""
 
 
-def exit_status(error: WalrusError | ValueError) -> int:
+def exit_status(error: Exception) -> int:
     """The exit status that stands for this error."""
     if not isinstance(error, WalrusError):
         return 2
@@ -117,6 +123,33 @@ class Screen:
 
     def say(self, text: str, style: str = "dim") -> None:
         """Chatter: what a person wants to know and a pipe does not."""
+        self._tell(text if not self._json else msgspec.json.encode({"note": text}).decode(), style)
+
+    def failed(self, error: Exception) -> None:
+        """What went wrong: one line on standard error; with --json an object, for programs."""
+        if self._json:
+            facts = {
+                "error": str(error),
+                "kind": type(error).__name__ if isinstance(error, WalrusError) else "WrongUsage",
+                "status": exit_status(error),
+            }
+            self._tell(msgspec.json.encode(facts).decode(), "none")
+        else:
+            self._tell(describe(error), "bold red")
+
+    def progress(self) -> Progress:
+        """A bar on standard error, for a person who watches it; nothing at all for a file or a pipe."""
+        return Progress(
+            BarColumn(),
+            TextColumn("{task.fields[acknowledged]:,} acknowledged"),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            console=self._chatter,
+            transient=True,
+            disable=self._json or not self._chatter.is_terminal,
+        )
+
+    def _tell(self, text: str, style: str) -> None:
         self.flush()
         self._chatter.print(Text(text, style=style), soft_wrap=True)
 

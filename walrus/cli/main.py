@@ -14,21 +14,23 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from walrus import __version__
 from walrus.cli import backup, commands, producing, queues, status
 from walrus.cli.command_line import Console, Parser, command
-from walrus.cli.commands import Screen, describe
+from walrus.cli.commands import EXITS, Screen
 from walrus.client import Client, WalrusError
 from walrus.client.calls import DEFAULT_TIMEOUT
 from walrus.client.deliveries import milliseconds
 from walrus.config import FIRST_CLIENT_PORT
 from walrus.settings import SETTINGS
+from walrus.shell.flags import FlagError
 
 if TYPE_CHECKING:
     from prompt_toolkit.history import History
@@ -45,11 +47,14 @@ _CHUNK_BYTES = 1 << 20
 @command("walrus-cli")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    arguments = _arguments(argv)
+    words = sys.argv[1:] if argv is None else argv
     try:
-        client = _connect(_addresses(arguments), arguments.timeout)
-    except ValueError as error:
-        print(f"walrus-cli: --addr: {error}", file=sys.stderr)
+        arguments = _arguments(words)
+        client = _client(arguments)
+    except FlagError as error:
+        if "--json" not in words:
+            raise
+        _screen(json=True, human=False).failed(error)
         return 2
     with client:
         if arguments.command is None:
@@ -60,12 +65,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
-    if rest and arguments.command == "put" and not any(word.startswith("-") for word in rest):
+    if rest and arguments.command in ("put", "pub") and not any(word.startswith("-") for word in rest):
         # argparse binds all positionals at the first one: `put topic --json text` leaves the text over
         arguments.payload += rest
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return arguments
+
+
+def _client(arguments: argparse.Namespace) -> Client:
+    try:
+        return _connect(_addresses(arguments), arguments.timeout)
+    except ValueError as error:
+        raise FlagError(f"--addr: {error}") from None
 
 
 def _addresses(arguments: argparse.Namespace) -> list[str]:
@@ -82,7 +94,7 @@ def _once(client: Client, arguments: argparse.Namespace) -> int:
     try:
         ended = run(client, screen, arguments)
     except (WalrusError, ValueError) as error:
-        screen.say(describe(error), "bold red")
+        screen.failed(error)
         return commands.exit_status(error)
     screen.flush()
     return ended or 0
@@ -175,8 +187,7 @@ def _history() -> History:
 
 def _put(client: Client, screen: Screen, arguments: argparse.Namespace) -> None:
     if arguments.payload:
-        payload = b" ".join(os.fsencode(word) for word in arguments.payload)
-        commands.put(client, screen, arguments.topic, payload)
+        commands.put(client, screen, arguments.topic, _payload(arguments))
         return
     if sys.stdin.isatty():
         screen.say("one entry a line; Ctrl-D ends")
@@ -210,6 +221,20 @@ def _seconds(text: str) -> float:
     if not 0.0 < seconds < 1e6:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
     return seconds
+
+
+def _completion(client: Client, screen: Screen, arguments: argparse.Namespace) -> None:
+    """The script that teaches a shell the commands and their flags."""
+    del client
+    try:
+        import shtab
+    except ImportError:
+        raise commands.NotAsked("completion needs shtab: pip install 'walrus-log[cli]'") from None
+    screen.line(shtab.complete(_parser(), arguments.shell).encode())
+
+
+def _completion_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", choices=("bash", "zsh", "tcsh"))
 
 
 def _common(default: bool) -> Parser:
@@ -249,7 +274,8 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(dest="command", metavar="command")
     common = _common(False)
     for name, (text, run, flags) in _COMMANDS.items():
-        one = commands.add_parser(name, help=text, description=text, parents=[common])
+        exits = _EXITS.get(name, EXITS)
+        one = commands.add_parser(name, help=text, description=text, epilog=exits, parents=[common])
         one.set_defaults(run=run)
         flags(one)
     return parser
@@ -316,6 +342,23 @@ def _entries_flags(parser: argparse.ArgumentParser) -> None:
     _topic(parser)
     parser.add_argument("--segment", type=_positive, default=1, help="where to begin (default 1)")
     parser.add_argument("--offset", type=_offset, default=0, help="where to begin (default 0)")
+
+
+def _pub_flags(parser: argparse.ArgumentParser) -> None:
+    _topic(parser)
+    parser.add_argument("producer", help="a name that no other producer of the topic has or had")
+    parser.add_argument("sequence", type=_offset, help="0, 1, 2, ... of that producer")
+    parser.add_argument("payload", nargs="+", help="words are joined by single spaces")
+
+
+def _payload(arguments: argparse.Namespace) -> bytes:
+    return b" ".join(os.fsencode(word) for word in arguments.payload)
+
+
+def _input_size() -> int | None:
+    """Bytes of standard input, if it is a file; None of a pipe or a terminal."""
+    found = os.fstat(sys.stdin.fileno())
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 def _produce_flags(parser: argparse.ArgumentParser) -> None:
@@ -422,7 +465,12 @@ def _seek_flags(parser: argparse.ArgumentParser) -> None:
 
 def _consume_flags(parser: argparse.ArgumentParser) -> None:
     _group_flags(parser)
-    parser.add_argument("--exec", default="", metavar="COMMAND", help="run for each entry; status 0 is ACK")
+    parser.add_argument(
+        "--exec",
+        default="",
+        metavar="COMMAND",
+        help="run for each entry, which is its input; status 0 is ACK",
+    )
     parser.add_argument("--workers", type=_positive, default=1, help="entries worked on at a time (1)")
     parser.add_argument("--until-empty", action="store_true", help="end when nothing waits")
 
@@ -433,6 +481,10 @@ def _time(text: str) -> float:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds up to a day") from None
 
+
+_STATUS: Final = "Exit status: 0 healthy, 1 degraded, 2 unavailable or wrong usage."
+_EXITS: Final = {"status": _STATUS, "check": _STATUS}
+"""Of the commands that have exit statuses of their own."""
 
 _Run: TypeAlias = Callable[[Client, Screen, argparse.Namespace], int | None]
 """Returns an exit status if it is not the usual one."""
@@ -454,9 +506,14 @@ _COMMANDS: dict[str, tuple[str, _Run, _Flags]] = {
         _delete_flags,
     ),
     "put": ("append the given text as one entry, or each line of standard input", _put, _put_flags),
+    "pub": (
+        "append the given text as a producer's entry of that number: once, however often it is sent",
+        lambda c, s, a: commands.pub(c, s, a.topic, a.producer, a.sequence, _payload(a)),
+        _pub_flags,
+    ),
     "produce": (
         "append each line of standard input, once, however often it has to be sent",
-        lambda c, s, a: producing.produce(c, s, a.topic, _standard_input(), a.rate),
+        lambda c, s, a: producing.produce(c, s, a.topic, _standard_input(), a.rate, _input_size()),
         _produce_flags,
     ),
     "get": (
@@ -534,6 +591,11 @@ _COMMANDS: dict[str, tuple[str, _Run, _Flags]] = {
     "backup": ("copy topics into a directory while the cluster runs", _backup, _backup_flags),
     "restore": ("write a backup into a cluster that has none of its topics", _backup, _restore_flags),
     "leave": ("remove a member", lambda c, s, a: commands.leave(c, s, a.node_id, a.force), _leave_flags),
+    "completion": (
+        'print a script that completes commands and flags: eval "$(walrus-cli completion bash)"',
+        _completion,
+        _completion_flags,
+    ),
     "recover": (
         "recover a segment that waits for an operator's decision",
         lambda c, s, a: commands.recover(c, s, a.topic, a.segment),

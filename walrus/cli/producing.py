@@ -13,11 +13,12 @@ the time was over before that.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from walrus.cli.commands import Screen
 from walrus.client import Client, Producer, WalrusError
@@ -29,15 +30,33 @@ BATCH: Final = 256
 """Lines that are sent together at most, if there is a rate to keep."""
 
 
-def produce(client: Client, screen: Screen, topic: str, chunks: Iterable[bytes], rate: float) -> None:
-    """PUB each line of `chunks` (bytes in any pieces), without waiting for the input to end."""
-    stream = _Stream(client.producer(topic), screen, rate)
+def produce(
+    client: Client,
+    screen: Screen,
+    topic: str,
+    chunks: Iterable[bytes],
+    rate: float,
+    size: int | None = None,
+) -> None:
+    """PUB each line of `chunks` (bytes in any pieces), without waiting for the input to end.
+
+    `size`: bytes of the input, if they are known; the bar then shows how much of it is left.
+    """
     rest = b""
-    for chunk in chunks:
-        *lines, rest = (rest + chunk).split(b"\n")
-        stream.put([line.removesuffix(b"\r") for line in lines])
-    if rest:
-        stream.put([rest])
+    with screen.progress() as bar:
+        task = bar.add_task("", total=size, acknowledged=0)
+        stream = _Stream(
+            client.producer(topic),
+            screen,
+            rate,
+            lambda sent, lines: bar.update(task, advance=sent, acknowledged=lines),
+            told=not bar.disable,
+        )
+        for chunk in chunks:
+            *lines, rest = (rest + chunk).split(b"\n")
+            stream.put([line.removesuffix(b"\r") for line in lines])
+        if rest:
+            stream.put([rest])
     screen.say(f"{stream.acknowledged:,} acknowledged")
     screen.done(acknowledged=stream.acknowledged)
 
@@ -45,8 +64,14 @@ def produce(client: Client, screen: Screen, topic: str, chunks: Iterable[bytes],
 class _Stream:
     """Lines on their way, no faster than `rate` a second (0: as fast as they are taken)."""
 
-    def __init__(self, producer: Producer, screen: Screen, rate: float) -> None:
+    def __init__(
+        self, producer: Producer, screen: Screen, rate: float, moved: Callable[[int, int], None], told: bool
+    ) -> None:
+        """`moved` is called with the bytes of lines that are acknowledged, and how many are by now; if that
+        has `told` a person, nothing else does.
+        """
         self._producer, self._screen, self._rate = producer, screen, rate
+        self._moved, self._tells = moved, not told
         self._started = self._told = time.monotonic()
         self.acknowledged = 0
 
@@ -61,11 +86,12 @@ class _Stream:
                 self._screen.say(f"{self.acknowledged:,} acknowledged; of the next it is not known", "yellow")
                 raise
             self.acknowledged += len(part)
+            self._moved(sum(map(len, part)) + len(part), self.acknowledged)
             self._keep_to_the_rate()
 
     def _keep_to_the_rate(self) -> None:
         now = time.monotonic()
-        if now - self._told >= TELL_AFTER:
+        if self._tells and now - self._told >= TELL_AFTER:
             self._told = now
             self._screen.say(f"{self.acknowledged:,} acknowledged")
         if self._rate:
@@ -108,16 +134,17 @@ def groups(client: Client, screen: Screen, topic: str) -> None:
     screen.document(answer, lambda console: _table(console, topic, answer))
 
 
-def _table(console: Console, topic: str, answer: dict[str, Any]) -> Table:
+def _table(console: Console, topic: str, answer: dict[str, Any]) -> RenderableType:
     end = answer["end"]
     title = f"groups of {topic}, whose end is {end['segment']}.{end['offset']}"
     if not answer["exact"]:
         title += f" or later: node {answer['leader_node']} knows"
-    table = Table(title=title)
+    table = Table()
     for column in ("group", "read with", "at", "lag", "out"):
         table.add_column(column)
     for name, group in answer["groups"].items():
         place = f"{group['segment']}.{group['offset']}"
         out = "-" if group.get("out") is None else f"{group['out']:,}"
         table.add_row(name or "(shared)", group["read_with"], place, f"{group['lag']:,}", out)
-    return table
+    shown = table if answer["groups"] else Text("there are none", style="dim")
+    return Group(Text(title), shown)  # a table's own title is as narrow as its columns

@@ -112,7 +112,7 @@ class Repl:
             self._dispatch(command, rest)
         except (WalrusError, ValueError) as error:
             self.status = commands.exit_status(error) if isinstance(error, WalrusError | NotAsked) else 1
-            self._screen.say(commands.describe(error), "bold red")
+            self._screen.failed(error)
         self._screen.flush()
         return True
 
