@@ -15,7 +15,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -e
 
 .venv/.installed: setup.cfg pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(INSTALL) '.[cli,test,tla,browser,docs,console]'
+	$(INSTALL) '.[cli,test,tla,browser,docs,console,mirror]'
 	touch $@ .venv/.with-cli .venv/.with-console
 
 # What only runs needs neither Java nor a test library.

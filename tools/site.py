@@ -36,7 +36,18 @@ FRONT = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGEL
 
 NAV: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Begin", ("index.md", "tour.md", "labs.md", "course.md")),
-    ("Use", ("protocol.md", "durability.md", "limits.md", "performance.md", "operations.md", "viewer.md")),
+    (
+        "Use",
+        (
+            "protocol.md",
+            "durability.md",
+            "limits.md",
+            "performance.md",
+            "operations.md",
+            "mirror.md",
+            "viewer.md",
+        ),
+    ),
     ("Understand", ("architecture.md", "raft.md", "figures.md", "wal-format.md", "glossary.md")),
     (
         "Prove",

@@ -25,7 +25,7 @@ DISTRIBUTION: Final = "walrus-log"
 
 _NAMES: Final = (
     "__init__ acknowledged broker cli client cluster commands config consensus console demo health "
-    "histogram lab leases namesake node protocol quorum raft replicas scripts segments settings shell "
+    "histogram lab leases mirror namesake node protocol quorum raft replicas scripts segments settings shell "
     "shipped sim storage tlc view wal wire"
 )
 OURS: Final = frozenset(_NAMES.split())

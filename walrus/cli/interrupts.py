@@ -28,6 +28,7 @@ EXTRAS: Final = {
     "prompt_toolkit": "cli",
     "aiohttp": "console",
     "prometheus_client": "console",
+    "nats": "mirror",
 }
 """Which extra brings what commands import."""
 

@@ -1,0 +1,116 @@
+"""From a stream into a topic: which number of a producer a message gets.
+
+PUB writes each number of a producer once, and numbers have no gaps. The sequences of a stream have: messages
+expire, and are deleted. So what must outlive a mirror is which message had which number. Before a batch is
+written, a *note* goes into a topic beside it:
+
+    <topic>.mirror    {"number": 1200, "runs": [[1300, 17], [1320, 3]]}
+
+"From number 1200 on come the messages of sequence 1300 to 1316 and 1320 to 1322." A mirror that starts asks
+the topic which number it expects next (a PUB far above it is refused with that number), finds the note that
+covers it, and goes on with the message that was to have it.
+
+A number that was written is the message that its note says: the note was there before. A number that was not
+written may get another message, under a later note, for example if the first was deleted meanwhile.
+
+Invariant: MirroredOnce: every message that the stream still had when its turn came is in the topic once, in
+the stream's order.
+
+Logic without I/O. A state machine: `resume` is handed the expected number and the notes, `note` messages.
+
+Left out: two mirrors of one stream at a time, while messages are deleted from it. As long as none are, both
+give each message the same number. Otherwise one may take a number that the other has used for another message
+for written. The same holds for a message that is deleted while the PUB of a mirror that died is on its way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from walrus.mirror.outbound import MirrorError
+
+
+class NumberNote(msgspec.Struct, frozen=True):
+    """Which messages have the numbers from `number` on."""
+
+    number: int
+    runs: list[tuple[int, int]]
+    """First sequence and how many, one run after the other."""
+
+    @property
+    def count(self) -> int:
+        """How many messages it speaks of."""
+        return sum(count for _, count in self.runs)
+
+    def sequence(self, number: int) -> int:
+        """The message with this number; behind the last of them the sequence that follows it."""
+        left = number - self.number
+        for first, count in self.runs:
+            if left < count:
+                return first + left
+            left -= count
+        first, count = self.runs[-1]
+        return first + count
+
+
+class Inbound:
+    """One stream on its way into one topic."""
+
+    def __init__(self) -> None:
+        self._number: int | None = None
+        self.sequence = 1
+        """Messages below it are in the topic, or were gone before their turn."""
+        self.mirrored = 0
+        """Since this object was made."""
+
+    def resume(self, expected: int | None, notes: Iterable[bytes]) -> int:
+        """Go on from the number that the topic expects; return the sequence to read from.
+
+        `expected`: None if the topic does not know the producer. Raises MirrorError.
+        """
+        known = [msgspec.json.decode(note, type=NumberNote) for note in notes]
+        if expected is None and any(note.number for note in known):
+            raise MirrorError(
+                "the topic has forgotten this mirror's producer (it was idle, and a thousand others came): "
+                "mirror into a new topic"
+            )
+        number = expected or 0
+        fits = [note for note in known if note.number <= number <= note.number + note.count]
+        if not fits and number:
+            raise MirrorError(
+                f"no note says which message has number {number}: it is more notes ago than are kept; mirror "
+                f"into a new topic"
+            )
+        self._number = number
+        # Of several notes with one number only the last can have been followed: earlier mirrors died before.
+        self.sequence = max(reversed(fits), key=lambda note: note.number).sequence(number) if fits else 1
+        return self.sequence
+
+    @property
+    def number(self) -> int:
+        """The number of the next message."""
+        assert self._number is not None, "resume first"
+        return self._number
+
+    def note(self, sequences: Sequence[int]) -> bytes:
+        """Return the note that must be durable before the messages with these sequences are written."""
+        assert sequences and sequences[0] >= self.sequence, "in the stream's order"
+        runs: list[tuple[int, int]] = []
+        for sequence in sequences:
+            if runs and sum(runs[-1]) == sequence:
+                runs[-1] = runs[-1][0], runs[-1][1] + 1
+            else:
+                runs.append((sequence, 1))
+        return msgspec.json.encode(NumberNote(self.number, runs))
+
+    def written(self, sequences: Sequence[int]) -> None:
+        """The messages of the last note are acknowledged."""
+        self._number = self.number + len(sequences)
+        self.sequence = sequences[-1] + 1
+        self.mirrored += len(sequences)
+
+    def failed(self) -> None:
+        """Whether they are written is not known: `resume` before the next."""
+        self._number = None
