@@ -27,6 +27,7 @@ def test_topics_that_are_trimmed_deleted_and_registered_again_break_no_promise(n
     assert seen, "there were trims and deletions"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutant", retention.ALL, ids=lambda mutant: mutant.name)
 def test_a_planted_bug_is_found_by_the_name_of_what_it_breaks(mutant: Mutant) -> None:
     assert mutants.find(mutant.name) is mutant
