@@ -234,7 +234,7 @@ def _completion(client: Client, screen: Screen, arguments: argparse.Namespace) -
 
 
 def _completion_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    parser.add_argument("shell", choices=("bash", "zsh"))
 
 
 def _common(default: bool) -> Parser:
