@@ -43,6 +43,7 @@ NAV: tuple[tuple[str, tuple[str, ...]], ...] = (
             "durability.md",
             "limits.md",
             "performance.md",
+            "scaling.md",
             "operations.md",
             "mirror.md",
             "viewer.md",

@@ -12,10 +12,12 @@ import msgspec
 import pytest
 
 from walrus.leases import LeaseTable
+from walrus.segments import MAX_JOINING
 from walrus.sim import faults, run
 from walrus.sim.__main__ import main
 from walrus.sim.options import Options
 from walrus.sim.run import FailedRun, Result, simulate
+from walrus.sim.stage import Stage
 
 ROOT = Path(__file__).parents[2]
 
@@ -113,3 +115,11 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--scenario", "nonsense"]) == 2
     assert main(["--faults", "nonsense"]) == 2
     assert "no such faults" in capsys.readouterr().err
+
+
+def test_a_cluster_is_founded_of_more_nodes_than_may_be_joining_at_a_time() -> None:
+    nodes = MAX_JOINING + 1
+    stage = Stage(1, nodes=nodes, producers=1, consumers=1, fetchers=0, sampled=True)
+    stage.until(lambda: stage.acknowledged() > 0, "an entry is acknowledged")
+    known = stage.judge.metadata.nodes
+    assert len(known) == nodes and all(node.incarnation for node in known.values())

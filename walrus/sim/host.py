@@ -23,7 +23,7 @@ from walrus.broker.raft_host import RaftObserver
 from walrus.config import Identity, NodeConfig
 from walrus.consensus.journal import RaftJournal
 from walrus.consensus.messages import COMMAND, Entry, Membership, Ready, Rng, Snapshot
-from walrus.segments import Announce, encode_command, start_number
+from walrus.segments import MAX_JOINING, Announce, encode_command, start_number
 from walrus.sim.drives import DATA, META, Drive
 from walrus.storage.batch import Batch
 from walrus.wire.effects import Trace, no_trace
@@ -182,21 +182,24 @@ class Host:
 
     def found(self, voters: tuple[int, ...]) -> None:
         """Begin the journal of a cluster of these nodes, durably: as if one had founded it and the others
-        had joined, and all had been committed.
+        had joined, and all had been committed. More nodes than may be joining at a time have started once.
         """
         _, meta = self.drive.open(None)
         journal = RaftJournal(meta)
         journal.bootstrap(Membership(voters=voters))
+        starts = (0,) if len(voters) <= MAX_JOINING else (0, 1)
         taken_in = [
             Announce(
                 node_id=node,
                 directory_id=directory_of(node),
-                incarnation=0,
+                incarnation=start,
                 raft_address=address(node),
                 client_address=address(node),
             )
             for node in voters
+            for start in starts
         ]
+        self.record.incarnation = starts[-1]
         entries = [Entry(1, index, COMMAND, encode_command(c)) for index, c in enumerate(taken_in, 2)]
         journal.save(Ready(number=0, entries=tuple(entries)))
         self.drive.start_sync(META)

@@ -1,0 +1,190 @@
+"""What a cluster of many nodes costs its nodes: messages and processor time, counted in the simulator.
+
+    python -m benchmarks.scaling [--nodes 3 10 30]
+
+The real controllers run in the simulated world with a node's default intervals: one topic a node, one
+producer and one consumer a topic, placed at random. Counted are the messages that the nodes send, and timed
+is what the Raft leader's core and host do with theirs; sockets, encoding and disks are not in it. In the
+world a message is a turn, where a busy node takes many in one, so these are the costs without batching.
+
+The last table computes from them what `docs/scaling.md` says of clusters that no one machine can run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from walrus.broker.raft_host import RaftHost
+from walrus.config import NodeConfig
+from walrus.raft import Raft
+from walrus.sim.stage import Stage
+
+SECONDS = 2.0
+SETTINGS = ("heartbeat_interval", "election_timeout", "failure_timeout", "lease_ttl", "cursor_interval")
+RAFT = ("AppendEntriesRequest", "AppendEntriesResponse")
+DATA = ("Append", "AppendReply", "Forward", "ForwardReply")
+SIZES = (3, 10, 30, 100, 300)
+
+CURSORS = 0.2
+"""Share of a core that the commits of all nodes' cursors may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Of one size. Rates are per second of the world."""
+
+    nodes: int
+    acknowledged: int
+    raft: float
+    """Raft's messages."""
+    commits: float
+    """Metadata commands."""
+    data: float
+    """Messages of the data plane for an acknowledged entry."""
+    leader_us: float
+    """Processor time of the Raft leader for one of its messages, in microseconds."""
+
+
+class Stopwatch:
+    """The processor time of one node's Raft and of its host."""
+
+    def __init__(self, host: RaftHost) -> None:
+        self._of = (host, host.raft)
+        self.seconds = 0.0
+
+    def wrap(self, owner: type, name: str) -> Callable[[], None]:
+        """Time this method. Returns what undoes it."""
+        method = getattr(owner, name)
+
+        @wraps(method)
+        def timed(one: object, *args: Any) -> Any:
+            if not any(one is each for each in self._of):
+                return method(one, *args)
+            begin = time.thread_time()
+            try:
+                return method(one, *args)
+            finally:
+                self.seconds += time.thread_time() - begin
+
+        setattr(owner, name, timed)
+        return lambda: setattr(owner, name, method)
+
+
+def measure(nodes: int) -> Found:
+    """A cluster of this size at work."""
+    defaults = NodeConfig(node_id=1, raft_address="127.0.0.1:1", client_address="")
+    stage = Stage(
+        1,
+        nodes=nodes,
+        topics=nodes,
+        producers=nodes,
+        consumers=nodes,
+        fetchers=0,
+        sampled=True,
+        think=0.2,
+        window=10,
+        settings={name: getattr(defaults, name) for name in SETTINGS},
+    )
+    stage.until(lambda: len(stage.judge.metadata.topics) >= nodes and bool(stage.raft_leader()), "a cluster")
+    leader, sent = stage.controller(stage.raft_leader()), Counter[str]()
+    at_leader = 0
+
+    def look(sender: int, to: int, message: Any) -> bool:
+        nonlocal at_leader
+        sent[type(message).__name__] += 1
+        at_leader += to == stage.raft_leader() and type(message).__name__ in RAFT
+        return False
+
+    watch = Stopwatch(leader.raft_host)
+    parts = ((Raft, "step"), (RaftHost, "flush"), (RaftHost, "on_durable"))
+    undo = [watch.wrap(owner, name) for owner, name in parts]
+    stage.world.rules.append(look)
+    before, applied = stage.acknowledged(), leader.applied
+    stage.run(SECONDS)
+    for each in undo:
+        each()
+    acknowledged = stage.acknowledged() - before
+    raft = sum(sent[name] for name in RAFT)
+    return Found(
+        nodes=nodes,
+        acknowledged=acknowledged,
+        raft=raft / SECONDS,
+        commits=(leader.applied - applied) / SECONDS,
+        data=sum(sent[name] for name in DATA) / acknowledged,
+        leader_us=watch.seconds / max(at_leader, 1) * 1e6,
+    )
+
+
+def counted(rows: Sequence[Found]) -> Table:
+    """What was seen."""
+    table = Table(title="counted in the simulator, per second")
+    for head in (
+        "nodes",
+        "entries",
+        "commands",
+        "Raft messages",
+        "of a command and follower",
+        "data, an entry",
+    ):
+        table.add_column(head, justify="right")
+    table.add_column("leader, us", justify="right")
+    for row in rows:
+        each = row.raft / (row.commits * (row.nodes - 1))
+        table.add_row(
+            str(row.nodes),
+            f"{row.acknowledged / SECONDS:,.0f}",
+            f"{row.commits:,.0f}",
+            f"{row.raft:,.0f}",
+            f"{each:.1f}",
+            f"{row.data:.1f}",
+            f"{row.leader_us:,.0f}",
+        )
+    return table
+
+
+def computed(row: Found) -> Table:
+    """What the Raft leader bears, by the costs of the largest cluster that was run."""
+    defaults = NodeConfig(node_id=1, raft_address="127.0.0.1:1", client_address="")
+    rounds = row.raft / (row.commits * (row.nodes - 1)) / 2  # of a command, heartbeats included
+    table = Table(title="computed: the Raft leader")
+    for head in (
+        "nodes",
+        "heartbeats, cores",
+        "commands/s in half a core",
+        "cursor interval for 0.2 cores, s",
+    ):
+        table.add_column(head, justify="right")
+    for nodes in SIZES:
+        one = (nodes - 1) * row.leader_us / 1e6  # seconds for the answers of all followers to one round
+        beats = one / defaults.heartbeat_interval
+        command = one * rounds
+        interval = nodes * command / CURSORS
+        table.add_row(str(nodes), f"{beats:.3f}", f"{0.5 / command:,.0f}", f"{interval:,.1f}")
+    return table
+
+
+def main() -> None:
+    """See the module's docstring."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.scaling", description="costs of a cluster of many nodes"
+    )
+    parser.add_argument("--nodes", type=int, nargs="+", default=[3, 10, 30], metavar="N")
+    console, rows = Console(), []
+    for nodes in parser.parse_args().nodes:
+        rows.append(measure(nodes))
+        console.print(f"{nodes} nodes: {rows[-1].acknowledged} entries acknowledged")
+    console.print(counted(rows))
+    console.print(computed(rows[-1]))
+
+
+if __name__ == "__main__":
+    main()
