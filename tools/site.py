@@ -46,6 +46,7 @@ NAV: tuple[tuple[str, tuple[str, ...]], ...] = (
             "scaling.md",
             "operations.md",
             "mirror.md",
+            "examples.md",
             "viewer.md",
         ),
     ),

@@ -1,0 +1,82 @@
+"""Log aggregation: files in a directory for each service become a topic for each service, line by line.
+
+    python examples/log_aggregation.py logs/ --addr 127.0.0.1:9091
+
+`logs/web/a.log` goes into the topic `example.logs.web`. A line is sent with PUB: the file is the producer,
+the line's number its number. So the program may be killed and started again at any time, and reads every
+file from its beginning: what is there already is not written twice.
+
+The second half reads a topic back, its sealed segments in parallel: they do not change any more.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from walrus import Client
+
+PREFIX = "example.logs."
+BATCH = 500
+
+
+def batches(file: Path) -> Iterator[list[bytes]]:
+    """Yield the whole lines of a file; one that is still being written comes next time."""
+    batch: list[bytes] = []
+    with file.open("rb") as lines:
+        for line in lines:
+            if line.endswith(b"\n"):
+                batch.append(line.rstrip(b"\r\n"))
+            if len(batch) == BATCH:
+                yield batch
+                batch = []
+    if batch:
+        yield batch
+
+
+def send(addresses: list[str], root: Path, file: Path) -> int:
+    """Send all of one file; return how many lines it has."""
+    topic = PREFIX + file.parent.name
+    with Client(addresses, timeout=30) as client:
+        client.register(topic)
+        producer = client.producer(topic, name=f"file.{file.relative_to(root)}".replace(" ", "_"))
+        count = 0
+        for batch in batches(file):
+            producer.put_many(batch)
+            count += len(batch)
+    return count
+
+
+def read_segment(addresses: list[str], topic: str, segment: int) -> int:
+    """Read one sealed segment; return how many errors are in it."""
+    with Client(addresses, timeout=30) as client:
+        offset = errors = 0
+        while batch := client.fetch_many(topic, segment, offset, BATCH):
+            offset += len(batch)
+            errors += sum(b"ERROR" in line for line in batch)
+    return errors
+
+
+def main() -> None:
+    """Send all files, then count errors."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("directory", type=Path, help="with a directory for each service")
+    parser.add_argument("--addr", action="append", required=True, help="a node; may be repeated")
+    arguments = parser.parse_args()
+    files = sorted(arguments.directory.glob("*/*.log"))
+    with ThreadPoolExecutor(4) as pool:
+        counts = pool.map(lambda file: send(arguments.addr, arguments.directory, file), files)
+        for file, count in zip(files, counts, strict=True):
+            print(f"{file.relative_to(arguments.directory)}: {count:,} lines")
+        with Client(arguments.addr, timeout=30) as client:
+            for topic in client.topics(PREFIX):
+                state = client.state(topic)
+                segments = [int(number) for number in state["sealed_segments"]] + [state["current_segment"]]
+                errors = pool.map(lambda n, topic=topic: read_segment(arguments.addr, topic, n), segments)
+                print(f"{topic}: {sum(errors)} errors, {len(segments)} segments read in parallel")
+
+
+if __name__ == "__main__":
+    main()
