@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,12 @@ from prompt_toolkit.document import Document
 from rich.console import Console
 
 from tests.client.fake import METRICS, SERVE, Close, FakeNode, MemoryLog, Say, free_port
+from tests.client.test_handles import raising_at
 from walrus import protocol
 from walrus.cli import main as cli
 from walrus.cli import view
 from walrus.cli.commands import Screen
+from walrus.cli.main import _execute_block
 from walrus.cli.repl import WORDS, Repl, Words
 from walrus.client import Client
 
@@ -377,6 +380,35 @@ def test_a_terminal_s_paste_is_three_commands_not_one_entry(node: FakeNode, tmp_
     process.wait(30)
     os.close(terminal)
     assert node.log.topics["t"] == [[b"one", b"two", b"three"]]
+
+
+@pytest.mark.parametrize("typed", ["PUT t x", "ENTRIES q", "RECEIVE q g", "CONNECT {node}"])
+def test_ctrl_c_at_any_line_of_a_command_leaves_the_repl_usable(typed: str) -> None:
+    """The next command gets its own answer. All of the first lines, then ever fewer of them."""
+    log = MemoryLog(topics={"q": [[b"q%d" % n for n in range(3)]], "t": [[]]})
+    with FakeNode(log=log) as node, Client(node.address, timeout=20) as client:
+        out, console = io.BytesIO(), Console(file=io.StringIO())
+        screen = Screen(out, console, console, json=True, human=False)
+        repl = Repl(client, screen, lambda address: Client(address, timeout=20))
+        assert _execute_block(repl, screen, typed.format(node=node.address))
+        whole, line, interrupted = out.getvalue(), 0, True
+        while interrupted:
+            line += 1 + line // 4
+            out.seek(0)
+            out.truncate()
+            with raising_at(line, where="/walrus/c", error=KeyboardInterrupt) as seen:
+                with suppress(KeyboardInterrupt):
+                    assert _execute_block(repl, screen, typed.format(node=node.address))
+                interrupted = seen[0] >= line
+            shown = out.getvalue()
+            assert shown.count(b"\n") <= whole.count(b"\n"), f"interrupted at line {line}: {shown!r}"
+            out.seek(0)
+            out.truncate()
+            assert _execute_block(repl, screen, "FETCH q 1 1")
+            last = out.getvalue().splitlines()[-1]
+            assert json.loads(last)["payload"] == "q1", f"interrupted at line {line}: {last!r}"
+        repl.client.close()
+        assert line > 20, "the trace saw the command"
 
 
 # --- what cannot be undone

@@ -16,10 +16,13 @@ from dataclasses import dataclass, field
 from walrus import protocol
 from walrus.protocol import (
     Ack,
+    Configure,
+    Delete,
     Extend,
     Fetch,
     Get,
     Greeting,
+    Groups,
     Invalid,
     Leave,
     Metrics,
@@ -31,6 +34,7 @@ from walrus.protocol import (
     Request,
     Seek,
     State,
+    Topics,
 )
 
 
@@ -91,6 +95,9 @@ class MemoryLog:
             case Register(topic):
                 self.topics.setdefault(topic, [[]])
                 return [protocol.OK]
+            case Topics(prefix):
+                names = sorted(name for name in self.topics if name.startswith(prefix))
+                return [protocol.json_reply(json.dumps({"topics": names, "count": len(names)}))]
             case Metrics():
                 return [protocol.json_reply(json.dumps(METRICS))]
             case Leave(node_id, force):
@@ -112,6 +119,13 @@ class MemoryLog:
                 return [self.queues[request.topic, request.group].answer(request, self.topics[request.topic])]
             case State(topic):
                 return [protocol.json_reply(json.dumps(self.state(topic)))]
+            case Configure():
+                return [protocol.OK]
+            case Delete(topic):
+                del self.topics[topic]
+                return [protocol.OK]
+            case Groups():
+                return [protocol.json_reply('{"groups": {}}')]
             case Recover():
                 return [protocol.error(protocol.errors.not_recovered_yet("t", 1))]
 

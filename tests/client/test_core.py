@@ -209,9 +209,17 @@ def test_a_call_that_was_given_up_keeps_its_place() -> None:
     assert second.results == [b"c"] and pipeline.idle
 
 
-def test_a_surplus_reply_is_refused() -> None:
+@pytest.mark.parametrize("surplus", [protocol.OK, protocol.OK[:2]])
+def test_a_surplus_reply_is_refused_and_part_of_one(surplus: bytes) -> None:
+    """What is left of it would be the beginning of the answer to the next call."""
     with pytest.raises(ProtocolError):
-        core.Pipeline().input(protocol.OK)
+        core.Pipeline().input(surplus)
+    pipeline, exchange = core.Pipeline(), core.Exchange(calls.register("t"))
+    pipeline.start(exchange)
+    pipeline.output()
+    with pytest.raises(ProtocolError):
+        pipeline.input(protocol.OK * 2 + surplus)  # the first answers HELLO
+    assert exchange.results == [None], "its own answer came"
 
 
 @given(st.lists(st.binary(max_size=30)), st.integers(0, 1000))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import linecache
 import os
 import signal
 import socket
@@ -23,6 +24,7 @@ import pytest
 
 from tests.client.faces import MakeClient
 from tests.client.fake import SERVE, FakeNode, MemoryLog, Silence, free_port
+from walrus import protocol
 from walrus.client import AsyncClient, Client, OutcomeUnknown, TimedOut, Unreachable, WalrusError, names
 
 TWO_TOPICS = {"p": [[b"p%d" % n for n in range(100)]], "q": [[b"q%d" % n for n in range(100)]]}
@@ -134,7 +136,7 @@ def test_an_idle_child_does_not_keep_its_parent_s_connection_open() -> None:
         answered.start()
         with raw_connection(listener) as connection:
             connection.recv(100)
-            connection.sendall(b"\x02\0\0\0OK")
+            connection.sendall(protocol.OK * 2)  # to HELLO, and to REGISTER
             answered.join()
             child = in_child(lambda: os.read(gate, 1).decode())
             client.close()
@@ -334,17 +336,26 @@ class Interrupt(BaseException):
 
 
 @contextmanager
-def raising_at(line: int) -> Iterator[list[int]]:
-    """Raise at the `line`-th traced line of the client's own code, once; yields the count of lines so far."""
+def raising_at(
+    line: int, but: str = "", where: str = "/walrus/client/", error: type[BaseException] = Interrupt
+) -> Iterator[list[int]]:
+    """Raise at the `line`-th traced line of the code `where`, once; yields the count of lines so far.
+
+    Lines that begin with `but` and the one behind it do not count.
+    """
     seen = [0]
 
+    def counts(frame: FrameType) -> bool:
+        lines = [linecache.getline(frame.f_code.co_filename, frame.f_lineno - back) for back in (0, 1)]
+        return not but or not any(text.strip().startswith(but) for text in lines)
+
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
-        if "/walrus/client/" not in frame.f_code.co_filename:
+        if where not in frame.f_code.co_filename:
             return None
-        if event == "line":
+        if event == "line" and counts(frame):
             seen[0] += 1
             if seen[0] == line:
-                raise Interrupt
+                raise error
         return trace
 
     before = sys.gettrace()

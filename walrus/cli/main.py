@@ -143,14 +143,14 @@ def _prompt(repl: Repl, screen: Screen) -> None:
     while True:
         try:
             line = session.prompt(HTML("<b>walrus</b>> "))
+            started = time.monotonic()
+            if not _execute_block(repl, screen, line):
+                return
+            took[0] = time.monotonic() - started
         except KeyboardInterrupt:
             continue  # as in a shell: the line is dropped
         except EOFError:
             return
-        started = time.monotonic()
-        if not _execute_block(repl, screen, line):
-            return
-        took[0] = time.monotonic() - started
 
 
 def _execute_block(repl: Repl, screen: Screen, block: str) -> bool:

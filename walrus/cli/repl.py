@@ -113,7 +113,8 @@ class Repl:
         except (WalrusError, ValueError) as error:
             self.status = commands.exit_status(error) if isinstance(error, WalrusError | NotAsked) else 1
             self._screen.failed(error)
-        self._screen.flush()
+        finally:  # also after Ctrl-C: what came of this command must not stand in front of the next one's
+            self._screen.flush()
         return True
 
     def _dispatch(self, command: str, rest: bytes) -> None:

@@ -269,7 +269,7 @@ class AsyncClient:
 
         About its name see `Client.producer`.
         """
-        return AsyncProducer(Numbering(topic, name, next_number), self._call)
+        return AsyncProducer(Numbering(topic, name, next_number), self._call, self._patience)
 
     async def get(
         self, topic: str, group: str = "", *, wait: float = 0.0, timeout: float | None = None
@@ -432,8 +432,11 @@ class AsyncClient:
 
     # --- the steps of a call
 
+    def _patience(self, timeout: float | None) -> float:
+        return calls.seconds(self.timeout if timeout is None else timeout)
+
     async def _call(self, call: Call[Any], timeout: float | None, retry: bool = False) -> list[Any]:
-        timeout = calls.seconds(self.timeout if timeout is None else timeout)
+        timeout = self._patience(timeout)
         self._enter_loop()
         closings = self._closings
 
@@ -458,6 +461,7 @@ class AsyncClient:
                 alone = step.exchange.call.wait > 0
                 link = await (self._alone(step.connect_by) if alone else self._connected(step.connect_by))
             if closed():
+                link.retire()  # dialled while `close` ran, which did not see it
                 raise ConnectionError("the client was closed")
         except OSError as error:  # TimeoutError is one
             step.exchange.lost(address, error)

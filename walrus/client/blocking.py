@@ -231,9 +231,9 @@ class Client:
         """A producer, whose entries are sent again until they are acknowledged, and are never there twice.
 
         Its name must be one that no producer of the topic ever had; left out, a random one is drawn. With
-        `next_number` it goes on where one of that name has ended.
+        `next_number` it goes on where one of that name has ended. A forked child needs one of its own.
         """
-        return Producer(Numbering(topic, name, next_number), self._call)
+        return Producer(Numbering(topic, name, next_number), self._call, self._patience)
 
     def get(
         self, topic: str, group: str = "", *, wait: float = 0.0, timeout: float | None = None
@@ -397,8 +397,11 @@ class Client:
 
     # --- the steps of a call
 
+    def _patience(self, timeout: float | None) -> float:
+        return calls.seconds(self.timeout if timeout is None else timeout)
+
     def _call(self, call: Call[Any], timeout: float | None, retry: bool = False) -> list[Any]:
-        timeout = calls.seconds(self.timeout if timeout is None else timeout)
+        timeout = self._patience(timeout)
         closings = self._closings
 
         def closed() -> bool:

@@ -239,6 +239,8 @@ class Pipeline:
                 answered[id(exchange)] = exchange
                 if exchange.sent == exchange.call.count:  # an EMPTY may have ended it
                     self._sending.pop(id(exchange), None)
+        if not self._owed and self._parser.buffered:  # the next call would take it for its own
+            raise ProtocolError("part of a reply to no request")
         return list(answered.values())
 
     def abandon(self, exchange: Exchange[Any], address: str, cause: BaseException) -> bool:

@@ -14,6 +14,11 @@ when the producer is used again.
 Were an entry of unknown outcome let go, its number could neither be left out (the leader takes no gap) nor
 given to another entry (which the leader would take for a repetition, and not write).
 
+Calls of one producer follow each other, since the order of its numbers is the order of the log. One that
+waits for its turn until its deadline raises `TimedOut`, and its entries were not taken. A forked child may
+not go on with a producer of its parent: two processes under one name would give two entries the same number,
+and the second would be answered OK and not be there.
+
 Left out: a name that outlives its process. A program that wants that has to keep the next number with what it
 produces from, durably, and to give both (`producer(topic, name, next_number)`).
 """
@@ -23,17 +28,24 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
+import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from walrus.acknowledged import Position
-from walrus.client import calls
+from walrus.client import calls, forks
 from walrus.client.calls import Buffer, Call
-from walrus.client.errors import InvalidRequest, LimitReached, UnknownTopic, WalrusError
+from walrus.client.errors import InvalidRequest, LimitReached, TimedOut, UnknownTopic, WalrusError
 
 _FINAL = (InvalidRequest, UnknownTopic, LimitReached)
 """What is refused so was never written, however often it was sent."""
+
+LEAST_TIMEOUT: Final = 0.001
+"""Seconds for a call whose turn came with its deadline."""
+LOOK_AGAIN: Final = 0.1
+"""Seconds after which a call that waits for its turn looks by itself: Ctrl-C may have cut a call before."""
 
 Outcomes: TypeAlias = list[Position | WalrusError]
 
@@ -46,17 +58,27 @@ class Numbering:
         self.name = name or secrets.token_hex(8)
         calls.name_bytes(topic)
         calls.name_bytes(self.name, "producer")
-        self.first = calls.number(next_number, "next_number", 0)
-        self.kept: list[bytes] = []
-        """Entries `first`, `first + 1`, ..."""
+        # In one value: were an entry let go in two steps, an exception in between would give it two numbers.
+        self._unsettled: tuple[int, list[bytes]] = calls.number(next_number, "next_number", 0), []
         self.sent_again = 0
         self._sent = self.first  # numbers below were sent
+
+    @property
+    def first(self) -> int:
+        """The first number of which it is not known whether its entry is written."""
+        return self._unsettled[0]
+
+    @property
+    def kept(self) -> list[bytes]:
+        """Entries `first`, `first + 1`, ..."""
+        return self._unsettled[1]
 
     def call(self, payloads: Iterable[Buffer]) -> Call[Position]:
         """Number these entries, and ask for them and for what was kept."""
         entries = calls.pub_entries(self.topic, self.name, payloads)
-        self.kept += entries
-        call, first = calls.pub_many(self.topic, self.name, self.first, list(self.kept)), self.first
+        first, kept = self.first, self.kept + entries
+        self._unsettled = first, kept
+        call = calls.pub_many(self.topic, self.name, first, kept)
 
         def encode(start: int, stop: int) -> bytes:
             self.sent_again += max(0, min(self._sent, first + stop) - (first + start))
@@ -70,18 +92,38 @@ class Numbering:
         assert len(outcomes) == len(self.kept), "each entry has an outcome"
         failed = (n for n, outcome in enumerate(outcomes) if isinstance(outcome, WalrusError))
         done = next(failed, len(outcomes))
-        self.first += done
-        del self.kept[:done]
-        if done < len(outcomes) and isinstance(outcomes[done], _FINAL):
-            self.kept.clear()  # those behind it were refused, too: they would have left a gap
+        # What is behind one that was refused for good was refused, too: it would have left a gap.
+        refused = done < len(outcomes) and isinstance(outcomes[done], _FINAL)
+        self._unsettled = self.first + done, [] if refused else self.kept[done:]
+        if refused:
             self._sent = self.first
 
 
 class _Producer:
-    """What both kinds of producer have in common."""
+    """What both kinds of producer have in common.
 
-    def __init__(self, numbering: Numbering) -> None:
-        self._numbering = numbering
+    `patience` makes of the `timeout` of a call how many seconds it may take, its client's if it is None.
+    """
+
+    def __init__(self, numbering: Numbering, patience: Callable[[float | None], float]) -> None:
+        self._numbering, self._patience = numbering, patience
+        self._inherited = False
+        forks.follow(self)
+
+    def _forked(self) -> None:
+        """See `forks.py`: the parent goes on with these numbers."""
+        self._inherited = True
+
+    def _begin(self, timeout: float | None) -> float:
+        """Until when the call may take, by `time.monotonic`. Raises in a forked child."""
+        if self._inherited:
+            # The leader would take what this process sends for a repetition of the parent's entry of that
+            # number, answer OK, and not write it.
+            raise RuntimeError(
+                f"producer {self.name} was made before a fork, and its numbers are the parent's: "
+                "make another one in this process"
+            )
+        return time.monotonic() + self._patience(timeout)
 
     @property
     def topic(self) -> str:
@@ -112,14 +154,21 @@ class _Producer:
 class Producer(_Producer):
     """Appends to one topic, each entry once: see `Client.producer`. Threads may share it."""
 
-    def __init__(self, numbering: Numbering, call: Callable[[Call[Any], float | None], list[Any]]) -> None:
-        super().__init__(numbering)
-        self._call, self._lock = call, threading.Lock()
+    def __init__(
+        self,
+        numbering: Numbering,
+        call: Callable[[Call[Any], float | None], list[Any]],
+        patience: Callable[[float | None], float],
+    ) -> None:
+        super().__init__(numbering, patience)
+        self._call = call
+        self._turns: deque[threading.Event] = deque()  # of the calls; the first has its turn
 
     def put(self, payload: Buffer, *, timeout: float | None = None) -> Position:
         """Append one entry; returns its place. If it raises, the entry is kept: the next call sends it first.
 
-        The place is not `known` if the entry was there from an attempt whose answer was lost.
+        The place is not `known` if the entry was there from an attempt whose answer was lost. After
+        `TimedOut` other calls took all the time, and the entry was not taken.
         """
         return self._send((payload,), timeout)[0]
 
@@ -135,29 +184,44 @@ class Producer(_Producer):
         self._send((), timeout)
 
     def _send(self, payloads: Iterable[Buffer], timeout: float | None) -> list[Position]:
-        with self._lock:
+        deadline = self._begin(timeout)
+        mine = threading.Event()
+        try:  # rather than a lock, which waits without a deadline, or stays taken after Ctrl-C
+            self._turns.append(mine)
+            while self._turns[0] is not mine:
+                if (left := deadline - time.monotonic()) <= 0:
+                    raise _not_taken()
+                mine.wait(min(left, LOOK_AGAIN))
             kept = self.kept
             call = self._numbering.call(payloads)
             if not call.count:
                 return []
-            outcomes = self._call(call, timeout)
+            outcomes = self._call(call, max(LEAST_TIMEOUT, deadline - time.monotonic()))
             self._numbering.settle(outcomes)
             return _places(outcomes, len(outcomes) - kept)
+        finally:
+            if mine in self._turns:  # no signal handler runs between here and the end of `remove`
+                self._turns.remove(mine)
+            for following in list(self._turns)[:1]:
+                following.set()
 
 
 class AsyncProducer(_Producer):
     """The same for asyncio: see `AsyncClient.producer`. The tasks of one event loop may share it."""
 
     def __init__(
-        self, numbering: Numbering, call: Callable[[Call[Any], float | None], Awaitable[list[Any]]]
+        self,
+        numbering: Numbering,
+        call: Callable[[Call[Any], float | None], Awaitable[list[Any]]],
+        patience: Callable[[float | None], float],
     ) -> None:
-        super().__init__(numbering)
+        super().__init__(numbering, patience)
         self._call, self._lock = call, asyncio.Lock()
 
     async def put(self, payload: Buffer, *, timeout: float | None = None) -> Position:
         """Append one entry; returns its place, see `Producer.put`.
 
-        If it raises or is cancelled, the entry is kept: the next call sends it first.
+        If it raises or is cancelled, the entry is kept: the next call sends it first; but for `TimedOut`.
         """
         return (await self._send((payload,), timeout))[0]
 
@@ -173,14 +237,26 @@ class AsyncProducer(_Producer):
         await self._send((), timeout)
 
     async def _send(self, payloads: Iterable[Buffer], timeout: float | None) -> list[Position]:
-        async with self._lock:
+        deadline = self._begin(timeout)
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                await self._lock.acquire()
+        except TimeoutError:
+            raise _not_taken() from None
+        try:
             kept = self.kept
             call = self._numbering.call(payloads)
             if not call.count:
                 return []
-            outcomes = await self._call(call, timeout)
+            outcomes = await self._call(call, max(LEAST_TIMEOUT, deadline - time.monotonic()))
             self._numbering.settle(outcomes)
             return _places(outcomes, len(outcomes) - kept)
+        finally:
+            self._lock.release()
+
+
+def _not_taken() -> TimedOut:
+    return TimedOut("another call of this producer took all the time; this one's entries were not taken")
 
 
 def _places(outcomes: Outcomes, count: int) -> list[Position]:
