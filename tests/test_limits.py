@@ -15,7 +15,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "limits.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"^\| `([\w.]+)` \| ([\d,]+) \| .+ \| .+ \| `(\w+)` \|$", PAGE, re.MULTILINE)
-PACKAGES = ("wire", "broker", "replicas", "shell", "segments.py", "raft.py", "leases.py")
+PACKAGES = (
+    *("wire", "broker", "replicas", "shell", "consensus", "storage", "client", "console"),
+    *("segments.py", "raft.py", "leases.py", "settings.py", "config.py", "wal.py"),
+)
 
 
 def value_of(name: str) -> Any:
@@ -41,7 +44,7 @@ def names_of_tests() -> frozenset[str]:
 
 
 def limits_in_the_code() -> set[str]:
-    """Every constant of the logic and the shell that is named MAX_..."""
+    """Every constant of what runs in a node, a client or the console that is named MAX_... or MOST_..."""
     found = set()
     for package in PACKAGES:
         path = ROOT / "walrus" / package
@@ -50,7 +53,7 @@ def limits_in_the_code() -> set[str]:
                 target = (
                     node.target if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [None])[0]
                 )
-                if isinstance(target, ast.Name) and target.id.startswith("MAX_"):
+                if isinstance(target, ast.Name) and target.id.startswith(("MAX_", "MOST_")):
                     name = ".".join(module.relative_to(ROOT / "walrus").with_suffix("").parts)
                     found.add(f"{name}.{target.id}")
     return found

@@ -14,6 +14,7 @@ import pytest
 
 from tests.node.harness import free_port
 from walrus.protocol import PeerCodec
+from walrus.shell import seeking
 from walrus.shell.joining import ask_to_join
 from walrus.shell.peer_connections import (
     MAX_ADDRESS,
@@ -290,6 +291,29 @@ def test_a_node_that_knows_nobodys_id_says_where_it_lives_and_learns_where_other
         await task
         one.peers.close()
         two.peers.close()
+
+    play(scenario)
+
+
+def test_a_node_that_seeks_its_cluster_remembers_a_bounded_number_of_addresses(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scenario() -> None:
+        one, asked = Host(1), 0
+        told = HelloReply(error="", cluster_id="c", addresses={n: f"elsewhere:{n}" for n in range(1, 1000)})
+
+        async def introduced(peers: object, hello: object, address: str) -> HelloReply:
+            nonlocal asked
+            asked += 1
+            return told
+
+        monkeypatch.setattr(seeking, "introduced", introduced)
+        monkeypatch.setattr(seeking, "PATIENCE", 0.0)
+        monkeypatch.setattr(seeking, "FIRST_PAUSE", 0.0)
+        seeker = Seeker(one.peers, ["somewhere:1"], "mine:1", lambda: asked > 2 * seeking.MOST_ADDRESSES)
+        await seeker.run()
+        assert len(seeker._addresses) == seeking.MOST_ADDRESSES
+        one.peers.close()
 
     play(scenario)
 

@@ -16,7 +16,8 @@ from walrus import Entry, FsyncSchedule, ReadConsistency, Walrus
 from walrus.storage.batch import Batch
 from walrus.storage.errors import BatchTooLarge, DirectoryInUse, EngineClosed, StorageError
 from walrus.storage.io_uring import DISABLE_VARIABLE
-from walrus.wal import key_directory
+from walrus.storage.record import MAX_NAME
+from walrus.wal import MAX_TOPIC_BYTES, key_directory
 
 BOTH = pytest.mark.parametrize("crash", [False, True], ids=["closed", "killed"])
 
@@ -345,6 +346,31 @@ def test_the_limit_of_an_entry_holds_for_each_one(plain: Store, monkeypatch: pyt
             wal.append_for_topic(topic, bytes((1 << 20) + 1))
     assert wal.append_for_topic("known", bytes(1 << 20)) == 1
     assert wal.topics() == ["known"]
+
+
+def test_a_record_that_its_size_cannot_tell_is_refused(plain: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two GiB and more: one bit of the size says that a record is a batch."""
+    wal = plain.open()
+    wal.append_for_topic("t", b"before")
+    monkeypatch.setattr("walrus.storage.log.MAX_BODY", 1 << 16)
+    with pytest.raises(BatchTooLarge, match="does not fit into one record"):
+        wal.batch_append_for_topic("t", [bytes(1 << 10)] * 64)
+    assert wal.batch_append_for_topic("t", [bytes(1 << 10)] * 60) == 1
+    wal = plain.reopen(wal, crash=True)
+    assert len(wal.batch_read_for_topic("t", max_bytes=1 << 20)) == 61
+
+
+def test_a_name_longer_than_a_block_header_can_mend_is_refused(plain: Store) -> None:
+    wal = plain.open()
+    for name in ("x" * (MAX_TOPIC_BYTES + 1), "\u00e9" * (MAX_TOPIC_BYTES // 2) + "x"):
+        with pytest.raises(ValueError, match="at most 1024 bytes, this one has 1025"):
+            wal.append_for_topic(name, b"entry")
+    assert wal.topics() == []
+    longest = "\u00e9" * (MAX_TOPIC_BYTES // 2)
+    wal.append_for_topic(longest, b"entry")
+    wal = plain.reopen(wal, crash=False)
+    assert [entry.data for entry in wal.batch_read_for_topic(longest, max_bytes=50)] == [b"entry"]
+    assert MAX_TOPIC_BYTES == MAX_NAME
 
 
 def test_the_names_of_the_original_are_the_same_methods() -> None:
