@@ -39,6 +39,7 @@ NAV: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "Use",
         (
+            "clients.md",
             "protocol.md",
             "durability.md",
             "limits.md",

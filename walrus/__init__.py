@@ -2,7 +2,8 @@
 
 The embedded engine and the clients are at the top: `from walrus import Walrus, Client, AsyncClient`. Each
 is loaded when it is first asked for, so that a node, which needs the engine in parts, or a tool, which does
-not need it at all, pays nothing for it.
+not need it at all, pays nothing for it. With the clients come `Position`, `Delivery`, and all errors, the
+root of which is `WalrusError`. `Entry` is the engine's; the clients' is `walrus.client.Entry`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,46 @@ from typing import TYPE_CHECKING
 from walrus import namesake as _namesake
 
 if TYPE_CHECKING:
-    from walrus.client import AsyncClient, Client, Delivery, WalrusError
+    from walrus.client import (
+        AsyncClient,
+        AsyncProducer,
+        BadReply,
+        Busy,
+        CannotLeave,
+        CannotRecover,
+        Client,
+        Delivery,
+        EntriesLost,
+        GroupInUse,
+        InvalidRequest,
+        InvalidTopic,
+        LimitReached,
+        NeedsForce,
+        NoLeader,
+        NoReplica,
+        NotEnoughReplicas,
+        NotWritten,
+        OutcomeUnknown,
+        OutOfSequence,
+        Overtaken,
+        PayloadTooLarge,
+        Position,
+        Producer,
+        Refused,
+        StaleReceipt,
+        TimedOut,
+        TopicExists,
+        TopicSettings,
+        TopicState,
+        Trimmed,
+        Unavailable,
+        UnknownNode,
+        UnknownProducer,
+        UnknownSegment,
+        UnknownTopic,
+        Unreachable,
+        WalrusError,
+    )
     from walrus.storage.cursors import Entry
     from walrus.storage.handout import Received
     from walrus.storage.schedule import FsyncSchedule, ReadConsistency
@@ -22,26 +62,64 @@ __version__ = "0.1.0"
 __distribution__ = _namesake.DISTRIBUTION
 __all__ = [
     "AsyncClient",
+    "AsyncProducer",
+    "BadReply",
+    "Busy",
+    "CannotLeave",
+    "CannotRecover",
     "Client",
     "Delivery",
+    "EntriesLost",
     "Entry",
     "FsyncSchedule",
+    "GroupInUse",
+    "InvalidRequest",
+    "InvalidTopic",
+    "LimitReached",
+    "NeedsForce",
+    "NoLeader",
+    "NoReplica",
+    "NotEnoughReplicas",
+    "NotWritten",
+    "OutOfSequence",
+    "OutcomeUnknown",
+    "Overtaken",
+    "PayloadTooLarge",
+    "Position",
+    "Producer",
     "ReadConsistency",
     "Received",
+    "Refused",
+    "StaleReceipt",
+    "TimedOut",
+    "TopicExists",
+    "TopicSettings",
+    "TopicState",
+    "Trimmed",
+    "Unavailable",
+    "UnknownNode",
+    "UnknownProducer",
+    "UnknownSegment",
+    "UnknownTopic",
+    "Unreachable",
     "Walrus",
     "WalrusError",
     "__version__",
 ]
-_OF_CLIENTS = frozenset({"AsyncClient", "Client", "Delivery", "WalrusError"})
+_OF_THE_ENGINE = frozenset({"Entry", "FsyncSchedule", "ReadConsistency", "Received", "Walrus"})
 
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name in _OF_CLIENTS:
-        import walrus.client
+    if name in _OF_THE_ENGINE:
+        import walrus.wal
 
-        return getattr(walrus.client, name)
-    import walrus.wal
+        return getattr(walrus.wal, name)
+    import walrus.client
 
-    return getattr(walrus.wal, name)
+    return getattr(walrus.client, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -24,6 +24,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from walrus import protocol
+from walrus.acknowledged import Position
 from walrus.client.calls import Call, name_bytes, number, plain_ok, single, unexpected
 from walrus.client.errors import BadReply
 from walrus.protocol import Empty, Ok, ProtocolError, Reply
@@ -39,6 +40,12 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     deliveries: int
     """How often the group has handed the entry out, this time included."""
     payload: bytes
+
+    @property
+    def position(self) -> Position:
+        """Where the entry is in its topic: a receipt begins with it."""
+        segment, offset, *_ = self.receipt.split(".")
+        return Position(int(segment), int(offset))
 
 
 Receipt: TypeAlias = Delivery | str

@@ -7,7 +7,8 @@ receipt from before a SEEK acknowledges nothing after it. The delivery counts ho
 has handed the entry out, from 1: NACK and EXTEND concern that delivery alone, while an ACK says that the work
 is done, whichever delivery led to it.
 
-To a client the text means nothing: it has no spaces, and the same receipt is good at every node.
+A client may read the entry's place off its beginning (docs/protocol.md says so); the rest means nothing to
+it. The text has no spaces, and the same receipt is good at every node.
 """
 
 from __future__ import annotations
