@@ -1,4 +1,4 @@
-"""Work queues beside GET: RECEIVE and ACK of a topic's entries, with 100 in flight and one at a time.
+"""Work queues beside GET, numbered appends beside PUT, and what it costs to wait.
 
     python -m benchmarks.queues [--entries 5000] [--fsync 200]
 
@@ -6,11 +6,17 @@ Three nodes, one client, a connection to the leader of the segment, 100-byte pay
 are sent, and when all are answered their 100 ACKs; GETs by the hundred as well. Processor time is that of all
 nodes, from the kernel. The rate of ACKs hangs on the disk: each round is committed by Raft, which syncs on a
 majority; the table shows how long one such sync took.
+
+PUT and PUB go by the hundred, in turns; their ratio is the median of the turns. A RECEIVE that waits is
+measured beside the PUT that it waits for, from when that was sent; the ratio is of the medians. Consumers
+that wait have a connection each, a third of them to each node; their cost is the resident memory of all
+nodes, before and after.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import socket
 import statistics
 import struct
@@ -48,9 +54,10 @@ class Wire:
     def exchange(self, requests: list[bytes]) -> list[bytes]:
         """Send all, wait for all."""
         self.connection.sendall(b"".join(map(frame, requests)))
-        return [self._reply() for _ in requests]
+        return [self.reply() for _ in requests]
 
-    def _reply(self) -> bytes:
+    def reply(self) -> bytes:
+        """The next reply."""
         while len(self.buffer) < 4 or len(self.buffer) < 4 + struct.unpack_from("<I", self.buffer)[0]:
             received = self.connection.recv(1 << 20)
             assert received, "the node hung up"
@@ -71,6 +78,74 @@ def work(wire: Wire, count: int) -> None:
     replies = wire.exchange([b"RECEIVE worked g"] * count)
     acks = [b"ACK worked g " + reply.split(b" ")[1] for reply in replies]
     assert wire.exchange(acks) == [b"OK"] * count
+
+
+TURNS = 9
+"""Turns of PUT and PUB, each with a tenth of the entries."""
+
+
+def published(nodes: LocalCluster, entries: int) -> float:
+    """The rate of PUB over that of PUT: both by the hundred, each on its own topic, in turns."""
+    ratios, number = [], 0
+    with (
+        dial(port_of(segment_leader(nodes, "put", 1))) as one,
+        dial(port_of(segment_leader(nodes, "published", 1))) as other,
+    ):
+        puts, pubs = Wire(one), Wire(other)
+        for _ in range(TURNS):
+            begin = time.perf_counter()
+            for _ in range(entries // 10 // IN_FLIGHT):
+                assert puts.exchange([b"PUT put " + PAYLOAD] * IN_FLIGHT) == [b"OK"] * IN_FLIGHT
+            middle = time.perf_counter()
+            for _ in range(entries // 10 // IN_FLIGHT):
+                requests = [b"PUB published p %d " % n + PAYLOAD for n in range(number, number + IN_FLIGHT)]
+                number += IN_FLIGHT
+                assert pubs.exchange(requests) == [b"OK"] * IN_FLIGHT
+            ratios.append((middle - begin) / (time.perf_counter() - middle))
+    return statistics.median(ratios)
+
+
+def waited(nodes: LocalCluster, times: int = 200) -> tuple[float, float]:
+    """Milliseconds from a PUT to its own OK, and to the answer of a RECEIVE that waits for it."""
+    own, heard = [], []
+    port = port_of(segment_leader(nodes, "waited", 1))
+    with dial(port) as one, dial(port) as other:
+        puts, receives = Wire(one), Wire(other)
+        for _ in range(times):
+            receives.connection.sendall(frame(b"RECEIVE waited g 10000"))
+            time.sleep(0.005)  # it has begun to wait
+            begin = time.perf_counter()
+            assert puts.exchange([b"PUT waited " + PAYLOAD]) == [b"OK"]
+            own.append(time.perf_counter() - begin)
+            reply = receives.reply()  # never before: what came sooner lay in the socket
+            heard.append(time.perf_counter() - begin)
+            assert receives.exchange([b"ACK waited g " + reply.split(b" ")[1]]) == [b"OK"]
+    return statistics.median(own) * 1e3, statistics.median(heard) * 1e3
+
+
+WAITING = 10_000
+"""Consumers that wait at once, as far as this process may have connections."""
+
+
+def waiting_memory(nodes: LocalCluster) -> tuple[int, float]:
+    """How many consumers wait, and the MB that they cost all nodes together."""
+    pids = [process.pid for process in nodes.processes.values()]
+    count = min(WAITING, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 500)
+    before, connections = sum(map(resident, pids)), list[socket.socket]()
+    try:
+        for number in range(count):
+            connections.append(dial(port_of(1 + number % len(pids))))
+            connections[-1].sendall(frame(b"RECEIVE empty g 60000"))
+        time.sleep(3.0)  # all of them are where they wait
+        return count, (sum(map(resident, pids)) - before) / 1e6
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process occupies."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def fsync_probe(directory: Path) -> float:
@@ -118,6 +193,8 @@ def main() -> None:
     parser.add_argument("--entries", type=int, default=5_000, metavar="N", help="default: 5000")
     parser.add_argument("--fsync", choices=SCHEDULES, default="200")
     options = parser.parse_args()
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     with tempfile.TemporaryDirectory(prefix="walrus-queues-", dir=".") as name:
         directory = Path(name)
         flags = ["--fsync", options.fsync]
@@ -126,11 +203,15 @@ def main() -> None:
         try:
             nodes.wait_ready()
             with Client(nodes.addresses) as client:
+                for topic in ("put", "published", "waited", "empty"):
+                    client.register(topic)
                 for topic in ("got", "worked"):
                     client.register(topic)
                     for start in range(0, options.entries * 2, 500):
                         client.put_many(topic, [PAYLOAD] * min(500, options.entries * 2 - start))
             found = measure(nodes, options.entries)
+            ratio, (own, heard) = published(nodes, options.entries), waited(nodes)
+            waiting, memory = waiting_memory(nodes)
         finally:
             nodes.stop()
         probe = fsync_probe(directory)
@@ -140,6 +221,11 @@ def main() -> None:
         table.add_row(what, f"{rate:,.0f}", f"{rate / bare:.2f}", f"{micros:,.0f}")
     console = Console(width=100)
     console.print(table)
+    console.print(f"PUB is {ratio:.2f} of PUT, 100 in flight")
+    console.print(
+        f"a PUT's OK: {own:.2f} ms; a RECEIVE that waits: {heard:.2f} ms, {heard / own:.2f} times that"
+    )
+    console.print(f"{waiting:,} consumers that wait: {memory:.1f} MB on three nodes")
     console.print(f"a sync of this disk: {probe:.2f} ms")
 
 

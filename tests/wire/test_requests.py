@@ -402,6 +402,24 @@ def test_pubs_of_one_producer_in_order_are_one_request() -> None:
     assert request == Put("t", Batch.of(entries).stamped("x", 9, 0))
 
 
+@pytest.mark.parametrize("first", [0, 5, 68, 90, 960, 9_990])
+@pytest.mark.parametrize("lengths", ["equal", "one differs", "all differ", "a gap"])
+def test_a_run_of_pubs_is_what_its_frames_are_one_by_one(first: int, lengths: str) -> None:
+    """Also where the numbers get another digit, and where a frame looks like the next one and is not."""
+    size = {"all differ": lambda n: n % 7}.get(lengths, lambda n: 9 + (lengths == "one differs" and n == 50))
+    numbers = [first + n + (lengths == "a gap" and n >= 70) for n in range(120)]
+    payloads = [b"%d" % number * size(n) for n, number in enumerate(numbers)]
+    frames = [b"PUB t x %d %b" % one for one in zip(numbers, payloads, strict=True)]
+    requests = [request for request in parse(*frames) if isinstance(request, Put)]
+    assert len(requests) == 1 + (lengths == "a gap"), "what belongs together stays one request"
+    found = [
+        (request.batch.stamps[0].first + at, payload)
+        for request in requests
+        for at, payload in enumerate(request.batch.payloads())
+    ]
+    assert found == list(zip(numbers, payloads, strict=True))
+
+
 def test_requests_that_wait_say_for_how_long() -> None:
     assert parse(b"GET t g 250") == [Get("t", "g", 1, 250)]
     assert parse(b"FETCH t 1 4 250", b"FETCH t 1 5 250") == [

@@ -89,8 +89,15 @@ def numbered(
     `prefix` is the body of each up to its number. None is longer than `limit` bytes or numbered above `last`.
     """
     payloads: list[bytes] = []
-    end, unpack_from = len(data), LENGTH.unpack_from
+    end, unpack_from, look_at = len(data), LENGTH.unpack_from, 0
     while end - stop >= HEADER_BYTES and number <= last:
+        if len(payloads) >= look_at and number + _AT_ONCE <= last:
+            equals, stop = _equal_numbers(data, stop, prefix, number, limit)
+            payloads += equals
+            number += len(equals)
+            if equals:
+                continue
+            look_at = len(payloads) + _AT_ONCE
         (length,) = unpack_from(data, stop)
         body, after = stop + HEADER_BYTES, stop + HEADER_BYTES + length
         start = b"%b%d " % (prefix, number)
@@ -99,6 +106,29 @@ def numbered(
         payloads.append(data[body + len(start) : after])
         number, stop = number + 1, after
     return payloads, stop
+
+
+@lru_cache(maxsize=256)
+def _heads_and_payloads(head: int, payload: int) -> struct.Struct:
+    """Takes `_AT_ONCE` frames of one length apart, each into what is before the payload, and that."""
+    return struct.Struct(f"{head}s{payload}s" * _AT_ONCE)
+
+
+def _equal_numbers(
+    data: bytes, stop: int, prefix: bytes, number: int, limit: int
+) -> tuple[tuple[bytes, ...], int]:
+    """The payloads of the next `_AT_ONCE` PUBs, if all are of one length; else none, and nothing is taken."""
+    (length,) = LENGTH.unpack_from(data, stop)
+    front = data[stop : stop + HEADER_BYTES] + prefix
+    head, size = len(front) + len(str(number)) + 1, HEADER_BYTES + length
+    if size < head or length > limit or len(data) - stop < size * _AT_ONCE:
+        return (), stop
+    if not data.startswith(front, stop + size) or not data.startswith(front, stop + size * (_AT_ONCE - 1)):
+        return (), stop
+    parts = _heads_and_payloads(head, size - head).unpack_from(data, stop)
+    if parts[::2] != tuple([b"%b%d " % (front, n) for n in range(number, number + _AT_ONCE)]):
+        return (), stop
+    return parts[1::2], stop + size * _AT_ONCE
 
 
 def fetches(data: bytes, stop: int, prefix: bytes, offset: int, limit: int, last: int) -> tuple[int, int]:
