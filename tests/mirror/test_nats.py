@@ -221,3 +221,21 @@ def test_what_cannot_be_put_right_by_waiting_ends_it_with_one_line(
         mirror = Mirror(cluster, tmp_path, "--topic", "other", *arguments)
         assert mirror.process.wait(60) == 1
         assert reason in mirror.log.read_text().splitlines()[-1]
+
+
+def test_what_retention_dropped_before_it_was_mirrored_is_told_and_stepped_over_only_if_asked(
+    cluster: Cluster, server: Nats, client: Client, tmp_path: Path
+) -> None:
+    client.register("short", {"segment_entries": 20})
+    client.put_many("short", [b"%d" % n for n in range(10)])
+    way = ("--topic", "short", "--to", server.url, "--stream", "SHORT", "--until-empty")
+    mirror = Mirror(cluster, tmp_path, *way)
+    assert mirror.process.wait(60) == 0, mirror.log.read_text()
+    client.configure("short", {"retain_entries": 40})
+    client.put_many("short", [b"%d" % n for n in range(10, 200)])
+    wait_for(lambda: client.state("short")["first_segment"] > 2, "retention to drop segments")
+    assert mirror.start().wait(60) == 1
+    assert "protect_groups=true" in mirror.log.read_text().splitlines()[-1]
+    assert mirror.start("--skip-trimmed").wait(60) == 0, mirror.log.read_text()
+    kept = list(client.entries("short"))
+    assert server.payloads("SHORT") == [b"%d" % n for n in range(10)] + kept and len(kept) < 100

@@ -37,7 +37,7 @@ from walrus.client import (
 )
 from walrus.config import FIRST_CLIENT_PORT
 from walrus.mirror.inbound import Inbound
-from walrus.mirror.outbound import MirrorError, Outbound, Place
+from walrus.mirror.outbound import BEGIN, MirrorError, Outbound, Place
 from walrus.shell.flags import address
 
 PASSING: Final = (Unavailable, Unreachable, TimedOut, OutcomeUnknown, OutOfSequence)
@@ -148,12 +148,23 @@ async def _read(
     """Yield entries from a place on, as many together as there are."""
     ahead: asyncio.Queue[Entry | BaseException | None] = asyncio.Queue(READ_AHEAD)
 
-    async def read() -> None:
+    async def read_from(begin: Place) -> None:
         source = client.scan if options.until_empty else client.follow
+        async with contextlib.aclosing(source(options.topic, *begin)) as entries:  # type: ignore[type-var]
+            async for entry in entries:
+                await ahead.put(entry)
+
+    async def read() -> None:
+        begin = place
         try:
-            async with contextlib.aclosing(source(options.topic, *place)) as entries:  # type: ignore[type-var]
-                async for entry in entries:
-                    await ahead.put(entry)
+            while True:
+                try:
+                    await read_from(begin)
+                    break
+                except Trimmed:
+                    if not options.skip_trimmed:
+                        raise
+                    begin = BEGIN  # wherever that is now
             await ahead.put(None)
         except Exception as error:  # noqa: BLE001 - raised where the entries are taken
             await ahead.put(error)
