@@ -12,6 +12,7 @@ it, those that consumers have in hand. Only the leader knows them: another node 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from heapq import nsmallest
 from itertools import islice
 from typing import Any
 
@@ -58,8 +59,9 @@ MAX_TOPICS_LISTED = 1_000
 
 def topics(metadata: Metadata, prefix: str) -> bytes:
     """TOPICS: the names that begin with a prefix, in order."""
-    names = sorted(name for name in metadata.topics if name.startswith(prefix))
-    return msgspec.json.encode({"topics": names[:MAX_TOPICS_LISTED], "count": len(names)})
+    names = [name for name in metadata.topics if name.startswith(prefix)]
+    # Not all are sorted: with as many topics as there may be, that takes a node three times as long.
+    return msgspec.json.encode({"topics": nsmallest(MAX_TOPICS_LISTED, names), "count": len(names)})
 
 
 def groups(topic: Topic, open_entries: int | None, out: Mapping[str, int]) -> bytes:
