@@ -8,6 +8,7 @@ import mmap
 import os
 import resource
 import select
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 
 from walrus.storage import io_uring
 from walrus.storage.io_uring import (
+    DISABLE_VARIABLE,
     Completion,
     Flags,
     IoUringUnavailable,
@@ -48,6 +50,17 @@ def page() -> mmap.mmap:
     page = mmap.mmap(-1, 8192)
     page[:11] = b"hello world"
     return page
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="io_uring is Linux's")
+def test_io_uring_is_found_where_the_kernel_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked without the module: were its probe wrong, every other test of io_uring would be skipped."""
+    monkeypatch.delenv(DISABLE_VARIABLE, raising=False)
+    io_uring_setup, parameters = 425, ctypes.create_string_buffer(120)
+    ring = ctypes.CDLL(None).syscall(io_uring_setup, 1, parameters)
+    if ring >= 0:
+        os.close(ring)
+    assert (unavailable_because() is None) == (ring >= 0)
 
 
 @needs_io_uring
