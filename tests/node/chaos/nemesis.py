@@ -32,7 +32,7 @@ import random
 from collections.abc import Callable
 
 from tests.node.chaos import namespace
-from tests.node.chaos.world import JOBS, TOPICS, World
+from tests.node.chaos.world import JOBS, TOPIC, TOPICS, World
 from tests.node.harness import nap
 
 Fault = Callable[[World, int, random.Random], None]
@@ -132,7 +132,7 @@ def late_frames(world: World, victim: int, rng: random.Random) -> None:
     """
     proxy = world.cluster.proxy
     assert proxy is not None
-    leader = world.segment_leader(rng.choice(list(TOPICS))) or victim
+    leader = world.segment_leader(TOPIC) or victim
     others = _others(world, leader)
     for one in others:
         for another in others:
