@@ -130,7 +130,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if flags.seeds > 1 and not flags.json:
             coverage.tell(console, seen, flags.seeds - failed)
             if flags.html and not failed:
-                console.print("every run held: there is no page to write")
+                console.print(
+                    "every run held: there is no page to write. A bug may take a rarer schedule: try more "
+                    "seeds (--seeds 200), --faults all, --engine, and `python -m walrus.sim explore segments`"
+                )
         return int(failed > 0)
 
 

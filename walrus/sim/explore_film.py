@@ -18,7 +18,6 @@ from walrus.view.film import Broken, Event, Film, Lane, header
 
 _ARRIVES = re.compile(r"(\d+) -> (\d+): (\w+)(.*)")
 _AT = re.compile(r"(?:.*?\b(?:of|at|reaches) )?(\d+)\b")
-_ASSERTED = re.compile(r"AssertionError\(['\"](?:[A-Z]\w+: )?(.*)['\"]\)")
 _FIELD = re.compile(r"(\w+)=(\[.*\]|\(.*\)|\{.*\}|[^ ,]+)")
 
 
@@ -45,8 +44,7 @@ def film(outcome: Exploration, again: str = "") -> Film:
     if found := _not_safe(int(events[last].lane), trail[-1]):
         events[last].state |= {"commit": found[0]}  # it had counted them when its assertion stopped it
         reason = f"{found[1]} {reason}"
-    what = _ASSERTED.sub(r"\1", violation.what)
-    made.header.broken = Broken(violation.name, what, last, reason)
+    made.header.broken = Broken(violation.name, violation.what, last, reason)
     return made
 
 

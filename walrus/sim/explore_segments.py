@@ -56,7 +56,7 @@ from walrus.segments import (
 )
 from walrus.sim.explore_node import CLIENT, FAR, NODES, Input, SegmentNode, look
 from walrus.sim.search import Exploration, Search, Told
-from walrus.sim.violation import Violation
+from walrus.sim.violation import Violation, said
 from walrus.storage.batch import Batch
 from walrus.wire import messages as m
 
@@ -171,7 +171,8 @@ def _guarded(node: SegmentNode, given: Input, slow: bool) -> list[tuple[int, m.P
     except (AssertionError, LookupError, ValueError) as error:
         name = str(error).partition(":")[0]
         named = name if isinstance(error, AssertionError) and name in NAMES else "TypeOK"
-        raise Violation(named, f"node {node.node}: {error!r}") from error
+        what = repr(error) if named == "TypeOK" else said(error)
+        raise Violation(named, f"node {node.node}: {what}") from error
 
 
 # --- the search -------------------------------------------------------------------------------------------

@@ -285,8 +285,13 @@ def play(failure: FailedRun, options: Options, title: str, again: str) -> Film:
     simulation = Simulation(failure.seed, options, failure.schedule, None, camera)
     outcome = attempt(simulation, failure.step, failure.calm_at)
     assert isinstance(outcome, FailedRun), "a camera changes nothing: the same schedule fails again"
-    faults = "; ".join(map(repr, failure.schedule)) or "no fault is needed"
-    return camera.film(title, again=again, about=f"Faults: {faults}", broken=(outcome.name, outcome.what))
+    faults = "; ".join(
+        f"{fault.kind} at {fault.at:.3f} s, node {fault.node}, for {fault.duration:.2g} s"
+        for fault in failure.schedule
+    )
+    return camera.film(
+        title, again=again, about=f"Faults: {faults or 'none is needed'}", broken=(outcome.name, outcome.what)
+    )
 
 
 def play_scenario(scenario: Scenario, seed: int, again: str) -> Film:

@@ -29,3 +29,14 @@ def named(error: AssertionError, otherwise: str = UNNAMED) -> str:
     """
     name, colon, _ = str(error).partition(":")
     return name if colon and name.isidentifier() and name[0].isupper() else otherwise
+
+
+def said(error: BaseException) -> str:
+    """What an exception says; of an assertion not the name of the invariant, which is told beside it.
+
+    >>> said(AssertionError("SeqOrder: a gap")), said(KeyError("t"))
+    ('a gap', "KeyError('t')")
+    """
+    if isinstance(error, AssertionError) and named(error) != UNNAMED:
+        return str(error).partition(":")[2].strip()
+    return repr(error)

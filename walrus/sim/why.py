@@ -7,9 +7,13 @@ that are no invariants (an exception, what the oracle says) are told as what the
 from __future__ import annotations
 
 import re
+from difflib import SequenceMatcher
 
 from walrus.shipped import SPEC
 from walrus.sim import invariants
+
+ALIKE = 0.7
+"""Of two sentences that say the same in nearly the same words."""
 
 OTHERS = {
     "Replies": "A node owes each request exactly one reply, in order, of a kind that docs/protocol.md lists.",
@@ -36,8 +40,19 @@ def why(name: str) -> str:
             name, f"{name} is no invariant of the spec: it is what the simulator's judge calls it."
         )
     spec, comment, _ = definition(name)
+    comment = _news(comment, known[name])
     where = f"See walrus/sim/invariants.py, {f'spec/{spec}, ' if spec else ''}and docs/spec-map.md."
     return " ".join(part for part in (known[name], comment, where) if part)
+
+
+def _news(comment: str, told: str) -> str:
+    """The sentences of a spec's comment that the predicate's own docstring does not say already."""
+    known = re.split(r"(?<=\.) ", told)
+    return " ".join(
+        sentence
+        for sentence in re.split(r"(?<=\.) ", comment)
+        if not any(SequenceMatcher(None, sentence, other).ratio() > ALIKE for other in known)
+    )
 
 
 def _first(text: str | None) -> str:

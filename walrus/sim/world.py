@@ -34,7 +34,7 @@ from walrus.sim.host import NEVER, EngineSync, Host, Saved, address, node_at
 from walrus.sim.judge import Judge
 from walrus.sim.network import Network, Weather
 from walrus.sim.options import Options
-from walrus.sim.violation import Violation, named
+from walrus.sim.violation import Violation, named, said
 from walrus.storage.errors import StorageError
 from walrus.wire.effects import Effect, Halt, LogLine, Peers, Reply, Send, Trace, no_trace
 from walrus.wire.messages import Hello, PeerMessage
@@ -455,7 +455,7 @@ class World:
         where = f"{Path(last.filename).name}:{last.lineno}"
         name = named(error) if isinstance(error, AssertionError) else type(error).__name__
         self.note(host.id, f"fails: {type(error).__name__}: {error}")
-        raise Violation(name, f"node {host.id}: {error!r} at {where}") from error
+        raise Violation(name, f"node {host.id}: {said(error)} ({where})") from error
 
     def _late_turn(self, host: Host, process: int) -> None:
         if host.process == process and host.up:
