@@ -48,6 +48,7 @@ NAV: tuple[tuple[str, tuple[str, ...]], ...] = (
             "operations.md",
             "mirror.md",
             "examples.md",
+            "security.md",
             "viewer.md",
         ),
     ),

@@ -71,11 +71,19 @@ from walrus.shell.joining import enter_cluster
 from walrus.shell.logs import close_log, obey_signals, open_log
 from walrus.shell.peer_connections import VERSION, PeerConnections, PeerSession, unexpected_end
 from walrus.shell.seeking import Seeker, introduced
-from walrus.shell.start import StartError, cannot_listen, claim_files, open_data_engine, open_raft_engine
+from walrus.shell.start import (
+    StartError,
+    cannot_listen,
+    claim_files,
+    open_certificates,
+    open_data_engine,
+    open_raft_engine,
+)
 from walrus.shell.trace_file import TraceFile
 from walrus.shell.turn import Turn
 from walrus.storage.errors import StorageError
 from walrus.storage.processes import boot_id
+from walrus.tls import NodeContexts, TlsError
 from walrus.wire.effects import Effect, Halt, LogLine, Peers, Reply, Send, no_trace
 from walrus.wire.messages import Hello, Join, PeerMessage
 
@@ -91,11 +99,12 @@ STOP_INTERVAL = 0.01
 class Node:
     """One running node: the controller, and everything that it cannot touch itself."""
 
-    def __init__(self, settings: Settings, directory: DataDirectory) -> None:
+    def __init__(self, settings: Settings, directory: DataDirectory, tls: NodeContexts | None = None) -> None:
         """Recover both engines and build the controller on them. Raises StartError, StorageError."""
         self.settings = settings
         self.config = settings.config()
         self.directory = directory
+        self._tls = tls
         self._loop = asyncio.get_running_loop()
         self.result: asyncio.Future[int] = self._loop.create_future()
         """The exit status, once the node is to end."""
@@ -131,10 +140,11 @@ class Node:
             PeerCodec(PeerMessage),
             jitter,
             max_strangers=for_strangers,
+            tls=tls,
         )
         max_connections = min(settings.max_connections, for_clients)
         limits = Limits(max_frame_bytes=settings.max_frame_bytes, max_connections=max_connections)
-        self.clients = ClientServer(self, limits)
+        self.clients = ClientServer(self, limits, None if tls is None else tls.clients)
         self.commits = self._commits()
         self.turn = Turn(
             self.controller,
@@ -181,6 +191,8 @@ class Node:
         await self._listen()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self.stop)
+        if self._tls is not None:
+            self._loop.add_signal_handler(signal.SIGHUP, self._reread_certificates)
         gc.collect()
         gc.freeze()  # what exists now lives as long as the process: the collector need not visit it again
         gc.set_threshold(20_000, 20, 50)
@@ -223,6 +235,16 @@ class Node:
                 action()
 
         self._loop.call_later(interval, again)
+
+    def _reread_certificates(self) -> None:
+        """SIGHUP: from now on new connections show the certificate that the files hold now."""
+        assert self._tls is not None
+        try:
+            self._tls.reread()
+        except TlsError as error:
+            log.error("the certificate stays as it was: %s", error)
+        else:
+            log.info("read the certificate again")
 
     def stop(self) -> None:
         """Begin an orderly stop; called a second time, stop waiting for answers."""
@@ -450,13 +472,14 @@ class Node:
 
 async def _serve(settings: Settings, directory: DataDirectory) -> int:
     """Enter the cluster if this directory belongs to none, then be a node of it; return the exit status."""
+    tls = open_certificates(settings)
     record = directory.begin(settings.fsync_name, boot_id().hex())
     if record.state in ("new", "joining"):  # a joiner that was slow to start may have been dropped again
-        await enter_cluster(settings, directory)
-        return await Node(settings, directory).run()
+        await enter_cluster(settings, directory, tls)
+        return await Node(settings, directory, tls).run()
     if settings.join:
         log.info("this directory belongs to cluster %s: --join only helps to find it", record.cluster_id)
-    return await Node(settings, directory).run(also_try=settings.join)
+    return await Node(settings, directory, tls).run(also_try=settings.join)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -52,8 +52,8 @@ A message log lives on runs: a producer pipelines a hundred PUTs to one topic an
 read. So consecutive PUTs to one topic become one `Put` that holds one `Batch`, which stays one piece
 from here to the disks.
 
-Deliberately left out: compression, authentication, TLS (put a tunnel in front), request ids (order is
-the id).
+Deliberately left out: compression, tokens of clients (TLS is below this: `walrus/tls.py`), request ids
+(order is the id).
 """
 
 from __future__ import annotations

@@ -12,9 +12,11 @@ of its own; in two loops that run at the same time it refuses the second.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import select
 import socket
+import ssl
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -22,9 +24,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, cast
 
+from walrus import tls
 from walrus.acknowledged import Position
 from walrus.client import calls, consuming, core, deliveries, following, forks, names
-from walrus.client.blocking import reset_on_close
+from walrus.client.blocking import CLOSED, reset_on_close
 from walrus.client.calls import Buffer, Call, Entry, TopicSettings, TopicState
 from walrus.client.deliveries import Delivery, Receipt
 from walrus.client.errors import WalrusError
@@ -52,6 +55,7 @@ class _AsyncLink(asyncio.Protocol):
         self.closed = False
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._socket = connected
+        self._heard = False
         self._pipeline = core.Pipeline()
         self._waiting: dict[int, _Waiting] = {}  # by id of an exchange that is not done
         self._transport: asyncio.Transport | None = None
@@ -118,6 +122,7 @@ class _AsyncLink(asyncio.Protocol):
         self._socket.close()
 
     def data_received(self, data: bytes) -> None:
+        self._heard = True
         try:
             answered = self._pipeline.input(data)
         except ProtocolError as error:
@@ -135,7 +140,10 @@ class _AsyncLink(asyncio.Protocol):
             self._close_retired()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._lost(error or ConnectionError("the node closed the connection"))
+        if isinstance(error, ssl.SSLError):
+            error = ConnectionError(tls.why(error))
+        encrypted = self._transport and self._transport.get_extra_info("ssl_object")
+        self._lost(error or ConnectionError(CLOSED if self._heard else tls.closed_early(encrypted)))
         if not self.gone.done():
             self.gone.set_result(None)
 
@@ -162,7 +170,9 @@ class _AsyncLink(asyncio.Protocol):
             self._transport.write(output)
 
 
-async def _connect(address: str, host: str, port: int, by: float) -> _AsyncLink:
+async def _connect(
+    address: str, host: str, port: int, by: float, context: ssl.SSLContext | None
+) -> _AsyncLink:
     """A connection to the first endpoint of that host that takes one; raises an `OSError`."""
     endpoints = await names.resolve_async(host, port)
     failure: OSError = TimeoutError(f"no time is left to connect to {host}")
@@ -171,21 +181,29 @@ async def _connect(address: str, host: str, port: int, by: float) -> _AsyncLink:
         if left <= 0:
             break
         try:
-            return await _dial(address, endpoint, left / (len(endpoints) - tried))
+            return await _dial(address, endpoint, left / (len(endpoints) - tried), host, context)
         except OSError as error:  # TimeoutError is one
             failure = error
     raise failure
 
 
-async def _dial(address: str, endpoint: names.Endpoint, within: float) -> _AsyncLink:
+async def _dial(
+    address: str, endpoint: names.Endpoint, within: float, host: str, context: ssl.SSLContext | None
+) -> _AsyncLink:
     loop = asyncio.get_running_loop()
     dialled = socket.socket(endpoint.family, socket.SOCK_STREAM)
     try:
         dialled.setblocking(False)
         async with asyncio.timeout(within):
             await loop.sock_connect(dialled, endpoint.address)
-        core.refuse_own_end(dialled.getsockname(), dialled.getpeername())
-        _, link = await loop.create_connection(lambda: _AsyncLink(address, dialled), sock=dialled)
+            core.refuse_own_end(dialled.getsockname(), dialled.getpeername())
+            name = None if context is None else host
+            _, link = await loop.create_connection(
+                lambda: _AsyncLink(address, dialled), sock=dialled, ssl=context, server_hostname=name
+            )
+    except ssl.SSLError as error:
+        dialled.close()
+        raise ConnectionError(tls.why(error)) from error
     except BaseException:
         dialled.close()
         raise
@@ -198,6 +216,7 @@ class AsyncClient:
     def __init__(self, addresses: str | Iterable[str], *, timeout: float = calls.DEFAULT_TIMEOUT) -> None:
         self.timeout = calls.seconds(timeout)
         self._addresses = core.Addresses(addresses)
+        self._tls = tls.from_environment(os.environ)
         self._loop: asyncio.AbstractEventLoop | None = None  # that of the connection and of the lock
         self._link: _AsyncLink | None = None
         self._idle: list[_AsyncLink] = []  # connections of calls that waited, for the next one that waits
@@ -491,7 +510,7 @@ class AsyncClient:
                 self._link.retire()
                 self._link = None
             if self._link is None:
-                self._link = await _connect(address, host, port, by)
+                self._link = await _connect(address, host, port, by, self._tls)
                 self._links.add(self._link)
             return self._link
 
@@ -503,7 +522,7 @@ class AsyncClient:
             if link.usable and link.address == address:
                 return link
             link.retire()
-        link = await _connect(address, host, port, by)
+        link = await _connect(address, host, port, by, self._tls)
         self._links.add(link)
         return link
 

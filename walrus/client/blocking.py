@@ -8,9 +8,11 @@ no later call uses a connection on which replies may be due.
 
 from __future__ import annotations
 
+import os
 import random
 import select
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -20,6 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, cast
 
+from walrus import tls
 from walrus.acknowledged import Position
 from walrus.client import calls, consuming, core, deliveries, following, forks, names
 from walrus.client.calls import Buffer, Call, Entry, TopicSettings, TopicState
@@ -29,11 +32,12 @@ from walrus.client.producing import Numbering, Producer
 from walrus.protocol import ProtocolError
 
 _READ_BYTES: Final = 1 << 18
+CLOSED: Final = "the node closed the connection"
 _MOST_IDLE: Final = 8
 """Connections kept for the next calls; more are open only while more threads than this call at once."""
 
 
-def _connect(host: str, port: int, by: float) -> socket.socket:
+def _connect(host: str, port: int, by: float, context: ssl.SSLContext | None) -> socket.socket:
     """A connection to the first endpoint of that host that takes one; raises an `OSError`."""
     endpoints = names.resolve(host, port, max(0.0, by - time.monotonic()))
     failure: OSError = TimeoutError(f"no time is left to connect to {host}")
@@ -42,20 +46,27 @@ def _connect(host: str, port: int, by: float) -> socket.socket:
         if left <= 0:
             break
         try:
-            return _dial(endpoint, left / (len(endpoints) - tried))
+            return _dial(endpoint, left / (len(endpoints) - tried), host, context)
         except OSError as error:
             failure = error
     raise failure
 
 
-def _dial(endpoint: names.Endpoint, within: float) -> socket.socket:
+def _dial(
+    endpoint: names.Endpoint, within: float, host: str, context: ssl.SSLContext | None
+) -> socket.socket:
     dialled = socket.socket(endpoint.family, socket.SOCK_STREAM)
     try:
         dialled.settimeout(within)
         dialled.connect(endpoint.address)
         core.refuse_own_end(dialled.getsockname(), dialled.getpeername())
         dialled.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if context is not None:
+            dialled = context.wrap_socket(dialled, server_hostname=host)
         dialled.setblocking(False)
+    except ssl.SSLError as error:
+        dialled.close()
+        raise ConnectionError(tls.why(error)) from error
     except BaseException:
         dialled.close()
         raise
@@ -68,6 +79,7 @@ class _Link:
     def __init__(self, address: str, connected: socket.socket) -> None:
         self.address = address
         self._socket = connected
+        self._heard = False
         self._poll = select.poll()
         self._poll.register(connected, select.POLLIN)
         self._pipeline = core.Pipeline()
@@ -83,7 +95,7 @@ class _Link:
     def interrupt(self) -> None:
         """Shut the connection down under the call that uses it in another thread; that call closes it."""
         try:
-            self._socket.shutdown(socket.SHUT_RDWR)
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # of TLS, too: it forgets no keys by it
         except OSError:
             return  # the call closed it, or the node did
 
@@ -113,7 +125,7 @@ class _Link:
     def _write(self, output: memoryview) -> int:
         try:
             return self._socket.send(output) if output else 0
-        except BlockingIOError:
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return 0
 
     def _wait(self, for_writing: bool, deadline: float) -> None:
@@ -131,10 +143,13 @@ class _Link:
     def _read(self) -> bytes:
         try:
             data = self._socket.recv(_READ_BYTES)
-        except BlockingIOError:
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return b""
+        except ssl.SSLError as error:
+            raise ConnectionError(tls.why(error)) from error
         if not data:
-            raise ConnectionError("the node closed the connection")
+            raise ConnectionError(CLOSED if self._heard else tls.closed_early(self._socket))
+        self._heard = True
         return data
 
 
@@ -159,6 +174,7 @@ class Client:
     def __init__(self, addresses: str | Iterable[str], *, timeout: float = calls.DEFAULT_TIMEOUT) -> None:
         self.timeout = calls.seconds(timeout)
         self._addresses = core.Addresses(addresses)
+        self._tls = tls.from_environment(os.environ)
         self._idle: deque[_Link] = deque()  # the last one used is the next one taken
         self._links: set[weakref.ref[_Link]] = set()  # all that are not closed
         self._closings = 0
@@ -425,7 +441,7 @@ class Client:
         try:
             link = self._take(address)
             if link is None:
-                link = _Link(address, _connect(host, port, step.connect_by))
+                link = _Link(address, _connect(host, port, step.connect_by, self._tls))
                 self._links.add(weakref.ref(link, self._links.discard))
             if closed():
                 raise ConnectionError("the client was closed")

@@ -46,6 +46,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 import time
 from collections import deque
 from typing import Protocol, assert_never, cast
@@ -258,7 +259,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         """The client sends nothing more; what it sent is answered before the connection closes."""
         self._ending = True
         self._close_if_done()
-        return True
+        return self._server.half_open
 
     def pause_writing(self) -> None:
         """A slow reader: no request is started until it has taken the replies that wait."""
@@ -417,7 +418,7 @@ class ClientConnection(asyncio.BufferedProtocol):
 class ClientServer:
     """All client connections of a node, and the limits that they share."""
 
-    def __init__(self, handler: ClientHandler, limits: Limits) -> None:
+    def __init__(self, handler: ClientHandler, limits: Limits, tls: ssl.SSLContext | None = None) -> None:
         self.handler = handler
         self.limits = limits
         self.buffer = memoryview(bytearray(READ_BYTES))
@@ -434,7 +435,9 @@ class ClientServer:
         self._stopping = False
         self.put_took = Histogram()
         """How long PUTs took, each entry counted, from the end of the turn's read to its reply."""
-        self.listener = Listener("client", limits.max_connections, lambda: ClientConnection(self))
+        self.listener = Listener("client", limits.max_connections, lambda: ClientConnection(self), tls)
+        self.half_open = tls is None
+        """Whether a client that sends no more may still be answered: TLS ends both directions at once."""
 
     def now(self) -> float:
         """The event loop's clock, in seconds."""

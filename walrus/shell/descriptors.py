@@ -26,7 +26,10 @@ import errno
 import logging
 import resource
 import socket
+import ssl
 from collections.abc import Callable
+
+from walrus.tls import HANDSHAKE_SECONDS, why
 
 log = logging.getLogger("walrus.shell.descriptors")
 
@@ -68,8 +71,15 @@ def shares(files: int) -> tuple[int, int]:
 class Listener:
     """One listening port that accepts while there is room."""
 
-    def __init__(self, name: str, room: int, factory: Callable[[], asyncio.BaseProtocol]) -> None:
+    def __init__(
+        self,
+        name: str,
+        room: int,
+        factory: Callable[[], asyncio.BaseProtocol],
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         """`room`: sockets that may be open at once. Each protocol calls `release` once for its own."""
+        self._tls = tls
         self._name = name
         self._room = room
         self._factory = factory
@@ -147,8 +157,13 @@ class Listener:
     async def _connect(self, accepted: socket.socket) -> None:
         """Give an accepted socket its protocol."""
         try:
-            await self._loop.connect_accepted_socket(self._factory, accepted)
-        except OSError as error:
-            log.warning("a connection on the %s port was dropped: %s", self._name, error)
+            await self._loop.connect_accepted_socket(
+                self._factory,
+                accepted,
+                ssl=self._tls,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS if self._tls else None,
+            )
+        except OSError as error:  # of a failed handshake, too: no protocol has heard of the socket then
+            log.warning("a connection on the %s port was dropped: %s", self._name, why(error))
             accepted.close()
             self.release()

@@ -86,6 +86,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     retain_seconds: int
     max_deliveries: int
     visibility: float
+    tls_cert: Path | None
+    tls_key: Path | None
+    tls_ca: Path | None
+    """None of the three: no TLS."""
+    tls_client_auth: bool
     trace: Path | None
     max_segment_entries: int
     max_segment_bytes: int | None
@@ -262,6 +267,15 @@ def _behaviour_flags(parser: argparse.ArgumentParser) -> None:
     add("--trace", type=Path, metavar="FILE", help="record spec-level events")
 
 
+def _tls_flags(parser: argparse.ArgumentParser) -> None:
+    """Who may speak with this node: see `walrus/tls.py`."""
+    add = parser.add_argument
+    add("--tls-cert", type=Path, metavar="FILE", help="this node's certificate: TLS on both ports")
+    add("--tls-key", type=Path, metavar="FILE", help="its key")
+    add("--tls-ca", type=Path, metavar="FILE", help="the cluster's CA, which signed every node's certificate")
+    add("--tls-client-auth", action="store_true", help="clients must show a certificate of that CA, too")
+
+
 def _topic_flags(parser: argparse.ArgumentParser) -> None:
     """What counts of a topic for which nothing else is set: see `walrus/settings.py`."""
     for name in ("segment_seconds", "retain_entries", "retain_bytes", "retain_seconds", "max_deliveries"):
@@ -279,6 +293,7 @@ def _parser() -> Parser:
     parser.add_argument("--version", action="version", version=f"walrus {__version__}")
     _identity_flags(parser)
     _behaviour_flags(parser)
+    _tls_flags(parser)
     _topic_flags(parser)
     return parser
 
@@ -319,6 +334,11 @@ def _check_together(settings: Settings) -> Settings:
         raise FlagError(
             f"--raft-advertise-host: is needed, no peer can connect to {settings.raft_advertise_host}"
         )
+    files = {"cert": settings.tls_cert, "key": settings.tls_key, "ca": settings.tls_ca}
+    if any(files.values()) or settings.tls_client_auth:
+        for name, path in files.items():
+            if path is None:
+                raise FlagError(f"--tls-{name}: is needed, TLS takes --tls-cert, --tls-key and --tls-ca")
     if settings.bootstrap and settings.join:
         raise FlagError("--bootstrap: founds a cluster, --join enters one; give one of them")
     return settings

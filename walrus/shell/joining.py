@@ -27,6 +27,7 @@ from walrus.shell.flags import Settings
 from walrus.shell.identity import DataDirectory
 from walrus.shell.peer_connections import STRANGER_FRAME, connect
 from walrus.shell.start import StartError
+from walrus.tls import NodeContexts
 from walrus.wire.messages import Join, JoinReply, PeerMessage
 
 log = logging.getLogger("walrus.shell.joining")
@@ -78,19 +79,26 @@ class JoinCall(asyncio.Protocol):
 
 
 async def ask_to_join(
-    address: str, source: str | None, codec: PeerCodec[PeerMessage], join: Join, patience: float
+    address: str,
+    source: str | None,
+    codec: PeerCodec[PeerMessage],
+    join: Join,
+    patience: float,
+    tls: NodeContexts | None = None,
 ) -> JoinReply:
     """Ask the member at `address` (host:port) once. Raises OSError, of which TimeoutError is one."""
     call = JoinCall(codec.encode(join), codec)
     try:
         async with asyncio.timeout(patience):
-            await connect(lambda: call, address, source)
+            await connect(lambda: call, address, source, tls)
             return await call.answer
     finally:
         call.close()
 
 
-async def enter_cluster(settings: Settings, directory: DataDirectory) -> None:
+async def enter_cluster(
+    settings: Settings, directory: DataDirectory, tls: NodeContexts | None = None
+) -> None:
     """Found a cluster of one, or be taken into the one of `--join`, and note it. Raises StartError.
 
     A directory that was taken in before, but has not started since, asks again where it was told to.
@@ -112,7 +120,7 @@ async def enter_cluster(settings: Settings, directory: DataDirectory) -> None:
         client_address=config.client_address,
     )
     others = [address for node, address in record.addresses.items() if node != settings.node_id]
-    answer = await _ask_until_done(settings, [*settings.join, *others], join)
+    answer = await _ask_until_done(settings, [*settings.join, *others], join, tls)
     if record.cluster_id not in ("", answer.cluster_id):
         raise StartError(
             f"--join: {directory.path} has joined cluster {record.cluster_id} before, this is another one: "
@@ -121,14 +129,16 @@ async def enter_cluster(settings: Settings, directory: DataDirectory) -> None:
     directory.join(answer.cluster_id, answer.addresses, answer.member_at)
 
 
-async def _ask_until_done(settings: Settings, members: Sequence[str], join: Join) -> JoinReply:
+async def _ask_until_done(
+    settings: Settings, members: Sequence[str], join: Join, tls: NodeContexts | None
+) -> JoinReply:
     """Ask one member after the other until one answers `done`. Raises StartError after `--join-timeout`."""
     loop, codec = asyncio.get_running_loop(), PeerCodec[PeerMessage](PeerMessage)
     end, pause, why = loop.time() + settings.join_timeout, FIRST_PAUSE, "no answer"
     while True:
         for address in members:
             try:
-                reply = await ask_to_join(address, settings.source, codec, join, PATIENCE)
+                reply = await ask_to_join(address, settings.source, codec, join, PATIENCE, tls)
             except OSError as error:
                 why = f"{address}: {error or 'no answer'}"
                 continue

@@ -37,8 +37,9 @@ Invariants: a message is sent only on a connection whose Hello was accepted; at 
 connection per caller is read, the latest; a caller of an older start than one already seen is refused, and
 so is another start of a node whose earlier one is still connected (two processes of one identity).
 
-Left out: encryption. The cluster id prevents honest mistakes and stops no attacker on the network between
-the nodes: put them in a private network or a tunnel.
+Without TLS the cluster id prevents honest mistakes and stops no attacker on the network between the nodes.
+With it (`walrus/tls.py`) either end knows by the other's certificate which node of this cluster it is, before
+it believes a word of the Hello.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ import errno
 import logging
 import random
 import socket
+import ssl
 import sys
 from collections.abc import Callable, Mapping
 from enum import Enum, auto
@@ -57,6 +59,7 @@ from walrus.protocol import MAX_PEER_FRAME_BYTES, PeerCodec, ProtocolError
 from walrus.segments import start_number
 from walrus.shell.client_connections import no_delay
 from walrus.shell.descriptors import MAX_STRANGERS, Listener
+from walrus.tls import HANDSHAKE_SECONDS, NodeContexts, claim_flaw, why
 from walrus.wire.addresses import parse_address
 from walrus.wire.messages import ANY_NODE, Hello, HelloReply, Join, JoinReply, PeerMessage
 
@@ -165,7 +168,8 @@ class PeerLink(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """The connection has ended."""
         if not self.answer.done():
-            self.answer.set_exception(ConnectionResetError("ended before the reply to Hello"))
+            reason = "ended before the reply to Hello" + (f" ({why(error)})" if error else "")
+            self.answer.set_exception(ConnectionResetError(reason))
             self.answer.exception()
         if not self.lost.done():
             self.lost.set_result(None)
@@ -262,7 +266,7 @@ class Dialer:
         link = PeerLink(hello, self._peers.codec)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                await connect(lambda: link, self.address, self._peers.source)
+                await connect(lambda: link, self.address, self._peers.source, self._peers.tls, self.peer)
                 reply = await link.answer
         except ConnectionRefusedError:
             return _Outcome.REFUSED
@@ -370,7 +374,7 @@ class PeerSession(asyncio.BufferedProtocol):
     def _on_hello(self, hello: Hello) -> None:
         """A node calls this one; or, with target `ANY_NODE`, only says where it lives itself."""
         handler = self._peers.handler
-        if error := self._peers.judge(hello):
+        if error := self._uncertified(hello.node_id) or self._peers.judge(hello):
             self.reply(
                 HelloReply(
                     error=error,
@@ -393,11 +397,17 @@ class PeerSession(asyncio.BufferedProtocol):
         self._peers.welcome(self, hello)
 
     def _on_join(self, join: Join) -> None:
-        if flaw := join_flaw(join):
+        if flaw := self._uncertified(join.node_id) or join_flaw(join):
             self.reply(JoinReply(done=False, error=flaw, cluster_id="", addresses={}, final=True))
         else:
             self._peers.handler.on_join(self, join)
         self.close()
+
+    def _uncertified(self, node_id: int) -> str:
+        """Return what the caller's certificate says against its claim to be this node; "" without TLS."""
+        if self._peers.tls is None or self._transport is None:
+            return ""
+        return claim_flaw(self._transport.get_extra_info("peercert"), node_id)
 
     def reply(self, message: PeerMessage) -> None:
         """Answer a Hello or a Join."""
@@ -432,7 +442,9 @@ class PeerConnections:
         jitter: random.Random,
         *,
         max_strangers: int = MAX_STRANGERS,
+        tls: NodeContexts | None = None,
     ) -> None:
+        self.tls = tls
         self.handler = handler
         self.node_id = node_id
         self.source = source
@@ -446,7 +458,9 @@ class PeerConnections:
         self._dirty: dict[PeerLink, None] = {}
         self._last: tuple[PeerMessage | None, bytes] = (None, b"")
         self._max_strangers = max_strangers
-        self.listener = Listener("raft", max_strangers, lambda: PeerSession(self))
+        self.listener = Listener(
+            "raft", max_strangers, lambda: PeerSession(self), tls.callers if tls else None
+        )
 
     async def listen(self, host: str, port: int) -> None:
         """Accept callers from now on."""
@@ -572,18 +586,38 @@ def join_flaw(join: Join) -> str:
     return ""
 
 
-async def connect(factory: Callable[[], asyncio.BaseProtocol], address: str, source: str | None) -> None:
-    """Dial `address` from the local address `source`, any if None."""
+async def connect(
+    factory: Callable[[], asyncio.BaseProtocol],
+    address: str,
+    source: str | None,
+    tls: NodeContexts | None = None,
+    node: int | None = None,
+) -> None:
+    """Dial `address` from the local address `source`, any if None. Raises OSError.
+
+    With TLS the other end must be a node of this cluster: `node`, or any if None.
+    """
     host, port = parse_address(address)
     local = None if source is None else (source, 0)
+    loop = asyncio.get_running_loop()
     try:
-        await asyncio.get_running_loop().create_connection(factory, host, port, local_addr=local)
+        if tls is None:
+            await loop.create_connection(factory, host, port, local_addr=local)
+            return
+        transport, _ = await loop.create_connection(
+            factory, host, port, local_addr=local, ssl=tls.peers, ssl_handshake_timeout=HANDSHAKE_SECONDS
+        )
+    except ssl.SSLError as error:
+        raise ConnectionAbortedError(why(error)) from error
     except OSError as error:
         if error.errno == errno.EINVAL:  # Linux: from a loopback address to another machine
             raise OSError(
                 f"there is no way to it from {source}: give --raft-host an address that it reaches"
             ) from error
         raise
+    if flaw := claim_flaw(transport.get_extra_info("peercert"), node):
+        transport.abort()
+        raise ConnectionAbortedError(flaw)
 
 
 def notice_silence(transport: asyncio.BaseTransport) -> None:

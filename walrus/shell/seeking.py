@@ -43,7 +43,7 @@ async def introduced(peers: PeerConnections, hello: Hello, address: str) -> Hell
     link = PeerLink(peers.codec.encode(hello), peers.codec)
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT):
-            await connect(lambda: link, address, peers.source)
+            await connect(lambda: link, address, peers.source, peers.tls)
             return await link.answer
     finally:
         link.abort()

@@ -15,8 +15,10 @@ from pathlib import Path
 from walrus.consensus.journal import RaftJournal
 from walrus.consensus.messages import Membership
 from walrus.shell.descriptors import FEWEST_FILES, raise_file_limit
+from walrus.shell.flags import Settings
 from walrus.storage.errors import StorageError
 from walrus.storage.schedule import FsyncSchedule
+from walrus.tls import Files, NodeContexts, TlsError
 from walrus.wal import Walrus
 
 
@@ -28,6 +30,17 @@ def claim_files() -> None:
     """Make room for many connections. Raises StartError if this process may open too few files."""
     if (files := raise_file_limit()) < FEWEST_FILES:
         raise StartError(f"this process may open {files} files, a node needs {FEWEST_FILES}: raise ulimit -n")
+
+
+def open_certificates(settings: Settings) -> NodeContexts | None:
+    """Read the files of TLS, if it was asked for. Raises StartError."""
+    if settings.tls_ca is None:
+        return None
+    files = Files(settings.tls_ca, settings.tls_cert, settings.tls_key)
+    try:
+        return NodeContexts(files, settings.node_id, client_auth=settings.tls_client_auth)
+    except TlsError as error:
+        raise StartError(str(error)) from error
 
 
 def open_data_engine(path: Path, fsync: str | float) -> Walrus:
