@@ -23,9 +23,15 @@ class Controller:
         self.data_written = 0
         self.outbox = Outbox(1)
         self.deadline = float("inf")
+        self.turns_behind = 0
+
+    @property
+    def behind(self) -> bool:
+        return self.turns_behind > 0
 
     def flush(self, now: float) -> None:
         self.events.append("flush")
+        self.turns_behind = max(self.turns_behind - 1, 0)
         self.outbox.log("an effect")
 
     def take_effects(self) -> list[Effect]:
@@ -193,5 +199,20 @@ def test_nothing_is_flushed_or_carried_out_after_the_stop() -> None:
         stage.pairs[0][1].send(b"x")
         await stage.until("arrived")
         assert not {"flush", "effect", "sent"} & set(stage.controller.events)
+
+    play(scenario)
+
+
+def test_while_the_controller_is_behind_the_next_turn_follows_a_look_for_events() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.controller.turns_behind = 3
+        stage.pairs[0][1].send(b"x")
+        await stage.until("flush", 3)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        events = stage.controller.events
+        assert events.count("flush") == 3, "no turn more than it takes"
+        first, last = events.index("flush"), len(events) - 1 - events[::-1].index("flush")
+        assert events[first:last].count("select") >= 2, "what arrives meanwhile is heard in between"
 
     play(scenario)
