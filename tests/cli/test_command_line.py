@@ -101,6 +101,7 @@ def test_without_a_home_there_is_a_history_all_the_same(monkeypatch: pytest.Monk
 
 INTERRUPTED = """
 import os, runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 class Interrupt:
     def find_spec(self, name, path=None, target=None):
         if name == "msgspec":

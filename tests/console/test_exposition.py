@@ -29,7 +29,7 @@ ALERTS = [rule for group in RULES["groups"] for rule in group["rules"]]
 def text() -> str:
     """Everything that is ever exported: all families, each with a sample."""
     took = Durations([0.001, 0.01], [2, 1, 1], 0.5)
-    topic = TopicFigures(segments=2, entries=9, lag={"": 4, 'a"b\\\n': 5})
+    topic = TopicFigures(segments=2, entries=9, lag={"": 4, 'a"b\\\n': 5}, out={'a"b\\\n': 2})
     more = {
         "put_seconds": took,
         "sync_seconds": {"raft": took, "data": took},

@@ -25,11 +25,19 @@ class Member:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 length = int.from_bytes(await reader.readexactly(4), "little")
-                assert await reader.readexactly(length) == b"METRICS"
+                request = await reader.readexactly(length)
+                if request.startswith(b"HELLO"):  # the greeting of a connection, as an earlier release answers it
+                    self.answer(writer, b"ERR unknown command")
+                    continue
+                assert request == b"METRICS"
                 self.asked += 1
                 if not self.silent:
-                    writer.write(len(body := self.body()).to_bytes(4, "little") + body)
+                    self.answer(writer, self.body())
         writer.close()
+
+    def answer(self, writer: asyncio.StreamWriter, body: bytes) -> None:
+        """One frame."""
+        writer.write(len(body).to_bytes(4, "little") + body)
 
     def body(self) -> bytes:
         """METRICS, as far as a look needs it."""
