@@ -19,14 +19,11 @@ The life of a cursor at the node that leads the topic:
     state        what it is                                 left when
     committed    a position in the metadata, no more        a GET of its group comes: idle, from there on
     idle         nothing handed out, no request waits       a GET comes
-    reading      entries come from another replica          they came: handed out; or none has them: stepped
-    over handed out   one delivery waits for its confirmation    confirmed: idle. Its deadline passes, the
-    node with the
-                                                            client is gone, or asks again: rewound, idle
-    frozen       hands out nothing; its segment is sealed   all is confirmed: the Seal takes it to the next
-    leader forgotten    no memory of it is left here               the topic has another leader, or it was
-    not used for
-                                                            IDLE_AFTER: committed
+    reading      entries come from another replica          they came: handed out; none has it: idle
+    handed out   one delivery waits for its confirmation    confirmed: idle. Its deadline passes, the node of
+                                                            the client is gone, or asks again: rewound, idle
+    frozen       hands out nothing; its segment is sealed   all is confirmed: the Seal takes it along
+    forgotten    no memory of it is left here               another leader, or idle for IDLE_AFTER: committed
 
 On a healthy rollover nothing is delivered twice either: a sealing leader stops handing out, waits until
 all is confirmed, and puts the cursors into the Seal itself, so that the next leader goes on exactly
