@@ -26,7 +26,7 @@ class Member:
             while True:
                 length = int.from_bytes(await reader.readexactly(4), "little")
                 request = await reader.readexactly(length)
-                if request.startswith(b"HELLO"):  # the greeting of a connection, as an earlier release answers it
+                if request.startswith(b"HELLO"):  # as an earlier release answers it
                     self.answer(writer, b"ERR unknown command")
                     continue
                 assert request == b"METRICS"

@@ -526,8 +526,9 @@ class RequestParser(FrameParser[Request]):
     """One client connection's requests, out of the pieces in which its bytes arrive.
 
     >>> parser = RequestParser()
-    >>> parser.feed(encode_request(b"PUT t a") + encode_request(b"PUT t b") + b"\\x07")
-    [Put(topic='t', batch=Batch(lengths=b'\\x01\\x00\\x00\\x00\\x01\\x00\\x00\\x00', blob=b'ab'))]
+    >>> puts = parser.feed(encode_request(b"PUT t a") + encode_request(b"PUT t b") + b"\\x07")
+    >>> [(put.topic, put.batch) for put in puts]
+    [('t', Batch(lengths=b'\\x01\\x00\\x00\\x00\\x01\\x00\\x00\\x00', blob=b'ab'))]
     >>> parser.feed(b"\\x00\\x00\\x00METRICS")
     [Metrics()]
     """
