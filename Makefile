@@ -29,7 +29,7 @@ demo: .venv/.with-cli ## start a cluster, stream a log in, kill a leader, count 
 
 test: .venv/.installed ## everything
 	$(PYTEST) -n 2 -q -m 'not process and not tla'
-	$(PYTEST) -n 3 --dist loadgroup -q -m process
+	$(PYTEST) -q -m process
 	$(PYTEST) -n 2 -q -m 'tla and not process'
 
 quick: .venv/.installed ## the tests that start no process and no TLC

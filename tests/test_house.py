@@ -46,3 +46,15 @@ def test_the_front_door_of_a_package_says_what_is_in_its_rooms(path: Path) -> No
         chapter += ast.get_docstring(shape.tree(shape.ROOT / door)) or ""
     rooms = [room.stem for room in path.parent.glob("*.py") if not room.stem.startswith("__")]
     assert [room for room in sorted(rooms) if not re.search(rf"\b{room}\b", chapter)] == []
+
+
+CORE = ("raft.py", "consensus", "segments.py", "leases.py", "replicas")
+DISK = ("record.py", "log.py", "recovery.py")
+
+
+@pytest.mark.parametrize("part", [*CORE, *(f"storage/{name}" for name in DISK)])
+def test_the_core_has_an_assertion_a_function_on_average(part: str) -> None:
+    place = shape.ROOT / "walrus" / part
+    paths = sorted(place.glob("*.py")) if place.is_dir() else [place]
+    functions = sum(len(list(shape.functions(path))) for path in paths)
+    assert sum(map(shape.assertions, paths)) >= functions, f"{part} has {functions} functions"

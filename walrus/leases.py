@@ -68,6 +68,7 @@ class LeaseTable:
                 self._granted[name] = number
             else:
                 self._granted.pop(name, None)
+            assert name not in self._granted or name in metadata.topics, "SingleWriter: a lease on no topic"
 
     def on_tick(self, metadata: Metadata, now: float) -> None:
         """Revoke every lease that the metadata no longer grants.

@@ -147,7 +147,9 @@ def latest(producers: dict[str, LastNumber]) -> dict[str, LastNumber]:
     if len(producers) <= MAX_PRODUCERS:
         return producers
     order = sorted(producers, key=lambda name: (producers[name].at, name))
-    return {name: producers[name] for name in order[len(order) - MAX_PRODUCERS :]}
+    kept = {name: producers[name] for name in order[len(order) - MAX_PRODUCERS :]}
+    assert len(kept) == MAX_PRODUCERS, "room for a producer that is forgotten"
+    return kept
 
 
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
@@ -472,6 +474,7 @@ class Metadata:
             return None
         topic.settings = changed(topic.settings, command.settings)
         topic.configured += 1
+        assert topic.configured == command.configured + 1, "another change came in between"
         return command.topic
 
     def _trim(self, command: Trim) -> str | None:
@@ -500,6 +503,8 @@ class Metadata:
         for group, done in topic.groups.items():
             topic.groups[group] = done.join(Acknowledged(done.generation, begin), topic.advance)
         assert topic.begin == begin, "TrimmedStaysTrimmed: another segment is the first"
+        assert topic.first <= topic.current, "TrimmedIsSealed: the open segment is dropped"
+        assert all(at >= begin for at in topic.cursors.values()), "CursorInBounds: it is at what is trimmed"
         return command.topic
 
     def _skip(self, topic: Topic, group: str, missed: int) -> None:
@@ -660,6 +665,7 @@ class Metadata:
         """Return the directories of some nodes; None if these are not members, each named once."""
         if not self._are_members(replicas):
             return None
+        assert len(set(replicas)) == len(replicas), "Replicas: a node is named twice"
         return tuple(self.nodes[node].directory_id for node in replicas)
 
     def needs(self, node_id: int) -> bool:

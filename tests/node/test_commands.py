@@ -236,17 +236,30 @@ def test_the_readmes_engine_example_runs_as_it_stands(tmp_path: Path) -> None:
     assert run("walrus.wal", "verify", "wal_files", cwd=tmp_path).returncode == 0
 
 
-def test_the_readmes_shell_examples_run_as_they_stand(cluster: Cluster) -> None:
+ENDLESS = {"tail": "output", "consume": "done"}
+"""Subcommand that only Ctrl-C ends -> the file in which its first entry appears."""
+
+
+def test_the_readmes_shell_examples_run_as_they_stand(cluster: Cluster, tmp_path: Path) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    lines = re.findall(r"^    python -m (walrus\.cli .*)$", text, re.MULTILINE)
-    assert len(lines) == 4
-    address = "{}:{}".format(*cluster[2].client)
+    lines = re.findall(r"^    python -m walrus\.cli (.*)$", text, re.MULTILINE)
+    assert len(lines) == 7
+    (tmp_path / "orders.txt").write_text("two\nthree\n")
+    (tmp_path / "work").write_text("#!/bin/sh\ncat >> done\n")
+    (tmp_path / "work").chmod(0o755)
+    command = "exec {} -m walrus.cli --addr {}:{}".format(sys.executable, *cluster[2].client)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for line in lines:
-        module, *words = re.findall(r'"[^"]*"|\S+', line)
-        ended = run(module, "--addr", address, *[word.strip('"') for word in words], cwd=ROOT)
-        assert ended.returncode == 0, (line, ended.stderr)
-        if words[0] == "get":
-            assert ended.stdout.strip() == "one espresso"
+        output, shell = tmp_path / "output", ["bash", "-c", f"{command} {line}"]
+        with output.open("wb") as file:
+            process = subprocess.Popen(shell, cwd=tmp_path, env=environment, stdout=file, stderr=file)
+        if (appears := ENDLESS.get(line.split()[0])) is not None:
+            path = tmp_path / appears
+            wait_for(lambda path=path: path.exists() and "espresso" in path.read_text(), line)
+            process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == (130 if appears else 0), (line, output.read_text())
+        if line.startswith("get"):
+            assert output.read_text().strip() == "one espresso"
 
 
 def test_one_node_by_hand_founds_a_cluster_and_the_next_one_joins(tmp_path: Path) -> None:

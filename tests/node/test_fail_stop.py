@@ -26,10 +26,10 @@ posix.sync_descriptor = sync_descriptor
 
 BUG = """
 from walrus.broker.router import Router
-def put(self, slot, topic, batch, now):
+def put(self, slot, topic, batch, *rest):
     if b"bug" in batch.blob:
         raise AssertionError("a planted bug")
-    return real(self, slot, topic, batch, now)
+    return real(self, slot, topic, batch, *rest)
 real, Router.put = Router.put, put
 """
 

@@ -219,6 +219,7 @@ class Copies:
             name = self._names.get(key, f"{key[0]}/{key[1]}")
             copy = SegmentCopy(key, name, self._data.storage.bounds(name)[1], self._notes.get(key))
             self._copies[key] = copy
+        assert copy.key == key, "PrefixAgree: the copy of another segment"
         return copy
 
     # --- writing ---
@@ -329,6 +330,7 @@ class Copies:
 
     def _state(self, copy: SegmentCopy) -> dict[str, object]:
         sure = copy.sure and not self.in_doubt
+        assert copy.durable <= copy.length, "AckedDurable: more is durable than was written"
         return {"length": copy.length, "durable": copy.durable, "fenced": copy.fenced, "sure": sure}
 
     def found(self) -> list[tuple[str, int, int, bool]]:
@@ -488,6 +490,7 @@ class Copies:
             assert 0 < batch.count <= end - start, "SealedStable: a checksum of other entries than asked for"
             summary.extend(batch)
             start += batch.count
+        assert start == end, "SealedStable: a checksum of more entries than asked for"
         return summary
 
     def check_invariants(self) -> None:
@@ -496,4 +499,5 @@ class Copies:
             copy.check_invariants()
             assert copy.key == key, f"{copy.name} is filed under {key}"
             assert copy.name == self._names.get(key, copy.name), f"{copy.name} is not the one that counts"
+        assert self.damaged.keys() <= self._copies.keys(), "damage in a copy that is not there"
         assert len(set(self._names.values())) == len(self._names), "PrefixAgree: two copies in one topic"

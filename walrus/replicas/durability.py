@@ -73,6 +73,7 @@ class Durable:
 
     def trim(self, topic: str, before: int) -> None:
         """See `Storage.trim`."""
+        assert before <= self.storage.bounds(topic)[1], "AckedDurable: what is still to be written would go"
         self.storage.trim(topic, before)
 
     def delete_topic(self, topic: str) -> None:
@@ -100,6 +101,7 @@ class Durable:
     def check_invariants(self) -> None:
         """Assert what must hold between the two counters and what waits."""
         assert 0 <= self.durable <= self.written, "AckedDurable: durable before it was written"
+        assert self.durable < self.written or not self._waiting, "all is durable, and something waits"
         if self._waiting:
             assert self._waiting[0][0] > self.durable, "a callback was forgotten"
             assert self._waiting[-1][0] <= self.written, "a callback waits for a write that never was"

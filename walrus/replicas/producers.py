@@ -57,6 +57,7 @@ class Producers:
         self._turn: dict[str, LastNumber] = {}
         self._unix_time = unix_time
         self._at = max((known.at for known in begun.values()), default=0)
+        assert len(begun) <= MAX_PRODUCERS, "a table that no other copy would have"
 
     def now(self) -> int:
         """Unix seconds; never before a time that is in the table, whatever the clocks of earlier writers."""
@@ -76,12 +77,15 @@ class Producers:
         return errors.NO_ERROR
 
     def _idlest(self) -> LastNumber:
+        assert self._known, "a table of none is not full"
         return min(self._known.values(), key=lambda known: known.at)
 
     def repeated(self, stamp: Stamp) -> int:
         """How many entries at the beginning of the run were had before."""
         known = self._known.get(stamp.producer)
-        return 0 if known is None else max(0, min(stamp.entries, known.last + 1 - stamp.first))
+        had = 0 if known is None else max(0, min(stamp.entries, known.last + 1 - stamp.first))
+        assert 0 <= had <= stamp.entries, "NoDuplicateAppend: more was had before than came"
+        return had
 
     def append(self, stamp: Stamp) -> Stamp:
         """The run is appended; returns its stamp with the time of now."""
@@ -91,6 +95,8 @@ class Producers:
         self._known[stamp.producer] = self._turn[stamp.producer]
         if len(self._known) > MAX_PRODUCERS:
             self._known = latest(self._known)
+        assert len(self._known) <= MAX_PRODUCERS, "a table beyond its bound"
+        assert stamp.producer in self._known, "NoDuplicateAppend: the newest producer is forgotten"
         return stamp
 
     def keep(self) -> None:
@@ -102,3 +108,4 @@ class Producers:
         """It was not."""
         self._turn = {}
         self._known = latest(self._begun | self.since)
+        assert len(self._known) <= MAX_PRODUCERS, "a table beyond its bound"

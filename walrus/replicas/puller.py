@@ -115,11 +115,13 @@ class Puller:
     def stop(self, copy: SegmentCopy) -> None:
         """Nothing of that segment is wanted any more."""
         self._pulls.pop(copy.name, None)
+        assert not self.pulling(copy), "a copy that is not wanted grows on"
 
     def _step(self, now: float) -> None:
         """End what is long enough, and ask for the next piece of what is not."""
         for pull in list(self._first(MAX_PULLS)):
             if pull.copy.length >= pull.upto:
+                assert pull.then, "it was copied for no requester"
                 del self._pulls[pull.copy.name]
                 # The requester counts this node among those that hold the entries, so it is told only when
                 # they are on the disk.

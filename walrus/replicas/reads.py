@@ -88,6 +88,7 @@ class Reads:
     ) -> None:
         self._config, self._copies, self._metadata, self._outbox = config, copies, metadata, outbox
         self._commit_index = commit_index
+        assert first_request >= 0, "a late answer to an earlier start would be taken for one to this"
         self._request = first_request
         self._asked: dict[int, _Asked] = {}
         self._due: list[tuple[float, int]] = []  # heap: when to give up a question
@@ -104,7 +105,9 @@ class Reads:
         segment = self._metadata.segment(topic, number)
         if segment is None:
             return 0
-        return segment.count if segment.count is not None else self._commit_index(topic, number) or 0
+        end = segment.count if segment.count is not None else self._commit_index(topic, number) or 0
+        assert end >= 0, "DeliveredIsPrefix: an end before the beginning"
+        return end
 
     def readable(self, topic: str, number: int) -> int:
         """How many entries of the segment this node may give to readers from its own copy: at most `end`."""
@@ -184,6 +187,7 @@ class Reads:
         seconds.
         """
         assert entries > 0, "a question for nothing: its empty answer would mean that there is nothing"
+        assert wait >= 0, "a question that is late before it is asked"
         self._request += 1
         assert self._request not in self._asked, "the answer to another question would be taken for this one"
         # Half of the client's patience: the other half is for another replica, if this one does not answer.
@@ -222,10 +226,12 @@ class Reads:
             if number in self._asked:
                 late.append(number)
         self._fail(late, now)
+        assert not self._due or self._due[0][0] > now, "a question stays beyond its deadline"
         while self._hold_until and self._hold_until[0][0] <= now:
             _, topic, number = heappop(self._hold_until)
             if number in self._held.get(topic, ()):
                 self._let_go(topic, number)
+        assert not self._hold_until or self._hold_until[0][0] > now, "a question is held beyond its time"
 
     def _fail(self, numbers: list[int], now: float) -> None:
         for number in numbers:
@@ -243,6 +249,7 @@ class Reads:
             self._answer(sender, read)
 
     def _hold(self, sender: int, read: Read, now: float) -> None:
+        assert read.wait > 0 and self._holding < MAX_HELD, "a question is held that is not to wait"
         self._holding += 1
         number = self._request = self._request + 1
         self._held.setdefault(read.topic, {})[number] = _Held(sender, read)
@@ -253,6 +260,7 @@ class Reads:
         for topic in topics:
             for number, held in list(self._held.get(topic, {}).items()):
                 read = held.read
+                assert read.topic == topic, "a question is held under another topic"
                 if read.start < self.end(topic, read.segment) or not self.leads(topic, read.segment):
                     self._let_go(topic, number)
 
@@ -261,6 +269,7 @@ class Reads:
         if not self._held[topic]:
             del self._held[topic]
         self._holding -= 1
+        assert self._holding >= 0, "a question is answered twice"
         self._answer(held.sender, held.read)
 
     def _answer(self, sender: int, read: Read) -> None:

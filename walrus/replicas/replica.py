@@ -93,6 +93,7 @@ class Replica:
         everything it can ever have acknowledged; one that merely took this frame may still lack others.
         """
         assert copy.durable >= frame.start + frame.batch.count, "AckedDurable: answered before it is durable"
+        assert copy.durable <= copy.length, "AckedDurable: more is durable than was written"
         if copy.durable >= frame.end and not copy.sure:
             with suppress(DiskFull):  # it stays unsure until the next frame
                 self._copies.mark(copy, sure=True)
@@ -131,6 +132,7 @@ class Replica:
         except DiskFull as error:
             self._outbox.log(f"cannot fence {copy.name}, not answering: {error}")
             return
+        assert copy.durable <= length, "AckedDurable: more is durable than was written"
         assert copy.fenced and copy.length == length, "AckedDurable: a frame came between fence and length"
 
     def _answer_fence(self, to: int, copy: SegmentCopy, length: int, *, damaged: bool) -> None:

@@ -36,6 +36,7 @@ class Trimming:
         known = self._metadata.topics.get(topic)
         first = known.first if known is not None else self._metadata.next_number(topic)
         before = self._first.get(topic, 1)
+        assert first >= before, "TrimmedIsSealed: what was trimmed is there again"
         if first > before:
             numbers = range(before, first)
             keys = self._copies.known() if len(numbers) > 1_000 else [(topic, number) for number in numbers]
@@ -54,6 +55,7 @@ class Trimming:
                 self._drop(key)
         for topic in [topic for topic in self._first if topic not in self._metadata.topics]:
             del self._first[topic]
+        assert self._first.keys() <= self._metadata.topics.keys(), "a deleted topic is remembered"
 
     def _drop(self, key: Key) -> None:
         assert self._metadata.is_gone(*key), f"TrimmedIsSealed: {key} is retained"
@@ -61,6 +63,7 @@ class Trimming:
         held = self._copies.entries
         if self._copies.drop(key):
             self._left.pop(key, None)
+            assert self._copies.entries <= held, "SpaceIsGivenBack: there is more after than before"
             self.entries += held - self._copies.entries
         else:
             self._left[key] = None
@@ -75,3 +78,4 @@ class Trimming:
         for topic, number in self._copies.known():
             gone = self._metadata.is_gone(topic, number) and (topic, number) not in self._left
             assert not gone, f"SpaceIsGivenBack: a copy of {topic}/{number} is left"
+        assert all(self._metadata.is_gone(*key) for key in self._left), "TrimmedIsSealed: it would be dropped"

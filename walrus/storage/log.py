@@ -614,6 +614,9 @@ class Log:
         block = self.blocks[-1]
         self.owner.tails[self] = None
         self.file, self.pwrite, self.window, self.shape = file, file.pwrite, None, -1
+        assert block.extent.offset < self.offset <= block.extent.offset + block.extent.size, (
+            "no tail of its block"
+        )
         self.limit = block.extent.offset + block.extent.size  # last: from here on there is room
 
     def find_tail(self) -> None:
@@ -657,7 +660,9 @@ class Log:
     def next_index(self) -> int:
         """The index of the next entry to be written."""
         with self.lock:
-            return self.base + self.position
+            following = self.base + self.position
+            assert following >= self.first, "SeqOrder: the first entry is behind the next one"
+            return following
 
     def block_at(self, index: int) -> tuple[Block, int, int] | None:
         """The block that holds entry `index`, the bytes of it in use and its entries; None past the end."""
@@ -784,6 +789,7 @@ class MappedLog(Log):
     def _adopt(self, block: Block, file: File) -> None:
         """Also let go of the pages of the block before, or a long log would be mapped from end to end."""
         super()._adopt(block, file)
+        assert self.blocks[-1] is block, "the pages of the tail would be let go"
         if len(self.blocks) > 1:
             self.forget(self.blocks[-2])
 

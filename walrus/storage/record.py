@@ -156,6 +156,7 @@ def mend_block(view: memoryview, file_number: int, offset: int) -> BlockHead | N
 
 
 def _place(file_number: int, offset: int) -> int:
+    assert file_number >= 0 and offset >= 0, "a block is nowhere"
     return crc32(struct.pack("<QQ", file_number, offset))
 
 
@@ -280,6 +281,7 @@ def find(view: memoryview, life: Life, offset: int, end: int, position: int) -> 
             and record.position >= position
             and holds(view, life, record.offset, record.end)
         ):
+            assert offset <= record.offset < record.end <= end, "a record outside of what was searched"
             return record
         at = data.find(tag, at + 1)
     return None
