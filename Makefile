@@ -37,7 +37,7 @@ quick: .venv/.installed ## the tests that start no process and no TLC
 
 deep: .venv/.installed ## the property tests with many more examples, many more seeds and faults (an hour)
 	HYPOTHESIS_PROFILE=deep $(PYTEST) -n 2 -q --timeout 7200 -m 'not process and not tla'
-	HYPOTHESIS_PROFILE=deep $(PYTEST) -q tests/node/test_chaos.py
+	HYPOTHESIS_PROFILE=deep $(PYTEST) -q tests/node/test_chaos.py tests/node/test_independent.py
 	HYPOTHESIS_PROFILE=deep $(PYTEST) -n 2 -q tests/tlc/test_corruptions.py tests/tlc/test_raft_corruptions.py
 	$(BIN)/python -m walrus.sim --seed 1000 --seeds 50
 	$(BIN)/python -m walrus.tlc replay --behaviours 3000

@@ -49,6 +49,8 @@ class Options:
     disks: bool = True
     clocks: bool | None = None
     """Whether clocks drift, by up to a tenth, and dates jump."""
+    topic: bytes = b""
+    """If given, only clients of this topic: the more of them, the sooner what concerns it is seen."""
 
 
 def play(options: Options, say: Callable[[str], None]) -> list[str]:
@@ -87,7 +89,11 @@ PATIENCE = 10.0
 def _play(world: World, options: Options, fsync: str, say: Callable[[str], None]) -> list[str]:
     world.start()
     told = {TOPIC: Told(), JOBS: Told()}
-    clients = [kind(told[topic], world.addresses, topic, name, options.seed) for kind, topic, name in CLIENTS]
+    clients = [
+        kind(told[topic], world.addresses, topic, name, options.seed)
+        for kind, topic, name in CLIENTS
+        if not options.topic or topic == options.topic
+    ]
     workers = [client for client in clients if isinstance(client, Worker)]
     nemesis = Nemesis(world, options.seed, fsync, options.only)
     end, minute = time.monotonic() + options.seconds, time.monotonic() + 60
@@ -144,6 +150,7 @@ def _line(told: dict[bytes, Told], nemesis: Nemesis) -> str:
     given, places = sum(map(len, told[TOPIC].gets.values())), len(told[TOPIC].fetched)
     acknowledged = told[TOPIC].acknowledged()
     put = f"{acknowledged:,} acknowledged, {given:,} given, {places:,} places fetched"
-    (queue,) = told[JOBS].queues.values()
-    done = f"{told[JOBS].acknowledged():,} published, {len(queue.given):,} received"
-    return f"{put}, {done}, {len(queue.acknowledged):,} done; {faults}"
+    queues = told[JOBS].queues.values()
+    received = sum(len(queue.given) for queue in queues)
+    done = sum(len(queue.acknowledged) for queue in queues)
+    return f"{put}, {told[JOBS].acknowledged():,} published, {received:,} received, {done:,} done; {faults}"
