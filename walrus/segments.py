@@ -504,7 +504,7 @@ class Metadata:
             topic.groups[group] = done.join(Acknowledged(done.generation, begin), topic.advance)
         assert topic.begin == begin, "TrimmedStaysTrimmed: another segment is the first"
         assert topic.first <= topic.current, "TrimmedIsSealed: the open segment is dropped"
-        assert all(at >= begin for at in topic.cursors.values()), "CursorInBounds: it is at what is trimmed"
+        assert all(at >= begin for at in topic.cursors.values()), "MarkInBounds: it is at what is trimmed"
         return command.topic
 
     def _skip(self, topic: Topic, group: str, missed: int) -> None:
