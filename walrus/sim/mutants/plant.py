@@ -70,6 +70,11 @@ class Mutant:
     spec: str = ""
     """The same bug in the specs, as `walrus.tlc mutants` calls it."""
 
+    @classmethod
+    def of(cls, name: str, expected: str, about: str, *slips: Slip, spec: str = "") -> Mutant:
+        """In the order in which one reads it; `expected` has the names with spaces between them."""
+        return cls(name=name, about=about, expected=tuple(expected.split()), slips=slips, spec=spec)
+
 
 @dataclass(frozen=True, slots=True)
 class Place:

@@ -4,46 +4,41 @@ from __future__ import annotations
 
 from walrus.sim.mutants.plant import Mutant, Slip
 
-
-def _mutant(name: str, expected: str, about: str, *slips: Slip, spec: str = "") -> Mutant:
-    return Mutant(name=name, about=about, expected=tuple(expected.split()), slips=slips, spec=spec)
-
-
 ALL = (
-    _mutant(
+    Mutant.of(
         "repetition_appended",
         "NoDuplicateAppend",
         "what a producer sends again is appended again",
         Slip("max(0, min(stamp.entries, known.last + 1 - stamp.first))", "0"),
     ),
-    _mutant(
+    Mutant.of(
         "gap_taken",
         "NumbersWithoutGap",
         "a number is appended although an earlier one is missing",
         Slip("if stamp.first > expected else errors.NO_ERROR", "if False else errors.NO_ERROR"),
         spec="publish:TakesGaps",
     ),
-    _mutant(
+    Mutant.of(
         "seal_without_producers",
         "NoDuplicateAppend",
         "a healthy Seal says nothing of the producers",
         Slip("producers=writer.producers.since,", ""),
         spec="publish:SealWithoutTable",
     ),
-    _mutant(
+    Mutant.of(
         "recovery_without_producers",
         "NoDuplicateAppend NumbersWithoutGap",
         "the Seal of a recovery says nothing of the producers",
         Slip("producers=recovery.found.producers,", ""),
         spec="publish:RecoveryForgetsTail",
     ),
-    _mutant(
+    Mutant.of(
         "recovery_with_producers_of_any_copy",
         "NoDuplicateAppend NumbersWithoutGap",
         "a recovery takes the producers of the copy that answered last",
         Slip("self._source.producers", "[*self._fence_replies.values()][-1].producers"),
     ),
-    _mutant(
+    Mutant.of(
         "repetition_answered_at_once",
         "RepeatOkImpliesAcked",
         "a repetition is answered although what it repeats is not acknowledged",
@@ -54,7 +49,7 @@ ALL = (
         ),
         spec="publish:RepeatBeforeCommit",
     ),
-    _mutant(
+    Mutant.of(
         "producer_forgotten_with_the_turn",
         "NoDuplicateAppend",
         "what a turn appended is not in what the Seal says",

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from walrus.sim.mutants.plant import Mutant, Slip
 
-
-def _mutant(name: str, expected: str, about: str, *slips: Slip, spec: str = "") -> Mutant:
-    return Mutant(name=name, about=about, expected=tuple(expected.split()), slips=slips, spec=spec)
-
-
 VOTES = (
-    _mutant(
+    Mutant.of(
         "vote_not_persisted",
         "ElectionSafety",
         "the term is written to the journal, the vote is not",
@@ -20,20 +15,20 @@ VOTES = (
         ),
         spec="raft:VoteForgotten",
     ),
-    _mutant(
+    Mutant.of(
         "hard_state_not_persisted",
         "ElectionSafety",
         "neither term nor vote reach the journal, unless a snapshot does",
         Slip("if ready.hard_state is not None:", "if snapshot and ready.hard_state is not None:"),
         spec="raft:TermForgotten",
     ),
-    _mutant(
+    Mutant.of(
         "vote_sent_before_durable",
         "ElectionSafety",
         "what reveals a term or a vote leaves at once",
         Slip("(self._after if self.hard_state_pending else self._messages)", "self._messages"),
     ),
-    _mutant(
+    Mutant.of(
         "own_vote_counts_before_durable",
         "ElectionSafety",
         "a candidate counts its own vote before it is durable",
@@ -42,7 +37,7 @@ VOTES = (
             "if self.role is Role.CANDIDATE:",
         ),
     ),
-    _mutant(
+    Mutant.of(
         "votes_twice",
         "ElectionSafety",
         "a server votes for each candidate that asks",
@@ -53,7 +48,7 @@ VOTES = (
         ),
         spec="raft:VotesTwice",
     ),
-    _mutant(
+    Mutant.of(
         "votes_without_log_check",
         "LeaderCompleteness",
         "votes go to candidates whose log lacks what the voter's has (paper §5.4.1)",
@@ -61,7 +56,7 @@ VOTES = (
         Slip("and theirs >= self.log.last", ""),
         spec="raft:VoteWithoutLogCheck",
     ),
-    _mutant(
+    Mutant.of(
         "votes_by_length_only",
         "LeaderCompleteness",
         "the longer log wins a vote, whatever the terms of its last entries are",
@@ -71,20 +66,20 @@ VOTES = (
         ),
         Slip("and theirs >= self.log.last", "and message.last_log_index >= self.log.last_index"),
     ),
-    _mutant(
+    Mutant.of(
         "prevotes_count_as_votes",
         "ElectionSafety",
         "an election begins with the pre-votes before it",
         Slip("self.granted.clear()", "pass"),
         spec="raft:OldVotesCount",
     ),
-    _mutant(
+    Mutant.of(
         "wins_with_half",
         "ElectionSafety LeaderCompleteness",
         "half of the voters are enough to be elected",
         Slip(">= membership.quorum", ">= len(membership.voters) // 2", "Election.won"),
     ),
-    _mutant(
+    Mutant.of(
         "votes_are_counted",
         "ElectionSafety LeaderCompleteness",
         "votes are counted, and not the voters that gave them: an answer that arrives twice counts twice",
@@ -97,7 +92,7 @@ VOTES = (
             "return len(self.granted) >= membership.quorum",
         ),
     ),
-    _mutant(
+    Mutant.of(
         "vote_forgotten_on_step_down",
         "ElectionSafety",
         "becoming a follower of the same term forgets whom it voted for",
@@ -107,48 +102,48 @@ VOTES = (
 )
 
 REPLICATION = (
-    _mutant(
+    Mutant.of(
         "commits_old_terms",
         "LeaderCompleteness StateMachineSafety",
         "an entry of an earlier term is committed by counting its copies (paper §5.4.2, Figure 8)",
         Slip("or self.log.term_at(index) != self.current_term", ""),
         spec="raft:CommitOldTerm",
     ),
-    _mutant(
+    Mutant.of(
         "commits_by_minority",
         "CommittedNeverLost LeaderCompleteness StateMachineSafety",
         "one copy too few is enough to commit",
         Slip("[membership.quorum - 1]", "[max(0, membership.quorum - 2)]"),
         spec="raft:CommitByMinority",
     ),
-    _mutant(
+    Mutant.of(
         "learners_count",
         "CommittedNeverLost LeaderCompleteness",
         "learners count towards a commit",
         Slip("for voter in membership.voters", "for voter in membership.members"),
         spec="raft:LearnersCount",
     ),
-    _mutant(
+    Mutant.of(
         "leader_counts_unwritten",
         "CommittedNeverLost",
         "the leader counts its own copy before it is durable",
         Slip("self._log.persisted_index", "self._log.last_index", "Leadership.quorum_match"),
         spec="raft:LeaderCountsUnwritten",
     ),
-    _mutant(
+    Mutant.of(
         "acks_before_durable",
         "CommittedNeverLost",
         "a follower answers for entries when it has received them",
         Slip("self._after.append((to, message))", "self.send(to, message)"),
         spec="raft:AckBeforePersist",
     ),
-    _mutant(
+    Mutant.of(
         "acks_with_the_first_sync",
         "CommittedNeverLost",
         "of two syncs under way the first one lets go what waits for the second",
         Slip("self._outstanding[-1].held", "self._outstanding[0].held"),
     ),
-    _mutant(
+    Mutant.of(
         "truncation_keeps_persisted",
         "CommittedNeverLost TypeOK",
         "entries that replace others count as durable because the others were",
@@ -158,13 +153,13 @@ REPLICATION = (
         ),
         Slip("assert self.persisted_index <= self.last_index", "pass", "RaftLog.check_invariants"),
     ),
-    _mutant(
+    Mutant.of(
         "replaced_entries_count_as_durable",
         "CommittedNeverLost",
         "a sync of entries that were replaced meanwhile counts for their replacements",
         Slip("and self.term_at(entry.index) == entry.term", ""),
     ),
-    _mutant(
+    Mutant.of(
         "truncation_keeps_saved",
         "CommittedNeverLost TypeOK LogMatching",
         "entries that replace others are not written to the journal",
@@ -174,14 +169,14 @@ REPLICATION = (
         ),
         Slip("<= self.saved_index <= self.last_index", "<= self.saved_index"),
     ),
-    _mutant(
+    Mutant.of(
         "cuts_without_compare",
         "CommittedNeverLost LogMatching",
         "a late, shorter request cuts off what was acknowledged since (paper Figure 2, step 3)",
         Slip("if self.matches(entry.index, entry.term):", "if entry.index <= self.commit_index:"),
         spec="raft:CutWithoutCompare",
     ),
-    _mutant(
+    Mutant.of(
         "accepts_without_predecessor",
         "LogMatching StateMachineSafety LeaderCompleteness",
         "the consistency check compares indexes and not terms",
@@ -191,7 +186,7 @@ REPLICATION = (
         ),
         spec="raft:NoPrevCheck",
     ),
-    _mutant(
+    Mutant.of(
         "believes_any_commit_index",
         "StateMachineSafety LeaderCompleteness CommittedNeverLost",
         "a follower commits what it has, not what the request showed to agree",
@@ -200,7 +195,7 @@ REPLICATION = (
             "self._learn_commit(min(message.leader_commit, self._log.last_index))",
         ),
     ),
-    _mutant(
+    Mutant.of(
         "acknowledges_its_whole_log",
         "CommittedNeverLost LogMatching",
         "a follower answers with the end of its log, not with what the request showed to agree",
@@ -209,7 +204,7 @@ REPLICATION = (
             "self._acknowledge(sender, message, self._log.last_index, added)",
         ),
     ),
-    _mutant(
+    Mutant.of(
         "conflict_rolls_back_committed",
         "TypeOK CommittedNeverLost",
         "a snapshot that the log agrees with cuts off what follows it",
@@ -226,27 +221,27 @@ REPLICATION = (
 )
 
 MEMBERSHIP = (
-    _mutant(
+    Mutant.of(
         "change_before_own_commit",
         "CommittedNeverLost LeaderCompleteness ElectionSafety",
         "a membership changes before its leader has committed an entry of its own term",
         Slip("or not leading.has_committed_in_term()", ""),
         spec="raft:ChangeBeforeOwnCommit",
     ),
-    _mutant(
+    Mutant.of(
         "change_while_pending",
         "CommittedNeverLost LeaderCompleteness ElectionSafety",
         "a membership changes while the last change is not committed",
         Slip("if self.log.membership_index > self.commit_index:", "if False:"),
         spec="raft:ChangeWhilePending",
     ),
-    _mutant(
+    Mutant.of(
         "membership_survives_truncation",
         "TypeOK LeaderCompleteness",
         "a membership that was cut off with its entry stays in force",
         Slip("while self._memberships[-1][0] >= index:", "while self._memberships[-1][0] > index:"),
     ),
-    _mutant(
+    Mutant.of(
         "learner_votes_too_early",
         "CommittedNeverLost RolloverProgress",
         "a learner becomes a voter before it has caught up",
@@ -255,13 +250,13 @@ MEMBERSHIP = (
 )
 
 SNAPSHOTS = (
-    _mutant(
+    Mutant.of(
         "trims_before_durable",
         "CommittedNeverLost ElectionSafety",
         "the journal gives up what a checkpoint replaces while the checkpoint may still be lost",
         Slip("self._checkpoints[ready.number] = first", "self._storage.trim(self._topic, first)"),
     ),
-    _mutant(
+    Mutant.of(
         "snapshot_acknowledged_before_durable",
         "CommittedNeverLost",
         "a follower says that it has installed a snapshot before the snapshot is durable",
@@ -270,7 +265,7 @@ SNAPSHOTS = (
             "self._outbox.send(sender, answer)",
         ),
     ),
-    _mutant(
+    Mutant.of(
         "snapshot_of_the_future",
         "StateMachineSafety",
         "the metadata's snapshot is labelled with an index that is not in it yet",
@@ -280,7 +275,7 @@ SNAPSHOTS = (
         ),
         spec="raft:SnapshotUncommitted",
     ),
-    _mutant(
+    Mutant.of(
         "snapshot_pieces_repeat",
         "StateMachineSafety SnapshotError DecodeError ValidationError TypeOK",
         "a piece of a snapshot that arrives twice is taken twice",
@@ -289,7 +284,7 @@ SNAPSHOTS = (
             "if chunk.offset <= len(self._data):",
         ),
     ),
-    _mutant(
+    Mutant.of(
         "snapshot_pieces_of_two_leaders",
         "StateMachineSafety SnapshotError DecodeError",
         "pieces of two snapshots are put together",
@@ -298,20 +293,20 @@ SNAPSHOTS = (
 )
 
 READS = (
-    _mutant(
+    Mutant.of(
         "read_before_own_commit",
         "ReadIndex",
         "a new leader confirms reads before it knows what is committed (dissertation §6.4)",
         Slip("if not self._reads or not self.has_committed_in_term():", "if not self._reads:"),
         Slip("return confirmed and self.has_committed_in_term()", "return confirmed"),
     ),
-    _mutant(
+    Mutant.of(
         "read_index_too_early",
         "ReadIndex",
         "a read is confirmed at one entry less than what is committed",
         Slip("self._log.commit_index))", "self._log.commit_index - 1))"),
     ),
-    _mutant(
+    Mutant.of(
         "read_confirmed_by_an_older_round",
         "ReadIndex",
         "heartbeats that were sent before a read confirm it",
@@ -320,7 +315,7 @@ READS = (
             "self._reads.extend((context, self.round - 1) for context in self.new_reads)",
         ),
     ),
-    _mutant(
+    Mutant.of(
         "read_joined_under_way",
         "ReadIndex",
         "a question joins a ReadIndex that was asked before it",
@@ -330,13 +325,13 @@ READS = (
             "ReadIndexes.ask",
         ),
     ),
-    _mutant(
+    Mutant.of(
         "read_answered_before_applied",
         "ReadIndex",
         "a confirmed read is answered before the metadata is applied up to its index",
         Slip("if self._index is None or index < self._index:", "if self._index is None:"),
     ),
-    _mutant(
+    Mutant.of(
         "deposed_leader_dates_its_lease",
         "Lease",
         "a Raft leader counts as heard from although no majority answers it",

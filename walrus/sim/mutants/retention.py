@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from walrus.sim.mutants.plant import Mutant, Slip
 
-
-def _mutant(name: str, expected: str, about: str, *slips: Slip, spec: str = "") -> Mutant:
-    return Mutant(name=name, about=about, expected=tuple(expected.split()), slips=slips, spec=spec)
-
-
 ALL = (
-    _mutant(
+    Mutant.of(
         "trim_takes_the_open_segment",
         "TrimmedIsSealed TypeOK",
         "a Trim that takes the open segment is proposed, and applied",
@@ -21,35 +16,35 @@ ALL = (
         ),
         spec="retention:TrimsTheOpen",
     ),
-    _mutant(
+    Mutant.of(
         "no_tombstone",
         "TrimmedStaysTrimmed",
         "a topic that is registered anew begins with segment 1 again",
         Slip("self.tombstones[command.topic] = topic.current + 1", "self.tombstones[command.topic] = 1"),
         spec="retention:NoTombstone",
     ),
-    _mutant(
+    Mutant.of(
         "copies_outlive_their_segment",
         "SpaceIsGivenBack",
         "a replica keeps the copies of segments that were trimmed",
         Slip("if key[0] == topic and key[1] < first:", "if False:"),
         spec="retention:KeepsCopies",
     ),
-    _mutant(
+    Mutant.of(
         "missed_entries_not_counted",
         "SkippedIsCounted",
         "a group goes on behind what was trimmed, and nothing says so",
         Slip("topic.skipped[group] = topic.skipped.get(group, 0) + missed", "pass"),
         spec="retention:CountsNothing",
     ),
-    _mutant(
+    Mutant.of(
         "group_stays_at_what_is_trimmed",
         "MarkInBounds",
         "a group's place stays below the first entry there is",
         Slip("topic.cursors = {group: topic.advance(at) for group, at in topic.cursors.items()}", "pass"),
         spec="retention:MarkStays",
     ),
-    _mutant(
+    Mutant.of(
         "protection_asked_of_nobody",
         "ProtectedUntilAcked",
         "protect_groups is forgotten, by the planner and where a Trim is applied",

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 from walrus.sim.mutants.plant import Mutant, Slip
 
-
-def _mutant(name: str, expected: str, about: str, *slips: Slip, spec: str = "") -> Mutant:
-    return Mutant(name=name, about=about, expected=tuple(expected.split()), slips=slips, spec=spec)
-
-
 WRITING = (
-    _mutant(
+    Mutant.of(
         "acks_at_one_copy",
         "AckedDurable",
         "one copy is enough to acknowledge",
         Slip("commit = lengths[len(lengths) - self.segment.majority]", "commit = lengths[-1]"),
         spec="walrus:AckByMinority",
     ),
-    _mutant(
+    Mutant.of(
         "acks_one_too_many",
         "AckedDurable",
         "a PUT is answered OK one entry before all of it is acknowledged",
         Slip("self._appended[0].end <= commit:", "self._appended[0].end <= commit + 1:"),
     ),
-    _mutant(
+    Mutant.of(
         "acks_what_did_not_fit",
         "AckedDurable",
         "a PUT that fills a segment is answered OK with the part that went back",
@@ -34,7 +29,7 @@ WRITING = (
             "        self._answer(done.origin, done.forward, count, count, places, refused=refused)",
         ),
     ),
-    _mutant(
+    Mutant.of(
         "acks_before_fsync",
         "AckedDurable",
         "entries count as durable once they are written",
@@ -44,20 +39,20 @@ WRITING = (
         ),
         spec="walrus:AckBeforeFsync",
     ),
-    _mutant(
+    Mutant.of(
         "reports_what_is_written",
         "AckedDurable",
         "a replica answers a frame with what it has written, not with what is durable",
         Slip("length = copy.key, copy.durable", "length = copy.key, copy.length"),
     ),
-    _mutant(
+    Mutant.of(
         "acks_after_its_fence",
         "AckedDurable",
         "a fenced writer goes on acknowledging",
         Slip("if self.copy.fenced or self.seal_proposed:", "if self.seal_proposed:"),
         Slip("self.on_fenced()\n        return", "pass", "SegmentWriter.on_reply"),
     ),
-    _mutant(
+    Mutant.of(
         "writes_after_its_fence",
         "AckedDurable SealedStable PrefixAgree",
         "a writer goes on appending although its own node is fenced",
@@ -66,7 +61,7 @@ WRITING = (
         Slip("if self.sealing or self.copy.fenced:", "if self.sealing:"),
         spec="walrus:WriterIgnoresFence",
     ),
-    _mutant(
+    Mutant.of(
         "writes_while_sealing",
         "AckedDurable SealedStable",
         "a writer appends after it began to seal",
@@ -75,13 +70,13 @@ WRITING = (
         Slip("if self.copy.fenced or self.seal_proposed:", "if self.copy.fenced:"),
         spec="walrus:AppendsWhileSealing",
     ),
-    _mutant(
+    Mutant.of(
         "sealed_before_acknowledged",
         "SealedStable AckedDurable",
         "the writer proposes its end before all that it appended is acknowledged",
         Slip("and self.commit_index == self.copy.length", ""),
     ),
-    _mutant(
+    Mutant.of(
         "late_reports_count",
         "AckedDurable",
         "a report that was overtaken by a later one moves the commit index back",
@@ -91,13 +86,13 @@ WRITING = (
         ),
         Slip("if commit <= self.commit_index:", "if commit == self.commit_index:"),
     ),
-    _mutant(
+    Mutant.of(
         "takes_a_forward_twice",
         "Duplicate",
         "a forward that the network repeats is appended again",
         Slip("if forward.request <= self._shared.seen.get(origin, 0):", "if False:"),
     ),
-    _mutant(
+    Mutant.of(
         "writes_without_lease",
         "Lease",
         "a writer does not look at its lease",
@@ -107,20 +102,20 @@ WRITING = (
             "SegmentWriter._may_append",
         ),
     ),
-    _mutant(
+    Mutant.of(
         "lease_never_expires",
         "Lease",
         "a lease holds although no Raft leader was heard",
         Slip("and now < self.expires_at()", ""),
     ),
-    _mutant(
+    Mutant.of(
         "lease_outlives_its_segment",
         "OpenLeaderMatchesMap",
         "a lease stays when the segment is sealed",
         Slip("self._granted.pop(name, None)", "pass"),
         spec="walrus:LeaseOutlivesSegment",
     ),
-    _mutant(
+    Mutant.of(
         "leader_resumes_after_restart",
         "SingleWriter OpenLeaderMatchesMap",
         "a restarted leader takes its old segment for its own",
@@ -130,7 +125,7 @@ WRITING = (
         ),
         spec="walrus:LeaderResumesAfterRestart",
     ),
-    _mutant(
+    Mutant.of(
         "no_gap_check",
         "SeqOrder PrefixAgree",
         "a replica takes a frame that begins beyond its end",
@@ -138,20 +133,20 @@ WRITING = (
         Slip('assert start <= copy.length, "SeqOrder: a gap in a copy"', "start = min(start, copy.length)"),
         spec="walrus:NoGapCheck",
     ),
-    _mutant(
+    Mutant.of(
         "no_duplicate_check",
         "SeqOrder PrefixAgree SingleWriter",
         "a replica appends again what it has already",
         Slip("new = batch.slice(copy.length - start, batch.count)", "new = batch"),
         spec="walrus:NoDuplicateCheck",
     ),
-    _mutant(
+    Mutant.of(
         "frame_of_anybody",
         "SingleWriter PrefixAgree",
         "a replica takes frames of a node that does not lead the segment",
         Slip("or sender != segment.leader", ""),
     ),
-    _mutant(
+    Mutant.of(
         "frame_of_a_sealed_segment",
         "SealedStable AckedDurable PrefixAgree",
         "a replica takes frames of a segment that is sealed",
@@ -160,7 +155,7 @@ WRITING = (
 )
 
 FENCING = (
-    _mutant(
+    Mutant.of(
         "no_fence_check",
         "AckedDurable",
         "a fenced replica takes the writer's frames, and says that all is well",
@@ -168,14 +163,14 @@ FENCING = (
         Slip("fenced=fenced", "fenced=False"),
         spec="walrus:NoFenceCheck",
     ),
-    _mutant(
+    Mutant.of(
         "fence_not_noted",
         "AckedDurable",
         "the length is read and answered, and the writer is not refused afterwards",
         Slip("self._note(copy, fenced=True, sure=copy.sure)", "pass"),
         spec="walrus:ReadThenFence",
     ),
-    _mutant(
+    Mutant.of(
         "fence_forgotten_at_restart",
         "AckedDurable",
         "fences are noted and not read back",
@@ -185,19 +180,19 @@ FENCING = (
         ),
         spec="walrus:FenceForgottenAtRestart",
     ),
-    _mutant(
+    Mutant.of(
         "fence_answered_before_noted",
         "AckedDurable",
         "a fence is answered before its note is durable",
         Slip("self._meta.barrier(partial(self._data.barrier, then))", "self._data.barrier(then)"),
     ),
-    _mutant(
+    Mutant.of(
         "fence_answered_before_durable",
         "AckedDurable SealedStable",
         "a fence is answered before the entries that it counts are durable",
         Slip("self._meta.barrier(partial(self._data.barrier, then))", "self._meta.barrier(then)"),
     ),
-    _mutant(
+    Mutant.of(
         "fence_answered_with_a_later_length",
         "AckedDurable SealedStable",
         "a fence is answered with the length at the time of the answer",
@@ -206,7 +201,7 @@ FENCING = (
             "lambda: self._answer_fence(sender, copy, copy.length, damaged=False)",
         ),
     ),
-    _mutant(
+    Mutant.of(
         "sealed_after_one_fence",
         "AckedDurable",
         "one fenced replica is enough to recover",
@@ -214,21 +209,21 @@ FENCING = (
         Slip("or len(self._fence_replies) < self.segment.majority", "", "SegmentRecovery._choose"),
         spec="walrus:MinorityFence",
     ),
-    _mutant(
+    Mutant.of(
         "shortest_copy_wins",
         "AckedDurable",
         "recovery takes the shortest length that was answered",
         Slip("max(sorted(replies)", "min(sorted(replies)", "SegmentRecovery._choose"),
         spec="walrus:ShortestCopyWins",
     ),
-    _mutant(
+    Mutant.of(
         "sealed_before_copied",
         "SealedStable",
         "recovery seals before a majority holds what it found",
         Slip("if whole >= self.segment.majority:", "if whole:"),
         spec="walrus:SealBeforeCopy",
     ),
-    _mutant(
+    Mutant.of(
         "lengths_outlive_a_restarted_recovery",
         "SealedStable AckedDurable",
         "a recovery that begins again counts what the earlier attempt heard of",
@@ -238,7 +233,7 @@ FENCING = (
             "SegmentRecovery.on_tick",
         ),
     ),
-    _mutant(
+    Mutant.of(
         "forced_recovery_takes_a_minority",
         "AckedDurable SealedStable",
         "RECOVER lets a recovery go on before a majority is fenced",
@@ -249,20 +244,20 @@ FENCING = (
         ),
         Slip("if whole >= self.segment.majority:", "if whole >= self.segment.majority or self.forced:"),
     ),
-    _mutant(
+    Mutant.of(
         "opens_what_is_fenced",
         "RolloverProgress FailoverProgress ReadProgress NoRest",
         "a leader opens a writer for a segment that is fenced already, and no node recovers it",
         Slip("if copy.length or copy.fenced:", "if copy.length:"),
         Slip("if writer.copy.fenced:", "if False:"),
     ),
-    _mutant(
+    Mutant.of(
         "nobody_fails_over",
         "FailoverProgress ReadProgress RolloverProgress Replies NoRest",
         "the Raft leader recovers no segment of a dead leader",
         Slip("if restarted or not self._alive(placement.leader, now):", "if False:"),
     ),
-    _mutant(
+    Mutant.of(
         "nobody_seals",
         "RolloverProgress ReadProgress Replies NoRest",
         "a full segment stays open",
@@ -271,7 +266,7 @@ FENCING = (
 )
 
 DURABILITY = (
-    _mutant(
+    Mutant.of(
         "raft_goes_on_before_durable",
         "CommittedNeverLost ElectionSafety",
         "what Raft writes counts as durable at once",
@@ -280,40 +275,40 @@ DURABILITY = (
             "self._persisted(ready)",
         ),
     ),
-    _mutant(
+    Mutant.of(
         "copy_reported_before_durable",
         "SealedStable AckedDurable",
         "a copy that was extended is reported before it is durable",
         Slip("length = min(copy.durable, upto)", "length = min(copy.length, upto)"),
         Slip("self._copies.barrier(then)", "then()"),
     ),
-    _mutant(
+    Mutant.of(
         "unsure_counts_as_sure",
         "AckedDurable SealedStable",
         "recovery trusts the length of a copy that a power loss may have shortened",
         Slip("sure = copy.sure and not damaged and not self._copies.in_doubt", "sure = not damaged"),
         spec="walrus:UnsureCountsAsSure",
     ),
-    _mutant(
+    Mutant.of(
         "any_frame_makes_sure",
         "AckedDurable SealedStable",
         "a copy counts as whole with the first frame after its power loss",
         Slip("if copy.durable >= frame.end and not copy.sure:", "if not copy.sure:"),
         spec="walrus:OldFrameMakesSure",
     ),
-    _mutant(
+    Mutant.of(
         "doubt_ends_with_the_snapshot",
         "AckedDurable SealedStable",
         "a journal that ends with its snapshot leaves no doubt after a power loss",
         Slip("return restored.snapshot.index if restored.snapshot else 0", "return 0", "_last_index"),
     ),
-    _mutant(
+    Mutant.of(
         "doubt_not_restored",
         "AckedDurable SealedStable",
         "the copies of segments that come with a snapshot are not marked unsure",
         Slip("unsure = self.applied < self._unsure_to", "unsure = False"),
     ),
-    _mutant(
+    Mutant.of(
         "doubts_noted_before_durable",
         "AckedDurable SealedStable",
         "a node is sure of itself again before its doubts are durably noted",
@@ -322,13 +317,13 @@ DURABILITY = (
             "self.applied >= self._unsure_to",
         ),
     ),
-    _mutant(
+    Mutant.of(
         "notes_cut_before_rewritten",
         "AckedDurable",
         "old notes are trimmed before the ones that replace them are durable",
         Slip("self._meta.barrier(partial(self._trim_notes, end))", "self._trim_notes(end)"),
     ),
-    _mutant(
+    Mutant.of(
         "notes_dropped_for_an_older_checkpoint",
         "AckedDurable",
         "fences are forgotten as soon as any checkpoint is durable",
@@ -337,7 +332,7 @@ DURABILITY = (
             "if ready.checkpoint is not None:",
         ),
     ),
-    _mutant(
+    Mutant.of(
         "notes_of_open_segments_dropped",
         "AckedDurable",
         "a checkpoint drops the fences of segments that are still open",
@@ -349,7 +344,7 @@ DURABILITY = (
 )
 
 REPAIRING = (
-    _mutant(
+    Mutant.of(
         "replica_counts_before_copied",
         "SealedStable AckedDurable",
         "a replica enters the set before it holds the segment",
@@ -359,19 +354,19 @@ REPAIRING = (
         ),
         spec="walrus:ReplicaBeforeCopy",
     ),
-    _mutant(
+    Mutant.of(
         "one_proven_replica_is_enough",
         "SealedStable",
         "a replica set is changed although only the added replica has shown the whole segment",
         Slip("and len(self.whole) >= majority(len(self.new))", ""),
     ),
-    _mutant(
+    Mutant.of(
         "lets_go_of_one_too_many",
         "ReplicasKept",
         "a replica set gives up a node that leaves although none takes its place",
         Slip("if len(staying) >= wanted:  # nothing", "if len(staying) >= wanted - 1:  # nothing"),
     ),
-    _mutant(
+    Mutant.of(
         "set_replicas_without_compare",
         "SealedStable NoRest",
         "a change of replicas is applied to another set than it was made for",
@@ -381,7 +376,7 @@ REPAIRING = (
             "_remove(self.sealed_at, segment.replicas, (command.topic, command.segment))",
         ),
     ),
-    _mutant(
+    Mutant.of(
         "removed_while_needed",
         "SealedStable AckedDurable",
         "a leaving node is removed while segments still need it",
@@ -393,31 +388,31 @@ REPAIRING = (
             "if self._is_meant(command) and not self.needs(command.node_id):", "if self._is_meant(command):"
         ),
     ),
-    _mutant(
+    Mutant.of(
         "replicas_by_snapshot_unseen",
         "NoRest",
         "a node that gets the metadata as a snapshot does not look what it lacks",
         Slip("self.catch_up.on_snapshot()", "pass"),
     ),
-    _mutant(
+    Mutant.of(
         "replicas_by_command_unseen",
         "NoRest",
         "a node that becomes a replica of a sealed segment does not look what it lacks",
         Slip("changes.replica_sets.append((topic, command.segment))", "pass"),
     ),
-    _mutant(
+    Mutant.of(
         "laggards_never_catch_up",
         "NoRest",
         "a replica that lacked entries at the seal stays short",
         Slip("self._look((topic, number), segment)", "pass"),
     ),
-    _mutant(
+    Mutant.of(
         "damage_stays",
         "NoRest",
         "a damaged copy is never made anew",
         Slip("if segment is not None and segment.sealed and key not in self._shadows:", "if False:"),
     ),
-    _mutant(
+    Mutant.of(
         "damaged_counts_as_sure",
         "AckedDurable SealedStable",
         "a copy that ends before its damage answers a fence as if that were all it ever had",
@@ -426,7 +421,7 @@ REPAIRING = (
             "sure = copy.sure and not self._copies.in_doubt",
         ),
     ),
-    _mutant(
+    Mutant.of(
         "damage_is_skipped",
         "PrefixAgree DeliveredIsPrefix",
         "a reader gets what follows a damaged entry in its place",
@@ -436,7 +431,7 @@ REPAIRING = (
             "return self._data.storage.read_batch(copy.name, damage.resume, most, max_bytes)",
         ),
     ),
-    _mutant(
+    Mutant.of(
         "shorter_copy_kept",
         "AckedDurable SealedStable NoRest",
         "of a damaged copy and its unfinished replacement a restart keeps the shorter one",
@@ -445,7 +440,7 @@ REPAIRING = (
             "found[key], shorter = sorted([found.get(key, name), name], key=self._length)",
         ),
     ),
-    _mutant(
+    Mutant.of(
         "shadow_begins_with_the_old_one",
         "SeqOrder PrefixAgree TypeOK",
         "a copy is made anew on top of an earlier attempt",
@@ -454,14 +449,14 @@ REPAIRING = (
 )
 
 DECIDING = (
-    _mutant(
+    Mutant.of(
         "sealed_without_compare",
         "SealedStable LastSealedIsSum AckedDurable DomainConsistency",
         "a seal of a segment that is sealed already closes the one that is open",
         Slip("topic.current != command.segment", "topic.current < command.segment"),
         spec="walrus:SealWithoutCompare",
     ),
-    _mutant(
+    Mutant.of(
         "total_misses_recoveries",
         "LastSealedIsSum",
         "segments that a recovery sealed do not count in the topic's total",
@@ -471,13 +466,13 @@ DECIDING = (
         ),
         spec="walrus:TotalMissesSeal",
     ),
-    _mutant(
+    Mutant.of(
         "announced_by_an_older_start",
         "SingleWriter FailoverProgress Replies OpenLeaderMatchesMap ReadProgress",
         "an old announcement that arrives late counts",
         Slip("if known is not None and known.outdates(command.incarnation):", "if False:"),
     ),
-    _mutant(
+    Mutant.of(
         "opened_for_the_last_start",
         "FailoverProgress SingleWriter RolloverProgress Replies ReadProgress",
         "a segment is opened for the start of its leader before the one that is known",
@@ -486,7 +481,7 @@ DECIDING = (
             "incarnation=max(0, self.nodes[leader].incarnation - 1)",
         ),
     ),
-    _mutant(
+    Mutant.of(
         "dead_voters_hold_no_replica",
         "FailoverProgress SealedStable Replicas",
         "a segment that opens while a voter is down gets a smaller replica set",
