@@ -136,6 +136,16 @@ def test_trim_and_seek_move_the_mark_and_a_deleted_topic_begins_anew() -> None:
     assert timed.take(2) == [(0, 1)]
 
 
+def test_what_was_acknowledged_before_it_was_handed_out_again_is_not_next_after_a_trim() -> None:
+    timed = Timed(6)
+    entries = [timed.wal.receive("t") for _ in range(4)]
+    timed.wal.seek("t", 0)
+    for entry in entries[2:]:
+        assert entry and timed.wal.ack("t", entry)
+    timed.wal.trim("t", 2)
+    assert timed.take(9) == [(4, 1), (5, 1)], "AckedNotRedelivered"
+
+
 def test_a_topic_is_read_in_one_way() -> None:
     timed = Timed(3)
     timed.wal.seek("t", 1)

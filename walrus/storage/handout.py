@@ -114,11 +114,15 @@ class Handout:
         if index >= self.mark:
             self.done.add(index)
             self._out.pop(index, None)
-            while self.mark in self.done:
-                self.done.remove(self.mark)
-                self.mark += 1
-            self._next = max(self._next, self.mark)
+            self._rise(self.mark)
         return True
+
+    def _rise(self, mark: int) -> None:
+        """The mark is there, and goes on over what is done."""
+        while mark in self.done:
+            self.done.remove(mark)
+            mark += 1
+        self.mark, self._next = mark, max(self._next, mark)
 
     def give_back(self, index: int, deliveries: int, ready_at: float) -> bool:
         """The consumer does not want it: it waits again then. Return whether this delivery is out."""
@@ -130,12 +134,9 @@ class Handout:
 
     def trimmed(self, first: int) -> None:
         """Entries below `first` are there no more."""
-        self.mark, self._next = max(self.mark, first), max(self._next, first)
         self._out = {index: out for index, out in self._out.items() if index >= first}
         self.done = {index for index in self.done if index >= first}
-        while self.mark in self.done:
-            self.done.remove(self.mark)
-            self.mark += 1
+        self._rise(max(self.mark, first))
 
     def check_invariants(self) -> None:
         """Assert what must hold of it by itself."""
@@ -143,6 +144,7 @@ class Handout:
         for index in (*self._out, *self.done):
             assert self.mark <= index < self.mark + MAX_IN_HAND, f"OutIsBounded: {index} at {self.mark}"
         assert self.mark not in self.done, "the mark moves over what is done"
+        assert self.mark <= self._next, "AckedNotRedelivered: what is below the mark is next"
         assert len(self._due) <= 2 * MAX_IN_HAND, "OutIsBounded: deadlines"
 
 
