@@ -183,6 +183,11 @@ NumbersWithoutGap ==
     \A i \in 1..Len(order) :
         order[i][2] > 0 => \E j \in 1..(i - 1) : order[j] = <<order[i][1], order[i][2] - 1>>
 
+\* A bound for what would be too wide: an entry or two in each segment, and few that recoveries lose.
+Short == \A s \in Segments : Len(log[s]) <= 2
+\* Producers that do the same are interchangeable.
+Symmetry == Permutations(Producers)
+
 -----------------------------------------------------------------------------
 \* Probes: each must be violated, or the spec cannot do what it is about.
 ProbeRepeatAfterRecovery ==
