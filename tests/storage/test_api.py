@@ -85,6 +85,13 @@ def test_limits_of_a_read(store: Store) -> None:
     assert wal.batch_read_for_topic("t", max_bytes=50) == []
 
 
+def test_a_batch_of_several_records_keeps_within_its_bytes(store: Store) -> None:
+    wal = store.open()
+    for _ in range(3):
+        wal.append("t", b"ten bytes.")
+    assert wal.read_batch("t", 0, 100, 25).count == 2
+
+
 def test_batches_are_limited_before_anything_is_written(store: Store) -> None:
     wal = store.open()
     with pytest.raises(BatchTooLarge, match="2001 entries"):
@@ -201,7 +208,7 @@ def test_a_second_engine_on_the_directory_is_told_the_pid(plain: Store) -> None:
     plain.open()
     with pytest.raises(DirectoryInUse) as caught:
         plain.open()
-    assert caught.value.pid == os.getpid()
+    assert (caught.value.directory, caught.value.pid) == (str(plain.directory), os.getpid())
     code = f"from walrus import Walrus; Walrus({str(plain.directory)!r})"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert f"in use by process {os.getpid()}" in child.stderr

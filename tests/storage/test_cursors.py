@@ -152,3 +152,15 @@ def test_seek_is_persisted_before_it_returns(mode: str) -> None:
     consumer.platter.lose_power()
     following = consumer.open().read_next("t")
     assert following is not None and following.index == 7
+
+
+def test_a_cursor_is_noted_when_as_many_as_may_come_again_are_delivered_and_not_before() -> None:
+    wal = Walrus(
+        disk=Platter(random.Random(1)).directory("log"), consistency=ReadConsistency.at_least_once(4)
+    )
+    wal.append_batch("t", [b"x"] * 10)
+    log, noted = wal._engine.logs["t"], list[int]()
+    for _ in range(9):
+        assert wal.read("t")
+        noted.append(log.cursor)
+    assert noted == [0, 0, 0, 0, 4, 4, 4, 4, 8]

@@ -303,3 +303,16 @@ def test_headers_are_bound_to_their_place() -> None:
     assert decode_block(view, block.extent.file, block.extent.offset) == block.head
     assert decode_block(view, block.extent.file, block.extent.offset + UNIT) is None
     assert decode_block(view, block.extent.file + 1, block.extent.offset) is None
+
+
+def test_a_first_block_that_lost_its_header_is_missed_if_it_held_one_entry(plain: Store) -> None:
+    wal = plain.open(fsync=FsyncSchedule.no_fsync())
+    for _ in range(2):
+        wal.append("t", bytes(16_000))
+    first, second = wal._engine.logs["t"].blocks
+    assert second.head.base == 1
+    wal.close()
+    change(plain, first.extent.offset + 20, b"????")
+    wal = plain.open()
+    damage = [(hole.first, hole.resume) for hole in wal.recovery.damage]
+    assert damage == [(0, 1)], "a reader would be told that the entry was trimmed on purpose"

@@ -61,6 +61,7 @@ def test_every_call_is_refused_in_the_copy_and_the_parent_goes_on(
     syncer.start()
     calls = {
         "append": lambda: wal.append_for_topic("t", b"x"),
+        "append of a topic at hand": lambda: wal._engine.logs["t"].append_one(b"x"),
         "first append": lambda: wal.append_for_topic("new", b"x"),
         "batch": lambda: wal.batch_append_for_topic("t", [b"x"]),
         "empty batch": lambda: wal.batch_append_for_topic("t", []),
@@ -125,6 +126,7 @@ def test_locks_that_another_thread_holds_at_the_fork_hang_no_call(real: Store) -
         lambda: wal.append_for_topic("t", b"y"),
         lambda: wal.read_next("t"),
         lambda: wal.trim("t", 1),
+        lambda: wal.sync(),
     ):
         assert str(in_child(call)).startswith("EngineForked")
     release.set()

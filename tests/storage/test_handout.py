@@ -269,3 +269,29 @@ def test_a_worker_killed_in_a_loop_loses_no_entry_and_repeats_none_that_it_ackno
             begins = wal.bounds("t")[1] if again is None else again.index
             assert begins >= done, "AckedNotRedelivered: the process died, the note was written"
             assert begins <= done + 1, "NothingSkipped"
+
+
+def test_a_mark_is_noted_when_as_many_as_may_come_again_are_acknowledged_and_not_before() -> None:
+    timed, noted = Timed(9, consistency=MODES["every 4"]), list[int]()
+    for _ in range(9):
+        assert timed.wal.ack("t", timed.wal.receive("t"))  # type: ignore[arg-type]
+        noted.append(timed.wal._engine.logs["t"].cursor)
+    assert noted == [0, 0, 0, 4, 4, 4, 4, 8, 8]
+
+
+def test_an_entry_that_comes_back_is_read_again_although_those_behind_it_are_at_hand() -> None:
+    timed = Timed(1)
+    first = timed.wal.receive("t")
+    timed.wal.append("t", b"1")
+    assert timed.take() == [(1, 1)]
+    assert timed.wal.nack("t", first)  # type: ignore[arg-type]
+    again = timed.wal.receive("t")
+    assert again and (again.index, again.data) == (0, b"0")
+
+
+def test_an_entry_that_is_trimmed_while_it_is_out_does_not_come_again_when_its_time_ends() -> None:
+    timed = Timed(3)
+    assert timed.take(visibility=10) == [(0, 1)]
+    timed.wal.trim("t", 2)
+    timed.now = 10.0
+    assert timed.take(2) == [(2, 1)]

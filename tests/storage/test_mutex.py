@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.storage.stores import Store
 from walrus.storage import mutex as module
+from walrus.storage.errors import TokenLost
+from walrus.storage.interrupts import deserted
 from walrus.storage.mutex import Mutex
-from walrus.wal import FsyncSchedule
+from walrus.wal import FsyncSchedule, Walrus
 
 DEADLINE = 30.0
 
@@ -150,3 +153,130 @@ def test_a_sync_comes_between_the_appends_of_others(plain: Store) -> None:
         stop.set()
         for writer in writers:
             writer.join(DEADLINE)
+
+
+class Starved:
+    """The bell of a thread that the machine lets run again only when the test says so."""
+
+    def __init__(self, bell: threading.Lock) -> None:
+        self._bell, self.heard, self.runs = bell, threading.Event(), threading.Event()
+        self.waits = threading.Event()
+
+    def acquire(self, timeout: float) -> bool:
+        self.waits.set()
+        rung = self._bell.acquire(timeout=timeout)
+        if rung:
+            self.heard.set()
+            assert self.runs.wait(DEADLINE)
+        return rung
+
+    def release(self) -> None:
+        self._bell.release()
+
+
+def test_a_token_that_was_handed_to_a_starved_thread_is_not_lost() -> None:
+    looks = list[bool]()
+    lock = Mutex(lambda: looks.append(deserted()) or looks[-1])  # type: ignore[func-returns-value]
+    got, failed = list[str](), list[BaseException]()
+
+    def work(name: str) -> None:
+        try:
+            lock.wait()
+        except TokenLost as error:
+            failed.append(error)
+        else:
+            got.append(name)
+            lock.give(None)
+            lock.wake()
+
+    lock.take()
+    starved = start(lambda: work("starved"))
+    until(lambda: lock.line)
+    bell = lock.line[0].bell = Starved(lock.line[0].bell)  # type: ignore[assignment]
+    until(bell.waits.is_set)
+    lock.give(None)
+    lock.wake()
+    until(bell.heard.is_set)
+    looks.clear()
+    other = start(lambda: work("other"))
+    until(lambda: len(looks) >= 3 or failed)
+    bell.runs.set()
+    for thread in (starved, other):
+        thread.join(DEADLINE)
+    assert failed == [], "a thread that has the token and does not run yet is no reason to fail the engine"
+    assert got == ["starved", "other"]
+
+
+class Told:
+    """A bell that says how each wait for it ended."""
+
+    def __init__(self) -> None:
+        self._lock, self.waits = threading.Lock(), list[bool]()
+
+    def acquire(self, timeout: float = -1) -> bool:
+        rung = self._lock.acquire(timeout=timeout)
+        self.waits.append(rung)
+        return rung
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+def test_a_token_that_came_back_before_the_wait_began_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bells = list[Told]()
+    monkeypatch.setattr(module, "Lock", lambda: bells.append(Told()) or bells[-1])
+    lock = Mutex()
+    lock.wait()
+    assert lock.locked and bells[0].waits[1:] == [True], "it stood in line until its patience ended"
+
+
+def test_a_token_counts_as_lost_only_after_two_looks_in_vain() -> None:
+    """Its thread may have given it back between the wait and the look, and have met an empty line."""
+    looks = list[int]()
+    lock = Mutex(lambda: looks.append(1) or len(looks) == 1)  # type: ignore[func-returns-value]
+    lock.take()
+    thread = start(lock.wait)
+    until(lambda: len(looks) > 1 or not thread.is_alive())
+    assert thread.is_alive(), "a token that another thread has counts as lost"
+    lock.give(None)
+    lock.wake()
+    thread.join(DEADLINE)
+    assert lock.locked and not lock.line
+
+
+def test_one_that_only_asked_for_a_lost_token_stands_in_line_no_more() -> None:
+    lock = Mutex()
+    lock.take()
+    assert not lock.comes_back()
+    assert not lock.line, "the next token would be handed to a thread that does not wait"
+
+
+def test_a_token_is_not_handed_to_a_thread_that_has_left_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that hands it over may be starved between its look at the line and the handing."""
+    lock, waiter = Mutex(), module._Waiter()
+    lock.take()
+    lock.line.append(waiter)
+
+    def starved() -> float:
+        if waiter.since:
+            waiter.since = 0.0
+            lock._leave(waiter)  # cut by an exception from outside
+        return 1e9
+
+    lock.give(None)
+    monkeypatch.setattr(module, "monotonic", starved)
+    lock.wake()
+    assert not lock.locked and not waiter.handed
+
+
+def test_an_engine_whose_lock_is_lost_gives_its_directory_back(tmp_path: Path) -> None:
+    wal = Walrus(tmp_path / "log")
+    wal.append_for_topic("t", b"x")
+    wal._engine.fail(OSError("no more writes"))
+    wal._engine.logs["t"].lock.take()  # by a thread that is no more
+    wal.close()
+    assert wal._engine.released
+    with Walrus(tmp_path / "log") as again:
+        assert [entry.data for entry in again.read_at("t", 0)] == [b"x"]

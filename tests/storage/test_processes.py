@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from walrus.storage.posix import Descriptor, PosixDisk
 from walrus.storage.processes import Holder, LockHeld, boot_id, lock_holder, signal_holder, take_lock
 
 HOLDING = """
@@ -56,7 +57,9 @@ def test_the_holder_is_signalled_and_nobody_once_it_is_gone(
 ) -> None:
     holder = lock_holder(tmp_path / "lock")
     assert holder is not None and holder.pid == child.pid and holder.is_here
+    descriptors = len(os.listdir("/dev/fd"))
     assert signal_holder(holder, signal.SIGTERM)
+    assert len(os.listdir("/dev/fd")) <= descriptors, "a descriptor is left open"
     assert child.wait(20) == -signal.SIGTERM
     assert lock_holder(tmp_path / "lock") is None
     assert not signal_holder(holder, signal.SIGTERM)
@@ -84,3 +87,15 @@ def test_a_longer_line_of_an_earlier_holder_is_no_part_of_the_name(tmp_path: Pat
     handle = take_lock(tmp_path / "lock")
     assert lock_holder(tmp_path / "lock") == Holder.this_process()
     os.close(handle)
+
+
+def test_a_directory_is_let_go_of_although_its_descriptor_is_0(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is in a process that was started without a standard input."""
+    disk, closed = PosixDisk(tmp_path), list[int]()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "close", closed.append)
+        disk._folder = Descriptor(0)
+        disk.close()
+    assert closed == [0]

@@ -17,6 +17,7 @@ from walrus.sim.disk import Platter
 from walrus.storage import scan as module
 from walrus.storage.batch import Batch
 from walrus.storage.errors import CorruptionError
+from walrus.storage.reading import Reader
 from walrus.storage.record import BATCH, HEAD_SIZE, RECORD_HEAD, U32, Life, find, peek
 from walrus.storage.scan import records, sound, sound_batch
 
@@ -274,3 +275,24 @@ def test_a_topic_deleted_under_a_reader(store: Store) -> None:
         assert "deleted" in str(error)
     else:
         assert left == list(range(1, 1 + len(left)))
+
+
+def test_a_block_has_one_point_every_4_kib() -> None:
+    """Each takes eight bytes. An index of every record would outgrow the entries, if they are small."""
+    platter = Platter(random.Random(1))
+    wal = opened(platter)
+    for _ in range(300):
+        wal.append("t", bytes(60))
+    block = wal._engine.logs["t"].blocks[0]
+    view = wal._engine.space.view(block.extent)
+    assert block.locate(view, block.entries - 1, block.end, block.entries).position == block.entries - 1
+    assert len(block._points) == 1 + block.end // 4096
+
+
+def test_equal_records_are_cut_in_one_piece() -> None:
+    wal = opened(Platter(random.Random(1)))
+    for _ in range(100):
+        wal.append("t", bytes(60))
+    reader = Reader(wal._engine.logs["t"], 0)
+    assert reader._settle()
+    assert reader._run(80 * 50) == [bytes(60)] * 50

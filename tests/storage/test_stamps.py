@@ -13,10 +13,10 @@ from tests.storage.records import encode
 from walrus import Walrus
 from walrus.sim.disk import Platter
 from walrus.sim.memory import MemoryEngine
-from walrus.storage import record
+from walrus.storage import log, record
 from walrus.storage.batch import Batch, Stamp, concat
 from walrus.storage.errors import FormatError
-from walrus.storage.record import STAMPED_VERSION, VERSION, Life, peek, record_size
+from walrus.storage.record import SECONDS_VERSION, STAMPED_VERSION, VERSION, Life, peek, record_size
 from walrus.storage.scan import sound_batch
 
 entries = st.lists(st.binary(max_size=9), min_size=1, max_size=6)
@@ -120,5 +120,18 @@ def test_a_release_that_knows_no_stamps_refuses_a_log_that_has_some(
             wal.write("t", batch)
     monkeypatch.setattr(record, "STAMPED_VERSION", VERSION)  # the last version that it reads
     Walrus(tmp_path / "old").close()
-    with pytest.raises(FormatError, match="has version 2 of the format, this release reads 1"):
+    with pytest.raises(FormatError, match="has version 3 of the format, this release reads 1"):
         Walrus(tmp_path / "new")
+
+
+def test_times_of_an_earlier_release_are_seconds_on_disk_and_milliseconds_once_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier, Walrus(tmp_path / "log") as wal:
+        earlier.setattr(log, "STAMPED_VERSION", SECONDS_VERSION)
+        wal.write("t", Batch.of([b"a"]).stamped("x", 0, 1_764_140_000))
+    with Walrus(tmp_path / "log") as wal:
+        wal.write("t", Batch.of([b"b"]).stamped("x", 1, 1_764_140_000_123))
+        assert wal.read_batch("t", 0, 10, 100).times() == [1_764_140_000_000, 1_764_140_000_123]
+        versions = [block.head.version for block in wal._engine.logs["t"].blocks]
+        assert versions == [SECONDS_VERSION, STAMPED_VERSION], "what is read is not converted on the disk"

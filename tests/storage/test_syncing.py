@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import random
+import threading
+from collections.abc import Iterable
 
 import pytest
 
 from walrus import FsyncSchedule, Walrus
 from walrus.sim.disk import FATES, KEEP_ALL, LOSE_ALL, Crash, Fate, Platter
+from walrus.storage import engine
 from walrus.storage.batch import Batch
+from walrus.storage.journal import STATE, TopicNote, deleted_note, topic_note
+from walrus.storage.reading import Reader
+from walrus.storage.record import UNIT
 from walrus.storage.scan import records
+from walrus.storage.space import Space
 
 FILE = "00000001.wal"
 GROUP = FsyncSchedule.group_commit()
@@ -137,3 +144,76 @@ def test_a_deletion_is_noted_again_when_the_journal_begins_a_new_block() -> None
     platter.lose_power(LOSE_ALL)
     wal = opened(platter)
     assert wal.topics() == ["kept"], "a deleted topic comes back"
+
+
+@pytest.mark.parametrize("lead", [0, 1])
+def test_each_block_of_the_journal_begins_with_the_whole_state(lead: int) -> None:
+    wal = opened(Platter(random.Random(1)))
+    wal.write("t", Batch.of([b"x"]))
+    journal = wal._engine.journal
+    for _ in range(lead):  # a note that is shorter, so that another number of bytes is left in the end
+        journal.add([deleted_note(1)])
+    block = journal.log.blocks[-1]
+    while journal.log.blocks[-1] is block:
+        journal.add([topic_note(wal._engine.logs["t"].topic_id, TopicNote())])
+    begins = Reader(journal.log, journal.log.blocks[-1].head.base).payloads()
+    assert begins[0] == STATE, "the blocks before go, and with them what no note says again"
+
+
+class Door:
+    """A lock that tells when a thread comes to it."""
+
+    def __init__(self, lock: threading.RLock) -> None:
+        self._lock, self.reached = lock, threading.Event()
+        self._is_owned = lock._is_owned  # type: ignore[attr-defined]
+
+    def __enter__(self) -> None:
+        self.reached.set()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_a_note_of_another_thread_waits_while_a_block_of_the_journal_begins() -> None:
+    """It is not called from a signal handler in the middle of it: that one alone would wait for ever."""
+    wal = opened(Platter(random.Random(1)))
+    wal.write("t", Batch.of([b"x"]))
+    journal, begun, go_on, added = wal._engine.journal, threading.Event(), threading.Event(), list[bool]()
+    state = journal._state
+
+    def slow() -> Iterable[bytes]:
+        begun.set()
+        assert go_on.wait(30)
+        return state()
+
+    journal._state = slow
+    beginning = threading.Thread(target=journal.rewrite)
+    beginning.start()
+    assert begun.wait(30)
+    door = journal.lock = Door(journal.lock)  # type: ignore[assignment]
+    adding = threading.Thread(target=lambda: (journal.add([deleted_note(1)]), added.append(True))[0])
+    adding.start()
+    reached = door.reached.wait(30)  # type: ignore[attr-defined]
+    go_on.set()
+    for thread in (beginning, adding):
+        thread.join(30)
+    assert reached and added, "a note is refused because another thread begins a block"
+
+
+def test_what_is_deleted_is_given_back_at_once_if_it_is_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    wal = Walrus(disk=Platter(random.Random(1)).directory("log"), fsync=FsyncSchedule.no_fsync())
+    wal.append("t", b"x")
+    log, space = wal._engine.logs["t"], wal._engine.space
+    size, before = log.blocks[0].extent.size, space.free_bytes()
+    monkeypatch.setattr(engine, "_HURRY", size)
+    wal._engine.delete(log)
+    assert space.free_bytes() == before + size, "the sync that frees it may never come"
+
+
+def test_a_free_range_that_fits_exactly_is_used_again() -> None:
+    space = Space(Platter(random.Random(1)).directory("log"))
+    first, _ = space.allocate(UNIT)
+    space.allocate(UNIT)
+    space.release(first)
+    assert space.allocate(UNIT) == (first, False)

@@ -11,10 +11,11 @@ import pytest
 
 from tests.storage.stores import Store
 from walrus import FsyncSchedule, Walrus
+from walrus.storage import syncing
 from walrus.storage.batch import Batch
 from walrus.storage.errors import EngineFailed, StorageError
 from walrus.storage.posix import PosixFile
-from walrus.storage.syncing import GroupCommit
+from walrus.storage.syncing import GroupCommit, _Round
 
 
 def together(*work: Callable[[], None]) -> None:
@@ -83,6 +84,8 @@ def test_where_threads_meet_records_are_stored_without_a_system_call(
         log = wal._engine.logs[topic]
         log.check_invariants()
         assert (log.window is None) == queues, "what is queued could land on what is stored after it"
+        if store.backend == "pwritev":
+            assert log.pwrite.args == (log.window,), "it is mapped, and written with system calls still"  # type: ignore[attr-defined]
     assert wal.verify() == []
     wal.sync()
     wal = store.reopen(wal, crash=True, fsync=schedule)
@@ -241,3 +244,75 @@ def test_reading_a_topic_while_it_is_trimmed(plain: Store) -> None:
                 continue
 
     together(write, read)
+
+
+def test_a_round_that_is_over_wakes_one_of_the_other_threads() -> None:
+    me, over = threading.get_ident(), _Round()
+    gates = [threading.Lock() for _ in range(4)]
+    for gate in gates[:3]:
+        gate.acquire()
+    over.waiting = [(gates[0], me), (gates[1], me + 1), (gates[2], me + 2), (gates[3], me + 3)]
+    over.ring()
+    assert [gate.locked() for gate in gates[:3]] == [True, False, True], "one, and not the one that rings"
+    over.ring()
+    assert not gates[2].locked()
+    over.ring()  # that thread was not at its gate yet: there is nothing to release
+    over.ring()
+
+
+def test_a_thread_that_waits_for_a_sync_of_others_sleeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    running, release, sleeps = threading.Event(), threading.Event(), threading.Event()
+
+    class Gate:
+        """A lock that tells when a thread waits for it."""
+
+        def __init__(self) -> None:
+            lock = threading.Lock()
+            self._acquire, self.release, self.locked = lock.acquire, lock.release, lock.locked
+
+        def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+            if blocking:
+                sleeps.set()
+            return self._acquire(blocking, timeout)
+
+    def sync() -> None:
+        running.set()
+        assert release.wait(30)
+
+    monkeypatch.setattr(syncing, "Lock", Gate)
+    group = GroupCommit(sync)
+    threads = [threading.Thread(target=group.commit) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+        assert running.wait(30)
+    slept = sleeps.wait(30)
+    release.set()
+    for thread in threads:
+        thread.join()
+    assert slept, "it asks again and again, and takes the processor from the thread that syncs"
+
+
+def test_a_call_that_is_cut_while_it_waits_for_a_sync_leads_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gate:
+        """A lock whose wait is interrupted."""
+
+        def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+            if blocking:
+                raise KeyboardInterrupt
+            return True
+
+    monkeypatch.setattr(syncing, "Lock", Gate)
+    group = GroupCommit(lambda: None)
+    group._leader = -1  # another thread
+    with pytest.raises(KeyboardInterrupt):
+        group.commit()
+    assert group._next.waiting == [], "the next sync is left to a thread that does not wait any more"
+
+
+def test_an_append_gives_back_the_one_token_that_it_took(store: Store) -> None:
+    wal = store.open()
+    wal.append("t", b"first")
+    wal.append("t", b"x")
+    log = wal._engine.logs["t"]
+    with log.lock:
+        assert log.lock.locked, "there is a second one: two threads write at once"

@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from walrus.storage import uring
 from walrus.storage.io_uring import Ring, unavailable_because
+from walrus.storage.processes import boot_id
 from walrus.storage.uring import BUFFER_BYTES, IoUringUnavailable, UringDisk, UringFile, UringSync
 
 pytestmark = pytest.mark.skipif(
@@ -107,6 +108,18 @@ def test_an_event_loop_waits_on_one_descriptor_for_many_syncs(disk: UringDisk, f
         finish(syncer)
         assert on_disk(disk, 100, turn * 100) == bytes([turn]) * 100
         assert not select.select([syncer.fileno()], [], [], 0)[0]
+
+
+def test_a_descriptor_says_nothing_before_there_was_a_sync(disk: UringDisk) -> None:
+    assert select.select([disk.async_sync().fileno()], [], [], 0)[0] == []
+
+
+def test_closing_waits_for_a_sync_under_way(disk: UringDisk, file: UringFile) -> None:
+    syncer = disk.async_sync()
+    file.pwrite(b"x", 0)
+    syncer.start([file])
+    syncer.close()
+    assert disk._queue._flight is None and on_disk(disk, 1) == b"x"
 
 
 def test_a_sync_covers_several_files(disk: UringDisk, file: UringFile) -> None:
@@ -292,6 +305,16 @@ def test_asking_for_it_where_it_is_switched_off_says_why(
     monkeypatch.setenv("WALRUS_DISABLE_IO_URING", "1")
     with pytest.raises(IoUringUnavailable, match="WALRUS_DISABLE_IO_URING"):
         UringDisk(tmp_path)
+
+
+@pytest.mark.parametrize("queueing", [True, False])
+def test_a_disk_that_queues_writes_does_not_say_that_the_machine_runs_on(
+    tmp_path: Path, queueing: bool
+) -> None:
+    """By its boot id recovery would take what a killed process lost for damage."""
+    disk = UringDisk(tmp_path, queueing=queueing)
+    assert disk.boot_id() == (b"" if queueing else boot_id())
+    disk.close()
 
 
 class QueueMachine(RuleBasedStateMachine):

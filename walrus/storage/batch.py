@@ -13,13 +13,14 @@ batch, and so are the blobs. A checksum taken over the two streams therefore doe
 the batch boundaries fell, which is how two replicas that received different batches compare copies
 (see `Checksum`).
 
-Entries that a producer has numbered (PUB) are *stamped*: a third part, `stamps`, says of each run of them
-whose they are, and the number of the first. It travels and rests with the batch, so whatever copy is left
-of a log says how far each producer has come. A batch without such entries has no third part.
+Entries of a cluster are *stamped*: a third part, `stamps`, says of each run of them when it was appended,
+and, if a producer has numbered them (PUB), whose they are and the number of the first. It travels and rests
+with the batch. So each copy of a log says the same of when, and whatever copy is left says how far each
+producer has come. The engine on its own stamps nothing.
 
-    entries        a  b  c  d  e  f         stamps   (2, "", 0)     a and b have none
-    producer             x  x  x            (3, "x", 7)    c, d, e are numbers 7, 8, 9 of x
-                                  y         (1, "y", 0)
+    entries        a  b  c  d  e  f         stamps   (2, "", 0, 1764140000123)    a and b have no number
+    producer             x  x  x            (3, "x", 7, 1764140000123)   c, d, e are numbers 7, 8, 9 of x
+                                  y         (1, "y", 0, 1764140000123)
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ MAX_BATCH_ENTRIES = 2_000
 
 
 class Stamp(NamedTuple):
-    """A run of `entries` entries of `producer`, numbered from `first` on, appended at `at` (unix seconds).
+    """A run of `entries` entries of `producer`, numbered from `first` on, appended at `at`.
 
-    Without a producer ("") the entries have no numbers.
+    Without a producer ("") the entries have no numbers. `at` is in unix milliseconds; 0: not known.
     """
 
     entries: int
@@ -113,18 +114,31 @@ class Batch(msgspec.Struct, frozen=True, array_like=True, repr_omit_defaults=Tru
         return Batch(self.lengths[start * 4 : stop * 4], self.blob[ends[start] : ends[stop]], stamps)
 
     def _cut_stamps(self, start: int, stop: int) -> tuple[Stamp, ...]:
-        """The stamps of entries `start` up to `stop`; none if none of these has a producer."""
+        """The stamps of entries `start` up to `stop`; none if they say nothing of any of these."""
         cut, at = [], 0
         for stamp in self.stamps:
-            run = stamp.cut(start - at, stop - at)
-            if run.entries:
-                cut.append(run)
-            at += stamp.entries
-        return tuple(cut) if any(run.producer for run in cut) else ()
+            begin, at = at, at + stamp.entries
+            if max(start, begin) < min(stop, at):
+                cut.append(stamp if start <= begin and at <= stop else stamp.cut(start - begin, stop - begin))
+        return tuple(cut) if any(run.producer or run.at for run in cut) else ()
 
     def stamped(self, producer: str, first: int, at: int) -> Batch:
         """The same entries as numbers `first`, `first + 1`, ... of a producer."""
         return Batch(self.lengths, self.blob, (Stamp(self.count, producer, first, at),))
+
+    def timed(self, at: int) -> Batch:
+        """The same entries, appended at `at` (unix milliseconds)."""
+        runs = self.stamps or (Stamp(self.count, "", 0, 0),)
+        return Batch(self.lengths, self.blob, tuple(run._replace(at=at) for run in runs))
+
+    def times(self) -> list[int]:
+        """When each entry was appended, in unix milliseconds; 0 where that is not known.
+
+        >>> Batch.of([b"a", b"b"]).timed(5).times(), Batch.of([b"c"]).times()
+        ([5, 5], [0])
+        """
+        runs = self.stamps or (Stamp(self.count, "", 0, 0),)
+        return [run.at for run in runs for _ in range(run.entries)]
 
     def check(self) -> None:
         """Raise ValueError unless the two parts agree: for batches that a peer or a disk handed us."""
@@ -132,7 +146,7 @@ class Batch(msgspec.Struct, frozen=True, array_like=True, repr_omit_defaults=Tru
             raise ValueError(f"malformed batch: {self.count} lengths do not add up to {self.size} bytes")
         if self.stamps and (
             sum(stamp.entries for stamp in self.stamps) != self.count
-            or min(min(stamp.entries - 1, stamp.first) for stamp in self.stamps) < 0
+            or min(min(stamp.entries - 1, stamp.first, stamp.at) for stamp in self.stamps) < 0
         ):
             raise ValueError(f"malformed batch: stamps that are not those of {self.count} entries")
 

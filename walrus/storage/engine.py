@@ -31,6 +31,7 @@ from walrus.storage.errors import (
     EngineFailed,
     EngineForked,
     StorageError,
+    TokenLost,
 )
 from walrus.storage.interrupts import Change, give_back, refuse_reentry
 from walrus.storage.journal import (
@@ -597,11 +598,19 @@ class Engine:
         finally:
             self.closed = self.stopped = True
             for log in [*self.logs.values(), self.journal.log]:
-                with log.lock:  # no append is under way any more when the files are closed
-                    log.stop()
+                self._end(log)
             self.space.close()
             self.disk.close()
             self.released = True
+
+    def _end(self, log: Log) -> None:
+        """No append is under way any more when the files are closed."""
+        try:
+            with log.lock:
+                log.stop()
+        except TokenLost:  # no thread has it, so none appends
+            log.stop()
+            log.lock.renew()
 
     def _close_cleanly(self) -> None:
         self.sync()

@@ -52,8 +52,8 @@ _IDLE = {str(Path(__file__).with_name(name)) for name in ("syncing.py", "bell.py
 def deserted() -> bool:
     """Whether no other thread is inside the engine, where it could hold a topic's lock.
 
-    One that waits for such a lock holds none, and neither does one that only waits for a sync, for work, or
-    for an entry.
+    One that stands in line for such a lock holds none, but one that was handed the token, or may just have
+    taken it, does before it runs on. One that only waits for a sync, for work, or for an entry holds none.
     """
     me = get_ident()
     return not any(_may_hold(frame) for thread, frame in sys._current_frames().items() if thread != me)
@@ -63,9 +63,17 @@ def _may_hold(frame: FrameType | None) -> bool:
     while frame is not None:
         code = frame.f_code
         if code.co_filename in _ENGINE:
-            return (code.co_filename, code.co_name) != _WAITING and code.co_filename not in _IDLE
+            if (code.co_filename, code.co_name) == _WAITING:
+                return not _stands_in_line(frame)
+            return code.co_filename not in _IDLE
         frame = frame.f_back
     return False
+
+
+def _stands_in_line(frame: FrameType) -> bool:
+    """Whether a call of `Mutex.wait` has certainly not come to the token yet."""
+    mutex, waiter = frame.f_locals["self"], frame.f_locals.get("me")
+    return waiter is None or (waiter in mutex.line and not waiter.tries)
 
 
 def reentered() -> bool:

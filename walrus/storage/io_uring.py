@@ -60,6 +60,8 @@ import struct
 import sys
 from typing import NamedTuple
 
+from walrus.storage.posix import Descriptor
+
 # Every architecture that got io_uring after 2019 numbers the three calls alike (only alpha differs).
 SYS_IO_URING_SETUP, SYS_IO_URING_ENTER, SYS_IO_URING_REGISTER = 425, 426, 427
 
@@ -171,6 +173,7 @@ class Ring:
         "_cq_mask",
         "_cq_tail",
         "_cqes_offset",
+        "_owned",
         "_prepared",
         "_rings",
         "_sq_entries",
@@ -196,10 +199,11 @@ class Ring:
         if self.fd < 0:
             code = ctypes.get_errno()
             raise IoUringUnavailable(code, _explain(code))
+        self._owned = Descriptor(self.fd)
         try:
             self._map(_PARAMS.unpack(params))
         except BaseException:
-            os.close(self.fd)
+            self._owned.close()
             raise
 
     def _map(self, params: tuple[int, ...]) -> None:
@@ -305,13 +309,15 @@ class Ring:
             raise IoUringUnavailable(code, f"io_uring_register(eventfd): {os.strerror(code)}")
 
     def close(self) -> None:
-        """Give the rings back. The kernel finishes or cancels what is in flight: wait for it first."""
-        if self.fd >= 0:
-            self._words.release()
-            self._rings.close()
-            self._sqes.close()
-            os.close(self.fd)
-            self.fd = -1
+        """Give the rings back. The kernel finishes or cancels what is in flight: wait for it first.
+
+        Called again, also after an exception cut it short, it does the rest.
+        """
+        self.fd = -1
+        self._words.release()
+        self._rings.close()
+        self._sqes.close()
+        self._owned.close()
 
     def __enter__(self) -> Ring:
         return self

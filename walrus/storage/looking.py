@@ -19,12 +19,11 @@ import mmap
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from io import FileIO
 from pathlib import Path
 
 from walrus.storage.backend import Buffer
 from walrus.storage.errors import DirectoryInUse
-from walrus.storage.posix import LOCK_NAME, PosixDisk, PosixFile
+from walrus.storage.posix import LOCK_NAME, Descriptor, PosixDisk, PosixFile
 from walrus.storage.processes import Holder
 
 
@@ -78,13 +77,13 @@ class LookedAtDisk(PosixDisk):
         """Take the lock if there is one to take; one that was copied without it has no owner."""
         path = self._directory / LOCK_NAME
         try:
-            self._lock = FileIO(os.open(path, os.O_RDONLY | os.O_CLOEXEC), "r")
+            self._lock = Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         except FileNotFoundError:
             return
         try:
-            fcntl.flock(self._lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock.number, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = Holder.parsed(os.pread(self._lock.fileno(), 200, 0))
+            holder = Holder.parsed(os.pread(self._lock.number, 200, 0))
             raise DirectoryInUse(self.path, holder.pid) from None
 
     def open(self, name: str) -> PosixFile:

@@ -36,13 +36,15 @@ PATIENCE = 0.001
 class _Waiter:
     """One thread that stands in line."""
 
-    __slots__ = ("bell", "handed", "since")
+    __slots__ = ("bell", "claim", "handed", "since", "tries")
 
     def __init__(self) -> None:
         self.since = monotonic()
+        self.tries = False  # from before it takes the token, for that may succeed
         self.bell = Lock()  # released once for each time that its owner was taken from the line
         self.bell.acquire()
         self.handed = False
+        self.claim = [None]  # popped by the thread that hands the token over, or by the owner that leaves
 
 
 class Mutex:
@@ -89,10 +91,12 @@ class Mutex:
                 rung = me.bell.acquire(timeout=LOST)  # a thread that is to ring may be cut before it does
                 if me.handed:
                     return
+                me.tries = True
                 try:
                     self.take()
                 except IndexError:
-                    in_vain = in_vain + 1 if not rung and self._deserted() else 0
+                    me.tries = False
+                    in_vain = in_vain + 1 if not rung and self._deserted() and self.locked else 0
                     if in_vain > 1:  # a thread that had given it back between two looks would have rung
                         raise EngineReentered if reentered() else TokenLost from None
                     if rung or me not in self.line:
@@ -110,12 +114,10 @@ class Mutex:
         try:
             self.line.remove(me)
         except ValueError:
-            if not me.handed:
-                me.bell.acquire(
-                    timeout=LOST
-                )  # it may have been rung for us, and is not heard again if it was
-            if me.handed:
-                self.give(None)
+            try:
+                me.claim.pop()  # from now on the token is not handed to us
+            except IndexError:
+                self.give(None)  # it was, or is about to be
         self.wake()
 
     def comes_back(self) -> bool:
@@ -155,6 +157,11 @@ class Mutex:
                     self.take()
                 except IndexError:
                     self.line.insert(0, first)
+                    continue
+                try:
+                    first.claim.pop()
+                except IndexError:  # it has left since it was taken from the line
+                    self.give(None)
                     continue
                 first.handed = True
             first.bell.release()

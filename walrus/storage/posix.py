@@ -14,9 +14,8 @@ import mmap
 import os
 import secrets
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from io import FileIO
 from pathlib import Path
 from weakref import WeakSet
 
@@ -37,11 +36,35 @@ def sync_descriptor(fd: int) -> None:
         os.fdatasync(fd)
 
 
+class Descriptor:
+    """Owns a file descriptor: it is closed once, by `close` or when nothing refers to this object any more.
+
+    Noting that it is closed and closing it is one step of the interpreter. An exception from outside between
+    two steps would leave it open for ever, or have it closed twice, and by then the number may be that of
+    another file.
+    """
+
+    number = -1
+    _closing: Iterator[None] = iter(())
+
+    def __init__(self, number: int) -> None:
+        self._closing = map(os.close, iter((number,)))
+        self.number = number
+
+    def close(self) -> None:
+        """Close it, unless that was done before."""
+        self.number = -1
+        next(self._closing, None)
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class PosixFile:
     """An open data file (see `walrus.storage.backend.File`)."""
 
     def __init__(self, path: Path, fd: int) -> None:
-        self._owned = FileIO(fd, "r+")  # closes once, even if an exception comes right behind that
+        self._owned = Descriptor(fd)
         self.name = path.name
         self.fd = fd
         self.size = os.fstat(fd).st_size
@@ -115,8 +138,9 @@ class PosixDisk:
     """A directory on a real disk (see `walrus.storage.backend.Disk`)."""
 
     backend = "pwritev"
-    _lock: FileIO | None = None
-    _folder = -1  # the directory, open for as long as it is locked: syncing it must not want for a descriptor
+    _lock: Descriptor | None = None
+    _folder: Descriptor | None = None
+    """The directory, open for as long as it is locked: syncing it must not want for a descriptor."""
 
     def __init__(self, directory: str | os.PathLike[str], *, create: bool = True) -> None:
         self._directory = Path(directory)
@@ -132,10 +156,10 @@ class PosixDisk:
     def lock(self) -> None:
         """Take the directory with `flock`, which ends with the process however that ends."""
         try:
-            self._lock = FileIO(take_lock(self._directory / LOCK_NAME), "r+")
+            self._lock = Descriptor(take_lock(self._directory / LOCK_NAME))
         except LockHeld as held:
             raise DirectoryInUse(self.path, held.holder.pid) from None
-        self._folder = os.open(self._directory, os.O_RDONLY | os.O_CLOEXEC)
+        self._folder = Descriptor(os.open(self._directory, os.O_RDONLY | os.O_CLOEXEC))
 
     def names(self) -> list[str]:
         """The files in the directory, sorted."""
@@ -176,7 +200,8 @@ class PosixDisk:
 
     def sync_directory(self) -> None:
         """fsync of the directory itself."""
-        os.fsync(self._folder)
+        assert self._folder is not None, "lock() it first"
+        os.fsync(self._folder.number)
 
     def random_id(self) -> int:
         """From the operating system."""
@@ -208,9 +233,8 @@ class PosixDisk:
         self._release()
 
     def _release(self) -> None:
-        folder, self._folder = self._folder, -1
-        if folder >= 0:
-            os.close(folder)
+        if self._folder is not None:
+            self._folder.close()
         if self._lock is not None:
             self._lock.close()
 

@@ -152,7 +152,9 @@ class Reader:
 
     def _sound_batch(self) -> tuple[Batch, int] | None:
         """The entries of the record at `_offset` and its end, if it is sound."""
-        return sound_batch(self._view, self._standing().life, self._offset, self._expected(), self._end)
+        block = self._standing()
+        version = block.head.version
+        return sound_batch(self._view, block.life, self._offset, self._expected(), self._end, version)
 
     def _failure(self, found: Hole) -> Exception:
         """The error for a hole in the block; the next read looks it up again."""

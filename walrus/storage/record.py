@@ -8,9 +8,10 @@ batch of entries, however many, with one checksum, so a batch is there entirely 
     body    = entry                                         when bit 31 of `size` is clear
             | count length{count} entry{count} stamps?      when it is set; u32s, then the entries end to end
 
-Bit 31 of `count` says that stamps (batch.py) follow the entries, as msgpack. Only blocks of version 2 hold
+Bit 31 of `count` says that stamps (batch.py) follow the entries, as msgpack. Only blocks of version 3 hold
 such records, and a topic gets its first one with its first stamped batch. So a log without stamps is what it
-always was, and a release that knows version 1 alone refuses a log with stamps by its version.
+always was, and a release that knows version 1 alone refuses a log with stamps by its version. In a block of
+version 2, which an earlier release wrote, the times in stamps are seconds.
 
 `tag`, and the number that the check starts from, are made from the block's *life*, a random number drawn each
 time a block is taken into use, and from its place. So zeros are no record, and neither is anything that an
@@ -41,7 +42,9 @@ from walrus.storage.errors import FormatError
 
 VERSION = 1
 """Of a block whose records have no stamps."""
-STAMPED_VERSION = 2
+STAMPED_VERSION = 3
+SECONDS_VERSION = 2
+"""Of a block in whose stamps times are seconds: written by an earlier release."""
 MAGIC = b"walrus"
 UNIT = 16 * 1024
 """Blocks start at multiples of this many bytes of a file, and are whole numbers of it long."""
@@ -198,9 +201,12 @@ def encode_stamps(batch: Batch) -> bytes:
 _stamps_decoder = msgspec.msgpack.Decoder(tuple[Stamp, ...])
 
 
-def decode_stamps(data: bytes) -> tuple[Stamp, ...]:
-    """The stamps in these bytes, which a check has verified."""
-    return _stamps_decoder.decode(data)
+def decode_stamps(data: bytes, version: int = STAMPED_VERSION) -> tuple[Stamp, ...]:
+    """The stamps in these bytes of a block of that version, which a check has verified."""
+    stamps = _stamps_decoder.decode(data)
+    if version == SECONDS_VERSION:
+        return tuple(stamp._replace(at=stamp.at * 1000) for stamp in stamps)
+    return stamps
 
 
 def encode_head(life: Life, position: int, durable: int, lengths: bytes, size: int, stamps: int = 0) -> bytes:

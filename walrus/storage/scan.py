@@ -46,6 +46,7 @@ from walrus.storage.record import (
     CHECK_SIZE,
     HEAD_SIZE,
     STAMPED,
+    STAMPED_VERSION,
     U32,
     Life,
     Record,
@@ -123,10 +124,11 @@ def _heads(view: memoryview, life: Life, offset: int, position: int, end: int, s
 
 
 def sound_batch(
-    view: memoryview, life: Life, offset: int, position: int, end: int
+    view: memoryview, life: Life, offset: int, position: int, end: int, version: int = STAMPED_VERSION
 ) -> tuple[Batch, int] | None:
     """The entries of the record at `offset`, where entry `position` is expected, and its end; None if it is
-    not sound. A large record is copied once only: its parts are verified one after the other.
+    not sound. A large record is copied once only: its parts are verified one after the other. `version` is
+    the block's.
     """
     record = peek(view, life, offset, end)
     if record is None or record.position != position:
@@ -147,13 +149,13 @@ def sound_batch(
     stored = bytes(view[record.end - CHECK_SIZE : record.end])
     if crc32(stored, check) != life.seed:
         return None
-    return (_with_stamps(lengths, blob) if stamped else Batch(lengths, blob)), record.end
+    return (_with_stamps(lengths, blob, version) if stamped else Batch(lengths, blob)), record.end
 
 
-def _with_stamps(lengths: bytes, rest: bytes) -> Batch:
+def _with_stamps(lengths: bytes, rest: bytes, version: int) -> Batch:
     """The batch whose entries and stamps are these bytes, which a check has verified."""
     end = sum(Batch(lengths, b"").sizes())
-    return Batch(lengths, rest[:end], decode_stamps(rest[end:]))
+    return Batch(lengths, rest[:end], decode_stamps(rest[end:], version))
 
 
 def following(view: memoryview, life: Life, offset: int, position: int, end: int) -> Record | None:

@@ -52,7 +52,7 @@ from pathlib import Path
 from walrus.storage.backend import Buffer, File
 from walrus.storage.interrupts import give_back
 from walrus.storage.io_uring import Flags, IoUringUnavailable, Ring, address_of
-from walrus.storage.posix import PosixDisk, PosixFile, sync_descriptor
+from walrus.storage.posix import Descriptor, PosixDisk, PosixFile, sync_descriptor
 
 BUFFER_BYTES = 1 << 20
 """Size of each of the two buffers. What does not fit is written at once: it gains nothing from waiting."""
@@ -149,7 +149,7 @@ class UringQueue:
     def __init__(self, *, queueing: bool) -> None:
         """Raises IoUringUnavailable with the reason. `queueing`: see *Process crash* above."""
         self.queueing = queueing
-        self.eventfd = -1
+        self._eventfd: Descriptor | None = None
         self._lock = threading.RLock()
         self._landed = threading.Condition(self._lock)
         self._blocking = threading.RLock()
@@ -163,6 +163,11 @@ class UringQueue:
         self._writes: list[Queued] = []
         self._flight: Flight | None = None
         self._failure: OSError | None = None
+
+    @property
+    def eventfd(self) -> int:
+        """What the event loop waits for; -1 before `open_eventfd` and once it is closed."""
+        return -1 if self._eventfd is None else self._eventfd.number
 
     def append(self, file: UringFile, data: Buffer, offset: int) -> int:
         """Queue a write, or make it at once if it does not fit."""
@@ -356,7 +361,7 @@ class UringQueue:
 
     def open_eventfd(self) -> None:
         """Prepare for `start`."""
-        self.eventfd = os.eventfd(0, os.EFD_CLOEXEC)
+        self._eventfd = Descriptor(os.eventfd(0, os.EFD_CLOEXEC))
         self._loop_ring = Ring(RING_ENTRIES)
         self._loop_ring.register_eventfd(self.eventfd)
 
@@ -372,9 +377,8 @@ class UringQueue:
         self._ring.close()
         if self._loop_ring is not None:
             self._loop_ring.close()
-        if self.eventfd >= 0:
-            os.close(self.eventfd)
-            self.eventfd = -1
+        if self._eventfd is not None:
+            self._eventfd.close()
         self._writes = []
 
     def check_invariants(self) -> None:
