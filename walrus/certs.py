@@ -75,6 +75,16 @@ class Authority:
         _write(directory, "ca", builder.sign(key, hashes.SHA256()), key)
         return cls(directory)
 
+    @classmethod
+    def ensure(cls, directory: Path, nodes: Sequence[int]) -> None:
+        """Make what is not there: a CA, certificates of these nodes, one of a client. Raises TlsError."""
+        authority = cls(directory) if (directory / "ca.pem").exists() else cls.found(directory)
+        for node_id in nodes:
+            if not (directory / f"node-{node_id}.pem").exists():
+                authority.node(node_id)
+        if not (directory / "client.pem").exists():
+            authority.client()
+
     def node(self, node_id: int, hosts: Sequence[str] = (), days: float = DAYS) -> Files:
         """Make a node's certificate. Raises TlsError."""
         return self._issue(f"node-{node_id}", f"{NODE_NAME}{node_id}", [*HOSTS, *hosts], days)

@@ -10,13 +10,21 @@ Ctrl-C. With `--detach` the nodes go on in the background (`--down` stops them):
 
 Flags that this command does not know are handed to every node: `python -m walrus.cluster --fsync 200`.
 
+A file (`--config`) may have a section `[cluster]` for this command and `[node]` for all nodes.
+
 Nothing is remembered about running processes but what they hold themselves: the lock in each data directory,
 which names its holder by pid, start time and boot (`storage/processes.py`). `--down` signals that process or
 none: in another container, or after a restart of the machine, the same pid is a stranger. `--detach` starts
 the nodes that do not run, so the same command brings back one that died.
 
+With `--tls` nodes have certificates, and ask clients for one: they are made below the data directory
+(`certs/`) if they are not there, and what a client needs is printed. `--token-file` says who this command is
+to nodes with an `--auth-file`: it asks them METRICS, which takes the role `read`.
+
 `--restart NODE` stops one of them and starts it again, as `cluster.json` beside the data says. `--console`
-opens a console (`walrus/console`) for as long as the nodes run: it may kill and start them.
+opens a console (`walrus/console`) for as long as the nodes run: it may kill and start them. `--play` does
+that too, lets messages stream meanwhile, and records what the nodes do (`--trace`), so that the console can
+count what is lost and show the last half minute. Both end with this command, so neither goes with `--detach`.
 
 Left out: restarting nodes that die by itself. Seeing what happens when one does is what this is for.
 """
@@ -31,6 +39,7 @@ if __name__ == "__main__":
 import argparse
 import errno
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -43,12 +52,15 @@ from typing import Any
 
 import msgspec
 
-from walrus.cli.command_line import Console, Parser, command
+from walrus.cli.command_line import VARIABLES, Console, Parser, add_credentials, believe, command
 from walrus.client import Client
-from walrus.client.errors import WalrusError
+from walrus.client.errors import Forbidden, Unauthenticated, WalrusError
 from walrus.config import FIRST_CLIENT_PORT, FIRST_RAFT_PORT
-from walrus.shell.flags import FlagError, address, directory, parse, whole
+from walrus.shell.arguments import FlagError, address, directory, whole
+from walrus.shell.flags import look, settings_of
+from walrus.shell.layers import Layered, add_config_flags, layered
 from walrus.storage.processes import Holder, lock_holder, signal_holder
+from walrus.tls import TlsError
 
 CONSOLE = "127.0.0.1:9090"
 """Where `--console` serves."""
@@ -56,6 +68,13 @@ CONSOLE = "127.0.0.1:9090"
 STOP_PATIENCE = 15.0
 """Seconds that a node may take to stop before it is killed."""
 
+
+CERTIFICATES = "certs"
+"""Below the data directory: those of `--tls`."""
+TLS_VARIABLES = tuple(variable for variable in VARIABLES.values() if "_TLS_" in variable)
+
+VERBS = ("detach", "down", "restart", "play")
+"""Flags that say what to do now: no file has them."""
 
 REMEMBERED = "cluster.json"
 """Below the data directory: how its nodes are started."""
@@ -68,6 +87,8 @@ class _CommandLine(msgspec.Struct, frozen=True):
     client_port: int
     raft_port: int
     flags: list[str]
+    traces: bool = False
+    tls: bool = False
 
 
 class ClusterError(Exception):
@@ -85,13 +106,16 @@ class LocalCluster:
         client_port: int = FIRST_CLIENT_PORT,
         raft_port: int = FIRST_RAFT_PORT,
         flags: Sequence[str] = (),
+        traces: bool = False,
+        tls: bool = False,
     ) -> None:
+        """`traces`: whether each node records what it does, beside its data; `tls`: whether it has TLS."""
         self.ids = list(range(1, nodes + 1))
         self.data_dir = data_dir
         self._client_port, self._raft_port = client_port, raft_port
-        self._flags = list(flags)
-        self.environ = dict(os.environ)
-        """Of the nodes."""
+        self._flags, self.traces, self._tls = list(flags), traces, tls
+        self.environ: dict[str, str] = {}
+        """Of the nodes, beside that of this process."""
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
 
     @classmethod
@@ -102,13 +126,13 @@ class LocalCluster:
             told = msgspec.json.decode(path.read_bytes(), type=_CommandLine)
         except (OSError, msgspec.MsgspecError) as error:
             raise ClusterError(f"{path}: not as walrus.cluster writes it: {error}") from error
-        return cls(
-            told.nodes, data_dir, client_port=told.client_port, raft_port=told.raft_port, flags=told.flags
-        )
+        return cls(data_dir=data_dir, **msgspec.structs.asdict(told))
 
     def _remember(self) -> None:
         """Note how nodes are started, so that one can be started again without the command line at hand."""
-        told = _CommandLine(len(self.ids), self._client_port, self._raft_port, self._flags)
+        told = _CommandLine(
+            len(self.ids), self._client_port, self._raft_port, self._flags, self.traces, self._tls
+        )
         (self.data_dir / REMEMBERED).write_bytes(msgspec.json.encode(told) + b"\n")
 
     def address(self, node_id: int) -> str:
@@ -131,8 +155,9 @@ class LocalCluster:
     def start(self, *node_ids: int) -> None:
         """Start these nodes (all of them). Raises ClusterError if one runs already, or a port is taken."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        self._remember()
         running = self.running()
+        self._certify(running)
+        self._remember()
         for node_id in node_ids or self.ids:
             if node_id in running:
                 raise ClusterError(
@@ -143,24 +168,74 @@ class LocalCluster:
         for node_id in node_ids or self.ids:
             with self.log_path(node_id).open("ab") as log:
                 self.processes[node_id] = subprocess.Popen(
-                    [sys.executable, *self.program(node_id), *self._arguments(node_id)],
+                    [sys.executable, *self.program(node_id), *self.arguments(node_id)],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    env=self.environ,
+                    env={**os.environ, **self.environ},
                     start_new_session=True,
                 )
+
+    def _certify(self, running: Collection[int]) -> None:
+        """Make the certificates that are not there. Raises ClusterError, also if others run without TLS."""
+        known = (self.data_dir / REMEMBERED).exists()
+        if running and known and self.remembered(self.data_dir)._tls != self._tls:
+            raise ClusterError(
+                f"{numbered(running)} of this cluster: started with{'out' if self._tls else ''} --tls, and "
+                f"all nodes change together: give the same flags, or stop it first with --down"
+            )
+        if self._tls:
+            from walrus.certs import Authority  # cryptography is no dependency of the nodes
+
+            try:
+                Authority.ensure(self.data_dir / CERTIFICATES, self.ids)
+            except TlsError as error:
+                raise ClusterError(str(error)) from error
+
+    def _files(self, name: str) -> dict[str, Path]:
+        """What says who a node, or a client, is, under the names of the flags."""
+        there = (self.data_dir / CERTIFICATES).absolute()
+        return {
+            "tls_ca": there / "ca.pem",
+            "tls_cert": there / f"{name}.pem",
+            "tls_key": there / f"{name}.key",
+        }
+
+    def needed(self) -> dict[str, str]:
+        """Return the variables that a client needs."""
+        files = self._files("client") if self._tls else {}
+        return {VARIABLES[name]: str(path) for name, path in files.items()}
+
+    def trust(self, token_file: Path | None = None) -> None:
+        """Let clients of this process, and of those that it starts, speak TLS if the nodes do, and only then.
+
+        What the environment says of another cluster does not count, unless the nodes' own flags say TLS.
+        Raises ClusterError; FlagError for a token that is none.
+        """
+        self._certify(self.running())
+        if self._tls or look(self.arguments(self.ids[-1]), os.environ).options.tls_ca is None:
+            for variable in TLS_VARIABLES:
+                os.environ.pop(variable, None)
+        os.environ.update(self.needed())
+        believe(argparse.Namespace(token_file=token_file))
 
     def program(self, node_id: int) -> list[str]:
         """Return the arguments of Python that run a node; a benchmark measures another program."""
         return ["-m", "walrus.node"]
 
-    def _arguments(self, node_id: int) -> list[str]:
+    def arguments(self, node_id: int) -> list[str]:
+        """Return a node's command line."""
         arguments = ["--node-id", str(node_id), "--data-dir", str(self.data_dir)]
         arguments += ["--client-port", str(self._client_port + node_id - 1)]
         arguments += ["--raft-port", str(self._raft_port + node_id - 1)]
         if node_id != 1:
             arguments += ["--join", f"127.0.0.1:{self._raft_port}"]
+        if self._tls:
+            arguments.append("--tls-client-auth")
+            for name, path in self._files(f"node-{node_id}").items():
+                arguments += ["--" + name.replace("_", "-"), str(path)]
+        if self.traces:
+            arguments += ["--trace", str(self.data_dir / f"trace-{node_id}.jsonl")]
         return arguments + self._flags
 
     def _check_ports(self, node_id: int) -> None:
@@ -211,10 +286,15 @@ class LocalCluster:
         return " ".join(self.log_path(node_id).read_text(errors="replace").strip().splitlines()[-1:])
 
     def metrics(self, node_id: int) -> dict[str, Any] | None:
-        """Return what a node says of itself; None if it does not answer."""
+        """Return what a node says of itself; None if it does not answer. Raises ClusterError if refused."""
         try:
             with Client([self.address(node_id)], timeout=1.0) as client:
                 return client.metrics()
+        except (Unauthenticated, Forbidden) as error:
+            raise ClusterError(
+                f"node {node_id} does not tell this command how it is: {error}; --token-file names a token "
+                f"with the role read"
+            ) from error
         except (WalrusError, OSError):
             return None
 
@@ -302,13 +382,29 @@ def watch(cluster: LocalCluster, stopped: Callable[[], bool]) -> None:
             pause(0.5)
 
 
-def start_console(cluster: LocalCluster, http: str) -> subprocess.Popen[bytes]:
-    """Start a console for the cluster; it prints its address, and ends with SIGTERM."""
+def start_console(cluster: LocalCluster, http: str, stderr: int | None = None) -> subprocess.Popen[bytes]:
+    """Start a console for the cluster; it prints its address on `stderr`, and ends with SIGTERM."""
     command = [sys.executable, "-m", "walrus.console", "--http", http, "--allow-changes"]
     command += ["--data-dir", str(cluster.data_dir)]
+    if cluster.traces:
+        command.append("--play")
     for where in cluster.addresses:
         command += ["--addr", where]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, env=cluster.environ, start_new_session=True)
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stderr=stderr,
+        env={**os.environ, **cluster.environ},
+        start_new_session=True,
+    )
+
+
+def _say_ready(cluster: LocalCluster, seconds: float) -> None:
+    """Say where clients are served, and what they need for it."""
+    sys.stderr.write(f"ready after {seconds:.1f} s; clients: {', '.join(cluster.addresses)}\n")
+    if needed := cluster.needed():
+        said = " ".join(f"{name}={shlex.quote(value)}" for name, value in needed.items())
+        sys.stderr.write(f"clients need: export {said}\n")
 
 
 def _foreground(cluster: LocalCluster, http: str | None = None) -> int:
@@ -318,10 +414,13 @@ def _foreground(cluster: LocalCluster, http: str | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
     try:
+        if cluster.traces and not cluster.running():
+            for old in cluster.data_dir.glob("trace-*.jsonl"):
+                old.unlink()  # of another boot, perhaps, whose clock began anew
         cluster.start()
         seconds = cluster.wait_ready(stopped=ended.is_set)
         if not ended.is_set():
-            sys.stderr.write(f"ready after {seconds:.1f} s; clients: {', '.join(cluster.addresses)}\n")
+            _say_ready(cluster, seconds)
             console = start_console(cluster, http) if http else None
             watch(cluster, ended.is_set)
     finally:
@@ -333,7 +432,8 @@ def _foreground(cluster: LocalCluster, http: str | None = None) -> int:
         take_down(cluster.data_dir)  # what a console has started since is no child of this process
     sys.stderr.write("stopped\n")
     # A node that was still starting has no handler for SIGTERM yet, and nothing to lose.
-    return int(any(status not in (0, -signal.SIGTERM) for status in statuses.values()))
+    fine = {0, -signal.SIGTERM} | ({-signal.SIGKILL} if console is not None else set())  # its button
+    return int(any(status not in fine for status in statuses.values()))
 
 
 def _background(cluster: LocalCluster) -> int:
@@ -348,7 +448,7 @@ def _background(cluster: LocalCluster) -> int:
     except BaseException:
         cluster.stop()
         raise
-    sys.stderr.write(f"ready after {seconds:.1f} s; clients: {', '.join(cluster.addresses)}\n")
+    _say_ready(cluster, seconds)
     sys.stderr.write(f"stop it with: python -m walrus.cluster --down --data-dir {cluster.data_dir}\n")
     return 0
 
@@ -359,11 +459,12 @@ def wake(cluster: LocalCluster) -> None:
         signal_holder(holder, signal.SIGCONT)
 
 
-def restart(data_dir: Path, node_id: int) -> int:
-    """Stop one node if it runs, and start it as it was started. Raises ClusterError."""
+def restart(data_dir: Path, node_id: int, token_file: Path | None = None) -> int:
+    """Stop one node if it runs, and start it as it was started. Raises ClusterError or FlagError."""
     cluster = LocalCluster.remembered(data_dir)
     if node_id not in cluster.ids:
         raise ClusterError(f"--restart: there is no node {node_id} below {data_dir}")
+    cluster.trust(token_file)
     holder = cluster.running().get(node_id)
     if holder is not None and not signal_holder(holder, signal.SIGTERM):
         raise ClusterError(f"node {node_id} (process {holder.pid}) cannot be signalled from here")
@@ -379,22 +480,10 @@ def restart(data_dir: Path, node_id: int) -> int:
 
 
 def _down(data_dir: Path) -> int:
-    """Stop what runs below the data directory."""
-    try:
-        stopped = take_down(data_dir)
-    except ClusterError as error:
-        sys.stderr.write(f"walrus-cluster: {error}\n")
-        return 1
+    """Stop what runs below the data directory. Raises ClusterError."""
+    stopped = take_down(data_dir)
     sys.stderr.write(f"stopped {numbered(stopped)}\n" if stopped else f"no node runs below {data_dir}\n")
     return 0
-
-
-def _restart(data_dir: Path, node_id: int) -> int:
-    try:
-        return restart(data_dir, node_id)
-    except ClusterError as error:
-        sys.stderr.write(f"walrus-cluster: {error}\n")
-        return 1
 
 
 def numbered(node_ids: Collection[int]) -> str:
@@ -406,12 +495,13 @@ def numbered(node_ids: Collection[int]) -> str:
     return f"node{'s' if len(node_ids) > 1 else ''} {', '.join(map(str, node_ids))}"
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = Parser(
         prog="walrus-cluster",
         description="Run a Walrus cluster on this machine. Other flags are handed to every node.",
         allow_abbrev=False,
     )
+    add_config_flags(parser)
     port = whole(1, 65_535)
     parser.add_argument("--nodes", type=whole(1, 99), default=3, metavar="N", help="how many (default: 3)")
     parser.add_argument(
@@ -431,6 +521,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="PORT",
         help="node 1's, the others follow (default: %(default)s)",
     )
+    parser.add_argument("--tls", action="store_true", help="certificates for all, made below --data-dir")
+    add_credentials(parser, ["--token-file"])
     parser.add_argument("--detach", action="store_true", help="start what does not run, in the background")
     parser.add_argument("--down", action="store_true", help="stop what runs below --data-dir")
     parser.add_argument(
@@ -444,44 +536,79 @@ def _parser() -> argparse.ArgumentParser:
         metavar="HOST:PORT",
         help=f"show the cluster in the browser meanwhile (default: {CONSOLE})",
     )
+    parser.add_argument(
+        "--play", action="store_true", help="--console, with messages that stream; each node records itself"
+    )
     return parser
 
 
-def _check_flags(options: argparse.Namespace, flags: Sequence[str]) -> None:
+def _check_ends_here(options: argparse.Namespace) -> None:
+    """Refuse what lasts as long as this command together with a command that leaves. Raises FlagError."""
+    if options.detach and (options.play or options.console):
+        flag = "--play" if options.play else "--console"
+        raise FlagError(
+            f"{flag}: not with --detach, which leaves at once; `python -m walrus.console` shows nodes "
+            "that run in the background"
+        )
+
+
+def _check_flags(options: argparse.Namespace, flags: Sequence[str], last: Sequence[str]) -> Layered:
     """Check the last node's command line before the first node is started. Raises FlagError."""
-    client_port, raft_port = options.client_port + options.nodes - 1, options.raft_port + options.nodes - 1
-    last = ["--node-id", str(options.nodes), "--client-port", str(client_port), "--raft-port", str(raft_port)]
-    if abs(client_port - raft_port) < options.nodes:
+    if abs(options.client_port - options.raft_port) < options.nodes:
         raise FlagError(f"--client-port: must be {options.nodes} or more away from --raft-port")
+    if options.tls and any(word.startswith("--tls-") for word in flags):
+        raise FlagError("--tls: gives each node files of its own; leave out the flags that name some")
     try:
-        settings = parse([*last, *flags], os.environ)
+        told = look(last, os.environ)
+        settings = settings_of(told)
     except FlagError as error:  # the flag was given to this command, not to walrus-node
         raise FlagError(str(error)) from None
     if settings.node_id != options.nodes:
         raise FlagError("--node-id: this command numbers its nodes itself")
+    return told
 
 
 @command("walrus-cluster")
 def main(arguments: Sequence[str] | None = None) -> int:
     """`python -m walrus.cluster`: 0 after a clean stop, 2 for a bad flag, 1 for anything else."""
-    options, flags = _parser().parse_known_args(arguments)
-    if options.down:
-        return _down(options.data_dir)
-    if options.restart:
-        return _restart(options.data_dir, options.restart)
-    _check_flags(options, flags)
+    found = layered(
+        _parser(), "cluster", arguments, os.environ, others=True, variables=VARIABLES, verbs=VERBS
+    )
+    options, flags = found.options, found.rest
+    if options.config:
+        flags = ["--config", str(options.config.absolute()), *flags]
+    try:
+        if options.down:
+            return _down(options.data_dir)
+        if options.restart:
+            return restart(options.data_dir, options.restart, options.token_file)
+        return _run(found, flags)
+    except ClusterError as error:
+        sys.stderr.write(f"walrus-cluster: {error}\n")
+        return 1
+
+
+def _run(found: Layered, flags: Sequence[str]) -> int:
+    """Start the nodes that the command line asks for. Raises ClusterError or FlagError."""
+    options = found.options
+    _check_ends_here(options)
     cluster = LocalCluster(
         options.nodes,
         options.data_dir,
         client_port=options.client_port,
         raft_port=options.raft_port,
         flags=flags,
+        traces=options.play,
+        tls=options.tls,
     )
-    try:
-        return _background(cluster) if options.detach else _foreground(cluster, options.console)
-    except ClusterError as error:
-        sys.stderr.write(f"walrus-cluster: {error}\n")
-        return 1
+    told = _check_flags(options, flags, cluster.arguments(options.nodes))
+    if options.check_config:
+        sys.stdout.write(f"{found.shown()}\n# node {options.nodes}, as the last one\n{told.shown()}")
+        return 0
+    cluster.trust(options.token_file)
+    if options.detach:
+        return _background(cluster)
+    return _foreground(cluster, options.console or (CONSOLE if options.play else None))
 
 
 if __name__ == "__main__":

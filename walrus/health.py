@@ -79,6 +79,7 @@ class NodeFigures(msgspec.Struct, frozen=True, kw_only=True):
     dead_letters: int = 0
     repetitions: int = 0
     entries_trimmed: int = 0
+    wrong_tokens: int = 0
     failovers: int = 0
     recoveries: int = 0
     copies_behind: int = 0

@@ -24,9 +24,9 @@ DISTRIBUTION: Final = "walrus-log"
 """The name under which this package is installed."""
 
 _NAMES: Final = (
-    "__init__ acknowledged broker certs cli client cluster commands config consensus console demo health "
-    "histogram lab leases mirror namesake node protocol quorum raft replicas scripts segments settings shell "
-    "shipped sim storage tlc tls view wal wire"
+    "__init__ acknowledged auth broker certs cli client cluster commands config consensus console "
+    "credentials deadlines demo health histogram lab leases mirror namesake node protocol quorum raft "
+    "replicas scripts segments settings shell shipped sim storage tlc tls view wal wire"
 )
 OURS: Final = frozenset(_NAMES.split())
 """What stands in this package's directory."""

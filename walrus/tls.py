@@ -10,9 +10,9 @@ name `walrus:node:N` in a node's certificate (a URI among its subject alternativ
 peer is known by that name and not by its address: a node that moves keeps its certificate, and a client's
 certificate opens no door to the peers' port. `python -m walrus.certs` makes such certificates.
 
-A node gets three files (`--tls-cert`, `--tls-key`, `--tls-ca`); every client, and every command that is one,
-takes them from the environment: `WALRUS_TLS_CA`, and for nodes that ask clients for a certificate
-`WALRUS_TLS_CERT` and `WALRUS_TLS_KEY`. Without them nothing of this runs.
+A node gets three files (`--tls-cert`, `--tls-key`, `--tls-ca`); every client takes them from the environment:
+`WALRUS_TLS_CA`, and for nodes that ask clients for a certificate `WALRUS_TLS_CERT` and `WALRUS_TLS_KEY`. The
+flags of commands that are clients go there (`cli/command_line.py`). Without them nothing of this runs.
 
 Only TLS 1.2 and newer. No session tickets: a client tells a connection that its node closed from one that
 waits by whether bytes are there to be read, and a ticket would be such bytes.

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from walrus import protocol
+from walrus.broker.access import Access, Principal
+from walrus.credentials import digest_of, drawn
 from walrus.protocol import Get, Put, Request
 from walrus.shell.client_connections import ClientServer, Limits, Slot
 
@@ -60,12 +62,12 @@ class Client:
 Scenario = Callable[[Handler, Callable[[], Awaitable[Client]]], Awaitable[None]]
 
 
-def play(scenario: Scenario, **limits: Any) -> None:
+def play(scenario: Scenario, access: Access | None = None, **limits: Any) -> None:
     """Run a scenario against a server with these limits."""
 
     async def run() -> None:
         handler = Handler()
-        server = handler.server = ClientServer(handler, Limits(**limits))
+        server = handler.server = ClientServer(handler, Limits(**limits), access=access)
         await server.listen("127.0.0.1", 0)
         port = server.listener.port
         clients = []
@@ -323,6 +325,25 @@ def test_half_a_frame_and_silence_is_dropped_but_not_a_slow_whole_one() -> None:
         assert await idle.receive() == b"OK"
 
     play(scenario, half_frame=0.01)
+
+
+def test_a_connection_without_an_identity_has_a_few_seconds_and_one_with_has_all_the_time() -> None:
+    token = drawn()
+    access = Access({"me": Principal("me", digest_of(token), ("write",))})
+
+    async def scenario(handler: Handler, connect: Callable[[], Awaitable[Client]]) -> None:
+        handler.answer = lambda slot, request: slot.reply(protocol.OK, 1)
+        silent, refused, known = await connect(), await connect(), await connect()
+        refused.send(b"PUT a 1")
+        known.send(b"AUTH " + token.encode(), b"PUT a 2")
+        assert (await refused.receive()).startswith(b"ERR unauthenticated: ")
+        assert [await known.receive(), await known.receive()] == [b"OK", b"OK"]
+        await until(lambda: handler.server.sweep() or len(handler.server.connections) == 1)
+        assert [await silent.reader.read(), await refused.reader.read()] == [b"", b""]
+        known.send(b"PUT a 3")
+        assert await known.receive() == b"OK"
+
+    play(scenario, access, unidentified=0.01)
 
 
 def test_half_frames_that_are_too_many_together_have_less_time(monkeypatch: pytest.MonkeyPatch) -> None:

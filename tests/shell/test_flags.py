@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from walrus.shell.flags import MAX_FRAME_LIMIT, FlagError, parse
+from walrus.shell.arguments import FlagError
+from walrus.shell.flags import MAX_FRAME_LIMIT, parse
 
 ME = ["--node-id", "1"]
 
@@ -147,7 +148,10 @@ def test_what_the_machine_refuses_is_one_line_that_names_the_flag(tmp_path: Path
                 ["--raft-port", str(port)],
                 f"--raft-port: cannot listen on 127.0.0.1:{port}: Address already in use",
             ),
-            (["--raft-host", "192.0.2.1"], "--raft-host: 192.0.2.1 is no address of this machine"),
+            (
+                ["--raft-host", "192.0.2.1", "--insecure"],
+                "--raft-host: 192.0.2.1 is no address of this machine",
+            ),
             (
                 ["--join", f"192.0.2.1:{port}", "--join-timeout", "1", "--data-dir", "new"],
                 "no way to it from 127.0.0.1: give --raft-host",
@@ -159,3 +163,32 @@ def test_what_the_machine_refuses_is_one_line_that_names_the_flag(tmp_path: Path
             )
             assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (1, "", 1), ended.stderr
             assert says in ended.stderr
+
+
+TLS = ["--tls-ca", "ca", "--tls-cert", "cert", "--tls-key", "key"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "flaw"),
+    [
+        (["--raft-host", "10.0.0.1"], "--raft-host: 10.0.0.1 is reached by other machines"),
+        (["--client-host", "0.0.0.0"], "--client-host: 0.0.0.0 is reached by other machines"),
+        (["--raft-host", "10.0.0.1", "--auth-file", "f"], "--raft-host"),
+        (["--client-host", "::", "--auth-file", "f"], "--client-host"),
+        (["--client-host", "10.0.0.1", "--cluster-secret-file", "f"], "--client-host"),
+        (["--client-host", "10.0.0.1", *TLS], "--client-host"),
+        (["--raft-host", "10.0.0.1", *TLS], ""),
+        (["--raft-host", "10.0.0.1", "--cluster-secret-file", "f"], ""),
+        (["--client-host", "10.0.0.1", *TLS, "--auth-file", "f"], ""),
+        (["--client-host", "10.0.0.1", *TLS, "--tls-client-auth"], ""),
+        (["--client-host", "0.0.0.0", "--raft-host", "10.0.0.1", "--insecure"], ""),
+        (["--client-host", "127.0.0.2", "--raft-host", "::1"], ""),
+    ],
+)
+def test_a_node_serves_other_machines_only_protected_or_when_told_to(flags: list[str], flaw: str) -> None:
+    if not flaw:
+        assert parse([*ME, *flags], {})
+        return
+    with pytest.raises(FlagError) as refused:
+        parse([*ME, *flags], {})
+    assert str(refused.value).startswith(flaw) and "--insecure" in str(refused.value)

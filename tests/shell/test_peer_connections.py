@@ -13,19 +13,21 @@ import msgspec
 import pytest
 
 from tests.node.harness import free_port
+from walrus.broker.handshake import (
+    MAX_ADDRESS,
+    MAX_ID,
+    MAX_NODE_ID,
+    VERSION,
+    shape_flaw,
+)
 from walrus.protocol import PeerCodec
 from walrus.shell import seeking
 from walrus.shell.joining import ask_to_join
 from walrus.shell.peer_connections import (
-    MAX_ADDRESS,
-    MAX_ID,
-    MAX_NODE_ID,
     MAX_UNSENT,
-    VERSION,
     PeerConnections,
     PeerLink,
-    PeerSession,
-    join_flaw,
+    Trust,
 )
 from walrus.shell.seeking import Seeker
 from walrus.wire.messages import ANY_NODE, Fence, Hello, HelloReply, Join, JoinReply, PeerMessage
@@ -39,14 +41,25 @@ class Host:
     """A node reduced to its peer connections; notes what it is told."""
 
     def __init__(
-        self, node_id: int, cluster_id: str = "c", incarnation: int = 1, max_strangers: int = 256
+        self,
+        node_id: int,
+        cluster_id: str = "c",
+        incarnation: int = 1,
+        max_strangers: int = 256,
+        secret: bytes = b"",
     ) -> None:
         self.node_id, self.cluster_id, self.incarnation = node_id, cluster_id, incarnation
         self.events: list[tuple[Any, ...]] = []
         self.callers: list[Hello] = []
         self.port = free_port("127.0.0.1")
         self.peers = PeerConnections(
-            self, node_id, "127.0.0.1", CODEC, random.Random(node_id), max_strangers=max_strangers
+            self,
+            node_id,
+            "127.0.0.1",
+            CODEC,
+            random.Random(node_id),
+            max_strangers=max_strangers,
+            trust=Trust(secret=secret),
         )
 
     async def listen(self) -> None:
@@ -88,9 +101,9 @@ class Host:
     def on_final_refusal(self, peer: int, error: str, removed: bool) -> None:
         self.events.append(("removed" if removed else "outdated", peer, error))
 
-    def on_join(self, session: PeerSession, join: Join) -> None:
+    def on_join(self, join: Join) -> JoinReply:
         self.events.append(("join", join.node_id))
-        session.reply(JoinReply(done=True, error="", cluster_id=self.cluster_id, addresses={1: "h:1"}))
+        return JoinReply(done=True, error="", cluster_id=self.cluster_id, addresses={1: "h:1"})
 
     def on_peer_message(self, sender: int, message: PeerMessage) -> None:
         self.events.append((sender, message))
@@ -105,6 +118,17 @@ class Host:
         """Until this has happened; the scenario's timeout is the deadline."""
         while event not in self.events:
             await asyncio.sleep(0)
+
+    async def connect(self, other: Host) -> None:
+        """Dial one that listens, until it is connected."""
+        self.dial(other)
+        await self.until("up", other.node_id)
+
+    async def reach(self, other: Host) -> None:
+        """Send a message, until it has arrived."""
+        self.peers.send(other.node_id, MESSAGE)
+        self.peers.flush()
+        await other.until(self.node_id, MESSAGE)
 
 
 def play(scenario: Callable[[], Awaitable[None]]) -> None:
@@ -121,11 +145,34 @@ def test_a_message_arrives_with_its_senders_id() -> None:
     async def scenario() -> None:
         one, two = Host(1), Host(2)
         await two.listen()
-        one.dial(two)
-        await one.until("up", 2)
-        one.peers.send(2, MESSAGE)
-        one.peers.flush()
-        await two.until(1, MESSAGE)
+        await one.connect(two)
+        await one.reach(two)
+        one.peers.close()
+        two.peers.close()
+
+    play(scenario)
+
+
+def test_nodes_with_one_secret_speak_and_one_with_another_or_none_is_kept_out() -> None:
+    async def scenario() -> None:
+        secret = b"s" * 40
+        one, two = Host(1, secret=secret), Host(2, secret=secret)
+        await two.listen()
+        await one.connect(two)
+        await one.reach(two)
+        seen = len(two.callers)
+        for stray, error in (
+            (Host(3, secret=b"o" * 40), "it does not know the cluster's secret"),
+            (Host(3), "this cluster has a secret: start the node with --cluster-secret-file"),
+        ):
+            stray.dial(two)
+            await stray.until("refused", 2, error)
+            join = Join(node_id=4, directory_id="d", raft_address="h:1", client_address="h:2")
+            at, trust = f"127.0.0.1:{two.port}", stray.peers.trust
+            reply = await ask_to_join(at, "127.0.0.1", CODEC, join, PATIENCE, trust)
+            assert not reply.done and reply.error == error
+            stray.peers.close()
+        assert len(two.callers) == seen and ("join", 4) not in two.events
         one.peers.close()
         two.peers.close()
 
@@ -146,8 +193,7 @@ def test_a_closed_connection_is_dialled_again_at_once_and_a_refusal_is_a_death()
     async def scenario() -> None:
         one, two = Host(1), Host(2)
         await two.listen()
-        one.dial(two)
-        await one.until("up", 2)
+        await one.connect(two)
         two.peers.close()
         await one.until("down", 2, False)
         await one.until("down", 2, True)
@@ -179,20 +225,6 @@ def test_another_cluster_is_refused() -> None:
     play(scenario)
 
 
-def test_an_older_start_of_a_node_is_refused_once_a_later_one_has_called() -> None:
-    async def scenario() -> None:
-        host = Host(2)
-        assert host.peers.judge(Host(1, incarnation=5).hello_to(2)) == ""
-        host.peers._incarnations[1] = ("d1", 5)
-        assert host.peers.judge(Host(1, incarnation=4).hello_to(2)) != ""
-        assert host.peers.judge(Host(1, incarnation=5).hello_to(2)) == ""
-        other = Hello(version=99, cluster_id="c", node_id=1, directory_id="d1", incarnation=5, target=2)
-        assert "version" in host.peers.judge(other)
-        host.peers.close()
-
-    play(scenario)
-
-
 def test_a_second_call_of_one_node_replaces_the_first() -> None:
     async def scenario() -> None:
         one, two = Host(1), Host(2)
@@ -200,13 +232,10 @@ def test_a_second_call_of_one_node_replaces_the_first() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", two.port)
         writer.write(CODEC.encode(one.hello_to(2)))
         await reader.readexactly(4)
-        one.dial(two)
-        await one.until("up", 2)
+        await one.connect(two)
         with contextlib.suppress(ConnectionResetError):
             await reader.read()
-        one.peers.send(2, MESSAGE)
-        one.peers.flush()
-        await two.until(1, MESSAGE)
+        await one.reach(two)
         one.peers.close()
         two.peers.close()
 
@@ -217,8 +246,7 @@ def test_of_two_processes_with_one_identity_the_connected_one_is_kept() -> None:
     async def scenario() -> None:
         first, second, two = Host(1, incarnation=5), Host(1, incarnation=6), Host(2)
         await two.listen()
-        first.dial(two)
-        await first.until("up", 2)
+        await first.connect(two)
         second.dial(two)
         await second.until("refused", 2, "another process of node 1 is connected, start 5: only one may run")
         assert ("down", 2, False) not in first.events
@@ -236,8 +264,7 @@ def test_a_node_that_was_removed_is_not_listened_to_any_more(left: list[int]) ->
         one, two, three = Host(1), Host(2), Host(3)
         for host in (two, three):
             await host.listen()
-        one.dial(two)
-        await one.until("up", 2)
+        await one.connect(two)
         two.peers.connect_to(dict.fromkeys(left, f"127.0.0.1:{three.port}"))
         await one.until("down", 2, False)
         for host in (one, two, three):
@@ -345,13 +372,10 @@ def test_strangers_are_bounded_in_number_and_keep_no_member_out() -> None:
         one, two = Host(1), Host(2, max_strangers=8)
         await two.listen()
         strangers = [await asyncio.open_connection("127.0.0.1", two.port) for _ in range(40)]
-        one.dial(two)
-        await one.until("up", 2)
+        await one.connect(two)
         assert len(two.peers._strangers) <= 8
         assert await strangers[0][0].read() == b"", "the oldest stranger made room"
-        one.peers.send(2, MESSAGE)
-        one.peers.flush()
-        await two.until(1, MESSAGE)
+        await one.reach(two)
         for _, writer in strangers:
             writer.close()
         one.peers.close()
@@ -379,7 +403,8 @@ def test_a_peer_that_reads_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) 
             self.aborted = True
 
     async def scenario() -> None:
-        link, transport = PeerLink(b"", CODEC), Transport()
+        one = Host(1)
+        link, transport = PeerLink(one.hello_to(2), CODEC), Transport()
         monkeypatch.setattr(link, "_transport", transport)
         for size in (MAX_UNSENT // 2, MAX_UNSENT // 2):
             link.queue(bytes(size))
@@ -403,8 +428,8 @@ def test_a_peer_that_reads_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) 
 )
 def test_a_join_with_an_endless_id_or_address_is_refused(more: dict[str, Any]) -> None:
     join = Join(node_id=MAX_NODE_ID, directory_id="d" * MAX_ID, raft_address="h:1", client_address="h:2")
-    assert join_flaw(join) == ""
-    assert join_flaw(msgspec.structs.replace(join, **more))
+    assert shape_flaw(join) == ""
+    assert shape_flaw(msgspec.structs.replace(join, **more))
 
 
 @pytest.mark.parametrize("address", ["nonsense", "h:port", "a" * 64 + ":6000", ":6000", "h:0", "h:70000"])
@@ -443,8 +468,7 @@ def test_a_connection_that_is_given_up_for_another_address_is_down() -> None:
     async def scenario() -> None:
         one, two = Host(1), Host(2)
         await two.listen()
-        one.dial(two)
-        await one.until("up", 2)
+        await one.connect(two)
         one.peers.connect_to({2: f"127.0.0.1:{free_port('127.0.0.1')}"})
         await one.until("down", 2, False)
         one.peers.close()

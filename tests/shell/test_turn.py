@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,7 +21,7 @@ class Controller:
 
     def __init__(self) -> None:
         self.events: list[str] = []
-        self.data_written = 0
+        self.data = SimpleNamespace(written=0)
         self.outbox = Outbox(1)
         self.deadline = float("inf")
         self.turns_behind = 0
@@ -53,6 +54,7 @@ class Stage:
 
     def __init__(self, synced_each: bool = True) -> None:
         self.controller = Controller()
+        self.on_effect: Callable[[], None] = lambda: None
         self.turn = Turn(
             self.controller,  # type: ignore[arg-type]
             carry_out=self._carry_out,
@@ -84,6 +86,7 @@ class Stage:
     def _carry_out(self, effect: Effect) -> None:
         assert isinstance(effect, LogLine)
         self.controller.events.append("effect")
+        self.on_effect()
 
     async def until(self, event: str, count: int = 1) -> None:
         while self.controller.events.count(event) < count:
@@ -145,6 +148,34 @@ def test_a_wake_outside_of_a_batch_of_events_ends_in_a_turn_too() -> None:
     play(scenario)
 
 
+def test_what_effects_leave_to_be_sent_is_sent_without_another_turn() -> None:
+    async def scenario(stage: Stage) -> None:
+        stage.on_effect = stage.turn.wake_to_send
+        stage.pairs[0][1].send(b"x")
+        await stage.until("sent")
+        await asyncio.sleep(0)
+        assert stage.controller.events.count("flush") == 1
+        stage.on_effect = lambda: None
+        stage.turn.wake_to_send()  # outside of a turn, as for a reply that the shell gives by itself
+        await stage.until("sent", 2)
+
+    play(scenario)
+
+
+def test_what_an_effect_brings_about_has_another_turn() -> None:
+    async def scenario(stage: Stage) -> None:
+        def once() -> None:
+            stage.on_effect = lambda: None
+            stage.turn.wake()
+
+        stage.on_effect = once
+        stage.pairs[0][1].send(b"x")
+        await stage.until("sent", 2)
+        assert stage.controller.events.count("flush") == 2
+
+    play(scenario)
+
+
 def test_a_pass_in_which_nothing_happened_has_no_turn() -> None:
     async def scenario(stage: Stage) -> None:
         other, there = socket.socketpair()
@@ -176,8 +207,8 @@ def test_without_syncs_a_turn_goes_on_until_all_that_it_wrote_is_reported() -> N
 
         def writing(now: float) -> None:
             flush(now)
-            if stage.controller.data_written < 2:
-                stage.controller.data_written += 1
+            if stage.controller.data.written < 2:
+                stage.controller.data.written += 1
 
         stage.controller.flush = writing  # type: ignore[method-assign]
         stage.turn.wake()

@@ -30,6 +30,8 @@ connection leaves in one write, at the end of the turn.
   that takes nothing for `stall` seconds is dropped, and the largest one at once if all slow readers
   together hold more than `max_unsent` bytes;
 * half a frame and silence: dropped after `half_frame` seconds, sooner while many connections do it;
+* no identity where clients need one (`broker/access.py`): after `unidentified` seconds, or as the oldest of
+  `max_unidentified`, it is dropped. A wrong token is the last thing that is read from a connection;
 * too many connections: the oldest one that never sent a whole request makes room for the newest; if all of
   them did, the newest is closed on arrival (`Listener` bounds the descriptors, whatever happens here);
 * all connections together: when `max_in_flight` is reached, further requests queue in order of arrival.
@@ -54,14 +56,17 @@ from typing import Protocol, assert_never, cast
 import msgspec
 
 from walrus import protocol
+from walrus.broker.access import Access, Guard
 from walrus.broker.ordering import Lane, RequestOrder
 from walrus.histogram import Histogram
 from walrus.protocol import (
     Ack,
+    Auth,
     Configure,
     Delete,
     Extend,
     Fetch,
+    Find,
     Get,
     Greeting,
     Groups,
@@ -80,6 +85,7 @@ from walrus.protocol import (
     Topics,
 )
 from walrus.shell.descriptors import Listener
+from walrus.wire import errors
 
 log = logging.getLogger("walrus.shell.client_connections")
 monotonic = time.monotonic
@@ -108,6 +114,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_half_frames: int = 64 << 20
     """Bytes of incomplete frames, of all connections together."""
     half_frame: float = 20.0
+    max_unidentified: int = 256
+    """Where clients need tokens: connections that have not sent a good one. The oldest makes room."""
+    unidentified: float = 10.0
+    """How long each of them may take."""
     stall: float = 30.0
 
 
@@ -118,7 +128,7 @@ class ClientHandler(Protocol):
         """A request arrived; `slot` is owed `request.replies` replies."""
 
     def wake(self) -> None:
-        """Something happened: this turn must be ended."""
+        """A connection has something to send: call `flush` soon."""
 
 
 class Slot:
@@ -131,7 +141,7 @@ class Slot:
         self.owed = owed
         self.weight = weight
         self.lane = lane
-        self.parts: list[bytes] = []
+        self.parts: list[bytes] | None = None  # most requests need none, and many wait
         self.began = 0.0  # when a PUT arrived; how long other requests take says little
 
     def reply(self, data: bytes, count: int) -> None:
@@ -158,7 +168,7 @@ def _weight(request: Request, max_frame_bytes: int) -> int:
             return max_frame_bytes  # of the answer, which grows with what it describes
         case Register() | Configure() | Delete() | Nack() | Extend() | Seek():
             return max_frame_bytes
-        case Leave() | Recover() | Greeting() | Invalid():
+        case Find() | Leave() | Recover() | Auth() | Greeting() | Invalid():
             return max_frame_bytes
         case _:
             assert_never(request)
@@ -180,6 +190,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         "_backlog",
         "_dirty",
         "_ending",
+        "_guard",
         "_order",
         "_out",
         "_out_bytes",
@@ -199,11 +210,12 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def __init__(self, server: ClientServer) -> None:
         self._server = server
+        self._guard = None if server.access is None else Guard(server.access)
         self.put_took = server.put_took
         self._parser = RequestParser(server.limits.max_frame_bytes)
         self._transport: asyncio.Transport | None = None
         self._slots: deque[Slot] = deque()
-        self._backlog: deque[Request] = deque()
+        self._backlog: deque[Request] | None = None  # an empty one has 600 bytes, and connections are many
         self._order = RequestOrder()
         self._out: list[bytes] = []
         self._out_bytes = 0
@@ -234,7 +246,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         """
         self._server.forget(self)
         self._server.listener.release()
-        self._backlog.clear()
+        self._backlog = None
         self._out.clear()
         self._ending = True
 
@@ -251,8 +263,12 @@ class ClientConnection(asyncio.BufferedProtocol):
         if requests:
             if not self._spoke:
                 self._spoke = True
-                self._server.silent.pop(self, None)
-            self._backlog.extend(requests)
+                if self._guard is None:
+                    self._server.silent.pop(self, None)
+            if self._backlog is None:
+                self._backlog = deque(requests)
+            else:
+                self._backlog.extend(requests)
             self._start()
 
     def eof_received(self) -> bool:
@@ -292,6 +308,8 @@ class ClientConnection(asyncio.BufferedProtocol):
                     server.queue.append(self)
                 break
             self._start_one(self._backlog.popleft())
+        if not self._backlog:
+            self._backlog = None
         if bool(self._backlog) is not self._paused and not self._ending:
             self._switch_reading()
 
@@ -303,24 +321,63 @@ class ClientConnection(asyncio.BufferedProtocol):
             most = max(1, (limits.connection_in_flight - self.in_flight) // limits.max_frame_bytes)
             if request.count > most:
                 request, rest = _split(request, most)
+                assert self._backlog is not None, "the run was taken from there"
                 self._backlog.appendleft(rest)
                 weight = most * limits.max_frame_bytes
         slot = Slot(self, request.replies, weight, self._order.started(request))
-        if isinstance(request, Put):
-            slot.began = monotonic()
         self._slots.append(slot)
         self.in_flight += weight
         self._server.in_flight += weight
         if isinstance(request, Invalid):
             self._refuse(slot, request)
-        else:
+        elif self._guard is None or self._may(self._guard, slot, request):
+            if isinstance(request, Put):
+                slot.began = monotonic()
             self._server.handler.on_request(slot, request)
+
+    def _may(self, guard: Guard, slot: Slot, request: Request) -> bool:
+        """Return whether a request is carried out. If it is not, or is AUTH, it is answered here."""
+        if isinstance(request, Auth):
+            self._authenticate(guard, slot, request)
+            return False
+        if (reason := guard.refusal(request)) is None:
+            return True
+        slot.reply(protocol.error(reason) * slot.owed, slot.owed)
+        return False
+
+    def _authenticate(self, guard: Guard, slot: Slot, request: Auth) -> None:
+        """Answer AUTH; a wrong token later, and nothing is read after it."""
+        server = self._server
+        if guard.failed:  # one attempt a connection: others that came with it are not even looked at
+            slot.reply(protocol.error(errors.UNKNOWN_TOKEN), 1)
+            return
+        if guard.admit(request.token):
+            server.silent.pop(self, None)
+            slot.reply(protocol.OK, 1)
+            return
+        assert server.access is not None
+        assert self._transport is not None
+        address = str((self._transport.get_extra_info("peername") or ("?",))[0])
+        log.warning("a client at %s sent a token that is not known here", address)
+        self.stop_reading()
+        delay = server.access.failed(address, server.now())
+        asyncio.get_running_loop().call_later(delay, self._refuse_late, slot)
+
+    def _refuse_late(self, slot: Slot) -> None:
+        slot.reply(protocol.error(errors.UNKNOWN_TOKEN), 1)
+        self._server.handler.wake()
+
+    def reread(self) -> None:
+        """The file of identities has changed: what it does not have any more ends now."""
+        if self._guard is not None and not self._guard.reread():
+            log.warning("dropped a client: its token is not known any more")
+            self.abort()
 
     def _refuse(self, slot: Slot, request: Invalid) -> None:
         """Answer a frame that is no request; one that is too long to skip is the last."""
         if request.fatal:
             self._ending = True
-            self._backlog.clear()
+            self._backlog = None
         slot.reply(protocol.error(request.reason), 1)
 
     def proceed(self) -> None:
@@ -351,7 +408,10 @@ class ClientConnection(asyncio.BufferedProtocol):
     def answered(self, slot: Slot, data: bytes) -> None:
         """Put a slot's reply in its place: into the output if the slot is the oldest, else into the slot."""
         if slot is not self._slots[0]:
-            slot.parts.append(data)
+            if slot.parts is None:
+                slot.parts = [data]
+            else:
+                slot.parts.append(data)
             return
         self._out.append(data)
         self._out_bytes += len(data)
@@ -362,9 +422,10 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._server.release(done.weight)
             if not self._slots:
                 break
-            self._out += self._slots[0].parts
-            self._out_bytes += sum(map(len, self._slots[0].parts))
-            self._slots[0].parts.clear()
+            if parts := self._slots[0].parts:
+                self._out += parts
+                self._out_bytes += sum(map(len, parts))
+                self._slots[0].parts = None
         if not self._dirty:
             self._dirty = True
             self._server.dirty.append(self)
@@ -418,13 +479,22 @@ class ClientConnection(asyncio.BufferedProtocol):
 class ClientServer:
     """All client connections of a node, and the limits that they share."""
 
-    def __init__(self, handler: ClientHandler, limits: Limits, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        handler: ClientHandler,
+        limits: Limits,
+        tls: ssl.SSLContext | None = None,
+        access: Access | None = None,
+    ) -> None:
+        """`access`: clients need tokens; None: they do not, and may do everything."""
+        self.access = access
         self.handler = handler
         self.limits = limits
         self.buffer = memoryview(bytearray(READ_BYTES))
         self.connections: dict[ClientConnection, None] = {}
-        self.silent: dict[ClientConnection, None] = {}
-        """Connections without a whole request so far, the oldest first."""
+        self.silent: dict[ClientConnection, float] = {}
+        """Connections without a whole request so far, or without an identity where clients need one: since
+        when, the oldest first."""
         self.dirty: list[ClientConnection] = []
         self.queue: deque[ClientConnection] = deque()
         self.in_flight = 0
@@ -471,14 +541,15 @@ class ClientServer:
         """
         if self._stopping:
             return False
-        if len(self.connections) >= self.limits.max_connections:
+        crowded = self.access is not None and len(self.silent) >= self.limits.max_unidentified
+        if crowded or len(self.connections) >= self.limits.max_connections:
             if not self.silent:
                 return False
             oldest = next(iter(self.silent))
             oldest.abort()
             self.forget(oldest)
         self.connections[connection] = None
-        self.silent[connection] = None
+        self.silent[connection] = self.now()
         return True
 
     def forget(self, connection: ClientConnection) -> None:
@@ -499,6 +570,11 @@ class ClientServer:
         while self.queue and not self.full:
             self.queue.popleft().proceed()
         self.handler.wake()
+
+    def reread(self) -> None:
+        """The file of identities has changed."""
+        for connection in list(self.connections):
+            connection.reread()
 
     def flush(self) -> None:
         """The end of a turn, for each connection that has something to send."""
@@ -538,16 +614,22 @@ class ClientServer:
             connection.unsent = 0
 
     def sweep(self) -> None:
-        """Drop connections with half a frame, or with untaken replies, for too long. Called once a second."""
+        """Drop what has half a frame, untaken replies or no identity for too long. Called once a second."""
         now, limits = self.now(), self.limits
         crowded = self._half_bytes > limits.max_half_frames or len(self._half) > limits.max_connections // 4
         patience = 1.0 if crowded else limits.half_frame
         late = [c for c in self._half if c.half_since is not None and now - c.half_since > patience]
         stuck = [c for c in self._stalled if c.stalled_for(now) > limits.stall]
-        for connection in late + stuck:
+        unknown = []
+        if self.access is not None:
+            unknown = [c for c, since in self.silent.items() if now - since > limits.unidentified]
+        for connection in late + stuck + unknown:
             connection.abort()
-        if late or stuck:
-            log.info("dropped %d clients with half a frame, %d that read no replies", len(late), len(stuck))
+        if late or stuck or unknown:
+            log.info(
+                "dropped %d clients with half a frame, %d that read no replies, %d that sent no good token",
+                len(late), len(stuck), len(unknown),
+            )  # fmt: skip
 
 
 def no_delay(transport: asyncio.BaseTransport) -> None:

@@ -1,8 +1,8 @@
-"""The settings of a node: command line and environment, checked before anything starts.
+"""The settings of a node: command line, environment and file, checked before anything starts.
 
 `parse` returns one frozen `Settings` or raises `FlagError` with a single line that names the flag (or the
-variable) and what it takes; `node.main` prints it and exits with status 2. Nothing is corrected silently, and
-nothing of the machine is used here: no file, no socket, no clock.
+variable, or the key of the file) and what it takes; `node.main` prints it and exits with status 2. Nothing is
+corrected silently, and nothing of the machine is used here but the file of `--config` (`layers.py`).
 
 Three durations depend on each other and are checked together:
 
@@ -13,45 +13,50 @@ If the lease were longer, the old and the new writer would both accept PUTs for 
 keep the log correct, but clients of the old writer would wait for answers that can no longer come.
 
 `WALRUS_DISABLE_IO_URING` is not here: the engine reads it, also where there is no node.
-
-Left out: a configuration file. A node has about twenty settings, and a process supervisor already has a
-place for a command line and an environment.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, Final
 
 import msgspec
 
 from walrus import __version__
 from walrus.config import CLIENT_PORT, RAFT_PORT, NodeConfig
 from walrus.settings import SETTINGS
+from walrus.shell.arguments import (
+    FlagError,
+    Parser,
+    Value,
+    address,
+    directory,
+    host,
+    in_ms,
+    milliseconds,
+    whole,
+)
 from walrus.shell.client_connections import Limits
-from walrus.wire.addresses import EVERYWHERE, join_address, parse_address, parse_host
+from walrus.shell.layers import Layered, add_config_flags, layered
+from walrus.wire.addresses import EVERYWHERE, is_loopback, join_address
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
+VARIABLES: Final = {
+    "log_level": "WALRUS_LOG",
+    "max_segment_entries": "WALRUS_MAX_SEGMENT_ENTRIES",
+    "max_segment_bytes": "WALRUS_MAX_SEGMENT_BYTES",
+    "monitor_check": "WALRUS_MONITOR_CHECK_MS",
+}
+"""Which variable says the same as a flag, by its `dest`."""
 MAX_FRAME_LIMIT = 16 << 20
 """A batch of a few entries of this size still fits a message between nodes."""
 
 # The defaults are those of whatever a flag sets.
 _NODE = NodeConfig(node_id=1, raft_address="", client_address="")
 _CLIENTS = Limits()
-
-
-class FlagError(Exception):
-    """A flag or variable has a value that cannot be used; the message is one line that names it.
-
-    `prog` is the command, or subcommand, whose `--help` says more; empty if there is none.
-    """
-
-    def __init__(self, message: str, prog: str = "") -> None:
-        super().__init__(message)
-        self.prog = prog
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +96,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tls_ca: Path | None
     """None of the three: no TLS."""
     tls_client_auth: bool
+    cluster_secret_file: Path | None
+    auth_file: Path | None
+    insecure: bool
     trace: Path | None
     max_segment_entries: int
     max_segment_bytes: int | None
@@ -130,107 +138,41 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse, but a mistake raises FlagError instead of printing a usage screen and exiting.
-
-    All commands of the project use it, and only two places say the error: `cli.command_line.command` for a
-    person, `node.main` for a supervisor's log. Between them a program may parse a node's flags (`cluster.py`
-    does, before it starts any) and go on.
-    """
-
-    def error(self, message: str) -> NoReturn:
-        """Raise FlagError, in one line."""
-        raise FlagError(mistake(message), self.prog)
-
-
-def mistake(message: str) -> str:
-    """What argparse says of a wrong command line, in one line that is the same in every Python version.
-
-    >>> mistake("argument --log-level: invalid choice: 'loud' (choose from 'info', 'error')")
-    "--log-level: invalid choice: 'loud' (choose from info, error)"
-    """
-    said, choose, choices = message.removeprefix("argument ").replace("\n", " ").partition(" (choose from ")
-    return said + choose + choices.replace("'", "")
-
-
-def whole(low: int, high: int, unit: str = "") -> Callable[[str], int]:
-    """Return a parser of whole numbers within limits."""
-
-    def parse_whole(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = low - 1
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"must be a whole number of {low} to {high}{unit}, not {text!r}")
-        return value
-
-    return parse_whole
-
-
-def _milliseconds(low: int, high: int) -> Callable[[str], float]:
-    """Return a parser of milliseconds that returns seconds."""
-    parse_whole = whole(low, high, " milliseconds")
-    return lambda text: parse_whole(text) / 1000
-
-
-def _ms(seconds: float) -> int:
-    """Seconds in the unit of the flags."""
-    return round(seconds * 1000)
-
-
-def directory(text: str) -> Path:
-    """Parse the name of a directory. An empty one is a variable that was not set, and is refused."""
-    if not text:
-        raise argparse.ArgumentTypeError("must be the name of a directory, not ''")
-    return Path(text)
-
-
-def _host(text: str) -> str:
-    """Parse a host name or address."""
-    try:
-        return parse_host(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def address(text: str) -> str:
-    """Parse HOST:PORT."""
-    try:
-        return join_address(*parse_address(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def fsync(text: str) -> str | float:
+def _fsync(text: str) -> str | float:
     """Parse `each`, `none` or milliseconds (returned in seconds)."""
     if text in ("each", "none"):
         return text
     try:
-        return _milliseconds(1, 60_000)(text)
+        seconds: float = milliseconds(1, 60_000)(text)
     except argparse.ArgumentTypeError:
         message = f"must be each, none or milliseconds (1 to 60000), not {text!r}"
         raise argparse.ArgumentTypeError(message) from None
+    return seconds
+
+
+def _fsync_shown(value: str | float) -> str | int:
+    return value if isinstance(value, str) else in_ms(value)
+
+
+fsync: Final = Value(_fsync, (str, int), _fsync_shown)
 
 
 def _identity_flags(parser: argparse.ArgumentParser) -> None:
     """Which node this is, and where it is reached."""
     port = whole(1, 65535)
     add = parser.add_argument
-    add("--node-id", type=whole(1, 1 << 31), required=True, metavar="ID", help="unique in the cluster")
+    add("--node-id", type=whole(1, 1 << 31), metavar="ID", help="unique in the cluster; needed")
     add("--data-dir", type=directory, default=Path("./data"), metavar="DIR",
         help="files go below DIR/node_ID/ (default: ./data)")  # fmt: skip
-    add("--raft-host", type=_host, default="127.0.0.1", metavar="HOST",
+    add("--raft-host", type=host, default="127.0.0.1", metavar="HOST",
         help="peers connect here (default: 127.0.0.1)")  # fmt: skip
     add("--raft-port", type=port, default=RAFT_PORT, metavar="PORT", help="default: %(default)s")
-    add(
-        "--raft-advertise-host", type=_host, metavar="HOST", help="what peers are told (default: --raft-host)"
-    )
-    add("--client-host", type=_host, default="127.0.0.1", metavar="HOST",
+    add("--raft-advertise-host", type=host, metavar="HOST", help="what peers are told (default: --raft-host)")
+    add("--client-host", type=host, default="127.0.0.1", metavar="HOST",
         help="clients connect here (default: 127.0.0.1)")  # fmt: skip
     add("--client-port", "--port", type=port, default=CLIENT_PORT, metavar="PORT",
         help="default: %(default)s")  # fmt: skip
-    add("--client-advertise-host", type=_host, metavar="HOST",
+    add("--client-advertise-host", type=host, metavar="HOST",
         help="what METRICS shows (default: --client-host)")  # fmt: skip
     add("--join", type=address, action="append", default=[], metavar="HOST:PORT",
         help="raft address of any member: to enter a cluster, or to find it again")  # fmt: skip
@@ -240,28 +182,29 @@ def _identity_flags(parser: argparse.ArgumentParser) -> None:
 
 def _behaviour_flags(parser: argparse.ArgumentParser) -> None:
     """How the node behaves."""
-    timeout = _milliseconds(10, 3_600_000)
+    timeout = milliseconds(10, 3_600_000)
     add = parser.add_argument
     add("--replication-factor", type=whole(1, 9), default=_NODE.replication_factor, metavar="N",
         help="replicas of each segment (default: %(default)s)")  # fmt: skip
     add("--fsync", type=fsync, default="each", metavar="each|none|MS",
         help="when entries are synced (default: each, before they are acknowledged)")  # fmt: skip
     add("--heartbeat-ms", dest="heartbeat", type=timeout, default=_NODE.heartbeat_interval, metavar="MS",
-        help=f"default: {_ms(_NODE.heartbeat_interval)}")  # fmt: skip
+        help=f"default: {in_ms(_NODE.heartbeat_interval)}")  # fmt: skip
     add("--election-timeout-ms", dest="election_timeout", type=timeout, metavar="MS",
-        default=_NODE.election_timeout, help=f"default: {_ms(_NODE.election_timeout)}")  # fmt: skip
+        default=_NODE.election_timeout, help=f"default: {in_ms(_NODE.election_timeout)}")  # fmt: skip
     add("--failure-timeout-ms", dest="failure_timeout", type=timeout, metavar="MS",
         default=_NODE.failure_timeout, help="silence after which a node's segments get other leaders "
-        f"(default: {_ms(_NODE.failure_timeout)})")  # fmt: skip
+        f"(default: {in_ms(_NODE.failure_timeout)})")  # fmt: skip
     add("--lease-ttl-ms", dest="lease_ttl", type=timeout, metavar="MS", default=_NODE.lease_ttl,
         help="how long a node writes without hearing from a Raft leader "
-        f"(default: {_ms(_NODE.lease_ttl)})")  # fmt: skip
+        f"(default: {in_ms(_NODE.lease_ttl)})")  # fmt: skip
     add("--max-frame-bytes", type=whole(64, MAX_FRAME_LIMIT), default=_CLIENTS.max_frame_bytes,
         metavar="BYTES", help="longest request (default: %(default)s)")  # fmt: skip
     add("--max-connections", type=whole(1, 1_000_000), default=_CLIENTS.max_connections, metavar="N",
         help="of clients (default: %(default)s)")  # fmt: skip
     add("--log-file", type=Path, metavar="FILE", help="default: standard error")
-    add("--log-level", choices=LOG_LEVELS, help="default: info, or the variable WALRUS_LOG")
+    add("--log-level", type=str.lower, choices=LOG_LEVELS, default="info",
+        help="default: info, or the variable WALRUS_LOG")  # fmt: skip
     add("--log-format", choices=LOG_FORMATS, default="text",
         help="json: one object a line, for programs (default: text)")  # fmt: skip
     add("--trace", type=Path, metavar="FILE", help="record spec-level events")
@@ -276,46 +219,48 @@ def _tls_flags(parser: argparse.ArgumentParser) -> None:
     add("--tls-client-auth", action="store_true", help="clients must show a certificate of that CA, too")
 
 
+def _security_flags(parser: argparse.ArgumentParser) -> None:
+    """Who may speak with this node where certificates do not say it."""
+    add = parser.add_argument
+    add("--cluster-secret-file", type=Path, metavar="FILE",
+        help="nodes prove to each other that they know the secret in this file")  # fmt: skip
+    add("--auth-file", type=Path, metavar="FILE",
+        help="clients need a token; who has which is in this file (python -m walrus.auth)")  # fmt: skip
+    add("--insecure", action="store_true",
+        help="serve other machines although anything that reaches a port may do everything")  # fmt: skip
+
+
 def _topic_flags(parser: argparse.ArgumentParser) -> None:
     """What counts of a topic for which nothing else is set: see `walrus/settings.py`."""
+    add = parser.add_argument
+    add("--segment-entries", dest="max_segment_entries", type=whole(1, 1 << 40), metavar="N",
+        default=_NODE.max_segment_entries, help="entries after which a segment is sealed "
+        "(default: %(default)s, or the variable WALRUS_MAX_SEGMENT_ENTRIES)")  # fmt: skip
+    add("--segment-bytes", dest="max_segment_bytes", type=whole(1, 1 << 50), metavar="N",
+        help="the same in bytes (default: no limit, or the variable WALRUS_MAX_SEGMENT_BYTES)")  # fmt: skip
+    add("--monitor-check-ms", dest="monitor_check", type=milliseconds(1, 3_600_000), metavar="MS",
+        default=_NODE.monitor_check, help="how often age and size of segments are looked at (default: "
+        f"{in_ms(_NODE.monitor_check)}, or the variable WALRUS_MONITOR_CHECK_MS)")  # fmt: skip
     for name in ("segment_seconds", "retain_entries", "retain_bytes", "retain_seconds", "max_deliveries"):
         setting = SETTINGS[name]
         flag = "--" + name.replace("_", "-")
         parser.add_argument(flag, type=whole(1, setting.most), default=0, metavar="N",
             help=f"{setting.about} (default: no limit; CONFIGURE sets it of a topic)")  # fmt: skip
-    parser.add_argument("--visibility-ms", dest="visibility", type=_milliseconds(1, 86_400_000), metavar="MS",
+    parser.add_argument("--visibility-ms", dest="visibility", type=milliseconds(1, 86_400_000), metavar="MS",
         default=_NODE.visibility_timeout, help="how long an entry stays out after RECEIVE "
-        f"(default: {_ms(_NODE.visibility_timeout)})")  # fmt: skip
+        f"(default: {in_ms(_NODE.visibility_timeout)})")  # fmt: skip
 
 
 def _parser() -> Parser:
     parser = Parser(prog="walrus-node", description="Run one node of a Walrus cluster.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"walrus {__version__}")
+    add_config_flags(parser)
     _identity_flags(parser)
     _behaviour_flags(parser)
     _tls_flags(parser)
+    _security_flags(parser)
     _topic_flags(parser)
     return parser
-
-
-def _variable(
-    environ: Mapping[str, str], name: str, parse: Callable[[str], int], default: int | None
-) -> int | None:
-    """Parse an environment variable; set but empty counts as not set."""
-    text = environ.get(name, "")
-    if not text:
-        return default
-    try:
-        return parse(text)
-    except argparse.ArgumentTypeError as error:
-        raise FlagError(f"{name}: {error}") from None
-
-
-def _log_level(environ: Mapping[str, str], flag: str | None) -> str:
-    level = flag or environ.get("WALRUS_LOG", "").lower() or "info"
-    if level not in LOG_LEVELS:
-        raise FlagError(f"WALRUS_LOG: must be one of {', '.join(LOG_LEVELS)}, not {level!r}")
-    return level
 
 
 def _check_together(settings: Settings) -> Settings:
@@ -339,9 +284,29 @@ def _check_together(settings: Settings) -> Settings:
         for name, path in files.items():
             if path is None:
                 raise FlagError(f"--tls-{name}: is needed, TLS takes --tls-cert, --tls-key and --tls-ca")
+    _check_protected(settings)
     if settings.bootstrap and settings.join:
         raise FlagError("--bootstrap: founds a cluster, --join enters one; give one of them")
     return settings
+
+
+def _check_protected(settings: Settings) -> None:
+    """Refuse to serve other machines unprotected, unless that is insisted on."""
+    if settings.insecure:
+        return
+    tls = settings.tls_ca is not None
+    if not (is_loopback(settings.raft_host) or tls or settings.cluster_secret_file is not None):
+        raise FlagError(
+            f"--raft-host: {settings.raft_host} is reached by other machines: give --tls-ca, --tls-cert and "
+            f"--tls-key, or --cluster-secret-file, or insist with --insecure (docs/security.md)"
+        )
+    known = settings.tls_client_auth or settings.auth_file is not None
+    if not (is_loopback(settings.client_host) or (tls and known)):
+        raise FlagError(
+            f"--client-host: {settings.client_host} is reached by other machines: give --tls-ca, --tls-cert "
+            f"and --tls-key with --auth-file or --tls-client-auth, or insist with --insecure "
+            f"(docs/security.md)"
+        )
 
 
 def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:
@@ -351,21 +316,24 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:
     0.2
     >>> parse(["--node-id", "0"], {})
     Traceback (most recent call last):
-    walrus.shell.flags.FlagError: --node-id: must be a whole number of 1 to 2147483648, not '0'
+    walrus.shell.arguments.FlagError: --node-id: must be a whole number of 1 to 2147483648, not '0'
     """
-    given = vars(_parser().parse_args(arguments))
-    entries = _variable(environ, "WALRUS_MAX_SEGMENT_ENTRIES", whole(1, 1 << 40), _NODE.max_segment_entries)
-    milliseconds = whole(1, 3_600_000, " milliseconds")
-    monitor = _variable(environ, "WALRUS_MONITOR_CHECK_MS", milliseconds, _ms(_NODE.monitor_check))
-    assert entries is not None and monitor is not None
-    given["raft_advertise_host"] = given["raft_advertise_host"] or given["raft_host"]
-    given["client_advertise_host"] = given["client_advertise_host"] or given["client_host"]
-    given["join"] = tuple(given["join"])
-    given["log_level"] = _log_level(environ, given["log_level"])
-    settings = Settings(
-        **given,
-        max_segment_entries=entries,
-        max_segment_bytes=_variable(environ, "WALRUS_MAX_SEGMENT_BYTES", whole(1, 1 << 50), None),
-        monitor_check=monitor / 1000,
-    )
-    return _check_together(settings)
+    return settings_of(look(arguments, environ))
+
+
+def look(arguments: Sequence[str], environ: Mapping[str, str]) -> Layered:
+    """Return what a node is told, and by what. Raises FlagError if a part of it makes no sense alone."""
+    found = layered(_parser(), "node", arguments, environ, variables=VARIABLES, required=["node_id"])
+    options = found.options
+    options.raft_advertise_host = options.raft_advertise_host or options.raft_host
+    options.client_advertise_host = options.client_advertise_host or options.client_host
+    return found
+
+
+def settings_of(found: Layered) -> Settings:
+    """Return the settings, whole. Raises FlagError if they make no sense together."""
+    given: dict[str, Any] = {dest: getattr(found.options, dest) for dest in found.actions}
+    try:
+        return _check_together(Settings(**{**given, "join": tuple(given["join"])}))
+    except FlagError as error:
+        raise FlagError(found.blame(str(error))) from None

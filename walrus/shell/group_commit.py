@@ -62,6 +62,11 @@ class AsyncGroupCommit:
         """How long syncs took, from their start to when the event loop learnt of their end."""
         asyncio.get_running_loop().add_reader(syncer.fileno(), self._on_sync_finished)
 
+    @property
+    def under_way(self) -> bool:
+        """Whether a sync has begun and not ended."""
+        return self._in_flight is not None
+
     def start_if_due(self) -> None:
         """Start a sync of what is not durable yet, unless one is under way."""
         if self._in_flight is None and (written := self._written()) > self._durable:

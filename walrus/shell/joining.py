@@ -20,14 +20,12 @@ import asyncio
 import logging
 import random
 from collections.abc import Sequence
-from typing import cast
 
-from walrus.protocol import PeerCodec, ProtocolError
+from walrus.protocol import PeerCodec
 from walrus.shell.flags import Settings
 from walrus.shell.identity import DataDirectory
-from walrus.shell.peer_connections import STRANGER_FRAME, connect
+from walrus.shell.peer_connections import NO_TRUST, Trust, asked
 from walrus.shell.start import StartError
-from walrus.tls import NodeContexts
 from walrus.wire.messages import Join, JoinReply, PeerMessage
 
 log = logging.getLogger("walrus.shell.joining")
@@ -38,67 +36,21 @@ PATIENCE = 5.0
 """Seconds that one member may take to answer."""
 
 
-class JoinCall(asyncio.Protocol):
-    """One connection that asks one member to be taken in."""
-
-    def __init__(self, frame: bytes, codec: PeerCodec[PeerMessage]) -> None:
-        self._frame = frame
-        self._parser = codec.parser(STRANGER_FRAME)
-        self._transport: asyncio.Transport | None = None
-        self.answer: asyncio.Future[JoinReply] = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Connected: ask."""
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.write(self._frame)
-
-    def data_received(self, data: bytes) -> None:
-        """The answer."""
-        try:
-            replies = self._parser.feed(data)
-        except ProtocolError as error:
-            self._fail(ConnectionAbortedError(f"that is no Walrus node's raft port: {error}"))
-            return
-        for reply in replies:
-            if isinstance(reply, JoinReply) and not self.answer.done():
-                self.answer.set_result(reply)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        """The member went away, perhaps before it answered."""
-        self._fail(ConnectionResetError("the connection ended before the answer"))
-
-    def _fail(self, error: OSError) -> None:
-        if not self.answer.done():
-            self.answer.set_exception(error)
-            self.answer.exception()  # retrieved here: the caller may have given up
-
-    def close(self) -> None:
-        """The answer has arrived, or is no longer wanted."""
-        if self._transport is not None:
-            self._transport.abort()
-
-
 async def ask_to_join(
     address: str,
     source: str | None,
     codec: PeerCodec[PeerMessage],
     join: Join,
     patience: float,
-    tls: NodeContexts | None = None,
+    trust: Trust = NO_TRUST,
 ) -> JoinReply:
     """Ask the member at `address` (host:port) once. Raises OSError, of which TimeoutError is one."""
-    call = JoinCall(codec.encode(join), codec)
-    try:
-        async with asyncio.timeout(patience):
-            await connect(lambda: call, address, source, tls)
-            return await call.answer
-    finally:
-        call.close()
+    reply = await asked(join, address, source, codec, trust, patience)
+    assert isinstance(reply, JoinReply)
+    return reply
 
 
-async def enter_cluster(
-    settings: Settings, directory: DataDirectory, tls: NodeContexts | None = None
-) -> None:
+async def enter_cluster(settings: Settings, directory: DataDirectory, trust: Trust) -> None:
     """Found a cluster of one, or be taken into the one of `--join`, and note it. Raises StartError.
 
     A directory that was taken in before, but has not started since, asks again where it was told to.
@@ -120,7 +72,7 @@ async def enter_cluster(
         client_address=config.client_address,
     )
     others = [address for node, address in record.addresses.items() if node != settings.node_id]
-    answer = await _ask_until_done(settings, [*settings.join, *others], join, tls)
+    answer = await _ask_until_done(settings, [*settings.join, *others], join, trust)
     if record.cluster_id not in ("", answer.cluster_id):
         raise StartError(
             f"--join: {directory.path} has joined cluster {record.cluster_id} before, this is another one: "
@@ -129,16 +81,14 @@ async def enter_cluster(
     directory.join(answer.cluster_id, answer.addresses, answer.member_at)
 
 
-async def _ask_until_done(
-    settings: Settings, members: Sequence[str], join: Join, tls: NodeContexts | None
-) -> JoinReply:
+async def _ask_until_done(settings: Settings, members: Sequence[str], join: Join, trust: Trust) -> JoinReply:
     """Ask one member after the other until one answers `done`. Raises StartError after `--join-timeout`."""
     loop, codec = asyncio.get_running_loop(), PeerCodec[PeerMessage](PeerMessage)
     end, pause, why = loop.time() + settings.join_timeout, FIRST_PAUSE, "no answer"
     while True:
         for address in members:
             try:
-                reply = await ask_to_join(address, settings.source, codec, join, PATIENCE, tls)
+                reply = await ask_to_join(address, settings.source, codec, join, PATIENCE, trust)
             except OSError as error:
                 why = f"{address}: {error or 'no answer'}"
                 continue

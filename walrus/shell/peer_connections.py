@@ -4,10 +4,9 @@ Every node dials every other one, sends on the connection that it dialled, and o
 accepted. So there is one TCP connection for each ordered pair, two that cross need no tie-break, and a cut in
 one direction affects that direction only.
 
-    caller                                       callee
-      │ ── Hello(version, cluster, node, directory, incarnation, target) ─► │   checks all six, and learns
-      │ ◄─ HelloReply(error="") ──────────────────────────────────────────  │   where the caller lives
-      │ ── messages, in order, never answered on this connection ────────►  │
+Each begins with the handshake of `broker/handshake.py`, which decides at both ends what this module carries
+between them. Once it has ended well, the caller's messages follow, in order, and are never answered on this
+connection.
 
 A message may be lost (with its connection). It is never reordered against another one on the same connection
 and never delivered twice. The logic above tolerates a network that does worse.
@@ -16,9 +15,9 @@ and never delivered twice. The logic above tolerates a network that does worse.
 
     state       entered when                        next
     dialling    the peer is wanted; after a pause   connected, refused, rejected or failed
-    connected   HelloReply without an error         lost: the callee or the network ended it; dial at once
+    connected   the callee accepts                  lost: the callee or the network ended it; dial at once
     refused     no process listens                  report a death (once), pause, dial
-    rejected    HelloReply with an error            long pause, dial; final: this node stops
+    rejected    the callee refuses                  long pause, dial; final: this node stops
     failed      anything else                       pause, dial
 
 A pause doubles from 5 ms to 500 ms with each attempt, and ends early when the peer calls this node.
@@ -30,16 +29,15 @@ While a process is being torn down, its listening socket may outlive the connect
 that ends before the reply to Hello is therefore repeated, a few milliseconds apart at first. A machine that
 loses power closes nothing: `failure_timeout` covers that.
 
-*What a stranger can do.* Until its Hello has been accepted, a caller may send one frame of 64 KiB within
-five seconds, on one of a bounded number of such connections; the oldest of them makes room for the next.
+*What a stranger can do.* Until it has been accepted, a caller may send frames of at most 64 KiB for five
+seconds, on one of a bounded number of such connections; the oldest of them makes room for the next.
 
-Invariants: a message is sent only on a connection whose Hello was accepted; at most one accepted
-connection per caller is read, the latest; a caller of an older start than one already seen is refused, and
-so is another start of a node whose earlier one is still connected (two processes of one identity).
+Invariants: a message is sent only on a connection whose callee accepted it; at most one accepted connection
+per caller is read, the latest.
 
-Without TLS the cluster id prevents honest mistakes and stops no attacker on the network between the nodes.
-With it (`walrus/tls.py`) either end knows by the other's certificate which node of this cluster it is, before
-it believes a word of the Hello.
+Without TLS and without a secret the cluster id prevents honest mistakes and stops no attacker. A secret stops
+those that can reach the port. With TLS (`walrus/tls.py`) either end knows by the other's certificate which
+node of this cluster it is, before it believes a word of the Hello.
 """
 
 from __future__ import annotations
@@ -48,25 +46,24 @@ import asyncio
 import errno
 import logging
 import random
+import secrets
 import socket
 import ssl
 import sys
 from collections.abc import Callable, Mapping
 from enum import Enum, auto
-from typing import Final, Protocol, cast
+from typing import Final, NamedTuple, Protocol, cast
 
+from walrus.broker.handshake import NONCE_BYTES, CalleeSide, CallerJudge, Callers, CallerSide
 from walrus.protocol import MAX_PEER_FRAME_BYTES, PeerCodec, ProtocolError
-from walrus.segments import start_number
 from walrus.shell.client_connections import no_delay
 from walrus.shell.descriptors import MAX_STRANGERS, Listener
 from walrus.tls import HANDSHAKE_SECONDS, NodeContexts, claim_flaw, why
 from walrus.wire.addresses import parse_address
-from walrus.wire.messages import ANY_NODE, Hello, HelloReply, Join, JoinReply, PeerMessage
+from walrus.wire.messages import Hello, HelloReply, Join, JoinReply, PeerMessage
 
 log = logging.getLogger("walrus.shell.peer_connections")
 
-VERSION: Final = 3
-"""Of the messages between nodes; both ends of a connection must have the same."""
 READ_BYTES: Final = 256 << 10
 MAX_UNSENT: Final = 64 << 20
 """Above this a connection whose other end does not read is given up, with what waits on it."""
@@ -77,45 +74,26 @@ BACKLOG: Final = 256
 CONNECT_TIMEOUT: Final = 2.0
 SHORTEST_PAUSE: Final = 0.005
 LONGEST_PAUSE: Final = 0.5
-MAX_NODE_ID: Final = 1 << 31
-MAX_ID: Final = 64
-MAX_ADDRESS: Final = 300
-"""Characters of an id and of an address: what a Join puts into the metadata is small."""
 PROBE_AFTER: Final = 2
 """Seconds of silence after which the kernel asks the other end's kernel whether it is still there (Linux)."""
 UNACKNOWLEDGED_MS: Final = 5_000
 """After this long without a sign from the other end's kernel the connection is dead (Linux)."""
 
 
-class PeerHandler(Protocol):
-    """What the connections need from the node."""
+class PeerHandler(CallerJudge, Protocol):
+    """What the connections need from the node, besides its judgement of callers."""
 
     def hello_to(self, peer: int) -> Hello:
         """Return this node's introduction to `peer` (or to `ANY_NODE`)."""
 
-    def judge_hello(self, hello: Hello) -> str:
-        """Return why this caller is refused; "" accepts it."""
-
     def on_caller(self, hello: Hello) -> None:
         """A caller was accepted."""
-
-    def addresses(self) -> dict[int, str]:
-        """Where this node and the others live, as far as it knows: node id -> host:port."""
-
-    def is_final(self, hello: Hello) -> bool:
-        """Return whether the refusal of a caller will stand for ever."""
-
-    def is_removed(self, hello: Hello) -> bool:
-        """Return whether a refused caller was a member and has been removed for good."""
 
     def on_refused(self, peer: int, error: str) -> None:
         """`peer` refuses this node, perhaps not for ever."""
 
     def on_final_refusal(self, peer: int, error: str, removed: bool) -> None:
         """`peer` refuses this node for ever; `removed`: because it was removed."""
-
-    def on_join(self, session: PeerSession, join: Join) -> None:
-        """A node without a cluster asks to join this one."""
 
     def on_peer_message(self, sender: int, message: PeerMessage) -> None:
         """A message from a node whose Hello was accepted."""
@@ -127,48 +105,63 @@ class PeerHandler(Protocol):
         """The connection ended; `refused` says that no process listens at its address."""
 
 
-class PeerLink(asyncio.Protocol):
-    """A connection that this node dialled: Hello, then messages, until either side ends it."""
+class Trust(NamedTuple):
+    """How nodes prove to each other that they are of one cluster."""
 
-    def __init__(self, hello: bytes, codec: PeerCodec[PeerMessage]) -> None:
+    tls: NodeContexts | None = None
+    secret: bytes = b""
+    """The cluster's; b"": none."""
+
+    def __repr__(self) -> str:
+        return f"Trust(tls={self.tls is not None}, secret={bool(self.secret)})"  # in no log, as with AUTH
+
+
+NO_TRUST: Final = Trust()
+
+
+class PeerLink(asyncio.Protocol):
+    """A connection that this node dialled: the handshake, then messages, until either side ends it."""
+
+    def __init__(self, first: Hello | Join, codec: PeerCodec[PeerMessage], trust: Trust = NO_TRUST) -> None:
+        """`first`: what this node says first."""
         loop = asyncio.get_running_loop()
-        self._hello = hello
+        self._caller = CallerSide(first, trust.secret, nonce())
+        self._codec = codec
         self._parser = codec.parser(STRANGER_FRAME)
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
-        self.answer: asyncio.Future[HelloReply] = loop.create_future()
+        self.answer: asyncio.Future[HelloReply | JoinReply] = loop.create_future()
         """The callee's verdict."""
         self.lost: asyncio.Future[None] = loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Connected: send the Hello."""
+        """Connected: begin the handshake."""
         self._transport = cast(asyncio.Transport, transport)
         no_delay(transport)
         notice_silence(transport)
-        self._transport.write(self._hello)
+        self._transport.write(self._codec.encode(self._caller.first))
 
     def data_received(self, data: bytes) -> None:
-        """The reply to Hello, the only message that the callee ever sends on this connection."""
+        """The callee's part of the handshake, the only messages that it ever sends on this connection."""
         try:
-            replies = self._parser.feed(data)
+            messages = self._parser.feed(data)
         except ProtocolError as error:
-            self._verdict(HelloReply(error=f"it answered Hello with nonsense: {error}", cluster_id=""))
-            return
-        for reply in replies:
-            if not isinstance(reply, HelloReply):
-                reply = HelloReply(error="that is no reply to Hello", cluster_id="")
-            self._verdict(reply)
-
-    def _verdict(self, reply: HelloReply) -> None:
-        if not self.answer.done():
-            self.answer.set_result(reply)
-        else:
-            self.abort()
+            messages = []
+            if self._caller.verdict is None:
+                self._caller.give_up(f"that is no Walrus node's raft port: {error}")
+        for message in messages:
+            if self._caller.verdict is not None:
+                self.abort()
+                return
+            if (proof := self._caller.on_message(message)) is not None and self._transport is not None:
+                self._transport.write(self._codec.encode(proof))
+        if self._caller.verdict is not None and not self.answer.done():
+            self.answer.set_result(self._caller.verdict)
 
     def connection_lost(self, error: Exception | None) -> None:
         """The connection has ended."""
         if not self.answer.done():
-            reason = "ended before the reply to Hello" + (f" ({why(error)})" if error else "")
+            reason = "the connection ended before the answer" + (f" ({why(error)})" if error else "")
             self.answer.set_exception(ConnectionResetError(reason))
             self.answer.exception()
         if not self.lost.done():
@@ -262,11 +255,11 @@ class Dialer:
 
     async def _once(self) -> _Outcome:
         """One attempt, and the connection's life if it succeeds."""
-        hello = self._peers.codec.encode(self._peers.handler.hello_to(self.peer))
-        link = PeerLink(hello, self._peers.codec)
+        codec, trust = self._peers.codec, self._peers.trust
+        link = PeerLink(self._peers.handler.hello_to(self.peer), codec, trust)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                await connect(lambda: link, self.address, self._peers.source, self._peers.tls, self.peer)
+                await connect(lambda: link, self.address, self._peers.source, trust.tls, self.peer)
                 reply = await link.answer
         except ConnectionRefusedError:
             return _Outcome.REFUSED
@@ -280,7 +273,8 @@ class Dialer:
             self._complain(f"node {self.peer} at {self.address} refuses this node: {reply.error}")
             link.abort()
             if reply.final:
-                self._peers.handler.on_final_refusal(self.peer, reply.error, reply.removed)
+                removed = isinstance(reply, HelloReply) and reply.removed
+                self._peers.handler.on_final_refusal(self.peer, reply.error, removed)
             else:
                 self._peers.handler.on_refused(self.peer, reply.error)
             return _Outcome.REJECTED
@@ -313,11 +307,11 @@ class PeerSession(asyncio.BufferedProtocol):
     def __init__(self, peers: PeerConnections) -> None:
         self._peers = peers
         self._parser = peers.codec.parser(STRANGER_FRAME)
+        self._handshake = CalleeSide(peers.callers, peers.handler, self._uncertified)
         self._transport: asyncio.Transport | None = None
         self._patience: asyncio.TimerHandle | None = None
         self.sender: int | None = None
-        self.incarnation = 0
-        """Of the caller, once it is accepted."""
+        """The caller, once it is accepted."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A stranger has connected: it has a few seconds to introduce itself."""
@@ -332,11 +326,11 @@ class PeerSession(asyncio.BufferedProtocol):
         """The caller is gone."""
         if self.sender is None:
             self._peers.listener.release()
-        self.expect_more()
+        self._stop_the_clock()
         self._peers.forget(self)
 
-    def expect_more(self) -> None:
-        """The caller has introduced itself, or is gone: stop the clock."""
+    def _stop_the_clock(self) -> None:
+        """The handshake has ended."""
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
@@ -346,7 +340,7 @@ class PeerSession(asyncio.BufferedProtocol):
         return self._peers.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Bytes from a caller: a Hello or a Join first, then messages."""
+        """Bytes from a caller: the handshake first, then messages."""
         try:
             messages = self._parser.feed(bytes(self._peers.buffer[:nbytes]))
         except ProtocolError as error:
@@ -357,60 +351,35 @@ class PeerSession(asyncio.BufferedProtocol):
             if self.sender is not None:
                 self._peers.handler.on_peer_message(self.sender, message)
             elif not self.closing:
-                self._introduce(message)
+                self._shake_hands(message)
 
-    def _introduce(self, message: PeerMessage) -> None:
-        """The first frame decides what this connection is."""
-        if isinstance(message, Hello):
-            self.expect_more()
-            self._on_hello(message)
-        elif isinstance(message, Join):
-            self.expect_more()
-            self._on_join(message)
-        else:
-            log.warning("dropped a caller on the peer port that did not introduce itself")
+    def _shake_hands(self, message: PeerMessage) -> None:
+        """Do what the handshake says about the caller's next message."""
+        answer = self._handshake.on_message(message)
+        if answer.complaint:
+            log.warning("%s", answer.complaint)
+        if answer.reply is None:
             self.abort()
-
-    def _on_hello(self, hello: Hello) -> None:
-        """A node calls this one; or, with target `ANY_NODE`, only says where it lives itself."""
-        handler = self._peers.handler
-        if error := self._uncertified(hello.node_id) or self._peers.judge(hello):
-            self.reply(
-                HelloReply(
-                    error=error,
-                    cluster_id="",
-                    final=handler.is_final(hello),
-                    removed=handler.is_removed(hello),
-                )
-            )
-            log.warning("refused a caller that says it is node %d: %s", hello.node_id, error)
-            self.close()
             return
-        if hello.target == ANY_NODE:
-            self.reply(HelloReply(error="", cluster_id=hello.cluster_id, addresses=handler.addresses()))
-            self._peers.met(hello)
+        self._reply(answer.reply)
+        if answer.ends or answer.caller is not None:
+            self._stop_the_clock()
+        if answer.caller is not None:
+            if not answer.ends:
+                self.sender = answer.caller.node_id
+                self._parser.limit = MAX_PEER_FRAME_BYTES
+                self._peers.welcome(self, self.sender)
+            self._peers.met(answer.caller)
+        if answer.ends:
             self.close()
-            return
-        self.reply(HelloReply(error="", cluster_id=hello.cluster_id))
-        self.sender = hello.node_id
-        self._parser.limit = MAX_PEER_FRAME_BYTES
-        self._peers.welcome(self, hello)
-
-    def _on_join(self, join: Join) -> None:
-        if flaw := self._uncertified(join.node_id) or join_flaw(join):
-            self.reply(JoinReply(done=False, error=flaw, cluster_id="", addresses={}, final=True))
-        else:
-            self._peers.handler.on_join(self, join)
-        self.close()
 
     def _uncertified(self, node_id: int) -> str:
         """Return what the caller's certificate says against its claim to be this node; "" without TLS."""
-        if self._peers.tls is None or self._transport is None:
+        if self._peers.trust.tls is None or self._transport is None:
             return ""
         return claim_flaw(self._transport.get_extra_info("peercert"), node_id)
 
-    def reply(self, message: PeerMessage) -> None:
-        """Answer a Hello or a Join."""
+    def _reply(self, message: PeerMessage) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(self._peers.codec.encode(message))
 
@@ -442,10 +411,11 @@ class PeerConnections:
         jitter: random.Random,
         *,
         max_strangers: int = MAX_STRANGERS,
-        tls: NodeContexts | None = None,
+        trust: Trust = NO_TRUST,
     ) -> None:
-        self.tls = tls
+        self.trust = trust
         self.handler = handler
+        self.callers = Callers(trust.secret, nonce)
         self.node_id = node_id
         self.source = source
         self.codec = codec
@@ -454,12 +424,11 @@ class PeerConnections:
         self._dialers: dict[int, Dialer] = {}
         self._sessions: dict[int, PeerSession] = {}
         self._strangers: dict[PeerSession, None] = {}
-        self._incarnations: dict[int, tuple[str, int]] = {}
         self._dirty: dict[PeerLink, None] = {}
         self._last: tuple[PeerMessage | None, bytes] = (None, b"")
         self._max_strangers = max_strangers
         self.listener = Listener(
-            "raft", max_strangers, lambda: PeerSession(self), tls.callers if tls else None
+            "raft", max_strangers, lambda: PeerSession(self), trust.tls.callers if trust.tls else None
         )
 
     async def listen(self, host: str, port: int) -> None:
@@ -504,38 +473,16 @@ class PeerConnections:
             for link in dirty:
                 link.flush()
 
-    def judge(self, hello: Hello) -> str:
-        """Return why a caller is refused; "" if it is accepted."""
-        if hello.version != VERSION:
-            return (
-                f"it speaks version {hello.version}, this node {VERSION}: run the same release on all nodes"
-            )
-        if error := self.handler.judge_hello(hello):
-            return error
-        directory, incarnation = self._incarnations.get(hello.node_id, ("", 0))
-        if directory == hello.directory_id and start_number(incarnation) > start_number(hello.incarnation):
-            return "a later start of that node has called already"
-        session = self._sessions.get(hello.node_id)
-        if session is not None and session.incarnation not in (0, hello.incarnation):
-            return (
-                f"another process of node {hello.node_id} is connected, start "
-                f"{start_number(session.incarnation)}: only one may run"
-            )
-        return ""
-
-    def welcome(self, session: PeerSession, hello: Hello) -> None:
+    def welcome(self, session: PeerSession, sender: int) -> None:
         """A caller was accepted: its connection replaces an earlier one of its own."""
         self._strangers.pop(session, None)
         self.listener.release()  # members are not counted: strangers must never keep one out
-        if (older := self._sessions.get(hello.node_id)) is not None:
+        if (older := self._sessions.get(sender)) is not None:
             older.abort()
-        self._sessions[hello.node_id] = session
-        session.incarnation = hello.incarnation
-        self.met(hello)
+        self._sessions[sender] = session
 
     def met(self, hello: Hello) -> None:
-        """A caller was accepted: remember its start and where it lives, and dial it at once."""
-        self._incarnations[hello.node_id] = (hello.directory_id, hello.incarnation)
+        """A caller was accepted: the node learns where it lives, and dials it at once."""
         self.handler.on_caller(hello)
         if (dialer := self._dialers.get(hello.node_id)) is not None:
             dialer.hurry()
@@ -553,6 +500,7 @@ class PeerConnections:
         self._strangers.pop(session, None)
         if session.sender is not None and self._sessions.get(session.sender) is session:
             del self._sessions[session.sender]
+            self.callers.gone(session.sender)
 
     def close(self) -> None:
         """End everything."""
@@ -564,26 +512,9 @@ class PeerConnections:
         self._dialers.clear()
 
 
-def join_flaw(join: Join) -> str:
-    """Return what is wrong with a Join, "" if nothing is: a bad address would be dialled for ever.
-
-    >>> [
-    ...     join_flaw(Join(node_id=7, directory_id="d", raft_address=address, client_address=""))
-    ...     for address in ("[::1]:6000", "node-7:70000")
-    ... ]
-    ['', "the raft address must be HOST:PORT with a port of 1 to 65535, not 'node-7:70000'"]
-    """
-    if not 0 < join.node_id <= MAX_NODE_ID:
-        return f"{join.node_id} is no id of a node: ids are 1 to {MAX_NODE_ID}"
-    if not 0 < len(join.directory_id) <= MAX_ID:
-        return f"the id of a data directory has 1 to {MAX_ID} characters"
-    if len(join.raft_address) > MAX_ADDRESS or len(join.client_address) > MAX_ADDRESS:
-        return f"an address of more than {MAX_ADDRESS} characters"
-    try:
-        parse_address(join.raft_address)
-    except ValueError as error:
-        return f"the raft address {error}"
-    return ""
+def nonce() -> bytes:
+    """What no connection has had before."""
+    return secrets.token_bytes(NONCE_BYTES)
 
 
 async def connect(
@@ -618,6 +549,24 @@ async def connect(
     if flaw := claim_flaw(transport.get_extra_info("peercert"), node):
         transport.abort()
         raise ConnectionAbortedError(flaw)
+
+
+async def asked(
+    first: Hello | Join,
+    address: str,
+    source: str | None,
+    codec: PeerCodec[PeerMessage],
+    trust: Trust,
+    patience: float,
+) -> HelloReply | JoinReply:
+    """Say no more than `first` to the node at an address; return its verdict. Raises OSError, ValueError."""
+    link = PeerLink(first, codec, trust)
+    try:
+        async with asyncio.timeout(patience):
+            await connect(lambda: link, address, source, trust.tls)
+            return await link.answer
+    finally:
+        link.abort()
 
 
 def notice_silence(transport: asyncio.BaseTransport) -> None:

@@ -23,7 +23,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from walrus.shell.peer_connections import CONNECT_TIMEOUT, PeerConnections, PeerLink, connect
+from walrus.shell.peer_connections import CONNECT_TIMEOUT, PeerConnections, asked
 from walrus.wire.messages import ANY_NODE, Hello, HelloReply
 
 log = logging.getLogger("walrus.shell.seeking")
@@ -40,13 +40,9 @@ MOST_ADDRESSES = 64
 
 async def introduced(peers: PeerConnections, hello: Hello, address: str) -> HelloReply:
     """Say Hello to whatever is at an address, and return the answer. Raises OSError, ValueError."""
-    link = PeerLink(peers.codec.encode(hello), peers.codec)
-    try:
-        async with asyncio.timeout(CONNECT_TIMEOUT):
-            await connect(lambda: link, address, peers.source, peers.tls)
-            return await link.answer
-    finally:
-        link.abort()
+    reply = await asked(hello, address, peers.source, peers.codec, peers.trust, CONNECT_TIMEOUT)
+    assert isinstance(reply, HelloReply)
+    return reply
 
 
 class Seeker:

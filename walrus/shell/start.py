@@ -12,10 +12,13 @@ import os
 import socket
 from pathlib import Path
 
+from walrus.broker.access import Access, parse
 from walrus.consensus.journal import RaftJournal
 from walrus.consensus.messages import Membership
+from walrus.credentials import CredentialError, read, read_private
 from walrus.shell.descriptors import FEWEST_FILES, raise_file_limit
 from walrus.shell.flags import Settings
+from walrus.shell.peer_connections import Trust
 from walrus.storage.errors import StorageError
 from walrus.storage.schedule import FsyncSchedule
 from walrus.tls import Files, NodeContexts, TlsError
@@ -32,8 +35,30 @@ def claim_files() -> None:
         raise StartError(f"this process may open {files} files, a node needs {FEWEST_FILES}: raise ulimit -n")
 
 
-def open_certificates(settings: Settings) -> NodeContexts | None:
-    """Read the files of TLS, if it was asked for. Raises StartError."""
+def open_trust(settings: Settings) -> Trust:
+    """Read what nodes know each other by, as far as it was asked for. Raises StartError."""
+    try:
+        secret = settings.cluster_secret_file
+        return Trust(
+            tls=_open_certificates(settings),
+            secret=b"" if secret is None else read_private(secret).encode(),
+        )
+    except CredentialError as error:
+        raise StartError(str(error)) from error
+
+
+def open_access(settings: Settings) -> Access | None:
+    """Read who the clients are, if they need tokens. Raises StartError."""
+    if settings.auth_file is None:
+        return None
+    try:
+        text = read(settings.auth_file, others_may_not="w")
+        return Access(parse(text, str(settings.auth_file)))
+    except CredentialError as error:
+        raise StartError(str(error)) from error
+
+
+def _open_certificates(settings: Settings) -> NodeContexts | None:
     if settings.tls_ca is None:
         return None
     files = Files(settings.tls_ca, settings.tls_cert, settings.tls_key)

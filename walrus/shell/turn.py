@@ -67,7 +67,7 @@ class Turn:
         if isinstance(self._loop, BatchedEventLoop):
             self._batches = self._loop.batches
             self._batches.end_batches_with(self._loop, self._end_if_due)
-        self._due = self._stopped = False
+        self._due = self._stopped = self._carrying_out = False
         self._reported = 0  # the last data write that was reported as durable, without syncs
         self._timer: asyncio.TimerHandle | None = None
 
@@ -77,6 +77,11 @@ class Turn:
             self._due = True
             if self._batches is None or not self._batches.in_batch:
                 self._loop.call_soon(self._end_if_due)
+
+    def wake_to_send(self) -> None:
+        """A connection has something to send: an end of this turn, unless it has come that far anyway."""
+        if not self._carrying_out:
+            self.wake()
 
     def stop(self) -> None:
         """Flush nothing and carry out nothing from now on."""
@@ -102,8 +107,10 @@ class Turn:
             controller.flush(now)
         else:
             self._flush_unsynced(now)
+        self._carrying_out = True
         for effect in controller.take_effects():
             self._carry_out(effect)
+        self._carrying_out = False
         self._flush_connections()
         for commit in self._commits:
             commit.start_if_due()
@@ -116,11 +123,11 @@ class Turn:
         """Flush where an entry counts once the kernel has it: until nothing more is written or said."""
         controller = self._controller
         while True:
-            if (written := controller.data_written) > self._reported:
+            if (written := controller.data.written) > self._reported:
                 self._reported = written
                 controller.on_data_durable(written, now)
             controller.flush(now)
-            if controller.data_written == self._reported and not controller.outbox.local:
+            if controller.data.written == self._reported:
                 return
 
     def _set_timer(self, deadline: float, now: float) -> None:
