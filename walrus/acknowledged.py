@@ -69,13 +69,25 @@ class Acknowledged(msgspec.Struct, frozen=True, array_like=True):
     low: Position = START
     above: tuple[Run, ...] = ()
 
-    def covers(self, position: Position) -> bool:
-        """Whether the entry at `position` is done."""
-        if position < self.low:
-            return True
+    @property
+    def high(self) -> Position:
+        """Nothing is done from there on."""
+        return Position(self.above[-1].segment, self.above[-1].end) if self.above else self.low
+
+    def covers(self, position: Position, count: int = 1) -> bool:
+        """Whether `count` entries are done, of one segment, from `position` on."""
         segment, offset = position
+        if (segment, offset + count) <= self.low:
+            return True
+        if not self.above:
+            return False
         at = bisect_right(self.above, Run(segment, offset, 1 << 63)) - 1
-        return at >= 0 and self.above[at].segment == segment and offset < self.above[at].end
+        return at >= 0 and self.above[at].segment == segment and offset + count <= self.above[at].end
+
+    def missing(self, positions: Iterable[Position]) -> list[Position]:
+        """Those of these entries that are not done. What is below all runs, or above, costs no search."""
+        low, high = self.low, self.high
+        return [one for one in positions if one >= low and (one >= high or not self.covers(one))]
 
     def join(self, other: Acknowledged, advance: Advance) -> Acknowledged:
         """This and what `other`, of the same generation, has besides.
@@ -117,13 +129,22 @@ class Acknowledged(msgspec.Struct, frozen=True, array_like=True):
         )
 
 
-def runs_of(positions: Iterable[Position]) -> tuple[Run, ...]:
-    """These entries as runs.
+def runs_of(places: Iterable[tuple[int, int]]) -> tuple[Run, ...]:
+    """These entries as runs; a place is (segment, offset), as in a `Position`.
 
     >>> runs_of([Position(1, 4), Position(1, 3), Position(2, 0)])
     (Run(segment=1, start=3, end=5), Run(segment=2, start=0, end=1))
     """
-    return tuple(_merged(Run(segment, offset, offset + 1) for segment, offset in sorted(positions)))
+    runs: list[Run] = []
+    last, start, end = 0, 0, 0
+    for segment, offset in sorted(places):
+        if segment == last and offset <= end:
+            end = offset + 1
+            continue
+        if end:
+            runs.append(Run(last, start, end))
+        last, start, end = segment, offset, offset + 1
+    return (*runs, Run(last, start, end)) if end else ()
 
 
 def _merged(runs: Iterable[Run]) -> Iterator[Run]:

@@ -147,9 +147,7 @@ def latest(producers: dict[str, LastNumber]) -> dict[str, LastNumber]:
     if len(producers) <= MAX_PRODUCERS:
         return producers
     order = sorted(producers, key=lambda name: (producers[name].at, name))
-    kept = {name: producers[name] for name in order[len(order) - MAX_PRODUCERS :]}
-    assert len(kept) == MAX_PRODUCERS, "room for a producer that is forgotten"
-    return kept
+    return {name: producers[name] for name in order[len(order) - MAX_PRODUCERS :]}
 
 
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
@@ -232,11 +230,15 @@ class Topic(msgspec.Struct, kw_only=True):
 
     def group(self, name: str) -> Acknowledged:
         """What is done in a group that is read with RECEIVE; nothing, if it is not known."""
-        return self.groups.get(name) or Acknowledged(low=self.begin)
+        done = self.groups.get(name) or Acknowledged(low=self.begin)
+        assert done.low >= self.begin, "MarkInBounds: a group is at what is trimmed"
+        return done
 
     def cursor(self, name: str) -> Position:
         """Where a group that is read with GET stands; at the beginning, if it is not known."""
-        return self.cursors.get(name, self.begin)
+        position = self.cursors.get(name, self.begin)
+        assert position >= self.begin, "MarkInBounds: a cursor is at what is trimmed"
+        return position
 
     def advance(self, position: Position) -> Position:
         """The same place, moved past sealed segments that end there: a chain of empty ones in one step.
@@ -255,8 +257,11 @@ class Topic(msgspec.Struct, kw_only=True):
 
     def distance(self, start: Position, end: Position) -> int:
         """How many entries there are from `start` to `end`, which is not before it. Without those trimmed."""
-        start, end = max(start, self.begin), max(end, self.begin)
+        begin = self.begin
+        start, end = max(start, begin), max(end, begin)
         assert start <= end, "OutIsBounded: entries behind the window would count as within it"
+        if start.segment == end.segment:
+            return end.offset - start.offset
         counts = (self.segments[at - self.first].count or 0 for at in range(start.segment, end.segment))
         return sum(counts) - start.offset + end.offset
 
@@ -337,7 +342,11 @@ class Metadata:
     def open_segment(self, topic: str) -> tuple[int, Segment] | None:
         """Number and description of the topic's open segment; None for an unknown topic."""
         known = self.topics.get(topic)
-        return (known.current, known.open) if known else None
+        if known is None:
+            return None
+        segment = known.open
+        assert not segment.sealed, "NoWritesPastOpen: the last segment has ended"
+        return known.current, segment
 
     def segment(self, topic: str, number: int) -> Segment | None:
         """One segment, or None."""
@@ -346,7 +355,9 @@ class Metadata:
 
     def next_number(self, topic: str) -> int:
         """The number of the first segment of a topic that is to be registered."""
-        return self.tombstones.get(topic, self.floor)
+        number = self.tombstones.get(topic, self.floor)
+        assert number >= START.segment, "DomainConsistency: segments are numbered from 1"
+        return number
 
     def is_gone(self, topic: str, number: int) -> bool:
         """Whether there was such a segment, or could have been, and there never will be again."""
@@ -474,7 +485,6 @@ class Metadata:
             return None
         topic.settings = changed(topic.settings, command.settings)
         topic.configured += 1
-        assert topic.configured == command.configured + 1, "another change came in between"
         return command.topic
 
     def _trim(self, command: Trim) -> str | None:
@@ -503,7 +513,6 @@ class Metadata:
         for group, done in topic.groups.items():
             topic.groups[group] = done.join(Acknowledged(done.generation, begin), topic.advance)
         assert topic.begin == begin, "TrimmedStaysTrimmed: another segment is the first"
-        assert topic.first <= topic.current, "TrimmedIsSealed: the open segment is dropped"
         assert all(at >= begin for at in topic.cursors.values()), "MarkInBounds: it is at what is trimmed"
         return command.topic
 
@@ -665,7 +674,6 @@ class Metadata:
         """Return the directories of some nodes; None if these are not members, each named once."""
         if not self._are_members(replicas):
             return None
-        assert len(set(replicas)) == len(replicas), "Replicas: a node is named twice"
         return tuple(self.nodes[node].directory_id for node in replicas)
 
     def needs(self, node_id: int) -> bool:

@@ -191,7 +191,8 @@ def test_5_4_1_votes_go_to_logs_at_least_as_complete(index: int, term: int, gran
     world = RaftWorld()
     world.add_with_log(1, [1, 2, 3], terms=[1, 2], term=2)  # ends at index 3 of term 2
     (answer,) = say(world, 2, 1, vote(5, index, term))
-    assert isinstance(answer, RequestVoteResponse) and answer.granted == granted
+    assert isinstance(answer, RequestVoteResponse), "a candidate is answered"
+    assert answer.granted == granted, "LeaderCompleteness: a vote for a log that lacks entries, or none"
     prospect = PreVoteRequest(term=9, last_log_index=index, last_log_term=term)
     (answer,) = say(world, 3, 1, prospect)
     assert isinstance(answer, PreVoteResponse) and answer.granted == granted
@@ -257,7 +258,8 @@ def test_6_2_a_leader_that_no_majority_answers_steps_down() -> None:
     world.isolate(leader)
     world.run(1.5)
     assert world.raft(leader).role is not Role.LEADER
-    assert world.now - world.raft(leader).last_contact >= 1.0
+    silent = world.now - world.raft(leader).last_contact
+    assert silent >= 1.0, "Lease: a leader that no majority answers counts as heard from"
     world.until(lambda: world.leader() is not None)
 
 

@@ -13,6 +13,7 @@ from tests.consensus.test_elections import heartbeat, say, three, vote
 from tests.consensus.test_replication import append
 from tests.consensus.world import RaftWorld
 from walrus.consensus import messages as m
+from walrus.consensus.election import Election
 from walrus.consensus.messages import (
     MEMBERSHIP,
     AppendEntriesRequest,
@@ -151,7 +152,7 @@ def test_votes_are_collected_not_counted() -> None:
     assert world.raft(1).role is Role.CANDIDATE
     for _ in range(5):
         say(world, 2, 1, RequestVoteResponse(term=2, granted=True))
-    assert world.raft(1).role is Role.CANDIDATE
+    assert world.raft(1).role is Role.CANDIDATE, "ElectionSafety: one voter elects a leader by itself"
     say(world, 3, 1, RequestVoteResponse(term=2, granted=True))
     assert world.raft(1).role is Role.LEADER
 
@@ -161,6 +162,18 @@ def test_the_vote_of_a_stranger_counts_for_nothing() -> None:
     world.time_out(1)
     say(world, 9, 1, PreVoteResponse(term=2, granted=True))
     assert world.raft(1).role is Role.PRE_CANDIDATE
+
+
+def test_an_election_is_lost_when_those_who_are_left_are_no_majority() -> None:
+    refused = Election(RaftConfig(), random.Random(1))
+    refused.begin(0.0)
+    for stranger in (7, 8, 9):
+        refused.collect(stranger, False)
+    assert not refused.lost(Membership((1, 2, 3, 4))), "refusals of strangers count for nothing"
+    refused.collect(2, False)
+    assert not refused.lost(Membership((1, 2, 3, 4))), "three of four are left"
+    refused.collect(3, False)
+    assert refused.lost(Membership((1, 2, 3, 4))), "two of four are no majority"
 
 
 def test_an_answer_of_an_earlier_election_elects_nobody() -> None:
@@ -192,7 +205,8 @@ def test_a_disk_that_finishes_late_does_not_vouch_for_entries_that_were_replaced
     ready = world.hosts[1].unsynced.popleft()
     say(world, 3, 1, append(3, prev=(2, 2), entries=[(3, 3)]))
     world.raft(1).persisted(ready, world.now)
-    assert world.raft(1).log.persisted_index == 2
+    held = world.raft(1).log.persisted_index
+    assert held == 2, "CommittedNeverLost: a late sync vouches for entries that were replaced"
 
 
 def test_equal_timers_do_not_split_votes_for_ever() -> None:

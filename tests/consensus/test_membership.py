@@ -64,7 +64,8 @@ def test_6_learners_count_in_no_majority() -> None:
 
 def test_4_2_1_a_server_that_has_not_caught_up_does_not_become_a_voter() -> None:
     world = led()
-    assert change(world, 1, (1, 2, 3, 4)) is None
+    refused = change(world, 1, (1, 2, 3, 4)) is None
+    assert refused, "CommittedNeverLost: a server without the log counts for commits"
     change(world, 1, (1, 2, 3), (4,))
     world.deliver_all(only=lambda packet: packet.to != 4)
     assert change(world, 1, (1, 2, 3, 4)) is None

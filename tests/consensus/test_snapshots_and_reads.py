@@ -206,7 +206,7 @@ def test_8_a_read_is_confirmed_by_a_majority_and_sees_what_was_committed() -> No
     world.elect(1)
     world.commit(1, b"a")
     assert world.act(1, lambda raft: raft.read_index(77, world.now))
-    assert world.hosts[1].reads == []
+    assert world.hosts[1].reads == [], "ReadIndex: a read is confirmed by what was answered before it"
     world.deliver_all()
     assert world.hosts[1].reads == [(77, 3)]
 

@@ -101,7 +101,10 @@ class Host:
                 self.applied.append((entry.index, entry.data))
 
     def _install(self, snapshot: Snapshot) -> None:
-        self.applied = msgspec.msgpack.decode(snapshot.data, type=list[tuple[int, bytes]])
+        try:
+            self.applied = msgspec.msgpack.decode(snapshot.data, type=list[tuple[int, bytes]])
+        except msgspec.DecodeError as error:
+            raise AssertionError("StateMachineSafety: a snapshot that is no server's state") from error
         self.applied_index = snapshot.index
 
     def compact(self) -> None:

@@ -231,7 +231,7 @@ def test_notes_that_are_not_needed_any_more_are_dropped_and_the_others_survive_a
         disk.copies.fence(disk.copies.get(("t", number)), lambda: None)
     disk.copies.forget_notes({("t", 1), ("t", 2), ("t", 3), ("u", 9)})
     disk.copies.fence(disk.copies.get(("t", 6)), lambda: None)
-    assert disk.meta.storage.bounds(copies.NOTES)[0] == 0, "not before what replaces them is durable"
+    assert disk.meta.storage.bounds(copies.NOTES)[0] == 0, "AckedDurable: a fence is nowhere on the disk"
     disk.sync()
     assert disk.meta.storage.bounds(copies.NOTES) == (5, 8)
     again = disk.restart()
@@ -277,7 +277,8 @@ def test_of_two_copies_that_a_restart_finds_the_longer_one_counts(
     data.write("t/1~", batch(*shadow))
     data.full = full
     copies = Copies(Durable(data), Durable(MemoryEngine()))
-    assert (copies.get(("t", 1)).name, copies.get(("t", 1)).length) == (kept, 3)
+    found = copies.get(("t", 1)).name, copies.get(("t", 1)).length
+    assert found == (kept, 3), "AckedDurable: the shorter of two copies counts"
     assert full or data.topics() == [kept]
 
 

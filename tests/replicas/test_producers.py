@@ -155,11 +155,13 @@ def test_a_full_table_forgets_what_was_idle_for_an_hour_and_nothing_else(
         monkeypatch.setattr(f"{module}.MAX_PRODUCERS", 2)
     now = [1_000.0]
     table = Producers({"old": LastNumber(5, 900)}, lambda: now[0])
+    table.now()
     table.append(Stamp(1, "x", 0, 0))
     table.keep()
     refusal = table.refuses(Stamp(1, "new", 0, 0))
     assert refusal == errors.too_many_producers(2), "DropsWhileUnderWay: `old` may have something under way"
     now[0] = 900 + IDLE_SECONDS
+    table.now()
     assert not table.refuses(Stamp(1, "new", 0, 0))
     table.append(Stamp(3, "new", 0, 0))
     assert table.refuses(Stamp(1, "old", 6, 0)) == errors.unknown_producer("old")
@@ -181,7 +183,8 @@ def test_dropping_one_at_a_time_comes_to_the_same_as_keeping_the_latest(
 
 def test_a_clock_that_goes_back_does_not_go_back_in_the_table() -> None:
     table = Producers({"x": LastNumber(0, 500)}, lambda: 100.0)
-    assert table.append(Stamp(1, "y", 0, 0)).at == 500
+    assert table.now() == 500_000, "TimesAscend: back behind what is in the table"
+    assert table.append(Stamp(1, "y", 0, 0)).at == 500_000
 
 
 def test_the_limit_is_the_documented_one() -> None:

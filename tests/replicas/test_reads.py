@@ -8,6 +8,7 @@ import pytest
 
 from tests.broker.test_segments import cluster, seal
 from tests.broker.world import batch, config
+from walrus.replicas import reads
 from walrus.replicas.copies import Copies
 from walrus.replicas.durability import Durable
 from walrus.replicas.reads import Reads
@@ -95,6 +96,35 @@ def test_raw_reads_see_the_copy_as_it_is():
 @pytest.mark.parametrize(("start", "segment"), [(-1, 1), (-9, 1), (0, 7), (0, -1), (10**12, 1)])
 def test_nonsense_is_answered_with_nothing(start: int, segment: int, raw: bool):
     assert not Bench().read(start, segment=segment, raw=raw).batch.count
+
+
+def test_one_entry_after_the_other_is_read_in_one_piece(monkeypatch: pytest.MonkeyPatch):
+    bench, pieces = Bench(sealed=3), []
+    read = bench.copies.read
+    monkeypatch.setattr(bench.copies, "read", lambda *asked: pieces.append(asked[1]) or read(*asked))
+    found = [bench.reads.read_local("t", 1, start, 1, 1_000).payloads() for start in (0, 1, 2)]
+    assert (found, pieces) == ([[b"a"], [b"b"], [b"c"]], [0])
+    assert bench.reads.read_local("t", 1, 0, 3, 2).payloads() == [b"a", b"b"], "not more bytes than asked for"
+    assert pieces == [0, 0]
+    assert bench.reads.read_local("t", 1, 1, 2, 1_000).payloads() == [b"b", b"c"], "nor fewer than there are"
+
+
+def test_what_is_read_ahead_ends_where_readers_do():
+    bench = Bench()
+    assert bench.reads.read_local("t", 1, 0, 1, 1_000).payloads() == [b"a"]
+    assert bench.reads.read_local("t", 1, 1, 5, 1_000).payloads() == [b"b"], "DeliveredIsPrefix: not c"
+
+
+def test_segments_read_ahead_are_bounded(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(reads, "MAX_AHEAD", 1)
+    bench = Bench(sealed=3)
+    for start in (0, 2):
+        bench.reads.read_local("t", 1, start, 1, 1_000)
+    bench.reads._keep(("u", 1), 0, batch("x"))
+    assert list(bench.reads._ahead) == [("u", 1)]
+    monkeypatch.setattr(reads, "AHEAD_BYTES", 0)
+    bench.reads.read_local("t", 1, 0, 1, 1_000)
+    assert list(bench.reads._ahead) == [("u", 1)], "one entry that is larger than all that may be kept"
 
 
 @pytest.mark.parametrize("raw", [True, False])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from tests.broker.test_segments import announce, cluster, seal
 from tests.broker.world import batch, config, three
 from walrus import protocol
 from walrus.replicas.copies import Copies
-from walrus.replicas.repair import MAX_REPAIRS, Repairs
+from walrus.replicas.repair import LONGEST_PATIENCE, MAX_REPAIRS, PUT_OFF, Repairs
 from walrus.segments import Command, RemoveNode, SetReplicas
 from walrus.storage.batch import Checksum
 from walrus.storage.errors import CorruptionError
@@ -87,6 +89,25 @@ def test_repairs_are_bounded_in_number_and_the_next_begin_as_soon_as_one_is_reco
     bench.record(7, 1)
     assert bench.asked(0.01, [1, 2, 3]) == {MAX_REPAIRS + 1, MAX_REPAIRS + 2}, "without a pause"
     assert len(bench.asked(1.0, [1, 2, 3])) == MAX_REPAIRS, "those that did not answer are asked again"
+
+
+def test_a_node_that_answers_for_others_is_busy_and_not_asked_again():
+    """Asked with each interval, a slow node has a queue that grows faster than it can work it off."""
+    bench = Many(segments=200, entries=1)
+    assert len(bench.asked(1.0, [1, 2, 3])) == 200
+    for segment in range(1, 200):
+        bench.record(segment, 1)
+        assert bench.asked(0.4, [1, 2, 3]) == set(), "all the others wait in its queue"
+    assert bench.asked(1.0, [1, 2, 3]) == {200}, "now it is silent"
+
+
+def test_a_silent_node_is_asked_again_after_twice_as_long_each_time():
+    bench = Many(segments=5, entries=1)
+    times = [bench.now for _ in range(300) if bench.asked(0.125, [1, 2, 3])]
+    pauses = [later - earlier for earlier, later in pairwise(times)]
+    assert pauses[:5] == [0.5, 1.0, 2.0, 4.0, 8.0]
+    bench.record(1, 1)
+    assert bench.asked(15.0, [1, 2, 3]) == set(), "patience is as long as it had to be"
 
 
 def test_repairs_are_bounded_in_entries():
@@ -210,8 +231,12 @@ def test_what_a_node_has_shown_does_not_count_for_its_successor_under_the_same_i
 
 def test_repair_that_does_not_get_on_makes_room_and_is_tried_again():
     bench = Bench()
-    asked = [bool(bench.tick([1, 2], [1, 2, 3])) for _ in range(60)]
-    assert asked[0] and not asked[25] and any(asked[30:])
+    times = [bench.now for _ in range(200) if bench.tick([1, 2], [1, 2, 3])]
+    pauses = [later - earlier for earlier, later in pairwise(times)]
+    longest = LONGEST_PATIENCE * config().repair_interval
+    most = next(number for number, pause in enumerate(pauses) if pause > longest + 1)
+    assert most == 8, "each of three sources had its turn twice"
+    assert pauses[most] - longest >= PUT_OFF * config().repair_interval, "others come first, then it is tried"
 
 
 def test_a_raft_leader_that_comes_back_has_put_nothing_off():

@@ -517,7 +517,7 @@ def test_nothing_is_acknowledged_after(how: str):
     bench.sent()
     if how == "a replica says so":
         bench.reply(3, 0, fenced=True)
-        assert bench.writer.copy.fenced
+        assert bench.writer.copy.fenced, "AckedDurable: a writer goes on although a replica is fenced"
     elif how == "our own copy":
         bench.copies.fence(bench.writer.copy, lambda: None)
     elif how == "the seal was proposed":
@@ -529,7 +529,8 @@ def test_nothing_is_acknowledged_after(how: str):
     bench.reply(2, 1)
     bench.reply(3, 1)
     bench.flush()
-    assert all(acked == 0 for _, _, acked, _, _ in bench.answers())
+    answered = [acked for _, _, acked, _, _ in bench.answers()]
+    assert not any(answered), "AckedDurable: acknowledged after a fence, or behind a proposed count"
     assert bench.writer.commit_index == 0 and not bench.writer.copy.length > 1
 
 
@@ -623,7 +624,8 @@ def test_frame_of_a_stranger_or_of_an_unknown_segment_is_dropped(sender: int, se
     node = Replicas()
     node.append(0, "a", sender=sender, segment=segment)
     node.sync()
-    assert node.answers() == [] and not node.memory.entries
+    assert not node.memory.entries, "SingleWriter: a frame of a node that does not lead the segment is taken"
+    assert node.answers() == []
 
 
 def test_fenced_copy_takes_nothing_more_from_the_writer():
@@ -658,7 +660,8 @@ def test_frame_for_a_sealed_segment_is_refused_however_late():
     for number in range(1, 5):
         node.metadata.apply(seal(number, 1 if number == 1 else 0, leader=1))
     node.append(1, "b")
-    assert node.answers() == [(1, True, False)] and node.copy.length == 1
+    assert node.copy.length == 1, "SealedStable: a frame of a sealed segment is taken"
+    assert node.answers() == [(1, True, False)]
 
 
 def test_full_disk_is_not_answered_in_a_loop():

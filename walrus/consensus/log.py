@@ -355,4 +355,5 @@ class RaftLog:
             assert entry.term >= term
             term = entry.term
         listed = [at for at, _ in self._memberships]
-        assert listed == [self.snapshot_index] + [e.index for e in self._entries if e.kind is MEMBERSHIP]
+        there = [self.snapshot_index] + [e.index for e in self._entries if e.kind is MEMBERSHIP]
+        assert listed == there, "TypeOK: a membership is in force whose entry is gone"

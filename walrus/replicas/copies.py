@@ -101,7 +101,7 @@ class Summary(msgspec.Struct):
         self.checksum = self.checksum.extend(batch)
         for stamp in batch.stamps:
             if stamp.producer:
-                self.producers[stamp.producer] = LastNumber(stamp.first + stamp.entries - 1, stamp.at)
+                self.producers[stamp.producer] = LastNumber(stamp.first + stamp.entries - 1, stamp.at // 1000)
 
     def copied(self) -> Summary:
         """The same, to be extended by itself."""
@@ -230,7 +230,8 @@ class Copies:
         `then` runs once they are durable. Raises StorageError with nothing written.
         """
         assert start <= copy.length, "SeqOrder: a gap in a copy"
-        if start + batch.count <= copy.length:
+        end = start + batch.count
+        if end <= copy.length:
             # A repeated frame, or a question for the length. It may repeat what is written and not yet
             # durable, so its answer waits like that of the frame itself.
             self._data.barrier(then)
@@ -239,15 +240,15 @@ class Copies:
         # entries where they overlap, because all frames of a segment come from its one writer (SingleWriter).
         new = batch.slice(copy.length - start, batch.count)
         length = copy.length + new.count
-        assert length == start + batch.count, "SeqOrder: an entry would be appended twice"
+        assert length == end, "SeqOrder: an entry would be appended twice"
         at = self._data.write(copy.name, new, partial(copy.on_durable, length, then))
         assert at == copy.length, f"SeqOrder: copy {copy.name} is at {at}, not at {copy.length}"
         if copy._summed_to == copy.length:
             copy._summed.extend(new)
             copy._summed_to = length
         assert copy.durable <= copy.length < length, "AckedDurable: durable before it was appended"
+        self.entries += length - copy.length
         copy.length = length
-        self.entries += new.count
         self.bytes += new.size
 
     def barrier(self, then: Then) -> None:
@@ -330,7 +331,6 @@ class Copies:
 
     def _state(self, copy: SegmentCopy) -> dict[str, object]:
         sure = copy.sure and not self.in_doubt
-        assert copy.durable <= copy.length, "AckedDurable: more is durable than was written"
         return {"length": copy.length, "durable": copy.durable, "fenced": copy.fenced, "sure": sure}
 
     def found(self) -> list[tuple[str, int, int, bool]]:
@@ -374,6 +374,7 @@ class Copies:
                     self._data.storage.delete_topic(name)
         except DiskFull:
             return False
+        assert self._length(copy.name) == 0, "SpaceIsGivenBack: a copy is dropped, and still there"
         self.entries -= copy.length
         assert self.entries >= 0, "the entries of all copies do not add up"
         self._copies.pop(key, None)

@@ -56,12 +56,17 @@ class Producers:
         self._known = dict(begun)
         self._turn: dict[str, LastNumber] = {}
         self._unix_time = unix_time
-        self._at = max((known.at for known in begun.values()), default=0)
+        self._at = 1000 * max((known.at for known in begun.values()), default=0)
         assert len(begun) <= MAX_PRODUCERS, "a table that no other copy would have"
 
     def now(self) -> int:
-        """Unix seconds; never before a time that is in the table, whatever the clocks of earlier writers."""
-        self._at = max(self._at, int(self._unix_time()))
+        """The time of what this turn appends, in unix milliseconds, from the clock.
+
+        Never before that of an earlier turn, nor before a time that is in the table: clocks are set back, and
+        that of the writer before may have gone ahead (TimesAscend).
+        """
+        before, self._at = self._at, max(self._at, int(self._unix_time() * 1000))
+        assert self._at >= before, "TimesAscend: a writer goes back in time"
         return self._at
 
     def refuses(self, stamp: Stamp) -> errors.Reason:
@@ -72,7 +77,7 @@ class Producers:
             return errors.out_of_sequence(expected) if stamp.first > expected else errors.NO_ERROR
         if stamp.first:
             return errors.unknown_producer(stamp.producer)
-        if len(self._known) >= MAX_PRODUCERS and self._idlest().at + IDLE_SECONDS > self.now():
+        if len(self._known) >= MAX_PRODUCERS and self._idlest().at + IDLE_SECONDS > self._at // 1000:
             return errors.too_many_producers(MAX_PRODUCERS)
         return errors.NO_ERROR
 
@@ -83,15 +88,13 @@ class Producers:
     def repeated(self, stamp: Stamp) -> int:
         """How many entries at the beginning of the run were had before."""
         known = self._known.get(stamp.producer)
-        had = 0 if known is None else max(0, min(stamp.entries, known.last + 1 - stamp.first))
-        assert 0 <= had <= stamp.entries, "NoDuplicateAppend: more was had before than came"
-        return had
+        return 0 if known is None else max(0, min(stamp.entries, known.last + 1 - stamp.first))
 
     def append(self, stamp: Stamp) -> Stamp:
-        """The run is appended; returns its stamp with the time of now."""
+        """The run is appended in this turn, whose time `now` has said; returns its stamp with that."""
         assert not self.refuses(stamp) and not self.repeated(stamp), "NoDuplicateAppend: it was had before"
-        stamp = stamp._replace(at=self.now())
-        self._turn[stamp.producer] = LastNumber(stamp.first + stamp.entries - 1, stamp.at)
+        stamp = stamp._replace(at=self._at)
+        self._turn[stamp.producer] = LastNumber(stamp.first + stamp.entries - 1, stamp.at // 1000)
         self._known[stamp.producer] = self._turn[stamp.producer]
         if len(self._known) > MAX_PRODUCERS:
             self._known = latest(self._known)

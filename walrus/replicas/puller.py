@@ -5,13 +5,21 @@ sealed segment that lags does it by itself. The copy is read piece by piece (`Re
 appended as it comes, so a pull that is cut short has lost nothing and is asked for again.
 
     state      what it is                               left when
-    waiting    not among the first MAX_PULLS            one of those ends
+    waiting    enough others are ahead of it            one of those ends, or its piece has come
     asking     a Read is under way, from its own end    the piece comes (asking again, or done), or an error
     done       the copy is as long as was asked         it is durable, and the requesters have been told
     given up   forgotten; what was copied stays         a requester asks again, perhaps from another source
 
-A pull reads one piece at a time. Pieces are large (`read_bytes`), so a round trip costs little beside one,
-and two under way would have to be put in order when they arrive.
+A pull reads one piece at a time: two under way would have to be put in order when they arrive. Pulls go side
+by side, as many as MAX_PULL_BYTES have room for. Each piece reserves what it asks for, and that doubles from
+FIRST_PIECE to LARGEST_PIECE: nothing tells how many bytes a copy lacks before its first piece is here. So
+dozens of small segments share a round trip, while of large ones a few fill the room, in pieces beside which a
+round trip costs little.
+
+                   1st    2nd    3rd    4th    5th piece     side by side in 1 MiB
+    10 KiB         all                                       64
+    100 KiB        16     32     all                         32, then 16
+    64 MiB         16     32     64     128    256, ...      4
 
 Invariant: pulling only ever extends a copy; what it has is neither cut back nor overwritten (PrefixAgree).
 """
@@ -30,12 +38,18 @@ from walrus.storage.errors import DiskFull, StorageError
 from walrus.wire.effects import Outbox
 from walrus.wire.messages import Copy, CopyReply
 
-MAX_PULLS = 4
-"""Copies being extended at once by one node; further ones wait.
+MAX_PULL_BYTES = 1 << 20
+"""What one node has asked for and not got, of all copies together; further ones wait.
 
-Each has a piece of up to `read_bytes` in memory here and one on its way at the source, which has clients to
-serve.
+It is in memory here and on its way at the sources, which have clients to serve on the same connections.
 """
+
+MAX_PULLS = 64
+"""Copies being extended at once by one node, however little each asks for."""
+
+FIRST_PIECE = MAX_PULL_BYTES // MAX_PULLS
+LARGEST_PIECE = MAX_PULL_BYTES // 4
+"""Bytes. A piece has one entry at least, of whatever size."""
 
 
 class _Pull(msgspec.Struct):
@@ -46,6 +60,8 @@ class _Pull(msgspec.Struct):
     source: int
     then: dict[int, Callable[[], None]]
     """Callbacks by requester: a requester that asks again replaces only its own earlier callback."""
+    piece: int = FIRST_PIECE
+    """Bytes that its next piece may have."""
     asking: bool = False
 
 
@@ -115,10 +131,10 @@ class Puller:
     def stop(self, copy: SegmentCopy) -> None:
         """Nothing of that segment is wanted any more."""
         self._pulls.pop(copy.name, None)
-        assert not self.pulling(copy), "a copy that is not wanted grows on"
 
     def _step(self, now: float) -> None:
-        """End what is long enough, and ask for the next piece of what is not."""
+        """End what is long enough, and ask for the next piece of what is not, as far as there is room."""
+        room = MAX_PULL_BYTES - sum(pull.piece for pull in self._first(MAX_PULLS) if pull.asking)
         for pull in list(self._first(MAX_PULLS)):
             if pull.copy.length >= pull.upto:
                 assert pull.then, "it was copied for no requester"
@@ -128,7 +144,10 @@ class Puller:
                 for then in pull.then.values():
                     self._copies.barrier(then)
             elif not pull.asking:
-                self._ask(pull, now)
+                # Once there is none, there is none for smaller ones behind: they would starve a large one.
+                room -= pull.piece
+                if room >= 0:
+                    self._ask(pull, now)
 
     def _first(self, count: int) -> Iterator[_Pull]:
         """The oldest pulls: first come first served, so that a long list does not starve its beginning."""
@@ -153,7 +172,15 @@ class Puller:
             self._step(at)
 
         self._reads.ask(
-            pull.source, topic, number, start, entries=pull.upto - start, raw=True, now=now, then=answer
+            pull.source,
+            topic,
+            number,
+            start,
+            entries=pull.upto - start,
+            size=pull.piece,
+            raw=True,
+            now=now,
+            then=answer,
         )
 
     def _extend(self, pull: _Pull, start: int, batch: Batch) -> None:
@@ -165,6 +192,7 @@ class Puller:
         except (DiskFull, ValueError):
             self._give_up(pull)
             return
+        pull.piece = min(2 * pull.piece, LARGEST_PIECE)
         assert pull.copy.length >= start + min(batch.count, pull.upto - start), "SeqOrder: a piece is missing"
         self._copies.record("CopyTail", pull.copy, start=start)
 
@@ -179,4 +207,5 @@ class Puller:
         for name, pull in self._pulls.items():
             assert pull.copy.name == name, f"{pull.copy.name} is filed under {name}"
             assert pull.then, f"{name} is copied for no requester"
-        assert sum(pull.asking for pull in self._pulls.values()) <= MAX_PULLS, "more pulls than may read"
+        asking = [pull.piece for pull in self._pulls.values() if pull.asking]
+        assert len(asking) <= MAX_PULLS and sum(asking) <= MAX_PULL_BYTES, "more is asked for than may be"

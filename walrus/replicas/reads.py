@@ -14,6 +14,9 @@ What a node gives from its copy of 9 entries, of which 7 are acknowledged, to a 
     sealed at 12   lags behind          entries 0 .. 8, and an error for what it lacks: another replica has
                                         that, and an empty answer would mean that there is nothing yet
 
+A record is verified as a whole, however little of it is asked for. So where few are asked for, more are read,
+and kept for the next question (`read_local`): entries that readers may see never change.
+
 Invariant: no entry at or beyond the sealed count, and none that is not acknowledged, is ever given to a
 reader that is not `raw` (CursorInBounds and DeliveredIsPrefix rest on it).
 """
@@ -21,12 +24,12 @@ reader that is not `raw` (CursorInBounds and DeliveredIsPrefix rest on it).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from heapq import heappop, heappush
 from typing import TypeAlias
 
 import msgspec
 
 from walrus.config import NodeConfig
+from walrus.deadlines import Deadlines
 from walrus.replicas.copies import Copies
 from walrus.segments import Metadata
 from walrus.storage.batch import EMPTY, Batch
@@ -48,6 +51,14 @@ MAX_DAMAGED = 1_000
 
 Each of them costs a read, and the node does nothing else meanwhile.
 """
+
+
+AHEAD = 100
+"""Entries that are read where fewer are asked for."""
+AHEAD_BYTES = 1 << 16
+"""Bytes of those, unless the first alone has more."""
+MAX_AHEAD = 64
+"""Segments of which such entries are kept; what was read longest ago goes first."""
 
 
 class _Asked(msgspec.Struct):
@@ -91,10 +102,11 @@ class Reads:
         assert first_request >= 0, "a late answer to an earlier start would be taken for one to this"
         self._request = first_request
         self._asked: dict[int, _Asked] = {}
-        self._due: list[tuple[float, int]] = []  # heap: when to give up a question
+        self._due = Deadlines[int](lambda number, _: number in self._asked)  # when to give up a question
+        self._ahead: dict[tuple[str, int], tuple[int, Batch]] = {}  # the last read at the end
         self._held: dict[str, dict[int, _Held]] = {}  # by topic, of open segments that this node writes
         self._holding = 0
-        self._hold_until: list[tuple[float, str, int]] = []  # heap
+        self._hold_until = Deadlines[tuple[str, int]](lambda held, _: held[1] in self._held.get(held[0], ()))
 
     def end(self, topic: str, number: int) -> int:
         """How many entries of the segment readers may see, wherever they are, as far as this node knows.
@@ -127,9 +139,33 @@ class Reads:
         """Entries from our own copy, only what readers may see. Raises CorruptionError."""
         copy, end = self._copies.get((topic, number)), self.readable(topic, number)
         assert end <= copy.length, "AckedDurable: readers would be promised entries that are not here"
-        batch = self._copies.read(copy, start, end, max_entries, max_bytes)
+        few = max_entries < AHEAD
+        batch = self._kept((topic, number), start, max_entries, max_bytes) if few else EMPTY
+        if not batch.count:
+            size = min(max_bytes, AHEAD_BYTES) if few else max_bytes
+            batch = self._copies.read(copy, start, end, max(max_entries, AHEAD), size)
+            if few:
+                self._keep((topic, number), start, batch)
+                batch = batch.slice(0, max_entries)
         assert not batch.count or start + batch.count <= end, "DeliveredIsPrefix: an unsettled entry is read"
         return batch
+
+    def _kept(self, key: tuple[str, int], start: int, max_entries: int, max_bytes: int) -> Batch:
+        """All the entries that are asked for, if an earlier question left them; else none."""
+        first, kept = self._ahead.get(key, (0, EMPTY))
+        skip = start - first
+        if not 0 <= skip <= kept.count - max_entries:
+            return EMPTY
+        batch = kept.slice(skip, skip + max_entries)
+        assert batch.count == max_entries, "DeliveredIsPrefix: fewer entries were kept"
+        return batch if batch.size <= max_bytes or max_entries == 1 else EMPTY
+
+    def _keep(self, key: tuple[str, int], start: int, batch: Batch) -> None:
+        self._ahead.pop(key, None)
+        if batch.size <= AHEAD_BYTES:
+            self._ahead[key] = start, batch
+        if len(self._ahead) > MAX_AHEAD:
+            del self._ahead[next(iter(self._ahead))]
 
     def holders(self, topic: str, number: int, connected: Collection[int]) -> list[int]:
         """Connected nodes that can answer for the segment, in the order in which to try them.
@@ -180,8 +216,11 @@ class Reads:
         now: float,
         then: Answer,
         wait: float = 0.0,
+        size: int = 1 << 62,
     ) -> None:
         """Read from another node, or this one; `then` is called exactly once.
+
+        The answer has at most `entries`, and unless it is a single one at most `size` bytes, or `read_bytes`.
 
         With `wait`, the writer of an open segment answers when there is an entry at `start`, or after so many
         seconds.
@@ -193,14 +232,14 @@ class Reads:
         # Half of the client's patience: the other half is for another replica, if this one does not answer.
         deadline = now + wait + self._config.request_timeout / 2
         self._asked[self._request] = _Asked(node, deadline, then)
-        heappush(self._due, (deadline, self._request))
+        self._due.add(deadline, self._request)
         message = Read(
             request=self._request,
             topic=topic,
             segment=number,
             start=start,
             max_entries=entries,
-            max_bytes=self._config.read_bytes,
+            max_bytes=min(size, self._config.read_bytes),
             raw=raw,
             wait=wait,
         )
@@ -220,18 +259,11 @@ class Reads:
 
     def on_tick(self, now: float) -> None:
         """Give up on answers that are late, and answer those who have waited long enough."""
-        late = []
-        while self._due and self._due[0][0] <= now:
-            _, number = heappop(self._due)
-            if number in self._asked:
-                late.append(number)
-        self._fail(late, now)
-        assert not self._due or self._due[0][0] > now, "a question stays beyond its deadline"
-        while self._hold_until and self._hold_until[0][0] <= now:
-            _, topic, number = heappop(self._hold_until)
-            if number in self._held.get(topic, ()):
-                self._let_go(topic, number)
-        assert not self._hold_until or self._hold_until[0][0] > now, "a question is held beyond its time"
+        self._fail(list(self._due.due(now)), now)
+        assert self._due.first() > now, "a question stays beyond its deadline"
+        for topic, number in self._hold_until.due(now):
+            self._let_go(topic, number)
+        assert self._hold_until.first() > now, "a question is held beyond its time"
 
     def _fail(self, numbers: list[int], now: float) -> None:
         for number in numbers:
@@ -253,7 +285,7 @@ class Reads:
         self._holding += 1
         number = self._request = self._request + 1
         self._held.setdefault(read.topic, {})[number] = _Held(sender, read)
-        heappush(self._hold_until, (now + read.wait, read.topic, number))
+        self._hold_until.add(now + read.wait, (read.topic, number))
 
     def on_advanced(self, topics: Iterable[str]) -> None:
         """More of these topics is acknowledged, or another segment is open: answer what waited for it."""

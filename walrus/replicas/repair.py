@@ -17,10 +17,14 @@ A repair, from when it is planned until Raft has recorded it:
 
     state       what it is                                    left when
     due         too few of its replicas stay, or one leaves   there is room, a source and a spare node
-    under way   with each interval every node of the new      the added ones and a majority have shown count
-                set is asked, from another source             and checksum; or it does not get on: put off
+    under way   every node of the new set is asked; one that  the added ones and a majority have shown count
+                says nothing again, from another source       and checksum; or it does not get on: put off
     proven      SetReplicas is proposed with each interval    it is applied, or the old set is another by then
     put off     others come first, PUT_OFF intervals long     they are over: due
+
+*Asked again* is only a node that has said nothing at all for some time, which doubles whenever it was too
+short. A node that answers for other segments is busy, and has the rest in its queue. To ask once more with
+each interval would make that queue longer faster than a slow node can work it off: no repair would ever end.
 
 Segment t/4, sealed with 40 entries on nodes 1, 2 and 3; node 3 is dead for long, nodes 4 and 5 are spare:
 
@@ -61,6 +65,9 @@ FULL_SEGMENTS = 4
 
 What they have on the wire is bounded by the pullers: `MAX_PULLS` reads of `read_bytes` per node.
 """
+
+LONGEST_PATIENCE = 32
+"""Repair intervals after which a silent node is asked again at the latest."""
 
 PUT_OFF = 20
 """Repair intervals for which a segment that does not get on makes room for others."""
@@ -244,6 +251,13 @@ class _Repair(msgspec.Struct):
         return self.added <= self.whole and len(self.whole) >= majority(len(self.new))
 
 
+class _Wait(msgspec.Struct):
+    """A node was asked, and has not shown all of it yet."""
+
+    since: float  # when it last said anything, or was asked again
+    patience: float  # for so long it is not asked again
+
+
 class Repairs:
     """The Raft leader's list of sealed segments that need another replica set.
 
@@ -260,6 +274,7 @@ class Repairs:
     ) -> None:
         self._config, self._metadata, self._outbox, self._propose = config, metadata, outbox, propose
         self._under_way: dict[Key, _Repair] = {}
+        self._waits: dict[int, _Wait] = {}  # by node: those that a repair under way waits for
         self._put_off: dict[Key, float] = {}  # did not get on: let others have their turn first
         self._entries = 0  # of all that are under way
         self._again_at = 0.0
@@ -272,6 +287,7 @@ class Repairs:
         being a compare-and-set, it then wins or has no effect.
         """
         self._under_way.clear()
+        self._waits.clear()
         self._put_off.clear()
         self._entries = 0
 
@@ -310,9 +326,9 @@ class Repairs:
         if not due and not self._has_room:
             return
         self._has_room = False
-        # Between two intervals only what was begun since is asked: the others were asked at the last one, and
-        # a reply may take as long as the segment takes to copy.
+        # Between two intervals only what was begun since is asked.
         known = set() if due else set(self._under_way)
+        silent = self._silent(now) if due else set()
         if due:
             self._again_at = now + self._config.repair_interval
         for key in [key for key, repair in self._under_way.items() if not set(repair.new) <= set(voters)]:
@@ -334,7 +350,17 @@ class Repairs:
             "DomainConsistency: a replica set of nodes that leave, or are no members"
         )
         for key in [key for key in self._under_way if key not in known]:
-            self._go_on(key, self._under_way[key], now)
+            self._go_on(key, self._under_way[key], now, silent)
+
+    def _silent(self, now: float) -> set[int]:
+        """The nodes that have said nothing for as long as they may; from now on they may for twice that."""
+        waited_for = {n for repair in self._under_way.values() for n in repair.new if n not in repair.whole}
+        self._waits = {node: wait for node, wait in self._waits.items() if node in waited_for}
+        silent = {node for node, wait in self._waits.items() if now - wait.since >= wait.patience}
+        longest = LONGEST_PATIENCE * self._config.repair_interval
+        for node in silent:
+            self._waits[node] = _Wait(now, min(2 * self._waits[node].patience, longest))
+        return silent
 
     def _is_enough(self, replicas: tuple[int, ...], voters: list[int], dead: Collection[int]) -> bool:
         """Whether a sealed segment with these replicas needs nothing.
@@ -389,8 +415,8 @@ class Repairs:
         assert directories is not None, "replicas are planned among known voters"
         return _Repair(old, new, set(new) - set(old), sources, set(), count, directories)
 
-    def _go_on(self, key: Key, repair: _Repair, now: float) -> None:
-        """Propose a repair that is proven; ask for another; give up one that does not get on."""
+    def _go_on(self, key: Key, repair: _Repair, now: float, silent: Collection[int] = ()) -> None:
+        """Propose a repair that is proven; ask for another, or again; give up one that does not get on."""
         assert self._under_way.get(key) is repair, "a repair goes on that is over"
         segment = self._metadata.segment(*key)
         if segment is None or segment.count is None or segment.replicas != repair.old:
@@ -406,14 +432,18 @@ class Repairs:
                 directories=repair.directories,
             )
             self._propose(change, now)
-        elif repair.attempt > 2 * len(repair.sources) + 10:
-            # Every source had its turn, twice, and there was time for a large copy. Something is wrong that
-            # asking again does not mend: a full disk at the target, or damage in every copy.
-            self._drop(key)  # planned anew, perhaps with another target
-            self._put_off[key] = now + PUT_OFF * self._config.repair_interval
-        else:
+        elif nodes := [
+            n for n in repair.new if n not in repair.whole and (not repair.attempt or n in silent)
+        ]:
+            if repair.attempt > 2 * len(repair.sources) + 2:
+                # Every source had its turn, twice, and there was time for a large copy. Something is wrong
+                # that asking again does not mend: a full disk at the target, or damage in every copy.
+                self._drop(key)  # planned anew, perhaps with another target
+                self._put_off[key] = now + PUT_OFF * self._config.repair_interval
+                return
             repair.attempt += 1
-            for node in repair.new:
+            for node in nodes:
+                self._waits.setdefault(node, _Wait(now, self._config.repair_interval))
                 self._ask(key, repair, node, segment.count)
 
     def _ask(self, key: Key, repair: _Repair, node: int, count: int) -> None:
@@ -421,7 +451,7 @@ class Repairs:
         # The only source, too, must prove its copy: it is asked to copy from itself, which needs no copying.
         sources = [source for source in repair.sources if source != node] or repair.sources
         assert node in repair.new, "SealedStable: a node is asked that will be no replica"
-        if node not in repair.whole and sources:
+        if sources:
             source = sources[repair.attempt % len(sources)]
             self._outbox.send(node, Copy(topic=key[0], segment=key[1], source=source, upto=count))
 
@@ -431,6 +461,8 @@ class Repairs:
         The length alone would not do. A deposed leader's copy may be as long as the segment and end in other
         entries than those that were sealed; the checksum covers them all.
         """
+        if node in self._waits:
+            self._waits[node].since = now
         key = (reply.topic, reply.segment)
         repair, segment = self._under_way.get(key), self._metadata.segment(*key)
         if repair is None or segment is None or node not in repair.new or segment.count is None:

@@ -93,7 +93,6 @@ class Replica:
         everything it can ever have acknowledged; one that merely took this frame may still lack others.
         """
         assert copy.durable >= frame.start + frame.batch.count, "AckedDurable: answered before it is durable"
-        assert copy.durable <= copy.length, "AckedDurable: more is durable than was written"
         if copy.durable >= frame.end and not copy.sure:
             with suppress(DiskFull):  # it stays unsure until the next frame
                 self._copies.mark(copy, sure=True)

@@ -59,6 +59,11 @@ What a writer knows of three replicas, itself included, and what it may acknowle
 Entries that a producer numbers (PUB) are looked at once more before they are appended: what was had before is
 not appended again, and its forward is answered with those that are (`producers.py`).
 
+What a turn appends has one time, that of the writer's clock, which travels and rests with the entries
+(`Batch.stamps`). A segment has one writer, and that one never goes back: so times ascend in a segment,
+whatever clocks do (TimesAscend), and every copy says the same (TimesAgree). The next segment's writer has
+another clock.
+
 Invariants: SingleWriter (a writer exists only for a segment whose leader and incarnation are ours),
 SeqOrder (its appends are numbered by the copy's length), AckedDurable (`commit_index` is the largest
 length that a majority has durably), commit_index <= copy.length, and nothing is acknowledged once the
@@ -71,6 +76,7 @@ Transcripts, in `tests/replicas/transcripts`: `acknowledge_with_a_majority`,
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
@@ -187,11 +193,6 @@ class Taken(msgspec.Struct):
     pending: PendingForward
     repeated: int
     batch: Batch
-
-    @property
-    def count(self) -> int:
-        """Entries of the forward that have their place now."""
-        return self.repeated + self.batch.count
 
 
 class AppendedForward(msgspec.Struct):
@@ -329,7 +330,7 @@ class SegmentWriter:
         up that cannot be acknowledged: without a majority in reach, or behind a full window, they wait in
         `_pending`, where they can still be refused. Once appended, their outcome would be unknown.
         """
-        assert self.sealing or not self.seal_proposed, "SealedStable: an append behind a proposed count"
+        assert self.sealing or not self.seal_proposed, "AckedDurable: an append behind a proposed count"
         return (
             self._leases.holds(self.topic, self.number, now)
             and not self.copy.fenced
@@ -340,29 +341,30 @@ class SegmentWriter:
 
     def reachable(self) -> int:
         """Replicas that this node is connected to, itself included."""
-        reachable = 1 + sum(follower.connected for follower in self.followers.values())
+        reachable = 1 + sum([follower.connected for follower in self.followers.values()])
         assert reachable <= len(self.segment.replicas), "AckedDurable: a node counts that is no replica"
         return reachable
 
     def _append_turn(self, now: float) -> bool:
         """Append what waits, up to the end of the segment and to `MAX_TURN_BYTES`; False on a full disk."""
         room = self.limits.entries - self.copy.length
-        assert self._pending and room > 0, "SealedStable: an append to a segment that is full"
+        assert self._pending and room > 0, "AckedDurable: an append to a segment that is full"
         all_taken: list[Taken] = []
         size = weight = 0
+        at = self.producers.now()
         while self._pending and room > 0 and weight < MAX_TURN_BYTES:
             pending = self._pending.popleft()
             self._pending_bytes -= pending.forward.batch.weight
             taken = self._take(pending, room, size)
             if taken is None:
                 continue
-            batch = taken.batch
-            assert batch.count <= room, "SealedStable: a segment longer than its limit"
-            room, size, weight = room - batch.count, size + batch.size, weight + batch.weight
+            batch, count = taken.batch, taken.batch.count
+            assert count <= room, "SealedStable: a segment longer than its limit"
+            room, size, weight = room - count, size + batch.size, weight + batch.weight
             all_taken.append(taken)
             if self._full(room, size):
                 break
-        return self._append(all_taken, now) if all_taken else True
+        return self._append(all_taken, at, now) if all_taken else True
 
     def _take(self, pending: PendingForward, room: int, size: int) -> Taken | None:
         """What of a forward is appended now: PubAppend and Repeat, if a producer numbered its entries.
@@ -394,7 +396,7 @@ class SegmentWriter:
         if not limit or self.bytes + size + batch.size < limit:
             return min(batch.count, room)
         count, total = 0, self.bytes + size
-        assert total < limit, "SealedStable: an append to a segment that is full"
+        assert total < limit, "AckedDurable: an append to a segment that is full"
         for length in batch.sizes():
             if total >= limit:
                 break
@@ -406,13 +408,14 @@ class SegmentWriter:
         limit = self.limits.bytes
         return room <= 0 or (limit > 0 and self.bytes + size >= limit)
 
-    def _append(self, all_taken: list[Taken], now: float) -> bool:
+    def _append(self, all_taken: list[Taken], at: int, now: float) -> bool:
         """LeaderAppend: to the own copy, and the same bytes to the replicas, without waiting for any of them.
 
         All disks work at the same time, the leader's among them, and any majority of them acknowledges.
+        `at` is written with the entries and sent with them: each copy has the same time of them, for good.
         """
         assert not (self.copy.fenced or self.sealing), "AckedDurable: an append behind a fence or the end"
-        start, batch = self.copy.length, concat([taken.batch for taken in all_taken])
+        start, batch = self.copy.length, concat([taken.batch for taken in all_taken]).timed(at)
         try:
             if batch.count:
                 self._copies.append(self.copy, start, batch, self._on_durable)
@@ -441,10 +444,11 @@ class SegmentWriter:
         """
         end = start
         for taken in all_taken:
-            end += taken.batch.count
-            pending = taken.pending
+            pending, count = taken.pending, taken.batch.count
+            end += count
+            assert taken.repeated >= 0, "more entries are new than were taken"
             self._appended.append(
-                AppendedForward(pending.origin, pending.forward, taken.count, end, taken.batch.count)
+                AppendedForward(pending.origin, pending.forward, taken.repeated + count, end, count)
             )
             self._unacknowledged += pending.forward.batch.weight
         assert end == self.copy.length, "SeqOrder: forwards and entries appended do not add up"
@@ -500,7 +504,7 @@ class SegmentWriter:
         if reply.gap:
             follower.gap(reply.length, now)
         assert follower.match <= self.copy.length, "SingleWriter: a replica holds entries of another writer"
-        self._advance()
+        self._advance(follower.match)
         self._send_from_disk(node, follower, now)
 
     def on_connection(self, node: int, connected: bool, now: float) -> None:
@@ -557,18 +561,23 @@ class SegmentWriter:
         """This node's own copy counts as any other does."""
         if not self.copy.fenced:
             self._copies.record("Report", self.copy, told=self.copy.durable)
-        self._advance()
+        self._advance(self.copy.durable)
 
-    def _advance(self) -> None:
-        """Acknowledge what a majority has durably. Never after a fence or a proposed seal."""
+    def _advance(self, length: int) -> None:
+        """Acknowledge what a majority has, now that one copy durably has `length` entries.
+
+        Never after a fence or a proposed seal.
+        """
+        if length <= self.commit_index:
+            return  # the slowest replica's answer
         if self.copy.fenced or self.seal_proposed:
             return
-        lengths = sorted([self.copy.durable, *(follower.match for follower in self.followers.values())])
+        lengths = sorted([self.copy.durable, *[follower.match for follower in self.followers.values()]])
         commit = lengths[len(lengths) - self.segment.majority]
         if commit <= self.commit_index:
             return
         assert commit <= self.copy.length, "AckedDurable: more is acknowledged than was ever written"
-        assert sum(length >= commit for length in lengths) >= self.segment.majority, (
+        assert len(lengths) - bisect_left(lengths, commit) >= self.segment.majority, (
             "AckedDurable: fewer than a majority hold what is acknowledged"
         )
         self.commit_index = commit
@@ -605,6 +614,7 @@ class SegmentWriter:
         `places`: the offset of the first that is new here, and how many are.
         """
         assert 0 <= acked <= taken <= forward.batch.count, "AckedDurable: more is acknowledged than was taken"
+        assert places[1] <= taken, "places of entries that were not appended"
         assert refused or error or taken == forward.batch.count, "entries are neither taken nor given back"
         self._outbox.send(
             origin,

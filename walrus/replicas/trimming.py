@@ -55,7 +55,6 @@ class Trimming:
                 self._drop(key)
         for topic in [topic for topic in self._first if topic not in self._metadata.topics]:
             del self._first[topic]
-        assert self._first.keys() <= self._metadata.topics.keys(), "a deleted topic is remembered"
 
     def _drop(self, key: Key) -> None:
         assert self._metadata.is_gone(*key), f"TrimmedIsSealed: {key} is retained"
