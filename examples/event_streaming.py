@@ -33,7 +33,7 @@ def read_all(client: Client, group: str) -> Iterable[dict[str, Any]]:
 
 def main() -> None:
     """Write, let both services read, and replay."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--addr", action="append", required=True, help="a node; may be repeated")
     parser.add_argument("--count", type=int, default=500, help="orders to write")
     arguments = parser.parse_args()

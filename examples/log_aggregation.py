@@ -61,7 +61,7 @@ def read_segment(addresses: list[str], topic: str, segment: int) -> int:
 
 def main() -> None:
     """Send all files, then count errors."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("directory", type=Path, help="with a directory for each service")
     parser.add_argument("--addr", action="append", required=True, help="a node; may be repeated")
     arguments = parser.parse_args()

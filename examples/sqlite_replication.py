@@ -92,7 +92,7 @@ def apply(file: Path, addresses: list[str]) -> int:
 
 def main() -> None:
     """One of the three programs."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("what", choices=["write", "send", "apply"])
     parser.add_argument("file", type=Path)
     parser.add_argument("--addr", action="append", default=[], help="a node; may be repeated")

@@ -50,7 +50,7 @@ def chart(points: list[tuple[float, float]], width: int = 60) -> str:
 
 def main() -> None:
     """Write two series and draw what is left of them."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--addr", action="append", required=True, help="a node; may be repeated")
     parser.add_argument("--count", type=int, default=1_000, help="points of each series")
     arguments = parser.parse_args()
@@ -60,7 +60,7 @@ def main() -> None:
         write(client, "requests", ((at, 100 + (at / 60) % 250) for at in times))
         for metric in ("temperature", "requests"):
             points = read(client, metric)
-            first = client.state(PREFIX + metric)["first_segment"]
+            first = client.state(PREFIX + metric).get("first_segment", 1)
             print(f"{metric:12} {chart(points)}")
             print(f"{'':12} {len(points)} of {arguments.count} points, the first segment is {first}")
 

@@ -52,7 +52,7 @@ def start(addresses: list[str], dies_after: int) -> subprocess.Popen[str]:
 
 def main() -> None:
     """Write tasks, start workers, and count."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--addr", action="append", required=True, help="a node; may be repeated")
     parser.add_argument("--count", type=int, default=60, help="tasks to write")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)

@@ -15,17 +15,19 @@ connection are answered in order, one reply each, and a client may send many wit
     PUB <topic> <producer> <sequence> <payload>    OK
     GET <topic> [<group>]                OK <payload> | EMPTY
     FETCH <topic> <segment> <offset>     OK <next_offset> <payload> | EMPTY
+    FIND <topic> time=<unix ms>          OK <segment> <offset>
     RECEIVE <topic> <group> [<wait_ms>]  OK <receipt> <deliveries> <payload> | EMPTY
     ACK <topic> <group> <receipt>        OK
     NACK <topic> <group> <receipt> [<delay_ms>]    OK
     EXTEND <topic> <group> <receipt> <ms>          OK
-    SEEK <topic> <group> <segment> <offset>        OK      also SEEK <topic> <group> begin, or end
+    SEEK <topic> <group> <segment> <offset>        OK      also begin, end, or time=<unix ms>
     STATE <topic>                        {...}
     TOPICS [<prefix>]                    {...}
     GROUPS <topic>                       {...}
     METRICS                              {...}
     LEAVE <node_id> [force]              OK
     RECOVER <topic> <segment>            OK
+    AUTH <token>                         OK
     HELLO <option>=1 ...                 OK <option>=1 ...
     anything                             ERR <reason>
 
@@ -52,8 +54,7 @@ A message log lives on runs: a producer pipelines a hundred PUTs to one topic an
 read. So consecutive PUTs to one topic become one `Put` that holds one `Batch`, which stays one piece
 from here to the disks.
 
-Deliberately left out: compression, tokens of clients (TLS is below this: `walrus/tls.py`), request ids
-(order is the id).
+Deliberately left out: compression, request ids (order is the id). TLS is below this (`walrus/tls.py`).
 """
 
 from __future__ import annotations
@@ -94,6 +95,8 @@ from walrus.wire.replies import (
     split_fetched,
     split_place,
     split_received,
+    split_time,
+    timed_payloads,
 )
 from walrus.wire.requests import (
     COMMANDS,
@@ -103,12 +106,14 @@ from walrus.wire.requests import (
     MAX_TOGETHER,
     MAX_WAIT_MS,
     Ack,
+    Auth,
     Configure,
     Delete,
     Delivering,
     Describing,
     Extend,
     Fetch,
+    Find,
     Get,
     Greeting,
     Groups,
@@ -124,6 +129,7 @@ from walrus.wire.requests import (
     RequestParser,
     Seek,
     State,
+    Time,
     Topics,
     encode_pubs,
     encode_puts,
@@ -147,6 +153,7 @@ __all__ = [
     "MAX_WAIT_MS",
     "OK",
     "Ack",
+    "Auth",
     "Configure",
     "Delete",
     "Delivering",
@@ -155,6 +162,7 @@ __all__ = [
     "Error",
     "Extend",
     "Fetch",
+    "Find",
     "Get",
     "Greeting",
     "Groups",
@@ -178,6 +186,7 @@ __all__ = [
     "RequestParser",
     "Seek",
     "State",
+    "Time",
     "Topics",
     "empty",
     "encode_pubs",
@@ -199,5 +208,7 @@ __all__ = [
     "split_fetched",
     "split_place",
     "split_received",
+    "split_time",
+    "timed_payloads",
     "valid_name",
 ]

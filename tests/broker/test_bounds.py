@@ -91,7 +91,7 @@ def test_forwards_that_come_too_early_are_bounded_in_number_and_bytes(
 
 def test_a_turn_that_does_not_end_stops_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
     world = three()
-    monkeypatch.setattr(controller, "MAX_TURN", 0)
+    monkeypatch.setattr(controller.Controller, "_has_work", lambda self, now: True)
     with pytest.raises(AssertionError, match="a turn that does not end"):
         world.nodes[1].flush(world.now)
 
@@ -157,12 +157,32 @@ def test_pulls_and_repairs_at_once_are_bounded(monkeypatch: pytest.MonkeyPatch) 
     reading = Reading()
     asked: list[m.Read] = []
     pulls = Puller(copies=reading.copies, reads=reading.reads, outbox=Outbox(1))
-    for number in range(2, 20):
+    for number in range(2, 100):
         pulls.pull(reading.copies.get(("t", number)), 5, 2, 0.0, lambda: None)
         asked += reading.sent(m.Read)
     assert len(asked) == puller.MAX_PULLS
     reading.reads.on_reply(
         2, m.ReadReply(request=asked[0].request, batch=Batch.of([]), error="not here"), 0.0
     )
-    pulls.pull(reading.copies.get(("t", 20)), 5, 2, 0.0, lambda: None)
     assert len(reading.sent(m.Read)) == 1, "one that ended makes room for the next"
+
+
+def test_large_copies_share_the_room_in_bytes_and_small_ones_go_side_by_side() -> None:
+    bench, entries = Reading(), 100_000
+    pulls = Puller(copies=bench.copies, reads=bench.reads, outbox=Outbox(1))
+    for number in range(2, 2 + 2 * puller.MAX_PULLS):
+        pulls.pull(bench.copies.get(("t", number)), entries, 2, 0.0, lambda: None)
+    asked = {read.request: read for read in bench.sent(m.Read)}
+    assert len(asked) == puller.MAX_PULLS, "before anything is known of them, many ask for a little"
+    large = [2, 3, 4, 5]
+    for _ in range(1_000):
+        request, read = next(iter(asked.items()))
+        del asked[request]
+        piece = Batch.of([b"x" * (read.max_bytes - 4)] if read.segment in large else [b"x"])
+        error = "" if read.segment in large else "it was small: done"
+        bench.reads.on_reply(2, m.ReadReply(request=request, batch=piece, error=error), 0.0)
+        pulls.check_invariants()
+        asked |= {read.request: read for read in bench.sent(m.Read)}
+        assert sum(read.max_bytes for read in asked.values()) <= puller.MAX_PULL_BYTES
+    assert [read.segment for read in asked.values()] == large, "none is starved"
+    assert {read.max_bytes for read in asked.values()} == {puller.LARGEST_PIECE}

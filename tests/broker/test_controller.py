@@ -262,7 +262,7 @@ def test_uncommitted_entries_that_a_new_leader_replaced_are_no_proof_of_an_older
     assert progress.match_index <= world.nodes[1].raft.commit_index
     progress.match_index = world.nodes[1].raft.log.last_index  # as if 3 had answered
     short = msgspec.structs.replace(
-        world.nodes[3].members.hello(1, version=1), log_index=world.nodes[1].raft.commit_index
+        world.nodes[3].members.hello(1), log_index=world.nodes[1].raft.commit_index
     )
     assert not world.nodes[1].members.is_final(short)
 
@@ -404,7 +404,43 @@ def test_node_with_an_empty_disk_under_a_known_id_is_not_taken_in():
     join = m.Join(node_id=2, directory_id="new disk", raft_address="x", client_address="y")
     reply = world.nodes[1].on_join(join, world.now)
     assert not reply.done and "another data directory" in reply.error and not reply.cluster_id
-    assert reply.final, "asking again will not help"
+    world.until(lambda: world.nodes[1].on_join(join, world.now).final)
+
+
+def test_refusal_is_not_final_where_the_leader_is_heard_and_its_log_not_applied(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """As after a restart: the LEAVE that made the id free is committed, and this node has not come to it."""
+    world = three()
+    monkeypatch.setattr(world.nodes[3].raft_host, "_next_committed", lambda: ())
+    assert world.ask(1, protocol.Leave(2, force=True), within=60) == [OK]
+    join = m.Join(node_id=2, directory_id="new disk", raft_address="x", client_address="y")
+    for _ in range(20):
+        reply = world.nodes[3].on_join(join, world.now)
+        assert "another data directory" in reply.error and not reply.final, "node 2 was removed meanwhile"
+        world.run(0.5)
+    assert world.nodes[3].raft.leader_id == 1
+    monkeypatch.undo()
+    world.until(lambda: world.nodes[3].on_join(join, world.now).done)
+
+
+def test_an_introduction_is_not_taken_for_an_older_directory_by_what_is_acknowledged_while_it_is_on_its_way():
+    world = three()
+    introduction = world.nodes[3].members.hello(m.ANY_NODE)
+    world.register("t")
+    leader = world.nodes[1]
+    assert leader.raft.progress[3].match_index == leader.raft.commit_index
+    assert leader.members.judge_hello(introduction, world.now) == ""
+
+
+def test_directories_that_ask_under_a_known_id_are_bounded():
+    world = three()
+    for number in range(3 * MAX_CALLERS):
+        join = m.Join(node_id=2, directory_id=f"new disk {number}", raft_address="x", client_address="y")
+        world.nodes[1].on_join(join, world.now)
+    assert len(world.nodes[1].members._doubted) == MAX_CALLERS
+    world.until(lambda: world.nodes[1].on_join(join, world.now).final)
+    assert not world.nodes[1].on_join(join, world.now).final, "the answer was about the question before"
 
 
 def test_refusal_is_not_final_where_it_may_be_old_news():
@@ -560,7 +596,7 @@ def test_topics_at_rest_are_not_looked_at_with_every_tick():
         assert world.put(1, f"t{number}", "a") == [OK]
     world.run(1)
     for node in world.nodes.values():
-        assert not node.lifecycle._waiting and not node.lifecycle.dirty
+        assert not node.lifecycle._waiting and not node.lifecycle.due(world.now)
         assert len(node.metadata.open_at) <= 3, "nor by the Raft leader, which looks at where segments are"
     world.kill(2)
     assert world.put(1, "t0", "b") == [OK]
@@ -575,4 +611,4 @@ def test_writer_that_is_fenced_while_it_is_idle_hands_over():
     leader = world.topic("t").open.leader
     world.run(1)
     world.nodes[leader].on_message(leader % 3 + 1, m.Fence(topic="t", segment=1), world.now)
-    world.until(lambda: world.topic("t").current == 2, within=5)
+    world.until(lambda: world.topic("t").current == 2, within=5, claim="FailoverProgress")

@@ -137,7 +137,7 @@ def test_what_waits_is_given_as_soon_as_the_run_before_it_is_confirmed():
     bench = Bench("a", "b")
     first = bench.get(1, origin=2)
     second = bench.get(1, origin=3)
-    assert bench.given() == [(first, [b"a"])]
+    assert bench.given() == [(first, [b"a"])], "DeliveredIsPrefix: two runs are on their way at once"
     bench.confirm(first)
     assert bench.given() == [(second, [b"b"])], "in this step, not with the next tick"
 
@@ -165,7 +165,8 @@ def test_what_could_not_be_delivered_is_given_to_the_next():
     bench = Bench("a", "b")
     bench.confirm(bench.get(1), delivered=False)
     bench.get(1, origin=3)
-    assert [entries for _, entries in bench.given()] == [[b"a"], [b"a"]]
+    given = [entries for _, entries in bench.given()]
+    assert given == [[b"a"], [b"a"]], "DeliveredIsPrefix: what reached no client counts as given"
 
 
 def test_origin_that_asks_again_never_got_the_first_answer():
@@ -255,7 +256,8 @@ def test_sealed_segment_that_is_not_here_is_read_from_a_replica():
     bench.reads.on_reply(
         to, m.ReadReply(request=read.request, batch=batch("a", "b", "beyond"), error=""), bench.now
     )
-    assert [entries for _, entries in bench.given()] == [[b"a", b"b"]], "only up to the count"
+    given = [entries for _, entries in bench.given()]
+    assert given == [[b"a", b"b"]], "DeliveredIsPrefix: entries behind the count are given"
 
 
 def test_read_that_fails_is_tried_again():

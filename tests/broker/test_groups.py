@@ -32,6 +32,15 @@ def take(group: WorkQueue, of: Topic, end: int, now: float = 0.0) -> Receipt | N
     return None if position is None else group.hand_out(position, now + VISIBLE)
 
 
+def take_run(group: WorkQueue, of: Topic, end: int, now: float, most: int) -> list[Receipt]:
+    position = group.candidate(of, end, now)
+    if position is None:
+        return []
+    run = group.fresh(position, of, end, most)
+    assert 1 <= run <= most
+    return group.hand_out_run(position, run, now + VISIBLE)
+
+
 def test_entries_come_in_order_across_sealed_segments_and_empty_ones():
     group, of = fresh(), topic(2, 0, 1)
     found = [take(group, of, 1) for _ in range(5)]
@@ -69,6 +78,17 @@ def test_what_was_handed_on_stays_out_and_is_counted_on():
     assert third == Receipt(1, 1, 0, 3)
 
 
+def test_a_run_is_of_entries_of_which_nothing_is_known_in_one_segment_and_the_window():
+    done = Acknowledged(low=Position(1, 1), above=(Run(1, 3, 4),))
+    group, of = WorkQueue(done, [HandedOn(1, 5, 1)], VISIBLE, window=9), topic(8)
+    assert group.acknowledge(Receipt(1, 6, 0, 1), of, 9)
+    runs = list[tuple[int, int, int]]()
+    while run := take_run(group, of, 9, 0.0, 4):
+        runs.append((*run[0][:2], len(run)))
+        group.check_invariants(of)
+    assert runs == [(1, 1, 1), (1, 2, 1), (1, 4, 1), (1, 7, 1), (2, 0, 2)]
+
+
 class Model:
     """A group as its consumers see it: what is done, and what each of them has in hand until when."""
 
@@ -88,11 +108,13 @@ def test_a_random_life_agrees_with_the_model(seed: int):
         action = rng.random()
         if action < 0.2:
             end += rng.randrange(4)
-        elif action < 0.5 and (receipt := take(group, of, end, now)) is not None:
-            assert receipt.offset not in model.done, "AckedNotRedelivered"
-            assert receipt.offset not in model.out, "an entry is out once"
-            model.out[receipt.offset] = receipt, now + VISIBLE
-            past.append(receipt)
+        elif action < 0.5 and (run := take_run(group, of, end, now, rng.randint(1, 3))):
+            for receipt in run:
+                assert receipt.offset < end, "DeliveredIsPrefix"
+                assert receipt.offset not in model.done, "AckedNotRedelivered"
+                assert receipt.offset not in model.out, "an entry is out once"
+                model.out[receipt.offset] = receipt, now + VISIBLE
+            past += run
         elif action < 0.7 and past:
             receipt = rng.choice(past)
             assert group.acknowledge(receipt, of, end), "late or twice, it counts"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.broker.test_segments import announce, cluster, register, seal
 from tests.broker.world import three
-from walrus.leases import LeaseTable
+from walrus import leases as leases_module
+from walrus.leases import RECONCILE_INTERVAL, LeaseTable
 
 
 def test_lease_needs_the_metadata_and_a_raft_leader():
@@ -64,6 +67,23 @@ def test_lease_that_was_missed_ends_with_the_next_look():
     metadata.apply(seal(1, 7, leader=2))
     leases.on_tick(metadata, 0.0)
     assert not leases.holds("t", 1, 0.0)
+
+
+def test_of_many_leases_each_is_looked_at_in_its_turn(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(leases_module, "MAX_RECONCILED", 2)
+    names = ["t", "u", "v", "w", "x"]
+    metadata = cluster(*(register(name) for name in names[1:]))
+    leases = LeaseTable(1, 1, ttl=1.0)
+    leases.reconcile(metadata)
+    granted = list(leases.granted())
+    for name in granted:
+        metadata.apply(seal(1, 7, leader=2, topic=name))
+    left = []
+    for look in range(4):
+        leases.on_tick(metadata, look * RECONCILE_INTERVAL)
+        left.append(len(leases.granted()))
+    count = len(granted)
+    assert left == [max(0, count - 2 * look) for look in (1, 2, 3, 4)] and left[-1] == 0 < left[0]
 
 
 def test_what_a_majority_heard_of_a_raft_leader_outlives_its_leadership():

@@ -33,7 +33,8 @@ def test_replica_set_holds_the_leader_and_prefers_the_living(
 ):
     chosen = replica_set(leader, live, voters, factor)
     assert chosen[0] == leader and len(set(chosen)) == len(chosen)
-    assert len(chosen) == min(max(factor, 1), len(voters | {leader}))
+    enough = min(max(factor, 1), len(voters | {leader}))
+    assert len(chosen) == enough, "EnoughReplicas: a segment opens with fewer than it should have"
     left_out = voters - set(chosen)
     assert not (left_out & live) or set(chosen) - {leader} <= live
 
@@ -137,7 +138,9 @@ def test_register_on_a_node_that_lags_places_the_topic_on_all_members() -> None:
 
 def test_register_before_every_voter_is_known_says_which_ones_it_waits_for() -> None:
     world = three()
-    del world.nodes[1].metadata.nodes[3]  # as if its Announce had not been applied yet
-    [reply] = world.ask(1, protocol.Register("t"))
-    assert reply.startswith(b"ERR not enough replicas: t waits for members") and b"(node 3)" in reply
-    assert "t" not in world.nodes[1].metadata.topics
+    asked, unknown = (node for node in (1, 2, 3) if node != world.raft_leader)
+    del world.nodes[asked].metadata.nodes[unknown]  # as if its Announce had not been applied here yet
+    [reply] = world.ask(asked, protocol.Register("t"))
+    assert reply.startswith(b"ERR not enough replicas: t waits for members"), reply
+    assert b"(node %d)" % unknown in reply
+    assert "t" not in world.nodes[asked].metadata.topics

@@ -12,7 +12,9 @@ from tests.broker.world import NodeWorld, three
 from walrus import protocol
 from walrus.acknowledged import Acknowledged, Position
 from walrus.broker import dispatch, receivers
+from walrus.deadlines import SWEEP_AT
 from walrus.protocol import Ack, Extend, Get, Nack, Receipt, Receive, Seek, errors
+from walrus.segments import CommitCursors
 from walrus.wire import messages as m
 
 
@@ -63,6 +65,21 @@ def others(world: NodeWorld) -> list[int]:
 
 
 # --- a healthy cluster
+
+
+def test_a_cursor_that_is_committed_late_ends_the_queue_of_its_group_and_says_so():
+    """An earlier leader of the segment gave entries to GET, and its proposal was long on its way."""
+    world = loaded(3)
+    receipt = take(world, 1)[0]
+    waiting = world.send(2, Receive("t", "g", 60_000, 5))
+    world.run(0.1)
+    cursor = CommitCursors(cursors={"t": {"g": Position(1, 1)}})
+    world.nodes[world.raft_leader].on_message(2, m.Propose(commands=(cursor,)), world.now)
+    world.run(0.3)
+    refused = b"g is read with GET"
+    assert refused in world.replies[waiting][-1]
+    assert refused in world.ask(3, Ack("t", "g", (receipt,)))[0]
+    assert world.topic("t").cursors == {"g": Position(1, 1)} and not world.topic("t").groups
 
 
 def test_any_node_hands_out_each_entry_once_and_acknowledged_ones_are_done():
@@ -359,6 +376,20 @@ def test_requests_that_wait_at_either_end_are_bounded(monkeypatch: pytest.Monkey
     assert receive(world, node) == [b"EMPTY"], "answered requests make room"
 
 
+def test_waits_of_a_day_that_were_answered_at_once_leave_nothing_behind():
+    """OutIsBounded counts entries; this counts what the clock keeps of requests, at either end."""
+    world, day = loaded(300), protocol.MAX_WAIT_MS
+    world.register("u")
+    node = others(world)[0]
+    world.send(node, Receive("u", "g", day - 1))  # its deadline is the first one, and stands
+    for offset in range(300):
+        receipt, _, _ = received(receive(world, node, wait=day)[0])
+        assert receipt.offset == offset
+    ends = world.nodes[node].queues.receivers, world.nodes[owner(world)].queues.owner
+    kept = len(ends[0]._pending.deadlines), len(ends[1]._alarms.waits)
+    assert max(kept) <= SWEEP_AT, f"{kept} deadlines of 300 requests that were answered"
+
+
 def test_what_a_seal_hands_on_is_bounded(monkeypatch: pytest.MonkeyPatch):
     world = loaded(4)
     monkeypatch.setattr(dispatch, "MAX_HANDED_ON", 3)
@@ -376,9 +407,9 @@ def test_acknowledgements_that_wait_are_not_looked_at_again_for_each_that_comes(
     receipts = take(world, owner(world), 60)
     covers = Acknowledged.covers
 
-    def count(self: Acknowledged, position: Position) -> bool:
+    def count(self: Acknowledged, position: Position, count: int = 1) -> bool:
         looks[0] += 1
-        return covers(self, position)
+        return covers(self, position, count)
 
     monkeypatch.setattr(Acknowledged, "covers", count)
     slots = [world.send(owner(world), Ack("t", "g", (receipt,))) for receipt in receipts]

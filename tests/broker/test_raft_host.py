@@ -94,6 +94,17 @@ class Bench:
         self.host.on_durable(write, 0.0)
 
 
+def test_with_more_topics_than_compact_entries_a_snapshot_waits_for_as_many_entries() -> None:
+    bench = Bench()
+    bench.host.metadata.topics.update({f"t{n}": bench.host.metadata.topics["t"] for n in range(7)})
+    at = []
+    for _ in range(10):
+        bench.host.on_durable(bench.append(1, bench.last + 1), 0.0)
+        if not at or bench.host.raft.log.snapshot_index != at[-1]:
+            at.append(bench.host.raft.log.snapshot_index)
+    assert at[1] - at[0] == 8 > 5
+
+
 def test_what_is_applied_is_told_with_the_time_of_its_turn():
     """Deadlines count from there, also where nothing had to be written."""
     bench = Bench()

@@ -52,7 +52,7 @@ def test_an_answer_holds_once_all_of_it_is_applied_and_not_one_entry_earlier():
     assert request is not None
     questions.answer(request, 7)
     questions.apply(6)
-    assert questions.fresh == []
+    assert questions.fresh == [], "ReadIndex: answered before all of it is applied"
     questions.apply(7)
     assert questions.fresh == ["a"]
 
@@ -65,7 +65,7 @@ def test_a_question_that_comes_up_while_one_is_on_its_way_does_not_join_it():
     assert questions.ask("second") is None, "it waits"
     questions.answer(request, 3)
     questions.apply(3)
-    assert questions.fresh == ["first"]
+    assert questions.fresh == ["first"], "ReadIndex: answered with an index from before the question"
 
 
 def test_an_answer_to_an_earlier_question_says_nothing_about_a_later_one():

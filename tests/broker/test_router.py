@@ -196,9 +196,9 @@ def test_what_a_sealing_leader_hands_back_goes_first_to_the_next():
     bench.put("z", "e")
     bench.settle(second, 0, refused=True)  # sent back at once; the first waits for its majority
     bench.sealed(1, 2, leader=2)
-    assert bench.flush() == [], "nothing goes to the next leader before all is settled"
+    assert bench.flush() == [], "ProducerOrder: sent to the next leader before all is settled"
     bench.settle(first, 2, refused=True)
-    assert bench.flush() == [(2, 2, [b"c", b"d", b"e"])]
+    assert bench.flush() == [(2, 2, [b"c", b"d", b"e"])], "ProducerOrder: what came back goes last"
     bench.settle(bench.last[0], 3)
     assert bench.replies == {"x": [OK] * 3, "y": [OK], "z": [OK]}
 

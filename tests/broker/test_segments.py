@@ -228,7 +228,8 @@ def test_sealed_total_is_the_sum():
 
 def test_replicas_change_only_where_they_are_what_they_were():
     metadata = cluster(seal(1, 7))
-    assert metadata.apply(SetReplicas(topic="t", segment=1, old=(1, 2), new=(2, 3))) is None
+    changed = metadata.apply(SetReplicas(topic="t", segment=1, old=(1, 2), new=(2, 3)))
+    assert changed is None, "SealedStable: replicas change that are not those it was made for"
     for new in ((), (1, 9), (1, 1)):
         assert metadata.apply(SetReplicas(topic="t", segment=1, old=(1, 2, 3), new=new)) is None
     assert metadata.apply(SetReplicas(topic="t", segment=2, old=(1, 2, 3), new=(1, 2))) is None, "open"

@@ -10,7 +10,7 @@ import pytest
 from tests.broker.test_segments import announce, cluster, seal
 from tests.broker.world import NodeWorld, batch, three
 from walrus import protocol
-from walrus.broker import supervisor
+from walrus.broker import raft_host, supervisor
 from walrus.broker.placement import first_leader
 from walrus.broker.supervisor import too_few_stay, why_not_leave
 from walrus.consensus.messages import Membership
@@ -344,6 +344,39 @@ def test_dead_node_can_be_removed_and_its_place_taken_anew():
     assert world.nodes[1].metadata.nodes[3].directory_id == "a new disk"
     world.until(lambda: all(len(s.replicas) == 3 for s in world.topic("t").segments))
     assert world.get_all(3, "t") == [b"%d" % number for number in range(7)]
+
+
+def test_a_new_leader_takes_no_removed_node_in_again(monkeypatch: pytest.MonkeyPatch):
+    """It may lead before it has applied that the node was removed; Raft's membership says so already."""
+    world = three(compact_entries=10_000)
+    for number in range(30):
+        world.register(f"t{number}")
+    world.kill(3)
+    world.run(3)
+    assert world.ask(1, protocol.Leave(3, force=True), within=60) == [OK]
+    monkeypatch.setattr(raft_host, "MAX_APPLIED", 1)
+    for node in (1, 2):
+        world.kill(node)
+    for node in (1, 2):
+        world.start(node)
+    world.until(world.settled)
+    world.run(5)
+    for node in (1, 2):
+        assert world.nodes[node].raft.membership.members == (1, 2), "DomainConsistency: a node is back"
+    del world.stores[3], world.incarnations[3]
+    world.directories[3] = "a new disk"
+    world.join(3)
+
+
+def test_a_member_of_raft_that_the_metadata_does_not_know_is_dropped():
+    """A leader of an earlier release took it in again: LEAVE knows no such node, and its id is of no use."""
+    world = three()
+    world.kill(3)
+    world.run(3)
+    assert world.ask(1, protocol.Leave(3, force=True), within=60) == [OK]
+    leader = world.nodes[world.raft_leader].raft
+    assert leader.propose_membership(Membership((1, 2), (3,)), world.now) is not None
+    world.until(lambda: all(c.raft.membership.members == (1, 2) for c in world.nodes.values()))
 
 
 def test_the_segments_of_a_dead_leader_are_recovered_some_at_a_time(monkeypatch: pytest.MonkeyPatch):

@@ -11,6 +11,7 @@ from tests.broker.world import batch, config, three
 from tests.replicas.test_reads import Bench
 from walrus.broker import waits
 from walrus.broker.waits import ASK_FOR, Parked, Waits
+from walrus.deadlines import SWEEP_AT
 from walrus.protocol import Fetch, Get
 from walrus.replicas import reads
 from walrus.segments import Position
@@ -120,6 +121,15 @@ def test_requests_that_wait_for_an_entry_are_bounded(monkeypatch: pytest.MonkeyP
     assert desk.said == ["over", "over"] and not desk.waits.full
 
 
+def test_waits_of_a_day_that_were_answered_at_once_leave_nothing_behind() -> None:
+    desk = Desk()
+    for _ in range(300):
+        desk.park(until=86_400.0)
+        desk.reads.asked.pop()[-1](batch("x"), "", 1.0)
+    assert desk.said == [[b"x"]] * 300
+    assert len(desk.waits._parked.deadlines) <= SWEEP_AT
+
+
 # --- at the writer ---
 
 
@@ -157,6 +167,21 @@ def test_questions_that_wait_for_an_entry_are_bounded(monkeypatch: pytest.Monkey
     bench.reads.on_read(2, waiting(2, request=2), 0.0)
     (reply,) = bench.sent(m.ReadReply)
     assert (reply.request, reply.batch.count) == (2, 0), "asked again, later"
+
+
+def test_questions_that_were_answered_at_once_leave_nothing_behind() -> None:
+    """Whichever end: the one that asks, and the one that is asked."""
+    bench = Bench()
+    for request in range(300):
+        bench.reads._commit_index = lambda topic, number: 2
+        bench.reads.on_read(2, waiting(2, wait=60.0, request=request), 0.0)
+        bench.reads._commit_index = lambda topic, number: 3
+        bench.reads.on_advanced(["t"])
+        bench.reads.ask(2, "t", 1, 0, entries=1, raw=False, now=0.0, then=lambda *_: None, wait=60.0)
+        (asked,) = bench.sent(m.Read)
+        bench.reads.on_reply(2, m.ReadReply(request=asked.request, batch=Batch(b"", b""), error=""), 0.0)
+    bench.reads.check_invariants()
+    assert max(len(bench.reads._due), len(bench.reads._hold_until)) <= SWEEP_AT
 
 
 @pytest.mark.parametrize("leads", [True, False])

@@ -20,15 +20,18 @@ import msgspec
 from tests.world import Packet, TimedWorld, oldest
 from walrus import protocol
 from walrus.broker.controller import Controller
+from walrus.broker.handshake import CalleeSide, Callers, CallerSide
 from walrus.config import Identity, NodeConfig
 from walrus.consensus.journal import RaftJournal
 from walrus.consensus.messages import Membership
 from walrus.segments import Topic, next_incarnation
+from walrus.sim.greeting import Doorkeeper, shake_hands
 from walrus.sim.memory import MemoryEngine
 from walrus.storage.batch import Batch
 from walrus.wire import messages as m
 from walrus.wire.effects import Halt, LogLine, Peers, Reply, Send
 from walrus.wire.errors import kind_of
+from walrus.wire.messages import HelloReply
 
 STEP = 0.02
 EPOCH = 1_700_000_000
@@ -186,16 +189,19 @@ class NodeWorld(TimedWorld):
             for peer in sorted(self.wanted[node]):
                 if peer not in self.nodes or peer in controller.connected:
                     continue
-                hello = controller.members.hello(peer, version=1)
-                error = self.nodes[peer].members.judge_hello(hello, self.now)
-                if not error:
-                    self.nodes[peer].members.on_caller(hello)
+                other = self.nodes[peer]
+                caller = CallerSide(controller.members.hello(peer))
+                hello = shake_hands(caller, CalleeSide(Callers(), Doorkeeper(other, self.now)))
+                if hello is not None:
+                    other.members.on_caller(hello)
                     controller.on_connected(peer, self.now)
-                elif self.nodes[peer].members.is_final(hello):
-                    removed = self.nodes[peer].members.is_removed(hello)
+                    continue
+                assert isinstance(caller.verdict, HelloReply)
+                if caller.verdict.final:
+                    error, removed = caller.verdict.error, caller.verdict.removed
                     controller.on_final_refusal(peer, error, removed, self.now)
                 else:
-                    controller.members.on_refused(peer, error)
+                    controller.members.on_refused(peer, caller.verdict.error)
 
     def _turns(self) -> None:
         for node, controller in self._awake():
@@ -216,7 +222,7 @@ class NodeWorld(TimedWorld):
             self.finish_sync(node, share)
         controller, meta = self.nodes[node], self.stores[node][1]
         number = oldest(controller.meta, share)
-        meta.sync(all_but=controller.meta_written - number)
+        meta.sync(all_but=controller.meta.written - number)
         controller.on_meta_durable(number, self.now)
 
     def finish_sync(self, node: int, share: float = 1.0) -> None:
@@ -224,7 +230,7 @@ class NodeWorld(TimedWorld):
         controller, data = self.nodes[node], self.stores[node][0]
         number = oldest(controller.data, share)
         if self.sync_each:
-            data.sync(all_but=controller.data_written - number)
+            data.sync(all_but=controller.data.written - number)
         controller.on_data_durable(number, self.now)
 
     def _carry_out(self, node: int, effect: object) -> None:

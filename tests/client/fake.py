@@ -13,6 +13,8 @@ from collections import defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from walrus import protocol
 from walrus.protocol import (
     Ack,
@@ -20,6 +22,7 @@ from walrus.protocol import (
     Delete,
     Extend,
     Fetch,
+    Find,
     Get,
     Greeting,
     Groups,
@@ -38,6 +41,16 @@ from walrus.protocol import (
 )
 
 
+def appended(segment: int, offset: int) -> int:
+    """When the log in memory says that it appended that entry, in unix milliseconds."""
+    return 1_764_140_000_000 + segment * 100_000 + offset
+
+
+def told(payload: bytes, segment: int, offset: int, times: bool) -> bytes:
+    """The entry, behind its time to a client that asked for times."""
+    return b"%d %b" % (appended(segment, offset), payload) if times else payload
+
+
 @dataclass
 class MemoryQueue:
     """A group that is read with RECEIVE. Nothing takes time: a wait is answered at once, a delay is none."""
@@ -49,8 +62,8 @@ class MemoryQueue:
 
     def answer(self, request: Request, segments: list[list[bytes]]) -> bytes:
         match request:
-            case Receive():
-                return self.receive(segments)
+            case Receive(times=times):
+                return self.receive(segments, times)
             case Ack(receipts=receipts):
                 (receipt,) = receipts
                 self.done.add((receipt.segment, receipt.offset))
@@ -68,7 +81,7 @@ class MemoryQueue:
                 return protocol.OK
         raise AssertionError(request)
 
-    def receive(self, segments: list[list[bytes]]) -> bytes:
+    def receive(self, segments: list[list[bytes]], times: bool) -> bytes:
         for number, entries in enumerate(segments, 1):
             for offset, payload in enumerate(entries):
                 place = number, offset
@@ -76,7 +89,7 @@ class MemoryQueue:
                     self.given[place] += 1
                     self.out[place] = self.given[place]
                     receipt = protocol.Receipt(number, offset, self.generation, self.given[place])
-                    return protocol.ok_received(receipt, payload)
+                    return protocol.ok_received([receipt], [told(payload, number, offset, times)])
         return protocol.EMPTY
 
 
@@ -113,10 +126,12 @@ class MemoryLog:
                 return [protocol.ok_places(*place, 1) if positions else protocol.OK for place in places]
             case Get(topic, group, count):
                 return [self.next(topic, group) for _ in range(count)]
-            case Fetch(topic, segment, offset, count):
-                return [self.at(topic, segment, offset + n) for n in range(count)]
+            case Fetch(topic, segment, offset, count, times=times):
+                return [self.at(topic, segment, offset + n, times) for n in range(count)]
             case Receive() | Ack() | Nack() | Extend() | Seek():
                 return [self.queues[request.topic, request.group].answer(request, self.topics[request.topic])]
+            case Find(topic, time):
+                return [protocol.ok_places(*self.first_since(topic, time.ms), 1)]
             case State(topic):
                 return [protocol.json_reply(json.dumps(self.state(topic)))]
             case Configure():
@@ -152,12 +167,23 @@ class MemoryLog:
         self.cursors[topic, group] += 1
         return protocol.ok(entries[place])
 
-    def at(self, topic: str, segment: int, offset: int) -> bytes:
+    def at(self, topic: str, segment: int, offset: int, times: bool) -> bytes:
         segments = self.topics[topic]
         if segment > len(segments):
             return protocol.error(protocol.errors.unknown_segment(topic, segment))
         entries = segments[segment - 1]
-        return protocol.ok_fetch(offset + 1, entries[offset]) if offset < len(entries) else protocol.EMPTY
+        if offset >= len(entries):
+            return protocol.EMPTY
+        return protocol.ok_fetch(offset + 1, told(entries[offset], segment, offset, times))
+
+    def first_since(self, topic: str, ms: int) -> tuple[int, int]:
+        places = [
+            (number, offset)
+            for number, entries in enumerate(self.topics[topic], 1)
+            for offset in range(len(entries))
+            if appended(number, offset) >= ms
+        ]
+        return places[0] if places else (len(self.topics[topic]), len(self.topics[topic][-1]))
 
     def state(self, topic: str) -> dict[str, object]:
         segments = self.topics[topic]
@@ -241,7 +267,8 @@ SERVE = None
 class FakeNode:
     """Listens until `close`. `seen` are the requests that arrived, one by one, in order.
 
-    HELLO is answered beside the script, and not in `seen`; a node of the `first_release` does not know it.
+    HELLO is answered beside the script, and not in `seen`. A node of the `first_release` does not know it;
+    one that `tells_times` not knows that option of it as little.
     """
 
     def __init__(
@@ -249,8 +276,9 @@ class FakeNode:
         script: Iterable[Say | Close | Silence | None] = (),
         log: MemoryLog | None = None,
         first_release: bool = False,
+        tells_times: bool = True,
     ) -> None:
-        self.first_release = first_release
+        self.first_release, self.tells_times = first_release, tells_times
         self.log = log if log is not None else MemoryLog()
         self.script = deque(script)
         self.seen: list[Request] = []
@@ -307,11 +335,12 @@ class FakeNode:
     def _handle(self, connection: socket.socket, request: Request) -> bool:
         if isinstance(request, Greeting):
             unknown = protocol.error(protocol.errors.UNKNOWN_COMMAND)
-            connection.sendall(unknown if self.first_release else b"".join(self.log.answer(request)))
+            known = Greeting(request.positions, request.times and self.tells_times)
+            connection.sendall(unknown if self.first_release else b"".join(self.log.answer(known)))
             return True
         with self._lock:
-            self.seen.append(Put(request.topic, request.batch) if isinstance(request, Put) else request)
-            if self.first_release:
+            self.seen.append(plain(request))
+            if self.first_release or not (self.tells_times or isinstance(request, Put)):
                 request = self.seen[-1]
             action = self.script.popleft() if self.script else SERVE
             if isinstance(action, Silence):
@@ -330,6 +359,17 @@ def _executes(action: object) -> bool:
     return isinstance(action, Close) and action.done
 
 
+def plain(request: Request) -> Request:
+    """The request without what its connection's HELLO asked for."""
+    match request:
+        case Put(topic, batch):
+            return Put(topic, batch)
+        case Fetch() | Receive():
+            return msgspec.structs.replace(request, times=False)
+        case _:
+            return request
+
+
 def one_by_one(request: Request) -> list[Request]:
     """A run taken apart, so that a script counts single requests, however they arrived."""
     match request:
@@ -338,9 +378,9 @@ def one_by_one(request: Request) -> list[Request]:
         case Get(topic, group, count):
             return [Get(topic, group)] * count
         case Fetch(topic, segment, offset, count):
-            return [Fetch(topic, segment, offset + n) for n in range(count)]
-        case Receive(topic, group, wait_ms, count):
-            return [Receive(topic, group, wait_ms)] * count
+            return [Fetch(topic, segment, offset + n, times=request.times) for n in range(count)]
+        case Receive(topic, group, wait_ms, count, times):
+            return [Receive(topic, group, wait_ms, times=times)] * count
         case Ack(topic, group, receipts):
             return [Ack(topic, group, (receipt,)) for receipt in receipts]
         case _:

@@ -10,6 +10,7 @@ import array
 import inspect
 import math
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -128,6 +129,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "fetch": {"topic": "t", "segment": 1, "offset": 0, "wait": 0},
     "fetch_many": {"topic": "t", "segment": 1, "offset": 0, "count": 1},
     "entries": {"topic": "t", "segment": 1, "offset": 0},
+    "find": {"topic": "t", "time": datetime(2026, 11, 26, tzinfo=UTC)},
     "topics": {"prefix": "t"},
     "groups": {"topic": "t"},
     "follow": {"topic": "t", "segment": 1, "offset": 0},
@@ -157,6 +159,10 @@ BAD: dict[str, list[tuple[Any, type[Exception]]]] = {
     "segment": [*NO_NUMBERS, (0, ValueError)],
     "offset": NO_NUMBERS,
     "count": NO_NUMBERS,
+    "time": [
+        (datetime(2026, 11, 26), ValueError),
+        *((time, TypeError) for time in (1_764_140_000, "2026-11-26", None)),
+    ],
     "node_id": [*NO_NUMBERS, (0, ValueError)],
     "force": [(force, TypeError) for force in ("no", b"force", 0, None)],
     "timeout": NO_TIMEOUTS,

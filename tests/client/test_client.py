@@ -11,11 +11,12 @@ import contextlib
 import inspect
 import socket
 import threading
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from tests.client.faces import MakeClient, places
-from tests.client.fake import METRICS, SERVE, Close, FakeNode, MemoryLog, Say, Silence, free_port
+from tests.client.fake import METRICS, SERVE, Close, FakeNode, MemoryLog, Say, Silence, appended, free_port
 from walrus import protocol
 from walrus.client import (
     AsyncClient,
@@ -80,7 +81,8 @@ def test_entries_cross_segments(connect: MakeClient, segment_entries: int) -> No
         client.put_many("t", payloads)
         assert list(client.entries("t")) == payloads
         *_, last = client.scan("t")
-        assert last == Entry(1 + 699 // segment_entries, 699 % segment_entries, b"699")
+        place = 1 + 699 // segment_entries, 699 % segment_entries
+        assert last == Entry(*place, b"699", appended(*place))
         client.put("t", b"more")
         assert list(client.entries("t", last.segment, last.offset + 1)) == [b"more"]
 
@@ -166,6 +168,41 @@ def test_a_node_of_the_first_release_tells_no_place_and_serves_all_the_same(conn
         assert not client.put("t", b"a").known
         assert [place.known for place in client.put_many("t", [b"b", b"c"])] == [False, False]
         assert client.get_many("t", 10) == [b"a", b"b", b"c"] and node.connections == 1
+
+
+def test_an_entry_has_the_time_that_the_node_tells_in_utc(connect: MakeClient) -> None:
+    with FakeNode() as node:
+        client = connect(node)
+        client.register("t")
+        client.put_many("t", [b"1 a", b""])
+        (first, last), second = client.scan("t"), datetime(2025, 11, 26, 6, 55, 0, 1000, UTC)
+        assert (last.payload, last.time, last.unix_ms) == (b"", second, appended(1, 1))
+        assert first.time == second - timedelta(milliseconds=1) and first.payload == b"1 a"
+        assert client.fetch("t", 1, 0) == b"1 a" and client.fetch_many("t", 1, 0, 9) == [b"1 a", b""]
+        delivery = client.receive("t", "g")
+        assert (delivery.payload, delivery.time) == (b"1 a", first.time)
+        assert client.find("t", second) == (1, 1) and client.find("t", first.time) == (1, 0)
+        assert client.find("t", second + timedelta(days=1)) == (1, 2), "where the next one comes"
+        with pytest.raises(ValueError, match="time zone"):
+            client.find("t", datetime(2025, 11, 26))
+        with pytest.raises(TypeError, match="datetime"):
+            client.find("t", 1_764_140_000)
+
+
+@pytest.mark.parametrize("first_release", [True, False])
+def test_a_node_that_tells_no_times_leaves_them_unknown(connect: MakeClient, first_release: bool) -> None:
+    with FakeNode(first_release=first_release, tells_times=False) as node:
+        client = connect(node)
+        client.register("t")
+        assert client.put("t", b"7 a").known is not first_release
+        (entry,) = client.scan("t")
+        assert (entry.payload, entry.unix_ms, entry.time) == (b"7 a", 0, None)
+        assert client.receive("t", "g").time is None and client.fetch("t", 1, 0) == b"7 a"
+
+
+def test_a_time_beyond_the_calendar_is_none() -> None:
+    assert Entry(1, 0, b"", 253_402_300_799_999).time == datetime(9999, 12, 31, 23, 59, 59, 999_000, UTC)
+    assert Entry(1, 0, b"", 253_402_300_800_000).time is None
 
 
 @pytest.mark.parametrize("answer", [b"OK positions=2", b"OK 1 1", b"EMPTY", b"{}"])
@@ -375,7 +412,7 @@ def test_a_client_that_is_closed_after_its_answers_closes_in_order(connect: Make
             served = pool.submit(serve)
             client.put("t", b"x")
             client.close()
-            hello = protocol.frame(b"HELLO positions=1")
+            hello = protocol.frame(b"HELLO positions=1 times=1")
             assert served.result() == [hello + protocol.frame(b"PUT t x"), b""]
 
 

@@ -99,7 +99,7 @@ def test_garbage_raises_only_what_is_documented(pieces: list[bytes]) -> None:
 
 
 def test_a_received_entry_names_its_delivery_and_keeps_its_spaces() -> None:
-    [reply] = ReplyParser().feed(protocol.ok_received(protocol.Receipt(1, 41, 0, 2), b" a b "))
+    [reply] = ReplyParser().feed(protocol.ok_received([protocol.Receipt(1, 41, 0, 2)], [b" a b "]))
     assert isinstance(reply, Ok) and reply.payload is not None
     assert protocol.split_received(reply.payload) == ("1.41.0.2", 2, b" a b ")
 

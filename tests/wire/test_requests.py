@@ -12,6 +12,7 @@ from walrus.protocol import (
     Ack,
     Extend,
     Fetch,
+    Find,
     Get,
     Invalid,
     Leave,
@@ -26,6 +27,7 @@ from walrus.protocol import (
     RequestParser,
     Seek,
     State,
+    Time,
     encode_request,
     parse_receipt,
 )
@@ -57,6 +59,7 @@ def put(topic: str, *payloads: bytes) -> Put:
         (b"GET t", Get("t")),
         (b"GET t billing", Get("t", "billing")),
         (b"FETCH t 1 0", Fetch("t", 1, 0)),
+        (b"FIND t time=0", Find("t", Time(0))),
         (b"FETCH t 12 345", Fetch("t", 12, 345)),
         (b"FETCH t 1 9223372036854775807", Fetch("t", 1, 2**63 - 1)),
         (b"RECEIVE t g", Receive("t", "g")),

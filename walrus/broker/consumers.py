@@ -21,6 +21,7 @@ import msgspec
 
 from walrus import protocol
 from walrus.broker.gaps import Gaps
+from walrus.broker.times import Times
 from walrus.broker.waits import Parked, Waits
 from walrus.config import NodeConfig
 from walrus.protocol import Fetch, Get
@@ -71,6 +72,11 @@ class DoubtfulFetch(msgspec.Struct):
     deadline: float
 
 
+def _rest(fetch: Fetch, answered: int) -> Fetch:
+    """What is left of a run."""
+    return msgspec.structs.replace(fetch, offset=fetch.offset + answered, count=fetch.count - answered)
+
+
 class Consumers:
     """Reads on behalf of this node's clients."""
 
@@ -93,6 +99,7 @@ class Consumers:
         self._request = first_request
         self._groups: dict[tuple[str, str], GetQueue] = {}
         self._connected = connected
+        self.times = Times(config=config, metadata=metadata, reads=reads, connected=connected)
         self.waits = Waits(
             config=config, metadata=metadata, reads=reads, is_open=is_open, connected=connected
         )
@@ -247,7 +254,7 @@ class Consumers:
 
     def _fetch_later(self, slot: object, fetch: Fetch, now: float) -> None:
         """Answer when there is an entry; at once if there is one here, or the segment has ended."""
-        at_once = Fetch(fetch.topic, fetch.segment, fetch.offset)
+        at_once = msgspec.structs.replace(fetch, count=1, wait_ms=0)
 
         def came(batch: Batch, at: float) -> None:
             if batch.count:
@@ -288,10 +295,11 @@ class Consumers:
 
     def _fetched(self, slot: object, fetch: Fetch, batch: Batch) -> Fetch | None:
         """Answer with these entries; what is left of the run."""
-        payloads = batch.payloads()[: fetch.count]
+        batch = batch.slice(0, fetch.count)
+        payloads = protocol.timed_payloads(batch) if fetch.times else batch.payloads()
         self._outbox.reply(slot, protocol.ok_fetch_many(fetch.offset, payloads), len(payloads))
         left = fetch.count - len(payloads)
-        return Fetch(fetch.topic, fetch.segment, fetch.offset + len(payloads), left) if left else None
+        return _rest(fetch, len(payloads)) if left else None
 
     def _fetch_elsewhere(self, slot: object, fetch: Fetch, now: float, tried: int) -> None:
         holders = self._reads.holders(fetch.topic, fetch.segment, self._connected)
@@ -331,8 +339,7 @@ class Consumers:
             reason = errors.lost(fetch.topic, fetch.segment, fetch.offset, end)
             self._outbox.reply(slot, protocol.error(reason) * count, count)
             if count < fetch.count:
-                rest = Fetch(fetch.topic, fetch.segment, fetch.offset + count, fetch.count - count)
-                self.fetch(slot, rest, now)
+                self.fetch(slot, _rest(fetch, count), now)
         elif sealed and now < doubtful.deadline:
             self._doubtful.append(doubtful)  # until the replicas have said whether they have them
         else:

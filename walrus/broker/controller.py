@@ -127,7 +127,7 @@ class Controller:
             cursors=self.cursors, queues=self.queues,
         )
         self.supervisor = Supervisor(
-            config=config, metadata=metadata, raft=raft, outbox=outbox,
+            config=config, metadata=metadata, raft=raft, leads=lambda: raft_host.leads, outbox=outbox,
             repairs=Repairs(config=config, metadata=metadata, outbox=outbox, propose=propose),
             propose=propose, recover=self.lifecycle.recover, voters=voters,
             retention=Retention(config=config, metadata=metadata, propose=propose, unix_time=unix_time),
@@ -193,16 +193,6 @@ class Controller:
     def doubts_are_noted(self) -> bool:
         """See `RaftHost.doubts_are_noted`."""
         return self.raft_host.doubts_are_noted
-
-    @property
-    def data_written(self) -> int:
-        """Writes to the data engine so far; start a sync when that is more than what is durable."""
-        return self.data.written
-
-    @property
-    def meta_written(self) -> int:
-        """The same for the engine of Raft's journal."""
-        return self.meta.written
 
     def next_deadline(self, now: float) -> float:
         """When `on_tick` is due at the latest."""
@@ -270,7 +260,7 @@ class Controller:
 
     def on_join(self, join: m.Join, now: float) -> m.JoinReply:
         """A node asks to be taken in."""
-        return self.members.on_join(join, fresh=now < self.leases.expires_at(), now=now)
+        return self.members.on_join(join, self.read_indexes.ask, now)
 
     def on_final_refusal(self, peer: int, error: str, removed: bool, now: float) -> None:
         """A peer refuses this node for ever: answer the clients that asked for its removal, and stop."""
@@ -333,7 +323,7 @@ class Controller:
                 self.lifecycle.on_recover(message, now)
             case m.RollOver():
                 self.lifecycle.roll_over(message.topic, message.segment, message.replicas)
-            case m.Hello() | m.HelloReply() | m.Join() | m.JoinReply():
+            case m.Hello() | m.HelloReply() | m.Join() | m.JoinReply() | m.Challenge() | m.Proof():
                 pass  # the shell's handshake; on an established connection they mean nothing
             case (
                 c.PreVoteRequest()
@@ -346,9 +336,13 @@ class Controller:
                 | c.InstallSnapshotResponse()
                 | c.TimeoutNowRequest()
             ):
-                self.raft.step(sender, message, now)
+                self._step_raft(sender, message, now)
             case _:
                 assert_never(message)
+
+    def _step_raft(self, sender: int, message: c.RaftMessage, now: float) -> None:
+        self.raft.step(sender, message, now)
+        self.leases.heard(self.raft.last_contact)
 
     def on_connected(self, peer: int, now: float) -> None:
         """From now on messages reach `peer`."""
@@ -425,8 +419,9 @@ class Controller:
         """Let everything that this turn brought take effect; appends are grouped here."""
         if self.outbox.halted:
             return
-        self.leases.heard(self.raft.last_contact)
         self.raft_host.go_on(now)
+        if not (self._has_work(now) or self.raft_host.has_work):
+            return  # as after the answer of the slowest replica, which changes nothing
         for _ in range(MAX_TURN):
             self._drain_local(now)
             self.router.flush(self.connected)
@@ -435,9 +430,13 @@ class Controller:
             self.reads.on_advanced(self.writers.advanced)
             self.queues.flush(now)
             self.raft_host.flush(now)  # last: then Raft has nothing more to do, or no room to write it
-            if not (self.outbox.local or self.lifecycle.dirty or self.queues.due(now)):
+            if not self._has_work(now):
                 return
         raise AssertionError("a turn that does not end")
+
+    def _has_work(self, now: float) -> bool:
+        """Whether another round of `flush` would get on, Raft's part in it aside."""
+        return bool(self.outbox.local or self.router.dirty or self.lifecycle.due(now) or self.queues.due(now))
 
     def _drain_local(self, now: float) -> None:
         local = self.outbox.local

@@ -84,6 +84,13 @@ class DeadLetters:
         for place in [place for place in self._letters if place[:2] == (topic, group)]:
             del self._letters[place]
 
+    def due(self, now: float) -> bool:
+        """Whether `flush` would get on now."""
+        return bool(self._letters) and any(
+            letter.again_at <= now if letter.slot is None else letter.slot.replies
+            for letter in self._letters.values()
+        )
+
     def flush(self, now: float) -> None:
         """Go on with what was answered, and ask again for what was not done."""
         for place, letter in list(self._letters.items()):

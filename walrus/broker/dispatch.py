@@ -17,6 +17,11 @@ its way goes into the next, which leaves when that one is applied. One that is l
 leave when the metadata that this node has applied has them, and only while it serves. What a client asked of
 an owner that is none any more is answered `moved`, and asked of the next one by the node that has the client.
 
+Left out: two proposals on their way at once. That would be right, as a commit is a join (`acknowledged.py`):
+it does not matter which comes first, or that one is lost and is part of a later one. But the ACKs of one
+round arrive together and are one proposal anyhow, and those of many connections are fewer to each command,
+with the calls of a whole command at three nodes.
+
 On a healthy rollover the Seal takes along what is done and what is out (`freeze`): nothing comes again.
 
 Invariants: those of `groups.py`; a group is read with RECEIVE or with GET, not with both.
@@ -25,7 +30,6 @@ Invariants: those of `groups.py`; a group is read with RECEIVE or with GET, not 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Iterator
-from heapq import heappop, heappush
 from typing import NamedTuple, TypeAlias
 
 import msgspec
@@ -36,6 +40,7 @@ from walrus.broker.gaps import Gaps
 from walrus.broker.groups import WorkQueue
 from walrus.broker.tenure import Tenure
 from walrus.config import NodeConfig
+from walrus.deadlines import Deadlines
 from walrus.protocol import Request
 from walrus.replicas.reads import Reads
 from walrus.segments import (
@@ -78,7 +83,7 @@ def _is_near(topic: Topic, done: Acknowledged, handed: HandedOn, window: int) ->
     )
 
 
-class Waiting(msgspec.Struct):
+class Waiting(msgspec.Struct, gc=False):
     """A RECEIVE that waits for entries: `left` of them, until `deadline`."""
 
     left: int
@@ -89,7 +94,7 @@ class Unanswered(msgspec.Struct):
     """An ACK whose entries are noted: answered once all of them are committed. Or a SEEK: of a generation."""
 
     errors: tuple[errors.Reason, ...]
-    entries: set[Position]
+    entries: tuple[Run, ...]
     deadline: float
     seek: MoveGroup | None = None
     again_at: float = 0.0
@@ -107,22 +112,24 @@ class Counts(msgspec.Struct):
 
 
 class Alarms(NamedTuple):
-    """What the clock has for the owner: heaps, of RECEIVEs that wait, and of groups."""
+    """What the clock has for the owner: of RECEIVEs that wait, and of groups."""
 
-    deadlines: list[tuple[float, Caller, GroupKey]]
-    wakes: list[tuple[float, GroupKey]]
+    waits: Deadlines[tuple[Caller, GroupKey]]
+    wakes: Deadlines[GroupKey]
 
 
 class Queue:
     """One group, with the requests that wait for it."""
 
-    __slots__ = ("answers", "dead", "fetched", "group", "reading", "used_at", "waiting", "wake_at")
+    __slots__ = ("answers", "dead", "fetched", "group", "key", "reading", "used_at", "waiting", "wake_at")
 
-    def __init__(self, group: WorkQueue) -> None:
+    def __init__(self, key: GroupKey, group: WorkQueue) -> None:
+        self.key = key
+        """The same object for all that wait: each request comes with names of its own."""
         self.group = group
         self.waiting: dict[Caller, Waiting] = {}
         self.answers: dict[Caller, Unanswered] = {}
-        self.fetched: tuple[Position, list[bytes]] | None = None
+        self.fetched: tuple[Position, Batch] | None = None
         """Entries that another replica gave, the first one at that position."""
         self.dead: set[Position] = set()
         """What went to the dead-letter topic, and is not committed yet."""
@@ -161,7 +168,7 @@ class Dispatcher:
         self._advanced, self._read_with_get, self._propose = advanced, read_with_get, propose
         self._queues: dict[str, dict[str, Queue]] = {}
         self._frozen: dict[str, int] = {}  # topic -> the segment that is being sealed
-        self._alarms = Alarms([], [])
+        self._alarms = Alarms(Deadlines(self._waits), Deadlines(lambda key, at: self._wakes_at(key) == at))
         self._unsettled: dict[GroupKey, None] = {}  # groups that every tick looks at
         self._idle_at = 0.0
         self._uncommitted: dict[GroupKey, None] = {}
@@ -200,7 +207,7 @@ class Dispatcher:
             done = topic.group(group)
             window = self._config.queue_window
             handed = [one for one in topic.handed.get(group, ()) if _is_near(topic, done, one, window)]
-            queue = Queue(WorkQueue(done, handed, until, window))
+            queue = Queue(key, WorkQueue(done, handed, until, window))
             self._queues.setdefault(name, {})[group] = queue
         queue.used_at = now
         return queue
@@ -224,7 +231,7 @@ class Dispatcher:
         else:
             queue.waiting[caller] = Waiting(ask.count, now + ask.wait)
             self._requests += 1
-            heappush(self._alarms.deadlines, (now + ask.wait, caller, key))
+            self._alarms.waits.add(now + ask.wait, (caller, queue.key))
             self._serve(key, queue, now)
             if not ask.wait and not queue.reading:
                 self._end(key, queue, caller, now)
@@ -242,10 +249,12 @@ class Dispatcher:
             return
         queue.group.expire(now)
         for caller, waiting in list(queue.waiting.items()):
-            while waiting.left and (taken := self._take(key, queue, waiting.left, now)):
-                waiting.left -= len(taken)
-                receipts, payloads = [receipt for receipt, _ in taken], [payload for _, payload in taken]
-                self._give(key, caller, receipts, Batch.of(payloads), last=not waiting.left)
+            while waiting.left:
+                receipts, entries = self._take(key, queue, waiting.left, now)
+                if not receipts:
+                    break
+                waiting.left -= len(receipts)
+                self._give(key, caller, receipts, entries, last=not waiting.left)
             if waiting.left and (queue.reading or waiting.deadline > now):
                 break  # those behind it wait for the same entry
             if waiting.left:
@@ -258,37 +267,46 @@ class Dispatcher:
         at = queue.group.next_deadline()
         if at < queue.wake_at:
             queue.wake_at = at
-            heappush(self._alarms.wakes, (at, key))
+            self._alarms.wakes.add(at, key)
+
+    def _waits(self, alarm: tuple[Caller, GroupKey], _: float) -> bool:
+        caller, key = alarm
+        return key in self and caller in self._queues[key[0]][key[1]].waiting
+
+    def _wakes_at(self, key: GroupKey) -> float | None:
+        return self._queues[key[0]][key[1]].wake_at if key in self else None
 
     def _drop(self, queue: Queue, caller: Caller) -> None:
         del queue.waiting[caller]
         self._requests -= 1
 
-    def _take(self, key: GroupKey, queue: Queue, count: int, now: float) -> list[tuple[Receipt, bytes]]:
+    def _take(self, key: GroupKey, queue: Queue, count: int, now: float) -> tuple[list[Receipt], Batch]:
         """Hand out the next entries, as many as one read gives; none if there are none at hand."""
         topic, group = self._metadata.topics[key[0]], queue.group
         end = self._reads.end(key[0], topic.current)
         position = group.candidate(topic, end, now)
         while position is not None and self._is_spent(key[0], group, position):
             entries = self._read(key, queue, position, 1, now)
-            if not entries:
-                return []
+            if not entries.count:
+                return [], EMPTY
             group.withhold(position)
-            self.letters.append((*key, position), entries[0], now)
+            self.letters.append((*key, position), entries.slice(0, 1).blob, now)
             position = group.candidate(topic, end, now)
         if position is None:
-            return []
-        taken = []
+            return [], EMPTY
+        receipts: list[Receipt] = []
         until = now + self._visibility(topic)
-        for payload in self._read(key, queue, position, count, now)[:count]:
-            receipt = group.hand_out(position, until)
-            self.counts.deliveries += 1
-            self.counts.redeliveries += receipt.delivery > 1
-            taken.append((receipt, payload))
-            position = Position(position.segment, position.offset + 1)
+        entries = self._read(key, queue, position, count, now)
+        most = min(entries.count, count)
+        while len(receipts) < most:
+            run = group.fresh(position, topic, end, most - len(receipts))
+            receipts += group.hand_out_run(position, run, until)
+            position = Position(position.segment, position.offset + run)
             if group.candidate(topic, end, now) != position or self._is_spent(key[0], group, position):
                 break
-        return taken
+        self.counts.deliveries += len(receipts)
+        self.counts.redeliveries += len([receipt for receipt in receipts if receipt.delivery > 1])
+        return receipts, entries.slice(0, len(receipts))
 
     def _is_spent(self, name: str, group: WorkQueue, position: Position) -> bool:
         """Whether the entry was handed out as often as the topic says, and goes to the dead letters."""
@@ -304,22 +322,22 @@ class Dispatcher:
             self.counts.dead_letters += 1
             self._uncommitted[name, group] = None
 
-    def _read(self, key: GroupKey, queue: Queue, position: Position, count: int, now: float) -> list[bytes]:
+    def _read(self, key: GroupKey, queue: Queue, position: Position, count: int, now: float) -> Batch:
         """Entries from `position` on; none if they must be fetched from another node first."""
         name, (number, offset) = key[0], position
         if self._reads.readable(name, number) > offset:
             try:
                 size = self._config.read_bytes
-                return self._reads.read_local(name, number, offset, count, size).payloads()
+                return self._reads.read_local(name, number, offset, count, size)
             except StorageError as damage:
                 self._outbox.log(f"reading {name} from another replica: {damage}")
         if queue.fetched is not None:
             start, entries = queue.fetched
             skip = offset - start.offset
-            if start.segment == number and 0 <= skip < len(entries):
-                return entries[skip:]
+            if start.segment == number and 0 <= skip < entries.count:
+                return entries.slice(skip, entries.count)
         self._fetch(key, queue, position, count, now)
-        return []
+        return EMPTY
 
     def _fetch(self, key: GroupKey, queue: Queue, position: Position, count: int, now: float) -> None:
         """Ask another replica for what this node cannot read; a tick asks again."""
@@ -338,7 +356,7 @@ class Dispatcher:
             there = max(self._reads.end(key[0], position.segment) - position.offset, 0)
             found = batch.slice(0, there)
             if not error and found.count:
-                queue.fetched = position, found.payloads()
+                queue.fetched = position, found
                 self._serve(key, queue, at)
             else:
                 self._step_over(key, queue, position, at)
@@ -424,10 +442,8 @@ class Dispatcher:
         known = [queue.group.acknowledge(receipt, topic, end) for receipt in receipts]
         if queue.group.noted:
             self._uncommitted[key] = None
-        reasons = tuple(errors.NO_ERROR if done else errors.STALE_RECEIPT for done in known)
-        entries = {
-            Position(one.segment, one.offset) for one, done in zip(receipts, known, strict=True) if done
-        }
+        reasons = tuple([errors.NO_ERROR if done else errors.STALE_RECEIPT for done in known])
+        entries = runs_of([one[:2] for one, done in zip(receipts, known, strict=True) if done])
         self._await(key, queue, caller, Unanswered(reasons, entries, now + self._config.request_timeout), now)
 
     def _await(self, key: GroupKey, queue: Queue, caller: Caller, waits: Unanswered, now: float) -> None:
@@ -455,7 +471,7 @@ class Dispatcher:
             self._settled(caller, (errors.invalid_position(seek.topic, *to),))
             return
         move = MoveGroup(topic=seek.topic, group=seek.group, generation=queue.group.done.generation, to=to)
-        waits = Unanswered((errors.NO_ERROR,), set(), now + self._config.request_timeout, move)
+        waits = Unanswered((errors.NO_ERROR,), (), now + self._config.request_timeout, move)
         self._await(key, queue, caller, waits, now)
         self._push_seek(waits, now)
 
@@ -475,6 +491,10 @@ class Dispatcher:
         topic = self._metadata.topics.get(name)
         for group, queue in list(self._queues.get(name, {}).items()) if topic is not None else ():
             assert topic is not None
+            if group in topic.cursors:
+                # A cursor of an earlier leader, committed late: it is read with GET, and has no queue.
+                self._end_queue((name, group), queue, errors.group_in_use(group, with_get=True))
+                continue
             done = topic.group(group)
             if done != queue.group.done:
                 self._commit_at = now  # the proposal that was on its way has arrived: the next may go
@@ -486,6 +506,17 @@ class Dispatcher:
             if not queue.group.noted:
                 self._uncommitted.pop((name, group), None)
 
+    def _end_queue(self, key: GroupKey, queue: Queue, reason: errors.Reason = errors.NO_ERROR) -> None:
+        """All that wait are told why there is no queue any more: without a reason it is at another owner."""
+        moved = reason == errors.NO_ERROR
+        for caller in list(queue.waiting):
+            self._give(key, caller, last=True, moved=moved, error=reason)
+            self._drop(queue, caller)
+        for caller, waits in list(queue.answers.items()):
+            self._settled(caller, () if moved else (reason,) * len(waits.errors), moved=moved)
+            self._unawait(queue, caller)
+        self._forget(key)
+
     def _answer(self, name: str, queue: Queue, callers: Collection[Caller], now: float) -> None:
         """OK to those of them whose entries are committed in this node's own view, while it serves."""
         if not queue.answers or not self._tenure.owns(name) or not self._tenure.serves(name, now):
@@ -496,8 +527,7 @@ class Dispatcher:
             if waits.seek is not None:
                 ready = done.generation > waits.seek.generation
             else:
-                waits.entries = {position for position in waits.entries if not done.covers(position)}
-                ready = not waits.entries
+                ready = all(done.covers(Position(number, a), b - a) for number, a, b in waits.entries)
             if ready:
                 self._settled(caller, waits.errors)
                 self._unawait(queue, caller)
@@ -516,13 +546,7 @@ class Dispatcher:
             self._frozen.pop(name, None)
         if recovered or not self._tenure.owns(name):
             for group, queue in list(self._queues.get(name, {}).items()):
-                for caller in list(queue.waiting):
-                    self._give((name, group), caller, last=True, moved=True)
-                    self._drop(queue, caller)
-                for caller in list(queue.answers):
-                    self._settled(caller, (), moved=True)
-                    self._unawait(queue, caller)
-                self._forget((name, group))
+                self._end_queue((name, group), queue)
         else:
             self.on_committed(name, now)
             self._serve_topic(name, now)
@@ -570,11 +594,16 @@ class Dispatcher:
 
     def next_deadline(self, now: float) -> float:
         """When `flush` or `on_tick` has something to do by the clock."""
-        ends = [heap[0][0] for heap in (self._alarms.deadlines, self._alarms.wakes) if heap]
-        return min([*ends, self._commit_at] if self._uncommitted else ends, default=now + 1.0)
+        first = min(self._alarms.waits.first(), self._alarms.wakes.first())
+        if self._uncommitted:
+            return min(first, self._commit_at)
+        return first if first < float("inf") else now + 1.0
 
     def due(self, now: float) -> bool:
-        """Whether `flush` would propose something now."""
+        """Whether `flush` would get on now."""
+        return self._may_commit(now) or bool(self._advanced) or self.letters.due(now)
+
+    def _may_commit(self, now: float) -> bool:
         return bool(self._uncommitted) and now >= self._commit_at
 
     def flush(self, now: float) -> None:
@@ -583,7 +612,7 @@ class Dispatcher:
         for name in self._advanced:
             self._serve_topic(name, now)
         self._advanced.clear()
-        if self.due(now):
+        if self._may_commit(now):
             self._commit(now)
 
     def _commit(self, now: float) -> None:
@@ -613,17 +642,15 @@ class Dispatcher:
             self._serve_topic(name, now)
         if self._requests:
             self._tenure.keep(now)
-        while self._alarms.deadlines and self._alarms.deadlines[0][0] <= now:
-            _, caller, (name, group) = heappop(self._alarms.deadlines)
-            due = self._queues.get(name, {}).get(group)
-            if due is not None and caller in due.waiting:
-                self._end((name, group), due, caller, now)
-                if caller in due.waiting:  # look again when its node has given up on it
-                    patience = due.waiting[caller].deadline + self._config.request_timeout
-                    if patience <= now:
-                        self._drop(due, caller)
-                    else:
-                        heappush(self._alarms.deadlines, (patience, caller, (name, group)))
+        for caller, key in self._alarms.waits.due(now):
+            due = self._queues[key[0]][key[1]]
+            self._end(key, due, caller, now)
+            if caller in due.waiting:  # look again when its node has given up on it
+                patience = due.waiting[caller].deadline + self._config.request_timeout
+                if patience <= now:
+                    self._drop(due, caller)
+                else:
+                    self._alarms.waits.add(patience, (caller, key))
         self._wake(now)
         for key in list(self._unsettled):
             del self._unsettled[key]
@@ -633,14 +660,12 @@ class Dispatcher:
             self._rest(now)
 
     def _wake(self, now: float) -> None:
-        while self._alarms.wakes and self._alarms.wakes[0][0] <= now:
-            _, (name, group) = heappop(self._alarms.wakes)
-            queue = self._queues.get(name, {}).get(group)
-            if queue is not None and queue.wake_at <= now:
-                queue.wake_at = float("inf")
-                queue.group.expire(now)
-                self._serve((name, group), queue, now)
-                self._arm((name, group), queue)
+        for name, group in self._alarms.wakes.due(now):
+            queue = self._queues[name][group]
+            queue.wake_at = float("inf")
+            queue.group.expire(now)
+            self._serve((name, group), queue, now)
+            self._arm((name, group), queue)
 
     def _end(self, key: GroupKey, queue: Queue, caller: Caller, now: float) -> None:
         """The wait is over: there was none. Without a lease nothing is known of entries, and nothing said."""

@@ -21,6 +21,7 @@ all, and where entries are read, is `dispatch.py`; what is committed is `acknowl
     done        the metadata                SEEK back (Seek) -> waiting
 
 An entry is handed out in the order of the topic, one that is given back before those that were never out.
+These go in runs (`fresh`): behind all that was ever out or acknowledged no entry is looked at by itself.
 
 **A delivery** is one time that an entry is out, named by its receipt. NACK and EXTEND concern the delivery
 that the receipt names, and none that came later. ACK concerns the entry: the work is done, whichever delivery
@@ -45,7 +46,7 @@ from walrus.segments import Topic
 from walrus.wire.receipts import Receipt
 
 
-class InHand(msgspec.Struct):
+class InHand(msgspec.Struct, frozen=True):
     """One time that an entry is out: the number of this delivery of it, from 1 on, and until when."""
 
     number: int
@@ -60,6 +61,7 @@ class WorkQueue:
         "_delayed",
         "_deliveries",
         "_due",
+        "_furthest",
         "_given_back",
         "_next",
         "_out",
@@ -78,6 +80,7 @@ class WorkQueue:
         self.noted: set[Position] = set()
         """Acknowledged here, and not committed yet."""
         self._next = done.low
+        self._furthest = Position(0, 0)  # nothing behind it was ever out or acknowledged here
         self._out: dict[Position, InHand] = {}
         self._deliveries: dict[Position, int] = {}  # of entries that were handed out and are not acknowledged
         self._given_back: dict[Position, float] = {}  # when it may be handed out again
@@ -89,7 +92,7 @@ class WorkQueue:
             position = Position(segment, offset)
             if not done.covers(position):
                 self._deliveries[position] = deliveries
-                self._hold(position, deliveries, until)
+                self._hold([position], deliveries, until)
 
     @property
     def idle(self) -> bool:
@@ -103,7 +106,7 @@ class WorkQueue:
     def withhold(self, position: Position) -> None:
         """The candidate is spent: it counts as out, with no consumer, until `give_up`."""
         self._given_back.pop(position, None)
-        self._hold(position, self._deliveries[position], float("inf"))
+        self._hold([position], self._deliveries[position], float("inf"))
 
     def give_up(self, position: Position) -> bool:
         """NoteDead: it is in the dead-letter topic, and so it is done. Return whether it was out till now."""
@@ -133,6 +136,34 @@ class WorkQueue:
         exists = position.segment < topic.current or position.offset < end
         return position if exists and self._in_window(topic, position) else None
 
+    def fresh(self, position: Position, topic: Topic, end: int, most: int) -> int:
+        """How many entries from the candidate on, itself included, may be handed out in one go; up to `most`.
+
+        More than one only behind all that was ever out or acknowledged: up to where the segment or the window
+        ends.
+        """
+        if most == 1 or position <= self._furthest or position < self.done.high:
+            return 1
+        segment = topic.segment(position.segment)
+        assert segment is not None, "a candidate is in a segment"
+        there = (end if segment.count is None else segment.count) - position.offset
+        room = self._window - topic.distance(self.done.low, position)
+        assert there > 0 and room > 0, "OutIsBounded: a candidate is there, and in the window"
+        return min(most, there, room)
+
+    def hand_out_run(self, first: Position, count: int, until: float) -> list[Receipt]:
+        """Hand out so many entries from the candidate on: as many as `fresh` says, or fewer."""
+        if count == 1:
+            return [self.hand_out(first, until)]
+        assert first > self._furthest, "an entry is out once"
+        segment, offsets = first.segment, range(first.offset, first.offset + count)
+        positions = [Position(segment, offset) for offset in offsets]
+        self._deliveries.update(dict.fromkeys(positions, 1))
+        self._hold(positions, 1, until)
+        self._next = Position(segment, offsets.stop)
+        generation = self.done.generation
+        return [Receipt(segment, offset, generation, 1) for offset in offsets]
+
     def _is_acknowledged(self, position: Position) -> bool:
         return position in self.noted or self.done.covers(position)
 
@@ -145,12 +176,15 @@ class WorkQueue:
         assert position not in self._out, "an entry is out once"
         self._given_back.pop(position, None)
         number = self._deliveries[position] = self._deliveries.get(position, 0) + 1
-        self._hold(position, number, until)
+        self._hold([position], number, until)
         return Receipt(*position, self.done.generation, number)
 
-    def _hold(self, position: Position, number: int, until: float) -> None:
-        self._out[position] = InHand(number, until)
-        heappush(self._deadlines, (until, position))
+    def _hold(self, positions: list[Position], number: int, until: float) -> None:
+        """These are out, in order, each for the time of that number."""
+        self._out.update(dict.fromkeys(positions, InHand(number, until)))
+        self._furthest = max(self._furthest, positions[-1])
+        for position in positions:
+            heappush(self._deadlines, (until, position))
         if len(self._deadlines) > 2 * self._window:  # most of them of deliveries that were extended since
             self._deadlines = sorted((delivery.until, place) for place, delivery in self._out.items())
 
@@ -164,13 +198,15 @@ class WorkQueue:
         position = Position(receipt.segment, receipt.offset)
         if receipt.generation != self.done.generation:
             return False
-        if self._is_acknowledged(position):
-            return True
-        known = topic.in_bounds(position)
-        if not known or (position.segment == topic.current and position.offset >= end):
-            return False
-        if not self._in_window(topic, position):
-            return False
+        if position not in self._deliveries:  # what was handed out here is there, and was in the window
+            if self._is_acknowledged(position):
+                return True
+            known = topic.in_bounds(position)
+            if not known or (position.segment == topic.current and position.offset >= end):
+                return False
+            if not self._in_window(topic, position):
+                return False
+            self._furthest = max(self._furthest, position)
         self._forget(position)
         self.noted.add(position)
         return True
@@ -188,7 +224,7 @@ class WorkQueue:
         position = Position(receipt.segment, receipt.offset)
         if not self._is_out(position, receipt):
             return False
-        self._hold(position, receipt.delivery, until)
+        self._hold([position], receipt.delivery, until)
         return True
 
     def _is_out(self, position: Position, receipt: Receipt) -> bool:
@@ -238,10 +274,10 @@ class WorkQueue:
             self.noted.clear()
             for position in [*self._deliveries, *self._out, *self._given_back]:
                 self._forget(position)
-            self._next = done.low
+            self._next, self._furthest = done.low, Position(0, 0)
         self.done = done
-        self.noted = {position for position in self.noted if not done.covers(position)}
-        for position in [position for position in self._deliveries if done.covers(position)]:
+        self.noted = set(done.missing(self.noted))
+        for position in self._deliveries.keys() - done.missing(self._deliveries):
             self._forget(position)
         self._next = max(self._next, done.low)
 

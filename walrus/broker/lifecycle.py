@@ -137,6 +137,10 @@ class Recoveries(dict[Key, SegmentRecovery]):
                 heappush(self._done, (now + self._resend_interval, key))
                 yield key
 
+    def is_due(self, now: float) -> bool:
+        """Whether `due` may say any."""
+        return bool(self._done) and self._done[0][0] <= now
+
 
 class Lifecycle:
     """This node's writers and recoveries."""
@@ -175,10 +179,9 @@ class Lifecycle:
         """Return whether anything here waits for an answer."""
         return bool(self.recoveries or self._early)
 
-    @property
-    def dirty(self) -> bool:
+    def due(self, now: float) -> bool:
         """Whether `flush` has something to do."""
-        return bool(self._dirty)
+        return bool(self._dirty) or (bool(self.recoveries) and self.recoveries.is_due(now))
 
     def placeable(self) -> list[int]:
         """The nodes that a new segment may be given to: voters that this node reaches, sorted."""
@@ -238,13 +241,13 @@ class Lifecycle:
 
     def on_append_reply(self, node: int, reply: AppendReply, now: float) -> None:
         """A replica's length, for the writer of that segment."""
-        self._with_writer(reply.topic, reply.segment, lambda writer: writer.on_reply(node, reply, now))
-
-    def _with_writer(self, topic: str, number: int, then: Callable[[SegmentWriter], None]) -> None:
-        """Do something with the writer of (topic, number), if it is ours."""
-        if (writer := self.writers.of(topic, number)) is not None:
-            then(writer)
-            self._dirty[topic] = None
+        writer = self.writers.of(reply.topic, reply.segment)
+        if writer is None:
+            return
+        before = writer.commit_index
+        writer.on_reply(node, reply, now)
+        if writer.commit_index > before or reply.gap or writer.copy.fenced:
+            self._dirty[reply.topic] = None  # the answer of the slowest replica changes nothing
 
     def on_fence(self, topic: str) -> None:
         """A copy of the topic was fenced: perhaps the one that is written to here."""
@@ -253,12 +256,11 @@ class Lifecycle:
 
     def roll_over(self, topic: str, number: int, replicas: int) -> None:
         """End a segment early, for one with (at least) so many replicas."""
-
-        def end(writer: SegmentWriter) -> None:
+        writer = self.writers.of(topic, number)
+        if writer is not None:
             writer.next_replicas = replicas
             writer.begin_seal()
-
-        self._with_writer(topic, number, end)
+            self._dirty[topic] = None
 
     def on_connection(self, node: int, connected: bool, now: float) -> None:
         """A connection came or went."""

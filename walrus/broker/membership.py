@@ -9,13 +9,17 @@ membership changes. Three things happen between a node and the members:
             not start (`supervisor.py`): anything that reaches the port can send a Join
     Announce each start of a member announces its incarnation and addresses once a leader is known; a node
             leads nothing before that, for a segment names the incarnation that leads it
-    Hello   opens every connection: the callee judges whether the caller is the member that it claims to be
+    Hello   opens every connection (`handshake.py`): the callee judges whether the caller is the member that
+            it claims to be
 
 **What a refusal proves.** A member may have applied less of the log than its caller has, so "unknown here"
 proves nothing. A Hello therefore carries an index at which the caller was a member for certain (`member_at`):
 the callee that has applied the log up to there and does not know the caller has also applied its removal.
 Only that is a final refusal. A claim about a part of the log that the callee has not applied lets nothing in
-while the callee hears a leader, for anything may be claimed.
+while the callee hears a leader, for anything may be claimed. A Join proves nothing: the id may have become
+free by a LEAVE that this node has not applied, although it hears the leader, as after a restart. So a Join
+under a known id, from another directory, is refused for good only if a ReadIndex that was asked for since it
+arrived says so too; until then it comes again.
 
 **Addresses.** A restarted node gets the metadata back entry by entry, and the first member it learns of may
 be dead. So remembered addresses of Raft's members count until the metadata has newer ones, and a caller's own
@@ -31,7 +35,12 @@ applied here is told that it was removed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
+from walrus.broker.handshake import VERSION, join_refused
 from walrus.broker.raft_host import RaftHost
+from walrus.broker.read_index import Then
 from walrus.config import Identity, NodeConfig
 from walrus.consensus.messages import Role
 from walrus.segments import MAX_JOINING, Announce, Member, start_number
@@ -42,7 +51,8 @@ TELL_AFTER, TELL_AGAIN = 3.0, 30.0
 """Seconds: a node that is not ready says why after so long, and again if nothing changes."""
 
 MAX_CALLERS = 64
-"""Callers whose own word about their address is remembered, the latest ones."""
+"""Callers whose own word about their address is remembered, and directories that ask under a known id: the
+latest ones."""
 
 
 class Members:
@@ -62,6 +72,8 @@ class Members:
         self._config, self._host, self._outbox = config, raft_host, outbox
         self._raft, self._metadata = raft_host.raft, raft_host.metadata
         self._addresses = dict(addresses)
+        self._doubted: dict[str, bool] = {}  # directories under a known id; whether a ReadIndex agrees
+        self._checking = False
         self._callers: dict[int, Hello] = {}  # whose present start the metadata does not know yet
         self._directories: dict[int, str] = {}  # of each member at the last look, to notice removals
         self._announce_at = now
@@ -205,10 +217,10 @@ class Members:
             and not self._is_member(hello.node_id, hello.directory_id)
         )
 
-    def hello(self, target: int, version: int) -> Hello:
+    def hello(self, target: int) -> Hello:
         """Return this node's introduction to a peer, or to `ANY_NODE`."""
         return Hello(
-            version=version,
+            version=VERSION,
             cluster_id=self.identity.cluster_id,
             node_id=self._config.node_id,
             directory_id=self.identity.directory_id,
@@ -216,7 +228,8 @@ class Members:
             target=target,
             member_at=self.member_at,
             raft_address=self._config.raft_address,
-            log_index=self._raft.log.last_index,
+            # An introduction runs beside the connection of its node, which may acknowledge more meanwhile.
+            log_index=-1 if target == ANY_NODE else self._raft.log.last_index,
         )
 
     def on_caller(self, hello: Hello) -> None:
@@ -269,6 +282,10 @@ class Members:
         known.pop(self._config.node_id, None)
         return dict(sorted(known.items()))
 
+    def all_addresses(self) -> dict[int, str]:
+        """As `addresses`, and where this node is: it may not have applied its own Announce yet."""
+        return {**self.addresses(), self._config.node_id: self._config.raft_address}
+
     def connect(self, *, first: bool = False) -> None:
         """Ask the shell for the connections that are wanted now, if they changed (or for the first time)."""
         self._callers = {n: hello for n, hello in self._callers.items() if self._is_news(hello)}
@@ -279,17 +296,14 @@ class Members:
 
     # --- Join and Announce ---
 
-    def on_join(self, join: Join, *, fresh: bool, now: float) -> JoinReply:
-        """A node asks to be taken in. It is answered at once, and asks again until `done`.
-
-        `fresh`: whether this node heard from a leader lately, so that what it knows is not old.
-        """
+    def on_join(self, join: Join, read_index: Callable[[Then, float], None], now: float) -> JoinReply:
+        """A node asks to be taken in. It is answered at once, and asks again until `done`."""
         node = self._metadata.nodes.get(join.node_id)
         if node is None:
             if join.node_id in self._raft.membership.members:
-                return _refusal(other_directory(join.node_id))
+                return join_refused(other_directory(join.node_id))
             if self._metadata.joining() >= MAX_JOINING:
-                return _refusal(f"{MAX_JOINING} nodes are joining already: wait until they have started")
+                return join_refused(f"{MAX_JOINING} nodes are joining already: wait until they have started")
             self._host.propose(
                 Announce(
                     node_id=join.node_id,
@@ -300,26 +314,42 @@ class Members:
                 ),
                 now,
             )
-            return _refusal("not taken in yet: the cluster has no leader, or is deciding")
+            return join_refused("not taken in yet: the cluster has no leader, or is deciding")
         if node.directory_id != join.directory_id:
             if not node.incarnation:
-                return _refusal(
+                return join_refused(
                     f"node {join.node_id} has been taken in with another data directory and has not started: "
                     "it is dropped if it does not"
                 )
-            return _refusal(other_directory(join.node_id), final=fresh)
+            return join_refused(other_directory(join.node_id), final=self._for_good(join, read_index, now))
         if node.leaving:
             why = f"node {join.node_id} is being removed: wait until it is gone, then start it again"
-            return _refusal(why)
-        # This node in any case: a founder may be asked before its own Announce has been applied.
-        addresses = {**self.addresses(), self._config.node_id: self._config.raft_address}
+            return join_refused(why)
         return JoinReply(
             done=True,
             error="",
             cluster_id=self.identity.cluster_id,
-            addresses=addresses,
+            addresses=self.all_addresses(),
             member_at=self._host.applied,
         )
+
+    def _for_good(self, join: Join, read_index: Callable[[Then, float], None], now: float) -> bool:
+        """Whether the metadata is known to be newer than the first Join of that directory."""
+        if self._doubted.get(join.directory_id):
+            del self._doubted[join.directory_id]  # proves nothing about the next time that it asks
+            return True
+        self._doubted.setdefault(join.directory_id, False)
+        if len(self._doubted) > MAX_CALLERS:
+            del self._doubted[next(iter(self._doubted))]
+        if not self._checking:
+            self._checking = True
+            read_index(partial(self._checked, tuple(self._doubted)), now)
+        return False
+
+    def _checked(self, directories: tuple[str, ...], fresh: bool, now: float) -> None:
+        self._checking = False
+        if fresh:
+            self._doubted.update((one, True) for one in directories if one in self._doubted)
 
     def on_tick(self, now: float) -> None:
         """Announce this start until the metadata knows it."""
@@ -371,7 +401,3 @@ def older_directory(node_id: int, proof: str) -> str:
         f"node {node_id} {proof}: its data directory is a copy, or was restored from an older backup. Bring "
         f"back the latest one, or LEAVE {node_id} on another node and start this one with an empty --data-dir"
     )
-
-
-def _refusal(error: str, *, final: bool = False) -> JoinReply:
-    return JoinReply(done=False, error=error, cluster_id="", addresses={}, final=final)

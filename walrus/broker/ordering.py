@@ -10,7 +10,7 @@ carries them out keeps their order already or needs none:
     PUT        the router sends and answers a topic's PUTs in order (`router.py`)
     GET        a group's GETs are answered in order (`consumers.py`)
     RECEIVE, ACK, NACK, EXTEND  one kind: an ACK must not wait for what a RECEIVE before it waits for
-    FETCH, STATE               change nothing
+    FETCH, FIND, STATE         change nothing
     REGISTER, RECOVER          done twice is done once
     CONFIGURE, DELETE          no two at a time: the second must find what the first has done
 
@@ -32,7 +32,7 @@ from __future__ import annotations
 
 from typing import Final, TypeAlias
 
-from walrus.protocol import Ack, Configure, Delete, Extend, Greeting, Invalid, Nack, Receive, Request
+from walrus.protocol import Ack, Auth, Configure, Delete, Extend, Greeting, Invalid, Nack, Receive, Request
 
 Lane: TypeAlias = str | None
 """The topic that a request concerns; `EVERYTHING` if all, None if none."""
@@ -43,7 +43,7 @@ EVERYTHING: Final = ""
 
 def lane_of(request: Request) -> Lane:
     """What a request has to be in order with."""
-    return None if isinstance(request, Invalid | Greeting) else getattr(request, "topic", EVERYTHING)
+    return None if isinstance(request, Invalid | Greeting | Auth) else getattr(request, "topic", EVERYTHING)
 
 
 def _kind(request: Request) -> type[Request]:

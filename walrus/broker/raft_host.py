@@ -94,7 +94,7 @@ class Changes(msgspec.Struct, kw_only=True):
     topics: dict[str, None] = {}
     """Topics that have another open segment, or another replica set somewhere."""
     groups: dict[str, None] = {}
-    """Topics of which consumers acknowledged entries, or moved a group."""
+    """Topics of which consumers acknowledged entries, or moved a group, or a cursor."""
     replica_sets: list[Key] = []
     """Sealed segments whose replica set was replaced."""
     restored: bool = False
@@ -197,6 +197,11 @@ class RaftHost:
 
     # --- Ready -> send, persist ---
 
+    @property
+    def has_work(self) -> bool:
+        """Whether `flush` has something to do, or to try again."""
+        return self._unsaved is not None or self.raft.has_ready()
+
     def flush(self, now: float) -> None:
         """Do what Raft asks for, as far as the disk has room for it."""
         self._now = now
@@ -244,6 +249,14 @@ class RaftHost:
             self._restore(ready.snapshot, changes)
         self._committed += ready.committed
         self._apply_next(changes)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this node leads Raft and knows what its predecessors decided, so that it may decide.
+
+        All that was committed before its term is applied here once the first entry of that term is.
+        """
+        return self.raft.role is Role.LEADER and self.raft.log.term_at(self.applied) == self.raft.current_term
 
     @property
     def behind(self) -> bool:
@@ -303,6 +316,8 @@ class RaftHost:
         changes.beyond_cursors |= not isinstance(command, CommitCursors | CommitGroups | MoveGroup)
         if isinstance(command, CommitGroups):
             changes.groups.update(dict.fromkeys(command.groups))
+        elif isinstance(command, CommitCursors):
+            changes.groups.update(dict.fromkeys(command.cursors))
         elif isinstance(command, MoveGroup):
             changes.groups[command.topic] = None
         if topic is None:
@@ -345,8 +360,13 @@ class RaftHost:
             self._outbox.halt(reason)
 
     def _compact(self) -> None:
-        """Make a checkpoint if enough entries were applied since the last one."""
-        if self.applied - self.raft.log.snapshot_index < self._config.compact_entries:
+        """Make a checkpoint if enough entries were applied since the last one.
+
+        As many as there are topics, at least: a snapshot says all of each, so with a fixed number of entries
+        between two, to register n topics would cost the square of n.
+        """
+        enough = max(self._config.compact_entries, len(self.metadata.topics))
+        if self.applied - self.raft.log.snapshot_index < enough:
             return
         sealed = frozenset(key for key in self._copies.noted if self.metadata.is_over(*key))
         self._checkpointed = self.applied, sealed

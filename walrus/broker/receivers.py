@@ -15,15 +15,15 @@ Invariant: a request is owed as many replies as were asked for, and is given no 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from heapq import heappop, heappush
 from typing import Literal, assert_never
 
 import msgspec
 
 from walrus import protocol
 from walrus.acknowledged import START
+from walrus.broker.pending import WaitingRequests
 from walrus.config import NodeConfig
-from walrus.protocol import Ack, Delivering, Extend, Nack, Receipt, Receive, Seek
+from walrus.protocol import Ack, Delivering, Extend, Nack, Receipt, Receive, Seek, Time
 from walrus.segments import Metadata
 from walrus.wire import errors
 from walrus.wire.effects import Outbox
@@ -41,10 +41,14 @@ class Owed(msgspec.Struct):
     left: int
     empty_at: float
     """When a RECEIVE has waited long enough."""
-    deadline: float
     owner: int = 0
     """The node that was asked; 0: none yet."""
     again_at: float = 0.0
+
+    @property
+    def topic(self) -> str:
+        """The topic that it is about."""
+        return self.request.topic
 
 
 class Receivers:
@@ -63,15 +67,12 @@ class Receivers:
         self._config, self._metadata, self._outbox = config, metadata, outbox
         self._is_open, self._connected = is_open, connected
         self._number = first_request
-        self._pending: dict[int, Owed] = {}
-        self._by_topic: dict[str, dict[int, None]] = {}
-        self._unasked: dict[int, None] = {}
-        self._deadlines: list[tuple[float, int]] = []  # heap
+        self._pending = WaitingRequests[Owed]()
 
     @property
     def busy(self) -> bool:
         """Whether some client waits for an owner, other than for an entry to come."""
-        return bool(self._unasked)
+        return bool(self._pending.unasked)
 
     def start(self, slot: object, request: Delivering, now: float) -> None:
         """A request for a known topic."""
@@ -81,9 +82,7 @@ class Receivers:
         wait = request.wait_ms / 1000 if isinstance(request, Receive) else 0.0
         deadline = now + wait + self._config.request_timeout
         self._number += 1
-        self._pending[self._number] = Owed(slot, request, request.replies, now + wait, deadline)
-        self._by_topic.setdefault(request.topic, {})[self._number] = None
-        heappush(self._deadlines, (deadline, self._number))
+        self._pending.add(self._number, Owed(slot, request, request.replies, now + wait), deadline)
         self._ask(self._number, now)
 
     def _ask(self, number: int, now: float) -> None:
@@ -98,9 +97,9 @@ class Receivers:
         owner = known.open.leader
         if owner != self._config.node_id and owner not in self._connected:
             pending.owner = 0
-            self._unasked[number] = None
+            self._pending.unasked[number] = None
             return
-        self._unasked.pop(number, None)
+        self._pending.unasked.pop(number, None)
         pending.owner = owner
         match request:
             case Receive():
@@ -112,6 +111,7 @@ class Receivers:
             case Extend(receipt=receipt, ms=ms):
                 self._settle(number, owner, topic, group, "extend", (receipt,), ms / 1000)
             case Seek():
+                assert not isinstance(request.to, Time), "a time is looked up before (`times.py`)"
                 to = START if request.to == "begin" else None if request.to == "end" else request.to
                 self._outbox.send(owner, SeekGroup(request=number, topic=topic, group=group, to=to))
             case _:
@@ -159,8 +159,10 @@ class Receivers:
 
     def _deliver(self, pending: Owed, given: Deliveries, count: int) -> None:
         if count:
-            replies = map(protocol.ok_received, given.receipts[:count], given.batch.payloads()[:count])
-            self._outbox.reply(pending.slot, b"".join(replies), count)
+            timed = isinstance(pending.request, Receive) and pending.request.times
+            payloads = protocol.timed_payloads(given.batch) if timed else given.batch.payloads()
+            replies = protocol.ok_received(given.receipts[:count], payloads[:count])
+            self._outbox.reply(pending.slot, replies, count)
             pending.left -= count
 
     def on_settled(self, sender: int, settled: Settled, now: float) -> None:
@@ -174,7 +176,7 @@ class Receivers:
         replies = [protocol.error(reason) if reason else protocol.OK for reason in settled.errors]
         if len(replies) == pending.left:
             self._outbox.reply(pending.slot, b"".join(replies), pending.left)
-            self._remove(settled.request)
+            self._pending.remove(settled.request)
 
     def _refused(self, sender: int, number: int, moved: bool, error: errors.Reason, now: float) -> None:
         pending = self._pending.get(number)
@@ -182,64 +184,53 @@ class Receivers:
             return
         if moved:
             pending.owner, pending.again_at = 0, now + self._config.resend_interval / 10
-            self._unasked[number] = None
+            self._pending.unasked[number] = None
         else:
             self._finish(number, protocol.error(error))
 
     def _finish(self, number: int, reply: bytes) -> None:
+        self._give_up(self._pending.remove(number), reply)
+
+    def _give_up(self, pending: Owed, reply: bytes) -> None:
         """Give the replies that are still owed."""
-        pending = self._remove(number)
         if pending.left:
             self._outbox.reply(pending.slot, reply * pending.left, pending.left)
-
-    def _remove(self, number: int) -> Owed:
-        pending = self._pending.pop(number)
-        self._unasked.pop(number, None)
-        numbers = self._by_topic[pending.request.topic]
-        del numbers[number]
-        if not numbers:
-            del self._by_topic[pending.request.topic]
-        return pending
 
     # --- what changes around them ---
 
     def on_topic(self, topic: str, now: float) -> None:
         """The topic may have another owner now."""
         known = self._metadata.topics.get(topic)
-        for number in list(self._by_topic.get(topic, ())):
+        for number in self._pending.of_topic(topic):
             if known is None or self._pending[number].owner != known.open.leader:
                 self._ask(number, now)
 
     def on_connection(self, node: int, connected: bool, now: float) -> None:
         """A connection came or went: what was on its way there, or from there, may be lost."""
-        for number, pending in list(self._pending.items()):
+        for number, pending in self._pending.items():
             if pending.owner == node and not connected:
                 pending.owner = 0
-                self._unasked[number] = None
-        for number in list(self._unasked):
+                self._pending.unasked[number] = None
+        for number in list(self._pending.unasked):
             self._ask(number, now)
 
     def on_tick(self, now: float) -> None:
         """Ask again, and answer what has waited too long."""
-        while self._deadlines and self._deadlines[0][0] <= now:
-            _, number = heappop(self._deadlines)
-            if number in self._pending:
-                ack = isinstance(self._pending[number].request, Ack | Seek)
-                self._finish(
-                    number, protocol.error(errors.NOT_ACKNOWLEDGED_YET if ack else errors.OWNER_UNREACHED)
-                )
-        for number in list(self._unasked):
+        for late in self._pending.overdue(now):
+            ack = isinstance(late.request, Ack | Seek)
+            reason = errors.NOT_ACKNOWLEDGED_YET if ack else errors.OWNER_UNREACHED
+            self._give_up(late, protocol.error(reason))
+        for number in list(self._pending.unasked):
             if self._pending[number].again_at <= now:
                 self._ask(number, now)
 
     def stop(self) -> None:
         """The node stops: what waits for an entry has waited long enough."""
-        for number, pending in list(self._pending.items()):
+        for number, pending in self._pending.items():
             if isinstance(pending.request, Receive):
                 self._finish(number, protocol.EMPTY)
 
     def check_invariants(self) -> None:
         """Assert what must hold of the requests by themselves."""
-        assert all(0 < pending.left <= pending.request.replies for pending in self._pending.values())
-        assert sum(map(len, self._by_topic.values())) == len(self._pending)
-        assert self._unasked.keys() <= self._pending.keys()
+        assert all(0 < pending.left <= pending.request.replies for _, pending in self._pending.items())
+        self._pending.check_invariants()

@@ -28,6 +28,7 @@ from walrus.broker.read_index import ReadIndexes
 from walrus.broker.router import Router
 from walrus.broker.status import state
 from walrus.broker.supervisor import too_few_stay, why_not_leave
+from walrus.broker.times import Place
 from walrus.config import NodeConfig
 from walrus.raft import Raft
 from walrus.segments import (
@@ -46,7 +47,13 @@ from walrus.wire.effects import Outbox
 from walrus.wire.messages import Recover
 
 TopicRequest: TypeAlias = (
-    protocol.Put | protocol.Get | protocol.Fetch | protocol.State | protocol.Groups | protocol.Delivering
+    protocol.Put
+    | protocol.Get
+    | protocol.Fetch
+    | protocol.Find
+    | protocol.State
+    | protocol.Groups
+    | protocol.Delivering
 )
 """Requests that need a known topic."""
 
@@ -125,6 +132,8 @@ class Requests:
                 self._when_fresh(slot, partial(self._force, slot, topic, segment), now)
             case protocol.Greeting(granted=granted):
                 self._outbox.reply(slot, protocol.ok(granted.encode()) if granted else protocol.OK)
+            case protocol.Auth():  # of a node without an auth file: clients get their tokens before nodes do
+                self._outbox.reply(slot, protocol.OK)
             case protocol.Invalid(reason=reason):
                 self._error(slot, reason)
             case _ if self._known(request) and request.topic not in self._asking:
@@ -147,6 +156,10 @@ class Requests:
                 self._consumers.get(slot, request, now)
             case protocol.Fetch():
                 self._consumers.fetch(slot, request, now)
+            case protocol.Find(topic=topic, time=protocol.Time(ms=ms)):
+                self._consumers.times.find(topic, ms, partial(self._found, slot), now)
+            case protocol.Seek(topic=topic, to=protocol.Time(ms=ms)):
+                self._consumers.times.find(topic, ms, partial(self._go_there, slot, request), now)
             case protocol.Receive() | protocol.Ack() | protocol.Nack() | protocol.Extend() | protocol.Seek():
                 self._queues.start(slot, request, now)
             case protocol.State(topic=topic):
@@ -155,6 +168,20 @@ class Requests:
                 self._outbox.reply(slot, protocol.json_reply(groups(*self._look_at(topic))))
             case _:
                 assert_never(request)
+
+    def _found(self, slot: object, place: Place, now: float) -> None:
+        """FIND: the place of the time is known, or why it is not."""
+        if isinstance(place, str):
+            self._error(slot, place)
+        else:
+            self._outbox.reply(slot, protocol.ok_places(*place, 1))
+
+    def _go_there(self, slot: object, seek: protocol.Seek, place: Place, now: float) -> None:
+        """The place of the time to which a group is to be moved is known, or why it is not."""
+        if isinstance(place, str):
+            self._error(slot, place)
+        else:
+            self._queues.start(slot, msgspec.structs.replace(seek, to=place), now)
 
     def _look_at(self, name: str) -> tuple[Topic, int | None, Mapping[str, int]]:
         """A topic; and as far as this node leads it, its end, and what its groups have out."""
@@ -292,11 +319,7 @@ class Requests:
 
     def _refused_leave(self, request: protocol.Leave) -> errors.Reason:
         """Why this member may not leave, or not without `force`; "" if it may."""
-        node_id, voters, factor = (
-            request.node_id,
-            self._raft.membership.voters,
-            self._config.replication_factor,
-        )
+        node_id, voters = request.node_id, self._raft.membership.voters
         node = self._metadata.nodes.get(node_id)
         if node is None:
             return errors.unknown_node(node_id)
@@ -305,6 +328,7 @@ class Requests:
         reachable = {*self._connected, self._config.node_id}
         if why_not := why_not_leave(node_id, self._metadata, voters, reachable):
             return errors.cannot_leave(why_not)
+        factor = self._config.replication_factor
         stay = too_few_stay(node_id, self._metadata, voters, factor)
         if stay is not None and not request.force:
             return errors.needs_force(node_id, stay, factor)

@@ -109,7 +109,8 @@ class Router:
         self._incarnation, self._is_open = incarnation, is_open
         self._request = first_request
         self._routes: dict[str, Route] = {}
-        self._dirty: dict[str, None] = {}
+        self.dirty: dict[str, None] = {}
+        """Topics of which `flush` may have something to send."""
         self.waiting_bytes = 0
         self.acknowledged = 0  # entries answered OK, for METRICS
 
@@ -123,7 +124,7 @@ class Router:
             route = self._routes[topic] = Route(topic)
         route.waiting.append(Item(slot, batch, now + self._config.put_timeout, positions))
         self.waiting_bytes += batch.weight
-        self._dirty[topic] = None
+        self.dirty[topic] = None
 
     @property
     def busy(self) -> bool:
@@ -132,9 +133,9 @@ class Router:
 
     def flush(self, connected: Collection[int]) -> None:
         """Send what can be sent, one forward a topic."""
-        for topic in list(self._dirty):
+        for topic in list(self.dirty):
             self._send(self._routes[topic], connected)
-        self._dirty.clear()
+        self.dirty.clear()
 
     def _send(self, route: Route, connected: Collection[int]) -> None:
         if not route.sent and route.returned:
@@ -206,7 +207,8 @@ class Router:
             if outcome.refused:
                 route.closed = max(route.closed, sent.segment)
             self._finish(route, sent, outcome)
-        self._dirty[route.topic] = None
+        if route.waiting or route.returned:
+            self.dirty[route.topic] = None
 
     def _finish(self, route: Route, sent: Sent, outcome: ForwardReply) -> None:
         taken = outcome.taken
@@ -247,7 +249,7 @@ class Router:
         route = self._routes.get(topic)
         if route is None:
             return
-        self._dirty[topic] = None
+        self.dirty[topic] = None
         for sent in route.sent:
             segment = self._metadata.segment(topic, sent.segment)
             if segment is not None and segment.recovered:
@@ -270,7 +272,7 @@ class Router:
                         self._lost(route, sent, errors.FAILED_OVER)
                 self._settle(route)
             elif not route.idle:
-                self._dirty[route.topic] = None
+                self.dirty[route.topic] = None
 
     def _lost(self, route: Route, sent: Sent, error: errors.Reason) -> None:
         if sent.outcome is None:
@@ -295,7 +297,7 @@ class Router:
             self._expire(route, now)
             if route.idle:
                 del self._routes[topic]
-                self._dirty.pop(topic, None)
+                self.dirty.pop(topic, None)
 
     def _expire(self, route: Route, now: float) -> None:
         """PUTs that were never sent: certainly not written. They come after all that was."""

@@ -2,10 +2,12 @@
 
 The Raft leader is the one node that hears from all others (their answers to its heartbeats), so it is the
 one that notices silence. On every tick, and only while it leads, it compares the metadata with the nodes
-that are alive and takes at most one step towards what should be:
+that are alive and takes at most one step towards what should be. A new leader does so once it has applied
+what its predecessors committed: before, it would see nodes that are removed, and take them in again.
 
     a leader of an open segment is dead, gone or was restarted    recover the segment (replicas/failover.py)
     a node is in the metadata but not in Raft's membership        add it, as a learner
+    one is in Raft's membership but not in the metadata           remove it: it was forgotten after that
     a learner has caught up                                       promote it to voter
     an open segment has too few replicas, or one that leaves      ask its leader to roll over early
     a sealed one has                                              repair it (replicas/repair.py)
@@ -30,7 +32,7 @@ from collections.abc import Callable, Collection
 
 from walrus.broker.retention import Retention
 from walrus.config import NodeConfig
-from walrus.consensus.messages import Membership, Role
+from walrus.consensus.messages import Membership
 from walrus.quorum import majority
 from walrus.raft import Raft
 from walrus.replicas.copies import Key
@@ -58,6 +60,7 @@ class Supervisor:
         config: NodeConfig,
         metadata: Metadata,
         raft: Raft,
+        leads: Callable[[], bool],
         outbox: Outbox,
         repairs: Repairs,
         propose: Callable[[Command, float], None],
@@ -67,7 +70,7 @@ class Supervisor:
     ) -> None:
         self._retention = retention
         self._config, self._metadata, self._raft, self._outbox = config, metadata, raft, outbox
-        self._propose, self._recover, self._voters = propose, recover, voters
+        self._leads, self._propose, self._recover, self._voters = leads, propose, recover, voters
         self._repairs = repairs
         self._leading = False
         self._again_at = 0.0
@@ -115,7 +118,7 @@ class Supervisor:
 
     def on_tick(self, now: float) -> None:
         """Take the next step of each duty."""
-        if self._raft.role is not Role.LEADER:
+        if not self._leads():
             if self._leading:
                 self._repairs.stop()
             self._retention.stop()
@@ -188,6 +191,10 @@ class Supervisor:
             if node not in membership.members and node not in going:
                 self._change(membership.voters, (*membership.learners, node), now)
                 return
+        for node in membership.members:
+            if node not in nodes and node != self._config.node_id:  # which may not have announced itself yet
+                self._drop(node, membership, now)
+                return
         for node in membership.learners:
             progress = self._raft.progress.get(node)
             near = progress and progress.match_index + CAUGHT_UP >= self._raft.commit_index
@@ -230,10 +237,13 @@ class Supervisor:
             if heirs:
                 self._raft.transfer_leadership(heirs[0], now)
         else:
-            voters = tuple(n for n in membership.voters if n != node)
-            changed = self._change(voters, tuple(n for n in membership.learners if n != node), now)
+            changed = self._drop(node, membership, now)
             if changed and not self._metadata.nodes[node].leaving:
                 self._outbox.log(f"node {node} was taken in and has not started: it is dropped again")
+
+    def _drop(self, node: int, membership: Membership, now: float) -> bool:
+        voters = tuple(n for n in membership.voters if n != node)
+        return self._change(voters, tuple(n for n in membership.learners if n != node), now)
 
     def _change(self, voters: tuple[int, ...], learners: tuple[int, ...], now: float) -> bool:
         """Propose a membership; return whether Raft takes the proposal."""

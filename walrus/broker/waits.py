@@ -18,10 +18,10 @@ another node is gone soon. A parked request costs a few hundred bytes, and nothi
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from heapq import heappop, heappush
 
 import msgspec
 
+from walrus.broker.pending import WaitingRequests
 from walrus.config import NodeConfig
 from walrus.replicas.reads import Reads
 from walrus.segments import Metadata, Position
@@ -63,10 +63,7 @@ class Waits:
         self._config, self._metadata, self._reads = config, metadata, reads
         self._is_open, self._connected = is_open, connected
         self._number = 0
-        self._parked: dict[int, Parked] = {}
-        self._by_topic: dict[str, dict[int, None]] = {}
-        self._unasked: dict[int, None] = {}
-        self._deadlines: list[tuple[float, int]] = []  # heap
+        self._parked = WaitingRequests[Parked]()
 
     @property
     def full(self) -> bool:
@@ -77,34 +74,31 @@ class Waits:
         """Wait until there is an entry, or until the deadline."""
         assert not self.full, "looked at before a request may wait"
         self._number += 1
-        number = self._number
-        self._parked[number] = parked
-        self._by_topic.setdefault(parked.topic, {})[number] = None
-        heappush(self._deadlines, (parked.deadline, number))
-        self._ask(number, now)
+        self._parked.add(self._number, parked, parked.deadline)
+        self._ask(self._number, now)
 
     def _ask(self, number: int, now: float) -> None:
         """Have the writer say when there is an entry; wake the request if its segment is over."""
         parked = self._parked[number]
-        self._unasked.pop(number, None)
+        self._parked.unasked.pop(number, None)
         if not self._is_open(parked.slot):
-            self._remove(number)
+            self._parked.remove(number)
             return
         segment = self._metadata.segment(parked.topic, parked.place.segment)
         if segment is None or segment.sealed:
-            self._remove(number).came(Batch(b"", b""), now)
+            self._parked.remove(number).came(Batch(b"", b""), now)
             return
         if segment.leader != self._config.node_id and segment.leader not in self._connected:
-            self._unasked[number] = None
+            self._parked.unasked[number] = None
             return
 
         def answer(batch: Batch, error: str, at: float) -> None:
             if self._parked.get(number) is not parked:
                 return
             if batch.count and not error:
-                self._remove(number).came(batch, at)
+                self._parked.remove(number).came(batch, at)
             else:
-                self._unasked[number] = None  # asked again with the next tick
+                self._parked.unasked[number] = None  # asked again with the next tick
 
         self._reads.ask(
             segment.leader,
@@ -117,48 +111,36 @@ class Waits:
             wait=min(ASK_FOR, max(0.0, parked.deadline - now)),
         )
 
-    def _remove(self, number: int) -> Parked:
-        parked = self._parked.pop(number)
-        self._unasked.pop(number, None)
-        numbers = self._by_topic[parked.topic]
-        del numbers[number]
-        if not numbers:
-            del self._by_topic[parked.topic]
-        return parked
-
     # --- what changes around them ---
 
     def on_topic(self, topic: str, now: float) -> None:
         """The topic may have another open segment."""
-        for number in list(self._by_topic.get(topic, ())):
+        for number in self._parked.of_topic(topic):
             segment = self._metadata.segment(topic, self._parked[number].place.segment)
-            if segment is None or segment.sealed or number in self._unasked:
+            if segment is None or segment.sealed or number in self._parked.unasked:
                 self._ask(number, now)
 
     def on_connection(self, now: float) -> None:
         """A connection came: perhaps that of a writer."""
-        for number in list(self._unasked):
+        for number in list(self._parked.unasked):
             self._ask(number, now)
 
     def on_tick(self, now: float) -> None:
         """Answer those whose time is over, and ask again for the others."""
-        while self._deadlines and self._deadlines[0][0] <= now:
-            _, number = heappop(self._deadlines)
-            if number in self._parked:
-                self._remove(number).over()
-        for number in list(self._unasked):
+        for parked in self._parked.overdue(now):
+            parked.over()
+        for number in list(self._parked.unasked):
             self._ask(number, now)
 
     def next_deadline(self) -> float:
         """When the first of them has waited long enough."""
-        return self._deadlines[0][0] if self._deadlines else float("inf")
+        return self._parked.deadlines.first()
 
     def stop(self) -> None:
         """The node stops: all have waited long enough."""
-        for number in list(self._parked):
-            self._remove(number).over()
+        for number, _ in self._parked.items():
+            self._parked.remove(number).over()
 
     def check_invariants(self) -> None:
         """Assert what must hold of them by themselves."""
-        assert sum(map(len, self._by_topic.values())) == len(self._parked)
-        assert self._unasked.keys() <= self._parked.keys()
+        self._parked.check_invariants()

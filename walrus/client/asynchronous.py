@@ -21,10 +21,11 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, cast
 
-from walrus import tls
+from walrus import credentials, tls
 from walrus.acknowledged import Position
 from walrus.client import calls, consuming, core, deliveries, following, forks, names
 from walrus.client.blocking import CLOSED, reset_on_close
@@ -50,13 +51,13 @@ class _Waiting:
 class _AsyncLink(asyncio.Protocol):
     """One connection and the pipeline over it, shared by the calls of all tasks of one event loop."""
 
-    def __init__(self, address: str, connected: socket.socket) -> None:
+    def __init__(self, address: str, connected: socket.socket, token: str) -> None:
         self.address = address
         self.closed = False
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._socket = connected
         self._heard = False
-        self._pipeline = core.Pipeline()
+        self._pipeline = core.Pipeline(token)
         self._waiting: dict[int, _Waiting] = {}  # by id of an exchange that is not done
         self._transport: asyncio.Transport | None = None
         self._retired = False
@@ -139,9 +140,8 @@ class _AsyncLink(asyncio.Protocol):
         if self._retired and not self._waiting:
             self._close_retired()
 
-    def connection_lost(self, error: Exception | None) -> None:
-        if isinstance(error, ssl.SSLError):
-            error = ConnectionError(tls.why(error))
+    def connection_lost(self, exc: Exception | None) -> None:
+        error = ConnectionError(tls.why(exc)) if isinstance(exc, ssl.SSLError) else exc
         encrypted = self._transport and self._transport.get_extra_info("ssl_object")
         self._lost(error or ConnectionError(CLOSED if self._heard else tls.closed_early(encrypted)))
         if not self.gone.done():
@@ -171,7 +171,7 @@ class _AsyncLink(asyncio.Protocol):
 
 
 async def _connect(
-    address: str, host: str, port: int, by: float, context: ssl.SSLContext | None
+    address: str, host: str, port: int, by: float, context: ssl.SSLContext | None, token: str
 ) -> _AsyncLink:
     """A connection to the first endpoint of that host that takes one; raises an `OSError`."""
     endpoints = await names.resolve_async(host, port)
@@ -181,14 +181,19 @@ async def _connect(
         if left <= 0:
             break
         try:
-            return await _dial(address, endpoint, left / (len(endpoints) - tried), host, context)
+            return await _dial(address, endpoint, left / (len(endpoints) - tried), host, context, token)
         except OSError as error:  # TimeoutError is one
             failure = error
     raise failure
 
 
 async def _dial(
-    address: str, endpoint: names.Endpoint, within: float, host: str, context: ssl.SSLContext | None
+    address: str,
+    endpoint: names.Endpoint,
+    within: float,
+    host: str,
+    context: ssl.SSLContext | None,
+    token: str,
 ) -> _AsyncLink:
     loop = asyncio.get_running_loop()
     dialled = socket.socket(endpoint.family, socket.SOCK_STREAM)
@@ -199,7 +204,7 @@ async def _dial(
             core.refuse_own_end(dialled.getsockname(), dialled.getpeername())
             name = None if context is None else host
             _, link = await loop.create_connection(
-                lambda: _AsyncLink(address, dialled), sock=dialled, ssl=context, server_hostname=name
+                lambda: _AsyncLink(address, dialled, token), sock=dialled, ssl=context, server_hostname=name
             )
     except ssl.SSLError as error:
         dialled.close()
@@ -213,7 +218,15 @@ async def _dial(
 class AsyncClient:
     """A client for asyncio: the methods of `Client`, awaited."""
 
-    def __init__(self, addresses: str | Iterable[str], *, timeout: float = calls.DEFAULT_TIMEOUT) -> None:
+    def __init__(
+        self,
+        addresses: str | Iterable[str],
+        *,
+        timeout: float = calls.DEFAULT_TIMEOUT,
+        token: str | None = None,
+    ) -> None:
+        """`token`: whose client this is; None: as WALRUS_TOKEN_FILE or WALRUS_TOKEN says, "": no token."""
+        self._token = credentials.token_from(os.environ) if token is None else token
         self.timeout = calls.seconds(timeout)
         self._addresses = core.Addresses(addresses)
         self._tls = tls.from_environment(os.environ)
@@ -310,14 +323,14 @@ class AsyncClient:
         self, topic: str, segment: int, offset: int, *, wait: float = 0.0, timeout: float | None = None
     ) -> bytes | None:
         """The entry at that place, or None; moves no cursor. `wait`: seconds to wait for it."""
-        results = await self._call(following.fetch(topic, segment, offset, wait), timeout)
-        return cast("bytes | None", calls.only(results))
+        found = calls.only(await self._call(following.fetch(topic, segment, offset, wait), timeout))
+        return None if found is None else cast("bytes", found.payload)
 
     async def fetch_many(
         self, topic: str, segment: int, offset: int, count: int, *, timeout: float | None = None
     ) -> list[bytes]:
         """Up to `count` entries of one segment from `offset` on; fewer at its end."""
-        return calls.fetched(await self._call(calls.fetch_many(topic, segment, offset, count), timeout))
+        return calls.payloads(await self._call(calls.fetch_many(topic, segment, offset, count), timeout))
 
     async def entries(
         self, topic: str, segment: int = 1, offset: int = 0, *, timeout: float | None = None
@@ -349,6 +362,13 @@ class AsyncClient:
             elif isinstance(step, list):
                 for entry in step:
                     yield entry
+
+    async def find(self, topic: str, time: datetime, *, timeout: float | None = None) -> Position:
+        """The place of the first entry that was appended then or later, or where the next one comes.
+
+        `time` has a time zone; it counts by the clocks of the nodes that led the topic. No cursor moves.
+        """
+        return cast("Position", calls.only(await self._call(calls.find(topic, time), timeout)))
 
     async def state(self, topic: str, *, timeout: float | None = None) -> TopicState:
         """The topic's segments, leaders, replicas and cursors."""
@@ -420,9 +440,13 @@ class AsyncClient:
         calls.only(await self._call(deliveries.extend(topic, group, receipt, seconds), timeout))
 
     async def seek(
-        self, topic: str, group: str, to: str | tuple[int, int], *, timeout: float | None = None
+        self, topic: str, group: str, to: str | tuple[int, int] | datetime, *, timeout: float | None = None
     ) -> None:
-        """Move a group to "begin", to "end" or to (segment, offset), back too; what was out is forgotten."""
+        """Move a group to "begin", to "end" or to (segment, offset), back too; what was out is forgotten.
+
+        A datetime with a time zone is the first entry that was appended then or later, by the clocks of the
+        nodes that led the topic.
+        """
         calls.only(await self._call(deliveries.seek(topic, group, to), timeout))
 
     async def consume(
@@ -510,7 +534,7 @@ class AsyncClient:
                 self._link.retire()
                 self._link = None
             if self._link is None:
-                self._link = await _connect(address, host, port, by, self._tls)
+                self._link = await _connect(address, host, port, by, self._tls, self._token)
                 self._links.add(self._link)
             return self._link
 
@@ -522,7 +546,7 @@ class AsyncClient:
             if link.usable and link.address == address:
                 return link
             link.retire()
-        link = await _connect(address, host, port, by, self._tls)
+        link = await _connect(address, host, port, by, self._tls, self._token)
         self._links.add(link)
         return link
 

@@ -19,10 +19,11 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self, cast
 
-from walrus import tls
+from walrus import credentials, tls
 from walrus.acknowledged import Position
 from walrus.client import calls, consuming, core, deliveries, following, forks, names
 from walrus.client.calls import Buffer, Call, Entry, TopicSettings, TopicState
@@ -76,13 +77,13 @@ def _dial(
 class _Link:
     """One connected socket and the pipeline over it. Used by one call at a time."""
 
-    def __init__(self, address: str, connected: socket.socket) -> None:
+    def __init__(self, address: str, connected: socket.socket, token: str) -> None:
         self.address = address
         self._socket = connected
         self._heard = False
         self._poll = select.poll()
         self._poll.register(connected, select.POLLIN)
-        self._pipeline = core.Pipeline()
+        self._pipeline = core.Pipeline(token)
 
     def usable(self) -> bool:
         """Return whether a request may be sent: an idle connection that the node closed is readable."""
@@ -171,7 +172,15 @@ class Client:
     children that it forks: a child opens connections of its own.
     """
 
-    def __init__(self, addresses: str | Iterable[str], *, timeout: float = calls.DEFAULT_TIMEOUT) -> None:
+    def __init__(
+        self,
+        addresses: str | Iterable[str],
+        *,
+        timeout: float = calls.DEFAULT_TIMEOUT,
+        token: str | None = None,
+    ) -> None:
+        """`token`: whose client this is; None: as WALRUS_TOKEN_FILE or WALRUS_TOKEN says, "": no token."""
+        self._token = credentials.token_from(os.environ) if token is None else token
         self.timeout = calls.seconds(timeout)
         self._addresses = core.Addresses(addresses)
         self._tls = tls.from_environment(os.environ)
@@ -275,14 +284,14 @@ class Client:
         self, topic: str, segment: int, offset: int, *, wait: float = 0.0, timeout: float | None = None
     ) -> bytes | None:
         """The entry at that place, or None; moves no cursor. `wait`: seconds to wait for it."""
-        results = self._call(following.fetch(topic, segment, offset, wait), timeout)
-        return cast("bytes | None", calls.only(results))
+        found = calls.only(self._call(following.fetch(topic, segment, offset, wait), timeout))
+        return None if found is None else cast("bytes", found.payload)
 
     def fetch_many(
         self, topic: str, segment: int, offset: int, count: int, *, timeout: float | None = None
     ) -> list[bytes]:
         """Up to `count` entries of one segment from `offset` on; fewer at its end."""
-        return calls.fetched(self._call(calls.fetch_many(topic, segment, offset, count), timeout))
+        return calls.payloads(self._call(calls.fetch_many(topic, segment, offset, count), timeout))
 
     def entries(
         self, topic: str, segment: int = 1, offset: int = 0, *, timeout: float | None = None
@@ -311,6 +320,13 @@ class Client:
                 time.sleep(step.seconds)
             elif isinstance(step, list):
                 yield from step
+
+    def find(self, topic: str, time: datetime, *, timeout: float | None = None) -> Position:
+        """The place of the first entry that was appended then or later, or where the next one comes.
+
+        `time` has a time zone; it counts by the clocks of the nodes that led the topic. No cursor moves.
+        """
+        return cast("Position", calls.only(self._call(calls.find(topic, time), timeout)))
 
     def state(self, topic: str, *, timeout: float | None = None) -> TopicState:
         """The topic's segments, leaders, replicas and cursors."""
@@ -382,9 +398,13 @@ class Client:
         calls.only(self._call(deliveries.extend(topic, group, receipt, seconds), timeout))
 
     def seek(
-        self, topic: str, group: str, to: str | tuple[int, int], *, timeout: float | None = None
+        self, topic: str, group: str, to: str | tuple[int, int] | datetime, *, timeout: float | None = None
     ) -> None:
-        """Move a group to "begin", to "end" or to (segment, offset), back too; what was out is forgotten."""
+        """Move a group to "begin", to "end" or to (segment, offset), back too; what was out is forgotten.
+
+        A datetime with a time zone is the first entry that was appended then or later, by the clocks of the
+        nodes that led the topic.
+        """
         calls.only(self._call(deliveries.seek(topic, group, to), timeout))
 
     def consume(
@@ -441,7 +461,7 @@ class Client:
         try:
             link = self._take(address)
             if link is None:
-                link = _Link(address, _connect(host, port, step.connect_by, self._tls))
+                link = _Link(address, _connect(host, port, step.connect_by, self._tls), self._token)
                 self._links.add(weakref.ref(link, self._links.discard))
             if closed():
                 raise ConnectionError("the client was closed")

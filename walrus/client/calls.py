@@ -21,8 +21,21 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import takewhile
-from typing import Any, Final, Generic, Literal, SupportsFloat, TypeAlias, TypedDict, TypeVar
+from typing import (
+    Any,
+    Final,
+    Generic,
+    Literal,
+    NamedTuple,
+    NotRequired,
+    SupportsFloat,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+)
 
 import msgspec
 
@@ -37,8 +50,8 @@ from walrus.wire.addresses import parse_address
 DEFAULT_TIMEOUT: Final = 5.0
 """Seconds that a call may take."""
 
-HELLO: Final = protocol.frame(b"HELLO positions=1")
-"""What a connection begins with: PUT and PUB are to be answered with where the entry is."""
+HELLO: Final = protocol.frame(b"HELLO positions=1 times=1")
+"""What a connection begins with: PUT and PUB are to say where the entry is, FETCH and RECEIVE its time."""
 UNTOLD: Final = Position(0, 0)
 """What stands for a place that a node did not tell; `known` is False of it."""
 
@@ -48,10 +61,13 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 
 LONGEST_TIMEOUT: Final = 1e6
 """Eleven days, in seconds: what a poll can still count in milliseconds."""
+EPOCH: Final = datetime.fromtimestamp(0, UTC)
+LAST_MS: Final = (datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(milliseconds=1)
+"""The end of the year 9999."""
 _UNKNOWN: Final = "it may have been done"
 
 
-class TopicState(TypedDict, total=False):
+class TopicState(TypedDict):
     """The reply to STATE, as it is on the wire: JSON's keys are strings."""
 
     current_segment: int
@@ -59,10 +75,10 @@ class TopicState(TypedDict, total=False):
     last_sealed_entry_offset: int
     sealed_segments: dict[str, int]
     segment_leaders: dict[str, int]
-    segment_replicas: dict[str, list[int]]
-    cursors: dict[str, Any]
-    first_segment: int
-    settings: dict[str, Any]
+    segment_replicas: NotRequired[dict[str, list[int]]]
+    cursors: NotRequired[dict[str, Any]]
+    first_segment: NotRequired[int]
+    settings: NotRequired[dict[str, Any]]
 
 
 class TopicSettings(TypedDict, total=False):
@@ -79,12 +95,51 @@ class TopicSettings(TypedDict, total=False):
     protect_groups: bool | Literal["default"]
 
 
+def moment(unix_ms: int) -> datetime | None:
+    """A time that a node told, in UTC; None if it told none, or one that no calendar has.
+
+    >>> moment(1764140000123), moment(0)
+    (datetime.datetime(2025, 11, 26, 6, 53, 20, 123000, tzinfo=datetime.timezone.utc), None)
+    """
+    return EPOCH + timedelta(milliseconds=unix_ms) if 0 < unix_ms <= LAST_MS else None
+
+
+def unix_ms(time: object) -> int:
+    """A time as the protocol's unix milliseconds, rounded down.
+
+    >>> unix_ms(datetime(1970, 1, 1, 0, 0, 1, 999, tzinfo=UTC))
+    1000
+    """
+    if not isinstance(time, datetime):
+        raise TypeError(f"a time is a datetime, not {type(time).__name__}")
+    if time.utcoffset() is None:
+        raise ValueError(f"a time needs its time zone, as in datetime.now(timezone.utc): got {time!r}")
+    return max(0, (time - EPOCH) // timedelta(milliseconds=1))
+
+
 class Entry(msgspec.Struct, frozen=True, gc=False):
     """One entry and its place; `offset + 1` in the same segment is where to go on."""
 
     segment: int
     offset: int
     payload: bytes
+    unix_ms: int = 0
+    """When it was appended, in unix milliseconds; 0 if that is not known."""
+
+    @property
+    def time(self) -> datetime | None:
+        """When it was appended, by the clock of the node that led the segment; None if that is not known.
+
+        It is not, if the node that is asked, or the one that appended it, is of a release without times.
+        """
+        return moment(self.unix_ms)
+
+
+class Found(NamedTuple):
+    """What a FETCH has found. It knows its place by itself."""
+
+    payload: bytes
+    unix_ms: int = 0
 
 
 _INVALID_NAME: Final = {"topic": errors.INVALID_TOPIC, "producer": errors.INVALID_PRODUCER}
@@ -189,8 +244,9 @@ class Call(Generic[T]):
     """`count` requests of one kind, and how to read a reply to one of them.
 
     `encode(start, stop)` returns the frames of requests `start` to `stop - 1`; `decode` raises `BadReply` for
-    a reply of the wrong kind. A call is `repeatable` if executing a request twice is the same as once. A
-    `reading` call is over with the first EMPTY or error: no further request of it is sent.
+    a reply of the wrong kind. Where the node tells times, `timed` goes before it, if there is one. A call is
+    `repeatable` if executing a request twice is the same as once. A `reading` call is over with the first
+    EMPTY or error: no further request of it is sent.
     """
 
     name: str
@@ -203,6 +259,7 @@ class Call(Generic[T]):
     doubt: str = _UNKNOWN  # what is unknown if no answer arrives
     wait: float = 0.0  # seconds that the node is asked to wait before it answers
     again: Call[T] | None = None  # what a later attempt asks instead: the same without the wait
+    timed: Callable[[Reply], T] | None = None  # how to read a reply that tells a time
 
     def tail(self, start: int) -> Call[T]:
         """The call without its first `start` requests."""
@@ -329,7 +386,7 @@ def get_many(topic: str, count: int, group: str = "") -> Call[bytes | None]:
     )
 
 
-def fetch_many(topic: str, segment: int, offset: int, count: int) -> Call[bytes | None]:
+def fetch_many(topic: str, segment: int, offset: int, count: int) -> Call[Found | None]:
     """`count` pipelined FETCHes at consecutive offsets."""
     prefix = b"FETCH %b %d " % (name_bytes(topic), number(segment, "segment", 1))
     first, count = number(offset, "offset", 0), number(count, "count", 0)
@@ -337,7 +394,20 @@ def fetch_many(topic: str, segment: int, offset: int, count: int) -> Call[bytes 
     def encode(start: int, stop: int) -> bytes:
         return b"".join([protocol.frame(b"%b%d" % (prefix, first + n)) for n in range(start, stop)])
 
-    return Call("FETCH", count, encode, _fetched, repeatable=True, reading=True)
+    return Call(
+        "FETCH",
+        count,
+        encode,
+        partial(_found, False),
+        repeatable=True,
+        reading=True,
+        timed=partial(_found, True),
+    )
+
+
+def find(topic: str, time: datetime) -> Call[Position]:
+    """FIND."""
+    return single(b"FIND %b time=%d" % (name_bytes(topic), unix_ms(time)), _place, repeatable=True)
 
 
 def state(topic: str) -> Call[dict[str, Any]]:
@@ -397,19 +467,33 @@ def plain_ok(name: str) -> Callable[[Reply], None]:
     return decode
 
 
-def greeted(reply: Reply) -> None:
-    """The answer to HELLO, or the refusal by a node that does not know it. Anything else is of no node."""
-    known = reply.payload in (b"positions=1", None) if isinstance(reply, Ok) else isinstance(reply, Error)
-    if not known:
+def auth(token: str) -> bytes:
+    """What goes before HELLO: a frame if there is a token."""
+    return protocol.frame(b"AUTH " + token.encode()) if token else b""
+
+
+def greeted(reply: Reply) -> bool:
+    """Whether the node tells times, from its answer to HELLO, or its refusal if it does not know that.
+
+    Anything else is of no node.
+    """
+    if isinstance(reply, Error):
+        return False
+    granted = (reply.payload or b"").split() if isinstance(reply, Ok) else [b"?"]
+    if not {b"positions=1", b"times=1"}.issuperset(granted):
         raise ProtocolError(f"HELLO was answered with {reply!r}"[:200])
+    return b"times=1" in granted
 
 
 def _appended(name: str) -> Callable[[Reply], Position]:
+    place = _place(name)
+    return lambda reply: UNTOLD if reply == Ok() else place(reply)
+
+
+def _place(name: str) -> Callable[[Reply], Position]:
     def decode(reply: Reply) -> Position:
-        if not isinstance(reply, Ok):
+        if not isinstance(reply, Ok) or reply.payload is None:
             raise unexpected(name, reply)
-        if reply.payload is None:
-            return UNTOLD
         try:
             return protocol.split_place(reply.payload)
         except ProtocolError as error:
@@ -426,10 +510,12 @@ def _payload(reply: Reply) -> bytes | None:
     raise unexpected("GET", reply)
 
 
-def _fetched(reply: Reply) -> bytes | None:
+def _found(timed: bool, reply: Reply) -> Found | None:
     if isinstance(reply, Ok) and reply.payload is not None:
         try:
-            return protocol.split_fetched(reply.payload)[1]
+            entry = protocol.split_fetched(reply.payload)[1]
+            unix_ms, payload = protocol.split_time(entry) if timed else (0, entry)
+            return Found(payload, unix_ms)
         except ProtocolError as error:
             raise BadReply(str(error)) from error
     if isinstance(reply, Empty):
@@ -467,8 +553,18 @@ def taken(results: list[Any]) -> list[bytes]:
     return found
 
 
-def fetched(results: list[Any]) -> list[bytes]:
-    """The entries of many FETCHes, up to the first EMPTY or error; raises that if it is the very first."""
+def fetched(results: list[Any]) -> list[Found]:
+    """What many FETCHes found, up to the first EMPTY or error; raises that if it is the very first."""
     if results and isinstance(results[0], WalrusError):
         raise results[0]
-    return list(takewhile(lambda result: isinstance(result, bytes), results))
+    return list(takewhile(lambda result: isinstance(result, Found), results))
+
+
+def payloads(results: list[Any]) -> list[bytes]:
+    """The entries of that alone."""
+    return [found.payload for found in fetched(results)]
+
+
+def entries(segment: int, offset: int, found: list[Found]) -> list[Entry]:
+    """The entries of that with their places: from `offset` on."""
+    return [Entry(segment, at, payload, unix_ms) for at, (payload, unix_ms) in enumerate(found, offset)]

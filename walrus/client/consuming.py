@@ -26,7 +26,7 @@ from typing import Any, Final, Protocol, TypeAlias, assert_never, cast
 
 from walrus.client import calls, deliveries
 from walrus.client.deliveries import Delivery, Receipt
-from walrus.client.errors import OutcomeUnknown, TimedOut, Unavailable, Unreachable, WalrusError
+from walrus.client.errors import PASSING, WalrusError
 
 OnError = Callable[[Delivery, Exception], None]
 
@@ -36,9 +36,6 @@ PAUSE: Final = 0.2
 """Seconds between two attempts while the cluster does not answer."""
 ACK_AFTER: Final = 0.1
 """Seconds that a finished entry waits for others to be acknowledged with it."""
-
-PASSING: Final = (Unavailable, Unreachable, TimedOut, OutcomeUnknown)
-"""Errors that a worker waits out."""
 
 
 @dataclass(frozen=True, slots=True)

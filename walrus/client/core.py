@@ -60,7 +60,7 @@ from walrus.client.errors import (
     WalrusError,
     error_for,
 )
-from walrus.protocol import Error, ProtocolError, Reply
+from walrus.protocol import Error, Ok, ProtocolError, Reply
 
 T = TypeVar("T")
 
@@ -139,20 +139,28 @@ class Exchange(Generic[T]):
         in_flight = self.sent - len(self.results)
         return min(WINDOW - in_flight, self.call.count - self.sent) if in_flight <= WINDOW // 2 else 0
 
-    def reply(self, reply: Reply) -> None:
-        """The answer to the first request that has none."""
+    def reply(self, reply: Reply, timed: bool = False) -> None:
+        """The answer to the first request that has none; `timed`: the node tells times."""
         assert len(self.results) < self.sent
         result: T | WalrusError
         if isinstance(reply, Error):
             result = error_for(reply.reason)
         else:
             try:
-                result = self.call.decode(reply)
+                decode = self.call.timed if timed and self.call.timed else self.call.decode
+                result = decode(reply)
             except BadReply as error:
                 result = error
         self.results.append(result)
         if self.call.reading and (result is None or isinstance(result, WalrusError)):
             self._end_at(self.sent)
+
+    def refused(self, error: WalrusError) -> None:
+        """Complete the results: the node does not even take the first request."""
+        assert not self.sent
+        if self.call.reading:
+            self._end_at(1)
+        self.results += [error] * self.call.count
 
     def lost(self, address: str, cause: BaseException, unsent: int = 0) -> None:
         """Complete the results: no more replies come, and the last `unsent` requests never left whole."""
@@ -184,13 +192,18 @@ class Pipeline:
     An exchange that is given up is done, with errors for results; its place in the order stays, so that its
     late replies are recognised, and dropped.
 
-    The first request is a HELLO, which asks for positions. A node of an earlier release refuses it and goes
-    on: its replies then have none.
+    The first request is a HELLO, which asks for positions and times. A node of an earlier release refuses it,
+    or names what it knows of that, and goes on: its replies then have none.
+
+    With a token an AUTH goes before it, and no request leaves before the node has taken it. If it does not,
+    every exchange ends with what it said, and nothing was sent; the node closes the connection.
     """
 
-    def __init__(self) -> None:
-        self._greeting = calls.HELLO
-        self._greeted = False
+    def __init__(self, token: str = "") -> None:
+        self._greeting = calls.auth(token) + calls.HELLO
+        self._greeted = self._timed = False
+        self._identified = not token
+        self._refused = False
         self._parser = protocol.ReplyParser()
         self._sending: dict[int, Exchange[Any]] = {}  # by id: not wholly sent yet
         self._owed: deque[tuple[Exchange[Any], int]] = deque()  # whose the next n replies are
@@ -210,6 +223,8 @@ class Pipeline:
         chunks: list[bytes] = []
         if self._greeting and self._sending:
             chunks, self._greeting = [self._greeting], b""
+        if not self._identified:
+            return b"".join(chunks)
         for exchange in list(self._sending.values()):
             if count := exchange.take():
                 chunks.append(exchange.call.encode(exchange.sent, exchange.sent + count))
@@ -223,9 +238,12 @@ class Pipeline:
         """Take what was read; returns the exchanges that got replies. Raises `ProtocolError`."""
         answered: dict[int, Exchange[Any]] = {}
         for reply in self._parser.feed(data):
+            if not self._identified and not self._refused:
+                answered |= self._identify(reply)
+                continue
             if not self._greeted and not self._greeting:
                 self._greeted = True
-                calls.greeted(reply)
+                self._timed = calls.greeted(reply)
                 continue
             if not self._owed:
                 raise ProtocolError(f"a reply to no request: {reply!r}"[:200])
@@ -235,13 +253,26 @@ class Pipeline:
             else:
                 self._owed[0] = exchange, count - 1
             if not exchange.done:
-                exchange.reply(reply)
+                exchange.reply(reply, self._timed)
                 answered[id(exchange)] = exchange
                 if exchange.sent == exchange.call.count:  # an EMPTY may have ended it
                     self._sending.pop(id(exchange), None)
         if not self._owed and self._parser.buffered:  # the next call would take it for its own
             raise ProtocolError("part of a reply to no request")
         return list(answered.values())
+
+    def _identify(self, reply: Reply) -> dict[int, Exchange[Any]]:
+        """Take the answer to AUTH; return the exchanges that it ends."""
+        if isinstance(reply, Ok):
+            self._identified = True
+            return {}
+        if not isinstance(reply, Error):
+            raise ProtocolError(f"AUTH was answered with {reply!r}"[:200])
+        self._refused = True
+        ended, self._sending = self._sending, {}
+        for exchange in ended.values():
+            exchange.refused(error_for(reply.reason))
+        return ended
 
     def abandon(self, exchange: Exchange[Any], address: str, cause: BaseException) -> bool:
         """No call waits for this exchange any more: it is done, and the rest of it is not sent.
@@ -422,7 +453,7 @@ def walk(topic: str, segment: int, offset: int, patience: int = 50) -> Walk:
         begins = False
         found = calls.fetched(results)
         if found:
-            yield [Entry(segment, offset + n, payload) for n, payload in enumerate(found)]
+            yield calls.entries(segment, offset, found)
             offset += len(found)
             behind = 0
         if len(found) == wanted:

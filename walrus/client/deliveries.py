@@ -19,13 +19,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
+from functools import partial
 from typing import Final, TypeAlias
 
 import msgspec
 
 from walrus import protocol
 from walrus.acknowledged import Position
-from walrus.client.calls import Call, name_bytes, number, plain_ok, single, unexpected
+from walrus.client.calls import Call, moment, name_bytes, number, plain_ok, single, unexpected, unix_ms
 from walrus.client.errors import BadReply
 from walrus.protocol import Empty, Ok, ProtocolError, Reply
 
@@ -40,6 +42,13 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     deliveries: int
     """How often the group has handed the entry out, this time included."""
     payload: bytes
+    unix_ms: int = 0
+    """When the entry was appended, in unix milliseconds; 0 if that is not known."""
+
+    @property
+    def time(self) -> datetime | None:
+        """When the entry was appended: see `Entry.time`."""
+        return moment(self.unix_ms)
 
     @property
     def position(self) -> Position:
@@ -88,10 +97,11 @@ def receive_many(topic: str, group: str, count: int, wait: float = 0.0) -> Call[
         "RECEIVE",
         number(count, "count", 0),
         lambda start, stop: later * (stop - start),
-        _delivery,
+        partial(_delivery, False),
         repeatable=False,
         reading=True,
         doubt="an entry may be out, and comes again after its visibility timeout",
+        timed=partial(_delivery, True),
     )
     if not patience:
         return at_once
@@ -132,15 +142,19 @@ def extend(topic: str, group: str, receipt: Receipt, seconds: float) -> Call[Non
     return single(text, plain_ok, repeatable=True)
 
 
-def seek(topic: str, group: str, to: str | tuple[int, int]) -> Call[None]:
-    """SEEK, to `begin`, to `end`, or to (segment, offset)."""
+def seek(topic: str, group: str, to: str | tuple[int, int] | datetime) -> Call[None]:
+    """SEEK, to `begin`, to `end`, to (segment, offset), or to a time."""
     text = b"SEEK %b %b " % (name_bytes(topic), name_bytes(group, "group"))
     if to in ("begin", "end"):
         text += str(to).encode()
     elif isinstance(to, tuple) and len(to) == 2:
         text += b"%d %d" % (number(to[0], "segment", 1), number(to[1], "offset", 0))
+    elif isinstance(to, datetime):
+        text += b"time=%d" % unix_ms(to)
     else:
-        raise ValueError(f"seek to 'begin', to 'end' or to (segment, offset), not to {to!r:.80}")
+        raise ValueError(
+            f"seek to 'begin', to 'end', to (segment, offset) or to a datetime, not to {to!r:.80}"
+        )
     return single(text, plain_ok, repeatable=False, doubt="the group may have been moved")
 
 
@@ -151,13 +165,14 @@ def received(results: Sequence[object]) -> list[Delivery]:
     return [result for result in results if isinstance(result, Delivery)]
 
 
-def _delivery(reply: Reply) -> Delivery | None:
+def _delivery(timed: bool, reply: Reply) -> Delivery | None:
     if isinstance(reply, Empty):
         return None
     if isinstance(reply, Ok) and reply.payload is not None:
         try:
-            receipt, deliveries, payload = protocol.split_received(reply.payload)
+            receipt, deliveries, entry = protocol.split_received(reply.payload)
+            unix_ms, payload = protocol.split_time(entry) if timed else (0, entry)
         except ProtocolError as error:
             raise BadReply(str(error)) from error
-        return Delivery(receipt, deliveries, payload)
+        return Delivery(receipt, deliveries, payload, unix_ms)
     raise unexpected("RECEIVE", reply)

@@ -14,6 +14,8 @@ The question after a failed PUT is never "why" but "was it written?", so the cla
     │   ├── OutOfSequence     a producer's entry, of which an earlier one is missing
     │   ├── UnknownProducer   one that was idle for too long; go on under another name
     │   ├── StaleReceipt      NACK or EXTEND of a delivery that is over
+    │   ├── Unauthenticated   the node asks for a token, and this client has none that it knows
+    │   ├── Forbidden         the token's owner may not do that, or not with that topic
     │   ├── LimitReached      one topic or consumer group more than are kept
     │   ├── CannotLeave       removing that member would lose data or the majority
     │   │   └── NeedsForce    it would cost segments a replica; `force` does it all the same
@@ -111,6 +113,14 @@ class UnknownProducer(Refused):
     """The topic knows nothing (any more) of a producer of that name: go on under another one, from 0."""
 
 
+class Unauthenticated(Refused):
+    """The node asks for a token (`WALRUS_TOKEN_FILE`), and the client has none that is known there."""
+
+
+class Forbidden(Refused):
+    """The owner of the client's token has not the role for this, or not for that topic."""
+
+
 class LimitReached(Refused):
     """The cluster keeps no more topics, or the topic no more consumer groups."""
 
@@ -161,6 +171,10 @@ class TimedOut(WalrusError, TimeoutError):
 
 class BadReply(WalrusError):
     """The answer makes no sense: probably not a Walrus client port."""
+
+
+PASSING: Final = (Unavailable, Unreachable, TimedOut, OutcomeUnknown)
+"""What a program waits out that can ask again: a cluster that has lost too many nodes, for example."""
 
 
 def _family(kind: type[WalrusError]) -> Iterator[type[WalrusError]]:

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 
 from walrus import protocol
 from walrus.client import calls
-from walrus.client.calls import Call, Entry, name_bytes, number
+from walrus.client.calls import Call, Entry, Found, name_bytes, number
 from walrus.client.core import WALK, Pause, walk
 from walrus.client.deliveries import milliseconds
 
@@ -37,7 +37,7 @@ def get(topic: str, group: str, wait: float) -> Call[bytes | None]:
     return replace(at_once, encode=lambda start, stop: frame, wait=patience / 1000, again=at_once)
 
 
-def fetch(topic: str, segment: int, offset: int, wait: float) -> Call[bytes | None]:
+def fetch(topic: str, segment: int, offset: int, wait: float) -> Call[Found | None]:
     """One FETCH, which waits for the entry if it is not there yet."""
     at_once = calls.fetch_many(topic, segment, offset, 1)
     patience = milliseconds(wait, "wait")
@@ -54,12 +54,12 @@ def follow(topic: str, segment: int, offset: int) -> Follow:
         segment, offset = yield from walk(topic, segment, offset)
         run = 1
         while found := calls.fetched((yield _next(topic, segment, offset, run))):
-            yield [Entry(segment, offset + n, payload) for n, payload in enumerate(found)]
+            yield calls.entries(segment, offset, found)
             offset += len(found)
             run = min(2 * run, WALK) if len(found) == run else 1
 
 
-def _next(topic: str, segment: int, offset: int, run: int) -> Call[bytes | None]:
+def _next(topic: str, segment: int, offset: int, run: int) -> Call[Found | None]:
     """The next run; one entry is waited for."""
     if run > 1:
         return calls.fetch_many(topic, segment, offset, run)

@@ -68,3 +68,15 @@ def join_address(host: str, port: int) -> str:
     ('[::1]:6000', 'node-1:6000')
     """
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches a listening host. A name counts as another machine's.
+
+    >>> [is_loopback(host) for host in ("127.1.2.3", "::1", "localhost", "0.0.0.0", "::", "127.0.0.example")]
+    [True, True, True, False, False, False]
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

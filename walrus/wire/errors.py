@@ -52,6 +52,7 @@ KINDS: Final = (
     Kind("REGISTER requires", "InvalidRequest", "an argument is missing"),
     Kind("GET requires", "InvalidRequest", "an argument is missing"),
     Kind("FETCH requires", "InvalidRequest", "an argument is missing, or a number is not one"),
+    Kind("FIND requires", "InvalidRequest", "an argument is missing, or a number is not one"),
     Kind("RECEIVE requires", "InvalidRequest", "an argument is missing"),
     Kind("ACK requires", "InvalidRequest", "an argument is missing"),
     Kind("NACK requires", "InvalidRequest", "an argument is missing"),
@@ -64,6 +65,7 @@ KINDS: Final = (
     Kind("DELETE requires", "InvalidRequest", "an argument is missing"),
     Kind("LEAVE requires", "InvalidRequest", "an argument is missing, or a number is not one"),
     Kind("RECOVER requires", "InvalidRequest", "an argument is missing, or a number is not one"),
+    Kind("AUTH requires", "InvalidRequest", "an argument is missing, or one too many"),
     Kind("HELLO requires", "InvalidRequest", "an option is missing, or a value that is neither 0 nor 1"),
     Kind("invalid topic", "InvalidTopic", "not 1 to 255 bytes, or a space or control character in it"),
     Kind("invalid group", "InvalidRequest", "the same rules, for the consumer group of `GET` or `RECEIVE`"),
@@ -83,6 +85,12 @@ KINDS: Final = (
     Kind("invalid utf-8", "InvalidRequest", "in the command or an argument; a payload may be any bytes"),
     Kind("invalid frame length", "PayloadTooLarge", "0, or more than `--max-frame-bytes`"),
     # Refused: nothing was done.
+    Kind(
+        "unauthenticated:",
+        "Unauthenticated",
+        "the node asks for a token, and was sent none that it knows",
+    ),
+    Kind("forbidden:", "Forbidden", "the identity has not the role, or not for that topic"),
     Kind("unknown topic", "UnknownTopic", "`REGISTER` it first"),
     Kind("topic exists", "TopicExists", "`REGISTER` with other settings than the topic has"),
     Kind("trimmed:", "Trimmed", "`FETCH` of what retention has dropped"),
@@ -144,8 +152,9 @@ def kind_of(reason: str) -> Kind | None:
 # --- the request is wrong, and stays wrong --------------------------------------------------------
 
 UNKNOWN_COMMAND: Final = Reason(
-    "unknown command: send REGISTER, CONFIGURE, DELETE, PUT, PUB, GET, FETCH, RECEIVE, ACK, NACK, EXTEND, "
-    "SEEK, STATE, TOPICS, GROUPS, METRICS, LEAVE, RECOVER or HELLO, in capitals, one space between arguments"
+    "unknown command: send REGISTER, CONFIGURE, DELETE, PUT, PUB, GET, FETCH, FIND, RECEIVE, ACK, NACK, "
+    "EXTEND, SEEK, STATE, TOPICS, GROUPS, METRICS, LEAVE, RECOVER, AUTH or HELLO, in capitals, one space "
+    "between arguments"
 )
 PUT_REQUIRES_TOPIC: Final = Reason("PUT requires a topic: send PUT <topic> <payload>")
 PUT_REQUIRES_PAYLOAD: Final = Reason(
@@ -181,9 +190,10 @@ NACK_REQUIRES: Final = Reason(
 EXTEND_REQUIRES: Final = Reason(
     "EXTEND requires a topic, a group, a receipt and a time: send EXTEND <topic> <group> <receipt> <ms>"
 )
+FIND_REQUIRES: Final = Reason("FIND requires a topic and a time: send FIND <topic> time=<unix ms>")
 SEEK_REQUIRES: Final = Reason(
     "SEEK requires a topic, a group and a place: send SEEK <topic> <group> <segment from 1> <offset from 0>, "
-    "or begin or end for these two"
+    "or begin, end or time=<unix ms> for these two"
 )
 STATE_REQUIRES: Final = Reason("STATE requires a topic: send STATE <topic>")
 GROUPS_REQUIRES: Final = Reason("GROUPS requires a topic: send GROUPS <topic>")
@@ -194,6 +204,7 @@ LEAVE_REQUIRES: Final = Reason(
 RECOVER_REQUIRES: Final = Reason(
     "RECOVER requires a topic and a segment: send RECOVER <topic> <segment from 1>"
 )
+AUTH_REQUIRES: Final = Reason("AUTH requires a token: send AUTH <token>")
 HELLO_REQUIRES: Final = Reason(
     "HELLO requires options: send HELLO <option>=1, or <option>=0, with one space between two of them"
 )
@@ -230,6 +241,22 @@ def invalid_frame_length(length: int, limit: int) -> Reason:
 OVERTAKEN: Final = Reason(
     "overtaken: entries sent later were written first and this one was not, send it again"
 )
+
+
+UNAUTHENTICATED: Final = Reason(
+    "unauthenticated: this node asks for a token, send AUTH <token> first (clients: WALRUS_TOKEN_FILE)"
+)
+UNKNOWN_TOKEN: Final = Reason("unauthenticated: no identity has this token (any more); the connection ends")
+
+
+def lacks_role(name: str, command: str, roles: str) -> Reason:
+    """A command that is not among those of an identity's roles."""
+    return Reason(f"forbidden: {name} may not {command}, that needs the role {roles}")
+
+
+def lacks_topic(name: str, command: str) -> Reason:
+    """A command that an identity may give, but not for that topic, or not for all of them."""
+    return Reason(f"forbidden: {name} may {command}, but not of this topic: its topics are others")
 
 
 def unknown_topic(topic: str) -> Reason:

@@ -22,6 +22,7 @@ Left out: checksums. TCP has one, and what is kept for long (the disk) has its o
 from __future__ import annotations
 
 import struct
+from abc import ABC, abstractmethod
 from typing import Final, Generic, TypeVar
 
 HEADER_BYTES: Final = 4
@@ -55,7 +56,7 @@ def repeated(data: bytes, start: int, stop: int) -> tuple[int, int]:
     return count, stop
 
 
-class FrameParser(Generic[Value]):
+class FrameParser(ABC, Generic[Value]):
     """The values of one connection, out of the pieces in which its bytes arrive.
 
     `limit` is the longest body; it may be changed between feeds.
@@ -133,12 +134,12 @@ class FrameParser(Generic[Value]):
         self._skip = dropped - here
         return body + here
 
+    @abstractmethod
     def _take(self, data: bytes, start: int, stop: int, values: list[Value]) -> int:
         """Add the value of the frame `data[start:stop]`, and perhaps of frames behind it that are whole too.
 
         Returns where the last frame taken ends.
         """
-        raise NotImplementedError
 
     def _refuse(self, length: int, values: list[Value]) -> int | None:
         """A body of `length` bytes is announced: 0, or more than `limit`.

@@ -52,6 +52,8 @@ class Hello(Message, frozen=True, kw_only=True):
     """Where the caller is to be dialled."""
     log_index: int = -1
     """The last index of the caller's Raft log; -1: not told."""
+    nonce: bytes = b""
+    """Drawn for this connection, if the cluster has a secret."""
 
 
 class HelloReply(Message, frozen=True, kw_only=True):
@@ -74,6 +76,22 @@ class Join(Message, frozen=True, kw_only=True):
     directory_id: str
     raft_address: str
     client_address: str
+    nonce: bytes = b""
+    """As in Hello."""
+
+
+class Challenge(Message, frozen=True, kw_only=True):
+    """In a cluster with a secret, the callee's first answer: it knows the secret; does the caller?"""
+
+    nonce: bytes
+    """Drawn for this connection."""
+    proof: bytes
+
+
+class Proof(Message, frozen=True, kw_only=True):
+    """The answer to `Challenge`: the caller knows the secret, too. The verdict follows."""
+
+    proof: bytes
 
 
 class JoinReply(Message, frozen=True, kw_only=True):
@@ -329,7 +347,7 @@ class ForwardReply(Message, frozen=True, kw_only=True):
     no more (it is full, sealing or fenced), `error` anything else that the client should know.
 
     The last `placed` of those taken are at offset `first` and behind. Where a producer's repeated entries
-    are, which come before them, is not known any more; a leader of an earlier release says nothing of places.
+    are, which come before them, is not known any more.
     """
 
     request: int
@@ -388,6 +406,8 @@ PeerMessage: TypeAlias = (
     Hello
     | HelloReply
     | Join
+    | Challenge
+    | Proof
     | JoinReply
     | Append
     | AppendReply

@@ -16,6 +16,8 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
+RECEIPT_TEXT: Final = b"%d.%d.%d.%d"
+
 MAX_RECEIPT_BYTES: Final = 80
 """Four numbers of at most 19 digits, and the dots."""
 
@@ -36,7 +38,7 @@ class Receipt(NamedTuple):
         >>> str(Receipt(1, 41, 0, 2))
         '1.41.0.2'
         """
-        return f"{self.segment}.{self.offset}.{self.generation}.{self.delivery}"
+        return (RECEIPT_TEXT % self).decode()
 
 
 def parse_receipt(raw: bytes) -> Receipt | None:

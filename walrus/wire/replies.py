@@ -3,7 +3,8 @@
     OK                            done
     OK <segment> <offset>         appended there: PUT and PUB, to a client that asked for it (HELLO)
     OK <payload>                  an entry; of FETCH behind the next offset: OK <next_offset> <payload>; of
-                                  RECEIVE behind the delivery: OK <receipt> <deliveries> <payload>
+                                  RECEIVE behind the delivery: OK <receipt> <deliveries> <payload>; of both,
+                                  to a client that asked for it (HELLO), <unix_ms> stands before the entry
     EMPTY                         there is none (yet)
     ERR <reason>                  one line; every reason there is stands in `errors.py`
     {...}                         STATE and METRICS: bare JSON
@@ -21,9 +22,10 @@ from typing import Final, TypeAlias
 import msgspec
 
 from walrus.acknowledged import Position
+from walrus.storage.batch import Batch
 from walrus.wire.errors import Reason
 from walrus.wire.framing import HEADER_BYTES, LENGTH, FrameParser, ProtocolError, frame, repeated
-from walrus.wire.receipts import Receipt, parse_receipt
+from walrus.wire.receipts import RECEIPT_TEXT, Receipt, parse_receipt
 
 MAX_REPLY_BYTES: Final = 64 << 20
 
@@ -31,6 +33,7 @@ MAX_REPLY_BYTES: Final = 64 << 20
 
 OK: Final = frame(b"OK")
 EMPTY: Final = frame(b"EMPTY")
+_RECEIVED: Final = b"OK " + RECEIPT_TEXT + b" %d %b"
 
 
 def ok(payload: bytes) -> bytes:
@@ -58,9 +61,17 @@ def ok_fetch(next_offset: int, payload: bytes) -> bytes:
     return frame(b"OK %d %b" % (next_offset, payload))
 
 
-def ok_received(receipt: Receipt, payload: bytes) -> bytes:
-    """The reply to a RECEIVE that is handed an entry: its receipt, and how often that was handed out."""
-    return frame(b"OK %b %d %b" % (str(receipt).encode(), receipt.delivery, payload))
+def timed_payloads(batch: Batch) -> list[bytes]:
+    """The entries as they are told to a client that asked for times: <unix_ms> <payload>."""
+    return [b"%d %b" % timed for timed in zip(batch.times(), batch.payloads(), strict=True)]
+
+
+def ok_received(receipts: Sequence[Receipt], payloads: Sequence[bytes]) -> bytes:
+    """The replies to RECEIVEs that are handed these entries: each its receipt, and how often it was out."""
+    pack = LENGTH.pack
+    handed = zip(receipts, payloads, strict=True)
+    bodies = [_RECEIVED % (*receipt, receipt.delivery, payload) for receipt, payload in handed]
+    return b"".join([pack(len(body)) + body for body in bodies])
 
 
 def ok_places(segment: int, first: int, count: int) -> bytes:
@@ -136,6 +147,14 @@ def split_fetched(payload: bytes) -> tuple[int, bytes]:
     if not space or not number.isdigit() or len(number) > 19:
         raise ProtocolError(f"expected OK <next_offset> <payload>, got OK {payload[:40]!r}")
     return int(number), entry
+
+
+def split_time(entry: bytes) -> tuple[int, bytes]:
+    """The time (unix ms; 0: not known) and the entry, as a client is told that asked for times."""
+    number, space, payload = entry.partition(b" ")
+    if not space or not number.isdigit() or len(number) > 19:
+        raise ProtocolError(f"expected <unix_ms> <payload>, got {entry[:40]!r}")
+    return int(number), payload
 
 
 def split_place(payload: bytes) -> Position:

@@ -110,6 +110,8 @@ class Fetch(_Request, frozen=True):
     count: int = 1
     wait_ms: int = 0
     """For how long there may be none; of one entry, not of a run."""
+    times: bool = False
+    """Whether the replies are to say when the entries were appended."""
 
     @property
     def replies(self) -> int:
@@ -125,6 +127,8 @@ class Receive(_Request, frozen=True):
     wait_ms: int = 0
     """For how long there may be none before the answer is EMPTY."""
     count: int = 1
+    times: bool = False
+    """As for `Fetch`."""
 
     @property
     def replies(self) -> int:
@@ -163,12 +167,25 @@ class Extend(_Request, frozen=True):
     ms: int
 
 
+class Time(msgspec.Struct, frozen=True):
+    """A place in a topic: the first entry that was appended at `ms` (unix milliseconds) or later."""
+
+    ms: int
+
+
 class Seek(_Request, frozen=True):
     """Move a group, back too. What was out is forgotten."""
 
     topic: str
     group: str
-    to: Position | Literal["begin", "end"]
+    to: Position | Time | Literal["begin", "end"]
+
+
+class Find(_Request, frozen=True):
+    """Tell the place of a time; nothing moves there."""
+
+    topic: str
+    time: Time
 
 
 class State(_Request, frozen=True):
@@ -211,11 +228,22 @@ class Greeting(_Request, frozen=True):
     """HELLO: what the replies on this connection are to say from now on."""
 
     positions: bool = False
+    times: bool = False
 
     @property
     def granted(self) -> str:
         """What is answered: the options that count now, of those that this node knows."""
-        return "positions=1" if self.positions else ""
+        options = {"positions=1": self.positions, "times=1": self.times}
+        return " ".join(option for option, counts in options.items() if counts)
+
+
+class Auth(_Request, frozen=True):
+    """AUTH: whose connection this is. What a node that asks for no tokens is sent is ignored."""
+
+    token: str
+
+    def __repr__(self) -> str:
+        return "Auth(token=...)"  # in no log, and in no assertion
 
 
 class Invalid(_Request, frozen=True):
@@ -239,10 +267,12 @@ Request: TypeAlias = (
     | Put
     | Get
     | Fetch
+    | Find
     | Delivering
     | Describing
     | Leave
     | Recover
+    | Auth
     | Greeting
     | Invalid
 )
@@ -418,12 +448,28 @@ def _extend(rest: bytes) -> Request:
     return Extend(topic, group, _receipt(receipt), _milliseconds(time))
 
 
+def _moment(raw: bytes, reason: errors.Reason) -> Time:
+    """`time=<unix ms>`."""
+    if not raw.startswith(b"time="):
+        raise _Refused(reason)
+    return Time(_number(raw.removeprefix(b"time="), 0, reason))
+
+
+def _find(rest: bytes) -> Request:
+    topic, _, time = rest.partition(b" ")
+    if not topic:
+        raise _Refused(errors.FIND_REQUIRES)
+    return Find(_name(topic, errors.INVALID_TOPIC), _moment(time, errors.FIND_REQUIRES))
+
+
 def _seek(rest: bytes) -> Request:
     topic, group, to = _group_of(rest, 1, 2, errors.SEEK_REQUIRES)
     if to == [b"begin"]:
         return Seek(topic, group, "begin")
     if to == [b"end"]:
         return Seek(topic, group, "end")
+    if len(to) == 1:
+        return Seek(topic, group, _moment(to[0], errors.SEEK_REQUIRES))
     if len(to) != 2:
         raise _Refused(errors.SEEK_REQUIRES)
     segment, offset = _number(to[0], 1, errors.SEEK_REQUIRES), _number(to[1], 0, errors.SEEK_REQUIRES)
@@ -466,6 +512,12 @@ def _recover(rest: bytes) -> Request:
     return Recover(_name(topic, errors.INVALID_TOPIC), _number(segment, 1, errors.RECOVER_REQUIRES))
 
 
+def _auth(rest: bytes) -> Request:
+    if not rest or b" " in rest:
+        raise _Refused(errors.AUTH_REQUIRES)
+    return Auth(rest.decode())
+
+
 def _hello(rest: bytes) -> Request:
     """Options that this release does not know are left out of the answer; a later one may know them."""
     wanted: dict[bytes, bool] = {}
@@ -474,7 +526,7 @@ def _hello(rest: bytes) -> Request:
         if not option or value not in (b"0", b"1"):
             raise _Refused(errors.HELLO_REQUIRES)
         wanted[option] = value == b"1"
-    return Greeting(positions=wanted.get(b"positions", False))
+    return Greeting(positions=wanted.get(b"positions", False), times=wanted.get(b"times", False))
 
 
 _COMMANDS: Final[dict[bytes, Callable[[bytes], Request]]] = {
@@ -485,6 +537,7 @@ _COMMANDS: Final[dict[bytes, Callable[[bytes], Request]]] = {
     b"PUB": _pub,
     b"GET": _get,
     b"FETCH": _fetch,
+    b"FIND": _find,
     b"RECEIVE": _receive,
     b"ACK": _ack,
     b"NACK": _nack,
@@ -496,6 +549,7 @@ _COMMANDS: Final[dict[bytes, Callable[[bytes], Request]]] = {
     b"METRICS": _metrics,
     b"LEAVE": _leave,
     b"RECOVER": _recover,
+    b"AUTH": _auth,
     b"HELLO": _hello,
 }
 COMMANDS: Final = tuple(word.decode() for word in _COMMANDS)
@@ -522,6 +576,9 @@ def parse_request(body: bytes) -> Request:
         return Invalid(errors.INVALID_UTF8)
 
 
+_NO_GREETING: Final = Greeting()
+
+
 class RequestParser(FrameParser[Request]):
     """One client connection's requests, out of the pieces in which its bytes arrive.
 
@@ -533,11 +590,11 @@ class RequestParser(FrameParser[Request]):
     [Metrics()]
     """
 
-    __slots__ = ("_positions", "_put")
+    __slots__ = ("_hello", "_put")
 
     def __init__(self, max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES) -> None:
         super().__init__(max_frame_bytes)
-        self._positions = False  # as the last HELLO said
+        self._hello = _NO_GREETING  # the last one
         self._put = (
             b"",
             "",
@@ -548,23 +605,26 @@ class RequestParser(FrameParser[Request]):
         if data.startswith(b"PUT ", body, stop):
             return self._take_puts(data, start, stop, values)
         request = parse_request(data[body:stop])
+        if self._hello.times and isinstance(request, Fetch | Receive):
+            request = msgspec.structs.replace(request, times=True)
         if isinstance(request, Get):
             count, stop = repeated(data, start, stop)
             request = msgspec.structs.replace(request, count=count)
         elif isinstance(request, Fetch) and not request.wait_ms:
             topic, segment, offset = request.topic, request.segment, request.offset
             prefix = b"FETCH %b %d " % (topic.encode(), segment)
-            count, stop = runs.fetches(data, stop, prefix, offset, self.limit, MAX_NUMBER)
-            request = Fetch(topic, segment, offset, count)
+            count, stop = runs.consecutive(data, stop, prefix, offset, b"", self.limit, MAX_NUMBER)
+            request = Fetch(topic, segment, offset, count, times=request.times)
         elif isinstance(request, Put):
             request, stop = self._take_pubs(request, data, stop)
         elif isinstance(request, Receive):
             count, stop = repeated(data, start, stop)
-            values += _pieces(request, count - 1)
+            values += _pieces(request, count)
+            return stop
         elif isinstance(request, Ack):
             request, stop = self._take_acks(request, data, stop)
         elif isinstance(request, Greeting):
-            self._positions = request.positions
+            self._hello = request
         values.append(request)
         return stop
 
@@ -579,7 +639,7 @@ class RequestParser(FrameParser[Request]):
                 return stop
             self._put = prefix, topic = first
         batch, stop = runs.puts(data, start, prefix, self.limit)
-        values.append(Put(topic, batch, self._positions))
+        values.append(Put(topic, batch, self._hello.positions))
         return stop
 
     def _take_pubs(self, first: Put, data: bytes, stop: int) -> tuple[Put, int]:
@@ -588,7 +648,8 @@ class RequestParser(FrameParser[Request]):
         prefix = b"PUB %b %b " % (first.topic.encode(), stamp.producer.encode())
         more, stop = runs.numbered(data, stop, prefix, stamp.first + 1, self.limit, MAX_NUMBER)
         batch = Batch.of([first.batch.blob, *more]) if more else first.batch
-        return Put(first.topic, batch.stamped(stamp.producer, stamp.first, 0), self._positions), stop
+        batch = batch.stamped(stamp.producer, stamp.first, 0)
+        return Put(first.topic, batch, self._hello.positions), stop
 
     def _take_acks(self, first: Ack, data: bytes, stop: int) -> tuple[Ack, int]:
         """The run of ACKs of one group that begins with `first`, which ends at `stop`."""
@@ -602,8 +663,11 @@ class RequestParser(FrameParser[Request]):
             receipt = parse_receipt(data[body + len(prefix) : after])
             if receipt is None:
                 break  # refused in its place, as the next request
-            receipts.append(receipt)
-            stop = after
+            number, offset, generation, delivery = receipt
+            front, back = b"%b%d." % (prefix, number), b".%d.%d" % (generation, delivery)
+            last = min(MAX_NUMBER, offset + MAX_TOGETHER - len(receipts) - 1)
+            count, stop = runs.consecutive(data, after, front, offset, back, self.limit, last)
+            receipts += [Receipt(number, offset + at, generation, delivery) for at in range(count)]
         return Ack(first.topic, first.group, tuple(receipts)), stop
 
     def _refuse(self, length: int, values: list[Request]) -> int | None:
@@ -613,12 +677,12 @@ class RequestParser(FrameParser[Request]):
         return None if fatal else length
 
 
-def _pieces(receive: Receive, more: int) -> Iterator[Receive]:
-    """Requests for so many more of the same, each for as many as are one request."""
-    while more:
-        count = min(more, MAX_TOGETHER)
+def _pieces(receive: Receive, left: int) -> Iterator[Receive]:
+    """Requests for so many of the same, each for as many as are one request."""
+    while left:
+        count = min(left, MAX_TOGETHER)
         yield msgspec.structs.replace(receive, count=count)
-        more -= count
+        left -= count
 
 
 def _first_put(data: bytes, body: int, stop: int) -> tuple[bytes, str] | Invalid:

@@ -18,10 +18,10 @@ from functools import lru_cache
 from typing import Final
 
 from walrus.storage.batch import Batch
-from walrus.wire.framing import HEADER_BYTES, LENGTH, frame
+from walrus.wire.framing import HEADER_BYTES, LENGTH
 
 _AT_ONCE: Final = 32
-"""Frames of equal length that one call of `struct` takes apart."""
+"""Frames that are looked at together: of equal length, or as they must come."""
 
 
 def puts(data: bytes, position: int, prefix: bytes, limit: int) -> tuple[Batch, int]:
@@ -131,16 +131,23 @@ def _equal_numbers(
     return parts[1::2], stop + size * _AT_ONCE
 
 
-def fetches(data: bytes, stop: int, prefix: bytes, offset: int, limit: int, last: int) -> tuple[int, int]:
-    """How many FETCHes at consecutive offsets there are, and where the last one ends.
+def consecutive(
+    data: bytes, stop: int, front: bytes, first: int, back: bytes, limit: int, last: int
+) -> tuple[int, int]:
+    """How many frames there are that differ in an offset, which rises by one, and where the last one ends.
 
-    The first is the one of `offset`, which ends at `stop`; `prefix` is its body up to there. None is longer
-    than `limit` bytes or has an offset above `last`.
+    The offset stands between `front` and `back`; the frame of offset `first` ends at `stop`. None is longer
+    than `limit` bytes or has an offset above `last`. What must come is written down and compared with what
+    came: twice as many frames each time that it did, half as many when it did not.
     """
-    first = offset
-    while offset < last and data.startswith(following := frame(b"%b%d" % (prefix, offset + 1)), stop):
-        if len(following) > limit + HEADER_BYTES:
-            break
-        offset += 1
-        stop += len(following)
-    return offset - first + 1, stop
+    following, at_once = first + 1, 1
+    while at_once and following <= last:
+        offsets = range(following, min(following + at_once, last + 1))
+        bodies = [b"%b%d%b" % (front, offset, back) for offset in offsets]
+        expected = b"".join([LENGTH.pack(len(body)) + body for body in bodies])
+        if len(bodies[-1]) <= limit and data.startswith(expected, stop):
+            following, stop = following + len(bodies), stop + len(expected)
+            at_once = min(2 * at_once, _AT_ONCE)
+        else:
+            at_once //= 2
+    return following - first, stop

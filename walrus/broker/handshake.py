@@ -1,0 +1,278 @@
+"""The handshake between two nodes, at both ends, without I/O: who is there, and may it go on?
+
+A connection on the peers' port begins with one question of its caller and ends with one verdict of its
+callee. In a cluster with a secret a proof of each end goes between:
+
+    caller                                                  callee
+      │ ── Hello(..., nonce) or Join(..., nonce) ───────────► │  stranger: looks at the shape alone
+      │ ◄─ Challenge(nonce, proof) ────────────────────────── │  challenged   \\  only with a secret
+      │ ── Proof(proof) ────────────────────────────────────► │               /
+      │ ◄─ HelloReply or JoinReply ────────────────────────── │  decided
+
+    state        takes          next
+    stranger     Hello, Join    challenged with a secret, else decided; a bad shape is refused
+    challenged   Proof          decided if it is right, else refused
+    decided      -              a Hello without an error: the caller's messages follow. All else: the end
+
+`CalleeSide` is one such connection at its callee, `CallerSide` at its caller, and `Callers` is what a node
+keeps between them: which start of each node called last, and which is connected. What the metadata says of a
+caller is `membership.py`'s part, asked as `CallerJudge`. The shell (`shell/peer_connections.py`) and the
+simulator carry the messages.
+
+**The proof** is HMAC-SHA-256 (RFC 2104) under the cluster's secret over the role of its sender, the callee's
+nonce, and the caller's whole first message with the caller's nonce in it (ISO 9798-4, mutual authentication
+in three passes). So a proof is good
+
+    for this connection alone    both nonces are fresh: what was recorded proves nothing later
+    in this direction alone      the role is in it: a callee's proof sent back is not a caller's
+    for these claims alone       node, directory, start and target are in it: none can be exchanged
+
+A callee says nothing about the cluster, not even whether a node is known, before the proof. A caller with a
+secret believes no verdict before the callee's proof: a process at a member's old address can refuse it, but
+cannot tell it that it was removed. Two ends of which only one has a secret do not speak, so leaving the
+nonce or the challenge out gains nothing.
+
+Because the whole first message is proven as its receiver decoded it, a release that adds a field to Hello or
+Join is another VERSION.
+
+Left out: what follows the handshake is neither encrypted nor signed. The secret keeps out what can reach the
+port; against what can change packets on the way there is TLS (`walrus/tls.py`).
+
+Invariants: a caller is accepted only after a Hello that `CallerJudge` found nothing against, and in a cluster
+with a secret only after its proof; a caller of an older start than one already seen is refused, and so is
+another start of a node whose earlier one is still connected (two processes of one identity); nothing that a
+stranger says before its proof changes anything here.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from typing import Final, NamedTuple, Protocol
+
+import msgspec
+
+from walrus.segments import start_number
+from walrus.wire.addresses import parse_address
+from walrus.wire.messages import ANY_NODE, Challenge, Hello, HelloReply, Join, JoinReply, PeerMessage, Proof
+
+VERSION: Final = 4
+"""Of the messages between nodes; both ends of a connection must have the same."""
+NONCE_BYTES: Final = 32
+MAX_NODE_ID: Final = 1 << 31
+MAX_ID: Final = 64
+MAX_ADDRESS: Final = 300
+"""Characters of an id and of an address: what a Join puts into the metadata is small."""
+_CALLER, _CALLEE = "caller", "callee"
+
+
+class CallerJudge(Protocol):
+    """What the cluster's metadata says of a caller."""
+
+    def judge_hello(self, hello: Hello) -> str:
+        """Return why this caller is refused; "" accepts it."""
+
+    def is_final(self, hello: Hello) -> bool:
+        """Return whether the refusal of a caller will stand for ever."""
+
+    def is_removed(self, hello: Hello) -> bool:
+        """Return whether a refused caller was a member and has been removed for good."""
+
+    def addresses(self) -> dict[int, str]:
+        """Where this node and the others live, as far as it knows: node id -> host:port."""
+
+    def on_join(self, join: Join) -> JoinReply:
+        """A node without a cluster asks to join this one."""
+
+
+class Answer(NamedTuple):
+    """What a callee does about one message of a caller that is not accepted yet."""
+
+    reply: PeerMessage | None = None
+    caller: Hello | None = None
+    """Accepted: where it lives is news."""
+    ends: bool = True
+    """Whether the connection ends, after the reply if there is one."""
+    complaint: str = ""
+    """For the log."""
+
+
+class Callers:
+    """What a node knows of the nodes that call it, from one connection to the next."""
+
+    def __init__(self, secret: bytes = b"", nonce: Callable[[], bytes] = bytes) -> None:
+        """`secret`: the cluster's; b"": none. With one, `nonce` returns bytes that were never used before."""
+        self.secret = secret
+        self.nonce = nonce
+        self._seen: dict[int, tuple[str, int]] = {}  # node -> directory and start of its latest call
+        self._connected: dict[int, int] = {}  # node -> start
+
+    def flaw(self, hello: Hello) -> str:
+        """Return what earlier calls of that node say against this one; "" if nothing does."""
+        directory, incarnation = self._seen.get(hello.node_id, ("", 0))
+        if directory == hello.directory_id and start_number(incarnation) > start_number(hello.incarnation):
+            return "a later start of that node has called already"
+        if self._connected.get(hello.node_id, hello.incarnation) != hello.incarnation:
+            return (
+                f"another process of node {hello.node_id} is connected, start "
+                f"{start_number(self._connected[hello.node_id])}: only one may run"
+            )
+        return ""
+
+    def accept(self, hello: Hello) -> None:
+        """Remember the start of an accepted caller; unless it only introduces itself, it is connected now."""
+        self._seen[hello.node_id] = hello.directory_id, hello.incarnation
+        if hello.target != ANY_NODE:
+            self._connected[hello.node_id] = hello.incarnation
+
+    def gone(self, node_id: int) -> None:
+        """The connection of an accepted caller has ended, and no later one has replaced it."""
+        self._connected.pop(node_id, None)
+
+
+class CalleeSide:
+    """A connection at the node that was called, until it is decided."""
+
+    def __init__(
+        self, callers: Callers, judge: CallerJudge, certified: Callable[[int], str] = lambda node: ""
+    ) -> None:
+        """`certified` returns what the caller's certificate has against its claim to be a node, or ""."""
+        self._callers = callers
+        self._judge = judge
+        self._certified = certified
+        self._challenged: tuple[Hello | Join, bytes] | None = None
+
+    def on_message(self, message: PeerMessage) -> Answer:
+        """Return what to do about the caller's next message. An answer that ends is the last."""
+        if self._challenged is not None:
+            return self._on_proof(message, *self._challenged)
+        if not isinstance(message, Hello | Join):
+            return Answer(complaint="dropped a caller on the peer port that did not introduce itself")
+        if flaw := self._certified(message.node_id) or shape_flaw(message):
+            return _refused(message, flaw)
+        if not self._callers.secret:
+            return self._decide(message)
+        if len(message.nonce) != NONCE_BYTES:
+            return _refused(message, "this cluster has a secret: start the node with --cluster-secret-file")
+        nonce = self._callers.nonce()
+        assert len(nonce) == NONCE_BYTES
+        self._challenged = message, nonce
+        proof = prove(self._callers.secret, _CALLEE, message, nonce)
+        return Answer(Challenge(nonce=nonce, proof=proof), ends=False)
+
+    def _on_proof(self, message: PeerMessage, first: Hello | Join, nonce: bytes) -> Answer:
+        expected = prove(self._callers.secret, _CALLER, first, nonce)
+        if not isinstance(message, Proof) or not hmac.compare_digest(message.proof, expected):
+            return _refused(first, "it does not know the cluster's secret")
+        return self._decide(first)
+
+    def _decide(self, first: Hello | Join) -> Answer:
+        judge = self._judge
+        if isinstance(first, Join):
+            return Answer(judge.on_join(first))
+        if error := judge.judge_hello(first) or self._callers.flaw(first):
+            return _refused(first, error, final=judge.is_final(first), removed=judge.is_removed(first))
+        self._callers.accept(first)
+        if first.target == ANY_NODE:
+            reply = HelloReply(error="", cluster_id=first.cluster_id, addresses=judge.addresses())
+            return Answer(reply, first)
+        return Answer(HelloReply(error="", cluster_id=first.cluster_id), first, ends=False)
+
+
+def _refused(first: Hello | Join, error: str, *, final: bool = False, removed: bool = False) -> Answer:
+    # A Join is asked again until the node is taken in, unless it is told that asking cannot help.
+    reply = _refusal(first, error, final=final or isinstance(first, Join), removed=removed)
+    return Answer(reply, complaint=f"refused a caller that says it is node {first.node_id}: {error}")
+
+
+def _refusal(
+    first: Hello | Join, error: str, *, final: bool = False, removed: bool = False
+) -> HelloReply | JoinReply:
+    """The reply against a caller, in the form that answers what it said first."""
+    if isinstance(first, Hello):
+        return HelloReply(error=error, cluster_id="", final=final, removed=removed)
+    return join_refused(error, final=final)
+
+
+def join_refused(error: str, *, final: bool = False) -> JoinReply:
+    """The reply to a Join of a node that is not taken in (yet); `final`: asking again cannot help."""
+    return JoinReply(done=False, error=error, cluster_id="", addresses={}, final=final)
+
+
+class CallerSide:
+    """A connection at the node that dialled it, until its callee has decided."""
+
+    def __init__(self, first: Hello | Join, secret: bytes = b"", nonce: bytes = b"") -> None:
+        """`first`: what to say first. With a `secret`, `nonce` has `NONCE_BYTES` that never came before."""
+        assert not secret or len(nonce) == NONCE_BYTES
+        self.first = msgspec.structs.replace(first, nonce=nonce) if secret else first
+        self.verdict: HelloReply | JoinReply | None = None
+        """The callee's, or in the same form why this end gives up."""
+        self._secret = secret
+        self._proven = not secret
+
+    def on_message(self, message: PeerMessage) -> Proof | None:
+        """Take the callee's next message; return what to say to it. The end is when there is a verdict."""
+        assert self.verdict is None, "decided already"
+        if isinstance(message, Challenge):
+            return self._on_challenge(message)
+        if not isinstance(message, HelloReply if isinstance(self.first, Hello) else JoinReply):
+            self.give_up(f"that is no reply to {type(self.first).__name__}")
+        elif self._proven:
+            self.verdict = message
+        else:
+            self.give_up(message.error or "it does not prove that it knows the cluster's secret")
+        return None
+
+    def _on_challenge(self, challenge: Challenge) -> Proof | None:
+        if not self._secret:
+            self.give_up("it asks for the cluster's secret: give --cluster-secret-file")
+            return None
+        expected = prove(self._secret, _CALLEE, self.first, challenge.nonce)
+        right = len(challenge.nonce) == NONCE_BYTES and hmac.compare_digest(challenge.proof, expected)
+        if self._proven or not right:
+            self.give_up("it does not know the cluster's secret")
+            return None
+        self._proven = True
+        return Proof(proof=prove(self._secret, _CALLER, self.first, challenge.nonce))
+
+    def give_up(self, error: str) -> None:
+        """There will be no verdict: `error` is this end's own, and never final."""
+        self.verdict = _refusal(self.first, error)
+
+
+def prove(secret: bytes, role: str, first: Hello | Join, nonce: bytes) -> bytes:
+    """Return the proof of one end, of 32 bytes. `nonce`: the callee's; the caller's is in `first`."""
+    said = (role, nonce, type(first).__name__, *msgspec.structs.astuple(first))
+    return hmac.digest(secret, msgspec.msgpack.encode(said), "sha256")
+
+
+def shape_flaw(first: Hello | Join) -> str:
+    """Return what is wrong with a first message in itself, "" if nothing is.
+
+    A bad address in a Join would be dialled for ever, and an endless id would be kept in the metadata.
+
+    >>> [
+    ...     shape_flaw(Join(node_id=7, directory_id="d", raft_address=address, client_address=""))
+    ...     for address in ("[::1]:6000", "node-7:70000")
+    ... ]
+    ['', "the raft address must be HOST:PORT with a port of 1 to 65535, not 'node-7:70000'"]
+    """
+    if isinstance(first, Hello) and first.version != VERSION:
+        return f"it speaks version {first.version}, this node {VERSION}: run the same release on all nodes"
+    if not 0 < first.node_id <= MAX_NODE_ID:
+        return f"{first.node_id} is no id of a node: ids are 1 to {MAX_NODE_ID}"
+    if not 0 < len(first.directory_id) <= MAX_ID:
+        return f"the id of a data directory has 1 to {MAX_ID} characters"
+    name = first.cluster_id if isinstance(first, Hello) else ""
+    if len(name) > MAX_ID:
+        return f"the id of a cluster has at most {MAX_ID} characters"
+    client_address = first.client_address if isinstance(first, Join) else ""
+    if len(first.raft_address) > MAX_ADDRESS or len(client_address) > MAX_ADDRESS:
+        return f"an address of more than {MAX_ADDRESS} characters"
+    if isinstance(first, Join) or first.raft_address:
+        try:
+            parse_address(first.raft_address)
+        except ValueError as error:
+            return f"the raft address {error}"
+    return ""
