@@ -1,6 +1,6 @@
 """`make demo`: from nothing to a running cluster that loses a node and no message.
 
-    python -m walrus.demo [FILE]
+    python -m walrus.demo [--tls] [FILE]
 
 1. Three nodes start on this machine, on free ports and an empty directory. 2. A real log file (the package
    manager's of a Debian system, in `examples/`, or FILE) is streamed in, a third of its lines through each
@@ -11,7 +11,8 @@
 
 Some of the lines that are sent again had arrived before the node died. Each producer numbers its lines (PUB),
 so the new leader knows them, and does not append them a second time. The exit status is 0 only if nothing
-was lost, and nothing duplicated.
+was lost, and nothing duplicated. With `--tls` all of that goes through TLS, with certificates that are made
+for it. Variables that say who clients of another cluster are do not count here.
 
     python -m walrus.demo queue
 
@@ -27,6 +28,7 @@ if __name__ == "__main__":
 
     end_quietly()
 
+import os
 import socket
 import subprocess
 import sys
@@ -35,13 +37,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.table import Table
 from rich.text import Text
 
-from walrus.cli.command_line import Console, Parser, command
+from walrus.cli.command_line import VARIABLES, Console, Parser, command
 from walrus.client import Client
 from walrus.client.errors import WalrusError
 from walrus.cluster import ClusterError, LocalCluster, pause
@@ -56,6 +59,8 @@ FEWEST = 1000
 """Lines: a shorter file would be over before the leader is dead."""
 KILL_AT = 0.4
 """Share of the file that is acknowledged when the leader is killed."""
+PORTS = range(20_000, 32_500, 50)
+"""Below those that the kernel gives to connections, which could take one before a node does."""
 
 
 class Failover(NamedTuple):
@@ -129,8 +134,12 @@ class Stream:
 
 
 def free_ports(count: int) -> int:
-    """The first of `count` neighbouring ports that are free on loopback."""
-    for base in range(20_000, 60_000, 50):
+    """The first of `count` neighbouring ports that are free on loopback.
+
+    They are free until another program takes them. So each program begins to look somewhere else.
+    """
+    first = os.getpid() * 37 % len(PORTS)
+    for base in chain(PORTS[first:], PORTS[:first]):
         sockets = []
         try:
             for port in range(base, base + count):
@@ -195,16 +204,17 @@ def report(
     return table, lost, duplicated
 
 
-def play(console: Console, lines: Sequence[bytes], directory: Path) -> int:
+def play(console: Console, lines: Sequence[bytes], directory: Path, *, tls: bool = False) -> int:
     """The whole demonstration; the number of lines lost or duplicated."""
     base = free_ports(6)
     flags = ["--log-level", "warning"]
-    cluster = LocalCluster(3, directory, client_port=base, raft_port=base + 3, flags=flags)
+    cluster = LocalCluster(3, directory, client_port=base, raft_port=base + 3, flags=flags, tls=tls)
     cluster.environ["WALRUS_MAX_SEGMENT_ENTRIES"] = str(max(100, len(lines) // 3))
     try:
+        cluster.trust()
         cluster.start()
         took = {"three nodes ready after": cluster.wait_ready()}
-        console.print(f"three nodes are up: {', '.join(cluster.addresses)}")
+        console.print(f"three nodes are up{' with TLS' * tls}: {', '.join(cluster.addresses)}")
         with Client(cluster.addresses) as client:
             client.register(TOPIC)
         stream = Stream(cluster.addresses, lines)
@@ -269,13 +279,14 @@ class Crew:
             process.wait()
 
 
-def play_queue(console: Console, directory: Path) -> int:
+def play_queue(console: Console, directory: Path, *, tls: bool = False) -> int:
     """The demonstration of the queue; the number of tasks that are lost."""
     base = free_ports(10)
     flags = ["--log-level", "warning", "--replication-factor", "5"]
-    cluster = LocalCluster(5, directory, client_port=base, raft_port=base + 5, flags=flags)
+    cluster = LocalCluster(5, directory, client_port=base, raft_port=base + 5, flags=flags, tls=tls)
     crew = None
     try:
+        cluster.trust()
         cluster.start()
         cluster.wait_ready()
         tasks = [b"task %04d" % number for number in range(TASKS)]
@@ -314,16 +325,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=EXAMPLE,
         help="a log file (default: the one of a Debian system that comes with this package), or `queue`",
     )
+    parser.add_argument("--tls", action="store_true", help="with TLS, and certificates made for it")
     options = parser.parse_args(arguments)
     console = Console(highlight=False)
+    for variable in VARIABLES.values():
+        os.environ.pop(variable, None)  # of a client of another cluster
     try:
         if str(options.file) == "queue":
             with tempfile.TemporaryDirectory(prefix="walrus-demo-") as directory:
-                return 1 if play_queue(console, Path(directory)) else 0
+                return 1 if play_queue(console, Path(directory), tls=options.tls) else 0
         lines = numbered(options.file)
         console.print(f"{options.file.name}: {len(lines):,} lines")
         with tempfile.TemporaryDirectory(prefix="walrus-demo-") as directory:
-            return 1 if play(console, lines, Path(directory)) else 0
+            return 1 if play(console, lines, Path(directory), tls=options.tls) else 0
     except (ClusterError, WalrusError) as error:
         sys.stderr.write(f"walrus-demo: the demo broke off: {error}\n")
         return 1

@@ -89,6 +89,9 @@ def test_json_is_one_value_a_line(say: Spoken) -> None:
     assert json.loads(say("get", "t", "--json")[1]) == {"empty": True}
     found = json.loads(say("fetch", "t", "1", "0", "--json")[1])
     assert found == {"segment": 1, "offset": 0, "next_offset": 1, "payload": "grün"}
+    found = json.loads(say("entries", "t", "--json")[1])
+    assert found == {"segment": 1, "offset": 0, "time": "2025-11-26T06:55:00Z", "payload": "grün"}
+    assert json.loads(say("find", "t", "1d", "--json")[1]) == {"segment": 1, "offset": 1}
     assert json.loads(say("state", "t", "--json")[1])["current_segment"] == 1
     assert json.loads(say("metrics", "--json")[1]) == METRICS
 

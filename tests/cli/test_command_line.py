@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 
+from walrus import cluster
 from walrus.cli import interrupts
 from walrus.cli import main as cli
 from walrus.cli.command_line import Console, Parser, command
-from walrus.shell.flags import FlagError
+from walrus.shell.arguments import FlagError
 
 
 def test_wrong_usage_is_one_line_that_names_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,6 +98,15 @@ def test_without_a_home_there_is_a_history_all_the_same(monkeypatch: pytest.Monk
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", nowhere)
     assert list(cli._history().load_history_strings()) == []
+
+
+@pytest.mark.parametrize("flag", ["--play", "--console"])
+def test_a_cluster_that_is_left_alone_keeps_no_console(
+    flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cluster.main(["--detach", flag, "--data-dir", str(tmp_path / "data")]) == 2
+    assert f"{flag}: not with --detach, which leaves at once" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
 
 
 INTERRUPTED = """

@@ -33,6 +33,8 @@ def test_lines_are_produced_and_followed(launch: Launcher) -> None:
     assert (status, out) == (0, "OK\n") and "3 acknowledged" in err
     assert cli(address, "tail", "orders", "--from", "1.1") == (0, "two\nthree\n", "")
     assert cli(address, "tail", "orders", "--from", "end") == (0, "", "")
+    assert cli(address, "tail", "orders", "--from=-1h") == (0, "one\ntwo\nthree\n", "")
+    assert cli(address, "tail", "orders", "--from", "2999-12-31") == (0, "", "")
     following = subprocess.Popen(
         [sys.executable, "-m", "walrus.cli", "--addr", address, "tail", "-f", "orders"],
         stdout=subprocess.PIPE,
@@ -51,7 +53,7 @@ def test_lines_are_produced_and_followed(launch: Launcher) -> None:
     said = json.loads(cli(f"{leader[0]}:{leader[1]}", "groups", "orders", "--json")[1])
     assert said["exact"] and said["end"] == {"segment": 1, "offset": 4}
     status, out, err = cli(address, "tail", "orders", "--from", "middle")
-    assert status == 2 and "'middle' is not begin, end or SEGMENT.OFFSET" in err
+    assert status == 2 and "neither begin, end nor SEGMENT.OFFSET, and no time: 'middle'" in err
     status, out, err = cli(address, "produce", "none", text=b"one\n")
     assert status == 1 and "unknown topic none" in err
     repl = cli(address, text=b"pub orders me 0 five\npub orders me 0 five\nfetch orders 1 5 10\ntopics o\n")

@@ -41,7 +41,7 @@ def test_an_entry_is_taken_given_back_and_acknowledged(say: Spoken) -> None:
     assert (status, out) == (0, "") and "EMPTY" in err
     assert say("seek", "jobs", "g", "begin") == (0, "OK\n", "")
     assert say("--json", "receive", "jobs", "g")[1] == (
-        '{"receipt":"1.0.1.3","deliveries":3,"payload":"one"}\n'
+        '{"receipt":"1.0.1.3","deliveries":3,"time":"2025-11-26T06:55:00Z","payload":"one"}\n'
     )
 
 
@@ -53,8 +53,11 @@ def test_an_entry_is_taken_given_back_and_acknowledged(say: Spoken) -> None:
         (("receive", "jobs", "g", "--wait", "-1"), "-1"),
         (("ack", "jobs", "g"), "RECEIPT"),
         (("ack", "jobs", "g", "first"), "not a receipt"),
-        (("seek", "jobs", "g", "middle"), "seek to begin, to end, or to SEGMENT OFFSET"),
+        (("seek", "jobs", "g", "middle"), "seek to begin, to end, to SEGMENT OFFSET or to a time"),
         (("seek", "jobs", "g", "1"), "seek to begin"),
+        (("seek", "jobs", "g", "--time", "soon"), "no time: 'soon'; write 2026-"),
+        (("seek", "jobs", "g", "--time", "9" * 15), "no time: '999"),
+        (("seek", "jobs", "g"), "--time"),
         (("consume", "jobs", "g", "--workers", "0"), "'0' is not a number from 1"),
     ],
 )

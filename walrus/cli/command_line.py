@@ -7,7 +7,9 @@
     read or written         on a disk that is full
 
 `@command(name)` makes it so for a `main`; `Parser` and `Console` are what such a `main` uses. `Parser` lives
-where a node's flags are parsed with it (`shell/flags.py`).
+where a node's flags are parsed with it (`shell/arguments.py`).
+
+`CREDENTIALS` are the flags of every command that is a client of a cluster, and `believe` makes them count.
 
 Left out: the node. It logs, with the time and its id, and decides for itself what an error means
 (`node.main`).
@@ -15,18 +17,47 @@ Left out: the node. It logs, with the time and its id, and decides for itself wh
 
 from __future__ import annotations
 
+import argparse
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol
 
 import rich.console
 
+from walrus import credentials, tls
 from walrus.cli.interrupts import raise_again
-from walrus.shell.flags import FlagError, Parser
+from walrus.shell.arguments import FlagError, Parser
 
-__all__ = ["Console", "Main", "Parser", "command", "describe"]
+__all__ = [
+    "CREDENTIALS",
+    "VARIABLES",
+    "Console",
+    "Main",
+    "Parser",
+    "add_credentials",
+    "believe",
+    "command",
+    "describe",
+]
+
+CREDENTIALS: Final = {
+    "--token-file": "whose token this client has (default: the variable WALRUS_TOKEN_FILE)",
+    "--tls-ca": "the cluster's CA: TLS (default: the variable WALRUS_TLS_CA)",
+    "--tls-cert": "this client's certificate, where nodes ask for one (default: WALRUS_TLS_CERT)",
+    "--tls-key": "its key (default: WALRUS_TLS_KEY)",
+}
+"""Who a client is. A token is no flag itself: every user of the machine would see it in ps."""
+
+VARIABLES: Final = {
+    "token_file": "WALRUS_TOKEN_FILE",
+    "tls_ca": "WALRUS_TLS_CA",
+    "tls_cert": "WALRUS_TLS_CERT",
+    "tls_key": "WALRUS_TLS_KEY",
+}
+"""Which variable says the same as such a flag, by its `dest`."""
 
 
 class Main(Protocol):
@@ -91,6 +122,29 @@ def describe(error: OSError) -> str:
     """
     what = error.strerror or str(error)
     return f"{error.filename}: {what}" if error.filename else what
+
+
+def add_credentials(
+    parser: argparse.ArgumentParser, flags: Iterable[str] = CREDENTIALS, default: Any = None
+) -> None:
+    """Give a command that is a client these flags."""
+    for flag in flags:
+        parser.add_argument(flag, type=Path, metavar="FILE", default=default, help=CREDENTIALS[flag])
+
+
+def believe(options: argparse.Namespace) -> None:
+    """Let all clients that this process and its children make be who the flags say. Raises FlagError.
+
+    Clients look into the environment, so flags go there. What a variable said that no flag repeats, stays.
+    """
+    for dest, variable in VARIABLES.items():
+        if (path := getattr(options, dest, None)) is not None:
+            os.environ[variable] = str(path)
+    try:
+        tls.from_environment(os.environ)
+        credentials.token_from(os.environ)
+    except (tls.TlsError, credentials.CredentialError) as error:
+        raise FlagError(str(error)) from None
 
 
 def _replace_missing_streams() -> None:

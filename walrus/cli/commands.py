@@ -25,6 +25,7 @@ from walrus import protocol
 from walrus.cli import view
 from walrus.client import (
     Client,
+    Delivery,
     Entry,
     OutcomeUnknown,
     Position,
@@ -75,13 +76,13 @@ class Screen:
         self._human = human
         self._lines = 0
 
-    def document(self, answer: Any, view: Callable[[Console], Any]) -> None:
-        """A JSON document: as it came, or as a view of it."""
+    def document(self, answer: Any, view: Callable[[Console], Any], *, one_line: bool = False) -> None:
+        """A JSON document: as it came, or as a view of it; `one_line`: however wide the terminal is."""
         if self._json:
             self.line(msgspec.json.encode(answer))
         else:
             self.flush()
-            self.console.print(view(self.console))
+            self.console.print(view(self.console), soft_wrap=one_line)
 
     def done(self, **facts: Any) -> None:
         """A command without data was executed."""
@@ -92,27 +93,36 @@ class Screen:
         else:
             self.line(b"OK")
 
-    def entry(self, payload: bytes, **place: int) -> None:
-        """One entry."""
+    def entry(self, payload: bytes, **facts: Any) -> None:
+        """One entry. The `facts` about it are for programs: its place, and when it was appended."""
         if self._json:
-            self.line(msgspec.json.encode({**place, **_json_payload(payload)}))
+            self.line(msgspec.json.encode({**facts, **_json_payload(payload)}))
         elif self._human:
             self.console.print(Text(view.printable(payload)), soft_wrap=True)
         else:
             self.line(payload)
 
+    def place(self, place: Position) -> None:
+        """A place in a topic, as `tail --from` takes it."""
+        self.line(msgspec.json.encode(place._asdict()) if self._json else b"%d.%d" % place)
+
     def name(self, name: str) -> None:
         """One name, as of a topic."""
         self.line(msgspec.json.encode(name) if self._json else name.encode())
 
-    def delivery(self, payload: bytes, receipt: str, deliveries: int) -> None:
-        """One entry of a work queue, with its receipt unless that is ""."""
+    def delivery(self, delivery: Delivery, *, bare: bool) -> None:
+        """One entry of a work queue, with its receipt unless it needs none."""
+        receipt, deliveries, payload = delivery.receipt, delivery.deliveries, delivery.payload
         if self._json:
-            named = {"receipt": receipt, "deliveries": deliveries} if receipt else {}
-            self.line(msgspec.json.encode({**named, **_json_payload(payload)}))
+            named = {} if bare else {"receipt": receipt, "deliveries": deliveries}
+            self.line(msgspec.json.encode({**named, "time": delivery.time, **_json_payload(payload)}))
         else:
             text = view.printable(payload).encode() if self._human else payload
-            self.line(b"%b %d %b" % (receipt.encode(), deliveries, text) if receipt else text)
+            self.line(text if bare else b"%b %d %b" % (receipt.encode(), deliveries, text))
+
+    def placed(self, entry: Entry) -> None:
+        """One entry with what is known about it."""
+        self.entry(entry.payload, segment=entry.segment, offset=entry.offset, time=entry.time)
 
     def empty(self) -> None:
         """There was no entry."""
@@ -298,7 +308,7 @@ def entries(client: Client, screen: Screen, topic: str, segment: int = 1, offset
     """Everything from that place on."""
     last: Entry | None = None
     for last in client.scan(topic, segment, offset):
-        screen.entry(last.payload, segment=last.segment, offset=last.offset)
+        screen.placed(last)
     if last is None:
         screen.empty()
 

@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
 from walrus import __version__
 from walrus.cli import backup, commands, producing, queues, status
-from walrus.cli.command_line import Console, Parser, command
+from walrus.cli.command_line import Console, Parser, add_credentials, believe, command
 from walrus.cli.commands import EXITS, Screen
 from walrus.client import Client, WalrusError
 from walrus.client.calls import DEFAULT_TIMEOUT
 from walrus.client.deliveries import milliseconds
 from walrus.config import FIRST_CLIENT_PORT
 from walrus.settings import SETTINGS
-from walrus.shell.flags import FlagError
+from walrus.shell.arguments import FlagError
 
 if TYPE_CHECKING:
     from prompt_toolkit.history import History
@@ -74,6 +74,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _client(arguments: argparse.Namespace) -> Client:
+    believe(arguments)
     try:
         return _connect(_addresses(arguments), arguments.timeout)
     except ValueError as error:
@@ -255,6 +256,7 @@ def _common(default: bool) -> Parser:
         default=DEFAULT_TIMEOUT if default else unset,
         help=f"default {DEFAULT_TIMEOUT:g}",
     )
+    add_credentials(common, default=unset)
     common.add_argument(
         "--json",
         action="store_true",
@@ -366,6 +368,11 @@ def _produce_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=_seconds, default=0.0, metavar="N", help="entries a second, at most")
 
 
+_TIME_HELP: Final = (
+    "the first entry appended then or later: 2026-11-26T07:30:00, unix milliseconds, or 1h (s, m, h, d) ago"
+)
+
+
 def _tail_flags(parser: argparse.ArgumentParser) -> None:
     _topic(parser)
     parser.add_argument("-f", "--follow", action="store_true", help="wait for what comes, until Ctrl-C")
@@ -375,17 +382,25 @@ def _tail_flags(parser: argparse.ArgumentParser) -> None:
         default="begin",
         type=_place,
         metavar="PLACE",
-        help="begin (default), end, or SEGMENT.OFFSET",
+        help=f"begin (default), end, SEGMENT.OFFSET, or {_TIME_HELP}",
     )
 
 
-def _place(text: str) -> tuple[int, int] | str:
-    segment, dot, offset = text.partition(".")
+def _place(text: str) -> producing.Begin:
     if text in ("begin", "end"):
         return text
-    if not dot:
-        raise argparse.ArgumentTypeError(f"{text!r} is not begin, end or SEGMENT.OFFSET")
-    return _positive(segment), _offset(offset)
+    segment, dot, offset = text.partition(".")
+    if dot and segment.isdecimal():
+        return _positive(segment), _offset(offset)
+    try:
+        return queues.point_in_time(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"neither begin, end nor SEGMENT.OFFSET, and {error}") from None
+
+
+def _find_flags(parser: argparse.ArgumentParser) -> None:
+    _topic(parser)
+    parser.add_argument("time", help=_TIME_HELP)
 
 
 def _topics_flags(parser: argparse.ArgumentParser) -> None:
@@ -460,7 +475,13 @@ def _extend_flags(parser: argparse.ArgumentParser) -> None:
 
 def _seek_flags(parser: argparse.ArgumentParser) -> None:
     _group_flags(parser)
-    parser.add_argument("place", nargs="+", help="begin, end, or SEGMENT OFFSET")
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument("place", nargs="*", default=[], help="begin, end, or SEGMENT OFFSET")
+    place.add_argument(
+        "--time",
+        default="",
+        help=_TIME_HELP,
+    )
 
 
 def _consume_flags(parser: argparse.ArgumentParser) -> None:
@@ -536,6 +557,11 @@ _COMMANDS: dict[str, tuple[str, _Run, _Flags]] = {
         lambda c, s, a: producing.tail(c, s, a.topic, a.begin, a.follow),
         _tail_flags,
     ),
+    "find": (
+        "the place of a time; no cursor moves",
+        lambda c, s, a: producing.find(c, s, a.topic, a.time),
+        _find_flags,
+    ),
     "topics": (
         "the topics there are",
         lambda c, s, a: producing.topics(c, s, a.prefix),
@@ -568,7 +594,7 @@ _COMMANDS: dict[str, tuple[str, _Run, _Flags]] = {
     ),
     "seek": (
         "move a group of a work queue, back too",
-        lambda c, s, a: queues.seek(c, s, a.topic, a.group, a.place),
+        lambda c, s, a: queues.seek(c, s, a.topic, a.group, [f"time={a.time}"] if a.time else a.place),
         _seek_flags,
     ),
     "consume": (

@@ -4,6 +4,7 @@
     ... | walrus-cli produce orders --rate 100
     walrus-cli tail orders                          all there is
     walrus-cli tail -f orders --from end            what comes from now on, until Ctrl-C
+    walrus-cli tail orders --from 1h                what was appended in the last hour
     walrus-cli topics; walrus-cli groups orders
 
 `produce` sends a line again until it is acknowledged, and never writes it twice; its exit status is not 0 if
@@ -14,13 +15,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from datetime import datetime
+from typing import Any, Final, TypeAlias
 
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from walrus.cli.commands import Screen
+from walrus.cli.queues import point_in_time
 from walrus.client import Client, Producer, WalrusError
 
 TELL_AFTER: Final = 5.0
@@ -98,20 +101,26 @@ class _Stream:
             time.sleep(max(0.0, self._started + self.acknowledged / self._rate - now))
 
 
-def tail(client: Client, screen: Screen, topic: str, begin: tuple[int, int] | str, follow: bool) -> None:
+Begin: TypeAlias = tuple[int, int] | datetime | str
+"""Where to read from: a place, a time, "begin" or "end"."""
+
+
+def tail(client: Client, screen: Screen, topic: str, begin: Begin, follow: bool) -> None:
     """The entries from a place on, to the end, or without end."""
     segment, offset = _place(client, topic, begin)
     found = client.follow(topic, segment, offset) if follow else client.scan(topic, segment, offset)
     for entry in found:
-        screen.entry(entry.payload, segment=entry.segment, offset=entry.offset)
+        screen.placed(entry)
         if follow:
             screen.flush()
 
 
-def _place(client: Client, topic: str, begin: tuple[int, int] | str) -> tuple[int, int]:
+def _place(client: Client, topic: str, begin: Begin) -> tuple[int, int]:
     """Segment and offset. The end is known to the topic's leader; from what another node knows it is read."""
     if isinstance(begin, tuple):
         return begin
+    if isinstance(begin, datetime):
+        return client.find(topic, begin)
     if begin == "begin":
         return 1, 0
     known = client.groups(topic)
@@ -120,6 +129,11 @@ def _place(client: Client, topic: str, begin: tuple[int, int] | str) -> tuple[in
         for entry in client.scan(topic, *place):
             place = entry.segment, entry.offset + 1
     return place
+
+
+def find(client: Client, screen: Screen, topic: str, time: str) -> None:
+    """FIND."""
+    screen.place(client.find(topic, point_in_time(time)))
 
 
 def topics(client: Client, screen: Screen, prefix: str = "") -> None:

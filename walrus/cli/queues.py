@@ -12,9 +12,12 @@ line was flushed, or its command ended well; otherwise it is given back. A reade
 
 from __future__ import annotations
 
+import re
 import subprocess
 import threading
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from walrus.cli.commands import Screen
 from walrus.client import Client, Delivery, WalrusError
@@ -32,17 +35,12 @@ def receive(
     """RECEIVE up to `count` entries; with `ack` they are acknowledged once they are printed."""
     found = client.receive_many(topic, group, count, wait=wait)
     for delivery in found:
-        show(screen, delivery, bare=ack)
+        screen.delivery(delivery, bare=ack)
     screen.flush()
     if ack:
         raise_first(client.ack_many(topic, group, found))
     if not found:
         screen.empty()
-
-
-def show(screen: Screen, delivery: Delivery, *, bare: bool) -> None:
-    """One delivery, with its receipt unless it needs none."""
-    screen.delivery(delivery.payload, "" if bare else delivery.receipt, delivery.deliveries)
 
 
 def raise_first(results: Sequence[WalrusError | None]) -> None:
@@ -70,15 +68,46 @@ def extend(client: Client, screen: Screen, topic: str, group: str, receipt: str,
     screen.done()
 
 
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+_AGO: Final = re.compile(r"-?([0-9]{1,9})([smhd])")
+
+
+def point_in_time(text: str) -> datetime:
+    """A time from the command line: ISO 8601, local unless it names its zone, or unix milliseconds.
+
+    Or so long ago: `90s`, `15m`, `1h`, `2d`, with or without a minus.
+
+    >>> point_in_time("1764140000123") == point_in_time("2025-11-26T06:53:20.123+00:00")
+    True
+    >>> point_in_time("1d") < point_in_time("-1h") < datetime.now(UTC)
+    True
+    """
+    try:
+        if ago := _AGO.fullmatch(text):
+            return datetime.now(UTC) - timedelta(seconds=int(ago[1]) * _SECONDS[ago[2]])
+        if text.isascii() and text.isdigit() and len(text) <= 15:
+            return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=int(text))
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(
+            f"no time: {text!r:.80}; write 2026-11-26T07:30:00, with +00:00 behind it for UTC, "
+            "unix milliseconds, or 90s, 15m, 1h, 2d for so long ago"
+        ) from None
+
+
 def seek(client: Client, screen: Screen, topic: str, group: str, place: Sequence[str]) -> None:
-    """SEEK, to `begin`, `end`, or a segment and an offset."""
+    """SEEK, to `begin`, `end`, a segment and an offset, or `time=` and a time."""
     match place:
+        case [time] if time.startswith("time="):
+            client.seek(topic, group, point_in_time(time.removeprefix("time=")))
         case ["begin" | "end" as end]:
             client.seek(topic, group, end)
         case [segment, offset] if segment.isdecimal() and offset.isdecimal():
             client.seek(topic, group, (int(segment), int(offset)))
         case _:
-            raise ValueError(f"seek to begin, to end, or to SEGMENT OFFSET, not to {' '.join(place)!r}")
+            raise ValueError(
+                f"seek to begin, to end, to SEGMENT OFFSET or to a time, not to {' '.join(place)!r}"
+            )
     screen.done()
 
 
@@ -96,7 +125,7 @@ def consume(
 
     def written(delivery: Delivery) -> None:
         with lock:
-            show(screen, delivery, bare=True)
+            screen.delivery(delivery, bare=True)
             screen.flush()
 
     def executed(delivery: Delivery) -> None:

@@ -37,8 +37,9 @@ _HELP: Final = (
     ("ACK <topic> <group> <receipt>", "the work is done"),
     ("NACK <topic> <group> <receipt> [<delay_ms>]", "give it back"),
     ("EXTEND <topic> <group> <receipt> <ms>", "the work takes longer"),
-    ("SEEK <topic> <group> begin|end|<segment> <offset>", "move the group"),
+    ("SEEK <topic> <group> begin|end|<segment> <offset>|time=<unix_ms>", "move the group"),
     ("FETCH <topic> <segment> <offset> [<wait_ms>]", "one entry; moves no cursor"),
+    ("FIND <topic> time=<unix_ms>", "where the first entry is that was appended then or later"),
     ("ENTRIES <topic>", "all entries, across segments"),
     ("STATE <topic>", "segments, leaders, replicas, cursors"),
     ("TOPICS [<prefix>]", "the topics there are"),
@@ -51,9 +52,9 @@ _HELP: Final = (
 )
 WORDS: Final = (*protocol.COMMANDS, "ENTRIES", "CONNECT", "HELP", "QUIT")
 _OF_QUEUES: Final = {"RECEIVE", "ACK", "NACK", "EXTEND", "SEEK"}
-_READING: Final = {"GET", "FETCH", "STATE", "GROUPS", "ENTRIES"}
+_READING: Final = {"GET", "FETCH", "FIND", "STATE", "GROUPS", "ENTRIES"}
 _TAKE_TOPIC: Final = {"REGISTER", "CONFIGURE", "DELETE", "PUT", "PUB", "RECOVER", *_READING, *_OF_QUEUES}
-_TAKE_MORE: Final = {"CONFIGURE", "DELETE", "PUT", "PUB", "FETCH", "RECOVER", *_OF_QUEUES}
+_TAKE_MORE: Final = {"CONFIGURE", "DELETE", "PUT", "PUB", "FETCH", "FIND", "RECOVER", *_OF_QUEUES}
 
 
 class Words(Completer):
@@ -149,6 +150,8 @@ class Repl:
                 commands.pub(client, screen, topic, stamp.producer, stamp.first, batch.blob)
             case protocol.Put(topic, batch):
                 commands.put(client, screen, topic, batch.blob)
+            case protocol.Auth():
+                raise NotAsked("not sent: the token is that of WALRUS_TOKEN_FILE, from the first request on")
             case protocol.Greeting():
                 raise NotAsked("not sent: HELLO is what this client begins each connection with")
             case protocol.Leave(node_id, force):
@@ -187,7 +190,9 @@ def _of_queues(client: Client, screen: Screen, request: protocol.Delivering, tex
             assert_never(request)
 
 
-def _reading(client: Client, screen: Screen, request: protocol.Get | protocol.Fetch | Describing) -> None:
+def _reading(
+    client: Client, screen: Screen, request: protocol.Get | protocol.Fetch | protocol.Find | Describing
+) -> None:
     """The requests that change nothing, but for a cursor."""
     match request:
         case protocol.Get(topic, group, wait_ms=wait_ms) if wait_ms:
@@ -198,6 +203,8 @@ def _reading(client: Client, screen: Screen, request: protocol.Get | protocol.Fe
             one_or_empty(screen, client.fetch(topic, segment, offset, wait=wait_ms / 1000))
         case protocol.Fetch(topic, segment, offset):
             commands.fetch(client, screen, topic, segment, offset)
+        case protocol.Find(topic, protocol.Time(ms)):
+            producing.find(client, screen, topic, str(ms))
         case protocol.Topics(prefix):
             producing.topics(client, screen, prefix)
         case protocol.Groups(topic):

@@ -10,9 +10,10 @@ Both ask every member that any of them names, judge (`health.py`) and end with t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import msgspec
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -28,18 +29,24 @@ COLUMNS = ("node", "role", "term", "commit", "leads", "disk", "entries", "PUT/s"
 STYLES = {health.HEALTHY: "bold green", health.DEGRADED: "bold yellow", health.UNAVAILABLE: "bold red"}
 
 
-def ask(address: str, timeout: float) -> health.NodeFigures | None:
-    """Return what the node at an address says of itself; None if it does not answer."""
+def ask(address: str, timeout: float, complain: Callable[[str], None]) -> health.NodeFigures | None:
+    """Return what the node at an address says of itself; None, after a complaint, if it does not answer."""
     try:
         with Client([address], timeout=timeout) as client:
             return health.read(client.metrics())
-    except (WalrusError, OSError, ValueError):
+    except (WalrusError, OSError, ValueError) as error:
+        complain(str(error))
         return None
 
 
 def look(addresses: Iterable[str], timeout: float) -> health.ClusterHealth:
-    """Ask these nodes and all members that they name."""
-    return health.judge(health.survey(addresses, lambda address: ask(address, timeout)))
+    """Ask these nodes and all members that they name. If none answers, a reason says what the first did."""
+    said: list[str] = []
+    answers = health.survey(addresses, lambda address: ask(address, timeout, said.append))
+    cluster = health.judge(answers)
+    if any(answers.values()) or not said:
+        return cluster
+    return msgspec.structs.replace(cluster, reasons=(*cluster.reasons, said[0]))
 
 
 class Rates:
@@ -124,7 +131,7 @@ def check(addresses: Sequence[str], screen: Screen, timeout: float) -> int:
     """One line: the word, then why."""
     cluster = look(addresses, timeout)
     line = f"{cluster.word}: {'; '.join(cluster.reasons) or 'all members are ready, all replicas are there'}"
-    screen.document(_plain(cluster), lambda console: Text(line))
+    screen.document(_plain(cluster), lambda console: Text(line), one_line=True)
     return cluster.exit_status
 
 

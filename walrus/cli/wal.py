@@ -25,7 +25,7 @@ from rich.text import Text
 
 from walrus.cli.command_line import Console, Parser, command, describe
 from walrus.cli.view import printable
-from walrus.shell.flags import directory, whole
+from walrus.shell.arguments import directory, whole
 from walrus.storage.block import Block
 from walrus.storage.errors import StorageError
 from walrus.storage.log import Log
