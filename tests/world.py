@@ -117,11 +117,11 @@ class TimedWorld(World):
         while self.now < end:
             self.step(end)
 
-    def until(self, condition: Callable[[], bool], within: float = 30.0) -> float:
-        """Let time pass until the condition holds; return how long that took."""
+    def until(self, condition: Callable[[], bool], within: float = 30.0, claim: str = "Progress") -> float:
+        """Let time pass until the condition holds; return how long that took. `claim` says that it does."""
         start = self.now
         while not condition():
-            assert self.now < start + within, f"the condition did not come true within {within} s"
+            assert self.now < start + within, f"{claim}: the condition did not come true within {within} s"
             self.step(start + within)
         return self.now - start
 

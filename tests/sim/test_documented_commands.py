@@ -84,7 +84,10 @@ def test_a_documented_bug_of_a_spec_is_planted(name: str) -> None:
 
 
 @pytest.mark.skipif(not DEEP, reason="make deep: it shrinks what it finds")
-def test_the_sample_of_lanes_is_what_its_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_sample_of_lanes_is_what_its_command_prints(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
     page = (ROOT / "docs" / "viewer.md").read_text("utf-8")
     command, sample = re.findall(r"python -m walrus.sim (.* --show --why)\n\n((?: {6}.*\n)+)", page)[0]
     assert sim.main(shlex.split(command)) == 1

@@ -67,6 +67,7 @@ def test_the_command_writes_a_page_a_film_lanes_and_a_reason(
     assert main([*scenario, "--show", "--why", "--html", str(tmp_path / "run.film")]) == 1
     said = capsys.readouterr().out
     assert "node 1" in said and "◀" in said and "AckedDurable: An acknowledged entry" in said
+    assert "happenings" not in said, "lanes take the place of the table"
     assert read(tmp_path / "run.film").header.broken is not None
     assert main(["--seed", "2", "--steps", "300", "--html", str(tmp_path / "run.html")]) == 0
     assert "seed 2" in (tmp_path / "run.html").read_text()
@@ -76,3 +77,16 @@ def test_the_command_writes_a_page_a_film_lanes_and_a_reason(
     assert main(["--seeds", "2", "--steps", "300", "--html", str(tmp_path / "none.html")]) == 0
     assert "every run held" in capsys.readouterr().out and not (tmp_path / "none.html").exists()
     assert main(["--scenarios", "--html", "x.html"]) == 2
+
+
+def test_the_page_of_a_run_says_how_to_repeat_that_run(tmp_path: Path) -> None:
+    flags = "--seed 2 --steps 300 --faults none --nodes 3 --workers 1 --giving-up 2 --finders 1 --codec"
+    assert main([*flags.split(), "--html", str(tmp_path / "run.film")]) == 0
+    assert read(tmp_path / "run.film").header.again == f"python -m walrus.sim {flags}"
+
+
+def test_a_process_that_is_stopped_is_paused_until_it_goes_on() -> None:
+    camera = Camera()
+    for what in ("SIGSTOP", "SIGCONT"):
+        camera.noted(1, what)
+    assert [event.state for event in camera.film("a pause").events] == [{"paused": True}, {"paused": None}]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.sim.hunting import hunted
 from walrus.sim import faults, mutants
 from walrus.sim.mutants.plant import Mutant, Slip
 from walrus.sim.options import Options, varied
@@ -13,7 +14,7 @@ from walrus.sim.run import FailedRun, said_next, simulate
 from walrus.sim.violation import UNNAMED
 
 STEPS = 4_000
-MOST = 25
+MOST = 30
 STORM = Options(ordered=False, shared_turns=0.4, think=0.03, newcomers=0)
 IN_ORDER = replace(STORM, ordered=True)
 """Here an older forward is never taken behind a newer one, which would be ProducerOrder."""
@@ -21,7 +22,7 @@ IN_ORDER = replace(STORM, ordered=True)
 
 def _found(mutant: Mutant, kinds: str, options: Options | None = None) -> tuple[FailedRun, Options]:
     """The first failing seed with this bug, and its options."""
-    for seed in range(1, MOST + 1):
+    for seed in hunted(mutant.name, range(1, MOST + 1)):
         chosen = options or varied(seed, Options())
         outcome = simulate(seed, chosen, STEPS, faults.classes(kinds))
         if isinstance(outcome, FailedRun):

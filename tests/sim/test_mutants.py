@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import pytest
 
+from tests.sim.hunting import hunted
 from walrus.sim import faults, mutants, scenarios
-from walrus.sim.options import Options
+from walrus.sim.options import Options, varied
 from walrus.sim.run import FailedRun, said_next, simulate
 from walrus.sim.violation import UNNAMED, Violation
 
-SEEDS = 25
+SEEDS = 30
 STEPS = 6_000
 STORM = Options(ordered=False, shared_turns=0.4, think=0.03)
 PLAIN = Options(think=0.03)
@@ -58,7 +59,7 @@ BESIDE = {"damaged_counts_as_sure": {"Scenario"}, "sent_again_behind_the_clients
 def test_the_planted_bug_is_caught_by_name(name: str) -> None:
     where, options = CAUGHT[name]
     with mutants.planted(mutants.find(name)):
-        caught = _in_scenario(where) if where in scenarios.ALL else _in_seeds(where, options)
+        caught = _in_scenario(where) if where in scenarios.ALL else _in_seeds(name, where, options)
     assert caught is not None, f"{name} survives"
     assert caught[0] in {*mutants.find(name).expected, *BESIDE.get(name, ())}, caught
 
@@ -72,14 +73,22 @@ def _in_scenario(name: str) -> tuple[str, str] | None:
     return None
 
 
-def _in_seeds(kinds: str, options: Options) -> tuple[str, str] | None:
+def _in_seeds(name: str, kinds: str, options: Options) -> tuple[str, str] | None:
     chosen = faults.classes(kinds if kinds == "none" else f"{kinds},ambush")
-    for seed in range(1, SEEDS + 1):
+    for seed in hunted(name, range(1, SEEDS + 1)):
         outcome = simulate(seed, options, STEPS, chosen)
         if isinstance(outcome, FailedRun):
             said = said_next(outcome, options) if outcome.name == UNNAMED else None
             return (said or outcome).name, outcome.what
     return None
+
+
+@pytest.mark.parametrize("name", ["any_frame_makes_sure", "unsure_counts_as_sure"])
+def test_a_copy_that_is_called_sure_too_early_is_found_by_the_seeds_of_a_hunt(name: str) -> None:
+    """Seed 6: make hunt plays 1 to 20, with these options and steps."""
+    with mutants.planted(mutants.find(name)):
+        outcome = simulate(6, varied(6, Options()), 6_000)
+    assert isinstance(outcome, FailedRun) and outcome.name == "AckedDurable"
 
 
 def test_without_a_planted_bug_nothing_is_caught() -> None:

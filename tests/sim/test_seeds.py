@@ -15,7 +15,7 @@ from walrus.leases import LeaseTable
 from walrus.segments import MAX_JOINING
 from walrus.sim import faults, run
 from walrus.sim.__main__ import main
-from walrus.sim.options import Options
+from walrus.sim.options import Options, varied
 from walrus.sim.run import FailedRun, Result, simulate
 from walrus.sim.stage import Stage
 
@@ -45,6 +45,12 @@ def test_seed_holds(kind: str, seed: int) -> None:
     outcome = simulate(seed + 1_000, options, 6_000, faults.classes(names))
     assert isinstance(outcome, Result), outcome
     assert outcome.sent > 50
+
+
+def test_an_entry_whose_put_has_timed_out_may_settle_while_the_log_is_read_back() -> None:
+    """Slow links and disks, little patience: the second part of a topic came when the first had been read."""
+    outcome = simulate(3, varied(3, Options()), 3_000, faults.classes("crash"))
+    assert isinstance(outcome, Result), outcome
 
 
 @pytest.mark.parametrize("options", [Options(), Options(engine=True), Options(ordered=False, fsync=0.2)])

@@ -6,7 +6,7 @@ import pytest
 
 from tests.sim.hunting import first_failure
 from walrus.sim import faults, mutants
-from walrus.sim.mutants import Mutant, queues
+from walrus.sim.mutants import Mutant, Slip, queues
 from walrus.sim.options import SETTINGS, Options
 from walrus.sim.run import Simulation
 
@@ -31,6 +31,27 @@ def test_workers_that_acknowledge_die_and_seek_break_no_promise(names: str) -> N
     assert sum(worker.received for worker in simulation.workers) > 30, "there was work"
     groups = simulation.world.judge.metadata.topics["t0"].groups
     assert groups.keys() == {"work"}, "EveryEntryAcked was looked at"
+
+
+DYING = Options(giving_up=2, topics=1, producers=0, consumers=0, fetchers=0, newcomers=0, think=0.02)
+NOTED_FIRST = Mutant.of(
+    "dead_letter_noted_first",
+    "NothingSkipped",
+    "an entry that was out too often is done before it is in the dead-letter topic",
+    Slip("self._letters.setdefault(place, Letter(payload))", "self._on_appended(place, now); return"),
+)
+
+
+@pytest.mark.parametrize("names", ["none", "crash,network"])
+def test_what_is_given_up_is_in_the_dead_letters_before_it_is_done(names: str) -> None:
+    schedule = faults.draw(1, faults.classes(names), DYING.nodes, 1.0, 60.0)
+    simulation = Simulation(1, DYING, schedule)
+    simulation.run(1_500)
+    assert simulation.world.judge.metadata.topics["hard"].dead.get("work"), "there were dead letters"
+
+
+def test_a_dead_letter_that_is_noted_before_it_is_there_is_found() -> None:
+    assert first_failure(NOTED_FIRST, DYING, 1_000, (2, 3)).name in NOTED_FIRST.expected
 
 
 @pytest.mark.slow

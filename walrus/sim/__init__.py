@@ -4,8 +4,10 @@
     host        a machine: drive, clock, process, identity
     strikes     what befalls single messages; coverage: what has happened, counted
     network     messages late, lost, repeated, out of order, cut off
+    greeting    the handshake of two nodes, with a secret
     drives      what a host keeps its data on; memory: engines of lists; disk: one under the real engine
     faults      what goes wrong, when and for how long
+    strays      processes on the peers' port that are none of the cluster's
     clients     producers, consumers, fetchers; pipeliner: one that sends without waiting
     repeaters   producers that number their entries, and send them more often than they must
     keepers     operators that set retention, delete topics and register them again

@@ -30,7 +30,8 @@ from pathlib import Path
 from rich.text import Text
 
 from walrus.cli.command_line import Console, Parser, command
-from walrus.shell.flags import fsync, whole
+from walrus.shell.arguments import whole
+from walrus.shell.flags import fsync
 from walrus.sim import coverage, explore_cli, faults, filming, mutants, report, scenarios
 from walrus.sim.filming import Camera
 from walrus.sim.options import Options, varied
@@ -44,6 +45,8 @@ from walrus.wire.effects import Trace
 
 SHRINKS = 150
 """Runs that are spent on making a failing schedule shorter."""
+CLIENTS = ("repeaters", "workers", "keepers", "giving_up", "finders")
+"""Flags that say how many clients of a kind there are."""
 
 
 def _parser() -> Parser:
@@ -61,6 +64,8 @@ def _parser() -> Parser:
     add("--repeaters", type=int, default=0, metavar="N", help="producers that number and repeat entries")
     add("--workers", type=int, default=0, metavar="N", help="consumers of a work queue beside the others")
     add("--keepers", type=int, default=0, metavar="N", help="operators that trim and delete a topic")
+    add("--giving-up", type=int, default=0, metavar="N", help="consumers that fill the dead letters")
+    add("--finders", type=int, default=0, metavar="N", help="clients that ask where times are")
     add("--engine", action="store_true", help="the real storage engine on a simulated disk")
     add("--codec", action="store_true", help="send every message through its wire encoding")
     add("--unordered", action="store_true", help="links do not keep the order of messages")
@@ -84,13 +89,11 @@ def options_of(flags: argparse.Namespace) -> Options:
     return Options(
         nodes=flags.nodes or 3,
         fsync=flags.fsync or "each",
-        workers=flags.workers,
-        repeaters=flags.repeaters,
-        keepers=flags.keepers,
         engine=flags.engine,
         codec=flags.codec,
         ordered=not flags.unordered,
         sampled=flags.sampled,
+        **{name: getattr(flags, name) for name in CLIENTS},
     )
 
 
@@ -101,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[:1] == ["explore"]:
         return explore_cli.main(given[1:])
     flags = _parser().parse_args(given)
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = report.console()
     try:
         options, chosen = options_of(flags), faults.classes(flags.faults)
     except ValueError as error:
@@ -139,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _asked(flags: argparse.Namespace) -> list[str]:
     """The options that were given, which are the same for every seed."""
-    given = {name: getattr(flags, name) for name in ("nodes", "fsync", "workers", "repeaters", "keepers")}
+    given = {name: getattr(flags, name) for name in ("nodes", "fsync", *CLIENTS)}
     given["ordered"] = flags.unordered
     return [name for name, value in given.items() if value]
 
@@ -175,8 +178,7 @@ def _one(
                 highlight=False,
             )
         if camera is not None:
-            again = f"python -m walrus.sim --seed {seed} --steps {flags.steps}"
-            filming.write(camera.film(f"seed {seed}", again=again), flags.html)
+            filming.write(camera.film(f"seed {seed}", again=_again(seed, flags)), flags.html)
         return outcome
     _show(outcome, options, flags, console)
     return None
@@ -195,9 +197,10 @@ def _show(failure: FailedRun, options: Options, flags: argparse.Namespace, conso
     if flags.json:
         sys.stdout.write(report.as_json(failure) + "\n")
         return
-    simulation, _ = report.retell(failure, options)
     again = _again(failure.seed, flags)
-    report.tell(console, failure, options, simulation, again)
+    if not flags.show:  # whose lanes say more
+        console.print(report.table(report.retell(failure, options)))
+    report.tell(console, failure, again)
     if afterwards is not None:
         told = f": {afterwards.what} (without the assertion that stopped it)"
         console.print(Text.assemble((afterwards.name, "bold red"), told))
@@ -228,6 +231,8 @@ def _again(seed: int, flags: argparse.Namespace) -> str:
     if flags.fsync:
         named = isinstance(flags.fsync, str)
         parts.append(f"--fsync {flags.fsync if named else round(flags.fsync * 1000)}")
+    counts = {name: getattr(flags, name) for name in CLIENTS}
+    parts += [f"--{name.replace('_', '-')} {count}" for name, count in counts.items() if count]
     names = ("engine", "codec", "unordered", "sampled", "plain")
     return " ".join([*parts, *(f"--{name}" for name in names if getattr(flags, name))]) + _planted(flags)
 
@@ -236,6 +241,7 @@ def _scenarios(names: Sequence[str], flags: argparse.Namespace, console: Console
     """Run scenarios by name, each with the seed that was asked for."""
     failed = 0
     for name in names:
+        again = f"python -m walrus.sim --scenario {name} --seed {flags.seed}{_planted(flags)}"
         started = time.perf_counter()
         recorders: list[Recorder] = []
 
@@ -249,15 +255,15 @@ def _scenarios(names: Sequence[str], flags: argparse.Namespace, console: Console
         except Violation as violation:
             failed += 1
             console.print(Text.assemble((name, "bold red"), ": failed"))
-            again = f"python -m walrus.sim --scenario {name} --seed {flags.seed}{_planted(flags)}"
-            report.tell_scenario(console, violation, scenarios.ALL[name], flags.seed, again)
+            if not flags.show and (played := report.play_again(scenarios.ALL[name], flags.seed)) is not None:
+                console.print(report.table(played))
+            report.tell_scenario(console, violation, scenarios.ALL[name], again)
             if flags.html or flags.show or flags.why:
                 _picture(filming.play_scenario(scenarios.ALL[name], flags.seed, again), flags, console)
         else:
             took = time.perf_counter() - started
             console.print(f"{name}: held, {steps:,} steps in {took:.2f} s", highlight=False)
             if flags.html:
-                again = f"python -m walrus.sim --scenario {name} --seed {flags.seed}"
                 _picture(filming.play_scenario(scenarios.ALL[name], flags.seed, again), flags, console)
         if flags.trace:
             flags.trace.write_bytes(recorders[-1].lines())

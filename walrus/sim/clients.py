@@ -1,4 +1,4 @@
-"""Simulated clients: producers, consumers and fetchers.
+"""Simulated clients: producers, consumers, fetchers and finders.
 
 Every payload is sent once and is unique, so what a client was told (`calls.py`) can be judged. A client
 has one connection at a time. It pipelines, it changes its node now and then (only with nothing under way, or
@@ -10,6 +10,7 @@ A reply reaches its client in the step in which the node gives it.
 from __future__ import annotations
 
 from random import Random
+from typing import cast
 
 from walrus import protocol
 from walrus.protocol import Error, Get, Ok, Put, Register
@@ -91,8 +92,7 @@ class Registrar(SimClient):
 
     def act(self) -> None:
         """Ask, unless an answer is awaited, or the founders of the cluster are not all there yet."""
-        nodes = self.world.judge.metadata.nodes.values()
-        if not self.calls and nodes and all(node.incarnation for node in nodes):
+        if not self.calls and self.world.judge.founded:
             self.ask(Register(self.topic))
 
     def on_reply(self, call: ClientCall, first: int, replies: list[protocol.Reply], now: float) -> None:
@@ -218,7 +218,8 @@ class Fetcher(SimClient):
             return
         segment = self.rng.randint(max(1, segments - 3), segments)
         offset = self.rng.randint(0, self.world.options.settings["max_segment_entries"])
-        self.ask(protocol.Fetch(self.topic, segment, offset, self.rng.randint(1, 5)), (segment, offset))
+        asked = protocol.Fetch(self.topic, segment, offset, self.rng.randint(1, 5), times=True)
+        self.ask(asked, (segment, offset))
 
     def on_reply(self, call: ClientCall, first: int, replies: list[protocol.Reply], now: float) -> None:
         """Hold what came against the one truth."""
@@ -227,8 +228,43 @@ class Fetcher(SimClient):
         for position, reply in enumerate(replies, offset + first):
             if isinstance(reply, Ok):
                 assert reply.payload is not None
-                _, payload = protocol.split_fetched(reply.payload)
+                unix_ms, payload = protocol.split_time(protocol.split_fetched(reply.payload)[1])
                 self.world.judge.fetched(self.topic, segment, position, payload)
+                self.world.judge.told_time(self.topic, segment, position, unix_ms)
+
+
+class Finder(SimClient):
+    """Asks where times are in a topic (FIND), and moves a work queue there (SEEK) if it is given one."""
+
+    def __init__(self, world: World, name: str, topic: str, group: str = "") -> None:
+        self.group, self.found = group, 0
+        super().__init__(world, name, topic)
+
+    def rest(self) -> None:
+        """Ask no more."""
+        self.stopped = True
+
+    def act(self) -> None:
+        """Ask for the time of some entry, or one that is about the same, unless an answer is awaited."""
+        judge = self.world.judge
+        if self.calls or not judge.segments(self.topic):
+            return
+        times = judge.truth((self.topic, self.rng.randint(1, judge.segments(self.topic)))).times or [0]
+        time = protocol.Time(max(0, self.rng.choice(times) + self.rng.choice((-1, 0, 0, 1, 10**6))))
+        if self.group and self.rng.random() < 0.1:
+            self.ask(protocol.Seek(self.topic, self.group, time))
+        else:
+            self.ask(protocol.Find(self.topic, time), time.ms)
+
+    def on_reply(self, call: ClientCall, first: int, replies: list[protocol.Reply], now: float) -> None:
+        """Hold a place against the one truth; after a refusal another node is asked."""
+        (reply,) = replies
+        if isinstance(reply, Ok) and reply.payload is not None:
+            self.found += 1
+            place = protocol.split_place(reply.payload)
+            self.world.judge.found_time(self.topic, cast("int", call.value), place)
+        elif isinstance(reply, Error):
+            self.node = 0
 
 
 class Scanner(SimClient):
@@ -241,12 +277,16 @@ class Scanner(SimClient):
 
     @property
     def done(self) -> bool:
-        """Whether the end of the topic was reached."""
-        return self.segment > self.world.judge.segments(self.topic)
+        """Whether it has read all that is settled by now: of a PUT that timed out, more may come."""
+        return self.segment >= self.world.judge.segments(self.topic) and self._at_end
+
+    @property
+    def _at_end(self) -> bool:
+        return self.offset >= self.world.judge.settled((self.topic, self.segment))
 
     def act(self) -> None:
         """Ask for the next entries, and go to the next segment at the end of one."""
-        while not self.done and self.offset >= self.world.judge.settled((self.topic, self.segment)):
+        while self._at_end and not self.done:
             self.segment, self.offset = self.segment + 1, 0
         if not self.calls and not self.done:
             self.ask(protocol.Fetch(self.topic, self.segment, self.offset, 100))

@@ -12,7 +12,9 @@ from collections import Counter
 from rich.console import Console
 from rich.table import Table
 
-from walrus.sim.faults import CLASSES
+from walrus.sim.faults import CLASSES, classes
+from walrus.sim.options import Options, varied
+from walrus.sim.strays import KINDS
 from walrus.sim.strikes import STRIKES
 
 RARE = (
@@ -24,6 +26,14 @@ RARE = (
     "no room to delete, user_data",
 )
 """Steps that are no fault, no message and no command of their own."""
+RAREST = (
+    (1, Options(nodes=4, newcomers=0, think=0.05), classes("members")),
+    (27, varied(27, Options()), classes("disk,rot")),
+    (6, varied(6, Options()), classes("power,recovery,crash,rot")),
+)
+"""Runs (seed, options, faults) that show what chance alone may not for long: a machine that joined anew, a
+copy that is damaged and cannot be deleted for want of room, a recovery that was forced.
+"""
 MESSAGES = (
     *(
         "Append",
@@ -55,6 +65,7 @@ COMMANDS = ("Announce", "CommitCursors", "RegisterTopic", "Seal", "SetReplicas",
 
 EXPECTED: dict[str, tuple[str, ...]] = {
     "faults": tuple(f"fault {kind}" for kinds in CLASSES.values() for kind, _ in kinds),
+    "strays": tuple(f"stray {kind}" for kind in KINDS),
     "messages met badly": (
         *(f"ambush {strike}" for strike in dict.fromkeys(STRIKES)),
         *(f"sieve {how}" for how in ("late", "lost", "twice")),

@@ -2,7 +2,8 @@
 
     AckedNotRedelivered    a RECEIVE that is sent after the OK to an ACK never brings that entry again
     PromisedIsCommitted    an entry whose ACK is answered OK is done in the committed metadata
-    NothingSkipped         an entry that is done was acknowledged by a consumer, or a SEEK passed over it
+    NothingSkipped         an entry that is done was acknowledged by a consumer, or is in the dead-letter
+                           topic, or a SEEK passed over it
     MarkOnlyRises          what is done stays done, within a generation
     OutIsBounded           an owner has nothing out beyond the window above the mark that it knows
     EveryEntryAcked        once faults have ended and workers acknowledge, every entry is done
@@ -37,6 +38,9 @@ class View(Protocol):
 
     def is_given_up(self, topic: str, position: Position) -> bool:
         """Whether no copy need hold this entry any more."""
+
+    def is_dead_letter(self, topic: str, position: Position) -> bool:
+        """Whether the entry is in the topic's dead-letter topic."""
 
 
 class DeliveryRecord:
@@ -103,7 +107,8 @@ class DeliveryRecords:
             if not rises and not self._view.is_given_up(name, known.done.low):
                 raise Violation("MarkOnlyRises", f"{name}, {group}: {done} after {known.done}")
             for position in _fresh(topic, known.done, done):
-                if position not in known.finished and not self._view.is_given_up(name, position):
+                excused = self._view.is_given_up(name, position) or self._view.is_dead_letter(name, position)
+                if position not in known.finished and not excused:
                     raise Violation("NothingSkipped", f"{name}, {group}: {position} is done, no ACK was sent")
             known.done = done
 

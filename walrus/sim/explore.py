@@ -63,7 +63,7 @@ from walrus.consensus.messages import (
 from walrus.raft import Raft
 from walrus.sim.memory import MemoryEngine
 from walrus.sim.search import Exploration, Search, Told
-from walrus.sim.violation import Violation, said
+from walrus.sim.violation import Violation, noticed
 
 CONFIG = RaftConfig(heartbeat_interval=0.1, election_timeout=1.0, max_append_bytes=1)
 """One entry a request: what a leader sends together cannot be lost in part."""
@@ -274,10 +274,7 @@ def _guarded(server: Server, act: Act) -> tuple[Sent, Sent]:
         sent = act(server) or []
         early, late = server.pump()
     except (AssertionError, LookupError, ValueError, JournalError) as error:
-        name = str(error).partition(":")[0]
-        named = name if isinstance(error, AssertionError) and name in NAMES else "TypeOK"
-        what = repr(error) if named == "TypeOK" else said(error)
-        raise Violation(named, f"server {server.node}: {what}") from error
+        raise noticed(error, NAMES, f"server {server.node}") from error
     return early, [*sent, *late]
 
 

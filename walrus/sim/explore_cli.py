@@ -18,8 +18,8 @@ from typing import Any
 from rich.text import Text
 
 from walrus.cli.command_line import Console, Parser
-from walrus.shell.flags import whole
-from walrus.sim import explore_film, filming, mutants
+from walrus.shell.arguments import whole
+from walrus.sim import explore_film, filming, mutants, report
 from walrus.sim.explore import STARTS, Bounds, explore
 from walrus.sim.explore_segments import STARTS as SEGMENT_STARTS
 from walrus.sim.explore_segments import SegmentBounds, explore_segments
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str]) -> int:
     """The command line."""
     segments = arguments[:1] == ["segments"]
     flags, search = _of_segments(arguments[1:]) if segments else _of_raft(arguments)
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = report.console()
     try:
         mutant = mutants.find(flags.mutant) if flags.mutant else None
     except LookupError as error:

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Collection, Iterator
 from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import Any, TypeAlias, cast
+from typing import Any, ClassVar, TypeAlias, cast
 
 import msgspec
 
@@ -32,7 +32,7 @@ from walrus.replicas.puller import Puller
 from walrus.replicas.reads import Reads
 from walrus.replicas.repair import CatchUp
 from walrus.replicas.replica import Replica
-from walrus.segments import Command, Metadata, SetReplicas, decode_command, encode_command
+from walrus.segments import Announce, Command, Metadata, SetReplicas, decode_command, encode_command
 from walrus.sim.memory import MemoryEngine
 from walrus.sim.violation import Violation
 from walrus.storage.batch import Batch
@@ -51,8 +51,21 @@ SETTINGS: dict[str, Any] = {
     "monitor_check": 0.5,
     "put_timeout": FAR,
 }
+ASSERTED = {
+    *("AckedDurable", "SealedStable", "PrefixAgree", "SeqOrder", "SingleWriter", "OpenLeaderMatchesMap"),
+    *("NoWritesPastOpen", "DomainConsistency", "LastSealedIsSum", "DeliveredIsPrefix"),
+}
+"""The invariants by whose names assertions of these machines begin."""
 Input: TypeAlias = tuple[Any, ...]
 """(what, arguments ...): something that happens to one node."""
+
+
+def announcement(node: int, start: int) -> Announce:
+    """What Raft agrees on when a node starts for that time; 0 makes it a member."""
+    return Announce(
+        node_id=node, directory_id=f"d{node}", incarnation=start, raft_address=f"{node}.{start}",
+        client_address="c",
+    )  # fmt: skip
 
 
 class Frozen:
@@ -74,6 +87,10 @@ class NoQueues:
 class SegmentNode:
     """The segment protocol's machines of one node, wired as `Controller` wires them."""
 
+    settings: ClassVar[dict[str, Any]] = SETTINGS
+    hears_itself = True
+    """Whether what it sends to itself arrives in the same turn; if not, it leaves with the rest."""
+
     def __init__(self, node: int) -> None:
         self.node, self.starts, self.now, self.heard = node, 0, 0.0, True
         self.engines = MemoryEngine(), MemoryEngine()
@@ -84,8 +101,8 @@ class SegmentNode:
     def _begin(self, *, sure: bool = True) -> None:
         """A process starts: it reads its disk, and what of the log it had applied."""
         self.starts += 1
-        config = NodeConfig(node_id=self.node, raft_address="a", client_address="b", **SETTINGS)
-        self.outbox, self.metadata = Outbox(self.node), Metadata()
+        config = NodeConfig(node_id=self.node, raft_address="a", client_address="b", **self.settings)
+        self.outbox, self.metadata = Outbox(self.node if self.hears_itself else 0), Metadata()
         self.data, self.meta = (Durable(engine) for engine in self.engines)
         self.copies = Copies(self.data, self.meta)
         writers = Writers()
@@ -105,7 +122,7 @@ class SegmentNode:
         self.lifecycle = Lifecycle(
             config=config, metadata=self.metadata, copies=self.copies, leases=self.leases,
             cursors=cast(Cursors, Frozen()), queues=cast(Queues, NoQueues()), outbox=self.outbox,
-            trace=no_trace, connected=connected, voters=lambda: list(NODES), propose=self._propose,
+            trace=no_trace, connected=connected, voters=self._voters, propose=self._propose,
             writers=writers,
         )  # fmt: skip
         self.connected: Collection[int] = connected
@@ -115,6 +132,10 @@ class SegmentNode:
         for topic, known in self.metadata.topics.items() if not sure else ():
             if self.node in known.open.replicas:
                 self.copies.mark(self.copies.get((topic, known.current)), sure=False)
+
+    def _voters(self) -> list[int]:
+        """The nodes that a segment may be given to."""
+        return list(NODES)
 
     def _propose(self, command: Command, now: float) -> None:
         self.proposed.append(encode_command(command))
@@ -145,9 +166,9 @@ class SegmentNode:
             case _:
                 raise AssertionError(f"no message of the segment protocol: {message}")
 
-    def put(self, topic: str, segment: int, request: int) -> None:
-        """A client's entry arrives for this segment."""
-        batch = Batch.of([b"%d" % request])
+    def put(self, topic: str, segment: int, request: int, payload: bytes = b"") -> None:
+        """A client's entry arrives for this segment: the number of the request, unless it is given."""
+        batch = Batch.of([payload or b"%d" % request])
         forward = m.Forward(request=request, topic=topic, segment=segment, batch=batch)
         self.lifecycle.on_forward(CLIENT, forward, self.now)
 
@@ -230,7 +251,7 @@ class SegmentNode:
                 if isinstance(effect, Send):
                     self._promised(effect.message)
                     sent.append((effect.to, effect.message))
-            if self.outbox.local or self.lifecycle.dirty:
+            if self.outbox.local or self.lifecycle.due(self.now):
                 continue
             if slow or not any(engine.pending for engine in self.engines):
                 return sent

@@ -46,7 +46,6 @@ from typing import Any, TypeAlias
 
 from walrus.replicas.copies import Key
 from walrus.segments import (
-    Announce,
     Command,
     Metadata,
     RegisterTopic,
@@ -54,16 +53,11 @@ from walrus.segments import (
     decode_command,
     encode_command,
 )
-from walrus.sim.explore_node import CLIENT, FAR, NODES, Input, SegmentNode, look
+from walrus.sim.explore_node import ASSERTED, CLIENT, FAR, NODES, Input, SegmentNode, announcement, look
 from walrus.sim.search import Exploration, Search, Told
-from walrus.sim.violation import Violation, said
+from walrus.sim.violation import Violation, noticed
 from walrus.storage.batch import Batch
 from walrus.wire import messages as m
-
-NAMES = {
-    *("AckedDurable", "SealedStable", "PrefixAgree", "SeqOrder", "SingleWriter", "OpenLeaderMatchesMap"),
-    *("NoWritesPastOpen", "DomainConsistency", "LastSealedIsSum", "DeliveredIsPrefix"),
-}
 
 Packet: TypeAlias = tuple[int, int, int]
 """(sender, receiver, number of the message)"""
@@ -169,10 +163,7 @@ def _guarded(node: SegmentNode, given: Input, slow: bool) -> list[tuple[int, m.P
     try:
         return node.step(given, slow=slow)
     except (AssertionError, LookupError, ValueError) as error:
-        name = str(error).partition(":")[0]
-        named = name if isinstance(error, AssertionError) and name in NAMES else "TypeOK"
-        what = repr(error) if named == "TypeOK" else said(error)
-        raise Violation(named, f"node {node.node}: {what}") from error
+        raise noticed(error, ASSERTED, f"node {node.node}") from error
 
 
 # --- the search -------------------------------------------------------------------------------------------
@@ -229,14 +220,7 @@ class SegmentExplorer(Search[SegmentState]):
 
     def opened(self) -> SegmentState:
         """t/1 is open at node 1, and all nodes know it."""
-        commands: list[Command] = [
-            Announce(
-                node_id=node, directory_id=f"d{node}", incarnation=start, raft_address=f"{node}.{start}",
-                client_address="c",
-            )
-            for node in NODES
-            for start in (0, 1)
-        ]  # fmt: skip
+        commands: list[Command] = [announcement(node, start) for node in NODES for start in (0, 1)]
         commands.append(RegisterTopic(topic="t", leader=1, replicas=NODES))
         log = tuple(map(encode_command, commands))
         numbers = []

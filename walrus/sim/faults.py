@@ -20,11 +20,13 @@ not what else was planned.
     reset        the connection to `peer` breaks
     slow         every sync takes up to `value` seconds
     full         the disk is full, for all or for one kind of write (chosen by `value`)
+    forget       a replica loses power, and the writer dies before it has sent it again what that took
     fail_sync    the next sync fails
     rot          bits flip in durable entries of a copy (chosen by `value`); one copy of a segment at most
     ambush       something happens to the next message of one type (chosen by `value`) and its two nodes
     sift         messages of some types are lost, late or repeated (`strikes.py`)
     needless     the node recovers a segment whose leader may live
+    belate       the next DELETE is proposed a second time, `duration` seconds later
     recover      an operator ends recoveries that wait for sure copies
     clock        the clock jumps by `value` seconds and drifts by 10 % or less
     hang_up      every client goes away in the middle of what it does
@@ -33,6 +35,8 @@ not what else was planned.
     rivals       Raft's leader falls silent, and the clocks of all others jump so that they campaign at once
     join, leave  membership
     stale        the node comes back with a copy of its directory that is older than its last start
+
+With each of them stray processes call `peer` (`strays.py`).
 """
 
 from __future__ import annotations
@@ -45,6 +49,7 @@ import msgspec
 
 from walrus.consensus.messages import Role
 from walrus.protocol import Leave, Recover, Register, Request
+from walrus.sim import strays
 from walrus.sim.calls import ClientCall, Unattended
 from walrus.sim.drives import ROOMS
 from walrus.sim.host import Host, Saved
@@ -77,6 +82,8 @@ DEFAULT = (
     *("leaders", "recovery", "members", "directories"),
 )
 MOST_NODES = 6
+INTERVALS = (0.2, 0.8)
+"""Seconds from one `forget` or `belate` to the next, in runs that have these."""
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,6 +128,36 @@ def draw(seed: int, chosen: Sequence[str], nodes: int, start: float, end: float)
     return schedule
 
 
+def forgetting(seed: int, chosen: Sequence[str], nodes: int, start: float, end: float) -> list[Fault]:
+    """More faults, for a run in which entries are synced at intervals: only there a copy can be unsure.
+
+    Drawn by themselves: of five runs one is such, and in that one chance alone never met the milliseconds
+    between a start and the frame that makes a copy whole.
+    """
+    if "power" not in chosen:
+        return []
+    return _at_intervals(Random(f"forgetting {seed}"), "forget", nodes, start, end)
+
+
+def belating(seed: int, chosen: Sequence[str], nodes: int, start: float, end: float) -> list[Fault]:
+    """More faults, for a run in which topics are deleted and registered again.
+
+    Drawn by themselves, as the above: that the node which took a DELETE hears of it later than the next
+    topic of that name is there, chance alone never brought about.
+    """
+    if "messages" not in chosen:
+        return []
+    return _at_intervals(Random(f"belating {seed}"), "belate", nodes, start, end)
+
+
+def _at_intervals(rng: Random, kind: str, nodes: int, start: float, end: float) -> list[Fault]:
+    """Faults of one kind, again and again."""
+    times, at = [], start
+    while (at := at + rng.uniform(*INTERVALS)) < end:
+        times.append(round(at, 4))
+    return [_fault(rng, at, kind, nodes) for at in times]
+
+
 def _fault(rng: Random, at: float, kind: str, nodes: int) -> Fault:
     """One of this kind. Most are short; some outlast every timeout."""
     node = rng.randint(1, nodes)
@@ -158,6 +195,7 @@ class Faults:
             return
         self.world.note(fault.node, f"FAULT {fault.kind} {_about(fault)}")
         self.world.seen[f"fault {fault.kind}"] += 1
+        strays.call(self.world, fault.at, fault.peer, fault.node)
         getattr(self, f"_{fault.kind}")(fault)
 
     # --- processes and machines ---
@@ -178,6 +216,31 @@ class Faults:
             if self.world.hosts[host].process:  # a machine that never ran has nothing to lose
                 self.world.kill(host, power=power)
                 self.world.after(fault.duration * (1 + number * fault.value), self.world.start, host)
+
+    def _forget(self, fault: Fault) -> None:
+        """A replica loses power with entries that are acknowledged and not synced, and the writer falls a
+        moment after it is back. Its copy is short, and all that says so is its doubt.
+        """
+        self._mend()
+        self._await_promise(fault, self.world.now + 3.0)
+
+    def _await_promise(self, fault: Fault, until: float) -> None:
+        world, judge = self.world, self.world.judge
+        if self.calm or world.now > until or judge.wounded() or judge.one_sound_copy_is_all():
+            return
+        dice = Random(f"forget {fault.value}")
+        # What fits into one frame makes the copy whole at once; so first wait for more than that.
+        found = judge.promises_to_lose(dice.choice((1, 6, 12)) if world.now < until - 2.0 else 1)
+        if not found:
+            world.after(0.005, self._await_promise, fault, until)
+            return
+        writer, replica = dice.choice(found)
+        world.seen["promise forgotten"] += 1
+        world.kill(replica, power=True)
+        world.after(0.02, world.start, replica)
+        moment = 0.02 + dice.choice((1, 2, 4, 8)) * dice.uniform(0.001, 0.001 + world.options.latency)
+        falls = msgspec.structs.replace(fault, node=writer, duration=dice.choice((0.05, 0.3, 1.5)))
+        world.after(moment, self._if_not_calm, dice.choice(("kill", "isolate", "pause")), falls)
 
     def _blackout(self, fault: Fault) -> None:
         self._everybody(fault, power=self.world.options.fsync == "each")
@@ -274,6 +337,9 @@ class Faults:
     def _sift(self, fault: Fault) -> None:
         chosen = sieve(Random(f"sieve {fault.value}"), fault.node, fault.peer)
         self._strikes.sift(chosen, fault.duration)
+
+    def _belate(self, fault: Fault) -> None:
+        self._strikes.belate(fault.duration)
 
     def _needless(self, fault: Fault) -> None:
         self._strikes.needless(fault.value, fault.node, fault.duration)

@@ -49,9 +49,12 @@ MINOR = frozenset({"Confirm", "CommitCursors", "ReadIndex", "ReadIndexReply"})
 KINDS = {
     "down": ("kill", "power", "dies", "halts"),
     "up": ("start ",),
-    "fault": ("FAULT", "SIG", "connection", "fails"),
+    "fault": ("FAULT", "AMBUSH", "SIEVE", "SIG", "connection", "entry ", "fails"),
 }
 """How the world's notes begin that are more than notes."""
+
+PAUSES: dict[str, dict[str, Any]] = {"SIGSTOP": {"paused": True}, "SIGCONT": {"paused": None}}
+"""Notes that are a change of the lane's state."""
 
 UNSHOWN = frozenset({"node", "at", "last_log_index", "last_log_term"})
 """Values of recorded steps that the state next to them says, too."""
@@ -94,8 +97,9 @@ class Camera:
         """A happening of the world: a fault, a start, an end, or what a node tells its operator."""
         lane = self._node(node) if node else self._lane(film.WORLD, "world", film.WORLD)
         kind = next((kind for kind, begins in KINDS.items() if what.startswith(begins)), "note")
-        change = {"up": kind == "up"} if kind in ("down", "up") else {}
-        self._states[lane] = {**self._states.get(lane, {}), **change}
+        change = {"up": kind == "up"} if kind in ("down", "up") else PAUSES.get(what, {})
+        after = {**self._states.get(lane, {}), **change}
+        self._states[lane] = {name: value for name, value in after.items() if value is not None}
         self._add(lane, kind, what, state=change)
 
     def sent(self, host: Host, to: int, message: PeerMessage, copies: int) -> None:

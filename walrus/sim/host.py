@@ -19,12 +19,14 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
 from walrus.broker.controller import Controller
+from walrus.broker.handshake import Callers
 from walrus.broker.raft_host import RaftObserver
 from walrus.config import Identity, NodeConfig
 from walrus.consensus.journal import RaftJournal
 from walrus.consensus.messages import COMMAND, Entry, Membership, Ready, Rng, Snapshot
 from walrus.segments import MAX_JOINING, Announce, encode_command, start_number
 from walrus.sim.drives import DATA, META, Drive
+from walrus.sim.greeting import SECRET, nonce
 from walrus.storage.batch import Batch
 from walrus.wire.effects import Trace, no_trace
 from walrus.wire.messages import Join
@@ -36,14 +38,14 @@ def address(node_id: int) -> str:
     """Where a simulated node lives.
 
     >>> address(3), node_at(address(3))
-    ('n3', 3)
+    ('n3:1', 3)
     """
-    return f"n{node_id}"
+    return f"n{node_id}:1"
 
 
 def node_at(place: str) -> int:
     """The node that lives there."""
-    return int(place.removeprefix("n"))
+    return int(place.removeprefix("n").removesuffix(":1"))
 
 
 def directory_of(node_id: int, number: int = 1) -> str:
@@ -160,6 +162,8 @@ class Host:
         self.wanted: tuple[int, ...] = ()
         self.groups = (EngineSync(DATA), EngineSync(META))
         self.data_reported = 0
+        self.callers = Callers(SECRET, nonce)
+        """What the process knows of the nodes that call it."""
         self.left = False
         """Removed from the cluster, never to return with this drive."""
 
@@ -216,6 +220,7 @@ class Host:
         watch: Observer | None,
         is_open: Callable[[object], bool],
         trace: Trace = no_trace,
+        unix_time: Callable[[], float],
     ) -> None:
         """A new process on this machine. `watch` is shown what it does, if it is to be seen at all."""
         assert self.controller is None, "one process at a time"
@@ -226,6 +231,7 @@ class Host:
         self.process += 1
         self.timer, self.turn_due, self.paused, self.backlog = NEVER, False, False, []
         self.refused, self.dialling, self.wanted = set(), set(), ()
+        self.callers = Callers(SECRET, nonce)
         self.groups, self.data_reported = (EngineSync(DATA), EngineSync(META)), 0
         watcher = _Watcher(self.id, watch) if watch is not None else None
         data, meta = self.drive.open(watcher)
@@ -245,6 +251,7 @@ class Host:
             addresses=record.addresses,
             is_open=is_open,
             trace=trace,
+            unix_time=unix_time,
             observer=watcher or RaftObserver(),
         )
 

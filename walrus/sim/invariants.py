@@ -11,7 +11,7 @@ are compared with the one stream of their segment, so that two of them agree fol
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from walrus.consensus.messages import Role
 from walrus.replicas.copies import Key
@@ -112,6 +112,16 @@ def PrefixAgree(view: Truth) -> None:
             raise Violation("PrefixAgree", f"node {write.node}: {write.key} differs at {write.differs}")
 
 
+def TimesAgree(view: Truth) -> None:
+    """An entry has one append time, the same on every copy for as long as there is one."""
+    _conflicts(view, "TimesAgree")
+
+
+def TimesAscend(view: Truth) -> None:
+    """In a segment no entry's append time is before that of the one before it, however clocks are set."""
+    _conflicts(view, "TimesAscend")
+
+
 def _held_by_majority(view: Truth, key: Key, count: int, name: str) -> None:
     """A majority of the replicas holds `count` entries, durably if each is synced before it counts.
 
@@ -126,11 +136,18 @@ def _held_by_majority(view: Truth, key: Key, count: int, name: str) -> None:
     if view.options.fsync != "each":
         excused = (truth.excused.keys() | view.unknown).intersection(segment.replicas) - held
     if 2 * (len(held) + min(1, len(excused))) <= len(segment.replicas):
+        nodes = f"{sorted(held)} and, excused, {sorted(excused)}" if excused else f"{sorted(held)}"
+        copies = f"appended {_by_node(truth.lengths)}, durable {_by_node(truth.synced)}"
+        replicas = sorted(segment.replicas)
         raise Violation(
             name,
-            f"{count} entries of {key} on {sorted(held)} of {segment.replicas}, excused {sorted(excused)}: "
-            f"written {truth.lengths}, synced {truth.synced}",
+            f"{key[0]}/{key[1]}: {count} entries count, but {nodes} is no majority of {replicas}; {copies}",
         )
+
+
+def _by_node(lengths: Mapping[int, int]) -> dict[int, int]:
+    """The same in the order of the nodes, for people."""
+    return dict(sorted(lengths.items()))
 
 
 def AckedDurable(view: Truth) -> None:
@@ -489,6 +506,8 @@ CHEAP: tuple[Predicate, ...] = (
     SingleWriter,
     PrefixAgree,
     SeqOrder,
+    TimesAgree,
+    TimesAscend,
     NoWritesPastOpen,
     AckedDurable,
     SealedStable,

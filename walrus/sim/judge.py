@@ -131,6 +131,26 @@ class Judge(Truth):
         if self.truth(key).stream[offset] != payload:
             raise Violation("PrefixAgree", f"two values at {key}, {offset}")
 
+    def told_time(self, topic: str, segment: int, offset: int, unix_ms: int) -> None:
+        """A client was told when the entry at a place was appended."""
+        written = self.truth((topic, segment)).times[offset]
+        what = f"entry {offset} of {topic}/{segment} was written as of {written}, and told as of {unix_ms}"
+        holds(written == unix_ms, "TimesAgree", what)
+
+    def found_time(self, topic: str, ms: int, place: Position) -> None:
+        """A client that asked for a time was told a place: what is right before it was appended earlier.
+
+        It may be too early a place: a node that was deposed, and does not know it yet, knows no later entry.
+        """
+        segment, offset = place
+        while not offset and segment > 1:
+            segment, offset = segment - 1, self.settled((topic, segment - 1))
+        if offset:
+            what = f"{place} is said to be the place of {ms} in {topic}"
+            holds(offset <= self.settled((topic, segment)), "DeliveredIsPrefix", f"{what}: beyond the end")
+            before = self.truth((topic, segment)).times[offset - 1]
+            holds(before < ms, "TimeIsFound", f"{what}, and the one before it is of {before}")
+
     def unanswered(self, call: ClientCall, name: str) -> None:
         """A client has waited for longer than any deadline."""
         host = self.hosts[call.host]

@@ -32,8 +32,7 @@ class Keeper(SimClient):
 
     def act(self) -> None:
         """Change something, unless an answer is awaited."""
-        nodes = self.world.judge.metadata.nodes.values()
-        if self.calls or not nodes or not all(node.incarnation for node in nodes):
+        if self.calls or not self.world.judge.founded:
             return
         dice = self.rng.random()
         settings = {"segment_entries": SEGMENT, "retain_entries": self.rng.choice((4, 12, 30))}

@@ -119,14 +119,18 @@ class MemoryEngine:
         if not stamps:
             return batch
         runs = [stamps.get(start + at, Stamp(1, "", 0, 0)) for at in range(batch.count)]
-        return Batch(batch.lengths, batch.blob, tuple(runs) if any(run.producer for run in runs) else ())
+        return Batch(
+            batch.lengths, batch.blob, tuple(runs) if any(run.producer or run.at for run in runs) else ()
+        )
 
     def _stamp(self, topic: str, start: int, batch: Batch) -> None:
         """Keep the stamp of each entry by itself."""
         stamps = self.stamps.setdefault(topic, {})
         at = start
         for stamp in batch.stamps:
-            stamps.update((at + k, stamp.cut(k, k + 1)) for k in range(stamp.entries) if stamp.producer)
+            one = stamp.cut(0, 1)
+            for k in range(stamp.entries):
+                stamps[at + k] = stamp.cut(k, k + 1) if stamp.producer else one
             at += stamp.entries
 
     def _forget_lost_stamps(self) -> None:

@@ -57,10 +57,14 @@ class Options:
     fetchers: int = 1
     workers: int = 0
     """Consumers of one work queue; one of them also moves it with SEEK."""
+    giving_up: int = 0
+    """Consumers of a topic of their own with `max_deliveries`, who give most of it back."""
     repeaters: int = 0
     """Producers that number their entries and send them more often than they must."""
     keepers: int = 0
     """Operators that set retention of a topic of their own, delete it, and register it again."""
+    finders: int = 0
+    """Clients that ask where times are; the first one also moves the work queue there."""
     pipeliners: int = 0
     """Clients that send requests of all kinds without waiting and check their order."""
     newcomers: int = 1
@@ -104,6 +108,9 @@ def varied(seed: int, options: Options, *, asked: Collection[str] = ()) -> Optio
         "workers": rng.choice((0, 0, 2)),
         "repeaters": rng.choice((0, 0, 2)),
     }
+    if changed["fsync"] != "each":
+        # A power loss shall take more than a frame makes up for: only then a copy is in doubt for long.
+        settings["read_bytes"] = 100
     return replace(
         options, settings=settings, **{name: to for name, to in changed.items() if name not in asked}
     )

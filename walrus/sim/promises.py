@@ -87,7 +87,7 @@ class Promises:
     def appended(self, host: Host, now: float) -> None:
         """A step of this node in which a writer may have appended."""
         for write in self._truth.writes:
-            if write.originated and write.node == host.id:
+            if write.originated and (write.node, write.incarnation) == (host.id, host.record.incarnation):
                 self._leases.must_hold(host, write.key, now)
 
     # --- Raft ---
@@ -182,6 +182,12 @@ class Promises:
     def _reports(self, host: Host, to: int, message: m.AppendReply) -> None:
         key = (message.topic, message.segment)
         self._says(host, key, message.length, "reports", "AckedDurable")
+        assert host.controller is not None
+        if host.controller.metadata.is_gone(*key):
+            return  # it has just dropped its copy, and to look at that would make one
+        copies = host.controller.copies
+        if copies.get(key).sure and not copies.in_doubt:
+            self._sure_of(host, key, message.length)
         self._reported[(host.id, key)] = max(message.length, self._reported.get((host.id, key), 0))
 
     def _copied(self, host: Host, to: int, message: m.CopyReply) -> None:
@@ -189,7 +195,7 @@ class Promises:
 
     def _fences(self, host: Host, to: int, message: m.FenceReply) -> None:
         key = (message.topic, message.segment)
-        if key in self._truth.sealed_as:
+        if key in self._truth.sealed_as or self._truth.metadata.is_gone(*key):
             return  # whatever it says: a seal that it leads to is refused
         self._says(host, key, message.length, "is fenced with", "SealedStable")
         note = self._truth.durable[host.id].notes.get(key)
@@ -197,14 +203,15 @@ class Promises:
             raise Violation(
                 "AckedDurable", f"node {host.id} answers a fence of {key} that is not noted durably"
             )
-        if not message.sure:
-            return
+        if message.sure:
+            self._sure_of(host, key, message.length)
+
+    def _sure_of(self, host: Host, key: Key, length: int) -> None:
+        """A node calls its copy whole: then it has all that it ever told the writer."""
         reported = self._reported.get((host.id, key), 0)
-        if message.length < reported:
-            raise Violation(
-                "AckedDurable",
-                f"node {host.id} is sure of {message.length} entries of {key}, and once reported {reported}",
-            )
+        if length < reported:
+            what = f"node {host.id} is sure of {length} entries of {key}, and once reported {reported}"
+            raise Violation("AckedDurable", what)
 
     # --- what a start finds ---
 

@@ -8,14 +8,16 @@ is repeated with tracing on, every step of the protocol with the names that the 
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import msgspec
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from walrus.cli.command_line import Console
 from walrus.sim.catalogue import Scenario
 from walrus.sim.faults import Fault
 from walrus.sim.options import Options
@@ -27,6 +29,11 @@ from walrus.wire.effects import Trace
 ROWS = 60
 HIDDEN = {"node", "commit_index", "last_log_index", "last_log_term", "at"}
 """Values that would fill the table."""
+
+
+def console() -> Console:
+    """Where reports go: as wide as the terminal or COLUMNS says, or wide enough for a table in a file."""
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
 
 
 def into(simulation: Callable[[], Simulation | None]) -> Callable[[int], Trace]:
@@ -47,12 +54,13 @@ def _short(name: str, value: object) -> str:
     return str(value) if name in ("topic", "op", "role") else f"{name}={value}"
 
 
-def retell(failure: FailedRun, options: Options) -> tuple[Simulation, Result | FailedRun]:
+def retell(failure: FailedRun, options: Options) -> Simulation:
     """The same run with every step of the protocol among its happenings."""
     made: list[Simulation] = []
     simulation = Simulation(failure.seed, options, failure.schedule, into(lambda: made[0] if made else None))
     made.append(simulation)
-    return simulation, attempt(simulation, failure.step, failure.calm_at)
+    attempt(simulation, failure.step, failure.calm_at)
+    return simulation
 
 
 def play_again(scenario: Scenario, seed: int) -> Simulation | None:
@@ -81,22 +89,20 @@ def table(simulation: Simulation, rows: int = ROWS) -> Table:
     return made
 
 
-def tell_scenario(console: Console, violation: Violation, scenario: Scenario, seed: int, again: str) -> None:
+def tell_scenario(console: Console, violation: Violation, scenario: Scenario, again: str) -> None:
     """How a scenario failed."""
-    simulation = play_again(scenario, seed)
-    if simulation is not None:
-        console.print(table(simulation))
     console.print(Text.assemble((violation.name, "bold red"), f": {violation.what}"))
     console.print(Text(f"scenario {scenario.name}: {scenario.about}"))
     console.print(Text(f"again: {again}"), soft_wrap=True)
 
 
-def tell(console: Console, failure: FailedRun, options: Options, simulation: Simulation, again: str) -> None:
-    """All of it, for people."""
-    console.print(table(simulation))
+def tell(console: Console, failure: FailedRun, again: str) -> None:
+    """What broke, and what it takes, for people."""
     console.print(Text.assemble((failure.name, "bold red"), f": {failure.what}"))
     console.print(f"seed {failure.seed}, step {failure.step:,}, {failure.at:.3f} s into the run")
-    console.print(f"{len(failure.schedule)} faults are enough:" if failure.schedule else "no fault is needed")
+    faults = len(failure.schedule)
+    enough = {0: "no fault is needed", 1: "one fault is enough:"}
+    console.print(enough.get(faults, f"{faults} faults are enough:"))
     for fault in failure.schedule:
         console.print(Text(f"    {fault!r}"), soft_wrap=True)
     console.print(f"again: {again}", highlight=False, soft_wrap=True)

@@ -17,12 +17,16 @@ from the counts with which segments were sealed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TypeAlias
 
 import msgspec
 
 from walrus.commands import Command, DeleteTopic, MoveGroup, RegisterTopic, Trim
 from walrus.replicas.copies import Key
 from walrus.segments import Metadata, Position, Topic
+
+Judged: TypeAlias = Trim | DeleteTopic | RegisterTopic | MoveGroup
+"""The commands that can drop something, or move a group."""
 
 Found = Iterator[tuple[str, str]]
 """(invariant, what is wrong)"""
@@ -52,7 +56,7 @@ class RetentionRecords:
 
     def before(self, command: Command, metadata: Metadata) -> TopicBefore | None:
         """What is so before the command is applied; None if there is no such topic."""
-        if not isinstance(command, Trim | DeleteTopic | RegisterTopic | MoveGroup):
+        if not isinstance(command, Judged):
             return None
         topic = metadata.topics.get(command.topic)
         if topic is None:
@@ -74,7 +78,7 @@ class RetentionRecords:
 
     def after(self, command: Command, before: TopicBefore | None, metadata: Metadata, now: float) -> Found:
         """What is wrong with what the command did."""
-        if not isinstance(command, Trim | DeleteTopic | RegisterTopic | MoveGroup):
+        if not isinstance(command, Judged):
             return
         name, topic = command.topic, metadata.topics.get(command.topic)
         if isinstance(command, Trim) and topic is not None and before is not None:

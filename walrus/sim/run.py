@@ -21,7 +21,7 @@ from walrus.replicas.copies import Key
 from walrus.segments import Position
 from walrus.sim import faults, invariants, oracle
 from walrus.sim.calls import ClientCall, Outcome, Unattended
-from walrus.sim.clients import CATCH_UP_RUN, Consumer, Fetcher, Newcomer, Registrar, Scanner, Sender
+from walrus.sim.clients import CATCH_UP_RUN, Consumer, Fetcher, Finder, Newcomer, Registrar, Scanner, Sender
 from walrus.sim.faults import Fault, Faults
 from walrus.sim.host import Host
 from walrus.sim.keepers import Keeper, KeptClient
@@ -30,7 +30,7 @@ from walrus.sim.options import Options
 from walrus.sim.pipeliner import Pipeliner
 from walrus.sim.repeaters import Repeater
 from walrus.sim.violation import Violation
-from walrus.sim.workers import QueueWorker
+from walrus.sim.workers import GivingUp, QueueWorker
 from walrus.sim.world import Filming, World
 from walrus.wire.effects import Trace
 
@@ -110,6 +110,8 @@ class Simulation:
             QueueWorker(world, f"w{number}", topics[0], "work", seeks=not number)
             for number in range(options.workers)
         ]
+        giving_up = [GivingUp(world, f"u{number}") for number in range(options.giving_up)]
+        self.workers += giving_up
         self.repeaters = [
             Repeater(world, f"r{number}", topics[number % len(topics)]) for number in range(options.repeaters)
         ]
@@ -117,9 +119,13 @@ class Simulation:
             KeptClient(world, f"k{number}", eager=not number) for number in range(2 if options.keepers else 0)
         ]
         keepers = [Keeper(world, f"keeper {number}") for number in range(options.keepers)]
+        self.finders = [
+            Finder(world, f"finder {number}", topics[0], "work" if options.workers and not number else "")
+            for number in range(options.finders)
+        ]
         newcomers = [Newcomer(world, f"n{number}") for number in range(options.newcomers)]
         world.clients += [*self.registrars, *self.producers, *self.consumers, *self.workers, *fetchers]
-        world.clients += [*self.repeaters, *newcomers, *keepers, *self.kept]
+        world.clients += [*self.repeaters, *newcomers, *keepers, *self.kept, *self.finders]
         self.faults = Faults(world, schedule)
         self.calm_at = 0.0
 
@@ -236,9 +242,14 @@ class Simulation:
             Consumer(world, f"reader of {topic}", topic, "oracle", run=CATCH_UP_RUN) for topic in self.topics
         ]
         scanners = [Scanner(world, topic) for topic in self.topics]
-        if not world.run_until(
-            lambda: all(reader.empty_at >= 0 for reader in readers) and all(s.done for s in scanners), REST
-        ):
+
+        def read_back() -> bool:
+            return all(reader.empty_at >= 0 for reader in readers) and all(s.done for s in scanners)
+
+        # Until the world is at rest, too: of a PUT that timed out, an entry may come meanwhile.
+        if not world.run_until(lambda: read_back() and self._at_rest(), REST):
+            if read_back():
+                self._why_not()
             raise Violation("ReadProgress", "the log cannot be read back")
         for reader, scanner in zip(readers, scanners, strict=True):
             reader.stopped = scanner.stopped = True
@@ -290,6 +301,10 @@ def simulate(
 ) -> Result | FailedRun:
     """The run of this seed."""
     schedule = faults.draw(seed, chosen, options.nodes, 0.5, steps / DENSITY)
+    if options.fsync != "each":
+        schedule += faults.forgetting(seed, chosen, options.nodes, 0.5, steps / DENSITY)
+    if options.keepers:
+        schedule += faults.belating(seed, chosen, options.nodes, 0.5, steps / DENSITY)
     simulation = Simulation(seed, options, schedule, recorder, film)
     return attempt(simulation, steps, None)
 

@@ -210,7 +210,7 @@ def topics_of_proposers_that_know_too_little(seed: int) -> int:
 @scenario(41)
 def answers_lost_behind_an_append(seed: int) -> int:
     """Entries are written, and no answer reaches the nodes of their clients: the outcome is unknown."""
-    stage = Stage(seed)
+    stage = Stage(seed, settings={"max_segment_entries": 10_000})  # another leader's answers would arrive
     stage.warm()
     leader = stage.leader()
     lost = stage.keep(lambda sender, to, message: sender == leader and type(message) is m.ForwardReply)

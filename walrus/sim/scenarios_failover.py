@@ -86,7 +86,7 @@ def leader_reaches_clients_but_no_replica(seed: int) -> int:
     read = Fetcher(stage.world, "late", "t0")  # the judge says whether what it gets is settled
     read.node, read.stopped = old, True
     for offset in range(0, 60, 3):
-        read.ask(Fetch("t0", number, offset, 3), (number, offset))
+        read.ask(Fetch("t0", number, offset, 3, times=True), (number, offset))
     stage.run(0.5)
     return stage.finish()
 

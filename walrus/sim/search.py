@@ -9,6 +9,7 @@ What a state is, and its steps, is a subclass's. A step may lead nowhere (None):
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -35,7 +36,7 @@ class Exploration:
     """Whether all states up to the depth were seen."""
 
 
-class Search(Generic[S]):
+class Search(ABC, Generic[S]):
     """Breadth-first, to a depth, or to so many distinct states."""
 
     def __init__(self, depth: int, states: int) -> None:
@@ -48,25 +49,25 @@ class Search(Generic[S]):
 
     # --- what a subclass says ---
 
+    @abstractmethod
     def _begin(self) -> S:
         """The state in which the search begins. Raises Violation."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _steps_of(self, state: S) -> Iterator[tuple[str, Callable[[], S | None]]]:
         """Everything that can happen next, by name. Performing a step raises Violation."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _checked(self, before: S, made: S) -> S:
         """The state after a step, with what its history adds to it. Raises Violation."""
-        raise NotImplementedError
 
     def _key(self, state: S) -> Hashable:
         """Equal for states that need not be told apart."""
         return state
 
+    @abstractmethod
     def _shown(self, state: S) -> dict[int, dict[str, Any]]:
         """What a film shows of it, by node."""
-        raise NotImplementedError
 
     # --- the search ---
 

@@ -144,7 +144,7 @@ class Stage:
                 and bool(self.raft_leader())
                 and bool(self.simulation.consumers[0].received)
                 and len(self.judge.metadata.nodes) == self.world.options.nodes
-                and all(node.incarnation for node in self.judge.metadata.nodes.values())
+                and self.judge.founded
             ),
             "a cluster at work",
         )

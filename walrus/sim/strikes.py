@@ -12,9 +12,11 @@ of its fault, so a schedule stays a list of values.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from random import Random
 from typing import NamedTuple
 
+from walrus.commands import DeleteTopic
 from walrus.consensus.messages import (
     AppendEntriesRequest,
     AppendEntriesResponse,
@@ -26,7 +28,7 @@ from walrus.consensus.messages import (
     RequestVoteResponse,
     TimeoutNowRequest,
 )
-from walrus.sim.world import World
+from walrus.sim.world import Rule, World
 from walrus.wire import messages as m
 from walrus.wire.messages import PeerMessage
 
@@ -82,6 +84,10 @@ def sieve(dice: Random, node: int, peer: int) -> Sieve:
     return Sieve(types, sender, to, how, dice.choice((0.3, 1.0)), dice.choice((0.05, 0.3, 1.0, 2.0)))
 
 
+def _deletes(message: PeerMessage) -> bool:
+    return isinstance(message, m.Propose) and isinstance(message.commands[0], DeleteTopic)
+
+
 class Strikes:
     """Puts rules into a world, and takes them out again; `calm` ends them all."""
 
@@ -93,21 +99,27 @@ class Strikes:
         """Wait for a message of one type, and strike there: this is how rare moments become common ones."""
         dice = Random(f"ambush {value}")
         kind, strike = dice.choice(AMBUSHED), dice.choice(STRIKES)
-        world, end = self._world, self._world.now + WAITS
 
-        def rule(sender: int, to: int, message: PeerMessage) -> bool:
-            if type(message) is not kind and world.now < end:
-                return False
-            world.rules.remove(rule)
-            if self.calm or world.now >= end:
-                return False
-            world.note(sender, f"AMBUSH {kind.__name__} to {to}: {strike}")
-            world.seen[f"ambush {strike}"] += 1
+        def struck(sender: int, to: int, message: PeerMessage) -> bool:
+            self._world.note(sender, f"AMBUSH {kind.__name__} to {to}: {strike}")
+            self._world.seen[f"ambush {strike}"] += 1
             if strike in ("late", "twice", "lost"):
                 return self._treat(strike, delay, sender, to, message)
             what, _, end_of_it = strike.partition(" ")
             hit(Strike(what, sender if end_of_it == "sender" else to))
             return False
+
+        self._next(lambda message: type(message) is kind, struck, WAITS)
+
+    def _next(self, fits: Callable[[PeerMessage], bool], strike: Rule, patience: float = inf) -> None:
+        """Treat the next message that fits by this rule, if it comes so soon and before all is calm."""
+        world, end = self._world, self._world.now + patience
+
+        def rule(sender: int, to: int, message: PeerMessage) -> bool:
+            if world.now < end and not fits(message):
+                return False
+            world.rules.remove(rule)
+            return world.now < end and not self.calm and strike(sender, to, message)
 
         world.rules.append(rule)
 
@@ -116,6 +128,19 @@ class Strikes:
         if how != "lost":
             self._world.after(delay, self._world.deliver, sender, to, message)
         return how != "twice"
+
+    def belate(self, delay: float) -> None:
+        """The next DELETE that a node proposes comes again, so much later.
+
+        A node repeats what it does not see applied, and may learn last of all that it was.
+        """
+
+        def again(sender: int, to: int, message: PeerMessage) -> bool:
+            self._world.note(sender, f"BELATED {delay:.3f} s: {message}")
+            self._world.seen["DELETE belated"] += 1
+            return self._treat("twice", delay, sender, to, message)
+
+        self._next(_deletes, again)
 
     def sift(self, chosen: Sieve, duration: float) -> None:
         """Treat every message that fits badly, for a while."""

@@ -24,6 +24,7 @@ from zlib import crc32
 
 import msgspec
 
+from walrus.broker.dead_letters import dead_letter_topic
 from walrus.consensus.messages import (
     COMMAND,
     MEMBERSHIP,
@@ -82,10 +83,12 @@ class Write(NamedTuple):
 class SegmentTruth:
     """What is known of one segment."""
 
-    __slots__ = ("acked", "excused", "lengths", "stream", "synced", "writer")
+    __slots__ = ("acked", "excused", "lengths", "stream", "synced", "times", "writer")
 
     def __init__(self) -> None:
         self.stream: list[bytes] = []
+        self.times: list[int] = []
+        """When each of them was appended, as it was written first."""
         self.acked = 0
         self.writer = (0, 0, 0)
         """Its writer's node and process, and the commit index that it was last seen with."""
@@ -228,6 +231,12 @@ class Truth:
         places = [first, *self.again.get(payload, ())] if first is not None else []
         return [(key, offset) for key, offset in places if offset < self.settled(key)]
 
+    @property
+    def founded(self) -> bool:
+        """Whether all members have announced a start: before that no topic is registered."""
+        nodes = self.metadata.nodes.values()
+        return bool(nodes) and all(node.incarnation for node in nodes)
+
     def segments(self, topic: str) -> int:
         """How many segments the topic has."""
         known = self.metadata.topics.get(topic)
@@ -250,6 +259,12 @@ class Truth:
         """Whether no copy need hold this entry any more: power failed before it was synced, or it rotted."""
         key = (topic, position.segment)
         return self.options.fsync != "each" or bool(self.truth(key).excused) or key in self.rotten
+
+    def is_dead_letter(self, topic: str, position: Position) -> bool:
+        """Whether the entry is in the topic's dead-letter topic, for readers to see."""
+        stream = self.truth((topic, position.segment)).stream
+        places = self.settled_places(stream[position.offset]) if position.offset < len(stream) else []
+        return any(key[0] == dead_letter_topic(topic) for key, _ in places)
 
     def advance(self, topic: str, group: GroupTruth) -> None:
         """Move the place up to which everything was given."""
@@ -274,15 +289,32 @@ class Truth:
         truth, host = self.truth(key), self.hosts[node]
         self.seen["copy made anew"] += name.endswith(SHADOW)
         before = self.names.get((node, name), 0)
-        self._compare(host, key, truth, start, batch.payloads(), before)
+        self._compare_times(host, key, truth, start, batch.times())
+        self._compare(host, key, truth, start, batch.payloads(), before, host.record.incarnation)
         self.names[(node, name)] = end = start + batch.count
         self.durable[node].wrote(name, end)
         truth.lengths[node] = max(end, truth.lengths.get(node, 0))
         if truth.excused and end >= truth.excused.get(node, end + 1):
             del truth.excused[node]
 
+    def _former(self, host: Host, key: Key) -> int:
+        """The start of this node that has written what it finds in a copy: the one that led the segment.
+
+        Its disk may have ended it in the middle of a write, of which nothing was seen.
+        """
+        segment = self.metadata.segment(*key)
+        ours = segment is not None and segment.leader == host.id
+        return segment.incarnation if segment and ours else host.record.incarnation
+
     def _compare(
-        self, host: Host, key: Key, truth: SegmentTruth, start: int, payloads: list[bytes], before: int
+        self,
+        host: Host,
+        key: Key,
+        truth: SegmentTruth,
+        start: int,
+        payloads: list[bytes],
+        before: int,
+        incarnation: int,
     ) -> None:
         stream, differs = truth.stream, -1
         known = stream[start : start + len(payloads)]
@@ -295,8 +327,25 @@ class Truth:
                     self.again.setdefault(payload, []).append((key, position))
             stream += fresh
         self.writes.append(
-            Write(host.id, host.record.incarnation, key, start, len(payloads), before, differs, len(fresh))
+            Write(host.id, incarnation, key, start, len(payloads), before, differs, len(fresh))
         )
+
+    def _compare_times(
+        self, host: Host, key: Key, truth: SegmentTruth, start: int, written: list[int]
+    ) -> None:
+        """An entry has one time, on every copy, and none is earlier than the one before it."""
+        times = truth.times
+        known = times[start : start + len(written)]
+        if known != written[: len(known)]:
+            what = f"node {host.id} has {key} from {start} on written at {written}, others at {known}"
+            self.conflicts.append(("TimesAgree", what))
+        fresh = written[len(known) :]
+        if fresh and start <= len(times):
+            both = [*times[-1:], *fresh]
+            if both != sorted(both):
+                what = f"node {host.id} goes on in {key} with times {both}"
+                self.conflicts.append(("TimesAscend", what))
+            times += fresh
 
     def on_delete(self, node: int, engine: str, name: str) -> None:
         """A copy (or a shadow of one) is gone."""
@@ -491,7 +540,7 @@ class Truth:
             key = key_of(name)
             assert key is not None
             for start, entries in readable(storage, name, length):
-                self._compare(host, key, self.truth(key), start, entries, start)
+                self._compare(host, key, self.truth(key), start, entries, start, self._former(host, key))
         self._lengths(host.id, found)
         log, raft = self.logs[host.id], controller.raft
         log.begin(raft.log)
@@ -552,6 +601,22 @@ class Truth:
         one of them damaged.
         """
         return self.options.fsync != "each" and bool(self.rotten)
+
+    def promises_to_lose(self, least: int) -> list[tuple[int, int]]:
+        """(writer, replica) of open segments: so many entries are acknowledged, and the replica has them and
+        has not synced them.
+        """
+        found = []
+        for name, topic in self.metadata.topics.items():
+            segment = topic.segments[-1]
+            truth, nodes = self.truths.get((name, topic.current)), segment.replicas
+            if truth is None or len(nodes) < 3 or not all(self.hosts[node].up for node in nodes):
+                continue
+            for node in nodes:
+                held = truth.synced.get(node, 0), truth.lengths.get(node, 0)
+                if node != segment.leader and held[0] + least <= truth.acked <= held[1]:
+                    found.append((segment.leader, node))
+        return found
 
     def perishable(self, node: int) -> list[str]:
         """The node's copies whose damage leaves a majority of the copies as they were; the oldest first."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 
 class Violation(Exception):
     """`name` is an invariant of `docs/model-checking.md`, a check of the oracle, or an exception's type."""
@@ -40,3 +42,15 @@ def said(error: BaseException) -> str:
     if isinstance(error, AssertionError) and named(error) != UNNAMED:
         return str(error).partition(":")[2].strip()
     return repr(error)
+
+
+def noticed(error: Exception, names: Container[str], where: str) -> Violation:
+    """What a search has found: an assertion by its name if it is one of these, anything else as TypeOK.
+
+    >>> noticed(AssertionError("SeqOrder: a gap"), {"SeqOrder"}, "node 1").args
+    ('SeqOrder: node 1: a gap',)
+    """
+    name = str(error).partition(":")[0] if isinstance(error, AssertionError) else UNNAMED
+    if name in names:
+        return Violation(name, f"{where}: {said(error)}")
+    return Violation("TypeOK", f"{where}: {error!r}")

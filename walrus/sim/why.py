@@ -14,8 +14,12 @@ from walrus.sim import invariants
 
 ALIKE = 0.7
 """Of two sentences that say the same in nearly the same words."""
+CONTAINED = 0.9
+"""Of the letters of a sentence that says less than another one."""
 
 OTHERS = {
+    "OnlyMembers": "Only a member of the cluster is let in on the peers' port, and nothing that a stray says "
+    "there is carried out (walrus/sim/strays.py).",
     "Replies": "A node owes each request exactly one reply, in order, of a kind that docs/protocol.md lists.",
     "Scenario": "The scenario did not come to the point that it is about; its docstring says what that is.",
     "NoRest": "Once faults end, every node catches up and every replica of a sealed segment holds all of it.",
@@ -51,8 +55,15 @@ def _news(comment: str, told: str) -> str:
     return " ".join(
         sentence
         for sentence in re.split(r"(?<=\.) ", comment)
-        if not any(SequenceMatcher(None, sentence, other).ratio() > ALIKE for other in known)
+        if not any(_alike(sentence, other) for other in known)
     )
+
+
+def _alike(sentence: str, other: str) -> bool:
+    """Whether a sentence says what the other one says, or a part of it, in nearly the same words."""
+    matcher = SequenceMatcher(None, sentence, other)
+    shared = sum(block.size for block in matcher.get_matching_blocks())
+    return matcher.ratio() > ALIKE or shared > CONTAINED * len(sentence)
 
 
 def _first(text: str | None) -> str:

@@ -8,16 +8,21 @@ end (EveryEntryAcked).
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Literal
 
 from walrus import protocol
 from walrus.acknowledged import Position
-from walrus.protocol import Ack, Error, Extend, Nack, Ok, Receipt, Receive, Seek
+from walrus.protocol import Ack, Error, Extend, Nack, Ok, Put, Receipt, Receive, Register, Seek
 from walrus.sim.calls import ClientCall
 from walrus.sim.clients import SimClient
 from walrus.sim.violation import Violation
 from walrus.sim.world import World
+from walrus.storage.batch import Batch
 
+HARD = "hard"
+MOST_DELIVERIES = 2
+"""How often an entry of that topic is handed out before it goes to the dead letters."""
 WAITS = (0, 0, 300, 2_000)
 """Milliseconds that a RECEIVE waits."""
 
@@ -49,7 +54,8 @@ class QueueWorker(SimClient):
         elif self.hand and (self.careful or dice < 0.45):
             self._finish(dice)
         elif len(self.calls) < 2:
-            self.ask(Receive(self.topic, self.group, self.rng.choice(WAITS), self.rng.randint(1, 5)), None)
+            wait, count = self.rng.choice(WAITS), self.rng.randint(1, 5)
+            self.ask(Receive(self.topic, self.group, wait, count, times=True), None)
 
     def _finish(self, dice: float) -> None:
         receipts = [self.hand.pop(self.rng.randrange(len(self.hand)))]
@@ -83,12 +89,14 @@ class QueueWorker(SimClient):
                 self.node = 0
 
     def _received(self, call: ClientCall, text: bytes) -> Receipt:
-        name, deliveries, payload = protocol.split_received(text)
+        name, deliveries, entry = protocol.split_received(text)
+        unix_ms, payload = protocol.split_time(entry)
         receipt = protocol.parse_receipt(name.encode())
         if receipt is None or receipt.delivery != deliveries:
             raise Violation("Replies", f"a receipt that is none: {text!r}")
         self.received += 1
         self.world.judge.deliveries.received(self.topic, self.group, receipt, payload, call.sent_at)
+        self.world.judge.told_time(self.topic, receipt.segment, receipt.offset, unix_ms)
         return receipt
 
     def on_late(self, call: ClientCall, replies: list[protocol.Reply]) -> None:
@@ -96,3 +104,27 @@ class QueueWorker(SimClient):
         for reply in replies:
             if isinstance(reply, Ok) and reply.payload is not None:
                 self._received(call, reply.payload)
+
+
+class GivingUp(QueueWorker):
+    """One that writes tasks, and gives back most of them: `max_deliveries` of their topic ends that.
+
+    What ends in the dead letters is done without an ACK, so each entry must be there first (NothingSkipped).
+    """
+
+    def __init__(self, world: World, name: str) -> None:
+        self._numbers = count()
+        super().__init__(world, name, HARD, "work")
+
+    def act(self) -> None:
+        """Register the topic, put a task, or work: with more failures than others have."""
+        if HARD not in self.world.judge.metadata.topics:
+            if not self.calls and self.world.judge.founded:
+                self.ask(Register(HARD, {"max_deliveries": MOST_DELIVERIES, "visibility_ms": 500}))
+        elif not self.careful and self.node and not self.calls and self.rng.random() < 0.2:
+            tasks = [b"%b!%06d" % (self.name.encode(), next(self._numbers)) for _ in range(2)]
+            self.ask(Put(HARD, Batch.of(tasks)))
+        elif not self.careful and self.node and self.hand and self.rng.random() < 0.6:
+            self.ask(Nack(HARD, self.group, self.hand.pop()))
+        else:
+            super().act()

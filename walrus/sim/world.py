@@ -20,16 +20,19 @@ from __future__ import annotations
 import heapq
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, Protocol, TypeAlias, assert_never
 
+from walrus.broker.handshake import CalleeSide, CallerSide
 from walrus.config import NodeConfig
 from walrus.protocol import PeerCodec, Request
 from walrus.segments import START_BITS
 from walrus.sim.calls import Caller, ClientCall
 from walrus.sim.disk import Crash
 from walrus.sim.drives import DATA, Drive, EngineDrive, MemoryDrive
+from walrus.sim.greeting import SECRET, Doorkeeper, nonce, shake_hands
 from walrus.sim.host import NEVER, EngineSync, Host, Saved, address, node_at
 from walrus.sim.judge import Judge
 from walrus.sim.network import Network, Weather
@@ -37,7 +40,7 @@ from walrus.sim.options import Options
 from walrus.sim.violation import Violation, named, said
 from walrus.storage.errors import StorageError
 from walrus.wire.effects import Effect, Halt, LogLine, Peers, Reply, Send, Trace, no_trace
-from walrus.wire.messages import Hello, PeerMessage
+from walrus.wire.messages import Hello, HelloReply, Join, JoinReply, PeerMessage
 
 Rule: TypeAlias = Callable[[int, int, PeerMessage], bool]
 
@@ -71,6 +74,9 @@ class Filming(Protocol):
 
 
 CLUSTER = "simulated"
+EPOCH = 1_700_000_000
+"""What the clocks on the walls say, about, when a run begins (unix seconds)."""
+
 _is_open = ClientCall.is_open
 
 SHORTEST_TICK = 0.005
@@ -190,6 +196,10 @@ class World:
         """The machines on which a process runs, by id."""
         return [host for _, host in sorted(self.hosts.items()) if host.up]
 
+    def _wall_clock(self, node: int) -> float:
+        """Unix seconds as the machine has them: each a little off, and set back again and again."""
+        return EPOCH + self.now - 0.2 * (self.now // 0.5) + 0.05 * (node % 5)
+
     def start(self, node: int) -> None:
         """Start the process of a member."""
         host = self.hosts[node]
@@ -209,6 +219,7 @@ class World:
             watch=None if stranger else self.judge,
             is_open=_is_open,
             trace=trace,
+            unix_time=partial(self._wall_clock, host.id),
         )
         self.judge.after_start(host)
         self._turn(host)
@@ -294,8 +305,11 @@ class World:
         if members:
             member = self.rng.choice(members)
             assert member.controller is not None
-            reply = member.controller.on_join(host.join_request(), member.clock(self.now))
+            reply, _ = self._ask(host.join_request(), host, member)
             self._turn(member)
+            assert isinstance(reply, JoinReply)
+            # Every machine here that asks has an empty directory, and its id is free.
+            assert not reply.final, f"node {member.id} refuses node {node} for good: {reply.error}"
             if reply.done:
                 self.note(node, f"taken in by {member.id}")
                 host.record.addresses = {n: place for n, place in reply.addresses.items() if n != node}
@@ -373,24 +387,31 @@ class World:
         """One node introduces itself to another: whether it is welcome there, and so connected."""
         assert host.controller is not None
         assert other.controller is not None
-        hello, welcome = self._hello(host, other.id), other.controller.members.on_caller
+        welcome = other.controller.members.on_caller
         for one, two in ((host, other), (other, host)):
             if self.judge.is_stranger(one) and not two.knows_later_start(one.id, one.record):
                 return False  # a node that cannot tell may well be fooled: see docs/durability.md
-        why_not = other.controller.members.judge_hello(hello, other.clock(self.now))
-        if not why_not:
+        other.callers.gone(host.id)  # the connection that it had is over, or it would not dial
+        verdict, hello = self._ask(host.controller.members.hello(other.id), host, other)
+        if hello is not None:
             self._input(other, lambda now: welcome(hello))
             host.refused.discard(other.id)
             self._input(host, host.controller.on_connected, other.id)
             return True
-        if other.controller.members.is_final(hello):
-            removed = other.controller.members.is_removed(hello)
-            self._input(host, host.controller.on_final_refusal, other.id, why_not, removed)
+        assert isinstance(verdict, HelloReply)
+        if verdict.final:
+            self._input(host, host.controller.on_final_refusal, other.id, verdict.error, verdict.removed)
         return False
 
-    def _hello(self, host: Host, peer: int) -> Hello:
-        assert host.controller is not None
-        return host.controller.members.hello(peer, version=1)
+    def _ask(
+        self, first: Hello | Join, host: Host, other: Host
+    ) -> tuple[HelloReply | JoinReply | None, Hello | None]:
+        """A handshake between two nodes: the callee's verdict, and the Hello that it accepted."""
+        assert other.controller is not None
+        caller = CallerSide(first, SECRET, nonce())
+        doorkeeper = Doorkeeper(other.controller, other.clock(self.now))
+        accepted = shake_hands(caller, CalleeSide(other.callers, doorkeeper))
+        return caller.verdict, accepted
 
     def _notice_gone(self, host: Host, process: int, peer: int) -> None:
         """The peer's machine says that no process has this connection; whether one listens is seen soon."""

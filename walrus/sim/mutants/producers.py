@@ -1,4 +1,5 @@
-"""Bugs planted in exactly-once appends: what is appended again, and what is answered as if it had been."""
+"""Bugs planted in exactly-once appends: what is appended again, and what is answered as if it had been;
+and bugs in append times."""
 
 from __future__ import annotations
 
@@ -37,6 +38,7 @@ ALL = (
         "NoDuplicateAppend NumbersWithoutGap",
         "a recovery takes the producers of the copy that answered last",
         Slip("self._source.producers", "[*self._fence_replies.values()][-1].producers"),
+        spec="publish:RecoveryTakesWritersTable",
     ),
     Mutant.of(
         "repetition_answered_at_once",
@@ -54,5 +56,17 @@ ALL = (
         "NoDuplicateAppend",
         "what a turn appended is not in what the Seal says",
         Slip("self.since |= self._turn", "pass"),
+    ),
+    Mutant.of(
+        "time_of_a_clock_that_was_set_back",
+        "TimesAscend",
+        "a writer takes the time of its clock as it is",
+        Slip("max(self._at, int(self._unix_time() * 1000))", "int(self._unix_time() * 1000)"),
+    ),
+    Mutant.of(
+        "replicas_are_told_another_time",
+        "TimesAgree",
+        "the time of a frame is that of its sending",
+        Slip("frame = self._frame(start, batch)", "frame = self._frame(start, batch.timed(at + 1))"),
     ),
 )

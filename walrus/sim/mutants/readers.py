@@ -20,9 +20,10 @@ ROUTING = (
     ),
     Mutant.of(
         "anybody_hands_back",
-        "Duplicate ProducerOrder",
+        "Duplicate ProducerOrder AnswersAreTrue",
         "a node that did not lead a segment says that a forward was never taken",
         Slip("or not self.leases.is_ours(segment)", ""),
+        spec="order:AnyoneHandsBack",
     ),
     Mutant.of(
         "next_segment_too_early",
@@ -36,12 +37,14 @@ ROUTING = (
         "ProducerOrder",
         "what a sealing leader hands back goes behind what came later",
         Slip("route.waiting.extendleft(reversed(route.returned))", "route.waiting.extend(route.returned)"),
+        spec="order:HandedBackGoesBehind",
     ),
     Mutant.of(
         "overtaken_is_written",
-        "ProducerOrder",
+        "ProducerOrder AnsweredInOrder",
         "what came back is sent again although later entries were written",
         Slip("if taken:", "if False:"),
+        spec="order:OvertakenGoBack",
     ),
     Mutant.of(
         "late_reply_of_another_leader",
@@ -53,13 +56,14 @@ ROUTING = (
     ),
     Mutant.of(
         "timeout_says_failed",
-        "FailedWriteRead",
+        "FailedWriteRead AnswersAreTrue",
         "a PUT without an answer in time is reported as not written",
         Slip(
             "self._lost(route, sent, errors.TIMEOUT)",
             "self._lost(route, sent, errors.NO_LEASE)",
             "Router.on_tick",
         ),
+        spec="order:UnknownIsRefused",
     ),
 )
 
@@ -100,6 +104,7 @@ READING = (
             "entries = batch.slice(0, there)",
             "entries = batch",
         ),
+        spec="walrus:ReadUnacknowledged",
     ),
     Mutant.of(
         "register_answered_before_applied",
@@ -127,12 +132,14 @@ CURSORING = (
         "DeliveredIsPrefix",
         "entries that reached no client count as delivered",
         Slip("if confirm.delivered:", "if True:"),
+        spec="walrus:CommitsHandedOut",
     ),
     Mutant.of(
         "partial_delivery_counts",
         "DeliveredIsPrefix",
         "a run of which a client got a part is confirmed whole",
         Slip("delivered=delivered and position == len(payloads)", "delivered=position > 0"),
+        spec="walrus:CommitsHandedOut",
     ),
     Mutant.of(
         "sealed_with_unconfirmed_cursors",
@@ -153,12 +160,14 @@ CURSORING = (
         "a cursor is committed beyond what was sealed",
         Slip("topic.cursors[group] = min(position, end)", "pass"),
         Slip("topic.in_bounds(position) and", ""),
+        spec="walrus:LateCursorBeyondForcedSeal",
     ),
     Mutant.of(
         "two_runs_at_once",
-        "Skipped",
+        "DeliveredIsPrefix Skipped",
         "a cursor hands out the next run while the last one is unconfirmed",
         Slip("and not cursor.handed:", ":"),
+        spec="walrus:HandsOutAhead",
     ),
     Mutant.of(
         "readers_stop_at_a_segments_end",

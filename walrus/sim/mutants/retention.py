@@ -24,6 +24,13 @@ ALL = (
         spec="retention:NoTombstone",
     ),
     Mutant.of(
+        "delete_takes_the_next_topic",
+        "OnlyWhatWasMeant",
+        "a DELETE that is committed late deletes the topic that was registered since",
+        Slip("if topic is None or topic.born != command.born:", "if topic is None:"),
+        spec="retention:DeleteWithoutCompare",
+    ),
+    Mutant.of(
         "copies_outlive_their_segment",
         "SpaceIsGivenBack",
         "a replica keeps the copies of segments that were trimmed",

@@ -331,6 +331,7 @@ DURABILITY = (
             "if ready.checkpoint is not None and ready.checkpoint.index == index:",
             "if ready.checkpoint is not None:",
         ),
+        spec="walrus:NoteDroppedTooEarly",
     ),
     Mutant.of(
         "notes_of_open_segments_dropped",
@@ -483,9 +484,10 @@ DECIDING = (
     ),
     Mutant.of(
         "dead_voters_hold_no_replica",
-        "FailoverProgress SealedStable Replicas",
+        "EnoughReplicas FailoverProgress SealedStable Replicas",
         "a segment that opens while a voter is down gets a smaller replica set",
         Slip("set(voters) - {leader}", "set(live) - {leader}"),
+        spec="walrus:TooFewReplicasNext",
     ),
 )
 
