@@ -45,6 +45,6 @@ def test_calls_are_counted_and_functions_come_back() -> None:
 
 
 def test_a_function_that_nothing_calls_has_no_figure() -> None:
-    taken = actions.Taken(Counter(), Counter(), Counter(), Counter({"Timeout": 3}))
+    taken = actions.Taken(Counter(), Counter(), Counter(), Counter({("Raft", "Timeout"): 3}))
     assert taken.of(actions.Action("Raft", "Timeout", "walrus.raft.Raft._campaign", "")) == [0, 0, 0, 3]
     assert taken.of(actions.Action("Walrus", "Timeout", "walrus.raft.Raft._campaign", "")) == [0, 0, 0, 0]

@@ -8,7 +8,7 @@ docs/spec-map.md says which function takes an action. Seeded runs are played, an
     recorded    events of that name in the recorded run, which TLC holds against the spec
     committed   commands of Raft of that name that became part of the metadata
     entered     calls of the function; of an action that has no event of its own, this is all that is known
-    replayed    steps of random behaviours of Raft.tla, performed on real servers
+    replayed    steps of random behaviours of Raft.tla and Walrus.tla, performed on real servers
 
 An action that no run ever takes is checked in the spec for nothing: `tests/test_actions.py` fails then. One
 that the code does not have has no function in the map, and its remark there says why.
@@ -24,14 +24,14 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from tools.shape import ROOT
-from walrus.sim import faults
+from walrus.sim import coverage, faults
 from walrus.sim.options import Options, varied
 from walrus.sim.run import simulate
 from walrus.sim.trace import Recorder
-from walrus.tlc.replay import replay
+from walrus.tlc.replay import CHECKPOINTS, replay
 from walrus.tlc.run import TlcError
 
 MAP, PAGE = ROOT / "docs" / "spec-map.md", ROOT / "docs" / "actions.md"
@@ -39,6 +39,12 @@ SEEDS, STEPS = range(1, 7), 6_000
 KEEPERS = 2
 """Operators of one more run, in which a topic is trimmed, deleted and registered again."""
 BEHAVIOURS = 40
+REPLAYED: Final = (
+    ("Raft", "raft-simulate", None),
+    ("Walrus", "walrus-simulate", None),
+    ("Walrus", "walrus-simulate", CHECKPOINTS),
+)
+"""Spec, configuration and constants of the behaviours that are performed."""
 
 ALIKE = {"LosePower": "PowerLoss"}
 """Actions whose events have another name."""
@@ -60,12 +66,13 @@ class Taken(NamedTuple):
     recorded: Counter[str]
     committed: Counter[str]
     entered: Counter[str]
-    replayed: Counter[str]
+    replayed: Counter[tuple[str, str]]
+    """By spec and name: both have a Restart."""
 
     def of(self, action: Action) -> list[int]:
         """The four figures of an action."""
         name = ALIKE.get(action.name, action.name)
-        replayed = self.replayed[action.name] if action.spec == "Raft" else 0
+        replayed = self.replayed[action.spec, action.name]
         return [self.recorded[name], self.committed[action.name], self.entered[action.function], replayed]
 
 
@@ -86,13 +93,26 @@ def played() -> Taken:
     """Play the runs, and count."""
     taken = Taken(Counter(), Counter(), Counter(), Counter())
     with counted({action.function for action in actions() if action.function}, taken.entered):
-        runs = [*((seed, varied(seed, Options())) for seed in SEEDS), (1, Options(keepers=KEEPERS))]
-        for seed, options in runs:
+        runs = [
+            *((seed, varied(seed, Options()), faults.DEFAULT) for seed in SEEDS),
+            (1, Options(keepers=KEEPERS), faults.DEFAULT),
+            *coverage.RAREST,
+        ]
+        for seed, options, kinds in runs:
             recorder = Recorder(options)
-            outcome = simulate(seed, options, STEPS, faults.DEFAULT, recorder.of)
+            outcome = simulate(seed, options, STEPS, kinds, recorder.of)
             taken.recorded.update(str(event["ev"]) for event in recorder.events)
             taken.committed.update(getattr(outcome, "seen", {}))
     return taken
+
+
+def performed() -> Counter[tuple[str, str]]:
+    """How often each action of each spec was performed. Raises TlcError."""
+    steps: Counter[tuple[str, str]] = Counter()
+    for spec, config, constants in REPLAYED:
+        outcome = replay(config, constants, count=BEHAVIOURS)
+        steps.update({(spec, name): times for name, times in outcome.actions.items()})
+    return steps
 
 
 @contextmanager
@@ -146,9 +166,10 @@ HEAD = """# How often the code takes each action of the specs
 <!-- written by `python -m tools.actions --write`; do not edit -->
 
 {seeds} seeded runs of {steps:,} steps of the simulator were played, one of them with operators that trim,
-delete and register a topic, and {behaviours} random behaviours of
-Raft.tla were performed on real servers ([how](model-checking.md)). Counted are events in the recorded runs,
-which TLC holds against the specs; commands of Raft that were committed; calls of the function that
+delete and register a topic, three for what is rare: nodes that join anew, damaged copies, forced recoveries.
+{behaviours} random behaviours each of Raft.tla, of Walrus.tla, and of Walrus.tla with checkpoints were
+performed on real servers ([how](model-checking.md)). Counted are events in the recorded runs, which TLC
+holds against the specs; commands of Raft that were committed; calls of the function that
 [takes the action](spec-map.md), whether or not it did so in each; and steps that were replayed.
 
 An action without any figure would be checked for nothing: a test plays the runs anew, and fails then, but
@@ -158,7 +179,7 @@ for those that the code does not have.
 
 def page(taken: Taken) -> str:
     """The whole page."""
-    parts = [HEAD.format(seeds=len(SEEDS) + 1, steps=STEPS, behaviours=BEHAVIOURS)]
+    parts = [HEAD.format(seeds=len(SEEDS) + 1 + len(coverage.RAREST), steps=STEPS, behaviours=BEHAVIOURS)]
     spec = ""
     for action in actions():
         if action.spec != spec:
@@ -176,7 +197,7 @@ def main() -> int:
     """The command line."""
     taken = played()
     with suppress(TlcError):
-        taken.replayed.update(replay(count=BEHAVIOURS).actions)
+        taken.replayed.update(performed())
     text = page(taken)
     if "--write" in sys.argv[1:]:
         PAGE.write_text(text, "utf-8")

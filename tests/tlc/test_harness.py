@@ -9,7 +9,9 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import rich.console
@@ -132,6 +134,21 @@ def test_a_timeout_stops_tlc(spec: Path) -> None:
     )
     with pytest.raises(TlcTimeout, match="stopped after"):
         run_tlc(spec, config(spec, ""), timeout=4)
+
+
+def test_what_comes_before_tlc_starts_is_not_the_runs_time(
+    spec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late: list[float] = []
+
+    def flags(*given: object) -> list[str]:
+        late.append(1_000.0)
+        return []
+
+    monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + sum(late)))
+    monkeypatch.setattr(run.startup, "flags", flags)
+    result = run_tlc(spec, config(spec, "INVARIANT Fits"), timeout=500)
+    assert result.ok and result.seconds < 500
 
 
 def test_no_jar_and_no_java(monkeypatch: pytest.MonkeyPatch, spec: Path) -> None:

@@ -42,7 +42,7 @@ def founded(**other: Any) -> dict[str, Any]:
 def test_the_last_step_shows_what_the_code_has_and_beside_it_what_the_spec_has() -> None:
     behaviour = [founded(), founded(role={1: "Follower", 2: "PreCandidate"}, voted_for={1: 0, 2: 1})]
     footage, outcome = Footage(), Replayed()
-    perform(behaviour, True, 0, outcome, footage)
+    perform(behaviour, 0, outcome, footage=footage)
     made = film(footage, "again")
     made.check()
     assert [difference.variable for difference in outcome.differences] == ["voted_for[2]"]
@@ -57,7 +57,7 @@ def test_the_last_step_shows_what_the_code_has_and_beside_it_what_the_spec_has()
 
 def test_without_a_difference_there_is_no_film() -> None:
     footage = Footage()
-    perform([founded()], True, 0, Replayed(), footage)
+    perform([founded()], 0, Replayed(), footage=footage)
     with pytest.raises(ValueError, match="came to the same"):
         film(footage)
 
@@ -67,10 +67,9 @@ def test_the_first_behaviour_that_differs_is_kept() -> None:
     for vote in (1, 0, 2):
         perform(
             [founded(), founded(role={1: "Follower", 2: "PreCandidate"}, voted_for={1: vote, 2: 0})],
-            True,
             vote,
             outcome,
-            footage,
+            footage=footage,
         )
     assert footage.broken is not None
     assert footage.broken[0] == "voted_for[1]"
@@ -83,7 +82,7 @@ def test_a_planted_bug_is_a_page(tmp_path: Path) -> None:
     footage, outcome = Footage(), Replayed()
     with mutants.planted(mutants.find("votes_without_log_check")):
         for number, states in enumerate(written(150)):
-            perform(list(states), True, number, outcome, footage)
+            perform(states, number, outcome, footage=footage)
     made = film(footage)
     made.check()
     html.write(made, tmp_path / "replay.html")

@@ -2,7 +2,8 @@
 
     main          `python -m walrus.tlc`
     configs       the configurations in spec/, and variations of them
-    run           TLC as a subprocess, and what it says
+    run           TLC as a subprocess, and what it says; java: that ends with us; startup: its classes in
+                  a file, for the next JVM
     values        TLA+ values as TLC prints them; filming: a counterexample as a film
     mutants       changed specs, which TLC must refuse: bugs planted by hand, and probes
     planted       what a planted bug and a probe are; planted_walrus, planted_raft,
@@ -15,8 +16,10 @@
     trace_walrus  runs of the data plane; trace_raft: runs of Raft
     referee       a second judge of recorded runs, and corruptions: what both must refuse;
                   corruptions_raft: what RaftTrace.tla must refuse
-    replay        the other way: behaviours of Raft.tla, performed on the code; replay_raft and
-                  replay_steps: how; replay_film: a difference as a page
+    replay        the other way: behaviours of Raft.tla and Walrus.tla, performed on the code
+    replay_raft   how those of Raft.tla are, with replay_steps; replay_film: a difference as a page
+    replay_segments   those of Walrus.tla, with replay_segment_steps; replay_segment_nodes: on what;
+                  replay_segment_checks: what is compared, and what is tried
 
 docs/model-checking.md says how to use it.
 """

@@ -16,7 +16,7 @@ depends may be missing. So what TLC accepts goes to a second judge (`referee.py`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Final, TypeAlias
 
@@ -190,6 +190,12 @@ def another_command(run: list[Event], rng: Random) -> list[Event] | None:
 
 def another_cursor(run: list[Event], rng: Random) -> list[Event] | None:
     """A cursor is committed where no leader put it: behind, or past what is confirmed."""
+    put = {tuple(cursor) for event in run if event.get("cursors") for cursor in event["cursors"]}
+    put |= {
+        (event["topic"], event["group"], event["segment"], event["offset"])
+        for event in run
+        if event["ev"] == "ProposeCursors"
+    }
     places = [place for place in _those(run, "CommitCursors", "Seal") if run[place]["cursors"]]
     place = _pick(places, rng)
     if place is None:
@@ -197,7 +203,7 @@ def another_cursor(run: list[Event], rng: Random) -> list[Event] | None:
     cursors = [list(cursor) for cursor in run[place]["cursors"]]
     number = rng.randrange(len(cursors))
     cursors[number][3] = max(0, cursors[number][3] + (1, -1, 2)[rng.randrange(3)])
-    if cursors == [list(cursor) for cursor in run[place]["cursors"]]:
+    if tuple(cursors[number]) in put:  # what was proposed once may be committed late
         return None
     return _command(run, run[place]["index"], cursors=cursors)
 
@@ -218,20 +224,13 @@ def _appended(run: list[Event], op: str, **values: object) -> list[Event] | None
 
 def announced_again(run: list[Event], rng: Random) -> list[Event] | None:
     """An earlier start is announced after a later one."""
-    starts = [
-        (later["of"], earlier["incarnation"])
-        for earlier, later in _pairs(run, "Announce")
-        if earlier["of"] == later["of"] and 0 < earlier["incarnation"] != later["incarnation"]
-    ]
+    announced = {(run[place]["of"], run[place]["incarnation"]) for place in _those(run, "Announce")}
+    newest = {of: max(start for node, start in announced if node == of) for of, _ in announced}
+    starts = sorted((of, start) for of, start in announced if 0 < start < newest[of])
     if not starts:
         return None
     of, incarnation = starts[rng.randrange(len(starts))]
     return _appended(run, "Announce", of=of, incarnation=incarnation)
-
-
-def _pairs(run: list[Event], op: str) -> Iterator[tuple[Event, Event]]:
-    events = [run[place] for place in _those(run, op)]
-    yield from ((one, two) for number, one in enumerate(events) for two in events[number + 1 :])
 
 
 def shrunk(run: list[Event], rng: Random) -> list[Event] | None:
@@ -259,10 +258,20 @@ def _shorter(copies: list[list[object]], rng: Random) -> list[list[object]] | No
 
 
 def shorter_restart(run: list[Event], rng: Random) -> list[Event] | None:
-    """A start finds a copy that is shorter than it was."""
-    place = _pick([place for place in _those(run, "Restart") if run[place].get("copies")], rng)
+    """A start after a kill -9 finds a copy that is shorter than it was."""
+    killed = [place for place in _those(run, "Restart") if run[place].get("copies") and _killed(run, place)]
+    place = _pick(killed, rng)
     copies = None if place is None else _shorter(run[place]["copies"], rng)
     return None if place is None or copies is None else _with(run, place, copies=copies)
+
+
+def _killed(run: list[Event], place: int) -> bool:
+    """Whether the node that starts there had died with its machine left running."""
+    node, ends = run[place]["node"], ("Crash", "PowerLoss")
+    ended = (
+        event["ev"] for event in reversed(run[:place]) if event["ev"] in ends and event.get("node") == node
+    )
+    return next(ended, "") == "Crash"
 
 
 def restarted_with_less(run: list[Event], rng: Random) -> list[Event] | None:

@@ -6,7 +6,8 @@
     mutants [NAME ...]   plant bugs one at a time: TLC must refuse each by the property we expect
     guards [NAME ...]    change each guard of each action: what refuses that, and what may survive
     trace FILE ...       is this recorded run of the code a behaviour of the specs?
-    replay [CONFIG]      random behaviours of Raft.tla, performed on real servers: do they come to the same?
+    replay [CONFIG]      random behaviours of Raft.tla or Walrus.tla, performed on real servers: do
+                         they come to the same?
 
 `--json` prints results as JSON instead of tables. The exit status is 0 if all is well, 1 if something was
 violated, a mutant survived or a trace was refused, 2 if TLC could not run.
@@ -48,7 +49,7 @@ from walrus.tlc.configs import (
 )
 from walrus.tlc.mutants import CASES, Case, expected_of, listing, name_of, run_case, run_cases
 from walrus.tlc.patches import Generated
-from walrus.tlc.replay import NARROW, replay
+from walrus.tlc.replay import CHECKPOINTS, replay
 from walrus.tlc.run import (
     BRIEF_STATES,
     SearchProgress,
@@ -443,7 +444,7 @@ def _replay(options: argparse.Namespace, report: _Report) -> int:
     footage = replay_film.Footage()
     outcome = replay(
         options.config,
-        {} if options.as_is else NARROW,
+        {} if options.as_is else CHECKPOINTS if options.checkpoints else None,
         count=options.behaviours,
         depth=options.depth,
         seed=options.seed,
@@ -513,14 +514,17 @@ def _parser() -> Parser:
     command.add_argument("files", nargs="+", metavar="FILE")
     command.set_defaults(function=_trace)
     command = commands.add_parser(
-        "replay", parents=[common], help="perform behaviours of Raft.tla on the code"
+        "replay", parents=[common], help="perform behaviours of Raft.tla or Walrus.tla on the code"
     )
     command.add_argument("config", nargs="?", default="raft-simulate", metavar="CONFIG")
     command.add_argument("--behaviours", type=int, default=100)
     command.add_argument("--depth", type=int, default=60)
     command.add_argument("--seed", type=int, default=1)
     command.add_argument("--as-is", action="store_true", help="the configuration's own constants")
-    command.add_argument("--html", type=Path, metavar="FILE", help="the first difference as a page")
+    command.add_argument(
+        "--checkpoints", action="store_true", help="of Walrus.tla: with fences that are forgotten"
+    )
+    command.add_argument("--html", type=Path, metavar="FILE", help="the first difference as a page (Raft)")
     command.set_defaults(function=_replay)
     return parser
 

@@ -42,6 +42,13 @@ PLANTED = (
         "what was handed back is sent again while later entries are on their way",
         Patch("TakeBack", "sent = <<>>", "TRUE"),
     ),
+    _bug(
+        "quick-rollover",
+        "HandedBackGoesBehind",
+        "ProducerOrder",
+        "what was handed back goes behind what waits",
+        Patch("TakeBack", "returned \\o waiting", "waiting \\o returned"),
+    ),
     _bug("quick-rollover", "TakesTwice", "NoDuplicate", "a repeated forward is taken again", _TAKES_TWICE),
     _bug(
         "quick-rollover",
@@ -73,6 +80,13 @@ PLANTED = (
         Patch("Take", "IF s \\in sealing THEN 0 ELSE ", ""),
         Patch("Take", "IF n = 0", "IF n = 0 \\/ s \\in sealing"),
         Patch("Take", "Reply(f, 0)}", "Reply(f, n)}"),
+    ),
+    _bug(
+        "quick-unknown",
+        "UnknownIsRefused",
+        "AnswersAreTrue",
+        "what was given up is reported as not written",
+        Patch("Settle", 'ELSE "unknown"', 'ELSE "refused"'),
     ),
     _bug(
         "quick-unknown",

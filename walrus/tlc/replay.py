@@ -1,16 +1,15 @@
 """Behaviours of a spec, performed on the code: `python -m walrus.tlc replay CONFIG --behaviours N`.
 
 Recorded runs (`traces.py`) go from the code to the spec: whatever the code does must be a behaviour. This is
-the other way: TLC in simulation mode writes random behaviours of Raft.tla, each is performed step by step on
-real servers (`replay_raft.py`), and after each step the state that they came to is compared with that of the
-spec. A difference names the variable, the action and the step, and is a bug in one of the two.
+the other way: TLC in simulation mode writes random behaviours of Raft.tla or of Walrus.tla, each is performed
+step by step on real servers (`replay_raft.py`, `replay_segments.py`), and after each step the state that they
+came to is compared with that of the spec. A difference names the variable, the action and the step, and is a
+bug in one of the two.
 
-TLC chooses among all steps with equal chances, so that five servers that may all campaign spend their time
-with elections. `NARROW` are constants under which more gets replicated: two of four servers campaign, and few
-crash.
-
-Left out: the data plane, whose actions are spread over more components than a driver can hold; recorded runs
-compare its state after each step.
+TLC chooses among all steps with equal chances. Five servers that may all campaign spend their time with
+elections; four nodes with two topics and readers hardly get to a recovery. So each spec has constants under
+which more happens of what is performed (`NARROW`, `NARROW_SEGMENTS`). `CHECKPOINTS` adds the steps that
+forget fences: with them most steps of a behaviour are checkpoints, so those are runs of their own.
 """
 
 from __future__ import annotations
@@ -19,16 +18,19 @@ import re
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from walrus.tlc.configs import config_file, spec_of, with_constants
 from walrus.tlc.replay_film import Footage
-from walrus.tlc.replay_raft import Beyond, Cluster, Difference
-from walrus.tlc.replay_steps import SpecState, step_of
+from walrus.tlc.replay_raft import Cluster
+from walrus.tlc.replay_segment_steps import flat, segment_step_of
+from walrus.tlc.replay_segments import Segments
+from walrus.tlc.replay_steps import Beyond, Difference, SpecState, SpecStep, step_of
 from walrus.tlc.run import BRIEF_STATES, TlcError, run_tlc
 from walrus.tlc.values import Function, Value, parse_state, parse_value
 
@@ -43,6 +45,20 @@ NARROW: Final[Mapping[str, str]] = {
     "MaxSnapshots": "2",
     "MaxStepDowns": "0",
 }
+
+NARROW_SEGMENTS: Final[Mapping[str, str]] = {
+    "Node": "{n1, n2, n3}",
+    "Topic": "{t1}",
+    "Group": "{}",
+    "MayLead": "{n1, n2, n3}",
+    "Begun": "TRUE",
+    "FsyncEach": "TRUE",
+    "Faults": '{"crash", "expiry"}',
+    "MaxFaults": "3",
+    "Losses": '{"power"}',
+    "Chores": '{"recovery"}',
+}
+CHECKPOINTS: Final[Mapping[str, str]] = {**NARROW_SEGMENTS, "Chores": '{"recovery", "checkpoint"}'}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +140,8 @@ def behaviours(
     file = config_file(config)
     with tempfile.TemporaryDirectory(prefix="walrus-replay-") as scratch:
         varied = Path(scratch) / file.name
-        text = re.sub(r"^(SYMMETRY|PROPERTIES|PROPERTY) .*$", "", file.read_text(), flags=re.MULTILINE)
-        text = re.sub(r"^PROPERTIES\n .*$", "", text, flags=re.MULTILINE)
+        claims = r"^(SYMMETRY|PROPERTIES|PROPERTY|INVARIANTS|INVARIANT)\b.*(\n .*)*$"
+        text = re.sub(claims, "", file.read_text(), flags=re.MULTILINE)  # others check them, and they cost
         varied.write_text(with_constants(text, constants))
         into = Path(scratch) / "behaviour"
         arguments = ["-simulate", f"file={into},num={count}", "-depth", str(depth), "-seed", str(seed)]
@@ -139,7 +155,7 @@ def behaviours(
 
 def replay(
     config: str = "raft-simulate",
-    constants: Mapping[str, str] = NARROW,
+    constants: Mapping[str, str] | None = None,
     *,
     count: int = 100,
     depth: int = 60,
@@ -150,47 +166,104 @@ def replay(
 ) -> Replayed:
     """Perform random behaviours on real servers, until `most` of them differ. Raises TlcError.
 
-    `footage` keeps the steps of the first that differs, for a page.
+    Without `constants` they are narrowed to what is performed. `footage` keeps the steps of the first
+    behaviour of Raft.tla that differs, for a page.
     """
-    if spec_of(config_file(config)).stem != "Raft":
-        raise TlcError(f"{config}: only behaviours of Raft.tla can be performed; try raft-simulate")
-    began, outcome = time.monotonic(), Replayed()
+    spec = spec_of(config_file(config)).stem
+    if spec not in ("Raft", "Walrus"):
+        raise TlcError(
+            f"{config}: only behaviours of Raft.tla and Walrus.tla can be performed; "
+            "try raft-simulate or walrus-simulate"
+        )
+    if constants is None:
+        constants = NARROW if spec == "Raft" else NARROW_SEGMENTS
+    began = time.monotonic()
     told = with_constants(config_file(config).read_text(), constants)
     pre_votes = re.search(r"^\s*PreVotes = TRUE", told, re.MULTILINE) is not None
+    of_raft = partial(perform, pre_votes=pre_votes, footage=footage)
     every = behaviours(config, constants, count=count, depth=depth, seed=seed, timeout=timeout)
-    for number, states in enumerate(every):
-        outcome.behaviours += 1
-        perform(states, pre_votes, number, outcome, footage)
-        if len(outcome.differences) >= most:
-            break
+    outcome = perform_all(every, of_raft if spec == "Raft" else perform_segments, most)
     outcome.seconds = time.monotonic() - began
     return outcome
 
 
-def perform(
-    states: list[SpecState],
-    pre_votes: bool,
+Behaviour = Sequence[SpecState]
+Perform = Callable[[Behaviour, int, Replayed], None]
+"""Performs a behaviour, the one of this number, and tells what became of it."""
+
+
+def perform_all(every: Iterable[Behaviour], one: Perform, most: int) -> Replayed:
+    """Perform behaviours, until `most` of them differ."""
+    outcome = Replayed()
+    for number, states in enumerate(every):
+        outcome.behaviours += 1
+        one(states, number, outcome)
+        if len(outcome.differences) >= most:
+            break
+    return outcome
+
+
+class Performer(Protocol):
+    """Real servers that do as they are told."""
+
+    def perform(self, step: SpecStep, before: SpecState, after: SpecState) -> None:
+        """Do one step. Raises Difference, or Beyond."""
+
+
+Look = Callable[[int, str, int, Performer | None], None]
+"""Told (step, action, node, servers) after each step."""
+
+
+def _perform(
+    states: Behaviour,
+    begin: Callable[[SpecState], Performer],
+    between: Callable[[SpecState, SpecState], SpecStep],
     number: int,
     outcome: Replayed,
-    footage: Footage | None = None,
+    look: Look = lambda at, action, node, stage: None,
 ) -> None:
-    """Perform one behaviour, up to its end or the first difference, and note in `outcome` what came of it."""
-    footage = Footage() if footage is None else footage
-    at, action, node, cluster = 0, "the beginning", 0, None
+    at, action, node, stage = 0, "the beginning", 0, None
     try:
-        cluster = Cluster(states[0], pre_votes)
-        footage.note(0, action, 0, states[0], cluster.servers)
+        stage = begin(states[0])
+        look(at, action, node, stage)
         for before, after in pairwise(states):
-            at, step = at + 1, step_of(before, after)
+            at += 1
+            if before == after:  # what was proposed is proposed again
+                continue
+            step = between(before, after)
             action = f"{step.action}({', '.join(map(str, (step.node, *step.values)))})"
             node = step.node
-            cluster.perform(step, before, after)
-            footage.note(at, action, node, after, cluster.servers)
+            stage.perform(step, before, after)
+            look(at, action, node, stage)
             outcome.steps += 1
             outcome.actions[step.action] += 1
     except Beyond as reason:
         outcome.beyond[str(reason)] += 1
     except Difference as difference:
-        footage.note(at, action, node, states[at], cluster.servers if cluster else {})
-        footage.differs(difference.variable, str(difference))
+        look(at, action, node, stage)
         outcome.differences.append(ReplayDifference(number, at, action, difference.variable, str(difference)))
+
+
+def perform(
+    states: Behaviour,
+    number: int,
+    outcome: Replayed,
+    *,
+    pre_votes: bool = True,
+    footage: Footage | None = None,
+) -> None:
+    """Perform a behaviour of Raft.tla up to its end or the first difference; `outcome` is told of it."""
+    seen = Footage() if footage is None else footage
+
+    def look(at: int, action: str, node: int, stage: Performer | None) -> None:
+        seen.note(at, action, node, states[at], stage.servers if isinstance(stage, Cluster) else {})
+
+    before = len(outcome.differences)
+    _perform(states, lambda first: Cluster(first, pre_votes), step_of, number, outcome, look)
+    for difference in outcome.differences[before:]:
+        seen.differs(difference.variable, difference.what)
+
+
+def perform_segments(states: Behaviour, number: int, outcome: Replayed) -> None:
+    """Perform a behaviour of Walrus.tla up to its end or the first difference; `outcome` is told of it."""
+    _perform([flat(state) for state in states], Segments, segment_step_of, number, outcome)

@@ -52,22 +52,10 @@ from walrus.consensus.messages import (
 )
 from walrus.raft import Raft
 from walrus.storage.batch import Batch
-from walrus.tlc.replay_steps import SpecState, SpecStep
+from walrus.tlc.replay_steps import Beyond, Difference, SpecState, SpecStep, same
 from walrus.tlc.values import TlaRecord
 
 CONFIG: Final = RaftConfig(heartbeat_interval=0.1, election_timeout=1.0)
-
-
-class Difference(Exception):
-    """The code and the spec part here."""
-
-    def __init__(self, variable: str, spec: object, code: object) -> None:
-        super().__init__(f"{variable} is {spec} in the spec and {code} in the code")
-        self.variable = variable
-
-
-class Beyond(Exception):
-    """The spec goes where the code cannot: why."""
 
 
 class _Lowest:
@@ -540,7 +528,7 @@ class Cluster:
         if asked:
             copied = deepcopy(voter)
             copied.raft.step(other, asked[-1], copied.now)
-            _same(f"voted_for[{node}], asked again", candidate, copied.raft.voted_for)
+            same(f"voted_for[{node}], asked again", candidate, copied.raft.voted_for)
             answers = copied.raft.ready().messages
             if any(isinstance(answer, RequestVoteResponse) and answer.granted for _, answer in answers):
                 raise Difference("votes", f"one of {node} in this term", "two")
@@ -581,12 +569,12 @@ class Cluster:
             copied.raft.step(
                 leader.node, self._request(node, known, known, leader.raft.commit_index), copied.now
             )
-            _same(f"commit_index[{node}], of what was not shown", known, copied.raft.commit_index)
+            same(f"commit_index[{node}], of what was not shown", known, copied.raft.commit_index)
             sent = self._leader_logs[term - 1]
             if known < min(len(sent), len(server.full)) and sent[known] == server.full[known]:
                 copied.raft.step(leader.node, self._request(node, known, known + 1, 0), copied.now)
                 last = copied.raft.log.last_index
-                _same(f"log[{node}], after a request that says nothing new", len(server.full), last)
+                same(f"log[{node}], after a request that says nothing new", len(server.full), last)
             self._probe_predecessor(server, leader, sent)
 
     def _probe_predecessor(self, server: RealServer, leader: RealServer, sent: list[Entry]) -> None:
@@ -631,9 +619,9 @@ class Cluster:
             "leader_commit": tuple(self._leader_commits),
         }
         for name, value in code.items():
-            _same(name, spec[name], value)
+            same(name, spec[name], value)
         for term, matched in enumerate(self._matched(), 1):
-            _same(f"matched[{term}]", dict(spec["matched"][term - 1]), matched)
+            same(f"matched[{term}]", dict(spec["matched"][term - 1]), matched)
 
     def _note_leader(self, server: RealServer) -> None:
         raft = server.raft
@@ -650,22 +638,22 @@ class Cluster:
         raft, node = server.raft, server.node
         base, shown = raft.log.snapshot_index, server.shown()
         durable = (server.durable.term, server.durable.voted_for or 0)
-        _same(f"current_term[{node}]", spec["current_term"][node], raft.current_term)
-        _same(f"voted_for[{node}]", spec["voted_for"][node], raft.voted_for or 0)
-        _same(f"voted_for[{node}], durable", (spec["current_term"][node], spec["voted_for"][node]), durable)
-        _same(f"log[{node}]", tuple(spec["log"][node]), tuple(map(_mapped, shown)))
-        _same(f"commit_index[{node}]", spec["commit_index"][node], raft.commit_index)
-        _same(f"base[{node}]", spec["base"][node], base)
+        same(f"current_term[{node}]", spec["current_term"][node], raft.current_term)
+        same(f"voted_for[{node}]", spec["voted_for"][node], raft.voted_for or 0)
+        same(f"voted_for[{node}], durable", (spec["current_term"][node], spec["voted_for"][node]), durable)
+        same(f"log[{node}]", tuple(spec["log"][node]), tuple(map(_mapped, shown)))
+        same(f"commit_index[{node}]", spec["commit_index"][node], raft.commit_index)
+        same(f"base[{node}]", spec["base"][node], base)
         persisted = min(raft.log.persisted_index, len(shown))
         known = spec["persisted"][node]
         if not (server.ahead and persisted >= known):
-            _same(f"persisted[{node}]", known, persisted)
+            same(f"persisted[{node}]", known, persisted)
         if persisted > self._on_disk(server):
             raise Difference(f"persisted[{node}]", self._on_disk(server), persisted)
         role = "Follower" if raft.role is Role.LEARNER else raft.role.value
         if spec["role"][node] == "Leader" and server.left:
             return
-        _same(f"role[{node}]", spec["role"][node], role)
+        same(f"role[{node}]", spec["role"][node], role)
 
     def _requests(self) -> frozenset[Any]:
         return frozenset(
@@ -703,8 +691,3 @@ class Cluster:
 
 def _voters(log: Any) -> int:
     return next((len(entry["voters"]) for entry in reversed(log) if entry["voters"]), 0)
-
-
-def _same(name: str, spec: object, code: object) -> None:
-    if spec != code:
-        raise Difference(name, spec, code)

@@ -2,17 +2,38 @@
 
 Most actions change something that no other one does (a budget, the elections, the requests); an accepted
 request is the slice of the leader's log that makes of a follower's log what it became.
+
+How a replay ends, `Difference` or `Beyond`, is the same for both specs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeAlias
 
 import msgspec
 
 SpecState: TypeAlias = Mapping[str, Any]
-"""Variable -> value, of Raft.tla; servers are numbers, 0 is none."""
+"""Variable -> value; servers are numbers, 0 is none."""
+
+
+class Difference(Exception):
+    """The code and the spec part here."""
+
+    def __init__(self, variable: str, spec: object, code: object) -> None:
+        super().__init__(f"{variable} is {spec} in the spec and {code} in the code")
+        self.variable = variable
+
+
+class Beyond(Exception):
+    """The spec goes where the code cannot: why."""
+
+
+def same(name: str, spec: object, code: object) -> None:
+    """Raises Difference unless both are equal."""
+    if spec != code:
+        raise Difference(name, spec, code)
 
 
 class SpecStep(msgspec.Struct, frozen=True):
@@ -23,17 +44,18 @@ class SpecStep(msgspec.Struct, frozen=True):
     values: tuple[int, ...] = ()
 
 
+def changed_node(before: SpecState, after: SpecState, *names: str) -> int:
+    """The node of which one of these variables is another one afterwards; 0 if they are of none."""
+    for name in names:
+        for node in sorted(before[name]):
+            if before[name][node] != after[name][node]:
+                return int(node)
+    return 0
+
+
 def step_of(before: SpecState, after: SpecState) -> SpecStep:
     """The action between two states of a behaviour. Raises ValueError if no action explains the change."""
-    nodes = sorted(before["role"])
-
-    def changed(*names: str) -> int:
-        for name in names:
-            for node in nodes:
-                if before[name][node] != after[name][node]:
-                    return int(node)
-        return 0
-
+    changed = partial(changed_node, before, after)
     spent = {name for name, left in before["budget"].items() if after["budget"][name] != left}
     if "restarts" in spent:
         return SpecStep("Restart", changed("log", "persisted", "commit_index", "role"))
@@ -56,7 +78,7 @@ def step_of(before: SpecState, after: SpecState) -> SpecStep:
     return _of_logs(before, after, changed)
 
 
-def _of_logs(before: SpecState, after: SpecState, changed: Any) -> SpecStep:
+def _of_logs(before: SpecState, after: SpecState, changed: Callable[..., int]) -> SpecStep:
     if node := changed("base"):
         return SpecStep("InstallSnapshot", node)
     if before["leader_log"] != after["leader_log"]:

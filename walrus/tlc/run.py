@@ -7,25 +7,19 @@ where it is the message (the name of an invariant, the place of a parse error). 
 What a result is worth. TLC 2.15 has exit codes, and a success message, and versions of it were known to give
 one without the other. So a run counts as a success only with exit code 0 *and* message 2193.
 
-The subprocess must not outlive us, however we end: it runs in a process group that is killed when the
-result is read, when we raise, and (on Linux, by PR_SET_PDEATHSIG) when we are killed ourselves. What TLC
-writes (its state files, and the standard modules that it unpacks) goes to a temporary directory.
+What TLC writes (its state files, and the standard modules that it unpacks) goes to a temporary directory.
 
 Left out: several workers. One worker gives the same counts and the same counterexample each time.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import importlib.util
 import os
 import re
 import selectors
 import shutil
-import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +27,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from walrus import shipped
+from walrus.tlc import startup
+from walrus.tlc.java import running
 from walrus.tlc.values import changes, parse_state
 
 SPEC_DIRECTORY = shipped.SPEC
@@ -45,8 +41,6 @@ BRIEF_FLAG = "-XX:TieredStopAtLevel=1"
 
 BRIEF_STATES = 10_000
 """A run of no more states than these is brief: with the optimising compiler it takes up to twice as long."""
-
-PR_SET_PDEATHSIG = 1
 
 
 class TlcError(Exception):
@@ -162,19 +156,6 @@ def find_java() -> Path:
 # --- the subprocess ----------------------------------------------------------------------------------
 
 
-def _die_with_parent() -> None:
-    """Runs in the child: have the kernel kill it when we are gone. Only Linux can do that."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
 def _lines(process: subprocess.Popen[bytes], deadline: float) -> Iterator[str]:
     """Lines of the output as they come. Raises TlcTimeout."""
     assert process.stdout is not None
@@ -211,25 +192,6 @@ def _messages(lines: Iterator[str]) -> Iterator[TlcMessage]:
             text.append(line)
         elif line:
             yield TlcMessage(0, line)
-
-
-@contextlib.contextmanager
-def _running(command: Sequence[str], directory: Path) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen(
-        command,
-        cwd=directory,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-        preexec_fn=_die_with_parent,
-    )
-    try:
-        yield process
-    finally:
-        assert process.stdout is not None
-        _kill(process)
-        process.stdout.close()
 
 
 # --- reading -------------------------------------------------------------------------------------------
@@ -347,13 +309,15 @@ def _spec_error(printed: Sequence[str], errors: Sequence[TlcMessage], spec: str)
 
 
 def _command(spec: Path, config: Path, scratch: Path, arguments: Sequence[str], brief: bool) -> list[str]:
+    java, jar = find_java(), find_jar()
     return [
-        str(find_java()),
+        str(java),
         *JAVA_FLAGS,
+        *startup.flags(java, jar, JAVA_FLAGS),
         *([BRIEF_FLAG] if brief else []),
         f"-Djava.io.tmpdir={scratch}",
         "-cp",
-        str(find_jar()),
+        str(jar),
         "tlc2.TLC",
         "-tool",
         "-workers",
@@ -395,10 +359,10 @@ def run_tlc(
         if not file.is_file():
             raise SpecError("there is no such file", str(file))
     with tempfile.TemporaryDirectory(prefix="walrus-tlc-") as scratch:
-        reader, began = _OutputReader(on_progress), time.monotonic()
         _copy(spec, config, Path(scratch))
         command = _command(spec, config, Path(scratch), ["-deadlock", *arguments], brief)
-        with _running(command, Path(scratch)) as process:
+        reader, began = _OutputReader(on_progress), time.monotonic()
+        with running(command, Path(scratch)) as process:
             try:
                 for message in _messages(_lines(process, began + timeout)):
                     reader.read(message)
