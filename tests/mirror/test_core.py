@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 
 import pytest
 
 from walrus.client import Entry
+from walrus.mirror import main
 from walrus.mirror.inbound import Inbound, NumberNote
 from walrus.mirror.outbound import MirrorError, Outbound, Publish, StreamEnd
 
@@ -153,3 +155,20 @@ def test_a_topic_that_forgot_or_a_note_that_is_gone_ends_the_mirror() -> None:
         Inbound().resume(None, [b'{"number":7,"runs":[[9,1]]}'])
     with pytest.raises(MirrorError, match="no note says"):
         Inbound().resume(50, [b'{"number":7,"runs":[[9,1]]}'])
+
+
+def test_what_is_waited_out_is_named_also_if_it_says_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(main, "PAUSE", 0.0)
+    troubles = [TimeoutError(), OSError("broken pipe")]
+
+    async def step() -> None:
+        if troubles:
+            raise troubles.pop(0)
+
+    asyncio.run(main._again(step, (OSError,)))
+    assert capsys.readouterr().err.splitlines() == [
+        "mirror: TimeoutError; going on in a moment",
+        "mirror: broken pipe; going on in a moment",
+    ]

@@ -26,10 +26,20 @@ for written. The same holds for a message that is deleted while the PUB of a mir
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from walrus.mirror.outbound import MirrorError
+
+
+class StreamMessage(NamedTuple):
+    """A message of a stream."""
+
+    sequence: int
+    payload: bytes
+    pending: int
+    """How many come behind it."""
 
 
 class NumberNote(msgspec.Struct, frozen=True):

@@ -1,6 +1,6 @@
 """The few things that the mirror asks of NATS JetStream, by its own library (`nats-py`).
 
-Every wait has a deadline. What does not come by then, or is refused, is `NatsTrouble`: the mirror waits, and
+Every wait has a deadline. What does not come by then, or is refused, is `Trouble`: the mirror waits, and
 finds its place again. The connection is restored by the library, without end.
 """
 
@@ -8,57 +8,60 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from typing import Final, NamedTuple
+from contextlib import asynccontextmanager, suppress
+from typing import Final
 from urllib.parse import urlsplit
 
 import nats
-from nats.errors import Error, TimeoutError
+from nats.aio.msg import Msg
+from nats.errors import Error
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamConfig
 from nats.js.errors import NotFoundError
 
+from walrus.mirror.inbound import StreamMessage
 from walrus.mirror.outbound import MirrorError, Publish, StreamEnd
+from walrus.shell.arguments import without_password
 
+NAME: Final = "nats"
 PORT: Final = 4222
 PATIENCE: Final = 5.0
 """Seconds for an answer."""
+LOGIN: Final = "write them into the URL, nats://NAME:PASSWORD@HOST or nats://TOKEN@HOST"
 IDLE: Final = 0.5
 """Seconds that a fetch waits for messages."""
 
-NatsTrouble: Final = (Error, OSError, asyncio.TimeoutError)
+Trouble: Final = (Error, OSError, asyncio.TimeoutError)
 """What is waited out."""
-
-
-class StreamMessage(NamedTuple):
-    """A message of a stream."""
-
-    sequence: int
-    payload: bytes
-    pending: int
-    """How many come behind it."""
 
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[JetStreamContext]:
-    """Connect, and stay so. Raises MirrorError if nothing listens there now."""
+    """Connect, and stay so. Raises MirrorError if nothing listens there now, or it does not let us in."""
+    where, said, refused = without_password(url), "", False
 
-    async def quiet(_: Exception) -> None:
+    async def quiet(error: Exception) -> None:
         """A connection that broke comes back; what it cost is seen where it was used."""
+        nonlocal said, refused
+        said = str(error)  # where a refusal outruns its reset, some attempts say so
+        refused = refused or "authorization" in said.lower()
 
     try:
         place = urlsplit(url)
         knock = asyncio.open_connection(place.hostname, place.port or PORT)  # the library would try for ever
         (await asyncio.wait_for(knock, PATIENCE))[1].close()
-        connection = await nats.connect(
-            url, max_reconnect_attempts=-1, reconnect_time_wait=0.2, error_cb=quiet
-        )
-    except (*NatsTrouble, ValueError) as error:
-        raise MirrorError(f"cannot connect to {url}: {error or type(error).__name__}") from error
+        connecting = nats.connect(url, max_reconnect_attempts=-1, reconnect_time_wait=0.2, error_cb=quiet)
+        connection = await asyncio.wait_for(connecting, PATIENCE)
+    except (*Trouble, ValueError) as error:
+        if refused:
+            raise MirrorError(f"{where} refuses this name and password, or this token: {LOGIN}") from None
+        reason = said or str(error) or type(error).__name__
+        raise MirrorError(f"cannot connect to {where}: {reason}") from None
     try:
         yield connection.jetstream(timeout=PATIENCE, publish_async_max_pending=10_000)
     finally:
-        await connection.close()
+        with suppress(*Trouble):  # it may be broken
+            await connection.close()
 
 
 async def ensure_stream(js: JetStreamContext, stream: str, subject: str) -> None:
@@ -119,19 +122,32 @@ async def created(js: JetStreamContext, stream: str) -> str:
 async def messages(
     js: JetStreamContext, stream: str, first: int, count: int
 ) -> AsyncGenerator[list[StreamMessage], None]:
-    """Yield what the stream has from a sequence on, in batches; an empty one if nothing came for a while."""
+    """Yield what the stream has from a sequence on, in batches; an empty one if it has nothing more now.
+
+    Raises what is waited out, also if messages are missing: NATS sends each to this consumer once, and those
+    that were on a connection that broke are lost. It numbers what it sends, without gaps.
+    """
     config = ConsumerConfig(
         deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=first, ack_policy=AckPolicy.NONE,
         inactive_threshold=60.0, mem_storage=True,
     )  # fmt: skip
     subscription = await js.pull_subscribe("", stream=stream, config=config)
+    came = 0
     try:
         while True:
-            try:
+            found: list[Msg] = []
+            with suppress(TimeoutError):
                 found = await subscription.fetch(count, timeout=IDLE)
-            except TimeoutError:
-                yield []
-                continue
+            if found:
+                sent = found[-1].metadata.sequence.consumer
+            else:  # nothing comes of a stream that has no more, and of a NATS that does not answer: ask
+                there = await subscription.consumer_info()
+                if there.num_pending or there.delivered is None:
+                    continue
+                sent = there.delivered.consumer_seq
+            came += len(found)
+            if sent != came:
+                raise TimeoutError(f"{sent - came} messages of {stream} were lost on their way")
             yield [StreamMessage(m.metadata.sequence.stream, m.data, m.metadata.num_pending) for m in found]
     finally:
         await subscription.unsubscribe()

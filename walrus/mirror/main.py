@@ -2,6 +2,7 @@
 
     python -m walrus.mirror --topic orders --to nats://127.0.0.1:4222 --stream ORDERS
     python -m walrus.mirror --topic orders --from nats://127.0.0.1:4222 --stream ORDERS
+    python -m walrus.mirror --topic orders --to kafka://127.0.0.1:9092 --stream orders
 
 It runs until it is stopped, or with `--until-empty` until everything is copied. Whatever does not answer is
 waited for; what cannot be put right by waiting ends it with one line and status 1.
@@ -16,32 +17,31 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Final
 
-from walrus.cli.command_line import Parser, command
+from walrus.cli.command_line import VARIABLES, Parser, add_credentials, believe, command
 from walrus.client import (
     AsyncClient,
     Entry,
-    OutcomeUnknown,
     OutOfSequence,
-    TimedOut,
     Trimmed,
-    Unavailable,
     UnknownProducer,
-    Unreachable,
     WalrusError,
 )
+from walrus.client.errors import PASSING
 from walrus.config import FIRST_CLIENT_PORT
 from walrus.mirror.inbound import Inbound
 from walrus.mirror.outbound import BEGIN, MirrorError, Outbound, Place
-from walrus.shell.flags import address
+from walrus.shell.arguments import FlagError, Value, address, without_password
+from walrus.shell.layers import Layered, add_config_flags, layered
 
-PASSING: Final = (Unavailable, Unreachable, TimedOut, OutcomeUnknown, OutOfSequence)
-"""Errors of the cluster that are waited out."""
+WAITED_OUT: Final = (*PASSING, OutOfSequence)
+"""Errors of the cluster."""
 BATCH: Final = 500
 """Messages on their way at once."""
 READ_AHEAD: Final = 2_000
@@ -56,21 +56,32 @@ NOTES_KEPT: Final = 1_000
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m walrus.mirror", description="Mirror a topic and a NATS stream.",
+    parser = Parser(prog="python -m walrus.mirror", description="Mirror a topic and a stream.",
                     allow_abbrev=False)  # fmt: skip
+    add_config_flags(parser)
     add = parser.add_argument
     add("--addr", type=address, action="append", metavar="HOST:PORT",
         help=f"a node's client port (default 127.0.0.1:{FIRST_CLIENT_PORT}); may be repeated")  # fmt: skip
-    add("--topic", required=True, help="the topic")
-    way = parser.add_mutually_exclusive_group(required=True)
-    way.add_argument("--to", metavar="URL", help="of NATS: the topic goes there")
-    way.add_argument("--from", dest="source", metavar="URL", help="of NATS: the topic comes from there")
-    add("--stream", required=True, help="the stream; with --to it is made if it is not there")
-    add("--subject", help="what is published with --to (default: walrus.STREAM)")
+    add("--topic", help="the topic")
+    url = Value(str, shown=without_password)
+    add("--to", type=url, metavar="URL", help="of NATS or Kafka: the topic goes there")
+    add("--from", dest="source", type=url, metavar="URL", help="of NATS or Kafka: the topic comes from there")
+    add("--stream", help="the stream, or Kafka's topic; with --to it is made if it is not there")
+    add("--subject", help="of NATS: what is published with --to (default: walrus.STREAM)")
     add("--group", default="mirror", help="of the topic, for its lag (default: %(default)s)")
     add("--until-empty", action="store_true", help="end when everything is copied")
     add("--skip-trimmed", action="store_true", help="go on behind entries that retention has dropped")
+    add_credentials(parser)
     return parser
+
+
+def _told(arguments: Sequence[str] | None) -> Layered:
+    """Return what it is to do. Raises FlagError."""
+    parser = _parser()
+    told = layered(parser, "mirror", arguments, os.environ, variables=VARIABLES, required=["topic", "stream"])
+    if (told.options.to is None) == (told.options.source is None):
+        raise FlagError("--to, --from: give one of them: where the topic goes, or comes from", parser.prog)
+    return told
 
 
 class Report:
@@ -87,6 +98,19 @@ class Report:
             sys.stderr.write(f"{self._what}: {count:,} mirrored{rest}\n")
 
 
+def _engine(url: str) -> Any:
+    """The module that speaks with what lives at the URL. Raises MirrorError."""
+    if not url.startswith("kafka://"):
+        from walrus.mirror import jetstream
+
+        return jetstream
+    try:
+        from walrus.mirror import kafka
+    except ImportError:
+        raise MirrorError("Kafka needs the package aiokafka: pip install 'walrus-log[mirror]'") from None
+    return kafka
+
+
 async def _again(step: Callable[[], Any], trouble: tuple[type[BaseException], ...]) -> None:
     """Repeat a step that fails of something that passes, until it returns."""
     while True:
@@ -94,7 +118,7 @@ async def _again(step: Callable[[], Any], trouble: tuple[type[BaseException], ..
             await step()
             return
         except trouble as error:
-            sys.stderr.write(f"mirror: {error or type(error).__name__}; going on in a moment\n")
+            sys.stderr.write(f"mirror: {str(error) or type(error).__name__}; going on in a moment\n")
             await asyncio.sleep(PAUSE)
 
 
@@ -103,21 +127,20 @@ async def _again(step: Callable[[], Any], trouble: tuple[type[BaseException], ..
 
 async def outward(client: AsyncClient, options: argparse.Namespace, report: Report) -> None:
     """Copy until everything is copied, or without end. Raises MirrorError."""
-    from walrus.mirror import jetstream
-
+    engine = _engine(options.to)
     subject = options.subject or f"walrus.{options.stream}"
     core = Outbound(str((await client.metrics())["cluster_id"]), options.topic)
-    async with jetstream.connected(options.to) as js:
+    async with engine.connected(options.to) as js:
 
         async def step() -> None:
-            await jetstream.ensure_stream(js, options.stream, subject)
+            await engine.ensure_stream(js, options.stream, subject)
             noted = await _noted(client, options.topic, options.group)
-            place = core.resume(await jetstream.end_of(js, options.stream), noted)
+            place = core.resume(await engine.end_of(js, options.stream), noted)
             moved = 0.0
             async with contextlib.aclosing(_read(client, options, place)) as batches:
                 async for batch in batches:
                     messages = core.next_batch(batch)
-                    answers = await jetstream.publish(js, options.stream, subject, messages)
+                    answers = await engine.publish(js, options.stream, subject, messages)
                     if not core.settle(answers):
                         raise TimeoutError(f"{options.stream} did not take all of {len(batch)} messages")
                     report(core.mirrored)
@@ -126,7 +149,7 @@ async def outward(client: AsyncClient, options: argparse.Namespace, report: Repo
                         await _note(client, options, core.place)
             await _note(client, options, core.place)
 
-        await _again(step, (*PASSING, *jetstream.NatsTrouble))
+        await _again(step, (*WAITED_OUT, *engine.Trouble))
     report(core.mirrored, now=True)
 
 
@@ -138,7 +161,7 @@ async def _noted(client: AsyncClient, topic: str, group: str) -> Place | None:
 
 async def _note(client: AsyncClient, options: argparse.Namespace, place: Place) -> None:
     """Move the group, for the lag that is shown. If it fails, the next one says all of it."""
-    with contextlib.suppress(*PASSING):
+    with contextlib.suppress(*WAITED_OUT):
         await client.seek(options.topic, options.group, place)
 
 
@@ -204,19 +227,18 @@ def _explained(error: BaseException, options: argparse.Namespace) -> BaseExcepti
 
 async def inward(client: AsyncClient, options: argparse.Namespace, report: Report) -> None:
     """Copy until everything is copied, or without end. Raises MirrorError."""
-    from walrus.mirror import jetstream
-
+    engine = _engine(options.source)
     core, notes = Inbound(), f"{options.topic}.mirror"
-    async with jetstream.connected(options.source) as js:
+    async with engine.connected(options.source) as js:
 
         async def step() -> None:
             await client.register(options.topic)
             await client.register(notes, {"retain_entries": NOTES_KEPT, "segment_entries": NOTES_KEPT})
-            name = f"nats.{options.stream}.{await jetstream.created(js, options.stream)}"
+            name = f"{engine.NAME}.{options.stream}.{await engine.created(js, options.stream)}"
             expected = await _expected(client, options.topic, name)
             first = core.resume(expected, [note async for note in client.entries(notes)])
             producer = client.producer(options.topic, name, core.number)
-            source = jetstream.messages(js, options.stream, first, BATCH)
+            source = engine.messages(js, options.stream, first, BATCH)
             async with contextlib.aclosing(source) as batches:
                 async for batch in batches:
                     if batch:
@@ -228,7 +250,7 @@ async def inward(client: AsyncClient, options: argparse.Namespace, report: Repor
                     if options.until_empty and not (batch and batch[-1].pending):
                         return
 
-        await _again(step, (*PASSING, *jetstream.NatsTrouble))
+        await _again(step, (*WAITED_OUT, *engine.Trouble))
     report(core.mirrored, 0, now=True)
 
 
@@ -260,7 +282,12 @@ async def _run(options: argparse.Namespace) -> None:
 @command("walrus.mirror")
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 after the end or a stop, 2 for a bad flag, 1 for anything else."""
-    options = _parser().parse_args(arguments)
+    told = _told(arguments)
+    options = told.options
+    believe(options)
+    if options.check_config:
+        sys.stdout.write(told.shown())
+        return 0
     try:
         asyncio.run(_run(options))
     except (MirrorError, WalrusError) as error:
