@@ -9,28 +9,68 @@ from __future__ import annotations
 import sys
 import textwrap
 from pathlib import Path
+from typing import NamedTuple
 
 from tools.shape import ROOT
 from walrus.view import svg, transcripts
+from walrus.view.film import Film
 
 FIGURES = ROOT / "docs" / "figures"
 PAGE = ROOT / "docs" / "figures.md"
 
+WIDEST = 1200
+"""Pixels of a figure: what is wider goes on below."""
+
+
+class Figure(NamedTuple):
+    """A transcript that is drawn, and which of its messages are left out."""
+
+    folder: str
+    name: str
+    without: tuple[str, ...] = ()
+
+    @property
+    def source(self) -> Path:
+        """The transcript."""
+        return ROOT / "tests" / self.folder / "transcripts" / f"{self.name}.txt"
+
+    def film(self) -> Film:
+        """All that happens in it."""
+        return transcripts.film(self.source.read_text("utf-8"), self.name)
+
+    def draw(self) -> str:
+        """The picture, without looks and heartbeats."""
+        film = self.film()
+        shown = [
+            number
+            for number, event in enumerate(film.events)
+            if event.kind != "look" and not event.minor and not event.what.startswith(self.without)
+        ]
+        return svg.picture(film, shown, widest=WIDEST)
+
+
+VOTES = ("PreVote", "RequestVote")
 DRAWN = (
-    ("consensus", "election_majority"),
-    ("consensus", "election_log_behind"),
-    ("consensus", "conflict_leader_has_the_term"),
-    ("consensus", "commit_not_by_counting_old_terms"),
-    ("consensus", "snapshot_while_appending"),
-    ("consensus", "read_index_round"),
-    ("replicas", "acknowledge_with_a_majority"),
-    ("replicas", "rollover_by_entries"),
-    ("replicas", "fence_and_seal"),
-    ("replicas", "recovery_copies_the_longest"),
-    ("replicas", "restart_with_a_shorter_copy"),
-    ("replicas", "get_delivered_again"),
+    Figure("consensus", "election_majority"),
+    Figure("consensus", "election_log_behind"),
+    Figure("consensus", "election_split", ("PreVote",)),
+    Figure("consensus", "election_figure_7", ("PreVote",)),
+    Figure("consensus", "conflict_leader_has_the_term"),
+    Figure("consensus", "commit_not_by_counting_old_terms"),
+    Figure("consensus", "commit_figure_8_overwritten", VOTES),
+    Figure("consensus", "commit_figure_8_kept", VOTES),
+    Figure("consensus", "snapshot_lagging_follower"),
+    Figure("consensus", "snapshot_while_appending"),
+    Figure("consensus", "read_index_round"),
+    Figure("replicas", "acknowledge_with_a_majority"),
+    Figure("replicas", "rollover_by_entries"),
+    Figure("replicas", "fence_and_seal"),
+    Figure("replicas", "recovery_copies_the_longest"),
+    Figure("replicas", "recovery_waits_for_sure_copies"),
+    Figure("replicas", "restart_with_a_shorter_copy"),
+    Figure("replicas", "get_delivered_again"),
 )
-"""Transcripts that fit into a picture, in the order of the page."""
+"""In the order of the page."""
 
 HEAD = """# Figures
 
@@ -41,26 +81,15 @@ step shows the state of every node ([viewer.md](viewer.md)).
 """
 
 
-def source(folder: str, name: str) -> Path:
-    """The transcript of a figure."""
-    return ROOT / "tests" / folder / "transcripts" / f"{name}.txt"
-
-
-def draw(folder: str, name: str) -> str:
-    """The picture of a transcript, without looks and heartbeats."""
-    film = transcripts.film(source(folder, name).read_text("utf-8"), name)
-    shown = [number for number, event in enumerate(film.events) if event.kind != "look" and not event.minor]
-    return svg.picture(film, shown)
-
-
 def page() -> str:
     """The page that shows them all, each with what its transcript says of it."""
     parts = [HEAD]
-    for folder, name in DRAWN:
-        film = transcripts.film(source(folder, name).read_text("utf-8"), name)
-        text = f"[{name}.txt](../tests/{folder}/transcripts/{name}.txt)"
-        title = film.header.title.capitalize()
-        said = " ".join(_heading(source(folder, name).read_text("utf-8")))
+    for figure in DRAWN:
+        name, title = figure.name, figure.film().header.title.capitalize()
+        text = f"[{name}.txt](../tests/{figure.folder}/transcripts/{name}.txt)"
+        said = " ".join(_heading(figure.source.read_text("utf-8")))
+        if figure.without:
+            said += f" Not drawn: {' and '.join(figure.without)} messages."
         about = textwrap.fill(said, 106, break_long_words=False, break_on_hyphens=False)
         parts.append(f"## {title}\n\n{about}\n{text}\n\n![{title}](figures/{name}.svg)\n")
     return "\n".join(parts)
@@ -73,7 +102,7 @@ def _heading(text: str) -> list[str]:
 
 def stale() -> dict[Path, str]:
     """What is not as it is drawn now: file and new text."""
-    drawn = {FIGURES / f"{name}.svg": draw(folder, name) for folder, name in DRAWN} | {PAGE: page()}
+    drawn = {FIGURES / f"{figure.name}.svg": figure.draw() for figure in DRAWN} | {PAGE: page()}
     return {
         path: text for path, text in drawn.items() if not path.exists() or path.read_text("utf-8") != text
     }

@@ -8,7 +8,6 @@ with watched(directory) as seen:
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -18,12 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from walrus.client import Client, WalrusError
-from walrus.cluster import LocalCluster, take_down
+from walrus.cluster import LocalCluster, start_console, take_down
 from walrus.demo import free_ports
 
 SEGMENT_ENTRIES = 400
 """Short, so that a topic soon has segments of several leaders."""
 TOPICS = ("invoices", "metrics.checkout", "orders")
+"""Beside that of the console's own stream."""
 QUICK = (
     *("--fsync", "none", "--log-level", "warning", "--heartbeat-ms", "50"),
     *("--election-timeout-ms", "400", "--lease-ttl-ms", "600", "--failure-timeout-ms", "900"),
@@ -55,30 +55,26 @@ def _work(addresses: list[str], stop: threading.Event) -> None:
                 continue  # a failover, mostly: the page is what shows it
 
 
-def _console(cluster: LocalCluster, http: int) -> tuple[subprocess.Popen[str], str]:
+def _console(cluster: LocalCluster, http: int) -> tuple[subprocess.Popen[bytes], str]:
     """Start one and return the address that it prints."""
-    command = [sys.executable, "-m", "walrus.console", "--http", f"127.0.0.1:{http}", "--allow-changes"]
-    command += ["--data-dir", str(cluster.data_dir)]
-    for where in cluster.addresses:
-        command += ["--addr", where]
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=cluster.environ
-    )
+    process = start_console(cluster, f"127.0.0.1:{http}", subprocess.PIPE)
     assert process.stderr is not None
-    said = process.stderr.readline()
+    said = process.stderr.readline().decode()
     assert said.startswith("console: "), said
     return process, said.split()[1]
 
 
 @contextmanager
 def watched(directory: Path, nodes: int = 3) -> Iterator[Watched]:
-    """Start nodes, something to do for them, and a console; end all of it."""
+    """Start nodes, something to do for them, and a console that plays with them; end all of it."""
     base = free_ports(2 * nodes + 1)
-    cluster = LocalCluster(nodes, directory, client_port=base, raft_port=base + nodes, flags=QUICK)
+    cluster = LocalCluster(
+        nodes, directory, client_port=base, raft_port=base + nodes, flags=QUICK, traces=True
+    )
     cluster.environ |= {"WALRUS_MAX_SEGMENT_ENTRIES": str(SEGMENT_ENTRIES)}
     cluster.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     stop = threading.Event()
-    console: subprocess.Popen[str] | None = None
+    console: subprocess.Popen[bytes] | None = None
     try:
         cluster.start()
         cluster.wait_ready()
@@ -96,8 +92,6 @@ def watched(directory: Path, nodes: int = 3) -> Iterator[Watched]:
         if console is not None:
             console.terminate()
             console.wait()
-        for process in cluster.processes.values():
-            process.send_signal(signal.SIGCONT)
-            process.kill()
-            process.wait()
+        for node_id in cluster.processes:
+            cluster.kill(node_id)
         take_down(directory)  # what the console has started is no child of this process

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.node.harness import wait_for
-from tools.browser import chromium, missing
+from tools.browser import missing
 from tools.watched import TOPICS, Watched, watched
 
 pytest.importorskip("aiohttp", reason="pip install -e '.[console]'")
@@ -26,12 +26,6 @@ pytestmark = [
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     with watched(tmp_path_factory.mktemp("cluster")) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture
@@ -67,7 +61,7 @@ def test_it_shows_the_nodes_their_leader_and_the_lag_and_goes_on_without_a_reloa
     until(page, "document.querySelectorAll('#nodes tbody tr').length === 3")
     until(page, "document.querySelector('#word').textContent === 'healthy'")
     assert leader_row(page).count() == 1
-    until(page, f"document.querySelectorAll('#topics .name').length === {len(TOPICS)}")
+    until(page, f"document.querySelectorAll('#topics .name').length === {len(TOPICS) + 1}")
     until(page, "document.querySelector('#topics').innerText.includes('billing')")
     page.evaluate("window.before = document.querySelector('#topics tr:has(.lag) td:nth-child(4)').innerText")
     until(page, "document.querySelector('#topics tr:has(.lag) td:nth-child(4)').innerText !== window.before")
@@ -95,6 +89,17 @@ def test_the_leader_is_killed_with_a_click_another_one_is_seen_to_lead_and_it_is
     wait_for(lambda: victim not in seen.cluster.running(), "the node that was killed to be gone")
     until(page, "document.querySelector('#word').textContent === 'degraded'")
     until(page, f"{LEADER} && !{LEADER}.innerText.startsWith('{victim}')")
+    assert page.locator("#stream .good b").all_inner_texts() == ["0", "0"], "lost, and there twice"
+    until(page, "document.querySelector('#events').innerText.includes('asks for votes')")
+    with page.expect_popup() as opened:
+        page.click("#film")
+    film = opened.value
+    film.wait_for_selector("body[data-ready]")
+    assert film.inner_text("#live").endswith(f"node {victim} Crash"), "the film opens at what was done last"
+    assert {"BecomeLeader", "acknowledged"} <= {
+        (box.text_content() or "").split()[0] for box in film.locator("#types label").all()
+    }
+    film.close()
     told = page.inner_text("#events")
     assert f"node {victim} does not answer any more" in told and "leads Raft" in told
     dead = page.locator("#nodes tr.silent")

@@ -47,6 +47,12 @@ def test_the_exposition_passes_the_linter_whatever_the_names_of_topics_and_group
     assert lint(exposition(judge({})).decode()) == [], "also of a cluster of which nothing is known"
 
 
+def test_wrong_tokens_are_counted_where_nodes_ask_for_tokens_and_0_elsewhere() -> None:
+    shown = exposition(judge(look(said(1, wrong_tokens=3), said(2), said(3)))).decode()
+    assert 'walrus_wrong_tokens_total{node="1"} 3.0' in shown
+    assert 'walrus_wrong_tokens_total{node="2"} 0.0' in shown
+
+
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [

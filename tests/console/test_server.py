@@ -46,9 +46,24 @@ class Noted:
         return "done"
 
 
-def serve(still: Still, actions: Noted | None, play: Callable[[TestClient], Awaitable[None]]) -> None:
+class Played:
+    """A stream that stands still."""
+
+    def picture(self) -> dict[str, int]:
+        return {"lost": 0}
+
+    async def page(self) -> str:
+        return "<title>The last half minute</title>"
+
+
+def serve(
+    still: Still,
+    actions: Noted | None,
+    play: Callable[[TestClient], Awaitable[None]],
+    played: Played | None = None,
+) -> None:
     async def run() -> None:
-        console = ConsoleServer(still, hosts=["console:9090"], actions=actions, token=TOKEN)
+        console = ConsoleServer(still, hosts=["console:9090"], actions=actions, token=TOKEN, play=played)
         async with TestClient(TestServer(console.application())) as client:
             await play(client)
 
@@ -110,6 +125,21 @@ def test_nothing_is_done_without_the_token_or_where_changes_are_not_allowed() ->
 
     serve(Still(1, 2, 3), noted, play)
     serve(Still(1, 2, 3), None, only_shows)
+
+
+def test_the_film_of_the_last_half_minute_is_there_if_the_cluster_is_played_with() -> None:
+    async def plays(client: TestClient) -> None:
+        film = await client.get("/film", headers=HOST)
+        assert film.status == 200 and "default-src 'none'" in film.headers["Content-Security-Policy"]
+        assert "The last half minute" in await film.text()
+        assert (await (await client.get("/api/picture", headers=HOST)).json())["stream"] == {"lost": 0}
+
+    async def watches(client: TestClient) -> None:
+        assert (await client.get("/film", headers=HOST)).status == 404
+        assert (await (await client.get("/api/picture", headers=HOST)).json())["stream"] is None
+
+    serve(Still(1, 2, 3), None, plays, Played())
+    serve(Still(1, 2, 3), None, watches)
 
 
 def test_browsers_that_watch_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

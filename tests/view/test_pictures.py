@@ -14,7 +14,7 @@ import pytest
 from tests.view.films import simulated, small
 from walrus.view import html, lanes, svg
 from walrus.view.__main__ import main
-from walrus.view.film import parse
+from walrus.view.film import Event, parse
 from walrus.view.links import MAP, ROOT, links
 
 
@@ -34,8 +34,14 @@ def test_lanes_at_eighty_columns() -> None:
         "  0.2000  ○──RequestVote term=2─▶│                      │",
         "          │                      │◀─Put t/1─────────────○",
         "  0.4000  ✖ kill -9              │                      │",
-        "  0.5000  │                      ● Ack t/1 count=1      │",
+        "  0.5000  │                      ↯ Ack t/1 count=1: AckedDurable: one of three c",
     ]
+
+
+def test_what_finds_no_room_to_its_right_is_written_to_its_left() -> None:
+    film = small()
+    film.events[2] = Event(0.1, "2", "step", "Timeout", {"topic": 26 * "t"})
+    assert lanes.draw(film, [2], 80)[1] == f"  0.1000  Timeout {26 * 't'} ●"
 
 
 @pytest.mark.parametrize("width", [40, 80, 160])
@@ -54,6 +60,15 @@ def test_a_picture_is_well_formed_and_holds_every_lane_and_message() -> None:
     assert "RequestVote term=2" in texts
 
 
+def test_a_picture_that_is_too_wide_goes_on_below() -> None:
+    film, part = small(), "{http://www.w3.org/2000/svg}"
+    shown = list(range(len(film.events)))
+    long, folded = (ElementTree.fromstring(svg.picture(film, shown, widest=most)) for most in (9e9, 420))
+    assert float(folded.get("width", 0)) <= 420 < float(long.get("width", 0))
+    assert len(folded.findall(f"{part}g")) > 1 == len(long.findall(f"{part}g"))
+    assert len([*folded.iter(f"{part}circle")]) == len([*long.iter(f"{part}circle")]), "each event once"
+
+
 def test_the_page_holds_the_film_and_nothing_of_it_as_markup() -> None:
     film = small()
     film.header.title = "</title><script>alert(1)</script>"
@@ -70,8 +85,9 @@ def test_every_link_of_an_action_leads_to_a_file(tmp_path: Path) -> None:
         pytest.skip("an installed package has no docs")
     found = links(tmp_path / "page.html")
     assert {"LeaderAppend", "Timeout", "Seal"} <= set(found)
+    assert ("the Raft paper, section 5.2", "") in found["Timeout"]
     for targets in found.values():
-        for _, address in targets:
+        for address in filter(None, (address for _, address in targets)):
             assert (tmp_path / address).resolve().is_relative_to(ROOT)
             assert (tmp_path / address).exists(), address
 

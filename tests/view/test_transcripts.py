@@ -25,7 +25,7 @@ def test_every_message_of_a_transcript_is_in_its_film(path: Path) -> None:
 
 
 def test_a_film_of_a_transcript_ends_in_the_state_that_is_shown() -> None:
-    text = figures.source("replicas", "fence_and_seal").read_text("utf-8")
+    text = figures.Figure("replicas", "fence_and_seal").source.read_text("utf-8")
     film = transcripts.film(text, "fence_and_seal")
     states = state_at(film, len(film.events) - 1)
     assert states["1"]["copy t/1"] == {"length": 2, "durable": 2, "fenced": True}

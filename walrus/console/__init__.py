@@ -6,6 +6,9 @@
     exposition    the figures in the text format of Prometheus
     server        HTTP: the page, its events, metrics, health, actions
     actions       kill -9, pause, continue, start, leave: of a cluster on this machine
+    stream        messages that stream through a cluster while it is played with, and what became of each
+    recording     what its nodes did lately, from their traces
+    play          the three above together, and the last half minute as a film
 
 It is a client like any other: it speaks the client protocol, and no node knows of it. `server` and
 `exposition` need libraries that nothing else here needs (extra `[console]`).

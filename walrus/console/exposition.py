@@ -47,6 +47,7 @@ COUNTERS = (
     ("walrus_dead_letters", "Entries that went to a dead-letter topic.", "dead_letters"),
     ("walrus_repetitions", "Entries that PUB brought again, not appended again.", "repetitions"),
     ("walrus_entries_trimmed", "Entries whose room on the node was given back.", "entries_trimmed"),
+    ("walrus_wrong_tokens", "Logins of clients that were refused for their token.", "wrong_tokens"),
     ("walrus_failovers", "Segments of the cluster that were recovered, ever.", "failovers"),
     ("walrus_cpu_seconds", "Processor time of the process.", "cpu_seconds"),
     ("walrus_node_starts", "Starts of the node on its data directory.", "starts"),

@@ -89,6 +89,10 @@ class History:
             self._looks.popleft()
         self._looks.append(Glance(now, figures))
 
+    def tell(self, at: float, kind: str, text: str) -> None:
+        """Something that no look shows."""
+        self.events.append(Happening(at, kind, text))
+
     def picture(self) -> dict[str, Any]:
         """Return what the page shows, as JSON can hold it."""
         cluster = self.health

@@ -4,6 +4,7 @@
     GET  /api/picture      what it shows, JSON
     GET  /api/events       the same as server-sent events, one for each look
     GET  /api/topics/NAME  STATE of a topic
+    GET  /film             the last half minute in the run viewer, of a cluster that is played with
     GET  /metrics          for Prometheus
     GET  /healthz          200 as long as this process is alive
     GET  /readyz           200 if the cluster is healthy or degraded, 503 if it is unavailable; why, in lines
@@ -26,7 +27,7 @@ import hmac
 import json
 from collections.abc import Awaitable, Callable, Collection
 from importlib.resources import files
-from typing import Protocol
+from typing import Any, Protocol
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
@@ -68,14 +69,31 @@ class Acting(Protocol):
         """Do it; blocks. Raises ActionError."""
 
 
+class Playing(Protocol):
+    """What the server needs of a `Play`."""
+
+    def picture(self) -> dict[str, Any]:
+        """Return the counts of the stream."""
+
+    async def page(self) -> str:
+        """Return the film."""
+
+
 class ConsoleServer:
     """The handlers, and what they share."""
 
     def __init__(
-        self, watched: Observed, *, hosts: Collection[str], actions: Acting | None = None, token: str = ""
+        self,
+        watched: Observed,
+        *,
+        hosts: Collection[str],
+        actions: Acting | None = None,
+        token: str = "",
+        play: Playing | None = None,
     ) -> None:
         """`hosts`: values of `Host` that are answered. `token`: what each POST must carry."""
         assert actions is None or token, "actions without a token would be anybody's"
+        self._play = play
         self._watched, self._hosts, self._actions, self._token = watched, hosts, actions, token
         self._watching = 0
 
@@ -88,6 +106,7 @@ class ConsoleServer:
                 web.get("/api/picture", self._picture),
                 web.get("/api/events", self._events),
                 web.get("/api/topics/{topic}", self._topic),
+                web.get("/film", self._film),
                 web.get("/metrics", self._metrics),
                 web.get("/healthz", self._alive),
                 web.get("/readyz", self._ready),
@@ -112,8 +131,10 @@ class ConsoleServer:
         return guard
 
     def _look(self) -> str:
-        """The picture, and whether this console acts."""
-        return json.dumps({**self._watched.history.picture(), "acts": self._actions is not None})
+        """The picture, whether this console acts, and the counts of a stream if there is one."""
+        stream = None if self._play is None else self._play.picture()
+        more = {"acts": self._actions is not None, "stream": stream}
+        return json.dumps({**self._watched.history.picture(), **more})
 
     async def _page(self, request: web.Request) -> web.Response:
         text = (files("walrus.console") / "page" / "console.html").read_text("utf-8")
@@ -147,6 +168,11 @@ class ConsoleServer:
         except (WalrusError, OSError, ValueError) as error:
             raise web.HTTPNotFound(text=f"{error}\n") from error
         return web.json_response(state)
+
+    async def _film(self, request: web.Request) -> web.Response:
+        if self._play is None:
+            raise web.HTTPNotFound(text="nothing is recorded: start the cluster with walrus.cluster --play\n")
+        return web.Response(text=await self._play.page(), content_type="text/html")
 
     async def _metrics(self, request: web.Request) -> web.Response:
         body = exposition(self._watched.history.health)

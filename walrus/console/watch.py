@@ -1,7 +1,8 @@
 """Asks all members every second, all at once, and tells what waits for the next picture.
 
 A node that is dead or paused must not hold up the others' figures: each is asked over a connection of its
-own, and a look takes `PATIENCE` at most.
+own, and a look takes `PATIENCE` at most. A node that refuses the console's token, or its role, is no answer
+either; what it said is told once.
 
 Invariant: one look at a time.
 """
@@ -10,9 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
 
-from walrus.client import AsyncClient, WalrusError
+from walrus.client import AsyncClient, Forbidden, Unauthenticated, WalrusError
 from walrus.console.history import History
 from walrus.health import NodeFigures, members, read
 
@@ -22,15 +24,27 @@ PATIENCE = 0.8
 """Seconds that a node may take to answer."""
 
 
+Lines: TypeAlias = Callable[[], Iterable[tuple[float, str, str]]]
+
+
 class ClusterWatch:
     """The looks of one console at one cluster."""
 
-    def __init__(self, addresses: Iterable[str], interval: float = INTERVAL) -> None:
-        """`addresses`: some nodes' client ports; the others are learnt from them."""
+    def __init__(
+        self,
+        addresses: Iterable[str],
+        interval: float = INTERVAL,
+        lines: Lines | None = None,
+        complain: Callable[[str], object] = lambda line: None,
+    ) -> None:
+        """`addresses`: some nodes' client ports; the others are learnt from them. `lines`: what else happened
+        since the last look: seconds ago, kind, text. `complain` is told how nodes refuse, in a line.
+        """
         self.history = History()
         self._seeds = tuple(dict.fromkeys(addresses))
         self._members: dict[int, str] = {}
-        self._interval = interval
+        self._interval, self._lines = interval, lines
+        self._complain, self._refused = complain, ""
         self._clients: dict[str, AsyncClient] = {}
         self._next: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -55,6 +69,8 @@ class ClusterWatch:
             answers |= await self._ask(unasked)
         self._members = named or self._members
         told = {where: answer for where, answer in answers.items() if answer is not None}
+        for ago, kind, text in self._lines() if self._lines else ():
+            self.history.tell(time.time() - ago, kind, text)
         self.history.take(told or answers, time.monotonic(), time.time())
         done, self._next = self._next, asyncio.get_running_loop().create_future()
         done.set_result(None)
@@ -69,6 +85,11 @@ class ClusterWatch:
             client = self._clients[address] = AsyncClient(address, timeout=PATIENCE)
         try:
             return read(await client.metrics())
+        except (Unauthenticated, Forbidden) as error:
+            if self._refused != str(error):  # the same of every node, each second
+                self._refused = str(error)
+                self._complain(f"{address}: {error}")
+            return None
         except (WalrusError, OSError, ValueError):
             return None
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import msgspec
 
 from walrus.cli.command_line import Console, Parser, command
-from walrus.shell.flags import whole
+from walrus.shell.arguments import whole
 from walrus.view import html, lanes, recorded, svg, transcripts
 from walrus.view.film import Film, FilmError, Header, read, window
 from walrus.view.links import links

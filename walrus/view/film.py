@@ -21,8 +21,9 @@ sent; `order` mends that). Version 1:
 
 `state` says what of the lane's state is new after the event: value by name, None for what is gone. The names
 are those of the spec where it has one (`term`, `role`, `commit`, `log`), and `<thing> <name>` for what there
-may be many of (`copy orders/3`, `lease orders`, `group orders g`). So a state is the sum of all changes
-before it, a film of 20,000 events stays small, and a viewer can show what an event changed.
+may be many of (`copy orders/3`, `lease orders`, `group orders g`); `paused` is a process that was stopped.
+So a state is the sum of all changes before it, a film of 20,000 events stays small, and a viewer can show
+what an event changed.
 
 Invariant: `check` raises FilmError for a film in which an event names a lane that is not there, a message
 arrives that was never sent, or time runs backwards on a lane.
@@ -86,6 +87,8 @@ class Header(msgspec.Struct, omit_defaults=True):
     """Whether `at` counts steps, as in a counterexample, and not seconds."""
     lanes: list[Lane] = []
     broken: Broken | None = None
+    opens: int = 0
+    """The event at which a page of it is opened, if nothing broke."""
     invariants: list[tuple[str, str]] = []
     """What was checked after each event: name and sentence."""
     links: dict[str, list[tuple[str, str]]] = {}
@@ -254,7 +257,8 @@ def window(film: Film, start: int | None = None, stop: int | None = None, most: 
         else event
         for event in film.events[start:stop]
     ]
-    head = msgspec.structs.replace(film.header, broken=None)
+    opens = max(0, film.header.opens - start + len(opening))
+    head = msgspec.structs.replace(film.header, broken=None, opens=opens)
     if broken is not None and start <= broken.event < stop:
         head.broken = msgspec.structs.replace(broken, event=broken.event - start + len(opening))
     return Film(head, opening + kept)

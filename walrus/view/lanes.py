@@ -7,7 +7,8 @@
       0.4340  │◀──RequestVoteRe────●                    │
 
 A message is drawn once, in the row in which it arrives, or in that in which it is sent if it never does. What
-does not fit into its column is cut: `width` columns are what there is (80 shows three lanes, 160 five).
+a lane does by itself is written over the lanes beside it, which do nothing in that row. Clients have lanes
+where there is room: of 80 columns three nodes take all, of 160 they leave some for three clients.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from walrus.view.film import Event, Film, causal_past, causes
 TIME = 10
 """Columns of the time."""
 LEAST = 14
-"""Columns of a lane, at least: clients that do not fit are left out, what they do stays."""
+"""Columns of a node's lane, at least."""
+ROOMY = 22
+"""Columns of each lane if clients have some, too: those that do not fit are left out, what they do stays."""
 
 
 def story(film: Film, at: int, most: int = 20) -> list[int]:
@@ -43,9 +46,8 @@ def draw(film: Film, shown: Sequence[int], width: int = 80) -> list[str]:
     """Return the rows of these events, beginning with the names of the lanes."""
     used = {lane for number in shown for lane in (film.events[number].lane, film.events[number].peer)}
     lanes = [lane for lane in film.header.lanes if lane.id in used or lane.kind == "node"]
-    room = max(1, (width - TIME) // LEAST)
-    nodes = [lane for lane in lanes if lane.kind == "node"][:room]
-    others = [lane for lane in lanes if lane.kind != "node"][: room - len(nodes)]
+    nodes = [lane for lane in lanes if lane.kind == "node"][: max(1, (width - TIME) // LEAST)]
+    others = [lane for lane in lanes if lane.kind != "node"][: max(0, (width - TIME) // ROOMY - len(nodes))]
     lanes = [lane for lane in lanes if lane in nodes or lane in others]
     each = (width - TIME) // max(1, len(lanes))
     place = {lane.id: TIME + order * each for order, lane in enumerate(lanes)}
@@ -60,21 +62,40 @@ def draw(film: Film, shown: Sequence[int], width: int = 80) -> list[str]:
         canvas = list(time.rjust(TIME - 2).ljust(width))
         for column in place.values():
             canvas[column] = "│"
-        _draw_event(canvas, event, place, each)
+        broken = film.header.broken
+        here = broken is not None and broken.event == number
+        _draw_event(canvas, event, place, f"{broken.name}: {broken.what}" if broken and here else "")
         rows.append("".join(canvas).rstrip())
     return rows
 
 
-def _draw_event(canvas: list[str], event: Event, place: dict[str, int], each: int) -> None:
+def _draw_event(canvas: list[str], event: Event, place: dict[str, int], broke: str) -> None:
     here, there = place.get(event.lane), place.get(event.peer)
-    if event.kind in ("send", "receive") and here is not None and there is not None:
+    if event.kind in ("send", "receive") and here is not None and there is not None and not broke:
         start, end = (here, there) if event.kind == "send" else (there, here)
         _arrow(canvas, start, end, label(event), event.kind == "send" and event.lost)
     elif here is not None:
-        sign = {"down": "✖", "up": "▲", "fault": "⚡"}.get(event.kind, "●")
-        _put(canvas, here, f"{sign} {label(event)}"[: each - 1])
+        sign = {"down": "✖", "up": "▲", "fault": "↯"}.get("fault" if broke else event.kind, "●")
+        _beside(canvas, here, sign, _told(event, broke))
     else:
-        _put(canvas, TIME, f"{event.lane}: {label(event)}"[: len(canvas) - TIME])
+        _put(canvas, TIME, f"{event.lane}: {_told(event, broke)}")
+
+
+def _told(event: Event, broke: str) -> str:
+    """The label, the other end of a message that is no arrow here, and what broke."""
+    if event.what.startswith("fails") and broke:
+        return broke  # which says the same in the words of the invariant
+    other = {"send": f" to {event.peer}", "receive": f" from {event.peer}"}.get(event.kind, "")
+    return f"{label(event)}{other}{': ' if broke else ''}{broke}"
+
+
+def _beside(canvas: list[str], here: int, sign: str, text: str) -> None:
+    """What a lane does by itself: to its right, or to its left if there is more room for it."""
+    right, left = len(canvas) - here - 2, here - TIME - 1
+    if len(text) <= right or right >= left:
+        _put(canvas, here, f"{sign} {text}")
+    else:
+        _put(canvas, here - len(text[:left]) - 1, f"{text[:left]} {sign}")
 
 
 def _arrow(canvas: list[str], start: int, end: int, text: str, lost: bool) -> None:

@@ -1,4 +1,4 @@
-"""Where to read more of an event: the spec's action, the function, and the table that has both side by side.
+"""Where to read more of an event: the spec's action, the function, the sections of the paper that it cites.
 
 The table is docs/spec-map.md, which a test holds against specs and code. A package that was installed
 without the repository has no docs; its films have no links then.
@@ -16,11 +16,12 @@ ROOT = Path(walrus.__file__).resolve().parent.parent
 MAP = ROOT / "docs" / "spec-map.md"
 
 _SECTION = re.compile(r"^## Actions of `(spec/\w+\.tla)`$")
+_CITED = re.compile(r"(paper|dissertation) §(\d+(?:\.\d+)*)")
 _ROW = re.compile(r"^\| (\w+) \| `(walrus\.[\w.]+)` \|(.*)\|$")
 
 
 def links(page: Path) -> dict[str, list[tuple[str, str]]]:
-    """Return for each action of the specs what to read, as (text, address relative to `page`)."""
+    """Return for each action of the specs what to read, as (text, address relative to `page`, or "")."""
     found: dict[str, list[tuple[str, str]]] = {}
     if not MAP.exists():
         return found
@@ -36,7 +37,21 @@ def links(page: Path) -> dict[str, list[tuple[str, str]]]:
             found.setdefault(action, []).extend(
                 [(f"{action} in {spec}", _relative(ROOT / spec, page)), (name, _relative(file, page))]
             )
+            found[action] += [(cited, "") for cited in _cited(file, name.rpartition(".")[2])]
     return found
+
+
+def _cited(file: Path, function: str) -> list[str]:
+    """The sections that the function's docstring cites.
+
+    >>> _cited(ROOT / "walrus" / "raft.py", "_campaign")
+    ['the Raft paper, section 5.2']
+    """
+    if file.suffix != ".py":
+        return []
+    said = re.search(rf'def {function}\(.*?"""(.*?)"""', file.read_text("utf-8"), re.DOTALL)
+    cited = _CITED.findall(said[1]) if said else []
+    return [f"the Raft {work}, section {section}" for work, section in dict.fromkeys(cited)]
 
 
 def _file_of(name: str) -> Path:

@@ -23,20 +23,29 @@ STATE = {
 }
 """Values of Raft's steps that are the state after it, and their names in a film."""
 
-DOWN, UP = frozenset({"Crash", "PowerLoss"}), frozenset({"Restart"})
+KINDS = {"Crash": "down", "PowerLoss": "down", "Restart": "up", "Pause": "fault", "Resume": "fault"}
+"""Steps that are no action of the node's own."""
+
+MINOR = frozenset({"Report", "Synced", "AcceptAppendEntriesRequest", "HandleAppendEntriesResponse"})
+"""What a healthy cluster does all the time; folded unless asked for."""
 
 
 def film(files: Iterable[Path]) -> Film:
     """Return the film of these files. Raises FilmError, which names file and line, and OSError."""
     paths = list(files)
-    steps = [step for path in paths for step in _steps(path)]
-    steps.sort(key=lambda step: step.get("at", 0))
+    return of_steps((step for path in paths for step in _steps(path)), ", ".join(path.name for path in paths))
+
+
+def of_steps(recorded: Iterable[dict[str, Any]], title: str) -> Film:
+    """Return the film of recorded steps, in any order."""
+    steps = sorted(recorded, key=lambda step: step.get("at", 0))
     begin = min((step["at"] for step in steps if "at" in step), default=0)
     events = [_event(number, step, begin) for number, step in enumerate(steps)]
     nodes = sorted({event.lane for event in events}, key=lambda name: (len(name), name))
-    lanes = [Lane(node, f"node {node}") for node in nodes]
-    made = Film(header(", ".join(path.name for path in paths), lanes), events)
-    made.header.about = f"{len(events):,} recorded steps of {len(nodes)} nodes"
+    lanes = [Lane(name, f"node {name}") if name.isdecimal() else Lane(name, name, "client") for name in nodes]
+    made = Film(header(title, lanes), events)
+    servers = sum(lane.kind == "node" for lane in lanes)
+    made.header.about = f"{len(events):,} recorded steps of {servers} node{'' if servers == 1 else 's'}"
     return made
 
 
@@ -57,11 +66,13 @@ def _event(number: int, step: Mapping[str, Any], begin: int) -> Event:
     what, node = step["ev"], str(step.get("node", "?"))
     fields = {name: value for name, value in step.items() if name not in ("ev", "node", "at")}
     state: dict[str, Any] = {shown: step[name] for name, shown in STATE.items() if name in step}
-    kind = "down" if what in DOWN else "up" if what in UP else "step"
-    if kind != "step":
+    kind = KINDS.get(what, "step")
+    if kind in ("down", "up"):
         state["up"] = kind == "up"
+    if what in ("Pause", "Resume"):
+        state["paused"] = True if what == "Pause" else None
     if "length" in step and "topic" in step and "segment" in step:
         length = step["length"]
         state[f"copy {step['topic']}/{step['segment']}"] = {"length": length, "durable": length}
     at = (step["at"] - begin) / 1e9 if "at" in step else number / 1000
-    return Event(round(at, 6), node, kind, what, fields=fields, state=state)
+    return Event(round(at, 6), node, kind, what, fields=fields, state=state, minor=what in MINOR)

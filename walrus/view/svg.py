@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from math import log1p
+from math import inf, log1p
 from typing import Any, NamedTuple
 
-from walrus.view.film import Event, Film, causes
+from walrus.view.film import Event, Film, Lane, causes
 from walrus.view.lanes import label
 
 ROW, TOP, LEFT = 64, 34, 96
 TERMS = ("#8a949c", "#2f6fdb", "#c2410c", "#1f8a54", "#9333c9", "#b8860b", "#0e8fa3", "#c2185b")
-INK, SOFT, BAD = "#1d2327", "#667079", "#b3261e"
+INK, SOFT, BAD, HALTED = "#1d2327", "#667079", "#b3261e", "#c77700"
+MARGIN = 150
+"""Pixels that the text of an event takes to its right, at most."""
 SMALL, MIDDLE = 'font-size="10"', 'text-anchor="middle"'
 HALO = 'stroke="#ffffff" stroke-width="3" paint-order="stroke"'
 """Around text, so that it can be read on a line."""
@@ -30,11 +32,20 @@ def colour(term: int | None) -> str:
     return TERMS[1 + (term - 1) % 7] if term else TERMS[0]
 
 
-def picture(film: Film, shown: Sequence[int], title: str = "") -> str:
-    """Return the SVG of these events; lanes on which nothing happens are left out, but for nodes."""
-    drawing = _Drawing(film, shown)
-    body = [*drawing.lines(), *drawing.arrows(), *drawing.marks(), *drawing.names()]
-    wide, tall = drawing.width, TOP + len(drawing.lanes) * ROW
+def picture(film: Film, shown: Sequence[int], title: str = "", widest: float = inf) -> str:
+    """Return the SVG of these events; lanes on which nothing happens are left out, but for nodes.
+
+    What is wider than `widest` pixels goes on below, as text does in its next line.
+    """
+    lanes = _used(film, shown)
+    drawings = [_Drawing(film, part, lanes) for part in _strips(film, shown, widest)]
+    strip = TOP + len(lanes) * ROW
+    body = [
+        line
+        for order, drawing in enumerate(drawings)
+        for line in (f'<g transform="translate(0 {order * strip})">', *drawing.drawn(), "</g>")
+    ]
+    wide, tall = max(drawing.width for drawing in drawings), strip * len(drawings)
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide:.0f} {tall}" width="{wide:.0f}" '
         f'height="{tall}" font-family="system-ui, DejaVu Sans, sans-serif" font-size="12" role="img">'
@@ -43,6 +54,41 @@ def picture(film: Film, shown: Sequence[int], title: str = "") -> str:
         [head, f"<title>{escape(title or film.header.title)}</title>",
          f'<rect width="{wide:.0f}" height="{tall}" fill="#ffffff"/>', *body, "</svg>", ""]
     )  # fmt: skip
+
+
+def _used(film: Film, shown: Sequence[int]) -> list[Lane]:
+    """The lanes of these events, and all nodes."""
+    used = {lane for number in shown for lane in (film.events[number].lane, film.events[number].peer)}
+    return [lane for lane in film.header.lanes if lane.id in used or lane.kind == "node"]
+
+
+def _strips(film: Film, shown: Sequence[int], widest: float) -> list[Sequence[int]]:
+    """These events in parts that are no wider than that, cut where the fewest messages are on their way."""
+    left, sends = list(shown), causes(film.events)
+    strips: list[Sequence[int]] = []
+    while True:
+        x = _places(film, left)
+        fit = sum(place <= widest - MARGIN for place in x.values())
+        if fit == len(left):
+            return [*strips, left]
+        under_way = [sum(sends[late] in left[:cut] for late in left[cut:]) for cut in range(1, fit + 1)]
+        cut = max(
+            range(1, fit + 1), key=lambda cut: (-under_way[cut - 1], cut) if 2 * cut > fit else (-inf, cut)
+        )
+        strips.append(left[:cut])
+        left = left[cut:]
+
+
+def _places(film: Film, shown: Sequence[int]) -> dict[int, float]:
+    """Where each event is along the axis. Silence is cut short."""
+    x: dict[int, float] = {}
+    place, before = LEFT + 50.0, None
+    for number in shown:
+        if before is not None:
+            apart = film.events[number].at - film.events[before].at
+            place += 36 + (0.0 if film.header.steps else 22 * log1p(max(0.0, apart) / 0.0004))
+        x[number], before = place, number
+    return x
 
 
 def _text(x: float, y: float, text: str, ink: str, more: str = "") -> str:
@@ -64,6 +110,7 @@ class Look(NamedTuple):
     term: int | None = None
     role: str | None = None
     up: bool | None = None
+    paused: bool | None = None
 
 
 def looks(film: Film, shown: Sequence[int]) -> dict[str, list[Look]]:
@@ -83,25 +130,27 @@ def looks(film: Film, shown: Sequence[int]) -> dict[str, list[Look]]:
 class _Drawing:
     """Where everything goes."""
 
-    def __init__(self, film: Film, shown: Sequence[int]) -> None:
+    def __init__(self, film: Film, shown: Sequence[int], lanes: Sequence[Lane]) -> None:
         self._film, self._shown = film, list(shown)
-        events = film.events
-        used = {lane for number in shown for lane in (events[number].lane, events[number].peer)}
-        lanes = [lane for lane in film.header.lanes if lane.id in used or lane.kind == "node"]
         self.lanes = {lane.id: order for order, lane in enumerate(lanes)}
         self._names = [lane.name for lane in lanes]
         self._looks = looks(film, self._shown)
-        self._x: dict[int, float] = {}
+        self._x = _places(film, self._shown)
         self._texts: dict[int, float] = {}
         """Where the last label at each height ends."""
-        place, before = LEFT + 50.0, None
-        for number in self._shown:
-            if before is not None:
-                apart = 0.0 if film.header.steps else max(0.0, events[number].at - events[before].at)
-                place += 36 + 22 * log1p(apart / 0.0004)
-            self._x[number], before = place, number
-        last = film.events[self._shown[-1]] if self._shown else None
-        self.width = place + max(60.0, LETTER * len(_short(last)) / 2 + 20 if last is not None else 0.0)
+        ends = (x + self._room(film.events[number]) for number, x in self._x.items())
+        self.width = max(ends, default=LEFT + MARGIN)
+
+    @staticmethod
+    def _room(event: Event) -> float:
+        """Pixels that the text of an event may take to its right."""
+        if event.kind == "receive":
+            return max(60, SMALL_LETTER * len(label(event)[:28]))
+        return max(60, LETTER * len(_short(event)) / 2 + 20)
+
+    def drawn(self) -> list[str]:
+        """Everything, what is in front last."""
+        return [*self.lines(), *self.arrows(), *self.marks(), *self.names()]
 
     def _y(self, lane: str) -> float:
         return TOP + self.lanes[lane] * ROW + ROW / 2
@@ -120,10 +169,10 @@ class _Drawing:
 
     def _line(self, lane: str, start: float, end: float, look: Look) -> str:
         y = self._y(lane)
-        if look.up is False:
+        if look.up is False or look.paused:
             return (
                 f'<rect x="{start:.1f}" y="{y - 5:.1f}" width="{max(0, end - start):.1f}" height="10" '
-                f'fill="{BAD}" opacity="0.25"/>'
+                f'fill="{BAD if look.up is False else HALTED}" opacity="0.25"/>'
             )
         data = f"M{start:.1f} {y:.1f}H{max(start, end):.1f}"
         thick = 6 if look.role == "Leader" else 2

@@ -15,6 +15,7 @@ const { before, cause, receipts, states } = index();
 
 let at = 0;                 // the event that is looked at
 let seen = [];              // indexes of the shown events
+const orders = new Int32Array(events.length); // of each event its place among them, -1 if it is not shown
 let shown = [];             // numbers of the shown lanes
 let places = new Float64Array(0); // the place of each of them along the axis, in pixels
 let zoom = 1, scroll = 0, past = null, playing = 0;
@@ -59,6 +60,8 @@ function bisect(list, test) { // the number of leading members for which the tes
   return low;
 }
 
+const isAgain = (number) => cause[number] >= 0 && receipts.get(cause[number])[0] !== number;
+
 const stateAt = (lane, number) => states[lane][bisect(states[lane], ([since]) => since <= number) - 1][1];
 
 function causalPast(number) {
@@ -86,6 +89,8 @@ function choose() {
     if (text && !wordsOf(event).includes(text)) return;
     seen.push(number);
   });
+  orders.fill(-1);
+  seen.forEach((number, order) => { orders[number] = order; });
   layOut();
   $("scrub").max = Math.max(0, seen.length - 1);
 }
@@ -127,49 +132,122 @@ function make(name, attributes, parent, text) {
 const termColour = (term) => `var(--term-${term ? 1 + ((term - 1) % 7) : 0})`;
 const yOf = (lane) => TOP + shown.indexOf(lane) * ROW + ROW / 2;
 
+// The picture is a canvas: a scrubbed frame shows hundreds of other marks than the one before, and as elements each of them
+// would be styled and laid out before it is painted.
+const canvas = $("picture"), ink = canvas.getContext("2d");
+const colours = new Map();   // of the page's style, asked for once in each theme
+let marks = [];              // [x, y, event] of what can be clicked
+
+function colour(name) {
+  if (!name.startsWith("var(")) return name;
+  if (!colours.has(name)) colours.set(name, getComputedStyle(document.body).getPropertyValue(name.slice(4, -1)).trim());
+  return colours.get(name);
+}
+
+// Marks of one look are one path: a frame has hundreds of marks and a dozen looks. `paint` paints them, and text over them.
+const looks = new Map();     // look: path, in the order in which they are first used
+let texts = [];
+let pen = "";                // the font that is set: to set it makes the browser parse it
+
+function pathOf(look) {
+  if (!looks.has(look)) looks.set(look, new Path2D());
+  return looks.get(look);
+}
+
+function paint() {
+  for (const [look, path] of looks) {
+    ink.globalAlpha = look.opacity ?? 1;
+    if (look.fill) { ink.fillStyle = colour(look.fill); ink.fill(path); }
+    if (look.stroke) {
+      ink.strokeStyle = colour(look.stroke);
+      ink.lineWidth = look.wide ?? 1;
+      if (look.dash) ink.setLineDash(look.dash);
+      ink.stroke(path);
+      if (look.dash) ink.setLineDash([]);
+    }
+  }
+  ink.globalAlpha = 1;
+  for (const [text, x, y, fill, font, middle] of texts) {
+    if (font !== pen) ink.font = pen = font;
+    ink.textAlign = middle ? "center" : "start";
+    ink.fillStyle = colour(fill);
+    ink.fillText(text, x, y);
+  }
+  looks.clear();
+  texts = [];
+}
+
+function line(points, look) {
+  const path = pathOf(look);
+  points.forEach(([x, y], number) => number ? path.lineTo(x, y) : path.moveTo(x, y));
+}
+
+function rect(x, y, width, height, look) { pathOf(look).rect(x, y, width, height); }
+
+function circle(x, y, radius, look) {
+  const path = pathOf(look);
+  path.moveTo(x + radius, y);
+  path.arc(x, y, radius, 0, 7);
+}
+
+function write(text, x, y, { fill = "var(--ink)", size = 12, weight = 400, middle = false } = {}) {
+  texts.push([text, x, y, fill, `${weight} ${size}px system-ui, "DejaVu Sans", sans-serif`, middle]);
+}
+
+const SMALL = { size: 11, fill: "var(--soft)" };
+
 function draw() {
-  const svg = $("picture"), wide = width(), tall = TOP + shown.length * ROW, box = `0 0 ${wide} ${tall}`;
-  if (svg.getAttribute("viewBox") !== box) { svg.setAttribute("viewBox", box); svg.style.height = `${tall}px`; }
-  svg.replaceChildren();
+  const wide = width(), tall = TOP + shown.length * ROW, sharp = window.devicePixelRatio || 1;
+  if (canvas.width !== Math.round(wide * sharp) || canvas.height !== Math.round(tall * sharp)) {
+    canvas.width = Math.round(wide * sharp);
+    canvas.height = Math.round(tall * sharp);
+    canvas.style.height = `${tall}px`;
+    pen = ""; // a canvas of another size begins anew
+  }
+  ink.setTransform(sharp, 0, 0, sharp, 0, 0);
+  ink.clearRect(0, 0, wide, tall);
+  marks = [];
   const x = (order) => LEFT + places[order] - scroll;
   const first = Math.max(0, bisect(places, (place) => place < scroll - 40) - 1);
   const stop = Math.min(seen.length, bisect(places, (place) => place < scroll + wide) + 1);
-  drawLanes(svg, x, first, stop, wide);
-  drawMessages(svg, x, Math.max(0, first - NEAR), Math.min(seen.length, stop + NEAR), wide);
-  drawEvents(svg, x, first, stop);
-  drawNames(svg, tall);
+  drawLanes(x, first, stop, wide);
+  drawMessages(x, Math.max(0, first - NEAR), Math.min(seen.length, stop + NEAR), wide);
+  drawEvents(x, first, stop);
+  paint();
+  drawNames(tall);
   drawOverview();
 }
 
-function drawLanes(svg, x, first, stop, wide) {
+function drawLanes(x, first, stop, wide) {
   let lastLabel = -100;
   for (let order = first; order < stop; order++) { // the time, where there is room for it
     const left = x(order);
     if (left - lastLabel > 90 && left > LEFT) {
-      make("text", { x: left, y: 15, class: "small", "text-anchor": "middle" }, svg, clock(events[seen[order]]));
-      make("line", { x1: left, x2: left, y1: 19, y2: 24, stroke: "var(--soft)" }, svg);
+      write(clock(events[seen[order]]), left, 15, { ...SMALL, middle: true });
+      line([[left, 19], [left, 24]], TICK);
       lastLabel = left;
     }
   }
   for (const lane of shown) {
-    let from = LEFT, order = first, state = stateAt(lane, seen[first] ?? 0);
+    let from = LEFT, state = stateAt(lane, seen[first] ?? 0);
     const upTo = (to, was) => {
       if (to <= from) return;
       const node = lanes[lane].kind === "node", y = yOf(lane);
-      if (node && was.up === false) make("rect", { x: from, y: y - 5, width: to - from, height: 10, fill: "var(--bad)", opacity: 0.25 }, svg);
+      if (node && (was.up === false || was.paused)) rect(from, y - 5, to - from, 10, was.up === false ? DOWN : PAUSED);
       else {
         const leads = was.role === "Leader";
-        make("line", { x1: from, x2: to, y1: y, y2: y, stroke: node ? termColour(was.term) : "var(--line)", "stroke-width": leads ? 6 : 2 }, svg);
+        line([[from, y], [to, y]], { stroke: node ? termColour(was.term) : "var(--line)", wide: leads ? 6 : 2 });
       }
       if (Object.keys(was).some((name) => name.startsWith("lease "))) {
-        make("line", { x1: from, x2: to, y1: y + 7, y2: y + 7, stroke: "var(--lease)", "stroke-width": 3 }, svg);
+        line([[from, y + 7], [to, y + 7]], { stroke: "var(--lease)", wide: 3 });
       }
       from = to;
     };
-    for (; order < stop; order++) {
-      const next = stateAt(lane, seen[order]);
-      if (next !== state && (next.term !== state.term || next.role !== state.role || next.up !== state.up || leasesOf(next) !== leasesOf(state))) {
-        upTo(Math.max(LEFT, x(order)), state);
+    const all = states[lane], begin = bisect(all, ([since]) => since <= (seen[first] ?? 0));
+    for (let turn = begin; turn < all.length && all[turn][0] <= (seen[stop - 1] ?? -1); turn++) {
+      const [since, next] = all[turn];
+      if (next.term !== state.term || next.role !== state.role || next.up !== state.up || next.paused !== state.paused || leasesOf(next) !== leasesOf(state)) {
+        upTo(Math.max(LEFT, x(bisect(seen, (number) => number < since))), state);
         state = next;
       }
     }
@@ -179,67 +257,83 @@ function drawLanes(svg, x, first, stop, wide) {
 
 const leasesOf = (state) => Object.keys(state).filter((name) => name.startsWith("lease ")).join();
 
-function drawMessages(svg, x, first, stop, wide) {
-  const orders = new Map();
-  for (let order = first; order < stop; order++) orders.set(seen[order], order);
+const DOWN = { fill: "var(--bad)", opacity: 0.25 }, PAUSED = { fill: "var(--lease)", opacity: 0.3 };
+const TICK = { stroke: "var(--soft)" }, FAR = { stroke: "var(--soft)", opacity: 0.6 }, HEAD = { stroke: "var(--soft)" };
+const AGAIN = { ...FAR, dash: [2, 4] };     // a message that has arrived before
+const CLOSE = { stroke: "var(--focus)", wide: 2.5 }, CROSS = { stroke: "var(--bad)", wide: 1.6 };
+const LOST = { stroke: "var(--bad)", dash: [4, 3], wide: 1.2 }, LOST_HERE = { ...LOST, wide: 2.5 };
+
+function drawMessages(x, first, stop, wide) {
   for (let order = first; order < stop; order++) {
-    const number = seen[order], event = events[number];
-    if (event.kind === "receive" && orders.has(cause[number])) arrow(svg, x(orders.get(cause[number])), row[cause[number]], x(order), row[number], number, wide);
-    if (event.kind === "send" && event.lost) lost(svg, x(order), row[number], laneOf.get(event.peer), number);
+    const number = seen[order], event = events[number], from = event.kind === "receive" && cause[number] >= 0 ? orders[cause[number]] : -1;
+    if (from >= first) arrow(x(from), row[cause[number]], x(order), row[number], number, wide);
+    if (event.kind === "send" && event.lost) lost(x(order), row[number], laneOf.get(event.peer), number);
   }
 }
 
-function arrow(svg, x1, lane1, x2, lane2, number, wide) {
+function arrow(x1, lane1, x2, lane2, number, wide) {
   if (hiddenLanes.has(lanes[lane1].id) || Math.max(x1, x2) < LEFT || Math.min(x1, x2) > wide) return;
   const near = number === at || cause[number] === at || cause[at] >= 0 && cause[at] === cause[number];
   const y1 = yOf(lane1), y2 = yOf(lane2), down = Math.sign(y2 - y1), end = y2 - down * 6;
-  const colour = near ? "var(--focus)" : "var(--soft)";
-  make("line", { x1, y1, x2, y2: end, stroke: colour, "stroke-width": near ? 2.5 : 1, opacity: near ? 1 : 0.6 }, svg);
-  make("path", { d: `M ${x2 - 4} ${end - down * 7} L ${x2} ${end} L ${x2 + 4} ${end - down * 7}`, fill: "none", stroke: colour, "stroke-width": near ? 2 : 1 }, svg);
-  if (near) make("text", { x: (x1 + x2) / 2 + 6, y: (y1 + y2) / 2, class: "small" }, svg, events[number].what);
+  line([[x1, y1], [x2, end]], near ? CLOSE : isAgain(number) ? AGAIN : FAR);
+  const long = Math.hypot(x2 - x1, end - y1) || 1, along = [(x2 - x1) / long, (end - y1) / long];
+  const barb = (side) => [x2 - 7 * along[0] + side * along[1], end - 7 * along[1] - side * along[0]];
+  line([barb(4), [x2, end], barb(-4)], near ? CLOSE : HEAD);
+  if (near) write(events[number].what, (x1 + x2) / 2 + 6, (y1 + y2) / 2 + (down < 0 ? 12 : -4), SMALL); // beside the arrow
 }
 
-function lost(svg, x1, lane, to, number) {
+function lost(x1, lane, to, number) {
   if (to === undefined || hiddenLanes.has(lanes[to].id)) return;
-  const y1 = yOf(lane), y2 = y1 + (yOf(to) - y1) * 0.45, x2 = x1 + 12, colour = "var(--bad)";
-  make("line", { x1, y1, x2, y2, stroke: colour, "stroke-dasharray": "4 3", "stroke-width": number === at ? 2.5 : 1.2 }, svg);
-  make("path", { d: `M ${x2 - 4} ${y2 - 4} l 8 8 m 0 -8 l -8 8`, stroke: colour, "stroke-width": 1.6, fill: "none" }, svg);
+  const y1 = yOf(lane), y2 = y1 + (yOf(to) - y1) * 0.45, x2 = x1 + 12;
+  line([[x1, y1], [x2, y2]], number === at ? LOST_HERE : LOST);
+  line([[x2 - 4, y2 - 4], [x2 + 4, y2 + 4]], CROSS);
+  line([[x2 + 4, y2 - 4], [x2 - 4, y2 + 4]], CROSS);
+}
+
+// The dots of events, by kind and colour.
+const dots = new Map();
+function dotOf(kind, fill) {
+  const key = `${kind} ${fill}`;
+  if (!dots.has(key)) dots.set(key, { fill: kind === "send" ? "var(--card)" : fill, stroke: fill });
+  return dots.get(key);
 }
 
 const SIGN = { step: "●", send: "○", receive: "◉", down: "✖", up: "▲", fault: "⚡", note: "✎" };
 const TOLD = new Set(["BecomeLeader", "Timeout", "PreVote", "Seal", "Fence", "Recover", "RecoverySeal", "InstallSnapshot"]);
 
-function drawEvents(svg, x, first, stop) {
+function drawEvents(x, first, stop) {
   const labels = lanes.map(() => -1e9);
   for (let order = first; order < stop; order++) {
     const number = seen[order], event = events[number], lane = row[number], left = x(order), y = yOf(lane);
     if (left < LEFT - 4) continue;
     const broke = header.broken && header.broken.event === number, here = number === at;
-    const colour = broke || event.kind === "down" ? "var(--bad)" : event.kind === "fault" ? "var(--lease)" : here ? "var(--focus)" : "var(--ink)";
-    if (here) make("circle", { cx: left, cy: y, r: 11, fill: "none", stroke: "var(--focus)", "stroke-width": 3, id: "here" }, svg);
-    if (broke) make("circle", { cx: left, cy: y, r: 15, fill: "none", stroke: "var(--bad)", "stroke-width": 3 }, svg);
+    const fill = broke || event.kind === "down" ? "var(--bad)" : event.kind === "fault" ? "var(--lease)" : here ? "var(--focus)" : "var(--ink)";
+    if (here) circle(left, y, 11, { stroke: "var(--focus)", wide: 3 });
+    if (broke) circle(left, y, 15, { stroke: "var(--bad)", wide: 3 });
+    marks.push([left, y, number]);
     if (event.kind === "step" || event.kind === "send" || event.kind === "receive") {
-      make("circle", { cx: left, cy: y, r: event.kind === "step" ? 4.5 : 3, fill: event.kind === "send" ? "var(--card)" : colour, stroke: colour, "data-event": number }, svg);
-    } else make("text", { x: left, y: y + 5, "text-anchor": "middle", fill: colour, style: `fill: ${colour}; font-size: 15px`, "data-event": number }, svg, SIGN[event.kind]);
+      circle(left, y, event.kind === "step" ? 4.5 : 3, dotOf(event.kind, fill));
+    } else write(SIGN[event.kind], left, y + 5, { fill, size: 15, middle: true });
     const telling = here || broke || ["down", "up", "fault"].includes(event.kind) || TOLD.has(event.what);
     const text = broke ? header.broken.name : event.what.slice(0, 26), half = 3.6 * text.length;
     if (telling && (here || left - half > labels[lane])) {
-      make("text", { x: Math.max(left, LEFT + half), y: y - 14, "text-anchor": "middle", style: `fill: ${colour}; font-weight: ${here || broke ? 700 : 400}` }, svg, text);
+      write(text, Math.max(left, LEFT + half), y - (broke ? 19 : 14), { fill, weight: here || broke ? 700 : 400, middle: true });
       labels[lane] = left + half;
     }
   }
 }
 
-function drawNames(svg, tall) {
-  make("rect", { x: 0, y: 0, width: LEFT - 12, height: tall, fill: "var(--card)" }, svg);
+function drawNames(tall) {
+  rect(0, 0, LEFT - 12, tall, { fill: "var(--card)" });
   for (const lane of shown) {
     const state = stateAt(lane, at), y = yOf(lane);
-    make("text", { x: 10, y: y - 2, class: "lane-name" }, svg, lanes[lane].name);
+    write(lanes[lane].name, 10, y - 2, { weight: 600 });
     if (lanes[lane].kind !== "node") continue;
     const what = state.up === false ? "down" : state.role ? `${state.role}, term ${state.term}` : "";
-    make("text", { x: 10, y: y + 13, class: "small" }, svg, what);
-    if (state.role === "Leader" && state.up !== false) make("text", { x: LEFT - 28, y: y - 2, style: `fill: ${termColour(state.term)}` }, svg, "♛");
+    write(what, 10, y + 13, SMALL);
+    if (state.role === "Leader" && state.up !== false) write("♛", LEFT - 28, y - 2, { fill: termColour(state.term) });
   }
+  paint();
 }
 
 let overviewOf = "";
@@ -272,7 +366,7 @@ function tell(number) {
   const event = events[number], name = lanes[row[number]].name, peer = event.peer && (lanes[laneOf.get(event.peer)]?.name ?? event.peer);
   const facts = Object.entries(event.fields).slice(0, 6).map(([key, value]) => `${key} ${value}`).join(", ");
   const what = event.kind === "send" ? `sends ${event.what} to ${peer}${event.lost ? " (lost)" : ""}`
-    : event.kind === "receive" ? `receives ${event.what} from ${peer}` : event.what;
+    : event.kind === "receive" ? `receives ${event.what} from ${peer}${isAgain(number) ? " once more" : ""}` : event.what;
   return `${clock(event)}  ${name}  ${what}${facts ? `: ${facts}` : ""}`;
 }
 
@@ -342,7 +436,7 @@ function card(lane, number, state, changed) {
     facts.append(fact);
   }
   box.append(facts);
-  if (Array.isArray(state.log)) box.append(element("div", "log, by term; filled: committed", `label${changed.has("log") ? " new" : ""}`), logOf(state));
+  if (Array.isArray(state.log)) box.append(element("div", "log; filled: committed", `label${changed.has("log") ? " new" : ""}`), logOf(state));
   const copies = Object.entries(state).filter(([name]) => name.startsWith("copy ")).sort(([one], [other]) => one.localeCompare(other, "en", { numeric: true }));
   const dull = ([name, copy]) => !copy.length && !changed.has(name) && !copy.fenced && !copy.unsure;
   for (const [name, value] of copies.filter((copy) => !dull(copy))) box.append(copyOf(name.slice(5), value, state, changed.has(name)));
@@ -360,6 +454,7 @@ function card(lane, number, state, changed) {
 function logOf(state) {
   const cells = element("div", undefined, "cells");
   const [[, snapshot], ...runs] = state.log, last = state.log.at(-1)[1], from = Math.max(snapshot, last - 18);
+  let before = -1;
   if (from > 0) {
     const cell = element("span", `…${from}`, "cell");
     cell.title = snapshot >= from ? `a snapshot covers everything up to ${snapshot}` : `entries up to ${from}`;
@@ -367,6 +462,7 @@ function logOf(state) {
   }
   for (let entry = from + 1; entry <= last; entry++) {
     const term = runs.find(([, end]) => entry <= end)[0], done = entry <= state.commit;
+    if (term !== before) cells.append(element("span", `term ${before = term}:`, "label"));
     const cell = element("span", String(entry), `cell${done ? " committed" : ""}`);
     cell.style.borderColor = cell.style.color = termColour(term);
     if (done) cell.style.background = termColour(term);
@@ -426,15 +522,28 @@ function soon(act) {
   frame ||= requestAnimationFrame(() => { frame = 0; wanted(); });
 }
 
-function go(number) {
+// A hand on the slider passes hundreds of events that no eye reads. The picture follows each frame; what stands below it
+// follows ten times a second, and shows the event at which the hand rests.
+const READING = 100;         // milliseconds
+let told = 0, resting = 0;
+
+function go(number, passing = false) {
   if (!events.length) return;
   at = Math.max(0, Math.min(events.length - 1, number));
   const order = orderOf(at), place = places[order] ?? 0, wide = width() - LEFT;
   if (place - scroll > wide * 0.8 || place - scroll < wide * 0.1) scroll = beside(place, wide);
   $("scrub").value = order;
   $("where").textContent = `${order + 1} of ${seen.length}, ${clock(events[at])}`;
+  draw();
+  clearTimeout(resting);
+  if (passing && performance.now() - told < READING) resting = setTimeout(describe, READING);
+  else describe();
+}
+
+function describe() {
   $("live").textContent = tell(at);
-  draw(); showEvent(); showStates(); showRows();
+  showEvent(); showStates(); showRows();
+  told = performance.now();
 }
 
 // What led here matters more than empty paper: at the end of a film its last event stands at the right edge.
@@ -546,14 +655,17 @@ function listen() {
   on("theme", () => {
     const dark = getComputedStyle(document.body).colorScheme.trim() === "dark" || (!document.documentElement.dataset.theme && matchMedia("(prefers-color-scheme: dark)").matches);
     document.documentElement.dataset.theme = dark ? "light" : "dark";
+    colours.clear();
+    draw();
   });
-  $("scrub").oninput = () => soon(() => go(seen[Number($("scrub").value)] ?? 0));
+  $("scrub").oninput = () => soon(() => go(seen[Number($("scrub").value)] ?? 0, true));
   $("minor").onchange = again;
   $("text").oninput = again;
   $("list").ontoggle = showRows;
   $("picture").addEventListener("click", (event) => {
-    const number = event.target.dataset?.event;
-    if (number !== undefined) go(Number(number));
+    const far = ([x, y]) => Math.hypot(x - event.offsetX, y - event.offsetY);
+    const nearest = marks.reduce((best, mark) => !best || far(mark) < far(best) ? mark : best, null);
+    if (nearest && far(nearest) < 12) go(nearest[2]);
   });
   $("stage").addEventListener("wheel", (event) => {
     event.preventDefault();
@@ -567,12 +679,15 @@ function listen() {
   addEventListener("pointerup", () => { held = null; });
   const jump = (event) => go(seen[Math.max(0, bisect(places, (place) => place <= (event.offsetX - 2) / (width() - 4) * (places.at(-1) ?? 1)) - 1)] ?? 0);
   $("overview").addEventListener("click", jump);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { colours.clear(); draw(); });
   addEventListener("resize", () => { wide = 0; overviewOf = ""; go(at); });
 }
 
 dress();
 listen();
 choose();
-go(header.broken ? header.broken.event : seen[0] ?? 0);
+const room = (width() - LEFT - 130) / Math.max(1, places.at(-1) ?? 1); // a short film takes the width that is there
+if (room > 1) { zoom = Math.min(2.5, room); layOut(); }
+go(header.broken?.event ?? header.opens ?? seen[0] ?? 0);
 $("stage").focus();
 document.body.dataset.ready = "true"; // for tests and measurements
