@@ -3,7 +3,8 @@
 All quick tests are imported once. For each mutant that process forks; the child gives the function that the
 slip is in the mutant's code, and runs the tests that execute the line until one fails: those of the module's
 own file first, then its package's, then all others, the quickest first. A slip that takes effect when its
-module is imported (a constant, a default) is planted in a process that has not imported it yet.
+module is imported (a constant, a default, what a decorator makes) is planted in a process that has not
+imported it yet.
 
 A mutant that hangs counts as noticed, and is told by the name of the test that hangs: pytest-timeout ends
 it. The patience is that of a busy machine, since a slow test must not pass for one that fails.
@@ -320,8 +321,11 @@ def _bodies(file: str) -> list[tuple[int, int]]:
 
 
 def _in_function(mutant: Mutant) -> bool:
-    """Whether the slip is in the body of a function, whose code can be exchanged for the mutant's."""
-    return any(first <= mutant.line <= last for first, last in _bodies(mutant.file))
+    """Whether the slip is in the body of a function, whose code can be exchanged for the mutant's.
+
+    Not if it is in a function inside another one: of a decorator, say, which has made it at import already.
+    """
+    return sum(first <= mutant.line <= last for first, last in _bodies(mutant.file)) == 1
 
 
 def _code(mutant: Mutant) -> CodeType:

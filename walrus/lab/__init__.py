@@ -4,6 +4,7 @@
     holes      functions of Python and definitions of TLA+: found, taken out, put back, compared
     workshop   a working copy: the repository with holes
     grading    the checks of a lab, one after the other, and what a failing one says
+    origin     from inside a copy back to the repository that it was cut out of
     hunts      one wrong line of the registry of planted bugs, unnamed, and to be found
 
 A lab is cut out of the sources, so it cannot fall behind them: a unit names functions, never lines. Its

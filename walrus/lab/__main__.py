@@ -15,8 +15,10 @@ from __future__ import annotations
 
 if __name__ == "__main__":
     from walrus.cli.interrupts import end_quietly
+    from walrus.lab.origin import go_there
 
     end_quietly()
+    go_there()
 
 import argparse
 import sys
@@ -28,7 +30,7 @@ from rich.text import Text
 
 from walrus.cli.command_line import Console, Parser, command
 from walrus.lab import grading, hunts, units
-from walrus.lab.workshop import NoWorkshop, Undertaken, Workshop
+from walrus.lab.workshop import NoWorkshop, Undertaken, Workshop, require_repository
 
 
 def _parser() -> Parser:
@@ -64,6 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (LookupError, NoWorkshop) as error:
         sys.stderr.write(f"walrus.lab: {error.args[0]}\n")
         return 2
+    except SyntaxError as error:
+        text = (error.text or "").strip()
+        sys.stderr.write(
+            f"walrus.lab: Python cannot read line {error.lineno} of the copy: {text!r}; mend it\n"
+        )
+        return 2
 
 
 def _list(_: argparse.Namespace, console: Console) -> int:
@@ -78,9 +86,12 @@ def _list(_: argparse.Namespace, console: Console) -> int:
 
 def _start(flags: argparse.Namespace, console: Console) -> int:
     unit = units.find(flags.number)
+    require_repository()  # before its tools: without it they are of no use
+    grading.require(unit)
     workshop = Workshop.new(flags.folder, Undertaken(unit=unit.number))
     workshop.empty(unit)
-    console.print(f"lab {unit.number}: {unit.title}. Read {flags.folder / 'LAB.md'}; then write:")
+    console.print(Text(f"lab {unit.number}: {unit.title}"))
+    console.print(Text(f"read {flags.folder / 'LAB.md'}, then write:"), soft_wrap=True)
     for place in unit.places:
         console.print(Text(f"    {place}"))
     console.print(Text(f"and ask: python -m walrus.lab check {flags.folder}"), soft_wrap=True)
@@ -97,6 +108,7 @@ def _of(folder: Path) -> tuple[Workshop, units.Unit]:
 
 def _check(flags: argparse.Namespace, console: Console) -> int:
     workshop, unit = _of(flags.folder)
+    grading.require(unit)
     asked = []
     for outcome in grading.grade(workshop, unit):
         asked.append(outcome)
@@ -123,12 +135,15 @@ def _tell(workshop: Workshop, unit: units.Unit, outcome: grading.Asked, console:
     for step in found.story:
         console.print(Text(f"  {step}"))
     console.print(Text(f"by: {found.where}"), soft_wrap=True)
+    if holes := workshop.holes(unit):
+        console.print(Text(f"still to write: {', '.join(place.name for place in holes)}"))
     if found.invariant == grading.UNWRITTEN:
-        console.print(Text(f"still to write: {', '.join(place.name for place in workshop.holes(unit))}"))
         return
-    for mistake in grading.likely(unit, outcome):
-        console.print(Text(f"often: {mistake.says}"))
-    console.print(Text(f"read: {outcome.check.read}"))
+    if not any(place.file.endswith(".tla") for place in holes):  # such a one is TRUE, and no mistake
+        for mistake in grading.likely(unit, outcome):
+            console.print(Text(f"often: {mistake.says}"))
+    if found.invariant not in grading.MEANT:
+        console.print(Text(f"read: {outcome.check.read}"))
     console.print(Text(f"by hand: cd {workshop.folder} && python -m {outcome.check.run}"), soft_wrap=True)
 
 

@@ -10,6 +10,7 @@ Left out: marks. A lab is done when everything holds.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
@@ -19,14 +20,17 @@ import sys
 import time
 from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
 
 from walrus.lab.holes import Missing, Site, text_of
 from walrus.lab.units import Check, Mistake, Unit
-from walrus.lab.workshop import Workshop
+from walrus.lab.workshop import NoWorkshop, Workshop
 from walrus.sim import why
+from walrus.tlc.run import ToolsMissing, find_jar, find_java
+from walrus.tlc.variants import UNEVALUATED
 
 PATIENCE = 240.0
 """Seconds after which a check is ended: the code hangs. None needs half of it on a busy machine."""
@@ -36,13 +40,18 @@ QUIET = (
     "-o addopts=--import-mode=importlib"
 )
 
-UNWRITTEN, HANGS, SYNTAX = "NotWritten", "Hangs", "Syntax"
+UNWRITTEN, HANGS, SYNTAX, SLIP, SENSELESS = "NotWritten", "Hangs", "Syntax", "Slip", "Senseless"
 MEANT = {
     UNWRITTEN: "A function of this lab was called, and is not written yet.",
     HANGS: "The code did not come to an end: look for a loop that waits for something it changes itself.",
     SYNTAX: "Python, or TLC, cannot read the file.",
+    SLIP: "Python could not do what a line says: nothing was asked yet about what the code means.",
+    SENSELESS: "TLC can read the spec, but an expression in it has no value, as 1 + {} has none.",
 }
 """Names of failures that have nothing to do with an invariant."""
+
+SLIPS = "TypeError|NameError|UnboundLocalError|AttributeError|ImportError|ModuleNotFoundError"
+"""What Python raises when a line cannot mean anything. In a line of a test it says what the test misses."""
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +72,28 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     check: Check
     seconds: float
     finding: Finding | None = None
+
+
+def require(unit: Unit) -> None:
+    """Raise NoWorkshop if a tool that the checks of this unit run is not installed.
+
+    Otherwise its absence would be told as an invariant that broke, or, where tests skip themselves, hold.
+    """
+    if any(check.run.startswith("pytest ") for check in unit.checks):
+        for tool in ("pytest", "pytest_timeout", "hypothesis"):
+            if importlib.util.find_spec(tool) is None:
+                raise NoWorkshop(f"the checks of this lab need {tool}: pip install -e '.[cli,test,tla]'")
+    if any(map(needs_java, unit.checks)):
+        try:
+            find_jar()
+            find_java()
+        except ToolsMissing as missing:
+            raise NoWorkshop(f"the checks of this lab run TLC: {missing}") from None
+
+
+def needs_java(check: Check) -> bool:
+    """Whether this check runs TLC."""
+    return "walrus.tlc" in check.run or "tests/tlc" in check.run
 
 
 def grade(workshop: Workshop, unit: Unit) -> Iterator[Asked]:
@@ -151,17 +182,34 @@ def _finding(check: Check, status: int | None, output: str) -> Finding:
         return Finding(invariant=UNWRITTEN, what=unwritten[1], where=where)
     if status is None or "Timeout (>" in output:
         return Finding(invariant=HANGS, what=f"`python -m {check.run}` did not end", where=where)
+    if of_spec := _unreadable_spec(output):
+        return Finding(invariant=of_spec[0], what=of_spec[1], where=where)
     said = _said(lines)
     named = next(filter(None, map(_named().search, said)), None)
     what = (named["what"] or named[0] if named else said[0] if said else "it ended without a word").strip()
-    invariant = named[1] if named else check.invariant
-    return Finding(invariant=invariant, what=what, where=where, story=tuple(_story(lines)))
+    code = _lines_of_code(lines)
+    slip = re.match(rf"({SLIPS})\b", what) and code and not code[-1].startswith("tests/")
+    invariant = named[1] if named else SLIP if slip else check.invariant
+    return Finding(invariant=invariant, what=what, where=where, story=tuple(_story(lines) or code))
+
+
+def _unreadable_spec(output: str) -> tuple[str, str] | None:
+    """Whether TLC cannot read the student's spec, or not compute an expression of it, and what it says."""
+    if unread := re.search(r"\b\w+\.tla:\d+: .*", output):
+        return SYNTAX, unread[0]
+    if failed := re.search(r"\b\w+\.tla: (Evaluating .*)", output):
+        return SENSELESS, failed[1].split(" The behavior up to this point")[0]
+    if senseless := re.search(rf"(\S+): \S+: .*{UNEVALUATED}", output):
+        return SENSELESS, f"`python -m walrus.tlc check {senseless[1]}`, in the copy, says which one, and why"
+    return None
 
 
 def _said(lines: list[str]) -> list[str]:
     """What the tool itself says of the failure: of pytest's output not the source lines around it."""
     if errors := [line[1:].strip() for line in lines if line.startswith("E ")]:
         return errors
+    if (ended := [n for n, line in enumerate(lines) if line.endswith(": UnexpectedException")]) and ended[0]:
+        return [lines[ended[0] - 1].strip()]  # an example in a docstring that raised
     if "Expected:" in lines and "Got:" in lines:  # an example in a docstring
         wanted, got = (lines[lines.index(word) + 1].strip() for word in ("Expected:", "Got:"))
         return [f"expected {wanted}, got {got}"]
@@ -183,3 +231,20 @@ def _where(check: Check, lines: list[str]) -> str:
 def _story(lines: list[str]) -> list[str]:
     """The numbered steps of an exploration."""
     return [line for line in lines if re.match(r"\s{0,2}\d+  \S", line)]
+
+
+def _lines_of_code(lines: list[str]) -> list[str]:
+    """Where pytest saw it: the line of the test, and the line below it that raised, if that is another one.
+
+    What a test finds missing is often an IndexError or a KeyError, which says nothing by itself.
+    """
+    found = []
+    for line, code in pairwise(lines):
+        if line.startswith("E "):
+            break
+        if place := re.match(r"((?:walrus|tests)/\S+\.py:\d+): in (\w+)", line):
+            found.append((place[2].startswith("test_"), f"{place[1]}: {code.strip()}"))
+        elif place := re.match(r'\s+File ".*/(walrus/\S+\.py)", line (\d+), in \w', line):
+            found.append((False, f"{place[1]}:{place[2]}: {code.strip()}"))
+    asked = [text for of_test, text in found if of_test]
+    return list(dict.fromkeys([*asked[-1:], *(text for _, text in found[-1:])]))

@@ -16,6 +16,7 @@ import msgspec
 
 import walrus
 from walrus.lab.holes import Site, is_hole, put_back, taken_out, text_of
+from walrus.lab.origin import RECORD
 from walrus.lab.units import Swap, Unit
 
 ROOT = Path(walrus.__file__).resolve().parent.parent
@@ -23,8 +24,6 @@ ROOT = Path(walrus.__file__).resolve().parent.parent
 
 PARTS = ("walrus", "tests", "tools", "spec", "docs", "benchmarks", "setup.cfg", "pyproject.toml", "README.md")
 """What a copy needs so that every tool runs in it."""
-
-RECORD = "lab.json"
 
 
 class NoWorkshop(Exception):
@@ -39,6 +38,14 @@ class Undertaken(msgspec.Struct, kw_only=True):
     hunt: int = 0
     hints: int = 0
     """How many have been given."""
+    repository: str = ""
+    """Where the copy was made, and where its commands run (`origin`)."""
+
+
+def require_repository() -> None:
+    """Raise NoWorkshop where there is nothing to copy: in an installed package."""
+    if lacking := [part for part in PARTS if not (ROOT / part).exists()]:
+        raise NoWorkshop(f"labs need the whole repository, and {ROOT} has no {lacking[0]}: clone it first")
 
 
 class Workshop:
@@ -57,10 +64,7 @@ class Workshop:
     @classmethod
     def new(cls, folder: Path, record: Undertaken) -> Workshop:
         """A copy without holes, in a directory that is empty or not there yet."""
-        if lacking := [part for part in PARTS if not (ROOT / part).exists()]:
-            raise NoWorkshop(
-                f"labs need the whole repository, and {ROOT} has no {lacking[0]}: clone it first"
-            )
+        require_repository()
         if folder.exists() and any(folder.iterdir()):
             raise NoWorkshop(f"{folder} is not empty: name a new directory")
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,6 +74,7 @@ class Workshop:
                 shutil.copytree(ROOT / part, folder / part, ignore=unwanted)
             else:
                 shutil.copy(ROOT / part, folder / part)
+        record.repository = str(ROOT)
         (folder / RECORD).write_bytes(msgspec.json.encode(record))
         return cls(folder)
 
@@ -131,7 +136,7 @@ def page(unit: Unit) -> str:
     return (
         f"# Lab {unit.number}: {unit.title}\n\nAbout {unit.hours} hour{'s' * (unit.hours > 1)}.\n\n"
         f"## Read first\n\n{reading}\n\n## What you build\n\n{unit.text.strip()}\n\n"
-        f"## What is missing\n\n{places}\n\nTheir docstrings, types and callers are there.\n\n"
+        f"## What is missing\n\n{places}\n\nDocstrings or comments, types and callers are there.\n\n"
         f"## How it is checked\n\n`python -m walrus.lab check .` asks, in this order:\n\n{checks}\n\n"
         "Each of these can be run by hand, in this directory. Stuck? `python -m walrus.lab hint .` gives\n"
         "one hint at a time, of three; `python -m walrus.lab diff .` shows the project's own code.\n"
