@@ -17,6 +17,7 @@ import os
 import struct
 import sys
 from collections import deque
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from benchmarks.cluster import OK_FRAME
@@ -147,11 +148,13 @@ async def serve(role: str, port: int, path: str, followers: list[int], sync: boo
     await server.serve_forever()
 
 
-def main() -> None:
-    """`python -m benchmarks.bare_chain`."""
-    words = [word for word in sys.argv[1:] if word != "--sync"]
-    asyncio.run(serve(words[0], int(words[1]), words[2], list(map(int, words[3:])), "--sync" in sys.argv))
+def main(arguments: Sequence[str], factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> int:
+    """`python -m benchmarks.bare_chain`; `factory` makes the event loop, by default asyncio's."""
+    role, port, path, *followers = [word for word in arguments if word != "--sync"]
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(serve(role, int(port), path, list(map(int, followers)), "--sync" in arguments))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -144,6 +144,7 @@ def pipelined(
     reply_bytes: int,
     seconds: float,
     most: int = sys.maxsize,
+    dial: Callable[[tuple[str, int]], socket.socket] = dial,
 ) -> float:
     """Replies per second with `WINDOW` requests in flight; `requests(first, count)` builds frames.
 
@@ -242,10 +243,17 @@ def measure_row(
 
 
 @contextlib.contextmanager
-def cluster(directory: Path, *flags: str) -> Iterator[LocalCluster]:
-    """Three nodes on an empty data directory, stopped at the end."""
+def cluster(
+    directory: Path,
+    *flags: str,
+    client_port: int = CLIENT_PORT,
+    raft_port: int = RAFT_PORT,
+    tls: bool = False,
+) -> Iterator[LocalCluster]:
+    """Three nodes on an empty data directory, stopped at the end; clients become theirs (`trust`)."""
     shutil.rmtree(directory, ignore_errors=True)
-    nodes = LocalCluster(3, directory, client_port=CLIENT_PORT, raft_port=RAFT_PORT, flags=flags)
+    nodes = LocalCluster(3, directory, client_port=client_port, raft_port=raft_port, flags=flags, tls=tls)
+    nodes.trust()
     nodes.start()
     try:
         nodes.wait_ready()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 import sqlite3
 import struct
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable
 from functools import cache
@@ -33,7 +34,7 @@ def exhaust(values: Iterable[object]) -> None:
     deque(values, maxlen=0)
 
 
-class Peer:
+class Peer(ABC):
     """A store opened on a directory. The loops are its own, so that no wrapper is timed."""
 
     name = ""
@@ -61,25 +62,25 @@ class Peer:
             return True
         return False
 
+    @abstractmethod
     def open(self) -> None:
         """Open the store."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """Close it as its documentation says."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fill(self, count: int, payload: bytes) -> None:
         """Insert one at a time, each committed."""
-        raise NotImplementedError
 
     def fill_batches(self, batches: int, per_batch: int, payload: bytes) -> None:
-        """Insert `per_batch` at a time, each batch committed as one."""
+        """Insert `per_batch` at a time, each batch committed as one; only where `has_batches`."""
         raise NotImplementedError
 
+    @abstractmethod
     def scan(self) -> None:
         """Read every value, in order."""
-        raise NotImplementedError
 
 
 class RocksDb(Peer):
@@ -268,6 +269,20 @@ class PersistQueue(Peer):
             get(block=False)
 
 
+class PersistAckQueue(PersistQueue):
+    """persist-queue's queue with acknowledgements, as it comes."""
+
+    def open(self) -> None:
+        """Every put, get and ack is a commit."""
+        self.queue = self.library.SQLiteAckQueue(str(self.directory / "paq"), auto_commit=True)
+
+    def work(self) -> None:
+        """`get` and `ack`, one entry at a time."""
+        queue = self.queue
+        for _ in range(queue.size):
+            queue.ack(queue.get(block=False))
+
+
 class LiteQueue(Peer):
     """litequeue, as it comes (WAL mode)."""
 
@@ -288,6 +303,10 @@ class LiteQueue(Peer):
         put = self.queue.put
         for _ in range(count):
             put(payload)
+
+    def work(self) -> None:
+        """What `scan` does."""
+        self.scan()
 
     def scan(self) -> None:
         """`pop` and `done`, which consume."""

@@ -20,7 +20,7 @@ from time import perf_counter
 from typing import Any, Literal
 
 from benchmarks import engine_limits as limits
-from benchmarks.engine_peers import PEERS, LmdbWritemap, Peer, keys
+from benchmarks.engine_peers import PEERS, LiteQueue, LmdbWritemap, Peer, PersistAckQueue, keys
 from benchmarks.engine_subjects import Clock, open_subject
 from benchmarks.engine_walrus import EventLoop, Subject
 from walrus.storage.io_uring import unavailable_because
@@ -341,6 +341,35 @@ def reading(how: str, written: str, count: int) -> Callable[[Path], float]:
     return run
 
 
+def queue_group(scale: Scale) -> Group:
+    """A work queue: hand out and acknowledge one entry after the other, where a crash loses no entry."""
+    count = scale.read // 50
+    rows = [
+        Row("Walrus, each position persisted", "walrus", working(counted_each(1), count)),
+        Row("Walrus, every 1,000 positions", "walrus", working(counted_each(1000), count)),
+    ]
+    for peer in (PersistAckQueue, LiteQueue):
+        if not peer.missing():
+            rows.append(Row(peer.name, "peer", working(store(peer, durable=False), count // 10)))
+    return Group("queue", "receive and acknowledge, 100 B, one by one", "/s", rows[0].name, tuple(rows))
+
+
+def counted_each(persist_every: int) -> Callable[[Path], Subject]:
+    """How to open Walrus so that a crash hands out at most so many acknowledged entries again."""
+    return lambda directory: Subject(directory, durable=False, backend="pwritev", persist_every=persist_every)
+
+
+def working(make: Callable[[Path], Any], count: int) -> Callable[[Path], float]:
+    """Entries per second of `work`."""
+
+    def run(directory: Path) -> float:
+        with opened(make(directory)) as subject:
+            subject.fill(count, b"x" * 100)
+            return rate(count, subject.work)
+
+    return run
+
+
 def scanning(peer: type[Peer], count: int) -> Callable[[Path], float]:
     """Entries per second of a peer's iterator."""
 
@@ -428,4 +457,5 @@ def groups(scale: Scale, home: Path) -> Iterator[Group]:
     yield from durable_groups(scale)
     yield loop_group(scale)
     yield read_group(scale)
+    yield queue_group(scale)
     yield open_group(scale, home)

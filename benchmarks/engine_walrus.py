@@ -18,11 +18,11 @@ READ_BYTES = 1 << 20
 class Subject:
     """An engine opened on a directory, with the loops that are timed."""
 
-    def __init__(self, directory: Path, *, durable: bool, backend: str) -> None:
+    def __init__(self, directory: Path, *, durable: bool, backend: str, persist_every: int = 1000) -> None:
         schedule = FsyncSchedule.sync_each() if durable else FsyncSchedule.no_fsync()
         self.wal = Walrus(
             directory / "walrus",
-            consistency=ReadConsistency.at_least_once(persist_every=1000),
+            consistency=ReadConsistency.at_least_once(persist_every),
             fsync=schedule,
             backend=backend,
         )
@@ -66,6 +66,12 @@ class Subject:
     def entries(self) -> None:
         """`entries()`."""
         deque(self.wal.entries(TOPIC), maxlen=0)
+
+    def work(self) -> None:
+        """`receive` and `ack`, one entry at a time."""
+        receive, ack = self.wal.receive, self.wal.ack
+        while (received := receive(TOPIC)) is not None:
+            ack(TOPIC, received)
 
     def payloads(self) -> None:
         """`payloads()`."""

@@ -1,14 +1,16 @@
 """Latency under load: PUT, GET and RECEIVE at half and at four fifths of the rate that the cluster can take.
 
-    python -m benchmarks.latency [--seconds 5] [--fsync 200]
+    python -m benchmarks.latency [--seconds 5] [--fsync 200] [--svg docs/figures/latency.svg]
 
 First the highest rate: eight connections with 100 in flight each. Then an open loop: requests are due at even
 distances, whether or not earlier ones are answered, and a latency counts from when its request was *due*. (A
 closed loop asks less of a server that pauses, and so measures one slow request where a hundred users would
-have waited: coordinated omission.) RECEIVE is followed by its ACK, which is not part of its latency.
+have waited: coordinated omission.) RECEIVE is followed by its ACK, which is not part of its latency, but a
+RECEIVE waits while a thousand entries of its group are out.
 
 The longest pass of each node's event loop, in processor time, says whether a pause was the program's own: the
-rest is the disk, the scheduler, and what else the machine does.
+rest is the disk, the scheduler, and what else the machine does. Passes of more than 20 ms are counted by what
+the node did in them (`pause_probe.py`).
 """
 
 from __future__ import annotations
@@ -37,14 +39,22 @@ from benchmarks.cluster import (
     port_of,
     segment_leader,
 )
-from benchmarks.scale import Probed
+from benchmarks.latency_picture import picture
+from benchmarks.scale import Probed, show_pauses, tell
 from walrus.client import Client
 
 CONNECTIONS = 8
 IN_FLIGHT = 100
 SHARES = (0.5, 0.8)
+GUESSED = {"PUT": 0, "GET": 200_000, "RECEIVE": 50_000}
+"""Entries a second that are there to be read before it is known how fast that goes."""
+NO_PAUSE_ABOVE = 20.0
+"""Milliseconds: the goal."""
+MOST_WAITING = 50_000
+"""Requests without an answer at which the loop reads before it asks more; a latency counts from `due`."""
 QUANTILES = (0.5, 0.99, 0.999)
-VERBS = {"PUT": b"PUT put " + PAYLOAD, "GET": b"GET get", "RECEIVE": b"RECEIVE work g"}
+VERBS = {"PUT": b"PUT put " + PAYLOAD, "GET": b"GET get", "RECEIVE": b"RECEIVE work g 20000"}
+"""A RECEIVE waits while 1,000 entries are out; without its wait it would get EMPTY then."""
 
 
 class Line:
@@ -78,43 +88,82 @@ class Load(NamedTuple):
 
     rate: float  # answered in a second
     latencies: list[float]  # seconds, sorted
+    refused: dict[str, int]  # how many answers are no OK, by their first word
+    client: float  # processor time of the client, as a share of the time
+
+    def told(self) -> str:
+        """In a line."""
+        p50, p99, p999 = (f"{quantile(self.latencies, share):,.1f}" for share in QUANTILES)
+        refused = "".join(f"; {count:,} x {word}" for word, count in self.refused.items())
+        return f"{self.rate:,.0f}/s, p50 {p50}, p99 {p99}, p99.9 {p999} ms{refused}"
+
+
+class Loop:
+    """Requests of one kind on eight connections, and their latencies."""
+
+    def __init__(self, address: tuple[str, int], verb: str) -> None:
+        self.verb, self.request = verb, frame(VERBS[verb])
+        self.lines = [Line(address) for _ in range(CONNECTIONS)]
+        self.poll = selectors.SelectSelector()  # its timeouts are microseconds, those of epoll milliseconds
+        for line in self.lines:
+            self.poll.register(line.socket, selectors.EVENT_READ, line)
+        self.latencies: list[float] = []
+        self.refused: dict[str, int] = {}
+
+    def ask(self, sent: int, begin: float, rate: float, now: float) -> int:
+        """Send what is due by now, in one piece for each connection; return how many are sent in all."""
+        upto = int((now - begin) * rate) + 1
+        for number, line in enumerate(self.lines):
+            mine = range(sent + (number - sent) % CONNECTIONS, upto, CONNECTIONS)
+            if mine:
+                line.due.extend(begin + each / rate for each in mine)
+                line.socket.sendall(self.request * len(mine))
+        return upto
+
+    def take(self, timeout: float, again: bool) -> None:
+        """What has been answered; with `again` each answer is followed by the next request."""
+        for key, _ in self.poll.select(timeout):
+            line, after = key.data, list[bytes]()
+            for due, reply in line.answers():
+                if due < 0:
+                    continue
+                now = time.perf_counter()
+                self.latencies.append(now - due)
+                if not reply.startswith(b"OK"):
+                    word = reply[:40].split(b":")[0].decode(errors="replace")
+                    self.refused[word] = self.refused.get(word, 0) + 1
+                elif self.verb == "RECEIVE":
+                    after.append(frame(b"ACK work g " + reply.split(b" ", 2)[1]))
+                    line.due.append(-1.0)
+                if again:
+                    after.append(self.request)
+                    line.due.append(now)
+            if after:
+                line.socket.sendall(b"".join(after))
+
+    def waiting(self) -> int:
+        """Requests without an answer."""
+        return sum(len(line.due) for line in self.lines)
 
 
 def run(address: tuple[str, int], verb: str, seconds: float, rate: float | None) -> Load:
     """An open loop of so many requests a second; None: as many as the connections take with 100 in flight."""
-    request, latencies = frame(VERBS[verb]), list[float]()
-    lines, poll = [Line(address) for _ in range(CONNECTIONS)], selectors.DefaultSelector()
-    for line in lines:
-        poll.register(line.socket, selectors.EVENT_READ, line)
+    loop, used = Loop(address, verb), time.process_time()
     begin = time.perf_counter()
     end, sent = begin + seconds, 0
     if rate is None:
-        for line in lines:
-            for _ in range(IN_FLIGHT):
-                line.ask(request, begin)
-    while (now := time.perf_counter()) < end or any(line.due for line in lines):
-        while rate is not None and (due := begin + sent / rate) <= min(now, end):
-            lines[sent % CONNECTIONS].ask(request, due)
-            sent += 1
-        for key, _ in poll.select(0.0002 if rate is not None and now < end else 1.0):
-            after: list[bytes] = []
-            for due, reply in key.data.answers():
-                now = time.perf_counter()
-                if due < 0:
-                    continue
-                latencies.append(now - due)
-                if verb == "RECEIVE" and reply.startswith(b"OK"):
-                    after.append(frame(b"ACK work g " + reply.split(b" ", 2)[1]))
-                    key.data.due.append(-1.0)
-                if rate is None and now < end:
-                    after.append(request)
-                    key.data.due.append(now)
-            if after:
-                key.data.socket.sendall(b"".join(after))
-    elapsed = time.perf_counter() - begin
-    for line in lines:
+        for line in loop.lines:
+            line.due.extend([begin] * IN_FLIGHT)
+            line.socket.sendall(loop.request * IN_FLIGHT)
+    while (now := time.perf_counter()) < end or loop.waiting():
+        if rate is not None and now < end and loop.waiting() < MOST_WAITING:
+            sent = loop.ask(sent, begin, rate, now)
+        pause = 1.0 if rate is None or now >= end else max(0.0, begin + sent / rate - now)
+        loop.take(pause, again=rate is None and now < end)
+    elapsed, used = time.perf_counter() - begin, time.process_time() - used
+    for line in loop.lines:
         line.socket.close()
-    return Load(len(latencies) / elapsed, sorted(latencies))
+    return Load(len(loop.latencies) / elapsed, sorted(loop.latencies), loop.refused, used / elapsed)
 
 
 def quantile(values: list[float], share: float) -> float:
@@ -122,18 +171,18 @@ def quantile(values: list[float], share: float) -> float:
     return values[min(len(values) - 1, int(len(values) * share))] * 1e3
 
 
-def fill(nodes: Probed, topic: str, entries: int) -> None:
+def fill(nodes: Probed, topic: str, entries: float) -> None:
     """Something to read."""
     with Client(nodes.addresses) as client:
         client.register(topic)
-        for _ in range(0, entries, 1_000):
+        for _ in range(0, int(entries), 1_000):
             client.put_many(topic, [PAYLOAD] * 1_000)
 
 
 def measure(
     directory: Path, schedule: str, seconds: float
-) -> tuple[dict[tuple[str, str], Load], tuple[float, dict[str, float]]]:
-    """Every verb at every load, and the milliseconds of the longest pass of any node's event loop."""
+) -> tuple[dict[tuple[str, str], Load], tuple[float, dict[str, float]], dict[str, tuple[int, float]]]:
+    """Every verb at every load, the longest pass of any node's event loop, and its pauses: in ms."""
     found: dict[tuple[str, str], Load] = {}
     flags = ["--fsync", schedule]
     nodes = Probed(3, directory, client_port=CLIENT_PORT, raft_port=RAFT_PORT, flags=flags)
@@ -141,14 +190,18 @@ def measure(
         nodes.start()
         nodes.wait_ready()
         for verb, topic in (("PUT", "put"), ("GET", "get"), ("RECEIVE", "work")):
-            fill(nodes, topic, 1_000 if verb == "PUT" else 300_000 if verb == "GET" else 100_000)
-            address = port_of(segment_leader(nodes, topic, 1))
-            most = found[verb, "all it can"] = run(address, verb, min(2.0, seconds), None)
-            for share in SHARES:
-                found[verb, f"{share:.0%}"] = run(address, verb, seconds, most.rate * share)
+            most, first = 0.0, min(2.0, seconds)
+            for load, share in (("all it can", None), *((f"{share:.0%}", share) for share in SHARES)):
+                asked = GUESSED[verb] * first if share is None else most * share * seconds
+                fill(nodes, topic, 1.2 * asked if verb != "PUT" else 0)
+                address = port_of(segment_leader(nodes, topic, 1))
+                one = run(address, verb, *((first, None) if share is None else (seconds, most * share)))
+                found[verb, load] = one
+                most = most or one.rate
+                tell(f"{verb}, {load}: {one.told()}")
     finally:
         nodes.stop()
-    return found, nodes.longest()
+    return found, nodes.longest(), nodes.pauses()
 
 
 def main() -> None:
@@ -156,20 +209,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.latency", description="latency under load, open loop")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each load; default: 5")
     parser.add_argument("--fsync", choices=SCHEDULES, default="200")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="draw a picture, too")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="walrus-latency-", dir=".") as directory:
-        found, longest = measure(Path(directory) / "n", options.fsync, options.seconds)
-    table = Table("", "load", "per second", "p50 ms", "p99 ms", "p99.9 ms", "most ms")
-    for (verb, load), (rate, values) in found.items():
-        cells = [f"{quantile(values, share):,.1f}" for share in (*QUANTILES, 1.0)]
-        table.add_row(verb, load, f"{rate:,.0f}", *cells)
+        found, longest, pauses = measure(Path(directory) / "n", options.fsync, options.seconds)
+    table = Table("", "load", "per second", "p50 ms", "p99 ms", "p99.9 ms", "most ms", "no OK", "client")
+    for (verb, load), one in found.items():
+        cells = [f"{quantile(one.latencies, share):,.1f}" for share in (*QUANTILES, 1.0)]
+        table.add_row(
+            verb, load, f"{one.rate:,.0f}", *cells, f"{sum(one.refused.values()):,}", f"{one.client:.0%}"
+        )
     console = Console(width=100)
     console.print(table)
-    milliseconds, parts = longest
-    most = ", ".join(
-        f"{name} {cost:.0f}" for name, cost in sorted(parts.items(), key=lambda part: -part[1])[:5]
-    )
-    console.print(f"longest pass of a node's event loop: {milliseconds:.0f} ms of processor time: {most}")
+    console.print("client: of a core; above 90 % the client is what is measured")
+    show_pauses(console, longest, pauses, NO_PAUSE_ABOVE)
+    if options.svg is not None:
+        panels: dict[str, dict[str, list[float]]] = {}
+        for (verb, load), result in found.items():
+            panels.setdefault(verb, {})[load] = [latency * 1e3 for latency in result.latencies]
+        title = f"Latency of requests in an open loop, {CONNECTIONS} connections, --fsync {options.fsync}"
+        options.svg.write_text(picture(panels, title))
+        console.print(f"drawn: {options.svg}")
 
 
 if __name__ == "__main__":

@@ -105,8 +105,8 @@ def put_one_by_one(address: tuple[str, int], puts: int, pids: Sequence[int]) -> 
 
 
 @contextlib.contextmanager
-def bare_chain(directory: Path, schedule: str) -> Iterator[list[int]]:
-    """The three processes; their pids."""
+def chain_of(program: Sequence[str], directory: Path, schedule: str) -> Iterator[list[int]]:
+    """The three processes of the bare chain; their pids. `program`: the arguments of Python that run one."""
     sync = ["--sync"] if schedule == "each" else []
     followers = [str(CHAIN_PORT + 1), str(CHAIN_PORT + 2)]
     processes: list[subprocess.Popen[bytes]] = []
@@ -117,7 +117,7 @@ def bare_chain(directory: Path, schedule: str) -> Iterator[list[int]]:
             ("leader", str(CHAIN_PORT), followers),
         ):
             path = str(directory / f"chain_{port}")
-            command = [sys.executable, "-m", "benchmarks.bare_chain", role, port, path, *others, *sync]
+            command = [sys.executable, *program, role, port, path, *others, *sync]
             processes.append(subprocess.Popen(command))
             _wait_for(int(port))
         yield [process.pid for process in processes]
@@ -128,7 +128,7 @@ def bare_chain(directory: Path, schedule: str) -> Iterator[list[int]]:
 
 
 def _wait_for(port: int) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while True:
         try:
             dial(("127.0.0.1", port)).close()
@@ -156,9 +156,9 @@ def measure_nodes(nodes: LocalCluster, puts: int) -> tuple[Figures, int]:
 def measure(directory: Path, schedule: str, puts: int) -> tuple[dict[str, Figures], dict[str, Any]]:
     """All figures of one schedule, and the stages of the leader and of a follower."""
     figures = {}
-    with bare_chain(directory, schedule) as pids:
+    with chain_of(["-m", "benchmarks.bare_chain"], directory, schedule) as pids:
         figures["bare chain"] = put_one_by_one(("127.0.0.1", CHAIN_PORT), puts, pids)
-    ports = {"client_port": CLIENT_PORT, "raft_port": RAFT_PORT}
+    ports: dict[str, Any] = {"client_port": CLIENT_PORT, "raft_port": RAFT_PORT}
     flags = ["--fsync", schedule]
     figures["Walrus"], _ = measure_nodes(LocalCluster(3, directory / "plain", **ports, flags=flags), puts)
     probed = Probed(3, directory / "probed", **ports, flags=flags)

@@ -22,6 +22,8 @@ from typing import Any
 
 KEPT = 20
 """Longest passes that are reported."""
+PAUSE = 0.02
+"""Seconds from which on a pass counts as a pause."""
 
 clock = time.thread_time
 
@@ -31,6 +33,8 @@ class Passes:
 
     def __init__(self) -> None:
         self.longest: list[tuple[float, int, dict[str, float]]] = []
+        self.pauses: dict[str, tuple[int, float]] = {}
+        """By what took most of them: how many, and the longest, in seconds."""
         self.count = 0
         self._parts: dict[str, float] = {}
         self._began = clock()
@@ -45,6 +49,10 @@ class Passes:
             self._parts = {}
             return
         self.count += 1
+        if took > PAUSE:
+            what = mostly(took, self._parts)
+            count, worst = self.pauses.get(what, (0, 0.0))
+            self.pauses[what] = count + 1, max(worst, took)
         entry = (took, self.count, self._parts)
         if len(self.longest) < KEPT:
             heappush(self.longest, entry)
@@ -87,7 +95,20 @@ class Passes:
             {"ms": took * 1e3, "pass": number, "parts": {name: cost * 1e3 for name, cost in parts.items()}}
             for took, number, parts in sorted(self.longest, reverse=True)
         ]
-        path.write_text(json.dumps({"passes": self.count, "longest": rows}))
+        pauses = {what: [count, worst * 1e3] for what, (count, worst) in self.pauses.items()}
+        path.write_text(json.dumps({"passes": self.count, "longest": rows, "pauses": pauses}))
+
+
+def mostly(took: float, parts: dict[str, float]) -> str:
+    """The smallest part that makes up half of a pass: parts contain each other, the smallest says most.
+
+    >>> mostly(0.05, {"PeerSession.buffer_updated": 0.048, "RaftHost.flush": 0.03, "Router.flush": 0.001})
+    'RaftHost.flush'
+    >>> mostly(0.05, {"Router.flush": 0.001})
+    'what is not timed by itself'
+    """
+    large = [(cost, name) for name, cost in parts.items() if cost >= took / 2]
+    return min(large)[1] if large else "what is not timed by itself"
 
 
 def install() -> Passes:

@@ -3,14 +3,15 @@
     python -m benchmarks.queues [--entries 5000] [--fsync 200]
 
 Three nodes, one client, a connection to the leader of the segment, 100-byte payloads. In flight: 100 RECEIVEs
-are sent, and when all are answered their 100 ACKs; GETs by the hundred as well. Processor time is that of all
-nodes, from the kernel. The rate of ACKs hangs on the disk: each round is committed by Raft, which syncs on a
-majority; the table shows how long one such sync took.
+are sent, and when all are answered their 100 ACKs; GETs by the hundred as well; and both on eight connections
+at once. Each ratio is printed beside its goal. Processor time is that of all nodes, from the kernel. The
+rate of ACKs hangs on the disk: each round is committed by Raft, which syncs on a majority; the table shows
+how long one such sync took.
 
 PUT and PUB go by the hundred, in turns; their ratio is the median of the turns. A RECEIVE that waits is
 measured beside the PUT that it waits for, from when that was sent; the ratio is of the medians. Consumers
 that wait have a connection each, a third of them to each node; their cost is the resident memory of all
-nodes, before and after.
+nodes, before and after, and what becomes of the rate of PUT to another topic.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -41,6 +43,7 @@ from benchmarks.cluster import (
 from benchmarks.one_put import processor_seconds
 from walrus.client import Client
 from walrus.cluster import LocalCluster
+from walrus.shell.descriptors import raise_file_limit
 
 IN_FLIGHT = 100
 
@@ -53,8 +56,7 @@ class Wire:
 
     def exchange(self, requests: list[bytes]) -> list[bytes]:
         """Send all, wait for all."""
-        self.connection.sendall(b"".join(map(frame, requests)))
-        return [self.reply() for _ in requests]
+        return exchange([self], [requests])[0]
 
     def reply(self) -> bytes:
         """The next reply."""
@@ -68,16 +70,58 @@ class Wire:
         return reply
 
 
-def get(wire: Wire, count: int) -> None:
-    """The next `count` entries."""
-    assert all(reply.startswith(b"OK") for reply in wire.exchange([b"GET got"] * count))
+def exchange(wires: list[Wire], requests: list[list[bytes]]) -> list[list[bytes]]:
+    """Send all on all connections, wait for all."""
+    for wire, its in zip(wires, requests, strict=True):
+        wire.connection.sendall(b"".join(map(frame, its)))
+    return [[wire.reply() for _ in its] for wire, its in zip(wires, requests, strict=True)]
 
 
-def work(wire: Wire, count: int) -> None:
-    """The next `count`, and the word that they are done."""
-    replies = wire.exchange([b"RECEIVE worked g"] * count)
-    acks = [b"ACK worked g " + reply.split(b" ")[1] for reply in replies]
-    assert wire.exchange(acks) == [b"OK"] * count
+def get(wires: list[Wire], count: int) -> None:
+    """The next `count` entries for each."""
+    for replies in exchange(wires, [[b"GET got"] * count] * len(wires)):
+        assert all(reply.startswith(b"OK") for reply in replies)
+
+
+def work(wires: list[Wire], count: int) -> None:
+    """The next `count` for each, and the word that they are done."""
+    given = exchange(wires, [[b"RECEIVE worked g"] * count] * len(wires))
+    acks = [[b"ACK worked g " + reply.split(b" ")[1] for reply in replies] for replies in given]
+    assert exchange(wires, acks) == [[b"OK"] * count] * len(wires)
+
+
+class Load(NamedTuple):
+    """Rounds of one kind, of `at_once` on each of so many connections."""
+
+    topic: str
+    round: Callable[[list[Wire], int], None]
+    connections: int
+    at_once: int
+
+    def rounds(self, entries: int) -> int:
+        """How many rounds there are: at least one, whatever the number of entries."""
+        return max(1, entries // (self.connections * self.at_once))
+
+    def entries(self, entries: int) -> int:
+        """How many entries these take."""
+        return self.rounds(entries) * self.connections * self.at_once
+
+
+LOADS = {
+    "GET, 100 in flight": Load("got", get, 1, IN_FLIGHT),
+    "RECEIVE and ACK, 100 in flight": Load("worked", work, 1, IN_FLIGHT),
+    "GET, 8 x 100 in flight": Load("got", get, 8, IN_FLIGHT),
+    "RECEIVE and ACK, 8 x 100 in flight": Load("worked", work, 8, IN_FLIGHT),
+    "RECEIVE and ACK, one at a time": Load("worked", work, 1, 1),
+}
+ONE_AT_A_TIME = 10
+"""Of one at a time there are so many times fewer."""
+
+
+def put(wire: Wire, rounds: int) -> None:
+    """So many rounds of a hundred PUTs."""
+    for _ in range(rounds):
+        assert wire.exchange([b"PUT put " + PAYLOAD] * IN_FLIGHT) == [b"OK"] * IN_FLIGHT
 
 
 TURNS = 9
@@ -86,7 +130,7 @@ TURNS = 9
 
 def published(nodes: LocalCluster, entries: int) -> float:
     """The rate of PUB over that of PUT: both by the hundred, each on its own topic, in turns."""
-    ratios, number = [], 0
+    ratios, number, rounds = [], 0, max(1, entries // 10 // IN_FLIGHT)
     with (
         dial(port_of(segment_leader(nodes, "put", 1))) as one,
         dial(port_of(segment_leader(nodes, "published", 1))) as other,
@@ -94,10 +138,9 @@ def published(nodes: LocalCluster, entries: int) -> float:
         puts, pubs = Wire(one), Wire(other)
         for _ in range(TURNS):
             begin = time.perf_counter()
-            for _ in range(entries // 10 // IN_FLIGHT):
-                assert puts.exchange([b"PUT put " + PAYLOAD] * IN_FLIGHT) == [b"OK"] * IN_FLIGHT
+            put(puts, rounds)
             middle = time.perf_counter()
-            for _ in range(entries // 10 // IN_FLIGHT):
+            for _ in range(rounds):
                 requests = [b"PUB published p %d " % n + PAYLOAD for n in range(number, number + IN_FLIGHT)]
                 number += IN_FLIGHT
                 assert pubs.exchange(requests) == [b"OK"] * IN_FLIGHT
@@ -127,17 +170,40 @@ WAITING = 10_000
 """Consumers that wait at once, as far as this process may have connections."""
 
 
-def waiting_memory(nodes: LocalCluster) -> tuple[int, float]:
-    """How many consumers wait, and the MB that they cost all nodes together."""
+class Waits(NamedTuple):
+    """What consumers that wait cost."""
+
+    waiting: int
+    megabytes: float
+    put: float
+    """The rate of PUT beside them, over the rate before they came."""
+
+
+def put_rate(nodes: LocalCluster, entries: int) -> float:
+    """PUTs a second, by the hundred: the median of some turns."""
+    rates, rounds = [], max(1, entries // 10 // IN_FLIGHT)
+    with dial(port_of(segment_leader(nodes, "put", 1))) as connection:
+        puts = Wire(connection)
+        for _ in range(TURNS):
+            begin = time.perf_counter()
+            put(puts, rounds)
+            rates.append(rounds * IN_FLIGHT / (time.perf_counter() - begin))
+    return statistics.median(rates)
+
+
+def waits(nodes: LocalCluster, entries: int) -> Waits:
+    """Let them wait, and look what they cost all nodes together."""
     pids = [process.pid for process in nodes.processes.values()]
     count = min(WAITING, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 500)
+    alone = put_rate(nodes, entries)
     before, connections = sum(map(resident, pids)), list[socket.socket]()
     try:
         for number in range(count):
             connections.append(dial(port_of(1 + number % len(pids))))
             connections[-1].sendall(frame(b"RECEIVE empty g 60000"))
         time.sleep(3.0)  # all of them are where they wait
-        return count, (sum(map(resident, pids)) - before) / 1e6
+        memory = (sum(map(resident, pids)) - before) / 1e6
+        return Waits(count, memory, put_rate(nodes, entries) / alone)
     finally:
         for connection in connections:
             connection.close()
@@ -170,21 +236,34 @@ def posix_sync(fd: int) -> None:
 def measure(nodes: LocalCluster, entries: int) -> dict[str, tuple[float, float]]:
     """Rates and processor microseconds, by what was done."""
     found = {}
-    loops: dict[str, tuple[str, Callable[[Wire, int], None], int, int]] = {
-        "GET, 100 in flight": ("got", get, IN_FLIGHT, entries),
-        "RECEIVE and ACK, 100 in flight": ("worked", work, IN_FLIGHT, entries),
-        "RECEIVE and ACK, one at a time": ("worked", work, 1, entries // 10),
-    }
     pids = [process.pid for process in nodes.processes.values()]
-    for name, (topic, loop, at_once, count) in loops.items():
-        with dial(port_of(segment_leader(nodes, topic, 1))) as connection:
-            wire = Wire(connection)
-            begin, before = time.perf_counter(), processor_seconds(pids)
-            for _ in range(count // at_once):
-                loop(wire, at_once)
-            elapsed, used = time.perf_counter() - begin, processor_seconds(pids) - before
+    for name, load in LOADS.items():
+        port = port_of(segment_leader(nodes, load.topic, 1))
+        wires = [Wire(dial(port)) for _ in range(load.connections)]
+        begin, before = time.perf_counter(), processor_seconds(pids)
+        for _ in range(load.rounds(share(load, entries))):
+            load.round(wires, load.at_once)
+        elapsed, used = time.perf_counter() - begin, processor_seconds(pids) - before
+        for wire in wires:
+            wire.connection.close()
+        count = load.entries(share(load, entries))
         found[name] = count / elapsed, used / count * 1e6
     return found
+
+
+def share(load: Load, entries: int) -> int:
+    """How many of `entries` a load is to take."""
+    return entries // ONE_AT_A_TIME if load.at_once == 1 else entries
+
+
+def fill(client: Client, entries: int) -> None:
+    """Write what will be read."""
+    for topic in ("put", "published", "waited", "empty", "got", "worked"):
+        client.register(topic)
+        left = sum(load.entries(share(load, entries)) for load in LOADS.values() if load.topic == topic)
+        while left > 0:
+            client.put_many(topic, [PAYLOAD] * min(500, left))
+            left -= 500
 
 
 def main() -> None:
@@ -193,8 +272,7 @@ def main() -> None:
     parser.add_argument("--entries", type=int, default=5_000, metavar="N", help="default: 5000")
     parser.add_argument("--fsync", choices=SCHEDULES, default="200")
     options = parser.parse_args()
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    raise_file_limit()
     with tempfile.TemporaryDirectory(prefix="walrus-queues-", dir=".") as name:
         directory = Path(name)
         flags = ["--fsync", options.fsync]
@@ -203,29 +281,28 @@ def main() -> None:
         try:
             nodes.wait_ready()
             with Client(nodes.addresses) as client:
-                for topic in ("put", "published", "waited", "empty"):
-                    client.register(topic)
-                for topic in ("got", "worked"):
-                    client.register(topic)
-                    for start in range(0, options.entries * 2, 500):
-                        client.put_many(topic, [PAYLOAD] * min(500, options.entries * 2 - start))
+                fill(client, options.entries)
             found = measure(nodes, options.entries)
             ratio, (own, heard) = published(nodes, options.entries), waited(nodes)
-            waiting, memory = waiting_memory(nodes)
+            cost = waits(nodes, options.entries)
         finally:
             nodes.stop()
         probe = fsync_probe(directory)
-    table = Table("", "per second", "of GET", "processor us")
-    bare = found["GET, 100 in flight"][0]
+    table = Table("", "per second", "processor us")
     for what, (rate, micros) in found.items():
-        table.add_row(what, f"{rate:,.0f}", f"{rate / bare:.2f}", f"{micros:,.0f}")
-    console = Console(width=100)
-    console.print(table)
-    console.print(f"PUB is {ratio:.2f} of PUT, 100 in flight")
-    console.print(
-        f"a PUT's OK: {own:.2f} ms; a RECEIVE that waits: {heard:.2f} ms, {heard / own:.2f} times that"
-    )
-    console.print(f"{waiting:,} consumers that wait: {memory:.1f} MB on three nodes")
+        table.add_row(what, f"{rate:,.0f}", f"{micros:,.0f}")
+    goals = Table("", "found", "goal")
+    for many in ("100 in flight", "8 x 100 in flight"):
+        over = found[f"RECEIVE and ACK, {many}"][0] / found[f"GET, {many}"][0]
+        goals.add_row(f"RECEIVE and ACK over GET, {many}", f"{over:.2f}", "at least 0.3")
+    goals.add_row("PUB over PUT, 100 in flight", f"{ratio:.2f}", "at least 0.9")
+    heard_in = f"{heard:.2f} ms, {heard / own:.2f} times that"
+    goals.add_row(f"a RECEIVE that waits; a PUT's OK takes {own:.2f} ms", heard_in, "at most 1.3 times")
+    waiters = f"{cost.waiting:,} consumers that wait, on three nodes"
+    goals.add_row(waiters, f"{cost.megabytes:.1f} MB", "below 40 MB")
+    goals.add_row("PUT beside them over PUT without them", f"{cost.put:.2f}", "1, but for the noise")
+    console = Console(width=110)
+    console.print(table, goals)
     console.print(f"a sync of this disk: {probe:.2f} ms")
 
 

@@ -29,6 +29,7 @@ from walrus.raft import Raft
 from walrus.sim.stage import Stage
 
 SECONDS = 2.0
+DEFAULTS = NodeConfig(node_id=1, raft_address="127.0.0.1:1", client_address="")
 SETTINGS = ("heartbeat_interval", "election_timeout", "failure_timeout", "lease_ttl", "cursor_interval")
 RAFT = ("AppendEntriesRequest", "AppendEntriesResponse")
 DATA = ("Append", "AppendReply", "Forward", "ForwardReply")
@@ -52,6 +53,11 @@ class Found:
     """Messages of the data plane for an acknowledged entry."""
     leader_us: float
     """Processor time of the Raft leader for one of its messages, in microseconds."""
+
+    @property
+    def each(self) -> float:
+        """Raft's messages for a command and a follower, heartbeats included."""
+        return self.raft / (self.commits * (self.nodes - 1))
 
 
 class Stopwatch:
@@ -81,7 +87,6 @@ class Stopwatch:
 
 def measure(nodes: int) -> Found:
     """A cluster of this size at work."""
-    defaults = NodeConfig(node_id=1, raft_address="127.0.0.1:1", client_address="")
     stage = Stage(
         1,
         nodes=nodes,
@@ -92,7 +97,7 @@ def measure(nodes: int) -> Found:
         sampled=True,
         think=0.2,
         window=10,
-        settings={name: getattr(defaults, name) for name in SETTINGS},
+        settings={name: getattr(DEFAULTS, name) for name in SETTINGS},
     )
     stage.until(lambda: len(stage.judge.metadata.topics) >= nodes and bool(stage.raft_leader()), "a cluster")
     leader, sent = stage.controller(stage.raft_leader()), Counter[str]()
@@ -134,17 +139,16 @@ def counted(rows: Sequence[Found]) -> Table:
         "Raft messages",
         "of a command and follower",
         "data, an entry",
+        "leader, us",
     ):
         table.add_column(head, justify="right")
-    table.add_column("leader, us", justify="right")
     for row in rows:
-        each = row.raft / (row.commits * (row.nodes - 1))
         table.add_row(
             str(row.nodes),
             f"{row.acknowledged / SECONDS:,.0f}",
             f"{row.commits:,.0f}",
             f"{row.raft:,.0f}",
-            f"{each:.1f}",
+            f"{row.each:.1f}",
             f"{row.data:.1f}",
             f"{row.leader_us:,.0f}",
         )
@@ -153,8 +157,7 @@ def counted(rows: Sequence[Found]) -> Table:
 
 def computed(row: Found) -> Table:
     """What the Raft leader bears, by the costs of the largest cluster that was run."""
-    defaults = NodeConfig(node_id=1, raft_address="127.0.0.1:1", client_address="")
-    rounds = row.raft / (row.commits * (row.nodes - 1)) / 2  # of a command, heartbeats included
+    rounds = row.each / 2  # of a command
     table = Table(title="computed: the Raft leader")
     for head in (
         "nodes",
@@ -165,7 +168,7 @@ def computed(row: Found) -> Table:
         table.add_column(head, justify="right")
     for nodes in SIZES:
         one = (nodes - 1) * row.leader_us / 1e6  # seconds for the answers of all followers to one round
-        beats = one / defaults.heartbeat_interval
+        beats = one / DEFAULTS.heartbeat_interval
         command = one * rounds
         interval = nodes * command / CURSORS
         table.add_row(str(nodes), f"{beats:.3f}", f"{0.5 / command:,.0f}", f"{interval:,.1f}")
