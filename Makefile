@@ -29,18 +29,20 @@ demo: .venv/.with-cli ## start a cluster, stream a log in, kill a leader, count 
 
 test: .venv/.installed ## everything
 	$(PYTEST) -n 2 -q -m 'not process and not tla'
-	$(PYTEST) -q -m process
-	$(PYTEST) -n 2 -q -m 'tla and not process'
+	$(PYTEST) -n 3 --dist worksteal -q -m 'process or tla'
 
 quick: .venv/.installed ## the tests that start no process and no TLC
 	$(PYTEST) -n 2 -q -m 'not process and not tla and not slow'
 
 deep: .venv/.installed ## the property tests with many more examples, many more seeds and faults (an hour)
-	HYPOTHESIS_PROFILE=deep $(PYTEST) -n 2 -q --timeout 7200 -m 'not process and not tla'
+	HYPOTHESIS_PROFILE=deep $(PYTEST) -n 2 --dist worksteal -q --timeout 7200 -m 'not process and not tla'
 	HYPOTHESIS_PROFILE=deep $(PYTEST) -q tests/node/test_chaos.py tests/node/test_independent.py
+	HYPOTHESIS_PROFILE=deep $(PYTEST) -q --timeout 7200 tests/mirror/test_nats.py
 	HYPOTHESIS_PROFILE=deep $(PYTEST) -n 2 -q tests/tlc/test_corruptions.py tests/tlc/test_raft_corruptions.py
 	$(BIN)/python -m walrus.sim --seed 1000 --seeds 50
 	$(BIN)/python -m walrus.tlc replay --behaviours 3000
+	$(BIN)/python -m walrus.tlc replay walrus-simulate --behaviours 3000
+	$(BIN)/python -m walrus.tlc replay walrus-simulate --behaviours 300 --checkpoints
 	$(BIN)/python -m walrus.sim explore segments --depth 8
 
 fuzz: .venv/.installed ## atheris on every decoder of foreign bytes; MINUTES=10 in all (Linux)
@@ -87,7 +89,7 @@ hunt: .venv/.with-cli ## did your change break an invariant? Seeds until one fai
 	$(BIN)/python -m walrus.sim --seeds $(or $(SEEDS),20) --steps 6000 --why --html hunt.html
 
 play: .venv/.with-console ## a cluster and its console in the browser: kill a leader with a click; Ctrl-C ends it
-	$(BIN)/python -m walrus.cluster --nodes 3 --console
+	$(BIN)/python -m walrus.cluster --nodes 3 --play
 
 cluster-bootstrap: .venv/.with-cli ## three nodes in the background: clients 9091-9093, raft 6001-6003
 	$(BIN)/python -m walrus.cluster --nodes 3 --detach

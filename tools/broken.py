@@ -17,18 +17,21 @@ from walrus.sim import faults, filming, mutants
 from walrus.sim.mutants.plant import Mutant
 from walrus.sim.options import Options, varied
 from walrus.sim.run import FailedRun, simulate
-from walrus.view import lanes, svg
+from walrus.view import html, lanes, svg
 
 MOST = 1.5
 """Seconds of a core that a run may take."""
 EVENTS = 16
 """Events on a picture."""
+WIDEST = 1200
+"""Pixels: what is wider goes on below."""
 
 
 class BrokenRun(NamedTuple):
-    """The picture, and the command that makes a page of the same run."""
+    """The picture, the page of the whole run, and the command that makes it."""
 
     svg: str
+    page: str
     bug: str
     command: str
 
@@ -58,4 +61,5 @@ def _drawn(invariant: str, mutant: Mutant, seed: int) -> BrokenRun | None:
     command = (
         f"python -m walrus.sim --seed {seed} --steps {planted.STEPS} --mutant {mutant.name} --html run.html"
     )
-    return BrokenRun(svg.picture(film, shown), mutant.name, command)
+    film.header.again = command
+    return BrokenRun(svg.picture(film, shown, widest=WIDEST), html.page(film), mutant.name, command)

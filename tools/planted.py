@@ -13,7 +13,7 @@ Every tool is asked about every bug of `walrus/sim/mutants`, each pair in a proc
     scenario     the simulator's schedules with names
     explore      the exploration of the real Raft class, and of the segment protocol
     trace        recorded runs with the bug in them, held against the specs
-    replay       behaviours of Raft.tla, performed on servers with the bug in them
+    replay       behaviours of Raft.tla or Walrus.tla, performed on servers with the bug in them
     TLC          the same bug in the specs: `walrus.tlc mutants` holds each to the configuration it names
 
 Seconds are those of one core that the process has used. What was measured is appended to
@@ -243,7 +243,7 @@ def trace(mutant: Mutant, budget: float) -> Found | None:
 
 
 def replay(mutant: Mutant, budget: float) -> Found | None:
-    """Behaviours of Raft.tla, performed on servers with the bug in them."""
+    """Behaviours of the specs, performed on servers with the bug in them."""
     found = sees.replayed(mutant, budget)
     return Found(*found) if found else None
 

@@ -1,7 +1,7 @@
 """Which planted bugs recorded runs and replayed behaviours show: one function for each of the two tools.
 
     traced      runs of the simulator with the bug planted, recorded, and held against the specs
-    replayed    behaviours of Raft.tla, performed on servers with the bug planted
+    replayed    behaviours of Raft.tla or Walrus.tla, performed on servers with the bug planted
 
 Both are asked by `python -m tools.planted`. A run is refused at an event that is no step, or by an invariant
 that is broken; `STANDS_FOR` says for which invariant the conditions of a step are there. A replay ends with
@@ -10,6 +10,7 @@ the variable that differs.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,6 +18,7 @@ from functools import cache
 from typing import Final
 
 from walrus.sim import scenarios
+from walrus.sim.explore_node import ASSERTED
 from walrus.sim.mutants import planted, unasserted
 from walrus.sim.mutants.plant import Mutant
 from walrus.sim.mutants.raft import ALL as OF_RAFT
@@ -26,7 +28,16 @@ from walrus.sim.stage import watched
 from walrus.sim.trace import Recorder
 from walrus.sim.violation import Violation
 from walrus.tlc.referee import Referee
-from walrus.tlc.replay import NARROW, Replayed, behaviours, perform
+from walrus.tlc.replay import (
+    NARROW,
+    NARROW_SEGMENTS,
+    Perform,
+    Replayed,
+    behaviours,
+    perform,
+    perform_all,
+    perform_segments,
+)
 from walrus.tlc.replay_steps import SpecState
 from walrus.tlc.trace_raft import RAFT
 from walrus.tlc.trace_spec import Event
@@ -61,6 +72,16 @@ STANDS_FOR: Final = {
 }
 """Of each event, and of each variable of Raft.tla: the invariant that its conditions are there for."""
 
+STANDS_FOR_SEGMENTS: Final = {
+    **dict.fromkeys(("synced", "matched", "acked", "fenced", "unsure", "answers", "decided"), "AckedDurable"),
+    **dict.fromkeys(("copied", "proposals", "metadata"), "SealedStable"),
+    **dict.fromkeys(("log", "stream"), "PrefixAgree"),
+    **dict.fromkeys(("lease", "sealing", "view", "recovering"), "OpenLeaderMatchesMap"),
+    **dict.fromkeys(("announced", "incarnation"), "SingleWriter"),
+    "sealed_total": "LastSealedIsSum",
+    **{name: name for name in (*ASSERTED, "Lease")},
+}
+"""The same of the variables of Walrus.tla that a replay compares, and of what has an invariant's name."""
 
 REPLIES: Final = "what clients are told is not recorded"
 CONTENTS: Final = "entries are counted and not read"
@@ -169,26 +190,27 @@ def written(count: int = 150, seed: int = 1) -> tuple[tuple[SpecState, ...], ...
     return tuple(tuple(states) for states in every)
 
 
-def performed(chosen: Sequence[Sequence[SpecState]]) -> Replayed:
+@cache
+def written_segments(count: int = 60, seed: int = 1) -> tuple[tuple[SpecState, ...], ...]:
+    """The same of Walrus.tla."""
+    every = behaviours("walrus-simulate", NARROW_SEGMENTS, count=count, depth=60, seed=seed)
+    return tuple(tuple(states) for states in every)
+
+
+def performed(chosen: Sequence[Sequence[SpecState]], one: Perform = perform) -> Replayed:
     """Perform them all, or as many as it takes to find a difference."""
-    outcome = Replayed()
-    for number, states in enumerate(chosen):
-        outcome.behaviours += 1
-        perform(list(states), True, number, outcome)
-        if outcome.differences:
-            break
-    return outcome
+    return perform_all(chosen, one, most=1)
 
 
 def replayed(mutant: Mutant, budget: float) -> tuple[str, str] | None:
     """Behaviours performed on servers with the bug, until there is a difference: (invariant, where)."""
-    if mutant.name not in RAFT_BUGS:
-        return None
-    chosen = written()
+    of_raft = mutant.name in RAFT_BUGS
+    chosen = written() if of_raft else written_segments()
     with planted(mutant):
-        outcome = performed(chosen)
+        outcome = performed(chosen, perform if of_raft else perform_segments)
     if not outcome.differences:
         return None
     first = outcome.differences[0]
-    variable = first.variable.split("[")[0].split(",")[0]
-    return STANDS_FOR.get(variable, ""), f"{first.variable}, behaviour {first.behaviour}, step {first.step}"
+    variable = re.split(r"\W", first.variable)[0]
+    stands_for = STANDS_FOR if of_raft else STANDS_FOR_SEGMENTS
+    return stands_for.get(variable, ""), f"{first.variable}, behaviour {first.behaviour}, step {first.step}"

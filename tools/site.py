@@ -5,8 +5,8 @@
 
 The pages stay what they are: Markdown that reads well where it lies. Here they are copied, and links that
 leave docs/ are led to pages of the site: the README is its front page, and a linked source file becomes a
-page with its text. From the specs, the simulator's predicates and the planted bugs a page for each invariant
-is made.
+page with its text, and a linked transcript one that can be stepped through. From the specs, the simulator's
+predicates, the tests and the planted bugs a page for each invariant is made.
 
 The site needs no network: no font and no script comes from elsewhere. Search needs it served.
 """
@@ -19,6 +19,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ import msgspec
 from tools import broken
 from tools.shape import ROOT
 from walrus.sim import invariants, mutants, why
+from walrus.view import html, transcripts
 
 DOCS, BUILD = ROOT / "docs", ROOT / "build"
 PAGES, SITE, CONFIG = BUILD / "site-docs", BUILD / "site", BUILD / "mkdocs.json"
@@ -77,6 +79,8 @@ OBJECTS = {"show_source": False, "heading_level": 2, "show_root_heading": True, 
 """How mkdocstrings shows a class."""
 
 _LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s]+)(\))")
+_TEST = re.compile(r"^def (test_\w+)(.*?)(?=^\S|\Z)", re.DOTALL | re.MULTILINE)
+_NAMED = re.compile(r'"([A-Z]\w+): ')
 LANGUAGES = {".py": "python", ".tla": "text", ".cfg": "ini", ".txt": "text", ".toml": "toml"}
 
 
@@ -104,6 +108,7 @@ def build_pages() -> None:
         _write(PAGES / "invariants" / f"{name}.md", invariant_page(name, sentence))
         if (run := broken.run_of(name)) is not None:
             _write(PAGES / "invariants" / f"{name}.svg", run.svg)
+            _write(PAGES / "invariants" / f"{name}.run.html", run.page)
 
 
 def _write(path: Path, text: str) -> None:
@@ -148,18 +153,25 @@ def _source_page(source: Path) -> None:
     language = LANGUAGES.get(source.suffix, "text")
     text = source.read_text("utf-8", "replace")
     fence = "`" * (max((len(run) for run in re.findall(r"`{3,}", text)), default=2) + 1)
-    head = f'---\nsearch:\n  exclude: true\n---\n\n# {inside}\n\n{fence}{language} linenums="1"\n'
+    step = ""
+    if source.parent.name == "transcripts":
+        _write(PAGES / "source" / f"{inside}.run.html", html.page(transcripts.film(text, source.stem)))
+        step = f"[Step through it]({source.name}.run.html), with the state of every node.\n\n"
+    head = f'---\nsearch:\n  exclude: true\n---\n\n# {inside}\n\n{step}{fence}{language} linenums="1"\n'
     _write(PAGES / "source" / f"{inside}.md", f"{head}{text}\n{fence}\n")
 
 
 def invariant_page(name: str, sentence: str) -> str:
-    """The page of one invariant: sentence, TLA+, predicate, and the planted bugs that break it."""
+    """The page of one invariant: sentence, TLA+, predicate, tests, and the planted bugs that break it."""
     spec, _, text = why.definition(name)
     predicate = inspect.getsource(getattr(invariants, name))
     parts = [f"# {name}\n\n{sentence}\n"]
     if text:
         parts.append(f"## In spec/{spec}\n\n```text\n{text}\n```\n")
     parts.append(f"## In the simulator, after every step\n\n```python\n{predicate}```\n")
+    if tests := _tests().get(name):
+        lines = "\n".join(f"* `{test}`" for test in tests)
+        parts.append(f"## Tests that fail by its name\n\n{lines}\n")
     rows = [
         f"| `{mutant.name}` | {mutant.about} |"
         for mutant in mutants.ALL.values()
@@ -172,12 +184,24 @@ def invariant_page(name: str, sentence: str) -> str:
         if (run := broken.run_of(name)) is not None:
             parts.append(
                 f"## A run in which it breaks\n\nThe last events, with `{run.bug}` planted:\n\n"
-                f"![{name} breaks]({name}.svg)\n\nStep through all of it: `{run.command}`\n"
+                f"![{name} breaks]({name}.svg)\n\n[Step through all of it]({name}.run.html), the page that "
+                f"this command makes: `{run.command}`\n"
             )
         else:
             see = f"python -m walrus.sim --mutant {first} --scenarios --why"
             parts.append(f"Look for a run in which it breaks: `{see}`\n")
     return "\n".join(parts)
+
+
+@cache
+def _tests() -> dict[str, list[str]]:
+    """Of each invariant the tests that have an assertion whose message begins with its name."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for name, body in _TEST.findall(path.read_text("utf-8")):
+            for invariant in sorted(set(_NAMED.findall(body))):
+                found.setdefault(invariant, []).append(f"{path.relative_to(ROOT)}::{name}")
+    return found
 
 
 def config() -> dict[str, Any]:

@@ -140,6 +140,8 @@ class NodeProcess:
         """Python that the process runs first: how a test makes a disk fail or a handler raise."""
         self.process: subprocess.Popen[bytes] | None = None
         self.log_path = cluster.path / f"node_{node_id}.log"
+        self._begins_at = 0
+        """Where the log of the last start begins."""
 
     @property
     def raft(self) -> tuple[str, int]:
@@ -157,8 +159,14 @@ class NodeProcess:
         program = ["-c", f"{self.patch}\n{RUN}"] if self.patch else ["-m", "walrus.node"]
         command = [sys.executable, *program, *self.arguments, *extra]
         with self.log_path.open("ab") as log:
+            self._begins_at = log.tell()
             self.process = subprocess.Popen(command, cwd=ROOT, env=self.environ, stdout=log, stderr=log)
         return self
+
+    @property
+    def has_joined(self) -> bool:
+        """Whether its last start came to serve: it found, founded or joined its cluster."""
+        return b"peers on" in self.log_path.read_bytes()[self._begins_at :]
 
     @property
     def pid(self) -> int:

@@ -21,8 +21,7 @@ from walrus.cluster import ClusterError, LocalCluster, running_nodes, take_down
 from walrus.demo import free_ports
 from walrus.storage.processes import Holder, take_lock
 
-pytestmark = [pytest.mark.process, pytest.mark.xdist_group("neighbouring ports")]
-"""One after the other: what `free_ports` finds is free until the command that gets the ports has started."""
+pytestmark = pytest.mark.process
 
 ENVIRON = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
 
@@ -116,6 +115,7 @@ def test_a_cluster_that_cannot_start_says_why_in_one_line(tmp_path: Path) -> Non
         (["--client-port", "65535"], 2, "--client-port"),
         (["--client-port", "6003", "--raft-port", "6001"], 2, "--client-port"),
         (["--node-id", "7"], 2, "--node-id"),
+        (["--bootstrap"], 2, "--bootstrap"),
         (["--data-dir", ""], 2, "--data-dir"),
         (["--data-dir", "/dev/null/data"], 1, "/dev/null"),
     ):
@@ -144,10 +144,13 @@ def test_taking_down_passes_over_what_is_no_node(tmp_path: Path) -> None:
     assert take_down(tmp_path) == []
 
 
-def test_a_node_that_died_is_started_again_by_the_same_command(tmp_path: Path) -> None:
+def test_a_node_that_died_is_started_again_by_the_same_command_and_another_restarted(tmp_path: Path) -> None:
     base = free_ports(6)
-    command = ["walrus.cluster", "--detach", "--client-port", str(base), "--raft-port", str(base + 3)]
-    command += ["--data-dir", str(tmp_path / "data")]
+    (tmp_path / "walrus.toml").write_text(
+        f"[cluster]\nclient-port = {base}\nraft-port = {base + 3}\ndata-dir = 'data'\n"
+        "[node]\nfsync = 300\nmax-frame-bytes = 100\n"
+    )
+    command = ["walrus.cluster", "--detach", "--config", "walrus.toml"]
     try:
         assert run(*command, cwd=tmp_path).returncode == 0
         before = running_nodes(tmp_path / "data")
@@ -158,6 +161,13 @@ def test_a_node_that_died_is_started_again_by_the_same_command(tmp_path: Path) -
         assert "starting node 2; running already: nodes 1, 3" in again.stderr
         after = running_nodes(tmp_path / "data")
         assert after.keys() == {1, 2, 3} and (after[1], after[3]) == (before[1], before[3])
+        restarted = run("walrus.cluster", "--restart", "2", "--data-dir", "data", cwd=tmp_path)
+        assert restarted.returncode == 0 and "node 2 is back" in restarted.stderr
+        last = running_nodes(tmp_path / "data")
+        assert (last[1], last[3]) == (before[1], before[3]) and last[2] != after[2]
+        with Wire(("127.0.0.1", base + 1)) as wire:
+            assert wire.ask(b"PUT t " + b"x" * 100).startswith(b"ERR"), "it reads the file as all others do"
+            assert wire.ask(b"REGISTER t") == b"OK", "and goes on"
     finally:
         take_down(tmp_path / "data")
 
@@ -236,29 +246,26 @@ def test_the_readmes_engine_example_runs_as_it_stands(tmp_path: Path) -> None:
     assert run("walrus.wal", "verify", "wal_files", cwd=tmp_path).returncode == 0
 
 
-ENDLESS = {"tail": "output", "consume": "done"}
-"""Subcommand that only Ctrl-C ends -> the file in which its first entry appears."""
+ENDLESS = ("tail", "consume")
+"""Subcommands that only Ctrl-C ends; their output shows the first entry before that."""
 
 
 def test_the_readmes_shell_examples_run_as_they_stand(cluster: Cluster, tmp_path: Path) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    lines = re.findall(r"^    python -m walrus\.cli (.*)$", text, re.MULTILINE)
+    lines = re.findall(r"^    (.*\bpython -m walrus\.cli .*)$", text, re.MULTILINE)
     assert len(lines) == 7
-    (tmp_path / "orders.txt").write_text("two\nthree\n")
-    (tmp_path / "work").write_text("#!/bin/sh\ncat >> done\n")
-    (tmp_path / "work").chmod(0o755)
     command = "exec {} -m walrus.cli --addr {}:{}".format(sys.executable, *cluster[2].client)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for line in lines:
-        output, shell = tmp_path / "output", ["bash", "-c", f"{command} {line}"]
+        output, subcommand = tmp_path / "output", line.partition("walrus.cli ")[2].split()[0]
+        shell = ["bash", "-c", line.replace("python -m walrus.cli", command)]
         with output.open("wb") as file:
             process = subprocess.Popen(shell, cwd=tmp_path, env=environment, stdout=file, stderr=file)
-        if (appears := ENDLESS.get(line.split()[0])) is not None:
-            path = tmp_path / appears
-            wait_for(lambda path=path: path.exists() and "espresso" in path.read_text(), line)
+        if subcommand in ENDLESS:
+            wait_for(lambda path=output: "espresso" in path.read_text(), line)
             process.send_signal(signal.SIGINT)
-        assert process.wait(PATIENCE) == (130 if appears else 0), (line, output.read_text())
-        if line.startswith("get"):
+        assert process.wait(PATIENCE) == (130 if subcommand in ENDLESS else 0), (line, output.read_text())
+        if subcommand == "get":
             assert output.read_text().strip() == "one espresso"
 
 

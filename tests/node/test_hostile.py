@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from tests.node.harness import Closed, Cluster, Launcher, NodeProcess, wait_for
+from walrus.broker.handshake import VERSION
 from walrus.protocol import PeerCodec
-from walrus.shell.peer_connections import VERSION
 from walrus.wire.messages import Hello, PeerMessage
 
 pytestmark = pytest.mark.process

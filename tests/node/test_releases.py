@@ -1,8 +1,9 @@
 """Other releases, on real processes: what is refused is refused by name, and what was written is read.
 
 A node of an earlier release is a node of today that is told it knows less (`patch`): it greets with an
-earlier version, or knows the commands of an earlier one. The directory in `directories/` was written by the
-release that first had work queues, producers and retention (`write` below made it), and stays as it is.
+earlier version, or knows the commands of an earlier one. The directories in `directories/` stay as they were
+written (by `write` below): one by the release that first had work queues, producers and retention, one by the
+release that first had append times.
 """
 
 from __future__ import annotations
@@ -13,15 +14,19 @@ from pathlib import Path
 import pytest
 
 from tests.node.harness import Cluster, Launcher, wait_for
+from walrus import commands
+from walrus.broker import handshake
 from walrus.client import Client
+from walrus.protocol import split_fetched, split_time
+from walrus.storage.record import STAMPED_VERSION
 
-pytestmark = pytest.mark.process
-
-WRITTEN = Path(__file__).parent / "directories" / "peers_3_commands_3_blocks_2.tar.gz"
+DIRECTORIES = Path(__file__).parent / "directories"
+OF_THIS_RELEASE = f"peers_{handshake.VERSION}_commands_{commands.VERSION}_blocks_{STAMPED_VERSION}"
+"""What a release is known by: the versions of what it says to other nodes, and of what it writes."""
 
 GREETS_EARLIER = """
-import walrus.shell.peer_connections as peers
-peers.VERSION -= 1
+import walrus.broker.handshake as handshake
+handshake.VERSION -= 1
 """
 KNOWS_NO_RETENTION = """
 import walrus.commands as commands
@@ -34,6 +39,7 @@ def addresses(cluster: Cluster) -> list[str]:
     return [f"{host}:{port}" for host, port in (node.client for node in cluster)]
 
 
+@pytest.mark.process
 def test_a_node_that_greets_with_another_version_is_refused_by_name_and_the_others_go_on(
     launch: Launcher,
 ) -> None:
@@ -55,6 +61,7 @@ def test_a_node_that_greets_with_another_version_is_refused_by_name_and_the_othe
     cluster.wait_ready()
 
 
+@pytest.mark.process
 def test_an_earlier_release_is_served_until_what_it_does_not_know_is_used(launch: Launcher) -> None:
     cluster = launch.prepare()
     cluster[3].patch = KNOWS_NO_RETENTION
@@ -86,9 +93,18 @@ def fill(client: Client) -> None:
         client.ack("t", "workers", received.receipt)
 
 
-def test_a_directory_of_an_earlier_release_opens_and_goes_on(launch: Launcher, tmp_path: Path) -> None:
+def test_a_directory_of_this_release_is_kept_for_those_to_come() -> None:
+    kept = [path.name.partition(".")[0] for path in DIRECTORIES.iterdir()]
+    assert OF_THIS_RELEASE in kept, "a version was raised: keep a directory of it, by `write` below"
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("release", "times"), [("peers_3_commands_3_blocks_2", False), ("peers_4_commands_3_blocks_3", True)]
+)
+def test_a_directory_of_each_release_opens_and_goes_on(launch: Launcher, release: str, times: bool) -> None:
     cluster = launch.prepare(nodes=1)
-    with tarfile.open(WRITTEN) as archive:
+    with tarfile.open(DIRECTORIES / f"{release}.tar.gz") as archive:
         archive.extractall(cluster.path / "node_1", filter="data")
     cluster.start()
     cluster.wait_ready()
@@ -103,11 +119,19 @@ def test_a_directory_of_an_earlier_release_opens_and_goes_on(launch: Launcher, t
             assert wire.ask(b"PUB t p 3 p3").startswith(b"OK")
         client.put("t", b"new")
         assert list(client.entries("t")) == [*expected, b"p3", b"new"]
+        with cluster.wire(1) as wire:
+            assert wire.ask(b"HELLO times=1 positions=1") == b"OK positions=1 times=1"
+            told, payload = split_time(split_fetched(wire.ask(b"FETCH t 1 0")[3:])[1])
+            assert payload == b"0" and (told > 1_700_000_000_000) is times
+            assert times or told == 0, "no time is made up for what has none"
+            _, segment, offset = wire.ask(b"PUT t last").split()
+            entry = split_fetched(wire.ask(b"FETCH t %b %b" % (segment, offset))[3:])[1]
+            assert split_time(entry)[0] > 1_700_000_000_000
     assert cluster.state("t")["settings"] == {"retain_entries": 20, "segment_entries": 4}
 
 
 def write(place: Path) -> None:
-    """Write the archive: for a release that writes something new, beside the ones there are."""
+    """Write an archive of this release, beside the ones there are: `place` is a directory for a node."""
     cluster = Cluster(place, nodes=1)
     try:
         cluster.start()
@@ -118,6 +142,6 @@ def write(place: Path) -> None:
         assert cluster[1].terminate() == 0
     finally:
         cluster.close()
-    with tarfile.open(WRITTEN, "w:gz") as archive:
+    with tarfile.open(DIRECTORIES / f"{OF_THIS_RELEASE}.tar.gz", "w:gz") as archive:
         for path in sorted((place / "node_1").rglob("*")):
             archive.add(path, path.relative_to(place / "node_1"), recursive=False)

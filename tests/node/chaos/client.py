@@ -21,6 +21,7 @@ import re
 import socket
 import struct
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -129,7 +130,7 @@ class Told:
         return sum(outcome == OK for puts in list(self.puts.values()) for _, outcome in list(puts))
 
 
-class _Client(threading.Thread):
+class _Client(threading.Thread, ABC):
     """Talks to one node after the other until it is stopped."""
 
     def __init__(
@@ -155,9 +156,9 @@ class _Client(threading.Thread):
             self.failure = failure
             raise
 
+    @abstractmethod
     def round(self, connection: Connection) -> bool:
         """Ask something; False to go to another node."""
-        raise NotImplementedError
 
     def stop(self) -> None:
         """End after what is on its way."""

@@ -220,13 +220,24 @@ class World:
         for inside in place.iterdir() if place.is_dir() else ():
             if inside.name != "lost+found":
                 shutil.rmtree(inside) if inside.is_dir() else inside.unlink()
-        if node_id not in self.disks:
+        if node_id in self.disks:
+            command("sync", "-f", place)  # or the old disk is back after a loss of power
+        else:
             place.rmdir()
 
     def rejoin(self, node_id: int, helper: int) -> None:
-        """Start a node that has an empty disk; it asks `helper` to be taken in."""
+        """Start a node that has an empty disk; it asks `helper` to be taken in.
+
+        So it does whenever it starts from now on: the next fault may kill it before it is a member, and a
+        first node with an empty disk and nothing to join founds a cluster of its own.
+        """
+        node = self.cluster[node_id]
+        if "--join" in node.arguments:
+            at = node.arguments.index("--join")
+            del node.arguments[at : at + 2]
         host, port = self.cluster.raft_host(helper), self.cluster.raft_ports[helper]
-        self.cluster[node_id].start("--join", f"{host}:{port}")
+        node.arguments += ["--join", f"{host}:{port}"]
+        node.start()
 
     def leave(self, node_id: int, asked: int) -> None:
         """LEAVE, asked again until it is done."""
