@@ -16,12 +16,12 @@ import pytest
 from tests.node.chaos.checker import Place, disagreement, violations
 from tests.node.chaos.client import MAYBE, NOT_DONE, OK, Queue, Told, reasons, worth
 from tests.node.chaos.run import Options, play
-from tests.node.chaos.world import TOPIC
+from tests.node.chaos.world import JOBS, TOPIC
 
 HERE = Path(__file__).parent
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 
-FOUND_WITHIN = 120.0
+FOUND_WITHIN = 180.0
 """Seconds of clusters' lives in which a planted bug is found, on a busy machine; `make deep` takes longer."""
 
 
@@ -139,20 +139,20 @@ def test_half_a_minute_of_everything_breaks_no_promise() -> None:
 
 @pytest.mark.process
 @pytest.mark.slow
-@pytest.mark.timeout(1_200 if DEEP else 400)
+@pytest.mark.timeout(1_200 if DEEP else 900)
 @pytest.mark.parametrize(
     ("bug", "topic", "faults", "life", "reported"),
     [
-        ("acks_at_one_copy", TOPIC, "isolate,behind", 15, "AckedDurable PlacesStable NodesAgree"),
+        ("acks_at_one_copy", TOPIC, "cut off", 15, "AckedDurable PlacesStable NodesAgree"),
         ("sealed_after_one_fence", TOPIC, "behind", 15, "AckedDurable PlacesStable NodesAgree"),
         pytest.param(
             *("no_fence_check", TOPIC, "late frames", 15, "AckedDurable PlacesStable NodesAgree"),
             marks=pytest.mark.skipif(not DEEP, reason="make deep: one cluster in several shows it"),
         ),
-        ("ack_answered_before_the_commit", b"", "cut off", 15, "AckedNotRedelivered"),
+        ("ack_answered_before_the_commit", JOBS, "cut off", 15, "AckedNotRedelivered"),
         ("mark_past_a_hole", b"", "kill,behind", 10, "NothingSkipped"),
-        ("recovery_without_producers", b"", "kill,behind", 10, "NoDuplicateAppend ProducerKept"),
-        ("gap_taken", b"", "kill", 10, "NumbersWithoutGap"),
+        ("recovery_without_producers", JOBS, "kill,behind", 10, "NoDuplicateAppend ProducerKept"),
+        ("gap_taken", JOBS, "kill", 10, "NumbersWithoutGap"),
     ],
 )
 def test_a_planted_bug_is_found_in_time(

@@ -16,6 +16,7 @@ import time
 
 from tests.node.chaos import namespace
 from tests.node.chaos.run import Options, play
+from tests.node.chaos.world import TOPICS
 
 LIFE, LIFE_OF_A_BUG = 240.0, 20.0
 """Seconds that one cluster lives: to grow old, or, with a planted bug, to be asked soon what it lost."""
@@ -29,6 +30,8 @@ def main() -> int:
     parser.add_argument("--fsync", default="", help="drawn, if not given")
     parser.add_argument("--bug", default="", metavar="NAME", help="a planted bug, which must be found")
     parser.add_argument("--only", default="", metavar="FAULT,...", help="these faults and no others")
+    names = [topic.decode() for topic in TOPICS]
+    parser.add_argument("--topic", default="", choices=names, help="this topic and its clients alone")
     options = parser.parse_args()
     namespace.enter(["tests.node.chaos", *sys.argv[1:]])
     began, seed = time.monotonic(), options.seed
@@ -41,7 +44,10 @@ def main() -> int:
         say("no network with netem here: no packets are lost; links are cut, slow and torn")
     try:
         while (left := end - time.monotonic()) > 5:
-            chosen = Options(seed, min(left, life), options.nodes, options.fsync, options.bug, options.only)
+            chosen = Options(
+                *(seed, min(left, life), options.nodes, options.fsync, options.bug, options.only),
+                topic=options.topic.encode(),
+            )
             if found := play(chosen, say):
                 for line in found[:20]:
                     say(line)

@@ -13,11 +13,11 @@ what the kernel makes of them is another run each time.
     hang up                     connections end again and again, and what is on its way is lost
     half close                  a node is told that nothing more comes, by one that goes on listening
     loss                        packets are lost and late, between all (`namespace.py`; where it can be done)
-    behind                      the leader dies while one replica misses its last frames
+    behind                      the leader dies while one replica misses its last frames, and is replaced
     late frames                 the leader of the open segment is taken for dead; what it sent to one replica
                                 arrives between that replica's fence and its news of the seal
-    cut off                     the owner of the work queue is isolated until it is taken for dead: what it
-                                told consumers meanwhile must hold at the next owner
+    cut off                     the leader of the open segment is isolated until it is taken for dead: what it
+                                told producers and consumers meanwhile must hold at the next one
     full disk                   no room on one node's disk
     power                       all nodes lose what their devices did not hold at one instant (`--fsync each`)
     leave                       LEAVE, and back with an empty disk
@@ -33,7 +33,7 @@ import signal
 from collections.abc import Callable
 
 from tests.node.chaos import namespace
-from tests.node.chaos.world import JOBS, TOPIC, TOPICS, World
+from tests.node.chaos.world import World
 from tests.node.harness import nap
 
 Fault = Callable[[World, int, random.Random], None]
@@ -100,10 +100,11 @@ def flapping(world: World, victim: int, rng: random.Random) -> None:
 
 def behind(world: World, victim: int, rng: random.Random) -> None:
     assert world.cluster.proxy is not None
-    leader = world.segment_leader(rng.choice(list(TOPICS))) or victim
+    leader = world.segment_leader(rng.choice(world.topics)) or victim
     world.cluster.proxy.cut(leader, rng.choice(_others(world, leader)))
     nap(rng.uniform(0.05, 0.4))
     world.cluster[leader].kill()
+    nap(TAKEN_FOR_DEAD)
 
 
 def slow(world: World, victim: int, rng: random.Random) -> None:
@@ -136,7 +137,7 @@ def late_frames(world: World, victim: int, rng: random.Random) -> None:
     """
     proxy = world.cluster.proxy
     assert proxy is not None
-    leader = world.segment_leader(TOPIC) or victim
+    leader = world.segment_leader(rng.choice(world.topics)) or victim
     others = _others(world, leader)
     for one in others:
         for another in others:
@@ -152,8 +153,8 @@ def late_frames(world: World, victim: int, rng: random.Random) -> None:
 
 def cut_off(world: World, victim: int, rng: random.Random) -> None:
     assert world.cluster.proxy is not None
-    owner = world.segment_leader(JOBS) or victim
-    world.cluster.proxy.isolate(owner, _others(world, owner))
+    leader = world.segment_leader(rng.choice(world.topics)) or victim
+    world.cluster.proxy.isolate(leader, _others(world, leader))
     nap(TAKEN_FOR_DEAD + rng.uniform(0.0, 1.0))
 
 
@@ -245,7 +246,7 @@ class Nemesis:
     def _victim(self) -> int:
         """Any node, and half of the time one with most to lose: the leader of an open segment."""
         anyone, leader = self.rng.choice(self.world.ids), self.rng.random() < 0.5
-        topic = self.rng.choice(list(TOPICS))
+        topic = self.rng.choice(self.world.topics)
         return (self.world.segment_leader(topic) if leader else None) or anyone
 
     def strike(self) -> None:

@@ -13,7 +13,7 @@ from tests.node.chaos import checker
 from tests.node.chaos.client import Fetcher, Getter, Told, Writer
 from tests.node.chaos.jobs import Producer, Worker
 from tests.node.chaos.nemesis import Nemesis
-from tests.node.chaos.world import JOBS, TOPIC, World
+from tests.node.chaos.world import JOBS, TOPIC, TOPICS, World
 from tests.node.harness import nap
 
 PLANT = """
@@ -50,7 +50,7 @@ class Options:
     clocks: bool | None = None
     """Whether clocks drift, by up to a tenth, and dates jump."""
     topic: bytes = b""
-    """If given, only clients of this topic: the more of them, the sooner what concerns it is seen."""
+    """If given, only this topic and its clients: the more of them, the sooner what concerns it is seen."""
 
 
 def play(options: Options, say: Callable[[str], None]) -> list[str]:
@@ -65,7 +65,8 @@ def play(options: Options, say: Callable[[str], None]) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="walrus-chaos-", ignore_cleanup_errors=True) as place:
         # A node whose own assertion meets the planted bug stops, and breaks no promise: they are off then.
         flags = ["--fsync", fsync]
-        world = World(Path(place), flags, patches, options.disks, assertions=not options.bug)
+        topics = [topic for topic in TOPICS if options.topic in (b"", topic)]
+        world = World(Path(place), flags, patches, topics, options.disks, assertions=not options.bug)
         try:
             without = "" if world.disks else "; no disks can be mounted here: no full ones, no loss of power"
             drift = ", clocks at " + " ".join(f"{rate:.2f}" for rate in rates) if clocks else ""
@@ -92,7 +93,7 @@ def _play(world: World, options: Options, fsync: str, say: Callable[[str], None]
     clients = [
         kind(told[topic], world.addresses, topic, name, options.seed)
         for kind, topic, name in CLIENTS
-        if not options.topic or topic == options.topic
+        if topic in world.topics
     ]
     workers = [client for client in clients if isinstance(client, Worker)]
     nemesis = Nemesis(world, options.seed, fsync, options.only)
@@ -122,7 +123,8 @@ def _verdict(world: World, told: dict[bytes, Told], workers: list[Worker]) -> tu
     """End the faults and the work, and hold what clients were told against the logs: violations, entries."""
     world.heal()
     found, count = list[str](), 0
-    for topic, of_topic in told.items():
+    for topic in world.topics:
+        of_topic = told[topic]
         log, wrong = world.whole_log(topic)
         if of_topic.queues:
             _empty(log, of_topic, workers)

@@ -107,7 +107,8 @@ class Disk:
 class World:
     """A cluster, its disks, and the questions that a run asks of it.
 
-    There are as many nodes as `patches`, each of them Python that its node runs first.
+    There are as many nodes as `patches`, each of them Python that its node runs first. `topics` are those that
+    have clients: faults that aim at a leader aim at one of theirs.
     """
 
     def __init__(
@@ -115,9 +116,11 @@ class World:
         path: Path,
         flags: Sequence[str],
         patches: Sequence[str],
+        topics: Sequence[bytes],
         disks: bool = True,
         assertions: bool = True,
     ) -> None:
+        self.topics = topics
         environ = {"WALRUS_MAX_SEGMENT_ENTRIES": "2000"}
         nodes = len(patches)
         self.cluster = Cluster(path, nodes=nodes, flags=[*QUICK, *flags], env=environ, proxied=True)
@@ -153,8 +156,8 @@ class World:
         for node in self.cluster:
             node.start()
         self.wait_until_it_serves()
-        for topic, settings in TOPICS.items():
-            request = b"REGISTER " + topic + settings
+        for topic in self.topics:
+            request = b"REGISTER " + topic + TOPICS[topic]
             self.until("REGISTER is answered OK", lambda request=request: self._ask(1, request) == b"OK")
 
     def until(self, what: str, holds: Any, patience: float = PATIENCE) -> Any:
@@ -258,7 +261,7 @@ class World:
         wanted = min(3, len(self.ids))
 
         def whole() -> bool:
-            states = [self._ask(self.ids[0], b"STATE " + topic) for topic in TOPICS]
+            states = [self._ask(self.ids[0], b"STATE " + topic) for topic in self.topics]
             if not all(state.startswith(b"{") for state in states):
                 return False
             behind = [found["copies_behind"] if (found := self.metrics(n)) else 1 for n in self.ids]
