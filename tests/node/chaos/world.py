@@ -107,8 +107,8 @@ class Disk:
 class World:
     """A cluster, its disks, and the questions that a run asks of it.
 
-    There are as many nodes as `patches`, each of them Python that its node runs first. `topics` are those that
-    have clients: faults that aim at a leader aim at one of theirs.
+    There are as many nodes as `patches`, each of them Python that its node runs first. `topics` are those
+    that have clients: faults that aim at a leader aim at one of theirs.
     """
 
     def __init__(
