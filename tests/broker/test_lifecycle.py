@@ -8,6 +8,7 @@ import pytest
 
 from tests.broker.world import NodeWorld, batch, config, three
 from walrus import protocol
+from walrus.broker import lifecycle
 from walrus.broker.lifecycle import Lifecycle
 from walrus.segments import Seal
 from walrus.wire import messages as m
@@ -144,3 +145,31 @@ def test_the_end_of_each_recovery_is_proposed_once_however_many_there_are(
     world.kill(victim)
     world.until(lambda: all(world.topic(name).current == 2 for name in led))
     assert len(calls) <= 3 * len(led), "begun, proposed, and perhaps once more"
+
+
+@pytest.mark.parametrize("victim_leaves", [False, True])
+def test_seals_that_are_not_applied_are_repeated_some_at_a_time_and_each_gets_its_turn(
+    monkeypatch: pytest.MonkeyPatch, victim_leaves: bool
+) -> None:
+    """A Raft leader that cannot commit for a while is not flooded by what is proposed meanwhile."""
+    monkeypatch.setattr(lifecycle, "MAX_SEALS", 5)
+    world, proposed = three(), list[str]()
+    names = [f"t{number}" for number in range(60)]
+    for name in names:
+        world.register(name, 3)
+    leader = world.raft_leader
+    victim = leader % 3 + 1
+    led = [name for name in names if world.topic(name).open.leader == victim]
+    assert len(led) >= 15
+    proposer = world.nodes[victim if victim_leaves else leader].lifecycle
+    monkeypatch.setattr(proposer, "_propose", lambda command, now: proposed.append(command.topic))
+    if victim_leaves:
+        for name in led:
+            proposer.roll_over(name, 1, 3)
+    else:
+        world.kill(victim)
+        world.until(lambda: len(proposer.recoveries) == len(led))
+    began = len(proposed)
+    world.run(4 * 0.2)
+    assert len(proposed) - began <= 5 * 5, "MAX_SEALS"
+    assert set(proposed) == set(led), "every segment gets its turn"

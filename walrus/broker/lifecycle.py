@@ -20,7 +20,7 @@ Transcripts, in `tests/replicas/transcripts`: `recovery_twice_and_one_seal`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from heapq import heappop, heappush
 
 import msgspec
@@ -38,6 +38,9 @@ from walrus.segments import Command, Metadata, Seal
 from walrus.wire.effects import Outbox, Trace
 from walrus.wire.errors import NO_ERROR
 from walrus.wire.messages import AppendReply, CopyReply, FenceReply, Forward, ForwardReply, Recover
+
+MAX_SEALS = 200
+"""Seals of this node that are proposed and not applied yet."""
 
 MAX_EARLY = 1_000
 """Forwards kept per topic for segments that this node has not heard of yet."""
@@ -103,11 +106,37 @@ class Writers(dict[str, SegmentWriter]):
         return None if writer is None else writer.commit_index
 
 
-class Ending(msgspec.Struct):
-    """A segment that this node seals, or recovers: when its Seal is proposed (again)."""
+class Proposals:
+    """The Seals that this node has proposed and not seen applied: `MAX_SEALS` at once.
 
-    number: int
-    seal_at: float = 0.0
+    Each is proposed again after an interval until it is applied, for a proposal may be lost. Where a node
+    dies that led thousands of segments, all of them would be proposed again faster than Raft commits them,
+    and the repetitions alone would keep the Raft leader from leading. One that was not applied in time makes
+    room for another.
+    """
+
+    def __init__(self, resend_interval: float) -> None:
+        self._resend_interval = resend_interval
+        self._until: dict[Key, float] = {}  # in the order in which they are due again
+
+    def has_room(self, now: float) -> bool:
+        """Whether another Seal may be proposed now."""
+        while self._until and (first := next(iter(self._until))) and self._until[first] <= now:
+            del self._until[first]
+        return len(self._until) < MAX_SEALS
+
+    def allows(self, key: Key, now: float) -> bool:
+        """Whether the Seal of this segment may be proposed (again) now."""
+        return self.has_room(now) and key not in self._until
+
+    def note(self, key: Key, now: float) -> None:
+        """It is proposed now."""
+        assert key not in self._until and len(self._until) < MAX_SEALS, "a Seal is proposed that may not be"
+        self._until[key] = now + self._resend_interval
+
+    def applied(self, key: Key) -> None:
+        """The segment is sealed."""
+        self._until.pop(key, None)
 
 
 class Recoveries(dict[Key, SegmentRecovery]):
@@ -129,16 +158,17 @@ class Recoveries(dict[Key, SegmentRecovery]):
         if recovery.found is not None and not was_done:
             heappush(self._done, (now, recovery.key))
 
-    def due(self, now: float) -> Iterator[Key]:
-        """Those whose segment is to be ended now; they come again until their Seal is applied."""
-        while self._done and self._done[0][0] <= now:
+    def next_due(self, now: float) -> Key | None:
+        """One whose segment is to be ended now; it comes again until its Seal is applied."""
+        while self.is_due(now):
             _, key = heappop(self._done)
             if key in self:
                 heappush(self._done, (now + self._resend_interval, key))
-                yield key
+                return key
+        return None
 
     def is_due(self, now: float) -> bool:
-        """Whether `due` may say any."""
+        """Whether `next_due` may say one."""
         return bool(self._done) and self._done[0][0] <= now
 
 
@@ -171,7 +201,8 @@ class Lifecycle:
         self._shared: dict[str, Shared] = {}
         self._dirty: dict[str, None] = {}
         self._waiting: dict[str, None] = {}  # topics whose writer waits for an answer, or for the clock
-        self._ending: dict[str, Ending] = {}
+        self._seals = Proposals(config.resend_interval)
+        self._ending: dict[str, int] = {}  # topic -> its segment that this node seals, or recovers
         self._monitor_at = 0.0
 
     @property
@@ -181,7 +212,7 @@ class Lifecycle:
 
     def due(self, now: float) -> bool:
         """Whether `flush` has something to do."""
-        return bool(self._dirty) or (bool(self.recoveries) and self.recoveries.is_due(now))
+        return bool(self._dirty) or (self.recoveries.is_due(now) and self._seals.has_room(now))
 
     def placeable(self) -> list[int]:
         """The nodes that a new segment may be given to: voters that this node reaches, sorted."""
@@ -305,19 +336,24 @@ class Lifecycle:
                 self.recover(topic, writer.number, now)  # a recovery began, and may have died
             elif writer.all_acknowledged:
                 self._seal(writer, now)
-        for key in self.recoveries.due(now):
-            self.recover(*key, now)
+        while self._seals.has_room(now) and (due := self.recoveries.next_due(now)):
+            self.recover(*due, now)
 
     # --- the end of a segment ---
 
     def _seal(self, writer: SegmentWriter, now: float) -> None:
         """Propose the end of a segment whose writer is done."""
+        key = (writer.topic, writer.number)
+        if not self._seals.allows(key, now):
+            return
         cursors = self._cursors.freeze(writer.topic)
         groups, handed = self._queues.freeze(writer.topic)
         live = self.placeable()
-        key = (writer.topic, writer.number)
-        if cursors is None or not live or not self._due(key, now):
+        if cursors is None or not live:
             return
+        self._ending[writer.topic] = writer.number
+        self._seals.note(key, now)
+        self._waiting[writer.topic] = self._waiting.pop(writer.topic, None)  # behind those that had no room
         count, checksum = writer.ready_to_seal()
         places = [[group, *position] for group, position in cursors.items()]
         self._copies.record("ProposeSeal", writer.copy, count=count, cursors=places)
@@ -340,21 +376,6 @@ class Lifecycle:
             now,
         )
 
-    def _due(self, key: Key, now: float) -> bool:
-        """Whether the Seal of a segment may be proposed (again) now."""
-        ending = self._end_of(*key)
-        if now < ending.seal_at:
-            return False
-        ending.seal_at = now + self._config.resend_interval
-        return True
-
-    def _end_of(self, topic: str, number: int) -> Ending:
-        """What is known of the end of a topic's open segment, from when it begins to end."""
-        ending = self._ending.get(topic)
-        if ending is None or ending.number != number:
-            ending = self._ending[topic] = Ending(number)
-        return ending
-
     def recover(self, topic: str, number: int, now: float) -> None:
         """Begin to recover a segment, or go on: propose its end once a majority holds what was found."""
         key = (topic, number)
@@ -363,7 +384,7 @@ class Lifecycle:
             return
         recovery = self.recoveries.get(key)
         if recovery is None:
-            self._end_of(topic, number)
+            self._ending[topic] = number
             self._outbox.log(f"recovering segment {number} of {topic} from node {segment.leader}")
             recovery = self.recoveries[key] = SegmentRecovery(
                 key, segment, config=self._config, outbox=self._outbox, trace=self._trace, now=now
@@ -371,8 +392,9 @@ class Lifecycle:
         if recovery.found is None:
             return
         live = self.placeable()
-        if not live or not self._due(key, now):
+        if not live or not self._seals.allows(key, now):
             return
+        self._seals.note(key, now)
         leader = next_leader(segment.leader, [node for node in live if node != segment.leader] or live)
         self._propose(
             Seal(
@@ -423,8 +445,9 @@ class Lifecycle:
         known = self._metadata.topics.get(topic)
         number = known.current if known is not None else self._metadata.next_number(topic)
         ending = self._ending.get(topic)
-        if ending is not None and ending.number < number:
-            self.recoveries.pop((topic, ending.number), None)
+        if ending is not None and ending < number:
+            self.recoveries.pop((topic, ending), None)
+            self._seals.applied((topic, ending))
             del self._ending[topic]
         writer = self.writers.get(topic)
         if writer is not None and writer.number != number:
@@ -475,4 +498,4 @@ class Lifecycle:
             assert writer.number == self._metadata.topics[topic].current
         for (topic, number), recovery in self.recoveries.items():
             recovery.check_invariants()
-            assert self._ending[topic].number == number == self._metadata.topics[topic].current
+            assert self._ending[topic] == number == self._metadata.topics[topic].current
