@@ -16,7 +16,7 @@ from walrus.client import Client
 def connect(request: pytest.FixtureRequest) -> Iterator[MakeClient]:
     made: list[Any] = []
 
-    def make(*nodes: FakeNode | str, timeout: float = 5.0) -> Any:
+    def make(*nodes: FakeNode | str, timeout: float = 30.0) -> Any:
         client = request.param([getattr(node, "address", node) for node in nodes], timeout=timeout)
         made.append(client)
         return client

@@ -10,7 +10,7 @@ from typing import Any
 from walrus.client import AsyncClient, Position
 
 MakeClient = Callable[..., Any]
-"""`connect(*nodes or addresses, timeout=5.0)`: a client of the kind under test, closed when the test ends."""
+"""`connect(*nodes or addresses, timeout=30.0)`: a client of the kind under test, closed at the end of it."""
 
 
 def places(first: int, end: int) -> list[Position]:
@@ -21,7 +21,7 @@ def places(first: int, end: int) -> list[Position]:
 class Awaited:
     """An `AsyncClient` driven from outside its event loop."""
 
-    def __init__(self, addresses: str | Iterable[str], *, timeout: float = 5.0) -> None:
+    def __init__(self, addresses: str | Iterable[str], *, timeout: float) -> None:
         self._loop = asyncio.new_event_loop()
         self._client = AsyncClient(addresses, timeout=timeout)
 

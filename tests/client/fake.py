@@ -387,7 +387,11 @@ def one_by_one(request: Request) -> list[Request]:
             return [request]
 
 
+_held: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """A port where nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """A port where nothing listens, now and later: it is bound, and so no other process is given it."""
+    _held.append(socket.socket())
+    _held[-1].bind(("127.0.0.1", 0))
+    return int(_held[-1].getsockname()[1])

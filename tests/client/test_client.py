@@ -219,7 +219,7 @@ def test_an_answer_to_hello_that_is_none_ends_the_connection(connect: MakeClient
 
         threading.Thread(target=serve, daemon=True).start()
         with pytest.raises(BadReply, match="HELLO was answered with"):
-            connect(f"127.0.0.1:{listener.getsockname()[1]}", timeout=0.5).put("t", b"x")
+            connect(f"127.0.0.1:{listener.getsockname()[1]}", timeout=SENT).put("t", b"x")
 
 
 def test_put_many_tells_each_entry_s_result(connect: MakeClient) -> None:
@@ -367,18 +367,23 @@ def test_what_is_harmless_is_sent_again(connect: MakeClient, ask: str) -> None:
 
 def test_a_node_that_hangs_does_not_eat_the_time_of_a_harmless_call(connect: MakeClient) -> None:
     with FakeNode([Silence()]) as deaf, FakeNode() as node:
-        assert connect(deaf, node, timeout=0.6).metrics()["id"] == 1
+        assert connect(deaf, node, timeout=4.0).metrics()["id"] == 1
         assert (len(deaf.seen), len(node.seen)) == (1, 1)
 
 
 # --- deadlines
 
 
+SENT = 1.0
+"""Seconds within which a request has left, also on a busy machine: a deadline before that is another error,
+since then nothing can have happened."""
+
+
 def test_silence_ends_by_the_deadline(connect: MakeClient) -> None:
     with FakeNode([Silence()]) as node, pytest.raises(OutcomeUnknown):
-        connect(node).put("t", b"x", timeout=0.05)
+        connect(node).put("t", b"x", timeout=SENT)
     with FakeNode([Silence()]) as node, pytest.raises(TimedOut):
-        connect(node, timeout=0.05).metrics()
+        connect(node, timeout=SENT).metrics()
 
 
 def test_a_call_that_gives_up_resets_its_connection_so_that_the_node_writes_nothing_more(
@@ -387,7 +392,7 @@ def test_a_call_that_gives_up_resets_its_connection_so_that_the_node_writes_noth
     with socket.create_server(("127.0.0.1", 0)) as server:
         client = connect("{}:{}".format(*server.getsockname()))
         with pytest.raises(OutcomeUnknown):
-            client.put("t", b"x", timeout=0.05)
+            client.put("t", b"x", timeout=SENT)
         client.close()
         accepted, _ = server.accept()
         with accepted, pytest.raises(ConnectionResetError):
@@ -421,7 +426,7 @@ def test_after_a_call_that_timed_out_replies_do_not_shift(connect: MakeClient) -
         client = connect(node)
         client.register("t")
         with pytest.raises(OutcomeUnknown):
-            client.get("t", timeout=0.05)
+            client.get("t", timeout=SENT)
         client.put("t", b"x")
         assert client.get("t") == b"x"
         assert node.connections == 2
@@ -576,7 +581,7 @@ def test_the_deadline_of_a_pipelined_call_moves_on_with_its_answers(connect: Mak
     with FakeNode([SERVE] * 301 + [Silence()]) as node:
         client = connect(node)
         client.register("t")
-        results = client.put_many("t", [b"x"] * 1000, timeout=0.1)
+        results = client.put_many("t", [b"x"] * 1000, timeout=SENT)
         assert results[:300] == places(0, 300)
         kinds = [type(result) for result in results[300:]]
         assert set(kinds) == {OutcomeUnknown, Unreachable}

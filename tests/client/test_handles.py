@@ -128,7 +128,7 @@ def test_an_async_client_works_on_both_sides_of_a_fork() -> None:
 def test_an_idle_child_does_not_keep_its_parent_s_connection_open() -> None:
     gate, opened = os.pipe()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        client = Client(f"127.0.0.1:{listener.getsockname()[1]}", timeout=0.05)
+        client = Client(f"127.0.0.1:{listener.getsockname()[1]}", timeout=1.0)
         with pytest.raises(TimedOut):
             client.metrics()
         listener.accept()[0].close()
@@ -208,10 +208,12 @@ def test_a_second_loop_at_the_same_time_is_refused_before_anything_is_sent() -> 
 # --- calls that are given up
 
 
-@pytest.mark.timeout(30)  # it takes one second, and took a minute
 def test_cancelling_many_calls_is_as_cheap_as_making_them() -> None:
+    """It takes the processor a second, and took it a minute: each cancelled call looked at all others."""
+    began = time.process_time()
+
     async def scenario(node: FakeNode) -> int:
-        async with AsyncClient(node.address, timeout=30) as client:
+        async with AsyncClient(node.address, timeout=120) as client:
             await client.register("t")
             tasks = [asyncio.create_task(client.get("t")) for _ in range(5_000)]
             while client._link is None or len(client._link._pipeline._owed) < 5_000:
@@ -224,6 +226,7 @@ def test_cancelling_many_calls_is_as_cheap_as_making_them() -> None:
 
     with FakeNode([SERVE, Silence()]) as node:
         assert asyncio.run(scenario(node)) == 5_000
+    assert time.process_time() - began < 20
 
 
 def test_a_connection_that_breaks_after_a_cancelled_call_tells_the_others_at_once() -> None:
@@ -438,7 +441,7 @@ def test_a_signal_handler_may_use_the_client_that_it_interrupts() -> None:
 
 def test_threads_that_share_a_client_do_not_wait_for_each_other() -> None:
     with FakeNode([Silence()] * 8) as node:
-        client = Client(node.address, timeout=0.4)
+        client = Client(node.address, timeout=2.0)
         took: list[float] = []
         threads = [
             threading.Thread(target=lambda: took.append(seconds_of(lambda: client.get("t"))[0]))
@@ -449,13 +452,13 @@ def test_threads_that_share_a_client_do_not_wait_for_each_other() -> None:
         for thread in threads:
             thread.join()
         client.close()
-        assert len(took) == 8 and max(took) < 8 * 0.4 / 2
+        assert len(took) == 8 and max(took) < 8 * 2.0 / 2
 
 
 def test_the_time_to_connect_counts(connect: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    with deaf_host(monkeypatch, 4) as name:
+    with deaf_host(monkeypatch, 40) as name:
         took, error = seconds_of(lambda: connect(name, timeout=0.4).put("t", b"x"))
-        assert isinstance(error, Unreachable) and took < 4 * 0.4 / 2
+        assert isinstance(error, Unreachable) and took < 40 * 0.4 / 2
 
 
 def test_an_address_that_is_dead_leaves_time_for_its_neighbour(
