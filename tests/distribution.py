@@ -19,5 +19,5 @@ def build(place: Path, *commands: str) -> Path:
     command = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", str(made)]
     for name in commands:
         command += [name, "--dist-dir", str(made)]
-    subprocess.run(command, cwd=source, check=True, capture_output=True, timeout=120)
+    subprocess.run(command, cwd=source, check=True, capture_output=True, timeout=300)
     return made

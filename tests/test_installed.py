@@ -42,7 +42,7 @@ class Installed:
         """Run the pip of the tests on this environment."""
         command = [sys.executable, "-m", "pip", "--python", str(self.python), *arguments]
         command += ["--disable-pip-version-check"]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
 
     def link(self, *names: str) -> None:
         """Make a distribution of the tests' environment one of this environment."""
@@ -64,26 +64,37 @@ class Installed:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         environ |= {"COLUMNS": "120", "PATH": f"{self.python.parent}{os.pathsep}{os.environ['PATH']}"}
         return subprocess.run(
-            command, cwd=where, env=environ, capture_output=True, text=True, timeout=170, check=False
+            command, cwd=where, env=environ, capture_output=True, text=True, timeout=500, check=False
         )
 
 
 @pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """`pip install walrus-log`: the library and the node."""
-    place = tmp_path_factory.mktemp("installed")
-    (wheel,) = build(place, "bdist_wheel").glob("*.whl")
-    return Installed(place, wheel)
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    (made,) = build(tmp_path_factory.mktemp("wheel"), "bdist_wheel").glob("*.whl")
+    return made
 
 
 @pytest.fixture(scope="module")
-def full(bare: Installed) -> Installed:
-    """The same environment later: `pip install 'walrus-log[cli,tla]'`. Its tests come last."""
-    bare.link(*CLI)
+def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """`pip install walrus-log`: the library and the node."""
+    return Installed(tmp_path_factory.mktemp("bare"), wheel)
+
+
+@pytest.fixture(scope="module")
+def complete(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """`pip install 'walrus-log[cli]'`. An environment of its own, since tests come in any order."""
+    made = Installed(tmp_path_factory.mktemp("complete"), wheel)
+    made.link(*CLI)
+    return made
+
+
+@pytest.fixture(scope="module")
+def full(complete: Installed) -> Installed:
+    """`pip install 'walrus-log[cli,tla]'`."""
     for name in TLA:
         pytest.importorskip(name, reason="pip install -e '.[tla]'")
-    bare.link(*TLA)
-    return bare
+    complete.link(*TLA)
+    return complete
 
 
 def test_the_library_and_a_node_need_one_dependency(bare: Installed) -> None:
@@ -152,9 +163,9 @@ def ten_commands() -> list[str]:
 
 
 def test_ten_commands_lead_from_a_wheel_to_a_cluster_with_tls_and_two_identities(
-    bare: Installed, tmp_path: Path
+    complete: Installed, tmp_path: Path
 ) -> None:
-    bare.link(*CLI, *TLS)
+    complete.link(*TLS)
     commands, base = ten_commands(), free_ports(6)
     assert len(commands) <= 10
     ports = {
@@ -167,7 +178,7 @@ def test_ten_commands_lead_from_a_wheel_to_a_cluster_with_tls_and_two_identities
             command = command.replace(program, program + flags)
         script += f'echo "$ $?" >&2\n{command}\n'
     try:
-        ended = bare.execute(tmp_path, "bash", "-c", script)
+        ended = complete.execute(tmp_path, "bash", "-c", script)
     finally:
         take_down(tmp_path / "data")
     assert ended.returncode == 0, ended.stderr

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.harness import ROOT, Cluster, Launcher, wait_for
+from tests.node.harness import PATIENCE, ROOT, Cluster, Launcher, wait_for
 from walrus import AsyncClient, Client, WalrusError, certs
 from walrus.protocol import PeerCodec
 from walrus.tls import Files, client_context
@@ -35,6 +35,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         for node in cluster:
             node.arguments += tls_flags(path / "certs", f"node-{node.node_id}")
             node.start()
+        wait_for(lambda: all("connected to node" in node.log() for node in cluster), "all nodes to serve")
         yield cluster
 
 
@@ -68,24 +69,24 @@ def test_both_clients_and_the_command_line_work(secured, identity):
     big = os.urandom(60_000)  # several records of TLS
 
     async def aside() -> bytes:
-        async with AsyncClient(everywhere, timeout=30) as client:
+        async with AsyncClient(everywhere, timeout=PATIENCE) as client:
             await client.put("secured", big)
             entries = await asyncio.gather(client.get("secured"), client.get("secured"))
             return b"".join(entry for entry in entries if entry is not None)
 
-    with Client(everywhere, timeout=30) as client:
+    with Client(everywhere, timeout=PATIENCE) as client:
         client.register("secured")
         client.put("secured", b"first")
         assert len(asyncio.run(aside())) == len(big) + 5
         client.put("secured", big)
         assert client.get("secured") == big
     command = [sys.executable, "-m", "walrus.cli", "--addr", everywhere[0], "topics"]
-    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert shown.returncode == 0 and "secured" in shown.stdout, shown.stderr
 
 
 def test_a_segment_leader_is_replaced_under_tls(secured, identity):
-    with Client(addresses(secured), timeout=30) as client:
+    with Client(addresses(secured), timeout=PATIENCE) as client:
         client.register("moved")
         client.put("moved", b"before")
         leader = client.state("moved")["leader_node"]
@@ -100,7 +101,7 @@ def test_a_segment_leader_is_replaced_under_tls(secured, identity):
 def test_a_client_without_its_files_is_refused_in_a_line(secured, identity, monkeypatch, left_out):
     for name in ("CERT", "KEY", *([left_out] if left_out == "CA" else [])):
         monkeypatch.delenv(f"WALRUS_TLS_{name}")
-    with Client(addresses(secured)[0], timeout=2) as client, pytest.raises(WalrusError) as refused:
+    with Client(addresses(secured)[0], timeout=10) as client, pytest.raises(WalrusError) as refused:
         client.topics()
     said = "WALRUS_TLS_CERT" if left_out == "CERT" else "WALRUS_TLS_CA"
     assert said in str(refused.value) and "\n" not in str(refused.value)
@@ -110,7 +111,7 @@ def test_no_node_starts_with_a_clients_certificate(secured, identity, tmp_path):
     port = secured.client_ports[1]
     command = [sys.executable, "-m", "walrus.node", "--node-id", "9", "--data-dir", str(tmp_path)]
     command += ["--join", "127.0.0.1:6001", "--client-port", str(port), *tls_flags(identity, "client")]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert ended.returncode == 1
     assert "client.pem: its certificate is not that of a node" in ended.stderr
 
@@ -129,7 +130,7 @@ def test_a_certificate_speaks_for_no_other_node(secured, identity, name, error):
     codec = PeerCodec[PeerMessage](PeerMessage)
     join = Join(node_id=3, directory_id="d", raft_address="127.0.0.1:6009", client_address="127.0.0.1:6010")
     with (
-        socket.create_connection(secured[1].raft, timeout=30) as plain,
+        socket.create_connection(secured[1].raft, timeout=PATIENCE) as plain,
         context.wrap_socket(plain) as speaking,
     ):
         speaking.sendall(codec.encode(join))
@@ -151,7 +152,7 @@ TLS_ALERT = b"\x15"
 
 def answer(address: tuple[str, int], context: ssl.SSLContext | None) -> bytes:
     """What comes back after METRICS; nothing, if the connection is ended."""
-    with socket.create_connection(address, timeout=30) as connected:
+    with socket.create_connection(address, timeout=PATIENCE) as connected:
         try:
             speaking = connected if context is None else context.wrap_socket(connected)
             speaking.sendall(b"\x00\x00\x00\x07METRICS")
