@@ -8,6 +8,7 @@ Deadlines are off in both: how long an example takes says something about the ma
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,10 @@ settings.register_profile(
     suppress_health_check=list(HealthCheck),
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+# In the background of a shell without job control SIGINT is ignored, and in every child as well.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Hundreds of nodes are started: without it each one compiles all sources anew, two thirds of its start.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.node.harness import Launcher
+from tests.node.harness import PATIENCE, Launcher
 from walrus.client import Client
 
 pytestmark = pytest.mark.process
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.process
 def cli(address: str, *words: str, text: bytes = b"") -> tuple[int, str, str]:
     """Exit status and what was printed."""
     command = [sys.executable, "-m", "walrus.cli", "--addr", address, *words]
-    ended = subprocess.run(command, input=text, capture_output=True, timeout=60, check=False)
+    ended = subprocess.run(command, input=text, capture_output=True, timeout=PATIENCE, check=False)
     return ended.returncode, ended.stdout.decode(), ended.stderr.decode()
 
 

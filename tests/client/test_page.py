@@ -11,7 +11,7 @@ import pytest
 
 import walrus
 import walrus.client
-from tests.node.harness import Cluster
+from tests.node.harness import PATIENCE, Cluster
 from walrus.client.deliveries import Delivery
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,9 @@ def test_the_python_on_the_page_runs(cluster: Cluster, program: Path) -> None:
     nodes = [f"{host}:{port}" for host, port in (node.client for node in cluster)]
     text, count = re.subn(r"^NODES = .*$", f"NODES = {nodes}", program.read_text(), flags=re.M)
     program.write_text(text)
-    ended = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(
+        [sys.executable, program], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     assert (count, ended.returncode) == (1, 0), ended.stderr
     assert "unknown topic nowhere" in ended.stdout
 
@@ -40,7 +42,7 @@ def test_the_python_on_the_page_runs(cluster: Cluster, program: Path) -> None:
 @pytest.mark.process
 def test_the_python_on_the_page_is_typed(program: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir", tmp_path, program]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=ROOT)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=ROOT)
     assert ended.returncode == 0, ended.stdout
 
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.node.harness import Cluster, Launcher
+from tests.node.harness import PATIENCE, Cluster, Launcher
 from walrus.client import AsyncClient, Client, Position, UnknownNode, UnknownSegment, UnknownTopic
 
 pytestmark = pytest.mark.process
@@ -23,10 +23,10 @@ def test_a_topic_of_many_segments_through_any_node(launch: Launcher) -> None:
     cluster = launch(env={"WALRUS_MAX_SEGMENT_ENTRIES": "10"})
     payloads = [b"entry %d" % n * (n % 7) for n in range(100)]
     first, second, third = addresses(cluster)
-    with Client(first, timeout=20.0) as client:
+    with Client(first, timeout=PATIENCE) as client:
         client.register("t")
         assert client.put_many("t", payloads) == [Position(1 + n // 10, n % 10) for n in range(100)]
-    with Client(second, timeout=20.0) as client:
+    with Client(second, timeout=PATIENCE) as client:
         assert list(client.entries("t")) == payloads
         state = client.state("t")
         assert sum(state["sealed_segments"].values()) == state["last_sealed_entry_offset"]
@@ -37,18 +37,18 @@ def test_a_topic_of_many_segments_through_any_node(launch: Launcher) -> None:
             client.leave(9)
         with pytest.raises(UnknownSegment):
             client.fetch("t", 99, 0)
-    with Client(third, timeout=20.0) as client:
+    with Client(third, timeout=PATIENCE) as client:
         assert client.get_many("t", 60) == payloads[:60]
         assert client.get_many("t", 60, "other") == payloads[:60]
         assert client.metrics()["id"] == 3
-    with Client(first, timeout=20.0) as client:
+    with Client(first, timeout=PATIENCE) as client:
         assert client.get_many("t", 60) == payloads[60:], "one cursor for the whole cluster"
 
 
 def test_a_producer_goes_on_when_the_leader_dies(cluster: Cluster) -> None:
     async def scenario() -> tuple[list[bytes], list[bytes]]:
         acknowledged: list[bytes] = []
-        async with AsyncClient(addresses(cluster), timeout=20.0) as client:
+        async with AsyncClient(addresses(cluster), timeout=PATIENCE) as client:
             await client.register("t")
             leader = (await client.state("t"))["leader_node"]
             for round_ in range(20):
@@ -70,8 +70,9 @@ def test_a_producer_goes_on_when_the_leader_dies(cluster: Cluster) -> None:
 def test_the_command_line_reads_what_a_pipe_wrote(cluster: Cluster) -> None:
     def cli(node: int, *arguments: str, stdin: bytes = b"") -> bytes:
         address = addresses(cluster)[node - 1]
-        command = [sys.executable, "-m", "walrus.cli", "--addr", address, "--timeout", "20", *arguments]
-        return subprocess.run(command, input=stdin, stdout=subprocess.PIPE, check=True, timeout=60).stdout
+        command = [sys.executable, "-m", "walrus.cli", "--addr", address, "--timeout", "60", *arguments]
+        done = subprocess.run(command, input=stdin, stdout=subprocess.PIPE, check=True, timeout=PATIENCE)
+        return done.stdout
 
     text = b"".join(b"line %d\n" % n for n in range(2000))
     cli(1, "register", "t")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.node.harness import wait_for
+from tests.node.harness import PATIENCE, wait_for
 from tools.browser import missing
 from tools.watched import TOPICS, Watched, watched
 
@@ -35,6 +35,7 @@ def page(seen: Watched, browser: Any) -> Iterator[Any]:
     opened = browser.new_page(viewport={"width": 1280, "height": 900})
     opened.on("pageerror", lambda error: errors.append(str(error)))
     opened.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
+    opened.set_default_timeout(1_000 * PATIENCE)
     opened.goto(seen.url)
     opened.wait_for_selector("body[data-ready]")
     yield opened
@@ -60,7 +61,7 @@ def leader_row(page: Any) -> Any:
 def test_it_shows_the_nodes_their_leader_and_the_lag_and_goes_on_without_a_reload(page: Any) -> None:
     until(page, "document.querySelectorAll('#nodes tbody tr').length === 3")
     until(page, "document.querySelector('#word')?.textContent === 'healthy'")
-    assert leader_row(page).count() == 1
+    wait_for(lambda: leader_row(page).count() == 1, "one leader")
     until(page, f"document.querySelectorAll('#topics .name').length === {len(TOPICS) + 1}")
     until(page, "document.querySelector('#topics')?.innerText.includes('billing')")
     until(page, "document.querySelector('#topics tr:has(.lag) td:nth-child(4)')?.innerText")
@@ -103,15 +104,15 @@ def test_the_leader_is_killed_with_a_click_another_one_is_seen_to_lead_and_it_is
     film.close()
     told = page.inner_text("#events")
     assert f"node {victim} does not answer any more" in told and "leads Raft" in told
-    dead = page.locator("#nodes tr.silent")
-    assert dead.count() == 1
-    dead.get_by_role("button", name="start").click()
+    wait_for(lambda: page.locator("#nodes tr.silent").count() == 1, "all others to answer")
+    page.get_by_title(f"start node {victim}", exact=True).click()
     until(page, "document.querySelector('#word')?.textContent === 'healthy'")
     assert f"node {victim} answers again" in page.inner_text("#events")
 
 
 def test_without_the_token_the_page_shows_and_does_nothing(seen: Watched, browser: Any) -> None:
     page = browser.new_page()
+    page.set_default_timeout(1_000 * PATIENCE)
     page.goto(seen.url.partition("#")[0])
     page.wait_for_selector("body[data-ready]")
     page.locator("#nodes tbody tr").first.get_by_role("button", name="kill -9").click()
@@ -124,6 +125,7 @@ def test_without_the_token_the_page_shows_and_does_nothing(seen: Watched, browse
 @pytest.mark.parametrize("width", [390, 1024, 2560])
 def test_nothing_sticks_out_at_any_width(seen: Watched, browser: Any, width: int, theme: str) -> None:
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
+    page.set_default_timeout(1_000 * PATIENCE)
     page.goto(seen.url)
     page.wait_for_selector("body[data-ready]")
     until(page, "document.querySelector('#topics')?.innerText.includes('billing')")

@@ -21,7 +21,7 @@ import threading
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
-from tests.node.harness import Closed, Cluster, Wire, nap, wait_for
+from tests.node.harness import PATIENCE, Closed, Cluster, Wire, nap, wait_for
 
 OK, FAILED, UNKNOWN = "ok", "failed", "unknown"
 
@@ -75,7 +75,7 @@ class Producer(threading.Thread):
     def stop(self) -> None:
         """End after what is on its way."""
         self._stopped.set()
-        self.join(60)
+        self.join(PATIENCE)
         assert not self.is_alive(), "a producer waits for an answer that does not come"
         if self.failure is not None:
             raise self.failure
@@ -118,7 +118,7 @@ class Producer(threading.Thread):
             return False
         return True
 
-    def wait_for_more(self, count: int = 1, patience: float = 30.0) -> None:
+    def wait_for_more(self, count: int = 1, patience: float = PATIENCE) -> None:
         """Until this many more entries were acknowledged."""
         goal = self.acknowledged + count
         wait_for(

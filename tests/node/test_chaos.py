@@ -59,7 +59,7 @@ def heal(cluster: Cluster) -> None:
     cluster.wait_ready()
 
 
-@pytest.mark.timeout(3600 if DEEP else 180)
+@pytest.mark.timeout(3600 if DEEP else 900)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_random_faults_lose_nothing_that_was_acknowledged(
     launch: Launcher, seed: int, tmp_path: Path

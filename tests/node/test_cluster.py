@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.harness import Closed, Cluster, Launcher, Wire, wait_for
+from tests.node.harness import CALM, PATIENCE, Closed, Cluster, Launcher, Wire, wait_for
 from tests.node.history import Producer, check, read_all, read_back
 from walrus.protocol import PeerCodec
 from walrus.wire.messages import Join, PeerMessage
@@ -61,7 +61,7 @@ def test_small_segments_are_counted_exactly_led_by_all_and_come_back_in_order(la
 
 
 def test_a_rollover_under_a_hundred_pipelined_puts_neither_loses_nor_repeats(launch: Launcher) -> None:
-    cluster = launch(env={"WALRUS_MAX_SEGMENT_ENTRIES": "37"}, flags=[])
+    cluster = launch(env={"WALRUS_MAX_SEGMENT_ENTRIES": "37"})
     cluster.register("t")
     with (
         Producer(cluster, "t", "a", [1], window=100) as first,
@@ -198,7 +198,7 @@ def test_an_empty_disk_under_a_known_id_is_refused_with_the_way_out(cluster: Clu
 
 
 def test_a_fourth_node_joins_under_load_and_takes_its_share(launch: Launcher) -> None:
-    cluster = launch(env={"WALRUS_MAX_SEGMENT_ENTRIES": "200"}, flags=[])
+    cluster = launch(env={"WALRUS_MAX_SEGMENT_ENTRIES": "200"})
     cluster.register("t")
     with Producer(cluster, "t", "p", [1, 2, 3], window=20) as producer:
         producer.wait_for_more(100)
@@ -370,7 +370,7 @@ def test_nodes_of_another_cluster_and_strangers_are_refused(launch: Launcher) ->
     one, other = launch(nodes=1), launch(nodes=1)
     ours, theirs = one[1].metrics()["cluster_id"], other[1].metrics()["cluster_id"]
     assert ours != theirs
-    with socket.create_connection(one[1].raft, timeout=20) as stranger:
+    with socket.create_connection(one[1].raft, timeout=PATIENCE) as stranger:
         stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
         assert stranger.recv(100) == b""
     with Wire(one[1].raft) as wire:  # a client on the wrong port
@@ -391,7 +391,7 @@ def test_the_environment_limits_segments_by_bytes(launch: Launcher) -> None:
 
 @pytest.mark.parametrize("fsync", ["none", "20"])
 def test_other_fsync_schedules_serve_too(launch: Launcher, fsync: str) -> None:
-    cluster = launch(flags=["--fsync", fsync])
+    cluster = launch(flags=[*CALM, "--fsync", fsync])
     cluster.register("t")
     with cluster.wire(1) as wire:
         put_all(wire, "t", [b"%d" % number for number in range(1000)])

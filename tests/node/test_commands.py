@@ -30,7 +30,7 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """One command to its end."""
     command = [sys.executable, "-m", *arguments]
     return subprocess.run(
-        command, cwd=cwd, env=ENVIRON, capture_output=True, text=True, timeout=90, check=False
+        command, cwd=cwd, env=ENVIRON, capture_output=True, text=True, timeout=300, check=False
     )
 
 
@@ -228,7 +228,9 @@ def test_the_readmes_python_example_runs_as_it_stands(cluster: Cluster) -> None:
     for node in cluster:
         program = program.replace(f"127.0.0.1:{9090 + node.node_id}", "{}:{}".format(*node.client))
     command = [sys.executable, "-c", program]
-    ended = subprocess.run(command, env=ENVIRON, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(
+        command, env=ENVIRON, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.splitlines() == ["b'one espresso'", "[b'one espresso', b'two', b'three', b'four']"]
 
@@ -237,7 +239,7 @@ def test_the_readmes_engine_example_runs_as_it_stands(tmp_path: Path) -> None:
     _, code = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     command = [sys.executable, "-c", code]
     ended = subprocess.run(
-        command, cwd=tmp_path, env=ENVIRON, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=tmp_path, env=ENVIRON, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert ended.returncode == 0, ended.stderr
     first, every = ended.stdout.splitlines()

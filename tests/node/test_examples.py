@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.harness import ROOT, Cluster, Launcher
+from tests.node.harness import CALM, ROOT, Cluster, Launcher
 
 pytestmark = pytest.mark.process
 
@@ -25,7 +25,7 @@ MAX_LINES = 150
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     launcher = Launcher(tmp_path_factory.mktemp("cluster"))
-    yield launcher(nodes=3, flags=["--fsync", "none"], env={"WALRUS_MAX_SEGMENT_ENTRIES": "150"})
+    yield launcher(flags=[*CALM, "--fsync", "none"], env={"WALRUS_MAX_SEGMENT_ENTRIES": "150"})
     launcher.close()
 
 
@@ -39,7 +39,7 @@ def start(cluster: Cluster, name: str, *arguments: str, addressed: bool = True) 
 
 def run(cluster: Cluster, name: str, *arguments: str) -> str:
     """One example to its end; what it printed."""
-    out, err = (process := start(cluster, name, *arguments)).communicate(timeout=120)
+    out, err = (process := start(cluster, name, *arguments)).communicate(timeout=300)
     assert (process.returncode, err) == (0, "")
     return out
 

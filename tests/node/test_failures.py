@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.node.harness import Cluster, Launcher, wait_for
+from tests.node.harness import BRISK, CALM, Cluster, Launcher, wait_for
 from tests.node.history import OK, UNKNOWN, Producer, check, outcome, read_all, read_back
 
 pytestmark = pytest.mark.process
@@ -52,7 +52,7 @@ def test_each_node_in_turn_is_killed_under_load(launch: Launcher) -> None:
 
 @pytest.mark.parametrize("fsync", ["each", "none"])
 def test_all_nodes_are_killed_at_once_under_load(launch: Launcher, fsync: str) -> None:
-    cluster = launch(env=SMALL, flags=["--fsync", fsync])
+    cluster = launch(env=SMALL, flags=[*CALM, "--fsync", fsync])
     cluster.register("t")
     with Producer(cluster, "t", "a", [1, 2, 3]) as first, Producer(cluster, "t", "b", [2, 3, 1]) as second:
         for _ in range(2):
@@ -103,7 +103,8 @@ def test_a_leader_killed_and_restarted_at_once_never_resumes_its_segment(cluster
     check(read_back(cluster, "t"), [producer])
 
 
-def test_a_leader_that_was_frozen_acknowledges_nothing_past_the_seal(cluster: Cluster) -> None:  # (5)
+def test_a_leader_that_was_frozen_acknowledges_nothing_past_the_seal(launch: Launcher) -> None:  # (5)
+    cluster = launch(flags=BRISK)
     cluster.register("t")
     leader = cluster.segment_leader("t")
     rest = others(cluster, leader)
@@ -127,7 +128,7 @@ def test_a_leader_that_was_frozen_acknowledges_nothing_past_the_seal(cluster: Cl
 
 
 def test_a_leader_cut_off_from_its_peers_but_not_from_its_clients(launch: Launcher) -> None:  # (4)
-    cluster = launch(proxied=True)
+    cluster = launch(proxied=True, flags=BRISK)
     cluster.register("t")
     leader = cluster.segment_leader("t")
     rest = others(cluster, leader)
@@ -156,7 +157,7 @@ def test_a_leader_cut_off_from_its_peers_but_not_from_its_clients(launch: Launch
 
 
 def test_one_way_cuts_between_all_pairs_heal(launch: Launcher) -> None:
-    cluster = launch(proxied=True)
+    cluster = launch(proxied=True, flags=BRISK)
     cluster.register("t")
     assert cluster.proxy is not None
     with Producer(cluster, "t", "a", [1, 2, 3]) as first, Producer(cluster, "t", "b", [3, 1, 2]) as second:
@@ -168,7 +169,8 @@ def test_one_way_cuts_between_all_pairs_heal(launch: Launcher) -> None:
     check(read_back(cluster, "t"), [first, second])
 
 
-def test_one_replica_that_never_answers_does_not_hold_up_the_seal(cluster: Cluster) -> None:  # (10)
+def test_one_replica_that_never_answers_does_not_hold_up_the_seal(launch: Launcher) -> None:  # (10)
+    cluster = launch(flags=BRISK)
     cluster.register("t")
     leader = cluster.segment_leader("t")
     raft_leader = cluster.raft_leader()
@@ -188,8 +190,9 @@ def test_one_replica_that_never_answers_does_not_hold_up_the_seal(cluster: Clust
 
 
 def test_without_a_majority_nothing_is_acknowledged_and_it_resumes_by_itself(
-    cluster: Cluster,
+    launch: Launcher,
 ) -> None:  # (11)
+    cluster = launch(flags=BRISK)
     cluster.register("t")
     with cluster.wire(1) as wire:
         assert wire.ask(b"PUT t before") == b"OK"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.harness import Closed, Cluster, Launcher, NodeProcess, wait_for
+from tests.node.harness import CALM, PATIENCE, Closed, Cluster, Launcher, NodeProcess, wait_for
 from walrus.broker.handshake import VERSION
 from walrus.protocol import PeerCodec
 from walrus.wire.messages import Hello, PeerMessage
@@ -53,7 +53,10 @@ def test_random_bytes_on_both_ports(node: NodeProcess) -> None:
     rng = random.Random(1)
     for address in (node.client, node.raft):
         for _ in range(60):
-            with contextlib.suppress(OSError), socket.create_connection(address, timeout=20) as attacker:
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(address, timeout=PATIENCE) as attacker,
+            ):
                 attacker.sendall(rng.randbytes(rng.randrange(1, 5000)))
                 attacker.shutdown(socket.SHUT_WR)
                 while attacker.recv(1 << 16):
@@ -89,7 +92,7 @@ def test_a_caller_that_claims_another_cluster_stops_no_fresh_node(node: NodeProc
             raft_address=f"127.0.0.1:{port}",
         )
         for _ in range(20):
-            with socket.create_connection(node.raft, timeout=20) as caller:
+            with socket.create_connection(node.raft, timeout=PATIENCE) as caller:
                 caller.sendall(codec.encode(hello))
                 assert b"another cluster" in caller.recv(1 << 16)
     assert node.process.poll() is None
@@ -102,7 +105,7 @@ def test_many_connections_with_half_a_frame_each(node: NodeProcess) -> None:
     attackers = []
     try:
         for number in range(count):
-            attacker = socket.create_connection(node.client, timeout=20)
+            attacker = socket.create_connection(node.client, timeout=PATIENCE)
             attackers.append(attacker)
             if number % 2:
                 attacker.sendall(struct.pack("<I", 60_000) + b"PUT t " + b"x" * 1000)
@@ -121,7 +124,7 @@ FEW_FILES = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 
 
 def test_a_crowd_on_either_port_leaves_the_engine_its_descriptors(launch: Launcher) -> None:
     """While the node is busy (stopped, here) a crowd connects, and then a PUT needs a new data file."""
-    cluster = launch.prepare(nodes=1, flags=["--fsync", "none", "--max-frame-bytes", "16700000"])
+    cluster = launch.prepare(nodes=1, flags=[*CALM, "--fsync", "none", "--max-frame-bytes", "16700000"])
     cluster[1].patch = FEW_FILES
     cluster.start()
     cluster.register("t")
@@ -166,7 +169,10 @@ def test_a_log_that_takes_nothing_stops_no_node_however_much_strangers_give_it_t
     cluster.start()
     cluster.register("t")
     for number in range(200):
-        with contextlib.suppress(OSError), socket.create_connection(cluster[1].raft, timeout=20) as stranger:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(cluster[1].raft, timeout=PATIENCE) as stranger,
+        ):
             stranger.sendall(b"GET /%d HTTP/1.1\r\n\r\n" % number)
             stranger.recv(10)
     serves(cluster)

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from tests.node.harness import Cluster, Launcher, wait_for
+from tests.node.harness import PATIENCE, Cluster, Launcher, wait_for
 from walrus.client import Client, WalrusError
 
 pytestmark = pytest.mark.process
@@ -41,7 +41,7 @@ class Stream:
 
     def _produce(self, turn: int, nodes: list[str], topic: str) -> None:
         try:
-            with Client(nodes[turn:] + nodes[:turn], timeout=20) as client:
+            with Client(nodes[turn:] + nodes[:turn], timeout=PATIENCE) as client:
                 producer = client.producer(topic)
                 for chunk in self.entries[turn]:
                     self._put(producer, chunk)
@@ -55,18 +55,18 @@ class Stream:
             producer.put_many(chunk)
         except WalrusError:  # it took longer than the deadline: what was kept goes first
             self.again += 1
-            producer.flush(timeout=60)
+            producer.flush(timeout=PATIENCE)
         with self._lock:
             self.acknowledged += len(chunk)
 
     def wait_for(self, count: int) -> None:
         """Until so many entries are acknowledged."""
-        wait_for(lambda: self.acknowledged >= count or self.failures or None, f"{count} acknowledged", 90)
+        wait_for(lambda: self.acknowledged >= count or self.failures or None, f"{count} acknowledged")
 
     def end(self) -> list[bytes]:
         """Wait for all; the entries in the order of each producer."""
         for thread in self._threads:
-            thread.join(120)
+            thread.join(PATIENCE)
         assert not self.failures
         return [entry for chunks in self.entries for chunk in chunks for entry in chunk]
 
@@ -89,7 +89,7 @@ def test_each_entry_of_a_producer_is_there_once_whatever_dies(launch: Launcher, 
         stream.wait_for(700)
         cluster[victim].start()
     expected = stream.end()
-    with Client(addresses(cluster), timeout=20) as client:
+    with Client(addresses(cluster), timeout=PATIENCE) as client:
         found = list(client.entries("orders"))
     assert Counter(found) == Counter(expected), "NoDuplicateAppend: an entry is twice in the topic, or lost"
     for turn in b"0", b"1", b"2":

@@ -12,7 +12,7 @@ from collections import Counter
 
 import pytest
 
-from tests.node.harness import Cluster, Launcher, wait_for
+from tests.node.harness import PATIENCE, Cluster, Launcher, wait_for
 from walrus.client import Client, Delivery, Position
 from walrus.client.errors import WalrusError
 
@@ -43,7 +43,7 @@ class Workers:
             thread.start()
 
     def _work(self, nodes: list[str], topic: str, group: str, number: int) -> None:
-        with Client(nodes[number % len(nodes) :] + nodes[: number % len(nodes)], timeout=10) as client:
+        with Client(nodes[number % len(nodes) :] + nodes[: number % len(nodes)], timeout=PATIENCE) as client:
             while not self._stop.is_set():
                 asked = time.monotonic()
                 try:
@@ -64,7 +64,7 @@ class Workers:
 
     def wait_for(self, count: int) -> None:
         """Until so many entries are acknowledged."""
-        wait_for(lambda: len(self.acknowledged) >= count or None, f"{count} acknowledged entries", 90)
+        wait_for(lambda: len(self.acknowledged) >= count or None, f"{count} acknowledged entries")
 
     def end(self) -> None:
         """Stop them."""
@@ -78,7 +78,7 @@ def test_workers_of_a_queue_outlive_their_nodes(launch: Launcher, also_all: bool
     cluster = launch(env=SMALL)
     cluster.register("jobs")
     entries = [b"job %d" % number for number in range(240)]
-    with Client(addresses(cluster), timeout=10) as producer:
+    with Client(addresses(cluster), timeout=PATIENCE) as producer:
         assert all(isinstance(place, Position) for place in producer.put_many("jobs", entries))
     workers = Workers(cluster, "jobs", "g")
     try:
@@ -98,16 +98,16 @@ def test_workers_of_a_queue_outlive_their_nodes(launch: Launcher, also_all: bool
     assert set(workers.seen) == set(entries), "NothingSkipped: every entry was worked on"
     assert workers.again == [], "AckedNotRedelivered: an entry came again after its ACK was answered OK"
     for node in cluster:
-        with Client(f"{node.client[0]}:{node.client[1]}", timeout=10) as client:
+        with Client(f"{node.client[0]}:{node.client[1]}", timeout=PATIENCE) as client:
             assert client.receive("jobs", "g", wait=0.2) is None, "EveryEntryAcked"
 
 
 def test_what_a_dead_worker_had_comes_again_and_a_full_window_waits(launch: Launcher) -> None:
     cluster = launch()
     cluster.register("jobs")
-    with Client(addresses(cluster), timeout=10) as client:
+    with Client(addresses(cluster), timeout=PATIENCE) as client:
         client.put_many("jobs", [b"%d" % number for number in range(10)])
-        taken = client.receive_many("jobs", "g", 4)
+        taken = client.receive_many("jobs", "g", 4, wait=30)
         assert [delivery.payload for delivery in taken] == [b"0", b"1", b"2", b"3"]
         client.ack("jobs", "g", taken[1])
         for delivery in (taken[0], taken[2], taken[3]):
@@ -117,4 +117,4 @@ def test_what_a_dead_worker_had_comes_again_and_a_full_window_waits(launch: Laun
         assert {delivery.deliveries for delivery in rest} == {1, 2}
         assert client.ack_many("jobs", "g", rest) == [None] * 9
         client.seek("jobs", "g", "begin")
-        assert client.receive("jobs", "g", wait=1).payload == b"0"  # type: ignore[union-attr]
+        assert client.receive("jobs", "g", wait=30).payload == b"0"  # type: ignore[union-attr]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.harness import Cluster, Launcher, wait_for
+from tests.node.harness import PATIENCE, Cluster, Launcher, wait_for
 from walrus import commands
 from walrus.broker import handshake
 from walrus.client import Client
@@ -67,7 +67,7 @@ def test_an_earlier_release_is_served_until_what_it_does_not_know_is_used(launch
     cluster[3].patch = KNOWS_NO_RETENTION
     cluster.start()
     cluster.register("t")
-    with Client(addresses(cluster)[:2], timeout=15) as client:
+    with Client(addresses(cluster)[:2], timeout=PATIENCE) as client:
         client.put_many("t", [b"a", b"b"])
         with cluster.wire(3) as wire:
             assert wire.ask(b"PUT t c") == b"OK", "it serves, and is served"
@@ -108,11 +108,11 @@ def test_a_directory_of_each_release_opens_and_goes_on(launch: Launcher, release
         archive.extractall(cluster.path / "node_1", filter="data")
     cluster.start()
     cluster.wait_ready()
-    with Client(addresses(cluster), timeout=15) as client:
+    with Client(addresses(cluster), timeout=PATIENCE) as client:
         expected = [*(b"%d" % number for number in range(6)), b"p0", b"p1", b"p2"]
         assert list(client.entries("t")) == expected
         assert client.get("t", "reader") == b"2", "where the group was"
-        received = client.receive("t", "workers", wait=10)
+        received = client.receive("t", "workers", wait=30)
         assert received is not None and received.payload == b"3", "what was acknowledged does not come again"
         with cluster.wire(1) as wire:
             assert wire.ask(b"PUB t p 2 p2").startswith(b"OK"), "the producer is known"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.node.harness import Cluster, Launcher, wait_for
+from tests.node.harness import PATIENCE, Cluster, Launcher, wait_for
 from walrus.client import Client, Position, Trimmed, UnknownTopic
 
 pytestmark = pytest.mark.process
@@ -31,7 +31,7 @@ def cluster(launch: Launcher) -> Cluster:
 @pytest.fixture
 def client(cluster: Cluster) -> Iterator[Client]:
     """A client of all nodes, which outlives those that are killed."""
-    with Client(addresses(cluster), timeout=15) as found:
+    with Client(addresses(cluster), timeout=PATIENCE) as found:
         yield found
 
 
@@ -43,7 +43,7 @@ def test_retention_outlives_kills_and_a_restart_of_all(cluster: Cluster, client:
     wait_for(lambda: cluster.state("t")["cursors"].get("reader"), "the position is committed")
     client.configure("t", {"retain_entries": 25})
     cluster[cluster.raft_leader()].kill()
-    first = wait_for(lambda: (n := client.state("t")["first_segment"]) > 1 and n, "old segments go", 60)
+    first = wait_for(lambda: (n := client.state("t")["first_segment"]) > 1 and n, "old segments go")
     for node in cluster:
         node.kill()
     cluster.start()
@@ -56,7 +56,7 @@ def test_retention_outlives_kills_and_a_restart_of_all(cluster: Cluster, client:
     with pytest.raises(Trimmed, match="trimmed: t begins at segment"):
         client.fetch("t", 1, 0)
     # The restart sealed the last five, so three segments hold the 25 that are retained.
-    wait_for(lambda: client.state("t")["first_segment"] == 8, "what is not retained goes", 60)
+    wait_for(lambda: client.state("t")["first_segment"] == 8, "what is not retained goes")
     assert list(client.entries("t")) == entries[70:]
     assert client.get("t", "reader") == entries[70], "MarkInBounds: at the first entry there is"
 
@@ -74,7 +74,7 @@ def test_a_deleted_topic_stays_deleted_and_its_name_is_free(cluster: Cluster, cl
     cluster[away].start()
     cluster.wait_ready()
     for node in cluster:
-        with Client(f"{node.client[0]}:{node.client[1]}", timeout=10) as one:
+        with Client(f"{node.client[0]}:{node.client[1]}", timeout=PATIENCE) as one:
             assert list(one.entries("t")) == [b"new"], "NoFrameOfAnOldTopic"
             assert one.state("t")["first_segment"] == 4, "TrimmedStaysTrimmed: a number is used twice"
 
@@ -93,6 +93,6 @@ def test_dead_letters_are_there_whichever_owner_dies(cluster: Cluster, client: C
 
     work()
     cluster[cluster.segment_leader("jobs")].kill()
-    wait_for(lambda: work() or None, "the bad job is given up", 60)
+    wait_for(lambda: work() or None, "the bad job is given up")
     assert set(client.entries("jobs.dead")) == {b"bad"} and done == {b"good"}
     assert client.receive("jobs", "g", wait=0.5) is None

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.harness import ROOT, free_port, wait_for
+from tests.node.harness import PATIENCE, ROOT, free_port, wait_for
 from walrus import auth
 from walrus.cli.command_line import VARIABLES
 from walrus.cluster import running_nodes, take_down
@@ -46,7 +46,7 @@ class Secured:
     def run(self, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """One command to its end; nothing of its credentials is in its environment."""
         return subprocess.run([sys.executable, "-m", *words], cwd=self.place, env={**ENVIRON, **environ},
-            capture_output=True, text=True, timeout=90, check=False)  # fmt: skip
+            capture_output=True, text=True, timeout=300, check=False)  # fmt: skip
 
     def mirror(self, port: int, token: str = "boss.token") -> subprocess.CompletedProcess[str]:
         """Copy the topic to a NATS until all of it is there."""
@@ -82,7 +82,7 @@ def test_what_a_client_needs_is_printed_and_is_enough(secured: Secured) -> None:
     (line,) = re.findall(r"^clients need: (export .*)$", secured.said, re.MULTILINE)
     status = f"{sys.executable} -m walrus.cli --addr {secured.address} --token-file boss.token status"
     shown = subprocess.run(["bash", "-c", f"{line}; {status}"], cwd=secured.place, env=ENVIRON,
-        capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
+        capture_output=True, text=True, timeout=PATIENCE, check=False)  # fmt: skip
     assert shown.returncode == 0 and "healthy" in shown.stdout, shown.stderr + shown.stdout
     keys = [path for path in (secured.place / "data" / "certs").iterdir() if path.suffix == ".key"]
     assert len(keys) == 5 and {path.stat().st_mode & 0o777 for path in keys} == {0o600}
@@ -136,12 +136,12 @@ def console(secured: Secured, *flags: str) -> Iterator[tuple[str, Path]]:
         yield f"http://127.0.0.1:{port}", said
     finally:
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 def ask(url: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(url, timeout=30) as reply:
+        with urllib.request.urlopen(url, timeout=PATIENCE) as reply:
             return reply.status, reply.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -195,6 +195,6 @@ def test_the_mirror_reads_through_tls_with_its_token(secured: Secured, tmp_path:
 def test_the_demo_runs_through_tls_whatever_other_cluster_the_environment_names(tmp_path: Path) -> None:
     other = dict.fromkeys(VARIABLES.values(), "/absent")
     ended = subprocess.run([sys.executable, "-m", "walrus.demo", "--tls"], cwd=tmp_path, capture_output=True,
-        text=True, env={**ENVIRON, **other}, timeout=120, check=False)  # fmt: skip
+        text=True, env={**ENVIRON, **other}, timeout=300, check=False)  # fmt: skip
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "three nodes are up with TLS" in ended.stdout

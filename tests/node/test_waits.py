@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.node.harness import Cluster, Launcher, wait_for
+from tests.node.harness import PATIENCE, Cluster, Launcher, wait_for
 from walrus.client import AsyncClient, Client
 
 pytestmark = pytest.mark.process
@@ -44,7 +44,7 @@ def test_a_follower_sees_every_entry_once_across_seals_and_a_failover(launch: La
     seen: list[bytes] = []
 
     def read() -> None:
-        with Client(addresses(cluster), timeout=20) as client:
+        with Client(addresses(cluster), timeout=PATIENCE) as client:
             for entry in client.follow("t"):
                 seen.append(entry.payload)
                 if entry.payload == b"end":
@@ -53,16 +53,16 @@ def test_a_follower_sees_every_entry_once_across_seals_and_a_failover(launch: La
     threads = [threading.Thread(target=read, daemon=True)]
     threads[0].start()
     expected = []
-    with Client(addresses(cluster), timeout=20) as client:
+    with Client(addresses(cluster), timeout=PATIENCE) as client:
         producer = client.producer("t")
         for chunk in range(12):
             entries = [b"%d-%d" % (chunk, n) for n in range(20)]
-            producer.put_many(entries, timeout=30)
+            producer.put_many(entries, timeout=PATIENCE)
             expected += entries
             if chunk == 6:
                 cluster[cluster.segment_leader("t", cluster.running()[0])].kill()
-        producer.put(b"end", timeout=30)
-    wait_for(lambda: (b"end" in seen) or None, "the follower at the end", 60)
+        producer.put(b"end", timeout=PATIENCE)
+    wait_for(lambda: (b"end" in seen) or None, "the follower at the end")
     assert seen == [*expected, b"end"]
 
 
@@ -76,10 +76,10 @@ def test_many_tasks_follow_and_one_put_wakes_them_all(launch: Launcher) -> None:
         raise AssertionError("a follower does not end")
 
     async def run() -> list[bytes]:
-        async with AsyncClient(addresses(cluster), timeout=20) as client:
+        async with AsyncClient(addresses(cluster), timeout=PATIENCE) as client:
             tasks = [asyncio.create_task(first(client)) for _ in range(20)]
             await asyncio.sleep(0)
             await client.put("t", b"hello")
-            return await asyncio.wait_for(asyncio.gather(*tasks), 30)
+            return await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE)
 
     assert asyncio.run(run()) == [b"hello"] * 20

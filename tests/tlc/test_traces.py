@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.harness import QUICK, Launcher, wait_for
+from tests.node.harness import CALM, Launcher, wait_for
 from tests.tlc.runs import Script, altered, event, place, swapped, without
 from walrus.sim.options import SETTINGS, Options
 from walrus.sim.run import Result, simulate
@@ -278,7 +278,7 @@ def test_a_real_cluster_that_lost_its_leader_is_a_behaviour_of_the_spec(
     launch: Launcher, tmp_path: Path
 ) -> None:
     trace = tmp_path / "trace.jsonl"
-    cluster = launch(nodes=3, flags=[*QUICK, "--trace", str(trace)], env={"WALRUS_MAX_SEGMENT_ENTRIES": "20"})
+    cluster = launch(nodes=3, flags=[*CALM, "--trace", str(trace)], env={"WALRUS_MAX_SEGMENT_ENTRIES": "20"})
     cluster.register("t")
     leader = cluster.segment_leader("t")
     other = next(node for node in (1, 2, 3) if node != leader)

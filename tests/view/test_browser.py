@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.node.harness import PATIENCE
 from tests.view.films import simulated, small
 from tools.browser import missing
 from tools.pages import SCRUB, long
@@ -34,6 +35,7 @@ def show(browser: Any, tmp_path: Path) -> Iterator[Any]:
         html.write(film, path)
         page = browser.new_page(viewport={"width": 1280, "height": 900}, **options)
         page.on("pageerror", lambda error: errors.append(str(error)))
+        page.set_default_timeout(1_000 * PATIENCE)
         pages.append(page)
         page.goto(path.as_uri())
         page.wait_for_selector("body[data-ready]")
