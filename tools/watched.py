@@ -66,9 +66,12 @@ def _console(cluster: LocalCluster, http: int) -> tuple[subprocess.Popen[bytes],
 
 
 @contextmanager
-def watched(directory: Path, nodes: int = 3) -> Iterator[Watched]:
-    """Start nodes, something to do for them, and a console that plays with them; end all of it."""
-    base = free_ports(2 * nodes + 1)
+def watched(directory: Path, nodes: int = 3, base: int = 0) -> Iterator[Watched]:
+    """Start nodes, something to do for them, and a console that plays with them; end all of it.
+
+    `base` is the first of the `2 * nodes + 1` ports that they take.
+    """
+    base = base or free_ports(2 * nodes + 1)
     cluster = LocalCluster(
         nodes, directory, client_port=base, raft_port=base + nodes, flags=FLAGS, traces=True
     )

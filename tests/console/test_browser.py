@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.node.harness import PATIENCE, wait_for
+from tests.node.harness import PATIENCE, free_ports, wait_for
 from tools.browser import missing
 from tools.watched import TOPICS, Watched, watched
 
@@ -24,7 +24,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    with watched(tmp_path_factory.mktemp("cluster")) as running:
+    with watched(tmp_path_factory.mktemp("cluster"), base=free_ports(7)) as running:
         yield running
 
 

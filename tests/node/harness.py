@@ -412,26 +412,46 @@ class Launcher:
 
 PORTS = range(10_000, 20_000)
 """Below those that the kernel gives to connections, which could take the port of a node that is down."""
+BLOCK = 10
+"""Neighbouring ports that are given to one worker of pytest-xdist."""
 
 
-def _own_ports() -> Iterator[int]:
-    """Those of this worker of pytest-xdist: what one worker draws and binds later, no other one draws."""
+def _own_blocks() -> Iterator[int]:
+    """The first ports of this worker's blocks: what it draws and binds later, no other worker draws."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    mine = list(PORTS[worker :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))])
+    mine = list(PORTS[::BLOCK][worker :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))])
     first = random.randrange(len(mine))
     return itertools.cycle(mine[first:] + mine[:first])
 
 
-_next_ports = _own_ports()
+_next_blocks = _own_blocks()
+_next_ports = itertools.chain.from_iterable(range(first, first + BLOCK) for first in _next_blocks)
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True
 
 
 def free_port(host: str) -> int:
     """A port that is free now on `host`, and that was not given for a long time."""
     for port in itertools.islice(_next_ports, len(PORTS)):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind((host, port))
+        if _is_free(host, port):
             return port
     raise AssertionError(f"no port of {PORTS} is free on {host}")
+
+
+def free_ports(count: int) -> int:
+    """The first of `count` neighbouring ports that are free on 127.0.0.1."""
+    assert count <= BLOCK
+    for first in itertools.islice(_next_blocks, len(PORTS) // BLOCK):
+        if all(_is_free("127.0.0.1", port) for port in range(first, first + count)):
+            return first
+    raise AssertionError(f"no {count} neighbours of {PORTS} are free")
 
 
 def nap(seconds: float) -> None:

@@ -201,7 +201,7 @@ def test_no_token_and_no_secret_is_in_a_log_or_in_ps(guarded: Guarded) -> None:
 def test_a_node_with_another_secret_is_not_taken_in(guarded: Guarded, tmp_path: Path) -> None:
     auth.secret(tmp_path / "other")
     command = [sys.executable, "-m", "walrus.node", "--node-id", "9", "--data-dir", str(tmp_path / "data")]
-    command += ["--join", f"127.0.0.1:{guarded.cluster.raft_ports[1]}", "--join-timeout", "20"]
+    command += ["--join", f"127.0.0.1:{guarded.cluster.raft_ports[1]}", "--join-timeout", "8"]
     command += ["--raft-port", "1", "--client-port", "2", "--cluster-secret-file", str(tmp_path / "other")]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert ended.returncode == 1 and "does not know the cluster's secret" in ended.stderr

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.harness import CALM, PATIENCE, Closed, Cluster, Launcher, Wire, wait_for
+from tests.node.harness import BRISK, CALM, PATIENCE, Closed, Cluster, Launcher, Wire, wait_for
 from tests.node.history import Producer, check, read_all, read_back
 from walrus.protocol import PeerCodec
 from walrus.wire.messages import Join, PeerMessage
@@ -336,7 +336,7 @@ DataDirectory.join = crash
 
 
 def test_an_id_that_a_stray_join_took_is_free_for_the_real_node_soon(launch: Launcher) -> None:
-    cluster = launch(nodes=1)
+    cluster = launch(nodes=1, flags=BRISK)
     join = Join(node_id=2, directory_id="stray", raft_address="127.0.0.9:9", client_address="127.0.0.9:9")
     with socket.create_connection(cluster[1].raft) as stray:
         stray.sendall(PeerCodec[PeerMessage](PeerMessage).encode(join))
@@ -348,7 +348,7 @@ def test_an_id_that_a_stray_join_took_is_free_for_the_real_node_soon(launch: Lau
 
 
 def test_a_node_that_dies_while_it_is_taken_in_can_come_back_however_late(launch: Launcher) -> None:
-    cluster = launch(nodes=1)
+    cluster = launch(nodes=1, flags=BRISK)
     late = cluster.add(2)
     late.patch = CRASH_ONCE_JOINED
     assert late.start().wait() == 9

@@ -14,11 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.harness import PATIENCE, ROOT, Cluster, Wire, wait_for
+from tests.node.harness import PATIENCE, ROOT, Cluster, Wire, free_ports, wait_for
 from walrus.cli.command_line import Console
 from walrus.cli.status import Rates, render
 from walrus.cluster import ClusterError, LocalCluster, running_nodes, take_down
-from walrus.demo import free_ports
 from walrus.storage.processes import Holder, take_lock
 
 pytestmark = pytest.mark.process

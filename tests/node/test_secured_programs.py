@@ -16,11 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.harness import PATIENCE, ROOT, free_port, wait_for
+from tests.node.harness import PATIENCE, ROOT, free_port, free_ports, wait_for
 from walrus import auth
 from walrus.cli.command_line import VARIABLES
 from walrus.cluster import running_nodes, take_down
-from walrus.demo import free_ports
 
 pytestmark = pytest.mark.process
 

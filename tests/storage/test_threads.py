@@ -70,10 +70,13 @@ def test_where_threads_meet_records_are_stored_without_a_system_call(
         pytest.skip("the simulated disk is for one thread")
     wal = store.open(fsync=schedule)
     entries = [bytes([size % 251]) * (size * 37 % 700) for size in range(1200)]
+    met = threading.Barrier(4, timeout=60)
 
     def writer(topic: str) -> Callable[[], None]:
         def write() -> None:
-            for entry in entries:
+            for number, entry in enumerate(entries):
+                if number == 300:  # none is at its end before another one has begun
+                    met.wait()
                 wal.append(topic, entry)
 
         return write
