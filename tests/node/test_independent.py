@@ -21,8 +21,9 @@ from tests.node.chaos.world import JOBS, TOPIC
 HERE = Path(__file__).parent
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 
-FOUND_WITHIN = 180.0
-"""Seconds of clusters' lives in which a planted bug is found, on a busy machine; `make deep` takes longer."""
+FOUND_WITHIN = 450.0
+"""Seconds of clusters' lives in which a planted bug is found, mostly in the first fifteen. So many, since a
+slow machine has fewer faults in a life; `make deep` takes longer."""
 
 
 def test_nothing_of_the_project_is_imported() -> None:
@@ -131,7 +132,7 @@ def test_a_number_that_is_there_twice_is_told_by_name() -> None:
 
 @pytest.mark.process
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1_200)
 def test_half_a_minute_of_everything_breaks_no_promise() -> None:
     said: list[str] = []
     assert play(Options(seed=11, seconds=30, nodes=3), said.append) == [], said
@@ -139,7 +140,7 @@ def test_half_a_minute_of_everything_breaks_no_promise() -> None:
 
 @pytest.mark.process
 @pytest.mark.slow
-@pytest.mark.timeout(1_200 if DEEP else 900)
+@pytest.mark.timeout(7_200 if DEEP else 2_400)
 @pytest.mark.parametrize(
     ("bug", "topic", "faults", "life", "reported"),
     [

@@ -23,7 +23,7 @@ TOPIC, JOBS = b"t", b"jobs"
 """What is written as fast as it goes, and the topic of a work queue."""
 TOPICS = {TOPIC: b"", JOBS: b" visibility_ms=1500"}
 DISK_BYTES = 640 << 20
-PATIENCE = 90.0
+PATIENCE = 180.0
 """Seconds until a cluster without faults must serve again: far beyond what it takes."""
 
 
