@@ -194,6 +194,54 @@ FAILED tests/consensus/test_elections.py::test_5_2_one_vote - KeyError: 2
     )
 
 
+OTHER_WORDS = """
+tests/consensus/test_membership.py:100: in test_4_1_only_one_server_may_change_at_a_time
+    with pytest.raises(ValueError, match="only one"):
+E   AssertionError: Regex pattern did not match.
+E     Expected regex: 'only one'
+E     Actual message: 'two differ'
+FAILED tests/consensus/test_membership.py::test_4_1_only_one_server_may_change_at_a_time - AssertionError
+"""
+
+
+def test_an_exception_with_other_words_is_told_with_both() -> None:
+    found = grading._finding(UNITS[9].checks[0], 1, OTHER_WORDS)
+    assert found.what.endswith("asked for. Expected regex: 'only one'. Actual message: 'two differ'")
+
+
+def test_of_several_mistakes_the_one_is_told_that_the_test_is_about() -> None:
+    check = UNITS[9].checks[0]
+    found = grading._finding(check, 1, OTHER_WORDS)
+    likely = grading.likely(UNITS[9], grading.Asked(check=check, seconds=1.0, finding=found))
+    assert [mistake.name for mistake in likely] == ["two_at_once"]
+
+
+def test_on_a_busy_machine_a_check_has_more_time_and_the_verdict_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    check = UNITS[4].checks[0]
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.1, 0.1, 0.1))
+    assert grading._crowd() == 1.0
+    assert grading._finding(check, None, "").what.endswith("did not end")
+    monkeypatch.setattr(os, "getloadavg", lambda: (3.0 * (os.cpu_count() or 1), 1.0, 1.0))
+    assert grading._crowd() == 3.0
+    assert "ask again when it has not" in grading._finding(check, None, "").what
+
+
+def test_without_the_environment_one_line_says_so() -> None:
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "walrus.lab", "list"],  # -S: without the libraries of the environment
+        cwd=workshop.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(workshop.ROOT)},
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "has no msgspec: activate the environment" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 RAISED_IN_AN_EXAMPLE = """
 UNEXPECTED EXCEPTION: TypeError('no dataclass')
 Traceback (most recent call last):

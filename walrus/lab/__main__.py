@@ -13,15 +13,23 @@ Exits with 0 if everything held, 1 if something broke, 2 for a bad argument.
 
 from __future__ import annotations
 
+import sys
+
 if __name__ == "__main__":
     from walrus.cli.interrupts import end_quietly
-    from walrus.lab.origin import go_there
 
     end_quietly()
+    try:
+        from walrus.lab.origin import go_there
+    except ModuleNotFoundError as missing:  # a new terminal, in which the environment is not active
+        sys.stderr.write(
+            f"walrus.lab: {sys.executable} has no {missing.name}: activate the environment that docs/labs.md "
+            "makes, in the repository: . .venv/bin/activate\n"
+        )
+        sys.exit(2)
     go_there()
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 

@@ -33,12 +33,12 @@ from walrus.tlc.run import ToolsMissing, find_jar, find_java
 from walrus.tlc.variants import UNEVALUATED
 
 PATIENCE = 240.0
-"""Seconds after which a check is ended: the code hangs. None needs half of it on a busy machine."""
+"""Seconds after which a check is ended: the code hangs. By itself each takes seconds."""
 
-QUIET = (
-    "-x -q --no-header --tb=short -p no:cacheprovider -p no:xdist --timeout=200 "
-    "-o addopts=--import-mode=importlib"
-)
+MAX_CROWD = 8.0
+"""As often at most is `PATIENCE` waited for on a machine whose processors have much to do."""
+
+QUIET = "-x -q --no-header --tb=short -p no:cacheprovider -p no:xdist -o addopts=--import-mode=importlib"
 
 UNWRITTEN, HANGS, SYNTAX, SLIP, SENSELESS = "NotWritten", "Hangs", "Syntax", "Slip", "Senseless"
 MEANT = {
@@ -118,12 +118,14 @@ def ask(folder: Path, check: Check) -> Asked:
 
 
 def likely(unit: Unit, outcome: Asked) -> list[Mistake]:
-    """Typical mistakes that show themselves in this way."""
+    """Typical mistakes that show themselves in this way, and if they name a test, in this one."""
     found = outcome.finding
     return [
         mistake
         for mistake in unit.mistakes
-        if found is not None and (mistake.check, mistake.invariant) == (outcome.check.name, found.invariant)
+        if found is not None
+        and (mistake.check, mistake.invariant) == (outcome.check.name, found.invariant)
+        and mistake.test in found.where
     ]
 
 
@@ -140,10 +142,17 @@ def _unreadable(workshop: Workshop, unit: Unit) -> Finding | None:
     return None
 
 
+def _crowd() -> float:
+    """How many times as long a command may take because others wait for the processors, too."""
+    return min(max(os.getloadavg()[0] / (os.cpu_count() or 1), 1.0), MAX_CROWD)
+
+
 def _run(folder: Path, command: str) -> tuple[int | None, str]:
     """Exit status (None: it hung) and output of `python -m command` in the copy."""
     module, *rest = shlex.split(command)
-    quiet = shlex.split(QUIET) if module == "pytest" else []
+    patience = PATIENCE * _crowd()
+    # One test that hangs is ended before all of them, so that it is known which.
+    quiet = [*shlex.split(QUIET), f"--timeout={patience * 0.8:.0f}"] if module == "pytest" else []
     environ = {**os.environ, "PYTHONPATH": str(folder), "NO_COLOR": "1", "COLUMNS": "160"}
     environ.pop("HYPOTHESIS_PROFILE", None)
     with subprocess.Popen(
@@ -156,7 +165,7 @@ def _run(folder: Path, command: str) -> tuple[int | None, str]:
         start_new_session=True,
     ) as process:
         try:
-            output, _ = process.communicate(timeout=PATIENCE)
+            output, _ = process.communicate(timeout=patience)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             return None, process.communicate()[0]
@@ -181,7 +190,8 @@ def _finding(check: Check, status: int | None, output: str) -> Finding:
     if unwritten := re.search(r"NotImplementedError: (lab \d+: \S+)", output):
         return Finding(invariant=UNWRITTEN, what=unwritten[1], where=where)
     if status is None or "Timeout (>" in output:
-        return Finding(invariant=HANGS, what=f"`python -m {check.run}` did not end", where=where)
+        busy = ", and this machine has much else to do: ask again when it has not" if _crowd() > 1 else ""
+        return Finding(invariant=HANGS, what=f"`python -m {check.run}` did not end{busy}", where=where)
     if of_spec := _unreadable_spec(output):
         return Finding(invariant=of_spec[0], what=of_spec[1], where=where)
     said = _said(lines)
@@ -207,6 +217,9 @@ def _unreadable_spec(output: str) -> tuple[str, str] | None:
 def _said(lines: list[str]) -> list[str]:
     """What the tool itself says of the failure: of pytest's output not the source lines around it."""
     if errors := [line[1:].strip() for line in lines if line.startswith("E ")]:
+        if errors[0].endswith("Regex pattern did not match.") and len(errors) > 2:
+            # An exception that a test asked for, and with other words: pytest says which in two more lines.
+            return [f"the exception has another message than is asked for. {'. '.join(errors[1:3])}"]
         return errors
     if (ended := [n for n, line in enumerate(lines) if line.endswith(": UnexpectedException")]) and ended[0]:
         return [lines[ended[0] - 1].strip()]  # an example in a docstring that raised

@@ -49,6 +49,8 @@ class Mistake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """What a student who made it needs to hear."""
     check: str
     invariant: str
+    test: str = ""
+    """Part of the name of the test that notices it, where several mistakes would else be told at once."""
     swaps: tuple[Swap, ...]
 
 
