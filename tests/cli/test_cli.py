@@ -43,7 +43,7 @@ def run(node: FakeNode | str, *arguments: str, stdin: bytes = b"") -> subprocess
         input=stdin,
         capture_output=True,
         env={**os.environ, "COLUMNS": "80"},
-        timeout=60,
+        timeout=120,
         check=False,
     )
 
@@ -224,7 +224,7 @@ def test_a_reader_that_had_enough_is_no_error(node: FakeNode) -> None:
     process.stdout.read(1)
     process.stdout.close()
     assert process.stderr.read() == b""
-    assert process.wait(30) == 0
+    assert process.wait(120) == 0
     process.stderr.close()
 
 
@@ -303,8 +303,8 @@ def test_the_repl_learns_topics_and_hides_control_bytes(node: FakeNode) -> None:
 def test_the_repl_moves_to_another_node_only_if_it_answers(node: FakeNode) -> None:
     text = io.StringIO()
     screen = Screen(io.BytesIO(), Console(file=text), Console(file=text), json=False, human=True)
-    with FakeNode() as other, Client(node.address, timeout=0.3) as client:
-        repl = Repl(client, screen, lambda address: Client(address, timeout=0.3))
+    with FakeNode() as other, Client(node.address, timeout=2.0) as client:
+        repl = Repl(client, screen, lambda address: Client(address, timeout=2.0))
         repl.execute(f"connect 127.0.0.1:{free_port()}")
         repl.execute("connect nonsense")
         assert repl.client is client
@@ -381,7 +381,7 @@ def test_a_terminal_s_paste_is_three_commands_not_one_entry(node: FakeNode, tmp_
         if b"HELP, QUIT" in seen and (b"walrus" in since or b"put" in since or b"three" in since) and typed:
             os.write(terminal, typed.pop(0))
             since = b""
-    process.wait(30)
+    process.wait(120)
     os.close(terminal)
     assert node.log.topics["t"] == [[b"one", b"two", b"three"]]
 

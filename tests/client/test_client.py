@@ -396,7 +396,7 @@ def test_a_call_that_gives_up_resets_its_connection_so_that_the_node_writes_noth
         client.close()
         accepted, _ = server.accept()
         with accepted, pytest.raises(ConnectionResetError):
-            accepted.settimeout(10)
+            accepted.settimeout(120)
             while accepted.recv(100):
                 pass
 
@@ -408,7 +408,7 @@ def test_a_client_that_is_closed_after_its_answers_closes_in_order(connect: Make
         def serve() -> list[bytes]:
             accepted, _ = server.accept()
             with accepted:
-                accepted.settimeout(10)
+                accepted.settimeout(120)
                 request = accepted.recv(100)
                 accepted.sendall(protocol.ok(b"positions=1") + protocol.frame(b"OK"))
                 return [request, accepted.recv(100)]

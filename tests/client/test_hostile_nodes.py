@@ -23,7 +23,7 @@ from walrus import protocol
 from walrus.client import AsyncClient, Client, WalrusError
 
 TIMEOUT = 0.2
-PATIENCE = 8.0
+PATIENCE = 30.0
 """Seconds that a call of `TIMEOUT` may take on a busy machine: one that knows no deadline takes longer."""
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -187,10 +187,10 @@ def each_blocking(node: Hostile) -> list[Outcome]:
                 found = error
             took = time.monotonic() - begun
             barrier.wait()
-            assert client.fetch("q", 1, 3, timeout=20) == b"q3", case
+            assert client.fetch("q", 1, 3, timeout=60) == b"q3", case
             return case, took, found
 
-    barrier = threading.Barrier(len(CASES), lambda: setattr(node, "behave", good), timeout=60)
+    barrier = threading.Barrier(len(CASES), lambda: setattr(node, "behave", good), timeout=120)
     with ThreadPoolExecutor(len(CASES)) as pool:
         return list(pool.map(one, CASES))
 
@@ -208,10 +208,10 @@ async def each_awaited(node: Hostile) -> list[Outcome]:
             except WalrusError as error:
                 found = error
             took = time.monotonic() - begun
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(120):
                 await barrier.wait()
             node.behave = good
-            assert await client.fetch("q", 1, 3, timeout=20) == b"q3", case
+            assert await client.fetch("q", 1, 3, timeout=60) == b"q3", case
             return case, took, found
 
     barrier = asyncio.Barrier(len(CASES))

@@ -125,7 +125,7 @@ async def answers_of(client: AsyncClient) -> None:
 
 
 async def no_connection_is_open(node: Node) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while node.open:
             node.closed.clear()
             await node.closed.wait()
@@ -176,7 +176,7 @@ async def interfered(work: Coroutine[Any, Any, Any], number: int, interfere: Int
 
 
 async def at_each_suspension(attack: Callable[[Node, int], Coroutine[Any, Any, bool]]) -> None:
-    async with running() as node, asyncio.timeout(60):
+    async with running() as node, asyncio.timeout(300):
         number, there_is_one = 0, True
         while there_is_one:
             number += 1

@@ -52,7 +52,7 @@ def test_a_node_is_paused_goes_on_and_is_killed(tmp_path: Path, node: subprocess
     assert actions.act("resume", 1) == "SIGCONT to node 1"
     wait_for(lambda: not stopped(), "the process to go on")
     assert actions.act("kill", 1) == "SIGKILL to node 1"
-    assert node.wait(30) == -signal.SIGKILL
+    assert node.wait(120) == -signal.SIGKILL
     assert running_nodes(tmp_path) == {}
 
 

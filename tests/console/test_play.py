@@ -128,7 +128,7 @@ def test_what_is_kept_for_a_film_is_bounded(tmp_path: Path, monkeypatch: pytest.
 
 def test_the_console_goes_on_while_a_film_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gone_on = threading.Event()
-    monkeypatch.setattr(play.html, "page", lambda _: str(gone_on.wait(10)))
+    monkeypatch.setattr(play.html, "page", lambda _: str(gone_on.wait(120)))
     stream: Any = SimpleNamespace(steps=[])
 
     async def run() -> str:

@@ -129,12 +129,16 @@ def test_ctrl_c_before_a_cluster_is_ready_leaves_nothing_behind(tmp_path: Path) 
     for how, status in (([], 0), (["--detach"], 130)):
         command = [sys.executable, "-m", "walrus.cluster", *ports, *how]
         process = subprocess.Popen(command, env=ENVIRON, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        wait_for(lambda: running_nodes(tmp_path), "a first node")
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=PATIENCE)
+        try:
+            wait_for(lambda: running_nodes(tmp_path), "a first node")
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+            left = take_down(tmp_path)
         assert process.returncode == status
         assert b"Traceback" not in errors
-        assert take_down(tmp_path) == []
+        assert left == []
 
 
 def test_taking_down_passes_over_what_is_no_node(tmp_path: Path) -> None:

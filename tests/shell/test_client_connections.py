@@ -17,7 +17,7 @@ from walrus.credentials import digest_of, drawn
 from walrus.protocol import Get, Put, Request
 from walrus.shell.client_connections import ClientServer, Limits, Slot
 
-PATIENCE = 20.0
+PATIENCE = 120.0
 
 
 def frames(*bodies: bytes) -> bytes:

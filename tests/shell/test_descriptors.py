@@ -13,7 +13,7 @@ import pytest
 from walrus.shell import descriptors
 from walrus.shell.descriptors import ACCEPTS_PER_PASS, SLACK, Listener, shares
 
-PATIENCE = 20.0
+PATIENCE = 120.0
 ROOM = 5
 
 

@@ -48,7 +48,7 @@ class Engine:
     async def turn(self) -> None:
         """Let what is readable be read."""
         reported = len(self.durable) + len(self.failures)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while len(self.durable) + len(self.failures) == reported:
                 await asyncio.sleep(0)
 

@@ -28,7 +28,7 @@ from walrus.shell.logs import (
     open_log,
 )
 
-PATIENCE = 20.0
+PATIENCE = 120.0
 
 
 class Pipe:

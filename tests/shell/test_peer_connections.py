@@ -32,7 +32,7 @@ from walrus.shell.peer_connections import (
 from walrus.shell.seeking import Seeker
 from walrus.wire.messages import ANY_NODE, Fence, Hello, HelloReply, Join, JoinReply, PeerMessage
 
-PATIENCE = 20.0
+PATIENCE = 120.0
 CODEC: PeerCodec[PeerMessage] = PeerCodec(PeerMessage)
 MESSAGE = Fence(topic="t", segment=1)
 

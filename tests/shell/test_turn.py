@@ -13,7 +13,7 @@ from walrus.shell.event_loop import BatchedEventLoop
 from walrus.shell.turn import Turn
 from walrus.wire.effects import Effect, LogLine, Outbox
 
-PATIENCE = 20.0
+PATIENCE = 120.0
 
 
 class Controller:

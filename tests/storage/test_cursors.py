@@ -131,16 +131,16 @@ def test_a_read_that_waits_for_its_sync_has_moved_nothing(plain: Store) -> None:
 
     def commit() -> None:
         waiting.set()
-        assert go_on.wait(30)
+        assert go_on.wait(120)
 
     cursor._commit = commit
     got: list[int] = []
     reader = threading.Thread(target=lambda: got.append(wal.read_next("t").index))  # type: ignore[union-attr]
     reader.start()
-    assert waiting.wait(30)
+    assert waiting.wait(120)
     assert (cursor.index, cursor.persisted) == (1, 1), "NothingSkipped: nothing moves before the read returns"
     go_on.set()
-    reader.join(30)
+    reader.join(120)
     assert got == [1]
 
 

@@ -33,7 +33,7 @@ def in_child(action: Callable[[], object]) -> object:
         os._exit(0)
     os.close(writing)
     try:
-        ready = select.select([reading], [], [], 20)[0]
+        ready = select.select([reading], [], [], 120)[0]
         return json.loads(os.read(reading, 1 << 16)) if ready else None
     finally:
         os.close(reading)
@@ -147,7 +147,7 @@ def test_an_idle_child_does_not_keep_the_directory(real: Store) -> None:
             os.write(writing, json.dumps([os.getpid(), held]).encode())
             signal.pause()
         os._exit(0)
-    assert select.select([reading], [], [], 20)[0]
+    assert select.select([reading], [], [], 120)[0]
     child, held = json.loads(os.read(reading, 1 << 16))
     try:
         os.waitpid(parent, 0)

@@ -204,7 +204,7 @@ def test_a_receive_that_waits_hears_of_an_entry_and_of_one_that_is_given_back(tm
         for _ in workers:
             wal.append("t", b"end")
         for worker in workers:
-            worker.join(30)
+            worker.join(120)
         assert not any(worker.is_alive() for worker in workers)
         assert set(found) == set(range(20))
         assert wal._bell.waiting == 0, "appends ring only while a thread waits"
@@ -236,7 +236,7 @@ def test_closing_ends_every_wait(tmp_path: Path) -> None:
     while not wal._bell.waiting:
         threading.Event().wait(0.001)
     wal.close()
-    waiter.join(30)
+    waiter.join(120)
     assert len(raised) == 1 and not waiter.is_alive()
 
 

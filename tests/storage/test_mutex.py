@@ -16,7 +16,7 @@ from walrus.storage.interrupts import deserted
 from walrus.storage.mutex import Mutex
 from walrus.wal import FsyncSchedule, Walrus
 
-DEADLINE = 30.0
+DEADLINE = 120.0
 
 
 def start(action: Callable[[], None]) -> threading.Thread:

@@ -60,7 +60,7 @@ def test_the_holder_is_signalled_and_nobody_once_it_is_gone(
     descriptors = len(os.listdir("/dev/fd"))
     assert signal_holder(holder, signal.SIGTERM)
     assert len(os.listdir("/dev/fd")) <= descriptors, "a descriptor is left open"
-    assert child.wait(20) == -signal.SIGTERM
+    assert child.wait(120) == -signal.SIGTERM
     assert lock_holder(tmp_path / "lock") is None
     assert not signal_holder(holder, signal.SIGTERM)
 

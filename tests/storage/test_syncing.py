@@ -184,20 +184,20 @@ def test_a_note_of_another_thread_waits_while_a_block_of_the_journal_begins() ->
 
     def slow() -> Iterable[bytes]:
         begun.set()
-        assert go_on.wait(30)
+        assert go_on.wait(120)
         return state()
 
     journal._state = slow
     beginning = threading.Thread(target=journal.rewrite)
     beginning.start()
-    assert begun.wait(30)
+    assert begun.wait(120)
     door = journal.lock = Door(journal.lock)  # type: ignore[assignment]
     adding = threading.Thread(target=lambda: (journal.add([deleted_note(1)]), added.append(True))[0])
     adding.start()
-    reached = door.reached.wait(30)  # type: ignore[attr-defined]
+    reached = door.reached.wait(120)  # type: ignore[attr-defined]
     go_on.set()
     for thread in (beginning, adding):
-        thread.join(30)
+        thread.join(120)
     assert reached and added, "a note is refused because another thread begins a block"
 
 

@@ -120,12 +120,12 @@ def test_who_waits_together_shares_a_sync() -> None:
     def sync() -> None:
         syncs.append(1)
         running.set()
-        assert release.wait(30)
+        assert release.wait(120)
 
     group = GroupCommit(sync)
     first = threading.Thread(target=group.commit)
     first.start()
-    assert running.wait(30)
+    assert running.wait(120)
     others = [threading.Thread(target=group.commit) for _ in range(8)]
     for thread in others:
         thread.start()
@@ -143,7 +143,7 @@ def test_a_sync_that_fails_is_told_to_everybody_it_concerns() -> None:
 
     def sync() -> None:
         running.set()
-        assert release.wait(30)
+        assert release.wait(120)
         raise EngineFailed("no")
 
     group, told = GroupCommit(sync), list[int]()
@@ -156,7 +156,7 @@ def test_a_sync_that_fails_is_told_to_everybody_it_concerns() -> None:
 
     threads = [threading.Thread(target=commit) for _ in range(5)]
     threads[0].start()
-    assert running.wait(30)
+    assert running.wait(120)
     for thread in threads[1:]:
         thread.start()
     release.set()
@@ -219,7 +219,7 @@ def test_closing_while_others_write(plain: Store) -> None:
             return
 
     def close() -> None:
-        assert started.wait(30)
+        assert started.wait(120)
         wal.close()
 
     together(write, write, close)
@@ -280,15 +280,15 @@ def test_a_thread_that_waits_for_a_sync_of_others_sleeps(monkeypatch: pytest.Mon
 
     def sync() -> None:
         running.set()
-        assert release.wait(30)
+        assert release.wait(120)
 
     monkeypatch.setattr(syncing, "Lock", Gate)
     group = GroupCommit(sync)
     threads = [threading.Thread(target=group.commit) for _ in range(2)]
     for thread in threads:
         thread.start()
-        assert running.wait(30)
-    slept = sleeps.wait(30)
+        assert running.wait(120)
+    slept = sleeps.wait(120)
     release.set()
     for thread in threads:
         thread.join()

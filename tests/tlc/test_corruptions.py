@@ -70,7 +70,7 @@ def differ(verdict: TraceVerdict, run: list[Event]) -> str:
 
 
 @pytest.mark.tla
-@pytest.mark.timeout(1_800)
+@pytest.mark.timeout(3_600)
 def test_tlc_and_the_second_judge_agree_on_each_corrupted_run() -> None:
     """Both read the rules; a corrupted run that both take is another legal run."""
     verdicts = validate(runs(), specs=[WALRUS], explain=False)

@@ -189,7 +189,7 @@ def test_tlc_dies_with_a_parent_that_is_killed(spec: Path) -> None:
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    eventually(lambda: not alive(java), 20)
+    eventually(lambda: not alive(java), 120)
 
 
 def alive(pid: int) -> bool:
@@ -295,7 +295,7 @@ def test_on_a_pipe_progress_is_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(out, "write", write)
     with tlc.progress_line(console, "raft-quick") as show:
         show(tlc.SearchProgress(depth=3, generated=20, distinct=10, queue=5, seconds=2.0))
-        assert told.wait(60)
+        assert told.wait(120)
     first, *others = out.getvalue().splitlines()
     assert first == "raft-quick: starting"
     assert "raft-quick: 10 distinct states (5/s), 5 waiting, depth 3, 2 s; running for" in "".join(others)

@@ -27,7 +27,7 @@ from walrus.tlc.mutants import PLANTED, Case, cases_of, expected_of, listing, va
 from walrus.tlc.run import run_tlc
 from walrus.tlc.variants import Variant, judge_variants
 
-pytestmark = [pytest.mark.tla, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.tla, pytest.mark.timeout(3_000)]
 
 QUICK = [path.stem for path in config_files("quick")]
 SMALLEST = ["walrus-quick-register", "raft-quick-restarts"]
@@ -50,7 +50,7 @@ def test_quick_configuration_holds_and_refuses_its_planted_bugs(name: str) -> No
     config, states = config_file(name), known_states()[name]
     cases = sample(cases_of(name), states)
     chosen = [Variant(), *map(variant_of, cases)]
-    itself, *others = judge_variants(config, chosen, states=states, timeout=800)
+    itself, *others = judge_variants(config, chosen, states=states, timeout=2_500)
     assert itself.violated == ""
     assert not itself.more_states and not itself.fewer_states, (
         "the documentation has another number of states"
@@ -62,7 +62,7 @@ def test_quick_configuration_holds_and_refuses_its_planted_bugs(name: str) -> No
 
 @pytest.mark.parametrize("name", SMALLEST)
 def test_tlc_by_itself_finds_that_it_holds(name: str) -> None:
-    result = tlc.coverage(name, timeout=800)
+    result = tlc.coverage(name, timeout=2_500)
     assert result.ok, f"{result.violated}: {result.message}"
     assert result.distinct == known_states()[name]
     assert tlc.idle(result) == []
@@ -73,7 +73,7 @@ def test_a_configuration_that_checks_nothing_is_noticed(tmp_path: Path) -> None:
     base = config_file("walrus-quick-register")
     config = tmp_path / base.name
     config.write_text(with_constants(base.read_text(), {"MaxSegments": "1"}))
-    result = run_tlc(spec_of(base), config, arguments=["-coverage", "1"], timeout=300)
+    result = run_tlc(spec_of(base), config, arguments=["-coverage", "1"], timeout=2_500)
     assert result.ok
     assert "Seal" in tlc.idle(result), "a vacuous configuration passes for one that proves something"
     assert result.distinct != known_states()[base.stem]
@@ -104,7 +104,7 @@ def test_the_documentation_has_the_table_of_planted_bugs() -> None:
 
 @pytest.mark.parametrize("name", [path.stem for path in config_files("liveness")])
 def test_liveness(name: str) -> None:
-    result = tlc.check(name, timeout=500)
+    result = tlc.check(name, timeout=2_500)
     assert result.ok, result.message
     assert result.distinct == known_states()[name]
 
@@ -114,12 +114,12 @@ def test_without_fairness_nothing_need_get_on(tmp_path: Path) -> None:
     text = with_constants(base.read_text(), {"MaxFaults": "0", "Group": "{}"})
     config = tmp_path / "walrus-unfair.cfg"
     config.write_text(text.replace("SPECIFICATION LiveSpec", "SPECIFICATION Spec"))
-    assert run_tlc(spec_of(base), config, timeout=300).violated == "a temporal property"
+    assert run_tlc(spec_of(base), config, timeout=2_500).violated == "a temporal property"
 
 
 @pytest.mark.parametrize("name", [path.stem for path in config_files("simulate")])
 def test_random_behaviours_of_larger_clusters(name: str) -> None:
-    result = tlc.simulate(name, behaviours=60, depth=60, timeout=300)
+    result = tlc.simulate(name, behaviours=60, depth=60, timeout=2_500)
     assert result.ok, result.violated
 
 

@@ -45,7 +45,7 @@ def test_the_second_judge_stops_at_the_step_that_is_wrong(name: str) -> None:
 
 
 @pytest.mark.tla
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3_000)
 def test_a_recorded_run_of_a_planted_bug_is_refused_and_the_same_run_without_it_is_not() -> None:
     verdicts = {
         verdict.name: verdict

@@ -44,7 +44,7 @@ def test_every_kind_of_corruption_fits_some_run() -> None:
 
 
 @pytest.mark.tla
-@pytest.mark.timeout(1_800)
+@pytest.mark.timeout(3_600)
 def test_whole_runs_are_accepted_and_every_corrupted_one_is_refused() -> None:
     runs = whole() | corrupt()
     accepted = {verdict.name for verdict in validate(runs, specs=[RAFT], explain=False) if verdict.accepted}

@@ -27,7 +27,7 @@ from walrus.tlc.trace_spec import Event
 from walrus.tlc.trace_walrus import WALRUS
 from walrus.tlc.traces import TraceVerdict, read_lines, specs_of, validate
 
-pytestmark = [pytest.mark.tla, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.tla, pytest.mark.timeout(3_000)]
 
 
 class Recording:

@@ -53,7 +53,7 @@ SEEN_SEGMENTS = {
 
 
 @pytest.mark.tla
-@pytest.mark.timeout(7_200 if DEEP else 900)
+@pytest.mark.timeout(7_200 if DEEP else 3_000)
 def test_real_servers_come_to_the_states_of_the_spec() -> None:
     outcome = performed(written(COUNT))
     assert [str(difference) for difference in outcome.differences] == []
@@ -70,7 +70,7 @@ def actions(driver: type = Cluster) -> set[str]:
 
 
 @pytest.mark.tla
-@pytest.mark.timeout(7_200 if DEEP else 900)
+@pytest.mark.timeout(7_200 if DEEP else 3_000)
 def test_real_segments_come_to_the_states_of_the_spec() -> None:
     outcome = performed(written_segments(SEGMENTS), perform_segments)
     assert [str(difference) for difference in outcome.differences] == []
@@ -83,15 +83,15 @@ def test_real_segments_come_to_the_states_of_the_spec() -> None:
 
 
 @pytest.mark.tla
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3_000)
 def test_real_segments_forget_fences_as_the_spec_does() -> None:
-    outcome = replay("walrus-simulate", CHECKPOINTS, count=5, depth=40, timeout=600)
+    outcome = replay("walrus-simulate", CHECKPOINTS, count=5, depth=40, timeout=2_500)
     assert [str(difference) for difference in outcome.differences] == []
     assert outcome.actions["ForgetFence"] and outcome.actions["Checkpoint"]
 
 
 @pytest.mark.tla
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3_000)
 @pytest.mark.parametrize("bug", [*SEEN, *SEEN_SEGMENTS])
 def test_a_planted_bug_is_a_difference(bug: str) -> None:
     of_raft = bug in SEEN

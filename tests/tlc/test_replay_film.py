@@ -77,7 +77,7 @@ def test_the_first_behaviour_that_differs_is_kept() -> None:
 
 
 @pytest.mark.tla
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3_000)
 def test_a_planted_bug_is_a_page(tmp_path: Path) -> None:
     footage, outcome = Footage(), Replayed()
     with mutants.planted(mutants.find("votes_without_log_check")):

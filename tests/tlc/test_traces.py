@@ -18,7 +18,7 @@ from walrus.tlc.trace_spec import Event
 from walrus.tlc.trace_walrus import data_plane
 from walrus.tlc.traces import read_events, read_lines, validate
 
-pytestmark = [pytest.mark.tla, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.tla, pytest.mark.timeout(3_000)]
 
 
 def failover() -> list[Event]:
