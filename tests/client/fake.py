@@ -139,8 +139,10 @@ class MemoryLog:
             case Delete(topic):
                 del self.topics[topic]
                 return [protocol.OK]
-            case Groups():
-                return [protocol.json_reply('{"groups": {}}')]
+            case Groups(topic):
+                end = {"segment": len(self.topics[topic]), "offset": len(self.topics[topic][-1])}
+                told = {"end": end, "exact": True, "leader_node": 1, "groups": {}}
+                return [protocol.json_reply(json.dumps(told))]
             case Recover():
                 return [protocol.error(protocol.errors.not_recovered_yet("t", 1))]
 

@@ -76,6 +76,22 @@ def test_percentiles_are_of_what_was_observed_within_the_window() -> None:
     assert since(earlier, later) == earlier, "the process started anew"
 
 
+def test_durations_of_all_nodes_are_one_histogram_of_the_last_minute() -> None:
+    bounds = [0.001, 0.01]
+    before, later = Durations(bounds, [5, 0, 0], 0.1), Durations(bounds, [995, 9, 0], 0.5)
+    history = History()
+    history.take(look(said(1, put_seconds=before), said(2)), 0.0, 0.0)
+    assert history.picture()["latency"]["PUT"]["counts"] == [0, 0, 0]
+    history.take(
+        look(said(1, put_seconds=later), said(2, put_seconds=Durations(bounds, [0, 0, 1]))), 1.0, 1.0
+    )
+    puts = history.picture()["latency"]["PUT"]
+    assert (puts["bounds"], puts["counts"]) == (bounds, [990, 9, 1])
+    assert (puts["p50"], puts["p99"], puts["p999"]) == (0.001, 0.001, 0.01)
+    nothing = {"bounds": [], "counts": [], "p50": None, "p99": None, "p999": None}
+    assert history.picture()["latency"]["sync"] == nothing
+
+
 def test_the_exposition_is_read_by_the_format_s_own_parser() -> None:
     took = Durations([0.001, 0.01], [2, 1, 1], 0.5)
     topics = {"orders": {"segments": 2, "entries": 9, "lag": {"": 4, 'a"b\\': 5}, "out": {'a"b\\': 2}}}

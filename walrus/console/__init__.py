@@ -6,6 +6,7 @@
     exposition    the figures in the text format of Prometheus
     server        HTTP: the page, its events, metrics, health, actions
     actions       kill -9, pause, continue, start, leave: of a cluster on this machine
+    topics        look into a topic, publish, seek, register, configure
     stream        messages that stream through a cluster while it is played with, and what became of each
     recording     what its nodes did lately, from their traces
     play          the three above together, and the last half minute as a film

@@ -106,6 +106,7 @@ class History:
             "topic_count": cluster.topic_count,
             "worst_lag": cluster.worst_lag,
             "puts": self._puts(),
+            "latency": self._latency(),
             "nodes": [self._node(node) for node in cluster.nodes],
             "topics": self._topics(),
             "events": [event._asdict() for event in reversed(self.events)],
@@ -143,6 +144,16 @@ class History:
         first = next(look.nodes[node_id] for look in self._looks if node_id in look.nodes)
         syncs, first_syncs = _syncs(figures), _syncs(first)
         return since(figures.put_seconds, first.put_seconds), since(syncs, first_syncs)
+
+    def _latency(self) -> dict[str, Any]:
+        """How long PUTs and syncs took within the window, on all nodes that answer together."""
+        lately = [
+            self._lately(node.node_id, node.figures) for node in self.health.nodes if node.figures is not None
+        ]
+        return {
+            "PUT": _histogram([puts for puts, _ in lately]),
+            "sync": _histogram([syncs for _, syncs in lately]),
+        }
 
     def _node(self, node: NodeHealth) -> dict[str, Any]:
         shown = {"id": node.node_id, "address": node.address, "role": node.role, "trouble": node.trouble}
@@ -194,6 +205,17 @@ class History:
                     seconds = self._looks[-1].now - earlier.now
                     return rate(entries, figures.topics_led[name].entries, seconds)
         return 0.0
+
+
+def _histogram(several: Iterable[Durations]) -> dict[str, Any]:
+    """The sum of histograms with the same bounds, as the page shows it."""
+    counted = [each for each in several if each.counts]
+    bounds = counted[0].bounds if counted else []
+    fitting = [each.counts for each in counted if each.bounds == bounds]
+    total = Durations(bounds, [sum(counts) for counts in zip(*fitting, strict=True)])
+    shares = {"p50": 0.5, "p99": 0.99, "p999": 0.999}
+    reached = {name: percentile(total, share) for name, share in shares.items()}
+    return {"bounds": bounds, "counts": total.counts, **reached}
 
 
 def _syncs(figures: NodeFigures) -> Durations:

@@ -10,12 +10,13 @@
     GET  /readyz           200 if the cluster is healthy or degraded, 503 if it is unavailable; why, in lines
     GET  /readyz/NODE      the same for one node
     POST /api/nodes/NODE/ACTION   kill, pause, resume, start, leave
+    POST /api/topics/NAME/ACTION  look, put, seek, register, configure; the body says what (`topics.py`)
 
 **What keeps a stranger out.** A page of another site, open in the same browser, can send requests here. It
-cannot read the answers, and it cannot set the header `Authorization: Bearer TOKEN`, which every POST needs:
-the token is in the page's address behind `#`, which no browser sends. A name that such a site has let point
-to 127.0.0.1 (DNS rebinding) is refused by its `Host`. The token is compared in constant time. The page loads
-nothing from elsewhere, and may not (Content-Security-Policy).
+cannot read the answers, and it cannot set the header `Authorization: Bearer TOKEN`, which every POST needs
+(also the one that shows entries): the token is in the page's address behind `#`, which no browser sends. A
+name that such a site has let point to 127.0.0.1 (DNS rebinding) is refused by its `Host`. The token is
+compared in constant time. The page loads nothing from elsewhere, and may not (Content-Security-Policy).
 
 HTTP itself is aiohttp's: what a parser of foreign bytes must withstand is not written here a second time.
 """
@@ -33,6 +34,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from walrus.client import AsyncClient, WalrusError
+from walrus.console import topics
 from walrus.console.actions import ACTIONS, ActionError
 from walrus.console.exposition import exposition
 from walrus.console.history import History
@@ -48,7 +50,7 @@ HEADERS = {
 MAX_WATCHERS = 100
 """Browsers that are sent events at once."""
 MAX_BODY_BYTES = 4096
-"""Of a request: none of ours has a body."""
+"""Of a request: a message or settings; what is longer is for a client."""
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -112,6 +114,7 @@ class ConsoleServer:
                 web.get("/readyz", self._ready),
                 web.get("/readyz/{node:[0-9]{1,10}}", self._node_ready),
                 web.post("/api/nodes/{node:[0-9]{1,10}}/{action}", self._act),
+                web.post("/api/topics/{topic}/{action}", self._act_on_topic),
             ]
         )
         return app
@@ -159,15 +162,21 @@ class ConsoleServer:
             self._watching -= 1
 
     async def _topic(self, request: web.Request) -> web.Response:
-        nodes = [node.address for node in self._watched.history.health.nodes if node.figures is not None]
-        if not nodes:
-            raise web.HTTPServiceUnavailable(text="no node answers\n")
         try:
-            async with AsyncClient(nodes, timeout=2.0) as client:
+            async with AsyncClient(self._answering(request.match_info["topic"]), timeout=2.0) as client:
                 state = await client.state(request.match_info["topic"])
         except (WalrusError, OSError, ValueError) as error:
             raise web.HTTPNotFound(text=f"{error}\n") from error
         return web.json_response(state)
+
+    def _answering(self, topic: str) -> list[str]:
+        """Where to ask about a topic: its leader first, who knows where it ends."""
+        health = self._watched.history.health
+        leader = health.topics[topic].leader if topic in health.topics else 0
+        nodes = [node for node in health.nodes if node.figures is not None]
+        if not nodes:
+            raise web.HTTPServiceUnavailable(text="no node answers\n")
+        return [node.address for node in sorted(nodes, key=lambda node: node.node_id != leader)]
 
     async def _film(self, request: web.Request) -> web.Response:
         if self._play is None:
@@ -195,7 +204,8 @@ class ConsoleServer:
                 return web.Response(text=f"{node.trouble or 'ready'}\n", status=200 if ready else 503)
         raise web.HTTPNotFound(text=f"there is no node {wanted}\n")
 
-    async def _act(self, request: web.Request) -> web.Response:
+    def _allowed(self, request: web.Request) -> Acting:
+        """Return what may be done, to one who may do it."""
         if self._actions is None:
             raise web.HTTPForbidden(text="this console only shows: start it with --allow-changes\n")
         given = request.headers.get("Authorization", "").removeprefix("Bearer ")
@@ -203,11 +213,29 @@ class ConsoleServer:
             raise web.HTTPUnauthorized(
                 text="the token is missing or wrong: open the address that was printed\n"
             )
+        return self._actions
+
+    async def _act(self, request: web.Request) -> web.Response:
+        actions = self._allowed(request)
         node, action = int(request.match_info["node"]), request.match_info["action"]
         if action not in ACTIONS:
             raise web.HTTPNotFound(text=f"there is no action {action}; there are {', '.join(ACTIONS)}\n")
         try:
-            done = await asyncio.to_thread(self._actions.act, action, node)
+            done = await asyncio.to_thread(actions.act, action, node)
         except ActionError as error:
             raise web.HTTPConflict(text=f"{error}\n") from error
         return web.Response(text=f"{done}\n")
+
+    async def _act_on_topic(self, request: web.Request) -> web.Response:
+        self._allowed(request)
+        topic, action = request.match_info["topic"], request.match_info["action"]
+        if action not in topics.TOPIC_ACTIONS:
+            known = ", ".join(topics.TOPIC_ACTIONS)
+            raise web.HTTPNotFound(text=f"there is no action {action}; there are {known}\n")
+        try:
+            asked = topics.told(await request.read())
+            return web.json_response(await topics.act(action, topic, asked, self._answering(topic)))
+        except topics.BadRequestError as error:
+            raise web.HTTPBadRequest(text=f"{error}\n") from error
+        except ActionError as error:
+            raise web.HTTPConflict(text=f"{error}\n") from error
