@@ -122,16 +122,19 @@ Ask(command) ==
     /\ asked' = asked \cup {command}
     /\ UNCHANGED <<history, frames, copy, proof>>
 
+\* REGISTER names the number that the life is to be born with: the tombstone.
 AskToRegister ==
     /\ ~IsThere(Committed)
     /\ Committed.life < MaxLives
     /\ Committed.next <= MaxNumber
     /\ Ask([kind |-> "register", number |-> Committed.next, generation |-> 0, life |-> Committed.life + 1])
 
+\* DELETE names the number that the life was born with.
 AskToDelete ==
     /\ IsThere(Committed)
     /\ Ask([kind |-> "delete", number |-> Committed.born, generation |-> 0, life |-> Committed.life])
 
+\* SEEK names a place, and the generation that it is to end.
 AskToSeek ==
     \E to \in Retained(Committed) :
         /\ Cardinality({c \in asked : c.kind = "seek"}) < MaxSeeks
@@ -157,6 +160,7 @@ CommitAsked ==
         /\ misled' = (misled \/ after.life # command.life)
         /\ UNCHANGED <<sealed, trimmed, missed>>
 
+\* The open segment is sealed, and the next one opens.
 Seal ==
     /\ IsThere(Committed)
     /\ Committed.current < MaxNumber

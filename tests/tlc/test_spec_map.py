@@ -13,7 +13,7 @@ from walrus.tlc.configs import config_files, invariants, properties, spec_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MAP = (ROOT / "docs" / "spec-map.md").read_text()
-MAPPED = ["Walrus", "Delivery", "Publish", "Raft", "Order"]
+MAPPED = ["Walrus", "Delivery", "Publish", "Retention", "Raft", "Order"]
 
 
 def rows_of(heading: str) -> list[list[str]]:
