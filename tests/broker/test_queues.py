@@ -236,6 +236,16 @@ def test_an_unknown_topic_and_a_receipt_of_no_entry_are_errors_that_change_nothi
     assert payloads(world, 1) == [b"0"]
 
 
+def test_a_group_begins_with_the_first_request_that_names_it_an_ack_too():
+    world = loaded(2)
+    receipt = Receipt(1, 0, 0, 1)
+    for change in (Nack("t", "new", receipt), Extend("t", "new", receipt, 1_000)):
+        assert world.ask(1, change) == [b"ERR " + errors.STALE_RECEIPT.encode()], "nothing of it is out"
+    assert world.ask(1, Ack("t", "new", (receipt,))) == [b"OK"]
+    assert payloads(world, 1, "new") == [b"1"]
+    assert payloads(world, 1, "another") == [b"0", b"1"]
+
+
 # --- SEEK
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import socket
 import struct
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -205,6 +206,22 @@ def test_a_closed_connection_is_dialled_again_at_once_and_a_refusal_is_a_death()
         await one.until("up", 2)
         one.peers.close()
         again.peers.close()
+
+    play(scenario)
+
+
+def test_a_peer_that_accepts_and_says_nothing_is_told_of_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("walrus.shell.peer_connections.CONNECT_TIMEOUT", 0.05)
+
+    async def scenario() -> None:
+        one, silent = Host(1), Host(2)
+        with socket.create_server(("127.0.0.1", silent.port)):
+            one.dial(silent)
+            while f"cannot reach node 2 at 127.0.0.1:{silent.port}: no answer in time" not in caplog.messages:
+                await asyncio.sleep(0)
+        one.peers.close()
 
     play(scenario)
 

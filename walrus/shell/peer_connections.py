@@ -266,7 +266,9 @@ class Dialer:
         except (OSError, ValueError) as failure:
             # TimeoutError and all connection errors are among the first, names that cannot be looked up
             # among the second.
-            self._complain(f"cannot reach node {self.peer} at {self.address}: {failure or 'no answer'}")
+            silent = isinstance(failure, TimeoutError) and not str(failure)
+            reason = "no answer in time" if silent else why(failure)
+            self._complain(f"cannot reach node {self.peer} at {self.address}: {reason}")
             link.abort()
             return _Outcome.FAILED
         if reply.error:

@@ -73,7 +73,7 @@ KINDS: Final = (
     Kind(
         "invalid receipt",
         "InvalidRequest",
-        "not a text that `RECEIVE` gives, or of an entry that is not there",
+        "not a text that `RECEIVE` gives",
     ),
     Kind("invalid time", "InvalidRequest", "a wait, delay or extension above a day, or no number"),
     Kind("invalid position", "InvalidRequest", "`SEEK` to where no entry is and none comes next"),
@@ -110,7 +110,11 @@ KINDS: Final = (
         "`PUB` of a number above 0, of a name that is not known (any more)",
     ),
     Kind("group in use", "GroupInUse", "a group is read with `GET` or with `RECEIVE`, not with both"),
-    Kind("stale receipt", "StaleReceipt", "`NACK` or `EXTEND` of a delivery that is over"),
+    Kind(
+        "stale receipt",
+        "StaleReceipt",
+        "`NACK` or `EXTEND` of a delivery that is over, `ACK` of one from before a `SEEK` or of no entry",
+    ),
     Kind("cannot leave:", "CannotLeave", "removing that member would lose data or the majority"),
     Kind("needs force:", "NeedsForce", "`LEAVE` would leave fewer voters than segments should have replicas"),
     Kind("cannot recover:", "CannotRecover", "`RECOVER` of a segment that is sealed already"),
