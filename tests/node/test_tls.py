@@ -147,6 +147,25 @@ def test_neither_port_answers_without_tls_or_without_a_certificate(secured, iden
         assert answer(address, context) == b""
 
 
+def test_a_flood_of_handshakes_that_never_end_keeps_no_client_out_and_is_over_soon(secured, identity):
+    with contextlib.ExitStack() as stack:
+        flood = []
+        for number in range(300):
+            address = secured[1].client if number % 3 else secured[1].raft
+            flood.append(stack.enter_context(socket.create_connection(address, timeout=PATIENCE)))
+            if number % 2:
+                flood[-1].sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")  # half a ClientHello
+        with Client(addresses(secured)[0], timeout=PATIENCE) as client:
+            client.register("flooded")
+            client.put("flooded", b"while they wait")
+        for connection in flood:  # each is given up, by its end or by a reset
+            with contextlib.suppress(ConnectionError):
+                while connection.recv(1 << 12):
+                    pass
+    with Client(addresses(secured)[0], timeout=PATIENCE) as client:
+        assert client.get("flooded") == b"while they wait"
+
+
 TLS_ALERT = b"\x15"
 
 
