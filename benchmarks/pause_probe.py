@@ -44,7 +44,9 @@ class Passes:
     def end(self) -> None:
         """The pass is over; one of the start, before the node freezes what it has, does not count."""
         took = clock() - self._began
-        counts, self._serving = self._serving, gc.get_freeze_count() > 0
+        counts = self._serving
+        # It walks over all that is frozen, so it is asked only until there is something.
+        self._serving = counts or gc.get_freeze_count() > 0
         if not counts:
             self._parts = {}
             return
