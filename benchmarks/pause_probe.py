@@ -39,15 +39,18 @@ class Passes:
         self._parts: dict[str, float] = {}
         self._began = clock()
         self._collecting = 0.0
-        self._serving = False
+        self._serving = self.closed = False
 
     def end(self) -> None:
-        """The pass is over; one of the start, before the node freezes what it has, does not count."""
+        """The pass is over; one of the start, before the node freezes what it has, does not count.
+
+        Nor does that in which it closes its engines.
+        """
         took = clock() - self._began
         counts = self._serving
         # It walks over all that is frozen, so it is asked only until there is something.
         self._serving = counts or gc.get_freeze_count() > 0
-        if not counts:
+        if self.closed or not counts:
             self._parts = {}
             return
         self.count += 1
@@ -76,6 +79,17 @@ class Passes:
             self._collecting = clock()
         else:
             self.add(f"garbage collection {info['generation']}", clock() - self._collecting)
+
+    def end_with(self, owner: Any, method: str) -> None:
+        """From the pass on in which this is called, none counts."""
+        function = getattr(owner, method)
+
+        @functools.wraps(function)
+        def last(*args: Any, **kwargs: Any) -> Any:
+            self.closed = True
+            return function(*args, **kwargs)
+
+        setattr(owner, method, last)
 
     def wrap(self, owner: Any, method: str) -> None:
         """Charge a method, what it calls included."""
@@ -120,6 +134,7 @@ def install() -> Passes:
     from walrus.broker.raft_host import RaftHost
     from walrus.broker.router import Router
     from walrus.broker.supervisor import Supervisor
+    from walrus.node import Node
     from walrus.shell.client_connections import ClientConnection
     from walrus.shell.event_loop import EndingSelector
     from walrus.shell.peer_connections import PeerSession
@@ -150,6 +165,7 @@ def install() -> Passes:
         (PeerSession, "buffer_updated"),
     ):
         passes.wrap(owner, method)
+    passes.end_with(Node, "_close")
     return passes
 
 

@@ -10,6 +10,7 @@ from tests.broker.world import NodeWorld, batch, config, three
 from walrus import protocol
 from walrus.broker import lifecycle
 from walrus.broker.lifecycle import Lifecycle
+from walrus.replicas.replication import SegmentWriter
 from walrus.segments import Seal
 from walrus.wire import messages as m
 
@@ -173,3 +174,32 @@ def test_seals_that_are_not_applied_are_repeated_some_at_a_time_and_each_gets_it
     world.run(4 * 0.2)
     assert len(proposed) - began <= 5 * 5, "MAX_SEALS"
     assert set(proposed) == set(led), "every segment gets its turn"
+
+
+def test_a_node_that_is_down_costs_the_writers_of_its_segments_no_look_at_the_clock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Thousands of writers that are each looked at in every tick leave no time for the failover."""
+    world, looks = three(), list[str]()
+    names = [f"t{number}" for number in range(30)]
+    for name in names:
+        world.register(name, 3)
+    leader = world.raft_leader
+    led = [name for name in names if world.topic(name).open.leader == leader]
+    assert len(led) >= 8
+    world.kill(leader % 3 + 1)
+    for name in led:
+        assert world.put(leader, name, "a") == [OK]
+    world.run(1.0)
+    on_tick = SegmentWriter.on_tick
+
+    def count(self: SegmentWriter, now: float) -> None:
+        looks.append(self.topic)
+        on_tick(self, now)
+
+    monkeypatch.setattr(SegmentWriter, "on_tick", count)
+    world.run(2.0)
+    assert looks == []
+    world.start(leader % 3 + 1)
+    writers = [world.nodes[leader].lifecycle.writers[name] for name in led]
+    world.until(lambda: all(f.match == 1 for writer in writers for f in writer.followers.values()))

@@ -288,9 +288,14 @@ class SegmentWriter:
 
     @property
     def idle(self) -> bool:
-        """Return whether nothing waits, here or at a replica: the next step then needs a message."""
+        """Return whether nothing waits, here or at a replica in reach: the next step then needs a message.
+
+        A replica out of reach is asked once it is connected again. So a node that is down costs the writers of
+        its segments no look at the clock, however many there are.
+        """
         idle = not (self._pending or self._appended or self.sealing or self.copy.fenced) and all(
-            follower.match == self.copy.length for follower in self.followers.values()
+            follower.match == self.copy.length or not follower.connected
+            for follower in self.followers.values()
         )
         assert not idle or self._pending_bytes == self._unacknowledged == 0, "bytes are counted of no forward"
         return idle
