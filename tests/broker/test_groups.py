@@ -144,3 +144,12 @@ def test_only_entries_of_the_window_can_be_acknowledged(offsets: set[int]):
         taken = group.acknowledge(Receipt(1, offset, 0, 1), of, WINDOW + 20)
         assert taken == (offset < WINDOW), "OutIsBounded"
     assert len(group.noted) == len([offset for offset in offsets if offset < WINDOW])
+
+
+def test_behind_the_last_entry_of_a_sealed_segment_there_is_nothing_to_acknowledge():
+    group, of = fresh(), topic(2)
+    assert group.acknowledge(Receipt(1, 1, 0, 1), of, 5)
+    assert not group.acknowledge(Receipt(1, 2, 0, 1), of, 5), "a cursor may stand there, but no entry"
+    assert not group.acknowledge(Receipt(2, 5, 0, 1), of, 5)
+    assert not group.acknowledge(Receipt(3, 0, 0, 1), of, 5)
+    assert group.noted == {Position(1, 1)}

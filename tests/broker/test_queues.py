@@ -291,6 +291,16 @@ def test_a_healthy_rollover_delivers_nothing_again():
     )
 
 
+def test_an_ack_of_what_is_not_there_is_stale_and_holds_up_no_other():
+    world = loaded(6, max_segment_entries=4)
+    world.until(lambda: world.topic("t").current == 2)
+    first, _ = take(world, 1, 2)
+    (reply,) = world.ask(1, Ack("t", "g", (Receipt(1, 4, 0, 1),)))
+    ack(world, 1, first)
+    assert reply.startswith(b"ERR stale receipt"), "behind the last entry of a sealed segment there is none"
+    assert world.topic("t").groups["g"].low == Position(1, 1)
+
+
 @pytest.mark.parametrize("ending", ["killed", "cut off"])
 def test_a_failover_delivers_again_what_was_out_and_nothing_that_was_acknowledged(ending: str):
     world = loaded(4)

@@ -201,8 +201,11 @@ class WorkQueue:
         if position not in self._deliveries:  # what was handed out here is there, and was in the window
             if self._is_acknowledged(position):
                 return True
-            known = topic.in_bounds(position)
-            if not known or (position.segment == topic.current and position.offset >= end):
+            # Not `in_bounds`: behind the last entry of a sealed segment a cursor may stand, but no entry is
+            # there. Noted, it would be proposed with all others, and what is proposed is taken whole or not.
+            segment = topic.segment(position.segment)
+            there = 0 if segment is None else end if segment.count is None else segment.count
+            if not 0 <= position.offset < there:
                 return False
             if not self._in_window(topic, position):
                 return False
