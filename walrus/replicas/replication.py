@@ -290,8 +290,8 @@ class SegmentWriter:
     def idle(self) -> bool:
         """Return whether nothing waits, here or at a replica in reach: the next step then needs a message.
 
-        A replica out of reach is asked once it is connected again. So a node that is down costs the writers of
-        its segments no look at the clock, however many there are.
+        A replica out of reach is asked once it is connected again. So a node that is down costs the writers
+        of its segments no look at the clock, however many there are.
         """
         idle = not (self._pending or self._appended or self.sealing or self.copy.fenced) and all(
             follower.match == self.copy.length or not follower.connected
