@@ -15,6 +15,7 @@ from walrus.client.errors import (
     BadReply,
     NoLeader,
     OutcomeUnknown,
+    Trimmed,
     UnknownTopic,
     Unreachable,
     WalrusError,
@@ -238,3 +239,14 @@ def test_a_frame_counts_as_sent_only_if_all_of_it_left(bodies: list[bytes], writ
 def test_any_reason_is_some_error(reason: str) -> None:
     error = error_for(reason)
     assert isinstance(error, WalrusError) and str(error) == reason
+
+
+def test_a_segment_that_is_dropped_between_fetch_and_state_is_asked_for_again_and_told_as_trimmed() -> None:
+    steps = core.walk("t", 3, 0)
+    assert next(steps).name == "FETCH"  # type: ignore[union-attr]
+    assert steps.send([None]).name == "STATE"  # type: ignore[union-attr]
+    state = {"current_segment": 9, "first_segment": 8, "sealed_segments": {"8": 3}}
+    again = steps.send([state])
+    assert again.name == "FETCH"  # type: ignore[union-attr]
+    with pytest.raises(Trimmed):
+        steps.send([Trimmed("t begins at segment 8")])

@@ -397,3 +397,26 @@ def test_what_retention_dropped_before_it_was_mirrored_is_told_and_stepped_over_
     assert mirror.start("--skip-trimmed").wait(WAIT) == 0, mirror.log.read_text()
     kept = list(client.entries("short"))
     assert not server.differs("SHORT", [b"%d" % n for n in range(10)] + kept) and len(kept) < 100
+
+
+def test_a_library_that_loses_a_cancellation_keeps_no_mirror(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As nats-py does where the cancellation comes together with an answer: it tried on for ever."""
+
+    async def deaf(*_: object, **named: Any) -> None:
+        await named["error_cb"](Exception("Authorization Violation"))
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    async def knock() -> None:
+        server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+        url = f"nats://me:wr0ng@127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with server, jetstream.connected(url):
+            pass
+
+    monkeypatch.setattr(jetstream.nats, "connect", deaf)
+    monkeypatch.setattr(jetstream, "PATIENCE", 1.0)
+    with pytest.raises(jetstream.MirrorError, match="refuses this name and password"):
+        asyncio.run(asyncio.wait_for(knock(), 60))

@@ -461,7 +461,8 @@ def walk(topic: str, segment: int, offset: int, patience: int = 50) -> Walk:
         current, sealed = _open_and_sealed(calls.only((yield calls.state(topic))))
         if segment >= current and not found:
             return segment, offset
-        if segment < current and offset < sealed[segment] and not found:
+        # A segment that is neither open nor sealed was dropped since the FETCH; the next one is told so.
+        if segment < current and offset < sealed.get(segment, 0) and not found:
             behind += 1  # the node that answers has not caught up with the seal yet
             if behind > patience:
                 raise Unreachable(

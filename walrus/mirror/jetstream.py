@@ -7,12 +7,13 @@ finds its place again. The connection is restored by the library, without end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import nats
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error
 from nats.js import JetStreamContext
@@ -51,7 +52,7 @@ async def connected(url: str) -> AsyncIterator[JetStreamContext]:
         knock = asyncio.open_connection(place.hostname, place.port or PORT)  # the library would try for ever
         (await asyncio.wait_for(knock, PATIENCE))[1].close()
         connecting = nats.connect(url, max_reconnect_attempts=-1, reconnect_time_wait=0.2, error_cb=quiet)
-        connection = await asyncio.wait_for(connecting, PATIENCE)
+        connection = await _in_time(connecting)
     except (*Trouble, ValueError) as error:
         if refused:
             raise MirrorError(f"{where} refuses this name and password, or this token: {LOGIN}") from None
@@ -62,6 +63,22 @@ async def connected(url: str) -> AsyncIterator[JetStreamContext]:
     finally:
         with suppress(*Trouble):  # it may be broken
             await connection.close()
+
+
+async def _in_time(connecting: Coroutine[Any, Any, Client]) -> Client:
+    """The connection. Raises TimeoutError after `PATIENCE`, and whatever connecting raises.
+
+    The library tries for ever, and a cancellation that comes together with an answer is lost in it
+    (`asyncio.wait_for` of Python 3.11 drops it): so it is cancelled until it ends.
+    """
+    trying = asyncio.ensure_future(connecting)
+    await asyncio.wait([trying], timeout=PATIENCE)
+    if trying.done():
+        return trying.result()
+    while not trying.done():
+        trying.cancel()
+        await asyncio.wait([trying], timeout=0.05)
+    raise TimeoutError
 
 
 async def ensure_stream(js: JetStreamContext, stream: str, subject: str) -> None:
