@@ -38,6 +38,8 @@ MAP, PAGE = ROOT / "docs" / "spec-map.md", ROOT / "docs" / "actions.md"
 SEEDS, STEPS = range(1, 7), 6_000
 KEEPERS = 2
 """Operators of one more run, in which a topic is trimmed, deleted and registered again."""
+GIVING_UP = 2
+"""Consumers of another one, which fill the dead letters."""
 BEHAVIOURS = 40
 REPLAYED: Final = (
     ("Raft", "raft-simulate", None),
@@ -96,6 +98,7 @@ def played() -> Taken:
         runs = [
             *((seed, varied(seed, Options()), faults.DEFAULT) for seed in SEEDS),
             (1, Options(keepers=KEEPERS), faults.DEFAULT),
+            (1, Options(giving_up=GIVING_UP), faults.DEFAULT),
             *coverage.RAREST,
         ]
         for seed, options, kinds in runs:
