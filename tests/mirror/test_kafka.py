@@ -71,7 +71,7 @@ def test_the_topic_is_a_prefix_whatever_fails_and_however_many_mirrors_there_are
     async def run() -> None:
         await asyncio.gather(live(100), live(100))
         broker.dice = None
-        await live(20)
+        await live(len(ENTRIES))  # each publishes one at least
 
     asyncio.run(run())
     assert broker.visible() == PAYLOADS
