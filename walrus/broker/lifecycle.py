@@ -121,7 +121,7 @@ class Proposals:
 
     def has_room(self, now: float) -> bool:
         """Whether another Seal may be proposed now."""
-        while self._until and (first := next(iter(self._until))) and self._until[first] <= now:
+        while self._until and self._until[first := next(iter(self._until))] <= now:
             del self._until[first]
         return len(self._until) < MAX_SEALS
 
