@@ -420,3 +420,41 @@ def test_a_library_that_loses_a_cancellation_keeps_no_mirror(
     monkeypatch.setattr(jetstream, "PATIENCE", 1.0)
     with pytest.raises(jetstream.MirrorError, match="refuses this name and password"):
         asyncio.run(asyncio.wait_for(knock(), 60))
+
+
+class _Late:
+    """A connection that comes although it was given up, as one does whose cancellation the library loses."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.begun = asyncio.Event()
+
+    async def connect(self) -> _Late:
+        self.begun.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return self
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+def test_a_connection_that_comes_while_it_is_given_up_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def late() -> _Late:
+        monkeypatch.setattr(jetstream, "PATIENCE", 0.01)
+        coming = _Late()
+        assert await jetstream._in_time(coming.connect()) is coming
+        return coming
+
+    async def given_up() -> _Late:
+        monkeypatch.setattr(jetstream, "PATIENCE", 3_600.0)
+        coming = _Late()
+        waiting = asyncio.ensure_future(jetstream._in_time(coming.connect()))
+        await coming.begun.wait()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        return coming
+
+    assert not asyncio.run(asyncio.wait_for(late(), 60)).closed, "it is the caller's now"
+    assert asyncio.run(asyncio.wait_for(given_up(), 60)).closed, "nobody has it: it must be closed"

@@ -68,17 +68,32 @@ async def connected(url: str) -> AsyncIterator[JetStreamContext]:
 async def _in_time(connecting: Coroutine[Any, Any, Client]) -> Client:
     """The connection. Raises TimeoutError after `PATIENCE`, and whatever connecting raises.
 
-    The library tries for ever, and a cancellation that comes together with an answer is lost in it
-    (`asyncio.wait_for` of Python 3.11 drops it): so it is cancelled until it ends.
+    What comes while it is given up is a connection all the same: it is returned, or closed if whoever waits
+    here is given up, too.
     """
     trying = asyncio.ensure_future(connecting)
-    await asyncio.wait([trying], timeout=PATIENCE)
-    if trying.done():
-        return trying.result()
+    try:
+        await asyncio.wait([trying], timeout=PATIENCE)
+        await _given_up(trying)
+    except asyncio.CancelledError:
+        await _given_up(trying)
+        if not trying.cancelled() and trying.exception() is None:
+            await trying.result().close()
+        raise
+    if trying.cancelled():
+        raise TimeoutError
+    return trying.result()
+
+
+async def _given_up(trying: asyncio.Future[Client]) -> None:
+    """Cancel it until it ends, if it has not.
+
+    The library tries for ever, and a cancellation that comes together with an answer is lost in it
+    (`asyncio.wait_for` of Python 3.11 drops it).
+    """
     while not trying.done():
         trying.cancel()
         await asyncio.wait([trying], timeout=0.05)
-    raise TimeoutError
 
 
 async def ensure_stream(js: JetStreamContext, stream: str, subject: str) -> None:
