@@ -68,15 +68,15 @@ async def connected(url: str) -> AsyncIterator[JetStreamContext]:
 async def _in_time(connecting: Coroutine[Any, Any, Client]) -> Client:
     """The connection. Raises TimeoutError after `PATIENCE`, and whatever connecting raises.
 
-    What comes while it is given up is a connection all the same: it is returned, or closed if whoever waits
-    here is given up, too.
+    A connection that comes after that, while connecting is being cancelled, is returned all the same. If this
+    coroutine is cancelled itself, it is closed.
     """
     trying = asyncio.ensure_future(connecting)
     try:
         await asyncio.wait([trying], timeout=PATIENCE)
-        await _given_up(trying)
+        await _ended(trying)
     except asyncio.CancelledError:
-        await _given_up(trying)
+        await _ended(trying)
         if not trying.cancelled() and trying.exception() is None:
             await trying.result().close()
         raise
@@ -85,8 +85,8 @@ async def _in_time(connecting: Coroutine[Any, Any, Client]) -> Client:
     return trying.result()
 
 
-async def _given_up(trying: asyncio.Future[Client]) -> None:
-    """Cancel it until it ends, if it has not.
+async def _ended(trying: asyncio.Future[Client]) -> None:
+    """Cancel what still tries, until it ends.
 
     The library tries for ever, and a cancellation that comes together with an answer is lost in it
     (`asyncio.wait_for` of Python 3.11 drops it).
