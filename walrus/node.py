@@ -90,7 +90,7 @@ from walrus.storage.errors import StorageError
 from walrus.storage.processes import boot_id
 from walrus.tls import TlsError
 from walrus.wire.effects import Effect, Halt, LogLine, Peers, Reply, Send, no_trace
-from walrus.wire.messages import Hello, Join, JoinReply, PeerMessage
+from walrus.wire.messages import Hello, HelloReply, Join, JoinReply, PeerMessage
 
 log = logging.getLogger("walrus.node")
 monotonic = time.monotonic
@@ -351,10 +351,10 @@ class Node:
                 raise
             self.turn.wake()
 
-    def on_peer_up(self, peer: int) -> None:
-        """Messages reach a peer from now on."""
+    def on_peer_up(self, peer: int, reply: HelloReply) -> None:
+        """Messages reach a peer from now on; it has accepted this node with that reply."""
         if not self._dead:
-            self.controller.on_connected(peer, monotonic())
+            self.controller.on_connected(peer, reply, monotonic())
             self.turn.wake()
 
     def on_peer_down(self, peer: int, refused: bool) -> None:
@@ -442,6 +442,10 @@ class Node:
     def addresses(self) -> dict[int, str]:
         """Return where this node and the others live, as far as it knows."""
         return self.controller.members.all_addresses()
+
+    def directory_id(self) -> str:
+        """Return which data directory this node runs on."""
+        return self.identity.directory_id
 
     def is_final(self, hello: Hello) -> bool:
         """Return whether the refusal of a caller will stand for ever."""

@@ -294,7 +294,7 @@ def test_node_that_is_not_ready_says_why_in_its_log_and_in_metrics():
     before = len(world.logs)
     world.run(20)
     assert len(world.logs) - before <= 1, "said again now and then only"
-    world.nodes[3].on_connected(1, world.now)
+    world.nodes[3].on_connected(1, m.HelloReply(error="", cluster_id="test"), world.now)
     assert "refuses" not in world.metrics(3)["why_not_ready"]
 
 
@@ -347,6 +347,54 @@ def test_joiner_that_takes_its_time_to_start_is_waited_for():
     world.until(lambda: world.nodes[4].ready)
     world.run(world.nodes[1].config.failure_timeout * JOIN_PATIENCE * 2)
     assert world.nodes[4].ready
+
+
+def taken_in(world: NodeWorld) -> float:
+    """Node 4 is taken in and runs, and nothing that it says arrives: how long one may be absent."""
+    applicant = msgspec.structs.replace(stray(), directory_id="d4")
+    world.until(lambda: world.nodes[1].on_join(applicant, world.now).done)
+    world.lose = lambda sender, to, message: sender == 4
+    world.start(4)
+    world.until(lambda: 4 in world.nodes[1].connected)
+    return world.nodes[1].config.failure_timeout * JOIN_PATIENCE
+
+
+def test_joiner_that_is_connected_is_waited_for_however_long_its_start_takes():
+    world = three()
+    world.run(3 * taken_in(world))
+    assert not world.nodes[1].metadata.nodes[4].incarnation, "JoinerIsWaitedFor: it is dropped"
+    world.lose = lambda sender, to, message: False
+    world.until(lambda: world.nodes[4].ready)
+
+
+@pytest.mark.parametrize("late", [1, 3])
+def test_joiner_that_died_is_dropped_once_it_has_been_gone_for_long_and_not_before(late: int):
+    world = three()
+    patience = taken_in(world)
+    world.run(late * patience)
+    world.kill(4)
+    world.run(patience * 0.9)
+    assert 4 in world.nodes[1].metadata.nodes, "JoinerIsWaitedFor: it may come back"
+    world.until(lambda: 4 not in world.nodes[1].metadata.nodes, within=patience)
+
+
+def test_joiner_that_does_not_say_who_it_is_has_as_long_as_one_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """A process of a release before this one."""
+    monkeypatch.setattr("walrus.sim.greeting.Doorkeeper.directory_id", lambda self: "")
+    world = three()
+    patience = taken_in(world)
+    world.run(patience * 0.8)
+    assert 4 in world.nodes[1].metadata.nodes
+    world.until(lambda: 4 not in world.nodes[1].metadata.nodes, within=patience)
+
+
+def test_joiner_that_is_waited_for_can_be_sent_away():
+    world = three()
+    world.run(2 * taken_in(world))
+    assert world.ask(2, protocol.Leave(4, force=True), within=60) == [OK]
+    assert 4 not in world.nodes[2].metadata.nodes
 
 
 def test_joiner_that_came_too_late_is_told_so_for_good():

@@ -58,6 +58,9 @@ class Metadata:
     def addresses(self) -> dict[int, str]:
         return {1: "h:1", 2: "h:2"}
 
+    def directory_id(self) -> str:
+        return f"d{self.node_id}"
+
     def on_join(self, join: Join) -> JoinReply:
         self.joins.append(join)
         return JoinReply(done=True, error="", cluster_id="c", addresses=self.addresses())
@@ -100,7 +103,8 @@ class Gate:
 def test_members_meet_and_a_newcomer_is_taken_in(secret: bytes) -> None:
     gate = Gate(secret)
     verdict, accepted = gate.call(hello(), secret)
-    assert verdict == HelloReply(error="", cluster_id="c") and accepted is not None and accepted.node_id == 1
+    assert verdict == HelloReply(error="", cluster_id="c", directory_id="d2")
+    assert accepted is not None and accepted.node_id == 1
     verdict, accepted = gate.call(hello(target=ANY_NODE), secret)
     assert isinstance(verdict, HelloReply) and verdict.addresses == {1: "h:1", 2: "h:2"}
     verdict, accepted = gate.call(join(), secret)

@@ -192,11 +192,11 @@ class NodeWorld(TimedWorld):
                 other = self.nodes[peer]
                 caller = CallerSide(controller.members.hello(peer))
                 hello = shake_hands(caller, CalleeSide(Callers(), Doorkeeper(other, self.now)))
+                assert isinstance(caller.verdict, HelloReply)
                 if hello is not None:
                     other.members.on_caller(hello)
-                    controller.on_connected(peer, self.now)
+                    controller.on_connected(peer, caller.verdict, self.now)
                     continue
-                assert isinstance(caller.verdict, HelloReply)
                 if caller.verdict.final:
                     error, removed = caller.verdict.error, caller.verdict.removed
                     controller.on_final_refusal(peer, error, removed, self.now)

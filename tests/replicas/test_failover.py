@@ -483,7 +483,7 @@ def test_shortened_copy_is_unsure_before_its_node_knows_any_metadata():
 
     world.watch = watch
     other = next(node for node in (1, 2, 3) if node not in (leader, victim))
-    controller.on_connected(other, world.now)
+    controller.on_connected(other, m.HelloReply(error="", cluster_id="test"), world.now)
     controller.on_message(other, m.Fence(topic="t", segment=1), world.now)
     world._turns()
     assert [(reply.length, reply.sure) for reply in replies] == [(0, False)]

@@ -109,7 +109,11 @@ class Host:
     def on_peer_message(self, sender: int, message: PeerMessage) -> None:
         self.events.append((sender, message))
 
-    def on_peer_up(self, peer: int) -> None:
+    def directory_id(self) -> str:
+        return f"d{self.node_id}"
+
+    def on_peer_up(self, peer: int, reply: HelloReply) -> None:
+        assert reply.directory_id == f"d{peer}", "it says which process it is"
         self.events.append(("up", peer))
 
     def on_peer_down(self, peer: int, refused: bool) -> None:

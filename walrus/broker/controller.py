@@ -344,12 +344,12 @@ class Controller:
         self.raft.step(sender, message, now)
         self.leases.heard(self.raft.last_contact)
 
-    def on_connected(self, peer: int, now: float) -> None:
-        """From now on messages reach `peer`."""
+    def on_connected(self, peer: int, reply: m.HelloReply, now: float) -> None:
+        """From now on messages reach `peer`, which has accepted this node with that reply."""
         self.connected.add(peer)
         self.members.on_connected(peer)
         self.raft.peers_reachable(self.connected, now)
-        self.supervisor.on_connection(peer, connected=True, refused=False)
+        self.supervisor.on_connected(peer, reply.directory_id)
         self.lifecycle.on_connection(peer, connected=True, now=now)
         self.router.on_connection(peer, connected=True)
         self.consumers.on_connection(peer, connected=True, now=now)
@@ -358,7 +358,7 @@ class Controller:
     def on_disconnected(self, peer: int, refused: bool, now: float) -> None:
         """Messages do not reach `peer` any more; `refused`: its process is certainly gone."""
         self.connected.discard(peer)
-        self.supervisor.on_connection(peer, connected=False, refused=refused)
+        self.supervisor.on_disconnected(peer, refused)
         if refused:
             self.raft.leader_unreachable(peer, now)
         self.lifecycle.on_connection(peer, connected=False, now=now)

@@ -14,6 +14,10 @@ callee. In a cluster with a secret a proof of each end goes between:
     challenged   Proof          decided if it is right, else refused
     decided      -              a Hello without an error: the caller's messages follow. All else: the end
 
+A Hello names the node that its caller means, and an address may have changed hands. So the callee that
+accepts one says which directory it runs on: the caller knows whom it is connected to (`supervisor.py` needs
+that of a node that has not started yet).
+
 `CalleeSide` is one such connection at its callee, `CallerSide` at its caller, and `Callers` is what a node
 keeps between them: which start of each node called last, and which is connected. What the metadata says of a
 caller is `membership.py`'s part, asked as `CallerJudge`. The shell (`shell/peer_connections.py`) and the
@@ -80,6 +84,9 @@ class CallerJudge(Protocol):
 
     def addresses(self) -> dict[int, str]:
         """Where this node and the others live, as far as it knows: node id -> host:port."""
+
+    def directory_id(self) -> str:
+        """The data directory that this node runs on."""
 
     def on_join(self, join: Join) -> JoinReply:
         """A node without a cluster asks to join this one."""
@@ -176,7 +183,9 @@ class CalleeSide:
         if first.target == ANY_NODE:
             reply = HelloReply(error="", cluster_id=first.cluster_id, addresses=judge.addresses())
             return Answer(reply, first)
-        return Answer(HelloReply(error="", cluster_id=first.cluster_id), first, ends=False)
+        directory = judge.directory_id()
+        reply = HelloReply(error="", cluster_id=first.cluster_id, directory_id=directory)
+        return Answer(reply, first, ends=False)
 
 
 def _refused(first: Hello | Join, error: str, *, final: bool = False, removed: bool = False) -> Answer:

@@ -12,11 +12,18 @@ what its predecessors committed: before, it would see nodes that are removed, an
     an open segment has too few replicas, or one that leaves      ask its leader to roll over early
     a sealed one has                                              repair it (replicas/repair.py)
     a leaving node is needed by nothing any more                  remove it from Raft, then forget it
-    a node that was taken in does not start                       the same
+    a node that was taken in does not start, and is not there     the same
     a sealed segment is beyond its topic's retention              propose to trim it (retention.py)
 
 A node may lead thousands of segments, and their recovery is work for all nodes. So one look takes the first
 two duties for `MAX_SEGMENTS` segments each, and the next look, at the next tick, goes on behind them.
+
+**A node that was taken in** is in the metadata by its Join alone, and anything that reaches the port can send
+one. So it is dropped again `JOIN_PATIENCE` after it was there last, if it has not started until then. It is
+there while this Raft leader is connected to the very directory that sent the Join, as the callee says in
+the handshake: a slow start, or links on which its Announce is lost, may take as long as they take. Another
+process at the address that the Join gave, such as the real node of that id, is no reason to wait. An operator
+who does not want to wait sends LEAVE.
 
 All state that matters is in the metadata or in Raft's membership, so another Raft leader goes on where
 this one died. Nothing here is needed for safety: a supervisor that is wrong about a node's life causes a
@@ -42,7 +49,7 @@ from walrus.wire.effects import Outbox
 from walrus.wire.messages import CopyReply, RollOver
 
 JOIN_PATIENCE = 5
-"""Failure timeouts that a node may take from being taken in to its first start, before it is dropped."""
+"""Failure timeouts for which a node that was taken in may be absent before its first start."""
 
 MAX_SEGMENTS = 200
 """Segments that one look recovers, and as many that it asks to roll over."""
@@ -76,18 +83,24 @@ class Supervisor:
         self._again_at = 0.0
         self._led_since = self._ticked_at = 0.0
         self._gone: set[int] = set()
-        self._taken_in: dict[tuple[int, str], float] = {}  # (node, directory) not started yet -> since when
+        self._there: dict[int, str] = {}  # node this one is connected to -> the directory behind it
+        self._taken_in: dict[tuple[int, str], float] = {}  # (node, directory) not started yet -> there last
         self.dirty = True
         self._reached = {"recover": "", "roll over": ""}
         """Duty -> the topic up to which the last look got, while there are more than a look takes."""
 
     # --- which nodes are alive ---
 
-    def on_connection(self, node: int, connected: bool, refused: bool) -> None:
-        """A process is certainly gone (its address refuses connections), or it is back."""
-        if connected:
-            self._gone.discard(node)
-        elif refused:
+    def on_connected(self, node: int, directory_id: str) -> None:
+        """A process is there, on this directory ("": it does not say)."""
+        self._gone.discard(node)
+        self._there[node] = directory_id
+        self.dirty = True
+
+    def on_disconnected(self, node: int, refused: bool) -> None:
+        """It is not reached any more; `refused`: it is certainly gone, its address refuses connections."""
+        self._there.pop(node, None)
+        if refused:
             self._gone.add(node)
         self.dirty = True
 
@@ -209,13 +222,18 @@ class Supervisor:
                 return
 
     def _overdue(self, now: float) -> set[int]:
-        """Return the nodes that were taken in and have not started: a Join needs no process behind it.
+        """Return the nodes that were taken in, have not started, and were not there for too long.
 
         One that votes is none of them: it has started, or founded the cluster.
         """
         nodes, voters = self._metadata.nodes, self._raft.membership.voters
         waiting = {(n, node.directory_id) for n, node in nodes.items() if not node.incarnation}
-        self._taken_in = {key: self._taken_in.get(key, now) for key in waiting if key[0] not in voters}
+        there = waiting & self._there.items()
+        self._taken_in = {
+            key: now if key in there else self._taken_in.get(key, now)
+            for key in waiting
+            if key[0] not in voters
+        }
         patience = JOIN_PATIENCE * self._config.failure_timeout
         return {node for (node, _), since in self._taken_in.items() if now - since > patience}
 

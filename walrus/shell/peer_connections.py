@@ -98,8 +98,8 @@ class PeerHandler(CallerJudge, Protocol):
     def on_peer_message(self, sender: int, message: PeerMessage) -> None:
         """A message from a node whose Hello was accepted."""
 
-    def on_peer_up(self, peer: int) -> None:
-        """From now on messages reach `peer`."""
+    def on_peer_up(self, peer: int, reply: HelloReply) -> None:
+        """From now on messages reach `peer`, which has accepted this node with that reply."""
 
     def on_peer_down(self, peer: int, refused: bool) -> None:
         """The connection ended; `refused` says that no process listens at its address."""
@@ -280,10 +280,11 @@ class Dialer:
             else:
                 self._peers.handler.on_refused(self.peer, reply.error)
             return _Outcome.REJECTED
+        assert isinstance(reply, HelloReply), "the verdict on a Hello"
         self._complaint = ""
         self.link = link
         log.info("connected to node %d at %s", self.peer, self.address)
-        self._peers.handler.on_peer_up(self.peer)
+        self._peers.handler.on_peer_up(self.peer, reply)
         try:
             await link.lost
         finally:

@@ -39,6 +39,10 @@ class Doorkeeper:
         """Where the nodes live."""
         return self._controller.members.all_addresses()
 
+    def directory_id(self) -> str:
+        """On what the node runs."""
+        return self._controller.identity.directory_id
+
     def on_join(self, join: Join) -> JoinReply:
         """A node asks to join."""
         return self._controller.on_join(join, self._now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from walrus.broker.supervisor import JOIN_PATIENCE
 from walrus.protocol import Leave, Register
 from walrus.segments import RegisterTopic, SetReplicas
 from walrus.sim.calls import ClientCall, Outcome, Unattended
@@ -181,6 +182,33 @@ def growing_from_one(seed: int) -> int:
         lambda: all(len(segment.replicas) == 3 for segment in stage.metadata().segments),
         "every segment has three replicas",
     )
+    return stage.finish()
+
+
+@scenario(40)
+def joiner_whose_start_is_not_heard_of(seed: int) -> int:
+    """A joiner is connected, and for long nothing that it says arrives: it is waited for, and is a member in
+    the end. Meanwhile a stray that only sent a Join is dropped, and the node whose id it took gets in."""
+    stage = Stage(seed, nodes=3)
+    stage.warm()
+    slow, other = 4, 5
+    unheard = stage.keep(lambda sender, to, message: sender == slow)
+    stage.world.join(slow)
+    stage.until(lambda: slow in stage.judge.membership.learners, "it is taken in")
+    place = stage.host(slow).config.raft_address
+    stray = m.Join(node_id=other, directory_id="stray", raft_address=place, client_address="")
+    asked = stage.controller(stage.raft_leader())
+    asked.on_join(stray, stage.host(stage.raft_leader()).clock(stage.world.now))
+    stage.world.turn(stage.raft_leader())
+    stage.until(lambda: other in stage.judge.membership.learners, "the stray took an id")
+    stage.world.join(other)
+    stage.until(lambda: other in stage.judge.membership.voters, "the node of that id is a member")
+    patience = JOIN_PATIENCE * stage.host(slow).config.failure_timeout
+    stage.run(3 * patience)
+    expect(slow in stage.judge.metadata.nodes, "JoinerIsWaitedFor: it was connected, and is dropped")
+    expect(not stage.judge.metadata.nodes[slow].incarnation, "nothing of it was to arrive")
+    unheard.drop()
+    stage.until(lambda: slow in stage.judge.membership.voters, "it is a member")
     return stage.finish()
 
 

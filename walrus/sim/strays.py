@@ -68,6 +68,11 @@ class _Door(Doorkeeper):
         self.asked.append("addresses")
         return super().addresses()
 
+    def directory_id(self) -> str:
+        """On what the node runs."""
+        self.asked.append("directory")
+        return super().directory_id()
+
     def on_join(self, join: Join) -> JoinReply:
         """Nothing is carried out here: that it was asked is bad enough."""
         self.asked.append("join")
@@ -222,7 +227,8 @@ def _flaw(made: _Call, kind: str) -> str:
     if made.door.asked and kind not in SECRET_KNOWN:
         return f"it is judged without a proof ({', '.join(made.door.asked)})"
     for reply in made.learnt:
-        if isinstance(reply, HelloReply | JoinReply) and (reply.cluster_id or reply.addresses):
+        named = reply.directory_id if isinstance(reply, HelloReply) else ""
+        if isinstance(reply, HelloReply | JoinReply) and (reply.cluster_id or reply.addresses or named):
             return f"it is told {reply}"
     return ""
 

@@ -393,12 +393,12 @@ class World:
                 return False  # a node that cannot tell may well be fooled: see docs/durability.md
         other.callers.gone(host.id)  # the connection that it had is over, or it would not dial
         verdict, hello = self._ask(host.controller.members.hello(other.id), host, other)
+        assert isinstance(verdict, HelloReply)
         if hello is not None:
             self._input(other, lambda now: welcome(hello))
             host.refused.discard(other.id)
-            self._input(host, host.controller.on_connected, other.id)
+            self._input(host, host.controller.on_connected, other.id, verdict)
             return True
-        assert isinstance(verdict, HelloReply)
         if verdict.final:
             self._input(host, host.controller.on_final_refusal, other.id, verdict.error, verdict.removed)
         return False

@@ -67,6 +67,8 @@ class HelloReply(Message, frozen=True, kw_only=True):
     """`final`, because the caller was removed from the cluster."""
     addresses: dict[int, str] = {}
     """To a Hello for `ANY_NODE`: where the callee and the members that it knows of live."""
+    directory_id: str = ""
+    """Which process the caller is connected to, by its data directory; "": not told."""
 
 
 class Join(Message, frozen=True, kw_only=True):
