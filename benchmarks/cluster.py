@@ -1,8 +1,9 @@
 """What a cluster of three nodes does on this machine, beside the limit that this machine sets.
 
-    python -m benchmarks.cluster            about three minutes
-    python -m benchmarks.cluster --quick    half a minute
-    python -m benchmarks.cluster --json     the figures as JSON
+    python -m benchmarks.cluster                 about ten minutes
+    python -m benchmarks.cluster --quick         two minutes
+    python -m benchmarks.cluster --only peers    the nodes beside NATS, Redis and etcd, seven minutes
+    python -m benchmarks.cluster --json          the figures as JSON
 
 100-byte payloads, three nodes, replication factor 3, and the client, all on one machine. The limit is
 measured in the same run: a bare asyncio server that parses the same frames and answers `OK`, and does
@@ -14,6 +15,9 @@ that it costs as little as possible of the two cores that all processes share.
 
 Failover is the time from SIGKILL of the segment's leader, under load, to the first `OK` that a client of a
 surviving node receives. Idle cost is CPU time and memory of the nodes while no request arrives.
+
+Peers (`benchmarks/cluster_peers.py`) are measured round by round beside nodes and the bare server under the
+same loads, by one client for all (`benchmarks/beside.py`).
 """
 
 from __future__ import annotations
@@ -40,16 +44,22 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import beside
+from benchmarks.cluster_peers import PAYLOAD as PAYLOAD
+from benchmarks.cluster_peers import Marked, PeerError, Subject, peers
+from benchmarks.cluster_peers import dial as dial
 from walrus.client import Client
 from walrus.client.errors import WalrusError
 from walrus.cluster import LocalCluster, pause
 
-PAYLOAD = b"x" * 100
 WINDOW = 100
 OK_FRAME = b"\x02\x00\x00\x00OK"
 CLIENT_PORT, RAFT_PORT = 19_091, 16_001
 BARE_PORT = 19_080
 SCHEDULES = ("200", "each")
+PARTS = ("load", "failover", "idle", "soak", "peers")
+PATIENCE = 30.0
+"""Seconds for an answer while a cluster starts."""
 
 
 class Row(NamedTuple):
@@ -129,13 +139,6 @@ def bare_server() -> Iterator[tuple[str, int]]:
 
 
 # --- the load ------------------------------------------------------------------------------------
-
-
-def dial(address: tuple[str, int]) -> socket.socket:
-    """A client connection."""
-    connection = socket.create_connection(address, timeout=30)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return connection
 
 
 def pipelined(
@@ -381,10 +384,87 @@ def soak(directory: Path, seconds: float) -> dict[str, Any]:
     }
 
 
+# --- beside peers --------------------------------------------------------------------------------
+
+
+class Frames(Marked):
+    """PUT and OK."""
+
+    mark, trouble = OK_FRAME, b"ERR"
+    put = frame(b"PUT t " + PAYLOAD)
+
+    def requests(self, count: int) -> bytes:
+        """All alike."""
+        return self.put * count
+
+
+class BareServer(Subject):
+    """What a server in Python does at most."""
+
+    def __init__(self) -> None:
+        super().__init__("a bare asyncio server", "none", "never", durable=False)
+        self._running, self._address = contextlib.ExitStack(), ("", 0)
+
+    def start(self, directory: Path) -> None:
+        """It keeps nothing."""
+        self._address = self._running.enter_context(bare_server())
+
+    def line(self) -> Frames:
+        """A connection."""
+        return Frames(dial(self._address))
+
+    def stored(self) -> None:
+        """It keeps nothing."""
+
+    def stop(self) -> None:
+        """End it."""
+        self._running.close()
+
+
+class Nodes(Subject):
+    """Three nodes of Walrus; the leader of the topic's segment answers when two have the entry."""
+
+    def __init__(self, schedule: str) -> None:
+        durable = schedule == "each"
+        synced = "before" if durable else f"within {schedule} ms"
+        super().__init__(f"Walrus, --fsync {schedule}", "2 of 3", synced, durable=durable)
+        self._schedule, self._running, self._leader = schedule, contextlib.ExitStack(), 0
+
+    def start(self, directory: Path) -> None:
+        """Three nodes and a topic."""
+        self._nodes = self._running.enter_context(cluster(directory, "--fsync", self._schedule))
+        with Client(self._nodes.addresses, timeout=PATIENCE) as client:
+            client.register("t")
+        self._leader = segment_leader(self._nodes, "t", 1)
+
+    def line(self) -> Frames:
+        """A connection to the leader."""
+        return Frames(dial(port_of(self._leader)))
+
+    def stored(self) -> int:
+        """What the leader says that it has."""
+        metrics = self._nodes.metrics(self._leader)
+        return metrics["entries"] if metrics else 0
+
+    def stop(self) -> None:
+        """End them."""
+        self._running.close()
+
+
+def beside_peers(
+    directory: Path, rounds: int, seconds: float, progress: Callable[[str], None]
+) -> dict[str, Any]:
+    """All subjects, like beside like."""
+    subjects = (BareServer(), *map(Nodes, SCHEDULES), *peers())
+    return beside.measure(subjects, directory, rounds, seconds, progress)
+
+
 # --- the report ----------------------------------------------------------------------------------
 
 
-def run(directory: Path, quick: bool, only: Sequence[str], progress: Callable[[str], None]) -> dict[str, Any]:
+def run(
+    directory: Path, quick: bool, rounds: int, only: Sequence[str], progress: Callable[[str], None]
+) -> dict[str, Any]:
     """Everything (or `only` some parts), as a dictionary of figures."""
     seconds = 1.0 if quick else 4.0
     figures: dict[str, Any] = {"cores": os.cpu_count(), "python": sys.version.split()[0]}
@@ -406,6 +486,8 @@ def run(directory: Path, quick: bool, only: Sequence[str], progress: Callable[[s
     if "soak" in only:
         progress("saturating load")
         figures["soak"] = soak(directory, 5.0 if quick else 60.0)
+    if "peers" in only:
+        figures["peers"] = beside_peers(directory, rounds, 0.5 if quick else 1.5, progress)
     return figures
 
 
@@ -425,7 +507,7 @@ def _cells(row: Row, figures: dict[str, Any]) -> list[str]:
     return cells
 
 
-def tables(figures: dict[str, Any]) -> Iterator[Table]:
+def tables(figures: dict[str, Any]) -> Iterator[Table | str]:
     """The figures for people."""
     if "bare" in figures:
         table = Table(
@@ -460,7 +542,10 @@ def tables(figures: dict[str, Any]) -> Iterator[Table]:
         found = figures["soak"]
         shown = f"{found['elections']} elections, {found['failovers']} failovers"
         table.add_row(f"{found['seconds']:.0f} s of saturating load alone", shown, "none")
-    yield table
+    if table.row_count:
+        yield table
+    if "peers" in figures:
+        yield from beside.tables(figures["peers"])
 
 
 def main() -> int:
@@ -468,20 +553,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.cluster", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="shorter, and less exact")
     parser.add_argument("--json", action="store_true", help="figures on stdout as JSON")
-    parser.add_argument(
-        "--only", nargs="+", choices=["load", "failover", "idle", "soak"], help="some parts only"
-    )
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="some parts only")
+    parser.add_argument("--rounds", type=int, metavar="N", help="of peers; default: 5, with --quick 1")
     parser.add_argument("--data-dir", type=Path, default=Path("build/bench"), help="emptied and removed")
     parser.add_argument("--serve-bare", type=int, metavar="PORT", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve_bare:
         asyncio.run(serve_bare(options.serve_bare))
     console = Console(stderr=options.json)
-    only = options.only or ["load", "failover", "idle", "soak"]
+    only, rounds = options.only or PARTS, options.rounds or (1 if options.quick else 5)
     try:
         with console.status("starting") as status:
-            figures = run(options.data_dir, options.quick, only, status.update)
-    except (WalrusError, OSError) as error:
+            figures = run(options.data_dir, options.quick, rounds, only, status.update)
+    except (WalrusError, PeerError, OSError) as error:
         console.print(f"the benchmark broke off: {error}")
         return 1
     if options.json:

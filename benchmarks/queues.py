@@ -1,6 +1,7 @@
 """Work queues beside GET, numbered appends beside PUT, and what it costs to wait.
 
     python -m benchmarks.queues [--entries 5000] [--fsync 200]
+    python -m benchmarks.queues --only peers    beside NATS JetStream, where it is installed
 
 Three nodes, one client, a connection to the leader of the segment, 100-byte payloads. In flight: 100 RECEIVEs
 are sent, and when all are answered their 100 ACKs; GETs by the hundred as well; and both on eight connections
@@ -17,19 +18,23 @@ nodes, before and after, and what becomes of the rate of PUT to another topic.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import resource
 import socket
 import statistics
 import struct
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import queue_peers
 from benchmarks.cluster import (
     CLIENT_PORT,
     PAYLOAD,
@@ -40,6 +45,7 @@ from benchmarks.cluster import (
     port_of,
     segment_leader,
 )
+from benchmarks.cluster_peers import Nats
 from benchmarks.one_put import processor_seconds
 from walrus.client import Client
 from walrus.cluster import LocalCluster
@@ -83,10 +89,10 @@ def get(wires: list[Wire], count: int) -> None:
         assert all(reply.startswith(b"OK") for reply in replies)
 
 
-def work(wires: list[Wire], count: int) -> None:
+def work(wires: list[Wire], count: int, topic: bytes = b"worked") -> None:
     """The next `count` for each, and the word that they are done."""
-    given = exchange(wires, [[b"RECEIVE worked g"] * count] * len(wires))
-    acks = [[b"ACK worked g " + reply.split(b" ")[1] for reply in replies] for replies in given]
+    given = exchange(wires, [[b"RECEIVE %b g" % topic] * count] * len(wires))
+    acks = [[b"ACK %b g %b" % (topic, reply.split(b" ")[1]) for reply in replies] for replies in given]
     assert exchange(wires, acks) == [[b"OK"] * count] * len(wires)
 
 
@@ -124,13 +130,22 @@ def put(wire: Wire, rounds: int) -> None:
         assert wire.exchange([b"PUT put " + PAYLOAD] * IN_FLIGHT) == [b"OK"] * IN_FLIGHT
 
 
+def pub(wire: Wire, topic: bytes, numbers: Iterator[int], rounds: int) -> None:
+    """So many rounds of a hundred PUBs."""
+    for _ in range(rounds):
+        requests = [
+            b"PUB %b p %d %b" % (topic, number, PAYLOAD) for number in itertools.islice(numbers, IN_FLIGHT)
+        ]
+        assert wire.exchange(requests) == [b"OK"] * IN_FLIGHT
+
+
 TURNS = 9
 """Turns of PUT and PUB, each with a tenth of the entries."""
 
 
 def published(nodes: LocalCluster, entries: int) -> float:
     """The rate of PUB over that of PUT: both by the hundred, each on its own topic, in turns."""
-    ratios, number, rounds = [], 0, max(1, entries // 10 // IN_FLIGHT)
+    ratios, numbers, rounds = [], itertools.count(), max(1, entries // 10 // IN_FLIGHT)
     with (
         dial(port_of(segment_leader(nodes, "put", 1))) as one,
         dial(port_of(segment_leader(nodes, "published", 1))) as other,
@@ -140,10 +155,7 @@ def published(nodes: LocalCluster, entries: int) -> float:
             begin = time.perf_counter()
             put(puts, rounds)
             middle = time.perf_counter()
-            for _ in range(rounds):
-                requests = [b"PUB published p %d " % n + PAYLOAD for n in range(number, number + IN_FLIGHT)]
-                number += IN_FLIGHT
-                assert pubs.exchange(requests) == [b"OK"] * IN_FLIGHT
+            pub(pubs, b"published", numbers, rounds)
             ratios.append((middle - begin) / (time.perf_counter() - middle))
     return statistics.median(ratios)
 
@@ -266,28 +278,75 @@ def fill(client: Client, entries: int) -> None:
             left -= 500
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(prog="benchmarks.queues", description="RECEIVE and ACK beside GET")
-    parser.add_argument("--entries", type=int, default=5_000, metavar="N", help="default: 5000")
-    parser.add_argument("--fsync", choices=SCHEDULES, default="200")
-    options = parser.parse_args()
-    raise_file_limit()
-    with tempfile.TemporaryDirectory(prefix="walrus-queues-", dir=".") as name:
-        directory = Path(name)
-        flags = ["--fsync", options.fsync]
-        nodes = LocalCluster(3, directory / "n", client_port=CLIENT_PORT, raft_port=RAFT_PORT, flags=flags)
-        nodes.start()
+def beside(nodes: LocalCluster, directory: Path, fsync: str, entries: int) -> Iterator[Table | str]:
+    """Work queues and PUB beside JetStream as it comes, and where it syncs before it answers."""
+    loads = {what: load for what, load in LOADS.items() if load.topic == "worked"}
+    turn = entries // queue_peers.PAIRS
+    needed = queue_peers.PAIRS * sum(load.entries(share(load, turn)) for load in loads.values())
+    for peer in (Nats(durable=False), Nats(durable=True)):
+        if reason := peer.missing():
+            yield reason
+            continue
+        topic = f"beside-{'synced' if peer.durable else 'unsynced'}"
+        with Client(nodes.addresses, timeout=30.0) as client:
+            for name in (topic, f"{topic}-numbered"):
+                client.register(name)
+            for begin in range(0, needed, 500):
+                client.put_many(topic, [PAYLOAD] * min(500, needed - begin))
         try:
-            nodes.wait_ready()
-            with Client(nodes.addresses) as client:
-                fill(client, options.entries)
-            found = measure(nodes, options.entries)
-            ratio, (own, heard) = published(nodes, options.entries), waited(nodes)
-            cost = waits(nodes, options.entries)
+            peer.start(directory / topic)
+            queue_peers.fill(peer, needed)
+            found = {what: beside_work(nodes, peer, topic, load, turn) for what, load in loads.items()}
+            found["PUB, 100 in flight"] = beside_pub(nodes, peer, f"{topic}-numbered", turn)
         finally:
-            nodes.stop()
-        probe = fsync_probe(directory)
+            peer.stop()
+        yield queue_peers.table_of(peer, fsync, found)
+
+
+def beside_work(
+    nodes: LocalCluster, peer: Nats, topic: str, load: Load, entries: int
+) -> list[tuple[float, float]]:
+    """RECEIVE and ACK in turns."""
+    rounds = load.rounds(share(load, entries))
+    ours = [Wire(dial(port_of(segment_leader(nodes, topic, 1)))) for _ in range(load.connections)]
+    theirs = queue_peers.consumers(peer, load.connections)
+
+    def all_rounds(one: Callable[[], None]) -> None:
+        for _ in range(rounds):
+            one()
+
+    with contextlib.ExitStack() as stack:
+        for wire in ours:
+            stack.enter_context(wire.connection)
+        for other in theirs:
+            stack.enter_context(other.socket)
+        return queue_peers.in_turns(
+            load.entries(share(load, entries)),
+            partial(all_rounds, partial(work, ours, load.at_once, topic.encode())),
+            partial(all_rounds, partial(queue_peers.work, theirs, load.at_once)),
+        )
+
+
+def beside_pub(nodes: LocalCluster, peer: Nats, topic: str, entries: int) -> list[tuple[float, float]]:
+    """PUB in turns, a hundred after the other."""
+    rounds, line = max(1, entries // IN_FLIGHT), peer.line(ids=True)
+
+    def theirs() -> None:
+        for _ in range(rounds):
+            queue_peers.publish(line, IN_FLIGHT)
+
+    with dial(port_of(segment_leader(nodes, topic, 1))) as connection, line.socket:
+        ours = partial(pub, Wire(connection), topic.encode(), itertools.count(), rounds)
+        return queue_peers.in_turns(rounds * IN_FLIGHT, ours, theirs)
+
+
+def alone(nodes: LocalCluster, entries: int) -> Iterator[Table]:
+    """Everything that needs no peer, and its goals."""
+    with Client(nodes.addresses) as client:
+        fill(client, entries)
+    found = measure(nodes, entries)
+    ratio, (own, heard) = published(nodes, entries), waited(nodes)
+    cost = waits(nodes, entries)
     table = Table("", "per second", "processor us")
     for what, (rate, micros) in found.items():
         table.add_row(what, f"{rate:,.0f}", f"{micros:,.0f}")
@@ -301,8 +360,32 @@ def main() -> None:
     waiters = f"{cost.waiting:,} consumers that wait, on three nodes"
     goals.add_row(waiters, f"{cost.megabytes:.1f} MB", "below 40 MB")
     goals.add_row("PUT beside them over PUT without them", f"{cost.put:.2f}", "1, but for the noise")
+    yield from (table, goals)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="benchmarks.queues", description="RECEIVE and ACK beside GET")
+    parser.add_argument("--entries", type=int, default=5_000, metavar="N", help="default: 5000")
+    parser.add_argument("--fsync", choices=SCHEDULES, default="200")
+    parser.add_argument("--only", choices=("alone", "peers"), help="one part only")
+    options = parser.parse_args()
+    raise_file_limit()
     console = Console(width=110)
-    console.print(table, goals)
+    with tempfile.TemporaryDirectory(prefix="walrus-queues-", dir=".") as name:
+        directory = Path(name)
+        flags = ["--fsync", options.fsync]
+        nodes = LocalCluster(3, directory / "n", client_port=CLIENT_PORT, raft_port=RAFT_PORT, flags=flags)
+        nodes.start()
+        try:
+            nodes.wait_ready()
+            if options.only != "peers":
+                console.print(*alone(nodes, options.entries))
+            if options.only != "alone":
+                console.print(*beside(nodes, directory, options.fsync, options.entries))
+        finally:
+            nodes.stop()
+        probe = fsync_probe(directory)
     console.print(f"a sync of this disk: {probe:.2f} ms")
 
 
