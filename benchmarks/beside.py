@@ -5,7 +5,7 @@ stops it; the order turns from round to round. A ratio is to Walrus with the sam
 before the answer, or everything) in the same round, and its median stands beside the least and the greatest.
 
 The client is one thread that waits for all its connections at once, sends as many requests as were answered,
-and knows of a server only how its requests look and how its answers end (`cluster_peers.Line`).
+and knows of a server only how its requests look and how its answers end (`cluster_subjects.Line`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple
 from rich import box
 from rich.table import Table
 
-from benchmarks.cluster_peers import PATIENCE, PeerError, Subject
+from benchmarks.cluster_subjects import PATIENCE, PeerError, Subject
 
 REFERENCES: Final = {False: "Walrus, --fsync 200", True: "Walrus, --fsync each"}
 """What ratios are to, by whether the answer waits for a sync."""

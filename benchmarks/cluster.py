@@ -45,9 +45,10 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import beside
-from benchmarks.cluster_peers import PAYLOAD as PAYLOAD
-from benchmarks.cluster_peers import Marked, PeerError, Subject, peers
-from benchmarks.cluster_peers import dial as dial
+from benchmarks.cluster_peers import peers
+from benchmarks.cluster_subjects import PAYLOAD as PAYLOAD
+from benchmarks.cluster_subjects import Marked, PeerError, Subject
+from benchmarks.cluster_subjects import dial as dial
 from walrus.client import Client
 from walrus.client.errors import WalrusError
 from walrus.cluster import LocalCluster, pause

@@ -6,14 +6,9 @@
 | Redis, one server, or a master with two replicas; XADD to a stream | Debian's `redis-server` | RESP |
 | etcd, three servers; a PUT of a new key for each entry | Debian's `etcd-server` | gRPC, by hand |
 
-No client library is used, Walrus's own neither: a request is bytes that were made before, and answers are
-counted where they end, so that what a row costs is the server. One that is not installed is missing from the
-table, with one line that says so.
-
-What an answer means is not the same for all, so each says how many copies there are when it comes, and when
-they are synced. Each is configured as its documentation says for that; nothing else is tuned.
-
-Every server has a process of its own, on free ports of loopback, and is killed by its pid.
+One that is not installed is missing from the table, with one line that says so. What an answer means is not
+the same for all, so each says it; each is configured for that as its documentation says, and nothing else is
+tuned.
 """
 
 from __future__ import annotations
@@ -23,156 +18,24 @@ import http.client
 import itertools
 import json
 import os
-import shutil
 import socket
-import subprocess
-import sys
-import time
-from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, Final
 
-from walrus.cluster import pause
+from benchmarks.cluster_subjects import (
+    PATIENCE,
+    PAYLOAD,
+    Line,
+    Marked,
+    PeerError,
+    Subject,
+    dial,
+    free_ports,
+)
 
-PAYLOAD: Final = b"x" * 100
-PATIENCE: Final = 60.0
-"""Seconds for a start, and for an answer."""
 SERVERS: Final = 3
-Found = TypeVar("Found")
-
-
-class PeerError(Exception):
-    """A server that does not start, or answers something else than what it was asked for."""
-
-
-def dial(address: tuple[str, int]) -> socket.socket:
-    """A connection."""
-    connection = socket.create_connection(address, timeout=PATIENCE)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return connection
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback that are free now; all of them are held before one is given back."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-
-
-class Line(ABC):
-    """One connection that sends entries: what so many requests are, and how many answers came."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.socket = connection
-
-    @abstractmethod
-    def requests(self, count: int) -> bytes:
-        """So many requests, an entry each."""
-
-    @abstractmethod
-    def answers(self, data: bytes) -> int:
-        """How many answers end in these bytes, which follow those before. Raises PeerError if one is none."""
-
-    def ask(self, count: int) -> None:
-        """Send so many."""
-        self.socket.sendall(self.requests(count))
-
-    def take(self) -> int:
-        """What has arrived; waits for something."""
-        data = self.socket.recv(1 << 16)
-        if not data:
-            raise PeerError("the server hung up")
-        return self.answers(data)
-
-
-class Marked(Line):
-    """An answer has a mark that is nowhere else: the cheapest way to count them."""
-
-    mark: ClassVar[bytes]
-    trouble: ClassVar[bytes]
-    """What is in an answer that refuses."""
-    rest = b""
-
-    def answers(self, data: bytes) -> int:
-        """Count marks, one that came in two parts, too."""
-        data = self.rest + data
-        self.rest = data[max(0, len(data) - len(self.mark) + 1) :]
-        if self.trouble in data:
-            raise PeerError(f"refused: {data[:200]!r}")
-        return data.count(self.mark)
-
-
-class Subject(ABC):
-    """What is measured: servers that are started in an empty directory, and what their answer means."""
-
-    program: ClassVar[str] = ""
-    brought_by: ClassVar[str] = ""
-
-    def __init__(self, name: str, copies: str, synced: str, *, durable: bool) -> None:
-        self.name, self.copies, self.synced, self.durable = name, copies, synced, durable
-        self.processes: list[subprocess.Popen[bytes]] = []
-        self.directory = Path()
-
-    @classmethod
-    def path(cls) -> str | None:
-        """Where its program is, beside this Python or on the PATH."""
-        return shutil.which(
-            cls.program, path=str(Path(sys.executable).parent) + os.pathsep + os.environ.get("PATH", "")
-        )
-
-    def missing(self) -> str:
-        """What to install, if it is not; else nothing."""
-        if not self.program or self.path():
-            return ""
-        return f"{self.name} is not measured: there is no {self.program} here ({self.brought_by})"
-
-    @abstractmethod
-    def start(self, directory: Path) -> None:
-        """Start it; it is ready for entries when this returns."""
-
-    @abstractmethod
-    def line(self) -> Line:
-        """A connection to the server that takes entries."""
-
-    @abstractmethod
-    def stored(self) -> int | None:
-        """How many entries it has, if it keeps any."""
-
-    def stop(self) -> None:
-        """End all its processes."""
-        for process in self.processes:
-            process.kill()
-        for process in self.processes:
-            process.wait()
-        self.processes.clear()
-
-    def launch(self, *arguments: str) -> None:
-        """One more process of its program."""
-        program = self.path()
-        assert program is not None, "missing() says so"
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with (self.directory / f"{len(self.processes)}.log").open("wb") as log:
-            self.processes.append(
-                subprocess.Popen([program, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-            )
-
-    def wait_for(self, look: Callable[[], Found | None]) -> Found:
-        """What `look` finds in the end; a server that does not answer yet is no end. Raises PeerError."""
-        deadline = time.monotonic() + PATIENCE
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError, http.client.HTTPException):
-                if found := look():
-                    return found
-            for number, process in enumerate(self.processes):
-                if process.poll() is not None:
-                    said = (self.directory / f"{number}.log").read_text(errors="replace")
-                    raise PeerError(f"{self.name} ended: {said[-300:]}")
-            pause(0.05)
-        raise PeerError(f"{self.name} is not ready after {PATIENCE:.0f} s")
 
 
 # --- NATS ----------------------------------------------------------------------------------------

@@ -22,17 +22,14 @@ from benchmarks.cluster_peers import (
     PING,
     SETTINGS,
     EtcdLine,
-    Line,
-    Marked,
     Nats,
     NatsLine,
-    PeerError,
     RedisLine,
     RedisWaitLine,
-    Subject,
     h2,
     peers,
 )
+from benchmarks.cluster_subjects import Line, Marked, PeerError, Subject
 
 PUB_ACK = b'MSG _INBOX.x 1 27\r\n{"stream":"B","seq":%d}\r\n'
 ETCD_REPLY = (
@@ -148,7 +145,7 @@ def test_a_pull_consumer_that_acknowledged_all_has_nothing_left(tmp_path: Path) 
 
 
 class Echo(Marked):
-    """Answers come from the other end of a pair, which is answered here as well."""
+    """A connection that answers itself."""
 
     mark, trouble = b"!", b"?"
 
@@ -157,8 +154,10 @@ class Echo(Marked):
         super().__init__(ours)
 
     def requests(self, count: int) -> bytes:
-        self.theirs.sendall(b"!" * count)
-        return b"."
+        return b"!" * count
+
+    def ask(self, count: int) -> None:
+        self.theirs.sendall(self.requests(count))
 
 
 class Imagined(Subject):
