@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.storage.test_interrupts import interrupted
 from walrus.segments import start_number
 from walrus.shell.identity import DataDirectory, DirectoryError
 
@@ -155,6 +156,22 @@ def test_no_room_for_the_lock_is_an_error_with_one_line(
         with pytest.raises(DirectoryError, match="node_1: No space left"):
             DataDirectory(tmp_path, 1)
     DataDirectory(tmp_path, 1).close()
+
+
+def test_a_close_cut_at_any_line_closes_the_lock_once(tmp_path: Path) -> None:
+    """By the second time its number may be that of another file: of a client, or of an engine."""
+    reached, point = True, 0
+    while reached:
+        point += 1
+        directory = DataDirectory(tmp_path, 1)
+        reached = interrupted(directory.close, point)
+        others = [Path(os.devnull).open("rb") for _ in range(4)]  # they take the number, if it is free
+        directory.close()
+        for other in others:
+            assert os.fstat(other.fileno()), f"the descriptor of another file was closed, line {point}"
+            other.close()
+        DataDirectory(tmp_path, 1).close()  # and it was closed
+    assert point > 2, "a close was cut, at more than one line"
 
 
 def test_an_unknown_boot_counts_as_another_one(tmp_path: Path) -> None:

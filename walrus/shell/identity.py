@@ -43,7 +43,7 @@ import msgspec
 
 from walrus.config import Identity
 from walrus.segments import next_incarnation
-from walrus.storage.posix import sync_descriptor, sync_directory
+from walrus.storage.posix import Descriptor, sync_descriptor, sync_directory
 from walrus.storage.processes import LockHeld, take_lock
 
 FORMAT = 1
@@ -87,7 +87,7 @@ class DataDirectory:
     def __init__(self, data_dir: Path, node_id: int) -> None:
         self.path = data_dir / f"node_{node_id}"
         self.node_id = node_id
-        self._lock = self._take_lock()
+        self._lock = Descriptor(self._take_lock())
         try:
             self.record = self._load()
         except BaseException:
@@ -192,9 +192,7 @@ class DataDirectory:
 
     def close(self) -> None:
         """Release the lock. Without `finish` before it, this counts as a crash."""
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        self._lock.close()
 
     def _take_lock(self) -> int:
         """Open and lock the lock file. Raises DirectoryError, which names the holder."""
