@@ -48,6 +48,19 @@ class TopicFigures(msgspec.Struct, frozen=True, kw_only=True):
     """Not in METRICS: the node that said this."""
 
 
+PHASES = ("noticed", "fenced", "recovered", "sealed", "opened", "acknowledged")
+"""Of a failover, in their order: `broker/failovers.py` says what each is."""
+
+
+class FailoverFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """A failover, as far as one node has seen it: seconds since each phase."""
+
+    topic: str
+    segment: int
+    leader: int
+    ago: dict[str, float] = {}
+
+
 class NodeFigures(msgspec.Struct, frozen=True, kw_only=True):
     """METRICS of a node, as far as anything here needs it. What an older node does not say has a default."""
 
@@ -81,6 +94,7 @@ class NodeFigures(msgspec.Struct, frozen=True, kw_only=True):
     entries_trimmed: int = 0
     wrong_tokens: int = 0
     failovers: int = 0
+    last_failovers: list[FailoverFigures] = []
     recoveries: int = 0
     copies_behind: int = 0
     put_seconds: Durations = Durations()
@@ -94,6 +108,8 @@ class NodeFigures(msgspec.Struct, frozen=True, kw_only=True):
     started_at: float = 0.0
     pid: int = 0
     log_file: str | None = None
+    heard_at: float | None = None
+    """Not in METRICS: when the answer came, by the clock of whoever asked."""
 
     @property
     def voters(self) -> list[int]:

@@ -18,7 +18,7 @@ from tools.browser import missing
 from tools.watched import TOPICS, Watched, watched
 from walrus.client import Client
 from walrus.console.history import History
-from walrus.health import NodeFigures, TopicFigures
+from walrus.health import FailoverFigures, NodeFigures, TopicFigures
 
 pytest.importorskip("aiohttp", reason="pip install -e '.[console]'")
 
@@ -101,6 +101,13 @@ def test_the_leader_is_killed_with_a_click_another_one_is_seen_to_lead_and_it_is
     until(page, f"{LEADER} && !{LEADER}.innerText.startsWith('{victim}')")
     assert page.locator("#stream .good b").all_inner_texts() == ["0", "0"], "lost, and there twice"
     until(page, "document.querySelector('#events')?.innerText.includes('asks for votes')")
+    told = "document.querySelector('#failovers')?.innerText"
+    until(page, f"{told}.includes('first OK')")
+    assert page.locator("#failovers .what").count() == page.locator("#failovers .bar").count()
+    steps = page.locator("#failovers .steps", has_text="first OK").first.inner_text()
+    assert [step.split()[0] for step in steps.splitlines()] == [
+        *("noticed", "fenced", "recovered", "sealed", "next", "first")
+    ]
     with page.expect_popup() as opened:
         page.click("#film")
     film = opened.value
@@ -196,9 +203,13 @@ def crowded() -> Iterator[str]:
         for n in range(3_000)
     }
     answers: dict[str, NodeFigures | None] = {where[15]: None}
+    ago = {"noticed": 3.0, "fenced": 2.99, "recovered": 2.98, "sealed": 2.5, "opened": 2.4, "acknowledged": 1}
+    names = [f"topic-{n:04d}" + "-of-a-long-name" * 9 * (n == 19) for n in range(20)]
+    lost = [FailoverFigures(topic=topic, segment=1234, leader=15, ago=ago) for topic in names]
     for n in range(1, 15):
         led = {name: topic for at, (name, topic) in enumerate(topics.items()) if at % 14 == n - 1}
-        answers[where[n]] = said(n, client_addresses=where, topics=3_000, topics_led=led)
+        seen = lost if n == 1 else []
+        answers[where[n]] = said(n, client_addresses=where, topics=3_000, topics_led=led, last_failovers=seen)
     port, started = free_port("127.0.0.1"), queue.Queue[tuple[asyncio.AbstractEventLoop, asyncio.Event]]()
 
     class Still:
@@ -238,7 +249,10 @@ def test_fifteen_nodes_and_three_thousand_topics_fit(crowded: str, browser: Any,
     assert page.locator("#topics .name").count() == 100
     assert page.inner_text("#topics .name >> nth=0") == "topic-2999", "the largest lag first"
     assert page.inner_text("#more") == "2,900 more are not shown"
+    assert page.locator("#failovers .bar").count() == 20, "of a cluster that the console did not start"
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    inside = "box => box.scrollWidth <= box.clientWidth"
+    assert page.eval_on_selector("#failovers", inside), "a row sticks out of the list of failovers"
     assert page.locator("#desk:visible, #new:visible").count() == 0, "this console only shows"
     page.close()
 

@@ -6,6 +6,7 @@
     membership    hello, join, announce, removal: the members, and their addresses
     placement     where segments go: the first leader, the next one, the replica set
     lifecycle     segments that this node opens, seals or recovers
+    failovers     the last recoveries, and how far each has come: for METRICS
     supervisor    what the Raft leader starts: recoveries, repairs, departures
     retention     which sealed segments are dropped, by a topic's settings
     requests      requests of clients that are no PUT, GET or FETCH

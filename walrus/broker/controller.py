@@ -236,6 +236,7 @@ class Controller:
             bytes=self.copies.bytes,
             out=self.queues.owner.out,
             counted=self._counted(),
+            failovers=self.lifecycle.failovers,
             recoveries=len(recoveries),
             waiting_recoveries=waiting,
             copies_behind=self.catch_up.behind,

@@ -26,6 +26,7 @@ from heapq import heappop, heappush
 import msgspec
 
 from walrus.broker.cursors import Cursors
+from walrus.broker.failovers import FENCED, NOTICED, OPENED, RECOVERED, SEALED, Failovers
 from walrus.broker.placement import next_leader, replica_set
 from walrus.broker.queues import Queues
 from walrus.config import NodeConfig
@@ -146,16 +147,19 @@ class Recoveries(dict[Key, SegmentRecovery]):
     thousands of segments.
     """
 
-    def __init__(self, resend_interval: float) -> None:
+    def __init__(self, resend_interval: float, failovers: Failovers) -> None:
         super().__init__()
-        self._resend_interval = resend_interval
+        self._resend_interval, self._failovers = resend_interval, failovers
         self._done: list[tuple[float, Key]] = []  # a heap
 
     def go_on(self, recovery: SegmentRecovery, step: Callable[[], None], now: float) -> None:
         """A recovery takes a step, which may be its last."""
         was_done = recovery.found is not None
         step()
+        if recovery.fenced:
+            self._failovers.note(recovery.key, FENCED, now)
         if recovery.found is not None and not was_done:
+            self._failovers.note(recovery.key, RECOVERED, now)
             heappush(self._done, (now, recovery.key))
 
     def next_due(self, now: float) -> Key | None:
@@ -196,7 +200,8 @@ class Lifecycle:
         self._queues = queues
         self._connected, self._voters, self._propose = connected, voters, propose
         self.writers = writers
-        self.recoveries = Recoveries(config.resend_interval)
+        self.failovers = Failovers()
+        self.recoveries = Recoveries(config.resend_interval, self.failovers)
         self._early = EarlyForwards(config.max_pending_bytes)
         self._shared: dict[str, Shared] = {}
         self._dirty: dict[str, None] = {}
@@ -336,6 +341,10 @@ class Lifecycle:
                 self.recover(topic, writer.number, now)  # a recovery began, and may have died
             elif writer.all_acknowledged:
                 self._seal(writer, now)
+        for topic in self.failovers.awaited.keys() & self.writers.advanced.keys():
+            writer = self.writers.of(topic, self.failovers.awaited[topic] + 1)
+            if writer is not None and writer.commit_index:
+                self.failovers.acknowledged(topic, now)
         while self._seals.has_room(now) and (due := self.recoveries.next_due(now)):
             self.recover(*due, now)
 
@@ -386,6 +395,7 @@ class Lifecycle:
         if recovery is None:
             self._ending[topic] = number
             self._outbox.log(f"recovering segment {number} of {topic} from node {segment.leader}")
+            self.failovers.begin(key, segment.leader, NOTICED, now)
             recovery = self.recoveries[key] = SegmentRecovery(
                 key, segment, config=self._config, outbox=self._outbox, trace=self._trace, now=now
             )
@@ -446,9 +456,7 @@ class Lifecycle:
         number = known.current if known is not None else self._metadata.next_number(topic)
         ending = self._ending.get(topic)
         if ending is not None and ending < number:
-            self.recoveries.pop((topic, ending), None)
-            self._seals.applied((topic, ending))
-            del self._ending[topic]
+            self._ended((topic, ending), now)
         writer = self.writers.get(topic)
         if writer is not None and writer.number != number:
             writer.close()
@@ -461,12 +469,27 @@ class Lifecycle:
         if self.leases.granted().get(topic) == number and topic not in self.writers:
             self._open(topic, number, now)
 
+    def _ended(self, key: Key, now: float) -> None:
+        """A segment that this node was about to seal, or recovers, has ended."""
+        self._seals.applied(key)
+        del self._ending[key[0]]
+        if self.recoveries.pop(key, None) is None:
+            return
+        segment = self._metadata.segment(*key)
+        if segment is not None and segment.recovered:
+            self.failovers.note(key, SEALED, now)
+        else:
+            self.failovers.forget(key)
+
     def _open(self, topic: str, number: int, now: float) -> None:
         copy, segment = self._copies.get((topic, number)), self._metadata.topics[topic].open
         if copy.length or copy.fenced:
             self.recover(topic, number, now)  # a recovery began before this node learnt that it leads
             return
         self._trace("Grant", topic=topic, segment=number)
+        before = self._metadata.segment(topic, number - 1)
+        if before is not None and before.recovered:
+            self.failovers.begin((topic, number - 1), before.leader, OPENED, now)
         self.writers[topic] = SegmentWriter(
             topic,
             number,
@@ -492,6 +515,7 @@ class Lifecycle:
 
     def check_invariants(self) -> None:
         """Assert what must hold of writers and recoveries."""
+        self.failovers.check_invariants()
         for topic, writer in self.writers.items():
             writer.check_invariants()
             assert writer.segment.leader == self._config.node_id, "SingleWriter"

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from walrus.broker.failovers import Failovers
 from walrus.broker.lag import group_figures, topics_led, under_replicated
 from walrus.config import Identity, NodeConfig
 from walrus.consensus.log import RaftLog
@@ -66,6 +67,8 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     """Members that may hold replicas."""
     entries: int
     bytes: int
+    failovers: Failovers
+    """Those of the last while, as far as this node took part."""
     recoveries: int
     waiting_recoveries: dict[str, float]
     """Recoveries that wait for copies a power loss may have shortened: topic/segment -> seconds."""
@@ -115,7 +118,7 @@ def _log_id(term: int, index: int, leader: int | None) -> dict[str, Any]:
 
 def metrics(node: NodeView, now: float) -> bytes:
     """METRICS of the answering node."""
-    return msgspec.json.encode({**_raft_metrics(node, now), **_own_metrics(node), **node.process})
+    return msgspec.json.encode({**_raft_metrics(node, now), **_own_metrics(node, now), **node.process})
 
 
 def _term(log: RaftLog, index: int) -> int:
@@ -187,7 +190,7 @@ def _under_replicated(node: NodeView) -> int:
     return under_replicated(metadata.open_at, metadata.sealed_at, wanted, reachable)
 
 
-def _own_metrics(node: NodeView) -> dict[str, Any]:
+def _own_metrics(node: NodeView, now: float) -> dict[str, Any]:
     return {
         "commit_index": node.raft.commit_index,
         "incarnation": node.identity.incarnation,
@@ -209,6 +212,7 @@ def _own_metrics(node: NodeView) -> dict[str, Any]:
         "bytes": node.bytes,
         **msgspec.structs.asdict(node.counted),
         "failovers": node.metadata.failovers,
+        "last_failovers": node.failovers.told(now),
         "recoveries": node.recoveries,
         "recoveries_waiting_for_sure_copies": node.waiting_recoveries,
         "copies_behind": node.copies_behind,

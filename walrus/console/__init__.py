@@ -2,6 +2,7 @@
 
     main          `python -m walrus.console`: flags, the process
     history       what happened lately, out of one look after the other: rates, percentiles, events
+    failovers     the last failovers, phase by phase, from what each node has seen of them
     watch         asks all members every second
     exposition    the figures in the text format of Prometheus
     server        HTTP: the page, its events, metrics, health, actions

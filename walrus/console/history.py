@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from walrus.console.failovers import Failovers
 from walrus.health import Answers, ClusterHealth, Durations, NodeFigures, NodeHealth, judge, rate
 
 WINDOW = 60.0
@@ -77,14 +78,17 @@ class History:
         self.health: ClusterHealth = judge({})
         self.events: deque[Happening] = deque(maxlen=MAX_EVENTS)
         self._looks: deque[Glance] = deque(maxlen=MAX_LOOKS)
-        self._at = 0.0
+        self._failovers = Failovers()
+        self._now = self._at = 0.0
 
     def take(self, answers: Answers, now: float, at: float) -> None:
         """One more look. `now`: of a clock that never steps back; `at`: seconds since the epoch."""
-        before, self.health, self._at = self.health, judge(answers), at
+        before, self.health = self.health, judge(answers)
+        self._now, self._at = now, at
         if self._looks:
             self.events.extend(Happening(at, kind, text) for kind, text in _differences(before, self.health))
         figures = {node.node_id: node.figures for node in self.health.nodes if node.figures is not None}
+        self._failovers.take(figures.values(), now)
         while self._looks and self._looks[0].now < now - WINDOW:
             self._looks.popleft()
         self._looks.append(Glance(now, figures))
@@ -109,6 +113,7 @@ class History:
             "latency": self._latency(),
             "nodes": [self._node(node) for node in cluster.nodes],
             "topics": self._topics(),
+            "failovers": self._failovers.picture(self._now, self._at),
             "events": [event._asdict() for event in reversed(self.events)],
         }
 

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
+import msgspec
+
 from walrus.client import AsyncClient, Forbidden, Unauthenticated, WalrusError
 from walrus.console.history import History
 from walrus.health import NodeFigures, members, read
@@ -84,7 +86,8 @@ class ClusterWatch:
         if client is None:
             client = self._clients[address] = AsyncClient(address, timeout=PATIENCE)
         try:
-            return read(await client.metrics())
+            answer = await client.metrics()
+            return msgspec.structs.replace(read(answer), heard_at=time.monotonic())
         except (Unauthenticated, Forbidden) as error:
             if self._refused != str(error):  # the same of every node, each second
                 self._refused = str(error)

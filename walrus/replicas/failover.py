@@ -91,9 +91,14 @@ class SegmentRecovery:
         self._send_fences()
 
     @property
+    def fenced(self) -> bool:
+        """Whether a majority is fenced, so that the leader that was can acknowledge nothing more."""
+        return len(self._fence_replies) >= self.segment.majority
+
+    @property
     def waits_for_sure_copies(self) -> bool:
         """Whether a majority answered, but too many of its copies may have been shortened by a power loss."""
-        return self._source is None and len(self._fence_replies) >= self.segment.majority
+        return self._source is None and self.fenced
 
     def force(self, now: float) -> None:
         """An operator accepts what is there (RECOVER). Acknowledged entries may be missing from it."""
@@ -152,6 +157,7 @@ class SegmentRecovery:
 
     def _send_copies(self) -> None:
         assert self._source is not None and self._source_node in self._have, "nothing was chosen to copy"
+        assert self.fenced, "AckedDurable: copied is what a majority may still add to"
         for node in sorted(self._have):
             if self._have[node] < self._source.length:
                 message = Copy(
