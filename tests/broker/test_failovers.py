@@ -105,7 +105,7 @@ def test_the_next_segment_s_first_entry_does_not_count_for_the_failover_before()
     assert [each["ago"].get(ACKNOWLEDGED) for each in failures.told(3.0)] == [None, 0.0]
     world.register("t")
     leader = world.topic("t").open.leader
-    world.nodes[leader].lifecycle.failovers.begin(("t", 7), 2, OPENED, world.now)
+    world.nodes[leader].lifecycle.recoveries.failovers.begin(("t", 7), 2, OPENED, world.now)
     assert world.put(leader, "t", "a") == [OK]
     assert "acknowledged" not in world.metrics(leader)["last_failovers"][0]["ago"]
 
@@ -127,7 +127,7 @@ def test_the_last_failovers_are_kept_and_no_others(monkeypatch: pytest.MonkeyPat
     for node in world.nodes:
         told = world.metrics(node)
         assert len(told["last_failovers"]) <= 4 and told["failovers"] == len(led)
-        assert world.nodes[node].lifecycle.failovers.awaited == {}
+        assert world.nodes[node].lifecycle.recoveries.failovers.awaited == {}
 
 
 def test_what_was_forgotten_does_not_come_back_in_a_later_phase() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.console.test_history import look, said
-from walrus.console.failovers import MAX_SHOWN, Failovers
+from walrus.console.failovers import MAX_SHOWN, Timeline
 from walrus.console.history import History
 from walrus.health import PHASES, FailoverFigures, NodeFigures
 
@@ -15,7 +15,7 @@ def seen(node: int, heard_at: float | None, segment: int = 4, **ago: float) -> N
     return said(node, heard_at=heard_at, last_failovers=[told])
 
 
-def phases(failovers: Failovers, now: float = 0.0) -> dict[str, float]:
+def phases(failovers: Timeline, now: float = 0.0) -> dict[str, float]:
     (row,) = failovers.picture(now, 1_000.0)
     return dict(row["phases"])
 
@@ -34,7 +34,7 @@ def test_what_two_nodes_saw_is_one_failover() -> None:
 
 def test_of_all_looks_the_earliest_date_counts() -> None:
     """The first answer was long under way, the second was not, and a third one was again."""
-    failovers = Failovers()
+    failovers = Timeline()
     failovers.take([seen(2, 10.75, noticed=2.0, sealed=1.0)], 0.0)
     failovers.take([seen(2, 11.0, noticed=3.0, sealed=2.0), seen(3, 11.0, opened=1.5)], 0.0)
     failovers.take([seen(2, 12.5, noticed=4.0, sealed=3.0), seen(3, 12.5, opened=2.5)], 0.0)
@@ -43,13 +43,13 @@ def test_of_all_looks_the_earliest_date_counts() -> None:
 
 def test_no_phase_is_later_than_the_one_behind_it() -> None:
     """The recovering node answers late, so its Seal seems to come after the next segment."""
-    failovers = Failovers()
+    failovers = Timeline()
     failovers.take([seen(2, 11.0, noticed=1.0, sealed=0.5), seen(3, 10.25, opened=0.0)], 0.0)
     assert phases(failovers) == {"noticed": 0.0, "sealed": 0.25, "opened": 0.25}, "FailoverProgress"
 
 
 def test_a_node_that_dies_takes_nothing_along_that_was_told() -> None:
-    failovers = Failovers()
+    failovers = Timeline()
     failovers.take([seen(2, 10.0, noticed=1.0, fenced=0.5)], 0.0)
     failovers.take([], 0.0)
     assert failovers.picture(0.0, 0.0) == [], "it may have been none"
@@ -59,7 +59,7 @@ def test_a_node_that_dies_takes_nothing_along_that_was_told() -> None:
 
 
 def test_failovers_that_a_console_keeps_are_bounded_and_the_latest_come_first() -> None:
-    failovers = Failovers()
+    failovers = Timeline()
     for segment in range(3 * MAX_SHOWN):
         failovers.take([seen(2, float(segment), segment, noticed=0.0, sealed=0.0)], 0.0)
     rows: list[dict[str, Any]] = failovers.picture(0.0, 0.0)

@@ -214,12 +214,6 @@ class Controller:
         return self.outbox.take()
 
     def _metrics(self, unix_time: Clock, process: Callable[[], Mapping[str, Any]], now: float) -> bytes:
-        recoveries = self.lifecycle.recoveries
-        waiting = {
-            f"{topic}/{segment}": round(now - recovery.started_at, 3)
-            for (topic, segment), recovery in recoveries.items()
-            if recovery.waits_for_sure_copies
-        }
         view = status.NodeView(
             config=self.config,
             identity=self.identity,
@@ -236,9 +230,7 @@ class Controller:
             bytes=self.copies.bytes,
             out=self.queues.owner.out,
             counted=self._counted(),
-            failovers=self.lifecycle.failovers,
-            recoveries=len(recoveries),
-            waiting_recoveries=waiting,
+            recoveries=self.lifecycle.recoveries,
             copies_behind=self.catch_up.behind,
             unix_time=unix_time(),
             process=process(),

@@ -36,7 +36,7 @@ MAX_FAILOVERS = 20
 """That are kept, and told. `failovers` in METRICS counts all."""
 
 
-class Failover(msgspec.Struct):
+class FailoverSeen(msgspec.Struct):
     """What this node has seen of one: the leader that was lost, and when each phase was reached."""
 
     leader: int
@@ -47,7 +47,7 @@ class Failovers:
     """Those of the last while, by the segment that lost its leader."""
 
     def __init__(self) -> None:
-        self._kept: dict[Key, Failover] = {}  # the oldest first
+        self._kept: dict[Key, FailoverSeen] = {}  # the oldest first
         self.awaited: dict[str, int] = {}
         """Topics whose next segment this node has opened, and not acknowledged anything in: the lost one."""
 
@@ -56,7 +56,7 @@ class Failovers:
         if key not in self._kept:
             if len(self._kept) >= MAX_FAILOVERS:
                 self.forget(next(iter(self._kept)))
-            self._kept[key] = Failover(leader)
+            self._kept[key] = FailoverSeen(leader)
         self.note(key, phase, now)
         if phase == OPENED:
             self.awaited[key[0]] = key[1]

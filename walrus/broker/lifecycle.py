@@ -147,9 +147,10 @@ class Recoveries(dict[Key, SegmentRecovery]):
     thousands of segments.
     """
 
-    def __init__(self, resend_interval: float, failovers: Failovers) -> None:
+    def __init__(self, resend_interval: float) -> None:
         super().__init__()
-        self._resend_interval, self._failovers = resend_interval, failovers
+        self.failovers = Failovers()
+        self._resend_interval = resend_interval
         self._done: list[tuple[float, Key]] = []  # a heap
 
     def go_on(self, recovery: SegmentRecovery, step: Callable[[], None], now: float) -> None:
@@ -157,9 +158,9 @@ class Recoveries(dict[Key, SegmentRecovery]):
         was_done = recovery.found is not None
         step()
         if recovery.fenced:
-            self._failovers.note(recovery.key, FENCED, now)
+            self.failovers.note(recovery.key, FENCED, now)
         if recovery.found is not None and not was_done:
-            self._failovers.note(recovery.key, RECOVERED, now)
+            self.failovers.note(recovery.key, RECOVERED, now)
             heappush(self._done, (now, recovery.key))
 
     def next_due(self, now: float) -> Key | None:
@@ -200,8 +201,7 @@ class Lifecycle:
         self._queues = queues
         self._connected, self._voters, self._propose = connected, voters, propose
         self.writers = writers
-        self.failovers = Failovers()
-        self.recoveries = Recoveries(config.resend_interval, self.failovers)
+        self.recoveries = Recoveries(config.resend_interval)
         self._early = EarlyForwards(config.max_pending_bytes)
         self._shared: dict[str, Shared] = {}
         self._dirty: dict[str, None] = {}
@@ -341,10 +341,10 @@ class Lifecycle:
                 self.recover(topic, writer.number, now)  # a recovery began, and may have died
             elif writer.all_acknowledged:
                 self._seal(writer, now)
-        for topic in self.failovers.awaited.keys() & self.writers.advanced.keys():
-            writer = self.writers.of(topic, self.failovers.awaited[topic] + 1)
+        for topic in self.recoveries.failovers.awaited.keys() & self.writers.advanced.keys():
+            writer = self.writers.of(topic, self.recoveries.failovers.awaited[topic] + 1)
             if writer is not None and writer.commit_index:
-                self.failovers.acknowledged(topic, now)
+                self.recoveries.failovers.acknowledged(topic, now)
         while self._seals.has_room(now) and (due := self.recoveries.next_due(now)):
             self.recover(*due, now)
 
@@ -395,7 +395,7 @@ class Lifecycle:
         if recovery is None:
             self._ending[topic] = number
             self._outbox.log(f"recovering segment {number} of {topic} from node {segment.leader}")
-            self.failovers.begin(key, segment.leader, NOTICED, now)
+            self.recoveries.failovers.begin(key, segment.leader, NOTICED, now)
             recovery = self.recoveries[key] = SegmentRecovery(
                 key, segment, config=self._config, outbox=self._outbox, trace=self._trace, now=now
             )
@@ -477,9 +477,9 @@ class Lifecycle:
             return
         segment = self._metadata.segment(*key)
         if segment is not None and segment.recovered:
-            self.failovers.note(key, SEALED, now)
+            self.recoveries.failovers.note(key, SEALED, now)
         else:
-            self.failovers.forget(key)
+            self.recoveries.failovers.forget(key)
 
     def _open(self, topic: str, number: int, now: float) -> None:
         copy, segment = self._copies.get((topic, number)), self._metadata.topics[topic].open
@@ -489,7 +489,7 @@ class Lifecycle:
         self._trace("Grant", topic=topic, segment=number)
         before = self._metadata.segment(topic, number - 1)
         if before is not None and before.recovered:
-            self.failovers.begin((topic, number - 1), before.leader, OPENED, now)
+            self.recoveries.failovers.begin((topic, number - 1), before.leader, OPENED, now)
         self.writers[topic] = SegmentWriter(
             topic,
             number,
@@ -515,7 +515,7 @@ class Lifecycle:
 
     def check_invariants(self) -> None:
         """Assert what must hold of writers and recoveries."""
-        self.failovers.check_invariants()
+        self.recoveries.failovers.check_invariants()
         for topic, writer in self.writers.items():
             writer.check_invariants()
             assert writer.segment.leader == self._config.node_id, "SingleWriter"

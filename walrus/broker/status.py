@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from walrus.broker.failovers import Failovers
 from walrus.broker.lag import group_figures, topics_led, under_replicated
+from walrus.broker.lifecycle import Recoveries
 from walrus.config import Identity, NodeConfig
 from walrus.consensus.log import RaftLog
 from walrus.consensus.messages import Role
@@ -67,11 +67,8 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     """Members that may hold replicas."""
     entries: int
     bytes: int
-    failovers: Failovers
-    """Those of the last while, as far as this node took part."""
-    recoveries: int
-    waiting_recoveries: dict[str, float]
-    """Recoveries that wait for copies a power loss may have shortened: topic/segment -> seconds."""
+    recoveries: Recoveries
+    """Those of this node, and the last failovers as far as it took part."""
     copies_behind: int
     unix_time: float
     """Seconds since the epoch, at the same moment as `now`."""
@@ -190,6 +187,15 @@ def _under_replicated(node: NodeView) -> int:
     return under_replicated(metadata.open_at, metadata.sealed_at, wanted, reachable)
 
 
+def _waiting(recoveries: Recoveries, now: float) -> dict[str, float]:
+    """Recoveries that wait for copies a power loss may have shortened: topic/segment -> seconds."""
+    return {
+        f"{topic}/{segment}": round(now - recovery.started_at, 3)
+        for (topic, segment), recovery in recoveries.items()
+        if recovery.waits_for_sure_copies
+    }
+
+
 def _own_metrics(node: NodeView, now: float) -> dict[str, Any]:
     return {
         "commit_index": node.raft.commit_index,
@@ -212,9 +218,9 @@ def _own_metrics(node: NodeView, now: float) -> dict[str, Any]:
         "bytes": node.bytes,
         **msgspec.structs.asdict(node.counted),
         "failovers": node.metadata.failovers,
-        "last_failovers": node.failovers.told(now),
-        "recoveries": node.recoveries,
-        "recoveries_waiting_for_sure_copies": node.waiting_recoveries,
+        "last_failovers": node.recoveries.failovers.told(now),
+        "recoveries": len(node.recoveries),
+        "recoveries_waiting_for_sure_copies": _waiting(node.recoveries, now),
         "copies_behind": node.copies_behind,
         "metadata_digest": node.metadata.digest() if node.metadata.segments <= MAX_DIGESTED else None,
     }

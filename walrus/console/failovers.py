@@ -43,7 +43,7 @@ class Joined(msgspec.Struct):
 
     @property
     def begun(self) -> float:
-        """When it came to somebody's notice."""
+        """When the first node noticed it."""
         return min(self.at.values())
 
     @property
@@ -67,8 +67,8 @@ class Joined(msgspec.Struct):
         return [(phase, round(at - dated[0][1], 4)) for phase, at in dated]
 
 
-class Failovers:
-    """Those of the last while."""
+class Timeline:
+    """The failovers of the last while."""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[str, int], Joined] = {}

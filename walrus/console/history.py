@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from walrus.console.failovers import Failovers
+from walrus.console.failovers import Timeline
 from walrus.health import Answers, ClusterHealth, Durations, NodeFigures, NodeHealth, judge, rate
 
 WINDOW = 60.0
@@ -78,7 +78,7 @@ class History:
         self.health: ClusterHealth = judge({})
         self.events: deque[Happening] = deque(maxlen=MAX_EVENTS)
         self._looks: deque[Glance] = deque(maxlen=MAX_LOOKS)
-        self._failovers = Failovers()
+        self._failovers = Timeline()
         self._now = self._at = 0.0
 
     def take(self, answers: Answers, now: float, at: float) -> None:
