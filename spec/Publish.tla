@@ -196,4 +196,19 @@ ProbeRepeatAfterRecovery ==
 ProbeLostAndSentAgain ==
     \A s \in Segments : count[s] = NoCount \/ \A i \in count[s] + 1..Len(log[s]) : log[s][i] \notin answered
 ProbeDroppedComesBack == \A p \in dropped : table[opened][p] = Unknown
+-----------------------------------------------------------------------------
+(* Liveness: a PUB that is repeated is answered, once segments stop changing hands (there are so many   *)
+(* of them). A producer sends what has no answer again and again, so it arrives at the writer of the    *)
+(* open segment, which appends it, or has had it before. Seals, recoveries and drops need not happen. A *)
+(* producer is dropped after an hour of silence, so it waits for no answer.                             *)
+
+Arrive(f) == PubAppend(f) \/ Repeat(opened, f)
+
+Fairness ==
+    /\ \A f \in Stamps : WF_vars(Arrive(f))
+    /\ WF_vars(\E n \in 1..NoCount : Ack(n))
+
+LiveSpec == Spec /\ Fairness
+
+EveryPubAnswered == \A f \in Stamps : <>(f \in answered \/ f[1] \in dropped)
 =============================================================================

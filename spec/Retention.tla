@@ -255,4 +255,32 @@ ProbeTrims == trimmed = {}
 ProbeSecondLife == Committed.life < 2 \/ ~IsThere(Committed)
 ProbeMissed == missed = {}
 ProbeOldFrame == \A frame \in frames : frame.life = Committed.life \/ ~IsThere(Committed)
+-----------------------------------------------------------------------------
+(* Liveness. The limit is so low that every sealed segment is over it. A Raft leader that stays knows   *)
+(* what is committed, and plans with it (walrus/broker/retention.py): with protect_groups no further    *)
+(* than the group is. What was proposed is committed, the replica applies it, and a group that protects *)
+(* a topic gets on; without the setting it need not. Clients need ask for nothing, and Seals need not   *)
+(* happen.                                                                                              *)
+
+TrimPlanned ==
+    /\ IsThere(Committed)
+    /\ Trim(Committed.first, IF Protect THEN Committed.mark ELSE Committed.current)
+
+Fairness ==
+    /\ WF_vars(TrimPlanned)
+    /\ WF_vars(Protect /\ Acknowledge)
+    /\ WF_vars(CommitAsked)
+    /\ WF_vars(Apply)
+
+LiveSpec == Spec /\ Fairness
+
+\* What is over the limit is trimmed, as soon as the group allows it.
+OverLimitIsTrimmed == []<>(Committed.first # 0 => Committed.first = Committed.current)
+
+\* A topic is deleted if someone asked for that.
+DeletedInTheEnd ==
+    []<>~(IsThere(Committed) /\ \E c \in asked : c.kind = "delete" /\ c.life = Committed.life)
+
+\* What was trimmed, or went with its topic, takes no room in the end, and never again.
+RoomComesBack == <>[](\A n \in trimmed \cup gone : copy[n] = 0)
 =============================================================================

@@ -64,6 +64,7 @@ def test_the_simulator_has_a_predicate_of_each_name() -> None:
         # The simulator's clients set no retention: tests/broker/test_retention*.py hold those names.
         if row[0] not in ("Order", "Retention") and row[1] not in (
             "CommitProgress",
+            "EveryPubAnswered",
             "ReplicasKept",
             "SealHandsOn",
         ):

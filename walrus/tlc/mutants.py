@@ -15,10 +15,7 @@ these is listed with the reason why it may not (`verdicts.py`).
 
 from __future__ import annotations
 
-import re
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import TypeAlias
 
 from walrus.tlc import (
@@ -29,10 +26,10 @@ from walrus.tlc import (
     planted_retention,
     planted_walrus,
 )
-from walrus.tlc.configs import config_file, spec_of
-from walrus.tlc.planted import Planted, Probe, patched
-from walrus.tlc.run import TlcResult, run_tlc
-from walrus.tlc.variants import Variant, judge_variants
+from walrus.tlc.configs import config_file
+from walrus.tlc.planted import Planted, Probe
+from walrus.tlc.run import TlcResult
+from walrus.tlc.variants import Variant, judge_variants, search_of
 
 Case: TypeAlias = Planted | Probe
 
@@ -86,27 +83,11 @@ def variant_of(case: Case) -> Variant:
 
 def run_case(case: Case, timeout: float = 600.0) -> TlcResult:
     """Have TLC look for it, in a search of its own. Raises TlcError."""
-    file = config_file(case.config)
-    spec, config = spec_of(file).read_text(), file.read_text()
-    if isinstance(case, Probe):
-        config = re.split(r"^(?:INVARIANT|PROPERT)", config, flags=re.MULTILINE)[0]
-        config += f"INVARIANT {case.name}\n"
-    else:
-        spec = patched(spec, case.patches)
-    with tempfile.TemporaryDirectory(prefix="walrus-mutant-") as scratch:
-        paths = Path(scratch) / spec_of(file).name, Path(scratch) / file.name
-        for path, text in zip(paths, (spec, config), strict=True):
-            path.write_text(text)
-        return run_tlc(*paths, timeout=timeout, brief=True)
+    return search_of(config_file(case.config), variant_of(case), timeout)
 
 
 def violated_by(config: str, cases: Sequence[Case], timeout: float = 3600.0) -> list[str | None]:
-    """The property that each case of a configuration violates. Raises TlcError.
-
-    One search judges them all; but liveness is judged in a search for each.
-    """
-    if "LiveSpec" in config_file(config).read_text():
-        return [run_case(case, timeout).violated for case in cases]
+    """The property that each case of a configuration violates. Raises TlcError."""
     outcomes = judge_variants(config_file(config), [variant_of(case) for case in cases], timeout=timeout)
     return [outcome.violated or None for outcome in outcomes]
 

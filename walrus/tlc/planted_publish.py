@@ -66,6 +66,24 @@ PLANTED = (
         "a recovery computes the table of its segment alone",
         Patch("RecoverWithTable", "TableAfter(begun[s],", "TableAfter(EmptyTable,"),
     ),
+    _bug(
+        "liveness",
+        "AnswersItsOwnOnly",
+        "a temporal property",
+        "a writer answers repetitions of what it appended itself, and of nothing that it was handed",
+        Patch(
+            "Repeat",
+            "known.segment = s => known.end <= acked[s]",
+            "known.segment = s /\\ known.end <= acked[s]",
+        ),
+    ),
+    _bug(
+        "liveness",
+        "AcknowledgesWithTheNext",
+        "a temporal property",
+        "an entry is acknowledged once there is another one behind it",
+        Patch("Ack", "n <= Len(log[s])", "n < Len(log[s])"),
+    ),
 )
 
 PROBES = (
@@ -74,6 +92,7 @@ PROBES = (
         "ProbeRepeatAfterRecovery",
         "an entry that only a recovery kept is answered as a repetition",
     ),
+    _probe("liveness", "ProbeRepeatAfterRecovery", "an entry that only a recovery kept is answered at last"),
     _probe("quick-failover", "ProbeLostAndSentAgain", "an entry that a recovery lost is appended again"),
     _probe("quick-failover", "ProbeDroppedComesBack", "a recovery brings back a producer that was dropped"),
 )

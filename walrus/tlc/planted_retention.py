@@ -112,6 +112,48 @@ PLANTED = (
         "whether groups are done is asked when a Trim is proposed, and not where it is applied",
         Patch("MayTrim", _LOOKS_AT_GROUPS, ""),
     ),
+    _bug(
+        "liveness",
+        "PlansFromTheBeginning",
+        "a temporal property",
+        "a Trim is planned from where the topic began, not from where it begins now",
+        Patch("TrimPlanned", "Trim(Committed.first,", "Trim(Committed.born,"),
+    ),
+    _bug(
+        "liveness",
+        "SparesTheNewest",
+        "a temporal property",
+        "the newest sealed segment is taken for the open one",
+        Patch("MayTrim", _SPARES_THE_OPEN, "/\\ first < state.current                        "),
+    ),
+    _bug(
+        "liveness",
+        "WaitsForOneMore",
+        "a temporal property",
+        "a group protects the last segment that it is done with",
+        Patch("MayTrim", _LOOKS_AT_GROUPS, "/\\ ~Protect \\/ first < state.mark               "),
+    ),
+    _bug(
+        "liveness",
+        "DeleteComparesTheFirst",
+        "a temporal property",
+        "a DELETE is compared with where the topic begins now: once it was trimmed, none fits",
+        Patch("Deleted", "command.number = state.born", "command.number = state.first"),
+    ),
+    _bug(
+        "liveness",
+        "StopsAtDelete",
+        "a temporal property",
+        "a replica does not get past the DELETE of a topic that it has copies of",
+        Patch("Apply", "/\\ Len(history) > 1", "/\\ Len(history) > 1 /\\ IsThere(history[2])"),
+    ),
+    _bug(
+        "full-idle",
+        "ProtectsUnasked",
+        "a temporal property",
+        "a group that is idle holds up the retention of a topic without protect_groups",
+        Patch("MayTrim", _LOOKS_AT_GROUPS, "/\\ first <= state.mark                          "),
+    ),
 )
 
 PROBES = (

@@ -16,7 +16,8 @@ same one. Registers also count each variant's states, and the actions that it to
 
 Registers belong to a worker of TLC, so there must be one worker only (`run.py` never starts more).
 
-Left out: liveness, which TLC judges at the end, for the whole graph.
+Liveness is judged by TLC itself, at the end of a search and for its whole graph. So in a configuration that
+is about it each variant has a search of its own.
 """
 
 from __future__ import annotations
@@ -71,6 +72,8 @@ def judge_variants(
     `states`: how many distinct ones the configuration has; a variant is not followed beyond. 0: it is
     followed to its end. Raises TlcError.
     """
+    if "LiveSpec" in config.read_text():
+        return [_alone(config, variant, states, timeout) for variant in variants]
     try:
         result = _run(config, variants, states, timeout)
     except _SenselessError as error:
@@ -79,6 +82,32 @@ def judge_variants(
         judged.insert(error.number - 1, Judgement(violated=UNEVALUATED))
         return judged
     return _outcomes(result, len(variants), states)
+
+
+def search_of(config: Path, variant: Variant, timeout: float = 600.0, *arguments: str) -> TlcResult:
+    """Have TLC look at one variant, in a search of its own. Raises TlcError."""
+    spec, text = spec_of(config), config.read_text()
+    if variant.judged_by:
+        text = f"{without_properties(text)}INVARIANTS {' '.join(variant.judged_by)}\n"
+    with tempfile.TemporaryDirectory(prefix="walrus-variant-") as scratch:
+        paths = Path(scratch) / spec.name, Path(scratch) / config.name
+        paths[0].write_text(patched(spec.read_text(), variant.patches))
+        paths[1].write_text(text)
+        return run_tlc(*paths, arguments=arguments, timeout=timeout, brief=True)
+
+
+def _alone(config: Path, variant: Variant, states: int, timeout: float) -> Judgement:
+    """What becomes of the variant in a search of its own."""
+    try:
+        result = search_of(config, variant, timeout, "-coverage", "1")
+    except SpecError:
+        return Judgement(violated=UNEVALUATED)
+    return Judgement(
+        violated=result.violated or "",
+        more_states=0 < states < result.distinct,
+        fewer_states=result.distinct < states,
+        taken={action for action, (_, times) in result.coverage.items() if times},
+    )
 
 
 class _SenselessError(Exception):
@@ -98,16 +127,16 @@ def _run(config: Path, variants: Sequence[Variant], states: int, timeout: float)
         try:
             return run_tlc(*paths, timeout=timeout, brief=0 < states * len(variants) < BRIEF_STATES)
         except SpecError as error:
-            number = _senseless(error, together)
+            number = number_in_error(error, together)
             if not number:
                 raise
             raise _SenselessError(number) from None
 
 
-def _senseless(error: SpecError, together: str) -> int:
+def number_in_error(error: SpecError, together: str) -> int:
     """The number of the variant that an error is about; 0 if it is about the spec itself."""
-    if isinstance(error, EvaluationError):
-        return int(error.variables.get("variant", "0"))
+    if isinstance(error, EvaluationError) and "variant" in error.variables:
+        return int(error.variables["variant"])
     initial = re.search(r"\bvariant = (\d+)", str(error))
     if initial:
         return int(initial[1])
@@ -147,9 +176,14 @@ def _outcomes(result: TlcResult, count: int, states: int) -> list[Judgement]:
 
 def config_with(text: str) -> str:
     """The configuration, with the judge instead of its properties."""
-    head = re.split(r"^(?:INVARIANT|PROPERT)", text, flags=re.MULTILINE)[0]
+    head = without_properties(text)
     head = re.sub(r"^SPECIFICATION \w+", "SPECIFICATION VariantsSpec", head, flags=re.MULTILINE)
     return head + "INVARIANT Judged\nCONSTRAINT Wanted\nACTION_CONSTRAINT StepJudged\n"
+
+
+def without_properties(text: str) -> str:
+    """The configuration without the properties, which are at its end."""
+    return re.split(r"^(?:INVARIANT|PROPERT)", text, flags=re.MULTILINE)[0]
 
 
 def spec_with(spec: str, config: str, variants: Sequence[Variant], states: int) -> str:
