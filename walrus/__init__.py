@@ -15,6 +15,7 @@ from walrus import namesake as _namesake
 if TYPE_CHECKING:
     from walrus.client import (
         AsyncClient,
+        AsyncInHand,
         AsyncProducer,
         BadReply,
         Busy,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         EntriesLost,
         Forbidden,
         GroupInUse,
+        InHand,
         InvalidRequest,
         InvalidTopic,
         LimitReached,
@@ -64,6 +66,7 @@ __version__ = "0.1.0"
 __distribution__ = _namesake.DISTRIBUTION
 __all__ = [
     "AsyncClient",
+    "AsyncInHand",
     "AsyncProducer",
     "BadReply",
     "Busy",
@@ -76,6 +79,7 @@ __all__ = [
     "Forbidden",
     "FsyncSchedule",
     "GroupInUse",
+    "InHand",
     "InvalidRequest",
     "InvalidTopic",
     "LimitReached",

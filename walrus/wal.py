@@ -31,7 +31,7 @@ from math import inf
 from pathlib import Path
 from threading import RLock
 from time import monotonic
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar, overload
 
 from walrus.storage.backend import Buffer, Disk
 from walrus.storage.batch import MAX_BATCH_BYTES, MAX_BATCH_ENTRIES, Batch
@@ -41,7 +41,7 @@ from walrus.storage.cursors import Cursor, Entry
 from walrus.storage.engine import Engine
 from walrus.storage.errors import BatchTooLarge, EngineReentered, StorageError, TokenLost
 from walrus.storage.forking import forget, remember
-from walrus.storage.handout import HandoutCursor, Received
+from walrus.storage.handout import HandoutCursor, InHand, Received
 from walrus.storage.interrupts import reentered
 from walrus.storage.log import Log, TopicGone
 from walrus.storage.mapped import MappedDisk
@@ -265,15 +265,22 @@ class Walrus:
 
     # -- receiving and acknowledging ---------------------------------------------------------------------
 
-    @_door
+    @overload
+    def receive(self, /, topic: str, *, visibility: float = 30.0, timeout: None) -> InHand: ...
+    @overload
     def receive(
-        self, topic: str, *, visibility: float = 30.0, timeout: float | None = 0.0
-    ) -> Received | None:
+        self, /, topic: str, *, visibility: float = 30.0, timeout: float | None = 0.0
+    ) -> InHand | None: ...
+    @_door
+    def receive(self, topic: str, *, visibility: float = 30.0, timeout: float | None = 0.0) -> InHand | None:
         """Hand out the lowest entry that is neither acknowledged nor out; None if none comes in `timeout`.
 
         It stays out until `ack`, `nack`, or for `visibility` seconds: then it is handed out again, as it is
         after a crash. At most 1,000 entries from the first that is not acknowledged are out. `timeout=None`
         waits for ever. A topic is read with `read` or with `receive`. Raises ValueError, `CorruptionError`.
+
+        `with wal.receive("jobs", timeout=None) as received:` acknowledges at the end of the block, and gives
+        the entry back if the block raises.
         """
         with self._bell:
             deadline = inf if timeout is None else self._clock() + timeout
@@ -281,8 +288,11 @@ class Walrus:
                 rung, now = self._bell.rung, self._clock()
                 handout = self._handouts.get(topic) or self._handout(topic)
                 received = None if handout is None else handout.take(now, now + visibility)
-                if received is not None or now >= deadline:
-                    return received
+                if received is not None:
+                    index, data, deliveries = received.index, received.data, received.deliveries
+                    return InHand(index, data, deliveries, wal=self, topic=topic)
+                if now >= deadline:
+                    return None
                 ends = deadline if handout is None else min(deadline, handout.next_deadline())
                 self._bell.wait(rung, None if ends == inf else ends - now)
 
@@ -302,6 +312,8 @@ class Walrus:
     @_door
     def nack(self, topic: str, received: Received, delay: float = 0.0) -> bool:
         """Give the entry back, for after `delay` seconds; False if this delivery is over."""
+        if isinstance(received, InHand):
+            received.leave_alone()
         out = self._in_hand(topic).give_back(received, self._clock() + delay)
         if self._bell.waiting:
             self._bell.ring()

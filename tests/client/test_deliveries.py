@@ -115,12 +115,12 @@ def test_a_group_that_is_read_with_get_is_refused_by_name(connect: MakeClient, n
 @pytest.mark.parametrize(
     ("wrong", "kind"),
     [
-        (lambda: deliveries.receive_many("jobs", "g", 1, -1), ValueError),
-        (lambda: deliveries.receive_many("jobs", "g", 1, float("nan")), ValueError),
-        (lambda: deliveries.receive_many("jobs", "g", 1, 86_401), ValueError),
-        (lambda: deliveries.receive_many("jobs", "g", 1, "soon"), TypeError),  # type: ignore[arg-type]
-        (lambda: deliveries.receive_many("jobs", "", 1), WalrusError),
-        (lambda: deliveries.receive_many("jobs", "g", -1), ValueError),
+        (lambda: deliveries.receive_many(Delivery, "jobs", "g", 1, -1), ValueError),
+        (lambda: deliveries.receive_many(Delivery, "jobs", "g", 1, float("nan")), ValueError),
+        (lambda: deliveries.receive_many(Delivery, "jobs", "g", 1, 86_401), ValueError),
+        (lambda: deliveries.receive_many(Delivery, "jobs", "g", 1, "soon"), TypeError),  # type: ignore[arg-type]
+        (lambda: deliveries.receive_many(Delivery, "jobs", "", 1), WalrusError),
+        (lambda: deliveries.receive_many(Delivery, "jobs", "g", -1), ValueError),
         (lambda: deliveries.ack_many("jobs", "g", "1.2.0.1"), TypeError),
         (lambda: deliveries.ack_many("jobs", "g", ["1.2"]), ValueError),
         (lambda: deliveries.ack_many("jobs", "g", ["1.2.0.1\n"]), ValueError),

@@ -6,6 +6,7 @@ the group at its end on every node?
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import Counter
@@ -13,7 +14,7 @@ from collections import Counter
 import pytest
 
 from tests.node.harness import PATIENCE, Cluster, Launcher, wait_for
-from walrus.client import Client, Delivery, Position
+from walrus.client import AsyncClient, Client, Delivery, Position
 from walrus.client.errors import WalrusError
 
 pytestmark = pytest.mark.process
@@ -118,3 +119,64 @@ def test_what_a_dead_worker_had_comes_again_and_a_full_window_waits(launch: Laun
         assert client.ack_many("jobs", "g", rest) == [None] * 9
         client.seek("jobs", "g", "begin")
         assert client.receive("jobs", "g", wait=30).payload == b"0"  # type: ignore[union-attr]
+
+
+def test_followers_of_a_group_outlive_its_owner(launch: Launcher) -> None:
+    """The last entry stops one follower, which gives it back; it then stops the other."""
+    cluster = launch(env=SMALL)
+    cluster.register("jobs")
+    entries = [b"job %d" % number for number in range(200)]
+    seen: Counter[bytes] = Counter()
+    lock = threading.Lock()
+
+    def follow(nodes: list[str]) -> None:
+        with Client(nodes, timeout=PATIENCE) as client:
+            for entry in client.follow("jobs", group="g", prefetch=10):
+                with lock:
+                    seen[entry.payload] += 1
+                if entry.payload == b"end":
+                    break
+
+    nodes = addresses(cluster)
+    threads = [threading.Thread(target=follow, args=(nodes[n:] + nodes[:n],), daemon=True) for n in range(2)]
+    with Client(nodes, timeout=PATIENCE) as client:
+        for place in client.put_many("jobs", entries[:100]):
+            assert isinstance(place, Position)
+        for thread in threads:
+            thread.start()
+        wait_for(lambda: seen.total() >= 30 or None, "entries that are followed")
+        cluster[cluster.segment_leader("jobs", cluster.running()[0])].kill()
+        client.producer("jobs").put_many([*entries[100:], b"end"], timeout=PATIENCE)
+        for thread in threads:
+            thread.join(PATIENCE)
+            assert not thread.is_alive()
+        assert set(seen) == {*entries, b"end"}, "NothingSkipped: every entry was followed"
+        with client.receive("jobs", "g", wait=None) as delivery:
+            assert delivery.payload == b"end", "EveryEntryAcked, but for the one that was in hand"
+        assert client.receive("jobs", "g", wait=0.2) is None
+
+
+def test_a_task_that_is_cut_in_its_block_leaves_the_entry_to_another(launch: Launcher) -> None:
+    cluster = launch()
+
+    async def run() -> None:
+        async with AsyncClient(addresses(cluster), timeout=PATIENCE) as client:
+            await client.register("jobs", {"visibility_ms": 600_000})
+            await client.put("jobs", b"one")
+            begun = asyncio.Event()
+
+            async def work() -> None:
+                async with client.receive("jobs", "g", wait=None):
+                    begun.set()
+                    await asyncio.Event().wait()
+
+            task = asyncio.create_task(work())
+            await begun.wait()
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
+            async with client.receive("jobs", "g", wait=None) as delivery:
+                assert (delivery.payload, delivery.deliveries) == (b"one", 2)
+            assert await client.receive("jobs", "g", wait=0.2) is None
+
+    asyncio.run(run())

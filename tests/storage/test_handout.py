@@ -295,3 +295,36 @@ def test_an_entry_that_is_trimmed_while_it_is_out_does_not_come_again_when_its_t
     timed.wal.trim("t", 2)
     timed.now = 10.0
     assert timed.take(2) == [(2, 1)]
+
+
+# --- with wal.receive(...) ----------------------------------------------------------------------------
+
+
+def test_the_end_of_the_block_acknowledges_and_an_exception_in_it_gives_back() -> None:
+    timed = Timed(3)
+    with timed.wal.receive("t", timeout=None) as received:
+        assert (received.index, received.data, timed.wal.count("t")) == (0, b"0", 3), "it is in hand"
+    assert timed.wal.count("t") == 2
+    for error in (RuntimeError(), KeyboardInterrupt()):
+        with pytest.raises(type(error)), timed.wal.receive("t", timeout=None) as received:
+            raise error
+    assert timed.wal.count("t") == 2, "NothingSkipped: its work did not end"
+    assert timed.take() == [(1, 3)]
+
+
+def test_what_the_block_gives_back_is_not_acknowledged_at_its_end() -> None:
+    timed = Timed(2)
+    with timed.wal.receive("t", timeout=None) as received:
+        assert timed.wal.nack("t", received, delay=5)
+    assert timed.wal.count("t") == 2, "NothingSkipped: an ack counts after a nack, too"
+    assert timed.take(2) == [(1, 1)]
+    timed.now = 5.0
+    assert timed.take() == [(0, 2)]
+
+
+def test_a_block_may_close_the_log_or_delete_the_topic_and_raise() -> None:
+    for end in (lambda wal: wal.close(), lambda wal: wal.delete_topic("t")):
+        timed = Timed(1)
+        with pytest.raises(ZeroDivisionError), timed.wal.receive("t", timeout=None):
+            end(timed.wal)
+            raise ZeroDivisionError

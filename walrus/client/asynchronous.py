@@ -19,18 +19,20 @@ import socket
 import ssl
 import time
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self, cast, overload
 
 from walrus import credentials, tls
 from walrus.acknowledged import Position
 from walrus.client import calls, consuming, core, deliveries, following, forks, names
 from walrus.client.blocking import CLOSED, reset_on_close
 from walrus.client.calls import Buffer, Call, Entry, TopicSettings, TopicState
-from walrus.client.deliveries import Delivery, Receipt
+from walrus.client.deliveries import AsyncInHand, Delivery, Receipt, Receiving
 from walrus.client.errors import WalrusError
 from walrus.client.producing import AsyncProducer, Numbering
 from walrus.protocol import ProtocolError
@@ -347,11 +349,40 @@ class AsyncClient:
             yield entry
 
     async def follow(
-        self, topic: str, segment: int = 1, offset: int = 0, *, timeout: float | None = None
-    ) -> AsyncIterator[Entry]:
-        """Like `scan`, but at the end it waits for what comes, without end. Stop iterating to end it."""
-        async for entry in self._walk(following.follow(topic, segment, offset), timeout):
-            yield entry
+        self,
+        topic: str,
+        segment: int = 1,
+        offset: int = 0,
+        *,
+        group: str = "",
+        prefetch: int = 100,
+        timeout: float | None = None,
+    ) -> AsyncGenerator[Entry, None]:
+        """Like `scan`, but at the end it waits for what comes, without end. Stop iterating to end it.
+
+        With a `group` (one that is read with RECEIVE) it goes on from the group's position and acknowledges
+        on the way. An entry is done when the loop asks for the next one. What is done is acknowledged
+        together, before the loop waits for more, and else once 100 ms have passed since the first of it. When
+        the loop is left (`break`, an exception) what is done is acknowledged and the rest given back, first
+        the entry in hand, which is *not* done. After a crash, or an answer that did not come, these come
+        again: the entry in hand, those fetched ahead, and what was done and not acknowledged yet. At most
+        `prefetch` entries are out at a time, and must be done within the visibility timeout, or they come
+        again meanwhile. Failovers are waited out, an error that stays is raised.
+
+        `break` leaves an async generator to the event loop, which ends it a little later:
+        `async with aclosing(client.follow(...)) as entries:` does it at once.
+        """
+        calls.number(prefetch, "prefetch", 1)
+        if group != "":
+            work = consuming.follower(topic, group, (segment, offset), prefetch, timeout)
+            known = self._closings, os.getpid()
+            loop = consuming.follow_async(self, work, lambda: known != (self._closings, os.getpid()))
+            async with aclosing(loop) as entries:
+                async for entry in entries:
+                    yield entry
+        else:
+            async for entry in self._walk(following.follow(topic, segment, offset), timeout):
+                yield entry
 
     async def _walk(self, steps: core.Walk | following.Follow, timeout: float | None) -> AsyncIterator[Entry]:
         results: list[Any] | None = None
@@ -400,22 +431,41 @@ class AsyncClient:
 
     # --- work queues
 
-    async def receive(
-        self, topic: str, group: str, *, wait: float = 0.0, timeout: float | None = None
-    ) -> Delivery | None:
+    @overload
+    def receive(
+        self, topic: str, group: str, *, wait: None, timeout: float | None = None
+    ) -> Receiving[AsyncInHand]: ...
+    @overload
+    def receive(
+        self, topic: str, group: str, *, wait: float | None = 0.0, timeout: float | None = None
+    ) -> Receiving[AsyncInHand | None]: ...
+    def receive(
+        self, topic: str, group: str, *, wait: float | None = 0.0, timeout: float | None = None
+    ) -> Receiving[AsyncInHand | None]:
         """The next entry of the group that waits, handed out until it is acknowledged; None if there is none.
 
-        `wait`: seconds to wait for one, beside the timeout. It does so on a connection of its own.
+        `wait`: seconds to wait for one, beside the timeout; None: for ever. It does so on a connection of its
+        own. `async with client.receive("jobs", "workers", wait=None) as delivery:` acknowledges the entry at
+        the end of the block, and gives it back if the block raises or is cancelled.
         """
-        found = calls.only(await self._call(deliveries.receive_many(topic, group, 1, wait), timeout))
-        return cast("Delivery | None", found)
+        return Receiving(self._receive(topic, group, wait, timeout))
+
+    async def _receive(
+        self, topic: str, group: str, wait: float | None, timeout: float | None
+    ) -> AsyncInHand | None:
+        while True:
+            patience = deliveries.FOLLOW_WAIT if wait is None else wait
+            found = await self.receive_many(topic, group, 1, wait=patience, timeout=timeout)
+            if found or wait is not None:
+                return found[0] if found else None
 
     async def receive_many(
         self, topic: str, group: str, count: int, *, wait: float = 0.0, timeout: float | None = None
-    ) -> list[Delivery]:
+    ) -> list[AsyncInHand]:
         """Up to `count` deliveries, pipelined: the first may wait, the others take what is there by then."""
-        results = await self._call(deliveries.receive_many(topic, group, count, wait), timeout)
-        return deliveries.received(results)
+        make = partial(AsyncInHand, client=self, topic=topic, group=group)
+        results = await self._call(deliveries.receive_many(make, topic, group, count, wait), timeout)
+        return deliveries.received(AsyncInHand, results)
 
     async def ack(self, topic: str, group: str, receipt: Receipt, *, timeout: float | None = None) -> None:
         """The work is done: the group never gets that entry again. Also if its time was over by then."""

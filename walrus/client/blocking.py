@@ -18,16 +18,17 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from types import TracebackType
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Self, cast, overload
 
 from walrus import credentials, tls
 from walrus.acknowledged import Position
 from walrus.client import calls, consuming, core, deliveries, following, forks, names
 from walrus.client.calls import Buffer, Call, Entry, TopicSettings, TopicState
-from walrus.client.deliveries import Delivery, Receipt
+from walrus.client.deliveries import Delivery, InHand, Receipt
 from walrus.client.errors import WalrusError
 from walrus.client.producing import Numbering, Producer
 from walrus.protocol import ProtocolError
@@ -307,10 +308,33 @@ class Client:
         yield from self._walk(core.walk(topic, segment, offset), timeout)
 
     def follow(
-        self, topic: str, segment: int = 1, offset: int = 0, *, timeout: float | None = None
-    ) -> Iterator[Entry]:
-        """Like `scan`, but at the end it waits for what comes, without end. Stop iterating to end it."""
-        yield from self._walk(following.follow(topic, segment, offset), timeout)
+        self,
+        topic: str,
+        segment: int = 1,
+        offset: int = 0,
+        *,
+        group: str = "",
+        prefetch: int = 100,
+        timeout: float | None = None,
+    ) -> Generator[Entry, None, None]:
+        """Like `scan`, but at the end it waits for what comes, without end. Stop iterating to end it.
+
+        With a `group` (one that is read with RECEIVE) it goes on from the group's position and acknowledges
+        on the way. An entry is done when the loop asks for the next one. What is done is acknowledged
+        together, before the loop waits for more, and else once 100 ms have passed since the first of it. When
+        the loop is left (`break`, an exception) what is done is acknowledged and the rest given back, first
+        the entry in hand, which is *not* done. After a crash, or an answer that did not come, these come
+        again: the entry in hand, those fetched ahead, and what was done and not acknowledged yet. At most
+        `prefetch` entries are out at a time, and must be done within the visibility timeout, or they come
+        again meanwhile. Failovers are waited out, an error that stays is raised.
+        """
+        calls.number(prefetch, "prefetch", 1)
+        if group != "":
+            work = consuming.follower(topic, group, (segment, offset), prefetch, timeout)
+            known = self._closings, os.getpid()
+            yield from consuming.follow(self, work, lambda: known != (self._closings, os.getpid()))
+        else:
+            yield from self._walk(following.follow(topic, segment, offset), timeout)
 
     def _walk(self, steps: core.Walk | following.Follow, timeout: float | None) -> Iterator[Entry]:
         results: list[Any] | None = None
@@ -358,22 +382,34 @@ class Client:
 
     # --- work queues
 
+    @overload
+    def receive(self, topic: str, group: str, *, wait: None, timeout: float | None = None) -> InHand: ...
+    @overload
     def receive(
-        self, topic: str, group: str, *, wait: float = 0.0, timeout: float | None = None
-    ) -> Delivery | None:
+        self, topic: str, group: str, *, wait: float | None = 0.0, timeout: float | None = None
+    ) -> InHand | None: ...
+    def receive(
+        self, topic: str, group: str, *, wait: float | None = 0.0, timeout: float | None = None
+    ) -> InHand | None:
         """The next entry of the group that waits, handed out until it is acknowledged; None if there is none.
 
-        `wait`: seconds to wait for one, beside the timeout. Other threads are not held up by it.
+        `wait`: seconds to wait for one, beside the timeout; None: for ever. Other threads are not held up by
+        it. What comes is a context manager: `with client.receive("jobs", "workers", wait=None) as delivery:`
+        acknowledges the entry at the end of the block, and gives it back if the block raises.
         """
-        found = calls.only(self._call(deliveries.receive_many(topic, group, 1, wait), timeout))
-        return cast("Delivery | None", found)
+        while True:
+            patience = deliveries.FOLLOW_WAIT if wait is None else wait
+            found = self.receive_many(topic, group, 1, wait=patience, timeout=timeout)
+            if found or wait is not None:
+                return found[0] if found else None
 
     def receive_many(
         self, topic: str, group: str, count: int, *, wait: float = 0.0, timeout: float | None = None
-    ) -> list[Delivery]:
+    ) -> list[InHand]:
         """Up to `count` deliveries, pipelined: the first may wait, the others take what is there by then."""
-        results = self._call(deliveries.receive_many(topic, group, count, wait), timeout)
-        return deliveries.received(results)
+        make = partial(InHand, client=self, topic=topic, group=group)
+        results = self._call(deliveries.receive_many(make, topic, group, count, wait), timeout)
+        return deliveries.received(InHand, results)
 
     def ack(self, topic: str, group: str, receipt: Receipt, *, timeout: float | None = None) -> None:
         """The work is done: the group never gets that entry again. Also if its time was over by then."""

@@ -11,6 +11,10 @@ remembers which entries were seen: a handler must bear being called twice for on
 
 `Worker.steps` decides, without I/O, as `core.conduct` does for a call: a generator that yields what to do
 next and is sent what came of it. Two drivers carry the steps out, one in threads and one in tasks.
+
+A follower of a group (`follow`) is one such worker whose handler is the body of its caller's loop: the loop
+asks for the next entry, so it has done the one before. A loop that is left is a handler that raises, and then
+a stop. It has two drivers, too, and they decide nothing either.
 """
 
 from __future__ import annotations
@@ -18,14 +22,15 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeAlias, assert_never, cast
 
 from walrus.client import calls, deliveries
-from walrus.client.deliveries import Delivery, Receipt
+from walrus.client.calls import Entry
+from walrus.client.deliveries import FOLLOW_WAIT, Delivery, Receipt
 from walrus.client.errors import PASSING, WalrusError
 
 OnError = Callable[[Delivery, Exception], None]
@@ -49,6 +54,8 @@ class Work:
     retry_after: float
     on_error: OnError | None
     until_empty: bool = False
+    patience: float = PATIENCE
+    timeout: float | None = None
 
     def __post_init__(self) -> None:
         calls.name_bytes(self.topic)
@@ -60,12 +67,21 @@ class Work:
     @property
     def wait(self) -> float:
         """How long a RECEIVE waits."""
-        return 0.0 if self.until_empty else PATIENCE
+        return 0.0 if self.until_empty else self.patience
 
     @property
     def share(self) -> int:
         """How many entries one worker has at a time."""
         return max(1, self.prefetch // self.workers)
+
+
+def follower(topic: str, group: str, place: tuple[int, int], prefetch: int, timeout: float | None) -> Work:
+    """A follower's work, checked: it has no place, for the group has one."""
+    calls.number(place[0], "segment", 1)
+    calls.number(place[1], "offset", 0)
+    if place != (1, 0):
+        raise ValueError(f"group {group} has a position of its own, and follows from there: seek moves it")
+    return Work(topic, group, prefetch, 1, 0.0, None, patience=FOLLOW_WAIT, timeout=timeout)
 
 
 # --- what a worker does next ----------------------------------------------------------------------
@@ -104,6 +120,7 @@ class Rest:
 
 
 Step: TypeAlias = Take | Handle | Acknowledge | GiveBack | Rest
+Steps: TypeAlias = Generator[Step, Any, int]
 
 
 @dataclass(slots=True)
@@ -136,7 +153,7 @@ class Worker:
         ]
         self._since = now
 
-    def steps(self, stopped: Callable[[], bool], clock: Callable[[], float]) -> Generator[Step, Any, int]:
+    def steps(self, stopped: Callable[[], bool], clock: Callable[[], float]) -> Steps:
         """Yield what to do next, until `stopped`; return how many entries were acknowledged."""
         work = self.work
         while not stopped():
@@ -170,9 +187,15 @@ class Worker:
 class _Blocking(Protocol):
     """The part of `Client` that a worker needs."""
 
-    def receive_many(self, topic: str, group: str, count: int, *, wait: float) -> list[Delivery]: ...
-    def ack_many(self, topic: str, group: str, receipts: Sequence[Receipt]) -> list[WalrusError | None]: ...
-    def nack(self, topic: str, group: str, receipt: Receipt, *, delay: float) -> None: ...
+    def receive_many(
+        self, topic: str, group: str, count: int, *, wait: float, timeout: float | None
+    ) -> Sequence[Delivery]: ...
+    def ack_many(
+        self, topic: str, group: str, receipts: Sequence[Receipt], *, timeout: float | None
+    ) -> list[WalrusError | None]: ...
+    def nack(
+        self, topic: str, group: str, receipt: Receipt, *, delay: float, timeout: float | None
+    ) -> None: ...
 
 
 def consume(client: _Blocking, work: Work, handler: Callable[[Delivery], None], stop: threading.Event) -> int:
@@ -186,16 +209,59 @@ def consume(client: _Blocking, work: Work, handler: Callable[[Delivery], None], 
     return sum(loop.result() for loop in loops)
 
 
+def follow(client: _Blocking, work: Work, closed: Callable[[], bool]) -> Iterator[Entry]:
+    """The entries of a group, acknowledged as the loop over them goes on: see `Client.follow`.
+
+    `closed`: whether the client is another one's by now, or closed, when the loop ends: then that leaves what
+    is in hand alone.
+    """
+    stop = threading.Event()
+    steps, answer = Worker(work).steps(stop.is_set, time.monotonic), None
+    while True:
+        step = steps.send(answer)
+        answer = None
+        if not isinstance(step, Handle):
+            answer = _carry_out(client, work, step, _unhandled, stop)
+            continue
+        try:
+            yield _entry(step.delivery)
+        except BaseException as left:
+            stop.set()
+            if not closed():
+                _run(client, work, steps, left, _unhandled, stop)
+            raise
+
+
+def _entry(delivery: Delivery) -> Entry:
+    segment, offset = delivery.position
+    return Entry(segment, offset, delivery.payload, delivery.unix_ms)
+
+
+def _unhandled(delivery: Delivery) -> None:
+    raise AssertionError("a follower's handler is the loop of its caller")
+
+
 def _drive(
     client: _Blocking, worker: Worker, handler: Callable[[Delivery], None], stop: threading.Event
 ) -> int:
-    steps, answer = worker.steps(stop.is_set, time.monotonic), None
+    return _run(client, worker.work, worker.steps(stop.is_set, time.monotonic), None, handler, stop)
+
+
+def _run(
+    client: _Blocking,
+    work: Work,
+    steps: Steps,
+    answer: Any,
+    handler: Callable[[Delivery], None],
+    stop: threading.Event,
+) -> int:
+    """Carry steps out to their end, from the answer to the last one on."""
     while True:
         try:
             step = steps.send(answer)
         except StopIteration as end:
             return cast("int", end.value)
-        answer = _carry_out(client, worker.work, step, handler, stop)
+        answer = _carry_out(client, work, step, handler, stop)
 
 
 def _carry_out(
@@ -205,18 +271,20 @@ def _carry_out(
     match step:
         case Take():
             with suppress(*PASSING):
-                return client.receive_many(work.topic, work.group, work.share, wait=work.wait)
+                return client.receive_many(
+                    work.topic, work.group, work.share, wait=work.wait, timeout=work.timeout
+                )
         case Handle(delivery):
             try:
                 handler(delivery)
             except Exception as error:  # noqa: BLE001 - whatever it is, the entry comes again
                 return error
         case Acknowledge(done):
-            return client.ack_many(work.topic, work.group, done)
+            return client.ack_many(work.topic, work.group, done, timeout=work.timeout)
         case GiveBack(batch, delay):
             with suppress(WalrusError):
                 for delivery in batch:
-                    client.nack(work.topic, work.group, delivery, delay=delay)
+                    client.nack(work.topic, work.group, delivery, delay=delay, timeout=work.timeout)
         case Rest():
             stop.wait(PAUSE)
         case _:
@@ -230,11 +298,15 @@ def _carry_out(
 class _Awaited(Protocol):
     """The part of `AsyncClient` that a worker needs."""
 
-    async def receive_many(self, topic: str, group: str, count: int, *, wait: float) -> list[Delivery]: ...
+    async def receive_many(
+        self, topic: str, group: str, count: int, *, wait: float, timeout: float | None
+    ) -> Sequence[Delivery]: ...
     async def ack_many(
-        self, topic: str, group: str, receipts: Sequence[Receipt]
+        self, topic: str, group: str, receipts: Sequence[Receipt], *, timeout: float | None
     ) -> list[WalrusError | None]: ...
-    async def nack(self, topic: str, group: str, receipt: Receipt, *, delay: float) -> None: ...
+    async def nack(
+        self, topic: str, group: str, receipt: Receipt, *, delay: float, timeout: float | None
+    ) -> None: ...
 
 
 async def consume_async(
@@ -252,16 +324,52 @@ async def consume_async(
     return sum([loop.result() for loop in loops])
 
 
+async def follow_async(
+    client: _Awaited, work: Work, closed: Callable[[], bool]
+) -> AsyncGenerator[Entry, None]:
+    """The same as `follow`."""
+    stop = asyncio.Event()
+    steps, answer = Worker(work).steps(stop.is_set, time.monotonic), None
+    while True:
+        step = steps.send(answer)
+        answer = None
+        if not isinstance(step, Handle):
+            answer = await _carry_out_async(client, work, step, _unhandled_async)
+            continue
+        try:
+            yield _entry(step.delivery)
+        except BaseException as left:
+            stop.set()
+            if not closed():
+                await _run_async(client, work, steps, left, _unhandled_async)
+            raise
+
+
+async def _unhandled_async(delivery: Delivery) -> None:
+    _unhandled(delivery)
+
+
 async def _drive_async(
     client: _Awaited, worker: Worker, handler: Callable[[Delivery], Awaitable[None]], stop: asyncio.Event
 ) -> int:
-    steps, answer = worker.steps(stop.is_set, time.monotonic), None
+    steps = worker.steps(stop.is_set, time.monotonic)
+    return await _run_async(client, worker.work, steps, None, handler)
+
+
+async def _run_async(
+    client: _Awaited,
+    work: Work,
+    steps: Steps,
+    answer: Any,
+    handler: Callable[[Delivery], Awaitable[None]],
+) -> int:
+    """Carry steps out to their end, from the answer to the last one on."""
     while True:
         try:
             step = steps.send(answer)
         except StopIteration as end:
             return cast("int", end.value)
-        answer = await _carry_out_async(client, worker.work, step, handler)
+        answer = await _carry_out_async(client, work, step, handler)
 
 
 async def _carry_out_async(
@@ -271,18 +379,20 @@ async def _carry_out_async(
     match step:
         case Take():
             with suppress(*PASSING):
-                return await client.receive_many(work.topic, work.group, work.share, wait=work.wait)
+                return await client.receive_many(
+                    work.topic, work.group, work.share, wait=work.wait, timeout=work.timeout
+                )
         case Handle(delivery):
             try:
                 await handler(delivery)
             except Exception as error:  # noqa: BLE001 - whatever it is, the entry comes again
                 return error
         case Acknowledge(done):
-            return await client.ack_many(work.topic, work.group, done)
+            return await client.ack_many(work.topic, work.group, done, timeout=work.timeout)
         case GiveBack(batch, delay):
             with suppress(WalrusError):
                 for delivery in batch:
-                    await client.nack(work.topic, work.group, delivery, delay=delay)
+                    await client.nack(work.topic, work.group, delivery, delay=delay, timeout=work.timeout)
         case Rest():
             await asyncio.sleep(PAUSE)
         case _:

@@ -13,24 +13,39 @@ The life of a `Delivery`, as its consumer sees it:
 
 So a worker acknowledges after the work, and what it does must bear being done twice: at least once is what a
 queue can promise to a consumer that may die at any moment.
+
+What `receive` returns is a context manager (`InHand`, `AsyncInHand`) that does that:
+
+    the block                                        the delivery
+    -----------------------------------------------  -------------------------------------------------------
+    ends                                             ack; an error of it is raised
+    raises, is cancelled, is left by a signal        nack, whose own error is dropped
+    gave the entry back itself (nack, by a delay)    nothing: an ack would count, and the work was not done
+    acknowledged it itself                           ack again, which is the same as once
+
+An answer that does not come loses nothing: without an ack the entry comes again by its visibility timeout.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Final, TypeAlias
+from types import TracebackType
+from typing import Any, Final, Protocol, Self, TypeAlias, TypeVar
 
 import msgspec
 
 from walrus import protocol
 from walrus.acknowledged import Position
 from walrus.client.calls import Call, moment, name_bytes, number, plain_ok, single, unexpected, unix_ms
-from walrus.client.errors import BadReply
+from walrus.client.errors import BadReply, WalrusError
 from walrus.protocol import Empty, Ok, ProtocolError, Reply
 
+FOLLOW_WAIT: Final = 30.0
+"""Seconds that a client which waits without end lets the node wait at a time."""
 LONGEST_WAIT: Final = protocol.MAX_WAIT_MS / 1000
 """Seconds that a RECEIVE may wait, and a NACK or EXTEND may ask for: a day."""
 
@@ -55,6 +70,135 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
         """Where the entry is in its topic: a receipt begins with it."""
         segment, offset, *_ = self.receipt.split(".")
         return Position(int(segment), int(offset))
+
+
+class _Client(Protocol):
+    """The part of `Client` that settles a delivery."""
+
+    def ack(self, topic: str, group: str, receipt: Receipt) -> None: ...
+    def nack(self, topic: str, group: str, receipt: Receipt, *, delay: float = 0.0) -> None: ...
+    def extend(self, topic: str, group: str, receipt: Receipt, seconds: float) -> None: ...
+
+
+class InHand(Delivery, frozen=True, eq=False, gc=True, kw_only=True):
+    """A delivery of a `Client`: a context manager that acknowledges it, or gives it back on an exception."""
+
+    client: _Client
+    topic: str
+    group: str
+    given_back: bool = False
+    """Whether it was: the end of the `with` then leaves it alone."""
+
+    def ack(self) -> None:
+        """The work is done: see `Client.ack`. At the end of the `with` this is done by itself."""
+        self.client.ack(self.topic, self.group, self)
+
+    def nack(self, delay: float = 0.0) -> None:
+        """Give it back for `delay` seconds: see `Client.nack`. The end of the `with` then does nothing."""
+        self.client.nack(self.topic, self.group, self, delay=delay)
+
+    def extend(self, seconds: float) -> None:
+        """The work takes longer: see `Client.extend`."""
+        self.client.extend(self.topic, self.group, self, seconds)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.given_back:
+            return
+        if kind is None:
+            self.ack()
+            return
+        with suppress(WalrusError):  # what went wrong in the block is what the caller must hear of
+            self.nack()
+
+
+class _AsyncClient(Protocol):
+    """The part of `AsyncClient` that settles a delivery."""
+
+    async def ack(self, topic: str, group: str, receipt: Receipt) -> None: ...
+    async def nack(self, topic: str, group: str, receipt: Receipt, *, delay: float = 0.0) -> None: ...
+    async def extend(self, topic: str, group: str, receipt: Receipt, seconds: float) -> None: ...
+
+
+class AsyncInHand(Delivery, frozen=True, eq=False, gc=True, kw_only=True):
+    """A delivery of an `AsyncClient`: see `InHand`, with `async with`.
+
+    A task that is cancelled in the block gives the entry back before it ends; cancelled once more meanwhile,
+    it leaves that to the visibility timeout.
+    """
+
+    client: _AsyncClient
+    topic: str
+    group: str
+    given_back: bool = False
+
+    async def ack(self) -> None:
+        """See `InHand.ack`."""
+        await self.client.ack(self.topic, self.group, self)
+
+    async def nack(self, delay: float = 0.0) -> None:
+        """See `InHand.nack`."""
+        await self.client.nack(self.topic, self.group, self, delay=delay)
+
+    async def extend(self, seconds: float) -> None:
+        """See `InHand.extend`."""
+        await self.client.extend(self.topic, self.group, self, seconds)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.given_back:
+            return
+        if kind is None:
+            await self.ack()
+            return
+        with suppress(WalrusError):
+            await self.nack()
+
+
+D = TypeVar("D", bound=Delivery)
+Found = TypeVar("Found", bound=AsyncInHand | None, covariant=True)
+
+
+class Receiving(Coroutine[Any, Any, Found]):
+    """A RECEIVE of an `AsyncClient` under way: await it, or enter what it brings with `async with`."""
+
+    def __init__(self, asking: Coroutine[Any, Any, Found]) -> None:
+        self._asking = asking
+        self._found: AsyncInHand | None = None
+
+    def __await__(self) -> Generator[Any, Any, Found]:
+        return self._asking.__await__()
+
+    def send(self, value: Any) -> Any:
+        """A task does this, as with any coroutine."""
+        return self._asking.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """A task does this when it is cancelled."""
+        return self._asking.throw(*error)
+
+    def close(self) -> None:
+        """Nobody awaits it any more."""
+        self._asking.close()
+
+    async def __aenter__(self) -> Found:
+        found = await self._asking
+        self._found = found
+        return found
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._found is not None:
+            await self._found.__aexit__(kind, error, trace)
 
 
 Receipt: TypeAlias = Delivery | str
@@ -88,8 +232,13 @@ def receipt_bytes(receipt: object) -> bytes:
     return raw
 
 
-def receive_many(topic: str, group: str, count: int, wait: float = 0.0) -> Call[Delivery | None]:
-    """`count` pipelined RECEIVEs: the first one waits for an entry, the others take what is there then."""
+def receive_many(
+    make: Callable[..., D], topic: str, group: str, count: int, wait: float = 0.0
+) -> Call[D | None]:
+    """`count` pipelined RECEIVEs: the first one waits for an entry, the others take what is there then.
+
+    `make` makes a delivery of its fields.
+    """
     text = b"RECEIVE %b %b" % (name_bytes(topic), name_bytes(group, "group"))
     patience = milliseconds(wait, "wait")
     first, later = protocol.frame(text + b" %d" % patience), protocol.frame(text)
@@ -97,11 +246,11 @@ def receive_many(topic: str, group: str, count: int, wait: float = 0.0) -> Call[
         "RECEIVE",
         number(count, "count", 0),
         lambda start, stop: later * (stop - start),
-        partial(_delivery, False),
+        partial(_delivery, make, False),
         repeatable=False,
         reading=True,
         doubt="an entry may be out, and comes again after its visibility timeout",
-        timed=partial(_delivery, True),
+        timed=partial(_delivery, make, True),
     )
     if not patience:
         return at_once
@@ -132,6 +281,9 @@ def nack(topic: str, group: str, receipt: Receipt, delay: float = 0.0) -> Call[N
     text = b"NACK %b %b %b" % (name_bytes(topic), name_bytes(group, "group"), receipt_bytes(receipt))
     if later := milliseconds(delay, "delay"):
         text += b" %d" % later
+    if isinstance(receipt, InHand | AsyncInHand):
+        # Whether that is answered or not: its work was not done. It is frozen for all others.
+        msgspec.structs.force_setattr(receipt, "given_back", True)
     return single(text, plain_ok, repeatable=False, doubt="the entry may have been given back")
 
 
@@ -158,14 +310,14 @@ def seek(topic: str, group: str, to: str | tuple[int, int] | datetime) -> Call[N
     return single(text, plain_ok, repeatable=False, doubt="the group may have been moved")
 
 
-def received(results: Sequence[object]) -> list[Delivery]:
+def received(kind: type[D], results: Sequence[object]) -> list[D]:
     """The deliveries of many RECEIVEs. An error behind the first is dropped: what came is out, and counts."""
     if results and isinstance(results[0], Exception):
         raise results[0]
-    return [result for result in results if isinstance(result, Delivery)]
+    return [result for result in results if isinstance(result, kind)]
 
 
-def _delivery(timed: bool, reply: Reply) -> Delivery | None:
+def _delivery(make: Callable[..., D], timed: bool, reply: Reply) -> D | None:
     if isinstance(reply, Empty):
         return None
     if isinstance(reply, Ok) and reply.payload is not None:
@@ -174,5 +326,5 @@ def _delivery(timed: bool, reply: Reply) -> Delivery | None:
             unix_ms, payload = protocol.split_time(entry) if timed else (0, entry)
         except ProtocolError as error:
             raise BadReply(str(error)) from error
-        return Delivery(receipt, deliveries, payload, unix_ms)
+        return make(receipt, deliveries, payload, unix_ms)
     raise unexpected("RECEIVE", reply)

@@ -5,22 +5,21 @@ wait for it, which is answered as soon as there is one: no polling, and no pause
 acknowledgement and its arrival here. What came behind it is asked for in runs that double as long as they
 are full. A segment that ends while it is waited for is answered with nothing: the follower goes on in the
 next one.
+
+A follower with a group is another thing, a worker of one: see `consuming.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import replace
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 from walrus import protocol
 from walrus.client import calls
 from walrus.client.calls import Call, Entry, Found, name_bytes, number
 from walrus.client.core import WALK, Pause, walk
-from walrus.client.deliveries import milliseconds
-
-FOLLOW_WAIT: Final = 30.0
-"""Seconds that a follower lets the node wait at a time."""
+from walrus.client.deliveries import FOLLOW_WAIT, milliseconds
 
 Follow: TypeAlias = Generator[Call[Any] | list[Entry] | Pause, list[Any], None]
 

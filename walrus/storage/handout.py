@@ -22,6 +22,9 @@ An acknowledgement that moves the mark notes it as often as the cursor's schedul
 `strictly_at_once`, which with `sync_each` also waits for the sync, before it returns. It is the same machine
 as a work queue of a cluster (`broker/groups.py`), without groups, generations and owners.
 
+What `Walrus.receive` returns is a context manager, as a delivery of the clients is: the end of its block is
+an ack, an exception in it a nack, and what the block gave back itself is left alone.
+
 Left out: an order of its own for acknowledgements on disk. A consumer that never finishes its entry holds the
 mark, and after a crash all that others did above it comes again: `MAX_IN_HAND` entries at most.
 
@@ -34,13 +37,17 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from heapq import heappop, heappush
 from threading import RLock
+from types import TracebackType
+from typing import Protocol, Self
 
 import msgspec
 
 from walrus.storage.cursors import Entry
 from walrus.storage.engine import Engine
+from walrus.storage.errors import StorageError
 from walrus.storage.interrupts import refuse_reentry
 from walrus.storage.log import Log
 from walrus.storage.reading import Reader
@@ -53,6 +60,41 @@ class Received(Entry, frozen=True, gc=False):
     """An entry that was handed out, and how often it has been, this time included."""
 
     deliveries: int
+
+
+class Keeper(Protocol):
+    """The part of `Walrus` that settles what was received."""
+
+    def ack(self, topic: str, received: Received) -> bool: ...
+    def nack(self, topic: str, received: Received, delay: float = 0.0) -> bool: ...
+
+
+class InHand(Received, frozen=True, eq=False, gc=True, kw_only=True):
+    """What `Walrus.receive` returns: a context manager that acknowledges, or on an exception gives back."""
+
+    wal: Keeper
+    topic: str
+    given_back: bool = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.given_back:
+            return
+        if kind is None:
+            self.wal.ack(self.topic, self)
+            return
+        with suppress(
+            StorageError, KeyError
+        ):  # the log is closed, or the topic deleted: the entry comes again
+            self.wal.nack(self.topic, self)
+
+    def leave_alone(self) -> None:
+        """It is given back: an ack at the end of the block would count, and its work was not done."""
+        msgspec.structs.force_setattr(self, "given_back", True)
 
 
 class Out(msgspec.Struct):
