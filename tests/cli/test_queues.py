@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,6 +61,7 @@ def test_an_entry_is_taken_given_back_and_acknowledged(say: Spoken) -> None:
         (("seek", "jobs", "g", "--time", "9" * 15), "no time: '999"),
         (("seek", "jobs", "g"), "--time"),
         (("consume", "jobs", "g", "--workers", "0"), "'0' is not a number from 1"),
+        (("consume", "jobs", "g", "--no-ack", "--exec", "cat"), "--no-ack only looks"),
     ],
 )
 def test_a_wrong_argument_is_named_in_one_line(
@@ -75,6 +78,55 @@ def test_consume_writes_every_entry_and_acknowledges_it(say: Spoken, node: FakeN
     status, out, err = say("consume", "jobs", "g", "--until-empty")
     assert (status, out) == (0, "one\ntwo\nthree\n") and "3 done" in err
     assert len(node.log.queues["jobs", "g"].done) == 3
+
+
+def test_consume_acknowledges_whether_it_is_told_to_or_not(say: Spoken, node: FakeNode) -> None:
+    """A script that was written before there was `--ack` goes on as it did."""
+    assert say("consume", "jobs", "g", "--until-empty", "--ack")[:2] == (0, "one\ntwo\nthree\n")
+    assert say("consume", "jobs", "h", "--until-empty")[:2] == (0, "one\ntwo\nthree\n")
+    assert node.log.queues["jobs", "g"].done == node.log.queues["jobs", "h"].done != set()
+
+
+def test_consume_without_ack_looks_and_gives_everything_back(say: Spoken, node: FakeNode) -> None:
+    for _ in range(2):
+        status, out, err = say("consume", "jobs", "g", "--until-empty", "--no-ack")
+        assert (status, out) == (0, "one\ntwo\nthree\n") and "3 given back" in err
+        queue = node.log.queues["jobs", "g"]
+        assert not queue.done and not queue.out, "NothingSkipped: nobody worked on it"
+    assert not any(isinstance(request, protocol.Ack) for request in node.seen)
+    assert say("receive", "jobs", "g") == (0, "1.0.0.3 3 one\n", ""), "each look was a delivery"
+
+
+def test_a_look_ends_when_it_went_round(say: Spoken, node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each visibility timeout is over when the next entry is taken."""
+    monkeypatch.setattr("walrus.cli.queues._LOOK", 1)
+    queue = node.log.queues["jobs", "g"]
+    answer = queue.receive
+
+    def late(segments: list[list[bytes]], times: bool) -> bytes:
+        if len(queue.out) == 3:
+            queue.out.clear()
+        return answer(segments, times)
+
+    monkeypatch.setattr(queue, "receive", late)
+    status, out, _ = say("consume", "jobs", "g", "--until-empty", "--no-ack")
+    assert (status, out) == (0, "one\ntwo\nthree\n") and not queue.done
+
+
+def test_a_reader_that_has_enough_of_a_look_ends_it(node: FakeNode) -> None:
+    line = [sys.executable, "-m", "walrus.cli", "--addr", node.address, "consume", "jobs", "g", "--no-ack"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE) as looking:
+        assert looking.stdout is not None and looking.stdout.readline() == b"one\n"
+        looking.stdout.close()
+        node.log.append("jobs", b"four")
+        assert looking.wait(120) == 0
+    queue = node.log.queues["jobs", "g"]
+    assert not queue.done and not queue.out
+
+
+def test_the_shell_completes_both(say: Spoken) -> None:
+    status, script, _ = say("completion", "bash")
+    assert status == 0 and "--no-ack" in script
 
 
 def test_consume_runs_a_command_for_each_and_gives_back_what_it_refuses(

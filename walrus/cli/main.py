@@ -492,6 +492,13 @@ def _consume_flags(parser: argparse.ArgumentParser) -> None:
         metavar="COMMAND",
         help="run for each entry, which is its input; status 0 is ACK",
     )
+    parser.add_argument(
+        "--ack",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="--ack (the default): acknowledge an entry once its line was flushed, or its command ended with "
+        "status 0. --no-ack: only look; what was written is given back at the end, and counts as delivered",
+    )
     parser.add_argument("--workers", type=_positive, default=1, help="entries worked on at a time (1)")
     parser.add_argument("--until-empty", action="store_true", help="end when nothing waits")
 
@@ -599,7 +606,7 @@ _COMMANDS: dict[str, tuple[str, _Run, _Flags]] = {
     ),
     "consume": (
         "work on a queue: entries to standard output, or to a command",
-        lambda c, s, a: queues.consume(c, s, a.topic, a.group, a.exec, a.until_empty, a.workers),
+        lambda c, s, a: queues.consume(c, s, a.topic, a.group, a.exec, a.until_empty, a.workers, a.ack),
         _consume_flags,
     ),
     "state": ("a topic's segments and cursors", lambda c, s, a: commands.state(c, s, a.topic), _topic),

@@ -4,10 +4,16 @@
     walrus-cli ack jobs workers 1.41.0.1
     walrus-cli consume jobs workers                 entries to standard output, acknowledged once written
     walrus-cli consume jobs workers --exec ./work   each to a command's standard input; status 0 is ACK
+    walrus-cli consume jobs workers --no-ack        to standard output, and given back at the end: a look
 
 `consume` runs until Ctrl-C, or with `--until-empty` until nothing waits. An entry counts as done when its
 line was flushed, or its command ended well; otherwise it is given back. A reader that closes the pipe
 (`consume ... | head`) ends it, and what was not read is given back too.
+
+`--ack` is the default: a script that has always done without it must not see its entries again. With
+`--no-ack` what was written stays out until the end, so that no other consumer has it meanwhile, and is given
+back then; one whose visibility timeout ends before is written once more. A look is a delivery: it counts
+towards the topic's `max_deliveries`.
 """
 
 from __future__ import annotations
@@ -16,11 +22,12 @@ import re
 import subprocess
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from walrus.cli.commands import Screen
-from walrus.client import Client, Delivery, WalrusError
+from walrus.client import Client, Delivery, Position, StaleReceipt, WalrusError
 
 
 def receive(
@@ -119,8 +126,14 @@ def consume(
     command: str = "",
     until_empty: bool = False,
     workers: int = 1,
+    acks: bool = True,
 ) -> None:
-    """Work on what the group hands out, until Ctrl-C or until nothing waits."""
+    """Work on what the group hands out, until Ctrl-C or until nothing waits; without `acks` look only."""
+    if not acks:
+        if command:
+            raise ValueError("--no-ack only looks at what waits: it runs no command")
+        look(client, screen, topic, group, until_empty)
+        return
     stop, lock = threading.Event(), threading.Lock()
 
     def written(delivery: Delivery) -> None:
@@ -144,3 +157,29 @@ def consume(
         workers=workers, on_error=failed, stop=stop, until_empty=until_empty,
     )  # fmt: skip
     screen.say(f"{done:,} done")
+
+
+_LOOK: Final = 100
+"""Entries that are taken at once to be looked at."""
+_PATIENCE: Final = 1.0
+"""Seconds that a look waits for the next entry at a time."""
+
+
+def look(client: Client, screen: Screen, topic: str, group: str, until_empty: bool) -> None:
+    """Write what waits, and give it all back at the end. The group's window bounds what is held."""
+    held: dict[Position, Delivery] = {}
+    try:
+        while True:
+            found = client.receive_many(topic, group, _LOOK, wait=0.0 if until_empty else _PATIENCE)
+            again = any(delivery.position in held for delivery in found)
+            held |= {delivery.position: delivery for delivery in found}
+            if until_empty and (again or not found):
+                break  # it went round: what is there was written
+            for delivery in found:
+                screen.delivery(delivery, bare=True)
+            screen.flush()
+    finally:
+        for delivery in held.values():
+            with suppress(StaleReceipt):  # its visibility timeout was over before
+                client.nack(topic, group, delivery)
+    screen.say(f"{len(held):,} given back")
