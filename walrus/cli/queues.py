@@ -179,7 +179,7 @@ def look(client: Client, screen: Screen, topic: str, group: str, until_empty: bo
                 screen.delivery(delivery, bare=True)
             screen.flush()
     finally:
-        for delivery in held.values():
+        for out in held.values():
             with suppress(StaleReceipt):  # its visibility timeout was over before
-                client.nack(topic, group, delivery)
+                client.nack(topic, group, out)
     screen.say(f"{len(held):,} given back")
