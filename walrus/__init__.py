@@ -15,7 +15,7 @@ from walrus import namesake as _namesake
 if TYPE_CHECKING:
     from walrus.client import (
         AsyncClient,
-        AsyncInHand,
+        AsyncHeldDelivery,
         AsyncProducer,
         BadReply,
         Busy,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         EntriesLost,
         Forbidden,
         GroupInUse,
-        InHand,
+        HeldDelivery,
         InvalidRequest,
         InvalidTopic,
         LimitReached,
@@ -66,7 +66,7 @@ __version__ = "0.1.0"
 __distribution__ = _namesake.DISTRIBUTION
 __all__ = [
     "AsyncClient",
-    "AsyncInHand",
+    "AsyncHeldDelivery",
     "AsyncProducer",
     "BadReply",
     "Busy",
@@ -79,7 +79,7 @@ __all__ = [
     "Forbidden",
     "FsyncSchedule",
     "GroupInUse",
-    "InHand",
+    "HeldDelivery",
     "InvalidRequest",
     "InvalidTopic",
     "LimitReached",

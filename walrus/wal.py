@@ -41,7 +41,7 @@ from walrus.storage.cursors import Cursor, Entry
 from walrus.storage.engine import Engine
 from walrus.storage.errors import BatchTooLarge, EngineReentered, StorageError, TokenLost
 from walrus.storage.forking import forget, remember
-from walrus.storage.handout import HandoutCursor, InHand, Received
+from walrus.storage.handout import HandoutCursor, HeldEntry, Received
 from walrus.storage.interrupts import reentered
 from walrus.storage.log import Log, TopicGone
 from walrus.storage.mapped import MappedDisk
@@ -266,13 +266,15 @@ class Walrus:
     # -- receiving and acknowledging ---------------------------------------------------------------------
 
     @overload
-    def receive(self, /, topic: str, *, visibility: float = 30.0, timeout: None) -> InHand: ...
+    def receive(self, /, topic: str, *, visibility: float = 30.0, timeout: None) -> HeldEntry: ...
     @overload
     def receive(
         self, /, topic: str, *, visibility: float = 30.0, timeout: float | None = 0.0
-    ) -> InHand | None: ...
+    ) -> HeldEntry | None: ...
     @_door
-    def receive(self, topic: str, *, visibility: float = 30.0, timeout: float | None = 0.0) -> InHand | None:
+    def receive(
+        self, topic: str, *, visibility: float = 30.0, timeout: float | None = 0.0
+    ) -> HeldEntry | None:
         """Hand out the lowest entry that is neither acknowledged nor out; None if none comes in `timeout`.
 
         It stays out until `ack`, `nack`, or for `visibility` seconds: then it is handed out again, as it is
@@ -290,7 +292,7 @@ class Walrus:
                 received = None if handout is None else handout.take(now, now + visibility)
                 if received is not None:
                     index, data, deliveries = received.index, received.data, received.deliveries
-                    return InHand(index, data, deliveries, wal=self, topic=topic)
+                    return HeldEntry(index, data, deliveries, wal=self, topic=topic)
                 if now >= deadline:
                     return None
                 ends = deadline if handout is None else min(deadline, handout.next_deadline())
@@ -312,7 +314,7 @@ class Walrus:
     @_door
     def nack(self, topic: str, received: Received, delay: float = 0.0) -> bool:
         """Give the entry back, for after `delay` seconds; False if this delivery is over."""
-        if isinstance(received, InHand):
+        if isinstance(received, HeldEntry):
             received.leave_alone()
         out = self._in_hand(topic).give_back(received, self._clock() + delay)
         if self._bell.waiting:

@@ -53,7 +53,7 @@ from walrus.acknowledged import Position
 from walrus.client.asynchronous import AsyncClient
 from walrus.client.blocking import Client
 from walrus.client.calls import Entry, TopicSettings, TopicState
-from walrus.client.deliveries import AsyncInHand, Delivery, InHand
+from walrus.client.deliveries import AsyncHeldDelivery, Delivery, HeldDelivery
 from walrus.client.errors import (
     BadReply,
     Busy,
@@ -92,7 +92,7 @@ from walrus.client.producing import AsyncProducer, Producer
 
 __all__ = [
     "AsyncClient",
-    "AsyncInHand",
+    "AsyncHeldDelivery",
     "AsyncProducer",
     "BadReply",
     "Busy",
@@ -104,7 +104,7 @@ __all__ = [
     "Entry",
     "Forbidden",
     "GroupInUse",
-    "InHand",
+    "HeldDelivery",
     "InvalidRequest",
     "InvalidTopic",
     "LimitReached",

@@ -32,7 +32,7 @@ from walrus.acknowledged import Position
 from walrus.client import calls, consuming, core, deliveries, following, forks, names
 from walrus.client.blocking import CLOSED, reset_on_close
 from walrus.client.calls import Buffer, Call, Entry, TopicSettings, TopicState
-from walrus.client.deliveries import AsyncInHand, Delivery, Receipt, Receiving
+from walrus.client.deliveries import AsyncHeldDelivery, Delivery, Receipt, Receiving
 from walrus.client.errors import WalrusError
 from walrus.client.producing import AsyncProducer, Numbering
 from walrus.protocol import ProtocolError
@@ -434,14 +434,14 @@ class AsyncClient:
     @overload
     def receive(
         self, topic: str, group: str, *, wait: None, timeout: float | None = None
-    ) -> Receiving[AsyncInHand]: ...
+    ) -> Receiving[AsyncHeldDelivery]: ...
     @overload
     def receive(
         self, topic: str, group: str, *, wait: float | None = 0.0, timeout: float | None = None
-    ) -> Receiving[AsyncInHand | None]: ...
+    ) -> Receiving[AsyncHeldDelivery | None]: ...
     def receive(
         self, topic: str, group: str, *, wait: float | None = 0.0, timeout: float | None = None
-    ) -> Receiving[AsyncInHand | None]:
+    ) -> Receiving[AsyncHeldDelivery | None]:
         """The next entry of the group that waits, handed out until it is acknowledged; None if there is none.
 
         `wait`: seconds to wait for one, beside the timeout; None: for ever. It does so on a connection of its
@@ -452,7 +452,7 @@ class AsyncClient:
 
     async def _receive(
         self, topic: str, group: str, wait: float | None, timeout: float | None
-    ) -> AsyncInHand | None:
+    ) -> AsyncHeldDelivery | None:
         while True:
             patience = deliveries.FOLLOW_WAIT if wait is None else wait
             found = await self.receive_many(topic, group, 1, wait=patience, timeout=timeout)
@@ -461,11 +461,11 @@ class AsyncClient:
 
     async def receive_many(
         self, topic: str, group: str, count: int, *, wait: float = 0.0, timeout: float | None = None
-    ) -> list[AsyncInHand]:
+    ) -> list[AsyncHeldDelivery]:
         """Up to `count` deliveries, pipelined: the first may wait, the others take what is there by then."""
-        make = partial(AsyncInHand, client=self, topic=topic, group=group)
+        make = partial(AsyncHeldDelivery, client=self, topic=topic, group=group)
         results = await self._call(deliveries.receive_many(make, topic, group, count, wait), timeout)
-        return deliveries.received(AsyncInHand, results)
+        return deliveries.received(AsyncHeldDelivery, results)
 
     async def ack(self, topic: str, group: str, receipt: Receipt, *, timeout: float | None = None) -> None:
         """The work is done: the group never gets that entry again. Also if its time was over by then."""

@@ -28,7 +28,7 @@ from walrus import credentials, tls
 from walrus.acknowledged import Position
 from walrus.client import calls, consuming, core, deliveries, following, forks, names
 from walrus.client.calls import Buffer, Call, Entry, TopicSettings, TopicState
-from walrus.client.deliveries import Delivery, InHand, Receipt
+from walrus.client.deliveries import Delivery, HeldDelivery, Receipt
 from walrus.client.errors import WalrusError
 from walrus.client.producing import Numbering, Producer
 from walrus.protocol import ProtocolError
@@ -383,14 +383,16 @@ class Client:
     # --- work queues
 
     @overload
-    def receive(self, topic: str, group: str, *, wait: None, timeout: float | None = None) -> InHand: ...
+    def receive(
+        self, topic: str, group: str, *, wait: None, timeout: float | None = None
+    ) -> HeldDelivery: ...
     @overload
     def receive(
         self, topic: str, group: str, *, wait: float | None = 0.0, timeout: float | None = None
-    ) -> InHand | None: ...
+    ) -> HeldDelivery | None: ...
     def receive(
         self, topic: str, group: str, *, wait: float | None = 0.0, timeout: float | None = None
-    ) -> InHand | None:
+    ) -> HeldDelivery | None:
         """The next entry of the group that waits, handed out until it is acknowledged; None if there is none.
 
         `wait`: seconds to wait for one, beside the timeout; None: for ever. Other threads are not held up by
@@ -405,11 +407,11 @@ class Client:
 
     def receive_many(
         self, topic: str, group: str, count: int, *, wait: float = 0.0, timeout: float | None = None
-    ) -> list[InHand]:
+    ) -> list[HeldDelivery]:
         """Up to `count` deliveries, pipelined: the first may wait, the others take what is there by then."""
-        make = partial(InHand, client=self, topic=topic, group=group)
+        make = partial(HeldDelivery, client=self, topic=topic, group=group)
         results = self._call(deliveries.receive_many(make, topic, group, count, wait), timeout)
-        return deliveries.received(InHand, results)
+        return deliveries.received(HeldDelivery, results)
 
     def ack(self, topic: str, group: str, receipt: Receipt, *, timeout: float | None = None) -> None:
         """The work is done: the group never gets that entry again. Also if its time was over by then."""

@@ -14,7 +14,7 @@ The life of a `Delivery`, as its consumer sees it:
 So a worker acknowledges after the work, and what it does must bear being done twice: at least once is what a
 queue can promise to a consumer that may die at any moment.
 
-What `receive` returns is a context manager (`InHand`, `AsyncInHand`) that does that:
+What `receive` returns is a context manager (`HeldDelivery`, `AsyncHeldDelivery`) that does that:
 
     the block                                        the delivery
     -----------------------------------------------  -------------------------------------------------------
@@ -80,7 +80,7 @@ class _Client(Protocol):
     def extend(self, topic: str, group: str, receipt: Receipt, seconds: float) -> None: ...
 
 
-class InHand(Delivery, frozen=True, eq=False, gc=True, kw_only=True):
+class HeldDelivery(Delivery, frozen=True, eq=False, gc=True, kw_only=True):
     """A delivery of a `Client`: a context manager that acknowledges it, or gives it back on an exception."""
 
     client: _Client
@@ -124,8 +124,8 @@ class _AsyncClient(Protocol):
     async def extend(self, topic: str, group: str, receipt: Receipt, seconds: float) -> None: ...
 
 
-class AsyncInHand(Delivery, frozen=True, eq=False, gc=True, kw_only=True):
-    """A delivery of an `AsyncClient`: see `InHand`, with `async with`.
+class AsyncHeldDelivery(Delivery, frozen=True, eq=False, gc=True, kw_only=True):
+    """A delivery of an `AsyncClient`: see `HeldDelivery`, with `async with`.
 
     A task that is cancelled in the block gives the entry back before it ends; cancelled once more meanwhile,
     it leaves that to the visibility timeout.
@@ -137,15 +137,15 @@ class AsyncInHand(Delivery, frozen=True, eq=False, gc=True, kw_only=True):
     given_back: bool = False
 
     async def ack(self) -> None:
-        """See `InHand.ack`."""
+        """See `HeldDelivery.ack`."""
         await self.client.ack(self.topic, self.group, self)
 
     async def nack(self, delay: float = 0.0) -> None:
-        """See `InHand.nack`."""
+        """See `HeldDelivery.nack`."""
         await self.client.nack(self.topic, self.group, self, delay=delay)
 
     async def extend(self, seconds: float) -> None:
-        """See `InHand.extend`."""
+        """See `HeldDelivery.extend`."""
         await self.client.extend(self.topic, self.group, self, seconds)
 
     async def __aenter__(self) -> Self:
@@ -164,7 +164,7 @@ class AsyncInHand(Delivery, frozen=True, eq=False, gc=True, kw_only=True):
 
 
 D = TypeVar("D", bound=Delivery)
-Found = TypeVar("Found", bound=AsyncInHand | None, covariant=True)
+Found = TypeVar("Found", bound=AsyncHeldDelivery | None, covariant=True)
 
 
 class Receiving(Coroutine[Any, Any, Found]):
@@ -172,7 +172,7 @@ class Receiving(Coroutine[Any, Any, Found]):
 
     def __init__(self, asking: Coroutine[Any, Any, Found]) -> None:
         self._asking = asking
-        self._found: AsyncInHand | None = None
+        self._found: AsyncHeldDelivery | None = None
 
     def __await__(self) -> Generator[Any, Any, Found]:
         return self._asking.__await__()
@@ -186,7 +186,7 @@ class Receiving(Coroutine[Any, Any, Found]):
         return self._asking.throw(*error)
 
     def close(self) -> None:
-        """Nobody awaits it any more."""
+        """It is awaited no more."""
         self._asking.close()
 
     async def __aenter__(self) -> Found:
@@ -281,7 +281,7 @@ def nack(topic: str, group: str, receipt: Receipt, delay: float = 0.0) -> Call[N
     text = b"NACK %b %b %b" % (name_bytes(topic), name_bytes(group, "group"), receipt_bytes(receipt))
     if later := milliseconds(delay, "delay"):
         text += b" %d" % later
-    if isinstance(receipt, InHand | AsyncInHand):
+    if isinstance(receipt, HeldDelivery | AsyncHeldDelivery):
         # Whether that is answered or not: its work was not done. It is frozen for all others.
         msgspec.structs.force_setattr(receipt, "given_back", True)
     return single(text, plain_ok, repeatable=False, doubt="the entry may have been given back")

@@ -62,17 +62,17 @@ class Received(Entry, frozen=True, gc=False):
     deliveries: int
 
 
-class Keeper(Protocol):
+class Settles(Protocol):
     """The part of `Walrus` that settles what was received."""
 
     def ack(self, topic: str, received: Received) -> bool: ...
     def nack(self, topic: str, received: Received, delay: float = 0.0) -> bool: ...
 
 
-class InHand(Received, frozen=True, eq=False, gc=True, kw_only=True):
+class HeldEntry(Received, frozen=True, eq=False, gc=True, kw_only=True):
     """What `Walrus.receive` returns: a context manager that acknowledges, or on an exception gives back."""
 
-    wal: Keeper
+    wal: Settles
     topic: str
     given_back: bool = False
 
