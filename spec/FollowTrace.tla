@@ -1,8 +1,8 @@
 ----------------------------- MODULE FollowTrace -----------------------------
 (***************************************************************************)
-(* What WalrusTrace.tla and RaftTrace.tla have in common: a place in a     *)
-(* recorded run, and how TLC says how far it came. `python -m walrus.tlc   *)
-(* trace` writes the runs as module TraceData.                             *)
+(* What WalrusTrace.tla, RaftTrace.tla and DeliveryTrace.tla have in       *)
+(* common: a place in a recorded run, and how TLC says how far it came.    *)
+(* `python -m walrus.tlc trace` writes the runs as module TraceData.       *)
 (*                                                                         *)
 (* Runs that begin alike share that: run w is another run up to its event  *)
 (* Shared[w], which has w among its Forks, and goes on with Traces[w]. So  *)

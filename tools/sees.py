@@ -21,6 +21,7 @@ from walrus.sim import scenarios
 from walrus.sim.explore_node import ASSERTED
 from walrus.sim.mutants import planted, unasserted
 from walrus.sim.mutants.plant import Mutant
+from walrus.sim.mutants.queues import ALL as OF_QUEUES
 from walrus.sim.mutants.raft import ALL as OF_RAFT
 from walrus.sim.options import SETTINGS, Options
 from walrus.sim.run import simulate
@@ -39,6 +40,7 @@ from walrus.tlc.replay import (
     perform_segments,
 )
 from walrus.tlc.replay_steps import SpecState
+from walrus.tlc.trace_delivery import DELIVERY
 from walrus.tlc.trace_raft import RAFT
 from walrus.tlc.trace_spec import Event
 from walrus.tlc.trace_walrus import WALRUS
@@ -47,6 +49,7 @@ from walrus.wire.effects import Trace
 
 FAULTS: Final = ("crash", "power", "pause", "network", "ambush", "leaders")
 RAFT_BUGS: Final = {mutant.name for mutant in OF_RAFT}
+QUEUE_BUGS: Final = {mutant.name for mutant in OF_QUEUES}
 
 STANDS_FOR: Final = {
     **dict.fromkeys(("Ack", "Report", "Synced", "AnswerFence", "Fence", "Recover"), "AckedDurable"),
@@ -57,6 +60,10 @@ STANDS_FOR: Final = {
     **dict.fromkeys(("ProposeSeal", "RecoverySeal", "Seal", "SetReplicas", "AnswerCopy"), "SealedStable"),
     **dict.fromkeys(("HandOut", "Confirm", "Rewind"), "DeliveredIsPrefix"),
     **dict.fromkeys(("ProposeCursors", "CommitCursors"), "CursorInBounds"),
+    **dict.fromkeys(("Receive", "Withhold", "Return"), "AckedNotRedelivered"),
+    **dict.fromkeys(("AckEntry", "NoteDead", "StepOver", "CommitGroups"), "NothingSkipped"),
+    "Answer": "PromisedIsCommitted",
+    "MoveGroup": "MarkOnlyRises",
     **dict.fromkeys(("Timeout", "HandleRequestVoteRequest", "HandleRequestVoteResponse"), "ElectionSafety"),
     **dict.fromkeys(("BecomeLeader", "UpdateTerm", "Persist"), "ElectionSafety"),
     **dict.fromkeys(("AcceptAppendEntriesRequest", "ClientRequest"), "LogMatching"),
@@ -113,7 +120,7 @@ CANNOT_SHOW: Final = {
 """Planted bugs of the data plane that no recorded run can show, and why."""
 
 
-def recorded(seed: int) -> list[Event]:
+def recorded(seed: int, *, workers: int = 0) -> list[Event]:
     """A short simulated run with faults, as far as it came: a violation ends it early."""
     settings = {**SETTINGS, "max_segment_entries": 6, "compact_entries": 20}
     options = Options(
@@ -122,6 +129,7 @@ def recorded(seed: int) -> list[Event]:
         consumers=1,
         fetchers=0,
         newcomers=0,
+        workers=workers,
         think=(0.2, 0.02)[seed % 2],
         settings=settings,
         ordered=seed % 3 > 0,
@@ -135,7 +143,7 @@ def recorded(seed: int) -> list[Event]:
 def recorded_with(mutant: Mutant, seed: int) -> list[Event]:
     """The same with this bug in the code, and without the assertions that would stop it."""
     with planted(mutant), unasserted():
-        return recorded(seed)
+        return recorded(seed, workers=2 * (mutant.name in QUEUE_BUGS))
 
 
 def played(scenario: str, seed: int = 1) -> list[Event]:
@@ -169,11 +177,11 @@ def traced(mutant: Mutant, budget: float) -> tuple[str, str] | None:
     Of the data plane the second judge is asked first: it takes milliseconds, and the two agree.
     """
     begun = time.process_time()
-    spec = RAFT if mutant.name in RAFT_BUGS else WALRUS
+    spec = RAFT if mutant.name in RAFT_BUGS else DELIVERY if mutant.name in QUEUE_BUGS else WALRUS
     places: list[int | str] = [1, 2, 3, *scenarios.ALL]
     for where in places:
         run = recorded_with(mutant, where) if isinstance(where, int) else played_with(mutant, where)
-        if spec is RAFT or Referee(run).judge()[1]:
+        if spec is not WALRUS or Referee(run).judge()[1]:
             for verdict in validate({mutant.name: run}, specs=[spec], explain=False):
                 if not verdict.accepted:
                     name, event = said(verdict)

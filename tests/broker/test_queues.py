@@ -12,6 +12,7 @@ from tests.broker.world import NodeWorld, three
 from walrus import protocol
 from walrus.acknowledged import Acknowledged, Position
 from walrus.broker import dispatch, receivers
+from walrus.consensus.messages import AppendEntriesRequest
 from walrus.deadlines import SWEEP_AT
 from walrus.protocol import Ack, Extend, Get, Nack, Receipt, Receive, Seek, errors
 from walrus.segments import CommitCursors
@@ -289,6 +290,33 @@ def test_a_healthy_rollover_delivers_nothing_again():
     assert [(2, b"%d" % n) for n in range(3, 12)] == sorted(again, key=lambda one: int(one[1])), (
         "what was out comes again, and counts on"
     )
+
+
+def test_an_owner_that_hears_late_of_others_in_between_hands_out_nothing_that_they_had_out():
+    """It applies three healthy Seals at once: what it had in hand is over, what is out the last one says."""
+    world = loaded(4, max_segment_entries=8)
+    late, node = owner(world), others(world)[0]
+    (first,) = take(world, node)
+    if world.raft_leader == late:
+        world.nodes[late].raft.transfer_leadership(node, world.now)
+        world.until(lambda: world.raft_leader != late)
+    world.lose = lambda _, to, message: (
+        to == late and isinstance(message, AppendEntriesRequest) and bool(message.entries)
+    )
+    leader, taken = world.nodes[world.raft_leader].metadata, set[tuple[int, ...]]()
+    for number in range(1, 4):
+        world.put(node, "t", *(f"{number}.{n}" for n in range(8)))
+        world.until(lambda number=number: leader.topics["t"].current > number)
+        if number < 3:
+            taken |= {receipt[:2] for receipt in take(world, node, 3)}
+    assert leader.topics["t"].open.leader == late and not any(
+        s.recovered for s in leader.topics["t"].segments
+    )
+    world.lose = lambda sender, to, message: False
+    world.until(lambda: owner(world) == late and world.settled())
+    ack(world, node, first)
+    rest = {received(reply)[0][:2] for reply in receive(world, node, 40) if reply != b"EMPTY"}
+    assert len(taken) == 6 and rest and not taken & rest, "SealHandsOn: what is out is handed out once more"
 
 
 def test_an_ack_of_what_is_not_there_is_stale_and_holds_up_no_other():

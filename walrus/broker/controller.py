@@ -119,7 +119,7 @@ class Controller:
         self.queues = Queues(
             config=config, metadata=metadata, reads=reads, leases=leases, gaps=gaps, is_open=is_open,
             first_request=first, connected=connected, advanced=writers.advanced, cursors=self.cursors,
-            propose=propose, ask=self.read_indexes.ask, outbox=outbox, request=self.on_request,
+            propose=propose, ask=self.read_indexes.ask, outbox=outbox, request=self.on_request, trace=trace,
         )
         self.lifecycle = Lifecycle(
             config=config, metadata=metadata, copies=copies, leases=leases, writers=writers, trace=trace,

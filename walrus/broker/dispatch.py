@@ -30,6 +30,7 @@ Invariants: those of `groups.py`; a group is read with RECEIVE or with GET, not 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Iterator
+from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import msgspec
@@ -55,7 +56,7 @@ from walrus.segments import (
 from walrus.storage.batch import EMPTY, Batch
 from walrus.storage.errors import StorageError
 from walrus.wire import errors
-from walrus.wire.effects import Outbox
+from walrus.wire.effects import Outbox, Trace, no_trace
 from walrus.wire.messages import AskDeliveries, Deliveries, SeekGroup, Settle, Settled
 from walrus.wire.receipts import Receipt
 
@@ -161,7 +162,9 @@ class Dispatcher:
         read_with_get: Container[GroupKey],
         propose: Callable[[Command, float], None],
         request: Callable[[object, Request, float], None],
+        trace: Trace,
     ) -> None:
+        self._trace = trace
         self.letters = DeadLetters(config, request, self._on_dead)
         self._config, self._metadata, self._reads = config, metadata, reads
         self._tenure, self._gaps, self._outbox, self._connected = tenure, gaps, outbox, connected
@@ -207,10 +210,14 @@ class Dispatcher:
             done = topic.group(group)
             window = self._config.queue_window
             handed = [one for one in topic.handed.get(group, ()) if _is_near(topic, done, one, window)]
-            queue = Queue(key, WorkQueue(done, handed, until, window))
+            queue = Queue(key, WorkQueue(done, handed, until, window, self._trace_of(key)))
             self._queues.setdefault(name, {})[group] = queue
         queue.used_at = now
         return queue
+
+    def _trace_of(self, key: GroupKey) -> Trace | None:
+        """What records the steps of one group, if anything does."""
+        return None if self._trace is no_trace else partial(self._trace, topic=key[0], group=key[1])
 
     # --- RECEIVE ---
 
@@ -370,8 +377,7 @@ class Dispatcher:
         name, (number, offset) = key[0], position
         end = min(self._gaps.end((name, number, offset), now), self._reads.end(name, number))
         for lost in range(offset, end):
-            receipt = Receipt(number, lost, queue.group.done.generation, 1)
-            if not queue.group.acknowledge(receipt, self._metadata.topics[name], end):
+            if not queue.group.step_over(Position(number, lost), self._metadata.topics[name], end):
                 break  # beyond the window: the next step goes on there
             self.counts.lost += 1
             self._uncommitted[key] = None
@@ -529,6 +535,8 @@ class Dispatcher:
             else:
                 ready = all(done.covers(Position(number, a), b - a) for number, a, b in waits.entries)
             if ready:
+                if waits.seek is None and (trace := self._trace_of(queue.key)):
+                    trace("Answer", generation=done.generation, entries=[list(run) for run in waits.entries])
                 self._settled(caller, waits.errors)
                 self._unawait(queue, caller)
 
@@ -539,12 +547,12 @@ class Dispatcher:
     # --- leadership comes and goes ---
 
     def on_topic(self, name: str, now: float) -> None:
-        """The topic's metadata changed: begin anew after a recovery, forget what is no longer ours."""
+        """The topic's metadata changed: begin anew after others, forget what is no longer ours."""
         topic = self._metadata.topics.get(name)
-        recovered = self._tenure.on_topic(name, topic, now)
+        anew = self._tenure.on_topic(name, topic, now)
         if topic is None or self._frozen.get(name) != topic.current:
             self._frozen.pop(name, None)
-        if recovered or not self._tenure.owns(name):
+        if anew or not self._tenure.owns(name):
             for group, queue in list(self._queues.get(name, {}).items()):
                 self._end_queue((name, group), queue)
         else:

@@ -43,6 +43,7 @@ import msgspec
 
 from walrus.acknowledged import Acknowledged, HandedOn, Position, runs_of
 from walrus.segments import Topic
+from walrus.wire.effects import Trace
 from walrus.wire.receipts import Receipt
 
 
@@ -65,16 +66,22 @@ class WorkQueue:
         "_given_back",
         "_next",
         "_out",
+        "_trace",
         "_window",
         "done",
         "noted",
     )
 
     def __init__(
-        self, done: Acknowledged, handed_on: Iterable[HandedOn], until: float, window: int = 1_000
+        self,
+        done: Acknowledged,
+        handed_on: Iterable[HandedOn],
+        until: float,
+        window: int = 1_000,
+        trace: Trace | None = None,
     ) -> None:
         """Begin with what is committed, and what the last owner handed on, which stays out `until` then."""
-        self._window = window
+        self._window, self._trace = window, trace
         self.done = done
         """What is committed, in this node's view."""
         self.noted: set[Position] = set()
@@ -107,6 +114,7 @@ class WorkQueue:
         """The candidate is spent: it counts as out, with no consumer, until `give_up`."""
         self._given_back.pop(position, None)
         self._hold([position], self._deliveries[position], float("inf"))
+        self._record("Withhold", position)
 
     def give_up(self, position: Position) -> bool:
         """NoteDead: it is in the dead-letter topic, and so it is done. Return whether it was out till now."""
@@ -114,6 +122,7 @@ class WorkQueue:
             return False
         self._forget(position)
         self.noted.add(position)
+        self._record("NoteDead", position)
         return True
 
     @property
@@ -161,6 +170,7 @@ class WorkQueue:
         self._deliveries.update(dict.fromkeys(positions, 1))
         self._hold(positions, 1, until)
         self._next = Position(segment, offsets.stop)
+        self._record("Receive", first, count)
         generation = self.done.generation
         return [Receipt(segment, offset, generation, 1) for offset in offsets]
 
@@ -177,6 +187,7 @@ class WorkQueue:
         self._given_back.pop(position, None)
         number = self._deliveries[position] = self._deliveries.get(position, 0) + 1
         self._hold([position], number, until)
+        self._record("Receive", position)
         return Receipt(*position, self.done.generation, number)
 
     def _hold(self, positions: list[Position], number: int, until: float) -> None:
@@ -195,6 +206,19 @@ class WorkQueue:
 
         Also of an entry that is not out: its consumer may be late, or have had it from an earlier owner.
         """
+        known = self._note(receipt, topic, end)
+        if known:
+            self._record("AckEntry", Position(receipt.segment, receipt.offset), generation=receipt.generation)
+        return known
+
+    def step_over(self, lost: Position, topic: Topic, end: int) -> bool:
+        """No replica has the entry any more: it counts as done. Return whether it is in the window."""
+        known = self._note(Receipt(*lost, self.done.generation, 1), topic, end)
+        if known:
+            self._record("StepOver", lost)
+        return known
+
+    def _note(self, receipt: Receipt, topic: Topic, end: int) -> bool:
         position = Position(receipt.segment, receipt.offset)
         if receipt.generation != self.done.generation:
             return False
@@ -237,6 +261,7 @@ class WorkQueue:
 
     def _return(self, position: Position, ready_at: float) -> None:
         del self._out[position]
+        self._record("Return", position)
         self._given_back[position] = ready_at
         heappush(self._delayed, (ready_at, position))
         if len(self._delayed) > 2 * self._window:
@@ -289,6 +314,13 @@ class WorkQueue:
         state = Acknowledged(self.done.generation, self.done.low, runs_of(self.noted))
         handed = ((position, self._deliveries[position]) for position in sorted(self._out))
         return state, tuple(HandedOn(*position, number) for position, number in handed)
+
+    def _record(self, action: str, position: Position, count: int = 1, generation: int | None = None) -> None:
+        """Tell a recorded run what became of so many entries."""
+        if self._trace is not None:
+            segment, start = position
+            told = self.done.generation if generation is None else generation
+            self._trace(action, segment=segment, start=start, count=count, generation=told)
 
     def check_invariants(self, topic: Topic) -> None:
         """Assert what must hold of a group by itself."""

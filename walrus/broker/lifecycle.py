@@ -29,6 +29,7 @@ from walrus.broker.cursors import Cursors
 from walrus.broker.failovers import FENCED, NOTICED, OPENED, RECOVERED, SEALED, Failovers
 from walrus.broker.placement import next_leader, replica_set
 from walrus.broker.queues import Queues
+from walrus.broker.spec_trace import groups_told, handed_told
 from walrus.config import NodeConfig
 from walrus.leases import LeaseTable
 from walrus.replicas.copies import Copies, Key
@@ -365,7 +366,8 @@ class Lifecycle:
         self._waiting[writer.topic] = self._waiting.pop(writer.topic, None)  # behind those that had no room
         count, checksum = writer.ready_to_seal()
         places = [[group, *position] for group, position in cursors.items()]
-        self._copies.record("ProposeSeal", writer.copy, count=count, cursors=places)
+        told = {"groups": groups_told(groups), "handed": handed_told(handed)}
+        self._copies.record("ProposeSeal", writer.copy, count=count, cursors=places, **told)
         leader, stamp = next_leader(self._config.node_id, live), self._stamp(writer.topic)
         self._propose(
             Seal(

@@ -24,7 +24,7 @@ from walrus.leases import LeaseTable
 from walrus.protocol import Delivering, Request
 from walrus.replicas.reads import Reads
 from walrus.segments import Command, Metadata
-from walrus.wire.effects import Outbox
+from walrus.wire.effects import Outbox, Trace
 from walrus.wire.messages import AskDeliveries, Deliveries, SeekGroup, Settle, Settled
 
 QueueMessage: TypeAlias = AskDeliveries | Deliveries | Settle | SeekGroup | Settled
@@ -50,6 +50,7 @@ class Queues:
         propose: Callable[[Command, float], None],
         ask: Ask,
         request: Callable[[object, Request, float], None],
+        trace: Trace,
     ) -> None:
         tenure = Tenure(config, metadata, leases, ask, lambda now: self.owner.on_tenure(now))
         self.owner = Dispatcher(
@@ -64,6 +65,7 @@ class Queues:
             read_with_get=cursors.cursors(),
             propose=propose,
             request=request,
+            trace=trace,
         )
         cursors.read_with_receive = self.owner
         self.receivers = Receivers(

@@ -8,9 +8,10 @@ index, so that a recorded run says whether all nodes applied the same commands i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, assert_never
 
+from walrus.acknowledged import Acknowledged, HandedOn
 from walrus.config import Identity
 from walrus.consensus.messages import MEMBERSHIP, Entry, Membership
 from walrus.replicas.copies import Copies
@@ -29,6 +30,7 @@ from walrus.segments import (
     RemoveNode,
     Seal,
     SetReplicas,
+    Topic,
     Trim,
 )
 from walrus.wire.effects import Trace, no_trace
@@ -47,13 +49,12 @@ def _told(metadata: Metadata, command: Command, topic: str | None) -> dict[str, 
             if known is not None and known.incarnation == command.incarnation:
                 return {"op": "Announce", "of": command.node_id, "incarnation": command.incarnation}
         case RegisterTopic() if topic is not None:
-            return {"op": "RegisterTopic", **_opened(metadata, topic)}
+            number, protects = command.number, bool(command.settings.get("protect_groups"))
+            return {"op": "RegisterTopic", **_opened(metadata, topic), "number": number, "protects": protects}
         case Seal() if topic is not None:
-            ended = {"segment": command.segment, "count": command.count}
-            cursors = _moved(metadata, {topic: command.cursors})
-            return {"op": "Seal", **_opened(metadata, topic), **ended, "cursors": cursors}
+            return {"op": "Seal", **_opened(metadata, topic), **_ended(metadata.topics[topic], command)}
         case CommitCursors():
-            return {"op": "CommitCursors", "cursors": _moved(metadata, command.cursors)}
+            return {"op": "CommitCursors", "cursors": _moved(metadata.topics, command.cursors)}
         case SetReplicas() if topic is not None:
             replicas = sorted(command.new)
             return {"op": "SetReplicas", "topic": topic, "segment": command.segment, "replicas": replicas}
@@ -66,10 +67,25 @@ def _told(metadata: Metadata, command: Command, topic: str | None) -> dict[str, 
                 return {"op": "RemoveNode", "of": command.node_id}
         case RegisterTopic() | Seal() | SetReplicas():
             pass
+        case ConfigureTopic() if topic is not None:
+            protects = bool(metadata.topics[topic].settings.get("protect_groups"))
+            return {"op": "ConfigureTopic", "topic": topic, "protects": protects}
+        case Trim() if topic is not None:
+            dropped = {"old": command.old, "first": command.first}
+            return {
+                "op": "Trim",
+                "topic": topic,
+                **dropped,
+                **_places(metadata, {topic: metadata.topics[topic]}),
+            }
+        case DeleteTopic() if topic is not None:
+            return {"op": "DeleteTopic", "topic": topic, "born": command.born}
         case ConfigureTopic() | Trim() | DeleteTopic():
-            pass  # nor is Retention.tla
-        case CommitGroups() | MoveGroup():
-            pass  # Delivery.tla is not followed by recorded runs
+            pass
+        case CommitGroups():
+            return {"op": "CommitGroups", "groups": _acknowledged(metadata, command.groups)}
+        case MoveGroup():
+            return {"op": "MoveGroup", "groups": _acknowledged(metadata, {command.topic: [command.group]})}
         case _:
             assert_never(command)
     return {"op": "Nothing"}
@@ -87,8 +103,9 @@ def record_restored(trace: Trace, metadata: Metadata, index: int) -> None:
     """Record that a snapshot of everything up to `index` has replaced the metadata."""
     topics = sorted(metadata.topics.items())
     opened = [[name, topic.current] for name, topic in topics]
-    cursors = [[name, group, *place] for name, topic in topics for group, place in topic.cursors.items()]
-    trace("Apply", index=index, op="Snapshot", topics=opened, cursors=cursors)
+    retained = [[name, topic.first] for name, topic in topics]
+    places = _places(metadata, dict(topics))
+    trace("Apply", index=index, op="Snapshot", topics=opened, retained=retained, **places)
 
 
 def record_start(trace: Trace, identity: Identity, copies: Copies) -> None:
@@ -121,11 +138,55 @@ def _opened(metadata: Metadata, topic: str) -> dict[str, Any]:
     }
 
 
-def _moved(metadata: Metadata, cursors: dict[str, dict[str, Position]]) -> list[list[object]]:
+def _ended(topic: Topic, seal: Seal) -> dict[str, Any]:
+    """How a segment of it was sealed, and what its groups are then."""
+    return {
+        "segment": seal.segment,
+        "count": seal.count,
+        "recovered": seal.recovered,
+        "cursors": _moved({seal.topic: topic}, {seal.topic: seal.cursors}),
+        "groups": groups_told(topic.groups),
+        "handed": handed_told(topic.handed),
+    }
+
+
+def _places(metadata: Metadata, topics: Mapping[str, Topic]) -> dict[str, Any]:
+    """Where all groups of these topics are."""
+    cursors = [
+        [name, group, *place] for name, topic in topics.items() for group, place in topic.cursors.items()
+    ]
+    groups = _acknowledged(metadata, {name: topic.groups for name, topic in topics.items()})
+    return {"cursors": cursors, "groups": groups}
+
+
+def groups_told(groups: Mapping[str, Acknowledged]) -> list[list[object]]:
+    """What is done in each: [group, generation, segment and offset of the mark, runs above it]."""
+    return [
+        [group, done.generation, *done.low, [list(run) for run in done.above]]
+        for group, done in sorted(groups.items())
+    ]
+
+
+def handed_told(handed: Mapping[str, Collection[HandedOn]]) -> list[list[object]]:
+    """What is out of each: [group, [[segment, offset], ...]]."""
+    return [[group, [[one.segment, one.offset] for one in out]] for group, out in sorted(handed.items())]
+
+
+def _acknowledged(metadata: Metadata, named: Mapping[str, Collection[str]]) -> list[list[object]]:
+    """The state of these groups of topics, as it is now: each as in `groups_told`, behind its topic."""
+    return [
+        [name, *told]
+        for name, groups in sorted(named.items())
+        if name in metadata.topics
+        for told in groups_told({one: metadata.topics[name].group(one) for one in groups})
+    ]
+
+
+def _moved(topics: Mapping[str, Topic], cursors: dict[str, dict[str, Position]]) -> list[list[object]]:
     """Those that stand where they were to be put: [topic, group, segment, offset]."""
     return [
         [name, group, *place]
         for name, groups in sorted(cursors.items())
         for group, place in sorted(groups.items())
-        if name in metadata.topics and metadata.topics[name].cursors.get(group) == place
+        if name in topics and topics[name].cursors.get(group) == place
     ]

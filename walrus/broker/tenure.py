@@ -76,7 +76,11 @@ class Tenure:
                 self._on_answer(now)
 
     def on_topic(self, name: str, topic: Topic | None, now: float) -> bool:
-        """The topic may have another owner. Return whether a recovery ended one since the last call."""
+        """The topic may have another owner. Return whether what this process has in hand of it is void.
+
+        So it is after a recovery; and where several Seals were applied at once, and another process was the
+        owner between two times of this one: what is out is what that one handed on.
+        """
         if topic is None:  # deleted: one of its name begins with a later number, and nothing is out of it
             self._seen.pop(name, None)
             self._begins_at.pop(name, None)
@@ -87,7 +91,8 @@ class Tenure:
         recovered = unseen or any(segment.recovered for _, segment in topic.numbered(begin))
         if recovered:
             self._begins_at[name] = now + self._config.failure_timeout
-        return recovered
+        others = any(not self._leases.is_ours(segment) for _, segment in topic.numbered(begin))
+        return recovered or others
 
     def on_tick(self, now: float) -> list[str]:
         """Return the topics of which earlier owners have certainly ended since the last call."""

@@ -377,6 +377,8 @@ class Copies:
         assert self._length(copy.name) == 0, "SpaceIsGivenBack: a copy is dropped, and still there"
         self.entries -= copy.length
         assert self.entries >= 0, "the entries of all copies do not add up"
+        if copy.length:
+            self._trace("Drop", topic=key[0], segment=key[1])
         self._copies.pop(key, None)
         self._names.pop(key, None)
         self.damaged.pop(key, None)

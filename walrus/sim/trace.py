@@ -22,6 +22,7 @@ class Recorder:
                 "fsync_each": options.fsync == "each",
                 "exact": True,
                 "replication_factor": options.settings.get("replication_factor", 3),
+                "queue_window": options.settings.get("queue_window", 1_000),
                 "nodes": list(range(1, options.nodes + 1)),
             }
         ]

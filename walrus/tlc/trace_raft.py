@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from walrus.tlc.trace_spec import UNLIMITED, Event, Run, TraceSpec, tla_set, values_of
+from walrus.tlc.trace_spec import UNLIMITED, Event, Run, TraceSpec, in_one, tla_set, values_of
 
 NO_VOTE = 0
 
@@ -62,7 +62,7 @@ def _definitions(runs: Sequence[Run]) -> dict[str, str]:
     return {"Founders": f"<<{founders}>>", "FoundedLength": f"<<{lengths}>>"}
 
 
-def _constants(runs: Sequence[Run], nodes: set[int]) -> dict[str, str]:
+def _constants(_: Sequence[Run], runs: Sequence[Run], nodes: set[int]) -> dict[str, str]:
     servers = tla_set(nodes | values_of(runs, "node", "sender", "voters", "learners"))
     return {
         "Node": servers,
@@ -81,7 +81,7 @@ def _constants(runs: Sequence[Run], nodes: set[int]) -> dict[str, str]:
 
 RAFT = TraceSpec(
     name="Raft",
-    events=raft_events,
+    parts=in_one(raft_events),
     definitions=_definitions,
     constants=_constants,
     step_constraint="SoundStep",

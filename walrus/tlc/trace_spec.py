@@ -17,7 +17,7 @@ Run: TypeAlias = Sequence[Event]
 UNLIMITED = "1000000"
 """A budget that no run uses up."""
 
-_SETS = {"replicas", "voters", "learners"}
+_SETS = {"replicas", "voters", "learners", "entries", "done", "noted", "out"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,12 +26,13 @@ class TraceSpec:
 
     name: str
     """Of the spec; its `{name}Trace.tla` follows a run."""
-    events: Callable[[Run], list[Event]]
-    """The events of a whole run that this spec knows, with the values that it reads."""
+    parts: Callable[[Run], Mapping[str, list[Event]]]
+    """The events of a whole run that this spec knows, with the values that it reads: of all that the run is,
+    named "", or of each thing that the spec is about, which is followed by itself."""
     definitions: Callable[[Sequence[Run]], dict[str, str]]
     """What TraceData defines besides the events, from whole runs."""
-    constants: Callable[[Sequence[Run], set[int]], dict[str, str]]
-    """The constants of the spec, from its own events of all runs, and the nodes that there are."""
+    constants: Callable[[Sequence[Run], Sequence[Run], set[int]], dict[str, str]]
+    """The constants of the spec, from the whole runs, its own events of each, and the nodes there are."""
     step_constraint: str = ""
     """What each step must satisfy, besides `Sound` that each state must."""
 
@@ -43,15 +44,22 @@ class TraceSpec:
         lines = [f"{name} == {text}" for name, text in defined.items()]
         return "\n".join(["---- MODULE TraceData ----", "EXTENDS Naturals", *lines, "====", ""])
 
-    def config(self, runs: Sequence[Run], nodes: set[int], stuck: tuple[int, int]) -> str:
+    def config(
+        self, whole: Sequence[Run], runs: Sequence[Run], nodes: set[int], stuck: tuple[int, int]
+    ) -> str:
         """The configuration; `stuck` asks only for the state before an event of a run."""
         lines = ["SPECIFICATION TraceSpec", "CONSTRAINT Sound"]
         lines += [f"ACTION_CONSTRAINT {self.step_constraint}"] if self.step_constraint else []
         lines += ["INVARIANT NotStuck"] if stuck[0] else []
-        constants = self.constants(runs, nodes)
+        constants = self.constants(whole, runs, nodes)
         return "\n".join(
             [*lines, "CONSTANTS", *(f"  {name} = {text}" for name, text in constants.items()), ""]
         )
+
+
+def in_one(events: Callable[[Run], list[Event]]) -> Callable[[Run], dict[str, list[Event]]]:
+    """Parts of a run for a spec that follows it as one."""
+    return lambda run: {"": found} if (found := events(run)) else {}
 
 
 class Forest:

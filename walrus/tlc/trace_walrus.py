@@ -6,9 +6,19 @@ commands that nodes apply become events of their own; a power loss gets the copi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from walrus.tlc.trace_spec import UNLIMITED, Event, Run, TraceSpec, begin_of, tla, tla_set, values_of
+from walrus.tlc.trace_spec import (
+    UNLIMITED,
+    Event,
+    Run,
+    TraceSpec,
+    begin_of,
+    in_one,
+    tla,
+    tla_set,
+    values_of,
+)
 
 _SEGMENT_EVENTS = {
     *("LeaderAppend", "ReplicaAppend", "Synced", "Report", "Ack", "Sure", "Grant", "BeginSeal"),
@@ -19,6 +29,8 @@ _APPLIED = {
     *("RegisterTopic", "Seal", "CommitCursors", "SetReplicas", "Announce", "MarkLeaving", "RemoveNode"),
     *("Voters", "Nothing", "Snapshot"),
 }
+_OTHERS = {"CommitGroups", "MoveGroup", "ConfigureTopic", "Trim", "DeleteTopic"}
+"""Commands that change nothing of the data plane; or a topic that is not followed."""
 _WORLD = {"Crash", "PowerLoss", "Restart"}
 _FIELDS = {
     *("ev", "node", "topic", "segment", "start", "count", "length", "durable", "fenced", "sure", "told"),
@@ -80,6 +92,8 @@ class _Reading:
     def read(self, event: Event) -> Event | None:
         """The event, or None if it is none of the data plane's."""
         name = event["op"] if event["ev"] == "Apply" else event["ev"]
+        if name in _OTHERS or name == "Nothing":
+            return {"ev": "Nothing", "node": event["node"], "index": event["index"]}
         if "current_term" in event or name not in _SEGMENT_EVENTS | _APPLIED | _WORLD:
             return None
         node = event["node"]
@@ -126,10 +140,34 @@ class _Reading:
         return kept
 
 
+def shortened(events: Run) -> set[str]:
+    """The topics of which segments were dropped: Retention.tla is about those, and no other spec is."""
+    return {event["topic"] for event in events if event.get("op") in ("Trim", "DeleteTopic")}
+
+
+def _retained(events: Sequence[Event]) -> Iterator[Event]:
+    """The events without the topics of which segments were dropped."""
+    gone = shortened(events)
+    for event in events if gone else ():
+        if event.get("topic") in gone:
+            if event["ev"] == "Apply":
+                yield {**event, "op": "Nothing"}
+            continue
+        lists: Event = {
+            name: [one for one in event[name] if one[0] not in gone]
+            for name in ("copies", "topics", "cursors")
+            if name in event and event["ev"] in ("Apply", "Restart")
+        }
+        yield {**event, **lists}
+    if not gone:
+        yield from events
+
+
 def data_plane(events: Sequence[Event]) -> list[Event]:
     """The events that WalrusTrace.tla knows, with the values that it reads."""
     reading = _Reading()
-    return [kept for event in _with_copies(events) if (kept := reading.read(event)) is not None]
+    told = _with_copies(list(_retained(events)))
+    return [kept for event in told if (kept := reading.read(event)) is not None]
 
 
 def _begins(run: Run) -> str:
@@ -170,7 +208,7 @@ class _Named:
             self.lengths |= set(rest[:1])
 
 
-def _constants(runs: Sequence[Run], nodes: set[int]) -> dict[str, str]:
+def _constants(_: Sequence[Run], runs: Sequence[Run], nodes: set[int]) -> dict[str, str]:
     named = _Named(runs)
     segments = max(named.segments, default=1) + 1
     everyone = tla_set(nodes | named.nodes)
@@ -198,7 +236,7 @@ def _constants(runs: Sequence[Run], nodes: set[int]) -> dict[str, str]:
 
 WALRUS = TraceSpec(
     name="Walrus",
-    events=data_plane,
+    parts=in_one(data_plane),
     definitions=_definitions,
     constants=_constants,
 )

@@ -1,11 +1,12 @@
 """Recorded runs, held against the specs: is this run one of their behaviours?
 
 A run is a file of events in the format of docs/model-checking.md, one JSON object a line. It holds events of
-the data plane (`tlc_trace_walrus`), of Raft (`tlc_trace_raft`), or of both, and is held against each spec
-that it has events of: they are turned into a TLA+ module (`TraceData`), and TLC follows it with
-WalrusTrace.tla or RaftTrace.tla, which has one disjunct for each kind of event: the spec's action, with the
-recorded values. A run is accepted if TLC gets to its end with every invariant holding on the way. If not, the
-first event that nothing explains is reported, with the state of the spec just before it.
+the data plane (`trace_walrus.py`), of Raft (`trace_raft.py`), of work queues (`trace_delivery.py`), and is
+held against each spec that it has events of: they are turned into a TLA+ module (`TraceData`), and TLC
+follows it with WalrusTrace.tla (RaftTrace.tla, ...), which has one disjunct for each kind of event: the
+spec's action, with the recorded values. A run is accepted if TLC gets to its end with every invariant holding
+on the way. If not, the first event that nothing explains is reported, with the state of the spec just before
+it. A spec that is about one thing of many, such as one consumer group, follows each by itself.
 
 What is done here: events of several files are merged by their time; TLC runs, once for all runs together,
 and once more for the state before an event that is refused.
@@ -18,11 +19,12 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from walrus.tlc.run import SPEC_DIRECTORY, SpecError, TlcResult, TraceState, run_tlc
+from walrus.tlc.trace_delivery import DELIVERY
 from walrus.tlc.trace_raft import RAFT
 from walrus.tlc.trace_spec import Event, Forest, Run, TraceSpec, begin_of, tla
 from walrus.tlc.trace_walrus import WALRUS
@@ -41,7 +43,9 @@ class TraceVerdict:
 
     name: str
     spec: str
-    """Raft or Walrus: the spec that the run was held against."""
+    """The spec that the run was held against."""
+    part: str = ""
+    """What of the run was followed by itself, if not all: a topic and its group."""
     accepted: bool
     events: int
     """Events of the run that the spec knows."""
@@ -56,12 +60,13 @@ class TraceVerdict:
 
     def describe(self) -> str:
         """One or a few lines for people."""
+        name = f"{self.name}, {self.part}" if self.part else self.name
         if self.accepted:
-            return f"{self.name}: accepted, {self.events} events of {self.spec}.tla"
+            return f"{name}: accepted, {self.events} events of {self.spec}.tla"
         if self.violated:
             after = f"after {self.followed} of {self.events} events"
-            return f"{self.name}: {self.violated} of {self.spec}.tla is violated {after}"
-        where = f"{self.name}: event {self.followed + 1} of {self.events}"
+            return f"{name}: {self.violated} of {self.spec}.tla is violated {after}"
+        where = f"{name}: event {self.followed + 1} of {self.events}"
         lines = [f"{where} is no step of {self.spec}.tla: {self.refused}"]
         lines += [f"    {name} = {value}" for name, value in self.around()]
         return "\n".join(lines)
@@ -119,39 +124,45 @@ def read_events(files: Iterable[Path]) -> list[Event]:
 # --- the verdict -----------------------------------------------------------------------------------------
 
 
+class _Part(NamedTuple):
+    """What one spec follows by itself: its events of a run, or of one thing that the run is about."""
+
+    run: str
+    name: str
+    whole: Run
+    events: Run
+
+
 @dataclass(frozen=True, slots=True)
-class _Runs:
-    """Runs that are held against one spec together, in one JVM."""
+class _Parts:
+    """Parts of runs that are held against one spec together, in one JVM."""
 
     spec: TraceSpec
-    named: Mapping[str, Run]
-
-    def events(self) -> list[list[Event]]:
-        """The spec's events of each."""
-        return [self.spec.events(run) for run in self.named.values()]
+    parts: Sequence[_Part]
 
     def follow(self, stuck: tuple[int, int], timeout: float) -> TlcResult:
         """Have TLC follow them, or look for the state before an event of one."""
-        whole, runs = list(self.named.values()), self.events()
+        whole, events = [part.whole for part in self.parts], [part.events for part in self.parts]
         nodes = {node for run in whole for node in begin_of(run).get("nodes", [])}
         with tempfile.TemporaryDirectory(prefix="walrus-trace-") as scratch:
             directory = Path(scratch)
-            (directory / "TraceData.tla").write_text(self.spec.module(whole, runs, stuck))
+            (directory / "TraceData.tla").write_text(self.spec.module(whole, events, stuck))
             config = directory / f"{self.spec.name.lower()}-trace.cfg"
-            config.write_text(self.spec.config(runs, nodes, stuck))
+            config.write_text(self.spec.config(whole, events, nodes, stuck))
             spec = directory / f"{self.spec.name}Trace.tla"
             spec.write_text((SPEC_DIRECTORY / spec.name).read_text())
-            brief = sum(map(len, runs)) <= BRIEF_EVENTS
+            brief = sum(map(len, events)) <= BRIEF_EVENTS
             return run_tlc(spec, config, timeout=timeout, brief=brief)
 
-    def state_before(self, name: str, at: int, timeout: float) -> TraceState | None:
+    def state_before(self, part: _Part, at: int, timeout: float) -> TraceState | None:
         """One of them once more, with an invariant that the state before its refused event violates."""
-        states = _Runs(self.spec, {name: self.named[name]}).follow((1, at + 1), timeout).states
+        states = _Parts(self.spec, [part]).follow((1, at + 1), timeout).states
         return states[-1] if states else None
 
     def forest(self) -> Forest:
         """Which of them share their beginnings."""
-        return Forest([self.spec.definitions([run]) for run in self.named.values()], self.events())
+        preambles = [self.spec.definitions([part.whole]) for part in self.parts]
+        return Forest(preambles, [part.events for part in self.parts])
 
 
 _PRINTED = re.compile(r'<<"(REACHED|BROKEN)", (\d+), (\d+)(?:, "(\w+)")?>>')
@@ -175,9 +186,12 @@ def _told(result: TlcResult, forest: Forest) -> tuple[list[int], dict[int, str]]
     return followed, violated
 
 
+SPECS: Final = (WALRUS, RAFT, DELIVERY)
+
+
 def specs_of(run: Run) -> list[TraceSpec]:
     """The specs that a run has events of; that of the data plane if it has none at all."""
-    return [spec for spec in (WALRUS, RAFT) if spec.events(run)] or [WALRUS]
+    return [spec for spec in SPECS if spec.parts(run)] or [WALRUS]
 
 
 def validate(
@@ -189,48 +203,46 @@ def validate(
 ) -> list[TraceVerdict]:
     """Is each of these runs a behaviour of the specs that it has events of? Raises TlcError.
 
-    One verdict for each run and spec (`specs` restricts these), one JVM for each spec. `explain` has the
-    state before each refused event looked up, which takes a run of TLC for each.
+    One verdict for each run, spec (`specs` restricts these) and part of it, one JVM for each spec. `explain`
+    has the state before each refused event looked up, which takes a run of TLC for each.
     """
-    verdicts: list[TraceVerdict] = []
-    for spec in (WALRUS, RAFT) if specs is None else specs:
-        chosen = {name: run for name, run in named.items() if spec in specs_of(run)}
-        verdicts += _held_against(spec, chosen, explain, timeout)
-    order = list(named)
-    return sorted(verdicts, key=lambda verdict: order.index(verdict.name))
+    verdicts: dict[str, list[TraceVerdict]] = {name: [] for name in named}
+    for spec in SPECS if specs is None else specs:
+        parts = [
+            _Part(name, part, run, events)
+            for name, run in named.items()
+            for part, events in (spec.parts(run) or ({"": []} if spec in specs_of(run) else {})).items()
+        ]
+        for part, verdict in zip(parts, _held_against(spec, parts, explain, timeout), strict=True):
+            verdicts[part.run].append(verdict)
+    return [verdict for of_run in verdicts.values() for verdict in of_run]
 
 
 def _held_against(
-    spec: TraceSpec, named: Mapping[str, Run], explain: bool, timeout: float
+    spec: TraceSpec, parts: Sequence[_Part], explain: bool, timeout: float
 ) -> list[TraceVerdict]:
-    if not named:
+    if not parts:
         return []
-    runs, found = _Runs(spec, named), []
-    traces = runs.events()
+    runs, found = _Parts(spec, parts), []
     followed, violated = _told(runs.follow((0, 0), timeout), runs.forest())
-    for number, (name, trace, at) in enumerate(zip(named, traces, followed, strict=True)):
+    for number, (part, at) in enumerate(zip(parts, followed, strict=True)):
         broken = violated.get(number)
-        stuck = at < len(trace) and broken is None
-        state = runs.state_before(name, at, timeout) if explain and stuck else None
-        found.append(_verdict(spec, name, trace, at, violated=broken, state=state))
+        stuck = at < len(part.events) and broken is None
+        state = runs.state_before(part, at, timeout) if explain and stuck else None
+        found.append(_verdict(spec, part, at, violated=broken, state=state))
     return found
 
 
 def _verdict(
-    spec: TraceSpec,
-    name: str,
-    trace: Run,
-    at: int,
-    *,
-    violated: str | None = None,
-    state: TraceState | None = None,
+    spec: TraceSpec, part: _Part, at: int, *, violated: str | None = None, state: TraceState | None = None
 ) -> TraceVerdict:
-    refused = trace[at] if at < len(trace) and not violated else None
+    refused = part.events[at] if at < len(part.events) and not violated else None
     return TraceVerdict(
-        name=name,
+        name=part.run,
+        part=part.name,
         spec=spec.name,
-        accepted=at == len(trace) and not violated,
-        events=len(trace),
+        accepted=at == len(part.events) and not violated,
+        events=len(part.events),
         followed=at,
         refused=refused,
         violated=violated,

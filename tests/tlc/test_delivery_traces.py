@@ -1,0 +1,106 @@
+"""Recorded runs of work queues: what an owner hands out and answers is held against Delivery.tla."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+from functools import cache
+
+import pytest
+
+from tools.sees import STANDS_FOR
+from walrus.sim.mutants import find, planted, unasserted
+from walrus.sim.options import SETTINGS, Options
+from walrus.sim.run import simulate
+from walrus.sim.trace import Recorder
+from walrus.tlc.corruptions_delivery import DELIVERY_KINDS
+from walrus.tlc.trace_delivery import DELIVERY, deliveries
+from walrus.tlc.trace_spec import Event
+from walrus.tlc.traces import read_lines, validate
+
+DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
+SEEDS = range(1, 25) if DEEP else (3, 8)
+EACH = 6 if DEEP else 1
+FAULTS = ("crash", "power", "pause", "network")
+
+PLANTED = {
+    "ack_answered_before_the_commit": (3, "PromisedIsCommitted"),
+    "mark_past_a_hole": (8, "NothingSkipped"),
+    "only_the_mark_counts": (3, "AckedNotRedelivered"),
+}
+"""Planted bugs: the seed of a run that shows each, and the invariant that the refused step stands for."""
+if DEEP:
+    PLANTED |= {
+        "timeout_acknowledges": (3, "NothingSkipped"),
+        "window_without_end": (8, "AckedNotRedelivered"),
+        "join_without_the_runs": (8, "NothingSkipped"),
+    }
+
+
+def simulated(seed: int) -> list[Event]:
+    """A simulated run with faults, of one work queue that is moved with SEEK, and one that gives up."""
+    options = Options(
+        topics=1,
+        producers=1,
+        consumers=0,
+        fetchers=0,
+        newcomers=0,
+        workers=2,
+        giving_up=seed % 2,
+        think=0.2,
+        settings={**SETTINGS, "max_segment_entries": 6, "compact_entries": 20},
+    )
+    recorder = Recorder(options)
+    simulate(seed, options, 2_000, FAULTS, recorder.of)
+    return read_lines(recorder.lines(), f"seed {seed}")
+
+
+@cache
+def whole() -> dict[str, list[Event]]:
+    return {f"seed {seed}": simulated(seed) for seed in SEEDS}
+
+
+@cache
+def corrupt() -> dict[str, list[Event]]:
+    made = {}
+    for name, run in whole().items():
+        for what, kind in DELIVERY_KINDS.items():
+            rng = random.Random(f"{name} {what}")
+            others = [other for _ in range(EACH) if (other := kind(run, rng)) is not None]
+            made |= {f"{what}: {name}, {number}": other for number, other in enumerate(others)}
+    return made
+
+
+def test_the_runs_have_what_delivery_is_about() -> None:
+    parts = [part for run in whole().values() for part in deliveries(run).values()]
+    kinds = Counter(event["ev"] for part in parts for event in part)
+    assert {*kinds} >= {"Receive", "Return", "AckEntry", "Answer", "ProposeSeal", "NoteDead", "Withhold"}
+    assert {*kinds} >= {"CommitGroups", "MoveGroup", "Seal", "Snapshot"}
+    assert any(event.get("keeps") for part in parts for event in part)
+    assert any(event.get("recovered") and event["owner"] for part in parts for event in part)
+
+
+def test_every_kind_of_corruption_fits_some_run() -> None:
+    made = Counter(name.split(":")[0] for name in corrupt())
+    assert set(made) == set(DELIVERY_KINDS), set(DELIVERY_KINDS) - set(made)
+
+
+@cache
+def with_bugs() -> dict[str, list[Event]]:
+    made = {}
+    for name, (seed, _) in PLANTED.items():
+        with planted(find(name)), unasserted():
+            made[name] = simulated(seed)
+    return made
+
+
+@pytest.mark.tla
+@pytest.mark.timeout(3_600)
+def test_whole_runs_are_accepted_and_those_that_are_corrupted_or_of_a_planted_bug_are_refused() -> None:
+    verdicts = validate(whole() | corrupt() | with_bugs(), specs=[DELIVERY], explain=False)
+    refused = {verdict.name: verdict.refused or {} for verdict in verdicts if not verdict.accepted}
+    assert refused.keys() & set(whole()) == set()
+    assert sorted(set(corrupt()) - refused.keys()) == []
+    said = {name: STANDS_FOR[refused[name]["ev"]] if name in refused else "" for name in PLANTED}
+    assert said == {name: invariant for name, (_, invariant) in PLANTED.items()}

@@ -1,0 +1,286 @@
+"""Recorded runs of work queues, corrupted: each kind is a step that DeliveryTrace.tla must refuse.
+
+As in `corruptions.py`, a kind is a function of a run and a source of randomness. It picks a place at which it
+fits and gives the run as it would have been recorded, or None where it fits nowhere. As in
+`corruptions_raft.py` there is no second judge: a kind picks only places at which what it makes is impossible.
+
+    hands out    what is acknowledged, what is out, what is beyond the window
+    answers      an ACK before its commit; one of an owner that is none any more
+    takes        an ACK of what was never handed out, or of before a SEEK; back what is not out
+    commits      a mark past a hole, what nobody acknowledged, less than was done, a SEEK that is none;
+                 another state at one node
+    seals        without what is out or noted
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from random import Random
+from typing import Any, Final, TypeAlias
+
+from walrus.tlc.trace_spec import Event
+
+DeliveryCorruption: TypeAlias = Callable[[list[Event], Random], list[Event] | None]
+Entry: TypeAlias = tuple[int, int]
+"""(segment, offset)"""
+
+
+def _those(run: list[Event], *names: str) -> list[int]:
+    return [place for place, event in enumerate(run) if event.get("op", event["ev"]) in names]
+
+
+def _pick(places: Iterable[Any], rng: Random) -> Any:
+    known = list(places)
+    return known[rng.randrange(len(known))] if known else None
+
+
+def _with(run: list[Event], place: int, **values: Any) -> list[Event]:
+    return [*run[:place], {**run[place], **values}, *run[place + 1 :]]
+
+
+def _inserted(run: list[Event], place: int, event: Event) -> list[Event]:
+    return [*run[:place], event, *run[place:]]
+
+
+def _far(run: list[Event]) -> int:
+    """More than there are entries in any topic: so far behind any entry there is none."""
+    counts = {
+        (event["topic"], event["segment"]): event["count"] for event in run if event.get("op") == "Seal"
+    }
+    lengths = [event["count"] for event in run if event["ev"] == "LeaderAppend"]
+    total: int = sum(counts.values()) + sum(lengths)
+    return total + 1
+
+
+def _entries(event: Event) -> set[Entry]:
+    """The entries that a step is about."""
+    if event["ev"] == "Answer":
+        return {(segment, at) for segment, start, end in event["entries"] for at in range(start, end)}
+    return {(event["segment"], event["start"] + at) for at in range(event["count"])}
+
+
+def _states(event: Event) -> list[list[Any]]:
+    """What an applied command says of groups: [group, generation, segment, offset, runs]."""
+    told = event.get("groups", []) if event["ev"] == "Apply" else []
+    return [one[1:] for one in told] if event.get("op") != "Seal" else told
+
+
+def _covers(state: Sequence[Any], entry: Entry) -> bool:
+    _, _, segment, offset, above = state
+    return entry < (segment, offset) or any(entry[0] == at and a <= entry[1] < b for at, a, b in above)
+
+
+def _is_of(event: Event, node: int) -> bool:
+    """Whether the node applies something there that says a group's state."""
+    return event.get("node") == node and bool(_states(event))
+
+
+def _acted(run: list[Event], generation: int) -> set[Entry]:
+    """Entries that some owner took for done in that generation."""
+    places = _those(run, "AckEntry", "NoteDead", "StepOver")
+    return {
+        entry for place in places if run[place]["generation"] == generation for entry in _entries(run[place])
+    }
+
+
+# --- what is handed out ------------------------------------------------------------------------------------
+
+
+def received_again(run: list[Event], rng: Random) -> list[Event] | None:
+    """An entry is received again after the OK to its ACK, whoever hands it out."""
+    fitting = []
+    for place in _those(run, "Answer"):
+        promised, generation = run[place], run[place]["generation"]
+        later = [
+            at
+            for at in _those(run, "Receive")
+            if at > place and run[at]["generation"] == generation and run[at]["group"] == promised["group"]
+        ]
+        fitting += [(promised, at) for at in (later if promised["entries"] else [])]
+    chosen = _pick(fitting, rng)
+    if chosen is None:
+        return None
+    promised, at = chosen
+    segment, start, _ = promised["entries"][0]
+    return _inserted(run, at, {**run[at], "segment": segment, "start": start, "count": 1})
+
+
+def handed_out_twice(run: list[Event], rng: Random) -> list[Event] | None:
+    """What is out is handed out to somebody else."""
+    place = _pick(_those(run, "Receive"), rng)
+    return None if place is None else _inserted(run, place + 1, run[place])
+
+
+def beyond_the_window(run: list[Event], rng: Random) -> list[Event] | None:
+    """An entry far above the mark is handed out."""
+    place = _pick(_those(run, "Receive"), rng)
+    return None if place is None else _with(run, place, start=run[place]["start"] + _far(run), count=1)
+
+
+# --- what is answered --------------------------------------------------------------------------------------
+
+
+def answered_before_the_commit(run: list[Event], rng: Random) -> list[Event] | None:
+    """The OK to an ACK leaves when its entry is noted, and the node has not applied the commit."""
+    fitting = []
+    for place in _those(run, "Answer"):
+        node, generation = run[place]["node"], run[place]["generation"]
+        for entry in _entries(run[place]):
+            noted = [
+                at
+                for at in _those(run, "AckEntry")
+                if at < place and run[at]["node"] == node and entry in _entries(run[at])
+            ]
+            if not noted or run[noted[0]]["generation"] != generation:
+                continue
+            told = [state for event in run[: noted[0]] if _is_of(event, node) for state in _states(event)]
+            if not any(_covers(state, entry) for state in told):
+                fitting.append((place, noted[0]))
+    chosen = _pick(fitting, rng)
+    if chosen is None:
+        return None
+    place, noted = chosen
+    return [*run[: noted + 1], run[place], *run[noted + 1 : place], *run[place + 1 :]]
+
+
+def answered_by_a_former_owner(run: list[Event], rng: Random) -> list[Event] | None:
+    """A node answers an ACK although it has applied the Seal that ended it, of what is done indeed."""
+    fitting = []
+    for place in _those(run, "Seal"):
+        node, ended = run[place]["node"], run[place]["segment"]
+        led = any(
+            event.get("op") == "Seal" and (event["node"], event["segment"]) == (node, ended - 1)
+            for event in run[:place]
+            if event.get("leader") == node
+        )
+        for group, generation, segment, offset, above in _states(run[place]):
+            done = [[segment, 0, offset]] if offset else [list(one) for one in above[:1]]
+            if led and run[place]["leader"] != node and done:
+                answer = {"generation": generation, "entries": done, "topic": run[place]["topic"]}
+                fitting.append((place, {"ev": "Answer", "node": node, "group": group, **answer}))
+    chosen = _pick(fitting, rng)
+    return None if chosen is None else _inserted(run, chosen[0] + 1, chosen[1])
+
+
+# --- what is taken -----------------------------------------------------------------------------------------
+
+
+def acknowledged_unseen(run: list[Event], rng: Random) -> list[Event] | None:
+    """An ACK of an entry that was never handed out."""
+    place = _pick(_those(run, "AckEntry"), rng)
+    return None if place is None else _with(run, place, start=run[place]["start"] + _far(run))
+
+
+def receipt_of_before_the_seek(run: list[Event], rng: Random) -> list[Event] | None:
+    """An ACK, a Receive or a Return of a generation that is over."""
+    places = [at for at in _those(run, "AckEntry", "Receive", "Answer") if run[at]["generation"] > 0]
+    fitting = [at for at in places if run[at]["ev"] != "Answer" or run[at]["entries"]]
+    place = _pick(fitting, rng)
+    return None if place is None else _with(run, place, generation=run[place]["generation"] - 1)
+
+
+def returned_twice(run: list[Event], rng: Random) -> list[Event] | None:
+    """The timeout ends of an entry that is not out."""
+    place = _pick(_those(run, "Return"), rng)
+    return None if place is None else _inserted(run, place + 1, run[place])
+
+
+# --- what is committed -------------------------------------------------------------------------------------
+
+
+def _told_otherwise(run: list[Event], place: int, state: list[Any]) -> list[Event]:
+    """All nodes record another state of the group behind the command that is applied at that place."""
+    index, topic = run[place]["index"], run[place]["groups"][0][0]
+    changed = []
+    for event in run:
+        same = event["ev"] == "Apply" and event["index"] == index and event["op"] == run[place]["op"]
+        changed.append({**event, "groups": [[topic, *state]]} if same else event)
+    return changed
+
+
+def _commits(run: list[Event], op: str = "CommitGroups") -> list[tuple[int, list[Any]]]:
+    """Where a command on one group is applied first, and what it says."""
+    found, last = [], 0
+    for place in _those(run, "CommitGroups", "MoveGroup", "Seal"):
+        if run[place]["index"] > last:
+            last = run[place]["index"]
+            if run[place]["op"] == op and len(run[place]["groups"]) == 1:
+                found.append((place, _states(run[place])[0]))
+    return found
+
+
+def mark_past_a_hole(run: list[Event], rng: Random) -> list[Event] | None:
+    """The mark moves behind what is done above it, past an entry that no consumer has acknowledged."""
+    fitting = []
+    for place, (group, generation, segment, offset, above) in _commits(run):
+        if above and (segment, offset) not in _acted(run[:place], generation):
+            fitting.append((place, [group, generation, above[-1][0], above[-1][2], []]))
+    chosen = _pick(fitting, rng)
+    return None if chosen is None else _told_otherwise(run, *chosen)
+
+
+def committed_unasked(run: list[Event], rng: Random) -> list[Event] | None:
+    """An entry counts as done that nobody has acknowledged."""
+    far = _far(run)
+    fitting = [
+        (place, [group, generation, segment, offset, [*above, [segment, far, far + 1]]])
+        for place, (group, generation, segment, offset, above) in _commits(run)
+    ]
+    chosen = _pick(fitting, rng)
+    return None if chosen is None else _told_otherwise(run, *chosen)
+
+
+def forgets_what_was_done(run: list[Event], rng: Random) -> list[Event] | None:
+    """A commit replaces what was done by what is new, or by nothing: the mark goes back."""
+    fitting = [
+        (place, [state[0], state[1], 1, 0, []])
+        for place, state in _commits(run)
+        if state[1] == 0 and (state[3] or state[4])
+    ]
+    chosen = _pick(fitting, rng)
+    return None if chosen is None else _told_otherwise(run, *chosen)
+
+
+def seek_of_nobody(run: list[Event], rng: Random) -> list[Event] | None:
+    """A SEEK that skips a generation: it was made for another one."""
+    seeks = _commits(run, "MoveGroup")
+    fitting = [(place, [group, generation + 1, *rest]) for place, (group, generation, *rest) in seeks]
+    chosen = _pick(fitting, rng)
+    return None if chosen is None else _told_otherwise(run, *chosen)
+
+
+def another_state(run: list[Event], rng: Random) -> list[Event] | None:
+    """One node applies the same command and comes to another state."""
+    places = [at for at in _those(run, "CommitGroups", "MoveGroup") if len(run[at]["groups"]) == 1]
+    place = _pick(places, rng)
+    if place is None:
+        return None
+    topic, group, generation, segment, offset, above = run[place]["groups"][0]
+    return _with(run, place, groups=[[topic, group, generation, segment, offset + _far(run), above]])
+
+
+# --- seals -------------------------------------------------------------------------------------------------
+
+
+def seals_without_groups(run: list[Event], rng: Random) -> list[Event] | None:
+    """A healthy Seal forgets what is out and what is noted."""
+    fitting = [
+        at
+        for at in _those(run, "ProposeSeal")
+        if any(out for _, out in run[at]["handed"]) or any(state[4] for state in run[at]["groups"])
+    ]
+    place = _pick(fitting, rng)
+    return None if place is None else _with(run, place, groups=[], handed=[])
+
+
+DELIVERY_KINDS: Final[dict[str, DeliveryCorruption]] = {
+    kind.__name__: kind
+    for kind in (
+        *(received_again, handed_out_twice, beyond_the_window),
+        *(answered_before_the_commit, answered_by_a_former_owner),
+        *(acknowledged_unseen, receipt_of_before_the_seek, returned_twice),
+        *(mark_past_a_hole, committed_unasked, forgets_what_was_done, seek_of_nobody, another_state),
+        seals_without_groups,
+    )
+}
+"""By name."""
