@@ -1,7 +1,7 @@
 ----------------------------- MODULE FollowTrace -----------------------------
 (***************************************************************************)
-(* What WalrusTrace.tla, RaftTrace.tla and DeliveryTrace.tla have in       *)
-(* common: a place in a recorded run, and how TLC says how far it came.    *)
+(* What the specs of recorded runs have in common (WalrusTrace.tla,        *)
+(* RaftTrace.tla, ...): a place in a run, and how TLC says how far it came.*)
 (* `python -m walrus.tlc trace` writes the runs as module TraceData.       *)
 (*                                                                         *)
 (* Runs that begin alike share that: run w is another run up to its event  *)
@@ -28,8 +28,9 @@ Reached ==
     \/ l <= TLCGet(which)
     \/ TLCSet(which, l) /\ PrintT(<<"REACHED", which, l - 1>>)
 
-\* An invariant of a run. A run that breaks one is told, and followed no further.
-Keeps(name, holds, events) == holds \/ (PrintT(<<"BROKEN", which, events, name>>) /\ FALSE)
+\* An invariant of a run. A run that breaks one is told, and followed no further. (In an action TLC would take
+\* both sides of a disjunction.)
+Keeps(name, holds, events) == IF holds THEN TRUE ELSE PrintT(<<"BROKEN", which, events, name>>) /\ FALSE
 
 \* Now and then, and at the end: when invariants are checked that read every entry.
 NowAndThen == l % 25 = 0 \/ l > Last

@@ -13,10 +13,11 @@
     verdicts      what becomes of each mutant that was made by rule
     traces        recorded runs held against the specs
     trace_spec    what a recorded run and a spec need of each other
-    trace_walrus  runs of the data plane; trace_raft: runs of Raft; trace_delivery: of work queues
+    trace_walrus  runs of the data plane; trace_raft: runs of Raft; trace_delivery: of work queues;
+                  trace_retention: of topics that were trimmed or deleted
     referee       a second judge of recorded runs, and corruptions: what both must refuse;
-                  corruptions_raft, corruptions_delivery: what RaftTrace.tla, and DeliveryTrace.tla, must
-                  refuse
+                  corruptions_raft, corruptions_delivery, corruptions_retention: what RaftTrace.tla,
+                  DeliveryTrace.tla and RetentionTrace.tla must refuse
     replay        the other way: behaviours of Raft.tla and Walrus.tla, performed on the code
     replay_raft   how those of Raft.tla are, with replay_steps; replay_film: a difference as a page
     replay_segments   those of Walrus.tla, with replay_segment_steps; replay_segment_nodes: on what;

@@ -1,12 +1,13 @@
 """Recorded runs, held against the specs: is this run one of their behaviours?
 
 A run is a file of events in the format of docs/model-checking.md, one JSON object a line. It holds events of
-the data plane (`trace_walrus.py`), of Raft (`trace_raft.py`), of work queues (`trace_delivery.py`), and is
-held against each spec that it has events of: they are turned into a TLA+ module (`TraceData`), and TLC
-follows it with WalrusTrace.tla (RaftTrace.tla, ...), which has one disjunct for each kind of event: the
-spec's action, with the recorded values. A run is accepted if TLC gets to its end with every invariant holding
-on the way. If not, the first event that nothing explains is reported, with the state of the spec just before
-it. A spec that is about one thing of many, such as one consumer group, follows each by itself.
+the data plane (`trace_walrus.py`), of Raft (`trace_raft.py`), of work queues (`trace_delivery.py`), of topics
+that were trimmed or deleted (`trace_retention.py`), and is held against each spec that it has events of: they
+are turned into a TLA+ module (`TraceData`), and TLC follows it with WalrusTrace.tla (RaftTrace.tla, ...),
+which has one disjunct for each kind of event: the spec's action, with the recorded values. A run is accepted
+if TLC gets to its end with every invariant holding on the way. If not, the first event that nothing explains
+is reported, with the state of the spec just before it. A spec that is about one thing of many, such as one
+consumer group, follows each by itself.
 
 What is done here: events of several files are merged by their time; TLC runs, once for all runs together,
 and once more for the state before an event that is refused.
@@ -26,6 +27,7 @@ import msgspec
 from walrus.tlc.run import SPEC_DIRECTORY, SpecError, TlcResult, TraceState, run_tlc
 from walrus.tlc.trace_delivery import DELIVERY
 from walrus.tlc.trace_raft import RAFT
+from walrus.tlc.trace_retention import RETENTION
 from walrus.tlc.trace_spec import Event, Forest, Run, TraceSpec, begin_of, tla
 from walrus.tlc.trace_walrus import WALRUS
 from walrus.tlc.values import Function, Value, format_value, parse_value
@@ -186,7 +188,7 @@ def _told(result: TlcResult, forest: Forest) -> tuple[list[int], dict[int, str]]
     return followed, violated
 
 
-SPECS: Final = (WALRUS, RAFT, DELIVERY)
+SPECS: Final = (WALRUS, RAFT, DELIVERY, RETENTION)
 
 
 def specs_of(run: Run) -> list[TraceSpec]:

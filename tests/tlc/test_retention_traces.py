@@ -1,0 +1,109 @@
+"""Recorded runs of retention and deletion: what is dropped and given back is held against Retention.tla."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+from functools import cache
+
+import pytest
+
+from walrus.sim.mutants import find, planted, unasserted
+from walrus.sim.options import SETTINGS, Options
+from walrus.sim.run import simulate
+from walrus.sim.trace import Recorder
+from walrus.tlc.corruptions_retention import RETENTION_KINDS
+from walrus.tlc.trace_retention import RETENTION, retained
+from walrus.tlc.trace_spec import Event
+from walrus.tlc.trace_walrus import WALRUS, data_plane
+from walrus.tlc.traces import read_lines, validate
+
+DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
+SEEDS = range(1, 25) if DEEP else (5, 7)
+EACH = 6 if DEEP else 1
+FAULTS = ("crash", "power", "pause", "network")
+
+PLANTED = {
+    "copies_outlive_their_segment": (5, "SpaceIsGivenBack"),
+    "group_stays_at_what_is_trimmed": (5, "MarkInBounds"),
+}
+"""Planted bugs: the seed of a run that shows each, and the invariant that it breaks."""
+
+
+def simulated(seed: int) -> list[Event]:
+    """A simulated run with faults, of a topic with retention that is deleted now and then."""
+    options = Options(
+        topics=1,
+        producers=1,
+        consumers=0,
+        fetchers=0,
+        newcomers=0,
+        keepers=2,
+        think=0.1,
+        settings={**SETTINGS, "max_segment_entries": 6, "compact_entries": 20},
+    )
+    recorder = Recorder(options)
+    simulate(seed, options, 2_000, FAULTS, recorder.of)
+    return read_lines(recorder.lines(), f"seed {seed}")
+
+
+@cache
+def whole() -> dict[str, list[Event]]:
+    return {f"seed {seed}": simulated(seed) for seed in SEEDS}
+
+
+@cache
+def corrupt() -> dict[str, list[Event]]:
+    made = {}
+    for name, run in whole().items():
+        for what, kind in RETENTION_KINDS.items():
+            rng = random.Random(f"{name} {what}")
+            others = [other for _ in range(EACH) if (other := kind(run, rng)) is not None]
+            made |= {f"{what}: {name}, {number}": other for number, other in enumerate(others)}
+    return made
+
+
+@cache
+def with_bugs() -> dict[str, list[Event]]:
+    made = {}
+    for name, (seed, _) in PLANTED.items():
+        with planted(find(name)), unasserted():
+            made[name] = simulated(seed)
+    return made
+
+
+def test_the_runs_have_what_retention_is_about() -> None:
+    parts = [part for run in whole().values() for part in retained(run).values()]
+    kinds = Counter(event["ev"] for part in parts for event in part)
+    assert {*kinds} >= {"RegisterTopic", "Trim", "DeleteTopic", "Seal", "CommitCursors", "ConfigureTopic"}
+    assert {*kinds} >= {"Apply", "Take", "CopyTail", "Drop", "Read", "Found"}
+
+
+def test_every_kind_of_corruption_fits_some_run() -> None:
+    made = Counter(name.split(":")[0] for name in corrupt())
+    assert set(made) == set(RETENTION_KINDS), set(RETENTION_KINDS) - set(made)
+
+
+def test_the_spec_of_the_data_plane_is_not_shown_what_was_dropped() -> None:
+    for run in whole().values():
+        assert "kept" not in {event.get("topic") for event in data_plane(run)}
+
+
+@pytest.mark.tla
+@pytest.mark.timeout(3_600)
+def test_whole_runs_are_accepted_and_those_that_are_corrupted_or_of_a_planted_bug_are_refused() -> None:
+    verdicts = validate(whole() | corrupt() | with_bugs(), specs=[RETENTION], explain=False)
+    refused = {verdict.name: verdict for verdict in verdicts if not verdict.accepted}
+    assert refused.keys() & set(whole()) == set()
+    assert sorted(set(corrupt()) - refused.keys()) == []
+    said = {name: refused[name].violated for name in refused.keys() & PLANTED.keys()}
+    assert said == {name: invariant for name, (_, invariant) in PLANTED.items()}
+
+
+@pytest.mark.tla
+@pytest.mark.timeout(3_600)
+@pytest.mark.skipif(not DEEP, reason="in make deep")
+def test_the_rest_of_such_a_run_is_a_behaviour_of_the_other_specs() -> None:
+    verdicts = validate(whole(), specs=[WALRUS], explain=False)
+    assert [verdict.name for verdict in verdicts if not verdict.accepted] == []

@@ -1,0 +1,204 @@
+"""Recorded runs of retention and deletion, corrupted: each is a step that RetentionTrace.tla must refuse.
+
+As in `corruptions_delivery.py`: a kind picks only places at which what it makes is impossible.
+
+    Trim          takes the open segment, moves back, takes what was trimmed before, takes what a protected
+                  group is not done with, leaves a group behind; or does it at one node only
+    lives         a topic that begins with a number of an earlier one; a DELETE of an earlier one
+    a replica     hands out, takes or keeps what is gone
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from random import Random
+from typing import Any, Final, TypeAlias
+
+from walrus.tlc.trace_spec import Event
+
+RetentionCorruption: TypeAlias = Callable[[list[Event], Random], list[Event] | None]
+
+
+def _those(run: list[Event], *names: str) -> list[int]:
+    return [place for place, event in enumerate(run) if event.get("op", event["ev"]) in names]
+
+
+def _pick(places: Iterable[Any], rng: Random) -> Any:
+    known = list(places)
+    return known[rng.randrange(len(known))] if known else None
+
+
+def _inserted(run: list[Event], place: int, event: Event) -> list[Event]:
+    return [*run[:place], event, *run[place:]]
+
+
+def _everywhere(run: list[Event], place: int, **values: Any) -> list[Event]:
+    """All nodes record other values of the command that is applied at that place."""
+    same = {"ev": "Apply", "index": run[place]["index"], "op": run[place]["op"]}
+    return [event | values if same.items() <= event.items() else event for event in run]
+
+
+def _firsts(run: list[Event], *names: str) -> list[int]:
+    """Where commands are applied by the first node that does."""
+    found, last = [], 0
+    for place, event in enumerate(run):
+        if event["ev"] == "Apply" and event["index"] > last:
+            last = event["index"]
+            if event["op"] in names:
+                found.append(place)
+    return found
+
+
+# --- Trim --------------------------------------------------------------------------------------------------
+
+
+def trims_the_open_segment(run: list[Event], rng: Random) -> list[Event] | None:
+    """A Trim takes the open segment, too."""
+    fitting = []
+    for place in _firsts(run, "Trim"):
+        topic = run[place]["topic"]
+        seals = [at for at in _firsts(run[:place], "Seal") if run[at]["topic"] == topic]
+        if seals:
+            fitting.append((place, run[seals[-1]]["segment"] + 2))
+    chosen = _pick(fitting, rng)
+    return None if chosen is None else _everywhere(run, chosen[0], first=chosen[1])
+
+
+def trim_moves_back(run: list[Event], rng: Random) -> list[Event] | None:
+    """A Trim makes an earlier segment the first."""
+    place = _pick(_firsts(run, "Trim"), rng)
+    return None if place is None else _everywhere(run, place, first=run[place]["old"])
+
+
+def trim_that_came_late(run: list[Event], rng: Random) -> list[Event] | None:
+    """A Trim is applied that was made for an earlier first segment."""
+    place = _pick(_firsts(run, "Trim"), rng)
+    return None if place is None else _everywhere(run, place, old=run[place]["old"] - 1)
+
+
+def trimmed_at_one_node(run: list[Event], rng: Random) -> list[Event] | None:
+    """A node applies the same Trim, and has another first segment than the others."""
+    place = _pick(sorted({*_those(run, "Trim")} - {*_firsts(run, "Trim")}), rng)
+    if place is None or not _has_more(run, place):
+        return None
+    return [*run[:place], {**run[place], "first": run[place]["first"] + 1}, *run[place + 1 :]]
+
+
+def _has_more(run: list[Event], place: int) -> bool:
+    """Whether the process that applies something there has or reads something of the topic."""
+    node, topic = run[place]["node"], run[place]["topic"]
+    life: list[Event] = []
+    for at, event in enumerate(run):
+        if event.get("node") == node and event["ev"] == "Restart" and "current_term" not in event:
+            if at > place:
+                break
+            life.clear()
+        life.append(event)
+    steps = ("ReplicaAppend", "LeaderAppend", "Drop", "HandOut", "CopyTail")
+    return any(one.get("node") == node and one["ev"] in steps and one.get("topic") == topic for one in life)
+
+
+def _positions(run: list[Event], place: int) -> Iterator[tuple[int, int]]:
+    """(segment, offset) of those that read with GET, as the Trim there found them."""
+    at: dict[tuple[str, str], tuple[int, int]] = {}
+    for event in run[:place]:
+        if event["ev"] == "Apply" and event["op"] in ("CommitCursors", "Seal", "Trim"):
+            at |= {(topic, group): (segment, offset) for topic, group, segment, offset in event["cursors"]}
+        if event.get("op") == "DeleteTopic":
+            at = {key: position for key, position in at.items() if key[0] != event["topic"]}
+    yield from (position for key, position in at.items() if key[0] == run[place]["topic"])
+
+
+def trims_what_is_protected(run: list[Event], rng: Random) -> list[Event] | None:
+    """protect_groups is set, and a Trim takes what a group has not read."""
+    fitting = []
+    counts = {(run[at]["topic"], run[at]["segment"]): run[at]["count"] for at in _those(run, "Seal")}
+    for place in _firsts(run, "Trim"):
+        topic, first = run[place]["topic"], run[place]["first"]
+        sets = [
+            at for at in _firsts(run[:place], "RegisterTopic", "ConfigureTopic") if run[at]["topic"] == topic
+        ]
+        behind = [at for at, offset in _positions(run, place) if at < first and offset < counts[topic, at]]
+        if sets and behind:
+            fitting.append(sets[-1])
+    chosen = _pick(fitting, rng)
+    return None if chosen is None else _everywhere(run, chosen, protects=True)
+
+
+def trim_leaves_a_group_behind(run: list[Event], rng: Random) -> list[Event] | None:
+    """A group stays at what was trimmed."""
+    fitting = [at for at in _firsts(run, "Trim") if run[at]["cursors"]]
+    place = _pick(fitting, rng)
+    if place is None:
+        return None
+    cursors = [[topic, group, run[place]["old"], 0] for topic, group, *_ in run[place]["cursors"]]
+    return _everywhere(run, place, cursors=cursors)
+
+
+# --- lives -------------------------------------------------------------------------------------------------
+
+
+def begins_with_an_old_number(run: list[Event], rng: Random) -> list[Event] | None:
+    """A topic that is registered after a DELETE begins with a number that the deleted one had."""
+    fitting = [place for place in _firsts(run, "RegisterTopic") if run[place]["number"] > 1]
+    place = _pick(fitting, rng)
+    return None if place is None else _everywhere(run, place, number=run[place]["number"] - 1)
+
+
+def deletes_the_next_topic(run: list[Event], rng: Random) -> list[Event] | None:
+    """A DELETE that was made for an earlier topic of that name deletes this one."""
+    fitting = [place for place in _firsts(run, "DeleteTopic") if run[place]["born"] > 1]
+    place = _pick(fitting, rng)
+    return None if place is None else _everywhere(run, place, born=run[place]["born"] - 1)
+
+
+# --- a replica ---------------------------------------------------------------------------------------------
+
+
+def _step_on_what_is_gone(run: list[Event], rng: Random, step: str, **values: Any) -> list[Event] | None:
+    """A node does something with a segment right after it applied the Trim that took it."""
+    place = _pick(_those(run, "Trim"), rng)
+    if place is None:
+        return None
+    where = {"node": run[place]["node"], "topic": run[place]["topic"], "segment": run[place]["old"]}
+    return _inserted(run, place + 1, {"ev": step, **where, "start": 0, "count": 1, **values})
+
+
+def hands_out_what_is_trimmed(run: list[Event], rng: Random) -> list[Event] | None:
+    """A trimmed segment is read."""
+    return _step_on_what_is_gone(run, rng, "HandOut", group="g")
+
+
+def takes_what_is_trimmed(run: list[Event], rng: Random) -> list[Event] | None:
+    """A frame is taken for a segment that was trimmed."""
+    state = {"length": 1, "durable": 0, "fenced": False, "sure": True}
+    return _step_on_what_is_gone(run, rng, "ReplicaAppend", **state)
+
+
+def keeps_what_is_gone(run: list[Event], rng: Random) -> list[Event] | None:
+    """A replica does not give the room back, and goes on with the topic."""
+    fitting = []
+    for place in _those(run, "Drop"):
+        node, topic = run[place]["node"], run[place]["topic"]
+        for event in run[place + 1 :]:
+            if event.get("node") != node:
+                continue
+            if event["ev"] == "Restart":
+                break
+            if event["ev"] in ("ReplicaAppend", "LeaderAppend", "HandOut") and event["topic"] == topic:
+                fitting.append(place)
+                break
+    place = _pick(fitting, rng)
+    return None if place is None else run[:place] + run[place + 1 :]
+
+
+RETENTION_KINDS: Final[dict[str, RetentionCorruption]] = {
+    kind.__name__: kind
+    for kind in (
+        *(trims_the_open_segment, trim_moves_back, trim_that_came_late, trimmed_at_one_node),
+        *(trims_what_is_protected, trim_leaves_a_group_behind),
+        *(begins_with_an_old_number, deletes_the_next_topic),
+        *(hands_out_what_is_trimmed, takes_what_is_trimmed, keeps_what_is_gone),
+    )
+}
+"""By name."""

@@ -1,0 +1,162 @@
+"""Recorded runs for RetentionTrace.tla: what happened to each topic of which segments were dropped.
+
+Retention.tla is about one topic name, one replica and one group. So a run has a part for each process start
+that had something of such a topic, and each has one of the topic's groups beside it, in turn. All parts have
+the commands of the topic, in the order of Raft's log, as the first node recorded them that applied them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final, TypeAlias
+
+from walrus.tlc.trace_spec import UNLIMITED, Event, Run, TraceSpec, values_of
+from walrus.tlc.trace_walrus import shortened
+
+Start: TypeAlias = tuple[int, int]
+"""A node, and which of its starts, from 0: it is the replica."""
+
+_COMMANDS: Final = ("RegisterTopic", "Seal", "Trim", "DeleteTopic", "ConfigureTopic")
+_MOVES: Final = ("CommitCursors", "CommitGroups", "MoveGroup")
+_VALUES: Final = ("number", "protects", "segment", "old", "first", "born")
+_TAKES: Final = ("LeaderAppend", "ReplicaAppend")
+_STEPS: Final = {
+    **dict.fromkeys(_TAKES, "Take"),
+    **{name: name for name in ("CopyTail", "Drop")},
+    **dict.fromkeys(("HandOut", "Receive"), "Read"),
+}
+
+
+def _starts(run: Run) -> Iterator[tuple[Event, Start]]:
+    """Each event, with the process start that it is of."""
+    numbers: dict[int, int] = {}
+    acted = set[int]()
+    for event in run:
+        node = event.get("node", 0)
+        if event["ev"] == "Restart" and "current_term" not in event:
+            numbers[node] = numbers.get(node, -1 + (node in acted)) + 1
+        acted.add(node)
+        yield event, (node, numbers.get(node, 0))
+
+
+class _Marks:
+    """In which segment the next entry of a group is, as far as its segments are sealed."""
+
+    def __init__(self, topic: str, group: str) -> None:
+        self._topic, self._group = topic, group
+        self._counts: dict[int, int] = {}
+
+    def sealed(self, segment: int, count: int) -> None:
+        self._counts[segment] = count
+
+    def _advanced(self, segment: int, offset: int) -> int:
+        while segment in self._counts and offset >= self._counts[segment]:
+            segment, offset = segment + 1, 0
+        return segment
+
+    def of(self, event: Event) -> tuple[int, int]:
+        """What the event says of the group: its mark and its generation; 0 and 0 if it says nothing."""
+        for topic, group, segment, offset in event.get("cursors", ()):
+            if (topic, group) == (self._topic, self._group):
+                return self._advanced(segment, offset), 0
+        for told in event.get("groups", ()):
+            topic, group, generation, segment, offset, _ = told if len(told) > 5 else [self._topic, *told]
+            if (topic, group) == (self._topic, self._group):
+                return self._advanced(segment, offset), generation
+        return 0, 0
+
+
+class _Reading:
+    """Turns the events of a run into those of one topic, at one process start, with one group."""
+
+    def __init__(self, topic: str, group: str, start: Start) -> None:
+        self._topic, self._start = topic, start
+        self._marks = _Marks(topic, group)
+        self._committed = 0
+
+    def read(self, event: Event, of: Start) -> Iterator[Event]:
+        """What the event is for them."""
+        if event["ev"] == "Apply":
+            if event["index"] > self._committed:
+                self._committed = event["index"]
+                yield from self._command(event)
+            if of == self._start:
+                yield {"ev": "Apply", "index": event["index"], "first": self._first(event)}
+        elif of == self._start:
+            yield from self._step(event)
+
+    def _first(self, event: Event) -> int:
+        """The first segment there is, if the event says so."""
+        if event["op"] == "Snapshot":
+            return next((first for topic, first in event.get("retained", ()) if topic == self._topic), 0)
+        ours = event.get("topic") == self._topic
+        told: int = event.get("number" if event["op"] == "RegisterTopic" else "first", 0) if ours else 0
+        return told
+
+    def _command(self, event: Event) -> Iterator[Event]:
+        name, ours = event["op"], event.get("topic") == self._topic
+        told = {"ev": name, "index": event["index"]}
+        if name in _COMMANDS and ours:
+            if name == "Seal":
+                self._marks.sealed(event["segment"], event["count"])
+            told |= {key: event[key] for key in _VALUES if key in event}
+            yield {**told, "mark": self._marks.of(event)[0]}
+        elif name in _MOVES:
+            mark, generation = self._marks.of(event)
+            if mark:
+                yield {**told, "mark": mark, "generation": generation}
+
+    def _step(self, event: Event) -> Iterator[Event]:
+        if event["ev"] == "Restart" and "copies" in event:
+            held = [
+                segment for topic, segment, length, _ in event["copies"] if topic == self._topic and length
+            ]
+            if held:
+                yield {"ev": "Found", "segments": held}
+        elif event.get("topic") == self._topic and event["ev"] in _STEPS:
+            yield {"ev": _STEPS[event["ev"]], "segment": event["segment"]}
+
+
+def _groups(run: Run, topic: str) -> list[str]:
+    """The groups of a topic that were ever committed; one that is none if there are none."""
+    found = {one[1] for event in run for one in event.get("cursors", ()) if one[0] == topic and len(one) == 4}
+    for event in run:
+        if event.get("op") in ("CommitGroups", "MoveGroup"):
+            found |= {told[1] for told in event["groups"] if told[0] == topic}
+    return sorted(found) or [""]
+
+
+def retained(run: Run) -> dict[str, list[Event]]:
+    """The events of each topic that was shortened and each process start, for RetentionTrace.tla."""
+    parts: dict[str, list[Event]] = {}
+    placed = list(_starts(run))
+    for topic in sorted(shortened(run)):
+        groups = _groups(run, topic)
+        starts = dict.fromkeys(
+            of for event, of in placed if event["ev"] in _STEPS and event.get("topic") == topic
+        )
+        for number, start in enumerate(starts):
+            group = groups[number % len(groups)]
+            reading = _Reading(topic, group, start)
+            events = [kept for event, of in placed for kept in reading.read(event, of)]
+            parts[f"{topic} {group}, start {start[1]} of node {start[0]}"] = events
+    return parts
+
+
+def _constants(_: Sequence[Run], runs: Sequence[Run], __: set[int]) -> dict[str, str]:
+    numbers = values_of(runs, "segment", "segments", "number", "mark", "first", "old", "born")
+    lives = sum(event["ev"] == "RegisterTopic" for run in runs for event in run)
+    return {
+        "MaxNumber": str(max(numbers, default=1) + 2),
+        "MaxLives": str(lives + 1),
+        "MaxSeeks": "0",
+        "MaxLag": UNLIMITED,
+        "Protect": "FALSE",
+    }
+
+
+def _definitions(_: Sequence[Run]) -> dict[str, str]:
+    return {}
+
+
+RETENTION = TraceSpec(name="Retention", parts=retained, definitions=_definitions, constants=_constants)
