@@ -24,13 +24,13 @@
 (*     it takes over what its Seal says, to which Return and AckEntry lead *)
 (*     right afterwards;                                                   *)
 (*   - a dead letter is appended and noted in one step (NoteDead), and an  *)
-(*     entry on its way there is out with nobody (Withhold), as if it had  *)
-(*     been handed out once more;                                          *)
+(*     entry on its way there is out (Withhold), as if it had been handed  *)
+(*     out once more;                                                      *)
 (*   - an ACK is answered by the generation that there is: what a SEEK     *)
 (*     passed over meanwhile is done.                                      *)
 (* What a run may do that the model may not: an entry that no replica has  *)
 (* any more counts as given up (StepOver), as an entry of another topic    *)
-(* does that nobody could work on.                                         *)
+(* does that was out too often.                                            *)
 (***************************************************************************)
 EXTENDS Delivery, FollowTrace
 

@@ -28,8 +28,8 @@ Reached ==
     \/ l <= TLCGet(which)
     \/ TLCSet(which, l) /\ PrintT(<<"REACHED", which, l - 1>>)
 
-\* An invariant of a run. A run that breaks one is told, and followed no further. (In an action TLC would take
-\* both sides of a disjunction.)
+\* An invariant of a run. A run that breaks one is told, and followed no further. (In an action TLC would
+\* take both sides of a disjunction.)
 Keeps(name, holds, events) == IF holds THEN TRUE ELSE PrintT(<<"BROKEN", which, events, name>>) /\ FALSE
 
 \* Now and then, and at the end: when invariants are checked that read every entry.

@@ -20,7 +20,7 @@ and neither touch it nor each other.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple, TypeAlias
 
 import msgspec
@@ -145,6 +145,19 @@ def runs_of(places: Iterable[tuple[int, int]]) -> tuple[Run, ...]:
             runs.append(Run(last, start, end))
         last, start, end = segment, offset, offset + 1
     return (*runs, Run(last, start, end)) if end else ()
+
+
+def groups_told(groups: Mapping[str, Acknowledged]) -> list[list[object]]:
+    """What is done in each, for a recorded run: [group, generation, segment, offset, runs above it]."""
+    return [
+        [group, done.generation, *done.low, [list(run) for run in done.above]]
+        for group, done in sorted(groups.items())
+    ]
+
+
+def handed_told(handed: Mapping[str, Collection[HandedOn]]) -> list[list[object]]:
+    """What is out of each, for a recorded run: [group, [[segment, offset], ...]]."""
+    return [[group, [[one.segment, one.offset] for one in out]] for group, out in sorted(handed.items())]
 
 
 def _merged(runs: Iterable[Run]) -> Iterator[Run]:

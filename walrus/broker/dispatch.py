@@ -31,7 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Iterator
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
@@ -112,11 +112,12 @@ class Counts(msgspec.Struct):
     """Entries that groups stepped over because no replica has them."""
 
 
-class Alarms(NamedTuple):
-    """What the clock has for the owner: of RECEIVEs that wait, and of groups."""
+class Alarms(msgspec.Struct):
+    """What the clock has for the owner: of RECEIVEs that wait, of groups, and of those that are idle."""
 
     waits: Deadlines[tuple[Caller, GroupKey]]
     wakes: Deadlines[GroupKey]
+    idle_at: float = 0.0
 
 
 class Queue:
@@ -173,7 +174,6 @@ class Dispatcher:
         self._frozen: dict[str, int] = {}  # topic -> the segment that is being sealed
         self._alarms = Alarms(Deadlines(self._waits), Deadlines(lambda key, at: self._wakes_at(key) == at))
         self._unsettled: dict[GroupKey, None] = {}  # groups that every tick looks at
-        self._idle_at = 0.0
         self._uncommitted: dict[GroupKey, None] = {}
         self._commit_at = 0.0
         self._requests = 0
@@ -663,8 +663,8 @@ class Dispatcher:
         for key in list(self._unsettled):
             del self._unsettled[key]
             self._tick(key, self._queues[key[0]][key[1]], now)
-        if now >= self._idle_at:
-            self._idle_at = now + IDLE_AFTER / 4
+        if now >= self._alarms.idle_at:
+            self._alarms.idle_at = now + IDLE_AFTER / 4
             self._rest(now)
 
     def _wake(self, now: float) -> None:

@@ -25,11 +25,11 @@ from heapq import heappop, heappush
 
 import msgspec
 
+from walrus.acknowledged import groups_told, handed_told
 from walrus.broker.cursors import Cursors
 from walrus.broker.failovers import FENCED, NOTICED, OPENED, RECOVERED, SEALED, Failovers
 from walrus.broker.placement import next_leader, replica_set
 from walrus.broker.queues import Queues
-from walrus.broker.spec_trace import groups_told, handed_told
 from walrus.config import NodeConfig
 from walrus.leases import LeaseTable
 from walrus.replicas.copies import Copies, Key

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, assert_never
 
-from walrus.acknowledged import Acknowledged, HandedOn
+from walrus.acknowledged import groups_told, handed_told
 from walrus.config import Identity
 from walrus.consensus.messages import MEMBERSHIP, Entry, Membership
 from walrus.replicas.copies import Copies
@@ -157,19 +157,6 @@ def _places(metadata: Metadata, topics: Mapping[str, Topic]) -> dict[str, Any]:
     ]
     groups = _acknowledged(metadata, {name: topic.groups for name, topic in topics.items()})
     return {"cursors": cursors, "groups": groups}
-
-
-def groups_told(groups: Mapping[str, Acknowledged]) -> list[list[object]]:
-    """What is done in each: [group, generation, segment and offset of the mark, runs above it]."""
-    return [
-        [group, done.generation, *done.low, [list(run) for run in done.above]]
-        for group, done in sorted(groups.items())
-    ]
-
-
-def handed_told(handed: Mapping[str, Collection[HandedOn]]) -> list[list[object]]:
-    """What is out of each: [group, [[segment, offset], ...]]."""
-    return [[group, [[one.segment, one.offset] for one in out]] for group, out in sorted(handed.items())]
 
 
 def _acknowledged(metadata: Metadata, named: Mapping[str, Collection[str]]) -> list[list[object]]:

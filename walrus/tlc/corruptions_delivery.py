@@ -7,7 +7,7 @@ fits and gives the run as it would have been recorded, or None where it fits now
     hands out    what is acknowledged, what is out, what is beyond the window
     answers      an ACK before its commit; one of an owner that is none any more
     takes        an ACK of what was never handed out, or of before a SEEK; back what is not out
-    commits      a mark past a hole, what nobody acknowledged, less than was done, a SEEK that is none;
+    commits      a mark past a hole, what no consumer acknowledged, less than was done, a SEEK that is none;
                  another state at one node
     seals        without what is out or noted
 """
@@ -87,7 +87,7 @@ def _acted(run: list[Event], generation: int) -> set[Entry]:
 
 
 def received_again(run: list[Event], rng: Random) -> list[Event] | None:
-    """An entry is received again after the OK to its ACK, whoever hands it out."""
+    """An entry is received again after the OK to its ACK, at any owner."""
     fitting = []
     for place in _those(run, "Answer"):
         promised, generation = run[place], run[place]["generation"]
@@ -106,7 +106,7 @@ def received_again(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def handed_out_twice(run: list[Event], rng: Random) -> list[Event] | None:
-    """What is out is handed out to somebody else."""
+    """What is out is handed out to another consumer."""
     place = _pick(_those(run, "Receive"), rng)
     return None if place is None else _inserted(run, place + 1, run[place])
 
@@ -220,7 +220,7 @@ def mark_past_a_hole(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def committed_unasked(run: list[Event], rng: Random) -> list[Event] | None:
-    """An entry counts as done that nobody has acknowledged."""
+    """An entry counts as done that no consumer has acknowledged."""
     far = _far(run)
     fitting = [
         (place, [group, generation, segment, offset, [*above, [segment, far, far + 1]]])
@@ -241,7 +241,7 @@ def forgets_what_was_done(run: list[Event], rng: Random) -> list[Event] | None:
     return None if chosen is None else _told_otherwise(run, *chosen)
 
 
-def seek_of_nobody(run: list[Event], rng: Random) -> list[Event] | None:
+def seek_of_another_generation(run: list[Event], rng: Random) -> list[Event] | None:
     """A SEEK that skips a generation: it was made for another one."""
     seeks = _commits(run, "MoveGroup")
     fitting = [(place, [group, generation + 1, *rest]) for place, (group, generation, *rest) in seeks]
@@ -279,7 +279,13 @@ DELIVERY_KINDS: Final[dict[str, DeliveryCorruption]] = {
         *(received_again, handed_out_twice, beyond_the_window),
         *(answered_before_the_commit, answered_by_a_former_owner),
         *(acknowledged_unseen, receipt_of_before_the_seek, returned_twice),
-        *(mark_past_a_hole, committed_unasked, forgets_what_was_done, seek_of_nobody, another_state),
+        *(
+            mark_past_a_hole,
+            committed_unasked,
+            forgets_what_was_done,
+            seek_of_another_generation,
+            another_state,
+        ),
         seals_without_groups,
     )
 }

@@ -61,7 +61,7 @@ class _Topic:
         return [self.before(segment, at) + 1 for segment, start, end in runs for at in range(start, end)]
 
 
-class _Reading:
+class _OfGroup:
     """Turns the events of a run into those of one group."""
 
     def __init__(self, run: Run, key: Group) -> None:
@@ -152,7 +152,7 @@ def deliveries(run: Run) -> dict[str, list[Event]]:
     """The events of each group that is read with RECEIVE, with the values that DeliveryTrace.tla reads."""
     parts = {}
     for key in _groups(run):
-        reading = _Reading(run, key)
+        reading = _OfGroup(run, key)
         parts[" ".join(key)] = [kept for event in run for kept in reading.read(event)]
     return parts
 

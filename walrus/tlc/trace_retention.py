@@ -66,7 +66,7 @@ class _Marks:
         return 0, 0
 
 
-class _Reading:
+class _OfReplica:
     """Turns the events of a run into those of one topic, at one process start, with one group."""
 
     def __init__(self, topic: str, group: str, start: Start) -> None:
@@ -137,7 +137,7 @@ def retained(run: Run) -> dict[str, list[Event]]:
         )
         for number, start in enumerate(starts):
             group = groups[number % len(groups)]
-            reading = _Reading(topic, group, start)
+            reading = _OfReplica(topic, group, start)
             events = [kept for event, of in placed for kept in reading.read(event, of)]
             parts[f"{topic} {group}, start {start[1]} of node {start[0]}"] = events
     return parts
