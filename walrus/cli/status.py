@@ -23,7 +23,7 @@ from walrus.cli.commands import Screen
 from walrus.cli.view import number
 from walrus.client import Client, WalrusError
 
-COLUMNS = ("node", "role", "term", "commit", "leads", "disk", "entries", "PUT/s")
+COLUMNS = ("node", "role", "term", "commit", "leads", "disk, free", "entries", "PUT/s")
 """Narrower than 80 columns: of a table as wide as the terminal the echo of Ctrl-C leaves a piece behind."""
 
 STYLES = {health.HEALTHY: "bold green", health.DEGRADED: "bold yellow", health.UNAVAILABLE: "bold red"}
@@ -62,20 +62,33 @@ class Rates:
         return health.rate(count, before, now - then)
 
 
+def size(count: int) -> str:
+    """A number of bytes, short.
+
+    >>> size(999), size(69_513_000_000), size(1_200_000_000_000)
+    ('999 B', '70 GB', '1.2 TB')
+    """
+    amount, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while amount >= 999.5 and len(units) > 1:
+        amount /= 1000
+        units.pop(0)
+    return f"{amount:.1f} {units[0]}" if amount < 9.95 and units[0] != "B" else f"{amount:.0f} {units[0]}"
+
+
 def row(node: health.NodeHealth, rate: float | None) -> list[str]:
     """One node's line of the table; `rate`: its PUTs per second, if known."""
     figures = node.figures
     if figures is None:
         return [str(node.node_id), node.role, *["-"] * (len(COLUMNS) - 2)]
-    disk = "-" if node.disk_used is None else f"{node.disk_used:.0%}"
+    disk = "-" if node.disk_used is None else f"{node.disk_used:.0%}, {size(figures.disk_free_bytes)}"
     numbers = (figures.current_term, figures.commit_index, figures.segments_led)
     shown = "-" if rate is None else f"{rate:,.0f}"
     return [str(node.node_id), node.role, *(f"{n:,}" for n in numbers), disk, f"{figures.entries:,}", shown]
 
 
-def render(rows: Sequence[Sequence[str]], title: RenderableType, caption: str) -> Table:
+def render(rows: Sequence[Sequence[str]], title: Text) -> Table:
     """The table of the members."""
-    table = Table(title=title if isinstance(title, Text) else str(title), caption=Text(caption))
+    table = Table(title=title)
     for column in COLUMNS:
         table.add_column(column, justify="left" if column in ("node", "role") else "right")
     for cells in rows:
@@ -86,14 +99,16 @@ def render(rows: Sequence[Sequence[str]], title: RenderableType, caption: str) -
 def headline(cluster: health.ClusterHealth) -> Text:
     """The word and the figures of the whole, in one line."""
     facts = f"{cluster.topic_count:,} topics, lag up to {cluster.worst_lag:,}"
+    facts += f", under-replicated {cluster.under_replicated:,}"
     return Text.assemble("Walrus: ", (cluster.word, STYLES[cluster.word]), f"; {facts}")
 
 
 def shown(cluster: health.ClusterHealth, rates: dict[int, float], caption: str = "") -> RenderableType:
-    """Return the table of the members, and a line for each reason."""
+    """Return the table of the members, a line for each reason, and one that is as wide as the terminal."""
     rows = [row(node, rates.get(node.node_id)) for node in cluster.nodes]
-    table = render(rows, headline(cluster), caption)
-    return Group(table, *(Text(f"  {reason}", style="yellow") for reason in cluster.reasons))
+    lines = [Text(f"  {reason}", style="yellow") for reason in cluster.reasons]
+    lines += [Text(f"  {caption}", style="dim")] if caption else []
+    return Group(render(rows, headline(cluster)), *lines)
 
 
 def status(addresses: Sequence[str], screen: Screen, timeout: float) -> int:
