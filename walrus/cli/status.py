@@ -23,7 +23,7 @@ from walrus.cli.commands import Screen
 from walrus.cli.view import number
 from walrus.client import Client, WalrusError
 
-COLUMNS = ("node", "role", "term", "commit", "leads", "disk, free", "entries", "PUT/s")
+COLUMNS = ("node", "role", "term", "commit", "leads", "disk free", "entries", "PUT/s")
 """Narrower than 80 columns: of a table as wide as the terminal the echo of Ctrl-C leaves a piece behind."""
 
 STYLES = {health.HEALTHY: "bold green", health.DEGRADED: "bold yellow", health.UNAVAILABLE: "bold red"}
@@ -63,16 +63,16 @@ class Rates:
 
 
 def size(count: int) -> str:
-    """A number of bytes, short.
+    """A number of bytes, as short as can be.
 
     >>> size(999), size(69_513_000_000), size(1_200_000_000_000)
-    ('999 B', '70 GB', '1.2 TB')
+    ('999', '70G', '1.2T')
     """
-    amount, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    amount, units = float(count), ["", "k", "M", "G", "T"]
     while amount >= 999.5 and len(units) > 1:
         amount /= 1000
         units.pop(0)
-    return f"{amount:.1f} {units[0]}" if amount < 9.95 and units[0] != "B" else f"{amount:.0f} {units[0]}"
+    return f"{amount:.1f}{units[0]}" if amount < 9.95 and units[0] else f"{amount:.0f}{units[0]}"
 
 
 def row(node: health.NodeHealth, rate: float | None) -> list[str]:
@@ -80,7 +80,7 @@ def row(node: health.NodeHealth, rate: float | None) -> list[str]:
     figures = node.figures
     if figures is None:
         return [str(node.node_id), node.role, *["-"] * (len(COLUMNS) - 2)]
-    disk = "-" if node.disk_used is None else f"{node.disk_used:.0%}, {size(figures.disk_free_bytes)}"
+    disk = "-" if node.disk_used is None else f"{node.disk_used:.0%} {size(figures.disk_free_bytes)}"
     numbers = (figures.current_term, figures.commit_index, figures.segments_led)
     shown = "-" if rate is None else f"{rate:,.0f}"
     return [str(node.node_id), node.role, *(f"{n:,}" for n in numbers), disk, f"{figures.entries:,}", shown]
@@ -88,7 +88,7 @@ def row(node: health.NodeHealth, rate: float | None) -> list[str]:
 
 def render(rows: Sequence[Sequence[str]], title: Text) -> Table:
     """The table of the members."""
-    table = Table(title=title)
+    table = Table(title=title, pad_edge=False)
     for column in COLUMNS:
         table.add_column(column, justify="left" if column in ("node", "role") else "right")
     for cells in rows:
