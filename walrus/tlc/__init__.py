@@ -10,6 +10,7 @@
                   planted_delivery, planted_publish, planted_retention, planted_order: those of each spec
     variants      many variants of a spec, judged in one search
     patches       changing a spec's text, by hand or by rule: a mutant for each guard of each action
+    differences   which of those make a difference at all, asked in one search
     verdicts      what becomes of each mutant that was made by rule
     traces        recorded runs held against the specs
     trace_spec    what a recorded run and a spec need of each other

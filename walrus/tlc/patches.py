@@ -180,6 +180,10 @@ def _around(body: str, bullet: re.Match[str]) -> Iterator[tuple[str, str, int]]:
 _ENDS = re.compile(r"^(?:ELSE|THEN|IN|=>|<=>|\|->|:>|@@|,|==)")
 
 
+_QUANTIFIED = re.compile(r"\\[AE] [^:]*$")
+"""A comma behind this is between two bounds."""
+
+
 def _following(body: str, at: int, column: int | None, inline: str) -> tuple[str, int]:
     """The piece that begins at this place."""
     depth, place = 0, at
@@ -198,7 +202,8 @@ def _following(body: str, at: int, column: int | None, inline: str) -> tuple[str
             depth += 1
         elif rest[0] in _CLOSE and (depth := depth - 1) < 0:
             break
-        if depth == 0 and _ENDS.match(rest) and (column is None or not _inside(body[at:place])):
+        bound = rest[0] == "," and _QUANTIFIED.search(body[at:place])
+        if depth == 0 and not bound and _ENDS.match(rest) and (column is None or not _inside(body[at:place])):
             break
         if depth == 0 and inline and re.match(inline.replace("\\", "\\\\").replace("|", "|"), rest):
             break

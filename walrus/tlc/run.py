@@ -58,6 +58,8 @@ class SpecError(TlcError):
         where = f"{file}:{line}: " if line else f"{file}: " if file else ""
         super().__init__(where + message)
         self.file, self.line = file, line
+        self.printed: tuple[str, ...] = ()
+        """What the spec had printed by then."""
 
 
 class EvaluationError(SpecError):
@@ -375,7 +377,10 @@ def run_tlc(
     simulated = "-simulate" in arguments and exit_code == 0 and not reader.errors
     if reader.violated is None and not (exit_code == 0 and (reader.success or simulated)):
         error = _spec_error(reader.printed, reader.errors, spec.stem)
-        raise EvaluationError(str(error), reader.states[-1].variables) if reader.states else error
+        if reader.states:
+            error = EvaluationError(str(error), reader.states[-1].variables)
+        error.printed = tuple(reader.printed)
+        raise error
     return TlcResult(
         spec=spec.stem,
         config=config.stem,

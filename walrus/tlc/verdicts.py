@@ -13,10 +13,11 @@ The first three are what a search says by itself. The fourth is weaker: the spec
 the number of its states shows (every configuration's is known), and no property forbids. The last is no
 verdict yet: no configuration up to this one, the smallest first, refuses the mutant.
 
-A search for all costs hours, so it is made of short ones. `search` takes the configurations that are for
-the mutant's action, the smallest first, and the first that refuses it is its verdict; what was tried is
-noted, and the next run goes on behind it. `strengthen` looks for a better verdict than the fourth kind, as
-far as small configurations have one. A reason is for people to write.
+A search for all costs hours, so it is made of short ones. `search` takes the configurations, the smallest
+first, asks which mutants make a difference there (`differences.py`), and judges those: the first that refuses
+a mutant is its verdict. What was tried is noted, and the next run goes on behind it. `strengthen` looks for a
+better verdict than the fourth kind, as far as small configurations have one, or those that are about
+liveness. A reason is for people to write.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Final
 import msgspec
 
 from walrus.tlc.configs import SPECS, config_file, config_files, own_actions
+from walrus.tlc.differences import differing
 from walrus.tlc.patches import Generated, actions, generated, reached
 from walrus.tlc.run import SPEC_DIRECTORY
 from walrus.tlc.variants import UNEVALUATED, Judgement, Variant, judge_variants
@@ -140,9 +142,9 @@ def _by(outcome: Judgement, own: Sequence[str]) -> str:
     return OTHER_STATES if outcome.more_states or outcome.fewer_states else ""
 
 
-def candidates(spec: str, states: Mapping[str, int]) -> list[str]:
-    """The quick configurations of a spec, the smallest first."""
-    names = [path.stem for path in config_files("quick") if SPECS[path.stem.split("-")[0]] == spec]
+def candidates(spec: str, states: Mapping[str, int], kind: str = "quick") -> list[str]:
+    """The configurations of a spec that are of this kind, the smallest first."""
+    names = [path.stem for path in config_files(kind) if SPECS[path.stem.split("-")[0]] == spec]
     return sorted(names, key=lambda name: states.get(name, 0))
 
 
@@ -153,13 +155,17 @@ def search(
 
     `states`: how many each configuration has. Raises TlcError.
     """
-    known, order = load().get(spec, {}), candidates(spec, states)
+    known, order = load().get(spec, {}), [*candidates(spec, states), *candidates(spec, states, "full")]
     left = [mutant for mutant in mutants if not known.get(mutant.name, Verdict()).final]
     tried = {mutant.name: known[mutant.name].tried for mutant in left if mutant.name in known}
     for at, config in enumerate(order):
         todo = [mutant for mutant in left if tried.get(mutant.name) not in order[at:]]
-        for chunk, answers in _judged(spec, todo, config, states[config]):
-            by = dict(zip([mutant.name for mutant in chunk], answers, strict=True))
+        differ = differing(config_file(config), todo) if todo else set()
+        found({mutant.name: Verdict(tried=config) for mutant in todo if mutant.name not in differ})
+        for chunk in _chunks([mutant for mutant in todo if mutant.name in differ]):
+            by = dict(
+                zip([mutant.name for mutant in chunk], judge(chunk, config, states[config]), strict=True)
+            )
             found({n: Verdict(config=config, by=by[n]) if by[n] else Verdict(tried=config) for n in by})
             left = [mutant for mutant in left if not by.get(mutant.name)]
 
@@ -170,10 +176,11 @@ def strengthen(
     """Better verdicts of those mutants that only another number of states refuses. Raises TlcError."""
     known = load().get(spec, {})
     weak = [mutant for mutant in mutants if known.get(mutant.name, Verdict()).by == OTHER_STATES]
-    for config in candidates(spec, states):
-        if states[config] > ENOUGH:
-            return
+    small = [config for config in candidates(spec, states) if states[config] <= ENOUGH]
+    for config in [*small, *candidates(spec, states, "liveness")]:
         todo = [mutant for mutant in weak if states[known[mutant.name].config] < states[config]]
+        if config not in small:
+            todo = weak
         for chunk, answers in _judged(spec, todo, config, states[config]):
             by = dict(zip([mutant.name for mutant in chunk], answers, strict=True))
             better = {name: Verdict(config=config, by=by[name]) for name in by if by[name] not in _WEAK}
@@ -186,10 +193,13 @@ def _judged(
 ) -> Iterator[tuple[Sequence[Generated], list[str]]]:
     """The mutants of actions that the configuration is for, some at a time, and what refuses each."""
     own, uses = set(own_actions(config_file(config).read_text())), _users(spec)
-    mine = [mutant for mutant in mutants if uses[mutant.patch.operator] & own]
-    for start in range(0, len(mine), TOGETHER):
-        chunk = mine[start : start + TOGETHER]
+    for chunk in _chunks([mutant for mutant in mutants if uses[mutant.patch.operator] & own]):
         yield chunk, judge(chunk, config, states)
+
+
+def _chunks(mutants: Sequence[Generated]) -> Iterator[Sequence[Generated]]:
+    """Some at a time."""
+    return (mutants[start : start + TOGETHER] for start in range(0, len(mutants), TOGETHER))
 
 
 def _users(spec: str) -> dict[str, set[str]]:
