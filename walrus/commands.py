@@ -4,8 +4,10 @@ What each of them does is said in `segments.py`, which applies them. Each is a c
 state that it was made for, beside what it is to become.
 
 **Versions.** A command is written in the earliest version that can say it, and a node refuses one of a later
-version than it knows by stopping: to guess would let replicas diverge. So releases may be mixed as long as
-nothing is used that only the later one knows.
+version than it knows by stopping: to guess would let replicas diverge. So that this does not happen while
+releases are mixed, each start of a node announces up to which version it knows (`Announce.knows`), and no
+command is proposed that a member that has started does not know: `Metadata.all_know` bounds `RaftHost`, and
+a request that needs it is refused by name (`broker/requests.py`).
 """
 
 from __future__ import annotations
@@ -17,8 +19,14 @@ import msgspec
 from walrus.acknowledged import START, Acknowledged, HandedOn, Position, Run
 from walrus.storage.batch import Checksum
 
-VERSION = 3
+RETENTION_VERSION = 3
+"""With producers, settings, retention and deletion."""
+
+VERSION = RETENTION_VERSION
 """Version of the encoding of commands and snapshots. A node refuses to guess at a later one."""
+
+UNTOLD = RETENTION_VERSION
+"""What a member knows that does not announce it: those of releases before this was announced."""
 
 QUEUES_VERSION = 2
 """With work queues; without producers, settings, retention and deletion."""
@@ -47,6 +55,8 @@ class Announce(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=T
     incarnation: int
     raft_address: str
     client_address: str
+    knows: int = 0
+    """The latest version of commands that this start knows; 0: not told."""
 
 
 class RegisterTopic(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
@@ -185,20 +195,20 @@ _command_decoder: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Com
 
 def encode_command(command: Command) -> bytes:
     """The bytes of a command in the Raft log."""
-    return _encoder.encode(_Envelope(_version_of(command), msgspec.Raw(_encoder.encode(command))))
+    return _encoder.encode(_Envelope(version_of(command), msgspec.Raw(_encoder.encode(command))))
 
 
-def _version_of(command: Command) -> int:
-    """The earliest version that can say this: a release that knows that one reads it."""
+def version_of(command: Command) -> int:
+    """Return the earliest version that can say this: a release that knows that one reads it."""
     match command:
         case ConfigureTopic() | Trim() | DeleteTopic():
-            return VERSION
+            return RETENTION_VERSION
         case RegisterTopic() if command.settings or command.number != START.segment:
-            return VERSION
+            return RETENTION_VERSION
         case Seal() if command.producers or command.size or command.sealed_ms:
-            return VERSION
+            return RETENTION_VERSION
         case CommitGroups() if command.dead:
-            return VERSION
+            return RETENTION_VERSION
         case CommitGroups() | MoveGroup():
             return QUEUES_VERSION
         case Seal() if command.groups:

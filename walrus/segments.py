@@ -70,7 +70,9 @@ from walrus.acknowledged import Position as Position
 from walrus.acknowledged import Run as Run
 from walrus.commands import FIRST_VERSION as FIRST_VERSION
 from walrus.commands import QUEUES_VERSION as QUEUES_VERSION
+from walrus.commands import RETENTION_VERSION as RETENTION_VERSION
 from walrus.commands import UNREADABLE as UNREADABLE
+from walrus.commands import UNTOLD as UNTOLD
 from walrus.commands import VERSION as VERSION
 from walrus.commands import Announce as Announce
 from walrus.commands import Command as Command
@@ -89,6 +91,7 @@ from walrus.commands import Trim as Trim
 from walrus.commands import UnknownCommand as UnknownCommand
 from walrus.commands import decode_command as decode_command
 from walrus.commands import encode_command as encode_command
+from walrus.commands import version_of as version_of
 from walrus.quorum import majority
 from walrus.settings import changed, makes_sense
 from walrus.storage.batch import Checksum
@@ -299,6 +302,13 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     raft_address: str
     client_address: str
     leaving: bool = False
+    knows: int = 0
+    """Up to which version it knows commands, as its latest start has announced; 0: it did not tell."""
+
+    @property
+    def known(self) -> int:
+        """The same, with what is known of one that did not tell."""
+        return self.knows or UNTOLD
 
     def outdates(self, incarnation: int) -> bool:
         """Whether the cluster knows a start that this one of the same directory cannot have come after."""
@@ -338,6 +348,8 @@ class Metadata:
         """The sealed segments with these replicas."""
         self.failovers = 0
         """How many segments were sealed by a recovery."""
+        self.all_know = VERSION
+        """The version up to which all members know commands that have ever started."""
 
     def open_segment(self, topic: str) -> tuple[int, Segment] | None:
         """Number and description of the topic's open segment; None for an unknown topic."""
@@ -363,6 +375,17 @@ class Metadata:
         """Whether there was such a segment, or could have been, and there never will be again."""
         known = self.topics.get(topic)
         return number < (known.first if known else self.next_number(topic))
+
+    def older_than(self, version: int) -> list[int]:
+        """The members that have started and do not know commands of this version, sorted."""
+        older = [n for n, node in sorted(self.nodes.items()) if node.incarnation and node.known < version]
+        assert version <= VERSION, "this release cannot have made that"
+        assert bool(older) == (version > self.all_know), "DomainConsistency: an upgrade is not noticed"
+        return older
+
+    def _known_by_all(self) -> int:
+        # One that never started has read nothing: if its release is too old, it says so at its first start.
+        return min([VERSION, *(node.known for node in self.nodes.values() if node.incarnation)])
 
     def joining(self) -> int:
         """Return how many members have never started."""
@@ -418,6 +441,7 @@ class Metadata:
             case RemoveNode():
                 if self._is_meant(command) and not self.needs(command.node_id):
                     self.nodes.pop(command.node_id, None)
+                    self.all_know = self._known_by_all()
                 return None
             case _:
                 assert_never(command)
@@ -444,7 +468,9 @@ class Metadata:
             raft_address=command.raft_address,
             client_address=command.client_address,
             leaving=known.leaving if known else False,
+            knows=command.knows,
         )
+        self.all_know = self._known_by_all()
         assert known is None or known.directory_id == command.directory_id, (
             "SingleWriter: a disk votes that does not know how its predecessor voted"
         )
@@ -698,9 +724,9 @@ class Metadata:
         return _snapshot_encoder.encode(image)
 
     def _version(self) -> int:
-        """The earliest version that can say what there is: see `_version_of`."""
+        """The earliest version that can say what there is: see `version_of`."""
         if self.tombstones or any(map(_is_kept, self.topics.values())):
-            return VERSION
+            return RETENTION_VERSION
         queues = any(topic.groups for topic in self.topics.values())
         assert queues or not any(topic.handed for topic in self.topics.values()), (
             "NothingSkipped: a release without groups would drop what was handed on"
@@ -727,6 +753,7 @@ class Metadata:
         self.floor, self.forgotten_failovers = snapshot.floor, snapshot.forgotten_failovers
         self.open_at, self.sealed_at = self._placed()
         self.failovers = self._recovered()
+        self.all_know = self._known_by_all()
         assert self.segments == sum(len(topic.segments) for topic in self.topics.values()), (
             "DomainConsistency: a segment is in no index"
         )
@@ -759,6 +786,7 @@ class Metadata:
         """Assert what must hold of metadata alone."""
         assert (self.open_at, self.sealed_at) == self._placed(), "DomainConsistency: an index is stale"
         assert self.failovers == self._recovered(), "DomainConsistency: failovers do not add up"
+        assert self.all_know == self._known_by_all(), "DomainConsistency: an upgrade is not noticed"
         assert self.segments == sum(len(topic.segments) for topic in self.topics.values())
         assert len(self.topics) <= MAX_TOPICS, "TypeOK: more topics than clients may register"
         for name, topic in self.topics.items():

@@ -8,10 +8,11 @@ import msgspec
 import pytest
 
 from tests.broker.world import NodeWorld, batch, three
-from walrus import protocol
+from walrus import commands, protocol
+from walrus.broker import handshake
 from walrus.broker.membership import MAX_CALLERS
 from walrus.broker.supervisor import JOIN_PATIENCE
-from walrus.segments import MAX_JOINING, Announce, RegisterTopic, next_incarnation
+from walrus.segments import MAX_JOINING, Announce, DeleteTopic, RegisterTopic, next_incarnation
 from walrus.wire import messages as m
 
 OK = b"OK"
@@ -660,3 +661,60 @@ def test_writer_that_is_fenced_while_it_is_idle_hands_over():
     world.run(1)
     world.nodes[leader].on_message(leader % 3 + 1, m.Fence(topic="t", segment=1), world.now)
     world.until(lambda: world.topic("t").current == 2, within=5, claim="FailoverProgress")
+
+
+# --- releases ---
+
+
+def knows(world: NodeWorld, node: int, version: int) -> None:
+    """From now on the cluster believes that this member knows commands up to that version."""
+    member = world.nodes[node].metadata.nodes[node]
+    said = Announce(
+        node_id=node,
+        directory_id=member.directory_id,
+        incarnation=member.incarnation,
+        raft_address=member.raft_address,
+        client_address=member.client_address,
+        knows=version,
+    )
+    world.nodes[node].raft_host.propose(said, world.now)
+    world.until(lambda: all(c.metadata.nodes[node].knows == version for c in world.nodes.values()))
+
+
+@pytest.mark.parametrize("via", [1, 2, 3])
+def test_what_a_member_of_an_older_release_does_not_know_is_refused_by_name_and_at_once(via: int):
+    world = three()
+    world.register("t")
+    knows(world, 3, 2)
+    for request in (
+        protocol.Configure("t", {"retain_entries": 5}),
+        protocol.Delete("t"),
+        protocol.Register("u", {"retain_entries": 5}),
+    ):
+        (reply,) = world.ask(via, request, within=1.0)
+        assert reply.startswith(b"ERR older release: node 3 runs one"), reply
+    assert world.ask(via, protocol.Register("v")) == [OK], "the older one knows that"
+    assert world.put(via, "t", "a") == [OK] and not world.halted
+    knows(world, 3, 3)
+    assert world.ask(via, protocol.Configure("t", {"retain_entries": 5})) == [OK]
+
+
+@pytest.mark.parametrize("via", [1, 2])
+def test_what_a_member_does_not_know_gets_into_no_log_whoever_proposes_it(via: int):
+    world = three()
+    world.register("t")
+    knows(world, 3, 2)
+    news, last = DeleteTopic(topic="t", born=1), world.nodes[1].raft.log.last_index
+    world.nodes[via].raft_host.propose(news, world.now)
+    world.nodes[1].on_message(2, m.Propose(commands=(news,)), world.now)
+    world.run(1.0)
+    assert world.nodes[1].raft.log.last_index == last and not world.halted, "MixedReleases: it would stop"
+    assert any("not proposed: DeleteTopic of version 3, which is news to node 3" in s for s in world.logs)
+
+
+def test_metrics_say_which_versions_are_spoken_and_known():
+    world = three()
+    knows(world, 3, 2)
+    metrics = world.metrics(1)
+    assert metrics["wire_versions"] == {"2": handshake.VERSION, "3": handshake.VERSION}
+    assert metrics["command_versions"] == {"1": commands.VERSION, "2": commands.VERSION, "3": 2}

@@ -6,9 +6,12 @@ member's connection, and impostors at a member's address.
 
 from __future__ import annotations
 
+import hmac
+
 import msgspec
 import pytest
 
+from walrus.broker import handshake
 from walrus.broker.handshake import (
     MAX_ID,
     VERSION,
@@ -103,7 +106,7 @@ class Gate:
 def test_members_meet_and_a_newcomer_is_taken_in(secret: bytes) -> None:
     gate = Gate(secret)
     verdict, accepted = gate.call(hello(), secret)
-    assert verdict == HelloReply(error="", cluster_id="c", directory_id="d2")
+    assert verdict == HelloReply(error="", cluster_id="c", directory_id="d2", version=VERSION)
     assert accepted is not None and accepted.node_id == 1
     verdict, accepted = gate.call(hello(target=ANY_NODE), secret)
     assert isinstance(verdict, HelloReply) and verdict.addresses == {1: "h:1", 2: "h:2"}
@@ -168,8 +171,115 @@ def test_a_shape_that_no_node_has_is_refused_before_it_is_judged(more: dict[str,
 def test_another_version_is_told_so_and_is_told_nothing_else() -> None:
     gate = Gate(SECRET)
     verdict, _ = gate.call(hello(9, version=VERSION + 1), SECRET)
-    assert isinstance(verdict, HelloReply) and "run the same release" in verdict.error
+    assert isinstance(verdict, HelloReply) and "it speaks version 5, this node version 4" in verdict.error
     assert not verdict.final and gate.untouched
+
+
+def speaks(patch: pytest.MonkeyPatch, oldest: int, newest: int) -> None:
+    """The callee's release."""
+    patch.setattr(handshake, "OLDEST", oldest)
+    patch.setattr(handshake, "VERSION", newest)
+
+
+@pytest.mark.parametrize("target", [2, ANY_NODE])
+@pytest.mark.parametrize("secret", [b"", SECRET])
+@pytest.mark.parametrize(
+    ("caller", "callee", "spoken"),
+    [
+        ((4, 0), (4, 4), 4),
+        ((4, 0), (4, 5), 4),
+        ((4, 5), (4, 4), 4),
+        ((4, 5), (4, 5), 5),
+        ((4, 9), (3, 5), 5),
+        ((5, 6), (4, 5), 5),
+        ((4, 5), (5, 6), 5),
+        ((4, 0), (5, 6), 0),
+        ((5, 6), (4, 4), 0),
+        ((6, 0), (4, 5), 0),
+        ((4, 3), (4, 5), 4),
+        ((-1, 0), (4, 5), 0),
+    ],
+)
+def test_two_releases_speak_the_highest_version_that_both_know_or_are_told_that_there_is_none(
+    caller: tuple[int, int],
+    callee: tuple[int, int],
+    spoken: int,
+    secret: bytes,
+    target: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    speaks(monkeypatch, *callee)
+    gate = Gate(secret)
+    verdict, accepted = gate.call(hello(version=caller[0], newest=caller[1], target=target), secret)
+    assert isinstance(verdict, HelloReply)
+    if spoken:
+        assert (verdict.error, verdict.version) == ("", spoken) and accepted is not None
+    else:
+        assert "upgrade by way of a release that speaks both" in verdict.error and accepted is None
+        assert not verdict.final and gate.untouched
+
+
+def lowered(message: PeerMessage) -> PeerMessage:
+    """What an attacker on the way makes of it, so that the two speak the first version."""
+    if isinstance(message, Hello):
+        return msgspec.structs.replace(message, newest=0)
+    if isinstance(message, Challenge | HelloReply):
+        return msgspec.structs.replace(message, version=0)
+    return message
+
+
+def over(
+    gate: Gate, caller: CallerSide, changes: tuple[type, ...]
+) -> tuple[HelloReply | JoinReply, Hello | None]:
+    """A call over a way on which messages of these types are lowered."""
+    callee, accepted, message = gate.side(), None, caller.first
+    while caller.verdict is None:
+        answer = callee.on_message(lowered(message) if isinstance(message, changes) else message)
+        accepted = answer.caller
+        assert answer.reply is not None
+        reply = lowered(answer.reply) if isinstance(answer.reply, changes) else answer.reply
+        message = caller.on_message(reply) or message
+    return caller.verdict, accepted
+
+
+@pytest.mark.parametrize("changes", [(Hello,), (Challenge,), (HelloReply,), (Hello, Challenge, HelloReply)])
+def test_a_version_that_is_lowered_on_the_way_ends_the_call_where_there_is_a_secret(
+    changes: tuple[type, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speaks(monkeypatch, 4, 5)
+    verdict, accepted = over(Gate(SECRET), CallerSide(hello(newest=5), SECRET, nonce()), changes)
+    assert verdict.error, "Downgrade: the two speak less than they could, and do not know it"
+    assert accepted is None or changes == (HelloReply,), "the callee has said all that it had to say"
+
+
+def test_a_version_that_was_not_offered_is_not_spoken() -> None:
+    caller = CallerSide(hello())
+    caller.on_message(HelloReply(error="", cluster_id="c", version=VERSION + 1))
+    assert caller.verdict is not None and "was not offered" in caller.verdict.error
+
+
+def test_a_release_before_the_range_proves_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It knows ten fields of a Hello, and none of a Challenge's version."""
+    first, challenge = msgspec.structs.replace(hello(), nonce=nonce()), nonce()
+    fields = msgspec.structs.astuple(first)[:10]
+    assert first.__struct_fields__[9] == "nonce"
+    earlier = msgspec.msgpack.encode(("caller", challenge, "Hello", *fields))
+    assert prove(SECRET, "caller", first, challenge) == hmac.digest(SECRET, earlier, "sha256")
+    speaks(monkeypatch, 4, 5)
+    answer = Gate(SECRET).side().on_message(first).reply
+    assert isinstance(answer, Challenge) and not answer.version, "it would not be part of its proof"
+
+
+def test_what_is_left_out_of_a_proof_can_be_taken_for_nothing_else() -> None:
+    first = msgspec.structs.replace(hello(), nonce=nonce())
+    proofs = {
+        prove(SECRET, role, msgspec.structs.replace(first, newest=newest), nonce, version)
+        for role in ("caller", "callee")
+        for newest in (0, 4, 5)
+        for version in (0, 4, 5)
+        for nonce in (bytes(32), bytes([5] * 32))
+    }
+    assert len(proofs) == 36
 
 
 @pytest.mark.parametrize("first", [hello(), hello(9), hello(target=ANY_NODE), hello(member_at=1 << 60),

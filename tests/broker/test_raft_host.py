@@ -23,7 +23,7 @@ from walrus.consensus.messages import (
 )
 from walrus.replicas.copies import Copies
 from walrus.replicas.durability import Durable
-from walrus.segments import Command, Metadata, SetReplicas, encode_command
+from walrus.segments import VERSION, Command, Metadata, SetReplicas, encode_command
 from walrus.sim.memory import MemoryEngine
 from walrus.wire.effects import Outbox, no_trace
 
@@ -54,6 +54,7 @@ class Bench:
             snapshot=lambda: b"metadata",
             restore=lambda data: None,
             apply=lambda command: command.topic,
+            all_know=VERSION,
             topics={"t": SimpleNamespace(open=SimpleNamespace(replicas=(1, 2, 3)), current=2)},
         )
         self.host = RaftHost(

@@ -14,6 +14,7 @@ from walrus.segments import (
     QUEUES_VERSION,
     START,
     START_BITS,
+    UNTOLD,
     VERSION,
     Announce,
     Command,
@@ -473,3 +474,28 @@ def test_joining_is_a_join(a: set[Position], b: set[Position], c: set[Position])
         for offset in range(10):
             position = Position(segment, offset)
             assert x.covers(position) == (position in a), "NothingSkipped"
+
+
+def test_what_a_member_has_announced_that_it_knows_bounds_what_all_know() -> None:
+    metadata = cluster()
+    assert metadata.all_know == UNTOLD and metadata.older_than(UNTOLD) == []
+    metadata.apply(msgspec.structs.replace(announce(2, 2), knows=2))
+    assert metadata.all_know == 2 and metadata.older_than(3) == [2]
+    metadata.apply(msgspec.structs.replace(announce(4, 0), knows=1))
+    assert metadata.all_know == 2, "it has read nothing yet"
+    restored = Metadata()
+    restored.restore(metadata.snapshot())
+    assert restored.all_know == 2 and restored.older_than(3) == [2]
+    metadata.apply(msgspec.structs.replace(announce(4, 1), knows=1))
+    assert metadata.all_know == 1 and metadata.older_than(3) == [2, 4]
+    metadata.apply(RemoveNode(node_id=4))
+    metadata.apply(msgspec.structs.replace(announce(2, 3), knows=VERSION))
+    assert metadata.all_know == VERSION and metadata.older_than(VERSION) == []
+    metadata.check_invariants()
+
+
+def test_a_release_that_does_not_tell_what_it_knows_reads_who_does_and_is_read() -> None:
+    told = msgspec.structs.replace(announce(2), knows=9)
+    version, command = msgspec.msgpack.decode(encode_command(told))
+    assert version == FIRST_VERSION and command[-1] == 9, "it comes last, where an earlier release stops"
+    assert decode_command(msgspec.msgpack.encode((version, command[:-1]))) == announce(2)

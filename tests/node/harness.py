@@ -149,6 +149,8 @@ class NodeProcess:
         self.environ = environ
         self.patch = ""
         """Python that the process runs first: how a test makes a disk fail or a handler raise."""
+        self.tree = ROOT
+        """Whose code it runs: see `trees.py`."""
         self.process: subprocess.Popen[bytes] | None = None
         self.log_path = cluster.path / f"node_{node_id}.log"
         self._begins_at = 0
@@ -171,7 +173,7 @@ class NodeProcess:
         command = [sys.executable, *program, *self.arguments, *extra]
         with self.log_path.open("ab") as log:
             self._begins_at = log.tell()
-            self.process = subprocess.Popen(command, cwd=ROOT, env=self.environ, stdout=log, stderr=log)
+            self.process = subprocess.Popen(command, cwd=self.tree, env=self.environ, stdout=log, stderr=log)
         return self
 
     @property

@@ -1,22 +1,27 @@
 """Other releases, on real processes: what is refused is refused by name, and what was written is read.
 
-A node of an earlier release is a node of today that is told it knows less (`patch`): it greets with an
-earlier version, or knows the commands of an earlier one. The directories in `directories/` stay as they were
-written (by `write` below): one by the release that first had work queues, producers and retention, one by the
-release that first had append times.
+The releases before this one and after it are trees (`trees.py`) whose nodes run beside those of this one. One
+that no node speaks with is a node of today that greets with an earlier version (`patch`). The directories in
+`directories/` stay as they were written (by `write` below): one by the release that first had work queues,
+producers and retention, one by the release that first had append times.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import tarfile
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.node.harness import PATIENCE, Cluster, Launcher, wait_for
+from tests.node import trees
+from tests.node.harness import CALM, PATIENCE, ROOT, Cluster, Launcher, wait_for
 from walrus import commands
 from walrus.broker import handshake
-from walrus.client import Client
+from walrus.client import Client, OutcomeUnknown
 from walrus.protocol import split_fetched, split_time
 from walrus.storage.record import STAMPED_VERSION
 
@@ -26,11 +31,7 @@ OF_THIS_RELEASE = f"peers_{handshake.VERSION}_commands_{commands.VERSION}_blocks
 
 GREETS_EARLIER = """
 import walrus.broker.handshake as handshake
-handshake.VERSION -= 1
-"""
-KNOWS_NO_RETENTION = """
-import walrus.commands as commands
-commands.VERSION = commands.QUEUES_VERSION
+handshake.OLDEST = handshake.VERSION = handshake.VERSION - 1
 """
 
 
@@ -48,7 +49,7 @@ def test_a_node_that_greets_with_another_version_is_refused_by_name_and_the_othe
     cluster[3].kill()
     cluster[3].patch = GREETS_EARLIER
     cluster[3].start()
-    refusal = ": run the same release on all nodes"
+    refusal = ": upgrade by way of a release that speaks both"
     wait_for(lambda: refusal in cluster[3].log(), "the refusal is in its log")
     assert "it speaks version" in cluster[3].log() + cluster[1].log() + cluster[2].log()
     with Client([f"{host}:{port}" for host, port in (cluster[1].client, cluster[2].client)]) as client:
@@ -61,26 +62,185 @@ def test_a_node_that_greets_with_another_version_is_refused_by_name_and_the_othe
     cluster.wait_ready()
 
 
+class Load:
+    """Clients that never rest: one PUTs, one PUBs, one RECEIVEs and ACKs. What each was told is kept."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._addresses = addresses(cluster)
+        self.put: list[bytes] = []
+        self.published: list[bytes] = []
+        self.received: dict[bytes, None] = {}
+        self.acknowledged: dict[bytes, None] = {}
+        self._over, self._drained = threading.Event(), threading.Event()
+        self._failures: list[BaseException] = []
+        self._threads = [
+            threading.Thread(target=self._guarded, args=(part,))
+            for part in (self._put, self._publish, self._consume)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _guarded(self, part: Callable[[Client], None]) -> None:
+        try:
+            with Client(self._addresses, timeout=PATIENCE) as client:
+                part(client)
+        except BaseException as failure:  # noqa: BLE001 - whatever it is, the test is told
+            self._failures.append(failure)
+
+    def _goes_on(self) -> bool:
+        """Wait until the queue is short enough for one entry more; whether there is to be one."""
+        while len(self.put) + len(self.published) > len(self.received) + 100:
+            if self._over.wait(0.01):
+                break
+        return not self._over.is_set()
+
+    def _put(self, client: Client) -> None:
+        for number in itertools.count():
+            if not self._goes_on():
+                return
+            with contextlib.suppress(OutcomeUnknown):  # its node was stopped: it may be there or not
+                client.put("t", b"put %d" % number)
+                self.put.append(b"put %d" % number)
+
+    def _publish(self, client: Client) -> None:
+        producer = client.producer("t", "p")
+        while self._goes_on():
+            producer.put(b"pub %d" % len(self.published))
+            self.published.append(b"pub %d" % len(self.published))
+
+    def _consume(self, client: Client) -> None:
+        while not self._drained.is_set():
+            with contextlib.suppress(OutcomeUnknown):  # what was on its way may come again
+                received = client.receive("t", "workers", wait=1)
+                if received is not None:
+                    assert received.payload not in self.acknowledged, "AckedNeverAgain"
+                    self.received[received.payload] = None
+                    client.ack("t", "workers", received.receipt)
+                    self.acknowledged[received.payload] = None
+
+    def goes_on(self, by: int = 10) -> None:
+        """Wait until all three have got on."""
+        parts = (self.put, self.published, self.acknowledged)
+        goals = [(part, len(part) + by) for part in parts]
+
+        def enough() -> bool:
+            assert not self._failures, self._failures
+            return all(len(part) >= goal for part, goal in goals)
+
+        wait_for(enough, "the load to go on")
+
+    def end(self, client: Client) -> None:
+        """Stop, and be sure that nothing is lost, nothing is out of order, and nothing repeated."""
+        self._over.set()
+        for thread in self._threads[:2]:
+            thread.join(PATIENCE)
+        stored = list(client.entries("t"))
+        wait_for(lambda: self._failures or set(stored) <= self.received.keys(), "the queue is empty")
+        self._drained.set()
+        self._threads[2].join(PATIENCE)
+        assert not self._failures, self._failures
+        assert [entry for entry in stored if entry.startswith(b"pub")] == self.published, "AckedDurable"
+        put = [entry for entry in stored if entry.startswith(b"put")]
+        assert set(self.put) <= set(put), "AckedDurable: an acknowledged entry is lost"
+        assert put == sorted(put, key=lambda entry: int(entry.split()[1])), "ProducerOrder"
+        assert self.received.keys() == set(stored), "NothingInvented: the queue gave what is not there"
+
+    def abandon(self) -> None:
+        """The test has failed, or is over."""
+        self._over.set()
+        self._drained.set()
+
+
+@contextlib.contextmanager
+def loaded(cluster: Cluster) -> Iterator[Load]:
+    """The cluster under load, with a topic `t` of short segments."""
+    with Client(addresses(cluster), timeout=PATIENCE) as client:
+        client.register("t", {"segment_entries": 200, "visibility_ms": 3000})
+        load = Load(cluster)
+        try:
+            load.goes_on()
+            yield load
+            load.end(client)
+        finally:
+            load.abandon()
+
+
+def secured(launch: Launcher, tree: Path) -> Cluster:
+    """Three nodes of this tree that prove a secret to each other, and with it their versions."""
+    secret = launch.path / "secret"
+    launch.path.mkdir(parents=True, exist_ok=True)
+    secret.write_text("ab" * 32 + "\n")
+    secret.chmod(0o600)
+    cluster = launch.prepare(flags=[*CALM, "--cluster-secret-file", str(secret)])
+    for node in cluster:
+        node.tree = tree
+    return cluster.start()
+
+
+def change(cluster: Cluster, node_id: int, tree: Path) -> None:
+    """Stop a node, install another release, start it, and wait until the cluster is whole again."""
+    assert cluster[node_id].terminate() == 0
+    cluster[node_id].tree = tree
+    cluster[node_id].start()
+    cluster.wait_ready()
+    wait_for(lambda: all(node.metrics()["ready"] for node in cluster), "all are ready")
+
+
+def versions(cluster: Cluster, node_id: int) -> tuple[dict[str, int], dict[str, int]]:
+    """What a node speaks with the others, and what commands all of them know."""
+    metrics = cluster[node_id].metrics()
+    return metrics["wire_versions"], metrics["command_versions"]
+
+
 @pytest.mark.process
-def test_an_earlier_release_is_served_until_what_it_does_not_know_is_used(launch: Launcher) -> None:
-    cluster = launch.prepare()
-    cluster[3].patch = KNOWS_NO_RETENTION
-    cluster.start()
-    cluster.register("t")
-    with Client(addresses(cluster)[:2], timeout=PATIENCE) as client:
-        client.put_many("t", [b"a", b"b"])
+def test_a_cluster_of_the_release_before_is_upgraded_node_by_node_under_load(launch: Launcher) -> None:
+    cluster = secured(launch, trees.before(launch.path / "before"))
+    with loaded(cluster) as load:
+        for node in cluster:
+            change(cluster, node.node_id, ROOT)
+            load.goes_on()
+        change(cluster, 2, trees.before(launch.path / "before again"))
+        load.goes_on()
+        change(cluster, 2, ROOT)
+    assert versions(cluster, 3) == ({"1": 4, "2": 4}, {"1": 3, "2": 3, "3": 3})
+
+
+@pytest.mark.process
+def test_a_cluster_is_upgraded_to_the_release_that_follows_and_uses_it_once_all_nodes_can(
+    launch: Launcher,
+) -> None:
+    news = trees.following(launch.path / "following")
+    cluster = secured(launch, ROOT)
+    paint = b"CONFIGURE t colour=7"
+    with loaded(cluster) as load:
+        change(cluster, 1, news)
+        load.goes_on()
+        change(cluster, 1, ROOT)  # nothing of it was used: it can be taken back
+        load.goes_on()
+        for node_id, older in ((1, 2), (2, 3)):
+            change(cluster, node_id, news)
+            load.goes_on()
+            with cluster.wire(node_id) as wire:
+                assert wire.ask(paint).startswith(b"ERR older release: node %d runs one" % older)
+            with cluster.wire(3) as wire:
+                assert wire.ask(paint).startswith(b"ERR invalid setting"), "it has never heard of it"
+        assert versions(cluster, 1) == ({"2": 5, "3": 4}, {"1": 4, "2": 4, "3": 3})
+        change(cluster, 3, news)
+        assert versions(cluster, 1) == ({"2": 5, "3": 5}, {"1": 4, "2": 4, "3": 4})
         with cluster.wire(3) as wire:
-            assert wire.ask(b"PUT t c") == b"OK", "it serves, and is served"
-            assert wire.ask(b"RECEIVE t g").endswith(b" a"), "what it knows it does"
-        client.configure("t", {"retain_entries": 100})
-        assert cluster[3].wait() == 1, "it cannot apply that, and must not go on without"
-        assert "this node knows 2: upgrade it" in cluster[3].log()
-        client.put("t", b"d")
-        cluster[3].patch = ""
+            assert wire.ask(paint) == b"OK", "all know it"
+        assert cluster[3].terminate() == 0
+        cluster[3].tree = ROOT
+        cluster[3].start()
+        assert cluster[3].wait() == 1, "the cluster uses what this release does not know"
+        assert "this node knows 3: upgrade it" in cluster[3].log()
+        cluster[3].tree = news
         cluster[3].start()
         cluster.wait_ready()
-        assert list(client.entries("t")) == [b"a", b"b", b"c", b"d"]
-    assert cluster.state("t", 3)["settings"] == {"retain_entries": 100}
+        load.goes_on()
+    assert cluster.state("t")["settings"]["colour"] == 7
+    said = "".join(node.log() for node in cluster)
+    assert "noted by node 3" in said and "not a message that this version knows" not in said
 
 
 def fill(client: Client) -> None:

@@ -222,6 +222,7 @@ class Controller:
             applied=self.applied,
             why_not_ready=self.members.why_not_ready(),
             connected=self.connected,
+            wire_versions=self.members.wire_versions,
             leases=self.leases.held(now),
             segments_led=len(self.writers),
             led={topic: writer.commit_index for topic, writer in self.writers.items()},
@@ -340,7 +341,7 @@ class Controller:
     def on_connected(self, peer: int, reply: m.HelloReply, now: float) -> None:
         """From now on messages reach `peer`, which has accepted this node with that reply."""
         self.connected.add(peer)
-        self.members.on_connected(peer)
+        self.members.on_connected(peer, reply.version)
         self.raft.peers_reachable(self.connected, now)
         self.supervisor.on_connected(peer, reply.directory_id)
         self.lifecycle.on_connection(peer, connected=True, now=now)

@@ -23,6 +23,13 @@ keeps between them: which start of each node called last, and which is connected
 caller is `membership.py`'s part, asked as `CallerJudge`. The shell (`shell/peer_connections.py`) and the
 simulator carry the messages.
 
+**The version** of the messages that follow is negotiated: a release speaks those from `OLDEST` to `VERSION`.
+A Hello says the first and the last one that its caller speaks; the callee chooses the highest that both speak
+and says so, and refuses by name where there is none. A Join has no version: a node that was taken in and has
+none in common with a member is refused by that one when it calls. An answer that names no version means the
+caller's first one: so answer all releases that know no other, those before this was negotiated among them.
+`docs/operations.md`, "Upgrading", says what is promised, and what a release does that raises `VERSION`.
+
 **The proof** is HMAC-SHA-256 (RFC 2104) under the cluster's secret over the role of its sender, the callee's
 nonce, and the caller's whole first message with the caller's nonce in it (ISO 9798-4, mutual authentication
 in three passes). So a proof is good
@@ -30,14 +37,17 @@ in three passes). So a proof is good
     for this connection alone    both nonces are fresh: what was recorded proves nothing later
     in this direction alone      the role is in it: a callee's proof sent back is not a caller's
     for these claims alone       node, directory, start and target are in it: none can be exchanged
+    for this version alone       the caller's range and the callee's choice are in it: who takes a part of the
+                                 range away on the way, or another version for the chosen one, ends the call
 
 A callee says nothing about the cluster, not even whether a node is known, before the proof. A caller with a
 secret believes no verdict before the callee's proof: a process at a member's old address can refuse it, but
 cannot tell it that it was removed. Two ends of which only one has a secret do not speak, so leaving the
 nonce or the challenge out gains nothing.
 
-Because the whole first message is proven as its receiver decoded it, a release that adds a field to Hello or
-Join is another VERSION.
+The whole first message is proven as its receiver decoded it. What a later release adds to it behind the nonce
+is left out of the proof where it says nothing, so that a release that does not know of it proves the same;
+where it says something, that release is not spoken with. `newest` says something from the second version on.
 
 Left out: what follows the handshake is neither encrypted nor signed. The secret keeps out what can reach the
 port; against what can change packets on the way there is TLS (`walrus/tls.py`).
@@ -61,7 +71,9 @@ from walrus.wire.addresses import parse_address
 from walrus.wire.messages import ANY_NODE, Challenge, Hello, HelloReply, Join, JoinReply, PeerMessage, Proof
 
 VERSION: Final = 4
-"""Of the messages between nodes; both ends of a connection must have the same."""
+"""The latest version of the messages between nodes that this release speaks."""
+OLDEST: Final = 4
+"""The earliest one: that of the release before this one, so that one node after the other can be upgraded."""
 NONCE_BYTES: Final = 32
 MAX_NODE_ID: Final = 1 << 31
 MAX_ID: Final = 64
@@ -164,11 +176,12 @@ class CalleeSide:
         nonce = self._callers.nonce()
         assert len(nonce) == NONCE_BYTES
         self._challenged = message, nonce
-        proof = prove(self._callers.secret, _CALLEE, message, nonce)
-        return Answer(Challenge(nonce=nonce, proof=proof), ends=False)
+        version = _chosen(message)
+        proof = prove(self._callers.secret, _CALLEE, message, nonce, version)
+        return Answer(Challenge(nonce=nonce, proof=proof, version=version), ends=False)
 
     def _on_proof(self, message: PeerMessage, first: Hello | Join, nonce: bytes) -> Answer:
-        expected = prove(self._callers.secret, _CALLER, first, nonce)
+        expected = prove(self._callers.secret, _CALLER, first, nonce, _chosen(first))
         if not isinstance(message, Proof) or not hmac.compare_digest(message.proof, expected):
             return _refused(first, "it does not know the cluster's secret")
         return self._decide(first)
@@ -180,11 +193,10 @@ class CalleeSide:
         if error := judge.judge_hello(first) or self._callers.flaw(first):
             return _refused(first, error, final=judge.is_final(first), removed=judge.is_removed(first))
         self._callers.accept(first)
+        reply = HelloReply(error="", cluster_id=first.cluster_id, version=_chosen(first))
         if first.target == ANY_NODE:
-            reply = HelloReply(error="", cluster_id=first.cluster_id, addresses=judge.addresses())
-            return Answer(reply, first)
-        directory = judge.directory_id()
-        reply = HelloReply(error="", cluster_id=first.cluster_id, directory_id=directory)
+            return Answer(msgspec.structs.replace(reply, addresses=judge.addresses()), first)
+        reply = msgspec.structs.replace(reply, directory_id=judge.directory_id())
         return Answer(reply, first, ends=False)
 
 
@@ -219,6 +231,7 @@ class CallerSide:
         """The callee's, or in the same form why this end gives up."""
         self._secret = secret
         self._proven = not secret
+        self._version: int | None = None  # as the callee has proven it
 
     def on_message(self, message: PeerMessage) -> Proof | None:
         """Take the callee's next message; return what to say to it. The end is when there is a verdict."""
@@ -228,7 +241,7 @@ class CallerSide:
         if not isinstance(message, HelloReply if isinstance(self.first, Hello) else JoinReply):
             self.give_up(f"that is no reply to {type(self.first).__name__}")
         elif self._proven:
-            self.verdict = message
+            self.verdict = self._with_version(message)
         else:
             self.give_up(message.error or "it does not prove that it knows the cluster's secret")
         return None
@@ -237,23 +250,60 @@ class CallerSide:
         if not self._secret:
             self.give_up("it asks for the cluster's secret: give --cluster-secret-file")
             return None
-        expected = prove(self._secret, _CALLEE, self.first, challenge.nonce)
+        expected = prove(self._secret, _CALLEE, self.first, challenge.nonce, challenge.version)
         right = len(challenge.nonce) == NONCE_BYTES and hmac.compare_digest(challenge.proof, expected)
         if self._proven or not right:
             self.give_up("it does not know the cluster's secret")
             return None
-        self._proven = True
-        return Proof(proof=prove(self._secret, _CALLER, self.first, challenge.nonce))
+        self._proven, self._version = True, challenge.version
+        return Proof(proof=prove(self._secret, _CALLER, self.first, challenge.nonce, challenge.version))
+
+    def _with_version(self, verdict: HelloReply | JoinReply) -> HelloReply | JoinReply:
+        """The verdict with the version that is spoken from now on: one that was offered, and no other."""
+        first = self.first
+        if not isinstance(first, Hello) or not isinstance(verdict, HelloReply) or verdict.error:
+            return verdict
+        version = verdict.version or first.version
+        if not first.version <= version <= _latest(first) or self._version not in (None, verdict.version):
+            return _refusal(first, f"it answers in version {version}, which was not offered or not proven")
+        return msgspec.structs.replace(verdict, version=version)
 
     def give_up(self, error: str) -> None:
         """There will be no verdict: `error` is this end's own, and never final."""
         self.verdict = _refusal(self.first, error)
 
 
-def prove(secret: bytes, role: str, first: Hello | Join, nonce: bytes) -> bytes:
-    """Return the proof of one end, of 32 bytes. `nonce`: the callee's; the caller's is in `first`."""
-    said = (role, nonce, type(first).__name__, *msgspec.structs.astuple(first))
+def prove(secret: bytes, role: str, first: Hello | Join, nonce: bytes, version: int = 0) -> bytes:
+    """Return the proof of one end, of 32 bytes. `nonce` and `version` are the callee's."""
+    claims = list(msgspec.structs.astuple(first))
+    known_to_all = first.__struct_fields__.index("nonce") + 1
+    while len(claims) > known_to_all and not claims[-1]:
+        claims.pop()
+    chosen = (version,) if version else ()
+    said = (role, *chosen, nonce, type(first).__name__, *claims)
     return hmac.digest(secret, msgspec.msgpack.encode(said), "sha256")
+
+
+def _latest(hello: Hello) -> int:
+    """The latest version that a caller speaks."""
+    return max(hello.version, hello.newest)
+
+
+def choice(hello: Hello) -> int:
+    """Return the version in which this release answers a caller: the highest that both speak; 0: none is."""
+    highest = min(VERSION, _latest(hello))
+    return highest if highest >= max(OLDEST, hello.version) else 0
+
+
+def _chosen(first: Hello | Join) -> int:
+    """As a callee says it: 0 for the first one that the caller speaks."""
+    if isinstance(first, Join) or choice(first) == first.version:
+        return 0
+    return choice(first)
+
+
+def _versions(oldest: int, newest: int) -> str:
+    return f"version {oldest}" if oldest == newest else f"versions {oldest} to {newest}"
 
 
 def shape_flaw(first: Hello | Join) -> str:
@@ -267,8 +317,9 @@ def shape_flaw(first: Hello | Join) -> str:
     ... ]
     ['', "the raft address must be HOST:PORT with a port of 1 to 65535, not 'node-7:70000'"]
     """
-    if isinstance(first, Hello) and first.version != VERSION:
-        return f"it speaks version {first.version}, this node {VERSION}: run the same release on all nodes"
+    if isinstance(first, Hello) and not choice(first):
+        theirs, ours = _versions(first.version, _latest(first)), _versions(OLDEST, VERSION)
+        return f"it speaks {theirs}, this node {ours}: upgrade by way of a release that speaks both"
     if not 0 < first.node_id <= MAX_NODE_ID:
         return f"{first.node_id} is no id of a node: ids are 1 to {MAX_NODE_ID}"
     if not 0 < len(first.directory_id) <= MAX_ID:

@@ -7,8 +7,9 @@ membership changes. Three things happen between a node and the members:
     Join    a node with an empty directory asks any member until that one has applied its Announce
             (incarnation 0); the Raft leader then adds it to Raft as a learner, and drops it again if it does
             not start (`supervisor.py`): anything that reaches the port can send a Join
-    Announce each start of a member announces its incarnation and addresses once a leader is known; a node
-            leads nothing before that, for a segment names the incarnation that leads it
+    Announce each start of a member announces its incarnation, its addresses, and up to which version it knows
+            commands (`commands.py`), once a leader is known; a node leads nothing before that, for a segment
+            names the incarnation that leads it
     Hello   opens every connection (`handshake.py`): the callee judges whether the caller is the member that
             it claims to be
 
@@ -38,7 +39,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from walrus.broker.handshake import VERSION, join_refused
+from walrus import commands
+from walrus.broker.handshake import OLDEST, VERSION, join_refused
 from walrus.broker.raft_host import RaftHost
 from walrus.broker.read_index import Then
 from walrus.config import Identity, NodeConfig
@@ -79,6 +81,8 @@ class Members:
         self._announce_at = now
         self._took_part = False  # whether this start was ever ready
         self._refusals: dict[int, str] = {}  # by peer, those that may change
+        self.wire_versions: dict[int, int] = {}
+        """By peer: in which version this node speaks with it, or did last."""
         self._told: tuple[str, float] = ("", now)  # why it was not ready, as logged, and when
 
     def _is_member(self, node_id: int, directory_id: str) -> bool:
@@ -220,7 +224,8 @@ class Members:
     def hello(self, target: int) -> Hello:
         """Return this node's introduction to a peer, or to `ANY_NODE`."""
         return Hello(
-            version=VERSION,
+            version=OLDEST,
+            newest=VERSION if VERSION > OLDEST else 0,
             cluster_id=self.identity.cluster_id,
             node_id=self._config.node_id,
             directory_id=self.identity.directory_id,
@@ -256,9 +261,10 @@ class Members:
         """A peer refuses this node, perhaps not for ever: part of why it is not ready."""
         self._refusals[peer] = error
 
-    def on_connected(self, peer: int) -> None:
-        """A peer accepts this node."""
+    def on_connected(self, peer: int, version: int) -> None:
+        """A peer accepts this node, and speaks that version of the messages between nodes with it."""
         self._refusals.pop(peer, None)
+        self.wire_versions[peer] = version
 
     def on_final_refusal(self, peer: int, error: str, *, removed: bool) -> None:
         """A peer will never accept this node again: stop, for good.
@@ -367,6 +373,7 @@ class Members:
                     incarnation=self.identity.incarnation,
                     raft_address=self._config.raft_address,
                     client_address=self._config.client_address,
+                    knows=commands.VERSION,
                 ),
                 now,
             )

@@ -63,6 +63,7 @@ from walrus.segments import (
     UnknownCommand,
     decode_command,
     encode_command,
+    version_of,
 )
 from walrus.storage.errors import DiskFull, StorageError
 from walrus.wire.effects import Outbox, Trace, no_trace
@@ -169,6 +170,8 @@ class RaftHost:
 
     def propose(self, command: Command, now: float) -> None:
         """Hand a command to the Raft leader, wherever it is. A lost proposal is the proposer's to repeat."""
+        if not self._known_to_all(command):
+            return
         if self.raft.role is Role.LEADER:
             self._append(command, now)
         elif self.raft.leader_id is not None:
@@ -178,7 +181,21 @@ class RaftHost:
         """Commands of another node; if this one does not lead (any more), they are lost."""
         if self.raft.role is Role.LEADER:
             for command in proposal.commands:
-                self._append(command, now)
+                if self._known_to_all(command):
+                    self._append(command, now)
+
+    def _known_to_all(self, command: Command) -> bool:
+        """Whether no member would have to stop at this command, being of an older release.
+
+        As far as is known here: a node that has just started has not applied all yet. What clients ask for is
+        looked at with fresh metadata before it comes here.
+        """
+        version = version_of(command)
+        if version > self.metadata.all_know:
+            older = ", ".join(map(str, self.metadata.older_than(version)))
+            kind = type(command).__name__
+            self._outbox.log(f"not proposed: {kind} of version {version}, which is news to node {older}")
+        return version <= self.metadata.all_know
 
     def _append(self, command: Command, now: float) -> None:
         """Append a command to this leader's log: one that places a segment only with enough replicas."""

@@ -40,6 +40,7 @@ from walrus.segments import (
     Metadata,
     RegisterTopic,
     Topic,
+    version_of,
 )
 from walrus.settings import changed
 from walrus.wire import errors
@@ -313,7 +314,9 @@ class Requests:
         return self._pushed(register, now)
 
     def _pushed(self, command: Command, now: float) -> errors.Reason:
-        """Propose a command; see `Watch.push`."""
+        """Propose a command, if all members know it; see `Watch.push`."""
+        if older := self._metadata.older_than(version_of(command)):
+            return errors.older_release(older[0])
         self._propose(command, now)
         return errors.NO_MAJORITY if self._raft.leader_id is None else errors.NO_ERROR
 
@@ -401,6 +404,8 @@ class Requests:
         held_up = watch.push(now)
         if watch.held_up:  # once a push did something, the outcome is open
             watch.held_up = held_up
+            if (kind := errors.kind_of(held_up)) is not None and not kind.again:
+                watch.deadline = now  # to wait would not help
 
     def on_removed(self, now: float) -> None:
         """This node is no member any more, and will not see that applied: the request is answered now."""

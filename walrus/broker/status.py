@@ -55,6 +55,7 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     why_not_ready: str
     """"" if the node is ready."""
     connected: Collection[int]
+    wire_versions: Mapping[int, int]
     leases: dict[str, int]
     """Those that are good now: topic -> segment."""
     segments_led: int
@@ -208,6 +209,8 @@ def _own_metrics(node: NodeView, now: float) -> dict[str, Any]:
         "learners": list(node.raft.membership.learners),
         "client_addresses": {str(n): p.client_address for n, p in sorted(node.metadata.nodes.items())},
         "connected": sorted(node.connected),
+        "wire_versions": {str(n): node.wire_versions.get(n) for n in sorted(node.connected)},
+        "command_versions": {str(n): peer.known for n, peer in sorted(node.metadata.nodes.items())},
         "leases": len(node.leases),
         "leases_held": dict(list(node.leases.items())[:MAX_LEASES]),
         "segments_led": node.segments_led,

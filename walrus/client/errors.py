@@ -19,6 +19,7 @@ The question after a failed PUT is never "why" but "was it written?", so the cla
     │   ├── LimitReached      one topic or consumer group more than are kept
     │   ├── CannotLeave       removing that member would lose data or the majority
     │   │   └── NeedsForce    it would cost segments a replica; `force` does it all the same
+    │   ├── OlderRelease      a member does not know what is asked for; upgrade it first
     │   ├── CannotRecover
     │   ├── EntriesLost       no replica has them any more; the message says where to go on
     │   ├── NotWritten        a disk has no room
@@ -91,6 +92,10 @@ class CannotLeave(Refused):
 
 class NeedsForce(CannotLeave):
     """Fewer voters would stay than segments should have replicas; `leave(..., force=True)` removes it."""
+
+
+class OlderRelease(Refused):
+    """A member runs a release that does not know what is asked for."""
 
 
 class CannotRecover(Refused):

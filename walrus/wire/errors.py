@@ -117,6 +117,11 @@ KINDS: Final = (
     ),
     Kind("cannot leave:", "CannotLeave", "removing that member would lose data or the majority"),
     Kind("needs force:", "NeedsForce", "`LEAVE` would leave fewer voters than segments should have replicas"),
+    Kind(
+        "older release:",
+        "OlderRelease",
+        "a member runs a release that does not know what is asked for: upgrade it first",
+    ),
     Kind("cannot recover:", "CannotRecover", "`RECOVER` of a segment that is sealed already"),
     Kind("gone:", "EntriesLost", "`FETCH` of sealed entries that none of the replicas has any more"),
     Kind("not written:", "NotWritten", "the disk of the segment's leader has no room"),
@@ -291,6 +296,11 @@ def topic_exists(topic: str) -> Reason:
 def unknown_node(node_id: int) -> Reason:
     """A node that is not a member."""
     return Reason(f"unknown node {node_id}: METRICS lists the members")
+
+
+def older_release(node_id: int) -> Reason:
+    """What a member could not apply, since its release does not know it."""
+    return Reason(f"older release: node {node_id} runs one that does not know this yet, upgrade it first")
 
 
 def too_many_topics(limit: int) -> Reason:

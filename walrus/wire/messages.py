@@ -39,6 +39,7 @@ class Hello(Message, frozen=True, kw_only=True):
     """First frame of a dialled connection: the caller's node, cluster and data directory."""
 
     version: int
+    """The earliest version of these messages that the caller speaks."""
     cluster_id: str
     node_id: int
     directory_id: str
@@ -54,6 +55,8 @@ class Hello(Message, frozen=True, kw_only=True):
     """The last index of the caller's Raft log; -1: not told."""
     nonce: bytes = b""
     """Drawn for this connection, if the cluster has a secret."""
+    newest: int = 0
+    """The latest version that the caller speaks; 0: `version` alone."""
 
 
 class HelloReply(Message, frozen=True, kw_only=True):
@@ -69,6 +72,8 @@ class HelloReply(Message, frozen=True, kw_only=True):
     """To a Hello for `ANY_NODE`: where the callee and the members that it knows of live."""
     directory_id: str = ""
     """Which process the caller is connected to, by its data directory; "": not told."""
+    version: int = 0
+    """What this connection speaks from now on: the highest version that both know. 0: that of the Hello."""
 
 
 class Join(Message, frozen=True, kw_only=True):
@@ -88,6 +93,8 @@ class Challenge(Message, frozen=True, kw_only=True):
     nonce: bytes
     """Drawn for this connection."""
     proof: bytes
+    version: int = 0
+    """As it will be in HelloReply: there nothing is proven any more."""
 
 
 class Proof(Message, frozen=True, kw_only=True):
