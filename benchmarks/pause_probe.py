@@ -132,6 +132,7 @@ def install() -> Passes:
     from walrus.broker.controller import Controller
     from walrus.broker.lifecycle import Lifecycle
     from walrus.broker.raft_host import RaftHost
+    from walrus.broker.retention import Retention
     from walrus.broker.router import Router
     from walrus.broker.supervisor import Supervisor
     from walrus.node import Node
@@ -161,6 +162,8 @@ def install() -> Passes:
         (Supervisor, "on_tick"),
         (Lifecycle, "flush"),
         (Lifecycle, "on_tick"),
+        (Lifecycle, "on_connection"),
+        (Retention, "on_tick"),
         (ClientConnection, "buffer_updated"),
         (PeerSession, "buffer_updated"),
     ):

@@ -105,7 +105,7 @@ def show_pauses(
     pauses: dict[str, tuple[int, float]],
     goal: float,
 ) -> None:
-    """The longest pass and its parts, beside the goal in ms; a line for each kind of pause, longest first."""
+    """The longest pass and its parts, beside the goal in ms; and the kinds of pauses."""
     milliseconds, parts = longest
     most = sorted(parts.items(), key=lambda part: -part[1])[:5]
     what = ", ".join(f"{name} {cost:.0f}" for name, cost in most) or "nothing that is timed"
@@ -114,10 +114,15 @@ def show_pauses(
         f"goal: at most {goal:.0f}, {verdict(milliseconds <= goal)}. In it: {what}",
         soft_wrap=True,
     )
-    for name, (count, worst) in sorted(pauses.items(), key=lambda entry: -entry[1][1]):
-        console.print(f"passes of more than 20 ms: {count} of {name}, the longest {worst:.0f} ms")
+    show_kinds(console, pauses)
     if not pauses:
         console.print("passes of more than 20 ms: none")
+
+
+def show_kinds(console: Console, pauses: dict[str, tuple[int, float]]) -> None:
+    """A line for each kind of pause, longest first."""
+    for name, (count, worst) in sorted(pauses.items(), key=lambda entry: -entry[1][1]):
+        console.print(f"passes of more than 20 ms: {count} of {name}, the longest {worst:.0f} ms")
 
 
 def each(port: tuple[str, int], requests: list[bytes], good: bytes, patience: float = PATIENCE) -> float:
@@ -194,6 +199,7 @@ class Size:
         self.names, self.patience = [b"t%d" % number for number in range(topics)], patience
         self.found: dict[str, float] = {}
         self.parts: dict[str, dict[str, float]] = {}
+        self.pauses: dict[str, dict[str, tuple[int, float]]] = {}
         self.failed = ""
 
     def measure(self, until: str) -> None:
@@ -219,6 +225,7 @@ class Size:
     def _passes(self, phase: str) -> None:
         try:
             self.found[f"pause, {phase}"], self.parts[phase] = self.nodes.longest()
+            self.pauses[phase] = self.nodes.pauses()
         except FileNotFoundError:  # what does not stop in time is killed, and reports nothing
             self.failed = self.failed or f"a node of {len(self.names):,} topics did not stop in time"
             tell(self.failed)
@@ -318,10 +325,12 @@ def show(console: Console, results: dict[int, Size]) -> None:
     for one in results.values():
         if one.failed:
             console.print(one.failed)
-    for phase, costs in list(results.values())[-1].parts.items():
+    largest = list(results.values())[-1]
+    for phase, costs in largest.parts.items():
         longest = sorted(costs.items(), key=lambda cost: -cost[1])[:6]
         what = ", ".join(f"{name} {cost:.0f}" for name, cost in longest)
         console.print(f"longest pass of {phase}, largest size, ms: {what}", soft_wrap=True)
+        show_kinds(console, largest.pauses[phase])
 
 
 def main() -> None:

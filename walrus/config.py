@@ -108,7 +108,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def retains(self, settings: Mapping[str, int]) -> bool:
         """Whether some limit of retention counts for a topic with these settings."""
-        return any(self.setting(name, settings) for name in RETENTION)
+        defaults = self.defaults()
+        return any(settings.get(name, defaults[name]) for name in RETENTION)
 
     def raft(self) -> RaftConfig:
         """Return Raft's share of the settings."""

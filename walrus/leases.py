@@ -31,6 +31,7 @@ Transcripts, in `tests/replicas/transcripts`: `lease_lost_and_returned`,
 
 from __future__ import annotations
 
+from walrus.rota import Rota
 from walrus.segments import START, Metadata, Segment
 
 RECONCILE_INTERVAL = 0.1
@@ -51,7 +52,7 @@ class LeaseTable:
         self._heard_at = float("-inf")
         self._granted: dict[str, int] = {}
         self._reconcile_at = float("-inf")
-        self._unlooked: list[str] = []  # topics whose turn has not come since all had theirs
+        self._looks: Rota[str] = Rota()
 
     def is_ours(self, segment: Segment) -> bool:
         """Whether this very process start leads the segment, or led it to its end."""
@@ -83,13 +84,11 @@ class LeaseTable:
         """
         if now >= self._reconcile_at:
             self._reconcile_at = now + RECONCILE_INTERVAL
-            self._unlooked = self._unlooked or list(self._granted)
-            for name in self._unlooked[-MAX_RECONCILED:]:
+            for name in self._looks.share(MAX_RECONCILED, lambda: self._granted):
                 self.reconcile(metadata, name)
                 assert name in metadata.topics or name not in self._granted, (
                     "SingleWriter: a lease outlives its topic"
                 )
-            del self._unlooked[-MAX_RECONCILED:]
 
     def expires_at(self) -> float:
         """When all leases end unless a Raft leader is heard from."""

@@ -26,7 +26,7 @@ DISTRIBUTION: Final = "walrus-log"
 _NAMES: Final = (
     "__init__ acknowledged auth broker certs cli client cluster commands config consensus console "
     "credentials deadlines demo health histogram lab leases mirror namesake node protocol quorum raft "
-    "replicas scripts segments settings shell shipped sim storage tlc tls view wal wire"
+    "replicas rota scripts segments settings shell shipped sim storage tlc tls view wal wire"
 )
 OURS: Final = frozenset(_NAMES.split())
 """What stands in this package's directory."""

@@ -59,8 +59,8 @@ Transcripts, in `tests/replicas/transcripts`: `rollover_by_entries`, `fence_and_
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from typing import NamedTuple, TypeAlias, TypeVar, assert_never
+from collections.abc import Iterable, Iterator
+from typing import Generic, NamedTuple, TypeAlias, TypeVar, assert_never
 
 import msgspec
 
@@ -316,17 +316,22 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
         return mine < known or (mine == known and incarnation != self.incarnation)
 
 
-class _Image(msgspec.Struct, frozen=True, kw_only=True):
+Topics = TypeVar("Topics")
+
+
+class Contents(msgspec.Struct, Generic[Topics], frozen=True, kw_only=True):
+    """What a snapshot says. Its topics come one by one, or encoded (`broker/imaging.py`)."""
+
     version: int
     nodes: list[tuple[int, Member]]
-    topics: list[tuple[str, Topic]]
+    topics: Topics
     tombstones: list[tuple[str, int]] = []
     floor: int = 1
     forgotten_failovers: int = 0
 
 
-_snapshot_encoder = msgspec.msgpack.Encoder(order="deterministic")
-_snapshot_decoder = msgspec.msgpack.Decoder(_Image)
+snapshot_encoder = msgspec.msgpack.Encoder(order="deterministic")
+_snapshot_decoder = msgspec.msgpack.Decoder(Contents[list[tuple[str, Topic]]])
 
 
 class Metadata:
@@ -713,25 +718,19 @@ class Metadata:
 
     def snapshot(self) -> bytes:
         """The whole state, equal bytes for equal states."""
-        image = _Image(
-            version=self._version(),
+        versions = map(version_for, self.topics.values())
+        return snapshot_encoder.encode(self.contents(versions, sorted(self.topics.items())))
+
+    def contents(self, versions: Iterable[int], topics: Topics) -> Contents[Topics]:
+        """What a snapshot says of these topics, which need the versions, and of all else."""
+        return Contents(
+            version=max(RETENTION_VERSION if self.tombstones else FIRST_VERSION, *versions, FIRST_VERSION),
             nodes=sorted(self.nodes.items()),
-            topics=sorted(self.topics.items()),
+            topics=topics,
             tombstones=list(self.tombstones.items()),  # in the order of the deletions, which counts
             floor=self.floor,
             forgotten_failovers=self.forgotten_failovers,
         )
-        return _snapshot_encoder.encode(image)
-
-    def _version(self) -> int:
-        """The earliest version that can say what there is: see `version_of`."""
-        if self.tombstones or any(map(_is_kept, self.topics.values())):
-            return RETENTION_VERSION
-        queues = any(topic.groups for topic in self.topics.values())
-        assert queues or not any(topic.handed for topic in self.topics.values()), (
-            "NothingSkipped: a release without groups would drop what was handed on"
-        )
-        return QUEUES_VERSION if queues else FIRST_VERSION
 
     def restore(self, data: bytes) -> None:
         """Replace the state by a snapshot. Raises `UnknownCommand` for one from another version."""
@@ -826,12 +825,15 @@ def _is_chain(segments: list[Segment]) -> bool:
     return bool(segments) and not segments[-1].sealed and all(segment.sealed for segment in segments[:-1])
 
 
-def _is_kept(topic: Topic) -> bool:
-    """Whether the topic has what only version 3 can say."""
-    if topic.producers:
-        return True
+def version_for(topic: Topic) -> int:
+    """The earliest version that can say what there is of the topic."""
+    assert topic.groups or not topic.handed, (
+        "NothingSkipped: a release without groups would drop what was handed on"
+    )
     retained = topic.settings or topic.configured or topic.first > START.segment or topic.dead
-    return bool(retained) or any(segment.size or segment.sealed_ms for segment in topic.segments)
+    if topic.producers or retained or any(segment.size or segment.sealed_ms for segment in topic.segments):
+        return RETENTION_VERSION
+    return QUEUES_VERSION if topic.groups else FIRST_VERSION
 
 
 def _all_read(topic: Topic, upto: Position) -> bool:

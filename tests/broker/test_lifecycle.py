@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -203,3 +204,82 @@ def test_a_node_that_is_down_costs_the_writers_of_its_segments_no_look_at_the_cl
     world.start(leader % 3 + 1)
     writers = [world.nodes[leader].lifecycle.writers[name] for name in led]
     world.until(lambda: all(f.match == 1 for writer in writers for f in writer.followers.values()))
+
+
+def led_by_raft_leader(world: NodeWorld, topics: int) -> list[SegmentWriter]:
+    """Register so many; return the writers of those that Raft's leader leads, each with an entry."""
+    for number in range(topics):
+        world.register(f"t{number}", 3)
+    writers = list(world.nodes[world.raft_leader].lifecycle.writers.values())
+    for writer in writers:
+        assert world.put(world.raft_leader, writer.topic, "a") == [OK]
+    return writers
+
+
+def test_of_many_writers_a_tick_shows_the_clock_to_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifecycle, "MAX_LOOKED", 2)
+    world = three(monitor_check=3.0)
+    writers = led_by_raft_leader(world, 30)
+    assert len(writers) >= 8
+    looks: list[tuple[float, str]] = []
+    check = SegmentWriter.check_threshold
+
+    def count(self: SegmentWriter, now: float | None = None) -> None:
+        if now is not None and self in writers:
+            looks.append((world.now, self.topic))
+        check(self, now)
+
+    monkeypatch.setattr(SegmentWriter, "check_threshold", count)
+    world.run(6.0)
+    ticks = Counter(at for at, _ in looks)
+    assert max(ticks.values()) == 2
+    seen = Counter(topic for _, topic in looks)
+    assert set(seen) == {writer.topic for writer in writers} and set(seen.values()) <= {2, 3}, "every 3 s"
+
+
+def test_that_a_replica_is_back_many_writers_learn_in_turn_and_those_that_wait_for_it_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One pass that asked for 33,000 lengths would be a pause of some hundred milliseconds."""
+    monkeypatch.setattr(lifecycle, "MAX_LOOKED", 2)
+    world = three()
+    writers = led_by_raft_leader(world, 30)
+    leader, asked = world.raft_leader, list[tuple[float, str]]()
+    back, gone = (node for node in (1, 2, 3) if node != leader)
+    world.kill(gone)
+    world.kill(back)  # now nothing can be acknowledged
+    slot = world.send(leader, protocol.Put(writers[-1].topic, batch("b")))
+    world.run(0.1)
+
+    def note(sender: int, receiver: int, message: Any) -> None:
+        if (sender, receiver) == (leader, back) and isinstance(message, m.Append) and not message.batch.count:
+            asked.append((world.now, message.topic))
+
+    world.watch = note
+    lives = world.nodes[leader].lifecycle
+    world.start(back)
+    world.until(lambda: back in world.nodes[leader].connected)
+    assert asked[0][1] == writers[-1].topic, "first the one that a client waits for"
+    assert not all(writer.reaches(back) for writer in lives.writers.values())
+    world.until(lambda: world.replies[slot] == [OK])
+    world.until(lambda: all(writer.reaches(back) for writer in lives.writers.values()))
+    assert max(Counter(at for at, _ in asked).values()) <= 2 * 2, "with the connection, and with a tick"
+    assert {topic for _, topic in asked} == {writer.topic for writer in writers}
+    world.until(lambda: not lives.busy)
+
+
+def test_a_replica_that_goes_again_before_all_writers_knew_that_it_was_back_is_out_of_reach_for_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lifecycle, "MAX_LOOKED", 2)
+    world = three()
+    writers = led_by_raft_leader(world, 30)
+    leader = world.raft_leader
+    other = leader % 3 + 1
+    world.kill(other)
+    lives = world.nodes[leader].lifecycle
+    lives.on_connection(other, True, world.now)
+    assert sum(writer.reaches(other) for writer in writers) == 2
+    lives.on_connection(other, False, world.now)
+    world.run(0.5)
+    assert not any(writer.reaches(other) for writer in writers), "NoRest: it is waited for in vain"

@@ -23,11 +23,12 @@ from walrus.consensus.messages import (
 )
 from walrus.replicas.copies import Copies
 from walrus.replicas.durability import Durable
-from walrus.segments import VERSION, Command, Metadata, SetReplicas, encode_command
+from walrus.segments import VERSION, Command, Metadata, Segment, SetReplicas, Topic, encode_command
 from walrus.sim.memory import MemoryEngine
 from walrus.wire.effects import Outbox, no_trace
 
 FENCED = ("t", 1)
+OPEN = Segment(leader=1, incarnation=1, replicas=(1, 2, 3))
 
 
 class Bench:
@@ -51,11 +52,11 @@ class Bench:
         )
         metadata = SimpleNamespace(
             is_over=lambda *key: self.sealed,
-            snapshot=lambda: b"metadata",
+            contents=Metadata().contents,
             restore=lambda data: None,
             apply=lambda command: command.topic,
             all_know=VERSION,
-            topics={"t": SimpleNamespace(open=SimpleNamespace(replicas=(1, 2, 3)), current=2)},
+            topics={"t": Topic(segments=[OPEN], first=2)},
         )
         self.host = RaftHost(
             config=config(2, compact_entries=5),
@@ -86,6 +87,11 @@ class Bench:
         self.last += count
         self.host.raft.step(1, message, now)
         return self.write(now)
+
+    def turn(self) -> int:
+        """The next turn goes on with what one was not enough for; the last write in it."""
+        self.host.go_on(0.0)
+        return self.write()
 
     def write(self, now: float = 0.0) -> int:
         self.host.flush(now)
@@ -136,7 +142,7 @@ def test_after_an_unclean_stop_the_copies_of_a_snapshots_open_segments_are_unsur
     """The power loss may have shortened them, whether the journal ends with its snapshot or not."""
     before = Bench()
     before.durable(before.append(5, commit=before.last + 5))
-    before.durable(before.write())
+    before.durable(before.turn())
     before.durable(before.append(behind, commit=0))
     assert before.host.raft.log.snapshot_index == before.last - behind
     after = Bench(sure=False, memory=before.memory)
@@ -160,7 +166,7 @@ def test_fences_are_forgotten_once_the_checkpoint_that_has_their_seals_is_durabl
     bench.durable(bench.append(20, commit=0))
     bench.sealed = True
     bench.durable(bench.append(1, commit=6))
-    checkpoint = bench.write()
+    checkpoint = bench.turn()
     assert bench.forgotten == [], "AckedDurable: not before the checkpoint is durable"
     bench.durable(checkpoint)
     assert bench.forgotten == [FENCED]
@@ -173,10 +179,10 @@ def test_an_older_checkpoint_that_becomes_durable_ends_no_fence_of_a_later_one()
     first = bench.append(1, commit=6)
     second = bench.append(1, commit=14)
     bench.durable(first)  # six entries are applied: a checkpoint is made ...
-    older = bench.write()
+    older = bench.turn()
     bench.sealed = True
     bench.durable(second)  # ... and eight more, with the seal: another one
-    newer = bench.write()
+    newer = bench.turn()
     assert second < older < newer
     bench.durable(older)
     assert bench.forgotten == [], "AckedDurable: a fence is forgotten that no durable checkpoint makes up for"
@@ -188,7 +194,7 @@ def test_the_fence_of_an_open_segment_outlives_every_checkpoint():
     bench = Bench()
     bench.durable(bench.append(20, commit=0))
     bench.durable(bench.append(1, commit=6))
-    bench.durable(bench.write())
+    bench.durable(bench.turn())
     assert bench.host.raft.log.snapshot_index >= 6
     assert bench.forgotten == [], "AckedDurable: the fence of an open segment is forgotten"
 

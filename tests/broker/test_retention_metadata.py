@@ -6,14 +6,17 @@ Assertion messages that begin with a name say which invariant of `spec/Retention
 from __future__ import annotations
 
 import gc
+from itertools import chain
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.broker.test_segments import SUM, cluster, register, seal
 from tests.broker.world import config
 from walrus import commands, segments
 from walrus.acknowledged import Acknowledged, Run
+from walrus.broker import retention as retention_module
 from walrus.broker.retention import Retention, first_retained
 from walrus.segments import (
     FIRST_VERSION,
@@ -191,12 +194,16 @@ def test_dead_letters_are_counted_once_however_often_they_are_committed() -> Non
     assert metadata.topics["t"].dead == {"g": 2}
 
 
+def version(metadata: Metadata) -> int:
+    return msgspec.msgpack.decode(metadata.snapshot(), type=dict[str, Any])["version"]
+
+
 def test_snapshots_have_it_all_and_are_of_the_earliest_version_that_can() -> None:
     plain = cluster(seal(1, 3))
-    assert plain._version() == FIRST_VERSION
+    assert version(plain) == FIRST_VERSION
     for changes in ([settings(retain_entries=5)], [trim(1, 2)], [DeleteTopic(topic="t", born=1)]):
         metadata = cluster(seal(1, 3, recovered=True), *changes)
-        assert metadata._version() == VERSION
+        assert version(metadata) == VERSION
         other = Metadata()
         other.restore(metadata.snapshot())
         other.check_invariants()
@@ -307,6 +314,44 @@ def test_topics_without_retention_cost_a_raft_leader_one_look_a_term() -> None:
     retention.stop()
     retention.on_tick(5_000.0)
     assert len(proposed) == 4, "the next term begins with all topics"
+
+
+def test_of_many_topics_a_tick_looks_at_some_and_first_at_those_that_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A look at all of 100,000 topics would be a pause of most of a second."""
+    monkeypatch.setattr(retention_module, "MAX_LOOKED", 10)
+    metadata = cluster(*SEALS, *(register(f"t{number:02}") for number in range(54)))
+    proposed: list[Command] = []
+    retention = Retention(
+        config=config(retain_entries=1),
+        metadata=metadata,
+        propose=lambda command, now: proposed.append(command),
+        unix_time=lambda: 0.0,
+    )
+    looks: list[list[str]] = []
+    look = retention._look
+    monkeypatch.setattr(retention, "_look", lambda name, now: looks[-1].append(name) or look(name, now))
+
+    def tick(now: float) -> list[str]:
+        looks.append([])
+        retention.on_tick(now)
+        return looks[-1]
+
+    first_round = [tick(number / 10) for number in range(6)]
+    assert list(map(len, first_round)) == [10] * 5 + [5]
+    assert sorted(chain(*first_round)) == sorted(metadata.topics), "each topic once, in the first round"
+    assert proposed == [trim(1, 4)] and tick(0.7) == [], "the next round waits for its time"
+    retention.on_topic("t")
+    monitor_check = config().monitor_check
+    assert tick(monitor_check)[0] == "t" and len(looks[-1]) <= 11, "what changed does not wait for its turn"
+    changed = [f"t{number:02}" for number in range(30)]
+    for name in changed:
+        retention.on_topic(name)
+    at_once = [tick(monitor_check + 1) for _ in range(3)]
+    assert set(changed) <= set(chain(*at_once)) and max(map(len, at_once)) <= 20
+    retention.stop()
+    assert len(tick(monitor_check + 2)) == 10, "a new term begins a new round, of all topics"
 
 
 def test_a_topic_that_rolls_for_years_costs_what_it_retains() -> None:

@@ -2,6 +2,7 @@
 
     controller    the switch: everything that arrives goes to the one that it concerns
     raft_host     Raft's `Ready`: persist, send, apply; checkpoints and restores
+    imaging       a snapshot of the metadata, some topics a turn
     handshake     who is at the other end of a peers' connection, and may it go on
     membership    hello, join, announce, removal: the members, and their addresses
     placement     where segments go: the first leader, the next one, the replica set

@@ -11,6 +11,9 @@ Both ends are the same proposal, and both proposers repeat it until the metadata
 whichever node. Where the next segment goes is decided here: round-robin over the voters that this node
 reaches.
 
+What concerns all writers of a node, which may be 100,000, is done for a share of them with each tick
+(`rota.py`): the look at their thresholds, and the question to a replica that is back.
+
 A forward for a segment that is not known here yet (its origin has newer metadata) waits for the metadata;
 one for a segment that is over goes back.
 
@@ -20,7 +23,7 @@ Transcripts, in `tests/replicas/transcripts`: `recovery_twice_and_one_seal`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from heapq import heappop, heappush
 
 import msgspec
@@ -36,6 +39,7 @@ from walrus.replicas.copies import Copies, Key
 from walrus.replicas.failover import SegmentRecovery
 from walrus.replicas.producers import Producers, Repetitions
 from walrus.replicas.replication import SegmentWriter, Shared
+from walrus.rota import Rota
 from walrus.segments import Command, Metadata, Seal
 from walrus.wire.effects import Outbox, Trace
 from walrus.wire.errors import NO_ERROR
@@ -43,6 +47,10 @@ from walrus.wire.messages import AppendReply, CopyReply, FenceReply, Forward, Fo
 
 MAX_SEALS = 200
 """Seals of this node that are proposed and not applied yet."""
+
+MAX_LOOKED = 1_000
+"""Writers that one tick shows the clock, which each sees every `monitor_check` seconds; and as many that
+learn that a replica is back."""
 
 MAX_EARLY = 1_000
 """Forwards kept per topic for segments that this node has not heard of yet."""
@@ -106,6 +114,55 @@ class Writers(dict[str, SegmentWriter]):
         """Return how many entries of a segment are acknowledged, if this node is its writer."""
         writer = self.of(topic, number)
         return None if writer is None else writer.commit_index
+
+
+class Looks:
+    """What concerns all writers of a node, of which each has its turn. What it returns are their topics."""
+
+    def __init__(self, writers: Writers, monitor_check: float) -> None:
+        self._writers, self._monitor_check = writers, monitor_check
+        self._look_at = 0.0
+        self._clock = Rota[str]()
+        self._came: dict[int, Rota[str]] = {}  # nodes that not all writers know yet to be back
+
+    @property
+    def busy(self) -> bool:
+        """Whether some writer has not heard yet that a replica is back."""
+        return bool(self._came)
+
+    def show_the_clock(self, now: float) -> dict[str, None]:
+        """The next segments may have grown too old, or be full by other settings."""
+        if self._clock.over and now < self._look_at:
+            return {}
+        if self._clock.over:
+            self._look_at = now + self._monitor_check
+        looked = dict.fromkeys(self._clock.share(MAX_LOOKED, lambda: self._writers))
+        for topic in looked:
+            if writer := self._writers.get(topic):
+                writer.check_threshold(now)
+        return looked
+
+    def on_connection(self, node: int, connected: bool) -> None:
+        """A round of telling begins, if the node is there; one that it went in is over."""
+        self._came.pop(node, None)
+        if connected:
+            self._came[node] = Rota()
+
+    def tell(self, first: Iterable[str], now: float) -> dict[str, None]:
+        """The next writers ask the replicas that are back for their lengths; first those that wait for them.
+
+        A writer that has not had its turn holds a replica for one out of reach, as it did until now.
+        """
+        told: dict[str, None] = {}
+        for node, rota in list(self._came.items()):
+            for topic in rota.share(MAX_LOOKED, lambda: [*first, *self._writers]):
+                writer = self._writers.get(topic)
+                if writer is not None and not writer.reaches(node):
+                    writer.on_connection(node, True, now)
+                    told[topic] = None
+            if rota.over:
+                del self._came[node]
+        return told
 
 
 class Proposals:
@@ -209,12 +266,12 @@ class Lifecycle:
         self._waiting: dict[str, None] = {}  # topics whose writer waits for an answer, or for the clock
         self._seals = Proposals(config.resend_interval)
         self._ending: dict[str, int] = {}  # topic -> its segment that this node seals, or recovers
-        self._monitor_at = 0.0
+        self._looks = Looks(writers, config.monitor_check)
 
     @property
     def busy(self) -> bool:
         """Return whether anything here waits for an answer."""
-        return bool(self.recoveries or self._early)
+        return bool(self.recoveries or self._early or self._looks.busy)
 
     def due(self, now: float) -> bool:
         """Whether `flush` has something to do."""
@@ -300,10 +357,11 @@ class Lifecycle:
             self._dirty[topic] = None
 
     def on_connection(self, node: int, connected: bool, now: float) -> None:
-        """A connection came or went."""
-        for topic, writer in self.writers.items():
-            writer.on_connection(node, connected, now)
-            self._dirty[topic] = None
+        """A connection came or went. Of the one that there was, all writers learn at once that it is over."""
+        for writer in self.writers.values():
+            writer.on_connection(node, False, now)
+        self._looks.on_connection(node, connected)
+        self._dirty |= self._looks.tell(self._waiting, now)
 
     def on_tick(self, now: float) -> None:
         """Deadlines, and the periodic look at thresholds."""
@@ -322,11 +380,7 @@ class Lifecycle:
         for recovery in self.recoveries.values():
             recovery.on_tick(now)
         self._early.expire(now)
-        if now >= self._monitor_at:
-            self._monitor_at = now + self._config.monitor_check
-            for topic, writer in self.writers.items():
-                writer.check_threshold(now)
-                self._dirty[topic] = None
+        self._dirty |= self._looks.tell(self._waiting, now) | self._looks.show_the_clock(now)
 
     def flush(self, now: float) -> None:
         """Append what this turn brought; go on with the seals and recoveries that are due."""

@@ -21,9 +21,10 @@ of its copies may have been shortened: those of segments that a command up to th
 of all segments that a dead node led at once. What is left is applied in the next turns, which follow at once;
 in between the node hears what has arrived.
 
-**Checkpoints.** After `compact_entries` applied entries the metadata becomes a snapshot and Raft drops the
-log behind it. Once that checkpoint is durable, every later start of this node knows the segments that were
-sealed in it, and the notes on their copies are dropped (`Copies.forget_notes`).
+**Checkpoints.** After `compact_entries` applied entries the metadata becomes a snapshot, some topics with
+each turn (`imaging.py`), and Raft drops the log up to the index at which that was begun. Once the checkpoint
+is durable, every later start of this node knows the segments that were sealed in it, and the notes on their
+copies are dropped (`Copies.forget_notes`).
 
 Proposals have no answers: the proposer repeats its command until the applied metadata shows the change. The
 Raft leader completes a placement before it appends it, or drops it (`placement.completed`).
@@ -35,13 +36,14 @@ that is not durable here; nothing is done after `Outbox.halt`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import TypeAlias
 
 import msgspec
 
+from walrus.broker.imaging import Image
 from walrus.broker.placement import Departures, completed
 from walrus.broker.spec_trace import record_applied, record_entry, record_restored
 from walrus.config import Identity, NodeConfig
@@ -136,7 +138,7 @@ class RaftHost:
         self._unsure_to = 0 if identity.sure else _last_index(restored)
         self._unsaved: Ready | None = None
         self._no_room = False  # whether the operator was told that the disk is full
-        self._checkpointed: tuple[int, Collection[Key]] = (0, ())  # at which index, and which notes it ends
+        self._image: Image | None = None  # the snapshot that is being made, or is not known to be durable
         self._departures = Departures()
         self._committed: deque[Entry] = deque()  # durable and committed, to be applied
         self.metadata = metadata
@@ -255,9 +257,10 @@ class RaftHost:
         if self._outbox.halted:
             return
         self._journal.durable(ready)
-        index, keys = self._checkpointed
-        if ready.checkpoint is not None and ready.checkpoint.index == index:
-            self._copies.forget_notes(keys)
+        image = self._image
+        if ready.checkpoint is not None and image is not None and ready.checkpoint.index == image.index:
+            self._copies.forget_notes(image.over)
+            self._image = None
         self._send_all(ready.messages_after)
         self.raft.persisted(ready, self._now)
         changes = Changes(confirmed_reads=ready.reads)
@@ -273,7 +276,11 @@ class RaftHost:
 
         All that was committed before its term is applied here once the first entry of that term is.
         """
-        return self.raft.role is Role.LEADER and self.raft.log.term_at(self.applied) == self.raft.current_term
+        if self.raft.role is not Role.LEADER:
+            return False
+        log = self.raft.log
+        assert log.holds(self.applied), "StateMachineSafety: the snapshot is of more than is applied here"
+        return log.term_at(self.applied) == self.raft.current_term
 
     @property
     def behind(self) -> bool:
@@ -281,10 +288,14 @@ class RaftHost:
         return bool(self._committed)
 
     def go_on(self, now: float) -> None:
-        """Apply the next commands, if any wait."""
+        """Apply the next commands, if any wait; go on with a snapshot that is being made."""
         self._now = now
-        if self._committed and not self._outbox.halted:
+        if self._outbox.halted:
+            return
+        if self._committed:
             self._apply_next(Changes())
+        else:
+            self._compact()
 
     def _apply_next(self, changes: Changes) -> None:
         if entries := self._next_committed():
@@ -326,6 +337,8 @@ class RaftHost:
     def _apply_command(
         self, command: Command, index: int, changes: Changes, opened_at: dict[str, int]
     ) -> None:
+        if self._image is not None:
+            self._image.before(command)
         topic = self.metadata.apply(command)
         if self._trace is not no_trace:
             record_applied(self._trace, self.metadata, command, topic, index)
@@ -348,6 +361,7 @@ class RaftHost:
     def _restore(self, snapshot: Snapshot, changes: Changes) -> None:
         """Replace the whole metadata by a snapshot."""
         self._observer.on_restore(snapshot)
+        self._image = None
         before = list(self.metadata.topics)
         try:
             self.metadata.restore(snapshot.data)
@@ -377,17 +391,18 @@ class RaftHost:
             self._outbox.halt(reason)
 
     def _compact(self) -> None:
-        """Make a checkpoint if enough entries were applied since the last one.
+        """Begin a checkpoint if enough entries were applied since the last one, or go on with it.
 
         As many as there are topics, at least: a snapshot says all of each, so with a fixed number of entries
         between two, to register n topics would cost the square of n.
         """
-        enough = max(self._config.compact_entries, len(self.metadata.topics))
-        if self.applied - self.raft.log.snapshot_index < enough:
-            return
-        sealed = frozenset(key for key in self._copies.noted if self.metadata.is_over(*key))
-        self._checkpointed = self.applied, sealed
-        self.raft.compact(self.applied, self.metadata.snapshot())
+        image = self._image
+        if image is None or image.whole:
+            enough = max(self._config.compact_entries, len(self.metadata.topics))
+            if self.applied - self.raft.log.snapshot_index >= enough:
+                self._image = Image(self.applied, self.metadata, self._copies.noted)
+        elif image.go_on():
+            self.raft.compact(image.index, image.data())
 
 
 def _announced_at(restored: Restored, directory_id: str) -> int:

@@ -12,16 +12,26 @@ Size and time come with the Seal (`Segment.size`, `sealed_ms`), from the node th
 none was sealed before retention was set. Segments are sealed in order, so one before a segment that is old
 enough is old enough, too; and one of unknown size (a recovery does not know it) counts as empty.
 
+A topic that has another segment, or other settings, is looked at with the next tick. All others that retain
+are looked at every `monitor_check` seconds, for segments grow older and groups read on; a new Raft leader
+looks at every topic once, to learn which these are. One tick looks at `MAX_LOOKED` of either, so with more
+than some 100,000 a round takes longer (`rota.py`).
+
 Nothing here is needed for safety: whatever this module proposes, `Metadata` drops only what is sealed, and
 nothing that a group is protected by. Wall clocks decide when, and nothing else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import islice
 
 from walrus.config import NodeConfig
+from walrus.rota import Rota
 from walrus.segments import Command, Metadata, Topic, Trim
+
+MAX_LOOKED = 1_000
+"""Topics that one tick looks at because they changed, and as many because it is their turn."""
 
 
 def first_retained(topic: Topic, config: NodeConfig, unix_ms: float) -> int:
@@ -58,31 +68,43 @@ class Retention:
         """Topics that have another segment, or other settings, since they were looked at."""
         self._retaining: dict[str, None] = {}
         """Topics of which something may go one day: the only ones that a node looks at again and again."""
+        self._looks: Rota[str] = Rota()
+        self._looked_at_all = False
         self._look_at = float("-inf")
-        """When those are looked at again: segments grow older, and groups read on."""
+        """When a round of looks begins."""
 
     def on_topic(self, topic: str) -> None:
         """The topic has another segment, or other settings."""
         self._changed[topic] = None
 
     def on_tick(self, now: float) -> None:
-        """The Raft leader's next step: propose what is to go, of topics that changed, or of all in turn."""
-        if now >= self._look_at:
-            first_look = self._look_at == float("-inf")
-            self._look_at = now + self._config.monitor_check
-            self._changed.update(dict.fromkeys(self._metadata.topics if first_look else self._retaining))
-        changed, self._changed = self._changed, {}
-        for name in changed:
-            topic = self._metadata.topics.get(name)
-            if topic is None or not self._config.retains(topic.settings):
-                self._retaining.pop(name, None)
-                continue
-            self._retaining[name] = None
-            if len(topic.segments) == 1:
-                continue
-            first = self._unprotected(topic, first_retained(topic, self._config, self._unix_time() * 1000))
-            if first > topic.first:
-                self._propose(Trim(topic=name, old=topic.first, first=first), now)
+        """The Raft leader's next step: propose what is to go, of topics that changed, or whose turn it is."""
+        looked = dict.fromkeys(islice(self._changed, MAX_LOOKED))
+        for name in looked:
+            del self._changed[name]
+        if not self._looks.over or now >= self._look_at:
+            if self._looks.over:
+                self._look_at = now + self._config.monitor_check
+            looked |= dict.fromkeys(self._looks.share(MAX_LOOKED, self._everything))
+        for name in looked:
+            self._look(name, now)
+
+    def _everything(self) -> Iterable[str]:
+        """What a round looks at. The first one finds those of which something may go one day."""
+        first, self._looked_at_all = not self._looked_at_all, True
+        return self._metadata.topics if first else self._retaining
+
+    def _look(self, name: str, now: float) -> None:
+        topic = self._metadata.topics.get(name)
+        if topic is None or not self._config.retains(topic.settings):
+            self._retaining.pop(name, None)
+            return
+        self._retaining[name] = None
+        if len(topic.segments) == 1:
+            return
+        first = self._unprotected(topic, first_retained(topic, self._config, self._unix_time() * 1000))
+        if first > topic.first:
+            self._propose(Trim(topic=name, old=topic.first, first=first), now)
 
     def _unprotected(self, topic: Topic, first: int) -> int:
         """With protect_groups, no more than every group has read. `Metadata` looks at it once more."""
@@ -95,4 +117,5 @@ class Retention:
         """This node leads no more, or not yet: with its next term it looks at all topics."""
         self._changed.clear()
         self._retaining.clear()
-        self._look_at = float("-inf")
+        self._looks.begin_anew()
+        self._looked_at_all, self._look_at = False, float("-inf")

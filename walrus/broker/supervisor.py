@@ -15,8 +15,10 @@ what its predecessors committed: before, it would see nodes that are removed, an
     a node that was taken in does not start, and is not there     the same
     a sealed segment is beyond its topic's retention              propose to trim it (retention.py)
 
-A node may lead thousands of segments, and their recovery is work for all nodes. So one look takes the first
-two duties for `MAX_SEGMENTS` segments each, and the next look, at the next tick, goes on behind them.
+A node may lead thousands of segments, and their recovery is work for all nodes. So one look recovers
+`MAX_SEGMENTS` of them and asks as many to roll over, and the next look, at the next tick, goes on behind
+them (`rota.py`). Which segments a node concerns is in the metadata (`open_at`, `sealed_at`): no look reads
+all topics, and retention, which must, has a rota of its own.
 
 **A node that was taken in** is in the metadata by its Join alone, and anything that reaches the port can send
 one. So it is dropped again `JOIN_PATIENCE` after it was there last, if it has not started until then. It is
@@ -34,8 +36,9 @@ Transcripts, in `tests/replicas/transcripts`: `leave_hands_over`, `leave_needs_f
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from itertools import chain
+from typing import TypeAlias
 
 from walrus.broker.retention import Retention
 from walrus.config import NodeConfig
@@ -44,7 +47,8 @@ from walrus.quorum import majority
 from walrus.raft import Raft
 from walrus.replicas.copies import Key
 from walrus.replicas.repair import Repairs
-from walrus.segments import Command, Metadata, RemoveNode
+from walrus.rota import Rota
+from walrus.segments import Command, Metadata, Placement, RemoveNode, Segment, Topic
 from walrus.wire.effects import Outbox
 from walrus.wire.messages import CopyReply, RollOver
 
@@ -56,6 +60,9 @@ MAX_SEGMENTS = 200
 
 CAUGHT_UP = 100
 """A learner this many entries behind the commit index is close enough to vote."""
+
+Placed: TypeAlias = Segment | Placement
+"""An open segment, or where many of them are: both say who leads them, and who has copies."""
 
 
 class Supervisor:
@@ -86,8 +93,7 @@ class Supervisor:
         self._there: dict[int, str] = {}  # node this one is connected to -> the directory behind it
         self._taken_in: dict[tuple[int, str], float] = {}  # (node, directory) not started yet -> there last
         self.dirty = True
-        self._reached = {"recover": "", "roll over": ""}
-        """Duty -> the topic up to which the last look got, while there are more than a look takes."""
+        self._to_recover, self._to_roll_over = Rota[str](), Rota[str]()
 
     # --- which nodes are alive ---
 
@@ -140,11 +146,14 @@ class Supervisor:
         if not self._leading:
             self._leading, self._led_since, self.dirty = True, now, True
             self._taken_in.clear()
+            self._to_recover.begin_anew()
+            self._to_roll_over.begin_anew()
         if now - self._ticked_at > self._config.failure_timeout / 4:
             # This process slept: no node could have been heard, or have started, in the meantime.
             self._led_since = now
             self._taken_in.clear()
         self._ticked_at = now
+        self._retention.on_tick(now)
         if not self.dirty and now < self._again_at:
             return
         self.dirty = False
@@ -159,41 +168,38 @@ class Supervisor:
         leaving = [n for n, node in sorted(self._metadata.nodes.items()) if node.leaving]
         sources = [n for n in sorted({*live, *leaving}) if self._alive(n, now)]
         self._repairs.on_tick(voters, sources, dead, now)
-        self._retention.on_tick(now)
 
     def _fail_over(self, now: float) -> None:
-        left: list[str] = []
-        for placement, names in self._metadata.open_at.items():
-            node = self._metadata.nodes.get(placement.leader)
-            restarted = node is None or node.incarnation != placement.incarnation
-            if restarted or not self._alive(placement.leader, now):
-                left += names
-        for name in self._some("recover", left):
-            self._recover(name, self._metadata.topics[name].current, now)
+        def is_lost(segment: Placed) -> bool:
+            node = self._metadata.nodes.get(segment.leader)
+            restarted = node is None or node.incarnation != segment.incarnation
+            return restarted or not self._alive(segment.leader, now)
+
+        for name, topic in self._next(self._to_recover, is_lost):
+            self._recover(name, topic.current, now)
 
     def _early_rollovers(self, voters: list[int]) -> None:
         wanted = min(self._config.replication_factor, len(voters))
-        few: list[str] = []
-        for placement, names in self._metadata.open_at.items():
-            staying = [node for node in placement.replicas if node in voters]
-            # A leaving node is needed until no segment names it, the open one included.
-            if len(staying) < max(wanted, len(placement.replicas)):
-                few += names
-        for name in self._some("roll over", few):
-            known = self._metadata.topics[name]
-            message = RollOver(topic=name, segment=known.current, replicas=wanted)
-            self._outbox.send(known.open.leader, message)
 
-    def _some(self, duty: str, topics: list[str]) -> list[str]:
-        """The topics that this look takes, in order: those behind the ones of the last look."""
-        topics.sort()
-        if len(topics) <= MAX_SEGMENTS:
-            return topics
-        first = bisect_right(topics, self._reached[duty])
-        some = [*topics[first:], *topics[:first]][:MAX_SEGMENTS]
-        self._reached[duty] = some[-1]
-        self.dirty = True
-        return some
+        def has_few(segment: Placed) -> bool:
+            staying = [node for node in segment.replicas if node in voters]
+            # A leaving node is needed until no segment names it, the open one included.
+            return len(staying) < max(wanted, len(segment.replicas))
+
+        for name, topic in self._next(self._to_roll_over, has_few):
+            message = RollOver(topic=name, segment=topic.current, replicas=wanted)
+            self._outbox.send(topic.open.leader, message)
+
+    def _next(self, rota: Rota[str], concerned: Callable[[Placed], bool]) -> Iterator[tuple[str, Topic]]:
+        """The topics whose turn it is among those whose open segment is (still) concerned."""
+        open_at = self._metadata.open_at
+        for name in rota.share(
+            MAX_SEGMENTS, lambda: chain(*(names for place, names in open_at.items() if concerned(place)))
+        ):
+            topic = self._metadata.topics.get(name)
+            if topic is not None and concerned(topic.open):
+                yield name, topic
+        self.dirty |= not rota.over
 
     def _members(self, now: float) -> None:
         """One step of membership change; Raft refuses a second one before the first has committed."""
@@ -285,13 +291,23 @@ def why_not_leave(
         return f"only {len(alive)} of the other {len(rest)} voters answer, which is no majority"
     if node in reachable:
         return None  # it can still hand over what it has
-    for name, topic in sorted(metadata.topics.items()):
-        for number, segment in topic.numbered():
-            others = [other for other in segment.replicas if other != node and other in reachable]
-            needed = 1 if segment.sealed else segment.majority
-            if node in segment.replicas and len(others) < needed:
-                return f"segment {number} of {name} would be lost: no other live node holds it"
+    lost: list[tuple[str, int]] = []
+    for place, names in metadata.open_at.items():
+        if _is_lost_without(node, place.replicas, reachable, majority(len(place.replicas))):
+            lost += [(name, metadata.topics[name].current) for name in names]
+    for replicas, keys in metadata.sealed_at.items():
+        if _is_lost_without(node, replicas, reachable, 1):
+            lost += keys
+    if lost:
+        name, number = min(lost)
+        return f"segment {number} of {name} would be lost: no other live node holds it"
     return None
+
+
+def _is_lost_without(node: int, replicas: tuple[int, ...], reachable: Collection[int], needed: int) -> bool:
+    """Whether segments with these replicas need this one of them: too few others can be reached."""
+    others = [other for other in replicas if other != node and other in reachable]
+    return node in replicas and len(others) < needed
 
 
 def too_few_stay(node: int, metadata: Metadata, voters: Collection[int], factor: int) -> int | None:

@@ -512,6 +512,12 @@ class SegmentWriter:
         self._advance(follower.match)
         self._send_from_disk(node, follower, now)
 
+    def reaches(self, node: int) -> bool:
+        """Whether this writer needs no word that a node is connected: it knows, or that has no copy."""
+        assert node != self._config.node_id, "a writer reaches itself"
+        follower = self.followers.get(node)
+        return follower is None or follower.connected
+
     def on_connection(self, node: int, connected: bool, now: float) -> None:
         """The connection to a replica came or went; what was on its way may be lost."""
         follower = self.followers.get(node)

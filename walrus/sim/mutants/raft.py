@@ -270,10 +270,16 @@ SNAPSHOTS = (
         "StateMachineSafety",
         "the metadata's snapshot is labelled with an index that is not in it yet",
         Slip(
-            "self.raft.compact(self.applied, self.metadata.snapshot())",
-            "self.raft.compact(self.raft.log.applied_index, self.metadata.snapshot())",
+            "self.raft.compact(image.index, image.data())",
+            "self.raft.compact(self.raft.log.applied_index, image.data())",
         ),
         spec="raft:SnapshotUncommitted",
+    ),
+    Mutant.of(
+        "snapshot_moves_on",
+        "StateMachineSafety",
+        "what a command changes while a snapshot is made is in the snapshot, which is of before",
+        Slip("self._image.before(command)", "pass"),
     ),
     Mutant.of(
         "snapshot_pieces_repeat",
