@@ -46,8 +46,8 @@ from rich.table import Table
 
 from benchmarks import beside
 from benchmarks.cluster_peers import peers
+from benchmarks.cluster_subjects import PATIENCE, Marked, PeerError, Subject
 from benchmarks.cluster_subjects import PAYLOAD as PAYLOAD
-from benchmarks.cluster_subjects import Marked, PeerError, Subject
 from benchmarks.cluster_subjects import dial as dial
 from walrus.client import Client
 from walrus.client.errors import WalrusError
@@ -59,8 +59,6 @@ CLIENT_PORT, RAFT_PORT = 19_091, 16_001
 BARE_PORT = 19_080
 SCHEDULES = ("200", "each")
 PARTS = ("load", "failover", "idle", "soak", "peers")
-PATIENCE = 30.0
-"""Seconds for an answer while a cluster starts."""
 
 
 class Row(NamedTuple):
@@ -444,8 +442,7 @@ class Nodes(Subject):
 
     def stored(self) -> int:
         """What the leader says that it has."""
-        metrics = self._nodes.metrics(self._leader)
-        return metrics["entries"] if metrics else 0
+        return int(self.wait_for(lambda: self._nodes.metrics(self._leader))["entries"])
 
     def stop(self) -> None:
         """End them."""

@@ -188,7 +188,7 @@ class Nats(Subject):
 
     def stored(self) -> int:
         """What the stream has."""
-        return int(self.request("STREAM.INFO.B")["state"]["messages"])
+        return int(self.wait_for(lambda: self.request("STREAM.INFO.B"))["state"]["messages"])
 
 
 # --- Redis ---------------------------------------------------------------------------------------
