@@ -81,8 +81,7 @@ def in_turns(entries: int, ours: Callable[[], None], theirs: Callable[[], None])
 
 def table_of(peer: Nats, fsync: str, found: dict[str, list[tuple[float, float]]]) -> Table:
     """Medians, and the median of the ratios with the least and the greatest."""
-    promise = f"synced {peer.synced}{' the answer' if peer.durable else ''}, {peer.copies} copies"
-    title = f"Walrus, --fsync {fsync}, beside {peer.name} ({promise})"
+    title = f"Walrus, --fsync {fsync}, beside {peer.name} (synced: {peer.synced})"
     table = Table("", "Walrus", "NATS", "of it", title=title)
     for what, rates in found.items():
         ours, theirs = (statistics.median(side) for side in zip(*rates, strict=True))
