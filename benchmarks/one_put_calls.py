@@ -2,6 +2,7 @@
 
     python -m benchmarks.one_put_calls                           --fsync 200 and each
     python -m benchmarks.one_put_calls --fsync 200 --functions   which functions, too
+    python -m benchmarks.one_put_calls --histograms              what the histograms of appends cost
 
 A count is the same on a busy machine and on a quiet one, and so it is what to compare between two versions
 of the code when times cannot be trusted. Three nodes with their real sockets, engines and event loops take
@@ -21,7 +22,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from contextvars import Context
 from pathlib import Path
 from types import CodeType, FrameType
@@ -34,6 +36,7 @@ from rich.table import Table
 from benchmarks.cluster import OK_FRAME, PAYLOAD, SCHEDULES, frame
 from walrus import node
 from walrus.demo import free_ports
+from walrus.replicas.latency import Turns
 from walrus.shell import turn
 from walrus.shell.event_loop import BatchedEventLoop
 from walrus.shell.flags import Settings, look, settings_of
@@ -47,6 +50,8 @@ WARM_UP = 50
 """PUTs before counting begins."""
 STEP = 0.002
 """Seconds by which the clock moves on where nothing else happens, until all nodes are ready."""
+ROUNDS = 20
+"""Pairs of rounds that are compared."""
 PATIENCE = 60.0
 """Real seconds for that, and for each PUT."""
 
@@ -281,12 +286,47 @@ def print_functions(console: Console, counter: CallCounter) -> None:
             console.print(f"    {calls:6.0f}  {name}", highlight=False)
 
 
+@contextmanager
+def without_histograms() -> Iterator[None]:
+    """The writers' appends are not timed (`replicas/latency.py`)."""
+    names = ("appended", "durable", "acknowledged")
+    before = {name: getattr(Turns, name) for name in names}
+    for name in names:
+        setattr(Turns, name, lambda *_: None)
+    try:
+        yield
+    finally:
+        for name, method in before.items():
+            setattr(Turns, name, method)
+
+
+def compare(console: Console, schedule: str, stage: Stage, puts: int) -> None:
+    """The processor time of a PUT with the histograms and without them, taken in turns on the same nodes."""
+    costs: dict[bool, list[float]] = {True: [], False: []}
+    stage.run(0, puts)
+    for number in range(2 * ROUNDS):
+        timed = number % 2 == 0
+        with nullcontext() if timed else without_histograms():
+            began = time.process_time()
+            stage.run(0, puts)
+            costs[timed].append((time.process_time() - began) / puts * 1e6)
+    on, off = (min(costs[timed]) for timed in (True, False))
+    ratio = statistics.median(a / b for a, b in zip(costs[True], costs[False], strict=True))
+    console.print(
+        f"--fsync {schedule}: processor time of one PUT, three nodes and the client: {on:.0f} us with the "
+        f"histograms, {off:.0f} us without (least of {ROUNDS} rounds each); median of the ratios {ratio:.3f}"
+    )
+
+
 def main() -> None:
     """`python -m benchmarks.one_put_calls`."""
     parser = argparse.ArgumentParser(prog="benchmarks.one_put_calls", description="calls for one PUT")
     parser.add_argument("--puts", type=int, default=300, metavar="N", help="default: 300")
     parser.add_argument("--fsync", choices=SCHEDULES, action="append", help="default: both")
     parser.add_argument("--functions", action="store_true", help="print which functions are called")
+    parser.add_argument(
+        "--histograms", action="store_true", help="compare with nodes that do not time appends"
+    )
     options = parser.parse_args()
     console = Console(width=140)
     for schedule in options.fsync or SCHEDULES:
@@ -295,6 +335,15 @@ def main() -> None:
             Stage(Path(directory), schedule) as stage,
         ):
             show(console, schedule, stage, stage.run(options.puts), options.functions)
+            if options.histograms:
+                compare(console, schedule, stage, options.puts)
+        if options.histograms:
+            with (
+                without_histograms(),
+                tempfile.TemporaryDirectory(prefix="walrus-calls-", dir=".") as directory,
+                Stage(Path(directory), schedule) as stage,
+            ):
+                show(console, f"{schedule}, without them", stage, stage.run(options.puts), options.functions)
 
 
 if __name__ == "__main__":

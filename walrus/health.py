@@ -44,6 +44,8 @@ class TopicFigures(msgspec.Struct, frozen=True, kw_only=True):
     replicas: list[int] = []
     lag: dict[str, int] = {}
     out: dict[str, int] = {}
+    skipped: dict[str, int] = {}
+    dead_letters: dict[str, int] = {}
     leader: int = 0
     """Not in METRICS: the node that said this."""
 
@@ -98,6 +100,8 @@ class NodeFigures(msgspec.Struct, frozen=True, kw_only=True):
     recoveries: int = 0
     copies_behind: int = 0
     put_seconds: Durations = Durations()
+    append_durable_seconds: Durations = Durations()
+    append_acknowledged_seconds: Durations = Durations()
     sync_seconds: dict[str, Durations] = {}
     client_connections: int = 0
     disk_total_bytes: int = 0

@@ -56,6 +56,12 @@ def test_the_lag_of_a_work_queue_counts_what_it_has_not_acknowledged() -> None:
     assert (said["lag"], said["out"]) == ({"workers": 15 - 4 - 3}, {"workers": 3})
 
 
+def test_what_a_group_missed_and_what_was_given_up_for_it_is_named_and_of_no_other_group() -> None:
+    groups = {"old": Position(2, 3), "new": Position(2, 4)}
+    said = led(topic(10, None, cursors=groups, skipped={"old": 7}, dead={"old": 2, "gone": 9}), 5)
+    assert (said["skipped"], said["dead_letters"]) == ({"old": 7}, {"old": 2})
+
+
 def test_metrics_name_a_bounded_number_of_topics_and_groups() -> None:
     metadata = Metadata()
     many = {f"g{n}": Position(1, n) for n in range(MAX_GROUPS_NAMED + 20)}

@@ -29,9 +29,13 @@ ALERTS = [rule for group in RULES["groups"] for rule in group["rules"]]
 def text() -> str:
     """Everything that is ever exported: all families, each with a sample."""
     took = Durations([0.001, 0.01], [2, 1, 1], 0.5)
-    topic = TopicFigures(segments=2, entries=9, lag={"": 4, 'a"b\\\n': 5}, out={'a"b\\\n': 2})
+    topic = TopicFigures(
+        segments=2, entries=9, lag={"": 4, 'a"b\\\n': 5}, out={'a"b\\\n': 2}, skipped={"": 3}
+    )
     more = {
         "put_seconds": took,
+        "append_durable_seconds": took,
+        "append_acknowledged_seconds": took,
         "sync_seconds": {"raft": took, "data": took},
         "topics_led": {"orders": topic},
     }
@@ -45,6 +49,12 @@ def families() -> dict[str, Metric]:
 def test_the_exposition_passes_the_linter_whatever_the_names_of_topics_and_groups_are() -> None:
     assert lint(text()) == []
     assert lint(exposition(judge({})).decode()) == [], "also of a cluster of which nothing is known"
+
+
+def test_a_group_that_missed_nothing_says_0_so_that_its_first_miss_is_an_increase() -> None:
+    shown = text()
+    assert 'walrus_group_skipped_entries_total{group="",topic="orders"} 3.0' in shown
+    assert 'walrus_group_dead_letters_total{group="",topic="orders"} 0.0' in shown
 
 
 def test_wrong_tokens_are_counted_where_nodes_ask_for_tokens_and_0_elsewhere() -> None:

@@ -90,6 +90,16 @@ def test_durations_of_all_nodes_are_one_histogram_of_the_last_minute() -> None:
     assert (puts["p50"], puts["p99"], puts["p999"]) == (0.001, 0.001, 0.01)
     nothing = {"bounds": [], "counts": [], "p50": None, "p99": None, "p999": None}
     assert history.picture()["latency"]["sync"] == nothing
+    assert list(history.picture()["latency"]) == [
+        "PUT",
+        "append to durable",
+        "append to acknowledged",
+        "sync",
+    ]
+    both = {"append_durable_seconds": before, "append_acknowledged_seconds": later}
+    history.take(look(said(1, starts=2, **both), said(2)), 2.0, 2.0)
+    durable, acknowledged = list(history.picture()["latency"].values())[1:3]
+    assert (durable["counts"], acknowledged["p999"]) == ([5, 0, 0], 0.01)
 
 
 def test_the_exposition_is_read_by_the_format_s_own_parser() -> None:

@@ -115,6 +115,37 @@ def test_acknowledged_by_a_majority_that_has_it_durably(order: str):
     assert bench.writer.commit_index == 1
 
 
+def test_an_append_is_timed_until_it_is_durable_here_and_until_a_majority_has_it():
+    """The two are apart: two other disks are a majority before this one has it."""
+    bench = Bench()
+    took = bench.writer._turns.took
+    bench.put("a", "b")
+    bench.flush()
+    bench.now += 0.003
+    bench.reply(2, 1)
+    bench.reply(3, 1)
+    assert sum(took.acknowledged.counts) == 0, "of the turn a majority has one entry of two"
+    bench.reply(2, 2)
+    bench.reply(3, 2)
+    assert (sum(took.acknowledged.counts), took.acknowledged.total) == (2, pytest.approx(0.006))
+    assert sum(took.durable.counts) == 0
+    took.now = bench.now = 100.1  # as the controller does, which hears of the sync
+    bench.sync()
+    assert (sum(took.durable.counts), took.durable.total) == (2, pytest.approx(0.2))
+    assert sum(took.acknowledged.counts) == 2, "once each"
+
+
+def test_what_is_never_acknowledged_is_never_timed():
+    bench = Bench()
+    bench.put("a")
+    bench.flush()
+    bench.copies.fence(bench.writer.copy, lambda: None)
+    bench.sync()
+    bench.reply(2, 1)
+    took = bench.writer._turns.took
+    assert (sum(took.durable.counts), sum(took.acknowledged.counts)) == (1, 0)
+
+
 def test_of_two_writes_only_the_one_that_is_durable_is_acknowledged():
     bench = Bench()
     for payload in ("a", "b"):

@@ -231,6 +231,7 @@ class Controller:
             bytes=self.copies.bytes,
             out=self.queues.owner.out,
             counted=self._counted(),
+            took=self.writers.took,
             recoveries=self.lifecycle.recoveries,
             copies_behind=self.catch_up.behind,
             unix_time=unix_time(),
@@ -366,6 +367,7 @@ class Controller:
 
     def on_data_durable(self, number: int, now: float) -> None:
         """Everything up to write `number` of the data engine is durable."""
+        self.writers.took.now = now
         self.data.on_durable(number)
 
     def on_meta_durable(self, number: int, now: float) -> None:

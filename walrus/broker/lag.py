@@ -7,6 +7,8 @@ a failover.
 
 `lag` counts entries that the group has not got (GET) or not acknowledged (RECEIVE); `out`, which is a part of
 it, those that consumers have in hand. Only the leader knows them: another node says that it is not `exact`.
+`skipped` are entries that retention dropped before the group had them, `dead_letters` those that were given
+up for it; both are in the metadata, and only grow.
 """
 
 from __future__ import annotations
@@ -50,6 +52,8 @@ def _topic(topic: Topic, open_entries: int, out: Mapping[str, int]) -> dict[str,
         "replicas": topic.open.replicas,
         "lag": dict(worst),
         "out": {group: out[group] for group, _ in worst if out.get(group)},
+        "skipped": {group: topic.skipped[group] for group, _ in worst if topic.skipped.get(group)},
+        "dead_letters": {group: topic.dead[group] for group, _ in worst if topic.dead.get(group)},
     }
 
 

@@ -37,6 +37,7 @@ from walrus.config import NodeConfig
 from walrus.leases import LeaseTable
 from walrus.replicas.copies import Copies, Key
 from walrus.replicas.failover import SegmentRecovery
+from walrus.replicas.latency import Took
 from walrus.replicas.producers import Producers, Repetitions
 from walrus.replicas.replication import SegmentWriter, Shared
 from walrus.rota import Rota
@@ -104,6 +105,7 @@ class Writers(dict[str, SegmentWriter]):
         self.advanced: dict[str, None] = {}
         """Topics of which more is acknowledged than when this was looked at last."""
         self.repetitions = Repetitions()
+        self.took = Took()
 
     def of(self, topic: str, number: int) -> SegmentWriter | None:
         """Return the writer of a segment, if this node has it."""
@@ -561,6 +563,7 @@ class Lifecycle:
                 self._metadata.topics[topic].producers, self.writers.unix_time, self.writers.repetitions
             ),
             settings=self._metadata.topics[topic].settings,
+            took=self.writers.took,
         )
         self._dirty[topic] = None
 

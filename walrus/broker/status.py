@@ -18,6 +18,7 @@ from walrus.config import Identity, NodeConfig
 from walrus.consensus.log import RaftLog
 from walrus.consensus.messages import Role
 from walrus.raft import Raft
+from walrus.replicas.latency import Took
 from walrus.segments import Metadata, Position, Topic, start_number
 from walrus.settings import shown
 
@@ -64,6 +65,7 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     out: Callable[[str], Mapping[str, int]]
     """Topic -> group -> entries that are with its consumers, of the topics that this node leads."""
     counted: Counted
+    took: Took
     voters: int
     """Members that may hold replicas."""
     entries: int
@@ -220,6 +222,8 @@ def _own_metrics(node: NodeView, now: float) -> dict[str, Any]:
         "entries": node.entries,
         "bytes": node.bytes,
         **msgspec.structs.asdict(node.counted),
+        "append_durable_seconds": node.took.durable.view(),
+        "append_acknowledged_seconds": node.took.acknowledged.view(),
         "failovers": node.metadata.failovers,
         "last_failovers": node.recoveries.failovers.told(now),
         "recoveries": len(node.recoveries),

@@ -52,6 +52,19 @@ COUNTERS = (
     ("walrus_cpu_seconds", "Processor time of the process.", "cpu_seconds"),
     ("walrus_node_starts", "Starts of the node on its data directory.", "starts"),
 )
+HISTOGRAMS = (
+    ("walrus_put_seconds", "From a PUT's arrival to its reply.", "put_seconds"),
+    (
+        "walrus_append_durable_seconds",
+        "From an append at the leader until its own disk has it.",
+        "append_durable_seconds",
+    ),
+    (
+        "walrus_append_acknowledged_seconds",
+        "From an append at the leader until a majority has it.",
+        "append_acknowledged_seconds",
+    ),
+)
 
 
 class _Figures(Collector):
@@ -89,12 +102,11 @@ class _Figures(Collector):
         return family
 
     def _histograms(self) -> Iterator[Metric]:
-        put = HistogramMetricFamily(
-            "walrus_put_seconds", "From a PUT's arrival to its reply.", labels=["node"]
-        )
-        for node, figures in self._nodes.items():
-            _add(put, [node], figures.put_seconds)
-        yield put
+        for name, text, figure in HISTOGRAMS:
+            family = HistogramMetricFamily(name, text, labels=["node"])
+            for node, figures in self._nodes.items():
+                _add(family, [node], getattr(figures, figure))
+            yield family
         sync = HistogramMetricFamily("walrus_sync_seconds", "How long syncs took.", labels=["node", "engine"])
         for node, figures in self._nodes.items():
             for engine, durations in figures.sync_seconds.items():
@@ -110,6 +122,16 @@ class _Figures(Collector):
         out = GaugeMetricFamily(
             "walrus_group_out_entries", "Entries that consumers have in hand.", labels=["topic", "group"]
         )
+        skipped = CounterMetricFamily(
+            "walrus_group_skipped_entries",
+            "Entries that retention dropped before the group had them.",
+            labels=["topic", "group"],
+        )
+        dead = CounterMetricFamily(
+            "walrus_group_dead_letters",
+            "Entries of the group that went to the dead-letter topic.",
+            labels=["topic", "group"],
+        )
         for name, topic in self._cluster.topics.items():
             entries.add_metric([name], topic.entries)
             segments.add_metric([name], topic.segments)
@@ -117,7 +139,10 @@ class _Figures(Collector):
                 lag.add_metric([name, group], behind)
             for group, count in topic.out.items():
                 out.add_metric([name, group], count)
-        yield from (entries, segments, lag, out)
+            for group in topic.lag:  # 0, too: a counter that begins at 5 has not increased
+                skipped.add_metric([name, group], topic.skipped.get(group, 0))
+                dead.add_metric([name, group], topic.dead_letters.get(group, 0))
+        yield from (entries, segments, lag, out, skipped, dead)
 
 
 def _add(family: HistogramMetricFamily, labels: list[str], durations: Durations) -> None:

@@ -11,8 +11,9 @@ Left out: history beyond some minutes. That is what a monitoring system keeps, f
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from walrus.console.failovers import Timeline
 from walrus.health import Answers, ClusterHealth, Durations, NodeFigures, NodeHealth, judge, rate
@@ -25,6 +26,7 @@ MAX_TOPICS_SHOWN = 200
 """Topics of which the page gets the figures: the fullest groups first, then by name."""
 MAX_LOOKS = 120
 """Looks that are kept for rates and percentiles."""
+Of: TypeAlias = Callable[[NodeFigures], Durations]
 
 
 class Happening(NamedTuple):
@@ -144,20 +146,17 @@ class History:
             )
         return [round(each, 1) for each in rates]
 
-    def _lately(self, node_id: int, figures: NodeFigures) -> tuple[Durations, Durations]:
-        """How long PUTs and syncs took within the window: since its first look that has the node."""
+    def _lately(self, node_id: int, figures: NodeFigures, of: Of) -> Durations:
+        """How long something took within the window: since its first look that has the node."""
         first = next(look.nodes[node_id] for look in self._looks if node_id in look.nodes)
-        syncs, first_syncs = _syncs(figures), _syncs(first)
-        return since(figures.put_seconds, first.put_seconds), since(syncs, first_syncs)
+        return since(of(figures), of(first))
 
     def _latency(self) -> dict[str, Any]:
-        """How long PUTs and syncs took within the window, on all nodes that answer together."""
-        lately = [
-            self._lately(node.node_id, node.figures) for node in self.health.nodes if node.figures is not None
-        ]
+        """How long each of these took within the window, on all nodes that answer together."""
+        answering = [(node.node_id, node.figures) for node in self.health.nodes if node.figures is not None]
         return {
-            "PUT": _histogram([puts for puts, _ in lately]),
-            "sync": _histogram([syncs for _, syncs in lately]),
+            what: _histogram([self._lately(node_id, figures, of) for node_id, figures in answering])
+            for what, of in LATENCIES.items()
         }
 
     def _node(self, node: NodeHealth) -> dict[str, Any]:
@@ -165,7 +164,7 @@ class History:
         figures = node.figures
         if figures is None:
             return shown
-        puts, syncs = self._lately(node.node_id, figures)
+        puts, syncs = (self._lately(node.node_id, figures, LATENCIES[what]) for what in ("PUT", "sync"))
         return shown | {
             "ready": figures.ready,
             "term": figures.current_term,
@@ -196,6 +195,8 @@ class History:
                 "rate": round(self._topic_rate(name, topic.entries), 1),
                 "lag": topic.lag,
                 "out": topic.out,
+                "skipped": topic.skipped,
+                "dead_letters": topic.dead_letters,
             }
             for name, topic in self.health.topics.items()
         ]
@@ -226,6 +227,15 @@ def _histogram(several: Iterable[Durations]) -> dict[str, Any]:
 def _syncs(figures: NodeFigures) -> Durations:
     """The syncs of the data; with another schedule than `each` those of Raft's journal."""
     return figures.sync_seconds.get("data") or figures.sync_seconds.get("raft") or Durations()
+
+
+LATENCIES: Final[dict[str, Of]] = {
+    "PUT": attrgetter("put_seconds"),
+    "append to durable": attrgetter("append_durable_seconds"),
+    "append to acknowledged": attrgetter("append_acknowledged_seconds"),
+    "sync": _syncs,
+}
+"""What the page shows, in its order."""
 
 
 def _differences(before: ClusterHealth, after: ClusterHealth) -> Iterable[tuple[str, str]]:

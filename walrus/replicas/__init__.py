@@ -3,6 +3,7 @@
     durability    which writes are on the disk, as a number, and what waits for them
     copies        the copies on this node, and the few rules that keep all copies of a segment comparable
     producers     exactly-once appends: which numbers of which producers the writer has had
+    latency       how long appends take until they are durable, and until they are acknowledged
     replication   the writer and its replicas: append, report, acknowledge at a majority
     replica       the replica's half of it, and the fence
     failover      a segment whose leader is gone: fence a majority, copy the longest, seal

@@ -87,6 +87,7 @@ import msgspec
 from walrus.config import NodeConfig
 from walrus.leases import LeaseTable
 from walrus.replicas.copies import Copies, SegmentCopy
+from walrus.replicas.latency import Took, Turns
 from walrus.replicas.producers import Producers
 from walrus.segments import Segment
 from walrus.storage.batch import EMPTY, Batch, Checksum, concat
@@ -258,6 +259,7 @@ class SegmentWriter:
         shared: Shared | None = None,
         producers: Producers | None = None,
         settings: Mapping[str, int] = MappingProxyType({}),
+        took: Took | None = None,
     ) -> None:
         self.topic, self.number, self.segment = topic, number, segment
         self.copy: SegmentCopy = copies.get((topic, number))
@@ -277,6 +279,7 @@ class SegmentWriter:
         self._pending_bytes = 0
         self._appended: deque[AppendedForward] = deque()
         self._unacknowledged = 0  # payload bytes of the forwards in `_appended`
+        self._turns = Turns(took or Took())
         self._shared = Shared() if shared is None else shared
         self.producers = producers or Producers({}, lambda: 0.0)
         self._shared.limits = Thresholds.of(config, settings, now)
@@ -435,6 +438,7 @@ class SegmentWriter:
         self._answer_acknowledged()  # repetitions may wait for nothing
         if not batch.count:
             return True
+        self._turns.appended(self.copy.length, batch.count, now)
         self._copies.record("LeaderAppend", self.copy, start=start, count=batch.count)
         self.bytes += batch.size
         frame = self._frame(start, batch)
@@ -505,6 +509,7 @@ class SegmentWriter:
         if reply.fenced:
             self.on_fenced()
             return
+        self._turns.took.now = now
         follower.answered(reply.length, now)
         if reply.gap:
             follower.gap(reply.length, now)
@@ -572,6 +577,7 @@ class SegmentWriter:
         """This node's own copy counts as any other does."""
         if not self.copy.fenced:
             self._copies.record("Report", self.copy, told=self.copy.durable)
+        self._turns.durable(self.copy.durable)
         self._advance(self.copy.durable)
 
     def _advance(self, length: int) -> None:
@@ -592,6 +598,7 @@ class SegmentWriter:
             "AckedDurable: fewer than a majority hold what is acknowledged"
         )
         self.commit_index = commit
+        self._turns.acknowledged(commit)
         self._shared.advanced[self.topic] = None
         if self._copies.recording:
             heard = [[node, follower.match] for node, follower in self.followers.items()]

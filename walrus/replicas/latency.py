@@ -1,0 +1,75 @@
+"""How long the appends of this node's writers take, measured always: two histograms for METRICS.
+
+    appended ──► durable          this node's own copy has them on its disk
+             ──► acknowledged     a majority has, which may be without this node: its disk may be the slowest
+
+What a turn appended is one batch, and each entry of it counts. So the cost is that of a turn, and a turn of a
+thousand entries costs no more than one of a single entry. `put_seconds` (`shell/client_connections.py`) is of
+the node that has the client, and has the ways to the leader and back in it; these two have not.
+
+An entry that is never acknowledged is never counted: its segment was fenced, and the recovery decided.
+
+Invariants: what waits is in the order of its ends, and ends within what was appended. It is bounded by what
+is appended and not acknowledged, as the writer's forwards are.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+from walrus.histogram import Histogram
+
+
+class Took:
+    """The two histograms, of all writers of a node, and the time of the event that is being handled."""
+
+    __slots__ = ("acknowledged", "durable", "now")
+
+    def __init__(self) -> None:
+        self.durable = Histogram()
+        self.acknowledged = Histogram()
+        self.now = 0.0
+        """Callbacks of `Durable` are told no time: who hands in an event that has one notes it here."""
+
+
+class AppendedTurn(NamedTuple):
+    """What one turn appended: entries up to `end`, so many, and when."""
+
+    end: int
+    entries: int
+    at: float
+
+
+class Turns:
+    """The turns of one writer that are not durable here, and those that are not acknowledged."""
+
+    __slots__ = ("_not_acknowledged", "_not_durable", "took")
+
+    def __init__(self, took: Took) -> None:
+        self.took = took
+        self._not_durable: deque[AppendedTurn] = deque()
+        self._not_acknowledged: deque[AppendedTurn] = deque()
+
+    def appended(self, end: int, count: int, now: float) -> None:
+        """A turn was appended: its last entries are `end - count` up to `end - 1`."""
+        assert count > 0, "a turn of nothing would be observed"
+        waiting = self._not_acknowledged
+        assert not waiting or waiting[-1].end + count == end, "SeqOrder: turns are observed in their order"
+        turn = AppendedTurn(end, count, now)
+        self._not_durable.append(turn)
+        waiting.append(turn)
+
+    def durable(self, length: int) -> None:
+        """This node's copy durably has `length` entries."""
+        self._observe(self._not_durable, length, self.took.durable)
+
+    def acknowledged(self, length: int) -> None:
+        """A majority durably has `length` entries; a turn that it has in part waits for the rest."""
+        self._observe(self._not_acknowledged, length, self.took.acknowledged)
+
+    def _observe(self, waiting: deque[AppendedTurn], length: int, took: Histogram) -> None:
+        while waiting and waiting[0].end <= length:
+            turn = waiting.popleft()
+            took.observe(max(0.0, self.took.now - turn.at), turn.entries)
+        assert not waiting or waiting[0].end > length, "AckedDurable: what has come is still waited for"
