@@ -50,8 +50,8 @@ WARM_UP = 50
 """PUTs before counting begins."""
 STEP = 0.002
 """Seconds by which the clock moves on where nothing else happens, until all nodes are ready."""
-ROUNDS = 20
-"""Pairs of rounds that are compared."""
+ROUND, ROUNDS = 50, 60
+"""PUTs of a round, and pairs of rounds that are compared."""
 PATIENCE = 60.0
 """Real seconds for that, and for each PUT."""
 
@@ -300,22 +300,19 @@ def without_histograms() -> Iterator[None]:
             setattr(Turns, name, method)
 
 
-def compare(console: Console, schedule: str, stage: Stage, puts: int) -> None:
+def compare(console: Console, schedule: str, stage: Stage) -> None:
     """The processor time of a PUT with the histograms and without them, taken in turns on the same nodes."""
     costs: dict[bool, list[float]] = {True: [], False: []}
-    stage.run(0, puts)
+    stage.run(0, ROUND)
     for number in range(2 * ROUNDS):
         timed = number % 2 == 0
         with nullcontext() if timed else without_histograms():
             began = time.process_time()
-            stage.run(0, puts)
-            costs[timed].append((time.process_time() - began) / puts * 1e6)
-    on, off = (min(costs[timed]) for timed in (True, False))
-    ratio = statistics.median(a / b for a, b in zip(costs[True], costs[False], strict=True))
-    console.print(
-        f"--fsync {schedule}: processor time of one PUT, three nodes and the client: {on:.0f} us with the "
-        f"histograms, {off:.0f} us without (least of {ROUNDS} rounds each); median of the ratios {ratio:.3f}"
-    )
+            stage.run(0, ROUND)
+            costs[timed].append((time.process_time() - began) / ROUND * 1e6)
+    on, off = (statistics.median(costs[timed]) for timed in (True, False))
+    console.print(f"--fsync {schedule}: processor time of one PUT, three nodes and the client together,")
+    console.print(f"{on:.0f} us with the histograms, {off:.0f} us without, ratio {on / off:.3f} (medians)")
 
 
 def main() -> None:
@@ -336,7 +333,7 @@ def main() -> None:
         ):
             show(console, schedule, stage, stage.run(options.puts), options.functions)
             if options.histograms:
-                compare(console, schedule, stage, options.puts)
+                compare(console, schedule, stage)
         if options.histograms:
             with (
                 without_histograms(),
