@@ -118,7 +118,7 @@ def test_acknowledged_by_a_majority_that_has_it_durably(order: str):
 def test_an_append_is_timed_until_it_is_durable_here_and_until_a_majority_has_it():
     """The two are apart: two other disks are a majority before this one has it."""
     bench = Bench()
-    took = bench.writer._turns.took
+    took = bench.writer._shared.turns.took
     bench.put("a", "b")
     bench.flush()
     bench.now += 0.003
@@ -142,7 +142,7 @@ def test_what_is_never_acknowledged_is_never_timed():
     bench.copies.fence(bench.writer.copy, lambda: None)
     bench.sync()
     bench.reply(2, 1)
-    took = bench.writer._turns.took
+    took = bench.writer._shared.turns.took
     assert (sum(took.durable.counts), sum(took.acknowledged.counts)) == (1, 0)
 
 

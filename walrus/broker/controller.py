@@ -231,7 +231,6 @@ class Controller:
             bytes=self.copies.bytes,
             out=self.queues.owner.out,
             counted=self._counted(),
-            took=self.writers.took,
             recoveries=self.lifecycle.recoveries,
             copies_behind=self.catch_up.behind,
             unix_time=unix_time(),
@@ -249,6 +248,8 @@ class Controller:
             dead_letters=handed.dead_letters,
             repetitions=self.writers.repetitions.entries,
             entries_trimmed=self.catch_up.trimming.entries,
+            append_durable_seconds=self.writers.took.durable.view(),
+            append_acknowledged_seconds=self.writers.took.acknowledged.view(),
         )
 
     # --- handshakes: `members` answers the rest of them by itself ---

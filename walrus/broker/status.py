@@ -18,7 +18,6 @@ from walrus.config import Identity, NodeConfig
 from walrus.consensus.log import RaftLog
 from walrus.consensus.messages import Role
 from walrus.raft import Raft
-from walrus.replicas.latency import Took
 from walrus.segments import Metadata, Position, Topic, start_number
 from walrus.settings import shown
 
@@ -42,6 +41,9 @@ class Counted(msgspec.Struct, frozen=True, kw_only=True):
     """Entries that producers sent again, and that were not appended again."""
     entries_trimmed: int
     """Entries whose room was given back."""
+    append_durable_seconds: Mapping[str, Any]
+    append_acknowledged_seconds: Mapping[str, Any]
+    """Histograms: see `replicas/latency.py`."""
 
 
 class NodeView(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +67,6 @@ class NodeView(msgspec.Struct, frozen=True, kw_only=True):
     out: Callable[[str], Mapping[str, int]]
     """Topic -> group -> entries that are with its consumers, of the topics that this node leads."""
     counted: Counted
-    took: Took
     voters: int
     """Members that may hold replicas."""
     entries: int
@@ -222,8 +223,6 @@ def _own_metrics(node: NodeView, now: float) -> dict[str, Any]:
         "entries": node.entries,
         "bytes": node.bytes,
         **msgspec.structs.asdict(node.counted),
-        "append_durable_seconds": node.took.durable.view(),
-        "append_acknowledged_seconds": node.took.acknowledged.view(),
         "failovers": node.metadata.failovers,
         "last_failovers": node.recoveries.failovers.told(now),
         "recoveries": len(node.recoveries),

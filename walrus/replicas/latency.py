@@ -47,6 +47,7 @@ class Turns:
     __slots__ = ("_not_acknowledged", "_not_durable", "took")
 
     def __init__(self, took: Took) -> None:
+        assert took.durable is not took.acknowledged, "one histogram would count each entry twice"
         self.took = took
         self._not_durable: deque[AppendedTurn] = deque()
         self._not_acknowledged: deque[AppendedTurn] = deque()
@@ -62,14 +63,17 @@ class Turns:
 
     def durable(self, length: int) -> None:
         """This node's copy durably has `length` entries."""
+        assert length >= 0, "AckedDurable: a copy of less than nothing"
         self._observe(self._not_durable, length, self.took.durable)
 
     def acknowledged(self, length: int) -> None:
         """A majority durably has `length` entries; a turn that it has in part waits for the rest."""
+        assert length > 0, "AckedDurable: nothing is acknowledged"
         self._observe(self._not_acknowledged, length, self.took.acknowledged)
 
     def _observe(self, waiting: deque[AppendedTurn], length: int, took: Histogram) -> None:
         while waiting and waiting[0].end <= length:
             turn = waiting.popleft()
+            assert turn.entries > 0, "a turn of nothing is observed"
             took.observe(max(0.0, self.took.now - turn.at), turn.entries)
         assert not waiting or waiting[0].end > length, "AckedDurable: what has come is still waited for"

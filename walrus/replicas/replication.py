@@ -235,6 +235,8 @@ class Shared(msgspec.Struct):
     """Topics of which more is acknowledged than when this was looked at last."""
     limits: Thresholds | None = None
     """Of the writer that there is."""
+    turns: Turns = msgspec.field(default_factory=lambda: Turns(Took()))
+    """Those of that writer."""
 
 
 class SegmentWriter:
@@ -279,10 +281,10 @@ class SegmentWriter:
         self._pending_bytes = 0
         self._appended: deque[AppendedForward] = deque()
         self._unacknowledged = 0  # payload bytes of the forwards in `_appended`
-        self._turns = Turns(took or Took())
         self._shared = Shared() if shared is None else shared
         self.producers = producers or Producers({}, lambda: 0.0)
         self._shared.limits = Thresholds.of(config, settings, now)
+        self._shared.turns = Turns(took or Took())
         assert segment.leader == config.node_id, "SingleWriter: another node leads this segment"
         assert not segment.sealed, "NoWritesPastOpen: a writer of a segment that has ended"
         assert self.copy.length == 0, (
@@ -438,7 +440,7 @@ class SegmentWriter:
         self._answer_acknowledged()  # repetitions may wait for nothing
         if not batch.count:
             return True
-        self._turns.appended(self.copy.length, batch.count, now)
+        self._shared.turns.appended(self.copy.length, batch.count, now)
         self._copies.record("LeaderAppend", self.copy, start=start, count=batch.count)
         self.bytes += batch.size
         frame = self._frame(start, batch)
@@ -509,7 +511,7 @@ class SegmentWriter:
         if reply.fenced:
             self.on_fenced()
             return
-        self._turns.took.now = now
+        self._shared.turns.took.now = now
         follower.answered(reply.length, now)
         if reply.gap:
             follower.gap(reply.length, now)
@@ -577,7 +579,7 @@ class SegmentWriter:
         """This node's own copy counts as any other does."""
         if not self.copy.fenced:
             self._copies.record("Report", self.copy, told=self.copy.durable)
-        self._turns.durable(self.copy.durable)
+        self._shared.turns.durable(self.copy.durable)
         self._advance(self.copy.durable)
 
     def _advance(self, length: int) -> None:
@@ -598,7 +600,7 @@ class SegmentWriter:
             "AckedDurable: fewer than a majority hold what is acknowledged"
         )
         self.commit_index = commit
-        self._turns.acknowledged(commit)
+        self._shared.turns.acknowledged(commit)
         self._shared.advanced[self.topic] = None
         if self._copies.recording:
             heard = [[node, follower.match] for node, follower in self.followers.items()]
