@@ -22,20 +22,24 @@ Invariant: the bytes are those of `Metadata.snapshot` at the index of the image 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import assert_never
 
 import msgspec
 
 from walrus.replicas.copies import Key
 from walrus.segments import (
     FIRST_VERSION,
+    Announce,
     Command,
     CommitCursors,
     CommitGroups,
     ConfigureTopic,
     DeleteTopic,
+    MarkLeaving,
     Metadata,
     MoveGroup,
     RegisterTopic,
+    RemoveNode,
     Seal,
     SetReplicas,
     Trim,
@@ -58,8 +62,10 @@ def concerned(command: Command) -> Iterable[str]:
             RegisterTopic() | ConfigureTopic() | Trim() | DeleteTopic() | Seal() | MoveGroup() | SetReplicas()
         ):
             return (command.topic,)
-        case _:
+        case Announce() | MarkLeaving() | RemoveNode():
             return ()
+        case _:
+            assert_never(command)
 
 
 class Image:
