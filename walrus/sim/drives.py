@@ -55,6 +55,9 @@ class Watcher(Protocol):
 class Drive(Protocol):
     """One machine's storage, across its node's processes."""
 
+    rotten: set[str]
+    """The engines in which a bit has flipped."""
+
     def open(self, watcher: Watcher | None) -> tuple[Storage, Storage]:
         """The data and the meta engine of a new process, recovered."""
 
@@ -138,6 +141,7 @@ class MemoryDrive:
     def __init__(self, rng: Random) -> None:
         self._rng = rng
         self.engines = {DATA: MemoryEngine(), META: MemoryEngine()}
+        self.rotten: set[str] = set()
 
     def open(self, watcher: Watcher | None) -> tuple[Storage, Storage]:
         """See `Drive.open`."""
@@ -166,7 +170,9 @@ class MemoryDrive:
 
     def rot(self, name: str, index: int, rng: Random, engine: str = DATA) -> bool:
         """See `Drive.rot`."""
-        return self.engines[engine].rot(name, index)
+        flipped = self.engines[engine].rot(name, index)
+        self.rotten |= {engine} if flipped else set()
+        return flipped
 
     def fail_sync(self) -> None:
         """See `Drive.fail_sync`."""
@@ -182,6 +188,7 @@ class MemoryDrive:
         """See `Drive.saved`."""
         other = MemoryDrive(self._rng)
         other.engines = {name: engine.copied() for name, engine in self.engines.items()}
+        other.rotten = set(self.rotten)
         return other
 
 
@@ -190,6 +197,7 @@ class EngineDrive:
 
     def __init__(self, rng: Random) -> None:
         self.platter = Platter(rng)
+        self.rotten: set[str] = set()
         self._engines: dict[str, Walrus] = {}
         self._headers: set[int] = set()  # of blocks (their lives) in whose header a bit has flipped
         self._syncers: dict[str, Syncer] = {}
@@ -248,6 +256,7 @@ class EngineDrive:
             bit = rng.randrange(8 * block.head.start - 16)
             self.platter.flip_bit(engine, file, 8 * block.extent.offset + (bit if bit < 48 else bit + 16))
         self.platter.flip_bit(engine, file, start * 8 + rng.randrange(8 * (record.end - record.offset)))
+        self.rotten.add(engine)
         return True
 
     def fail_sync(self) -> None:

@@ -114,6 +114,8 @@ class IdentityRecord:
     incarnation: int = 0
     clean: bool = True
     boot: int = 0
+    fsync: str | float = "each"
+    """The schedule of the last run."""
     sure: bool = True
     member: bool = False
     addresses: dict[int, str] = field(default_factory=dict)
@@ -225,9 +227,10 @@ class Host:
         """A new process on this machine. `watch` is shown what it does, if it is to be seen at all."""
         assert self.controller is None, "one process at a time"
         record = self.record
-        kept = record.clean or self.fsync == "each" or record.boot == self.boot
+        kept = record.clean or record.fsync == "each" or record.boot == self.boot
         record.incarnation += 1
         record.clean, record.boot, record.sure = False, self.boot, record.sure and kept
+        record.fsync = self.fsync
         self.process += 1
         self.timer, self.turn_due, self.paused, self.backlog = NEVER, False, False, []
         self.refused, self.dialling, self.wanted = set(), set(), ()
@@ -235,7 +238,9 @@ class Host:
         self.groups, self.data_reported = (EngineSync(DATA), EngineSync(META)), 0
         watcher = _Watcher(self.id, watch) if watch is not None else None
         data, meta = self.drive.open(watcher)
-        assert not (record.member and RaftJournal(meta).is_empty()), "the journal of a member is lost"
+        assert not (record.member and RaftJournal(meta).is_empty()), (
+            "CommittedNeverLost: the journal of a member is lost"
+        )
         self.controller = Controller(
             config=self.config,
             identity=Identity(

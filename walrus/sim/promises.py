@@ -186,8 +186,9 @@ class Promises:
         if host.controller.metadata.is_gone(*key):
             return  # it has just dropped its copy, and to look at that would make one
         copies = host.controller.copies
-        if copies.get(key).sure and not copies.in_doubt:
-            self._sure_of(host, key, message.length)
+        copy = copies.get(key)
+        if copy.sure and not copies.in_doubt:  # of several answers in one turn the last one has all of it
+            self._sure_of(host, key, copy.durable)
         self._reported[(host.id, key)] = max(message.length, self._reported.get((host.id, key), 0))
 
     def _copied(self, host: Host, to: int, message: m.CopyReply) -> None:

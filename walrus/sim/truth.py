@@ -350,12 +350,17 @@ class Truth:
     def on_delete(self, node: int, engine: str, name: str) -> None:
         """A copy (or a shadow of one) is gone."""
         key = key_of(name) if engine == DATA else None
+        durable = self.durable[node].copies.get(name, 0)
         self.durable[node].deleted(name)
         if key is not None and self.rotten.get(key) == (node, name):
             del self.rotten[key]
         if key is not None and self.names.pop((node, name), None) is not None:
             other = name.removesuffix(SHADOW) if name.endswith(SHADOW) else name + SHADOW
-            self.truth(key).lengths[node] = self.names.get((node, other), 0)
+            left = self.names.get((node, other), 0)
+            if left < min(durable, self.sealed_as.get(key, durable)) and not self.metadata.is_gone(*key):
+                what = f"node {node} deletes {name} with {durable} entries, and {other} has {left}"
+                self.conflicts.append(("AckedDurable", what))
+            self.truth(key).lengths[node] = left
             self.truth(key).synced[node] = self.durable[node].copies.get(other, 0)
             self.keys[key] = None
 

@@ -27,11 +27,12 @@ from typing import Any, Protocol, TypeAlias, assert_never
 
 from walrus.broker.handshake import CalleeSide, CallerSide
 from walrus.config import NodeConfig
+from walrus.consensus.journal import JournalError
 from walrus.protocol import PeerCodec, Request
 from walrus.segments import START_BITS
 from walrus.sim.calls import Caller, ClientCall
 from walrus.sim.disk import Crash
-from walrus.sim.drives import DATA, Drive, EngineDrive, MemoryDrive
+from walrus.sim.drives import DATA, META, Drive, EngineDrive, MemoryDrive
 from walrus.sim.greeting import SECRET, Doorkeeper, nonce, shake_hands
 from walrus.sim.host import NEVER, EngineSync, Host, Saved, address, node_at
 from walrus.sim.judge import Judge
@@ -464,6 +465,8 @@ class World:
         """A process died of something: of its disk, or of a bug."""
         if isinstance(error, Violation):
             raise error
+        if isinstance(error, JournalError) and META not in host.drive.rotten:
+            raise Violation("CommittedNeverLost", f"node {host.id} refuses its journal: {error}") from error
         if isinstance(error, StorageError | Crash):
             self.note(host.id, f"dies: {type(error).__name__}: {error}")
             self._died(host)  # also if it died before it was up: its disk is free again
