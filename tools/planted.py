@@ -164,6 +164,24 @@ WRITTEN_FOR = {
     "timeout_says_failed": "answers_lost_behind_an_append",
     "replicas_by_command_unseen": "replica_by_a_command",
     "replicas_by_snapshot_unseen": "replica_by_a_command",
+    "replaced_entries_count_as_durable": "entries_replaced_while_they_are_synced",
+    "trims_before_durable": "power_lost_while_checkpoints_are_written",
+    "snapshot_moves_on": "power_lost_while_checkpoints_are_written",
+    "snapshot_pieces_repeat": "pieces_of_snapshots",
+    "snapshot_pieces_of_two_leaders": "pieces_of_snapshots",
+    "deposed_leader_dates_its_lease": "raft_leader_that_no_majority_answers",
+    "doubt_ends_with_the_snapshot": "journal_that_ends_with_its_snapshot",
+    "doubt_not_restored": "journal_that_ends_with_its_snapshot",
+    "doubts_noted_before_durable": "synced_from_now_on",
+    "notes_cut_before_rewritten": "power_lost_while_notes_are_rewritten",
+    "fence_answered_with_a_later_length": "fenced_again_while_it_is_copied",
+    "forced_recovery_takes_a_minority": "forced_recovery_that_begins_again",
+    "shadow_begins_with_the_old_one": "damaged_twice_on_a_full_disk",
+    "shorter_copy_kept": "node_dies_while_a_copy_is_made_anew",
+    "one_proven_replica_is_enough": "member_leaves_and_another_lacks_entries",
+    "set_replicas_without_compare": "replica_by_a_command",
+    "next_segment_too_early": "healthy_cluster",
+    "replicas_are_told_another_time": "healthy_cluster",
 }
 """The scenario that has the schedule which a bug needs."""
 
@@ -328,10 +346,10 @@ HEAD = """# Planted bugs, and which tool notices them
 <!-- written by `python -m tools.planted --page`; do not edit -->
 
 Every bug of `walrus/sim/mutants` was planted, one at a time, and each tool was asked. A cell says after how
-many seconds of one core the tool noticed, and under which name; *italic*: under another name than that of an
-invariant which the bug breaks. A dash: not within its budget; empty: not asked yet. What each tool is, and
-how this is measured again, `tools/planted.py` says. Of a bug that two tools had noticed most others
-were not asked, so many cells are empty.
+many seconds of one core the tool noticed, and under which name; *italic*: under another name than that of
+an invariant which the bug breaks. A dash: it did not, and was asked for so many seconds; empty: not asked
+yet. What each tool is, and how this is measured again, `tools/planted.py` says. Two tools at least notice
+each bug. Where two had noticed, most others were not asked, so many cells are empty.
 
 """
 
@@ -346,7 +364,7 @@ def _cell(one: Measured | None, mutant: Mutant) -> str:
     if one is None:
         return ""
     if one.found is None:
-        return "–" if one.tool != "TLC" else ""
+        return f"– {one.seconds:.0f} s" if one.tool != "TLC" else ""
     name = one.found.name
     shown = name if name in mutant.expected else f"*{name or 'by a test'}*"
     return shown if one.tool == "TLC" else f"{one.seconds:.0f} s {shown}"
@@ -370,7 +388,9 @@ def _summary(measured: dict[tuple[str, str], Measured]) -> str:
         named = sum(
             one.found is not None and one.found.name in mutants.ALL[one.bug].expected for one in found
         )
-        if tool != "TLC":
+        if not asked:
+            said.append(f"*{tool}* was not asked yet.")
+        elif tool != "TLC":
             said.append(f"*{tool}* noticed {len(found)} of {len(asked)}, {named} by name.")
     said.append(
         f"{sum(len(tools) >= 2 for tools in noticed_by().values())} are noticed by two tools or more."

@@ -82,6 +82,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How many bytes one read of a segment asks for (at least one entry is always returned)."""
     compact_entries: int = 5_000
     """Applied Raft entries after which the metadata is written as a snapshot and the log cut."""
+    snapshot_chunk_bytes: int = 256 << 10
+    """How much of a snapshot one message to a follower carries."""
 
     def __post_init__(self) -> None:
         if self.lease_ttl >= self.failure_timeout:
@@ -113,7 +115,11 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def raft(self) -> RaftConfig:
         """Return Raft's share of the settings."""
-        return RaftConfig(heartbeat_interval=self.heartbeat_interval, election_timeout=self.election_timeout)
+        return RaftConfig(
+            heartbeat_interval=self.heartbeat_interval,
+            election_timeout=self.election_timeout,
+            snapshot_chunk_bytes=self.snapshot_chunk_bytes,
+        )
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):

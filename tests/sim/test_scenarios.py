@@ -23,7 +23,7 @@ def test_scenario(name: str, seed: int) -> None:
 
 def test_every_schedule_has_a_scenario() -> None:
     numbers = {number for known in scenarios.ALL.values() for number in known.numbers}
-    assert numbers == set(range(1, 43))
+    assert numbers == set(range(1, 54))
 
 
 def test_the_catalogue_names_every_scenario() -> None:

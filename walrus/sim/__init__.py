@@ -23,7 +23,8 @@
     violation   how a run ends that shows an error
     options     what a run is made of; run: one run; report: a failed one, told
     stage       what scenarios are written with; catalogue: their register
-    scenarios   schedules that broke published systems: scenarios_clients, scenarios_disk, scenarios_failover
+    scenarios   schedules that broke published systems, and rare moments: scenarios_clients, scenarios_copies,
+                scenarios_disk, scenarios_failover, scenarios_raft
     trace       runs recorded for TLC; filming: for people; why: what a broken invariant is for
     search      breadth-first search, and the shortest way to what it finds
     explore     every short behaviour of the real Raft class, breadth-first; explore_cli: its command;

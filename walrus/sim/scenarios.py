@@ -1,4 +1,5 @@
-"""Schedules that broke published systems, each as a named run: what happens when, and what must hold.
+"""Schedules that broke published systems, and moments that chance does not meet, each as a named run: what
+happens when, and what must hold.
 
 Every scenario ends in `Stage.finish`, so besides what its last lines ask, the whole of `invariants.py` and
 `oracle.py` is asked of it: no acknowledged entry lost, none twice, none out of order, no two values at one
@@ -10,10 +11,16 @@ place, everything at rest in the end. The number of each is its line in the cata
 
 from __future__ import annotations
 
-from walrus.sim import scenarios_clients, scenarios_disk, scenarios_failover
+from walrus.sim import (
+    scenarios_clients,
+    scenarios_copies,
+    scenarios_disk,
+    scenarios_failover,
+    scenarios_raft,
+)
 from walrus.sim.catalogue import ALL, Scenario
 
 __all__ = ["ALL", "CHAPTERS", "Scenario"]
 
-CHAPTERS = (scenarios_failover, scenarios_disk, scenarios_clients)
+CHAPTERS = (scenarios_failover, scenarios_disk, scenarios_clients, scenarios_copies, scenarios_raft)
 """Importing them is what fills `ALL`."""

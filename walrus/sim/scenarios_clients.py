@@ -9,8 +9,9 @@ from walrus.sim.calls import ClientCall, Outcome, Unattended
 from walrus.sim.catalogue import scenario
 from walrus.sim.clients import Consumer
 from walrus.sim.stage import Stage, expect
+from walrus.sim.violation import holds
 from walrus.wire import messages as m
-from walrus.wire.errors import unknown_topic
+from walrus.wire.errors import OVERTAKEN, unknown_topic
 
 # --- producers and consumers ----------------------------------------------------------------------------
 
@@ -25,6 +26,7 @@ def healthy_cluster(seed: int) -> int:
     for producer in stage.producers:
         for attempt in producer.attempts:
             early = attempt.reply == unknown_topic(producer.topic)
+            holds(attempt.reply != OVERTAKEN, "ProducerOrder", f"{attempt.payload!r} came behind a later one")
             expect(attempt.outcome is Outcome.OK or early, f"{attempt.payload!r}: {attempt.reply}")
     for consumer in stage.simulation.consumers:
         expect(len(set(consumer.received)) == len(consumer.received), "delivered twice without any fault")
@@ -272,4 +274,8 @@ def replica_by_a_command(seed: int) -> int:
                 "it gets a snapshot",
             )
             stage.mend()
+        else:  # and late a command that was made for the set before, and would leave too few
+            late = SetReplicas(topic="t0", segment=number, old=old, new=old[:2])
+            leader.raft_host.propose(late, stage.host(stage.raft_leader()).clock(stage.world.now))
+            stage.run(0.3)
     return stage.finish()

@@ -155,7 +155,7 @@ REPLICATION = (
     ),
     Mutant.of(
         "replaced_entries_count_as_durable",
-        "CommittedNeverLost",
+        "CommittedNeverLost LogMatching",
         "a sync of entries that were replaced meanwhile counts for their replacements",
         Slip("and self.term_at(entry.index) == entry.term", ""),
     ),

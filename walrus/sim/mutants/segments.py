@@ -357,7 +357,7 @@ REPAIRING = (
     ),
     Mutant.of(
         "one_proven_replica_is_enough",
-        "SealedStable",
+        "SealedStable AckedDurable",
         "a replica set is changed although only the added replica has shown the whole segment",
         Slip("and len(self.whole) >= majority(len(self.new))", ""),
     ),
@@ -369,7 +369,7 @@ REPAIRING = (
     ),
     Mutant.of(
         "set_replicas_without_compare",
-        "SealedStable NoRest",
+        "SealedStable ReplicasKept NoRest",
         "a change of replicas is applied to another set than it was made for",
         Slip("or segment.replicas != command.old", ""),
         Slip(
