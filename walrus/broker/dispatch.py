@@ -446,6 +446,7 @@ class Dispatcher:
         topic = self._metadata.topics[key[0]]
         end = self._reads.end(key[0], topic.current)
         known = [queue.group.acknowledge(receipt, topic, end) for receipt in receipts]
+        queue.group.record_acknowledged(receipts, known)
         if queue.group.noted:
             self._uncommitted[key] = None
         reasons = tuple([errors.NO_ERROR if done else errors.STALE_RECEIPT for done in known])

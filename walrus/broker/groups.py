@@ -38,6 +38,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from heapq import heappop, heappush
+from itertools import compress
 
 import msgspec
 
@@ -206,19 +207,6 @@ class WorkQueue:
 
         Also of an entry that is not out: its consumer may be late, or have had it from an earlier owner.
         """
-        known = self._note(receipt, topic, end)
-        if known:
-            self._record("AckEntry", Position(receipt.segment, receipt.offset), generation=receipt.generation)
-        return known
-
-    def step_over(self, lost: Position, topic: Topic, end: int) -> bool:
-        """No replica has the entry any more: it counts as done. Return whether it is in the window."""
-        known = self._note(Receipt(*lost, self.done.generation, 1), topic, end)
-        if known:
-            self._record("StepOver", lost)
-        return known
-
-    def _note(self, receipt: Receipt, topic: Topic, end: int) -> bool:
         position = Position(receipt.segment, receipt.offset)
         if receipt.generation != self.done.generation:
             return False
@@ -237,6 +225,20 @@ class WorkQueue:
         self._forget(position)
         self.noted.add(position)
         return True
+
+    def record_acknowledged(self, receipts: Iterable[Receipt], known: Iterable[bool]) -> None:
+        """Tell a recorded run what `acknowledge` returned for these receipts."""
+        if self._trace is not None:
+            for receipt in compress(receipts, known):
+                position = Position(receipt.segment, receipt.offset)
+                self._record("AckEntry", position, generation=receipt.generation)
+
+    def step_over(self, lost: Position, topic: Topic, end: int) -> bool:
+        """No replica has the entry any more: it counts as done. Return whether it is in the window."""
+        known = self.acknowledge(Receipt(*lost, self.done.generation, 1), topic, end)
+        if known:
+            self._record("StepOver", lost)
+        return known
 
     def give_back(self, receipt: Receipt, ready_at: float) -> bool:
         """Return: the consumer does not want it. Return whether this delivery is out."""

@@ -255,7 +255,7 @@ FENCING = (
         "nobody_fails_over",
         "FailoverProgress ReadProgress RolloverProgress Replies NoRest",
         "the Raft leader recovers no segment of a dead leader",
-        Slip("if restarted or not self._alive(placement.leader, now):", "if False:"),
+        Slip("return restarted or not self._alive(segment.leader, now)", "return False"),
     ),
     Mutant.of(
         "nobody_seals",
@@ -328,8 +328,8 @@ DURABILITY = (
         "AckedDurable",
         "fences are forgotten as soon as any checkpoint is durable",
         Slip(
-            "if ready.checkpoint is not None and ready.checkpoint.index == index:",
-            "if ready.checkpoint is not None:",
+            "if ready.checkpoint is not None and image is not None and ready.checkpoint.index == image.index:",
+            "if ready.checkpoint is not None and image is not None:",
         ),
         spec="walrus:NoteDroppedTooEarly",
     ),
@@ -338,8 +338,8 @@ DURABILITY = (
         "AckedDurable",
         "a checkpoint drops the fences of segments that are still open",
         Slip(
-            "sealed = frozenset(key for key in self._copies.noted if self.metadata.is_over(*key))",
-            "sealed = frozenset(self._copies.noted)",
+            "self.over.update(key for key in noted if self._was_over(*key))",
+            "self.over.update(noted)",
         ),
     ),
 )
