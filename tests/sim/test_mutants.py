@@ -83,11 +83,11 @@ def _in_seeds(name: str, kinds: str, options: Options) -> tuple[str, str] | None
     return None
 
 
-@pytest.mark.parametrize("name", ["any_frame_makes_sure", "unsure_counts_as_sure"])
-def test_a_copy_that_is_called_sure_too_early_is_found_by_the_seeds_of_a_hunt(name: str) -> None:
-    """Seed 6: make hunt plays 1 to 20, with these options and steps."""
+@pytest.mark.parametrize(("name", "seed"), [("any_frame_makes_sure", 6), ("unsure_counts_as_sure", 4)])
+def test_a_copy_that_is_called_sure_too_early_is_found_by_the_seeds_of_a_hunt(name: str, seed: int) -> None:
+    """One of the seeds: make hunt plays 1 to 20, with these options and steps."""
     with mutants.planted(mutants.find(name)):
-        outcome = simulate(6, varied(6, Options()), 6_000)
+        outcome = simulate(seed, varied(seed, Options()), 6_000)
     assert isinstance(outcome, FailedRun) and outcome.name == "AckedDurable"
 
 
