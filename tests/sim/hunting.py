@@ -10,7 +10,7 @@ from walrus.sim.run import FailedRun, simulate
 
 SHOWN_BY = {
     "cursor_committed_before_delivery": 4,
-    "cursor_moves_back": 28,
+    "cursor_moves_back": 53,
     "delete_takes_the_next_topic": 4,
     "gap_taken": 4,
     "lets_go_of_one_too_many": 8,

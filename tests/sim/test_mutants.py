@@ -15,7 +15,7 @@ from walrus.sim.options import Options, varied
 from walrus.sim.run import FailedRun, said_next, simulate
 from walrus.sim.violation import UNNAMED, Violation
 
-SEEDS = 30
+SEEDS = 60
 STEPS = 6_000
 STORM = Options(ordered=False, shared_turns=0.4, think=0.03)
 PLAIN = Options(think=0.03)
