@@ -327,10 +327,7 @@ DURABILITY = (
         "notes_dropped_for_an_older_checkpoint",
         "AckedDurable",
         "fences are forgotten as soon as any checkpoint is durable",
-        Slip(
-            "if ready.checkpoint is not None and image is not None and ready.checkpoint.index == image.index:",
-            "if ready.checkpoint is not None and image is not None:",
-        ),
+        Slip(" and ready.checkpoint.index == image.index", ""),
         spec="walrus:NoteDroppedTooEarly",
     ),
     Mutant.of(
