@@ -246,10 +246,13 @@ OnRestart(e) ==
     /\ votes' = {v \in votes : v.voter = n => v.term < e.current_term \/ v = vote}
     /\ UNCHANGED <<leaderVars, elections, committed, budget>>
 
-\* By all that is committed, n is no member.
+\* By all that is committed, n is no member. Or it was removed and is a learner again, and the server that was
+\* taken in has not started yet: n's log is that of the former one, which got nothing after its removal.
 Removed(n) ==
-    LET known == [i \in 1..Len(committed) |-> committed[i].entry]
-    IN n \notin Voters(known) \cup Learners(known)
+    LET known(upto) == [i \in 1..upto |-> committed[i].entry]
+        without == {i \in 1..Len(committed) : n \notin Voters(known(i)) \cup Learners(known(i))}
+    IN /\ n \notin Voters(known(Len(committed)))
+       /\ \E i \in without : Len(log[n]) <= i
 
 \* It was removed, and starts in an empty directory: under its id, another server. Connections belong to a
 \* directory, so what the former one sent arrives no more. What was committed must stay in the copies that

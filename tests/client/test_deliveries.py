@@ -6,6 +6,8 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -21,6 +23,7 @@ from walrus.client import (
     StaleReceipt,
     UnknownTopic,
     WalrusError,
+    consuming,
     deliveries,
 )
 from walrus.client.consuming import Work, Worker
@@ -233,6 +236,21 @@ def test_workers_give_back_what_they_have_not_begun_when_they_are_stopped(node: 
         done = client.consume("jobs", "g", lambda delivery: stop.set(), workers=1, stop=stop)
         assert done == 1
         assert [left.payload for left in client.receive_many("jobs", "g", 9)] == [b"two", b"three"]
+
+
+@pytest.mark.timeout(60)
+def test_ctrl_c_while_workers_are_started_ends_them(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = threading.Event()
+
+    class Interrupted(ThreadPoolExecutor):
+        def submit(self, *args: Any, **kwargs: Any) -> Any:
+            super().submit(*args, **kwargs)
+            begun.wait()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(consuming, "ThreadPoolExecutor", Interrupted)
+    with Client(node.address) as client, pytest.raises(KeyboardInterrupt):
+        client.consume("jobs", "g", lambda delivery: begun.set(), workers=1)
 
 
 def test_an_error_that_stays_ends_the_workers(node: FakeNode) -> None:

@@ -168,7 +168,7 @@ def test_a_topic_is_registered_written_to_looked_into_and_its_group_moved(page: 
 
 
 def test_how_long_puts_and_syncs_took_is_shown_as_bars(page: Any) -> None:
-    until(page, "document.querySelectorAll('#took .bars').length === 2")
+    until(page, "document.querySelectorAll('#took .bars').length === 4")
     until(page, "document.querySelector('#took')?.innerText.includes('99.9 %')")
     until(page, "[...document.querySelectorAll('#took .bars i')].some(bar => bar.offsetHeight > 20)")
 

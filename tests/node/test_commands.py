@@ -236,7 +236,11 @@ def test_the_readmes_python_example_runs_as_it_stands(cluster: Cluster) -> None:
         command, env=ENVIRON, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.splitlines() == ["b'one espresso'", "[b'one espresso', b'two', b'three', b'four']"]
+    assert ended.stdout.splitlines() == [
+        "b'one espresso'",
+        "[b'one espresso', b'two', b'three', b'four']",
+        "b'one espresso'",
+    ]
 
 
 def test_the_readmes_engine_example_runs_as_it_stands(tmp_path: Path) -> None:

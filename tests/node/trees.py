@@ -36,10 +36,10 @@ CHANGES = {
     ],
     "segments.py": [
         (
-            "        if self.tombstones or any(map(_is_kept",
-            '        if any("colour" in topic.settings for topic in self.topics.values()):\n'
-            "            return VERSION\n"
-            "        if self.tombstones or any(map(_is_kept",
+            "    if topic.producers or retained or any(",
+            '    if "colour" in topic.settings:\n'
+            "        return VERSION\n"
+            "    if topic.producers or retained or any(",
         ),
     ],
     "settings.py": [

@@ -201,8 +201,8 @@ class _Blocking(Protocol):
 def consume(client: _Blocking, work: Work, handler: Callable[[Delivery], None], stop: threading.Event) -> int:
     """Run the workers in threads until `stop` is set or one fails; return how many were acknowledged."""
     with ThreadPoolExecutor(work.workers, thread_name_prefix="walrus-consume") as pool:
-        loops = [pool.submit(_drive, client, Worker(work), handler, stop) for _ in range(work.workers)]
         try:
+            loops = [pool.submit(_drive, client, Worker(work), handler, stop) for _ in range(work.workers)]
             wait(loops, return_when="FIRST_EXCEPTION")
         finally:
             stop.set()  # also after Ctrl-C: what is in hand is finished, then the exception goes on
