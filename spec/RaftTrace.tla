@@ -246,8 +246,8 @@ OnRestart(e) ==
     /\ votes' = {v \in votes : v.voter = n => v.term < e.current_term \/ v = vote}
     /\ UNCHANGED <<leaderVars, elections, committed, budget>>
 
-\* By all that is committed, n is no member. Or it was removed and is a learner again, and the server that was
-\* taken in has not started yet: n's log is that of the former one, which got nothing after its removal.
+\* By all that is committed, n is no member. Or it was removed and is a learner again, and the server that
+\* was taken in has not started yet: n's log is that of the former one, which got nothing after its removal.
 Removed(n) ==
     LET known(upto) == [i \in 1..upto |-> committed[i].entry]
         without == {i \in 1..Len(committed) : n \notin Voters(known(i)) \cup Learners(known(i))}
