@@ -62,7 +62,7 @@ class Line:
 
     def __init__(self, address: tuple[str, int]) -> None:
         self.socket: socket.socket = dial(address)
-        self.due: deque[float] = deque()  # negative: an ACK, whose answer nobody waits for
+        self.due: deque[float] = deque()  # negative: an ACK, whose answer is not waited for
         self.buffer = bytearray()
 
     def ask(self, request: bytes, due: float) -> None:

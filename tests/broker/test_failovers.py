@@ -41,7 +41,7 @@ def test_a_failover_is_told_phase_by_phase_by_those_that_saw_it() -> None:
     world.until(lambda: world.topic(topic).current == 2)
     assert world.topic(topic).open.leader in world.nodes
     world.run(1.0)
-    assert ACKNOWLEDGED not in joined(world)[topic, 1], "nobody has written since"
+    assert ACKNOWLEDGED not in joined(world)[topic, 1], "no client has written since"
     assert world.put(min(world.nodes), topic, "b") == [OK]
     acknowledged = world.now
     phases = joined(world)[topic, 1]

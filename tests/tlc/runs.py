@@ -1,10 +1,49 @@
-"""Runs written by hand, and a run with one event removed, altered, or swapped with the one before it."""
+"""Runs written by hand, simulated, or made of others: corrupted, or with one event removed or altered."""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from walrus.sim.mutants import find, planted, unasserted
+from walrus.sim.options import SETTINGS, Options
+from walrus.sim.run import simulate
+from walrus.sim.trace import Recorder
+from walrus.tlc.corrupting import Corruption, corrupted
 from walrus.tlc.trace_spec import Event
+from walrus.tlc.traces import read_lines
+
+
+def recorded(seed: int, **clients: Any) -> list[Event]:
+    """A simulated run with faults, of one topic with these clients besides its producer."""
+    options = Options(
+        topics=1,
+        producers=1,
+        **{"consumers": 0, "fetchers": 0, "newcomers": 0, **clients},
+        settings={**SETTINGS, "max_segment_entries": 6, "compact_entries": 20},
+    )
+    recorder = Recorder(options)
+    simulate(seed, options, 2_000, ("crash", "power", "pause", "network"), recorder.of)
+    return read_lines(recorder.lines(), f"seed {seed}")
+
+
+def with_bug(name: str, simulated: Callable[[int], list[Event]], seed: int) -> list[Event]:
+    """Such a run of code with a planted bug, which no assertion of the code ends."""
+    with planted(find(name)), unasserted():
+        return simulated(seed)
+
+
+def corrupted_runs(
+    whole: Mapping[str, list[Event]], kinds: Mapping[str, Corruption], each: int
+) -> dict[str, list[Event]]:
+    """Each run, up to so many times in each way, as `kind: run, number`."""
+    made = {}
+    for name, run in whole.items():
+        for what, kind in kinds.items():
+            others = corrupted(run, kind, each, random.Random(f"{name} {what}"))
+            made |= {f"{what}: {name}, {number}": other for number, other in enumerate(others)}
+    return made
 
 
 def event(ev: str, node: int, **values: Any) -> Event:

@@ -10,10 +10,11 @@ from functools import cache
 import pytest
 
 from tests.tlc.test_traces import simulated
-from walrus.tlc.corruptions import KINDS, corrupted
+from walrus.tlc.corrupting import corrupted
+from walrus.tlc.corruptions import KINDS
 from walrus.tlc.referee import Referee
 from walrus.tlc.trace_spec import Event
-from walrus.tlc.trace_walrus import WALRUS
+from walrus.tlc.trace_walrus import WALRUS, data_plane
 from walrus.tlc.traces import TraceVerdict, validate
 
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
@@ -40,7 +41,7 @@ def runs() -> dict[str, list[Event]]:
         made[f"seed {seed}"] = run
         for name, kind in KINDS.items():
             rng = random.Random(f"{seed} {name}")
-            for number, other in enumerate(corrupted(run, kind, EACH, rng)):
+            for number, other in enumerate(corrupted(run, kind, EACH, rng, read=data_plane)):
                 made[f"seed {seed}: {name} {number}"] = other
     return made
 

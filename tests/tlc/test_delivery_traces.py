@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import os
-import random
 from collections import Counter
 from functools import cache
 
 import pytest
 
+from tests.tlc.runs import corrupted_runs, recorded, with_bug
 from tools.sees import STANDS_FOR
-from walrus.sim.mutants import find, planted, unasserted
-from walrus.sim.options import SETTINGS, Options
-from walrus.sim.run import simulate
-from walrus.sim.trace import Recorder
 from walrus.tlc.corruptions_delivery import DELIVERY_KINDS
 from walrus.tlc.trace_delivery import DELIVERY, deliveries
 from walrus.tlc.trace_spec import Event
-from walrus.tlc.traces import read_lines, validate
+from walrus.tlc.traces import validate
 
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 SEEDS = range(1, 25) if DEEP else (3, 8)
 EACH = 6 if DEEP else 1
-FAULTS = ("crash", "power", "pause", "network")
 
 PLANTED = {
     "ack_answered_before_the_commit": (3, "PromisedIsCommitted"),
@@ -40,20 +35,12 @@ if DEEP:
 
 def simulated(seed: int) -> list[Event]:
     """A simulated run with faults, of one work queue that is moved with SEEK, and one that gives up."""
-    options = Options(
-        topics=1,
-        producers=1,
-        consumers=0,
-        fetchers=0,
-        newcomers=0,
+    return recorded(
+        seed,
         workers=2,
         giving_up=seed % 2,
         think=0.2,
-        settings={**SETTINGS, "max_segment_entries": 6, "compact_entries": 20},
     )
-    recorder = Recorder(options)
-    simulate(seed, options, 2_000, FAULTS, recorder.of)
-    return read_lines(recorder.lines(), f"seed {seed}")
 
 
 @cache
@@ -63,13 +50,7 @@ def whole() -> dict[str, list[Event]]:
 
 @cache
 def corrupt() -> dict[str, list[Event]]:
-    made = {}
-    for name, run in whole().items():
-        for what, kind in DELIVERY_KINDS.items():
-            rng = random.Random(f"{name} {what}")
-            others = [other for _ in range(EACH) if (other := kind(run, rng)) is not None]
-            made |= {f"{what}: {name}, {number}": other for number, other in enumerate(others)}
-    return made
+    return corrupted_runs(whole(), DELIVERY_KINDS, EACH)
 
 
 def test_the_runs_have_what_delivery_is_about() -> None:
@@ -88,11 +69,7 @@ def test_every_kind_of_corruption_fits_some_run() -> None:
 
 @cache
 def with_bugs() -> dict[str, list[Event]]:
-    made = {}
-    for name, (seed, _) in PLANTED.items():
-        with planted(find(name)), unasserted():
-            made[name] = simulated(seed)
-    return made
+    return {name: with_bug(name, simulated, seed) for name, (seed, _) in PLANTED.items()}
 
 
 @pytest.mark.tla

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import random
 from collections import Counter
 from functools import cache
 
 import pytest
 
+from tests.tlc.runs import corrupted_runs
 from tests.tlc.test_raft_traces import chaos, eventful
-from walrus.tlc.corruptions_raft import RAFT_KINDS, corrupted_raft
+from walrus.tlc.corruptions_raft import RAFT_KINDS
 from walrus.tlc.trace_raft import RAFT
 from walrus.tlc.trace_spec import Event
 from walrus.tlc.traces import validate
@@ -29,13 +29,7 @@ def whole() -> dict[str, list[Event]]:
 
 @cache
 def corrupt() -> dict[str, list[Event]]:
-    made = {}
-    for name, run in whole().items():
-        for what, kind in RAFT_KINDS.items():
-            rng = random.Random(f"{name} {what}")
-            for number, other in enumerate(corrupted_raft(run, kind, EACH, rng)):
-                made[f"{what}: {name}, {number}"] = other
-    return made
+    return corrupted_runs(whole(), RAFT_KINDS, EACH)
 
 
 def test_every_kind_of_corruption_fits_some_run() -> None:

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import os
-import random
 from collections import Counter
 from functools import cache
 
 import pytest
 
-from walrus.sim.mutants import find, planted, unasserted
-from walrus.sim.options import SETTINGS, Options
-from walrus.sim.run import simulate
-from walrus.sim.trace import Recorder
+from tests.tlc.runs import corrupted_runs, recorded, with_bug
 from walrus.tlc.corruptions_retention import RETENTION_KINDS
 from walrus.tlc.trace_retention import RETENTION, retained
 from walrus.tlc.trace_spec import Event
 from walrus.tlc.trace_walrus import WALRUS, data_plane
-from walrus.tlc.traces import read_lines, validate
+from walrus.tlc.traces import validate
 
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 SEEDS = range(1, 25) if DEEP else (4, 7)
 EACH = 6 if DEEP else 1
-FAULTS = ("crash", "power", "pause", "network")
 
 PLANTED = {
     "copies_outlive_their_segment": (5, "SpaceIsGivenBack"),
@@ -33,19 +28,11 @@ PLANTED = {
 
 def simulated(seed: int) -> list[Event]:
     """A simulated run with faults, of a topic with retention that is deleted now and then."""
-    options = Options(
-        topics=1,
-        producers=1,
-        consumers=0,
-        fetchers=0,
-        newcomers=0,
+    return recorded(
+        seed,
         keepers=2,
         think=0.1,
-        settings={**SETTINGS, "max_segment_entries": 6, "compact_entries": 20},
     )
-    recorder = Recorder(options)
-    simulate(seed, options, 2_000, FAULTS, recorder.of)
-    return read_lines(recorder.lines(), f"seed {seed}")
 
 
 @cache
@@ -55,22 +42,12 @@ def whole() -> dict[str, list[Event]]:
 
 @cache
 def corrupt() -> dict[str, list[Event]]:
-    made = {}
-    for name, run in whole().items():
-        for what, kind in RETENTION_KINDS.items():
-            rng = random.Random(f"{name} {what}")
-            others = [other for _ in range(EACH) if (other := kind(run, rng)) is not None]
-            made |= {f"{what}: {name}, {number}": other for number, other in enumerate(others)}
-    return made
+    return corrupted_runs(whole(), RETENTION_KINDS, EACH)
 
 
 @cache
 def with_bugs() -> dict[str, list[Event]]:
-    made = {}
-    for name, (seed, _) in PLANTED.items():
-        with planted(find(name)), unasserted():
-            made[name] = simulated(seed)
-    return made
+    return {name: with_bug(name, simulated, seed) for name, (seed, _) in PLANTED.items()}
 
 
 def test_the_runs_have_what_retention_is_about() -> None:

@@ -16,6 +16,7 @@
     trace_spec    what a recorded run and a spec need of each other
     trace_walrus  runs of the data plane; trace_raft: runs of Raft; trace_delivery: of work queues;
                   trace_retention: of topics that were trimmed or deleted
+    corrupting    recorded runs are searched and changed
     referee       a second judge of recorded runs, and corruptions: what both must refuse;
                   corruptions_raft, corruptions_delivery, corruptions_retention: what RaftTrace.tla,
                   DeliveryTrace.tla and RetentionTrace.tla must refuse

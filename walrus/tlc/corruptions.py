@@ -16,14 +16,13 @@ depends may be missing. So what TLC accepts goes to a second judge (`referee.py`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from random import Random
-from typing import Final, TypeAlias
+from typing import Final
 
-from walrus.tlc.trace_spec import Event, Run, begin_of
+from walrus.tlc.corrupting import Corruption, changed, pick, those
+from walrus.tlc.trace_spec import Event, begin_of
 from walrus.tlc.trace_walrus import data_plane
-
-Corruption: TypeAlias = Callable[[list[Event], Random], list[Event] | None]
 
 NUMBERS: Final = ("length", "durable", "told", "count", "start", "offset", "segment", "index", "copied")
 FLAGS: Final = ("fenced", "sure", "forced")
@@ -34,24 +33,12 @@ def _data(run: Sequence[Event]) -> list[int]:
     return [place for place, event in enumerate(run) if data_plane([event])]
 
 
-def _those(run: Sequence[Event], *names: str) -> list[int]:
-    return [place for place, event in enumerate(run) if event.get("op", event["ev"]) in names]
-
-
-def _pick(places: list[int], rng: Random) -> int | None:
-    return places[rng.randrange(len(places))] if places else None
-
-
-def _with(run: list[Event], place: int, **values: object) -> list[Event]:
-    return [*run[:place], {**run[place], **values}, *run[place + 1 :]]
-
-
 # --- any event -----------------------------------------------------------------------------------------
 
 
 def dropped(run: list[Event], rng: Random) -> list[Event] | None:
     """A step is not recorded."""
-    place = _pick(_data(run), rng)
+    place = pick(_data(run), rng)
     return None if place is None else run[:place] + run[place + 1 :]
 
 
@@ -67,13 +54,13 @@ def swapped(run: list[Event], rng: Random) -> list[Event] | None:
 
 def repeated(run: list[Event], rng: Random) -> list[Event] | None:
     """A step is recorded twice."""
-    place = _pick(_data(run), rng)
+    place = pick(_data(run), rng)
     return None if place is None else [*run[: place + 1], run[place], *run[place + 1 :]]
 
 
 def late(run: list[Event], rng: Random) -> list[Event] | None:
     """A step is recorded some steps too late."""
-    place = _pick(_data(run), rng)
+    place = pick(_data(run), rng)
     if place is None:
         return None
     to = min(place + 2 + rng.randrange(10), len(run))
@@ -83,32 +70,32 @@ def late(run: list[Event], rng: Random) -> list[Event] | None:
 def another_number(run: list[Event], rng: Random) -> list[Event] | None:
     """A length, a count, an index, ... is one more or one less."""
     places = [place for place in _data(run) if any(name in run[place] for name in NUMBERS)]
-    place = _pick(places, rng)
+    place = pick(places, rng)
     if place is None:
         return None
     names = [name for name in NUMBERS if name in run[place]]
     name = names[rng.randrange(len(names))]
     value = run[place][name] + (1, -1)[rng.randrange(2)]
-    return None if value < (name == "segment") else _with(run, place, **{name: value})
+    return None if value < (name == "segment") else changed(run, place, **{name: value})
 
 
 def another_flag(run: list[Event], rng: Random) -> list[Event] | None:
     """Fenced or not, sure or not, forced or not."""
-    place = _pick([place for place in _data(run) if any(name in run[place] for name in FLAGS)], rng)
+    place = pick([place for place in _data(run) if any(name in run[place] for name in FLAGS)], rng)
     if place is None:
         return None
     names = [name for name in FLAGS if name in run[place]]
     name = names[rng.randrange(len(names))]
-    return _with(run, place, **{name: not run[place][name]})
+    return changed(run, place, **{name: not run[place][name]})
 
 
 def another_node(run: list[Event], rng: Random) -> list[Event] | None:
     """It was another node's step."""
-    place, nodes = _pick(_data(run), rng), sorted({event["node"] for event in run if "node" in event})
+    place, nodes = pick(_data(run), rng), sorted({event["node"] for event in run if "node" in event})
     if place is None or len(nodes) < 2:
         return None
     others = [node for node in nodes if node != run[place]["node"]]
-    return _with(run, place, node=others[rng.randrange(len(others))])
+    return changed(run, place, node=others[rng.randrange(len(others))])
 
 
 # --- recoveries ----------------------------------------------------------------------------------------
@@ -116,7 +103,7 @@ def another_node(run: list[Event], rng: Random) -> list[Event] | None:
 
 def another_answer(run: list[Event], rng: Random) -> list[Event] | None:
     """A recovery used an answer that was not given: longer, shorter, surer; or one less."""
-    place = _pick(_those(run, "Recover"), rng)
+    place = pick(those(run, "Recover"), rng)
     if place is None:
         return None
     answers = [list(answer) for answer in run[place]["answers"]]
@@ -131,35 +118,35 @@ def another_answer(run: list[Event], rng: Random) -> list[Event] | None:
         case _:
             del answers[number]
     count = max((answer[1] for answer in answers), default=0)
-    return _with(run, place, answers=answers, count=count)
+    return changed(run, place, answers=answers, count=count)
 
 
 def stranger(run: list[Event], rng: Random) -> list[Event] | None:
     """A fence majority with a node in it that is no replica."""
-    place = _pick(_those(run, "Recover"), rng)
+    place = pick(those(run, "Recover"), rng)
     if place is None:
         return None
     answers = [list(answer) for answer in run[place]["answers"]]
     answers[rng.randrange(len(answers))][0] = 9
-    return _with(run, place, answers=answers)
+    return changed(run, place, answers=answers)
 
 
 def another_decider(run: list[Event], rng: Random) -> list[Event] | None:
     """A recovery is decided by a node that did not run it."""
-    place = _pick(_those(run, "Recover", "RecoverySeal"), rng)
+    place = pick(those(run, "Recover", "RecoverySeal"), rng)
     if place is None:
         return None
-    return _with(run, place, node=run[place]["node"] % 3 + 1)
+    return changed(run, place, node=run[place]["node"] % 3 + 1)
 
 
 def unheard(run: list[Event], rng: Random) -> list[Event] | None:
     """The writer heard less, or more, when it acknowledged."""
-    place = _pick(_those(run, "Ack"), rng)
+    place = pick(those(run, "Ack"), rng)
     if place is None or not run[place]["heard"]:
         return None
     heard = [list(told) for told in run[place]["heard"]]
     step = 1 if rng.randrange(2) else -heard[0][1]
-    return _with(run, place, heard=[[node, max(0, length + step)] for node, length in heard])
+    return changed(run, place, heard=[[node, max(0, length + step)] for node, length in heard])
 
 
 # --- commands ------------------------------------------------------------------------------------------
@@ -174,7 +161,7 @@ def _command(run: list[Event], index: int, **values: object) -> list[Event]:
 
 def another_command(run: list[Event], rng: Random) -> list[Event] | None:
     """One node applied something else than the others, or all of them what may not be committed."""
-    place = _pick(_those(run, "RegisterTopic", "Seal", "SetReplicas"), rng)
+    place = pick(those(run, "RegisterTopic", "Seal", "SetReplicas"), rng)
     if place is None:
         return None
     event, values = run[place], dict[str, object]()
@@ -185,7 +172,7 @@ def another_command(run: list[Event], rng: Random) -> list[Event] | None:
             values["count"] = event["count"] + 1
         case _:
             values["replicas"] = event["replicas"][:-1]
-    return _with(run, place, **values) if rng.randrange(2) else _command(run, event["index"], **values)
+    return changed(run, place, **values) if rng.randrange(2) else _command(run, event["index"], **values)
 
 
 def another_cursor(run: list[Event], rng: Random) -> list[Event] | None:
@@ -196,8 +183,8 @@ def another_cursor(run: list[Event], rng: Random) -> list[Event] | None:
         for event in run
         if event["ev"] == "ProposeCursors"
     }
-    places = [place for place in _those(run, "CommitCursors", "Seal") if run[place]["cursors"]]
-    place = _pick(places, rng)
+    places = [place for place in those(run, "CommitCursors", "Seal") if run[place]["cursors"]]
+    place = pick(places, rng)
     if place is None:
         return None
     cursors = [list(cursor) for cursor in run[place]["cursors"]]
@@ -224,7 +211,7 @@ def _appended(run: list[Event], op: str, **values: object) -> list[Event] | None
 
 def announced_again(run: list[Event], rng: Random) -> list[Event] | None:
     """An earlier start is announced after a later one."""
-    announced = {(run[place]["of"], run[place]["incarnation"]) for place in _those(run, "Announce")}
+    announced = {(run[place]["of"], run[place]["incarnation"]) for place in those(run, "Announce")}
     newest = {of: max(start for node, start in announced if node == of) for of, _ in announced}
     starts = sorted((of, start) for of, start in announced if 0 < start < newest[of])
     if not starts:
@@ -235,7 +222,7 @@ def announced_again(run: list[Event], rng: Random) -> list[Event] | None:
 
 def shrunk(run: list[Event], rng: Random) -> list[Event] | None:
     """A sealed segment keeps one replica only, or is given to a node that holds nothing."""
-    place = _pick(_those(run, "Seal"), rng)
+    place = pick(those(run, "Seal"), rng)
     if place is None:
         return None
     one = run[place]["replicas"][:1]
@@ -249,7 +236,7 @@ def shrunk(run: list[Event], rng: Random) -> list[Event] | None:
 
 def _shorter(copies: list[list[object]], rng: Random) -> list[list[object]] | None:
     whole = [number for number, copy in enumerate(copies) if copy[2]]
-    number = _pick(whole, rng)
+    number = pick(whole, rng)
     if number is None:
         return None
     topic, segment, length, fenced = copies[number]
@@ -259,10 +246,10 @@ def _shorter(copies: list[list[object]], rng: Random) -> list[list[object]] | No
 
 def shorter_restart(run: list[Event], rng: Random) -> list[Event] | None:
     """A start after a kill -9 finds a copy that is shorter than it was."""
-    killed = [place for place in _those(run, "Restart") if run[place].get("copies") and _killed(run, place)]
-    place = _pick(killed, rng)
+    killed = [place for place in those(run, "Restart") if run[place].get("copies") and _killed(run, place)]
+    place = pick(killed, rng)
     copies = None if place is None else _shorter(run[place]["copies"], rng)
-    return None if place is None or copies is None else _with(run, place, copies=copies)
+    return None if place is None or copies is None else changed(run, place, copies=copies)
 
 
 def _killed(run: list[Event], place: int) -> bool:
@@ -276,7 +263,7 @@ def _killed(run: list[Event], place: int) -> bool:
 
 def restarted_with_less(run: list[Event], rng: Random) -> list[Event] | None:
     """A start once more, right afterwards, which finds less."""
-    place = _pick([place for place in _those(run, "Restart") if run[place].get("copies")], rng)
+    place = pick([place for place in those(run, "Restart") if run[place].get("copies")], rng)
     copies = None if place is None else _shorter(run[place]["copies"], rng)
     if place is None or copies is None:
         return None
@@ -288,7 +275,7 @@ def fence_gone(run: list[Event], rng: Random) -> list[Event] | None:
     """A start finds a copy without its fence."""
     fenced = [
         (place, number)
-        for place in _those(run, "Restart")
+        for place in those(run, "Restart")
         for number, copy in enumerate(run[place].get("copies", ()))
         if copy[3]
     ]
@@ -297,19 +284,19 @@ def fence_gone(run: list[Event], rng: Random) -> list[Event] | None:
     place, number = fenced[rng.randrange(len(fenced))]
     copies = [list(copy) for copy in run[place]["copies"]]
     copies[number][3] = False
-    return _with(run, place, copies=copies)
+    return changed(run, place, copies=copies)
 
 
 def power_takes_synced(run: list[Event], rng: Random) -> list[Event] | None:
     """The power fails where a process was killed, and takes entries that were synced."""
     if not begin_of(run).get("fsync_each"):
         return None
-    for place in _those(run, "Crash"):
+    for place in those(run, "Crash"):
         node = run[place]["node"]
-        starts = [start for start in _those(run, "Restart") if start > place and run[start]["node"] == node]
+        starts = [start for start in those(run, "Restart") if start > place and run[start]["node"] == node]
         copies = _shorter(run[starts[0]].get("copies", []), rng) if starts else None
         if copies is not None:
-            return _with(_with(run, starts[0], copies=copies), place, ev="PowerLoss")
+            return changed(changed(run, starts[0], copies=copies), place, ev="PowerLoss")
     return None
 
 
@@ -323,16 +310,3 @@ KINDS: Final[dict[str, Corruption]] = {
     )
 }
 """By name."""
-
-
-def corrupted(run: Run, kind: Corruption, count: int, rng: Random) -> list[list[Event]]:
-    """Up to so many runs that this kind of corruption makes of one, no two alike, none the run itself."""
-    found: list[list[Event]] = []
-    read = data_plane(run)
-    for _ in range(4 * count):
-        other = kind(list(run), rng)
-        if other is not None and other not in found and data_plane(other) != read:
-            found.append(other)
-        if len(found) == count:
-            break
-    return found

@@ -14,32 +14,15 @@ fits and gives the run as it would have been recorded, or None where it fits now
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from random import Random
 from typing import Any, Final, TypeAlias
 
+from walrus.tlc.corrupting import Corruption, changed, inserted, pick, those
 from walrus.tlc.trace_spec import Event
 
-DeliveryCorruption: TypeAlias = Callable[[list[Event], Random], list[Event] | None]
 Entry: TypeAlias = tuple[int, int]
 """(segment, offset)"""
-
-
-def _those(run: list[Event], *names: str) -> list[int]:
-    return [place for place, event in enumerate(run) if event.get("op", event["ev"]) in names]
-
-
-def _pick(places: Iterable[Any], rng: Random) -> Any:
-    known = list(places)
-    return known[rng.randrange(len(known))] if known else None
-
-
-def _with(run: list[Event], place: int, **values: Any) -> list[Event]:
-    return [*run[:place], {**run[place], **values}, *run[place + 1 :]]
-
-
-def _inserted(run: list[Event], place: int, event: Event) -> list[Event]:
-    return [*run[:place], event, *run[place:]]
 
 
 def _far(run: list[Event]) -> int:
@@ -77,7 +60,7 @@ def _is_of(event: Event, node: int) -> bool:
 
 def _acted(run: list[Event], generation: int) -> set[Entry]:
     """Entries that some owner took for done in that generation."""
-    places = _those(run, "AckEntry", "NoteDead", "StepOver")
+    places = those(run, "AckEntry", "NoteDead", "StepOver")
     return {
         entry for place in places if run[place]["generation"] == generation for entry in _entries(run[place])
     }
@@ -89,32 +72,32 @@ def _acted(run: list[Event], generation: int) -> set[Entry]:
 def received_again(run: list[Event], rng: Random) -> list[Event] | None:
     """An entry is received again after the OK to its ACK, at any owner."""
     fitting = []
-    for place in _those(run, "Answer"):
+    for place in those(run, "Answer"):
         promised, generation = run[place], run[place]["generation"]
         later = [
             at
-            for at in _those(run, "Receive")
+            for at in those(run, "Receive")
             if at > place and run[at]["generation"] == generation and run[at]["group"] == promised["group"]
         ]
         fitting += [(promised, at) for at in (later if promised["entries"] else [])]
-    chosen = _pick(fitting, rng)
+    chosen = pick(fitting, rng)
     if chosen is None:
         return None
     promised, at = chosen
     segment, start, _ = promised["entries"][0]
-    return _inserted(run, at, {**run[at], "segment": segment, "start": start, "count": 1})
+    return inserted(run, at, {**run[at], "segment": segment, "start": start, "count": 1})
 
 
 def handed_out_twice(run: list[Event], rng: Random) -> list[Event] | None:
     """What is out is handed out to another consumer."""
-    place = _pick(_those(run, "Receive"), rng)
-    return None if place is None else _inserted(run, place + 1, run[place])
+    place = pick(those(run, "Receive"), rng)
+    return None if place is None else inserted(run, place + 1, run[place])
 
 
 def beyond_the_window(run: list[Event], rng: Random) -> list[Event] | None:
     """An entry far above the mark is handed out."""
-    place = _pick(_those(run, "Receive"), rng)
-    return None if place is None else _with(run, place, start=run[place]["start"] + _far(run), count=1)
+    place = pick(those(run, "Receive"), rng)
+    return None if place is None else changed(run, place, start=run[place]["start"] + _far(run), count=1)
 
 
 # --- what is answered --------------------------------------------------------------------------------------
@@ -123,12 +106,12 @@ def beyond_the_window(run: list[Event], rng: Random) -> list[Event] | None:
 def answered_before_the_commit(run: list[Event], rng: Random) -> list[Event] | None:
     """The OK to an ACK leaves when its entry is noted, and the node has not applied the commit."""
     fitting = []
-    for place in _those(run, "Answer"):
+    for place in those(run, "Answer"):
         node, generation = run[place]["node"], run[place]["generation"]
         for entry in _entries(run[place]):
             noted = [
                 at
-                for at in _those(run, "AckEntry")
+                for at in those(run, "AckEntry")
                 if at < place and run[at]["node"] == node and entry in _entries(run[at])
             ]
             if not noted or run[noted[0]]["generation"] != generation:
@@ -136,17 +119,17 @@ def answered_before_the_commit(run: list[Event], rng: Random) -> list[Event] | N
             told = [state for event in run[: noted[0]] if _is_of(event, node) for state in _states(event)]
             if not any(_covers(state, entry) for state in told):
                 fitting.append((place, noted[0]))
-    chosen = _pick(fitting, rng)
+    chosen = pick(fitting, rng)
     if chosen is None:
         return None
-    place, noted = chosen
-    return [*run[: noted + 1], run[place], *run[noted + 1 : place], *run[place + 1 :]]
+    place, after = chosen
+    return [*run[: after + 1], run[place], *run[after + 1 : place], *run[place + 1 :]]
 
 
 def answered_by_a_former_owner(run: list[Event], rng: Random) -> list[Event] | None:
     """A node answers an ACK although it has applied the Seal that ended it, of what is done indeed."""
     fitting = []
-    for place in _those(run, "Seal"):
+    for place in those(run, "Seal"):
         node, ended = run[place]["node"], run[place]["segment"]
         led = any(
             event.get("op") == "Seal" and (event["node"], event["segment"]) == (node, ended - 1)
@@ -158,8 +141,8 @@ def answered_by_a_former_owner(run: list[Event], rng: Random) -> list[Event] | N
             if led and run[place]["leader"] != node and done:
                 answer = {"generation": generation, "entries": done, "topic": run[place]["topic"]}
                 fitting.append((place, {"ev": "Answer", "node": node, "group": group, **answer}))
-    chosen = _pick(fitting, rng)
-    return None if chosen is None else _inserted(run, chosen[0] + 1, chosen[1])
+    chosen = pick(fitting, rng)
+    return None if chosen is None else inserted(run, chosen[0] + 1, chosen[1])
 
 
 # --- what is taken -----------------------------------------------------------------------------------------
@@ -167,22 +150,22 @@ def answered_by_a_former_owner(run: list[Event], rng: Random) -> list[Event] | N
 
 def acknowledged_unseen(run: list[Event], rng: Random) -> list[Event] | None:
     """An ACK of an entry that was never handed out."""
-    place = _pick(_those(run, "AckEntry"), rng)
-    return None if place is None else _with(run, place, start=run[place]["start"] + _far(run))
+    place = pick(those(run, "AckEntry"), rng)
+    return None if place is None else changed(run, place, start=run[place]["start"] + _far(run))
 
 
 def receipt_of_before_the_seek(run: list[Event], rng: Random) -> list[Event] | None:
     """An ACK, a Receive or a Return of a generation that is over."""
-    places = [at for at in _those(run, "AckEntry", "Receive", "Answer") if run[at]["generation"] > 0]
+    places = [at for at in those(run, "AckEntry", "Receive", "Answer") if run[at]["generation"] > 0]
     fitting = [at for at in places if run[at]["ev"] != "Answer" or run[at]["entries"]]
-    place = _pick(fitting, rng)
-    return None if place is None else _with(run, place, generation=run[place]["generation"] - 1)
+    place = pick(fitting, rng)
+    return None if place is None else changed(run, place, generation=run[place]["generation"] - 1)
 
 
 def returned_twice(run: list[Event], rng: Random) -> list[Event] | None:
     """The timeout ends of an entry that is not out."""
-    place = _pick(_those(run, "Return"), rng)
-    return None if place is None else _inserted(run, place + 1, run[place])
+    place = pick(those(run, "Return"), rng)
+    return None if place is None else inserted(run, place + 1, run[place])
 
 
 # --- what is committed -------------------------------------------------------------------------------------
@@ -201,7 +184,7 @@ def _told_otherwise(run: list[Event], place: int, state: list[Any]) -> list[Even
 def _commits(run: list[Event], op: str = "CommitGroups") -> list[tuple[int, list[Any]]]:
     """Where a command on one group is applied first, and what it says."""
     found, last = [], 0
-    for place in _those(run, "CommitGroups", "MoveGroup", "Seal"):
+    for place in those(run, "CommitGroups", "MoveGroup", "Seal"):
         if run[place]["index"] > last:
             last = run[place]["index"]
             if run[place]["op"] == op and len(run[place]["groups"]) == 1:
@@ -215,7 +198,7 @@ def mark_past_a_hole(run: list[Event], rng: Random) -> list[Event] | None:
     for place, (group, generation, segment, offset, above) in _commits(run):
         if above and (segment, offset) not in _acted(run[:place], generation):
             fitting.append((place, [group, generation, above[-1][0], above[-1][2], []]))
-    chosen = _pick(fitting, rng)
+    chosen = pick(fitting, rng)
     return None if chosen is None else _told_otherwise(run, *chosen)
 
 
@@ -226,7 +209,7 @@ def committed_unasked(run: list[Event], rng: Random) -> list[Event] | None:
         (place, [group, generation, segment, offset, [*above, [segment, far, far + 1]]])
         for place, (group, generation, segment, offset, above) in _commits(run)
     ]
-    chosen = _pick(fitting, rng)
+    chosen = pick(fitting, rng)
     return None if chosen is None else _told_otherwise(run, *chosen)
 
 
@@ -237,7 +220,7 @@ def forgets_what_was_done(run: list[Event], rng: Random) -> list[Event] | None:
         for place, state in _commits(run)
         if state[1] == 0 and (state[3] or state[4])
     ]
-    chosen = _pick(fitting, rng)
+    chosen = pick(fitting, rng)
     return None if chosen is None else _told_otherwise(run, *chosen)
 
 
@@ -245,18 +228,18 @@ def seek_of_another_generation(run: list[Event], rng: Random) -> list[Event] | N
     """A SEEK that skips a generation: it was made for another one."""
     seeks = _commits(run, "MoveGroup")
     fitting = [(place, [group, generation + 1, *rest]) for place, (group, generation, *rest) in seeks]
-    chosen = _pick(fitting, rng)
+    chosen = pick(fitting, rng)
     return None if chosen is None else _told_otherwise(run, *chosen)
 
 
 def another_state(run: list[Event], rng: Random) -> list[Event] | None:
     """One node applies the same command and comes to another state."""
-    places = [at for at in _those(run, "CommitGroups", "MoveGroup") if len(run[at]["groups"]) == 1]
-    place = _pick(places, rng)
+    places = [at for at in those(run, "CommitGroups", "MoveGroup") if len(run[at]["groups"]) == 1]
+    place = pick(places, rng)
     if place is None:
         return None
     topic, group, generation, segment, offset, above = run[place]["groups"][0]
-    return _with(run, place, groups=[[topic, group, generation, segment, offset + _far(run), above]])
+    return changed(run, place, groups=[[topic, group, generation, segment, offset + _far(run), above]])
 
 
 # --- seals -------------------------------------------------------------------------------------------------
@@ -266,14 +249,14 @@ def seals_without_groups(run: list[Event], rng: Random) -> list[Event] | None:
     """A healthy Seal forgets what is out and what is noted."""
     fitting = [
         at
-        for at in _those(run, "ProposeSeal")
+        for at in those(run, "ProposeSeal")
         if any(out for _, out in run[at]["handed"]) or any(state[4] for state in run[at]["groups"])
     ]
-    place = _pick(fitting, rng)
-    return None if place is None else _with(run, place, groups=[], handed=[])
+    place = pick(fitting, rng)
+    return None if place is None else changed(run, place, groups=[], handed=[])
 
 
-DELIVERY_KINDS: Final[dict[str, DeliveryCorruption]] = {
+DELIVERY_KINDS: Final[dict[str, Corruption]] = {
     kind.__name__: kind
     for kind in (
         *(received_again, handed_out_twice, beyond_the_window),

@@ -20,34 +20,15 @@ the kind does not fit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from random import Random
-from typing import Any, Final, TypeAlias
+from typing import Final
 
+from walrus.tlc.corrupting import Corruption, changed, inserted, pick, those
 from walrus.tlc.trace_spec import Event
-
-RaftCorruption: TypeAlias = Callable[[list[Event], Random], list[Event] | None]
 
 STATE: Final = ("current_term", "commit_index", "last_log_index", "last_log_term")
 LASTING: Final = ("UpdateTerm", "BecomeLeader", "ClientRequest", "AdvanceCommitIndex", "LearnCommitIndex")
 """Events after which the state that a server records is another one."""
-
-
-def _those(run: list[Event], *names: str) -> list[int]:
-    return [place for place, event in enumerate(run) if event["ev"] in names]
-
-
-def _pick(places: Iterable[int], rng: Random) -> int | None:
-    known = list(places)
-    return known[rng.randrange(len(known))] if known else None
-
-
-def _with(run: list[Event], place: int, **values: Any) -> list[Event]:
-    return [*run[:place], {**run[place], **values}, *run[place + 1 :]]
-
-
-def _inserted(run: list[Event], place: int, event: Event) -> list[Event]:
-    return [*run[:place], event, *run[place:]]
 
 
 def _next_of(run: list[Event], place: int) -> Event | None:
@@ -87,45 +68,45 @@ def term_goes_back(run: list[Event], rng: Random) -> list[Event] | None:
         kept = before is not None and before["current_term"] == run[here]["current_term"] > 0
         if kept and run[here]["ev"] != "Restart":
             fitting.append(here)
-    place = _pick(fitting, rng)
-    return None if place is None else _with(run, place, current_term=run[place]["current_term"] - 1)
+    place = pick(fitting, rng)
+    return None if place is None else changed(run, place, current_term=run[place]["current_term"] - 1)
 
 
 def _granted(run: list[Event]) -> list[int]:
-    return [place for place in _those(run, "HandleRequestVoteRequest") if run[place]["granted"]]
+    return [place for place in those(run, "HandleRequestVoteRequest") if run[place]["granted"]]
 
 
 def vote_given_twice(run: list[Event], rng: Random) -> list[Event] | None:
     """A server that has voted votes for another one in the same term."""
-    place = _pick(_granted(run), rng)
+    place = pick(_granted(run), rng)
     if place is None:
         return None
     others = {event["node"] for event in run} - {run[place]["node"], run[place]["sender"]}
     if not others:
         return None
-    return _inserted(run, place + 1, {**run[place], "sender": sorted(others)[rng.randrange(len(others))]})
+    return inserted(run, place + 1, {**run[place], "sender": sorted(others)[rng.randrange(len(others))]})
 
 
 def vote_unasked(run: list[Event], rng: Random) -> list[Event] | None:
     """A vote for a server that has not stood in that term."""
-    place = _pick(_granted(run), rng)
+    place = pick(_granted(run), rng)
     if place is None:
         return None
     term = run[place]["current_term"]
     stood = {event["node"] for event in run if event["ev"] == "Timeout" and event["current_term"] == term}
     others = sorted({event["node"] for event in run} - stood - {run[place]["node"]})
-    return _with(run, place, sender=others[rng.randrange(len(others))]) if others else None
+    return changed(run, place, sender=others[rng.randrange(len(others))]) if others else None
 
 
 def vote_counted_unseen(run: list[Event], rng: Random) -> list[Event] | None:
     """A candidate counts the vote of a server that never heard of the election."""
     fitting = []
-    for here in _those(run, "HandleRequestVoteResponse"):
+    for here in those(run, "HandleRequestVoteResponse"):
         gave = (run[here]["sender"], run[here]["current_term"])
         voted = [at for at in _granted(run) if (run[at]["node"], run[at]["current_term"]) == gave]
         if run[here]["granted"] and voted:
             fitting.append(here)
-    place = _pick(fitting, rng)
+    place = pick(fitting, rng)
     if place is None:
         return None
     who, term = run[place]["sender"], run[place]["current_term"]
@@ -141,7 +122,7 @@ def vote_counted_unseen(run: list[Event], rng: Random) -> list[Event] | None:
 
 def second_leader(run: list[Event], rng: Random) -> list[Event] | None:
     """Another server leads the same term."""
-    place = _pick(_those(run, "BecomeLeader"), rng)
+    place = pick(those(run, "BecomeLeader"), rng)
     if place is None:
         return None
     leader = run[place]["node"]
@@ -153,17 +134,17 @@ def second_leader(run: list[Event], rng: Random) -> list[Event] | None:
     if not others:
         return None
     at = others[rng.randrange(len(others))]
-    return _inserted(run, at + 1, {**run[at], "ev": "BecomeLeader", "role": "Leader"})
+    return inserted(run, at + 1, {**run[at], "ev": "BecomeLeader", "role": "Leader"})
 
 
 def elected_by_too_few(run: list[Event], rng: Random) -> list[Event] | None:
     """The answer that made a leader never came: it leads in the very step in which it has its majority."""
     fitting = []
-    for here in _those(run, "BecomeLeader"):
+    for here in those(run, "BecomeLeader"):
         before = _before(run, here)
         if before is not None and before["ev"] == "HandleRequestVoteResponse" and before["granted"]:
             fitting.append(max(at for at in range(here) if run[at] is before))
-    place = _pick(fitting, rng)
+    place = pick(fitting, rng)
     return None if place is None else run[:place] + run[place + 1 :]
 
 
@@ -172,56 +153,56 @@ def elected_by_too_few(run: list[Event], rng: Random) -> list[Event] | None:
 
 def entries_of_no_leader(run: list[Event], rng: Random) -> list[Event] | None:
     """Entries come from a server that does not lead the term."""
-    place = _pick(_those(run, "AcceptAppendEntriesRequest", "InstallSnapshot"), rng)
+    place = pick(those(run, "AcceptAppendEntriesRequest", "InstallSnapshot"), rng)
     if place is None:
         return None
     others = sorted({event["node"] for event in run} - {run[place]["node"], run[place]["sender"]})
-    return _with(run, place, sender=others[rng.randrange(len(others))]) if others else None
+    return changed(run, place, sender=others[rng.randrange(len(others))]) if others else None
 
 
 def gap(run: list[Event], rng: Random) -> list[Event] | None:
     """A request is accepted whose predecessor is beyond the follower's log."""
     fitting = []
-    for here in _those(run, "AcceptAppendEntriesRequest"):
+    for here in those(run, "AcceptAppendEntriesRequest"):
         if _before(run, here) is not None:
             fitting.append(here)
-    place = _pick(fitting, rng)
+    place = pick(fitting, rng)
     if place is None:
         return None
     before = _before(run, place)
     assert before is not None
     prev = before["last_log_index"] + 1
     last = max(run[place]["match_index"], prev)
-    return _with(run, place, prev_log_index=prev, match_index=last)
+    return changed(run, place, prev_log_index=prev, match_index=last)
 
 
 def another_effect(run: list[Event], rng: Random) -> list[Event] | None:
     """A request adds, or cuts off, another number of entries than it does: also below the commit index."""
-    place = _pick(_those(run, "AcceptAppendEntriesRequest"), rng)
+    place = pick(those(run, "AcceptAppendEntriesRequest"), rng)
     if place is None:
         return None
-    return _with(run, place, added=run[place]["added"] + 1 + rng.randrange(2))
+    return changed(run, place, added=run[place]["added"] + 1 + rng.randrange(2))
 
 
 def changed_below_commit(run: list[Event], rng: Random) -> list[Event] | None:
     """A request replaces an entry that its follower knows to be committed."""
     fitting = []
-    for here in _those(run, "AcceptAppendEntriesRequest"):
+    for here in those(run, "AcceptAppendEntriesRequest"):
         if 1 < run[here]["commit_index"] <= run[here]["last_log_index"]:
             fitting.append(here)
-    place = _pick(fitting, rng)
+    place = pick(fitting, rng)
     if place is None:
         return None
     event = run[place]
     index = event["commit_index"]
     again = {**event, "prev_log_index": index - 1, "match_index": index, "added": 1, "last_log_index": index}
-    return _inserted(run, place + 1, again)
+    return inserted(run, place + 1, again)
 
 
 def appended_twice(run: list[Event], rng: Random) -> list[Event] | None:
     """A leader writes an entry of its log once more."""
-    place = _pick(_those(run, "ClientRequest"), rng)
-    return None if place is None else _inserted(run, place + 1, run[place])
+    place = pick(those(run, "ClientRequest"), rng)
+    return None if place is None else inserted(run, place + 1, run[place])
 
 
 # --- commits ----------------------------------------------------------------------------------------------
@@ -230,7 +211,7 @@ def appended_twice(run: list[Event], rng: Random) -> list[Event] | None:
 def committed_unheard(run: list[Event], rng: Random) -> list[Event] | None:
     """A leader commits before the answer, or its own write, that completes the majority."""
     fitting = []
-    for place in _those(run, "AdvanceCommitIndex"):
+    for place in those(run, "AdvanceCommitIndex"):
         before = _before(run, place)
         if before is not None and before["ev"] in ("HandleAppendEntriesResponse", "Persist"):
             at = max(at for at in range(place) if run[at] is before)
@@ -246,8 +227,8 @@ def committed_unheard(run: list[Event], rng: Random) -> list[Event] | None:
 
 def committed_beyond_the_log(run: list[Event], rng: Random) -> list[Event] | None:
     """A commit index ahead of the log."""
-    place = _pick(_those(run, "AdvanceCommitIndex", "LearnCommitIndex"), rng)
-    return None if place is None else _with(run, place, commit_index=run[place]["last_log_index"] + 1)
+    place = pick(those(run, "AdvanceCommitIndex", "LearnCommitIndex"), rng)
+    return None if place is None else changed(run, place, commit_index=run[place]["last_log_index"] + 1)
 
 
 def commit_goes_back(run: list[Event], rng: Random) -> list[Event] | None:
@@ -259,12 +240,12 @@ def commit_goes_back(run: list[Event], rng: Random) -> list[Event] | None:
         and (before := _before(run, place)) is not None
         and 0 < before["commit_index"] <= run[place]["commit_index"]
     ]
-    place = _pick(fitting, rng)
+    place = pick(fitting, rng)
     if place is None:
         return None
     before = _before(run, place)
     assert before is not None
-    return _with(run, place, commit_index=before["commit_index"] - 1)
+    return changed(run, place, commit_index=before["commit_index"] - 1)
 
 
 # --- answers ----------------------------------------------------------------------------------------------
@@ -273,17 +254,17 @@ def commit_goes_back(run: list[Event], rng: Random) -> list[Event] | None:
 def _answers(run: list[Event]) -> list[int]:
     return [
         place
-        for place in _those(run, "HandleAppendEntriesResponse")
+        for place in those(run, "HandleAppendEntriesResponse")
         if run[place].get("success") and run[place]["match_index"] > 0
     ]
 
 
 def answer_of_more(run: list[Event], rng: Random) -> list[Event] | None:
     """A follower says that it holds more than its leader has."""
-    place = _pick(_answers(run), rng)
+    place = pick(_answers(run), rng)
     if place is None:
         return None
-    return _with(run, place, match_index=run[place]["last_log_index"] + 1 + rng.randrange(2))
+    return changed(run, place, match_index=run[place]["last_log_index"] + 1 + rng.randrange(2))
 
 
 def answer_unreceived(run: list[Event], rng: Random) -> list[Event] | None:
@@ -293,7 +274,7 @@ def answer_unreceived(run: list[Event], rng: Random) -> list[Event] | None:
         leader, term = run[place]["node"], run[place]["current_term"]
         begun = [
             at
-            for at in _those(run, "ClientRequest")
+            for at in those(run, "ClientRequest")
             if (run[at]["node"], run[at]["current_term"], run[at]["kind"]) == (leader, term, "NOOP")
         ]
         if begun and begun[0] < place and run[place]["match_index"] >= run[begun[0]]["index"]:
@@ -306,7 +287,7 @@ def answer_unreceived(run: list[Event], rng: Random) -> list[Event] | None:
         "ev": "HandleAppendEntriesResponse",
         **{name: run[place][name] for name in ("sender", "match_index", "success")},
     }
-    return _inserted(run, begun_at + 1, early)
+    return inserted(run, begun_at + 1, early)
 
 
 # --- membership -------------------------------------------------------------------------------------------
@@ -314,19 +295,19 @@ def answer_unreceived(run: list[Event], rng: Random) -> list[Event] | None:
 
 def two_at_once(run: list[Event], rng: Random) -> list[Event] | None:
     """A membership differs by two servers from the one before."""
-    changes = [place for place in _those(run, "ClientRequest") if run[place]["kind"] == "MEMBERSHIP"]
-    place = _pick(changes, rng)
+    changes = [place for place in those(run, "ClientRequest") if run[place]["kind"] == "MEMBERSHIP"]
+    place = pick(changes, rng)
     if place is None:
         return None
     voters, learners = set(run[place]["voters"]), set(run[place]["learners"])
-    return _with(run, place, voters=sorted(voters ^ {7, 8}), learners=sorted(learners - {7, 8}))
+    return changed(run, place, voters=sorted(voters ^ {7, 8}), learners=sorted(learners - {7, 8}))
 
 
 def change_before_own_commit(run: list[Event], rng: Random) -> list[Event] | None:
     """A leader changes the membership before it has committed an entry of its own term."""
-    first = [place for place in _those(run, "ClientRequest") if run[place]["kind"] == "NOOP"]
-    changes = [run[place] for place in _those(run, "ClientRequest") if run[place]["kind"] == "MEMBERSHIP"]
-    place = _pick([at for at in first if run[at]["commit_index"] < run[at]["index"]], rng)
+    first = [place for place in those(run, "ClientRequest") if run[place]["kind"] == "NOOP"]
+    changes = [run[place] for place in those(run, "ClientRequest") if run[place]["kind"] == "MEMBERSHIP"]
+    place = pick([at for at in first if run[at]["commit_index"] < run[at]["index"]], rng)
     if place is None or not changes:
         return None
     members = changes[rng.randrange(len(changes))]
@@ -337,7 +318,7 @@ def change_before_own_commit(run: list[Event], rng: Random) -> list[Event] | Non
         "index": index,
         "last_log_index": index,
     }
-    return _inserted(run, place + 1, change)
+    return inserted(run, place + 1, change)
 
 
 # --- snapshots --------------------------------------------------------------------------------------------
@@ -345,33 +326,33 @@ def change_before_own_commit(run: list[Event], rng: Random) -> list[Event] | Non
 
 def snapshot_of_uncommitted(run: list[Event], rng: Random) -> list[Event] | None:
     """A snapshot of more than is committed."""
-    place = _pick(_those(run, "CompactLog"), rng)
-    return None if place is None else _with(run, place, index=run[place]["commit_index"] + 1)
+    place = pick(those(run, "CompactLog"), rng)
+    return None if place is None else changed(run, place, index=run[place]["commit_index"] + 1)
 
 
 def snapshot_of_nothing(run: list[Event], rng: Random) -> list[Event] | None:
     """A snapshot is installed of more than its leader ever made one of."""
-    place = _pick(_those(run, "InstallSnapshot"), rng)
+    place = pick(those(run, "InstallSnapshot"), rng)
     if place is None:
         return None
     most = max(
         (event["index"] for event in run if event["ev"] in ("CompactLog", "InstallSnapshot")), default=0
     )
-    return _with(run, place, index=most + 1, last_log_index=most + 1, commit_index=most + 1)
+    return changed(run, place, index=most + 1, last_log_index=most + 1, commit_index=most + 1)
 
 
 # --- restarts ---------------------------------------------------------------------------------------------
 
 
 def _restarts(run: list[Event]) -> list[tuple[int, Event]]:
-    return [(place, kept) for place in _those(run, "Restart") if (kept := _persisted(run, place)) is not None]
+    return [(place, kept) for place in those(run, "Restart") if (kept := _persisted(run, place)) is not None]
 
 
 def _at_one(fitting: list[int], run: list[Event], rng: Random, **less: str) -> list[Event] | None:
-    place = _pick(fitting, rng)
+    place = pick(fitting, rng)
     if place is None:
         return None
-    return _with(run, place, **{name: run[place][of] - 1 for name, of in less.items()})
+    return changed(run, place, **{name: run[place][of] - 1 for name, of in less.items()})
 
 
 def restart_with_less(run: list[Event], rng: Random) -> list[Event] | None:
@@ -395,8 +376,8 @@ def restart_without_its_vote(run: list[Event], rng: Random) -> list[Event] | Non
         and run[at]["current_term"] == kept["persisted_term"]
         and kept["persisted_vote"]
     ]
-    place = _pick(fitting, rng)
-    return None if place is None else _with(run, place, voted_for=0)
+    place = pick(fitting, rng)
+    return None if place is None else changed(run, place, voted_for=0)
 
 
 # --- any event --------------------------------------------------------------------------------------------
@@ -405,13 +386,13 @@ def restart_without_its_vote(run: list[Event], rng: Random) -> list[Event] | Non
 def step_missing(run: list[Event], rng: Random) -> list[Event] | None:
     """A step is not recorded whose effect the server's next event shows."""
     fitting = []
-    for here in _those(run, *LASTING):
+    for here in those(run, *LASTING):
         before, after = _before(run, here), _next_of(run, here)
         if before is None or after is None or not _lives_on(run, here) or after["ev"] in LASTING:
             continue
         if any(before[name] != run[here][name] == after[name] for name in STATE):
             fitting.append(here)
-    place = _pick(fitting, rng)
+    place = pick(fitting, rng)
     return None if place is None else run[:place] + run[place + 1 :]
 
 
@@ -419,17 +400,17 @@ def another_state(run: list[Event], rng: Random) -> list[Event] | None:
     """After its step a server is in another term, or its log ends elsewhere, than the step leads to."""
     fitting = [
         place
-        for place in _those(run, "Persist", "HandleAppendEntriesResponse", "HandleRequestVoteResponse")
+        for place in those(run, "Persist", "HandleAppendEntriesResponse", "HandleRequestVoteResponse")
         if _before(run, place) is not None
     ]
-    place = _pick(fitting, rng)
+    place = pick(fitting, rng)
     if place is None:
         return None
     name = STATE[rng.randrange(len(STATE))]
-    return _with(run, place, **{name: run[place][name] + (1, -1)[rng.randrange(2)]})
+    return changed(run, place, **{name: run[place][name] + (1, -1)[rng.randrange(2)]})
 
 
-RAFT_KINDS: Final[dict[str, RaftCorruption]] = {
+RAFT_KINDS: Final[dict[str, Corruption]] = {
     kind.__name__: kind
     for kind in (
         *(term_goes_back, vote_given_twice, vote_unasked, vote_counted_unseen, second_leader),
@@ -441,15 +422,3 @@ RAFT_KINDS: Final[dict[str, RaftCorruption]] = {
     )
 }
 """By name."""
-
-
-def corrupted_raft(run: list[Event], kind: RaftCorruption, count: int, rng: Random) -> list[list[Event]]:
-    """Up to so many runs that this kind of corruption makes of one, no two alike."""
-    found: list[list[Event]] = []
-    for _ in range(4 * count):
-        other = kind(list(run), rng)
-        if other is not None and other not in found and other != run:
-            found.append(other)
-        if len(found) == count:
-            break
-    return found

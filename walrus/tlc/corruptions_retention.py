@@ -10,26 +10,12 @@ As in `corruptions_delivery.py`: a kind picks only places at which what it makes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from random import Random
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
+from walrus.tlc.corrupting import Corruption, inserted, pick, those
 from walrus.tlc.trace_spec import Event
-
-RetentionCorruption: TypeAlias = Callable[[list[Event], Random], list[Event] | None]
-
-
-def _those(run: list[Event], *names: str) -> list[int]:
-    return [place for place, event in enumerate(run) if event.get("op", event["ev"]) in names]
-
-
-def _pick(places: Iterable[Any], rng: Random) -> Any:
-    known = list(places)
-    return known[rng.randrange(len(known))] if known else None
-
-
-def _inserted(run: list[Event], place: int, event: Event) -> list[Event]:
-    return [*run[:place], event, *run[place:]]
 
 
 def _everywhere(run: list[Event], place: int, **values: Any) -> list[Event]:
@@ -60,25 +46,25 @@ def trims_the_open_segment(run: list[Event], rng: Random) -> list[Event] | None:
         seals = [at for at in _firsts(run[:place], "Seal") if run[at]["topic"] == topic]
         if seals:
             fitting.append((place, run[seals[-1]]["segment"] + 2))
-    chosen = _pick(fitting, rng)
+    chosen = pick(fitting, rng)
     return None if chosen is None else _everywhere(run, chosen[0], first=chosen[1])
 
 
 def trim_moves_back(run: list[Event], rng: Random) -> list[Event] | None:
     """A Trim makes an earlier segment the first."""
-    place = _pick(_firsts(run, "Trim"), rng)
+    place = pick(_firsts(run, "Trim"), rng)
     return None if place is None else _everywhere(run, place, first=run[place]["old"])
 
 
 def trim_that_came_late(run: list[Event], rng: Random) -> list[Event] | None:
     """A Trim is applied that was made for an earlier first segment."""
-    place = _pick(_firsts(run, "Trim"), rng)
+    place = pick(_firsts(run, "Trim"), rng)
     return None if place is None else _everywhere(run, place, old=run[place]["old"] - 1)
 
 
 def trimmed_at_one_node(run: list[Event], rng: Random) -> list[Event] | None:
     """A node applies the same Trim, and has another first segment than the others."""
-    place = _pick(sorted({*_those(run, "Trim")} - {*_firsts(run, "Trim")}), rng)
+    place = pick(sorted({*those(run, "Trim")} - {*_firsts(run, "Trim")}), rng)
     if place is None or not _has_more(run, place):
         return None
     return [*run[:place], {**run[place], "first": run[place]["first"] + 1}, *run[place + 1 :]]
@@ -112,7 +98,7 @@ def _positions(run: list[Event], place: int) -> Iterator[tuple[int, int]]:
 def trims_what_is_protected(run: list[Event], rng: Random) -> list[Event] | None:
     """protect_groups is set, and a Trim takes what a group has not read."""
     fitting = []
-    counts = {(run[at]["topic"], run[at]["segment"]): run[at]["count"] for at in _those(run, "Seal")}
+    counts = {(run[at]["topic"], run[at]["segment"]): run[at]["count"] for at in those(run, "Seal")}
     for place in _firsts(run, "Trim"):
         topic, first = run[place]["topic"], run[place]["first"]
         sets = [
@@ -121,14 +107,14 @@ def trims_what_is_protected(run: list[Event], rng: Random) -> list[Event] | None
         behind = [at for at, offset in _positions(run, place) if at < first and offset < counts[topic, at]]
         if sets and behind:
             fitting.append(sets[-1])
-    chosen = _pick(fitting, rng)
+    chosen = pick(fitting, rng)
     return None if chosen is None else _everywhere(run, chosen, protects=True)
 
 
 def trim_leaves_a_group_behind(run: list[Event], rng: Random) -> list[Event] | None:
     """A group stays at what was trimmed."""
     fitting = [at for at in _firsts(run, "Trim") if run[at]["cursors"]]
-    place = _pick(fitting, rng)
+    place = pick(fitting, rng)
     if place is None:
         return None
     cursors = [[topic, group, run[place]["old"], 0] for topic, group, *_ in run[place]["cursors"]]
@@ -141,14 +127,14 @@ def trim_leaves_a_group_behind(run: list[Event], rng: Random) -> list[Event] | N
 def begins_with_an_old_number(run: list[Event], rng: Random) -> list[Event] | None:
     """A topic that is registered after a DELETE begins with a number that the deleted one had."""
     fitting = [place for place in _firsts(run, "RegisterTopic") if run[place]["number"] > 1]
-    place = _pick(fitting, rng)
+    place = pick(fitting, rng)
     return None if place is None else _everywhere(run, place, number=run[place]["number"] - 1)
 
 
 def deletes_the_next_topic(run: list[Event], rng: Random) -> list[Event] | None:
     """A DELETE that was made for an earlier topic of that name deletes this one."""
     fitting = [place for place in _firsts(run, "DeleteTopic") if run[place]["born"] > 1]
-    place = _pick(fitting, rng)
+    place = pick(fitting, rng)
     return None if place is None else _everywhere(run, place, born=run[place]["born"] - 1)
 
 
@@ -157,11 +143,11 @@ def deletes_the_next_topic(run: list[Event], rng: Random) -> list[Event] | None:
 
 def _step_on_what_is_gone(run: list[Event], rng: Random, step: str, **values: Any) -> list[Event] | None:
     """A node does something with a segment right after it applied the Trim that took it."""
-    place = _pick(_those(run, "Trim"), rng)
+    place = pick(those(run, "Trim"), rng)
     if place is None:
         return None
     where = {"node": run[place]["node"], "topic": run[place]["topic"], "segment": run[place]["old"]}
-    return _inserted(run, place + 1, {"ev": step, **where, "start": 0, "count": 1, **values})
+    return inserted(run, place + 1, {"ev": step, **where, "start": 0, "count": 1, **values})
 
 
 def hands_out_what_is_trimmed(run: list[Event], rng: Random) -> list[Event] | None:
@@ -178,7 +164,7 @@ def takes_what_is_trimmed(run: list[Event], rng: Random) -> list[Event] | None:
 def keeps_what_is_gone(run: list[Event], rng: Random) -> list[Event] | None:
     """A replica does not give the room back, and goes on with the topic."""
     fitting = []
-    for place in _those(run, "Drop"):
+    for place in those(run, "Drop"):
         node, topic = run[place]["node"], run[place]["topic"]
         for event in run[place + 1 :]:
             if event.get("node") != node:
@@ -188,11 +174,11 @@ def keeps_what_is_gone(run: list[Event], rng: Random) -> list[Event] | None:
             if event["ev"] in ("ReplicaAppend", "LeaderAppend", "HandOut") and event["topic"] == topic:
                 fitting.append(place)
                 break
-    place = _pick(fitting, rng)
-    return None if place is None else run[:place] + run[place + 1 :]
+    chosen = pick(fitting, rng)
+    return None if chosen is None else run[:chosen] + run[chosen + 1 :]
 
 
-RETENTION_KINDS: Final[dict[str, RetentionCorruption]] = {
+RETENTION_KINDS: Final[dict[str, Corruption]] = {
     kind.__name__: kind
     for kind in (
         *(trims_the_open_segment, trim_moves_back, trim_that_came_late, trimmed_at_one_node),
