@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import aclosing, suppress
 from itertools import islice
 from typing import Any
@@ -19,7 +19,14 @@ import pytest
 from tests.client.faces import MakeClient, entered, settle
 from tests.client.fake import FakeNode, MemoryLog, MemoryQueue, Say, Silence
 from tests.client.test_handles import Interrupt, raising_at
-from tests.client.test_suspensions import Interfere, at_suspension, cancel_early, cancel_late, running
+from tests.client.test_suspensions import (
+    Interfere,
+    Node,
+    at_suspension,
+    cancel_early,
+    cancel_late,
+    running,
+)
 from walrus import protocol
 from walrus.client import AsyncClient, Client, OutcomeUnknown, TimedOut, UnknownTopic, WalrusError
 from walrus.protocol import Ack, Nack, Receive, errors
@@ -173,6 +180,29 @@ def test_an_exception_at_any_line_of_a_block_loses_no_delivery() -> None:
         assert queue.done == worked == {(1, offset) for offset in range(line - 1)}
 
 
+async def cut_everywhere(
+    client: AsyncClient,
+    node: Node,
+    work: Callable[[AsyncClient, set[tuple[int, int]]], Coroutine[Any, Any, None]],
+    worked: set[tuple[int, int]],
+    cancel: Interfere,
+) -> int:
+    """Do the work again and again, cancelled one suspension later each time, until it ends before that.
+
+    Each time what is acknowledged was worked on, and the client answers. Return how often that was.
+    """
+    queue, number, reached = node.log.queues["jobs", "g"], 0, True
+    while reached:
+        number += 1
+        cut = at_suspension(number, work(client, worked), cancel)
+        with suppress(asyncio.CancelledError):
+            _, reached = await asyncio.create_task(awaited(cut))
+        assert queue.done <= worked, "NothingSkipped: acknowledged, and its work did not end"
+        assert await client.fetch("q", 1, 3) == b"q3"
+        queue.out.clear()  # as their visibility timeouts do
+    return number
+
+
 @pytest.mark.parametrize("cancel", [cancel_early, cancel_late])
 def test_a_task_cancelled_at_any_suspension_of_a_block_loses_no_delivery(cancel: Interfere) -> None:
     """While it receives, in the block, while it acknowledges: each time the entry is done, or comes again."""
@@ -185,16 +215,8 @@ def test_a_task_cancelled_at_any_suspension_of_a_block_loses_no_delivery(cancel:
     async def run() -> None:
         async with running() as node, asyncio.timeout(300), AsyncClient(node.address) as client:
             node.log.topics["jobs"] = [[b"%d" % n for n in range(100)]]
-            queue, worked, number, reached = node.log.queues["jobs", "g"], set(), 0, True
-            while reached:
-                number += 1
-                work = at_suspension(number, block(client, worked), cancel)
-                with suppress(asyncio.CancelledError):
-                    _, reached = await asyncio.create_task(awaited(work))
-                assert queue.done <= worked, "NothingSkipped: acknowledged, and its work did not end"
-                assert await client.fetch("q", 1, 3) == b"q3"
-                queue.out.clear()  # as their visibility timeouts do
-            assert number > 4
+            queue, worked = node.log.queues["jobs", "g"], set[tuple[int, int]]()
+            assert await cut_everywhere(client, node, block, worked, cancel) > 4
             while (rest := await client.receive("jobs", "g")) is not None:
                 async with rest:
                     worked.add(rest.position)
@@ -327,16 +349,7 @@ def test_a_follower_cancelled_at_any_suspension_skips_no_entry(cancel: Interfere
     async def run() -> None:
         async with running() as node, asyncio.timeout(300), AsyncClient(node.address) as client:
             node.log.topics["jobs"] = [[b"%d" % n for n in range(400)]]
-            queue, worked, number, reached = node.log.queues["jobs", "g"], set(), 0, True
-            while reached:
-                number += 1
-                work = at_suspension(number, loop(client, worked), cancel)
-                with suppress(asyncio.CancelledError):
-                    _, reached = await asyncio.create_task(awaited(work))
-                assert queue.done <= worked, "NothingSkipped: acknowledged, and its work did not end"
-                assert await client.fetch("q", 1, 3) == b"q3"
-                queue.out.clear()  # as their visibility timeouts do
-            assert number > 5
+            assert await cut_everywhere(client, node, loop, set(), cancel) > 5
 
     asyncio.run(run())
 
