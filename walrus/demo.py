@@ -4,12 +4,12 @@
 
 1. Three nodes start on this machine, on free ports and an empty directory. 2. A real log file (the package
    manager's of a Debian system, in `examples/`, or FILE) is streamed in, a third of its lines through each
-   node, numbered, so that every entry is unique. 3. Meanwhile the node that leads the open segment is
-   killed with SIGKILL. Its producer goes on through another node, and sends lines of unknown outcome again.
-   4. The topic is read back through the survivors and compared with the file: acknowledged, read back, lost
+   node, numbered, so that every entry is unique. 3. Meanwhile the node that leads the open segment hangs
+   (SIGSTOP) until every producer waits for its answers, and is killed with SIGKILL. The producers go on
+   with another leader, and send lines of unknown outcome again. 4. The topic is read back through the survivors and compared with the file: acknowledged, read back, lost
    (0), duplicated (0), and how long each step took.
 
-Some of the lines that are sent again had arrived before the node died. Each producer numbers its lines (PUB),
+Some of the lines that are sent again may have arrived before the node died. Each producer numbers its lines (PUB),
 so the new leader knows them, and does not append them a second time. The exit status is 0 only if nothing
 was lost, and nothing duplicated. With `--tls` all of that goes through TLS, with certificates that are made
 for it. Variables that say who clients of another cluster are do not count here.
@@ -29,6 +29,7 @@ if __name__ == "__main__":
     end_quietly()
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -57,6 +58,8 @@ BREATH = 0.005
 """Seconds between two chunks: a faster stream would be over before the leader is dead."""
 FEWEST = 1000
 """Lines: a shorter file would be over before the leader is dead."""
+SILENCE = 0.05
+"""Seconds without an answer while all producers wait for one: the leader's hang has reached them."""
 KILL_AT = 0.4
 """Share of the file that is acknowledged when the leader is killed."""
 PORTS = range(20_000, 32_500, 50)
@@ -84,6 +87,8 @@ class Stream:
             for turn in range(len(addresses))
         ]
         self.acknowledged = 0
+        self.unanswered = 0
+        self._waiting = 0  # producers
         self.sent_again = 0
         self.last_acknowledged = 0.0
         self.failure: WalrusError | None = None
@@ -102,6 +107,7 @@ class Stream:
             while mine and self.failure is None:
                 chunk, mine = mine[:CHUNK], mine[CHUNK:]
                 again = producer.sent_again
+                self._ask(len(chunk))
                 try:
                     producer.put_many(chunk)
                 except WalrusError as error:
@@ -110,11 +116,23 @@ class Stream:
                 self._note(len(chunk), producer.sent_again - again)
                 pause(BREATH)
 
+    def _ask(self, lines: int) -> None:
+        with self._lock:
+            self._waiting += 1
+            self.unanswered += lines
+
     def _note(self, acknowledged: int, again: int) -> None:
         with self._lock:
+            self._waiting -= 1
+            self.unanswered -= acknowledged
             self.acknowledged += acknowledged
             self.sent_again += again
             self.last_acknowledged = self.clock()
+
+    def silent(self) -> bool:
+        """Whether all producers wait for answers, and have waited for a while."""
+        alive = sum(thread.is_alive() for thread in self._threads)
+        return self._waiting == alive and self.clock() - self.last_acknowledged > SILENCE
 
     def wait(self, condition: Callable[[], bool], patience: float = 60.0) -> None:
         """Until something is true, or the stream is at its end."""
@@ -165,13 +183,22 @@ def numbered(file: Path) -> list[bytes]:
 
 
 def kill_leader(cluster: LocalCluster, stream: Stream, say: Callable[[str], None]) -> Failover:
-    """SIGKILL the leader of the open segment, and wait until another node has taken over."""
+    """SIGKILL the leader of the open segment, and wait until another node has taken over.
+
+    Between two chunks a producer waits for nothing, and a leader that died then would leave no line in
+    doubt. So it hangs first, until each producer has sent it lines that it does not answer.
+    """
     with Client(cluster.addresses) as client:
         state = client.state(TOPIC)
         victim, segment = state["leader_node"], state["current_segment"]
-        killed_at = stream.clock()
+        cluster.processes[victim].send_signal(signal.SIGSTOP)
+        stream.wait(stream.silent)
+        killed_at, unanswered = stream.clock(), stream.unanswered
         cluster.kill(victim)
-        say(f"{killed_at:6.3f} s  kill -9 of node {victim}, the leader of segment {segment}")
+        say(
+            f"{killed_at:6.3f} s  kill -9 of node {victim}, the leader of segment {segment}, "
+            f"with {unanswered} lines unanswered"
+        )
         stream.wait(lambda: client.state(TOPIC)["current_segment"] > segment)
         state, before = client.state(TOPIC), stream.acknowledged
         if state["current_segment"] == segment:
