@@ -6,13 +6,14 @@
    manager's of a Debian system, in `examples/`, or FILE) is streamed in, a third of its lines through each
    node, numbered, so that every entry is unique. 3. Meanwhile the node that leads the open segment hangs
    (SIGSTOP) until every producer waits for its answers, and is killed with SIGKILL. The producers go on
-   with another leader, and send lines of unknown outcome again. 4. The topic is read back through the survivors and compared with the file: acknowledged, read back, lost
-   (0), duplicated (0), and how long each step took.
+   with another leader, and send lines of unknown outcome again. 4. The topic is read back through the
+   survivors and compared with the file: acknowledged, read back, lost (0), duplicated (0), and how long each
+   step took.
 
-Some of the lines that are sent again may have arrived before the node died. Each producer numbers its lines (PUB),
-so the new leader knows them, and does not append them a second time. The exit status is 0 only if nothing
-was lost, and nothing duplicated. With `--tls` all of that goes through TLS, with certificates that are made
-for it. Variables that say who clients of another cluster are do not count here.
+Some of the lines that are sent again may have arrived before the node died. Each producer numbers its lines
+(PUB), so the new leader knows them, and does not append them a second time. The exit status is 0 only if
+nothing was lost, and nothing duplicated. With `--tls` all of that goes through TLS, with certificates that
+are made for it. Variables that say who clients of another cluster are do not count here.
 
     python -m walrus.demo queue
 
