@@ -1,29 +1,30 @@
 """Leases: may this node write to a segment at this moment?
 
-A lease is never sent over the network. A node derives its leases from the metadata that it has applied
-(it leads the topic's open segment, and in this very incarnation), and a lease is good only while the
-node has heard from a Raft leader within `ttl`. The Raft leader begins to replace a node only after
-`failure_timeout` of silence, and `ttl < failure_timeout`, so a node that is cut off stops writing
-before a recovery starts to fence it:
+A lease is never sent over the network. A node derives its leases from the metadata that it has applied (it
+leads the topic's open segment, in its current incarnation), and a lease is valid only while the node has
+heard from a Raft leader within `ttl`. The Raft leader begins to replace a node only after `failure_timeout`
+of silence, and `ttl < failure_timeout`, so a node that is cut off stops writing before a recovery starts to
+fence it:
 
     time   a node is cut off at 0 (ttl 1.2, failure_timeout 2.0)
-     0.0   the last heartbeat arrives: leases are good until 1.2
+     0.0   the last heartbeat arrives: leases are valid until 1.2
      1.2   `holds` is false: PUTs wait, and are refused at their deadline with an error that says why
      2.0   the Raft leader on the other side takes the node for dead and has its segments recovered
      2.1   each is sealed, and the next one is open on another node
 
-No leader sends heartbeats to the Raft leader itself. Its leases count from the time at which it *sent* the
-last round that a majority answered (`Raft.last_contact`): the answers show only that those servers followed
-it then, and an answer that was long on its way must not prolong a lease.
+The Raft leader itself receives no heartbeats. Its leases count from the time at which it *sent* the last
+round that a majority answered (`Raft.last_contact`): the answers show only that those servers followed it
+then, and a delayed answer must not prolong a lease.
 
-This is belt and braces. Safety does not rest on clocks: a writer whose lease is wrong is stopped by
-the fence (`replicas/copies.py`), which asks a majority of its replicas. What the lease adds is that a stale
-writer notices by itself, quickly, and says so instead of waiting for acknowledgements that cannot come.
+This is belt and braces. Safety does not rest on clocks: a writer that wrongly believes in its lease is
+stopped by the fence (`replicas/copies.py`), which a majority of its replicas holds. The lease adds that a
+stale writer notices by itself, quickly, and says so instead of waiting for acknowledgements that cannot
+come.
 
-The check must be made in the same step as the append. A lease that is checked, and then a wait for a
-lock or the disk, and then the append, is no lease at all.
+The check must be made in the same step as the append. If a wait for a lock or the disk can come between the
+two, the lease protects nothing.
 
-Invariant: at most one segment a topic is leased, and only one that the metadata says we lead.
+Invariant: at most one segment per topic is leased, and only one that the metadata says we lead.
 
 Transcripts, in `tests/replicas/transcripts`: `lease_lost_and_returned`,
 `acknowledge_without_a_raft_leader`.

@@ -1,32 +1,34 @@
 """A node as a process: `python -m walrus.node`, and how the shell's parts are wired to the logic.
 
-Everything that decides is in `broker/controller.py` and below it, and touches no clock, socket or disk. The
-shell is the thin rest: it hands in what happened and carries out what the controller wants. Its rooms:
+Every decision is made in `broker/controller.py` and below it, without a clock, socket or disk. The shell is
+the thin rest: it hands in events and carries out the effects that the controller returns. Its modules:
 
-    shell/arguments.py           what the command lines of all programs are made of
+    shell/arguments.py           the arguments that the command lines of all programs share
     shell/layers.py              flag, environment, file, default: which one counts
     shell/flags.py               the settings of a node, checked
-    shell/start.py               what must be in order before the first word: descriptors, engines, ports
+    shell/start.py               the checks before the first message: descriptors, engines, ports
     shell/descriptors.py         how many descriptors each part may hold; the listening ports
     shell/identity.py            the data directory: lock, ids, how the last run ended
     shell/joining.py             a node without a cluster enters one
     shell/seeking.py             a member finds its cluster where all addresses have changed
     shell/client_connections.py  bytes in, requests out, replies back in order, and a bound on each client
     shell/peer_connections.py    the connections between nodes, and how a death is noticed at once
-    shell/turn.py                what one pass of the event loop brought takes effect together
+    shell/turn.py                everything that one pass of the event loop brought takes effect together
     shell/event_loop.py          an end to each batch of events, so that a turn ends in its own pass
-    shell/group_commit.py        one sync at a time per engine, shared by all that wait for it
+    shell/group_commit.py        one sync at a time per engine, shared by all waiting writes
     shell/figures.py             disk, processor and memory, for METRICS
     shell/logs.py                log lines that can never stop a node
     shell/trace_file.py          `--trace`: recorded runs for the specification
 
-`Node` here knows all of them and decides nothing: most of its methods pass one event on.
+`Node` connects them all and decides nothing: most of its methods pass on one event.
 
-*The life of a node.* Lock the directory and count the start; join a cluster or found one if there is none;
-recover both engines; listen; serve until a signal, a failure, or the controller ends it; close.
+*The life of a node.* Lock the directory and take the next start number; join a cluster, or found one if
+there is none; recover both engines; listen; serve until a signal, a failure, or the controller ends it;
+close.
 
-*Stopping.* SIGTERM and SIGINT: accept nothing more, answer what was accepted, sync, note that the stop was
-clean, exit 0. A second signal does not wait for answers. (SIGUSR1 and SIGUSR2 change what is logged.)
+*Stopping.* On SIGTERM and SIGINT: accept nothing more, answer every accepted request, sync, note that the
+stop was clean, exit 0. A second signal does not wait for the answers. (SIGUSR1 and SIGUSR2 change what is
+logged.)
 
 *Fail-stop.* After a failed sync or an exception in the logic the node's state is unknown. It exits with
 status 1 and sends nothing more, since it can no longer vouch for anything.

@@ -13,8 +13,8 @@ connection are answered in order, one reply each, and a client may send many wit
     DELETE <topic>                       OK
     PUT <topic> <payload>                OK      after HELLO positions=1: OK <segment> <offset>
     PUB <topic> <producer> <sequence> <payload>    OK
-    GET <topic> [<group>]                OK <payload> | EMPTY
-    FETCH <topic> <segment> <offset>     OK <next_offset> <payload> | EMPTY
+    GET <topic> [<group> [<wait_ms>]]    OK <payload> | EMPTY
+    FETCH <topic> <segment> <offset> [<wait_ms>]   OK <next_offset> <payload> | EMPTY
     FIND <topic> time=<unix ms>          OK <segment> <offset>
     RECEIVE <topic> <group> [<wait_ms>]  OK <receipt> <deliveries> <payload> | EMPTY
     ACK <topic> <group> <receipt>        OK
@@ -31,30 +31,32 @@ connection are answered in order, one reply each, and a client may send many wit
     HELLO <option>=1 ...                 OK <option>=1 ...
     anything                             ERR <reason>
 
-The payload of PUT is whatever follows the second space, byte for byte, and may be empty: a zero-length
-entry is an entry. Only a PUT without its second space "requires a payload". Everything else is UTF-8.
+The payload of PUT is everything after the second space, byte for byte, and may be empty: a zero-length
+entry is an entry. Only a PUT without its second space is refused ("requires a payload"). Everything else is
+UTF-8.
 
-**Peer port.** A body is one msgpack value, a member of a union of message types that is handed in.
+**Peer port.** A body is one MessagePack value, a member of a union of message types that the caller
+supplies.
 
-**In rooms of their own** (`wire/`), which this module is the front door of:
+This module is the front door of `wire/`:
 
     framing    a stream of bytes cut into frames; the one loop that all parsers share
-    requests   what a client may ask, bytes <-> values
-    runs       many equal requests taken at once: why a producer is fast
+    requests   requests of clients, bytes <-> values
+    runs       many requests of one kind parsed at once: why a producer is fast
     receipts   the name of one delivery to a consumer group
-    replies    what a node answers, values <-> bytes
+    replies    answers to clients, values <-> bytes
     errors     every line that begins with ERR
     peer       messages between nodes <-> frames
 
 Nothing here owns a socket or a clock. The parsers are incremental: `feed` takes the bytes in whatever pieces
-they arrive and returns the values that are complete. Bytes of a client never raise, bytes of a node or a
-peer raise `ProtocolError` or nothing.
+they arrive and returns the complete values. Bytes from a client never raise an exception; those from a
+node raise `ProtocolError` and nothing else.
 
-A message log lives on runs: a producer pipelines a hundred PUTs to one topic and they arrive in one
-read. So consecutive PUTs to one topic become one `Put` that holds one `Batch`, which stays one piece
-from here to the disks.
+A message log lives on runs: a producer pipelines a hundred PUTs to one topic, and they arrive in one
+read. So consecutive PUTs to one topic become one `Put` with one `Batch`, which is not taken apart on its way
+to the disks.
 
-Deliberately left out: compression, request ids (order is the id). TLS is below this (`walrus/tls.py`).
+Deliberately left out: compression, and request ids (order is the id). TLS is below this (`walrus/tls.py`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The majority: the one fact that everything here rests on, so it stands alone.
 
-Two majorities of one set share a member. An acknowledged entry is on a majority of a segment's replicas and
-a recovery hears from a majority of them, so it hears of that entry; a Raft entry is committed by a majority
-and a leader is elected by one, so a leader has every committed entry.
+Any two majorities of one set share a member. An acknowledged entry is on a majority of a segment's
+replicas, and a recovery hears from a majority of them, so it hears of that entry. A Raft entry is committed
+by a majority, and a leader is elected by one, so a leader has every committed entry.
 """
 
 from __future__ import annotations

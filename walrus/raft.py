@@ -1,30 +1,31 @@
 """Raft: one server of a replicated log, as a function with memory.
 
-`step` (a message arrived), `tick` (time passed), `propose` (a client wants something) and `persisted`
-(the disk is done) go in; one frozen value, `Ready`, comes out and says what to write, what to send before
-that is durable, what to send only afterwards, and what to apply. No sockets, no clock, no threads: `now`
-is a number and `rng` an object that are handed in, peers are visited in sorted order, so equal seeds give
-equal runs. The host's contract, and what breaks without it, is the docstring of `Ready`.
+The inputs are `step` (a message arrived), `tick` (time passed), `propose` (a client wants a change) and
+`persisted` (the disk is done). The output is one frozen value, `Ready`, which says what to write, what to
+send before that is durable, what to send only afterwards, and what to apply. There are no sockets, clocks
+or threads: `now` (a number) and `rng` are arguments, and peers are visited in sorted order, so equal seeds
+give equal runs. The docstring of `Ready` is the host's contract, and says what breaks without it.
 
-The protocol. "paper" is Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm"
-(extended version), "dissertation" is Ongaro's "Consensus: Bridging Theory and Practice"; a bare § belongs
-to the work named before it. The glossary and a reading guide are in docs/raft.md:
+The protocol in brief; docs/raft.md has a glossary and a reading guide. "Paper" is Ongaro and Ousterhout,
+"In Search of an Understandable Consensus Algorithm" (extended version), "dissertation" is Ongaro's
+"Consensus: Bridging Theory and Practice"; a bare § belongs to the work named before it:
 
 * Time is divided into terms, each with at most one leader (paper §5.1, §5.2). Every message carries a
   term: a newer one turns the receiver into a follower, an older one is answered with the newer or dropped.
 * A follower that hears no leader for a random time asks for pre-votes (dissertation §9.6), then campaigns:
-  it votes for itself and asks the others (paper §5.2). They vote once a term, only for a log at least as
-  complete as theirs (paper §5.4.1), and not while they hear a live leader (dissertation §4.2.3).
-* The leader appends and replicates (paper §5.3); what a majority holds durably, in the leader's own term,
-  is committed together with all before it (paper §5.4.2).
-* Membership changes by one server at a time, each an entry that is in force once appended (dissertation
-  §4.1), and none before the leader has committed an entry of its own term. Learners receive without voting
-  (dissertation §4.2.1). A leader that is removed steps down once the removal is committed (§4.2.2).
+  it votes for itself and asks the others (paper §5.2). They vote once per term, only for a log at least as
+  complete as theirs (paper §5.4.1), and not while they hear from a live leader (dissertation §4.2.3).
+* The leader appends and replicates (paper §5.3). Once a majority durably holds an entry of the leader's own
+  term, that entry and all before it are committed (paper §5.4.2).
+* Membership changes by one server at a time. Each change is an entry that takes effect once appended
+  (dissertation §4.1), and none is made before the leader has committed an entry of its own term. Learners
+  receive without voting (dissertation §4.2.1). A leader that is removed steps down once the removal is
+  committed (§4.2.2).
 * Applied entries are replaced by snapshots (paper §7); reads are confirmed by a round of heartbeats
-  (dissertation §6.4); a leader that no majority answers steps down (dissertation §6.2).
+  (dissertation §6.4); a leader that gets no answer from a majority steps down (dissertation §6.2).
 
-This module is the front door. It holds the term rule and what each message means in each role, and exports
-what a host needs (`__all__`). The rooms behind it, in walrus/consensus/, in the order to read them:
+This module is the front door. It has the term rule and the meaning of each message in each role, and
+exports what a host needs (`__all__`). The modules behind it, in walrus/consensus/, in reading order:
 
     messages     entries, the nine messages, Ready, RaftConfig: the vocabulary
     log          RaftLog: entries behind a snapshot, with the marks for committed, durable, applied
@@ -38,12 +39,12 @@ what a host needs (`__all__`). The rooms behind it, in walrus/consensus/, in the
     validation   messages that no honest node can have sent
     journal      RaftJournal: term, vote and log on disk, where every prefix is a state
 
-What a message means depends on the role of the server that it reaches. "term" is the sender's, already
-known not to be older than ours; "-" is dropped:
+What a message means depends on the role of the server that receives it. Its term is already known not to be
+older than ours; "-" means that it is dropped:
 
     message                   follower          learner    pre-candidate    candidate    leader
     PreVoteRequest            grant, unless a leader is heard or its log is behind ours      refuse
-    RequestVoteRequest        vote, if there is a vote left in this term and its log will do
+    RequestVoteRequest        vote, unless another has this term's vote or its log is behind ours
     PreVoteResponse           -                 -          collect          -            -
     RequestVoteResponse       -                 -          -                collect      -
     AppendEntriesRequest      store             store      follow, store    follow, store  (impossible)
@@ -53,18 +54,18 @@ known not to be older than ours; "-" is dropped:
     TimeoutNowRequest         campaign, if its  -          -                -            -
                               leader asks
 
-A learner may vote: it may have been made a voter by an entry that it has not received, and the candidate
-that asks knows more. "impossible": a second leader of one term would break ElectionSafety, so the message
-is dropped and counted.
+A learner may vote: an entry that it has not received may have made it a voter, and the candidate that asks
+knows more. "impossible": a second leader of one term would break ElectionSafety, so the message is dropped
+and counted.
 
 Invariants (paper Figure 3; tests/consensus checks them over whole clusters): ElectionSafety,
 LeaderAppendOnly, LogMatching, LeaderCompleteness, StateMachineSafety. On one server, asserted by
-`check_invariants`: the term never falls and the vote never changes within a term (one method changes
-them, `_set_term_and_vote`); exactly the leader has a `Leadership`; exactly electable servers that do not
-lead have an election timer.
+`check_invariants`: the term never decreases and the vote never changes within a term (only
+`_set_term_and_vote` changes them); the leader, and no other server, has a `Leadership`; electable servers
+that do not lead, and no others, have an election timer.
 
-Assertions guard against our own mistakes. What a peer sends never trips one: a message that cannot be
-true (`consensus/validation.py`) is dropped, and counted by reason in `ignored`.
+Assertions guard against our own mistakes. No message from a peer can trip one: an impossible message
+(`consensus/validation.py`) is dropped, and counted by reason in `ignored`.
 
 Deliberately left out: joint consensus (one server at a time suffices and is simpler to check, dissertation
 §4.3), lease-based reads, and forwarding proposals to the leader (the controller routes).

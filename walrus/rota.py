@@ -1,19 +1,19 @@
-"""A rota: many things that are looked at again and again, a bounded share of them at a time.
+"""A rota: a scan of many items, repeated for ever, a bounded share at a time.
 
-A node answers nothing while it looks at something, and a look at each of 100,000 topics takes the better part
-of a second. So a state machine that has to look at all of something has a rota. A round begins with all that
-there is at that moment and ends when each has had its turn; what came meanwhile has its turn in the next
-round, what went is still named, and the owner of the rota passes over it. Where that would be too late, the
-owner is told of the change and does not wait for the look.
+A node answers nothing while it scans, and a scan of 100,000 topics takes the better part of a second. So a
+state machine that has to scan all items of some kind has a rota. A round begins with all items of that
+moment and ends when each has had its turn. An item that is added meanwhile has its turn in the next round;
+one that is removed is still named, and the owner of the rota skips it. Where a change must not wait for its
+turn, the owner reacts to the change itself.
 
-    round   is asked for    gives     is left
-    a to e  2               a, b      c, d, e
-            2               c, d      e
-            2               e         nothing: the next share begins a round of what there is then
+    round   asked for    gives     left
+    a to e  2            a, b      c, d, e
+            2            c, d      e
+            2            e         nothing: the next share begins a round of the items of that moment
 
-To begin a round copies all names, without a look at any: some milliseconds for 100,000.
+Beginning a round copies all names and examines none: some milliseconds for 100,000.
 
-Invariant: whatever is there from the beginning of a round to its end is given exactly once in it.
+Invariant: an item that exists from the beginning of a round to its end is given exactly once in it.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class Rota(Generic[Item]):
 
     @property
     def over(self) -> bool:
-        """Whether each has had its turn: the next share begins a round."""
+        """Whether every item has had its turn: the next share begins a round."""
         return not self._left
 
     def share(self, size: int, everything: Callable[[], Iterable[Item]]) -> list[Item]:
-        """The next ones, so many at most. `everything()` is all that there is, if a round begins."""
+        """Return the next items, at most `size`. `everything()` lists all items, if a round begins."""
         assert size > 0, "a round that never ends"
         if not self._left:
             self._left = [*everything()][::-1]
@@ -54,5 +54,5 @@ class Rota(Generic[Item]):
         return share
 
     def begin_anew(self) -> None:
-        """What is left of this round is dropped."""
+        """Drop the rest of this round."""
         self._left.clear()

@@ -1,21 +1,21 @@
 """Topics, segments and nodes: the metadata that Raft replicates.
 
-A topic is a list of segments, numbered one after the other. All but the last are *sealed*: their entry
-count and checksum are here and never change. The last one is *open*: it has one leader, which alone
-originates entries in it, and a fixed set of replicas. Changing the leader means sealing the segment and
-opening the next, so the segment number is the fencing token of the whole data plane.
+A topic is a list of segments with consecutive numbers. All but the last are *sealed*: their entry counts
+and checksums are here and never change. The last one is *open*: it has one leader, which alone originates
+entries in it, and a fixed set of replicas. Changing the leader means sealing the segment and opening the
+next, so the segment number is the fencing token of the whole data plane.
 
-The life of a segment, and the life of a topic is a chain of them:
+The life of a segment (the life of a topic is a chain of these):
 
     state    its entries                        left by               because
-    open     originated by one process start    Seal, not recovered   it was full, or its leader leaves
+    open     originated by one incarnation      Seal, not recovered   it was full, or its leader leaves
                                                 Seal, recovered       its leader died or was cut off
     sealed   `count` of them, for ever          Trim, DeleteTopic     retention, or an operator: it is gone
                                                 (until then only its replicas change: SetReplicas)
 
-`Metadata` is a deterministic state machine. Every node applies the same commands in the same order
-and so holds the same state; `digest` says so in tests. Every command is a compare-and-set against the
-state it was made for, and applying it a second time changes nothing:
+`Metadata` is a deterministic state machine. Every node applies the same commands in the same order and so
+holds the same state; tests compare its `digest`. Every command is an idempotent compare-and-set against the
+state it was made for:
 
     Announce       a node joined or started: its addresses and incarnation    rises with the start's number
     RegisterTopic  open a topic's first segment                              only if the topic is unknown, and
@@ -32,8 +32,8 @@ state it was made for, and applying it a second time changes nothing:
     MarkLeaving    give this node nothing new                                only if it is that directory's
     RemoveNode     forget this node                                          and only if no segment needs it
 
-That is why a proposal needs no answer: the proposer looks at the state, and proposes again until
-the state is past the point. Of two competing seals one is applied and the other finds `s` sealed:
+That is why a proposal needs no answer: the proposer repeats it until the state shows the change, or has
+moved past it. Of two competing Seals one is applied and the other finds `s` sealed:
 
     index   command                        state of the topic afterwards
        17   Seal(s=3, count=40, leader=2)  3 is sealed, 4 is open on node 2    (proposed by the writer of 3)
@@ -44,12 +44,12 @@ SealedStable (a sealed segment is never replaced), LastSealedIsSum, OpenLeaderMa
 CursorInBounds, DomainConsistency, MarkOnlyRises; of `spec/Retention.tla`: TrimmedIsSealed,
 TrimmedStaysTrimmed, ProtectedUntilAcked.
 
-**Numbers are never used twice.** A topic that is registered after a topic of its name was deleted begins with
-the number that the tombstone kept. So a frame, a receipt or a proposal of the old one, however late, names a
-segment that is not there, and each comparison above tells the two apart.
+**Numbers are never reused.** A topic that is registered under the name of a deleted one begins with the
+number that the tombstone kept. So a frame, a receipt or a proposal of the old topic, however late, names a
+segment that does not exist, and each comparison above tells the two topics apart.
 
-**Sums stay.** Retention forgets a segment, but not that it was: `sealed_total`, `trimmed` and `failovers` go
-on counting, and a group that had not read it is told how many entries it missed (`skipped`).
+**Totals stay.** Retention forgets a segment, but `sealed_total`, `trimmed` and `failovers` go on counting
+it, and a group that had not read it is told how many entries it missed (`skipped`).
 
 Left out on purpose: a cursor of GET never moves back.
 

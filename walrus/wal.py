@@ -13,9 +13,9 @@
     ...     wal.read("greetings"), wal.count("greetings")
     (Entry(index=1, data=b'again'), 1)
 
-This file is the door: arguments are checked here, before anything happens, and every promise about durability
-is kept here, by waiting for a sync or not. What is behind it is told by `walrus/storage/engine.py`; the
-bytes on disk are described in `docs/wal-format.md`.
+This file is the front door. It checks all arguments before it does anything, and keeps every promise about
+durability, by waiting for a sync or not. `walrus/storage/engine.py` is behind it; `docs/wal-format.md`
+describes the bytes on disk.
 """
 
 from __future__ import annotations
