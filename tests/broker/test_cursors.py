@@ -403,6 +403,19 @@ def test_reading_ahead_is_bounded_in_bytes_for_all_cursors_together(monkeypatch:
     assert [entries for _, entries in bench.given()][-1] == [b"ab"], "what is needed now is never too much"
 
 
+def test_what_was_read_ahead_ends_where_a_forced_recovery_cut_the_segment():
+    """RECOVER gave up "c", and this node, which led before and leads after, applies it all at once."""
+    bench = Bench("a", "b", "c")
+    bench.confirm(bench.get(1))
+    assert [entries for _, entries in bench.given()] == [[b"a"]]
+    for command in (seal(1, 2, recovered=True), seal(2, 0, leader=1)):
+        bench.metadata.apply(command)
+    bench.commit_index = 0
+    bench.topic_changed()
+    bench.get(2)
+    assert [entries for _, entries in bench.given()] == [[b"b"]], "DeliveredIsPrefix: not c"
+
+
 # --- whole nodes ---
 
 

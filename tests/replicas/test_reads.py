@@ -115,6 +115,15 @@ def test_what_is_read_ahead_ends_where_readers_do():
     assert bench.reads.read_local("t", 1, 1, 5, 1_000).payloads() == [b"b"], "DeliveredIsPrefix: not c"
 
 
+def test_what_was_read_ahead_ends_where_a_forced_recovery_cut_the_segment():
+    """RECOVER may give up what the writer had acknowledged, and had read; it learns so by the Seal."""
+    bench = Bench()
+    assert bench.reads.read_local("t", 1, 0, 1, 1_000).payloads() == [b"a"]
+    bench.metadata.apply(seal(1, 1))
+    assert bench.reads.read_local("t", 1, 0, 2, 1_000).payloads() == [b"a"], "DeliveredIsPrefix: not b"
+    assert not bench.reads.read_local("t", 1, 1, 1, 1_000).count
+
+
 def test_segments_read_ahead_are_bounded(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(reads, "MAX_AHEAD", 1)
     bench = Bench(sealed=3)

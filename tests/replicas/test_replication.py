@@ -13,8 +13,9 @@ from walrus.leases import LeaseTable
 from walrus.replicas import replication
 from walrus.replicas.copies import Copies
 from walrus.replicas.durability import Durable
+from walrus.replicas.latency import Took
 from walrus.replicas.replica import Replica
-from walrus.replicas.replication import SegmentWriter
+from walrus.replicas.replication import SegmentWriter, Shared
 from walrus.segments import Segment
 from walrus.sim.memory import MemoryEngine
 from walrus.storage.batch import Batch, Checksum
@@ -37,16 +38,23 @@ class Bench:
         self.leases.heard(self.now)
         self.outbox = Outbox(1)
         self.request = 0
+        self.replicas, self.config = replicas, config(**settings)
+        self.lead(1)
+
+    def lead(self, number: int, shared: Shared | None = None, took: Took | None = None) -> None:
+        """The writer is that of segment `number` from now on."""
         self.writer = SegmentWriter(
             "t",
-            1,
-            Segment(leader=1, incarnation=1, replicas=replicas),
-            config=config(**settings),
+            number,
+            Segment(leader=1, incarnation=1, replicas=self.replicas),
+            config=self.config,
             copies=self.copies,
             leases=self.leases,
             outbox=self.outbox,
-            connected=set(replicas) - {1},
+            connected=set(self.replicas) - {1},
             now=self.now,
+            shared=shared,
+            took=took,
         )
 
     def put(self, *payloads: str, origin: int = 9, request: int | None = None) -> int:
@@ -144,6 +152,25 @@ def test_what_is_never_acknowledged_is_never_timed():
     bench.reply(2, 1)
     took = bench.writer._shared.turns.took
     assert (sum(took.durable.counts), sum(took.acknowledged.counts)) == (1, 0)
+
+
+def test_a_sync_of_the_segment_before_times_nothing_of_this_one():
+    """Two other disks were a majority, so that segment was over before it was durable here."""
+    bench = Bench()
+    bench.put("a", "b")
+    bench.flush()
+    before, took = bench.writer, bench.writer._shared.turns.took
+    metadata = cluster()
+    metadata.apply(seal(1, 2, leader=1))
+    bench.leases.reconcile(metadata)
+    bench.lead(2, before._shared, took)
+    bench.put("c")
+    bench.flush()
+    sync_oldest(bench.data, 0.5)
+    assert (before.copy.durable, bench.writer.copy.durable) == (2, 0)
+    assert sum(took.durable.counts) == 2, "those two, and not what is not durable"
+    bench.sync()
+    assert (bench.writer.copy.durable, sum(took.durable.counts)) == (1, 3)
 
 
 def test_of_two_writes_only_the_one_that_is_durable_is_acknowledged():

@@ -230,6 +230,31 @@ def test_a_peer_that_accepts_and_says_nothing_is_told_of_in_a_line(
     play(scenario)
 
 
+def test_a_connection_whose_answer_is_not_waited_for_any_more_ends() -> None:
+    """Its node has another address by now, or is no member: nobody else would close it."""
+
+    async def scenario() -> None:
+        said, ended = asyncio.Event(), asyncio.Event()
+
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readexactly(4)
+            said.set()
+            with contextlib.suppress(ConnectionResetError):
+                await reader.read()
+            ended.set()
+            writer.close()
+
+        one, two = Host(1), Host(2)
+        async with await asyncio.start_server(silent, "127.0.0.1", two.port):
+            one.dial(two)
+            await said.wait()
+            one.peers.connect_to({})
+            await ended.wait()
+        one.peers.close()
+
+    play(scenario)
+
+
 def test_another_cluster_is_refused() -> None:
     async def scenario() -> None:
         one, two = Host(1, cluster_id="mine"), Host(2, cluster_id="theirs")

@@ -425,6 +425,10 @@ class Cursors:
             self._drop_ahead(cursor)
         if not topic.in_bounds(cursor.position):
             cursor.position = topic.advance(cursor.position)
+        if (ahead := cursor.ahead) is not None:
+            segment, offset = ahead.position
+            if not topic.in_bounds(Position(segment, offset + len(ahead.entries))):
+                self._drop_ahead(cursor)  # RECOVER gave up what was acknowledged, and had been read
 
     def freeze(self, name: str) -> dict[str, Position] | None:
         """Stop handing out; the cursors to seal with, once everything handed out is confirmed."""

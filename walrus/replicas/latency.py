@@ -10,7 +10,7 @@ the node that has the client, and has the ways to the leader and back in it; the
 An entry that is never acknowledged is never counted: its segment was fenced, and the recovery decided.
 
 Invariants: what waits is in the order of its ends, and ends within what was appended. It is bounded by what
-is appended and not acknowledged, as the writer's forwards are.
+is appended and not durable, or not acknowledged, as the callbacks of `Durable` and the writer's forwards are.
 """
 
 from __future__ import annotations

@@ -140,7 +140,8 @@ class Reads:
         copy, end = self._copies.get((topic, number)), self.readable(topic, number)
         assert end <= copy.length, "AckedDurable: readers would be promised entries that are not here"
         few = max_entries < AHEAD
-        batch = self._kept((topic, number), start, max_entries, max_bytes) if few else EMPTY
+        wanted = min(max_entries, end - start)
+        batch = self._kept((topic, number), start, wanted, max_bytes) if few and wanted > 0 else EMPTY
         if not batch.count:
             size = min(max_bytes, AHEAD_BYTES) if few else max_bytes
             batch = self._copies.read(copy, start, end, max(max_entries, AHEAD), size)
@@ -151,7 +152,10 @@ class Reads:
         return batch
 
     def _kept(self, key: tuple[str, int], start: int, max_entries: int, max_bytes: int) -> Batch:
-        """All the entries that are asked for, if an earlier question left them; else none."""
+        """All the entries that are asked for, if an earlier question left them; else none.
+
+        It may have left more than readers may see by now: RECOVER may give up what was acknowledged.
+        """
         first, kept = self._ahead.get(key, (0, EMPTY))
         skip = start - first
         if not 0 <= skip <= kept.count - max_entries:

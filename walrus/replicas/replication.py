@@ -79,6 +79,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Collection, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -428,7 +429,8 @@ class SegmentWriter:
         start, batch = self.copy.length, concat([taken.batch for taken in all_taken]).timed(at)
         try:
             if batch.count:
-                self._copies.append(self.copy, start, batch, self._on_durable)
+                # With its own turns: once this segment is sealed, those of the topic's next writer are shared.
+                self._copies.append(self.copy, start, batch, partial(self._on_durable, self._shared.turns))
         except DiskFull as error:
             self.producers.undo()
             for taken in all_taken:
@@ -575,11 +577,11 @@ class SegmentWriter:
 
     # --- acknowledging ---
 
-    def _on_durable(self) -> None:
+    def _on_durable(self, turns: Turns) -> None:
         """This node's own copy counts as any other does."""
         if not self.copy.fenced:
             self._copies.record("Report", self.copy, told=self.copy.durable)
-        self._shared.turns.durable(self.copy.durable)
+        turns.durable(self.copy.durable)
         self._advance(self.copy.durable)
 
     def _advance(self, length: int) -> None:

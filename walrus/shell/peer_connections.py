@@ -271,6 +271,9 @@ class Dialer:
             self._complain(f"cannot reach node {self.peer} at {self.address}: {reason}")
             link.abort()
             return _Outcome.FAILED
+        except asyncio.CancelledError:
+            link.abort()  # until its callee has answered nobody else knows of it
+            raise
         if reply.error:
             self._complain(f"node {self.peer} at {self.address} refuses this node: {reply.error}")
             link.abort()
