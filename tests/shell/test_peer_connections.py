@@ -231,7 +231,7 @@ def test_a_peer_that_accepts_and_says_nothing_is_told_of_in_a_line(
 
 
 def test_a_connection_whose_answer_is_not_waited_for_any_more_ends() -> None:
-    """Its node has another address by now, or is no member: nobody else would close it."""
+    """Its node has another address by now, or is no member: nothing else would close it."""
 
     async def scenario() -> None:
         said, ended = asyncio.Event(), asyncio.Event()

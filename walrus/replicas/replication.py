@@ -429,7 +429,7 @@ class SegmentWriter:
         start, batch = self.copy.length, concat([taken.batch for taken in all_taken]).timed(at)
         try:
             if batch.count:
-                # With its own turns: once this segment is sealed, those of the topic's next writer are shared.
+                # With its own turns: once this segment is over, what is shared is the next writer's.
                 self._copies.append(self.copy, start, batch, partial(self._on_durable, self._shared.turns))
         except DiskFull as error:
             self.producers.undo()

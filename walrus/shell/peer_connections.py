@@ -272,7 +272,7 @@ class Dialer:
             link.abort()
             return _Outcome.FAILED
         except asyncio.CancelledError:
-            link.abort()  # until its callee has answered nobody else knows of it
+            link.abort()  # until its callee has answered no other task knows of it
             raise
         if reply.error:
             self._complain(f"node {self.peer} at {self.address} refuses this node: {reply.error}")
