@@ -1,18 +1,19 @@
 """Conflict hints: how a leader finds the last entry that its log and a follower's have in common.
 
-A leader that has just been elected knows nothing of its followers' logs. It sends each one a request whose
-predecessor is the last entry of its own log, and a follower that does not have that predecessor rejects it.
-Stepping back one entry per rejection is correct, and as slow as the logs are long. So the rejection carries
-a hint (paper §5.3, last paragraphs): the term of the follower's entry at that place, and the first index of
-that term in its log. The leader then skips a whole term per round trip, whichever of the two logs it is in:
+A newly elected leader knows nothing of its followers' logs. It sends each one a request whose predecessor
+is the last entry of its own log, and a follower that lacks that predecessor rejects it. Stepping back one
+entry per rejection is correct, but takes time proportional to the length of the logs. So the rejection
+carries a hint (paper §5.3, last paragraphs): the term of the follower's entry at that index, and the first
+index of that term in its log. The leader then skips a whole term per round trip, whichever of the two logs
+it is in:
 
-    the leader has entries of the conflicting term    try behind its own last one of them: up to there the
-                                                      logs may agree, beyond it they cannot
+    the leader has entries of the conflicting term    try after the last of them: up to there the logs may
+                                                      agree, beyond it they cannot
     it has none                                       try where the follower's term begins: none of the
                                                       follower's entries of that term can stay
-    the follower's log is too short                   try behind its end
+    the follower's log is too short                   try after its end
 
-An example. The leader of term 7 has the upper log; four followers come back from elsewhere:
+An example. The leader of term 7 has the first log; four followers come back with other logs:
 
     index         1  2  3  4  5  6  7  8  9
     leader        1  1  3  3  3  6  6  6  7
@@ -21,7 +22,8 @@ An example. The leader of term 7 has the upper log; four followers come back fro
     follower C    1  1  3  3  3  3  3  3                more of term 3 than the leader has
     follower D    1  1  2  2  2  4  4  4  5             three terms that the leader never saw
 
-Each line below is one round trip: what the leader asked about, the hint that came back, what it asks next.
+Each line below is one round trip: the predecessor that the leader tried, the hint that came back, and the
+index that it tries next.
 
 >>> leader = (1, 1, 3, 3, 3, 6, 6, 6, 7)
 >>> def search(*terms):
@@ -49,10 +51,10 @@ prev 8 term 6: rejected, Conflict(term=4, index=6); try 6
 prev 5 term 3: rejected, Conflict(term=2, index=3); try 3
 prev 2 term 1: agreed
 
-The search ends: each rejection moves the leader's next question to a lower index, and at index 0 every two
-logs agree. It never steps below an index where they agree, so nothing that matches is sent twice. A hint
-that is wrong, from a follower that is broken, costs round trips and never safety: entries are only ever
-accepted behind a predecessor that matches.
+The search terminates: each rejection moves the leader to a lower index, and at index 0 any two logs agree.
+It never goes below the highest index up to which they agree, so no matching entry is sent again. A wrong
+hint from a broken follower costs round trips but never safety: entries are accepted only after a
+predecessor that matches.
 
 Deliberately left out: what to do with a rejection that is out of date (`Progress.is_stale_rejection`).
 """

@@ -1,18 +1,17 @@
 """Elections: the timer, the votes, and the rules that keep elections rare and short.
 
-A follower that hears nothing for a randomly drawn time starts an election (paper §5.2). Here it first asks
-for *pre-votes* (dissertation §9.6): would the others vote for it? A pre-vote changes no term, so a
-server that was cut off, or removed, comes back without deposing a leader. With a majority of pre-votes it
-*campaigns*: it enters a new term, votes for itself, and asks for votes.
+A follower that hears nothing for a random time starts an election (paper §5.2). Here it first asks for
+*pre-votes* (dissertation §9.6): would the others vote for it? A pre-vote changes no term, so a server that
+was cut off, or removed, comes back without deposing a leader. With a majority of pre-votes it *campaigns*:
+it enters a new term, votes for itself, and asks for votes.
 
-Votes are collected in sets, so a duplicated answer counts once. A candidate's own vote is one like any
-other, and is collected when it is durable.
+Votes are collected in sets, so a duplicated answer counts once. A candidate's own vote is counted like any
+other, once it is durable.
 
-When the leader's process dies, all followers notice at the same moment and would campaign at the same
-moment, each with its own vote, and none with a majority. Two measures keep such an election from
-splitting: a small random delay, and a tie-break between two that ask for pre-votes at the same time
-(`yields_to`). The tie-break refines pre-votes only, and safety never rests on those: a pre-vote may be
-withheld for any reason.
+When the leader's process dies, all followers notice at once and would campaign at once, each with its own
+vote and none with a majority. Two measures avoid such a split vote: a small random delay, and a tie-break
+between two servers that ask for pre-votes at the same time (`yields_to`). The tie-break applies to
+pre-votes only, and safety never rests on those: a pre-vote may be withheld for any reason.
 
     FOLLOWER --timeout--> PRE_CANDIDATE --a majority of pre-votes--> CANDIDATE --a majority of votes--> LEADER
        ^                    |   ^ timeout                               |  timeout: back to PRE_CANDIDATE

@@ -1,31 +1,31 @@
 """The follower's half of Raft: what it does with the entries and snapshots that a leader sends.
 
 `Raft` has applied the term rule before it calls this: the sender leads the current term, and this server
-follows it. What remains are the receiver's steps of the paper's Figure 2 (AppendEntries) and Figure 13
+follows it. This leaves the receiver's steps of the paper's Figure 2 (AppendEntries) and Figure 13
 (InstallSnapshot):
 
-    1  a message that no leader can have sent is dropped, for a reason that is counted (validation.py)
+    1  a message that no leader can have sent is dropped, and counted by reason (validation.py)
     2  entries whose predecessor is not in the log are rejected, with a hint where to look (conflicts.py)
     3  an entry that conflicts with a new one is cut off, with all that follow it   } `RaftLog.merge`
     4  new entries are appended                                                     }
     5  the commit index follows the leader's, as far as this request shows that the logs agree
 
-An acknowledgement is two promises: "my log agrees with yours up to here", which holds at once, and "a crash
-does not take it from me", which holds after a sync. So the answer comes twice when the disk is behind. The
-first says what is durable already, so that a slow disk does not look like a dead server to CheckQuorum; the
-second says the rest, and waits in the outbox.
+An acknowledgement makes two promises: "my log agrees with yours up to here", which holds at once, and "a
+crash cannot take it from me", which holds after a sync. So when the disk is behind, the follower answers
+twice. The first answer covers what is already durable, so that CheckQuorum does not take a slow disk for a
+dead server; the second covers the rest, and waits in the outbox.
 
-Why the commit index is clipped to what the request covers. Follower and leader, terms by index:
+Why the commit index is limited to what the request covers. Follower and leader, terms by index:
 
     index       1  2  3  4  5
     leader      1  1  3  3  3      leader_commit 5, the request: prev 2, entry 3
     follower    1  1  2  2  2      3 is replaced, 4 and 5 go with it: the log ends at 3
 
-    with prev 2 and no entry (a heartbeat), the log keeps its 3, 4 and 5 of term 2. Believing leader_commit
-    as far as the own log reaches would apply three entries that the leader does not have.
+    with prev 2 and no entry (a heartbeat), the log keeps its 3, 4 and 5 of term 2. A follower that believed
+    leader_commit as far as its own log reaches would apply three entries that the leader does not have.
 
-Invariants: the commit index never exceeds what the leader's log is known to agree with; no acknowledged
-index is beyond what is durable when the message leaves.
+Invariants: the commit index never exceeds the index up to which the log is known to agree with the
+leader's; no acknowledged index exceeds what is durable when the message leaves.
 
 Deliberately left out: terms, roles and timers (raft.py).
 """

@@ -3,27 +3,27 @@
 A journal is a sequence of records, each an entry of the topic:
 
     record     = kind (1 byte) body (MessagePack)
-    "H"          HardState             the newest one counts
+    "H"          HardState             only the newest counts
     "E"          Entry                 replaces the entry of its index and everything after it
     "S"          SnapshotHeader        a snapshot follows, in chunks
     "C"          bytes                 the next chunk of that snapshot
 
-Nothing is ever overwritten; a log that is truncated in memory is truncated here by the next entry with a
-lower index. What a crash leaves is a prefix of what was written, and every prefix is a valid state: the
-hard state is written before the entries that follow it, and a snapshot whose last chunk is missing at the
-end of the topic does not count yet, so what came before it still does.
+Nothing is ever overwritten; after a truncation in memory, the next entry written has a lower index, and so
+truncates the log here. A crash leaves a prefix of what was written, and every prefix is a valid state: the
+hard state is written before the entries that follow it, and a snapshot without its last chunk does not
+count yet, so the records before it still do.
 
     records                                     what `load` makes of them
     H(2) E1 E2 E3                               term 2, entries 1 2 3
-    H(2) E1 E2 E3 | H(3) E2'                    term 3, entries 1 2': 3 went with the 2 it followed
+    H(2) E1 E2 E3 | H(3) E2'                    term 3, entries 1 2': the new 2 replaced 2 and 3
     H(2) E1 E2 E3 | H(3)                        the same with E2' torn off: term 3, entries 1 2 3
     H(2) E1 E2 E3 | S(index 2) C                the last chunk is missing: term 2, entries 1 2 3
     H(2) E1 E2 E3 | S(index 2) C C              a snapshot at 2, and entry 3 behind it
     H(2) E1 E2 E3 | S(index 2) C C H(2) E3      the same
 
-A snapshot goes in together with the hard state and all entries that follow it (the core puts them into the
-same Ready), so that once it is durable nothing before it is needed: `durable` trims it. Not earlier:
-between writing a snapshot and its sync, the records before it are all that survives a power loss.
+A snapshot is written together with the hard state and all entries that follow it (the core puts them into
+the same Ready), so once it is durable nothing before it is needed, and `durable` trims that. Not earlier:
+between writing a snapshot and its sync, only the records before it survive a power loss.
 
     ... E98 E99 H(7) | S(index 99) C C C H(7) E100 E101 | E102 ...
                      ^ trimmed up to here once the snapshot is durable

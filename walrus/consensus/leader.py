@@ -1,15 +1,15 @@
 """The leader's half of Raft: what exists only while a server leads, and ends with its term.
 
-* Replication (paper §5.3): each follower is sent what it lacks, pipelined within a byte budget; where the
-  logs part is found with one round trip per conflicting term (conflicts.py); a follower whose next entry is
-  compacted away is sent a snapshot (paper §7).
+* Replication (paper §5.3): the leader sends each follower the entries that it lacks, pipelined within a
+  byte budget. It finds where the logs diverge with one round trip per conflicting term (conflicts.py). A
+  follower whose next entry has been compacted away gets a snapshot (paper §7).
 * The commit rule (paper §5.4.2): an index is committed once a majority of voters holds it durably *and*
   its entry is of the leader's own term. Counting replicas of an older entry is Figure 8's mistake. The
   leader is one of those voters, through what is durable on its own disk: it may send entries before it
   has written them (dissertation §10.2.1), but counts itself only afterwards.
-* Rounds: heartbeats are numbered. A round that a majority answered proves that this server led after the
-  round began: that confirms reads (dissertation §6.4), keeps the leader leading (CheckQuorum, §6.2), and
-  dates the lease (`quorum_contact`).
+* Rounds: heartbeats are numbered. A round that a majority answered proves that this server still led after
+  the round began. That confirms reads (dissertation §6.4), satisfies CheckQuorum (§6.2), and dates the
+  lease (`quorum_contact`).
 * Leadership transfer (dissertation §3.10): bring one follower up to date, then tell it to campaign.
 
 The commit index is the median of what the voters hold, if that entry is of the leader's term. With five
@@ -29,21 +29,21 @@ Rounds are counted the same way. Three voters; rounds 7 and 8 began at 10.0 s an
 
 A read, step by step, and the mistake that each step prevents:
 
-    a read arrives                it waits for the next round, one that starts after it arrived. Joining a
-                                  round under way would use answers that are older than the read, and a
-                                  newer leader may have committed something between the two.
+    a read arrives                it waits for the next round, which starts after it arrived. Joining a
+                                  round in progress would use answers older than the read, and a newer
+                                  leader may have committed something between the two.
     a majority answers the round  this server still led when the round began, so whatever was committed
                                   before the read arrived was committed by it, or by a leader before it.
     an entry of this term         until then the leader's commit index may be behind what its predecessors
     has committed                 committed; its log holds all of it (LeaderCompleteness).
-    the read is confirmed         at the commit index of *this* moment, which covers everything that was
-                                  committed before the read. One index less would hide the newest entry.
+    the read is confirmed         at the commit index of *this* moment, which covers everything committed
+                                  before the read. One index less would hide the newest entry.
 
-Invariants, asserted by `check_invariants`: followers are never the leader itself; match_index never
-exceeds the leader's last index; no acknowledged round lies ahead of the current one; rounds that are not
-confirmed yet, and reads that wait for one, are in order.
+Invariants, asserted by `check_invariants`: followers are never the leader itself; match_index never exceeds
+the leader's last index; no acknowledged round lies ahead of the current one; unconfirmed rounds, and the
+reads that wait for one, are in order.
 
-Deliberately left out: leases for reads (they trust clocks; ReadIndex costs one round trip and does not).
+Deliberately left out: lease-based reads (they trust clocks; ReadIndex costs one round trip and does not).
 """
 
 from __future__ import annotations

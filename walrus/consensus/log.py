@@ -7,17 +7,17 @@ with term 0, so that the very first AppendEntries has a predecessor like any oth
     1 ... snapshot_index | snapshot_index+1 ... commit_index ... persisted ... saved ... last_index
                          |  handed out to be applied: <= applied_index
 
-Three marks move along it, each for a reason of its own:
+Three marks move along it:
 
     mark              says                                   moves back when
     commit_index      no leader will ever replace these      never
     persisted_index   the disk has these                     the entries it covers are replaced
     saved_index       the journal was given these to write   the same; or a snapshot makes the journal
-                                                             begin anew
+                                                             start over
 
 `commit_index` may be ahead of `persisted_index`: a majority is enough, and this server need not be part of
-it. So a restarted server may know less than it did, which is why the commit index is not persisted at all:
-the next leader's first entry establishes it again (paper §8).
+it. After a restart its log may therefore end below its old commit index, so persisting that index would be
+of no use: the next leader's first entry establishes it again (paper §8).
 
 Membership is part of the log (paper §6: a server uses the newest configuration in its log, committed or
 not), so the history of memberships lives here and truncation undoes the newest ones.

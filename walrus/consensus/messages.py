@@ -1,7 +1,7 @@
-"""Raft's vocabulary: what is in the log, what goes over the wire, what the core hands to its host.
+"""Raft's vocabulary: values in the log, messages on the wire, and what the core hands to its host.
 
-Every value here is frozen: a message that was sent cannot change afterwards, and the `repr` of any of
-them can be pasted into a test. The names follow the TLA+ specification that accompanies the Raft paper
+Every value here is frozen: a message cannot change after it was sent, and the `repr` of any value can be
+pasted into a test. The names follow the TLA+ specification that accompanies the Raft paper
 ("RequestVoteRequest", "AppendEntriesResponse"), with the fields of the paper's Figure 2 in snake_case.
 
     kind of value     types
@@ -11,18 +11,19 @@ them can be pasted into a test. The names follow the TLA+ specification that acc
 
 Three fields do not appear in the paper's figures:
 
-* `round` in requests of the leader, echoed in the responses. The leader numbers its rounds of heartbeats;
-  a majority that answered round r heard this leader after round r began. Rounds are those of one term: a
-  request of an older term is rejected with `NO_ROUND`, for its sender may lead the newer term by the time
-  the rejection arrives, and would count it as an answer to a round of that term. ReadIndex (dissertation
-  §6.4), CheckQuorum (dissertation §6.2) and the leader's own lease all follow from that one number.
+* `round` in requests of the leader, echoed in the responses. The leader numbers its rounds of heartbeats; a
+  majority that answered round r heard this leader after round r began. Round numbers belong to one term: a
+  request of an older term is rejected with `NO_ROUND`, because its sender may lead the newer term by the
+  time the rejection arrives, and would otherwise count it as an answer to a round of that term. ReadIndex
+  (dissertation §6.4), CheckQuorum (dissertation §6.2) and the leader's own lease all rest on this one
+  number.
 * `conflict_term`, `conflict_index` in a rejection: where the follower's conflicting term begins, so that
   the leader skips a whole term per round trip (paper §5.3, last paragraphs; `consensus/conflicts.py`).
 * `transfer` in a vote request: the current leader asked for this election (dissertation §3.10), so the
   rule that protects a live leader from elections (dissertation §4.2.3) does not apply.
 
-Deliberately left out: message batching and compression (the transport's business), and client sessions
-(commands are idempotent and versioned by the state machine above).
+Deliberately left out: message batching and compression (the transport's job), and client sessions (commands
+are idempotent and versioned by the state machine above).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What leaves the Raft core, and which sync it waits for (dissertation §3.8 and §10.2.1).
+"""The messages that leave the Raft core, and the sync that each waits for (dissertation §3.8 and §10.2.1).
 
-A message may promise something that a crash of this server can take back: a vote, a term, a copy of an
-entry. Such a promise must not be on the wire before it is on the disk. Three kinds of messages:
+A message may promise something that a crash of this server could take back: a vote, a term, a copy of an
+entry. Such a promise must be on the disk before it is on the wire. There are three kinds of messages:
 
     kind                                          leaves
     promises nothing (a leader's requests, a      with the next Ready, before any of it is durable
@@ -10,20 +10,20 @@ entry. Such a promise must not be on the wire before it is on the disk. Three ki
                                                   forgotten and given twice (paper §5.2)
     acknowledges entries or a snapshot            when everything that was written before it is durable
 
-`send` decides between the first two by looking at whether term and vote are durable; `send_after` is the
-third. The core never chooses: it says what it has to say, and cannot say it too early.
+`send` chooses between the first two by whether term and vote are durable; `send_after` is for the third.
+The core never has to choose, and so cannot send a message too early.
 
-Several Readys may be under way to the disk at once. They become durable in order, and a message that
-depends on one that is already under way leaves when the *newest* of them is durable, for that is the one
-that may hold what the message is about:
+Several Readys may be on their way to the disk at once. They become durable in order, and a message that
+depends on one of them leaves when the *newest* is durable, for that one may hold the entry that the message
+is about:
 
-    Ready 4  entry 7        under way
-    Ready 5  entry 8        under way
-    a heartbeat at entry 8 arrives: its acknowledgement has nothing of its own to write. It is held by
-    Ready 5. Released with Ready 4, it would vouch for an entry that a power loss still takes.
+    Ready 4  entry 7        not durable yet
+    Ready 5  entry 8        not durable yet
+    a heartbeat at entry 8 arrives: its acknowledgement has nothing of its own to write. It waits for
+    Ready 5. Released with Ready 4, it would vouch for an entry that a power loss could still take.
 
-Invariants: numbers of outstanding Readys rise; a Ready without anything to persist carries no message that
-waits, unless nothing is outstanding; a snapshot to install and a checkpoint never meet in one Ready.
+Invariants: the numbers of outstanding Readys rise; a Ready with nothing to persist carries no message that
+waits, unless nothing is outstanding; no Ready has both a snapshot to install and a checkpoint.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a leader knows about one follower, and how much it may send to it (paper §5.3, Figure 2).
+"""What a leader knows about one follower, and how much it may send it (paper §5.3, Figure 2).
 
 A follower is in one of three states:
 
@@ -13,15 +13,15 @@ A follower is in one of three states:
 How it moves between them:
 
     from         event                                        to          because
-    PROBE        an answer agrees at next_index - 1           REPLICATE   the place is found
+    PROBE        an answer agrees at next_index - 1           REPLICATE   the logs agree there
     PROBE        a rejection                                  PROBE       further back (conflicts.py)
-    REPLICATE    a rejection, or the process is gone          PROBE       something in between was lost
-    any          next_index is covered by our snapshot        SNAPSHOT    those entries are gone here
+    REPLICATE    a rejection, or the process has ended        PROBE       something in between was lost
+    any          next_index is covered by our snapshot        SNAPSHOT    the leader dropped those entries
     SNAPSHOT     the follower installed it                    REPLICATE   they agree up to its last index
-    SNAPSHOT     the process is gone                          PROBE       it may have lost what it received
+    SNAPSHOT     the process has ended                        PROBE       it may have lost what it received
 
-A lost message shows by itself: every request names its predecessor, so the next heartbeat is rejected and
-the follower falls back to PROBE. There is no timer per request.
+A lost message reveals itself: every request names its predecessor, so the follower rejects the next
+heartbeat, and the leader puts it back to PROBE. There is no timer per request.
 
 Invariants: match_index < next_index; inflight_bytes is the sum over `inflight`; `inflight` is empty
 outside REPLICATE; a transfer exists exactly in SNAPSHOT.

@@ -1,8 +1,8 @@
-"""Assembling a snapshot from the chunks a leader sends (paper §7, Figure 13).
+"""Assembling a snapshot from the chunks that a leader sends (paper §7, Figure 13).
 
-Chunks come in order, one at a time; each answer says how many bytes are held, so a lost chunk is sent
-again and a duplicated one changes nothing. A chunk of another snapshot, or of another leader, starts over:
-nothing half-received outlives the leader that sent it, since two leaders' snapshots of one index may be
+Chunks come in order, one at a time. Each answer says how many bytes are held, so a lost chunk is sent again
+and a duplicate changes nothing. A chunk of another snapshot, or from another leader, starts over: a partial
+snapshot is never continued with another leader's chunks, since two leaders' snapshots of one index may be
 encoded differently.
 
     held    chunk that arrives            what happens
@@ -10,9 +10,9 @@ encoded differently.
     4       offset 0 again                ignored, the answer says 4
     4       offset 8 (4 was lost)         ignored, the answer says 4
     4       offset 4, the last 6 bytes    complete
-    4       another term, offset 4        forgotten; held 0, and so says the answer
+    4       another term, offset 4        the 4 are dropped: held 0, the answer says 0
 
-Invariant: what is held is a prefix of exactly one leader's one snapshot.
+Invariant: the bytes held are a prefix of one snapshot of one leader.
 """
 
 from __future__ import annotations

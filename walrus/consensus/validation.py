@@ -1,11 +1,11 @@
 """Messages of Raft that no honest node can have sent.
 
-They are well-formed, and accepting them would break an assertion, or the log. `Raft` drops such a message
-and counts it under the reason that is given here; None means that there is nothing wrong with it. Whether a
-message is stale, early or unwelcome is another matter, and decided where it is handled.
+They are well-formed, but accepting them would break an assertion, or the log. `Raft` drops such a message
+and counts it under the reason returned here; None means that the message is valid. Whether a valid message
+is stale, early or unwelcome is decided where it is handled.
 
-There is no assertion in this module: everything it looks at comes from outside, and a peer must not be able
-to stop this server. What it lets through is what the assertions of the other modules rely on:
+This module has no assertions: everything that it examines comes from outside, and a peer must not be able
+to stop this server. The assertions of the other modules rely on its checks:
 
     assertion elsewhere                             rests on
     entries are appended without a gap              consecutive indexes, behind prev_log_index
@@ -13,12 +13,13 @@ to stop this server. What it lets through is what the assertions of the other mo
     a MEMBERSHIP entry can be decoded               `_is_membership`
     committed entries are never truncated           no conflict at or below the commit index
     a rejection is about an uncommitted index       the same, for the predecessor
-    a snapshot is not longer than it says           every chunk lies within `total`
+    a snapshot is not longer than announced         every chunk lies within `total`
     no follower acknowledges what was never sent    match_index <= the leader's last index
     no answer is to a round that has not begun      round <= the leader's current round
 
 It does not defend against a peer that lies consistently: Raft assumes servers that fail by stopping, not
-Byzantine ones (paper §2). It turns a bug, a stray process or a flipped bit into a counted message.
+Byzantine ones (paper §2). What it does is turn a bug, a stray process or a flipped bit into a counted
+message.
 """
 
 from __future__ import annotations

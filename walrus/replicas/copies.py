@@ -1,46 +1,46 @@
 """The copies of segments on this node: their lengths, fences, and what a power loss did to them.
 
-A copy is an engine topic named `<topic>/<segment>`. Everything that writes one goes through here, be
-it the segment's writer appending, a replica taking a frame, or a recovery extending a tail, so this is
-where the rules that keep copies comparable are enforced:
+A copy is an engine topic named `<topic>/<segment>`. All writes to it go through here, whether the segment's
+writer appends, a replica takes a frame or a recovery extends a tail, so the rules that keep copies
+comparable are enforced here:
 
 * a copy only grows, and only in order: it is always a prefix of what the segment's one writer wrote
   (PrefixAgree), and no copy is ever cut back or overwritten;
-* a fence is noted durably, and from the same step on the writer's frames are refused. The length that
-  a fence answers is read in that step too, and the answer waits until both the note and everything
-  appended before it are durable: a frame still waiting for its fsync is in that length or refused.
+* a fence is noted durably, and from the same step on the writer's frames are refused. The length in the
+  answer to a fence is read in that step too, and the answer waits until both the note and everything
+  appended before it are durable: a frame still waiting for its fsync is either in that length or refused.
 
-The states of a copy. Sure or unsure (below) is a mark beside them, not a state of its own:
+The states of a copy. Unsure (below) is a separate mark, not a state:
 
     state      it takes                             left by
-    open       frames of the segment's writer       a fence, or the segment's seal
-    fenced     what a recovery copies to it         the segment's seal
-    sealed     what it lacks below the count        damage
-    damaged    nothing; it answers for the rest     a shadow that is whole and verified replaces it
+    open       frames from the segment's writer     a fence, or the segment's seal
+    fenced     entries copied by a recovery         the segment's seal
+    sealed     entries that it lacks below count    damage
+    damaged    nothing; serves what is readable     a shadow that is whole and verified replaces it
 
 Whether a copy is fenced is kept here; whether its segment is sealed is in the metadata (`replica.py`).
 
 A fence, step by step, and what each step prevents (node 3 has 7 entries, the last of them not yet synced):
 
-    note that t/4 is fenced    were the note kept in memory only, a restart between the answer and the seal
-                               would let the deposed writer append again, behind the answered length
-    read the length: 7         read before the note, an eighth entry could come in between, be acknowledged,
-                               and be missing from the count at which the segment is sealed
-    wait for the note's sync   until then a power loss takes the fence back
+    note that t/4 is fenced    with the note in memory only, a restart between the answer and the seal would
+                               let the deposed writer append again, beyond the answered length
+    read the length: 7         if it were read before the note, an eighth entry could come in between, be
+                               acknowledged, and be missing from the sealed count
+    wait for the note's sync   until then a power loss would undo the fence
     wait for entry 7's sync    the answer counts it; a power loss must not take it away afterwards
     answer 7
 
-Fences are kept in the engine that holds Raft's log because that one is synced always, whatever the
-schedule for entries: a fence that a power loss could take back would not be one. A note is dropped once a
+Fences are kept in the engine that holds Raft's log because that engine is always synced, whatever the
+schedule for entries: a fence that a power loss could undo would be worthless. A note is dropped once a
 durable snapshot of the metadata says that its segment is sealed: then every start of this node knows it.
 
-**Damaged copies.** A copy of a sealed segment that turns out to be unreadable somewhere is made anew beside
-the old one, in a *shadow* named `<topic>/<segment>~`, and takes its place once it is whole and verified.
-Until then the old one goes on answering for what can still be read of it.
+**Damaged copies.** A copy of a sealed segment that turns out to be partly unreadable is rebuilt in a
+*shadow* named `<topic>/<segment>~`, which takes its place once it is whole and verified. Until then the old
+copy serves the entries that can still be read.
 
-**Unsure copies.** A node that lost power and did not sync every entry may hold
-less than it once acknowledged. Its copies of the segments that were open then are marked unsure,
-durably, until they have caught up with a live writer or the segment is sealed.
+**Unsure copies.** A node that lost power and did not sync every entry may hold less than it once
+acknowledged. Its copies of the segments that were open then are durably marked unsure, until they have
+caught up with a live writer or the segment is sealed.
 
 Transcripts, in `tests/replicas/transcripts`: `restart_with_a_shorter_copy`,
 `restart_after_a_power_loss_of_all`.

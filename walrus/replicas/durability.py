@@ -1,9 +1,9 @@
 """What is written, and what of it is durable: the logic's view of one storage engine.
 
-The logic writes at once and learns of durability later. Every write gets the next number, and a sync
-that was started after write number `n` makes all writes up to `n` durable together: one counter is
-all the bookkeeping that group commit needs. A component that must not reply before its write is durable hands
-in what it has to say (`then`), and it is said in the order of the writes.
+The logic writes at once and learns of durability later. Every write gets the next number, and a sync that
+was started after write number `n` makes all writes up to `n` durable together: one counter is all the
+bookkeeping that group commit needs. A component that must not reply before its write is durable passes a
+callback (`then`); callbacks run in the order of the writes.
 
     write                       `written`   `durable`   waits
     entries of t/1, then = A    1           0           (1, A)
@@ -12,10 +12,10 @@ in what it has to say (`then`), and it is said in the order of the writes.
     on_durable(1)               2           1           (2, B)           A has run
     on_durable(2)               2           2                            B has run
 
-The order matters to what is said. A replica that answers two frames answers the earlier one first, and a
-writer that sees the second answer may take the first for implied.
+The order matters to the recipient. A replica that answers two frames answers the earlier one first, so a
+writer that sees the second answer may assume the first.
 
-Invariant: `durable <= written`, and what waits is ordered by write number.
+Invariant: `durable <= written`, and the waiting callbacks are ordered by write number.
 """
 
 from __future__ import annotations

@@ -3,37 +3,37 @@
 Any node may run a `SegmentRecovery`, and several may run at once. Actions as in the spec:
 
     Fence         every replica durably notes that the segment is fenced and answers with its length.
-                  A majority of answers is waited for, never a particular node
-    Recover       the longest of those copies is copied, until a majority holds that much. Copying
-                  passes the fence and only ever extends a copy
-    RecoverySeal  the segment is proposed sealed at that length, with a live next leader
+                  The recovery waits for a majority of answers, never for a particular node
+    Recover       the longest of those copies is copied until a majority holds that length. Copying
+                  is exempt from the fence and only ever extends a copy
+    RecoverySeal  a Seal at that length is proposed, with a live next leader
 
-Why no acknowledged entry is lost: it is on a majority, that majority shares a node with the fenced one,
-and that node's length covers it. Why nothing is acknowledged later: the writer needs a majority for
-that, and a majority is fenced. Why two recoveries agree: Raft applies one Seal for the segment, and the
-other finds it sealed.
+No acknowledged entry is lost: it is on a majority, which shares a node with the fenced majority, and that
+node's length covers it. Nothing is acknowledged later: the writer would need a majority for that, and a
+majority is fenced. Two recoveries agree: Raft applies one Seal for the segment, and the other finds it
+sealed.
 
-Node 1 led t/4, whose replicas are 1, 2 and 3, and died. What may have become of its last two entries:
+Node 1 led t/4, whose replicas are 1, 2 and 3, and died. What may become of its last two entries:
 
     copies    acknowledged   answers             decided   because
-    9  9  7   9              2: 9, 3: 7          9         node 2 was of the majority that held 9
-    9  9  7   7              2: 9, 3: 7          9         node 1 died before it had node 2's answer, which
-                                                           from outside looks the same as the row above
+    9  9  7   9              2: 9, 3: 7          9         node 2 was in the majority that held 9
+    9  9  7   7              2: 9, 3: 7          9         node 1 died before it had node 2's answer; to the
+                                                           recovery this looks the same as the row above
     9  7  7   7              2: 7, 3: 7          7         no majority held 9, so 9 was not acknowledged
     9  9  7   9              3: 7                waits     nodes 1 and 2 may have acknowledged more
     9  9  7   9              2: 5 unsure, 3: 7   waits     node 2 may have held more before it lost power
     9  9  7   9              1: 9, 3: 7          9         node 1 came back; its copy counts like any other
 
-In the third row the copy on node 1 stays longer than the segment. No reader is given what lies behind the
-count, so that tail may stay, and recovery never has to cut a copy.
+In the third row the copy on node 1 stays longer than the segment. No reader is given entries beyond the
+count, so that tail may stay, and recovery never has to truncate a copy.
 
 A copy that a power loss may have shortened answers *unsure*. Its length proves nothing, so recovery
-needs a majority of sure copies or an answer from every replica; failing both it waits and says so. A copy
-with a damaged entry answers with what can be read of it, and is not sure either. An
-operator can force it (`force`), accepting that acknowledged entries may be missing.
+needs a majority of sure copies or an answer from every replica; failing both, it waits and says so. A copy
+with a damaged entry answers with the length that can be read, and is unsure too. An operator can force the
+recovery (`force`), accepting that acknowledged entries may be missing.
 
-If the source dies and copying stalls, the recovery begins again with fencing. What only the source held was
-not acknowledged, so the choice that follows may be a shorter copy. The states:
+If the source dies and copying stalls, the recovery begins again with fencing. Entries that only the source
+held were not acknowledged, so the next choice may be a shorter copy. The states:
 
     state      known so far                                    left when
     fencing    the lengths of the replicas that answered       a majority answered, and enough of it is sure

@@ -1,16 +1,17 @@
-"""How long the appends of this node's writers take, measured always: two histograms for METRICS.
+"""How long the appends of this node's writers take, always measured: two histograms for METRICS.
 
     appended ──► durable          this node's own copy has them on its disk
              ──► acknowledged     a majority has, which may be without this node: its disk may be the slowest
 
-What a turn appended is one batch, and each entry of it counts. So the cost is that of a turn, and a turn of a
-thousand entries costs no more than one of a single entry. `put_seconds` (`shell/client_connections.py`) is of
-the node that has the client, and has the ways to the leader and back in it; these two have not.
+A turn appends one batch, and each of its entries counts. The bookkeeping is per turn, so a turn of a
+thousand entries costs no more than a turn of one. `put_seconds` (`shell/client_connections.py`) is measured
+on the node that has the client and includes the network trips to the leader and back; these two do not.
 
 An entry that is never acknowledged is never counted: its segment was fenced, and the recovery decided.
 
-Invariants: what waits is in the order of its ends, and ends within what was appended. It is bounded by what
-is appended and not durable, or not acknowledged, as the callbacks of `Durable` and the writer's forwards are.
+Invariants: waiting batches are ordered by their ends, which lie within what was appended. They are bounded,
+as the callbacks of `Durable` and the writer's forwards are, by what is appended and not durable, or not
+acknowledged.
 """
 
 from __future__ import annotations

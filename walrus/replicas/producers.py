@@ -1,24 +1,23 @@
-"""Exactly-once appends: what the writer of a segment knows of the producers that number their entries (PUB).
+"""Exactly-once appends: what a segment's writer knows of the producers that number their entries (PUB).
 
-A producer numbers its entries of a topic 0, 1, 2, ... and sends one as often as it likes. The writer keeps
-the last number of each, and so tells what comes next from what it has had before:
+A producer numbers its entries of a topic 0, 1, 2, ... and may send each as often as it likes. The writer
+keeps the last number of each producer, and so tells a new entry from a duplicate:
 
-    number           is
-    last + 1         appended, with its stamp (`storage/batch.py`)
-    last, or below   a repetition: answered once all that is appended by now is acknowledged, never appended
-    above last + 1   refused: an earlier one is missing
-    0, of a name     appended: a producer begins
-    not known
-    others of it     refused: what it had sent before is forgotten, so nothing tells a repetition
+    number               outcome
+    last + 1             appended, with its stamp (`storage/batch.py`)
+    last, or below       a duplicate: never appended, and answered once all that is appended is acknowledged
+    above last + 1       refused: an earlier one is missing
+    0, unknown name      appended: a producer begins
+    above 0, unknown     refused: the last number is forgotten, so a duplicate could not be told
 
-The table begins with what the metadata has, which is what the Seals of all earlier segments said, and follows
-each append. A Seal hands on what this segment changed (`since`). A recovery has no writer to ask: each copy
-can tell the same from the stamps of its entries (`copies.py`), and the table goes with the copy that is kept.
+The table begins with the metadata's, which the Seals of all earlier segments have filled, and follows each
+append. A Seal passes on what this segment changed (`since`). A recovery has no writer to ask: each copy
+derives the same table from the stamps of its entries (`copies.py`), and that of the chosen copy is kept.
 
-Bound: `MAX_PRODUCERS` of a topic. In a full table a new producer takes the place of the one that has been
-idle longest, if it has been for `IDLE_SECONDS`. Nothing of that one is under way any more, or a late 0 would
-be taken for a new producer's. Which one goes follows from the times in the stamps, so all copies agree on it
-(`segments.latest`).
+Bound: `MAX_PRODUCERS` per topic. In a full table a new producer replaces the one that has been idle
+longest, if that was for at least `IDLE_SECONDS`: by then none of its entries is in flight, whose late
+number 0 would be taken for a new producer's. The choice follows from the times in the stamps, so all copies
+agree on it (`segments.latest`).
 
 Invariants, with the names of `spec/Publish.tla`: NoDuplicateAppend, NumbersWithoutGap.
 """

@@ -1,27 +1,27 @@
 """Copying between nodes: one node extends its own copy of a segment from the copy of another.
 
-Recovery asks a replica for it by message (`Copy`), repair makes new replicas with it, and a replica of a
-sealed segment that lags does it by itself. The copy is read piece by piece (`Read`, `raw`) and every piece is
-appended as it comes, so a pull that is cut short has lost nothing and is asked for again.
+Recovery requests a pull by message (`Copy`), repair creates new replicas with it, and a lagging replica of
+a sealed segment starts one itself. A pull reads the copy piece by piece (`Read`, `raw`) and appends every
+piece as it comes, so a pull that is interrupted has lost nothing and is requested again.
 
     state      what it is                               left when
     waiting    enough others are ahead of it            one of those ends, or its piece has come
-    asking     a Read is under way, from its own end    the piece comes (asking again, or done), or an error
-    done       the copy is as long as was asked         it is durable, and the requesters have been told
-    given up   forgotten; what was copied stays         a requester asks again, perhaps from another source
+    asking     a Read is in flight, from its own end    the piece comes (asking again, or done), or an error
+    done       the copy has the requested length        it is durable, and the requesters have been told
+    given up   forgotten; entries copied so far stay    a requester asks again, perhaps from another source
 
-A pull reads one piece at a time: two under way would have to be put in order when they arrive. Pulls go side
-by side, as many as MAX_PULL_BYTES have room for. Each piece reserves what it asks for, and that doubles from
-FIRST_PIECE to LARGEST_PIECE: nothing tells how many bytes a copy lacks before its first piece is here. So
-dozens of small segments share a round trip, while of large ones a few fill the room, in pieces beside which a
-round trip costs little.
+A pull reads one piece at a time: two in flight would have to be put in order when they arrive. Pulls run
+concurrently, as many as fit into MAX_PULL_BYTES. Each piece reserves the bytes that it asks for, doubling
+from FIRST_PIECE to LARGEST_PIECE, because the number of missing bytes is unknown before the first piece
+arrives. So dozens of small segments share a round trip, while a few large ones fill the budget, in pieces
+so large that a round trip costs little.
 
                    1st    2nd    3rd    4th    5th piece     side by side in 1 MiB
     10 KiB         all                                       64
     100 KiB        16     32     all                         32, then 16
     64 MiB         16     32     64     128    256, ...      4
 
-Invariant: pulling only ever extends a copy; what it has is neither cut back nor overwritten (PrefixAgree).
+Invariant: pulling only ever extends a copy, and neither truncates nor overwrites it (PrefixAgree).
 """
 
 from __future__ import annotations

@@ -1,21 +1,21 @@
 """Reading segments that live on other nodes, and answering other nodes' reads.
 
-A sealed segment is immutable, so any copy that is long enough answers for it. Of an open segment only
-its leader knows how far entries are acknowledged, so only the leader answers, and only up to there.
-`raw` reads a copy as it is, acknowledged or not: that is for recovery, for repair, and for a topic's leader
-that cannot read its own copy and knows how much of the answer it may hand on.
+A sealed segment is immutable, so any copy that is long enough can serve it. Of an open segment only the
+leader knows how far entries are acknowledged, so only the leader answers, and only up to there. `raw` reads
+a copy as it is, acknowledged or not: it serves recovery, repair, and a topic's leader that cannot read its
+own copy and knows how much of the answer it may hand on.
 
-What a node gives from its copy of 9 entries, of which 7 are acknowledged, to a reader that is not `raw`:
+The answers of a node with 9 entries in its copy, of which 7 are acknowledged, to a reader that is not `raw`:
 
     segment        the node             gives
     open           is its writer        entries 0 .. 6
     open           is another replica   nothing: it does not know that 7 are acknowledged
-    sealed at 8    is any replica       entries 0 .. 7; the ninth was left behind by the seal
-    sealed at 12   lags behind          entries 0 .. 8, and an error for what it lacks: another replica has
-                                        that, and an empty answer would mean that there is nothing yet
+    sealed at 8    is any replica       entries 0 .. 7; the ninth is not part of the segment
+    sealed at 12   lags behind          entries 0 .. 8, and an error beyond: another replica has the rest,
+                                        and an empty answer would mean that there is nothing yet
 
-A record is verified as a whole, however little of it is asked for. So where few are asked for, more are read,
-and kept for the next question (`read_local`): entries that readers may see never change.
+A record is verified as a whole, however few of its entries are requested. So a small read reads ahead and
+keeps the rest for the next one (`read_local`): entries that readers may see never change.
 
 Invariant: no entry at or beyond the sealed count, and none that is not acknowledged, is ever given to a
 reader that is not `raw` (CursorInBounds and DeliveredIsPrefix rest on it).

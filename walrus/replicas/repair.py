@@ -1,35 +1,36 @@
-"""Copies that should be longer, and replicas that should exist: catching up, and Repair.
+"""Copies that are too short, and replicas that are missing: catching up, and Repair.
 
 Two jobs that end in the same copying (`puller.py`):
 
 * *Catching up*, on every node: a replica that was not among the majority when its segment was sealed
   copies the rest from another replica; one whose copy is damaged copies it anew.
-* *Repair*, on the Raft leader: a sealed segment that has fewer replicas than it should, because the
-  cluster was smaller when it was written, or a member leaves or has been dead for long, is copied to
-  another voter. A replica counts only once it has reported the sealed count *and* the sealed checksum.
-  When the new one and a majority of the new set have, Raft records the set with a compare-and-set on the
-  old one, and on the directories of the new one: a proof is that of a directory, and a node that has left
-  and come back under its id has another, which is empty. Where several leave at once, as many are added at
-  once, so that the set is never smaller than it was. Those that stay are asked too: a replica may lag,
-  and a leaving one may hold the only other copy.
+* *Repair*, on the Raft leader: a sealed segment that has fewer replicas than it should, because the cluster
+  was smaller when it was written, or a member leaves or has been dead for long, is copied to another voter.
+  A replica counts only once it has reported the sealed count *and* the sealed checksum. When the new one
+  and a majority of the new set have done so, Raft records the set with a compare-and-set on the old one,
+  and on the directories of the new one: a proof holds for one directory, and a node that has left and come
+  back under its id has another, which is empty. Where several leave at once, as many are added at once, so
+  that the set never shrinks. Repair asks the remaining replicas too: one may lag, and a leaving one may
+  hold the only other copy.
 
 A repair, from when it is planned until Raft has recorded it:
 
     state       what it is                                    left when
     due         too few of its replicas stay, or one leaves   there is room, a source and a spare node
-    under way   every node of the new set is asked; one that  the added ones and a majority have shown count
-                says nothing again, from another source       and checksum; or it does not get on: put off
-    proven      SetReplicas is proposed with each interval    it is applied, or the old set is another by then
-    put off     others come first, PUT_OFF intervals long     they are over: due
+    under way   every node of the new set is asked, a silent  the added ones and a majority have shown count
+                one again, naming another source              and checksum; or it makes no progress: put off
+    proven      SetReplicas is proposed at each interval      it is applied, or the old set has changed
+    put off     others come first, for PUT_OFF intervals      those are over: due
 
-*Asked again* is only a node that has said nothing at all for some time, which doubles whenever it was too
-short. A node that answers for other segments is busy, and has the rest in its queue. To ask once more with
-each interval would make that queue longer faster than a slow node can work it off: no repair would ever end.
+Only a node that has been completely silent for some time is asked again; that time doubles whenever it
+proves too short. A node that answers for other segments is busy, and has the rest in its queue. Asking
+again at each interval would make that queue grow faster than a slow node can work it off, and no repair
+would ever end.
 
-Segment t/4, sealed with 40 entries on nodes 1, 2 and 3; node 3 is dead for long, nodes 4 and 5 are spare:
+Segment t/4, sealed with 40 entries on nodes 1, 2 and 3; node 3 has long been dead, nodes 4 and 5 are spare:
 
     old = (1, 2, 3), new = (1, 2, 4), added = {4}
-    Copy(upto=40) to 1, 2 and 4     4 copies from 1 or 2; these have it all, and only read it through
+    Copy(upto=40) to 1, 2 and 4     4 copies from 1 or 2; these have it all, and only verify it
     CopyReply(40, checksum) of 4    whole = {4}: nothing shows yet that 1 or 2 has an undamaged copy, too
     CopyReply(40, checksum) of 2    whole = {2, 4}: proven, whatever becomes of node 1
     SetReplicas(old, new)           without effect if another change of t/4 came first, then planned anew

@@ -3,21 +3,21 @@
     ReplicaAppend  a frame is taken only in order, only from the segment's leader, and never for a copy that
                    is fenced or sealed. The answer is the copy's length, sent once that is durable
     Fence          the fence is noted and the length is read in one step; the answer waits until both the note
-                   and everything appended before it are durable. So a frame whose fsync is still under way is
+                   and everything appended before it are durable. So a frame whose fsync is still running is
                    either in that length or refused
 
-What becomes of a frame depends on the copy and on where the frame starts. The copy has `length` entries:
+The outcome of a frame depends on the copy and on where the frame starts. The copy has `length` entries:
 
     the copy is           start < length             start == length     start > length
-    open                  the part beyond the end    append              answer `gap`: the writer begins again
-                          is appended, if any                            at the answered length
+    open                  the part beyond the end    append              answer `gap`: the writer restarts at
+                          is appended, if any                            the answered length
     fenced, or sealed     answer `fenced`: the writer stops, and the recovery decides what its entries become
 
-A frame that comes before its segment is known here is dropped; `announce` asks for it again once the metadata
-has the segment.
+A frame that arrives before this node knows its segment is dropped; `announce` asks for it again once the
+metadata has the segment.
 
-Invariants: PrefixAgree (a copy only grows, and only in order); a fenced copy takes no frame any more,
-whatever happens to the node in between.
+Invariants: PrefixAgree (a copy only grows, and only in order); a fenced copy never takes another frame,
+even across restarts of the node.
 
 Transcripts, in `tests/replicas/transcripts`: `fence_refuses_the_old_leader`,
 `replica_lags_and_catches_up`.

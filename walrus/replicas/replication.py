@@ -5,17 +5,17 @@ The protocol, with the names of `spec/Walrus.tla`:
     LeaderAppend   the leader appends to its own copy, if it holds the lease, is not fenced and is not
                    sealing, all checked in that step; and sends the same bytes to the other replicas,
                    in order, without waiting for answers
-    ReplicaAppend  a replica takes a frame only in order and never for a segment it is fenced for, and
-                   answers with its length once that is durable
+    ReplicaAppend  a replica takes a frame only in order and never for a segment on which it is fenced,
+                   and answers with its length once that is durable
     Ack            an entry is acknowledged once a majority of the replica set has it durably
     BeginSeal      at the threshold the writer takes nothing more; when all that it appended is
                    acknowledged, the count is final and is proposed as a Seal
 
-What one turn of the event loop brought is appended as one batch: one record, one write, one message to
-each replica. A replica that lags or was away is sent what it misses from the leader's own disk; the
-same path (`_send_from_disk`) serves the first frame, the retry and the catching up.
+All entries that arrive in one turn of the event loop are appended as one batch: one record, one write, one
+message to each replica. A replica that lags or was away gets the missing entries from the leader's own disk;
+the same path (`_send_from_disk`) serves the first frame, retries and catching up.
 
-Sequence of one PUT:
+The sequence of one PUT:
 
     origin            leader                    replica
       │  Forward        │                         │
@@ -27,24 +27,24 @@ Sequence of one PUT:
 
 The life of a forward (the entries that one message brought from an origin) at the writer:
 
-    state      where its entries are            left when                        its origin is told
+    state      where its entries are            left when                        the origin is told
     pending    in memory only                   a flush appends them             nothing yet
-                                                the writer is sealing or fenced  refused, taken=0: sent on
+                                                the writer is sealing or fenced  refused, taken=0: resend
                                                 its deadline passes              an error: not written
     appended   here on the disk, or soon, and   a majority has them durably      taken=acked=n: OK
                on the way to the replicas       a recovery seals the segment     nothing; the seal tells the
                                                                                  router: outcome unknown
 
-At the end of a segment a forward may fit in part. Of ten entries that arrive when there is room for four,
-four are taken. The reply says `refused` and taken=4, and the router sends the other six to the leader of the
-next segment, before anything that it was given later.
+At the end of a segment only part of a forward may fit. If ten entries arrive when there is room for four,
+four are taken. The reply says `refused` and taken=4, and the router sends the other six to the leader of
+the next segment, ahead of any later entries.
 
 A replica, as the writer sees it (`Follower`; `length` is that of the writer's own copy):
 
     state         its numbers            is sent                        left when
     away          next_index = match     nothing                        it connects: asked
     asked         next_index = match     a frame without entries        it answers: catching up
-    catching up   next_index < length    what it lacks, from the disk   next_index = length: streaming
+    catching up   next_index < length    missing entries, from disk     next_index = length: streaming
     streaming     next_index = length    every new frame, at once       its window fills: catching up;
                                                                         it is silent, or has a gap: asked
 
@@ -53,16 +53,16 @@ What a writer knows of three replicas, itself included, and what it may acknowle
     durable here, match of 2, match of 3     sorted      commit_index
     7  5  0                                  0 5 7       5: two of three hold it
     7  7  0                                  0 7 7       7
-    2  5  5                                  2 5 5       5: its own disk is the slowest, and not waited for
+    2  5  5                                  2 5 5       5: no need to wait for its own disk, the slowest
     7  5  5, and fenced                                  unchanged: the recovery decides, and may have decided
 
-Entries that a producer numbers (PUB) are looked at once more before they are appended: what was had before is
-not appended again, and its forward is answered with those that are (`producers.py`).
+Entries that a producer numbers (PUB) are checked before they are appended: duplicates are not appended
+again, and their forward is answered together with the entries that are (`producers.py`).
 
-What a turn appends has one time, that of the writer's clock, which travels and rests with the entries
-(`Batch.stamps`). A segment has one writer, and that one never goes back: so times ascend in a segment,
-whatever clocks do (TimesAscend), and every copy says the same (TimesAgree). The next segment's writer has
-another clock.
+All entries appended in a turn have one time, from the writer's clock, which is replicated and stored with
+them (`Batch.stamps`). A segment has one writer, whose times never go back: so times ascend in a segment,
+whatever clocks do (TimesAscend), and every copy has the same ones (TimesAgree). The next segment's writer
+has another clock.
 
 Invariants: SingleWriter (a writer exists only for a segment whose leader and incarnation are ours),
 SeqOrder (its appends are numbered by the copy's length), AckedDurable (`commit_index` is the largest

@@ -1,11 +1,11 @@
-"""Giving back the room of segments that are retained no more: trimmed, or deleted with their topic.
+"""Reclaiming the space of segments that are no longer retained: trimmed, or deleted with their topic.
 
-The metadata decides what is retained (`segments.py`); a replica follows when it applies that. Nothing waits
-for it, and nothing asks for it again: a copy that outlives its segment is found at the next start, when the
-metadata comes back as a snapshot, or by the tick that follows a full disk.
+The metadata decides what is retained (`segments.py`); a replica drops its copies when it applies the
+decision. Nothing waits for that or asks for it again: a copy that outlives its segment is found at the next
+start, when the metadata is restored from a snapshot, or by the tick that follows a full disk.
 
-A frame that was on its way when its segment was dropped finds no segment in the metadata, and is not taken
-(`replica.py`). Numbers are never used twice, so it finds none later either.
+A frame that was in flight when its segment was dropped finds no segment in the metadata, and is not taken
+(`replica.py`). Numbers are never reused, so it never will.
 
 Invariant (as in `spec/Retention.tla`): SpaceIsGivenBack, once the disk has room to write that down.
 """
