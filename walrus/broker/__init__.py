@@ -1,16 +1,16 @@
-"""What a node does with what arrives: requests of clients, messages of peers, ticks, finished syncs.
+"""A node's logic: how it handles requests of clients, messages of peers, ticks and finished syncs.
 
-    controller    the switch: everything that arrives goes to the one that it concerns
+    controller    the switch: hands each input to the components that it concerns
     raft_host     Raft's `Ready`: persist, send, apply; checkpoints and restores
-    imaging       a snapshot of the metadata, some topics a turn
-    handshake     who is at the other end of a peers' connection, and may it go on
+    imaging       a snapshot of the metadata, some topics per turn
+    handshake     authenticates the two ends of a connection between nodes
     membership    hello, join, announce, removal: the members, and their addresses
     placement     where segments go: the first leader, the next one, the replica set
     lifecycle     segments that this node opens, seals or recovers
-    failovers     the last recoveries, and how far each has come: for METRICS
+    failovers     the latest recoveries, and the phase that each has reached: for METRICS
     supervisor    what the Raft leader starts: recoveries, repairs, departures
     retention     which sealed segments are dropped, by a topic's settings
-    requests      requests of clients that are no PUT, GET or FETCH
+    requests      all other requests of clients than PUT, GET and FETCH
     access        what a client may do: identities, roles, topics
     ordering      requests of one connection take effect in their order
     router        PUTs, on their way to the segment's leader, in order
@@ -19,18 +19,18 @@
     waits         GETs and FETCHes that wait for an entry
     cursors       read positions, at the node that leads the topic
     queues        work queues (RECEIVE, ACK): joins the next four
-    receivers     their requests at the node that has the client
-    dispatch      their owner, the node that leads the topic: who gets what, what is acknowledged
-    dead_letters  entries that were handed out too often
-    groups        one group there: what is out, and what is noted
+    receivers     requests to work queues at the node that has the client
+    dispatch      their owner, the node that leads the topic: deliveries and acknowledgements
+    groups        one group at its owner: entries out, and entries noted as acknowledged
     tenure        whether an owner may serve at the moment
-    gaps          entries that are on no replica any more, and where readers go on behind them
-    times         the place of a time: the first entry that was appended then, or later
+    dead_letters  entries that were handed out too often
+    gaps          entries that no replica has any more, and where readers continue after them
+    times         the position of a time: the first entry appended then, or later
     read_index    metadata that is as fresh as the request (ReadIndex)
-    stopping      what an orderly stop settles before the node goes
+    stopping      what a node settles before an orderly stop
     status        STATE and METRICS
     lag           how far groups are behind, for METRICS
-    spec_trace    what happened, in the words of the specification
+    spec_trace    recorded runs, in the terms of the specification
 
 All of it is logic: it is handed `now`, and returns effects (`wire/effects.py`).
 """

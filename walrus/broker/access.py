@@ -1,7 +1,8 @@
-"""What a client may do: identities, their roles, and the topics that these count for. Every decision is here.
+"""What a client may do: identities, their roles, and the topics that each covers. Every decision is made
+here.
 
-A node that is given `--auth-file` asks each connection of a client for a token (AUTH), and judges every
-request by what the file says of the token's owner:
+A node with `--auth-file` requires a token of each client connection (AUTH), and decides every request by
+the file's entry for the token's owner:
 
     # name    SHA-256 of the token    roles             topics (none: all)
     billing   9f86d081884c7d65...     read,write        orders.* invoices
@@ -13,30 +14,31 @@ request by what the file says of the token's owner:
     register   REGISTER
     admin      REGISTER, CONFIGURE, DELETE, RECOVER, and LEAVE
 
-Roles do not contain each other: an operator's token need not read what is in the topics. A pattern is a
-topic, or the beginning of topics and `*`. What concerns the whole cluster (LEAVE) needs the pattern `*`;
-TOPICS needs a prefix below a pattern; METRICS shows no entry, and needs the role alone.
+No role includes another: an operator's token need not be able to read the topics. A pattern is the name of
+a topic, or a prefix of topic names followed by `*`. A request about the whole cluster (LEAVE) needs the
+pattern `*`; TOPICS needs a prefix that a pattern covers; METRICS shows no entry, and needs only the role.
 
-`python -m walrus.auth` writes the file, which holds no token: only what a token is known by. The file is read
-again on SIGHUP. A connection whose token it does not have any more is closed, one whose roles are others now
-is judged by the new ones.
+`python -m walrus.auth` writes the file, which has hashes of tokens and no token. The node rereads it on
+SIGHUP. A connection whose token is no longer in it is closed; one whose roles have changed is held to the
+new ones.
 
     connection     AUTH                         other requests
     unknown        known token: identified      refused (`unauthenticated`)
-    identified     the same, with another one   judged
+    identified     the same, with another one   decided by its roles
     failed         refused                      refused; the connection ends with the last reply
 
-**Guessing.** A token has 256 bits, so no rate makes guessing worthwhile; what is limited is its cost. One
-wrong token ends the connection, and the answer comes the later the more of them came from that address
-lately. A right token is never delayed: clients behind one address do not shut each other out.
+**Guessing.** A token has 256 bits, so guessing is hopeless at any rate; the limit is on what it costs the
+node. One wrong token ends the connection, and the answer is delayed the longer the more wrong ones came from
+that address lately. A right token is never delayed: clients behind one address do not shut each other out.
 
-A token is compared with all that the file has, by its hash, in constant time each. No token is in a `repr`,
+The hash of a token is compared with every hash in the file, each in constant time. No token is in a `repr`,
 an error, or a log.
 
-Left out: rights by consumer group (who may read a topic may move any group on it), and expiry of tokens.
+Left out: permissions per consumer group (an identity that may read a topic may move any group on it), and
+expiry of tokens.
 
-Invariants: without an identity nothing but AUTH is carried out; a request is carried out only if a role of
-its identity allows it for each topic that it names; the file is believed whole or not at all.
+Invariants: without an identity only AUTH is carried out; a request is carried out only if a role of its
+identity allows it for each topic that it names; the file is accepted whole or not at all.
 """
 
 from __future__ import annotations

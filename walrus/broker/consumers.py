@@ -1,15 +1,15 @@
 """GET and FETCH at the node that has the client.
 
-GET goes to the leader of the topic's open segment, which has the cursor. For one group this node asks
-for one run at a time, so that what its clients read never goes backwards; what arrives meanwhile is
-asked for together. A GET whose answer is lost is asked again: nothing that was handed out is committed
-before it is confirmed, so asking again can repeat an entry but never skip one.
+GET goes to the leader of the topic's open segment, which has the cursor. For each group this node requests
+one run of entries at a time, so that its clients never read backwards; GETs that arrive meanwhile are sent
+together in the next request. A request whose answer is lost is sent again: no delivery is committed before
+it is confirmed, so this can repeat an entry but never skip one.
 
 FETCH moves no cursor. A sealed segment is served from this node's own disk if it holds a copy, or else
-by any replica; the open one by its leader, up to what is acknowledged.
+by any replica; the open one by its leader, up to the last acknowledged entry.
 
-Either may wait for an entry if there is none (`waits.py`). A GET that waits is out of the queue of its group
-meanwhile, so it holds no other one up.
+Either may wait for an entry if there is none (`waits.py`). A waiting GET leaves the queue of its group
+meanwhile, so it blocks no other.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One node's logic, whole: a switch between what happens to the node and the state machines that decide.
+"""The whole logic of one node: a switch between its inputs and the state machines that decide.
 
 The controller owns a node's state machines and hands each input to those that it concerns:
 
@@ -7,12 +7,12 @@ The controller owns a node's state machines and hands each input to those that i
     peer messages     the machine that handles the type: see `on_message`
     connections       every machine that waits for an answer from that node
     ticks             every machine that has deadlines; the supervisor, on the Raft leader
-    synced            what waits for durability, through `Durable`
-    applied metadata  every machine that goes by it: see `_on_applied`
+    synced            the callbacks that wait for durability, through `Durable`
+    applied metadata  every machine that depends on it: see `_on_applied`
 
-It does no I/O. It is handed requests and messages that arrived, the time, and news of what is durable; it
-writes to the two storage engines that it was given, which do not wait for the disk, and collects effects in
-its outbox. The asyncio shell (`node.py`) and the simulator (`sim/`) drive this same class.
+It does no I/O of its own. Its inputs are requests, messages, the time, and the numbers of durable writes.
+It writes to two storage engines, which do not wait for the disk, and collects effects in its outbox. The
+asyncio shell (`node.py`) and the simulator (`sim/`) drive this same class.
 
 **A turn.** The shell hands in everything that arrived and then calls `flush`, which is where group commit
 happens: the entries that all connections brought in this turn for one segment are appended as one batch.

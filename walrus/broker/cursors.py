@@ -3,31 +3,31 @@
 A cursor says which entry a group of consumers gets next. There is one per topic and group for the whole
 cluster, the default group being the one that a plain GET uses. It exists three times:
 
-    position     what was handed out last              volatile, here
-    confirmed    what is known to have reached a client, volatile, here
-    committed    what the metadata holds                through Raft, every `cursor_interval`
+    position     how far entries were handed out                 volatile, here
+    confirmed    how far they are known to have reached clients  volatile, here
+    committed    the position in the metadata                    through Raft, every `cursor_interval`
 
-and `committed <= confirmed <= position`. An entry that was handed out but not confirmed (the node with
-the client died, or the client went away) is handed out again, so the death of any node is a redelivery
+and `committed <= confirmed <= position`. An entry that was handed out but not confirmed (the node with the
+client died, or the client disconnected) is handed out again, so the death of any node causes a redelivery
 and never a gap. A commit never moves a cursor back, whichever node sends it (`Metadata._commit_cursors`).
 
-At most one unconfirmed delivery per group: until it is confirmed, the other nodes that share the cursor wait.
-Otherwise those would read on, and the entries that get lost on the way would come after later ones.
+Each group has at most one unconfirmed delivery: until it is confirmed, the other nodes that share the cursor
+wait. Otherwise they would read on, and an entry lost in transit would be redelivered after later ones.
 
 The life of a cursor at the node that leads the topic:
 
     state        what it is                                 left when
-    committed    a position in the metadata, no more        a GET of its group comes: idle, from there on
+    committed    only a position in the metadata            a GET of its group comes: idle, from there on
     idle         nothing handed out, no request waits       a GET comes
     reading      entries come from another replica          they came: handed out; none has it: idle
-    handed out   one delivery waits for its confirmation    confirmed: idle. Its deadline passes, the node of
-                                                            the client is gone, or asks again: rewound, idle
-    frozen       hands out nothing; its segment is sealed   all is confirmed: the Seal takes it along
+    handed out   one delivery waits for confirmation        confirmed: idle. Deadline passed, the client's
+                                                            node is gone or asks again: rewound, idle
+    frozen       hands out nothing; its segment is sealed   all is confirmed: the Seal includes it
     forgotten    no memory of it is left here               another leader, or idle for IDLE_AFTER: committed
 
-On a healthy rollover nothing is delivered twice either: a sealing leader stops handing out, waits until
-all is confirmed, and puts the cursors into the Seal itself, so that the next leader goes on exactly
-there.
+On a healthy rollover nothing is delivered twice: a sealing leader stops handing out entries, waits until
+all deliveries are confirmed, and puts the cursors into the Seal itself, so that the next leader continues
+exactly there.
 
 Invariants: CursorInBounds, DeliveredIsPrefix (only acknowledged entries are handed out, in order).
 

@@ -1,17 +1,18 @@
 """Dead letters: an entry that was handed out too often goes to a topic of its own, and counts as done.
 
-A topic may say how often an entry is handed out at most (`max_deliveries`). One that comes back after that is
-not handed out again: its owner appends it to the topic `<topic>.dead`, which is registered on first need, and
-then acknowledges it for the group. In this order: an owner that dies in between leaves it in the dead-letter
-topic and in the queue, and the next owner appends it once more. Twice there is possible, lost is not
-(`spec/Delivery.tla`: AppendDead, NoteDead).
+A topic may limit how often an entry is handed out (`max_deliveries`). An entry that comes back after that
+is not handed out again: its owner appends it to the topic `<topic>.dead`, which is registered on first
+need, and then acknowledges it for the group. The order matters: if an owner dies in between, the entry is
+in the dead-letter topic and still in the queue, and the next owner appends it once more. It may be there
+twice, but is never lost (`spec/Delivery.tla`: AppendDead, NoteDead).
 
     spent ──PUT──► OK ──► noted, and committed with what consumers acknowledge
             │ unknown topic: REGISTER, then PUT again
             │ anything else: PUT again after a while
 
-The node asks itself, on the way that clients' requests take: a PUT to any topic, with all that keeps it. What
-waits here is bounded by the windows of the groups, because an entry that is on its way counts as out.
+The node sends the PUT to itself, along the path of clients' requests, so that it is kept like any other.
+The entries that wait here are bounded by the windows of the groups, because an entry on its way counts as
+out.
 
 Invariant (as in `spec/Delivery.tla`): NothingSkipped (no entry is done before it is in that topic).
 """

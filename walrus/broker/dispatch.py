@@ -1,28 +1,29 @@
 """Work queues at their owner: which RECEIVE gets which entry, and which ACK may be answered.
 
-The owner of a topic's groups is the leader of its open segment. This module brings together what one group
-is (`groups.py`), whether this node may serve at the moment (`tenure.py`), where entries are read
-(`reads.py`), and the nodes that have the clients (`receivers.py`):
+The owner of a topic's groups is the leader of its open segment. This module connects the state of each
+group (`groups.py`), the lease to serve (`tenure.py`), the reads of entries (`reads.py`), and the nodes that
+have the clients (`receivers.py`):
 
     AskDeliveries ──► waits in its group ──► an entry, a lease ──► Deliveries  (Receive)
     Settle "ack"  ──► noted ──► CommitGroups ──► applied ──► Settled           (AckEntry, CommitGroup, Answer)
     SeekGroup     ──► MoveGroup ──► applied ──► Settled                        (Seek)
 
-A RECEIVE that waits hears of an entry from the writer whose commit index grew (`Writers.advanced`), in the
-same turn: no timer is involved. Those of one group are served in the order in which they came.
+A waiting RECEIVE learns of an entry from the writer whose commit index grew (`Writers.advanced`), in the
+same turn and without a timer. Requests of one group are served in the order in which they came.
 
-Acknowledgements of all groups are proposed together, one proposal after another: what arrives while one is on
-its way goes into the next, which leaves when that one is applied. One that is lost is made again after
-`ack_interval`. So Raft's own pace sets the rate: no timer does, and a burst is one command. Their answers
-leave when the metadata that this node has applied has them, and only while it serves. What a client asked of
-an owner that is none any more is answered `moved`, and asked of the next one by the node that has the client.
+Acknowledgements of all groups are proposed together, one proposal at a time: those that arrive while one is
+in flight go into the next, which leaves when that one is applied. A lost proposal is repeated after
+`ack_interval`. So Raft's own pace sets the rate, and a burst becomes one command. The answers leave once
+the metadata that this node has applied includes them, and only while it serves. A request to a node that is
+no longer the owner is answered `moved`, and the node that has the client sends it to the next owner.
 
-Left out: two proposals on their way at once. That would be right, as a commit is a join (`acknowledged.py`):
-it does not matter which comes first, or that one is lost and is part of a later one. But the ACKs of one
-round arrive together and are one proposal anyhow, and those of many connections are fewer to each command,
-with the calls of a whole command at three nodes.
+Left out: two proposals in flight at once. That would be correct, as a commit is a join (`acknowledged.py`):
+the order does not matter, nor does the loss of one that is part of a later one. But the ACKs of one round
+arrive together and make one proposal anyhow, and those of many connections would be spread over more
+commands, each of which costs its calls at three nodes.
 
-On a healthy rollover the Seal takes along what is done and what is out (`freeze`): nothing comes again.
+On a healthy rollover the Seal includes the acknowledged and the outstanding entries (`freeze`): nothing is
+redelivered.
 
 Invariants: those of `groups.py`; a group is read with RECEIVE or with GET, not with both.
 """

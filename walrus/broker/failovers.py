@@ -1,24 +1,23 @@
-"""The last failovers, as far as this node took part in them: when each came to which phase, for METRICS.
+"""The latest failovers that this node took part in, and when each reached which phase: for METRICS.
 
     noticed        a recovery begins: the leader is silent, gone, another process, or finds itself fenced
     fenced         a majority of the replicas is fenced: the old leader can acknowledge nothing more
-    recovered      a majority holds what the longest of their copies held
+    recovered      a majority holds as much as the longest of their copies
     sealed         Raft has committed the Seal
     opened         the next segment has its writer
     acknowledged   a majority has a first entry there
 
-The first four are seen by the node that recovers the segment, the last two by the leader of the next one,
-which is mostly another node. They tell each other nothing of it. Who wants to see the whole asks every node,
-and puts together what they say of the same topic and segment (`console/failovers.py`). So METRICS says how
-long ago something was, and not when: the clocks of nodes need not agree.
+The node that recovers the segment sees the first four; the leader of the next segment, usually another
+node, sees the last two. They do not exchange their records: the console asks every node, and combines their
+reports on the same topic and segment (`console/failovers.py`). Since the clocks of nodes need not agree,
+METRICS says how long ago each phase was reached, and not when.
 
-A pure record: nothing is decided by it. Two recoveries of one segment at once are two records, of which each
-node has its own.
+No decision depends on these records. If two nodes recover one segment at once, each has a record of its own.
 
 Invariants: no more than `MAX_FAILOVERS` are kept; what a node has seen of one came in the order above.
 
-Left out: the silence before. It is up to `--failure-timeout-ms` where a leader falls silent, and nothing
-where its process is gone.
+Left out: the silence before the first phase. It is up to `--failure-timeout-ms` if a leader falls silent,
+and zero if its process has ended.
 """
 
 from __future__ import annotations

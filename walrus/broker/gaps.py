@@ -1,22 +1,22 @@
-"""Entries that are on no replica any more: where readers may go on behind them.
+"""Entries that no replica has any more, and where readers may continue after them.
 
-A sealed count can promise more than the disks hold. `--fsync none` or milliseconds, and power fails on all
-replicas before the entries of a segment are synced: a documented loss (`docs/durability.md`). Or the same
-entry is damaged on every replica. A cursor that stands before such entries would wait for them for ever.
+A sealed count can promise more than the disks hold. With `--fsync none` or an interval, power may fail on
+all replicas before the entries of a segment are synced: a documented loss (`docs/durability.md`). Or the
+same entry is damaged on every replica. A cursor in front of such entries would wait for them for ever.
 
-It steps over them once they are certainly lost, which takes the word of every replica that is still a member:
+It skips them once they are certainly lost, which takes the word of every replica that is still a member:
 
     cursor's node ── FindGap(start) ──► each replica    my copy ends before `start`, or is damaged there:
                   ◄───── Gap(end) ─────                 up to `end`, which is `start` if the entry is there
 
-Why that is certain: a replica's copy only shrinks by power loss, and only grows out of another replica of the
-same segment. If none of a replica set has the entry, no later set can have it. A node that is no replica by
-its own metadata says nothing, because it may have deleted its copy after handing it on. A replica that does
-not answer may have the entry: then the cursor waits, and clients are told so.
+Why that is certain: a replica's copy shrinks only by a power loss, and grows only from another replica of
+the same segment. If none of a replica set has the entry, no later set can have it. A node that by its own
+metadata is not a replica does not answer, because it may have deleted its copy after passing it on. A
+replica that does not answer may have the entry: then the cursor waits, and clients are told so.
 
 Invariant: no cursor moves past an entry that any replica could still give.
 
-Left out: getting the entries back. A removed node's disk, or a backup, may have them.
+Left out: restoring the entries. A removed node's disk, or a backup, may have them.
 """
 
 from __future__ import annotations

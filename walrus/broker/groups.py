@@ -1,37 +1,37 @@
-"""One work queue: what a group of consumers has in hand, at the node that hands it out.
+"""One work queue: the entries that a group of consumers has in hand, at the node that hands them out.
 
-That node is the *owner*: the leader of the topic's open segment. A state machine without I/O, and without
-messages: it is told what consumers do, what time it is, and what Raft has committed. Which node may serve at
-all, and where entries are read, is `dispatch.py`; what is committed is `acknowledged.py`. The protocol is
-`spec/Delivery.tla`, whose actions stand in parentheses here.
+That node is the *owner*: the leader of the topic's open segment. This is a state machine without I/O and
+without messages: its inputs are the consumers' requests, the time, and what Raft has committed.
+`dispatch.py` decides which node may serve, and reads the entries; `acknowledged.py` is the committed state.
+The protocol is `spec/Delivery.tla`, whose actions are named in parentheses here.
 
 **The life of an entry in a group.**
 
-    state       where it is kept            it goes on with
+    state       where it is kept            left by -> next state
     waiting     nowhere: all above `_next`,  RECEIVE (Receive) -> out
                 or `_given_back`
     out         `_out`                      ACK (AckEntry) -> noted
                                             NACK, or the visibility timeout ends (Return) -> waiting
                                             a healthy Seal (SealWithGroups) -> out, at the next owner
                                             a failover (RecoverySeal) -> waiting, at the next owner
-    spent       `_out`, withheld: was out   it is in the dead-letter topic (NoteDead) -> noted
+    spent       `_out`, withheld: was out   appended to the dead-letter topic (NoteDead) -> noted
                 too often
     noted       `noted`: acknowledged,      Raft commits it (CommitGroup) -> done; the ACK is answered
-                not committed yet           a healthy Seal -> done; a failover -> waiting, the ACK comes again
+                not committed yet           a healthy Seal -> done; a failover -> waiting, the ACK is resent
     done        the metadata                SEEK back (Seek) -> waiting
 
-An entry is handed out in the order of the topic, one that is given back before those that were never out.
-These go in runs (`fresh`): behind all that was ever out or acknowledged no entry is looked at by itself.
+Entries are handed out in the order of the topic, returned ones before those that were never out. The latter
+go in runs (`fresh`): entries beyond all that were ever out or acknowledged are not handled one by one.
 
-**A delivery** is one time that an entry is out, named by its receipt. NACK and EXTEND concern the delivery
-that the receipt names, and none that came later. ACK concerns the entry: the work is done, whichever delivery
-led to it. Only the generation must be the same, because a SEEK says that work is to be done again.
+**A delivery** is one handing out of an entry, named by its receipt. NACK and EXTEND concern the delivery
+that the receipt names, and no later one. ACK concerns the entry: the work is done, whichever delivery led
+to it. Only the generation must be the same, because a SEEK means that work is to be done again.
 
-**The window.** Nothing is handed out that is `queue_window` entries or more above the committed mark. That
-bounds what is kept here, the runs in the metadata, and what a failover delivers again.
+**The window.** No entry is handed out that is `queue_window` entries or more above the committed mark. This
+bounds the state here, the runs in the metadata, and the redeliveries of a failover.
 
-Invariants (names as in `spec/Delivery.tla`): OutIsBounded, AckedNotRedelivered; an entry is out, noted or
-given back, and never two of these.
+Invariants (names as in `spec/Delivery.tla`): OutIsBounded, AckedNotRedelivered; an entry is in at most one
+of the states out, noted and given back.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The handshake between two nodes, at both ends, without I/O: who is there, and may it go on?
+"""The handshake between two nodes, at both ends, without I/O: is the peer who it claims to be?
 
-A connection on the peers' port begins with one question of its caller and ends with one verdict of its
-callee. In a cluster with a secret a proof of each end goes between:
+The handshake on the peers' port begins with one request of the caller and ends with one verdict of the
+callee. In a cluster with a secret, each end sends a proof in between:
 
     caller                                                  callee
-      │ ── Hello(..., nonce) or Join(..., nonce) ───────────► │  stranger: looks at the shape alone
+      │ ── Hello(..., nonce) or Join(..., nonce) ───────────► │  stranger: checks the shape alone
       │ ◄─ Challenge(nonce, proof) ────────────────────────── │  challenged   \\  only with a secret
       │ ── Proof(proof) ────────────────────────────────────► │               /
       │ ◄─ HelloReply or JoinReply ────────────────────────── │  decided
@@ -12,45 +12,47 @@ callee. In a cluster with a secret a proof of each end goes between:
     state        takes          next
     stranger     Hello, Join    challenged with a secret, else decided; a bad shape is refused
     challenged   Proof          decided if it is right, else refused
-    decided      -              a Hello without an error: the caller's messages follow. All else: the end
+    decided      -              a Hello without an error: the caller's messages follow. Otherwise: closed
 
-A Hello names the node that its caller means, and an address may have changed hands. So the callee that
-accepts one says which directory it runs on: the caller knows whom it is connected to (`supervisor.py` needs
-that of a node that has not started yet).
+A Hello names the node that the caller means to reach, but the address may belong to another node by now. So
+a callee that accepts a Hello names the directory that it runs on, and the caller knows which node it is
+connected to (`supervisor.py` needs this for a node that has not started yet).
 
-`CalleeSide` is one such connection at its callee, `CallerSide` at its caller, and `Callers` is what a node
-keeps between them: which start of each node called last, and which is connected. What the metadata says of a
-caller is `membership.py`'s part, asked as `CallerJudge`. The shell (`shell/peer_connections.py`) and the
-simulator carry the messages.
+`CalleeSide` is one such connection at its callee, `CallerSide` at its caller, and `Callers` is the state
+that a node keeps across connections: which start of each node called last, and which is connected.
+`membership.py` judges a caller by the metadata, as a `CallerJudge`. The shell (`shell/peer_connections.py`)
+and the simulator carry the messages.
 
-**The version** of the messages that follow is negotiated: a release speaks those from `OLDEST` to `VERSION`.
-A Hello says the first and the last one that its caller speaks; the callee chooses the highest that both speak
-and says so, and refuses by name where there is none. A Join has no version: a node that was taken in and has
-none in common with a member is refused by that one when it calls. An answer that names no version means the
-caller's first one: so answer all releases that know no other, those before this was negotiated among them.
-`docs/operations.md`, "Upgrading", says what is promised, and what a release does that raises `VERSION`.
+**The version** of the messages that follow is negotiated: a release speaks those from `OLDEST` to
+`VERSION`. A Hello has the lowest and the highest version that its caller speaks; the callee chooses the
+highest that both speak and says so, and refuses by name if there is none. A Join has no version: a newly
+joined node that has no version in common with a member is refused by that member when it calls. An answer
+without a version means the caller's lowest: all releases that know no other answer so, including those that
+predate the negotiation. `docs/operations.md`, "Upgrading", has the promises, and the duties of a release
+that raises `VERSION`.
 
 **The proof** is HMAC-SHA-256 (RFC 2104) under the cluster's secret over the role of its sender, the callee's
 nonce, and the caller's whole first message with the caller's nonce in it (ISO 9798-4, mutual authentication
 in three passes). So a proof is good
 
-    for this connection alone    both nonces are fresh: what was recorded proves nothing later
+    for this connection alone    both nonces are fresh: a recorded proof proves nothing later
     in this direction alone      the role is in it: a callee's proof sent back is not a caller's
     for these claims alone       node, directory, start and target are in it: none can be exchanged
-    for this version alone       the caller's range and the callee's choice are in it: who takes a part of the
-                                 range away on the way, or another version for the chosen one, ends the call
+    for this version alone       the caller's range and the callee's choice are in it: narrowing the range in
+                                 transit, or replacing the chosen version, ends the call
 
 A callee says nothing about the cluster, not even whether a node is known, before the proof. A caller with a
 secret believes no verdict before the callee's proof: a process at a member's old address can refuse it, but
-cannot tell it that it was removed. Two ends of which only one has a secret do not speak, so leaving the
-nonce or the challenge out gains nothing.
+cannot make it believe that it was removed. If only one end has a secret, the two do not talk, so omitting
+the nonce or the challenge gains nothing.
 
-The whole first message is proven as its receiver decoded it. What a later release adds to it behind the nonce
-is left out of the proof where it says nothing, so that a release that does not know of it proves the same;
-where it says something, that release is not spoken with. `newest` says something from the second version on.
+The proof covers the whole first message as its receiver decoded it. A field that a later release adds after
+the nonce is left out of the proof while it has its default, so that a release without the field computes
+the same proof; with another value, the two releases do not talk. `newest` has such a value from the second
+version on.
 
-Left out: what follows the handshake is neither encrypted nor signed. The secret keeps out what can reach the
-port; against what can change packets on the way there is TLS (`walrus/tls.py`).
+Left out: the messages after the handshake are neither encrypted nor signed. The secret keeps out peers that
+can reach the port; TLS (`walrus/tls.py`) protects against an attacker who can change packets on the way.
 
 Invariants: a caller is accepted only after a Hello that `CallerJudge` found nothing against, and in a cluster
 with a secret only after its proof; a caller of an older start than one already seen is refused, and so is

@@ -1,8 +1,9 @@
 """A snapshot of the metadata, made some topics at a time while the metadata goes on changing.
 
-A snapshot says all of every topic. With 100,000 of them that takes half a second of processor time, in which
-a node would answer nothing, and the others would do without a Raft leader. So the topics of an image are
-encoded in several turns, in the order of their names, and each as it was when the image was begun:
+A snapshot contains every topic. With 100,000 of them it takes half a second of processor time, during which
+the node would answer nothing, and the cluster would have no Raft leader if it was that node. So the topics
+of an image are encoded in several turns, in the order of their names, each as it was when the image was
+begun:
 
     turn   the image of index 100              commands
     1      begins; nothing is encoded yet      101: Seal(b): b is encoded first, as it is before 101
@@ -10,11 +11,11 @@ encoded in several turns, in the order of their names, and each as it was when t
                                                103: RegisterTopic(aa): not there at 100, and not named
     3      c, d: the image is whole
 
-The log is cut at 100, and 101 to 103 stay in it. So a node that restores the image applies them again, each
-once, to the very state that they were made for.
+The log is cut at 100, and 101 to 103 stay in it. So a node that restores the image applies them once each,
+to exactly the state that they were made for.
 
-Beside the topics an image is small, and taken when it begins. So is which notes on copies the checkpoint will
-end: those on segments that were over then (`Copies.forget_notes`).
+Apart from the topics, an image is small and taken when it begins. So is the list of the notes on copies that
+the checkpoint will make superfluous: those on segments sealed by then (`Copies.forget_notes`).
 
 Invariant: the bytes are those of `Metadata.snapshot` at the index of the image (StateMachineSafety).
 """

@@ -1,14 +1,14 @@
 """How far the consumer groups are behind: for METRICS, of the topics that this node leads, and for GROUPS.
 
 The leader of a topic's open segment knows where the topic ends: how many entries of that segment a majority
-has. Where a group stands is in the metadata, at most an interval of commits old, so a group that keeps up has
-a lag of what one tenth of a second brings. All nodes together name every topic once, but for a moment during
-a failover.
+has. The position of a group is in the metadata, at most one commit interval old, so a group that keeps up
+has a lag of the entries of a tenth of a second. Together the nodes name every topic exactly once, except
+for a moment during a failover.
 
-`lag` counts entries that the group has not got (GET) or not acknowledged (RECEIVE); `out`, which is a part of
-it, those that consumers have in hand. Only the leader knows them: another node says that it is not `exact`.
-`skipped` are entries that retention dropped before the group had them, `dead_letters` those that were given
-up for it; both are in the metadata, and only grow.
+`lag` counts entries that the group has not received (GET) or not acknowledged (RECEIVE); `out` counts those
+among them that consumers have in hand. Only the leader knows them: any other node says that it is not
+`exact`. `skipped` counts entries that retention dropped before the group had them, `dead_letters` those
+that were moved to the dead-letter topic; both are in the metadata, and only grow.
 """
 
 from __future__ import annotations

@@ -3,19 +3,19 @@
     metadata opens segment s here ──► SegmentWriter ──threshold──► sealing ──all acknowledged──► Seal proposed
               │                            │
               │ the copy is not empty      │ fenced by a recovery elsewhere
-              └──────────► Recovery ◄──────┘   also asked for by the Raft leader (supervisor.py)
+              └──────────► Recovery ◄──────┘   also requested by the Raft leader (supervisor.py)
                               │
-                              └─ a majority holds what was found ──► Seal proposed, `recovered`
+                              └─ a majority holds the found length ──► Seal proposed, `recovered`
 
-Both ends are the same proposal, and both proposers repeat it until the metadata shows the segment sealed, by
-whichever node. Where the next segment goes is decided here: round-robin over the voters that this node
+Both paths end in the same proposal, which is repeated until the metadata shows the segment sealed, by
+whichever node. This module also chooses the next leader: round-robin over the voters that this node
 reaches.
 
-What concerns all writers of a node, which may be 100,000, is done for a share of them with each tick
-(`rota.py`): the look at their thresholds, and the question to a replica that is back.
+Checks of all writers of a node, which may be 100,000, are spread over ticks, a share at a time (`rota.py`):
+the check of their thresholds, and the request to a replica that has come back.
 
-A forward for a segment that is not known here yet (its origin has newer metadata) waits for the metadata;
-one for a segment that is over goes back.
+A forward for a segment that this node does not know yet (its origin has newer metadata) waits for the
+metadata; one for a sealed segment is handed back.
 
 Transcripts, in `tests/replicas/transcripts`: `recovery_twice_and_one_seal`.
 """

@@ -2,32 +2,32 @@
 
 Raft's membership (`consensus/messages.py`) says which ids vote. This module is about the nodes behind the
 ids: a member is an id *and* a data directory, and both are in the metadata (`Announce`) before Raft's
-membership changes. Three things happen between a node and the members:
+membership changes. A node and the members interact in three ways:
 
-    Join    a node with an empty directory asks any member until that one has applied its Announce
-            (incarnation 0); the Raft leader then adds it to Raft as a learner, and drops it again if it does
-            not start (`supervisor.py`): anything that reaches the port can send a Join
-    Announce each start of a member announces its incarnation, its addresses, and up to which version it knows
-            commands (`commands.py`), once a leader is known; a node leads nothing before that, for a segment
-            names the incarnation that leads it
-    Hello   opens every connection (`handshake.py`): the callee judges whether the caller is the member that
-            it claims to be
+    Join      a node with an empty directory asks any member until that one has applied its Announce
+              (incarnation 0); the Raft leader then adds it to Raft as a learner, and drops it again if it
+              does not start (`supervisor.py`): anything that reaches the port can send a Join
+    Announce  each start of a member announces its incarnation, its addresses, and the highest version of
+              commands that it knows (`commands.py`), once a leader is known; a node leads nothing before
+              that, for a segment names the incarnation that leads it
+    Hello     opens every connection (`handshake.py`): the callee judges whether the caller is the member
+              that it claims to be
 
 **What a refusal proves.** A member may have applied less of the log than its caller has, so "unknown here"
-proves nothing. A Hello therefore carries an index at which the caller was a member for certain (`member_at`):
-the callee that has applied the log up to there and does not know the caller has also applied its removal.
-Only that is a final refusal. A claim about a part of the log that the callee has not applied lets nothing in
-while the callee hears a leader, for anything may be claimed. A Join proves nothing: the id may have become
-free by a LEAVE that this node has not applied, although it hears the leader, as after a restart. So a Join
-under a known id, from another directory, is refused for good only if a ReadIndex that was asked for since it
-arrived says so too; until then it comes again.
+proves nothing. A Hello therefore carries an index at which the caller was certainly a member (`member_at`):
+a callee that has applied the log up to there and does not know the caller has also applied its removal.
+Only that is a final refusal. A claim about a part of the log that the callee has not applied admits no
+caller while the callee hears from a leader, for anything may be claimed. A Join proves nothing: a LEAVE
+that this node has not applied may have freed the id, although the node hears from the leader, as after a
+restart. So a Join under a known id from another directory is refused for good only if a ReadIndex requested
+since it arrived confirms that; until then it is retried.
 
-**Addresses.** A restarted node gets the metadata back entry by entry, and the first member it learns of may
-be dead. So remembered addresses of Raft's members count until the metadata has newer ones, and a caller's own
-word counts until the metadata knows that start of it.
+**Addresses.** A restarted node gets the metadata back entry by entry, and the first member that it learns of
+may be dead. So the remembered addresses of Raft's members count until the metadata has newer ones, and the
+address that a caller states counts until the metadata knows that start of it.
 
-**Removal.** The last thing that the log says of a removed node may not reach it, for the others commit it
-without that node. They end its connection and refuse the next one as final; the node then answers the clients
+**Removal.** A removed node may never receive the entry that removes it, for the others commit it without
+that node. They close its connection and refuse the next one as final; the node then answers the clients
 that asked for its LEAVE, and stops.
 
 Invariants: a known id with another directory is never welcome; only a caller that was a member by an index

@@ -1,31 +1,32 @@
-"""The order of one connection's requests: which of them may be under way at the same time.
+"""The order of one connection's requests: which of them may be in progress at the same time.
 
 A client may send many requests without waiting, and they take effect as if it had waited: a PUT behind the
 REGISTER of its topic finds the topic, a GET or FETCH behind a PUT sees what was acknowledged, a PUT behind a
 GET is not what that GET returns.
 
-The mechanism is a barrier per topic. Requests of one kind for one topic are under way together, because what
-carries them out keeps their order already or needs none:
+The mechanism is a barrier per topic. Requests of one kind for one topic are in progress together, because
+the component that carries them out keeps their order, or needs none:
 
     PUT        the router sends and answers a topic's PUTs in order (`router.py`)
     GET        a group's GETs are answered in order (`consumers.py`)
-    RECEIVE, ACK, NACK, EXTEND  one kind: an ACK must not wait for what a RECEIVE before it waits for
+    RECEIVE, ACK, NACK, EXTEND  one kind: an ACK must not wait until an earlier RECEIVE gets its entry
     FETCH, FIND, STATE         change nothing
-    REGISTER, RECOVER          done twice is done once
-    CONFIGURE, DELETE          no two at a time: the second must find what the first has done
+    REGISTER, RECOVER          are idempotent
+    CONFIGURE, DELETE          no two at a time: the second must see the effect of the first
 
 A request of another kind waits until all earlier ones for its topic are answered. An acknowledged PUT is in
 the leader's commit index, or in the count of a sealed segment, before its answer leaves; so a read that
 begins after it cannot miss it. LEAVE and METRICS concern the whole cluster: they wait for everything, and
-everything waits for them. What is no request is refused in its place and waits for nothing; nor does HELLO,
-which says what the replies to the requests behind it are to look like.
+everything waits for them. An invalid request is refused in its place and waits for nothing; nor does HELLO,
+which sets the format of the replies to the requests after it.
 
-It costs a pipelining client nothing but the pipelining across kinds: replies come in order anyway.
+A pipelining client loses only the pipelining across kinds: replies come in order anyway.
 
-Left out: an order among topics. Two PUTs to two topics are under way together, and a failure can leave the
+Left out: an order among topics. Two PUTs to two topics are in progress together, and a failure can leave the
 second written and the first not; a client that needs that order waits for the first answer.
 
-Invariants: what is under way for one topic is of one kind; nothing is under way beside LEAVE or METRICS.
+Invariants: the requests in progress for one topic are of one kind; none is in progress beside LEAVE or
+METRICS.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Requests of this node's clients that wait for another node: by number, by topic, and by deadline.
 
-Two modules keep such requests: `waits.py` those that wait for an entry, `receivers.py` those for the owner of
-a work queue. Each is asked of the node that the metadata names. Where that node is not connected, or did not
-answer, the request is *unasked* until a connection or a tick brings it up again; a change of the topic brings
-up all of the topic; the deadline ends it in any case.
+Two modules keep such requests: `waits.py` those that wait for an entry, `receivers.py` those for the owner
+of a work queue. Each is sent to the node that the metadata names. If that node is not connected, or did not
+answer, the request is *unasked* until a new connection or a tick makes it due again; a change of the topic
+makes all of the topic's requests due; the deadline ends a request in any case.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Where a new segment goes: its leader and its replica set.
 
 The proposer decides, and the command records the decision: `Metadata.apply` never computes a placement. So
-two versions of this module may disagree about where a segment belongs, and the replicas of the metadata
-still hold the same state.
+two versions of this module may disagree about where a segment belongs, and all nodes still hold the same
+metadata.
 
 A proposer's metadata may be old: it may not know a member yet, and would give a new segment fewer replicas
-than the cluster has voters for. Only the Raft leader knows which membership holds at the place in the log
-where a command goes. So it looks at each placement before it appends it (`completed`), and adds the replicas
-that are missing. That is one door for all proposers: REGISTER, rollover and failover.
+than there are voters for. Only the Raft leader knows the membership at the index at which a command is
+appended. So it checks each placement before it appends it (`completed`), and adds missing replicas. All
+proposals pass this one place: REGISTER, rollover and failover.
 
 The Raft leader's own metadata may be behind its log, too. `Departures` reads the rest of the log for it.
 

@@ -1,11 +1,12 @@
-"""Work queues, both ends: RECEIVE, ACK, NACK, EXTEND, SEEK. This module joins four, and decides nothing.
+"""Work queues, both ends: RECEIVE, ACK, NACK, EXTEND, SEEK. This module connects four others and decides
+nothing.
 
     receivers   the node that has the client: takes the requests, asks the owner, answers
     dispatch    the owner, which leads the topic's open segment: who gets what, and what is acknowledged
-    groups      what one group has out there: the state machine, with the life of an entry
+    groups      one group at its owner: the state machine, with the life of an entry
     tenure      whether an owner may serve at the moment
 
-What is committed of a group is in `walrus/acknowledged.py`, and how it got there in `walrus/segments.py`.
+The committed state of a group is `walrus/acknowledged.py`; `walrus/segments.py` applies the commits.
 """
 
 from __future__ import annotations

@@ -1,36 +1,35 @@
-"""Raft's host: what the core asks for in each `Ready` is persisted, sent and applied to the metadata here.
+"""Raft's host: it persists, sends, and applies to the metadata what the core asks for in each `Ready`.
 
-`Raft` decides and does nothing else. One `Ready` after the other passes through these steps:
+`Raft` decides and does nothing else. Each `Ready` passes through these steps:
 
     flush           messages are sent that need no durability
       save          hard state, entries, snapshot and checkpoint are written to the journal
         (sync)      the shell's, together with every other write of Raft's engine
       persisted     answers are sent, Raft is told, a snapshot is installed
         apply       the next committed commands, up to `MAX_APPLIED` and `MAX_APPLIED_BYTES`
-        on_applied  the node's state machines are shown what has changed, once each time
+        on_applied  the node's state machines are shown each change once
 
-**Full disk.** A `Ready` that cannot be written is kept and written again at the next flush. Raft gives no
-other one before that, so this node answers nothing that it has not written.
+**Full disk.** A `Ready` that cannot be written is kept, and retried at the next flush. Raft returns no other
+before that, so this node sends no answer that depends on an unwritten one.
 
 **Applying waits for the sync**, though a committed command could be applied as soon as it is known. So every
-command that this node has acted on is in its own journal, which is what lets it tell after a power loss which
-of its copies may have been shortened: those of segments that a command up to the journal's last index
-(`_unsure_to`) opened.
+command that this node has acted on is in its own journal. After a power loss this tells which of its copies
+may have been shortened: those of segments opened by a command up to the journal's last index (`_unsure_to`).
 
 **Applying is bounded**, because the node answers nothing meanwhile: after a failover Raft commits the Seals
-of all segments that a dead node led at once. What is left is applied in the next turns, which follow at once;
-in between the node hears what has arrived.
+of all segments that a dead node led at once. The rest is applied in the next turns, which follow
+immediately; in between the node handles its inputs.
 
-**Checkpoints.** After `compact_entries` applied entries the metadata becomes a snapshot, some topics with
-each turn (`imaging.py`), and Raft drops the log up to the index at which that was begun. Once the checkpoint
-is durable, every later start of this node knows the segments that were sealed in it, and the notes on their
-copies are dropped (`Copies.forget_notes`).
+**Checkpoints.** After `compact_entries` applied entries the metadata becomes a snapshot, some topics per
+turn (`imaging.py`), and Raft drops the log up to the index at which the snapshot was begun. Once the
+checkpoint is durable, every later start of this node knows the segments that were sealed in it, and the
+notes on their copies are dropped (`Copies.forget_notes`).
 
 Proposals have no answers: the proposer repeats its command until the applied metadata shows the change. The
 Raft leader completes a placement before it appends it, or drops it (`placement.completed`).
 
-Invariants: commands are applied in log order, each index once; nothing is applied, and nothing is answered,
-that is not durable here; nothing is done after `Outbox.halt`.
+Invariants: commands are applied in log order, each index once; no entry is applied or acknowledged that is
+not durable here; nothing happens after `Outbox.halt`.
 """
 
 from __future__ import annotations

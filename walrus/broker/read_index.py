@@ -1,11 +1,11 @@
-"""Is what this node knows new enough? ReadIndex, for everything that would otherwise say "unknown".
+"""Is this node's metadata fresh enough? ReadIndex, for every request that would otherwise say "unknown".
 
 A node's metadata may lag. Before it tells a client that a topic does not exist, it asks the Raft leader
 for the log index that it must have applied to have seen everything committed by now (ReadIndex,
 dissertation §6.4), applies up to there, and looks again. That is what lets a PUT follow a REGISTER on
 any other node.
 
-All questions that come up while one is on its way share the next one, so a thousand clients asking for
+All requests that arrive while a ReadIndex is in flight share the next one, so a thousand clients asking for
 unknown topics cost one round.
 
 Transcripts, in `tests/replicas/transcripts`: `register_waits_for_a_read_index`.

@@ -1,15 +1,15 @@
-"""RECEIVE, ACK, NACK, EXTEND and SEEK at the node that has the client: any node takes them.
+"""RECEIVE, ACK, NACK, EXTEND and SEEK at the node that has the client, which may be any node.
 
-Each request goes to the owner of the topic's groups, the leader of its open segment (`dispatch.py`), and is
-asked again of the next one when that changes, until its deadline. To ask twice does no harm: an ACK is
-idempotent, and an entry that is handed out twice has two deliveries, of which one comes back here unasked.
+Each request goes to the owner of the topic's groups, the leader of its open segment (`dispatch.py`). If the
+owner changes, it is sent again to the next one, until its deadline. Sending it twice does no harm: an ACK is
+idempotent, and an entry that is handed out twice has two deliveries, one of which arrives here unrequested.
 
-**What comes unasked is given back.** The client has gone, or its request was answered meanwhile: the entries
-of such an answer are returned to the owner at once, instead of staying out until their timeout.
+**Unrequested entries are given back.** If the client has gone, or its request was answered meanwhile, the
+entries of an answer are returned to the owner at once, instead of staying out until their timeout.
 
 A request is answered in parts, as entries come; the connection puts the replies in order.
 
-Invariant: a request is owed as many replies as were asked for, and is given no more.
+Invariant: a request gets at most as many replies as it asked for.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""What a node does with a client's request.
+"""How a node handles a client's request.
 
-PUT goes to the router, GET and FETCH to the reader, RECEIVE, ACK and their kin to the queues; this module
-does the rest. Two things are common to all of them:
+PUT goes to the router, GET and FETCH to the consumers, RECEIVE, ACK and their kin to the queues; this module
+handles the rest. Two rules hold for all of them:
 
-* what would be answered "unknown topic" is looked up once more with fresh metadata (`read_index.py`), so a
-  PUT may follow a REGISTER on any other node; and what changes the metadata is decided with fresh metadata;
-* what changes the metadata is a *watch*: the command is proposed, again and again, until the metadata is
-  where the client wants it. So OK is sent only after a linearizable (ReadIndex) read has confirmed the
-  change.
+* before a node answers "unknown topic", it looks once more in fresh metadata (`read_index.py`), so a PUT
+  may follow a REGISTER on any other node; requests that change the metadata are always decided on fresh
+  metadata;
+* a request that changes the metadata is a *watch*: its command is proposed again and again until the
+  metadata shows the change. So OK is sent only after a linearizable (ReadIndex) read has confirmed it.
 """
 
 from __future__ import annotations

@@ -1,24 +1,25 @@
-"""Retention: which sealed segments go, by a topic's settings. The Raft leader's duty.
+"""Retention: which sealed segments are dropped, by a topic's settings. The Raft leader's duty.
 
-    retain_entries    the oldest segments go as long as those behind them have that many entries
+    retain_entries    the oldest segments are dropped while the ones after them have that many entries
     retain_bytes      the same in bytes
-    retain_seconds    a segment goes once it was sealed so long ago
+    retain_seconds    a segment is dropped that long after it was sealed
 
-Each limit that is set counts by itself, and what one of them drops is dropped. Whole segments go, and never
-the open one: a topic keeps at least what its limits say, and up to a segment more. The open segment counts
-for entries and bytes only once it is sealed, because its count is not in the metadata before that.
+Each limit applies independently: a segment that any of them drops is dropped. Only whole segments are
+dropped, and never the open one: a topic keeps at least what its limits say, and up to a segment more. The
+open segment counts for entries and bytes only once it is sealed, because its count is not in the metadata
+before that.
 
-Size and time come with the Seal (`Segment.size`, `sealed_ms`), from the node that sealed. A segment that has
-none was sealed before retention was set. Segments are sealed in order, so one before a segment that is old
-enough is old enough, too; and one of unknown size (a recovery does not know it) counts as empty.
+Size and time come with the Seal (`Segment.size`, `sealed_ms`), from the node that sealed. A segment without
+them was sealed before retention was set. Segments are sealed in order, so a segment before one that is old
+enough is old enough, too; a segment of unknown size (a recovery does not know it) counts as empty.
 
-A topic that has another segment, or other settings, is looked at with the next tick. All others that retain
-are looked at every `monitor_check` seconds, for segments grow older and groups read on; a new Raft leader
-looks at every topic once, to learn which these are. One tick looks at `MAX_LOOKED` of either, so with more
-than some 100,000 a round takes longer (`rota.py`).
+A topic with a new segment or changed settings is examined at the next tick. All other topics with a limit
+are examined every `monitor_check` seconds, for segments age and groups read on; a new Raft leader examines
+every topic once, to learn which these are. One tick examines `MAX_LOOKED` of either, so with more than some
+100,000 topics a round takes longer (`rota.py`).
 
-Nothing here is needed for safety: whatever this module proposes, `Metadata` drops only what is sealed, and
-nothing that a group is protected by. Wall clocks decide when, and nothing else.
+Nothing here is needed for safety: whatever this module proposes, `Metadata` drops only sealed segments, and
+none that is protected for a group. Wall clocks decide when, and nothing else.
 """
 
 from __future__ import annotations

@@ -1,24 +1,24 @@
-"""From the node that has the client to the segment's leader: the way of a PUT, and its order.
+"""From the node that has the client to the segment's leader: the path of a PUT, and its order.
 
-Any node takes any PUT. The router of the node that has the client sends it to the leader of the topic's
-open segment (often itself), waits for the outcome, and answers. One forward carries whatever arrived
+Any node accepts any PUT. The router of the node that has the client sends it to the leader of the topic's
+open segment (often itself), waits for the outcome, and answers. One forward carries all entries that arrived
 for the topic in one turn.
 
-**Order per client.** PUTs of one connection to one topic end up in the order they were sent:
+**Order per client.** PUTs of one connection to one topic are stored in the order in which they were sent:
 
 * forwards of a topic are sent in order, to one segment at a time; nothing goes to the next segment's
   leader before everything sent to the previous one is settled;
-* a leader that is sealing hands back what it did not append. It comes back in order, and goes to the
-  front of the queue. If something sent later was written nevertheless (the network delayed the earlier
-  forward), what came back is refused instead: it could only be written out of order;
-* answers are given in order: an outcome that is known early waits for those before it.
+* a leader that is sealing hands back the entries that it did not append. They come back in order, and go to
+  the front of the queue. If a later entry was written nevertheless (the network delayed the earlier
+  forward), the returned ones are refused instead: they could only be written out of order;
+* answers are sent in order: an outcome that is known early waits for those before it.
 
-**Outcomes.** `OK`: acknowledged. Handed back: certainly not written, so it is sent on, by itself, until
-its deadline. Lost on the way (the leader died, its segment was recovered, no answer in time): *unknown*,
-and said so. No node retries it behind the client's back: a retry could write it twice.
+**Outcomes.** `OK`: acknowledged. Handed back: known not to have been written, so the router resends it
+until its deadline. Lost on the way (the leader died, its segment was recovered, no answer in time):
+*unknown*, and the client is told so. No node retries it on its own: a retry could write it twice.
 
-What waits here when its client has reset the connection is not written any more. A client that gave up sends
-its entry again, perhaps through another node; written seconds later, the first one would be a second copy.
+If a client has reset its connection, entries of it that still wait here are not written. The client will
+send them again, perhaps through another node; written seconds later, the first ones would be duplicates.
 
 Invariant: an entry is in one place at a time: waiting, in one forward, or answered.
 

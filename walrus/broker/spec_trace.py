@@ -1,9 +1,9 @@
-"""What a node records of the commands it applies, in the trace format of docs/model-checking.md.
+"""The commands that a node applies, recorded in the trace format of docs/model-checking.md.
 
-Everything else that a trace holds is one call where it happens. An applied command is recorded by what it
-*did*, which only the metadata can tell once it has been applied: the segment that a Seal opened, in which
-incarnation; `Nothing` for a Seal that was refused. There is one event for every entry of Raft's log, with its
-index, so that a recorded run says whether all nodes applied the same commands in the same order.
+All other events of a trace are one call at the place where they happen. An applied command is recorded by
+its *effect*, which only the metadata shows, once it has been applied: the segment that a Seal opened, and
+the incarnation; `Nothing` for a Seal that was refused. There is one event for every entry of Raft's log,
+with its index, so that a recorded run shows whether all nodes applied the same commands in the same order.
 """
 
 from __future__ import annotations

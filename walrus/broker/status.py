@@ -1,7 +1,7 @@
-"""STATE and METRICS: what a node says of a topic and of itself, as JSON.
+"""STATE and METRICS: what a node reports about a topic and about itself, as JSON.
 
-The fields that the original system has keep their names and shapes, because its clients read them. What
-this system adds stands beside them.
+Fields of the original system keep their names and shapes, because its clients read them. Other fields are
+added beside them.
 """
 
 from __future__ import annotations

@@ -1,14 +1,16 @@
-"""An orderly stop: what a node still owes the cluster is settled before it goes.
+"""An orderly stop: the duties that a node settles before its process ends.
 
-Three things, in this order, all of them within `PATIENCE`:
+There are three, in this order, all of them within `PATIENCE`:
 
-    cursors     the positions of groups that this node serves are committed at once, not with the next
-                interval; otherwise all that was delivered since the last commit would be delivered again
+    cursors     the positions of groups that this node serves are committed at once, not at the next
+                interval; otherwise everything delivered since the last commit would be delivered again
     the others  the node stays until Raft's log has been quiet for a moment. If all nodes are stopped
-                together, the last cursors of one need the votes of the others, and none sees that they stop
+                together, the last cursors of one need the others for a majority, and cannot tell that
+                these stop
     leadership  a Raft leader hands it over, so that the cluster does not wait for an election timeout
 
-Nothing here is needed for safety: a stop that is cut short is a crash, after which entries may come again.
+Nothing here is needed for safety: a stop that is cut short is a crash, after which entries may be
+redelivered.
 """
 
 from __future__ import annotations

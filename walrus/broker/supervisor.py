@@ -2,34 +2,34 @@
 
 The Raft leader is the one node that hears from all others (their answers to its heartbeats), so it is the
 one that notices silence. On every tick, and only while it leads, it compares the metadata with the nodes
-that are alive and takes at most one step towards what should be. A new leader does so once it has applied
-what its predecessors committed: before, it would see nodes that are removed, and take them in again.
+that are alive and takes at most one step towards the desired state. A new leader first applies what its
+predecessors committed: otherwise it would see nodes that have been removed, and add them again.
 
     a leader of an open segment is dead, gone or was restarted    recover the segment (replicas/failover.py)
     a node is in the metadata but not in Raft's membership        add it, as a learner
-    one is in Raft's membership but not in the metadata           remove it: it was forgotten after that
+    one is in Raft's membership but not in the metadata           remove it: it has since been forgotten
     a learner has caught up                                       promote it to voter
-    an open segment has too few replicas, or one that leaves      ask its leader to roll over early
-    a sealed one has                                              repair it (replicas/repair.py)
-    a leaving node is needed by nothing any more                  remove it from Raft, then forget it
-    a node that was taken in does not start, and is not there     the same
+    an open segment has too few replicas, or a leaving one        ask its leader to roll over early
+    a sealed segment has too few replicas, or a leaving one       repair it (replicas/repair.py)
+    no segment needs a leaving node any more                      remove it from Raft, then forget it
+    a node that joined does not start, and is not connected       the same
     a sealed segment is beyond its topic's retention              propose to trim it (retention.py)
 
-A node may lead thousands of segments, and their recovery is work for all nodes. So one look recovers
-`MAX_SEGMENTS` of them and asks as many to roll over, and the next look, at the next tick, goes on behind
-them (`rota.py`). Which segments a node concerns is in the metadata (`open_at`, `sealed_at`): no look reads
-all topics, and retention, which must, has a rota of its own.
+A node may lead thousands of segments, and their recovery is work for all nodes. So one check recovers
+`MAX_SEGMENTS` of them and asks as many to roll over, and the check at the next tick continues after them
+(`rota.py`). The metadata indexes the segments of each node (`open_at`, `sealed_at`): no check reads all
+topics, and retention, which must, has a rota of its own.
 
-**A node that was taken in** is in the metadata by its Join alone, and anything that reaches the port can send
-one. So it is dropped again `JOIN_PATIENCE` after it was there last, if it has not started until then. It is
-there while this Raft leader is connected to the very directory that sent the Join, as the callee says in
-the handshake: a slow start, or links on which its Announce is lost, may take as long as they take. Another
-process at the address that the Join gave, such as the real node of that id, is no reason to wait. An operator
-who does not want to wait sends LEAVE.
+**A node that has joined** but not started is in the metadata by its Join alone, and anything that reaches
+the port can send one. So it is dropped again `JOIN_PATIENCE` after it was last connected, if it has not
+started by then. It counts as connected while this Raft leader has a connection to the directory that sent
+the Join, as the callee says in the handshake: a slow start, or links that lose its Announce, may take as
+long as they take. Another process at the address that the Join gave, such as the real node of that id, is
+no reason to wait. An operator who does not want to wait sends LEAVE.
 
-All state that matters is in the metadata or in Raft's membership, so another Raft leader goes on where
-this one died. Nothing here is needed for safety: a supervisor that is wrong about a node's life causes a
-needless failover, never a lost entry.
+All state that matters is in the metadata or in Raft's membership, so another Raft leader continues where
+this one died. Nothing here is needed for safety: a supervisor that is wrong about whether a node is alive
+causes a needless failover, never a lost entry.
 
 Transcripts, in `tests/replicas/transcripts`: `leave_hands_over`, `leave_needs_force`.
 """

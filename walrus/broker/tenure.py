@@ -1,22 +1,21 @@
 """A lease to hand out entries: a ReadIndex that lasts.
 
-The leases of the data plane (`leases.py`) renew themselves by contact with the Raft leader. That is enough
-where a fence stands behind them. Behind a work queue there is none: if two owners serve at once, one hands
-out what the other has answered an ACK for. So an owner must know that no later one serves
-(`spec/Delivery.tla`):
+The leases of the data plane (`leases.py`) are renewed by contact with the Raft leader. That is enough where
+a fence backs them up. A work queue has no fence: if two owners served at once, one could hand out an entry
+whose ACK the other has answered. So an owner must know that no later one serves (`spec/Delivery.tla`):
 
-    owner      asks what is committed (ReadIndex), applies it, and serves until `lease_ttl` after the *asking*
+    owner      requests a ReadIndex, applies up to it, and serves until `lease_ttl` after the *request*
     successor  applies the Seal that makes it the owner, and serves once `failure_timeout` has passed since
 
-A Seal that ends an ownership is committed after the last asking that found this node the owner, or this node
-would know of it. So its successor applies it later than that, and begins later than the lease ends, however
-long a message, an answer or a process was delayed. What must hold is that no clock runs faster than another
-by the factor `failure_timeout / lease_ttl`.
+A Seal that ends an ownership is committed after the last request that found this node the owner, or this
+node would know of it. So the successor applies it later than that, and begins after the lease has ended,
+however long a message, an answer or a process was delayed. The assumption is that no clock runs faster than
+another by the factor `failure_timeout / lease_ttl`.
 
-A Seal of a recovery alone makes its successor wait. One that the owner proposed itself says that it hands out
-nothing more.
+A successor waits only after the Seal of a recovery. A Seal that the owner proposed itself says that this
+owner hands out nothing more.
 
-One lease serves all topics of a node: for which of them it is the owner, the applied metadata says.
+One lease covers all topics of a node; the applied metadata says which of them it owns.
 """
 
 from __future__ import annotations

@@ -1,21 +1,21 @@
-"""The place of a time: the first entry of a topic that was appended then, or later.
+"""The position of a time: the first entry of a topic that was appended then, or later.
 
-Entries know when they were appended (`Batch.times`), and in a segment times ascend (TimesAscend). So the
-place is found by bisection, with reads of one entry, at any node that has the segment: some forty of them,
-whatever the topic holds, and no index that would have to be written, kept and believed. FIND tells the place,
-SEEK moves a group there. A search that has taken as long as a request may (`request_timeout`), since replicas
-are silent, ends when the answer or the silence of the one asked last is known.
+Each entry has its append time (`Batch.times`), and within a segment times ascend (TimesAscend). So a binary
+search finds the position by reading single entries at any node that has the segment: some forty reads,
+however large the topic, and without an index that would have to be written, stored and trusted. FIND
+returns the position, SEEK moves a group there. If replicas are silent and the search has taken as long as a
+request may (`request_timeout`), it ends with the answer, or the timeout, of the replica asked last.
 
     segment      1 (sealed at 4)    2 (sealed at 3)    3 (open, 2 entries)
     times        10 10 20 30        40 40 50           60 70  -  -  -  ...
-    place of     5: 1.0   20: 1.2   40: 2.0            55: 3.0   99: 3.2, where the next entry comes
+    position of  5: 1.0   20: 1.2   40: 2.0            55: 3.0   99: 3.2, where the next entry comes
 
-How long the open segment is only its leader knows. So the search looks at its first entry, which says
-whether the place is before it; if not, it looks 2, 4, 8, ... entries further on until one is late enough, or
-missing: a short segment costs few questions to other nodes. What is not there (yet) counts as later. What was
-appended by a release without times has time 0 and counts as earlier than anything. Two segments have two
-writers, whose clocks may differ: where a segment begins earlier than the one before it ended, there is more
-than one place that the time passes, and the search finds one of them.
+Only its leader knows the length of the open segment. So the search reads its first entry, which shows
+whether the position is before it; if not, it reads 2, 4, 8, ... entries further on until one is late
+enough, or missing: a short segment costs few requests to other nodes. Missing entries count as later.
+Entries appended by a release without times have time 0 and count as earlier than any other. Two segments
+have two writers, whose clocks may differ: if a segment begins at an earlier time than its predecessor
+ended, more than one position fits, and the search finds one of them.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
 """GET and FETCH that wait for an entry, at the node that has the client.
 
-A request that finds nothing and may wait is parked here, with the place at which its entry will be. The node
-that writes the segment is asked to tell when there is one (a `Read` that waits, `replicas/reads.py`); it
-answers in the turn in which the entry is acknowledged, so no timer stands in the way. What wakes a request:
+A request that finds no entry and may wait is parked here, with the position that its entry will have. This
+node sends the segment's writer a `Read` that waits (`replicas/reads.py`); the writer answers in the turn in
+which the entry is acknowledged, without the delay of a timer. A request is woken when
 
-    an entry came             it is handed the entry (FETCH), or asks the cursor again (GET)
-    the segment was sealed    the same, with nothing: a FETCH behind the end is answered EMPTY, STATE says
-                              where to go on; a GET goes on in the next segment
-    its time is over          EMPTY
-    its connection is gone    it is forgotten, with the next question
-    the writer is not there   it waits on, and asks the next one
+    an entry came             it gets the entry (FETCH), or asks the cursor again (GET)
+    the segment was sealed    a FETCH beyond the end is answered EMPTY, and STATE says where to continue;
+                              a GET continues in the next segment
+    its time is over          it is answered EMPTY
+    its connection is gone    it is forgotten, at the next Read
+    the writer is gone        it goes on waiting, and asks the next writer
 
-A question waits for `ASK_FOR` seconds at most and is asked again, so that what a client left behind at
-another node is gone soon. A parked request costs a few hundred bytes, and nothing while no entry comes.
+A Read waits for at most `ASK_FOR` seconds and is then repeated, so that another node soon forgets the Reads
+of clients that have gone. A parked request costs a few hundred bytes, and no work while no entry comes.
 """
 
 from __future__ import annotations
