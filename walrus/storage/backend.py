@@ -2,11 +2,11 @@
 
 A `Disk` is one directory of files; a `File` is one of them. The engine does *everything* through these two,
 so a simulated disk (`walrus/sim/disk.py`) can lose, tear, reorder, flip, fill and fail whatever the engine
-relies on, and the three real backends differ in nothing but how bytes get in:
+relies on, and the three real backends differ only in how bytes get in:
 
     pwritev     os.pwrite / os.pwritev at a position           (walrus/storage/posix.py)
     mmap        assignment into a shared mapping                (walrus/storage/mapped.py)
-    io_uring    queued, and submitted together with the fsync   (walrus/storage/io_uring.py)
+    io_uring    queued, and submitted together with the fsync   (walrus/storage/uring.py)
 
 What the engine assumes of a disk, and a simulated one may therefore do at worst:
 
@@ -17,9 +17,9 @@ What the engine assumes of a disk, and a simulated one may therefore do at worst
   were synced and are not themselves overwritten keep their value ("powersafe overwrite", as SQLite calls it),
   even where a neighbour in the same sector is being written.
 * A file created, renamed or removed is so durably only after `sync_directory`. A rename is atomic.
-* `pwrite` may write less than it was given; errors are `OSError` with the kernel's errno; ENOSPC, EDQUOT and
-  EFBIG mean that there is no room, EMFILE and ENFILE that no descriptor is left: not now, perhaps later. A
-  `sync` that failed once has proved nothing, even if a later one works.
+* `pwrite` may write less than it was given; errors are `OSError` with the kernel's errno; ENOSPC, EDQUOT
+  and EFBIG mean that there is no room, EMFILE and ENFILE that no descriptor is left; either may change
+  later. After a failed `sync`, a later one that succeeds proves nothing.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A batch: the unit in which entries are written, sent and stored.
 
-Whatever arrives in one turn of the event loop becomes one batch, and a batch stays one piece all the
-way: the leader's engine writes its bytes, the replicas receive those same bytes and write them too,
-entries are not split apart until they are read. That is why it is kept as two byte strings
-rather than as a list of entries:
+All entries of a topic that arrive in one turn of the event loop become one batch, and a batch stays one
+piece all the way: the leader's engine writes its bytes, and the replicas receive those same bytes and write
+them too. Entries are not split apart until they are read. So a batch is two byte strings rather than a list
+of entries:
 
     lengths   count x u32 little-endian     the length of each entry in bytes
     blob      the entries, end to end       sum(lengths) bytes
@@ -13,10 +13,10 @@ batch, and so are the blobs. A checksum taken over the two streams therefore doe
 the batch boundaries fell, which is how two replicas that received different batches compare copies
 (see `Checksum`).
 
-Entries of a cluster are *stamped*: a third part, `stamps`, says of each run of them when it was appended,
-and, if a producer has numbered them (PUB), whose they are and the number of the first. It travels and rests
-with the batch. So each copy of a log says the same of when, and whatever copy is left says how far each
-producer has come. The engine on its own stamps nothing.
+Entries of a cluster are *stamped*: a third part, `stamps`, has the append time of each run of entries and,
+if a producer has numbered them (PUB), the producer and the number of the first. It is sent and stored with
+the batch. So all copies of a log agree on the times, and any remaining copy shows the last number of each
+producer. The engine on its own stamps nothing.
 
     entries        a  b  c  d  e  f         stamps   (2, "", 0, 1764140000123)    a and b have no number
     producer             x  x  x            (3, "x", 7, 1764140000123)   c, d, e are numbers 7, 8, 9 of x

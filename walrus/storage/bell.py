@@ -1,8 +1,8 @@
-"""What threads that wait for an entry are woken by.
+"""A bell that wakes threads which wait for an entry.
 
-A thread that waits looks first how often the bell was rung, then whether there is an entry, and then waits
-for the next ring. What is appended after its look rings after it, so no wake-up is missed. Ringing costs an
-append nothing while no thread waits: `waiting` is read, and that is all.
+A thread that waits first reads how often the bell has rung, then looks for an entry, and then waits for the
+next ring. An append after that look rings the bell after it, so no wake-up is missed. While no thread waits,
+ringing costs an append only the read of `waiting`.
 
 One bell serves all topics of an engine: a thread that is woken in vain looks, and waits again.
 """

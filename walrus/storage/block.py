@@ -1,17 +1,17 @@
 """One block as the engine knows it in memory: where it is, what it holds, and how to find an entry in it.
 
-The index of a block is sparse (one point every 4 KiB, eight bytes each) and made the first time that an entry
-in the middle of the block is looked for, by walking over the heads of its records. It is a hint about where
-to look, and so is the way from there on: heads are followed without being verified, which is a hundred times
+The index of a block is sparse (one point every 4 KiB, eight bytes each). It is built by a walk over the
+heads of the block's records, the first time that an entry in the middle of it is looked up. Both the index
+and the walk from there on are hints: heads are followed without being verified, which is a hundred times
 faster, as long as each has the tag and the position that the one before promised:
 
     points, with records of 80 bytes   entry 0 at 72, entry 52 at 4,232, entry 104 at 8,392
-    entry 70 is looked for             the last point that is not behind it: entry 52
+    look-up of entry 70                the last point at or before it: entry 52
     the heads from there on            52 53 ... 70: 19 heads of 16 bytes, and none of the payloads
     the record of entry 70             its reader verifies it
 
-If a head does not fit, or the record at the end of the way does not verify, `search` goes the way again from
-a point that does, believing nothing (scan.py). Only `search` says that an entry cannot be read.
+If a head does not fit, or the record at the end of the walk does not verify, `search` repeats the walk from
+a point that does, and verifies every record (scan.py). Only `search` decides that an entry cannot be read.
 """
 
 from __future__ import annotations

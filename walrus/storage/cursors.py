@@ -1,7 +1,8 @@
 """The persistent cursor of a topic: delivers entries in order, each to one of the instance's readers.
 
-What is delivered is decided under one lock. A span of the topic is read ahead, since going back to the log
-for every entry would cost more than the entry; it is immutable, so it cannot be out of date.
+Deliveries are decided under one lock. The cursor reads a span of the topic ahead, since going back to the
+log for every entry would cost more than the entry; entries are immutable, so the span cannot be out of
+date.
 
 The life of an entry, as its cursor sees it, and where the next reader begins if the process ends there:
 
@@ -13,9 +14,10 @@ The life of an entry, as its cursor sees it, and where the next reader begins if
                 position to the journal
     durable     a sync covers the journal                         behind it          behind it
 
-A position is noted by a *later* read than the one that delivered up to it. A position that is on disk before
-its entries have been returned loses them for every reader if the process dies in between, and the note has to
-be on disk before the read returns: otherwise the bound below would not hold. So the order within one read is
+A position is noted by a *later* read than the one that delivered up to it. If a position were on disk
+before its entries have been returned, and the process died in between, every reader would miss them. And
+the note must be on disk before the read returns, or the bound below would not hold. So the order within one
+read is
 
     note what earlier reads delivered, if it is due ──► sync (`sync_each`) ──► move in memory ──► return
 

@@ -1,4 +1,4 @@
-"""The engine under the facade: the topics, their space, their journal, and what is durable.
+"""The engine under the facade: the topics, their space, their journal, and the durability of each write.
 
     Engine ── logs ──► Log ── blocks ──► records         (log.py, block.py, record.py)
       │ └──── journal ─► the same, for the engine's notes  (journal.py)
@@ -9,9 +9,9 @@ Locks, in the order in which they may be taken: `Journal` > a topic's `lock` > `
 takes topics' locks, so no thread syncs while it holds one.
 
 Invariants
-* Nothing is called durable before a sync that began after it was written has succeeded.
+* No write counts as durable before a sync that began after it has succeeded.
 * After a failed write or sync nothing is written and no sync succeeds until the directory is opened again.
-* A block is used again only after two syncs have put its topic's note, and then its erasure, on disk.
+* A block is reused only after two syncs have put its topic's note, and then its erasure, on disk.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Everything the storage engine raises, in one place.
 
-Three morals: the caller asked for something that cannot be (`BatchTooLarge`, `EngineClosed`,
-`DirectoryInUse`), the world is short of something (`DiskFull`), or the disk said something that must not be
-believed (`EngineFailed`, `CorruptionError`, `FormatError`). Each message says what to do about it.
+There are three kinds: the caller asked for the impossible (`BatchTooLarge`, `EngineClosed`,
+`DirectoryInUse`), a resource has run out (`DiskFull`), or the disk returned something that must not be
+trusted (`EngineFailed`, `CorruptionError`, `FormatError`). Each message says what to do about it.
 """
 
 from __future__ import annotations

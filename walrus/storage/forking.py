@@ -1,16 +1,16 @@
 """A forked copy of an engine: it refuses every call and holds nothing.
 
 `fork` copies a process with one of its threads. The copy of an engine has the same descriptors, the same
-mappings and the same idea of where the log ends as the one in the parent, and neither learns of what the
-other writes from then on: two writers, each of which overwrites what the other has acknowledged. Locks that
-another thread held at that instant are held for ever in the copy, and its sync thread does not exist.
+mappings and the same idea of where the log ends as the one in the parent, and from then on neither learns
+what the other writes: two writers, each of which overwrites entries that the other has acknowledged. Locks
+that another thread held at that instant are held for ever in the copy, and its sync thread does not exist.
 
-So a copy is closed at once, in the child, before `fork` returns there: it takes no lock on the way, closes
-the descriptors (`flock` belongs to what the descriptor stands for, which parent and child share, so a child
-that keeps it open keeps the directory locked after its parent has died), hands nothing that is queued to the
-kernel, and from then on each call raises `EngineForked`, which says what to do. The parent notices nothing.
+So the copy is closed at once, in the child, before `fork` returns there. It takes no lock for that, closes
+the descriptors (`flock` belongs to the open file description, which parent and child share, so a child that
+kept it open would keep the directory locked after its parent has died), and passes no queued write to the
+kernel. From then on each call raises `EngineForked`, which says what to do. The parent notices nothing.
 
-`subprocess` does not come here: it executes another program, and every descriptor is closed on the way.
+`subprocess` is not affected: it executes another program, and every descriptor is closed on the way.
 """
 
 from __future__ import annotations

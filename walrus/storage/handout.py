@@ -1,15 +1,15 @@
-"""Receive and acknowledge: what the consumers of a topic have in hand, in one process.
+"""Receive and acknowledge: the entries that the consumers of a topic have in hand, in one process.
 
-A cursor counts an entry as read when it is handed out; one whose reader then dies is not read again. Here it
-counts as done when it is *acknowledged*, and comes again otherwise:
+A cursor counts an entry as read when it is handed out; if the reader then dies, the entry is not read again.
+Here it counts as done when it is *acknowledged*, and is redelivered otherwise:
 
     waiting    receive gives the lowest one, those that came back first  ─► out
     out        ack                                                        ─► done
                nack, or its visibility timeout ends                       ─► waiting
     done       never handed out again; a crash may forget it, see below
 
-The topic's cursor is the mark below which everything is done. What is acknowledged above a hole is known in
-memory until the mark passes it. So nothing is on disk but the cursor, in the journal, where it always was:
+The topic's cursor is the mark below which every entry is done. Entries acknowledged above a gap are kept in
+memory until the mark passes them. So the disk has only the cursor, in the journal, as before:
 
                                                 after kill -9     after a power loss
     out                                         again             again
@@ -19,14 +19,14 @@ memory until the mark passes it. So nothing is on disk but the cursor, in the jo
     noted, and a sync covers the journal        done              done
 
 An acknowledgement that moves the mark notes it as often as the cursor's schedule says: each with
-`strictly_at_once`, which with `sync_each` also waits for the sync, before it returns. It is the same machine
-as a work queue of a cluster (`broker/groups.py`), without groups, generations and owners.
+`strictly_at_once`, which with `sync_each` also waits for the sync, before it returns. It is the same state
+machine as a work queue of a cluster (`broker/groups.py`), without groups, generations and owners.
 
-What `Walrus.receive` returns is a context manager, as a delivery of the clients is: the end of its block is
-an ack, an exception in it a nack, and what the block gave back itself is left alone.
+`Walrus.receive` returns a context manager, like a delivery of the clients: the end of its block is an ack,
+an exception in it a nack, and an entry that the block has settled itself is left alone.
 
-Left out: an order of its own for acknowledgements on disk. A consumer that never finishes its entry holds the
-mark, and after a crash all that others did above it comes again: `MAX_IN_HAND` entries at most.
+Left out: acknowledgements on disk one by one. A consumer that never finishes its entry holds back the mark,
+and after a crash all entries that others finished above it are redelivered: at most `MAX_IN_HAND`.
 
 Invariants
 * NothingSkipped: everything below the mark was acknowledged, or trimmed.

@@ -1,35 +1,35 @@
-"""Exceptions that come from outside: a signal handler's, in the middle of anything.
+"""Exceptions from outside: a signal handler's, in the middle of anything.
 
 Ctrl-C, an alarm, a soft time limit: Python runs the handler between two instructions of the main thread, and
-if it raises, the exception appears wherever that thread is, inside the engine as well. Each place that it can
-cut is one of these:
+if it raises, the exception appears wherever that thread is, even inside the engine. Each place that it can
+interrupt is one of these:
 
-    resumable   the next call finds a state from which it goes on: an append takes back what it wrote, like
-                one whose write failed; a wait is left; a reader looks its place up again; a sync that was
-                cut is asked for again by the next one, which covers its files
-    a change    steps of which half must not be seen (a new block, a note in the journal, a trim, the
+    resumable   the next call finds a state from which it can continue: an append undoes what it wrote, like
+                one whose write failed; a wait is abandoned; a reader looks up its place again; the next sync
+                repeats one that was cut, and covers its files
+    a change    steps that must not be seen half done (a new block, a note in the journal, a trim, the
                 bookkeeping of a sync). They stand in `with change:`, and an exception that cuts them fails
                 the engine, as a failed write does: it refuses to write until it is opened again, which
-                costs nothing that was acknowledged
+                loses nothing that was acknowledged
 
-What the engine raises itself leaves every state whole and fails nothing.
+Exceptions that the engine raises itself leave every state whole and fail nothing.
 
-Locks are given back in either case. `with` and `finally` do that nearly always; what they cannot cover are
+Locks are released in either case. `with` and `finally` do that nearly always; what they cannot cover are
 the instructions between taking a lock and entering the block, and those of the block's own end. So each
-public method of `Walrus` hands an exception that it did not raise itself to `Engine.interrupted`, which gives
-back what this thread still holds: exactly for an `RLock`, which knows its owner; for the token of a topic's
-mutex, which does not, by waiting a moment whether another thread brings it back. If none does the token is
-lost: the engine fails, so that mutual exclusion protects nothing any more, and a new token lets the
-threads that wait run into the error instead of waiting for ever.
+public method of `Walrus` passes an exception that it did not raise itself to `Engine.interrupted`, which
+releases what this thread still holds. An `RLock` knows its owner; the token of a topic's mutex does not, so
+the thread waits a moment for another one to return it. If none does, the token is lost: the engine fails,
+which leaves the mutex nothing to protect, and a new token lets the waiting threads run into the error
+instead of waiting for ever.
 
-Giving back can itself be cut, by a second signal. So a thread that waits for a token does not trust that it
-comes back: once it has waited in vain it looks whether any other thread is inside the engine (`deserted`). If
-none is, the token is lost, or this thread has it itself.
+The release can itself be cut, by a second signal. So a thread that waits for a token does not trust that it
+will be returned: once it has waited in vain it checks whether any other thread is inside the engine
+(`deserted`). If none is, the token is lost, or this thread has it itself.
 
-**Called from a signal handler.** The handler runs on top of whatever its thread was doing. If that was a call
-of the engine, another one would wait for itself, or go on from the middle of a change. It is refused with
-`EngineReentered` where it meets something that the first call holds; a call that meets nothing works. If it
-is met in the middle of a change (a sync, a trim), that is cut like any other.
+**Called from a signal handler.** The handler runs on top of whatever its thread was doing. If that was a
+call of the engine, a second call would wait for itself, or continue from the middle of a change. It is
+refused with `EngineReentered` if it needs something that the first call holds; otherwise it works. If the
+first call was in the middle of a change (a sync, a trim), that change is cut like any other.
 """
 
 from __future__ import annotations

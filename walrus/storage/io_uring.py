@@ -13,7 +13,7 @@ letter boxes instead, two ring buffers in memory that the process and the kernel
                         │ completion queue │
                         └──────────────────┘
 
-* a *submission queue entry* (SQE, 64 bytes) says what is wanted: an opcode, a file descriptor, an offset, the
+* a *submission queue entry* (SQE, 64 bytes) is a request: an opcode, a file descriptor, an offset, the
   address and length of a buffer, flags, and a `user_data` number that comes back with the result;
 * a *completion queue entry* (CQE, 16 bytes) carries that number and a result: what the system call would have
   returned, or a negative errno.
@@ -32,8 +32,8 @@ one to an `eventfd`, and an eventfd is something that `select`, `epoll` and asyn
 
 Invariants
 * A buffer handed to `prepare_write` stays alive and unchanged until its completion has been taken: the
-  kernel holds an address, not a reference. Nothing in this module can check that; `uring_backend` keeps it
-  by owning its buffers.
+  kernel holds an address, not a reference. Nothing in this module can check that; `uring.py` ensures it by
+  owning its buffers.
 * A chain is submitted by one `submit`: links do not reach across submissions. `room` says how many fit.
 * The completion queue has twice the slots of the submission queue and the owner has at most one chain in
   flight, so it cannot overflow.

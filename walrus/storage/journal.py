@@ -1,9 +1,9 @@
 """The engine's notes to itself: cursors, trims, deletions, and how far each topic is known to be on disk.
 
-They are entries of an ordinary topic (number 0, without a name), in ordinary records and blocks, so one fsync
-covers them together with the data and they are recovered by the same code. Folding the notes from the first
-to the last gives the state; when a block is full, the next one begins with the whole state and the old ones
-go.
+They are entries of an ordinary topic (number 0, without a name), in ordinary records and blocks, so one
+fsync covers them together with the data, and the same code recovers them. Folding the notes from first to
+last gives the state; when a block is full, the next one begins with the whole state and the old ones are
+released.
 
     note = "S"                                                                    the whole state follows
          | "O" boot:16 flags:u8                                                   a run began to write
@@ -14,13 +14,13 @@ Folded from the first to the last, for a topic that is written, trimmed and dele
 
     S                                     nothing is known
     O b1 syncing                          the machine's boot b1 writes, and waits for its syncs
-    T 7 first=0  cursor=0  durable=100    topic 7 has 100 entries for certain, perhaps more
+    T 7 first=0  cursor=0  durable=100    topic 7 certainly has 100 entries, perhaps more
     T 7 first=40 cursor=60 durable=150    the same topic: a later note replaces an earlier one
-    D 7                                   no topic 7; a block of it that is found still is given back
+    D 7                                   no topic 7; any block of it that is still found is released
 
-`durable` is an index below which every entry is on disk for certain, and `place` the offset behind entry
-`durable - 1` within its block: recovery need not look at anything before it, and knows that what is missing
-there is damage and not a torn write.
+`durable` is an index below which every entry is certainly on disk, and `place` the offset just after entry
+`durable - 1` within its block. Recovery need not examine anything before it, and knows that an unreadable
+record there is damage and not a torn write.
 """
 
 from __future__ import annotations

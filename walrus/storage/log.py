@@ -6,24 +6,23 @@
 
 Blocks grow fourfold from 16 KiB to 4 MiB (more when records are large), so a thousand small topics cost 16
 MiB and a large topic has few blocks. The head of a block says where its predecessor ends and how many
-entries came before, hence a full block is described without touching it, and only the last one has to be
+entries came before. So a full block is described without being read, and only the last one has to be
 scanned.
 
-`append_one` is the engine's hot path and written for it: what it needs of the tail are plain attributes in
-slots, and what the heads of neighbouring records have in common is summed only once. Appends of equal
-size differ in one byte of the head, the low byte of `position`, and a CRC is linear: the register after
-two heads that differ in some bits differs in bits that depend on nothing but those. So with `state`, the
-register after the head with that byte zero,
+`append_one` is the engine's hot path and written accordingly: the parts of the tail that it needs are plain
+attributes in slots, and the common part of the heads of neighbouring records is summed only once. Appends
+of equal size differ in one byte of the head, the low byte of `position`, and a CRC is linear: the register
+after two heads that differ in some bits differs in bits that depend on nothing but those. So with `state`,
+the register after the head with that byte zero,
 
     crc32(head, seed) == state ^ LOW[position & 255]
 
 and a record costs one CRC of the payload and one `pack`. `shape` is the size for which this holds, and
-`until` the first position for which it does not: that byte is used up, or the block is full. Everything
-unusual is the same two comparisons.
-Another size changes two more bytes, so `head`, the register with those zero as well, is good for records of
-any size up to `page`, the next multiple of 256. Whatever changes the head in another way (a new block, a
-sync, a batch), makes the next append tell the engine (a sync) or forbids it (closed, failed) sets `shape`
-to -1.
+`until` the first position for which it does not: that byte is used up, or the block is full. The same two
+comparisons catch every exceptional case. Another size changes two more bytes, so `head`, the register with
+those zero as well, is good for records of any size up to `page`, the next multiple of 256. Any event that
+changes the head in another way (a new block, a sync, a batch), that makes the next append notify the engine
+(a sync), or that forbids appends (closed, failed), sets `shape` to -1.
 
 Three appends of 5 bytes to a block at file offset 0, whose header takes 80 (a record is 5 + 20 bytes):
 
@@ -33,14 +32,14 @@ Three appends of 5 bytes to a block at file offset 0, whose header takes 80 (a r
        130         2      5    256   the same; a sync that begins now sets shape to -1 ...
        130         2     -1    256   ... and the next append takes shape 5 again, with another `durable`
 
-The states of a log. `limit` alone keeps appends out; the fast path looks at nothing else:
+The states of a log. `limit` alone keeps appends out; the fast path checks nothing else:
 
     state     limit             left by
     empty     0, no blocks      the first append: `_roll` begins a block
     asleep    0                 the next append: `wake`
     open      the tail's end    a record that does not fit: `_roll`, and open again; or `sleep`
     stopped   0, not asleep     never: the engine is closed or has failed
-    gone      0, no blocks      never: an append that still holds the log raises `TopicGone`, and begins anew
+    gone      0, no blocks      never: an append that still holds the log raises `TopicGone`, and starts over
 
 Invariants, under `lock`: `offset <= limit` or `limit == 0`; `bases` is sorted and parallel to `blocks`;
 `shape` keeps its promise; no record is visible to readers (which look at `offset` and `position`) before it

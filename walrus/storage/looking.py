@@ -1,10 +1,10 @@
-"""A disk that is only looked at: what `python -m walrus.wal verify` opens, and never writes to.
+"""A read-only view of a disk, through which `python -m walrus.wal verify` examines a directory.
 
-Opening a log recovers it, and recovery writes: it cuts torn tails. A look at a log must not, for the
+Opening a log recovers it, and recovery writes: it cuts torn tails. An inspection must not, for the
 directory may be evidence, a backup, or on a file system that is mounted read-only. So files are opened for
-reading and mapped privately: a write goes to the process's own copy of the page, is seen by all who read the
-file through this disk, and ends with it. A file that was written to stays mapped until then; new ones are in
-memory alone.
+reading and mapped privately: a write goes to the process's own copy of the page, is visible to all reads
+through this disk, and vanishes with it. A file that was written to stays mapped until then; new files exist
+in memory only.
 
 The directory is still locked, if it has a lock file: a log that another process writes to has no state that
 could be verified. `flock` needs no permission to write.

@@ -1,13 +1,13 @@
-"""The backend that stores records straight into a shared mapping: no system call on the way of an append.
+"""The backend that stores records straight into a shared mapping: an append makes no system call.
 
-What is stored is in the page cache at once, so a killed process loses nothing; durability is `fdatasync`, as
-for the others. Two things are left to system calls, since they are faster at them: bringing pages in (a block
-is written with zeros once before it is used; a store into a page that was never touched faults twice as
-long) and records of many pages, batches above all. Both ways meet in the same page cache.
+A store is in the page cache at once, so a killed process loses nothing; `fdatasync` makes it durable, as in
+the other backends. System calls do two jobs, since they are faster at them: bringing pages in (a block is
+written with zeros once before it is used; a page fault on an untouched page takes twice as long), and
+writing records of many pages, batches above all. Both paths meet in the same page cache.
 
-Running out of space is no SIGBUS: files are allocated in full before they are mapped. What is one is an I/O
-error while a page is read in, which no program can answer; but that page has to have been evicted from a
-block that is still being written to, and every backend reads through a mapping.
+Running out of space causes no SIGBUS: files are allocated in full before they are mapped. An I/O error
+while a page is read in does cause one, which no program can handle. But that needs a page evicted from a
+block that is still being written to; and every backend reads through a mapping.
 """
 
 from __future__ import annotations

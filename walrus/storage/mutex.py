@@ -8,12 +8,12 @@ contention is a third of that of `threading.Lock`:
     Lock().acquire, release        105 ns
     deque().pop, append             31 ns        (CPython 3.11; an append has about 1,000)
 
-A lock that is taken and given back in a tight loop starves all other threads: a `pwrite` lets the
-interpreter go, hence other threads run exactly while the token is gone, and find it gone each time. A sync,
-which only asks how far the topic has come, would wait for as long as another one writes to it. So waiting
-threads stand in line, as in Go's `sync.Mutex`. The thread that gives the token back wakes the first of
-them, which has to be quick, which is best for throughput, since running threads need no waking; but one
-that has waited for longer than `PATIENCE` is handed the token.
+A lock that is acquired and released in a tight loop starves all other threads: a `pwrite` releases the
+interpreter, hence other threads run exactly while the token is taken, and find it taken each time. A sync,
+which only asks for the topic's length, would wait for as long as another thread writes to it. So waiting
+threads queue, as in Go's `sync.Mutex`. The thread that returns the token wakes the first of them, which
+competes for it with running threads. That is best for throughput, since running threads need no waking; but
+a thread that has waited for longer than `PATIENCE` is handed the token.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
 """Reading: from verified bytes to entries, a span of records at a time.
 
-A `Reader` walks through one topic and remembers where it is, so going on costs no search. Every span is
-copied out of the mapping once, the copy is verified by one CRC over all its records (scan.py), and only then
-cut into entries. The two shapes that logs have in practice are cut by one call into C each: a run of records
-of one entry with equal lengths, and a batch whose entries have equal lengths. Everything else is cut record
-by record.
+A `Reader` walks through one topic and remembers its position, so continuing needs no search. Every span is
+copied out of the mapping once, the copy is verified by one CRC over all its records (scan.py), and only
+then cut into entries. The two shapes that logs have in practice are cut by one call into C each: a run of
+records of one entry with equal lengths, and a batch whose entries have equal lengths. Everything else is
+cut record by record.
 
 A damaged record ends a span before it; when it comes first, it raises `CorruptionError`. Nothing is skipped.
 
-A reader holds no lock, so the block that it stands in can be given back at any time: trimmed, erased, written
-to by another topic, its file removed. Then what it finds there fails its checksum, or cannot be opened, and
-`Log` tells that from damage: a block that the topic does not have any more is `IndexError`, never
+A reader holds no lock, so the block that it is reading can be released at any time: trimmed, erased,
+written to by another topic, its file removed. What it then finds fails its checksum, or cannot be opened,
+and `Log` tells that from damage: for a block that the topic no longer has it raises `IndexError`, never
 `CorruptionError` and never the operating system's error.
 """
 

@@ -8,14 +8,14 @@ batch of entries, however many, with one checksum, so a batch is there entirely 
     body    = entry                                         when bit 31 of `size` is clear
             | count length{count} entry{count} stamps?      when it is set; u32s, then the entries end to end
 
-Bit 31 of `count` says that stamps (batch.py) follow the entries, as msgpack. Only blocks of version 3 hold
-such records, and a topic gets its first one with its first stamped batch. So a log without stamps is what it
-always was, and a release that knows version 1 alone refuses a log with stamps by its version. In a block of
-version 2, which an earlier release wrote, the times in stamps are seconds.
+Bit 31 of `count` says that stamps (batch.py) follow the entries, as MessagePack. Only blocks of version 3
+hold such records, and a topic gets its first one with its first stamped batch. So the format of a log
+without stamps is unchanged, and a release that knows only version 1 refuses a log with stamps by its
+version. In a block of version 2, which an earlier release wrote, the times in stamps are seconds.
 
-`tag`, and the number that the check starts from, are made from the block's *life*, a random number drawn each
-time a block is taken into use, and from its place. So zeros are no record, and neither is anything that an
-earlier life, another block or another file left behind.
+`tag` and the seed of the check are derived from the block's place and its *life*, a random number drawn
+each time a block is taken into use. So zeros are not a valid record, and neither are the remains of an
+earlier life, another block or another file.
 
 The check is a CRC-32 with a twist that makes reading fast. Feeding a CRC register the very value it holds
 (here: xor a mask) always leaves it in the same state, whatever came before. The check of a record is

@@ -1,6 +1,6 @@
 """Opening a log: what is there, what was torn, what is damaged.
 
-1. Walk over the data files from block header to block header; what is no block is free space.
+1. Walk over the data files from block header to block header; everything outside a block is free space.
 2. Fold the journal's notes (`journal.py`).
 3. For each topic, in the order of its blocks: a block that has a successor is described by it. The last
    block is scanned (scan.py) from the place up to which the journal knows it to be durable.
@@ -11,13 +11,13 @@ A record that does not match its checksum is one of three things, and they must 
     it was known to be durable                                     -> damage. Kept, reads of it raise.
     something sound follows it, but it was not known to be durable -> depends on the machine, see below.
 
-"Known to be durable" is evidence on disk: every record says how many entries before it were durable when it
-was written, every block header and every note of the journal as well. The boot id settles the third case.
-If the machine has not restarted since the log was written, no unsynced byte was lost, a crash can only have
-torn the last write of a topic, and this is damage. If it has, the kernel may have written later sectors
-before earlier ones, and keeping what follows would leave a hole in the log where a write was lost:
-everything from here on was never acknowledged as durable, and is cut. After a restart all blocks above the
-durable mark are checked this way.
+"Known to be durable" means evidence on disk: every record, block header and note of the journal says how
+many entries before it were durable when it was written. The boot id settles the third case. If the machine
+has not restarted since the log was written, no unsynced byte was lost, a crash can only have torn the last
+write of a topic, and this is damage. If it has, the kernel may have written later sectors before earlier
+ones, and keeping what follows would leave a hole in the log where a write was lost: everything from here on
+was never acknowledged as durable, and is cut. After a restart all blocks above the durable mark are checked
+this way.
 
 The same log, four times. Records 0 to 4 were written, the journal knows 2 of them as durable, and record 3 is
 torn; record 4 is whole:
@@ -31,9 +31,10 @@ torn; record 4 is whole:
     0 x 2 3 4      either         record 1 was durable, so it is damaged, not torn. 5 entries, of which one
                                   cannot be read
 
-Cutting destroys evidence, so what was known is noted in the journal, and synced, before anything is
-overwritten. What is cut is then overwritten with zeros, or an append of the same length would bring the rest
-back to life. A crash in between finds the same log again and does the same:
+Cutting destroys evidence, so the known durable length is noted in the journal, and synced, before anything
+is overwritten. The bytes that are cut are then overwritten with zeros, or an append of the same length
+would bring the rest back to life. After a crash in between, recovery finds the same log and reaches the
+same verdict:
 
     note what is known, sync       crash: found again as it was, judged in the same way
     zeros over what is cut, sync   crash: a part of it is zeros, which is torn as well; cut again

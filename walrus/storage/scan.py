@@ -1,9 +1,9 @@
-"""The one walk over the records of a block: which of its bytes are sound records, and what is not.
+"""The one walk over the records of a block: which of its bytes are sound records, and which are not.
 
 Readers, recovery, `verify` and the index of a block (block.py) all walk through here, so that they cannot
 come to different verdicts about the same bytes.
 
-What the head of a record says is a claim until its checksum has been verified. `size` above all: it says
+The head of a record is only a claim until its checksum has been verified. `size` above all: it says
 where the next record begins, so a walk that believes a flipped size looks in the wrong place, finds no tag
 there, and takes sound records for damage. The verdict is therefore about one place at a time. At `offset`,
 where entry `position` is expected,

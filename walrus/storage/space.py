@@ -14,9 +14,9 @@ belongs to a topic (a power loss would then show a topic with a stranger's recor
     erased    `Engine._erased`   zeros, maybe not  a second sync has made that durable: `release`
                                  on the disk
 
-A crash leaves a block that was retired used or, if the note had reached the disk, retired: opening the log
-finds the header, and the note says that the topic does not need it. One that was erased it leaves free or,
-if the header is still there, retired. In no case is a block free and a topic's.
+After a crash a retired block is used again or, if the note had reached the disk, retired: opening the log
+finds the header, and the note says that the topic does not need it. An erased block is free or, if the
+header is still there, retired. In no case is a block both free and a topic's.
 
 The free ranges of a file of 64 units, as a few small topics come and go:
 
@@ -26,18 +26,18 @@ The free ranges of a file of 64 units, as a few small topics come and go:
     release 5-20                 3-63                  joined with both neighbours
     release 0, 1-2               0-63                  no block left: the file can be removed
 
-**Open files.** There are as many data files as there is data, and a process has few descriptors, so a file is
-open only while something refers to it, and two descriptors are all that it takes (a mapping of Python's has
-one of its own). What refers to files for long is bounded, each part by `MAX_OPEN_FILES`:
+**Open files.** The number of data files grows with the data, and a process has few descriptors, so a file
+is open only while something refers to it. It then takes two descriptors (Python's mappings have their own).
+Long-lived references are bounded, each kind by `MAX_OPEN_FILES`:
 
     recent     those used last are kept for the next use           dropped if there are no descriptors left
     tails      topics that are appended to                         put to sleep (`Engine.let_go`)
-    unsynced   files with something that is not durable            synced: an error of the disk is told to the
+    unsynced   files with writes that are not durable              synced: the kernel reports a disk error to
                                                                    descriptors that were open when it happened
 
-Views keep a mapping for as long as a reader stands in it. Where the system gives no descriptor all the same,
-what is kept is let go and the call is tried again; if that does not help it is an error to wait for
-(`DiskFull`), and nothing was written.
+Views keep a mapping for as long as a reader is in it. If the system still grants no descriptor, the kept
+files are closed and the call is retried; if that does not help it raises `DiskFull`, which passes with
+time, and nothing was written.
 
 Invariants: a unit belongs to one block or to one free range; free ranges of a file do not touch each other; a
 file is open once, so that what is queued for it is seen by all who read it.

@@ -14,7 +14,7 @@ makes an eventfd readable, which is what an event loop waits for.
      ─────────► queue  ─────────────►  flight  ────────────────────►  landed ─────────►  error or none
                (one buffer fills while the other is in flight; they change roles at each start)
 
-Three questions decide whether this is right:
+Three questions decide whether this is correct:
 
 * *Reads.* Views are mappings of the file, which queued bytes have not reached. The engine calls `flush`
   before it reads a block it has written to; that writes the queued bytes at once, with `pwrite`, and writes
