@@ -74,10 +74,10 @@ DRAWN = (
 
 HEAD = """# Figures
 
-Each figure is drawn from a transcript, which a test plays word by word, so none can show what the code does
-not do. A hollow dot sends, a full one receives or does something, a red cross is a loss or a death.
-`make figures` draws them anew; `python -m walrus.view FILE` makes a page of any transcript, on which every
-step shows the state of every node ([viewer.md](viewer.md)).
+Each figure is drawn from a transcript, which a test compares with the code word by word, so none can show
+anything that the code does not do. A hollow dot is a send, a full one a receipt or a step, a red cross a
+loss or a death. `make figures` redraws them; `python -m walrus.view FILE` makes a page of any transcript, on
+which every step shows the state of every node ([viewer.md](viewer.md)).
 """
 
 

@@ -345,11 +345,11 @@ HEAD = """# Planted bugs, and which tool notices them
 
 <!-- written by `python -m tools.planted --page`; do not edit -->
 
-Every bug of `walrus/sim/mutants` was planted, one at a time, and each tool was asked. A cell says after how
-many seconds of one core the tool noticed, and under which name; *italic*: under another name than that of
-an invariant which the bug breaks. A dash: it did not, and was asked for so many seconds; empty: not asked
-yet. What each tool is, and how this is measured again, `tools/planted.py` says. Two tools at least notice
-each bug. Where two had noticed, most others were not asked, so many cells are empty.
+Every bug of `walrus/sim/mutants` was planted, one at a time, and run under each tool. A cell says after how
+many seconds of one core the tool noticed the bug, and under which name; *italic*: under a name other than
+that of an invariant which the bug breaks. A dash: not noticed within that many seconds; empty: not run.
+`tools/planted.py` describes each tool, and how to repeat the measurement. At least two tools notice each
+bug. Once two had noticed a bug, most others were not run, so many cells are empty.
 
 """
 
