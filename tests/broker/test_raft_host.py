@@ -23,9 +23,18 @@ from walrus.consensus.messages import (
 )
 from walrus.replicas.copies import Copies
 from walrus.replicas.durability import Durable
-from walrus.segments import VERSION, Command, Metadata, Segment, SetReplicas, Topic, encode_command
+from walrus.segments import (
+    VERSION,
+    Command,
+    Metadata,
+    Segment,
+    SetReplicas,
+    Topic,
+    UnknownCommand,
+    encode_command,
+)
 from walrus.sim.memory import MemoryEngine
-from walrus.wire.effects import Outbox, no_trace
+from walrus.wire.effects import Halt, Outbox, no_trace
 
 FENCED = ("t", 1)
 OPEN = Segment(leader=1, incarnation=1, replicas=(1, 2, 3))
@@ -58,13 +67,14 @@ class Bench:
             all_know=VERSION,
             topics={"t": Topic(segments=[OPEN], first=2)},
         )
+        self.outbox = Outbox(2)
         self.host = RaftHost(
             config=config(2, compact_entries=5),
             identity=Identity(cluster_id="test", directory_id="d2", incarnation=1, sure=sure),
             meta=self.meta,
             metadata=cast(Metadata, metadata),
             copies=cast(Copies, self.copies),
-            outbox=Outbox(2),
+            outbox=self.outbox,
             rng=random.Random(1),
             now=0.0,
             trace=no_trace,
@@ -87,6 +97,21 @@ class Bench:
         self.last += count
         self.host.raft.step(1, message, now)
         return self.write(now)
+
+    def install(self, ahead: int) -> int:
+        """The leader's snapshot of so many entries more than there are; the index of its last one."""
+        snapshot = InstallSnapshotRequest(
+            term=1,
+            round=2,
+            last_index=self.last + ahead,
+            last_term=1,
+            membership=Membership((1, 2, 3)),
+            offset=0,
+            total=5,
+            data=b"later",
+        )
+        self.host.raft.step(1, snapshot, 1.0)
+        return snapshot.last_index
 
     def turn(self) -> int:
         """The next turn goes on with what one was not enough for; the last write in it."""
@@ -235,17 +260,23 @@ def test_a_snapshot_replaces_what_waits_to_be_applied(monkeypatch: pytest.Monkey
     monkeypatch.setattr(raft_host, "MAX_APPLIED", 3)
     bench = Bench()
     applied_at(bench, 0)
-    later = InstallSnapshotRequest(
-        term=1,
-        round=2,
-        last_index=bench.last + 5,
-        last_term=1,
-        membership=Membership((1, 2, 3)),
-        offset=0,
-        total=5,
-        data=b"later",
-    )
-    bench.host.raft.step(1, later, 1.0)
+    later = bench.install(5)
     bench.durable(bench.write(1.0))
     bench.host.go_on(2.0)
-    assert bench.host.applied == later.last_index and not bench.host.behind
+    assert bench.host.applied == later and not bench.host.behind
+
+
+def test_behind_a_snapshot_of_a_later_release_nothing_is_applied(monkeypatch: pytest.MonkeyPatch):
+    """What follows it was committed in the same turn: it fits only the state that could not be restored."""
+
+    def restore(data: bytes) -> None:
+        raise UnknownCommand("metadata snapshot of version 9: upgrade this node")
+
+    bench = Bench()
+    monkeypatch.setattr(bench.host.metadata, "restore", restore)
+    bench.last = bench.install(5)
+    bench.durable(bench.append(1, commit=bench.last + 1))
+    bench.host.go_on(2.0)
+    halts = [effect for effect in bench.outbox.take() if isinstance(effect, Halt)]
+    assert [halt.reason for halt in halts] == ["metadata snapshot of version 9: upgrade this node"]
+    assert bench.host.applied == 0

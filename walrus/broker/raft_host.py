@@ -266,6 +266,8 @@ class RaftHost:
         if ready.snapshot is not None:
             self._committed.clear()  # the snapshot holds what they do
             self._restore(ready.snapshot, changes)
+            if self._outbox.halted:
+                return  # it is of a later release: nothing that follows it fits what is here
         self._committed += ready.committed
         self._apply_next(changes)
 
