@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -10,8 +12,10 @@ from tests.sim.hunting import hunted
 from walrus.sim import faults, mutants
 from walrus.sim.mutants.plant import Mutant, Slip
 from walrus.sim.options import Options, varied
+from walrus.sim.promises import Promises
 from walrus.sim.run import FailedRun, said_next, simulate
-from walrus.sim.violation import UNNAMED
+from walrus.sim.violation import UNNAMED, Violation
+from walrus.wire.messages import AppendReply
 
 STEPS = 4_000
 MOST = 30
@@ -73,3 +77,23 @@ def test_without_its_assertions_the_code_is_as_it_was() -> None:
     with mutants.unasserted():
         mute = simulate(seed, STORM, STEPS)
     assert mute == plain == simulate(seed, STORM, STEPS)
+
+
+def test_a_start_that_has_yet_to_apply_why_its_copy_went_breaks_no_promise() -> None:
+    """It announces a copy of no entries of a segment that is trimmed; its writer is long gone."""
+    gone, told = False, AppendReply(topic="t", segment=1, length=0, fenced=False, gap=False)
+    truth = SimpleNamespace(
+        metadata=SimpleNamespace(is_gone=lambda *key: gone),
+        truth=lambda key: SimpleNamespace(synced={}, lengths={}),
+        options=Options(),
+    )
+    controller = SimpleNamespace(
+        metadata=SimpleNamespace(is_gone=lambda *key: False),
+        copies=SimpleNamespace(in_doubt=False, get=lambda key: SimpleNamespace(sure=True, durable=0)),
+    )
+    promises, host = Promises(cast(Any, truth)), cast(Any, SimpleNamespace(id=3, controller=controller))
+    promises._reported[3, ("t", 1)] = 4
+    with pytest.raises(Violation, match="once reported 4"):
+        promises._reports(host, 1, told)
+    gone = True
+    promises._reports(host, 1, told)

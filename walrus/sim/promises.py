@@ -183,8 +183,10 @@ class Promises:
         key = (message.topic, message.segment)
         self._says(host, key, message.length, "reports", "AckedDurable")
         assert host.controller is not None
-        if host.controller.metadata.is_gone(*key):
-            return  # it has just dropped its copy, and to look at that would make one
+        if host.controller.metadata.is_gone(*key) or self._truth.metadata.is_gone(*key):
+            # It has just dropped its copy, and to look at that would make one. Or an earlier start has, and
+            # this one has yet to apply why: nothing rests on what it says, as no writer is there to hear it.
+            return
         copies = host.controller.copies
         copy = copies.get(key)
         if copy.sure and not copies.in_doubt:  # of several answers in one turn the last one has all of it
