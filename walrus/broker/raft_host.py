@@ -266,8 +266,6 @@ class RaftHost:
         if ready.snapshot is not None:
             self._committed.clear()  # the snapshot holds what they do
             self._restore(ready.snapshot, changes)
-            if self._outbox.halted:
-                return  # it is of a later release: nothing that follows it fits what is here
         self._committed += ready.committed
         self._apply_next(changes)
 
@@ -299,6 +297,8 @@ class RaftHost:
             self._compact()
 
     def _apply_next(self, changes: Changes) -> None:
+        if self._outbox.halted:
+            return  # by a snapshot of a later release: nothing that follows it fits what is here
         if entries := self._next_committed():
             self._apply(entries, changes)
         self._copies.in_doubt = self.applied < self._unsure_to
