@@ -607,7 +607,8 @@ class Walrus:
 
     def _flusher_died(self, error: BaseException) -> None:
         """The background thread failed: the next write raises its error, and so does every later one."""
-        _logger.error("the background sync failed: %s", error)
+        # As text: a handler that keeps its records would keep the exception, its frames, and their file.
+        _logger.error("the background sync failed: %s", str(error) or repr(error))
         cause = error.__cause__ if isinstance(error, StorageError) else error
         self._engine.fail(cause if isinstance(cause, OSError) else OSError(f"it died: {error!r}"))
 

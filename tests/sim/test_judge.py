@@ -9,10 +9,12 @@ from typing import Any, cast
 import pytest
 
 from tests.sim.hunting import hunted
+from walrus.consensus.messages import AppendEntriesRequest, Membership, RequestVoteRequest
+from walrus.raft import Role
 from walrus.sim import faults, mutants
 from walrus.sim.mutants.plant import Mutant, Slip
 from walrus.sim.options import Options, varied
-from walrus.sim.promises import Promises
+from walrus.sim.promises import Leases, Promises
 from walrus.sim.run import FailedRun, said_next, simulate
 from walrus.sim.violation import UNNAMED, Violation
 from walrus.wire.messages import AppendReply
@@ -97,3 +99,26 @@ def test_a_start_that_has_yet_to_apply_why_its_copy_went_breaks_no_promise() -> 
         promises._reports(host, 1, told)
     gone = True
     promises._reports(host, 1, told)
+
+
+def test_a_leader_that_steps_down_keeps_the_lease_of_its_election_and_no_more() -> None:
+    """A majority heard it after it had asked for votes: that is what `Raft.last_contact` counts, too."""
+    raft = SimpleNamespace(role=Role.FOLLOWER, current_term=4, membership=Membership((1, 2, 3)))
+    host: Any = SimpleNamespace(
+        id=1,
+        process=1,
+        clock=lambda now: now,
+        config=SimpleNamespace(lease_ttl=1.0),
+        controller=SimpleNamespace(raft=raft),
+    )
+    leases, heartbeat = (
+        Leases(),
+        AppendEntriesRequest(term=4, round=1, prev_log_index=0, prev_log_term=0, leader_commit=0),
+    )
+    leases.sent(host, RequestVoteRequest(term=4, last_log_index=0, last_log_term=0), 5.0)
+    with pytest.raises(Violation, match="Lease"):
+        leases.must_hold(host, ("t", 1), 5.5)  # not elected yet, for all that is known
+    leases.sent(host, heartbeat, 5.2)
+    leases.must_hold(host, ("t", 1), 5.9)
+    with pytest.raises(Violation, match="Lease"):
+        leases.must_hold(host, ("t", 1), 6.1)

@@ -294,6 +294,17 @@ print([len(entry) for entry in wal.payloads("t")])
     assert child.stdout == f"True True\nTrue True\n[6, 5, {4 << 20}]\n", child.stderr
 
 
+def test_the_log_record_of_a_failed_sync_keeps_no_frame_and_so_no_file(
+    plain: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A handler may keep its records; the frames of a call that was cut have its file open."""
+    wal = plain.open(fsync=FsyncSchedule.milliseconds(1))
+    wal._flusher_died(OSError(errno.EIO, os.strerror(errno.EIO)))
+    (record,) = caplog.records
+    assert isinstance(record.args, tuple) and [type(argument) for argument in record.args] == [str]
+    assert "Input/output error" in record.getMessage()
+
+
 def test_E9_a_background_sync_that_fails_is_reported_to_the_next_caller(plain: Store) -> None:
     wal = plain.open(fsync=FsyncSchedule.milliseconds(1))
     wal.append_for_topic("t", b"x")

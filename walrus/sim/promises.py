@@ -57,7 +57,7 @@ class Promises:
         """The longest length that a replica told the writer of a segment."""
         self._asked: dict[tuple[int, int], int] = {}
         """(node, request) -> entries committed when it first asked for a ReadIndex."""
-        self._leases = Leases(truth)
+        self._leases = Leases()
         self._checks: dict[type, Callable[[Host, int, Any], None]] = {
             RequestVoteRequest: self._stands,
             RequestVoteResponse: self._votes,
@@ -251,8 +251,7 @@ class Promises:
 class Leases:
     """When each node last heard from a leader of Raft, or as leader from a majority: by the messages."""
 
-    def __init__(self, truth: Truth) -> None:
-        self._truth = truth
+    def __init__(self) -> None:
         self._heard: dict[int, tuple[int, float]] = {}  # node -> its process, and its clock's time
         self._rounds: dict[tuple[int, int], dict[int, float]] = {}  # (leader, term) -> round -> first sent
         self._answered: dict[tuple[int, int], dict[int, int]] = {}  # (leader, term) -> peer -> round
@@ -263,6 +262,8 @@ class Leases:
         if isinstance(message, AppendEntriesRequest | InstallSnapshotRequest):
             rounds = self._rounds.setdefault((host.id, message.term), {})
             rounds.setdefault(message.round, host.clock(now))
+            # It leads: a majority voted for it after it had asked. That counts after a step down, too.
+            self._hears(host, self._stood.get((host.id, message.term), NEVER))
         elif isinstance(message, RequestVoteRequest):
             self._stood.setdefault((host.id, message.term), host.clock(now))
 
