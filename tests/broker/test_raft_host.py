@@ -17,9 +17,14 @@ from walrus.consensus.messages import (
     COMMAND,
     NOOP,
     AppendEntriesRequest,
+    AppendEntriesResponse,
     Entry,
     InstallSnapshotRequest,
     Membership,
+    PreVoteResponse,
+    RaftMessage,
+    RequestVoteResponse,
+    Role,
 )
 from walrus.replicas.copies import Copies
 from walrus.replicas.durability import Durable
@@ -27,6 +32,7 @@ from walrus.segments import (
     VERSION,
     Command,
     Metadata,
+    RegisterTopic,
     Segment,
     SetReplicas,
     Topic,
@@ -174,6 +180,43 @@ def test_after_an_unclean_stop_the_copies_of_a_snapshots_open_segments_are_unsur
     after.host.start(lambda changes, now: None)
     assert after.doubted == [("t", 2)], "AckedDurable: a copy that may be short answers as if it were whole"
     assert Bench(memory=before.memory).doubted == []
+
+
+def test_so_is_that_of_a_segment_that_the_last_entry_of_the_journal_opens():
+    before = Bench()
+    opens = RegisterTopic(topic="t", leader=1, replicas=(1, 2, 3))
+    before.durable(before.append(1, commit=0, command=opens))
+    after = Bench(sure=False, memory=before.memory)
+    after.durable(after.append(1, commit=after.last))
+    assert after.doubted == [("t", 2)], "AckedDurable: a copy that may be short answers as if it were whole"
+    after.durable(after.append(1, commit=after.last + 1, command=opens))
+    assert after.doubted == [("t", 2)], "what is opened since the power loss is whole"
+
+
+def test_a_new_raft_leader_decides_nothing_before_it_has_applied_what_was_committed(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """It would take a member for one that the metadata does not know, and drop it."""
+    monkeypatch.setattr(raft_host, "MAX_APPLIED", 1)
+    bench = Bench()
+    applied_at(bench, 0)
+    host, raft = bench.host, bench.host.raft
+    now = raft.next_deadline()
+    raft.tick(now)
+    answers: tuple[RaftMessage, ...] = (
+        PreVoteResponse(term=2, granted=True),
+        RequestVoteResponse(term=2, granted=True),
+        AppendEntriesResponse(term=2, round=1, success=True, prev_log_index=8, match_index=9),
+    )
+    for answer in answers:
+        raft.step(1, answer, now)
+        host.flush(now)
+        host.on_durable(bench.meta.written, now)
+    assert raft.role is Role.LEADER and raft.commit_index == 9
+    while host.behind:
+        assert not host.leads, "StateMachineSafety: it decides by metadata that lacks what is committed"
+        host.go_on(now)
+    assert host.leads
 
 
 def test_a_segment_that_gets_other_replicas_is_looked_at():

@@ -283,9 +283,23 @@ def test_6_2_a_leader_that_was_not_running_gets_time_to_read_its_answers() -> No
     world.now += 5.0
     world.act(1, lambda raft: raft.tick(world.now))
     assert world.raft(1).role is Role.LEADER
-    assert world.raft(1).last_contact == contact, "but nobody can take it for having been heard"
+    assert world.raft(1).last_contact == contact, "Lease: nobody can take it for having been heard"
     world.deliver_all()
     assert world.raft(1).last_contact == world.now
+
+
+def test_6_2_last_contact_of_a_new_leader_is_when_it_asked_for_votes() -> None:
+    """Its voters promised to leave it alone from when they were asked, not from when it has counted."""
+    world = three()
+    world.now += 3 * world.config.election_timeout
+    world.act(1, lambda raft: raft.tick(world.now))
+    asked = None
+    while world.raft(1).role is not Role.LEADER:
+        if asked is None and world.raft(1).role is Role.CANDIDATE:
+            asked = world.now
+        world.now += 0.01
+        world.receive()
+    assert world.raft(1).last_contact == asked < world.now, "Lease: a new leader dates it from its election"
 
 
 def test_6_2_last_contact_of_a_leader_is_when_the_answered_round_began() -> None:
@@ -296,7 +310,7 @@ def test_6_2_last_contact_of_a_leader_is_when_the_answered_round_began() -> None
     world.now += 0.05
     assert world.raft(1).last_contact == sent
     world.act(1, lambda raft: raft.tick(world.now))
-    assert world.raft(1).last_contact == sent
+    assert world.raft(1).last_contact == sent, "Lease: it grows with the clock, and not with what is answered"
 
 
 # -------------------------------------------------------------------------------- a leader known to be dead

@@ -70,6 +70,17 @@ def test_a_checkpoint_is_complete_by_itself_and_trims_what_was_before_when_durab
     assert restored.hard_state == HardState(3, 1) and restored.membership == THREE
 
 
+@pytest.mark.parametrize(("term", "stay"), [(2, entries(8, 9, term=2)), (1, ())])
+def test_entries_behind_a_snapshot_stay_only_if_the_log_had_its_last_one(
+    term: int, stay: tuple[Entry, ...]
+) -> None:
+    """After a crash between the sync of the snapshot and the trim of what was before."""
+    _, log = journal()
+    log.save(Ready(number=1, hard_state=HardState(3), entries=entries(1, 9, term=2)))
+    log.save(Ready(number=2, hard_state=HardState(3), snapshot=Snapshot(7, term, THREE, b"state")))
+    assert log.load().entries == stay, "LogMatching: a restart brings back a tail of another log"
+
+
 def test_a_checkpoint_that_cannot_be_trimmed_on_a_full_disk_is_trimmed_with_the_next_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

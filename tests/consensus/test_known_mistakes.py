@@ -227,7 +227,9 @@ def test_a_server_with_an_empty_log_and_no_cluster_gives_no_vote() -> None:
     """It may be a member that lost its disk, and with it the memory of having voted or acknowledged."""
     world = RaftWorld()
     world.add(1, None)
-    assert say(world, 2, 1, vote(5, index=0, log_term=0)) == [RequestVoteResponse(term=5, granted=False)]
+    assert say(world, 2, 1, vote(5, index=0, log_term=0)) == [RequestVoteResponse(term=5, granted=False)], (
+        "LeaderCompleteness: it elects a leader without knowing what it has acknowledged"
+    )
 
 
 def test_the_journal_is_trimmed_only_when_the_checkpoint_is_durable() -> None:

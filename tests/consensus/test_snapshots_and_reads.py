@@ -6,13 +6,17 @@ import msgspec
 
 from tests.consensus.test_elections import heartbeat, say, three
 from tests.consensus.world import CONFIG, RaftWorld, Simulation
+from tests.world import Packet
+from walrus.consensus.log import RaftLog
 from walrus.consensus.messages import (
     AppendEntriesRequest,
+    Entry,
     EntryKind,
     InstallSnapshotRequest,
     InstallSnapshotResponse,
     Membership,
     RaftConfig,
+    Restored,
 )
 
 CHUNKED = RaftConfig(heartbeat_interval=0.1, election_timeout=1.0, snapshot_chunk_bytes=16)
@@ -136,6 +140,71 @@ def test_7_a_snapshot_under_way_stays_the_same_when_the_leader_compacts_again() 
     assert world.hosts[3].applied == world.hosts[1].applied
 
 
+def test_7_an_answer_about_an_earlier_snapshot_says_nothing_about_the_one_under_way() -> None:
+    """The network may repeat it at any later time."""
+    world = behind()
+    answers: list[InstallSnapshotResponse] = []
+
+    def keep(packet: Packet) -> bool:
+        if isinstance(packet.message, InstallSnapshotResponse):
+            answers.append(packet.message)
+        return True
+
+    for _ in range(4):
+        world.now += 0.1
+        world.act(1, lambda raft: raft.tick(world.now))
+        world.deliver_all(only=keep)
+    early = answers[-1]
+    assert early.installed
+    world.crash(3)
+    world.commit(1, *(b"later %d" % number for number in range(10)))
+    world.hosts[1].compact()
+    world.start(3)
+    world.now += 0.1
+    world.act(1, lambda raft: raft.tick(world.now))
+    progress = world.raft(1).progress[3]
+    while progress.transfer is None:
+        world.receive()
+    world.act(1, lambda raft: raft.step(3, early, world.now))
+    assert progress.match_index == early.last_index < world.raft(1).log.snapshot_index, (
+        "CommittedNeverLost: a follower counts for a snapshot that it has not installed"
+    )
+
+
+def test_7_a_snapshot_has_the_membership_at_its_index() -> None:
+    """Not that of a change behind it, which may still be lost, nor the one before."""
+    learner, voter = Membership((1, 2, 3), (4,)), Membership((1, 2, 3, 4))
+    changes = {1: Membership((1, 2, 3)), 3: learner, 5: voter}
+    entries = tuple(
+        Entry(1, index, EntryKind.MEMBERSHIP, changes[index].encode())
+        if index in changes
+        else Entry(1, index)
+        for index in range(1, 6)
+    )
+    for index, expected in ((2, changes[1]), (3, learner), (4, learner)):
+        log = RaftLog(Restored(entries=entries))
+        log.commit_to(4)
+        log.take_committed()
+        assert log.compact(index, b"").membership == expected, (
+            "ElectionSafety: who installs the snapshot counts other voters than the log names"
+        )
+        log.check_invariants()
+
+
+def test_7_what_follows_a_checkpoint_is_in_the_journal_behind_it() -> None:
+    world = three()
+    world.elect(1)
+    world.commit(1, b"a", b"b")
+    world.propose(1, b"c")
+    world.hosts[1].compact()
+    world.hosts[1].sync()
+    assert world.raft(1).log.snapshot_index == 4
+    log = world.restart(1).raft.log
+    assert (log.snapshot_index, log.last_index) == (4, 5), (
+        "CommittedNeverLost: a durable entry went with what the checkpoint replaced"
+    )
+
+
 def test_7_a_snapshot_installs_membership_and_log_position() -> None:
     world = three()
     data = b"\x90"  # an empty list, the state machine of these tests
@@ -156,9 +225,10 @@ def test_7_entries_after_a_contradicting_snapshot_go() -> None:
     world = RaftWorld()
     world.add_with_log(1, [1, 2, 3], terms=[1, 2, 2, 2], term=2)
     say(world, 2, 1, piece(0, b"\x90", 1, index=4, term=3))
-    assert (world.raft(1).log.last_index, world.raft(1).log.last_term) == (4, 1)
-    world.restart(1)
-    assert (world.raft(1).log.last_index, world.raft(1).log.last_term) == (4, 1)
+    log = world.raft(1).log
+    assert (log.last_index, log.last_term) == (4, 1), "LogMatching: a tail of another log stays"
+    log = world.restart(1).raft.log
+    assert (log.last_index, log.last_term) == (4, 1), "LogMatching: a tail of another log comes back"
 
 
 def test_7_a_snapshot_of_less_than_is_committed_is_only_acknowledged() -> None:
