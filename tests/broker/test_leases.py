@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.broker.test_segments import announce, cluster, register, seal
-from tests.broker.world import three
+from tests.broker.world import config, three
 from walrus import leases as leases_module
+from walrus.broker.tenure import Tenure
+from walrus.consensus.messages import PreVoteRequest, RequestVoteResponse
 from walrus.leases import RECONCILE_INTERVAL, LeaseTable
+from walrus.segments import Metadata
 
 
 def test_lease_needs_the_metadata_and_a_raft_leader():
@@ -93,3 +98,54 @@ def test_what_a_majority_heard_of_a_raft_leader_outlives_its_leadership():
     heard = raft.last_contact
     raft._become_follower(raft.current_term + 1, None, world.now)
     assert raft.last_contact == heard > 0
+
+
+def test_only_a_leader_prolongs_a_lease():
+    world = three()
+    node, other = (n for n in (1, 2, 3) if n != world.raft_leader)
+    broker = world.nodes[node]
+    until, term, last = broker.leases.expires_at(), broker.raft.current_term, broker.raft.log.last
+    for message in (
+        PreVoteRequest(term=term + 1, last_log_index=last.index, last_log_term=last.term),
+        RequestVoteResponse(term=term, granted=True),
+    ):
+        broker.on_message(other, message, world.now + 0.1)
+    assert broker.leases.expires_at() == until, "Lease: prolonged by a node that does not lead Raft"
+
+
+# --- the lease of an owner of work queues ---
+
+
+def tenure_of(metadata: Metadata) -> tuple[Tenure, list[Callable[[bool, float], None]]]:
+    """Node 1's, and the questions that it asks."""
+    leases = LeaseTable(1, 1, ttl=1.0)
+    leases.reconcile(metadata)
+    asked: list[Callable[[bool, float], None]] = []
+    return Tenure(config(1), metadata, leases, lambda then, now: asked.append(then), lambda now: None), asked
+
+
+def test_a_tenure_lasts_from_when_it_was_asked_for_however_late_the_answer_is():
+    tenure, asked = tenure_of(cluster())
+    tenure.keep(10.0)
+    asked.pop()(False, 10.1)
+    assert not tenure.serves("t", 10.1), "AckedNotRedelivered: what is not fresh is no lease"
+    tenure.keep(10.2)
+    asked.pop()(True, 10.9)
+    end = 10.2 + config(1).lease_ttl
+    assert tenure.serves("t", end - 0.01)
+    assert not tenure.serves("t", end), "AckedNotRedelivered: it serves while a later owner may"
+
+
+def test_what_an_owner_has_in_hand_is_void_if_another_one_was_between():
+    metadata = cluster()
+    tenure, _ = tenure_of(metadata)
+    assert not tenure.on_topic("t", metadata.topics["t"], 0.0)
+    metadata.apply(seal(1, 7, leader=1))
+    assert not tenure.on_topic("t", metadata.topics["t"], 1.0), "its own rollover"
+    metadata.apply(seal(2, 7, leader=2))
+    metadata.apply(seal(3, 7, leader=1))  # both at once: it never saw that it was not the owner
+    assert tenure.on_topic("t", metadata.topics["t"], 2.0), (
+        "AckedNotRedelivered: it hands out what another owner has answered an ACK of"
+    )
+    metadata.apply(seal(4, 7, leader=1, recovered=True))
+    assert tenure.on_topic("t", metadata.topics["t"], 3.0), "AckedNotRedelivered: nor after a recovery"

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from tests.broker.test_segments import announce, cluster, register, seal
 from tests.broker.world import NodeWorld, three
 from walrus import protocol
-from walrus.broker.placement import completed, first_leader, next_leader, replica_set
-from walrus.segments import MarkLeaving, RegisterTopic
+from walrus.broker.placement import Departures, completed, first_leader, next_leader, replica_set
+from walrus.consensus.log import RaftLog
+from walrus.consensus.messages import COMMAND, Entry, Restored
+from walrus.segments import MarkLeaving, RegisterTopic, encode_command
 from walrus.wire import messages as m
 
 
@@ -70,6 +72,16 @@ def test_a_node_that_the_log_asks_to_leave_is_no_voter_that_stays_before_that_is
     placed = completed(register(replicas=(1, 2, 3)), [1, 2, 3, 4], nodes, 3, leaving=[3])
     assert placed == register(replicas=(1, 2, 4)), "EnoughReplicas: three of those that stay"
     assert completed(seal(1, 7, leader=3, replicas=(3, 1, 2)), [1, 2, 3, 4], nodes, 3, leaving=[3]) is None
+
+
+def test_a_raft_leader_that_leads_again_looks_anew_who_leaves() -> None:
+    """Entries of others are where its own were, at indexes that it has looked at."""
+    leave = {n: encode_command(MarkLeaving(node_id=n)) for n in (2, 3)}
+    log, departures = RaftLog(Restored(entries=(Entry(1, 1), Entry(2, 2, COMMAND, leave[2])))), Departures()
+    assert set(departures.ahead(log, 2, applied=0)) == {2}
+    log.merge([Entry(3, 2, COMMAND, leave[3])])
+    assert set(departures.ahead(log, 4, applied=0)) == {3}, "EnoughReplicas: one that leaves counts"
+    assert not departures.ahead(log, 4, applied=2), "the metadata says it"
 
 
 def test_nothing_is_given_to_a_leader_of_which_no_start_is_known() -> None:
