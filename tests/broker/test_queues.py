@@ -5,13 +5,17 @@ Assertion messages that begin with a name say which invariant of `spec/Delivery.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any, cast
+
 import msgspec
 import pytest
 
-from tests.broker.world import NodeWorld, three
+from tests.broker.world import NodeWorld, batch, three
 from walrus import protocol
 from walrus.acknowledged import Acknowledged, Position
 from walrus.broker import dispatch, receivers
+from walrus.broker.groups import WorkQueue
 from walrus.consensus.messages import AppendEntriesRequest
 from walrus.deadlines import SWEEP_AT
 from walrus.protocol import Ack, Extend, Get, Nack, Receipt, Receive, Seek, errors
@@ -327,6 +331,23 @@ def test_an_ack_of_what_is_not_there_is_stale_and_holds_up_no_other():
     ack(world, 1, first)
     assert reply.startswith(b"ERR stale receipt"), "behind the last entry of a sealed segment there is none"
     assert world.topic("t").groups["g"].low == Position(1, 1)
+
+
+def test_what_was_fetched_from_another_replica_is_read_in_its_own_segment_only():
+    asked: list[object] = []
+    reads = SimpleNamespace(readable=lambda topic, number: 0)
+    owner = cast(Any, SimpleNamespace(_reads=reads, _fetch=lambda *question: asked.append(question[2])))
+    queue = dispatch.Queue(("t", "g"), WorkQueue(Acknowledged(), (), 0.0, 10))
+    queue.fetched = Position(1, 4), batch("a", "b")
+
+    def read(number: int, offset: int) -> list[bytes]:
+        found = dispatch.Dispatcher._read(owner, queue.key, queue, Position(number, offset), 1, 0.0)
+        return list(found.payloads())
+
+    assert read(1, 5) == [b"b"] and not asked
+    for place in ((2, 5), (1, 3), (1, 6)):
+        assert read(*place) == [], "DeliveredIsPrefix: an entry comes in the place of another one"
+    assert asked == [(2, 5), (1, 3), (1, 6)]
 
 
 @pytest.mark.parametrize("ending", ["killed", "cut off"])
