@@ -40,6 +40,7 @@ deep: .venv/.installed ## the property tests with many more examples, many more 
 	HYPOTHESIS_PROFILE=deep $(PYTEST) -q --timeout 7200 tests/mirror/test_nats.py
 	HYPOTHESIS_PROFILE=deep $(PYTEST) -n 2 -q tests/tlc/test_corruptions.py tests/tlc/test_raft_corruptions.py
 	$(BIN)/python -m walrus.sim --seed 1000 --seeds 50
+	$(BIN)/python -m walrus.sim --seed 2000 --seeds 10 --small-shares --workers 2 --keepers 1
 	$(BIN)/python -m walrus.tlc replay --behaviours 3000
 	$(BIN)/python -m walrus.tlc replay walrus-simulate --behaviours 3000
 	$(BIN)/python -m walrus.tlc replay walrus-simulate --behaviours 300 --checkpoints

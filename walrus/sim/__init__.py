@@ -21,7 +21,8 @@
     invariants  what must always hold, by the names of the specs
     judge       looks at the truth after every step; oracle: looks at the end, from outside
     violation   how a run ends that shows an error
-    options     what a run is made of; run: one run; report: a failed one, told
+    options     what a run is made of; shares: bounds of one turn, so small that a run reaches them
+    run         one run; report: a failed one, told
     stage       what scenarios are written with; catalogue: their register
     scenarios   schedules that broke published systems, and rare moments: scenarios_clients, scenarios_copies,
                 scenarios_disk, scenarios_failover, scenarios_raft

@@ -70,6 +70,7 @@ def _parser() -> Parser:
     add("--codec", action="store_true", help="send every message through its wire encoding")
     add("--unordered", action="store_true", help="links do not keep the order of messages")
     add("--plain", action="store_true", help="the same load and settings for every seed")
+    add("--small-shares", action="store_true", help="a turn takes one or two of what it takes hundreds of")
     add("--sampled", action="store_true", help="look at expensive invariants now and then only")
     add("--scenario", metavar="NAME", help="run a named scenario")
     add("--scenarios", action="store_true", help="run all scenarios")
@@ -93,6 +94,7 @@ def options_of(flags: argparse.Namespace) -> Options:
         codec=flags.codec,
         ordered=not flags.unordered,
         sampled=flags.sampled,
+        small_shares=flags.small_shares,
         **{name: getattr(flags, name) for name in CLIENTS},
     )
 
@@ -233,8 +235,9 @@ def _again(seed: int, flags: argparse.Namespace) -> str:
         parts.append(f"--fsync {flags.fsync if named else round(flags.fsync * 1000)}")
     counts = {name: getattr(flags, name) for name in CLIENTS}
     parts += [f"--{name.replace('_', '-')} {count}" for name, count in counts.items() if count]
-    names = ("engine", "codec", "unordered", "sampled", "plain")
-    return " ".join([*parts, *(f"--{name}" for name in names if getattr(flags, name))]) + _planted(flags)
+    names = ("engine", "codec", "unordered", "sampled", "small_shares", "plain")
+    parts += [f"--{name.replace('_', '-')}" for name in names if getattr(flags, name)]
+    return " ".join(parts) + _planted(flags)
 
 
 def _scenarios(names: Sequence[str], flags: argparse.Namespace, console: Console) -> int:

@@ -73,6 +73,8 @@ class Options:
     """PUTs that a producer sends without an answer."""
     think: float = 0.01
     """Seconds between two requests of a client, on average."""
+    small_shares: bool = False
+    """Whether a turn takes one or two of what it otherwise takes hundreds of (`shares.py`)."""
     settings: dict[str, Any] = field(default_factory=lambda: dict(SETTINGS))
 
 

@@ -29,6 +29,7 @@ from walrus.sim.mutants import unasserted
 from walrus.sim.options import Options
 from walrus.sim.pipeliner import Pipeliner
 from walrus.sim.repeaters import Repeater
+from walrus.sim.shares import small_shares
 from walrus.sim.violation import Violation
 from walrus.sim.workers import GivingUp, QueueWorker
 from walrus.sim.world import Filming, World
@@ -133,6 +134,10 @@ class Simulation:
 
     def run(self, steps: int, calm_at: float | None = None) -> Result:
         """All phases. `calm_at` ends the faults at a time of the world, not after a share of `steps`."""
+        with small_shares(self.world.options.small_shares):
+            return self._run(steps, calm_at)
+
+    def _run(self, steps: int, calm_at: float | None) -> Result:
         world = self.world
         while world.steps < steps * SHARE if calm_at is None else world.now < calm_at:
             world.step()

@@ -1,0 +1,46 @@
+"""Bounds of one turn, so small that a run of the simulator reaches each of them.
+
+A look at all topics, a snapshot, a backlog of commands: each takes a share per turn, and shares are sized for
+100,000 topics. A simulated cluster has ten, so one turn does it all, and what may happen between two turns
+does not happen. With `Options.small_shares` a share is one or two.
+
+Left out are bounds on bytes and on waiting clients: `SETTINGS` and the load reach those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Final
+
+from walrus import leases
+from walrus.broker import cursors, imaging, lifecycle, raft_host, retention, supervisor
+from walrus.replicas import puller, reads
+
+SMALL: Final[dict[tuple[ModuleType, str], int]] = {
+    (imaging, "MAX_IMAGED"): 1,
+    (lifecycle, "MAX_LOOKED"): 1,
+    (lifecycle, "MAX_SEALS"): 1,
+    (supervisor, "MAX_SEGMENTS"): 1,
+    (retention, "MAX_LOOKED"): 1,
+    (raft_host, "MAX_APPLIED"): 2,
+    (leases, "MAX_RECONCILED"): 1,
+    (puller, "MAX_PULLS"): 2,
+    (reads, "MAX_AHEAD"): 2,
+    (cursors, "MAX_AHEAD"): 1,
+}
+"""Module and constant -> its value in such a run."""
+
+
+@contextmanager
+def small_shares(wanted: bool = True) -> Iterator[None]:
+    """Have these bounds, if they are wanted, until the end of the `with`."""
+    before = {(module, name): getattr(module, name) for module, name in SMALL}
+    try:
+        for (module, name), value in SMALL.items() if wanted else ():
+            setattr(module, name, value)
+        yield
+    finally:
+        for (module, name), value in before.items():
+            setattr(module, name, value)
