@@ -15,7 +15,7 @@ from walrus.sim import faults, mutants
 from walrus.sim.mutants.plant import Mutant, Slip
 from walrus.sim.options import Options, varied
 from walrus.sim.promises import Leases, Promises
-from walrus.sim.run import FailedRun, said_next, simulate
+from walrus.sim.run import FailedRun, Simulation, said_next, simulate
 from walrus.sim.violation import UNNAMED, Violation
 from walrus.wire.messages import AppendReply
 
@@ -122,3 +122,18 @@ def test_a_leader_that_steps_down_keeps_the_lease_of_its_election_and_no_more() 
     leases.must_hold(host, ("t", 1), 5.9)
     with pytest.raises(Violation, match="Lease"):
         leases.must_hold(host, ("t", 1), 6.1)
+
+
+def test_a_judge_that_looks_at_notes_makes_no_copy() -> None:
+    """A node that is asked for a copy has one from then on; of a gone segment it would be one too many."""
+    world, fenced = Simulation(1, Options(nodes=1), ()).world, list[bool]()
+    world.run(1.0)
+    (host,) = world.live()
+    assert host.controller is not None
+    copies = host.controller.copies
+    copies.fence(copies.get(("once", 7)), lambda: fenced.append(True))
+    assert world.run_until(lambda: bool(fenced), 5.0)
+    world.kill(1)
+    world.start(1)
+    copies = world.live()[0].controller.copies  # type: ignore[union-attr]
+    assert ("once", 7) in copies.noted and ("once", 7) not in copies.known()

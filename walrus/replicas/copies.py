@@ -49,9 +49,10 @@ Transcripts, in `tests/replicas/transcripts`: `restart_with_a_shorter_copy`,
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from functools import partial
+from types import MappingProxyType
 from typing import TypeAlias
 
 import msgspec
@@ -285,9 +286,9 @@ class Copies:
         copy.fenced, copy.sure = fenced, sure
 
     @property
-    def noted(self) -> list[Key]:
-        """The segments on whose copies something is noted."""
-        return list(self._notes)
+    def noted(self) -> Mapping[Key, Note]:
+        """What is noted, by segment; there need not be a copy of each."""
+        return MappingProxyType(self._notes)
 
     def forget_notes(self, sealed: Collection[Key]) -> None:
         """Drop the notes on segments that this node will know to be sealed from the beginning of any start.

@@ -35,7 +35,7 @@ from walrus.consensus.messages import (
     Role,
     Snapshot,
 )
-from walrus.replicas.copies import NOTES, SHADOW, Key, Note
+from walrus.replicas.copies import NOTES, SHADOW, Key
 from walrus.segments import (
     START,
     Announce,
@@ -553,9 +553,7 @@ class Truth:
             host.id, log, raft.log.entries(raft.log.snapshot_index + 1, raft.log.last_index + 1)
         )
         hard_state = HardState(raft.current_term, raft.voted_for)
-        copies = {key: controller.copies.get(key) for key in controller.copies.noted}
-        notes = {key: Note(*key, copy.fenced, copy.sure) for key, copy in copies.items()}
-        self.durable[host.id].started(found, raft.log, hard_state, notes)
+        self.durable[host.id].started(found, raft.log, hard_state, dict(controller.copies.noted))
         for name in found:
             key = key_of(name)
             assert key is not None
