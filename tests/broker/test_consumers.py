@@ -37,7 +37,7 @@ def test_client_that_is_gone_loses_nobody_an_entry():
     gone = world.send(node, protocol.Get("t", "", 2))
     world.closed.add(gone)
     world.run(0.5)
-    assert world.get_all(node, "t") == [b"0", b"1", b"2"]
+    assert world.get_all(node, "t") == [b"0", b"1", b"2"], "DeliveredIsPrefix"
 
 
 def test_answer_that_is_lost_is_asked_for_again_until_the_deadline():
@@ -48,7 +48,7 @@ def test_answer_that_is_lost_is_asked_for_again_until_the_deadline():
     world.until(lambda: bool(world.replies[slot]))
     assert world.replies[slot][0].startswith(b"ERR no leader: the node that has the cursor did not answer")
     world.lose = lambda sender, to, message: False
-    assert world.get_all(node, "t") == [b"0", b"1"]
+    assert world.get_all(node, "t") == [b"0", b"1"], "DeliveredIsPrefix"
 
 
 def test_lost_confirmation_is_a_redelivery_and_no_gap():
@@ -57,7 +57,9 @@ def test_lost_confirmation_is_a_redelivery_and_no_gap():
     world.lose = lambda sender, to, message: isinstance(message, m.Confirm)
     assert world.ask(node, protocol.Get("t")) == [b"OK 0"]
     world.lose = lambda sender, to, message: False
-    assert world.get_all(node, "t") == [b"0", b"1", b"2"]
+    assert world.get_all(node, "t") == [b"0", b"1", b"2"], (
+        "DeliveredIsPrefix: what reached no client comes again"
+    )
 
 
 def test_get_follows_a_failover():
@@ -68,7 +70,7 @@ def test_get_follows_a_failover():
     world.kill(world.topic("t").open.leader)
     slot = world.send(node, protocol.Get("t"))
     world.until(lambda: bool(world.replies[slot]))
-    assert world.replies[slot] == [b"OK 1"]
+    assert world.replies[slot] == [b"OK 1"], "DeliveredIsPrefix"
 
 
 def test_late_answer_reaches_no_client():
@@ -94,7 +96,7 @@ def test_a_run_of_which_nobody_wants_the_rest_is_not_confirmed():
     longer = m.GetReply(request=asked, batch=batch("0", "1"), moved=False, error="")
     world.nodes[node].on_message(leader, longer, world.now)
     world.step()
-    assert world.replies[slot] == [b"OK 0"]
+    assert world.replies[slot] == [b"OK 0"], "DeliveredIsPrefix"
     assert confirmed == [False], "DeliveredIsPrefix: the second entry reached no client"
 
 
@@ -107,7 +109,7 @@ def test_a_get_is_asked_again_when_the_connection_to_the_leader_was_lost():
     world.lose = lambda sender, to, message: False
     world.nodes[node].on_disconnected(leader, False, world.now)
     world.until(lambda: bool(world.replies[slot]), within=1.0)
-    assert world.replies[slot] == [b"OK 0"]
+    assert world.replies[slot] == [b"OK 0"], "DeliveredIsPrefix"
 
 
 # --- FETCH ---
@@ -116,7 +118,9 @@ def test_a_get_is_asked_again_when_the_connection_to_the_leader_was_lost():
 def test_open_segment_is_fetched_through_any_node_up_to_what_is_acknowledged():
     world = loaded(2)
     for node in (1, 2, 3):
-        assert world.ask(node, protocol.Fetch("t", 1, 0, 3)) == [b"OK 1 0", b"OK 2 1", b"EMPTY"]
+        assert world.ask(node, protocol.Fetch("t", 1, 0, 3)) == [b"OK 1 0", b"OK 2 1", b"EMPTY"], (
+            "DeliveredIsPrefix"
+        )
 
 
 def test_sealed_segment_is_served_by_its_replicas_without_anybody_else():
@@ -127,14 +131,14 @@ def test_sealed_segment_is_served_by_its_replicas_without_anybody_else():
         world.isolate(node)
     for node in world.nodes:
         expected = [b"OK 1 0", b"OK 2 1", b"OK 3 2", b"EMPTY"]
-        assert world.ask(node, protocol.Fetch("t", 1, 0, 4), within=1.0) == expected
+        assert world.ask(node, protocol.Fetch("t", 1, 0, 4), within=1.0) == expected, "DeliveredIsPrefix"
 
 
 def test_sealed_segment_that_is_not_here_is_fetched_from_a_replica_that_answers():
     world = loaded(6, max_segment_entries=3)
     world.join(4)
     world.kill(world.topic("t").segments[0].replicas[0])
-    assert world.ask(4, protocol.Fetch("t", 1, 1, 2)) == [b"OK 2 1", b"OK 3 2"]
+    assert world.ask(4, protocol.Fetch("t", 1, 1, 2)) == [b"OK 2 1", b"OK 3 2"], "DeliveredIsPrefix"
 
 
 def test_fetch_beyond_the_end_is_empty_and_of_no_segment_an_error():

@@ -113,7 +113,7 @@ def test_entries_come_in_order_and_then_none():
     bench.confirm(bench.get(2))
     bench.confirm(bench.get(2))
     bench.get(2)
-    assert [entries for _, entries in bench.given()] == [[b"a", b"b"], [b"c"], []]
+    assert [entries for _, entries in bench.given()] == [[b"a", b"b"], [b"c"], []], "DeliveredIsPrefix"
 
 
 def test_what_is_not_acknowledged_is_not_given():
@@ -121,16 +121,18 @@ def test_what_is_not_acknowledged_is_not_given():
     bench.commit_index = 1
     bench.confirm(bench.get(5))
     bench.get(5)
-    assert [entries for _, entries in bench.given()] == [[b"a"], []]
+    assert [entries for _, entries in bench.given()] == [[b"a"], []], (
+        "DeliveredIsPrefix: what is not acknowledged is handed out"
+    )
 
 
 def test_only_what_is_confirmed_is_committed():
     bench = Bench("a", "b", "c")
     first = bench.get(2)
-    assert bench.committed() == {}
+    assert bench.committed() == {}, "DeliveredIsPrefix: committed before it was confirmed"
     bench.confirm(first)
     bench.get(1)
-    assert bench.committed() == {"": Position(1, 2)}
+    assert bench.committed() == {"": Position(1, 2)}, "CursorInBounds"
 
 
 def test_what_waits_is_given_as_soon_as_the_run_before_it_is_confirmed():
@@ -146,7 +148,7 @@ def test_what_waits_for_a_seal_is_given_as_soon_as_the_next_segment_is_open():
     bench = Bench("a")
     bench.cursors.freeze("t")
     request = bench.get(1)
-    assert bench.given() == []
+    assert bench.given() == [], "DeliveredIsPrefix: two deliveries at once"
     bench.metadata.apply(seal(1, 1, leader=1))
     bench.topic_changed()
     assert bench.given() == [(request, [b"a"])], "in this step, not with the next tick"
@@ -173,7 +175,9 @@ def test_origin_that_asks_again_never_got_the_first_answer():
     bench = Bench("a", "b")
     bench.get(1)
     bench.get(1)
-    assert [entries for _, entries in bench.given()] == [[b"a"], [b"a"]]
+    assert [entries for _, entries in bench.given()] == [[b"a"], [b"a"]], (
+        "DeliveredIsPrefix: what reached nobody comes again"
+    )
 
 
 @pytest.mark.parametrize("how", ["disconnect", "silence"])
@@ -182,12 +186,12 @@ def test_what_was_given_to_a_node_that_is_gone_comes_before_anything_later(how: 
     bench = Bench("a", "b")
     bench.get(1, origin=2)
     bench.get(1, origin=3)
-    assert [entries for _, entries in bench.given()] == [[b"a"]]
+    assert [entries for _, entries in bench.given()] == [[b"a"]], "DeliveredIsPrefix"
     if how == "disconnect":
         bench.cursors.on_disconnected(2, bench.now)
     else:
         bench.tick(config().request_timeout / 2)
-    assert bench.given() == [(2, [b"a"])]
+    assert bench.given() == [(2, [b"a"])], "DeliveredIsPrefix"
 
 
 def test_origin_that_asks_again_while_it_waits_is_answered_once():
@@ -199,7 +203,7 @@ def test_origin_that_asks_again_while_it_waits_is_answered_once():
     bench.reads.on_reply(
         2, m.ReadReply(request=read.request, batch=batch("a", "b", "c", "d"), error=""), bench.now
     )
-    assert bench.given() == [(again, [b"a", b"b"])]
+    assert bench.given() == [(again, [b"a", b"b"])], "DeliveredIsPrefix"
 
 
 def test_late_and_repeated_questions_are_not_answered():
@@ -208,7 +212,7 @@ def test_late_and_repeated_questions_are_not_answered():
     bench.get(1, request=5)
     bench.get(1, request=4)
     bench.get(1, request=6)
-    assert bench.given() == [(5, [b"a"]), (6, [b"b"])]
+    assert bench.given() == [(5, [b"a"]), (6, [b"b"])], "DeliveredIsPrefix"
 
 
 def test_confirmation_of_something_else_changes_nothing():
@@ -216,14 +220,16 @@ def test_confirmation_of_something_else_changes_nothing():
     number = bench.get(1)
     for request, origin, group in [(number, 3, ""), (99, 2, ""), (number, 2, "other")]:
         bench.confirm(request, origin=origin, group=group)
-    assert bench.committed() == {}
+    assert bench.committed() == {}, "DeliveredIsPrefix: committed before it was confirmed"
 
 
 def test_groups_do_not_share():
     bench = Bench("a", "b")
     bench.get(1, group="x")
     bench.get(2, group="y")
-    assert [entries for _, entries in bench.given()] == [[b"a"], [b"a", b"b"]]
+    assert [entries for _, entries in bench.given()] == [[b"a"], [b"a", b"b"]], (
+        "DeliveredIsPrefix: what reached nobody comes again"
+    )
 
 
 def test_who_does_not_lead_says_so():
@@ -232,14 +238,14 @@ def test_who_does_not_lead_says_so():
     bench.leases.reconcile(bench.metadata)
     bench.get(1)
     ((_, reply),) = bench.sent(m.GetReply)
-    assert reply.moved and not reply.batch.count
+    assert reply.moved and not reply.batch.count, "DeliveredIsPrefix: a node that does not lead hands out"
 
 
 def test_without_a_lease_nothing_is_given_and_the_waiting_ends():
     bench = Bench("a")
     bench.now += 2000
     bench.get(1)
-    assert bench.given() == []
+    assert bench.given() == [], "DeliveredIsPrefix: a node that is cut off hands out"
     bench.tick(10)
     ((_, reply),) = bench.sent(m.GetReply)
     assert "did not move" in reply.error
@@ -274,16 +280,16 @@ def test_damaged_entry_of_the_open_segment_is_not_taken_for_its_end():
     bench.memory.damaged.add(("t/1", 0))
     bench.get(1)
     sent = [(e.to, e.message) for e in bench.outbox.take() if isinstance(e, Send)]
-    assert not [reply for _, reply in sent if isinstance(reply, m.GetReply)]
+    assert not [reply for _, reply in sent if isinstance(reply, m.GetReply)], "DeliveredIsPrefix"
     ((to, read),) = [(to, read) for to, read in sent if isinstance(read, m.Read)]
     assert read.raw, "up to what is acknowledged any copy will do"
     got = batch("a", "b", "not acknowledged")
     bench.reads.on_reply(to, m.ReadReply(request=read.request, batch=got, error=""), bench.now)
-    assert [entries for _, entries in bench.given()] == [[b"a"]]
+    assert [entries for _, entries in bench.given()] == [[b"a"]], "DeliveredIsPrefix"
     bench.confirm(1)
     bench.confirm(bench.get(5))
     bench.get(5)
-    assert [entries for _, entries in bench.given()] == [[b"b"], []]
+    assert [entries for _, entries in bench.given()] == [[b"b"], []], "DeliveredIsPrefix"
 
 
 def test_chain_of_empty_segments_is_passed_in_one_step():
@@ -293,8 +299,8 @@ def test_chain_of_empty_segments_is_passed_in_one_step():
     bench.topic_changed()
     bench.confirm(bench.get(5))
     bench.get(5)
-    assert [entries for _, entries in bench.given()] == [[b"a"], []]
-    assert bench.committed() == {"": Position(22, 0)}
+    assert [entries for _, entries in bench.given()] == [[b"a"], []], "DeliveredIsPrefix"
+    assert bench.committed() == {"": Position(22, 0)}, "CursorInBounds"
 
 
 # --- rollover and failover ---
@@ -303,11 +309,11 @@ def test_chain_of_empty_segments_is_passed_in_one_step():
 def test_sealing_leader_gives_nothing_more_and_waits_for_confirmation():
     bench = Bench("a", "b")
     number = bench.get(1)
-    assert bench.cursors.freeze("t") is None
+    assert bench.cursors.freeze("t") is None, "DeliveredIsPrefix: sealed with what is not confirmed"
     bench.confirm(number)
-    assert bench.cursors.freeze("t") == {"": Position(1, 1)}
+    assert bench.cursors.freeze("t") == {"": Position(1, 1)}, "CursorInBounds"
     bench.get(1)
-    assert bench.given() == [(number, [b"a"])]
+    assert bench.given() == [(number, [b"a"])], "DeliveredIsPrefix"
 
 
 def test_change_of_another_segments_replicas_does_not_thaw():
@@ -315,7 +321,7 @@ def test_change_of_another_segments_replicas_does_not_thaw():
     bench.cursors.freeze("t")
     bench.topic_changed()
     bench.get(1)
-    assert bench.given() == []
+    assert bench.given() == [], "DeliveredIsPrefix: handed out after the freeze"
 
 
 def test_whoever_waits_when_leadership_moves_is_told():
@@ -325,7 +331,7 @@ def test_whoever_waits_when_leadership_moves_is_told():
     bench.metadata.apply(seal(1, 1, leader=2))
     bench.topic_changed()
     ((_, reply),) = bench.sent(m.GetReply)
-    assert reply.moved and not bench.cursors.cursors()
+    assert reply.moved and not bench.cursors.cursors(), "DeliveredIsPrefix: two nodes hand out"
 
 
 def test_leader_that_led_before_does_not_go_back_behind_what_others_committed():
@@ -339,7 +345,7 @@ def test_leader_that_led_before_does_not_go_back_behind_what_others_committed():
     bench.topic_changed()
     bench.sent(m.GetReply)
     bench.get(1)
-    assert [entries for _, entries in bench.given()] == [[]]
+    assert [entries for _, entries in bench.given()] == [[]], "DeliveredIsPrefix"
 
 
 # --- bounds ---
@@ -362,7 +368,7 @@ def test_cursor_that_is_not_committed_yet_is_not_forgotten():
     bench.confirm(bench.get(1))
     bench.tick(60)
     bench.get(1)
-    assert bench.given()[-1][1] == [b"b"]
+    assert bench.given()[-1][1] == [b"b"], "DeliveredIsPrefix"
 
 
 def test_memory_for_reading_ahead_is_bounded(monkeypatch: pytest.MonkeyPatch):
@@ -373,7 +379,7 @@ def test_memory_for_reading_ahead_is_bounded(monkeypatch: pytest.MonkeyPatch):
     assert sum(cursor.ahead is not None for cursor in bench.cursors.cursors().values()) == 3
     for number in range(10):
         bench.get(1, group=f"g{number}")
-    assert {entries[0] for _, entries in bench.given()[10:]} == {b"b"}
+    assert {entries[0] for _, entries in bench.given()[10:]} == {b"b"}, "DeliveredIsPrefix"
 
 
 def test_reading_ahead_is_bounded_in_entries():
@@ -407,7 +413,7 @@ def test_what_was_read_ahead_ends_where_a_forced_recovery_cut_the_segment():
     """RECOVER gave up "c", and this node, which led before and leads after, applies it all at once."""
     bench = Bench("a", "b", "c")
     bench.confirm(bench.get(1))
-    assert [entries for _, entries in bench.given()] == [[b"a"]]
+    assert [entries for _, entries in bench.given()] == [[b"a"]], "DeliveredIsPrefix"
     for command in (seal(1, 2, recovered=True), seal(2, 0, leader=1)):
         bench.metadata.apply(command)
     bench.commit_index = 0
@@ -425,8 +431,10 @@ def test_registered_nothing_read_failover_still_at_the_start():
     leader = world.topic("t").open.leader
     assert world.put(leader, "t", "a", "b") == [b"OK"] * 2
     world.kill(leader)
-    assert world.topic("t").cursors.get("", START) == START
-    assert world.get_all(min(world.nodes), "t") == [b"a", b"b"]
+    assert world.topic("t").cursors.get("", START) == START, "CursorInBounds"
+    assert world.get_all(min(world.nodes), "t") == [b"a", b"b"], (
+        "DeliveredIsPrefix: a failover loses what nobody got"
+    )
 
 
 def test_healthy_rollovers_deliver_each_entry_once_to_one_consumer():
@@ -440,7 +448,9 @@ def test_healthy_rollovers_deliver_each_entry_once_to_one_consumer():
     rest = world.get_all(2, "t")
     answered = [world.replies[f"request {n}"] for n in range(1, 200)]
     read = [r[3:] for replies in answered for r in replies if r.startswith(b"OK ")]
-    assert sorted(read, key=int) == [b"%d" % n for n in range(20)] and read[-len(rest) :] == rest
+    assert sorted(read, key=int) == [b"%d" % n for n in range(20)] and read[-len(rest) :] == rest, (
+        "DeliveredIsPrefix"
+    )
 
 
 def test_node_that_dies_after_delivering_causes_redelivery_and_no_gap():
@@ -452,5 +462,5 @@ def test_node_that_dies_after_delivering_causes_redelivery_and_no_gap():
     first = [reply[3:] for reply in world.ask(other, protocol.Get("t", "", 4))]
     world.kill(leader)
     rest = world.get_all(other, "t")
-    assert first == [b"0", b"1", b"2", b"3"]
-    assert rest == [b"%d" % n for n in range(int(rest[0]), 10)] and int(rest[0]) <= 4
+    assert first == [b"0", b"1", b"2", b"3"], "DeliveredIsPrefix"
+    assert rest == [b"%d" % n for n in range(int(rest[0]), 10)] and int(rest[0]) <= 4, "DeliveredIsPrefix"

@@ -30,13 +30,13 @@ def give_back(world: NodeWorld, times: int) -> None:
 def test_an_entry_that_comes_back_too_often_goes_to_the_dead_letters() -> None:
     world = limited()
     give_back(world, 2)
-    assert payloads(world, 2) == [b"1", b"2"]
+    assert payloads(world, 2) == [b"1", b"2"], "NothingSkipped"
     world.until(lambda: world.topic("t").dead == {"g": 1})
-    assert world.get_all(3, "t.dead") == [b"0"]
+    assert world.get_all(3, "t.dead") == [b"0"], "NothingSkipped: a spent entry is nowhere"
     figures = world.metrics(owner(world))
     assert (figures["deliveries"], figures["redeliveries"], figures["dead_letters"]) == (4, 1, 1)
     assert world.topic("t").groups["g"].low == (1, 3), "an entry that was given up is done"
-    assert receive(world, 3) == [b"EMPTY"]
+    assert receive(world, 3) == [b"EMPTY"], "AckedNotRedelivered"
 
 
 def test_without_a_limit_it_comes_for_ever() -> None:
@@ -51,9 +51,11 @@ def test_several_are_given_up_and_the_rest_is_handed_out_at_once() -> None:
     for receipt in receipts:
         world.ask(1, Nack("t", "g", receipt))
     found = [received(reply)[2] for reply in receive(world, 2, 3)]
-    assert found == [b"3", b"4", b"5"]
+    assert found == [b"3", b"4", b"5"], "NothingSkipped"
     world.until(lambda: world.topic("t").dead == {"g": 3})
-    assert sorted(world.get_all(3, "t.dead")) == [b"0", b"1", b"2"]
+    assert sorted(world.get_all(3, "t.dead")) == [b"0", b"1", b"2"], (
+        "NothingSkipped: a spent entry is nowhere"
+    )
 
 
 def test_it_is_not_done_before_it_is_in_the_dead_letter_topic() -> None:

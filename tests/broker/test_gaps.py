@@ -51,7 +51,9 @@ def test_entries_that_every_replica_lacks_are_stepped_over_counted_and_named():
     bench.outbox.take()
     bench.gap(3, 5)
     effects = bench.outbox.take()
-    assert bench.position() == (2, 0) and bench.cursors.lost == 3
+    assert bench.position() == (2, 0) and bench.cursors.lost == 3, (
+        "DeliveredIsPrefix: more, or less, is stepped over than is lost"
+    )
     assert [e.text for e in effects if isinstance(e, LogLine)] == [
         "lost: entries 2 to 4 of segment 1 of t are on none of its replicas; "
         "GET goes on behind them (group '')"
@@ -66,7 +68,9 @@ def test_a_replica_that_does_not_answer_may_have_them():
     bench.gap(2, 5)
     for _ in range(50):
         bench.tick(0.1)
-    assert bench.position() == (1, 2) and bench.cursors.lost == 0
+    assert bench.position() == (1, 2) and bench.cursors.lost == 0, (
+        "DeliveredIsPrefix: a cursor goes over what a replica may have"
+    )
     assert CURSOR_STUCK in [reply.error for _, reply in bench.sent(m.GetReply)]
 
 
@@ -76,7 +80,9 @@ def test_a_cursor_goes_no_further_than_the_replica_that_lacks_least(end: int):
     bench.fail_reads()
     bench.gap(2, 5)
     bench.gap(3, end)
-    assert bench.position() == (1, end) and bench.cursors.lost == end - 2
+    assert bench.position() == (1, end) and bench.cursors.lost == end - 2, (
+        "DeliveredIsPrefix: more, or less, is stepped over than is lost"
+    )
 
 
 def test_the_word_of_a_replica_counts_for_a_while_only():
@@ -93,7 +99,7 @@ def test_a_member_that_was_removed_is_not_waited_for():
     del bench.metadata.nodes[3]
     bench.fail_reads()
     bench.gap(2, 5)
-    assert bench.position() == (2, 0)
+    assert bench.position() == (2, 0), "ReadProgress"
 
 
 def test_a_node_says_nothing_of_a_segment_that_it_is_no_replica_of():
@@ -149,8 +155,10 @@ def test_get_goes_on_behind_a_documented_loss(kept: int):
         world.start(node)
     world.until(lambda: world.put(2, "t", "99") == [b"OK"])
     for node in (1, 2, 3):
-        assert rest_of(world, node, f"g{node}") == [*range(kept), *range(5, 12), 99]
-    assert sum(world.metrics(node)["entries_lost"] for node in (1, 2, 3)) == 3 * (5 - kept)
+        assert rest_of(world, node, f"g{node}") == [*range(kept), *range(5, 12), 99], "DeliveredIsPrefix"
+    assert sum(world.metrics(node)["entries_lost"] for node in (1, 2, 3)) == 3 * (5 - kept), (
+        "DeliveredIsPrefix"
+    )
     assert any(f"lost: entries {kept} to 4 of segment 1 of t" in line for line in world.logs)
 
 
@@ -179,7 +187,9 @@ def test_fetch_of_what_a_silent_replica_may_have_says_that_none_answered():
     world.start(1)
     world.start(2)
     world.until(lambda: world.put(2, "t", "99") == [b"OK"])
-    assert world.ask(2, Fetch("t", 1, 3, 1))[0].startswith(b"ERR no replica answered")
+    assert world.ask(2, Fetch("t", 1, 3, 1))[0].startswith(b"ERR no replica answered"), (
+        "DeliveredIsPrefix: a silent replica may have it"
+    )
     world.start(3)
     world.until(lambda: world.ask(2, Fetch("t", 1, 3, 1)) == [b"OK 4 3"])
 
@@ -194,14 +204,16 @@ def test_get_waits_for_the_replica_that_may_have_the_entries():
     world.start(1)
     world.start(2)
     world.until(lambda: world.put(2, "t", "99") == [b"OK"])
-    assert [world.ask(2, Get("t", "g")) for _ in range(4)][3][0].startswith(b"ERR no replica answered")
+    assert [world.ask(2, Get("t", "g")) for _ in range(4)][3][0].startswith(b"ERR no replica answered"), (
+        "DeliveredIsPrefix: a silent replica may have it"
+    )
     world.start(3)
     assert rest_of(world, 2, "h") == [*range(12), 99], "node 3 has them all, and the others get them back"
-    assert all(world.metrics(node)["entries_lost"] == 0 for node in (1, 2, 3))
+    assert all(world.metrics(node)["entries_lost"] == 0 for node in (1, 2, 3)), "DeliveredIsPrefix"
 
 
 def test_get_goes_on_behind_an_entry_that_is_damaged_everywhere():
     world = filled()
     for node in (1, 2, 3):
         world.stores[node][0].damaged |= {("t/1", 1), ("t/1", 2)}
-    assert rest_of(world, 1, "g") == [0, *range(3, 12)]
+    assert rest_of(world, 1, "g") == [0, *range(3, 12)], "DeliveredIsPrefix, ReadProgress"

@@ -44,7 +44,7 @@ def take_run(group: WorkQueue, of: Topic, end: int, now: float, most: int) -> li
 def test_entries_come_in_order_across_sealed_segments_and_empty_ones():
     group, of = fresh(), topic(2, 0, 1)
     found = [take(group, of, 1) for _ in range(5)]
-    assert [one and one[:2] for one in found] == [(1, 0), (1, 1), (3, 0), (4, 0), None]
+    assert [one and one[:2] for one in found] == [(1, 0), (1, 1), (3, 0), (4, 0), None], "DeliveredIsPrefix"
 
 
 def test_what_is_given_back_comes_before_what_was_never_out_lowest_first():
@@ -53,7 +53,8 @@ def test_what_is_given_back_comes_before_what_was_never_out_lowest_first():
     for receipt in reversed(receipts):
         assert receipt and group.give_back(receipt, 1.0)
     found = [take(group, of, 5, 2.0) for _ in range(4)]
-    assert [one and (one.offset, one.delivery) for one in found] == [(0, 2), (1, 2), (2, 2), (3, 1)]
+    again = [one and (one.offset, one.delivery) for one in found]
+    assert again == [(0, 2), (1, 2), (2, 2), (3, 1)], "NothingSkipped: what was given back comes again, first"
 
 
 def test_deliveries_that_are_extended_for_ever_cost_no_memory():
@@ -71,11 +72,11 @@ def test_what_was_handed_on_stays_out_and_is_counted_on():
     done = Acknowledged(low=Position(1, 1), above=(Run(1, 3, 4),))
     group = WorkQueue(done, [HandedOn(1, 1, 2), HandedOn(1, 3, 1)], VISIBLE)
     of = topic()
-    assert list(group.out) == [Position(1, 1)], "one of them was acknowledged"
+    assert list(group.out) == [Position(1, 1)], "AckedNotRedelivered: one of them was acknowledged"
     second = take(group, of, 9)
     assert second and second.offset == 2
     third = take(group, of, 9, VISIBLE)
-    assert third == Receipt(1, 1, 0, 3)
+    assert third == Receipt(1, 1, 0, 3), "SealHandsOn: how often it was out is forgotten"
 
 
 def test_a_run_is_of_entries_of_which_nothing_is_known_in_one_segment_and_the_window():
@@ -86,7 +87,7 @@ def test_a_run_is_of_entries_of_which_nothing_is_known_in_one_segment_and_the_wi
     while run := take_run(group, of, 9, 0.0, 4):
         runs.append((*run[0][:2], len(run)))
         group.check_invariants(of)
-    assert runs == [(1, 1, 1), (1, 2, 1), (1, 4, 1), (1, 7, 1), (2, 0, 2)]
+    assert runs == [(1, 1, 1), (1, 2, 1), (1, 4, 1), (1, 7, 1), (2, 0, 2)], "AckedNotRedelivered, OutIsBounded"
 
 
 class Model:
@@ -143,7 +144,7 @@ def test_only_entries_of_the_window_can_be_acknowledged(offsets: set[int]):
     for offset in offsets:
         taken = group.acknowledge(Receipt(1, offset, 0, 1), of, WINDOW + 20)
         assert taken == (offset < WINDOW), "OutIsBounded"
-    assert len(group.noted) == len([offset for offset in offsets if offset < WINDOW])
+    assert len(group.noted) == len([offset for offset in offsets if offset < WINDOW]), "OutIsBounded"
 
 
 def test_behind_the_last_entry_of_a_sealed_segment_there_is_nothing_to_acknowledge():
@@ -151,5 +152,7 @@ def test_behind_the_last_entry_of_a_sealed_segment_there_is_nothing_to_acknowled
     assert group.acknowledge(Receipt(1, 1, 0, 1), of, 5)
     assert not group.acknowledge(Receipt(1, 2, 0, 1), of, 5), "a cursor may stand there, but no entry"
     assert not group.acknowledge(Receipt(2, 5, 0, 1), of, 5)
-    assert not group.acknowledge(Receipt(3, 0, 0, 1), of, 5)
+    assert not group.acknowledge(Receipt(3, 0, 0, 1), of, 5), (
+        "NothingSkipped: an entry counts that is not there"
+    )
     assert group.noted == {Position(1, 1)}

@@ -91,11 +91,11 @@ def test_any_node_hands_out_each_entry_once_and_acknowledged_ones_are_done():
     world = loaded(6)
     replies = [receive(world, node, 2) for node in (1, 2, 3)]
     found = [received(reply) for run in replies for reply in run]
-    assert [payload for _, _, payload in found] == [b"0", b"1", b"2", b"3", b"4", b"5"]
-    assert all(deliveries == 1 for _, deliveries, _ in found)
-    assert receive(world, 1) == [b"EMPTY"]
+    assert [payload for _, _, payload in found] == [b"0", b"1", b"2", b"3", b"4", b"5"], "DeliveredIsPrefix"
+    assert all(deliveries == 1 for _, deliveries, _ in found), "an entry is out once"
+    assert receive(world, 1) == [b"EMPTY"], "an entry is out once"
     ack(world, 2, *(receipt for receipt, _, _ in found))
-    assert world.topic("t").groups["g"].low == Position(1, 6)
+    assert world.topic("t").groups["g"].low == Position(1, 6), "EveryEntryAcked"
     world.run(40.0)
     assert receive(world, 3) == [b"EMPTY"], "AckedNotRedelivered"
 
@@ -144,7 +144,7 @@ def test_the_owner_says_what_is_out_and_how_far_behind_a_group_is():
 
 def test_groups_know_nothing_of_each_other():
     world = loaded(2)
-    assert payloads(world, 1, "a") == payloads(world, 2, "b") == [b"0", b"1"]
+    assert payloads(world, 1, "a") == payloads(world, 2, "b") == [b"0", b"1"], "NothingSkipped"
 
 
 def test_an_entry_that_is_not_acknowledged_in_time_comes_again_and_counts():
@@ -153,7 +153,7 @@ def test_an_entry_that_is_not_acknowledged_in_time_comes_again_and_counts():
     assert receive(world, 2) == [b"EMPTY"], "it is out"
     world.run(30.1)
     second, deliveries, payload = received(receive(world, 2)[0])
-    assert (deliveries, payload) == (2, b"0")
+    assert (deliveries, payload) == (2, b"0"), "NothingSkipped"
     assert world.ask(1, Nack("t", "g", first)) == [b"ERR " + errors.STALE_RECEIPT.encode()]
     assert world.ask(1, Extend("t", "g", first, 10)) == [b"ERR " + errors.STALE_RECEIPT.encode()]
     ack(world, 1, first)  # late, and the work is done
@@ -167,14 +167,14 @@ def test_what_is_given_back_comes_again_after_its_delay_and_what_is_extended_lat
     a, b = take(world, 1, 2)
     assert world.ask(2, Nack("t", "g", a, 5_000)) == [b"OK"]
     assert world.ask(2, Extend("t", "g", b, 50_000)) == [b"OK"]
-    assert receive(world, 1) == [b"EMPTY"]
+    assert receive(world, 1) == [b"EMPTY"], "an entry is out once"
     world.run(5.1)
     assert received(receive(world, 3)[0])[2] == b"0"
     world.run(31)
     assert received(receive(world, 3)[0])[1:] == (3, b"0"), "its second delivery timed out"
     assert receive(world, 3) == [b"EMPTY"], "the extended one is out still"
     world.run(20)
-    assert received(receive(world, 3)[0])[1:] == (2, b"1")
+    assert received(receive(world, 3)[0])[1:] == (2, b"1"), "NothingSkipped"
 
 
 def test_a_receive_that_waits_is_answered_in_the_turn_in_which_the_entry_is_acknowledged():
@@ -205,7 +205,9 @@ def test_entries_of_a_client_that_is_gone_go_to_the_next():
     world.closed.add(gone)
     world.run(0.5)
     found = [received(reply) for reply in receive(world, 1, 2)]
-    assert [(deliveries, payload) for _, deliveries, payload in found] == [(2, b"0"), (2, b"1")]
+    assert [(deliveries, payload) for _, deliveries, payload in found] == [(2, b"0"), (2, b"1")], (
+        "NothingSkipped"
+    )
 
 
 def test_never_more_than_the_window_is_out():
@@ -218,7 +220,9 @@ def test_never_more_than_the_window_is_out():
     ack(world, 1, *found[1:])
     assert receive(world, 1) == [b"EMPTY"], "OutIsBounded: the first one is not acknowledged"
     ack(world, 1, found[0])
-    assert len([reply for reply in receive(world, 1, 500) if reply != b"EMPTY"]) == 200
+    assert len([reply for reply in receive(world, 1, 500) if reply != b"EMPTY"]) == 200, (
+        "OutIsBounded, EveryEntryAcked"
+    )
 
 
 def test_a_group_is_read_with_get_or_with_receive():
@@ -238,7 +242,7 @@ def test_an_unknown_topic_and_a_receipt_of_no_entry_are_errors_that_change_nothi
     for receipt in (Receipt(1, 1, 0, 1), Receipt(2, 0, 0, 1), Receipt(1, 0, 3, 1)):
         assert world.ask(1, Ack("t", "g", (receipt,))) == stale, receipt
         assert world.ask(1, Nack("t", "g", receipt)) == stale, receipt
-    assert payloads(world, 1) == [b"0"]
+    assert payloads(world, 1) == [b"0"], "NothingSkipped: an acknowledgement of what was never out"
 
 
 def test_a_group_begins_with_the_first_request_that_names_it_an_ack_too():
@@ -247,8 +251,8 @@ def test_a_group_begins_with_the_first_request_that_names_it_an_ack_too():
     for change in (Nack("t", "new", receipt), Extend("t", "new", receipt, 1_000)):
         assert world.ask(1, change) == [b"ERR " + errors.STALE_RECEIPT.encode()], "nothing of it is out"
     assert world.ask(1, Ack("t", "new", (receipt,))) == [b"OK"]
-    assert payloads(world, 1, "new") == [b"1"]
-    assert payloads(world, 1, "another") == [b"0", b"1"]
+    assert payloads(world, 1, "new") == [b"1"], "AckedNotRedelivered"
+    assert payloads(world, 1, "another") == [b"0", b"1"], "NothingSkipped"
 
 
 # --- SEEK
@@ -259,18 +263,20 @@ def test_seek_goes_back_and_forth_and_makes_receipts_of_before_stale():
     receipts = take(world, 1, 3)
     ack(world, 1, *receipts[:2])
     assert world.ask(2, Seek("t", "g", "begin")) == [b"OK"]
-    assert world.ask(1, Ack("t", "g", (receipts[2],))) == [b"ERR " + errors.STALE_RECEIPT.encode()]
-    assert payloads(world, 1) == [b"0", b"1", b"2", b"3"]
+    assert world.ask(1, Ack("t", "g", (receipts[2],))) == [b"ERR " + errors.STALE_RECEIPT.encode()], (
+        "NothingSkipped: a receipt of before the SEEK counts"
+    )
+    assert payloads(world, 1) == [b"0", b"1", b"2", b"3"], "NothingSkipped"
     assert world.ask(2, Seek("t", "g", Position(1, 3))) == [b"OK"]
-    assert payloads(world, 1) == [b"3"]
+    assert payloads(world, 1) == [b"3"], "NothingSkipped"
     assert world.ask(2, Seek("t", "g", "begin")) == [b"OK"]
     assert world.ask(3, Seek("t", "g", "end")) == [b"OK"]
-    assert receive(world, 1) == [b"EMPTY"]
+    assert receive(world, 1) == [b"EMPTY"], "NothingSkipped"
     assert world.ask(2, Seek("t", "g", Position(1, 5)))[0].startswith(
         b"ERR invalid position: t has no place 1 5"
     )
     assert world.ask(2, Seek("t", "new", Position(1, 2))) == [b"OK"], "it makes the group"
-    assert payloads(world, 1, "new") == [b"2", b"3"]
+    assert payloads(world, 1, "new") == [b"2", b"3"], "NothingSkipped"
 
 
 # --- rollover and failover
@@ -288,7 +294,7 @@ def test_a_healthy_rollover_delivers_nothing_again():
     rest = [received(reply) for reply in receive(world, 3, 20) if reply != b"EMPTY"]
     assert [int(payload) for _, _, payload in rest] == list(range(5, 12)), "SealHandsOn"
     ack(world, 1, a, c)
-    assert world.topic("t").groups["g"].low == Position(1, 3)
+    assert world.topic("t").groups["g"].low == Position(1, 3), "MarkOnlyRises"
     world.run(31)
     again = [received(reply)[1:] for reply in receive(world, 3, 20) if reply != b"EMPTY"]
     assert [(2, b"%d" % n) for n in range(3, 12)] == sorted(again, key=lambda one: int(one[1])), (
@@ -330,7 +336,7 @@ def test_an_ack_of_what_is_not_there_is_stale_and_holds_up_no_other():
     (reply,) = world.ask(1, Ack("t", "g", (Receipt(1, 4, 0, 1),)))
     ack(world, 1, first)
     assert reply.startswith(b"ERR stale receipt"), "behind the last entry of a sealed segment there is none"
-    assert world.topic("t").groups["g"].low == Position(1, 1)
+    assert world.topic("t").groups["g"].low == Position(1, 1), "MarkOnlyRises"
 
 
 def test_what_was_fetched_from_another_replica_is_read_in_its_own_segment_only():
@@ -407,7 +413,9 @@ def test_an_owner_that_is_cut_off_hands_out_nothing_and_answers_no_ack_once_its_
     acked = world.send(stale, Ack("t", "g", tuple(receipts)))
     asked = world.send(stale, Receive("t", "g"))
     world.run(8)
-    assert world.replies[acked] == [b"ERR " + errors.NOT_ACKNOWLEDGED_YET.encode()] * 2
+    assert world.replies[acked] == [b"ERR " + errors.NOT_ACKNOWLEDGED_YET.encode()] * 2, (
+        "PromisedIsCommitted: an ACK is answered before it is committed"
+    )
     assert world.replies[asked] == [b"ERR " + errors.OWNER_UNREACHED.encode()]
 
 
@@ -453,7 +461,7 @@ def test_waits_of_a_day_that_were_answered_at_once_leave_nothing_behind():
     world.send(node, Receive("u", "g", day - 1))  # its deadline is the first one, and stands
     for offset in range(300):
         receipt, _, _ = received(receive(world, node, wait=day)[0])
-        assert receipt.offset == offset
+        assert receipt.offset == offset, "NothingSkipped"
     ends = world.nodes[node].queues.receivers, world.nodes[owner(world)].queues.owner
     kept = len(ends[0]._pending.deadlines), len(ends[1]._alarms.waits)
     assert max(kept) <= SWEEP_AT, f"{kept} deadlines of 300 requests that were answered"
@@ -465,8 +473,8 @@ def test_what_a_seal_hands_on_is_bounded(monkeypatch: pytest.MonkeyPatch):
     take(world, 1, 2, "a")
     take(world, 1, 2, "b")
     done, handed = world.nodes[owner(world)].queues.freeze("t")
-    assert done.keys() == handed.keys() == {"a", "b"}
-    assert [len(handed[group]) for group in ("a", "b")] == [2, 1]
+    assert done.keys() == handed.keys() == {"a", "b"}, "SealHandsOn"
+    assert [len(handed[group]) for group in ("a", "b")] == [2, 1], "SealHandsOn"
 
 
 def test_acknowledgements_that_wait_are_not_looked_at_again_for_each_that_comes(

@@ -53,9 +53,11 @@ def test_append_is_durable_only_when_synced():
     disk = Disk()
     done: list[int] = []
     disk.copies.append(disk.copy, 0, batch("a", "b"), lambda: done.append(disk.copy.durable))
-    assert (disk.copy.length, disk.copy.durable, done) == (2, 0, [])
+    assert (disk.copy.length, disk.copy.durable, done) == (2, 0, []), (
+        "AckedDurable: durable before it is synced"
+    )
     disk.sync()
-    assert (disk.copy.durable, done) == (2, [2])
+    assert (disk.copy.durable, done) == (2, [2]), "AckedDurable"
 
 
 @pytest.mark.parametrize(
@@ -69,8 +71,8 @@ def test_frame_that_overlaps_the_copy_adds_only_what_is_new(start: int, payloads
     done: list[bool] = []
     disk.copies.append(disk.copy, start, batch(*payloads), lambda: done.append(True))
     disk.sync()
-    assert disk.copy.length == length and done == [True]
-    assert disk.data_memory.entries["t/1"] == [b"a", b"b", b"c", b"d"][:length]
+    assert disk.copy.length == length and done == [True], "SeqOrder"
+    assert disk.data_memory.entries["t/1"] == [b"a", b"b", b"c", b"d"][:length], "SeqOrder, PrefixAgree"
 
 
 def test_checksum_is_that_of_the_entries_however_they_arrived():
@@ -78,9 +80,11 @@ def test_checksum_is_that_of_the_entries_however_they_arrived():
     disk.append(0, "a", "b")
     disk.append(1, "b", "c")
     expected = Checksum().extend(batch("a", "b", "c"))
-    assert disk.copies.checksum(disk.copy, 3) == expected
-    assert disk.copies.checksum(disk.copy, 2) == Checksum().extend(batch("a", "b"))
-    assert disk.restart().copies.checksum(disk.restart().copy, 3) == expected
+    assert disk.copies.checksum(disk.copy, 3) == expected, "SealedStable"
+    assert disk.copies.checksum(disk.copy, 2) == Checksum().extend(batch("a", "b")), "SealedStable"
+    assert disk.restart().copies.checksum(disk.restart().copy, 3) == expected, (
+        "SealedStable: another checksum after a restart"
+    )
 
 
 def test_large_copy_is_summed_in_pieces_and_whoever_asked_meanwhile_shares_the_work(
@@ -94,12 +98,12 @@ def test_large_copy_is_summed_in_pieces_and_whoever_asked_meanwhile_shares_the_w
         again.copies.when_summed(again.copy, 50, said.append)
     ticks = 0
     while again.copies.summing:
-        assert len(said) < 3
+        assert len(said) < 3, "SealedStable: said before it is summed"
         again.copies.go_on_summing()
         ticks += 1
     assert 5 <= ticks <= 8, "fifty reads, eight a tick, and the others find it done"
     expected = Checksum().extend(batch(*(f"{number}" for number in range(50))))
-    assert [summary.checksum for summary in said] == [expected] * 3
+    assert [summary.checksum for summary in said] == [expected] * 3, "SealedStable"
     again.copies.when_summed(again.copy, 50, said.append)
     assert len(said) == 4, "what is known is said at once"
 
@@ -110,7 +114,7 @@ def test_copy_that_is_replaced_while_it_is_summed_ends_with_an_error():
     again, said = disk.restart(), []
     again.data_memory.delete_topic("t/1")
     again.copies.when_summed(again.copy, 2, said.append)
-    assert not again.copies.summing and isinstance(said[0], StorageError)
+    assert not again.copies.summing and isinstance(said[0], StorageError), "SealedStable"
 
 
 def test_disk_full_writes_nothing_and_goes_on_when_there_is_room():
@@ -119,10 +123,12 @@ def test_disk_full_writes_nothing_and_goes_on_when_there_is_room():
     disk.data_memory.full = True
     with pytest.raises(DiskFull):
         disk.append(1, "b")
-    assert disk.copy.length == 1
+    assert disk.copy.length == 1, "SeqOrder: longer than what is written"
     disk.data_memory.full = False
     disk.append(1, "b")
-    assert disk.copy.length == 2 and disk.copies.checksum(disk.copy, 2) == Checksum().extend(batch("a", "b"))
+    assert disk.copy.length == 2 and disk.copies.checksum(disk.copy, 2) == Checksum().extend(
+        batch("a", "b")
+    ), "SealedStable"
 
 
 # --- the fence ---
@@ -131,12 +137,14 @@ def test_disk_full_writes_nothing_and_goes_on_when_there_is_room():
 def test_fence_refuses_at_once_and_answers_when_note_and_entries_are_durable():
     disk = Disk()
     disk.append(0, "a")
-    assert disk.fence() == [] and disk.copy.fenced
+    assert disk.fence() == [] and disk.copy.fenced, "AckedDurable: answered before it is noted"
     disk.meta.on_durable(disk.meta.written)
-    assert disk.answers() == []
+    assert disk.answers() == [], "AckedDurable: answered before its entries are durable"
     disk.data.on_durable(disk.data.written)
     (reply,) = disk.answers()
-    assert (reply.length, reply.checksum, reply.sure) == (1, Checksum().extend(batch("a")), True)
+    assert (reply.length, reply.checksum, reply.sure) == (1, Checksum().extend(batch("a")), True), (
+        "AckedDurable"
+    )
 
 
 def test_fence_asked_again_after_everything_is_durable_is_answered_again():
@@ -145,7 +153,7 @@ def test_fence_asked_again_after_everything_is_durable_is_answered_again():
     disk.fence()
     disk.sync()
     disk.answers()
-    assert [reply.length for reply in disk.fence()] == [1]
+    assert [reply.length for reply in disk.fence()] == [1], "FailoverProgress"
 
 
 def test_fence_survives_a_restart():
@@ -153,8 +161,8 @@ def test_fence_survives_a_restart():
     disk.append(0, "a")
     disk.fence()
     disk.sync()
-    assert disk.restart().copy.fenced
-    assert not disk.restart().copies.get(("t", 2)).fenced
+    assert disk.restart().copy.fenced, "AckedDurable: a fence is forgotten"
+    assert not disk.restart().copies.get(("t", 2)).fenced, "RolloverProgress"
 
 
 def test_fence_that_could_not_be_noted_is_not_answered_until_it_is():
@@ -162,21 +170,21 @@ def test_fence_that_could_not_be_noted_is_not_answered_until_it_is():
     disk.append(0, "a")
     disk.sync()
     disk.meta_memory.full = True
-    assert disk.fence() == []
+    assert disk.fence() == [], "AckedDurable: answered without a note"
     disk.sync()
-    assert disk.answers() == []
+    assert disk.answers() == [], "AckedDurable: answered without a note"
     disk.meta_memory.full = False
     disk.fence()
     disk.sync()
-    assert [reply.length for reply in disk.answers()] == [1] and disk.restart().copy.fenced
+    assert [reply.length for reply in disk.answers()] == [1] and disk.restart().copy.fenced, "AckedDurable"
 
 
 def test_fence_for_a_segment_that_is_not_known_here_is_noted_too():
     disk = Disk()
     disk.replica.on_fence(2, m.Fence(topic="other", segment=7))
     disk.sync()
-    assert [reply.length for reply in disk.answers()] == [0]
-    assert disk.restart().copies.get(("other", 7)).fenced
+    assert [reply.length for reply in disk.answers()] == [0], "FailoverProgress"
+    assert disk.restart().copies.get(("other", 7)).fenced, "AckedDurable: a fence is forgotten"
 
 
 def test_damage_that_a_reader_found_ends_what_a_fence_is_answered_with():
@@ -203,8 +211,8 @@ def test_damaged_copy_answers_a_fence_with_what_can_be_read_and_is_not_sure():
     again.fence()
     again.sync()
     (reply,) = again.answers()
-    assert (reply.length, reply.sure) == (1, False)
-    assert reply.checksum == Checksum().extend(Batch.of([b"a"]))
+    assert (reply.length, reply.sure) == (1, False), "AckedDurable: damaged, and sure"
+    assert reply.checksum == Checksum().extend(Batch.of([b"a"])), "SealedStable"
     assert KEY in again.copies.damaged, "so that it is made anew once the segment is sealed"
 
 
@@ -217,12 +225,12 @@ def test_doubt_and_certainty_survive_a_restart_and_keep_the_fence():
     disk.copies.mark(disk.copy, sure=False)
     disk.fence()
     disk.sync()
-    assert [reply.sure for reply in disk.answers()] == [False]
+    assert [reply.sure for reply in disk.answers()] == [False], "AckedDurable: it may be short, and is sure"
     again = disk.restart()
-    assert again.copy.fenced and not again.copy.sure
+    assert again.copy.fenced and not again.copy.sure, "AckedDurable: a fence or a doubt is forgotten"
     again.copies.mark(again.copy, sure=True)
     third = again.restart()
-    assert third.copy.fenced and third.copy.sure
+    assert third.copy.fenced and third.copy.sure, "AckedDurable: a fence is forgotten"
 
 
 def test_notes_that_are_not_needed_any_more_are_dropped_and_the_others_survive_a_restart():
@@ -233,12 +241,14 @@ def test_notes_that_are_not_needed_any_more_are_dropped_and_the_others_survive_a
     disk.copies.fence(disk.copies.get(("t", 6)), lambda: None)
     assert disk.meta.storage.bounds(copies.NOTES)[0] == 0, "AckedDurable: a fence is nowhere on the disk"
     disk.sync()
-    assert disk.meta.storage.bounds(copies.NOTES) == (5, 8)
+    assert disk.meta.storage.bounds(copies.NOTES) == (5, 8), "AckedDurable, SpaceIsGivenBack: notes"
     again = disk.restart()
-    assert [n for n in range(1, 7) if again.copies.get(("t", n)).fenced] == [4, 5, 6]
+    assert [n for n in range(1, 7) if again.copies.get(("t", n)).fenced] == [4, 5, 6], (
+        "AckedDurable: a fence is forgotten"
+    )
     again.copies.forget_notes({("t", 4), ("t", 5), ("t", 6)})
     again.sync()
-    assert disk.restart().copies.noted == []
+    assert disk.restart().copies.noted == [], "SpaceIsGivenBack"
 
 
 def test_notes_stay_while_there_is_no_room_to_write_them_anew():
@@ -249,18 +259,18 @@ def test_notes_stay_while_there_is_no_room_to_write_them_anew():
     assert isinstance(disk.meta.storage, MemoryEngine)
     disk.meta.storage.full = True
     disk.copies.forget_notes({("t", 1)})
-    assert disk.copies.noted == [("t", 1), ("t", 2)]
+    assert disk.copies.noted == [("t", 1), ("t", 2)], "AckedDurable: a note is dropped that is nowhere else"
     disk.meta.storage.full = False
     disk.copies.forget_notes({("t", 1)})
     disk.sync()
-    assert disk.restart().copies.noted == [("t", 2)]
+    assert disk.restart().copies.noted == [("t", 2)], "AckedDurable: a fence is forgotten"
 
 
 def test_names_with_slashes_are_found_again():
     disk = Disk()
     copy = disk.copies.get(("a/b/2", 3))
     disk.copies.append(copy, 0, batch("x"), lambda: None)
-    assert disk.restart().copies.get(("a/b/2", 3)).length == 1
+    assert disk.restart().copies.get(("a/b/2", 3)).length == 1, "AckedDurable: a copy is not found"
     assert disk.restart().copies.entries == 1
 
 
@@ -279,17 +289,17 @@ def test_of_two_copies_that_a_restart_finds_the_longer_one_counts(
     copies = Copies(Durable(data), Durable(MemoryEngine()))
     found = copies.get(("t", 1)).name, copies.get(("t", 1)).length
     assert found == (kept, 3), "AckedDurable: the shorter of two copies counts"
-    assert full or data.topics() == [kept]
+    assert full or data.topics() == [kept], "SpaceIsGivenBack"
 
 
 def test_read_ends_where_it_is_told_to():
     disk = Disk()
     disk.append(0, "a", "b", "c")
     read = disk.copies.read
-    assert read(disk.copy, 0, 2, 10, 100).payloads() == [b"a", b"b"]
-    assert read(disk.copy, 2, 9, 10, 100).payloads() == [b"c"]
-    assert read(disk.copy, 3, 9, 10, 100) == EMPTY == read(disk.copy, 1, 1, 10, 100)
-    assert read(disk.copy, -1, 3, 10, 100) == EMPTY
+    assert read(disk.copy, 0, 2, 10, 100).payloads() == [b"a", b"b"], "DeliveredIsPrefix"
+    assert read(disk.copy, 2, 9, 10, 100).payloads() == [b"c"], "DeliveredIsPrefix"
+    assert read(disk.copy, 3, 9, 10, 100) == EMPTY == read(disk.copy, 1, 1, 10, 100), "DeliveredIsPrefix"
+    assert read(disk.copy, -1, 3, 10, 100) == EMPTY, "DeliveredIsPrefix"
     disk.data_memory.damaged.add(("t/1", 0))
     with pytest.raises(CorruptionError):
         read(disk.copy, 0, 3, 10, 100)

@@ -66,39 +66,39 @@ class Bench:
 
 def test_every_replica_is_asked_to_fence_and_asked_again():
     bench = Bench()
-    assert [to for to, _ in bench.sent(m.Fence)] == [1, 2, 3]
+    assert [to for to, _ in bench.sent(m.Fence)] == [1, 2, 3], "FailoverProgress"
     bench.fenced(2, 5)
     bench.tick(0.25)
-    assert [to for to, _ in bench.sent(m.Fence)] == [1, 3]
+    assert [to for to, _ in bench.sent(m.Fence)] == [1, 3], "FailoverProgress"
 
 
 @pytest.mark.parametrize("pair", [(1, 2), (1, 3), (2, 3)])
 def test_any_majority_will_do(pair: tuple[int, int]):
     bench = Bench()
     bench.fenced(pair[0], 5)
-    assert bench.found is None
+    assert bench.found is None, "AckedDurable: one fence is no majority"
     bench.fenced(pair[1], 5)
-    assert bench.found == Sealable(5, checksum(5))
+    assert bench.found == Sealable(5, checksum(5)), "FailoverProgress, SealedStable"
 
 
 def test_longest_copy_is_taken_and_copied_until_a_majority_holds_it():
     bench = Bench()
     bench.fenced(2, 4)
     bench.fenced(3, 7)
-    assert bench.found is None
+    assert bench.found is None, "SealedStable: one copy is no majority"
     ((to, copy),) = bench.sent(m.Copy)
-    assert (to, copy.source, copy.upto) == (2, 3, 7)
+    assert (to, copy.source, copy.upto) == (2, 3, 7), "AckedDurable: the longest copy is the source"
     bench.copied(2, 6)
-    assert bench.found is None
+    assert bench.found is None, "SealedStable: one copy is no majority"
     bench.copied(2, 7)
-    assert bench.found == Sealable(7, checksum(7))
+    assert bench.found == Sealable(7, checksum(7)), "AckedDurable, SealedStable"
 
 
 def test_a_copy_that_was_asked_for_is_asked_for_again():
     bench = Bench()
     bench.fenced(2, 4)
     bench.fenced(3, 7)
-    assert [to for to, _ in bench.sent(m.Copy)] == [2]
+    assert [to for to, _ in bench.sent(m.Copy)] == [2], "FailoverProgress"
     bench.tick(0.25)
     assert [to for to, _ in bench.sent(m.Copy)] == [2], "FailoverProgress: the first one may be lost"
 
@@ -109,7 +109,7 @@ def test_longer_copy_that_answers_later_changes_nothing():
     bench.fenced(2, 4)
     bench.fenced(3, 4)
     bench.fenced(1, 9)
-    assert bench.found == Sealable(4, checksum(4))
+    assert bench.found == Sealable(4, checksum(4)), "SealedStable"
 
 
 def test_third_copy_can_complete_the_majority():
@@ -117,7 +117,7 @@ def test_third_copy_can_complete_the_majority():
     bench.fenced(2, 4)
     bench.fenced(3, 7)
     bench.fenced(1, 7)
-    assert bench.found == Sealable(7, checksum(7))
+    assert bench.found == Sealable(7, checksum(7)), "AckedDurable, SealedStable"
 
 
 def test_answers_of_strangers_and_repeated_answers_do_not_count():
@@ -126,14 +126,14 @@ def test_answers_of_strangers_and_repeated_answers_do_not_count():
     bench.fenced(2, 5)
     bench.fenced(2, 5)
     bench.copied(7, 9)
-    assert bench.found is None
+    assert bench.found is None, "AckedDurable: a stranger counts"
 
 
 def test_nothing_fenced_yet_is_nothing_copied():
     bench = Bench()
     bench.copied(2, 9)
     bench.copied(3, 9)
-    assert bench.found is None
+    assert bench.found is None, "AckedDurable: nothing is fenced"
 
 
 def test_recovery_begins_again_when_the_source_is_gone():
@@ -144,7 +144,7 @@ def test_recovery_begins_again_when_the_source_is_gone():
     assert 2 in [to for to, _ in bench.sent(m.Fence)], "asked anew, though it had answered"
     bench.fenced(2, 4)
     bench.fenced(1, 4)
-    assert bench.found == Sealable(4, checksum(4))
+    assert bench.found == Sealable(4, checksum(4)), "SealedStable"
 
 
 def test_what_an_earlier_attempt_heard_counts_for_nothing_when_a_recovery_begins_again():
@@ -161,7 +161,7 @@ def test_what_an_earlier_attempt_heard_counts_for_nothing_when_a_recovery_begins
     assert bench.found is None, "SealedStable: only node 1 has shown seven entries since"
     assert [to for to, _ in bench.sent(m.Copy)] == [2], "node 3 is fenced first"
     bench.copied(2, 7)
-    assert bench.found == Sealable(7, checksum(7))
+    assert bench.found == Sealable(7, checksum(7)), "SealedStable"
 
 
 def test_recovery_begins_again_for_lack_of_progress_and_not_for_lack_of_speed():
@@ -177,13 +177,13 @@ def test_recovery_begins_again_for_lack_of_progress_and_not_for_lack_of_speed():
     bench.tick(0.8)
     bench.copied(2, 6)
     bench.tick(0.8)
-    assert 2 in [to for to, _ in bench.sent(m.Fence)]
+    assert 2 in [to for to, _ in bench.sent(m.Fence)], "FailoverProgress"
 
 
 def test_single_replica_is_its_own_majority():
     bench = Bench(replicas=(1,))
     bench.fenced(1, 3)
-    assert bench.found == Sealable(3, checksum(3))
+    assert bench.found == Sealable(3, checksum(3)), "FailoverProgress, SealedStable"
 
 
 def test_what_was_found_stays_found():
@@ -191,7 +191,7 @@ def test_what_was_found_stays_found():
     bench.fenced(2, 4)
     bench.fenced(3, 4)
     bench.tick(10.0)
-    assert bench.found == Sealable(4, checksum(4))
+    assert bench.found == Sealable(4, checksum(4)), "SealedStable"
 
 
 # --- unsure copies ---
@@ -201,19 +201,21 @@ def test_unsure_copy_does_not_count_towards_the_majority():
     bench = Bench()
     bench.fenced(2, 4)
     bench.fenced(3, 2, sure=False)
-    assert bench.found is None and bench.recovery.waits_for_sure_copies
+    assert bench.found is None and bench.recovery.waits_for_sure_copies, (
+        "AckedDurable: it may be short, and counts as sure"
+    )
     bench.fenced(1, 6)
     assert bench.found is None, "the longest is on one node only"
     bench.copied(2, 6)
-    assert bench.found == Sealable(6, checksum(6))
+    assert bench.found == Sealable(6, checksum(6)), "AckedDurable, SealedStable"
 
 
 def test_answers_of_all_replicas_are_enough_however_unsure():
     bench = Bench()
     for node, length in ((1, 3), (2, 5), (3, 5)):
-        assert bench.found is None
+        assert bench.found is None, "AckedDurable: it may be short, and counts as sure"
         bench.fenced(node, length, sure=False)
-    assert bench.found == Sealable(5, checksum(5))
+    assert bench.found == Sealable(5, checksum(5)), "AckedDurable, SealedStable"
 
 
 def test_unsure_copy_may_be_the_longest():
@@ -222,16 +224,18 @@ def test_unsure_copy_may_be_the_longest():
     bench.fenced(3, 9, sure=False)
     bench.fenced(2, 4)
     bench.copied(1, 9)
-    assert bench.found == Sealable(9, checksum(9))
+    assert bench.found == Sealable(9, checksum(9)), "AckedDurable, SealedStable"
 
 
 def test_operator_can_end_the_waiting_with_a_majority_and_only_with_one():
     bench = Bench()
     bench.fenced(2, 4, sure=False)
     bench.recovery.force(bench.now)
-    assert bench.found is None and not bench.recovery.waits_for_sure_copies
+    assert bench.found is None and not bench.recovery.waits_for_sure_copies, (
+        "AckedDurable: a majority may still acknowledge"
+    )
     bench.fenced(3, 4)
-    assert bench.found == Sealable(4, checksum(4))
+    assert bench.found == Sealable(4, checksum(4)), "FailoverProgress"
 
 
 def test_what_an_operator_forced_still_takes_a_majority_when_it_begins_again():
@@ -245,7 +249,7 @@ def test_what_an_operator_forced_still_takes_a_majority_when_it_begins_again():
     bench.fenced(1, 6)
     assert bench.found is None, "SealedStable: one copy of six is no majority"
     bench.copied(2, 6)
-    assert bench.found == Sealable(6, checksum(6))
+    assert bench.found == Sealable(6, checksum(6)), "SealedStable"
 
 
 def test_waiting_goes_on_for_as_long_as_it_takes():
@@ -253,7 +257,9 @@ def test_waiting_goes_on_for_as_long_as_it_takes():
     bench.fenced(2, 4)
     bench.fenced(3, 2, sure=False)
     bench.tick(60.0)
-    assert bench.found is None and bench.recovery.waits_for_sure_copies
+    assert bench.found is None and bench.recovery.waits_for_sure_copies, (
+        "AckedDurable: it may be short, and counts as sure"
+    )
 
 
 # --- copying ---
@@ -300,15 +306,15 @@ def test_copy_is_extended_in_pieces_and_reported_when_durable():
     pulls = Pulls()
     pulls.ask(3)
     (read,) = pulls.take(m.Read)
-    assert (read.start, read.raw) == (0, True)
+    assert (read.start, read.raw) == (0, True), "PrefixAgree"
     pulls.answer(read, batch("a", "b"))
     (read,) = pulls.take(m.Read)
     pulls.answer(read, batch("c", "beyond what was asked for"))
-    assert pulls.copy.length == 3 and pulls.take(m.CopyReply) == []
+    assert pulls.copy.length == 3 and pulls.take(m.CopyReply) == [], "SealedStable: told before it is durable"
     pulls.sync()
     (reply,) = pulls.take(m.CopyReply)
-    assert (reply.length, reply.checksum) == (3, Checksum().extend(batch("a", "b", "c")))
-    assert not pulls.puller.pulling(pulls.copy)
+    assert (reply.length, reply.checksum) == (3, Checksum().extend(batch("a", "b", "c"))), "SealedStable"
+    assert not pulls.puller.pulling(pulls.copy), "FailoverProgress"
 
 
 def test_copy_that_is_long_enough_is_reported_at_once_and_never_cut():
@@ -316,8 +322,8 @@ def test_copy_that_is_long_enough_is_reported_at_once_and_never_cut():
     pulls.copies.append(pulls.copy, 0, batch("a", "b", "c"), lambda: None)
     pulls.sync()
     pulls.ask(2)
-    assert pulls.take(m.Read) == [] and pulls.copy.length == 3
-    assert [reply.length for reply in pulls.take(m.CopyReply)] == [2]
+    assert pulls.take(m.Read) == [] and pulls.copy.length == 3, "PrefixAgree: a copy is cut"
+    assert [reply.length for reply in pulls.take(m.CopyReply)] == [2], "SealedStable"
 
 
 @pytest.mark.parametrize("how", ["nothing", "error", "timeout", "disconnected"])
@@ -333,12 +339,12 @@ def test_copying_that_fails_can_be_asked_for_again_from_another_source(how: str)
         pulls.reads.on_tick(60.0)
     else:
         pulls.reads.on_disconnected(3, 0.0)
-    assert not pulls.puller.pulling(pulls.copy)
+    assert not pulls.puller.pulling(pulls.copy), "FailoverProgress"
     pulls.ask(1, source=1)
     (read,) = pulls.take(m.Read)
     pulls.answer(read, batch("a"), node=1)
     pulls.sync()
-    assert [reply.length for reply in pulls.take(m.CopyReply)] == [1]
+    assert [reply.length for reply in pulls.take(m.CopyReply)] == [1], "FailoverProgress"
 
 
 def test_answer_that_overlaps_what_came_in_between_adds_nothing_twice():
@@ -348,9 +354,9 @@ def test_answer_that_overlaps_what_came_in_between_adds_nothing_twice():
     pulls.copies.append(pulls.copy, 0, batch("a", "b", "c"), lambda: None)
     pulls.answer(read, batch("a", "b"))
     (read,) = pulls.take(m.Read)
-    assert read.start == 3
+    assert read.start == 3, "SeqOrder"
     pulls.answer(read, batch("d"))
-    assert pulls.memory.entries["t/1"] == [b"a", b"b", b"c", b"d"]
+    assert pulls.memory.entries["t/1"] == [b"a", b"b", b"c", b"d"], "PrefixAgree"
 
 
 def test_full_disk_ends_the_copying_and_not_the_node():
@@ -359,7 +365,7 @@ def test_full_disk_ends_the_copying_and_not_the_node():
     pulls.ask(1)
     (read,) = pulls.take(m.Read)
     pulls.answer(read, batch("a"))
-    assert not pulls.puller.pulling(pulls.copy) and pulls.copy.length == 0
+    assert not pulls.puller.pulling(pulls.copy) and pulls.copy.length == 0, "SealedStable"
 
 
 # --- whole nodes ---
@@ -378,9 +384,11 @@ def test_tail_on_one_replica_survives_only_if_its_node_answers():
     world.kill(leader)
     world.cut.clear()
     world.until(lambda: world.topic("t").current == 2)
-    assert world.topic("t").segments[0].count == 2
+    assert world.topic("t").segments[0].count == 2, "SealedStable"
     world.run(0.5)
-    assert world.stored(first, "t", 1) == world.stored(second, "t", 1) == [b"acknowledged", b"on two"]
+    assert world.stored(first, "t", 1) == world.stored(second, "t", 1) == [b"acknowledged", b"on two"], (
+        "PrefixAgree"
+    )
 
 
 def test_one_silent_replica_delays_nothing():
@@ -422,8 +430,8 @@ def test_recovering_node_may_die_after_any_step(step: int):
         world.start(recovering)
     world.start(leader)
     world.until(lambda: world.topic("t").segments[0].sealed)
-    assert world.topic("t").segments[0].count == 5
-    assert world.get_all(min(world.nodes), "t") == entries
+    assert world.topic("t").segments[0].count == 5, "AckedDurable: the seal lacks entries"
+    assert world.get_all(min(world.nodes), "t") == entries, "AckedDurable"
 
 
 def test_two_recoveries_end_in_one_seal():
@@ -435,10 +443,12 @@ def test_two_recoveries_end_in_one_seal():
         controller.lifecycle.recover("t", 1, world.now)
         assert ("t", 1) in controller.lifecycle.recoveries, node
     world.until(lambda: all(c.metadata.topics["t"].current == 2 for c in world.nodes.values()))
-    assert world.topic("t").segments[0].count == 2 and world.topic("t").segments[0].recovered
+    assert world.topic("t").segments[0].count == 2 and world.topic("t").segments[0].recovered, (
+        "AckedDurable: the seal lacks entries"
+    )
     assert not any(c.lifecycle.recoveries for c in world.nodes.values())
     assert world.put(leader, "t", "c") == [b"OK"]
-    assert world.get_all(1, "t") == [b"a", b"b", b"c"]
+    assert world.get_all(1, "t") == [b"a", b"b", b"c"], "AckedDurable"
 
 
 # --- power loss ---
@@ -486,7 +496,9 @@ def test_shortened_copy_is_unsure_before_its_node_knows_any_metadata():
     controller.on_connected(other, m.HelloReply(error="", cluster_id="test"), world.now)
     controller.on_message(other, m.Fence(topic="t", segment=1), world.now)
     world._turns()
-    assert [(reply.length, reply.sure) for reply in replies] == [(0, False)]
+    assert [(reply.length, reply.sure) for reply in replies] == [(0, False)], (
+        "AckedDurable: it is short, and says that it is sure"
+    )
 
 
 def test_acknowledged_entry_is_not_lost_when_a_shortened_copy_answers_with_a_lagging_one():
@@ -506,7 +518,7 @@ def test_acknowledged_entry_is_not_lost_when_a_shortened_copy_answers_with_a_lag
     assert list(waiting) == ["t/1"]
     world.start(leader)
     world.until(lambda: world.topic("t").current >= 2)
-    assert world.topic("t").segments[0].count == 4
+    assert world.topic("t").segments[0].count == 4, "AckedDurable: the seal lacks the entry that was on two"
 
 
 def test_operator_ends_a_recovery_that_waits():

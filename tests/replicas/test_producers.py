@@ -38,11 +38,11 @@ def test_what_comes_again_is_answered_once_it_is_acknowledged_and_not_appended()
     assert held(bench) == [b"a", b"b", b"c"], "NoDuplicateAppend: a repetition was appended"
     bench.sync()
     bench.reply(2, 3)
-    assert sorted(bench.answers()) == [(n, 2, 2, False, "") for n in (1, 2, 3)]
+    assert sorted(bench.answers()) == [(n, 2, 2, False, "") for n in (1, 2, 3)], "EveryPubAnswered"
     pub(bench, "x", 2, "c")
     bench.flush()
     assert bench.answers() == [(4, 1, 1, False, "")], "acknowledged already: nothing to wait for"
-    assert bench.writer.producers.since == {"x": LastNumber(2, 0)}
+    assert bench.writer.producers.since == {"x": LastNumber(2, 0)}, "NumbersWithoutGap"
     assert bench.writer.producers.repetitions.entries == 4
 
 
@@ -55,8 +55,10 @@ def test_an_answer_says_where_new_entries_are_and_nothing_of_repetitions() -> No
     bench.flush()
     bench.sync()
     bench.reply(2, 5)
-    assert [place for place in bench.places() if place[2]] == [(1, 0, 1), (2, 1, 2), (3, 3, 2)]
-    assert held(bench)[3:] == [b"c", b"d"]
+    assert [place for place in bench.places() if place[2]] == [(1, 0, 1), (2, 1, 2), (3, 3, 2)], (
+        "AnswersAreTrue: places of repetitions"
+    )
+    assert held(bench)[3:] == [b"c", b"d"], "NoDuplicateAppend"
 
 
 def test_a_repetition_in_the_same_turn_waits_for_what_it_repeats() -> None:
@@ -64,10 +66,10 @@ def test_a_repetition_in_the_same_turn_waits_for_what_it_repeats() -> None:
     pub(bench, "x", 0, "a")
     pub(bench, "x", 0, "a", origin=1)
     bench.flush()
-    assert bench.answers() == [] and held(bench) == [b"a"]
+    assert bench.answers() == [] and held(bench) == [b"a"], "NoDuplicateAppend, RepeatOkImpliesAcked"
     bench.reply(2, 1)
     bench.reply(3, 1)
-    assert sorted(answer[:3] for answer in bench.answers()) == [(1, 1, 1), (2, 1, 1)]
+    assert sorted(answer[:3] for answer in bench.answers()) == [(1, 1, 1), (2, 1, 1)], "EveryPubAnswered"
 
 
 def test_a_repetition_in_one_turn_with_new_entries_is_answered_in_that_turn() -> None:
@@ -76,7 +78,7 @@ def test_a_repetition_in_one_turn_with_new_entries_is_answered_in_that_turn() ->
     bench.flush()
     bench.sync()
     bench.reply(2, 1)
-    assert bench.answers() == [(1, 1, 1, False, "")]
+    assert bench.answers() == [(1, 1, 1, False, "")], "EveryPubAnswered"
     pub(bench, "x", 0, "a")
     bench.put("new")
     bench.flush()
@@ -109,7 +111,7 @@ def test_the_end_of_a_segment_may_come_within_a_producers_entries() -> None:
     bench.sync()
     bench.reply(2, 3)
     assert bench.answers() == [(1, 2, 2, False, ""), (2, 2, 2, True, "")], "b was there, c fits, d does not"
-    assert bench.writer.producers.since == {"x": LastNumber(2, 0)}
+    assert bench.writer.producers.since == {"x": LastNumber(2, 0)}, "NumbersWithoutGap"
 
 
 def test_what_a_full_disk_refuses_is_not_known_as_appended() -> None:
@@ -124,7 +126,7 @@ def test_what_a_full_disk_refuses_is_not_known_as_appended() -> None:
     pub(bench, "x", 1, "b")
     bench.flush()
     assert held(bench) == [b"a", b"b"], "RepeatOkImpliesAcked: an entry that was not written counts as had"
-    assert bench.writer.producers.since == {"x": LastNumber(1, 0)}
+    assert bench.writer.producers.since == {"x": LastNumber(1, 0)}, "NumbersWithoutGap"
 
 
 def test_a_copy_tells_how_far_its_producers_have_come_also_after_a_restart() -> None:
@@ -136,7 +138,9 @@ def test_a_copy_tells_how_far_its_producers_have_come_also_after_a_restart() -> 
     bench.flush()
     found = []
     bench.copies.when_summed(bench.writer.copy, 5, found.append)
-    assert found[0].producers == {"x": LastNumber(2, 0), "y": LastNumber(0, 0)}
+    assert found[0].producers == {"x": LastNumber(2, 0), "y": LastNumber(0, 0)}, (
+        "NoDuplicateAppend, NumbersWithoutGap: the next writer would begin elsewhere"
+    )
     bench.writer.copy.forget_sum()
     for length, expected in ((5, {"x": 2, "y": 0}), (3, {"x": 1}), (2, {"x": 1}), (1, {"x": 0}), (0, {})):
         found.clear()
@@ -162,9 +166,11 @@ def test_a_full_table_forgets_what_was_idle_for_an_hour_and_nothing_else(
     assert refusal == errors.too_many_producers(2), "DropsWhileUnderWay: `old` may have something under way"
     now[0] = 900 + IDLE_SECONDS
     table.now()
-    assert not table.refuses(Stamp(1, "new", 0, 0))
+    assert not table.refuses(Stamp(1, "new", 0, 0)), "EveryPubAnswered"
     table.append(Stamp(3, "new", 0, 0))
-    assert table.refuses(Stamp(1, "old", 6, 0)) == errors.unknown_producer("old")
+    assert table.refuses(Stamp(1, "old", 6, 0)) == errors.unknown_producer("old"), (
+        "NoDuplicateAppend: a repetition could not be told"
+    )
     table.undo()
     assert not table.refuses(Stamp(1, "old", 6, 0)), "what was not written drops nobody"
 
@@ -178,13 +184,15 @@ def test_dropping_one_at_a_time_comes_to_the_same_as_keeping_the_latest(
     one_by_one = dict(begun)
     for name, known in since.items():
         one_by_one = latest(one_by_one | {name: known})
-    assert one_by_one == latest(begun | since) == {name: since[name] for name in ("d", "a", "e")}
+    assert one_by_one == latest(begun | since) == {name: since[name] for name in ("d", "a", "e")}, (
+        "NoDuplicateAppend: copies would differ"
+    )
 
 
 def test_a_clock_that_goes_back_does_not_go_back_in_the_table() -> None:
     table = Producers({"x": LastNumber(0, 500)}, lambda: 100.0)
     assert table.now() == 500_000, "TimesAscend: back behind what is in the table"
-    assert table.append(Stamp(1, "y", 0, 0)).at == 500_000
+    assert table.append(Stamp(1, "y", 0, 0)).at == 500_000, "TimesAscend"
 
 
 def test_the_limit_is_the_documented_one() -> None:

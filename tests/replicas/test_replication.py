@@ -106,7 +106,7 @@ def test_entries_of_one_turn_are_one_write_and_one_frame_per_replica():
     bench.put("b", "c", origin=1)
     bench.flush()
     assert bench.data.written == 1
-    assert bench.frames() == [(2, 0, [b"a", b"b", b"c"]), (3, 0, [b"a", b"b", b"c"])]
+    assert bench.frames() == [(2, 0, [b"a", b"b", b"c"]), (3, 0, [b"a", b"b", b"c"])], "SeqOrder"
 
 
 @pytest.mark.parametrize("order", ["sync first", "reply first"])
@@ -117,7 +117,7 @@ def test_acknowledged_by_a_majority_that_has_it_durably(order: str):
     bench.sent()
     steps = [bench.sync, lambda: bench.reply(2, 1)]
     for step in steps if order == "sync first" else reversed(steps):
-        assert bench.answers() == []
+        assert bench.answers() == [], "AckedDurable: one copy is no majority"
         step()
     assert bench.answers() == [(1, 1, 1, False, "")]
     assert bench.writer.commit_index == 1
@@ -167,7 +167,7 @@ def test_a_sync_of_the_segment_before_times_nothing_of_this_one():
     bench.put("c")
     bench.flush()
     sync_oldest(bench.data, 0.5)
-    assert (before.copy.durable, bench.writer.copy.durable) == (2, 0)
+    assert (before.copy.durable, bench.writer.copy.durable) == (2, 0), "AckedDurable"
     assert sum(took.durable.counts) == 2, "those two, and not what is not durable"
     bench.sync()
     assert (bench.writer.copy.durable, sum(took.durable.counts)) == (1, 3)
@@ -183,9 +183,9 @@ def test_of_two_writes_only_the_one_that_is_durable_is_acknowledged():
     sync_oldest(bench.data, share=0.5)
     bench.writer.check_invariants()
     assert bench.answers() == [(1, 1, 1, False, "")], "AckedDurable: only `a` is durable on two of three"
-    assert bench.writer.commit_index == 1
+    assert bench.writer.commit_index == 1, "AckedDurable"
     sync_oldest(bench.data)
-    assert bench.answers() == [(2, 1, 1, False, "")]
+    assert bench.answers() == [(2, 1, 1, False, "")], "AckedDurable"
 
 
 def test_two_replicas_are_a_majority_without_the_leader_itself():
@@ -206,7 +206,7 @@ def test_duplicated_answers_of_one_replica_count_once():
     bench.sent()
     for _ in range(5):
         bench.reply(2, 1)
-    assert bench.answers() == []
+    assert bench.answers() == [], "AckedDurable: one replica counts for several"
     bench.reply(4, 1)
     assert bench.answers() == [(1, 1, 1, False, "")]
 
@@ -215,7 +215,7 @@ def test_single_replica_acknowledges_what_it_has_synced():
     bench = Bench(replicas=(1,))
     bench.put("a")
     bench.flush()
-    assert bench.answers() == []
+    assert bench.answers() == [], "AckedDurable: answered before it is durable"
     bench.sync()
     assert bench.answers() == [(1, 1, 1, False, "")]
 
@@ -228,7 +228,9 @@ def test_answer_of_a_node_that_is_no_follower_counts_for_nothing(node: int):
     bench.sync()
     bench.sent()
     bench.reply(node, 1)
-    assert bench.writer.commit_index == 0 and bench.answers() == []
+    assert bench.writer.commit_index == 0 and bench.answers() == [], (
+        "AckedDurable: a node counts that holds no replica"
+    )
 
 
 @pytest.mark.parametrize("length", [-5, 99])
@@ -239,7 +241,7 @@ def test_impossible_lengths_count_for_nothing(length: int):
     bench.sync()
     bench.sent()
     bench.reply(2, length, gap=length < 0)
-    assert bench.writer.commit_index == 0
+    assert bench.writer.commit_index == 0, "AckedDurable: a length counts that no copy has"
 
 
 # --- what must not be appended ---
@@ -264,7 +266,9 @@ def test_append_is_checked_in_the_step_that_appends(why: str):
         bench.writer.on_connection(2, False, bench.now)
         bench.writer.on_connection(3, False, bench.now)
     bench.flush()
-    assert bench.writer.copy.length == before and not bench.frames()
+    assert bench.writer.copy.length == before and not bench.frames(), (
+        "AckedDurable: appended without what an append needs"
+    )
 
 
 def test_append_waits_for_a_lease_and_goes_on_with_it():
@@ -272,10 +276,10 @@ def test_append_waits_for_a_lease_and_goes_on_with_it():
     bench.now += 2.0
     bench.put("a")
     bench.flush()
-    assert bench.frames() == []
+    assert bench.frames() == [], "AckedDurable: appended without a lease"
     bench.leases.heard(bench.now)
     bench.flush()
-    assert [frame[1:] for frame in bench.frames()] == [(0, [b"a"])] * 2
+    assert [frame[1:] for frame in bench.frames()] == [(0, [b"a"])] * 2, "SeqOrder"
 
 
 def test_put_that_waited_too_long_was_certainly_not_written():
@@ -287,7 +291,9 @@ def test_put_that_waited_too_long_was_certainly_not_written():
     bench.now += 60
     bench.writer.on_tick(bench.now)
     ((request, taken, acked, refused, error),) = bench.answers()
-    assert (request, taken, acked, refused) == (1, 0, 0, False)
+    assert (request, taken, acked, refused) == (1, 0, 0, False), (
+        "AnswersAreTrue: it was certainly not written"
+    )
     assert error == errors.not_enough_replicas(1, 2)
 
 
@@ -297,7 +303,7 @@ def test_put_whose_leader_lost_its_lease_hears_of_no_leader():
     bench.now += 60
     bench.writer.flush(bench.now)
     bench.writer.on_tick(bench.now)
-    assert bench.answers() == [(1, 0, 0, False, errors.NO_LEASE)]
+    assert bench.answers() == [(1, 0, 0, False, errors.NO_LEASE)], "AnswersAreTrue"
 
 
 def test_put_that_waits_for_slow_replicas_hears_that_they_are_behind():
@@ -310,7 +316,7 @@ def test_put_that_waits_for_slow_replicas_hears_that_they_are_behind():
     bench.now += 60
     bench.leases.heard(bench.now)
     bench.writer.on_tick(bench.now)
-    assert bench.answers() == [(2, 0, 0, False, errors.REPLICAS_BEHIND)]
+    assert bench.answers() == [(2, 0, 0, False, errors.REPLICAS_BEHIND)], "AnswersAreTrue"
 
 
 def test_disk_full_fails_these_puts_and_not_the_next_ones():
@@ -326,7 +332,7 @@ def test_disk_full_fails_these_puts_and_not_the_next_ones():
     bench.memory.full = False
     bench.put("c")
     bench.flush()
-    assert bench.frames()[0] == (2, 0, [b"c"])
+    assert bench.frames()[0] == (2, 0, [b"c"]), "SeqOrder"
 
 
 def test_disk_full_leaves_to_the_next_turn_what_is_beyond_this_one(monkeypatch: pytest.MonkeyPatch):
@@ -337,10 +343,10 @@ def test_disk_full_leaves_to_the_next_turn_what_is_beyond_this_one(monkeypatch: 
     bench.put("b")
     bench.memory.full = True
     bench.flush()
-    assert [(answer[0], answer[1]) for answer in bench.answers()] == [(1, 0)]
+    assert [(answer[0], answer[1]) for answer in bench.answers()] == [(1, 0)], "AnswersAreTrue"
     bench.memory.full = False
     bench.flush()
-    assert bench.frames()[0] == (2, 0, [b"b"])
+    assert bench.frames()[0] == (2, 0, [b"b"]), "SeqOrder"
 
 
 def test_what_is_more_than_a_batch_goes_out_in_the_same_step(monkeypatch: pytest.MonkeyPatch):
@@ -349,7 +355,9 @@ def test_what_is_more_than_a_batch_goes_out_in_the_same_step(monkeypatch: pytest
     bench.put("a")
     bench.put("b")
     bench.flush()
-    assert [frame for frame in bench.frames() if frame[0] == 2] == [(2, 0, [b"a"]), (2, 1, [b"b"])]
+    assert [frame for frame in bench.frames() if frame[0] == 2] == [(2, 0, [b"a"]), (2, 1, [b"b"])], (
+        "SeqOrder"
+    )
 
 
 def test_a_replica_that_is_behind_or_away_is_not_sent_what_it_cannot_use():
@@ -365,7 +373,7 @@ def test_a_replica_that_is_behind_or_away_is_not_sent_what_it_cannot_use():
     bench.flush()
     assert bench.frames() == [(2, 1, [b"b"])], "SeqOrder: node 3 lacks the first entry"
     bench.reply(3, 0)
-    assert bench.frames() == [(3, 0, [b"a", b"b"])]
+    assert bench.frames() == [(3, 0, [b"a", b"b"])], "SeqOrder: what it lacks comes in order"
 
 
 @pytest.mark.parametrize("who", ["writer", "replica"])
@@ -397,7 +405,7 @@ def test_forward_that_was_repeated_or_overtaken_is_dropped(order: tuple[int, int
     for request in order:
         bench.put(f"{request}", request=request)
     bench.flush()
-    assert bench.frames()[0] == (2, 0, [b"%d" % order[0]])
+    assert bench.frames()[0] == (2, 0, [b"%d" % order[0]]), "NoDuplicate"
 
 
 # --- replicas that lag ---
@@ -412,9 +420,9 @@ def test_gap_is_filled_from_the_disk():
     bench.sync()
     bench.sent()
     bench.reply(3, 1, gap=True)
-    assert bench.frames() == [(3, 1, [b"b", b"c"])]
+    assert bench.frames() == [(3, 1, [b"b", b"c"])], "SeqOrder"
     bench.reply(3, 3)
-    assert bench.answers() == [(1, 2, 2, False, ""), (2, 1, 1, False, "")]
+    assert bench.answers() == [(1, 2, 2, False, ""), (2, 1, 1, False, "")], "AckedDurable"
 
 
 def test_many_gaps_at_once_are_filled_once():
@@ -448,12 +456,12 @@ def test_replica_that_lost_its_tail_in_a_power_loss_is_sent_it_again():
     bench.flush()
     bench.sync()
     bench.reply(3, 3)
-    assert bench.writer.commit_index == 3
+    assert bench.writer.commit_index == 3, "AckedDurable"
     bench.writer.on_connection(3, False, bench.now)
     bench.writer.on_connection(3, True, bench.now)
     bench.sent()
     bench.reply(3, 1, gap=True)
-    assert bench.frames() == [(3, 1, [b"b", b"c"])]
+    assert bench.frames() == [(3, 1, [b"b", b"c"])], "SeqOrder"
     assert bench.writer.commit_index == 3, "what was acknowledged stays so"
 
 
@@ -466,9 +474,9 @@ def test_reconnected_replica_is_asked_for_its_length():
     bench.flush()
     bench.sent()
     bench.writer.on_connection(3, True, bench.now)
-    assert bench.frames() == [(3, 0, [])]
+    assert bench.frames() == [(3, 0, [])], "SeqOrder"
     bench.reply(3, 0, gap=True)
-    assert bench.frames() == [(3, 0, [b"a", b"b"])]
+    assert bench.frames() == [(3, 0, [b"a", b"b"])], "SeqOrder"
 
 
 def test_window_bounds_what_is_on_its_way_to_one_replica():
@@ -517,11 +525,13 @@ def test_batch_that_meets_the_threshold_is_split_and_the_rest_goes_back():
     bench.put("c", "d")
     bench.put("e")
     bench.flush()
-    assert bench.frames() == [(2, 0, [b"a", b"b", b"c"]), (3, 0, [b"a", b"b", b"c"])]
+    assert bench.frames() == [(2, 0, [b"a", b"b", b"c"]), (3, 0, [b"a", b"b", b"c"])], "SeqOrder"
     bench.reply(2, 3)
     bench.sync()
-    assert bench.answers() == [(1, 2, 2, False, ""), (2, 1, 1, True, "")]
-    assert bench.writer.all_acknowledged
+    assert bench.answers() == [(1, 2, 2, False, ""), (2, 1, 1, True, "")], (
+        "AnswersAreTrue: what did not fit goes back"
+    )
+    assert bench.writer.all_acknowledged, "RolloverProgress"
 
 
 def test_what_waits_goes_back_at_once_when_the_segment_is_full():
@@ -529,10 +539,10 @@ def test_what_waits_goes_back_at_once_when_the_segment_is_full():
     bench.put("a")
     bench.put("b")
     bench.flush()
-    assert bench.answers() == [(2, 0, 0, True, "")]
-    assert not bench.writer.all_acknowledged
+    assert bench.answers() == [(2, 0, 0, True, "")], "AnswersAreTrue"
+    assert not bench.writer.all_acknowledged, "SealedStable: sealed before all of it is acknowledged"
     bench.put("c")
-    assert bench.answers() == [(3, 0, 0, True, "")]
+    assert bench.answers() == [(3, 0, 0, True, "")], "AnswersAreTrue"
 
 
 @pytest.mark.parametrize(
@@ -543,7 +553,7 @@ def test_bytes_threshold_takes_the_entry_that_crosses_it(limit: int, sizes: list
     bench = Bench(max_segment_bytes=limit)
     bench.put(*("x" * size for size in sizes))
     bench.flush()
-    assert bench.writer.copy.length == taken and bench.writer.sealing
+    assert bench.writer.copy.length == taken and bench.writer.sealing, "RolloverProgress"
 
 
 def test_seal_waits_for_every_entry_and_has_the_checksum_of_them():
@@ -551,19 +561,21 @@ def test_seal_waits_for_every_entry_and_has_the_checksum_of_them():
     bench.put("a", "b")
     bench.flush()
     bench.writer.begin_seal()
-    assert not bench.writer.all_acknowledged
+    assert not bench.writer.all_acknowledged, "SealedStable: sealed before all of it is acknowledged"
     bench.sync()
     bench.reply(2, 1)
-    assert not bench.writer.all_acknowledged
+    assert not bench.writer.all_acknowledged, "SealedStable: sealed before all of it is acknowledged"
     bench.reply(2, 2)
-    assert bench.writer.all_acknowledged
-    assert bench.writer.ready_to_seal() == (2, Checksum().extend(batch("a", "b")))
+    assert bench.writer.all_acknowledged, "RolloverProgress"
+    assert bench.writer.ready_to_seal() == (2, Checksum().extend(batch("a", "b"))), (
+        "SealedStable: another count or checksum"
+    )
 
 
 def test_empty_segment_can_be_sealed():
     bench = Bench()
     bench.writer.begin_seal()
-    assert bench.writer.ready_to_seal() == (0, Checksum())
+    assert bench.writer.ready_to_seal() == (0, Checksum()), "SealedStable"
 
 
 @pytest.mark.parametrize("how", ["a replica says so", "our own copy", "the seal was proposed", "closed"])
@@ -589,7 +601,9 @@ def test_nothing_is_acknowledged_after(how: str):
     bench.flush()
     answered = [acked for _, _, acked, _, _ in bench.answers()]
     assert not any(answered), "AckedDurable: acknowledged after a fence, or behind a proposed count"
-    assert bench.writer.commit_index == 0 and not bench.writer.copy.length > 1
+    assert bench.writer.commit_index == 0 and not bench.writer.copy.length > 1, (
+        "AckedDurable: appended or acknowledged after a fence"
+    )
 
 
 def test_fenced_writer_hands_back_what_was_never_written():
@@ -608,7 +622,7 @@ def test_own_copy_that_cannot_be_read_hands_the_segment_over():
     bench.flush()
     bench.memory.damaged.add(("t/1", 0))
     bench.reply(3, 0, gap=True)
-    assert bench.writer.copy.fenced and bench.writer.sealing
+    assert bench.writer.copy.fenced and bench.writer.sealing, "FailoverProgress: no recovery would begin"
 
 
 # --- the replica ---
@@ -652,9 +666,9 @@ def test_of_two_frames_only_the_one_that_is_durable_is_answered():
 def test_frame_is_answered_when_it_is_durable():
     node = Replicas()
     node.append(0, "a", "b")
-    assert node.answers() == [] and node.copy.length == 2
+    assert node.answers() == [] and node.copy.length == 2, "AckedDurable: answered before it is durable"
     node.sync()
-    assert node.answers() == [(2, False, False)]
+    assert node.answers() == [(2, False, False)], "AckedDurable"
 
 
 def test_gap_is_answered_with_the_length():
@@ -663,7 +677,9 @@ def test_gap_is_answered_with_the_length():
     node.sync()
     node.answers()
     node.append(2, "c")
-    assert node.answers() == [(1, False, True)] and node.copy.length == 1
+    assert node.answers() == [(1, False, True)] and node.copy.length == 1, (
+        "SeqOrder: a frame is taken behind a gap"
+    )
 
 
 def test_repeated_and_overlapping_frames_change_nothing_twice():
@@ -671,8 +687,8 @@ def test_repeated_and_overlapping_frames_change_nothing_twice():
     for start, payloads in [(0, "ab"), (0, "ab"), (1, "bc"), (0, "a"), (3, "d"), (0, "")]:
         node.append(start, *payloads)
     node.sync()
-    assert node.memory.entries["t/1"] == [b"a", b"b", b"c", b"d"]
-    assert node.answers()[-1][0] == 4
+    assert node.memory.entries["t/1"] == [b"a", b"b", b"c", b"d"], "SeqOrder"
+    assert node.answers()[-1][0] == 4, "AckedDurable"
 
 
 @pytest.mark.parametrize(
@@ -683,7 +699,7 @@ def test_frame_of_a_stranger_or_of_an_unknown_segment_is_dropped(sender: int, se
     node.append(0, "a", sender=sender, segment=segment)
     node.sync()
     assert not node.memory.entries, "SingleWriter: a frame of a node that does not lead the segment is taken"
-    assert node.answers() == []
+    assert node.answers() == [], "SingleWriter"
 
 
 def test_fenced_copy_takes_nothing_more_from_the_writer():
@@ -694,7 +710,7 @@ def test_fenced_copy_takes_nothing_more_from_the_writer():
     assert node.answers() == [(0, True, False)], "the length is what is durable"
     node.sync()
     assert node.answers() == [(1, True, False)], "the frame that was on its way to the disk says so too"
-    assert node.memory.entries["t/1"] == [b"a"]
+    assert node.memory.entries["t/1"] == [b"a"], "AckedDurable: a fenced copy grows"
 
 
 def test_a_fence_is_answered_with_the_length_that_it_was_noted_at():
@@ -719,7 +735,7 @@ def test_frame_for_a_sealed_segment_is_refused_however_late():
         node.metadata.apply(seal(number, 1 if number == 1 else 0, leader=1))
     node.append(1, "b")
     assert node.copy.length == 1, "SealedStable: a frame of a sealed segment is taken"
-    assert node.answers() == [(1, True, False)]
+    assert node.answers() == [(1, True, False)], "SealedStable"
 
 
 def test_full_disk_is_not_answered_in_a_loop():
@@ -728,11 +744,11 @@ def test_full_disk_is_not_answered_in_a_loop():
     node.memory.full = True
     node.append(0, "a")
     node.sync()
-    assert node.answers() == [] and node.copy.length == 0
+    assert node.answers() == [] and node.copy.length == 0, "AckedDurable: answered, and not written"
     node.memory.full = False
     node.append(0, "a")
     node.sync()
-    assert node.answers() == [(1, False, False)]
+    assert node.answers() == [(1, False, False)], "AckedDurable"
 
 
 def test_unsure_copy_is_sure_again_once_it_reaches_the_writers_end():
@@ -740,11 +756,11 @@ def test_unsure_copy_is_sure_again_once_it_reaches_the_writers_end():
     node.copies.mark(node.copy, sure=False)
     node.append(0, "a", end=2)
     node.sync()
-    assert not node.copy.sure
+    assert not node.copy.sure, "AckedDurable: it may lack what was acknowledged"
     node.append(1, "b", end=2)
     assert not node.copy.sure, "what was fetched again could be lost again, and the note could not"
     node.sync()
-    assert node.copy.sure
+    assert node.copy.sure, "FailoverProgress"
 
 
 def test_unsure_copy_that_cannot_be_noted_as_sure_stays_unsure():
@@ -754,10 +770,12 @@ def test_unsure_copy_that_cannot_be_noted_as_sure_stays_unsure():
     node.meta.storage.full = True
     node.append(0, "a", end=1)
     node.sync()
-    assert not node.copy.sure and node.answers() == [(1, False, False)]
+    assert not node.copy.sure and node.answers() == [(1, False, False)], (
+        "AckedDurable: a restart would find it unsure"
+    )
 
 
 def test_replica_makes_itself_known_to_the_leader_of_a_new_segment():
     node = Replicas()
     node.replica.announce("t", 1, node.metadata.topics["t"].open)
-    assert node.answers() == [(0, False, True)]
+    assert node.answers() == [(0, False, True)], "RolloverProgress"

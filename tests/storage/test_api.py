@@ -29,14 +29,14 @@ def test_what_was_appended_is_read_back_also_after_reopening(store: Store, crash
     assert wal.batch_append_for_topic("t", [b"a", b"", b"c"]) == 5
     assert wal.batch_append_for_topic("u", [b"x"]) == 0
     for _ in range(3):
-        assert list(wal.payloads("t")) == [b"0", b"1", b"2", b"3", b"4", b"a", b"", b"c"]
+        assert list(wal.payloads("t")) == [b"0", b"1", b"2", b"3", b"4", b"a", b"", b"c"], "AckedDurable"
         assert wal.read_at("t", 4, max_entries=2) == [Entry(4, b"4"), Entry(5, b"a")]
         assert list(wal.entries("t", 6)) == [Entry(6, b""), Entry(7, b"c")]
         assert wal.topics() == ["t", "u"]
-        assert wal.bounds("t") == (0, 8)
+        assert wal.bounds("t") == (0, 8), "AckedDurable"
         assert wal.recovery.clean
         wal = store.reopen(wal, crash=crash)
-    assert wal.append_for_topic("t", b"next") == 8
+    assert wal.append_for_topic("t", b"next") == 8, "SeqOrder"
 
 
 @pytest.mark.parametrize("sizes", [(100,), (0,), (1, 2, 3), (40_000, 10), (5_000_000,)], ids=str)
@@ -49,13 +49,13 @@ def test_many_blocks_of_entries_of_any_size(store: Store, sizes: tuple[int, ...]
         entries = [rng.randbytes(rng.choice(sizes)) for _ in range(rng.choice([1, 1, 1, 200]))][:2000]
         entries = entries if max(sizes) < 10_000 else entries[:2]
         if len(entries) == 1:
-            assert wal.append_for_topic("t", entries[0]) == len(written)
+            assert wal.append_for_topic("t", entries[0]) == len(written), "SeqOrder"
         else:
-            assert wal.batch_append_for_topic("t", entries) == len(written)
+            assert wal.batch_append_for_topic("t", entries) == len(written), "SeqOrder"
         written += entries
         total += sum(map(len, entries)) + 100
     for _ in range(2):
-        assert list(wal.payloads("t")) == written
+        assert list(wal.payloads("t")) == written, "AckedDurable"
         for _ in range(50):
             index = rng.randrange(len(written))
             assert wal.read_at("t", index, max_entries=1) == [Entry(index, written[index])]
@@ -158,10 +158,12 @@ def test_trim_and_delete(store: Store, crash: bool) -> None:
     wal.trim("u", 1000)
     wal.trim("nobody", 1)
     for _ in range(2):
-        assert wal.bounds("t") == (7000, 8000)
-        assert wal.bounds("u") == (40, 40)
-        assert next(wal.entries("t")).index == 7000
-        assert wal.read_next("t", checkpoint=False).index == 7000
+        assert wal.bounds("t") == (7000, 8000), "TrimmedStaysTrimmed, AckedDurable"
+        assert wal.bounds("u") == (40, 40), "TrimmedStaysTrimmed, SeqOrder"
+        assert next(wal.entries("t")).index == 7000, "TrimmedStaysTrimmed"
+        assert wal.read_next("t", checkpoint=False).index == 7000, (
+            "MarkInBounds: a cursor is at what is trimmed"
+        )
         with pytest.raises(IndexError, match="7000"):
             wal.read_at("t", 6999)
         assert wal.read_next("u") is None
@@ -169,15 +171,15 @@ def test_trim_and_delete(store: Store, crash: bool) -> None:
     wal.delete_topic("t")
     wal.delete_topic("nobody")
     for _ in range(2):
-        assert wal.topics() == ["u"]
+        assert wal.topics() == ["u"], "TrimmedStaysTrimmed: a deleted topic comes back"
         assert wal.bounds("t") == (0, 0)
         assert wal.read_next("t") is None
         wal = store.reopen(wal, crash=crash)
     assert wal.append_for_topic("t", b"new") == 0
-    assert wal.append_for_topic("u", b"new") == 40
+    assert wal.append_for_topic("u", b"new") == 40, "SeqOrder"
     wal = store.reopen(wal, crash=crash)
-    assert list(wal.payloads("t")) == [b"new"]
-    assert list(wal.payloads("u")) == [b"new"]
+    assert list(wal.payloads("t")) == [b"new"], "TrimmedStaysTrimmed: entries of the deleted topic"
+    assert list(wal.payloads("u")) == [b"new"], "AckedDurable"
 
 
 def test_space_that_was_given_back_is_used_again(store: Store) -> None:
@@ -188,7 +190,7 @@ def test_space_that_was_given_back_is_used_again(store: Store) -> None:
         assert len(wal.batch_read_for_topic("t", max_bytes=1 << 30)) == 1000
         files |= set(store.data_files()) if round_number > 30 else set()
     wal.sync()
-    assert wal._engine.space.total_bytes() < 100 << 20
+    assert wal._engine.space.total_bytes() < 100 << 20, "SpaceIsGivenBack"
     wal._engine.space.check_invariants()
     assert wal.bounds("t")[1] == 60_000
     assert wal.bounds("t")[0] > 40_000
@@ -200,7 +202,7 @@ def test_deleting_gives_files_back_to_the_file_system(store: Store) -> None:
         wal.batch_append_for_topic("t", [bytes(1 << 20)])
     before = wal._engine.space.total_bytes()
     wal.delete_topic("t")
-    assert wal._engine.space.total_bytes() < before / 4
+    assert wal._engine.space.total_bytes() < before / 4, "SpaceIsGivenBack"
     assert len(store.data_files()) == len(wal._engine.space.sizes)
 
 

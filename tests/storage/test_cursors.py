@@ -95,9 +95,9 @@ def test_closing_confirms_every_read(store: Store) -> None:
         wal = store.open(consistency=mode)
         wal.batch_append_for_topic("t", [b"x"] * 5)
         for _ in range(5):
-            assert wal.read_next("t") is not None
+            assert wal.read_next("t") is not None, "NothingSkipped"
         wal = store.reopen(wal, crash=False)
-        assert wal.read_next("t") is None
+        assert wal.read_next("t") is None, "RepeatsBounded: closing confirms what was read"
         wal.close()
 
 
@@ -106,7 +106,8 @@ def test_a_read_that_fails_delivers_nothing_and_skips_nothing(fault: str) -> Non
     platter = Platter(random.Random(3))
     wal = Walrus(disk=platter.directory("log"), fsync=EACH)
     wal.batch_append_for_topic("t", [b"%d" % number for number in range(5)])
-    assert [wal.read_next("t").index for _ in range(2)] == [0, 1]  # type: ignore[union-attr]
+    first = [wal.read_next("t").index for _ in range(2)]  # type: ignore[union-attr]
+    assert first == [0, 1], "DeliveredIsPrefix"
     platter.fail(fault, errno.EIO)  # type: ignore[arg-type]
     for _ in range(2):
         with pytest.raises(EngineFailed):
@@ -141,7 +142,7 @@ def test_a_read_that_waits_for_its_sync_has_moved_nothing(plain: Store) -> None:
     assert (cursor.index, cursor.persisted) == (1, 1), "NothingSkipped: nothing moves before the read returns"
     go_on.set()
     reader.join(120)
-    assert got == [1]
+    assert got == [1], "NothingSkipped"
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -151,7 +152,7 @@ def test_seek_is_persisted_before_it_returns(mode: str) -> None:
     consumer.wal.seek("t", 7)
     consumer.platter.lose_power()
     following = consumer.open().read_next("t")
-    assert following is not None and following.index == 7
+    assert following is not None and following.index == 7, "CursorInBounds: a seek is lost"
 
 
 def test_a_cursor_is_noted_when_as_many_as_may_come_again_are_delivered_and_not_before() -> None:
@@ -163,4 +164,4 @@ def test_a_cursor_is_noted_when_as_many_as_may_come_again_are_delivered_and_not_
     for _ in range(9):
         assert wal.read("t")
         noted.append(log.cursor)
-    assert noted == [0, 0, 0, 0, 4, 4, 4, 4, 8]
+    assert noted == [0, 0, 0, 0, 4, 4, 4, 4, 8], "RepeatsBounded, NothingSkipped"

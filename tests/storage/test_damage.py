@@ -59,17 +59,18 @@ def test_a_cut_at_every_byte_of_the_last_record(tmp_path: Path, last: str, fille
         file.pwrite(image[: start + kept] + rest + image[end:], 0)
         wal = Walrus(disk=torn.directory("log"))
         whole = image[start + kept : end] == rest  # the last bytes of a record may be zeros themselves
-        assert wal.bounds("t") == (0, 3 + len(entries) * whole), kept
-        assert list(wal.payloads("t"))[:3] == [b"first", b"", b"third"]
-        assert list(wal.payloads("other")) == [b"whole"]
-        assert wal.recovery.damage == []
+        left = 3 + len(entries) * whole
+        assert wal.bounds("t") == (0, left), f"PrefixAgree: a torn record counts in part, cut at {kept}"
+        assert list(wal.payloads("t"))[:3] == [b"first", b"", b"third"], "AckedDurable"
+        assert list(wal.payloads("other")) == [b"whole"], "AckedDurable"
+        assert wal.recovery.damage == [], "a torn write passes for damage"
         touched = bool(image[start : start + kept].strip(b"\0")) or filler == "garbage"
         assert (wal.recovery.dropped_bytes > 0) == (touched and not whole), kept
         assert wal.append_for_topic("t", b"after") == wal.bounds("t")[1] - 1
         torn.kill()
         wal = Walrus(disk=torn.directory("log"))
         assert wal.recovery.clean
-        assert list(wal.payloads("t"))[-1] == b"after"
+        assert list(wal.payloads("t"))[-1] == b"after", "AckedDurable"
 
 
 def test_the_cut_is_logged_and_counted(plain: Store, caplog: pytest.LogCaptureFixture) -> None:
@@ -107,7 +108,7 @@ def test_E14_a_bad_record_in_the_middle_is_named_and_can_be_skipped(
     change(plain, offset, bytes([old ^ 0x10]))
     wal = plain.open(fsync=schedule)
     for _ in range(2):
-        assert wal.bounds("t") == (0, 10)
+        assert wal.bounds("t") == (0, 10), "AckedDurable: damage is cut as if it were torn"
         with pytest.raises(CorruptionError) as caught:
             list(wal.payloads("t"))
         error = caught.value
@@ -127,7 +128,7 @@ def test_E14_a_bad_record_in_the_middle_is_named_and_can_be_skipped(
             wal.read_next("t")
     wal.seek("t", error.resume)
     assert wal.read_next("t").index == 5
-    assert wal.append_for_topic("t", b"more") == 10
+    assert wal.append_for_topic("t", b"more") == 10, "SeqOrder"
 
 
 def test_rot_in_the_last_record_of_a_closed_log_is_damage_not_a_torn_write(plain: Store) -> None:
@@ -139,12 +140,12 @@ def test_rot_in_the_last_record_of_a_closed_log_is_damage_not_a_torn_write(plain
     change(plain, start + 17, b"!")
     wal = plain.open()
     for _ in range(2):
-        assert wal.bounds("t") == (0, 2)
+        assert wal.bounds("t") == (0, 2), "AckedDurable: damage is cut as if it were torn"
         assert wal.verify()[0].first == 1
         with pytest.raises(CorruptionError):
             wal.read_at("t", 1)
         wal = plain.reopen(wal, crash=False)
-    assert wal.append_for_topic("t", b"next") == 2
+    assert wal.append_for_topic("t", b"next") == 2, "SeqOrder: the number of a durable entry is given again"
     wal = plain.reopen(wal, crash=True)
     assert wal.read_at("t", 2)[0].data == b"next"
     with pytest.raises(CorruptionError):
@@ -185,7 +186,8 @@ def test_a_flip_of_any_bit_never_gives_wrong_data(tmp_path: Path) -> None:
             continue
         for index in range(wal.bounds("t")[1]):
             try:
-                assert wal.read_at("t", index, max_entries=1)[0].data == flat[index]
+                found = wal.read_at("t", index, max_entries=1)[0].data
+                assert found == flat[index], "PrefixAgree: damage is read as an entry"
             except CorruptionError as error:
                 assert error.resume > index
         again.kill()
@@ -227,7 +229,8 @@ def test_any_flipped_bit_of_any_header_is_flipped_back() -> None:
                 continue  # the version: another one is refused, and nothing is lost
             platter.flip_bit("log", file, 8 * block.extent.offset + bit)
             again = Walrus(disk=platter.directory("log"))
-            assert again.bounds("orders/1") == (0, 40) and again.recovery.clean, (block.head.sequence, bit)
+            whole = again.bounds("orders/1") == (0, 40) and again.recovery.clean
+            assert whole, f"AckedDurable: bit {bit} of the header of block {block.head.sequence}"
             platter.kill()
             platter.flip_bit("log", file, 8 * block.extent.offset + bit)
 
@@ -289,7 +292,7 @@ def test_records_inside_entries_are_only_bytes(plain: Store) -> None:
     wal.append_for_topic("t", bytes(2 * UNIT))
     expected = list(wal.payloads("t"))
     wal = plain.reopen(wal, crash=True)
-    assert list(wal.payloads("t")) == expected
+    assert list(wal.payloads("t")) == expected, "PrefixAgree: a payload is taken for a record"
     assert wal.recovery.clean
     assert wal.topics() == ["t"]
 

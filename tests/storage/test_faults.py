@@ -45,8 +45,7 @@ class World:
             self.append(wal, "a", [b"%d" % number * 700] * 9)
             self.append(wal, "b", [b"b%d" % number])
             entry = wal.read_next("a")
-            assert entry is not None
-            assert entry.index == self.delivered
+            assert entry is not None and entry.index == self.delivered, "DeliveredIsPrefix"
             self.delivered += 1
         wal.batch_append_for_topic("gone", [b"x"])
         wal.delete_topic("gone")
@@ -54,16 +53,16 @@ class World:
         self.closed = True
 
     def check(self, wal: Walrus) -> None:
-        assert wal.recovery.damage == []
+        assert wal.recovery.damage == [], "AckedDurable: a durable entry cannot be read"
         for topic, entries in self.written.items():
             found = list(wal.payloads(topic))
-            assert found == entries[: len(found)], topic
-            assert len(found) >= self.acknowledged.get(topic, 0), topic
+            assert found == entries[: len(found)], f"PrefixAgree: {topic} is no prefix of what was written"
+            assert len(found) >= self.acknowledged.get(topic, 0), f"AckedDurable: of {topic} entries are lost"
         position = wal.bounds("a")[1] - wal.get_topic_entry_count("a")
         assert position <= self.delivered, "NothingSkipped"
         assert position >= self.delivered - (not self.closed), "RepeatsBounded: the last read alone"
         assert set(wal.topics()) <= {"a", "b", "gone"}
-        assert wal.verify() == []
+        assert wal.verify() == [], "AckedDurable: damage without a fault of the disk"
         wal._engine.space.check_invariants()
 
 
@@ -95,7 +94,8 @@ def test_17_18_a_crash_at_every_operation_and_again_while_recovering(power: bool
         world.platter.lose_power()
         wal = world.open()
         found["b"] = [*found.get("b", []), b"more"]
-        assert {topic: list(wal.payloads(topic)) for topic in wal.topics()} == found
+        now = {topic: list(wal.payloads(topic)) for topic in wal.topics()}
+        assert now == found, "AckedDurable: what a recovery found is there after the next power loss"
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -107,9 +107,9 @@ def test_18_unsynced_writes_survive_in_any_part_and_the_log_is_a_prefix(seed: in
     for _ in range(10):
         wal = Walrus(disk=platter.directory("log"), fsync=FsyncSchedule.no_fsync())
         found = list(wal.payloads("t"))
-        assert found == written[: len(found)]
-        assert len(found) >= synced
-        assert wal.recovery.damage == []
+        assert found == written[: len(found)], "PrefixAgree: no prefix of what was written"
+        assert len(found) >= synced, "AckedDurable: a sync covered what is lost"
+        assert wal.recovery.damage == [], "AckedDurable: a durable entry cannot be read"
         written = found
         for _ in range(rng.randrange(30)):
             written.append(rng.randbytes(rng.choice([10, 600, 5000])))
@@ -127,7 +127,7 @@ def test_19_a_new_file_is_in_its_directory_before_anything_in_it_counts() -> Non
         for _ in range(3):
             wal.append_for_topic("t", bytes(900_000))
         platter.lose_power()
-        assert Walrus(disk=platter.directory("log")).bounds("t") == (0, 3)
+        assert Walrus(disk=platter.directory("log")).bounds("t") == (0, 3), "AckedDurable: a file is lost"
 
 
 @pytest.mark.parametrize("way", ["each", "sync", "syncer"])
@@ -157,14 +157,15 @@ def test_20_a_failed_fsync_is_final(way: str) -> None:
     ):
         with pytest.raises(EngineFailed, match="open the log again"):
             call()
-    assert next(wal.payloads("t")) == b"safe"
+    assert next(wal.payloads("t")) == b"safe", "AckedDurable"
     wal.close()
     wal = Walrus(disk=platter.directory("log"))
     visible = list(wal.payloads("t"))
-    assert visible[0] == b"safe"
+    assert visible[0] == b"safe", "AckedDurable"
     wal.append_for_topic("t", b"later")
     platter.lose_power()
-    assert list(Walrus(disk=platter.directory("log")).payloads("t")) == [*visible, b"later"]
+    found = list(Walrus(disk=platter.directory("log")).payloads("t"))
+    assert found == [*visible, b"later"], "AckedDurable: what was read, or acknowledged behind it, is lost"
 
 
 @pytest.mark.parametrize("operation", ["write", "create", "sync_directory", "sync", "remove"])
@@ -180,7 +181,7 @@ def test_no_error_of_the_disk_is_dropped(operation: str) -> None:
             try:
                 wal.append_for_topic("t", entry)
                 acknowledged.append(entry)
-                assert not failed
+                assert not failed, "AckedDurable: appended behind a failure of the disk"
             except EngineFailed:
                 failed = True
         with contextlib.suppress(StorageError):
@@ -190,9 +191,9 @@ def test_no_error_of_the_disk_is_dropped(operation: str) -> None:
         platter.heal()
         wal = Walrus(disk=platter.directory("log"))
         found = list(wal.payloads("t"))
-        assert found[: len(acknowledged)] == acknowledged
+        assert found[: len(acknowledged)] == acknowledged, "AckedDurable: an error of the disk was dropped"
         assert len(found) <= len(acknowledged) + 1
-        assert wal.verify() == []
+        assert wal.verify() == [], "AckedDurable: damage without rot"
 
 
 def test_short_writes_are_completed(tmp_path: Path) -> None:
@@ -203,7 +204,7 @@ def test_short_writes_are_completed(tmp_path: Path) -> None:
     for number, entry in enumerate(written):
         wal.append_for_topic("t", entry) if number % 2 else wal.batch_append_for_topic("t", [entry])
     platter.lose_power()
-    assert list(Walrus(disk=platter.directory("log")).payloads("t")) == written
+    assert list(Walrus(disk=platter.directory("log")).payloads("t")) == written, "AckedDurable"
 
 
 def test_21_E8_disk_full_and_room_again() -> None:
@@ -219,18 +220,18 @@ def test_21_E8_disk_full_and_room_again() -> None:
     for _ in range(3):
         with pytest.raises(DiskFull):
             wal.batch_append_for_topic("t", [bytes(1 << 20)] * 4)
-        assert list(wal.payloads("t")) == written
+        assert list(wal.payloads("t")) == written, "PrefixAgree: of a refused batch a part is there"
     wal.append_for_topic("other", b"still fits")
     wal.trim("t", len(written) - 3)
     for _ in range(20):
         index = wal.append_for_topic("t", b"again" * 1000)
         written.append(b"again" * 1000)
-    assert index == len(written) - 1
+    assert index == len(written) - 1, "SeqOrder"
     platter.lose_power()
     wal = Walrus(disk=platter.directory("log"))
-    assert wal.verify() == []
-    assert list(wal.payloads("t")) == written[wal.bounds("t")[0] :]
-    assert list(wal.payloads("other")) == [b"x", b"still fits"]
+    assert wal.verify() == [], "AckedDurable: damage without rot"
+    assert list(wal.payloads("t")) == written[wal.bounds("t")[0] :], "AckedDurable"
+    assert list(wal.payloads("other")) == [b"x", b"still fits"], "AckedDurable"
 
 
 @pytest.mark.parametrize("backend", ["pwritev", "mmap", "io_uring"])

@@ -50,8 +50,10 @@ def test_kill_in_a_loop(tmp_path: Path, backend: str, schedule: str) -> None:
         child.wait()
         with Walrus(directory, backend=backend, fsync=FsyncSchedule.no_fsync()) as wal:
             found = list(wal.payloads("t"))
-            assert len(found) >= acknowledged
-            assert all(entry == b"%08d" % number * (len(entry) // 8) for number, entry in enumerate(found))
-            assert wal.recovery.damage == []
-            assert wal.verify() == []
+            assert len(found) >= acknowledged, "AckedDurable"
+            for number, entry in enumerate(found):
+                assert entry == b"%08d" % number * (len(entry) // 8), (
+                    f"SeqOrder: {entry[:16]!r} is at {number}"
+                )
+            assert wal.recovery.damage == [] == wal.verify(), "AckedDurable: damage without rot"
             acknowledged = len(found)

@@ -62,7 +62,7 @@ class EngineMachine(RuleBasedStateMachine):
         self.attempt(lambda: self.same(self.wal.write(topic, Batch.of(entries)), first))
 
     def same(self, found: object, expected: object) -> None:
-        assert found == expected
+        assert found == expected, "SeqOrder: an entry gets another number than comes next"
 
     @rule()
     def sync(self) -> None:
@@ -76,9 +76,10 @@ class EngineMachine(RuleBasedStateMachine):
             entry = self.wal.read_next(topic)
             at = max(self.cursor.get(topic, 0), self.first.get(topic, 0))
             log = self.written.get(topic, [])
-            assert (entry is None) == (at >= len(log))
+            assert entry is None or at < len(log), "DeliveredIsPrefix: an entry that was never written"
+            assert entry is not None or at >= len(log), "NothingSkipped: there is an entry, and none is read"
             if entry is not None:
-                assert (entry.index, entry.data) == (at, log[at])
+                assert (entry.index, entry.data) == (at, log[at]), "DeliveredIsPrefix: another entry"
                 self.cursor[topic] = at + 1
 
         self.attempt(read_one)
@@ -128,7 +129,7 @@ class EngineMachine(RuleBasedStateMachine):
     def recover(self) -> None:
         self.platter.heal()
         self.open()
-        assert self.wal.recovery.damage == []
+        assert self.wal.recovery.damage == [], "AckedDurable: a durable entry cannot be read"
         for topic in {*self.written, *self.deleted, *self.wal.topics()}:
             self.compare(topic)
         self.deleted = {}
@@ -140,14 +141,15 @@ class EngineMachine(RuleBasedStateMachine):
         # A deletion that was not on disk yet may be undone, and then what came after it is gone.
         candidates = [self.written.get(topic, []), *self.deleted.get(topic, [])]
         fitting = [log for log in candidates if following <= len(log) and log[first:following] == found]
-        assert fitting, topic
+        assert fitting, f"PrefixAgree: {topic} holds what was never written in this order"
         log = fitting[0]
-        assert following >= self.sure.get(topic, 0), topic
-        assert len(found) == following - first
+        assert following >= self.sure.get(topic, 0), f"AckedDurable: {topic} lost what a sync covered"
+        assert len(found) == following - first, f"DeliveredIsPrefix: {topic} has a hole"
         unread = self.wal.get_topic_entry_count(topic)
         cursor = following - unread
         self.written[topic], self.sure[topic], self.first[topic] = log[:following], following, first
-        assert cursor <= max(self.cursor.get(topic, 0), first) or topic in self.deleted
+        delivered = max(self.cursor.get(topic, 0), first)
+        assert cursor <= delivered or topic in self.deleted, f"NothingSkipped: {topic} from {cursor} on"
         self.cursor[topic] = cursor
 
     @invariant()
@@ -156,8 +158,8 @@ class EngineMachine(RuleBasedStateMachine):
             return
         for topic, log in self.written.items():
             first, following = self.wal.bounds(topic)
-            assert following == len(log)
-            assert list(self.wal.payloads(topic)) == log[first:]
+            assert following == len(log), f"AckedDurable: {topic} has {following} of {len(log)} entries"
+            assert list(self.wal.payloads(topic)) == log[first:], f"PrefixAgree: {topic} reads otherwise"
         self.wal._engine.space.check_invariants()
         for each in self.wal._engine.logs.values():
             each.check_invariants()

@@ -49,6 +49,20 @@ def test_a_sync_covers_the_files_of_a_sync_in_flight(fate: Fate) -> None:
     assert opened(platter).bounds("t") == (0, 2), "AckedDurable: all that was written before the sync"
 
 
+@pytest.mark.parametrize("fate", FATES, ids=str)
+def test_a_sync_covers_every_file_that_was_written_to_since_the_one_before(fate: Fate) -> None:
+    """The engine is told of the first write alone; a log that goes on in another file says so by itself."""
+    platter = Platter(random.Random(1))
+    wal, written = opened(platter), 0
+    while len(wal._engine.space.sizes) < 3:
+        written = wal.write("t", Batch.of([bytes(300_000)])) + 1
+    wal.sync()
+    platter.lose_power(fate)
+    wal = opened(platter)
+    assert wal.bounds("t") == (0, written), "AckedDurable: a file was written to, and not synced"
+    assert list(wal.payloads("t")) == [bytes(300_000)] * written, "AckedDurable"
+
+
 def test_a_sync_marks_what_was_written_before_it_began() -> None:
     """What was appended since is not durable, and a record must not say so: its loss would be damage."""
     platter = Platter(random.Random(1))
@@ -61,7 +75,7 @@ def test_a_sync_marks_what_was_written_before_it_began() -> None:
         file.sync()
     wal.write("t", Batch.of([b"since"]))
     engine.finish_sync(plan, None)
-    assert log.durable_index == 1, "a sync marks what it covered"
+    assert log.durable_index == 1, "AckedDurable: a sync marks more than it covered"
     wal.write("t", Batch.of([b"later"]))
     view, block = engine.space.view(log.blocks[-1].extent), log.blocks[-1]
     assert [each.durable for each in records(view, block.life, block.head.start, block.extent.size)][-1] == 1
@@ -76,7 +90,8 @@ def test_a_second_sync_does_not_take_over_from_one_that_began_after_it() -> None
     wal.write("t", Batch.of([b"two"]))
     second = engine.begin_sync()
     engine.finish_sync(first, None)
-    assert set(second.files) <= set(engine.begin_sync().files), "the second one is in flight still"
+    covered = set(engine.begin_sync().files)
+    assert set(second.files) <= covered, "AckedDurable: the second one is in flight still"
 
 
 def test_a_cut_tail_is_overwritten_whole() -> None:
@@ -95,7 +110,7 @@ def test_a_cut_tail_is_overwritten_whole() -> None:
     wal.write("t", Batch.of([b"X" * 40]))
     platter.kill()
     wal = opened(platter)
-    assert list(wal.payloads("t")) == [b"A", b"X" * 40], "what was cut stays cut"
+    assert list(wal.payloads("t")) == [b"A", b"X" * 40], "PrefixAgree: what was cut stays cut"
     assert wal.recovery.clean
 
 
@@ -124,7 +139,7 @@ def test_what_is_known_is_noted_before_the_evidence_is_overwritten() -> None:
         platter.heal()
         platter.flip_bit("log", FILE, 8 * (spots[1][0] + 20))  # B rots
         wal = opened(platter)
-        assert wal.bounds("t")[1] >= 2, f"a durable entry is cut as if it were torn, operation {operation}"
+        assert wal.bounds("t")[1] >= 2, f"AckedDurable: a durable entry is cut as torn, operation {operation}"
         assert wal.verify("t")[0].first == 1, "its damage is named"
         if crashed:
             return
@@ -143,7 +158,7 @@ def test_a_deletion_is_noted_again_when_the_journal_begins_a_new_block() -> None
     wal.sync()  # the notes are durable, the erasure is not
     platter.lose_power(LOSE_ALL)
     wal = opened(platter)
-    assert wal.topics() == ["kept"], "a deleted topic comes back"
+    assert wal.topics() == ["kept"], "TrimmedStaysTrimmed: a deleted topic comes back"
 
 
 @pytest.mark.parametrize("lead", [0, 1])

@@ -166,6 +166,7 @@ class WorkQueue:
         if count == 1:
             return [self.hand_out(first, until)]
         assert first > self._furthest, "an entry is out once"
+        assert first >= self.done.high, "AckedNotRedelivered: a run goes over what was acknowledged"
         segment, offsets = first.segment, range(first.offset, first.offset + count)
         positions = [Position(segment, offset) for offset in offsets]
         self._deliveries.update(dict.fromkeys(positions, 1))
