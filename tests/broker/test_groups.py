@@ -87,7 +87,17 @@ def test_a_run_is_of_entries_of_which_nothing_is_known_in_one_segment_and_the_wi
     while run := take_run(group, of, 9, 0.0, 4):
         runs.append((*run[0][:2], len(run)))
         group.check_invariants(of)
-    assert runs == [(1, 1, 1), (1, 2, 1), (1, 4, 1), (1, 7, 1), (2, 0, 2)], "AckedNotRedelivered, OutIsBounded"
+    expected = [(1, 1, 1), (1, 2, 1), (1, 4, 1), (1, 7, 1), (2, 0, 2)]
+    assert runs == expected, "AckedNotRedelivered, OutIsBounded"
+
+
+def test_a_run_stops_before_what_an_earlier_owner_saw_acknowledged():
+    """Nothing was out here yet: only what is committed says that entry 3 is done."""
+    group, of = WorkQueue(Acknowledged(low=Position(1, 1), above=(Run(1, 3, 4),)), [], VISIBLE), topic()
+    taken = [receipt.offset for _ in range(3) for receipt in take_run(group, of, 9, 0.0, 4)]
+    group.check_invariants(of)
+    assert 3 not in taken, "AckedNotRedelivered"
+    assert taken == [1, 2, 4, 5, 6, 7], "NothingSkipped"
 
 
 class Model:

@@ -63,13 +63,17 @@ def test_what_is_beyond_retention_goes_from_every_disk_and_readers_are_told() ->
     for node in world.nodes:
         (answer,) = world.ask(node, Fetch("t", 1, 0))
         assert answer == b"ERR trimmed: t begins at segment 3; go on with FETCH t 3 0"
-        assert world.ask(node, Fetch("t", 3, 0)) == [b"OK 1 10"]
+        assert world.ask(node, Fetch("t", 3, 0)) == [b"OK 1 10"], (
+            "TrimmedIsSealed: more is gone than was to go"
+        )
     assert world.ask(1, Fetch("t", 9, 0))[0].startswith(b"ERR unknown segment")
     found = state(world)
-    assert (found["first_segment"], found["trimmed_entries"], found["retained_entries"]) == (3, 10, 10)
-    assert found["last_sealed_entry_offset"] == 20
-    assert [world.metrics(node)["entries_trimmed"] for node in world.nodes] == [10] * 3
-    assert world.get_all(2, "t") == [str(n).encode() for n in range(10, 23)]
+    assert (found["first_segment"], found["trimmed_entries"], found["retained_entries"]) == (3, 10, 10), (
+        "OverLimitIsTrimmed, TrimmedIsSealed"
+    )
+    assert found["last_sealed_entry_offset"] == 20, "LastSealedIsSum"
+    assert [world.metrics(node)["entries_trimmed"] for node in world.nodes] == [10] * 3, "SpaceIsGivenBack"
+    assert world.get_all(2, "t") == [str(n).encode() for n in range(10, 23)], "DeliveredIsPrefix"
     assert world.put(3, "t", "more") == [b"OK"]
 
 
@@ -96,9 +100,9 @@ def test_protected_groups_hold_retention_up_until_they_have_read() -> None:
     world.ask(1, Configure("t", {"retain_entries": 8, "protect_groups": 1}))
     world.run(3.0)
     assert world.topic("t").first == 1, "ProtectedUntilAcked"
-    assert len(world.get_all(2, "t", "reader")) == 22
+    assert len(world.get_all(2, "t", "reader")) == 22, "ProtectedUntilAcked"
     world.until(lambda: world.topic("t").first == 3)
-    assert world.topic("t").skipped == {}
+    assert world.topic("t").skipped == {}, "SkippedIsCounted"
 
 
 def test_a_quiet_segment_rolls_and_ages() -> None:
@@ -168,11 +172,15 @@ def test_a_topic_of_the_same_name_is_another_one() -> None:
     world.ask(1, Get("t", "g", 3))
     world.ask(2, Delete("t"))
     assert world.ask(3, Register("t")) == [b"OK"]
-    assert world.ask(1, Fetch("t", 1, 0)) == [b"ERR trimmed: t begins at segment 4; go on with FETCH t 4 0"]
+    assert world.ask(1, Fetch("t", 1, 0)) == [
+        b"ERR trimmed: t begins at segment 4; go on with FETCH t 4 0"
+    ], "TrimmedStaysTrimmed"
     assert world.ask(1, Get("t", "g")) == [b"EMPTY"], "NoFrameOfAnOldTopic"
     assert world.put(2, "t", "new") == [b"OK"]
-    assert world.ask(1, Get("t", "g")) == [b"OK new"]
-    assert state(world)["settings"] == {} and world.topic("t").first == 4
+    assert world.ask(1, Get("t", "g")) == [b"OK new"], "OnlyWhatWasMeant"
+    assert state(world)["settings"] == {} and world.topic("t").first == 4, (
+        "OnlyWhatWasMeant, NoFrameOfAnOldTopic"
+    )
 
 
 def test_puts_on_their_way_while_their_topic_is_deleted_are_answered() -> None:

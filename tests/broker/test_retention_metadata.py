@@ -61,19 +61,19 @@ def settings(**values: int) -> ConfigureTopic:
 def test_a_trim_takes_sealed_segments_and_the_sums_stay() -> None:
     metadata = cluster(*SEALS, trim(1, 3))
     topic = metadata.topics["t"]
-    assert (topic.first, topic.current, len(topic.segments)) == (3, 5, 3)
-    assert topic.segment(2) is None and topic.segment(4) is not None
-    assert (topic.trimmed, topic.sealed_total) == (30, 70)
-    assert metadata.is_gone("t", 2) and not metadata.is_gone("t", 3)
-    assert topic.advance(Position(1, 3)) == Position(4, 0)  # segment 3 is empty
-    assert topic.distance(Position(1, 0), Position(5, 2)) == 42
+    assert (topic.first, topic.current, len(topic.segments)) == (3, 5, 3), "TrimmedIsSealed"
+    assert topic.segment(2) is None and topic.segment(4) is not None, "TrimmedIsSealed"
+    assert (topic.trimmed, topic.sealed_total) == (30, 70), "LastSealedIsSum"
+    assert metadata.is_gone("t", 2) and not metadata.is_gone("t", 3), "TrimmedStaysTrimmed"
+    assert topic.advance(Position(1, 3)) == Position(4, 0), "MarkInBounds"  # segment 3 is empty
+    assert topic.distance(Position(1, 0), Position(5, 2)) == 42, "OutIsBounded"
 
 
 @pytest.mark.parametrize("wrong", [trim(1, 6), trim(1, 1), trim(2, 3), trim(1, 99), trim(0, 2)])
 def test_a_trim_that_is_late_or_takes_the_open_segment_changes_nothing(wrong: Trim) -> None:
     metadata = cluster(*SEALS)
     before = metadata.digest()
-    assert metadata.apply(wrong) is None
+    assert metadata.apply(wrong) is None, "TrimmedIsSealed"
     assert metadata.digest() == before, "TrimmedIsSealed: only what is sealed goes, and the first one first"
 
 
@@ -81,7 +81,7 @@ def test_a_trim_that_comes_twice_or_late_brings_nothing_back() -> None:
     metadata = cluster(*SEALS, trim(1, 2), trim(2, 4))
     before = metadata.digest()
     for late in (trim(1, 2), trim(1, 4), trim(2, 3), trim(2, 4)):
-        assert metadata.apply(late) is None
+        assert metadata.apply(late) is None, "TrimmedStaysTrimmed"
     assert metadata.digest() == before, "TrimmedStaysTrimmed: a late Trim changed the topic"
 
 
@@ -94,8 +94,10 @@ def test_what_a_group_misses_is_counted() -> None:
     )
     topic = metadata.topics["t"]
     assert topic.skipped == {"reader": 26, "worker": 30 - 2 - 2 - 3}, "SkippedIsCounted"
-    assert topic.cursors["reader"] == Position(4, 0) and topic.cursors["ahead"] == Position(4, 1)
-    assert topic.groups["worker"] == done((4, 0))
+    assert topic.cursors["reader"] == Position(4, 0) and topic.cursors["ahead"] == Position(4, 1), (
+        "MarkInBounds"
+    )
+    assert topic.groups["worker"] == done((4, 0)), "MarkInBounds"
     metadata.check_invariants()
 
 
@@ -112,7 +114,7 @@ def test_protected_groups_keep_what_they_have_not_read() -> None:
     assert metadata.apply(trim(1, 2)) == "t"
     metadata.apply(commit("worker", done((2, 20))))
     assert metadata.apply(trim(2, 3)) == "t", "an entry that is done protects nothing"
-    assert metadata.topics["t"].skipped == {}
+    assert metadata.topics["t"].skipped == {}, "SkippedIsCounted"
 
 
 def test_a_seek_back_protects_again_whatever_was_proposed_before_it() -> None:
@@ -131,13 +133,15 @@ def test_a_seek_to_what_is_trimmed_goes_to_the_first_entry_there_is() -> None:
 
 def test_a_topic_that_is_registered_anew_begins_where_the_old_one_ended() -> None:
     metadata = cluster(*SEALS, commit("g", done((1, 4))), DeleteTopic(topic="t", born=1))
-    assert "t" not in metadata.topics and metadata.next_number("t") == 6
+    assert "t" not in metadata.topics and metadata.next_number("t") == 6, (
+        "TrimmedStaysTrimmed: numbers that were used are used again"
+    )
     assert metadata.apply(register()) is None, "OnlyWhatWasMeant: a late REGISTER brought the old topic back"
     again = RegisterTopic(topic="t", leader=1, replicas=(1, 2, 3), number=6, settings={"max_deliveries": 3})
     assert metadata.apply(again) == "t"
     topic = metadata.topics["t"]
-    assert (topic.born, topic.first, topic.current) == (6, 6, 6)
-    assert topic.groups == {} and topic.settings == {"max_deliveries": 3}
+    assert (topic.born, topic.first, topic.current) == (6, 6, 6), "NoFrameOfAnOldTopic"
+    assert topic.groups == {} and topic.settings == {"max_deliveries": 3}, "OnlyWhatWasMeant"
     metadata.check_invariants()
 
 
@@ -170,7 +174,7 @@ def test_of_many_deleted_topics_one_number_stays(monkeypatch: pytest.MonkeyPatch
         metadata.apply(DeleteTopic(topic=name, born=metadata.topics[name].born))
     assert list(metadata.tombstones) == ["a", "b"]
     assert metadata.next_number("t") == metadata.next_number("new") == 6, "TrimmedStaysTrimmed"
-    assert metadata.next_number("a") == 2
+    assert metadata.next_number("a") == 2, "NoFrameOfAnOldTopic: a number of a forgotten topic is used again"
 
 
 def test_settings_change_one_after_the_other_and_whole() -> None:
@@ -207,8 +211,10 @@ def test_snapshots_have_it_all_and_are_of_the_earliest_version_that_can() -> Non
         other = Metadata()
         other.restore(metadata.snapshot())
         other.check_invariants()
-        assert other.digest() == metadata.digest()
-        assert other.next_number("t") == metadata.next_number("t") and other.failovers == 1
+        assert other.digest() == metadata.digest(), "StateMachineSafety"
+        assert other.next_number("t") == metadata.next_number("t") and other.failovers == 1, (
+            "TrimmedStaysTrimmed"
+        )
 
 
 @pytest.mark.parametrize(
@@ -252,20 +258,24 @@ def test_each_limit_keeps_at_least_what_it_says(limits: dict[str, int], first: i
         *(seal(n, count, size=10 * count, sealed_ms=stamps[n]) for n, count in enumerate((10, 20, 0, 40), 1)),
         settings(**limits),
     )
-    assert first_retained(metadata.topics["t"], config(), unix_ms=12_500) == first
+    assert first_retained(metadata.topics["t"], config(), unix_ms=12_500) == first, (
+        "OverLimitIsTrimmed, TrimmedIsSealed"
+    )
 
 
 def test_a_segment_without_a_time_is_as_old_as_the_next_that_has_one() -> None:
     metadata = cluster(seal(1, 1), seal(2, 1, sealed_ms=5_000), seal(3, 1), settings(retain_seconds=1))
-    assert first_retained(metadata.topics["t"], config(), unix_ms=5_999) == 1
-    assert first_retained(metadata.topics["t"], config(), unix_ms=6_000) == 3
+    assert first_retained(metadata.topics["t"], config(), unix_ms=5_999) == 1, (
+        "TrimmedIsSealed: younger than the limit"
+    )
+    assert first_retained(metadata.topics["t"], config(), unix_ms=6_000) == 3, "OverLimitIsTrimmed"
 
 
 def test_flags_of_the_node_count_where_nothing_is_set() -> None:
     metadata = cluster(*SEALS)
-    assert first_retained(metadata.topics["t"], config(retain_entries=40), 0) == 4
+    assert first_retained(metadata.topics["t"], config(retain_entries=40), 0) == 4, "OverLimitIsTrimmed"
     metadata.apply(settings(retain_entries=0))
-    assert first_retained(metadata.topics["t"], config(retain_entries=40), 0) == 1
+    assert first_retained(metadata.topics["t"], config(retain_entries=40), 0) == 1, "TrimmedIsSealed"
 
 
 def test_only_the_metadata_decides_and_a_proposal_is_made_for_what_no_group_protects() -> None:
@@ -278,12 +288,12 @@ def test_only_the_metadata_decides_and_a_proposal_is_made_for_what_no_group_prot
         unix_time=lambda: 0.0,
     )
     retention.on_tick(1.0)
-    assert proposed == [trim(1, 2)]
+    assert proposed == [trim(1, 2)], "OverLimitIsTrimmed"
     retention.on_tick(1.1)
     assert len(proposed) == 1, "a topic is looked at when it changes, and at intervals"
     retention.on_topic("t")
     retention.on_tick(1.2)
-    assert len(proposed) == 2
+    assert len(proposed) == 2, "OverLimitIsTrimmed"
 
 
 def test_topics_without_retention_cost_a_raft_leader_one_look_a_term() -> None:
@@ -368,7 +378,9 @@ def test_a_topic_that_rolls_for_years_costs_what_it_retains() -> None:
     assert large < small * 1.2, "the snapshot grows with what was trimmed"
     assert many < few + 1_000, "memory grows with what was trimmed"
     topic = metadata.topics["t"]
-    assert (topic.sealed_total, topic.current, len(topic.segments)) == (1_000_000, 100_001, 11)
+    assert (topic.sealed_total, topic.current, len(topic.segments)) == (1_000_000, 100_001, 11), (
+        "LastSealedIsSum"
+    )
     assert metadata.failovers == 100_000 // 7
     metadata.check_invariants()
     assert topic.segments[0].checksum == SUM

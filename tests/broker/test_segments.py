@@ -95,7 +95,7 @@ def test_applying_a_command_twice_changes_nothing(command: Command):
     once = metadata.digest()
     metadata.apply(command)
     metadata.check_invariants()
-    assert metadata.digest() == once
+    assert metadata.digest() == once, "StateMachineSafety"
 
 
 @pytest.mark.parametrize("command", ALL, ids=lambda command: type(command).__name__)
@@ -130,19 +130,23 @@ def test_announce_of_a_start_that_cannot_have_come_after_the_known_one_is_ignore
     known, late = drawn << START_BITS | number + 2, other_drawn << START_BITS | other + 2  # 1: of `cluster`
     metadata = cluster(announce(2, known))
     metadata.apply(announce(2, late))
-    assert metadata.nodes[2].incarnation == (late if other > number or late == known else known)
+    assert metadata.nodes[2].incarnation == (late if other > number or late == known else known), (
+        "SingleWriter: a start that is over counts"
+    )
 
 
 def test_announce_of_another_directory_is_ignored():
     metadata = cluster()
     metadata.apply(announce(2, 9, directory="new disk"))
-    assert metadata.nodes[2].directory_id == "d2" and metadata.nodes[2].incarnation == 1
+    assert metadata.nodes[2].directory_id == "d2" and metadata.nodes[2].incarnation == 1, (
+        "SingleWriter: another disk under a known id"
+    )
 
 
 def test_node_that_was_removed_comes_back_only_by_joining():
     metadata = cluster()
     metadata.apply(announce(4, 7))
-    assert 4 not in metadata.nodes
+    assert 4 not in metadata.nodes, "SingleWriter"
     metadata.apply(announce(4, 0))
     metadata.apply(announce(4, 7))
     assert metadata.nodes[4].incarnation == 7
@@ -151,7 +155,7 @@ def test_node_that_was_removed_comes_back_only_by_joining():
 def test_founder_announces_itself():
     metadata = Metadata()
     metadata.apply(announce(1, 3))
-    assert metadata.nodes[1].incarnation == 3
+    assert metadata.nodes[1].incarnation == 3, "SingleWriter"
 
 
 def test_last_node_that_stays_cannot_be_marked_leaving():
@@ -166,7 +170,7 @@ def test_leaving_survives_a_restart_of_the_node():
 
 def test_node_is_removed_only_when_no_segment_needs_it():
     metadata = cluster(seal(1, 7, replicas=(1, 2)), RemoveNode(node_id=3))
-    assert 3 in metadata.nodes
+    assert 3 in metadata.nodes, "DomainConsistency: a replica that is no member"
     metadata.apply(SetReplicas(topic="t", segment=1, old=(1, 2, 3), new=(1, 2)))
     metadata.apply(RemoveNode(node_id=3))
     assert 3 not in metadata.nodes
@@ -187,43 +191,43 @@ def test_what_was_meant_for_a_removed_node_leaves_its_successor_alone():
 
 def test_second_registration_keeps_the_first():
     metadata = cluster()
-    assert metadata.apply(register(leader=3)) is None
-    assert metadata.topics["t"].open.leader == 1
+    assert metadata.apply(register(leader=3)) is None, "DomainConsistency"
+    assert metadata.topics["t"].open.leader == 1, "DomainConsistency"
 
 
 @pytest.mark.parametrize("replicas", [(2, 3), (1, 9), (1, 1, 2), ()])
 def test_segment_needs_members_with_its_leader_among_them_and_each_once(replicas: tuple[int, ...]):
     metadata = cluster()
-    assert metadata.apply(register("u", 1, replicas)) is None
-    assert metadata.apply(seal(1, 7, leader=1, replicas=replicas)) is None
-    assert "u" not in metadata.topics and metadata.topics["t"].current == 1
+    assert metadata.apply(register("u", 1, replicas)) is None, "DomainConsistency"
+    assert metadata.apply(seal(1, 7, leader=1, replicas=replicas)) is None, "DomainConsistency"
+    assert "u" not in metadata.topics and metadata.topics["t"].current == 1, "DomainConsistency"
 
 
 def test_of_two_seals_one_wins():
     metadata = cluster()
     assert metadata.apply(seal(1, 7)) == "t"
-    assert metadata.apply(seal(1, 9, leader=3)) is None
+    assert metadata.apply(seal(1, 9, leader=3)) is None, "SealedStable: sealed twice"
     topic = metadata.topics["t"]
-    assert (topic.segments[0].count, topic.open.leader, topic.sealed_total) == (7, 2, 7)
+    assert (topic.segments[0].count, topic.open.leader, topic.sealed_total) == (7, 2, 7), "SealedStable"
 
 
 @pytest.mark.parametrize("segment", [0, -1, 2, 99])
 def test_seal_of_a_segment_that_is_not_open_is_ignored(segment: int):
-    assert cluster().apply(seal(segment, 7)) is None
+    assert cluster().apply(seal(segment, 7)) is None, "SealedStable"
 
 
 def test_seal_with_an_impossible_count_is_ignored():
-    assert cluster().apply(seal(1, -1)) is None
+    assert cluster().apply(seal(1, -1)) is None, "TypeOK"
 
 
 def test_segment_is_opened_for_the_incarnation_that_is_known():
     metadata = cluster(announce(2, 5), seal(1, 7), announce(2, 6))
-    assert metadata.topics["t"].open.incarnation == 5
+    assert metadata.topics["t"].open.incarnation == 5, "SingleWriter: opened for a start that is over"
 
 
 def test_sealed_total_is_the_sum():
     metadata = cluster(seal(1, 7), seal(2, 0, leader=3), seal(3, 5, leader=1))
-    assert metadata.topics["t"].sealed_total == 12
+    assert metadata.topics["t"].sealed_total == 12, "LastSealedIsSum"
     metadata.check_invariants()
 
 
@@ -232,10 +236,12 @@ def test_replicas_change_only_where_they_are_what_they_were():
     changed = metadata.apply(SetReplicas(topic="t", segment=1, old=(1, 2), new=(2, 3)))
     assert changed is None, "SealedStable: replicas change that are not those it was made for"
     for new in ((), (1, 9), (1, 1)):
-        assert metadata.apply(SetReplicas(topic="t", segment=1, old=(1, 2, 3), new=new)) is None
+        assert metadata.apply(SetReplicas(topic="t", segment=1, old=(1, 2, 3), new=new)) is None, (
+            "SealedStable, DomainConsistency"
+        )
     assert metadata.apply(SetReplicas(topic="t", segment=2, old=(1, 2, 3), new=(1, 2))) is None, "open"
     assert metadata.apply(SetReplicas(topic="t", segment=1, old=(1, 2, 3), new=(1, 2))) == "t"
-    assert metadata.topics["t"].segments[0].replicas == (1, 2)
+    assert metadata.topics["t"].segments[0].replicas == (1, 2), "SealedStable"
 
 
 def test_replicas_change_only_to_the_directories_that_showed_their_copies():
@@ -262,15 +268,15 @@ def commit(position: Position, group: str = "") -> CommitCursors:
 
 def test_cursor_never_moves_back():
     metadata = cluster(seal(1, 7), commit(Position(1, 5)), commit(Position(1, 3)))
-    assert metadata.topics["t"].cursors == {"": Position(1, 5)}
+    assert metadata.topics["t"].cursors == {"": Position(1, 5)}, "CursorInBounds: a cursor moved back"
     metadata.apply(commit(Position(2, 0)))
     metadata.apply(commit(Position(1, 7)))
-    assert metadata.topics["t"].cursors == {"": Position(2, 0)}
+    assert metadata.topics["t"].cursors == {"": Position(2, 0)}, "CursorInBounds"
 
 
 @pytest.mark.parametrize("position", [Position(1, 8), Position(3, 0), Position(0, 0), Position(1, -1)])
 def test_cursor_out_of_bounds_is_ignored(position: Position):
-    assert cluster(seal(1, 7), commit(position)).topics["t"].cursors == {}
+    assert cluster(seal(1, 7), commit(position)).topics["t"].cursors == {}, "CursorInBounds"
 
 
 def test_seal_below_a_committed_cursor_takes_the_cursor_along():
@@ -278,21 +284,21 @@ def test_seal_below_a_committed_cursor_takes_the_cursor_along():
     metadata = cluster(commit(Position(1, 9)), seal(1, 7, recovered=True))
     metadata.check_invariants()
     topic = metadata.topics["t"]
-    assert topic.advance(topic.cursors[""]) == Position(2, 0)
+    assert topic.advance(topic.cursors[""]) == Position(2, 0), "CursorInBounds"
 
 
 def test_groups_are_bounded():
     many = {f"g{number}": Position(1, 1) for number in range(MAX_GROUPS + 5)}
     metadata = cluster(CommitCursors(cursors={"t": many}))
-    assert len(metadata.topics["t"].cursors) == MAX_GROUPS
+    assert len(metadata.topics["t"].cursors) == MAX_GROUPS, "TypeOK"
 
 
 def test_chain_of_empty_segments_is_passed_in_one_step():
     metadata = cluster(seal(1, 7), *(seal(number, 0, leader=number % 3 + 1) for number in range(2, 22)))
     topic = metadata.topics["t"]
-    assert topic.advance(Position(1, 7)) == Position(22, 0)
-    assert topic.advance(Position(1, 6)) == Position(1, 6)
-    assert topic.advance(START) == START
+    assert topic.advance(Position(1, 7)) == Position(22, 0), "CursorInBounds"
+    assert topic.advance(Position(1, 6)) == Position(1, 6), "CursorInBounds"
+    assert topic.advance(START) == START, "CursorInBounds"
 
 
 # --- snapshots ---
@@ -304,12 +310,14 @@ def test_snapshot_restores_the_same_state(commands: list[Command]):
     other = Metadata()
     other.apply(register("left over"))
     other.restore(metadata.snapshot())
-    assert other.digest() == metadata.digest() and other.snapshot() == metadata.snapshot()
+    assert other.digest() == metadata.digest() and other.snapshot() == metadata.snapshot(), (
+        "StateMachineSafety"
+    )
     for command in ALL:
         metadata.apply(command)
         other.apply(command)
     other.check_invariants()
-    assert other.digest() == metadata.digest()
+    assert other.digest() == metadata.digest(), "StateMachineSafety"
 
 
 def test_snapshot_of_another_version_is_refused():
@@ -345,11 +353,11 @@ def queue() -> Metadata:
 
 def test_acknowledgements_are_joined_and_the_mark_moves_over_what_touches_it():
     metadata = queue()
-    assert acknowledge(metadata, (1, 3, 5)) == done((1, 3, 5))
-    assert acknowledge(metadata, (1, 1, 2), (1, 5, 7)) == done((1, 1, 2), (1, 3, 7))
-    assert acknowledge(metadata, (1, 0, 1)) == done((1, 3, 7), low=Position(1, 2))
+    assert acknowledge(metadata, (1, 3, 5)) == done((1, 3, 5)), "MarkOnlyRises"
+    assert acknowledge(metadata, (1, 1, 2), (1, 5, 7)) == done((1, 1, 2), (1, 3, 7)), "MarkOnlyRises"
+    assert acknowledge(metadata, (1, 0, 1)) == done((1, 3, 7), low=Position(1, 2)), "MarkOnlyRises"
     assert acknowledge(metadata, (1, 3, 5)) == done((1, 3, 7), low=Position(1, 2)), "MarkOnlyRises"
-    assert acknowledge(metadata, (1, 2, 4)) == done(low=Position(1, 7))
+    assert acknowledge(metadata, (1, 2, 4)) == done(low=Position(1, 7)), "MarkOnlyRises"
 
 
 def test_a_seal_takes_along_what_is_done_and_what_is_out_and_the_mark_crosses_it():
@@ -357,11 +365,13 @@ def test_a_seal_takes_along_what_is_done_and_what_is_out_and_the_mark_crosses_it
     out = (HandedOn(1, 2, 3),)
     command = seal(1, 4, groups={"g": done((1, 0, 2), (1, 3, 4))}, handed={"g": out, "unknown": out})
     metadata.apply(command)
-    assert metadata.topics["t"].groups["g"] == done((1, 3, 4), low=Position(1, 2))
-    assert metadata.topics["t"].handed == {"g": out}
+    assert metadata.topics["t"].groups["g"] == done((1, 3, 4), low=Position(1, 2)), "MarkOnlyRises"
+    assert metadata.topics["t"].handed == {"g": out}, "SealHandsOn"
     assert acknowledge(metadata, (1, 2, 3)) == done(low=Position(2, 0)), "the sealed segment is done"
     metadata.apply(seal(2, 0))
-    assert metadata.topics["t"].handed == {} and metadata.topics["t"].groups["g"].low == Position(3, 0)
+    assert metadata.topics["t"].handed == {} and metadata.topics["t"].groups["g"].low == Position(3, 0), (
+        "SealHandsOn, CursorInBounds"
+    )
 
 
 def test_a_recovery_that_gave_up_entries_takes_their_acknowledgements_back():
@@ -369,7 +379,9 @@ def test_a_recovery_that_gave_up_entries_takes_their_acknowledgements_back():
     acknowledge(metadata, (1, 0, 3), (1, 4, 9))
     metadata.apply(seal(1, 5, recovered=True))
     metadata.check_invariants()
-    assert metadata.topics["t"].groups["g"] == done((1, 4, 5), low=Position(1, 3))
+    assert metadata.topics["t"].groups["g"] == done((1, 4, 5), low=Position(1, 3)), (
+        "CursorInBounds, MarkOnlyRises"
+    )
 
 
 def test_seek_begins_a_generation_and_commits_of_another_one_are_void():
@@ -378,18 +390,20 @@ def test_seek_begins_a_generation_and_commits_of_another_one_are_void():
     move = MoveGroup(topic="t", group="g", generation=0, to=START)
     for _ in range(2):  # proposed twice, it is applied once
         metadata.apply(move)
-        assert metadata.topics["t"].groups["g"] == done(generation=1)
+        assert metadata.topics["t"].groups["g"] == done(generation=1), (
+            "NothingSkipped: acknowledged before a SEEK, and counted after it"
+        )
     assert acknowledge(metadata, (1, 0, 9)) == done(generation=1), "of generation 0"
-    assert acknowledge(metadata, (1, 1, 2), generation=1) == done((1, 1, 2), generation=1)
+    assert acknowledge(metadata, (1, 1, 2), generation=1) == done((1, 1, 2), generation=1), "NothingSkipped"
     metadata.apply(seal(1, 4, groups={"g": done((1, 0, 1))}, handed={"g": (HandedOn(1, 3, 1),)}))
-    assert metadata.topics["t"].groups["g"] == done((1, 1, 2), generation=1)
+    assert metadata.topics["t"].groups["g"] == done((1, 1, 2), generation=1), "NothingSkipped"
     assert metadata.topics["t"].handed == {}, "what was out before the SEEK is forgotten"
 
 
 def test_a_group_is_of_one_kind_and_both_kinds_count_towards_the_limit():
     metadata = queue()
     metadata.apply(CommitCursors(cursors={"t": {"c": Position(1, 1)}}))
-    assert acknowledge(metadata, (1, 0, 1), group="c") == Acknowledged()
+    assert acknowledge(metadata, (1, 0, 1), group="c") == Acknowledged(), "NothingSkipped"
     acknowledge(metadata, (1, 0, 1))
     metadata.apply(CommitCursors(cursors={"t": {"g": Position(1, 1)}}))
     assert "g" not in metadata.topics["t"].cursors
@@ -403,7 +417,7 @@ def test_a_group_is_of_one_kind_and_both_kinds_count_towards_the_limit():
 @pytest.mark.parametrize("bad", [(1, 3, 3), (1, -1, 2), (2, 0, 1), (0, 0, 1)])
 def test_acknowledgements_that_make_no_sense_change_nothing(bad: tuple[int, int, int]):
     metadata = queue()
-    assert acknowledge(metadata, bad) == Acknowledged()
+    assert acknowledge(metadata, bad) == Acknowledged(), "CursorInBounds, NothingSkipped"
 
 
 def test_what_has_no_work_queue_is_written_so_that_the_release_before_reads_it():
@@ -437,7 +451,7 @@ def test_a_seal_says_how_far_the_producers_of_all_segments_have_come():
     assert msgspec.msgpack.decode(metadata.snapshot())["version"] == VERSION
     again = Metadata()
     again.restore(metadata.snapshot())
-    assert again.topics["t"].producers == known
+    assert again.topics["t"].producers == known, "NoDuplicateAppend: a snapshot forgets producers"
 
 
 def test_what_the_release_before_has_written_is_read():
@@ -467,9 +481,11 @@ def test_joining_is_a_join(a: set[Position], b: set[Position], c: set[Position])
         return Position(2, 0) if position.segment == 1 and position.offset >= 10 else position
 
     x, y, z = state(a), state(b), state(c)
-    assert x.join(y, advance) == y.join(x, advance) == state(a | b)
-    assert x.join(y.join(z, advance), advance) == x.join(y, advance).join(z, advance) == state(a | b | c)
-    assert x.join(x, advance) == x and x.is_in_order
+    assert x.join(y, advance) == y.join(x, advance) == state(a | b), "MarkOnlyRises"
+    assert x.join(y.join(z, advance), advance) == x.join(y, advance).join(z, advance) == state(a | b | c), (
+        "MarkOnlyRises"
+    )
+    assert x.join(x, advance) == x and x.is_in_order, "MarkOnlyRises"
     for segment in (1, 2):
         for offset in range(10):
             position = Position(segment, offset)

@@ -82,7 +82,7 @@ def test_a_time_finds_the_place_where_the_next_entry_of_an_empty_topic_comes() -
     world.register("t")
     assert world.ask(1, Seek("t", "g", Time(5))) == [b"OK"]
     later(world, 1.0, "a")
-    assert payloads(world, 2) == [b"a"]
+    assert payloads(world, 2) == [b"a"], "NothingSkipped"
 
 
 def test_a_segment_that_no_node_answers_for_is_said_so_and_the_group_stays() -> None:
@@ -149,7 +149,7 @@ def test_a_search_goes_on_over_a_segment_that_ends_meanwhile(meanwhile: str) -> 
     while not found:
         place, answer = reads.asked.pop()
         answer(Batch.of([b"x"]).timed(10 if place < (1, 6) else 60), "", 0.2)
-    assert found == [Position(1, 6) if meanwhile == "sealed" else Position(2, 0)]
+    assert found == [Position(1, 6) if meanwhile == "sealed" else Position(2, 0)], "MarkInBounds"
 
 
 AGAIN = RegisterTopic(topic="t", leader=1, replicas=(1, 2, 3), number=2)

@@ -61,7 +61,7 @@ def test_an_entry_wakes_the_request_that_waits_for_it() -> None:
     ((node, start, wait, then),) = desk.reads.asked
     assert (node, start, wait) == (1, 7, ASK_FOR), "asked for a while only: a client may be gone"
     then(batch("a"), "", 1.0)
-    assert desk.said == [[b"a"]]
+    assert desk.said == [[b"a"]], "ReadProgress"
     then(batch("b"), "", 1.0)
     desk.waits.on_tick(100.0)
     assert desk.said == [[b"a"]], "answered once"
@@ -96,7 +96,7 @@ def test_the_end_of_the_segment_wakes_it_with_nothing() -> None:
     desk.park(offset=3)
     desk.metadata.apply(seal(1, 3))
     desk.waits.on_topic("t", 1.0)
-    assert desk.said == [[]]
+    assert desk.said == [[]], "ReadProgress"
 
 
 def test_a_writer_that_is_not_reached_is_asked_when_it_is() -> None:
@@ -126,7 +126,7 @@ def test_waits_of_a_day_that_were_answered_at_once_leave_nothing_behind() -> Non
     for _ in range(300):
         desk.park(until=86_400.0)
         desk.reads.asked.pop()[-1](batch("x"), "", 1.0)
-    assert desk.said == [[b"x"]] * 300
+    assert desk.said == [[b"x"]] * 300, "ReadProgress"
     assert len(desk.waits._parked.deadlines) <= SWEEP_AT
 
 
@@ -152,11 +152,11 @@ def test_the_writer_answers_when_there_is_an_entry_or_the_time_is_over() -> None
     bench.reads.check_invariants()
     bench.reads.on_advanced(["t"])
     (reply,) = bench.sent(m.ReadReply)
-    assert reply.batch.payloads() == [b"c"]
+    assert reply.batch.payloads() == [b"c"], "ReadProgress"
     bench.reads.on_read(2, waiting(3, wait=5.0), 0.0)
     bench.reads.on_tick(5.0)
     (reply,) = bench.sent(m.ReadReply)
-    assert not reply.batch.count and not reply.error
+    assert not reply.batch.count and not reply.error, "DeliveredIsPrefix"
     bench.reads.check_invariants()
 
 

@@ -42,25 +42,29 @@ def sent(call: Any) -> list[tuple[Stamp, list[bytes]]]:
 
 def test_entries_are_numbered_from_0_and_a_name_is_drawn() -> None:
     numbering = Numbering("t")
-    assert sent(numbering.call([b"a", b"b"])) == [(Stamp(2, numbering.name, 0, 0), [b"a", b"b"])]
+    assert sent(numbering.call([b"a", b"b"])) == [(Stamp(2, numbering.name, 0, 0), [b"a", b"b"])], (
+        "NumbersWithoutGap"
+    )
     numbering.settle(places(0, 2))
-    assert (numbering.first, numbering.kept) == (2, [])
-    assert sent(numbering.call([b"c"])) == [(Stamp(1, numbering.name, 2, 0), [b"c"])]
-    assert numbering.name != Numbering("t").name
+    assert (numbering.first, numbering.kept) == (2, []), "NumbersWithoutGap"
+    assert sent(numbering.call([b"c"])) == [(Stamp(1, numbering.name, 2, 0), [b"c"])], "NumbersWithoutGap"
+    assert numbering.name != Numbering("t").name, "NoDuplicateAppend: two producers of one name"
 
 
 def test_what_is_not_acknowledged_goes_first_under_its_number() -> None:
     numbering = Numbering("t", "x")
     numbering.call([b"a", b"b", b"c"])
     numbering.settle([*places(0, 1), UNKNOWN, LATER])
-    assert sent(numbering.call([b"d"])) == [(Stamp(3, "x", 1, 0), [b"b", b"c", b"d"])]
+    assert sent(numbering.call([b"d"])) == [(Stamp(3, "x", 1, 0), [b"b", b"c", b"d"])], (
+        "EveryPubAnswered: what is not known to be written is sent again, first"
+    )
 
 
 def test_what_is_refused_for_good_is_let_go_and_its_number_is_used_again() -> None:
     numbering = Numbering("t", "x")
     numbering.call([b"a", b"large", b"c"])
     numbering.settle([*places(0, 1), LARGE, LATER])
-    assert sent(numbering.call([b"d"])) == [(Stamp(1, "x", 1, 0), [b"d"])]
+    assert sent(numbering.call([b"d"])) == [(Stamp(1, "x", 1, 0), [b"d"])], "NumbersWithoutGap"
 
 
 def test_a_producer_raises_the_first_error_and_keeps_the_rest() -> None:
@@ -71,9 +75,9 @@ def test_a_producer_raises_the_first_error_and_keeps_the_rest() -> None:
     producer = Producer(Numbering("t", "x"), lambda call, timeout: outcomes.pop(0), seconds)
     with pytest.raises(OutcomeUnknown):
         producer.put_many([b"a", b"b", b"c"])
-    assert (producer.next_number, producer.kept) == (1, 2)
+    assert (producer.next_number, producer.kept) == (1, 2), "EveryPubAnswered"
     assert producer.put(b"d") == Position(1, 3), "its own place, not that of what was kept"
-    assert (producer.next_number, producer.kept) == (4, 0)
+    assert (producer.next_number, producer.kept) == (4, 0), "NumbersWithoutGap"
     producer.flush()  # nothing to send
 
 
@@ -101,7 +105,7 @@ def test_bad_arguments_are_refused_and_number_nothing() -> None:
         producer.put_many(b"one entry")  # type: ignore[arg-type]
     with pytest.raises(PayloadTooLarge):
         producer.put(bytes(protocol.MAX_SKIP_BYTES))
-    assert producer.kept == 0
+    assert producer.kept == 0, "EveryPubAnswered"
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of Python 3.12 about forking beside threads
@@ -146,8 +150,8 @@ def test_the_deadline_of_a_call_counts_while_another_has_its_turn() -> None:
     first.join()
     second.join()
     producer.put(b"d", timeout=7)
-    assert [entries for entries, _ in given] == [[b"a"], [b"c"], [b"d"]]
-    assert given[-1][1] <= 7 and producer.next_number == 3 and producer.kept == 0
+    assert [entries for entries, _ in given] == [[b"a"], [b"c"], [b"d"]], "NoDuplicateAppend"
+    assert given[-1][1] <= 7 and producer.next_number == 3 and producer.kept == 0, "NumbersWithoutGap"
 
 
 def test_the_deadline_of_a_task_counts_while_another_has_its_turn() -> None:
@@ -168,10 +172,10 @@ def test_the_deadline_of_a_task_counts_while_another_has_its_turn() -> None:
         second = asyncio.create_task(producer.put(b"c"))
         go_on.set()
         await asyncio.gather(first, second)
-        assert producer.next_number == 2 and producer.kept == 0
+        assert producer.next_number == 2 and producer.kept == 0, "NumbersWithoutGap"
         return given
 
-    assert asyncio.run(scenario()) == [[b"a"], [b"c"]]
+    assert asyncio.run(scenario()) == [[b"a"], [b"c"]], "NoDuplicateAppend"
 
 
 def test_an_exception_at_any_line_of_a_put_leaves_the_producer_usable() -> None:

@@ -15,11 +15,11 @@ def test_each_write_is_reported_in_order_and_once():
     for number in range(4):
         durable.write("t", batch("x"), lambda number=number: said.append(number))
     durable.on_durable(2)
-    assert said == [0, 1]
+    assert said == [0, 1], "AckedDurable"
     durable.on_durable(1)  # an older sync that is reported late
-    assert said == [0, 1]
+    assert said == [0, 1], "AckedDurable"
     durable.on_durable(4)
-    assert said == [0, 1, 2, 3]
+    assert said == [0, 1, 2, 3], "AckedDurable"
 
 
 def test_barrier_waits_for_everything_before_it():
@@ -36,9 +36,9 @@ def test_what_is_said_may_write_and_wait_in_turn():
     durable, said = Durable(MemoryEngine()), []
     durable.write("t", batch("x"), lambda: durable.write("t", batch("y"), lambda: said.append("second")))
     durable.on_durable(1)
-    assert said == [] and durable.written == 2
+    assert said == [] and durable.written == 2, "AckedDurable"
     durable.on_durable(2)
-    assert said == ["second"]
+    assert said == ["second"], "AckedDurable"
 
 
 def test_failed_write_is_no_write():
@@ -47,5 +47,5 @@ def test_failed_write_is_no_write():
     durable = Durable(memory)
     with pytest.raises(DiskFull):
         durable.write("t", batch("x"), lambda: pytest.fail("never durable"))
-    assert durable.written == 0
+    assert durable.written == 0, "AckedDurable"
     durable.on_durable(0)

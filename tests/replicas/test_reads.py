@@ -64,38 +64,46 @@ class Bench:
 
 def test_open_segment_is_read_up_to_what_is_acknowledged():
     bench = Bench()
-    assert bench.read(0).batch.payloads() == [b"a", b"b"]
-    assert bench.read(2) == m.ReadReply(request=1, batch=EMPTY, error="")
+    assert bench.read(0).batch.payloads() == [b"a", b"b"], (
+        "DeliveredIsPrefix: what is not acknowledged is read"
+    )
+    assert bench.read(2) == m.ReadReply(request=1, batch=EMPTY, error=""), (
+        "DeliveredIsPrefix: what is not acknowledged is read"
+    )
 
 
 def test_only_the_leader_of_an_open_segment_answers_for_it():
     reply = Bench(leads=False).read(0)
-    assert reply.error and not reply.batch.count
+    assert reply.error and not reply.batch.count, (
+        "DeliveredIsPrefix: a node answers that does not know what is acknowledged"
+    )
 
 
 @pytest.mark.parametrize(("count", "expected"), [(2, [b"a", b"b"]), (3, [b"a", b"b", b"c"]), (0, [])])
 def test_sealed_segment_is_read_up_to_its_count(count: int, expected: list[bytes]):
     """A deposed leader's copy may hold more, which no reader is ever shown."""
-    assert Bench(sealed=count).read(0).batch.payloads() == expected
+    assert Bench(sealed=count).read(0).batch.payloads() == expected, (
+        "DeliveredIsPrefix: what is not part of the segment is read"
+    )
 
 
 def test_copy_that_is_too_short_does_not_pretend_to_be_the_end():
     bench = Bench(sealed=5)
-    assert bench.read(1).batch.payloads() == [b"b", b"c"]
-    assert bench.read(3).error
+    assert bench.read(1).batch.payloads() == [b"b", b"c"], "DeliveredIsPrefix"
+    assert bench.read(3).error, "DeliveredIsPrefix: an empty answer would mean that there is nothing"
 
 
 def test_raw_reads_see_the_copy_as_it_is():
     bench = Bench(leads=False)
-    assert bench.read(1, raw=True).batch.payloads() == [b"b", b"c"]
-    assert bench.read(0, raw=True, entries=1).batch.payloads() == [b"a"]
-    assert bench.read(9, raw=True) == m.ReadReply(request=1, batch=EMPTY, error="")
+    assert bench.read(1, raw=True).batch.payloads() == [b"b", b"c"], "PrefixAgree"
+    assert bench.read(0, raw=True, entries=1).batch.payloads() == [b"a"], "PrefixAgree"
+    assert bench.read(9, raw=True) == m.ReadReply(request=1, batch=EMPTY, error=""), "PrefixAgree"
 
 
 @pytest.mark.parametrize("raw", [True, False])
 @pytest.mark.parametrize(("start", "segment"), [(-1, 1), (-9, 1), (0, 7), (0, -1), (10**12, 1)])
 def test_nonsense_is_answered_with_nothing(start: int, segment: int, raw: bool):
-    assert not Bench().read(start, segment=segment, raw=raw).batch.count
+    assert not Bench().read(start, segment=segment, raw=raw).batch.count, "DeliveredIsPrefix"
 
 
 def test_one_entry_after_the_other_is_read_in_one_piece(monkeypatch: pytest.MonkeyPatch):
@@ -103,7 +111,7 @@ def test_one_entry_after_the_other_is_read_in_one_piece(monkeypatch: pytest.Monk
     read = bench.copies.read
     monkeypatch.setattr(bench.copies, "read", lambda *asked: pieces.append(asked[1]) or read(*asked))
     found = [bench.reads.read_local("t", 1, start, 1, 1_000).payloads() for start in (0, 1, 2)]
-    assert (found, pieces) == ([[b"a"], [b"b"], [b"c"]], [0])
+    assert (found, pieces) == ([[b"a"], [b"b"], [b"c"]], [0]), "DeliveredIsPrefix"
     assert bench.reads.read_local("t", 1, 0, 3, 2).payloads() == [b"a", b"b"], "not more bytes than asked for"
     assert pieces == [0, 0]
     assert bench.reads.read_local("t", 1, 1, 2, 1_000).payloads() == [b"b", b"c"], "nor fewer than there are"
@@ -111,17 +119,21 @@ def test_one_entry_after_the_other_is_read_in_one_piece(monkeypatch: pytest.Monk
 
 def test_what_is_read_ahead_ends_where_readers_do():
     bench = Bench()
-    assert bench.reads.read_local("t", 1, 0, 1, 1_000).payloads() == [b"a"]
+    assert bench.reads.read_local("t", 1, 0, 1, 1_000).payloads() == [b"a"], "DeliveredIsPrefix"
     assert bench.reads.read_local("t", 1, 1, 5, 1_000).payloads() == [b"b"], "DeliveredIsPrefix: not c"
 
 
 def test_what_was_read_ahead_ends_where_a_forced_recovery_cut_the_segment():
     """RECOVER may give up what the writer had acknowledged, and had read; it learns so by the Seal."""
     bench = Bench()
-    assert bench.reads.read_local("t", 1, 0, 1, 1_000).payloads() == [b"a"]
+    assert bench.reads.read_local("t", 1, 0, 1, 1_000).payloads() == [b"a"], (
+        "DeliveredIsPrefix: what was given up is read"
+    )
     bench.metadata.apply(seal(1, 1))
     assert bench.reads.read_local("t", 1, 0, 2, 1_000).payloads() == [b"a"], "DeliveredIsPrefix: not b"
-    assert not bench.reads.read_local("t", 1, 1, 1, 1_000).count
+    assert not bench.reads.read_local("t", 1, 1, 1, 1_000).count, (
+        "DeliveredIsPrefix: what was given up is read"
+    )
 
 
 def test_segments_read_ahead_are_bounded(monkeypatch: pytest.MonkeyPatch):
@@ -140,8 +152,8 @@ def test_segments_read_ahead_are_bounded(monkeypatch: pytest.MonkeyPatch):
 def test_damage_is_an_error_and_never_an_end(raw: bool):
     bench = Bench(sealed=3)
     bench.memory.damaged.add(("t/1", 1))
-    assert bench.read(0, raw=raw).batch.payloads() == [b"a"]
-    assert "damaged" in bench.read(1, raw=raw).error
+    assert bench.read(0, raw=raw).batch.payloads() == [b"a"], "DeliveredIsPrefix"
+    assert "damaged" in bench.read(1, raw=raw).error, "DeliveredIsPrefix: damage passes for the end"
 
 
 def test_answer_is_given_once():
@@ -153,7 +165,7 @@ def test_answer_is_given_once():
     bench.reads.on_reply(2, reply, 0.0)
     bench.reads.on_reply(2, reply, 0.0)
     bench.reads.on_tick(60.0)
-    assert bench.answers == [([b"x"], "")]
+    assert bench.answers == [([b"x"], "")], "ReadProgress"
 
 
 @pytest.mark.parametrize("how", ["silence", "disconnected"])
@@ -167,11 +179,13 @@ def test_whoever_asks_always_hears_something(how: str):
     else:
         bench.reads.on_disconnected(2, 0.0)
         assert len(bench.answers) == 1
-    assert all(error for _, error in bench.answers)
+    assert all(error for _, error in bench.answers), "ReadProgress"
 
 
 def test_holders_are_connected_replicas_and_of_an_open_segment_its_leader():
-    assert Bench().reads.holders("t", 1, {2, 3}) == []
+    assert Bench().reads.holders("t", 1, {2, 3}) == [], (
+        "DeliveredIsPrefix: a node is asked that does not know what is acknowledged"
+    )
     assert Bench().reads.holders("t", 1, {1, 3}) == [1]
-    assert Bench(sealed=3).reads.holders("t", 1, {2, 3, 7}) == [2, 3]
+    assert Bench(sealed=3).reads.holders("t", 1, {2, 3, 7}) == [2, 3], "ReadProgress"
     assert Bench().reads.holders("unknown", 1, {1}) == []

@@ -132,13 +132,13 @@ def test_ten_thousand_small_segments_are_repaired_without_waiting_for_the_clock(
 
 def test_nothing_is_done_for_a_whole_set():
     bench = Bench()
-    assert bench.tick([1, 2, 3], [1, 2, 3]) == set() == bench.tick([1, 2, 3, 4], [1, 2, 3, 4])
+    assert bench.tick([1, 2, 3], [1, 2, 3]) == set() == bench.tick([1, 2, 3, 4], [1, 2, 3, 4]), "ReplicasKept"
 
 
 def test_leaving_replica_is_let_go_only_when_a_majority_of_the_others_is_whole():
     bench = Bench()
     asked = bench.tick([1, 2], [1, 2, 3])
-    assert {to for to, _ in asked} == {1, 2} and all(to != source for to, source in asked)
+    assert {to for to, _ in asked} == {1, 2} and all(to != source for to, source in asked), "SealedStable"
     bench.answer(1)
     assert bench.proposed == [], "of (1, 2) both are the majority, and node 2 may lag"
     bench.answer(2)
@@ -153,13 +153,13 @@ def test_two_replicas_that_leave_at_once_are_replaced_together_or_not_at_all():
     for node in (4, 5):
         bench.metadata.apply(announce(node, 0))
     assert bench.tick([1, 4, 5], [1, 2, 3, 4]) == set(), "ReplicasKept: one spare node is not enough"
-    assert {to for to, _ in bench.tick([1, 4, 5], [1, 2, 3, 4, 5])} == {1, 4, 5}
+    assert {to for to, _ in bench.tick([1, 4, 5], [1, 2, 3, 4, 5])} == {1, 4, 5}, "ReplicasKept"
     for node in (1, 4):
         bench.answer(node)
     assert bench.proposed == [], "ReplicasKept: node 5 has shown nothing yet"
     bench.answer(5)
     (change,) = bench.proposed
-    assert isinstance(change, SetReplicas) and set(change.new) == {1, 4, 5}
+    assert isinstance(change, SetReplicas) and set(change.new) == {1, 4, 5}, "ReplicasKept"
 
 
 def test_copies_stay_where_they_are_while_every_voter_leaves():
@@ -177,7 +177,7 @@ def test_two_dead_replicas_are_replaced_by_two():
     for node in (1, 4, 5):
         bench.answer(node)
     (change,) = bench.proposed
-    assert isinstance(change, SetReplicas) and set(change.new) == {1, 4, 5}
+    assert isinstance(change, SetReplicas) and set(change.new) == {1, 4, 5}, "ReplicasKept"
 
 
 def test_what_a_node_has_shown_is_void_once_it_comes_back_with_another_directory():
@@ -193,7 +193,9 @@ def test_what_a_node_has_shown_is_void_once_it_comes_back_with_another_directory
     for node in (1, 2, 4):
         bench.answer(node)
     (change,) = set(bench.proposed)
-    assert isinstance(change, SetReplicas) and change.directories == ("d1", "d2", "empty")
+    assert isinstance(change, SetReplicas) and change.directories == ("d1", "d2", "empty"), (
+        "SealedStable: shown by a directory that is gone"
+    )
 
 
 def test_new_replica_must_show_the_sealed_count_and_checksum():
@@ -205,10 +207,10 @@ def test_new_replica_must_show_the_sealed_count_and_checksum():
     bench.answer(4, length=6)
     bench.answer(4, checksum=Checksum(9, 9))
     bench.answer(3)
-    assert bench.proposed == []
+    assert bench.proposed == [], "SealedStable: proposed before a majority has shown it"
     bench.answer(4)
     change = SetReplicas(topic="t", segment=1, old=(1, 2, 3), new=(1, 2, 4), directories=("d1", "d2", "d4"))
-    assert bench.proposed == [change]
+    assert bench.proposed == [change], "ReplicasKept"
     bench.metadata.apply(bench.proposed[0])
     assert bench.tick([1, 2, 4], [1, 2, 3, 4]) == set()
 
@@ -226,7 +228,7 @@ def test_what_a_node_has_shown_does_not_count_for_its_successor_under_the_same_i
     bench.proposed.clear()
     bench.metadata.apply(announce(4, 0, "a new disk"))
     bench.tick([1, 2, 4], [1, 2, 3, 4])
-    assert bench.proposed == []
+    assert bench.proposed == [], "SealedStable: a copy counts that is not what was sealed"
 
 
 def test_repair_that_does_not_get_on_makes_room_and_is_tried_again():
@@ -255,7 +257,7 @@ def test_stale_and_foreign_answers_are_ignored():
     bench.repairs.stop()
     bench.answer(1)
     bench.answer(2)
-    assert bench.proposed == []
+    assert bench.proposed == [], "SealedStable: a copy counts that is not what was sealed"
 
 
 # --- whole nodes ---
@@ -272,11 +274,15 @@ def test_lagging_replica_catches_up_before_the_other_one_may_leave():
     leaving = next(n for n in (1, 2, 3) if n not in (lagging, world.raft_leader))
     slot = world.send(world.raft_leader, protocol.Leave(leaving, force=True))
     world.run(3.0)
-    assert world.stored(lagging, "t", 1) == [] and leaving in world.topic("t").segments[0].replicas
+    assert world.stored(lagging, "t", 1) == [] and leaving in world.topic("t").segments[0].replicas, (
+        "SealedStable"
+    )
     world.lose = lambda sender, to, message: False
     world.until(lambda: bool(world.replies[slot]))
     assert world.replies[slot] == [b"OK"]
-    assert world.stored(lagging, "t", 1) == [b"a", b"b", b"c", b"d"]
+    assert world.stored(lagging, "t", 1) == [b"a", b"b", b"c", b"d"], (
+        "SealedStable: a majority holds the segment before a node may go"
+    )
 
 
 def test_replica_that_was_away_catches_up_with_what_was_sealed():
@@ -289,7 +295,7 @@ def test_replica_that_was_away_catches_up_with_what_was_sealed():
     world.until(lambda: not world.nodes[3].catch_up.behind and world.settled() and world.nodes[3].ready)
     for number, segment in enumerate(world.topic("t").segments[:-1], 1):
         if 3 in segment.replicas:
-            assert len(world.stored(3, "t", number)) == segment.count
+            assert len(world.stored(3, "t", number)) == segment.count, "SealedStable"
 
 
 def test_replica_that_lost_its_copy_before_it_was_recorded_as_one_copies_it_again():
@@ -336,8 +342,8 @@ def test_fourth_node_replaces_the_copies_of_a_dead_one():
     world.join(4)
     world.kill(3)
     world.until(lambda: all(3 not in s.replicas for s in world.topic("t").segments[:-1]))
-    assert world.stored(4, "t", 1) == [b"0", b"1", b"2", b"3"]
-    assert len(world.topic("t").segments[0].replicas) == 3
+    assert world.stored(4, "t", 1) == [b"0", b"1", b"2", b"3"], "SealedStable"
+    assert len(world.topic("t").segments[0].replicas) == 3, "EnoughReplicas"
 
 
 def test_damaged_sealed_copy_is_never_served_and_is_made_anew():
@@ -348,12 +354,14 @@ def test_damaged_sealed_copy_is_never_served_and_is_made_anew():
     world.run(0.5)
     for node in (1, 2):
         world.stores[node][0].damaged.add(("t/1", 2))
-    assert world.ask(1, protocol.Fetch("t", 1, 2)) == [b"OK 3 c"]
-    assert world.get_all(2, "t") == [b"a", b"b", b"c", b"d"]
+    assert world.ask(1, protocol.Fetch("t", 1, 2)) == [b"OK 3 c"], "DeliveredIsPrefix"
+    assert world.get_all(2, "t") == [b"a", b"b", b"c", b"d"], "DeliveredIsPrefix"
     world.until(lambda: "t/1~" in world.stores[1][0].entries)
     world.run(1.0)
-    assert world.stores[1][0].entries["t/1~"] == [b"a", b"b", b"c", b"d"]
-    assert world.ask(1, protocol.Fetch("t", 1, 1, 3)) == [b"OK 2 b", b"OK 3 c", b"OK 4 d"]
+    assert world.stores[1][0].entries["t/1~"] == [b"a", b"b", b"c", b"d"], "PrefixAgree"
+    assert world.ask(1, protocol.Fetch("t", 1, 1, 3)) == [b"OK 2 b", b"OK 3 c", b"OK 4 d"], (
+        "DeliveredIsPrefix"
+    )
 
 
 def test_damage_that_a_reader_finds_in_an_open_segment_ends_it():
@@ -368,7 +376,9 @@ def test_damage_that_a_reader_finds_in_an_open_segment_ends_it():
     world.until(lambda: world.topic("t").current == 2)
     assert world.topic("t").segments[0].count == 3, "ReadProgress: a recovery keeps what was acknowledged"
     world.run(1.0)
-    assert world.ask(2, protocol.Fetch("t", 1, 0, 3)) == [b"OK 1 a", b"OK 2 b", b"OK 3 c"]
+    assert world.ask(2, protocol.Fetch("t", 1, 0, 3)) == [b"OK 1 a", b"OK 2 b", b"OK 3 c"], (
+        "DeliveredIsPrefix"
+    )
 
 
 def test_damage_that_a_checksum_finds_is_mended_as_if_a_reader_had_found_it():
@@ -385,7 +395,7 @@ def test_damage_that_a_checksum_finds_is_mended_as_if_a_reader_had_found_it():
     world.nodes[2].on_message(1, m.Copy(topic="t", segment=1, source=3, upto=4), world.now)
     world.until(lambda: world.stores[2][0].entries.get("t/1~") == [b"a", b"b", b"c", b"d"])
     world.until(lambda: "t/1" not in world.stores[2][0].entries)
-    assert world.ask(2, protocol.Fetch("t", 1, 2)) == [b"OK 3 c"]
+    assert world.ask(2, protocol.Fetch("t", 1, 2)) == [b"OK 3 c"], "DeliveredIsPrefix"
 
 
 def test_damaged_tail_of_an_empty_sealed_segment_is_dropped():
@@ -398,14 +408,14 @@ def test_damaged_tail_of_an_empty_sealed_segment_is_dropped():
     world.kill(leader)
     world.until(lambda: world.topic("t").current == 2)
     world.lose = lambda sender, to, message: False
-    assert world.topic("t").segments[0].count == 0
+    assert world.topic("t").segments[0].count == 0, "SealedStable"
     world.stores[leader][0].damaged.add(("t/1", 1))
     world.start(leader)
     copies = world.nodes[leader].copies
     with pytest.raises(CorruptionError):
         copies.read(copies.get(("t", 1)), 1, 2, 1, 100)
     world.until(lambda: not copies.damaged)
-    assert copies.get(("t", 1)).length == 0
+    assert copies.get(("t", 1)).length == 0, "PrefixAgree"
 
 
 def test_new_copy_is_verified_once_however_long_other_checksums_take(monkeypatch: pytest.MonkeyPatch):
@@ -416,7 +426,7 @@ def test_new_copy_is_verified_once_however_long_other_checksums_take(monkeypatch
     world.run(0.5)
     world.stores[1][0].damaged.add(("t/1", 2))
     monkeypatch.setattr(Copies, "go_on_summing", lambda self: None)
-    assert world.ask(1, protocol.Fetch("t", 1, 2)) == [b"OK 3 c"]
+    assert world.ask(1, protocol.Fetch("t", 1, 2)) == [b"OK 3 c"], "DeliveredIsPrefix"
     world.until(lambda: world.nodes[1].copies.summing)
     world.run(2.0)
     assert len(world.nodes[1].copies._sums) == 1, "begun anew with every tick"
@@ -456,4 +466,4 @@ def test_copy_reply_tells_of_what_was_asked_for_and_not_of_a_longer_tail():
     world.nodes[2].on_message(1, m.Copy(topic="t", segment=1, source=3, upto=2), world.now)
     world.step()
     expected = Checksum().extend(batch("a", "b"))
-    assert [(reply.length, reply.checksum) for reply in replies] == [(2, expected)]
+    assert [(reply.length, reply.checksum) for reply in replies] == [(2, expected)], "SealedStable"

@@ -185,7 +185,7 @@ class Handout:
         assert not self._out.keys() & self.done, "an entry is in one state"
         for index in (*self._out, *self.done):
             assert self.mark <= index < self.mark + MAX_IN_HAND, f"OutIsBounded: {index} at {self.mark}"
-        assert self.mark not in self.done, "the mark moves over what is done"
+        assert self.mark not in self.done, "EveryEntryAcked: the mark moves over what is done"
         assert self.mark <= self._next, "AckedNotRedelivered: what is below the mark is next"
         assert len(self._due) <= 2 * MAX_IN_HAND, "OutIsBounded: deadlines"
 

@@ -302,13 +302,15 @@ class Log:
         self.shape = -1  # first, and last what it promises: an exception in between must not leave half of it
         if fresh:
             self._sum_head(position)
-        assert self.dirty, "no sync would cover what is appended"
+        assert self.dirty, "AckedDurable: no sync would cover what is appended"
         self.state = self.head ^ _SIZE_LOW[size & 255] ^ _SIZE_HIGH[size >> 8]
         self.pack = self._packing(size)
         self.until = min(self.page, position + room // (size + OVERHEAD))
         # `room` was read once: `limit` may become 0 at any time (`stop`), and then what was promised is void.
         assert position < self.until, "a shape that is used up before its first record"
-        assert (self.until - position) * (size + OVERHEAD) <= room, "a record beyond the block's end"
+        assert (self.until - position) * (size + OVERHEAD) <= room, (
+            "PrefixAgree: a record beyond the block's end"
+        )
         self.shape = size
         if self.limit == 0:  # closed or failed meanwhile; neither waits for the lock
             self.shape = -1
@@ -483,7 +485,7 @@ class Log:
         """
         if self.blocks:
             covered = not self.dirty or self.blocks[-1].extent.file in self.unsynced
-            assert self.limit == 0 or covered, "a file is let go of that no sync would cover any more"
+            assert self.limit == 0 or covered, "AckedDurable: a file is let go of that no sync would cover"
             self.settle_tail()
         self.shape = -1
         self.asleep = self.asleep or self.limit > 0  # a topic that takes no appends does not wake either
@@ -497,7 +499,7 @@ class Log:
         # changed (`_adopt`), by assignments that cannot fail.
         owner, chain = self.owner, self.blocks
         previous_end, base = self.settle_tail(), self.base + self.position
-        assert bool(chain) == (previous_end > 0), "recovery could not tell where the block before it ends"
+        assert bool(chain) == (previous_end > 0), "AckedDurable: recovery could not tell where a block ends"
         size, start = self._next_size(record)
         extent, zeros = self._allocate(size + start, record + start)
         assert extent.size >= start + record, "a new block without room for the record that needs it"
@@ -555,7 +557,9 @@ class Log:
         Its header may have reached the disk. A later open would find a block of this topic with the sequence
         number that the next attempt uses again.
         """
-        assert all(block.extent != extent for block in self.blocks), "a block that holds entries is erased"
+        assert all(block.extent != extent for block in self.blocks), (
+            "AckedDurable: a block that holds entries is erased"
+        )
         try:
             self.owner.space.erase(extent)
             self.owner.space.release(extent)
@@ -566,9 +570,11 @@ class Log:
         """Make a new block the tail. Lists are replaced, not changed: readers may hold the old ones."""
         if self.blocks:
             last = self.blocks[-1]
-            assert block.head.sequence == last.head.sequence + 1, "recovery would find a block missing"
-            assert block.head.base == last.next_index, "entries would be counted twice, or skipped"
-            assert block.head.previous_end == last.end, "recovery would end the block before it elsewhere"
+            assert block.head.sequence == last.head.sequence + 1, (
+                "AckedDurable: recovery would find a block missing"
+            )
+            assert block.head.base == last.next_index, "SeqOrder: entries would be counted twice, or skipped"
+            assert block.head.previous_end == last.end, "AckedDurable: recovery would end a block elsewhere"
         self.blocks, self.bases = [*self.blocks, block], [*self.bases, block.head.base]
         self.enter_tail(file)
         if self.dirty:
@@ -604,7 +610,9 @@ class Log:
         block = self.blocks[-1]
         block.end = self.offset - block.extent.offset
         block.entries = self.position
-        assert block.head.start <= block.end <= block.extent.size, "records outside of their block"
+        assert block.head.start <= block.end <= block.extent.size, (
+            "PrefixAgree: records outside of their block"
+        )
         return block.end
 
     def enter_tail(self, file: File) -> None:
@@ -626,8 +634,8 @@ class Log:
         self.base, self.position = block.head.base, block.entries
         self.durable = max(0, self.durable_index - self.base)
         self.offset = block.extent.offset + block.end
-        assert block.end <= block.extent.size, "the tail ends in its neighbour's block"
-        assert self.durable <= self.position, "durable before it was written"
+        assert block.end <= block.extent.size, "PrefixAgree: the tail ends in its neighbour's block"
+        assert self.durable <= self.position, "AckedDurable: durable before it was written"
 
     def begin_sync(self) -> Mark:
         """What a sync that starts now will make durable; later appends are for the next one."""
@@ -636,7 +644,7 @@ class Log:
             # does not cover it. With `shape` unset it comes by `_take_shape`, which looks.
             self.dirty, self.shape = False, -1
             assert self.gone or self.durable_index <= self.base + self.position, (
-                "durable before it was written"
+                "AckedDurable: durable before it was written"
             )
             files, self.unsynced = self.unsynced, {}
             place = self.offset - self.blocks[-1].extent.offset if self.blocks else 0
@@ -644,11 +652,13 @@ class Log:
 
     def synced(self, mark: Mark) -> None:
         """The sync that began with `mark` has succeeded."""
-        assert mark.log is self, "the mark of another topic"
+        assert mark.log is self, "AckedDurable: the mark of another topic"
         with self.lock:
             # Syncs may end in another order than they began: one that covers less must not take back what a
             # later one has made durable. And the topic may be gone: then it is at 0.
-            assert self.gone or mark.upto <= self.base + self.position, "durable before it was written"
+            assert self.gone or mark.upto <= self.base + self.position, (
+                "AckedDurable: durable before it was written"
+            )
             if mark.upto >= self.durable_index:
                 self.durable_index, self.durable_place = mark.upto, mark.place
                 self.durable, self.shape = max(0, mark.upto - self.base), -1
@@ -674,7 +684,7 @@ class Log:
             if number < 0:
                 raise CorruptionError("(missing)", 0, self.name, index, self.bases[0])
             block = self.blocks[number]
-            assert block.head.base <= index, "the block begins behind the entry that it should hold"
+            assert block.head.base <= index, "DeliveredIsPrefix: the block begins behind its entry"
             # A full block that is damaged at its end holds fewer entries than the next one's number says:
             # those in between are missing, and reading them must say so instead of going on at the next
             # block.
@@ -735,29 +745,36 @@ class Log:
             while keep < len(self.blocks) - 1 and self.bases[keep + 1] <= before:
                 keep += 1
             gone, self.blocks, self.bases = self.blocks[:keep], self.blocks[keep:], self.bases[keep:]
-            assert self.blocks or not gone, "the numbering goes with the last block"
-            assert not gone or self.bases[0] <= before, "an entry goes that was to be kept"
+            assert self.blocks or not gone, "SeqOrder: the numbering goes with the last block"
+            assert not gone or self.bases[0] <= before, "AckedDurable: an entry goes that was to be kept"
             return [block.extent for block in gone]
 
     def check_invariants(self) -> None:
         """What the module's docstring promises."""
         with self.lock:
-            assert self.bases == sorted(block.head.base for block in self.blocks), self.name
+            bases = sorted(block.head.base for block in self.blocks)
+            assert self.bases == bases, f"SeqOrder: {self.name}: an entry is looked for elsewhere"
             sequences = [block.head.sequence for block in self.blocks]
-            assert sequences == sorted(set(sequences)), f"{self.name}: blocks out of order"
-            assert not self.asleep or self.limit == 0, f"{self.name}: appended to in its sleep"
+            assert sequences == sorted(set(sequences)), f"SeqOrder: {self.name}: blocks out of order"
+            assert not self.asleep or self.limit == 0, f"AckedDurable: {self.name}: appended to in its sleep"
             assert self.blocks or self.limit == 0, f"{self.name}: room in no block"
             assert self.limit == 0 or self.offset <= self.limit, self.name
             assert self.limit == 0 or self.file is not None, f"{self.name}: room in no file"
-            assert self.first <= self.base + self.position, self.name
-            assert self.first <= self.cursor <= self.base + self.position, f"{self.name}: cursor outside"
-            assert self.durable_index <= self.base + self.position, self.name
-            assert self.durable == max(0, self.durable_index - self.base) or not self.blocks, self.name
-            assert self.dirty or self.shape < 0, f"{self.name}: no sync would cover what is appended"
+            assert self.first <= self.base + self.position, f"TrimmedIsSealed: {self.name}"
+            assert self.first <= self.cursor <= self.base + self.position, f"CursorInBounds: {self.name}"
+            following = self.base + self.position
+            assert self.durable_index <= following, (
+                f"AckedDurable: {self.name}: durable before it was written"
+            )
+            durable = max(0, self.durable_index - self.base)
+            assert self.durable == durable or not self.blocks, f"AckedDurable: {self.name}"
+            assert self.dirty or self.shape < 0, f"AckedDurable: {self.name}: no sync would cover it"
             if self.blocks:
                 last = self.blocks[-1]
-                assert self.base == last.head.base, f"{self.name}: entries would get wrong numbers"
-                assert (self.tag, self.mask, self.seed) == last.life, f"{self.name}: records of another life"
+                assert self.base == last.head.base, f"SeqOrder: {self.name}: entries would get wrong numbers"
+                assert (self.tag, self.mask, self.seed) == last.life, (
+                    f"AckedDurable: {self.name}: records of another life"
+                )
             if self.shape >= 0 and self.position < self.until:
                 assert self.dirty, self.name
                 assert self.offset + (self.until - self.position) * (self.shape + OVERHEAD) <= self.limit, (
@@ -850,7 +867,7 @@ def _write_zeros(file: File, extent: Extent) -> None:
         part = memoryview(_ZEROS)[: end - offset]
         write_all(file, [part], offset)
         offset += len(part)
-    assert offset == end, "zeros were written into the neighbour's block"
+    assert offset == end, "AckedDurable: zeros were written into the neighbour's block"
 
 
 def _assign(window: memoryview, data: bytes, offset: int) -> int:

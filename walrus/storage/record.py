@@ -95,7 +95,7 @@ class BlockHead(msgspec.Struct, frozen=True, kw_only=True):
         assert offset % UNIT == 0, "recovery looks for headers at whole units only"
         assert len(self.name) <= MAX_NAME, "a name that `mend_block` would not cover"
         assert self.units * UNIT >= self.start, "a block that does not hold its own header"
-        assert self.durable <= self.base, "what a block will hold was durable before there was the block"
+        assert self.durable <= self.base, "AckedDurable: what a block will hold was durable before"
         rest = _BLOCK_HEAD.pack(
             MAGIC, self.version, 0, self.units, self.life, self.topic_id, self.sequence, self.base,
             self.durable, self.previous_end, self.flags, len(self.name),
@@ -212,7 +212,7 @@ def decode_stamps(data: bytes, version: int = STAMPED_VERSION) -> tuple[Stamp, .
 def encode_head(life: Life, position: int, durable: int, lengths: bytes, size: int, stamps: int = 0) -> bytes:
     """What precedes the payload, `size` bytes, of a batch; behind it there are `stamps` bytes of stamps."""
     assert lengths and len(lengths) % 4 == 0, "a record of no entries, or with half a length"
-    assert 0 <= durable <= position, "a record that calls itself durable before it is written"
+    assert 0 <= durable <= position, "AckedDurable: a record is durable before it is written"
     if len(lengths) == 4 and not stamps:
         return RECORD_HEAD.pack(life.tag, size, position, durable)
     body = 4 + len(lengths) + size + stamps

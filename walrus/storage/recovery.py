@@ -125,7 +125,7 @@ class Chain(msgspec.Struct):
         # Sequences may repeat: the erasure of a header may have been lost. They never fall, or the walk from
         # each block to the next would count entries below zero.
         sequences = [block.head.sequence for block in self.blocks]
-        assert sequences == sorted(sequences), f"{self.name}: blocks out of order"
+        assert sequences == sorted(sequences), f"SeqOrder: {self.name}: blocks out of order"
         assert not self.gone or self.torn, f"{self.name}: blocks go that nothing will overwrite"
         assert not self.sealed or self.blocks, f"{self.name}: entries are missing of no block"
         if self.blocks:
@@ -185,7 +185,9 @@ class Recoverer:
     def chain(self, name: str, topic_id: int, blocks: list[Block], note: TopicNote) -> Chain:
         """Work out what a topic holds. Changes nothing on disk."""
         assert blocks, "a topic is known by its blocks"
-        assert all(block.head.topic_id == topic_id for block in blocks), "a chain of two topics' blocks"
+        assert all(block.head.topic_id == topic_id for block in blocks), (
+            "PrefixAgree: a chain of two topics' blocks"
+        )
         chain = Chain(name, topic_id, blocks, note)
         # Gaps are collected first and judged last, because the mark up to which the topic was durable comes
         # from all blocks and records together.
@@ -228,7 +230,7 @@ class Recoverer:
         # one is lost, a lower one holds, and damage may pass for a torn write; never the other way round.
         marks = [note.durable, last.head.base + found.durable if found.durable else 0]
         chain.durable = max(marks + [block.head.durable for block in blocks])
-        assert chain.durable >= note.durable, "the journal knew more than is believed"
+        assert chain.durable >= note.durable, "AckedDurable: the journal knew more than is believed"
         return gaps
 
     def _scan(self, block: Block, limit: int, note: TopicNote | None = None) -> Scan:
@@ -247,7 +249,7 @@ class Recoverer:
 
     def _take(self, block: Block, found: Scan) -> Gaps:
         """Believe a scan: the block ends with its last sound record."""
-        assert found.end <= block.extent.size, "the next append would go into the neighbour's block"
+        assert found.end <= block.extent.size, "PrefixAgree: the next append would go into another block"
         block.end, block.entries = found.end, found.entries
         return [(block, gap) for gap in found.gaps]
 
@@ -269,7 +271,7 @@ class Recoverer:
 
     def _cut_unsynced(self, chain: Chain, gaps: Gaps) -> None:
         """End the topic before the first gap above the durable mark; forget the gaps behind it."""
-        assert not self._same_boot, "damage would be cut as if a power loss had torn it"
+        assert not self._same_boot, "AckedDurable: damage would be cut as if it were torn"
         # In the order of the topic. What lies behind the first gap was written later than what is missing, so
         # none of it was acknowledged as durable; kept, it would close over a hole that no reader can see.
         gaps.sort(key=lambda item: (item[0].head.base + item[1].position, item[0].head.sequence))
@@ -283,7 +285,7 @@ class Recoverer:
                 chain.torn = True
                 if kept:
                     block.end, block.entries = gap.offset, gap.position
-                    assert block.next_index >= chain.durable, "what was durable is cut"
+                    assert block.next_index >= chain.durable, "AckedDurable: what was durable is cut"
                 for each in chain.gone:
                     self._report_cut(chain, each, each.head.start, each.end - each.head.start)
                 return
@@ -304,7 +306,7 @@ class Recoverer:
             remains = self._remains(block)
             chain.torn = chain.torn or remains > 0
             self._report_cut(chain, block, block.end, remains)
-        assert chain.next_index >= chain.durable, "the number of an entry that was durable is given again"
+        assert chain.next_index >= chain.durable, "AckedDurable: the number of a durable entry is given again"
         self.report.topics += 1
         self.report.entries += max(0, chain.next_index - chain.note.first)
 
