@@ -492,6 +492,37 @@ def test_joining_is_a_join(a: set[Position], b: set[Position], c: set[Position])
             assert x.covers(position) == (position in a), "NothingSkipped"
 
 
+@given(
+    PLACES, st.integers(0, 9), st.builds(Position, st.integers(1, 2), st.integers(0, 9)), st.integers(1, 4)
+)
+def test_what_is_done_is_told_of_single_entries_and_of_runs(
+    above: set[Position], low: int, first: Position, count: int
+):
+    """An ACK of several entries is answered by one question: that of a part must not do for all."""
+
+    def advance(position: Position) -> Position:
+        return Position(2, 0) if position.segment == 1 and position.offset >= 10 else position
+
+    count = min(count, 10 - first.offset)  # the first segment has ten entries
+    done = Acknowledged(low=Position(1, low), above=runs_of(above)).join(Acknowledged(), advance)
+    places = [Position(first.segment, first.offset + n) for n in range(count)]
+    are_done = [place in above or place < Position(1, low) for place in places]
+    assert [done.covers(place) for place in places] == are_done, "PromisedIsCommitted, AckedNotRedelivered"
+    assert done.covers(first, count) == all(are_done), "PromisedIsCommitted: part of a run is not done"
+    missing = [place for place in places if not done.covers(place)]
+    assert done.missing(places) == missing, "EveryEntryAcked: what is not done counts as proposed and done"
+
+
+@given(PLACES, st.builds(Position, st.integers(1, 2), st.integers(0, 9)))
+def test_what_a_recovery_gave_up_is_done_no_more(above: set[Position], end: Position):
+    left = Acknowledged(low=Position(1, 1), above=runs_of(above)).join(Acknowledged(), lambda at: at).cut(end)
+    assert left.is_in_order, "CursorInBounds: a run of nothing, or beyond the end"
+    assert left.low <= end and left.high <= end, "CursorInBounds: acknowledged beyond the end"
+    kept = {place for place in (*above, Position(1, 0)) if place < end}
+    everything = [Position(segment, offset) for segment in (1, 2) for offset in range(10)]
+    assert {place for place in everything if left.covers(place)} == kept, "MarkOnlyRises, AckedNotRedelivered"
+
+
 def test_what_a_member_has_announced_that_it_knows_bounds_what_all_know() -> None:
     metadata = cluster()
     assert metadata.all_know == UNTOLD and metadata.older_than(UNTOLD) == []
