@@ -81,6 +81,26 @@ def test_a_sync_marks_what_was_written_before_it_began() -> None:
     assert [each.durable for each in records(view, block.life, block.head.start, block.extent.size)][-1] == 1
 
 
+def test_what_is_appended_while_a_sync_runs_and_behind_it_can_be_read() -> None:
+    """Each record says how much was durable, and its check is begun before that is known to have grown."""
+    platter = Platter(random.Random(1))
+    wal = opened(platter)
+    wal.write("t", Batch.of([b"before"]))
+    engine, log = wal._engine, wal._engine.logs["t"]
+    plan = engine.begin_sync()
+    log.append_one(b"during")
+    for file in plan.files:
+        file.sync()
+    engine.finish_sync(plan, None)
+    log.append_one(b"behind")
+    log.check_invariants()
+    wal.sync()
+    platter.lose_power(LOSE_ALL)
+    wal = opened(platter)
+    assert wal.bounds("t") == (0, 3), "AckedDurable: a record of what was synced is not sound"
+    assert list(wal.payloads("t")) == [b"before", b"during", b"behind"], "AckedDurable"
+
+
 def test_a_second_sync_does_not_take_over_from_one_that_began_after_it() -> None:
     platter = Platter(random.Random(1))
     wal = opened(platter)

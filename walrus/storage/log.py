@@ -758,7 +758,7 @@ class Log:
             assert sequences == sorted(set(sequences)), f"SeqOrder: {self.name}: blocks out of order"
             assert not self.asleep or self.limit == 0, f"AckedDurable: {self.name}: appended to in its sleep"
             assert self.blocks or self.limit == 0, f"{self.name}: room in no block"
-            assert self.limit == 0 or self.offset <= self.limit, self.name
+            assert self.limit == 0 or self.offset <= self.limit, f"PrefixAgree: {self.name}: beyond its block"
             assert self.limit == 0 or self.file is not None, f"{self.name}: room in no file"
             assert self.first <= self.base + self.position, f"TrimmedIsSealed: {self.name}"
             assert self.first <= self.cursor <= self.base + self.position, f"CursorInBounds: {self.name}"
@@ -776,12 +776,14 @@ class Log:
                     f"AckedDurable: {self.name}: records of another life"
                 )
             if self.shape >= 0 and self.position < self.until:
-                assert self.dirty, self.name
-                assert self.offset + (self.until - self.position) * (self.shape + OVERHEAD) <= self.limit, (
-                    self.name
-                )
+                room = self.limit - self.offset
+                needed = (self.until - self.position) * (self.shape + OVERHEAD)
+                assert needed <= room, f"PrefixAgree: {self.name}: a record beyond the block's end"
                 head = RECORD_HEAD.pack(self.tag, self.shape, self.position, self.durable)
-                assert crc32(head, self.seed) == self.state ^ _LOW[self.position & 255], self.name
+                begun = self.state ^ _LOW[self.position & 255]
+                assert crc32(head, self.seed) == begun, (
+                    f"AckedDurable: {self.name}: the next record is not sound"
+                )
 
 
 class MappedLog(Log):
