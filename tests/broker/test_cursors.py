@@ -360,7 +360,7 @@ def test_groups_are_bounded_and_idle_ones_are_forgotten(monkeypatch: pytest.Monk
     assert [bool(error) for error in errors] == [False] * 5 + [True] * 3
     assert "too many" in errors[-1] and len(bench.cursors.cursors()) == 5
     bench.tick(60)
-    assert not bench.cursors.cursors(), "they stand where the metadata has them: nothing is lost"
+    assert not bench.cursors.cursors(), "DeliveredIsPrefix: a cursor is kept, or lost"
 
 
 def test_cursor_that_is_not_committed_yet_is_not_forgotten():
@@ -393,7 +393,7 @@ def test_reading_ahead_is_bounded_in_entries():
         bench.confirm(bench.get(1000))
         ((_, entries),) = bench.given()
         got += len(entries)
-    assert got == 2 * c.MAX_AHEAD_ENTRIES - 1, "and all of them come"
+    assert got == 2 * c.MAX_AHEAD_ENTRIES - 1, "DeliveredIsPrefix: and all of them come"
 
 
 def test_reading_ahead_is_bounded_in_bytes_for_all_cursors_together(monkeypatch: pytest.MonkeyPatch):

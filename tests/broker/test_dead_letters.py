@@ -35,7 +35,7 @@ def test_an_entry_that_comes_back_too_often_goes_to_the_dead_letters() -> None:
     assert world.get_all(3, "t.dead") == [b"0"], "NothingSkipped: a spent entry is nowhere"
     figures = world.metrics(owner(world))
     assert (figures["deliveries"], figures["redeliveries"], figures["dead_letters"]) == (4, 1, 1)
-    assert world.topic("t").groups["g"].low == (1, 3), "an entry that was given up is done"
+    assert world.topic("t").groups["g"].low == (1, 3), "EveryEntryAcked: an entry that was given up is done"
     assert receive(world, 3) == [b"EMPTY"], "AckedNotRedelivered"
 
 

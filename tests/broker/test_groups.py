@@ -128,7 +128,7 @@ def test_a_random_life_agrees_with_the_model(seed: int):
             past += run
         elif action < 0.7 and past:
             receipt = rng.choice(past)
-            assert group.acknowledge(receipt, of, end), "late or twice, it counts"
+            assert group.acknowledge(receipt, of, end), "EveryEntryAcked: late or twice, it counts"
             model.done.add(receipt.offset)
             model.out.pop(receipt.offset, None)
         elif action < 0.8 and past:
@@ -160,7 +160,9 @@ def test_only_entries_of_the_window_can_be_acknowledged(offsets: set[int]):
 def test_behind_the_last_entry_of_a_sealed_segment_there_is_nothing_to_acknowledge():
     group, of = fresh(), topic(2)
     assert group.acknowledge(Receipt(1, 1, 0, 1), of, 5)
-    assert not group.acknowledge(Receipt(1, 2, 0, 1), of, 5), "a cursor may stand there, but no entry"
+    assert not group.acknowledge(Receipt(1, 2, 0, 1), of, 5), (
+        "NothingSkipped: a cursor may stand there, but no entry"
+    )
     assert not group.acknowledge(Receipt(2, 5, 0, 1), of, 5)
     assert not group.acknowledge(Receipt(3, 0, 0, 1), of, 5), (
         "NothingSkipped: an entry counts that is not there"

@@ -150,7 +150,7 @@ def test_groups_know_nothing_of_each_other():
 def test_an_entry_that_is_not_acknowledged_in_time_comes_again_and_counts():
     world = loaded(1)
     first = take(world, 1)[0]
-    assert receive(world, 2) == [b"EMPTY"], "it is out"
+    assert receive(world, 2) == [b"EMPTY"], "OutIsBounded: it is out twice"
     world.run(30.1)
     second, deliveries, payload = received(receive(world, 2)[0])
     assert (deliveries, payload) == (2, b"0"), "NothingSkipped"
@@ -172,7 +172,7 @@ def test_what_is_given_back_comes_again_after_its_delay_and_what_is_extended_lat
     assert received(receive(world, 3)[0])[2] == b"0"
     world.run(31)
     assert received(receive(world, 3)[0])[1:] == (3, b"0"), "its second delivery timed out"
-    assert receive(world, 3) == [b"EMPTY"], "the extended one is out still"
+    assert receive(world, 3) == [b"EMPTY"], "OutIsBounded: the extended one is out still"
     world.run(20)
     assert received(receive(world, 3)[0])[1:] == (2, b"1"), "NothingSkipped"
 
@@ -335,7 +335,7 @@ def test_an_ack_of_what_is_not_there_is_stale_and_holds_up_no_other():
     first, _ = take(world, 1, 2)
     (reply,) = world.ask(1, Ack("t", "g", (Receipt(1, 4, 0, 1),)))
     ack(world, 1, first)
-    assert reply.startswith(b"ERR stale receipt"), "behind the last entry of a sealed segment there is none"
+    assert reply.startswith(b"ERR stale receipt"), "NothingSkipped: an entry counts that is not there"
     assert world.topic("t").groups["g"].low == Position(1, 1), "MarkOnlyRises"
 
 

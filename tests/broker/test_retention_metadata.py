@@ -113,7 +113,7 @@ def test_protected_groups_keep_what_they_have_not_read() -> None:
     )
     assert metadata.apply(trim(1, 2)) == "t"
     metadata.apply(commit("worker", done((2, 20))))
-    assert metadata.apply(trim(2, 3)) == "t", "an entry that is done protects nothing"
+    assert metadata.apply(trim(2, 3)) == "t", "OverLimitIsTrimmed: an entry that is done protects nothing"
     assert metadata.topics["t"].skipped == {}, "SkippedIsCounted"
 
 
@@ -179,7 +179,9 @@ def test_of_many_deleted_topics_one_number_stays(monkeypatch: pytest.MonkeyPatch
 
 def test_settings_change_one_after_the_other_and_whole() -> None:
     metadata = cluster(settings(retain_bytes=5, max_deliveries=2))
-    assert metadata.apply(settings(retain_bytes=9)) is None, "made for other settings than there are"
+    assert metadata.apply(settings(retain_bytes=9)) is None, (
+        "OnlyWhatWasMeant: made for other settings than there are"
+    )
     values = {"retain_bytes": -1, "segment_bytes": 0}
     change = ConfigureTopic(topic="t", born=1, configured=1, settings=values)
     assert metadata.apply(change) == "t"
@@ -320,10 +322,10 @@ def test_topics_without_retention_cost_a_raft_leader_one_look_a_term() -> None:
     retention.on_topic("t")
     for tick in range(10, 13):
         retention.on_tick(100.0 * tick)
-    assert proposed == [trim(1, 4)] * 3, "looked at again and again from now on"
+    assert proposed == [trim(1, 4)] * 3, "OverLimitIsTrimmed: looked at again and again from now on"
     retention.stop()
     retention.on_tick(5_000.0)
-    assert len(proposed) == 4, "the next term begins with all topics"
+    assert len(proposed) == 4, "OverLimitIsTrimmed: the next term begins with all topics"
 
 
 def test_of_many_topics_a_tick_looks_at_some_and_first_at_those_that_changed(
@@ -375,8 +377,8 @@ def test_a_topic_that_rolls_for_years_costs_what_it_retains() -> None:
             gc.collect()
             sizes.append((len(metadata.snapshot()), len(gc.get_objects())))
     (small, few), (large, many) = sizes
-    assert large < small * 1.2, "the snapshot grows with what was trimmed"
-    assert many < few + 1_000, "memory grows with what was trimmed"
+    assert large < small * 1.2, "SpaceIsGivenBack: the snapshot grows with what was trimmed"
+    assert many < few + 1_000, "SpaceIsGivenBack: memory grows with what was trimmed"
     topic = metadata.topics["t"]
     assert (topic.sealed_total, topic.current, len(topic.segments)) == (1_000_000, 100_001, 11), (
         "LastSealedIsSum"

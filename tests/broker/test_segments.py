@@ -239,7 +239,9 @@ def test_replicas_change_only_where_they_are_what_they_were():
         assert metadata.apply(SetReplicas(topic="t", segment=1, old=(1, 2, 3), new=new)) is None, (
             "SealedStable, DomainConsistency"
         )
-    assert metadata.apply(SetReplicas(topic="t", segment=2, old=(1, 2, 3), new=(1, 2))) is None, "open"
+    assert metadata.apply(SetReplicas(topic="t", segment=2, old=(1, 2, 3), new=(1, 2))) is None, (
+        "SealedStable: an open segment keeps its replicas"
+    )
     assert metadata.apply(SetReplicas(topic="t", segment=1, old=(1, 2, 3), new=(1, 2))) == "t"
     assert metadata.topics["t"].segments[0].replicas == (1, 2), "SealedStable"
 
@@ -367,7 +369,9 @@ def test_a_seal_takes_along_what_is_done_and_what_is_out_and_the_mark_crosses_it
     metadata.apply(command)
     assert metadata.topics["t"].groups["g"] == done((1, 3, 4), low=Position(1, 2)), "MarkOnlyRises"
     assert metadata.topics["t"].handed == {"g": out}, "SealHandsOn"
-    assert acknowledge(metadata, (1, 2, 3)) == done(low=Position(2, 0)), "the sealed segment is done"
+    assert acknowledge(metadata, (1, 2, 3)) == done(low=Position(2, 0)), (
+        "EveryEntryAcked: the sealed segment is done"
+    )
     metadata.apply(seal(2, 0))
     assert metadata.topics["t"].handed == {} and metadata.topics["t"].groups["g"].low == Position(3, 0), (
         "SealHandsOn, CursorInBounds"
@@ -393,11 +397,11 @@ def test_seek_begins_a_generation_and_commits_of_another_one_are_void():
         assert metadata.topics["t"].groups["g"] == done(generation=1), (
             "NothingSkipped: acknowledged before a SEEK, and counted after it"
         )
-    assert acknowledge(metadata, (1, 0, 9)) == done(generation=1), "of generation 0"
+    assert acknowledge(metadata, (1, 0, 9)) == done(generation=1), "NothingSkipped: of generation 0"
     assert acknowledge(metadata, (1, 1, 2), generation=1) == done((1, 1, 2), generation=1), "NothingSkipped"
     metadata.apply(seal(1, 4, groups={"g": done((1, 0, 1))}, handed={"g": (HandedOn(1, 3, 1),)}))
     assert metadata.topics["t"].groups["g"] == done((1, 1, 2), generation=1), "NothingSkipped"
-    assert metadata.topics["t"].handed == {}, "what was out before the SEEK is forgotten"
+    assert metadata.topics["t"].handed == {}, "NothingSkipped: what was out before the SEEK is out still"
 
 
 def test_a_group_is_of_one_kind_and_both_kinds_count_towards_the_limit():
@@ -447,7 +451,7 @@ def test_a_seal_says_how_far_the_producers_of_all_segments_have_come():
     known = {"x": LastNumber(2, 70), "y": LastNumber(0, 60)}
     assert metadata.topics["t"].producers == known, "NoDuplicateAppend: a producer is forgotten"
     metadata.apply(seal(2, 1, producers={"x": LastNumber(9, 99)}))
-    assert metadata.topics["t"].producers == known, "a Seal that comes too late says nothing"
+    assert metadata.topics["t"].producers == known, "NoDuplicateAppend: a Seal that comes too late counts"
     assert msgspec.msgpack.decode(metadata.snapshot())["version"] == VERSION
     again = Metadata()
     again.restore(metadata.snapshot())

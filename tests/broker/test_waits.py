@@ -146,7 +146,7 @@ def test_the_writer_answers_when_there_is_an_entry_or_the_time_is_over() -> None
     assert reply.batch.payloads() == [b"b"], "it is there: at once"
     bench.reads.on_read(2, waiting(2), 0.0)
     bench.reads.on_advanced(["t"])
-    assert bench.sent(m.ReadReply) == [], "two are acknowledged"
+    assert bench.sent(m.ReadReply) == [], "DeliveredIsPrefix: two are acknowledged"
     bench.reads._commit_index = lambda topic, number: 3
     bench.reads.on_advanced(["other"])
     bench.reads.check_invariants()

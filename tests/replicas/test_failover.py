@@ -141,7 +141,7 @@ def test_recovery_begins_again_when_the_source_is_gone():
     bench.fenced(2, 4)
     bench.fenced(3, 7)
     bench.tick(2.0)
-    assert 2 in [to for to, _ in bench.sent(m.Fence)], "asked anew, though it had answered"
+    assert 2 in [to for to, _ in bench.sent(m.Fence)], "FailoverProgress: asked anew, though it had answered"
     bench.fenced(2, 4)
     bench.fenced(1, 4)
     assert bench.found == Sealable(4, checksum(4)), "SealedStable"
@@ -159,7 +159,7 @@ def test_what_an_earlier_attempt_heard_counts_for_nothing_when_a_recovery_begins
     bench.fenced(1, 7)
     bench.fenced(2, 4)
     assert bench.found is None, "SealedStable: only node 1 has shown seven entries since"
-    assert [to for to, _ in bench.sent(m.Copy)] == [2], "node 3 is fenced first"
+    assert [to for to, _ in bench.sent(m.Copy)] == [2], "AckedDurable: node 3 is fenced first"
     bench.copied(2, 7)
     assert bench.found == Sealable(7, checksum(7)), "SealedStable"
 
@@ -205,7 +205,7 @@ def test_unsure_copy_does_not_count_towards_the_majority():
         "AckedDurable: it may be short, and counts as sure"
     )
     bench.fenced(1, 6)
-    assert bench.found is None, "the longest is on one node only"
+    assert bench.found is None, "SealedStable: the longest is on one node only"
     bench.copied(2, 6)
     assert bench.found == Sealable(6, checksum(6)), "AckedDurable, SealedStable"
 
@@ -512,7 +512,7 @@ def test_acknowledged_entry_is_not_lost_when_a_shortened_copy_answers_with_a_lag
     world.cut.clear()
     world.start(short, sure=False)
     world.run(6.0)
-    assert world.topic("t").current == 1, "it waits for a third answer"
+    assert world.topic("t").current == 1, "AckedDurable: it waits for a third answer"
     keeper = next(n for n, c in world.nodes.items() if c.lifecycle.recoveries)
     waiting = world.metrics(keeper)["recoveries_waiting_for_sure_copies"]
     assert list(waiting) == ["t/1"]
@@ -553,7 +553,7 @@ def test_doubt_survives_a_second_restart_before_anything_was_applied():
     victim = next(node for node in (3, 2, 1) if node != leader)
     world.lose_power(victim)
     controller = world.start(victim, sure=False)
-    assert not controller.doubts_are_noted, "the shell must not call this start a sure one yet"
+    assert not controller.doubts_are_noted, "AckedDurable: the shell must not call this start a sure one yet"
     world.until(lambda: controller.doubts_are_noted)
     assert world.now > STEP
 

@@ -82,7 +82,7 @@ def test_a_repetition_in_one_turn_with_new_entries_is_answered_in_that_turn() ->
     pub(bench, "x", 0, "a")
     bench.put("new")
     bench.flush()
-    assert bench.answers() == [(2, 1, 1, False, "")], "what it repeats is acknowledged; the new entry is not"
+    assert bench.answers() == [(2, 1, 1, False, "")], "EveryPubAnswered: what it repeats is acknowledged"
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,9 @@ def test_the_end_of_a_segment_may_come_within_a_producers_entries() -> None:
     bench.flush()
     bench.sync()
     bench.reply(2, 3)
-    assert bench.answers() == [(1, 2, 2, False, ""), (2, 2, 2, True, "")], "b was there, c fits, d does not"
+    assert bench.answers() == [(1, 2, 2, False, ""), (2, 2, 2, True, "")], (
+        "AnswersAreTrue: b was there, c fits, d does not"
+    )
     assert bench.writer.producers.since == {"x": LastNumber(2, 0)}, "NumbersWithoutGap"
 
 
@@ -172,7 +174,7 @@ def test_a_full_table_forgets_what_was_idle_for_an_hour_and_nothing_else(
         "NoDuplicateAppend: a repetition could not be told"
     )
     table.undo()
-    assert not table.refuses(Stamp(1, "old", 6, 0)), "what was not written drops nobody"
+    assert not table.refuses(Stamp(1, "old", 6, 0)), "NoDuplicateAppend: what was not written drops nobody"
 
 
 def test_dropping_one_at_a_time_comes_to_the_same_as_keeping_the_latest(

@@ -114,7 +114,9 @@ def test_one_entry_after_the_other_is_read_in_one_piece(monkeypatch: pytest.Monk
     assert (found, pieces) == ([[b"a"], [b"b"], [b"c"]], [0]), "DeliveredIsPrefix"
     assert bench.reads.read_local("t", 1, 0, 3, 2).payloads() == [b"a", b"b"], "not more bytes than asked for"
     assert pieces == [0, 0]
-    assert bench.reads.read_local("t", 1, 1, 2, 1_000).payloads() == [b"b", b"c"], "nor fewer than there are"
+    assert bench.reads.read_local("t", 1, 1, 2, 1_000).payloads() == [b"b", b"c"], (
+        "DeliveredIsPrefix: nor fewer than there are"
+    )
 
 
 def test_what_is_read_ahead_ends_where_readers_do():

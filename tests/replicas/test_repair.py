@@ -140,7 +140,7 @@ def test_leaving_replica_is_let_go_only_when_a_majority_of_the_others_is_whole()
     asked = bench.tick([1, 2], [1, 2, 3])
     assert {to for to, _ in asked} == {1, 2} and all(to != source for to, source in asked), "SealedStable"
     bench.answer(1)
-    assert bench.proposed == [], "of (1, 2) both are the majority, and node 2 may lag"
+    assert bench.proposed == [], "SealedStable: of (1, 2) both are the majority, and node 2 may lag"
     bench.answer(2)
     assert bench.proposed == [
         SetReplicas(topic="t", segment=1, old=(1, 2, 3), new=(1, 2), directories=("d1", "d2"))
@@ -166,7 +166,9 @@ def test_copies_stay_where_they_are_while_every_voter_leaves():
     bench = Bench()
     assert bench.tick(voters=[], live=[1, 2, 3]) == set(), "ReplicasKept"
     bench.metadata.apply(announce(4, 0))
-    assert bench.tick(voters=[4], live=[1, 2, 3, 4]) != set(), "the first node that stays gets a copy"
+    assert bench.tick(voters=[4], live=[1, 2, 3, 4]) != set(), (
+        "ReplicasKept: the first node that stays gets a copy"
+    )
 
 
 def test_two_dead_replicas_are_replaced_by_two():
@@ -223,7 +225,7 @@ def test_what_a_node_has_shown_does_not_count_for_its_successor_under_the_same_i
     bench.metadata.apply(RemoveNode(node_id=4))
     bench.answer(2)
     bench.answer(4)
-    assert bench.proposed == [], "4 is no member"
+    assert bench.proposed == [], "DomainConsistency: 4 is no member"
     bench.tick([1, 2], [1, 2, 3])
     bench.proposed.clear()
     bench.metadata.apply(announce(4, 0, "a new disk"))

@@ -366,7 +366,7 @@ def test_a_replica_that_is_behind_or_away_is_not_sent_what_it_cannot_use():
     bench.writer.on_connection(3, False, bench.now)
     bench.put("a")
     bench.flush()
-    assert [to for to, _, _ in bench.frames()] == [2], "nor is anything sent to one that is away"
+    assert [to for to, _, _ in bench.frames()] == [2], "SeqOrder: nor is anything sent to one that is away"
     bench.writer.on_connection(3, True, bench.now)
     bench.sent()
     bench.put("b")
@@ -462,7 +462,7 @@ def test_replica_that_lost_its_tail_in_a_power_loss_is_sent_it_again():
     bench.sent()
     bench.reply(3, 1, gap=True)
     assert bench.frames() == [(3, 1, [b"b", b"c"])], "SeqOrder"
-    assert bench.writer.commit_index == 3, "what was acknowledged stays so"
+    assert bench.writer.commit_index == 3, "AckedDurable: what was acknowledged stays so"
 
 
 def test_reconnected_replica_is_asked_for_its_length():
@@ -613,7 +613,7 @@ def test_fenced_writer_hands_back_what_was_never_written():
     bench.put("b")
     bench.sent()
     bench.reply(3, 0, fenced=True)
-    assert bench.answers() == [(2, 0, 0, True, "")], "the outcome of the first one is unknown: silence"
+    assert bench.answers() == [(2, 0, 0, True, "")], "AnswersAreTrue: the outcome of the first one is unknown"
 
 
 def test_own_copy_that_cannot_be_read_hands_the_segment_over():
@@ -707,9 +707,9 @@ def test_fenced_copy_takes_nothing_more_from_the_writer():
     node.append(0, "a")
     node.copies.fence(node.copy, lambda: None)
     node.append(1, "b")
-    assert node.answers() == [(0, True, False)], "the length is what is durable"
+    assert node.answers() == [(0, True, False)], "AckedDurable: the length is what is durable"
     node.sync()
-    assert node.answers() == [(1, True, False)], "the frame that was on its way to the disk says so too"
+    assert node.answers() == [(1, True, False)], "AckedDurable: the frame on its way to the disk says so too"
     assert node.memory.entries["t/1"] == [b"a"], "AckedDurable: a fenced copy grows"
 
 
@@ -719,7 +719,7 @@ def test_a_fence_is_answered_with_the_length_that_it_was_noted_at():
     node.append(0, "a")
     node.replica.on_fence(3, m.Fence(topic="t", segment=1))
     node.copies.append(node.copy, 1, batch("b"), lambda: None)
-    assert node.outbox.take() == [], "neither the entries nor the note are durable"
+    assert node.outbox.take() == [], "AckedDurable: neither the entries nor the note are durable"
     for _ in range(3):
         node.sync()
     (fence,) = [e.message for e in node.outbox.take() if isinstance(e.message, m.FenceReply)]
@@ -758,7 +758,7 @@ def test_unsure_copy_is_sure_again_once_it_reaches_the_writers_end():
     node.sync()
     assert not node.copy.sure, "AckedDurable: it may lack what was acknowledged"
     node.append(1, "b", end=2)
-    assert not node.copy.sure, "what was fetched again could be lost again, and the note could not"
+    assert not node.copy.sure, "AckedDurable: what was fetched again could be lost again"
     node.sync()
     assert node.copy.sure, "FailoverProgress"
 
