@@ -12,6 +12,7 @@ from walrus.replicas import reads
 from walrus.replicas.copies import Copies
 from walrus.replicas.durability import Durable
 from walrus.replicas.reads import Reads
+from walrus.segments import Trim
 from walrus.sim.memory import MemoryEngine
 from walrus.storage.batch import EMPTY, Batch
 from walrus.wire import messages as m
@@ -98,6 +99,16 @@ def test_raw_reads_see_the_copy_as_it_is():
     assert bench.read(1, raw=True).batch.payloads() == [b"b", b"c"], "PrefixAgree"
     assert bench.read(0, raw=True, entries=1).batch.payloads() == [b"a"], "PrefixAgree"
     assert bench.read(9, raw=True) == m.ReadReply(request=1, batch=EMPTY, error=""), "PrefixAgree"
+
+
+@pytest.mark.parametrize("raw", [False, True], ids=["for a reader", "raw"])
+def test_a_read_of_a_segment_that_is_gone_is_refused_and_makes_no_copy_of_it(raw: bool):
+    """A recovery or a repair may be behind, and asks for what was trimmed here already."""
+    bench = Bench(sealed=3)
+    bench.metadata.apply(Trim(topic="t", old=1, first=2))
+    assert bench.copies.drop(("t", 1))
+    assert "is gone" in bench.read(0, raw=raw).error, "DeliveredIsPrefix: as if there were no entries (yet)"
+    assert bench.copies.known() == [], "SpaceIsGivenBack: a copy of what is gone, which nothing drops again"
 
 
 @pytest.mark.parametrize("raw", [True, False])
