@@ -16,7 +16,7 @@ from walrus.replicas.durability import Durable
 from walrus.replicas.latency import Took
 from walrus.replicas.replica import Replica
 from walrus.replicas.replication import SegmentWriter, Shared
-from walrus.segments import Segment
+from walrus.segments import Segment, Trim
 from walrus.sim.memory import MemoryEngine
 from walrus.storage.batch import Batch, Checksum
 from walrus.storage.errors import EngineFailed
@@ -724,6 +724,19 @@ def test_a_fence_is_answered_with_the_length_that_it_was_noted_at():
         node.sync()
     (fence,) = [e.message for e in node.outbox.take() if isinstance(e.message, m.FenceReply)]
     assert fence.length == 1, "SealedStable: the answer counts what came after the fence"
+
+
+def test_a_fence_and_a_frame_of_a_segment_that_is_gone_leave_nothing_behind():
+    """Both may have been on their way while it was trimmed here."""
+    node = Replicas()
+    node.metadata.apply(seal(1, 0, leader=1))
+    node.metadata.apply(Trim(topic="t", old=1, first=2))
+    assert node.copies.drop(("t", 1))
+    node.append(0, "late")
+    node.replica.on_fence(3, m.Fence(topic="t", segment=1))
+    node.sync()
+    assert node.copies.known() == [], "SpaceIsGivenBack: a copy of what is gone, which nothing drops again"
+    assert node.copies.noted == [], "SpaceIsGivenBack: no seal will ever end this fence"
 
 
 def test_frame_for_a_sealed_segment_is_refused_however_late():
