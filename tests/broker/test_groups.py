@@ -168,3 +168,18 @@ def test_behind_the_last_entry_of_a_sealed_segment_there_is_nothing_to_acknowled
         "NothingSkipped: an entry counts that is not there"
     )
     assert group.noted == {Position(1, 1)}
+
+
+def test_a_seek_forgets_all_that_was_out_given_back_or_noted():
+    """The work is to be done again: also what was acknowledged and not committed when the SEEK was."""
+    group, of = fresh(), topic()
+    noted, back, out = (take(group, of, 4) for _ in range(3))
+    assert noted and back and out
+    assert group.acknowledge(noted, of, 4) and group.give_back(back, 1.0)
+    group.on_committed(Acknowledged(generation=1))
+    group.check_invariants(of)
+    assert group.to_commit() is None, "NothingSkipped: acknowledged before a SEEK, and proposed after it"
+    assert group.idle, "NothingSkipped: what was out before the SEEK is out still"
+    assert not group.acknowledge(out, of, 4), "NothingSkipped: a receipt of before the SEEK counts"
+    again = [take(group, of, 4) for _ in range(4)]
+    assert again == [Receipt(1, n, 1, 1) for n in range(4)], "NothingSkipped"
