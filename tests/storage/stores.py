@@ -9,6 +9,7 @@ from typing import Any
 
 from walrus import Walrus
 from walrus.sim.disk import Platter
+from walrus.storage.errors import CorruptionError
 from walrus.storage.uring import UringDisk
 
 REAL = ("pwritev", "mmap", "io_uring")
@@ -21,6 +22,14 @@ def uring_available(directory: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def entries_of(wal: Walrus, topic: str) -> list[bytes]:
+    """All entries of a topic on a disk without rot, where none that is counted may be unreadable."""
+    try:
+        return list(wal.payloads(topic))
+    except CorruptionError as error:
+        raise AssertionError(f"AckedDurable: an entry is counted and cannot be read: {error}") from error
 
 
 class Store:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.storage.stores import Store
+from tests.storage.stores import Store, entries_of
 from walrus import FsyncSchedule, Walrus
 from walrus.sim.disk import Crash, Platter
 from walrus.storage.batch import Batch
@@ -55,7 +55,7 @@ class World:
     def check(self, wal: Walrus) -> None:
         assert wal.recovery.damage == [], "AckedDurable: a durable entry cannot be read"
         for topic, entries in self.written.items():
-            found = list(wal.payloads(topic))
+            found = entries_of(wal, topic)
             assert found == entries[: len(found)], f"PrefixAgree: {topic} is no prefix of what was written"
             assert len(found) >= self.acknowledged.get(topic, 0), f"AckedDurable: of {topic} entries are lost"
         position = wal.bounds("a")[1] - wal.get_topic_entry_count("a")
@@ -88,13 +88,13 @@ def test_17_18_a_crash_at_every_operation_and_again_while_recovering(power: bool
         world.platter.heal()
         wal = world.open()
         world.check(wal)
-        found = {topic: list(wal.payloads(topic)) for topic in wal.topics()}
+        found = {topic: entries_of(wal, topic) for topic in wal.topics()}
         wal.write("b", Batch.of([b"more"]))
         wal.sync()
         world.platter.lose_power()
         wal = world.open()
         found["b"] = [*found.get("b", []), b"more"]
-        now = {topic: list(wal.payloads(topic)) for topic in wal.topics()}
+        now = {topic: entries_of(wal, topic) for topic in wal.topics()}
         assert now == found, "AckedDurable: what a recovery found is there after the next power loss"
 
 
@@ -106,7 +106,7 @@ def test_18_unsynced_writes_survive_in_any_part_and_the_log_is_a_prefix(seed: in
     synced = 0
     for _ in range(10):
         wal = Walrus(disk=platter.directory("log"), fsync=FsyncSchedule.no_fsync())
-        found = list(wal.payloads("t"))
+        found = entries_of(wal, "t")
         assert found == written[: len(found)], "PrefixAgree: no prefix of what was written"
         assert len(found) >= synced, "AckedDurable: a sync covered what is lost"
         assert wal.recovery.damage == [], "AckedDurable: a durable entry cannot be read"
@@ -160,11 +160,11 @@ def test_20_a_failed_fsync_is_final(way: str) -> None:
     assert next(wal.payloads("t")) == b"safe", "AckedDurable"
     wal.close()
     wal = Walrus(disk=platter.directory("log"))
-    visible = list(wal.payloads("t"))
+    visible = entries_of(wal, "t")
     assert visible[0] == b"safe", "AckedDurable"
     wal.append_for_topic("t", b"later")
     platter.lose_power()
-    found = list(Walrus(disk=platter.directory("log")).payloads("t"))
+    found = entries_of(Walrus(disk=platter.directory("log")), "t")
     assert found == [*visible, b"later"], "AckedDurable: what was read, or acknowledged behind it, is lost"
 
 
@@ -190,7 +190,7 @@ def test_no_error_of_the_disk_is_dropped(operation: str) -> None:
         platter.kill()
         platter.heal()
         wal = Walrus(disk=platter.directory("log"))
-        found = list(wal.payloads("t"))
+        found = entries_of(wal, "t")
         assert found[: len(acknowledged)] == acknowledged, "AckedDurable: an error of the disk was dropped"
         assert len(found) <= len(acknowledged) + 1
         assert wal.verify() == [], "AckedDurable: damage without rot"
@@ -204,7 +204,7 @@ def test_short_writes_are_completed(tmp_path: Path) -> None:
     for number, entry in enumerate(written):
         wal.append_for_topic("t", entry) if number % 2 else wal.batch_append_for_topic("t", [entry])
     platter.lose_power()
-    assert list(Walrus(disk=platter.directory("log")).payloads("t")) == written, "AckedDurable"
+    assert entries_of(Walrus(disk=platter.directory("log")), "t") == written, "AckedDurable"
 
 
 def test_21_E8_disk_full_and_room_again() -> None:
@@ -220,7 +220,7 @@ def test_21_E8_disk_full_and_room_again() -> None:
     for _ in range(3):
         with pytest.raises(DiskFull):
             wal.batch_append_for_topic("t", [bytes(1 << 20)] * 4)
-        assert list(wal.payloads("t")) == written, "PrefixAgree: of a refused batch a part is there"
+        assert entries_of(wal, "t") == written, "PrefixAgree: of a refused batch a part is there"
     wal.append_for_topic("other", b"still fits")
     wal.trim("t", len(written) - 3)
     for _ in range(20):
@@ -230,8 +230,8 @@ def test_21_E8_disk_full_and_room_again() -> None:
     platter.lose_power()
     wal = Walrus(disk=platter.directory("log"))
     assert wal.verify() == [], "AckedDurable: damage without rot"
-    assert list(wal.payloads("t")) == written[wal.bounds("t")[0] :], "AckedDurable"
-    assert list(wal.payloads("other")) == [b"x", b"still fits"], "AckedDurable"
+    assert entries_of(wal, "t") == written[wal.bounds("t")[0] :], "AckedDurable"
+    assert entries_of(wal, "other") == [b"x", b"still fits"], "AckedDurable"
 
 
 @pytest.mark.parametrize("backend", ["pwritev", "mmap", "io_uring"])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.storage.stores import uring_available
+from tests.storage.stores import entries_of, uring_available
 from walrus import FsyncSchedule, Walrus
 
 WRITER = """
@@ -49,7 +49,7 @@ def test_kill_in_a_loop(tmp_path: Path, backend: str, schedule: str) -> None:
         acknowledged = max([acknowledged, *map(int, child.stdout.read().split())])
         child.wait()
         with Walrus(directory, backend=backend, fsync=FsyncSchedule.no_fsync()) as wal:
-            found = list(wal.payloads("t"))
+            found = entries_of(wal, "t")
             assert len(found) >= acknowledged, "AckedDurable"
             for number, entry in enumerate(found):
                 assert entry == b"%08d" % number * (len(entry) // 8), (

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from tests.storage.stores import entries_of
 from walrus import FsyncSchedule, ReadConsistency, Walrus
 from walrus.sim.disk import Crash, Platter
 from walrus.storage.batch import Batch
@@ -137,7 +138,7 @@ class EngineMachine(RuleBasedStateMachine):
     def compare(self, topic: str) -> None:
         """Take over what the topic lost, if it was allowed to lose it."""
         first, following = self.wal.bounds(topic)
-        found = list(self.wal.payloads(topic))
+        found = entries_of(self.wal, topic)
         # A deletion that was not on disk yet may be undone, and then what came after it is gone.
         candidates = [self.written.get(topic, []), *self.deleted.get(topic, [])]
         fitting = [log for log in candidates if following <= len(log) and log[first:following] == found]
@@ -159,7 +160,7 @@ class EngineMachine(RuleBasedStateMachine):
         for topic, log in self.written.items():
             first, following = self.wal.bounds(topic)
             assert following == len(log), f"AckedDurable: {topic} has {following} of {len(log)} entries"
-            assert list(self.wal.payloads(topic)) == log[first:], f"PrefixAgree: {topic} reads otherwise"
+            assert entries_of(self.wal, topic) == log[first:], f"PrefixAgree: {topic} reads otherwise"
         self.wal._engine.space.check_invariants()
         for each in self.wal._engine.logs.values():
             each.check_invariants()

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 import pytest
 
+from tests.storage.stores import entries_of
 from walrus import FsyncSchedule, Walrus
 from walrus.sim.disk import FATES, KEEP_ALL, LOSE_ALL, Crash, Fate, Platter
 from walrus.storage import engine
@@ -60,7 +61,7 @@ def test_a_sync_covers_every_file_that_was_written_to_since_the_one_before(fate:
     platter.lose_power(fate)
     wal = opened(platter)
     assert wal.bounds("t") == (0, written), "AckedDurable: a file was written to, and not synced"
-    assert list(wal.payloads("t")) == [bytes(300_000)] * written, "AckedDurable"
+    assert entries_of(wal, "t") == [bytes(300_000)] * written, "AckedDurable"
 
 
 def test_a_sync_marks_what_was_written_before_it_began() -> None:
@@ -98,7 +99,7 @@ def test_what_is_appended_while_a_sync_runs_and_behind_it_can_be_read() -> None:
     platter.lose_power(LOSE_ALL)
     wal = opened(platter)
     assert wal.bounds("t") == (0, 3), "AckedDurable: a record of what was synced is not sound"
-    assert list(wal.payloads("t")) == [b"before", b"during", b"behind"], "AckedDurable"
+    assert entries_of(wal, "t") == [b"before", b"during", b"behind"], "AckedDurable"
 
 
 def test_a_second_sync_does_not_take_over_from_one_that_began_after_it() -> None:
@@ -126,11 +127,11 @@ def test_a_cut_tail_is_overwritten_whole() -> None:
     platter.lose_power(KEEP_ALL)
     platter.flip_bit("log", FILE, 8 * (lost + 20))  # the write of B did not reach the disk whole
     wal = opened(platter)
-    assert list(wal.payloads("t")) == [b"A"]
+    assert entries_of(wal, "t") == [b"A"]
     wal.write("t", Batch.of([b"X" * 40]))
     platter.kill()
     wal = opened(platter)
-    assert list(wal.payloads("t")) == [b"A", b"X" * 40], "PrefixAgree: what was cut stays cut"
+    assert entries_of(wal, "t") == [b"A", b"X" * 40], "PrefixAgree: what was cut stays cut"
     assert wal.recovery.clean
 
 
