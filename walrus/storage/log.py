@@ -776,6 +776,7 @@ class Log:
                     f"AckedDurable: {self.name}: records of another life"
                 )
             if self.shape >= 0 and self.position < self.until:
+                assert self.dirty, f"AckedDurable: {self.name}: no sync would cover the next record"
                 room = self.limit - self.offset
                 needed = (self.until - self.position) * (self.shape + OVERHEAD)
                 assert needed <= room, f"PrefixAgree: {self.name}: a record beyond the block's end"
