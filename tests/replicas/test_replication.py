@@ -736,7 +736,7 @@ def test_a_fence_and_a_frame_of_a_segment_that_is_gone_leave_nothing_behind():
     node.replica.on_fence(3, m.Fence(topic="t", segment=1))
     node.sync()
     assert node.copies.known() == [], "SpaceIsGivenBack: a copy of what is gone, which nothing drops again"
-    assert node.copies.noted == [], "SpaceIsGivenBack: no seal will ever end this fence"
+    assert node.copies.noted == {}, "SpaceIsGivenBack: no seal will ever end this fence"
 
 
 def test_frame_for_a_sealed_segment_is_refused_however_late():
