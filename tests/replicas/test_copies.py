@@ -259,7 +259,9 @@ def test_notes_stay_while_there_is_no_room_to_write_them_anew():
     assert isinstance(disk.meta.storage, MemoryEngine)
     disk.meta.storage.full = True
     disk.copies.forget_notes({("t", 1)})
-    assert [*disk.copies.noted] == [("t", 1), ("t", 2)], "AckedDurable: a note is dropped that is nowhere else"
+    assert [*disk.copies.noted] == [("t", 1), ("t", 2)], (
+        "AckedDurable: a note is dropped that is nowhere else"
+    )
     disk.meta.storage.full = False
     disk.copies.forget_notes({("t", 1)})
     disk.sync()
