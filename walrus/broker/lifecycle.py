@@ -41,7 +41,7 @@ from walrus.replicas.latency import Took
 from walrus.replicas.producers import Producers, Repetitions
 from walrus.replicas.replication import SegmentWriter, Shared
 from walrus.rota import Rota
-from walrus.segments import Command, Metadata, Seal
+from walrus.segments import Command, Metadata, Seal, producers_told
 from walrus.wire.effects import Outbox, Trace
 from walrus.wire.errors import NO_ERROR
 from walrus.wire.messages import AppendReply, CopyReply, FenceReply, Forward, ForwardReply, Recover
@@ -544,7 +544,9 @@ class Lifecycle:
         if copy.length or copy.fenced:
             self.recover(topic, number, now)  # a recovery began before this node learnt that it leads
             return
-        self._trace("Grant", topic=topic, segment=number)
+        if self._copies.recording:
+            known = producers_told(self._metadata.topics[topic].producers)
+            self._trace("Grant", topic=topic, segment=number, producers=known)
         before = self._metadata.segment(topic, number - 1)
         if before is not None and before.recovered:
             self.recoveries.failovers.begin((topic, number - 1), before.leader, OPENED, now)

@@ -32,6 +32,7 @@ from walrus.segments import (
     SetReplicas,
     Topic,
     Trim,
+    producers_told,
 )
 from walrus.wire.effects import Trace, no_trace
 
@@ -105,6 +106,7 @@ def record_restored(trace: Trace, metadata: Metadata, index: int) -> None:
     opened = [[name, topic.current] for name, topic in topics]
     retained = [[name, topic.first] for name, topic in topics]
     places = _places(metadata, dict(topics))
+    places["producers"] = [[name, *told] for name, topic in topics for told in producers_told(topic.producers)]
     trace("Apply", index=index, op="Snapshot", topics=opened, retained=retained, **places)
 
 
@@ -139,7 +141,7 @@ def _opened(metadata: Metadata, topic: str) -> dict[str, Any]:
 
 
 def _ended(topic: Topic, seal: Seal) -> dict[str, Any]:
-    """How a segment of it was sealed, and what its groups are then."""
+    """How a segment of it was sealed, and what its groups and producers are then."""
     return {
         "segment": seal.segment,
         "count": seal.count,
@@ -147,6 +149,7 @@ def _ended(topic: Topic, seal: Seal) -> dict[str, Any]:
         "cursors": _moved({seal.topic: topic}, {seal.topic: seal.cursors}),
         "groups": groups_told(topic.groups),
         "handed": handed_told(topic.handed),
+        "producers": producers_told(topic.producers),
     }
 
 

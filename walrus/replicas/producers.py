@@ -53,6 +53,8 @@ class Producers:
         """Those that appended to this segment."""
         self._begun = dict(begun)
         self._known = dict(begun)
+        self.dropped: list[str] = []
+        """Those that this turn's appends have replaced."""
         self._turn: dict[str, LastNumber] = {}
         self._unix_time = unix_time
         self._at = 1000 * max((known.at for known in begun.values()), default=0)
@@ -96,7 +98,9 @@ class Producers:
         self._turn[stamp.producer] = LastNumber(stamp.first + stamp.entries - 1, stamp.at // 1000)
         self._known[stamp.producer] = self._turn[stamp.producer]
         if len(self._known) > MAX_PRODUCERS:
-            self._known = latest(self._known)
+            kept = latest(self._known)
+            self.dropped += self._known.keys() - kept.keys()
+            self._known = kept
         assert len(self._known) <= MAX_PRODUCERS, "a table beyond its bound"
         assert stamp.producer in self._known, "NoDuplicateAppend: the newest producer is forgotten"
         return stamp
@@ -104,10 +108,10 @@ class Producers:
     def keep(self) -> None:
         """What was appended since the last call is written."""
         self.since |= self._turn
-        self._turn = {}
+        self._turn, self.dropped = {}, []
 
     def undo(self) -> None:
         """It was not."""
-        self._turn = {}
+        self._turn, self.dropped = {}, []
         self._known = latest(self._begun | self.since)
         assert len(self._known) <= MAX_PRODUCERS, "a table beyond its bound"

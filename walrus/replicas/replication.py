@@ -386,6 +386,8 @@ class SegmentWriter:
         repeated = 0
         if batch.stamps:
             if refusal := self.producers.refuses(batch.stamps[0]):
+                producer, number = batch.stamps[0].producer, batch.stamps[0].first
+                self._copies.record("RefusePub", self.copy, producer=producer, number=number)
                 self._answer(pending.origin, pending.forward, 0, 0, error=refusal)
                 return None
             repeated = self.producers.repeated(batch.stamps[0])
@@ -437,6 +439,7 @@ class SegmentWriter:
                 pending = taken.pending
                 self._answer(pending.origin, pending.forward, 0, 0, error=errors.not_written(str(error)))
             return False
+        self._record_numbered(all_taken, start)
         self.producers.keep()
         self._note_appended(all_taken, start)
         self._answer_acknowledged()  # repetitions may wait for nothing
@@ -450,6 +453,20 @@ class SegmentWriter:
             self._send(node, follower, frame, now)
         self.check_threshold()
         return True
+
+    def _record_numbered(self, all_taken: list[Taken], start: int) -> None:
+        """PubAppend of each run that was appended, and Drop of each producer that had no room any more."""
+        if not self._copies.recording:
+            return
+        for taken in all_taken:
+            if taken.batch.stamps:
+                stamp = taken.batch.stamps[0]
+                told = {"producer": stamp.producer, "number": stamp.first}
+                self._copies.record("PubAppend", self.copy, **told, start=start, count=stamp.entries)
+            start += taken.batch.count
+        for producer in self.producers.dropped:
+            self._copies.record("DropProducer", self.copy, producer=producer)
+        assert start == self.copy.length, "SeqOrder: runs and entries appended do not add up"
 
     def _note_appended(self, all_taken: list[Taken], start: int) -> None:
         """Each forward waits for its entries. Repetitions wait for all that was appended before them, and so
@@ -638,6 +655,10 @@ class SegmentWriter:
         assert 0 <= acked <= taken <= forward.batch.count, "AckedDurable: more is acknowledged than was taken"
         assert places[1] <= taken, "places of entries that were not appended"
         assert refused or error or taken == forward.batch.count, "entries are neither taken nor given back"
+        if acked and forward.batch.stamps and self._copies.recording:
+            stamp = forward.batch.stamps[0]
+            told = {"producer": stamp.producer, "number": stamp.first, "count": acked}
+            self._copies.record("AnswerPub", self.copy, **told, start=places[0], placed=places[1])
         self._outbox.send(
             origin,
             ForwardReply(

@@ -2,8 +2,8 @@
 
 A kind of corruption is a function of a run and a source of randomness. It picks a place at which it fits and
 gives the run as it would have been recorded, or None where it fits nowhere. The kinds stand in
-`corruptions.py` and, by the spec that refuses them, in `corruptions_raft.py`, `corruptions_delivery.py` and
-`corruptions_retention.py`.
+`corruptions.py` and, by the spec that refuses them, in `corruptions_raft.py`, `corruptions_delivery.py`,
+`corruptions_retention.py` and `corruptions_publish.py`.
 """
 
 from __future__ import annotations
@@ -38,6 +38,23 @@ def changed(run: list[Event], place: int, **values: Any) -> list[Event]:
 def inserted(run: list[Event], place: int, event: Event) -> list[Event]:
     """One more event was recorded, before the one at that place."""
     return [*run[:place], event, *run[place:]]
+
+
+def everywhere(run: list[Event], place: int, **values: Any) -> list[Event]:
+    """All nodes record other values of the command that is applied at that place."""
+    same = {"ev": "Apply", "index": run[place]["index"], "op": run[place]["op"]}
+    return [event | values if same.items() <= event.items() else event for event in run]
+
+
+def firsts(run: Sequence[Event], *names: str) -> list[int]:
+    """Where commands are applied by the first node that does."""
+    found, last = [], 0
+    for place, event in enumerate(run):
+        if event["ev"] == "Apply" and event["index"] > last:
+            last = event["index"]
+            if event["op"] in names:
+                found.append(place)
+    return found
 
 
 def corrupted(

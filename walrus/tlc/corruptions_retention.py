@@ -14,25 +14,8 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any, Final
 
-from walrus.tlc.corrupting import Corruption, inserted, pick, those
+from walrus.tlc.corrupting import Corruption, everywhere, firsts, inserted, pick, those
 from walrus.tlc.trace_spec import Event
-
-
-def _everywhere(run: list[Event], place: int, **values: Any) -> list[Event]:
-    """All nodes record other values of the command that is applied at that place."""
-    same = {"ev": "Apply", "index": run[place]["index"], "op": run[place]["op"]}
-    return [event | values if same.items() <= event.items() else event for event in run]
-
-
-def _firsts(run: list[Event], *names: str) -> list[int]:
-    """Where commands are applied by the first node that does."""
-    found, last = [], 0
-    for place, event in enumerate(run):
-        if event["ev"] == "Apply" and event["index"] > last:
-            last = event["index"]
-            if event["op"] in names:
-                found.append(place)
-    return found
 
 
 # --- Trim --------------------------------------------------------------------------------------------------
@@ -41,30 +24,30 @@ def _firsts(run: list[Event], *names: str) -> list[int]:
 def trims_the_open_segment(run: list[Event], rng: Random) -> list[Event] | None:
     """A Trim takes the open segment, too."""
     fitting = []
-    for place in _firsts(run, "Trim"):
+    for place in firsts(run, "Trim"):
         topic = run[place]["topic"]
-        seals = [at for at in _firsts(run[:place], "Seal") if run[at]["topic"] == topic]
+        seals = [at for at in firsts(run[:place], "Seal") if run[at]["topic"] == topic]
         if seals:
             fitting.append((place, run[seals[-1]]["segment"] + 2))
     chosen = pick(fitting, rng)
-    return None if chosen is None else _everywhere(run, chosen[0], first=chosen[1])
+    return None if chosen is None else everywhere(run, chosen[0], first=chosen[1])
 
 
 def trim_moves_back(run: list[Event], rng: Random) -> list[Event] | None:
     """A Trim makes an earlier segment the first."""
-    place = pick(_firsts(run, "Trim"), rng)
-    return None if place is None else _everywhere(run, place, first=run[place]["old"])
+    place = pick(firsts(run, "Trim"), rng)
+    return None if place is None else everywhere(run, place, first=run[place]["old"])
 
 
 def trim_that_came_late(run: list[Event], rng: Random) -> list[Event] | None:
     """A Trim is applied that was made for an earlier first segment."""
-    place = pick(_firsts(run, "Trim"), rng)
-    return None if place is None else _everywhere(run, place, old=run[place]["old"] - 1)
+    place = pick(firsts(run, "Trim"), rng)
+    return None if place is None else everywhere(run, place, old=run[place]["old"] - 1)
 
 
 def trimmed_at_one_node(run: list[Event], rng: Random) -> list[Event] | None:
     """A node applies the same Trim, and has another first segment than the others."""
-    place = pick(sorted({*those(run, "Trim")} - {*_firsts(run, "Trim")}), rng)
+    place = pick(sorted({*those(run, "Trim")} - {*firsts(run, "Trim")}), rng)
     if place is None or not _has_more(run, place):
         return None
     return [*run[:place], {**run[place], "first": run[place]["first"] + 1}, *run[place + 1 :]]
@@ -99,26 +82,26 @@ def trims_what_is_protected(run: list[Event], rng: Random) -> list[Event] | None
     """protect_groups is set, and a Trim takes what a group has not read."""
     fitting = []
     counts = {(run[at]["topic"], run[at]["segment"]): run[at]["count"] for at in those(run, "Seal")}
-    for place in _firsts(run, "Trim"):
+    for place in firsts(run, "Trim"):
         topic, first = run[place]["topic"], run[place]["first"]
         sets = [
-            at for at in _firsts(run[:place], "RegisterTopic", "ConfigureTopic") if run[at]["topic"] == topic
+            at for at in firsts(run[:place], "RegisterTopic", "ConfigureTopic") if run[at]["topic"] == topic
         ]
         behind = [at for at, offset in _positions(run, place) if at < first and offset < counts[topic, at]]
         if sets and behind:
             fitting.append(sets[-1])
     chosen = pick(fitting, rng)
-    return None if chosen is None else _everywhere(run, chosen, protects=True)
+    return None if chosen is None else everywhere(run, chosen, protects=True)
 
 
 def trim_leaves_a_group_behind(run: list[Event], rng: Random) -> list[Event] | None:
     """A group stays at what was trimmed."""
-    fitting = [at for at in _firsts(run, "Trim") if run[at]["cursors"]]
+    fitting = [at for at in firsts(run, "Trim") if run[at]["cursors"]]
     place = pick(fitting, rng)
     if place is None:
         return None
     cursors = [[topic, group, run[place]["old"], 0] for topic, group, *_ in run[place]["cursors"]]
-    return _everywhere(run, place, cursors=cursors)
+    return everywhere(run, place, cursors=cursors)
 
 
 # --- lives -------------------------------------------------------------------------------------------------
@@ -126,16 +109,16 @@ def trim_leaves_a_group_behind(run: list[Event], rng: Random) -> list[Event] | N
 
 def begins_with_an_old_number(run: list[Event], rng: Random) -> list[Event] | None:
     """A topic that is registered after a DELETE begins with a number that the deleted one had."""
-    fitting = [place for place in _firsts(run, "RegisterTopic") if run[place]["number"] > 1]
+    fitting = [place for place in firsts(run, "RegisterTopic") if run[place]["number"] > 1]
     place = pick(fitting, rng)
-    return None if place is None else _everywhere(run, place, number=run[place]["number"] - 1)
+    return None if place is None else everywhere(run, place, number=run[place]["number"] - 1)
 
 
 def deletes_the_next_topic(run: list[Event], rng: Random) -> list[Event] | None:
     """A DELETE that was made for an earlier topic of that name deletes this one."""
-    fitting = [place for place in _firsts(run, "DeleteTopic") if run[place]["born"] > 1]
+    fitting = [place for place in firsts(run, "DeleteTopic") if run[place]["born"] > 1]
     place = pick(fitting, rng)
-    return None if place is None else _everywhere(run, place, born=run[place]["born"] - 1)
+    return None if place is None else everywhere(run, place, born=run[place]["born"] - 1)
 
 
 # --- a replica ---------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ Run: TypeAlias = Sequence[Event]
 UNLIMITED = "1000000"
 """A budget that no run uses up."""
 
-_SETS = {"replicas", "voters", "learners", "entries", "done", "noted", "out", "segments"}
+_SETS = {"replicas", "voters", "learners", "entries", "done", "noted", "out", "segments", "producers"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ import msgspec
 
 from walrus.tlc.run import SPEC_DIRECTORY, SpecError, TlcResult, TraceState, run_tlc
 from walrus.tlc.trace_delivery import DELIVERY
+from walrus.tlc.trace_publish import PUBLISH
 from walrus.tlc.trace_raft import RAFT
 from walrus.tlc.trace_retention import RETENTION
 from walrus.tlc.trace_spec import Event, Forest, Run, TraceSpec, begin_of, tla
@@ -188,7 +189,7 @@ def _told(result: TlcResult, forest: Forest) -> tuple[list[int], dict[int, str]]
     return followed, violated
 
 
-SPECS: Final = (WALRUS, RAFT, DELIVERY, RETENTION)
+SPECS: Final = (WALRUS, RAFT, DELIVERY, RETENTION, PUBLISH)
 
 
 def specs_of(run: Run) -> list[TraceSpec]:
