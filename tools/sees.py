@@ -21,6 +21,7 @@ from walrus.sim import scenarios
 from walrus.sim.explore_node import ASSERTED
 from walrus.sim.mutants import planted, unasserted
 from walrus.sim.mutants.plant import Mutant
+from walrus.sim.mutants.producers import ALL as OF_PRODUCERS
 from walrus.sim.mutants.queues import ALL as OF_QUEUES
 from walrus.sim.mutants.raft import ALL as OF_RAFT
 from walrus.sim.options import SETTINGS, Options
@@ -41,8 +42,9 @@ from walrus.tlc.replay import (
 )
 from walrus.tlc.replay_steps import SpecState
 from walrus.tlc.trace_delivery import DELIVERY
+from walrus.tlc.trace_publish import PUBLISH
 from walrus.tlc.trace_raft import RAFT
-from walrus.tlc.trace_spec import Event
+from walrus.tlc.trace_spec import Event, TraceSpec
 from walrus.tlc.trace_walrus import WALRUS
 from walrus.tlc.traces import TraceVerdict, read_lines, validate
 from walrus.wire.effects import Trace
@@ -50,6 +52,7 @@ from walrus.wire.effects import Trace
 FAULTS: Final = ("crash", "power", "pause", "network", "ambush", "leaders")
 RAFT_BUGS: Final = {mutant.name for mutant in OF_RAFT}
 QUEUE_BUGS: Final = {mutant.name for mutant in OF_QUEUES}
+PRODUCER_BUGS: Final = {mutant.name for mutant in OF_PRODUCERS}
 
 STANDS_FOR: Final = {
     **dict.fromkeys(("Ack", "Report", "Synced", "AnswerFence", "Fence", "Recover"), "AckedDurable"),
@@ -63,6 +66,9 @@ STANDS_FOR: Final = {
     **dict.fromkeys(("Receive", "Withhold", "Return"), "AckedNotRedelivered"),
     **dict.fromkeys(("AckEntry", "NoteDead", "StepOver", "CommitGroups"), "NothingSkipped"),
     "Answer": "PromisedIsCommitted",
+    **dict.fromkeys(("PubAppend", "DropProducer"), "NoDuplicateAppend"),
+    **dict.fromkeys(("AnswerPub", "Repeat"), "RepeatOkImpliesAcked"),
+    "RefusePub": "EveryPubAnswered",
     "MoveGroup": "MarkOnlyRises",
     **dict.fromkeys(("Timeout", "HandleRequestVoteRequest", "HandleRequestVoteResponse"), "ElectionSafety"),
     **dict.fromkeys(("BecomeLeader", "UpdateTerm", "Persist"), "ElectionSafety"),
@@ -94,6 +100,7 @@ REPLIES: Final = "what clients are told is not recorded"
 CONTENTS: Final = "entries are counted and not read"
 UNDONE: Final = "nothing wrong is done: something is left undone"
 CLOCKS: Final = "leases run out by a clock, which is not recorded"
+TIMES: Final = "when entries were appended is not recorded"
 
 CANNOT_SHOW: Final = {
     **dict.fromkeys(
@@ -116,11 +123,12 @@ CANNOT_SHOW: Final = {
         UNDONE,
     ),
     **dict.fromkeys(("writes_without_lease", "lease_never_expires"), CLOCKS),
+    **dict.fromkeys(("time_of_a_clock_that_was_set_back", "replicas_are_told_another_time"), TIMES),
 }
-"""Planted bugs of the data plane that no recorded run can show, and why."""
+"""Planted bugs of the data plane and of PUB that no recorded run can show, and why."""
 
 
-def recorded(seed: int, *, workers: int = 0) -> list[Event]:
+def recorded(seed: int, *, workers: int = 0, repeaters: int = 0) -> list[Event]:
     """A short simulated run with faults, as far as it came: a violation ends it early."""
     settings = {**SETTINGS, "max_segment_entries": 6, "compact_entries": 20}
     options = Options(
@@ -130,6 +138,7 @@ def recorded(seed: int, *, workers: int = 0) -> list[Event]:
         fetchers=0,
         newcomers=0,
         workers=workers,
+        repeaters=repeaters,
         think=(0.2, 0.02)[seed % 2],
         settings=settings,
         ordered=seed % 3 > 0,
@@ -143,7 +152,8 @@ def recorded(seed: int, *, workers: int = 0) -> list[Event]:
 def recorded_with(mutant: Mutant, seed: int) -> list[Event]:
     """The same with this bug in the code, and without the assertions that would stop it."""
     with planted(mutant), unasserted():
-        return recorded(seed, workers=2 * (mutant.name in QUEUE_BUGS))
+        clients = {"workers": QUEUE_BUGS, "repeaters": PRODUCER_BUGS}
+        return recorded(seed, **{kind: 2 * (mutant.name in bugs) for kind, bugs in clients.items()})
 
 
 def played(scenario: str, seed: int = 1) -> list[Event]:
@@ -171,13 +181,19 @@ def said(verdict: TraceVerdict) -> tuple[str, str]:
     return verdict.violated or STANDS_FOR.get(event, ""), event or "an invariant"
 
 
+def _spec_of(mutant: Mutant) -> TraceSpec:
+    """The spec that its recorded runs are held against."""
+    bugs = ((RAFT, RAFT_BUGS), (DELIVERY, QUEUE_BUGS), (PUBLISH, PRODUCER_BUGS))
+    return next((spec for spec, names in bugs if mutant.name in names), WALRUS)
+
+
 def traced(mutant: Mutant, budget: float) -> tuple[str, str] | None:
     """Recorded runs with the bug, until TLC refuses one: (invariant, where). Some seeds, then the scenarios.
 
     Of the data plane the second judge is asked first: it takes milliseconds, and the two agree.
     """
     begun = time.process_time()
-    spec = RAFT if mutant.name in RAFT_BUGS else DELIVERY if mutant.name in QUEUE_BUGS else WALRUS
+    spec = _spec_of(mutant)
     places: list[int | str] = [1, 2, 3, *scenarios.ALL]
     for where in places:
         run = recorded_with(mutant, where) if isinstance(where, int) else played_with(mutant, where)

@@ -289,11 +289,16 @@ def test_a_real_cluster_that_lost_its_leader_is_a_behaviour_of_the_spec(
             assert wire.ask(b"GET t").startswith(b"OK")
         receipt = wire.ask(b"RECEIVE t workers").split()[1]
         assert wire.ask(b"ACK t workers " + receipt) == b"OK"
+        for number in (*range(25), 24, 0):
+            assert wire.ask(b"PUB t maker %d numbered" % number).startswith(b"OK")
+        assert wire.ask(b"PUB t maker 30 too early").startswith(b"ERR")
         leader = cluster.segment_leader("t")
         survivor = next(node for node in (1, 2, 3) if node != leader)
         cluster[leader].kill()
     with cluster.wire(survivor) as wire:
         wait_for(lambda: wire.ask(b"PUT t after") == b"OK" or None, "a new leader")
+        for number in (24, 25, 26):  # what the dead leader appended last, and what comes next
+            assert wire.ask(b"PUB t maker %d numbered" % number).startswith(b"OK")
         for _ in range(20):
             wire.ask(b"GET t")
 
@@ -306,7 +311,7 @@ def test_a_real_cluster_that_lost_its_leader_is_a_behaviour_of_the_spec(
         wait_for(lambda: wire.ask(b"ACK t workers " + given) == b"OK" or None, "its owner")
     cluster.stop()
     verdicts = validate({"cluster": read_events([trace])})
-    assert [verdict.spec for verdict in verdicts] == ["Walrus", "Raft", "Delivery"]
+    assert [verdict.spec for verdict in verdicts] == ["Walrus", "Raft", "Delivery", "Publish"]
     for verdict in verdicts:
         assert verdict.accepted, verdict.describe()
         assert verdict.events > (20 if verdict.spec == "Delivery" else 50)

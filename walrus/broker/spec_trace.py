@@ -106,7 +106,9 @@ def record_restored(trace: Trace, metadata: Metadata, index: int) -> None:
     opened = [[name, topic.current] for name, topic in topics]
     retained = [[name, topic.first] for name, topic in topics]
     places = _places(metadata, dict(topics))
-    places["producers"] = [[name, *told] for name, topic in topics for told in producers_told(topic.producers)]
+    places["producers"] = [
+        [name, *told] for name, topic in topics for told in producers_told(topic.producers)
+    ]
     trace("Apply", index=index, op="Snapshot", topics=opened, retained=retained, **places)
 
 

@@ -15,11 +15,12 @@
     traces        recorded runs held against the specs
     trace_spec    what a recorded run and a spec need of each other
     trace_walrus  runs of the data plane; trace_raft: runs of Raft; trace_delivery: of work queues;
-                  trace_retention: of topics that were trimmed or deleted
+                  trace_retention: of topics that were trimmed or deleted; trace_publish: of
+                  numbered entries
     corrupting    recorded runs are searched and changed
     referee       a second judge of recorded runs, and corruptions: what both must refuse;
-                  corruptions_raft, corruptions_delivery, corruptions_retention: what RaftTrace.tla,
-                  DeliveryTrace.tla and RetentionTrace.tla must refuse
+                  corruptions_raft, corruptions_delivery, corruptions_retention, corruptions_publish: what
+                  RaftTrace.tla, DeliveryTrace.tla, RetentionTrace.tla and PublishTrace.tla must refuse
     replay        the other way: behaviours of Raft.tla and Walrus.tla, performed on the code
     replay_raft   how those of Raft.tla are, with replay_steps; replay_film: a difference as a page
     replay_segments   those of Walrus.tla, with replay_segment_steps; replay_segment_nodes: on what;

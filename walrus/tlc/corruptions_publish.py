@@ -108,7 +108,9 @@ def _answered_at_once(run: list[Event], rng: Random, **values: Any) -> list[Even
     place = pick(those(run, "PubAppend"), rng)
     if place is None:
         return None
-    return inserted(run, place + 1, {**run[place], "ev": "AnswerPub", "placed": run[place]["count"], **values})
+    return inserted(
+        run, place + 1, {**run[place], "ev": "AnswerPub", "placed": run[place]["count"], **values}
+    )
 
 
 def answered_before_the_majority(run: list[Event], rng: Random) -> list[Event] | None:

@@ -17,7 +17,6 @@ from typing import Any, Final
 from walrus.tlc.corrupting import Corruption, everywhere, firsts, inserted, pick, those
 from walrus.tlc.trace_spec import Event
 
-
 # --- Trim --------------------------------------------------------------------------------------------------
 
 

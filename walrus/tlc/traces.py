@@ -2,12 +2,12 @@
 
 A run is a file of events in the format of docs/model-checking.md, one JSON object a line. It holds events of
 the data plane (`trace_walrus.py`), of Raft (`trace_raft.py`), of work queues (`trace_delivery.py`), of topics
-that were trimmed or deleted (`trace_retention.py`), and is held against each spec that it has events of: they
-are turned into a TLA+ module (`TraceData`), and TLC follows it with WalrusTrace.tla (RaftTrace.tla, ...),
-which has one disjunct for each kind of event: the spec's action, with the recorded values. A run is accepted
-if TLC gets to its end with every invariant holding on the way. If not, the first event that nothing explains
-is reported, with the state of the spec just before it. A spec that is about one thing of many, such as one
-consumer group, follows each by itself.
+that were trimmed or deleted (`trace_retention.py`), of numbered entries (`trace_publish.py`), and is held
+against each spec that it has events of: they are turned into a TLA+ module (`TraceData`), and TLC follows it
+with WalrusTrace.tla (RaftTrace.tla, ...), which has one disjunct for each kind of event: the spec's action,
+with the recorded values. A run is accepted if TLC gets to its end with every invariant holding on the way. If
+not, the first event that nothing explains is reported, with the state of the spec just before it. A spec that
+is about one thing of many, such as one consumer group, follows each by itself.
 
 What is done here: events of several files are merged by their time; TLC runs, once for all runs together,
 and once more for the state before an event that is refused.
