@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from walrus.sim.mutants import find, planted, unasserted
@@ -14,8 +14,10 @@ from walrus.tlc.corrupting import Corruption, corrupted
 from walrus.tlc.trace_spec import Event
 from walrus.tlc.traces import read_lines
 
+FAULTS = ("crash", "power", "pause", "network")
 
-def recorded(seed: int, **clients: Any) -> list[Event]:
+
+def recorded(seed: int, *, faults: Sequence[str] = FAULTS, **clients: Any) -> list[Event]:
     """A simulated run with faults, of one topic with these clients besides its producer."""
     options = Options(
         topics=1,
@@ -24,7 +26,7 @@ def recorded(seed: int, **clients: Any) -> list[Event]:
         settings={**SETTINGS, "max_segment_entries": 6, "compact_entries": 20},
     )
     recorder = Recorder(options)
-    simulate(seed, options, 2_000, ("crash", "power", "pause", "network"), recorder.of)
+    simulate(seed, options, 2_000, faults, recorder.of)
     return read_lines(recorder.lines(), f"seed {seed}")
 
 

@@ -9,23 +9,30 @@ from typing import Any
 
 import pytest
 
-from tests.tlc.runs import corrupted_runs, event, recorded, with_bug
+from tests.tlc.runs import FAULTS, corrupted_runs, event, recorded, with_bug
 from walrus.tlc.corruptions_publish import PUBLISH_KINDS
 from walrus.tlc.trace_publish import PUBLISH, published
 from walrus.tlc.trace_spec import Event
 from walrus.tlc.traces import validate
 
 DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
-SEEDS = range(1, 25) if DEEP else (2, 4)
+SEEDS = range(1, 25) if DEEP else (1, 6)
 EACH = 6 if DEEP else 1
 
-PLANTED: dict[str, tuple[int, str]] = {}
+PLANTED = {
+    "repetition_appended": (1, "PubAppend"),
+    "gap_taken": (1, "PubAppend"),
+    "recovery_without_producers": (6, "Seal"),
+    "repetition_answered_at_once": (1, "Repeat"),
+}
 """Planted bugs: the seed of a run that shows each, and the event that is no step."""
+if DEEP:
+    PLANTED |= {"seal_without_producers": (1, "Seal"), "producer_forgotten_with_the_turn": (1, "Seal")}
 
 
 def simulated(seed: int) -> list[Event]:
     """A simulated run with faults, of a topic that two producers publish to, and repeat themselves."""
-    return recorded(seed, repeaters=2, think=0.1)
+    return recorded(seed, faults=(*FAULTS, "ambush"), repeaters=2, think=0.1)
 
 
 @cache

@@ -65,9 +65,9 @@ def appended_again_later(run: list[Event], rng: Random) -> list[Event] | None:
     chosen = pick(fitting, rng)
     if chosen is None:
         return None
-    place, answer = chosen
-    told = {"producer": run[answer]["producer"], "number": _new(run[answer])[0], "count": 1}
-    return changed(run, place, **told)
+    later, earlier = chosen
+    told = {"producer": run[earlier]["producer"], "number": _new(run[earlier])[0], "count": 1}
+    return changed(run, later, **told)
 
 
 def leaves_a_gap(run: list[Event], rng: Random) -> list[Event] | None:
@@ -96,8 +96,8 @@ def answered_and_not_appended(run: list[Event], rng: Random) -> list[Event] | No
             same = _of_same(run[place], run[answer]) and run[place]["segment"] == run[answer]["segment"]
             if same and (run[place]["number"], run[place]["start"]) == (number, start):
                 fitting.append(place)
-    place = pick(fitting, rng)
-    return None if place is None else run[:place] + run[place + 1 :]
+    chosen = pick(fitting, rng)
+    return None if chosen is None else run[:chosen] + run[chosen + 1 :]
 
 
 # --- answers -----------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ def _loses(run: Run) -> bool:
 def _of_topic(run: Run, topic: str) -> Iterator[Event]:
     """The events of one topic."""
     for event in run:
-        name = event.get("op", event["ev"])
+        name = str(event.get("op", event["ev"]))
         if name == "Snapshot":
             for _, segment in (opened for opened in event["topics"] if opened[0] == topic):
                 known = [told[1:] for told in event.get("producers", ()) if told[0] == topic]
@@ -47,7 +47,7 @@ def _of_topic(run: Run, topic: str) -> Iterator[Event]:
 
 def _step(name: str, event: Event) -> Iterator[Event]:
     """What the event is: as many events as it has entries."""
-    told = {"ev": name, **{key: event[key] for key in ("node", "segment") if key in event}}
+    told: Event = {"ev": name, **{key: event[key] for key in ("node", "segment") if key in event}}
     if name == "PubAppend":
         for at in range(event["count"]):
             yield {**told, **_entry(event, at), "place": event["start"] + at, "length": event["length"]}
