@@ -59,7 +59,7 @@ Transcripts, in `tests/replicas/transcripts`: `rollover_by_entries`, `fence_and_
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Generic, NamedTuple, TypeAlias, TypeVar, assert_never
 
 import msgspec
@@ -151,11 +151,6 @@ def latest(producers: dict[str, LastNumber]) -> dict[str, LastNumber]:
         return producers
     order = sorted(producers, key=lambda name: (producers[name].at, name))
     return {name: producers[name] for name in order[len(order) - MAX_PRODUCERS :]}
-
-
-def producers_told(producers: Mapping[str, LastNumber]) -> list[list[object]]:
-    """How far each has come, for a recorded run: [producer, last number]."""
-    return [[name, known.last] for name, known in sorted(producers.items())]
 
 
 class Segment(msgspec.Struct, frozen=True, kw_only=True):

@@ -33,6 +33,7 @@ from walrus.broker.cursors import Cursors
 from walrus.broker.failovers import FENCED, NOTICED, OPENED, RECOVERED, SEALED, Failovers
 from walrus.broker.placement import next_leader, replica_set
 from walrus.broker.queues import Queues
+from walrus.broker.spec_trace import producers_told
 from walrus.config import NodeConfig
 from walrus.leases import LeaseTable
 from walrus.replicas.copies import Copies, Key
@@ -41,7 +42,7 @@ from walrus.replicas.latency import Took
 from walrus.replicas.producers import Producers, Repetitions
 from walrus.replicas.replication import SegmentWriter, Shared
 from walrus.rota import Rota
-from walrus.segments import Command, Metadata, Seal, producers_told
+from walrus.segments import Command, Metadata, Seal
 from walrus.wire.effects import Outbox, Trace
 from walrus.wire.errors import NO_ERROR
 from walrus.wire.messages import AppendReply, CopyReply, FenceReply, Forward, ForwardReply, Recover

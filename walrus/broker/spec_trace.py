@@ -22,6 +22,7 @@ from walrus.segments import (
     CommitGroups,
     ConfigureTopic,
     DeleteTopic,
+    LastNumber,
     MarkLeaving,
     Metadata,
     MoveGroup,
@@ -32,7 +33,6 @@ from walrus.segments import (
     SetReplicas,
     Topic,
     Trim,
-    producers_told,
 )
 from walrus.wire.effects import Trace, no_trace
 
@@ -110,6 +110,11 @@ def record_restored(trace: Trace, metadata: Metadata, index: int) -> None:
         [name, *told] for name, topic in topics for told in producers_told(topic.producers)
     ]
     trace("Apply", index=index, op="Snapshot", topics=opened, retained=retained, **places)
+
+
+def producers_told(producers: Mapping[str, LastNumber]) -> list[list[object]]:
+    """How far each has come, for a recorded run: [producer, last number]."""
+    return [[name, known.last] for name, known in sorted(producers.items())]
 
 
 def record_start(trace: Trace, identity: Identity, copies: Copies) -> None:
