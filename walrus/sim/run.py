@@ -36,7 +36,9 @@ from walrus.sim.world import Filming, World
 from walrus.wire.effects import Trace
 
 REST = 60.0
-"""Seconds of the world in which everything must come to rest once faults have ended."""
+"""Seconds of the world in which everything must come to rest once faults have ended, ..."""
+REST_OF_SEGMENT = 1.0
+"""... and what each segment adds to it: workers that are far behind pass one or two in a second."""
 SHARE = 0.8
 """The share of the steps for which faults go on."""
 AFTERWARDS = 1.0
@@ -152,7 +154,8 @@ class Simulation:
         self.faults.stop()
         for client in world.clients:
             client.rest()
-        calmed = world.run_until(self._at_rest, REST)
+        segments = sum(topic.current for topic in world.judge.metadata.topics.values())
+        calmed = world.run_until(self._at_rest, REST + REST_OF_SEGMENT * segments)
         if not calmed:
             self._why_not()
 
