@@ -34,7 +34,7 @@ test: .venv/.installed ## everything
 quick: .venv/.installed ## the tests that start no process and no TLC
 	$(PYTEST) -n 2 -q -m 'not process and not tla and not slow'
 
-deep: .venv/.installed ## the property tests with many more examples, many more seeds and faults (an hour)
+deep: .venv/.installed ## the property tests with many more examples, many more seeds and faults (two hours or three)
 	HYPOTHESIS_PROFILE=deep $(PYTEST) -n 2 --dist worksteal -q --timeout 7200 -m 'not process and not tla'
 	HYPOTHESIS_PROFILE=deep $(PYTEST) -q tests/node/test_chaos.py tests/node/test_independent.py
 	HYPOTHESIS_PROFILE=deep $(PYTEST) -q --timeout 7200 tests/mirror/test_nats.py

@@ -31,12 +31,14 @@ from walrus.replicas.durability import Durable
 from walrus.segments import (
     VERSION,
     Command,
+    Member,
     Metadata,
     RegisterTopic,
     Segment,
     SetReplicas,
     Topic,
     UnknownCommand,
+    decode_command,
     encode_command,
 )
 from walrus.sim.memory import MemoryEngine
@@ -193,15 +195,9 @@ def test_so_is_that_of_a_segment_that_the_last_entry_of_the_journal_opens():
     assert after.doubted == [("t", 2)], "what is opened since the power loss is whole"
 
 
-def test_a_new_raft_leader_decides_nothing_before_it_has_applied_what_was_committed(
-    monkeypatch: pytest.MonkeyPatch,
-):
-    """It would take a member for one that the metadata does not know, and drop it."""
-    monkeypatch.setattr(raft_host, "MAX_APPLIED", 1)
-    bench = Bench()
-    applied_at(bench, 0)
-    host, raft = bench.host, bench.host.raft
-    now = raft.next_deadline()
+def lead(bench: Bench) -> float:
+    """Have node 1 vote for it, and take its first entry; the time at which it leads."""
+    raft, now = bench.host.raft, bench.host.raft.next_deadline()
     raft.tick(now)
     answers: tuple[RaftMessage, ...] = (
         PreVoteResponse(term=2, granted=True),
@@ -210,13 +206,38 @@ def test_a_new_raft_leader_decides_nothing_before_it_has_applied_what_was_commit
     )
     for answer in answers:
         raft.step(1, answer, now)
-        host.flush(now)
-        host.on_durable(bench.meta.written, now)
+        bench.host.flush(now)
+        bench.durable(bench.meta.written)
     assert raft.role is Role.LEADER and raft.commit_index == 9
+    return now
+
+
+def test_a_new_raft_leader_decides_nothing_before_it_has_applied_what_was_committed(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """It would take a member for one that the metadata does not know, and drop it."""
+    monkeypatch.setattr(raft_host, "MAX_APPLIED", 1)
+    bench = Bench()
+    applied_at(bench, 0)
+    host, now = bench.host, lead(bench)
     while host.behind:
         assert not host.leads, "StateMachineSafety: it decides by metadata that lacks what is committed"
         host.go_on(now)
     assert host.leads
+
+
+def test_a_segment_is_placed_by_the_membership_at_the_end_of_the_log() -> None:
+    """A change counts from its entry on: what is placed on a voter that goes would have a replica too few."""
+    bench = Bench()
+    applied_at(bench, 0)
+    host, now = bench.host, lead(bench)
+    metadata = cast(Any, host.metadata)
+    member = Member(directory_id="d", incarnation=1, raft_address="", client_address="")
+    metadata.nodes = dict.fromkeys((1, 2, 3), member)
+    assert host.raft.propose_membership(Membership((1, 2)), now) is not None
+    host.propose(RegisterTopic(topic="new", leader=2, replicas=(1, 2, 3)), now)
+    placed = decode_command(host.raft.log.entry(host.raft.log.last_index).data)
+    assert isinstance(placed, RegisterTopic) and set(placed.replicas) == {1, 2}, "EnoughReplicas"
 
 
 def test_a_segment_that_gets_other_replicas_is_looked_at():
