@@ -113,7 +113,7 @@ class NodeFigures(msgspec.Struct, frozen=True, kw_only=True):
     pid: int = 0
     log_file: str | None = None
     heard_at: float | None = None
-    """Not in METRICS: when the answer came, by the clock of whoever asked."""
+    """Not in METRICS: when the answer came, by the clock of the process that asked."""
 
     @property
     def voters(self) -> list[int]:

@@ -157,10 +157,6 @@ def deliveries(run: Run) -> dict[str, list[Event]]:
     return parts
 
 
-def _definitions(_: Sequence[Run]) -> dict[str, str]:
-    return {}
-
-
 def _constants(whole: Sequence[Run], runs: Sequence[Run], _: set[int]) -> dict[str, str]:
     entries = values_of(runs, "entry", "entries", "done", "out", "noted", "low")
     owners = {owner + 1 for owner in values_of(runs, "owner", "from")}
@@ -176,7 +172,6 @@ def _constants(whole: Sequence[Run], runs: Sequence[Run], _: set[int]) -> dict[s
 DELIVERY = TraceSpec(
     name="Delivery",
     parts=deliveries,
-    definitions=_definitions,
     constants=_constants,
     step_constraint="SoundStep",
 )

@@ -79,10 +79,6 @@ def published(run: Run) -> dict[str, list[Event]]:
     return {} if _loses(run) else {topic: [*_of_topic(run, topic)] for topic in _topics(run)}
 
 
-def _definitions(_: Sequence[Run]) -> dict[str, str]:
-    return {}
-
-
 def _constants(whole: Sequence[Run], runs: Sequence[Run], _: set[int]) -> dict[str, str]:
     told = [tuple(known) for run in runs for event in run for known in event.get("producers", ())]
     names = values_of(runs, "producer") | {producer for producer, _ in told}
@@ -98,4 +94,4 @@ def _constants(whole: Sequence[Run], runs: Sequence[Run], _: set[int]) -> dict[s
     }
 
 
-PUBLISH = TraceSpec(name="Publish", parts=published, definitions=_definitions, constants=_constants)
+PUBLISH = TraceSpec(name="Publish", parts=published, constants=_constants)

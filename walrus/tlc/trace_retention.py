@@ -155,8 +155,4 @@ def _constants(_: Sequence[Run], runs: Sequence[Run], __: set[int]) -> dict[str,
     }
 
 
-def _definitions(_: Sequence[Run]) -> dict[str, str]:
-    return {}
-
-
-RETENTION = TraceSpec(name="Retention", parts=retained, definitions=_definitions, constants=_constants)
+RETENTION = TraceSpec(name="Retention", parts=retained, constants=_constants)

@@ -29,10 +29,10 @@ class TraceSpec:
     parts: Callable[[Run], Mapping[str, list[Event]]]
     """The events of a whole run that this spec knows, with the values that it reads: of all that the run is,
     named "", or of each thing that the spec is about, which is followed by itself."""
-    definitions: Callable[[Sequence[Run]], dict[str, str]]
-    """What TraceData defines besides the events, from whole runs."""
     constants: Callable[[Sequence[Run], Sequence[Run], set[int]], dict[str, str]]
     """The constants of the spec, from the whole runs, its own events of each, and the nodes there are."""
+    definitions: Callable[[Sequence[Run]], dict[str, str]] = lambda _: {}
+    """What TraceData defines besides the events, from whole runs."""
     step_constraint: str = ""
     """What each step must satisfy, besides `Sound` that each state must."""
 
