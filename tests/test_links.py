@@ -7,21 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from tools.marked import anchor
+
 ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"(?<!!)\[[^\]\n]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("spec/**/*.md")])
 
 
-def _anchor(heading: str) -> str:
-    """The anchor that a heading gets: lower case, spaces to dashes, punctuation dropped."""
-    text = re.sub(r"[`*]|\[([^\]]*)\]\([^)]*\)", r"\1", heading.strip()).lower()
-    return re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
-
-
 def _anchors(path: Path) -> set[str]:
     text = FENCE.sub("", path.read_text(encoding="utf-8"))
-    return {_anchor(match[1]) for match in re.finditer(r"^#{1,6} +(.+)$", text, re.MULTILINE)}
+    return {anchor(match[1]) for match in re.finditer(r"^#{1,6} +(.+)$", text, re.MULTILINE)}
 
 
 def _broken(document: Path) -> list[str]:

@@ -21,10 +21,9 @@ from statistics import median
 
 import grimp
 
-from tools import shape
+from tools import marked, shape
 
 PICTURE = "```text\n{}\n```"
-MARKS = ("<!-- {} -->", "<!-- end of {} -->")
 PAGES = {"picture": "docs/architecture.md", "traits": "CONTRIBUTING.md"}
 
 GROUPS = {
@@ -166,9 +165,7 @@ def _is_pure(path: Path) -> bool:
 
 def quoted(what: str) -> str:
     """What the documentation quotes between its marks."""
-    page = (shape.ROOT / PAGES[what]).read_text(encoding="utf-8")
-    begin, end = (mark.format(what) for mark in MARKS)
-    return page.partition(begin)[2].partition(end)[0].strip()
+    return marked.quoted(shape.ROOT / PAGES[what], what)
 
 
 @cache
@@ -179,12 +176,7 @@ def printed(what: str) -> str:
 
 def write(what: str) -> None:
     """Put it between the marks."""
-    path = shape.ROOT / PAGES[what]
-    page = path.read_text(encoding="utf-8")
-    begin, end = (mark.format(what) for mark in MARKS)
-    head, _, rest = page.partition(begin)
-    assert rest and end in rest, f"{path} has no marks {begin} and {end}"
-    path.write_text(f"{head}{begin}\n{printed(what)}\n{end}{rest.partition(end)[2]}", encoding="utf-8")
+    marked.write(shape.ROOT / PAGES[what], what, printed(what))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
