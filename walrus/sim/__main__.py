@@ -1,4 +1,4 @@
-"""`python -m walrus.sim`: run seeds, look at a failure, measure the rate.
+"""`python -m walrus.sim`: run seeds, examine a failure, measure the rate.
 
     python -m walrus.sim --seed 7 --steps 100000 --nodes 3
     python -m walrus.sim --seeds 50 --faults crash,network      seeds 1 to 50
@@ -44,9 +44,9 @@ from walrus.view.film import Film
 from walrus.wire.effects import Trace
 
 SHRINKS = 150
-"""Runs that are spent on making a failing schedule shorter."""
+"""How many runs are spent on shortening a failing schedule."""
 CLIENTS = ("repeaters", "workers", "keepers", "giving_up", "finders")
-"""Flags that say how many clients of a kind there are."""
+"""Flags that give the number of clients of each kind."""
 
 
 def _parser() -> Parser:
@@ -86,7 +86,7 @@ def _parser() -> Parser:
 
 
 def options_of(flags: argparse.Namespace) -> Options:
-    """The options that these flags mean."""
+    """Return the options that these flags stand for."""
     return Options(
         nodes=flags.nodes or 3,
         fsync=flags.fsync or "each",
@@ -143,14 +143,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _asked(flags: argparse.Namespace) -> list[str]:
-    """The options that were given, which are the same for every seed."""
+    """Return the option names that were given on the command line: `varied` leaves them as they are."""
     given = {name: getattr(flags, name) for name in ("nodes", "fsync", *CLIENTS)}
     given["ordered"] = flags.unordered
     return [name for name, value in given.items() if value]
 
 
 def _refuse(why: str) -> int:
-    """A flag that cannot be: one line, exit status 2."""
+    """Report an invalid flag in one line; exit status 2."""
     sys.stderr.write(f"walrus.sim: {why}\n")
     return 2
 

@@ -1,10 +1,10 @@
 """What clients ask for and what they are told: calls, replies, and what a producer knows of an entry.
 
-A `ClientCall` is one request on its way, and the `slot` that a controller is handed with it. What a node
-answers reaches the call's `CallOwner` in the same step. `Outcome` is all that a producer knows of an entry
-that it sent; the oracle judges by nothing else.
+A `ClientCall` is one request in flight, and the `slot` that a controller is handed with it. A node's answer
+reaches the call's `CallOwner` in the same step. `Outcome` is all that a producer knows of an entry that it
+sent, and the only basis of the oracle's judgement.
 
-Nothing here knows the world: the clients that act (`clients.py`), the world and the judge all stand on this.
+This module does not import the world: the clients (`clients.py`), the world and the judge all depend on it.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ class Outcome(enum.Enum):
 
 
 class CallOwner(Protocol):
-    """Who made a call."""
+    """The owner of a call: receives its replies."""
 
     def on_reply(self, call: ClientCall, first: int, replies: list[protocol.Reply], now: float) -> None:
-        """Replies number `first` and following of this call."""
+        """Take replies to this call; `first` is the number of the first of them, from 0."""
 
     def on_lost(self, call: ClientCall, now: float) -> None:
         """The connection broke, or no process listens: no more replies will come."""
 
     def on_late(self, call: ClientCall, replies: list[protocol.Reply]) -> None:
-        """Replies that a node gave after the client had gone, which it could not know yet."""
+        """Take replies that the node gave after the client had gone, before it could know that."""
 
 
 class Unattended:
@@ -54,17 +54,17 @@ class Unattended:
 
 
 class Caller(Protocol):
-    """A client, as far as the world knows it."""
+    """A client as the world sees it."""
 
     def hang_up(self) -> None:
-        """The client goes away in the middle of what it does."""
+        """The client closes its connection, whatever is in flight."""
 
     def rest(self) -> None:
         """Faults have ended: the client does what lets everything come to rest."""
 
 
 class ClientCall:
-    """One request on its way: the `slot` that a controller is handed."""
+    """One request in flight: the `slot` that a controller is handed."""
 
     __slots__ = ("answered", "host", "number", "open", "owed", "owner", "sent_at", "value")
 
@@ -76,12 +76,12 @@ class ClientCall:
 
     @staticmethod
     def is_open(slot: object) -> bool:
-        """Whether its client still listens."""
+        """Return whether the client of this call still listens."""
         assert isinstance(slot, ClientCall)
         return slot.open
 
     def reply(self, data: bytes, count: int, now: float) -> None:
-        """The node answers `count` of what it owes."""
+        """The node gives `count` of the replies that it owes; `data` has their frames."""
         replies = ReplyParser().feed(data)
         if len(replies) != count:
             raise Violation("Replies", f"{len(replies)} replies where {count} were announced")
@@ -102,7 +102,7 @@ class ClientCall:
 
 
 class PutAttempt:
-    """One PUT and what became of it."""
+    """One PUT and its outcome."""
 
     __slots__ = ("outcome", "payload", "reply")
 
@@ -113,7 +113,7 @@ class PutAttempt:
 
 
 def outcome_of(reason: str) -> Outcome:
-    """What an error says of the entry.
+    """Return what an error reply says about the entry.
 
     >>> outcome_of("unknown topic t: send REGISTER t first"), outcome_of("timeout: the outcome is unknown")
     (<Outcome.FAILED: 'failed'>, <Outcome.UNKNOWN: 'unknown'>)

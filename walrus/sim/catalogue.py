@@ -8,20 +8,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """One of them."""
+    """One scenario."""
 
     name: str
     numbers: tuple[int, ...]
     about: str
     run: Callable[[int], int]
-    """With a seed; returns the number of steps or raises `Violation`."""
+    """Play it with a seed; returns the number of steps or raises `Violation`."""
 
 
 ALL: dict[str, Scenario] = {}
 
 
 def scenario(*numbers: int) -> Callable[[Callable[[int], int]], Callable[[int], int]]:
-    """Registers a function as the scenario of these schedules."""
+    """Register a function as the scenario of the schedules with these numbers in docs/simulator.md."""
 
     def register(play: Callable[[int], int]) -> Callable[[int], int]:
         ALL[play.__name__] = Scenario(play.__name__, numbers, (play.__doc__ or "").strip(), play)

@@ -1,8 +1,9 @@
 """Simulated clients: producers, consumers, fetchers and finders.
 
-Every payload is sent once and is unique, so what a client was told (`calls.py`) can be judged. A client
-has one connection at a time. It pipelines, it changes its node now and then (only with nothing under way, or
-after its connection broke), and it waits for an answer for as long as a patient person would.
+Every payload is unique and sent once, so the judge can compare what a client was told (`calls.py`) with
+what happened. A client has one connection at a time and pipelines requests. It changes its node now and
+then, only while no request is in flight, or after its connection broke. A request that has no answer after
+`PATIENCE` seconds is a violation, unless its node is paused: then the client hangs up.
 
 A reply reaches its client in the step in which the node gives it.
 """
@@ -20,14 +21,14 @@ from walrus.sim.world import World
 from walrus.storage.batch import Batch
 
 PATIENCE = 30.0
-"""Seconds without an answer after which a client hangs up. Far more than any deadline of a node."""
+"""Seconds within which a running node must answer a request: far more than any of its deadlines."""
 
 CATCH_UP_RUN = 200
-"""GETs that a consumer sends together once faults have ended."""
+"""How many GETs a consumer sends together once faults have ended."""
 
 
 class SimClient:
-    """What all clients have in common: a name, a node, and something to do now and then."""
+    """What all clients share: a name, a node, and an action that is repeated at random intervals."""
 
     def __init__(self, world: World, name: str, topic: str) -> None:
         self.world, self.name, self.topic = world, name, topic
@@ -38,7 +39,7 @@ class SimClient:
         self.world.after(self.rng.uniform(0.0, 0.05), self._act)
 
     def act(self) -> None:
-        """Do the next thing."""
+        """Take the next action."""
         raise NotImplementedError
 
     def rest(self) -> None:
@@ -57,7 +58,7 @@ class SimClient:
         self.world.after(self.rng.expovariate(1 / self.world.options.think), self._act)
 
     def ask(self, request: protocol.Request, value: object = None) -> bool:
-        """Send a request; False if no process listens there, and then another node is tried next time."""
+        """Send a request; False if no process listens there: the next attempt goes to another node."""
         call = ClientCall(self, self.node, request.replies, self.world.now, value)
         self.calls.append(call)
         if self.world.ask(self.world.hosts[self.node], call, request):
@@ -77,26 +78,26 @@ class SimClient:
         """See `CallOwner.on_late`."""
 
     def hang_up(self) -> None:
-        """The client goes away; whatever it asked is answered to no one."""
+        """Close the connection: replies to what is in flight reach no client."""
         for call in self.calls:
             call.lost(self.world.now)
         self.node = 0
 
 
 class Registrar(SimClient):
-    """Creates a topic, and tries until it is told that there is one."""
+    """Creates a topic: repeats REGISTER until a node answers OK."""
 
     def __init__(self, world: World, topic: str) -> None:
         self.done = False
         super().__init__(world, f"registrar of {topic}", topic)
 
     def act(self) -> None:
-        """Ask, unless an answer is awaited, or the founders of the cluster are not all there yet."""
+        """Send REGISTER, unless a reply is outstanding or a founder has not announced its start yet."""
         if not self.calls and self.world.judge.founded:
             self.ask(Register(self.topic))
 
     def on_reply(self, call: ClientCall, first: int, replies: list[protocol.Reply], now: float) -> None:
-        """OK: done."""
+        """OK ends the attempts."""
         if isinstance(replies[0], Ok):
             self.done = self.stopped = True
             self.world.note(0, f"topic {self.topic} is registered")
@@ -116,7 +117,7 @@ class Sender(SimClient):
 
     @property
     def pending(self) -> int:
-        """PUTs whose outcome is not known yet."""
+        """Return the number of PUTs whose outcome is not known yet."""
         return sum(call.owed - call.answered for call in self.calls if call.open)
 
     def rest(self) -> None:
@@ -124,12 +125,12 @@ class Sender(SimClient):
         self.stopped = True
 
     def act(self) -> None:
-        """Send a few more, if the window allows."""
+        """Send a few more entries, if the window allows."""
         if self.pending < self._window:
             self.put(self.rng.randint(1, self._run))
 
     def put(self, count: int) -> None:
-        """Send so many PUTs in one go."""
+        """Send `count` PUTs at once."""
         payloads = []
         for number in range(len(self.attempts), len(self.attempts) + count):
             padding = b"." * self.rng.choice((0, 0, 3, 90))
@@ -137,7 +138,7 @@ class Sender(SimClient):
         self.send(payloads)
 
     def send(self, payloads: list[bytes]) -> None:
-        """Send these entries, each as a PUT, in one go."""
+        """Send each of these entries as a PUT, all at once."""
         fresh = [PutAttempt(payload) for payload in payloads]
         self.attempts += fresh
         batch = Batch.of([attempt.payload for attempt in fresh])
@@ -161,7 +162,7 @@ class Sender(SimClient):
                 raise Violation("Replies", f"{reply} to a PUT")
 
     def on_lost(self, call: ClientCall, now: float) -> None:
-        """Whatever was not answered may have happened or not."""
+        """PUTs without an answer may have taken effect or not: their outcome is unknown."""
         super().on_lost(call, now)
         fresh: list[PutAttempt] = call.value  # type: ignore[assignment]
         for attempt in fresh[call.answered :]:
@@ -175,20 +176,20 @@ class Consumer(SimClient):
         self.group, self._run = group, run
         self.received: list[bytes] = []
         self.empty_at = -1.0
-        """When it was last told that there is nothing more."""
+        """When the consumer was last told EMPTY; -1 if never."""
         super().__init__(world, name, topic)
 
     def rest(self) -> None:
-        """Read on, in longer runs: what a long run of the world has left unread is to end in time."""
+        """Read on with longer runs of GETs, so that the backlog of a long run is read in time."""
         self._run = max(self._run, CATCH_UP_RUN)
 
     def act(self) -> None:
-        """Ask for a few more, unless an answer is awaited."""
+        """Ask for a few more entries, unless a reply is outstanding."""
         if not self.calls:
             self.ask(Get(self.topic, self.group, self.rng.randint(1, self._run)))
 
     def on_reply(self, call: ClientCall, first: int, replies: list[protocol.Reply], now: float) -> None:
-        """Note what came."""
+        """Note the entries received."""
         for reply in replies:
             if isinstance(reply, Ok):
                 assert reply.payload is not None
@@ -200,7 +201,7 @@ class Consumer(SimClient):
                 self.node = 0  # perhaps another node can
 
     def on_late(self, call: ClientCall, replies: list[protocol.Reply]) -> None:
-        """Into a socket that is not read any more: GET has no acknowledgement, so this counts as given."""
+        """GET has no acknowledgement, so an entry written to a closed socket counts as given."""
         for reply in replies:
             if isinstance(reply, Ok):
                 assert reply.payload is not None
@@ -209,10 +210,10 @@ class Consumer(SimClient):
 
 
 class Fetcher(SimClient):
-    """Reads places of a topic with FETCH, moving no cursor."""
+    """Reads positions of a topic with FETCH, moving no cursor."""
 
     def act(self) -> None:
-        """Ask for a few entries at a place that should exist."""
+        """Ask for a few entries at a position that should exist."""
         segments = self.world.judge.segments(self.topic)
         if self.calls or not segments:
             return
@@ -222,7 +223,7 @@ class Fetcher(SimClient):
         self.ask(asked, (segment, offset))
 
     def on_reply(self, call: ClientCall, first: int, replies: list[protocol.Reply], now: float) -> None:
-        """Hold what came against the one truth."""
+        """Compare what came with the truth."""
         place: tuple[int, int] = call.value  # type: ignore[assignment]
         segment, offset = place
         for position, reply in enumerate(replies, offset + first):
@@ -234,18 +235,18 @@ class Fetcher(SimClient):
 
 
 class Finder(SimClient):
-    """Asks where times are in a topic (FIND), and moves a work queue there (SEEK) if it is given one."""
+    """Looks up times in a topic (FIND), and with a `group` moves that work queue there (SEEK)."""
 
     def __init__(self, world: World, name: str, topic: str, group: str = "") -> None:
         self.group, self.found = group, 0
         super().__init__(world, name, topic)
 
     def rest(self) -> None:
-        """Ask no more."""
+        """Send no more requests."""
         self.stopped = True
 
     def act(self) -> None:
-        """Ask for the time of some entry, or one that is about the same, unless an answer is awaited."""
+        """Ask for the append time of some entry, or a time close to it, unless a reply is outstanding."""
         judge = self.world.judge
         if self.calls or not judge.segments(self.topic):
             return
@@ -257,7 +258,7 @@ class Finder(SimClient):
             self.ask(protocol.Find(self.topic, time), time.ms)
 
     def on_reply(self, call: ClientCall, first: int, replies: list[protocol.Reply], now: float) -> None:
-        """Hold a place against the one truth; after a refusal another node is asked."""
+        """Compare the position found with the truth; after an error ask another node next time."""
         (reply,) = replies
         if isinstance(reply, Ok) and reply.payload is not None:
             self.found += 1
@@ -268,7 +269,7 @@ class Finder(SimClient):
 
 
 class Scanner(SimClient):
-    """Reads a whole topic by place, once everything has come to rest: what the oracle judges."""
+    """Reads a whole topic by position once everything has come to rest; the oracle judges the result."""
 
     def __init__(self, world: World, topic: str) -> None:
         self.log: list[bytes] = []
@@ -277,7 +278,7 @@ class Scanner(SimClient):
 
     @property
     def done(self) -> bool:
-        """Whether it has read all that is settled by now: of a PUT that timed out, more may come."""
+        """Return whether everything settled by now is read. A PUT that timed out may still add an entry."""
         return self.segment >= self.world.judge.segments(self.topic) and self._at_end
 
     @property
@@ -285,14 +286,14 @@ class Scanner(SimClient):
         return self.offset >= self.world.judge.settled((self.topic, self.segment))
 
     def act(self) -> None:
-        """Ask for the next entries, and go to the next segment at the end of one."""
+        """Ask for the next entries; at the end of a segment continue with the next segment."""
         while self._at_end and not self.done:
             self.segment, self.offset = self.segment + 1, 0
         if not self.calls and not self.done:
             self.ask(protocol.Fetch(self.topic, self.segment, self.offset, 100))
 
     def on_reply(self, call: ClientCall, first: int, replies: list[protocol.Reply], now: float) -> None:
-        """Keep what came; for what did not, another node is asked."""
+        """Keep the entries received; ask another node for those that did not come."""
         for reply in replies:
             if isinstance(reply, Ok) and reply.payload is not None:
                 self.log.append(protocol.split_fetched(reply.payload)[1])
@@ -302,15 +303,15 @@ class Scanner(SimClient):
 
 
 class Newcomer(SimClient):
-    """Registers one topic after the other, and as soon as one is promised asks another node for its STATE.
+    """Registers one topic after another and, once one is answered OK, asks another node for its STATE.
 
-    No node may say that it does not know a topic that was there when it was asked: it has to ask Raft's
-    leader first (ReadIndex, dissertation §6.4). So most of the time it asks for a topic that is never
-    registered: each answer is a ReadIndex, and needs no topic more.
+    No node may deny a topic that was registered before the request: it has to ask Raft's leader first
+    (ReadIndex, dissertation §6.4). Most requests are for a topic that is never registered: each of them
+    causes a ReadIndex too, without adding a topic.
     """
 
     MOST = 8
-    """Topics of one run: each costs every later step a little."""
+    """Topics per run: each one makes every later step a little slower."""
 
     def __init__(self, world: World, name: str) -> None:
         self.registered = 0
@@ -318,11 +319,11 @@ class Newcomer(SimClient):
         super().__init__(world, name, f"{name}.0")
 
     def rest(self) -> None:
-        """Register and ask no more."""
+        """Send no more requests."""
         self.stopped = True
 
     def act(self) -> None:
-        """Register, or ask."""
+        """Send REGISTER or STATE."""
         if self.calls:
             return
         if self.registered >= self.MOST or (not self._asking and self.rng.random() < 0.8):
@@ -334,7 +335,7 @@ class Newcomer(SimClient):
             self.ask(protocol.State(self.topic), self.topic)
 
     def on_reply(self, call: ClientCall, first: int, replies: list[protocol.Reply], now: float) -> None:
-        """A topic is there, or known there."""
+        """Note that a topic is registered, or that the node knows it."""
         reply = replies[0]
         if isinstance(reply, Error):
             self.world.judge.refused(call, str(call.value), reply.reason)
@@ -348,6 +349,6 @@ class Newcomer(SimClient):
             self.world.after(0.0, self._act_once)
 
     def _act_once(self) -> None:
-        """At once, while other nodes may not have heard of it."""
+        """Act again at once, while other nodes may not have heard of the topic."""
         self.calls = [call for call in self.calls if call.open]
         self.act()

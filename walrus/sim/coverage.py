@@ -1,8 +1,8 @@
-"""What has happened in runs, counted: runs that install no snapshot say nothing about snapshots.
+"""Counts of what happened in simulated runs: runs that install no snapshot say nothing about snapshots.
 
 The world and the truth count into one `Counter` as things happen: each fault that struck, each type of
-message, each command that was committed, and the steps below that are rare. `python -m walrus.sim --seeds N`
-prints the sum, and what of `EXPECTED` never came. A test runs a small set of seeds in which all of it does.
+message, each command that was committed, and the rare steps below. `python -m walrus.sim --seeds N` prints
+the sum, and which of `EXPECTED` never happened. A test runs a small set of seeds in which all of it happens.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ RARE = (
     *("no room to write, user_data", "no room to write, raft_meta", "no room to trim, raft_meta"),
     "no room to delete, user_data",
 )
-"""Steps that are no fault, no message and no command of their own."""
+"""Rare steps that are not faults, messages or commands themselves."""
 RAREST = (
     (1, Options(nodes=4, newcomers=0, think=0.05), classes("members")),
     (27, varied(27, Options()), classes("disk,rot")),
     (6, varied(6, Options()), classes("power,recovery,crash,rot")),
 )
-"""Runs (seed, options, faults) that show what chance alone may not for long: a machine that joined anew, a
-copy that is damaged and cannot be deleted for want of room, a recovery that was forced.
+"""Runs (seed, options, faults) for three steps that chance rarely produces: a machine that joins anew, a
+damaged copy that cannot be deleted for lack of room, and a forced recovery.
 """
 MESSAGES = (
     *(
@@ -74,16 +74,16 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "messages": MESSAGES,
     "commands": COMMANDS,
 }
-"""What a set of runs should show, by the kind of thing."""
+"""What a set of runs should show, by category."""
 
 
 def missing(seen: Counter[str]) -> list[str]:
-    """What should have happened, and did not."""
+    """Return what should have happened and did not."""
     return [name for names in EXPECTED.values() for name in names if not seen[name]]
 
 
 def tell(console: Console, seen: Counter[str], runs: int) -> None:
-    """The counts as a table, and what is missing."""
+    """Print the counts as a table, then what is missing."""
     made = Table(title=f"what happened in {runs} runs", show_header=False, show_lines=True)
     for kind, names in EXPECTED.items():
         made.add_row(kind, ", ".join(f"{name.removeprefix('fault ')} {seen[name]:,}" for name in names))

@@ -1,14 +1,14 @@
-"""Work queues before the judge: the invariants of `spec/Delivery.tla`, by their names.
+"""The judge's records of work queues: the invariants of `spec/Delivery.tla`, by their names.
 
-    AckedNotRedelivered    a RECEIVE that is sent after the OK to an ACK never brings that entry again
+    AckedNotRedelivered    a RECEIVE that is sent after the OK to an ACK never returns that entry again
     PromisedIsCommitted    an entry whose ACK is answered OK is done in the committed metadata
     NothingSkipped         an entry that is done was acknowledged by a consumer, or is in the dead-letter
                            topic, or a SEEK passed over it
     MarkOnlyRises          what is done stays done, within a generation
-    OutIsBounded           an owner has nothing out beyond the window above the mark that it knows
+    OutIsBounded           an owner hands out nothing beyond the window above the mark that it knows
     EveryEntryAcked        once faults have ended and workers acknowledge, every entry is done
 
-A receipt names the generation, so what was promised before a SEEK binds nothing after it.
+A receipt names the generation, so a promise made before a SEEK does not bind after it.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ Generation: TypeAlias = tuple[str, str, int]
 
 
 class View(Protocol):
-    """The truth, as far as it is looked at here."""
+    """The part of the truth that these checks read."""
 
     now: float
     metadata: Metadata
     places: dict[bytes, tuple[Key, int]]
 
     def settled(self, key: Key) -> int:
-        """How many entries of a segment are settled."""
+        """Return how many entries of a segment are settled."""
 
     def is_given_up(self, topic: str, position: Position) -> bool:
-        """Whether no copy need hold this entry any more."""
+        """Return whether no copy need hold this entry any more."""
 
     def is_dead_letter(self, topic: str, position: Position) -> bool:
-        """Whether the entry is in the topic's dead-letter topic."""
+        """Return whether the entry is in the topic's dead-letter topic."""
 
 
 class DeliveryRecord:
-    """What consumers were given and told, of one generation of one group."""
+    """What the consumers of one generation of one group were given and told."""
 
     def __init__(self, done: Acknowledged) -> None:
         self.finished: set[Position] = set()
@@ -52,11 +52,11 @@ class DeliveryRecord:
         self.promised: dict[Position, float] = {}
         """Entries whose ACK was answered OK, and when."""
         self.done = done
-        """What was committed when it was looked at last."""
+        """What was committed at the last check."""
 
 
 class DeliveryRecords:
-    """All of them."""
+    """The records of all generations of all groups."""
 
     def __init__(self, view: View) -> None:
         self._view = view
@@ -72,7 +72,7 @@ class DeliveryRecords:
         return known
 
     def received(self, topic: str, group: str, receipt: Receipt, payload: bytes, sent_at: float) -> None:
-        """A consumer was handed an entry, in answer to a RECEIVE that it sent at that time."""
+        """A consumer was handed an entry, in answer to a RECEIVE that it sent at `sent_at`."""
         place, position = self._view.places.get(payload), Position(receipt.segment, receipt.offset)
         if place != ((topic, receipt.segment), receipt.offset):
             raise Violation("PrefixAgree", f"{payload!r} is at {place}, and came as {receipt}")
@@ -98,7 +98,7 @@ class DeliveryRecords:
         self._of(topic, group, receipt.generation).promised.setdefault(position, now)
 
     def look(self, name: str, topic: Topic) -> None:
-        """NothingSkipped and MarkOnlyRises, of what is committed of this topic's groups."""
+        """Check NothingSkipped and MarkOnlyRises on the committed state of this topic's groups."""
         for group, done in topic.groups.items():
             known = self._of(name, group, done.generation)
             if done == known.done:
@@ -113,7 +113,7 @@ class DeliveryRecords:
             known.done = done
 
     def unfinished(self, name: str, topic: Topic, end: Position) -> str:
-        """Return which group still has entries that are not done; "" if none."""
+        """Return a group that still has entries before `end` that are not done; "" if there is none."""
         for group, done in sorted(topic.groups.items()):
             if topic.advance(done.low) < end:
                 return f"{name}, {group}: done up to {done.low} of {end}, and {done.above}"
@@ -121,14 +121,14 @@ class DeliveryRecords:
 
 
 def _above(done: Acknowledged) -> Iterator[Position]:
-    """The entries that are done above the mark."""
+    """Yield the entries above the mark that are done."""
     for run in done.above:
         for offset in range(run.start, run.end):
             yield Position(run.segment, offset)
 
 
 def _fresh(topic: Topic, before: Acknowledged, done: Acknowledged) -> Iterator[Position]:
-    """The entries that are done now and were not before."""
+    """Yield the entries that are done now and were not before."""
     position = topic.advance(before.low)
     while position < done.low:
         if not before.covers(position):

@@ -1,18 +1,17 @@
-"""A simulated disk: everything `walrus.storage.backend` allows a disk to do at worst, on demand and by seed.
+"""A simulated disk: everything bad that `walrus.storage.backend` allows a disk to do, on demand or by seed.
 
-Three things have to be told apart, and each is a class here:
+The disk and a process's access to it are separate, because only the disk outlives the process:
 
-* `Platter` is the machine's disk: what is left when the process, or the power, is gone. It holds directories
-  of files, decides what a crash costs, and carries the faults that were ordered (`fail`, `crash_at`,
+* `Platter` is the machine's disk: what remains after the process dies or the power fails. It holds
+  directories of files, decides what a crash costs, and carries the ordered faults (`fail`, `crash_at`,
   `flip_bit`, `capacity`, `short_writes`).
 * `SimDisk` and `SimFile` are one process's handles on it, a `Disk` and a `File`. They die with the process:
   after a crash every operation on an old handle raises `Crash` again, so that the `finally` clauses of a
-  dead engine cannot write a clean shutdown onto the disk.
+  dead engine cannot write a clean shutdown to the disk.
 
-What is visible and what is durable. A file's bytes are kept once, as the process sees them (the page cache),
-next to a list of *pending* writes: those since the last sync, each with the bytes it replaced. So a write
-costs one slice and one append however large the file is, a sync forgets the list, and only a power loss does
-real work:
+Visible and durable. A file's bytes are kept once, as the process sees them (the page cache), next to a list
+of *pending* writes: those since the last sync, each with the bytes it replaced. So a write costs one slice
+and one append however large the file is, a sync clears the list, and only a power loss is expensive:
 
       visible   ......AAAAAAAABBBBBBBBBBB.....      one buffer; views of it see every write at once
       pending   [(6, old, "AAAAAAAA"), (14, old, "BBBBBBBBBBB")]
@@ -24,10 +23,10 @@ in order (the page cache holds one version of it), and a write that spans sector
 torn). The bytes that a lost write would have put there may also be garbage. Bytes that no unsynced write
 touched never change, even in the middle of a torn sector.
 
-A sync that fails is modelled after what kernels do: the pages are marked clean although they are not on
-disk. The writes stay visible, and *no later sync makes them durable*, even one that succeeds. Such sectors
-are remembered in `doomed` with what is really on disk. An engine that retries a failed fsync and believes
-the answer loses data here, as it does in the world.
+A failed sync follows what kernels do: the pages are marked clean although they are not on disk. The writes
+stay visible, and *no later sync makes them durable*, even one that succeeds. `doomed` keeps what is really
+on disk in those sectors. An engine that retries a failed fsync and trusts the result loses data here, as it
+would on real hardware.
 
 Invariants
 * Equal seeds and equal calls give equal disks: all randomness is the `rng` that was handed in, names are
@@ -53,14 +52,14 @@ from walrus.storage.backend import SECTOR, Buffer, File
 from walrus.storage.errors import DirectoryInUse
 
 Operation: TypeAlias = Literal["read", "write", "sync", "create", "rename", "remove", "sync_directory"]
-"""What can be made to fail. `read` covers `pread`, `view` and `open`."""
+"""Kinds of operation that can be made to fail. `read` covers `pread`, `view` and `open`."""
 
 _LAZY_BYTES = 1 << 16
-"""Files from this size on live in an anonymous mapping, whose untouched pages cost nothing."""
+"""Size in bytes from which a file lives in an anonymous mapping, whose untouched pages cost nothing."""
 
 
 class Crash(BaseException):
-    """The process is gone. Not an `Exception`: nothing inside the engine may catch it and go on."""
+    """The process is gone. Not an `Exception`, so that the engine cannot catch it and go on."""
 
 
 @dataclass(slots=True)
@@ -72,7 +71,7 @@ class OrderedError:
     times: int | None = 1
 
     def strikes(self) -> bool:
-        """Whether this operation is one that fails; counts it."""
+        """Return whether this operation fails; counts it."""
         if self.skip:
             self.skip -= 1
             return False
@@ -85,7 +84,7 @@ class OrderedError:
 
 @dataclass(slots=True)
 class Pending:
-    """A write that no sync has covered: where, what was there before, what is visible now."""
+    """A write that no sync has covered: its offset, the bytes that were there before, and the new bytes."""
 
     offset: int
     old: bytes
@@ -101,24 +100,24 @@ class Inode:
     visible: memoryview
     pending: list[Pending] = field(default_factory=list)
     synced: int = 0
-    """How many writes left `pending` so far: the number of the first one in it."""
+    """How many writes have left `pending` so far: the number of the first one in it."""
     doomed: dict[int, bytes] = field(default_factory=dict)
-    """Sector number -> what the disk really holds there, since a sync failed."""
+    """Sector number -> what the disk really holds there, after a failed sync."""
 
     @classmethod
     def empty(cls, number: int, size: int) -> Inode:
-        """A new file of zeros."""
+        """Return a new file of `size` zero bytes."""
         space = mmap.mmap(-1, size) if size >= _LAZY_BYTES else bytearray(size)
         return cls(number, size, memoryview(space))
 
     def write(self, data: bytes, offset: int) -> None:
-        """Make `data` visible at `offset`, remembering what it replaced."""
+        """Make `data` visible at `offset`, and remember what it replaced."""
         end = offset + len(data)
         self.pending.append(Pending(offset, bytes(self.visible[offset:end]), data))
         self.visible[offset:end] = data
 
     def sync(self, upto: int) -> None:
-        """The writes numbered below `upto` are durable now."""
+        """Make the writes numbered below `upto` durable."""
         count = max(0, upto - self.synced)
         if self.doomed:
             for write in self.pending[:count]:
@@ -127,7 +126,7 @@ class Inode:
         self.synced += count
 
     def _reach_doomed(self, write: Pending) -> None:
-        """A later, successful write-back does put these bytes on disk: only the old ones stay lost."""
+        """Put these bytes into doomed sectors too: a later write that is synced does reach the disk."""
         for sector, start, piece in pieces(write.offset, write.new):
             if sector in self.doomed:
                 held = bytearray(self.doomed[sector])
@@ -135,7 +134,7 @@ class Inode:
                 self.doomed[sector] = bytes(held)
 
     def fail_sync(self, upto: int) -> None:
-        """The sync failed: what it should have made durable counts as clean and never will be."""
+        """The sync failed: the writes below `upto` count as clean, and no later sync makes them durable."""
         count = max(0, upto - self.synced)
         fresh: dict[int, bytearray] = {}
         for write in self.pending[:count]:
@@ -169,8 +168,8 @@ class Inode:
             self._settle(by_sector[sector], fate, rng)
 
     def _settle(self, writes: list[tuple[int, bytes]], fate: Fate, rng: Random) -> None:
-        """One sector: some prefix of what was written to it, then perhaps garbage where the next write
-        went.
+        """Settle one sector: a prefix of the writes to it survives, then perhaps garbage where the next
+        write went.
         """
         kept = len(writes) if fate.survives(rng) else rng.randrange(len(writes)) if fate.keep else 0
         for offset, piece in writes[:kept]:
@@ -178,20 +177,21 @@ class Inode:
         if kept < len(writes) and rng.random() < fate.garbage:
             offset, piece = writes[kept]
             noise = rng.randbytes(len(piece))
-            if self.visible[offset : offset + len(piece)] != piece:  # a write of what is there tears nothing
+            if self.visible[offset : offset + len(piece)] != piece:  # rewriting the same bytes tears nothing
                 self.visible[offset : offset + len(piece)] = noise
 
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """How kind one power loss is: the chance that an unsynced sector (or directory operation) survives, and
-    the chance that a lost one holds garbage instead of its old bytes."""
+    """How mild one power loss is: the chance that an unsynced sector (or directory operation) survives, and
+    the chance that a lost one holds garbage instead of its old bytes.
+    """
 
     keep: float
     garbage: float = 0.0
 
     def survives(self, rng: Random) -> bool:
-        """Throw the dice once."""
+        """Draw once whether an unsynced write survives."""
         return self.keep >= 1 or (self.keep > 0 and rng.random() < self.keep)
 
 
@@ -216,8 +216,9 @@ def pieces(offset: int, data: bytes) -> list[tuple[int, int, bytes]]:
 
 @dataclass(frozen=True, slots=True)
 class NameChange:
-    """A directory operation that no directory sync has covered: `new` None is a removal, `old` None a
-    creation.
+    """A directory operation that no directory sync has covered.
+
+    `old` is None for a creation, `new` is None for a removal.
     """
 
     old: str | None
@@ -227,7 +228,7 @@ class NameChange:
 
 @dataclass(slots=True)
 class Directory:
-    """The names of one directory, as visible, as durable, and what lies between."""
+    """The names of one directory: as visible, as durable, and the changes between them."""
 
     names: dict[str, Inode] = field(default_factory=dict)
     durable: dict[str, Inode] = field(default_factory=dict)
@@ -235,11 +236,11 @@ class Directory:
     locked: bool = False
 
     def inodes(self) -> list[Inode]:
-        """Every file that may have a name here after a crash."""
+        """Return every file that may have a name here after a crash."""
         return [*self.names.values(), *self.durable.values(), *(change.inode for change in self.changes)]
 
     def apply(self, names: dict[str, Inode], change: NameChange) -> None:
-        """Do `change` to `names`; one that builds on a lost one has nothing to work on and is lost too."""
+        """Apply `change` to `names`; a change whose predecessor was lost is lost too."""
         if change.old is not None and names.get(change.old) is not change.inode:
             return
         if change.old is not None:
@@ -253,13 +254,13 @@ class Directory:
         self.changes.append(change)
 
     def sync(self) -> None:
-        """What is visible is durable."""
+        """Make all visible names durable."""
         self.durable = dict(self.names)
         self.changes.clear()
 
     def lose_power(self, fate: Fate, rng: Random) -> None:
-        """A journal loses a suffix of the operations; other filesystems lose any of them. Each half the
-        time.
+        """Lose a suffix of the operations, as a journal would, or any subset, as other filesystems would:
+        each half the time.
         """
         names, journalled = dict(self.durable), rng.random() < 0.5
         for change in self.changes:
@@ -272,7 +273,7 @@ class Directory:
 
 
 class Platter:
-    """One machine's disk: directories that outlive processes, and the faults that were ordered for them.
+    """One machine's disk: directories that outlive processes, and the faults ordered for them.
 
     >>> platter = Platter(Random(1))
     >>> disk = platter.directory("log")
@@ -288,11 +289,11 @@ class Platter:
     def __init__(self, rng: Random, capacity: int | None = None) -> None:
         self.rng = rng
         self.capacity = capacity
-        """Bytes that all files together may take; None: endless. May be changed at any time."""
+        """Bytes that all files together may take; None: unlimited. May be changed at any time."""
         self.short_writes = 0.0
-        """The chance that a write of several bytes takes only some of them."""
+        """The chance that a write of several bytes is short."""
         self.operations = 0
-        """Operations that change something, so far; `crash_at` refers to it."""
+        """Number of operations so far that change something; `crash_at` refers to it."""
         self.boots = 1
         self.incarnation = 0
         self._directories: dict[str, Directory] = {}
@@ -305,23 +306,25 @@ class Platter:
     # ---- what a test or a simulator orders ----
 
     def directory(self, name: str) -> SimDisk:
-        """A handle of the living process on the directory `name`, which is created (durably) if it is new."""
+        """Return the running process's handle on the directory `name`, which is created (durably) if it is
+        new.
+        """
         return SimDisk(self, name, self._directories.setdefault(name, Directory()))
 
     def fail(self, operation: Operation, code: int, *, times: int | None = 1, skip: int = 0) -> None:
-        """Fail the next operation of this kind with errno `code`: after `skip` more, `times` times or for
-        good.
+        """Fail operations of this kind with errno `code`: after `skip` more, `times` times (None: from then
+        on).
         """
         self._failures[operation] = OrderedError(code, skip, times)
 
     def heal(self) -> None:
-        """Take back every ordered failure and crash."""
+        """Cancel every ordered failure and crash."""
         self._failures.clear()
         self._crash_at = None
         self.short_writes = 0.0
 
     def crash_at(self, operation: int, *, power: bool = True, fate: Fate | None = None) -> None:
-        """Die in the middle of the operation of this number (counted from 1 by `operations`)."""
+        """Die in the middle of the operation with this number (from 1, counted by `operations`)."""
         assert operation > self.operations, f"operation {operation} has passed: {self.operations} are done"
         self._crash_at, self._crash_is_power_loss, self._fate = operation, power, fate
 
@@ -333,9 +336,7 @@ class Platter:
             self._directories[name].locked = False
 
     def lose_power(self, fate: Fate | None = None) -> None:
-        """The power fails: what was not synced survives as `fate` has it (None: one of `FATES`, by the
-        rng).
-        """
+        """Lose power: unsynced data survives as `fate` says (None: one of `FATES`, drawn by the rng)."""
         fate = self.rng.choice(FATES) if fate is None else fate
         self.kill()
         self.boots += 1
@@ -347,7 +348,7 @@ class Platter:
             directory.lose_power(fate, self.rng)
 
     def flip_bit(self, directory: str, name: str, bit: int) -> None:
-        """Damage one stored bit (counted from the start of the file): visible and durable from now on."""
+        """Flip one stored bit (counted from the start of the file): visible and durable from now on."""
         inode, (at, shift) = self._directories[directory].names[name], divmod(bit, 8)
         inode.visible[at] ^= 1 << shift
         if at // SECTOR in inode.doomed:
@@ -356,7 +357,9 @@ class Platter:
             inode.doomed[at // SECTOR] = bytes(held)
 
     def image(self) -> dict[tuple[str, str], bytes]:
-        """Every file as it is visible now, by directory and name: to compare one recovery with another."""
+        """Return every file as it is visible now, by directory and name: to compare one recovery with
+        another.
+        """
         return {
             (name, file): bytes(directory.names[file].visible)
             for name, directory in sorted(self._directories.items())
@@ -365,13 +368,13 @@ class Platter:
 
     @property
     def used(self) -> int:
-        """Bytes taken by files that have a name."""
+        """Return the bytes taken by files that have a name."""
         return sum(
             inode.size for directory in self._directories.values() for inode in directory.names.values()
         )
 
     def check_invariants(self) -> None:
-        """What is always true of it, whatever was ordered."""
+        """Assert what holds at all times, whatever faults were ordered."""
         for name, directory in sorted(self._directories.items()):
             names = dict(directory.durable)
             for change in directory.changes:
@@ -384,19 +387,19 @@ class Platter:
     # ---- what the handles ask ----
 
     def new_inode(self, size: int) -> Inode:
-        """Space for a new file, or ENOSPC."""
+        """Return an empty file of this size. Raises ENOSPC if there is no room."""
         if self.capacity is not None and self.used + size > self.capacity:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._inodes += 1
         return Inode.empty(self._inodes, size)
 
     def count(self) -> bool:
-        """Count an operation that changes something; True if the process dies in the middle of it."""
+        """Count an operation that changes something; return whether the process dies in the middle of it."""
         self.operations += 1
         return self.operations == self._crash_at
 
     def crash(self) -> NoReturn:
-        """The ordered crash happens."""
+        """Carry out the ordered crash. Raises Crash."""
         if self._crash_is_power_loss:
             self.lose_power(self._fate)
         else:
@@ -404,7 +407,7 @@ class Platter:
         raise Crash(f"operation {self.operations}")
 
     def check_failure(self, operation: Operation) -> None:
-        """Raise the error that was ordered for this operation, if its turn has come."""
+        """Raise the error that was ordered for this operation, if it is due."""
         failure = self._failures.get(operation)
         if failure is not None and failure.strikes():
             raise OSError(failure.code, os.strerror(failure.code))
@@ -424,12 +427,12 @@ class SimFile:
 
     @property
     def name(self) -> str:
-        """Its name when it was opened."""
+        """Return the name under which the file was opened."""
         return self._name
 
     @property
     def size(self) -> int:
-        """Its size in bytes."""
+        """Return the size in bytes."""
         return self._inode.size
 
     def _alive(self) -> Platter:
@@ -438,7 +441,7 @@ class SimFile:
         return self._platter
 
     def pwrite(self, data: Buffer, offset: int) -> int:
-        """Write `data`, or (short writes ordered, or crashing) a part of it."""
+        """Write `data`, or a part of it if short writes are ordered or the process crashes in it."""
         platter, data = self._alive(), bytes(data)
         assert offset >= 0 and offset + len(data) <= self._inode.size, "a write outside the file"
         dying = platter.count()
@@ -454,45 +457,45 @@ class SimFile:
         return len(data)
 
     def pwritev(self, parts: Sequence[Buffer], offset: int) -> int:
-        """The parts end to end, as one operation."""
+        """Write the parts one after another, as one operation."""
         return self.pwrite(b"".join(parts), offset)
 
     def pread(self, length: int, offset: int) -> bytes:
-        """What is visible there."""
+        """Return the visible bytes."""
         self._alive().check_failure("read")
         return bytes(self._inode.visible[offset : offset + length])
 
     def view(self, offset: int, length: int) -> memoryview:
-        """A live, read-only window."""
+        """Return a live, read-only view."""
         self._alive().check_failure("read")
         return self._inode.visible[offset : offset + length].toreadonly()
 
     def forget(self, offset: int, length: int) -> None:
-        """Nothing is mapped."""
+        """Do nothing: nothing is mapped."""
 
     def window(self, offset: int, length: int) -> memoryview | None:
-        """None: every byte has to come through `pwrite`, where it can be lost."""
+        """Return None: every byte has to go through `pwrite`, where it can be lost."""
         return None
 
     def zeros_from(self, offset: int, limit: int) -> int:
-        """Nothing is known without reading."""
+        """Return `limit`: which bytes are zero is not known without reading."""
         return limit
 
     def flush(self) -> None:
-        """Nothing is queued."""
+        """Do nothing: nothing is queued."""
 
     def sync(self) -> None:
-        """Everything written so far becomes durable, unless a failure was ordered."""
+        """Make everything written so far durable, unless a failure was ordered."""
         self._alive()
         self.sync_upto(self.written)
 
     @property
     def written(self) -> int:
-        """How many writes this file has seen: the mark that an asynchronous sync takes at its start."""
+        """Return how many writes the file has had: the mark that an asynchronous sync takes at its start."""
         return self._inode.synced + len(self._inode.pending)
 
     def sync_upto(self, mark: int) -> None:
-        """Sync the writes that were there when `written` was `mark`; later ones stay at risk."""
+        """Sync the writes made before `written` was `mark`; later ones stay pending."""
         platter = self._alive()
         if platter.count():
             platter.crash()
@@ -504,7 +507,7 @@ class SimFile:
         self._inode.sync(mark)
 
     def close(self) -> None:
-        """Nothing to release, and allowed after a crash."""
+        """Do nothing: there is nothing to release, and closing is allowed after a crash."""
 
 
 class SimSync:
@@ -516,11 +519,11 @@ class SimSync:
         self._marks: list[tuple[SimFile, int]] | None = None
 
     def fileno(self) -> int:
-        """There is nothing to wait for in real time."""
+        """Return -1: there is nothing to wait for in real time."""
         return -1
 
     def start(self, files: Sequence[File]) -> None:
-        """Remember what has been written by now: that is what `finish` makes durable."""
+        """Remember what has been written by now: `finish` makes that durable."""
         assert self._marks is None, "one sync at a time"
         self._marks = []
         for file in files:
@@ -528,14 +531,14 @@ class SimSync:
             self._marks.append((file, file.written))
 
     def finish(self) -> None:
-        """The disk is done: durable now, or the error."""
+        """The disk is done: make the marked writes durable, or raise the ordered error."""
         assert self._marks is not None, "finish without start"
         marks, self._marks = self._marks, None
         for file, mark in marks:
             file.sync_upto(mark)
 
     def close(self) -> None:
-        """One that was under way may or may not have reached the disk; it is left undone."""
+        """Leave a sync under way undone: its writes may or may not reach the disk."""
         self._marks = None
 
 
@@ -557,8 +560,8 @@ class SimDisk:
         return self._directory
 
     def _change(self, operation: Operation) -> Directory:
-        """An operation on names: it happens completely or, when the process dies in it, perhaps not at
-        all.
+        """Begin an operation on names. It takes effect completely or, if the process dies in it, perhaps not
+        at all.
         """
         directory = self._alive()
         if self.platter.count():
@@ -567,14 +570,14 @@ class SimDisk:
         return directory
 
     def lock(self) -> None:
-        """Take the directory for this process."""
+        """Lock the directory for this process."""
         directory = self._alive()
         if directory.locked:
             raise DirectoryInUse(self.path, 0)
         directory.locked = self._holds_lock = True
 
     def names(self) -> list[str]:
-        """The files that are visible."""
+        """Return the names of the visible files."""
         return sorted(self._alive().names)
 
     def _inode(self, name: str) -> Inode:
@@ -584,7 +587,7 @@ class SimDisk:
         return inode
 
     def create(self, name: str, size: int) -> SimFile:
-        """A new file of zeros, or an error and no file."""
+        """Create a file of zeros; after an error there is no file."""
         directory = self._change("create")
         if name in directory.names:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
@@ -593,46 +596,46 @@ class SimDisk:
         return SimFile(self, name, inode)
 
     def open(self, name: str) -> SimFile:
-        """A handle on an existing file."""
+        """Open an existing file."""
         inode = self._inode(name)
         self.platter.check_failure("read")
         return SimFile(self, name, inode)
 
     def rename(self, old: str, new: str) -> None:
-        """Atomic: the new name is the old file or what it was before, never neither."""
+        """Rename atomically: the new name has the renamed file or its former one, never none."""
         self._inode(old)
         directory = self._change("rename")
         directory.record(NameChange(old, new, directory.names[old]))
 
     def remove(self, name: str) -> None:
-        """Unlink; handles on it stay usable."""
+        """Unlink; open handles stay usable."""
         self._inode(name)
         directory = self._change("remove")
         directory.record(NameChange(name, None, directory.names[name]))
 
     def sync_directory(self) -> None:
-        """Names are durable now."""
+        """Make the names durable."""
         self._change("sync_directory").sync()
 
     def interrupted(self) -> None:
-        """There are no locks."""
+        """Do nothing: there are no locks to reset."""
 
     def abandon(self) -> None:
-        """There are no descriptors."""
+        """Do nothing: there are no descriptors to drop."""
 
     def random_id(self) -> int:
-        """From the rng, like everything here that is not decided by the caller."""
+        """Draw an id from the rng, like all randomness here."""
         return self.platter.rng.getrandbits(64)
 
     def boot_id(self) -> bytes:
-        """Differs after each power loss."""
+        """Return an id that differs after each power loss."""
         return self.platter.boots.to_bytes(16, "big")
 
     def async_sync(self) -> SimSync:
-        """A sync that ends when the simulator says so."""
+        """Return a sync that ends when the simulator says so."""
         return SimSync()
 
     def close(self) -> None:
-        """Give the lock back, if it is ours and we live."""
+        """Release the lock, if this process is alive and holds it."""
         if self._holds_lock and self.incarnation == self.platter.incarnation:
             self._directory.locked = self._holds_lock = False

@@ -1,15 +1,15 @@
-"""What a simulated node keeps its data on: two engines, a power cord, and an observer.
+"""A simulated node's storage: two engines that can lose power, and an observer of what is written.
 
-A *drive* outlives the processes of its node. `open` gives a new process its two engines, `kill` takes them
-away with nothing lost (the kernel has every byte), `lose_power` takes unsynced bytes too. A sync is split in
-two, `start_sync` and `finish_sync`, because in between the virtual clock moves.
+A *drive* outlives the processes of its node. `open` gives a new process its two engines; `kill` takes them
+away and loses nothing (the kernel has every byte); `lose_power` takes unsynced bytes too. A sync has two
+halves, `start_sync` and `finish_sync`, because the virtual clock moves in between.
 
     MemoryDrive   lists of entries (`memory.py`). What no sync covered is lost by whole batches, any number of
                   them from the end of each topic, independently: what the engine promises, without its cost.
     EngineDrive   the real engine (`walrus.wal`) on a simulated disk (`disk.py`), which tears sectors, loses
                   renames and hands out garbage. Slower, and the engine's recovery is part of the test.
 
-Both are wrapped in `Watched`, which tells the world's judge of everything that is written.
+Both wrap their engines in `Watched`, which reports every write to the world's judge.
 
 Invariant: `finish_sync` makes durable what had been written when `start_sync` was called, and nothing later.
 """
@@ -35,18 +35,18 @@ DATA, META = "user_data", "raft_meta"
 """The two engines of a node, named as their directories are."""
 
 Room: TypeAlias = Literal["", "all", "user_data", "raft_meta", "write", "trim", "delete"]
-"""For what there is no room: nothing, everything, one engine, or one kind of write in both."""
+"""What there is no room for: nothing, everything, one engine, or one kind of write in both engines."""
 ROOMS: tuple[Room, ...] = ("all", "user_data", "raft_meta", "write", "trim", "delete")
 
 
 class Watcher(Protocol):
-    """Told of what happens to the topics of both engines."""
+    """Observes the topics of both engines."""
 
     def on_write(self, engine: str, name: str, start: int, batch: Batch) -> None:
-        """Entries were written."""
+        """Entries were written at `start`."""
 
     def on_delete(self, engine: str, name: str) -> None:
-        """The topic is gone."""
+        """The topic was deleted."""
 
     def on_full(self, engine: str, what: str) -> None:
         """There was no room to "write", "trim" or "delete"."""
@@ -59,46 +59,46 @@ class Drive(Protocol):
     """The engines in which a bit has flipped."""
 
     def open(self, watcher: Watcher | None) -> tuple[Storage, Storage]:
-        """The data and the meta engine of a new process, recovered."""
+        """Return the data engine and the meta engine of a new process, recovered."""
 
     def start_sync(self, engine: str) -> None:
-        """Everything written to this engine so far is to become durable."""
+        """Begin a sync of everything written to this engine so far."""
 
     def finish_sync(self, engine: str) -> None:
-        """It is. Raises `EngineFailed` if a failing sync was ordered."""
+        """Complete the sync: its writes are durable. Raises `EngineFailed` if a failure was ordered."""
 
     def kill(self) -> None:
-        """The process is gone."""
+        """The process dies: nothing is lost."""
 
     def lose_power(self) -> None:
-        """The machine is gone, and comes back."""
+        """The machine loses power and comes back: unsynced writes may be lost."""
 
     def lengths(self) -> dict[str, int] | None:
-        """Entries per topic of the data engine as the disk has them; None if only `open` can tell."""
+        """Return the entries per topic of the data engine as on disk; None if only `open` can tell."""
 
     def rot(self, name: str, index: int, rng: Random, engine: str = DATA) -> bool:
-        """A bit flips in this durable entry of an engine's topic; False if there is no such entry.
+        """Flip a bit in this durable entry of an engine's topic; False if there is no such entry.
 
-        Only what is known to be durable by what else is on the disk: whether a broken record at the very end
-        is rot or a torn write, no engine can tell.
+        Only entries that something else on the disk proves durable qualify: no engine can tell whether a
+        broken record at the very end is rot or a torn write.
         """
 
     def fail_sync(self) -> None:
-        """The next sync of either engine fails."""
+        """Let the next sync of either engine fail."""
 
     def fill(self, full: Room) -> None:
-        """There is no room for this from now on, or ("") there is room for everything again."""
+        """Have no room for this from now on; "" makes room for everything again."""
 
     def saved(self) -> Drive | None:
-        """A copy of all that is on it, as for another machine; None where that cannot be had."""
+        """Return a copy of the whole drive, as for another machine; None if it cannot be copied."""
 
 
 class Watched:
-    """A `Storage` that tells of its writes."""
+    """A `Storage` that reports its writes to a `Watcher`."""
 
     def __init__(self, engine: str, storage: Storage, watcher: Watcher) -> None:
         self._engine, self._storage, self._watcher = engine, storage, watcher
-        # What is not watched is not in the way either.
+        # Methods that are not watched go straight to the engine, at no extra cost.
         self.read_batch = storage.read_batch
         self.bounds = storage.bounds
         self.topics = storage.topics
@@ -157,7 +157,7 @@ class MemoryDrive:
         self.engines[engine].finish_sync()
 
     def kill(self) -> None:
-        """Every byte stays; `open` makes them durable before any node is told of them."""
+        """Keep every byte; `open` makes all of it durable before the node is told of it."""
 
     def lose_power(self) -> None:
         """See `Drive.lose_power`."""
@@ -231,13 +231,14 @@ class EngineDrive:
         self.platter.lose_power()
 
     def lengths(self) -> dict[str, int] | None:
-        """Unknown before recovery."""
+        """Return None: the lengths are not known before recovery."""
         return None
 
     def rot(self, name: str, index: int, rng: Random, engine: str = DATA) -> bool:
-        """See `Drive.rot`. Any bit of the record, its head and its check included, while a process runs.
+        """See `Drive.rot`. Any bit of the record may flip, its head and its checksum included.
 
-        Now and then one of the block's header, too, which must do no harm at all.
+        It flips only while a process runs. Now and then a bit of the block's header flips too, which must do
+        no harm at all.
         """
         running = self._engines.get(engine)
         log = running._engine.logs.get(name) if running else None
@@ -251,7 +252,7 @@ class EngineDrive:
         except (Hole, CorruptionError):
             return False  # there is damage already
         file, start = log.owner.space.file(block.extent.file).name, block.extent.offset + record.offset
-        if rng.random() < 0.2 and block.head.life not in self._headers:  # of two, the engine mends none
+        if rng.random() < 0.2 and block.head.life not in self._headers:  # the engine cannot correct two
             self._headers.add(block.head.life)
             bit = rng.randrange(8 * block.head.start - 16)
             self.platter.flip_bit(engine, file, 8 * block.extent.offset + (bit if bit < 48 else bit + 16))
@@ -264,7 +265,7 @@ class EngineDrive:
         self.platter.fail("sync", 5)
 
     def fill(self, full: Room) -> None:
-        """See `Drive.fill`. A disk has no kinds of writes: it is full for all of them."""
+        """See `Drive.fill`. A simulated disk does not distinguish writes: it is full for all of them."""
         self.platter.capacity = self.platter.used if full else None
 
     def saved(self) -> Drive | None:
@@ -273,7 +274,7 @@ class EngineDrive:
 
 
 def _proven(log: Log) -> int:
-    """Entries below are durable, and something durable on the disk says so."""
+    """Return how many leading entries are durable and proven to be by something else on the disk."""
     proven = 0
     for block in log.blocks:
         base, view = block.head.base, log.owner.space.view(block.extent)

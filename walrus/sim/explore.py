@@ -1,14 +1,14 @@
 """Every short behaviour of the real `Raft` class, breadth-first: deliveries, losses, timeouts, crashes.
 
-Simulated runs sample long behaviours; this enumerates short ones, as a model checker does with a
-specification, but over the code. States are hashed and met once, and because the search is breadth-first the
-first counterexample is a shortest one. No seed is involved.
+Simulated runs sample long behaviours. This search enumerates short ones, as a model checker does with a
+specification, but over the code. States are hashed and visited once, and because the search is breadth-first
+the first counterexample is a shortest one. No seed is involved.
 
-A *global state* is the servers' local states, the messages on their way and a little history for the
-invariants. What a server does depends on its own state and its input alone, so each such pair is computed
-once, by the real code, on a copy that comes out of a pickle; the search itself moves small numbers.
+A *global state* is the servers' local states, the messages in flight and a little history for the
+invariants. A server's next local state depends only on its own state and its input, so each such pair is
+computed once, by the real code, on an unpickled copy; the search itself handles small numbers.
 
-    deliver    any message on its way; a message that is never delivered is lost
+    deliver    any message in flight; a message that is never delivered is lost
     timeout    of a server that some majority would vote for: it campaigns. The exchange of pre-votes is one
                step, among servers that have not heard of their leader for an election timeout
     restart    kill -9, and a new process that reads the journal
@@ -17,19 +17,19 @@ once, by the real code, on a copy that comes out of a pickle; the search itself 
     heartbeat  a leader begins a round
     compact    a server replaces what it has applied by a snapshot
     slow       deliver, propose or timeout on a slow disk: what is written waits for a step of its own
-    sync       the oldest of what waits becomes durable
-    power      the power fails where something waits: it is lost
+    sync       the oldest waiting write becomes durable
+    power      the power fails where writes wait: they are lost
 
-Time. A deadline may pass at any moment (`timeout`), and of what the clock says only one thing is kept in a
-state: whether the server still hears its leader. States that differ by a renaming of the servers are one
-(`symmetric`); the tie-breaks that look at ids are the only place where that merges too much.
+Time. A deadline may pass at any moment (`timeout`). A state keeps only one fact about the clock: whether the
+server still hears its leader. States that differ by a renaming of the servers count as one (`symmetric`).
+This merges slightly too much where the code breaks ties by server id, and nowhere else.
 
-Starts. `fresh`: no server ever voted. `led`: a term has passed, and all logs are equal. `turns`: the first
-and the last server have led in turn, and each has an entry that no other has: Figure 8 of the Raft paper
-begins there.
+Starts. `fresh`: no server has ever voted. `led`: a term has passed, and all logs are equal. `turns`: the
+first and the last server have led in turn, and each has an entry that no other has, which is how Figure 8
+of the Raft paper begins.
 
-Bounds, so that the space is finite: terms, commands, restarts and crashes, rounds of heartbeats, snapshots,
-messages on their way, steps on a slow disk.
+Bounds make the space finite: terms, commands, restarts and crashes, rounds of heartbeats, snapshots,
+messages in flight, steps on a slow disk.
 
 Left out: membership changes, messages that arrive twice, leadership transfer. Without steps on a slow disk
 (`--slow 0`) each step's writes are durable at its end, or lost by a crash.
@@ -66,17 +66,17 @@ from walrus.sim.search import Exploration, Search, Told
 from walrus.sim.violation import Violation, noticed
 
 CONFIG = RaftConfig(heartbeat_interval=0.1, election_timeout=1.0, max_append_bytes=1)
-"""One entry a request: what a leader sends together cannot be lost in part."""
+"""One entry per request: the search cannot lose part of a message."""
 
 Packet: TypeAlias = tuple[int, int, int]
 """(sender, receiver, number of the message)"""
 Log: TypeAlias = tuple[tuple[int, bytes], ...]
-"""(term, data) of each entry from index 1 on; what a snapshot covers is taken from what is committed."""
+"""(term, data) of each entry from index 1 on; entries behind a snapshot come from the committed ones."""
 
 
 Sent: TypeAlias = list[tuple[int, RaftMessage]]
 Act: TypeAlias = "Callable[[Server], Sent | None]"
-"""What an input has a server do; what it sends at once, if anything."""
+"""Applies an input to a server; returns the messages that this sends at once, if any."""
 NAMES = {
     *("ElectionSafety", "LeaderAppendOnly", "LogMatching", "LeaderCompleteness", "StateMachineSafety"),
     *("CommittedNeverLost",),
@@ -84,10 +84,10 @@ NAMES = {
 
 
 class Lowest:
-    """The randomness that the servers are handed: none."""
+    """A source of randomness that always returns the lowest value."""
 
     def uniform(self, a: float, b: float) -> float:
-        """The least."""
+        """Return the lower bound."""
         return a
 
 
@@ -100,7 +100,7 @@ class Server:
         self.slow = False
         """Whether what the next step writes waits for a step of its own."""
         self.waiting: list[tuple[Ready, int]] = []
-        """What is written and not durable, and how many writes of the engine that is."""
+        """What is written and not durable: each with its number of engine writes."""
         self.applied: list[tuple[int, bytes]] = []
         restored = self.journal.load()
         if restored.snapshot is not None:
@@ -108,7 +108,7 @@ class Server:
         self.raft = Raft(node_id=node, config=CONFIG, restored=restored, rng=Lowest(), now=now)
 
     def pump(self) -> tuple[Sent, Sent]:
-        """Write, sync, send and apply until nothing is left: what left before a sync, and what after one."""
+        """Write, sync, send and apply all that is due; return what left before a sync, and after one."""
         early: Sent = []
         late: Sent = []
         while self.raft.has_ready():
@@ -125,7 +125,7 @@ class Server:
         return early, late
 
     def sync(self) -> Sent:
-        """The oldest of what waits becomes durable; what may leave now."""
+        """Make the oldest waiting write durable; return what may now be sent."""
         ready, covered = self.waiting.pop(0)
         self.engine.sync(all_but=self.engine.pending - covered)
         self.waiting = [(other, upto - covered) for other, upto in self.waiting]
@@ -139,13 +139,13 @@ class Server:
         self.applied += [(entry.term, entry.data) for entry in ready.committed]
 
     def compact(self) -> None:
-        """Make a snapshot of what is applied."""
+        """Replace what is applied by a snapshot."""
         self.raft.compact(len(self.applied), pickle.dumps(self.applied))
 
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """What the search knows of a local state without waking it up."""
+    """What the search knows of a local state without unpickling it."""
 
     role: Role
     term: int
@@ -154,14 +154,14 @@ class Local:
     applied: int
     compactable: bool
     durable: Log
-    """What of the log a power loss leaves."""
+    """What a power loss leaves of the log."""
     waits: bool
     """Whether something is written and not durable."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterState:
-    """A global state: numbers of local states by server, messages, and history."""
+    """A global state: the numbers of the servers' local states, messages, and history."""
 
     locals: tuple[int, ...]
     packets: tuple[Packet, ...]
@@ -169,7 +169,7 @@ class ClusterState:
     """(term, server)"""
     committed: Log
     budget: tuple[int, ...]
-    """Commands, deaths, heartbeats, snapshots and steps on a slow disk that are left."""
+    """What is left of the bounds: commands, deaths, heartbeats, snapshots, steps on a slow disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,22 +185,22 @@ class Bounds:
     snapshots: int = 0
     slow: int = 0
     packets: int = 6
-    """Messages on their way that are remembered; of more, the oldest are lost."""
+    """How many messages in flight are remembered; beyond that the oldest are lost."""
     states: int = 1_000_000
     symmetric: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one input makes of one local state."""
+    """The effect of one input on one local state."""
 
     local: int
     sent: tuple[tuple[int, int], ...]
-    """(receiver, number of the message)"""
+    """(receiver, number of the message) of each message sent."""
 
 
 class Servers:
-    """Local states and messages, each with a number, and what every input makes of them, by the real code."""
+    """Numbers local states and messages, and caches what the real code makes of each input."""
 
     def __init__(self) -> None:
         self._blobs: list[bytes] = []
@@ -212,7 +212,7 @@ class Servers:
         self._renamed: dict[tuple[int, tuple[int, ...]], Any] = {}
 
     def message(self, message: RaftMessage) -> int:
-        """The number of a message."""
+        """Return the number of a message; a new message gets the next one."""
         number = self._message_numbers.get(message)
         if number is None:
             number = self._message_numbers[message] = len(self.messages)
@@ -220,7 +220,7 @@ class Servers:
         return number
 
     def intern(self, server: Server) -> int:
-        """The number of a local state."""
+        """Return the number of a local state; a new state gets the next one."""
         identity = tuple(range(32))
         key = (server.node, portrait(server, identity))
         number = self._numbers.get(key)
@@ -231,19 +231,19 @@ class Servers:
         return number
 
     def wake(self, number: int) -> Server:
-        """A copy of the server in this state."""
+        """Return a copy of the server in this state."""
         server: Server = pickle.loads(self._blobs[number])
         return server
 
     def renamed(self, number: int, names: tuple[int, ...]) -> Any:
-        """What the state looks like when servers have other ids."""
+        """Return what identifies the state when servers have other ids."""
         key = (number, names)
         if key not in self._renamed:
             self._renamed[key] = repr(portrait(self.wake(number), names))
         return self._renamed[key]
 
     def step(self, number: int, what: str, act: Act, *key: Any) -> Step:
-        """What an input makes of a state; `key` is the input, by which the answer is remembered."""
+        """Return the effect of an input on a state; (`number`, `what`, `key`) is the key of the cache."""
         known = self._steps.get((number, what, *key))
         if known is None:
             server = self.wake(number)
@@ -253,7 +253,7 @@ class Servers:
         return known
 
     def crash(self, number: int, act: Act, *key: Any) -> Step:
-        """The same, but the power fails before anything is durable: only what left before that is sent."""
+        """Like `step`, but the power fails before anything is durable: only what left before that is sent."""
         known = self._steps.get((number, "crash", *key))
         if known is None:
             server = self.wake(number)
@@ -269,7 +269,7 @@ class Servers:
 
 
 def _guarded(server: Server, act: Act) -> tuple[Sent, Sent]:
-    """Let it act; an assertion that fails is a violation by the name that its message begins with."""
+    """Let the server act. A failed assertion is a violation, by the name that its message begins with."""
     try:
         sent = act(server) or []
         early, late = server.pump()
@@ -279,9 +279,9 @@ def _guarded(server: Server, act: Act) -> tuple[Sent, Sent]:
 
 
 def _restarted(server: Server) -> Server:
-    """The next process, which must find what was durable: everything, since each step ends with a sync."""
+    """Return the next process. Unless writes were waiting, it must find all of the last one's state."""
     fresh, raft = Server(server.node, server.engine.successor(), server.now), server.raft
-    if server.waiting:  # the power failed, perhaps: the invariants will see what that took
+    if server.waiting:  # the power may have failed: the invariants judge what that took
         return fresh
     before, now = (raft.current_term, raft.voted_for), (fresh.raft.current_term, fresh.raft.voted_for)
     assert before == now, f"ElectionSafety: term and vote were {before}, and are {now} after a restart"
@@ -312,7 +312,7 @@ def _local(server: Server) -> Local:
 
 
 def shown(local: Local) -> dict[str, Any]:
-    """What a film shows of a local state."""
+    """Return what a film shows of a local state."""
     ends = {index: term for index, (term, _) in enumerate(local.log, 1)}
     runs = [[term, index] for index, term in ends.items() if ends.get(index + 1) != term]
     state = {"role": local.role.value, "term": local.term, "commit": local.commit, "log": [[0, 0], *runs]}
@@ -320,7 +320,7 @@ def shown(local: Local) -> dict[str, Any]:
 
 
 def portrait(server: Server, names: tuple[int, ...]) -> Any:
-    """All that decides what this server will do, with its peers called by other names."""
+    """Return everything that decides what this server will do, with its peers under other ids."""
     raft, log, election = server.raft, server.raft.log, server.raft._election
     call: dict[int | None, int | None] = {
         None: None,
@@ -351,7 +351,7 @@ def portrait(server: Server, names: tuple[int, ...]) -> Any:
 
 
 def _waiting(server: Server, call: dict[int | None, int | None]) -> Any:
-    """What waits for a slow disk, with peers called by other names."""
+    """Return what waits for a slow disk, with peers under other ids."""
     return tuple(
         (
             ready.hard_state and (ready.hard_state.term, call[ready.hard_state.voted_for]),
@@ -367,7 +367,7 @@ def _waiting(server: Server, call: dict[int | None, int | None]) -> Any:
 
 
 SLOW = 4
-"""Where a budget counts the steps on a slow disk."""
+"""The index of the steps on a slow disk in a budget."""
 
 
 def _deliver(sender: int, message: RaftMessage) -> Act:
@@ -375,7 +375,7 @@ def _deliver(sender: int, message: RaftMessage) -> Act:
 
 
 def _late(server: Server) -> None:
-    """An election timeout passes, and the leader is not heard."""
+    """Let an election timeout pass in which the leader is not heard."""
     server.now += 2 * CONFIG.election_timeout
 
 
@@ -408,7 +408,7 @@ def _lose_power(server: Server) -> None:
 
 
 def _slowly(act: Act) -> Act:
-    """The same on a slow disk."""
+    """The same action on a slow disk."""
 
     def slow(server: Server) -> Sent | None:
         server.slow = True
@@ -441,7 +441,7 @@ class Explorer(Search[ClusterState]):
         self._names = [(0, *names) for names in permutations(self._nodes)]
 
     def founded(self, node: int, terms: tuple[int, ...] = (), term: int = 1, led: bool = False) -> int:
-        """A server with a log of these terms behind the founding entry."""
+        """Return a server whose log has entries of these terms after the founding entry."""
         engine = MemoryEngine()
         journal = RaftJournal(engine)
         journal.bootstrap(Membership(tuple(range(1, self.bounds.nodes + 1))))
@@ -452,7 +452,7 @@ class Explorer(Search[ClusterState]):
         return self.servers.intern(Server(node, engine))
 
     def begin(self, servers: list[int]) -> ClusterState:
-        """The state in which these servers begin."""
+        """Return the global state that consists of these servers, with the full budget."""
         bounds = self.bounds
         budget = (bounds.commands, bounds.deaths, bounds.heartbeats, bounds.snapshots, bounds.slow)
         return ClusterState(tuple(servers), (), (), (), budget)
@@ -464,7 +464,7 @@ class Explorer(Search[ClusterState]):
         return {node: shown(self.servers.known[local]) for node, local in enumerate(state.locals, 1)}
 
     def _key(self, state: ClusterState) -> Any:
-        """Equal for states that differ by the names of their servers."""
+        """Return a key that is equal for states that differ only by the ids of their servers."""
         if not self.bounds.symmetric:
             return (state.locals, tuple(sorted(state.packets)), state.leaders, state.committed, state.budget)
         return min(self._called(state, names) for names in self._names)
@@ -480,7 +480,7 @@ class Explorer(Search[ClusterState]):
     # --- what can happen ---
 
     def _steps_of(self, state: ClusterState) -> Iterator[tuple[str, Callable[[], ClusterState | None]]]:
-        """Everything that can happen next, by name."""
+        """Yield every possible next step, with its description."""
         yield from self._deliveries(state)
         commands, deaths, heartbeats, snapshots, slow = state.budget
         for node, number in enumerate(state.locals, 1):
@@ -541,14 +541,14 @@ class Explorer(Search[ClusterState]):
     def _campaign(
         self, state: ClusterState, node: int, group: tuple[int, ...], slow: bool
     ) -> ClusterState | None:
-        """A pre-vote round among a majority in one step; None if it does not lead to a campaign."""
+        """Run a pre-vote round among a majority as one step; None if it does not lead to a campaign."""
         step = self.servers.step(state.locals[node - 1], "timeout", _time_out)
         asked = {
             to: number
             for to, number in step.sent
             if isinstance(self.servers.messages[number], PreVoteRequest)
         }
-        if self.servers.known[step.local].role is not Role.PRE_CANDIDATE:  # it asks no server
+        if self.servers.known[step.local].role is not Role.PRE_CANDIDATE:  # no round of pre-votes follows
             if slow:
                 step = self.servers.step(state.locals[node - 1], "timeout slowly", _slowly(_time_out))
             return self._after(state, node, step, SLOW if slow else -1)
@@ -573,7 +573,7 @@ class Explorer(Search[ClusterState]):
         return state if self.servers.known[state.locals[node - 1]].role is Role.CANDIDATE else None
 
     def _after(self, state: ClusterState, node: int, step: Step, spent: int = -1) -> ClusterState:
-        """The state after a server's step; pre-votes are exchanged elsewhere."""
+        """Return the state after a server's step, with the messages that it sent."""
         changed = list(state.locals)
         changed[node - 1] = step.local
         fresh = tuple((node, to, number) for to, number in step.sent)
@@ -586,7 +586,9 @@ class Explorer(Search[ClusterState]):
     # --- what must hold ---
 
     def _checked(self, before: ClusterState, after: ClusterState) -> ClusterState:
-        """The state with its history brought up to date. Raises Violation by the name of the invariant."""
+        """Check the invariants and bring the state's history up to date. Raises Violation by the invariant's
+        name.
+        """
         known = [self.servers.known[number] for number in after.locals]
         leaders = dict(after.leaders)
         for node, local in enumerate(known, 1):
@@ -616,7 +618,7 @@ def _match(known: list[Local]) -> None:
 
 
 def _committed(committed: Log, known: list[Local]) -> Log:
-    """StateMachineSafety: what one server has committed is what all have committed."""
+    """StateMachineSafety: what one server has committed, all servers have committed at that index."""
     for node, local in enumerate(known, 1):
         mine = local.log[: local.commit]
         common = min(len(mine), len(committed))
@@ -641,7 +643,7 @@ def _held(committed: Log, known: list[Local]) -> None:
 
 
 def describe(message: RaftMessage) -> str:
-    """A message in a line."""
+    """Describe a message in a line."""
     fields = [
         f"{name}={getattr(message, name)}"
         for name in message.__struct_fields__
@@ -674,6 +676,6 @@ STARTS: dict[str, Callable[[Explorer], ClusterState]] = {"fresh": _fresh, "led":
 
 
 def explore(bounds: Bounds, start: str = "fresh", told: Told | None = None) -> Exploration:
-    """Search from this start; a failed assertion of the code is a violation, too."""
+    """Search from this start. A failed assertion of the code is a violation, too."""
     explorer = Explorer(bounds, start)
     return explorer.run(told or (lambda depth, states: None))

@@ -1,10 +1,11 @@
 """What an exploration found, as a film (`walrus/view/film.py`): a shortest counterexample, step by step.
 
-A step of the search is one event on the lane of its server, or, if a message arrives, an arrow: it is drawn
-as sent in the instant before, although it left when an earlier step caused it, and waited. Time counts steps.
+A step of the search is one event on the lane of its server. A message that arrives is an arrow: the film
+draws it as sent half a step before, although it was sent by an earlier step and then waited. Time counts
+steps.
 
-Of an entry that is committed and can still be lost (Figure 8), the page says in words which server would be
-elected without it, by whom, and why: that is what the picture of logs shows to a reader who knows it already.
+If the counterexample is a committed entry that can still be lost (Figure 8 of the Raft paper), the page
+explains in words which server can be elected without it, by whose votes, and why.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _FIELD = re.compile(r"(\w+)=(\[.*\]|\(.*\)|\{.*\}|[^ ,]+)")
 
 
 def film(outcome: Exploration, again: str = "") -> Film:
-    """The film of a counterexample. ValueError if the search found none."""
+    """Return the film of a counterexample. Raises ValueError if the search found none."""
     if outcome.violation is None:
         raise ValueError("the search found nothing that a film could show")
     violation, trail = outcome.violation, outcome.trail or [{1: {}}]
@@ -42,14 +43,14 @@ def film(outcome: Exploration, again: str = "") -> Film:
     made.header.steps = True
     reason = why.why(violation.name)
     if found := _not_safe(int(events[last].lane), trail[-1]):
-        events[last].state |= {"commit": found[0]}  # it had counted them when its assertion stopped it
+        events[last].state |= {"commit": found[0]}  # it counted this majority before an assertion stopped it
         reason = f"{found[1]} {reason}"
     made.header.broken = Broken(violation.name, violation.what, last, reason)
     return made
 
 
 def _not_safe(leader: int, servers: dict[int, dict[str, Any]]) -> tuple[int, str] | None:
-    """The index up to which a leader counts a majority although another server can replace it, and how."""
+    """Return the index at which a leader counts a majority that another server can override, and why."""
     logs = {node: _terms(state.get("log", [])) for node, state in servers.items()}
     if servers.get(leader, {}).get("role") != "Leader":
         return None
@@ -74,7 +75,7 @@ def _not_safe(leader: int, servers: dict[int, dict[str, Any]]) -> tuple[int, str
 
 
 def _terms(runs: list[list[int]]) -> list[int]:
-    """The term of each entry."""
+    """Expand runs of [term, last index] into the term of each entry."""
     terms: list[int] = []
     for term, end in runs:
         terms += [term] * (end - len(terms))
@@ -82,7 +83,7 @@ def _terms(runs: list[list[int]]) -> list[int]:
 
 
 def _ends(log: list[int]) -> tuple[int, int]:
-    """What voters compare: the last term, then the length (paper §5.4.1)."""
+    """Return what voters compare: the last term, then the length (paper §5.4.1)."""
     return (log[-1] if log else 0, len(log))
 
 
@@ -92,7 +93,7 @@ def _named(nodes: list[int]) -> str:
 
 
 def _events(number: int, told: str, nodes: list[int]) -> list[Event]:
-    """One step of the search."""
+    """Return the events of one step of the search."""
     at = float(number)
     if message := _ARRIVES.match(told):
         sender, receiver, what, rest = message.groups()

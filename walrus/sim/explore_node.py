@@ -1,14 +1,15 @@
-"""One node of the segment protocol for the exploration: its machines, its inputs, and what it looks like.
+"""One node of the segment protocol for the exploration: its state machines, its inputs, and how states
+compare.
 
-`SegmentNode` wires the machines as `Controller` does, with no router, no readers and no Raft: commands are
-applied when it is told to. Every input ends its turn, and what was written is durable at the end of it,
-unless the disk is slow.
+`SegmentNode` wires the state machines as `Controller` does, without router, readers and Raft: commands are
+applied on request. Every input ends its turn, and at the end of the turn what was written is durable, unless
+the disk is slow.
 
-What a node tells others must be true of its disk when it says so, as in `promises.py`.
+What a node tells others must be true of its disk at that moment, as in `promises.py`.
 
-`look` is what makes two local states one: everything that is reachable from the machines, as nested tuples.
-Times count relative to now, and up to `LONG` only. That is sound because it leaves out only what decides
-nothing (`SKIPPED`), and merges less than it could.
+`look` decides which local states are equal: it returns everything reachable from the state machines, as
+nested tuples. Times count relative to now, up to `LONG`. This is sound, because it leaves out only fields
+that decide nothing (`SKIPPED`), and otherwise merges fewer states than it could.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ from walrus.wire.effects import Outbox, Send, no_trace
 
 NODES = (1, 2, 3)
 CLIENT = 9
-"""The origin of all PUTs: a router whose answers count as what clients are told."""
+"""The origin of all PUTs: it stands for a router, and its answers count as what clients are told."""
 LONG = 10.0
-"""Seconds by which a tick moves a node's clock: longer than every interval of `SETTINGS`."""
+"""Seconds by which a tick advances a node's clock: longer than every interval of `SETTINGS`."""
 FAR = 1e6
 SETTINGS: dict[str, Any] = {
     "max_segment_entries": 2,
@@ -55,13 +56,13 @@ ASSERTED = {
     *("AckedDurable", "SealedStable", "PrefixAgree", "SeqOrder", "SingleWriter", "OpenLeaderMatchesMap"),
     *("NoWritesPastOpen", "DomainConsistency", "LastSealedIsSum", "DeliveredIsPrefix"),
 }
-"""The invariants by whose names assertions of these machines begin."""
+"""The invariants named by assertions of these state machines."""
 Input: TypeAlias = tuple[Any, ...]
-"""(what, arguments ...): something that happens to one node."""
+"""(what, arguments ...): an input of one node."""
 
 
 def announcement(node: int, start: int) -> Announce:
-    """What Raft agrees on when a node starts for that time; 0 makes it a member."""
+    """Return the command that Raft commits when a node starts with this number; 0 makes it a member."""
     return Announce(
         node_id=node, directory_id=f"d{node}", incarnation=start, raft_address=f"{node}.{start}",
         client_address="c",
@@ -69,18 +70,18 @@ def announcement(node: int, start: int) -> Announce:
 
 
 class Frozen:
-    """In place of cursors and work queues: there are none, and a seal need not wait for any."""
+    """Stands in for cursors: there are none, so a seal need not wait for any."""
 
     def freeze(self, topic: str) -> Any:
-        """What is sealed with the segment."""
+        """Return the cursors that are sealed with the segment: none."""
         return {}
 
 
 class NoQueues:
-    """The same for work queues."""
+    """Stands in for work queues: there are none."""
 
     def freeze(self, topic: str) -> Any:
-        """What is sealed with the segment."""
+        """Return the queues' state that is sealed with the segment: none."""
         return {}, {}
 
 
@@ -89,7 +90,7 @@ class SegmentNode:
 
     settings: ClassVar[dict[str, Any]] = SETTINGS
     hears_itself = True
-    """Whether what it sends to itself arrives in the same turn; if not, it leaves with the rest."""
+    """Whether a message to the node itself arrives in the same turn; if not, it leaves with the rest."""
 
     def __init__(self, node: int) -> None:
         self.node, self.starts, self.now, self.heard = node, 0, 0.0, True
@@ -99,7 +100,7 @@ class SegmentNode:
         self._begin()
 
     def _begin(self, *, sure: bool = True) -> None:
-        """A process starts: it reads its disk, and what of the log it had applied."""
+        """Start a process: it reads its disk, and applies again the part of the log that it had applied."""
         self.starts += 1
         config = NodeConfig(node_id=self.node, raft_address="a", client_address="b", **self.settings)
         self.outbox, self.metadata = Outbox(self.node if self.hears_itself else 0), Metadata()
@@ -134,7 +135,7 @@ class SegmentNode:
                 self.copies.mark(self.copies.get((topic, known.current)), sure=False)
 
     def _voters(self) -> list[int]:
-        """The nodes that a segment may be given to."""
+        """Return the nodes that a segment may be given to."""
         return list(NODES)
 
     def _propose(self, command: Command, now: float) -> None:
@@ -143,7 +144,7 @@ class SegmentNode:
     # --- inputs ---
 
     def deliver(self, sender: int, message: m.PeerMessage) -> None:
-        """A message arrives, from another node or from this one."""
+        """Take a message from another node or from this one."""
         lifecycle, now = self.lifecycle, self.now
         match message:
             case m.Append():
@@ -167,13 +168,13 @@ class SegmentNode:
                 raise AssertionError(f"no message of the segment protocol: {message}")
 
     def put(self, topic: str, segment: int, request: int, payload: bytes = b"") -> None:
-        """A client's entry arrives for this segment: the number of the request, unless it is given."""
+        """Take a client's entry for this segment; an empty `payload` becomes the number of the request."""
         batch = Batch.of([payload or b"%d" % request])
         forward = m.Forward(request=request, topic=topic, segment=segment, batch=batch)
         self.lifecycle.on_forward(CLIENT, forward, self.now)
 
     def apply(self, data: bytes) -> None:
-        """The next command of Raft's log."""
+        """Apply the next command of Raft's log."""
         command = decode_command(data)
         topic = self.metadata.apply(command)
         self.log.append(data)
@@ -193,7 +194,7 @@ class SegmentNode:
         self.lifecycle.recover(topic, segment, self.now)
 
     def tick(self) -> None:
-        """Time passes."""
+        """Let `LONG` seconds pass."""
         self.now += LONG
         self.leases.on_tick(self.metadata, self.now)
         self.copies.go_on_summing()
@@ -202,24 +203,24 @@ class SegmentNode:
         self.lifecycle.on_tick(self.now)
 
     def lapse(self) -> None:
-        """No leader of Raft is heard any more."""
+        """Lose contact with every leader of Raft: the leases end."""
         self.heard, self.leases._heard_at = False, float("-inf")
 
     def kill(self) -> None:
-        """kill -9, and the next process."""
+        """kill -9, then a new process."""
         data, meta = self.engines
         self.engines = data.successor(), meta.successor()
         self._begin()
 
     def power(self) -> None:
-        """The power fails, and the next process does not know what that took."""
+        """Lose power; the next process does not know which writes that took."""
         for engine in self.engines:
             engine.lose_power()
         self.engines = self.engines[0].successor(), self.engines[1].successor()
         self._begin(sure=False)
 
     def sync(self, which: int) -> None:
-        """What waits in one of the engines becomes durable."""
+        """Make durable what waits in one of the engines: 0 data, 1 meta."""
         self.engines[which].sync()
         durable = (self.data, self.meta)[which]
         durable.on_durable(durable.written)
@@ -227,7 +228,7 @@ class SegmentNode:
     # --- a turn ---
 
     def step(self, given: Input, *, slow: bool) -> list[tuple[int, m.PeerMessage]]:
-        """Let something happen, and go on until nothing is left to do; what is sent meanwhile."""
+        """Carry out an input and finish its turn; return what is sent. Raises Violation."""
         led = {topic: writer.copy.length for topic, writer in self.lifecycle.writers.items()}
         what, *arguments = given
         getattr(self, what)(*arguments)
@@ -259,7 +260,7 @@ class SegmentNode:
             self.sync(0)
 
     def _promised(self, message: m.PeerMessage) -> None:
-        """What it says must be true of its disk."""
+        """Check a message against this node's disk. Raises Violation."""
         if not isinstance(message, m.AppendReply | m.FenceReply | m.CopyReply):
             return
         data, meta = self.engines
@@ -295,7 +296,7 @@ SKIPPED = {"_config", "config", "_outbox", "outbox", "_trace", "now", "proposed"
 
 
 def look(value: Any, now: float) -> Any:
-    """Everything that is reachable from here, as nested tuples: equal for states that behave alike."""
+    """Return everything reachable from `value` as nested tuples: equal for states that behave alike."""
     return _Look(now).of(value)
 
 
@@ -303,7 +304,7 @@ class _Look:
     def __init__(self, now: float) -> None:
         self._now = now
         self._met: dict[int, int] = {}
-        self._kept: list[Any] = []  # so that no id is given twice
+        self._kept: list[Any] = []  # keeps the objects alive, so that no id is used twice
 
     def of(self, value: Any) -> Any:
         if value is None or isinstance(value, bool | int | str | bytes):

@@ -1,11 +1,11 @@
 """Every short behaviour of the real segment protocol, breadth-first: writers, replicas, recoveries, leases.
 
-As `explore.py` does with Raft, this enumerates short behaviours over the code of `walrus/replicas` and of
-`Lifecycle`, with the wiring of a node around them. Raft stands outside: what is proposed waits until a step
-commits it, and each node applies the one log of commands in a step of its own. So a node may be arbitrarily
-far behind with the metadata, which is all that the segment protocol has to fear from Raft.
+Like `explore.py` for Raft, this enumerates short behaviours over the code of `walrus/replicas` and of
+`Lifecycle`, wired as in a node. Raft is outside: a proposal waits until a step commits it, and each node
+applies the one log of commands in steps of its own. So a node's metadata may be arbitrarily far behind,
+which is the only effect of Raft that the segment protocol has to tolerate.
 
-    deliver    any message on its way; a message that is never delivered is lost
+    deliver    any message in flight; a message that is never delivered is lost
     put        a client's entry reaches the writer of the open segment
     commit     Raft commits what was proposed
     apply      a node applies the next command
@@ -16,21 +16,22 @@ far behind with the metadata, which is all that the segment protocol has to fear
     sync       what waits becomes durable: the entries, or the notes of fences
     tick       time passes at one node: it asks again for what was not answered
     lapse      a node hears no leader of Raft any more: its leases are over
-    repeat     a message is delivered, and stays on its way
+    repeat     a message is delivered, and stays in flight
 
-A local state is known by the inputs that led to it from the beginning, and is woken by doing them again; two
-are the same if they look the same (`explore_node.py`, which has the node). What an input makes of a local
-state is computed once.
+A local state is identified by the inputs that led to it from the beginning, and is restored by repeating
+them. Two local states are the same if they look the same (`explore_node.py`, which has the node). The effect
+of an input on a local state is computed once.
 
-After each step: what was acknowledged is durable on a majority (AckedDurable), and within the count of its
-segment once that is sealed; a majority holds what is sealed (SealedStable); copies agree (PrefixAgree), and
-hold no entry twice (Duplicate). Assertions of the code are violations by the name that they begin with.
+After each step: what was acknowledged is durable on a majority (AckedDurable), and lies within the count of
+its segment once that is sealed; a majority holds what is sealed (SealedStable); copies agree (PrefixAgree),
+and hold no entry twice (Duplicate). A failed assertion of the code is a violation, by the name that its
+message begins with.
 
 Bounds: entries, recoveries, deaths, ticks, lapses, repetitions, slow steps, messages that are remembered.
-Starts. `open`: t/1 is open at node 1, all three nodes know it. `acked`: one entry of it is acknowledged by
-nodes 1 and 2, and node 3 has not been heard.
+Starts. `open`: t/1 is open at node 1, and all three nodes know it. `acked`: nodes 1 and 2 have acknowledged
+one entry of it, and node 3 has not answered.
 
-Left out: repair, readers, cursors and work queues; routers (a put is handed to the writer).
+Left out: repair, readers, cursors, work queues, and routers (a put is handed directly to the writer).
 
     python -m walrus.sim explore segments --depth 7
     python -m walrus.sim explore segments --start acked --depth 8 --mutant no_fence_check
@@ -65,16 +66,16 @@ Packet: TypeAlias = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class NodeLook:
-    """What the search knows of a local state without waking it up."""
+    """What the search knows of a local state without restoring it."""
 
     applied: int
     copies: tuple[tuple[Key, tuple[bytes, ...], int], ...]
     """(key, entries, how many are durable)"""
     writes: tuple[str, int] | None
-    """The segment that it is the writer of."""
+    """The segment that this node writes, if any."""
     acknowledged: int
     waits: tuple[bool, bool]
-    """Whether entries, and whether notes wait for a sync."""
+    """Whether entries wait for a sync, and whether notes do."""
 
 
 def _looked(node: SegmentNode) -> NodeLook:
@@ -92,7 +93,7 @@ def _looked(node: SegmentNode) -> NodeLook:
 
 
 def shown(look: NodeLook) -> dict[str, Any]:
-    """What a film shows of a local state."""
+    """Return what a film shows of a local state."""
     state: dict[str, Any] = {"applied": look.applied}
     for (topic, number), entries, durable in look.copies:
         copy: dict[str, Any] = {"length": len(entries), "durable": durable}
@@ -104,7 +105,7 @@ def shown(look: NodeLook) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Reaction:
-    """What one input makes of one local state."""
+    """The effect of one input on one local state."""
 
     local: int
     sent: tuple[tuple[int, int], ...]
@@ -112,7 +113,7 @@ class Reaction:
 
 
 class Locals:
-    """Local states and messages, each with a number, and what every input makes of them, by the real code."""
+    """Numbers local states and messages, and caches what the real code makes of each input."""
 
     def __init__(self) -> None:
         self.known: list[NodeLook] = []
@@ -123,11 +124,11 @@ class Locals:
         self._reactions: dict[Any, Reaction] = {}
 
     def begin(self, node: int) -> int:
-        """The state before anything has happened."""
+        """Return the number of a node's state before any input."""
         return self._intern(SegmentNode(node), node, ())
 
     def message(self, message: m.PeerMessage) -> int:
-        """The number of a message."""
+        """Return the number of a message; a new message gets the next one."""
         key = look(message, 0.0)
         if key not in self._message_numbers:
             self._message_numbers[key] = len(self.messages)
@@ -143,7 +144,7 @@ class Locals:
         return self._numbers[key]
 
     def react(self, number: int, given: Input, *, slow: bool = False) -> Reaction:
-        """What an input makes of a state. Raises Violation."""
+        """Return the effect of an input on a state. Raises Violation."""
         key = (number, given[:1] + tuple(map(id, given[1:])) if given[0] == "deliver" else given, slow)
         if key not in self._reactions:
             node, path = self._paths[number]
@@ -159,7 +160,7 @@ class Locals:
 
 
 def _guarded(node: SegmentNode, given: Input, slow: bool) -> list[tuple[int, m.PeerMessage]]:
-    """An assertion that fails is a violation by the name that its message begins with."""
+    """Carry out an input. A failed assertion is a violation, by the name that its message begins with."""
     try:
         return node.step(given, slow=slow)
     except (AssertionError, LookupError, ValueError) as error:
@@ -182,7 +183,7 @@ class SegmentBounds:
     repeats: int = 0
     slow: int = 0
     packets: int = 6
-    """Messages on their way that are remembered; of more, the oldest are lost."""
+    """How many messages in flight are remembered; beyond that the oldest are lost."""
     states: int = 1_000_000
 
 
@@ -198,11 +199,11 @@ class SegmentState:
     log: tuple[bytes, ...]
     proposed: tuple[bytes, ...]
     acked: frozenset[tuple[str, int, bytes]]
-    """(topic, segment, entry) that clients were told to be written."""
+    """(topic, segment, entry) of each entry that a client was told is written."""
     budget: tuple[int, ...]
 
     def left(self, name: str) -> int:
-        """How much of a bound is left."""
+        """Return what is left of a bound."""
         return self.budget[BUDGET.index(name)]
 
 
@@ -219,7 +220,7 @@ class SegmentExplorer(Search[SegmentState]):
         self._start = STARTS[start]
 
     def opened(self) -> SegmentState:
-        """t/1 is open at node 1, and all nodes know it."""
+        """Return a state in which t/1 is open at node 1, and all nodes know it."""
         commands: list[Command] = [announcement(node, start) for node in NODES for start in (0, 1)]
         commands.append(RegisterTopic(topic="t", leader=1, replicas=NODES))
         log = tuple(map(encode_command, commands))
@@ -233,7 +234,9 @@ class SegmentExplorer(Search[SegmentState]):
         return SegmentState(tuple(numbers), (), log, (), frozenset(), budget)
 
     def acknowledged(self) -> SegmentState:
-        """One entry is acknowledged by nodes 1 and 2, and the frame to node 3 is on its way."""
+        """Return a state in which nodes 1 and 2 have acknowledged one entry, and the frame to node 3 is in
+        flight.
+        """
         state = self._after(self.opened(), 1, self.nodes.react(self.opened().locals[0], ("put", "t", 1, 1)))
         for _ in range(2):
             packet = next(packet for packet in state.packets if 3 not in packet[:2])
@@ -346,7 +349,7 @@ class SegmentExplorer(Search[SegmentState]):
     # --- what must hold ---
 
     def _metadata(self, log: tuple[bytes, ...]) -> Metadata:
-        """What Raft has agreed on."""
+        """Return the metadata that this log of commands produces."""
         if log not in self._agreed:
             metadata = Metadata()
             for command in log:
@@ -389,7 +392,7 @@ CopiesOf: TypeAlias = dict[int, tuple[tuple[bytes, ...], int]]
 
 
 def _agree(key: Key, copies: CopiesOf) -> None:
-    """PrefixAgree, and no entry twice."""
+    """Check PrefixAgree, and that no copy holds an entry twice."""
     for (one, (mine, _)), (other, (theirs, _)) in combinations(copies.items(), 2):
         common = min(len(mine), len(theirs))
         if mine[:common] != theirs[:common]:
@@ -400,14 +403,14 @@ def _agree(key: Key, copies: CopiesOf) -> None:
 
 
 def _held(name: str, key: Key, segment: Segment, copies: CopiesOf, count: int, what: str) -> None:
-    """A majority of the replicas has so many entries durably."""
+    """Check that a majority of the replicas has `count` entries durably."""
     holders = [node for node in segment.replicas if copies.get(node, ((), 0))[1] >= count]
     if len(holders) < segment.majority:
         raise Violation(name, f"{what} {count} entries of {key}, durable on {holders} only")
 
 
 def _kept(key: Key, segment: Segment, copies: CopiesOf, acked: list[bytes]) -> None:
-    """SealedStable, and AckedDurable for what clients were told."""
+    """Check SealedStable, and AckedDurable for what clients were told."""
     longest = max((entries for entries, _ in copies.values()), key=len, default=())
     if segment.sealed:
         _held("SealedStable", key, segment, copies, segment.count or 0, "sealed are")
@@ -421,7 +424,7 @@ def _kept(key: Key, segment: Segment, copies: CopiesOf, acked: list[bytes]) -> N
 
 
 def describe(value: Any) -> str:
-    """A message or a command in a line."""
+    """Describe a message or a command in a line."""
     left_out = ("topic", "checksum", "cursors", "groups", "handed", "error", "raft_address", "client_address")
     fields = [
         f"{name}={getattr(value, name)}"
@@ -440,6 +443,6 @@ STARTS: dict[str, Callable[[SegmentExplorer], SegmentState]] = {
 
 
 def explore_segments(extent: SegmentBounds, start: str = "open", told: Told | None = None) -> Exploration:
-    """Search from this start; a failed assertion of the code is a violation, too."""
+    """Search from this start. A failed assertion of the code is a violation, too."""
     explorer = SegmentExplorer(extent, start)
     return explorer.run(told or (lambda depth, states: None))

@@ -1,9 +1,9 @@
-"""What goes wrong, when and for how long: a schedule, drawn before the run, that can be replayed in part.
+"""The schedule of faults: what goes wrong, when and for how long, drawn before the run.
 
-A `Fault` is a value: it says everything about itself, so a schedule can be printed, pasted into a test,
-and shrunk by leaving faults out. Each begins at a time, lasts for a while and ends by itself; several may
-overlap. The schedule has its own random numbers. Leaving a fault out changes what follows in the world, but
-not what else was planned.
+A `Fault` is a value that describes itself completely, so a schedule can be printed, pasted into a test,
+replayed in part, and shrunk by leaving faults out. Each fault begins at a time, lasts for a while and ends
+by itself; several may overlap. The schedule has a random generator of its own: leaving a fault out changes
+what happens in the world afterwards, but not the other faults.
 
     kind         what happens to `node` (and `peer`) for `duration` seconds
     kill         kill -9, restarted afterwards
@@ -20,7 +20,7 @@ not what else was planned.
     reset        the connection to `peer` breaks
     slow         every sync takes up to `value` seconds
     full         the disk is full, for all or for one kind of write (chosen by `value`)
-    forget       a replica loses power, and the writer dies before it has sent it again what that took
+    forget       a replica loses power, and the writer dies before it has sent the lost entries again
     fail_sync    the next sync fails
     rot          bits flip in durable entries of a copy (chosen by `value`); one copy of a segment at most
     ambush       something happens to the next message of one type (chosen by `value`) and its two nodes
@@ -31,12 +31,12 @@ not what else was planned.
     clock        the clock jumps by `value` seconds and drifts by 10 % or less
     hang_up      every client goes away in the middle of what it does
     transfer     Raft's leader hands over to `peer`
-    usurp        Raft's leader is cut off until another one leads, and then comes back while that one falls
-    rivals       Raft's leader falls silent, and the clocks of all others jump so that they campaign at once
+    usurp        Raft's leader is cut off until another one leads; then that one fails, and the first returns
+    rivals       Raft's leader falls silent, and the clocks of all others jump, so that they campaign at once
     join, leave  membership
     stale        the node comes back with a copy of its directory that is older than its last start
 
-With each of them stray processes call `peer` (`strays.py`).
+With each fault stray processes call `peer` (`strays.py`).
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ CLASSES: dict[str, tuple[tuple[str, int], ...]] = {
     "members": (("join", 2), ("leave", 2)),
     "directories": (("stale", 1),),
 }  # fmt: skip
-"""Classes of faults for `--faults`, and how likely each kind is."""
+"""Classes of faults for `--faults`, and the weight of each kind."""
 
 DEFAULT = (
     *("crash", "power", "pause", "network", "ambush", "messages", "disk", "rot", "clock", "clients"),
@@ -83,11 +83,11 @@ DEFAULT = (
 )
 MOST_NODES = 6
 INTERVALS = (0.2, 0.8)
-"""Seconds from one `forget` or `belate` to the next, in runs that have these."""
+"""Seconds from one `forget` or `belate` to the next, in runs that have them."""
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that goes wrong."""
+    """One fault of a schedule; times and durations in seconds of the world."""
 
     at: float
     kind: str
@@ -98,7 +98,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def classes(names: str) -> tuple[str, ...]:
-    """The classes that `--faults` names: "all", "none", "default", or some of them with commas.
+    """Parse the classes that `--faults` names: "all", "none", "default", or some of them with commas.
 
     >>> classes("crash,network"), classes("none")
     (('crash', 'network'), ())
@@ -113,7 +113,7 @@ def classes(names: str) -> tuple[str, ...]:
 
 
 def draw(seed: int, chosen: Sequence[str], nodes: int, start: float, end: float) -> list[Fault]:
-    """A schedule for this seed. How dense and of what kinds it is, the seed decides too."""
+    """Draw a schedule from this seed, which also decides how dense it is and how the kinds are weighted."""
     if not chosen:
         return []
     rng = Random(f"faults {seed}")
@@ -129,10 +129,11 @@ def draw(seed: int, chosen: Sequence[str], nodes: int, start: float, end: float)
 
 
 def forgetting(seed: int, chosen: Sequence[str], nodes: int, start: float, end: float) -> list[Fault]:
-    """More faults, for a run in which entries are synced at intervals: only there a copy can be unsure.
+    """Draw `forget` faults, for a run that syncs entries at intervals: only there a copy can be unsure.
 
-    Drawn by themselves: of five runs one is such, and in that one chance alone never met the milliseconds
-    between a start and the frame that makes a copy whole.
+    They are drawn separately, because chance alone does not reach the case: one run in five syncs at
+    intervals, and the writer has to die in the milliseconds between a replica's start and the frame that
+    makes its copy whole.
     """
     if "power" not in chosen:
         return []
@@ -140,10 +141,10 @@ def forgetting(seed: int, chosen: Sequence[str], nodes: int, start: float, end: 
 
 
 def belating(seed: int, chosen: Sequence[str], nodes: int, start: float, end: float) -> list[Fault]:
-    """More faults, for a run in which topics are deleted and registered again.
+    """Draw `belate` faults, for a run in which topics are deleted and registered again.
 
-    Drawn by themselves, as the above: that the node which took a DELETE hears of it later than the next
-    topic of that name is there, chance alone never brought about.
+    They are drawn separately, because chance alone does not reach the case: the node that took a DELETE
+    learns of it only after the next topic of that name exists.
     """
     if "messages" not in chosen:
         return []
@@ -151,7 +152,7 @@ def belating(seed: int, chosen: Sequence[str], nodes: int, start: float, end: fl
 
 
 def _at_intervals(rng: Random, kind: str, nodes: int, start: float, end: float) -> list[Fault]:
-    """Faults of one kind, again and again."""
+    """Draw faults of one kind, at random intervals."""
     times, at = [], start
     while (at := at + rng.uniform(*INTERVALS)) < end:
         times.append(round(at, 4))
@@ -159,7 +160,7 @@ def _at_intervals(rng: Random, kind: str, nodes: int, start: float, end: float) 
 
 
 def _fault(rng: Random, at: float, kind: str, nodes: int) -> Fault:
-    """One of this kind. Most are short; some outlast every timeout."""
+    """Draw one fault of this kind. Most are short; some outlast every timeout."""
     node = rng.randint(1, nodes)
     peer = rng.choice([n for n in range(1, nodes + 1) if n != node] or [node])
     duration = rng.choice((0.01, 0.05, 0.05, 0.15, 0.4, 0.4, 1.0, 1.0, 2.5, 5.0)) * rng.uniform(0.5, 1.5)
@@ -180,7 +181,7 @@ def _fault(rng: Random, at: float, kind: str, nodes: int) -> Fault:
 
 
 class Faults:
-    """Carries a schedule out, until it is told to calm down."""
+    """Carries out a schedule until it is stopped."""
 
     def __init__(self, world: World, schedule: Iterable[Fault]) -> None:
         self.world = world
@@ -205,8 +206,8 @@ class Faults:
         self.world.after(fault.duration, self.world.start, fault.node)
 
     def _power(self, fault: Fault) -> None:
-        # Where entries are synced at intervals, a second power loss before the first one's losses are made up
-        # may take what is acknowledged: that is in the contract, and nothing to be found here.
+        # Where entries are synced at intervals, a second power loss may take acknowledged entries unless the
+        # first one's losses are made up. The contract allows that, so such a fault only kills the process.
         judge = self.world.judge
         self.world.kill(fault.node, power=not judge.wounded() and not judge.one_sound_copy_is_all())
         self.world.after(fault.duration, self.world.start, fault.node)
@@ -218,8 +219,8 @@ class Faults:
                 self.world.after(fault.duration * (1 + number * fault.value), self.world.start, host)
 
     def _forget(self, fault: Fault) -> None:
-        """A replica loses power with entries that are acknowledged and not synced, and the writer falls a
-        moment after it is back. Its copy is short, and all that says so is its doubt.
+        """A replica loses power with entries that are acknowledged and not synced, and the writer fails a
+        moment after the replica is back. Its copy is then short, and only its doubt says so.
         """
         self._mend()
         self._await_promise(fault, self.world.now + 3.0)
@@ -229,7 +230,8 @@ class Faults:
         if self.calm or world.now > until or judge.wounded() or judge.one_sound_copy_is_all():
             return
         dice = Random(f"forget {fault.value}")
-        # What fits into one frame makes the copy whole at once; so first wait for more than that.
+        # One frame with all that is missing would make the copy whole at once, so first wait for more than
+        # that.
         found = judge.promises_to_lose(dice.choice((1, 6, 12)) if world.now < until - 2.0 else 1)
         if not found:
             world.after(0.005, self._await_promise, fault, until)
@@ -263,7 +265,7 @@ class Faults:
         for link in links:
             link.cuts += 1
         for number, (node, peer) in enumerate(pairs):
-            # TCP gives up some time later, if ever within the cut; each end by itself.
+            # Each end notices by itself, as TCP gives up: some time later, perhaps after the cut.
             notices = 0.05 + (fault.value * (number + 1) % 1.0) * 2 * fault.duration
             if notices < fault.duration:
                 self.world.after(notices, self.world.break_connection, node, peer)
@@ -282,12 +284,12 @@ class Faults:
         self._cut_links(self._around(fault.node), fault)
 
     def _around(self, node: int) -> list[tuple[int, int]]:
-        """All links from and to a node."""
+        """Return all links from and to a node."""
         others = [other for other in sorted(self.world.hosts) if other != node]
         return [pair for other in others for pair in ((node, other), (other, node))]
 
     def _mend(self) -> None:
-        """All links run, and all machines."""
+        """Let all links and all machines run."""
         world = self.world
         world.network.mend()
         world.network.weather = world.climate
@@ -347,7 +349,7 @@ class Faults:
     # --- leaders ---
 
     def _raft_leader(self) -> Host | None:
-        """The process that believes to lead Raft, in the newest term."""
+        """Return the process that considers itself Raft's leader, in the newest term."""
         leaders = [
             (host.controller.raft.current_term, host.id)
             for host in self.world.live()
@@ -356,22 +358,22 @@ class Faults:
         return self.world.hosts[max(leaders)[1]] if leaders else None
 
     def _transfer(self, fault: Fault) -> None:
-        """Raft's leader hands over, if it can."""
+        """Have Raft's leader hand over to `peer`, if it can."""
         host = self._raft_leader()
         if host is not None and host.controller is not None and not host.paused:
             host.controller.raft.transfer_leadership(fault.peer, host.clock(self.world.now))
             self.world.turn(host.id)
 
     def _usurp(self, fault: Fault) -> None:
-        """Raft's leader is cut off until another one leads; then that one falls, and the first is back.
+        """Raft's leader is cut off until another one leads; then that one fails, and the first is back.
 
-        So two logs grow apart, and the one with the older term may lead again (Figure 8 of the Raft paper).
-        All else is mended first, or none would be elected.
+        So two logs diverge, and the server with the older term may lead again (Figure 8 of the Raft paper).
+        All other faults are mended first; otherwise no server would be elected.
         """
         self._mend()
         first = self._raft_leader()
         if first is not None:
-            for number in range(3):  # entries that no other server will have
+            for number in range(3):  # entries that no other server gets
                 self.world.after(0.1 * number, self._ask, first, Register(f"usurped.{number}"))
             pairs = self._around(first.id)
             for pair in pairs:
@@ -379,11 +381,11 @@ class Faults:
             self._await_usurper(fault, first.id, pairs, self.world.now + 3.0)
 
     def _ask(self, host: Host, request: Request) -> None:
-        """A client asks, and does not listen."""
+        """Send a client's request and ignore the answer."""
         self.world.ask(host, ClientCall(Unattended(), host.id, request.replies, self.world.now), request)
 
     def _rivals(self, fault: Fault) -> None:
-        """All servers campaign at once: votes are split, and asked for twice in a term."""
+        """All servers campaign at once, so votes are split and asked for twice in a term."""
         dice, first = Random(f"rivals {fault.value}"), self._raft_leader()
         self._mend()
         if first is not None:
@@ -426,7 +428,7 @@ class Faults:
         self.world.hosts[node].sync_time = healthy(self.world.options)
 
     def _full(self, fault: Fault) -> None:
-        """No room, mostly for one kind of write. What is deleted is mostly a damaged copy."""
+        """The disk has no room, mostly for one kind of write; for "delete" a copy is damaged, too."""
         drive, room = self.world.hosts[fault.node].drive, ROOMS[int(fault.value * 1000) % len(ROOMS)]
         drive.fill(room)
         if room == "delete":
@@ -437,13 +439,14 @@ class Faults:
         self.world.hosts[fault.node].drive.fail_sync()
 
     def _rot(self, fault: Fault) -> None:
-        """A copy that is not read may be bad for long, so a segment has one bad copy until it is made anew.
-        What remains is enough if nothing else is lost: see `_power`.
+        """Damage entries of a copy. A segment has at most one bad copy until that copy is rebuilt, because
+        a copy that is not read may be bad for long. The other copies suffice if nothing else is lost: see
+        `_power`.
         """
         dice, judge = Random(f"rot {fault.value}"), self.world.judge
         if judge.options.fsync != "each" and judge.wounded():
             return
-        name = dice.choice(judge.perishable(fault.node)[-12:] or [""])  # mostly what is in use
+        name = dice.choice(judge.perishable(fault.node)[-12:] or [""])  # mostly newest segments
         length = judge.names.get((fault.node, name), 0)
         for _ in range(dice.choice((1, 1, 1, 5)) if length else 0):
             index = dice.choice((length - 1, dice.randrange(length), dice.randrange(length)))
@@ -462,13 +465,13 @@ class Faults:
             client.hang_up()
 
     def _recover(self, fault: Fault) -> None:
-        """For a while an operator looks for recoveries that wait for copies which no replica is sure of."""
+        """For a while an operator looks for recoveries that wait for sure copies, and forces them."""
         for look in range(20):
             self.world.after(look * (0.05 + fault.duration / 20), self._force)
 
     def _force(self) -> None:
-        """End them, where nothing is lost by it: each majority of the replicas has a copy that holds all that
-        was acknowledged.
+        """Force those that lose nothing by it: so many replicas hold all that was acknowledged that every
+        majority includes one of them.
         """
         world, judge = self.world, self.world.judge
         for host in world.live() if not self.calm else ():
@@ -483,7 +486,7 @@ class Faults:
                     self._ask(host, Recover(*key))
 
     def _join(self, fault: Fault) -> None:
-        """A new machine, or one that was removed and comes back with an empty directory."""
+        """Start a new machine, or a removed one with an empty directory, and let it join."""
         host, judge = self.world.hosts.get(fault.node), self.world.judge
         if host is None:
             self.world.join(fault.node)
@@ -492,7 +495,7 @@ class Faults:
             self.world.join(fault.node)
 
     def _leave(self, fault: Fault) -> None:
-        """A member is removed: often the one that leads Raft."""
+        """Remove a member, often the one that leads Raft."""
         leader = self._raft_leader()
         node = leader.id if leader is not None and fault.value < 0.4 else fault.node
         asked = [host for host in self.world.live() if not host.paused]
@@ -503,8 +506,8 @@ class Faults:
             self._ask(host, Leave(node, force=True))
 
     def _stale(self, fault: Fault) -> None:
-        """A copy of the directory is made, the process goes on in another start, and some time later one
-        starts with the copy. A node that knows better may not listen to it; none else is asked.
+        """Copy the directory, restart the process, and some time later start a process with the copy. No
+        node that knows of the later start may accept its messages; the other nodes are not tested.
         """
         world, saved = self.world, self.world.hosts[fault.node].saved()
         mine = fault.node in world.judge.membership.members
@@ -529,7 +532,7 @@ class Faults:
     # --- the end of it ---
 
     def stop(self) -> None:
-        """No more faults, and everything that was broken is mended."""
+        """End all faults, and mend everything that was broken."""
         self.calm = self._strikes.calm = True
         world = self.world
         world.note(0, "all faults end")

@@ -1,15 +1,16 @@
 """A simulated run as a film (`walrus/view/film.py`): what was sent, what arrived, how each node changed.
 
-The camera stands behind the world and changes nothing: it draws no random number, and hands nothing to a
-node. So a run that is filmed is the run of its seed. Four things reach it:
+The camera observes the world and changes nothing: it draws no random number and hands nothing to a node. So
+filming does not change the run of a seed. Four things reach it:
 
-    steps      what nodes record for the specs, by the names that these use (`of` is a recorder)
-    messages   between nodes when they are sent and when they arrive, requests of clients and their replies
+    steps      what nodes record for the specs, under the names that the specs use (`of` is a recorder)
+    messages   between nodes, when they are sent and when they arrive; requests of clients and their replies
     faults     what the world notes
-    looks      after every turn of a node: its state, of which the film keeps what is new
+    looks      the state of a node after each of its turns, of which the film keeps what is new
 
-What is shown of a state is what the protocols decide by: term, role, vote, log and commit index, and of each
-topic's newest segments the copy, what of it is durable, fenced or unsure, the lease, and the groups.
+A film shows the part of a state that the protocols decide by: term, role, vote, log and commit index; for
+the newest segments of each topic the copy, how much of it is durable, whether it is fenced or unsure, and
+the lease; and the groups.
 """
 
 from __future__ import annotations
@@ -38,26 +39,26 @@ from walrus.wire.effects import Trace
 from walrus.wire.messages import PeerMessage
 
 SHOWN_SEGMENTS = 3
-"""Of each topic: its newest ones. What is older does not change any more, but for repairs."""
+"""How many of a topic's newest segments are shown. Older ones no longer change, except for repairs."""
 
 MAX_TEXT = 120
-"""Characters of a field's value."""
+"""The most characters of a field's value."""
 
 MINOR = frozenset({"Confirm", "CommitCursors", "ReadIndex", "ReadIndexReply"})
-"""Messages and commands that come all the time and seldom matter. Heartbeats are found by what they hold."""
+"""Messages and commands that are frequent and seldom matter. Heartbeats are recognised by their content."""
 
 KINDS = {
     "down": ("kill", "power", "dies", "halts"),
     "up": ("start ",),
     "fault": ("FAULT", "AMBUSH", "SIEVE", "SIG", "connection", "entry ", "fails"),
 }
-"""How the world's notes begin that are more than notes."""
+"""Kinds of events, each with the beginnings of the world's notes that belong to it."""
 
 PAUSES: dict[str, dict[str, Any]] = {"SIGSTOP": {"paused": True}, "SIGCONT": {"paused": None}}
-"""Notes that are a change of the lane's state."""
+"""Notes that change the state of a lane."""
 
 UNSHOWN = frozenset({"node", "at", "last_log_index", "last_log_term"})
-"""Values of recorded steps that the state next to them says, too."""
+"""Values of recorded steps that the state beside them repeats."""
 
 
 class Camera:
@@ -71,16 +72,18 @@ class Camera:
         self._lanes: dict[str, Lane] = {}
         self._sent = 0
         self._beats: set[tuple[str, str]] = set()
-        """(follower, leader) of which the latest AppendEntries was a heartbeat: so is the answer."""
+        """(follower, leader) pairs whose latest AppendEntries was a heartbeat, so that the answer is one
+        too.
+        """
 
     def watch(self, now: Callable[[], float]) -> None:
-        """Go by this clock from now on."""
+        """Use this clock from now on."""
         self._now = now
 
     # --- what the world tells ---
 
     def of(self, node: int) -> Trace:
-        """The recorder of one node's steps."""
+        """Return the recorder of one node's steps."""
 
         def trace(event: str, /, **values: object) -> None:
             shown = {name: _plain(value) for name, value in values.items() if name not in UNSHOWN}
@@ -94,7 +97,7 @@ class Camera:
         return trace
 
     def noted(self, node: int, what: str) -> None:
-        """A happening of the world: a fault, a start, an end, or what a node tells its operator."""
+        """Take an event of the world: a fault, a start, a death, or a message of a node to its operator."""
         lane = self._node(node) if node else self._lane(film.WORLD, "world", film.WORLD)
         kind = next((kind for kind, begins in KINDS.items() if what.startswith(begins)), "note")
         change = {"up": kind == "up"} if kind in ("down", "up") else PAUSES.get(what, {})
@@ -103,11 +106,11 @@ class Camera:
         self._add(lane, kind, what, state=change)
 
     def sent(self, host: Host, to: int, message: PeerMessage, copies: int) -> None:
-        """A node sends; `copies` says how often the message will arrive."""
+        """A node sends a message that will arrive `copies` times."""
         self._leaves(self._node(host.id), self._node(to), message, lost=not copies)
 
     def arrives(self, host: Host, sender: int, message: PeerMessage) -> None:
-        """It arrives."""
+        """A message arrives."""
         self._comes(self._node(sender), self._node(host.id), message)
 
     def asked(self, host: Host, call: ClientCall, request: Request) -> None:
@@ -128,7 +131,7 @@ class Camera:
         self._add(client, "receive", what, peer=node, message=self._sent, fields=fields)
 
     def looked(self, host: Host) -> None:
-        """A turn of a node has ended: what of its state is new goes with its latest event."""
+        """A turn of a node has ended: attach the changes of its state to its latest event."""
         assert host.controller is not None, "only a process that runs has turns"
         lane = self._node(host.id)
         now, before = picture(host.controller, host.clock(self._now())), self._states.get(lane, {})
@@ -148,7 +151,9 @@ class Camera:
     def film(
         self, title: str, *, again: str = "", about: str = "", broken: tuple[str, str] | None = None
     ) -> Film:
-        """Everything so far; `broken` is what the run ended with, name and text."""
+        """Return everything so far as a film; `broken` is the name and text of the violation that ended the
+        run.
+        """
         order = {"node": 0, film.WORLD: 1, "client": 2}
         lanes = sorted(self._lanes.values(), key=lambda lane: (order[lane.kind], len(lane.id), lane.id))
         header = film.header(title, lanes, again=again, about=about)
@@ -178,7 +183,7 @@ class Camera:
 
     def _leaves(self, sender: str, to: str, message: object, *, lost: bool) -> None:
         self._sent += 1
-        self._messages[sender, to, id(message)] = self._sent, message  # kept, so that no other has its id
+        self._messages[sender, to, id(message)] = self._sent, message  # kept, so that its id is not reused
         self._add(
             sender, "send", type(message).__name__, peer=to, message=self._sent, lost=lost,
             fields=fields_of(message), minor=self._is_minor(sender, to, message),
@@ -203,7 +208,7 @@ class Camera:
 
 
 def picture(controller: Controller, now: float) -> dict[str, Any]:
-    """What is shown of a node's state."""
+    """Return what a film shows of a node's state."""
     raft = controller.raft
     shown: dict[str, Any] = {
         "up": True,
@@ -229,7 +234,7 @@ def picture(controller: Controller, now: float) -> dict[str, Any]:
 
 
 def _copy(controller: Controller, topic: str, number: int) -> dict[str, Any]:
-    """One copy: how long, how much of it is durable and acknowledged, and its marks."""
+    """Describe one copy: its length, how much of it is durable and acknowledged, and its marks."""
     copy, segment = controller.copies.get((topic, number)), controller.metadata.segment(topic, number)
     assert segment is not None, "only segments of the metadata are shown"
     shown: dict[str, Any] = {"length": copy.length, "durable": copy.durable, "leader": segment.leader}
@@ -247,7 +252,7 @@ def _copy(controller: Controller, topic: str, number: int) -> dict[str, Any]:
 
 
 def terms_of(log: RaftLog) -> list[list[int]]:
-    """A log as runs: [term, last index] each, the first one the snapshot's."""
+    """Return a log as runs of [term, last index]; the first one is the snapshot's."""
     runs = [[log.snapshot_term, log.snapshot_index]]
     index = log.snapshot_index
     while index < log.last_index:
@@ -260,13 +265,13 @@ def terms_of(log: RaftLog) -> list[list[int]]:
 
 
 def fields_of(message: object) -> dict[str, Any]:
-    """What tells one message from another of its type."""
+    """Return the fields that tell one message from another of its type."""
     names: Iterable[str] = getattr(message, "__struct_fields__", ())
     return {name: _plain(getattr(message, name)) for name in names}
 
 
 def _plain(value: object) -> object:
-    """A value as it is shown: short, and something that JSON has."""
+    """Return a value as it is shown: short, and representable in JSON."""
     match value:
         case None | bool() | int() | float():
             return value
@@ -310,7 +315,7 @@ def play_scenario(scenario: Scenario, seed: int, again: str) -> Film:
 
 
 def write(film: Film, path: Path) -> None:
-    """Write a film: as a page if the file's name ends so, as JSON lines otherwise."""
+    """Write a film: as a page if the file's name ends in .html, otherwise as JSON lines."""
     if path.suffix == ".html":
         film.header.links = links(path)
         html.write(film, path)

@@ -1,7 +1,7 @@
-"""The handshake of two simulated nodes: the real machines of both ends, their messages carried at once.
+"""The handshake of two simulated nodes: the real machines of both ends, with messages carried at once.
 
-A simulated cluster has a secret, so every connection and every Join takes the longer way, with a challenge.
-Nonces are counted instead of drawn: what matters is that none comes twice.
+A simulated cluster has a secret, so every connection and every Join includes a challenge. Nonces are counted
+instead of drawn: they only have to be unique.
 """
 
 from __future__ import annotations
@@ -18,43 +18,43 @@ _NUMBERS: Final = count()
 
 
 class Doorkeeper:
-    """A node's judgement of its callers, as of one moment of its clock."""
+    """A node's judgement of its callers, at one moment of its clock."""
 
     def __init__(self, controller: Controller, now: float) -> None:
         self._controller, self._now = controller, now
 
     def judge_hello(self, hello: Hello) -> str:
-        """Return why this caller is refused."""
+        """Return why this caller is refused; "" if it is accepted."""
         return self._controller.members.judge_hello(hello, self._now)
 
     def is_final(self, hello: Hello) -> bool:
-        """Return whether the refusal stands for ever."""
+        """Return whether the refusal is permanent."""
         return self._controller.members.is_final(hello)
 
     def is_removed(self, hello: Hello) -> bool:
-        """Return whether the caller was a member."""
+        """Return whether the caller was a member and has been removed."""
         return self._controller.members.is_removed(hello)
 
     def addresses(self) -> dict[int, str]:
-        """Where the nodes live."""
+        """Return the addresses of the nodes, by id."""
         return self._controller.members.all_addresses()
 
     def directory_id(self) -> str:
-        """On what the node runs."""
+        """Return the id of the node's data directory."""
         return self._controller.identity.directory_id
 
     def on_join(self, join: Join) -> JoinReply:
-        """A node asks to join."""
+        """Answer a node that asks to join."""
         return self._controller.on_join(join, self._now)
 
 
 def nonce() -> bytes:
-    """What no connection of any simulated cluster of this process has had before."""
+    """Return a nonce that no connection of this Python process has had before."""
     return next(_NUMBERS).to_bytes(NONCE_BYTES, "big")
 
 
 def shake_hands(caller: CallerSide, callee: CalleeSide) -> Hello | None:
-    """Carry a handshake to its end; `caller.verdict` is how it went. Return the Hello that was accepted."""
+    """Carry a handshake to its end; return the Hello that was accepted. `caller.verdict` is the outcome."""
     accepted: Hello | None = None
     message: Hello | Join | Proof = caller.first
     while caller.verdict is None:

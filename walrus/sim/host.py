@@ -1,15 +1,15 @@
 """A simulated machine: a drive, a clock of its own, and a process that runs the real `Controller`.
 
-This is what `node.py` is in the real world, with the same order of things: inputs are handed to the
-controller, `flush` ends the turn, effects are carried out, syncs are started, the timer is set. What
-`shell/identity.py` keeps in a file is `IdentityRecord` here, changed at the same moments:
+It corresponds to `node.py`, with the same order of things: inputs are handed to the controller, `flush` ends
+the turn, effects are carried out, syncs are started, the timer is set. `IdentityRecord` stands for the file
+of `shell/identity.py`, and changes at the same moments:
 
     start      incarnation + 1; sure only if the last run ended cleanly, on this boot, or synced everything
     finish     clean
     trust      sure again, once what is in doubt has been noted durably
 
-A watcher sits inside the process and changes nothing: the data engine shows it what is written, `RaftHost`
-what Raft persists and which commands are applied.
+A watcher inside the process reports what happens and changes nothing: what is written to the engines, what
+Raft persists, and which commands are applied.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NEVER = float("inf")
 
 
 def address(node_id: int) -> str:
-    """Where a simulated node lives.
+    """Return the address of a simulated node.
 
     >>> address(3), node_at(address(3))
     ('n3:1', 3)
@@ -44,26 +44,26 @@ def address(node_id: int) -> str:
 
 
 def node_at(place: str) -> int:
-    """The node that lives there."""
+    """Return the node at this address."""
     return int(place.removeprefix("n").removesuffix(":1"))
 
 
 def directory_of(node_id: int, number: int = 1) -> str:
-    """The id of a simulated node's first data directory, or of a later one."""
+    """Return the id of a simulated node's data directory; `number` counts its directories from 1."""
     return f"directory-{node_id}" + (f".{number}" if number > 1 else "")
 
 
 class Observer(Protocol):
-    """Who is shown what happens inside a process (the judge, `judge.py`)."""
+    """Observes what happens inside a process; the judge (`judge.py`) is one."""
 
     def on_write(self, node: int, engine: str, name: str, start: int, batch: Batch) -> None:
         """Entries went to an engine."""
 
     def on_delete(self, node: int, engine: str, name: str) -> None:
-        """A topic of an engine is gone."""
+        """A topic of an engine was deleted."""
 
     def on_full(self, node: int, engine: str, what: str) -> None:
-        """An engine had no room to do this."""
+        """An engine had no room for this kind of write."""
 
     def on_persist(self, node: int, ready: Ready) -> None:
         """Raft wrote this to its journal."""
@@ -76,7 +76,7 @@ class Observer(Protocol):
 
 
 class _Watcher(RaftObserver):
-    """The eyes inside one process: its data engine's and its Raft host's observer, for `Observer`."""
+    """Passes what one process's engines and Raft host do to an `Observer`."""
 
     def __init__(self, node: int, watch: Observer) -> None:
         self._node, self._watch = node, watch
@@ -86,7 +86,7 @@ class _Watcher(RaftObserver):
         self._watch.on_write(self._node, engine, name, start, batch)
 
     def on_delete(self, engine: str, name: str) -> None:
-        """The topic is gone."""
+        """The topic was deleted."""
         self._watch.on_delete(self._node, engine, name)
 
     def on_full(self, engine: str, what: str) -> None:
@@ -108,14 +108,14 @@ class _Watcher(RaftObserver):
 
 @dataclass(slots=True)
 class IdentityRecord:
-    """The identity file."""
+    """The content of the identity file."""
 
     directory_id: str
     incarnation: int = 0
     clean: bool = True
     boot: int = 0
     fsync: str | float = "each"
-    """The schedule of the last run."""
+    """The `--fsync` setting of the last run."""
     sure: bool = True
     member: bool = False
     addresses: dict[int, str] = field(default_factory=dict)
@@ -129,7 +129,7 @@ class Saved(NamedTuple):
 
 
 class EngineSync:
-    """Group commit of one engine: at most one sync under way."""
+    """Group commit of one engine: at most one sync at a time."""
 
     __slots__ = ("covered", "in_flight", "name")
 
@@ -146,11 +146,11 @@ class Host:
         self.id = config.node_id
         self.config, self.drive, self.fsync = config, drive, fsync
         self.directory = directory
-        """Which of the directories that this node has had, from 1."""
+        """The number of the node's data directory, from 1; a node that joins anew gets the next one."""
         self.record = IdentityRecord(directory_id=directory_of(self.id, directory))
         self.controller: Controller | None = None
         self.process = 0
-        """Number of the process: what was meant for an earlier one is not for this one."""
+        """The number of the process: events scheduled for an earlier process do not reach this one."""
         self.boot = 1
         self.rate, self.offset = 1.0, 0.0
         self.paused = False
@@ -159,7 +159,7 @@ class Host:
         self.turn_due = False
         self.sync_time = (0.0005, 0.002)
         self.refused: set[int] = set()
-        """Peers of which the controller knows that their process is gone."""
+        """Peers whose process the controller knows to be gone."""
         self.dialling: set[int] = set()
         self.wanted: tuple[int, ...] = ()
         self.groups = (EngineSync(DATA), EngineSync(META))
@@ -167,19 +167,19 @@ class Host:
         self.callers = Callers(SECRET, nonce)
         """What the process knows of the nodes that call it."""
         self.left = False
-        """Removed from the cluster, never to return with this drive."""
+        """Whether the node was removed from the cluster; this drive then never returns."""
 
     @property
     def up(self) -> bool:
-        """Whether a process runs."""
+        """Return whether a process runs."""
         return self.controller is not None
 
     def clock(self, now: float) -> float:
-        """What the machine's clock says at this moment of the world."""
+        """Return what the machine's clock shows when the world's time is `now`."""
         return self.offset + self.rate * now
 
     def set_clock(self, now: float, rate: float, jump: float) -> None:
-        """From now on the clock runs at this rate, after a jump of so many seconds."""
+        """Let the clock run at this rate from now on, after a jump of `jump` seconds."""
         reading = self.clock(now) + jump
         self.rate = rate
         self.offset = reading - rate * now
@@ -187,8 +187,10 @@ class Host:
     # --- the life of its processes ---
 
     def found(self, voters: tuple[int, ...]) -> None:
-        """Begin the journal of a cluster of these nodes, durably: as if one had founded it and the others
-        had joined, and all had been committed. More nodes than may be joining at a time have started once.
+        """Write the journal of a cluster with these voters, durably.
+
+        It reads as if one node had founded the cluster, the others had joined, and all of that had been
+        committed. If more nodes than may be joining at a time are founded, each has announced one start.
         """
         _, meta = self.drive.open(None)
         journal = RaftJournal(meta)
@@ -224,7 +226,7 @@ class Host:
         trace: Trace = no_trace,
         unix_time: Callable[[], float],
     ) -> None:
-        """A new process on this machine. `watch` is shown what it does, if it is to be seen at all."""
+        """Start a process on this machine; `watch`, if given, observes it."""
         assert self.controller is None, "one process at a time"
         record = self.record
         kept = record.clean or record.fsync == "each" or record.boot == self.boot
@@ -261,14 +263,14 @@ class Host:
         )
 
     def end(self) -> None:
-        """The process is gone."""
+        """End the process."""
         self.controller = None
         self.process += 1
         self.timer, self.backlog, self.paused = NEVER, [], False
         self.drive.kill()
 
     def saved(self) -> Saved | None:
-        """A copy of its directory as it is now; None where that cannot be had."""
+        """Return a copy of the directory as it is now; None if the drive cannot be copied."""
         drive = self.drive.saved()
         return (
             None
@@ -277,7 +279,7 @@ class Host:
         )
 
     def knows_later_start(self, node: int, record: IdentityRecord) -> bool:
-        """Whether a process runs here and knows that this directory's next start is one too many."""
+        """Return whether this node knows of a start after which the directory's next one is out of date."""
         if self.controller is None or self.paused:
             return self.left
         known = self.controller.metadata.nodes.get(node)
@@ -288,7 +290,7 @@ class Host:
         )
 
     def join_request(self) -> Join:
-        """What it says to a member of the cluster that it wants to be in."""
+        """Return the Join that this machine sends to a member of the cluster."""
         return Join(
             node_id=self.id,
             directory_id=self.record.directory_id,

@@ -1,12 +1,12 @@
-"""What must always hold, one predicate for each name of the specs, over the truth about a cluster.
+"""What must always hold: one predicate for each invariant of the specs, over the truth about a cluster.
 
-The names are those of `spec/Walrus.tla` and `spec/Raft.tla`, where they are formulas. A predicate raises
-`Violation` with its own name. It looks at what is *fresh* in the view (see `truth.py`): what the last step
-changed, or everything in a full check. The three at the end are about progress, and are asked once faults
-have stopped.
+The names are those of `spec/Walrus.tla`, `spec/Raft.tla`, `spec/Delivery.tla`, `spec/Publish.tla` and
+`spec/Retention.tla`, where they are formulas. A predicate raises `Violation` with its own name. It examines
+what is *fresh* in the view (see `truth.py`): what the last step changed, or everything in a full check. The
+four under "progress" are checked once faults have stopped.
 
-Where a spec says "for all nodes, all segments, all indexes", it is enough to look at what changed: copies
-are compared with the one stream of their segment, so that two of them agree follows.
+Where a spec says "for all nodes, all segments, all indexes", it is enough to examine what changed: each copy
+is compared with the one stream of its segment, so it follows that any two copies agree.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from walrus.sim.violation import Violation, named
 
 
 def _nodes(view: Truth) -> Iterable[Host]:
-    """The nodes to look at: the one that took the step, or all that run."""
+    """Yield the nodes to check: the one that took the step, or all that run."""
     if view.host is not None:
         return (view.host,) if view.host.controller is not None else ()
     return [host for _, host in sorted(view.hosts.items()) if host.controller is not None]
@@ -40,8 +40,9 @@ def _conflicts(view: Truth, name: str) -> None:
 def TypeOK(view: Truth) -> None:
     """Every value is what it should be: each state machine's own `check_invariants`.
 
-    A node's metadata, which is long, is looked at in full checks. In between it is known to be what the same
-    commands make of it everywhere (StateMachineSafety), and that is looked at where it changed.
+    A node's metadata is large, so it is checked in full checks only. Between them it is known to be the
+    result of the same commands on every node (StateMachineSafety), and that result is checked where it
+    changed.
     """
     for host in _nodes(view):
         controller = host.controller
@@ -123,10 +124,11 @@ def TimesAscend(view: Truth) -> None:
 
 
 def _held_by_majority(view: Truth, key: Key, count: int, name: str) -> None:
-    """A majority of the replicas holds `count` entries, durably if each is synced before it counts.
+    """Check that a majority of the replicas holds `count` entries, durably with `--fsync each`.
 
-    Where entries are synced at intervals, a power loss may take what one of them had reported: one is excused
-    until it has caught up. It is in the contract that two do not lose their power so soon after each other.
+    Where entries are synced at intervals, a power loss may take entries that a replica had reported: one
+    replica is excused until it has caught up. The contract excludes that two replicas lose power in quick
+    succession.
     """
     segment = view.metadata.segment(*key)
     if not count or segment is None:
@@ -146,7 +148,7 @@ def _held_by_majority(view: Truth, key: Key, count: int, name: str) -> None:
 
 
 def _by_node(lengths: Mapping[int, int]) -> dict[int, int]:
-    """The same in the order of the nodes, for people."""
+    """Return the same mapping sorted by node, for messages to people."""
     return dict(sorted(lengths.items()))
 
 
@@ -239,12 +241,12 @@ def _beyond(view: Truth, name: str, position: Position) -> bool:
 def DeliveredIsPrefix(view: Truth) -> None:
     """No committed cursor is ahead of what its group was given, or a crash would leave a gap.
 
-    That what was given is settled, and is what was written, is looked at when it is given.
+    That the entries given are settled, and are those that were written, is checked when they are given.
     """
     for name in view.topics:
         topic = view.metadata.topics.get(name)
         if topic is not None and topic.settings:
-            continue  # what is dropped is not given: retained.py looks at it
+            continue  # entries that were dropped are not given: see retained.py
         for group, position in topic.cursors.items() if topic else ():
             known = view.groups.get((name, group))
             if known is not None:
@@ -283,7 +285,7 @@ def RepeatOkImpliesAcked(view: Truth) -> None:
 
 
 def _fresh_numbers(view: Truth) -> Iterable[bytes]:
-    """The entries with numbers that writers have just appended."""
+    """Yield the numbered entries that writers have just appended, by payload."""
     if not view.numbered:
         return ()
     fresh = []
@@ -330,7 +332,7 @@ def OutIsBounded(view: Truth) -> None:
                     raise Violation("OutIsBounded", f"node {host.id}: {name}, {group}: {position}")
 
 
-# --- retention and deletion: Retention.tla, looked at where a command is applied (`retained.py`) -----------
+# --- retention and deletion: Retention.tla, checked where a command is applied (`retained.py`) -------------
 
 
 def TrimmedIsSealed(view: Truth) -> None:
@@ -431,7 +433,7 @@ def StateMachineSafety(view: Truth) -> None:
 def CommittedNeverLost(view: Truth) -> None:
     """What a node knows to be committed (and so, by LogMatching, all before it) is durable on a majority.
 
-    And it stays known: within a process the commit index never falls.
+    A node does not forget it either: within a process the commit index never falls.
     """
     for host in _nodes(view):
         assert host.controller is not None
@@ -548,7 +550,7 @@ NAMES = frozenset(predicate.__name__ for predicate in (*CHEAP, *EXPENSIVE, *PROG
 
 
 def check(view: Truth, *, expensive: bool) -> None:
-    """Every safety predicate, on what is fresh."""
+    """Check every safety predicate on what is fresh."""
     for predicate in CHEAP:
         predicate(view)
     if expensive:

@@ -1,8 +1,8 @@
-"""The judge: looks at the one truth after every step of a node, and at what clients are told.
+"""The judge: checks the truth after every step of a node, and every answer that a client gets.
 
-`look` has the predicates of `invariants.py` look at what is *fresh* in the truth (`truth.py`): what the step
-changed. `full_check` shows them everything. So they cost little in each step, and yet nothing that can
-change goes unseen. What a client is given is held against the truth in the moment in which it is given.
+`look` has the predicates of `invariants.py` check what is *fresh* in the truth (`truth.py`): what the step
+changed. `full_check` has them check everything. So a step costs little to check, and every change is
+checked. What a client is given is compared with the truth at the moment in which it is given.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from walrus.wire.messages import PeerMessage
 
 
 class Judge(Truth):
-    """The truth, and a look at it after every step."""
+    """The truth, with a check after every step."""
 
     def __init__(self, options: Options) -> None:
         super().__init__(options)
@@ -42,13 +42,13 @@ class Judge(Truth):
         self.look(host)
 
     def sent(self, host: Host, to: int, message: PeerMessage) -> None:
-        """What a node says must be true of its disk now."""
+        """A node sends a message: its statements must be true of the node's disk now."""
         what = f"a process with an older directory of node {host.id} sends {type(message).__name__} to {to}"
         holds(not self.is_stranger(host) or to == host.id, "OlderDirectory", what)
         self._promises.sent(host, to, message, self.now)
 
     def arrives(self, host: Host, sender: int, message: PeerMessage) -> None:
-        """A node is about to be handed a message."""
+        """A node is about to take a message."""
         if self.is_stranger(host):
             return
         self._promises.arrives(host, sender, message, self.now)
@@ -61,7 +61,7 @@ class Judge(Truth):
         self._registered_at.setdefault(topic, self.now)
 
     def refused(self, call: ClientCall, topic: str, reason: str) -> None:
-        """A client was told this: that there is no such topic only if none was promised before it asked."""
+        """A client got an error. "No such topic" is right only if none was promised before the request."""
         kind = kind_of(reason)
         if kind is not None and kind.exception == "UnknownTopic":
             known = self._registered_at.get(topic, self.now)
@@ -71,7 +71,7 @@ class Judge(Truth):
             holds(known >= call.sent_at, "ReadIndex", what)
 
     def acknowledged(self, topic: str, payload: bytes) -> None:
-        """A producer was told OK: by then the entry is settled."""
+        """A producer was told OK: the entry must be settled by now."""
         places = self.settled_places(payload)
         written = self.places.get(payload)
         what = f"{payload!r} is acknowledged, and not settled at {written}"
@@ -116,7 +116,7 @@ class Judge(Truth):
         self.advance(topic, known)
 
     def kept_given(self, topic: str, payload: bytes, asked: float) -> None:
-        """A reader of a topic with retention was given an entry that it asked for at that time."""
+        """A reader of a topic with retention was given an entry that it requested at time `asked`."""
         written = self.places.get(payload)
         if written is None or written[0][0] != topic:
             raise Violation("DeliveredIsPrefix", f"{payload!r} was never written to {topic}")
@@ -124,7 +124,7 @@ class Judge(Truth):
             raise Violation(name, what)
 
     def fetched(self, topic: str, segment: int, offset: int, payload: bytes) -> None:
-        """A client was given the entry at a place."""
+        """A client was given the entry at a position."""
         key = (topic, segment)
         if offset >= self.settled(key):
             raise Violation("DeliveredIsPrefix", f"entry {offset} of {key} is not settled but was fetched")
@@ -132,15 +132,15 @@ class Judge(Truth):
             raise Violation("PrefixAgree", f"two values at {key}, {offset}")
 
     def told_time(self, topic: str, segment: int, offset: int, unix_ms: int) -> None:
-        """A client was told when the entry at a place was appended."""
+        """A client was told when the entry at a position was appended."""
         written = self.truth((topic, segment)).times[offset]
         what = f"entry {offset} of {topic}/{segment} was written as of {written}, and told as of {unix_ms}"
         holds(written == unix_ms, "TimesAgree", what)
 
     def found_time(self, topic: str, ms: int, place: Position) -> None:
-        """A client that asked for a time was told a place: what is right before it was appended earlier.
+        """A client that asked for a time was told a position: the entry before it must be older.
 
-        It may be too early a place: a node that was deposed, and does not know it yet, knows no later entry.
+        The position may be too early: a node that was deposed without knowing it knows no later entry.
         """
         segment, offset = place
         while not offset and segment > 1:
@@ -152,7 +152,7 @@ class Judge(Truth):
             holds(before < ms, "TimeIsFound", f"{what}, and the one before it is of {before}")
 
     def unanswered(self, call: ClientCall, name: str) -> None:
-        """A client has waited for longer than any deadline."""
+        """A client has waited longer than any deadline: a violation, unless the node is paused."""
         host = self.hosts[call.host]
         if host.paused:
             call.lost(0.0)
@@ -162,7 +162,7 @@ class Judge(Truth):
     # --- looking ---
 
     def look(self, host: Host) -> None:
-        """After a step of this node: everything that it may have changed must hold."""
+        """Check everything that a step of this node may have changed. Raises Violation."""
         if self.is_stranger(host):
             return
         self.host = host
@@ -180,7 +180,7 @@ class Judge(Truth):
         self.applied = False
 
     def full_check(self) -> None:
-        """Everything, everywhere."""
+        """Check everything on all nodes. Raises Violation."""
         self.keys.update(dict.fromkeys(self.truths))
         self.topics.update(dict.fromkeys(self.metadata.topics))
         self.applied = True

@@ -1,7 +1,7 @@
-"""A simulated operator that sets retention, deletes and registers again, and the clients of that topic.
+"""A simulated operator that sets retention, deletes and registers a topic again, and the topic's clients.
 
-All of it happens to one topic (`KEPT`) that the other clients know nothing of: what they are promised, that
-every entry can be read from the first on, does not hold there. What holds is in `retained.py`.
+All of this happens to one topic (`KEPT`) that the other clients do not use, since their guarantee that every
+entry can be read from the first one on does not hold there. `retained.py` has what holds instead.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from walrus.storage.batch import Batch
 
 KEPT = "kept"
 SEGMENT = 4
-"""Entries of a segment of it: little is written, and much is dropped."""
+"""Entries per segment of that topic: small, so that much is dropped although little is written."""
 
 
 class Keeper(SimClient):
-    """The operator."""
+    """An operator: sets retention, deletes the topic, and registers it again."""
 
     def __init__(self, world: World, name: str) -> None:
         super().__init__(world, name, KEPT)
 
     def rest(self) -> None:
-        """Leave everything as it is."""
+        """Make no more changes."""
         self.stopped = True
 
     def act(self) -> None:
-        """Change something, unless an answer is awaited."""
+        """Change something, unless a reply is outstanding."""
         if self.calls or not self.world.judge.founded:
             return
         dice = self.rng.random()
@@ -44,13 +44,13 @@ class Keeper(SimClient):
             self.ask(Configure(KEPT, {**settings, "protect_groups": self.rng.choice((0, 1))}))
 
     def on_reply(self, call: ClientCall, first: int, replies: list[protocol.Reply], now: float) -> None:
-        """Refused: it asks another node next time."""
+        """After an error the next request goes to another node."""
         if isinstance(replies[0], Error):
             self.node = 0
 
 
 class KeptClient(SimClient):
-    """Writes to the topic, and reads it as a group of its own; both are refused while there is no topic."""
+    """Writes to the topic, and reads it as a group of its own; both fail while the topic does not exist."""
 
     def __init__(self, world: World, name: str, *, eager: bool) -> None:
         self._eager, self._numbers = eager, count()
@@ -62,7 +62,7 @@ class KeptClient(SimClient):
         self.stopped = True
 
     def act(self) -> None:
-        """Put a few entries, or get some: an eager one keeps up, another one misses what is dropped."""
+        """Put or get a few entries: an eager client keeps up, any other misses what is dropped."""
         if self.calls or not self.node:
             return
         if self.rng.random() < (0.5 if self._eager else 0.9):
@@ -72,7 +72,7 @@ class KeptClient(SimClient):
             self.ask(Get(KEPT, self.name, self.rng.choice((2, 8))), "get")
 
     def on_reply(self, call: ClientCall, first: int, replies: list[protocol.Reply], now: float) -> None:
-        """An entry: it is of the topic that there was when it was asked for, or of a later one."""
+        """Check that an entry belongs to the topic that existed at the request, or to a later one."""
         for reply in replies:
             if isinstance(reply, Error):
                 self.node = 0

@@ -1,21 +1,21 @@
 """A storage engine of lists, for the simulator and for every test that needs no disk.
 
-It keeps what the engine (`walrus.wal`) promises through `Storage`, without its cost: batches are written
-whole or not at all, indexes never repeat, a trim or a deletion is noted. Durability it leaves to its owner:
-a test, or the simulator, says which prefix of the writes has reached the disk, and a power loss takes the
-rest.
+It keeps the promises of `Storage` as the real engine (`walrus.wal`) does, without its cost: batches are
+written whole or not at all, indexes are never reused, a trim or a deletion is noted. Durability is up to its
+owner: a test or the simulator says which prefix of the writes has reached the disk, and a power loss takes
+the rest.
 
     write a, write b, write c      three pending writes
     sync(all_but=1)                a and b are durable: a disk finishes writes in their order
     lose_power()                   c is gone; its topic ends where b left it
 
 The unit of loss is the batch, and a sync covers a prefix of the writes, across topics. Of the writes that no
-sync covers, a power loss leaves a prefix of its own for each topic, since the kernel writes files back in
-any order; `lose_power` is handed the choice.
+sync covers, a power loss leaves a separate prefix for each topic, since the kernel writes files back in any
+order; the caller of `lose_power` chooses.
 
 Faults are attributes: `full` (nothing can be written, or one kind of write cannot be done: "write", "trim"
-or "delete"), `failing` (the next sync fails, and the engine with
-it), `damaged` (entries whose check is wrong), `dead` (its process is gone, and writes no more).
+or "delete"), `failing` (the next sync fails, and the engine with it), `damaged` (entries whose checksum is
+wrong), `dead` (the engine's process is gone, and writes no more).
 
 Invariant: the durable length of a topic is never above its length.
 """
@@ -43,9 +43,9 @@ class MemoryEngine:
         self.full: bool | str = False
         self.failing = self.failed = self.dead = False
         self.entries: dict[str, list[bytes]] = {}
-        """By topic, from index 0 on: trimmed entries stay, out of reach."""
+        """Topic -> entries from index 0 on; trimmed entries stay in the list but cannot be read."""
         self.stamps: dict[str, dict[int, Stamp]] = {}
-        """By topic and index, of the entries that have one."""
+        """Topic -> index -> stamp, for the entries that have one."""
         self.damaged: set[tuple[str, int]] = set()
         """(topic, index) of entries that cannot be read any more."""
         self._first: dict[str, int] = {}
@@ -53,10 +53,12 @@ class MemoryEngine:
         self._pending: deque[tuple[str, int]] = deque()
         """(topic, its length after the write) of each write that is not durable, oldest first."""
         self._covered = 0
-        """How many of them the sync under way covers."""
+        """How many pending writes the sync under way covers."""
 
     def successor(self) -> MemoryEngine:
-        """The same bytes for the next process, which syncs what it finds before it answers anything."""
+        """Return an engine with the same bytes for the next process, which syncs them before it answers
+        anything.
+        """
         other = MemoryEngine()
         other.entries, other.damaged, other._first = self.entries, self.damaged, self._first
         other.stamps = self.stamps
@@ -65,7 +67,7 @@ class MemoryEngine:
         return other
 
     def copied(self) -> MemoryEngine:
-        """Every byte of it, for another machine."""
+        """Return a copy of all bytes, for another machine."""
         other = MemoryEngine()
         other.entries = {topic: list(entries) for topic, entries in self.entries.items()}
         other.stamps = {topic: dict(stamps) for topic, stamps in self.stamps.items()}
@@ -74,7 +76,7 @@ class MemoryEngine:
         return other
 
     def surviving(self) -> MemoryEngine:
-        """A copy with what a power loss at this moment leaves for certain."""
+        """Return a copy with what a power loss at this moment is certain to leave."""
         other = MemoryEngine()
         other.entries = {topic: self.entries[topic][: self.durable(topic)] for topic in self.entries}
         other.stamps = {topic: dict(stamps) for topic, stamps in self.stamps.items()}
@@ -124,7 +126,7 @@ class MemoryEngine:
         )
 
     def _stamp(self, topic: str, start: int, batch: Batch) -> None:
-        """Keep the stamp of each entry by itself."""
+        """Keep the stamp of each entry separately."""
         stamps = self.stamps.setdefault(topic, {})
         at = start
         for stamp in batch.stamps:
@@ -169,19 +171,21 @@ class MemoryEngine:
 
     @property
     def pending(self) -> int:
-        """How many writes are not durable."""
+        """Return how many writes are not durable."""
         return len(self._pending)
 
     def durable(self, topic: str) -> int:
-        """The length of the topic that no power loss can take back."""
+        """Return the length of the topic that no power loss can take."""
         return self._durable.get(topic, 0)
 
     def start_sync(self) -> None:
-        """Everything written so far is to become durable."""
+        """Begin a sync of everything written so far."""
         self._covered = len(self._pending)
 
     def finish_sync(self) -> None:
-        """What the sync was started for is durable, and nothing later; or the engine has failed."""
+        """Make durable what was written when the sync began, and nothing later. Raises EngineFailed if
+        ordered.
+        """
         if self.failing or self.failed:
             self.failing, self.failed = False, True
             raise EngineFailed("the sync failed")
@@ -191,15 +195,15 @@ class MemoryEngine:
         self._covered = 0
 
     def sync(self, all_but: int = 0) -> None:
-        """All writes but the newest `all_but` are durable."""
+        """Make all writes durable but the newest `all_but`."""
         self._covered = max(0, len(self._pending) - all_but)
         self.finish_sync()
 
     def lose_power(self, survive: Callable[[Sequence[int]], int] = min) -> None:
         """Keep what is durable, and of each topic as much of the rest as `survive` chooses.
 
-        It is handed the lengths that are possible, the durable one and the one after each later write, and
-        returns a length. By default nothing survives that need not.
+        `survive` takes the possible lengths of a topic, the durable one and the one after each later write,
+        and returns one of them. By default only durable entries survive.
         """
         ends: dict[str, list[int]] = {}
         for topic, end in self._pending:
@@ -212,12 +216,12 @@ class MemoryEngine:
         self._covered = 0
 
     def rot(self, topic: str, index: int) -> bool:
-        """Let a durable entry be unreadable from now on: the engine would notice by its checksum."""
+        """Make a durable entry unreadable from now on, as a flipped bit would."""
         there = self._first.get(topic, 0) <= index < self.durable(topic)
         if there:
             self.damaged.add((topic, index))
         return there
 
     def lengths(self) -> dict[str, int]:
-        """Entries per topic."""
+        """Return the number of entries per topic."""
         return {topic: len(entries) for topic, entries in self.entries.items()}

@@ -1,16 +1,15 @@
-"""The network between simulated nodes: late, lossy, repetitive, out of order, cut, stopped.
+"""The network between simulated nodes: links that delay, lose, duplicate, reorder, drop or hold messages.
 
-A *link* is one direction between two nodes. What happens to a message on it is decided when it is sent, by
-the link's state and the world's random numbers, and the answer is a list of arrival times: none (lost), one,
-or two (duplicated).
+A *link* is one direction between two nodes. The fate of a message is decided when it is sent, by the link's
+state and the world's random numbers. It is a list of arrival times: none (lost), one, or two (duplicated).
 
     cut       messages vanish, and after a while the sender's connection breaks
     stopped   messages wait until the link runs again (a peer that reads nothing, a switch that reboots)
     weather   delay, loss, duplication and reordering, everywhere or on one link
 
-Real connections are TCP: in order and without loss until they break. The simulator is harder than that on
-purpose. A message that was sent over a connection that is gone may still arrive, also at the next process of
-its receiver. Nothing in the protocol may depend on the kindness of TCP.
+Real connections are TCP: in order and without loss until they break. The simulator is deliberately harsher.
+A message sent over a connection that has ended may still arrive, even at the receiver's next process. The
+protocol must not depend on TCP's guarantees.
 
 Invariant: with `CALM` weather a link neither loses nor reorders.
 """
@@ -25,13 +24,13 @@ class Weather(NamedTuple):
     """How a link treats messages while it is neither cut nor stopped."""
 
     least: float = 0.0002
-    """Seconds on the way, at least; and at most:"""
+    """The shortest and the longest transit time, in seconds."""
     most: float = 0.001
     loss: float = 0.0
     duplicate: float = 0.0
     ordered: bool = True
     late: float = 0.0
-    """The chance that a message takes up to three seconds, past everything that is done about its absence."""
+    """The chance that a message takes up to three seconds, longer than its sender waits before it acts."""
 
 
 CALM = Weather()
@@ -43,14 +42,14 @@ class Link:
     __slots__ = ("cuts", "last_at", "stopped_until", "weather")
 
     def __init__(self) -> None:
-        self.cuts = 0  # how many faults that overlap cut it
+        self.cuts = 0  # the number of overlapping faults that cut the link
         self.stopped_until = 0.0
-        self.weather: Weather | None = None  # its own, if it differs from the network's
-        self.last_at = 0.0  # when the last message arrives, for links that keep the order
+        self.weather: Weather | None = None  # the link's own weather, if it differs from the network's
+        self.last_at = 0.0  # arrival time of the latest message, for links that keep the order
 
 
 class Network:
-    """All links; the ones that were never mentioned are there and run."""
+    """All links between nodes; a link that no fault has touched runs."""
 
     def __init__(self, rng: Random, weather: Weather = CALM) -> None:
         self.weather = weather
@@ -58,23 +57,23 @@ class Network:
         self._links: dict[tuple[int, int], Link] = {}
 
     def link(self, sender: int, to: int) -> Link:
-        """The link in this direction."""
+        """Return the link in this direction."""
         link = self._links.get((sender, to))
         if link is None:
             link = self._links[(sender, to)] = Link()
         return link
 
     def passes(self, one: int, other: int) -> bool:
-        """Whether a connection between the two can be made: messages pass in both directions."""
+        """Return whether a connection between the two can be made: messages pass in both directions."""
         return not (self.link(one, other).cuts or self.link(other, one).cuts)
 
     def mend(self) -> None:
-        """Every link runs."""
+        """Let every link run."""
         for link in self._links.values():
             link.cuts, link.stopped_until, link.weather = 0, 0.0, None
 
     def arrivals(self, sender: int, to: int, now: float) -> list[float]:
-        """When a message that is sent now arrives: nothing, one time or two."""
+        """Return when a message that is sent now arrives: no time, one or two."""
         link = self._links.get((sender, to)) or self.link(sender, to)
         weather = link.weather or self.weather
         if link.cuts:

@@ -1,4 +1,4 @@
-"""What a simulated run is made of, apart from its seed."""
+"""The options of a simulated run: together with the seed they determine it."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ SETTINGS: dict[str, Any] = {
     "compact_entries": 200,
     "read_bytes": 400,
 }
-"""A node's settings in the simulator: small segments and little patience, so that much happens soon."""
+"""A node's settings in the simulator: small segments and short timeouts, so that much happens soon."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Of one run."""
+    """The options of one run."""
 
     nodes: int = 3
     fsync: str | float = "each"
-    """As the flag of `walrus-node`: "each", "none", or seconds between syncs."""
+    """Like the flag of `walrus-node`: "each", "none", or seconds between syncs."""
     engine: bool = False
-    """The real engine on a simulated disk instead of lists in memory."""
+    """Use the real engine on a simulated disk instead of lists in memory."""
     codec: bool = False
-    """Send every message between nodes through its wire encoding."""
+    """Encode and decode every message between nodes as on the wire."""
     ordered: bool = True
-    """Whether links keep the order of messages, where the weather does not say otherwise."""
+    """Whether links keep the order of messages, unless the weather says otherwise."""
     latency: float = 0.001
-    """Seconds that a message takes at most, in fair weather."""
+    """The longest transit time of a message in fair weather, in seconds."""
     sync_time: float = 0.002
-    """Seconds that a sync takes at most, on a healthy disk; at least a quarter of it."""
+    """The longest duration of a sync on a healthy disk, in seconds; the shortest is a quarter of it."""
     shared_turns: float = 0.1
     """The chance that an input does not end its turn but shares it with what follows."""
     sampled: bool = False
-    """Look at the expensive invariants only now and then."""
+    """Check the expensive invariants only now and then."""
     topics: int = 2
     producers: int = 3
     consumers: int = 2
@@ -58,32 +58,32 @@ class Options:
     workers: int = 0
     """Consumers of one work queue; one of them also moves it with SEEK."""
     giving_up: int = 0
-    """Consumers of a topic of their own with `max_deliveries`, who give most of it back."""
+    """Consumers of a topic of their own with `max_deliveries`, which give most entries back."""
     repeaters: int = 0
-    """Producers that number their entries and send them more often than they must."""
+    """Producers that number their entries and send them more often than necessary."""
     keepers: int = 0
     """Operators that set retention of a topic of their own, delete it, and register it again."""
     finders: int = 0
-    """Clients that ask where times are; the first one also moves the work queue there."""
+    """Clients that look up times; the first one also moves the work queue to what it finds."""
     pipeliners: int = 0
-    """Clients that send requests of all kinds without waiting and check their order."""
+    """Clients that send requests of all kinds without waiting, and check their order."""
     newcomers: int = 1
-    """Clients that register topics all the time, and ask another node for each at once."""
+    """Clients that keep registering topics, and ask another node for each at once."""
     window: int = 50
-    """PUTs that a producer sends without an answer."""
+    """The most PUTs that a producer has in flight."""
     think: float = 0.01
-    """Seconds between two requests of a client, on average."""
+    """Mean time between two requests of a client, in seconds."""
     small_shares: bool = False
-    """Whether a turn takes one or two of what it otherwise takes hundreds of (`shares.py`)."""
+    """Reduce shares of a turn from hundreds to one or two (`shares.py`)."""
     settings: dict[str, Any] = field(default_factory=lambda: dict(SETTINGS))
 
 
 def varied(seed: int, options: Options, *, asked: Collection[str] = ()) -> Options:
-    """The options of one of many runs: lengths of segments and of Raft's log, load, links, disks.
+    """Vary the options of one of many runs: lengths of segments and of Raft's log, load, links, disks.
 
-    One setting for all runs would leave what needs another one out of reach for ever ("swarm testing", Groce
-    et al. 2012): a short log makes snapshots common, and a slow disk widens every moment between a write and
-    its sync. What was `asked` for (names of `Options`) stays as it is.
+    With the same options in all runs, behaviour that needs other options would never be reached ("swarm
+    testing", Groce et al. 2012): a short log makes snapshots common, and a slow disk widens every window
+    between a write and its sync. The fields of `Options` named in `asked` stay as they are.
     """
     rng = Random(f"options {seed}")
     settings = dict(options.settings)
@@ -111,7 +111,7 @@ def varied(seed: int, options: Options, *, asked: Collection[str] = ()) -> Optio
         "repeaters": rng.choice((0, 0, 2)),
     }
     if changed["fsync"] != "each":
-        # A power loss shall take more than a frame makes up for: only then a copy is in doubt for long.
+        # A power loss must take more than one frame makes up for: only then a copy stays in doubt.
         settings["read_bytes"] = 100
     return replace(
         options, settings=settings, **{name: to for name, to in changed.items() if name not in asked}

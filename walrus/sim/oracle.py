@@ -1,8 +1,7 @@
-"""The black-box oracle: what clients sent and were told, against what can be read in the end.
+"""The black-box oracle: compares what clients sent and were told with what can be read in the end.
 
-It knows nothing of segments, nodes or messages. Every payload is unique and was sent once, its outcome is one
-of three, and the log that is read after everything has come to rest decides:
-
+It knows nothing of segments, nodes or messages. Every payload is unique and was sent once, and has one of
+three outcomes. The log that is read after everything has come to rest is compared with them:
     ok        in the log, exactly once             else LostWrite (prefix, middle or tail), Duplicate
     failed    not in the log                       else FailedWriteRead
     unknown   once or not at all                   else Duplicate
@@ -20,7 +19,7 @@ from walrus.sim.violation import Violation
 
 
 def check_log(log: Sequence[bytes], histories: Iterable[tuple[str, Sequence[PutAttempt]]]) -> None:
-    """Judge the final log of one topic by the histories of its producers."""
+    """Judge the final log of one topic by the histories of its producers. Raises Violation."""
     places: dict[bytes, int] = {}
     for place, payload in enumerate(log):
         if payload in places:
@@ -52,7 +51,7 @@ def _check_producer(name: str, attempts: Sequence[PutAttempt], places: dict[byte
 
 
 def _where(number: int, attempts: Sequence[PutAttempt], places: dict[bytes, int]) -> str:
-    """What is lost: the beginning, the end, or something in between."""
+    """Say where entries are lost: at the beginning, at the end, or in between."""
     before = any(attempt.payload in places for attempt in attempts[:number])
     after = any(attempt.payload in places for attempt in attempts[number + 1 :])
     return {(False, True): "prefix", (True, True): "middle", (True, False): "tail"}.get(
@@ -61,7 +60,7 @@ def _where(number: int, attempts: Sequence[PutAttempt], places: dict[bytes, int]
 
 
 def check_numbers(name: str, expected: Sequence[bytes], log: Sequence[bytes]) -> None:
-    """A producer that numbered these entries, all of them acknowledged: each is there once, in order."""
+    """Check that each entry of a numbering producer, all acknowledged, is in the log once, in order."""
     mine, numbers = set(expected), len(expected)
     found = [entry for entry in log if entry in mine]
     if len(found) > len(set(found)):
@@ -71,7 +70,7 @@ def check_numbers(name: str, expected: Sequence[bytes], log: Sequence[bytes]) ->
 
 
 def check_reader(name: str, received: Sequence[bytes], log: Sequence[bytes]) -> None:
-    """A lone consumer may see entries again, but never one before all that are in front of it."""
+    """Check that a lone consumer got each entry after all entries in front of it; repeats are allowed."""
     places = {payload: place for place, payload in enumerate(log)}
     upto = 0
     for payload in received:
@@ -84,7 +83,7 @@ def check_reader(name: str, received: Sequence[bytes], log: Sequence[bytes]) -> 
 
 
 def check_same(name: str, one: Sequence[bytes], other: Sequence[bytes]) -> None:
-    """Two ways to read a topic give the same."""
+    """Check that two ways of reading a topic give the same entries."""
     for place, (a, b) in enumerate(zip(one, other, strict=False)):
         if a != b:
             raise Violation("PrefixAgree", f"{name}: entry {place} is {a!r} and {b!r}")

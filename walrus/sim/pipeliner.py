@@ -1,10 +1,10 @@
-"""A simulated client that sends requests of all kinds without waiting, and checks their order by the replies.
+"""A simulated client that sends requests of all kinds without waiting, and checks their order.
 
-Its requests take effect in the order in which it sent them on a connection (`broker/ordering.py`), so it can
-tell from the replies alone whether they did:
+The requests of one connection take effect in the order in which they were sent (`broker/ordering.py`). The
+replies alone show whether they did:
 
     GET says EMPTY      every entry acknowledged before it on this connection was read by its group
-    GET gives an entry  not one that was sent after that GET
+    GET gives an entry  the entry was not sent after that GET
     FETCH               finds the entry that was acknowledged last, and only that
     PUT behind REGISTER is not told that the topic is unknown, if the REGISTER was answered OK
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from walrus.sim.world import World
 
 BURST: Final = 8
-"""Requests that it sends in one go, at most."""
+"""The most requests that the client sends at once."""
 SIDE_TOPICS: Final = 4
-"""Topics that it creates and uses in one go, at most."""
+"""The most topics that the client creates and uses at once."""
 
 
 @dataclass(slots=True)
@@ -44,9 +44,9 @@ class _Question:
     attempts: list[PutAttempt] = field(default_factory=list)
     lane: Lane = None
     seen: int = 0
-    """Entries that had been acknowledged on this connection."""
+    """How many entries had been acknowledged on this connection."""
     wanted: bytes = b""
-    """FETCH: what is at that place."""
+    """FETCH: the entry at the requested position."""
 
 
 class Pipeliner(Sender):
@@ -63,20 +63,20 @@ class Pipeliner(Sender):
         self._registered: set[str] = set()
         self._resting = False
         self.checked = 0
-        """Replies that said something about the order."""
+        """How many replies were checked against the order."""
         super().__init__(world, name, topic)
 
     @property
     def pending(self) -> int:
-        """Requests without an answer, sent or not."""
+        """Return how many requests have no answer, sent or not."""
         return super().pending + sum(asked.request.replies for asked in self._queue)
 
     def rest(self) -> None:
-        """Send no more entries, but read on: a group that stops reading would look like one that is stuck."""
+        """Send no more entries, but read on: a group that stops reading would look stuck."""
         self._resting = True
 
     def act(self) -> None:
-        """Send a few more in one go, unless some of the last ones still wait for their turn."""
+        """Send a few more requests at once, unless some of the last ones are still waiting to be sent."""
         if self.node != self._connected_to:
             self._reconnect()
         if self.node and not self._queue:
@@ -112,7 +112,7 @@ class Pipeliner(Sender):
         self._ask_later(Put(topic, Batch.of([attempt.payload for attempt in fresh])), fresh)
 
     def _pump(self) -> None:
-        """Start what may be started, as a node's connection does."""
+        """Send the requests that are due, in the order in which a node's connection starts them."""
         while self.node and self._queue and self._order.admits(self._queue[0].request):
             asked = self._queue.popleft()
             self._prepare(asked)
@@ -122,7 +122,7 @@ class Pipeliner(Sender):
                 self._reconnect()
 
     def _prepare(self, asked: _Question) -> None:
-        """Look at what was acknowledged by now; FETCH asks for the last of it."""
+        """Note what is acknowledged by now; a FETCH asks for the last of it."""
         asked.seen = len(self._acknowledged)
         if isinstance(asked.request, Fetch) and self._acknowledged:
             asked.wanted = self._acknowledged[-1]
@@ -130,7 +130,7 @@ class Pipeliner(Sender):
             asked.request = Fetch(topic, segment, offset)
 
     def _reconnect(self) -> None:
-        """Another connection: what was not sent on the last one never is, and its order is no order here."""
+        """Start another connection, with its own order; drop the requests not sent on the last one."""
         for asked in self._queue:
             for attempt in asked.attempts:
                 attempt.outcome, attempt.reply = Outcome.FAILED, "never sent"
@@ -139,7 +139,7 @@ class Pipeliner(Sender):
         self._acknowledged.clear()
 
     def on_reply(self, call: ClientCall, first: int, replies: list[protocol.Reply], now: float) -> None:
-        """Hold them against the order."""
+        """Check the replies against the order."""
         asked: _Question = call.value  # type: ignore[assignment]
         for number, reply in enumerate(replies, first):
             match asked.request:
@@ -190,14 +190,14 @@ class Pipeliner(Sender):
         self.world.judge.delivered(self.topic, self.name, payload)
 
     def on_lost(self, call: ClientCall, now: float) -> None:
-        """Whatever was not answered may have happened or not."""
+        """A request without an answer may have taken effect or not: its outcome is unknown."""
         self.node = 0
         asked: _Question = call.value  # type: ignore[assignment]
         for attempt in asked.attempts[call.answered :]:
             attempt.outcome, attempt.reply = Outcome.UNKNOWN, "connection lost"
 
     def on_late(self, call: ClientCall, replies: list[protocol.Reply]) -> None:
-        """Into a socket that is not read any more: GET has no acknowledgement, so this counts as given."""
+        """GET has no acknowledgement, so an entry written to a closed socket counts as given."""
         asked: _Question = call.value  # type: ignore[assignment]
         for reply in replies:
             if isinstance(asked.request, Get) and isinstance(reply, Ok) and reply.payload is not None:

@@ -1,8 +1,8 @@
-"""What a node says must be true of its disk at the moment at which it says it.
+"""Promises: what a node says must be true of its disk at that moment.
 
-A violated invariant is often the late consequence of an answer that came too early, and needs a power loss in
-the right moment to show. So every message between nodes that promises something is held against what is
-durable when it is sent (`durable.py`), per `--fsync` mode:
+A violated invariant is often the late consequence of an answer that came too early, and shows only after a
+power loss at the right moment. So every message between nodes that promises something is compared, when it
+is sent, with what is durable (`durable.py`), as the `--fsync` mode requires:
 
     a vote, any term     the term and the vote are durable; the candidate's log is no worse than the voter's
     a match index        the log is durable up to it, and equal to the leader's there
@@ -12,10 +12,11 @@ durable when it is sent (`durable.py`), per `--fsync` mode:
     a copy made          so many entries are durable
     a read confirmed     at an index no less than what was committed when it was asked for
 
-A process that starts must remember what was durable before. And a writer appends only while its lease holds:
-a leader of Raft was heard within `lease_ttl` on its own clock, or by such a leader a majority.
+A process that starts must remember what was durable before. And a writer may append only while its lease
+holds: within `lease_ttl` on its own clock, the node has heard from a leader of Raft, or, as that leader,
+from a majority.
 
-Each violation has the name of the invariant of the specs that rests on the promise. Two have none there:
+Each violation has the name of the spec's invariant that depends on the promise. Two have no such name:
 `ReadIndex` (Raft.tla has no reads) and `Lease` (no invariant of Walrus.tla needs leases).
 """
 
@@ -47,16 +48,16 @@ SLACK = 1e-6
 
 
 class Promises:
-    """Looks at messages when they are sent and when they arrive."""
+    """Checks messages when they are sent and when they arrive."""
 
     def __init__(self, truth: Truth) -> None:
         self._truth = truth
         self._candidacies: dict[tuple[int, int], tuple[int, int]] = {}
-        """(node, term) -> the (term, index) with which the candidate said that its log ends."""
+        """(node, term) -> the (term, index) at which the candidate's log ends, as it said."""
         self._reported: dict[tuple[int, Key], int] = {}
-        """The longest length that a replica told the writer of a segment."""
+        """The greatest length that a replica reported to the writer of a segment."""
         self._asked: dict[tuple[int, int], int] = {}
-        """(node, request) -> entries committed when it first asked for a ReadIndex."""
+        """(node, request) -> entries committed when the node first asked for a ReadIndex."""
         self._leases = Leases()
         self._checks: dict[type, Callable[[Host, int, Any], None]] = {
             RequestVoteRequest: self._stands,
@@ -74,18 +75,18 @@ class Promises:
         }
 
     def sent(self, host: Host, to: int, message: m.PeerMessage, now: float) -> None:
-        """A node says this to another one. `now` is the world's time."""
+        """Check a message that a node sends at `now`, the world's time. Raises Violation."""
         check = self._checks.get(type(message))
         if check is not None:
             check(host, to, message)
             self._leases.sent(host, message, now)
 
     def arrives(self, host: Host, sender: int, message: m.PeerMessage, now: float) -> None:
-        """A node is handed this."""
+        """Note what a node learns from a message."""
         self._leases.arrives(host, sender, message, now)
 
     def appended(self, host: Host, now: float) -> None:
-        """A step of this node in which a writer may have appended."""
+        """A writer may have appended in this step of the node: its lease must hold."""
         for write in self._truth.writes:
             if write.originated and (write.node, write.incarnation) == (host.id, host.record.incarnation):
                 self._leases.must_hold(host, write.key, now)
@@ -118,7 +119,7 @@ class Promises:
         assert host.controller is not None
         mine = host.controller.raft.log.last
         theirs = self._candidacies.get((to, message.term), (mine.term, mine.index))
-        # A log that ends in the vote's own term has grown since the vote was given.
+        # A log that ends in the vote's own term has grown since the vote was given, so it is not compared.
         if mine.term < message.term and (mine.term, mine.index) > theirs:
             raise Violation(
                 "LeaderCompleteness",
@@ -168,14 +169,14 @@ class Promises:
     # --- copies ---
 
     def _durable(self, host: Host, key: Key) -> int:
-        """How many entries of the node's copy count, in this `--fsync` mode."""
+        """Return how many entries of the node's copy count as durable in this `--fsync` mode."""
         truth = self._truth.truth(key)
         held = truth.synced if self._truth.options.fsync == "each" else truth.lengths
         return held.get(host.id, 0)
 
     def _says(self, host: Host, key: Key, length: int, what: str, name: str) -> None:
         if self._truth.metadata.is_gone(*key):
-            return  # it was dropped in the turn that says so: nothing rests on it any more
+            return  # dropped in the same turn: nothing rests on it any more
         if length > (durable := self._durable(host, key)):
             raise Violation(name, f"node {host.id} {what} {length} entries of {key}, {durable} are durable")
 
@@ -184,12 +185,13 @@ class Promises:
         self._says(host, key, message.length, "reports", "AckedDurable")
         assert host.controller is not None
         if host.controller.metadata.is_gone(*key) or self._truth.metadata.is_gone(*key):
-            # It has just dropped its copy, and to look at that would make one. Or an earlier start has, and
-            # this one has yet to apply why: nothing rests on what it says, as no writer is there to hear it.
+            # The node has just dropped its copy, and `copies.get` would create one. Or an earlier start of
+            # the node did, and this start has yet to apply the reason. Nothing rests on the report either
+            # way, as there is no writer that could receive it.
             return
         copies = host.controller.copies
         copy = copies.get(key)
-        if copy.sure and not copies.in_doubt:  # of several answers in one turn the last one has all of it
+        if copy.sure and not copies.in_doubt:  # of several answers in one turn, the last has it all
             self._sure_of(host, key, copy.durable)
         self._reported[(host.id, key)] = max(message.length, self._reported.get((host.id, key), 0))
 
@@ -199,7 +201,7 @@ class Promises:
     def _fences(self, host: Host, to: int, message: m.FenceReply) -> None:
         key = (message.topic, message.segment)
         if key in self._truth.sealed_as or self._truth.metadata.is_gone(*key):
-            return  # whatever it says: a seal that it leads to is refused
+            return  # any answer will do: a seal that it leads to is refused
         self._says(host, key, message.length, "is fenced with", "SealedStable")
         note = self._truth.durable[host.id].notes.get(key)
         if note is None or not note.fenced:
@@ -210,7 +212,7 @@ class Promises:
             self._sure_of(host, key, message.length)
 
     def _sure_of(self, host: Host, key: Key, length: int) -> None:
-        """A node calls its copy whole: then it has all that it ever told the writer."""
+        """A node calls its copy sure: then it must have all that it ever reported to the writer."""
         reported = self._reported.get((host.id, key), 0)
         if length < reported:
             what = f"node {host.id} is sure of {length} entries of {key}, and once reported {reported}"
@@ -219,7 +221,7 @@ class Promises:
     # --- what a start finds ---
 
     def remembers(self, host: Host, found: dict[str, int]) -> None:
-        """A process has opened its engines: what was durable is there. `found`: the lengths of its copies."""
+        """A process has opened its engines and `found` these copies: what was durable must be there."""
         controller, durable = host.controller, self._truth.durable[host.id]
         assert controller is not None
         for name, length in durable.copies.items():
@@ -237,7 +239,7 @@ class Promises:
             if raft.log.last_index >= index and raft.log.term_at(index) == term:
                 continue
             if raft.log.last_index >= index and raft.log.term_at(index) > (term or 0):
-                break  # replaced by a later leader's, which was written and not known to be durable
+                break  # replaced by a later leader's entry, which was written and not known to be durable
             raise Violation(
                 "CommittedNeverLost",
                 f"node {host.id} starts without entry {index} of term {term}, durable before",
@@ -249,26 +251,26 @@ class Promises:
 
 
 class Leases:
-    """When each node last heard from a leader of Raft, or as leader from a majority: by the messages."""
+    """When each node last heard from a leader of Raft, or as leader from a majority, judged by messages."""
 
     def __init__(self) -> None:
-        self._heard: dict[int, tuple[int, float]] = {}  # node -> its process, and its clock's time
+        self._heard: dict[int, tuple[int, float]] = {}  # node -> its process, and the time on its clock
         self._rounds: dict[tuple[int, int], dict[int, float]] = {}  # (leader, term) -> round -> first sent
         self._answered: dict[tuple[int, int], dict[int, int]] = {}  # (leader, term) -> peer -> round
         self._stood: dict[tuple[int, int], float] = {}
 
     def sent(self, host: Host, message: m.PeerMessage, now: float) -> None:
-        """Remember when a round began, and when a candidate asked for votes."""
+        """Note when a round began, and when a candidate asked for votes."""
         if isinstance(message, AppendEntriesRequest | InstallSnapshotRequest):
             rounds = self._rounds.setdefault((host.id, message.term), {})
             rounds.setdefault(message.round, host.clock(now))
-            # It leads: a majority voted for it after it had asked. That counts after a step down, too.
+            # It leads, so a majority voted for it after it had asked. This counts after a step-down, too.
             self._hears(host, self._stood.get((host.id, message.term), NEVER))
         elif isinstance(message, RequestVoteRequest):
             self._stood.setdefault((host.id, message.term), host.clock(now))
 
     def arrives(self, host: Host, sender: int, message: m.PeerMessage, now: float) -> None:
-        """A leader is heard, or one of its followers answers."""
+        """Note that a leader is heard, or that a follower answers its leader."""
         assert host.controller is not None
         raft = host.controller.raft
         if isinstance(message, AppendEntriesRequest | InstallSnapshotRequest):
@@ -291,7 +293,7 @@ class Leases:
         self._heard[host.id] = (host.process, max(at, before) if process == host.process else at)
 
     def must_hold(self, host: Host, key: Key, now: float) -> None:
-        """The node appended to a segment that it leads."""
+        """Check the lease of a node that has appended to a segment that it leads. Raises Violation."""
         assert host.controller is not None
         raft = host.controller.raft
         process, heard = self._heard.get(host.id, (0, NEVER))

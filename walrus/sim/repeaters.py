@@ -1,9 +1,9 @@
-"""Simulated producers that number their entries (PUB), and repeat them without need.
+"""Simulated producers that number their entries (PUB), and repeat them more often than necessary.
 
-Each sends runs of its next entries, several at a time, at whatever node; what is not answered OK it sends
-again, and now and then also what was: from a few numbers back, or from its very first. Whatever the network
-and the nodes do, each number is in the topic once, in order, and an OK is true (`invariants.py`, by the names
-of Publish.tla).
+Each sends runs of its next entries, several at a time, to any node. It sends again what was not answered OK,
+and now and then also what was: from a few numbers back, or from its first entry. Whatever the network and
+the nodes do, each number must be in the topic once, in order, and every OK must be true (`invariants.py`, by
+the names of Publish.tla).
 """
 
 from __future__ import annotations
@@ -16,42 +16,42 @@ from walrus.sim.world import World
 from walrus.storage.batch import Batch
 
 AHEAD = 12
-"""Numbers beyond the first that is not acknowledged, up to which it sends."""
+"""How far a producer sends beyond its first unacknowledged number."""
 
 
 class Repeater(SimClient):
-    """One producer. It rests once all that it has sent is acknowledged."""
+    """One producer; at rest once all that it has sent is acknowledged."""
 
     def __init__(self, world: World, name: str, topic: str) -> None:
         self.first = 0
         """The first number that is not acknowledged."""
         self.sent = 0
-        """Numbers below were sent."""
+        """All numbers below were sent."""
         self.again = 0
-        """Entries that were sent more than once."""
+        """How many entries were sent more than once."""
         self._acknowledged: set[int] = set()
         self._resting = False
         super().__init__(world, name, topic)
 
     @property
     def pending(self) -> int:
-        """Entries that are not acknowledged."""
+        """Return how many entries are not acknowledged."""
         return self.sent - self.first
 
     def rest(self) -> None:
-        """Number no more entries."""
+        """Send no new entries."""
         self._resting = True
 
     def payload(self, number: int) -> bytes:
-        """The entry of this number."""
+        """Return the entry with this number."""
         return b"%b#%06d" % (self.name.encode(), number)
 
     def payloads(self) -> list[bytes]:
-        """All that were sent, in the order of their numbers."""
+        """Return all entries sent, in the order of their numbers."""
         return [self.payload(number) for number in range(self.sent)]
 
     def act(self) -> None:
-        """Send a run: the next numbers, or some once more."""
+        """Send a run: the next numbers, or some of them again."""
         if not self.node or len(self.calls) >= 3:
             return
         dice = self.rng.random()
@@ -68,7 +68,7 @@ class Repeater(SimClient):
         payloads = [self.payload(number) for number in range(start, end)]
         for number, payload in enumerate(payloads, start):
             self.world.judge.numbered[payload] = (self.name, number)
-        if start < self.sent:  # what is sent again may arrive before what was sent first, by another way
+        if start < self.sent:  # a repeat may overtake the first sending on another connection
             self.again += self.sent - start
             self.node = self.rng.choice(sorted(self.world.hosts))
         self.sent = max(self.sent, end)
@@ -76,12 +76,12 @@ class Repeater(SimClient):
         self.ask(Put(self.topic, batch, positions=True), start)
 
     def on_reply(self, call: ClientCall, first: int, replies: list[protocol.Reply], now: float) -> None:
-        """OK: that number is in the topic for good. Anything else: it is sent again, perhaps elsewhere."""
+        """OK: the entry is in the topic for good. Any other reply: it is sent again, perhaps elsewhere."""
         start: int = call.value  # type: ignore[assignment]
         for number, reply in enumerate(replies, start + first):
             if isinstance(reply, Ok):
                 self.world.judge.published(self.topic, self.payload(number))
-                if reply.payload is not None:  # of a repetition no place is told
+                if reply.payload is not None:  # a repeat is answered without a position
                     self.world.judge.placed(self.topic, self.payload(number), reply)
                 self._acknowledged.add(number)
             elif isinstance(reply, Error):

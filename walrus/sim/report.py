@@ -1,8 +1,8 @@
-"""A failed run, told: what was broken, how to see it again, and a table that reads by column.
+"""Reports of failed runs: what was broken, how to repeat the run, and a table with one column for each node.
 
-The table has one column for each node and one for the world, one row for each moment, and shows the last
-happenings before the end: starts, deaths, faults, what nodes told their operator, and, since the failing run
-is repeated with tracing on, every step of the protocol with the names that the specs use.
+The table has a column for the world, too, and one row for each moment. It shows the last events before the
+end: starts, deaths, faults, messages of nodes to their operator, and every protocol step under the name that
+the specs use, since the failing run is repeated with tracing on.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from walrus.wire.effects import Trace
 
 ROWS = 60
 HIDDEN = {"node", "commit_index", "last_log_index", "last_log_term", "at"}
-"""Values that would fill the table."""
+"""Values that would fill the table without telling much."""
 
 
 def console() -> Console:
-    """Where reports go: as wide as the terminal or COLUMNS says, or wide enough for a table in a file."""
+    """Return the console for reports: as wide as the terminal or COLUMNS, in a file as wide as the table."""
     return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160)
 
 
 def into(simulation: Callable[[], Simulation | None]) -> Callable[[int], Trace]:
-    """A recorder that adds each event of the protocol to the simulation's happenings, once there is one."""
+    """Return a recorder that adds each protocol event to the simulation's events, once there is one."""
 
     def of(node: int) -> Trace:
         def trace(event: str, /, **values: object) -> None:
@@ -55,7 +55,7 @@ def _short(name: str, value: object) -> str:
 
 
 def retell(failure: FailedRun, options: Options) -> Simulation:
-    """The same run with every step of the protocol among its happenings."""
+    """Repeat the run with every protocol step among its events."""
     made: list[Simulation] = []
     simulation = Simulation(failure.seed, options, failure.schedule, into(lambda: made[0] if made else None))
     made.append(simulation)
@@ -64,7 +64,7 @@ def retell(failure: FailedRun, options: Options) -> Simulation:
 
 
 def play_again(scenario: Scenario, seed: int) -> Simulation | None:
-    """A scenario that fails, once more, with every step of the protocol among its happenings."""
+    """Repeat a failing scenario with every protocol step among its events."""
     with watched() as audience, suppress(Violation):
         audience.recording = lambda _: into(lambda: audience.simulation)
         scenario.run(seed)
@@ -72,7 +72,7 @@ def play_again(scenario: Scenario, seed: int) -> Simulation | None:
 
 
 def table(simulation: Simulation, rows: int = ROWS) -> Table:
-    """What each node did at the end of the run."""
+    """Return the table of what each node did at the end of the run."""
     world = simulation.world
     nodes = sorted(world.hosts)
     made = Table(title=f"the last {rows} happenings", show_lines=False, pad_edge=False)
@@ -90,14 +90,14 @@ def table(simulation: Simulation, rows: int = ROWS) -> Table:
 
 
 def tell_scenario(console: Console, violation: Violation, scenario: Scenario, again: str) -> None:
-    """How a scenario failed."""
+    """Report how a scenario failed."""
     console.print(Text.assemble((violation.name, "bold red"), f": {violation.what}"))
     console.print(Text(f"scenario {scenario.name}: {scenario.about}"))
     console.print(Text(f"again: {again}"), soft_wrap=True)
 
 
 def tell(console: Console, failure: FailedRun, again: str) -> None:
-    """What broke, and what it takes, for people."""
+    """Report what broke and how to repeat it, for people."""
     console.print(Text.assemble((failure.name, "bold red"), f": {failure.what}"))
     console.print(f"seed {failure.seed}, step {failure.step:,}, {failure.at:.3f} s into the run")
     faults = len(failure.schedule)
@@ -109,6 +109,6 @@ def tell(console: Console, failure: FailedRun, again: str) -> None:
 
 
 def as_json(outcome: Result | FailedRun, schedule: Sequence[Fault] = ()) -> str:
-    """The same for programs."""
+    """Report the same as JSON, for programs."""
     kind = "failure" if isinstance(outcome, FailedRun) else "result"
     return json.dumps({kind: msgspec.to_builtins(outcome)}, sort_keys=True)

@@ -1,4 +1,4 @@
-"""Retention, deletion and re-registration before the judge: the invariants of `spec/Retention.tla`, by name.
+"""The judge's records of retention, deletion and re-registration: the invariants of `spec/Retention.tla`.
 
     TrimmedIsSealed      what a Trim drops was sealed
     TrimmedStaysTrimmed  what was dropped, by a Trim or with its topic, is never there again
@@ -8,10 +8,10 @@
     OnlyWhatWasMeant     DELETE and REGISTER change the topic that they were meant for
     NoFrameOfAnOldTopic  no reader is given an entry of an earlier topic of that name
 
-That copies go with their segments (SpaceIsGivenBack) each node asserts of itself (`replicas/trimming.py`).
+Each node itself asserts that copies go with their segments (SpaceIsGivenBack, `replicas/trimming.py`).
 
-The records are kept beside the metadata: what a command may do is worked out from what was so before it, and
-from the counts with which segments were sealed.
+The records are kept beside the metadata: the allowed effect of a command is computed from the state before
+it, and from the counts with which segments were sealed.
 """
 
 from __future__ import annotations
@@ -33,29 +33,29 @@ Found = Iterator[tuple[str, str]]
 
 
 class TopicBefore(msgspec.Struct, frozen=True):
-    """A topic as it was before a command."""
+    """The state of a topic before a command."""
 
     first: int
     current: int
     born: int
     protected: bool
     unread: dict[str, int]
-    """By group that GETs: where it stood, counted in entries up to the first place that a Trim would keep."""
+    """Group that GETs -> how many entries it has not read below the first segment that the command keeps."""
     skipped: dict[str, int]
 
 
 class RetentionRecords:
-    """What was dropped, and which topics there were."""
+    """What was dropped, and which topics existed."""
 
     def __init__(self, sealed_as: Mapping[Key, int]) -> None:
         self._sealed_as = sealed_as
         self._floor: dict[str, int] = {}
-        """Below this number a topic never has a segment again."""
+        """Topic -> lowest segment number that it may still have."""
         self._lives: dict[str, list[tuple[float, int]]] = {}
-        """When the topics of a name were registered, and the number that each was born with."""
+        """Topic -> (time of registration, first segment number) of each topic that had this name."""
 
     def before(self, command: Command, metadata: Metadata) -> TopicBefore | None:
-        """What is so before the command is applied; None if there is no such topic."""
+        """Return the topic's state before the command is applied; None if there is no such topic."""
         if not isinstance(command, Judged):
             return None
         topic = metadata.topics.get(command.topic)
@@ -71,13 +71,13 @@ class RetentionRecords:
         return TopicBefore(topic.first, topic.current, topic.born, protected, unread, skipped)
 
     def _entries(self, name: str, topic: Topic, position: Position, kept: int) -> int:
-        """How many entries there are from a group's place to segment `kept`, as they were sealed."""
+        """Return how many entries segments had from a group's position up to segment `kept`, as sealed."""
         numbers = range(max(position.segment, topic.first), min(kept, topic.current))
         total = sum(self._sealed_as.get((name, number), 0) for number in numbers)
         return max(0, total - (position.offset if position.segment in numbers else 0))
 
     def after(self, command: Command, before: TopicBefore | None, metadata: Metadata, now: float) -> Found:
-        """What is wrong with what the command did."""
+        """Yield what is wrong with the effect of the command, by invariant."""
         if not isinstance(command, Judged):
             return
         name, topic = command.topic, metadata.topics.get(command.topic)
@@ -116,7 +116,7 @@ class RetentionRecords:
                 yield "ProtectedUntilAcked", f"{name}, {group!r} misses {unread} entries of {before}"
 
     def given(self, name: str, number: int, asked: float) -> Found:
-        """A reader is given an entry of this segment."""
+        """Yield what is wrong with giving a reader an entry of this segment, requested at time `asked`."""
         lives = [born for at, born in self._lives.get(name, ()) if at <= asked]
         if lives and number < lives[-1]:
             yield "NoFrameOfAnOldTopic", f"an entry of {name}/{number} is given, it was born with {lives[-1]}"

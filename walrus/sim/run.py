@@ -2,11 +2,11 @@
 
     warm up    the topics are registered
     chaos      clients work while the fault schedule is carried out; invariants after every step
-    calm       faults end, producers stop; all nodes must come to rest within a time (the progress properties)
+    calm       faults end, producers stop; all nodes must come to rest in time (the progress properties)
     verdict    everything is read back, the oracle judges, a last full check
 
-A run is decided by its seed, its options and its schedule. `shrink` runs a failing one again and again with
-faults left out, as long as it fails in the same way: first halves, then quarters, then single ones.
+A run is determined by its seed, its options and its schedule. `shrink` repeats a failing run with faults
+left out, for as long as it fails in the same way: first halves, then quarters, then single faults.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from walrus.sim.world import Filming, World
 from walrus.wire.effects import Trace
 
 REST = 60.0
-"""Seconds of the world in which everything must come to rest once faults have ended, ..."""
+"""Seconds of the world within which everything must come to rest once faults have ended."""
 REST_OF_SEGMENT = 1.0
-"""... and what each segment adds to it: workers that are far behind pass one or two in a second."""
+"""Further seconds for each segment: workers that are far behind pass one or two segments in a second."""
 SHARE = 0.8
-"""The share of the steps for which faults go on."""
+"""The share of the steps in which faults happen."""
 AFTERWARDS = 1.0
-"""Seconds that a run goes on without the assertion that stopped it, before faults end."""
+"""Seconds that a run continues without the assertion that stopped it, before faults end."""
 DENSITY = 300
-"""Steps that a second of the world has at the least: how far ahead faults are drawn."""
+"""The fewest steps per second of the world: it decides how far ahead faults are drawn."""
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a run."""
+    """The outcome of a run in which everything held."""
 
     seed: int
     steps: int
@@ -62,13 +62,13 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     segments: int
     restarts: int
     digest: str
-    """Equal for equal runs."""
+    """A hash over the run: equal for equal runs."""
     seen: dict[str, int]
-    """How often what happened (`coverage.py`)."""
+    """How often each thing happened (`coverage.py`)."""
 
 
 class FailedRun(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run failed, and what is needed to see it again."""
+    """How a run failed, and what is needed to repeat it."""
 
     seed: int
     name: str
@@ -135,7 +135,7 @@ class Simulation:
     # --- the phases ---
 
     def run(self, steps: int, calm_at: float | None = None) -> Result:
-        """All phases. `calm_at` ends the faults at a time of the world, not after a share of `steps`."""
+        """Run all phases. `calm_at` ends the faults at a time of the world, not after a share of `steps`."""
         with small_shares(self.world.options.small_shares):
             return self._run(steps, calm_at)
 
@@ -149,7 +149,7 @@ class Simulation:
         return self.result()
 
     def rest(self) -> None:
-        """Faults end, and everything comes to rest."""
+        """End the faults and wait for rest. Raises Violation if the cluster is not at rest in time."""
         world = self.world
         self.faults.stop()
         for client in world.clients:
@@ -175,7 +175,7 @@ class Simulation:
         return self._caught_up()
 
     def _operate(self) -> None:
-        """What an operator does who reads METRICS: recoveries that wait for copies of which none is sure."""
+        """Force recoveries that wait for sure copies, as an operator does who reads METRICS."""
         if self.world.options.fsync == "each":
             return
         for host in self.world.live():
@@ -186,15 +186,15 @@ class Simulation:
                     self.world.ask(host, call, Recover(topic, segment))
 
     def _caught_up(self) -> bool:
-        """Every node has applied everything, every replica of a sealed segment holds all of it, and every
-        committed cursor stands where its group is.
+        """Return whether every member has applied everything, no known damage is left, every replica of a
+        sealed segment holds all of it, and every committed cursor equals its group's position.
         """
         judge = self.world.judge
         for host in self.world.live():
             assert host.controller is not None
             if self._unmended(host):
                 return False
-            member = host.id in judge.membership.members  # others were removed, and may not know it
+            member = host.id in judge.membership.members  # a removed node may not know that it was removed
             if member and host.controller.applied != len(judge.committed):
                 return False
         for (topic, number), count in judge.sealed_as.items():
@@ -210,7 +210,7 @@ class Simulation:
         )
 
     def _unmended(self, host: Host) -> list[Key]:
-        """Copies of sealed segments that a replica knows to be damaged and has not made anew."""
+        """Return this node's copies of sealed segments that it knows to be damaged and has not rebuilt."""
         assert host.controller is not None
         judge, unmended = self.world.judge, []
         for key in host.controller.copies.damaged:
@@ -243,7 +243,7 @@ class Simulation:
         )
 
     def verdict(self) -> None:
-        """Read everything back, and judge."""
+        """Read everything back, and judge it. Raises Violation."""
         world, judge = self.world, self.world.judge
         judge.full_check()
         readers = [
@@ -254,7 +254,7 @@ class Simulation:
         def read_back() -> bool:
             return all(reader.empty_at >= 0 for reader in readers) and all(s.done for s in scanners)
 
-        # Until the world is at rest, too: of a PUT that timed out, an entry may come meanwhile.
+        # The world must be at rest, too: a PUT that timed out may add an entry meanwhile.
         if not world.run_until(lambda: read_back() and self._at_rest(), REST):
             if read_back():
                 self._why_not()
@@ -278,7 +278,7 @@ class Simulation:
         judge.full_check()
 
     def result(self) -> Result:
-        """The figures."""
+        """Return the figures of this run."""
         world, judge = self.world, self.world.judge
         outcomes = [attempt.outcome for producer in self.producers for attempt in producer.attempts]
         digest = hashlib.sha256(repr(world.rng.getstate()).encode())
@@ -307,7 +307,7 @@ def simulate(
     recorder: Callable[[int], Trace] | None = None,
     film: Filming | None = None,
 ) -> Result | FailedRun:
-    """The run of this seed."""
+    """Run this seed with a schedule of faults of the chosen classes."""
     schedule = faults.draw(seed, chosen, options.nodes, 0.5, steps / DENSITY)
     if options.fsync != "each":
         schedule += faults.forgetting(seed, chosen, options.nodes, 0.5, steps / DENSITY)
@@ -318,7 +318,7 @@ def simulate(
 
 
 def attempt(simulation: Simulation, steps: int, calm_at: float | None) -> Result | FailedRun:
-    """Run it, and catch what it shows."""
+    """Run a simulation; a violation becomes a `FailedRun`."""
     try:
         return simulation.run(steps, calm_at)
     except Violation as violation:
@@ -338,14 +338,16 @@ def attempt(simulation: Simulation, steps: int, calm_at: float | None) -> Result
 def replay(
     failure: FailedRun, options: Options, schedule: Sequence[Fault]
 ) -> tuple[Simulation, Result | FailedRun]:
-    """The failing run once more, with this schedule."""
+    """Repeat the failing run with this schedule."""
     simulation = Simulation(failure.seed, options, schedule)
     return simulation, attempt(simulation, failure.step, failure.calm_at)
 
 
 def said_next(failure: FailedRun, options: Options) -> FailedRun | None:
-    """What the judge says of the same run where an assertion without a name stopped it: the code goes on
-    without its assertions, and does its harm. None if the judge finds nothing wrong, or the code trips anew.
+    """Return how the run fails without assertions, where an assertion without a name stopped it.
+
+    The code goes on without its assertions and does its harm. None if the judge finds nothing wrong, or the
+    run fails under the same name again.
     """
     with unasserted():
         simulation = Simulation(failure.seed, options, failure.schedule)
@@ -359,9 +361,9 @@ def shrink(
     attempts: int = 200,
     told: Callable[[int, int], None] = lambda runs, faults: None,
 ) -> tuple[FailedRun, int]:
-    """Fewer faults that lead to the same violation, and how many runs it took to find them.
+    """Return the run with fewer faults that still fails in the same way, and how many runs that took.
 
-    `told` hears, before each run, how many there were and how many faults are left.
+    `told` is called before each run with the number of runs so far and the number of faults left.
     """
     size, runs = max(1, len(failure.schedule) // 2), 0
     while runs < attempts:

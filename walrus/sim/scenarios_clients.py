@@ -240,7 +240,7 @@ def topics_of_proposers_that_know_too_little(seed: int) -> int:
 @scenario(41)
 def answers_lost_behind_an_append(seed: int) -> int:
     """Entries are written, and no answer reaches the nodes of their clients: the outcome is unknown."""
-    stage = Stage(seed, settings={"max_segment_entries": 10_000})  # another leader's answers would arrive
+    stage = Stage(seed, settings={"max_segment_entries": 10_000})  # else another leader would answer
     stage.warm()
     leader = stage.leader()
     lost = stage.keep(lambda sender, to, message: sender == leader and type(message) is m.ForwardReply)
@@ -274,7 +274,7 @@ def replica_by_a_command(seed: int) -> int:
                 "it gets a snapshot",
             )
             stage.mend()
-        else:  # and late a command that was made for the set before, and would leave too few
+        else:  # then a late command for the former set, which would leave too few
             late = SetReplicas(topic="t0", segment=number, old=old, new=old[:2])
             leader.raft_host.propose(late, stage.host(stage.raft_leader()).clock(stage.world.now))
             stage.run(0.3)

@@ -1,5 +1,7 @@
-"""Scenarios of copies: what a power loss leaves of what a node notes about them, and what their damage and
-their repair may cost (see `scenarios.py`)."""
+"""Scenarios of copies: what a power loss leaves of the notes about them, damage, and repair.
+
+`scenarios.py` says what all scenarios have in common.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,8 @@ def synced_from_now_on(seed: int) -> int:
     host.config = msgspec.structs.replace(host.config, durable_acks=True)
     host.fsync, host.sync_time = "each", (0.02, 0.04)
     stage.world.start(victim)
-    # Its journal has something to sync: it applies nothing before that, and notes no doubt.
+    # The fence gives the node's journal something to sync. Before that sync ends the node applies nothing
+    # and notes no doubt.
     stage.world.deliver(stage.leader(), victim, m.Fence(topic="t1", segment=1))
     stage.until(lambda: host.record.sure, "it is sure of itself")
     stage.power_loss(victim)
@@ -89,7 +92,7 @@ def power_lost_while_notes_are_rewritten(seed: int) -> int:
 
 
 def _long_entries(stage: Stage, lags: int, count: int) -> None:
-    """Acknowledge so many entries of kilobytes that one replica of the open segment does not get."""
+    """Acknowledge `count` entries of several kilobytes each that the replica `lags` does not get."""
     rule = stage.keep(lambda s, to, message: to == lags and type(message) is m.Append)
     long = stage.producer("long", node=stage.leader())
     long.stopped = True

@@ -76,7 +76,7 @@ def bit_flips_in_a_sealed_segment(seed: int) -> int:
 
 
 def flip_entry(stage: Stage, node: int, payload: bytes) -> None:
-    """Change a bit of this entry where the node's disk holds it."""
+    """Flip a bit of this entry on the node's disk."""
     drive = stage.host(node).drive
     assert isinstance(drive, EngineDrive)
     for (directory, name), content in drive.platter.image().items():
@@ -98,7 +98,7 @@ def bit_flips_in_the_last_entry_before_a_failover(seed: int) -> int:
     extra.put(5)
     stage.until(lambda: extra.pending == 0, "acknowledged")
     stage.run(0.3)
-    if not stage.stream():  # they filled the segment
+    if not stage.stream():  # the entries filled the segment
         extra.put(5)
         stage.until(lambda: extra.pending == 0, "acknowledged")
         stage.run(0.3)
@@ -124,7 +124,7 @@ def bit_flips_while_the_third_copy_lags(seed: int) -> int:
     last = truth.acked - 1
     stage.until(lambda: stage.host(damaged).drive.rot(f"t0/{number}", last, Random(seed)), "it can rot")
     stage.world.kill(leader)
-    if seed % 3:  # or else it remembers the checksum, and learns of the damage from who copies from it
+    if seed % 3:  # else it remembers the checksum, and learns of the damage when a node copies from it
         stage.world.kill(damaged)
         stage.world.start(damaged)
     stage.run(4.0)
@@ -169,7 +169,7 @@ def damaged_raft_journal(seed: int) -> int:
 
 
 def _blackouts(stage: Stage, times: int, pause: float, apart: float) -> None:
-    """All nodes lose power at once, after a pause each time, and come back one after the other."""
+    """Cut all nodes' power at once, `times` times, `pause` seconds apart; they restart one after another."""
     for _ in range(times):
         stage.run(pause)
         for node in sorted(stage.world.hosts):
@@ -249,7 +249,7 @@ def slow_syncs(seed: int) -> int:
     """fsync takes 2 s: on a follower no PUT waits for it, on the leader there is no flapping."""
     stage = Stage(
         seed, think=0.03, settings={"max_segment_entries": 100_000}
-    )  # no rollover hands the slow one the lead
+    )  # so no rollover makes the slow node the leader
     stage.warm()
     slow = next(node for node in stage.followers() if node != stage.raft_leader())
     stage.host(slow).sync_time = (2.0, 2.0)

@@ -83,7 +83,7 @@ def leader_reaches_clients_but_no_replica(seed: int) -> int:
     expect(all(a.outcome is not Outcome.OK for a in inside.attempts), "OK without a majority")
     stage.mend()
     stage.until(lambda: stage.controller(old).metadata.topics["t0"].current > number, "it knows")
-    read = Fetcher(stage.world, "late", "t0")  # the judge says whether what it gets is settled
+    read = Fetcher(stage.world, "late", "t0")  # the judge checks that what it gets is settled
     read.node, read.stopped = old, True
     for offset in range(0, 60, 3):
         read.ask(Fetch("t0", number, offset, 3, times=True), (number, offset))
@@ -161,7 +161,7 @@ def _recovering_node_dies(seed: int, steps: int) -> int:
     stage.until(lambda: _recovering(stage, number) != 0 or stage.metadata().current > number, "recovery")
     recovering = _recovering(stage, number)
     if not recovering:
-        return stage.finish()  # its last act was a Seal
+        return stage.finish()  # its last step was the Seal
     for _ in range(steps):
         stage.world.step()
     stage.world.kill(recovering)
@@ -229,7 +229,7 @@ def raft_leader_dies_with_a_seal_under_way(seed: int) -> int:
             stage.world.kill(raft)
             stage.world.after(1.0, stage.world.start, raft)
         else:
-            continue  # it fell in between
+            continue  # the Raft leader failed in between
         stage.until(
             lambda term=term: stage.raft_leader() != 0 and stage.raft_term() > term,  # type: ignore[misc]
             "a leader of a later term",
@@ -315,7 +315,7 @@ def storms(seed: int) -> int:
 def needless_recovery_of_a_live_leader(seed: int) -> int:
     """A replica recovers a segment whose leader lives and does not hear of it; another one restarts fenced;
     the seal is proposed late, after the leader's own."""
-    stage = Stage(seed, settings={"max_segment_entries": 5_000})  # it must not be full before the seal
+    stage = Stage(seed, settings={"max_segment_entries": 5_000})  # it must not fill up before the seal
     stage.warm()
     leader, number = stage.leader(), stage.metadata().current
     mine = next(node for node in stage.followers() if node != stage.raft_leader())

@@ -93,7 +93,7 @@ def pieces_of_snapshots(seed: int) -> int:
 
 
 def _miss_a_snapshot(stage: Stage, node: int) -> None:
-    """Kill a node until all others have cut their logs behind what it has."""
+    """Kill a node until all others have compacted their logs beyond what it has."""
     stage.world.kill(node)
     applied = len(stage.judge.committed)
     others = [stage.controller(host.id).raft.log for host in stage.world.live()]
@@ -116,7 +116,7 @@ def raft_leader_that_no_majority_answers(seed: int) -> int:
             stage.world.turn(leader)
         stage.run(0.3)
     inside = stage.producer("inside", node=leads)
-    inside.stopped = True  # it stays with its node
+    inside.stopped = True  # the client stays with this node
     stage.run(0.2)
     stage.cut(leads)
     for _ in range(50):

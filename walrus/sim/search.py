@@ -1,10 +1,11 @@
 """Breadth-first search over what can happen: the part that `explore` and `explore_segments` share.
 
-A search knows nothing of nodes. It is told how a state goes on (`_steps_of`), when two states are the same
-(`_key`), and what must hold of one (`_checked`), and finds each state by one of the shortest ways to it. So
-the first violation comes with a shortest counterexample.
+A search knows nothing of nodes. A subclass defines the states: which steps lead out of a state
+(`_steps_of`), when two states are the same (`_key`), and what must hold of a state (`_checked`). The search
+reaches each state by one of the shortest paths to it, so the first violation comes with a shortest
+counterexample.
 
-What a state is, and its steps, is a subclass's. A step may lead nowhere (None): then it does not count.
+A step that leads nowhere (None) does not count.
 """
 
 from __future__ import annotations
@@ -19,60 +20,60 @@ from walrus.sim.violation import Violation
 S = TypeVar("S")
 
 Told: TypeAlias = Callable[[int, int], None]
-"""Hears how many distinct states a depth has: (depth, states)."""
+"""Called with (depth, states): how many distinct states a depth has."""
 
 
 @dataclass
 class Exploration:
-    """What a search found: distinct states per depth, and perhaps a shortest counterexample."""
+    """The result of a search: distinct states per depth, and a shortest counterexample if there is one."""
 
     states: list[int] = field(default_factory=list)
     violation: Violation | None = None
     path: list[str] = field(default_factory=list)
     trail: list[dict[int, dict[str, Any]]] = field(default_factory=list)
-    """By server what its state shows (`walrus/view/film.py`): before the first step of `path`, and after
-    each; after the last one only if the step itself came to its end."""
+    """Per state of the path, what a film shows of each server (`walrus/view/film.py`): before the first step
+    of `path` and after each; after the last step only if that step completed."""
     complete: bool = True
     """Whether all states up to the depth were seen."""
 
 
 class Search(ABC, Generic[S]):
-    """Breadth-first, to a depth, or to so many distinct states."""
+    """Breadth-first search to a depth, or to a number of distinct states."""
 
     def __init__(self, depth: int, states: int) -> None:
         self._depth, self._most = depth, states
         self._seen: dict[Hashable, tuple[S | None, str]] = {}
-        """By key: the state before this one, and the step between them."""
+        """Key -> the state before this one (None at the beginning), and the step between them."""
         self._doing = "the beginning"
         self._made: S | None = None
-        """What the step that is being looked at led to."""
+        """The result of the step that is being checked."""
 
     # --- what a subclass says ---
 
     @abstractmethod
     def _begin(self) -> S:
-        """The state in which the search begins. Raises Violation."""
+        """Return the state in which the search begins. Raises Violation."""
 
     @abstractmethod
     def _steps_of(self, state: S) -> Iterator[tuple[str, Callable[[], S | None]]]:
-        """Everything that can happen next, by name. Performing a step raises Violation."""
+        """Yield every possible next step, by name. Performing a step raises Violation."""
 
     @abstractmethod
     def _checked(self, before: S, made: S) -> S:
-        """The state after a step, with what its history adds to it. Raises Violation."""
+        """Return the state after a step, with its history updated. Raises Violation."""
 
     def _key(self, state: S) -> Hashable:
-        """Equal for states that need not be told apart."""
+        """Return a key that is equal for states that need not be told apart."""
         return state
 
     @abstractmethod
     def _shown(self, state: S) -> dict[int, dict[str, Any]]:
-        """What a film shows of it, by node."""
+        """Return what a film shows of the state, by node."""
 
     # --- the search ---
 
     def run(self, told: Told = lambda depth, states: None) -> Exploration:
-        """Search."""
+        """Search; `told` is called after each depth."""
         outcome = Exploration(states=[1])
         try:
             frontier = [self._begin()]
@@ -98,7 +99,7 @@ class Search(ABC, Generic[S]):
         return outcome
 
     def _fresh_after(self, state: S) -> Iterator[S]:
-        """The states that are met for the first time in a step from here."""
+        """Yield the new states that a step from here reaches."""
         for what, make in self._steps_of(state):
             self._doing, self._made = what, None
             made = self._made = make()
@@ -110,7 +111,7 @@ class Search(ABC, Generic[S]):
                 yield after
 
     def _back_from(self, state: S) -> Iterator[tuple[S, str]]:
-        """This state and those on the way to it, last first, each with the step that led there."""
+        """Yield this state and those on its path, last first, each with the step that led there."""
         before: S | None = state
         while before is not None:
             here = before
@@ -118,11 +119,11 @@ class Search(ABC, Generic[S]):
             yield here, what
 
     def _path(self, state: S) -> list[str]:
-        """The steps to this state, and the one that was tried from it."""
+        """Return the steps to this state, and the one that was tried from it."""
         path = [self._doing, *(what for _, what in self._back_from(state))]
         return [step for step in reversed(path) if step]
 
     def _states_to(self, state: S) -> list[S]:
-        """The states on the way to this one, and what the step from it led to."""
+        """Return the states on the path to this one, and the result of the step from it."""
         way = [self._made] if self._made is not None else []
         return [*way, *(here for here, _ in self._back_from(state))][::-1]

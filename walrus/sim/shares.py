@@ -1,10 +1,10 @@
-"""Bounds of one turn, so small that a run of the simulator reaches each of them.
+"""Bounds on the work of one turn, so small that a run of the simulator reaches each of them.
 
-A look at all topics, a snapshot, a backlog of commands: each takes a share per turn, and shares are sized for
-100,000 topics. A simulated cluster has ten, so one turn does it all, and what may happen between two turns
-does not happen. With `Options.small_shares` a share is one or two.
+A scan of all topics, a snapshot, a backlog of commands: each takes a share per turn, and shares are sized
+for 100,000 topics. A simulated cluster has ten, so one turn does all the work, and what can happen between
+two turns does not happen. With `Options.small_shares` a share is one or two.
 
-Left out are bounds on bytes and on waiting clients: `SETTINGS` and the load reach those.
+Bounds on bytes and on waiting clients are left out: `SETTINGS` and the load reach those.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ SMALL: Final[dict[tuple[ModuleType, str], int]] = {
     (reads, "MAX_AHEAD"): 2,
     (cursors, "MAX_AHEAD"): 1,
 }
-"""Module and constant -> its value in such a run."""
+"""(module, constant) -> its value in such a run."""
 
 
 @contextmanager
 def small_shares(wanted: bool = True) -> Iterator[None]:
-    """Have these bounds, if they are wanted, until the end of the `with`."""
+    """Set these bounds, if `wanted`, until the end of the `with`."""
     before = {(module, name): getattr(module, name) for module, name in SMALL}
     try:
         for (module, name), value in SMALL.items() if wanted else ():

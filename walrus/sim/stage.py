@@ -1,8 +1,8 @@
-"""What scenarios are written with: a small cluster under load, a hand that interferes, and a verdict.
+"""The helpers that scenarios are written with: a small cluster under load, interference, and a verdict.
 
-A `Stage` is a `Simulation` without a schedule. A scenario warms it up, does what its schedule says at the
-very moments it names (a message is seen, a step is taken), asks what it is about, and calls `finish`:
-everything is mended, must come to rest, and is judged like any other run.
+A `Stage` is a `Simulation` without a schedule. A scenario warms it up, interferes at the moments that it
+names (a message is seen, a step is taken), checks its own point, and calls `finish`: everything is mended,
+must come to rest, and is judged like any other run.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from walrus.wire.messages import PeerMessage
 PATIENCE = 30.0
 
 Recording: TypeAlias = Callable[[Options], Callable[[int], Trace]]
-"""Makes the recorder of a run with these options: the trace of each of its nodes."""
+"""Makes the recorder of a run with these options, which makes the trace of each of its nodes."""
 
 
 @dataclass(slots=True)
 class Audience:
-    """Watches a scenario: the simulation that its stage was built on, for the table of a failure."""
+    """Observes a scenario: keeps the simulation of its stage for the table of a failure."""
 
     recording: Recording | None = None
     film: Filming | None = None
@@ -45,7 +45,7 @@ _audience: ContextVar[Audience | None] = ContextVar("audience", default=None)
 
 @contextmanager
 def watched(recording: Recording | None = None, film: Filming | None = None) -> Iterator[Audience]:
-    """Scenarios that are played inside of this are watched, and recorded or filmed if that is asked for."""
+    """Observe the scenarios played inside the `with`, and record or film them if asked to."""
     audience = Audience(recording, film)
     token = _audience.set(audience)
     try:
@@ -55,7 +55,7 @@ def watched(recording: Recording | None = None, film: Filming | None = None) -> 
 
 
 class Stage:
-    """One scenario's cluster."""
+    """The cluster of one scenario, under load on the topic `t0`."""
 
     def __init__(self, seed: int, *, settings: dict[str, Any] | None = None, **options: Any) -> None:
         chosen = replace(Options(topics=1, producers=2, consumers=1, newcomers=0), **options)
@@ -70,37 +70,37 @@ class Stage:
     # --- looking ---
 
     def metadata(self) -> Topic:
-        """The topic as Raft has it."""
+        """Return the topic as Raft has it."""
         return self.judge.metadata.topics[self.topic]
 
     def segment(self) -> Segment:
-        """The open segment."""
+        """Return the open segment."""
         return self.metadata().open
 
     def stream(self) -> list[bytes]:
-        """What the open segment's writer has taken."""
+        """Return the entries that the open segment's writer has taken."""
         return self.judge.truth((self.topic, self.metadata().current)).stream
 
     def leader(self) -> int:
-        """The leader of the open segment."""
+        """Return the leader of the open segment."""
         return self.segment().leader
 
     def followers(self) -> list[int]:
-        """The other replicas of the open segment."""
+        """Return the other replicas of the open segment."""
         return [node for node in self.segment().replicas if node != self.leader()]
 
     def host(self, node: int) -> Host:
-        """A machine."""
+        """Return the machine of a node."""
         return self.world.hosts[node]
 
     def controller(self, node: int) -> Controller:
-        """The controller of a node that runs."""
+        """Return the controller of a node that runs."""
         controller = self.host(node).controller
         assert controller is not None, f"node {node} does not run"
         return controller
 
     def raft_leader(self) -> int:
-        """The node that leads Raft, in the newest term."""
+        """Return the node that leads Raft in the newest term; 0 if there is none."""
         leads = [
             (host.controller.raft.current_term, host.id)
             for host in self.world.live()
@@ -109,34 +109,34 @@ class Stage:
         return max(leads)[1] if leads else 0
 
     def raft_term(self) -> int:
-        """The newest term that a node has seen."""
+        """Return the newest term that a node has seen."""
         live = [host.controller for host in self.world.live() if host.controller is not None]
         return max((controller.raft.current_term for controller in live), default=0)
 
     def settled(self) -> int:
-        """Entries of the topic that are sealed or acknowledged."""
+        """Return how many entries of the topic are sealed or acknowledged."""
         current = self.metadata().current
         return self.metadata().sealed_total + self.judge.truth((self.topic, current)).acked
 
     def acknowledged(self) -> int:
-        """Entries that a producer has its OK for."""
+        """Return how many entries the producers have their OK for."""
         return sum(producer.acknowledged for producer in self.producers)
 
     # --- letting time pass ---
 
     def run(self, seconds: float) -> None:
-        """For so long."""
+        """Let `seconds` of the world's time pass."""
         self.world.run(self.world.now + seconds)
 
     def until(self, done: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
-        """Until something is so; it must become so."""
+        """Run until `done()`. Raises Violation if that takes more than `patience` seconds."""
         end = self.world.now + patience
         while not done():
             holds(self.world.now < end, "Scenario", f"it did not come to this: {what}")
             self.world.step()
 
     def warm(self) -> None:
-        """Until entries are acknowledged, delivered, and a node leads Raft."""
+        """Run until entries are acknowledged and delivered, and a node leads Raft."""
         self.until(
             lambda: (
                 self.topic in self.judge.metadata.topics
@@ -150,7 +150,9 @@ class Stage:
         )
 
     def sees(self, kind: type, patience: float = PATIENCE) -> tuple[int, int, PeerMessage]:
-        """Until a message of this type is sent; it goes its way."""
+        """Run until a message of this type is sent, and return it with its sender and receiver; it still
+        arrives.
+        """
         seen: list[tuple[int, int, PeerMessage]] = []
 
         def look(sender: int, to: int, message: PeerMessage) -> bool:
@@ -166,26 +168,26 @@ class Stage:
     # --- interfering ---
 
     def keep(self, matches: Callable[[int, int, PeerMessage], bool]) -> Kept:
-        """From now on these messages are kept back."""
+        """Keep back the messages that match from now on."""
         return Kept(self, matches)
 
     def cut(self, node: int, peers: list[int] | None = None) -> None:
-        """Nothing passes between the node and these (or all others)."""
+        """Cut all links between the node and these peers (None: all others)."""
         for peer in peers if peers is not None else sorted(self.world.hosts):
             if peer != node:
                 self.world.network.link(node, peer).cuts += 1
                 self.world.network.link(peer, node).cuts += 1
 
     def mend(self) -> None:
-        """All links run."""
+        """Let all links run."""
         self.world.network.mend()
 
     def power_loss(self, node: int) -> None:
-        """The machine loses its power."""
+        """Cut the power of a machine."""
         self.world.kill(node, power=True)
 
     def producer(self, name: str, *, node: int = 0) -> Sender:
-        """A producer that sends only what it is told to."""
+        """Return a producer that sends only what it is told to."""
         made = Sender(self.world, name, self.topic, window=0)
         made.node = node
         self.producers.append(made)
@@ -193,14 +195,14 @@ class Stage:
         return made
 
     def quiet(self) -> None:
-        """The producers of the background load have sent enough."""
+        """Stop the producers of the background load."""
         for producer in self.producers:
             producer.stopped = True
 
     # --- the end ---
 
     def finish(self) -> int:
-        """Everything is mended, comes to rest, and is judged. How many steps it all took."""
+        """Mend everything, wait for rest, and judge. Return how many steps the whole run took."""
         self.world.rules.clear()
         self.simulation.rest()
         self.simulation.verdict()
@@ -222,17 +224,17 @@ class Kept:
         return False
 
     def release(self) -> None:
-        """Let them arrive now, and keep no more."""
+        """Deliver the messages now, and keep no more."""
         self._stage.world.rules.remove(self._rule)
         for sender, to, message in self.messages:
             self._stage.world.deliver(sender, to, message)
 
     def drop(self) -> None:
-        """They are lost, and no more are kept."""
+        """Lose the messages, and keep no more."""
         self._stage.world.rules.remove(self._rule)
 
 
 def expect(condition: bool, what: str) -> None:
-    """What a scenario is about."""
+    """Check the point of a scenario. Raises Violation."""
     if not condition:
         raise Violation("Scenario", what)

@@ -1,28 +1,28 @@
-"""Strays: processes that reach the peers' port of a simulated node and are none of its cluster's.
+"""Strays: processes that call the peers' port of a simulated node and do not belong to its cluster.
 
-Three strays call with every fault, whatever its kind. What they say goes through the real parser to the real
-`CalleeSide`. If one gets anywhere, the run ends.
+Three strays call with every fault, whatever its kind. What they send goes through the real parser to the
+real `CalleeSide`. If a stray gets anything that it must not get, the run ends.
 
     kind        what it is                                                  knows the secret
     client      a client at the wrong port
-    garbage     bytes of no meaning, or of a length that no frame has
+    garbage     meaningless bytes, or a length that no frame has
     half        a member's Hello that breaks off
-    hasty       a message between members, without an introduction
+    hasty       a message between members, without a Hello first
     forger      it claims to be a member, and leaves the nonce out
     guesser     the same, with a secret of its own
-    joiner      it asks to be taken in
-    replayer    it repeats what a member said on another connection
-    neighbour   a node of another cluster that was given the same secret    yes
+    joiner      it asks to join
+    replayer    it repeats what a member sent on another connection
+    neighbour   a node of another cluster that has the same secret          yes
     ancestor    a member's earlier start, on the same directory             yes
     twin        another directory under a member's id                       yes
 
-Which ones call is drawn from the fault itself: a schedule that is shrunk keeps the strays of the faults that
-it keeps, and no other random number of the run changes.
+The strays that call are drawn from the fault itself: a schedule that is shrunk keeps the strays of the
+remaining faults, and no other random number of the run changes.
 
-Invariant (OnlyMembers): no stray is accepted or taken in; without the secret it learns nothing, and is not
-even judged; what the node knows of its callers does not change.
+Invariant (OnlyMembers): no stray is accepted as a peer or as a new member; a stray without the secret learns
+nothing, and its claims are not even judged; the node's knowledge of its callers does not change.
 
-Left out: how long a stray keeps a connection, and how many of them, which is the shell's part
+Left out: how long a stray keeps a connection, and how many it opens. The shell limits both
 (`tests/shell/test_peer_connections.py`).
 """
 
@@ -51,7 +51,7 @@ REQUESTS: Final = (b"PUT t0 smuggled", b"METRICS", b"LEAVE 1", b"AUTH " + b"k" *
 
 
 class _Door(Doorkeeper):
-    """What the node's metadata says of callers, and what it was asked."""
+    """The node's judgement of callers, with a record of what it was asked."""
 
     def __init__(self, host: Host, now: float) -> None:
         assert host.controller is not None
@@ -59,22 +59,22 @@ class _Door(Doorkeeper):
         self.asked: list[str] = []
 
     def judge_hello(self, hello: Hello) -> str:
-        """Return why this caller is refused."""
+        """Return why this caller is refused; "" if it is accepted."""
         self.asked.append("judge")
         return super().judge_hello(hello)
 
     def addresses(self) -> dict[int, str]:
-        """Where the nodes live."""
+        """Return the addresses of the nodes, by id."""
         self.asked.append("addresses")
         return super().addresses()
 
     def directory_id(self) -> str:
-        """On what the node runs."""
+        """Return the id of the node's data directory."""
         self.asked.append("directory")
         return super().directory_id()
 
     def on_join(self, join: Join) -> JoinReply:
-        """Nothing is carried out here: that it was asked is bad enough."""
+        """Carry nothing out: a Join of a stray must not get this far."""
         self.asked.append("join")
         return JoinReply(done=False, error="", cluster_id="", addresses={})
 
@@ -83,11 +83,11 @@ class _Call:
     """A stray's connection to a node."""
 
     def __init__(self, host: Host, member: int, rng: Random, now: float) -> None:
-        """`member`: which node it knows of."""
+        """Connect to `host`, knowing of its member `member`."""
         assert host.controller is not None
         self.host, self.member, self.rng = host, member, rng
         self.known = host.controller.metadata.nodes.get(member)
-        """What the node knows of that member."""
+        """What the node knows of that member; None if nothing."""
         self.door = _Door(host, now)
         self._side = CalleeSide(host.callers, self.door)
         self.spoke = False
@@ -95,7 +95,7 @@ class _Call:
         self.learnt: list[PeerMessage] = []
 
     def hello(self, **more: object) -> Hello:
-        """What the member would say."""
+        """Return the Hello that the member would send, with these fields replaced."""
         known = self.known
         said = Hello(
             version=VERSION,
@@ -110,7 +110,9 @@ class _Call:
         return msgspec.structs.replace(said, **more)
 
     def say(self, *said: PeerMessage | bytes) -> None:
-        """Send all of it and wait for no reply; once the callee ends the connection, no more is heard."""
+        """Send messages or bytes and wait for no reply; nothing more is read once the callee ends the
+        connection.
+        """
         self.spoke = True
         data = b"".join(m if isinstance(m, bytes) else CODEC.encode(m) for m in said)
         try:
@@ -125,7 +127,7 @@ class _Call:
                 return
 
     def introduce(self, first: Hello, secret: bytes) -> None:
-        """Call as a node does that has this secret."""
+        """Shake hands as a node with this secret."""
         self.spoke = True
         caller = CallerSide(first, secret, nonce())
         self.accepted = shake_hands(caller, self._side)
@@ -204,7 +206,7 @@ SECRET_KNOWN: Final = ("neighbour", "ancestor", "twin")
 
 
 def call(world: World, at: float, node: int, member: int) -> None:
-    """Strays call `node`, drawn from the moment. Raises Violation if one gets anywhere."""
+    """Let strays call `node`, drawn from the moment. Raises Violation if one gets anything."""
     host = world.hosts.get(node)
     if host is None or host.controller is None or host.paused:
         return
@@ -219,7 +221,7 @@ def call(world: World, at: float, node: int, member: int) -> None:
 
 
 def _flaw(made: _Call, kind: str) -> str:
-    """What it got that it must not get; "" if nothing."""
+    """Return what the stray got that it must not get; "" if nothing."""
     if made.accepted is not None:
         return "it is let in"
     if "join" in made.door.asked:
@@ -234,5 +236,5 @@ def _flaw(made: _Call, kind: str) -> str:
 
 
 def _memory(host: Host) -> dict[str, object]:
-    """What a process keeps of the nodes that called it."""
+    """Return what a process keeps of the nodes that called it."""
     return {name: dict(kept) for name, kept in vars(host.callers).items() if isinstance(kept, dict)}

@@ -1,9 +1,9 @@
-"""What befalls single messages, or types of messages: at the worst moment, or again and again.
+"""Faults aimed at single messages, or at types of messages: at the worst moment, or again and again.
 
-Chance alone rarely hits the moment between a fence and its answer. So an *ambush* waits for the next message
-of one type and strikes there, a *sieve* treats every message of a few types badly for a while, and a
-*needless recovery* fences a segment whose leader lives and hears nothing of it. Each is decided by one number
-of its fault, so a schedule stays a list of values.
+Chance alone rarely hits the moment between a fence and its answer. An *ambush* waits for the next message of
+one type and strikes there; a *sieve* loses, delays or duplicates messages of a few types for a while; a
+*needless recovery* fences a segment whose leader is alive and does not hear of it. Each is determined by one
+number of its fault, so a schedule stays a list of values.
 
     late, twice, lost           the message itself
     kill, power, isolate, pause its sender or its receiver, a moment later
@@ -50,8 +50,7 @@ STRIKES = (
 WAITS = 5.0
 """Seconds after which an ambush is given up."""
 OFTEN = (InstallSnapshotRequest, InstallSnapshotResponse, m.Fence, m.FenceReply, m.Append, m.AppendReply)
-"""Types that a sieve names more often than others: what is lost or late of these is made up for by machinery
-of its own."""
+"""Types that a sieve names more often than others: each has machinery of its own against loss and delay."""
 
 
 class Strike(NamedTuple):
@@ -62,7 +61,7 @@ class Strike(NamedTuple):
 
 
 class Sieve(NamedTuple):
-    """Which messages are treated in which way. Node 0 means any."""
+    """Which messages are treated, and how. Node 0 means any node."""
 
     types: tuple[type, ...]
     sender: int
@@ -72,12 +71,12 @@ class Sieve(NamedTuple):
     delay: float
 
     def fits(self, sender: int, to: int, message: PeerMessage) -> bool:
-        """Whether a message meets its fate here, if chance wills it."""
+        """Return whether this sieve treats such a message, if chance selects it."""
         return type(message) in self.types and self.sender in (0, sender) and self.to in (0, to)
 
 
 def sieve(dice: Random, node: int, peer: int) -> Sieve:
-    """One of the many, by this number."""
+    """Draw a sieve."""
     types = tuple(dice.choice((SIEVED, OFTEN)[dice.random() < 0.4]) for _ in range(dice.choice((1, 1, 2, 4))))
     sender, to = dice.choice(((0, 0), (node, 0), (0, node), (node, peer)))
     how = dice.choice(("lost", "late", "late", "twice"))
@@ -89,14 +88,14 @@ def _deletes(message: PeerMessage) -> bool:
 
 
 class Strikes:
-    """Puts rules into a world, and takes them out again; `calm` ends them all."""
+    """Adds rules to a world and removes them; `calm` ends them all."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self.calm = False
 
     def ambush(self, value: float, delay: float, hit: Callable[[Strike], None]) -> None:
-        """Wait for a message of one type, and strike there: this is how rare moments become common ones."""
+        """Wait for a message of one type, and strike when it is sent."""
         dice = Random(f"ambush {value}")
         kind, strike = dice.choice(AMBUSHED), dice.choice(STRIKES)
 
@@ -112,7 +111,7 @@ class Strikes:
         self._next(lambda message: type(message) is kind, struck, WAITS)
 
     def _next(self, fits: Callable[[PeerMessage], bool], strike: Rule, patience: float = inf) -> None:
-        """Treat the next message that fits by this rule, if it comes so soon and before all is calm."""
+        """Apply `strike` to the next message that fits, within `patience` seconds and before all is calm."""
         world, end = self._world, self._world.now + patience
 
         def rule(sender: int, to: int, message: PeerMessage) -> bool:
@@ -124,15 +123,15 @@ class Strikes:
         world.rules.append(rule)
 
     def _treat(self, how: str, delay: float, sender: int, to: int, message: PeerMessage) -> bool:
-        """Whether the message is kept back."""
+        """Treat a message; return whether it is kept back."""
         if how != "lost":
             self._world.after(delay, self._world.deliver, sender, to, message)
         return how != "twice"
 
     def belate(self, delay: float) -> None:
-        """The next DELETE that a node proposes comes again, so much later.
+        """Repeat the next DELETE that a node proposes, `delay` seconds later.
 
-        A node repeats what it does not see applied, and may learn last of all that it was.
+        A node proposes again what it does not see applied, and may be the last one to learn that it was.
         """
 
         def again(sender: int, to: int, message: PeerMessage) -> bool:
@@ -143,7 +142,7 @@ class Strikes:
         self._next(_deletes, again)
 
     def sift(self, chosen: Sieve, duration: float) -> None:
-        """Treat every message that fits badly, for a while."""
+        """Treat the messages that the sieve fits, for `duration` seconds."""
         world = self._world
         world.note(chosen.sender, f"SIEVE {chosen.how} {', '.join(kind.__name__ for kind in chosen.types)}")
 
@@ -158,8 +157,9 @@ class Strikes:
         world.after(duration, world.rules.remove, rule)
 
     def needless(self, value: float, node: int, duration: float) -> None:
-        """`node`, or another if that sleeps, recovers an open segment whose leader may live, and may hear
-        nothing of it for a while.
+        """Recover an open segment at `node`, or at another node if that one is paused.
+
+        The segment's leader may be alive, and may for a while not hear of the recovery.
         """
         world, dice = self._world, Random(f"needless {value}")
         awake = [host for host in world.live() if not host.paused and host.id != node]

@@ -1,7 +1,7 @@
 """Recording runs in the trace format of `docs/model-checking.md`, for `python -m walrus.tlc trace`.
 
-In the simulator one thing happens after the other, so the order of the lines is the order of the steps, and
-no clock is needed. Nothing is recorded, and nothing costs anything, unless a recorder is given.
+In the simulator one thing happens after another, so the order of the lines is the order of the steps, and no
+clock is needed. Without a recorder nothing is recorded, and recording costs nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Recorder:
         ]
 
     def of(self, node: int) -> Trace:
-        """The trace of one node."""
+        """Return the trace of one node."""
 
         def record(event: str, /, **values: object) -> None:
             self.events.append({"ev": event, "node": node, **values})
@@ -36,6 +36,6 @@ class Recorder:
         return record
 
     def lines(self) -> bytes:
-        """One JSON object a line."""
+        """Return the recorded events as one JSON object a line."""
         encode = msgspec.json.Encoder().encode
         return b"".join(encode(event) + b"\n" for event in self.events)

@@ -1,18 +1,18 @@
 """The truth about a simulated cluster: what its disks and nodes hold, seen all at once.
 
-No node can see what stands here, and nothing here influences a node. Each part is kept from the moment it
+No node can see this, and nothing here influences a node. Each part is recorded from the moment at which it
 comes into being:
 
-    committed      the Raft log as it was first applied anywhere, and the metadata that it makes
+    committed      the Raft log as it was first applied on any node, and the metadata that it makes
     streams        per segment the entries its one writer took, in order: a copy is a prefix of this
     acked          per segment how many of them were acknowledged
-    lengths        per segment and node how long the copy on that disk is
-    durable        per node what of all that a power loss cannot take (`durable.py`)
+    lengths        per segment and node the length of the copy on that disk
+    durable        per node what a power loss cannot take of its writes (`durable.py`)
     given          per topic and group which entries reached a client
 
-`Truth` is shown what processes do (`host.Observer`) and what befalls them, and notes what of it is *fresh*:
-changed since the invariants were looked at last. It judges nothing: `invariants.py` says what must hold of
-it, and `judge.py` when to look.
+`Truth` observes processes (`host.Observer`) and what happens to them, and notes what is *fresh*: changed
+since the invariants were checked last. It judges nothing: `invariants.py` says what must hold, and
+`judge.py` when to check it.
 """
 
 from __future__ import annotations
@@ -66,8 +66,10 @@ from walrus.storage.port import Storage
 
 
 class Write(NamedTuple):
-    """Entries that went to a copy: `before` is how long it was, `differs` where it departs from the stream
-    (-1: nowhere), `originated` how many entries the stream did not have yet.
+    """Entries that went to a copy.
+
+    `before` is the length of the copy until then, `differs` the offset at which the entries depart from the
+    stream (-1: nowhere), `originated` the number of entries that the stream did not have yet.
     """
 
     node: int
@@ -88,19 +90,19 @@ class SegmentTruth:
     def __init__(self) -> None:
         self.stream: list[bytes] = []
         self.times: list[int] = []
-        """When each of them was appended, as it was written first."""
+        """The append time of each entry of `stream`, as it was written first."""
         self.acked = 0
         self.writer = (0, 0, 0)
-        """Its writer's node and process, and the commit index that it was last seen with."""
+        """The writer's node and process, and its commit index when it was last checked."""
         self.lengths: dict[int, int] = {}
         self.synced: dict[int, int] = {}
-        """Per node, how many of them a power loss cannot take."""
+        """Node -> how many entries a power loss cannot take."""
         self.excused: dict[int, int] = {}
-        """Nodes whose copy a power loss shortened although it had been reported, and what it was."""
+        """Node -> former length of its copy, which a power loss shortened although it had been reported."""
 
 
 class ReplicaChange(NamedTuple):
-    """A sealed segment got other replicas. `members`: how many could hold one, at any time until then."""
+    """A sealed segment got other replicas. `members`: the most nodes that could hold one until then."""
 
     key: Key
     before: tuple[int, ...]
@@ -109,7 +111,7 @@ class ReplicaChange(NamedTuple):
 
 
 class LogEntry(NamedTuple):
-    """What LogMatching compares: of each (index, term) there is one entry with one predecessor."""
+    """What LogMatching compares: for each (index, term) there is one entry with one predecessor."""
 
     previous_term: int
     kind: int
@@ -117,7 +119,7 @@ class LogEntry(NamedTuple):
 
 
 class GroupTruth:
-    """What a consumer group was given: everything below `upto`, and `ahead` of it."""
+    """What a consumer group was given: everything below `upto`, and the positions in `ahead` beyond it."""
 
     __slots__ = ("ahead", "upto")
 
@@ -127,7 +129,7 @@ class GroupTruth:
 
 
 class Truth:
-    """What is so, and what of it is fresh."""
+    """The actual state of the cluster, and which parts of it are fresh."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -136,40 +138,44 @@ class Truth:
         self.committed: list[Entry] = []
         self.membership = Membership()
         self.fewest_voters = options.nodes
-        """Of all memberships so far, without those that leave: what a replica set must not fall short of."""
+        """The fewest voters of all memberships so far, without those that leave: the least size of a replica
+        set.
+        """
         self.truths: dict[Key, SegmentTruth] = {}
         self.names: dict[tuple[int, str], int] = {}
         self.places: dict[bytes, tuple[Key, int]] = {}
-        """Where each payload was written first."""
+        """Payload -> where it was written first."""
         self.again: dict[bytes, list[tuple[Key, int]]] = {}
-        """Where it was written later: in error, or because no tail that it was in before counted."""
+        """Payload -> where it was written later: by error, or because the first place was not kept by a
+        seal.
+        """
         self.sealed_as: dict[Key, int] = {}
         self.retention = RetentionRecords(self.sealed_as)
         """What was dropped: see `retained.py`."""
         self.groups: dict[tuple[str, str], GroupTruth] = {}
         self.deliveries = DeliveryRecords(self)
         self.numbered: dict[bytes, tuple[str, int]] = {}
-        """The entries of producers that number them: payload -> producer and number."""
+        """Payload -> producer and number, for producers that number their entries."""
         self.now = 0.0
         """The world's time."""
         self.cursors: dict[tuple[str, str], Position] = {}
-        """Where each committed cursor was when it was looked at last."""
+        """Where each committed cursor was at the last check."""
         self.logs: dict[int, NodeLog] = {}
         self.durable: dict[int, DurableTruth] = {}
         self.commit_indexes: dict[int, tuple[int, int]] = {}
-        """Of each node: its process, and the commit index that it had when it was looked at last."""
+        """Node -> its process, and its commit index at the last check."""
         self.log_entries: dict[tuple[int, int], LogEntry] = {}
         self.leaders: dict[int, int] = {}
         self.checkpoints: dict[int, int] = {}
         self.rotten: dict[Key, tuple[int, str]] = {}
-        """Which copy of a segment (node, engine topic) has had bits flipped and was not made anew since."""
+        """The copy of a segment (node, engine topic) that has flipped bits and was not rebuilt since."""
         self.unknown: set[int] = set()
         """Nodes that lost power and did not start since: what they hold is not known yet."""
         self.removed: set[int] = set()
-        """Nodes that were members and are none any more."""
+        """Nodes that were members and have been removed."""
         self.halts: dict[int, str] = {}
         self.seen: Counter[str] = Counter()
-        """What has happened so far: faults, messages, commands and the rarer steps (`coverage.py`)."""
+        """Counts of what has happened so far: faults, messages, commands and rare steps (`coverage.py`)."""
         # What is fresh.
         self.host: Host | None = None
         self.writes: list[Write] = []
@@ -181,11 +187,11 @@ class Truth:
         self._raft_states: dict[int, tuple[object, ...]] = {}
 
     def is_stranger(self, host: Host) -> bool:
-        """Whether this is another machine with the id of one, with a copy of its directory."""
+        """Return whether this machine runs with a copy of another one's directory, under the same id."""
         return self.hosts.get(host.id) is not host
 
     def forget(self, node: int) -> None:
-        """A machine that was removed is given an empty directory."""
+        """Forget a removed machine, which gets an empty directory."""
         for owner, name in [known for known in self.names if known[0] == node]:
             del self.names[(owner, name)]
         for key in [key for key, (owner, _) in self.rotten.items() if owner == node]:
@@ -197,7 +203,7 @@ class Truth:
         self.removed.discard(node)
 
     def add(self, host: Host) -> None:
-        """A new machine."""
+        """Add a new machine."""
         self.hosts[host.id] = host
         self.logs[host.id] = NodeLog()
         self.durable[host.id] = DurableTruth()
@@ -205,69 +211,69 @@ class Truth:
     # --- what is known of segments ---
 
     def truth(self, key: Key) -> SegmentTruth:
-        """Of this segment."""
+        """Return what is known of this segment."""
         truth = self.truths.get(key)
         if truth is None:
             truth = self.truths[key] = SegmentTruth()
         return truth
 
     def holders(self, key: Key, count: int) -> set[int]:
-        """The replicas that hold so many entries, and would after a power loss if each is synced."""
+        """Return the replicas that hold `count` entries, with `--fsync each` even after a power loss."""
         segment, truth = self.metadata.segment(*key), self.truth(key)
         held = truth.synced if self.options.fsync == "each" else truth.lengths
         nodes = segment.replicas if segment is not None else ()
         return {node for node in nodes if held.get(node, 0) >= count and not self.hosts[node].left}
 
     def settled(self, key: Key) -> int:
-        """How many of its entries a reader may see: the sealed count, or what is acknowledged."""
+        """Return how many entries of a segment readers may see: the sealed count or those acknowledged."""
         segment = self.metadata.segment(*key)
         if segment is not None and segment.count is not None:
             return segment.count
         return self.truth(key).acked
 
     def settled_places(self, payload: bytes) -> list[tuple[Key, int]]:
-        """Where readers may see this entry: once, if all is well."""
+        """Return the positions at which readers may see this entry: one, if all is well."""
         first = self.places.get(payload)
         places = [first, *self.again.get(payload, ())] if first is not None else []
         return [(key, offset) for key, offset in places if offset < self.settled(key)]
 
     @property
     def founded(self) -> bool:
-        """Whether all members have announced a start: before that no topic is registered."""
+        """Return whether all members have announced a start: no topic is registered before that."""
         nodes = self.metadata.nodes.values()
         return bool(nodes) and all(node.incarnation for node in nodes)
 
     def segments(self, topic: str) -> int:
-        """How many segments the topic has."""
+        """Return how many segments the topic has had."""
         known = self.metadata.topics.get(topic)
         return known.current if known else 0
 
     def order(self, topic: str) -> list[bytes]:
-        """The topic's entries as far as they are settled."""
+        """Return the settled entries of the topic, in order."""
         entries: list[bytes] = []
         for number in range(1, self.segments(topic) + 1):
             entries += self.truth((topic, number)).stream[: self.settled((topic, number))]
         return entries
 
     def kept_places(self, payload: bytes) -> list[tuple[Key, int]]:
-        """Where an entry is, but for places behind the count at which their segment was sealed."""
+        """Return the positions of an entry, except those beyond the sealed count of their segment."""
         first = self.places.get(payload)
         places = [first, *self.again.get(payload, ())] if first is not None else []
         return [(key, offset) for key, offset in places if offset < self.sealed_as.get(key, offset + 1)]
 
     def is_given_up(self, topic: str, position: Position) -> bool:
-        """Whether no copy need hold this entry any more: power failed before it was synced, or it rotted."""
+        """Return whether no copy need hold this entry any more: lost unsynced in a power loss, or rotted."""
         key = (topic, position.segment)
         return self.options.fsync != "each" or bool(self.truth(key).excused) or key in self.rotten
 
     def is_dead_letter(self, topic: str, position: Position) -> bool:
-        """Whether the entry is in the topic's dead-letter topic, for readers to see."""
+        """Return whether readers can see the entry in the topic's dead-letter topic."""
         stream = self.truth((topic, position.segment)).stream
         places = self.settled_places(stream[position.offset]) if position.offset < len(stream) else []
         return any(key[0] == dead_letter_topic(topic) for key, _ in places)
 
     def advance(self, topic: str, group: GroupTruth) -> None:
-        """Move the place up to which everything was given."""
+        """Advance the position up to which the group was given everything."""
         while True:
             group.upto = self.metadata.topics[topic].advance(group.upto)
             if group.upto not in group.ahead:
@@ -278,7 +284,7 @@ class Truth:
     # --- what processes do (`host.Observer`) ---
 
     def on_write(self, node: int, engine: str, name: str, start: int, batch: Batch) -> None:
-        """Entries of a copy are compared with the stream, or extend it."""
+        """Compare entries of a copy with the stream, or extend the stream with them."""
         if engine != DATA:
             for note in batch.payloads() if name == NOTES else ():
                 self.durable[node].noted(note)
@@ -298,9 +304,9 @@ class Truth:
             del truth.excused[node]
 
     def _former(self, host: Host, key: Key) -> int:
-        """The start of this node that has written what it finds in a copy: the one that led the segment.
+        """Return the incarnation that wrote what this node finds in a copy: the one that led the segment.
 
-        Its disk may have ended it in the middle of a write, of which nothing was seen.
+        The process may have died in the middle of a write, before that write was observed.
         """
         segment = self.metadata.segment(*key)
         ours = segment is not None and segment.leader == host.id
@@ -333,7 +339,7 @@ class Truth:
     def _compare_times(
         self, host: Host, key: Key, truth: SegmentTruth, start: int, written: list[int]
     ) -> None:
-        """An entry has one time, on every copy, and none is earlier than the one before it."""
+        """Check that an entry has one time on every copy, and that no time is before its predecessor's."""
         times = truth.times
         known = times[start : start + len(written)]
         if known != written[: len(known)]:
@@ -348,7 +354,7 @@ class Truth:
             times += fresh
 
     def on_delete(self, node: int, engine: str, name: str) -> None:
-        """A copy (or a shadow of one) is gone."""
+        """A copy, or a shadow of one, was deleted."""
         key = key_of(name) if engine == DATA else None
         durable = self.durable[node].copies.get(name, 0)
         self.durable[node].deleted(name)
@@ -365,11 +371,11 @@ class Truth:
             self.keys[key] = None
 
     def on_full(self, node: int, engine: str, what: str) -> None:
-        """An engine had no room to do this."""
+        """An engine had no room for this kind of write."""
         self.seen[f"no room to {what}, {engine}"] += 1
 
     def on_persist(self, node: int, ready: Ready) -> None:
-        """Raft's log grows, is cut and grows, or is replaced by a snapshot."""
+        """Extend, cut or replace the log as this `Ready` does, and check it."""
         log, host = self.logs[node], self.hosts[node]
         controller = host.controller
         leading = controller.raft.current_term if controller and controller.raft.role is Role.LEADER else 0
@@ -392,7 +398,7 @@ class Truth:
         self.durable[node].persisted(ready)
 
     def _compare_vote(self, node: int, ready: Ready) -> None:
-        """The term never falls, and a vote stays for as long as its term lasts."""
+        """Check that the term never falls, and that a vote stays for the whole term."""
         before, now = self.durable[node].written, ready.hard_state
         if now is None or now.term > before.term:
             return
@@ -400,14 +406,14 @@ class Truth:
             self.conflicts.append(("ElectionSafety", f"node {node} writes {now}, and wrote {before} before"))
 
     def _compare_state(self, node: int, snapshot: Snapshot) -> None:
-        """Equal indexes give equal states."""
+        """Check that equal indexes give equal states."""
         crc = crc32(snapshot.data)
         if self.checkpoints.setdefault(snapshot.index, crc) != crc:
             what = f"node {node} has another state after entry {snapshot.index}"
             self.conflicts.append(("StateMachineSafety", what))
 
     def _compare_entries(self, node: int, log: NodeLog, entries: tuple[Entry, ...]) -> None:
-        """Of each index and term there is one entry, and it has one predecessor."""
+        """Check that each index and term has one entry, with one predecessor."""
         previous = log.term(entries[0].index - 1) if entries else 0
         for entry in entries:
             if previous is None:
@@ -421,7 +427,7 @@ class Truth:
             previous = entry.term
 
     def on_apply(self, node: int, entries: tuple[Entry, ...]) -> None:
-        """The first to apply an index decides what it is; all others must apply the same."""
+        """The first node to apply an index decides its entry; all others must apply the same."""
         for entry in entries:
             if entry.index <= len(self.committed):
                 if self.committed[entry.index - 1] != entry:
@@ -433,7 +439,7 @@ class Truth:
                 self.conflicts.append(("StateMachineSafety", f"node {node} skips to entry {entry.index}"))
 
     def _staying(self) -> int:
-        """How many voters are not about to leave."""
+        """Return how many voters are not marked as leaving."""
         nodes = self.metadata.nodes
         return sum(not (voter in nodes and nodes[voter].leaving) for voter in self.membership.voters)
 
@@ -482,12 +488,14 @@ class Truth:
             case RegisterTopic() if changed is not None:
                 self.topics[command.topic] = None
             case RegisterTopic() | Seal() | SetReplicas() | RemoveNode() | Announce() | MarkLeaving():
-                pass  # without effect, or with none that is judged here
+                pass  # without effect, or with an effect that is not judged here
             case _:
                 assert_never(command)
 
     def _opened(self, command: RegisterTopic | Seal) -> None:
-        """A segment opens, at this place in Raft's log: with as many replicas as the cluster has room for?"""
+        """Check that a segment opens with as many replicas as the cluster has room for at this point of the
+        log.
+        """
         nodes = self.metadata.nodes
         staying = [n for n in self.membership.voters if n not in nodes or not nodes[n].leaving]
         factor = next(iter(self.hosts.values())).config.replication_factor
@@ -497,7 +505,7 @@ class Truth:
             self.conflicts.append(("EnoughReplicas", what))
 
     def on_restore(self, node: int, snapshot: Snapshot) -> None:
-        """A snapshot must be the state that every node had at that index."""
+        """Check that a snapshot is the state that every node had at its index."""
         self.seen["snapshot installed"] += 1
         if snapshot.index > len(self.committed):
             self.conflicts.append(("StateMachineSafety", f"node {node} has a snapshot from the future"))
@@ -512,7 +520,7 @@ class Truth:
         self.durable[host.id].sync_started(engine)
 
     def sync_ended(self, host: Host, engine: str) -> None:
-        """It has ended well."""
+        """A sync on this machine has succeeded."""
         if self.is_stranger(host):
             return
         durable = self.durable[host.id]
@@ -530,13 +538,13 @@ class Truth:
             self.durable[host.id].sync_started(engine)
 
     def found(self, host: Host) -> dict[str, int]:
-        """The copies that a process has, and their lengths."""
+        """Return the copies that a process has, and their lengths."""
         assert host.controller is not None
         storage = host.controller.data.storage
         return {name: storage.bounds(name)[1] for name in storage.topics() if key_of(name) is not None}
 
     def after_start(self, host: Host) -> None:
-        """A process has read its disk: see what it found."""
+        """A process has read its disk: record what it found."""
         controller = host.controller
         assert controller is not None
         self.unknown.discard(host.id)
@@ -560,7 +568,7 @@ class Truth:
             self.truth(key).synced[host.id] = self.truth(key).lengths[host.id]
 
     def _lengths(self, node: int, found: dict[str, int]) -> None:
-        """A disk's copies as they are, after something may have shortened them."""
+        """Record the lengths of a disk's copies, after a power loss or a restart may have changed them."""
         known = {name for owner, name in self.names if owner == node}
         by_key: dict[Key, int] = {}
         for name in sorted(known | set(found)):
@@ -581,7 +589,7 @@ class Truth:
         """A process is gone; the disk stays as it is."""
 
     def lost_power(self, host: Host) -> None:
-        """The disk may have lost what was not synced."""
+        """The machine lost power: unsynced writes may be lost."""
         if self.is_stranger(host):
             return
         self.durable[host.id].lost_power()
@@ -592,7 +600,7 @@ class Truth:
             self._lengths(host.id, lengths)
 
     def wounded(self) -> bool:
-        """Whether some copy that a power loss shortened still lacks entries that readers may see."""
+        """Return whether a copy that a power loss shortened still lacks entries that readers may see."""
         return any(
             truth.lengths.get(node, 0) < self.settled(key)
             for key, truth in self.truths.items()
@@ -600,14 +608,13 @@ class Truth:
         ) or (self.options.fsync != "each" and bool(self.unknown))
 
     def one_sound_copy_is_all(self) -> bool:
-        """Whether another loss may be one too many: entries that are not synced may be on two copies only,
-        one of them damaged.
-        """
+        """Return whether a further loss may be one too many: of two copies of an entry one may be bad."""
         return self.options.fsync != "each" and bool(self.rotten)
 
     def promises_to_lose(self, least: int) -> list[tuple[int, int]]:
-        """(writer, replica) of open segments: so many entries are acknowledged, and the replica has them and
-        has not synced them.
+        """Return (writer, replica) pairs: a power loss of the replica takes acknowledged entries.
+
+        The segment is open, and at least `least` of its acknowledged entries are unsynced on the replica.
         """
         found = []
         for name, topic in self.metadata.topics.items():
@@ -622,7 +629,7 @@ class Truth:
         return found
 
     def perishable(self, node: int) -> list[str]:
-        """The node's copies whose damage leaves a majority of the copies as they were; the oldest first."""
+        """Return the node's copies that may be damaged: a majority of copies stays intact. Oldest first."""
         found: list[tuple[int, str]] = []
         for (owner, name), length in self.names.items():
             key = key_of(name) if owner == node and length else None
@@ -634,19 +641,19 @@ class Truth:
         return [name for _, name in sorted(found)]
 
     def rots(self, node: int, name: str) -> None:
-        """Bits have flipped there."""
+        """Bits have flipped in this copy."""
         key = key_of(name)
         assert key is not None
         self.rotten[key] = (node, name)
 
     def halted(self, host: Host, reason: str) -> None:
-        """A node will not go on. Scenarios that expect it look here."""
+        """A node stops for good. Scenarios that expect this read `halts`."""
         if self.is_stranger(host):
             return
         self.halts[host.id] = reason
 
     def raft_moved(self, host: Host) -> bool:
-        """Whether anything but heartbeats happened in this node's Raft since this was asked last."""
+        """Return whether anything but heartbeats happened in this node's Raft since the last call."""
         assert host.controller is not None
         raft = host.controller.raft
         state = (raft.current_term, raft.role, raft.log.last_index, raft.log.commit_index, host.process)
@@ -655,7 +662,7 @@ class Truth:
         return moved
 
     def note_acks(self, host: Host) -> None:
-        """Before any other node hears of it: what this node has acknowledged."""
+        """Note what this node has acknowledged, before any other node hears of it."""
         if self.is_stranger(host):
             return
         controller = host.controller
@@ -675,7 +682,7 @@ class Truth:
 
 
 def readable(storage: Storage, name: str, end: int) -> Iterator[tuple[int, list[bytes]]]:
-    """What can be read of an engine topic: the place and the entries of each part between damaged ones."""
+    """Yield the parts of an engine topic between damaged entries: the start index and entries of each."""
     start = 0
     while start < end:
         try:
@@ -688,7 +695,7 @@ def readable(storage: Storage, name: str, end: int) -> Iterator[tuple[int, list[
 
 
 def key_of(name: str) -> Key | None:
-    """The segment of which the engine topic `name` is a copy.
+    """Return the segment of which the engine topic `name` is a copy.
 
     >>> key_of("orders/eu/3"), key_of("orders/3~"), key_of("notes")
     (('orders/eu', 3), ('orders', 3), None)

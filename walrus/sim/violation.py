@@ -1,4 +1,4 @@
-"""How a run ends that shows an error: with the name of what was broken."""
+"""The exception that ends a run which shows an error, under the name of what was broken."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ class Violation(Exception):
 
 
 def holds(condition: bool, name: str, what: str) -> None:
-    """Raise `Violation` unless the condition is true. For places where `what` costs nothing."""
+    """Raise `Violation` unless the condition is true. For places where computing `what` costs nothing."""
     if not condition:
         raise Violation(name, what)
 
 
 UNNAMED = "Assertion"
-"""The name of a violation by an assertion that says no name."""
+"""The name of a violation by an assertion whose message begins with no name."""
 
 
 def named(error: AssertionError, otherwise: str = UNNAMED) -> str:
-    """The name that an assertion's message begins with.
+    """Return the name that an assertion's message begins with.
 
     >>> named(AssertionError("SeqOrder: a gap")), named(AssertionError("a gap"))
     ('SeqOrder', 'Assertion')
@@ -34,7 +34,7 @@ def named(error: AssertionError, otherwise: str = UNNAMED) -> str:
 
 
 def said(error: BaseException) -> str:
-    """What an exception says; of an assertion not the name of the invariant, which is told beside it.
+    """Return what an exception says; for an assertion without the invariant's name, which is shown apart.
 
     >>> said(AssertionError("SeqOrder: a gap")), said(KeyError("t"))
     ('a gap', "KeyError('t')")
@@ -45,7 +45,7 @@ def said(error: BaseException) -> str:
 
 
 def noticed(error: Exception, names: Container[str], where: str) -> Violation:
-    """What a search has found: an assertion by its name if it is one of these, anything else as TypeOK.
+    """Return what a search has found: an assertion under its name if that is in `names`, else TypeOK.
 
     >>> noticed(AssertionError("SeqOrder: a gap"), {"SeqOrder"}, "node 1").args
     ('SeqOrder: node 1: a gap',)

@@ -1,7 +1,7 @@
-"""What a violated name means, in a few sentences, out of the sources themselves.
+"""Explains a violated name in a few sentences that are taken from the sources.
 
-Of an invariant: the sentence of its predicate here, the comment on it in the spec, and where both are. Names
-that are no invariants (an exception, what the oracle says) are told as what they are.
+For an invariant: the sentence of its predicate, the comment on it in the spec, and where both are. A name
+that is no invariant (an exception, a check of the oracle) has a sentence here, in `OTHERS`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from walrus.shipped import SPEC
 from walrus.sim import invariants
 
 ALIKE = 0.7
-"""Of two sentences that say the same in nearly the same words."""
+"""The similarity from which two sentences say the same."""
 CONTAINED = 0.9
-"""Of the letters of a sentence that says less than another one."""
+"""The share of a sentence's letters that another one must have, for the sentence to add nothing."""
 
 OTHERS = {
     "OnlyMembers": "Only a member of the cluster is let in on the peers' port, and nothing that a stray says "
@@ -28,7 +28,7 @@ OTHERS = {
 
 
 def sentences() -> list[tuple[str, str]]:
-    """Return every invariant that the simulator checks: its name and its sentence."""
+    """Return the name and the sentence of every invariant that the simulator checks."""
     return [
         (name, _first(predicate.__doc__))
         for name, predicate in vars(invariants).items()
@@ -37,7 +37,7 @@ def sentences() -> list[tuple[str, str]]:
 
 
 def why(name: str) -> str:
-    """Return what `name` is for: predicate, spec, and where to read on."""
+    """Return what `name` protects: predicate, spec, and where to read on."""
     known = dict(sentences())
     if name not in known:
         return OTHERS.get(
@@ -50,7 +50,7 @@ def why(name: str) -> str:
 
 
 def _news(comment: str, told: str) -> str:
-    """The sentences of a spec's comment that the predicate's own docstring does not say already."""
+    """Return the sentences of a spec's comment that the predicate's docstring does not already say."""
     known = re.split(r"(?<=\.) ", told)
     return " ".join(
         sentence
@@ -60,19 +60,19 @@ def _news(comment: str, told: str) -> str:
 
 
 def _alike(sentence: str, other: str) -> bool:
-    """Whether a sentence says what the other one says, or a part of it, in nearly the same words."""
+    """Return whether a sentence says what the other one says, or a part of it, in nearly the same words."""
     matcher = SequenceMatcher(None, sentence, other)
     shared = sum(block.size for block in matcher.get_matching_blocks())
     return matcher.ratio() > ALIKE or shared > CONTAINED * len(sentence)
 
 
 def _first(text: str | None) -> str:
-    """The first paragraph of a docstring, on one line."""
+    """Return the first paragraph of a docstring, on one line."""
     return " ".join((text or "").split("\n\n")[0].split())
 
 
 def definition(name: str) -> tuple[str, str, str]:
-    """Return the spec that defines a name, the comment above the definition, and both as they stand there."""
+    """Return the spec that defines a name, the comment above the definition, and both as written there."""
     for spec in ("Walrus.tla", "Raft.tla", "Delivery.tla", "Retention.tla"):
         path = SPEC / spec
         found = _definition(name).search(path.read_text("utf-8")) if path.exists() else None
@@ -83,5 +83,5 @@ def definition(name: str) -> tuple[str, str, str]:
 
 
 def _definition(name: str) -> re.Pattern[str]:
-    """A definition from its comment to the next line that is not indented."""
+    """Match a definition, from its comment to the next line that is not indented."""
     return re.compile(rf"((?:^\\\*.*\n)*)^{name} ==.*\n(?:(?:[ \t].*)?\n)*?(?=^\S)", re.MULTILINE)

@@ -1,9 +1,9 @@
-"""Simulated workers of work queues: they RECEIVE, do the work, and ACK; or give it back, or die with it.
+"""Simulated workers of work queues: they RECEIVE and ACK, give entries back, or die with entries in hand.
 
-What each is told is held against the truth in the moment in which it is told (`deliveries.py`). A worker that
-dies forgets what it had in hand and connects anew: its entries come again once their timeout has ended. Once
-faults have ended every worker is `careful`: it acknowledges all that it gets, so the queue must come to its
-end (EveryEntryAcked).
+What each is told is compared with the truth at the moment in which it is told (`deliveries.py`). A worker
+that dies forgets the entries in hand and connects anew: they are delivered again once their timeout has
+ended. Once faults have ended every worker is `careful`: it acknowledges all that it gets, so the queue must
+be worked off (EveryEntryAcked).
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from walrus.storage.batch import Batch
 
 HARD = "hard"
 MOST_DELIVERIES = 2
-"""How often an entry of that topic is handed out before it goes to the dead letters."""
+"""How often an entry of the topic `HARD` is handed out before it goes to the dead letters."""
 WAITS = (0, 0, 300, 2_000)
-"""Milliseconds that a RECEIVE waits."""
+"""Milliseconds that a RECEIVE may wait."""
 
 
 class QueueWorker(SimClient):
-    """One consumer of a group, of which there may be several."""
+    """One of the consumers of a group."""
 
     def __init__(self, world: World, name: str, topic: str, group: str, *, seeks: bool = False) -> None:
         self.group, self._seeks = group, seeks
@@ -38,16 +38,16 @@ class QueueWorker(SimClient):
         super().__init__(world, name, topic)
 
     def rest(self) -> None:
-        """Acknowledge all that comes from now on."""
+        """Acknowledge everything received from now on."""
         self.careful = True
 
     def act(self) -> None:
-        """Ask for work, and finish what there is."""
+        """Ask for entries, and finish entries in hand."""
         if not self.node:
             return
         dice = self.rng.random()
         if not self.careful and dice < 0.03:
-            self.hand.clear()  # it dies
+            self.hand.clear()  # the worker dies
             self.hang_up()
         elif not self.careful and self._seeks and dice < 0.08:
             self._seek()
@@ -78,7 +78,7 @@ class QueueWorker(SimClient):
             self.ask(Seek(self.topic, self.group, self.rng.choice(places)))
 
     def on_reply(self, call: ClientCall, first: int, replies: list[protocol.Reply], now: float) -> None:
-        """An entry, or the news that one is acknowledged."""
+        """Take an entry, or the confirmation of an ACK."""
         for number, reply in enumerate(replies, first):
             if isinstance(reply, Ok) and reply.payload is not None:
                 self.hand.append(self._received(call, reply.payload))
@@ -100,16 +100,17 @@ class QueueWorker(SimClient):
         return receipt
 
     def on_late(self, call: ClientCall, replies: list[protocol.Reply]) -> None:
-        """Into a socket that is read no more: what came comes again."""
+        """Entries written to a closed socket: they are delivered again later."""
         for reply in replies:
             if isinstance(reply, Ok) and reply.payload is not None:
                 self._received(call, reply.payload)
 
 
 class GivingUp(QueueWorker):
-    """One that writes tasks, and gives back most of them: `max_deliveries` of their topic ends that.
+    """A worker that writes tasks and gives most of them back, up to their topic's `max_deliveries`.
 
-    What ends in the dead letters is done without an ACK, so each entry must be there first (NothingSkipped).
+    An entry that goes to the dead letters is done without an ACK, so it must be there first
+    (NothingSkipped).
     """
 
     def __init__(self, world: World, name: str) -> None:
@@ -117,7 +118,7 @@ class GivingUp(QueueWorker):
         super().__init__(world, name, HARD, "work")
 
     def act(self) -> None:
-        """Register the topic, put a task, or work: with more failures than others have."""
+        """Register the topic, put tasks, or work, with more failures than other workers have."""
         if HARD not in self.world.judge.metadata.topics:
             if not self.calls and self.world.judge.founded:
                 self.ask(Register(HARD, {"max_deliveries": MOST_DELIVERIES, "visibility_ms": 500}))

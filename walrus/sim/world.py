@@ -1,18 +1,19 @@
 """The seeded world: one clock, one heap of events, and hosts on which the real controllers run.
 
-A *step* is one event: a message arrives, a timer fires, a sync ends, a client asks, a fault strikes. What
-happens next is decided by the heap, and what is uncertain by one `random.Random`, so a seed and the options
-are a whole run, on every machine: nothing here looks at a real clock, at the order of a hash table or at an
-address.
+A *step* is one event: a message arrives, a timer fires, a sync ends, a client asks, a fault strikes. The
+heap decides the order of the steps and one `random.Random` everything uncertain, so a seed and the options
+determine a whole run, on every machine: nothing here reads a real clock or depends on the order of a hash
+table or on an address in memory.
 
-After every step the judge looks at the node that took it (`judge.py`, `invariants.py`). A broken invariant, a
+After every step the judge checks the node that took it (`judge.py`, `invariants.py`). A broken invariant, a
 failed assertion or an exception inside a node ends the run with a `Violation`.
 
 The order within a turn is that of `node.py`: input, `flush`, effects, syncs, timer. Now and then several
 inputs share a turn, as they do in a real event loop.
 
-What a process may die of by itself is a `StorageError` (as in `node.py`, which stops when it cannot know its
-state any more) and an ordered `Crash` of the simulated disk. Everything else is our error.
+Two exceptions may end a process without ending the run: a `StorageError` (`node.py` stops on it too, since
+the process can no longer know its state) and an ordered `Crash` of the simulated disk. Any other exception
+is a bug of ours.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ Rule: TypeAlias = Callable[[int, int, PeerMessage], bool]
 
 
 def both(one: Callable[[int], Trace], other: Callable[[int], Trace]) -> Callable[[int], Trace]:
-    """A run that is recorded for the specs and filmed for people."""
+    """Combine two recorders: a run that is recorded for the specs and filmed for people."""
 
     def of(node: int) -> Trace:
         first, second = one(node), other(node)
@@ -62,7 +63,7 @@ def both(one: Callable[[int], Trace], other: Callable[[int], Trace]) -> Callable
 
 
 class Filming(Protocol):
-    """What records a run for people (`filming.py`): it is told what happens, and changes nothing."""
+    """Records a run for people (`filming.py`): it is told what happens, and changes nothing."""
 
     def watch(self, now: Callable[[], float]) -> None: ...
     def of(self, node: int) -> Trace: ...
@@ -76,24 +77,24 @@ class Filming(Protocol):
 
 CLUSTER = "simulated"
 EPOCH = 1_700_000_000
-"""What the clocks on the walls say, about, when a run begins (unix seconds)."""
+"""Unix time at which a run begins; each machine's wall clock is a little off."""
 
 _is_open = ClientCall.is_open
 
 SHORTEST_TICK = 0.005
-"""As in `node.py`: timers are this coarse."""
+"""The shortest interval of a timer, as in `node.py`, in seconds."""
 
 HISTORY = 4_000
-"""How many of the latest happenings are kept for the table of a failure."""
+"""How many of the latest events are kept for the table of a failure."""
 
 
 def healthy(options: Options) -> tuple[float, float]:
-    """Seconds that a sync takes at least and at most while nothing is wrong with the disk."""
+    """Return the shortest and the longest duration of a sync on a healthy disk, in seconds."""
     return options.sync_time / 4, options.sync_time
 
 
 class World:
-    """Hosts, network, clock. `step` lets the next thing happen."""
+    """Hosts, network, clock. `step` carries out the next event."""
 
     def __init__(
         self,
@@ -110,14 +111,14 @@ class World:
         self.network = Network(self.rng, self.climate)
         self.clients: list[Caller] = []
         self.rules: list[Rule] = []
-        """Scenarios: a message for which one of these says True is not sent (the rule may keep it)."""
+        """Called with each message before it is sent: if one returns True the message is not sent."""
         self.judge = Judge(options)
         self.seen = self.judge.seen
         self.hosts: dict[int, Host] = {}
         self._true: dict[int, Host] = {}
-        """Machines in whose place one runs with an older copy of their directory."""
+        """Machines in whose place a process with an older copy of their directory runs."""
         self.happened: list[tuple[float, int, str]] = []
-        """(time, node, what): for the table of a failure. Node 0 is the world."""
+        """(time, node, what) for the table of a failure. Node 0 is the world."""
         self._trace_for = recorder
         self._film = film
         if film is not None:
@@ -135,29 +136,29 @@ class World:
     # --- events ---
 
     def at(self, when: float, act: Callable[..., None], *arguments: Any) -> None:
-        """Let something happen at this moment, after everything that was put there earlier."""
+        """Schedule an event for this moment, after everything that was scheduled for it earlier."""
         self._sequence += 1
         heapq.heappush(self._heap, (when, self._sequence, act, arguments))
 
     def after(self, delay: float, act: Callable[..., None], *arguments: Any) -> None:
-        """Let something happen so much later."""
+        """Schedule an event `delay` seconds from now."""
         self.at(self.now + delay, act, *arguments)
 
     def step(self) -> None:
-        """The next thing happens."""
+        """Carry out the next event."""
         self.now, _, act, arguments = heapq.heappop(self._heap)
         self.judge.now = self.now
         self.steps += 1
         act(*arguments)
 
     def run(self, until: float) -> None:
-        """Let everything happen up to this moment."""
+        """Carry out all events up to this moment."""
         while self._heap and self._heap[0][0] <= until:
             self.step()
         self.now = max(self.now, until)
 
     def run_until(self, done: Callable[[], bool], patience: float) -> bool:
-        """Let things happen until `done`, for `patience` seconds at most; whether it came about."""
+        """Run until `done()`, for `patience` seconds at most; return whether it was reached."""
         end, again_at = self.now + patience, 0.0
         while self._heap and self._heap[0][0] <= end:
             if self.now >= again_at:
@@ -168,7 +169,7 @@ class World:
         return done()
 
     def note(self, node: int, what: str) -> None:
-        """Remember a happening for the table of a failure."""
+        """Remember an event for the table of a failure."""
         if self._film is not None:
             self._film.noted(node, what)
         self.happened.append((self.now, node, what))
@@ -178,7 +179,7 @@ class World:
     # --- hosts ---
 
     def add_host(self, node: int, directory: int = 1) -> Host:
-        """A new machine, switched off."""
+        """Add a machine, switched off."""
         options, drive = self.options, self._drive()
         settings = {**options.settings, "durable_acks": options.fsync == "each"}
         config = NodeConfig(
@@ -194,11 +195,11 @@ class World:
         return EngineDrive(self.rng) if self.options.engine else MemoryDrive(self.rng)
 
     def live(self) -> list[Host]:
-        """The machines on which a process runs, by id."""
+        """Return the machines on which a process runs, by id."""
         return [host for _, host in sorted(self.hosts.items()) if host.up]
 
     def _wall_clock(self, node: int) -> float:
-        """Unix seconds as the machine has them: each a little off, and set back again and again."""
+        """Return the machine's wall clock in unix seconds: a little off, and set back again and again."""
         return EPOCH + self.now - 0.2 * (self.now // 0.5) + 0.05 * (node % 5)
 
     def start(self, node: int) -> None:
@@ -224,14 +225,14 @@ class World:
         )
         self.judge.after_start(host)
         self._turn(host)
-        for other in self.live():  # the node that lost it dials again, soon
+        for other in self.live():  # the node whose connection was lost soon dials again
             if host.id in other.wanted:
                 self._dial_later(other, host.id, 0.002)
         if isinstance(self.options.fsync, float):
             self._sync_later(host, host.process)
 
     def kill(self, node: int, *, power: bool = False) -> None:
-        """`kill -9`, or the power goes."""
+        """`kill -9`, or a power loss."""
         host = self.hosts[node]
         if host.up:
             self.note(node, "power loss" if power else "kill -9")
@@ -254,7 +255,7 @@ class World:
                 self.after(0.001, self._notice_gone, other, other.process, host.id)
 
     def stop(self, node: int) -> None:
-        """SIGTERM: an orderly stop; it ends some time later."""
+        """SIGTERM: an orderly stop, which ends some time later."""
         host = self.hosts[node]
         if host.controller is not None:
             self.note(node, "SIGTERM")
@@ -274,7 +275,7 @@ class World:
                 self._died(host)
 
     def pause(self, node: int, paused: bool) -> None:
-        """SIGSTOP or SIGCONT. What comes in the meantime is read afterwards, in one turn."""
+        """SIGSTOP or SIGCONT. Input that arrives in between is handled afterwards, in one turn."""
         host = self.hosts[node]
         if not host.up or host.paused == paused:
             return
@@ -291,14 +292,14 @@ class World:
             self._turn(host)
 
     def set_clock(self, node: int, rate: float, jump: float) -> None:
-        """The machine's clock drifts or jumps."""
+        """Let the machine's clock drift or jump."""
         host = self.hosts[node]
         host.set_clock(self.now, rate, jump)
         host.timer = NEVER
         self._set_timer(host)
 
     def join(self, node: int, process: int | None = None) -> None:
-        """A machine that belongs to no cluster asks until a member takes it in, then it starts."""
+        """Let a machine outside the cluster ask members until one admits it, then start its process."""
         host = self.hosts.get(node) or self.add_host(node)
         if host.up or host.left:
             return
@@ -309,7 +310,7 @@ class World:
             reply, _ = self._ask(host.join_request(), host, member)
             self._turn(member)
             assert isinstance(reply, JoinReply)
-            # Every machine here that asks has an empty directory, and its id is free.
+            # Each asking machine has an empty directory and a free id, so the refusal cannot be final.
             assert not reply.final, f"node {member.id} refuses node {node} for good: {reply.error}"
             if reply.done:
                 self.note(node, f"taken in by {member.id}")
@@ -319,7 +320,7 @@ class World:
         self.after(self.rng.uniform(0.05, 0.3), self.join, node)
 
     def renew(self, node: int) -> None:
-        """A removed node's machine gets an empty directory."""
+        """Give a removed node's machine an empty directory."""
         old = self.hosts[node]
         if old.up:
             self.kill(node)
@@ -328,12 +329,14 @@ class World:
         self.seen["joined anew"] += 1
 
     def start_stale(self, node: int, saved: Saved) -> None:
-        """The node's process dies, and one starts with a copy of the directory. No word of it may be heard:
-        the judge knows of no such process, and takes what it sends for a violation.
+        """Kill the node's process, and start one with a copy of its directory.
+
+        No node may accept a message of it: the judge does not know this process, and takes what it sends for
+        a violation.
         """
         true = self.hosts[node]
         if self.judge.is_stranger(true):
-            return  # there is one already
+            return  # there is a stale process already
         if true.up:
             self.kill(node)
         self._true[node] = true
@@ -343,7 +346,7 @@ class World:
         self.start(node)
 
     def end_stale(self, node: int) -> None:
-        """The copy is put away, and the process starts with the true directory."""
+        """End the process on the copy, and start one with the true directory."""
         true = self._true.pop(node, None)
         if true is not None:
             self.kill(node)
@@ -352,7 +355,7 @@ class World:
             self.start(node)
 
     def retire(self, node: int) -> None:
-        """A removed node's machine is switched off for good."""
+        """Switch off a removed node's machine for good."""
         self.hosts[node].left = True
         if self.hosts[node].up:
             self.kill(node)
@@ -385,14 +388,14 @@ class World:
         self._dial_later(host, peer, 0.1)
 
     def _greet(self, host: Host, other: Host) -> bool:
-        """One node introduces itself to another: whether it is welcome there, and so connected."""
+        """One node introduces itself to another; return whether it is accepted, and so connected."""
         assert host.controller is not None
         assert other.controller is not None
         welcome = other.controller.members.on_caller
         for one, two in ((host, other), (other, host)):
             if self.judge.is_stranger(one) and not two.knows_later_start(one.id, one.record):
-                return False  # a node that cannot tell may well be fooled: see docs/durability.md
-        other.callers.gone(host.id)  # the connection that it had is over, or it would not dial
+                return False  # a node that knows no later start cannot tell: see docs/durability.md
+        other.callers.gone(host.id)  # the host dials only after its former connection has ended
         verdict, hello = self._ask(host.controller.members.hello(other.id), host, other)
         assert isinstance(verdict, HelloReply)
         if hello is not None:
@@ -407,7 +410,7 @@ class World:
     def _ask(
         self, first: Hello | Join, host: Host, other: Host
     ) -> tuple[HelloReply | JoinReply | None, Hello | None]:
-        """A handshake between two nodes: the callee's verdict, and the Hello that it accepted."""
+        """Run a handshake between two nodes; return the callee's verdict, and the Hello that it accepted."""
         assert other.controller is not None
         caller = CallerSide(first, SECRET, nonce())
         doorkeeper = Doorkeeper(other.controller, other.clock(self.now))
@@ -415,7 +418,7 @@ class World:
         return caller.verdict, accepted
 
     def _notice_gone(self, host: Host, process: int, peer: int) -> None:
-        """The peer's machine says that no process has this connection; whether one listens is seen soon."""
+        """A connection has lost its other end; the node learns soon whether a process listens there."""
         if host.process == process and host.controller and peer in host.controller.connected:
             if self.network.passes(host.id, peer) and not host.paused:
                 gone = not self.hosts[peer].up
@@ -425,7 +428,7 @@ class World:
                 self.after(0.3, self._notice_gone, host, process, peer)
 
     def break_connection(self, node: int, peer: int) -> None:
-        """A connection breaks, noticed by the node that dialled it."""
+        """Break a connection; the node that dialled it notices."""
         host = self.hosts[node]
         if host.controller is not None and peer in host.controller.connected:
             self.note(node, f"connection to {peer} breaks")
@@ -440,7 +443,7 @@ class World:
     # --- inputs of a host ---
 
     def _input(self, host: Host, handle: Callable[..., None], *arguments: Any) -> None:
-        """Hand something to a controller, and mostly end the turn at once."""
+        """Hand an input to a controller, and in most cases end the turn at once."""
         if host.paused:
             host.backlog.append(lambda: handle(*arguments, host.clock(self.now)))
             return
@@ -462,14 +465,14 @@ class World:
             self._failed(host, error)
 
     def _failed(self, host: Host, error: BaseException) -> None:
-        """A process died of something: of its disk, or of a bug."""
+        """A process died: of its disk, which it survives by a restart, or of a bug, which ends the run."""
         if isinstance(error, Violation):
             raise error
         if isinstance(error, JournalError) and META not in host.drive.rotten:
             raise Violation("CommittedNeverLost", f"node {host.id} refuses its journal: {error}") from error
         if isinstance(error, StorageError | Crash):
             self.note(host.id, f"dies: {type(error).__name__}: {error}")
-            self._died(host)  # also if it died before it was up: its disk is free again
+            self._died(host)  # also if it died while starting: that frees its disk
             if isinstance(error, Crash):
                 self.judge.lost_power(host)
             self.judge.full_check()
@@ -487,14 +490,14 @@ class World:
             self._turn(host)
 
     def turn(self, node: int) -> None:
-        """Scenarios that called a controller themselves: the end of its turn."""
+        """End the turn of a controller that a scenario called directly."""
         self._turn(self.hosts[node])
 
     def _turn(self, host: Host) -> None:
         self._guarded(host, self._turn_inside, host)
 
     def _turn_inside(self, host: Host) -> None:
-        """The end of a turn: flush, carry out, sync, set the timer; then the judge looks."""
+        """End a turn: flush, carry out effects, sync, set the timer; then the judge checks."""
         controller = host.controller
         if controller is None or host.paused:
             return
@@ -563,7 +566,7 @@ class World:
     # --- messages ---
 
     def _exit(self, host: Host, process: int) -> None:
-        """A process that will not go on has ended."""
+        """End a process that has halted."""
         if host.process == process and host.up:
             self._died(host)
 
@@ -588,14 +591,14 @@ class World:
             self.at(at, self._arrive, host.id, self.hosts[to], message)
 
     def _kept(self, sender: int, to: int, message: PeerMessage) -> bool:
-        """Show a message to every rule, also after one has taken it."""
+        """Show a message to every rule, even after one has kept it; return whether any did."""
         kept = False
         for rule in list(self.rules):
             kept |= rule(sender, to, message)
         return kept
 
     def deliver(self, sender: int, to: int, message: PeerMessage) -> None:
-        """A message that a rule kept arrives after all, some time."""
+        """Deliver a message that a rule had kept."""
         self._arrive(sender, self.hosts[to], message)
 
     def _arrive(self, sender: int, host: Host, message: PeerMessage) -> None:
@@ -648,7 +651,7 @@ class World:
         self.judge.sync_ended(host, group.name)
 
     def _sync_later(self, host: Host, process: int) -> None:
-        """`--fsync 200`: at regular intervals, whatever has been written."""
+        """Begin a sync at each interval, as `--fsync 200` does, whatever has been written."""
         if host.process == process and host.controller is not None:
             group = host.groups[0]
             if group.in_flight is None and not host.paused:
@@ -659,7 +662,7 @@ class World:
     # --- clients ---
 
     def ask(self, host: Host, call: ClientCall, request: Request) -> bool:
-        """A client's request reaches a node; False if no process listens there."""
+        """Hand a client's request to a node; return False if no process listens there."""
         if host.controller is None:
             return False
         self.judge.calls[call] = None

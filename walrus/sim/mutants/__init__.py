@@ -1,13 +1,13 @@
-"""The registry of planted bugs: plausible wrong lines, one place for all tools that must notice them.
+"""The registry of planted bugs: plausible wrong lines, in one place for all tools that must notice them.
 
-A tool that never finds anything proves nothing. So each of these is planted, one at a time, and the tools of
-the project are asked: the simulator (`python -m walrus.sim --mutant NAME`), the exploration of Raft, the
-tests, recorded runs, and TLC where the specs have the same bug. `python -m tools.planted` asks them and
-writes the table that is in docs/planted-bugs.md.
+A tool that never finds anything proves nothing. So these bugs are planted, one at a time, and each tool of
+the project runs on them: the simulator (`python -m walrus.sim --mutant NAME`), the exploration of Raft, the
+tests, recorded runs, and TLC where the specs have the same bug. `python -m tools.planted` runs them all and
+writes the table in docs/planted-bugs.md.
 
-Each says which invariant it breaks: a tool that notices must say that name. Most are slips that a careful
-person could make; some were made here once (docs/bugs-found.md). They are written as the line that is
-there and the line that is planted (`plant.py`), so reading one is reading a diff.
+Each planted bug names the invariant that it breaks: a tool that notices must report that name. Most are
+slips that a careful person could make; some were made here once (docs/bugs-found.md). A bug is written as
+the line in the code and the line that is planted (`plant.py`), so it reads like a diff.
 
     raft.py       votes, logs, commits, membership, snapshots, reads
     segments.py   writers, replicas, fences, recovery, repair, durability, metadata
@@ -32,7 +32,7 @@ ALL: dict[str, Mutant] = {
 
 
 def find(name: str) -> Mutant:
-    """The planted bug of this name. Raises LookupError with the names that are like it."""
+    """Return the planted bug of this name. Raises LookupError with similar names."""
     if name in ALL:
         return ALL[name]
     near = [other for other in ALL if any(part in other for part in name.split("_") if len(part) > 3)]

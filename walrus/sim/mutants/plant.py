@@ -1,13 +1,13 @@
 """How a bug is planted: a line of the running code is replaced by a plausible wrong one.
 
-A `Slip` is a piece of a line and what is written there instead. The piece is its own address: it occurs in
-exactly one function of the protocol's packages. Planting compiles that function anew from its source with the
-piece replaced, and gives the function object the new code. So every reference to it, old or new, runs the
-wrong line, and a traceback still points into the real file. Nothing on the disk changes, and the end of
-`planted` gives every function its own code back.
+A `Slip` is a piece of a line and its replacement. The piece is its own address: it occurs in exactly one
+function of the protocol's packages. Planting compiles that function anew from its source with the piece
+replaced, and gives the function object the new code. So every reference to the function, old or new, runs
+the wrong line, and a traceback still points into the real file. No file on disk changes, and the end of
+`planted` restores the code of every function.
 
-When a line changes, its slip has to follow; when it only moves, nothing has to. A slip that no longer fits is
-an error that names it, never a bug that is silently not planted.
+When a line changes, its slip has to change too; when it only moves, the slip still fits. A slip that no
+longer fits raises `Misfit` with its text: a bug is never silently left out.
 
 Left out: what is not inside a function (constants, defaults), and functions that close over variables.
 """
@@ -49,17 +49,17 @@ class Misfit(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Slip:
-    """One wrong line: what stands there, and what is planted instead."""
+    """One wrong line: the piece in the code, and its replacement."""
 
     line: str
     wrong: str
     within: str = ""
-    """`Class.function`, where the piece alone does not say which one is meant."""
+    """`Class.function`, where the piece alone is ambiguous."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutant:
-    """A planted bug: some slips that belong together, and who must notice."""
+    """A planted bug: slips that belong together, and the names under which it must be noticed."""
 
     name: str
     about: str
@@ -72,7 +72,7 @@ class Mutant:
 
     @classmethod
     def of(cls, name: str, expected: str, about: str, *slips: Slip, spec: str = "") -> Mutant:
-        """In the order in which one reads it; `expected` has the names with spaces between them."""
+        """Create one in reading order; `expected` has the names, separated by spaces."""
         return cls(name=name, about=about, expected=tuple(expected.split()), slips=slips, spec=spec)
 
 
@@ -83,13 +83,13 @@ class Place:
     module: str
     name: str
     source: str
-    """Without the indentation that the whole of it has."""
+    """The source text, with its common indentation removed."""
     first_line: int
 
 
 @cache
 def _places() -> tuple[Place, ...]:
-    """Every function and method of `PACKAGES`, read from the source."""
+    """Return every function and method of `PACKAGES`, read from the source."""
     home, found = Path(__file__).parents[2], []
     for package in PACKAGES:
         for path in sorted([*(home / package).glob("*.py"), *home.glob(f"{package}.py")]):
@@ -111,7 +111,7 @@ def _functions(body: list[ast.stmt], prefix: str) -> Iterator[tuple[str, ast.Fun
 
 
 def _text_of(text: str, node: ast.FunctionDef) -> str:
-    """The source of a function without its decorators."""
+    """Return the source of a function without its decorators."""
     return "\n".join(text.splitlines()[node.lineno - 1 : node.end_lineno]) + "\n"
 
 
@@ -120,7 +120,7 @@ def _clean(piece: str) -> str:
 
 
 def place_of(slip: Slip) -> Place:
-    """The one function that the slip fits."""
+    """Return the one function that the slip fits. Raises Misfit."""
     piece = _clean(slip.line)
     fitting = [
         place
@@ -134,7 +134,7 @@ def place_of(slip: Slip) -> Place:
 
 
 def function_at(place: Place) -> FunctionType:
-    """The function object there; of a property its getter."""
+    """Return the function object at this place; for a property its getter. Raises Misfit."""
     found: object = importlib.import_module(place.module)
     for part in place.name.split("."):
         found = inspect.getattr_static(found, part)
@@ -148,7 +148,7 @@ def function_at(place: Place) -> FunctionType:
 
 
 def code_with(place: Place, slips: list[Slip], *, assertions: bool = True) -> CodeType:
-    """The function's code with the slips in it."""
+    """Compile the function with the slips in it. Raises Misfit."""
     source, original = place.source, function_at(place).__code__
     for slip in slips:
         source = source.replace(_clean(slip.line), _clean(slip.wrong))
@@ -167,7 +167,7 @@ def code_with(place: Place, slips: list[Slip], *, assertions: bool = True) -> Co
 
 
 def _globals(code: CodeType) -> set[str]:
-    """The global names that a function and those inside of it use."""
+    """Return the global names that a function and its inner functions use."""
     names = {step.argval for step in dis.get_instructions(code) if step.opname.startswith("LOAD_GLOBAL")}
     inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
     return names.union(*map(_globals, inner))
@@ -178,7 +178,7 @@ _planted: ContextVar[Mutant | None] = ContextVar("planted", default=None)
 
 @contextmanager
 def planted(mutant: Mutant | None) -> Iterator[None]:
-    """Have the bug in the code (with None: have the code as it is) until the end of the `with`."""
+    """Plant the bug until the end of the `with`; None leaves the code as it is."""
     token = _planted.set(mutant)
     try:
         with _running({function_at(place): code_with(place, slips) for place, slips in _by_place(mutant)}):
@@ -189,10 +189,10 @@ def planted(mutant: Mutant | None) -> Iterator[None]:
 
 @contextmanager
 def unasserted() -> Iterator[None]:
-    """Have the code without its assertions, and with the bug that is planted, until the end of the `with`.
+    """Run the code without its assertions, with the bug that is planted, until the end of the `with`.
 
-    An assertion that trips stops a wrong step before it does harm. Without it the harm is done, and the judge
-    says which invariant it breaks.
+    A failed assertion stops a wrong step before it does harm. Without it the harm is done, and the judge
+    names the invariant that it breaks.
     """
     slips = dict(_by_place(_planted.get()))
     without = {
@@ -212,7 +212,7 @@ def _by_place(mutant: Mutant | None) -> Iterable[tuple[Place, list[Slip]]]:
 
 @cache
 def _with_assertions() -> list[tuple[Place, FunctionType]]:
-    """The functions that assert something and can be given other code."""
+    """Return the functions that assert something and can be given other code."""
     found = []
     for place in _places():
         if "assert " in place.source:
@@ -225,7 +225,7 @@ def _with_assertions() -> list[tuple[Place, FunctionType]]:
 
 @contextmanager
 def _running(codes: dict[FunctionType, CodeType]) -> Iterator[None]:
-    """These functions run this code."""
+    """Give these functions this code until the end of the `with`."""
     before = {function: function.__code__ for function in codes}
     try:
         for function, code in codes.items():

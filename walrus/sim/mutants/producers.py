@@ -1,5 +1,7 @@
-"""Bugs planted in exactly-once appends: what is appended again, and what is answered as if it had been;
-and bugs in append times."""
+"""Bugs planted in exactly-once appends, and in append times.
+
+What is appended again, and what is answered as if it had been appended.
+"""
 
 from __future__ import annotations
 
