@@ -1,14 +1,14 @@
-"""HOST:PORT, as it stands in flags, in messages between nodes, in METRICS and in the arguments of clients.
+"""Addresses: HOST:PORT, as in flags, messages between nodes, METRICS and the arguments of clients.
 
     address = host ":" port
     host    = name | IPv4 | "[" IPv6 "]"
     name    = labels of 1 to 63 letters, digits, "-" and "_" (not of the last two alone), separated by dots
     port    = 1 to 65535
 
-Brackets keep an IPv6 address apart from the port: without them `::1:6000` would be an address itself. No
-standard for host names has underscores, many private networks do.
+Brackets separate an IPv6 address from the port: without them `::1:6000` is an address itself. Underscores
+are allowed although no standard for host names has them, because many private networks use them.
 
-Left out: looking a name up. That takes a network, and an answer that holds for a moment only.
+Left out: resolving names. That needs the network, and its result may change at any time.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import ipaddress
 from typing import Final
 
 EVERYWHERE: Final = ("0.0.0.0", "::")
-"""What a socket may listen at and no other can connect to."""
+"""Wildcard addresses: a socket may listen there, but no peer can connect to them."""
 
 
 def parse_host(text: str) -> str:
-    """A name or an IP address, the latter in its one canonical spelling; brackets around IPv6 may be there.
+    """Parse a host name or an IP address, brackets or not; an IP address is returned in canonical form.
+
+    Raises ValueError with one line that says what is wrong.
 
     >>> parse_host("walrus_node-1.internal"), parse_host("[0:0::1]"), parse_host("::1")
     ('walrus_node-1.internal', '::1', '::1')
@@ -40,7 +42,7 @@ def parse_host(text: str) -> str:
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Host and port; raises ValueError with one line that says what is wrong.
+    """Parse an address into host and port. Raises ValueError with one line that says what is wrong.
 
     >>> parse_address("127.0.0.1:9091"), parse_address("[::1]:9091"), parse_address("node_1:9091")
     (('127.0.0.1', 9091), ('::1', 9091), ('node_1', 9091))
@@ -62,7 +64,7 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 def join_address(host: str, port: int) -> str:
-    """The address of a host and a port.
+    """Write a host and a port as an address.
 
     >>> join_address("::1", 6000), join_address("node-1", 6000)
     ('[::1]:6000', 'node-1:6000')
@@ -71,7 +73,9 @@ def join_address(host: str, port: int) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches a listening host. A name counts as another machine's.
+    """Return whether only this machine can connect to a socket that listens at this host.
+
+    Of names, only `localhost` counts.
 
     >>> [is_loopback(host) for host in ("127.1.2.3", "::1", "localhost", "0.0.0.0", "::", "127.0.0.example")]
     [True, True, True, False, False, False]

@@ -1,14 +1,15 @@
-"""Every line that begins with ERR, once: what it says, and what a client may conclude from it.
+"""Errors: every line that a node answers with ERR, and what a client may conclude from it.
 
-An error is `ERR <reason>`. A reason is one line: what is wrong, `: `, what to do about it. Its beginning
-never changes and names its kind; `KINDS`, the table, says of each kind what a program wants to know.
+An error is `ERR <reason>`. A reason is one line: what is wrong, `: `, and what to do about it. Its beginning
+never changes and identifies its kind. The table `KINDS` says for each kind which exception a client raises,
+whether the request may have taken effect, and whether a client may send it again by itself.
 
-A node makes its reasons here and nowhere else. mypy holds that: `replies.error` takes a `Reason`, and no
-other module makes one. The clients and the simulator look a reason up in the table, and the table in
-`docs/protocol.md` is held against it.
+This module is the only one that makes reasons. mypy enforces it: `replies.error` takes a `Reason`, and no
+other module constructs one. The clients and the simulator look reasons up in the table, and a test compares
+it with the table in docs/protocol.md.
 
-Invariants: each reason is of exactly one kind; each kind has a reason; what may have been done is never sent
-again by a client of its own accord.
+Invariants: each reason is of exactly one kind; each kind has at least one reason; a request that may have
+taken effect is of no kind that a client sends again by itself.
 """
 
 from __future__ import annotations
@@ -21,24 +22,25 @@ import msgspec
 from walrus.wire.framing import MAX_SKIP_BYTES
 
 Reason = NewType("Reason", str)
-"""What follows `ERR `."""
+"""The text that follows `ERR `."""
 
 NO_ERROR: Final = Reason("")
 """In a message between nodes: nothing went wrong."""
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """What all errors that begin alike have in common."""
+    """The errors with one beginning, and what they have in common."""
 
     begins: str
     exception: str
-    """The class that it becomes in `walrus.client`."""
+    """The exception class of `walrus.client` that it becomes."""
     when: str
-    """For the documentation."""
+    """When it occurs, for the documentation."""
     done: Literal["no", "maybe"] = "no"
-    """Whether the request may have had its effect."""
+    """Whether the request may have taken effect."""
     again: bool = False
-    """Whether a client may send it again by itself: nothing was done, and it may work later or elsewhere."""
+    """Whether a client may send it again by itself: nothing was done, and it may work later or on another
+    node."""
 
 
 KINDS: Final = (
@@ -150,7 +152,7 @@ KINDS: Final = (
 
 
 def kind_of(reason: str) -> Kind | None:
-    """The kind of a reason; None if it is none that this version knows.
+    """The kind of a reason; None if this version does not know it.
 
     >>> kind_of("busy: too much is waiting").exception, kind_of("something new")
     ('Busy', None)
@@ -259,12 +261,12 @@ UNKNOWN_TOKEN: Final = Reason("unauthenticated: no identity has this token (any 
 
 
 def lacks_role(name: str, command: str, roles: str) -> Reason:
-    """A command that is not among those of an identity's roles."""
+    """A command that none of an identity's roles allows."""
     return Reason(f"forbidden: {name} may not {command}, that needs the role {roles}")
 
 
 def lacks_topic(name: str, command: str) -> Reason:
-    """A command that an identity may give, but not for that topic, or not for all of them."""
+    """A command that an identity may give, but not for this topic, or not for all topics."""
     return Reason(f"forbidden: {name} may {command}, but not of this topic: its topics are others")
 
 
@@ -284,12 +286,12 @@ def trimmed(topic: str, first: int) -> Reason:
 
 
 def invalid_setting(why: str) -> Reason:
-    """A setting that there is none of, or a value that makes no sense for it."""
+    """A setting that does not exist, or a value that is invalid for it."""
     return Reason(f"invalid setting: {why}")
 
 
 def topic_exists(topic: str) -> Reason:
-    """REGISTER with settings of a topic that is there and has others."""
+    """REGISTER of a topic that exists with other settings."""
     return Reason(f"topic exists: {topic} has other settings; change them with CONFIGURE {topic}")
 
 
@@ -299,17 +301,17 @@ def unknown_node(node_id: int) -> Reason:
 
 
 def older_release(node_id: int) -> Reason:
-    """What a member could not apply, since its release does not know it."""
+    """A request that a member could not apply, because its release does not know it."""
     return Reason(f"older release: node {node_id} runs one that does not know this yet, upgrade it first")
 
 
 def too_many_topics(limit: int) -> Reason:
-    """REGISTER of one more than a cluster keeps."""
+    """REGISTER of a topic beyond the limit of a cluster."""
     return Reason(f"too many topics: there are {limit} already, which is the limit")
 
 
 def invalid_position(topic: str, segment: int, offset: int) -> Reason:
-    """SEEK to a place that the topic does not have."""
+    """SEEK to a position that the topic does not have."""
     return Reason(
         f"invalid position: {topic} has no place {segment} {offset}, up to the end of what is acknowledged; "
         "STATE lists its segments"
@@ -317,18 +319,18 @@ def invalid_position(topic: str, segment: int, offset: int) -> Reason:
 
 
 def group_in_use(group: str, with_get: bool) -> Reason:
-    """A group that is read in the other way."""
+    """GET of a group that is read with RECEIVE, or the reverse."""
     used, other = ("GET", "RECEIVE") if with_get else ("RECEIVE", "GET")
     return Reason(f"group in use: {group} is read with {used}; use another group for {other}")
 
 
 def out_of_sequence(expected: int) -> Reason:
-    """A producer's entry, of which an earlier one is missing."""
+    """PUB of a number above the next one of its producer: an earlier entry is missing."""
     return Reason(f"out of sequence: expected {expected}; send the entries before this one first")
 
 
 def unknown_producer(producer: str) -> Reason:
-    """An entry of a producer that is not known, and not its first."""
+    """PUB of a number above 0, of a producer that is not known (any more)."""
     return Reason(
         f"unknown producer: {producer} is not known here (any more); "
         "begin with 0, under a name that was never used"
@@ -336,7 +338,7 @@ def unknown_producer(producer: str) -> Reason:
 
 
 def too_many_producers(limit: int) -> Reason:
-    """A new producer where a topic keeps no more of them."""
+    """A new producer beyond the limit of a topic."""
     return Reason(
         f"too many producers: {limit} wrote to this topic within the last hour; "
         "use one of them, or try again later"
@@ -350,7 +352,7 @@ STALE_RECEIPT: Final = Reason(
 
 
 def too_many_groups(limit: int) -> Reason:
-    """A new group where a topic keeps no more of them."""
+    """A new group beyond the limit of a topic."""
     return Reason(f"too many consumer groups: this topic has {limit} already; use one of them")
 
 
@@ -360,7 +362,7 @@ def cannot_leave(why: str) -> Reason:
 
 
 def needs_force(node_id: int, stay: int, factor: int) -> Reason:
-    """Removing the member costs segments a replica that they could have: an operator has to say so."""
+    """Removing the member leaves segments with fewer replicas than they should have: only with `force`."""
     return Reason(
         f"needs force: {stay} voter{'s' if stay != 1 else ''} would stay, fewer than the replication factor, "
         f"{factor}; LEAVE {node_id} force (--force on the command line) removes it all the same"
@@ -373,7 +375,7 @@ def cannot_recover(topic: str, segment: int) -> Reason:
 
 
 def lost(topic: str, segment: int, start: int, end: int) -> Reason:
-    """FETCH of entries that are on no replica any more: a documented loss, or damage everywhere."""
+    """FETCH of entries that no replica has any more: a documented loss, or every copy is damaged."""
     return Reason(
         f"gone: entries {start} to {end - 1} of segment {segment} of {topic} are on none of its replicas; "
         f"go on with FETCH {topic} {segment} {end}"
@@ -404,17 +406,17 @@ CURSOR_STUCK: Final = Reason("no replica answered: the cursor did not move; try 
 
 
 def no_writer(topic: str) -> Reason:
-    """No node could take writes for the topic in time."""
+    """No node was able to take writes for the topic in time."""
     return Reason(f"no leader: no node could take writes for {topic}, nothing was written; try again")
 
 
 def not_enough_replicas(reached: int, needed: int) -> Reason:
-    """A leader does not even append what it could not get acknowledged."""
+    """A leader appends nothing that it could not get acknowledged."""
     return Reason(f"not enough replicas: {reached} of {needed} reached, nothing was written; try again")
 
 
 def members_unknown(topic: str, nodes: Sequence[int]) -> Reason:
-    """A topic gets its replicas only once every voter is known: with fewer it would be lost too easily."""
+    """REGISTER before every voter is known: the replicas of a topic are chosen from all of them."""
     which = ", ".join(map(str, nodes))
     return Reason(
         f"not enough replicas: {topic} waits for members that have not started yet (node {which}), "
@@ -423,7 +425,7 @@ def members_unknown(topic: str, nodes: Sequence[int]) -> Reason:
 
 
 def no_replica(topic: str, segment: int) -> Reason:
-    """FETCH of what other nodes hold, none of which answered."""
+    """FETCH of entries that other nodes hold, none of which answered."""
     return Reason(f"no replica answered: segment {segment} of {topic} cannot be read now; try again")
 
 
@@ -440,29 +442,29 @@ NOT_ACKNOWLEDGED_YET: Final = Reason(
 
 
 def not_registered_yet(topic: str) -> Reason:
-    """A REGISTER that was proposed and is not applied."""
+    """A REGISTER that was proposed and is not applied yet."""
     return Reason(f"timeout: no majority agreed to {topic} in time, it may still be registered; ask again")
 
 
 def not_configured_yet(topic: str) -> Reason:
-    """A CONFIGURE that was proposed and is not applied."""
+    """A CONFIGURE that was proposed and is not applied yet."""
     return Reason(
         f"timeout: no majority agreed to settings of {topic} in time, they may still count; ask again"
     )
 
 
 def not_deleted_yet(topic: str) -> Reason:
-    """A DELETE that was proposed and is not applied."""
+    """A DELETE that was proposed and is not applied yet."""
     return Reason(f"timeout: no majority agreed in time, {topic} may still be deleted; ask again")
 
 
 def not_gone_yet(node_id: int) -> Reason:
-    """A LEAVE that takes its time."""
+    """A LEAVE that is not complete in time."""
     return Reason(f"timeout: node {node_id} is being removed but not gone yet; ask again")
 
 
 def not_recovered_yet(topic: str, segment: int) -> Reason:
-    """A RECOVER that did not end in a seal: perhaps that recovery does not wait for an operator."""
+    """A RECOVER that did not seal the segment in time; the recovery may not be waiting for an operator."""
     return Reason(
         f"timeout: segment {segment} of {topic} is not sealed yet; METRICS says which recoveries wait for you"
     )

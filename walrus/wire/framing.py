@@ -5,18 +5,20 @@ Everything on a wire is a frame, in both directions and on both ports:
     length   u32 little-endian     how many bytes follow
     body     `length` bytes
 
-A stream arrives in pieces that have nothing to do with its frames. `FrameParser` is the one loop that puts
-the pieces together; what a body means is its subclasses' business: requests (`requests.py`), replies
-(`replies.py`), messages between nodes (`peer.py`). A parser owns no socket and no clock.
+TCP delivers a stream in pieces whose ends have nothing to do with the ends of frames. `FrameParser` is the
+one loop that reassembles frames from these pieces. Its subclasses interpret the bodies: requests
+(`requests.py`), replies (`replies.py`), messages between nodes (`peer.py`). A parser owns no socket and no
+clock.
 
 Invariants:
 
-* however the stream is cut into pieces, the same values come out, in the same order;
-* a parser holds at most one incomplete frame, so at most `limit + 4` bytes, and only what arrived of it;
-* a length out of bounds is noticed before the body arrives;
-* the work is linear in the bytes, even for a long frame that comes byte by byte.
+* the values and their order do not depend on how the stream is cut into pieces;
+* a parser holds at most one incomplete frame, so at most `limit + 4` bytes, and allocates only for bytes
+  that have arrived;
+* a length out of bounds is detected before the body arrives;
+* the work is linear in the number of bytes, even for a long frame that arrives byte by byte.
 
-Left out: checksums. TCP has one, and what is kept for long (the disk) has its own.
+Left out: checksums. TCP has one, and records on disk have their own (`storage/record.py`).
 """
 
 from __future__ import annotations
@@ -28,14 +30,15 @@ from typing import Final, Generic, TypeVar
 HEADER_BYTES: Final = 4
 LENGTH: Final = struct.Struct("<I")
 MAX_SKIP_BYTES: Final = 16 << 20
-"""A request longer than allowed, but not longer than this, is skipped and answered; beyond it the
-connection closes. Text sent without a length prefix reads as a length of 150 MB or more: it lands beyond."""
+"""Bytes. A request that is longer than allowed, but not longer than this, is skipped and answered with an
+error; a longer one closes the connection. Text without a length prefix reads as a length of 150 MB or more,
+so it closes the connection, too."""
 
 Value = TypeVar("Value")
 
 
 class ProtocolError(Exception):
-    """The other side broke the framing or the encoding: this connection cannot be continued."""
+    """The other side violated the framing or the encoding: this connection cannot be used any more."""
 
 
 def frame(body: bytes) -> bytes:
@@ -44,7 +47,7 @@ def frame(body: bytes) -> bytes:
 
 
 def repeated(data: bytes, start: int, stop: int) -> tuple[int, int]:
-    """How many times the frame `data[start:stop]` comes in a row, and where the last one ends.
+    """How many times the frame `data[start:stop]` is repeated in a row, and where the last one ends.
 
     >>> repeated(frame(b"GET t") * 3 + frame(b"GET u"), 0, 9)
     (3, 27)
@@ -57,9 +60,9 @@ def repeated(data: bytes, start: int, stop: int) -> tuple[int, int]:
 
 
 class FrameParser(ABC, Generic[Value]):
-    """The values of one connection, out of the pieces in which its bytes arrive.
+    """Parses the stream of one connection into values.
 
-    `limit` is the longest body; it may be changed between feeds.
+    `limit` is the length of the longest body, in bytes; it may be changed between calls of `feed`.
     """
 
     __slots__ = ("_closed", "_needed", "_partial", "_skip", "limit")
@@ -68,7 +71,7 @@ class FrameParser(ABC, Generic[Value]):
         assert 0 < limit < 1 << 32
         self.limit = limit
         self._partial = bytearray()  # an incomplete frame, from its length on
-        self._needed = HEADER_BYTES  # how long `_partial` must be before looking at it is worth it
+        self._needed = HEADER_BYTES  # the length of `_partial` at which parsing can make progress
         self._skip = 0  # bytes still to be dropped of a frame that was refused for its length
         self._closed = False
 
@@ -79,17 +82,17 @@ class FrameParser(ABC, Generic[Value]):
 
     @property
     def closed(self) -> bool:
-        """Whether the stream was given up: whatever else arrives is dropped."""
+        """Whether the parser gave up the stream: it drops everything that arrives from then on."""
         return self._closed
 
     def check_invariants(self) -> None:
-        """What holds between any two feeds."""
+        """Assert what holds between any two calls of `feed`."""
         assert len(self._partial) <= self.limit + HEADER_BYTES
         assert self._skip == 0 or not self._partial
         assert 0 <= self._skip <= MAX_SKIP_BYTES
 
     def feed(self, data: bytes) -> list[Value]:
-        """Take the next bytes of the stream; return the values that are now complete, in order."""
+        """Take the next bytes of the stream; return the values that they complete, in order."""
         if self._closed:
             return []
         if self._skip:
@@ -97,8 +100,8 @@ class FrameParser(ABC, Generic[Value]):
             self._skip -= skipped
             data = data[skipped:]
         if self._partial:
-            # Appending to a bytearray and looking only when the frame is complete keeps a peer that
-            # sends a long frame byte by byte from costing the square of its length.
+            # Append to a bytearray, and parse only once the frame is complete: otherwise a long frame that
+            # arrives byte by byte would cost time quadratic in its length.
             self._partial += data
             if len(self._partial) < self._needed:
                 return []
@@ -121,11 +124,11 @@ class FrameParser(ABC, Generic[Value]):
         return values
 
     def _whole(self, partial: bytearray) -> bytes:
-        """What was held back, to be taken apart: a copy, because slices of it live on as `bytes`."""
+        """The bytes held back, ready to be parsed: a copy, since values keep slices of it as `bytes`."""
         return bytes(partial)
 
     def _pass_over(self, length: int, body: int, end: int, values: list[Value]) -> int:
-        """Drop the body of a refused frame, as far as it is here; returns where to go on."""
+        """Drop the part of a refused frame's body that has arrived; return the position after it."""
         dropped = self._refuse(length, values)
         if dropped is None:
             self._closed = True
@@ -136,14 +139,14 @@ class FrameParser(ABC, Generic[Value]):
 
     @abstractmethod
     def _take(self, data: bytes, start: int, stop: int, values: list[Value]) -> int:
-        """Add the value of the frame `data[start:stop]`, and perhaps of frames behind it that are whole too.
+        """Append the value of the frame `data[start:stop]`; complete frames after it may be taken, too.
 
         Returns where the last frame taken ends.
         """
 
     def _refuse(self, length: int, values: list[Value]) -> int | None:
-        """A body of `length` bytes is announced: 0, or more than `limit`.
+        """Handle a header that announces a body of 0 bytes, or of more than `limit`.
 
-        Raises `ProtocolError`, or returns how many bytes to drop; None gives up the stream.
+        Returns how many bytes to drop, or None to give up the stream. Raises `ProtocolError`.
         """
         raise ProtocolError(f"a frame of {length} bytes: 1 to {self.limit} are allowed here")

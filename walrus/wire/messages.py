@@ -1,11 +1,17 @@
-"""What nodes say to each other: every message, frozen, with a sentence on when it is sent.
+"""Messages between nodes: every message as a frozen value, with a sentence on when it is sent.
 
-Raft's own messages are in `consensus/messages.py`; the union `PeerMessage` at the end holds both. All of
-them are values whose `repr` can be pasted into a test. `peer.py` turns them into bytes.
+Raft's own messages are in `consensus/messages.py`; the union `PeerMessage` at the end of this module holds
+both. A message is a value whose `repr` can be pasted into a test. `peer.py` encodes and decodes it.
 
-Nothing here is a remote procedure call with a result that must arrive. A lost message is sent again by the
-component that still needs it, and every handler can be given the same message twice: writers are told a
-replica's length, proposals are watched for in the metadata, reads carry the number of the request.
+No message is a remote procedure call whose result must arrive. The component that still needs an effect
+sends its message again, and every handler tolerates the same message twice:
+
+* an AppendReply tells the writer how long the replica's copy is, not which frame it answers;
+* a proposer watches the metadata until its command is applied;
+* reads and other questions carry the number of the request, so a late answer is recognised.
+
+Invariant: a message that `flaw` passes has counts, offsets and waits that make sense, so no handler checks
+them again.
 """
 
 from __future__ import annotations
@@ -21,11 +27,11 @@ from walrus.wire.errors import Reason
 from walrus.wire.receipts import Receipt
 
 MAX_SECONDS = 100_000
-"""Of a wait or a delay; more than any client may ask for."""
+"""Upper bound on a wait or a delay in a message; longer than any that a client may ask for."""
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Base of all messages: on the wire an array, the class name first, then the fields in order."""
+    """Base of all messages. On the wire a message is an array: the class name, then the fields in order."""
 
 
 # --- the handshake -----------------------------------------------------------------------------
@@ -36,7 +42,7 @@ ANY_NODE = 0
 
 
 class Hello(Message, frozen=True, kw_only=True):
-    """First frame of a dialled connection: the caller's node, cluster and data directory."""
+    """The first frame on a dialled connection: the caller's node, cluster and data directory."""
 
     version: int
     """The earliest version of these messages that the caller speaks."""
@@ -45,22 +51,23 @@ class Hello(Message, frozen=True, kw_only=True):
     directory_id: str
     incarnation: int
     target: int
-    """The node that the caller believes lives at this address. `ANY_NODE`: it does not know, and only says
-    where it lives itself; nothing else follows on this connection."""
+    """The node that the caller expects at this address. `ANY_NODE`: the caller does not know, and only
+    announces its own address; nothing else follows on this connection."""
     member_at: int = 0
-    """An index of Raft's log at which the caller was a member for certain, 0 if it knows of none."""
+    """An index of Raft's log at which the caller was certainly a member; 0 if it knows of none."""
     raft_address: str = ""
-    """Where the caller is to be dialled."""
+    """The address at which the caller is to be dialled."""
     log_index: int = -1
     """The last index of the caller's Raft log; -1: not told."""
     nonce: bytes = b""
     """Drawn for this connection, if the cluster has a secret."""
     newest: int = 0
-    """The latest version that the caller speaks; 0: `version` alone."""
+    """The latest version that the caller speaks; 0: only `version`."""
 
 
 class HelloReply(Message, frozen=True, kw_only=True):
-    """The answer to `Hello`: an empty `error` lets the caller go on, anything else ends the call."""
+    """The answer to `Hello`. An empty `error` accepts the caller; any other refuses it and ends the
+    connection."""
 
     error: str
     cluster_id: str
@@ -69,15 +76,15 @@ class HelloReply(Message, frozen=True, kw_only=True):
     removed: bool = False
     """`final`, because the caller was removed from the cluster."""
     addresses: dict[int, str] = {}
-    """To a Hello for `ANY_NODE`: where the callee and the members that it knows of live."""
+    """In answer to a Hello for `ANY_NODE`: the addresses of the callee and of the members that it knows."""
     directory_id: str = ""
-    """Which process the caller is connected to, by its data directory; "": not told."""
+    """The callee's data directory, which identifies the node that answered; "": not told."""
     version: int = 0
-    """What this connection speaks from now on: the highest version that both know. 0: that of the Hello."""
+    """The version of this connection: the highest that both ends know. 0: the version of the Hello."""
 
 
 class Join(Message, frozen=True, kw_only=True):
-    """Instead of `Hello`: a node that knows no cluster asks any member to be taken in."""
+    """Sent instead of `Hello` by a node that belongs to no cluster yet: asks any member to admit it."""
 
     node_id: int
     directory_id: str
@@ -88,32 +95,33 @@ class Join(Message, frozen=True, kw_only=True):
 
 
 class Challenge(Message, frozen=True, kw_only=True):
-    """In a cluster with a secret, the callee's first answer: it knows the secret; does the caller?"""
+    """In a cluster with a secret, the callee's first answer: proves the secret, and asks the caller to."""
 
     nonce: bytes
     """Drawn for this connection."""
     proof: bytes
     version: int = 0
-    """As it will be in HelloReply: there nothing is proven any more."""
+    """The `version` that HelloReply will name. It stands here because the proof covers it."""
 
 
 class Proof(Message, frozen=True, kw_only=True):
-    """The answer to `Challenge`: the caller knows the secret, too. The verdict follows."""
+    """The answer to `Challenge`: proves that the caller knows the secret, too. The verdict follows."""
 
     proof: bytes
 
 
 class JoinReply(Message, frozen=True, kw_only=True):
-    """`done`: the cluster's id and where its members are. Otherwise `error` says why not (yet)."""
+    """The answer to `Join`. If `done`, the cluster's id and its members' addresses; otherwise `error` says
+    why the node is not a member (yet)."""
 
     done: bool
     error: str
     cluster_id: str
     addresses: dict[int, str]
     final: bool = False
-    """Asking again will not help: an operator has to do what `error` says first."""
+    """Asking again will not help until an operator has done what `error` says."""
     member_at: int = 0
-    """If `done`, an index of Raft's log at which the applicant is a member."""
+    """If `done`, an index of Raft's log at which the new node is a member."""
 
 
 # --- replication: writer -> replicas (replicas/replication.py) --------------------------------------------
@@ -122,8 +130,8 @@ class JoinReply(Message, frozen=True, kw_only=True):
 class Append(Message, frozen=True, kw_only=True):
     """The writer of (topic, segment) sends entries `start` .. `start + batch.count - 1`, in order.
 
-    An empty batch asks the replica for its length. `end` is how many entries the writer has in all: a
-    copy that reaches it is whole, whatever a power loss took from it before.
+    An empty batch asks the replica for its length. `end` is how many entries the writer has in all: a copy
+    of that length is whole again, even if a power loss had shortened it.
     """
 
     topic: str
@@ -134,10 +142,10 @@ class Append(Message, frozen=True, kw_only=True):
 
 
 class AppendReply(Message, frozen=True, kw_only=True):
-    """A replica's copy now has `length` entries (durably, where acknowledgements ask for that).
+    """A replica's copy now has `length` entries (durably, where an acknowledgement requires a sync).
 
-    `fenced` says that it takes nothing more from this writer, ever. Also sent unasked when a replica
-    learns of a segment that it is a replica of.
+    `fenced`: the replica never takes anything from this writer again. A replica also sends this message
+    unasked, when it learns that it is a replica of the segment.
     """
 
     topic: str
@@ -145,21 +153,22 @@ class AppendReply(Message, frozen=True, kw_only=True):
     length: int
     fenced: bool
     gap: bool
-    """The frame began past the copy's end, so everything from `length` on must be sent again."""
+    """The frame began after the copy's end, so everything from `length` on must be sent again."""
 
 
 # --- failover: recovering node -> replicas (replicas/failover.py) -----------------------------------------
 
 
 class Fence(Message, frozen=True, kw_only=True):
-    """Refuse the writer of (topic, segment) from now on, durably, and tell the copy's length."""
+    """Asks a replica to refuse the writer of (topic, segment) from now on, durably, and for its copy's
+    length."""
 
     topic: str
     segment: int
 
 
 class FenceReply(Message, frozen=True, kw_only=True):
-    """A fenced copy's length and checksum; not `sure` if a power loss may have shortened it."""
+    """The length and checksum of a fenced copy; not `sure` if a power loss may have shortened it."""
 
     topic: str
     segment: int
@@ -167,11 +176,11 @@ class FenceReply(Message, frozen=True, kw_only=True):
     checksum: Checksum
     sure: bool
     producers: dict[str, LastNumber] = {}
-    """Those that have entries in the copy."""
+    """The producers that have entries in the copy, with the last number of each."""
 
 
 class Copy(Message, frozen=True, kw_only=True):
-    """Extend your copy of (topic, segment) to `upto` entries from the copy on node `source`."""
+    """Asks a replica to extend its copy of (topic, segment) to `upto` entries from that of node `source`."""
 
     topic: str
     segment: int
@@ -180,7 +189,7 @@ class Copy(Message, frozen=True, kw_only=True):
 
 
 class CopyReply(Message, frozen=True, kw_only=True):
-    """The copy durably has `length` entries and they have this checksum."""
+    """The answer to `Copy`: the copy durably has `length` entries, with this checksum."""
 
     topic: str
     segment: int
@@ -192,9 +201,9 @@ class CopyReply(Message, frozen=True, kw_only=True):
 
 
 class Read(Message, frozen=True, kw_only=True):
-    """Entries of (topic, segment) from `start` on, please.
+    """Asks for entries of (topic, segment) from offset `start` on.
 
-    Of an open segment only acknowledged ones, and only its leader answers; `raw` asks for the copy as
+    Of an open segment only the leader answers, with acknowledged entries only. `raw` asks for the copy as
     it is, for recovery and repair.
     """
 
@@ -206,11 +215,11 @@ class Read(Message, frozen=True, kw_only=True):
     max_bytes: int
     raw: bool
     wait: float = 0.0
-    """Seconds for which the answer may wait until there is an entry at `start`."""
+    """For how many seconds the answer may wait for an entry at `start`."""
 
 
 class ReadReply(Message, frozen=True, kw_only=True):
-    """Entries from `start` on, as many as fit. `error` is set if this node cannot answer."""
+    """The answer to `Read`: entries from its `start` on, as many as fit, or an `error`."""
 
     request: int
     batch: Batch
@@ -218,7 +227,7 @@ class ReadReply(Message, frozen=True, kw_only=True):
 
 
 class FindGap(Message, frozen=True, kw_only=True):
-    """A cursor cannot go on: does your copy lack the entry at `start`, for certain?"""
+    """Asks a replica, since a cursor cannot go on, whether its copy certainly lacks the entry at `start`."""
 
     topic: str
     segment: int
@@ -226,7 +235,8 @@ class FindGap(Message, frozen=True, kw_only=True):
 
 
 class Gap(Message, frozen=True, kw_only=True):
-    """This replica's copy lacks entries `start` .. `end - 1` for certain; none if the two are equal."""
+    """The answer to `FindGap`: the copy certainly lacks entries `start` .. `end - 1`; none if these are
+    equal."""
 
     topic: str
     segment: int
@@ -244,9 +254,10 @@ class GetEntries(Message, frozen=True, kw_only=True):
 
 
 class GetReply(Message, frozen=True, kw_only=True):
-    """The entries that the cursor moved over: fewer than asked means that there are no more yet.
+    """The answer to `GetEntries`: the entries that the cursor moved over. Fewer than were asked for means
+    that there are no more yet.
 
-    `moved` says that the node asked does not lead the topic (any more): ask the one that does.
+    `moved`: the node that was asked does not lead the topic (any more).
     """
 
     request: int
@@ -254,14 +265,14 @@ class GetReply(Message, frozen=True, kw_only=True):
     moved: bool
     error: Reason
     end: Position | None = None
-    """Where the next entry will be, if there is none."""
+    """The position of the next entry, if there is none yet."""
 
 
 class Confirm(Message, frozen=True, kw_only=True):
-    """The entries of that `GetReply` went to the client, or (`delivered` false) could not.
+    """Says whether the entries of a `GetReply` reached the client (`delivered`) or could not.
 
-    Only a confirmed position is ever committed, and one that is not confirmed is delivered again: the
-    death of either node is a redelivery, never a gap.
+    Only a confirmed position is ever committed, and entries that are not confirmed are delivered again. So
+    the death of either node causes a redelivery, never a gap.
     """
 
     request: int
@@ -274,9 +285,10 @@ class Confirm(Message, frozen=True, kw_only=True):
 
 
 class AskDeliveries(Message, frozen=True, kw_only=True):
-    """Hand out entries of a group for one client: `count` in all, each as soon as there is one.
+    """Asks the owner to hand out `count` entries of a group for one client, each as soon as there is one.
 
-    After `wait` seconds the rest is answered with none. Sent again with what is still missing.
+    After `wait` seconds the owner stops waiting and answers with fewer. The message is sent again with the
+    number that is still missing.
     """
 
     request: int
@@ -287,9 +299,9 @@ class AskDeliveries(Message, frozen=True, kw_only=True):
 
 
 class Deliveries(Message, frozen=True, kw_only=True):
-    """Entries that are out with that client now, one receipt each; more may follow unless `last`.
+    """Entries that are handed out to that client, one receipt each; more may follow unless `last`.
 
-    `moved` says that the node asked does not own the topic's groups (any more).
+    `moved`: the node that was asked does not own the topic's groups (any more).
     """
 
     request: int
@@ -303,7 +315,8 @@ class Deliveries(Message, frozen=True, kw_only=True):
 
 
 class Settle(Message, frozen=True, kw_only=True):
-    """What became of deliveries: acknowledged, given back for `seconds`, or extended by them."""
+    """What a client says of its deliveries: acknowledged, given back for `seconds`, or held for `seconds`
+    from now."""
 
     request: int
     topic: str
@@ -314,7 +327,7 @@ class Settle(Message, frozen=True, kw_only=True):
 
 
 class SeekGroup(Message, frozen=True, kw_only=True):
-    """Move a group, to a position, or to the end of what is acknowledged if there is none."""
+    """Moves a group to a position, or to the end of what is acknowledged if `to` is None."""
 
     request: int
     topic: str
@@ -323,9 +336,9 @@ class SeekGroup(Message, frozen=True, kw_only=True):
 
 
 class Settled(Message, frozen=True, kw_only=True):
-    """The answer to `Settle`, a reason or none for each receipt, and to `SeekGroup`.
+    """The answer to `Settle`, with a reason or none for each receipt, and to `SeekGroup`.
 
-    For an ACK it comes once the acknowledgement is committed.
+    The answer to an ACK is sent once the acknowledgement is committed.
     """
 
     request: int
@@ -337,11 +350,11 @@ class Settled(Message, frozen=True, kw_only=True):
 
 
 class Forward(Message, frozen=True, kw_only=True):
-    """Append these entries to (topic, segment), which you lead.
+    """Asks the leader of (topic, segment) to append these entries.
 
-    `request` rises with every forward of this origin for this segment: a leader that has seen a later
-    one refuses an earlier one that was delayed, which keeps one client's PUTs in order. Entries of a
-    producer (PUB) come alone: their batch has one stamp.
+    `request` increases with every forward from this node for this segment. A leader that has seen a later
+    forward refuses an earlier one that was delayed, which keeps the PUTs of one client in order. Entries of
+    a producer (PUB) are forwarded separately: their batch has exactly one stamp.
     """
 
     request: int
@@ -351,12 +364,12 @@ class Forward(Message, frozen=True, kw_only=True):
 
 
 class ForwardReply(Message, frozen=True, kw_only=True):
-    """What became of a forward: the first `taken` of its entries were appended, and of those `acked`
-    are acknowledged by now. The rest was certainly not written: `refused` says that the segment takes
-    no more (it is full, sealing or fenced), `error` anything else that the client should know.
+    """The outcome of a forward: the first `taken` of its entries were appended, and `acked` of those are
+    acknowledged by now. The rest was certainly not written: `refused` says that the segment takes no more
+    (it is full, sealing or fenced), and `error` anything else that the client should know.
 
-    The last `placed` of those taken are at offset `first` and behind. Where a producer's repeated entries
-    are, which come before them, is not known any more.
+    The last `placed` of the entries taken are at offset `first` and the offsets after it. Entries before
+    these are duplicates of a producer, whose offsets are not known any more.
     """
 
     request: int
@@ -374,36 +387,38 @@ class ForwardReply(Message, frozen=True, kw_only=True):
 
 
 class Propose(Message, frozen=True, kw_only=True):
-    """To the Raft leader: propose these commands. No answer: the proposer watches the metadata."""
+    """Asks the Raft leader to propose these commands. There is no answer: the proposer watches the
+    metadata."""
 
     commands: tuple[Command, ...]
 
 
 class ReadIndex(Message, frozen=True, kw_only=True):
-    """To the Raft leader: which log index must I have applied to have seen all that is committed?"""
+    """Asks the Raft leader which log index a node must have applied to have seen all that is committed."""
 
     request: int
 
 
 class ReadIndexReply(Message, frozen=True, kw_only=True):
-    """The answer, given once a quorum has confirmed that the leader is one."""
+    """The answer to `ReadIndex`, sent once a majority has confirmed that the sender still leads."""
 
     request: int
     index: int
 
 
 class Recover(Message, frozen=True, kw_only=True):
-    """To the Raft leader, from an operator: end this recovery with the copies that answered."""
+    """An operator's request, passed to the Raft leader: end this recovery with the copies that answered."""
 
     topic: str
     segment: int
 
 
 class RollOver(Message, frozen=True, kw_only=True):
-    """The Raft leader asks a segment's leader to seal it early, to change its replica set.
+    """The Raft leader asks a segment's leader to seal it early, so that the topic's replica set changes.
 
-    The next one is to have `replicas` replicas, if there are so many voters: this Raft leader may have been
-    given another replication factor than that node, and would ask again.
+    The next segment is to have `replicas` replicas, if there are that many voters. The message says so
+    because the Raft leader may run with another replication factor than the segment's leader; without it,
+    the Raft leader would find the next segment wrong again, and repeat the request.
     """
 
     topic: str
@@ -448,9 +463,9 @@ PeerMessage: TypeAlias = (
 
 
 def flaw(message: PeerMessage) -> str:
-    """What no honest node can have sent, as far as the message itself shows; "" if there is nothing.
+    """Why no honest node can have sent this message, as far as the message alone shows; "" if one can.
 
-    Checked once, at the door: behind it batches add up and counts are counts.
+    A node checks each message once, on arrival; handlers rely on it.
     """
     match message:
         case Append() if message.start < 0:

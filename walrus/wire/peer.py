@@ -1,9 +1,10 @@
-"""The frames that nodes exchange: a body is one msgpack value, a member of a union of message types.
+"""The frames that nodes exchange: a body is one MessagePack value, a member of a union of message types.
 
-The union is handed in (`messages.py` has the one of this system); this module knows none of its members.
+The caller supplies the union (that of Walrus is `messages.PeerMessage`); this module knows none of its
+members.
 
-Invariants: bytes of a peer raise `ProtocolError` or nothing, and after it the connection is worthless; a
-message that this node encodes fits the limit of the node that decodes it.
+Invariants: bytes from a peer raise `ProtocolError` and no other exception, and after it the connection must
+be closed; every message that a node encodes fits the limit of the node that decodes it.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from walrus.wire.framing import HEADER_BYTES, FrameParser, ProtocolError, frame
 
 MAX_PEER_FRAME_BYTES: Final = 64 << 20
 SMALL_BYTES: Final = 4096
-"""Up to here a copy of a body costs less than a view of it."""
+"""Up to this length copying a body is cheaper than a `memoryview` of it."""
 
 _Message = TypeVar("_Message")
 
 
 class PeerCodec(Generic[_Message]):
-    """Messages between nodes: `union` is the union of all message types (frozen, tagged Structs).
+    """Encodes and decodes messages; `union` is the union of all message types (frozen, tagged Structs).
 
     One codec serves all connections of a node; each connection has its own `PeerParser`.
     """
@@ -52,9 +53,9 @@ class PeerCodec(Generic[_Message]):
 
 
 class PeerParser(FrameParser[_Message]):
-    """The messages of one peer, out of the pieces in which its bytes arrive.
+    """Parses the stream of one peer into messages.
 
-    A connection that has not shown its Hello yet deserves a lower `limit`.
+    Until the Hello of a connection is accepted, its parser should have a lower `limit`.
     """
 
     __slots__ = ("_codec",)
@@ -64,7 +65,7 @@ class PeerParser(FrameParser[_Message]):
         self._codec = codec
 
     def _whole(self, partial: bytearray) -> bytes:
-        return cast(bytes, partial)  # megabytes, of which decoding makes its own copy anyway
+        return cast(bytes, partial)  # no copy: it may be megabytes, and the decoder copies what it keeps
 
     def _take(self, data: bytes, start: int, stop: int, values: list[_Message]) -> int:
         body = start + HEADER_BYTES

@@ -2,13 +2,14 @@
 
     <segment>.<offset>.<generation>.<delivery>        1.41.0.2
 
-Segment and offset are the entry's place in its topic. The generation rises with each SEEK of the group, so a
-receipt from before a SEEK acknowledges nothing after it. The delivery counts how often the owner of the group
-has handed the entry out, from 1: NACK and EXTEND concern that delivery alone, while an ACK says that the work
-is done, whichever delivery led to it.
+* Segment and offset are the entry's position in its topic.
+* The generation increases with each SEEK of the group, so a receipt from before a SEEK acknowledges nothing
+  after it.
+* The delivery counts how often the owner of the group has handed the entry out, from 1. NACK and EXTEND
+  concern that delivery only. ACK says that the work is done, so a receipt of an earlier delivery will do.
 
-A client may read the entry's place off its beginning (docs/protocol.md says so); the rest means nothing to
-it. The text has no spaces, and the same receipt is good at every node.
+A client may take the entry's position from the beginning of a receipt (docs/protocol.md); the rest is opaque
+to it. A receipt has no spaces, and any node accepts it.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Receipt(NamedTuple):
 
 
 def parse_receipt(raw: bytes) -> Receipt | None:
-    """The receipt that these bytes spell; None if they spell none.
+    """Parse a receipt; None if these bytes are not one.
 
     >>> parse_receipt(b"1.41.0.2"), parse_receipt(b"1.41"), parse_receipt(b"0.0.0.1")
     (Receipt(segment=1, offset=41, generation=0, delivery=2), None, None)

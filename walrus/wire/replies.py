@@ -1,17 +1,22 @@
-"""What a node answers: the replies as values, their bytes, and the parser that a client reads them with.
+"""What a node answers: replies as values and as bytes, and the client's parser for them.
 
-    OK                            done
-    OK <segment> <offset>         appended there: PUT and PUB, to a client that asked for it (HELLO)
-    OK <payload>                  an entry; of FETCH behind the next offset: OK <next_offset> <payload>; of
-                                  RECEIVE behind the delivery: OK <receipt> <deliveries> <payload>; of both,
-                                  to a client that asked for it (HELLO), <unix_ms> stands before the entry
-    EMPTY                         there is none (yet)
-    ERR <reason>                  one line; every reason there is stands in `errors.py`
-    {...}                         STATE and METRICS: bare JSON
+    OK                                     done
+    OK <segment> <offset>                  PUT, PUB: appended at this position, after HELLO positions=1.
+                                           FIND: the position of a time
+    OK <payload>                           GET: an entry
+    OK <next_offset> <payload>             FETCH: an entry, and the offset to go on from
+    OK <receipt> <deliveries> <payload>    RECEIVE: an entry, and its delivery
+    OK <option>=1 ...                      HELLO: the options in effect
+    EMPTY                                  there is no entry (yet)
+    ERR <reason>                           one line; `errors.py` has every reason
+    {...}                                  STATE, TOPICS, GROUPS, METRICS: bare JSON
 
-A reply can be told without knowing the request, but for what stands in front of a FETCH's or RECEIVE's entry.
+After HELLO times=1, `<unix_ms> ` comes before the payload in the replies to FETCH and RECEIVE.
 
-Invariant: bytes of a node that make no sense raise `ProtocolError` and nothing else.
+The first word of a reply tells its kind without knowledge of the request. What stands between `OK ` and the
+payload depends on the request: the `split_...` functions take it apart.
+
+Invariant: malformed bytes from a node raise `ProtocolError` and no other exception.
 """
 
 from __future__ import annotations
@@ -42,17 +47,17 @@ def ok(payload: bytes) -> bytes:
 
 
 def empty() -> bytes:
-    """The reply to a GET or FETCH at the end of what there is."""
+    """The reply to a GET, FETCH or RECEIVE for which there is no entry."""
     return EMPTY
 
 
 def error(reason: Reason) -> bytes:
-    """A refusal. Whatever the reason is made of, it stays one line."""
+    """The reply that refuses a request; white space in the reason is collapsed, so it stays one line."""
     return frame(b"ERR " + " ".join(reason.split()).encode(errors="replace"))
 
 
 def json_reply(text: str | bytes) -> bytes:
-    """The reply to STATE and METRICS: bare JSON."""
+    """The reply to STATE, TOPICS, GROUPS and METRICS: bare JSON."""
     return frame(text if isinstance(text, bytes) else text.encode())
 
 
@@ -62,12 +67,12 @@ def ok_fetch(next_offset: int, payload: bytes) -> bytes:
 
 
 def timed_payloads(batch: Batch) -> list[bytes]:
-    """The entries as they are told to a client that asked for times: <unix_ms> <payload>."""
+    """The entries as a client gets them after HELLO times=1: `<unix_ms> <payload>` each."""
     return [b"%d %b" % timed for timed in zip(batch.times(), batch.payloads(), strict=True)]
 
 
 def ok_received(receipts: Sequence[Receipt], payloads: Sequence[bytes]) -> bytes:
-    """The replies to RECEIVEs that are handed these entries: each its receipt, and how often it was out."""
+    """The replies to RECEIVEs that are handed these entries: receipt, number of deliveries, payload."""
     pack = LENGTH.pack
     handed = zip(receipts, payloads, strict=True)
     bodies = [_RECEIVED % (*receipt, receipt.delivery, payload) for receipt, payload in handed]
@@ -75,7 +80,7 @@ def ok_received(receipts: Sequence[Receipt], payloads: Sequence[bytes]) -> bytes
 
 
 def ok_places(segment: int, first: int, count: int) -> bytes:
-    """The replies to `count` entries that were appended from offset `first` of that segment on."""
+    """The replies to PUTs of `count` entries that were appended from offset `first` of that segment on."""
     bodies = [b"OK %d %d" % (segment, offset) for offset in range(first, first + count)]
     pack = LENGTH.pack
     return b"".join([pack(len(body)) + body for body in bodies])
@@ -96,13 +101,16 @@ def ok_fetch_many(offset: int, payloads: Sequence[bytes]) -> bytes:
 
 
 class Ok(msgspec.Struct, frozen=True, gc=False):
-    """`OK`, or `OK <payload>`. What stands in front of the payload of a FETCH or RECEIVE still does here."""
+    """`OK` (then `payload` is None) or `OK <payload>`.
+
+    In the reply to a FETCH or RECEIVE, `payload` still begins with the next offset, or the receipt.
+    """
 
     payload: bytes | None = None
 
 
 class Empty(msgspec.Struct, frozen=True, gc=False):
-    """`EMPTY`: there is nothing (yet) at that place."""
+    """`EMPTY`: there is no entry (yet)."""
 
 
 class Error(msgspec.Struct, frozen=True, gc=False):
@@ -112,7 +120,7 @@ class Error(msgspec.Struct, frozen=True, gc=False):
 
 
 class Json(msgspec.Struct, frozen=True, gc=False):
-    """Bare JSON, the reply to STATE and METRICS."""
+    """Bare JSON, the reply to STATE, TOPICS, GROUPS and METRICS."""
 
     text: bytes
 
@@ -123,7 +131,7 @@ _NOTHING: Final = Empty()
 
 
 def parse_reply(body: bytes) -> Reply:
-    """The reply that the body of one frame spells; raises `ProtocolError` if it spells none.
+    """Parse the body of one frame as a reply. Raises `ProtocolError` if it is not one.
 
     >>> parse_reply(b"OK"), parse_reply(b"OK "), parse_reply(b"EMPTY"), parse_reply(b"ERR no")
     (Ok(payload=None), Ok(payload=b''), Empty(), Error(reason='no'))
@@ -142,7 +150,7 @@ def parse_reply(body: bytes) -> Reply:
 
 
 def split_fetched(payload: bytes) -> tuple[int, bytes]:
-    """The next offset and the entry out of what follows `OK ` in the reply to a FETCH."""
+    """Split what follows `OK ` in the reply to a FETCH into next offset and entry. Raises ProtocolError."""
     number, space, entry = payload.partition(b" ")
     if not space or not number.isdigit() or len(number) > 19:
         raise ProtocolError(f"expected OK <next_offset> <payload>, got OK {payload[:40]!r}")
@@ -150,7 +158,10 @@ def split_fetched(payload: bytes) -> tuple[int, bytes]:
 
 
 def split_time(entry: bytes) -> tuple[int, bytes]:
-    """The time (unix ms; 0: not known) and the entry, as a client is told that asked for times."""
+    """Split the entry of a reply after HELLO times=1 into time (unix ms; 0: not known) and payload.
+
+    Raises ProtocolError.
+    """
     number, space, payload = entry.partition(b" ")
     if not space or not number.isdigit() or len(number) > 19:
         raise ProtocolError(f"expected <unix_ms> <payload>, got {entry[:40]!r}")
@@ -158,7 +169,7 @@ def split_time(entry: bytes) -> tuple[int, bytes]:
 
 
 def split_place(payload: bytes) -> Position:
-    """Where an entry is, out of what follows `OK ` in the reply to a PUT or PUB."""
+    """Parse the position that follows `OK ` in the reply to a PUT, PUB or FIND. Raises ProtocolError."""
     segment, space, offset = payload.partition(b" ")
     if not space or not (segment.isdigit() and offset.isdigit()) or max(len(segment), len(offset)) > 19:
         raise ProtocolError(f"expected OK <segment> <offset>, got OK {payload[:40]!r}")
@@ -166,7 +177,10 @@ def split_place(payload: bytes) -> Position:
 
 
 def split_received(payload: bytes) -> tuple[str, int, bytes]:
-    """Receipt, deliveries and entry out of what follows `OK ` in the reply to a RECEIVE."""
+    """Split what follows `OK ` in the reply to a RECEIVE into receipt, number of deliveries and entry.
+
+    Raises ProtocolError.
+    """
     receipt, _, rest = payload.partition(b" ")
     number, space, entry = rest.partition(b" ")
     if not space or not number.isdigit() or len(number) > 19 or parse_receipt(receipt) is None:
@@ -175,7 +189,7 @@ def split_received(payload: bytes) -> tuple[str, int, bytes]:
 
 
 class ReplyParser(FrameParser[Reply]):
-    """The replies of one node, out of the pieces in which its bytes arrive.
+    """Parses the stream of one node into replies.
 
     >>> parser = ReplyParser()
     >>> parser.feed(OK + ok(b"hello")[:6]), parser.feed(ok(b"hello")[6:])

@@ -1,16 +1,17 @@
-"""What a client may ask: the requests as values, and the parser that makes them out of bytes.
+"""What a client may ask: requests as values, and the node's parser that turns bytes into them.
 
 A body is a command word and its arguments, separated by single spaces (the table is in `protocol.py`). The
-payload of PUT is whatever follows the second space, byte for byte, and may be empty: a zero-length entry is
-an entry. Only a PUT without its second space "requires a payload". Everything else is UTF-8.
+payload of PUT is everything after the second space, byte for byte, and may be empty: a zero-length entry is
+an entry. Only a PUT without its second space is refused ("requires a payload"). Everything else is UTF-8.
 
-A request is owed `replies` replies: a run of equal ones (`runs.py`) is one value that is owed many.
+One value may stand for a run of requests (`runs.py`). `replies` says how many replies it is owed.
 
 Invariants:
 
-* bytes of a client never raise: what is wrong becomes an `Invalid`, in its place in the order;
-* the same stream makes the same requests, however it is cut (only how they are grouped into runs differs);
-* `sum(request.replies)` is the number of frames.
+* bytes from a client never raise an exception: a malformed request becomes an `Invalid`, in its place in the
+  order;
+* the requests do not depend on how the stream is cut into pieces; only their grouping into runs does;
+* the sum of `replies` over all requests is the number of frames.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ DEFAULT_MAX_FRAME_BYTES: Final = 65_536
 MAX_NAME_BYTES: Final = 255
 MAX_NUMBER: Final = 2**63 - 1
 MAX_WAIT_MS: Final = 86_400_000
-"""A day: the longest wait, delay or extension that a client may ask for."""
+"""One day: the longest wait, delay or extension that a client may ask for."""
 MAX_TOGETHER: Final = 2_000
-"""Most ACKs, or RECEIVEs, that are one request."""
+"""The most ACKs, or RECEIVEs, that one request stands for."""
 
 # --- values ---------------------------------------------------------------------------------------
 
@@ -50,7 +51,7 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
 
 
 class Register(_Request, frozen=True):
-    """Create a topic unless it exists; with settings, if it has none of these otherwise."""
+    """Create a topic with these settings; an existing topic with other values for them is refused."""
 
     topic: str
     settings: dict[str, int] = {}
@@ -70,15 +71,15 @@ class Delete(_Request, frozen=True):
 
 
 class Put(_Request, frozen=True):
-    """Append entries, in order. A run of PUTs to one topic; each entry is owed its own reply.
+    """Append entries, in order: a run of PUTs to one topic, each entry of which is owed its own reply.
 
-    Of PUBs, those of one producer in the order of their numbers: the batch has the one stamp that says so.
+    A run of PUBs has one producer and consecutive numbers; the single stamp of its batch holds them.
     """
 
     topic: str
     batch: Batch
     positions: bool = False
-    """Whether the replies are to say where the entries are."""
+    """Whether the replies contain the positions of the entries."""
 
     @property
     def replies(self) -> int:
@@ -87,13 +88,13 @@ class Put(_Request, frozen=True):
 
 
 class Get(_Request, frozen=True):
-    """Read the next entries and move the cursor of `group`; "" is the cursor that all share."""
+    """Read the next entries and move the cursor of `group`; "" is the topic's shared cursor."""
 
     topic: str
     group: str = ""
     count: int = 1
     wait_ms: int = 0
-    """For how long there may be none before the answer is EMPTY."""
+    """How long the node waits for an entry before it answers EMPTY."""
 
     @property
     def replies(self) -> int:
@@ -109,9 +110,9 @@ class Fetch(_Request, frozen=True):
     offset: int
     count: int = 1
     wait_ms: int = 0
-    """For how long there may be none; of one entry, not of a run."""
+    """As for `Get`; only a FETCH of one entry may wait, not a run."""
     times: bool = False
-    """Whether the replies are to say when the entries were appended."""
+    """Whether the replies contain the append times of the entries."""
 
     @property
     def replies(self) -> int:
@@ -120,12 +121,12 @@ class Fetch(_Request, frozen=True):
 
 
 class Receive(_Request, frozen=True):
-    """Hand out the next entries of a group that are neither acknowledged nor out with another consumer."""
+    """Hand out the next entries of a group that are neither acknowledged nor handed out already."""
 
     topic: str
     group: str
     wait_ms: int = 0
-    """For how long there may be none before the answer is EMPTY."""
+    """As for `Get`."""
     count: int = 1
     times: bool = False
     """As for `Fetch`."""
@@ -150,7 +151,7 @@ class Ack(_Request, frozen=True):
 
 
 class Nack(_Request, frozen=True):
-    """Give an entry back; it is handed out again after the delay."""
+    """Give an entry back, to be handed out again after the delay."""
 
     topic: str
     group: str
@@ -159,7 +160,7 @@ class Nack(_Request, frozen=True):
 
 
 class Extend(_Request, frozen=True):
-    """The work takes longer: the visibility timeout begins anew and lasts that long."""
+    """The work takes longer: the visibility timeout starts again, with this length."""
 
     topic: str
     group: str
@@ -168,13 +169,13 @@ class Extend(_Request, frozen=True):
 
 
 class Time(msgspec.Struct, frozen=True):
-    """A place in a topic: the first entry that was appended at `ms` (unix milliseconds) or later."""
+    """A position by time: that of the first entry appended at `ms` (unix milliseconds) or later."""
 
     ms: int
 
 
 class Seek(_Request, frozen=True):
-    """Move a group, back too. What was out is forgotten."""
+    """Move a group, forwards or back. Its outstanding deliveries are forgotten."""
 
     topic: str
     group: str
@@ -182,63 +183,63 @@ class Seek(_Request, frozen=True):
 
 
 class Find(_Request, frozen=True):
-    """Tell the place of a time; nothing moves there."""
+    """Return the position of a time; no cursor moves."""
 
     topic: str
     time: Time
 
 
 class State(_Request, frozen=True):
-    """A topic's segments, leaders, replicas and cursors."""
+    """Describe a topic's segments, leaders, replicas and cursors."""
 
     topic: str
 
 
 class Topics(_Request, frozen=True):
-    """The topics whose names begin with `prefix`, in order."""
+    """List the topics whose names begin with `prefix`, in order."""
 
     prefix: str = ""
 
 
 class Groups(_Request, frozen=True):
-    """A topic's consumer groups: where each is, and how far behind."""
+    """List a topic's consumer groups, with the position and lag of each."""
 
     topic: str
 
 
 class Metrics(_Request, frozen=True):
-    """The answering node's own view of itself and of the cluster."""
+    """Report the answering node's own view of itself and of the cluster."""
 
 
 class Leave(_Request, frozen=True):
-    """Remove a member; with `force` also if fewer voters stay than a segment should have replicas."""
+    """Remove a member; with `force` also if fewer voters remain than the replication factor."""
 
     node_id: int
     force: bool = False
 
 
 class Recover(_Request, frozen=True):
-    """An operator's decision: recover this segment from the copies there are, sure or not."""
+    """An operator's decision: recover this segment from the copies that answer, even unsure ones."""
 
     topic: str
     segment: int
 
 
 class Greeting(_Request, frozen=True):
-    """HELLO: what the replies on this connection are to say from now on."""
+    """HELLO: set the format of replies on this connection from now on."""
 
     positions: bool = False
     times: bool = False
 
     @property
     def granted(self) -> str:
-        """What is answered: the options that count now, of those that this node knows."""
+        """The answer: the options in effect, as far as this node knows them."""
         options = {"positions=1": self.positions, "times=1": self.times}
         return " ".join(option for option, counts in options.items() if counts)
 
 
 class Auth(_Request, frozen=True):
-    """AUTH: whose connection this is. What a node that asks for no tokens is sent is ignored."""
+    """AUTH: identify the client. A node without `--auth-file` ignores the token."""
 
     token: str
 
@@ -247,8 +248,8 @@ class Auth(_Request, frozen=True):
 
 
 class Invalid(_Request, frozen=True):
-    """A request that could not be understood. After a `fatal` one the connection is to be closed,
-    once everything before it and this error have been answered."""
+    """A malformed request. After a `fatal` one the connection is closed, once everything before it and this
+    error have been answered."""
 
     reason: errors.Reason
     fatal: bool = False
@@ -280,15 +281,15 @@ Request: TypeAlias = (
 
 # --- bytes -> values -------------------------------------------------------------------------------
 
-# A fixed set rather than str.isprintable(), which follows the interpreter's Unicode version: nodes
-# that run different Pythons must agree on what a topic is. C0, space, DEL, C1, and Unicode's spaces.
+# A fixed set rather than str.isprintable(), which depends on the interpreter's Unicode version: nodes on
+# different Python versions must accept the same names. C0, space, DEL, C1, and Unicode's other spaces.
 _FORBIDDEN_IN_NAME: Final = re.compile(
     "[\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
 )
 
 
 def valid_name(name: str) -> bool:
-    """Whether `name` may be a topic or a consumer group.
+    """Whether `name` may be that of a topic, a consumer group or a producer.
 
     >>> valid_name("orders/eu"), valid_name(""), valid_name("a b"), valid_name("\\n"), valid_name("é" * 128)
     (True, False, False, False, False)
@@ -301,7 +302,7 @@ def valid_name(name: str) -> bool:
 
 
 class _Refused(Exception):
-    """Inside this module: carries the reason from where it is found to the `Invalid` it becomes."""
+    """Raised and caught in this module: carries the reason to `parse_request`, which returns `Invalid`."""
 
     def __init__(self, reason: errors.Reason) -> None:
         super().__init__(reason)
@@ -310,7 +311,7 @@ class _Refused(Exception):
 
 @lru_cache(maxsize=4096)
 def _name(raw: bytes, reason: errors.Reason) -> str:
-    """The topic or group that `raw` spells. Cached for all connections; refusals are not cached."""
+    """Decode and check a name. Cached for all connections; refusals are not cached."""
     try:
         name = raw.decode()
     except UnicodeDecodeError:
@@ -321,7 +322,7 @@ def _name(raw: bytes, reason: errors.Reason) -> str:
 
 
 def _number(raw: bytes, least: int, reason: errors.Reason) -> int:
-    """A decimal number of plain digits; `int` alone would also take signs, spaces and underscores."""
+    """Parse a decimal number of plain digits; `int` alone would accept signs, spaces and underscores."""
     if not raw.isdigit() or len(raw) > 19 or not least <= int(raw) <= MAX_NUMBER:
         raise _Refused(reason)
     return int(raw)
@@ -342,7 +343,7 @@ def _configure(rest: bytes) -> Request:
 
 
 def _settings(words: list[bytes]) -> dict[str, int]:
-    """What `<key>=<value>` and so on say; one that makes no sense refuses them all."""
+    """Parse `<key>=<value>` words; one invalid word refuses the request."""
     settings: dict[str, int] = {}
     for word in words:
         try:
@@ -406,7 +407,7 @@ def _fetch(rest: bytes) -> Request:
 
 
 def _group_of(rest: bytes, least: int, most: int, reason: errors.Reason) -> tuple[str, str, list[bytes]]:
-    """Topic and group, and the arguments behind them: at least and at most so many."""
+    """Parse topic and group, and return `least` to `most` further arguments."""
     topic, *others = rest.split(b" ")
     if not topic or not least < len(others) <= most + 1:
         raise _Refused(reason)
@@ -414,7 +415,7 @@ def _group_of(rest: bytes, least: int, most: int, reason: errors.Reason) -> tupl
 
 
 def _milliseconds(raw: list[bytes]) -> int:
-    """The argument that says how long, if it is there."""
+    """Parse the optional argument that is a duration; 0 without it."""
     number = _number(raw[0], 0, errors.INVALID_TIME) if raw else 0
     if number > MAX_WAIT_MS:
         raise _Refused(errors.INVALID_TIME)
@@ -449,7 +450,7 @@ def _extend(rest: bytes) -> Request:
 
 
 def _moment(raw: bytes, reason: errors.Reason) -> Time:
-    """`time=<unix ms>`."""
+    """Parse `time=<unix ms>`."""
     if not raw.startswith(b"time="):
         raise _Refused(reason)
     return Time(_number(raw.removeprefix(b"time="), 0, reason))
@@ -519,7 +520,7 @@ def _auth(rest: bytes) -> Request:
 
 
 def _hello(rest: bytes) -> Request:
-    """Options that this release does not know are left out of the answer; a later one may know them."""
+    """Options that this release does not know are accepted, and left out of the answer."""
     wanted: dict[bytes, bool] = {}
     for word in rest.split(b" "):
         option, _, value = word.partition(b"=")
@@ -556,7 +557,7 @@ COMMANDS: Final = tuple(word.decode() for word in _COMMANDS)
 
 
 def parse_request(body: bytes) -> Request:
-    """The request that the body of one frame spells; an `Invalid` if it spells none.
+    """Parse the body of one frame as a request; an `Invalid` if it is not one.
 
     >>> parse_request(b"GET orders billing")
     Get(topic='orders', group='billing', count=1, wait_ms=0)
@@ -580,7 +581,7 @@ _NO_GREETING: Final = Greeting()
 
 
 class RequestParser(FrameParser[Request]):
-    """One client connection's requests, out of the pieces in which its bytes arrive.
+    """Parses the stream of one client connection into requests.
 
     >>> parser = RequestParser()
     >>> puts = parser.feed(encode_request(b"PUT t a") + encode_request(b"PUT t b") + b"\\x07")
@@ -629,7 +630,7 @@ class RequestParser(FrameParser[Request]):
         return stop
 
     def _take_puts(self, data: bytes, start: int, stop: int, values: list[Request]) -> int:
-        """The run of PUTs to one topic that starts with the frame `data[start:stop]`."""
+        """Take the run of PUTs to one topic that starts with the frame `data[start:stop]`."""
         body = start + HEADER_BYTES
         prefix, topic = self._put
         if not prefix or not data.startswith(prefix, body, stop):
@@ -643,7 +644,7 @@ class RequestParser(FrameParser[Request]):
         return stop
 
     def _take_pubs(self, first: Put, data: bytes, stop: int) -> tuple[Put, int]:
-        """The run of PUBs of one producer that begins with `first`, which ends at `stop`."""
+        """Take the run of PUBs of one producer that begins with `first`, whose frame ends at `stop`."""
         (stamp,) = first.batch.stamps
         prefix = b"PUB %b %b " % (first.topic.encode(), stamp.producer.encode())
         more, stop = runs.numbered(data, stop, prefix, stamp.first + 1, self.limit, MAX_NUMBER)
@@ -652,7 +653,7 @@ class RequestParser(FrameParser[Request]):
         return Put(first.topic, batch, self._hello.positions), stop
 
     def _take_acks(self, first: Ack, data: bytes, stop: int) -> tuple[Ack, int]:
-        """The run of ACKs of one group that begins with `first`, which ends at `stop`."""
+        """Take the run of ACKs of one group that begins with `first`, whose frame ends at `stop`."""
         prefix = b"ACK %b %b " % (first.topic.encode(), first.group.encode())
         receipts, end = list(first.receipts), len(data)
         while len(receipts) < MAX_TOGETHER and end - stop >= HEADER_BYTES:
@@ -662,7 +663,7 @@ class RequestParser(FrameParser[Request]):
                 break
             receipt = parse_receipt(data[body + len(prefix) : after])
             if receipt is None:
-                break  # refused in its place, as the next request
+                break  # not a receipt: the frame is parsed by itself, and refused in its place
             number, offset, generation, delivery = receipt
             front, back = b"%b%d." % (prefix, number), b".%d.%d" % (generation, delivery)
             last = min(MAX_NUMBER, offset + MAX_TOGETHER - len(receipts) - 1)
@@ -671,14 +672,14 @@ class RequestParser(FrameParser[Request]):
         return Ack(first.topic, first.group, tuple(receipts)), stop
 
     def _refuse(self, length: int, values: list[Request]) -> int | None:
-        """Answer a frame that is empty or too long; skip it, unless nothing behind it can be trusted."""
+        """Answer a frame that is empty or too long. Skip it, or give up the stream if it is far too long."""
         fatal = length > MAX_SKIP_BYTES
         values.append(Invalid(errors.invalid_frame_length(length, self.limit), fatal))
         return None if fatal else length
 
 
 def _pieces(receive: Receive, left: int) -> Iterator[Receive]:
-    """Requests for so many of the same, each for as many as are one request."""
+    """Split a run of `left` equal RECEIVEs into requests of at most `MAX_TOGETHER`."""
     while left:
         count = min(left, MAX_TOGETHER)
         yield msgspec.structs.replace(receive, count=count)
@@ -686,7 +687,7 @@ def _pieces(receive: Receive, left: int) -> Iterator[Receive]:
 
 
 def _first_put(data: bytes, body: int, stop: int) -> tuple[bytes, str] | Invalid:
-    """`PUT <topic> ` as bytes and its topic, from the PUT in `data[body:stop]`."""
+    """Return the prefix `PUT <topic> ` as bytes, and the topic, of the PUT in `data[body:stop]`."""
     space = data.find(b" ", body + 4, stop)
     if space > body + 4:
         try:
@@ -702,18 +703,18 @@ def _first_put(data: bytes, body: int, stop: int) -> tuple[bytes, str] | Invalid
 
 
 def encode_request(body: bytes) -> bytes:
-    """One request's frame, from the text of the request."""
+    """The frame of one request, from its text."""
     return frame(body)
 
 
 def encode_pubs(topic: str, producer: str, first: int, payloads: Sequence[bytes]) -> bytes:
-    """The frames of one PUB for each payload, numbered from `first` on."""
+    """The frames of a PUB for each payload, numbered from `first` on."""
     prefix = b"PUB %b %b " % (topic.encode(), producer.encode())
     return b"".join([frame(b"%b%d %b" % (prefix, first + at, entry)) for at, entry in enumerate(payloads)])
 
 
 def encode_puts(topic: str, payloads: Sequence[bytes]) -> bytes:
-    """The frames of one PUT for each payload."""
+    """The frames of a PUT for each payload."""
     prefix = b"PUT %b " % topic.encode()
     base, pack = len(prefix), LENGTH.pack
     return b"".join([pack(base + len(payload)) + prefix + payload for payload in payloads])

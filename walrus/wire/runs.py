@@ -1,14 +1,16 @@
-"""Runs: many frames of one kind, taken at once, without a turn of the interpreter for each.
+"""Runs: many frames of one kind, parsed at once instead of one by one.
 
-A message log lives on runs: a producer pipelines a hundred PUTs to one topic and they arrive in one read, a
-consumer sends the same GET over and over. So the parser of requests (`requests.py`) looks at the first
-frame and asks here how far what follows is the same again. A run of PUTs becomes one `Batch`, which stays
-one piece from here to the disks; a run of GETs or FETCHes becomes a count.
+Runs are common in a message log: a producer pipelines a hundred PUTs to one topic, and they arrive in one
+read; a consumer sends the same GET again and again. The parser of requests (`requests.py`) parses the first
+frame of a run and calls a function of this module, which returns how far the run extends. A run of PUTs
+becomes one `Batch`, which is not taken apart on its way to the disks; a run of GETs or FETCHes becomes a
+count.
 
-Nothing here allocates per frame more than its payload. Only whole frames are taken, and none longer than
-the limit: what comes after the run is looked at by the loop (`framing.py`), as if there had been no run.
+A run consists of complete frames, none longer than the limit. The loop in `framing.py` continues after the
+run. Frames of equal length are compared many at a time, by operations on bytes that run in C, so the cost
+for each frame is little more than that of its payload.
 
-Invariant: a run is what its frames are one by one (`tests/wire/test_requests.py` holds it against that).
+Invariant: a run has the same meaning as its frames one by one (`tests/wire/test_requests.py` compares both).
 """
 
 from __future__ import annotations
@@ -21,13 +23,14 @@ from walrus.storage.batch import Batch
 from walrus.wire.framing import HEADER_BYTES, LENGTH
 
 _AT_ONCE: Final = 32
-"""Frames that are looked at together: of equal length, or as they must come."""
+"""How many frames are compared in one operation."""
 
 
 def puts(data: bytes, position: int, prefix: bytes, limit: int) -> tuple[Batch, int]:
-    """The payloads of the whole frames from `position` on that start with `prefix`, and where they end.
+    """Return the payloads of the complete frames from `position` on whose bodies start with `prefix`, and
+    where the last one ends.
 
-    The caller has looked at the first one. This is the hottest loop of the project.
+    The caller has checked the first frame. This is the hottest loop of the project.
     """
     payloads: list[bytes] = []
     skip, end = HEADER_BYTES + len(prefix), len(data)
@@ -51,16 +54,17 @@ def puts(data: bytes, position: int, prefix: bytes, limit: int) -> tuple[Batch, 
 
 @lru_cache(maxsize=256)
 def _stride(skip: int, payload: int) -> struct.Struct:
-    """Takes `_AT_ONCE` payloads of one length out of as many frames."""
+    """A Struct that unpacks the payloads of `_AT_ONCE` frames of equal length."""
     return struct.Struct(f"{skip}x{payload}s" * _AT_ONCE)
 
 
 def _equals(data: bytes, position: int, skip: int) -> tuple[list[bytes], int]:
-    """The payloads of the frames from `position` on whose header equals the first one's `skip` bytes.
+    """Return the payloads of the frames from `position` on that begin with the same `skip` bytes as the
+    first one, and where the last of them ends.
 
-    Neighbouring entries often have one length, and then nothing needs to be parsed: byte k of the first
-    frame's header must come back `size` bytes later, again and again. One strided slice for each byte
-    of the header says for how many frames it does, without a turn of the interpreter for each frame.
+    Neighbouring entries often have the same length. Then no frame needs to be parsed: byte k of the first
+    frame must be repeated at intervals of `size` bytes. One strided slice for each of the `skip` bytes finds
+    the number of frames for which it is.
     """
     (length,) = LENGTH.unpack_from(data, position)
     size = HEADER_BYTES + length
@@ -84,9 +88,10 @@ def _equals(data: bytes, position: int, skip: int) -> tuple[list[bytes], int]:
 def numbered(
     data: bytes, stop: int, prefix: bytes, number: int, limit: int, last: int
 ) -> tuple[list[bytes], int]:
-    """The payloads of the PUBs numbered from `number` on, the first at `stop`, and where the last one ends.
+    """Return the payloads of the PUBs numbered from `number` on, from `stop` on, and where the last ends.
 
-    `prefix` is the body of each up to its number. None is longer than `limit` bytes or numbered above `last`.
+    `prefix` is each body up to its number. The run stops before a body longer than `limit` bytes and before
+    a number above `last`.
     """
     payloads: list[bytes] = []
     end, unpack_from, look_at = len(data), LENGTH.unpack_from, 0
@@ -110,14 +115,14 @@ def numbered(
 
 @lru_cache(maxsize=256)
 def _heads_and_payloads(head: int, payload: int) -> struct.Struct:
-    """Takes `_AT_ONCE` frames of one length apart, each into what is before the payload, and that."""
+    """A Struct that splits `_AT_ONCE` frames of equal length into head and payload each."""
     return struct.Struct(f"{head}s{payload}s" * _AT_ONCE)
 
 
 def _equal_numbers(
     data: bytes, stop: int, prefix: bytes, number: int, limit: int
 ) -> tuple[tuple[bytes, ...], int]:
-    """The payloads of the next `_AT_ONCE` PUBs, if all are of one length; else none, and nothing is taken."""
+    """Return the payloads of the next `_AT_ONCE` PUBs if all have the same length; else none."""
     (length,) = LENGTH.unpack_from(data, stop)
     front = data[stop : stop + HEADER_BYTES] + prefix
     head, size = len(front) + len(str(number)) + 1, HEADER_BYTES + length
@@ -134,11 +139,13 @@ def _equal_numbers(
 def consecutive(
     data: bytes, stop: int, front: bytes, first: int, back: bytes, limit: int, last: int
 ) -> tuple[int, int]:
-    """How many frames there are that differ in an offset, which rises by one, and where the last one ends.
+    """Count frames that differ only in an offset, which increases by one; also return where the last ends.
 
-    The offset stands between `front` and `back`; the frame of offset `first` ends at `stop`. None is longer
-    than `limit` bytes or has an offset above `last`. What must come is written down and compared with what
-    came: twice as many frames each time that it did, half as many when it did not.
+    The offset stands between `front` and `back`, and the frame of offset `first` ends at `stop`. The run
+    stops before a body longer than `limit` bytes and before an offset above `last`.
+
+    The expected bytes are generated and compared with the data: for twice as many frames after each match,
+    for half as many after each mismatch.
     """
     following, at_once = first + 1, 1
     while at_once and following <= last:
