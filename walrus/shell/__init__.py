@@ -1,4 +1,4 @@
 """Sockets, clocks and files: the thin I/O around the logic.
 
-`walrus/node.py` is the front door; its chapter lists what is here.
+`walrus/node.py` is the front door; its chapter lists the modules of this package.
 """

@@ -1,9 +1,10 @@
-"""What the command lines of all programs are made of: a parser, its one error, and the values of flags.
+"""Command lines: the parser that all programs share, its error, and the types of flag values.
 
-A mistake raises `FlagError` with one line that names the flag and what it takes; nothing is corrected
-silently, and no file, socket or clock is used here. `Value` is what a flag takes where more than
-text is to be known of it: the same flag may stand in a file (`layers.py`), where a number is a number, and is
-shown again as it would be written there.
+An invalid command line raises `FlagError` with one line that names the flag and the values that it takes.
+Nothing is corrected silently. This module uses no file, socket or clock.
+
+A flag may also be set in a file (`layers.py`), where a number is a number and not text. `Value` describes
+such a flag: how its text is parsed, which TOML types a file may use, and how its value is written back.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from walrus.wire.addresses import join_address, parse_address, parse_host
 
 
 class FlagError(Exception):
-    """A flag or variable has a value that cannot be used; the message is one line that names it.
+    """A flag or an environment variable has an invalid value; the message is one line that names it.
 
     `prog` is the command, or subcommand, whose `--help` says more; empty if there is none.
     """
@@ -30,25 +31,25 @@ class FlagError(Exception):
 
 
 class Value(msgspec.Struct, frozen=True):
-    """What a flag takes, as a `type` of argparse: from text, and back to what a file would say."""
+    """The type of a flag's value: callable, as argparse's `type`, and the form of the value in a file."""
 
     read: Callable[[str], Any]
-    """Raises argparse.ArgumentTypeError that says what makes sense."""
+    """Parses text. Raises argparse.ArgumentTypeError, whose message says what is valid."""
     kinds: tuple[type, ...] = (str,)
-    """Of TOML's values those that a file may give."""
+    """The types of TOML values that a file may use."""
     shown: Callable[[Any], Any] = str
-    """The inverse of `read`, as TOML's value."""
+    """The inverse of `read`: the value as a TOML value."""
 
     def __call__(self, text: str) -> Any:
         return self.read(text)
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but a mistake raises FlagError instead of printing a usage screen and exiting.
+    """An argparse parser that raises FlagError instead of printing the usage and exiting.
 
-    All commands of the project use it, and only two places say the error: `cli.command_line.command` for a
-    person, `node.main` for a supervisor's log. Between them a program may parse a node's flags (`cluster.py`
-    does, before it starts any) and go on.
+    All commands of the project use it. Two places print the error: `cli.command_line.command` for a person,
+    and `node.main` for the log of a supervisor. A program can also parse the flags of a node and continue,
+    as `cluster.py` does before it starts any node.
     """
 
     def error(self, message: str) -> NoReturn:
@@ -57,7 +58,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def mistake(message: str) -> str:
-    """What argparse says of a wrong command line, in one line that is the same in every Python version.
+    """Turn a message of argparse into one line that is the same in every Python version.
 
     >>> mistake("argument --log-level: invalid choice: 'loud' (choose from 'info', 'error')")
     "--log-level: invalid choice: 'loud' (choose from info, error)"
@@ -67,7 +68,7 @@ def mistake(message: str) -> str:
 
 
 def whole(low: int, high: int, unit: str = "") -> Value:
-    """Whole numbers within limits."""
+    """The type of whole numbers from `low` to `high`; `unit` follows them in the error message."""
 
     def parse_whole(text: str) -> int:
         try:
@@ -82,18 +83,18 @@ def whole(low: int, high: int, unit: str = "") -> Value:
 
 
 def milliseconds(low: int, high: int) -> Value:
-    """Milliseconds within limits; the value is in seconds."""
+    """The type of durations from `low` to `high` milliseconds; the parsed value is in seconds."""
     parse_whole = whole(low, high, " milliseconds")
     return Value(lambda text: parse_whole(text) / 1000, (int,), in_ms)
 
 
 def in_ms(seconds: float) -> int:
-    """Seconds in the unit of the flags."""
+    """Convert seconds into whole milliseconds, the unit of the flags."""
     return round(seconds * 1000)
 
 
 def directory(text: str) -> Path:
-    """Parse the name of a directory. An empty one is a variable that was not set, and is refused."""
+    """Parse the name of a directory. The empty name is refused: it comes from a variable that is not set."""
     if not text:
         raise argparse.ArgumentTypeError("must be the name of a directory, not ''")
     return Path(text)
@@ -108,7 +109,7 @@ def host(text: str) -> str:
 
 
 def address(text: str) -> str:
-    """Parse HOST:PORT."""
+    """Parse HOST:PORT; return it in canonical form."""
     try:
         return join_address(*parse_address(text))
     except ValueError as error:
@@ -116,7 +117,7 @@ def address(text: str) -> str:
 
 
 def without_password(url: str) -> str:
-    """A URL as it may be shown.
+    """Replace the user information in a URL, so that it may be printed.
 
     >>> without_password("nats://me:secret@127.0.0.1:4222"), without_password("nats://token@host")
     ('nats://***@127.0.0.1:4222', 'nats://***@host')

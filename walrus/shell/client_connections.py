@@ -1,15 +1,15 @@
-"""Client connections: bytes in, requests out, replies back in order, and a bound on what each may cost.
+"""Client connections: bytes in, requests out, replies back in order, and bounds on what each may cost.
 
-The shell and the controller speak in *slots*. A slot is one request of one connection, owed a known number of
-replies. The controller may answer slots in any order and in parts; the connection puts the replies on the
-wire in the order of the requests. So a client may pipeline without waiting. A request that must not overtake
-an earlier one (`broker/ordering.py`) waits in the backlog.
+For the shell and the controller, a request is a *slot*: its place in the order of its connection, which is
+owed a known number of replies. The controller may answer slots in any order and in parts; the connection
+writes the replies in the order of the requests. So a client may pipeline. A request that must not overtake
+an earlier one (`broker/ordering.py`) waits in the connection's backlog.
 
-One turn of the event loop reads at most `READ_BYTES` from each readable connection, into one buffer that
-all share: a connection parses what it read before the next one reads, so ten thousand idle connections own
-no buffers. It then starts at most `TURN_REQUESTS` requests of that connection. This is round-robin: no
-connection gets a second turn before every ready connection has had one. What a turn produced for a
-connection leaves in one write, at the end of the turn.
+One turn of the event loop reads at most `READ_BYTES` from each readable connection. All connections share
+one buffer: each parses its bytes before the next one reads, so ten thousand idle connections own no buffers.
+A turn then starts at most `TURN_REQUESTS` requests of each connection. This is round-robin: no connection
+gets a second turn before every ready connection has had one. The replies that a turn produced for a
+connection leave in one write, at the end of the turn.
 
 **The life of a connection.**
 
@@ -22,22 +22,24 @@ connection leaves in one write, at the end of the turn.
                                                                                is dropped for being too slow
     ending   end of stream, a fatal frame, or stop   no     what was accepted  all replies are written: closed
 
-**What a connection can cost**, and what stops it (`Limits`):
+**What a connection can cost**, and what bounds it (`Limits`):
 
-* requests in flight: counted by weight (their bytes, and for reads the bytes that the answer may have). Above
-  the limit, requests wait in a backlog and the socket is not read; TCP's flow control stops the client;
-* a slow reader: once the kernel takes no more of its replies, no further request is started. A connection
-  that takes nothing for `stall` seconds is dropped, and the largest one at once if all slow readers
-  together hold more than `max_unsent` bytes;
-* half a frame and silence: dropped after `half_frame` seconds, sooner while many connections do it;
-* no identity where clients need one (`broker/access.py`): after `unidentified` seconds, or as the oldest of
-  `max_unidentified`, it is dropped. A wrong token is the last thing that is read from a connection;
+* requests in flight are counted by weight: their bytes, and for reads the bytes that the answer may have.
+  Above the limit, requests wait in the backlog and the socket is not read; TCP's flow control then stops the
+  client;
+* slow readers: once the kernel takes no more replies of a connection, none of its requests is started. A
+  connection that takes nothing for `stall` seconds is dropped. If all slow readers together hold more than
+  `max_unsent` bytes, the largest is dropped at once;
+* an incomplete frame: the connection is dropped after `half_frame` seconds, sooner while many connections
+  have one;
+* no identity where clients need one (`broker/access.py`): the connection is dropped after `unidentified`
+  seconds, or as the oldest of `max_unidentified`. After a wrong token nothing more is read from it;
 * too many connections: the oldest one that never sent a whole request makes room for the newest; if all of
-  them did, the newest is closed on arrival (`Listener` bounds the descriptors, whatever happens here);
-* all connections together: when `max_in_flight` is reached, further requests queue in order of arrival.
+  them did, the newest is closed on arrival (`Listener` bounds the descriptors in any case);
+* all connections together: at `max_in_flight`, further requests queue in the order of arrival.
 
-`asyncio.StreamReader` is deliberately not used: its coroutine switch and copy per frame make it about six
-times slower than a protocol that parses whole buffers.
+`asyncio.StreamReader` is deliberately not used: it switches coroutines and copies for each frame, which
+makes it about six times slower than a protocol that parses whole buffers.
 
 Invariants: replies leave in the order of the requests, exactly as many as are owed; `in_flight` is the sum of
 the weights of all slots that are not answered.
@@ -91,48 +93,51 @@ log = logging.getLogger("walrus.shell.client_connections")
 monotonic = time.monotonic
 
 READ_BYTES = 64 << 10
-"""Most bytes read from one client connection per turn: its fair share."""
+"""The most bytes that one turn reads from a connection: its fair share."""
 BACKLOG = 1024
-"""Connections that wait in the kernel to be accepted."""
+"""Connections that may wait in the kernel to be accepted."""
 TURN_REQUESTS = 256
-"""Most requests of one connection started per turn (a run of PUTs, or of reads, counts as one)."""
+"""The most requests of one connection that one turn starts (a run of PUTs, or of reads, counts as one)."""
 REQUEST_BYTES = 400
-"""What a request costs besides its own bytes, roughly: its slot, its entries in the controller's tables."""
+"""Roughly the memory of a request besides its own bytes: its slot, and its entries in the controller's
+tables."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What clients may cost. Sizes in bytes, times in seconds."""
+    """Bounds on what clients may cost. Sizes in bytes, times in seconds."""
 
     max_connections: int = 10_000
     max_frame_bytes: int = protocol.DEFAULT_MAX_FRAME_BYTES
     connection_in_flight: int = 16 << 20
-    """Weight of one connection's requests that have no reply yet."""
+    """The weight of one connection's requests that are not answered yet."""
     max_in_flight: int = 256 << 20
     """The same for all connections together."""
     max_unsent: int = 128 << 20
-    """Replies that slow readers have not taken, of all connections together."""
+    """The replies that slow readers have not taken, of all connections together."""
     max_half_frames: int = 64 << 20
-    """Bytes of incomplete frames, of all connections together."""
+    """The bytes of incomplete frames, of all connections together. Above it, `half_frame` is one second."""
     half_frame: float = 20.0
+    """How long a frame may take to arrive."""
     max_unidentified: int = 256
-    """Where clients need tokens: connections that have not sent a good one. The oldest makes room."""
+    """Where clients need tokens, how many connections may be without a valid one. The oldest makes room."""
     unidentified: float = 10.0
-    """How long each of them may take."""
+    """How long a connection may be without a valid token."""
     stall: float = 30.0
+    """How long a client may take no replies."""
 
 
 class ClientHandler(Protocol):
     """What a connection needs from the node."""
 
     def on_request(self, slot: Slot, request: Request) -> None:
-        """A request arrived; `slot` is owed `request.replies` replies."""
+        """Carry out a request; `slot` is owed `request.replies` replies."""
 
     def wake(self) -> None:
         """A connection has something to send: call `flush` soon."""
 
 
 class Slot:
-    """One request's place in its connection's order of replies."""
+    """The place of one request in its connection's order of replies."""
 
     __slots__ = ("began", "connection", "lane", "owed", "parts", "weight")
 
@@ -141,11 +146,11 @@ class Slot:
         self.owed = owed
         self.weight = weight
         self.lane = lane
-        self.parts: list[bytes] | None = None  # most requests need none, and many wait
-        self.began = 0.0  # when a PUT arrived; how long other requests take says little
+        self.parts: list[bytes] | None = None  # made on demand: most requests need none, and many wait
+        self.began = 0.0  # when a PUT arrived; the duration of other requests says little
 
     def reply(self, data: bytes, count: int) -> None:
-        """Answer the next `count` owed replies with `data`, the wire bytes of all of them."""
+        """Give the next `count` replies that are owed; `data` are the wire bytes of all of them."""
         assert 0 < count <= self.owed, f"{count} replies for a request that is owed {self.owed}"
         self.owed -= count
         if self.began:
@@ -159,13 +164,13 @@ def _weight(request: Request, max_frame_bytes: int) -> int:
         case Put():
             return REQUEST_BYTES + request.batch.weight + 16 * request.batch.count
         case Get() | Fetch() if request.wait_ms:
-            return request.count * REQUEST_BYTES  # as RECEIVE: it holds no entry while it waits
+            return request.count * REQUEST_BYTES  # like RECEIVE, it holds no entry while it waits
         case Get() | Fetch():
             return request.count * max_frame_bytes
         case Receive() | Ack():
             return request.replies * REQUEST_BYTES  # it may wait for long, and holds no entry meanwhile
         case State() | Topics() | Groups() | Metrics():
-            return max_frame_bytes  # of the answer, which grows with what it describes
+            return max_frame_bytes  # for the answer, whose size depends on what it describes
         case Register() | Configure() | Delete() | Nack() | Extend() | Seek():
             return max_frame_bytes
         case Find() | Leave() | Recover() | Auth() | Greeting() | Invalid():
@@ -184,7 +189,7 @@ def _split(request: Get | Fetch, count: int) -> tuple[Request, Request]:
 
 
 class ClientConnection(asyncio.BufferedProtocol):
-    """One client. Its state is what it has sent and what is not answered yet, in order."""
+    """The connection of one client: what it has sent, and which requests are not answered yet, in order."""
 
     __slots__ = (
         "_backlog",
@@ -215,7 +220,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._parser = RequestParser(server.limits.max_frame_bytes)
         self._transport: asyncio.Transport | None = None
         self._slots: deque[Slot] = deque()
-        self._backlog: deque[Request] | None = None  # an empty one has 600 bytes, and connections are many
+        self._backlog: deque[Request] | None = None  # None if empty: an empty deque has 600 bytes
         self._order = RequestOrder()
         self._out: list[bytes] = []
         self._out_bytes = 0
@@ -232,17 +237,18 @@ class ClientConnection(asyncio.BufferedProtocol):
     # --- events from asyncio ----------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client has connected; it is refused at once if there are too many."""
+        """A client has connected; drop it at once if there are too many."""
         self._transport = cast(asyncio.Transport, transport)
         no_delay(self._transport)
         if not self._server.admit(self):
             self._transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """The client is gone: it reset the connection, or was dropped. Replies to it are dropped, too.
+        """The connection has ended, by a reset or because it was dropped. Replies to it are dropped, too.
 
-        What waits for a segment's leader is not written (`broker/router.py`), all else is carried out. A
-        client that only sends, and then closes, comes by `eof_received`: what it sent is all carried out.
+        Its PUTs that wait for a segment's leader are not written (`broker/router.py`); all other requests
+        are carried out. If a client only sends and then closes in order, asyncio calls `eof_received`, and
+        all of its requests are carried out.
         """
         self._server.forget(self)
         self._server.listener.release()
@@ -251,11 +257,11 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._ending = True
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """The buffer that all connections share, each until its `buffer_updated` returns."""
+        """Return the buffer that all connections share; each uses it until its `buffer_updated` returns."""
         return self._server.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """`nbytes` arrived: parse them and start what the limits allow."""
+        """`nbytes` arrived: parse them, and start the requests that the limits allow."""
         requests = self._parser.feed(bytes(self._server.buffer[:nbytes]))
         buffered = self._parser.buffered
         if buffered or self.half_since is not None:
@@ -272,13 +278,13 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._start()
 
     def eof_received(self) -> bool:
-        """The client sends nothing more; what it sent is answered before the connection closes."""
+        """The client sends nothing more; its requests are answered before the connection closes."""
         self._ending = True
         self._close_if_done()
         return self._server.half_open
 
     def pause_writing(self) -> None:
-        """A slow reader: no request is started until it has taken the replies that wait."""
+        """The client is a slow reader: start no request until it has taken its replies."""
         assert self._transport is not None
         self._stalled_since = self._server.now()
         self._server.stalled(self, self._transport.get_write_buffer_size())
@@ -298,7 +304,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         return not self._slots or self.in_flight < limit
 
     def _start(self) -> None:
-        """Hand on requests from the backlog while order and limits allow, then read on or stop reading."""
+        """Start requests from the backlog while order and limits allow; then resume or stop reading."""
         server, left = self._server, TURN_REQUESTS
         while self._backlog and left and self._room() and self._order.admits(self._backlog[0]):
             left -= 1
@@ -314,7 +320,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._switch_reading()
 
     def _start_one(self, request: Request) -> None:
-        """Give one request its slot and hand it on; a long run of reads in pieces."""
+        """Give one request its slot and hand it to the node; of a long run of reads, only the first part."""
         limits = self._server.limits
         weight = _weight(request, limits.max_frame_bytes)
         if isinstance(request, Get | Fetch) and request.count > 1:
@@ -336,7 +342,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._server.handler.on_request(slot, request)
 
     def _may(self, guard: Guard, slot: Slot, request: Request) -> bool:
-        """Return whether a request is carried out. If it is not, or is AUTH, it is answered here."""
+        """Return whether the node is to carry out a request. AUTH and refused requests are answered here."""
         if isinstance(request, Auth):
             self._authenticate(guard, slot, request)
             return False
@@ -346,9 +352,9 @@ class ClientConnection(asyncio.BufferedProtocol):
         return False
 
     def _authenticate(self, guard: Guard, slot: Slot, request: Auth) -> None:
-        """Answer AUTH; a wrong token later, and nothing is read after it."""
+        """Answer AUTH; for a wrong token, answer after a delay and read nothing more."""
         server = self._server
-        if guard.failed:  # one attempt a connection: others that came with it are not even looked at
+        if guard.failed:  # one attempt for each connection: further ones are not even compared
             slot.reply(protocol.error(errors.UNKNOWN_TOKEN), 1)
             return
         if guard.admit(request.token):
@@ -368,25 +374,25 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._server.handler.wake()
 
     def reread(self) -> None:
-        """The file of identities has changed: what it does not have any more ends now."""
+        """The file of identities has changed: drop the connection if its token is not valid any more."""
         if self._guard is not None and not self._guard.reread():
             log.warning("dropped a client: its token is not known any more")
             self.abort()
 
     def _refuse(self, slot: Slot, request: Invalid) -> None:
-        """Answer a frame that is no request; one that is too long to skip is the last."""
+        """Answer a malformed request; a fatal one is the last of its connection."""
         if request.fatal:
             self._ending = True
             self._backlog = None
         slot.reply(protocol.error(request.reason), 1)
 
     def proceed(self) -> None:
-        """The total of all connections has room again."""
+        """All connections together have room again: go on."""
         self._waiting = False
         self._start()
 
     def _switch_reading(self) -> None:
-        """Stop reading while requests wait in the backlog; read on when there are none."""
+        """Stop reading, since requests wait in the backlog, or resume, since none do."""
         assert self._transport is not None
         self._paused = not self._paused
         if self._transport.is_closing():
@@ -397,7 +403,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     def stop_reading(self) -> None:
-        """The node stops: read nothing more, answer what was accepted."""
+        """The node stops: read nothing more, and close once the accepted requests are answered."""
         self._ending = True
         if self._transport is not None and not self._paused and not self._transport.is_closing():
             self._transport.pause_reading()
@@ -406,7 +412,7 @@ class ClientConnection(asyncio.BufferedProtocol):
     # --- replies -------------------------------------------------------------------------------------
 
     def answered(self, slot: Slot, data: bytes) -> None:
-        """Put a slot's reply in its place: into the output if the slot is the oldest, else into the slot."""
+        """Add a slot's reply to the output if the slot is the oldest, otherwise keep it in the slot."""
         if slot is not self._slots[0]:
             if slot.parts is None:
                 slot.parts = [data]
@@ -432,7 +438,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             self._server.handler.wake()
 
     def flush(self) -> None:
-        """The end of a turn: send what it produced in one write, and use the room that this makes."""
+        """End of a turn: write the replies at once, and start requests that now have room."""
         self._dirty = False
         self._out_bytes = 0
         transport = self._transport
@@ -450,17 +456,17 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._close_if_done()
 
     def _close_if_done(self) -> None:
-        """Close once everything owed to a client that sends nothing more has been written."""
+        """Close if the client sends nothing more and everything that it is owed has been written."""
         if self._ending and not self._slots and not self._backlog and not self._out:
             assert self._transport is not None
             self._transport.close()
 
     def stalled_for(self, now: float) -> float:
-        """Return for how many seconds the client has not taken its replies."""
+        """Return for how many seconds the client has taken no replies."""
         return 0.0 if self._stalled_since is None else now - self._stalled_since
 
     def abort(self) -> None:
-        """Drop the connection and what is queued on it."""
+        """Drop the connection, with the replies that wait on it."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -471,7 +477,7 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     @property
     def idle(self) -> bool:
-        """Whether no reply is owed and none waits to be sent."""
+        """Whether no reply is owed, and none waits to be sent."""
         unsent = self._transport.get_write_buffer_size() if self._transport is not None else 0
         return not self._slots and not self._out and not self._backlog and not unsent
 
@@ -486,15 +492,15 @@ class ClientServer:
         tls: ssl.SSLContext | None = None,
         access: Access | None = None,
     ) -> None:
-        """`access`: clients need tokens; None: they do not, and may do everything."""
+        """`access`: the identities of clients; None: clients need no tokens and may do everything."""
         self.access = access
         self.handler = handler
         self.limits = limits
         self.buffer = memoryview(bytearray(READ_BYTES))
         self.connections: dict[ClientConnection, None] = {}
         self.silent: dict[ClientConnection, float] = {}
-        """Connections without a whole request so far, or without an identity where clients need one: since
-        when, the oldest first."""
+        """Connections that have sent no whole request yet, or have no identity where clients need one, with
+        the time of their arrival, the oldest first."""
         self.dirty: list[ClientConnection] = []
         self.queue: deque[ClientConnection] = deque()
         self.in_flight = 0
@@ -504,21 +510,22 @@ class ClientServer:
         self._stalled: dict[ClientConnection, None] = {}
         self._stopping = False
         self.put_took = Histogram()
-        """How long PUTs took, each entry counted, from the end of the turn's read to its reply."""
+        """How long PUTs took, in seconds, from being handed to the node to the reply; each entry counts."""
         self.listener = Listener("client", limits.max_connections, lambda: ClientConnection(self), tls)
         self.half_open = tls is None
-        """Whether a client that sends no more may still be answered: TLS ends both directions at once."""
+        """Whether a client that has closed its sending direction can still be answered; not with TLS, which
+        ends both directions at once."""
 
     def now(self) -> float:
         """The event loop's clock, in seconds."""
         return asyncio.get_running_loop().time()
 
     async def listen(self, host: str, port: int) -> None:
-        """Accept clients from now on."""
+        """Accept clients from now on. Raises OSError."""
         await self.listener.listen(host, port, BACKLOG)
 
     def stop(self) -> None:
-        """Accept no more connections and no more requests; answers still go out."""
+        """Accept no more connections and no more requests; replies still go out."""
         self._stopping = True
         self.listener.close()
         for connection in list(self.connections):
@@ -526,18 +533,18 @@ class ClientServer:
 
     @property
     def settled(self) -> bool:
-        """Whether every accepted request was answered and the answers were handed to the kernel."""
+        """Whether every accepted request was answered, and the kernel has taken the replies."""
         return all(connection.idle for connection in self.connections)
 
     @property
     def full(self) -> bool:
-        """Whether all connections together have as much in flight as they may."""
+        """Whether all connections together have reached `max_in_flight`."""
         return self.in_flight >= self.limits.max_in_flight
 
     def admit(self, connection: ClientConnection) -> bool:
-        """Admit a new connection, and return whether that was possible.
+        """Admit a new connection; return whether that was possible.
 
-        At the limit, the oldest connection that has sent no whole request is dropped to make room.
+        At the limit, the oldest connection in `silent` is dropped to make room.
         """
         if self._stopping:
             return False
@@ -553,14 +560,14 @@ class ClientServer:
         return True
 
     def forget(self, connection: ClientConnection) -> None:
-        """A connection is gone; the weight that it has in flight is released as its requests are answered."""
+        """A connection has ended; the weight of its requests in flight is released as they are answered."""
         self.connections.pop(connection, None)
         self.silent.pop(connection, None)
         self.note_half(connection, 0, progress=True)
         self.caught_up(connection)
 
     def release(self, weight: int) -> None:
-        """A request was answered: connections that wait for room proceed, in order of arrival."""
+        """A request was answered: connections that wait for room proceed, in the order of arrival."""
         self.in_flight -= weight
         assert self.in_flight >= 0
         if self.queue and not self.full:
@@ -577,15 +584,15 @@ class ClientServer:
             connection.reread()
 
     def flush(self) -> None:
-        """The end of a turn, for each connection that has something to send."""
+        """End of a turn: flush each connection that has something to send."""
         dirty, self.dirty = self.dirty, []
         for connection in dirty:
             connection.flush()
 
     def note_half(self, connection: ClientConnection, buffered: int, progress: bool) -> None:
-        """Keep account of the bytes that wait for the rest of their frame, and since when they do.
+        """Record how many bytes of an incomplete frame a connection has, and since when.
 
-        A connection that completed a request (`progress`) before the new half frame gets the full time again.
+        After a complete request (`progress`) the connection gets the full time again.
         """
         self._half_bytes += buffered - self._half.pop(connection, 0)
         if not buffered:
@@ -596,7 +603,7 @@ class ClientServer:
             connection.half_since = self.now()
 
     def stalled(self, connection: ClientConnection, unsent: int) -> None:
-        """A client takes no replies. If all such hold too much together, the largest is dropped."""
+        """A client takes no replies. If all slow readers together hold too much, drop the largest."""
         self._stalled[connection] = None
         self.unsent += unsent - connection.unsent
         connection.unsent = unsent
@@ -607,14 +614,17 @@ class ClientServer:
             self.caught_up(largest)
 
     def caught_up(self, connection: ClientConnection) -> None:
-        """A connection has taken its replies, or is gone."""
+        """A connection has taken its replies, or has ended."""
         if connection in self._stalled:
             del self._stalled[connection]
             self.unsent -= connection.unsent
             connection.unsent = 0
 
     def sweep(self) -> None:
-        """Drop what has half a frame, untaken replies or no identity for too long. Called once a second."""
+        """Drop connections with an incomplete frame, untaken replies or no identity for too long.
+
+        Called once a second.
+        """
         now, limits = self.now(), self.limits
         crowded = self._half_bytes > limits.max_half_frames or len(self._half) > limits.max_connections // 4
         patience = 1.0 if crowded else limits.half_frame
@@ -633,7 +643,7 @@ class ClientServer:
 
 
 def no_delay(transport: asyncio.BaseTransport) -> None:
-    """Disable Nagle's algorithm: every write is the whole output of a turn already."""
+    """Disable Nagle's algorithm: each write already is the whole output of a turn."""
     handle = transport.get_extra_info("socket")
     if handle is not None and handle.family in (socket.AF_INET, socket.AF_INET6):
         handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,20 +1,21 @@
-"""File descriptors: how many each part may hold, and a port that stops accepting before they run out.
+"""File descriptors: how many each component may hold, and ports that stop accepting before they run out.
 
-A process has a fixed number of descriptors. The engines need one for a data file at the very moment in which
-a client writes, so clients and callers must never hold the last ones:
+A process has a limited number of descriptors. An engine may need one for a data file at the moment a client
+writes, so connections must never take the last ones:
 
     limit of the process    ├── clients ──────────────┤── strangers ──┤── engines, peers, logs ──┤
                               at most --max-connections   on the raft    a quarter of the limit, or
                                                           port           FEWEST_RESERVED
 
-asyncio's own server accepts as many connections as its backlog holds before the first of them is looked at.
-`Listener` accepts a few per pass of the event loop, counts a connection from `accept` until it is released
-(its socket is closed, or it has become one that is counted elsewhere), and stops while there is no room. What
-is not accepted waits in the kernel's backlog, which costs this process nothing; what does not fit there
-either, the kernel refuses.
+asyncio's own server accepts a whole backlog of connections before it runs the protocol of the first.
+`Listener` accepts a few in each pass of the event loop and counts each from `accept` until its release: its
+socket is closed, or another component counts it from then on. The listener stops accepting while it has no
+room. Connections that are not accepted wait in the kernel's backlog and cost this process nothing; the
+kernel refuses those that do not fit there.
 
-If a descriptor is missing all the same (the whole machine has none left, ENFILE), that means "not now": the
-port pauses, and the engine refuses the append with `DiskFull` and stays sound (`storage/backend.py`).
+If the process gets no descriptor all the same (ENFILE: the whole machine has none left), the condition is
+temporary: the port pauses, and the engine refuses the append with `DiskFull` and stays intact
+(`storage/backend.py`).
 
 Invariant: at most `room` + `SLACK` counted sockets of one port are open at any time.
 """
@@ -34,17 +35,19 @@ from walrus.tls import HANDSHAKE_SECONDS, why
 log = logging.getLogger("walrus.shell.descriptors")
 
 FEWEST_FILES = 64
-"""With fewer, a node would start and fail at an arbitrary later moment."""
+"""A node refuses to start with fewer: it would fail at an arbitrary later moment."""
 WANTED_FILES = 65_536
-"""Ten thousand clients are ten thousand descriptors: the soft limit is raised this far if it may be."""
+"""The soft limit is raised to this, if the hard limit allows: each client takes a descriptor."""
 FEWEST_RESERVED = 128
+"""Descriptors that are reserved for engines, peers and logs at least, if the process has twice as many."""
 MAX_STRANGERS = 256
+"""Connections on the raft port whose caller has not been accepted yet."""
 ACCEPTS_PER_PASS = 16
 """Connections that one port accepts in one pass of the event loop."""
 SLACK = ACCEPTS_PER_PASS
-"""Sockets beyond the limit: a newcomer is accepted before the connection that makes room for it is closed."""
+"""Sockets beyond the limit: a new connection is accepted before the one that it replaces is closed."""
 PAUSE = 0.5
-"""Seconds without accepting after the kernel had no descriptor, or no memory, for a connection."""
+"""Seconds for which a port stops accepting after the kernel had no descriptor, or no memory, for it."""
 _SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -58,7 +61,7 @@ def raise_file_limit() -> int:
 
 
 def shares(files: int) -> tuple[int, int]:
-    """Return how many of `files` descriptors clients and strangers on the raft port may use.
+    """Return how many of `files` descriptors clients, and strangers on the raft port, may use.
 
     >>> shares(65_536), shares(1_024), shares(FEWEST_FILES)
     ((48896, 256), (704, 64), (28, 4))
@@ -69,7 +72,7 @@ def shares(files: int) -> tuple[int, int]:
 
 
 class Listener:
-    """One listening port that accepts while there is room."""
+    """A listening port that accepts connections while there is room."""
 
     def __init__(
         self,
@@ -78,7 +81,7 @@ class Listener:
         factory: Callable[[], asyncio.BaseProtocol],
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """`room`: sockets that may be open at once. Each protocol calls `release` once for its own."""
+        """`room`: how many sockets may be open at once. Each protocol calls `release` once, for its own."""
         self._tls = tls
         self._name = name
         self._room = room
@@ -104,7 +107,7 @@ class Listener:
 
     @property
     def port(self) -> int:
-        """The port, also where the kernel chose it."""
+        """The port number, also if the kernel chose it."""
         return int(self._sockets[0].getsockname()[1])
 
     def close(self) -> None:
@@ -115,7 +118,7 @@ class Listener:
         self._sockets.clear()
 
     def release(self) -> None:
-        """A connection of this port is closed, or counts elsewhere from now on."""
+        """A connection of this port is closed, or another component counts it from now on."""
         self._open -= 1
         assert self._open >= 0, "more sockets were released than accepted"
         if self._paused and self._open < self._room + SLACK:
@@ -163,7 +166,7 @@ class Listener:
                 ssl=self._tls,
                 ssl_handshake_timeout=HANDSHAKE_SECONDS if self._tls else None,
             )
-        except OSError as error:  # of a failed handshake, too: no protocol has heard of the socket then
+        except OSError as error:  # also a failed TLS handshake: no protocol knows of the socket in that case
             log.warning("a connection on the %s port was dropped: %s", self._name, why(error))
             accepted.close()
             self.release()

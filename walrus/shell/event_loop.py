@@ -1,18 +1,19 @@
-"""asyncio's event loop with one thing more: an end to each batch of events.
+"""asyncio's event loop, extended by a callback at the end of each batch of events.
 
-asyncio runs what is scheduled with `call_soon` in the *next* iteration, behind another look for events. A
-turn that ended there would cost one more system call and one more round of the loop, three times for a PUT:
-on the leader when the client's request arrives, on the follower, and on the leader when the answer arrives.
+asyncio runs a callback of `call_soon` in the *next* iteration, after another `select`. A turn that ended
+there would cost one more system call and one more iteration, three times for each PUT: on the leader when
+the client's request arrives, on the replica, and on the leader when the replica's answer arrives.
 
     asyncio's own:   select ─► handlers of the events ─► select(0) ─► end of the turn ─► select
     here:            select ─► handlers of the events ─► end of the turn ─► select
 
-`EndingSelector` does it with what asyncio documents: a loop may be given a selector, and runs the handlers
-of a batch in the order in which the selector reported them. The selector adds one event to each batch, of a
-pipe that is never written to, and the handler of that event ends the turn. A batch without any event has no
-end, and what happens outside of a batch (a timer) still uses `call_soon`.
+`EndingSelector` needs no private part of asyncio: a loop may be given a selector, and it runs the handlers
+of a batch in the order in which the selector reported the events. The selector appends one event to each
+batch, that of a pipe to which nothing is ever written, and the handler of this event ends the turn. An empty
+batch gets no such event; a callback outside a batch (a timer) still uses `call_soon`.
 
-Invariant: `in_batch` is true from the return of `select` with events to the run of the last handler.
+Invariant: `in_batch` is true from the moment `select` returns events until the last handler of that batch
+runs.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class EndingSelector(selectors.DefaultSelector):
         self._end = [(self.get_key(self._pipe[0]), selectors.EVENT_READ)]
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Wait for events; a batch that has any ends with one more."""
+        """Wait for events; append the event that marks the end, unless there are none."""
         events = super().select(timeout)
         if events and self._end:
             self.in_batch = True
@@ -62,7 +63,7 @@ class EndingSelector(selectors.DefaultSelector):
 
 
 class BatchedEventLoop(asyncio.SelectorEventLoop):
-    """An event loop whose batches of events have an end."""
+    """An event loop that calls back at the end of each batch of events (`EndingSelector`)."""
 
     def __init__(self) -> None:
         self.batches = EndingSelector()

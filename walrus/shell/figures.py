@@ -1,7 +1,7 @@
-"""What the operating system knows of this process, for METRICS: disk, processor, memory, descriptors.
+"""Figures of the operating system about this process, for METRICS: disk, processor, memory, descriptors.
 
-Each figure is read when it is asked for, so nothing is measured that nothing looks at. One that cannot be
-read is left out: a metric that is missing is noticed, one that says 0 is believed.
+Each figure is read when METRICS asks for it, and costs nothing otherwise. A figure that cannot be read is
+left out, since a missing metric is noticed, while a value of 0 would be taken for a measurement.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ _STARTED = time.time()
 
 
 def disk(path: Path) -> dict[str, Any]:
-    """Room on the file system of a directory, in bytes: `disk_total_bytes`, `disk_free_bytes`.
+    """Return size and room of a directory's file system: `disk_total_bytes`, `disk_free_bytes`.
 
-    Free is what this process may still write, without the share that is kept for root.
+    `disk_free_bytes` is what this process may still write, without the share that is reserved for root.
+    Empty if the file system cannot be read.
     """
     with suppress(OSError):
         found = os.statvfs(path)

@@ -1,18 +1,18 @@
 """The settings of a node: command line, environment and file, checked before anything starts.
 
-`parse` returns one frozen `Settings` or raises `FlagError` with a single line that names the flag (or the
-variable, or the key of the file) and what it takes; `node.main` prints it and exits with status 2. Nothing is
-corrected silently, and nothing of the machine is used here but the file of `--config` (`layers.py`).
+`parse` returns one frozen `Settings`, or raises `FlagError` with one line that names the flag (or the
+variable, or the key of the file) and the values that it takes; `node.main` prints it and exits with status
+2. Nothing is corrected silently. The only file that this module reads is that of `--config` (`layers.py`).
 
 Three durations depend on each other and are checked together:
 
     heartbeat < lease ttl < failure timeout
 
-A writer that hears from no Raft leader stops after the lease, and is replaced only after the failure timeout.
-If the lease were longer, the old and the new writer would both accept PUTs for a while. The fence would still
-keep the log correct, but clients of the old writer would wait for answers that can no longer come.
+A writer that hears from no Raft leader stops when its lease ends, and is replaced only after the failure
+timeout. If the lease were longer, the old and the new writer would both accept PUTs for a while. The fence
+would still keep the log correct, but clients of the old writer would wait for answers that never come.
 
-`WALRUS_DISABLE_IO_URING` is not here: the engine reads it, also where there is no node.
+`WALRUS_DISABLE_IO_URING` is read by the engine, since it also applies where there is no node.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ VARIABLES: Final = {
     "max_segment_bytes": "WALRUS_MAX_SEGMENT_BYTES",
     "monitor_check": "WALRUS_MONITOR_CHECK_MS",
 }
-"""Which variable says the same as a flag, by its `dest`."""
+"""The environment variable of a flag, by the flag's `dest`."""
 MAX_FRAME_LIMIT = 16 << 20
-"""A batch of a few entries of this size still fits a message between nodes."""
+"""The largest `--max-frame-bytes`: a batch of a few such entries still fits into a message between nodes."""
 
-# The defaults are those of whatever a flag sets.
+# The defaults of flags are those of the values that they set.
 _NODE = NodeConfig(node_id=1, raft_address="", client_address="")
 _CLIENTS = Limits()
 
@@ -94,7 +94,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tls_cert: Path | None
     tls_key: Path | None
     tls_ca: Path | None
-    """None of the three: no TLS."""
+    """All three are set, or none: no TLS."""
     tls_client_auth: bool
     cluster_secret_file: Path | None
     auth_file: Path | None
@@ -106,16 +106,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def fsync_name(self) -> str:
-        """The schedule as the identity file and the log name it."""
+        """The name of the schedule in the identity file and in the log."""
         return self.fsync if isinstance(self.fsync, str) else f"{self.fsync * 1000:g} ms"
 
     @property
     def source(self) -> str | None:
-        """The local address that peers are dialled from; None for any."""
+        """The local address from which peers are dialled; None for any."""
         return None if self.raft_host in EVERYWHERE else self.raft_host
 
     def config(self) -> NodeConfig:
-        """Return the controller's share of the settings."""
+        """Return the settings that concern the controller."""
         return NodeConfig(
             node_id=self.node_id,
             raft_address=join_address(self.raft_advertise_host, self.raft_port),
@@ -158,7 +158,7 @@ fsync: Final = Value(_fsync, (str, int), _fsync_shown)
 
 
 def _identity_flags(parser: argparse.ArgumentParser) -> None:
-    """Which node this is, and where it is reached."""
+    """Add the flags for the node's id, directory, addresses and cluster."""
     port = whole(1, 65535)
     add = parser.add_argument
     add("--node-id", type=whole(1, 1 << 31), metavar="ID", help="unique in the cluster; needed")
@@ -181,7 +181,7 @@ def _identity_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _behaviour_flags(parser: argparse.ArgumentParser) -> None:
-    """How the node behaves."""
+    """Add the flags for replication, timeouts, limits and logs."""
     timeout = milliseconds(10, 3_600_000)
     add = parser.add_argument
     add("--replication-factor", type=whole(1, 9), default=_NODE.replication_factor, metavar="N",
@@ -211,7 +211,7 @@ def _behaviour_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _tls_flags(parser: argparse.ArgumentParser) -> None:
-    """Who may speak with this node: see `walrus/tls.py`."""
+    """Add the flags for certificates: see `walrus/tls.py`."""
     add = parser.add_argument
     add("--tls-cert", type=Path, metavar="FILE", help="this node's certificate: TLS on both ports")
     add("--tls-key", type=Path, metavar="FILE", help="its key")
@@ -220,7 +220,7 @@ def _tls_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _security_flags(parser: argparse.ArgumentParser) -> None:
-    """Who may speak with this node where certificates do not say it."""
+    """Add the flags for authentication without certificates."""
     add = parser.add_argument
     add("--cluster-secret-file", type=Path, metavar="FILE",
         help="nodes prove to each other that they know the secret in this file")  # fmt: skip
@@ -231,7 +231,7 @@ def _security_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _topic_flags(parser: argparse.ArgumentParser) -> None:
-    """What counts of a topic for which nothing else is set: see `walrus/settings.py`."""
+    """Add the flags for the default settings of topics: see `walrus/settings.py`."""
     add = parser.add_argument
     add("--segment-entries", dest="max_segment_entries", type=whole(1, 1 << 40), metavar="N",
         default=_NODE.max_segment_entries, help="entries after which a segment is sealed "
@@ -264,7 +264,7 @@ def _parser() -> Parser:
 
 
 def _check_together(settings: Settings) -> Settings:
-    """Check what concerns several flags."""
+    """Check constraints between flags. Raises FlagError."""
     if settings.heartbeat >= settings.election_timeout:
         raise FlagError("--election-timeout-ms: must be above --heartbeat-ms, or followers never stay calm")
     if settings.heartbeat >= settings.lease_ttl:
@@ -291,7 +291,7 @@ def _check_together(settings: Settings) -> Settings:
 
 
 def _check_protected(settings: Settings) -> None:
-    """Refuse to serve other machines unprotected, unless that is insisted on."""
+    """Refuse to serve other machines without protection, unless `--insecure` is given. Raises FlagError."""
     if settings.insecure:
         return
     tls = settings.tls_ca is not None
@@ -310,7 +310,7 @@ def _check_protected(settings: Settings) -> None:
 
 
 def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:
-    """Return the settings of a command line and an environment. Raises FlagError, which names what is wrong.
+    """Return the settings of a command line and an environment. Raises FlagError.
 
     >>> parse(["--node-id", "2", "--fsync", "200"], {}).fsync
     0.2
@@ -322,7 +322,7 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:
 
 
 def look(arguments: Sequence[str], environ: Mapping[str, str]) -> Layered:
-    """Return what a node is told, and by what. Raises FlagError if a part of it makes no sense alone."""
+    """Return the settings with their origins. Raises FlagError if one of them is invalid by itself."""
     found = layered(_parser(), "node", arguments, environ, variables=VARIABLES, required=["node_id"])
     options = found.options
     options.raft_advertise_host = options.raft_advertise_host or options.raft_host
@@ -331,7 +331,7 @@ def look(arguments: Sequence[str], environ: Mapping[str, str]) -> Layered:
 
 
 def settings_of(found: Layered) -> Settings:
-    """Return the settings, whole. Raises FlagError if they make no sense together."""
+    """Return the settings as one value. Raises FlagError if they contradict each other."""
     given: dict[str, Any] = {dest: getattr(found.options, dest) for dest in found.actions}
     try:
         return _check_together(Settings(**{**given, "join": tuple(given["join"])}))

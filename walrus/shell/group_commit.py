@@ -1,18 +1,21 @@
-"""Group commit from an event loop: at most one sync in flight per engine, shared by all that wait for it.
+"""Group commit in an event loop: at most one sync in flight per engine, shared by all waiting writes.
 
     turn       1: write 1..3    2: write 4..9   3: write 10      sync of 1..3 ends
                start sync(3) ───────────────────────────────────► on_durable(3), start sync(10)
 
-A sync covers what was written before it began; whatever is written meanwhile waits for the next one, which
-starts in the turn in which this one ends. So a sync costs the same however many writes share it, and the
-number of syncs per second is bounded by the disk, not by the clients.
+A sync covers the writes before its start. Later writes wait for the next sync, which starts in the turn in
+which this one ends. So the cost of a sync is shared by all writes that wait for it, and the number of syncs
+per second depends on the disk, not on the number of clients.
 
-The engine syncs off the event loop (a thread, or the io_uring) and announces the end on a descriptor
+The engine syncs outside the event loop (in a thread, or by io_uring) and announces the end on a descriptor
 (`walrus.storage.syncing.Syncer`).
 
-Invariants: one sync at a time per engine; `on_durable(n)` is called only after a sync that began after write
-`n` has succeeded; a sync that failed is the last one, for the kernel may have dropped the dirty pages that it
-failed to write, and a second fsync would report success without them.
+Invariants:
+
+* at most one sync at a time per engine;
+* `on_durable(n)` is called only after the success of a sync that began after write `n`;
+* no sync follows one that failed: the kernel may have dropped the dirty pages that it could not write, and
+  another fsync would report success without them.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ monotonic = time.monotonic
 
 
 class EngineSyncer(Protocol):
-    """What one sync of an engine needs; `walrus.storage.syncing.Syncer` is the real one."""
+    """Syncs an engine without blocking; implemented by `walrus.storage.syncing.Syncer`."""
 
     def fileno(self) -> int:
         """A descriptor that becomes readable when the sync has ended."""
@@ -38,7 +41,7 @@ class EngineSyncer(Protocol):
         """Begin to sync everything written so far, without waiting."""
 
     def finish(self) -> None:
-        """Take the result. Raises StorageError or OSError if the sync failed."""
+        """Take the result, waiting for it if need be. Raises StorageError or OSError if the sync failed."""
 
 
 class AsyncGroupCommit:
@@ -56,10 +59,10 @@ class AsyncGroupCommit:
         self._on_durable = on_durable
         self._on_failure = on_failure
         self._durable = 0
-        self._in_flight: int | None = None  # the last write that the sync under way covers
+        self._in_flight: int | None = None  # the last write that the sync in flight covers
         self._began = 0.0
         self.took = Histogram()
-        """How long syncs took, from their start to when the event loop learnt of their end."""
+        """How long syncs took, in seconds, from their start until the event loop learnt of their end."""
         asyncio.get_running_loop().add_reader(syncer.fileno(), self._on_sync_finished)
 
     @property
@@ -68,13 +71,13 @@ class AsyncGroupCommit:
         return self._in_flight is not None
 
     def start_if_due(self) -> None:
-        """Start a sync of what is not durable yet, unless one is under way."""
+        """Start a sync if there are writes that are not durable yet and no sync is in flight."""
         if self._in_flight is None and (written := self._written()) > self._durable:
             self._in_flight, self._began = written, monotonic()
             self._syncer.start()
 
     def _on_sync_finished(self) -> None:
-        """First step on the way back of an acknowledgement: the descriptor is readable."""
+        """The descriptor is readable: the first step on the way back of an acknowledgement."""
         assert self._in_flight is not None, "a sync ended that was not started"
         try:
             self._syncer.finish()
@@ -86,7 +89,7 @@ class AsyncGroupCommit:
         self._on_durable(self._durable)
 
     def close(self) -> None:
-        """Start no more syncs; wait for the one under way."""
+        """Start no more syncs; wait for the one in flight."""
         asyncio.get_running_loop().remove_reader(self._syncer.fileno())
         if self._in_flight is not None:
             self._syncer.finish()

@@ -1,34 +1,35 @@
-"""The data directory of a node: its lock, its ids, and what the last run left behind.
+"""The data directory of a node: its lock, its ids, and how the last run ended.
 
 A node's files live below `<data-dir>/node_<id>/`:
 
-    lock        held by the process that runs on this directory; names it (`storage/processes.py`)
-    identity    one JSON object, replaced atomically (write aside, sync, rename, sync the directory)
-    user_data/  engine #1: segment copies, fences
-    raft_meta/  engine #2: Raft's log, term and vote
+    lock        held by the process that uses this directory, and names it (`storage/processes.py`)
+    identity    one JSON object, replaced atomically (write a new file, sync, rename, sync the directory)
+    user_data/  engine #1: segment copies
+    raft_meta/  engine #2: Raft's log, term and vote; the notes of fences
 
 The identity file answers four questions that no other file can answer:
 
-* *Which cluster?*  `cluster_id`, random, drawn at bootstrap or carried by a join; empty until then.
-* *Which disk?*  `directory_id`, random, drawn when the directory was made. A node that returns with an
+* *Which cluster?*  `cluster_id` is random, drawn at bootstrap or received on joining; empty until then.
+* *Which disk?*  `directory_id` is random, drawn when the directory is created. A node that returns with an
   empty disk draws a new one, so it cannot pass for the member that it was: its votes and copies are gone.
 * *Which start?*  `incarnation` is incremented, and the file synced, before the node sends anything. An open
   segment is led by one incarnation, so a restarted node never resumes a segment that it led before.
-* *How did the last run end?*  `clean` is set by an orderly stop, after everything was synced. Without it,
-  and on another boot of the machine (the kernel's boot id differs), bytes that were only in the page cache
-  are gone: copies may be shorter than what this node once reported, and it is not `sure` of them, unless
-  its schedule synced before it reported anything. A process that dies alone (`kill -9`) loses no page cache.
+* *How did the last run end?*  An orderly stop sets `clean`, after everything was synced. Without it, and on
+  another boot of the machine (the kernel's boot id differs), bytes that were only in the page cache are
+  gone. Copies may then be shorter than this node once reported, and the node is not `sure` of them, unless
+  its schedule synced before it reported anything. The death of the process alone (`kill -9`) loses nothing
+  that is in the page cache.
 
 Invariants:
 
-* an incarnation never repeats within one directory id, not even if the directory is copied or put back from a
-  backup: it counts the starts, and what is above the count is random (`segments.start_number`);
-* a directory whose state is `member` has a Raft journal; an empty one means that it was lost, and the
-  node refuses to start rather than voting again in terms in which it may have voted;
+* an incarnation never repeats within one directory id, not even if the directory is copied or restored from
+  a backup: it counts the starts, and its bits above the count are random (`segments.start_number`);
+* a directory whose state is `member` has a Raft journal. An empty journal means that it was lost: the node
+  refuses to start, since it could vote again in terms in which it has voted;
 * `clean` is never on disk while a process runs.
 
-Left out: repair of a damaged identity file. It is small and changes once per start; what damaged it may have
-damaged anything else, so the node says so and stays down.
+Left out: repair of a damaged identity file. The file is small and changes once per start. Whatever damaged
+it may have damaged other files, too, so the node reports it and does not start.
 """
 
 from __future__ import annotations
@@ -47,11 +48,11 @@ from walrus.storage.posix import Descriptor, sync_descriptor, sync_directory
 from walrus.storage.processes import LockHeld, take_lock
 
 FORMAT = 1
-"""Version of the identity file; another one is refused, never guessed."""
+"""Version of the identity file; a file of another version is refused."""
 
 
 class DirectoryError(Exception):
-    """The data directory cannot be used; the message is one line that says why and what to do."""
+    """The data directory cannot be used; the message is one line that says why, and what to do."""
 
 
 class IdentityFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,20 +65,20 @@ class IdentityFile(msgspec.Struct, frozen=True, kw_only=True):
     state: Literal["new", "founding", "joining", "member"] = "new"
     """`founding` and `joining` last until the Raft journal is durable for the first time."""
     member_at: int = 0
-    """An index of Raft's log at which this directory is a member, as the cluster said when it took it in."""
+    """An index of Raft's log at which this directory is a member, as JoinReply said."""
     addresses: dict[int, str] = {}
-    """Where the other members were last seen: a restarted node dials these before it knows a Raft leader."""
+    """The last known addresses of the other members: a restarted node dials these until it has a leader."""
     incarnation: int = 0
     clean: bool = True
     boot_id: str = ""
     fsync: str = "each"
-    """The schedule of the last run: only `each` makes a copy sure after a power loss."""
+    """The schedule of the last run: only with `each` are copies sure after a power loss."""
     sure: bool = True
-    """False from a start after which copies may be short, until the node says that they are whole again."""
+    """False from a start at which copies may be too short, until all of them are whole again."""
 
 
 def has_data(directory: Path) -> bool:
-    """Return whether an engine's directory holds anything; a file system's own lost+found does not count."""
+    """Return whether an engine's directory has files, other than the file system's own `lost+found`."""
     return directory.is_dir() and any(entry.name != "lost+found" for entry in directory.iterdir())
 
 
@@ -96,16 +97,16 @@ class DataDirectory:
 
     @property
     def user_data(self) -> Path:
-        """Where the engine with the segment copies lives."""
+        """The directory of the engine with the segment copies."""
         return self.path / "user_data"
 
     @property
     def raft_meta(self) -> Path:
-        """Where the engine with Raft's journal lives."""
+        """The directory of the engine with Raft's journal."""
         return self.path / "raft_meta"
 
     def identity(self) -> Identity:
-        """Return what the controller needs to know of the directory, after `begin` and with a cluster."""
+        """Return what the controller needs to know of the directory. Valid after `begin`, with a cluster."""
         record = self.record
         assert record.cluster_id and record.incarnation > 0, "a node without a cluster or a start"
         return Identity(
@@ -118,9 +119,9 @@ class DataDirectory:
         )
 
     def begin(self, fsync: str, boot: str) -> IdentityFile:
-        """Durably count one more start; return the record that holds for this process.
+        """Durably count one more start; return the record of this process. Raises DirectoryError.
 
-        `boot` is the current boot id. An unknown one ("") counts as another boot: the safe assumption.
+        `boot` is the current boot id. If it is unknown (""), another boot is assumed, which is safe.
         """
         last = self.record
         kept = last.clean or last.fsync == "each" or (boot != "" and boot == last.boot_id)
@@ -138,10 +139,10 @@ class DataDirectory:
         )
 
     def _sync_data(self) -> None:
-        """Make durable what a killed process left in the page cache: from now on it counts as durable.
+        """Sync what a killed process left in the page cache, since this process will count it as durable.
 
-        This process syncs what it writes itself, at the latest in an orderly stop, and is then trusted after
-        a power loss. Without this sync, that trust would include bytes that it only found.
+        This process syncs its own writes, at the latest in an orderly stop, which then sets `clean`. Without
+        this sync, `clean` would also vouch for bytes that an earlier process wrote and that nothing synced.
         """
         try:
             for file in sorted(file for file in self.user_data.glob("*") if file.is_file()):
@@ -158,7 +159,7 @@ class DataDirectory:
         )
 
     def join(self, cluster_id: str, addresses: dict[int, str], member_at: int = 0) -> IdentityFile:
-        """Durably note the cluster that accepted this node, where its members are, and since which index."""
+        """Durably note the cluster that admitted this node, its members' addresses, and `member_at`."""
         assert self.record.cluster_id in ("", cluster_id), "a directory belongs to one cluster for life"
         assert self.record.state in ("new", "joining"), "a member does not join again"
         joined = msgspec.structs.replace(
@@ -167,7 +168,7 @@ class DataDirectory:
         return self._store(joined)
 
     def remember(self, addresses: dict[int, str]) -> IdentityFile:
-        """Durably note where the other members are now."""
+        """Durably note the current addresses of the other members."""
         if addresses == self.record.addresses:
             return self.record
         return self._store(msgspec.structs.replace(self.record, addresses=addresses))
@@ -179,19 +180,19 @@ class DataDirectory:
         return self._store(msgspec.structs.replace(self.record, state="member"))
 
     def doubt(self) -> IdentityFile:
-        """Durably note that a copy is shorter than it was, which makes the node unsure."""
+        """Durably note that a copy is shorter than it was: the node is unsure."""
         return self._store(msgspec.structs.replace(self.record, sure=False))
 
     def trust(self) -> IdentityFile:
-        """Durably note that every copy is whole again, which makes the node sure."""
+        """Durably note that every copy is whole again: the node is sure."""
         return self._store(msgspec.structs.replace(self.record, sure=True))
 
     def finish(self) -> IdentityFile:
-        """Durably note an orderly end. Call it last, after both engines were synced and closed."""
+        """Durably note an orderly stop. Call it last, after both engines were synced and closed."""
         return self._store(msgspec.structs.replace(self.record, clean=True))
 
     def close(self) -> None:
-        """Release the lock. Without `finish` before it, this counts as a crash."""
+        """Release the lock. Without `finish` before it, the stop counts as a crash."""
         self._lock.close()
 
     def _take_lock(self) -> int:
@@ -206,7 +207,7 @@ class DataDirectory:
             raise DirectoryError(f"cannot use data directory {self.path}: {error.strerror}") from error
 
     def _load(self) -> IdentityFile:
-        """Read the record; a new directory gets a new one, which is not written before `begin`."""
+        """Read the record, or make one for a new directory, which is not written before `begin`."""
         try:
             raw = (self.path / "identity").read_bytes()
         except FileNotFoundError:
@@ -241,15 +242,15 @@ class DataDirectory:
         )
 
     def _refuse_orphans(self) -> None:
-        """Refuse data without an identity file: it is not an empty directory, and is never deleted."""
+        """Raise DirectoryError if there is data without an identity file: such data is never deleted."""
         for data in (self.user_data, self.raft_meta):
             if has_data(data):
                 raise DirectoryError(self._damaged(f"it is missing, but {data} has files"))
 
     def _store(self, record: IdentityFile) -> IdentityFile:
-        """Replace the identity file durably: a crash before the return leaves the old one or the new one.
+        """Replace the identity file durably. A crash before the return leaves the old file or the new one.
 
-        Raises DirectoryError, for example on a full disk; then, too, it is the old one or the new one.
+        Raises DirectoryError, for example on a full disk; this, too, leaves the old file or the new one.
         """
         target, aside = self.path / "identity", self.path / "identity.new"
         try:

@@ -1,17 +1,17 @@
-"""How a node without a cluster enters one: it asks a member until the cluster has decided.
+"""Joining: a node without a cluster asks members until one admits it.
 
     applicant                                    any member
       │ ── Join(node, directory, addresses) ────► │  proposes an Announce
-      │ ◄─ JoinReply(done=False, error="...") ─── │  answers at once, whatever it knows by then
+      │ ◄─ JoinReply(done=False, error="...") ─── │  answers at once, before the Announce is applied
       │        pause, then ask again              │
       │ ◄─ JoinReply(done=True, cluster, ...) ─── │  the Announce has been applied
 
-Each question has a connection of its own. Asking again does no harm: the Announce is idempotent, and names
-the data directory, so that an applicant with another disk is not taken for this one. A member that knows that
-asking again cannot help says so (`final`).
+Each request has a connection of its own. Requests may be repeated: the Announce is idempotent. It names the
+data directory, so that a node with the same id and another disk is not taken for this one. A member that
+knows that asking again cannot help says so (`final`).
 
-The pauses grow from 20 ms to a second, so that a cluster that is just being founded is joined quickly and one
-that is down is not flooded.
+The pauses grow from 20 ms to one second, so that a node quickly joins a cluster that is just being founded,
+and does not flood one that is down.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ async def ask_to_join(
     patience: float,
     trust: Trust = NO_TRUST,
 ) -> JoinReply:
-    """Ask the member at `address` (host:port) once. Raises OSError, of which TimeoutError is one."""
+    """Ask the member at `address` (host:port) once. Raises OSError, which includes TimeoutError."""
     reply = await asked(join, address, source, codec, trust, patience)
     assert isinstance(reply, JoinReply)
     return reply
 
 
 async def enter_cluster(settings: Settings, directory: DataDirectory, trust: Trust) -> None:
-    """Found a cluster of one, or be taken into the one of `--join`, and note it. Raises StartError.
+    """Found a cluster of one, or join that of `--join`, and store it in `directory`. Raises StartError.
 
-    A directory that was taken in before, but has not started since, asks again where it was told to.
+    A node that was admitted before, but has not started since, also asks at the addresses that it was told.
     """
     record = directory.record
     if not record.cluster_id and (settings.bootstrap or (settings.node_id == 1 and not settings.join)):
@@ -82,7 +82,7 @@ async def enter_cluster(settings: Settings, directory: DataDirectory, trust: Tru
 
 
 async def _ask_until_done(settings: Settings, members: Sequence[str], join: Join, trust: Trust) -> JoinReply:
-    """Ask one member after the other until one answers `done`. Raises StartError after `--join-timeout`."""
+    """Ask the members in turn until one answers `done`. Raises StartError after `--join-timeout`."""
     loop, codec = asyncio.get_running_loop(), PeerCodec[PeerMessage](PeerMessage)
     end, pause, why = loop.time() + settings.join_timeout, FIRST_PAUSE, "no answer"
     while True:

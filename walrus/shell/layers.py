@@ -1,20 +1,23 @@
-"""Where a setting comes from: a flag, the environment, a file, or its default, in this order.
+"""Layered settings: a value comes from a flag, the environment, a file, or the default, in this order.
 
     [node]
     raft-port = 6001
     fsync = "each"
     join = ["10.0.0.1:6000", "10.0.0.2:6000"]
 
-A file (`--config FILE`, TOML) has a section for each program, and in it a key for each flag, under the flag's
-name: the parser of the command line is the one place that says what there is, of what kind, and within which
-limits. So a new flag is a key of the file at once. A number is a number there, a flag that takes no value is
-true or false, one that may be repeated is a list.
+A file (`--config FILE`, TOML) has a section for each program, and in it a key for each flag, with the flag's
+name. The parser of the command line alone defines the flags, their types and their limits, so a new flag is
+also a new key of the file. In a file, a number is a number, a flag without a value is true or false, and a
+flag that may be repeated is a list.
 
-What is wrong is a `FlagError`, one line that names the file, the section and the key. `--check-config` prints
-what would count, as a file that says the same, with the origin of each line; so does its output read again.
+An invalid file raises `FlagError`: one line that names the file, the section and the key. `--check-config`
+prints the resulting settings as such a file, with the origin of each line. This output can be used as a
+file, with the same result.
 
-A flag given replaces the file's whole list: `--join` on the command line is all that is joined. Left out: a
-place where a file is looked for unasked, files that include others, and variables inside of them.
+A flag on the command line replaces the whole list of the file: with `--join`, the addresses in the file are
+ignored.
+
+Left out: default locations for a file, files that include others, and variables in files.
 """
 
 from __future__ import annotations
@@ -32,40 +35,40 @@ import msgspec
 from walrus.shell.arguments import FlagError, Parser, Value
 
 MAX_CONFIG_BYTES: Final = 1 << 20
-"""Bytes of a file; one with all keys of all programs has some ten thousand."""
+"""The longest file, in bytes; one with all keys of all programs has about ten thousand."""
 SHOWN: Final = 80
-"""Characters of a wrong value or key that an error repeats."""
+"""How many characters of an invalid value or key an error repeats."""
 
 SECTIONS: Final = ("node", "cluster", "console", "mirror")
 NO_KEYS: Final = ("help", "version", "config", "check_config")
-"""Flags, by their `dest`, that are about the command line itself."""
+"""Flags that concern the command line itself, by their `dest`."""
 
 KINDS: Final = {bool: "true or false", int: "a whole number", str: "text in quotes", list: "a list"}
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Where a value comes from."""
+    """The origin of a value."""
 
     layer: str
     """`flag`, `environment`, `file` or `default`."""
     name: str
-    """How an error calls it there."""
+    """Its name in errors: the flag, the variable, or the key with its file and section."""
 
 
 class Layered(msgspec.Struct, frozen=True):
-    """What a program was told, and by what."""
+    """The settings of a program, with their origins."""
 
     section: str
     options: argparse.Namespace
     origins: dict[str, Origin]
     """By the `dest` of the flag."""
     actions: dict[str, argparse.Action]
-    """The flags that may stand in a file, by their `dest`."""
+    """The flags that a file may set, by their `dest`."""
     rest: list[str]
-    """Arguments that are no flags of this program."""
+    """Arguments that are not flags of this program."""
 
     def blame(self, message: str) -> str:
-        """Let an error that names a flag name the line of the file, or the variable, that said it."""
+        """Replace the flag at the beginning of an error by the variable, or key of the file, that set it."""
         flag, colon, rest = message.partition(":")
         for dest, action in self.actions.items():
             if flag in action.option_strings and self.origins[dest].layer != "default":
@@ -73,7 +76,7 @@ class Layered(msgspec.Struct, frozen=True):
         return message
 
     def shown(self) -> str:
-        """What counts, as a file that says the same; each line with its origin."""
+        """Return the settings as a file that would set the same, each line with its origin."""
         lines = [f"[{self.section}]"]
         for dest, action in self.actions.items():
             value, origin = getattr(self.options, dest), self.origins[dest]
@@ -86,18 +89,18 @@ class Layered(msgspec.Struct, frozen=True):
 
 
 def add_config_flags(parser: Parser) -> None:
-    """The flags by which a program is given a file."""
+    """Add the flags `--config` and `--check-config`."""
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML: what no flag and no variable says")
     parser.add_argument("--check-config", action="store_true", help="print what would count, and end")
 
 
 def key_of(action: argparse.Action) -> str:
-    """A flag's name in a file."""
+    """Return the name of a flag in a file."""
     return action.option_strings[0].removeprefix("--")
 
 
 def keys_of(parser: argparse.ArgumentParser, verbs: Collection[str] = ()) -> dict[str, argparse.Action]:
-    """The flags that may stand in a file, by their `dest`; `verbs` say what to do now, and may not."""
+    """Return the flags that a file may set, by their `dest`: all but `verbs`, which say what to do now."""
     return {a.dest: a for a in parser._actions if a.option_strings and a.dest not in {*NO_KEYS, *verbs}}
 
 
@@ -112,17 +115,17 @@ def layered(
     verbs: Collection[str] = (),
     required: Collection[str] = (),
 ) -> Layered:
-    """Return what counts. Raises FlagError.
+    """Resolve the settings of a program. Raises FlagError.
 
     Args:
-        parser: of the program; none of its flags is `required` there, since a file may have it.
-        section: of the file.
+        parser: the program's parser; none of its flags is `required` there, since a file may set it.
+        section: the program's section of the file.
         arguments: the command line; None: that of the process.
         environ: the environment.
-        others: whether arguments that are no flags of this program are returned, as `rest`, or refused.
-        variables: which variable says the same as a flag, by the flag's `dest`. Set but empty is not set.
-        verbs: flags that may not stand in a file, by their `dest`.
-        required: flags without which nothing starts, by their `dest`.
+        others: whether arguments that are not flags of this program are returned as `rest`, or refused.
+        variables: the environment variable of a flag, by the flag's `dest`. An empty one is not set.
+        verbs: flags that a file may not set, by their `dest`.
+        required: flags that must be set somewhere, by their `dest`.
     """
     actions = keys_of(parser, verbs)
     given = argparse.Namespace(**dict.fromkeys(actions))  # argparse fills in no default: None is "not given"
@@ -211,13 +214,13 @@ def _single(action: argparse.Action, value: object, where: str) -> Any:
 
 
 def _decimal(value: object) -> str:
-    """Write a number as text. Python refuses to write out one of thousands of digits."""
+    """Write a number as text. Python refuses to convert one of thousands of digits."""
     assert isinstance(value, int)
     return str(value) if value.bit_length() < 128 else "a number beyond 2^128"
 
 
 def _parsed(action: argparse.Action, text: str, where: str) -> Any:
-    """Parse text as the flag does. Raises FlagError that names where it stands instead of the flag."""
+    """Parse text as the flag does. Raises FlagError, which names `where` instead of the flag."""
     try:
         value = action.type(text) if callable(action.type) else text
     except argparse.ArgumentTypeError as error:
@@ -238,7 +241,7 @@ def _written(action: argparse.Action, value: Any) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A basic string of TOML: JSON's, but for DEL."""
+    """Write a basic string of TOML: as in JSON, except that DEL is escaped, too."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
@@ -246,7 +249,7 @@ def _quoted(text: str) -> str:
 
 
 def _cut(text: str) -> str:
-    """Part of a text of any length, on one line."""
+    """Return the beginning of a text, on one line."""
     return _line(text if len(text) <= SHOWN else text[:SHOWN] + "...")
 
 
@@ -255,7 +258,7 @@ def _line(text: str) -> str:
 
 
 def _toml(value: object) -> str:
-    """Say what stands in a file."""
+    """Describe a TOML value for an error."""
     match value:
         case bool():
             return str(value).lower()
@@ -274,7 +277,7 @@ def _toml(value: object) -> str:
 
 
 def _meant(name: str, names: Collection[str]) -> str:
-    """Say what was meant, if that can be guessed, or what there is."""
+    """Return the end of an error: the name that was probably meant, or all names."""
     close = difflib.get_close_matches(name.replace("_", "-"), names, 1)
     if close:
         return f": did you mean {close[0]}?"

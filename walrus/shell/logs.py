@@ -1,20 +1,22 @@
-"""Log lines that can never stop a node: a bounded queue, a thread that writes, and a bound on each kind.
+"""Logging that cannot block a node: a bounded queue, a thread that writes, and a rate limit for each kind.
 
     event loop ── log.warning(...) ──► per-kind bound ──► queue (bounded) ──► writer thread ──► stderr or file
                                         │ too many           │ full
                                         └── counted          └── counted
 
-A log is a pipe or a disk, and either can stop taking bytes: a log shipper that hangs, a terminal in scroll
-mode, a full file system. A node that wrote its lines from the event loop would then miss its heartbeats, and
-the cluster would lose it over a line of text. So the event loop only formats and queues; a thread writes.
-What the queue does not take is dropped, counted, and told as soon as the writer gets on.
+A log is a pipe or a file, and either can stop taking bytes: a log shipper hangs, a terminal is in scroll
+mode, the file system is full. A node that wrote its log from the event loop would then miss its heartbeats,
+and the cluster would treat it as dead. So the event loop only formats and queues lines, and a thread writes
+them. Lines that do not fit into the queue are dropped and counted, and the count is logged as soon as the
+writer makes progress.
 
-*Kinds.* Whatever makes a line appear once can make it appear a million times, and some of that is in the
-hands of strangers. The lines of one kind (the message's pattern, with its digits left out) may come in a
-burst of `BURST`, and then one per second; the next one that is written says how many like it were not.
+*Kinds.* An event that logs one line can log a million, and strangers can cause some of these events. Lines
+are of one kind if their message patterns are equal apart from digits. Of each kind, a burst of `BURST` lines
+is written, then one per second; the next line that is written says how many of its kind were left out.
 
-*Formats.* `text` is for people. `json` is one object a line, for programs: `event` is the message's pattern,
-which is the same however the numbers and addresses in it differ, so a search for it finds all of them:
+*Formats.* `text` is for people. `json` is for programs, one object a line. Its `event` is the message's
+pattern, which does not depend on the numbers and addresses in the message, so a search for it finds all such
+lines:
 
     {"at": 1700000000.123, "node": 1, "level": "INFO", "module": "walrus.shell.peer_connections",
      "event": "connected to node %d at %s", "message": "connected to node 2 at 127.0.0.1:6001", "left_out": 0}
@@ -22,8 +24,8 @@ which is the same however the numbers and addresses in it differ, so a search fo
 Invariants: `emit` never blocks and never raises; memory is bounded by `QUEUE_LINES` lines of at most
 `MAX_LINE` characters and by `MAX_KINDS` counters.
 
-Left out: what is queued when the process is killed is lost with it. `close` waits `FLUSH_PATIENCE` seconds
-for the writer and no longer: a stuck log must not keep a node from ending.
+Left out: lines that are in the queue when the process is killed are lost. `close` waits for the writer for
+at most about two seconds (`FLUSH_PATIENCE`), since a blocked log must not keep a node from stopping.
 """
 
 from __future__ import annotations
@@ -45,13 +47,13 @@ import msgspec
 
 QUEUE_LINES = 2_000
 MAX_LINE = 16_384
-"""Characters. A longer line is a traceback, mostly: its beginning and its end say what is wrong."""
+"""Characters. A longer line is usually a traceback, whose beginning and end are kept."""
 HEAD = 500
-"""Characters of a line that is too long that are kept from its beginning."""
+"""How many characters are kept from the beginning of a line that is too long."""
 BURST = 20
 MAX_KINDS = 500
 KIND_LENGTH = 60
-"""Characters of a message's pattern that tell its kind."""
+"""How many characters of a message's pattern determine its kind."""
 FLUSH_PATIENCE = 1.0
 """Seconds."""
 
@@ -59,7 +61,7 @@ _DIGITS = re.compile(r"\d+")
 
 
 class _Kind(msgspec.Struct):
-    """The lines of one kind: a token bucket, and what it left out."""
+    """The lines of one kind: a token bucket, and how many lines it has left out."""
 
     tokens: float
     at: float
@@ -67,17 +69,17 @@ class _Kind(msgspec.Struct):
 
 
 class KindLimit:
-    """Lets a burst of each kind of line through, then one per second."""
+    """Admits a burst of lines of each kind, then one per second."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._kinds: dict[str, _Kind] = {}
 
     def admit(self, pattern: str) -> int | None:
-        """Return how many lines like this were left out since the last one; None: leave this one out, too."""
+        """Return how many lines of this kind were left out before this one; None: leave it out, too."""
         now, name = self._clock(), _DIGITS.sub("#", pattern[:KIND_LENGTH])
         kind = self._kinds.pop(name, None) or _Kind(BURST, now)
-        self._kinds[name] = kind  # the one used last is the last of all
+        self._kinds[name] = kind  # move it to the end: the first is the least recently used
         if len(self._kinds) > MAX_KINDS:
             del self._kinds[next(iter(self._kinds))]
         kind.tokens = min(float(BURST), kind.tokens + now - kind.at)
@@ -91,45 +93,45 @@ class KindLimit:
 
 
 def _shortened(line: str) -> str:
-    """The beginning and the end of a line that is too long."""
+    """Return the line, or beginning and end of one that is too long."""
     return line if len(line) <= MAX_LINE else f"{line[:HEAD]} ... {line[HEAD - MAX_LINE :]}"
 
 
 class LogStyle(Protocol):
-    """How a record becomes a line."""
+    """The format of lines."""
 
     def line(self, record: logging.LogRecord, left_out: int) -> str:
-        """One record, and how many like it were left out before it."""
+        """Format a record; `left_out` lines of its kind were left out before it."""
 
     def dropped(self, count: int) -> str:
-        """So many lines were not taken."""
+        """Format the line that says that `count` lines were dropped."""
 
 
 class TextStyle:
-    """Lines for people."""
+    """Text, for people."""
 
     def __init__(self, pattern: str = "%(message)s") -> None:
         self._formatter = logging.Formatter(pattern)
 
     def line(self, record: logging.LogRecord, left_out: int) -> str:
-        """One record, and how many like it were left out before it."""
+        """See `LogStyle.line`."""
         line = _shortened(self._formatter.format(record))
         return f"{line} (and {left_out:,} more like this)" if left_out else line
 
     def dropped(self, count: int) -> str:
-        """So many lines were not taken."""
+        """See `LogStyle.dropped`."""
         return f"({count:,} lines were dropped: the log did not take them)"
 
 
 class JsonStyle:
-    """One object a line, for programs: see the module's text."""
+    """JSON, one object a line, for programs: see the module's docstring."""
 
     def __init__(self, node_id: int) -> None:
         self._node_id = node_id
         self._traceback = logging.Formatter()
 
     def line(self, record: logging.LogRecord, left_out: int) -> str:
-        """One record, and how many like it were left out before it."""
+        """See `LogStyle.line`."""
         told = {
             "at": round(record.created, 3),
             "node": self._node_id,
@@ -144,14 +146,14 @@ class JsonStyle:
         return json.dumps(told)
 
     def dropped(self, count: int) -> str:
-        """So many lines were not taken."""
+        """See `LogStyle.dropped`."""
         event = "lines were dropped: the log did not take them"
         told = {"at": round(time.time(), 3), "node": self._node_id, "level": "WARNING", "module": __name__}
         return json.dumps({**told, "event": event, "message": f"{count} {event}", "left_out": count})
 
 
 class QueuedHandler(logging.Handler):
-    """A logging handler whose `emit` costs a format and a put, whether or not the descriptor takes bytes."""
+    """A logging handler whose `emit` only formats and queues, whether or not the descriptor takes bytes."""
 
     def __init__(
         self, descriptor: int, clock: Callable[[], float] = time.monotonic, style: LogStyle | None = None
@@ -166,7 +168,7 @@ class QueuedHandler(logging.Handler):
         self._writer.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Queue a line, or count it. `logging` calls this with the handler's lock held."""
+        """Queue a line, or count it as dropped. `logging` calls this with the handler's lock held."""
         try:
             left_out = self._limit.admit(str(record.msg))
             if left_out is None:
@@ -180,7 +182,7 @@ class QueuedHandler(logging.Handler):
             self._dropped = 0
 
     def _told(self) -> str:
-        """What to say about the lines that were dropped here, if any were."""
+        """Return the line about dropped lines; empty if there are none."""
         return self._style.dropped(self._dropped) + "\n" if self._dropped else ""
 
     def _write_all(self) -> None:
@@ -191,20 +193,20 @@ class QueuedHandler(logging.Handler):
         self._tell()
 
     def _tell(self) -> None:
-        """Say now what was dropped: the next line may be long in coming."""
+        """Write the number of dropped lines now, since the next line may come much later."""
         with self.lock or contextlib.nullcontext():
             text, self._dropped = self._told(), 0
         self._write(text)
 
     def _write(self, text: str) -> None:
-        """Write to the descriptor. An error (a full disk, a closed pipe) has nowhere to be reported."""
+        """Write to the descriptor. Errors (a full disk, a closed pipe) are ignored: no other log exists."""
         data = text.encode(errors="backslashreplace")
         with contextlib.suppress(OSError):
             while data:
                 data = data[os.write(self._descriptor, data) :]
 
     def close(self) -> None:
-        """Let the writer write what is queued, for at most about `FLUSH_PATIENCE` seconds."""
+        """Let the writer write what is queued, for at most about twice `FLUSH_PATIENCE` seconds."""
         with contextlib.suppress(queue.Full):
             self._lines.put(None, timeout=FLUSH_PATIENCE)
             self._writer.join(FLUSH_PATIENCE)
@@ -212,9 +214,10 @@ class QueuedHandler(logging.Handler):
 
 
 def open_log(file: Path | None, level: str, node_id: int, style: str = "text") -> QueuedHandler:
-    """Log everything from now on to `file` (stderr if None). Raises OSError.
+    """Log to `file` (stderr if None) from now on. Raises OSError.
 
-    The file is never closed: a writer that is stuck in it must not find another file under its number.
+    The file is never closed: a writer thread that is blocked in it could otherwise write to another file
+    that gets the same descriptor.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     text = TextStyle(f"%(asctime)s node {node_id} %(levelname)s %(message)s")
@@ -227,7 +230,7 @@ def open_log(file: Path | None, level: str, node_id: int, style: str = "text") -
 
 
 def obey_signals(level: str) -> None:
-    """SIGUSR1: log everything from now on. SIGUSR2: back to `level`. Neither takes a restart."""
+    """Change the log level without a restart: SIGUSR1 sets it to debug, SIGUSR2 back to `level`."""
     for number, wanted in ((signal.SIGUSR1, "debug"), (signal.SIGUSR2, level)):
         signal.signal(number, _setter(wanted.upper()))
 
@@ -237,6 +240,6 @@ def _setter(level: str) -> Callable[[int, object], None]:
 
 
 def close_log(handler: QueuedHandler) -> None:
-    """Write what is queued, and log nothing more."""
+    """Write what is queued, and stop logging."""
     logging.getLogger().removeHandler(handler)
     handler.close()

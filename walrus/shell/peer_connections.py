@@ -1,15 +1,14 @@
 """Connections between nodes: the handshake, redialling, and how the death of a process is noticed at once.
 
-Every node dials every other one, sends on the connection that it dialled, and only reads those that it
-accepted. So there is one TCP connection for each ordered pair, two that cross need no tie-break, and a cut in
-one direction affects that direction only.
+Every node dials every other node. It sends only on connections that it dialled, and reads only those that it
+accepted. So there is one TCP connection for each ordered pair of nodes: two that cross need no tie-break,
+and a failure in one direction does not affect the other.
 
-Each begins with the handshake of `broker/handshake.py`, which decides at both ends what this module carries
-between them. Once it has ended well, the caller's messages follow, in order, and are never answered on this
-connection.
+Each connection begins with the handshake of `broker/handshake.py`, whose logic at both ends this module
+connects. After a successful handshake the caller sends its messages, and the callee sends nothing more.
 
-A message may be lost (with its connection). It is never reordered against another one on the same connection
-and never delivered twice. The logic above tolerates a network that does worse.
+A message may be lost, together with its connection. Messages on one connection are neither reordered nor
+duplicated. The logic above tolerates a network that does worse.
 
 **The life of a dialled connection** (`Dialer`):
 
@@ -20,24 +19,24 @@ and never delivered twice. The logic above tolerates a network that does worse.
     rejected    the callee refuses                  long pause, dial; final: this node stops
     failed      anything else                       pause, dial
 
-A pause doubles from 5 ms to 500 ms with each attempt, and ends early when the peer calls this node.
+The pauses double from 5 ms to 500 ms, and a pause ends early when the peer calls this node.
 
-*Noticing a death.* When a process dies, its kernel closes its connections, the dialled one among them. That
-alone proves little, so the address is dialled again at once: a *refused* connection proves that no process
-listens there any more, and the controller is told so (`refused=True`) within about a millisecond of the kill.
-While a process is being torn down, its listening socket may outlive the connection for a moment; an attempt
-that ends before the reply to Hello is therefore repeated, a few milliseconds apart at first. A machine that
-loses power closes nothing: `failure_timeout` covers that.
+*Noticing a death.* When a process dies, its kernel closes its connections. That alone proves little, so the
+address is dialled again at once. A *refused* connection proves that no process listens there any more, and
+the controller is told so (`refused=True`) within about a millisecond of the kill. While the kernel tears the
+process down, its listening socket may outlive its connections for a moment. An attempt that ends before the
+reply to Hello is therefore repeated, at first after a few milliseconds. A machine that loses power closes
+nothing: `failure_timeout` covers that.
 
-*What a stranger can do.* Until it has been accepted, a caller may send frames of at most 64 KiB for five
-seconds, on one of a bounded number of such connections; the oldest of them makes room for the next.
+*What a stranger can do.* Until a caller has been accepted, it may send frames of at most 64 KiB for five
+seconds. The number of such connections is bounded; the oldest makes room for the next.
 
-Invariants: a message is sent only on a connection whose callee accepted it; at most one accepted connection
-per caller is read, the latest.
+Invariants: a message is sent only on a connection whose callee accepted the caller; at most one accepted
+connection per caller is read, the latest.
 
-Without TLS and without a secret the cluster id prevents honest mistakes and stops no attacker. A secret stops
-those that can reach the port. With TLS (`walrus/tls.py`) either end knows by the other's certificate which
-node of this cluster it is, before it believes a word of the Hello.
+*Trust.* Without TLS and without a secret, the cluster id prevents honest mistakes and stops no attacker. A
+secret keeps out attackers that can reach the port. With TLS (`walrus/tls.py`) each end learns from the
+other's certificate which node of this cluster it is, before it trusts anything in the handshake.
 """
 
 from __future__ import annotations
@@ -66,54 +65,57 @@ log = logging.getLogger("walrus.shell.peer_connections")
 
 READ_BYTES: Final = 256 << 10
 MAX_UNSENT: Final = 64 << 20
-"""Above this a connection whose other end does not read is given up, with what waits on it."""
+"""Bytes that may wait on a connection. Above this its other end does not read, and it is dropped."""
 STRANGER_FRAME: Final = 64 << 10
+"""The longest frame, in bytes, before the caller is accepted."""
 STRANGER_PATIENCE: Final = 5.0
+"""Seconds for which a caller may stay unaccepted."""
 BACKLOG: Final = 256
-"""Callers that wait in the kernel to be accepted."""
+"""Callers that may wait in the kernel to be accepted."""
 CONNECT_TIMEOUT: Final = 2.0
 SHORTEST_PAUSE: Final = 0.005
 LONGEST_PAUSE: Final = 0.5
 PROBE_AFTER: Final = 2
-"""Seconds of silence after which the kernel asks the other end's kernel whether it is still there (Linux)."""
+"""Seconds of silence after which the kernel probes whether the other end's kernel is still there (Linux)."""
 UNACKNOWLEDGED_MS: Final = 5_000
-"""After this long without a sign from the other end's kernel the connection is dead (Linux)."""
+"""Milliseconds without an acknowledgement from the other end after which the kernel ends the connection
+(Linux)."""
 
 
 class PeerHandler(CallerJudge, Protocol):
-    """What the connections need from the node, besides its judgement of callers."""
+    """What the connections need from the node, in addition to `CallerJudge`."""
 
     def hello_to(self, peer: int) -> Hello:
-        """Return this node's introduction to `peer` (or to `ANY_NODE`)."""
+        """Return the Hello of this node to `peer`, or to `ANY_NODE`."""
 
     def on_caller(self, hello: Hello) -> None:
         """A caller was accepted."""
 
     def on_refused(self, peer: int, error: str) -> None:
-        """`peer` refuses this node, perhaps not for ever."""
+        """`peer` refuses this node, but may accept it later."""
 
     def on_final_refusal(self, peer: int, error: str, removed: bool) -> None:
-        """`peer` refuses this node for ever; `removed`: because it was removed."""
+        """`peer` will never accept this node; `removed`: because it was removed from the cluster."""
 
     def on_peer_message(self, sender: int, message: PeerMessage) -> None:
-        """A message from a node whose Hello was accepted."""
+        """A message arrived from a node whose Hello was accepted."""
 
     def on_peer_up(self, peer: int, reply: HelloReply) -> None:
-        """From now on messages reach `peer`, which has accepted this node with that reply."""
+        """`peer` has accepted this node with that reply: messages reach it from now on."""
 
     def on_peer_down(self, peer: int, refused: bool) -> None:
-        """The connection ended; `refused` says that no process listens at its address."""
+        """The connection to `peer` ended; `refused`: no process listens at its address."""
 
 
 class Trust(NamedTuple):
-    """How nodes prove to each other that they are of one cluster."""
+    """How nodes prove to each other that they belong to the same cluster."""
 
     tls: NodeContexts | None = None
     secret: bytes = b""
-    """The cluster's; b"": none."""
+    """The cluster's secret; b"" if it has none."""
 
     def __repr__(self) -> str:
-        return f"Trust(tls={self.tls is not None}, secret={bool(self.secret)})"  # in no log, as with AUTH
+        return f"Trust(tls={self.tls is not None}, secret={bool(self.secret)})"  # no log shows the secret
 
 
 NO_TRUST: Final = Trust()
@@ -123,7 +125,7 @@ class PeerLink(asyncio.Protocol):
     """A connection that this node dialled: the handshake, then messages, until either side ends it."""
 
     def __init__(self, first: Hello | Join, codec: PeerCodec[PeerMessage], trust: Trust = NO_TRUST) -> None:
-        """`first`: what this node says first."""
+        """`first`: the first message of the handshake."""
         loop = asyncio.get_running_loop()
         self._caller = CallerSide(first, trust.secret, nonce())
         self._codec = codec
@@ -142,7 +144,7 @@ class PeerLink(asyncio.Protocol):
         self._transport.write(self._codec.encode(self._caller.first))
 
     def data_received(self, data: bytes) -> None:
-        """The callee's part of the handshake, the only messages that it ever sends on this connection."""
+        """Take the callee's part of the handshake, the only messages that it sends on this connection."""
         try:
             messages = self._parser.feed(data)
         except ProtocolError as error:
@@ -168,11 +170,11 @@ class PeerLink(asyncio.Protocol):
             self.lost.set_result(None)
 
     def queue(self, frame: bytes) -> None:
-        """Send at the end of this turn."""
+        """Send a frame at the end of this turn."""
         self._out.append(frame)
 
     def flush(self) -> None:
-        """The end of a turn: one write for all of it."""
+        """End of a turn: write all queued frames at once."""
         assert self._transport is not None
         data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
         self._out.clear()
@@ -190,12 +192,12 @@ class PeerLink(asyncio.Protocol):
 
 
 class _Outcome(Enum):
-    """How one attempt to be connected ended."""
+    """How an attempt to connect ended."""
 
     LOST = auto()
-    """It was up, and ended."""
+    """It succeeded, and the connection has ended since."""
     REFUSED = auto()
-    """No process listens."""
+    """No process listens at the address."""
     REJECTED = auto()
     """The callee refuses this node; dialling again soon would change nothing."""
     FAILED = auto()
@@ -218,7 +220,7 @@ class Dialer:
         self._task.add_done_callback(unexpected_end)
 
     def hurry(self) -> None:
-        """The peer is known to run: dial now."""
+        """The peer is known to run: dial now instead of after the pause."""
         self._hurry.set()
 
     def close(self) -> None:
@@ -244,7 +246,7 @@ class Dialer:
             await self._pause()
 
     async def _pause(self) -> None:
-        """Wait before the next attempt: twice as long each time, up to a limit, with jitter."""
+        """Wait before the next attempt: exponential backoff with jitter, up to a limit."""
         longest = min(LONGEST_PAUSE, SHORTEST_PAUSE * 2.0 ** min(self._attempt, 10))
         self._hurry.clear()
         try:
@@ -254,7 +256,7 @@ class Dialer:
             return
 
     async def _once(self) -> _Outcome:
-        """One attempt, and the connection's life if it succeeds."""
+        """Make one attempt; if it succeeds, return when the connection has ended."""
         codec, trust = self._peers.codec, self._peers.trust
         link = PeerLink(self._peers.handler.hello_to(self.peer), codec, trust)
         try:
@@ -264,15 +266,15 @@ class Dialer:
         except ConnectionRefusedError:
             return _Outcome.REFUSED
         except (OSError, ValueError) as failure:
-            # TimeoutError and all connection errors are among the first, names that cannot be looked up
-            # among the second.
+            # OSError includes TimeoutError and all connection errors; a ValueError is a name that cannot be
+            # encoded for a lookup.
             silent = isinstance(failure, TimeoutError) and not str(failure)
             reason = "no answer in time" if silent else why(failure)
             self._complain(f"cannot reach node {self.peer} at {self.address}: {reason}")
             link.abort()
             return _Outcome.FAILED
         except asyncio.CancelledError:
-            link.abort()  # until its callee has answered no other task knows of it
+            link.abort()  # `close` cannot do it: it does not know a link whose callee has not answered
             raise
         if reply.error:
             self._complain(f"node {self.peer} at {self.address} refuses this node: {reply.error}")
@@ -295,20 +297,20 @@ class Dialer:
         return _Outcome.LOST
 
     def _complain(self, text: str) -> None:
-        """Log a reason once, not with every attempt."""
+        """Log a reason once, not for every attempt."""
         if text != self._complaint:
             self._complaint = text
             log.warning("%s", text)
 
 
 def unexpected_end(task: asyncio.Task[None]) -> None:
-    """For tasks that nothing awaits: raise what ended one, so that the event loop's handler learns of it."""
+    """Done-callback for a task that nothing awaits: raises its exception, for the event loop's handler."""
     if not task.cancelled() and (error := task.exception()) is not None:
         raise error
 
 
 class PeerSession(asyncio.BufferedProtocol):
-    """A connection that was dialled to this node: its caller is a stranger until the Hello is accepted."""
+    """A connection that this node accepted: its caller is a stranger until its Hello is accepted."""
 
     def __init__(self, peers: PeerConnections) -> None:
         self._peers = peers
@@ -320,7 +322,7 @@ class PeerSession(asyncio.BufferedProtocol):
         """The caller, once it is accepted."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A stranger has connected: it has a few seconds to introduce itself."""
+        """A stranger has connected: it has `STRANGER_PATIENCE` seconds to be accepted."""
         self._transport = cast(asyncio.Transport, transport)
         no_delay(transport)
         notice_silence(transport)
@@ -329,24 +331,24 @@ class PeerSession(asyncio.BufferedProtocol):
         self._patience = loop.call_later(STRANGER_PATIENCE, self._transport.abort)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """The caller is gone."""
+        """The connection has ended."""
         if self.sender is None:
             self._peers.listener.release()
         self._stop_the_clock()
         self._peers.forget(self)
 
     def _stop_the_clock(self) -> None:
-        """The handshake has ended."""
+        """The handshake has ended in time."""
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """The buffer that all sessions share, each until its `buffer_updated` returns."""
+        """Return the buffer that all sessions share; each uses it until its `buffer_updated` returns."""
         return self._peers.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Bytes from a caller: the handshake first, then messages."""
+        """Take bytes from a caller: first the handshake, then messages."""
         try:
             messages = self._parser.feed(bytes(self._peers.buffer[:nbytes]))
         except ProtocolError as error:
@@ -360,7 +362,7 @@ class PeerSession(asyncio.BufferedProtocol):
                 self._shake_hands(message)
 
     def _shake_hands(self, message: PeerMessage) -> None:
-        """Do what the handshake says about the caller's next message."""
+        """Hand a message to the handshake, and do what it answers."""
         answer = self._handshake.on_message(message)
         if answer.complaint:
             log.warning("%s", answer.complaint)
@@ -380,7 +382,8 @@ class PeerSession(asyncio.BufferedProtocol):
             self.close()
 
     def _uncertified(self, node_id: int) -> str:
-        """Return what the caller's certificate says against its claim to be this node; "" without TLS."""
+        """Return why the caller's certificate contradicts its claim to be node `node_id`; "" if it does not,
+        or without TLS."""
         if self._peers.trust.tls is None or self._transport is None:
             return ""
         return claim_flaw(self._transport.get_extra_info("peercert"), node_id)
@@ -390,7 +393,7 @@ class PeerSession(asyncio.BufferedProtocol):
             self._transport.write(self._peers.codec.encode(message))
 
     def close(self) -> None:
-        """End the connection after what was written has left."""
+        """End the connection once everything written has been sent."""
         if self._transport is not None:
             self._transport.close()
 
@@ -438,11 +441,11 @@ class PeerConnections:
         )
 
     async def listen(self, host: str, port: int) -> None:
-        """Accept callers from now on."""
+        """Accept callers from now on. Raises OSError."""
         await self.listener.listen(host, port, BACKLOG)
 
     def connect_to(self, addresses: Mapping[int, str]) -> None:
-        """Be connected to these nodes, and to no others."""
+        """Keep connections to these nodes (id to host:port), and to no others."""
         wanted = {peer: address for peer, address in sorted(addresses.items()) if peer != self.node_id}
         for peer, dialer in sorted(self._dialers.items()):
             if wanted.get(peer) != dialer.address:
@@ -453,17 +456,17 @@ class PeerConnections:
                     self.handler.on_peer_down(peer, refused=False)
         for sender, session in sorted(self._sessions.items()):
             if sender not in wanted:
-                session.abort()  # removed: when it calls again, the reply to its Hello says so
+                session.abort()  # it was removed: when it calls again, the reply to its Hello says so
         for peer, address in wanted.items():
             if peer not in self._dialers:
                 self._dialers[peer] = Dialer(self, peer, address)
 
     def addresses(self) -> dict[int, str]:
-        """Where peers are being dialled."""
+        """Return the addresses at which peers are dialled, by id."""
         return {peer: dialer.address for peer, dialer in self._dialers.items()}
 
     def send(self, to: int, message: PeerMessage) -> None:
-        """Queue a message; lost if `to` is not connected. One value sent to several is encoded once."""
+        """Queue a message; lost if `to` is not connected. One message to several nodes is encoded once."""
         dialer = self._dialers.get(to)
         if dialer is None or dialer.link is None:
             return
@@ -473,28 +476,28 @@ class PeerConnections:
         self._dirty[dialer.link] = None
 
     def flush(self) -> None:
-        """The end of a turn: one write per connection."""
+        """End of a turn: one write for each connection with queued messages."""
         if self._dirty:
             dirty, self._dirty, self._last = self._dirty, {}, (None, b"")
             for link in dirty:
                 link.flush()
 
     def welcome(self, session: PeerSession, sender: int) -> None:
-        """A caller was accepted: its connection replaces an earlier one of its own."""
+        """A caller was accepted: this connection replaces an earlier one of the same caller."""
         self._strangers.pop(session, None)
-        self.listener.release()  # members are not counted: strangers must never keep one out
+        self.listener.release()  # the limit concerns strangers only: they must never keep a member out
         if (older := self._sessions.get(sender)) is not None:
             older.abort()
         self._sessions[sender] = session
 
     def met(self, hello: Hello) -> None:
-        """A caller was accepted: the node learns where it lives, and dials it at once."""
+        """A caller was accepted: tell the node its address, and dial it at once."""
         self.handler.on_caller(hello)
         if (dialer := self._dialers.get(hello.node_id)) is not None:
             dialer.hurry()
 
     def admit(self, session: PeerSession) -> None:
-        """Count a stranger in; the oldest one makes room, for a member introduces itself at once."""
+        """Add a stranger. At the limit drop the oldest one: a member would have been accepted by now."""
         if len(self._strangers) >= self._max_strangers:
             oldest = next(iter(self._strangers))
             del self._strangers[oldest]
@@ -502,14 +505,14 @@ class PeerConnections:
         self._strangers[session] = None
 
     def forget(self, session: PeerSession) -> None:
-        """A caller is gone."""
+        """A connection that this node accepted has ended."""
         self._strangers.pop(session, None)
         if session.sender is not None and self._sessions.get(session.sender) is session:
             del self._sessions[session.sender]
             self.callers.gone(session.sender)
 
     def close(self) -> None:
-        """End everything."""
+        """Stop listening and dialling, and end all connections."""
         self.listener.close()
         for dialer in self._dialers.values():
             dialer.close()
@@ -519,7 +522,7 @@ class PeerConnections:
 
 
 def nonce() -> bytes:
-    """What no connection has had before."""
+    """Return a random value that no connection has had before."""
     return secrets.token_bytes(NONCE_BYTES)
 
 
@@ -530,9 +533,9 @@ async def connect(
     tls: NodeContexts | None = None,
     node: int | None = None,
 ) -> None:
-    """Dial `address` from the local address `source`, any if None. Raises OSError.
+    """Dial `address` (host:port) from the local address `source`, or any if None. Raises OSError.
 
-    With TLS the other end must be a node of this cluster: `node`, or any if None.
+    With TLS the other end must be node `node` of this cluster, or any of its nodes if None.
     """
     host, port = parse_address(address)
     local = None if source is None else (source, 0)
@@ -547,7 +550,7 @@ async def connect(
     except ssl.SSLError as error:
         raise ConnectionAbortedError(why(error)) from error
     except OSError as error:
-        if error.errno == errno.EINVAL:  # Linux: from a loopback address to another machine
+        if error.errno == errno.EINVAL:  # Linux: a loopback address cannot dial another machine
             raise OSError(
                 f"there is no way to it from {source}: give --raft-host an address that it reaches"
             ) from error
@@ -565,7 +568,10 @@ async def asked(
     trust: Trust,
     patience: float,
 ) -> HelloReply | JoinReply:
-    """Say no more than `first` to the node at an address; return its verdict. Raises OSError, ValueError."""
+    """Send `first` to the node at an address, and return its verdict. Raises OSError, ValueError.
+
+    The verdict must arrive within `patience` seconds, or TimeoutError is raised. The connection then ends.
+    """
     link = PeerLink(first, codec, trust)
     try:
         async with asyncio.timeout(patience):
@@ -576,12 +582,12 @@ async def asked(
 
 
 def notice_silence(transport: asyncio.BaseTransport) -> None:
-    """Let the kernel end a connection whose other end has been out of reach for some seconds."""
+    """Let the kernel end a connection whose other end has been unreachable for some seconds (Linux)."""
     handle = transport.get_extra_info("socket")
     if handle is not None and sys.platform == "linux":
         handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
-        # A connection that only reads sends nothing by itself: without probes it would outlive a machine that
-        # vanished, and keep out the process that takes its place.
+        # A connection that is only read sends nothing by itself. Without probes it would survive the loss of
+        # the other machine, and keep out the process that takes that node's place.
         handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_AFTER)
         handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)

@@ -1,20 +1,22 @@
-"""How a member finds its cluster again when addresses have changed: it introduces itself wherever it may.
+"""Seeking: how a member finds its cluster again after all addresses have changed.
 
-A member remembers where the others were. If all of them come back at new addresses (containers, DHCP, a
-move), every remembered address is wrong, and without a leader no address can be changed in the metadata. So a
-member that is not ready some time after its start also tries those of `--join`, whatever lives there:
+A member remembers the addresses of the others. If all nodes come back at new addresses (containers, DHCP, a
+move), every remembered address is wrong, and without a leader the metadata cannot be changed. So a member
+that is not ready some time after its start introduces itself at the addresses of `--join`, without knowing
+which member is there:
 
-    seeker                                          whichever member lives there
-      │ ── Hello(target=0, raft_address=mine, ...) ──► │  is welcome or refused like any caller; the callee
-      │                                                │  now knows where the seeker lives, and dials it
-      │ ◄─ HelloReply(error="", addresses={...}) ───── │  where the callee, and those it knows of, live now
-      ×    the connection ends: nothing else is said on one whose callee is not known by id
-      │ ◄─ Hello(target=seeker, ...) ───────────────── │  and so the seeker knows where the callee lives
+    seeker                                          any member
+      │ ── Hello(target=0, raft_address=mine, ...) ──► │  accepts or refuses it like any caller; the callee
+      │                                                │  now has the seeker's address, and dials it
+      │ ◄─ HelloReply(error="", addresses={...}) ───── │  the addresses of the callee and of those it knows
+      ×    the connection ends: no messages follow on one whose callee is not known by id
+      │ ◄─ Hello(target=seeker, ...) ───────────────── │  which tells the seeker the callee's address
 
-The addresses in a reply are tried, too: one member whose address all others are given is enough. The seeker
-stops as soon as the node is ready. It does nothing for a member whose cluster is where it was.
+The seeker also tries the addresses in each reply. So it is enough that all members are given the address of
+one of them. The seeker skips addresses that this node dials anyway, so it does nothing where no address has
+changed. It stops once the node is ready.
 
-Every few seconds without success the log says which addresses are being tried, and what to do.
+Without success, the log says every few seconds which addresses are being tried, and what to do.
 """
 
 from __future__ import annotations
@@ -29,24 +31,25 @@ from walrus.wire.messages import ANY_NODE, Hello, HelloReply
 log = logging.getLogger("walrus.shell.seeking")
 
 PATIENCE = 0.05
-"""Seconds before the first introduction: members that meet before the first election need no second one."""
+"""Seconds before the first introduction: short, so that members meet before the first election."""
 TELL_AFTER = 2.0
-"""Seconds in which a healthy cluster is found: until then there is nothing to say."""
+"""Seconds before the first line in the log: a healthy cluster is found sooner."""
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 2.0
 TELL_EVERY = 10.0
 MOST_ADDRESSES = 64
+"""How many addresses a seeker tries; it ignores further ones that it is told."""
 
 
 async def introduced(peers: PeerConnections, hello: Hello, address: str) -> HelloReply:
-    """Say Hello to whatever is at an address, and return the answer. Raises OSError, ValueError."""
+    """Send a Hello to an address, and return the answer. Raises OSError, ValueError."""
     reply = await asked(hello, address, peers.source, peers.codec, peers.trust, CONNECT_TIMEOUT)
     assert isinstance(reply, HelloReply)
     return reply
 
 
 class Seeker:
-    """Introduces this node at `addresses` until it is `ready`, and says what is being tried."""
+    """Introduces this node at `addresses` until it is `ready`, and logs which addresses it tries."""
 
     def __init__(
         self, peers: PeerConnections, addresses: Sequence[str], mine: str, ready: Callable[[], bool]
@@ -58,7 +61,7 @@ class Seeker:
         self._ready = ready
 
     async def run(self) -> None:
-        """Until the node is ready."""
+        """Introduce this node again and again until it is ready."""
         loop, pause = asyncio.get_running_loop(), FIRST_PAUSE
         tell_at = loop.time() + TELL_AFTER
         await asyncio.sleep(PATIENCE)
@@ -68,7 +71,7 @@ class Seeker:
                 self._tell()
             known = self._peers.addresses().values()
             unknown = [address for address in self._addresses if address not in known]
-            await asyncio.gather(*map(self._introduce, unknown))  # one that does not answer delays no other
+            await asyncio.gather(*map(self._introduce, unknown))  # one that does not answer delays no others
             await asyncio.sleep(pause * self._peers.jitter.uniform(0.5, 1.0))
             pause = min(LONGEST_PAUSE, pause * 1.6)
 
@@ -80,7 +83,7 @@ class Seeker:
         )
 
     async def _introduce(self, address: str) -> None:
-        """Tell the member at `address`, if there is one, where this node lives."""
+        """Tell the member at `address`, if there is one, the address of this node."""
         if address == self._mine:
             return
         try:

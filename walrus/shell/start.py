@@ -1,7 +1,7 @@
-"""What must be in order before a node says its first word: descriptors, engines, Raft's journal, ports.
+"""The start: what a node checks and opens before its first message: descriptors, engines, Raft's journal.
 
-Each check refuses with a `StartError`, one line that names what is wrong and what to do. A node that starts
-in spite of a lost journal would vote again in terms in which it has voted; one that starts with too few
+Each check that fails raises `StartError`, with one line that says what is wrong and what to do. A node that
+started despite a lost journal could vote again in terms in which it has voted; one that started with too few
 descriptors would fail later, in the middle of a write.
 """
 
@@ -30,13 +30,13 @@ class StartError(Exception):
 
 
 def claim_files() -> None:
-    """Make room for many connections. Raises StartError if this process may open too few files."""
+    """Raise the limit of open files as far as allowed. Raises StartError if it is too low."""
     if (files := raise_file_limit()) < FEWEST_FILES:
         raise StartError(f"this process may open {files} files, a node needs {FEWEST_FILES}: raise ulimit -n")
 
 
 def open_trust(settings: Settings) -> Trust:
-    """Read what nodes know each other by, as far as it was asked for. Raises StartError."""
+    """Read the certificates and the secret by which nodes authenticate each other. Raises StartError."""
     try:
         secret = settings.cluster_secret_file
         return Trust(
@@ -48,7 +48,7 @@ def open_trust(settings: Settings) -> Trust:
 
 
 def open_access(settings: Settings) -> Access | None:
-    """Read who the clients are, if they need tokens. Raises StartError."""
+    """Read the identities of clients; None if clients need no tokens. Raises StartError."""
     if settings.auth_file is None:
         return None
     try:
@@ -74,9 +74,9 @@ def open_data_engine(path: Path, fsync: str | float) -> Walrus:
 
 
 def open_raft_engine(path: Path, node_id: int, state: str) -> Walrus:
-    """Recover the engine that holds Raft's journal; begin one for a new cluster. Raises StartError.
+    """Recover the engine that holds Raft's journal; begin a journal for a new cluster. Raises StartError.
 
-    `state` is that of the identity file. A member without a journal has lost its votes: it must not go on.
+    `state` is that of the identity file. A member without a journal has lost its votes, and must not start.
     """
     engine = _open_engine(path, FsyncSchedule.group_commit())
     journal = RaftJournal(engine)
@@ -100,7 +100,7 @@ def _open_engine(path: Path, schedule: FsyncSchedule) -> Walrus:
 
 
 def _schedule(fsync: str | float) -> FsyncSchedule:
-    """The engine's part in `--fsync`: with `each` the event loop syncs, once for all that waits."""
+    """The engine's schedule for `--fsync`; with `each` the event loop syncs, once for all waiting writes."""
     match fsync:
         case "each":
             return FsyncSchedule.group_commit()
@@ -111,7 +111,7 @@ def _schedule(fsync: str | float) -> FsyncSchedule:
 
 
 def cannot_listen(which: str, host: str, port: int, error: OSError) -> StartError:
-    """The line for a port that cannot be had: asyncio's own text says it twice and names no flag."""
+    """The error for a port that cannot be opened: asyncio's own message repeats itself and names no flag."""
     if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
         return StartError(f"--{which}-host: {host} is no address of this machine")
     reason = os.strerror(error.errno) if error.errno else str(error)

@@ -1,8 +1,8 @@
 """`--trace FILE`: one JSON line per spec-level event, stamped with the monotonic clock of the machine.
 
-All nodes of one machine share that clock, so the lines of several files merge into one history, which
-`python -m walrus.tlc trace` holds against the specification (docs/model-checking.md). The file is written
-without a buffer: what a killed node did is in it.
+All nodes on one machine share that clock, so the lines of their files can be merged into one history, which
+`python -m walrus.tlc trace` checks against the specification (docs/model-checking.md). The file is written
+without a buffer, so it is complete up to the moment in which a node is killed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from walrus.shell.start import StartError
 
 
 class TraceFile:
-    """A `walrus.wire.effects.Trace` that appends to a file."""
+    """A `walrus.wire.effects.Trace` that appends to a file. The constructor raises StartError."""
 
     def __init__(self, path: Path, node_id: int) -> None:
         try:

@@ -1,4 +1,4 @@
-"""The turn: whatever one pass of the event loop brought takes effect together.
+"""The turn: all events of one pass of the event loop take effect together.
 
     sockets, timers, syncs that ended ──► controller.on_...(..., now)      as they happen; each wakes the turn
                                              │
@@ -8,16 +8,16 @@
                       start the syncs            of each engine that was written to, unless one is under way
                       set the timer              for the controller's next deadline
 
-The end comes in the very pass in which the events arrived (`event_loop.py`), not one `select` later.
+A turn ends in the same pass in which its events arrived (`event_loop.py`), not after another `select`.
 
-That is group commit: a hundred PUTs that arrive in one pass become one record, one write, one sync, one
-message per replica, and one write per connection on the way back. Messages leave before the sync starts, so
-the replicas sync while this node does.
+The turn is what makes group commit possible: a hundred PUTs that arrive in one pass become one record, one
+write, one sync, one message per replica, and one write per connection on the way back. Messages leave before
+the sync starts, so the replicas sync at the same time as this node.
 
-With `--fsync each` an entry counts once it is synced (`AsyncGroupCommit` reports that). With every other
-schedule it counts once the kernel has it, which survives the death of the process: the turn itself reports
-what it wrote as durable, and goes on until nothing new is written or said. Raft's engine is always synced
-before anything that depends on it is sent.
+With `--fsync each` an entry counts as durable once it is synced (`AsyncGroupCommit` reports that). With
+every other schedule it counts once the kernel has it, since it then survives the death of the process. In
+that case the turn itself reports its writes as durable, and flushes again until a flush writes nothing more.
+Raft's engine is always synced before anything that depends on it is sent.
 
 Invariants: effects are carried out in order, and none after `stop`; a reply leaves no earlier than the end of
 the turn that produced it.
@@ -35,10 +35,11 @@ from walrus.shell.group_commit import AsyncGroupCommit
 from walrus.wire.effects import Effect
 
 SHORTEST_TICK = 0.005
-"""Timers are this coarse: an idle node must not wake up for every deadline on its own."""
+"""Seconds. A timer is set no earlier than this, so that an idle node does not wake up for each of several
+deadlines that are close together."""
 
 monotonic = time.monotonic
-"""The event loop's clock too."""
+"""The clock of the event loop, too."""
 
 
 class Turn:
@@ -54,8 +55,8 @@ class Turn:
         synced_each: bool,
         grain: float,
     ) -> None:
-        """`synced_each`: whether entries count only once synced. `grain` (seconds): how far off a timer may
-        be; under load the next deadline is then not computed in every turn."""
+        """`synced_each`: whether entries count only once they are synced. `grain`: by how many seconds a
+        timer may be late, so that under load the next deadline need not be computed in every turn."""
         self._controller = controller
         self._carry_out = carry_out
         self._flush_connections = flush_connections
@@ -72,23 +73,23 @@ class Turn:
         self._timer: asyncio.TimerHandle | None = None
 
     def wake(self) -> None:
-        """Something happened: end this turn once everything that arrived with it has been handed in."""
+        """Note an event: the turn ends once all events of this pass have been handed in."""
         if not self._due:
             self._due = True
             if self._batches is None or not self._batches.in_batch:
                 self._loop.call_soon(self._end_if_due)
 
     def wake_to_send(self) -> None:
-        """A connection has something to send: an end of this turn, unless it has come that far anyway."""
+        """A connection has something to send: end this turn, unless its end is in progress already."""
         if not self._carrying_out:
             self.wake()
 
     def stop(self) -> None:
-        """Flush nothing and carry out nothing from now on."""
+        """Flush nothing and carry out no effects from now on."""
         self._stopped = True
 
     def close(self) -> None:
-        """Wait for the syncs under way; start no others."""
+        """Wait for the syncs in flight; start no more."""
         self.stop()
         for commit in self._commits:
             commit.close()
@@ -98,7 +99,7 @@ class Turn:
             self.end()
 
     def end(self) -> None:
-        """Everything that arrived has been handed in: flush, carry out, send, sync, set the timer."""
+        """End the turn: flush, carry out effects, send, sync, set the timer."""
         self._due = False
         if self._stopped:
             return
@@ -120,7 +121,7 @@ class Turn:
             self._set_timer(controller.next_deadline(now), now)
 
     def _flush_unsynced(self, now: float) -> None:
-        """Flush where an entry counts once the kernel has it: until nothing more is written or said."""
+        """Flush, where an entry counts once the kernel has it, until a flush writes nothing more."""
         controller = self._controller
         while True:
             if (written := controller.data.written) > self._reported:
@@ -131,7 +132,7 @@ class Turn:
                 return
 
     def _set_timer(self, deadline: float, now: float) -> None:
-        """Tick at the controller's next deadline, unless a timer that is no later is running."""
+        """Tick at the controller's next deadline, unless a timer that is no later is set already."""
         when = max(deadline, now + SHORTEST_TICK)
         if self._timer is not None:
             if self._timer.when() <= when:
