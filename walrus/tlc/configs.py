@@ -1,8 +1,7 @@
 """The configurations in spec/, and variations of them.
 
 A configuration belongs to the spec that its name begins with: `walrus-quick` to Walrus.tla, `raft-liveness`
-to Raft.tla. What it is for is the kind after the dash: `quick` (in `make test`), `full`, `liveness`,
-`simulate`.
+to Raft.tla. The part after the dash is its kind: `quick` (in `make test`), `full`, `liveness`, `simulate`.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ SPECS = {
 
 
 def config_files(kind: str = "") -> list[Path]:
-    """The configurations, or those of one kind, sorted by name."""
+    """Return the configurations, or those of one kind, sorted by name."""
     return sorted(path for path in SPEC_DIRECTORY.glob("*-*.cfg") if not kind or kind in path.stem.split("-"))
 
 
 def known_files(kind: str = "") -> list[Path]:
-    """The same, at least one. Raises SpecError: to check nothing is not to find nothing."""
+    """Like `config_files`, but at least one. Raises SpecError: a check of nothing must not pass."""
     found = config_files(kind)
     if not found:
         what = f"{kind} configurations" if kind else "configurations"
@@ -41,7 +40,7 @@ def known_files(kind: str = "") -> list[Path]:
 
 
 def config_file(name: str) -> Path:
-    """The configuration of this name, with or without `.cfg`. Raises SpecError."""
+    """Return the configuration of this name, with or without `.cfg`. Raises SpecError."""
     path = SPEC_DIRECTORY / f"{name.removesuffix('.cfg')}.cfg"
     if not path.is_file():
         known = ", ".join(each.stem for each in known_files())
@@ -50,7 +49,7 @@ def config_file(name: str) -> Path:
 
 
 def expand(names: Iterable[str]) -> list[str]:
-    """Names of configurations; one that is none stands for those that begin with it, as `raft-full`."""
+    """Return names of configurations; any other name stands for all that begin with it (`raft-full`)."""
     found: list[str] = []
     for name in names:
         group = [path.stem for path in config_files() if path.stem.startswith(f"{name}-")]
@@ -59,12 +58,12 @@ def expand(names: Iterable[str]) -> list[str]:
 
 
 def spec_of(config: Path) -> Path:
-    """The spec that a configuration belongs to."""
+    """Return the spec that a configuration belongs to."""
     return SPEC_DIRECTORY / f"{SPECS[config.stem.split('-')[0]]}.tla"
 
 
 def with_constants(text: str, constants: Mapping[str, str]) -> str:
-    """The text of a configuration with other values for some constants.
+    """Return the text of a configuration with other values for some constants.
 
     >>> with_constants("CONSTANTS\\n  MaxTerm = 3\\n", {"MaxTerm": "4"})
     'CONSTANTS\\n  MaxTerm = 4\\n'
@@ -78,7 +77,7 @@ def with_constants(text: str, constants: Mapping[str, str]) -> str:
 
 
 def names_after(text: str, *keywords: str) -> list[str]:
-    """The names that a configuration lists after INVARIANT(S) or PROPERTY (PROPERTIES).
+    """Return the names that a configuration lists after these keywords, such as INVARIANT or PROPERTIES.
 
     >>> names_after("INVARIANTS TypeOK\\n  SeqOrder\\nPROPERTY Live", "INVARIANT", "INVARIANTS")
     ['TypeOK', 'SeqOrder']
@@ -96,7 +95,7 @@ def names_after(text: str, *keywords: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a configuration's search to its end came to."""
+    """The figures of a configuration's complete search."""
 
     distinct: int
     depth: int
@@ -104,19 +103,19 @@ class Figures:
 
 
 def known_figures() -> dict[str, Figures]:
-    """Those of each configuration that was searched to its end, by docs/model-checking.md."""
+    """Return the figures of each configuration that was searched to its end, from docs/model-checking.md."""
     text = DOCUMENT.read_text() if DOCUMENT.is_file() else ""
     rows = re.findall(r"^\| `([\w-]+)` \| ([\d,]+) \| (\d+) \| (\d+) \|", text, re.MULTILINE)
     return {row[0]: Figures(int(row[1].replace(",", "")), int(row[2]), int(row[3])) for row in rows}
 
 
 def known_states() -> dict[str, int]:
-    """How many distinct states each configuration has, by docs/model-checking.md."""
+    """Return how many distinct states each configuration has, from docs/model-checking.md."""
     return {name: figures.distinct for name, figures in known_figures().items()}
 
 
 def table(figures: Mapping[str, Figures]) -> str:
-    """The table of docs/model-checking.md: each configuration that has an end, with its figures if known."""
+    """Return the table of docs/model-checking.md: each finite configuration, with its figures if known."""
     kinds, specs = ["quick", "liveness", "full"], list(SPECS)
     found = [path for path in config_files() if set(kinds) & set(path.stem.split("-"))]
 
@@ -138,7 +137,7 @@ def _row(path: Path, figures: Figures | None) -> str:
 
 
 def write_figures(more: dict[str, Figures]) -> None:
-    """Put them into the table of docs/model-checking.md, which is made anew."""
+    """Update the table of docs/model-checking.md with these figures."""
     text = DOCUMENT.read_text()
     old = re.search(re.escape(_HEAD) + r"(?:\|.*\n)*", text)
     if old is None:
@@ -147,7 +146,7 @@ def write_figures(more: dict[str, Figures]) -> None:
 
 
 def about(text: str) -> str:
-    """What a configuration is for: its comments, up to `Takes:`.
+    """Return what a configuration is for: its comments, up to `Takes:`.
 
     >>> about("\\\\* One fault,\\n\\\\* or two.\\n\\\\* Takes: Crash\\nSPECIFICATION Spec")
     'One fault, or two.'
@@ -157,7 +156,7 @@ def about(text: str) -> str:
 
 
 def own_actions(text: str) -> list[str]:
-    """The actions that a configuration says it takes: what it is for. In its comments, after `Takes:`.
+    """Return the actions that a configuration is for: those in its comments after `Takes:`.
 
     >>> own_actions("\\\\* About.\\n\\\\* Takes: Fence\\n\\\\* Recover\\nSPECIFICATION Spec")
     ['Fence', 'Recover']
@@ -168,10 +167,10 @@ def own_actions(text: str) -> list[str]:
 
 
 def invariants(text: str) -> list[str]:
-    """Invariants that a configuration checks."""
+    """Return the invariants that a configuration checks."""
     return names_after(text, "INVARIANT", "INVARIANTS")
 
 
 def properties(text: str) -> list[str]:
-    """Temporal and action properties that a configuration checks."""
+    """Return the temporal and action properties that a configuration checks."""
     return names_after(text, "PROPERTY", "PROPERTIES")

@@ -1,14 +1,14 @@
 """Recorded runs, corrupted: what a trace spec that proves something must refuse.
 
-Each kind of corruption is a function of a run and a source of randomness; it picks a place at which it fits
-and gives the run as it would have been recorded, or None where it fits nowhere. Most of what comes out is no
-run of the protocol. Some of it is: independent steps may come the other way round, a step on which nothing
-depends may be missing. So what TLC accepts goes to a second judge (`referee.py`), and the two must agree.
-
+Each kind of corruption is a function of a run and a source of randomness. It picks a place that suits it and
+returns the run as it would have been recorded then, or None where no place suits it. Most results are not
+runs of the protocol. Some are: independent steps may come in the other order, and a step on which nothing
+depends may be missing. So a run that TLC accepts goes to a second judge (`referee.py`), and the two must
+agree.
     of any event      dropped, swapped with the next one, recorded twice, moved; one of its numbers or flags
-                      changed; recorded by another node
+    of any event      dropped, swapped with the next one, recorded twice, moved; one of its numbers or flags
     of a recovery     another answer, a stranger's answer, another decider
-    of a command      other cursors, another leader or replica set, in all nodes' records alike; an old start
+    of a recovery     another answer, the answer of a node that is no replica, another decider
                       announced again; a replica set that shrinks
     of a restart      a copy that is shorter, a fence that is gone; once more, right afterwards, with less
     of a power loss   one that takes what was synced
@@ -29,7 +29,7 @@ FLAGS: Final = ("fenced", "sure", "forced")
 
 
 def _data(run: Sequence[Event]) -> list[int]:
-    """Where the events of the data plane are."""
+    """Return the places of the events of the data plane."""
     return [place for place, event in enumerate(run) if data_plane([event])]
 
 
@@ -43,7 +43,7 @@ def dropped(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def swapped(run: list[Event], rng: Random) -> list[Event] | None:
-    """Two steps, the other way round."""
+    """Two steps are recorded in the other order."""
     places = _data(run)
     if len(places) < 2:
         return None
@@ -68,7 +68,7 @@ def late(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def another_number(run: list[Event], rng: Random) -> list[Event] | None:
-    """A length, a count, an index, ... is one more or one less."""
+    """A length, a count, an index or another number is one more or one less."""
     places = [place for place in _data(run) if any(name in run[place] for name in NUMBERS)]
     place = pick(places, rng)
     if place is None:
@@ -80,7 +80,7 @@ def another_number(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def another_flag(run: list[Event], rng: Random) -> list[Event] | None:
-    """Fenced or not, sure or not, forced or not."""
+    """A flag is inverted: fenced, sure or forced."""
     place = pick([place for place in _data(run) if any(name in run[place] for name in FLAGS)], rng)
     if place is None:
         return None
@@ -90,7 +90,7 @@ def another_flag(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def another_node(run: list[Event], rng: Random) -> list[Event] | None:
-    """It was another node's step."""
+    """A step is recorded by another node."""
     place, nodes = pick(_data(run), rng), sorted({event["node"] for event in run if "node" in event})
     if place is None or len(nodes) < 2:
         return None
@@ -102,7 +102,7 @@ def another_node(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def another_answer(run: list[Event], rng: Random) -> list[Event] | None:
-    """A recovery used an answer that was not given: longer, shorter, surer; or one less."""
+    """A recovery uses an answer that was not given: longer, shorter, or surer; or one answer fewer."""
     place = pick(those(run, "Recover"), rng)
     if place is None:
         return None
@@ -122,7 +122,7 @@ def another_answer(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def stranger(run: list[Event], rng: Random) -> list[Event] | None:
-    """A fence majority with a node in it that is no replica."""
+    """A fence majority includes a node that is no replica."""
     place = pick(those(run, "Recover"), rng)
     if place is None:
         return None
@@ -140,7 +140,7 @@ def another_decider(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def unheard(run: list[Event], rng: Random) -> list[Event] | None:
-    """The writer heard less, or more, when it acknowledged."""
+    """A writer acknowledges with fewer, or more, reports than it heard."""
     place = pick(those(run, "Ack"), rng)
     if place is None or not run[place]["heard"]:
         return None
@@ -153,14 +153,14 @@ def unheard(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def _command(run: list[Event], index: int, **values: object) -> list[Event]:
-    """The command at this index is another one, in what every node recorded."""
+    """Change the command at this index in the records of all nodes."""
     return [
         {**event, **values} if event["ev"] == "Apply" and event["index"] == index else event for event in run
     ]
 
 
 def another_command(run: list[Event], rng: Random) -> list[Event] | None:
-    """One node applied something else than the others, or all of them what may not be committed."""
+    """One node applies another command than the others, or all apply one that may not be committed."""
     place = pick(those(run, "RegisterTopic", "Seal", "SetReplicas"), rng)
     if place is None:
         return None
@@ -176,7 +176,7 @@ def another_command(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def another_cursor(run: list[Event], rng: Random) -> list[Event] | None:
-    """A cursor is committed where no leader put it: behind, or past what is confirmed."""
+    """A cursor is committed that no leader proposed: behind, or beyond what is confirmed."""
     put = {tuple(cursor) for event in run if event.get("cursors") for cursor in event["cursors"]}
     put |= {
         (event["topic"], event["group"], event["segment"], event["offset"])
@@ -190,13 +190,13 @@ def another_cursor(run: list[Event], rng: Random) -> list[Event] | None:
     cursors = [list(cursor) for cursor in run[place]["cursors"]]
     number = rng.randrange(len(cursors))
     cursors[number][3] = max(0, cursors[number][3] + (1, -1, 2)[rng.randrange(3)])
-    if tuple(cursors[number]) in put:  # what was proposed once may be committed late
+    if tuple(cursors[number]) in put:  # an earlier proposal may be committed late
         return None
     return _command(run, run[place]["index"], cursors=cursors)
 
 
 def _appended(run: list[Event], op: str, **values: object) -> list[Event] | None:
-    """One command more at the end, applied by a node that has applied all others."""
+    """Append one more command, applied by a node that has applied all others."""
     indexes = [event["index"] for event in run if event["ev"] == "Apply"]
     for event in reversed(run):
         if event["ev"] in ("Crash", "PowerLoss", "Restart"):
@@ -221,7 +221,7 @@ def announced_again(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def shrunk(run: list[Event], rng: Random) -> list[Event] | None:
-    """A sealed segment keeps one replica only, or is given to a node that holds nothing."""
+    """A sealed segment keeps only one replica, or is given to a node that holds nothing."""
     place = pick(those(run, "Seal"), rng)
     if place is None:
         return None
@@ -245,7 +245,7 @@ def _shorter(copies: list[list[object]], rng: Random) -> list[list[object]] | No
 
 
 def shorter_restart(run: list[Event], rng: Random) -> list[Event] | None:
-    """A start after a kill -9 finds a copy that is shorter than it was."""
+    """A start after a kill -9 finds a copy that is shorter than before."""
     killed = [place for place in those(run, "Restart") if run[place].get("copies") and _killed(run, place)]
     place = pick(killed, rng)
     copies = None if place is None else _shorter(run[place]["copies"], rng)
@@ -253,7 +253,7 @@ def shorter_restart(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def _killed(run: list[Event], place: int) -> bool:
-    """Whether the node that starts there had died with its machine left running."""
+    """Return whether the node that starts there had been killed while its machine kept running."""
     node, ends = run[place]["node"], ("Crash", "PowerLoss")
     ended = (
         event["ev"] for event in reversed(run[:place]) if event["ev"] in ends and event.get("node") == node
@@ -262,7 +262,7 @@ def _killed(run: list[Event], place: int) -> bool:
 
 
 def restarted_with_less(run: list[Event], rng: Random) -> list[Event] | None:
-    """A start once more, right afterwards, which finds less."""
+    """A node starts once more, right afterwards, and finds less."""
     place = pick([place for place in those(run, "Restart") if run[place].get("copies")], rng)
     copies = None if place is None else _shorter(run[place]["copies"], rng)
     if place is None or copies is None:
@@ -309,4 +309,4 @@ KINDS: Final[dict[str, Corruption]] = {
         *(shorter_restart, restarted_with_less, fence_gone, power_takes_synced),
     )
 }
-"""By name."""
+"""The kinds by name."""

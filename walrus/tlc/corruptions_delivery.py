@@ -1,15 +1,16 @@
 """Recorded runs of work queues, corrupted: each kind is a step that DeliveryTrace.tla must refuse.
 
-As in `corruptions.py`, a kind is a function of a run and a source of randomness. It picks a place at which it
-fits and gives the run as it would have been recorded, or None where it fits nowhere. As in
-`corruptions_raft.py` there is no second judge: a kind picks only places at which what it makes is impossible.
+As in `corruptions.py`, a kind is a function of a run and a source of randomness. It picks a place that suits
+it and returns the run as it would have been recorded then, or None where no place suits it. As in
+`corruptions_raft.py` there is no second judge: a kind picks only places at which the result is impossible.
 
-    hands out    what is acknowledged, what is out, what is beyond the window
-    answers      an ACK before its commit; one of an owner that is none any more
-    takes        an ACK of what was never handed out, or of before a SEEK; back what is not out
-    commits      a mark past a hole, what no consumer acknowledged, less than was done, a SEEK that is none;
-                 another state at one node
-    seals        without what is out or noted
+    hands out    an entry that is acknowledged, that is out, or that is beyond the window
+    answers      an ACK before its commit; an ACK at a former owner
+    takes        an ACK of an entry that was never handed out, or from before a SEEK; a return of an entry
+                 that is not out
+    commits      a mark past a hole; an entry that no consumer acknowledged; less than was done; a SEEK of
+                 another generation; another state at one node
+    seals        without the entries that are out or noted
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Entry: TypeAlias = tuple[int, int]
 
 
 def _far(run: list[Event]) -> int:
-    """More than there are entries in any topic: so far behind any entry there is none."""
+    """Return an offset beyond the entries of every topic: no entry is there."""
     counts = {
         (event["topic"], event["segment"]): event["count"] for event in run if event.get("op") == "Seal"
     }
@@ -36,14 +37,14 @@ def _far(run: list[Event]) -> int:
 
 
 def _entries(event: Event) -> set[Entry]:
-    """The entries that a step is about."""
+    """Return the entries that a step is about."""
     if event["ev"] == "Answer":
         return {(segment, at) for segment, start, end in event["entries"] for at in range(start, end)}
     return {(event["segment"], event["start"] + at) for at in range(event["count"])}
 
 
 def _states(event: Event) -> list[list[Any]]:
-    """What an applied command says of groups: [group, generation, segment, offset, runs]."""
+    """Return the group states in an applied command: [group, generation, segment, offset, runs]."""
     told = event.get("groups", []) if event["ev"] == "Apply" else []
     return [one[1:] for one in told] if event.get("op") != "Seal" else told
 
@@ -54,12 +55,12 @@ def _covers(state: Sequence[Any], entry: Entry) -> bool:
 
 
 def _is_of(event: Event, node: int) -> bool:
-    """Whether the node applies something there that says a group's state."""
+    """Return whether this node applies a command there that has a group's state."""
     return event.get("node") == node and bool(_states(event))
 
 
 def _acted(run: list[Event], generation: int) -> set[Entry]:
-    """Entries that some owner took for done in that generation."""
+    """Return the entries that an owner considered done in that generation."""
     places = those(run, "AckEntry", "NoteDead", "StepOver")
     return {
         entry for place in places if run[place]["generation"] == generation for entry in _entries(run[place])
@@ -89,7 +90,7 @@ def received_again(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def handed_out_twice(run: list[Event], rng: Random) -> list[Event] | None:
-    """What is out is handed out to another consumer."""
+    """An entry that is out is handed out to another consumer."""
     place = pick(those(run, "Receive"), rng)
     return None if place is None else inserted(run, place + 1, run[place])
 
@@ -104,7 +105,7 @@ def beyond_the_window(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def answered_before_the_commit(run: list[Event], rng: Random) -> list[Event] | None:
-    """The OK to an ACK leaves when its entry is noted, and the node has not applied the commit."""
+    """The OK to an ACK leaves when its entry is noted, before the node has applied the commit."""
     fitting = []
     for place in those(run, "Answer"):
         node, generation = run[place]["node"], run[place]["generation"]
@@ -127,7 +128,7 @@ def answered_before_the_commit(run: list[Event], rng: Random) -> list[Event] | N
 
 
 def answered_by_a_former_owner(run: list[Event], rng: Random) -> list[Event] | None:
-    """A node answers an ACK although it has applied the Seal that ended it, of what is done indeed."""
+    """A node answers an ACK after it has applied the Seal that ended its ownership; the entry is done."""
     fitting = []
     for place in those(run, "Seal"):
         node, ended = run[place]["node"], run[place]["segment"]
@@ -149,13 +150,13 @@ def answered_by_a_former_owner(run: list[Event], rng: Random) -> list[Event] | N
 
 
 def acknowledged_unseen(run: list[Event], rng: Random) -> list[Event] | None:
-    """An ACK of an entry that was never handed out."""
+    """An entry is acknowledged that was never handed out."""
     place = pick(those(run, "AckEntry"), rng)
     return None if place is None else changed(run, place, start=run[place]["start"] + _far(run))
 
 
 def receipt_of_before_the_seek(run: list[Event], rng: Random) -> list[Event] | None:
-    """An ACK, a Receive or a Return of a generation that is over."""
+    """An ACK, a Receive or a Return is of a generation that is over."""
     places = [at for at in those(run, "AckEntry", "Receive", "Answer") if run[at]["generation"] > 0]
     fitting = [at for at in places if run[at]["ev"] != "Answer" or run[at]["entries"]]
     place = pick(fitting, rng)
@@ -172,7 +173,7 @@ def returned_twice(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def _told_otherwise(run: list[Event], place: int, state: list[Any]) -> list[Event]:
-    """All nodes record another state of the group behind the command that is applied at that place."""
+    """Return the run in which all nodes record another group state after the command at that place."""
     index, topic = run[place]["index"], run[place]["groups"][0][0]
     changed = []
     for event in run:
@@ -182,7 +183,7 @@ def _told_otherwise(run: list[Event], place: int, state: list[Any]) -> list[Even
 
 
 def _commits(run: list[Event], op: str = "CommitGroups") -> list[tuple[int, list[Any]]]:
-    """Where a command on one group is applied first, and what it says."""
+    """Return the places at which a command on one group is first applied, and the state that it has."""
     found, last = [], 0
     for place in those(run, "CommitGroups", "MoveGroup", "Seal"):
         if run[place]["index"] > last:
@@ -193,7 +194,7 @@ def _commits(run: list[Event], op: str = "CommitGroups") -> list[tuple[int, list
 
 
 def mark_past_a_hole(run: list[Event], rng: Random) -> list[Event] | None:
-    """The mark moves behind what is done above it, past an entry that no consumer has acknowledged."""
+    """The mark passes an entry that no consumer has acknowledged, to the end of what is done above it."""
     fitting = []
     for place, (group, generation, segment, offset, above) in _commits(run):
         if above and (segment, offset) not in _acted(run[:place], generation):
@@ -203,7 +204,7 @@ def mark_past_a_hole(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def committed_unasked(run: list[Event], rng: Random) -> list[Event] | None:
-    """An entry counts as done that no consumer has acknowledged."""
+    """An entry is done that no consumer has acknowledged."""
     far = _far(run)
     fitting = [
         (place, [group, generation, segment, offset, [*above, [segment, far, far + 1]]])
@@ -214,7 +215,7 @@ def committed_unasked(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def forgets_what_was_done(run: list[Event], rng: Random) -> list[Event] | None:
-    """A commit replaces what was done by what is new, or by nothing: the mark goes back."""
+    """A commit forgets all that was done: the mark goes back to the beginning."""
     fitting = [
         (place, [state[0], state[1], 1, 0, []])
         for place, state in _commits(run)
@@ -225,7 +226,7 @@ def forgets_what_was_done(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def seek_of_another_generation(run: list[Event], rng: Random) -> list[Event] | None:
-    """A SEEK that skips a generation: it was made for another one."""
+    """A SEEK skips a generation, as if it had been made for another one."""
     seeks = _commits(run, "MoveGroup")
     fitting = [(place, [group, generation + 1, *rest]) for place, (group, generation, *rest) in seeks]
     chosen = pick(fitting, rng)
@@ -233,7 +234,7 @@ def seek_of_another_generation(run: list[Event], rng: Random) -> list[Event] | N
 
 
 def another_state(run: list[Event], rng: Random) -> list[Event] | None:
-    """One node applies the same command and comes to another state."""
+    """One node applies a command and gets another state than the others."""
     places = [at for at in those(run, "CommitGroups", "MoveGroup") if len(run[at]["groups"]) == 1]
     place = pick(places, rng)
     if place is None:
@@ -246,7 +247,7 @@ def another_state(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def seals_without_groups(run: list[Event], rng: Random) -> list[Event] | None:
-    """A healthy Seal forgets what is out and what is noted."""
+    """A healthy Seal forgets the entries that are out and those that are noted."""
     fitting = [
         at
         for at in those(run, "ProposeSeal")
@@ -272,4 +273,4 @@ DELIVERY_KINDS: Final[dict[str, Corruption]] = {
         seals_without_groups,
     )
 }
-"""By name."""
+"""The kinds by name."""

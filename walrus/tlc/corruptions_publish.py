@@ -1,14 +1,14 @@
 """Recorded runs of numbered entries (PUB), corrupted: each is a step that PublishTrace.tla must refuse.
 
-As in `corruptions_delivery.py`: a kind picks only places at which what it makes is impossible.
+As in `corruptions_delivery.py`, a kind picks only places at which the result is impossible.
 
     appends      twice, again in a later segment, with a gap, out of order, not at all
-    answers      before the majority has it, of what was never appended, at another place, of a writer that
-                 never had it
-    refuses      what comes next
-    tables       without a producer, behind, or ahead: of a Seal, of a recovery's, of a snapshot, of a writer
-                 that begins, at one node only; a producer dropped while there is room
-    seals        without what was answered
+    answers      before a majority has the entry, for an entry that was never appended, with another place,
+                 by a writer that never had it
+    refuses      the next number, which leaves no gap
+    tables       without a producer, behind, or ahead: in a Seal, in a recovery's Seal, in a snapshot, of a
+                 writer that begins, at one node only; a producer dropped while there is room
+    seals        without an entry that was answered
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from walrus.tlc.trace_spec import Event
 
 
 def _numbers(event: Event) -> range:
-    """The numbers that a step is about."""
+    """Return the numbers of the entries that a step is about."""
     return range(event["number"], event["number"] + event["count"])
 
 
 def _of_same(event: Event, other: Event) -> bool:
-    """Whether both are about entries of one producer in one topic."""
+    """Return whether both events are about entries of one producer in one topic."""
     return (event["topic"], event["producer"]) == (other["topic"], other["producer"])
 
 
 def _placed(run: list[Event]) -> list[int]:
-    """Where the answers are that told a place."""
+    """Return the places of the answers that told a position."""
     return [place for place in those(run, "AnswerPub") if run[place]["placed"]]
 
 
 def _new(event: Event) -> tuple[int, int]:
-    """Of an answer that told a place: the first number that was new, and its place."""
+    """Return the first number that was new in an answer that told a position, and its position."""
     return event["number"] + event["count"] - event["placed"], event["start"]
 
 
@@ -45,7 +45,7 @@ def _new(event: Event) -> tuple[int, int]:
 
 
 def appended_twice(run: list[Event], rng: Random) -> list[Event] | None:
-    """A writer appends the same numbers once more."""
+    """A writer appends the same numbers again."""
     place = pick(those(run, "PubAppend"), rng)
     if place is None:
         return None
@@ -55,7 +55,7 @@ def appended_twice(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def appended_again_later(run: list[Event], rng: Random) -> list[Event] | None:
-    """A writer of a later segment appends what was answered OK before."""
+    """The writer of a later segment appends an entry that was answered OK before."""
     fitting = []
     for answer in _placed(run):
         for place in those(run, "PubAppend"):
@@ -77,7 +77,7 @@ def leaves_a_gap(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def appended_out_of_order(run: list[Event], rng: Random) -> list[Event] | None:
-    """Two numbers of a run are appended the other way round."""
+    """Two numbers of a run are appended in the other order."""
     place = pick([at for at in those(run, "PubAppend") if run[at]["count"] > 1], rng)
     if place is None:
         return None
@@ -88,7 +88,7 @@ def appended_out_of_order(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def answered_and_not_appended(run: list[Event], rng: Random) -> list[Event] | None:
-    """What is answered with its place was never appended."""
+    """An entry is answered with its position but was never appended."""
     fitting = []
     for answer in _placed(run):
         number, start = _new(run[answer])
@@ -104,7 +104,7 @@ def answered_and_not_appended(run: list[Event], rng: Random) -> list[Event] | No
 
 
 def _answered_at_once(run: list[Event], rng: Random, **values: Any) -> list[Event] | None:
-    """An OK right behind the append."""
+    """Insert an OK right after the append."""
     place = pick(those(run, "PubAppend"), rng)
     if place is None:
         return None
@@ -114,17 +114,17 @@ def _answered_at_once(run: list[Event], rng: Random, **values: Any) -> list[Even
 
 
 def answered_before_the_majority(run: list[Event], rng: Random) -> list[Event] | None:
-    """An entry is answered OK that is not acknowledged."""
+    """An entry is answered OK before it is acknowledged."""
     return _answered_at_once(run, rng)
 
 
 def repetition_answered_before_the_majority(run: list[Event], rng: Random) -> list[Event] | None:
-    """A repetition is answered OK although what it repeats is not acknowledged."""
+    """A repetition is answered OK although the entry is not acknowledged."""
     return _answered_at_once(run, rng, start=0, placed=0)
 
 
 def _first_appends(run: list[Event]) -> list[int]:
-    """Where numbers are appended for the first time."""
+    """Return the places at which numbers are appended for the first time."""
     found, seen = [], set[tuple[str, str, int]]()
     for place in those(run, "PubAppend"):
         entries = {(run[place]["topic"], run[place]["producer"], number) for number in _numbers(run[place])}
@@ -135,7 +135,7 @@ def _first_appends(run: list[Event]) -> list[int]:
 
 
 def repeats_what_was_never_appended(run: list[Event], rng: Random) -> list[Event] | None:
-    """An OK as to a repetition, and nothing of it is in the topic."""
+    """A repetition is answered OK although the topic has none of its entries."""
     place = pick(_first_appends(run), rng)
     if place is None:
         return None
@@ -143,7 +143,7 @@ def repeats_what_was_never_appended(run: list[Event], rng: Random) -> list[Event
 
 
 def answered_by_a_writer_that_never_had_it(run: list[Event], rng: Random) -> list[Event] | None:
-    """The writer of the segment before answers a repetition of what was appended after its end."""
+    """A writer answers a repetition of an entry that was appended after its segment had ended."""
     fitting = []
     for place in _first_appends(run):
         event = run[place]
@@ -163,13 +163,13 @@ def answered_by_a_writer_that_never_had_it(run: list[Event], rng: Random) -> lis
 
 
 def answered_with_another_place(run: list[Event], rng: Random) -> list[Event] | None:
-    """The place that an answer tells is that of another entry."""
+    """An answer tells the position of another entry."""
     place = pick(_placed(run), rng)
     return None if place is None else changed(run, place, start=run[place]["start"] + rng.choice((1, 2)))
 
 
 def refuses_what_comes_next(run: list[Event], rng: Random) -> list[Event] | None:
-    """A number is refused that leaves no gap."""
+    """A number is refused although it leaves no gap."""
     place = pick(those(run, "PubAppend"), rng)
     return None if place is None else inserted(run, place, {**run[place], "ev": "RefusePub"})
 
@@ -178,7 +178,7 @@ def refuses_what_comes_next(run: list[Event], rng: Random) -> list[Event] | None
 
 
 def _tables(run: list[Event], places: list[int]) -> Iterator[tuple[int, int]]:
-    """(place, index) of each producer in a table of a topic that is published to."""
+    """Yield (place, index) of each producer in a table, for topics that are published to."""
     topics = {run[place]["topic"] for place in those(run, "PubAppend")}
     for place in places:
         for index, known in enumerate(run[place]["producers"]):
@@ -191,13 +191,13 @@ def _seals(run: list[Event], *, recovered: bool) -> list[int]:
 
 
 def _edited(known: list[Any], index: int, by: int) -> list[Any]:
-    """The table with one producer's last number another one, or without it (0)."""
+    """Return the table with one producer's last number changed by `by`, or without the producer (0)."""
     *names, last = known[index]
     return [*known[:index], *([[*names, last + by]] if by else []), *known[index + 1 :]]
 
 
 def _other_table(run: list[Event], places: list[int], rng: Random, by: int) -> list[Event] | None:
-    """The same at every node that applies the command, or in the one event that is no command."""
+    """Change a table: at every node that applies the command, or in an event that is no command."""
     chosen = pick(_tables(run, places), rng)
     if chosen is None:
         return None
@@ -224,22 +224,22 @@ def seal_is_ahead(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def recovery_forgets_a_producer(run: list[Event], rng: Random) -> list[Event] | None:
-    """A recovery leaves a producer out, whose entries it keeps."""
+    """A recovery's table lacks a producer whose entries the recovery keeps."""
     return _other_table(run, _seals(run, recovered=True), rng, 0)
 
 
 def recovery_is_behind(run: list[Event], rng: Random) -> list[Event] | None:
-    """A recovery's table is without a producer's last entry, which it keeps."""
+    """A recovery's table lacks a producer's last entry, which the recovery keeps."""
     return _other_table(run, _seals(run, recovered=True), rng, -1)
 
 
 def recovery_is_ahead(run: list[Event], rng: Random) -> list[Event] | None:
-    """A recovery's table has an entry that it does not keep."""
+    """A recovery's table has an entry that the recovery does not keep."""
     return _other_table(run, _seals(run, recovered=True), rng, 1)
 
 
 def another_table_at_one_node(run: list[Event], rng: Random) -> list[Event] | None:
-    """A node applies the same Seal, and knows less than the others."""
+    """A node applies the same Seal and knows less than the others."""
     chosen = pick(_tables(run, sorted({*those(run, "Seal")} - {*firsts(run, "Seal")})), rng)
     if chosen is None:
         return None
@@ -248,12 +248,12 @@ def another_table_at_one_node(run: list[Event], rng: Random) -> list[Event] | No
 
 
 def snapshot_has_another_table(run: list[Event], rng: Random) -> list[Event] | None:
-    """A node takes over a snapshot, and knows less, or more."""
+    """A node takes over a snapshot with another table: behind or ahead."""
     return _other_table(run, those(run, "Snapshot"), rng, rng.choice((-1, 0, 1)))
 
 
 def writer_begins_with_another_table(run: list[Event], rng: Random) -> list[Event] | None:
-    """A writer begins, and knows less than the Seal before it said, or more."""
+    """A writer begins with another table than the Seal before it has: behind or ahead."""
     return _other_table(run, those(run, "Grant"), rng, rng.choice((-1, 0, 1)))
 
 
@@ -291,4 +291,4 @@ PUBLISH_KINDS: Final[dict[str, Corruption]] = {
         *(dropped_while_there_is_room, sealed_without_what_was_answered),
     )
 }
-"""By name."""
+"""The kinds by name."""

@@ -1,21 +1,21 @@
 """Recorded runs of Raft, corrupted: each kind is a step that no server may take. RaftTrace.tla refuses it.
 
-As in `corruptions.py`, a kind is a function of a run and a source of randomness. It picks a place at which it
-fits and gives the run as it would have been recorded, or None where it fits nowhere. There is no second judge
-here: a kind picks only places at which what it makes is impossible, and says why in its docstring. Where the
-run could still be another legal one (the last event of a server, whose state no later event contradicts),
-the kind does not fit.
+As in `corruptions.py`, a kind is a function of a run and a source of randomness. It picks a place that suits
+it and returns the run as it would have been recorded then, or None where no place suits it. There is no
+second judge here: a kind picks only places at which the result is impossible, and its docstring says why. A
+place does not suit where the result could still be a legal run, as at the last event of a server, whose
+state no later event contradicts.
 
-    terms and votes   a term that goes back; a vote given twice, for a candidate that never asked, or counted
+    terms and votes   a term that goes back; a vote given twice, to a candidate that never asked, or counted
                       and not given; a second leader; a leader without its majority
     logs              a gap, another server's entries, an entry that changes below the commit index, a
-                      leader's entry written twice, a request whose effect is another one
-    commits           a commit index ahead of what was heard, ahead of the log, or behind what it was
+                      leader's entry written twice, a request with another effect
+    commits           a commit index ahead of what was heard, ahead of the log, or behind its former value
     answers           of a server that never received the request, or that has less
     membership        two servers at once; before the leader has committed in its term
     snapshots         of what is not committed; of more than the leader had
     restarts          with less than was durable, without the vote, in an older term
-    any event         a step is missing on which the server's next event rests; another state after it
+    any event         a missing step on which the server's next event depends; another state after a step
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from walrus.tlc.trace_spec import Event
 
 STATE: Final = ("current_term", "commit_index", "last_log_index", "last_log_term")
 LASTING: Final = ("UpdateTerm", "BecomeLeader", "ClientRequest", "AdvanceCommitIndex", "LearnCommitIndex")
-"""Events after which the state that a server records is another one."""
+"""Events after which the state that a server records is different."""
 
 
 def _next_of(run: list[Event], place: int) -> Event | None:
-    """The next event of the same server."""
+    """Return the next event of the same server."""
     return next((event for event in run[place + 1 :] if event["node"] == run[place]["node"]), None)
 
 
 def _before(run: list[Event], place: int) -> Event | None:
-    """The one before."""
+    """Return the previous event of the same server."""
     node = run[place]["node"]
     return next((event for event in reversed(run[:place]) if event["node"] == node), None)
 
 
 def _lives_on(run: list[Event], place: int) -> bool:
-    """Whether a later event of the same process records its state."""
+    """Return whether a later event of the same process records its state."""
     after = _next_of(run, place)
     return after is not None and after["ev"] != "Restart"
 
 
 def _persisted(run: list[Event], place: int) -> Event | None:
-    """What was durable of a server before this event, by its last Persist of this life."""
+    """Return the server's last Persist before this event in the same process: what was durable."""
     node = run[place]["node"]
     for event in reversed(run[:place]):
         if event["node"] == node and event["ev"] in ("Persist", "Restart"):
@@ -61,7 +61,7 @@ def _persisted(run: list[Event], place: int) -> Event | None:
 
 
 def term_goes_back(run: list[Event], rng: Random) -> list[Event] | None:
-    """A server is in an older term than it was: nothing but a restart leads there."""
+    """A server is in an older term than before, which only a restart explains."""
     fitting = []
     for here in range(len(run)):
         before = _before(run, here)
@@ -88,7 +88,7 @@ def vote_given_twice(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def vote_unasked(run: list[Event], rng: Random) -> list[Event] | None:
-    """A vote for a server that has not stood in that term."""
+    """A server votes for a server that has not campaigned in that term."""
     place = pick(_granted(run), rng)
     if place is None:
         return None
@@ -121,7 +121,7 @@ def vote_counted_unseen(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def second_leader(run: list[Event], rng: Random) -> list[Event] | None:
-    """Another server leads the same term."""
+    """Another server leads in the same term."""
     place = pick(those(run, "BecomeLeader"), rng)
     if place is None:
         return None
@@ -138,7 +138,7 @@ def second_leader(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def elected_by_too_few(run: list[Event], rng: Random) -> list[Event] | None:
-    """The answer that made a leader never came: it leads in the very step in which it has its majority."""
+    """The answer that made a leader never came, so it leads without a majority."""
     fitting = []
     for here in those(run, "BecomeLeader"):
         before = _before(run, here)
@@ -177,7 +177,7 @@ def gap(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def another_effect(run: list[Event], rng: Random) -> list[Event] | None:
-    """A request adds, or cuts off, another number of entries than it does: also below the commit index."""
+    """A request adds or cuts off another number of entries than it did, also below the commit index."""
     place = pick(those(run, "AcceptAppendEntriesRequest"), rng)
     if place is None:
         return None
@@ -200,7 +200,7 @@ def changed_below_commit(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def appended_twice(run: list[Event], rng: Random) -> list[Event] | None:
-    """A leader writes an entry of its log once more."""
+    """A leader writes an entry of its log again."""
     place = pick(those(run, "ClientRequest"), rng)
     return None if place is None else inserted(run, place + 1, run[place])
 
@@ -226,13 +226,13 @@ def committed_unheard(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def committed_beyond_the_log(run: list[Event], rng: Random) -> list[Event] | None:
-    """A commit index ahead of the log."""
+    """A commit index is ahead of the log."""
     place = pick(those(run, "AdvanceCommitIndex", "LearnCommitIndex"), rng)
     return None if place is None else changed(run, place, commit_index=run[place]["last_log_index"] + 1)
 
 
 def commit_goes_back(run: list[Event], rng: Random) -> list[Event] | None:
-    """A commit index that is lower than it was."""
+    """A commit index falls."""
     fitting = [
         place
         for place in range(len(run))
@@ -260,7 +260,7 @@ def _answers(run: list[Event]) -> list[int]:
 
 
 def answer_of_more(run: list[Event], rng: Random) -> list[Event] | None:
-    """A follower says that it holds more than its leader has."""
+    """A follower claims to hold more than its leader has."""
     place = pick(_answers(run), rng)
     if place is None:
         return None
@@ -325,13 +325,13 @@ def change_before_own_commit(run: list[Event], rng: Random) -> list[Event] | Non
 
 
 def snapshot_of_uncommitted(run: list[Event], rng: Random) -> list[Event] | None:
-    """A snapshot of more than is committed."""
+    """A snapshot covers more than is committed."""
     place = pick(those(run, "CompactLog"), rng)
     return None if place is None else changed(run, place, index=run[place]["commit_index"] + 1)
 
 
 def snapshot_of_nothing(run: list[Event], rng: Random) -> list[Event] | None:
-    """A snapshot is installed of more than its leader ever made one of."""
+    """A server installs a snapshot of more than its leader ever had one of."""
     place = pick(those(run, "InstallSnapshot"), rng)
     if place is None:
         return None
@@ -384,7 +384,7 @@ def restart_without_its_vote(run: list[Event], rng: Random) -> list[Event] | Non
 
 
 def step_missing(run: list[Event], rng: Random) -> list[Event] | None:
-    """A step is not recorded whose effect the server's next event shows."""
+    """A step is missing whose effect the server's next event shows."""
     fitting = []
     for here in those(run, *LASTING):
         before, after = _before(run, here), _next_of(run, here)
@@ -397,7 +397,7 @@ def step_missing(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def another_state(run: list[Event], rng: Random) -> list[Event] | None:
-    """After its step a server is in another term, or its log ends elsewhere, than the step leads to."""
+    """After a step a server is in another term, or its log ends elsewhere, than the step leads to."""
     fitting = [
         place
         for place in those(run, "Persist", "HandleAppendEntriesResponse", "HandleRequestVoteResponse")
@@ -421,4 +421,4 @@ RAFT_KINDS: Final[dict[str, Corruption]] = {
         *(step_missing, another_state),
     )
 }
-"""By name."""
+"""The kinds by name."""

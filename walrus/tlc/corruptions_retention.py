@@ -1,11 +1,11 @@
 """Recorded runs of retention and deletion, corrupted: each is a step that RetentionTrace.tla must refuse.
 
-As in `corruptions_delivery.py`: a kind picks only places at which what it makes is impossible.
+As in `corruptions_delivery.py`, a kind picks only places at which the result is impossible.
 
-    Trim          takes the open segment, moves back, takes what was trimmed before, takes what a protected
-                  group is not done with, leaves a group behind; or does it at one node only
-    lives         a topic that begins with a number of an earlier one; a DELETE of an earlier one
-    a replica     hands out, takes or keeps what is gone
+    Trim          drops the open segment, moves back, drops what was trimmed before, drops what a protected
+                  group is not done with, leaves a group behind; or does so at one node only
+    lives         a topic begins with a number of an earlier one; a DELETE of an earlier one applies
+    a replica     hands out, takes or keeps what is dropped
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from walrus.tlc.trace_spec import Event
 
 
 def trims_the_open_segment(run: list[Event], rng: Random) -> list[Event] | None:
-    """A Trim takes the open segment, too."""
+    """A Trim drops the open segment, too."""
     fitting = []
     for place in firsts(run, "Trim"):
         topic = run[place]["topic"]
@@ -53,7 +53,7 @@ def trimmed_at_one_node(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def _has_more(run: list[Event], place: int) -> bool:
-    """Whether the process that applies something there has or reads something of the topic."""
+    """Return whether the process that applies the command has, or reads, something of the topic."""
     node, topic = run[place]["node"], run[place]["topic"]
     life: list[Event] = []
     for at, event in enumerate(run):
@@ -67,7 +67,7 @@ def _has_more(run: list[Event], place: int) -> bool:
 
 
 def _positions(run: list[Event], place: int) -> Iterator[tuple[int, int]]:
-    """(segment, offset) of those that read with GET, as the Trim there found them."""
+    """Yield (segment, offset) of the groups that read with GET, as the Trim there found them."""
     at: dict[tuple[str, str], tuple[int, int]] = {}
     for event in run[:place]:
         if event["ev"] == "Apply" and event["op"] in ("CommitCursors", "Seal", "Trim"):
@@ -78,7 +78,7 @@ def _positions(run: list[Event], place: int) -> Iterator[tuple[int, int]]:
 
 
 def trims_what_is_protected(run: list[Event], rng: Random) -> list[Event] | None:
-    """protect_groups is set, and a Trim takes what a group has not read."""
+    """A Trim drops entries that a group has not read although protect_groups is set."""
     fitting = []
     counts = {(run[at]["topic"], run[at]["segment"]): run[at]["count"] for at in those(run, "Seal")}
     for place in firsts(run, "Trim"):
@@ -94,7 +94,7 @@ def trims_what_is_protected(run: list[Event], rng: Random) -> list[Event] | None
 
 
 def trim_leaves_a_group_behind(run: list[Event], rng: Random) -> list[Event] | None:
-    """A group stays at what was trimmed."""
+    """A group stays in a trimmed segment."""
     fitting = [at for at in firsts(run, "Trim") if run[at]["cursors"]]
     place = pick(fitting, rng)
     if place is None:
@@ -124,7 +124,7 @@ def deletes_the_next_topic(run: list[Event], rng: Random) -> list[Event] | None:
 
 
 def _step_on_what_is_gone(run: list[Event], rng: Random, step: str, **values: Any) -> list[Event] | None:
-    """A node does something with a segment right after it applied the Trim that took it."""
+    """Insert a step on a segment right after the node applied the Trim that dropped it."""
     place = pick(those(run, "Trim"), rng)
     if place is None:
         return None
@@ -138,13 +138,13 @@ def hands_out_what_is_trimmed(run: list[Event], rng: Random) -> list[Event] | No
 
 
 def takes_what_is_trimmed(run: list[Event], rng: Random) -> list[Event] | None:
-    """A frame is taken for a segment that was trimmed."""
+    """A replica takes a frame for a segment that was trimmed."""
     state = {"length": 1, "durable": 0, "fenced": False, "sure": True}
     return _step_on_what_is_gone(run, rng, "ReplicaAppend", **state)
 
 
 def keeps_what_is_gone(run: list[Event], rng: Random) -> list[Event] | None:
-    """A replica does not give the room back, and goes on with the topic."""
+    """A replica keeps a dropped copy and goes on with the topic."""
     fitting = []
     for place in those(run, "Drop"):
         node, topic = run[place]["node"], run[place]["topic"]
@@ -169,4 +169,4 @@ RETENTION_KINDS: Final[dict[str, Corruption]] = {
         *(hands_out_what_is_trimmed, takes_what_is_trimmed, keeps_what_is_gone),
     )
 }
-"""By name."""
+"""The kinds by name."""

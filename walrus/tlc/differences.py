@@ -1,20 +1,20 @@
-"""Where a generated mutant makes a difference at all, asked of many in one search of the unchanged spec.
+"""Decides where a generated mutant makes a difference at all, for many mutants in one search.
 
-A mutant that steps as the spec does, in each state that the spec comes to, comes to the same states, and
-nothing refuses it. Most mutants are like that in most configurations, and to find it out in a search of its
-own each takes as long as the spec itself. Here one search of the spec asks it for all of them, state by
-state:
+A mutant that can take the same steps as the spec in every state that the spec reaches has the same states,
+and no configuration refuses it. Most mutants are like that in most configurations, and a search of its own
+for each would take as long as the spec's. Here one search of the unchanged spec answers the question for all
+of them, state by state:
 
     ENABLED (Fence_7(n, t, s) /\\ ~Fence(n, t, s) /\\ vars' # vars /\\ ~Next)     more than the spec may do
     ENABLED (Fence(n, t, s) /\\ ~Fence_7(n, t, s))                                less
 
-`Fence_7` is the action with the change of the seventh mutant, which may be in an operator that the action is
-made of: then each one between them has a text of its own, too. Who was found to differ is asked no more, and
-the search ends with the last one. A step that changes nothing is no difference, nor is one that the spec
-takes by another name.
+`Fence_7` is the action with the change of the seventh mutant. The change may be in an operator that the
+action uses: then every operator between the two has a copy, too. A mutant that was found to differ is not
+compared again, and the search ends with the last one. A step that changes nothing is no difference, nor is a
+step that the spec takes by another name.
 
-To make a difference is not to be refused: `verdicts.py` judges those that do. A mutant of what the properties
-are made of, or the beginning, differs always.
+A difference does not mean that the mutant is refused: `verdicts.py` judges those that differ. A change of an
+operator that the properties or the initial state use always counts as a difference.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _RECURSIVE = re.compile(r"^RECURSIVE (\w+)(\(.*\))$", re.MULTILINE)
 
 
 def differing(config: Path, mutants: Sequence[Generated], timeout: float = 7200.0) -> set[str]:
-    """The names of those mutants that make a difference in this configuration. Raises TlcError."""
+    """Return the names of the mutants that make a difference in this configuration. Raises TlcError."""
     spec, text = spec_of(config).read_text(), config.read_text()
     judging = _judging(spec, text)
     found = {mutant.name for mutant in mutants if mutant.patch.operator in judging}
@@ -43,14 +43,14 @@ def differing(config: Path, mutants: Sequence[Generated], timeout: float = 7200.
 
 
 def _asked(config: Path, mutants: Sequence[Generated], timeout: float) -> set[str]:
-    """Ask all at once; again without one that has no value in some state, and so differs."""
+    """Compare all at once; repeat without a mutant that has no value in some state, since it differs."""
     if not mutants:
         return set()
     try:
         return {mutants[number - 1].name for number in _searched(config, mutants, timeout)}
     except SpecError as error:
         number = number_in_error(error, spec_with(spec_of(config).read_text(), mutants))
-        if not number:  # TLC does not say whose it is
+        if not number:  # TLC does not say which mutant
             number = _last_asked(config, mutants, timeout)
         if not number:
             raise
@@ -60,7 +60,7 @@ def _asked(config: Path, mutants: Sequence[Generated], timeout: float) -> set[st
 
 
 def _last_asked(config: Path, mutants: Sequence[Generated], timeout: float) -> int:
-    """The number of the mutant that was asked about when the search failed. 0: none was."""
+    """Return the number of the mutant that was compared when the search failed; 0 if none was."""
     try:
         _searched(config, mutants, timeout, aloud=True)
     except SpecError as error:
@@ -70,14 +70,14 @@ def _last_asked(config: Path, mutants: Sequence[Generated], timeout: float) -> i
 
 
 def _judging(spec: str, config: str) -> set[str]:
-    """The operators that the configuration's properties, its bounds and the beginning are made of."""
+    """Return the operators that the configuration's properties and bounds and the initial state use."""
     words = set(re.findall(r"\w+", re.sub(r"\\\*.*", "", config)))
     names = (words & set(definitions(spec))) - {"Spec", "LiveSpec"} | {"Init"}
     return names.union(*(reached(spec, name) for name in names))
 
 
 def _searched(config: Path, mutants: Sequence[Generated], timeout: float, *, aloud: bool = False) -> set[int]:
-    """The numbers of those that differ. Raises TlcError."""
+    """Return the numbers of the mutants that differ. Raises TlcError."""
     spec = spec_of(config)
     with tempfile.TemporaryDirectory(prefix="walrus-differences-") as scratch:
         paths = Path(scratch) / spec.name, Path(scratch) / config.name
@@ -89,7 +89,7 @@ def _searched(config: Path, mutants: Sequence[Generated], timeout: float, *, alo
 
 
 def spec_with(spec: str, mutants: Sequence[Generated], *, aloud: bool = False) -> str:
-    """The spec, with an invariant that compares all actions of the mutants; `aloud`: it says whose."""
+    """Return the spec with an invariant that compares all mutants' actions; `aloud` prints each number."""
     numbers = range(1, len(mutants) + 1)
     users = _users(spec)
     parts = [
@@ -105,7 +105,7 @@ def spec_with(spec: str, mutants: Sequence[Generated], *, aloud: bool = False) -
 
 
 def _users(spec: str) -> dict[str, set[str]]:
-    """For each operator that `Next` reaches those that it is a part of, itself among them."""
+    """Return for each operator that `Next` reaches the operators that use it, itself included."""
     users: dict[str, set[str]] = {}
     for name in reached(spec):
         for part in [name, *reached(spec, name)]:
@@ -116,7 +116,7 @@ def _users(spec: str) -> dict[str, set[str]]:
 def _compared(
     spec: str, users: Mapping[str, set[str]], number: int, mutant: Generated, aloud: bool
 ) -> Iterator[str]:
-    """The definitions that one mutant needs, the last of which compares."""
+    """Yield the definitions that one mutant needs; the last one compares."""
     changed = users[mutant.patch.operator]
     text = mutant.patch.apply(spec)
     recursive = {found[1]: found[2] for found in _RECURSIVE.finditer(text)}
@@ -136,10 +136,10 @@ def _compared(
 
 
 def _renamed(body: str, names: set[str], number: int) -> str:
-    """The definition, with the mutant's operators for the spec's. Lists stay in their columns.
+    """Return a definition with the mutant's operators in place of the spec's; lists keep their columns.
 
-    A name grows, so what follows it in its line moves to the right; a list that begins there would fall
-    apart, and gets a line of its own.
+    The new names are longer, so what follows one in its line moves to the right. A list that begins there
+    would fall apart, so it gets a line of its own.
     """
     header, _, rest = body.partition("==")
     pattern = re.compile(rf"\b({'|'.join(sorted(names))})\b")
@@ -150,7 +150,7 @@ def _renamed(body: str, names: set[str], number: int) -> str:
 
 
 def _lengthened(line: str, pattern: re.Pattern[str], number: int) -> str:
-    """The line with the longer names; a list that begins behind one stays where it was."""
+    """Return the line with the longer names; a list that begins after one keeps its column."""
     places = [match.start() for match in re.finditer(r"/\\|\\/", line)]
     first = pattern.search(line)
     if first and any(place > first.start() for place in places):
@@ -162,7 +162,7 @@ def _lengthened(line: str, pattern: re.Pattern[str], number: int) -> str:
 
 
 def _questions(spec: str, changed: set[str], number: int) -> Iterator[str]:
-    """May the mutant step where the spec may not, or the other way round? For each action that it changes."""
+    """Yield for each changed action whether the mutant may step where the spec may not, or vice versa."""
     start, end = definitions(spec)["Next"]
     for choice in re.split(r"\n    \\/ ", spec[start:end])[1:]:
         call = ACTION.search(choice)

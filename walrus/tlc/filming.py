@@ -1,8 +1,8 @@
 """A counterexample of TLC as a film (`walrus/view/film.py`): each state, what changed, and the action.
 
-A state has no processes and no messages, only variables. What reads best: a variable that is a function of
-the nodes is shown at each node, everything else on a lane of its own, and an action stands on the lane of the
-node that it changed (of several: the first; of none: the spec's). The time is the state's number.
+A state has no processes and no messages, only variables. A variable that is a function of the nodes is shown
+at each node, and all others on a lane of their own. An action is on the lane of the node that it changed:
+the first of several, the spec's lane if none. Time is the number of the state.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _NODE = re.compile(r"[ns]\d+$")
 
 
 def film(result: TlcResult, again: str = "") -> Film:
-    """Return the film of a counterexample; of a run without one, a film without events."""
+    """Return the film of a counterexample; without a counterexample a film without events."""
     whole = [_by_lane(state.variables) for state in result.states]
     nodes = sorted({lane for state in whole for lane in state if lane != SPEC}, key=lambda n: (len(n), n))
     events: list[Event] = []
@@ -46,12 +46,12 @@ def film(result: TlcResult, again: str = "") -> Film:
 
 
 def _by_lane(variables: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """The variables of a state: those of each node, and the rest."""
+    """Return the variables of a state by lane: those of each node, and the rest."""
     lanes: dict[str, dict[str, Any]] = {SPEC: {}}
     for name, text in variables.items():
         try:
             value = parse_value(text)
-        except ValueError:  # something that only TLC can read
+        except ValueError:  # a value that only TLC can parse
             lanes[SPEC][name] = text
             continue
         if _per_node(value):

@@ -1,7 +1,7 @@
-"""Java as a subprocess that must not outlive us, however we end.
+"""Java as a subprocess that never outlives its parent, however that ends.
 
-It runs in a process group that is killed when the caller has what it wants, when it raises, and (on Linux, by
-PR_SET_PDEATHSIG) when we are killed ourselves.
+The subprocess runs in a process group that is killed when the caller has what it wants, when the caller
+raises, and (on Linux, by PR_SET_PDEATHSIG) when the parent is killed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PR_SET_PDEATHSIG = 1
 def running(
     command: Sequence[str], directory: Path, output: int = subprocess.PIPE
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run this command in this directory; at the end of the block it is gone. Raises OSError."""
+    """Run this command in this directory; it is killed at the end of the block. Raises OSError."""
     process = subprocess.Popen(
         command,
         cwd=directory,
@@ -41,7 +41,7 @@ def running(
 
 
 def _die_with_parent() -> None:
-    """Runs in the child: have the kernel kill it when we are gone. Only Linux can do that."""
+    """Runs in the child: has the kernel kill it when its parent is gone. Works on Linux only."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 

@@ -2,19 +2,19 @@
 
     check [CONFIG ...]   check configurations (by default the quick ones); `check raft-full`
     simulate [CONFIG]    random behaviours of a spec, deeper than a search can go
-    coverage [CONFIG]    how often each action was taken; one never taken is an error
-    mutants [NAME ...]   plant bugs one at a time: TLC must refuse each by the property we expect
+    coverage [CONFIG]    how often each action was taken; an action that was never taken is an error
+    mutants [NAME ...]   plant bugs one at a time: TLC must refuse each by the expected property
     guards [NAME ...]    change each guard of each action: what refuses that, and what may survive
     trace FILE ...       is this recorded run of the code a behaviour of the specs?
     replay [CONFIG]      random behaviours of Raft.tla or Walrus.tla, performed on real servers: do
-                         they come to the same?
+                         they reach the same states?
 
 `--json` prints results as JSON instead of tables. The exit status is 0 if all is well, 1 if something was
 violated, a mutant survived or a trace was refused, 2 if TLC could not run.
 
-This module is the command line and the pictures; `tlc_run` runs TLC, `tlc_configs` knows spec/,
-`tlc_mutants` the planted bugs, `tlc_traces` the recorded runs (`tlc_trace_walrus` and `tlc_trace_raft` what
-each spec knows of them), `tlc_values` TLA+ values.
+This module has the command line and the tables. `run` runs TLC, `configs` knows spec/, `mutants` has the
+planted bugs, `traces` checks recorded runs (`trace_walrus` and its siblings know what each spec needs), and
+`values` parses TLA+ values.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ __all__ = [
 ]
 
 PROGRESS_SECONDS: Final = 10.0
-"""Between two lines of progress where there is no terminal."""
+"""Seconds between two lines of progress without a terminal."""
 
 OnProgress = Callable[[SearchProgress], None]
 
@@ -103,7 +103,7 @@ def simulate(
     timeout: float = 3600.0,
     on_progress: OnProgress | None = None,
 ) -> TlcResult:
-    """Random behaviours of a configuration; the same seed gives the same ones. Raises TlcError."""
+    """Run random behaviours of a configuration; equal seeds give equal behaviours. Raises TlcError."""
     file = config_file(config)
     arguments = ["-simulate", f"num={behaviours}", "-depth", str(depth), "-seed", str(seed)]
     brief = behaviours * depth <= BRIEF_STATES
@@ -128,13 +128,13 @@ def _searched(
 
 
 def idle(result: TlcResult) -> list[str]:
-    """Actions that a configuration says it takes, and never took: what depends on them was not checked."""
+    """Return the actions that a configuration is for and never took: what depends on them is unchecked."""
     own = own_actions(config_file(result.config).read_text())
     return sorted(action for action in own if not result.coverage.get(action, (0, 0))[1])
 
 
 def never_taken(results: Sequence[TlcResult]) -> list[str]:
-    """Actions that none of these runs (of one spec) ever took."""
+    """Return the actions of a spec that none of these runs ever took."""
     taken: dict[str, int] = {}
     for result in results:
         for action, (_, times) in result.coverage.items():
@@ -146,7 +146,7 @@ def never_taken(results: Sequence[TlcResult]) -> list[str]:
 
 
 def counterexample(result: TlcResult) -> Table:
-    """The counterexample, one row for each place that a step changed."""
+    """Return the counterexample, one row for each place that a step changed."""
     title = Text(f"{result.violated} is violated", "table.title")
     table = Table(title=title, title_justify="left", show_lines=False)
     for heading in ("step", "action", "what changed", "from", "to"):
@@ -164,7 +164,7 @@ def counterexample(result: TlcResult) -> Table:
 
 
 def summary(results: Sequence[TlcResult]) -> Table:
-    """One row for each run."""
+    """Return one row for each run."""
     table = Table()
     for heading in ("configuration", "verdict"):
         table.add_column(heading, overflow="fold")
@@ -181,9 +181,9 @@ def summary(results: Sequence[TlcResult]) -> Table:
 
 @contextlib.contextmanager
 def progress_line(console: Console, title: str) -> Iterator[OnProgress]:
-    """How far TLC is: on a terminal a line that changes, else a line at the start and one every ten seconds.
+    """Show how far TLC is: on a terminal a line that changes, else a first line and one every ten seconds.
 
-    Without them a log or a CI job shows nothing for minutes, and looks like one that hangs.
+    Without such lines a log or a CI job shows nothing for minutes, and seems to hang.
     """
     if not console.is_terminal:
         with _progress_lines(console, title) as show:
@@ -195,7 +195,7 @@ def progress_line(console: Console, title: str) -> Iterator[OnProgress]:
 
 @contextlib.contextmanager
 def _progress_lines(console: Console, title: str) -> Iterator[OnProgress]:
-    """TLC reports once a minute, so a thread repeats the last report in between."""
+    """Print lines of progress. TLC reports once a minute, so a thread repeats the last report in between."""
     began, last = time.monotonic(), [f"{title}: starting"]
     over = threading.Event()
 
@@ -228,7 +228,7 @@ def _how_far(title: str, progress: SearchProgress) -> str:
 
 
 class _Report:
-    """Where results go: tables for people, JSON for programs."""
+    """Reports results: tables for people, JSON for programs."""
 
     def __init__(self, as_json: bool) -> None:
         self.as_json = as_json
@@ -270,7 +270,7 @@ def _check(options: argparse.Namespace, report: _Report) -> int:
 
 
 def _page(options: argparse.Namespace, results: Sequence[TlcResult]) -> None:
-    """The first counterexample as a page, if that was asked for."""
+    """Write the first counterexample as a page, if that was asked for."""
     for result in results:
         if options.html and not result.ok:
             made = filming.film(result, f"python -m walrus.tlc {options.command} {result.config}")
@@ -328,7 +328,7 @@ def _coverage(options: argparse.Namespace, report: _Report) -> int:
 
 
 def _times_taken(spec: str, results: Sequence[TlcResult]) -> Table:
-    """How often each action was taken, those that a configuration is for in bold."""
+    """Return how often each action was taken, with the actions that a configuration is for in bold."""
     table = Table(title=f"{spec}: times taken")
     for heading in ("action", *(result.config for result in results)):
         table.add_column(Text(heading))
@@ -363,7 +363,7 @@ def _mutants(options: argparse.Namespace, report: _Report) -> int:
             )
 
     wrong = run_cases(chosen, show, options.timeout)
-    if options.html:  # a counterexample takes a search of its own
+    if options.html:  # a counterexample needs a search of its own
         _page(options, [run_case(chosen[0], options.timeout)])
     if report.as_json:
         report.json(rows)

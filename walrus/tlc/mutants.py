@@ -1,16 +1,16 @@
-"""Mutants: changed specs, which TLC must refuse; and probes, which the unchanged ones must violate.
+"""Mutants: changed specs, which TLC must refuse; and probes, which the unchanged specs must violate.
 
-    planted      bugs by hand, each in the configuration that must refuse it, by the property we expect
+    planted      bugs by hand, each with the configuration that must refuse it, by the expected property
     probes       statements that a configuration must violate, or it never gets where a bug would show
     generated    a mutant for each guard of each action, made by rule (`patches.py`), each with a verdict
 
-A planted bug that survives is a hole in the invariants, or a configuration that is too small. The searches
-are those of the configuration, breadth-first, so a counterexample is a shortest one.
+A planted bug that survives is a hole in the invariants, or shows that a configuration is too small. The
+searches are those of the configuration, breadth-first, so a counterexample is a shortest one.
 
-A generated mutant is *allowed* more than the protocol, or less. More shows in a property. Less can show in a
-property, too, but often only in what no longer happens: an action that the configuration says it takes is
-never taken, or the search finds another number of states than it is known to have. What shows in none of
-these is listed with the reason why it may not (`verdicts.py`).
+A generated mutant may do more than the protocol, or less. Doing more shows in a property. Doing less can
+show in a property too, but often only in what no longer happens: an action that the configuration is for is
+never taken, or the search finds another number of states than the configuration has. A mutant that shows in
+none of these is listed with the reason (`verdicts.py`).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ CASES: tuple[Case, ...] = PLANTED + PROBES
 
 
 def name_of(case: Case) -> str:
-    """What a case is called in reports.
+    """Return the name of a case in reports.
 
     >>> name_of(planted_raft.PLANTED[0])
     'raft-quick-elections: VotesTwice'
@@ -57,12 +57,12 @@ def name_of(case: Case) -> str:
 
 
 def expected_of(case: Case) -> str:
-    """The property that must be violated."""
+    """Return the property that the case must violate."""
     return case.name if isinstance(case, Probe) else case.expected
 
 
 def listing(cases: Iterable[Case] = CASES) -> str:
-    """The table of docs/model-checking.md: what each configuration must refuse, and where it must come."""
+    """Return the table of docs/model-checking.md: what each configuration must refuse, and must reach."""
     head = "| configuration | planted bug, or probe | violates | what it is about |\n|---|---|---|---|\n"
     rows = (
         f"| {case.config} | {case.name} | {expected_of(case)} | {case.about} |\n"
@@ -72,22 +72,22 @@ def listing(cases: Iterable[Case] = CASES) -> str:
 
 
 def cases_of(config: str) -> tuple[Case, ...]:
-    """The bugs and probes of one configuration."""
+    """Return the bugs and probes of one configuration."""
     return tuple(case for case in CASES if case.config == config)
 
 
 def variant_of(case: Case) -> Variant:
-    """The case as a change of the spec, or as another property of it."""
+    """Return the case as a change of the spec, or as another property of it."""
     return Variant(judged_by=(case.name,)) if isinstance(case, Probe) else Variant(case.patches)
 
 
 def run_case(case: Case, timeout: float = 600.0) -> TlcResult:
-    """Have TLC look for it, in a search of its own. Raises TlcError."""
+    """Run TLC on one case, in a search of its own. Raises TlcError."""
     return search_of(config_file(case.config), variant_of(case), timeout)
 
 
 def violated_by(config: str, cases: Sequence[Case], timeout: float = 3600.0) -> list[str | None]:
-    """The property that each case of a configuration violates. Raises TlcError."""
+    """Return the property that each case of a configuration violates; None for none. Raises TlcError."""
     outcomes = judge_variants(config_file(config), [variant_of(case) for case in cases], timeout=timeout)
     return [outcome.violated or None for outcome in outcomes]
 
@@ -95,7 +95,7 @@ def violated_by(config: str, cases: Sequence[Case], timeout: float = 3600.0) -> 
 def run_cases(
     cases: Iterable[Case], report: Callable[[Case, str | None], None], timeout: float = 3600.0
 ) -> list[str]:
-    """Check them all; returns what is wrong, one line each."""
+    """Check the cases; return what is wrong, one line each."""
     wrong = []
     chosen = list(cases)
     for config in dict.fromkeys(case.config for case in chosen):

@@ -1,17 +1,17 @@
 """Changing a spec: planted bugs by hand, and mutants by rule, one for each guard of each action.
 
-A spec is text, and so is a mutant: one piece of one definition is replaced by another. `Patch` is that. A
-planted bug (`mutants.py`) names its patches; `generated` derives patches from the text itself:
+A spec is text, and so is a mutant: a `Patch` replaces one piece of one definition. A planted bug
+(`mutants.py`) names its patches; `generated` derives patches from the text itself:
 
     drop     a conjunct that guards an action is left out; a disjunct that allows something is left out
     negate   a conjunct says the opposite
-    border   a comparison takes its border in, or leaves it out: `<` for `<=`, `>=` for `>`, and so on
+    border   a comparison includes its border, or excludes it: `<` for `<=`, `>=` for `>`, and so on
 
-Only operators that `Next` reaches are changed. What is a guard is decided by form: a piece between two `/\\`
-(or `\\/`) that has no primed variable, is no UNCHANGED, and calls no operator that has one of these. Lists
-are read as TLA+ reads them, by the column of their bullets.
+Only operators that `Next` reaches are changed. Form decides what is a guard: a piece between two `/\\` (or
+`\\/`) that has no primed variable, is no UNCHANGED, and calls no operator that has one of these. Lists are
+read as TLA+ reads them, by the column of their bullets.
 
-Left out: values. A mutant that assigns something else is a bug of its own kind, and planted by hand.
+Left out: values. A mutant that assigns another value is a different kind of bug, and is planted by hand.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _OPEN, _CLOSE = "([{", ")]}"
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """In the definition of `operator`, `old` becomes `new`. `old` must be there once, or be the `which`th."""
+    """Replaces `old` by `new` in the definition of `operator`: its only occurrence, or the `which`th."""
 
     operator: str
     old: str
@@ -38,7 +38,7 @@ class Patch:
     which: int | None = None
 
     def apply(self, text: str) -> str:
-        """The text of the spec with this change. Raises SpecError."""
+        """Return the text of the spec with this change. Raises SpecError."""
         start, end = definitions(text).get(self.operator, (0, 0))
         body = text[start:end]
         found = [match.start() for match in re.finditer(re.escape(self.old), body)]
@@ -52,20 +52,20 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """A mutant that was made by rule. Its name says where it is and what it does."""
+    """A mutant made by rule. Its name says where it is and what it does."""
 
     kind: str
     patch: Patch
 
     @property
     def name(self) -> str:
-        """One line, the same as long as the guard stays as it is."""
+        """A name on one line, which stays the same as long as the guard does."""
         again = f" (no. {self.patch.which + 1})" if self.patch.which else ""
         return f"{self.patch.operator}: {self.kind} {' '.join(self.patch.old.split())}{again}"
 
 
 def definitions(text: str) -> dict[str, tuple[int, int]]:
-    """Where each definition begins and ends: up to the next one, or a comment or line in the first column.
+    """Return where each definition begins and ends: before the next one, or a comment or text in column 1.
 
     >>> definitions("A == 1\\nB(x) ==\\n    x\\n\\\\* about C\\nC == 2\\n")
     {'A': (0, 6), 'B': (7, 20), 'C': (32, 38)}
@@ -79,17 +79,17 @@ def definitions(text: str) -> dict[str, tuple[int, int]]:
 
 
 ACTION = re.compile(r"\b(\w+)(?:\([^():]*(?:\([^()]*\))?[^():]*\))?$", re.MULTILINE)
-"""At the end of a line of `Next`: the action that it takes."""
+"""Matches the action at the end of a line of `Next`."""
 
 
 def actions(text: str) -> list[str]:
-    """The actions that `Next` chooses from, in its order."""
+    """Return the actions that `Next` chooses from, in its order."""
     start, end = definitions(text)["Next"]
     return ACTION.findall(text[start:end].split("==", 1)[1])
 
 
 def reached(text: str, root: str = "Next") -> list[str]:
-    """The operators that `root` is made of, itself left out, in the order of the spec."""
+    """Return the operators that `root` uses, except itself, in the order of the spec."""
     where, found, todo = definitions(text), set[str](), [root]
     while todo:
         start, end = where[todo.pop()]
@@ -100,7 +100,7 @@ def reached(text: str, root: str = "Next") -> list[str]:
 
 
 def generated(text: str) -> Iterator[Generated]:
-    """Every mutant of the spec that the rules make."""
+    """Yield every mutant of the spec that the rules make."""
     where = definitions(text)
     names = reached(text)
     bodies = {name: _without_comments(text[slice(*where[name])]) for name in names}
@@ -128,12 +128,12 @@ def _mutations(joint: str, piece: str) -> Iterator[tuple[str, str]]:
 
 
 def _without_comments(body: str) -> str:
-    """The same text and the same places, with spaces for comments."""
+    """Return the text with spaces in place of comments, so that positions stay the same."""
     return re.sub(r"\\\*[^\n]*", lambda comment: " " * len(comment[0]), body)
 
 
 def _acting(bodies: Mapping[str, str]) -> set[str]:
-    """The operators that say what a variable becomes."""
+    """Return the operators that assign a variable."""
     found = {name for name, body in bodies.items() if re.search(r"\w'|UNCHANGED", body)}
     while True:
         more = {
@@ -151,10 +151,10 @@ def _is_guard(piece: str, acting: set[str]) -> bool:
 
 
 def _pieces(body: str) -> Iterator[tuple[str, str, int]]:
-    """(joint, piece, place) of what stands between two `/\\` or `\\/`, from the outside in.
+    """Yield (joint, piece, position) for each piece between two `/\\` or `\\/`, from the outside in.
 
     A bullet's piece ends where a line begins no further right than the bullet, or at a bracket that was
-    opened before it, or at an ELSE, IN or arrow of what is around it.
+    opened before it, or at an ELSE, IN or arrow of the surrounding expression.
     """
     seen = set[tuple[str, int]]()
     for bullet in _BULLET.finditer(body):
@@ -165,7 +165,7 @@ def _pieces(body: str) -> Iterator[tuple[str, str, int]]:
 
 
 def _around(body: str, bullet: re.Match[str]) -> Iterator[tuple[str, str, int]]:
-    """What follows the bullet; and what stands before it, if it stands in the middle of a line."""
+    """Yield the piece after the bullet, and the piece before it if the bullet is in the middle of a line."""
     column = bullet.start() - (body.rfind("\n", 0, bullet.start()) + 1)
     line = body[bullet.start() - column : bullet.start()]
     alone = not re.sub(r"/\\|\\/", "", line).strip()
@@ -181,11 +181,11 @@ _ENDS = re.compile(r"^(?:ELSE|THEN|IN|=>|<=>|\|->|:>|@@|,|==)")
 
 
 _QUANTIFIED = re.compile(r"\\[AE] [^:]*$")
-"""A comma behind this is between two bounds."""
+"""A comma after this is between two bounds."""
 
 
 def _following(body: str, at: int, column: int | None, inline: str) -> tuple[str, int]:
-    """The piece that begins at this place."""
+    """Return the piece that begins here, and its end."""
     depth, place = 0, at
     while place < len(body):
         rest = body[place:]
@@ -214,13 +214,13 @@ def _following(body: str, at: int, column: int | None, inline: str) -> tuple[str
 
 
 def _inside(piece: str) -> bool:
-    """Whether an IF, LET or the like that the piece began is still open."""
+    """Return whether an IF, LET or the like that began in the piece is still open."""
     words = re.findall(r"\b(?:IF|THEN|ELSE|LET|IN|CASE)\b", piece)
     return bool(words)
 
 
 def _preceding(body: str, end: int) -> tuple[str, int]:
-    """The piece of the same line that ends at this place."""
+    """Return the piece of the same line that ends here, and its beginning."""
     depth, place = 0, end
     while place > 0:
         before = body[:place]
@@ -246,7 +246,7 @@ def _preceding(body: str, end: int) -> tuple[str, int]:
 
 
 def _top_level(piece: str, border: str) -> bool:
-    """Whether the comparison is the piece's own, and not within brackets."""
+    """Return whether the comparison belongs to the piece itself, not to something in brackets."""
     depth = 0
     for place, char in enumerate(piece):
         if char in _OPEN:

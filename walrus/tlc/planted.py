@@ -1,8 +1,8 @@
-"""What a configuration must refuse, and where it must come.
+"""What a configuration must refuse, and what it must reach.
 
-A spec that can do nothing violates nothing, an invariant that is too weak holds always, and a configuration
-that is too small never gets to where a rule matters. So each configuration has bugs planted in it, one at
-a time, that the search must refuse by the property we expect (`Planted`), and statements that it must
+A spec that can do nothing violates nothing, an invariant that is too weak always holds, and a configuration
+that is too small never reaches the states where a rule matters. So each configuration has planted bugs, one
+at a time, that the search must refuse by the expected property (`Planted`), and statements that it must
 violate, or it never gets where the protocol is interesting (`Probe`). A bug that survives, or is refused by
 another property than expected, is a rule that we did not understand.
 """
@@ -26,7 +26,7 @@ class Planted:
     patches: tuple[Patch, ...]
 
     def apply(self, text: str) -> str:
-        """The text of the spec with the bug. Raises SpecError."""
+        """Return the text of the spec with the bug. Raises SpecError."""
         return patched(text, self.patches)
 
 
@@ -40,7 +40,7 @@ class Probe:
 
 
 def patched(text: str, patches: Iterable[Patch]) -> str:
-    """The text of a spec with all these changes, one after the other. Raises SpecError."""
+    """Return the text of a spec with all these changes, made in order. Raises SpecError."""
     for patch in patches:
         text = patch.apply(text)
     return text

@@ -1,6 +1,6 @@
 """Bugs planted in Walrus.tla, each with the configuration that must refuse it, and probes.
 
-The configurations are checked to their end without the bug, so each of these says what that was worth.
+The configurations are checked to their end without the bugs; each bug here shows what that check is worth.
 """
 
 from __future__ import annotations

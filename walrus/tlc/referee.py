@@ -1,12 +1,12 @@
 """A second opinion on recorded runs of the data plane: their rules once more, in Python.
 
-A corrupted run that TLC accepts is either another run that could have been, or a hole in WalrusTrace.tla. So
-the rules are written down here a second time, from docs/model-checking.md and not from the TLA+, in another
-way: entries have no contents (every copy is a prefix of what one writer wrote, so lengths say it all), and
-nothing is searched. Two judges of the same run must agree; tests hold them to it, by the hundred.
+A corrupted run that TLC accepts is either another possible run, or a hole in WalrusTrace.tla. So the rules
+are written here a second time, from docs/model-checking.md and not from the TLA+, and in another way:
+entries have no contents (every copy is a prefix of what one writer wrote, so lengths suffice), and nothing
+is searched. Two judges of the same run must agree; tests check this on hundreds of runs.
 
-Left out, because only TLC has the state for it: the invariants over all copies. What they forbid follows from
-the steps, and a run of which only TLC says that it breaks one would show a step that is missing here.
+Left out, because only TLC has the state for it: the invariants over all copies. What they forbid follows
+from the steps, so a run in which only TLC sees a violation would reveal a step that is missing here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from walrus.tlc.trace_spec import Event, Run, begin_of
 from walrus.tlc.trace_walrus import data_plane
 
 Place = tuple[int, int]
-"""(segment, offset): the next entry to read."""
+"""(segment, offset) of the next entry to read."""
 Key = tuple[str, int]
 """(topic, segment)"""
 
@@ -29,11 +29,11 @@ NEVER: Final = 1 << 40
 
 
 class NoStep(Exception):
-    """An event that is no step."""
+    """An event is not a step of the protocol."""
 
 
 def need(condition: object, why: str) -> None:
-    """What must hold for an event to be a step. Raises NoStep."""
+    """Check a condition for an event to be a step. Raises NoStep."""
     if not condition:
         raise NoStep(why)
 
@@ -47,9 +47,11 @@ class _Copy:
         self.copied = 0
         self.proven = False
         self.doubt = 0
-        """0, or the length at which a copy that came back shorter than it had told is whole again."""
+        """The length at which a copy that came back shorter than reported is whole again; 0 if there is no
+        doubt.
+        """
         self.readable: int | None = None
-        """Where its damage begins, if it has any that is known."""
+        """Where its known damage begins; None if there is none."""
 
     @property
     def intact(self) -> int:
@@ -57,7 +59,7 @@ class _Copy:
 
     @property
     def said(self) -> int:
-        """The most that was ever told."""
+        """The greatest length that the node ever reported for this copy."""
         return max([self.told, self.copied, *(length for length, _ in self.answers)])
 
 
@@ -69,7 +71,7 @@ class _Node:
         self.forget()
 
     def forget(self) -> None:
-        """What a process forgets when it dies."""
+        """Forget what a process loses when it dies."""
         self.applied = 0
         self.view: dict[str, int] = {}
         self.lease: dict[str, int] = {}
@@ -94,7 +96,7 @@ class _Segment:
 
     @property
     def sealed(self) -> bool:
-        """Whether it has ended."""
+        """Return whether the segment is sealed."""
         return self.count is not None
 
     def majority(self, nodes: set[int]) -> bool:
@@ -102,7 +104,7 @@ class _Segment:
 
 
 class Referee:
-    """Follows one run. `judge` says where it stops being one, and why."""
+    """Follows one run; `judge` returns where it stops being a run of the protocol, and why."""
 
     def __init__(self, run: Run) -> None:
         begin = begin_of(run)
@@ -125,7 +127,7 @@ class Referee:
                 self._node(node)
 
     def judge(self) -> tuple[int, str]:
-        """(how many events are steps, why the next one is none or "")."""
+        """Return how many events are steps, and why the next one is none ("" at the end of the run)."""
         for number, event in enumerate(self._events):
             try:
                 self._take(event)
@@ -194,7 +196,9 @@ class Referee:
             node.seen[topic, group] = (place[0], place[1])
 
     def _open(self, number: int, topic: str, current: int) -> None:
-        """A node knows a topic's segments up to this one, and leads the last if it was opened for it."""
+        """A node learns a topic's segments up to `current`, and leads that one if it was opened for the
+        node.
+        """
         node = self._node(number)
         led = node.lease.get(topic, 0)
         node.view[topic] = current
@@ -472,7 +476,7 @@ class Referee:
     # --- reading ---
 
     def _end(self, node: _Node, topic: str, place: Place) -> Place:
-        """The same place, behind sealed segments that end there, as far as the node knows."""
+        """Return the place moved past sealed segments that end there, as far as the node knows them."""
         segments = self._topics[topic]
         while place[0] < node.view.get(topic, 0) and place[1] >= (segments[place[0] - 1].count or 0):
             place = (place[0] + 1, 0)
@@ -546,7 +550,7 @@ class Referee:
         node.forget()
 
     def _whole_at(self, number: int, key: Key) -> int:
-        """When a shortened copy is whole again: with all that its live writer has now, or never."""
+        """Return the length at which a shortened copy is whole: that of its live writer now, or never."""
         segment = self._topics[key[0]][key[1] - 1]
         writer = self._node(segment.leader)
         if segment.count is not None:
@@ -560,7 +564,7 @@ class Referee:
         return {(topic, segment): (length, fenced) for topic, segment, length, fenced in copies}
 
     def _on_restart(self, node: _Node, event: Event) -> None:
-        node.up = False  # a crash that was not recorded
+        node.up = False  # a crash that was not recorded may have come before
         node.forget()
         need(event["incarnation"] == node.incarnation + 1, "not its next start")
         found = self._found(event["copies"])
@@ -579,14 +583,14 @@ class Referee:
         node.up, node.incarnation = True, event["incarnation"]
 
     def _late(self, number: int, key: Key, length: int) -> None:
-        """What a real process wrote last may not have been recorded."""
+        """Allow for the last writes of a real process, which may not have been recorded."""
         need(len(self._topics.get(key[0], ())) >= key[1], "there is no such segment")
         segment = self._topics[key[0]][key[1] - 1]
         need(segment.leader == number or length <= segment.written, "so much was not written")
         segment.written = max(segment.written, length)
 
     def _may_forget(self, node: _Node, key: Key) -> bool:
-        """Its checkpoint may have known the segment to be sealed."""
+        """Return whether the node may drop the fence: its checkpoint may know the segment to be sealed."""
         return self._topics[key[0]][key[1] - 1].sealed and node.knew.get(key[0], 0) > key[1]
 
     def _on_rejoin(self, node: _Node, event: Event) -> None:

@@ -1,15 +1,15 @@
 """Behaviours of a spec, performed on the code: `python -m walrus.tlc replay CONFIG --behaviours N`.
 
-Recorded runs (`traces.py`) go from the code to the spec: whatever the code does must be a behaviour. This is
-the other way: TLC in simulation mode writes random behaviours of Raft.tla or of Walrus.tla, each is performed
-step by step on real servers (`replay_raft.py`, `replay_segments.py`), and after each step the state that they
-came to is compared with that of the spec. A difference names the variable, the action and the step, and is a
-bug in one of the two.
+Recorded runs (`traces.py`) go from the code to the spec: whatever the code does must be a behaviour. A
+replay goes the other way. TLC in simulation mode writes random behaviours of Raft.tla or Walrus.tla; each is
+performed step by step on real servers (`replay_raft.py`, `replay_segments.py`); and after each step the
+state of the servers is compared with that of the spec. A difference names the variable, the action and the
+step, and is a bug in one of the two.
 
 TLC chooses among all steps with equal chances. Five servers that may all campaign spend their time with
-elections; four nodes with two topics and readers hardly get to a recovery. So each spec has constants under
-which more happens of what is performed (`NARROW`, `NARROW_SEGMENTS`). `CHECKPOINTS` adds the steps that
-forget fences: with them most steps of a behaviour are checkpoints, so those are runs of their own.
+elections; four nodes with two topics and readers hardly ever reach a recovery. So each spec has constants
+that make the performed steps more frequent (`NARROW`, `NARROW_SEGMENTS`). `CHECKPOINTS` adds the steps that
+forget fences: with them most steps of a behaviour are checkpoints, so they have runs of their own.
 """
 
 from __future__ import annotations
@@ -77,20 +77,20 @@ class ReplayDifference:
 
 @dataclass(slots=True)
 class Replayed:
-    """What became of the behaviours."""
+    """The outcome of performing behaviours."""
 
     behaviours: int = 0
     steps: int = 0
     actions: Counter[str] = field(default_factory=Counter)
     """How often each action was performed."""
     beyond: Counter[str] = field(default_factory=Counter)
-    """Where a behaviour was given up because the code cannot go there: how often, by reason."""
+    """Why behaviours were given up where the code cannot follow: reason -> how often."""
     differences: list[ReplayDifference] = field(default_factory=list)
     seconds: float = 0.0
 
 
 def native(value: Value) -> Any:
-    """The value with numbers for servers (`n1` is 1, `None` is 0) and without the quotes of strings.
+    """Return the value with numbers for servers (`n1` is 1, `None` is 0) and strings without their quotes.
 
     >>> native(parse_value('(n1 :> None @@ n2 :> "Leader")'))
     {1: 0, 2: 'Leader'}
@@ -106,13 +106,13 @@ def native(value: Value) -> Any:
 
 
 class BehaviourReader:
-    """Reads the files that TLC writes in simulation mode; most values are those of the state before."""
+    """Reads the files that TLC writes in simulation mode; caches values, since most repeat."""
 
     def __init__(self) -> None:
         self._known: dict[str, Any] = {}
 
     def states(self, text: str) -> list[SpecState]:
-        """The states of one behaviour, in order."""
+        """Return the states of one behaviour, in order."""
         parts = re.split(r"^STATE_\d+ ==\s*$", text, flags=re.MULTILINE)[1:]
         return [
             {name: self._value(value) for name, value in parse_state(part.split("\n====")[0]).items()}
@@ -136,12 +136,12 @@ def behaviours(
     seed: int,
     timeout: float = 3600.0,
 ) -> Iterator[list[SpecState]]:
-    """Random behaviours of a configuration; the same seed gives the same ones. Raises TlcError."""
+    """Yield random behaviours of a configuration; equal seeds give equal behaviours. Raises TlcError."""
     file = config_file(config)
     with tempfile.TemporaryDirectory(prefix="walrus-replay-") as scratch:
         varied = Path(scratch) / file.name
         claims = r"^(SYMMETRY|PROPERTIES|PROPERTY|INVARIANTS|INVARIANT)\b.*(\n .*)*$"
-        text = re.sub(claims, "", file.read_text(), flags=re.MULTILINE)  # others check them, and they cost
+        text = re.sub(claims, "", file.read_text(), flags=re.MULTILINE)  # other runs check these, at a cost
         varied.write_text(with_constants(text, constants))
         into = Path(scratch) / "behaviour"
         arguments = ["-simulate", f"file={into},num={count}", "-depth", str(depth), "-seed", str(seed)]
@@ -166,7 +166,7 @@ def replay(
 ) -> Replayed:
     """Perform random behaviours on real servers, until `most` of them differ. Raises TlcError.
 
-    Without `constants` they are narrowed to what is performed. `footage` keeps the steps of the first
+    Without `constants` the spec is narrowed to what can be performed. `footage` keeps the steps of the first
     behaviour of Raft.tla that differs, for a page.
     """
     spec = spec_of(config_file(config)).stem
@@ -189,7 +189,7 @@ def replay(
 
 Behaviour = Sequence[SpecState]
 Perform = Callable[[Behaviour, int, Replayed], None]
-"""Performs a behaviour, the one of this number, and tells what became of it."""
+"""Performs the behaviour with this number, and adds its outcome."""
 
 
 def perform_all(every: Iterable[Behaviour], one: Perform, most: int) -> Replayed:
@@ -204,14 +204,14 @@ def perform_all(every: Iterable[Behaviour], one: Perform, most: int) -> Replayed
 
 
 class Performer(Protocol):
-    """Real servers that do as they are told."""
+    """Real servers that carry out the steps of a behaviour."""
 
     def perform(self, step: SpecStep, before: SpecState, after: SpecState) -> None:
-        """Do one step. Raises Difference, or Beyond."""
+        """Do one step and compare. Raises Difference, or Beyond."""
 
 
 Look = Callable[[int, str, int, Performer | None], None]
-"""Told (step, action, node, servers) after each step."""
+"""Called with (step, action, node, servers) after each step."""
 
 
 def _perform(
@@ -228,7 +228,7 @@ def _perform(
         look(at, action, node, stage)
         for before, after in pairwise(states):
             at += 1
-            if before == after:  # what was proposed is proposed again
+            if before == after:  # a repeated proposal changes nothing
                 continue
             step = between(before, after)
             action = f"{step.action}({', '.join(map(str, (step.node, *step.values)))})"
@@ -252,7 +252,7 @@ def perform(
     pre_votes: bool = True,
     footage: Footage | None = None,
 ) -> None:
-    """Perform a behaviour of Raft.tla up to its end or the first difference; `outcome` is told of it."""
+    """Perform a behaviour of Raft.tla to its end or the first difference, and update `outcome`."""
     seen = Footage() if footage is None else footage
 
     def look(at: int, action: str, node: int, stage: Performer | None) -> None:
@@ -265,5 +265,5 @@ def perform(
 
 
 def perform_segments(states: Behaviour, number: int, outcome: Replayed) -> None:
-    """Perform a behaviour of Walrus.tla up to its end or the first difference; `outcome` is told of it."""
+    """Perform a behaviour of Walrus.tla to its end or the first difference, and update `outcome`."""
     _perform([flat(state) for state in states], Segments, segment_step_of, number, outcome)

@@ -1,9 +1,9 @@
 """A behaviour of the spec that ends differently on the code, as a film (`walrus/view/film.py`).
 
-Up to the step before the last, spec and code have come to the same after each step, so one picture shows
-both: role, term, vote, log and commit index of each server. The last step shows what the code made of it, and
-beside that what the spec has instead: `log in the spec`, for the servers and the fields that differ. The
-variable that was found to differ is the film's broken name, with both of its values.
+Up to the step before the last, spec and code agree after each step, so one picture shows both: role, term,
+vote, log and commit index of each server. The last step shows what the code made of it, and beside that what
+the spec has instead: `log in the spec`, for the servers and the fields that differ. The variable that
+differs is the film's broken name, with both of its values.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Picture = dict[str, Any]
 
 
 class Shot(msgspec.Struct, frozen=True):
-    """What a step came to, in the spec and in the code."""
+    """The state after a step, in the spec and in the code."""
 
     number: int
     action: str
@@ -34,12 +34,12 @@ class Shot(msgspec.Struct, frozen=True):
 
 
 class Footage:
-    """Watches behaviours being performed, and keeps the shots of the first one that differs."""
+    """Observes behaviours as they are performed, and keeps the shots of the first one that differs."""
 
     def __init__(self) -> None:
         self.shots: list[Shot] = []
         self.broken: tuple[str, str] | None = None
-        """The variable, and what is said of it."""
+        """The variable that differs, and the description of the difference."""
 
     def note(
         self, number: int, action: str, node: int, spec: SpecState, servers: Mapping[int, RealServer]
@@ -53,12 +53,12 @@ class Footage:
             self.shots.append(Shot(number, action, node, expected, code or expected))
 
     def differs(self, variable: str, what: str) -> None:
-        """The last shot is where spec and code part."""
+        """Spec and code differ after the last shot."""
         self.broken = self.broken or (variable, what)
 
 
 def film(footage: Footage, again: str = "") -> Film:
-    """The film of a difference. ValueError if there was none."""
+    """Return the film of a difference. Raises ValueError if there was none."""
     if footage.broken is None:
         raise ValueError("spec and code came to the same: there is nothing that a film could show")
     first, variable, what = footage.shots[0], *footage.broken
@@ -80,7 +80,7 @@ def film(footage: Footage, again: str = "") -> Film:
 
 
 def _changes(before: Shot, shot: Shot) -> dict[str, Picture]:
-    """What a step changed in the code, by lane; and where the spec has something else, that as well."""
+    """Return by lane what a step changed in the code, and the spec's value where that differs."""
     told: dict[str, Picture] = {}
     for node, picture in shot.code.items():
         new = {name: value for name, value in picture.items() if before.code[node].get(name) != value}
@@ -109,7 +109,7 @@ def _picture(role: str, term: int, vote: int, terms: list[int], commit: int) -> 
 
 
 def _words(value: object) -> str:
-    """As text: the page draws the state of the code only."""
+    """Return a value as text, since the page draws only the state of the code."""
     if isinstance(value, list):
         return ", ".join(f"term {term} to index {at}" for term, at in value[1:]) or "empty"
     return "none" if value is None else str(value)

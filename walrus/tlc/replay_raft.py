@@ -1,21 +1,22 @@
-"""Behaviours of Raft.tla, performed on the real `Raft` class: a cluster of servers that does as it is told.
+"""Behaviours of Raft.tla, performed on the real `Raft` class: a cluster of servers that follows the spec.
 
-The search for a difference is TLC's; here one step of the spec after the other is done to real servers, and
-the state they come to is mapped back and compared. `replay_steps.py` tells a step from the two states
+TLC chooses the behaviours. This module performs one step of the spec after the other on real servers, maps
+their state back to the spec's variables, and compares. `replay_steps.py` recognises a step by the two states
 around it.
 
 Messages are the servers' own wherever the spec has them: a request for votes, a vote, an acknowledgement
 counts only if a real server has sent it, and what promises something must be durable when it leaves. Entries
-are sent by the step that takes them, cut out of what the leader's log was, for the spec lets any slice of it
-arrive.
+are sent by the step that takes them, cut out of what the leader's log was, because the spec lets any slice
+of it arrive.
 
-What must not happen is tried, too, on copies of servers (`_probe`): a vote that the spec does
-not grant, acknowledgements that do not suffice, a commit index without its entries, a request once more.
+Forbidden effects are tried, too, on copies of servers (`_probe`): a vote that the spec does not grant,
+acknowledgements that do not suffice, a commit index without its entries, a repeated request.
 
-What the code does in one go and the spec in two is waited for (`RealServer.unborn`, `.ahead`): a new leader
-appends its no-op at once; a term that is written makes durable what was written before it; a leader that is
-removed leaves with the commit. What only the spec can do ends the replay of a behaviour, and is counted
-(`Beyond`): a tail that is lost although a later write was durable, a transfer to a server that has restarted.
+Where the code does in one step what the spec does in two, the comparison waits (`RealServer.unborn`,
+`.ahead`): a new leader appends its no-op at once; a term that is written makes durable what was written
+before it; a leader that is removed leaves with the commit. A step that only the spec can take ends the
+replay of a behaviour, and is counted (`Beyond`): the loss of a tail although a later write was durable, a
+transfer to a server that has restarted.
 
 Left out: `elections`, `committed` and `budget`, which are history; and time: clocks are moved so that no
 server refuses because it hears a leader.
@@ -59,15 +60,15 @@ CONFIG: Final = RaftConfig(heartbeat_interval=0.1, election_timeout=1.0)
 
 
 class _Lowest:
-    """The randomness that servers are handed: none."""
+    """A source of randomness that always returns the lowest value."""
 
     def uniform(self, a: float, b: float) -> float:
-        """The least."""
+        """Return the lower bound."""
         return a
 
 
 class _Disk:
-    """One topic of entries, as much of `Storage` as a journal needs. What is written is durable."""
+    """The part of `Storage` that a journal needs: one topic of entries. What is written is durable."""
 
     def __init__(self) -> None:
         self._first, self._entries = 0, list[bytes]()
@@ -99,7 +100,7 @@ class _Disk:
 
 
 class RealServer:
-    """A real server, the writes that wait for its disk, and what of its state the spec does not have yet."""
+    """A real server, its waiting writes, and the part of its state that the spec does not have yet."""
 
     def __init__(self, node: int, disk: _Disk, now: float) -> None:
         self.node, self.now = node, now
@@ -108,28 +109,28 @@ class RealServer:
         self.raft = Raft(node_id=node, config=CONFIG, restored=restored, rng=_Lowest(), now=now)
         self.waiting: list[Ready] = []
         self.durable = restored.hard_state
-        """The term and the vote that are on its disk."""
+        """The term and the vote on disk."""
         self.unborn = False
-        """It leads, and has appended the no-op that the spec lets it append later."""
+        """Whether it leads and has appended the no-op, which the spec appends in a later step."""
         self.ahead = False
-        """More of its log is durable than in the spec."""
+        """Whether more of its log is durable than in the spec."""
         self.full: list[Entry] = []
-        """Its log from index 1 on, with what a snapshot covers."""
+        """The log from index 1 on, including the entries that a snapshot covers."""
         self.snapshot: Snapshot | None = None
 
     @property
     def left(self) -> bool:
-        """It led, and left with the commit of its removal."""
+        """Return whether it led and left with the commit of its removal."""
         return self.raft.role is Role.LEARNER and self.node not in self.raft.membership.voters
 
     def look(self) -> None:
-        """Keep `full` up to date."""
+        """Bring `full` up to date with the log."""
         log = self.raft.log
         base = log.snapshot_index
         self.full[base:] = log.entries(base + 1, log.last_index + 1)
 
     def shown(self) -> list[Entry]:
-        """The log without a no-op that the spec does not have yet."""
+        """Return the log without a no-op that the spec does not have yet."""
         return self.full[:-1] if self.unborn else list(self.full)
 
 
@@ -146,7 +147,7 @@ def _mapped(entry: Entry) -> Mapping[str, object]:
 
 
 class Cluster:
-    """Real servers in the state that a behaviour begins with; `perform` does a step to them and compares."""
+    """Real servers in the initial state of a behaviour; `perform` applies a step to them and compares."""
 
     def __init__(self, first: SpecState, pre_votes: bool) -> None:
         self._pre_votes = pre_votes
@@ -174,7 +175,7 @@ class Cluster:
         return server
 
     def perform(self, step: SpecStep, before: SpecState, after: SpecState) -> None:
-        """Do one step; raises Difference if it leads elsewhere than in the spec."""
+        """Do one step. Raises Difference if the code ends in another state than the spec, or Beyond."""
         goes_on = step.action in (
             "ClientRequest",
             "AdvanceCommitIndex",
@@ -201,7 +202,7 @@ class Cluster:
     # --- what is on its way ---
 
     def _send(self, server: RealServer, envelopes: Any) -> None:
-        """What leaves a server. Whatever promises something must be durable."""
+        """Record what a server sends. Raises Difference for a promise that is not durable."""
         for to, message in envelopes:
             match message:
                 case RequestVoteRequest(term=term) if server.durable != HardState(term, server.node):
@@ -214,13 +215,13 @@ class Cluster:
             self._sent.append((server.node, to, message))
 
     def _on_disk(self, server: RealServer) -> int:
-        """How much of the log the next start would find."""
+        """Return how much of the log the next start would find."""
         restored = RaftJournal(server.disk).load()
         base = restored.snapshot.index if restored.snapshot else 0
         return restored.entries[-1].index if restored.entries else base
 
     def _pump(self, server: RealServer, *, sync: bool = True) -> None:
-        """Take what the server wants done; have it done, or let it wait for the disk."""
+        """Take what the server wants done; with `sync` do it, otherwise let it wait for the disk."""
         raft = server.raft
         while raft.has_ready():
             ready = raft.ready()
@@ -287,10 +288,10 @@ class Cluster:
         )
 
     def _canvass(self, server: RealServer) -> None:
-        """Every server that would grant it is asked, and answers."""
+        """Ask every server that would grant a pre-vote, and deliver its answer."""
         term = server.raft.current_term + 1
         asked = {
-            to: message  # the latest
+            to: message  # the latest one
             for sender, to, message in self._sent
             if sender == server.node and isinstance(message, PreVoteRequest) and message.term == term
         }
@@ -299,9 +300,9 @@ class Cluster:
             if server.raft.role is Role.PRE_CANDIDATE and to in server.raft.membership.voters:
                 other = self.servers[to]
                 if other.raft.current_term > message.term or to in leaders:
-                    continue  # it would refuse, and perhaps bring news of its term
-                # A pre-candidate would yield, which no step of the spec says; and a server that is in the
-                # new term by now has granted it before.
+                    continue  # it would refuse, and perhaps report a newer term
+                # A pre-candidate would become a follower, for which the spec has no step. A server that is
+                # in the new term by now has granted the pre-vote before.
                 if other.raft.role is Role.PRE_CANDIDATE or other.raft.current_term == message.term:
                     self._tell(server, to, PreVoteResponse(term=message.term, granted=True))
                     continue
@@ -471,7 +472,7 @@ class Cluster:
         self._catch_up(server)
         self._tell(server, leader.node, request)
         server.snapshot = snapshot
-        if server.raft.log.snapshot_index < snapshot.index:  # it held all of that; its host compacts, too
+        if server.raft.log.snapshot_index < snapshot.index:  # it had all of that: its host compacts, too
             self._compact(server, snapshot.index)
 
     # --- membership ---
@@ -493,13 +494,13 @@ class Cluster:
         self._pump(server, sync=False)
 
     def _StepDown(self, step: SpecStep, after: SpecState) -> None:
-        """The code left with the commit."""
+        """Do nothing: the code leaves with the commit."""
 
     # --- faults ---
 
     def _Restart(self, step: SpecStep, after: SpecState) -> None:
         if not step.node:
-            return  # of a server of which nothing is lost: nothing to see
+            return  # a server that loses nothing: no variable changes
         server, length = self.servers[step.node], len(after["log"][step.node])
         while server.waiting and server.waiting[0].entries and server.waiting[0].entries[-1].index <= length:
             self._write(server, server.waiting.pop(0))
@@ -534,7 +535,9 @@ class Cluster:
                 raise Difference("votes", f"one of {node} in this term", "two")
 
     def _probe_votes(self, candidate: int, spec: SpecState) -> None:
-        """Copies of all others get the new request for votes; they grant it where the spec would, too."""
+        """Send the new request for votes to copies of all others: they may grant it only where the spec
+        does.
+        """
         asked = [
             message
             for sender, _, message in self._sent
@@ -556,7 +559,9 @@ class Cluster:
                 raise Difference("votes", f"none of {node} for {candidate}", "one")
 
     def _probe_commit(self, node: int, spec: SpecState) -> None:
-        """A copy of the leader hears of all that was acknowledged, one of the server of what is committed."""
+        """A copy of the leader gets all acknowledgements, and a copy of the server the leader's commit
+        index.
+        """
         term = self.servers[node].raft.current_term
         leader = self.servers.get(self._leaders[term - 1]) if term else None
         if leader is None or leader.raft.role is not Role.LEADER or leader.raft.current_term != term:
@@ -578,7 +583,7 @@ class Cluster:
             self._probe_predecessor(server, leader, sent)
 
     def _probe_predecessor(self, server: RealServer, leader: RealServer, sent: list[Entry]) -> None:
-        """A copy is sent a request whose predecessor it has of another term."""
+        """A copy gets a request whose predecessor it has in another term."""
         for prev, (theirs, mine) in enumerate(zip(sent, server.full, strict=False), 1):
             if theirs.term == mine.term:
                 continue
@@ -606,7 +611,7 @@ class Cluster:
     # --- comparing ---
 
     def compare(self, spec: SpecState) -> None:
-        """Raises Difference at the first variable that is another one in the code."""
+        """Compare all variables. Raises Difference at the first one that differs in the code."""
         for server in self.servers.values():
             server.look()
             self._note_leader(server)

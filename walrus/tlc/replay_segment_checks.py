@@ -1,12 +1,11 @@
-"""What the real nodes came to, held against a state of Walrus.tla; and what must not happen, tried.
+"""Compares the real nodes with a state of Walrus.tla, and tries what must not happen.
 
-`compare` maps the state of the nodes back: metadata, views, leases, entries, what is durable, what was told
-to the writer, fences, what is acknowledged, the answers to fences, the counts that recoveries chose, and the
-seals that were proposed. `replay_segments.py` says where the code may be ahead of the spec.
+`compare` maps the state of the nodes back: metadata, views, leases, entries, what is durable, what was
+reported to the writer, fences, what is acknowledged, the answers to fences, the counts that recoveries
+chose, and the seals that were proposed. `replay_segments.py` says where the code may be ahead of the spec.
 
-What must not happen is tried, on copies of nodes (`probe`): a frame for a fenced replica, a PUT for a writer
-that may not write, a seal of what is not acknowledged, all reports and all answers that there are, the same
-Seal again.
+`probe` tries forbidden steps on copies of nodes: a frame for a fenced replica, a PUT for a writer that may
+not write, a seal of what is not acknowledged, all reports and all answers so far, a repeated Seal.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from walrus.tlc.replay_steps import Difference, SpecState, SpecStep, same
 
 
 def compare(nodes: RealNodes, spec: SpecState) -> None:
-    """Raises Difference at the first variable that is another one in the code."""
+    """Compare all variables. Raises Difference at the first one that differs in the code."""
     _compare_metadata(nodes, spec)
     for node, server in nodes.by_id.items():
         same(f"up[{node}]", spec["up"][node], server.up)
@@ -62,7 +61,7 @@ def _compare_process(nodes: RealNodes, server: RealNode, spec: SpecState) -> Non
     same(f"lease[{node}]", spec["lease"][node], server.leases.granted().get(T, 0))
     for number in nodes.numbers():
         copy = server.copies.get((T, number))
-        if number >= spec["checkpoint"][node]:  # of others the note may be gone, and the fence in memory
+        if number >= spec["checkpoint"][node]:  # below, the note may be gone, the fence in memory only
             same(f"fenced[{node}][{number}]", number in spec["fenced"][node], copy.fenced)
         same(f"unsure[{node}][{number}]", False, not copy.sure)
     for writer in server.lifecycle.writers.values():
@@ -115,7 +114,7 @@ def _compare_recoveries(nodes: RealNodes, spec: SpecState) -> None:
 
 
 def probe(nodes: RealNodes, step: SpecStep, spec: SpecState) -> None:
-    """Try what the spec does not allow, on copies."""
+    """Try steps that the spec does not allow, on copies of nodes. Raises Difference if one has an effect."""
     if step.action == "Fence":
         _probe_fenced(nodes, step.node, step.values[0], spec)
         _probe_recoveries(nodes, step.values[0], spec)
@@ -143,7 +142,7 @@ def _tried(nodes: RealNodes, node: int, *given: Any) -> RealNode:
 
 
 def _probe_fenced(nodes: RealNodes, node: int, number: int, spec: SpecState) -> None:
-    """A fenced replica is sent the entry that it lacks."""
+    """Send a fenced replica the entry that it lacks."""
     held = nodes.by_id[node].entries(number)
     frame = nodes.frames.get((number, len(held) + 1))
     if frame is not None and node != nodes.leader(number):
@@ -152,7 +151,7 @@ def _probe_fenced(nodes: RealNodes, node: int, number: int, spec: SpecState) -> 
 
 
 def _probe_frames(nodes: RealNodes, node: int, spec: SpecState) -> None:
-    """The entry that it lacks comes from a stranger, or of a segment that it knows to be sealed."""
+    """Send a replica the entry that it lacks, from a node that is no writer, or for a sealed segment."""
     for number in range(1, spec["view"][node] + 1):
         held, leader = nodes.by_id[node].entries(number), nodes.leader(number)
         frame, sealed = nodes.frames.get((number, len(held) + 1)), number < spec["view"][node]
@@ -165,7 +164,7 @@ def _probe_frames(nodes: RealNodes, node: int, spec: SpecState) -> None:
 
 
 def _probe_announced(nodes: RealNodes, node: int) -> None:
-    """What an earlier start said comes once more."""
+    """Repeat the announcement of an earlier start."""
     copied = deepcopy(nodes.agreed)
     for data in nodes.log:
         command = decode_command(data)
@@ -176,7 +175,7 @@ def _probe_announced(nodes: RealNodes, node: int) -> None:
 
 
 def _probe_writer(nodes: RealNodes, node: int, spec: SpecState) -> None:
-    """An entry reaches a node that may not write."""
+    """Send an entry to a node that may not write."""
     for number in nodes.numbers():
         may = spec["lease"][node] == number and spec["heard"][node]
         may = may and number not in spec["fenced"][node] and number not in spec["sealing"]
@@ -187,7 +186,7 @@ def _probe_writer(nodes: RealNodes, node: int, spec: SpecState) -> None:
 
 
 def _probe_acks(nodes: RealNodes, spec: SpecState) -> None:
-    """Each writer hears of all reports that there are."""
+    """Deliver to each writer all reports so far."""
     for server in nodes.by_id.values():
         for writer in server.lifecycle.writers.values() if server.up else ():
             fenced = writer.number in spec["fenced"][server.node]
@@ -202,7 +201,7 @@ def _probe_acks(nodes: RealNodes, spec: SpecState) -> None:
 
 
 def _probe_seal(nodes: RealNodes, node: int, spec: SpecState) -> None:
-    """A writer may propose at any time."""
+    """Let a writer propose its seal before all of its entries are acknowledged."""
     for writer in nodes.by_id[node].lifecycle.writers.values():
         unfinished = nodes.acked[writer.number] < writer.copy.length
         if writer.sealing and unfinished and not writer.copy.fenced:
@@ -211,7 +210,7 @@ def _probe_seal(nodes: RealNodes, node: int, spec: SpecState) -> None:
 
 
 def _probe_recoveries(nodes: RealNodes, number: int, spec: SpecState) -> None:
-    """A recovery hears of every answer that there is: do they suffice?"""
+    """Deliver to each recovery all answers so far: it may decide only if they suffice."""
     answered = {node for segment, node, _, _ in spec["answers"] if segment == number}
     sure = {node for segment, node, _, sure in spec["answers"] if segment == number and sure}
     suffices = len(sure) >= majority(len(NODES)) or answered == set(NODES)

@@ -1,11 +1,11 @@
-"""The real nodes on which behaviours of Walrus.tla are performed, and all that they have said.
+"""The real nodes on which behaviours of Walrus.tla are performed, and all that they have sent.
 
-Three nodes, each with the machines of `walrus/replicas`, `Lifecycle`, `LeaseTable` and `Metadata`, wired as
-the exploration wires them (`sim/explore_node.py`). Raft stands outside, as it does in the spec: there is one
-log of commands, and each node applies it when it is told to.
+There are three nodes, each with the state machines of `walrus/replicas`, `Lifecycle`, `LeaseTable` and
+`Metadata`, wired as in the exploration (`sim/explore_node.py`). Raft is outside, as in the spec: there is
+one log of commands, and each node applies it on request.
 
 Messages are the nodes' own. A frame, an answer to a fence, a report counts only if a node sent it; it
-arrives with the step that takes it, as often as steps take it, or never. So all of them are kept
+arrives with the step that takes it, as often as steps take it, or never. So all messages are kept
 (`RealNodes`). What a node promises must be durable when it leaves (`SegmentNode._promised`).
 """
 
@@ -25,11 +25,11 @@ from walrus.wire import messages as m
 
 T: Final = "t"
 ANY: Final = 10**6
-"""More entries than a segment has."""
+"""More entries than any segment has."""
 
 
 class RealNode(SegmentNode):
-    """A real node; what it wants to propose waits until a step lets it."""
+    """A real node; its proposals wait until a step allows them."""
 
     settings: ClassVar[dict[str, Any]] = {**SETTINGS, "max_segment_entries": 1_000}
     hears_itself = False
@@ -42,7 +42,7 @@ class RealNode(SegmentNode):
         return super()._voters() if self.may_propose else []
 
     def step(self, given: tuple[Any, ...], *, slow: bool) -> list[tuple[int, m.PeerMessage]]:
-        """As for the exploration; and what it proposes is held back again afterwards."""
+        """Carry out an input as in the exploration; afterwards proposals are held back again."""
         sent = super().step(given, slow=slow)
         self.may_propose = False
         assert not self.outbox.halted, "PrefixAgree: a copy is not what was sealed"
@@ -55,7 +55,7 @@ class RealNode(SegmentNode):
         self.lifecycle.roll_over(T, number, 0)
 
     def propose(self, number: int) -> None:
-        """Propose what is due: the writer's seal, or (number 0) that of a recovery."""
+        """Propose what is due: the seal of the writer of segment `number`, or (0) the seal of a recovery."""
         self.may_propose = True
         if number:
             self.begin_seal(number)
@@ -63,92 +63,92 @@ class RealNode(SegmentNode):
             self.now += LONG
 
     def renew(self) -> None:
-        """A Raft leader is heard again."""
+        """Hear a Raft leader again."""
         self.heard = True
 
     def give_up_reads(self) -> None:
-        """What was asked of other nodes is not answered in time."""
+        """Let `LONG` seconds pass, so that reads from other nodes time out."""
         self.now += LONG
         self.reads.on_tick(self.now)
 
     def catch_up_again(self) -> None:
-        """The same, and sealed copies that are too short are asked for again."""
+        """Do the same, and ask again for sealed copies that are too short."""
         self.give_up_reads()
         self.catch_up.on_tick(self.now, self.connected)
 
     def forget(self, number: int) -> None:
-        """The note of a fence is dropped."""
+        """Drop the note of a fence."""
         self.copies.forget_notes({(T, number)})
 
     def restart(self) -> None:
-        """The next process reads its disk, and what its last checkpoint knew."""
+        """Start the next process, which reads its disk and knows what its last checkpoint knew."""
         self.log, self.up, self.heard = self.log[: self.checkpoint], True, True
         self.kill()
 
     # --- what it looks like ---
 
     def entries(self, number: int) -> tuple[bytes, ...]:
-        """Its copy."""
+        """Return the entries of its copy."""
         return tuple(self.engines[0].entries.get(f"{T}/{number}", ()))
 
     def durable(self, number: int) -> int:
-        """How much of the copy a power loss would leave."""
+        """Return how much of the copy a power loss would leave."""
         return self.engines[0].durable(f"{T}/{number}")
 
     def recovery(self, number: int) -> SegmentRecovery | None:
-        """Its recovery of that segment."""
+        """Return its recovery of that segment, if there is one."""
         return self.lifecycle.recoveries.get((T, number))
 
     def chosen(self, number: int) -> int | None:
-        """The count that its recovery of that segment has chosen."""
+        """Return the count that its recovery of that segment has chosen, if any."""
         recovery = self.recovery(number)
         return recovery._source.length if recovery and recovery._source else None
 
 
 def payload_of(entry: Any) -> bytes:
-    """What an entry of the spec is in the code."""
+    """Return the payload that stands for an entry of the spec."""
     return b"%d.%d.%d" % (entry["writer"], entry["incarnation"], entry["index"])
 
 
 class RealNodes:
-    """The nodes, what Raft has agreed on, and what was said; in the state that a behaviour begins with."""
+    """The nodes, the metadata that Raft has agreed on, and all messages; in a behaviour's initial state."""
 
     def __init__(self, state: SpecState) -> None:
         self.by_id = {node: RealNode(node) for node in NODES}
         self.log: list[bytes] = []
         self.agreed = Metadata()
         self.requests = 0
-        """Entries that a client has sent."""
+        """How many entries a client has sent."""
 
         self.stream: dict[int, dict[int, set[bytes]]] = defaultdict(lambda: defaultdict(set))
-        """segment -> index -> the entries that were sent as that one."""
+        """segment -> index -> the entries that were sent with this index."""
         self.frames: dict[tuple[int, int], m.Append] = {}
-        """(segment, index) -> the latest frame that has just that entry."""
+        """(segment, index) -> the latest frame that has exactly this entry."""
         self.told: dict[tuple[int, int], list[m.AppendReply]] = defaultdict(list)
-        """(node, segment) -> its reports."""
+        """(node, segment) -> the node's reports."""
         self.fences: dict[int, tuple[int, m.PeerMessage]] = {}
         self.answers: list[tuple[int, m.FenceReply]] = []
         self.copies: dict[tuple[int, int, int], tuple[int, m.PeerMessage]] = {}
-        """(segment, node, upto) -> what a recovery sent to that node, and which node that recovers."""
+        """(segment, node, upto) -> the Copy that a recovery sent to the node, and the node that recovers."""
         self.copied: list[tuple[int, m.CopyReply]] = []
         self.proposals: dict[tuple[int, int], Seal] = {}
-        """By (segment, count)."""
+        """(segment, count) -> the Seal that was proposed."""
 
         self.acked: dict[int, int] = defaultdict(int)
         self.own: dict[int, int] = defaultdict(int)
-        """Of each segment, how much of its own copy the leader counts."""
+        """segment -> how much of its own copy the leader counts."""
         self.ahead: set[tuple[int, int]] = set()
-        """(node, segment): more of that copy is durable, or told, than in the spec."""
+        """(node, segment) of copies of which more is durable, or reported, than in the spec."""
         self.silent: set[tuple[int, int]] = set()
-        """(node, segment): that node has not told what it has in the spec."""
+        """(node, segment) where the node has not reported what it has in the spec."""
         self.decided: set[tuple[int, int]] = set()
         self.late: set[tuple[int, int]] = set()
-        """Counts that only a recovery could choose that is over in the code."""
+        """(segment, count) that only a recovery could choose which is over in the code."""
         self._found(state["segments"][1])
 
     def _found(self, opened: Any) -> None:
         for node in NODES:
-            for start in (0, 1):  # member first, then up
+            for start in (0, 1):  # 0: a member; 1: it runs
                 self.commit(announcement(node, start))
         self.commit(
             RegisterTopic(topic=T, leader=opened["leader"], replicas=tuple(sorted(opened["replicas"])))
@@ -159,28 +159,30 @@ class RealNodes:
     # --- metadata ---
 
     def commit(self, command: Command) -> None:
-        """Raft agrees on this."""
+        """Commit a command of Raft's log."""
         self.log.append(encode_command(command))
         self.agreed.apply(command)
 
     def apply(self, node: int, number: int) -> None:
-        """A node applies the log until it knows that segment."""
+        """Have a node apply the log until it knows that segment."""
         server = self.by_id[node]
         while T not in server.metadata.topics or server.metadata.topics[T].current < number:
             self.do(node, "apply", self.log[len(server.log)])
 
     def numbers(self) -> range:
-        """The segments."""
+        """Return the numbers of the segments."""
         return range(1, self.agreed.topics[T].current + 1)
 
     def leader(self, number: int) -> int:
-        """The leader of a segment."""
+        """Return the leader of a segment."""
         return self.agreed.topics[T].segments[number - 1].leader
 
     # --- what happens ---
 
     def do(self, node: int, *given: Any, synced: int = 0) -> list[tuple[int, m.PeerMessage]]:
-        """Let something happen at a node. With `synced` the disk syncs: that copy, and all others with it."""
+        """Carry out an input of a node. With `synced` its disk syncs: the copy of that segment and all
+        others.
+        """
         server = self.by_id[node]
         if synced:
             self.syncs(node, synced)
@@ -199,7 +201,7 @@ class RealNodes:
         return sent
 
     def syncs(self, node: int, but: int = 0) -> None:
-        """The node makes more durable than the spec, of all segments but one."""
+        """Note that the node makes more durable than the spec, in all segments except `but`."""
         server = self.by_id[node]
         waits = (s for s in self.numbers() if server.durable(s) < len(server.entries(s)))
         self.ahead |= {(node, number) for number in waits if number != but}
@@ -225,18 +227,18 @@ class RealNodes:
     # --- what was said ---
 
     def reported(self, node: int, number: int) -> int:
-        """What the node has told the writer; its own copy the writer knows, until that is fenced."""
+        """Return the length that the node reported; the writer knows its own copy until that is fenced."""
         if node == self.leader(number):
             return self.own[number]
         return max((reply.length for reply in self.told[node, number]), default=0)
 
     def reported_by_majority(self, number: int) -> int:
-        """So much of a segment may be acknowledged by all reports that there are."""
+        """Return how much of a segment all reports so far allow to acknowledge."""
         lengths = sorted((self.reported(node, number) for node in NODES), reverse=True)
         return lengths[majority(len(NODES)) - 1]
 
     def answered(self, number: int, upto: int = ANY) -> list[tuple[int, m.FenceReply]]:
-        """An answer of each node that is no longer: first one that long, then those that are sure."""
+        """Return one answer per node, of at most `upto` entries: exactly that long first, then sure ones."""
         fits = [it for it in self.answers if it[1].segment == number and it[1].length <= upto]
         fits.sort(key=lambda it: (it[1].length != upto, not it[1].sure, -it[1].length))
         return list({node: (node, reply) for node, reply in reversed(fits)}.values())[::-1]

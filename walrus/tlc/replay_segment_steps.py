@@ -1,7 +1,7 @@
-"""Which action of Walrus.tla lies between two states, as `replay_steps.py` tells it for Raft.tla.
+"""Recognises the action of Walrus.tla between two states, as `replay_steps.py` does for Raft.tla.
 
-A behaviour that is performed has one topic, and no groups. So its states are made flat first: what is said of
-a topic's copies is said of segments, and what no action changes is left out.
+A behaviour that is performed has one topic and no groups. So its states are flattened first: variables of a
+topic's copies become variables of segments, and variables that no action changes are left out.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 from walrus.tlc.replay_steps import SpecState, SpecStep, changed_node
 
 PER_NODE = ("view", "checkpoint", "lease", "log", "synced", "matched")
-"""Functions of node and topic."""
+"""Variables that are functions of node and topic."""
 
 
 def flat(state: SpecState) -> dict[str, Any]:
-    """The state without its topic. Segments are numbered from 1, so what is listed by segment is a dict."""
+    """Return the state without its topic. Segments are numbered from 1, so lists by segment become dicts."""
     ((topic, known),) = state["metadata"].items()
     made = {name: {node: of[topic] for node, of in state[name].items()} for name in PER_NODE}
     for name in ("log", "synced", "matched"):
@@ -47,7 +47,7 @@ def _numbered(values: Any) -> dict[int, Any]:
 
 
 def segment_step_of(before: SpecState, after: SpecState) -> SpecStep:
-    """The action between two flat states. Raises ValueError if no action explains the change."""
+    """Return the action between two flat states. Raises ValueError if no action explains the change."""
     changed = partial(changed_node, before, after)
 
     def new(name: str) -> tuple[int, ...]:

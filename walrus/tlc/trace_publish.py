@@ -1,12 +1,13 @@
 """Recorded runs for PublishTrace.tla: what happened to the numbered entries of each topic.
 
-Publish.tla is about one topic, so a run has one part for each topic that producers publish to (PUB), which is
-followed by itself. What one event says of several entries becomes an event for each: a run of an answer whose
-first entries were had before is that many times `Repeat`, and then `AnswerPub`.
+Publish.tla is about one topic, so a run has one part for each topic that producers publish to (PUB), and
+each part is followed separately. An event about several entries becomes one event for each: an answer whose
+first entries are repetitions becomes one `Repeat` for each of those, then one `AnswerPub` for each of the
+others.
 
 A topic that was deleted is left out: its producers begin anew when it is registered again, which Publish.tla
-does not know. So is a run in which acknowledged entries may be lost: an operator forced a recovery, or the
-power was lost where not every entry was synced.
+does not know. A run in which acknowledged entries may be lost is left out, too: an operator forced a
+recovery, or power was lost where not every entry was synced.
 """
 
 from __future__ import annotations
@@ -18,23 +19,23 @@ from walrus.segments import MAX_PRODUCERS
 from walrus.tlc.trace_spec import UNLIMITED, Event, Run, TraceSpec, begin_of, tla_set, values_of
 
 PUBLISHED: Final = ("PubAppend", "AnswerPub", "RefusePub")
-"""The events of a writer that make a topic one that is published to."""
+"""The events of a writer that show that a topic is published to."""
 
 
 def _topics(run: Run) -> list[str]:
-    """The topics that some producer publishes to, but those that were deleted."""
+    """Return the topics that some producer publishes to, except those that were deleted."""
     gone = {event["topic"] for event in run if event.get("op") == "DeleteTopic"}
     return sorted({event["topic"] for event in run if event["ev"] in PUBLISHED} - gone)
 
 
 def _loses(run: Run) -> bool:
-    """Whether what was acknowledged may be lost in it."""
+    """Return whether acknowledged entries may be lost in this run."""
     synced = begin_of(run).get("fsync_each", False)
     return any(event.get("forced") or (event["ev"] == "PowerLoss" and not synced) for event in run)
 
 
 def _of_topic(run: Run, topic: str) -> Iterator[Event]:
-    """The events of one topic."""
+    """Yield the events of one topic."""
     for event in run:
         name = str(event.get("op", event["ev"]))
         if name == "Snapshot":
@@ -46,7 +47,7 @@ def _of_topic(run: Run, topic: str) -> Iterator[Event]:
 
 
 def _step(name: str, event: Event) -> Iterator[Event]:
-    """What the event is: as many events as it has entries."""
+    """Yield what the event means for the spec: one event for each of its entries."""
     told: Event = {"ev": name, **{key: event[key] for key in ("node", "segment") if key in event}}
     if name == "PubAppend":
         for at in range(event["count"]):
@@ -75,7 +76,7 @@ def _entry(event: Event, at: int) -> Event:
 
 
 def published(run: Run) -> dict[str, list[Event]]:
-    """The events of each topic that is published to, with the values that PublishTrace.tla reads."""
+    """Return the events of each topic that is published to, with the values that PublishTrace.tla reads."""
     return {} if _loses(run) else {topic: [*_of_topic(run, topic)] for topic in _topics(run)}
 
 

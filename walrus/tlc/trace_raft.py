@@ -1,7 +1,7 @@
 """Recorded runs for RaftTrace.tla: Raft's transitions, and how the cluster was founded.
 
 Raft's events are those with a term. A vote for no server becomes a vote for node 0. Requests that a follower
-refuses are recorded for people: they change nothing that Raft.tla has.
+refuses are recorded for people and left out here: they change no variable of Raft.tla.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _VOTES = ("voted_for", "persisted_vote")
 
 
 def raft_events(events: Run) -> list[Event]:
-    """The events that RaftTrace.tla knows, with the values that it reads."""
+    """Return the events that RaftTrace.tla knows, with the values that it reads."""
     found = []
     for event in events:
         if "current_term" in event and event["ev"] in EVENTS:
@@ -46,7 +46,7 @@ def raft_events(events: Run) -> list[Event]:
 
 
 def _founded(events: Run) -> tuple[set[int], int]:
-    """Who founded the cluster, and with how many entries: whose log was not empty at the first start."""
+    """Return the founders, whose logs were not empty at their first start, and how many entries they had."""
     first: dict[int, int] = {}
     for event in raft_events(events):
         if event["ev"] == "Restart":

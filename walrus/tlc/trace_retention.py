@@ -1,8 +1,8 @@
-"""Recorded runs for RetentionTrace.tla: what happened to each topic of which segments were dropped.
+"""Recorded runs for RetentionTrace.tla: what happened to each topic that lost segments.
 
 Retention.tla is about one topic name, one replica and one group. So a run has a part for each process start
-that had something of such a topic, and each has one of the topic's groups beside it, in turn. All parts have
-the commands of the topic, in the order of Raft's log, as the first node recorded them that applied them.
+that held something of such a topic; the topic's groups take turns in being the part's group. All parts have
+the topic's commands, in the order of Raft's log, as recorded by the node that applied each first.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from walrus.tlc.trace_spec import UNLIMITED, Event, Run, TraceSpec, values_of
 from walrus.tlc.trace_walrus import shortened
 
 Start: TypeAlias = tuple[int, int]
-"""A node, and which of its starts, from 0: it is the replica."""
+"""(node, number of one of its starts, from 0): the replica of a part."""
 
 _COMMANDS: Final = ("RegisterTopic", "Seal", "Trim", "DeleteTopic", "ConfigureTopic")
 _MOVES: Final = ("CommitCursors", "CommitGroups", "MoveGroup")
@@ -28,7 +28,7 @@ _STEPS: Final = {
 
 
 def _starts(run: Run) -> Iterator[tuple[Event, Start]]:
-    """Each event, with the process start that it is of."""
+    """Yield each event with the process start that it belongs to."""
     numbers: dict[int, int] = {}
     acted = set[int]()
     for event in run:
@@ -40,7 +40,7 @@ def _starts(run: Run) -> Iterator[tuple[Event, Start]]:
 
 
 class _Marks:
-    """In which segment the next entry of a group is, as far as its segments are sealed."""
+    """The segment of a group's next entry, as far as the topic's segments are sealed."""
 
     def __init__(self, topic: str, group: str) -> None:
         self._topic, self._group = topic, group
@@ -55,7 +55,7 @@ class _Marks:
         return segment
 
     def of(self, event: Event) -> tuple[int, int]:
-        """What the event says of the group: its mark and its generation; 0 and 0 if it says nothing."""
+        """Return the group's mark and generation that the event has; 0 and 0 if it has none."""
         for topic, group, segment, offset in event.get("cursors", ()):
             if (topic, group) == (self._topic, self._group):
                 return self._advanced(segment, offset), 0
@@ -75,7 +75,7 @@ class _OfReplica:
         self._committed = 0
 
     def read(self, event: Event, of: Start) -> Iterator[Event]:
-        """What the event is for them."""
+        """Yield what the event means for this part."""
         if event["ev"] == "Apply":
             if event["index"] > self._committed:
                 self._committed = event["index"]
@@ -86,7 +86,7 @@ class _OfReplica:
             yield from self._step(event)
 
     def _first(self, event: Event) -> int:
-        """The first segment there is, if the event says so."""
+        """Return the topic's first segment if the event has it, else 0."""
         if event["op"] == "Snapshot":
             return next((first for topic, first in event.get("retained", ()) if topic == self._topic), 0)
         ours = event.get("topic") == self._topic
@@ -118,7 +118,7 @@ class _OfReplica:
 
 
 def _groups(run: Run, topic: str) -> list[str]:
-    """The groups of a topic that were ever committed; one that is none if there are none."""
+    """Return the groups of a topic that ever had a committed position; a nameless one if there are none."""
     found = {one[1] for event in run for one in event.get("cursors", ()) if one[0] == topic and len(one) == 4}
     for event in run:
         if event.get("op") in ("CommitGroups", "MoveGroup"):
@@ -127,7 +127,7 @@ def _groups(run: Run, topic: str) -> list[str]:
 
 
 def retained(run: Run) -> dict[str, list[Event]]:
-    """The events of each topic that was shortened and each process start, for RetentionTrace.tla."""
+    """Return the events of each shortened topic at each process start, for RetentionTrace.tla."""
     parts: dict[str, list[Event]] = {}
     placed = list(_starts(run))
     for topic in sorted(shortened(run)):

@@ -1,8 +1,8 @@
-"""What a recorded run and a spec need of each other: events, the module TraceData, the constants.
+"""How a recorded run becomes input for a spec: its events, the module TraceData, the constants.
 
-A `TraceSpec` says, for one spec, which events of a run are its own and with which values, what TraceData has
-to define besides the events, and how large the constants must be. Writing all that down as TLA+ is the same
-for every spec, and is done here.
+A `TraceSpec` says for one spec which events of a run belong to it and with which values, what TraceData
+defines besides the events, and how large the constants must be. This module writes that down as TLA+, in the
+same way for every spec.
 """
 
 from __future__ import annotations
@@ -25,19 +25,21 @@ class TraceSpec:
     """How one spec follows a run."""
 
     name: str
-    """Of the spec; its `{name}Trace.tla` follows a run."""
+    """The name of the spec; its `{name}Trace.tla` follows a run."""
     parts: Callable[[Run], Mapping[str, list[Event]]]
-    """The events of a whole run that this spec knows, with the values that it reads: of all that the run is,
-    named "", or of each thing that the spec is about, which is followed by itself."""
+    """The events of a whole run that this spec knows, with the values that it reads.
+
+    One part, named "", or one part for each thing that the spec is about, which is followed separately.
+    """
     constants: Callable[[Sequence[Run], Sequence[Run], set[int]], dict[str, str]]
-    """The constants of the spec, from the whole runs, its own events of each, and the nodes there are."""
+    """The spec's constants, from the whole runs, its own events of each run, and the set of nodes."""
     definitions: Callable[[Sequence[Run]], dict[str, str]] = lambda _: {}
     """What TraceData defines besides the events, from whole runs."""
     step_constraint: str = ""
-    """What each step must satisfy, besides `Sound` that each state must."""
+    """What each step must satisfy, besides `Sound`, which each state must satisfy."""
 
     def module(self, whole: Sequence[Run], runs: Sequence[Run], stuck: tuple[int, int]) -> str:
-        """TraceData: `runs` are this spec's events of the `whole` runs."""
+        """Return the module TraceData; `runs` are this spec's events of the `whole` runs."""
         forest = Forest([self.definitions([run]) for run in whole], runs)
         defined = {"StuckTrace": str(stuck[0]), "StuckAt": str(stuck[1])}
         defined |= self.definitions(whole) | forest.definitions()
@@ -47,7 +49,7 @@ class TraceSpec:
     def config(
         self, whole: Sequence[Run], runs: Sequence[Run], nodes: set[int], stuck: tuple[int, int]
     ) -> str:
-        """The configuration; `stuck` asks only for the state before an event of a run."""
+        """Return the configuration; `stuck` = (run, event), from 1, asks for the state before that event."""
         lines = ["SPECIFICATION TraceSpec", "CONSTRAINT Sound"]
         lines += [f"ACTION_CONSTRAINT {self.step_constraint}"] if self.step_constraint else []
         lines += ["INVARIANT NotStuck"] if stuck[0] else []
@@ -58,20 +60,20 @@ class TraceSpec:
 
 
 def in_one(events: Callable[[Run], list[Event]]) -> Callable[[Run], dict[str, list[Event]]]:
-    """Parts of a run for a spec that follows it as one."""
+    """Return parts of a run for a spec that follows a run as a whole."""
     return lambda run: {"": found} if (found := events(run)) else {}
 
 
 class Forest:
-    """Runs that begin alike, stored once: each is a root, or leaves a root behind its first `shared` events.
+    """Runs that begin alike, stored once: each is a root, or branches off a root after `shared` events.
 
-    `preambles` are what each run says about itself: only runs that say the same can share anything.
+    `preambles` is what each run says about itself: only runs with equal preambles can share events.
     """
 
     def __init__(self, preambles: Sequence[object], runs: Sequence[Run]) -> None:
         self._runs = runs
         self.root: list[int] = []
-        """Of each run, the one that it leaves; itself if it is a root. Counted from 0."""
+        """For each run the run that it branches off, from 0; a root has its own number."""
         self.shared: list[int] = []
         for number, run in enumerate(runs):
             roots = [other for other in range(number) if self.root[other] == other]
@@ -83,7 +85,7 @@ class Forest:
             self.shared.append(alike.get(best, 0) if alike.get(best) else 0)
 
     def definitions(self) -> dict[str, str]:
-        """What FollowTrace.tla needs to know."""
+        """Return the definitions that FollowTrace.tla needs."""
         tails = [run[shared:] for run, shared in zip(self._runs, self.shared, strict=True)]
         written = ("<<\n" + ",\n".join("  " + _record(event) for event in tail) + "\n>>" for tail in tails)
         forks = [
@@ -98,7 +100,7 @@ class Forest:
         }
 
     def followed(self, reached: Mapping[int, int]) -> list[int]:
-        """How far each run was followed; `reached` is what TLC printed, with runs counted from 1."""
+        """Return how far each run was followed; `reached` is what TLC printed, with runs counted from 1."""
         found = []
         for number, (root, shared) in enumerate(zip(self.root, self.shared, strict=True)):
             found.append(reached.get(number + 1, min(reached.get(root + 1, 0), shared)))
@@ -106,7 +108,7 @@ class Forest:
 
 
 def common(run: Run, other: Run) -> int:
-    """How many events two runs begin with alike.
+    """Return how many events two runs have in common at their beginning.
 
     >>> common([{"ev": "a"}, {"ev": "b"}], [{"ev": "a"}])
     1
@@ -120,7 +122,7 @@ def common(run: Run, other: Run) -> int:
 
 
 def tla(value: object, name: str = "") -> str:
-    """A value of an event, in TLA+; lists under some names are sets.
+    """Return a value of an event in TLA+; lists under some names become sets.
 
     >>> tla("a"), tla([2, True]), tla([2, 1], "replicas")
     ('"a"', '<<2, TRUE>>', '{1, 2}')
@@ -139,7 +141,7 @@ def tla(value: object, name: str = "") -> str:
 
 
 def tla_set(values: Sequence[object] | set[Any]) -> str:
-    """A set, in TLA+."""
+    """Return a set in TLA+, sorted."""
     return f"{{{', '.join(map(tla, sorted(values)))}}}"
 
 
@@ -148,7 +150,7 @@ def _record(event: Event) -> str:
 
 
 def values_of(runs: Sequence[Run], *names: str) -> set[Any]:
-    """All values under these names, those in lists too."""
+    """Return all values under these names, including those in lists."""
     found = set()
     for run in runs:
         for event in run:
@@ -159,5 +161,5 @@ def values_of(runs: Sequence[Run], *names: str) -> set[Any]:
 
 
 def begin_of(run: Run) -> Mapping[str, Any]:
-    """What the run says about itself in its first line, if it does."""
+    """Return what the run says about itself in its first line; {} if it does not."""
     return run[0] if run and run[0]["ev"] == "Begin" else {}

@@ -1,4 +1,4 @@
-"""Recorded runs for WalrusTrace.tla: the events of the data plane, and what they need to be read as such.
+"""Recorded runs for WalrusTrace.tla: the events of the data plane, with the values that the spec needs.
 
 Names of topics stay strings; a node's incarnations are numbered 0, 1, ... in the order of its starts; the
 commands that nodes apply become events of their own; a power loss gets the copies that the next start finds.
@@ -30,7 +30,7 @@ _APPLIED = {
     *("Voters", "Nothing", "Snapshot"),
 }
 _OTHERS = {"CommitGroups", "MoveGroup", "ConfigureTopic", "Trim", "DeleteTopic"}
-"""Commands that change nothing of the data plane; or a topic that is not followed."""
+"""Commands that change nothing of the data plane, or only a topic that is not followed."""
 _WORLD = {"Crash", "PowerLoss", "Restart"}
 _FIELDS = {
     *("ev", "node", "topic", "segment", "start", "count", "length", "durable", "fenced", "sure", "told"),
@@ -40,9 +40,9 @@ _FIELDS = {
 
 
 class _Incarnations:
-    """Numbers a node's process starts 0, 1, ... in the order in which they are first heard of.
+    """Numbers a node's process starts 0, 1, ... in the order in which they first appear.
 
-    A node that acts before any start of it was heard of is in its start 0, whatever its number is.
+    A node that acts before any of its starts appears is in its start 0, whatever its incarnation.
     """
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class _Incarnations:
 
 
 def _with_copies(events: Sequence[Event]) -> list[Event]:
-    """Each `PowerLoss` with the copies that the node finds when it starts again."""
+    """Return the events; each `PowerLoss` has the copies that the node finds at its next start."""
     found: list[Event] = []
     copies: dict[int, object] = {}
     for event in reversed(events):
@@ -90,7 +90,7 @@ class _Reading:
         self._directories: dict[int, str] = {}
 
     def read(self, event: Event) -> Event | None:
-        """The event, or None if it is none of the data plane's."""
+        """Return the event for the spec; None if it does not belong to the data plane."""
         name = event["op"] if event["ev"] == "Apply" else event["ev"]
         if name in _OTHERS or name == "Nothing":
             return {"ev": "Nothing", "node": event["node"], "index": event["index"]}
@@ -109,7 +109,7 @@ class _Reading:
 
     def _announced(self, event: Event, kept: Event) -> None:
         known = self._numbers.knows(event["of"], event["incarnation"])
-        if not known:  # taken in, and not started yet: the spec has no such state
+        if not known:  # admitted, not started yet: no state of the spec
             kept["ev"] = "Join"
             del kept["incarnation"]
         else:
@@ -119,7 +119,7 @@ class _Reading:
         node = event["node"]
         if name == "Crash" and node in self._down:
             return None
-        if name == "PowerLoss" and "copies" not in event:  # its copies are never seen again
+        if name == "PowerLoss" and "copies" not in event:  # its copies do not appear again
             kept["ev"], known = "Crash", node in self._down
             self._down.add(node)
             return None if known else kept
@@ -135,18 +135,18 @@ class _Reading:
         kept.setdefault("copies", [])
         kept["incarnation"] = self._numbers.restart(node, event["incarnation"])
         if kept["incarnation"] == 0:
-            return None  # its first start: it is up from the beginning
+            return None  # its first start: the spec's nodes are up at the beginning
         self._numbers.acts(node)
         return kept
 
 
 def shortened(events: Run) -> set[str]:
-    """The topics of which segments were dropped: Retention.tla is about those, and no other spec is."""
+    """Return the topics that lost segments: Retention.tla is about those, and no other spec is."""
     return {event["topic"] for event in events if event.get("op") in ("Trim", "DeleteTopic")}
 
 
 def _retained(events: Sequence[Event]) -> Iterator[Event]:
-    """The events without the topics of which segments were dropped."""
+    """Yield the events without the topics that lost segments."""
     gone = shortened(events)
     for event in events if gone else ():
         if event.get("topic") in gone:
@@ -164,7 +164,7 @@ def _retained(events: Sequence[Event]) -> Iterator[Event]:
 
 
 def data_plane(events: Sequence[Event]) -> list[Event]:
-    """The events that WalrusTrace.tla knows, with the values that it reads."""
+    """Return the events that WalrusTrace.tla knows, with the values that it reads."""
     reading = _Reading()
     told = _with_copies(list(_retained(events)))
     return [kept for event in told if (kept := reading.read(event)) is not None]
@@ -185,7 +185,7 @@ def _definitions(runs: Sequence[Run]) -> dict[str, str]:
 
 
 class _Named:
-    """Every node, topic, group, segment and length of some event: the constants must have them all."""
+    """All nodes, topics, groups, segments and lengths in the events: the constants must include them."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self.nodes = values_of(runs, "node", "leader", "replicas", "of")
@@ -218,7 +218,7 @@ def _constants(_: Sequence[Run], runs: Sequence[Run], nodes: set[int]) -> dict[s
         "Node": everyone,
         "Topic": tla_set(named.topics or {"none"}),
         "Group": tla_set(named.groups),
-        # All nodes are members here from the beginning, so a cluster that grew opened segments with fewer.
+        # Here all nodes are members from the beginning; a cluster that grew opened segments with fewer.
         "ReplicationFactor": str(min(opened, default=3)),
         "MaxSegments": str(segments),
         "MaxEntries": str(max(named.lengths, default=0) + 1),

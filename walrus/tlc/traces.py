@@ -1,16 +1,16 @@
-"""Recorded runs, held against the specs: is this run one of their behaviours?
+"""Recorded runs, checked against the specs: is this run one of their behaviours?
 
-A run is a file of events in the format of docs/model-checking.md, one JSON object a line. It holds events of
-the data plane (`trace_walrus.py`), of Raft (`trace_raft.py`), of work queues (`trace_delivery.py`), of topics
-that were trimmed or deleted (`trace_retention.py`), of numbered entries (`trace_publish.py`), and is held
-against each spec that it has events of: they are turned into a TLA+ module (`TraceData`), and TLC follows it
-with WalrusTrace.tla (RaftTrace.tla, ...), which has one disjunct for each kind of event: the spec's action,
-with the recorded values. A run is accepted if TLC gets to its end with every invariant holding on the way. If
-not, the first event that nothing explains is reported, with the state of the spec just before it. A spec that
-is about one thing of many, such as one consumer group, follows each by itself.
+A run is a file of events in the format of docs/model-checking.md, one JSON object a line. It has events of
+the data plane (`trace_walrus.py`), of Raft (`trace_raft.py`), of work queues (`trace_delivery.py`), of
+topics that were trimmed or deleted (`trace_retention.py`) and of numbered entries (`trace_publish.py`), and
+is checked against each spec that it has events of. The events become a TLA+ module (`TraceData`), which TLC
+follows with WalrusTrace.tla (RaftTrace.tla, ...). That spec has one disjunct for each kind of event: the
+spec's action, with the recorded values. A run is accepted if TLC reaches its end and every invariant holds
+on the way. Otherwise the first event that nothing explains is reported, with the state of the spec just
+before it. A spec that is about one thing of many, such as one consumer group, follows each separately.
 
-What is done here: events of several files are merged by their time; TLC runs, once for all runs together,
-and once more for the state before an event that is refused.
+This module merges the events of several files by their time and runs TLC: once for all runs together, and
+once more for the state before each refused event.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ from walrus.tlc.trace_walrus import WALRUS
 from walrus.tlc.values import Function, Value, format_value, parse_value
 
 BRIEF_EVENTS = 50_000
-"""Of runs with no more events than these, many of which begin alike, TLC makes some 10,000 states."""
+"""Of runs with at most so many events, many of which begin alike, TLC makes some 10,000 states."""
 
 LONG = 300
-"""A value of a refused trace's state is cut to this length: copies of segments can be long."""
+"""Values in the state of a refused run are cut to so many characters: copies of segments can be long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceVerdict:
-    """What TLC says about one run."""
+    """TLC's verdict on one run."""
 
     name: str
     spec: str
-    """The spec that the run was held against."""
+    """The spec that the run was checked against."""
     part: str = ""
-    """What of the run was followed by itself, if not all: a topic and its group."""
+    """The part of the run that was followed separately, such as a topic and its group; "" for all of it."""
     accepted: bool
     events: int
-    """Events of the run that the spec knows."""
+    """How many events of the run the spec knows."""
     followed: int
     """How many of them were followed."""
     refused: Event | None = None
@@ -62,7 +62,7 @@ class TraceVerdict:
     """The spec's variables just before the refused event."""
 
     def describe(self) -> str:
-        """One or a few lines for people."""
+        """Return the verdict in one or a few lines for people."""
         name = f"{self.name}, {self.part}" if self.part else self.name
         if self.accepted:
             return f"{name}: accepted, {self.events} events of {self.spec}.tla"
@@ -75,7 +75,7 @@ class TraceVerdict:
         return "\n".join(lines)
 
     def around(self) -> list[tuple[str, str]]:
-        """Of the state before the refused event, what belongs to its node, topic and segment."""
+        """Return what belongs to the refused event's node, topic and segment in the state before it."""
         event, found = self.refused or {}, []
         for name, text in sorted(self.state.items()):
             value, place = parse_value(text), name
@@ -89,7 +89,7 @@ class TraceVerdict:
 
 
 def _part(value: Value, key: object) -> Value | None:
-    """The value of a function at this node, topic or segment; TLC prints functions in three ways."""
+    """Return a function's value at this node, topic or segment; TLC prints functions in three ways."""
     if isinstance(value, tuple) and isinstance(key, int) and 1 <= key <= len(value):
         return value[key - 1]
     if isinstance(value, Function) and isinstance(key, int):
@@ -103,7 +103,7 @@ def _part(value: Value, key: object) -> Value | None:
 
 
 def read_lines(lines: bytes, name: str) -> list[Event]:
-    """Events of one recording. Raises SpecError."""
+    """Return the events of one recording. Raises SpecError."""
     events: list[Event] = []
     for number, line in enumerate(lines.splitlines(), 1):
         try:
@@ -117,7 +117,7 @@ def read_lines(lines: bytes, name: str) -> list[Event]:
 
 
 def read_events(files: Iterable[Path]) -> list[Event]:
-    """Events of one run; several files are merged by `at`. Raises SpecError."""
+    """Return the events of one run; several files are merged by `at`. Raises SpecError."""
     events = [event for file in files for event in read_lines(file.read_bytes(), str(file))]
     if events and all("at" in event for event in events if event["ev"] != "Begin"):
         events.sort(key=lambda event: int(event.get("at", 0)))  # stable: equal times keep their order
@@ -128,7 +128,7 @@ def read_events(files: Iterable[Path]) -> list[Event]:
 
 
 class _Part(NamedTuple):
-    """What one spec follows by itself: its events of a run, or of one thing that the run is about."""
+    """What one spec follows separately: its events of a run, or of one thing that the run is about."""
 
     run: str
     name: str
@@ -138,13 +138,13 @@ class _Part(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """Parts of runs that are held against one spec together, in one JVM."""
+    """Parts of runs that are checked against one spec together, in one JVM."""
 
     spec: TraceSpec
     parts: Sequence[_Part]
 
     def follow(self, stuck: tuple[int, int], timeout: float) -> TlcResult:
-        """Have TLC follow them, or look for the state before an event of one."""
+        """Have TLC follow the parts, or with `stuck` look for the state before one event."""
         whole, events = [part.whole for part in self.parts], [part.events for part in self.parts]
         nodes = {node for run in whole for node in begin_of(run).get("nodes", [])}
         with tempfile.TemporaryDirectory(prefix="walrus-trace-") as scratch:
@@ -158,12 +158,12 @@ class _Parts:
             return run_tlc(spec, config, timeout=timeout, brief=brief)
 
     def state_before(self, part: _Part, at: int, timeout: float) -> TraceState | None:
-        """One of them once more, with an invariant that the state before its refused event violates."""
+        """Follow one part again, with an invariant that the state before its refused event violates."""
         states = _Parts(self.spec, [part]).follow((1, at + 1), timeout).states
         return states[-1] if states else None
 
     def forest(self) -> Forest:
-        """Which of them share their beginnings."""
+        """Return the parts with their common beginnings shared."""
         preambles = [self.spec.definitions([part.whole]) for part in self.parts]
         return Forest(preambles, [part.events for part in self.parts])
 
@@ -172,7 +172,7 @@ _PRINTED = re.compile(r'<<"(REACHED|BROKEN)", (\d+), (\d+)(?:, "(\w+)")?>>')
 
 
 def _told(result: TlcResult, forest: Forest) -> tuple[list[int], dict[int, str]]:
-    """How far each run was followed, and which runs (counted from 0) broke an invariant there."""
+    """Return how far each run was followed, and which runs (from 0) broke an invariant there."""
     reached, broken = dict[int, int](), dict[int, tuple[int, str]]()
     for line in result.printed:
         if found := _PRINTED.fullmatch(line):
@@ -193,7 +193,7 @@ SPECS: Final = (WALRUS, RAFT, DELIVERY, RETENTION, PUBLISH)
 
 
 def specs_of(run: Run) -> list[TraceSpec]:
-    """The specs that a run has events of; that of the data plane if it has none at all."""
+    """Return the specs that a run has events of; that of the data plane if it has none at all."""
     return [spec for spec in SPECS if spec.parts(run)] or [WALRUS]
 
 
@@ -204,10 +204,10 @@ def validate(
     explain: bool = True,
     timeout: float = 600.0,
 ) -> list[TraceVerdict]:
-    """Is each of these runs a behaviour of the specs that it has events of? Raises TlcError.
+    """Check whether each of these runs is a behaviour of the specs that it has events of. Raises TlcError.
 
-    One verdict for each run, spec (`specs` restricts these) and part of it, one JVM for each spec. `explain`
-    has the state before each refused event looked up, which takes a run of TLC for each.
+    There is one verdict for each run, spec (`specs` restricts these) and part, and one JVM for each spec.
+    `explain` looks up the state before each refused event, which takes a run of TLC for each.
     """
     verdicts: dict[str, list[TraceVerdict]] = {name: [] for name in named}
     for spec in SPECS if specs is None else specs:
@@ -254,7 +254,7 @@ def _verdict(
 
 
 def check_traces(files: Sequence[Path], *, timeout: float = 600.0) -> list[TraceVerdict]:
-    """Validate runs: one file is one run, unless all have times, then they are one run's nodes."""
+    """Check runs: each file is one run, or, if all events have times, the files are one run's nodes."""
     separate = {file.name: read_events([file]) for file in files}
     timed = all("at" in event for events in separate.values() for event in events if event["ev"] != "Begin")
     if len(files) > 1 and timed:

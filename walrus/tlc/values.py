@@ -1,14 +1,14 @@
 """TLA+ values as TLC prints them, and what changed from one state to the next.
 
-A counterexample of twenty states, each with all its variables, cannot be read. What can be read is the
-list of actions with, for each, the few places that it changed:
+A counterexample of twenty states, each with all its variables, is unreadable. A readable form is the list of
+actions with, for each, the few places that it changed:
 
     3  Fence    fenced.n2        {}  ->  {<<t1, 1>>}
                 answers          +[node |-> n2, topic |-> t1, segment |-> 1, length |-> 0, sure |-> TRUE]
 
 So values are parsed (records and functions become dicts, sequences tuples, sets frozensets) and compared
-part by part. Left out: operators that TLC cannot print and unevaluated expressions; such text is kept as
-it stands and compared as a whole.
+part by part. Left out: values that TLC prints but that are no plain data, and unevaluated expressions; such
+text is kept as it stands and compared as a whole.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class TlaRecord(Function):
 
 
 class _Reader:
-    """Recursive descent over the tokens of one value."""
+    """A recursive-descent parser over the tokens of one value."""
 
     def __init__(self, text: str) -> None:
         self._tokens: list[str] = []
@@ -62,7 +62,7 @@ class _Reader:
         return self._atom(token)
 
     def whole(self) -> Value:
-        """One value and nothing after it."""
+        """Parse one value and nothing after it. Raises ValueError."""
         value = self.value()
         if self._at != len(self._tokens):
             raise ValueError(f"text after a TLA+ value: {self._tokens[self._at]!r}")
@@ -118,11 +118,11 @@ class _Reader:
                 self._take("..")
                 return frozenset(range(low, int(self._take()) + 1))
             return low
-        return token  # a model value as n1, a string with its quotes
+        return token  # a model value such as n1, a string with its quotes
 
 
 def parse_value(text: str) -> Value:
-    """The value that TLC printed. Raises ValueError.
+    """Parse a value that TLC printed. Raises ValueError.
 
     >>> parse_value('[a |-> <<1, 2>>, b |-> {TRUE}]')
     {'a': (1, 2), 'b': frozenset({True})}
@@ -133,7 +133,7 @@ def parse_value(text: str) -> Value:
 
 
 def format_value(value: Value) -> str:
-    """The value in TLA+ again, on one line.
+    """Return the value in TLA+, on one line.
 
     >>> format_value(parse_value('(n1 :>\\n <<>> @@ n2 :> {"x"})'))
     '(n1 :> <<>> @@ n2 :> {"x"})'
@@ -153,7 +153,7 @@ def format_value(value: Value) -> str:
 
 
 def parse_state(text: str) -> dict[str, str]:
-    """The variables of one printed state: `/\\ name = value` lines, values on one line.
+    """Return the variables of one printed state: `/\\ name = value` lines, with each value on one line.
 
     >>> parse_state("/\\\\ x = 1\\n/\\\\ y = <<1,\\n  2>>")
     {'x': '1', 'y': '<<1, 2>>'}
@@ -167,7 +167,7 @@ def parse_state(text: str) -> dict[str, str]:
 
 
 def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    """What changed: (place, old, new), as deep as the values go. Of sets, what came and what went."""
+    """Return (place, old, new) for each change, as deep as the values go; for sets what came and went."""
     found: list[tuple[str, str, str]] = []
     for name in after:
         old, new = before.get(name, ""), after[name]
@@ -175,7 +175,7 @@ def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[tuple[s
             continue
         try:
             found.extend(_compare(name, parse_value(old), parse_value(new)))
-        except ValueError:  # something that only TLC can read: show it whole
+        except ValueError:  # a value that only TLC can parse: show it whole
             found.append((name, old, new))
     return found
 

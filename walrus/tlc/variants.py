@@ -1,23 +1,23 @@
 """Many variants of a spec, judged in one search.
 
-Most of what a small search costs is the start of a Java machine and the reading of the spec. So variants
-(planted bugs, probes, generated mutants) share one: a variable `variant`, chosen at the beginning, says
-which text of a changed definition is in force, and the breadth-first search goes on in all of them at once.
+Most of the cost of a small search is the start of the JVM and the parsing of the spec. So variants (planted
+bugs, probes, generated mutants) share a search: a variable `variant`, chosen in the initial state, selects
+the text of each changed definition, and the breadth-first search goes on in all variants at once.
 
     Recover(t, s) ==
         CASE variant = 3 -> Recover_3(t, s)         the text with the third variant's change
           [] OTHER -> Recover_0(t, s)               the spec's own
 
-A violation would end a search, and with it the judging of the others. So the properties are judged by an
-invariant that is never FALSE (`Judged`): it prints the first of them that a state violates, and a register of
-TLC remembers that this variant is done with; a constraint (`Wanted`) keeps the search from going on in it.
-Within one variant states are met in the same order as in a search of its own, so the property found is the
-same one. Registers also count each variant's states, and the actions that it took.
+A violation would end the search, and with it the judging of the other variants. So an invariant that is
+never FALSE (`Judged`) judges the properties: it prints the first property that a state violates, and a TLC
+register remembers that this variant is finished; a constraint (`Wanted`) stops the search in that variant.
+Within one variant states are visited in the same order as in a search of its own, so the property found is
+the same one. Registers also count each variant's states and the actions that it took.
 
-Registers belong to a worker of TLC, so there must be one worker only (`run.py` never starts more).
+Registers belong to a worker of TLC, so there must be only one worker (`run.py` never starts more).
 
-Liveness is judged by TLC itself, at the end of a search and for its whole graph. So in a configuration that
-is about it each variant has a search of its own.
+TLC itself judges liveness, at the end of a search and for its whole graph. So in a liveness configuration
+each variant has a search of its own.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ from walrus.tlc.run import EvaluationError, SpecError, TlcResult, run_tlc
 REFUSED, REACHED, EXCEEDED, TOOK = "REFUSED", "REACHED", "EXCEEDED", "TOOK"
 
 BRIEF_STATES: Final = 150_000
-"""In searches that may come to more states than these, the optimising compiler earns its time."""
+"""In searches that may reach more states than these, the optimising compiler pays off."""
 
 UNEVALUATED: Final = "cannot be evaluated"
-"""What refuses a variant that cannot be read, or whose expressions make no sense in some state."""
+"""The verdict on a variant that cannot be parsed, or in which an expression has no value in some state."""
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """Changes of a spec, and by which properties it is judged; by default all those of the configuration."""
+    """Changes of a spec, and the properties that judge it; by default all those of the configuration."""
 
     patches: tuple[Patch, ...] = ()
     judged_by: tuple[str, ...] = ()
@@ -53,12 +53,12 @@ class Variant:
 
 @dataclass(slots=True)
 class Judgement:
-    """What became of one variant."""
+    """The verdict on one variant."""
 
     violated: str = ""
     """The first property violated, or UNEVALUATED."""
     more_states: bool = False
-    """More distinct states than the number it was compared with."""
+    """Whether it has more distinct states than the number it was compared with."""
     fewer_states: bool = False
     taken: set[str] = field(default_factory=set)
     """The actions that it took, as far as the search went."""
@@ -67,10 +67,10 @@ class Judgement:
 def judge_variants(
     config: Path, variants: Sequence[Variant], *, states: int = 0, timeout: float = 3600.0
 ) -> list[Judgement]:
-    """What becomes of each variant in this configuration of its spec.
+    """Return the verdict on each variant in this configuration of its spec. Raises TlcError.
 
-    `states`: how many distinct ones the configuration has; a variant is not followed beyond. 0: it is
-    followed to its end. Raises TlcError.
+    `states`: how many distinct states the configuration has; a variant is not followed beyond that number.
+    With 0 it is followed to its end.
     """
     if "LiveSpec" in config.read_text():
         return [_alone(config, variant, states, timeout) for variant in variants]
@@ -85,7 +85,7 @@ def judge_variants(
 
 
 def search_of(config: Path, variant: Variant, timeout: float = 600.0, *arguments: str) -> TlcResult:
-    """Have TLC look at one variant, in a search of its own. Raises TlcError."""
+    """Run TLC on one variant, in a search of its own. Raises TlcError."""
     spec, text = spec_of(config), config.read_text()
     if variant.judged_by:
         text = f"{without_properties(text)}INVARIANTS {' '.join(variant.judged_by)}\n"
@@ -97,7 +97,7 @@ def search_of(config: Path, variant: Variant, timeout: float = 600.0, *arguments
 
 
 def _alone(config: Path, variant: Variant, states: int, timeout: float) -> Judgement:
-    """What becomes of the variant in a search of its own."""
+    """Return the verdict on a variant from a search of its own."""
     try:
         result = search_of(config, variant, timeout, "-coverage", "1")
     except SpecError:
@@ -111,7 +111,7 @@ def _alone(config: Path, variant: Variant, states: int, timeout: float) -> Judge
 
 
 class _SenselessError(Exception):
-    """The variant with this number cannot be read, or has an expression without a value."""
+    """The variant with this number cannot be parsed, or has an expression without a value."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -134,7 +134,7 @@ def _run(config: Path, variants: Sequence[Variant], states: int, timeout: float)
 
 
 def number_in_error(error: SpecError, together: str) -> int:
-    """The number of the variant that an error is about; 0 if it is about the spec itself."""
+    """Return the number of the variant that an error is about; 0 if it is about the spec itself."""
     if isinstance(error, EvaluationError) and "variant" in error.variables:
         return int(error.variables["variant"])
     initial = re.search(r"\bvariant = (\d+)", str(error))
@@ -146,7 +146,7 @@ def number_in_error(error: SpecError, together: str) -> int:
 
 
 def _variant_at(lines: Sequence[str], place: int) -> int:
-    """The number of the variant whose text has this line; 0 if none has."""
+    """Return the number of the variant whose text has this line; 0 if none has."""
     for line in reversed(lines[:place]):
         header = re.match(r"\w+?(?:_(\d+))?(?:\([^=]*\))? ==", line)
         if header:
@@ -155,7 +155,7 @@ def _variant_at(lines: Sequence[str], place: int) -> int:
 
 
 def _outcomes(result: TlcResult, count: int, states: int) -> list[Judgement]:
-    """Read what the search printed."""
+    """Return the verdicts that the search printed."""
     found = [Judgement(fewer_states=states > 0) for _ in range(count)]
     for line in result.printed:
         said = re.fullmatch(r'<<"(\w+)", (\d+), "(\w*)">>', line)
@@ -175,19 +175,19 @@ def _outcomes(result: TlcResult, count: int, states: int) -> list[Judgement]:
 
 
 def config_with(text: str) -> str:
-    """The configuration, with the judge instead of its properties."""
+    """Return the configuration with the judge in place of its properties."""
     head = without_properties(text)
     head = re.sub(r"^SPECIFICATION \w+", "SPECIFICATION VariantsSpec", head, flags=re.MULTILINE)
     return head + "INVARIANT Judged\nCONSTRAINT Wanted\nACTION_CONSTRAINT StepJudged\n"
 
 
 def without_properties(text: str) -> str:
-    """The configuration without the properties, which are at its end."""
+    """Return the configuration without the properties, which are at its end."""
     return re.split(r"^(?:INVARIANT|PROPERT)", text, flags=re.MULTILINE)[0]
 
 
 def spec_with(spec: str, config: str, variants: Sequence[Variant], states: int) -> str:
-    """The spec with all variants in it."""
+    """Return the spec with all variants in it."""
     changed: dict[str, dict[int, str]] = {}
     where = definitions(spec)
     own = {name: spec[start:end] for name, (start, end) in where.items()}
@@ -212,14 +212,14 @@ def spec_with(spec: str, config: str, variants: Sequence[Variant], states: int) 
 
 
 def _first_line(spec: str) -> str:
-    """The rule below the variables: behind it, definitions begin."""
+    """Return the rule below the variables, after which the definitions begin."""
     rule = re.search(r"^-{20,}$", spec, re.MULTILINE)
     assert rule, "a spec has a rule between its variables and its definitions"
     return rule[0]
 
 
 def _chosen(name: str, body: str, texts: Mapping[int, str]) -> str:
-    """The definition as a choice between its own text and those of the variants."""
+    """Return the definition as a choice between its own text and those of the variants."""
     header = re.match(rf"{name}(\([^=\n]*\))? ==", body)
     assert header, body
     parameters = header[1] or ""
@@ -230,14 +230,14 @@ def _chosen(name: str, body: str, texts: Mapping[int, str]) -> str:
 
 
 def _renamed(name: str, parameters: str, number: int, text: str) -> str:
-    """The definition under another name; nothing else changes its column, for lists depend on it."""
+    """Return the definition under another name; the rest keeps its columns, since lists depend on them."""
     header = f"{name}{parameters} =="
     assert text.startswith(header), text
     return f"{name}_{number}{parameters} ==\n{' ' * len(header)}{text[len(header) :]}"
 
 
 def _watched(body: str, actions: list[str]) -> str:
-    """`Next`, in which each action says that it was taken."""
+    """Return `Next` with each action recording that it was taken."""
 
     def watch(call: re.Match[str]) -> str:
         actions.append(call[1])
@@ -258,7 +258,7 @@ Took(number, action) ==
 def _judge(
     own: Mapping[str, str], config: str, variants: Sequence[Variant], states: int, actions: int
 ) -> str:
-    """The operators that judge: registers 1 to N are verdicts, N + 1 to 2 N count states."""
+    """Return the operators that judge: registers 1 to N hold verdicts, N + 1 to 2 N count states."""
     usual, groups = tuple(invariants(config)), dict[tuple[str, ...], list[int]]()
     for number, variant in enumerate(variants, 1):
         groups.setdefault(variant.judged_by or usual, []).append(number)
@@ -282,7 +282,7 @@ def _first_violated(names: Sequence[str]) -> str:
 
 
 def _step_of(name: str, own: Mapping[str, str]) -> str:
-    """What an action property says of one step."""
+    """Return what an action property says of one step."""
     found = re.search(r"\[\]\[(.*)\]_vars", own[name], re.DOTALL)
     if found is None:
         raise SpecError(f"{name} is no property of steps")

@@ -1,4 +1,4 @@
-"""What becomes of each generated mutant: what refuses it, or why nothing may.
+"""The verdict on each generated mutant: what refuses it, or why nothing may.
 
 spec/mutants.json has a line for each mutant of each spec, by its name, and one of
 
@@ -9,15 +9,15 @@ spec/mutants.json has a line for each mutant of each spec, by its name, and one 
     {"survives": "the guard repeats what another one says: ..."}
     {"tried": "raft-quick-growth"}
 
-The first three are what a search says by itself. The fourth is weaker: the spec does something else, which
-the number of its states shows (every configuration's is known), and no property forbids. The last is no
-verdict yet: no configuration up to this one, the smallest first, refuses the mutant.
+The first three come from a search alone. The fourth is weaker: the spec behaves differently, which the
+number of its states shows (it is known for every configuration), and no property forbids that. The last is
+no verdict yet: no configuration up to this one, from the smallest, refuses the mutant.
 
-A search for all costs hours, so it is made of short ones. `search` takes the configurations, the smallest
-first, asks which mutants make a difference there (`differences.py`), and judges those: the first that refuses
-a mutant is its verdict. What was tried is noted, and the next run goes on behind it. `strengthen` looks for a
-better verdict than the fourth kind, as far as small configurations have one, or those that are about
-liveness. A reason is for people to write.
+One search for all mutants would take hours, so it is split into short ones. `search` takes the
+configurations, the smallest first, asks which mutants make a difference there (`differences.py`), and judges
+those: the first configuration that refuses a mutant gives its verdict. The configurations tried are noted,
+and the next run continues after them. `strengthen` looks for better verdicts than the fourth kind, in the
+small configurations and in those for liveness. Reasons are written by people.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ OTHER_STATES: Final = "other states"
 _WEAK: Final = ("", OTHER_STATES)
 
 TOGETHER: Final = 40
-"""So many mutants are judged in one search."""
+"""How many mutants are judged in one search."""
 
 ENOUGH: Final = 3_000
-"""In configurations with more states than these, no better verdict is looked for."""
+"""No better verdict is looked for in configurations with more states than these."""
 
 
 class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became of one mutant: `config` refuses it `by` something, or it `survives` for a reason.
+    """The verdict on one mutant: `config` refuses it `by` something, or it `survives` for a reason.
 
-    Or neither yet, and all configurations up to `tried` let it pass.
+    Or neither yet: no configuration up to `tried` refuses it.
     """
 
     config: str = ""
@@ -60,7 +60,7 @@ class Verdict(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def final(self) -> bool:
-        """Whether there is one."""
+        """Return whether there is a verdict."""
         return bool(self.config or self.survives)
 
 
@@ -68,12 +68,12 @@ Verdicts = dict[str, Verdict]
 
 
 def load() -> dict[str, Verdicts]:
-    """The verdicts by spec and name."""
+    """Return the verdicts by spec and by the mutant's name."""
     return msgspec.json.decode(FILE.read_bytes(), type=dict[str, Verdicts]) if FILE.is_file() else {}
 
 
 def save(verdicts: Mapping[str, Verdicts]) -> None:
-    """Write them, a line for each mutant, in the order of the specs' texts."""
+    """Write the verdicts, a line for each mutant, in the order of the specs' texts."""
     parts = []
     for spec, mine in verdicts.items():
         known = [mutant.name for mutant in mutants_of(spec) if mutant.name in mine]
@@ -87,12 +87,12 @@ def _json(value: object) -> str:
 
 
 def mutants_of(spec: str) -> list[Generated]:
-    """The generated mutants of a spec, in the order of its text."""
+    """Return the generated mutants of a spec, in the order of its text."""
     return list(generated((SPEC_DIRECTORY / f"{spec}.tla").read_text()))
 
 
 def summary() -> str:
-    """The table of docs/model-checking.md: how many mutants of each spec are refused, and by what."""
+    """Return the table of docs/model-checking.md: how many mutants of each spec are refused, and by what."""
     lines = [
         "| spec | mutants | property | action never taken | no value | other states | survive | not judged |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
@@ -123,9 +123,9 @@ def _kind(verdict: Verdict | None) -> str:
 
 
 def judge(mutants: Sequence[Generated], config: str, states: int, timeout: float = 3600.0) -> list[str]:
-    """By what the configuration refuses each mutant; "" if by nothing.
+    """Return what the configuration refuses each mutant by; "" if it does not refuse it.
 
-    `states`: how many the configuration has without a mutant. Raises TlcError.
+    `states`: how many states the configuration has without a mutant. Raises TlcError.
     """
     file = config_file(config)
     own = own_actions(file.read_text())
@@ -143,7 +143,7 @@ def _by(outcome: Judgement, own: Sequence[str]) -> str:
 
 
 def candidates(spec: str, states: Mapping[str, int], kind: str = "quick") -> list[str]:
-    """The configurations of a spec that are of this kind, the smallest first."""
+    """Return the configurations of a spec of this kind, the smallest first."""
     names = [path.stem for path in config_files(kind) if SPECS[path.stem.split("-")[0]] == spec]
     return sorted(names, key=lambda name: states.get(name, 0))
 
@@ -151,9 +151,9 @@ def candidates(spec: str, states: Mapping[str, int], kind: str = "quick") -> lis
 def search(
     spec: str, mutants: Sequence[Generated], states: Mapping[str, int], found: Callable[[Verdicts], None]
 ) -> None:
-    """Verdicts of those mutants that have none. `found` is told what each search has found and tried.
+    """Find verdicts on the mutants that have none. `found` gets what each search has found and tried.
 
-    `states`: how many each configuration has. Raises TlcError.
+    `states`: how many states each configuration has. Raises TlcError.
     """
     known, order = load().get(spec, {}), [*candidates(spec, states), *candidates(spec, states, "full")]
     left = [mutant for mutant in mutants if not known.get(mutant.name, Verdict()).final]
@@ -173,7 +173,7 @@ def search(
 def strengthen(
     spec: str, mutants: Sequence[Generated], states: Mapping[str, int], found: Callable[[Verdicts], None]
 ) -> None:
-    """Better verdicts of those mutants that only another number of states refuses. Raises TlcError."""
+    """Find better verdicts on mutants that only another number of states refuses. Raises TlcError."""
     known = load().get(spec, {})
     weak = [mutant for mutant in mutants if known.get(mutant.name, Verdict()).by == OTHER_STATES]
     small = [config for config in candidates(spec, states) if states[config] <= ENOUGH]
@@ -191,19 +191,19 @@ def strengthen(
 def _judged(
     spec: str, mutants: Sequence[Generated], config: str, states: int
 ) -> Iterator[tuple[Sequence[Generated], list[str]]]:
-    """The mutants of actions that the configuration is for, some at a time, and what refuses each."""
+    """Yield some mutants of the actions that the configuration is for at a time, with what refuses each."""
     own, uses = set(own_actions(config_file(config).read_text())), _users(spec)
     for chunk in _chunks([mutant for mutant in mutants if uses[mutant.patch.operator] & own]):
         yield chunk, judge(chunk, config, states)
 
 
 def _chunks(mutants: Sequence[Generated]) -> Iterator[Sequence[Generated]]:
-    """Some at a time."""
+    """Split the mutants into chunks for one search each."""
     return (mutants[start : start + TOGETHER] for start in range(0, len(mutants), TOGETHER))
 
 
 def _users(spec: str) -> dict[str, set[str]]:
-    """For each operator the actions that it is a part of."""
+    """Return for each operator the actions that use it."""
     text = (SPEC_DIRECTORY / f"{spec}.tla").read_text()
     found: dict[str, set[str]] = {}
     for action in actions(text):
