@@ -1,13 +1,13 @@
-"""What the console may do to the nodes of a cluster on this machine, if it is allowed to.
+"""What the console may do to the nodes of a cluster on this machine, if changes are allowed.
 
-    kill      SIGKILL: as if the power of that machine went off
-    pause     SIGSTOP: as if its network, or a collection of garbage, hung
+    kill      SIGKILL: the process ends at once; what it wrote stays, durable or not
+    pause     SIGSTOP: as if its network, or a garbage collection, hung
     resume    SIGCONT
     start     the process again, as `walrus.cluster` started it (`cluster.json` beside the data)
     leave     LEAVE: the member is removed once its data is elsewhere, and its process ends
 
-A process is found by the lock in its data directory, which names it by pid, start time and boot: a stranger
-that has its pid after a restart of the machine is never signalled (`storage/processes.py`).
+The console finds a process by the lock in its data directory, which has pid, start time and boot: after a
+restart of the machine another process with the same pid is never signalled (`storage/processes.py`).
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ LEAVE_PATIENCE = 30.0
 
 
 class ActionError(Exception):
-    """It was not done; the message is one line."""
+    """The action was not carried out; the message is one line."""
 
 
 class Actions:
-    """The nodes below one data directory."""
+    """Actions on the nodes below one data directory."""
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
 
     def act(self, action: str, node_id: int) -> str:
-        """Do it and return what was done, in a line. Blocks. Raises ActionError."""
+        """Carry out an action and return what was done, in a line. Blocks. Raises ActionError."""
         match action:
             case "start":
                 return self._start(node_id)

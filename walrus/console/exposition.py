@@ -4,7 +4,7 @@ Names follow its conventions: a prefix, base units (`seconds`, `bytes`), `_total
 labels are `node`, `topic`, `group` and `engine`; how many values they take is bounded, since METRICS names a
 bounded number (docs/limits.md). The format itself is written by `prometheus_client`.
 
-A node that does not answer has `walrus_node_up` 0 and nothing else: a gap in a graph is the truth.
+A node that does not answer has `walrus_node_up` 0 and no other figures, so that graphs show a gap.
 """
 
 from __future__ import annotations
@@ -139,14 +139,14 @@ class _Figures(Collector):
                 lag.add_metric([name, group], behind)
             for group, count in topic.out.items():
                 out.add_metric([name, group], count)
-            for group in topic.lag:  # 0, too: a counter that begins at 5 has not increased
+            for group in topic.lag:  # 0, too: a counter that first appears at 5 shows no increase
                 skipped.add_metric([name, group], topic.skipped.get(group, 0))
                 dead.add_metric([name, group], topic.dead_letters.get(group, 0))
         yield from (entries, segments, lag, out, skipped, dead)
 
 
 def _add(family: HistogramMetricFamily, labels: list[str], durations: Durations) -> None:
-    """Add one histogram; Prometheus wants its buckets cumulated."""
+    """Add one histogram; Prometheus needs cumulative buckets."""
     if not durations.counts:
         return
     reached, buckets = 0, []
@@ -157,7 +157,7 @@ def _add(family: HistogramMetricFamily, labels: list[str], durations: Durations)
 
 
 def exposition(cluster: ClusterHealth) -> bytes:
-    """Return `/metrics`."""
+    """Return the content of `/metrics`."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Figures(cluster))
     return generate_latest(registry)

@@ -1,19 +1,21 @@
-"""The last failovers of a cluster, put together from what each node has seen of them.
+"""The last failovers of a cluster, combined from the reports of its nodes.
 
-The node that recovers a segment knows when that was noticed, fenced, recovered and sealed; the leader of the
-next one when it had opened that, and acknowledged a first entry (`broker/failovers.py`). Each says how many
-seconds ago, so the clocks of the nodes need not agree: a phase is dated by the clock of the console, and too
-late by the time that the answer was under way. Two rules bring that close to the truth:
+The node that recovers a segment knows when the failure was noticed, and when the segment was fenced,
+recovered and sealed. The leader of the next segment knows when it had opened that, and acknowledged a first
+entry (`broker/failovers.py`). Each reports how many seconds ago, so the clocks of the nodes need not agree.
+A phase is dated by the clock of the console, too late by the transit time of the answer. Two rules reduce
+that error:
 
-    of all that is told of a phase, the earliest counts     no answer is there before it was given
-    a phase was reached before the next one was             that is their order, wherever they are seen
+    of all reports of a phase, the earliest counts          no answer arrives before it was given
+    a phase was reached before the next one was             that is their order, on whatever nodes
 
-A recovery that a node no longer speaks of, and that has sealed nothing, is not shown: the leader was quicker.
-It may only be that the node died. Then another one goes on, and the first date still counts.
+A recovery that its node no longer reports and that has sealed nothing is not shown: the leader was faster.
+If instead the node died, another node continues, and the first date still counts.
 
-Logic without I/O. A state machine: `take` is handed answers and the time; `picture` is what the page shows.
+Logic without I/O, as a state machine: `take` is handed answers and the time; `picture` is what the page
+shows.
 
-Invariant: no more than `MAX_SHOWN` are kept, the latest.
+Invariant: at most `MAX_SHOWN` failovers are kept, the latest.
 """
 
 from __future__ import annotations
@@ -26,40 +28,42 @@ import msgspec
 from walrus.health import PHASES, FailoverFigures, NodeFigures
 
 MAX_SHOWN = 20
-"""That are kept, of all nodes together: as many as one node tells."""
+"""Failovers that are kept, over all nodes: as many as one node reports."""
 
 
 class Joined(msgspec.Struct):
-    """One failover, by the word of all that saw something of it."""
+    """One failover, combined from the reports of all nodes that took part."""
 
     lost: int
     """The node that led the segment."""
     at: dict[str, float] = {}
-    """When each phase was reached, by the clock that `take` is handed."""
+    """Phase -> when it was reached, by the clock that `take` is handed."""
     by: dict[str, int] = {}
-    """The node that said so first."""
+    """Phase -> the node that reported it first."""
     told: bool = True
-    """Whether some node spoke of it at the last look."""
+    """Whether a node reported it at the last look."""
 
     @property
     def begun(self) -> float:
-        """When the first node noticed it."""
+        """Return when the first node noticed it."""
         return min(self.at.values())
 
     @property
     def shown(self) -> bool:
-        """Whether it is one: a recovery that ends without a Seal of its own is told of no more."""
+        """Return whether it is a failover: a recovery that ended without a Seal of its own is not reported
+        any more.
+        """
         return self.told or "sealed" in self.at or "opened" in self.at
 
     def hear(self, node: int, told: FailoverFigures, now: float) -> None:
-        """A node tells what it has seen."""
+        """Take a node's report."""
         self.told = True
         for phase, ago in told.ago.items():
             self.by.setdefault(phase, node)
             self.at[phase] = min(self.at.get(phase, now), now - ago)
 
     def phases(self) -> list[tuple[str, float]]:
-        """Those that were reached, in their order, and how many seconds after the first."""
+        """Return the phases that were reached, in order, each with the seconds since the first one."""
         dated, latest = list[tuple[str, float]](), float("inf")
         for phase in reversed([phase for phase in PHASES if phase in self.at]):
             latest = min(latest, self.at[phase])
@@ -68,13 +72,15 @@ class Joined(msgspec.Struct):
 
 
 class Timeline:
-    """The failovers of the last while."""
+    """The latest failovers."""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[str, int], Joined] = {}
 
     def take(self, figures: Iterable[NodeFigures], now: float) -> None:
-        """One more look. `now`: when, where an answer does not say; of a clock that never steps back."""
+        """Take one more look. `now`, of a clock that never steps back, dates answers without a time of their
+        own.
+        """
         for one in self._kept.values():
             one.told = False
         for node in figures:
@@ -87,7 +93,7 @@ class Timeline:
         self._kept = {key: self._kept[key] for key in latest}
 
     def picture(self, now: float, at: float) -> list[dict[str, Any]]:
-        """The last one first. `at`: seconds since the epoch at `now`."""
+        """Return the failovers for the page, latest first. `at`: seconds since the epoch at `now`."""
         return [
             {
                 "topic": topic,

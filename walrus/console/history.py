@@ -1,11 +1,12 @@
-"""What happened to a cluster lately, out of one look after the other.
+"""What happened to a cluster lately, derived from successive looks.
 
-A look is `address -> figures` (`health.py`). Kept are the last `WINDOW` seconds of looks as far as rates and
-percentiles need them, and the last events: what differs between two looks, in a line that a person reads.
+A look is `address -> figures` (`health.py`). The history keeps the looks of the last `WINDOW` seconds, as
+far as rates and percentiles need them, and the latest events: each difference between two looks, as a line.
 
-Logic without I/O. A state machine: `take` is handed a look and the time; `picture` is what the page shows.
+Logic without I/O, as a state machine: `take` is handed a look and the time; `picture` is what the page
+shows.
 
-Left out: history beyond some minutes. That is what a monitoring system keeps, from `/metrics`.
+Left out: history beyond some minutes. A monitoring system keeps that, from `/metrics`.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ from walrus.console.failovers import Timeline
 from walrus.health import Answers, ClusterHealth, Durations, NodeFigures, NodeHealth, judge, rate
 
 WINDOW = 60.0
-"""Seconds over which percentiles are taken."""
+"""Seconds over which percentiles are computed."""
 MAX_EVENTS = 50
-"""Events that are kept."""
+"""How many events are kept."""
 MAX_TOPICS_SHOWN = 200
-"""Topics of which the page gets the figures: the fullest groups first, then by name."""
+"""How many topics the page shows: those with the greatest lag first, then by name."""
 MAX_LOOKS = 120
-"""Looks that are kept for rates and percentiles."""
+"""How many looks are kept for rates and percentiles."""
 Of: TypeAlias = Callable[[NodeFigures], Durations]
 
 
 class Happening(NamedTuple):
-    """Something that two looks differ in."""
+    """A difference between two looks."""
 
     at: float
     """Seconds since the epoch."""
@@ -40,7 +41,7 @@ class Happening(NamedTuple):
 
 
 class Glance(NamedTuple):
-    """One look: when, and what each node said."""
+    """One look: the time, and the figures of each node that answered."""
 
     now: float
     nodes: Mapping[int, NodeFigures]
@@ -66,7 +67,7 @@ def percentile(durations: Durations, share: float) -> float | None:
 
 
 def since(later: Durations, earlier: Durations) -> Durations:
-    """What was observed between two looks; all of it if the process started anew in between."""
+    """Return what was observed between two looks; everything if the process was restarted in between."""
     counts = [a - b for a, b in zip(later.counts, earlier.counts, strict=False)]
     if len(later.counts) != len(earlier.counts) or any(count < 0 for count in counts):
         return later
@@ -74,7 +75,7 @@ def since(later: Durations, earlier: Durations) -> Durations:
 
 
 class History:
-    """The looks of the last minute, and the events of the last while."""
+    """The looks of the last minute, and the latest events."""
 
     def __init__(self) -> None:
         self.health: ClusterHealth = judge({})
@@ -84,7 +85,7 @@ class History:
         self._now = self._at = 0.0
 
     def take(self, answers: Answers, now: float, at: float) -> None:
-        """One more look. `now`: of a clock that never steps back; `at`: seconds since the epoch."""
+        """Take one more look. `now`: of a clock that never steps back; `at`: seconds since the epoch."""
         before, self.health = self.health, judge(answers)
         self._now, self._at = now, at
         if self._looks:
@@ -96,11 +97,11 @@ class History:
         self._looks.append(Glance(now, figures))
 
     def tell(self, at: float, kind: str, text: str) -> None:
-        """Something that no look shows."""
+        """Add an event that no look shows."""
         self.events.append(Happening(at, kind, text))
 
     def picture(self) -> dict[str, Any]:
-        """Return what the page shows, as JSON can hold it."""
+        """Return what the page shows, in types that JSON has."""
         cluster = self.health
         return {
             "at": self._at,
@@ -120,12 +121,12 @@ class History:
         }
 
     def _pair(self, node_id: int) -> tuple[Glance, Glance] | None:
-        """The last look and the one before it at which this node answered."""
+        """Return the last look and the one before it at which this node answered, if it did."""
         looks = [look for look in list(self._looks)[-3:] if node_id in look.nodes]
         return (looks[-2], looks[-1]) if len(looks) >= 2 and looks[-1] is self._looks[-1] else None
 
     def _rate(self, node_id: int, figure: str) -> float:
-        """How much a count of a node grew in a second, lately."""
+        """Return by how much a count of a node grew per second lately."""
         if (pair := self._pair(node_id)) is None:
             return 0.0
         earlier, later = pair
@@ -133,7 +134,7 @@ class History:
         return rate(new, old, later.now - earlier.now)
 
     def _puts(self) -> list[float]:
-        """PUTs per second of the whole cluster, look by look."""
+        """Return the acknowledged PUTs per second of the whole cluster, for each look."""
         rates = []
         for earlier, later in zip(self._looks, list(self._looks)[1:], strict=False):
             both = earlier.nodes.keys() & later.nodes.keys()
@@ -147,12 +148,12 @@ class History:
         return [round(each, 1) for each in rates]
 
     def _lately(self, node_id: int, figures: NodeFigures, of: Of) -> Durations:
-        """How long something took within the window: since its first look that has the node."""
+        """Return a node's durations within the window: since the first look at which it answered."""
         first = next(look.nodes[node_id] for look in self._looks if node_id in look.nodes)
         return since(of(figures), of(first))
 
     def _latency(self) -> dict[str, Any]:
-        """How long each of these took within the window, on all nodes that answer together."""
+        """Return durations within the window, by what was measured, over all nodes that answer."""
         answering = [(node.node_id, node.figures) for node in self.health.nodes if node.figures is not None]
         return {
             what: _histogram([self._lately(node_id, figures, of) for node_id, figures in answering])
@@ -204,7 +205,7 @@ class History:
         return topics[:MAX_TOPICS_SHOWN]
 
     def _topic_rate(self, name: str, entries: int) -> float:
-        """Entries per second of a topic, whichever node leads it."""
+        """Return the entries per second of a topic, whichever node leads it."""
         for earlier in list(self._looks)[-2:-1]:
             for figures in earlier.nodes.values():
                 if name in figures.topics_led:
@@ -214,7 +215,7 @@ class History:
 
 
 def _histogram(several: Iterable[Durations]) -> dict[str, Any]:
-    """The sum of histograms with the same bounds, as the page shows it."""
+    """Return the sum of histograms with the same bounds, as the page shows it."""
     counted = [each for each in several if each.counts]
     bounds = counted[0].bounds if counted else []
     fitting = [each.counts for each in counted if each.bounds == bounds]
@@ -225,7 +226,7 @@ def _histogram(several: Iterable[Durations]) -> dict[str, Any]:
 
 
 def _syncs(figures: NodeFigures) -> Durations:
-    """The syncs of the data; with another schedule than `each` those of Raft's journal."""
+    """Return the syncs of the data; where `--fsync` is not `each`, those of Raft's journal."""
     return figures.sync_seconds.get("data") or figures.sync_seconds.get("raft") or Durations()
 
 
@@ -235,11 +236,11 @@ LATENCIES: Final[dict[str, Of]] = {
     "append to acknowledged": attrgetter("append_acknowledged_seconds"),
     "sync": _syncs,
 }
-"""What the page shows, in its order."""
+"""The durations that the page shows, in its order."""
 
 
 def _differences(before: ClusterHealth, after: ClusterHealth) -> Iterable[tuple[str, str]]:
-    """What happened between two looks, in the order in which it is likely to have happened."""
+    """Yield the differences between two looks, in their probable order."""
     was, is_now = ({node.node_id: node for node in health.nodes} for health in (before, after))
     for node_id, node in is_now.items():
         yield from _of_node(was.get(node_id), node)

@@ -1,11 +1,12 @@
-"""`python -m walrus.console`: watch a cluster and serve what is seen.
+"""`python -m walrus.console`: watch a cluster and show it.
 
     python -m walrus.console --addr 127.0.0.1:9091 --http 127.0.0.1:9090
 
-It serves on loopback, and shows. With `--allow-changes` it acts, too, on the nodes that `walrus.cluster`
+It serves on loopback, read-only. With `--allow-changes` it also acts on the nodes that `walrus.cluster`
 started below `--data-dir` on this machine: the address that it prints has a token behind `#`, drawn for this
-process, without which nothing is done. With `--play` it also streams messages through that cluster, counts
-what became of them, and shows the last half minute in the run viewer (`walrus.cluster --play` starts both).
+process, without which it changes nothing. With `--play` it also streams messages through that cluster,
+counts what became of them, and shows the last half minute in the run viewer (`walrus.cluster --play` starts
+both).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from walrus.wire.addresses import is_loopback, parse_address
 
 HTTP = "127.0.0.1:9090"
 VERBS = ("play",)
-"""Flags that say what to do now: no file has them."""
+"""Flags that say what to do now: a file cannot set them."""
 
 
 def _parser() -> Parser:
@@ -52,24 +53,24 @@ def _parser() -> Parser:
 
 
 def _hosts(host: str, port: int) -> set[str]:
-    """The names by which this console may be called."""
+    """Return the values of the `Host` header to which this console answers."""
     names = {host, "127.0.0.1", "localhost", "[::1]"}
     return {f"{name}:{port}" for name in names} | ({*names} if port == 80 else set())
 
 
 class _Served(NamedTuple):
-    """What the flags ask for."""
+    """The settings of the server."""
 
     addresses: Sequence[str]
     host: str
     port: int
     data_dir: Path | None
-    """Of the nodes that may be acted on."""
+    """The data directory of the nodes that may be acted on."""
     plays: bool
 
 
 async def _serve(served: _Served, stop: asyncio.Event) -> int:
-    """Serve until told to stop."""
+    """Serve until told to stop; return the exit status."""
     from aiohttp import web
 
     from walrus.console.actions import Actions
@@ -109,7 +110,7 @@ async def _serve(served: _Served, stop: asyncio.Event) -> int:
     await runner.cleanup()
     for task in working:
         with contextlib.suppress(asyncio.CancelledError):
-            await task  # raises what ended it, if it did not end by this
+            await task  # raises what ended the task, unless it was cancelled
     return 0
 
 
@@ -122,7 +123,7 @@ async def _run(served: _Served) -> int:
 
 @command("walrus-console")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 after a stop, 2 for a bad flag, 1 for anything else."""
+    """Run the command; return 0 after a stop, 2 for a bad flag, 1 for anything else."""
     found = layered(_parser(), "console", arguments, os.environ, variables=VARIABLES, verbs=VERBS)
     options = found.options
     host, port = parse_address(options.http)

@@ -1,7 +1,7 @@
-"""A cluster to play with: what the console does to it, what streams through it, and "show me".
+"""Play mode: what the console does to a cluster, what streams through it, and the film of both.
 
-`walrus.cluster --play` starts a console with this beside the nodes. The page shows what became of each
-message (`stream`), the lines say what the nodes did about a kill (`recording`), and the film shows it.
+`walrus.cluster --play` starts a console in play mode beside the nodes. The page shows what became of each
+message (`stream`), its lines say how the nodes reacted to a kill (`recording`), and the film shows it.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from walrus.view import html
 
 
 class Play:
-    """The actions of a console, noted; a stream; the recording of both and of the nodes."""
+    """Combines a console's actions, a stream of messages, and a recording of these and of the nodes."""
 
     def __init__(self, actions: Actions, stream: PlayedStream, recording: Recording) -> None:
         self._actions, self._stream, self._recording = actions, stream, recording
         self._drawing = asyncio.Lock()
-        """One film at a time: impatient clicks do not add up to as many threads."""
+        """One film at a time, so that repeated clicks do not start as many threads."""
 
     def act(self, action: str, node_id: int) -> str:
-        """Do it, see `Actions.act`; the film has it at the moment at which it is done."""
+        """Carry out an action (see `Actions.act`); the film has it at the moment at which it is done."""
         self._recording.acted(action, node_id)
         return self._actions.act(action, node_id)
 
@@ -34,7 +34,7 @@ class Play:
         await self._stream.run()
 
     def lines(self) -> Iterable[tuple[float, str, str]]:
-        """Return what is worth a line since the last time: seconds ago, kind, text."""
+        """Return the lines since the last call: seconds ago, kind, text."""
         return self._recording.look()
 
     def picture(self) -> dict[str, Any]:
@@ -44,7 +44,7 @@ class Play:
     async def page(self) -> str:
         """Return the last half minute as a page of the run viewer.
 
-        The steps are taken here, where they are written; a thread makes the page of them.
+        The steps are copied here, in the thread that writes them; another thread makes the page.
         """
         async with self._drawing:
             return await asyncio.to_thread(_page, self._recording.lately(self._stream.steps))

@@ -1,13 +1,13 @@
-"""What the nodes of a cluster that is played with did lately: from their traces, as lines and as a film.
+"""What the nodes of a cluster in play mode did lately: from their traces, as lines and as a film.
 
-`walrus.cluster --play` starts each node with `--trace`. This process reads what they have appended since the
-last look, tells the steps that are worth a line (an election, a fence, a recovery), and makes of the last
-half minute a film for the run viewer. A trace of a node that was killed has all that the node did: it is
-written without a buffer. What the console itself did to a node (kill, pause) is a step of its own.
+`walrus.cluster --play` starts each node with `--trace`. This module reads what the nodes have appended since
+the last look, reports notable steps as lines (an election, a fence, a recovery), and makes a film of the
+last half minute for the run viewer. The trace of a killed node has everything that the node did, because it
+is written without a buffer. The console's own actions on a node (kill, pause) are steps, too.
 
-All clocks are the machine's monotonic one.
+All times are of the machine's monotonic clock.
 
-Invariant: what a trace takes on the disk is bounded: beyond `MAX_BYTES` it begins anew.
+Invariant: the disk space of a trace is bounded: beyond `MAX_BYTES` it is truncated and begins anew.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from walrus.view import recorded
 from walrus.view.film import Film
 
 SECONDS: Final = 30
-"""How long a film is."""
+"""Length of a film in seconds."""
 MAX_BYTES: Final = 16_000_000
-"""Of one node's trace: some twenty minutes of `walrus.console.stream`."""
+"""The most bytes of one node's trace: some twenty minutes of `walrus.console.stream`."""
 MAX_STEPS: Final = 20_000
-"""That are kept of all traces: the oldest is forgotten."""
+"""How many steps are kept of all traces together; the oldest are dropped."""
 STEP: Final = {"kill": "Crash", "pause": "Pause", "resume": "Resume"}
-"""Actions of the console, and what they are in a trace."""
+"""Actions of the console, and their names in a trace."""
 
 Step = dict[str, Any]
 
 
 def told(step: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return kind and text of the line that a step is worth.
+    """Return kind and text of the line about a step; None if it is not notable.
 
     >>> told({"ev": "StartRecovery", "node": 3, "topic": "play", "segment": 4})
     ('note', 'node 3 recovers play/4: fences its copies')
@@ -66,15 +66,15 @@ class Recording:
         self._read: dict[Path, int] = {}
         self._steps: deque[Step] = deque(maxlen=MAX_STEPS)
         self._untold: deque[tuple[int, str, str]] = deque(maxlen=MAX_STEPS)
-        """Lines that a film read first."""
+        """(time, kind, text) of lines that `look` has not returned yet; `lately` may have read them."""
 
     def acted(self, action: str, node_id: int) -> None:
-        """Note what was done to a node."""
+        """Note an action on a node."""
         if action in STEP:
             self._steps.append({"ev": STEP[action], "node": node_id, "at": self._clock()})
 
     def look(self) -> list[tuple[float, str, str]]:
-        """Read on, and return what is worth a line since the last look: seconds ago, kind, text."""
+        """Read on, and return the lines since the last look: seconds ago, kind, text."""
         self._read_on()
         now = self._clock()
         lines = [((now - at) / 1e9, kind, text) for at, kind, text in self._untold]
@@ -97,24 +97,24 @@ class Recording:
                 try:
                     step = msgspec.json.decode(line, type=Step)
                 except (msgspec.DecodeError, UnicodeDecodeError):
-                    continue  # the node died within it, or the file began anew within it
+                    continue  # the node died, or the file was truncated, in mid-line
                 if step["ev"] != "Begin":
                     yield step
-            if self._read[path] > MAX_BYTES:  # the node appends: what it writes next is at the beginning
+            if self._read[path] > MAX_BYTES:  # the node appends: it goes on at the beginning
                 os.truncate(path, 0)
                 self._read[path] = 0
 
     def lately(self, others: Iterable[Step] = ()) -> list[Step]:
-        """Return the steps of the last half minute, together with `others`, which are in no trace."""
+        """Return the steps of the last half minute, together with `others`, which no trace has."""
         self._read_on()
         now = self._clock()
         return [step for step in (*self._steps, *others) if now - step["at"] < SECONDS * 10**9]
 
 
 def film(steps: Iterable[Step]) -> Film:
-    """Return the film of what a recording has `lately`; it opens at what the console did last.
+    """Return the film of the steps that `lately` returned; it opens at the console's last action.
 
-    It takes some tenths of a second, and needs nothing but the steps, so that a thread may do it.
+    It takes some tenths of a second, and needs nothing but the steps, so a thread may do it.
     """
     made = recorded.of_steps(steps, f"The last {SECONDS} seconds")
     done = [number for number, event in enumerate(made.events) if event.what in STEP.values()]

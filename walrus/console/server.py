@@ -12,13 +12,13 @@
     POST /api/nodes/NODE/ACTION   kill, pause, resume, start, leave
     POST /api/topics/NAME/ACTION  look, put, seek, register, configure; the body says what (`topics.py`)
 
-**What keeps a stranger out.** A page of another site, open in the same browser, can send requests here. It
+**What keeps strangers out.** A page of another site, open in the same browser, can send requests here. It
 cannot read the answers, and it cannot set the header `Authorization: Bearer TOKEN`, which every POST needs
-(also the one that shows entries): the token is in the page's address behind `#`, which no browser sends. A
-name that such a site has let point to 127.0.0.1 (DNS rebinding) is refused by its `Host`. The token is
+(including the one that shows entries): the token is in the page's address behind `#`, which no browser
+sends. A foreign name that resolves to 127.0.0.1 (DNS rebinding) is refused by its `Host`. The token is
 compared in constant time. The page loads nothing from elsewhere, and may not (Content-Security-Policy).
 
-HTTP itself is aiohttp's: what a parser of foreign bytes must withstand is not written here a second time.
+aiohttp implements HTTP, so the parsing of hostile bytes is not written here a second time.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 MAX_WATCHERS = 100
-"""Browsers that are sent events at once."""
+"""How many browsers are sent events at once."""
 MAX_BODY_BYTES = 4096
-"""Of a request: a message or settings; what is longer is for a client."""
+"""The longest body of a request: a message or settings. Longer messages need a client."""
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Observed(Protocol):
-    """What the server needs of a `ClusterWatch`."""
+    """The part of a `ClusterWatch` that the server needs."""
 
     history: History
 
@@ -65,24 +65,24 @@ class Observed(Protocol):
 
 
 class Acting(Protocol):
-    """What the server needs of `Actions`."""
+    """The part of `Actions` that the server needs."""
 
     def act(self, action: str, node_id: int) -> str:
-        """Do it; blocks. Raises ActionError."""
+        """Carry out an action; blocks. Raises ActionError."""
 
 
 class Playing(Protocol):
-    """What the server needs of a `Play`."""
+    """The part of a `Play` that the server needs."""
 
     def picture(self) -> dict[str, Any]:
         """Return the counts of the stream."""
 
     async def page(self) -> str:
-        """Return the film."""
+        """Return the film as a page."""
 
 
 class ConsoleServer:
-    """The handlers, and what they share."""
+    """The request handlers, and their shared state."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class ConsoleServer:
         self._watching = 0
 
     def application(self) -> web.Application:
-        """Return the routes."""
+        """Return the application with its routes."""
         app = web.Application(middlewares=[self._guard()], client_max_size=MAX_BODY_BYTES)
         app.add_routes(
             [
@@ -134,7 +134,7 @@ class ConsoleServer:
         return guard
 
     def _look(self) -> str:
-        """The picture, whether this console acts, and the counts of a stream if there is one."""
+        """Return the picture as JSON, whether this console acts, and a stream's counts if there is one."""
         stream = None if self._play is None else self._play.picture()
         more = {"acts": self._actions is not None, "stream": stream}
         return json.dumps({**self._watched.history.picture(), **more})
@@ -170,7 +170,7 @@ class ConsoleServer:
         return web.json_response(state)
 
     def _answering(self, topic: str) -> list[str]:
-        """Where to ask about a topic: its leader first, who knows where it ends."""
+        """Return the addresses to ask about a topic: first its leader, which knows where the topic ends."""
         health = self._watched.history.health
         leader = health.topics[topic].leader if topic in health.topics else 0
         nodes = [node for node in health.nodes if node.figures is not None]
@@ -205,7 +205,7 @@ class ConsoleServer:
         raise web.HTTPNotFound(text=f"there is no node {wanted}\n")
 
     def _allowed(self, request: web.Request) -> Acting:
-        """Return what may be done, to one who may do it."""
+        """Return the actions, if the request is allowed to carry them out. Raises an HTTP error."""
         if self._actions is None:
             raise web.HTTPForbidden(text="this console only shows: start it with --allow-changes\n")
         given = request.headers.get("Authorization", "").removeprefix("Bearer ")

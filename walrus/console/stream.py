@@ -1,8 +1,8 @@
-"""Messages that stream through a cluster while it is played with, and what became of each.
+"""Messages that stream through a cluster in play mode, and what became of each.
 
-One producer and one reader. The producer's numbers stand in its messages, and PUB keeps them in the log in
-their order, each once. So the reader needs to remember one number: one that it skips was lost, one that it
-has passed is there twice, or came too late.
+There are one producer and one reader. Each message has its number, and PUB stores the numbers in order, each
+once. So the reader remembers only the next number: a number that it skips was lost; a number below it is a
+duplicate, or came too late.
 
     counted          when
     acknowledged     the cluster has said OK
@@ -13,7 +13,7 @@ has passed is there twice, or came too late.
 
 Invariant: `lost` and `duplicated` stay 0, whatever is killed, paused and started. The page shows them.
 
-Left out: that messages of many producers interleave, and what queues do (`walrus.demo`, `tests/node`).
+Left out: interleaved messages of several producers, and work queues (`walrus.demo`, `tests/node`).
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from walrus.client.producing import AsyncProducer
 
 TOPIC: Final = "play"
 PAUSE: Final = 0.05
-"""Seconds from one acknowledgement to the next message: an eye can follow that, and a film holds it."""
+"""Seconds from one acknowledgement to the next message: slow enough to watch, and to fit into a film."""
 MAX_STEPS: Final = 4_000
-"""What the stream did, kept for a film: more than half a minute."""
+"""How many of the stream's steps are kept for a film: more than half a minute."""
 
 
 @dataclass
 class Tally:
-    """What became of the messages of one run; the reader hands it what it reads, in the order of the log."""
+    """What became of the messages of one run; the reader reports what it reads, in the order of the log."""
 
     run: str
     sent: int = 0
@@ -67,12 +67,12 @@ class Tally:
 
 
 class PlayedStream:
-    """The producer and the reader."""
+    """The producer and the reader of play mode."""
 
     def __init__(self, addresses: Iterable[str], clock: Callable[[], int] = time.monotonic_ns) -> None:
         self.tally = Tally(secrets.token_hex(4))
         self.steps: deque[dict[str, Any]] = deque(maxlen=MAX_STEPS)
-        """In the form of a recorded run (`view/recorded.py`), on the lane `stream`."""
+        """Steps in the form of a recorded run (`view/recorded.py`), on the lane `stream`."""
         self._addresses, self._clock = list(addresses), clock
         self._waits_since: int | None = None
         self._longest = 0
@@ -95,7 +95,7 @@ class PlayedStream:
         }
 
     async def run(self) -> None:
-        """Go on until cancelled."""
+        """Produce and read until cancelled."""
         async with AsyncClient(self._addresses, timeout=60.0) as client:
             await client.register(TOPIC)
             begin = (await client.state(TOPIC))["current_segment"]
@@ -120,7 +120,7 @@ class PlayedStream:
             await asyncio.sleep(PAUSE)
 
     async def _read(self, segment: int) -> None:
-        """Follow the topic; a client of its own, so that it does not wait behind the producer."""
+        """Follow the topic with a client of its own, so that reading does not wait behind the producer."""
         offset = 0
         async with AsyncClient(self._addresses, timeout=60.0) as client:
             while True:
@@ -129,14 +129,14 @@ class PlayedStream:
                         self.tally.met(entry.payload)
                         segment, offset = entry.segment, entry.offset + 1
                 except PASSING:
-                    await asyncio.sleep(PAUSE)  # then on from where it stopped
+                    await asyncio.sleep(PAUSE)  # then continue where it stopped
 
     def _step(self, what: str, **values: object) -> None:
         self.steps.append({"ev": what, "node": "stream", "at": self._clock(), **values})
 
 
 async def _put(producer: AsyncProducer, payload: bytes) -> None:
-    """Until it is acknowledged: what fails is kept by the producer, and sent first."""
+    """Put until acknowledged: the producer keeps what fails, and sends it first."""
     entries: tuple[bytes, ...] = (payload,)
     while entries or producer.kept:
         try:

@@ -1,14 +1,15 @@
-"""What the console may do with topics, if it is allowed to: what any client may, with the console's token.
+"""What the console may do with topics, if changes are allowed: what any client may do, with its token.
 
     look         some entries from a place on, or the last ones: place, time, length, text and hex
     put          one message
-    seek         a group of a work queue, back too
+    seek         a group of a work queue, also backwards
     register     a topic, with settings
     configure    settings of one
 
-A request says what in the body: an object of JSON. What makes no sense is refused before anything leaves.
+The body of a request is a JSON object with its arguments. Invalid arguments are refused before anything is
+sent to the cluster.
 
-Left out: DELETE. A click is no place for what cannot be taken back; `walrus-cli delete` asks.
+Left out: DELETE, which cannot be undone; `walrus-cli delete` asks first.
 """
 
 from __future__ import annotations
@@ -23,22 +24,22 @@ from walrus.console.actions import ActionError
 from walrus.settings import parse_setting
 
 MAX_LOOKED_AT: Final = 20
-"""Entries that one look shows at most."""
+"""The most entries that one look shows."""
 MAX_SHOWN_BYTES: Final = 512
-"""Of each entry, from its beginning."""
+"""The most bytes of an entry that are shown, from its beginning."""
 PATIENCE: Final = 5.0
 """Seconds that a request of this kind may take."""
 
 Told: TypeAlias = Mapping[str, Any]
-"""What the body of a request says."""
+"""The arguments in the body of a request."""
 
 
 class BadRequestError(ActionError):
-    """It cannot be done, whatever the cluster says; the message is one line."""
+    """The request is invalid, whatever the state of the cluster; the message is one line."""
 
 
 def told(body: bytes) -> Told:
-    """Return what a body says. Raises BadRequestError.
+    """Parse the body of a request. Raises BadRequestError.
 
     >>> told(b'{"settings": "retain_entries=5"}'), told(b"")
     ({'settings': 'retain_entries=5'}, {})
@@ -53,7 +54,7 @@ def told(body: bytes) -> Told:
 
 
 def shown(entry: Entry) -> dict[str, Any]:
-    """One entry as the page shows it.
+    """Return one entry as the page shows it.
 
     >>> seen = shown(Entry(2, 7, b"caf\\xc3\\xa9\\x00"))
     >>> seen["segment"], seen["offset"], seen["bytes"], seen["text"], seen["hex"]
@@ -66,7 +67,7 @@ def shown(entry: Entry) -> dict[str, Any]:
 
 
 async def act(action: str, topic: str, asked: Told, addresses: Iterable[str]) -> dict[str, Any]:
-    """Do it, and return what came of it: `done`, a line, and of a look `entries`. Raises ActionError."""
+    """Carry out an action; return `done`, a line, and for a look `entries`. Raises ActionError."""
     try:
         async with AsyncClient(list(addresses), timeout=PATIENCE) as client:
             return await _ACTIONS[action](client, topic, asked)
@@ -94,7 +95,7 @@ def _place(asked: Told) -> tuple[int, int]:
 
 
 async def _last(client: AsyncClient, topic: str) -> tuple[int, int]:
-    """Where the last entries begin: those of the open segment, or, if it has none, of the one before it."""
+    """Return where the last entries begin: in the open segment, or, if that is empty, in the one before."""
     end = (await client.groups(topic))["end"]
     segment, offset = int(end["segment"]), int(end["offset"])
     if offset == 0:
@@ -123,7 +124,7 @@ async def _seek(client: AsyncClient, topic: str, asked: Told) -> dict[str, Any]:
 
 
 def _destination(to: str) -> str | tuple[int, int] | datetime:
-    """Where a group is to go.
+    """Parse the destination of a group: a position, a word, or a time in milliseconds since the epoch.
 
     >>> _destination("2.5"), _destination("end"), _destination("1000")
     ((2, 5), 'end', datetime.datetime(1970, 1, 1, 0, 0, 1, tzinfo=datetime.timezone.utc))
@@ -139,7 +140,7 @@ def _destination(to: str) -> str | tuple[int, int] | datetime:
 
 
 def _settings(asked: Told) -> TopicSettings:
-    """What `retain_entries=5 segment_bytes=none` says. Raises ValueError that names what makes no sense."""
+    """Parse settings such as `retain_entries=5 segment_bytes=none`. Raises ValueError naming the flaw."""
     text = asked.get("settings", "")
     if not isinstance(text, str):
         raise ValueError("settings are KEY=VALUE, with spaces between")

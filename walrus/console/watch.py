@@ -1,8 +1,8 @@
-"""Asks all members every second, all at once, and tells what waits for the next picture.
+"""Asks all members every second, all at once, and wakes the waiters for the next picture.
 
-A node that is dead or paused must not hold up the others' figures: each is asked over a connection of its
-own, and a look takes `PATIENCE` at most. A node that refuses the console's token, or its role, is no answer
-either; what it said is told once.
+A node that is dead or paused must not delay the figures of the others: each node has a connection of its
+own, and a look takes at most `PATIENCE`. A node that refuses the console's token, or its role, counts as not
+answering; its message is reported once.
 
 Invariant: one look at a time.
 """
@@ -23,7 +23,7 @@ from walrus.health import NodeFigures, members, read
 INTERVAL = 1.0
 """Seconds from one look to the next."""
 PATIENCE = 0.8
-"""Seconds that a node may take to answer."""
+"""Seconds within which a node must answer."""
 
 
 Lines: TypeAlias = Callable[[], Iterable[tuple[float, str, str]]]
@@ -39,8 +39,10 @@ class ClusterWatch:
         lines: Lines | None = None,
         complain: Callable[[str], object] = lambda line: None,
     ) -> None:
-        """`addresses`: some nodes' client ports; the others are learnt from them. `lines`: what else happened
-        since the last look: seconds ago, kind, text. `complain` is told how nodes refuse, in a line.
+        """`addresses` are some nodes' client ports; the others are learnt from them.
+
+        `lines` returns what else happened since the last look: seconds ago, kind, text. `complain` is called
+        with the message of a node that refuses, one line.
         """
         self.history = History()
         self._seeds = tuple(dict.fromkeys(addresses))
@@ -62,7 +64,7 @@ class ClusterWatch:
                 await client.close()
 
     async def look(self) -> None:
-        """Ask the members once; the seeds too, as long as no member answers."""
+        """Ask the members once, and the seeds too for as long as no member answers."""
         answers = await self._ask(self._members.values() or self._seeds)
         if not any(answers.values()):
             answers |= await self._ask(seed for seed in self._seeds if seed not in answers)
@@ -89,7 +91,7 @@ class ClusterWatch:
             answer = await client.metrics()
             return msgspec.structs.replace(read(answer), heard_at=time.monotonic())
         except (Unauthenticated, Forbidden) as error:
-            if self._refused != str(error):  # the same of every node, each second
+            if self._refused != str(error):  # every node says the same, each second
                 self._refused = str(error)
                 self._complain(f"{address}: {error}")
             return None

@@ -21,7 +21,7 @@ if __name__ == "__main__":
     end_quietly()
     try:
         from walrus.lab.origin import go_there
-    except ModuleNotFoundError as missing:  # a new terminal, in which the environment is not active
+    except ModuleNotFoundError as missing:  # a new terminal without the active environment
         sys.stderr.write(
             f"walrus.lab: {sys.executable} has no {missing.name}: activate the environment that docs/labs.md "
             "makes, in the repository: . .venv/bin/activate\n"
@@ -94,7 +94,7 @@ def _list(_: argparse.Namespace, console: Console) -> int:
 
 def _start(flags: argparse.Namespace, console: Console) -> int:
     unit = units.find(flags.number)
-    require_repository()  # before its tools: without it they are of no use
+    require_repository()  # first: its tools are of no use without it
     grading.require(unit)
     workshop = Workshop.new(flags.folder, Undertaken(unit=unit.number))
     workshop.empty(unit)
@@ -107,7 +107,7 @@ def _start(flags: argparse.Namespace, console: Console) -> int:
 
 
 def _of(folder: Path) -> tuple[Workshop, units.Unit]:
-    """The working copy of a lab."""
+    """Return the working copy and its lab. Raises NoWorkshop."""
     workshop = Workshop(folder.resolve())
     if workshop.record.hunt:
         raise NoWorkshop(f"{folder} is the copy of a hunt: HUNT.md there says how to go on")
@@ -133,7 +133,7 @@ def _check(flags: argparse.Namespace, console: Console) -> int:
 
 
 def _tell(workshop: Workshop, unit: units.Unit, outcome: grading.Asked, console: Console) -> None:
-    """Why a check failed, for a person who has not seen the tool's output."""
+    """Explain why a check failed, to a reader who has not seen the tool's output."""
     found = outcome.finding
     assert found is not None, "only a failure is told"
     meant = grading.MEANT.get(found.invariant) or units.meaning(unit, found.invariant)
@@ -147,7 +147,7 @@ def _tell(workshop: Workshop, unit: units.Unit, outcome: grading.Asked, console:
         console.print(Text(f"still to write: {', '.join(place.name for place in holes)}"))
     if found.invariant == grading.UNWRITTEN:
         return
-    if not any(place.file.endswith(".tla") for place in holes):  # such a one is TRUE, and no mistake
+    if not any(place.file.endswith(".tla") for place in holes):  # a hole in a spec is TRUE, no mistake
         for mistake in grading.likely(unit, outcome):
             console.print(Text(f"often: {mistake.says}"))
     if found.invariant not in grading.MEANT:

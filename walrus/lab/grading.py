@@ -1,9 +1,9 @@
-"""Grading: the checks of a lab, one after the other until one fails, and what that one says.
+"""Grading: runs the checks of a lab in order until one fails, and explains that failure.
 
 Every check is a command of the project, run in the working copy by a process of its own, and ends within
-`PATIENCE`. What it prints is for engineers; a student is told the name of the invariant that broke, what it
-is for, at which step or in which test it broke, where to read on, and, if the failure looks like one that
-many have made before, what that one was.
+`PATIENCE`. The command's output is written for engineers. A student is told the name of the invariant that
+broke, what it protects, at which step or in which test it broke, where to read on, and, if the failure looks
+like a typical mistake, what that mistake is.
 
 Left out: marks. A lab is done when everything holds.
 """
@@ -33,10 +33,10 @@ from walrus.tlc.run import ToolsMissing, find_jar, find_java
 from walrus.tlc.variants import UNEVALUATED
 
 PATIENCE = 240.0
-"""Seconds after which a check is ended: the code hangs. By itself each takes seconds."""
+"""Seconds after which a check is ended, as the code hangs. Normally each takes seconds."""
 
 MAX_CROWD = 8.0
-"""As often at most is `PATIENCE` waited for on a machine whose processors have much to do."""
+"""By what factor `PATIENCE` grows at most on a machine whose processors are busy."""
 
 QUIET = "-x -q --no-header --tb=short -p no:cacheprovider -p no:xdist -o addopts=--import-mode=importlib"
 
@@ -51,7 +51,7 @@ MEANT = {
 """Names of failures that have nothing to do with an invariant."""
 
 SLIPS = "TypeError|NameError|UnboundLocalError|AttributeError|ImportError|ModuleNotFoundError"
-"""What Python raises when a line cannot mean anything. In a line of a test it says what the test misses."""
+"""What Python raises for a line that makes no sense. In a line of a test it shows what the test misses."""
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,15 +59,15 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
     invariant: str
     what: str
-    """The moment: the sentence of the tool that noticed."""
+    """The moment of the failure: a sentence of the tool that noticed it."""
     where: str
     """The test, the step or the schedule that shows it."""
     story: tuple[str, ...] = ()
-    """The steps that led to it, if the tool tells them."""
+    """The steps that led to the failure, if the tool reports them."""
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """One check that was asked."""
+    """One check that was run, and its outcome."""
 
     check: Check
     seconds: float
@@ -77,7 +77,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 def require(unit: Unit) -> None:
     """Raise NoWorkshop if a tool that the checks of this unit run is not installed.
 
-    Otherwise its absence would be told as an invariant that broke, or, where tests skip themselves, hold.
+    Otherwise its absence would be reported as a broken invariant, or, where tests skip themselves, as
+    success.
     """
     if any(check.run.startswith("pytest ") for check in unit.checks):
         for tool in ("pytest", "pytest_timeout", "hypothesis"):
@@ -92,12 +93,12 @@ def require(unit: Unit) -> None:
 
 
 def needs_java(check: Check) -> bool:
-    """Whether this check runs TLC."""
+    """Return whether this check runs TLC."""
     return "walrus.tlc" in check.run or "tests/tlc" in check.run
 
 
 def grade(workshop: Workshop, unit: Unit) -> Iterator[Asked]:
-    """Ask the checks of a unit in their order; the first that fails is the last."""
+    """Run the checks of a unit in order, and yield the outcome of each; stop after the first failure."""
     if (unreadable := _unreadable(workshop, unit)) is not None:
         yield Asked(check=unit.checks[0], seconds=0.0, finding=unreadable)
         return
@@ -118,7 +119,9 @@ def ask(folder: Path, check: Check) -> Asked:
 
 
 def likely(unit: Unit, outcome: Asked) -> list[Mistake]:
-    """Typical mistakes that show themselves in this way, and if they name a test, in this one."""
+    """Return typical mistakes that match this failure: the check, the invariant, and the test if they name
+    one.
+    """
     found = outcome.finding
     return [
         mistake
@@ -130,7 +133,7 @@ def likely(unit: Unit, outcome: Asked) -> list[Mistake]:
 
 
 def _unreadable(workshop: Workshop, unit: Unit) -> Finding | None:
-    """A file that is no Python any more, or lacks what the lab is about."""
+    """Return a finding if a file of the lab cannot be parsed, or lacks what the lab is about."""
     for place in map(Site.of, unit.places):
         path = workshop.folder / place.file
         try:
@@ -143,15 +146,15 @@ def _unreadable(workshop: Workshop, unit: Unit) -> Finding | None:
 
 
 def _crowd() -> float:
-    """How many times as long a command may take because others wait for the processors, too."""
+    """Return by what factor a command may take longer because the processors are busy."""
     return min(max(os.getloadavg()[0] / (os.cpu_count() or 1), 1.0), MAX_CROWD)
 
 
 def _run(folder: Path, command: str) -> tuple[int | None, str]:
-    """Exit status (None: it hung) and output of `python -m command` in the copy."""
+    """Run `python -m command` in the copy; return its exit status (None: it hung) and its output."""
     module, *rest = shlex.split(command)
     patience = PATIENCE * _crowd()
-    # One test that hangs is ended before all of them, so that it is known which.
+    # A test that hangs is ended before the whole command is, so that its name is known.
     quiet = [*shlex.split(QUIET), f"--timeout={patience * 0.8:.0f}"] if module == "pytest" else []
     environ = {**os.environ, "PYTHONPATH": str(folder), "NO_COLOR": "1", "COLUMNS": "160"}
     environ.pop("HYPOTHESIS_PROFILE", None)
@@ -177,14 +180,14 @@ def _run(folder: Path, command: str) -> tuple[int | None, str]:
 
 @cache
 def _named() -> re.Pattern[str]:
-    """A line in which a tool names an invariant that broke."""
+    """Return a pattern for a line in which a tool names an invariant that broke."""
     names = "|".join({*dict(why.sentences()), *why.OTHERS} - {"AssertionError"})
-    by_tlc = r"[A-Z]\w+(?= is violated$)"  # of a spec that the simulator has no predicates of, too
+    by_tlc = r"[A-Z]\w+(?= is violated$)"  # also of a spec without predicates in the simulator
     return re.compile(rf"(?:^|: |Invariant )({names}|{by_tlc})(?:: (?P<what>.+)| is violated)")
 
 
 def _finding(check: Check, status: int | None, output: str) -> Finding:
-    """What a failing command's output says, in few words."""
+    """Summarise a failing command's output."""
     lines = output.splitlines()
     where = _where(check, lines)
     if unwritten := re.search(r"NotImplementedError: (lab \d+: \S+)", output):
@@ -204,7 +207,7 @@ def _finding(check: Check, status: int | None, output: str) -> Finding:
 
 
 def _unreadable_spec(output: str) -> tuple[str, str] | None:
-    """Whether TLC cannot read the student's spec, or not compute an expression of it, and what it says."""
+    """Return (name, text) if TLC cannot parse the student's spec, or cannot evaluate an expression of it."""
     if unread := re.search(r"\b\w+\.tla:\d+: .*", output):
         return SYNTAX, unread[0]
     if failed := re.search(r"\b\w+\.tla: (Evaluating .*)", output):
@@ -215,10 +218,10 @@ def _unreadable_spec(output: str) -> tuple[str, str] | None:
 
 
 def _said(lines: list[str]) -> list[str]:
-    """What the tool itself says of the failure: of pytest's output not the source lines around it."""
+    """Return the tool's own lines about the failure: from pytest's output without the source lines."""
     if errors := [line[1:].strip() for line in lines if line.startswith("E ")]:
         if errors[0].endswith("Regex pattern did not match.") and len(errors) > 2:
-            # An exception that a test asked for, and with other words: pytest says which in two more lines.
+            # A test expected an exception with another message: pytest shows both in two more lines.
             return [f"the exception has another message than is asked for. {'. '.join(errors[1:3])}"]
         return errors
     if (ended := [n for n, line in enumerate(lines) if line.endswith(": UnexpectedException")]) and ended[0]:
@@ -232,7 +235,7 @@ def _said(lines: list[str]) -> list[str]:
 
 
 def _where(check: Check, lines: list[str]) -> str:
-    """The test that fails, the scenario, or the command itself."""
+    """Return the test that fails, the scenario, or the command itself."""
     for line in lines:
         if failed := re.match(r"(?:FAILED|ERROR) (\S+)", line):
             return failed[1]
@@ -242,14 +245,14 @@ def _where(check: Check, lines: list[str]) -> str:
 
 
 def _story(lines: list[str]) -> list[str]:
-    """The numbered steps of an exploration."""
+    """Return the numbered steps of an exploration."""
     return [line for line in lines if re.match(r"\s{0,2}\d+  \S", line)]
 
 
 def _lines_of_code(lines: list[str]) -> list[str]:
-    """Where pytest saw it: the line of the test, and the line below it that raised, if that is another one.
+    """Return the line of the test that failed, and the line that raised below it, if that is another one.
 
-    What a test finds missing is often an IndexError or a KeyError, which says nothing by itself.
+    The failure of a test is often an IndexError or a KeyError, which says nothing without its line.
     """
     found = []
     for line, code in pairwise(lines):

@@ -5,10 +5,10 @@ A place is written as file and name, with the class before a method:
     walrus/raft.py:Raft._count_votes
     spec/Walrus.tla:AckedDurable
 
-Of a function everything stays that says what it is for: signature, decorators, docstring. The body becomes
-one line that raises, by the name of the lab. A definition keeps its comment and becomes TRUE.
+Of a function, everything that describes it stays: signature, decorators, docstring. The body becomes one
+line that raises, with the number of the lab. A definition keeps its comment and becomes TRUE.
 
-Files are found by their syntax tree, never by line numbers, so a lab follows its sources.
+Places are found in the syntax tree of a file, never by line numbers, so a lab follows its sources.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 
 class Site(NamedTuple):
-    """Where something is taken out."""
+    """A place where something is taken out."""
 
     file: str
     """Relative to the repository."""
@@ -28,7 +28,7 @@ class Site(NamedTuple):
 
     @classmethod
     def of(cls, text: str) -> Site:
-        """From the way it is written in a unit."""
+        """Parse the notation of a unit, `file:name`."""
         file, _, name = text.partition(":")
         return cls(file, name)
 
@@ -41,7 +41,7 @@ class Missing(LookupError):
 
 
 class _Span(NamedTuple):
-    """Lines of a file, counted from 0: the whole thing, and the part that a lab takes out."""
+    """Lines of a file, from 0: the whole place, and the part that a lab takes out."""
 
     first: int
     body: int
@@ -49,13 +49,13 @@ class _Span(NamedTuple):
 
 
 def text_of(source: str, place: Site) -> str:
-    """The whole function or definition as it stands in this source."""
+    """Return the whole function or definition as it is in this source. Raises Missing, SyntaxError."""
     span = _span(source, place)
     return "".join(source.splitlines(keepends=True)[span.first : span.end])
 
 
 def taken_out(source: str, place: Site, lab: int) -> str:
-    """The source without the body of this place."""
+    """Return the source without the body of this place."""
     lines, span = source.splitlines(keepends=True), _span(source, place)
     if place.file.endswith(".tla"):
         head = lines[span.first].partition("==")[0]
@@ -69,7 +69,7 @@ def taken_out(source: str, place: Site, lab: int) -> str:
 
 
 def is_hole(source: str, place: Site, lab: int) -> bool:
-    """Whether this place is still as the lab left it."""
+    """Return whether this place is still as the lab left it."""
     mark = f"lab {lab}: yours" if place.file.endswith(".tla") else f'NotImplementedError("lab {lab}: '
     try:
         return mark in text_of(source, place)
@@ -78,7 +78,7 @@ def is_hole(source: str, place: Site, lab: int) -> bool:
 
 
 def put_back(source: str, place: Site, reference: str) -> str:
-    """The source with the place as it is in the reference."""
+    """Return the source with this place as it is in the reference."""
     lines, span = source.splitlines(keepends=True), _span(source, place)
     return "".join([*lines[: span.first], text_of(reference, place), *lines[span.end :]])
 
@@ -88,7 +88,7 @@ def _span(source: str, place: Site) -> _Span:
 
 
 def _definition(source: str, place: Site) -> _Span:
-    """A definition of TLA+ from its first line to the next line that is not indented."""
+    """Find a definition of TLA+, from its first line to the next line that is not indented."""
     found = re.search(
         rf"^{re.escape(place.name)}(?:\(.*\))? ==.*\n(?:(?:[ \t].*)?\n)*?(?=^\S)", source, re.MULTILINE
     )
@@ -100,12 +100,12 @@ def _definition(source: str, place: Site) -> _Span:
 
 @lru_cache(16)
 def _statements(source: str) -> list[ast.stmt]:
-    """Of a file: parsed once for all of its places, of which a lab has several."""
+    """Parse a file; cached, since a lab has several places in one file."""
     return ast.parse(source).body
 
 
 def _function(source: str, place: Site) -> _Span:
-    """A function or method, without its decorators."""
+    """Find a function or method, without its decorators."""
     body = _statements(source)
     *classes, name = place.name.split(".")
     for each in classes:
@@ -121,7 +121,7 @@ def _function(source: str, place: Site) -> _Span:
 
 
 def _signature_end(source: str, node: ast.FunctionDef) -> int:
-    """The line on which the signature of a function without docstring ends."""
+    """Return the line on which the signature of a function without a docstring ends."""
     lines, at = source.splitlines(), node.body[0].lineno - 1
     while not lines[at - 1].rstrip().endswith(":"):
         at -= 1

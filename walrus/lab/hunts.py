@@ -1,11 +1,11 @@
-"""Hunts: one line of a working copy is wrong, a command shows that something breaks, and the rest is yours.
+"""Hunts: one line of a working copy is wrong, and a command shows that something breaks.
 
-The bugs are those of `walrus/sim/mutants`, which the project's own tools are held to; here they are written
-into the files of a copy, so that every tool meets them, and so does a reader. The order in which they are
-numbered is drawn once, and the name of a bug, which would give it away, is told only to a right guess.
+The bugs are those of `walrus/sim/mutants`, which the project's own tools must notice. Here they are written
+into the files of a copy, so that every tool runs them and a reader can see them. Their numbers are drawn
+once. The name of a bug would give it away, so it is told only after a right guess.
 
 Invariant (tests/lab): the command of each hunt fails with the bug planted, under a name that the bug is
-expected to break, and a hunt's copy differs from the reference in the functions of its bug alone.
+expected to break, and a hunt's copy differs from the reference only in the functions of its bug.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from walrus.sim.mutants.plant import Mutant, Slip, place_of
 
 
 class Hunt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A bug of the registry, and what follows `python -m` to see that something is wrong."""
+    """A bug of the registry, and the arguments of `python -m` that show that something is wrong."""
 
     bug: str
     run: str
 
     @property
     def mutant(self) -> Mutant:
-        """What is planted."""
+        """Return the bug."""
         return mutants.find(self.bug)
 
     @property
     def sites(self) -> set[Site]:
-        """The functions that a right guess names one of."""
+        """Return the functions of the bug: a right guess names one of them."""
         return {_site(slip) for slip in self.mutant.slips}
 
 
 @cache
 def hunts() -> dict[int, Hunt]:
-    """All of them, by number."""
+    """Return all hunts by number."""
     data = (files("walrus.lab") / "hunts.toml").read_bytes()
     found = msgspec.toml.decode(data, type=dict[str, list[Hunt]])["hunts"]
     random.Random(len(found)).shuffle(found)
@@ -50,7 +50,7 @@ def hunts() -> dict[int, Hunt]:
 
 
 def find(number: int) -> Hunt:
-    """The hunt of this number. LookupError with a sentence if there is none."""
+    """Return the hunt of this number. Raises LookupError with a sentence if there is none."""
     if number not in hunts():
         raise LookupError(f"there is no hunt {number}: the hunts are 1 to {len(hunts())}")
     return hunts()[number]
@@ -66,7 +66,7 @@ def plant(workshop: Workshop, hunt: Hunt) -> None:
 
 
 def planted(source: str, slip: Slip) -> str:
-    """The source of a file with one wrong line."""
+    """Return the source of a file with one wrong line."""
     site = _site(slip)
     text = text_of(source, site)
     plain = textwrap.dedent(text)
@@ -77,12 +77,12 @@ def planted(source: str, slip: Slip) -> str:
 
 
 def is_right(hunt: Hunt, guess: str) -> bool:
-    """Whether a guess, `FILE:FUNCTION` or a function alone, names a place of the bug."""
+    """Return whether a guess, `FILE:FUNCTION` or a function alone, names a place of the bug."""
     return any(guess in (str(site), site.name, site.name.rpartition(".")[2]) for site in hunt.sites)
 
 
 def page(hunt: Hunt) -> str:
-    """What a hunter is told."""
+    """Return the text of a hunt as a page of Markdown."""
     return (
         "# A hunt\n\n"
         "One place of `walrus/` is wrong in this copy. Everything else is the project, its tools included.\n"

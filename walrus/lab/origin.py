@@ -1,10 +1,10 @@
-"""From a working copy to the repository that it was cut out of.
+"""Leads from a working copy to the repository that it was made from.
 
-A student stands in the copy, and so does Python: `python -m walrus.lab check .` would load the lab's own
-modules from there. Two things go wrong with that. They import what the student is in the middle of writing,
-and a bracket that is not closed yet ends in a traceback of the grader instead of a sentence; and beside
-itself the copy shows no difference to the reference. So the record of a copy names its repository, and the
-command begins again there, before it has loaded anything that a student may have changed.
+A student works inside the copy, so `python -m walrus.lab check .` would load the lab's own modules from
+there. That has two flaws. The command would import the student's unfinished code, and a missing bracket
+would end in a traceback of the grader instead of a sentence. And the copy, as its own reference, would show
+no difference. So the record of a copy names its repository, and the command starts again there, before it
+loads anything that a student may have changed.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pathlib import Path
 import msgspec
 
 RECORD = "lab.json"
-"""What was done to a copy: a file in its root."""
+"""The file in the root of a copy that records what was done to it."""
 
 
 def go_there(root: Path = Path(__file__).resolve().parents[2]) -> None:
-    """Begin this command again in the repository, if `root` is a copy of one. Else return.
+    """Start this command again in the repository, if `root` is a copy of one. Otherwise return.
 
-    The working directory stays, so relative names of directories mean what they meant.
+    The working directory stays the same, so relative names of directories keep their meaning.
     """
     if not (root / RECORD).exists():
         return
@@ -34,5 +34,5 @@ def go_there(root: Path = Path(__file__).resolve().parents[2]) -> None:
         )
         sys.exit(2)
     path = os.pathsep.join(filter(None, (str(repository), os.environ.get("PYTHONPATH"))))
-    again = [sys.executable, "-P", "-m", "walrus.lab", *sys.argv[1:]]  # -P: not from where we stand
+    again = [sys.executable, "-P", "-m", "walrus.lab", *sys.argv[1:]]  # -P: not from the working directory
     os.execve(sys.executable, again, {**os.environ, "PYTHONPATH": path})

@@ -5,9 +5,9 @@
     places                         what is taken out, as `holes` writes it: "walrus/raft.py:Raft._count_votes"
     text                           what is built and why, for a student who has only this and the reading
     hints                          three stages: where to look, what to think of, nearly the answer
-    checks                         in the order in which they are asked; the first that fails ends it
-    mistakes                       typical wrong answers, which check notices each, and what a student is told
-    names                          sentences for names that are no invariant of the specs
+    checks                         in the order in which they run; the first failure ends the grading
+    mistakes                       typical wrong answers, which check notices each, what a student is told
+    names                          explanations of names that are not invariants of the specs
 
 Invariants (tests/lab): numbers are 1, 2, 3, ...; every mistake names a check of its unit.
 """
@@ -23,13 +23,13 @@ from walrus.sim import why
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One question to the student's code, and what is at stake."""
+    """One check of the student's code, and what is at stake."""
 
     name: str
     run: str
-    """What follows `python -m`; it ends with 0 if the code holds."""
+    """The arguments of `python -m`; it exits with 0 if the code holds."""
     invariant: str
-    """The name under which a failure is told, unless the command's output names another."""
+    """The name under which a failure is reported, unless the command's output names another."""
     read: str
     """Where to read on after a failure."""
 
@@ -46,11 +46,11 @@ class Mistake(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     name: str
     says: str
-    """What a student who made it needs to hear."""
+    """What a student who made the mistake needs to hear."""
     check: str
     invariant: str
     test: str = ""
-    """Part of the name of the test that notices it, where several mistakes would else be told at once."""
+    """Part of the name of the test that notices it, where otherwise several mistakes would match."""
     swaps: tuple[Swap, ...]
 
 
@@ -72,7 +72,7 @@ class Unit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 @cache
 def units() -> dict[int, Unit]:
-    """Every lab by its number."""
+    """Return every lab by its number."""
     folder = files("walrus.lab") / "units"
     found = [
         msgspec.toml.decode(path.read_bytes(), type=Unit)
@@ -84,12 +84,12 @@ def units() -> dict[int, Unit]:
 
 
 def find(number: int) -> Unit:
-    """The lab of this number. LookupError with a sentence if there is none."""
+    """Return the lab of this number. Raises LookupError with a sentence if there is none."""
     if number not in units():
         raise LookupError(f"there is no lab {number}; there are {', '.join(map(str, units()))}")
     return units()[number]
 
 
 def meaning(unit: Unit, invariant: str) -> str:
-    """What the name of an invariant stands for, in a sentence or two."""
+    """Return what the name of an invariant stands for, in a sentence or two."""
     return unit.names.get(invariant) or why.why(invariant)

@@ -1,8 +1,8 @@
 """A working copy: the repository without its history, in which a lab has made holes.
 
-The copy runs by itself. Tests, simulator and TLC are those that were copied, so a student can run each of
-the commands that the grader runs, and may read, change and break everything. What was done to it is in
-`lab.json`; the text of the lab is `LAB.md`.
+The copy is complete. Tests, simulator and TLC run from the copy, so a student can run every command that the
+grader runs, and may read, change and break everything. `lab.json` records what was done to the copy;
+`LAB.md` has the text of the lab.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ ROOT = Path(walrus.__file__).resolve().parent.parent
 """The repository that this package runs from: the reference."""
 
 PARTS = ("walrus", "tests", "tools", "spec", "docs", "benchmarks", "setup.cfg", "pyproject.toml", "README.md")
-"""What a copy needs so that every tool runs in it."""
+"""The parts of the repository that a copy needs to run every tool."""
 
 
 class NoWorkshop(Exception):
-    """The directory is no working copy, or none can be made there."""
+    """The directory is no working copy, or no copy can be made there."""
 
 
 class Undertaken(msgspec.Struct, kw_only=True):
     """What was done to a copy."""
 
     unit: int = 0
-    """0: none, this is a hunt."""
+    """The number of the lab; 0 for a hunt."""
     hunt: int = 0
     hints: int = 0
-    """How many have been given."""
+    """How many hints have been given."""
     repository: str = ""
-    """Where the copy was made, and where its commands run (`origin`)."""
+    """The repository that the copy was made from, and where its commands run (`origin`)."""
 
 
 def require_repository() -> None:
-    """Raise NoWorkshop where there is nothing to copy: in an installed package."""
+    """Raise NoWorkshop if there is no repository to copy, as in an installed package."""
     if lacking := [part for part in PARTS if not (ROOT / part).exists()]:
         raise NoWorkshop(f"labs need the whole repository, and {ROOT} has no {lacking[0]}: clone it first")
 
@@ -52,7 +52,7 @@ class Workshop:
     """One working copy."""
 
     def __init__(self, folder: Path) -> None:
-        """An existing one. NoWorkshop if it is none."""
+        """Open an existing copy. Raises NoWorkshop if `folder` is none."""
         self.folder = folder
         try:
             self.record = msgspec.json.decode((folder / RECORD).read_bytes(), type=Undertaken)
@@ -63,7 +63,7 @@ class Workshop:
 
     @classmethod
     def new(cls, folder: Path, record: Undertaken) -> Workshop:
-        """A copy without holes, in a directory that is empty or not there yet."""
+        """Make a copy without holes, in a directory that is empty or does not exist yet."""
         require_repository()
         if folder.exists() and any(folder.iterdir()):
             raise NoWorkshop(f"{folder} is not empty: name a new directory")
@@ -79,18 +79,18 @@ class Workshop:
         return cls(folder)
 
     def save(self) -> None:
-        """Write down what was done."""
+        """Write the record to the copy."""
         (self.folder / RECORD).write_bytes(msgspec.json.encode(self.record))
 
     def empty(self, unit: Unit) -> None:
-        """Take out what the unit names, and put its text beside."""
+        """Take out what the unit names, and write its text to `LAB.md`."""
         for place in map(Site.of, unit.places):
             path = self.folder / place.file
             path.write_text(taken_out(path.read_text("utf-8"), place, unit.number), "utf-8")
         (self.folder / "LAB.md").write_text(page(unit), "utf-8")
 
     def fill(self, unit: Unit, swaps: Iterable[Swap] = ()) -> None:
-        """Put the reference back, with these lines wrong."""
+        """Put the reference back, with the lines of `swaps` wrong."""
         left = list(swaps)
         for place in map(Site.of, unit.places):
             path, reference = self.folder / place.file, (ROOT / place.file).read_text("utf-8")
@@ -104,7 +104,7 @@ class Workshop:
             raise LookupError(f"no place of lab {unit.number} has the line {left[0].line!r}")
 
     def holes(self, unit: Unit) -> list[Site]:
-        """What is still to be written."""
+        """Return the places that are still to be written."""
         places = map(Site.of, unit.places)
         return [
             place
@@ -113,7 +113,7 @@ class Workshop:
         ]
 
     def differences(self, unit: Unit) -> list[str]:
-        """The student's functions beside those of the reference, as a diff."""
+        """Return a diff of the student's functions and those of the reference."""
         lines: list[str] = []
         for place in map(Site.of, unit.places):
             mine, reference = (
@@ -127,7 +127,7 @@ class Workshop:
 
 
 def page(unit: Unit) -> str:
-    """The text of a lab as a page of Markdown."""
+    """Return the text of a lab as a page of Markdown."""
     reading = "\n".join(f"* {each}" for each in unit.reading)
     places = "\n".join(f"* `{each}`" for each in unit.places)
     checks = "\n".join(

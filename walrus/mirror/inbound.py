@@ -1,26 +1,28 @@
 """From a stream into a topic: which number of a producer a message gets.
 
-PUB writes each number of a producer once, and numbers have no gaps. The sequences of a stream have: messages
-expire, and are deleted. So what must outlive a mirror is which message had which number. Before a batch is
-written, a *note* goes into a topic beside it:
+PUB writes each number of a producer once, and the numbers have no gaps. The sequences of a stream do have
+gaps: messages expire, or are deleted. So the mapping from numbers to messages must outlive a mirror. Before
+a batch is written, a *note* goes into a topic beside it:
 
     <topic>.mirror    {"number": 1200, "runs": [[1300, 17], [1320, 3]]}
 
-"From number 1200 on come the messages of sequence 1300 to 1316 and 1320 to 1322." A mirror that starts asks
-the topic which number it expects next (a PUB far above it is refused with that number), finds the note that
-covers it, and goes on with the message that was to have it.
+It says: from number 1200 on come the messages of sequence 1300 to 1316 and 1320 to 1322. A mirror that
+starts asks the topic which number it expects next (a PUB far above it is refused with that number), finds
+the note that covers this number, and continues with the message that the note has for it.
 
-A number that was written is the message that its note says: the note was there before. A number that was not
-written may get another message, under a later note, for example if the first was deleted meanwhile.
+A number that was written is the message that its note says, because the note was written first. A number
+that was not written may get another message under a later note, for example if the first message was deleted
+meanwhile.
 
 Invariant: MirroredOnce: every message that the stream still had when its turn came is in the topic once, in
 the stream's order.
 
-Logic without I/O. A state machine: `resume` is handed the expected number and the notes, `note` messages.
+Logic without I/O, as a state machine: `resume` is handed the expected number and the notes, `note` messages.
 
-Left out: two mirrors of one stream at a time, while messages are deleted from it. As long as none are, both
-give each message the same number. Otherwise one may take a number that the other has used for another message
-for written. The same holds for a message that is deleted while the PUB of a mirror that died is on its way.
+Left out: two mirrors of one stream at a time while messages are deleted from it. If none are deleted, both
+mirrors give each message the same number. Otherwise the second mirror may use a number for another message
+than the first, and take its message for written although the topic has the first mirror's. The same can
+happen if a message is deleted while the PUB of a mirror that died is still in flight.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ class StreamMessage(NamedTuple):
     sequence: int
     payload: bytes
     pending: int
-    """How many come behind it."""
+    """How many messages follow it in the stream."""
 
 
 class NumberNote(msgspec.Struct, frozen=True):
@@ -47,15 +49,15 @@ class NumberNote(msgspec.Struct, frozen=True):
 
     number: int
     runs: list[tuple[int, int]]
-    """First sequence and how many, one run after the other."""
+    """(first sequence, how many) of each run, one after another."""
 
     @property
     def count(self) -> int:
-        """How many messages it speaks of."""
+        """Return how many messages the note covers."""
         return sum(count for _, count in self.runs)
 
     def sequence(self, number: int) -> int:
-        """The message with this number; behind the last of them the sequence that follows it."""
+        """Return the sequence of the message with this number; one past the last for the number after it."""
         left = number - self.number
         for first, count in self.runs:
             if left < count:
@@ -71,14 +73,14 @@ class Inbound:
     def __init__(self) -> None:
         self._number: int | None = None
         self.sequence = 1
-        """Messages below it are in the topic, or were gone before their turn."""
+        """Messages below this sequence are in the topic, or were gone before their turn."""
         self.mirrored = 0
-        """Since this object was made."""
+        """How many messages this object has mirrored."""
 
     def resume(self, expected: int | None, notes: Iterable[bytes]) -> int:
-        """Go on from the number that the topic expects; return the sequence to read from.
+        """Continue from the number that the topic expects; return the sequence to read from.
 
-        `expected`: None if the topic does not know the producer. Raises MirrorError.
+        `expected` is None if the topic does not know the producer. Raises MirrorError.
         """
         known = [msgspec.json.decode(note, type=NumberNote) for note in notes]
         if expected is None and any(note.number for note in known):
@@ -94,13 +96,14 @@ class Inbound:
                 f"into a new topic"
             )
         self._number = number
-        # Of several notes with one number only the last can have been followed: earlier mirrors died before.
+        # Of several notes with one number only the last can have been followed by its messages: the mirrors
+        # that wrote the others died first.
         self.sequence = max(reversed(fits), key=lambda note: note.number).sequence(number) if fits else 1
         return self.sequence
 
     @property
     def number(self) -> int:
-        """The number of the next message."""
+        """Return the number of the next message."""
         assert self._number is not None, "resume first"
         return self._number
 
@@ -116,11 +119,11 @@ class Inbound:
         return msgspec.json.encode(NumberNote(self.number, runs))
 
     def written(self, sequences: Sequence[int]) -> None:
-        """The messages of the last note are acknowledged."""
+        """Note that the messages of the last note are acknowledged."""
         self._number = self.number + len(sequences)
         self.sequence = sequences[-1] + 1
         self.mirrored += len(sequences)
 
     def failed(self) -> None:
-        """Whether they are written is not known: `resume` before the next."""
+        """Note that it is unknown whether the messages are written: call `resume` before the next batch."""
         self._number = None

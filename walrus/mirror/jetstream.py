@@ -1,7 +1,7 @@
-"""The few things that the mirror asks of NATS JetStream, by its own library (`nats-py`).
+"""The requests that the mirror makes of NATS JetStream, with the library `nats-py`.
 
-Every wait has a deadline. What does not come by then, or is refused, is `Trouble`: the mirror waits, and
-finds its place again. The connection is restored by the library, without end.
+Every wait has a deadline. A request that is not answered by then, or is refused, raises one of `Trouble`:
+the mirror pauses and finds its position again. The library reconnects for as long as it takes.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from walrus.shell.arguments import without_password
 NAME: Final = "nats"
 PORT: Final = 4222
 PATIENCE: Final = 5.0
-"""Seconds for an answer."""
+"""Seconds within which NATS must answer."""
 LOGIN: Final = "write them into the URL, nats://NAME:PASSWORD@HOST or nats://TOKEN@HOST"
 IDLE: Final = 0.5
 """Seconds that a fetch waits for messages."""
 
 Trouble: Final = (Error, OSError, asyncio.TimeoutError)
-"""What is waited out."""
+"""Errors after which the mirror pauses and tries again."""
 
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[JetStreamContext]:
-    """Connect, and stay so. Raises MirrorError if nothing listens there now, or it does not let us in."""
+    """Connect, and reconnect as needed. Raises MirrorError if nothing listens now, or access is denied."""
     where, said, refused = without_password(url), "", False
 
     async def quiet(error: Exception) -> None:
-        """A connection that broke comes back; what it cost is seen where it was used."""
+        """Ignore a broken connection: the library restores it, and the request that failed raises."""
         nonlocal said, refused
-        said = str(error)  # where a refusal outruns its reset, some attempts say so
+        said = str(error)  # only some attempts report the refusal; others see the reset first
         refused = refused or "authorization" in said.lower()
 
     try:
@@ -61,15 +61,15 @@ async def connected(url: str) -> AsyncIterator[JetStreamContext]:
     try:
         yield connection.jetstream(timeout=PATIENCE, publish_async_max_pending=10_000)
     finally:
-        with suppress(*Trouble):  # it may be broken
+        with suppress(*Trouble):  # the connection may be broken
             await connection.close()
 
 
 async def _in_time(connecting: Coroutine[Any, Any, Client]) -> Client:
-    """The connection. Raises TimeoutError after `PATIENCE`, and whatever connecting raises.
+    """Return the connection. Raises TimeoutError after `PATIENCE`, and whatever connecting raises.
 
-    A connection that comes after that, while connecting is being cancelled, is returned all the same. If this
-    coroutine is cancelled itself, it is closed.
+    A connection that is made after the deadline, while connecting is being cancelled, is returned all the
+    same. If this coroutine is cancelled itself, it closes the connection.
     """
     trying = asyncio.ensure_future(connecting)
     try:
@@ -86,9 +86,9 @@ async def _in_time(connecting: Coroutine[Any, Any, Client]) -> Client:
 
 
 async def _ended(trying: asyncio.Future[Client]) -> None:
-    """Cancel what still tries, until it ends.
+    """Cancel an attempt again and again until it ends.
 
-    The library tries for ever, and a cancellation that comes together with an answer is lost in it
+    The library tries for ever, and loses a cancellation that arrives together with an answer
     (`asyncio.wait_for` of Python 3.11 drops it).
     """
     while not trying.done():
@@ -97,7 +97,7 @@ async def _ended(trying: asyncio.Future[Client]) -> None:
 
 
 async def ensure_stream(js: JetStreamContext, stream: str, subject: str) -> None:
-    """Make the stream if there is none of that name."""
+    """Create the stream if there is none of that name."""
     try:
         await js.stream_info(stream)
     except NotFoundError:
@@ -119,7 +119,7 @@ async def end_of(js: JetStreamContext, stream: str) -> StreamEnd:
 async def publish(
     js: JetStreamContext, stream: str, subject: str, messages: Sequence[Publish]
 ) -> list[int | None]:
-    """Send them all, then wait; return the sequence that each got, None if it was refused or is not known."""
+    """Send all messages, then wait; return the sequence of each, None if refused or unknown."""
     waiting = [
         await js.publish_async(
             subject,
@@ -143,7 +143,7 @@ async def publish(
 
 
 async def created(js: JetStreamContext, stream: str) -> str:
-    """When the stream was made: one that is made anew under its name is another one. Raises MirrorError."""
+    """Return the time at which the stream was created, which identifies it. Raises MirrorError."""
     try:
         info = await js.stream_info(stream)
     except NotFoundError:
@@ -154,10 +154,10 @@ async def created(js: JetStreamContext, stream: str) -> str:
 async def messages(
     js: JetStreamContext, stream: str, first: int, count: int
 ) -> AsyncGenerator[list[StreamMessage], None]:
-    """Yield what the stream has from a sequence on, in batches; an empty one if it has nothing more now.
+    """Yield what the stream has from sequence `first` on, in batches; an empty one if there is nothing now.
 
-    Raises what is waited out, also if messages are missing: NATS sends each to this consumer once, and those
-    that were on a connection that broke are lost. It numbers what it sends, without gaps.
+    Raises one of `Trouble`, also if messages are missing: NATS sends each message to this consumer once, and
+    loses those that were on a connection that broke. The gap in its numbering shows that.
     """
     config = ConsumerConfig(
         deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=first, ack_policy=AckPolicy.NONE,
@@ -172,7 +172,7 @@ async def messages(
                 found = await subscription.fetch(count, timeout=IDLE)
             if found:
                 sent = found[-1].metadata.sequence.consumer
-            else:  # nothing comes of a stream that has no more, and of a NATS that does not answer: ask
+            else:  # no more messages, or no answer: ask which
                 there = await subscription.consumer_info()
                 if there.num_pending or there.delivered is None:
                     continue

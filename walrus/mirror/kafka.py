@@ -1,21 +1,23 @@
-"""The few things that the mirror asks of Kafka, by `aiokafka`, in the words of `jetstream.py`.
+"""The requests that the mirror makes of Kafka, with `aiokafka`, under the names of `jetstream.py`.
 
-A stream is a topic of one partition here: only within a partition Kafka keeps an order.
+A stream is a topic of one partition here, because Kafka keeps an order only within a partition.
 
-    out    a batch is a transaction: its messages, and how far the mirror is, as the committed offset of a
+    out    a batch is a transaction: its messages, and the mirror's position, as the committed offset of a
            group of its own. Kafka takes all of it or nothing.
-    in     what is committed, in the partition's order. A message's sequence is its offset and one.
+    in     what is committed, in the partition's order. The sequence of a message is its offset plus one.
 
-A mirror that starts takes over the transactional id of the stream. That ends what an earlier mirror had open,
-and refuses ("fences") all that it still sends. Only then it reads how far the stream is. So the stream is a
-prefix of the topic here, too (MirroredPrefix), where NATS needs a compare-and-set for it.
+A mirror that starts takes over the transactional id of the stream. That aborts what an earlier mirror had
+open, and makes Kafka refuse ("fence") whatever it still sends. Only then the mirror reads how far the stream
+is. So the stream is a prefix of the topic here, too (MirroredPrefix), which NATS needs a compare-and-set
+for.
 
-The group's offset counts the messages, and its metadata names the entry, as the id of a message does. Kafka
-forgets the offset of a group that nothing commits to for a week (`offsets.retention.minutes`): then the
-group of the Walrus topic says where to go on, as for a stream of NATS whose last message is gone.
+The group's offset counts the messages, and its metadata names the last entry, like the id of a NATS message.
+Kafka forgets the offset of a group after a week without commits (`offsets.retention.minutes`). Then the
+group of the Walrus topic says where to continue, as for a NATS stream whose last message is gone.
 
-Left out: partitions and keys, TLS and passwords of Kafka. `tests/mirror/test_kafka.py` has a small Kafka of
-its own, which keeps those rules and breaks off anywhere; docs/mirror.md says what was tried with a real one.
+Left out: several partitions and keys, TLS and passwords of Kafka. `tests/mirror/test_kafka.py` has a small
+Kafka of its own, which follows these rules and breaks off anywhere; docs/mirror.md says what was tried with
+a real one.
 """
 
 from __future__ import annotations
@@ -36,18 +38,18 @@ from walrus.mirror.outbound import MirrorError, Publish, StreamEnd
 SCHEME: Final = "kafka://"
 NAME: Final = "kafka"
 PATIENCE: Final = 10.0
-"""Seconds for an answer."""
+"""Seconds within which Kafka must answer."""
 IDLE_MS: Final = 500
-"""How long a fetch waits for messages."""
+"""Milliseconds that a fetch waits for messages."""
 MINE: Final = "walrus.mirror."
-"""Transactional ids and groups of mirrors begin so; the stream's name follows."""
+"""Prefix of the transactional ids and groups of mirrors; the stream's name follows."""
 
 Trouble: Final = (KafkaError, OSError, asyncio.TimeoutError)
-"""What is waited out."""
+"""Errors after which the mirror pauses and tries again."""
 
 
 class Kafka:
-    """A connection to a cluster, and the one transaction's producer once there is one."""
+    """A connection to a cluster, and the transactional producer once there is one."""
 
     def __init__(self, servers: str) -> None:
         self.servers = servers
@@ -55,7 +57,7 @@ class Kafka:
         self.producer: Any = None
 
     async def take_over(self, stream: str) -> None:
-        """Become the stream's only producer. What an earlier one had open is over when this returns."""
+        """Become the stream's only producer. When this returns, earlier producers' transactions are over."""
         await self.drop()
         self.producer = AIOKafkaProducer(bootstrap_servers=self.servers, transactional_id=MINE + stream)
         await asyncio.wait_for(self.producer.start(), PATIENCE)
@@ -63,7 +65,7 @@ class Kafka:
             pass
 
     async def drop(self) -> None:
-        """Let go of the producer, whatever state it is in."""
+        """Stop the producer, whatever state it is in."""
         producer, self.producer = self.producer, None
         if producer is not None:
             with contextlib.suppress(*Trouble):
@@ -72,11 +74,11 @@ class Kafka:
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Kafka]:
-    """Connect. Raises MirrorError if nothing answers there now."""
+    """Connect. Raises MirrorError if nothing answers now."""
     kafka, loop = Kafka(url.removeprefix(SCHEME)), asyncio.get_running_loop()
 
     def quiet(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """What the library's own tasks fail of is seen where it was asked for."""
+        """Ignore failures of the library's own tasks: the requests that depend on them raise as well."""
         if not isinstance(context.get("exception"), Trouble):
             loop.default_exception_handler(context)
 
@@ -93,7 +95,7 @@ async def connected(url: str) -> AsyncIterator[Kafka]:
 
 
 async def ensure_stream(kafka: Kafka, stream: str, subject: str) -> None:
-    """Make the topic if there is none of that name. Raises MirrorError if it has partitions."""
+    """Create the topic if there is none of that name. Raises MirrorError if it has several partitions."""
     del subject
     if stream not in await kafka.admin.list_topics():
         await kafka.admin.create_topics([NewTopic(stream, 1, 1)])
@@ -101,7 +103,9 @@ async def ensure_stream(kafka: Kafka, stream: str, subject: str) -> None:
 
 
 async def created(kafka: Kafka, stream: str) -> str:
-    """Which cluster it is: Kafka does not tell a topic from one that is made anew. Raises MirrorError."""
+    """Return the id of the cluster: Kafka has nothing that tells a topic from a new one of its name. Raises
+    MirrorError.
+    """
     (described,) = await kafka.admin.describe_topics([stream])
     partitions = len(described["partitions"])
     if not partitions:
@@ -127,7 +131,7 @@ async def end_of(kafka: Kafka, stream: str) -> StreamEnd:
 
 
 async def publish(kafka: Kafka, stream: str, subject: str, messages: Sequence[Publish]) -> list[int | None]:
-    """Write them as one transaction; return the number of each. Raises what is waited out."""
+    """Write the messages as one transaction; return the sequence of each. Raises one of `Trouble`."""
     del subject
     done = messages[-1].expected_last + 1
     place, told = TopicPartition(stream, 0), OffsetAndMetadata(done, messages[-1].message_id)
@@ -148,7 +152,7 @@ async def publish(kafka: Kafka, stream: str, subject: str, messages: Sequence[Pu
 async def messages(
     kafka: Kafka, stream: str, first: int, count: int
 ) -> AsyncGenerator[list[StreamMessage], None]:
-    """Yield what is committed from a sequence on, in batches; an empty one if there is nothing more now."""
+    """Yield what is committed from sequence `first` on, in batches; an empty one if there is nothing now."""
     consumer = AIOKafkaConsumer(
         bootstrap_servers=kafka.servers,
         isolation_level="read_committed",
@@ -164,7 +168,7 @@ async def messages(
             found = await consumer.getmany(place, timeout_ms=IDLE_MS, max_records=count)
             upto = consumer.last_stable_offset(place)
             if not found and (upto is None or await consumer.position(place) < upto):
-                continue  # the broker does not answer, or not yet: that nothing came says nothing
+                continue  # the broker has not answered yet, so this is not the end
             yield [
                 StreamMessage(record.offset + 1, record.value or b"", max(0, upto - record.offset - 1))
                 for record in found.get(place, ())

@@ -4,12 +4,13 @@
     python -m walrus.mirror --topic orders --from nats://127.0.0.1:4222 --stream ORDERS
     python -m walrus.mirror --topic orders --to kafka://127.0.0.1:9092 --stream orders
 
-It runs until it is stopped, or with `--until-empty` until everything is copied. Whatever does not answer is
-waited for; what cannot be put right by waiting ends it with one line and status 1.
+It runs until it is stopped, or with `--until-empty` until everything is copied. It waits for a cluster or a
+stream that does not answer; a problem that waiting cannot solve ends it with one line and status 1.
 
-How far a topic's mirror is, the cluster knows as the lag of a group (`--group`): the mirror moves that group
-along, so the console, METRICS and `walrus-cli groups` show it, and `protect_groups` keeps retention from what
-is not mirrored yet. How far a stream's mirror is behind it says itself, every few seconds.
+When a topic is mirrored, the cluster knows the mirror's position as that of a group (`--group`), which the
+mirror moves along: the console, METRICS and `walrus-cli groups` show its lag, and `protect_groups` keeps
+retention from dropping entries that are not mirrored yet. When a stream is mirrored, the mirror itself
+prints every few seconds how far it is behind.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ from walrus.shell.arguments import FlagError, Value, address, without_password
 from walrus.shell.layers import Layered, add_config_flags, layered
 
 WAITED_OUT: Final = (*PASSING, OutOfSequence)
-"""Errors of the cluster."""
+"""Errors of the cluster after which the mirror pauses and tries again."""
 BATCH: Final = 500
-"""Messages on their way at once."""
+"""The most messages in flight at once."""
 READ_AHEAD: Final = 2_000
 PAUSE: Final = 0.5
-"""Seconds until what failed is tried again."""
+"""Seconds before a failed step is tried again."""
 NOTE_EVERY: Final = 1.0
 """Seconds between two moves of the group."""
 TELL_EVERY: Final = 5.0
@@ -76,7 +77,7 @@ def _parser() -> Parser:
 
 
 def _told(arguments: Sequence[str] | None) -> Layered:
-    """Return what it is to do. Raises FlagError."""
+    """Return the options of this run. Raises FlagError."""
     parser = _parser()
     told = layered(parser, "mirror", arguments, os.environ, variables=VARIABLES, required=["topic", "stream"])
     if (told.options.to is None) == (told.options.source is None):
@@ -85,13 +86,13 @@ def _told(arguments: Sequence[str] | None) -> Layered:
 
 
 class Report:
-    """Says now and then how far it is."""
+    """Prints now and then how far the mirror is."""
 
     def __init__(self, what: str) -> None:
         self._what, self._told = what, time.monotonic()
 
     def __call__(self, count: int, pending: int | None = None, *, now: bool = False) -> None:
-        """Tell, if it is time."""
+        """Print, if it is time."""
         if now or time.monotonic() - self._told >= TELL_EVERY:
             self._told = time.monotonic()
             rest = "" if pending is None else f", {pending:,} to go"
@@ -99,7 +100,7 @@ class Report:
 
 
 def _engine(url: str) -> Any:
-    """The module that speaks with what lives at the URL. Raises MirrorError."""
+    """Return the module for the system at this URL. Raises MirrorError."""
     if not url.startswith("kafka://"):
         from walrus.mirror import jetstream
 
@@ -112,7 +113,7 @@ def _engine(url: str) -> Any:
 
 
 async def _again(step: Callable[[], Any], trouble: tuple[type[BaseException], ...]) -> None:
-    """Repeat a step that fails of something that passes, until it returns."""
+    """Repeat a step that fails with a passing error, until it returns."""
     while True:
         try:
             await step()
@@ -154,13 +155,13 @@ async def outward(client: AsyncClient, options: argparse.Namespace, report: Repo
 
 
 async def _noted(client: AsyncClient, topic: str, group: str) -> Place | None:
-    """Where the mirror's group is, if there is one."""
+    """Return the position of the mirror's group, if there is one."""
     at = (await client.state(topic)).get("queues", {}).get(group)  # type: ignore[attr-defined]
     return None if at is None else (int(at["segment"]), int(at["offset"]))
 
 
 async def _note(client: AsyncClient, options: argparse.Namespace, place: Place) -> None:
-    """Move the group, for the lag that is shown. If it fails, the next one says all of it."""
+    """Move the group, so that the lag is right. A failure does not matter: the next move makes up for it."""
     with contextlib.suppress(*WAITED_OUT):
         await client.seek(options.topic, options.group, place)
 
@@ -168,7 +169,7 @@ async def _note(client: AsyncClient, options: argparse.Namespace, place: Place) 
 async def _read(
     client: AsyncClient, options: argparse.Namespace, place: Place
 ) -> AsyncGenerator[list[Entry], None]:
-    """Yield entries from a place on, as many together as there are."""
+    """Yield entries from a position on, as many together as there are."""
     ahead: asyncio.Queue[Entry | BaseException | None] = asyncio.Queue(READ_AHEAD)
 
     async def read_from(begin: Place) -> None:
@@ -187,7 +188,7 @@ async def _read(
                 except Trimmed:
                     if not options.skip_trimmed:
                         raise
-                    begin = BEGIN  # wherever that is now
+                    begin = BEGIN  # the beginning, wherever that is now
             await ahead.put(None)
         except Exception as error:  # noqa: BLE001 - raised where the entries are taken
             await ahead.put(error)
@@ -213,7 +214,7 @@ async def _read(
 
 
 def _explained(error: BaseException, options: argparse.Namespace) -> BaseException:
-    """What a person can do about entries that are gone before they were mirrored."""
+    """Return an error that says what to do about entries that were dropped before they were mirrored."""
     if not isinstance(error, Trimmed):
         return error
     return MirrorError(
@@ -255,7 +256,7 @@ async def inward(client: AsyncClient, options: argparse.Namespace, report: Repor
 
 
 async def _expected(client: AsyncClient, topic: str, name: str) -> int | None:
-    """Which number the topic expects of a producer; None if it does not know it."""
+    """Return the number that the topic expects of a producer; None if it does not know the producer."""
     try:
         await client.producer(topic, name, FAR).put(b"")
     except UnknownProducer:
@@ -281,7 +282,7 @@ async def _run(options: argparse.Namespace) -> None:
 
 @command("walrus.mirror")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 after the end or a stop, 2 for a bad flag, 1 for anything else."""
+    """Run the command; return 0 after the end or a stop, 2 for a bad flag, 1 for anything else."""
     told = _told(arguments)
     options = told.options
     believe(options)

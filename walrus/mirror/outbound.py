@@ -5,22 +5,23 @@ Every message carries two headers:
     Nats-Msg-Id                    <cluster>/<topic>/<segment>/<offset>: which entry it is
     Nats-Expected-Last-Sequence    the stream takes it only if its last message has this sequence
 
-The first says where to go on: a mirror begins by looking at the stream's last message. The second makes every
-message a compare-and-set on the whole stream, which allows many to be on their way at once: if one is lost,
-all behind it are refused, and a mirror that was taken for dead, or a second one, can add nothing out of turn.
-So the stream is a prefix of the topic at all times, whatever dies. JetStream's own memory of message ids
-(`duplicate_window`) is not needed for that; it is one more net.
+The id says where to continue: a mirror begins by reading the stream's last message. The expected sequence
+makes every message a compare-and-set on the whole stream, which allows many in flight: if one is lost, all
+behind it are refused, and a mirror that was believed dead, or a second one, can add nothing out of turn. So
+the stream is a prefix of the topic at all times, whatever dies. JetStream's own memory of message ids
+(`duplicate_window`) is not needed for that; it is an additional safeguard.
 
-A lost answer leaves open whether the message is there. Then, and after every refusal, the mirror looks at the
-last message again.
+A lost answer leaves open whether the message was stored. After that, and after every refusal, the mirror
+reads the last message again.
 
 Invariant: MirroredPrefix: the stream's messages are the topic's entries from where it began, in order,
 without gap or repetition.
 
-Logic without I/O. A state machine: `resume` is handed the stream's last message, `next_batch` entries,
+Logic without I/O, as a state machine: `resume` is handed the stream's last message, `next_batch` entries,
 `settle` the answers.
 
-Left out: a stream that others publish to as well. It is refused, by the message that is found there.
+Left out: a stream that others publish to as well. The mirror refuses it when it finds a foreign last
+message.
 """
 
 from __future__ import annotations
@@ -52,12 +53,12 @@ class Publish(msgspec.Struct, frozen=True):
 
 
 class StreamEnd(msgspec.Struct, frozen=True):
-    """What a stream ends with."""
+    """The end of a stream."""
 
     sequence: int
-    """Of the last message; 0 if there never was one."""
+    """The sequence of the last message; 0 if there never was one."""
     message_id: str | None
-    """None if that message is gone, or if there never was one."""
+    """The id of the last message; None if that message is gone, or if there never was one."""
 
 
 class Outbound:
@@ -65,17 +66,17 @@ class Outbound:
 
     def __init__(self, cluster_id: str, topic: str) -> None:
         self._prefix = f"{cluster_id}/{topic}/"
-        self._sequence: int | None = None  # of the stream's last message; None if that is not known
+        self._sequence: int | None = None  # of the stream's last message; None if unknown
         self._sent: Sequence[Entry] = ()
         self.place: Place = BEGIN
-        """Entries before this place are in the stream."""
+        """Entries before this position are in the stream."""
         self.mirrored = 0
-        """Since this object was made."""
+        """How many entries this object has mirrored."""
 
     def resume(self, end: StreamEnd, noted: Place | None) -> Place:
-        """Go on from what the stream ends with; return where to read from.
+        """Continue from the end of the stream; return the position to read from.
 
-        `noted`: where the topic's group is, which tells if the stream itself cannot. Raises MirrorError.
+        `noted` is the position of the topic's group, for a stream that cannot tell. Raises MirrorError.
         """
         if end.message_id is not None:
             self.place = self._behind(end.message_id)
@@ -104,7 +105,7 @@ class Outbound:
         return segment, offset + 1
 
     def next_batch(self, entries: Sequence[Entry]) -> list[Publish]:
-        """Number the entries that come next. One batch at a time, after `resume`."""
+        """Number the next entries. One batch at a time, after `resume`."""
         assert self._sequence is not None and not self._sent, "settle the last batch first"
         self._sent = entries
         return [
@@ -113,9 +114,9 @@ class Outbound:
         ]
 
     def settle(self, answers: Sequence[int | None]) -> bool:
-        """The sequence that each message of the batch got; None if it was refused or no answer came.
+        """Take the sequence that each message of the batch got; None if it was refused or is unknown.
 
-        Returns whether all are where they should be. If not, `resume` before the next batch.
+        Returns whether all are in their place. If not, `resume` must precede the next batch.
         """
         assert self._sequence is not None and len(answers) == len(self._sent), "an answer for each"
         for entry, answer in zip(self._sent, answers, strict=True):
