@@ -50,9 +50,7 @@ class Joined(msgspec.Struct):
 
     @property
     def shown(self) -> bool:
-        """Return whether it is a failover: a recovery that ended without a Seal of its own is not reported
-        any more.
-        """
+        """Return whether it is a failover: one that ended without a Seal of its own is not reported."""
         return self.told or "sealed" in self.at or "opened" in self.at
 
     def hear(self, node: int, told: FailoverFigures, now: float) -> None:
@@ -78,9 +76,7 @@ class Timeline:
         self._kept: dict[tuple[str, int], Joined] = {}
 
     def take(self, figures: Iterable[NodeFigures], now: float) -> None:
-        """Take one more look. `now`, of a clock that never steps back, dates answers without a time of their
-        own.
-        """
+        """Take one more look. `now` dates answers without a time; it is of a clock that never steps back."""
         for one in self._kept.values():
             one.told = False
         for node in figures:

@@ -119,9 +119,7 @@ def ask(folder: Path, check: Check) -> Asked:
 
 
 def likely(unit: Unit, outcome: Asked) -> list[Mistake]:
-    """Return typical mistakes that match this failure: the check, the invariant, and the test if they name
-    one.
-    """
+    """Return typical mistakes that match this failure in check, invariant, and test if they name one."""
     found = outcome.finding
     return [
         mistake

@@ -103,8 +103,9 @@ async def ensure_stream(kafka: Kafka, stream: str, subject: str) -> None:
 
 
 async def created(kafka: Kafka, stream: str) -> str:
-    """Return the id of the cluster: Kafka has nothing that tells a topic from a new one of its name. Raises
-    MirrorError.
+    """Return the cluster's id, as Kafka cannot tell a topic from a new one of its name.
+
+    Raises MirrorError if the topic does not exist, or has several partitions.
     """
     (described,) = await kafka.admin.describe_topics([stream])
     partitions = len(described["partitions"])

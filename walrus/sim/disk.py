@@ -168,9 +168,7 @@ class Inode:
             self._settle(by_sector[sector], fate, rng)
 
     def _settle(self, writes: list[tuple[int, bytes]], fate: Fate, rng: Random) -> None:
-        """Settle one sector: a prefix of the writes to it survives, then perhaps garbage where the next
-        write went.
-        """
+        """Settle one sector: keep a prefix of its writes, then perhaps garbage where the next one went."""
         kept = len(writes) if fate.survives(rng) else rng.randrange(len(writes)) if fate.keep else 0
         for offset, piece in writes[:kept]:
             self.visible[offset : offset + len(piece)] = piece
@@ -259,9 +257,7 @@ class Directory:
         self.changes.clear()
 
     def lose_power(self, fate: Fate, rng: Random) -> None:
-        """Lose a suffix of the operations, as a journal would, or any subset, as other filesystems would:
-        each half the time.
-        """
+        """Lose a suffix of the operations, as with a journal, or any subset; each half the time."""
         names, journalled = dict(self.durable), rng.random() < 0.5
         for change in self.changes:
             if fate.survives(rng):
@@ -306,15 +302,11 @@ class Platter:
     # ---- what a test or a simulator orders ----
 
     def directory(self, name: str) -> SimDisk:
-        """Return the running process's handle on the directory `name`, which is created (durably) if it is
-        new.
-        """
+        """Return the running process's handle on the directory `name`; a new one is created durably."""
         return SimDisk(self, name, self._directories.setdefault(name, Directory()))
 
     def fail(self, operation: Operation, code: int, *, times: int | None = 1, skip: int = 0) -> None:
-        """Fail operations of this kind with errno `code`: after `skip` more, `times` times (None: from then
-        on).
-        """
+        """Fail operations of this kind with errno `code`, `times` of them (None: all), after `skip` more."""
         self._failures[operation] = OrderedError(code, skip, times)
 
     def heal(self) -> None:
@@ -357,9 +349,7 @@ class Platter:
             inode.doomed[at // SECTOR] = bytes(held)
 
     def image(self) -> dict[tuple[str, str], bytes]:
-        """Return every file as it is visible now, by directory and name: to compare one recovery with
-        another.
-        """
+        """Return every visible file by directory and name: to compare one recovery with another."""
         return {
             (name, file): bytes(directory.names[file].visible)
             for name, directory in sorted(self._directories.items())
@@ -511,9 +501,7 @@ class SimFile:
 
 
 class SimSync:
-    """An `AsyncSync` without a descriptor: the simulator calls `finish` when its clock says that the disk is
-    done.
-    """
+    """An `AsyncSync` without a descriptor: the simulator calls `finish` when its clock says so."""
 
     def __init__(self) -> None:
         self._marks: list[tuple[SimFile, int]] | None = None
@@ -560,9 +548,7 @@ class SimDisk:
         return self._directory
 
     def _change(self, operation: Operation) -> Directory:
-        """Begin an operation on names. It takes effect completely or, if the process dies in it, perhaps not
-        at all.
-        """
+        """Begin an operation on names. It takes effect completely or, if the process dies, perhaps not."""
         directory = self._alive()
         if self.platter.count():
             self.platter.crash()

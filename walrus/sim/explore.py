@@ -586,9 +586,7 @@ class Explorer(Search[ClusterState]):
     # --- what must hold ---
 
     def _checked(self, before: ClusterState, after: ClusterState) -> ClusterState:
-        """Check the invariants and bring the state's history up to date. Raises Violation by the invariant's
-        name.
-        """
+        """Check the invariants and update the state's history. Raises Violation by the invariant's name."""
         known = [self.servers.known[number] for number in after.locals]
         leaders = dict(after.leaders)
         for node, local in enumerate(known, 1):

@@ -234,9 +234,7 @@ class SegmentExplorer(Search[SegmentState]):
         return SegmentState(tuple(numbers), (), log, (), frozenset(), budget)
 
     def acknowledged(self) -> SegmentState:
-        """Return a state in which nodes 1 and 2 have acknowledged one entry, and the frame to node 3 is in
-        flight.
-        """
+        """Return a state: nodes 1 and 2 have acknowledged one entry, the frame to node 3 is in flight."""
         state = self._after(self.opened(), 1, self.nodes.react(self.opened().locals[0], ("put", "t", 1, 1)))
         for _ in range(2):
             packet = next(packet for packet in state.packets if 3 not in packet[:2])

@@ -72,9 +72,7 @@ class Camera:
         self._lanes: dict[str, Lane] = {}
         self._sent = 0
         self._beats: set[tuple[str, str]] = set()
-        """(follower, leader) pairs whose latest AppendEntries was a heartbeat, so that the answer is one
-        too.
-        """
+        """(follower, leader) pairs whose latest AppendEntries was a heartbeat, like its answer."""
 
     def watch(self, now: Callable[[], float]) -> None:
         """Use this clock from now on."""
@@ -151,9 +149,7 @@ class Camera:
     def film(
         self, title: str, *, again: str = "", about: str = "", broken: tuple[str, str] | None = None
     ) -> Film:
-        """Return everything so far as a film; `broken` is the name and text of the violation that ended the
-        run.
-        """
+        """Return everything so far as a film; `broken` is the (name, text) of the violation, if any."""
         order = {"node": 0, film.WORLD: 1, "client": 2}
         lanes = sorted(self._lanes.values(), key=lambda lane: (order[lane.kind], len(lane.id), lane.id))
         header = film.header(title, lanes, again=again, about=about)

@@ -56,9 +56,7 @@ class MemoryEngine:
         """How many pending writes the sync under way covers."""
 
     def successor(self) -> MemoryEngine:
-        """Return an engine with the same bytes for the next process, which syncs them before it answers
-        anything.
-        """
+        """Return an engine with the same bytes for the next process, which syncs them before it answers."""
         other = MemoryEngine()
         other.entries, other.damaged, other._first = self.entries, self.damaged, self._first
         other.stamps = self.stamps
@@ -183,9 +181,7 @@ class MemoryEngine:
         self._covered = len(self._pending)
 
     def finish_sync(self) -> None:
-        """Make durable what was written when the sync began, and nothing later. Raises EngineFailed if
-        ordered.
-        """
+        """Make durable what was written when the sync began. Raises EngineFailed if that was ordered."""
         if self.failing or self.failed:
             self.failing, self.failed = False, True
             raise EngineFailed("the sync failed")

@@ -150,9 +150,7 @@ class Stage:
         )
 
     def sees(self, kind: type, patience: float = PATIENCE) -> tuple[int, int, PeerMessage]:
-        """Run until a message of this type is sent, and return it with its sender and receiver; it still
-        arrives.
-        """
+        """Run until a message of this type is sent; return (sender, receiver, message). It still arrives."""
         seen: list[tuple[int, int, PeerMessage]] = []
 
         def look(sender: int, to: int, message: PeerMessage) -> bool:

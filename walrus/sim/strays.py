@@ -110,9 +110,7 @@ class _Call:
         return msgspec.structs.replace(said, **more)
 
     def say(self, *said: PeerMessage | bytes) -> None:
-        """Send messages or bytes and wait for no reply; nothing more is read once the callee ends the
-        connection.
-        """
+        """Send messages or bytes, without waiting for replies, until the callee ends the connection."""
         self.spoke = True
         data = b"".join(m if isinstance(m, bytes) else CODEC.encode(m) for m in said)
         try:

@@ -138,17 +138,13 @@ class Truth:
         self.committed: list[Entry] = []
         self.membership = Membership()
         self.fewest_voters = options.nodes
-        """The fewest voters of all memberships so far, without those that leave: the least size of a replica
-        set.
-        """
+        """The fewest voters so far, without those that leave: the least size of a replica set."""
         self.truths: dict[Key, SegmentTruth] = {}
         self.names: dict[tuple[int, str], int] = {}
         self.places: dict[bytes, tuple[Key, int]] = {}
         """Payload -> where it was written first."""
         self.again: dict[bytes, list[tuple[Key, int]]] = {}
-        """Payload -> where it was written later: by error, or because the first place was not kept by a
-        seal.
-        """
+        """Payload -> where it was written later: by error, or because no seal kept the first place."""
         self.sealed_as: dict[Key, int] = {}
         self.retention = RetentionRecords(self.sealed_as)
         """What was dropped: see `retained.py`."""
@@ -493,9 +489,7 @@ class Truth:
                 assert_never(command)
 
     def _opened(self, command: RegisterTopic | Seal) -> None:
-        """Check that a segment opens with as many replicas as the cluster has room for at this point of the
-        log.
-        """
+        """Check that a segment opens with as many replicas as the cluster has room for at this index."""
         nodes = self.metadata.nodes
         staying = [n for n in self.membership.voters if n not in nodes or not nodes[n].leaving]
         factor = next(iter(self.hosts.values())).config.replication_factor

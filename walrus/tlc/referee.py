@@ -47,9 +47,7 @@ class _Copy:
         self.copied = 0
         self.proven = False
         self.doubt = 0
-        """The length at which a copy that came back shorter than reported is whole again; 0 if there is no
-        doubt.
-        """
+        """The length at which a copy that came back too short is whole again; 0 if there is no doubt."""
         self.readable: int | None = None
         """Where its known damage begins; None if there is none."""
 
@@ -196,9 +194,7 @@ class Referee:
             node.seen[topic, group] = (place[0], place[1])
 
     def _open(self, number: int, topic: str, current: int) -> None:
-        """A node learns a topic's segments up to `current`, and leads that one if it was opened for the
-        node.
-        """
+        """A node learns a topic's segments up to `current`, and leads that one if opened for it."""
         node = self._node(number)
         led = node.lease.get(topic, 0)
         node.view[topic] = current

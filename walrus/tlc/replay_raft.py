@@ -535,9 +535,7 @@ class Cluster:
                 raise Difference("votes", f"one of {node} in this term", "two")
 
     def _probe_votes(self, candidate: int, spec: SpecState) -> None:
-        """Send the new request for votes to copies of all others: they may grant it only where the spec
-        does.
-        """
+        """Send the request for votes to copies of all others: they may grant it only where the spec does."""
         asked = [
             message
             for sender, _, message in self._sent
@@ -559,9 +557,7 @@ class Cluster:
                 raise Difference("votes", f"none of {node} for {candidate}", "one")
 
     def _probe_commit(self, node: int, spec: SpecState) -> None:
-        """A copy of the leader gets all acknowledgements, and a copy of the server the leader's commit
-        index.
-        """
+        """A copy of the leader gets all acknowledgements, a copy of the server the leader's commit index."""
         term = self.servers[node].raft.current_term
         leader = self.servers.get(self._leaders[term - 1]) if term else None
         if leader is None or leader.raft.role is not Role.LEADER or leader.raft.current_term != term:

@@ -180,9 +180,7 @@ class RealNodes:
     # --- what happens ---
 
     def do(self, node: int, *given: Any, synced: int = 0) -> list[tuple[int, m.PeerMessage]]:
-        """Carry out an input of a node. With `synced` its disk syncs: the copy of that segment and all
-        others.
-        """
+        """Carry out an input of a node. With `synced` its disk syncs that segment's copy, and all others."""
         server = self.by_id[node]
         if synced:
             self.syncs(node, synced)

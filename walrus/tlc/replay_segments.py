@@ -71,9 +71,7 @@ class Segments(RealNodes):
         self.apply(step.node, step.values[0])
 
     def _Seal(self, step: SpecStep, spec: SpecState) -> None:
-        """Commit the Seal with the next segment's place from the spec; the Raft leader may choose another
-        one.
-        """
+        """Commit the Seal with the spec's place for the next segment, as the Raft leader may choose it."""
         number = len(spec["segments"])
         key = (number - 1, spec["segments"][number - 1]["count"])
         if key in self.late:
@@ -109,9 +107,7 @@ class Segments(RealNodes):
         self.do(step.node, "deliver", self.leader(number), self.frames[number, upto])
 
     def _Report(self, step: SpecStep, spec: SpecState) -> None:
-        """Make durable what waits, which reports it. A node that does not know the segment (yet) reports
-        nothing.
-        """
+        """Make durable what waits, which reports it, unless the node does not know the segment (yet)."""
         node, (number,) = step.node, step.values
         self.syncs(node, number)
         self.do(node, "sync", 0)

@@ -92,9 +92,7 @@ class _OfGroup:
         return []
 
     def _leads(self, node: int, segment: int) -> None:
-        """The node knows that `segment` is open: note it as the owner if this very process leads the
-        segment.
-        """
+        """The node knows that `segment` is open: note it as owner if this very process leads it."""
         leader, incarnation = self._topic.leaders.get(segment, (0, 0))
         if leader == node and self._starts.get(node, incarnation) == incarnation:
             self._owners[node] = segment
