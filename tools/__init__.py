@@ -1,1 +1,1 @@
-"""Programs for those who work on Walrus; nothing here is installed with it."""
+"""Programs for working on Walrus; none of them is installed with it."""

@@ -3,14 +3,14 @@
     python -m tools.actions            print docs/actions.md
     python -m tools.actions --write    write it; with Java also what `walrus.tlc replay` performed
 
-docs/spec-map.md says which function takes an action. Seeded runs are played, and counted is
+docs/spec-map.md says which function takes an action. Seeded runs are played, and counted are
 
-    recorded    events of that name in the recorded run, which TLC holds against the spec
-    committed   commands of Raft of that name that became part of the metadata
-    entered     calls of the function; of an action that has no event of its own, this is all that is known
+    recorded    events of that name in the recorded run, which TLC checks against the spec
+    committed   Raft commands of that name that became part of the metadata
+    entered     calls of the function; an action without an event of its own has only this figure
     replayed    steps of random behaviours of Raft.tla and Walrus.tla, performed on real servers
 
-An action that no run ever takes is checked in the spec for nothing: `tests/test_actions.py` fails then. One
+An action that no run takes is not checked in the code at all: then `tests/test_actions.py` fails. An action
 that the code does not have has no function in the map, and its remark there says why.
 """
 
@@ -37,16 +37,16 @@ from walrus.tlc.run import TlcError
 MAP, PAGE = ROOT / "docs" / "spec-map.md", ROOT / "docs" / "actions.md"
 SEEDS, STEPS = range(1, 7), 6_000
 KEEPERS = 2
-"""Operators of one more run, in which a topic is trimmed, deleted and registered again."""
+"""Operators of a further run, in which a topic is trimmed, deleted and registered again."""
 GIVING_UP = 2
-"""Consumers of another one, which fill the dead letters."""
+"""Consumers of another run, which fill the dead letters."""
 BEHAVIOURS = 40
 REPLAYED: Final = (
     ("Raft", "raft-simulate", None),
     ("Walrus", "walrus-simulate", None),
     ("Walrus", "walrus-simulate", CHECKPOINTS),
 )
-"""Spec, configuration and constants of the behaviours that are performed."""
+"""(spec, configuration, constants) of the behaviours that are performed."""
 
 ALIKE = {"LosePower": "PowerLoss"}
 """Actions whose events have another name."""
@@ -58,28 +58,28 @@ class Action(NamedTuple):
     spec: str
     name: str
     function: str
-    """A dotted name; empty if the code has no such step."""
+    """The dotted name of the function; "" if the code has no such step."""
     remark: str
 
 
 class Taken(NamedTuple):
-    """What was counted, each by name."""
+    """The counts, each by name."""
 
     recorded: Counter[str]
     committed: Counter[str]
     entered: Counter[str]
     replayed: Counter[tuple[str, str]]
-    """By spec and name: both have a Restart."""
+    """By spec and name, since both specs have a Restart."""
 
     def of(self, action: Action) -> list[int]:
-        """The four figures of an action."""
+        """Return the four figures of an action."""
         name = ALIKE.get(action.name, action.name)
         replayed = self.replayed[action.spec, action.name]
         return [self.recorded[name], self.committed[action.name], self.entered[action.function], replayed]
 
 
 def actions() -> list[Action]:
-    """Every action of the specs that are mapped to the code, in the order of the map."""
+    """Return every action of the mapped specs, in the order of the map."""
     found = []
     for section in MAP.read_text("utf-8").split("\n## ")[1:]:
         spec = re.match(r"Actions of `spec/(\w+)\.tla`", section)
@@ -110,7 +110,7 @@ def played() -> Taken:
 
 
 def performed() -> Counter[tuple[str, str]]:
-    """How often each action of each spec was performed. Raises TlcError."""
+    """Return how often each action of each spec was performed. Raises TlcError."""
     steps: Counter[tuple[str, str]] = Counter()
     for spec, config, constants in REPLAYED:
         outcome = replay(config, constants, count=BEHAVIOURS)
@@ -137,7 +137,7 @@ def counted(names: set[str], entered: Counter[str]) -> Iterator[None]:
 
 
 def _owner(name: str) -> tuple[Any, str]:
-    """The module or class that has the last part of a dotted name."""
+    """Return the module or class that has the last part of a dotted name, and that part."""
     *path, last = name.split(".")
     for split in range(len(path), 0, -1):
         with suppress(ModuleNotFoundError):
@@ -149,7 +149,7 @@ def _owner(name: str) -> tuple[Any, str]:
 
 
 def _counting(found: object, name: str, entered: Counter[str]) -> object | None:
-    """The same, but each call is counted; None for what is no function (a class, a module)."""
+    """Return a function that counts its calls; None for a class or a module."""
     if isinstance(found, property) and found.fget is not None:
         return property(_wrapped(found.fget, name, entered), found.fset)
     return _wrapped(found, name, entered) if inspect.isfunction(found) else None
@@ -181,7 +181,7 @@ for those that the code does not have.
 
 
 def page(taken: Taken) -> str:
-    """The whole page."""
+    """Return the whole page."""
     parts = [HEAD.format(seeds=len(SEEDS) + 1 + len(coverage.RAREST), steps=STEPS, behaviours=BEHAVIOURS)]
     spec = ""
     for action in actions():

@@ -1,8 +1,8 @@
-"""A run in which an invariant breaks, as a picture: for the invariant's page of the site.
+"""A picture of a run in which an invariant breaks, for the invariant's page of the site.
 
-Which bug of the registry a seed shows soonest was measured (docs/planted-bugs.jsonl). That run is played, and
-the last events that led to its end are drawn by the renderer of all figures (`walrus/view/svg.py`). So a
-picture is never older than the code: it is drawn when the site is built.
+docs/planted-bugs.jsonl says which planted bug a random run shows soonest, and with which seed. That run is
+played, and the renderer of all figures (`walrus/view/svg.py`) draws the events at its end. The picture is
+drawn when the site is built, so it always matches the code.
 
 Left out: invariants that no random run is known to break; their pages say how to look for one.
 """
@@ -20,15 +20,15 @@ from walrus.sim.run import FailedRun, simulate
 from walrus.view import html, lanes, svg
 
 MOST = 1.5
-"""Seconds of a core that a run may take."""
+"""The most processor seconds that a run may take."""
 EVENTS = 16
 """Events on a picture."""
 WIDEST = 1200
-"""Pixels: what is wider goes on below."""
+"""The greatest width in pixels; a wider picture continues below."""
 
 
 class BrokenRun(NamedTuple):
-    """The picture, the page of the whole run, and the command that makes it."""
+    """The picture, the page of the whole run, and the command that makes that page."""
 
     svg: str
     page: str
@@ -38,7 +38,7 @@ class BrokenRun(NamedTuple):
 
 @cache
 def run_of(invariant: str) -> BrokenRun | None:
-    """A run in which this invariant breaks, if one is found soon."""
+    """Return a run in which this invariant breaks, if one is known to be quick."""
     shown = [
         (one.seconds, one.bug, int(one.found.by.removeprefix("seed ")))
         for (_, tool), one in planted.known().items()

@@ -1,4 +1,4 @@
-"""Chromium for tests and tools: Debian's, driven by Playwright, without downloads and without calls home."""
+"""Chromium for tests and tools: Debian's, driven by Playwright, without downloads or telemetry."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FLAGS = [
 
 
 def missing() -> str:
-    """Return what has to be installed for a browser, "" if nothing."""
+    """Return what has to be installed for a browser; "" if nothing."""
     try:
         import playwright.sync_api  # noqa: F401 - whether it is there is the question
     except ImportError:

@@ -1,4 +1,4 @@
-"""The figures of the documentation, drawn from transcripts: what a figure shows, a test plays word by word.
+"""The figures of the documentation, drawn from transcripts that tests replay word by word.
 
 python -m tools.figures          which figures are not what their transcript says
 python -m tools.figures --write  draw docs/figures/*.svg and docs/figures.md anew
@@ -19,7 +19,7 @@ FIGURES = ROOT / "docs" / "figures"
 PAGE = ROOT / "docs" / "figures.md"
 
 WIDEST = 1200
-"""Pixels of a figure: what is wider goes on below."""
+"""The greatest width of a figure in pixels; a wider figure continues below."""
 
 
 class Figure(NamedTuple):
@@ -31,15 +31,15 @@ class Figure(NamedTuple):
 
     @property
     def source(self) -> Path:
-        """The transcript."""
+        """Return the path of the transcript."""
         return ROOT / "tests" / self.folder / "transcripts" / f"{self.name}.txt"
 
     def film(self) -> Film:
-        """All that happens in it."""
+        """Return everything in the transcript as a film."""
         return transcripts.film(self.source.read_text("utf-8"), self.name)
 
     def draw(self) -> str:
-        """The picture, without looks and heartbeats."""
+        """Return the picture, without looks and heartbeats."""
         film = self.film()
         shown = [
             number
@@ -70,7 +70,7 @@ DRAWN = (
     Figure("replicas", "restart_with_a_shorter_copy"),
     Figure("replicas", "get_delivered_again"),
 )
-"""In the order of the page."""
+"""The figures, in the order of the page."""
 
 HEAD = """# Figures
 
@@ -82,7 +82,7 @@ which every step shows the state of every node ([viewer.md](viewer.md)).
 
 
 def page() -> str:
-    """The page that shows them all, each with what its transcript says of it."""
+    """Return the page with all figures, each with the heading of its transcript."""
     parts = [HEAD]
     for figure in DRAWN:
         name, title = figure.name, figure.film().header.title.capitalize()
@@ -96,12 +96,12 @@ def page() -> str:
 
 
 def _heading(text: str) -> list[str]:
-    """The lines above the first command."""
+    """Return the lines above the first command."""
     return [line[2:] for line in text.split("\n> ")[0].splitlines() if line.startswith("# ")]
 
 
 def stale() -> dict[Path, str]:
-    """What is not as it is drawn now: file and new text."""
+    """Return the files whose text differs from what would be drawn now, with the new text."""
     drawn = {FIGURES / f"{figure.name}.svg": figure.draw() for figure in DRAWN} | {PAGE: page()}
     return {
         path: text for path, text in drawn.items() if not path.exists() or path.read_text("utf-8") != text

@@ -4,8 +4,8 @@
     python -m tools.house traits             what CONTRIBUTING.md quotes
     python -m tools.house --write            put both where the documentation quotes them
 
-The floors are those of the contract in `setup.cfg` that `lint-imports` checks, the arrows are the imports
-themselves. `tests/test_house.py` fails when a page quotes something else than what these print.
+The layers are those of the contract in `setup.cfg` that `lint-imports` checks; "knows" lists the actual
+imports. `tests/test_house.py` fails when a page quotes something other than what these commands print.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ GROUPS = {
 
 @cache
 def _contract(name: str) -> configparser.SectionProxy:
-    """One contract of `setup.cfg`."""
+    """Return one contract of `setup.cfg`."""
     parser = configparser.ConfigParser()
     parser.read(shape.ROOT / "setup.cfg")
     return parser[f"importlinter:contract:{name}"]
 
 
 def floors() -> list[list[str]]:
-    """The packages from top to bottom, those side by side together."""
+    """Return the packages from top to bottom; packages side by side share a list."""
     layers = _contract("order")["layers"].split("\n")
     return [[room.strip() for room in layer.split("|")] for layer in layers if layer.strip()]
 
 
 def arrows() -> dict[str, set[str]]:
-    """Which packages each package imports from, `TYPE_CHECKING` included."""
+    """Return the packages that each package imports from, including imports under `TYPE_CHECKING`."""
     graph = grimp.build_graph("walrus", exclude_type_checking_imports=False, cache_dir=None)
     known: dict[str, set[str]] = {room: set() for floor in floors() for room in floor}
     for importer in sorted(graph.modules):
@@ -68,7 +68,7 @@ def _room(module: str) -> str:
 
 
 def picture() -> str:
-    """One line a package: what it is, and the packages that it knows."""
+    """Return two lines for each package: its chapter's first sentence, and the packages that it knows."""
     known, lines = arrows(), []
     width = max(map(len, known))
     order = [room for floor in floors() for room in floor]
@@ -82,7 +82,7 @@ def picture() -> str:
 
 
 def _opening(room: str) -> str:
-    """The first sentence of a package's chapter, as far as it fits."""
+    """Return the first sentence of a package's chapter, shortened to fit."""
     path = shape.PACKAGE / room / "__init__.py"
     path = path if path.exists() else shape.PACKAGE / f"{room}.py"
     text = " ".join((ast.get_docstring(shape.tree(path)) or "").split("\n\n")[0].split())
@@ -91,7 +91,7 @@ def _opening(room: str) -> str:
 
 
 def traits() -> str:
-    """The table of traits, one column a group of packages."""
+    """Return the table of traits, with a column for each group of packages."""
     columns = [[p for p in shape.MODULES if not rooms or shape.room(p) in rooms] for rooms in GROUPS.values()]
     rows = {
         "lines of code": [_sum(shape.code_lines(path) for path in paths) for paths in columns],
@@ -133,7 +133,7 @@ def _assertions(paths: Sequence[Path]) -> str:
 
 
 def _claims() -> list[str]:
-    """What is counted over the whole project."""
+    """Return the lines about the project as a whole."""
     tests = sorted((shape.ROOT / "tests").rglob("*.py"))
     text = "\n".join(path.read_text(encoding="utf-8") for path in tests)
     transcripts = sorted((shape.ROOT / "tests").rglob("transcripts/*.txt"))
@@ -164,18 +164,18 @@ def _is_pure(path: Path) -> bool:
 
 
 def quoted(what: str) -> str:
-    """What the documentation quotes between its marks."""
+    """Return what the documentation quotes between its marks."""
     return marked.quoted(shape.ROOT / PAGES[what], what)
 
 
 @cache
 def printed(what: str) -> str:
-    """What it should quote."""
+    """Return what the documentation should quote."""
     return PICTURE.format(picture()) if what == "picture" else traits()
 
 
 def write(what: str) -> None:
-    """Put it between the marks."""
+    """Put the current text between the marks."""
     marked.write(shape.ROOT / PAGES[what], what, printed(what))
 
 

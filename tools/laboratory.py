@@ -1,13 +1,13 @@
 """Where mutants are judged: which tests execute which line, and processes in which a slip is planted.
 
-All quick tests are imported once. For each mutant that process forks; the child gives the function that the
-slip is in the mutant's code, and runs the tests that execute the line until one fails: those of the module's
-own file first, then its package's, then all others, the quickest first. A slip that takes effect when its
-module is imported (a constant, a default, what a decorator makes) is planted in a process that has not
-imported it yet.
+All quick tests are imported once. For each mutant that process forks; the child replaces the code of the
+function that contains the slip, and runs the tests that execute the line until one fails: first those of the
+module's own file, then its package's, then all others, the quickest first. A slip that takes effect when its
+module is imported (a constant, a default, the result of a decorator) is planted in a process that has not
+imported the module yet.
 
-A mutant that hangs counts as noticed, and is told by the name of the test that hangs: pytest-timeout ends
-it. The patience is that of a busy machine, since a slow test must not pass for one that fails.
+A mutant that hangs counts as noticed, by the test that hangs: pytest-timeout ends it. The timeouts suit a
+busy machine, because a slow test must not pass for a failing one.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ from tools.mutations import Mutant
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = ("-m", "not process and not tla and not slow", "--ignore-glob=tests/test_*.py")
-"""The quick tests, without those that read the repository instead of running it."""
+"""Selects the quick tests, without those that read the repository instead of running it."""
 
 PATIENCE_CPU, PATIENCE_TEST, PATIENCE_ALL = 20, 120, 1800
-"""Seconds after which a test hangs, of its own work and by the clock, and a mutant that cannot be ended."""
+"""Seconds until a test counts as hanging, by processor time and by the clock; until a mutant is killed."""
 
 MEMORY = 12 << 30
-"""Bytes of address space that a mutant may take."""
+"""Bytes of address space that a mutant may use."""
 
 QUIET = (
     *("-q", "--no-header", "--no-summary", "--tb=no", "--capture=sys", f"--timeout={PATIENCE_TEST}"),
@@ -61,7 +61,7 @@ Functions: TypeAlias = dict[tuple[str, str, int], list[FunctionType]]
 
 
 class Broken(Exception):
-    """The tests fail without any mutant: nothing can be said."""
+    """The tests fail without any mutant, so no verdict is possible."""
 
 
 class TestMap:
@@ -73,7 +73,7 @@ class TestMap:
 
     @classmethod
     def measured(cls, folder: Path, jobs: int) -> TestMap:
-        """From the map in `folder`, if it is of this tree, or from a run of the quick tests (minutes)."""
+        """Return the map in `folder` if it is of this tree, else run the quick tests (for minutes)."""
         folder.mkdir(exist_ok=True)
         stamp, coverage, report = folder / "tree", folder / "coverage", folder / "junit.xml"
         tree = digest()
@@ -93,7 +93,7 @@ class TestMap:
         return cls(data, _durations(report))
 
     def of(self, mutant: Mutant) -> list[str]:
-        """The node ids of the tests that execute its line, those first that are to run first."""
+        """Return the node ids of the tests that execute the mutant's line, in their order."""
         if mutant.file not in self._by_line:
             self._by_line[mutant.file] = self._data.contexts_by_lineno(str(ROOT / mutant.file))
         by_line = self._by_line[mutant.file]
@@ -104,19 +104,19 @@ class TestMap:
         return sorted(tests, key=lambda test: (_distance(mutant.file, test), self.seconds(test), test))
 
     def _contexts(self, mutant: Mutant, by_line: dict[int, list[str]]) -> list[str]:
-        """What executed the mutant's line; of a statement of many lines, any that the tracer saw."""
+        """Return what executed the mutant's line, or any traced line of the same statement."""
         if mutant.line in by_line:
             return by_line[mutant.line]
         first, last = _statement(mutant.file, mutant.line)
         return [context for line in range(first, last + 1) for context in by_line.get(line, ())]
 
     def seconds(self, test: str) -> float:
-        """How long a test takes."""
+        """Return how many seconds a test takes."""
         file, *_, name = test.split("::")  # a JUnit report has no class between them
         return self._seconds.get(f"{file}::{name}", 1.0)
 
     def within(self, mutant: Mutant, limit: float) -> tuple[list[str], bool]:
-        """Its tests, and whether these are all; of those that take longer than `limit` seconds, the first."""
+        """Return the mutant's tests within `limit` seconds, at least one, and whether these are all."""
         tests = self.of(mutant)
         spent = list(accumulate(map(self.seconds, tests)))
         chosen = [test for test, so_far in zip(tests, spent, strict=True) if not limit or so_far <= limit]
@@ -124,19 +124,19 @@ class TestMap:
 
 
 def digest() -> str:
-    """What the map of lines depends on."""
+    """Return a digest of what the map of lines depends on."""
     files = sorted([*(ROOT / "walrus").rglob("*.py"), *(ROOT / "tests").rglob("*.py")])
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 def _durations(report: Path) -> dict[str, float]:
-    """Seconds by test, from a JUnit report."""
+    """Return seconds by test, from a JUnit report."""
     found = ElementTree.parse(report).getroot().iter("testcase")
     return {f"{case.get('file')}::{case.get('name')}": float(case.get("time") or 0) for case in found}
 
 
 def _distance(file: str, test: str) -> int:
-    """0 for the module's own tests, 1 for its package's, 2 for others."""
+    """Return 0 for the module's own tests, 1 for its package's, 2 for others."""
     package, module = Path(file).parts[1].removesuffix(".py"), Path(file).stem
     near = {"raft": "consensus", "wal": "storage", "segments": "replicas", "leases": "broker"}
     if f"/test_{module}.py" in test:
@@ -146,14 +146,14 @@ def _distance(file: str, test: str) -> int:
 
 @cache
 def _statements(file: str) -> list[tuple[int, int]]:
-    """First and last line of every simple statement."""
+    """Return the first and last line of every simple statement."""
     tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
     nodes = [node for node in ast.walk(tree) if isinstance(node, ast.stmt) and not hasattr(node, "body")]
     return [(node.lineno, node.end_lineno or node.lineno) for node in nodes]
 
 
 def _statement(file: str, line: int) -> tuple[int, int]:
-    """The simple statement that a line belongs to; the line alone if it is none's."""
+    """Return the simple statement that a line belongs to; the line alone if it belongs to none."""
     return next(((a, b) for a, b in _statements(file) if a <= line <= b), (line, line))
 
 
@@ -162,7 +162,7 @@ def _environment(tree: Path) -> dict[str, str]:
 
 
 class Laboratory:
-    """Runs tests against mutants. Nothing of the tree changes: each slip is planted in a forked process."""
+    """Runs tests against mutants. The tree does not change: each slip is planted in a forked process."""
 
     def __init__(self, jobs: int, tell: Callable[[Mutant, str, float], None]) -> None:
         self._jobs, self._tell = jobs, tell
@@ -170,7 +170,7 @@ class Laboratory:
         self._scratch = Path(tempfile.mkdtemp(prefix="walrus-mutate-"))
 
     def judge(self, plan: Sequence[tuple[Mutant, Sequence[str]]]) -> None:
-        """Tell of each mutant which of its tests failed first ("" if none did), and the seconds it took."""
+        """Report for each mutant the first of its tests that failed, or "", and the seconds it took."""
         os.environ.update(_environment(ROOT))
         os.chdir(ROOT)
         sys.path.insert(0, str(ROOT))
@@ -190,7 +190,7 @@ class Laboratory:
             shutil.rmtree(self._scratch)
 
     def judge_collected(self, session: pytest.Session, plan: Sequence[tuple[Mutant, Sequence[str]]]) -> None:
-        """The part of `judge` that runs in pytest's session, all tests being imported."""
+        """Do the part of `judge` that runs in pytest's session, after all tests are imported."""
         items = {item.nodeid: item for item in session.items}
         functions = _functions()
         gc.freeze()  # so that the children share its pages
@@ -201,7 +201,7 @@ class Laboratory:
         self._wait()
 
     def _fork(self, mutant: Mutant, run: Callable[[], str]) -> None:
-        """Run this in a child, which leaves what it returns in a file."""
+        """Run `run` in a child process, which writes the result to a file."""
         while len(self._running) >= self._jobs:
             self._reap()
         child = os.fork()
@@ -233,13 +233,13 @@ class Laboratory:
 
 
 class _Collected:
-    """A plugin: instead of running the tests that were collected, pytest lets the laboratory do so."""
+    """A pytest plugin: has the laboratory run the collected tests in place of pytest."""
 
     def __init__(self, laboratory: Laboratory, plan: Sequence[tuple[Mutant, Sequence[str]]]) -> None:
         self._laboratory, self._plan = laboratory, plan
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        """Stand in for pytest's own loop."""
+        """Replace pytest's own loop."""
         if session.testsfailed:
             raise Broken("some tests cannot be collected")
         self._laboratory.judge_collected(session, self._plan)
@@ -249,7 +249,7 @@ class _Collected:
 def _run_items(
     code: CodeType, functions: Sequence[FunctionType], session: pytest.Session, items: Sequence[pytest.Item]
 ) -> str:
-    """Give functions other code, and run the tests; the first that fails, or ""."""
+    """Give functions other code, and run the tests; return the first that fails, or ""."""
     for function in functions:
         function.__code__ = code
     signal.signal(signal.SIGPROF, lambda number, frame: pytest.fail("it works and works, and does not end"))
@@ -262,7 +262,7 @@ def _run_items(
 
 
 def _run_anew(mutant: Mutant, tests: Sequence[str]) -> str:
-    """Import the mutant in its module's place, and run the tests; the first that fails, or ""."""
+    """Import the mutant in place of its module, and run the tests; return the first that fails, or ""."""
     sys.meta_path.insert(0, _Finder(mutant))
     failed = _Failed()
     pytest.main([*QUIET, "-x", *tests], plugins=[failed])
@@ -270,17 +270,17 @@ def _run_anew(mutant: Mutant, tests: Sequence[str]) -> str:
 
 
 class _Failed:
-    """A plugin: the first test that fails."""
+    """A pytest plugin: notes the first test that fails."""
 
     first = ""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Note it."""
+        """Note a failing test."""
         if report.failed:
             self.first = self.first or report.nodeid
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """A module that cannot even be imported counts too."""
+        """Note a module that cannot be imported: that counts as a failure too."""
         if report.failed:
             self.first = self.first or report.nodeid
 
@@ -293,7 +293,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         self._name = mutant.file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
     def find_spec(self, name: str, path: object, target: object = None) -> ModuleSpec | None:
-        """The mutant's spec, if it is asked for."""
+        """Return the mutant's module spec, if that module is asked for."""
         if name != self._name:
             return None
         file = ROOT / self._mutant.file
@@ -303,7 +303,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         )
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run the mutant."""
+        """Run the mutant's code in the module."""
         exec(_compiled(self._mutant), module.__dict__)
 
 
@@ -314,28 +314,28 @@ def _compiled(mutant: Mutant) -> CodeType:
 
 @cache
 def _bodies(file: str) -> list[tuple[int, int]]:
-    """First and last line of the body of every function."""
+    """Return the first and last line of the body of every function."""
     tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
     functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
     return [(f.body[0].lineno, f.end_lineno or 0) for f in functions]
 
 
 def _in_function(mutant: Mutant) -> bool:
-    """Whether the slip is in the body of a function, whose code can be exchanged for the mutant's.
+    """Return whether the slip is in the body of a function, whose code can be exchanged for the mutant's.
 
-    Not if it is in a function inside another one: of a decorator, say, which has made it at import already.
+    A nested function does not qualify: a decorator, for example, has created it at import already.
     """
     return sum(first <= mutant.line <= last for first, last in _bodies(mutant.file)) == 1
 
 
 def _code(mutant: Mutant) -> CodeType:
-    """The mutant's code of the outermost function that the slip is in."""
+    """Return the mutant's code of the outermost function that contains the slip."""
     codes = _outermost(_compiled(mutant))
     return next(code for code in codes if code.co_firstlineno <= mutant.line <= _last_line(code))
 
 
 def _outermost(code: CodeType) -> Iterator[CodeType]:
-    """The functions of a module's code, and those of its classes."""
+    """Yield the functions of a module's code, and those of its classes."""
     for inner in code.co_consts:
         if isinstance(inner, CodeType):
             if inner.co_flags & inspect.CO_OPTIMIZED:
@@ -350,7 +350,7 @@ def _last_line(code: CodeType) -> int:
 
 
 def _functions() -> Functions:
-    """Every function of the project that is imported, by file, name and first line."""
+    """Return every imported function of the project, by file, name and first line."""
     found: Functions = defaultdict(list)
     for function in gc.get_objects():
         if isinstance(function, FunctionType) and function.__code__.co_filename.startswith(str(ROOT)):

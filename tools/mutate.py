@@ -6,21 +6,21 @@
     python -m tools.mutate --resume --within 20        only the nearest 20 s of tests for each: a first look
 
 1. The quick tests run once under coverage, which notes for each line the tests that execute it. The map is
-   kept in `.mutate/` for as long as neither `walrus/` nor `tests/` changes.
-2. A sample of the mutants (`mutations.py`) is drawn: those whose names' digests with the seed are smallest,
-   so that an edit of the code changes the sample little. One that no test executes survives unrun.
-3. For each mutant the tests that execute its line (its file, for what runs at import) run in a process of
-   its own until one fails (`laboratory.py`). The tree must rest meanwhile.
+   kept in `.mutate/` until `walrus/` or `tests/` changes.
+2. A sample of the mutants (`mutations.py`) is drawn: those with the smallest digests of name and seed, so
+   that an edit changes the sample little. A mutant that no test executes survives without a run.
+3. For each mutant the tests that execute its line (its file, for code that runs at import) run in a process
+   of their own until one fails (`laboratory.py`). The tree must not change meanwhile.
 
-Each verdict is appended to `.mutate/verdicts.jsonl`. `--resume` judges again what survived in another tree or
-before only some of the tests: a test added since may notice it.
+Each verdict is appended to `.mutate/verdicts.jsonl`. `--resume` judges again what survived in another tree,
+or what was judged by only some of its tests: a test added since may notice it.
 
-A survivor is either equivalent (no test can tell) or a missing test. `mutation_survivors.toml` lists the
-equivalent ones with the proof; they leave the denominator. The exit status is 1 below the kill rate that
-`--least` asks for.
+A survivor is either equivalent (no test can tell) or shows a missing test. `mutation_survivors.toml` lists
+the equivalent ones with the proof; they are left out of the denominator. The exit status is 1 below the kill
+rate that `--least` asks for.
 
-Why this and not a package: mutmut runs each function through a trampoline, which tests of the code's shape
-see, and cosmic-ray runs one command for all mutants; neither draws a sample or chooses tests by line.
+Why not a package: mutmut runs each function through a trampoline, which the project's tests of the code's
+shape see, and cosmic-ray runs one command for all mutants; neither draws a sample or chooses tests by line.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ TARGETS = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a mutant: `noticed` by the test named in `by`, or not, after `seconds`.
+    """The verdict on a mutant: `noticed` by the test named in `by`, or not, after `seconds`.
 
     `tree` is the digest of the sources; `whole` says that all tests which execute the line were run.
     """
@@ -70,12 +70,12 @@ class Verdict:
     whole: bool = True
 
     def stands(self, tree: str, within: float) -> bool:
-        """Whether a run in this tree has nothing to add."""
+        """Return whether a run in this tree has nothing to add."""
         return self.noticed or (self.tree == tree and (self.whole or within > 0))
 
 
 def targets(only: Sequence[str]) -> list[str]:
-    """The files to mutate, as paths from the root."""
+    """Return the files to mutate, as paths from the root."""
     found: list[Path] = []
     for name in only or TARGETS:
         path = ROOT / name
@@ -84,14 +84,14 @@ def targets(only: Sequence[str]) -> list[str]:
 
 
 def draw(sample: int | None, seed: int, only: Sequence[str]) -> list[Mutant]:
-    """All mutants, or a sample of them, in the order of their lots: what is judged so far is a sample too."""
+    """Return all mutants, or a sample, in the order of their digests, so that any prefix is a sample too."""
     every = [m for file in targets(only) for m in mutants(file, (ROOT / file).read_text(encoding="utf-8"))]
     lots = sorted(every, key=lambda mutant: hashlib.sha256(f"{seed} {mutant.name}".encode()).digest())
     return lots[:sample]
 
 
 def equivalent() -> dict[str, str]:
-    """Mutants that no test can tell from the code, with the reason."""
+    """Return the mutants that no test can tell from the code, with the reason."""
     if not SURVIVORS.exists():
         return {}
     table = tomllib.loads(SURVIVORS.read_text(encoding="utf-8"))
@@ -99,7 +99,7 @@ def equivalent() -> dict[str, str]:
 
 
 def report(verdicts: Sequence[Verdict], excused: dict[str, str], console: Console) -> float:
-    """Print what came out; returns the kill rate among those that are not equivalent."""
+    """Print the results; return the kill rate among the mutants that are not equivalent."""
     counted = [verdict for verdict in verdicts if verdict.mutant not in excused]
     killed = Counter(_package(verdict.mutant) for verdict in counted if verdict.noticed)
     total = Counter(_package(verdict.mutant) for verdict in counted)
@@ -142,7 +142,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Draw, judge, report; 0 if enough were noticed."""
+    """Draw, judge, report; return 0 if enough mutants were noticed."""
     options, console = _arguments(argv), Console(highlight=False)
     console.print("which tests execute which line? (some minutes, unless .mutate/ knows) ...")
     try:

@@ -11,8 +11,8 @@
     loop         `continue` becomes `break`
 
 A mutant replaces a piece of the text and leaves all line numbers as they are. Not mutated: assertions and
-`check_invariants` (they are checks themselves), annotations, docstrings, error texts, what is never reached
-(`assert_never`), and what only records (`TRACES`): a run is the same without it.
+`check_invariants` (they are checks themselves), annotations, docstrings, error texts, code that is never
+reached (`assert_never`), and code that only records (`TRACES`), without which a run is the same.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class Mutant:
     start: int
     stop: int
     context: str
-    """The line that it is on, stripped: what tells equal slips of one function apart."""
+    """The stripped line of the slip, which distinguishes equal slips in one function."""
     twin: int = 0
-    """How many slips before it are the same on an equal line of the same function."""
+    """How many earlier slips in the function are the same, on an equal line."""
 
     @property
     def name(self) -> str:
@@ -64,13 +64,13 @@ class Mutant:
         return f"{self.file}:{self.function}: {self.before!r} -> {self.after!r} in {self.context!r}{twin}"
 
     def apply(self, text: str) -> str:
-        """The source with the slip in it."""
+        """Return the source with the slip in it."""
         assert text[self.start : self.stop] == self.before, "this mutant was made from another text"
         return text[: self.start] + self.after + text[self.stop :]
 
 
 def mutants(file: str, text: str) -> list[Mutant]:
-    """All mutants of a source, in the order of its text.
+    """Return all mutants of a source, in the order of its text.
 
     >>> [f"{m.before!r} -> {m.after!r}" for m in mutants("x.py", "def f(a):\\n    return a < 1 and not a\\n")]
     ["'and' -> 'or'", "'<' -> '<='", "'1' -> '2'", "'not a' -> '(a)'"]
@@ -84,7 +84,7 @@ def mutants(file: str, text: str) -> list[Mutant]:
 
 
 class _Finder:
-    """Walks a tree once, with the function that it is in."""
+    """Walks a tree once, and knows the function that it is in."""
 
     def __init__(self, file: str, text: str) -> None:
         self._file, self._text = file, text
@@ -127,7 +127,7 @@ class _Finder:
             yield from self._visit(child, function)
 
     def _head(self, node: ast.AST) -> str:
-        """What is called or assigned to, as text."""
+        """Return what is called or assigned to, as text."""
         target = node.value.func if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) else node
         return ast.unparse(target.targets[0] if isinstance(target, ast.Assign) else target)
 
@@ -200,21 +200,21 @@ class _Finder:
         return self._position(node.end_lineno, node.end_col_offset)
 
     def _position(self, line: int, column: int) -> int:
-        """A place of the tree (columns count UTF-8 bytes) as one of the text."""
+        """Convert a position of the tree (columns count UTF-8 bytes) into one of the text."""
         before = self._lines[line - 1].encode()[:column].decode()
         return self._starts[line - 1] + len(before)
 
 
 def _is_plain(test: ast.expr) -> bool:
-    """Whether no other kind of slip turns this condition around."""
+    """Return whether no other kind of slip inverts this condition."""
     return not isinstance(test, ast.Compare | ast.BoolOp | ast.UnaryOp | ast.Constant)
 
 
 def _is_effect(node: ast.AST) -> bool:
-    """Whether a statement stands for its effect alone and may be left out without a NameError."""
+    """Return whether a statement has only an effect, so that it may be left out without a NameError."""
     match node:
         case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Call(func=ast.Name(id="super"))))):
-            return False  # without it the function closes over nothing, and cannot take the other's place
+            return False  # without it the function has no closure, and cannot take the original's place
         case ast.Expr(value=ast.Call() | ast.Await()):
             return True
         case ast.Delete() | ast.Raise():

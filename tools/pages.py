@@ -40,7 +40,7 @@ SCRUB = """async (frames) => {
     }
     return 1000 * frames / (performance.now() - begin);
 }"""
-"""The slider from the beginning to the end; a frame has been laid out and painted before the next begins."""
+"""Moves the slider from the beginning to the end; each frame is painted before the next begins."""
 BARE = """async (frames) => {
     const ink = document.querySelector("canvas").getContext("2d"), begin = performance.now();
     for (let turn = 0; turn < frames; turn++) {
@@ -50,18 +50,18 @@ BARE = """async (frames) => {
     }
     return 1000 * frames / (performance.now() - begin);
 }"""
-"""What browser and machine do without a viewer: a canvas of the same size, and one line that moves."""
+"""The cost of browser and machine without a viewer: a canvas of the same size with one moving line."""
 
 
 def broken() -> Film:
-    """A run that breaks an invariant."""
+    """Return a run that breaks an invariant."""
     with mutants.planted(mutants.find(MUTANT)):
         found = explore(Bounds(), "turns")
     return explore_film.film(found, f"python -m walrus.sim explore --start turns --mutant {MUTANT}")
 
 
 def long() -> Film:
-    """A film as long as a page takes: one run, again and again."""
+    """Return a film as long as a page can hold: one run, repeated."""
     once = play_scenario(scenarios.ALL["leader_restarts_at_once"], 1, "")
     events = [
         msgspec.structs.replace(
@@ -74,7 +74,7 @@ def long() -> Film:
 
 
 def shots(directory: Path) -> None:
-    """Screenshots of the page of `broken`, and of the console."""
+    """Take screenshots of the page of `broken`, and of the console."""
     directory.mkdir(parents=True, exist_ok=True)
     page_file = directory / "run.html"
     write(broken(), page_file)
@@ -86,7 +86,7 @@ def shots(directory: Path) -> None:
 
 
 def _shoot(browser: Any, address: str, directory: Path, name: str) -> None:
-    """One page in both themes and at all widths."""
+    """Take screenshots of one page in both themes and at all widths."""
     for theme in ("light", "dark"):
         for width in WIDTHS:
             page = browser.new_page(viewport={"width": width, "height": 1000}, color_scheme=theme)
@@ -111,7 +111,7 @@ def _lose_the_leader(browser: Any, address: str) -> None:
 
 
 def speed() -> str:
-    """What a page of 20,000 events costs."""
+    """Measure what a page of 20,000 events costs."""
     with tempfile.TemporaryDirectory() as scratch, chromium() as browser:
         path = Path(scratch) / "long.html"
         html.write(long(), path)
@@ -131,7 +131,7 @@ def speed() -> str:
 
 
 def _frames(page: Any, script: str) -> tuple[float, float]:
-    """Frames a second, and milliseconds of its processor that a frame costs the page's thread."""
+    """Return frames per second, and the page thread's processor milliseconds per frame."""
     session = page.context.new_cdp_session(page)
     session.send("Performance.enable", {"timeDomain": "threadTicks"})
 

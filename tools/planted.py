@@ -4,21 +4,21 @@
     python -m tools.planted --tools random,explore --bugs no_fence_check,commits_old_terms
     python -m tools.planted --page                           write docs/planted-bugs.md from what is known
 
-Every tool is asked about every bug of `walrus/sim/mutants`, each pair in a process of its own:
+Every tool is run on every bug of `walrus/sim/mutants`, each pair in a process of its own:
 
     unit         the unit tests of the bug's package
     transcript   tests/*/transcripts
     hypothesis   the state machines of Hypothesis
-    random       seeds of the simulator, one after the other, each with options of its own
-    scenario     the simulator's schedules with names
+    random       seeds of the simulator, one after another, each with options of its own
+    scenario     the simulator's named schedules
     explore      the exploration of the real Raft class, and of the segment protocol
-    trace        recorded runs with the bug in them, held against the specs
-    replay       behaviours of Raft.tla or Walrus.tla, performed on servers with the bug in them
-    TLC          the same bug in the specs: `walrus.tlc mutants` holds each to the configuration it names
+    trace        recorded runs with the bug in the code, checked against the specs
+    replay       behaviours of Raft.tla or Walrus.tla, performed on servers with the bug
+    TLC          the same bug in the specs: `walrus.tlc mutants` checks each in the configuration it names
 
-Seconds are those of one core that the process has used. What was measured is appended to
-`docs/planted-bugs.jsonl`; it counts for as long as the bug's lines stay what they are, and what was not found
-is measured again with a larger `--budget`.
+Seconds are processor seconds of the process. Measurements are appended to `docs/planted-bugs.jsonl`. A
+measurement is valid until the bug's lines change, and what was not found is measured again with a larger
+`--budget`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ PAGE = ROOT / "docs" / "planted-bugs.md"
 STEPS = 6_000
 """Steps of a random run."""
 NEAR = {"raft": "consensus", "segments": "broker", "leases": "broker", "wire": "broker"}
-"""Packages whose unit tests are elsewhere."""
+"""Packages whose unit tests are under another package's name."""
 BESIDE = {"broker": ("replicas",), "replicas": ("broker",)}
 NOT_UNIT = ("citations", "transcripts", "machine", "mutants", "simulation")
 MACHINES = {
@@ -66,14 +66,14 @@ MACHINES = {
 
 
 class Found(msgspec.Struct, frozen=True):
-    """What a tool said: the name it began with, and where or with which seed it was."""
+    """What a tool reported: the name that it began with, and where or with which seed it was."""
 
     name: str
     by: str
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """One tool asked about one bug."""
+    """The measurement of one tool on one bug."""
 
     bug: str
     lines: str
@@ -85,7 +85,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def digest(mutant: Mutant) -> str:
-    """What a measurement depends on."""
+    """Return a digest of what a measurement depends on."""
     text = repr([(slip.line, slip.wrong) for slip in mutant.slips])
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -118,7 +118,7 @@ def _pytest(mutant: Mutant, paths: Sequence[str], budget: float) -> Found | None
 
 
 def unit(mutant: Mutant, budget: float) -> Found | None:
-    """The unit tests of the bug's package and of the one it works with, those of its module first."""
+    """Run the unit tests of the bug's package and of the one it works with, first those of its module."""
     module, package = place_of(mutant.slips[0]).module, _package(mutant)
     folders = [ROOT / "tests" / name for name in (package, *BESIDE.get(package, ()))]
     files = [path for folder in folders for path in sorted(folder.glob("test_*.py"))]
@@ -130,18 +130,18 @@ def unit(mutant: Mutant, budget: float) -> Found | None:
 
 
 def transcript(mutant: Mutant, budget: float) -> Found | None:
-    """The transcripts of Raft and of the segment protocol."""
+    """Run the transcripts of Raft and of the segment protocol."""
     where = "consensus" if _package(mutant) == "consensus" else "replicas"
     return _pytest(mutant, [f"tests/{where}/test_transcripts.py"], budget)
 
 
 def hypothesis(mutant: Mutant, budget: float) -> Found | None:
-    """The state machines of Hypothesis."""
+    """Run the state machines of Hypothesis."""
     return _pytest(mutant, MACHINES.get(_package(mutant), MACHINES[""]), budget)
 
 
 def at_random(mutant: Mutant, budget: float) -> Found | None:
-    """Seeds, until one fails; with operators that set retention for the bugs that only they can show."""
+    """Run seeds until one fails, with operators that set retention for the bugs that need them."""
     seed, begun = 0, time.process_time()
     keepers = 2 if mutant in mutants.retention.ALL else 0
     while time.process_time() - begun < budget:
@@ -183,11 +183,11 @@ WRITTEN_FOR = {
     "next_segment_too_early": "healthy_cluster",
     "replicas_are_told_another_time": "healthy_cluster",
 }
-"""The scenario that has the schedule which a bug needs."""
+"""Bug -> the scenario that has the schedule which the bug needs."""
 
 
 def scenario(mutant: Mutant, budget: float) -> Found | None:
-    """The named schedules, in their order; the one that was written for the bug first."""
+    """Run the named schedules in order, first the one that was written for the bug."""
     begun, first = time.process_time(), WRITTEN_FOR.get(mutant.name, "")
     with mutants.planted(mutant):
         for name in sorted(scenarios.ALL, key=lambda name: name != first):
@@ -207,7 +207,7 @@ EXPLORED = (
     Bounds(depth=7, terms=5, snapshots=1, packets=4, commands=2, deaths=0),
     Bounds(depth=8, terms=4, deaths=0, heartbeats=0, packets=4),
 )
-"""How far the exploration of Raft goes, a step further each."""
+"""How far the exploration of Raft goes, one step further each time."""
 OF_SEGMENTS: tuple[tuple[str, SegmentBounds], ...] = (
     ("open", SegmentBounds(depth=5)),
     ("acked", SegmentBounds(depth=7, puts=1, deaths=0)),
@@ -216,11 +216,11 @@ OF_SEGMENTS: tuple[tuple[str, SegmentBounds], ...] = (
     ("open", SegmentBounds(depth=7, puts=1, recoveries=0, lapses=1, repeats=1, ticks=1)),
     ("acked", SegmentBounds(depth=9, puts=1, deaths=1, packets=4)),
 )
-"""How far that of the segment protocol goes."""
+"""How far the exploration of the segment protocol goes."""
 
 
 def explored(mutant: Mutant, budget: float) -> Found | None:
-    """Every short behaviour of Raft, or of the segment protocol, from every start."""
+    """Explore the short behaviours of Raft, or of the segment protocol, from every start."""
     searches = _of_raft() if _package(mutant) == "consensus" else _of_segments()
     begun = time.process_time()
     with mutants.planted(mutant):
@@ -255,19 +255,19 @@ def _within(begun: float, budget: float) -> None:
 
 
 def trace(mutant: Mutant, budget: float) -> Found | None:
-    """Recorded runs with the bug in them, held against the specs."""
+    """Check recorded runs with the bug in the code against the specs."""
     found = sees.traced(mutant, budget)
     return Found(*found) if found else None
 
 
 def replay(mutant: Mutant, budget: float) -> Found | None:
-    """Behaviours of the specs, performed on servers with the bug in them."""
+    """Perform behaviours of the specs on servers with the bug."""
     found = sees.replayed(mutant, budget)
     return Found(*found) if found else None
 
 
 def tlc(mutant: Mutant, budget: float) -> Found | None:
-    """The specs have the same bug; what it violates there a test holds to the configuration that says so."""
+    """Return what the same bug violates in the specs, which a test checks in the named configuration."""
     violated = {f"{case.config.partition('-')[0]}:{case.name}": case.expected for case in PLANTED}
     return Found(violated[mutant.spec], mutant.spec) if mutant.spec else None
 
@@ -289,7 +289,7 @@ TOOLS: dict[str, Callable[[Mutant, float], Found | None]] = {
 
 
 def known() -> dict[tuple[str, str], Measured]:
-    """What was measured of the bugs as they are, by bug and tool; the latest counts."""
+    """Return the valid measurements by bug and tool; the latest counts."""
     lines = DATA.read_bytes().splitlines() if DATA.exists() else []
     found = [msgspec.json.decode(line, type=Measured) for line in lines]
     return {
@@ -300,7 +300,7 @@ def known() -> dict[tuple[str, str], Measured]:
 
 
 def noticed_by() -> dict[str, list[str]]:
-    """The tools that noticed each bug."""
+    """Return the tools that noticed each bug."""
     measured = known()
     return {
         bug: [tool for tool in TOOLS if (one := measured.get((bug, tool))) and one.found is not None]
@@ -309,7 +309,7 @@ def noticed_by() -> dict[str, list[str]]:
 
 
 def measure(mutant: Mutant, tool: str, budget: float) -> Measured:
-    """Ask one tool about one bug, in this process."""
+    """Run one tool on one bug, in this process."""
     begun, children = time.process_time(), _children()
     try:
         found = TOOLS[tool](mutant, budget)
@@ -355,7 +355,7 @@ bug. Once two had noticed a bug, most others were not run, so many cells are emp
 
 
 def _first_of_the_simulator(bug: str, measured: dict[tuple[str, str], Measured]) -> Found | None:
-    """What is told first of a bug: at random, or else in a scenario, or by exploring."""
+    """Return what is shown first for a bug: a random run, else a scenario, else an exploration."""
     asked = (measured.get((bug, tool)) for tool in ("random", "scenario", "explore"))
     return next((one.found for one in asked if one is not None and one.found is not None), None)
 
@@ -371,7 +371,7 @@ def _cell(one: Measured | None, mutant: Mutant) -> str:
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the whole page."""
     measured, lines = known(), []
     for bug, mutant in mutants.ALL.items():
         cells = " | ".join(_cell(measured.get((bug, tool)), mutant) for tool in TOOLS)

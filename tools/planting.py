@@ -1,4 +1,4 @@
-"""A pytest plugin that has one bug of the registry in the code while the tests run.
+"""A pytest plugin that plants one bug of the registry while the tests run.
 
 WALRUS_PLANTED=no_fence_check python -m pytest -p tools.planting tests/replicas
 """
@@ -16,6 +16,6 @@ _stack = ExitStack()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Plant it."""
+    """Plant the bug that the variable names."""
     _stack.enter_context(planted(find(os.environ["WALRUS_PLANTED"])))
     config.add_cleanup(_stack.close)

@@ -1,11 +1,11 @@
 """Which planted bugs recorded runs and replayed behaviours show: one function for each of the two tools.
 
-    traced      runs of the simulator with the bug planted, recorded, and held against the specs
+    traced      runs of the simulator with the bug planted, recorded, and checked against the specs
     replayed    behaviours of Raft.tla or Walrus.tla, performed on servers with the bug planted
 
-Both are asked by `python -m tools.planted`. A run is refused at an event that is no step, or by an invariant
-that is broken; `STANDS_FOR` says for which invariant the conditions of a step are there. A replay ends with
-the variable that differs.
+`python -m tools.planted` runs both. A run is refused at an event that is no step of the spec, or by an
+invariant that it breaks; `STANDS_FOR` maps an event to the invariant that the step's conditions protect. A
+replay ends with the variable that differs.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ STANDS_FOR: Final = {
     **dict.fromkeys(("matched", "persisted"), "CommittedNeverLost"),
     "base": "StateMachineSafety",
 }
-"""Of each event, and of each variable of Raft.tla: the invariant that its conditions are there for."""
+"""Event, or variable of Raft.tla -> the invariant that its conditions protect."""
 
 STANDS_FOR_SEGMENTS: Final = {
     **dict.fromkeys(("synced", "matched", "acked", "fenced", "unsure", "answers", "decided"), "AckedDurable"),
@@ -94,7 +94,7 @@ STANDS_FOR_SEGMENTS: Final = {
     "sealed_total": "LastSealedIsSum",
     **{name: name for name in (*ASSERTED, "Lease")},
 }
-"""The same of the variables of Walrus.tla that a replay compares, and of what has an invariant's name."""
+"""The same for variables of Walrus.tla that a replay compares, and for results that name an invariant."""
 
 REPLIES: Final = "what clients are told is not recorded"
 CONTENTS: Final = "entries are counted and not read"
@@ -129,7 +129,7 @@ CANNOT_SHOW: Final = {
 
 
 def recorded(seed: int, *, workers: int = 0, repeaters: int = 0) -> list[Event]:
-    """A short simulated run with faults, as far as it came: a violation ends it early."""
+    """Return the events of a short simulated run with faults; a violation may end it early."""
     settings = {**SETTINGS, "max_segment_entries": 6, "compact_entries": 20}
     options = Options(
         topics=1,
@@ -150,14 +150,14 @@ def recorded(seed: int, *, workers: int = 0, repeaters: int = 0) -> list[Event]:
 
 
 def recorded_with(mutant: Mutant, seed: int) -> list[Event]:
-    """The same with this bug in the code, and without the assertions that would stop it."""
+    """Return the events of such a run with this bug, and without the assertions that would stop it."""
     with planted(mutant), unasserted():
         clients = {"workers": QUEUE_BUGS, "repeaters": PRODUCER_BUGS}
         return recorded(seed, **{kind: 2 * (mutant.name in bugs) for kind, bugs in clients.items()})
 
 
 def played(scenario: str, seed: int = 1) -> list[Event]:
-    """What a scenario of the simulator records, as far as it comes."""
+    """Return what a scenario of the simulator records, to its end or its failure."""
     recorders: list[Recorder] = []
 
     def recording(options: Options) -> Callable[[int], Trace]:
@@ -170,27 +170,28 @@ def played(scenario: str, seed: int = 1) -> list[Event]:
 
 
 def played_with(mutant: Mutant, scenario: str, seed: int = 1) -> list[Event]:
-    """The same with this bug in the code, and without the assertions that would stop it."""
+    """Return what a scenario records with this bug, without the assertions that would stop it."""
     with planted(mutant), unasserted():
         return played(scenario, seed)
 
 
 def said(verdict: TraceVerdict) -> tuple[str, str]:
-    """The invariant that a refused run breaks, or that its event stands for; and the event."""
+    """Return the invariant that a refused run breaks, or that its event stands for; and the event."""
     event = (verdict.refused or {}).get("ev", "")
     return verdict.violated or STANDS_FOR.get(event, ""), event or "an invariant"
 
 
 def _spec_of(mutant: Mutant) -> TraceSpec:
-    """The spec that its recorded runs are held against."""
+    """Return the spec that the bug's recorded runs are checked against."""
     bugs = ((RAFT, RAFT_BUGS), (DELIVERY, QUEUE_BUGS), (PUBLISH, PRODUCER_BUGS))
     return next((spec for spec, names in bugs if mutant.name in names), WALRUS)
 
 
 def traced(mutant: Mutant, budget: float) -> tuple[str, str] | None:
-    """Recorded runs with the bug, until TLC refuses one: (invariant, where). Some seeds, then the scenarios.
+    """Check recorded runs with the bug until TLC refuses one: (invariant, where). Some seeds, then
+    scenarios.
 
-    Of the data plane the second judge is asked first: it takes milliseconds, and the two agree.
+    For the data plane the second judge runs first: it takes milliseconds, and the two agree.
     """
     begun = time.process_time()
     spec = _spec_of(mutant)
@@ -209,25 +210,25 @@ def traced(mutant: Mutant, budget: float) -> tuple[str, str] | None:
 
 @cache
 def written(count: int = 150, seed: int = 1) -> tuple[tuple[SpecState, ...], ...]:
-    """Behaviours of Raft.tla, written by TLC once for all planted bugs."""
+    """Return behaviours of Raft.tla, written by TLC once for all planted bugs."""
     every = behaviours("raft-simulate", NARROW, count=count, depth=60, seed=seed)
     return tuple(tuple(states) for states in every)
 
 
 @cache
 def written_segments(count: int = 60, seed: int = 1) -> tuple[tuple[SpecState, ...], ...]:
-    """The same of Walrus.tla."""
+    """Return behaviours of Walrus.tla, written by TLC once for all planted bugs."""
     every = behaviours("walrus-simulate", NARROW_SEGMENTS, count=count, depth=60, seed=seed)
     return tuple(tuple(states) for states in every)
 
 
 def performed(chosen: Sequence[Sequence[SpecState]], one: Perform = perform) -> Replayed:
-    """Perform them all, or as many as it takes to find a difference."""
+    """Perform behaviours, until one differs."""
     return perform_all(chosen, one, most=1)
 
 
 def replayed(mutant: Mutant, budget: float) -> tuple[str, str] | None:
-    """Behaviours performed on servers with the bug, until there is a difference: (invariant, where)."""
+    """Perform behaviours on servers with the bug until one differs: (invariant, where)."""
     of_raft = mutant.name in RAFT_BUGS
     chosen = written() if of_raft else written_segments()
     with planted(mutant):

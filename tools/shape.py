@@ -1,4 +1,4 @@
-"""The shape of the sources, measured on their syntax trees: what the house rules count."""
+"""Measures the shape of the sources on their syntax trees, for the house rules."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LOGIC = (
     "protocol",
     "quorum",
 )
-"""The rooms (packages, and modules at the top) that decide, and do no I/O."""
+"""The packages, and modules at the top, that decide and do no I/O."""
 
 _LAYOUT = {
     tokenize.COMMENT,
@@ -40,22 +40,22 @@ _LAYOUT = {
 
 @cache
 def tree(path: Path) -> ast.Module:
-    """The syntax tree of a source."""
+    """Return the syntax tree of a source."""
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
 
 def name(path: Path) -> str:
-    """The path from the root of the project."""
+    """Return the path from the root of the project."""
     return str(path.relative_to(ROOT))
 
 
 def room(path: Path) -> str:
-    """The package, or the module at the top, that a source of `walrus/` belongs to."""
+    """Return the package, or the module at the top, that a source of `walrus/` belongs to."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def functions(path: Path) -> Iterator[tuple[str, int]]:
-    """Name and body lines (the docstring not counted) of each function."""
+    """Yield the name and the number of body lines of each function, without its docstring."""
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             body = node.body[1:] if ast.get_docstring(node) is not None else node.body
@@ -64,7 +64,7 @@ def functions(path: Path) -> Iterator[tuple[str, int]]:
 
 
 def code_lines(path: Path) -> int:
-    """Lines that hold code: no blank ones, no comments, no docstrings."""
+    """Return the number of lines with code: not blank, not comments, not docstrings."""
     source = path.read_text(encoding="utf-8")
     lines: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -81,7 +81,7 @@ def code_lines(path: Path) -> int:
 
 
 def prose_lines(path: Path) -> tuple[int, int]:
-    """Lines with a comment or inside a docstring, and all lines that are not blank."""
+    """Return the number of lines with a comment or in a docstring, and of all lines that are not blank."""
     source = path.read_text(encoding="utf-8")
     prose: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -96,7 +96,7 @@ def prose_lines(path: Path) -> tuple[int, int]:
 
 
 def assertions(path: Path) -> int:
-    """How many `assert` and `assert_never` there are."""
+    """Return the number of `assert` and `assert_never`."""
     return sum(
         isinstance(node, ast.Assert)
         or (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "assert_never")
@@ -105,7 +105,7 @@ def assertions(path: Path) -> int:
 
 
 def named_assertions(path: Path) -> set[str]:
-    """The invariants that assertions name: `SeqOrder` of `assert ..., "SeqOrder: a gap in a copy"`."""
+    """Return the invariants that assertions name, such as `SeqOrder` in `assert ..., "SeqOrder: a gap"`."""
     messages = [node.msg for node in ast.walk(tree(path)) if isinstance(node, ast.Assert) and node.msg]
     texts = [message.values[0] if isinstance(message, ast.JoinedStr) else message for message in messages]
     found = [
@@ -117,7 +117,7 @@ def named_assertions(path: Path) -> set[str]:
 
 
 def attributes(cls: ast.ClassDef) -> set[str]:
-    """The fields that a class declares, and what its methods set on `self`."""
+    """Return the fields that a class declares, and the attributes that its methods set on `self`."""
     declared = {
         n.target.id for n in cls.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)
     }
@@ -132,7 +132,7 @@ def attributes(cls: ast.ClassDef) -> set[str]:
 
 
 def classes(path: Path) -> Iterator[tuple[str, int]]:
-    """Name and number of attributes of each class."""
+    """Yield the name and the number of attributes of each class."""
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.ClassDef):
             yield f"{name(path)}:{node.name}", len(attributes(node))

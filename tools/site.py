@@ -3,12 +3,13 @@
     python -m tools.site            build it into build/site, strictly: a link that leads nowhere is an error
     python -m tools.site --serve    the same, served on 127.0.0.1:8000 and built again on a change
 
-The pages stay what they are: Markdown that reads well where it lies. Here they are copied, and links that
-leave docs/ are led to pages of the site: the README is its front page, and a linked source file becomes a
-page with its text, and a linked transcript one that can be stepped through. From the specs, the simulator's
-predicates, the tests and the planted bugs a page for each invariant is made.
+The pages in the repository do not change: they are Markdown that reads well in place. The site has copies in
+which links that leave docs/ lead to pages of the site: the README is the front page, a linked source file
+becomes a page with its text, and a linked transcript a page that can be stepped through. The page of an
+invariant is made from the specs, the simulator's predicates, the tests and the planted bugs.
 
-The site needs no network: no font and no script comes from elsewhere. Search needs it served.
+The site needs no network: no font and no script comes from elsewhere. Its search works only when it is
+served.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ DOCS, BUILD = ROOT / "docs", ROOT / "build"
 PAGES, SITE, CONFIG = BUILD / "site-docs", BUILD / "site", BUILD / "mkdocs.json"
 
 FRONT = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-"""Pages that lie beside docs/."""
+"""Pages beside docs/, and their names in the site."""
 
 NAV: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Begin", ("index.md", "tour.md", "labs.md", "course.md")),
@@ -120,7 +121,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _copy(page: Path, target: Path, linked: set[Path]) -> None:
-    """Copy a page, its links led to pages of the site."""
+    """Copy a page, with its links changed to pages of the site."""
 
     def lead(match: re.Match[str]) -> str:
         address, _, anchor = match[2].partition("#")
@@ -137,7 +138,7 @@ def _copy(page: Path, target: Path, linked: set[Path]) -> None:
 
 
 def _target(place: Path, linked: set[Path]) -> Path:
-    """The page of the site that stands for a file of the repository."""
+    """Return the page of the site that stands for a file of the repository."""
     inside = place.relative_to(ROOT)
     if str(inside) in FRONT:
         return PAGES / FRONT[str(inside)]
@@ -165,7 +166,7 @@ def _source_page(source: Path) -> None:
 
 
 def invariant_page(name: str, sentence: str) -> str:
-    """The page of one invariant: sentence, TLA+, predicate, tests, and the planted bugs that break it."""
+    """Return the page of one invariant: sentence, TLA+, predicate, tests, and planted bugs."""
     spec, _, text = why.definition(name)
     predicate = inspect.getsource(getattr(invariants, name))
     parts = [f"# {name}\n\n{sentence}\n"]
@@ -198,7 +199,7 @@ def invariant_page(name: str, sentence: str) -> str:
 
 @cache
 def _tests() -> dict[str, list[str]]:
-    """Of each invariant the tests that have an assertion whose message begins with its name."""
+    """Return for each invariant the tests with an assertion whose message begins with its name."""
     found: dict[str, list[str]] = {}
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for name, body in _TEST.findall(path.read_text("utf-8")):
@@ -208,7 +209,7 @@ def _tests() -> dict[str, list[str]]:
 
 
 def config() -> dict[str, Any]:
-    """What mkdocs is told."""
+    """Return the configuration of mkdocs."""
     nav: list[dict[str, Any]] = [
         {part: [page for page in pages if (PAGES / page).exists()]} for part, pages in NAV
     ]
@@ -248,7 +249,7 @@ def config() -> dict[str, Any]:
 
 
 def _index(sources: list[Path]) -> str:
-    """The page that lists the sources."""
+    """Return the page that lists the sources."""
     names = [str(path.relative_to(ROOT)) for path in sources]
     lines = [f"* [{name}]({name}.md)" for name in names]
     return "# Sources\n\nThe files that the pages speak of.\n\n" + "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""A small cluster at work with a console beside it, for the browser tests and the screenshots of the console.
+"""A small cluster at work with a console beside it, for the browser tests and the console's screenshots.
 
 with watched(directory) as seen:
     page.goto(seen.url)
@@ -23,21 +23,21 @@ from walrus.demo import free_ports
 SEGMENT_ENTRIES = 400
 """Short, so that a topic soon has segments of several leaders."""
 TOPICS = ("invoices", "metrics.checkout", "orders")
-"""Beside that of the console's own stream."""
+"""Topics beside that of the console's own stream."""
 FLAGS = (
     *("--fsync", "none", "--log-level", "warning", "--heartbeat-ms", "100"),
     *("--election-timeout-ms", "4000", "--lease-ttl-ms", "5000", "--failure-timeout-ms", "8000"),
 )
-"""On a busy machine no leader is replaced that lives; one that is killed is, at once."""
+"""A live leader is not replaced, even on a busy machine; a killed one is replaced at once."""
 
 
 @dataclass(frozen=True)
 class Watched:
-    """What is running."""
+    """The running cluster and its console."""
 
     cluster: LocalCluster
     url: str
-    """Of the page, with the token."""
+    """The URL of the page, with the token."""
 
 
 def _work(addresses: list[str], stop: threading.Event) -> None:
@@ -53,11 +53,11 @@ def _work(addresses: list[str], stop: threading.Event) -> None:
                 client.get_many("orders", 1, group="search")
                 client.get_many("invoices", 5, group="archive")
             except WalrusError:
-                continue  # a failover, mostly: the page is what shows it
+                continue  # mostly a failover, which the page shows
 
 
 def _console(cluster: LocalCluster, http: int) -> tuple[subprocess.Popen[bytes], str]:
-    """Start one and return the address that it prints."""
+    """Start a console and return the address that it prints."""
     process = start_console(cluster, f"127.0.0.1:{http}", subprocess.PIPE)
     assert process.stderr is not None
     said = process.stderr.readline().decode()
@@ -67,7 +67,7 @@ def _console(cluster: LocalCluster, http: int) -> tuple[subprocess.Popen[bytes],
 
 @contextmanager
 def watched(directory: Path, nodes: int = 3, base: int = 0) -> Iterator[Watched]:
-    """Start nodes, something to do for them, and a console that plays with them; end all of it.
+    """Start nodes, work for them, and a console in play mode; end all of it after the `with`.
 
     `base` is the first of the `2 * nodes + 1` ports that they take.
     """
@@ -98,4 +98,4 @@ def watched(directory: Path, nodes: int = 3, base: int = 0) -> Iterator[Watched]
             console.wait()
         for node_id in cluster.processes:
             cluster.kill(node_id)
-        take_down(directory)  # what the console has started is no child of this process
+        take_down(directory)  # the console's nodes are no children of this process
