@@ -1,4 +1,4 @@
-"""The Python client: `Client` blocks, `AsyncClient` awaits, otherwise they are the same.
+"""The Python client: `Client` blocks, `AsyncClient` awaits; otherwise they are the same.
 
     with Client(["127.0.0.1:9091", "127.0.0.1:9092", "127.0.0.1:9093"]) as client:
         client.register("orders")
@@ -6,43 +6,45 @@
         for payload in client.entries("orders"):
             ...
 
-A producer, whose entries are sent again until they are acknowledged, and are never there twice:
+A producer sends each entry again until it is acknowledged, and the topic has it once:
 
         producer = client.producer("orders")
         producer.put(b"one")
 
-A work queue, each entry of which is worked on until a worker has acknowledged it:
+A work queue hands an entry out until a worker has acknowledged it:
 
         client.consume("jobs", "workers", lambda delivery: work(delivery.payload))
 
-Any node serves any topic, so a client talks to the first address that works, and goes to the next one when
-that breaks. What is tried again, and what never, is decided in `core.py` and said there.
+Any node serves any topic. A client uses the first address that works, and changes to the next one when that
+fails. `core.py` decides which requests are sent again, and its docstring states the rules.
 
-Every call ends by its deadline: `timeout` seconds (of the client, or of the call) from its beginning, or for
-a call that pipelines many requests from the last answer to one of them. Looking up a name, connecting and
-waiting for other calls are within it.
+**Deadlines.** Every call ends within `timeout` seconds, that of the client or of the call. This includes
+name lookup, connecting, and waiting for other calls. For a call that pipelines many requests, the deadline
+moves on with each answer.
 
-Pipelining: `put_many`, `get_many` and `fetch_many` send hundreds of requests without waiting for an answer,
-which is what makes a producer fast. Over one connection to one topic, entries keep their order.
+**Pipelining.** `put_many`, `get_many` and `fetch_many` send hundreds of requests without waiting for
+answers, which makes a producer fast. Entries that are sent to one topic over one connection keep their
+order.
 
-A `Client` may be shared by threads; each call has a connection for itself while it runs. An `AsyncClient` may
-be shared by the tasks of one event loop, whose requests are pipelined together over one connection. Both may
-be inherited by a forked child, which opens connections of its own. An exception that cuts a call short
-(KeyboardInterrupt, cancellation, a signal handler that raises) leaves the client usable; whether the request
-was executed is then as unknown as after `OutcomeUnknown`.
+**Sharing.** Threads may share a `Client`; each call has a connection of its own while it runs. The tasks of
+one event loop may share an `AsyncClient`; their requests are pipelined over one connection. A forked child
+may use either, and opens connections of its own. An exception that interrupts a call (KeyboardInterrupt,
+cancellation, a signal handler that raises) leaves the client usable; the outcome of the request is then
+unknown, as after `OutcomeUnknown`.
 
 Arguments are checked before anything is sent (`calls.py`): TypeError, ValueError, or an `InvalidRequest`.
+docs/clients.md is the guide.
 
     blocking      `Client`
     asynchronous  `AsyncClient`
-    core          what both are made of, without I/O: attempts, connections, when to try again
+    core          the logic of both, without I/O: attempts, connections, when to try again
     calls         each command: from arguments to frames, from replies to values
     deliveries    the same for work queues: RECEIVE, ACK, NACK, EXTEND, SEEK
     consuming     a worker of a queue: receive, work, acknowledge
-    following     GET and FETCH that wait; a topic, followed as it grows
-    producing     producers: entries that are sent again, and are never there twice
-    errors        what can go wrong, as classes under one root
-    names         from HOST:PORT to addresses, within a deadline
+    following     GET and FETCH that wait; following a topic as it grows
+    producing     producers: entries that are sent again, and stored once
+    errors        the exceptions, under one root
+    names         name lookup within a deadline
     forks         what a client does in a forked child
 """
 

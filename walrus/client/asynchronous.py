@@ -1,12 +1,12 @@
 """`AsyncClient`: the client for asyncio. See `walrus.client` for how to use it and what it promises.
 
-Tasks that share one client share its connection, and their requests are pipelined: a hundred tasks that
-put one entry each cost about as much as one `put_many` of a hundred. A task that gives up (its deadline,
-or cancelled) leaves its place in the order behind, so the replies of the others still find their way;
-the connection takes no new requests from then on and closes with the last answer.
+The tasks that share a client share its connection, and their requests are pipelined: a hundred tasks that
+put one entry each cost about as much as one `put_many` of a hundred. If a task gives up (at its deadline, or
+when it is cancelled), its requests keep their place in the order, so that the replies of the others still
+match. The connection then takes no new requests, and closes after the last reply that a task waits for.
 
-A client belongs to the event loop that runs it. In a later loop, or in a forked child, it opens a connection
-of its own; in two loops that run at the same time it refuses the second.
+A client belongs to the event loop in which it is used. In a later loop, or in a forked child, it opens a new
+connection. It cannot be used in two loops that run at the same time: in the second it raises RuntimeError.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from walrus.client.producing import AsyncProducer, Numbering
 from walrus.protocol import ProtocolError
 
 _MOST_IDLE = 8
-"""Connections of calls that waited which are kept for the next ones."""
+"""How many idle connections are kept for calls that ask the node to wait."""
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ class _Waiting:
     """A task that waits for the replies to one exchange."""
 
     done: asyncio.Future[None]
-    due: float  # when it gives up, by time.monotonic
+    due: float  # the time at which it gives up, by time.monotonic
     patience: float
 
 
@@ -72,7 +72,7 @@ class _AsyncLink(asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
-        """Whether a new call may use it: not if the node closed it and the event loop has yet to notice."""
+        """Whether a new call may use it; not if the node closed it, which the event loop may not know."""
         return not (self.closed or self._retired or (self._pipeline.idle and self._poll.poll(0)))
 
     async def run(self, step: core.Attempt) -> bool:
@@ -96,20 +96,20 @@ class _AsyncLink(asyncio.Protocol):
         return self.usable
 
     def _give_up(self, exchange: core.Exchange[Any], cause: BaseException) -> None:
-        """Complete the exchange with errors; late replies to it are dropped, and no more of it is sent."""
+        """Complete the exchange with errors; send no more of it, and drop late replies to it."""
         if not exchange.done:
             del self._waiting[id(exchange)]
             if self._pipeline.abandon(exchange, self.address, cause):
                 self.retire()
 
     def retire(self) -> None:
-        """Take no new calls; close with the last reply that a call waits for."""
+        """Take no new calls; close after the last reply that a call waits for."""
         self._retired = True
         if not self._waiting:
             self._close_retired()
 
     def _close_retired(self) -> None:
-        """Close; by a reset, if calls gave up whose replies are still due."""
+        """Close; with a reset, if replies are still due to calls that gave up."""
         if not self._pipeline.idle:
             reset_on_close(self._socket)
         self.abort()
@@ -120,7 +120,7 @@ class _AsyncLink(asyncio.Protocol):
             self._transport.abort()
 
     def disown(self) -> None:
-        """Close this process's copy of the socket; the event loop may be another's and is left alone."""
+        """Close this process's copy of the socket; leave the event loop alone, which may be the parent's."""
         self.closed = True
         self._socket.close()
 
@@ -152,7 +152,7 @@ class _AsyncLink(asyncio.Protocol):
     def _lost(self, error: BaseException) -> None:
         self.closed = True
         self._pipeline.lost(self.address, error)
-        for exchange in list(self._waiting):  # all of them, also those that had their last reply just before
+        for exchange in list(self._waiting):  # all of them, also any whose last reply has just arrived
             self._finish(exchange)
 
     def _finish(self, exchange: int) -> None:
@@ -161,7 +161,7 @@ class _AsyncLink(asyncio.Protocol):
             waiting.done.set_result(None)
 
     def _write_soon(self) -> None:
-        """Write once in a turn of the event loop what all tasks started in it: that is the pipelining."""
+        """Write once per iteration of the event loop, so that requests of all its tasks are pipelined."""
         if not self._to_write:
             self._to_write = True
             asyncio.get_running_loop().call_soon(self._write)
@@ -175,7 +175,7 @@ class _AsyncLink(asyncio.Protocol):
 async def _connect(
     address: str, host: str, port: int, by: float, context: ssl.SSLContext | None, token: str
 ) -> _AsyncLink:
-    """A connection to the first endpoint of that host that takes one; raises an `OSError`."""
+    """Connect to the first endpoint of a host that accepts, before the time `by`. Raises OSError."""
     endpoints = await names.resolve_async(host, port)
     failure: OSError = TimeoutError(f"no time is left to connect to {host}")
     for tried, endpoint in enumerate(endpoints):
@@ -218,7 +218,7 @@ async def _dial(
 
 
 class AsyncClient:
-    """A client for asyncio: the methods of `Client`, awaited."""
+    """A client for asyncio, with the methods of `Client`. Every method may raise a `WalrusError`."""
 
     def __init__(
         self,
@@ -227,14 +227,18 @@ class AsyncClient:
         timeout: float = calls.DEFAULT_TIMEOUT,
         token: str | None = None,
     ) -> None:
-        """`token`: whose client this is; None: as WALRUS_TOKEN_FILE or WALRUS_TOKEN says, "": no token."""
+        """`addresses`: HOST:PORT of nodes, of which the first that works is used. `timeout`: in seconds.
+
+        `token` identifies the client; None: that of WALRUS_TOKEN_FILE or WALRUS_TOKEN; "": none. Raises
+        TypeError, ValueError.
+        """
         self._token = credentials.token_from(os.environ) if token is None else token
         self.timeout = calls.seconds(timeout)
         self._addresses = core.Addresses(addresses)
         self._tls = tls.from_environment(os.environ)
-        self._loop: asyncio.AbstractEventLoop | None = None  # that of the connection and of the lock
+        self._loop: asyncio.AbstractEventLoop | None = None  # that of the connections and of the lock
         self._link: _AsyncLink | None = None
-        self._idle: list[_AsyncLink] = []  # connections of calls that waited, for the next one that waits
+        self._idle: list[_AsyncLink] = []  # idle connections, for calls that ask the node to wait
         self._links: weakref.WeakSet[_AsyncLink] = weakref.WeakSet()  # also the retired ones
         self._connecting: asyncio.Lock | None = None
         self._closings = 0
@@ -250,7 +254,7 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection; a later call opens a new one, and calls under way in other tasks end."""
+        """Close all connections, which ends calls in progress; a later call opens a new one."""
         self._enter_loop()
         self._closings += 1
         self._link = None
@@ -263,7 +267,7 @@ class AsyncClient:
 
     @property
     def address(self) -> str:
-        """The node that the next call will go to."""
+        """The address to which the next call will go."""
         return self._addresses.current
 
     # --- commands
@@ -271,80 +275,80 @@ class AsyncClient:
     async def register(
         self, topic: str, settings: TopicSettings | None = None, *, timeout: float | None = None
     ) -> None:
-        """Create the topic unless it exists; `TopicExists` if it does and has other settings than these."""
+        """Create the topic unless it exists; raises `TopicExists` if it does with other settings."""
         calls.only(await self._call(calls.register(topic, settings), timeout))
 
     async def configure(self, topic: str, settings: TopicSettings, *, timeout: float | None = None) -> None:
-        """Change settings of the topic; those that are not named stay. `{"retain_seconds": 86_400}`."""
+        """Change settings of the topic, such as `{"retain_seconds": 86_400}`; the others stay."""
         calls.only(await self._call(calls.configure(topic, settings), timeout))
 
     async def delete(self, topic: str, *, timeout: float | None = None) -> None:
-        """Delete the topic with all its entries, groups and settings, for good.
+        """Delete the topic with all its entries, groups and settings.
 
-        After `OutcomeUnknown` it may be deleted or not. One that is registered again is another topic.
+        After `OutcomeUnknown` it may be deleted or not. If it is registered again, that is a new topic.
         """
         calls.only(await self._call(calls.delete(topic), timeout))
 
     async def put(
         self, topic: str, payload: Buffer, *, timeout: float | None = None, retry: bool = False
     ) -> Position:
-        """Append one entry; returns where it is, once a majority of replicas has it: see `Client.put`."""
+        """Append one entry; return its position once a majority of replicas has it: see `Client.put`."""
         results = await self._call(calls.put(topic, payload), timeout, retry)
         return cast("Position", calls.only(results))
 
     async def put_many(
         self, topic: str, payloads: Iterable[Buffer], *, timeout: float | None = None, retry: bool = False
     ) -> list[Position | WalrusError]:
-        """Append entries, pipelined and in order. For each: where it is, or what went wrong."""
+        """Append entries, pipelined and in order. Returns for each its position, or the error."""
         return await self._call(calls.put_many(topic, payloads), timeout, retry)
 
     def producer(self, topic: str, name: str = "", next_number: int = 0) -> AsyncProducer:
-        """A producer, whose entries are sent again until they are acknowledged, and are never there twice.
+        """Return a producer, which sends its entries until they are acknowledged, and writes none twice.
 
-        About its name see `Client.producer`.
+        See `Client.producer` about names.
         """
         return AsyncProducer(Numbering(topic, name, next_number), self._call, self._patience)
 
     async def get(
         self, topic: str, group: str = "", *, wait: float = 0.0, timeout: float | None = None
     ) -> bytes | None:
-        """The next entry of the shared cursor, or of a consumer group's; None if there is none (yet)."""
+        """Return the next entry of the shared or a group's cursor, or None: see `Client.get`."""
         results = await self._call(following.get(topic, group, wait), timeout)
         return cast("bytes | None", calls.only(results))
 
     async def get_many(
         self, topic: str, count: int, group: str = "", *, timeout: float | None = None
     ) -> list[bytes]:
-        """Up to `count` next entries, pipelined; fewer at the end of what there is.
+        """Return up to `count` next entries, pipelined; fewer if there are no more.
 
-        If it fails on the way, the error's `received` has the entries that came.
+        If it fails midway, the error's `received` has the entries that arrived.
         """
         return calls.taken(await self._call(calls.get_many(topic, count, group), timeout))
 
     async def fetch(
         self, topic: str, segment: int, offset: int, *, wait: float = 0.0, timeout: float | None = None
     ) -> bytes | None:
-        """The entry at that place, or None; moves no cursor. `wait`: seconds to wait for it."""
+        """Return the entry at that position, or None; no cursor moves. `wait`: seconds to wait for it."""
         found = calls.only(await self._call(following.fetch(topic, segment, offset, wait), timeout))
         return None if found is None else cast("bytes", found.payload)
 
     async def fetch_many(
         self, topic: str, segment: int, offset: int, count: int, *, timeout: float | None = None
     ) -> list[bytes]:
-        """Up to `count` entries of one segment from `offset` on; fewer at its end."""
+        """Return up to `count` entries of one segment from `offset` on; fewer at its end."""
         return calls.payloads(await self._call(calls.fetch_many(topic, segment, offset, count), timeout))
 
     async def entries(
         self, topic: str, segment: int = 1, offset: int = 0, *, timeout: float | None = None
     ) -> AsyncIterator[bytes]:
-        """All entries from that place on, across segments, to the end of what is acknowledged."""
+        """Yield all entries from that position on, across segments, to the end of what is acknowledged."""
         async for entry in self.scan(topic, segment, offset, timeout=timeout):
             yield entry.payload
 
     async def scan(
         self, topic: str, segment: int = 1, offset: int = 0, *, timeout: float | None = None
     ) -> AsyncIterator[Entry]:
-        """Like `entries`, with the place of each entry, to go on from later."""
+        """Like `entries`, but with the position of each entry, from which to go on later."""
         async for entry in self._walk(core.walk(topic, segment, offset), timeout):
             yield entry
 
@@ -358,19 +362,20 @@ class AsyncClient:
         prefetch: int = 100,
         timeout: float | None = None,
     ) -> AsyncGenerator[Entry, None]:
-        """Like `scan`, but at the end it waits for what comes, without end. Stop iterating to end it.
+        """Like `scan`, but at the end it waits for further entries, without end. Stop iterating to end it.
 
-        With a `group` (one that is read with RECEIVE) it goes on from the group's position and acknowledges
-        on the way. An entry is done when the loop asks for the next one. What is done is acknowledged
-        together, before the loop waits for more, and else once 100 ms have passed since the first of it. When
-        the loop is left (`break`, an exception) what is done is acknowledged and the rest given back, first
-        the entry in hand, which is *not* done. After a crash, or an answer that did not come, these come
-        again: the entry in hand, those fetched ahead, and what was done and not acknowledged yet. At most
-        `prefetch` entries are out at a time, and must be done within the visibility timeout, or they come
-        again meanwhile. Failovers are waited out, an error that stays is raised.
+        With a `group` (one that is read with RECEIVE) it begins at the group's position and acknowledges
+        entries on the way. An entry counts as done when the loop asks for the next one. Entries that are
+        done are acknowledged together, before the loop waits for more, or once 100 ms have passed since the
+        first of them. When the loop is left (`break`, an exception), entries that are done are acknowledged,
+        and the rest given back, including the current entry, which is *not* done. After a crash, or a lost
+        answer, these entries are delivered again: the current one, those fetched ahead, and those done but
+        not acknowledged yet. At most `prefetch` entries are out at a time. They must be done within the
+        visibility timeout, or they are handed out again. Temporary errors, such as a failover, are waited
+        out; others are raised.
 
-        `break` leaves an async generator to the event loop, which ends it a little later:
-        `async with aclosing(client.follow(...)) as entries:` does it at once.
+        After `break`, the event loop ends an async generator only later;
+        `async with aclosing(client.follow(...)) as entries:` ends it at once.
         """
         calls.number(prefetch, "prefetch", 1)
         if group != "":
@@ -395,38 +400,37 @@ class AsyncClient:
                     yield entry
 
     async def find(self, topic: str, time: datetime, *, timeout: float | None = None) -> Position:
-        """The place of the first entry that was appended then or later, or where the next one comes.
+        """Return the position of the first entry that was appended at `time` or later, or of the next entry.
 
-        `time` has a time zone; it counts by the clocks of the nodes that led the topic. No cursor moves.
+        `time` has a time zone. Append times are by the clocks of the segments' leaders. No cursor moves.
         """
         return cast("Position", calls.only(await self._call(calls.find(topic, time), timeout)))
 
     async def state(self, topic: str, *, timeout: float | None = None) -> TopicState:
-        """The topic's segments, leaders, replicas and cursors."""
+        """Return the topic's segments, leaders, replicas and cursors."""
         return cast("TopicState", calls.only(await self._call(calls.state(topic), timeout)))
 
     async def topics(self, prefix: str = "", *, timeout: float | None = None) -> list[str]:
-        """The topics whose names begin so, in order; at most 1,000."""
+        """Return the names of topics that begin with `prefix`, in order; at most 1,000."""
         return calls.names_of(calls.only(await self._call(calls.topics(prefix), timeout)))
 
     async def groups(self, topic: str, *, timeout: float | None = None) -> dict[str, Any]:
-        """The topic's consumer groups: where each is, and its lag, which its leader alone knows."""
+        """Return the topic's consumer groups, with position and lag; exact if the topic's leader answers."""
         return cast("dict[str, Any]", calls.only(await self._call(calls.groups(topic), timeout)))
 
     async def metrics(self, *, timeout: float | None = None) -> dict[str, Any]:
-        """The own view of the node that `address` names."""
+        """Return the view that the node at `address` has of itself and of the cluster."""
         return cast("dict[str, Any]", calls.only(await self._call(calls.metrics(), timeout)))
 
     async def leave(self, node_id: int, *, force: bool = False, timeout: float | None = None) -> None:
-        """Remove a member; returns once it is removed and its data is elsewhere.
+        """Remove a member; returns once it is removed and its data is on other nodes.
 
-        Raises NeedsForce where fewer voters would stay than the replication factor asks for; `force` removes
-        it all the same.
+        Raises NeedsForce if fewer voters would remain than the replication factor, unless `force` is set.
         """
         calls.only(await self._call(calls.leave(node_id, force), timeout))
 
     async def recover(self, topic: str, segment: int, *, timeout: float | None = None) -> None:
-        """Recover a segment that waits for an operator, from the copies there are. May lose entries."""
+        """Recover a segment that waits for an operator, from the copies that answer. May lose entries."""
         calls.only(await self._call(calls.recover(topic, segment), timeout))
 
     # --- work queues
@@ -442,11 +446,11 @@ class AsyncClient:
     def receive(
         self, topic: str, group: str, *, wait: float | None = 0.0, timeout: float | None = None
     ) -> Receiving[AsyncHeldDelivery | None]:
-        """The next entry of the group that waits, handed out until it is acknowledged; None if there is none.
+        """Take the next entry of a work queue, until it is acknowledged; None if there is none.
 
-        `wait`: seconds to wait for one, beside the timeout; None: for ever. It does so on a connection of its
-        own. `async with client.receive("jobs", "workers", wait=None) as delivery:` acknowledges the entry at
-        the end of the block, and gives it back if the block raises or is cancelled.
+        `wait`: seconds to wait for an entry, in addition to the timeout; None: for ever. The call waits on a
+        connection of its own. `async with client.receive("jobs", "workers", wait=None) as delivery:`
+        acknowledges the entry at the end of the block, or gives it back if the block raises or is cancelled.
         """
         return Receiving(self._receive(topic, group, wait, timeout))
 
@@ -462,40 +466,40 @@ class AsyncClient:
     async def receive_many(
         self, topic: str, group: str, count: int, *, wait: float = 0.0, timeout: float | None = None
     ) -> list[AsyncHeldDelivery]:
-        """Up to `count` deliveries, pipelined: the first may wait, the others take what is there by then."""
+        """Return up to `count` deliveries, pipelined. Only the first waits, for up to `wait` seconds."""
         make = partial(AsyncHeldDelivery, client=self, topic=topic, group=group)
         results = await self._call(deliveries.receive_many(make, topic, group, count, wait), timeout)
         return deliveries.received(AsyncHeldDelivery, results)
 
     async def ack(self, topic: str, group: str, receipt: Receipt, *, timeout: float | None = None) -> None:
-        """The work is done: the group never gets that entry again. Also if its time was over by then."""
+        """Acknowledge an entry: the group never gets it again, even if its visibility timeout has ended."""
         calls.only(await self._call(deliveries.ack_many(topic, group, [receipt]), timeout))
 
     async def ack_many(
         self, topic: str, group: str, receipts: Sequence[Receipt], *, timeout: float | None = None
     ) -> list[WalrusError | None]:
-        """Acknowledge many, pipelined. For each: None, or what went wrong."""
+        """Acknowledge many entries, pipelined. Returns for each None, or the error."""
         return await self._call(deliveries.ack_many(topic, group, receipts), timeout)
 
     async def nack(
         self, topic: str, group: str, receipt: Receipt, *, delay: float = 0.0, timeout: float | None = None
     ) -> None:
-        """Give an entry back; it is handed out again after `delay` seconds."""
+        """Give an entry back, to be handed out again after `delay` seconds."""
         calls.only(await self._call(deliveries.nack(topic, group, receipt, delay), timeout))
 
     async def extend(
         self, topic: str, group: str, receipt: Receipt, seconds: float, *, timeout: float | None = None
     ) -> None:
-        """The work takes longer: the entry stays out for so many seconds from now on."""
+        """The work takes longer: the visibility timeout ends `seconds` from now."""
         calls.only(await self._call(deliveries.extend(topic, group, receipt, seconds), timeout))
 
     async def seek(
         self, topic: str, group: str, to: str | tuple[int, int] | datetime, *, timeout: float | None = None
     ) -> None:
-        """Move a group to "begin", to "end" or to (segment, offset), back too; what was out is forgotten.
+        """Move a group, forwards or back: to "begin", "end", (segment, offset) or a datetime.
 
-        A datetime with a time zone is the first entry that was appended then or later, by the clocks of the
-        nodes that led the topic.
+        Outstanding deliveries are forgotten. A datetime has a time zone, and means the first entry that was
+        appended then or later, by the clocks of the segments' leaders.
         """
         calls.only(await self._call(deliveries.seek(topic, group, to), timeout))
 
@@ -512,13 +516,14 @@ class AsyncClient:
         stop: asyncio.Event | None = None,
         until_empty: bool = False,
     ) -> int:
-        """Work on what the group hands out until `stop` is set; return how many entries were acknowledged.
+        """Work on entries of the group until `stop` is set; return how many were acknowledged.
 
-        `workers` tasks call `handler` at the same time. An entry is acknowledged after `handler` returns,
-        and given back for `retry_after` seconds if it raises; `on_error` is told. Failovers are waited out,
-        an error that stays is raised; with `until_empty` it ends when nothing waits. What is in hand when
-        `stop` is set is finished, the rest given back. At most `prefetch` entries are out at a time: all of
-        them must be done within the visibility timeout, or some are worked on twice.
+        `workers` tasks call `handler` at the same time. An entry is acknowledged after `handler` returns.
+        If `handler` raises, the entry is given back for `retry_after` seconds, and `on_error` is called.
+        Temporary errors, such as a failover, are waited out; others are raised. With `until_empty` it ends
+        when no entry waits. When `stop` is set, the entries in hand are finished and the rest is given back.
+        At most `prefetch` entries are out at a time; all of them must be done within the visibility timeout,
+        or some are worked on twice.
         """
         work = consuming.Work(topic, group, prefetch, workers, retry_after, on_error, until_empty)
         return await consuming.consume_async(self, work, handler, stop or asyncio.Event())
@@ -554,7 +559,7 @@ class AsyncClient:
                 alone = step.exchange.call.wait > 0
                 link = await (self._alone(step.connect_by) if alone else self._connected(step.connect_by))
             if closed():
-                link.retire()  # dialled while `close` ran, which did not see it
+                link.retire()  # it was dialled while `close` ran, which did not know of it
                 raise ConnectionError("the client was closed")
         except OSError as error:  # TimeoutError is one
             step.exchange.lost(address, error)
@@ -566,7 +571,7 @@ class AsyncClient:
             self._put_back(link, usable, alone)
 
     def _put_back(self, link: _AsyncLink, usable: bool, alone: bool) -> None:
-        """A call is over: its connection waits for the next one, or closes with the last reply."""
+        """A call has ended: keep its connection for the next one, or retire it."""
         if alone and usable and len(self._idle) < _MOST_IDLE:
             self._idle.append(link)
         elif alone:
@@ -575,7 +580,7 @@ class AsyncClient:
             self._link = None
 
     async def _connected(self, by: float) -> _AsyncLink:
-        """The connection to the current address; tasks that need it at the same time wait for one dial."""
+        """Return the shared connection to the current address; concurrent tasks wait for a single dial."""
         if self._connecting is None:
             self._connecting = asyncio.Lock()
         async with self._connecting:
@@ -589,7 +594,10 @@ class AsyncClient:
             return self._link
 
     async def _alone(self, by: float) -> _AsyncLink:
-        """A connection for a call that waits: replies keep their order, so it would hold up all others."""
+        """Return a separate connection for a call that asks the node to wait.
+
+        Replies keep their order, so on the shared connection all other calls would wait for it.
+        """
         address, (host, port) = self._addresses.pair
         while self._idle:
             link = self._idle.pop()
@@ -601,7 +609,7 @@ class AsyncClient:
         return link
 
     def _enter_loop(self) -> None:
-        """Make the running loop the client's, unless another one uses it at this moment."""
+        """Bind the client to the running loop. Raises RuntimeError if it is in use in another one."""
         loop = asyncio.get_running_loop()
         if loop is self._loop:
             return
@@ -610,17 +618,17 @@ class AsyncClient:
         for link in list(self._links):
             if self._loop is None or self._loop.is_closed():
                 link.disown()
-            else:  # it may run again, and must not find a descriptor in its selector that is not its own
+            else:  # that loop may run again: its selector must not keep a descriptor that is reused
                 self._loop.call_soon_threadsafe(link.abort)
         self._links.clear()
         self._idle.clear()
         self._loop, self._link, self._connecting = loop, None, None
 
     def _forked(self) -> None:
-        """See `forks.py`. The event loop and its selector are shared with the parent: they stay untouched."""
+        """In a child: see `forks.py`. The parent shares the event loop's selector: do not touch it."""
         for link in list(self._links):
             link.disown()
         self._links.clear()
         self._idle.clear()
         self._loop, self._link, self._connecting = None, None, None
-        self._rng = random.Random()  # two processes that wait in step would knock in step
+        self._rng = random.Random()  # with the parent's state, both processes would retry at the same times

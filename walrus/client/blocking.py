@@ -1,9 +1,9 @@
 """`Client`: the client that blocks. See `walrus.client` for how to use it and what it promises.
 
-A call takes a connection out of the idle ones, or opens another, has it for itself, and puts it back when
-every reply came. What is not put back is closed. This is all there is to sharing a client between threads,
-and to a call that an exception cuts short (Ctrl-C, a signal handler that raises): no lock can stay taken, and
-no later call uses a connection on which replies may be due.
+A call takes an idle connection, or opens one, and has it for itself. Once every reply has arrived it puts
+the connection back; otherwise it closes it. This is what makes a client safe to share between threads, and
+safe when an exception interrupts a call (Ctrl-C, a signal handler that raises): there is no lock that could
+stay locked, and no later call uses a connection on which replies may be due.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from walrus.protocol import ProtocolError
 _READ_BYTES: Final = 1 << 18
 CLOSED: Final = "the node closed the connection"
 _MOST_IDLE: Final = 8
-"""Connections kept for the next calls; more are open only while more threads than this call at once."""
+"""How many idle connections are kept; more are open only while more threads call at the same time."""
 
 
 def _connect(host: str, port: int, by: float, context: ssl.SSLContext | None) -> socket.socket:
-    """A connection to the first endpoint of that host that takes one; raises an `OSError`."""
+    """Connect to the first endpoint of a host that accepts, before the time `by`. Raises OSError."""
     endpoints = names.resolve(host, port, max(0.0, by - time.monotonic()))
     failure: OSError = TimeoutError(f"no time is left to connect to {host}")
     for tried, endpoint in enumerate(endpoints):
@@ -87,22 +87,22 @@ class _Link:
         self._pipeline = core.Pipeline(token)
 
     def usable(self) -> bool:
-        """Return whether a request may be sent: an idle connection that the node closed is readable."""
+        """Return whether a request may be sent: an idle connection that is readable has been closed."""
         return self._pipeline.idle and not self._poll.poll(0)
 
     def close(self) -> None:
-        """Close the socket. Only the call that has this connection may, or any code if none has it."""
+        """Close the socket. While a call has this connection, only that call may close it."""
         self._socket.close()
 
     def interrupt(self) -> None:
-        """Shut the connection down under the call that uses it in another thread; that call closes it."""
+        """Shut the connection down while a call in another thread uses it; that call then closes it."""
         try:
-            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # of TLS, too: it forgets no keys by it
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # unlike SSLSocket's, it keeps TLS state
         except OSError:
-            return  # the call closed it, or the node did
+            return  # the call has closed it, or the node has
 
     def run(self, step: core.Attempt) -> bool:
-        """Run one attempt; return whether the connection survived. The exchange is done in any case."""
+        """Run one attempt; return whether the connection is usable. The exchange is done in any case."""
         exchange, deadline = step.exchange, step.reply_by
         output = memoryview(b"")
         written = 0
@@ -156,21 +156,21 @@ class _Link:
 
 
 def reset_on_close(connected: socket.socket) -> None:
-    """Let the close of this socket be a reset, which tells the node that no call waits for the rest.
+    """Make the close of this socket a reset, which tells the node that no call waits for the other replies.
 
-    An orderly close only says that nothing more is sent, which is also how a client ends that sends and does
-    not wait. After a reset the node writes nothing more of what waits for a segment's leader: a call that
-    gave up, and was made again, is not written twice because of that.
+    An orderly close only says that nothing more is sent, as a client does that sends and does not wait.
+    After a reset the node does not write PUTs that still wait for a segment's leader. So if a call gives up
+    and the program repeats it, such a PUT is not written twice.
     """
     if connected.fileno() >= 0:
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 class Client:
-    """A blocking client. See the module for what is retried; every method may raise a `WalrusError`.
+    """A blocking client. `core.py` says what is sent again; every method may raise a `WalrusError`.
 
-    Threads may share it: each call has a connection for itself while it runs. So may a process and the
-    children that it forks: a child opens connections of its own.
+    Threads may share it: each call has a connection of its own while it runs. A forked child may use it,
+    too: it opens connections of its own. `timeout` arguments are in seconds; None: the client's.
     """
 
     def __init__(
@@ -180,13 +180,17 @@ class Client:
         timeout: float = calls.DEFAULT_TIMEOUT,
         token: str | None = None,
     ) -> None:
-        """`token`: whose client this is; None: as WALRUS_TOKEN_FILE or WALRUS_TOKEN says, "": no token."""
+        """`addresses`: HOST:PORT of nodes, of which the first that works is used. `timeout`: in seconds.
+
+        `token` identifies the client; None: that of WALRUS_TOKEN_FILE or WALRUS_TOKEN; "": none. Raises
+        TypeError, ValueError.
+        """
         self._token = credentials.token_from(os.environ) if token is None else token
         self.timeout = calls.seconds(timeout)
         self._addresses = core.Addresses(addresses)
         self._tls = tls.from_environment(os.environ)
         self._idle: deque[_Link] = deque()  # the last one used is the next one taken
-        self._links: set[weakref.ref[_Link]] = set()  # all that are not closed
+        self._links: set[weakref.ref[_Link]] = set()  # all that exist, idle or in use
         self._closings = 0
         self._rng = random.Random()
         forks.follow(self)
@@ -202,8 +206,8 @@ class Client:
     def close(self) -> None:
         """Close all connections; a later call opens a new one.
 
-        A call that is under way in another thread ends at once, as if the node had closed its connection:
-        with `OutcomeUnknown` if the request may have been executed.
+        A call in progress in another thread ends at once, as if the node had closed its connection: with
+        `OutcomeUnknown` if the request may have been executed.
         """
         self._closings += 1
         for link in self._alive():
@@ -213,7 +217,7 @@ class Client:
 
     @property
     def address(self) -> str:
-        """The node that the next call will go to."""
+        """The address to which the next call will go."""
         return self._addresses.current
 
     # --- commands
@@ -221,28 +225,28 @@ class Client:
     def register(
         self, topic: str, settings: TopicSettings | None = None, *, timeout: float | None = None
     ) -> None:
-        """Create the topic unless it exists; `TopicExists` if it does and has other settings than these."""
+        """Create the topic unless it exists; raises `TopicExists` if it does with other settings."""
         calls.only(self._call(calls.register(topic, settings), timeout))
 
     def configure(self, topic: str, settings: TopicSettings, *, timeout: float | None = None) -> None:
-        """Change settings of the topic; those that are not named stay. `{"retain_seconds": 86_400}`."""
+        """Change settings of the topic, such as `{"retain_seconds": 86_400}`; the others stay."""
         calls.only(self._call(calls.configure(topic, settings), timeout))
 
     def delete(self, topic: str, *, timeout: float | None = None) -> None:
-        """Delete the topic with all its entries, groups and settings, for good.
+        """Delete the topic with all its entries, groups and settings.
 
-        After `OutcomeUnknown` it may be deleted or not. One that is registered again is another topic.
+        After `OutcomeUnknown` it may be deleted or not. If it is registered again, that is a new topic.
         """
         calls.only(self._call(calls.delete(topic), timeout))
 
     def put(
         self, topic: str, payload: Buffer, *, timeout: float | None = None, retry: bool = False
     ) -> Position:
-        """Append one entry; returns where it is, once a majority of replicas has it.
+        """Append one entry; return its position once a majority of replicas has it.
 
-        That is not `known` from a node of an earlier release, which does not say it.
-        After `OutcomeUnknown` the entry may be there or not. `retry=True` sends it again instead, until
-        the deadline: then it may be there twice.
+        The position is not `known` from a node of an earlier release, which does not return it.
+        After `OutcomeUnknown` the entry may be written or not. `retry=True` sends it again instead, until
+        the deadline; it may then be written twice.
         """
         results = self._call(calls.put(topic, payload), timeout, retry)
         return cast("Position", calls.only(results))
@@ -250,24 +254,26 @@ class Client:
     def put_many(
         self, topic: str, payloads: Iterable[Buffer], *, timeout: float | None = None, retry: bool = False
     ) -> list[Position | WalrusError]:
-        """Append entries, pipelined and in order. For each: where it is, or what went wrong."""
+        """Append entries, pipelined and in order. Returns for each its position, or the error."""
         return self._call(calls.put_many(topic, payloads), timeout, retry)
 
     def producer(self, topic: str, name: str = "", next_number: int = 0) -> Producer:
-        """A producer, whose entries are sent again until they are acknowledged, and are never there twice.
+        """Return a producer, which sends its entries until they are acknowledged, and writes none twice.
 
-        Its name must be one that no producer of the topic ever had; left out, a random one is drawn. With
-        `next_number` it goes on where one of that name has ended. A forked child needs one of its own.
+        No other producer of the topic may ever have had its name; without a name, a random one is drawn.
+        With `next_number` it continues where the producer of that name has ended. A forked child needs a
+        producer of its own.
         """
         return Producer(Numbering(topic, name, next_number), self._call, self._patience)
 
     def get(
         self, topic: str, group: str = "", *, wait: float = 0.0, timeout: float | None = None
     ) -> bytes | None:
-        """The next entry of the shared cursor, or of a consumer group's; None if there is none (yet).
+        """Return the next entry of the shared cursor, or of a consumer group's; None if there is none (yet).
 
-        `wait`: seconds to wait for one, beside the timeout; of a group.
-        Never sent twice: after `OutcomeUnknown` the cursor may have moved past an entry that did not arrive.
+        `wait`: seconds to wait for an entry, in addition to the timeout; only with a group.
+        A GET is never sent twice: after `OutcomeUnknown` the cursor may have moved past an entry that did
+        not arrive.
         """
         results = self._call(following.get(topic, group, wait), timeout)
         return cast("bytes | None", calls.only(results))
@@ -275,36 +281,36 @@ class Client:
     def get_many(
         self, topic: str, count: int, group: str = "", *, timeout: float | None = None
     ) -> list[bytes]:
-        """Up to `count` next entries, pipelined; fewer at the end of what there is.
+        """Return up to `count` next entries, pipelined; fewer if there are no more.
 
-        If it fails on the way, the error's `received` has the entries that came.
+        If it fails midway, the error's `received` has the entries that arrived.
         """
         return calls.taken(self._call(calls.get_many(topic, count, group), timeout))
 
     def fetch(
         self, topic: str, segment: int, offset: int, *, wait: float = 0.0, timeout: float | None = None
     ) -> bytes | None:
-        """The entry at that place, or None; moves no cursor. `wait`: seconds to wait for it."""
+        """Return the entry at that position, or None; no cursor moves. `wait`: seconds to wait for it."""
         found = calls.only(self._call(following.fetch(topic, segment, offset, wait), timeout))
         return None if found is None else cast("bytes", found.payload)
 
     def fetch_many(
         self, topic: str, segment: int, offset: int, count: int, *, timeout: float | None = None
     ) -> list[bytes]:
-        """Up to `count` entries of one segment from `offset` on; fewer at its end."""
+        """Return up to `count` entries of one segment from `offset` on; fewer at its end."""
         return calls.payloads(self._call(calls.fetch_many(topic, segment, offset, count), timeout))
 
     def entries(
         self, topic: str, segment: int = 1, offset: int = 0, *, timeout: float | None = None
     ) -> Iterator[bytes]:
-        """All entries from that place on, across segments, to the end of what is acknowledged."""
+        """Yield all entries from that position on, across segments, to the end of what is acknowledged."""
         for entry in self.scan(topic, segment, offset, timeout=timeout):
             yield entry.payload
 
     def scan(
         self, topic: str, segment: int = 1, offset: int = 0, *, timeout: float | None = None
     ) -> Iterator[Entry]:
-        """Like `entries`, with the place of each entry, to go on from later."""
+        """Like `entries`, but with the position of each entry, from which to go on later."""
         yield from self._walk(core.walk(topic, segment, offset), timeout)
 
     def follow(
@@ -317,16 +323,17 @@ class Client:
         prefetch: int = 100,
         timeout: float | None = None,
     ) -> Generator[Entry, None, None]:
-        """Like `scan`, but at the end it waits for what comes, without end. Stop iterating to end it.
+        """Like `scan`, but at the end it waits for further entries, without end. Stop iterating to end it.
 
-        With a `group` (one that is read with RECEIVE) it goes on from the group's position and acknowledges
-        on the way. An entry is done when the loop asks for the next one. What is done is acknowledged
-        together, before the loop waits for more, and else once 100 ms have passed since the first of it. When
-        the loop is left (`break`, an exception) what is done is acknowledged and the rest given back, first
-        the entry in hand, which is *not* done. After a crash, or an answer that did not come, these come
-        again: the entry in hand, those fetched ahead, and what was done and not acknowledged yet. At most
-        `prefetch` entries are out at a time, and must be done within the visibility timeout, or they come
-        again meanwhile. Failovers are waited out, an error that stays is raised.
+        With a `group` (one that is read with RECEIVE) it begins at the group's position and acknowledges
+        entries on the way. An entry counts as done when the loop asks for the next one. Entries that are
+        done are acknowledged together, before the loop waits for more, or once 100 ms have passed since the
+        first of them. When the loop is left (`break`, an exception), entries that are done are acknowledged,
+        and the rest given back, including the current entry, which is *not* done. After a crash, or a lost
+        answer, these entries are delivered again: the current one, those fetched ahead, and those done but
+        not acknowledged yet. At most `prefetch` entries are out at a time. They must be done within the
+        visibility timeout, or they are handed out again. Temporary errors, such as a failover, are waited
+        out; others are raised.
         """
         calls.number(prefetch, "prefetch", 1)
         if group != "":
@@ -346,38 +353,37 @@ class Client:
                 yield from step
 
     def find(self, topic: str, time: datetime, *, timeout: float | None = None) -> Position:
-        """The place of the first entry that was appended then or later, or where the next one comes.
+        """Return the position of the first entry that was appended at `time` or later, or of the next entry.
 
-        `time` has a time zone; it counts by the clocks of the nodes that led the topic. No cursor moves.
+        `time` has a time zone. Append times are by the clocks of the segments' leaders. No cursor moves.
         """
         return cast("Position", calls.only(self._call(calls.find(topic, time), timeout)))
 
     def state(self, topic: str, *, timeout: float | None = None) -> TopicState:
-        """The topic's segments, leaders, replicas and cursors."""
+        """Return the topic's segments, leaders, replicas and cursors."""
         return cast("TopicState", calls.only(self._call(calls.state(topic), timeout)))
 
     def topics(self, prefix: str = "", *, timeout: float | None = None) -> list[str]:
-        """The topics whose names begin so, in order; at most 1,000."""
+        """Return the names of topics that begin with `prefix`, in order; at most 1,000."""
         return calls.names_of(calls.only(self._call(calls.topics(prefix), timeout)))
 
     def groups(self, topic: str, *, timeout: float | None = None) -> dict[str, Any]:
-        """The topic's consumer groups: where each is, and its lag, which its leader alone knows."""
+        """Return the topic's consumer groups, with position and lag; exact if the topic's leader answers."""
         return cast("dict[str, Any]", calls.only(self._call(calls.groups(topic), timeout)))
 
     def metrics(self, *, timeout: float | None = None) -> dict[str, Any]:
-        """The own view of the node that `address` names."""
+        """Return the view that the node at `address` has of itself and of the cluster."""
         return cast("dict[str, Any]", calls.only(self._call(calls.metrics(), timeout)))
 
     def leave(self, node_id: int, *, force: bool = False, timeout: float | None = None) -> None:
-        """Remove a member; returns once it is removed and its data is elsewhere.
+        """Remove a member; returns once it is removed and its data is on other nodes.
 
-        Raises NeedsForce where fewer voters would stay than the replication factor asks for; `force` removes
-        it all the same.
+        Raises NeedsForce if fewer voters would remain than the replication factor, unless `force` is set.
         """
         calls.only(self._call(calls.leave(node_id, force), timeout))
 
     def recover(self, topic: str, segment: int, *, timeout: float | None = None) -> None:
-        """Recover a segment that waits for an operator, from the copies there are. May lose entries."""
+        """Recover a segment that waits for an operator, from the copies that answer. May lose entries."""
         calls.only(self._call(calls.recover(topic, segment), timeout))
 
     # --- work queues
@@ -393,11 +399,12 @@ class Client:
     def receive(
         self, topic: str, group: str, *, wait: float | None = 0.0, timeout: float | None = None
     ) -> HeldDelivery | None:
-        """The next entry of the group that waits, handed out until it is acknowledged; None if there is none.
+        """Take the next entry of a work queue, until it is acknowledged; None if there is none.
 
-        `wait`: seconds to wait for one, beside the timeout; None: for ever. Other threads are not held up by
-        it. What comes is a context manager: `with client.receive("jobs", "workers", wait=None) as delivery:`
-        acknowledges the entry at the end of the block, and gives it back if the block raises.
+        `wait`: seconds to wait for an entry, in addition to the timeout; None: for ever. Calls of other
+        threads do not wait for it. The delivery is a context manager:
+        `with client.receive("jobs", "workers", wait=None) as delivery:` acknowledges the entry at the end of
+        the block, and gives it back if the block raises.
         """
         while True:
             patience = deliveries.FOLLOW_WAIT if wait is None else wait
@@ -408,40 +415,40 @@ class Client:
     def receive_many(
         self, topic: str, group: str, count: int, *, wait: float = 0.0, timeout: float | None = None
     ) -> list[HeldDelivery]:
-        """Up to `count` deliveries, pipelined: the first may wait, the others take what is there by then."""
+        """Return up to `count` deliveries, pipelined. Only the first waits, for up to `wait` seconds."""
         make = partial(HeldDelivery, client=self, topic=topic, group=group)
         results = self._call(deliveries.receive_many(make, topic, group, count, wait), timeout)
         return deliveries.received(HeldDelivery, results)
 
     def ack(self, topic: str, group: str, receipt: Receipt, *, timeout: float | None = None) -> None:
-        """The work is done: the group never gets that entry again. Also if its time was over by then."""
+        """Acknowledge an entry: the group never gets it again, even if its visibility timeout has ended."""
         calls.only(self._call(deliveries.ack_many(topic, group, [receipt]), timeout))
 
     def ack_many(
         self, topic: str, group: str, receipts: Sequence[Receipt], *, timeout: float | None = None
     ) -> list[WalrusError | None]:
-        """Acknowledge many, pipelined. For each: None, or what went wrong."""
+        """Acknowledge many entries, pipelined. Returns for each None, or the error."""
         return self._call(deliveries.ack_many(topic, group, receipts), timeout)
 
     def nack(
         self, topic: str, group: str, receipt: Receipt, *, delay: float = 0.0, timeout: float | None = None
     ) -> None:
-        """Give an entry back; it is handed out again after `delay` seconds."""
+        """Give an entry back, to be handed out again after `delay` seconds."""
         calls.only(self._call(deliveries.nack(topic, group, receipt, delay), timeout))
 
     def extend(
         self, topic: str, group: str, receipt: Receipt, seconds: float, *, timeout: float | None = None
     ) -> None:
-        """The work takes longer: the entry stays out for so many seconds from now on."""
+        """The work takes longer: the visibility timeout ends `seconds` from now."""
         calls.only(self._call(deliveries.extend(topic, group, receipt, seconds), timeout))
 
     def seek(
         self, topic: str, group: str, to: str | tuple[int, int] | datetime, *, timeout: float | None = None
     ) -> None:
-        """Move a group to "begin", to "end" or to (segment, offset), back too; what was out is forgotten.
+        """Move a group, forwards or back: to "begin", "end", (segment, offset) or a datetime.
 
-        A datetime with a time zone is the first entry that was appended then or later, by the clocks of the
-        nodes that led the topic.
+        Outstanding deliveries are forgotten. A datetime has a time zone, and means the first entry that was
+        appended then or later, by the clocks of the segments' leaders.
         """
         calls.only(self._call(deliveries.seek(topic, group, to), timeout))
 
@@ -458,13 +465,14 @@ class Client:
         stop: threading.Event | None = None,
         until_empty: bool = False,
     ) -> int:
-        """Work on what the group hands out until `stop` is set; return how many entries were acknowledged.
+        """Work on entries of the group until `stop` is set; return how many were acknowledged.
 
-        `workers` threads call `handler` at the same time. An entry is acknowledged after `handler` returns,
-        and given back for `retry_after` seconds if it raises; `on_error` is told. Failovers are waited out,
-        an error that stays is raised; with `until_empty` it ends when nothing waits. What is in hand when
-        `stop` is set is finished, the rest given back. At most `prefetch` entries are out at a time: all of
-        them must be done within the visibility timeout, or some are worked on twice.
+        `workers` threads call `handler` at the same time. An entry is acknowledged after `handler` returns.
+        If `handler` raises, the entry is given back for `retry_after` seconds, and `on_error` is called.
+        Temporary errors, such as a failover, are waited out; others are raised. With `until_empty` it ends
+        when no entry waits. When `stop` is set, the entries in hand are finished and the rest is given back.
+        At most `prefetch` entries are out at a time; all of them must be done within the visibility timeout,
+        or some are worked on twice.
         """
         work = consuming.Work(topic, group, prefetch, workers, retry_after, on_error, until_empty)
         return consuming.consume(self, work, handler, stop or threading.Event())
@@ -517,7 +525,7 @@ class Client:
             link.close()
 
     def _take(self, address: str) -> _Link | None:
-        """An idle connection to that address that the node has not closed, for this call alone."""
+        """Take an idle connection to that address which the node has not closed; None if there is none."""
         while self._idle:
             try:
                 link = self._idle.pop()
@@ -532,9 +540,9 @@ class Client:
         return [link for reference in list(self._links) if (link := reference()) is not None]
 
     def _forked(self) -> None:
-        """See `forks.py`."""
+        """In a child: see `forks.py`."""
         for link in self._alive():
             link.close()
         self._idle.clear()
         self._links.clear()
-        self._rng = random.Random()  # two processes that wait in step would knock in step
+        self._rng = random.Random()  # with the parent's state, both processes would retry at the same times

@@ -1,18 +1,18 @@
-"""What a client asks: one function for each command, from arguments to frames and from replies to values.
+"""Calls: one function for each command, from arguments to frames and from replies to values.
 
-This is the door of both clients. Every argument is checked and normalised here, before anything is sent: a
-client writes into a stream of frames, so an argument that turns out to be something else on the way (a buffer
-whose length counts items, a generator that raises, a topic with a space in it) would corrupt the requests
-behind it, which may be those of another task. Past this module
+Both clients check and normalise all arguments here, before anything is sent. A client writes into a stream
+of frames, so an argument that is found invalid midway (a buffer whose length counts items, a generator that
+raises, a topic with a space in it) would corrupt the requests after it, which may be those of another task.
+After this module
 
-    an entry       is `bytes`: a copy, if the caller handed in a buffer that may still change
-    entries        are a list of those, whatever iterable they came from
+    an entry       is `bytes`: a copy, if the caller passed a buffer that may still change
+    entries        are a list of those, whatever iterable was passed
     a topic        is 1 to 255 bytes of UTF-8 without spaces or control characters
     a number       is an int in the protocol's range
     a timeout      is a finite number of seconds above 0
 
-An argument of the wrong type is a `TypeError`, one out of range a `ValueError`, and a name or an entry that
-the protocol does not allow is `InvalidTopic` or `PayloadTooLarge`. None of them touches the connection.
+An argument of the wrong type raises `TypeError`, one out of range `ValueError`, and a name or an entry that
+the protocol does not allow `InvalidTopic` or `PayloadTooLarge`. None of them affects the connection.
 """
 
 from __future__ import annotations
@@ -48,27 +48,28 @@ from walrus.wire import errors
 from walrus.wire.addresses import parse_address
 
 DEFAULT_TIMEOUT: Final = 5.0
-"""Seconds that a call may take."""
+"""Seconds that a call may take, unless the client or the call says otherwise."""
 
 HELLO: Final = protocol.frame(b"HELLO positions=1 times=1")
-"""What a connection begins with: PUT and PUB are to say where the entry is, FETCH and RECEIVE its time."""
+"""The beginning of a connection: asks for positions in replies to PUT and PUB, and for append times in
+replies to FETCH and RECEIVE."""
 UNTOLD: Final = Position(0, 0)
-"""What stands for a place that a node did not tell; `known` is False of it."""
+"""Stands for a position that the node did not return; its `known` is False."""
 
 T = TypeVar("T")
 Buffer: TypeAlias = bytes | bytearray | memoryview
-"""What an entry may be. Anything else with a buffer, an `array.array` for example, does as well."""
+"""The types of an entry. Any other object with a buffer, such as an `array.array`, is accepted, too."""
 
 LONGEST_TIMEOUT: Final = 1e6
-"""Eleven days, in seconds: what a poll can still count in milliseconds."""
+"""Seconds, about eleven days: `poll` can still count them in milliseconds."""
 EPOCH: Final = datetime.fromtimestamp(0, UTC)
 LAST_MS: Final = (datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(milliseconds=1)
-"""The end of the year 9999."""
+"""The end of the year 9999, in unix milliseconds."""
 _UNKNOWN: Final = "it may have been done"
 
 
 class TopicState(TypedDict):
-    """The reply to STATE, as it is on the wire: JSON's keys are strings."""
+    """The reply to STATE, as on the wire: the keys of JSON objects are strings."""
 
     current_segment: int
     leader_node: int
@@ -82,7 +83,7 @@ class TopicState(TypedDict):
 
 
 class TopicSettings(TypedDict, total=False):
-    """What can be set of a topic. None: no such limit; "default": what the nodes' flags say."""
+    """The settings of a topic. None: no limit; "default": as the flags of the nodes say."""
 
     retain_entries: int | Literal["default"] | None
     retain_bytes: int | Literal["default"] | None
@@ -96,7 +97,7 @@ class TopicSettings(TypedDict, total=False):
 
 
 def moment(unix_ms: int) -> datetime | None:
-    """A time that a node told, in UTC; None if it told none, or one that no calendar has.
+    """Convert unix milliseconds into UTC; None for 0 (not known) and for times after the year 9999.
 
     >>> moment(1764140000123), moment(0)
     (datetime.datetime(2025, 11, 26, 6, 53, 20, 123000, tzinfo=datetime.timezone.utc), None)
@@ -105,7 +106,7 @@ def moment(unix_ms: int) -> datetime | None:
 
 
 def unix_ms(time: object) -> int:
-    """A time as the protocol's unix milliseconds, rounded down.
+    """Convert a time into unix milliseconds, rounded down. Raises TypeError, ValueError.
 
     >>> unix_ms(datetime(1970, 1, 1, 0, 0, 1, 999, tzinfo=UTC))
     1000
@@ -118,25 +119,26 @@ def unix_ms(time: object) -> int:
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
-    """One entry and its place; `offset + 1` in the same segment is where to go on."""
+    """An entry and its position. To go on after it, read from `offset + 1` in the same segment."""
 
     segment: int
     offset: int
     payload: bytes
     unix_ms: int = 0
-    """When it was appended, in unix milliseconds; 0 if that is not known."""
+    """The append time, in unix milliseconds; 0 if it is not known."""
 
     @property
     def time(self) -> datetime | None:
-        """When it was appended, by the clock of the node that led the segment; None if that is not known.
+        """The append time, by the clock of the node that led the segment; None if it is not known.
 
-        It is not, if the node that is asked, or the one that appended it, is of a release without times.
+        It is not known if the node that answers, or the one that appended the entry, runs a release without
+        append times.
         """
         return moment(self.unix_ms)
 
 
 class Found(NamedTuple):
-    """What a FETCH has found. It knows its place by itself."""
+    """The entry in the reply to a FETCH; the caller knows its position."""
 
     payload: bytes
     unix_ms: int = 0
@@ -145,11 +147,11 @@ class Found(NamedTuple):
 _INVALID_NAME: Final = {"topic": errors.INVALID_TOPIC, "producer": errors.INVALID_PRODUCER}
 
 
-# --- the door: arguments --------------------------------------------------------------------------
+# --- arguments ------------------------------------------------------------------------------------
 
 
 def name_bytes(name: object, what: str = "topic") -> bytes:
-    """A topic's or a consumer group's name as bytes.
+    """Check and encode the name of a topic, consumer group or producer. Raises TypeError, InvalidTopic.
 
     >>> name_bytes("orders")
     b'orders'
@@ -163,7 +165,9 @@ def name_bytes(name: object, what: str = "topic") -> bytes:
 
 
 def entry_bytes(payload: object, room: int = protocol.MAX_SKIP_BYTES) -> bytes:
-    """The bytes of one entry, all of them, whatever the items and strides of its buffer are.
+    """Return all bytes of an entry, whatever the item size and strides of its buffer are.
+
+    Raises TypeError, or PayloadTooLarge above `room` bytes.
 
     >>> import array
     >>> entry_bytes(memoryview(array.array("H", [1, 2, 3, 4]))[::2]) == array.array("H", [1, 3]).tobytes()
@@ -187,7 +191,7 @@ def _check_size(size: int, room: int) -> None:
 
 
 def number(value: object, what: str, least: int) -> int:
-    """An int that the protocol can carry.
+    """Check a number of at least `least` that the protocol can represent. Raises TypeError, ValueError.
 
     >>> number(0, "segment", 1)
     Traceback (most recent call last):
@@ -203,14 +207,14 @@ def number(value: object, what: str, least: int) -> int:
 
 
 def address_text(address: object) -> str:
-    """An address, before it is parsed."""
+    """Check that an address is a str, before it is parsed. Raises TypeError."""
     if not isinstance(address, str):
         raise TypeError(f"an address is a str, HOST:PORT, not {type(address).__name__}")
     return address
 
 
 def host_port(address: str) -> tuple[str, int]:
-    """The parts of an address; raises ValueError."""
+    """Parse an address into host and port. Raises ValueError."""
     try:
         return parse_address(address)
     except ValueError as error:
@@ -218,7 +222,7 @@ def host_port(address: str) -> tuple[str, int]:
 
 
 def seconds(timeout: object) -> float:
-    """A timeout that every clock and poll can count to.
+    """Check a timeout in seconds, which must be finite. Raises TypeError, ValueError.
 
     >>> seconds(float("nan"))
     Traceback (most recent call last):
@@ -243,10 +247,10 @@ def seconds(timeout: object) -> float:
 class Call(Generic[T]):
     """`count` requests of one kind, and how to read a reply to one of them.
 
-    `encode(start, stop)` returns the frames of requests `start` to `stop - 1`; `decode` raises `BadReply` for
-    a reply of the wrong kind. Where the node tells times, `timed` goes before it, if there is one. A call is
-    `repeatable` if executing a request twice is the same as once. A `reading` call is over with the first
-    EMPTY or error: no further request of it is sent.
+    `encode(start, stop)` returns the frames of requests `start` to `stop - 1`. `decode` turns a reply into a
+    value, and raises `BadReply` for a reply of the wrong kind. `timed`, if set, replaces `decode` where
+    replies contain append times. A call is `repeatable` if executing a request twice has the same effect as
+    once. A `reading` call ends with the first EMPTY or error: no more of its requests are sent.
     """
 
     name: str
@@ -255,14 +259,14 @@ class Call(Generic[T]):
     decode: Callable[[Reply], T]
     repeatable: bool
     reading: bool = False
-    numbered: bool = False  # sent again, a request takes effect once; without an answer it may have
-    doubt: str = _UNKNOWN  # what is unknown if no answer arrives
-    wait: float = 0.0  # seconds that the node is asked to wait before it answers
-    again: Call[T] | None = None  # what a later attempt asks instead: the same without the wait
-    timed: Callable[[Reply], T] | None = None  # how to read a reply that tells a time
+    numbered: bool = False  # PUB: a request that is sent again takes effect once
+    doubt: str = _UNKNOWN  # the text of OutcomeUnknown, if no reply arrives
+    wait: float = 0.0  # for how many seconds the node is asked to wait before it answers
+    again: Call[T] | None = None  # the call of a later attempt: the same without the wait
+    timed: Callable[[Reply], T] | None = None  # how to read a reply that contains an append time
 
     def tail(self, start: int) -> Call[T]:
-        """The call without its first `start` requests."""
+        """Return the call without its first `start` requests."""
         encode = self.encode
         again = self.again.tail(start) if self.again else None
         return replace(
@@ -279,9 +283,9 @@ def single(
 
 
 def setting_bytes(settings: TopicSettings) -> bytes:
-    """Settings as they go over the wire, each behind a space.
+    """Encode settings for the wire, each after a space.
 
-    Raises ValueError for what makes no sense, TypeError for what is no mapping.
+    Raises ValueError for an invalid setting, TypeError if `settings` is not a mapping.
 
     >>> setting_bytes({"retain_bytes": None, "max_deliveries": 3, "protect_groups": True})
     b' retain_bytes=none max_deliveries=3 protect_groups=true'
@@ -306,7 +310,7 @@ def register(topic: str, settings: TopicSettings | None = None) -> Call[None]:
 
 
 def configure(topic: str, settings: TopicSettings) -> Call[None]:
-    """CONFIGURE. Once more is the same as once, unless another client changed the same in between."""
+    """CONFIGURE. Repeatable, although a change by another client in between is overwritten."""
     if not settings:
         raise ValueError("configure changes at least one setting")
     text = b"CONFIGURE " + name_bytes(topic) + setting_bytes(settings)
@@ -314,7 +318,7 @@ def configure(topic: str, settings: TopicSettings) -> Call[None]:
 
 
 def delete(topic: str) -> Call[None]:
-    """DELETE. Not repeatable: a second one may meet a topic that was registered since."""
+    """DELETE. Not repeatable: a second one could delete a topic that was registered in between."""
     text = b"DELETE " + name_bytes(topic)
     return single(text, plain_ok, repeatable=False, doubt="the topic may have been deleted")
 
@@ -345,7 +349,7 @@ def put_many(topic: str, payloads: Iterable[Buffer]) -> Call[Position]:
 
 
 def pub_entries(topic: str, producer: str, payloads: Iterable[Buffer]) -> list[bytes]:
-    """The entries of a producer, checked."""
+    """Check the entries of a producer. Raises TypeError, PayloadTooLarge."""
     room = protocol.MAX_SKIP_BYTES - len(b"PUB    ") - len(topic.encode()) - len(producer.encode()) - 19
     if isinstance(payloads, str | bytes | bytearray | memoryview):
         raise TypeError(f"put_many takes many entries, not one {type(payloads).__name__}: use put")
@@ -439,8 +443,8 @@ def metrics() -> Call[dict[str, Any]]:
 
 
 def leave(node_id: int, force: bool = False) -> Call[None]:
-    """LEAVE. Not repeatable: the second answer to a LEAVE that worked would be "unknown node"."""
-    if not isinstance(force, bool):  # "no" is true, and this cannot be undone
+    """LEAVE. Not repeatable: after a LEAVE that succeeded, a second one is answered "unknown node"."""
+    if not isinstance(force, bool):  # a str such as "no" is true, and LEAVE cannot be undone
         raise TypeError(f"force is True or False, not {force!r}"[:100])
     text = b"LEAVE %d%s" % (number(node_id, "node_id", 1), b" force" if force else b"")
     return single(text, plain_ok, repeatable=False, doubt="the member may have been removed")
@@ -468,14 +472,14 @@ def plain_ok(name: str) -> Callable[[Reply], None]:
 
 
 def auth(token: str) -> bytes:
-    """What goes before HELLO: a frame if there is a token."""
+    """The AUTH frame, which goes before HELLO; empty without a token."""
     return protocol.frame(b"AUTH " + token.encode()) if token else b""
 
 
 def greeted(reply: Reply) -> bool:
-    """Whether the node tells times, from its answer to HELLO, or its refusal if it does not know that.
+    """Whether replies contain append times, by the answer to HELLO, which earlier releases refuse.
 
-    Anything else is of no node.
+    Raises ProtocolError for an answer that no node gives.
     """
     if isinstance(reply, Error):
         return False
@@ -536,7 +540,7 @@ def _json(name: str) -> Callable[[Reply], dict[str, Any]]:
 
 
 def only(results: list[Any]) -> Any:
-    """The result of a call of one request; raises it if it is an error."""
+    """Return the result of a call of one request; raise it if it is an error."""
     (result,) = results
     if isinstance(result, WalrusError):
         raise result
@@ -544,7 +548,8 @@ def only(results: list[Any]) -> Any:
 
 
 def taken(results: list[Any]) -> list[bytes]:
-    """The entries of many GETs. An error is raised with them on it: the cursor is past them already."""
+    """Return the entries of many GETs. An error is raised with the entries before it as `received`, since
+    the cursor has moved past them."""
     found = [result for result in results if isinstance(result, bytes)]
     for result in results:
         if isinstance(result, WalrusError):
@@ -554,17 +559,17 @@ def taken(results: list[Any]) -> list[bytes]:
 
 
 def fetched(results: list[Any]) -> list[Found]:
-    """What many FETCHes found, up to the first EMPTY or error; raises that if it is the very first."""
+    """Return what many FETCHes found, up to the first EMPTY or error. Raises an error if it is first."""
     if results and isinstance(results[0], WalrusError):
         raise results[0]
     return list(takewhile(lambda result: isinstance(result, Found), results))
 
 
 def payloads(results: list[Any]) -> list[bytes]:
-    """The entries of that alone."""
+    """Return the payloads of `fetched`."""
     return [found.payload for found in fetched(results)]
 
 
 def entries(segment: int, offset: int, found: list[Found]) -> list[Entry]:
-    """The entries of that with their places: from `offset` on."""
+    """Return what FETCHes found as entries, whose offsets begin at `offset`."""
     return [Entry(segment, at, payload, unix_ms) for at, (payload, unix_ms) in enumerate(found, offset)]

@@ -2,19 +2,19 @@
 
     receive    up to its share of `prefetch` entries, waiting for the first one
     work       `handler`, one entry after the other; an exception gives the entry back for a while
-    ack        what is done, together, at the latest 100 ms after the first of it
-    stop       what is in hand is finished, acknowledged, and the rest is given back at once
+    ack        finished entries together: after the batch, or once 100 ms have passed since the first
+    stop       the current entry is finished and acknowledged, the rest is given back at once
 
-An acknowledgement that got no answer is sent again with the next ones (ACK twice is ACK once), so a failover
-in the middle costs a delay, and at most a second delivery of what was not acknowledged in time. Nothing here
-remembers which entries were seen: a handler must bear being called twice for one.
+An ACK without an answer is sent again with the next ones, since ACK is idempotent. So a failover causes a
+delay, and at most a second delivery of entries that were not acknowledged in time. The worker does not
+remember which entries it has seen: a handler must tolerate being called twice for one entry.
 
-`Worker.steps` decides, without I/O, as `core.conduct` does for a call: a generator that yields what to do
-next and is sent what came of it. Two drivers carry the steps out, one in threads and one in tasks.
+`Worker.steps` decides, without I/O, as `core.conduct` does for a call: it is a generator that yields what to
+do next and is sent the result. Two drivers carry the steps out, one in threads and one in tasks.
 
-A follower of a group (`follow`) is one such worker whose handler is the body of its caller's loop: the loop
-asks for the next entry, so it has done the one before. A loop that is left is a handler that raises, and then
-a stop. It has two drivers, too, and they decide nothing either.
+A follower of a group (`follow`) is a single worker whose handler is the body of the caller's loop. When the
+loop asks for the next entry, it has finished the one before. A loop that is left counts as a handler that
+raises, followed by a stop. `follow` also has two drivers that decide nothing.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from walrus.client.errors import PASSING, WalrusError
 OnError = Callable[[Delivery, Exception], None]
 
 PATIENCE: Final = 1.0
-"""Seconds that a RECEIVE waits at most, so that `stop` is heard."""
+"""The longest wait of a RECEIVE, in seconds: short, so that `stop` is noticed."""
 PAUSE: Final = 0.2
 """Seconds between two attempts while the cluster does not answer."""
 ACK_AFTER: Final = 0.1
-"""Seconds that a finished entry waits for others to be acknowledged with it."""
+"""Seconds for which a finished entry waits for others, to be acknowledged together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is consumed, and how: the arguments of `consume`, checked."""
+    """The arguments of `consume`, checked. Raises TypeError, ValueError, InvalidTopic."""
 
     topic: str
     group: str
@@ -66,17 +66,20 @@ class Work:
 
     @property
     def wait(self) -> float:
-        """How long a RECEIVE waits."""
+        """For how many seconds a RECEIVE waits."""
         return 0.0 if self.until_empty else self.patience
 
     @property
     def share(self) -> int:
-        """How many entries one worker has at a time."""
+        """How many entries one worker receives at a time."""
         return max(1, self.prefetch // self.workers)
 
 
 def follower(topic: str, group: str, place: tuple[int, int], prefetch: int, timeout: float | None) -> Work:
-    """A follower's work, checked: it has no place, for the group has one."""
+    """The checked arguments of a follower. `place` must be the default, since the group has a position.
+
+    Raises TypeError, ValueError, InvalidTopic.
+    """
     calls.number(place[0], "segment", 1)
     calls.number(place[1], "offset", 0)
     if place != (1, 0):
@@ -89,26 +92,26 @@ def follower(topic: str, group: str, place: tuple[int, int], prefetch: int, time
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """A step: receive. Sent back: the deliveries, or None if the cluster does not answer."""
+    """A step: receive. Its result: the deliveries, or None if the cluster does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Handle:
-    """A step: call the handler. Sent back: what it raised, or None."""
+    """A step: call the handler. Its result: the exception that it raised, or None."""
 
     delivery: Delivery
 
 
 @dataclass(frozen=True, slots=True)
 class Acknowledge:
-    """A step: ACK these. Sent back: for each None, or what went wrong."""
+    """A step: ACK these. Its result: for each of them None, or the error."""
 
     done: Sequence[Delivery]
 
 
 @dataclass(frozen=True, slots=True)
 class GiveBack:
-    """A step: NACK each. What that does not reach comes back by its visibility timeout, later."""
+    """A step: NACK each of them. If a NACK fails, the visibility timeout gives the entry back later."""
 
     batch: Sequence[Delivery]
     delay: float
@@ -116,7 +119,7 @@ class GiveBack:
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """A step: wait a little."""
+    """A step: wait `PAUSE` seconds."""
 
 
 Step: TypeAlias = Take | Handle | Acknowledge | GiveBack | Rest
@@ -125,7 +128,7 @@ Steps: TypeAlias = Generator[Step, Any, int]
 
 @dataclass(slots=True)
 class Worker:
-    """One worker's deliveries: those that are done and not acknowledged yet."""
+    """One worker, with its deliveries that are finished and not acknowledged yet (`done`)."""
 
     work: Work
     done: list[Delivery] = field(default_factory=list)
@@ -133,7 +136,7 @@ class Worker:
     _since: float = 0.0
 
     def finished(self, delivery: Delivery, now: float) -> None:
-        """The handler returned."""
+        """The handler has returned."""
         if not self.done:
             self._since = now
         self.done.append(delivery)
@@ -143,7 +146,7 @@ class Worker:
         return bool(self.done) and now >= self._since + ACK_AFTER
 
     def settled(self, results: Sequence[WalrusError | None], now: float) -> None:
-        """The answers to the acknowledgement of `done`: those that did not come are asked for again."""
+        """Take the answers to the ACKs of `done`; keep those that must be sent again."""
         assert len(results) == len(self.done), "an answer for each"
         self.acknowledged += sum(result is None for result in results)
         self.done = [
@@ -154,7 +157,7 @@ class Worker:
         self._since = now
 
     def steps(self, stopped: Callable[[], bool], clock: Callable[[], float]) -> Steps:
-        """Yield what to do next, until `stopped`; return how many entries were acknowledged."""
+        """Yield steps until `stopped`; return how many entries were acknowledged."""
         work = self.work
         while not stopped():
             batch = yield Take()
@@ -205,15 +208,15 @@ def consume(client: _Blocking, work: Work, handler: Callable[[Delivery], None], 
             loops = [pool.submit(_drive, client, Worker(work), handler, stop) for _ in range(work.workers)]
             wait(loops, return_when="FIRST_EXCEPTION")
         finally:
-            stop.set()  # also after Ctrl-C: what is in hand is finished, then the exception goes on
+            stop.set()  # also after Ctrl-C: the workers finish the entries in hand, then it is raised
     return sum(loop.result() for loop in loops)
 
 
 def follow(client: _Blocking, work: Work, closed: Callable[[], bool]) -> Iterator[Entry]:
-    """The entries of a group, acknowledged as the loop over them goes on: see `Client.follow`.
+    """Yield the entries of a group, and acknowledge them as the caller's loop proceeds: see `Client.follow`.
 
-    `closed`: whether the client is another one's by now, or closed, when the loop ends: then that leaves what
-    is in hand alone.
+    `closed`: whether the client was closed meanwhile, or this is a forked child. Then the end of the loop
+    neither acknowledges nor gives back anything.
     """
     stop = threading.Event()
     steps, answer = Worker(work).steps(stop.is_set, time.monotonic), None
@@ -255,7 +258,7 @@ def _run(
     handler: Callable[[Delivery], None],
     stop: threading.Event,
 ) -> int:
-    """Carry steps out to their end, from the answer to the last one on."""
+    """Carry out steps to the end, beginning with the result of the last one; return how many were done."""
     while True:
         try:
             step = steps.send(answer)
@@ -267,7 +270,7 @@ def _run(
 def _carry_out(
     client: _Blocking, work: Work, step: Step, handler: Callable[[Delivery], None], stop: threading.Event
 ) -> Any:
-    """Do one step; return what is sent back."""
+    """Carry out one step; return its result."""
     match step:
         case Take():
             with suppress(*PASSING):
@@ -327,7 +330,7 @@ async def consume_async(
 async def follow_async(
     client: _Awaited, work: Work, closed: Callable[[], bool]
 ) -> AsyncGenerator[Entry, None]:
-    """The same as `follow`."""
+    """`follow` for an `AsyncClient`."""
     stop = asyncio.Event()
     steps, answer = Worker(work).steps(stop.is_set, time.monotonic), None
     while True:
@@ -363,7 +366,7 @@ async def _run_async(
     answer: Any,
     handler: Callable[[Delivery], Awaitable[None]],
 ) -> int:
-    """Carry steps out to their end, from the answer to the last one on."""
+    """Carry out steps to the end, beginning with the result of the last one; return how many were done."""
     while True:
         try:
             step = steps.send(answer)
@@ -375,7 +378,7 @@ async def _run_async(
 async def _carry_out_async(
     client: _Awaited, work: Work, step: Step, handler: Callable[[Delivery], Awaitable[None]]
 ) -> Any:
-    """Do one step; return what is sent back."""
+    """Carry out one step; return its result."""
     match step:
         case Take():
             with suppress(*PASSING):

@@ -1,25 +1,27 @@
-"""What both clients are made of, without I/O: attempts, connections, and when to try again.
+"""The logic of both clients, without I/O: attempts, connections, and when to try again.
 
-    Call       what to ask and how to read the answers (`calls.py`): one value for each method of a client
-    Exchange   one attempt at a call: what was sent of it, what came back
+    Call       the requests of a call, and how to read the replies (`calls.py`)
+    Exchange   one attempt at a call: what was sent of it, and which replies came
     Pipeline   one connection: requests out, replies in, matched by their order
     conduct    a call from its first attempt to its result, as a generator that yields what to do next
 
-`Client` does those steps with a socket and blocks, `AsyncClient` with a transport and awaits. Neither
-decides anything, so what is true of retries is true of both:
+`Client` carries these steps out with a socket and blocks; `AsyncClient` uses a transport and awaits. Neither
+decides anything, so the same rules hold for both:
 
-* a call ends by its deadline, with a result or an error. For one that pipelines many requests the deadline
-  moves on with every answer: a million entries may take their time, and a dead node still may not;
-* a call that asks the node to wait (RECEIVE) has so much longer; a second attempt at it does not wait;
-* what may have been executed is not sent again, unless it is repeatable (REGISTER, STATE, METRICS, FETCH) or
-  numbered (PUB), or the caller said `retry=True`. A GET is not repeatable: its cursor may have moved;
-* what certainly was not executed is sent again: no connection came about, the request never left, or
-  the node said that it did nothing (`again` in the table of `walrus/wire/errors.py`);
-* of many pipelined PUTs the first that failed and all behind it are tried again, or none: otherwise a
-  repeated entry would end up behind those that were sent after it.
+* A call ends by its deadline, with a result or an error. For a call that pipelines many requests the
+  deadline moves on with every answer: a million entries may take long, but a dead node is noticed in time.
+* A call that asks the node to wait (RECEIVE) has that much longer; a second attempt does not wait.
+* A request that may have been executed is not sent again, unless it is repeatable (such as REGISTER, STATE,
+  METRICS and FETCH) or numbered (PUB), or the caller passes `retry=True`. A GET is not repeatable, since its
+  cursor may have moved.
+* A request that was certainly not executed is sent again: there was no connection, the request was never
+  sent, or the node said that it did nothing (`again` in the table of `walrus/wire/errors.py`).
+* Of many pipelined PUTs, either the first that failed and all after it are sent again, or none: otherwise a
+  repeated entry would come after entries that were sent later.
 
-The life of a connection. Replies carry no number and match requests by their order alone, so a connection on
-which one reply was lost, or has no owner, would hand every later call the answer to another request:
+**The life of a connection.** Replies carry no number; they match requests by their order alone. So if one
+reply were lost, or belonged to no request, every later call on that connection would get the answer to
+another request:
 
     state     what it means                            next                                          then
     --------  ---------------------------------------  --------------------------------------------  -------
@@ -33,10 +35,10 @@ which one reply was lost, or has no owner, would hand every later call the answe
               that gave up are read and dropped
     closed    each call that waited has its results    nothing: the next call opens another one
 
-A connection belongs to one process and, for `AsyncClient`, to one event loop: in another (a fork, a second
-`asyncio.run`) it counts as closed, and the next call opens one of its own.
+A connection belongs to one process and, for `AsyncClient`, to one event loop. In another (a fork, a second
+`asyncio.run`) it counts as closed, and the next call opens a new one.
 
-Left out on purpose: keeping a map of leaders (any node forwards), and hiding that an outcome is unknown.
+Deliberately left out: a map of leaders (any node forwards), and hiding that an outcome is unknown.
 """
 
 from __future__ import annotations
@@ -65,17 +67,18 @@ from walrus.protocol import Error, Ok, ProtocolError, Reply
 T = TypeVar("T")
 
 WINDOW: Final = 256
-"""Requests of one call that may be unanswered. Enough to keep a node busy, and bounds both sides' memory."""
+"""How many requests of one call may be unanswered: enough to keep a node busy, and a bound on memory at both
+ends."""
 WALK: Final = 256
-"""Entries that `entries` asks for at a time."""
+"""How many entries `entries` asks for at a time."""
 FIRST_PAUSE: Final = 0.02
 LONGEST_PAUSE: Final = 0.5
 LEAST_PATIENCE: Final = 0.25
-"""Seconds that an attempt gets at least, if the timeout has them."""
+"""The least seconds for one attempt, if the timeout allows."""
 
 
 class BackoffRng(Protocol):
-    """The part of `random.Random` that backing off needs."""
+    """The part of `random.Random` that backoff needs."""
 
     def random(self) -> float: ...
 
@@ -84,7 +87,7 @@ class BackoffRng(Protocol):
 
 
 class Addresses:
-    """The nodes to talk to, in the given order, and which one is next."""
+    """The addresses of the nodes, in the given order, and which one is in use."""
 
     def __init__(self, addresses: str | Iterable[str]) -> None:
         texts: list[object] = [addresses] if isinstance(addresses, str) else list(addresses)
@@ -104,12 +107,12 @@ class Addresses:
 
     @property
     def pair(self) -> tuple[str, tuple[str, int]]:
-        """The same, and as host and port."""
+        """The address to use now, as text and as host and port."""
         current = self._current
         return self._texts[current], self._parsed[current]
 
     def leave(self, address: str) -> None:
-        """Go on to the next address, unless another call already did."""
+        """Change from `address` to the next one, unless another call already did."""
         if address == self.current:
             self._current = (self._current + 1) % len(self._texts)
 
@@ -119,7 +122,7 @@ class Addresses:
 
 @dataclass(slots=True)
 class Exchange(Generic[T]):
-    """One attempt at a call. Requests `len(results)` .. `sent - 1` were sent and not answered yet."""
+    """One attempt at a call. Requests `len(results)` .. `sent - 1` are sent and not answered yet."""
 
     call: Call[T]
     sent: int = 0
@@ -131,16 +134,16 @@ class Exchange(Generic[T]):
         return len(self.results) == self.call.count
 
     def check_invariants(self) -> None:
-        """What holds at any time."""
+        """Assert what always holds."""
         assert 0 <= len(self.results) <= self.call.count and 0 <= self.sent <= self.call.count
 
     def take(self) -> int:
-        """How many more requests may be sent now. In strides of half a window, to write rarely."""
+        """Return how many more requests may be sent now: half a window or more at once, to write rarely."""
         in_flight = self.sent - len(self.results)
         return min(WINDOW - in_flight, self.call.count - self.sent) if in_flight <= WINDOW // 2 else 0
 
     def reply(self, reply: Reply, timed: bool = False) -> None:
-        """The answer to the first request that has none; `timed`: the node tells times."""
+        """Take the reply to the first unanswered request; `timed`: the replies contain append times."""
         assert len(self.results) < self.sent
         result: T | WalrusError
         if isinstance(reply, Error):
@@ -156,14 +159,14 @@ class Exchange(Generic[T]):
             self._end_at(self.sent)
 
     def refused(self, error: WalrusError) -> None:
-        """Complete the results: the node does not even take the first request."""
+        """Complete the results with this error: the node accepts no request on the connection."""
         assert not self.sent
         if self.call.reading:
             self._end_at(1)
         self.results += [error] * self.call.count
 
     def lost(self, address: str, cause: BaseException, unsent: int = 0) -> None:
-        """Complete the results: no more replies come, and the last `unsent` requests never left whole."""
+        """Complete the results: no more replies come, and the last `unsent` requests were not sent whole."""
         assert 0 <= unsent <= self.sent
         self.sent -= unsent
         why = f"{address}: {str(cause) or type(cause).__name__}"
@@ -172,7 +175,7 @@ class Exchange(Generic[T]):
             doubtful = BadReply(why)
         elif self.call.repeatable:
             doubtful = TimedOut(why) if isinstance(cause, TimeoutError) else Unreachable(why)
-        if self.call.reading:  # its count may be a million, and the first error says it all
+        if self.call.reading:  # its count may be a million, and one error is enough
             self._end_at(min(len(self.results) + 1, self.call.count))
         self.results += [doubtful] * (self.sent - len(self.results))
         not_sent = f"{why}; not sent" if self.sent else why
@@ -187,16 +190,17 @@ class Exchange(Generic[T]):
 
 
 class Pipeline:
-    """One connection: what to write, and whose the replies are. Replies come in the order of requests.
+    """One connection: the bytes to write, and the exchange to which each reply belongs, by its order.
 
-    An exchange that is given up is done, with errors for results; its place in the order stays, so that its
-    late replies are recognised, and dropped.
+    An exchange that is given up is done, with errors as results. It keeps its place in the order, so that
+    its late replies are recognised and dropped.
 
     The first request is a HELLO, which asks for positions and times. A node of an earlier release refuses it,
-    or names what it knows of that, and goes on: its replies then have none.
+    or grants only the options that it knows; its replies then lack the others.
 
-    With a token an AUTH goes before it, and no request leaves before the node has taken it. If it does not,
-    every exchange ends with what it said, and nothing was sent; the node closes the connection.
+    With a token, an AUTH goes before the HELLO, and no other request is sent until the node has accepted the
+    token. If the node refuses it, every exchange ends with that error; nothing was sent, and the node closes
+    the connection.
     """
 
     def __init__(self, token: str = "") -> None:
@@ -205,8 +209,8 @@ class Pipeline:
         self._identified = not token
         self._refused = False
         self._parser = protocol.ReplyParser()
-        self._sending: dict[int, Exchange[Any]] = {}  # by id: not wholly sent yet
-        self._owed: deque[tuple[Exchange[Any], int]] = deque()  # whose the next n replies are
+        self._sending: dict[int, Exchange[Any]] = {}  # by id: those with requests still to be sent
+        self._owed: deque[tuple[Exchange[Any], int]] = deque()  # to whom the next n replies belong
 
     @property
     def idle(self) -> bool:
@@ -214,7 +218,7 @@ class Pipeline:
         return not self._owed and not self._sending
 
     def start(self, exchange: Exchange[Any]) -> None:
-        """Send what the exchange's window allows, from the next `output` on."""
+        """Add an exchange: from now on `output` includes the requests that its window allows."""
         assert not exchange.done
         self._sending[id(exchange)] = exchange
 
@@ -235,7 +239,7 @@ class Pipeline:
         return b"".join(chunks)
 
     def input(self, data: bytes) -> list[Exchange[Any]]:
-        """Take what was read; returns the exchanges that got replies. Raises `ProtocolError`."""
+        """Take bytes that were read; return the exchanges that got replies. Raises `ProtocolError`."""
         answered: dict[int, Exchange[Any]] = {}
         for reply in self._parser.feed(data):
             if not self._identified and not self._refused:
@@ -257,7 +261,7 @@ class Pipeline:
                 answered[id(exchange)] = exchange
                 if exchange.sent == exchange.call.count:  # an EMPTY may have ended it
                     self._sending.pop(id(exchange), None)
-        if not self._owed and self._parser.buffered:  # the next call would take it for its own
+        if not self._owed and self._parser.buffered:  # the next call would take it for its own reply
             raise ProtocolError("part of a reply to no request")
         return list(answered.values())
 
@@ -275,9 +279,9 @@ class Pipeline:
         return ended
 
     def abandon(self, exchange: Exchange[Any], address: str, cause: BaseException) -> bool:
-        """No call waits for this exchange any more: it is done, and the rest of it is not sent.
+        """Give up an exchange: complete it with errors, and send no more of it.
 
-        Returns whether replies to it are due.
+        Returns whether replies to it are still due.
         """
         due = exchange.sent > len(exchange.results)
         self._sending.pop(id(exchange), None)
@@ -285,11 +289,11 @@ class Pipeline:
         return due
 
     def lost(self, address: str, cause: BaseException, unsent: int = 0) -> list[Exchange[Any]]:
-        """The connection is gone: every exchange that was not done gets its results now."""
+        """The connection is lost: complete every exchange that is not done, and return these exchanges."""
         owners = [*(one for one, _ in self._owed), *self._sending.values()]
         waiting = list({id(one): one for one in owners if not one.done}.values())
         assert unsent == 0 or len(waiting) <= 1, "only a connection with one user knows what never left"
-        for exchange in waiting:  # what was not sent may begin with the HELLO, which is no one's
+        for exchange in waiting:  # the unsent frames may include the HELLO, which belongs to no exchange
             exchange.lost(address, cause, min(unsent, exchange.sent))
         self._owed.clear()
         self._sending.clear()
@@ -297,16 +301,17 @@ class Pipeline:
 
 
 def refuse_own_end(own: object, peer: object) -> None:
-    """A port of this machine on which nothing listens can connect to itself, and would echo the requests.
+    """Raise ConnectionRefusedError if a socket is connected to itself, and would echo the requests.
 
-    It happens if the kernel gives that very port to the outgoing connection, once in some ten thousand.
+    If nothing listens on a port of this machine, the kernel may choose that very port for the outgoing
+    connection, about once in ten thousand attempts.
     """
     if own == peer:
         raise ConnectionRefusedError("nothing listens there")
 
 
 def unsent_frames(output: bytes, written: int) -> int:
-    """How many frames of `output` are not wholly in its first `written` bytes. A node executes no half frame.
+    """How many frames of `output` are incomplete in its first `written` bytes, so no node executes them.
 
     >>> unsent_frames(protocol.frame(b"a") + protocol.frame(b"b"), 9)
     1
@@ -323,9 +328,9 @@ def unsent_frames(output: bytes, written: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """A step: connect to the current address if need be, run the exchange. Failures become its results.
+    """A step: connect to the current address if need be, and run the exchange. Failures become its results.
 
-    The times are those of the clock. After a reply the next one may take `patience` seconds.
+    `connect_by` and `reply_by` are times of the clock. After a reply, the next may take `patience` seconds.
     """
 
     exchange: Exchange[Any]
@@ -336,7 +341,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """A step: wait."""
+    """A step: wait so many seconds."""
 
     seconds: float
 
@@ -354,9 +359,9 @@ def conduct(
     retry: bool = False,
     closed: Callable[[], bool] = lambda: False,
 ) -> Conduct:
-    """The steps of a call, and its results at the end. The client carries the steps out.
+    """Yield the steps of a call, which the client carries out; return its results.
 
-    `closed` tells whether the client was closed since the call began: then it is not tried again.
+    `closed` tells whether the client was closed since the call began; then there is no further attempt.
     """
     deadline = clock() + timeout + call.wait
     results: list[Any] = []
@@ -365,10 +370,10 @@ def conduct(
         exchange = Exchange(call.tail(len(results)))
         address = addresses.current
         share = timeout if len(addresses) == 1 else max(timeout / len(addresses), LEAST_PATIENCE)
-        # A node that hangs must not eat the whole time of a call that another node could answer as well.
+        # A node that hangs must not use up the time of a call that another node could answer.
         soon = min(deadline, clock() + share)
         if call.repeatable or call.numbered:
-            # What the node was asked to wait is no sign that it hangs.
+            # The time that the node was asked to wait does not count as hanging.
             late = min(deadline, soon + call.wait)
             yield Attempt(exchange, connect_by=soon, reply_by=late, patience=share)
         else:
@@ -380,19 +385,19 @@ def conduct(
             break
         if settled:
             deadline = clock() + timeout
-        call = call.again or call  # the time to wait has been spent
+        call = call.again or call  # a further attempt does not ask the node to wait again
         addresses.leave(address)
         tries += 1
         pause = _pause(tries, len(addresses), rng)
         if closed() or clock() + pause + min(LEAST_PATIENCE, timeout / 4) >= deadline:
-            # An attempt without the time for an answer would make "unknown" of what is certainly not done.
+            # An attempt without enough time for an answer would turn a certain "not done" into "unknown".
             return results + exchange.results[settled:]
         yield Pause(pause)
     return results
 
 
 def _settled(exchange: Exchange[Any], retry: bool) -> int:
-    """How many of the results are final; the requests behind them can be repeated in order, without harm."""
+    """Return how many of the results are final; the requests after them may be sent again, in order."""
     results, final = exchange.results, len(exchange.results)
     first = next((n for n, result in enumerate(results) if isinstance(result, WalrusError)), final)
     undone = (Unavailable, Unreachable)
@@ -406,7 +411,7 @@ def _settled(exchange: Exchange[Any], retry: bool) -> int:
 
 
 def _pause(tries: int, addresses: int, rng: BackoffRng) -> float:
-    """Exponential backoff with jitter, which begins once every address was tried."""
+    """Return the seconds to pause: exponential backoff with jitter, once every address was tried."""
     rounds = tries // addresses
     if rounds == 0:
         return 0.0
@@ -421,7 +426,7 @@ Walk: TypeAlias = Generator[Call[Any] | list[Entry] | Pause, list[Any], tuple[in
 def following(
     steps: Generator[Call[Any] | list[Entry] | Pause, list[Any], Any], results: list[Any] | None
 ) -> Call[Any] | list[Entry] | Pause | None:
-    """The next step of a walk; None at its end. `results` answer the step before, if that was a call."""
+    """Return the next step of a walk; None at its end. `results`: those of the call of the last step."""
     try:
         return next(steps) if results is None else steps.send(results)
     except StopIteration:
@@ -429,14 +434,16 @@ def following(
 
 
 def walk(topic: str, segment: int, offset: int, patience: int = 50) -> Walk:
-    """Yields calls to make (and be sent their results) and entries, to the end of what is acknowledged.
-    Returns the place of that end.
+    """Yield calls, whose results are sent back, and entries, to the end of what is acknowledged; return the
+    position of that end.
 
-    From (1, 0) on means from the beginning: that is wherever retention has left it.
+    (1, 0) means the beginning of the topic, even if retention has dropped its first segments.
 
-    A FETCH that finds nothing does not say why. STATE tells the end of an open segment, where to stop, from
-    the end of a sealed one, where to go on: at the next segment that has entries, however many empty ones
-    a series of failovers left in between.
+    A FETCH that finds nothing does not say why. STATE distinguishes the end of the open segment, where the
+    walk stops, from the end of a sealed one, where it continues with the next segment that has entries; a
+    series of failovers may have left empty ones in between.
+
+    `patience`: how often in a row a node may be behind the seal of a segment before `Unreachable` is raised.
     """
     sealed: dict[int, int] = {}
     begins, behind = (segment, offset) == (1, 0), 0
@@ -449,7 +456,7 @@ def walk(topic: str, segment: int, offset: int, patience: int = 50) -> Walk:
         results = yield calls.fetch_many(topic, segment, offset, wanted)
         if begins and results and isinstance(results[0], Trimmed):
             segment = _first(calls.only((yield calls.state(topic))))
-            continue  # and again, if more was dropped meanwhile
+            continue  # this may happen again, if more is dropped meanwhile
         begins = False
         found = calls.fetched(results)
         if found:
@@ -461,7 +468,7 @@ def walk(topic: str, segment: int, offset: int, patience: int = 50) -> Walk:
         current, sealed = _open_and_sealed(calls.only((yield calls.state(topic))))
         if segment >= current and not found:
             return segment, offset
-        # A segment that is neither open nor sealed was dropped since the FETCH; the next one is told so.
+        # A segment that is neither open nor sealed was dropped since the FETCH; the next FETCH is refused.
         if segment < current and offset < sealed.get(segment, 0) and not found:
             behind += 1  # the node that answers has not caught up with the seal yet
             if behind > patience:
@@ -472,7 +479,7 @@ def walk(topic: str, segment: int, offset: int, patience: int = 50) -> Walk:
 
 
 def _first(answer: dict[str, Any]) -> int:
-    """The number of the first segment; nodes of earlier releases drop none, and do not name it."""
+    """Return the number of the first segment; nodes of earlier releases drop none, and do not say it."""
     first = answer.get("first_segment", 1)
     if not isinstance(first, int):
         raise BadReply(f"STATE with a first_segment of {first!r:.40}")
@@ -480,7 +487,7 @@ def _first(answer: dict[str, Any]) -> int:
 
 
 def _open_and_sealed(answer: dict[str, Any]) -> tuple[int, dict[int, int]]:
-    """The number of the open segment and the count of each one before it."""
+    """Return the number of the open segment, and the count of each segment before it."""
     try:
         current = int(answer["current_segment"])
         return current, {n: int(answer["sealed_segments"][str(n)]) for n in range(_first(answer), current)}

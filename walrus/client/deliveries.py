@@ -1,4 +1,4 @@
-"""Work queues for a client: deliveries, the calls that concern them, and what a worker does with one.
+"""Work queues: deliveries, and the calls that concern them.
 
 A group that is read with RECEIVE hands an entry out and waits for its ACK (docs/protocol.md, Work queues).
 The life of a `Delivery`, as its consumer sees it:
@@ -11,19 +11,19 @@ The life of a `Delivery`, as its consumer sees it:
     over        ack still counts: the work was done        done
                 nack, extend: StaleReceipt                 over
 
-So a worker acknowledges after the work, and what it does must bear being done twice: at least once is what a
-queue can promise to a consumer that may die at any moment.
+So a worker acknowledges after the work. The work must be idempotent: to a consumer that may die at any
+moment, a queue can only promise delivery at least once.
 
-What `receive` returns is a context manager (`HeldDelivery`, `AsyncHeldDelivery`) that does that:
+`receive` returns a context manager (`HeldDelivery`, `AsyncHeldDelivery`) that settles the delivery:
 
     the block                                        the delivery
     -----------------------------------------------  -------------------------------------------------------
-    ends                                             ack; an error of it is raised
-    raises, is cancelled, is left by a signal        nack, whose own error is dropped
+    ends                                             ack, whose error is raised
+    raises, is cancelled, is left by a signal        nack, whose error is dropped
     gave the entry back itself (nack, by a delay)    nothing: an ack would count, and the work was not done
-    acknowledged it itself                           ack again, which is the same as once
+    acknowledged it itself                           ack again, which is idempotent
 
-An answer that does not come loses nothing: without an ack the entry comes again by its visibility timeout.
+A lost reply loses no entry: without an ack, the entry is handed out again after its visibility timeout.
 """
 
 from __future__ import annotations
@@ -45,29 +45,29 @@ from walrus.client.errors import BadReply, WalrusError
 from walrus.protocol import Empty, Ok, ProtocolError, Reply
 
 FOLLOW_WAIT: Final = 30.0
-"""Seconds that a client which waits without end lets the node wait at a time."""
+"""For how many seconds a client that waits without end asks the node to wait at a time."""
 LONGEST_WAIT: Final = protocol.MAX_WAIT_MS / 1000
-"""Seconds that a RECEIVE may wait, and a NACK or EXTEND may ask for: a day."""
+"""The longest wait of a RECEIVE, delay of a NACK, and extension, in seconds: one day."""
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False):
-    """One entry, handed out: acknowledge it with `receipt` when the work is done."""
+    """An entry that is handed out: acknowledge it with `receipt` when the work is done."""
 
     receipt: str
     deliveries: int
     """How often the group has handed the entry out, this time included."""
     payload: bytes
     unix_ms: int = 0
-    """When the entry was appended, in unix milliseconds; 0 if that is not known."""
+    """The append time, in unix milliseconds; 0 if it is not known."""
 
     @property
     def time(self) -> datetime | None:
-        """When the entry was appended: see `Entry.time`."""
+        """The append time: see `Entry.time`."""
         return moment(self.unix_ms)
 
     @property
     def position(self) -> Position:
-        """Where the entry is in its topic: a receipt begins with it."""
+        """The entry's position in its topic, with which the receipt begins."""
         segment, offset, *_ = self.receipt.split(".")
         return Position(int(segment), int(offset))
 
@@ -87,14 +87,14 @@ class HeldDelivery(Delivery, frozen=True, eq=False, gc=True, kw_only=True):
     topic: str
     group: str
     given_back: bool = False
-    """Whether it was: the end of the `with` then leaves it alone."""
+    """Whether `nack` was called; the end of the `with` block then does nothing."""
 
     def ack(self) -> None:
-        """The work is done: see `Client.ack`. At the end of the `with` this is done by itself."""
+        """Acknowledge the entry: see `Client.ack`. The end of the `with` block does this by itself."""
         self.client.ack(self.topic, self.group, self)
 
     def nack(self, delay: float = 0.0) -> None:
-        """Give it back for `delay` seconds: see `Client.nack`. The end of the `with` then does nothing."""
+        """Give the entry back for `delay` seconds: see `Client.nack`. The block's end then does nothing."""
         self.client.nack(self.topic, self.group, self, delay=delay)
 
     def extend(self, seconds: float) -> None:
@@ -112,7 +112,7 @@ class HeldDelivery(Delivery, frozen=True, eq=False, gc=True, kw_only=True):
         if kind is None:
             self.ack()
             return
-        with suppress(WalrusError):  # what went wrong in the block is what the caller must hear of
+        with suppress(WalrusError):  # the exception of the block is the one to raise
             self.nack()
 
 
@@ -127,8 +127,8 @@ class _AsyncClient(Protocol):
 class AsyncHeldDelivery(Delivery, frozen=True, eq=False, gc=True, kw_only=True):
     """A delivery of an `AsyncClient`: see `HeldDelivery`, with `async with`.
 
-    A task that is cancelled in the block gives the entry back before it ends; cancelled once more meanwhile,
-    it leaves that to the visibility timeout.
+    A task that is cancelled in the block gives the entry back before it ends. If it is cancelled again
+    meanwhile, the entry is handed out again after its visibility timeout.
     """
 
     client: _AsyncClient
@@ -168,7 +168,7 @@ Found = TypeVar("Found", bound=AsyncHeldDelivery | None, covariant=True)
 
 
 class Receiving(Coroutine[Any, Any, Found]):
-    """A RECEIVE of an `AsyncClient` under way: await it, or enter what it brings with `async with`."""
+    """A RECEIVE of an `AsyncClient` in progress: await it, or use its delivery with `async with`."""
 
     def __init__(self, asking: Coroutine[Any, Any, Found]) -> None:
         self._asking = asking
@@ -178,15 +178,15 @@ class Receiving(Coroutine[Any, Any, Found]):
         return self._asking.__await__()
 
     def send(self, value: Any) -> Any:
-        """A task does this, as with any coroutine."""
+        """Part of the coroutine protocol: tasks call it."""
         return self._asking.send(value)
 
     def throw(self, *error: Any) -> Any:
-        """A task does this when it is cancelled."""
+        """Part of the coroutine protocol: tasks call it when they are cancelled."""
         return self._asking.throw(*error)
 
     def close(self) -> None:
-        """It is awaited no more."""
+        """Part of the coroutine protocol: end without a result."""
         self._asking.close()
 
     async def __aenter__(self) -> Found:
@@ -202,11 +202,11 @@ class Receiving(Coroutine[Any, Any, Found]):
 
 
 Receipt: TypeAlias = Delivery | str
-"""What `ack`, `nack` and `extend` take: a delivery, or the receipt alone."""
+"""The argument of `ack`, `nack` and `extend`: a delivery, or only its receipt."""
 
 
 def milliseconds(value: object, what: str) -> int:
-    """Seconds as the protocol's milliseconds, rounded up.
+    """Convert seconds into milliseconds, rounded up. Raises TypeError, ValueError.
 
     >>> milliseconds(0.0005, "wait"), milliseconds(2, "wait")
     (1, 2000)
@@ -222,7 +222,7 @@ def milliseconds(value: object, what: str) -> int:
 
 
 def receipt_bytes(receipt: object) -> bytes:
-    """The receipt of a delivery, as it goes over the wire."""
+    """Check and encode a receipt. Raises TypeError, ValueError."""
     text = receipt.receipt if isinstance(receipt, Delivery) else receipt
     if not isinstance(text, str):
         raise TypeError(f"a receipt is a Delivery or its receipt, not {type(receipt).__name__}")
@@ -235,9 +235,9 @@ def receipt_bytes(receipt: object) -> bytes:
 def receive_many(
     make: Callable[..., D], topic: str, group: str, count: int, wait: float = 0.0
 ) -> Call[D | None]:
-    """`count` pipelined RECEIVEs: the first one waits for an entry, the others take what is there then.
+    """`count` pipelined RECEIVEs: the first waits for an entry for up to `wait` seconds, the others do not.
 
-    `make` makes a delivery of its fields.
+    `make` constructs a delivery from receipt, deliveries, payload and unix_ms.
     """
     text = b"RECEIVE %b %b" % (name_bytes(topic), name_bytes(group, "group"))
     patience = milliseconds(wait, "wait")
@@ -262,7 +262,7 @@ def receive_many(
 
 
 def ack_many(topic: str, group: str, receipts: Sequence[Receipt]) -> Call[None]:
-    """A pipelined ACK for each receipt. Twice is the same as once, so it is sent again until answered."""
+    """A pipelined ACK for each receipt. ACK is idempotent, so it is sent again until it is answered."""
     prefix = b"ACK %b %b " % (name_bytes(topic), name_bytes(group, "group"))
     if isinstance(receipts, str | bytes | Delivery):
         raise TypeError("ack_many takes many receipts, not one: use ack")
@@ -282,7 +282,8 @@ def nack(topic: str, group: str, receipt: Receipt, delay: float = 0.0) -> Call[N
     if later := milliseconds(delay, "delay"):
         text += b" %d" % later
     if isinstance(receipt, HeldDelivery | AsyncHeldDelivery):
-        # Whether that is answered or not: its work was not done. It is frozen for all others.
+        # Set it before the answer, and whatever the answer is: the work was not done. For all other code the
+        # Struct is frozen.
         msgspec.structs.force_setattr(receipt, "given_back", True)
     return single(text, plain_ok, repeatable=False, doubt="the entry may have been given back")
 
@@ -295,7 +296,7 @@ def extend(topic: str, group: str, receipt: Receipt, seconds: float) -> Call[Non
 
 
 def seek(topic: str, group: str, to: str | tuple[int, int] | datetime) -> Call[None]:
-    """SEEK, to `begin`, to `end`, to (segment, offset), or to a time."""
+    """SEEK to "begin", to "end", to (segment, offset), or to a time. Raises ValueError, TypeError."""
     text = b"SEEK %b %b " % (name_bytes(topic), name_bytes(group, "group"))
     if to in ("begin", "end"):
         text += str(to).encode()
@@ -311,7 +312,8 @@ def seek(topic: str, group: str, to: str | tuple[int, int] | datetime) -> Call[N
 
 
 def received(kind: type[D], results: Sequence[object]) -> list[D]:
-    """The deliveries of many RECEIVEs. An error behind the first is dropped: what came is out, and counts."""
+    """Return the deliveries of many RECEIVEs. Raises an error only if it is first: deliveries that arrived
+    before an error must reach the caller."""
     if results and isinstance(results[0], Exception):
         raise results[0]
     return [result for result in results if isinstance(result, kind)]

@@ -1,6 +1,7 @@
-"""What can go wrong for a client, as classes under one root.
+"""The exceptions of the clients, under one root.
 
-The question after a failed PUT is never "why" but "was it written?", so the classes answer that first:
+After a failed PUT a program first needs to know whether the entry was written. So the classes answer that
+first:
 
     WalrusError
     ├── Refused               a node answered ERR; nothing was done
@@ -8,31 +9,35 @@ The question after a failed PUT is never "why" but "was it written?", so the cla
     │   │   ├── InvalidTopic
     │   │   └── PayloadTooLarge
     │   ├── UnknownTopic      REGISTER it first
+    │   ├── TopicExists       with other settings
     │   ├── UnknownSegment
+    │   ├── Trimmed           retention has dropped the entries
     │   ├── UnknownNode
     │   ├── GroupInUse        a group is read with GET or with RECEIVE, not with both
-    │   ├── OutOfSequence     a producer's entry, of which an earlier one is missing
-    │   ├── UnknownProducer   one that was idle for too long; go on under another name
+    │   ├── OutOfSequence     an earlier entry of the producer is missing
+    │   ├── UnknownProducer   it was idle for too long; go on under another name
     │   ├── StaleReceipt      NACK or EXTEND of a delivery that is over
-    │   ├── Unauthenticated   the node asks for a token, and this client has none that it knows
-    │   ├── Forbidden         the token's owner may not do that, or not with that topic
-    │   ├── LimitReached      one topic or consumer group more than are kept
+    │   ├── Unauthenticated   the node asks for a token, and the client has no valid one
+    │   ├── Forbidden         the token's identity may not do that, or not with that topic
+    │   ├── LimitReached      too many topics, consumer groups or producers
     │   ├── CannotLeave       removing that member would lose data or the majority
-    │   │   └── NeedsForce    it would cost segments a replica; `force` does it all the same
-    │   ├── OlderRelease      a member does not know what is asked for; upgrade it first
-    │   ├── CannotRecover
+    │   │   └── NeedsForce    it would leave segments with fewer replicas; `force` does it all the same
+    │   ├── OlderRelease      a member does not know the request; upgrade it first
+    │   ├── CannotRecover     the segment is sealed already
     │   ├── EntriesLost       no replica has them any more; the message says where to go on
     │   ├── NotWritten        a disk has no room
     │   ├── Overtaken         entries sent later were written first
-    │   └── Unavailable       not now; it is safe to ask again, here or elsewhere
+    │   └── Unavailable       not now; it is safe to ask again, the same node or another
     │       ├── NoLeader
     │       ├── NotEnoughReplicas
     │       ├── NoReplica
     │       └── Busy
     ├── OutcomeUnknown        it may or may not have been done: sending it again may do it twice
     ├── Unreachable           no node could be reached; certainly not done
-    ├── TimedOut              no answer in time to something that changes nothing
-    └── BadReply              what answered does not speak this protocol
+    ├── TimedOut              no answer in time to a request that changes nothing or may be repeated
+    └── BadReply              the other end does not speak this protocol
+
+The table in `walrus/wire/errors.py` maps each reason of a node to one of these classes.
 """
 
 from __future__ import annotations
@@ -44,10 +49,10 @@ from walrus.wire.errors import kind_of
 
 
 class WalrusError(Exception):
-    """The root of everything that the clients raise."""
+    """The root of the exceptions of the clients."""
 
     received: tuple[bytes, ...] = ()
-    """Of a `get_many` that failed on the way: the entries that came before. The cursor is past them."""
+    """If a `get_many` failed midway: the entries that arrived before. The cursor has moved past them."""
 
 
 class Refused(WalrusError):
@@ -55,11 +60,11 @@ class Refused(WalrusError):
 
 
 class InvalidRequest(Refused):
-    """The request breaks the protocol; sending it again will not help."""
+    """The request violates the protocol; sending it again will not help."""
 
 
 class InvalidTopic(InvalidRequest):
-    """Not a topic: 1 to 255 bytes of UTF-8 without spaces or control characters."""
+    """Not a valid name: 1 to 255 bytes of UTF-8 without spaces or control characters."""
 
 
 class PayloadTooLarge(InvalidRequest):
@@ -71,7 +76,7 @@ class UnknownTopic(Refused):
 
 
 class TopicExists(Refused):
-    """`register` with settings of a topic that has others: change them with `configure`."""
+    """`register` of a topic that exists with other settings: change them with `configure`."""
 
 
 class Trimmed(Refused):
@@ -83,7 +88,7 @@ class UnknownSegment(Refused):
 
 
 class UnknownNode(Refused):
-    """No such member."""
+    """The cluster has no such member."""
 
 
 class CannotLeave(Refused):
@@ -91,15 +96,15 @@ class CannotLeave(Refused):
 
 
 class NeedsForce(CannotLeave):
-    """Fewer voters would stay than segments should have replicas; `leave(..., force=True)` removes it."""
+    """Fewer voters would remain than the replication factor; `leave(..., force=True)` removes it anyway."""
 
 
 class OlderRelease(Refused):
-    """A member runs a release that does not know what is asked for."""
+    """A member runs a release that does not know the request."""
 
 
 class CannotRecover(Refused):
-    """The segment does not wait for an operator's decision."""
+    """The segment is sealed already."""
 
 
 class EntriesLost(Refused):
@@ -111,35 +116,35 @@ class NotWritten(Refused):
 
 
 class OutOfSequence(Refused):
-    """A numbered entry, of which an earlier one is missing: another producer has the same name, perhaps."""
+    """An earlier entry of this producer is missing. Perhaps another producer uses the same name."""
 
 
 class UnknownProducer(Refused):
-    """The topic knows nothing (any more) of a producer of that name: go on under another one, from 0."""
+    """The topic does not know the producer (any more): go on under another name, from number 0."""
 
 
 class Unauthenticated(Refused):
-    """The node asks for a token (`WALRUS_TOKEN_FILE`), and the client has none that is known there."""
+    """The node asks for a token (`WALRUS_TOKEN_FILE`), and the client has none, or one that is not valid."""
 
 
 class Forbidden(Refused):
-    """The owner of the client's token has not the role for this, or not for that topic."""
+    """The client's identity does not have the role for this request, or not for this topic."""
 
 
 class LimitReached(Refused):
-    """The cluster keeps no more topics, or the topic no more consumer groups."""
+    """The cluster has too many topics, or the topic too many consumer groups or producers."""
 
 
 class GroupInUse(Refused):
-    """The group is read with GET where RECEIVE was asked for, or the other way round."""
+    """GET of a group that is read with RECEIVE, or the reverse."""
 
 
 class StaleReceipt(Refused):
-    """That delivery is over: its entry was acknowledged, given back, or is out with another consumer."""
+    """The delivery is over: its entry was acknowledged, given back, or handed out again."""
 
 
 class Overtaken(Refused):
-    """Entries sent later were written first and this one was not: sent again, it ends up behind them."""
+    """Entries sent later were written first, and this one was not. Sent again, it comes after them."""
 
 
 class Unavailable(Refused):
@@ -147,11 +152,11 @@ class Unavailable(Refused):
 
 
 class NoLeader(Unavailable):
-    """No leader is known at the moment: an election, a failover, or a minority that is cut off."""
+    """No leader is known: an election, a failover, or the node is cut off from the majority."""
 
 
 class NotEnoughReplicas(Unavailable):
-    """The segment's leader reaches too few replicas to write: it did not even begin."""
+    """The segment's leader reaches too few replicas, and wrote nothing."""
 
 
 class NoReplica(Unavailable):
@@ -159,11 +164,11 @@ class NoReplica(Unavailable):
 
 
 class Busy(Unavailable):
-    """Too much is waiting on that node already."""
+    """Too many requests are waiting on that node."""
 
 
 class OutcomeUnknown(WalrusError):
-    """It may have been done or not. Look before you repeat it, or live with duplicates."""
+    """The request may have been executed or not. Check before you repeat it, or accept duplicates."""
 
 
 class Unreachable(WalrusError):
@@ -175,15 +180,15 @@ class TimedOut(WalrusError, TimeoutError):
 
 
 class BadReply(WalrusError):
-    """The answer makes no sense: probably not a Walrus client port."""
+    """The answer is malformed: this is probably not the client port of a Walrus node."""
 
 
 PASSING: Final = (Unavailable, Unreachable, TimedOut, OutcomeUnknown)
-"""What a program waits out that can ask again: a cluster that has lost too many nodes, for example."""
+"""Temporary errors: a program that can ask again waits until they pass."""
 
 
 def _family(kind: type[WalrusError]) -> Iterator[type[WalrusError]]:
-    """A class and all below it."""
+    """Yield a class and all classes below it."""
     yield kind
     for heir in kind.__subclasses__():
         yield from _family(heir)
@@ -193,9 +198,10 @@ _BY_NAME: Final = {kind.__name__: kind for kind in _family(WalrusError)}
 
 
 def error_for(reason: str) -> WalrusError:
-    """The error that stands for `ERR <reason>`, by the table of `walrus/wire/errors.py`.
+    """The error for `ERR <reason>`, by the table in `walrus/wire/errors.py`.
 
-    A reason that this version does not know says nothing about whether the request was carried out.
+    A reason that this version does not know becomes `OutcomeUnknown`: whether the request was executed is
+    not known, either.
 
     >>> error_for("unknown topic t: send REGISTER t first")
     UnknownTopic('unknown topic t: send REGISTER t first')

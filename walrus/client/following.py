@@ -1,12 +1,12 @@
 """GET and FETCH that wait for an entry, and following a topic: reading it to its end, and on as it grows.
 
-A follower reads what is there in batches, as `scan` does. At the end it asks for one entry and lets the node
-wait for it, which is answered as soon as there is one: no polling, and no pause between the entry's
-acknowledgement and its arrival here. What came behind it is asked for in runs that double as long as they
-are full. A segment that ends while it is waited for is answered with nothing: the follower goes on in the
-next one.
+A follower reads the existing entries in batches, as `scan` does. At the end it fetches one entry and asks
+the node to wait for it. The node answers as soon as the entry is acknowledged, so there is neither polling
+nor delay. The follower then asks for the entries after it in runs, whose length doubles as long as they are
+full. If the segment is sealed during the wait, the answer is EMPTY, and the follower continues in the next
+segment.
 
-A follower with a group is another thing, a worker of one: see `consuming.py`.
+Following with a group is different: see `consuming.py`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Follow: TypeAlias = Generator[Call[Any] | list[Entry] | Pause, list[Any], None]
 
 
 def get(topic: str, group: str, wait: float) -> Call[bytes | None]:
-    """One GET, which waits for an entry if there is none."""
+    """One GET, which waits for an entry for up to `wait` seconds."""
     at_once = calls.get_many(topic, 1, group)
     patience = milliseconds(wait, "wait")
     if not patience:
@@ -37,7 +37,7 @@ def get(topic: str, group: str, wait: float) -> Call[bytes | None]:
 
 
 def fetch(topic: str, segment: int, offset: int, wait: float) -> Call[Found | None]:
-    """One FETCH, which waits for the entry if it is not there yet."""
+    """One FETCH, which waits for the entry for up to `wait` seconds."""
     at_once = calls.fetch_many(topic, segment, offset, 1)
     patience = milliseconds(wait, "wait")
     if not patience:
@@ -48,7 +48,7 @@ def fetch(topic: str, segment: int, offset: int, wait: float) -> Call[Found | No
 
 
 def follow(topic: str, segment: int, offset: int) -> Follow:
-    """Yields calls to make (and be sent their results) and entries, without end."""
+    """Yield calls, whose results are sent back, and entries, without end."""
     while True:
         segment, offset = yield from walk(topic, segment, offset)
         run = 1
@@ -59,7 +59,7 @@ def follow(topic: str, segment: int, offset: int) -> Follow:
 
 
 def _next(topic: str, segment: int, offset: int, run: int) -> Call[Found | None]:
-    """The next run; one entry is waited for."""
+    """The call for the next run; a run of one waits for its entry."""
     if run > 1:
         return calls.fetch_many(topic, segment, offset, run)
     return fetch(topic, segment, offset, FOLLOW_WAIT)

@@ -1,12 +1,12 @@
-"""What a client does in a forked child: forget the connections, which are the parent's.
+"""Forked children: a client in a child forgets its connections, which belong to the parent.
 
-A child has copies of the parent's sockets. If both wrote to one, the node would see their requests mixed, and
-each would read answers to the other's. So the interpreter tells this module in every child (`os.fork`,
-`multiprocessing`, servers that fork their workers) before the child runs anything else; each client then
-closes its copies and starts anew. Closing a copy does not end the connection, and leaving it open would keep
-the node from noticing that the parent closed it.
+A child has copies of the parent's sockets. If both processes wrote to one socket, the node would receive
+their requests interleaved, and each would read replies to the other's requests. So the interpreter calls
+this module in every child (`os.fork`, `multiprocessing`, servers that fork their workers) before the child
+runs anything else, and each client closes its copies of the sockets. Closing a copy does not end the
+parent's connection; an open copy would keep the node from noticing that the parent has closed it.
 
-No pid is compared: in another pid namespace a child can have its parent's.
+Pids are not compared: in another pid namespace a child can have the same pid as its parent.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Protocol
 
 
 class Inheritor(Protocol):
-    """What has connections that a child must not use."""
+    """An object with connections that a child must not use."""
 
     def _forked(self) -> None: ...
 
@@ -26,7 +26,7 @@ _followers: weakref.WeakSet[Inheritor] = weakref.WeakSet()
 
 
 def follow(follower: Inheritor) -> None:
-    """Call its `_forked` in each child that is forked from now on, for as long as it lives."""
+    """Call the follower's `_forked` in each child that is forked from now on, as long as it is alive."""
     _followers.add(follower)
 
 

@@ -1,10 +1,13 @@
-"""From `HOST:PORT` to addresses that a socket can connect to, without waiting longer than a deadline.
+"""Name lookup: from a host to addresses that a socket can connect to, within a deadline.
 
-`getaddrinfo` cannot be given a timeout, and a resolver that does not answer holds it for half a minute. So a
-name is looked up in a thread, and the caller stops waiting for it when its time is up. Two things bound what
-that costs: there is at most one thread for a name, which later callers wait for as well; and the threads are
-daemons, so that neither the end of the interpreter nor that of an `asyncio.run`, which waits for the threads
-of its executor, waits for a resolver. An address in numbers needs no thread.
+`getaddrinfo` takes no timeout, and blocks for half a minute if the resolver does not answer. So a name is
+looked up in a thread, and the caller stops waiting at its deadline. Two rules bound the cost:
+
+* there is at most one thread for each name and port; later callers wait for the same thread;
+* the threads are daemons, and not those of asyncio's executor, so that neither the end of the interpreter
+  nor that of `asyncio.run` waits for a resolver.
+
+A numeric address needs no thread.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from typing import Any, NamedTuple
 
 
 class Endpoint(NamedTuple):
-    """What `socket` and `connect` take."""
+    """The address family and address, as `socket.socket` and `connect` take them."""
 
     family: int
     address: tuple[Any, ...]
@@ -32,7 +35,7 @@ os.register_at_fork(after_in_child=_pending.clear)  # the child has no thread th
 
 
 def resolve(host: str, port: int, within: float) -> list[Endpoint]:
-    """The endpoints of a host; raises an `OSError`, `TimeoutError` among them."""
+    """Return the endpoints of a host, after at most `within` seconds. Raises OSError, also TimeoutError."""
     if _is_numeric(host):
         return _look_up(host, port)
     try:
@@ -42,14 +45,14 @@ def resolve(host: str, port: int, within: float) -> list[Endpoint]:
 
 
 async def resolve_async(host: str, port: int) -> list[Endpoint]:
-    """The same, awaited, for as long as the caller likes."""
+    """Return the endpoints of a host. Raises OSError. The caller may cancel it at any time."""
     if _is_numeric(host):
         return _look_up(host, port)
     loop, lookup = asyncio.get_running_loop(), _lookup(host, port)
     known = asyncio.Event()
 
     def tell(_: Lookup) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop was closed while the resolver thought
+        with contextlib.suppress(RuntimeError):  # the loop was closed during the lookup
             loop.call_soon_threadsafe(known.set)
 
     lookup.add_done_callback(tell)
@@ -66,13 +69,13 @@ def _is_numeric(host: str) -> bool:
 
 
 def _lookup(host: str, port: int) -> Lookup:
-    """The lookup of that name that is under way, or a new one."""
+    """Return the lookup of that name that is in progress, or start one."""
     mine: Lookup = concurrent.futures.Future()
     try:
         lookup = _pending.setdefault((host, port), mine)
         if lookup is mine:
             threading.Thread(target=_answer, args=(mine, host, port), daemon=True).start()
-    except BaseException as error:  # interrupted, or no thread to be had: the next caller tries anew
+    except BaseException as error:  # interrupted, or no thread could start: the next caller tries again
         if _pending.get((host, port)) is mine:
             del _pending[host, port]
         if isinstance(error, RuntimeError):
@@ -95,6 +98,6 @@ def _answer(lookup: Lookup, host: str, port: int) -> None:
 def _look_up(host: str, port: int) -> list[Endpoint]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except ValueError as error:  # a name that IDNA cannot encode (UnicodeError), or with a zero in it
+    except ValueError as error:  # a name that IDNA cannot encode (UnicodeError), or one with a null byte
         raise socket.gaierror(socket.EAI_NONAME, f"{host!r} is not a name: {error}") from error
     return list(dict.fromkeys(Endpoint(family, address) for family, _, _, _, address in found))

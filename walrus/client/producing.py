@@ -1,26 +1,26 @@
-"""Producers: entries that are numbered, so that they can be sent again and are never written twice (PUB).
+"""Producers: entries are numbered, so that they can be sent again and are never written twice (PUB).
 
-A producer has a name that no other ever has, and numbers its entries of one topic 0, 1, 2, ... The topic's
-leader has the last number of each, so an entry may be sent as often as it takes: until its call's deadline a
-producer does that by itself, through whatever node answers. When no answer came by then, whether the entry
-was written is as unknown as after any PUT. But it is not forgotten: it keeps its number, and goes first
-when the producer is used again.
+A producer has a unique name, and numbers its entries of one topic 0, 1, 2, ... The topic's leader knows the
+last number of each producer and stores no number twice, so an entry may be sent any number of times. Until
+the deadline of the call, the producer sends it again by itself, through any node that answers. Without an
+answer by then, the outcome is unknown, as after any PUT. But the producer keeps the entry under its number,
+and sends it first when it is used again.
 
     an entry is          until
-    numbered, kept       it is acknowledged: let go
-                         it is refused for good (too large, an unknown topic): let go, its number is free
+    numbered, kept       it is acknowledged: dropped
+                         it is refused for good (too large, an unknown topic): dropped, its number is free
                          the deadline passes: the error is raised; the next `put` or `flush` sends it first
 
-Were an entry of unknown outcome let go, its number could neither be left out (the leader takes no gap) nor
-given to another entry (which the leader would take for a repetition, and not write).
+If the producer dropped an entry whose outcome is unknown, it could neither skip the number (the leader
+accepts no gap) nor use it for another entry (which the leader would take for a duplicate, and not write).
 
-Calls of one producer follow each other, since the order of its numbers is the order of the log. One that
-waits for its turn until its deadline raises `TimedOut`, and its entries were not taken. A forked child may
-not go on with a producer of its parent: two processes under one name would give two entries the same number,
-and the second would be answered OK and not be there.
+Calls of one producer run one after the other, since the order of the numbers is the order of the log. A call
+that waits for others until its deadline raises `TimedOut`, and its entries are not taken. A forked child
+must not use a producer of its parent: two processes would give the same number to two entries, and the
+second would be answered OK although it is not written.
 
-Left out: a name that outlives its process. A program that wants that has to keep the next number with what it
-produces from, durably, and to give both (`producer(topic, name, next_number)`).
+Left out: a name that outlives its process. A program that needs one must store the next number durably with
+its own state, and pass both (`producer(topic, name, next_number)`).
 """
 
 from __future__ import annotations
@@ -40,32 +40,33 @@ from walrus.client.calls import Buffer, Call
 from walrus.client.errors import InvalidRequest, LimitReached, TimedOut, UnknownTopic, WalrusError
 
 _FINAL = (InvalidRequest, UnknownTopic, LimitReached)
-"""What is refused so was never written, however often it was sent."""
+"""Errors of an entry that was never written, however often it was sent."""
 
 LEAST_TIMEOUT: Final = 0.001
-"""Seconds for a call whose turn came with its deadline."""
+"""The timeout, in seconds, of a call whose turn comes at its deadline."""
 LOOK_AGAIN: Final = 0.1
-"""Seconds after which a call that waits for its turn looks by itself: Ctrl-C may have cut a call before."""
+"""Seconds after which a waiting call checks for itself whether its turn has come, in case Ctrl-C interrupted
+the call before it."""
 
 Outcomes: TypeAlias = list[Position | WalrusError]
 
 
 class Numbering:
-    """The numbers of one producer's entries, and those entries that are not known to be written."""
+    """The numbers of a producer's entries, and the entries that are not known to be written."""
 
     def __init__(self, topic: str, name: str = "", next_number: int = 0) -> None:
         self.topic = topic
         self.name = name or secrets.token_hex(8)
         calls.name_bytes(topic)
         calls.name_bytes(self.name, "producer")
-        # In one value: were an entry let go in two steps, an exception in between would give it two numbers.
+        # One value, so that both change together: an exception in between would renumber the kept entries.
         self._unsettled: tuple[int, list[bytes]] = calls.number(next_number, "next_number", 0), []
         self.sent_again = 0
-        self._sent = self.first  # numbers below were sent
+        self._sent = self.first  # numbers below this were sent
 
     @property
     def first(self) -> int:
-        """The first number of which it is not known whether its entry is written."""
+        """The first number whose entry is not known to be written."""
         return self._unsettled[0]
 
     @property
@@ -74,7 +75,8 @@ class Numbering:
         return self._unsettled[1]
 
     def call(self, payloads: Iterable[Buffer]) -> Call[Position]:
-        """Number these entries, and ask for them and for what was kept."""
+        """Number these entries; return the call that sends the kept entries and these. Raises TypeError,
+        PayloadTooLarge."""
         entries = calls.pub_entries(self.topic, self.name, payloads)
         first, kept = self.first, self.kept + entries
         self._unsettled = first, kept
@@ -88,11 +90,11 @@ class Numbering:
         return replace(call, encode=encode)
 
     def settle(self, outcomes: Outcomes) -> None:
-        """Let go of what is acknowledged, or refused for good."""
+        """Drop the entries that are acknowledged, or refused for good."""
         assert len(outcomes) == len(self.kept), "each entry has an outcome"
         failed = (n for n, outcome in enumerate(outcomes) if isinstance(outcome, WalrusError))
         done = next(failed, len(outcomes))
-        # What is behind one that was refused for good was refused, too: it would have left a gap.
+        # The entries after one that was refused for good were refused, too: they would have left a gap.
         refused = done < len(outcomes) and isinstance(outcomes[done], _FINAL)
         self._unsettled = self.first + done, [] if refused else self.kept[done:]
         if refused:
@@ -100,9 +102,9 @@ class Numbering:
 
 
 class _Producer:
-    """What both kinds of producer have in common.
+    """What both kinds of producer share.
 
-    `patience` makes of the `timeout` of a call how many seconds it may take, its client's if it is None.
+    `patience` checks the `timeout` of a call; it returns the client's timeout for None.
     """
 
     def __init__(self, numbering: Numbering, patience: Callable[[float | None], float]) -> None:
@@ -111,13 +113,13 @@ class _Producer:
         forks.follow(self)
 
     def _forked(self) -> None:
-        """See `forks.py`: the parent goes on with these numbers."""
+        """In a child (`forks.py`): the parent continues with these numbers, so the child must not."""
         self._inherited = True
 
     def _begin(self, timeout: float | None) -> float:
-        """Until when the call may take, by `time.monotonic`. Raises in a forked child."""
+        """Return the deadline of a call, by `time.monotonic`. Raises RuntimeError in a forked child."""
         if self._inherited:
-            # The leader would take what this process sends for a repetition of the parent's entry of that
+            # The leader would take an entry of this process for a duplicate of the parent's entry with that
             # number, answer OK, and not write it.
             raise RuntimeError(
                 f"producer {self.name} was made before a fork, and its numbers are the parent's: "
@@ -127,17 +129,17 @@ class _Producer:
 
     @property
     def topic(self) -> str:
-        """Where the entries go."""
+        """The topic of the entries."""
         return self._numbering.topic
 
     @property
     def name(self) -> str:
-        """The producer's name, which no other may have."""
+        """The producer's name, which no other producer of the topic may have."""
         return self._numbering.name
 
     @property
     def next_number(self) -> int:
-        """The number of the next entry that is not known to be written."""
+        """The number of the first entry that is not known to be written."""
         return self._numbering.first
 
     @property
@@ -152,7 +154,7 @@ class _Producer:
 
 
 class Producer(_Producer):
-    """Appends to one topic, each entry once: see `Client.producer`. Threads may share it."""
+    """Appends to one topic, each entry exactly once: see `Client.producer`. Threads may share it."""
 
     def __init__(
         self,
@@ -162,31 +164,31 @@ class Producer(_Producer):
     ) -> None:
         super().__init__(numbering, patience)
         self._call = call
-        self._turns: deque[threading.Event] = deque()  # of the calls; the first has its turn
+        self._turns: deque[threading.Event] = deque()  # one for each call; the first is running
 
     def put(self, payload: Buffer, *, timeout: float | None = None) -> Position:
-        """Append one entry; returns its place. If it raises, the entry is kept: the next call sends it first.
+        """Append one entry; return its position. If it raises, the entry is kept, and sent by the next call.
 
-        The place is not `known` if the entry was there from an attempt whose answer was lost. After
-        `TimedOut` other calls took all the time, and the entry was not taken.
+        The position is not `known` if an earlier attempt, whose answer was lost, had written the entry.
+        After `TimedOut` the entry was not taken: other calls used up the time.
         """
         return self._send((payload,), timeout)[0]
 
     def put_many(self, payloads: Iterable[Buffer], *, timeout: float | None = None) -> list[Position]:
-        """Append entries, pipelined and in order; returns where each is, as `put` does.
+        """Append entries, pipelined and in order; return the position of each, as `put` does.
 
-        If it raises, those not acknowledged are kept.
+        If it raises, entries that are not acknowledged are kept.
         """
         return self._send(payloads, timeout)
 
     def flush(self, *, timeout: float | None = None) -> None:
-        """Send what is kept."""
+        """Send the entries that are kept."""
         self._send((), timeout)
 
     def _send(self, payloads: Iterable[Buffer], timeout: float | None) -> list[Position]:
         deadline = self._begin(timeout)
         mine = threading.Event()
-        try:  # rather than a lock, which waits without a deadline, or stays taken after Ctrl-C
+        try:  # not a lock, which could stay locked after Ctrl-C
             self._turns.append(mine)
             while self._turns[0] is not mine:
                 if (left := deadline - time.monotonic()) <= 0:
@@ -200,14 +202,14 @@ class Producer(_Producer):
             self._numbering.settle(outcomes)
             return _places(outcomes, len(outcomes) - kept)
         finally:
-            if mine in self._turns:  # no signal handler runs between here and the end of `remove`
+            if mine in self._turns:  # no signal handler runs between this test and the end of `remove`
                 self._turns.remove(mine)
             for following in list(self._turns)[:1]:
                 following.set()
 
 
 class AsyncProducer(_Producer):
-    """The same for asyncio: see `AsyncClient.producer`. The tasks of one event loop may share it."""
+    """A `Producer` for asyncio: see `AsyncClient.producer`. The tasks of one event loop may share it."""
 
     def __init__(
         self,
@@ -219,21 +221,21 @@ class AsyncProducer(_Producer):
         self._call, self._lock = call, asyncio.Lock()
 
     async def put(self, payload: Buffer, *, timeout: float | None = None) -> Position:
-        """Append one entry; returns its place, see `Producer.put`.
+        """Append one entry; return its position: see `Producer.put`.
 
-        If it raises or is cancelled, the entry is kept: the next call sends it first; but for `TimedOut`.
+        If it raises anything but `TimedOut`, or is cancelled, the entry is kept, and sent by the next call.
         """
         return (await self._send((payload,), timeout))[0]
 
     async def put_many(self, payloads: Iterable[Buffer], *, timeout: float | None = None) -> list[Position]:
-        """Append entries, pipelined and in order; returns where each is, as `put` does.
+        """Append entries, pipelined and in order; return the position of each, as `put` does.
 
-        If it raises, those not acknowledged are kept.
+        If it raises, entries that are not acknowledged are kept.
         """
         return await self._send(payloads, timeout)
 
     async def flush(self, *, timeout: float | None = None) -> None:
-        """Send what is kept."""
+        """Send the entries that are kept."""
         await self._send((), timeout)
 
     async def _send(self, payloads: Iterable[Buffer], timeout: float | None) -> list[Position]:
@@ -260,7 +262,7 @@ def _not_taken() -> TimedOut:
 
 
 def _places(outcomes: Outcomes, count: int) -> list[Position]:
-    """Where the last `count` entries are. Raises what went wrong first, if anything did."""
+    """Return the positions of the last `count` entries. Raises the first error among the outcomes."""
     places = []
     for outcome in outcomes:
         if isinstance(outcome, WalrusError):
