@@ -1,28 +1,28 @@
-"""Backup and restore of a cluster that goes on working.
+"""Backup and restore of topics while the cluster runs.
 
     walrus-cli backup DIR                 every topic: entries, settings, groups
     walrus-cli backup DIR --prefix shop.  of some topics
     walrus-cli restore DIR                into another cluster, of any size
 
-A backup is made as any client reads, so it needs no pause, no file of a node, and no node in particular. What
-it holds of a topic is everything that was acknowledged before it began, and some of what came while it ran.
+A backup reads as any client does. So it needs no pause, no files of a node, and any node will do. Of each
+topic it contains everything that was acknowledged before it began, and some of what was appended since.
 
     DIR/entries/      a directory of the storage engine: `python -m walrus.wal verify` and `dump` read it
-    DIR/backup.json   written last, at once: without it there is no backup, only a part of one
+    DIR/backup.json   written last, atomically: without it the backup is incomplete
 
-**Groups** are read before the entries, and noted as "so many entries of the backup are behind it". So a
-restored group gets again what it had got while the backup ran, and misses nothing. Of a work queue what was
-acknowledged out of order comes again as well.
+**Groups** are read before the entries, and stored as the number of entries of the backup before the group's
+position. So a restored group gets entries again that it read during the backup, and misses none. A work
+queue also gets entries again that it acknowledged out of order.
 
 **Restoring** writes every entry with PUB, by a producer that is named after the backup. A restore that was
-interrupted is run again (`--again`): what is there already is not written twice.
+interrupted is repeated with `--again`, which writes no entry twice.
 
-Invariants: nothing is written to a cluster before all of the backup was read and its checksums are right; a
-directory with `backup.json` is whole.
+Invariants: nothing is written to a cluster before the whole backup has been read and its checksums are
+verified; a directory with `backup.json` is complete.
 
-Left out: segment numbers and offsets are not kept, a restored topic has segments of its own. The memory of
-producers (PUB) is not either: one that goes on after a restore takes a new name. A backup takes everything
-each time.
+Left out: segment numbers and offsets are not preserved, since a restored topic has segments of its own. Nor
+are the last numbers of producers (PUB): a producer that continues after a restore needs a new name. There
+are no incremental backups.
 """
 
 from __future__ import annotations
@@ -49,31 +49,31 @@ ENTRIES, MANIFEST = "entries", "backup.json"
 BATCH: Final = 1_000
 BATCH_BYTES: Final = 4 << 20
 MOST_TOPICS: Final = 1_000
-"""As many as one reply to TOPICS names."""
+"""The number of topics in one reply to TOPICS."""
 
 Say = Callable[[str], None]
 
 
 class BackupError(Exception):
-    """It cannot be done; the message is one line."""
+    """The backup or restore is impossible; the message is one line."""
 
 
 class SavedTopic(msgspec.Struct, frozen=True, kw_only=True):
-    """One topic."""
+    """One topic of a backup."""
 
     settings: dict[str, Any]
     entries: int
     bytes: int
     sum: int
-    """CRC-32 of all entries, each with its length in front."""
+    """CRC-32 of all entries, each preceded by its length."""
     cursors: dict[str, int]
-    """Group -> how many of the entries are behind its cursor; the shared cursor is ""."""
+    """For each group, how many of the entries are before its cursor; "" is the shared cursor."""
     queues: dict[str, int]
-    """The same for groups that are read with RECEIVE: below it all are acknowledged."""
+    """For each group that is read with RECEIVE, how many entries from the beginning are all acknowledged."""
 
 
 class BackupManifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a backup holds. Times in seconds since the epoch."""
+    """The contents of a backup. Times in seconds since the epoch."""
 
     format: int = FORMAT
     backup_id: str
@@ -84,7 +84,7 @@ class BackupManifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _RunningSum:
-    """Counts and sums what passes."""
+    """Counts entries and bytes, and computes the checksum of entries."""
 
     def __init__(self) -> None:
         self.entries = self.bytes = self.value = 0
@@ -99,7 +99,7 @@ class _RunningSum:
 
 
 def backup(client: Client, directory: Path, prefix: str, say: Say) -> BackupManifest:
-    """Copy the topics that begin with `prefix` into a directory that is empty or not there.
+    """Copy the topics that begin with `prefix` into a directory that is empty or does not exist.
 
     Raises BackupError, WalrusError, OSError.
     """
@@ -129,7 +129,7 @@ def backup(client: Client, directory: Path, prefix: str, say: Say) -> BackupMani
 
 
 def _state(client: Client, topic: str) -> dict[str, Any] | None:
-    """STATE; None if the topic was deleted meanwhile."""
+    """Return the reply to STATE; None if the topic does not exist (any more)."""
     try:
         return cast("dict[str, Any]", client.state(topic))
     except UnknownTopic:
@@ -137,7 +137,7 @@ def _state(client: Client, topic: str) -> dict[str, Any] | None:
 
 
 def _copy(client: Client, wal: Walrus, topic: str, state: dict[str, Any]) -> SavedTopic:
-    """Copy what was acknowledged of a topic when `state` was asked for."""
+    """Copy the entries of a topic that were acknowledged when `state` was read, and perhaps later ones."""
     total, starts = _RunningSum(), dict[int, int]()
     for batch in _batches(_entries(client, topic, int(state["current_segment"]))):
         for entry in batch:
@@ -146,7 +146,7 @@ def _copy(client: Client, wal: Walrus, topic: str, state: dict[str, Any]) -> Sav
         wal.append_batch(topic, [entry.payload for entry in batch])
 
     def behind(place: dict[str, int]) -> int:
-        """How many of the entries are behind a place; a segment without entries is where the next begins."""
+        """How many entries are before a position; in a segment without entries, that of the next segment."""
         segment, offset = place["segment"], place["offset"]
         if segment in starts:
             return starts[segment] + offset
@@ -164,10 +164,10 @@ def _copy(client: Client, wal: Walrus, topic: str, state: dict[str, Any]) -> Sav
 
 
 def _entries(client: Client, topic: str, last: int) -> Iterator[Entry]:
-    """Every entry up to the end of segment `last`, which was open when the backup began.
+    """Yield every entry up to the end of segment `last`, which was open when the backup began.
 
-    Of a topic that is written faster than it is read here the end would never come. What retention drops
-    meanwhile is stepped over.
+    Without this bound, the backup of a topic that is written faster than it is read would never end.
+    Segments that retention drops meanwhile are skipped.
     """
     place = (1, 0)
     while True:
@@ -179,9 +179,9 @@ def _entries(client: Client, topic: str, last: int) -> Iterator[Entry]:
                 yield entry
             return
         except Trimmed:
-            place = (1, 0)  # from the beginning, wherever that is now: behind what was read
+            place = (1, 0)  # from the current beginning of the topic, which is after the entries read so far
         except UnknownTopic:
-            return  # deleted meanwhile: what was read is what there is
+            return  # deleted meanwhile: keep the entries read so far
 
 
 def _batches(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
@@ -198,7 +198,7 @@ def _batches(entries: Iterator[Entry]) -> Iterator[list[Entry]]:
 
 
 def _write_last(directory: Path, manifest: BackupManifest) -> None:
-    """Write the manifest beside its place, sync it, and move it there."""
+    """Write the manifest under another name, sync it, and rename it."""
     beside = directory / f"{MANIFEST}.part"
     with beside.open("wb") as file:
         file.write(msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n")
@@ -212,7 +212,7 @@ def _write_last(directory: Path, manifest: BackupManifest) -> None:
 
 
 def check(directory: Path) -> BackupManifest:
-    """Read all of a backup; return what it holds. Raises BackupError if it is not whole."""
+    """Read all of a backup; return its manifest. Raises BackupError if it is incomplete or damaged."""
     try:
         manifest = msgspec.json.decode((directory / MANIFEST).read_bytes(), type=BackupManifest)
     except OSError as error:
@@ -238,7 +238,7 @@ def check(directory: Path) -> BackupManifest:
 
 @contextmanager
 def _opened(directory: Path) -> Iterator[Walrus]:
-    """The engine of a backup, which is not changed. Raises BackupError where it meets damage."""
+    """The engine of a backup, which is opened read-only. Raises BackupError on damage."""
     try:
         with Walrus(disk=LookedAtDisk(directory / ENTRIES), fsync=FsyncSchedule.no_fsync()) as wal:
             yield wal
@@ -253,7 +253,7 @@ def _payloads(wal: Walrus, topic: str, kept: SavedTopic) -> Iterator[bytes]:
 def restore(client: Client, directory: Path, again: bool, say: Say) -> BackupManifest:
     """Write a backup into a cluster that has none of its topics. Raises BackupError, WalrusError.
 
-    `again`: the topics may be there, left by a restore of this backup that did not come to its end.
+    `again`: the topics may exist, from an interrupted restore of this backup.
     """
     manifest = check(directory)
     there = [name for name in manifest.topics if _state(client, name) is not None]
@@ -278,7 +278,7 @@ def _parts(payloads: Iterator[bytes]) -> Iterator[list[bytes]]:
 
 
 def _place_groups(client: Client, topic: str, kept: SavedTopic) -> None:
-    """Put each group where it was: one of a work queue by SEEK, a cursor by reading up to there."""
+    """Move each group to its position: that of a work queue by SEEK, a cursor by reading up to there."""
     places = _Places(_state(client, topic) or {})
     for group, behind in kept.queues.items():
         client.seek(topic, group, places.place(behind))
@@ -289,7 +289,7 @@ def _place_groups(client: Client, topic: str, kept: SavedTopic) -> None:
 
 
 class _Places:
-    """Where the entries of a restored topic are."""
+    """The positions of the entries of a restored topic."""
 
     def __init__(self, state: dict[str, Any]) -> None:
         self._sealed = {int(number): count for number, count in state["sealed_segments"].items()}
@@ -297,7 +297,7 @@ class _Places:
         self._cursors = state["cursors"]
 
     def place(self, index: int) -> tuple[int, int]:
-        """Where the entry is that has `index` others before it, of all that were ever written."""
+        """The position of the entry with `index` others before it, including entries trimmed since."""
         left = max(0, index - self._trimmed)
         for segment, count in sorted(self._sealed.items()):
             if left < count:
@@ -306,7 +306,7 @@ class _Places:
         return self._open, left
 
     def behind(self, group: str) -> int:
-        """How many entries are behind a cursor that is there already."""
+        """How many entries are before the current position of a cursor; 0 if it does not exist yet."""
         at = self._cursors.get(group)
         if at is None:
             return 0

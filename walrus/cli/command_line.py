@@ -1,18 +1,17 @@
-"""What all commands of this package do alike, so that none of them answers a person with a traceback.
+"""What all commands share: how they end, their console, and their credentials. None prints a traceback.
 
     wrong usage             one line on standard error that names the flag, exit status 2
     Ctrl-C                  nothing, exit status 130, as a shell expects
-    the reader had enough   (`... | head -1`) nothing, exit status 0
-    a file that cannot be   one line on standard error, exit status 1: also when that file is standard output,
-    read or written         on a disk that is full
+    closed pipe             (`... | head -1`) nothing, exit status 0
+    a file that cannot be   one line on standard error, exit status 1; also if the file is standard output,
+    read or written         on a full disk
 
-`@command(name)` makes it so for a `main`; `Parser` and `Console` are what such a `main` uses. `Parser` lives
-where a node's flags are parsed with it (`shell/arguments.py`).
+The decorator `@command(name)` implements this for a `main`, which uses `Parser` and `Console`. `Parser` is
+defined in `shell/arguments.py`, since nodes parse their flags with it, too.
 
-`CREDENTIALS` are the flags of every command that is a client of a cluster, and `believe` makes them count.
+`CREDENTIALS` are the flags of every command that is a client of a cluster; `believe` puts them into effect.
 
-Left out: the node. It logs, with the time and its id, and decides for itself what an error means
-(`node.main`).
+Left out: the node. It logs errors with the time and its id, and decides itself what they mean (`node.main`).
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ CREDENTIALS: Final = {
     "--tls-cert": "this client's certificate, where nodes ask for one (default: WALRUS_TLS_CERT)",
     "--tls-key": "its key (default: WALRUS_TLS_KEY)",
 }
-"""Who a client is. A token is no flag itself: every user of the machine would see it in ps."""
+"""The flags that identify a client. There is none for a token itself: every user would see it in `ps`."""
 
 VARIABLES: Final = {
     "token_file": "WALRUS_TOKEN_FILE",
@@ -57,19 +56,19 @@ VARIABLES: Final = {
     "tls_cert": "WALRUS_TLS_CERT",
     "tls_key": "WALRUS_TLS_KEY",
 }
-"""Which variable says the same as such a flag, by its `dest`."""
+"""The environment variable of each of these flags, by its `dest`."""
 
 
 class Main(Protocol):
-    """A command: its arguments, or those of the process, in; its exit status out."""
+    """A command: takes its arguments (None: those of the process), and returns its exit status."""
 
     def __call__(self, arguments: Sequence[str] | None = None, /) -> int: ...
 
 
 class Console(rich.console.Console):
-    """rich's console, but text is text, and a closed pipe is an exception like that of any other file.
+    """rich's console without markup, on which a closed pipe raises an exception as on any other file.
 
-    rich takes square brackets for markup and `:bug:` for a picture. Much of what is printed is not ours:
+    rich takes square brackets for markup and `:bug:` for an emoji. Much of the output comes from elsewhere:
     topics, errors of nodes, TLA+ records. So styles are given as `Text`, never as markup.
     """
 
@@ -77,12 +76,12 @@ class Console(rich.console.Console):
         super().__init__(**{"markup": False, "emoji": False, **options})
 
     def on_broken_pipe(self) -> None:
-        """rich would exit with status 1 here."""
+        """Raise the exception; rich would exit with status 1."""
         raise BrokenPipeError
 
 
 def command(name: str) -> Callable[[Main], Main]:
-    """Let a `main` end as this module's docstring says; `name` begins its error lines."""
+    """Decorate a `main` so that it ends as this module's docstring says; `name` begins its error lines."""
 
     def decorate(main: Main) -> Main:
         @functools.wraps(main)
@@ -113,7 +112,7 @@ def command(name: str) -> Callable[[Main], Main]:
 
 
 def describe(error: OSError) -> str:
-    """One line, for a person.
+    """Describe an error in one line, for a person.
 
     >>> describe(FileNotFoundError(2, "No such file or directory", "/nowhere"))
     '/nowhere: No such file or directory'
@@ -127,15 +126,16 @@ def describe(error: OSError) -> str:
 def add_credentials(
     parser: argparse.ArgumentParser, flags: Iterable[str] = CREDENTIALS, default: Any = None
 ) -> None:
-    """Give a command that is a client these flags."""
+    """Add these flags to the parser of a command that is a client."""
     for flag in flags:
         parser.add_argument(flag, type=Path, metavar="FILE", default=default, help=CREDENTIALS[flag])
 
 
 def believe(options: argparse.Namespace) -> None:
-    """Let all clients that this process and its children make be who the flags say. Raises FlagError.
+    """Let all clients of this process and its children use the credentials of the flags. Raises FlagError.
 
-    Clients look into the environment, so flags go there. What a variable said that no flag repeats, stays.
+    Clients read their credentials from the environment, so the flags are stored there. A variable whose flag
+    is not given keeps its value.
     """
     for dest, variable in VARIABLES.items():
         if (path := getattr(options, dest, None)) is not None:
@@ -148,17 +148,17 @@ def believe(options: argparse.Namespace) -> None:
 
 
 def _replace_missing_streams() -> None:
-    """A daemon may start us with standard streams closed: Python has None for them then."""
+    """Replace standard streams that are None, as they are if the process was started with them closed."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123 - for the process's whole life
 
 
 def _discard_output() -> None:
-    """Drop what is still buffered: flushing it at the exit would fail a second time."""
+    """Discard what is still buffered: flushing it at the exit would fail again."""
     try:
         descriptor = sys.stdout.fileno()
-    except (OSError, ValueError):  # a test's, or closed
+    except (OSError, ValueError):  # replaced by a test, or closed
         return
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, descriptor)

@@ -1,7 +1,7 @@
-"""What the command line can do, once, whether it is asked by a subcommand, the REPL or a pipe.
+"""The commands of the command line, each once, for subcommands, the REPL and pipes.
 
-A command takes a `Client` and a `Screen` and returns nothing: data goes to standard output, chatter to
-standard error, and what goes wrong is a `WalrusError` that the caller turns into an exit status:
+A command takes a `Client` and a `Screen` and returns nothing. Data goes to standard output, notes for a
+person go to standard error. A failure is a `WalrusError`, which the caller turns into an exit status:
 
     0  done (also EMPTY)          3  no node could be reached, or none answered in time
     1  a node answered ERR        4  the outcome is unknown: the entry may have been written
@@ -40,17 +40,17 @@ EXITS: Final = (
     "Exit status: 0 done, also if there was no entry; 1 a node answered ERR; 2 wrong usage, nothing sent; "
     "3 no node could be reached, or none answered in time; 4 the outcome is unknown; 130 Ctrl-C."
 )
-"""What `--help` says of a command, as the table above does."""
+"""The same table, for `--help`."""
 PAGE: Final = 256
-"""Entries asked for at a time when many are wanted."""
+"""How many entries are requested at a time."""
 
 
 class NotAsked(ValueError):
-    """The command line itself declines: no request was sent."""
+    """The command line itself refuses: no request was sent."""
 
 
 def exit_status(error: Exception) -> int:
-    """The exit status that stands for this error."""
+    """The exit status for an error."""
     if not isinstance(error, WalrusError):
         return 2
     if isinstance(error, Unreachable | TimedOut):
@@ -59,14 +59,14 @@ def exit_status(error: Exception) -> int:
 
 
 def describe(error: Exception) -> str:
-    """One line for an error: as the node said it, or what happened on the way there."""
+    """Describe an error in one line: the node's reason, or why no node answered."""
     if isinstance(error, WalrusError) and exit_status(error) == 3:
         return f"no answer: {error} (name another node with --addr, or start some: python -m walrus.cluster)"
     return str(error) if isinstance(error, NotAsked) else f"ERR {error}"
 
 
 class Screen:
-    """Where output goes. `human` is for a person at a terminal: tables, escapes instead of control bytes."""
+    """The output of commands. `human`: for a person at a terminal, with escapes instead of control bytes."""
 
     def __init__(self, out: BinaryIO, console: Console, chatter: Console, *, json: bool, human: bool) -> None:
         self.console = console
@@ -77,7 +77,7 @@ class Screen:
         self._lines = 0
 
     def document(self, answer: Any, view: Callable[[Console], Any], *, one_line: bool = False) -> None:
-        """A JSON document: as it came, or as a view of it; `one_line`: however wide the terminal is."""
+        """Print a JSON document, or a view of it for a person; `one_line`: do not wrap it."""
         if self._json:
             self.line(msgspec.json.encode(answer))
         else:
@@ -85,7 +85,7 @@ class Screen:
             self.console.print(view(self.console), soft_wrap=one_line)
 
     def done(self, **facts: Any) -> None:
-        """A command without data was executed."""
+        """Report that a command without data succeeded."""
         if self._json:
             self.line(msgspec.json.encode({"ok": True, **facts}))
         elif self._human:
@@ -94,7 +94,7 @@ class Screen:
             self.line(b"OK")
 
     def entry(self, payload: bytes, **facts: Any) -> None:
-        """One entry. The `facts` about it are for programs: its place, and when it was appended."""
+        """Print one entry. Only JSON has the `facts` about it: its position and append time."""
         if self._json:
             self.line(msgspec.json.encode({**facts, **_json_payload(payload)}))
         elif self._human:
@@ -103,15 +103,15 @@ class Screen:
             self.line(payload)
 
     def place(self, place: Position) -> None:
-        """A place in a topic, as `tail --from` takes it."""
+        """Print a position in a topic, as `tail --from` takes it."""
         self.line(msgspec.json.encode(place._asdict()) if self._json else b"%d.%d" % place)
 
     def name(self, name: str) -> None:
-        """One name, as of a topic."""
+        """Print one name, such as that of a topic."""
         self.line(msgspec.json.encode(name) if self._json else name.encode())
 
     def delivery(self, delivery: Delivery, *, bare: bool) -> None:
-        """One entry of a work queue, with its receipt unless it needs none."""
+        """Print one entry of a work queue; `bare`: without receipt and number of deliveries."""
         receipt, deliveries, payload = delivery.receipt, delivery.deliveries, delivery.payload
         if self._json:
             named = {} if bare else {"receipt": receipt, "deliveries": deliveries}
@@ -121,22 +121,22 @@ class Screen:
             self.line(text if bare else b"%b %d %b" % (receipt.encode(), deliveries, text))
 
     def placed(self, entry: Entry) -> None:
-        """One entry with what is known about it."""
+        """Print one entry, with its position and append time."""
         self.entry(entry.payload, segment=entry.segment, offset=entry.offset, time=entry.time)
 
     def empty(self) -> None:
-        """There was no entry."""
+        """Report that there was no entry."""
         if self._json:
             self.line(msgspec.json.encode({"empty": True}))
         else:
             self.say("EMPTY")
 
     def say(self, text: str, style: str = "dim") -> None:
-        """Chatter: what a person wants to know and a pipe does not."""
+        """Print a note for a person, on standard error."""
         self._tell(text if not self._json else msgspec.json.encode({"note": text}).decode(), style)
 
     def failed(self, error: Exception) -> None:
-        """What went wrong: one line on standard error; with --json an object, for programs."""
+        """Print an error on standard error: one line, or with --json an object for programs."""
         if self._json:
             facts = {
                 "error": str(error),
@@ -148,7 +148,7 @@ class Screen:
             self._tell(describe(error), "bold red")
 
     def progress(self) -> Progress:
-        """A bar on standard error, for a person who watches it; nothing at all for a file or a pipe."""
+        """Return a progress bar on standard error, which is disabled unless that is a terminal."""
         return Progress(
             BarColumn(),
             TextColumn("{task.fields[acknowledged]:,} acknowledged"),
@@ -164,14 +164,14 @@ class Screen:
         self._chatter.print(Text(text, style=style), soft_wrap=True)
 
     def line(self, data: bytes) -> None:
-        """One line of data, exactly these bytes."""
+        """Write one line of data, exactly these bytes."""
         self._out.write(data + b"\n")
         self._lines += 1
         if self._lines % PAGE == 0:
             self.flush()
 
     def flush(self) -> None:
-        """Let out what was written: at the end of a command, and before chatter about it."""
+        """Flush the data: at the end of a command, and before a note about it."""
         self._out.flush()
 
 
@@ -198,7 +198,7 @@ def configure(client: Client, screen: Screen, topic: str, words: Sequence[str]) 
 
 
 def settings(words: Sequence[str]) -> TopicSettings:
-    """What `<key>=<value>` and so on say.
+    """Parse settings, each as `<key>=<value>`. Raises NotAsked.
 
     >>> settings(["retain_bytes=none", "max_deliveries=3"])
     {'retain_bytes': None, 'max_deliveries': 3}
@@ -214,7 +214,7 @@ def settings(words: Sequence[str]) -> TopicSettings:
 
 
 def delete(client: Client, screen: Screen, topic: str, agreed: bool) -> None:
-    """DELETE, once the person has agreed to it."""
+    """DELETE, if the person has agreed to it. Raises NotAsked."""
     if not agreed:
         raise NotAsked(f"not sent: {topic} would be deleted with all its entries; --yes agrees to that")
     client.delete(topic)
@@ -227,21 +227,21 @@ def put(client: Client, screen: Screen, topic: str, payload: bytes) -> None:
 
 
 def pub(client: Client, screen: Screen, topic: str, producer: str, sequence: int, payload: bytes) -> None:
-    """PUB one entry: it is there once, however often it is sent."""
+    """PUB one entry: it is stored once, however often it is sent."""
     appended(screen, client.producer(topic, producer, sequence).put(payload))
 
 
 def appended(screen: Screen, place: Position) -> None:
-    """An entry is acknowledged; where it is, if the node said so."""
+    """Report that an entry is acknowledged, with its position if the node returned it."""
     screen.done(acknowledged=1, **(place._asdict() if place.known else {}))
 
 
 def put_lines(client: Client, screen: Screen, topic: str, chunks: Iterable[bytes]) -> None:
-    """PUT each line of `chunks` (bytes in any pieces), pipelined, without waiting for the input to end."""
+    """PUT each line of `chunks` (bytes in any pieces), pipelined, as soon as it has arrived."""
     acknowledged, rest = 0, b""
     for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
-        if len(rest) > protocol.MAX_SKIP_BYTES:  # no node takes it, wherever it ends
+        if len(rest) > protocol.MAX_SKIP_BYTES:  # too long for any node: do not buffer it until it ends
             lines.append(rest)
         acknowledged += _put_all(client, screen, topic, lines, acknowledged)
     if rest:
@@ -305,7 +305,7 @@ def fetch(client: Client, screen: Screen, topic: str, segment: int, offset: int,
 
 
 def entries(client: Client, screen: Screen, topic: str, segment: int = 1, offset: int = 0) -> None:
-    """Everything from that place on."""
+    """Print all entries from that position on."""
     last: Entry | None = None
     for last in client.scan(topic, segment, offset):
         screen.placed(last)
@@ -326,7 +326,7 @@ def metrics(client: Client, screen: Screen) -> None:
 
 
 def leave(client: Client, screen: Screen, node_id: int, force: bool = False) -> None:
-    """LEAVE. Where it costs replicas, the node asks for `force`."""
+    """LEAVE. If segments would have fewer replicas, the node requires `force`."""
     client.leave(node_id, force=force)
     screen.done()
 

@@ -1,19 +1,19 @@
-"""Ctrl-C, or a library that is missing, while a command is still being loaded: it ends without a traceback.
+"""Ends a command without a traceback if Ctrl-C is pressed, or a library is missing, while it still loads.
 
-Python turns SIGINT into KeyboardInterrupt from its first moment on. A command can catch that once it runs,
+Python turns SIGINT into KeyboardInterrupt from the start. A command can catch the exception once it runs,
 but it takes some tenths of a second to load, and until then the exception is raised in the middle of an
 import. So a command's module begins with
 
     if __name__ == "__main__":
         end_quietly()
 
-which leaves SIGINT to the kernel: the process dies of it, as any other program would. When its `main`
-begins, `raise_again` restores Python's way. Nothing is lost by dying earlier: nothing has been opened yet.
+which restores the kernel's default for SIGINT: it ends the process. When `main` begins, `raise_again`
+restores Python's handler. A process that ends earlier loses nothing, since it has opened nothing yet.
 
-The library itself needs one dependency; commands need more, by *extras* of the installation. A command that
-misses one says in a line which extra brings it.
+The library needs one dependency. Commands need more, which *extras* of the installation bring. A command
+that lacks one says in one line which extra brings it.
 
-A process whose parent ignores SIGINT (`nohup`, a job in the background) goes on ignoring it.
+A process that ignores SIGINT because its parent does (`nohup`, a job in the background) continues to.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ EXTRAS: Final = {
     "prometheus_client": "console",
     "nats": "mirror",
 }
-"""Which extra brings what commands import."""
+"""The extra that brings a library, by the library's name."""
 
 
 def end_quietly() -> None:
-    """Let SIGINT end the process, until `raise_again`, and a missing library be told in one line."""
+    """Let SIGINT end the process until `raise_again`, and report a missing library in one line."""
     sys.excepthook = _tell_missing
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,12 +1,12 @@
 """The command line: `python -m walrus.cli`, installed as `walrus-cli`.
 
-Without a subcommand it is a REPL (or, fed by a pipe, runs one command a line); with one it does that one.
-Data goes to standard output, chatter and errors to standard error, so that
+With a subcommand it executes that command. Without one it is a REPL, or executes each line of a pipe as a
+command. Data goes to standard output, notes and errors go to standard error, so that commands can be
+combined:
 
     walrus-cli put logs < access.log && walrus-cli entries logs | grep ' 500 '
 
-works as one would think. `--json` makes every line of output a JSON value. Exit statuses are listed in
-`cli_commands`.
+With `--json` every line of output is a JSON value. `commands.py` lists the exit statuses.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
     from walrus.cli.repl import Repl
 
-# prompt_toolkit takes longer to import than everything else together, and one-shot commands do not need it.
-# So it and `cli_repl` are imported where the REPL begins.
+# Importing prompt_toolkit takes longer than everything else together, and only the REPL needs it. So
+# prompt_toolkit and `cli/repl.py` are imported when the REPL begins.
 
 DEFAULT_ADDRESS = f"127.0.0.1:{FIRST_CLIENT_PORT}"
 _CHUNK_BYTES = 1 << 20
@@ -46,7 +46,7 @@ _CHUNK_BYTES = 1 << 20
 
 @command("walrus-cli")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     words = sys.argv[1:] if argv is None else argv
     try:
         arguments = _arguments(words)
@@ -66,7 +66,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
     if rest and arguments.command in ("put", "pub") and not any(word.startswith("-") for word in rest):
-        # argparse binds all positionals at the first one: `put topic --json text` leaves the text over
+        # argparse assigns all positionals at the first: of `put topic --json text` it leaves the text over
         arguments.payload += rest
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -149,13 +149,13 @@ def _prompt(repl: Repl, screen: Screen) -> None:
                 return
             took[0] = time.monotonic() - started
         except KeyboardInterrupt:
-            continue  # as in a shell: the line is dropped
+            continue  # as in a shell, the line is dropped
         except EOFError:
             return
 
 
 def _execute_block(repl: Repl, screen: Screen, block: str) -> bool:
-    """Each line of what was typed or pasted is a command, as in a pipe. False if one says to stop."""
+    """Execute each line that was typed or pasted, as in a pipe; return False if one says to stop."""
     lines = block.split("\n")
     for number, line in enumerate(lines, 1):
         try:
@@ -170,7 +170,7 @@ def _execute_block(repl: Repl, screen: Screen, block: str) -> bool:
 
 
 def _history() -> History:
-    """Kept between sessions, unless there is no home directory, or it cannot be written."""
+    """Return the history: in a file, or in memory if there is no home directory or it cannot be written."""
     from prompt_toolkit.history import FileHistory, InMemoryHistory
 
     try:
@@ -196,7 +196,7 @@ def _put(client: Client, screen: Screen, arguments: argparse.Namespace) -> None:
 
 
 def _standard_input() -> Iterator[bytes]:
-    """What is there, as soon as it is there: `tail -f` into `put` must not wait for a full buffer."""
+    """Yield input as soon as it arrives: `tail -f` piped into `put` must not wait for a full buffer."""
     source = cast(io.BufferedReader, sys.stdin.buffer)
     while chunk := source.read1(_CHUNK_BYTES):
         yield chunk
@@ -225,7 +225,7 @@ def _seconds(text: str) -> float:
 
 
 def _completion(client: Client, screen: Screen, arguments: argparse.Namespace) -> None:
-    """The script that teaches a shell the commands and their flags."""
+    """Print the script by which a shell completes commands and flags."""
     del client
     try:
         import shtab
@@ -239,7 +239,8 @@ def _completion_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _common(default: bool) -> Parser:
-    """Options that may stand before or after a subcommand. After it, they must not bring back defaults."""
+    """Options allowed before and after a subcommand. Those after it have no defaults, which would replace
+    values given before it."""
     common = Parser(add_help=False)
     unset: Any = None if default else argparse.SUPPRESS
     common.add_argument(
@@ -310,7 +311,7 @@ def _delete_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _agrees(topic: str) -> bool:
-    """Ask the person at the terminal; where there is none, nothing is agreed to."""
+    """Ask the person at the terminal; without a terminal, return False."""
     if not sys.stdin.isatty():
         return False
     print(
@@ -358,7 +359,7 @@ def _payload(arguments: argparse.Namespace) -> bytes:
 
 
 def _input_size() -> int | None:
-    """Bytes of standard input, if it is a file; None of a pipe or a terminal."""
+    """The size of standard input in bytes, if it is a file; None for a pipe or a terminal."""
     found = os.fstat(sys.stdin.fileno())
     return found.st_size if stat.S_ISREG(found.st_mode) else None
 
@@ -512,10 +513,10 @@ def _time(text: str) -> float:
 
 _STATUS: Final = "Exit status: 0 healthy, 1 degraded, 2 unavailable or wrong usage."
 _EXITS: Final = {"status": _STATUS, "check": _STATUS}
-"""Of the commands that have exit statuses of their own."""
+"""The help of commands that have exit statuses of their own."""
 
 _Run: TypeAlias = Callable[[Client, Screen, argparse.Namespace], int | None]
-"""Returns an exit status if it is not the usual one."""
+"""Executes a command; returns an exit status, or None for 0."""
 _Flags: TypeAlias = Callable[[argparse.ArgumentParser], None]
 _COMMANDS: dict[str, tuple[str, _Run, _Flags]] = {
     "register": (

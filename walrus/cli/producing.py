@@ -1,14 +1,14 @@
-"""Streams from the command line: lines into a topic, each once, and a topic followed as it grows.
+"""Streams on the command line: lines into a topic, each once, and following a topic as it grows.
 
-    ... | walrus-cli produce orders                 one entry a line, through a producer (PUB)
-    ... | walrus-cli produce orders --rate 100
-    walrus-cli tail orders                          all there is
-    walrus-cli tail -f orders --from end            what comes from now on, until Ctrl-C
-    walrus-cli tail orders --from 1h                what was appended in the last hour
+    ... | walrus-cli produce orders                 one entry per line, through a producer (PUB)
+    ... | walrus-cli produce orders --rate 100      at most 100 entries per second
+    walrus-cli tail orders                          all entries
+    walrus-cli tail -f orders --from end            entries from now on, until Ctrl-C
+    walrus-cli tail orders --from 1h                entries that were appended in the last hour
     walrus-cli topics; walrus-cli groups orders
 
-`produce` sends a line again until it is acknowledged, and never writes it twice; its exit status is not 0 if
-the time was over before that.
+`produce` sends a line again until it is acknowledged, and never writes it twice. If a line is not
+acknowledged within `--timeout`, `produce` ends with an exit status other than 0.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from walrus.cli.queues import point_in_time
 from walrus.client import Client, Producer, WalrusError
 
 TELL_AFTER: Final = 5.0
-"""Seconds after which `produce` says again how far it has come."""
+"""Seconds between two notes of `produce` about its progress."""
 
 BATCH: Final = 256
-"""Lines that are sent together at most, if there is a rate to keep."""
+"""The most lines that are sent together if a rate is given."""
 
 
 def produce(
@@ -41,9 +41,9 @@ def produce(
     rate: float,
     size: int | None = None,
 ) -> None:
-    """PUB each line of `chunks` (bytes in any pieces), without waiting for the input to end.
+    """PUB each line of `chunks` (bytes in any pieces), as soon as it has arrived.
 
-    `size`: bytes of the input, if they are known; the bar then shows how much of it is left.
+    `rate`: entries per second, 0 for no limit. `size`: bytes of the input, if known, for the progress bar.
     """
     rest = b""
     with screen.progress() as bar:
@@ -65,13 +65,14 @@ def produce(
 
 
 class _Stream:
-    """Lines on their way, no faster than `rate` a second (0: as fast as they are taken)."""
+    """Sends lines, at most `rate` per second (0: no limit)."""
 
     def __init__(
         self, producer: Producer, screen: Screen, rate: float, moved: Callable[[int, int], None], told: bool
     ) -> None:
-        """`moved` is called with the bytes of lines that are acknowledged, and how many are by now; if that
-        has `told` a person, nothing else does.
+        """`moved` is called after each acknowledged batch, with its bytes and the number of lines so far.
+
+        `told`: `moved` shows the progress to a person, so no notes about it are printed.
         """
         self._producer, self._screen, self._rate = producer, screen, rate
         self._moved, self._tells = moved, not told
@@ -79,7 +80,7 @@ class _Stream:
         self.acknowledged = 0
 
     def put(self, lines: list[bytes]) -> None:
-        """Send them; returns once they are acknowledged."""
+        """Send these lines; return once they are acknowledged."""
         size = max(1, min(BATCH, int(self._rate / 4))) if self._rate else len(lines)
         while lines:
             part, lines = lines[:size], lines[size:]
@@ -102,11 +103,11 @@ class _Stream:
 
 
 Begin: TypeAlias = tuple[int, int] | datetime | str
-"""Where to read from: a place, a time, "begin" or "end"."""
+"""Where to begin reading: a position, a time, "begin" or "end"."""
 
 
 def tail(client: Client, screen: Screen, topic: str, begin: Begin, follow: bool) -> None:
-    """The entries from a place on, to the end, or without end."""
+    """Print the entries from a position on, to the end, or with `follow` without end."""
     segment, offset = _place(client, topic, begin)
     found = client.follow(topic, segment, offset) if follow else client.scan(topic, segment, offset)
     for entry in found:
@@ -116,7 +117,8 @@ def tail(client: Client, screen: Screen, topic: str, begin: Begin, follow: bool)
 
 
 def _place(client: Client, topic: str, begin: Begin) -> tuple[int, int]:
-    """Segment and offset. The end is known to the topic's leader; from what another node knows it is read."""
+    """Return segment and offset. Only the topic's leader knows the end exactly; from another node's answer,
+    the entries up to the end are read."""
     if isinstance(begin, tuple):
         return begin
     if isinstance(begin, datetime):
@@ -137,7 +139,7 @@ def find(client: Client, screen: Screen, topic: str, time: str) -> None:
 
 
 def topics(client: Client, screen: Screen, prefix: str = "") -> None:
-    """TOPICS, a name a line."""
+    """TOPICS, one name per line."""
     for name in client.topics(prefix):
         screen.name(name)
 

@@ -6,14 +6,14 @@
     walrus-cli consume jobs workers --exec ./work   each to a command's standard input; status 0 is ACK
     walrus-cli consume jobs workers --no-ack        to standard output, and given back at the end: a look
 
-`consume` runs until Ctrl-C, or with `--until-empty` until nothing waits. An entry counts as done when its
-line was flushed, or its command ended well; otherwise it is given back. A reader that closes the pipe
-(`consume ... | head`) ends it, and what was not read is given back too.
+`consume` runs until Ctrl-C, or with `--until-empty` until no entry waits. An entry is acknowledged once its
+line was flushed, or its command ended with status 0; otherwise it is given back. If the reader closes the
+pipe (`consume ... | head`), `consume` ends, and gives back the entries that were not read.
 
-`--ack` is the default: a script that has always done without it must not see its entries again. With
-`--no-ack` what was written stays out until the end, so that no other consumer has it meanwhile, and is given
-back then; one whose visibility timeout ends before is written once more. A look is a delivery: it counts
-towards the topic's `max_deliveries`.
+`--ack` is the default, since older scripts do not give the flag and must not get entries again. With
+`--no-ack`, entries that were written stay out until the end, so that no other consumer gets them, and are
+then given back. An entry whose visibility timeout ends before that is written again. Such a look counts as a
+delivery towards the topic's `max_deliveries`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def receive(
     wait: float = 0.0,
     ack: bool = False,
 ) -> None:
-    """RECEIVE up to `count` entries; with `ack` they are acknowledged once they are printed."""
+    """RECEIVE up to `count` entries; with `ack`, acknowledge them once they are printed."""
     found = client.receive_many(topic, group, count, wait=wait)
     for delivery in found:
         screen.delivery(delivery, bare=ack)
@@ -58,7 +58,7 @@ def raise_first(results: Sequence[WalrusError | None]) -> None:
 
 
 def ack(client: Client, screen: Screen, topic: str, group: str, receipts: Sequence[str]) -> None:
-    """ACK each of them."""
+    """ACK each receipt."""
     raise_first(client.ack_many(topic, group, receipts))
     screen.done(acknowledged=len(receipts))
 
@@ -80,9 +80,9 @@ _AGO: Final = re.compile(r"-?([0-9]{1,9})([smhd])")
 
 
 def point_in_time(text: str) -> datetime:
-    """A time from the command line: ISO 8601, local unless it names its zone, or unix milliseconds.
+    """Parse a time: ISO 8601 (local unless it names its zone), unix milliseconds, or a time ago.
 
-    Or so long ago: `90s`, `15m`, `1h`, `2d`, with or without a minus.
+    A time ago is written `90s`, `15m`, `1h` or `2d`, with or without a minus. Raises ValueError.
 
     >>> point_in_time("1764140000123") == point_in_time("2025-11-26T06:53:20.123+00:00")
     True
@@ -103,7 +103,7 @@ def point_in_time(text: str) -> datetime:
 
 
 def seek(client: Client, screen: Screen, topic: str, group: str, place: Sequence[str]) -> None:
-    """SEEK, to `begin`, `end`, a segment and an offset, or `time=` and a time."""
+    """SEEK to `begin`, `end`, a segment and an offset, or `time=` and a time. Raises ValueError."""
     match place:
         case [time] if time.startswith("time="):
             client.seek(topic, group, point_in_time(time.removeprefix("time=")))
@@ -128,7 +128,7 @@ def consume(
     workers: int = 1,
     acks: bool = True,
 ) -> None:
-    """Work on what the group hands out, until Ctrl-C or until nothing waits; without `acks` look only."""
+    """Work on entries of the group, until Ctrl-C or until none waits; without `acks`, only print them."""
     if not acks:
         if command:
             raise ValueError("--no-ack only looks at what waits: it runs no command")
@@ -147,7 +147,7 @@ def consume(
             raise RuntimeError(f"exit status {ended.returncode}")
 
     def failed(delivery: Delivery, error: Exception) -> None:
-        if isinstance(error, OSError):  # nothing takes what is written: it will not get better
+        if isinstance(error, OSError):  # the output cannot be written, and will not become writable
             stop.set()
         with lock:
             screen.say(f"{delivery.receipt}: {error}; given back", "yellow")
@@ -160,13 +160,14 @@ def consume(
 
 
 _LOOK: Final = 100
-"""Entries that are taken at once to be looked at."""
+"""How many entries `look` takes at a time."""
 _PATIENCE: Final = 1.0
-"""Seconds that a look waits for the next entry at a time."""
+"""For how many seconds `look` waits for an entry at a time."""
 
 
 def look(client: Client, screen: Screen, topic: str, group: str, until_empty: bool) -> None:
-    """Write what waits, and give it all back at the end. The group's window bounds what is held."""
+    """Print the entries that wait, and give all of them back at the end. The group's window bounds how many
+    are held."""
     held: dict[Position, Delivery] = {}
     try:
         while True:
@@ -174,12 +175,12 @@ def look(client: Client, screen: Screen, topic: str, group: str, until_empty: bo
             again = any(delivery.position in held for delivery in found)
             held |= {delivery.position: delivery for delivery in found}
             if until_empty and (again or not found):
-                break  # it went round: what is there was written
+                break  # every entry has been printed once
             for delivery in found:
                 screen.delivery(delivery, bare=True)
             screen.flush()
     finally:
         for out in held.values():
-            with suppress(StaleReceipt):  # its visibility timeout was over before
+            with suppress(StaleReceipt):  # its visibility timeout has ended before
                 client.nack(topic, group, out)
     screen.say(f"{len(held):,} given back")

@@ -1,11 +1,10 @@
 """The REPL: the protocol's commands typed by hand, with history and completion.
 
-A line is what would go over the wire, except that commands may be typed in any case, that LEAVE may be
-followed by `--force` and DELETE must be by `--yes`, and that a few words of the REPL's own are there (`help`,
-`entries`, `connect`, `quit`). What follows the second space of PUT is the payload, as it stands, so quotes
-are part of it.
+A line is a request as it is on the wire, with these exceptions: a command may be typed in lower case; LEAVE
+accepts `--force`, and DELETE requires `--yes`; the REPL adds commands of its own (`help`, `entries`,
+`connect`, `quit`). The payload of PUT is everything after the second space, including quotes.
 
-The topics to complete are those that the history knows.
+Completion knows the topics that occur in the history.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ class Words(Completer):
         self.topics = set(topics)
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterator[Completion]:
-        """What the text before the cursor may become."""
+        """Yield completions of the text before the cursor."""
         words = document.text_before_cursor.split(" ")
         typed = words[-1]
         if len(words) == 1:
@@ -80,7 +79,7 @@ class Words(Completer):
 
 
 def topic_in(line: str) -> str | None:
-    """The topic that a line talks about.
+    """The topic that a line names; None if it names none.
 
     >>> topic_in("put orders hello"), topic_in("METRICS"), topic_in("get")
     ('orders', None, None)
@@ -91,7 +90,7 @@ def topic_in(line: str) -> str | None:
 
 
 class Repl:
-    """Executes lines. `connect` makes the client for another address."""
+    """Executes lines. `connect` makes a client for another address."""
 
     def __init__(self, client: Client, screen: Screen, connect: Callable[[str], Client]) -> None:
         self.client = client
@@ -101,7 +100,7 @@ class Repl:
         self._connect = connect
 
     def execute(self, line: str | bytes) -> bool:
-        """Do what the line says; False if it says to stop. Errors are shown and kept in `status`."""
+        """Execute a line; return False if it says to stop. An error is printed, and sets `status`."""
         raw = line if isinstance(line, bytes) else line.encode(errors="surrogateescape")
         if not raw.strip():
             return True
@@ -114,7 +113,7 @@ class Repl:
         except (WalrusError, ValueError) as error:
             self.status = commands.exit_status(error) if isinstance(error, WalrusError | NotAsked) else 1
             self._screen.failed(error)
-        finally:  # also after Ctrl-C: what came of this command must not stand in front of the next one's
+        finally:  # also after Ctrl-C: output of this command must not appear with that of the next one
             self._screen.flush()
         return True
 
@@ -133,7 +132,7 @@ class Repl:
         forced = bool(agreement) and rest.split()[1:] == [agreement]
         if forced:
             rest = rest.split()[0]
-        # A payload keeps its spaces; everywhere else a stray one at the end is a slip of the hand.
+        # A payload keeps its spaces; in other commands, spaces at the end are dropped.
         text = rest if command in ("PUT", "PUB") else rest.strip()
         request = protocol.parse_request(command.encode() + (b" " + text if text else b""))
         match request:
@@ -174,7 +173,7 @@ class Repl:
 
 
 def _of_queues(client: Client, screen: Screen, request: protocol.Delivering, text: bytes) -> None:
-    """The requests of work queues."""
+    """Execute a request of work queues."""
     match request:
         case protocol.Receive(topic, group, wait_ms):
             queues.receive(client, screen, topic, group, wait=wait_ms / 1000)
@@ -193,7 +192,7 @@ def _of_queues(client: Client, screen: Screen, request: protocol.Delivering, tex
 def _reading(
     client: Client, screen: Screen, request: protocol.Get | protocol.Fetch | protocol.Find | Describing
 ) -> None:
-    """The requests that change nothing, but for a cursor."""
+    """Execute a request that changes nothing but a cursor."""
     match request:
         case protocol.Get(topic, group, wait_ms=wait_ms) if wait_ms:
             one_or_empty(screen, client.get(topic, group, wait=wait_ms / 1000))
@@ -218,7 +217,7 @@ def _reading(
 
 
 def one_or_empty(screen: Screen, payload: bytes | None) -> None:
-    """What a request that waited has brought."""
+    """Print the result of a request that waited."""
     if payload is None:
         screen.empty()
     else:

@@ -1,11 +1,12 @@
-"""`walrus-cli status` and `check`: how the cluster is, for a person and for a script.
+"""`walrus-cli status` and `check`: the health of the cluster, for a person and for a script.
 
-Both ask every member that any of them names, judge (`health.py`) and end with the exit status of the word:
+Both ask every member that any member names. `health.py` judges the answers, which determines the exit
+status:
 
     0 healthy     1 degraded     2 unavailable
 
-`status` shows the members and what is wrong; `check` prints one line, as monitoring scripts like it. With
-`--json` both print the same object. `walrus.cluster` shows the same table, live.
+`status` prints a table of the members, and what is wrong; `check` prints one line, for monitoring scripts.
+With `--json` both print the same object. `walrus.cluster` shows the same table, live.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ from walrus.cli.view import number
 from walrus.client import Client, WalrusError
 
 COLUMNS = ("node", "role", "term", "commit", "leads", "disk free", "entries", "PUT/s")
-"""Narrower than 80 columns: of a table as wide as the terminal the echo of Ctrl-C leaves a piece behind."""
+"""The table is narrower than 80 columns: in a live table as wide as the terminal, the echo of Ctrl-C would
+wrap, and leave a part of the table behind."""
 
 STYLES = {health.HEALTHY: "bold green", health.DEGRADED: "bold yellow", health.UNAVAILABLE: "bold red"}
 
 
 def ask(address: str, timeout: float, complain: Callable[[str], None]) -> health.NodeFigures | None:
-    """Return what the node at an address says of itself; None, after a complaint, if it does not answer."""
+    """Return the figures of the node at an address; if it does not answer, call `complain`, return None."""
     try:
         with Client([address], timeout=timeout) as client:
             return health.read(client.metrics())
@@ -40,7 +42,7 @@ def ask(address: str, timeout: float, complain: Callable[[str], None]) -> health
 
 
 def look(addresses: Iterable[str], timeout: float) -> health.ClusterHealth:
-    """Ask these nodes and all members that they name. If none answers, a reason says what the first did."""
+    """Ask these nodes and all members that they name. If none answers, one reason is the first error."""
     said: list[str] = []
     answers = health.survey(addresses, lambda address: ask(address, timeout, said.append))
     cluster = health.judge(answers)
@@ -50,20 +52,20 @@ def look(addresses: Iterable[str], timeout: float) -> health.ClusterHealth:
 
 
 class Rates:
-    """PUTs per second of each node, between two looks."""
+    """PUTs per second of each node, between two answers."""
 
     def __init__(self) -> None:
         self._last: dict[int, tuple[float, int]] = {}
 
     def rate(self, node_id: int, count: int, now: float) -> float:
-        """Since the last call for this node; 0 at the first."""
+        """Return the rate since the last call for this node; 0 for the first."""
         then, before = self._last.get(node_id, (now, count))
         self._last[node_id] = (now, count)
         return health.rate(count, before, now - then)
 
 
 def size(count: int) -> str:
-    """A number of bytes, as short as can be.
+    """Format a number of bytes, as short as possible.
 
     >>> size(999), size(69_513_000_000), size(1_200_000_000_000)
     ('999', '70G', '1.2T')
@@ -76,7 +78,7 @@ def size(count: int) -> str:
 
 
 def row(node: health.NodeHealth, rate: float | None) -> list[str]:
-    """One node's line of the table; `rate`: its PUTs per second, if known."""
+    """The row of a node; `rate`: its PUTs per second, if known."""
     figures = node.figures
     if figures is None:
         return [str(node.node_id), node.role, *["-"] * (len(COLUMNS) - 2)]
@@ -97,14 +99,14 @@ def render(rows: Sequence[Sequence[str]], title: Text) -> Table:
 
 
 def headline(cluster: health.ClusterHealth) -> Text:
-    """The word and the figures of the whole, in one line."""
+    """The health and the figures of the whole cluster, in one line."""
     facts = f"{cluster.topic_count:,} topics, lag up to {cluster.worst_lag:,}"
     facts += f", under-replicated {cluster.under_replicated:,}"
     return Text.assemble("Walrus: ", (cluster.word, STYLES[cluster.word]), f"; {facts}")
 
 
 def shown(cluster: health.ClusterHealth, rates: dict[int, float], caption: str = "") -> RenderableType:
-    """Return the table of the members, a line for each reason, and one that is as wide as the terminal."""
+    """Return the table of the members, a line for each reason, and the caption."""
     rows = [row(node, rates.get(node.node_id)) for node in cluster.nodes]
     lines = [Text(f"  {reason}", style="yellow") for reason in cluster.reasons]
     lines += [Text(f"  {caption}", style="dim")] if caption else []
@@ -112,7 +114,7 @@ def shown(cluster: health.ClusterHealth, rates: dict[int, float], caption: str =
 
 
 def status(addresses: Sequence[str], screen: Screen, timeout: float) -> int:
-    """The members, what is wrong, and the largest lags."""
+    """Print the members, what is wrong, and the largest lags; return the exit status."""
     cluster = look(addresses, timeout)
     screen.document(_plain(cluster), lambda console: _status(console, cluster))
     return cluster.exit_status
@@ -143,7 +145,7 @@ def _behind(name: str, group: str, lag: int, out: int) -> str:
 
 
 def check(addresses: Sequence[str], screen: Screen, timeout: float) -> int:
-    """One line: the word, then why."""
+    """Print one line: the health, and the reasons; return the exit status."""
     cluster = look(addresses, timeout)
     line = f"{cluster.word}: {'; '.join(cluster.reasons) or 'all members are ready, all replicas are there'}"
     screen.document(_plain(cluster), lambda console: Text(line), one_line=True)
@@ -151,7 +153,7 @@ def check(addresses: Sequence[str], screen: Screen, timeout: float) -> int:
 
 
 def _plain(cluster: health.ClusterHealth) -> dict[str, Any]:
-    """For `--json`."""
+    """The object for `--json`."""
     return {
         "health": cluster.word,
         "reasons": cluster.reasons,

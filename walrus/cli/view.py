@@ -1,8 +1,8 @@
-"""How STATE, METRICS and entries look to a person: tables and panels, made with rich.
+"""Views of STATE, METRICS and entries for a person: tables and panels, made with rich.
 
-A view takes what came over the wire and must cope with anything: a node of another version may leave a
-field out or add one. So nothing here indexes blindly, and a METRICS field that no view knows is still
-shown, under its own name.
+A view must accept any answer: a node of another release may omit a field or add one. So every field is
+optional, and a METRICS field that no view knows is shown under its own name. All text from a node is printed
+without markup or control characters.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 WIDE: Final = 120
-"""From this many columns on, panels stand side by side."""
+"""With this many columns or more, panels stand side by side."""
 MOST_SEGMENTS: Final = 24
 _FIRST_SEGMENTS: Final = 4
 _ROLE_STYLES: Final = {
@@ -45,11 +45,12 @@ _SHOWN: Final = {
     "client_addresses",
     "cluster_id",
 }
-"""The METRICS fields that have their place in a view; all others are listed as they are."""
+"""The METRICS fields that have a place in a view; all others are listed."""
 
 
 def number(value: object) -> str:
-    """
+    """Format a number for a person, or whatever came in its place.
+
     >>> number(1234567), number(None), number("x")
     ('1,234,567', '—', 'x')
     """
@@ -61,7 +62,7 @@ def number(value: object) -> str:
 
 
 def printable(payload: bytes) -> str:
-    """An entry for a terminal: text as it is, but nothing that could drive the terminal.
+    """An entry for a terminal: text as it is, control characters and invalid UTF-8 escaped.
 
     >>> printable("grün".encode()), printable(b"\\x1b[2J"), printable(b"\\xff\\x00")
     ('grün', '\\\\x1b[2J', '\\\\xff\\\\x00')
@@ -75,7 +76,7 @@ def _shown(text: str) -> str:
 
 
 def _cell(value: RenderableType) -> RenderableType:
-    """What a node sent is text, not rich's markup."""
+    """Wrap text from a node, so that rich does not take it for markup."""
     return Text(value) if isinstance(value, str) else value
 
 
@@ -88,7 +89,7 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 
 def _by_number(value: object) -> list[tuple[int, Any]]:
-    """The items of a JSON object whose keys are numbers, in the order of those."""
+    """The items of a JSON object whose keys are numbers, in numeric order."""
     items = [(int(key), item) for key, item in _mapping(value).items() if str(key).isdigit()]
     return sorted(items, key=lambda pair: pair[0])
 
@@ -121,7 +122,7 @@ def _beside(console: Console, panels: list[Panel]) -> RenderableType:
 
 
 def state(console: Console, topic: str, answer: Mapping[str, Any]) -> RenderableType:
-    """A topic: its segments and its cursors."""
+    """A view of a topic: its segments and its cursors."""
     current = answer.get("current_segment")
     sealed = dict(_by_number(answer.get("sealed_segments")))
     facts = _facts(
@@ -183,7 +184,7 @@ def _cursors(cursors: Mapping[str, Any]) -> Table:
 
 
 def metrics(console: Console, answer: Mapping[str, Any]) -> RenderableType:
-    """One node's view of itself and of the cluster."""
+    """A view of METRICS: the node and the cluster, as the node sees them."""
     role = str(answer.get("state", "?"))
     title = Text.assemble(f"node {number(answer.get('id'))} ", (_shown(role), _ROLE_STYLES.get(role, "bold")))
     panels = [
@@ -251,7 +252,7 @@ def _members(answer: Mapping[str, Any]) -> Table:
 
 
 def _plain(value: object) -> Text:
-    """Whatever it is, in one cell."""
+    """Any JSON value, in one cell."""
     if isinstance(value, Mapping):
         return Text(
             ", ".join(f"{_shown(str(key))}: {_plain(item).plain}" for key, item in value.items()) or "none"

@@ -1,7 +1,9 @@
-"""`python -m walrus.wal inspect|dump|verify|bench DIR`: look into a log without writing a program.
+"""`python -m walrus.wal inspect|dump|verify|bench DIR`: examine a log without writing a program.
 
-The first three open the log as a program would, so they need it for themselves. But they write nothing: a
-torn tail is cut in their memory alone, and the directory may be on a file system that is mounted read-only.
+The first three open the log as a program does, so no other process may have it open. But they write nothing
+to it (`storage/looking.py`): a torn tail is cut in memory only, and the file system may be mounted
+read-only. `bench` measures a new log below DIR, and removes it.
+
 The exit status is 1 if anything is damaged, 2 if the log cannot be opened; errors go to standard error.
 """
 
@@ -42,12 +44,12 @@ _NAME = "python -m walrus.wal"
 
 
 class NothingThere(Exception):
-    """There is no such log, or no such topic in it; the message is one line."""
+    """There is no log, or no such topic in it; the message is one line."""
 
 
 @command(_NAME)
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; its exit status."""
+    """Run one command; return its exit status."""
     options = _parser().parse_args(arguments)
     console = Console(soft_wrap=True)
     try:
@@ -69,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _log_directory(path: Path) -> Path:
-    """Opening a log that is not there would found it: a slip of the hand would look like an empty log."""
+    """Return the directory of a log. Raises NothingThere: opening it would create an empty log."""
     if path.is_dir() and (any(path.glob("*.wal")) or (path / LOCK_NAME).exists()):
         return path
     logs = sorted(str(place.parent) for place in path.glob(f"**/{LOCK_NAME}")) if path.is_dir() else []
@@ -100,7 +102,7 @@ def _parser() -> Parser:
 
 
 def _counted(number: int, noun: str) -> str:
-    """A number and its noun.
+    """A number with its noun.
 
     >>> _counted(1, "topic"), _counted(2_000, "file")
     ('1 topic', '2,000 files')
@@ -109,7 +111,7 @@ def _counted(number: int, noun: str) -> str:
 
 
 def inspect(console: Console, wal: Walrus) -> int:
-    """One line for each topic, then the files, then what recovery had to say."""
+    """Print one line for each topic, then the files, then what recovery found."""
     table = Table(
         "topic", "first", "next", "unread", "blocks", "bytes", title=_counted(len(wal.topics()), "topic")
     )
@@ -130,7 +132,7 @@ def inspect(console: Console, wal: Walrus) -> int:
 
 
 def verify(console: Console, wal: Walrus) -> int:
-    """Check all records, with a progress bar over the topics."""
+    """Check all records, with a progress bar."""
     damage: list[Damage] = []
     with Progress(console=console, transient=True) as progress:
         topics = wal.topics()
@@ -159,7 +161,7 @@ def _report(console: Console, wal: Walrus, damage: Sequence[Damage]) -> int:
 
 
 def dump(console: Console, wal: Walrus, topic: str | None, limit: int) -> int:
-    """Every block's header, its first records, and the bytes of both."""
+    """Print each block's header and its first `limit` records, and the bytes of both."""
     if topic is not None and topic not in wal.topics():
         raise NothingThere(f"there is no topic {topic!r}; inspect lists those there are")
     for name in wal.topics() if topic is None else [topic]:
@@ -174,7 +176,7 @@ def dump(console: Console, wal: Walrus, topic: str | None, limit: int) -> int:
 
 
 def _dump_records(console: Console, view: memoryview, block: Block, limit: int) -> int:
-    """A line for each of the first records, and for what is damaged between them; where the last one ends."""
+    """Print a line for each of the first records and damaged ranges; return where the last one ends."""
     lines = _lines(runs(view, block.life, block.head.start, 0, block.extent.size), block.head.base)
     shown = list(islice(lines, limit))
     for _, line in shown:
@@ -183,7 +185,7 @@ def _dump_records(console: Console, view: memoryview, block: Block, limit: int) 
 
 
 def _lines(found: Iterator[list[Record] | DamagedRange], base: int) -> Iterator[tuple[int, str]]:
-    """The end of what a line is about, and the line."""
+    """Yield for each record or damaged range its end and the line about it."""
     for run in found:
         if isinstance(run, DamagedRange):
             yield (
@@ -198,7 +200,7 @@ def _lines(found: Iterator[list[Record] | DamagedRange], base: int) -> Iterator[
 
 
 def hexdump(data: bytes) -> Iterator[str]:
-    """Lines of 16 bytes: offset, bytes, characters.
+    """Yield lines of 16 bytes: offset, bytes, characters.
 
     >>> print(*hexdump(b"walrus"), sep="")
     0000  77 61 6c 72 75 73                                walrus
@@ -210,7 +212,7 @@ def hexdump(data: bytes) -> Iterator[str]:
 
 
 def bench(console: Console, place: Path, count: int) -> int:
-    """A quick look at this machine; `python -m benchmarks.engine` compares in earnest."""
+    """Measure roughly how fast this machine is; `python -m benchmarks.engine` compares properly."""
     table = Table("what", "entries/s", title=f"{count:,} entries of 100 bytes")
     table.columns[1].justify = "right"
     entries = [bytes(100)] * 1000
@@ -238,7 +240,7 @@ def _row(table: Table, what: str, count: int, started: float) -> None:
 
 
 def _shown(text: str, style: str = "") -> Text:
-    """A topic's name may be anything: markup in it is text, and nothing in it drives the terminal."""
+    """A topic's name as text, without markup or control characters."""
     return Text(printable(text.encode()), style)
 
 
