@@ -1,13 +1,13 @@
 """`python -m walrus.view`: a recorded run as a page for a browser, a picture, or lines for a terminal.
 
     python -m walrus.view run.film                        the page run.html
-    python -m walrus.view trace-1.jsonl trace-2.jsonl     of what real nodes recorded with --trace
+    python -m walrus.view trace-1.jsonl trace-2.jsonl     of the steps that real nodes recorded with --trace
     python -m walrus.view tests/replicas/transcripts/fence_and_seal.txt
     python -m walrus.view run.film --svg run.svg --from 120 --to 160
-    python -m walrus.view run.film --lanes                the last events before what broke, in the terminal
+    python -m walrus.view run.film --lanes                the events before the violation, in the terminal
 
-Films are written by `python -m walrus.sim --html run.film` (any name that does not end in .html).
-Exits with 0, or with 2 and one line for a file that is none of the three.
+`python -m walrus.sim --html run.film` writes films (under any name that does not end in .html).
+The exit status is 0, or 2 with one line for a file that is neither film, recording nor transcript.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _parser() -> Parser:
 
 
 def _load(files: Sequence[Path]) -> Film:
-    """The film that these files hold."""
+    """Read the film in these files. Raises FilmError, OSError."""
     with files[0].open("rb") as file:
         first = file.readline(1 << 20)
     try:
@@ -57,7 +57,7 @@ def _load(files: Sequence[Path]) -> Film:
 
 @command("walrus.view")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line; return the exit status."""
     flags = _parser().parse_args(arguments)
     try:
         film = _load(flags.files)

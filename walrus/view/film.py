@@ -1,34 +1,34 @@
-"""A recorded run as data: who did what, what it led to, and what everything looked like afterwards.
+"""Films: a recorded run as data: every event, its cause, and the state after it.
 
-One JSON object a line, the first one the header, each other one an event, in the order in which they
-happened (of real nodes: in the order of their clocks, which is why a message may seem to arrive before it is
-sent; `order` mends that). Version 1:
+A film is a file of JSON objects, one per line. The first is the header. Each other one is an event, in the
+order in which the events happened (for real nodes, by the clock that those of one machine share). Version 1:
 
     header   {"walrus": "film", "version": 1, "title": "...", "again": "...", "about": "...",
               "lanes": [["1", "node 1", "node"], ...], "broken": null or {"name", "what", "event"}}
     event    {"at": 0.0123, "lane": "1", "kind": "receive", "what": "AppendEntriesRequest",
               "fields": {"term": 2, ...}, "peer": "2", "message": 17, "state": {"term": 2, "commit": 9}}
 
-`at` is in seconds. A *lane* is a process: a node, a client, or the world, which makes faults. The kinds:
+`at` is in seconds. A *lane* is a process: a node, a client, or the world, which injects faults. The kinds:
 
-    step      a lane did something of its own: an action of the spec, by its name there
+    step      an action of the lane itself, under its name in the spec
     send      a message leaves; `lost` if it never arrives
-    receive   it arrives; `message` is that of its send, so a duplicate arrives twice
-    down, up  the process ends (kill -9, power loss, an orderly stop), a new one starts
-    fault     the world interferes
-    note      what a node tells its operator
-    look      nothing happened but that the state changed
+    receive   a message arrives; `message` is that of its send, so a duplicate is received twice
+    down, up  a process ends (kill -9, power loss, an orderly stop); a new one starts
+    fault     the world injects a fault
+    note      a line that a node logs for its operator
+    look      no event: the state has changed
 
-`state` says what of the lane's state is new after the event: value by name, None for what is gone. The names
-are those of the spec where it has one (`term`, `role`, `commit`, `log`), and `<thing> <name>` for what there
-may be many of (`copy orders/3`, `lease orders`, `group orders g`); `paused` is a process that was stopped.
-So a state is the sum of all changes before it, a film of 20,000 events stays small, and a viewer can show
-what an event changed.
+`state` holds the changes of the lane's state by the event: value by name, None for a value that is gone. A
+name is that of the spec where it has one (`term`, `role`, `commit`, `log`), or `<thing> <name>` for one of
+many (`copy orders/3`, `lease orders`, `group orders g`); `paused` marks a process that is stopped. The state
+after an event is the sum of all changes up to it. So a film of 20,000 events stays small, and a viewer can
+show what an event changed.
 
-Invariant: `check` raises FilmError for a film in which an event names a lane that is not there, a message
-arrives that was never sent, or time runs backwards on a lane.
+Invariant: in a film that `check` accepts, every event is of a known kind and on a known lane, and no message
+arrives before it is sent.
 
-Left out: what is in messages beyond the fields that tell one from another; payloads are counted, not kept.
+Left out: the contents of messages, except for the fields that distinguish them; payloads are counted, not
+stored.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ import msgspec
 VERSION = 1
 
 MAX_EVENTS = 20_000
-"""Events on one page: a longer film is shown as the window that ends with what broke, or with its end."""
+"""The most events on one page. Of a longer film it shows a window around the violation, or the end."""
 
 MAX_LINE = 1 << 20
-"""Bytes of one line of a film that is read: a file of another kind is told by its first one."""
+"""The most bytes of the first line that are parsed, since a file of another kind may have no line ends."""
 
 KINDS = ("step", "send", "receive", "down", "up", "fault", "note", "look")
 
@@ -53,11 +53,11 @@ WORLD = "world"
 
 
 class FilmError(ValueError):
-    """What was given is not a film, and why."""
+    """The input is not a film; the message says why."""
 
 
 class Lane(msgspec.Struct, frozen=True, array_like=True):
-    """A process: its id in events, its name, and what it is: `node`, `client` or `world`."""
+    """A process: its id in events, its name, and its kind: `node`, `client` or `world`."""
 
     id: str
     name: str
@@ -65,38 +65,38 @@ class Lane(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Broken(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The invariant that the run broke, what the judge said, and the index of the event after which."""
+    """The violation: the invariant's name, the judge's message, and the index of the event after which."""
 
     name: str
     what: str
     event: int
     why: str = ""
-    """What the invariant is for, in a few sentences."""
+    """The purpose of the invariant, in a few sentences."""
 
 
 class Header(msgspec.Struct, omit_defaults=True):
-    """What a film is of."""
+    """The description of a film."""
 
     walrus: str = ""
     version: int = 0
     title: str = ""
     again: str = ""
-    """The command that plays the run once more."""
+    """The command that repeats the run."""
     about: str = ""
     steps: bool = False
-    """Whether `at` counts steps, as in a counterexample, and not seconds."""
+    """Whether `at` counts steps, as in a counterexample, instead of seconds."""
     lanes: list[Lane] = []
     broken: Broken | None = None
     opens: int = 0
-    """The event at which a page of it is opened, if nothing broke."""
+    """The event at which the page opens, if there is no violation."""
     invariants: list[tuple[str, str]] = []
-    """What was checked after each event: name and sentence."""
+    """The invariants that were checked after each event: name and description."""
     links: dict[str, list[tuple[str, str]]] = {}
-    """Where to read more of an event, by what it is: text and address ("": only the text)."""
+    """References for events, by `what`: text and address ("": only text)."""
 
 
 class Event(msgspec.Struct, omit_defaults=True):
-    """One thing that happened; see the module's docstring."""
+    """One event; see the module's docstring."""
 
     at: float
     lane: str
@@ -107,7 +107,7 @@ class Event(msgspec.Struct, omit_defaults=True):
     message: int = 0
     lost: bool = False
     minor: bool = False
-    """Heartbeats and the like: a viewer folds them unless it is asked not to."""
+    """A routine event, such as a heartbeat: a viewer hides it unless asked."""
     state: dict[str, Any] = {}
 
 
@@ -118,7 +118,7 @@ class Film(msgspec.Struct):
     events: list[Event]
 
     def check(self) -> None:
-        """Raise FilmError if the events do not fit together."""
+        """Raise FilmError if an event contradicts the header or earlier events."""
         lanes = {lane.id for lane in self.header.lanes}
         sent: set[int] = set()
         for number, event in enumerate(self.events):
@@ -146,7 +146,7 @@ def header(title: str, lanes: Iterable[Lane], *, again: str = "", about: str = "
 
 
 def parse(lines: Iterable[bytes], name: str) -> Film:
-    """Return the film that these lines hold; FilmError names the line that is wrong."""
+    """Parse a film. Raises FilmError, which names the invalid line."""
     numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
     head: Header | None = None
     events: list[Event] = []
@@ -171,13 +171,13 @@ def parse(lines: Iterable[bytes], name: str) -> Film:
 
 
 def read(path: Path) -> Film:
-    """Return the film in a file."""
+    """Read a film from a file. Raises FilmError, OSError."""
     with path.open("rb") as file:
         return parse(file, str(path))
 
 
 def previous_on_lane(events: Sequence[Event]) -> list[int]:
-    """Return for each event the index of the one before it on its lane, -1 if there is none."""
+    """Return for each event the index of the previous event on its lane; -1 if there is none."""
     last: dict[str, int] = {}
     before = []
     for number, event in enumerate(events):
@@ -187,7 +187,7 @@ def previous_on_lane(events: Sequence[Event]) -> list[int]:
 
 
 def causes(events: Sequence[Event]) -> list[int]:
-    """Return for each event that receives a message the index of the send, -1 for all others."""
+    """Return for each receive event the index of its send; -1 for all other events."""
     sends: dict[int, int] = {}
     found = []
     for number, event in enumerate(events):
@@ -198,10 +198,11 @@ def causes(events: Sequence[Event]) -> list[int]:
 
 
 def causal_past(events: Sequence[Event], at: int) -> list[int]:
-    """Return what happened before event `at` in Lamport's sense, and `at` itself, in order.
+    """Return the events that happened before event `at`, and `at` itself, in order.
 
-    That is: what its own lane did earlier, and, for each message that arrived, what its sender did up to
-    sending it. (Lamport, "Time, clocks, and the ordering of events", 1978.)
+    These are earlier events of its own lane and, for each message received there, the events of the sender
+    up to the send, and so on ("happened before": Lamport, "Time, clocks, and the ordering of events in a
+    distributed system", 1978).
 
     >>> a, b = Event(0, "1", "step", "x"), Event(1, "1", "send", "m", message=1)
     >>> c, d = Event(1, "2", "step", "y"), Event(2, "2", "receive", "m", message=1)
@@ -232,8 +233,10 @@ def state_at(film: Film, at: int) -> dict[str, dict[str, Any]]:
 
 
 def window(film: Film, start: int | None = None, stop: int | None = None, most: int = MAX_EVENTS) -> Film:
-    """Return the part of a film between two events, of at most `most`: without a choice, the part that ends
-    with what broke, or with the end. Its first events put every lane into the state that it had.
+    """Return the events `start` to `stop - 1` of a film, at most `most` of them, as a film.
+
+    By default the window ends shortly after the violation, or at the end of the film. It begins with an
+    event for each lane that sets the lane's state at that point.
     """
     broken = film.header.broken
     if stop is None:

@@ -1,11 +1,11 @@
-"""A film as one HTML page that needs nothing else: no network, no server, no library.
+"""A film as one self-contained HTML page: it needs no network, no server and no library.
 
-The page is `page/viewer.html` with its style and script put into it, and the film: JSON lines, gzip, base64,
-which every browser since 2023 unpacks by itself (DecompressionStream). A film of 20,000 events is a page of
-about half a megabyte.
+The page is `page/viewer.html` with its style, its script and the film inserted. The film is in JSON lines,
+compressed with gzip and encoded in base64; all browsers since 2023 can decompress it (DecompressionStream).
+A film of 20,000 events is a page of about half a megabyte.
 
-What is put in is never read as markup: base64 has no `<`, the title is escaped, and everything else on the
-page is made of text nodes by the script.
+No inserted data is parsed as markup: base64 has no `<`, the title is escaped, and the script creates
+everything else on the page as text nodes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from walrus.view.film import Film, window
 
 
 def page(film: Film) -> str:
-    """Return the page of this film, or of the window of it that fits (`film.window`)."""
+    """Return the page of this film, or of a window of it if it is too long (`film.window`)."""
     film = window(film)
     packed = base64.b64encode(gzip.compress(film.lines(), mtime=0)).decode()
     parts = files("walrus.view") / "page"
@@ -34,5 +34,5 @@ def page(film: Film) -> str:
 
 
 def write(film: Film, path: Path) -> None:
-    """Write the page of this film to a file."""
+    """Write the page of this film to a file. Raises OSError."""
     path.write_text(page(film), "utf-8")

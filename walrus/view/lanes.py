@@ -1,4 +1,4 @@
-"""A piece of a film for a terminal: a column for each lane, a row for each event, messages as arrows.
+"""Part of a film for a terminal: a column for each lane, a row for each event, messages as arrows.
 
         time  node 1               node 2               node 3
       0.4312  ● Timeout            │                    │
@@ -6,9 +6,9 @@
       0.4312  ○──RequestVote───────┼────────────✗       │            lost
       0.4340  │◀──RequestVoteRe────●                    │
 
-A message is drawn once, in the row in which it arrives, or in that in which it is sent if it never does. What
-a lane does by itself is written over the lanes beside it, which do nothing in that row. Clients have lanes
-where there is room: of 80 columns three nodes take all, of 160 they leave some for three clients.
+A message is drawn once: in the row of its arrival, or in that of its send if it is lost. The text of an
+event is written across the neighbouring lanes, which have no event in that row. Clients have lanes only
+where there is room: three nodes take all of 80 columns, and leave room for three clients in 160.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from collections.abc import Sequence
 from walrus.view.film import Event, Film, causal_past, causes
 
 TIME = 10
-"""Columns of the time."""
+"""The columns of the time."""
 LEAST = 14
-"""Columns of a node's lane, at least."""
+"""The least columns of a node's lane."""
 ROOMY = 22
-"""Columns of each lane if clients have some, too: those that do not fit are left out, what they do stays."""
+"""The least columns of a lane if clients have lanes, too. Clients that do not fit have no lane, but their
+events are shown."""
 
 
 def story(film: Film, at: int, most: int = 20) -> list[int]:
-    """Return the last `most` events that led to event `at`, without heartbeats, looks, and the sends of
-    messages of which the receipt is shown.
+    """Return the last `most` events that led to event `at`, without minor events, looks, and the sends of
+    messages whose arrival is shown.
     """
     past = causal_past(film.events, at)
     sends = causes(film.events)
@@ -43,7 +44,7 @@ def _is_told(event: Event) -> bool:
 
 
 def draw(film: Film, shown: Sequence[int], width: int = 80) -> list[str]:
-    """Return the rows of these events, beginning with the names of the lanes."""
+    """Return the rows of these events, after a row with the names of the lanes."""
     used = {lane for number in shown for lane in (film.events[number].lane, film.events[number].peer)}
     lanes = [lane for lane in film.header.lanes if lane.id in used or lane.kind == "node"]
     nodes = [lane for lane in lanes if lane.kind == "node"][: max(1, (width - TIME) // LEAST)]
@@ -82,15 +83,15 @@ def _draw_event(canvas: list[str], event: Event, place: dict[str, int], broke: s
 
 
 def _told(event: Event, broke: str) -> str:
-    """The label, the other end of a message that is no arrow here, and what broke."""
+    """The label, the other end of a message that is not drawn as an arrow, and the violation."""
     if event.what.startswith("fails") and broke:
-        return broke  # which says the same in the words of the invariant
+        return broke  # it says the same, with the name of the invariant
     other = {"send": f" to {event.peer}", "receive": f" from {event.peer}"}.get(event.kind, "")
     return f"{label(event)}{other}{': ' if broke else ''}{broke}"
 
 
 def _beside(canvas: list[str], here: int, sign: str, text: str) -> None:
-    """What a lane does by itself: to its right, or to its left if there is more room for it."""
+    """Write the text of an event to the right of its lane, or to the left if there is more room."""
     right, left = len(canvas) - here - 2, here - TIME - 1
     if len(text) <= right or right >= left:
         _put(canvas, here, f"{sign} {text}")
@@ -99,7 +100,7 @@ def _beside(canvas: list[str], here: int, sign: str, text: str) -> None:
 
 
 def _arrow(canvas: list[str], start: int, end: int, text: str, lost: bool) -> None:
-    """An arrow between two columns, with its text in it."""
+    """Draw an arrow between two columns, with its text in it."""
     low, high = min(start, end), max(start, end)
     for column in range(low + 1, high):
         canvas[column] = "┼" if canvas[column] == "│" else "─"
@@ -125,11 +126,11 @@ def _put(canvas: list[str], at: int, text: str) -> None:
 
 
 SHOWN = ("term", "op", "length", "count", "start", "success", "granted", "fenced", "gap")
-"""The fields that a picture has room for, but for a segment's name."""
+"""The fields that a picture has room for, in addition to the segment's name."""
 
 
 def label(event: Event) -> str:
-    """Return what of an event fits into a line.
+    """Return a short label of an event.
 
     >>> label(Event(0.1, "1", "send", "RequestVoteRequest", {"term": 3, "last_log_index": 9}))
     'RequestVote term=3'

@@ -1,7 +1,7 @@
-"""Where to read more of an event: the spec's action, the function, the sections of the paper that it cites.
+"""References for an event: the spec's action, the function, and the sections of the paper that it cites.
 
-The table is docs/spec-map.md, which a test holds against specs and code. A package that was installed
-without the repository has no docs; its films have no links then.
+They come from the table in docs/spec-map.md, which a test compares with specs and code. A package that is
+installed without the repository has no docs, so its films have no links.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ROW = re.compile(r"^\| (\w+) \| `(walrus\.[\w.]+)` \|(.*)\|$")
 
 
 def links(page: Path) -> dict[str, list[tuple[str, str]]]:
-    """Return for each action of the specs what to read, as (text, address relative to `page`, or "")."""
+    """Return the references of each action of the specs: (text, address relative to `page` or "")."""
     found: dict[str, list[tuple[str, str]]] = {}
     if not MAP.exists():
         return found
@@ -42,7 +42,7 @@ def links(page: Path) -> dict[str, list[tuple[str, str]]]:
 
 
 def _cited(file: Path, function: str) -> list[str]:
-    """The sections that the function's docstring cites.
+    """The sections of the paper or the dissertation that a function's docstring cites.
 
     >>> _cited(ROOT / "walrus" / "raft.py", "_campaign")
     ['the Raft paper, section 5.2']
@@ -55,7 +55,7 @@ def _cited(file: Path, function: str) -> list[str]:
 
 
 def _file_of(name: str) -> Path:
-    """The file in which a dotted name is."""
+    """The file that defines a dotted name."""
     parts = name.split(".")
     for split in range(len(parts), 0, -1):
         module = ROOT.joinpath(*parts[:split])

@@ -1,8 +1,8 @@
-"""What real nodes recorded with `--trace`, as a film: their steps in the order of their common clock.
+"""Recordings of real nodes (`--trace`) as films: their steps in the order of their common clock.
 
-A recorded run (docs/model-checking.md) holds what the specs know of: steps with their values, no messages.
-So there are no arrows, and of a node's state only what a step says of it. Files of several nodes of one
-machine merge by their clock.
+A recording (docs/model-checking.md) contains what the specs describe: steps with their values, but no
+messages. So the film has no arrows, and only as much of a node's state as its steps contain. The files of
+several nodes on one machine are merged by their clock.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ STATE = {
     "commit_index": "commit",
     "voted_for": "vote",
 }
-"""Values of Raft's steps that are the state after it, and their names in a film."""
+"""The values of Raft's steps that belong to the state after the step, with their names in a film."""
 
 KINDS = {"Crash": "down", "PowerLoss": "down", "Restart": "up", "Pause": "fault", "Resume": "fault"}
-"""Steps that are no action of the node's own."""
+"""The kinds of steps that are not actions of the node itself."""
 
 MINOR = frozenset({"Report", "Synced", "AcceptAppendEntriesRequest", "HandleAppendEntriesResponse"})
-"""What a healthy cluster does all the time; folded unless asked for."""
+"""Routine steps of a healthy cluster, which a viewer hides unless asked."""
 
 
 def film(files: Iterable[Path]) -> Film:

@@ -1,8 +1,8 @@
-"""A piece of a film as an SVG picture, for the documentation: the same diagram as the page's, standing still.
+"""Part of a film as an SVG picture, for the documentation: a static version of the page's diagram.
 
-Lanes run to the right, a message is an arrow from where it was sent to where it arrives, a lost one ends in
-a cross; a lane's line has the colour of its term, and is thick while its node leads Raft. Colours are the
-page's in its light theme, and every mark has a shape of its own, so that the picture also works in grey.
+Lanes run from left to right. A message is an arrow from its send to its arrival; the arrow of a lost message
+ends in a cross. A lane's line has the colour of its term, and is thick while its node leads Raft. The
+colours are those of the page's light theme. Every mark has its own shape, so the picture also works in grey.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ ROW, TOP, LEFT = 64, 34, 96
 TERMS = ("#8a949c", "#2f6fdb", "#c2410c", "#1f8a54", "#9333c9", "#b8860b", "#0e8fa3", "#c2185b")
 INK, SOFT, BAD, HALTED = "#1d2327", "#667079", "#b3261e", "#c77700"
 MARGIN = 150
-"""Pixels that the text of an event takes to its right, at most."""
+"""The most pixels that the text of an event takes to its right."""
 SMALL, MIDDLE = 'font-size="10"', 'text-anchor="middle"'
 HALO = 'stroke="#ffffff" stroke-width="3" paint-order="stroke"'
-"""Around text, so that it can be read on a line."""
+"""A white outline around text, which keeps it readable on a line."""
 LETTER, SMALL_LETTER = 6.4, 5.3
-"""Pixels of a letter, about."""
+"""The approximate width of a letter, in pixels."""
 
 
 def colour(term: int | None) -> str:
@@ -33,9 +33,9 @@ def colour(term: int | None) -> str:
 
 
 def picture(film: Film, shown: Sequence[int], title: str = "", widest: float = inf) -> str:
-    """Return the SVG of these events; lanes on which nothing happens are left out, but for nodes.
+    """Return the SVG of these events, with the lanes of all nodes and of other processes that take part.
 
-    What is wider than `widest` pixels goes on below, as text does in its next line.
+    A picture wider than `widest` pixels is broken into strips, one below the other.
     """
     lanes = _used(film, shown)
     drawings = [_Drawing(film, part, lanes) for part in _strips(film, shown, widest)]
@@ -57,13 +57,13 @@ def picture(film: Film, shown: Sequence[int], title: str = "", widest: float = i
 
 
 def _used(film: Film, shown: Sequence[int]) -> list[Lane]:
-    """The lanes of these events, and all nodes."""
+    """The lanes of these events, and those of all nodes."""
     used = {lane for number in shown for lane in (film.events[number].lane, film.events[number].peer)}
     return [lane for lane in film.header.lanes if lane.id in used or lane.kind == "node"]
 
 
 def _strips(film: Film, shown: Sequence[int], widest: float) -> list[Sequence[int]]:
-    """These events in parts that are no wider than that, cut where the fewest messages are on their way."""
+    """Split these events into strips of at most that width, where the fewest messages are in flight."""
     left, sends = list(shown), causes(film.events)
     strips: list[Sequence[int]] = []
     while True:
@@ -80,7 +80,7 @@ def _strips(film: Film, shown: Sequence[int], widest: float) -> list[Sequence[in
 
 
 def _places(film: Film, shown: Sequence[int]) -> dict[int, float]:
-    """Where each event is along the axis. Silence is cut short."""
+    """The horizontal position of each event; distances grow with the logarithm of the time between."""
     x: dict[int, float] = {}
     place, before = LEFT + 50.0, None
     for number in shown:
@@ -105,7 +105,7 @@ def _cross(x: float, y: float, size: int) -> str:
 
 
 class Look(NamedTuple):
-    """What of a lane's state its line shows."""
+    """The part of a lane's state that its line shows."""
 
     term: int | None = None
     role: str | None = None
@@ -128,7 +128,7 @@ def looks(film: Film, shown: Sequence[int]) -> dict[str, list[Look]]:
 
 
 class _Drawing:
-    """Where everything goes."""
+    """The layout and the elements of one strip."""
 
     def __init__(self, film: Film, shown: Sequence[int], lanes: Sequence[Lane]) -> None:
         self._film, self._shown = film, list(shown)
@@ -137,26 +137,26 @@ class _Drawing:
         self._looks = looks(film, self._shown)
         self._x = _places(film, self._shown)
         self._texts: dict[int, float] = {}
-        """Where the last label at each height ends."""
+        """For each height, where its last label ends."""
         ends = (x + self._room(film.events[number]) for number, x in self._x.items())
         self.width = max(ends, default=LEFT + MARGIN)
 
     @staticmethod
     def _room(event: Event) -> float:
-        """Pixels that the text of an event may take to its right."""
+        """The pixels that the text of an event may take to its right."""
         if event.kind == "receive":
             return max(60, SMALL_LETTER * len(label(event)[:28]))
         return max(60, LETTER * len(_short(event)) / 2 + 20)
 
     def drawn(self) -> list[str]:
-        """Everything, what is in front last."""
+        """All elements, from back to front."""
         return [*self.lines(), *self.arrows(), *self.marks(), *self.names()]
 
     def _y(self, lane: str) -> float:
         return TOP + self.lanes[lane] * ROW + ROW / 2
 
     def lines(self) -> list[str]:
-        """The lanes, by term and role."""
+        """The lines of the lanes, drawn by term and role."""
         drawn = []
         for lane in self.lanes:
             start, look = float(LEFT), self._looks[lane][0]
@@ -179,7 +179,7 @@ class _Drawing:
         return _path(data, colour(look.term), f'stroke-width="{thick}"')
 
     def arrows(self) -> list[str]:
-        """Messages that arrive, and those that are lost."""
+        """The arrows of messages, received and lost."""
         drawn, sends, events = [], causes(self._film.events), self._film.events
         for number in self._shown:
             event, sent = events[number], sends[number]
@@ -199,7 +199,7 @@ class _Drawing:
         return [_path(f"M{x1:.1f} {y1:.1f}L{x2:.1f} {end:.1f}{head}", SOFT), text]
 
     def _beside(self, x1: float, y1: float, x2: float, y2: float, text: str) -> str:
-        """A message's label beside its arrow, between two lanes, where no other label is in the way."""
+        """A message's label beside its arrow, between two lanes, where it covers no other label."""
         sign = 1 if y2 > y1 else -1
         free = (0.0, x1, y1)
         for gap in range(round(abs(y2 - y1) / ROW)):
@@ -221,7 +221,7 @@ class _Drawing:
         return [line, _cross(x + 12, y2, 4)]
 
     def marks(self) -> list[str]:
-        """The events."""
+        """The marks and labels of events."""
         drawn, broken = [], self._film.header.broken
         ends: dict[tuple[str, int], float] = {}
         for number in self._shown:
@@ -237,7 +237,7 @@ class _Drawing:
         return drawn
 
     def _label(self, ends: dict[tuple[str, int], float], lane: str, x: float, text: str, ink: str) -> str:
-        """A text above its event, or below it, or higher, wherever there is room."""
+        """A label above its event, below it, or further away, wherever there is room."""
         half, y = len(text) * LETTER / 2, self._y(lane)
         for place in (-12, 21, -25, 34):
             if ends.get((lane, place), 0.0) < x - half:
@@ -246,7 +246,7 @@ class _Drawing:
         return _text(max(x, half + LEFT - 4), y + place, text, ink, MIDDLE)
 
     def names(self) -> list[str]:
-        """Lanes by name, and the time at the first and the last event."""
+        """The names of the lanes, and the times of the first and the last event."""
         back = (
             f'<rect width="{LEFT - 6}" height="{TOP + len(self.lanes) * ROW}" fill="#ffffff" opacity="0.85"/>'
         )

@@ -1,17 +1,17 @@
-"""A transcript of the tests as a film: the same run that a test plays word by word, as a picture.
+"""Transcripts of the tests as films: the run that a test plays, as a picture.
 
 Transcripts (`tests/consensus/transcripts`, `tests/replicas/transcripts`) are texts that a test plays and that
-a reviewer reads. What a line means here:
+a reviewer reads. The lines become events:
 
-    # text                          a heading of what follows; the first ones say what the film is about
-    > crash 1                       done to a node: an event on its lane, or on the world's
-      1 -> 2  Append t/1 (lost)     a message, which arrives, or is lost
-      put through 1: OK             what a client was told by node 1
+    # text                          a heading of what follows; the first ones describe the film
+    > crash 1                       a command: an event on the node's lane, or on the world's
+      1 -> 2  Append t/1 (lost)     a message, which arrives or is lost
+      put through 1: OK             the reply of node 1 to a client
       1  Leader  term 2  commit 3   log 1 2     (after `> show`) the state of a node
       t/1  sealed at 2              (after `> show`) a segment, with a line for each copy
 
-A transcript has no clock: its events are numbered. Left out: what a line of another form says is kept as a
-note of the world, so nothing is lost, and nothing is guessed.
+A transcript has no clock: `at` is the number of the event. Left out: lines of other forms are not
+interpreted; each becomes a note of the world.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from typing import Any
 from walrus.view.film import WORLD, Event, Film, FilmError, Lane, header
 
 METADATA = "metadata"
-"""The lane of what Raft has committed, whichever node applied it first."""
+"""The lane of committed metadata, whichever node applied it first."""
 
 _MESSAGE = re.compile(r"^  (\d+) -> (\d+)  (\w+)(.*?)\s*(\((?:lost|refused)[^)]*\))?$")
 _STATE = re.compile(r"^  (\d+)  (\w+) +term (\d+)  commit (\d+) +log ?(.*)$")
 _CLIENT = re.compile(r"^  (.*) through (\d+): (.*)$")
 _SEGMENT = re.compile(r"^  (\S+)/(\d+)  (open|sealed at (\d+)), ")
 _SAID = re.compile(r"index \d+$|\d+ messages?$|lease  |cursor |\d+  down$")
-"""What the state or the events say, too."""
+"""Lines that are left out, because the state or the events contain the same."""
 _COPY = re.compile(r"^    (\d+)  (\S.*?)(?:   \((.*)\))?$")
 _DOWN, _UP = frozenset({"crash", "kill", "power", "lose-power"}), frozenset({"start"})
 _FAULTS = frozenset({"isolate", "cut", "lose", "damage", "pause", "slow", "unreachable", "hold"})
@@ -40,7 +40,7 @@ _TALK = frozenset(
 
 
 def film(text: str, name: str) -> Film:
-    """Return the film of a transcript. Raises FilmError for a text that is none."""
+    """Return the film of a transcript. Raises FilmError if the text is not a transcript."""
     reader = _TranscriptReader()
     for line in text.splitlines():
         reader.read(line)
@@ -61,13 +61,13 @@ def film(text: str, name: str) -> Film:
 
 
 class _TranscriptReader:
-    """The events so far, and what the next line belongs to."""
+    """The events so far, and the context of the next line."""
 
     def __init__(self) -> None:
         self.about: list[str] = []
         self.events: list[Event] = []
         self.peers: set[str] = set()
-        self._began = False  # whether the first command came
+        self._began = False  # whether there was a command
         self._segment = ""
         self._sent = 0
 
@@ -152,7 +152,7 @@ class _TranscriptReader:
 
 
 def _fields(text: str) -> dict[str, Any]:
-    """The fields of a message: `term=2, granted=True`, or `t/1 length=2`."""
+    """Parse the fields of a message: `term=2, granted=True`, or `t/1 length=2`."""
     found: dict[str, Any] = {}
     for name, value in re.findall(r"(\w+)=([^\s,()]+)", text):
         found[name] = int(value) if value.lstrip("-").isdigit() else value
@@ -162,7 +162,10 @@ def _fields(text: str) -> dict[str, Any]:
 
 
 def _runs(words: Iterable[str]) -> list[list[int]]:
-    """A log as `[..3] 4 5 5`: a snapshot up to 3, then the term of each entry."""
+    """Parse a log such as `[..3] 4 5 5`, a snapshot up to 3 and the term of each entry, into runs of terms.
+
+    A run is [term, last index]; the first is [0, the snapshot's last index].
+    """
     runs, last = [[0, 0]], 0
     for word in words:
         if snapshot := re.match(r"\[\.\.(\d+)", word):
