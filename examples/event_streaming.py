@@ -2,8 +2,8 @@
 
     python examples/event_streaming.py --addr 127.0.0.1:9091
 
-Each service is a consumer group with a cursor of its own, kept by the cluster. Reading from the beginning,
-with `entries`, moves no cursor: a service that is new, or was wrong, rebuilds what it knows that way.
+Each service is a consumer group with its own cursor in the cluster. `entries` reads from the beginning and
+moves no cursor: a new service, or one that had a bug, rebuilds its state that way.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ TOPIC = "example.orders"
 
 
 def orders(count: int) -> Iterable[dict[str, Any]]:
-    """Yield made-up orders."""
+    """Yield invented orders."""
     for number in range(count):
         yield {"order": number, "customer": f"c{number % 7}", "cents": 100 + 37 * number % 1_000}
 
 
 def read_all(client: Client, group: str) -> Iterable[dict[str, Any]]:
-    """Yield what a group has not read yet."""
+    """Yield the orders that a group has not read yet."""
     while batch := client.get_many(TOPIC, 100, group=group):
         yield from map(json.loads, batch)
 
 
 def main() -> None:
-    """Write, let both services read, and replay."""
+    """Write orders, let both services read, and replay."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--addr", action="append", required=True, help="a node; may be repeated")
     parser.add_argument("--count", type=int, default=500, help="orders to write")

@@ -1,12 +1,12 @@
-"""Log aggregation: files in a directory for each service become a topic for each service, line by line.
+"""Log aggregation: the log files of each service become a topic, one entry per line.
 
     python examples/log_aggregation.py logs/ --addr 127.0.0.1:9091
 
-`logs/web/a.log` goes into the topic `example.logs.web`. A line is sent with PUB: the file is the producer,
-the line's number its number. So the program may be killed and started again at any time, and reads every
-file from its beginning: what is there already is not written twice.
+`logs/web/a.log` goes into the topic `example.logs.web`. Each line is sent with PUB: the file names the
+producer, and the line's number is the entry's number. So the program can be killed and started again at any
+time: it reads every file from the beginning, and no line is written twice.
 
-The second half reads a topic back, its sealed segments in parallel: they do not change any more.
+The second half reads each topic back, its segments in parallel.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BATCH = 500
 
 
 def batches(file: Path) -> Iterator[list[bytes]]:
-    """Yield the whole lines of a file; one that is still being written comes next time."""
+    """Yield the complete lines of a file; the next run sends a line that is still being written."""
     batch: list[bytes] = []
     with file.open("rb") as lines:
         for line in lines:
@@ -37,7 +37,7 @@ def batches(file: Path) -> Iterator[list[bytes]]:
 
 
 def send(addresses: list[str], root: Path, file: Path) -> int:
-    """Send all of one file; return how many lines it has."""
+    """Send all lines of a file; return how many there are."""
     topic = PREFIX + file.parent.name
     with Client(addresses, timeout=30) as client:
         client.register(topic)
@@ -50,7 +50,7 @@ def send(addresses: list[str], root: Path, file: Path) -> int:
 
 
 def read_segment(addresses: list[str], topic: str, segment: int) -> int:
-    """Read one sealed segment; return how many errors are in it."""
+    """Read one segment; return how many errors are in it."""
     with Client(addresses, timeout=30) as client:
         offset = errors = 0
         while batch := client.fetch_many(topic, segment, offset, BATCH):
@@ -60,7 +60,7 @@ def read_segment(addresses: list[str], topic: str, segment: int) -> int:
 
 
 def main() -> None:
-    """Send all files, then count errors."""
+    """Send all files, then count the errors in each topic."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("directory", type=Path, help="with a directory for each service")
     parser.add_argument("--addr", action="append", required=True, help="a node; may be repeated")

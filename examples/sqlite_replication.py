@@ -1,13 +1,13 @@
-"""Database replication: changes of one SQLite file reach another, each once, whatever is killed.
+"""Database replication: changes to one SQLite file are applied to another, each exactly once.
 
     python examples/sqlite_replication.py write primary.db --count 1000
     python examples/sqlite_replication.py send primary.db --addr 127.0.0.1:9091
     python examples/sqlite_replication.py apply replica.db --addr 127.0.0.1:9091
 
-`write` commits each change together with a row of an outbox: both, or neither. `send` puts the outbox into a
-topic with PUB: a row's number is its id, so one that is sent again is there once. `apply` commits each change
-together with the place in the topic behind it, so it goes on exactly there. Kill any of them at any time and
-start it again: the two files end up equal.
+`write` commits each change and a row in the outbox in one transaction. `send` sends the outbox to a topic
+with PUB: the row's id is the entry's number, so a row that is sent again is stored once. `apply` commits
+each change together with the position after it in the topic, and continues there. Kill any of the three
+programs at any time and start it again: the two files end up equal.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CHANGE = (
 
 
 def opened(file: Path, *tables: str) -> sqlite3.Connection:
-    """Open a database that has these tables."""
+    """Open a database, and create these tables if they do not exist."""
     database = sqlite3.connect(file, isolation_level=None, timeout=30)
     for table in tables:
         database.execute(table)
@@ -39,20 +39,20 @@ def opened(file: Path, *tables: str) -> sqlite3.Connection:
 
 
 def write(file: Path, count: int) -> None:
-    """Change accounts; each change and its row of the outbox are one transaction."""
+    """Change accounts; each change and its row in the outbox are one transaction."""
     database = opened(file, ACCOUNTS, OUTBOX)
     for number in range(count):
         change = {"name": f"account {number % 17}", "cents": number}
         database.execute("BEGIN IMMEDIATE")
         database.execute(CHANGE, change)
-        # Ids begin at 0 and have no gaps, as the numbers of a producer must.
+        # The ids begin at 0 and have no gaps, as the numbers of a producer must.
         database.execute("INSERT INTO outbox SELECT COALESCE(MAX(id) + 1, 0), ? FROM outbox",
                          (json.dumps(change),))  # fmt: skip
         database.execute("COMMIT")
 
 
 def producer_name(database: sqlite3.Connection) -> str:
-    """Return the name of this database's producer, drawn once: no other may ever have it."""
+    """Return the name of this database's producer. It is drawn once, since it must be unique."""
     database.execute("BEGIN IMMEDIATE")
     database.execute("INSERT INTO producer SELECT lower(hex(randomblob(8))) "
                      "WHERE NOT EXISTS (SELECT * FROM producer)")  # fmt: skip
@@ -61,7 +61,7 @@ def producer_name(database: sqlite3.Connection) -> str:
 
 
 def send(file: Path, addresses: list[str]) -> int:
-    """Send the outbox, and empty it as it is acknowledged; return how many changes were sent."""
+    """Send the outbox, and delete acknowledged rows; return how many changes were sent."""
     database, sent, last = opened(file, OUTBOX, PRODUCER), 0, -1
     some = "SELECT id, change FROM outbox WHERE id > ? ORDER BY id LIMIT 200"
     with Client(addresses, timeout=30) as client:
@@ -70,13 +70,13 @@ def send(file: Path, addresses: list[str]) -> int:
         while rows := database.execute(some, (last,)).fetchall():
             client.producer(TOPIC, name, next_number=rows[0][0]).put_many(row[1].encode() for row in rows)
             sent, last = sent + len(rows), rows[-1][0]
-            # The last row stays: its id says which one comes next.
+            # The last row stays, because the next id is computed from it.
             database.execute("DELETE FROM outbox WHERE id < ?", (last,))
     return sent
 
 
 def apply(file: Path, addresses: list[str]) -> int:
-    """Apply what the topic has behind the noted place; return how many changes that were."""
+    """Apply the changes after the stored position; return how many there were."""
     database, applied = opened(file, ACCOUNTS, PLACE), 0
     place = database.execute("SELECT segment, offset FROM place").fetchone()
     with Client(addresses, timeout=30) as client:
@@ -91,7 +91,7 @@ def apply(file: Path, addresses: list[str]) -> int:
 
 
 def main() -> None:
-    """One of the three programs."""
+    """Run one of the three programs."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("what", choices=["write", "send", "apply"])
     parser.add_argument("file", type=Path)

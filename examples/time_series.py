@@ -1,10 +1,10 @@
-"""Time series: a topic for each metric, short segments, old ones dropped, and a chart in the terminal.
+"""Time series: a topic for each metric, with retention, and a chart in the terminal.
 
     python examples/time_series.py --addr 127.0.0.1:9091
 
-Retention drops whole sealed segments, so a series has segments of a fixed number of points
-(`segment_entries`), or of a fixed time (`segment_seconds`), and keeps at least as many points as
-`retain_entries` says. A chart reads from wherever the series begins by now.
+Retention drops whole sealed segments. So the segments are short: each ends after a number of points
+(`segment_entries`) or a time (`segment_seconds`). A series keeps at least `retain_entries` points. The chart
+shows the points that are left.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from walrus import Client
 
 PREFIX = "example.series."
 POINT = struct.Struct("<dd")
-"""Seconds since the epoch, value: 16 bytes an entry."""
+"""An entry, 16 bytes: seconds since the epoch, and the value."""
 BARS = "▁▂▃▄▅▆▇█"
 KEPT, SEGMENT = 400, 100
 
@@ -31,12 +31,12 @@ def write(client: Client, metric: str, points: Iterable[tuple[float, float]]) ->
 
 
 def read(client: Client, metric: str) -> list[tuple[float, float]]:
-    """Return all points there are."""
+    """Return all points of a series that are left."""
     return [POINT.unpack(entry) for entry in client.entries(PREFIX + metric)]
 
 
 def chart(points: list[tuple[float, float]], width: int = 60) -> str:
-    """Draw points as a line of bars, each the mean of its share of the time."""
+    """Draw points as a line of bars, each the mean of the points in an equal part of the time."""
     begin, end = points[0][0], points[-1][0]
     sums, counts = [0.0] * width, [0] * width
     for at, value in points:
@@ -49,7 +49,7 @@ def chart(points: list[tuple[float, float]], width: int = 60) -> str:
 
 
 def main() -> None:
-    """Write two series and draw what is left of them."""
+    """Write two series, and draw the points that are left."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--addr", action="append", required=True, help="a node; may be repeated")
     parser.add_argument("--count", type=int, default=1_000, help="points of each series")

@@ -1,10 +1,10 @@
-"""Work queue: several workers, one that dies with a task in hand, and a task that nothing can be done about.
+"""Work queue: several workers, one of which dies with a task in hand, and a task that always fails.
 
     python examples/work_queue.py --addr 127.0.0.1:9091
 
-A task is handed out until it is acknowledged. The worker that dies acknowledges nothing, so its task comes
-again, to another one. The task that always fails goes to the dead-letter topic after three attempts, where a
-person finds it. A task may be done twice: here that is counted, elsewhere it has to do no harm.
+A task is handed out until it is acknowledged. The worker that dies acknowledges nothing, so its task is
+handed out again, to another worker. The task that always fails goes to the dead-letter topic after three
+attempts, where a person can look at it. A task may be done twice, so tasks must be idempotent.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ POISON = b"task 13"
 
 
 def work(addresses: list[str], dies_after: int) -> None:
-    """Be a worker until nothing comes any more: print each task that is done."""
+    """Work until no task arrives within four seconds; print each task that is done."""
     with Client(addresses, timeout=30) as client:
         taken = 0
         while (delivery := client.receive(TOPIC, GROUP, wait=4.0)) is not None:
             taken += 1
             if taken == dies_after:
-                os._exit(1)  # as if by kill -9: no ACK, no NACK
+                os._exit(1)  # like kill -9: neither ACK nor NACK
             attempt(client, delivery)
 
 
 def attempt(client: Client, delivery: Delivery) -> None:
-    """Do one task."""
+    """Do one task, and acknowledge it; give the one that always fails back."""
     if delivery.payload == POISON:
         client.nack(TOPIC, GROUP, delivery)
         return
@@ -43,7 +43,7 @@ def attempt(client: Client, delivery: Delivery) -> None:
 
 
 def start(addresses: list[str], dies_after: int) -> subprocess.Popen[str]:
-    """Start a worker as a process of its own."""
+    """Start a worker in its own process."""
     command = [sys.executable, __file__, "--worker", "--dies-after", str(dies_after)]
     for address in addresses:
         command += ["--addr", address]
@@ -51,7 +51,7 @@ def start(addresses: list[str], dies_after: int) -> subprocess.Popen[str]:
 
 
 def main() -> None:
-    """Write tasks, start workers, and count."""
+    """Write tasks, start workers, and count the tasks that are done."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--addr", action="append", required=True, help="a node; may be repeated")
     parser.add_argument("--count", type=int, default=60, help="tasks to write")
