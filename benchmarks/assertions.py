@@ -3,9 +3,9 @@
     python -m benchmarks.assertions               9 rounds, a minute and a half on a quiet machine
     python -m benchmarks.assertions --rounds 3
 
-Assertions are part of what runs in production: a node that finds its own state impossible must stop before it
-acknowledges anything on the strength of it. So their price is measured where it would hurt, on the way of an
-entry from the client's node to the disks:
+Assertions run in production, because a node that finds its own state impossible must stop before it
+acknowledges anything. So their cost is measured where it matters most, on the path of an entry from the
+client's node to the disks:
 
     engine, one append             `Walrus.append` of 100 B: the hot loop, which holds no assertion
     engine, a batch of 1,000       one record of 1,000 entries of 100 B
@@ -13,9 +13,9 @@ entry from the client's node to the disks:
     PUT of 100 entries             the same, 100 to a forward
     Raft, one command              propose, persist, commit, on a server alone
 
-Each round runs every loop in a process of its own, once with assertions and once without, in an order that
-alternates. The figure is processor time per entry (per command), the least of all rounds: what else runs on
-the machine can only add to it, by evicting caches and by sharing a core.
+Each round runs every loop in a process of its own, once with assertions and once without, in alternating
+order. The figure is the processor time per entry (per command), the minimum of all rounds: other programs
+can only add to it, by evicting caches and by sharing a core.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ NOW = 1.0
 
 
 def one_append(entries: int) -> None:
-    """`append`, one entry at a time, without a sync."""
+    """Append entries one at a time, without a sync."""
     with tempfile.TemporaryDirectory() as directory, Walrus(directory, fsync=FsyncSchedule.no_fsync()) as wal:
         append = wal.append
         for _ in range(entries):
@@ -62,7 +62,7 @@ def one_append(entries: int) -> None:
 
 
 def batches(entries: int) -> None:
-    """The same in batches of 1,000."""
+    """Append entries in batches of 1,000, without a sync."""
     some = [PAYLOAD] * 1_000
     with tempfile.TemporaryDirectory() as directory, Walrus(directory, fsync=FsyncSchedule.no_fsync()) as wal:
         for _ in range(entries // 1_000):
@@ -70,12 +70,12 @@ def batches(entries: int) -> None:
 
 
 class Trio:
-    """A segment's writer and its two replicas, each with stores that are durable at once."""
+    """A segment's writer and its two replicas, with stores that are durable at once."""
 
     def __init__(self) -> None:
         metadata = Metadata()
         for node in NODES:
-            for incarnation in (0, 1):  # taken in, then started
+            for incarnation in (0, 1):  # a member first, then started
                 command = Announce(
                     node_id=node, directory_id=f"d{node}", incarnation=incarnation, raft_address="",
                     client_address="",
@@ -103,7 +103,7 @@ class Trio:
         }
 
     def put(self, request: int, batch: Batch) -> int:
-        """A forward's whole way; how many entries are acknowledged afterwards."""
+        """Carry a forward through writer and replicas; return how many entries are acknowledged then."""
         self.writer.on_forward(9, Forward(request=request, topic="t", segment=1, batch=batch), NOW)
         self.writer.flush(NOW)
         self.data[1].on_durable(self.data[1].written)
@@ -119,7 +119,7 @@ class Trio:
 
 
 def puts(per_forward: int, entries: int) -> None:
-    """PUTs of so many entries each."""
+    """PUT `entries` entries, `per_forward` to a forward."""
     trio, batch = Trio(), Batch.of([PAYLOAD] * per_forward)
     acknowledged = [trio.put(number, batch) for number in range(1, entries // per_forward + 1)]
     if acknowledged[-1] != entries:
@@ -127,7 +127,7 @@ def puts(per_forward: int, entries: int) -> None:
 
 
 def commands(entries: int) -> None:
-    """Commands on a Raft server that is alone."""
+    """Commit commands on a Raft server that is alone."""
     founded = Entry(1, 1, MEMBERSHIP, Membership((1,)).encode())
     restored = Restored(hard_state=HardState(1), entries=(founded,))
     raft = Raft(node_id=1, config=RaftConfig(), restored=restored, rng=random.Random(1), now=0.0)
@@ -149,23 +149,23 @@ LOOPS: dict[str, tuple[Callable[[int], None], int]] = {
 
 
 def timed(name: str) -> float:
-    """Nanoseconds of processor time per entry, in this process."""
+    """Return nanoseconds of processor time per entry, in this process."""
     loop, entries = LOOPS[name]
-    loop(entries // 10)  # imports, caches, the first block
+    loop(entries // 10)  # warm up: imports, caches, the first block
     started = process_time()
     loop(entries)
     return (process_time() - started) / entries * 1e9
 
 
 def in_a_process(name: str, *options: str) -> float:
-    """The same in a process of its own."""
+    """Return the same, from a process of its own."""
     command = [sys.executable, *options, "-m", "benchmarks.assertions", "--loop", name]
     root = Path(__file__).resolve().parents[1]
     return float(subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout)
 
 
 def measure(rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """(with, without) assertions of every loop, a pair for each round."""
+    """Return (with, without) assertions for every loop, one pair for each round."""
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in LOOPS}
     for number in range(rounds):
         for name, pairs in found.items():
@@ -176,7 +176,7 @@ def measure(rounds: int) -> dict[str, list[tuple[float, float]]]:
 
 
 def table(found: dict[str, list[tuple[float, float]]]) -> Table:
-    """The least of all rounds."""
+    """Return the table of the minima of all rounds."""
     shown = Table("", "with, ns", "without, ns", "ratio", title="processor time per entry")
     for name, pairs in found.items():
         checked, bare = map(min, zip(*pairs, strict=True))

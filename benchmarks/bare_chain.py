@@ -1,10 +1,10 @@
-"""What replication costs in Python when there is nothing but replication: a chain of three bare processes.
+"""What replication alone costs in Python: a chain of three bare processes.
 
     client ──frame──► leader: pwrite ──frame──► two followers: pwrite ──one byte──► leader ──OK──► client
 
-No log, no terms, no leases, no limits: a frame in, a `pwrite`, two sends, and the first answer back. With
-`--sync` each process also calls `fdatasync` before it answers. It is the limit that `benchmarks.one_put`
-holds a cluster of three nodes against: what a node takes beyond it is what its promises cost.
+There is no log, no term, no lease, no limit: a frame in, a `pwrite`, two sends, and the first answer back.
+With `--sync` each process also calls `fdatasync` before it answers. `benchmarks.one_put` compares a cluster
+of three nodes with this limit: what a node takes beyond it is the cost of its promises.
 
     python -m benchmarks.bare_chain follower PORT FILE [--sync]
     python -m benchmarks.bare_chain leader PORT FILE FOLLOWER_PORT FOLLOWER_PORT [--sync]
@@ -26,31 +26,31 @@ _LENGTH = struct.Struct("<I")
 
 
 class Disk:
-    """A file that grows by what is written, synced if the chain is to be durable."""
+    """A file that grows with each write, and is synced if the chain is durable."""
 
     def __init__(self, path: str, sync: bool) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
         self._sync, self._end = sync, 0
 
     def write(self, data: bytes) -> None:
-        """Append."""
+        """Append the data."""
         self._end += os.pwrite(self._fd, data, self._end)
 
     def sync(self) -> None:
-        """Make it durable, if that was asked for."""
+        """Make the data durable, with `--sync`."""
         if self._sync:
             os.fdatasync(self._fd)
 
 
 class Frames(asyncio.Protocol):
-    """Counts whole frames."""
+    """A connection that counts whole frames."""
 
     def __init__(self) -> None:
         self._rest = b""
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Connected."""
+        """The connection is made."""
         self.transport = cast(asyncio.Transport, transport)
 
     def whole(self, data: bytes) -> int:
@@ -67,14 +67,14 @@ class Frames(asyncio.Protocol):
 
 
 class Follower(Frames):
-    """Writes what comes, and answers a byte for each frame."""
+    """Writes what it receives, and answers one byte for each frame."""
 
     def __init__(self, disk: Disk) -> None:
         super().__init__()
         self._disk = disk
 
     def data_received(self, data: bytes) -> None:
-        """Frames from the leader."""
+        """Frames from the leader arrive."""
         count = self.whole(data)
         self._disk.write(data)
         self._disk.sync()
@@ -82,7 +82,7 @@ class Follower(Frames):
 
 
 class Chain:
-    """The leader's state: who waits for the answer to which frame, and how much each follower has."""
+    """The leader's state: the clients that wait, in the order of their frames, and how many are answered."""
 
     def __init__(self, disk: Disk) -> None:
         self.disk = disk
@@ -91,7 +91,7 @@ class Chain:
         self.links: list[Link] = []
 
     def send(self, data: bytes, client: asyncio.Transport, count: int) -> None:
-        """Frames from a client: write, send to both, sync."""
+        """Write frames from a client, send them to both followers, and sync."""
         self.waiting.extend([client] * count)
         self.disk.write(data)
         for link in self.links:
@@ -99,7 +99,7 @@ class Chain:
         self.disk.sync()
 
     def advance(self, acknowledged: int) -> None:
-        """A follower has so many frames: with the leader that is a majority."""
+        """Answer frames up to `acknowledged`: a follower has them, so with the leader a majority."""
         while self.answered < acknowledged:
             self.answered += 1
             self.waiting.popleft().write(OK_FRAME)
@@ -113,31 +113,31 @@ class Link(asyncio.Protocol):
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Connected."""
+        """The connection is made."""
         self.transport = cast(asyncio.Transport, transport)
         self._chain.links.append(self)
 
     def data_received(self, data: bytes) -> None:
-        """A byte for each frame."""
+        """One byte for each frame arrives."""
         self._acknowledged += len(data)
         self._chain.advance(self._acknowledged)
 
 
 class Leader(Frames):
-    """A client's connection."""
+    """A client's connection to the leader."""
 
     def __init__(self, chain: Chain) -> None:
         super().__init__()
         self._chain = chain
 
     def data_received(self, data: bytes) -> None:
-        """Frames from a client."""
+        """Frames from a client arrive."""
         if count := self.whole(data):
             self._chain.send(data, self.transport, count)
 
 
 async def serve(role: str, port: int, path: str, followers: list[int], sync: bool) -> None:
-    """Be one of the three until killed."""
+    """Run one of the three processes until killed."""
     loop, disk = asyncio.get_running_loop(), Disk(path, sync)
     chain = Chain(disk)
     for follower in followers:

@@ -1,11 +1,12 @@
-"""One subject after the other under the same loads, round by round, and the table that comes of it.
+"""Measures several subjects under the same loads, round by round, and makes the table.
 
 A round starts each subject anew, alone and in an empty directory, puts it under each load for a while, and
-stops it; the order turns from round to round. A ratio is to Walrus with the same promise (nothing is synced
-before the answer, or everything) in the same round, and its median stands beside the least and the greatest.
+stops it; the order rotates from round to round. A ratio is to Walrus with the same promise (nothing is
+synced before the answer, or everything) in the same round; the table has the median, the minimum and the
+maximum.
 
-The client is one thread that waits for all its connections at once, sends as many requests as were answered,
-and knows of a server only how its requests look and how its answers end (`cluster_subjects.Line`).
+The client is one thread that waits on all its connections at once and sends as many requests as were
+answered. All that it knows of a server is how requests look and how answers end (`cluster_subjects.Line`).
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from rich.table import Table
 from benchmarks.cluster_subjects import PATIENCE, PeerError, Subject
 
 REFERENCES: Final = {False: "Walrus, --fsync 200", True: "Walrus, --fsync each"}
-"""What ratios are to, by whether the answer waits for a sync."""
+"""The subject that ratios refer to, by whether the answer waits for a sync."""
 
 
 class Load(NamedTuple):
-    """How many connections, and how many requests each has on its way."""
+    """The number of connections, and the number of requests in flight on each."""
 
     what: str
     connections: int
@@ -44,7 +45,7 @@ LOADS: Final = (
 
 
 def drive(subject: Subject, load: Load, seconds: float) -> tuple[int, float]:
-    """Put it under a load; how many answers came, and a second. Raises PeerError."""
+    """Put the subject under a load; return (answers, answers per second). Raises PeerError."""
     done = 0
     with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
         for _ in range(load.connections):
@@ -66,11 +67,11 @@ def drive(subject: Subject, load: Load, seconds: float) -> tuple[int, float]:
 
 
 def one_round(subject: Subject, directory: Path, seconds: float) -> dict[str, float]:
-    """Start it, put it under all loads, look whether it has what it acknowledged, and stop it."""
+    """Start the subject, put it under all loads, check that it has what it acknowledged, and stop it."""
     shutil.rmtree(directory, ignore_errors=True)
     try:
         subject.start(directory)
-        answered, _ = drive(subject, LOADS[-1], seconds / 4)  # it warms up
+        answered, _ = drive(subject, LOADS[-1], seconds / 4)  # warm up
         rates = {}
         for load in LOADS:
             count, rates[load.what] = drive(subject, load, seconds)
@@ -87,7 +88,7 @@ def one_round(subject: Subject, directory: Path, seconds: float) -> dict[str, fl
 def measure(
     subjects: Sequence[Subject], directory: Path, rounds: int, seconds: float, progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    """The rates of all rounds by subject and load; and what is missing, with the reason."""
+    """Return the rates of all rounds by subject and load; and the missing subjects, with the reason."""
     figures: dict[str, Any] = {"missing": [subject.missing() for subject in subjects if subject.missing()]}
     there = [subject for subject in subjects if not subject.missing()]
     figures["subjects"] = {
@@ -109,19 +110,19 @@ def measure(
 
 
 def thousands(rates: Sequence[float]) -> str:
-    """The median."""
+    """Format the median, in thousands."""
     rate = statistics.median(rates) / 1000
     return f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}" if rate >= 1 else f"{rate:.2f}"
 
 
 def ratio(rates: Sequence[float], references: Sequence[float]) -> str:
-    """The median of the rounds' ratios, the least and the greatest."""
+    """Format the median of the rounds' ratios, with minimum and maximum."""
     ratios = [rate / reference for rate, reference in zip(rates, references, strict=True)]
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
 
 
 def tables(figures: dict[str, Any]) -> Iterator[Table | str]:
-    """A table for each promise, and a line for each subject that is missing."""
+    """Yield a table for each promise, and a line for each missing subject."""
     for durable, reference in REFERENCES.items():
         promise = "synced before the answer" if durable else "the answer waits for no sync"
         table = Table(title=f"Entries of 100 bytes, {promise}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))

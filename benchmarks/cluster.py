@@ -62,7 +62,7 @@ PARTS = ("load", "failover", "idle", "soak", "peers")
 
 
 class Row(NamedTuple):
-    """One kind of load, and what is aimed at with each schedule (per second)."""
+    """One kind of load, and the goal with each schedule (per second)."""
 
     key: str
     what: str
@@ -80,7 +80,7 @@ ROWS = (
 
 
 def frame(body: bytes) -> bytes:
-    """A body with its length in front."""
+    """Return the body with its length in front."""
     return struct.pack("<I", len(body)) + body
 
 
@@ -88,15 +88,15 @@ def frame(body: bytes) -> bytes:
 
 
 class Bare(asyncio.Protocol):
-    """Parses frames and answers each with OK: what is left of a server when it does nothing."""
+    """Parses frames and answers each with OK: the least that a server can do."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client."""
+        """A client connects."""
         self.transport = cast(asyncio.Transport, transport)
         self.rest = b""
 
     def data_received(self, data: bytes) -> None:
-        """Count the whole frames and answer them in one write."""
+        """Count the whole frames, and answer them in one write."""
         data = self.rest + data
         position, end, count = 0, len(data), 0
         unpack = struct.Struct("<I").unpack_from
@@ -118,7 +118,7 @@ async def serve_bare(port: int) -> None:
 
 @contextlib.contextmanager
 def bare_server() -> Iterator[tuple[str, int]]:
-    """The bare server in a process of its own."""
+    """Run the bare server in a process of its own."""
     process = subprocess.Popen([sys.executable, "-m", "benchmarks.cluster", "--serve-bare", str(BARE_PORT)])
     try:
         address = ("127.0.0.1", BARE_PORT)
@@ -148,9 +148,9 @@ def pipelined(
     most: int = sys.maxsize,
     dial: Callable[[tuple[str, int]], socket.socket] = dial,
 ) -> float:
-    """Replies per second with `WINDOW` requests in flight; `requests(first, count)` builds frames.
+    """Return replies per second with `WINDOW` requests in flight; `requests(first, count)` builds frames.
 
-    Ends early after `most` requests: a topic that has been read to its end answers EMPTY.
+    Ends early after `most` requests, since a topic that has been read to its end answers EMPTY.
     """
     with dial(address) as connection:
         sent, done, pending, elapsed = WINDOW, 0, 0, 0.0
@@ -173,7 +173,7 @@ def pipelined(
 def one_at_a_time(
     address: tuple[str, int], request: bytes, connections: int, seconds: float
 ) -> tuple[float, float]:
-    """Replies per second, and the 99th percentile of the latency in seconds."""
+    """Return replies per second, and the 99th percentile of the latency in seconds."""
     latencies: list[float] = []
     with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
         asked: dict[socket.socket, float] = {}
@@ -197,12 +197,12 @@ def one_at_a_time(
 
 
 def repeated(request: bytes) -> Callable[[int, int], bytes]:
-    """The same request each time."""
+    """Return a builder of equal requests."""
     return lambda first, count: request * count
 
 
 def fetches(topic: str, entries: int) -> Callable[[int, int], bytes]:
-    """FETCH of one entry after the other, at offsets of six digits, over and over again."""
+    """Return a builder of FETCHes of one entry after another, at offsets of six digits, repeated."""
     blocks = [
         b"".join(frame(f"FETCH {topic} 1 {offset}".encode()) for offset in range(start, start + WINDOW))
         for start in range(100_000, entries - WINDOW, WINDOW)
@@ -223,7 +223,7 @@ def fetches(topic: str, entries: int) -> Callable[[int, int], bytes]:
 def measure_row(
     row: Row, leader: tuple[str, int], other: tuple[str, int], seconds: float, entries: int
 ) -> dict[str, float]:
-    """One row against one server."""
+    """Measure one row against one server."""
     put = frame(b"PUT t " + PAYLOAD)
     if row.key == "leader":
         return {"rate": pipelined(leader, repeated(put), 6, seconds)}
@@ -237,7 +237,7 @@ def measure_row(
     if row.key == "get":
         get = repeated(frame(b"GET t"))
         return {"rate": pipelined(leader, get, 4 + 3 + len(PAYLOAD), seconds, most=entries)}
-    reply = 4 + len("OK 100001 ") + len(PAYLOAD)  # offsets of six digits, so that all replies have one length
+    reply = 4 + len("OK 100001 ") + len(PAYLOAD)  # six-digit offsets, so that all replies have one length
     return {"rate": pipelined(leader, fetches("t", min(entries, 900_000)), reply, seconds)}
 
 
@@ -252,7 +252,7 @@ def cluster(
     raft_port: int = RAFT_PORT,
     tls: bool = False,
 ) -> Iterator[LocalCluster]:
-    """Three nodes on an empty data directory, stopped at the end; clients become theirs (`trust`)."""
+    """Run three nodes on an empty data directory, stopped at the end; clients trust them (`trust`)."""
     shutil.rmtree(directory, ignore_errors=True)
     nodes = LocalCluster(3, directory, client_port=client_port, raft_port=raft_port, flags=flags, tls=tls)
     nodes.trust()
@@ -266,18 +266,18 @@ def cluster(
 
 
 def port_of(node_id: int) -> tuple[str, int]:
-    """A node's client address."""
+    """Return a node's client address."""
     return "127.0.0.1", CLIENT_PORT + node_id - 1
 
 
 def segment_leader(nodes: LocalCluster, topic: str, ask: int) -> int:
-    """Who leads the topic's open segment."""
+    """Return the node that leads the topic's open segment."""
     with Client([nodes.address(ask)]) as client:
         return client.state(topic)["leader_node"]
 
 
 def loads(directory: Path, schedule: str, seconds: float) -> dict[str, dict[str, float]]:
-    """All rows with one schedule."""
+    """Measure all rows with one schedule."""
     figures = {}
     with cluster(directory, "--fsync", schedule) as nodes:
         with Client(nodes.addresses) as client:
@@ -298,7 +298,7 @@ def loads(directory: Path, schedule: str, seconds: float) -> dict[str, dict[str,
 
 
 def _fill(address: tuple[str, int]) -> None:
-    """Enough entries for the reading rows: FETCH starts at offset 100,000."""
+    """Write enough entries for the reading rows: FETCH starts at offset 100,000."""
     put = frame(b"PUT t " + PAYLOAD) * 1000
     with dial(address) as connection:
         for _ in range(250):
@@ -309,7 +309,7 @@ def _fill(address: tuple[str, int]) -> None:
 
 
 def idle(directory: Path, seconds: float) -> dict[str, float]:
-    """CPU in percent of a core and resident memory in MiB of the most expensive of three idle nodes."""
+    """Return CPU (percent of a core) and resident MiB of the most expensive of three idle nodes."""
     with cluster(directory) as nodes:
         pids = [process.pid for process in nodes.processes.values()]
         before, start = [_cpu_seconds(pid) for pid in pids], time.perf_counter()
@@ -329,7 +329,7 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def failover(directory: Path, also_raft_leader: bool) -> float:
-    """Seconds from SIGKILL of a loaded segment leader to the next OK through a surviving node."""
+    """Return the seconds from SIGKILL of a loaded segment leader to the next OK through a surviving node."""
     with cluster(directory) as nodes:
         raft_leader = next(m["current_leader"] for m in map(nodes.metrics, nodes.ids) if m is not None)
         topic, victim = _topic_led(nodes, lambda leader: (leader == raft_leader) is also_raft_leader)
@@ -349,12 +349,12 @@ def failover(directory: Path, also_raft_leader: bool) -> float:
 
 
 def _before(start: float) -> bool:
-    """An OK this early may have been on its way before the kill took effect."""
+    """Return whether an OK came so early that it may have been sent before the kill took effect."""
     return time.perf_counter() - start < 0.002
 
 
 def _topic_led(nodes: LocalCluster, wanted: Callable[[int], bool]) -> tuple[str, int]:
-    """A topic whose leader is as wanted, and that leader."""
+    """Return a topic whose leader is as wanted, and that leader."""
     with Client(nodes.addresses) as client:
         for number in range(100):
             client.register(f"t{number}")
@@ -365,7 +365,7 @@ def _topic_led(nodes: LocalCluster, wanted: Callable[[int], bool]) -> tuple[str,
 
 
 def soak(directory: Path, seconds: float) -> dict[str, Any]:
-    """Saturating load: elections and failovers that it alone caused."""
+    """Apply a saturating load; return the elections and failovers that it alone caused."""
     with cluster(directory) as nodes:
         with Client(nodes.addresses) as client:
             client.register("t")
@@ -387,41 +387,41 @@ def soak(directory: Path, seconds: float) -> dict[str, Any]:
 
 
 class Frames(Marked):
-    """PUT and OK."""
+    """A connection that sends PUTs and counts OKs."""
 
     mark, trouble = OK_FRAME, b"ERR"
     put = frame(b"PUT t " + PAYLOAD)
 
     def requests(self, count: int) -> bytes:
-        """All alike."""
+        """Return `count` equal requests."""
         return self.put * count
 
 
 class BareServer(Subject):
-    """What a server in Python does at most."""
+    """The bare server: the most that a server in Python can do."""
 
     def __init__(self) -> None:
         super().__init__("a bare asyncio server", "none", "never", durable=False)
         self._running, self._address = contextlib.ExitStack(), ("", 0)
 
     def start(self, directory: Path) -> None:
-        """It keeps nothing."""
+        """Start the server; it stores nothing."""
         self._address = self._running.enter_context(bare_server())
 
     def line(self) -> Frames:
-        """A connection."""
+        """Connect to it."""
         return Frames(dial(self._address))
 
     def stored(self) -> None:
-        """It keeps nothing."""
+        """Return None: it stores nothing."""
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the server."""
         self._running.close()
 
 
 class Nodes(Subject):
-    """Three nodes of Walrus; the leader of the topic's segment answers when two have the entry."""
+    """Three Walrus nodes; the leader of the topic's segment answers when two have the entry."""
 
     def __init__(self, schedule: str) -> None:
         durable = schedule == "each"
@@ -430,29 +430,29 @@ class Nodes(Subject):
         self._schedule, self._running, self._leader = schedule, contextlib.ExitStack(), 0
 
     def start(self, directory: Path) -> None:
-        """Three nodes and a topic."""
+        """Start three nodes, and register a topic."""
         self._nodes = self._running.enter_context(cluster(directory, "--fsync", self._schedule))
         with Client(self._nodes.addresses, timeout=PATIENCE) as client:
             client.register("t")
         self._leader = segment_leader(self._nodes, "t", 1)
 
     def line(self) -> Frames:
-        """A connection to the leader."""
+        """Connect to the leader."""
         return Frames(dial(port_of(self._leader)))
 
     def stored(self) -> int:
-        """What the leader says that it has."""
+        """Return how many entries the leader reports."""
         return int(self.wait_for(lambda: self._nodes.metrics(self._leader))["entries"])
 
     def stop(self) -> None:
-        """End them."""
+        """Stop the nodes."""
         self._running.close()
 
 
 def beside_peers(
     directory: Path, rounds: int, seconds: float, progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    """All subjects, like beside like."""
+    """Measure all subjects under the same loads."""
     subjects = (BareServer(), *map(Nodes, SCHEDULES), *peers())
     return beside.measure(subjects, directory, rounds, seconds, progress)
 
@@ -463,7 +463,7 @@ def beside_peers(
 def run(
     directory: Path, quick: bool, rounds: int, only: Sequence[str], progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Everything (or `only` some parts), as a dictionary of figures."""
+    """Measure everything (or `only` some parts); return the figures."""
     seconds = 1.0 if quick else 4.0
     figures: dict[str, Any] = {"cores": os.cpu_count(), "python": sys.version.split()[0]}
     if "load" in only:
@@ -490,12 +490,12 @@ def run(
 
 
 def _thousands(rate: float) -> str:
-    """As precise as it deserves."""
+    """Format a rate with as many digits as it deserves."""
     return f"{rate / 1000:,.0f}" if rate >= 100_000 else f"{rate / 1000:.1f}"
 
 
 def _cells(row: Row, figures: dict[str, Any]) -> list[str]:
-    """One line of the table of rates."""
+    """Return one line of the table of rates."""
     bare = figures["bare"][row.key]["rate"]
     cells = [row.what, _thousands(bare)]
     for schedule, aim in zip(SCHEDULES, row.aims, strict=True):
@@ -506,7 +506,7 @@ def _cells(row: Row, figures: dict[str, Any]) -> list[str]:
 
 
 def tables(figures: dict[str, Any]) -> Iterator[Table | str]:
-    """The figures for people."""
+    """Yield the tables of the figures."""
     if "bare" in figures:
         table = Table(
             title="Thousand requests/s of 100 bytes: bare server, --fsync 200, --fsync each",

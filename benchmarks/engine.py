@@ -5,12 +5,12 @@
     python -m benchmarks.engine append durable  only the groups whose names begin like this
     python -m benchmarks.engine --json FILE --plot docs/engine-benchmark.png
 
-Rounds are interleaved within a group (first every row once, then every row again, in another order), so
-that a slow moment of the machine touches all rows alike. On a machine that others use too, `--patience 5`
-waits for quiet moments, and `--cpu` counts processor time instead of wall time in those groups that do not
-wait for a disk or a thread (work that a store moves to threads of its own is then not counted against it).
-Each measurement has a new directory on a real disk (`--directory`); nothing is collected while a loop is
-timed. Ratios are to the bare loop named first in each table.
+Rounds are interleaved within a group (first every row once, then every row again, in another order), so that
+a slow moment of the machine affects all rows alike. On a machine that others use too, `--patience 5` waits
+for quiet moments, and `--cpu` counts processor time instead of wall time in the groups that do not wait for
+a disk or a thread (work that a store moves to its own threads is then not counted). Each measurement has a
+new directory on a real disk (`--directory`); no garbage is collected while a loop is timed. Ratios are to
+the bare loop named first in each table.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ STYLES = {"limit": "dim", "walrus": "bold cyan", "peer": ""}
 
 
 def processors() -> tuple[int, int]:
-    """Ticks that the machine's processors were idle, and all ticks; zeros where /proc/stat is not there."""
+    """Return the idle ticks of the machine's processors, and all ticks; zeros without /proc/stat."""
     try:
         ticks = [int(field) for field in Path("/proc/stat").read_text().split("\n")[0].split()[1:]]
     except OSError:
@@ -52,7 +52,7 @@ def processors() -> tuple[int, int]:
 
 
 def wait_for_quiet(limit: float) -> None:
-    """Wait, for `limit` seconds at most, until other programs leave the processors alone for a moment."""
+    """Wait, for `limit` seconds at most, until other programs leave the processors idle for a moment."""
     deadline = monotonic() + limit
     while monotonic() < deadline:
         idle, total = processors()
@@ -65,16 +65,16 @@ def wait_for_quiet(limit: float) -> None:
 def measure(
     group: Group, rounds: int, patience: float, cpu: bool, home: Path, progress: Progress
 ) -> dict[str, list[float]]:
-    """Every row of the group, `rounds` times, in another order each time.
+    """Measure every row of the group `rounds` times, in another order each time.
 
-    What a row leaves behind (pages that were just freed, above all) makes the next one faster or slower.
+    What a row leaves behind (above all, pages that were just freed) makes the next one faster or slower.
     """
     values: dict[str, list[float]] = {row.name: [] for row in group.rows}
     task = progress.add_task(group.title, total=rounds * len(group.rows))
     for number in range(rounds):
         for row in random.Random(number).sample(group.rows, len(group.rows)):
             directory = Path(tempfile.mkdtemp(dir=home))
-            os.sync()  # or the first row to ask the file system for anything pays for what others left behind
+            os.sync()  # else the first row that uses the file system pays for what others left behind
             Clock.now = staticmethod(thread_time if cpu and not group.waits else perf_counter)
             wait_for_quiet(patience)
             try:
@@ -87,7 +87,7 @@ def measure(
 
 
 def shown(value: float, unit: str) -> str:
-    """A number as a person reads it.
+    """Format a number for people.
 
     >>> shown(1_234_567, "/s"), shown(7_100, "/s"), shown(3.14159, " ms")
     ('1.23 M/s', '7.1 k/s', '3.1 ms')
@@ -100,7 +100,7 @@ def shown(value: float, unit: str) -> str:
 
 
 def group_table(group: Group, medians: dict[str, float]) -> Table:
-    """One table of the report."""
+    """Return one table of the report."""
     table = Table(title=group.title, title_justify="left", title_style="bold")
     table.add_column("", no_wrap=True)
     table.add_column("median", justify="right", no_wrap=True)
@@ -113,7 +113,7 @@ def group_table(group: Group, medians: dict[str, float]) -> Table:
 
 
 def extras_table(title: str, values: dict[str, float]) -> Table:
-    """The measurements that have no peers."""
+    """Return a table of the measurements that have no peers."""
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("", no_wrap=True)
     table.add_column("", justify="right")
@@ -123,7 +123,7 @@ def extras_table(title: str, values: dict[str, float]) -> Table:
 
 
 def targets_table(results: Results) -> Table:
-    """What was promised, and what came out."""
+    """Return a table of the goals and the results."""
     table = Table(title="targets", title_justify="left", title_style="bold")
     for column in ("what", "at least", "measured", ""):
         table.add_column(column, justify="left" if column == "what" else "right")
@@ -136,7 +136,7 @@ def targets_table(results: Results) -> Table:
 
 
 def machine() -> str:
-    """One line about where this ran."""
+    """Describe the machine in one line."""
     load = os.getloadavg()[0]
     return (
         f"{os.cpu_count()} CPUs, {platform.system()} {platform.release()}, "
@@ -145,7 +145,7 @@ def machine() -> str:
 
 
 def plot(file: Path, done: Sequence[tuple[Group, dict[str, float]]]) -> bool:
-    """One panel a group, bars on a logarithmic scale; False without matplotlib."""
+    """Draw one panel for each group, bars on a logarithmic scale; return False without matplotlib."""
     try:
         import matplotlib
     except ImportError:
@@ -175,7 +175,7 @@ def plot(file: Path, done: Sequence[tuple[Group, dict[str, float]]]) -> bool:
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     summary = (__doc__ or "").split("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.engine", description=summary)
     parser.add_argument("groups", nargs="*", help="only groups whose key begins with one of these")
@@ -203,12 +203,12 @@ def arguments() -> argparse.Namespace:
 
 
 def wanted(key: str, prefixes: Sequence[str]) -> bool:
-    """Whether a group was asked for."""
+    """Return whether a group was asked for."""
     return not prefixes or any(key.startswith(prefix) for prefix in prefixes)
 
 
 def extras(options: argparse.Namespace, scale: Scale, home: Path) -> dict[str, dict[str, float]]:
-    """Memory and growth, each in a process of its own."""
+    """Measure memory and growth, each in a process of its own."""
     found = {}
     if wanted("memory", options.groups):
         (home / "memory").mkdir()

@@ -23,7 +23,7 @@ PAYLOAD = b"x" * 100
 
 
 def fill(subject: str, directory: Path, entries: int, how: str) -> None:
-    """A log of so many entries, closed or abandoned."""
+    """Write a log of `entries` entries, then close it or kill this process."""
     store = open_subject(subject, directory)
     store.fill_batches(entries // 1000, 1000, PAYLOAD)
     if how == "kill":
@@ -32,7 +32,7 @@ def fill(subject: str, directory: Path, entries: int, how: str) -> None:
 
 
 def memory(directory: Path, gib: int) -> dict[str, float]:
-    """Append and read back `gib` GiB in 1 KiB entries, then 4M small entries: what that leaves in memory."""
+    """Return the memory that `gib` GiB of 1 KiB entries leave, appended and read, and 4M small ones."""
     subject = Subject(directory, durable=False, backend="pwritev")
     subject.fill_batches(4, 1000, bytes(1024))
     subject.payloads()
@@ -56,9 +56,9 @@ def memory(directory: Path, gib: int) -> dict[str, float]:
 
 
 def growth(directory: Path, entries: int) -> dict[str, float]:
-    """Nanoseconds per append: in a short and in a long log, over one and over a thousand topics.
+    """Return nanoseconds per append: in a short and in a long log, over one and over a thousand topics.
 
-    And of a bare `os.pwrite` to one place and to a thousand of them in turn, for what that alone costs.
+    Also of a bare `os.pwrite` to one place and to a thousand places in turn, as the cost of that alone.
     """
     subjects = {
         name: Subject(directory / name, durable=False, backend="pwritev")
@@ -88,7 +88,7 @@ def growth(directory: Path, entries: int) -> dict[str, float]:
 
 
 def timed_appends(subject: Subject, topics: list[str]) -> float:
-    """Nanoseconds per append to these topics in turn."""
+    """Return nanoseconds per append to these topics in turn."""
     append = subject.wal.append_for_topic
     start = Clock.now()
     for topic in topics:
@@ -97,7 +97,7 @@ def timed_appends(subject: Subject, topics: list[str]) -> float:
 
 
 class Places:
-    """A preallocated file with a thousand places, each of which grows as a topic does."""
+    """A preallocated file with a thousand places, each of which grows like a topic."""
 
     STRIDE = 64 << 10
 
@@ -106,7 +106,7 @@ class Places:
         os.posix_fallocate(self.fd, 0, 1000 * self.STRIDE)
 
     def timed_writes(self, places: list[int]) -> float:
-        """Nanoseconds per write of a record's length to these places in turn."""
+        """Return nanoseconds per write of a record's length to these places in turn."""
         pwrite, fd, record = os.pwrite, self.fd, bytes(len(PAYLOAD) + OVERHEAD)
         ends = [place * self.STRIDE for place in range(1000)]
         start = Clock.now()
@@ -118,7 +118,7 @@ class Places:
 
 
 def main(arguments: list[str]) -> None:
-    """Do as the module's docstring says; results go to standard output as JSON."""
+    """Run the command (see the usage in the module's docstring); print the results as JSON."""
     match arguments:
         case ["fill", subject, directory, entries, how]:
             fill(subject, Path(directory), int(entries), how)

@@ -1,7 +1,7 @@
 """The machine's limits: the same bytes through the barest loop that Python allows.
 
-Nothing here can be read back: no framing (unless the name says so), no index, no recovery. What an engine
-can be compared with is how much of such a loop is left once it does all that.
+Nothing written here can be read back: there is no framing (unless the name says so), no index, no recovery.
+An engine is judged by how much of the speed of such a loop is left once it does all that.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Pwrite(Limit):
 
 
 class Pwritev(Limit):
-    """One `os.pwritev` of a header that is ready and the payload."""
+    """One `os.pwritev` per entry, of a header made in advance and the payload."""
 
     def fill(self, count: int, payload: bytes) -> None:
         """The loop."""
@@ -52,7 +52,7 @@ class Pwritev(Limit):
 
 
 class FramedPwritev(Limit):
-    """The same with what a log cannot do without: a header made and a checksum taken for each entry."""
+    """The same with what a log needs: a header is built and a checksum computed for each entry."""
 
     def fill(self, count: int, payload: bytes) -> None:
         """The loop."""
@@ -103,10 +103,10 @@ class SyncedPwrite(Limit):
 
 
 class SyncedOverwrite(Limit):
-    """The same on space that is allocated and was written before: no metadata to sync."""
+    """The same on space that was allocated and written before: no metadata to sync."""
 
     def fill(self, count: int, payload: bytes) -> None:
-        """The loop (the caller prepares the file with `prepare`)."""
+        """The loop; the caller prepares the file with `prepare`."""
         fd, offset, size = self.fd, 0, len(payload)
         for _ in range(count):
             os.pwrite(fd, payload, offset)

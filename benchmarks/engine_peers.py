@@ -1,10 +1,10 @@
-"""The peers: embedded stores and disk queues a Python program could use instead, each in its fastest honest
-loop.
+"""The peers of the engine: embedded stores and disk queues that a Python program could use instead.
 
-Every peer is configured the way its own documentation recommends for a log: keys are 8-byte rising numbers
-made before the clock starts, inserts are told that they append where the store can be told. `durable` means
-that a commit that returned survives a power loss; otherwise it survives the end of the process, and nothing
-is asked of the disk. One that is not installed is missing from the table, with one line that says so.
+Every peer is measured in its fastest honest loop, configured as its documentation recommends for a log: keys
+are rising 8-byte numbers made before the clock starts, and inserts say that they append where the store can
+be told. `durable` means that a commit that returned survives a power loss; otherwise it survives the end of
+the process, and nothing is synced. A peer that is not installed is left out of the table, with one line that
+says so.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ MAP_BYTES = 8 << 30
 
 @cache
 def keys(count: int) -> list[bytes]:
-    """Rising 8-byte keys."""
+    """Return rising 8-byte keys."""
     pack = struct.Struct(">Q").pack
     return [pack(number) for number in range(count)]
 
 
 def exhaust(values: Iterable[object]) -> None:
-    """Run through an iterator at the speed of C."""
+    """Consume an iterator at the speed of C."""
     deque(values, maxlen=0)
 
 
 class Peer(ABC):
-    """A store opened on a directory. The loops are its own, so that no wrapper is timed."""
+    """A store opened on a directory. Each peer has its own loops, so that no wrapper is timed."""
 
     name = ""
     module = ""
-    """What has to be importable."""
+    """The module that must be importable."""
     has_batches = True
     slowness = 1
-    """How much less of the work to give it where it is slow, so that a run ends."""
+    """By what factor a slow peer gets less work, so that a run ends."""
 
     library: Any
     """The imported module."""
@@ -55,7 +55,7 @@ class Peer(ABC):
 
     @classmethod
     def missing(cls) -> bool:
-        """Whether it is not installed."""
+        """Return whether the module is not installed."""
         try:
             importlib.import_module(cls.module)
         except ImportError:
@@ -68,11 +68,11 @@ class Peer(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Close it as its documentation says."""
+        """Close the store as its documentation says."""
 
     @abstractmethod
     def fill(self, count: int, payload: bytes) -> None:
-        """Insert one at a time, each committed."""
+        """Insert one entry at a time, each committed."""
 
     def fill_batches(self, batches: int, per_batch: int, payload: bytes) -> None:
         """Insert `per_batch` at a time, each batch committed as one; only where `has_batches`."""
@@ -84,12 +84,12 @@ class Peer(ABC):
 
 
 class RocksDb(Peer):
-    """RocksDB through rocksdict. Its write-ahead log is written at each put, and synced if durable."""
+    """RocksDB through rocksdict. Each put writes the write-ahead log, and syncs it if durable."""
 
     name, module = "RocksDB", "rocksdict"
 
     def open(self) -> None:
-        """Raw mode: bytes in, bytes out."""
+        """Open in raw mode: bytes in, bytes out."""
         options = self.library.Options(raw_mode=True)
         options.create_if_missing(True)
         self.db: Any = self.library.Rdict(str(self.directory / "rocks"), options)
@@ -109,7 +109,7 @@ class RocksDb(Peer):
             db[key] = payload
 
     def fill_batches(self, batches: int, per_batch: int, payload: bytes) -> None:
-        """A WriteBatch each."""
+        """Write each batch as a WriteBatch."""
         db, names, batch_type = self.db, keys(batches * per_batch), self.batch_type
         for start in range(0, len(names), per_batch):
             batch = batch_type(raw_mode=True)
@@ -118,7 +118,7 @@ class RocksDb(Peer):
             db.write(batch)
 
     def scan(self) -> None:
-        """Values only."""
+        """Iterate over the values only."""
         exhaust(self.db.values())
 
 
@@ -128,7 +128,7 @@ class LevelDb(Peer):
     name, module = "LevelDB", "plyvel"
 
     def open(self) -> None:
-        """With its defaults."""
+        """Open with its defaults."""
         self.db: Any = self.library.DB(str(self.directory / "level"), create_if_missing=True)
 
     def close(self) -> None:
@@ -146,7 +146,7 @@ class LevelDb(Peer):
                 put(key, payload)
 
     def fill_batches(self, batches: int, per_batch: int, payload: bytes) -> None:
-        """A write batch each."""
+        """Write each batch as a write batch."""
         db, names, durable = self.db, keys(batches * per_batch), self.durable
         for start in range(0, len(names), per_batch):
             batch = db.write_batch(sync=durable)
@@ -156,18 +156,18 @@ class LevelDb(Peer):
             batch.write()
 
     def scan(self) -> None:
-        """Values only."""
+        """Iterate over the values only."""
         exhaust(self.db.iterator(include_key=False))
 
 
 class Lmdb(Peer):
-    """LMDB: a transaction each, appended."""
+    """LMDB: one transaction for each entry, appended."""
 
     name, module = "LMDB", "lmdb"
     writemap = False
 
     def open(self) -> None:
-        """`sync=False` leaves the pages to the page cache, which survives the process."""
+        """Open; `sync=False` leaves the pages to the page cache, which survives the process."""
         self.env: Any = self.library.open(
             str(self.directory / "lmdb"),
             map_size=MAP_BYTES,
@@ -188,7 +188,7 @@ class Lmdb(Peer):
                 transaction.put(key, payload, append=True)
 
     def fill_batches(self, batches: int, per_batch: int, payload: bytes) -> None:
-        """`putmulti` with `append=True`: its bulk path."""
+        """`putmulti` with `append=True`, its bulk path."""
         begin, names = self.env.begin, keys(batches * per_batch)
         for start in range(0, len(names), per_batch):
             with begin(write=True) as transaction:
@@ -196,7 +196,7 @@ class Lmdb(Peer):
                 transaction.cursor().putmulti(items, append=True)
 
     def scan(self) -> None:
-        """Values only."""
+        """Iterate over the values only."""
         with self.env.begin() as transaction:
             exhaust(transaction.cursor().iternext(keys=False, values=True))
 
@@ -213,7 +213,7 @@ class Sqlite(Peer):
     name, module, slowness = "SQLite WAL", "sqlite3", 5
 
     def open(self) -> None:
-        """One table, integer keys."""
+        """Open one table with integer keys."""
         self.db = sqlite3.connect(self.directory / "sqlite.db", isolation_level=None)
         self.db.execute("PRAGMA journal_mode=WAL")
         self.db.execute(f"PRAGMA synchronous={'FULL' if self.durable else 'NORMAL'}")
@@ -221,11 +221,11 @@ class Sqlite(Peer):
         self.db.execute("SELECT max(id) FROM log").fetchone()
 
     def close(self) -> None:
-        """Close, with its checkpoint."""
+        """Close, which makes a checkpoint."""
         self.db.close()
 
     def fill(self, count: int, payload: bytes) -> None:
-        """One autocommitted INSERT each."""
+        """One autocommitted INSERT for each entry."""
         execute, row = self.db.execute, (payload,)
         for _ in range(count):
             execute("INSERT INTO log (data) VALUES (?)", row)
@@ -239,17 +239,17 @@ class Sqlite(Peer):
             db.execute("COMMIT")
 
     def scan(self) -> None:
-        """In key order."""
+        """Select all values in key order."""
         exhaust(self.db.execute("SELECT data FROM log ORDER BY id"))
 
 
 class PersistQueue(Peer):
-    """persist-queue's SQLite queue, as it comes."""
+    """persist-queue's SQLite queue, with its defaults."""
 
     name, module, has_batches, slowness = "persist-queue", "persistqueue", False, 500
 
     def open(self) -> None:
-        """Every put is a commit."""
+        """Open; every put is a commit."""
         self.queue: Any = self.library.FIFOSQLiteQueue(str(self.directory / "pq"), auto_commit=True)
 
     def close(self) -> None:
@@ -270,10 +270,10 @@ class PersistQueue(Peer):
 
 
 class PersistAckQueue(PersistQueue):
-    """persist-queue's queue with acknowledgements, as it comes."""
+    """persist-queue's queue with acknowledgements, with its defaults."""
 
     def open(self) -> None:
-        """Every put, get and ack is a commit."""
+        """Open; every put, get and ack is a commit."""
         self.queue = self.library.SQLiteAckQueue(str(self.directory / "paq"), auto_commit=True)
 
     def work(self) -> None:
@@ -284,14 +284,14 @@ class PersistAckQueue(PersistQueue):
 
 
 class LiteQueue(Peer):
-    """litequeue, as it comes (WAL mode)."""
+    """litequeue, with its defaults (WAL mode)."""
 
     name, module, has_batches, slowness = "litequeue", "litequeue", False, 50
 
     def open(self) -> None:
-        """Every put is a commit."""
+        """Open; every put is a commit."""
         self.queue: Any = self.library.LiteQueue(str(self.directory / "lite.db"))
-        if self.durable:  # it comes with NORMAL, which does not sync a commit
+        if self.durable:  # its default is NORMAL, which does not sync a commit
             self.queue.conn.execute("PRAGMA synchronous=FULL")
 
     def close(self) -> None:
@@ -305,7 +305,7 @@ class LiteQueue(Peer):
             put(payload)
 
     def work(self) -> None:
-        """What `scan` does."""
+        """Consume entries, as `scan` does."""
         self.scan()
 
     def scan(self) -> None:

@@ -1,7 +1,7 @@
 """The rows of the engine's benchmark: what is measured, in which group, against which limit.
 
-A row is a name and a function that is given an empty directory and returns one number in the group's unit.
-The function prepares, times its loop, and cleans up nothing: the directory goes when it returns.
+A row is a name and a function that takes an empty directory and returns one number in the group's unit. The
+function prepares, times its loop, and cleans up nothing: the directory is removed when it returns.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Group:
-    """One table: rows in one unit, each also as a multiple of the row called `reference`."""
+    """One table: rows in one unit, each also as a multiple of the row named `reference`."""
 
     key: str
     title: str
@@ -50,7 +50,7 @@ class Group:
     rows: tuple[Row, ...]
     higher_is_better: bool = True
     waits: bool = False
-    """Whether the disk, other threads or other processes are part of what is measured: never in CPU time."""
+    """Whether a disk, other threads or processes are part of the measurement: then never in CPU time."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ QUICK = Scale(40_000, 150, 200, 50, 64, 200_000, 200_000, 1, 5_000_000)
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No garbage collection inside a timed loop, for any row."""
+    """Prevent garbage collection inside a timed loop, for every row."""
     gc.collect()
     gc.disable()
     try:
@@ -84,7 +84,7 @@ def quiet() -> Iterator[None]:
 
 
 def rate(units: float, loop: Callable[[], object]) -> float:
-    """Units per second of one run of `loop`."""
+    """Return units per second of one run of `loop`."""
     with quiet():
         start = Clock.now()
         loop()
@@ -92,18 +92,18 @@ def rate(units: float, loop: Callable[[], object]) -> float:
 
 
 def backends() -> list[str]:
-    """The engine's backends that work here."""
+    """Return the engine's backends that work here."""
     return ["pwritev", "mmap"] + (["io_uring"] if unavailable_because() is None else [])
 
 
 def present_peers() -> list[type[Peer]]:
-    """The peers that are installed."""
+    """Return the peers that are installed."""
     return [peer for peer in PEERS if not peer.missing()]
 
 
 @contextmanager
 def opened(subject: Any) -> Iterator[Any]:
-    """Close at the end."""
+    """Open a subject, and close it at the end of the `with`."""
     try:
         yield subject
     finally:
@@ -111,7 +111,7 @@ def opened(subject: Any) -> Iterator[Any]:
 
 
 def filling(make: Callable[[Path], Any], count: int, payload: bytes) -> Callable[[Path], float]:
-    """Entries per second of `fill`, a commit each."""
+    """Return a row function: entries per second of `fill`, each a commit."""
 
     def run(directory: Path) -> float:
         keys(count)
@@ -126,7 +126,7 @@ def filling(make: Callable[[Path], Any], count: int, payload: bytes) -> Callable
 def batching(
     make: Callable[[Path], Any], batches: int, per_batch: int, payload: bytes, units: float
 ) -> Callable[[Path], float]:
-    """Units per second of `fill_batches`."""
+    """Return a row function: units per second of `fill_batches`."""
 
     def run(directory: Path) -> float:
         keys(batches * per_batch)
@@ -137,17 +137,17 @@ def batching(
 
 
 def walrus(backend: str, *, durable: bool) -> Callable[[Path], Subject]:
-    """How to open Walrus."""
+    """Return a function that opens Walrus."""
     return lambda directory: Subject(directory, durable=durable, backend=backend)
 
 
 def store(peer: type[Peer], *, durable: bool) -> Callable[[Path], Peer]:
-    """How to open a peer."""
+    """Return a function that opens a peer."""
     return lambda directory: peer(directory, durable=durable)
 
 
 def append_groups(scale: Scale) -> Iterator[Group]:
-    """Nothing synced: what the path through the engine costs."""
+    """Yield groups without syncs: what the path through the engine costs."""
     for size in (100, 1024):
         payload, count = b"x" * size, scale.single if size == 100 else scale.single // 2
         rows = [
@@ -169,7 +169,7 @@ def append_groups(scale: Scale) -> Iterator[Group]:
 
 
 def batch_groups(scale: Scale) -> Iterator[Group]:
-    """1,000 entries a commit, nothing synced; then entries of 1 MiB."""
+    """Yield groups of 1,000 entries per commit without syncs; then of entries of 1 MiB."""
     for size in (100, 1024):
         payload, batches = b"x" * size, scale.batches if size == 100 else scale.batches // 4
         units = batches * BATCH
@@ -217,7 +217,7 @@ def batch_groups(scale: Scale) -> Iterator[Group]:
 
 
 def durable_groups(scale: Scale) -> Iterator[Group]:
-    """A commit that returned survives a power loss."""
+    """Yield groups in which a commit that returned survives a power loss."""
     payload, count = b"x" * 100, scale.synced
     rows = [
         Row("os.pwrite + fdatasync, growing file", "limit", filling(limits.SyncedPwrite, count, payload)),
@@ -266,7 +266,7 @@ def durable_groups(scale: Scale) -> Iterator[Group]:
 
 
 def threads(backend: str, scale: Scale, payload: bytes) -> Callable[[Path], float]:
-    """Many threads, each waiting for its own append: group commit."""
+    """Return a row function: many threads, each waiting for its own append (group commit)."""
 
     def run(directory: Path) -> float:
         with opened(Subject(directory, durable=True, backend=backend)) as subject:
@@ -278,7 +278,7 @@ def threads(backend: str, scale: Scale, payload: bytes) -> Callable[[Path], floa
 
 
 def loop_group(scale: Scale) -> Group:
-    """Which way of syncing without blocking is best: the evidence for what `auto` picks in a cluster."""
+    """Compare ways of syncing without blocking: the evidence for the choice of `auto` in a cluster."""
     rows = []
     for backend in backends():
         for writes in (1, 100):
@@ -296,7 +296,7 @@ def loop_group(scale: Scale) -> Group:
 
 
 def turning(backend: str, writes: int, scale: Scale) -> Callable[[Path], float]:
-    """Writes per second of a loop that has one sync in flight."""
+    """Return a row function: writes per second of a loop that has one sync in flight."""
 
     def run(directory: Path) -> float:
         with opened(EventLoop(directory, backend=backend)) as loop:
@@ -308,7 +308,7 @@ def turning(backend: str, writes: int, scale: Scale) -> Callable[[Path], float]:
 
 
 def read_group(scale: Scale) -> Group:
-    """Reading in order what is in the page cache."""
+    """Read entries in order from the page cache."""
     payload, count = b"x" * 100, scale.read
     rows = [Row("os.pwrite, growing file", "limit", filling(limits.Pwrite, scale.single, payload))]
     titles = {"batch_read": "batch_read_for_topic", "entries": "entries()", "payloads": "payloads()"}
@@ -325,7 +325,7 @@ def read_group(scale: Scale) -> Group:
 
 
 def reading(how: str, written: str, count: int) -> Callable[[Path], float]:
-    """Entries per second of one way to read all of a topic."""
+    """Return a row function: entries per second of one way to read all of a topic."""
 
     def run(directory: Path) -> float:
         payload = b"x" * 100
@@ -342,7 +342,7 @@ def reading(how: str, written: str, count: int) -> Callable[[Path], float]:
 
 
 def queue_group(scale: Scale) -> Group:
-    """A work queue: hand out and acknowledge one entry after the other, where a crash loses no entry."""
+    """Compare work queues that hand out and acknowledge one entry at a time, and lose none in a crash."""
     count = scale.read // 50
     rows = [
         Row("Walrus, each position persisted", "walrus", working(counted_each(1), count)),
@@ -355,12 +355,12 @@ def queue_group(scale: Scale) -> Group:
 
 
 def counted_each(persist_every: int) -> Callable[[Path], Subject]:
-    """How to open Walrus so that a crash hands out at most so many acknowledged entries again."""
+    """Return a function that opens Walrus so that a crash repeats at most so many acknowledged entries."""
     return lambda directory: Subject(directory, durable=False, backend="pwritev", persist_every=persist_every)
 
 
 def working(make: Callable[[Path], Any], count: int) -> Callable[[Path], float]:
-    """Entries per second of `work`."""
+    """Return a row function: entries per second of `work`."""
 
     def run(directory: Path) -> float:
         with opened(make(directory)) as subject:
@@ -371,7 +371,7 @@ def working(make: Callable[[Path], Any], count: int) -> Callable[[Path], float]:
 
 
 def scanning(peer: type[Peer], count: int) -> Callable[[Path], float]:
-    """Entries per second of a peer's iterator."""
+    """Return a row function: entries per second of a peer's iterator."""
 
     def run(directory: Path) -> float:
         with opened(peer(directory, durable=False)) as subject:
@@ -388,21 +388,21 @@ def scanning(peer: type[Peer], count: int) -> Callable[[Path], float]:
 
 @dataclass
 class Reopening:
-    """Logs of 1M entries, made once by a child process, opened as often as asked."""
+    """Logs of 1M entries, made once by a child process and opened as often as asked."""
 
     home: Path
     entries: int
     made: set[str] = field(default_factory=set)
 
     def row(self, subject: str, how: str) -> Row:
-        """Milliseconds to open it."""
+        """Return the row of one log: milliseconds to open it."""
         name = "Walrus" if subject == "walrus" else subject
         after = "after a clean close" if how == "clean" else "after kill -9"
         kind: Kind = "walrus" if subject == "walrus" else "peer"
         return Row(f"{name}, {after}", kind, lambda _: self.open(subject, how))
 
     def open(self, subject: str, how: str) -> float:
-        """Open a copy (opening changes it), which is in the page cache like the original."""
+        """Open a copy (since opening changes it), which is in the page cache like the original."""
         source = self.home / f"{subject}-{how}".replace(" ", "-")
         if source.name not in self.made:
             source.mkdir(parents=True)
@@ -423,9 +423,9 @@ class Reopening:
 
 
 def open_group(scale: Scale, home: Path) -> Group:
-    """Opening a log."""
+    """Compare the time to open a log."""
     reopening = Reopening(home / "reopen", scale.opened)
-    # A copy of LMDB's sparse writemap file would be measured, not LMDB.
+    # LMDB's writemap file is sparse: copying it would be measured, not LMDB.
     peers = [peer for peer in present_peers() if peer.has_batches and peer is not LmdbWritemap]
     names = ["walrus", *(peer.name for peer in peers)]
     rows = tuple(reopening.row(name, how) for how in ("clean", "kill") for name in names)
@@ -441,7 +441,7 @@ def open_group(scale: Scale, home: Path) -> Group:
 
 
 def child(*arguments: str) -> dict[str, float]:
-    """Run `engine_child`; its JSON, if it lived to print any."""
+    """Run `engine_child`; return its JSON, {} if it was killed before it printed any."""
     command = [sys.executable, "-m", "benchmarks.engine_child", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode not in (0, -9):
@@ -451,7 +451,7 @@ def child(*arguments: str) -> dict[str, float]:
 
 
 def groups(scale: Scale, home: Path) -> Iterator[Group]:
-    """All tables, in the order in which they are printed."""
+    """Yield all tables, in the order in which they are printed."""
     yield from append_groups(scale)
     yield from batch_groups(scale)
     yield from durable_groups(scale)

@@ -1,4 +1,4 @@
-"""What the engine's benchmark measures, and by which clock: shared by the rows and the child processes."""
+"""The subjects of the engine's benchmark, and its clock: shared by the rows and the child processes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from benchmarks.engine_walrus import Subject
 
 
 class Clock:
-    """What a second is: wall time, or processor time of the thread that measures (see `--cpu`)."""
+    """The clock of a measurement: wall time, or processor time of the measuring thread (see `--cpu`)."""
 
     now: Callable[[], float] = staticmethod(perf_counter)
 
 
 def open_subject(subject: str, directory: Path) -> Subject | Peer:
-    """Walrus or the peer of this name, ready for use."""
+    """Open Walrus or the peer of this name."""
     if subject == "walrus":
         return Subject(directory, durable=False, backend="pwritev")
     (peer,) = [peer for peer in PEERS if peer.name == subject]

@@ -1,4 +1,4 @@
-"""What the engine promises about its speed, as a function from one run's medians to a verdict."""
+"""What the engine promises about its speed: from one run's medians to verdicts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.engine_rows import Group
 
 @dataclass(frozen=True)
 class Verdict:
-    """One promise, what it asks for and what came out."""
+    """One promise: its goal and its result."""
 
     what: str
     required: str
@@ -26,7 +26,7 @@ class Results:
     groups: Sequence[tuple[Group, dict[str, float]]]
 
     def peers(self, key: str) -> dict[str, float]:
-        """The peers' rows of a group."""
+        """Return the peers' rows of a group."""
         for group, medians in self.groups:
             if group.key == key:
                 return {row.name: medians[row.name] for row in group.rows if row.kind == "peer"}
@@ -34,7 +34,7 @@ class Results:
 
 
 def judge(results: Results) -> Iterator[Verdict]:
-    """Every promise about a group that was measured."""
+    """Yield a verdict on every promise about a group that was measured."""
     medians = results.medians
     yield from _appends(results)
     yield from _batches(results)
@@ -64,7 +64,7 @@ def judge(results: Results) -> Iterator[Verdict]:
 
 
 def _beyond_bare(costs: Mapping[str, float]) -> tuple[float, float]:
-    """The cost over many topics and over one, each without what a bare write to as many places costs."""
+    """Return the cost over many topics and over one, each minus that of a bare write to as many places."""
     return costs["many"] - costs["bare, many places"], costs["one topic"] - costs["bare, one place"]
 
 

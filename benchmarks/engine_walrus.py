@@ -28,7 +28,7 @@ class Subject:
         )
 
     def close(self) -> None:
-        """A clean close."""
+        """Close cleanly."""
         self.wal.close()
 
     def fill(self, count: int, payload: bytes) -> None:
@@ -44,7 +44,7 @@ class Subject:
             append(TOPIC, entries)
 
     def fill_threads(self, threads: int, count: int, payload: bytes) -> None:
-        """The same from several threads at once, `count` each."""
+        """Append from several threads at once, `count` entries each."""
         workers = [threading.Thread(target=self.fill, args=(count, payload)) for _ in range(threads)]
         for worker in workers:
             worker.start()
@@ -52,7 +52,7 @@ class Subject:
             worker.join()
 
     def batch_read(self) -> None:
-        """`batch_read_for_topic`, moving the cursor, until there is nothing left."""
+        """`batch_read_for_topic`, moving the cursor, until nothing is left."""
         read = self.wal.batch_read_for_topic
         while read(TOPIC, max_bytes=READ_BYTES, checkpoint=True):
             pass
@@ -79,10 +79,11 @@ class Subject:
 
 
 class EventLoop:
-    """The cluster's group commit: each turn writes what arrived, starts a sync, and waits for the descriptor.
+    """The cluster's group commit: each turn writes what arrived, starts a sync, and waits for the
+    descriptor.
 
     One sync is in flight while the next turn's entries are written, as in a node with `--fsync each`. The
-    writes are the turn's work: a worker thread that syncs has to share the interpreter with them.
+    turn's only work is its writes, so a worker thread that syncs has to share the interpreter with them.
     """
 
     def __init__(self, directory: Path, *, backend: str) -> None:
@@ -90,11 +91,11 @@ class EventLoop:
         self.syncer = self.wal.syncer()
 
     def close(self) -> None:
-        """A clean close."""
+        """Close cleanly."""
         self.wal.close()
 
     def fill_turns(self, turns: int, writes: int, payload: bytes) -> None:
-        """`writes` writes a turn, each of its own topic (as from so many connections)."""
+        """Make `writes` writes per turn, each to its own topic, as from so many connections."""
         wal, syncer, batch = self.wal, self.syncer, Batch.of([payload])
         topics = [f"{TOPIC}/{number}" for number in range(writes)]
         poll = select.poll()
@@ -113,7 +114,7 @@ class EventLoop:
 
 
 def resident() -> tuple[int, int]:
-    """Memory of this process in bytes: its own (anonymous), and pages of files that it has mapped."""
+    """Return this process's memory in bytes: its own (anonymous), and the mapped pages of files."""
     found = {}
     for line in Path("/proc/self/status").read_text().splitlines():
         name, _, value = line.partition(":")
@@ -123,5 +124,5 @@ def resident() -> tuple[int, int]:
 
 
 def die() -> None:
-    """What `kill -9` does, from inside."""
+    """End the process as `kill -9` does."""
     os.kill(os.getpid(), 9)

@@ -2,15 +2,15 @@
 
     python -m benchmarks.latency [--seconds 5] [--fsync 200] [--svg docs/figures/latency.svg]
 
-First the highest rate: eight connections with 100 in flight each. Then an open loop: requests are due at even
-distances, whether or not earlier ones are answered, and a latency counts from when its request was *due*. (A
-closed loop asks less of a server that pauses, and so measures one slow request where a hundred users would
-have waited: coordinated omission.) RECEIVE is followed by its ACK, which is not part of its latency, but a
-RECEIVE waits while a thousand entries of its group are out.
+First the highest rate is measured: eight connections with 100 in flight each. Then an open loop: requests
+are due at regular intervals, whether or not earlier ones are answered, and a latency counts from when its
+request was *due*. (A closed loop asks less of a server that pauses, and so measures one slow request where a
+hundred users would have waited: coordinated omission.) RECEIVE is followed by its ACK, which is not part of
+its latency; but a RECEIVE waits while a thousand entries of its group are out.
 
-The longest pass of each node's event loop, in processor time, says whether a pause was the program's own: the
-rest is the disk, the scheduler, and what else the machine does. Passes of more than 20 ms are counted by what
-the node did in them (`pause_probe.py`).
+The longest pass of each node's event loop, in processor time, says whether a pause was the program's own:
+the rest is the disk, the scheduler, and other programs. Passes of more than 20 ms are counted by what the
+node did in them (`pause_probe.py`).
 """
 
 from __future__ import annotations
@@ -47,31 +47,31 @@ CONNECTIONS = 8
 IN_FLIGHT = 100
 SHARES = (0.5, 0.8)
 GUESSED = {"PUT": 0, "GET": 200_000, "RECEIVE": 50_000}
-"""Entries a second that are there to be read before it is known how fast that goes."""
+"""Readable entries per second that are prepared before the highest rate is known."""
 NO_PAUSE_ABOVE = 20.0
-"""Milliseconds: the goal."""
+"""The goal, in milliseconds."""
 MOST_WAITING = 50_000
-"""Requests without an answer at which the loop reads before it asks more; a latency counts from `due`."""
+"""Unanswered requests at which the loop reads before it sends more; a latency still counts from `due`."""
 QUANTILES = (0.5, 0.99, 0.999)
 VERBS = {"PUT": b"PUT put " + PAYLOAD, "GET": b"GET get", "RECEIVE": b"RECEIVE work g 20000"}
-"""A RECEIVE waits while 1,000 entries are out; without its wait it would get EMPTY then."""
+"""A RECEIVE waits while 1,000 entries are out; without its waiting time it would be answered EMPTY."""
 
 
 class Line:
-    """One connection: what was asked on it and when that was due, in the order of the answers."""
+    """One connection: its requests and when each was due, in the order of the answers."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         self.socket: socket.socket = dial(address)
-        self.due: deque[float] = deque()  # negative: an ACK, whose answer is not waited for
+        self.due: deque[float] = deque()  # negative: an ACK, whose latency is not measured
         self.buffer = bytearray()
 
     def ask(self, request: bytes, due: float) -> None:
-        """Send it."""
+        """Send a request."""
         self.due.append(due)
         self.socket.sendall(request)
 
     def answers(self) -> Iterator[tuple[float, bytes]]:
-        """What has arrived: when its request was due, and the reply."""
+        """Yield what has arrived: when the request was due, and the reply."""
         self.buffer += self.socket.recv(1 << 20)
         start, unpack = 0, struct.Struct("<I").unpack_from
         while len(self.buffer) - start >= 4:
@@ -84,15 +84,15 @@ class Line:
 
 
 class Load(NamedTuple):
-    """What came of one load."""
+    """The result of one load."""
 
-    rate: float  # answered in a second
+    rate: float  # answers per second
     latencies: list[float]  # seconds, sorted
-    refused: dict[str, int]  # how many answers are no OK, by their first word
-    client: float  # processor time of the client, as a share of the time
+    refused: dict[str, int]  # answers that are not OK, counted by their first words
+    client: float  # processor time of the client, as a share of the elapsed time
 
     def told(self) -> str:
-        """In a line."""
+        """Describe the result in a line."""
         p50, p99, p999 = (f"{quantile(self.latencies, share):,.1f}" for share in QUANTILES)
         refused = "".join(f"; {count:,} x {word}" for word, count in self.refused.items())
         return f"{self.rate:,.0f}/s, p50 {p50}, p99 {p99}, p99.9 {p999} ms{refused}"
@@ -104,14 +104,14 @@ class Loop:
     def __init__(self, address: tuple[str, int], verb: str) -> None:
         self.verb, self.request = verb, frame(VERBS[verb])
         self.lines = [Line(address) for _ in range(CONNECTIONS)]
-        self.poll = selectors.SelectSelector()  # its timeouts are microseconds, those of epoll milliseconds
+        self.poll = selectors.SelectSelector()  # its timeouts are microseconds, epoll's are milliseconds
         for line in self.lines:
             self.poll.register(line.socket, selectors.EVENT_READ, line)
         self.latencies: list[float] = []
         self.refused: dict[str, int] = {}
 
     def ask(self, sent: int, begin: float, rate: float, now: float) -> int:
-        """Send what is due by now, in one piece for each connection; return how many are sent in all."""
+        """Send what is due by now, in one piece per connection; return how many are sent in all."""
         upto = int((now - begin) * rate) + 1
         for number, line in enumerate(self.lines):
             mine = range(sent + (number - sent) % CONNECTIONS, upto, CONNECTIONS)
@@ -121,7 +121,7 @@ class Loop:
         return upto
 
     def take(self, timeout: float, again: bool) -> None:
-        """What has been answered; with `again` each answer is followed by the next request."""
+        """Take the answers; with `again` follow each one by the next request."""
         for key, _ in self.poll.select(timeout):
             line, after = key.data, list[bytes]()
             for due, reply in line.answers():
@@ -142,12 +142,12 @@ class Loop:
                 line.socket.sendall(b"".join(after))
 
     def waiting(self) -> int:
-        """Requests without an answer."""
+        """Return how many requests have no answer."""
         return sum(len(line.due) for line in self.lines)
 
 
 def run(address: tuple[str, int], verb: str, seconds: float, rate: float | None) -> Load:
-    """An open loop of so many requests a second; None: as many as the connections take with 100 in flight."""
+    """Run an open loop of `rate` requests per second (None: a closed loop, 100 in flight each)."""
     loop, used = Loop(address, verb), time.process_time()
     begin = time.perf_counter()
     end, sent = begin + seconds, 0
@@ -167,12 +167,12 @@ def run(address: tuple[str, int], verb: str, seconds: float, rate: float | None)
 
 
 def quantile(values: list[float], share: float) -> float:
-    """Milliseconds."""
+    """Return a quantile of sorted seconds, in milliseconds."""
     return values[min(len(values) - 1, int(len(values) * share))] * 1e3
 
 
 def fill(nodes: Probed, topic: str, entries: float) -> None:
-    """Something to read."""
+    """Write entries to read."""
     with Client(nodes.addresses) as client:
         client.register(topic)
         for _ in range(0, int(entries), 1_000):
@@ -182,7 +182,7 @@ def fill(nodes: Probed, topic: str, entries: float) -> None:
 def measure(
     directory: Path, schedule: str, seconds: float
 ) -> tuple[dict[tuple[str, str], Load], tuple[float, dict[str, float]], dict[str, tuple[int, float]]]:
-    """Every verb at every load, the longest pass of any node's event loop, and its pauses: in ms."""
+    """Return every verb at every load, the longest pass of any node's event loop, and its pauses, in ms."""
     found: dict[tuple[str, str], Load] = {}
     flags = ["--fsync", schedule]
     nodes = Probed(3, directory, client_port=CLIENT_PORT, raft_port=RAFT_PORT, flags=flags)

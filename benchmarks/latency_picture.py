@@ -1,7 +1,8 @@
-"""A picture of latencies: how many requests took no longer than that, with the rare slow ones drawn out.
+"""A picture of latencies: the share of requests that took no longer, with the rare slow ones magnified.
 
-Across is the share of requests, so that each nine has the same width (50, 90, 99, 99.9 %); up is the latency,
-each factor of ten of the same height. A panel for each kind of request, a line for each load.
+The horizontal axis is the share of requests, each nine of the same width (50, 90, 99, 99.9 %); the vertical
+axis is the latency, each factor of ten of the same height. There is a panel for each kind of request, and a
+line for each load.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from math import log10
 WIDTH, HEIGHT, GAP, LEFT, TOP, BOTTOM = 260, 240, 60, 56, 48, 40
 SHARES = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999)
 LINES = (("#8a949c", "2 4"), ("#2f6fdb", ""), ("#c2410c", "7 3"), ("#1f8a54", "1 3"))
-"""Colour and dashes of each load: a picture in grey can be read, too."""
+"""Colour and dashes of each load, so that the picture can be read in grey, too."""
 INK, SOFT, GRID = "#1d2327", "#667079", "#dfe3e6"
 POINTS = 120
 
 
 def _nines(share: float) -> float:
-    """0 for 0 %, 1 for 90 %, 2 for 99 %."""
+    """Return the number of nines: 0 for 0 %, 1 for 90 %, 2 for 99 %."""
     return -log10(1.0 - share)
 
 
@@ -28,10 +29,10 @@ def _text(x: float, y: float, text: str, anchor: str = "middle", ink: str = SOFT
 
 
 class _Scale:
-    """Where a share and a latency stand."""
+    """The coordinates of a share and a latency."""
 
     def __init__(self, low: float, high: float) -> None:
-        """The latencies that fit, in milliseconds: whole powers of ten."""
+        """Fit latencies from `low` to `high` milliseconds: the axis has whole powers of ten."""
         self.low, self.high = low, high
 
     def x(self, share: float) -> float:
@@ -52,7 +53,7 @@ class _Scale:
         return lines
 
     def curve(self, values: Sequence[float], line: tuple[str, str]) -> str:
-        """A line through the quantiles of these sorted latencies, as far as there are enough of them."""
+        """Return a line through the quantiles of sorted latencies, as far as there are enough of them."""
         last = min(1.0 - 1.0 / len(values), SHARES[-1])
         shares = [1.0 - 10.0 ** (-_nines(last) * point / POINTS) for point in range(POINTS + 1)]
         places = [

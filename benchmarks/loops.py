@@ -1,10 +1,11 @@
-"""Which event loop: asyncio with an end to each batch of events, asyncio as it is, and uvloop if it is there.
+"""Which event loop to use: asyncio with an end to each batch of events, asyncio itself, and uvloop.
 
     pip install uvloop && python -m benchmarks.loops
 
-For each, in turn, round by round: the bare chain of three processes (`bare_chain.py`), and three nodes; one
-PUT at a time, 100 bytes. Processor time is that of all three processes, from the kernel, and is what to
-compare on a machine that is not quiet. Elections are slowed down, so that a busy machine brings about none.
+uvloop is measured if it is installed. For each loop, round by round: the bare chain of three processes
+(`bare_chain.py`), and three nodes; one PUT at a time, 100 bytes. Processor time is that of all three
+processes, from the kernel; it is the figure to compare on a busy machine. Election timeouts are long, so
+that a busy machine causes no elections.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ PATIENT = (
 
 
 def factories() -> dict[str, Factory]:
-    """What there is to compare, by name; `batched` is what a node runs on."""
+    """Return the loops to compare, by name; nodes run on `batched`."""
     found: dict[str, Factory] = {"batched": BatchedEventLoop, "asyncio": asyncio.SelectorEventLoop}
     with contextlib.suppress(ImportError):
         found["uvloop"] = importlib.import_module("uvloop").new_event_loop
@@ -52,12 +53,12 @@ class OnLoop(LocalCluster):
     kind = "batched"
 
     def program(self, node_id: int) -> list[str]:
-        """This module, as a node."""
+        """Run this module as a node."""
         return ["-m", "benchmarks.loops", "node", self.kind]
 
 
 def measure(directory: Path, kind: str, schedule: str, puts: int) -> dict[str, Figures]:
-    """The chain and the nodes on one loop."""
+    """Measure the chain and the nodes on one loop."""
     found = {}
     if kind != "batched":  # the chain has no turns to end
         program = ["-m", "benchmarks.loops", "chain", kind]
@@ -71,7 +72,7 @@ def measure(directory: Path, kind: str, schedule: str, puts: int) -> dict[str, F
 
 
 def show(console: Console, schedule: str, results: dict[tuple[str, str], list[Figures]]) -> None:
-    """Medians of all rounds."""
+    """Print the medians of all rounds."""
     table = Table(title=f"one PUT at a time, --fsync {schedule}", box=box.SIMPLE)
     for heading in ("", "loop", "PUT/s", "median us", "processor us", "of asyncio"):
         table.add_column(heading, justify="left" if heading in ("", "loop") else "right")
@@ -86,7 +87,7 @@ def show(console: Console, schedule: str, results: dict[tuple[str, str], list[Fi
 
 
 def main() -> int:
-    """`python -m benchmarks.loops`; with `node` or `chain` it is one of the processes."""
+    """Run `python -m benchmarks.loops`; with `node` or `chain` run one of its processes."""
     if sys.argv[1:2] == ["node"]:
         setattr(node, "BatchedEventLoop", factories()[sys.argv[2]])  # noqa: B010 - a class in mypy's eyes
         return node.main(sys.argv[3:])

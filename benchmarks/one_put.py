@@ -1,16 +1,16 @@
-"""One PUT at a time: where its time goes in each process, beside a chain that does nothing but replicate.
+"""One PUT at a time: where its time goes in each process, beside a chain that only replicates.
 
     python -m benchmarks.one_put                      10,000 PUTs with each schedule
     python -m benchmarks.one_put --puts 2000 --fsync each
 
-For each schedule, in one run: the bare chain of three processes (`benchmarks/bare_chain.py`), a cluster of
-three nodes as it is, and the same cluster with the stages of a node timed (`benchmarks/one_put_probe.py`).
-One client, one connection to the leader of the segment, 100-byte payloads, and the next PUT is sent when
-the last one has been answered. Times are medians over all PUTs; processor time is that of all nodes, from
-the kernel.
+Each schedule is measured in one run: the bare chain of three processes (`benchmarks/bare_chain.py`), a
+cluster of three nodes as it is, and the same cluster with the stages of a node timed
+(`benchmarks/one_put_probe.py`). There is one client with one connection to the leader of the segment and
+100-byte payloads; it sends the next PUT when the last one is answered. Times are medians over all PUTs;
+processor time is that of all nodes, from the kernel.
 
-Compare the rows of one run: what a wakeup costs differs by a factor of three between machines, and between
-minutes of one that is shared.
+Compare rows of one run only: the cost of a wakeup differs by a factor of three between machines, and between
+minutes on a shared one.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ TICKS = 100
 
 
 class Figures(NamedTuple):
-    """What one client saw: PUTs per second and latencies in microseconds; processor microseconds per PUT."""
+    """One client's view: PUTs per second, latencies in microseconds; processor microseconds per PUT."""
 
     rate: float
     median: float
@@ -65,16 +65,16 @@ class Probed(LocalCluster):
     """Nodes that write down their stages when they stop."""
 
     def report(self, node_id: int) -> Path:
-        """Where a node writes."""
+        """Return where a node writes its report."""
         return self.data_dir / f"stages_{node_id}.json"
 
     def program(self, node_id: int) -> list[str]:
-        """The node, inside the probe."""
+        """Run the node inside the probe."""
         return ["-m", "benchmarks.one_put_probe", str(self.report(node_id))]
 
 
 def processor_seconds(pids: Sequence[int]) -> float:
-    """User and system time of these processes so far."""
+    """Return the user and system time of these processes so far."""
     total = 0
     for pid in pids:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -83,7 +83,7 @@ def processor_seconds(pids: Sequence[int]) -> float:
 
 
 def put_one_by_one(address: tuple[str, int], puts: int, pids: Sequence[int]) -> Figures:
-    """Send `puts` PUTs, each after the answer to the one before."""
+    """Send `puts` PUTs, each after the answer to the previous one."""
     request, latencies = frame(b"PUT t " + PAYLOAD), []
     with dial(address) as connection:
         for number in range(-WARM_UP, puts):
@@ -106,7 +106,7 @@ def put_one_by_one(address: tuple[str, int], puts: int, pids: Sequence[int]) -> 
 
 @contextlib.contextmanager
 def chain_of(program: Sequence[str], directory: Path, schedule: str) -> Iterator[list[int]]:
-    """The three processes of the bare chain; their pids. `program`: the arguments of Python that run one."""
+    """Run the bare chain and yield the pids of its three processes; `program` runs one of them."""
     sync = ["--sync"] if schedule == "each" else []
     followers = [str(CHAIN_PORT + 1), str(CHAIN_PORT + 2)]
     processes: list[subprocess.Popen[bytes]] = []
@@ -140,7 +140,7 @@ def _wait_for(port: int) -> None:
 
 
 def measure_nodes(nodes: LocalCluster, puts: int) -> tuple[Figures, int]:
-    """One client against a cluster; the figures, and which node leads the segment."""
+    """Measure one client against a cluster; return the figures, and the node that leads the segment."""
     nodes.start()
     try:
         nodes.wait_ready()
@@ -154,7 +154,7 @@ def measure_nodes(nodes: LocalCluster, puts: int) -> tuple[Figures, int]:
 
 
 def measure(directory: Path, schedule: str, puts: int) -> tuple[dict[str, Figures], dict[str, Any]]:
-    """All figures of one schedule, and the stages of the leader and of a follower."""
+    """Return all figures of one schedule, and the stages of the leader and of a follower."""
     figures = {}
     with chain_of(["-m", "benchmarks.bare_chain"], directory, schedule) as pids:
         figures["bare chain"] = put_one_by_one(("127.0.0.1", CHAIN_PORT), puts, pids)
@@ -171,7 +171,7 @@ def measure(directory: Path, schedule: str, puts: int) -> tuple[dict[str, Figure
 
 
 def show(console: Console, schedule: str, figures: dict[str, Figures], stages: dict[str, Any]) -> None:
-    """Two tables: rates and stages."""
+    """Print two tables: rates and stages."""
     bare = figures["bare chain"]
     table = Table(title=f"one PUT at a time, --fsync {schedule}", box=box.SIMPLE)
     for heading in ("", "PUT/s", "of bare", "median us", "p99 us", "processor us"):

@@ -4,11 +4,12 @@
     python -m benchmarks.one_put_calls --fsync 200 --functions   which functions, too
     python -m benchmarks.one_put_calls --histograms              what the histograms of appends cost
 
-A count is the same on a busy machine and on a quiet one, and so it is what to compare between two versions
+A count is the same on a busy machine and on a quiet one, so it is the figure to compare between two versions
 of the code when times cannot be trusted. Three nodes with their real sockets, engines and event loops take
-turns in one thread: a pass of a node's loop runs where there is an event for it, the leader's after each of a
-follower's, so that replies come one by one, which costs most. No time passes meanwhile, and so no tick falls
-between two PUTs. Printed are medians over all PUTs of what `sys.setprofile` sees.
+turns in one thread. A pass of a node's loop runs when there is an event for it, and the leader's after each
+of a follower's, so that replies arrive one by one, which is the most expensive case. No time passes
+meanwhile, so no tick falls between two PUTs. The output is the median over all PUTs of what `sys.setprofile`
+sees.
 """
 
 from __future__ import annotations
@@ -49,26 +50,26 @@ NODES = 3
 WARM_UP = 50
 """PUTs before counting begins."""
 STEP = 0.002
-"""Seconds by which the clock moves on where nothing else happens, until all nodes are ready."""
+"""Seconds by which the clock advances while nothing else happens, until all nodes are ready."""
 ROUND, ROUNDS = 50, 60
-"""PUTs of a round, and pairs of rounds that are compared."""
+"""PUTs per round, and pairs of rounds that are compared."""
 PATIENCE = 60.0
-"""Real seconds for that, and for each PUT."""
+"""Real seconds for the nodes to get ready, and for each PUT."""
 
 
 class Clock:
-    """Stands still unless it is told otherwise."""
+    """A clock that stands still unless it is advanced."""
 
     def __init__(self) -> None:
         self.now = time.monotonic()
 
     def __call__(self) -> float:
-        """The time, in seconds."""
+        """Return the time in seconds."""
         return self.now
 
 
 class SteppedLoop(BatchedEventLoop):
-    """An event loop that runs one pass when it is told to."""
+    """An event loop that runs one pass on request."""
 
     def __init__(self, clock: Clock) -> None:
         self._stopped_clock = clock
@@ -76,28 +77,28 @@ class SteppedLoop(BatchedEventLoop):
         super().__init__()
 
     def time(self) -> float:
-        """The time of all nodes."""
+        """Return the time of all nodes."""
         return self._stopped_clock.now
 
     def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:  # type: ignore[override]
-        """A process has one handler, and three nodes: none is told."""
+        """Do nothing: a process has one handler for three nodes."""
 
     def call_soon(  # type: ignore[override]
         self, callback: Any, *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
-        """Something is to be done in the next pass."""
+        """Schedule something for the next pass."""
         self.owes_pass = True
         return super().call_soon(callback, *args, context=context)
 
     def step(self) -> None:
-        """One pass: what is there now is handled, and nothing is waited for."""
+        """Run one pass: handle what is there now, and wait for nothing."""
         self.owes_pass = False
         self.stop()
         self.run_forever()
 
 
 class CallCounter:
-    """Counts the calls of one node, PUT by PUT."""
+    """Counts the calls of one node, for each PUT."""
 
     OWN = frozenset(
         own.__code__ for own in (SteppedLoop.time, SteppedLoop.call_soon, SteppedLoop.step, Clock.__call__)
@@ -105,16 +106,16 @@ class CallCounter:
 
     def __init__(self) -> None:
         self.rows: list[tuple[Counter[CodeType], Counter[str]]] = []
-        """Of each PUT: calls of each function, in Python and in C."""
+        """For each PUT the calls of each function, in Python and in C."""
         self._row: tuple[Counter[CodeType], Counter[str]] = (Counter(), Counter())
 
     def end_row(self) -> None:
-        """The next PUT begins."""
+        """Begin the next PUT."""
         self.rows.append(self._row)
         self._row = (Counter(), Counter())
 
     def watch(self, action: Callable[[], None]) -> None:
-        """Do something that counts."""
+        """Run an action whose calls count."""
         sys.setprofile(self._count)
         try:
             action()
@@ -128,12 +129,12 @@ class CallCounter:
             self._row[1][arg.__qualname__] += 1
 
     def totals(self) -> tuple[float, float]:
-        """Medians: calls of Python functions, and of functions in C."""
+        """Return the medians: calls of Python functions, and of functions in C."""
         python, c = zip(*((python.total(), c.total()) for python, c in self.rows), strict=True)
         return statistics.median(python), statistics.median(c)
 
     def by_function(self) -> dict[str, float]:
-        """Medians by function."""
+        """Return the medians by function."""
         codes = {code: None for python, _ in self.rows for code in python}
         names = {name: None for _, c in self.rows for name in c}
         found = {_name(code): statistics.median(python[code] for python, _ in self.rows) for code in codes}
@@ -153,7 +154,7 @@ class Stage:
         self.nodes: list[node.Node] = []
         self.counters = [CallCounter() for _ in range(NODES)]
         self.counting = False
-        """Whether passes count."""
+        """Whether the calls of passes are counted."""
         self._client_port = free_ports(2 * NODES)
         raft = self._client_port + NODES
         for number in range(NODES):
@@ -165,7 +166,7 @@ class Stage:
             self.until(self._is_ready)
 
     async def _serve(self, settings: Settings) -> None:
-        """Be one of the nodes, as `walrus.node` is."""
+        """Run one of the nodes, as `walrus.node` does."""
         directory = DataDirectory(settings.data_dir, settings.node_id)
         directory.begin(settings.fsync_name, boot_id().hex())
         await enter_cluster(settings, directory, NO_TRUST)
@@ -179,9 +180,9 @@ class Stage:
         return len(self.nodes) == started and all(one.controller.ready for one in self.nodes)
 
     def until(self, done: Callable[[], bool]) -> None:
-        """Let nodes and time go on until then: time while the nodes have nothing else to do.
+        """Run nodes and time until `done()`; time advances only while the nodes have nothing else to do.
 
-        Otherwise a disk that takes a second for a sync would make it seconds for them, and a leader late.
+        Otherwise a sync of a second would take seconds of the nodes' time, and delay a leader.
         """
         end = time.perf_counter() + PATIENCE
         while not done():
@@ -208,7 +209,7 @@ class Stage:
         self.close()
 
     def run(self, puts: int, warm_up: int = WARM_UP) -> tuple[int, int]:
-        """So many PUTs, each after the answer to the one before; the leader, and one of the followers."""
+        """Send `puts` PUTs, each after the previous answer; return the leader and one of the followers."""
         with self.dial(0) as connection:
             connection.sendall(frame(b"REGISTER t"))
             self.until(lambda: all("t" in one.controller.metadata.topics for one in self.nodes))
@@ -228,7 +229,7 @@ class Stage:
         return leader, followers[0]
 
     def _busy(self) -> bool:
-        """Whether an event is there, or comes without time."""
+        """Return whether there is an event, or one that comes without time passing."""
         loops = self.loops
         readable, _, _ = select.select([loop.batches for loop in loops], [], [], 0)
         return bool(readable) or any(loop.owes_pass for loop in loops) or self._syncing()
@@ -237,7 +238,7 @@ class Stage:
         return any(commit.under_way for one in self.nodes for commit in one.commits.values())
 
     def carry(self, order: Sequence[int], client: socket.socket, replied: Callable[[], bool]) -> None:
-        """Run passes in this order, round and round, until the client is answered and nothing more comes."""
+        """Run passes in this order, repeatedly, until the client is answered and nothing is left to do."""
         loops = [loop.batches.fileno() for loop in self.loops]
         while True:
             busy = False
@@ -257,14 +258,14 @@ class Stage:
             assert readable, "no answer"
 
     def dial(self, number: int) -> socket.socket:
-        """A connection to that node."""
+        """Connect to that node."""
         connection = socket.create_connection(("127.0.0.1", self._client_port + number))
         connection.settimeout(PATIENCE)
         return connection
 
 
 def show(console: Console, schedule: str, stage: Stage, roles: tuple[int, int], functions: bool) -> None:
-    """A table of totals, and one of functions."""
+    """Print a table of totals, and with `functions` one of functions."""
     table = Table(title=f"calls for one PUT, --fsync {schedule}", box=box.SIMPLE)
     for heading in ("", "Python", "C", "passes", "sends", "receives"):
         table.add_column(heading, justify="right" if heading else "left")
@@ -280,7 +281,7 @@ def show(console: Console, schedule: str, stage: Stage, roles: tuple[int, int], 
 
 
 def print_functions(console: Console, counter: CallCounter) -> None:
-    """Which functions were called, those that were called most before the others."""
+    """Print the functions that were called, the most frequent first."""
     for name, calls in sorted(counter.by_function().items(), key=lambda entry: -entry[1]):
         if calls:
             console.print(f"    {calls:6.0f}  {name}", highlight=False)
@@ -288,7 +289,7 @@ def print_functions(console: Console, counter: CallCounter) -> None:
 
 @contextmanager
 def without_histograms() -> Iterator[None]:
-    """The writers' appends are not timed (`replicas/latency.py`)."""
+    """Run the `with` without timing the writers' appends (`replicas/latency.py`)."""
     names = ("appended", "durable", "acknowledged")
     before = {name: getattr(Turns, name) for name in names}
     for name in names:
@@ -301,7 +302,7 @@ def without_histograms() -> Iterator[None]:
 
 
 def compare(console: Console, schedule: str, stage: Stage) -> None:
-    """The processor time of a PUT with the histograms and without them, taken in turns on the same nodes."""
+    """Compare the processor time of a PUT with and without the histograms, in turns on the same nodes."""
     costs: dict[bool, list[float]] = {True: [], False: []}
     stage.run(0, ROUND)
     for number in range(2 * ROUNDS):

@@ -1,12 +1,12 @@
 """Where the time of one PUT goes inside a node: exclusive time and calls by stage, one row per PUT.
 
-`install` replaces some twenty methods of the node by wrappers that switch a clock between stages. Time that a
-wrapped method spends in another wrapped one counts for the inner stage only, so the stages of a row add up to
-the time between two PUTs. A row ends when the next client's request (on the leader) or the next frame of the
-writer (on a follower) arrives.
+`install` replaces some twenty methods of the node by wrappers that switch a clock between stages. Time that
+a wrapped method spends in another wrapped one counts only for the inner stage, so the stages of a row add up
+to the time between two PUTs. A row ends when the client's next request (on the leader) or the writer's next
+frame (on a follower) arrives.
 
-The wrappers cost about half a microsecond each, in the stage that they end: compare stages, and take the rate
-from a run without them. `python -m benchmarks.one_put` does both.
+Each wrapper costs about half a microsecond, in the stage that it ends. So compare stages here, and take the
+rate from a run without the wrappers. `python -m benchmarks.one_put` does both.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ NAMES = [name for name, _ in STAGES]
 
 
 class Probe:
-    """The clock, the stage that it runs for, and the rows."""
+    """The clock, the current stage, and the rows."""
 
     def __init__(self) -> None:
         self.stage = NAMES.index("loop")
@@ -49,7 +49,7 @@ class Probe:
         self._mark = time.perf_counter()
 
     def switch(self, stage: int) -> int:
-        """Charge the time until now to the current stage, and go on with another; return the former."""
+        """Charge the time until now to the current stage, and switch to another; return the former."""
         now = time.perf_counter()
         self.times[self.stage] += now - self._mark
         self._mark = now
@@ -57,13 +57,13 @@ class Probe:
         return before
 
     def end_row(self) -> None:
-        """The next PUT begins."""
+        """Begin the next PUT."""
         self.switch(self.stage)
         self.rows.append((self.times, self.calls))
         self.times, self.calls = [0.0] * len(NAMES), [0] * len(NAMES)
 
     def wrap(self, owner: Any, method: str, name: str, *, first: bool = False) -> None:
-        """Charge `owner.method` to a stage; `first`: its call begins a row."""
+        """Charge `owner.method` to a stage; with `first` its call begins a row."""
         function, stage = getattr(owner, method), NAMES.index(name)
 
         @functools.wraps(function)
@@ -80,7 +80,7 @@ class Probe:
         setattr(owner, method, timed)
 
     def receive(self, owner: Any) -> None:
-        """Charge what asyncio does between `get_buffer` and `buffer_updated`: the `recv`."""
+        """Charge the `recv`: what asyncio does between `get_buffer` and `buffer_updated`."""
         stage, get_buffer = NAMES.index("receive"), owner.get_buffer
 
         def timed(*args: Any) -> Any:
@@ -147,7 +147,7 @@ def install() -> Probe:
 
 
 def main(run: Callable[[], int] | None = None) -> int:
-    """`python -m benchmarks.one_put_probe REPORT ARGUMENTS...`: a node that reports when it stops."""
+    """`python -m benchmarks.one_put_probe REPORT ARGUMENTS...`: run a node that reports when it stops."""
     path = Path(sys.argv.pop(1))
     probe = install()
     from walrus.node import main as node

@@ -1,11 +1,11 @@
-"""What one pass of a node's event loop costs at most, in processor time, and what made the longest ones long.
+"""The longest passes of a node's event loop, in processor time, and what made them long.
 
     python -m benchmarks.pause_probe REPORT ARGUMENTS...      a node that reports when it stops
 
-A pass lasts from one `select` to the next; while it lasts the node answers no request. Its *processor* time
-does not depend on what else the machine runs, so a pause that is the program's own shows as well on a busy
-machine, and one of the disk or the scheduler does not show. Each part that is suspected is timed by itself,
-garbage collections by the interpreter's own callbacks.
+A pass lasts from the return of one `select` to the call of the next; meanwhile the node answers no request.
+Its *processor* time does not depend on other programs, so a pause that is the node's own shows on a busy
+machine, too, and one of the disk or the scheduler does not. Each suspected part is timed separately, garbage
+collections by the interpreter's own callbacks.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 KEPT = 20
-"""Longest passes that are reported."""
+"""How many of the longest passes are reported."""
 PAUSE = 0.02
-"""Seconds from which on a pass counts as a pause."""
+"""Seconds from which a pass counts as a pause."""
 
 clock = time.thread_time
 
@@ -34,7 +34,7 @@ class Passes:
     def __init__(self) -> None:
         self.longest: list[tuple[float, int, dict[str, float]]] = []
         self.pauses: dict[str, tuple[int, float]] = {}
-        """By what took most of them: how many, and the longest, in seconds."""
+        """The largest part of the pauses -> how many there were, and the longest, in seconds."""
         self.count = 0
         self._parts: dict[str, float] = {}
         self._began = clock()
@@ -42,13 +42,13 @@ class Passes:
         self._serving = self.closed = False
 
     def end(self) -> None:
-        """The pass is over; one of the start, before the node freezes what it has, does not count.
+        """End a pass. Passes of the start, before the node freezes its objects, do not count.
 
-        Nor does that in which it closes its engines.
+        Nor does the pass in which the node closes its engines.
         """
         took = clock() - self._began
         counts = self._serving
-        # It walks over all that is frozen, so it is asked only until there is something.
+        # `get_freeze_count` walks over all frozen objects, so it is called only until there are some.
         self._serving = counts or gc.get_freeze_count() > 0
         if self.closed or not counts:
             self._parts = {}
@@ -66,11 +66,11 @@ class Passes:
         self._parts = {}
 
     def begin(self) -> None:
-        """`select` has returned."""
+        """Begin a pass: `select` has returned."""
         self._began = clock()
 
     def add(self, part: str, seconds: float) -> None:
-        """Charge a part."""
+        """Charge processor time to a part."""
         self._parts[part] = self._parts.get(part, 0.0) + seconds
 
     def collected(self, phase: str, info: dict[str, int]) -> None:
@@ -81,7 +81,7 @@ class Passes:
             self.add(f"garbage collection {info['generation']}", clock() - self._collecting)
 
     def end_with(self, owner: Any, method: str) -> None:
-        """From the pass on in which this is called, none counts."""
+        """Count no pass from the one on in which this method is called."""
         function = getattr(owner, method)
 
         @functools.wraps(function)
@@ -92,7 +92,7 @@ class Passes:
         setattr(owner, method, last)
 
     def wrap(self, owner: Any, method: str) -> None:
-        """Charge a method, what it calls included."""
+        """Charge a method, including what it calls."""
         function, name = getattr(owner, method), f"{owner.__name__}.{method}"
 
         @functools.wraps(function)
@@ -106,7 +106,7 @@ class Passes:
         setattr(owner, method, timed)
 
     def report(self, path: Path) -> None:
-        """Milliseconds of the longest passes, and of their parts."""
+        """Write the milliseconds of the longest passes and of their parts, and the pauses by part."""
         rows = [
             {"ms": took * 1e3, "pass": number, "parts": {name: cost * 1e3 for name, cost in parts.items()}}
             for took, number, parts in sorted(self.longest, reverse=True)
@@ -116,7 +116,7 @@ class Passes:
 
 
 def mostly(took: float, parts: dict[str, float]) -> str:
-    """The smallest part that makes up half of a pass: parts contain each other, the smallest says most.
+    """Return the smallest part that makes up half of a pass: parts nest, and the smallest says most.
 
     >>> mostly(0.05, {"PeerSession.buffer_updated": 0.048, "RaftHost.flush": 0.03, "Router.flush": 0.001})
     'RaftHost.flush'
@@ -128,7 +128,7 @@ def mostly(took: float, parts: dict[str, float]) -> str:
 
 
 def install() -> Passes:
-    """Watch this process's node."""
+    """Observe this process's node."""
     from walrus.broker.controller import Controller
     from walrus.broker.lifecycle import Lifecycle
     from walrus.broker.raft_host import RaftHost
@@ -173,7 +173,7 @@ def install() -> Passes:
 
 
 def main(run: Callable[[], int] | None = None) -> int:
-    """See the module's docstring."""
+    """Run a node, and write its report (see the module's docstring)."""
     path = Path(sys.argv.pop(1))
     passes = install()
     from walrus.node import main as node

@@ -1,7 +1,7 @@
 """How fast the client protocol is parsed and written: `python -m benchmarks.protocol`.
 
-Nanoseconds for one request, the best of many short runs, next to what the machine needs to merely slice the
-same bytes into as many pieces: the ratio says more than the number, on a machine that others share.
+Reported are nanoseconds per request, the best of many short runs, beside the time that the machine needs to
+merely slice the same bytes into as many pieces. On a shared machine the ratio says more than the figure.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RUNS = 1000
 
 
 def best(run: Callable[[], object], requests: int) -> float:
-    """Nanoseconds for each of `requests`, in the fastest run."""
+    """Return nanoseconds for each of `requests`, in the fastest run."""
     fastest = float("inf")
     for _ in range(RUNS):
         started = time.perf_counter()
@@ -41,7 +41,7 @@ def _replies(stream: bytes) -> Callable[[], object]:
 
 
 def cases() -> list[tuple[str, Callable[[], object], int]]:
-    """What is measured: a name, a run, and how many requests a run has."""
+    """Return what is measured: a name, a run, and the number of requests in a run."""
     rng = random.Random(1)
     equal = [b"x" * 100] * 100
     mixed = [b"x" * rng.randint(50, 150) for _ in range(100)]

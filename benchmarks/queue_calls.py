@@ -3,10 +3,10 @@
     python -m benchmarks.queue_calls                what each node does
     python -m benchmarks.queue_calls --functions    which functions, too
 
-As `benchmarks/one_put_calls.py`, of which this is another play: three whole nodes in one thread, on a clock
-that stands still while calls are counted. The client is connected to the owner of the group. Another node
-leads Raft, and so an ACK concerns all three: the owner proposes, Raft's leader and the third node sync.
-Printed are medians over all rounds.
+Like `benchmarks/one_put_calls.py`, whose stage it uses: three whole nodes in one thread, on a clock that
+stands still while calls are counted. The client is connected to the owner of the group. Another node leads
+Raft, so an ACK concerns all three: the owner proposes, Raft's leader and the third node sync. The output is
+medians over all rounds.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class QueueStage(Stage):
     """Three nodes, and a client that works through a topic in rounds."""
 
     def rounds(self, count: int, warm_up: int = 3) -> dict[str, dict[str, CallCounter]]:
-        """So many rounds; the counters by kind of request and by role."""
+        """Play `count` rounds; return the counters by kind of request and by role."""
         topic, roles = self._topic()
         counters = {kind: [CallCounter() for _ in self.nodes] for kind in KINDS}
         with self.dial(roles[0]) as connection:
@@ -55,7 +55,7 @@ class QueueStage(Stage):
         return {kind: dict(zip(ROLES, map(counters[kind].__getitem__, roles), strict=True)) for kind in KINDS}
 
     def _topic(self) -> tuple[bytes, tuple[int, int, int]]:
-        """A topic whose owner does not lead Raft, and which node has which role."""
+        """Return a topic whose owner does not lead Raft, and the nodes in their roles."""
         raft = next(number for number, one in enumerate(self.nodes) if one.controller.raft_host.leads)
         for name in ("a", "b", "c"):
             owner = self._owner(name)
@@ -64,21 +64,21 @@ class QueueStage(Stage):
         raise AssertionError("Raft's leader is every topic's owner")
 
     def _owner(self, topic: str) -> int:
-        """Register a topic, and find its owner."""
+        """Register a topic, and return its owner."""
         with self.dial(0) as connection:
             connection.sendall(frame(b"REGISTER %b" % topic.encode()))
             self.until(lambda: any(topic in one.controller.writers for one in self.nodes))
         return next(number for number, one in enumerate(self.nodes) if topic in one.controller.writers)
 
     def _begin(self, topic: bytes, connection: socket.socket) -> None:
-        """One RECEIVE while time goes on, until its owner may hand out; and its ACK."""
+        """Send one RECEIVE while time passes, until the owner hands out an entry; then its ACK."""
         connection.sendall(frame(b"RECEIVE %b work 60000" % topic))
         self.until(lambda: bool(select.select([connection], [], [], 0)[0]))
         [given] = ReplyParser().feed(connection.recv(1 << 20))
         self._exchange(connection, [b"ACK %b work %b" % (topic, receipt(given))])
 
     def _exchange(self, connection: socket.socket, requests: list[bytes]) -> list[Reply]:
-        """Send all, and let the nodes do what that takes; then the replies are here."""
+        """Send all requests, let the nodes do their work, and return the replies."""
         parser, replies = ReplyParser(), list[Reply]()
 
         def all_here() -> bool:
@@ -95,7 +95,7 @@ class QueueStage(Stage):
 
 
 def receipt(reply: Reply) -> bytes:
-    """What a RECEIVE was given, as the ACK names it."""
+    """Return the receipt in a RECEIVE's reply, as the ACK names it."""
     assert isinstance(reply, Ok), reply
     assert reply.payload is not None
     return reply.payload.partition(b" ")[0]

@@ -1,8 +1,8 @@
-"""Work queues and numbered appends beside NATS JetStream: three nodes and three servers, turn by turn.
+"""Work queues and numbered appends beside NATS JetStream: three nodes and three servers, in turns.
 
-Both run at once, on files, and a turn of one is followed by the same turn of the other, in an order that
-changes: a hundred entries are received and acknowledged by each connection, or numbered entries published.
-A pair's ratio is its figure. Both clients know no more than the bytes, both wait for each answer:
+Both run at once, on files. A turn of one is followed by the same turn of the other, in alternating order:
+each connection receives and acknowledges a hundred entries, or numbered entries are published. The figure is
+the ratio of a pair. Both clients handle only bytes, and both wait for each answer:
 
 * a RECEIVE is one of a hundred requests, and JetStream's pull consumer is asked for a batch of a hundred;
 * an ACK is answered when Raft has committed it, and JetStream's `+ACK`, sent with a place for an answer,
@@ -23,7 +23,7 @@ from benchmarks.cluster_peers import Nats, NatsLine, NatsWire
 
 PAIRS: Final = 5
 BATCH: Final = 500
-"""Entries on their way while the stream is filled."""
+"""Entries in flight while the stream is filled."""
 CONSUMER: Final = {
     "stream_name": "B",
     "config": {"durable_name": "C", "ack_policy": "explicit", "max_ack_pending": 10_000},
@@ -31,7 +31,7 @@ CONSUMER: Final = {
 
 
 def fill(peer: Nats, entries: int) -> None:
-    """Write what will be received."""
+    """Write the entries that will be received."""
     line = peer.line()
     with line.socket:
         for begin in range(0, entries, BATCH):
@@ -39,21 +39,21 @@ def fill(peer: Nats, entries: int) -> None:
 
 
 def publish(line: NatsLine, count: int) -> None:
-    """So many, and all answers."""
+    """Publish `count` entries, and wait for all answers."""
     line.ask(count)
     while count:
         count -= line.take()
 
 
 def consumers(peer: Nats, count: int) -> list[NatsWire]:
-    """So many connections to the server that leads the consumer; it is made if there is none."""
+    """Return `count` connections to the server that leads the consumer, which is created if necessary."""
     peer.wait_for(lambda: peer.request("CONSUMER.DURABLE.CREATE.B.C", CONSUMER))
     leader = peer.leader_of("CONSUMER.INFO.B.C")
     return [peer.wire(leader) for _ in range(count)]
 
 
 def work(wires: list[NatsWire], count: int) -> None:
-    """The next `count` for each, and the word that they are done."""
+    """Receive and acknowledge the next `count` entries on each connection."""
     for wire in wires:
         question = b'{"batch":%d,"expires":30000000000}' % count
         head = b"PUB $JS.API.CONSUMER.MSG.NEXT.B.C %b %d\r\n" % (wire.inbox, len(question))
@@ -67,7 +67,7 @@ def work(wires: list[NatsWire], count: int) -> None:
 
 
 def in_turns(entries: int, ours: Callable[[], None], theirs: Callable[[], None]) -> list[tuple[float, float]]:
-    """Entries a second of both, by turn, when each of them takes so many."""
+    """Return the entries per second of both, for each turn; both handle `entries` entries per turn."""
     rates = []
     for number in range(PAIRS):
         seconds = {}
@@ -80,7 +80,7 @@ def in_turns(entries: int, ours: Callable[[], None], theirs: Callable[[], None])
 
 
 def table_of(peer: Nats, fsync: str, found: dict[str, list[tuple[float, float]]]) -> Table:
-    """Medians, and the median of the ratios with the least and the greatest."""
+    """Return the medians, and the median of the ratios with minimum and maximum."""
     title = f"Walrus, --fsync {fsync}, beside {peer.name} (synced: {peer.synced})"
     table = Table("", "Walrus", "NATS", "of it", title=title)
     for what, rates in found.items():

@@ -1,18 +1,18 @@
-"""Work queues beside GET, numbered appends beside PUT, and what it costs to wait.
+"""Work queues beside GET, numbered appends beside PUT, and the cost of waiting consumers.
 
     python -m benchmarks.queues [--entries 5000] [--fsync 200]
     python -m benchmarks.queues --only peers    beside NATS JetStream, where it is installed
 
-Three nodes, one client, a connection to the leader of the segment, 100-byte payloads. In flight: 100 RECEIVEs
-are sent, and when all are answered their 100 ACKs; GETs by the hundred as well; and both on eight connections
-at once. Each ratio is printed beside its goal. Processor time is that of all nodes, from the kernel. The
-rate of ACKs hangs on the disk: each round is committed by Raft, which syncs on a majority; the table shows
-how long one such sync took.
+Three nodes, one client, a connection to the leader of the segment, 100-byte payloads. "In flight": 100
+RECEIVEs are sent, and when all are answered their 100 ACKs; GETs are sent by the hundred as well; and both
+on eight connections at once. Each ratio is printed beside its goal. Processor time is that of all nodes,
+from the kernel. The rate of ACKs depends on the disk: Raft commits each round, which syncs on a majority;
+the table shows how long one such sync took.
 
-PUT and PUB go by the hundred, in turns; their ratio is the median of the turns. A RECEIVE that waits is
-measured beside the PUT that it waits for, from when that was sent; the ratio is of the medians. Consumers
-that wait have a connection each, a third of them to each node; their cost is the resident memory of all
-nodes, before and after, and what becomes of the rate of PUT to another topic.
+PUT and PUB are sent by the hundred, in turns; their ratio is the median of the turns. A RECEIVE that waits
+is measured beside the PUT that it waits for, from when that was sent; the ratio is of the medians. Waiting
+consumers have a connection each, a third of them to each node; their cost is the resident memory of all
+nodes, before and after, and the change in the rate of PUT to another topic.
 """
 
 from __future__ import annotations
@@ -55,17 +55,17 @@ IN_FLIGHT = 100
 
 
 class Wire:
-    """One connection: requests out together, as many replies in."""
+    """One connection: sends requests together, and reads as many replies."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection, self.buffer = connection, bytearray()
 
     def exchange(self, requests: list[bytes]) -> list[bytes]:
-        """Send all, wait for all."""
+        """Send all requests, and wait for all replies."""
         return exchange([self], [requests])[0]
 
     def reply(self) -> bytes:
-        """The next reply."""
+        """Return the next reply."""
         while len(self.buffer) < 4 or len(self.buffer) < 4 + struct.unpack_from("<I", self.buffer)[0]:
             received = self.connection.recv(1 << 20)
             assert received, "the node hung up"
@@ -77,27 +77,27 @@ class Wire:
 
 
 def exchange(wires: list[Wire], requests: list[list[bytes]]) -> list[list[bytes]]:
-    """Send all on all connections, wait for all."""
+    """Send all requests on all connections, and wait for all replies."""
     for wire, its in zip(wires, requests, strict=True):
         wire.connection.sendall(b"".join(map(frame, its)))
     return [[wire.reply() for _ in its] for wire, its in zip(wires, requests, strict=True)]
 
 
 def get(wires: list[Wire], count: int) -> None:
-    """The next `count` entries for each."""
+    """GET the next `count` entries on each connection."""
     for replies in exchange(wires, [[b"GET got"] * count] * len(wires)):
         assert all(reply.startswith(b"OK") for reply in replies)
 
 
 def work(wires: list[Wire], count: int, topic: bytes = b"worked") -> None:
-    """The next `count` for each, and the word that they are done."""
+    """RECEIVE and ACK the next `count` entries on each connection."""
     given = exchange(wires, [[b"RECEIVE %b g" % topic] * count] * len(wires))
     acks = [[b"ACK %b g %b" % (topic, reply.split(b" ")[1]) for reply in replies] for replies in given]
     assert exchange(wires, acks) == [[b"OK"] * count] * len(wires)
 
 
 class Load(NamedTuple):
-    """Rounds of one kind, of `at_once` on each of so many connections."""
+    """Rounds of one kind, with `at_once` requests on each connection."""
 
     topic: str
     round: Callable[[list[Wire], int], None]
@@ -105,11 +105,11 @@ class Load(NamedTuple):
     at_once: int
 
     def rounds(self, entries: int) -> int:
-        """How many rounds there are: at least one, whatever the number of entries."""
+        """Return the number of rounds: at least one, whatever the number of entries."""
         return max(1, entries // (self.connections * self.at_once))
 
     def entries(self, entries: int) -> int:
-        """How many entries these take."""
+        """Return how many entries these rounds take."""
         return self.rounds(entries) * self.connections * self.at_once
 
 
@@ -121,17 +121,17 @@ LOADS = {
     "RECEIVE and ACK, one at a time": Load("worked", work, 1, 1),
 }
 ONE_AT_A_TIME = 10
-"""Of one at a time there are so many times fewer."""
+"""The one-at-a-time load takes this many times fewer entries."""
 
 
 def put(wire: Wire, rounds: int) -> None:
-    """So many rounds of a hundred PUTs."""
+    """Send this many rounds of a hundred PUTs."""
     for _ in range(rounds):
         assert wire.exchange([b"PUT put " + PAYLOAD] * IN_FLIGHT) == [b"OK"] * IN_FLIGHT
 
 
 def pub(wire: Wire, topic: bytes, numbers: Iterator[int], rounds: int) -> None:
-    """So many rounds of a hundred PUBs."""
+    """Send this many rounds of a hundred PUBs."""
     for _ in range(rounds):
         requests = [
             b"PUB %b p %d %b" % (topic, number, PAYLOAD) for number in itertools.islice(numbers, IN_FLIGHT)
@@ -144,7 +144,7 @@ TURNS = 9
 
 
 def published(nodes: LocalCluster, entries: int) -> float:
-    """The rate of PUB over that of PUT: both by the hundred, each on its own topic, in turns."""
+    """Return the rate of PUB over that of PUT: both by the hundred, each on its own topic, in turns."""
     ratios, numbers, rounds = [], itertools.count(), max(1, entries // 10 // IN_FLIGHT)
     with (
         dial(port_of(segment_leader(nodes, "put", 1))) as one,
@@ -161,38 +161,38 @@ def published(nodes: LocalCluster, entries: int) -> float:
 
 
 def waited(nodes: LocalCluster, times: int = 200) -> tuple[float, float]:
-    """Milliseconds from a PUT to its own OK, and to the answer of a RECEIVE that waits for it."""
+    """Return the milliseconds from a PUT to its own OK, and to the answer of a RECEIVE that waits for it."""
     own, heard = [], []
     port = port_of(segment_leader(nodes, "waited", 1))
     with dial(port) as one, dial(port) as other:
         puts, receives = Wire(one), Wire(other)
         for _ in range(times):
             receives.connection.sendall(frame(b"RECEIVE waited g 10000"))
-            time.sleep(0.005)  # it has begun to wait
+            time.sleep(0.005)  # so that it waits before the PUT is sent
             begin = time.perf_counter()
             assert puts.exchange([b"PUT waited " + PAYLOAD]) == [b"OK"]
             own.append(time.perf_counter() - begin)
-            reply = receives.reply()  # never before: what came sooner lay in the socket
+            reply = receives.reply()  # not read earlier: a reply that came sooner stays in the socket
             heard.append(time.perf_counter() - begin)
             assert receives.exchange([b"ACK waited g " + reply.split(b" ")[1]]) == [b"OK"]
     return statistics.median(own) * 1e3, statistics.median(heard) * 1e3
 
 
 WAITING = 10_000
-"""Consumers that wait at once, as far as this process may have connections."""
+"""Consumers that wait at once, as far as this process may open connections."""
 
 
 class Waits(NamedTuple):
-    """What consumers that wait cost."""
+    """The cost of waiting consumers."""
 
     waiting: int
     megabytes: float
     put: float
-    """The rate of PUT beside them, over the rate before they came."""
+    """The rate of PUT beside them, divided by the rate without them."""
 
 
 def put_rate(nodes: LocalCluster, entries: int) -> float:
-    """PUTs a second, by the hundred: the median of some turns."""
+    """Return PUTs per second, by the hundred: the median of some turns."""
     rates, rounds = [], max(1, entries // 10 // IN_FLIGHT)
     with dial(port_of(segment_leader(nodes, "put", 1))) as connection:
         puts = Wire(connection)
@@ -204,7 +204,7 @@ def put_rate(nodes: LocalCluster, entries: int) -> float:
 
 
 def waits(nodes: LocalCluster, entries: int) -> Waits:
-    """Let them wait, and look what they cost all nodes together."""
+    """Have consumers wait, and measure what they cost all nodes together."""
     pids = [process.pid for process in nodes.processes.values()]
     count = min(WAITING, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 500)
     alone = put_rate(nodes, entries)
@@ -213,7 +213,7 @@ def waits(nodes: LocalCluster, entries: int) -> Waits:
         for number in range(count):
             connections.append(dial(port_of(1 + number % len(pids))))
             connections[-1].sendall(frame(b"RECEIVE empty g 60000"))
-        time.sleep(3.0)  # all of them are where they wait
+        time.sleep(3.0)  # until all of them wait
         memory = (sum(map(resident, pids)) - before) / 1e6
         return Waits(count, memory, put_rate(nodes, entries) / alone)
     finally:
@@ -222,12 +222,12 @@ def waits(nodes: LocalCluster, entries: int) -> Waits:
 
 
 def resident(pid: int) -> int:
-    """Bytes of memory that a process occupies."""
+    """Return the resident memory of a process in bytes."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def fsync_probe(directory: Path) -> float:
-    """Milliseconds of one small write and sync on this disk, the median of 50."""
+    """Return the milliseconds of one small write and sync on this disk, the median of 50."""
     times = []
     with (directory / "probe").open("wb", buffering=0) as file:
         for _ in range(50):
@@ -239,14 +239,14 @@ def fsync_probe(directory: Path) -> float:
 
 
 def posix_sync(fd: int) -> None:
-    """The sync that the engine makes."""
+    """Sync as the engine does."""
     from walrus.storage.posix import sync_descriptor
 
     sync_descriptor(fd)
 
 
 def measure(nodes: LocalCluster, entries: int) -> dict[str, tuple[float, float]]:
-    """Rates and processor microseconds, by what was done."""
+    """Return rates and processor microseconds, by load."""
     found = {}
     pids = [process.pid for process in nodes.processes.values()]
     for name, load in LOADS.items():
@@ -264,12 +264,12 @@ def measure(nodes: LocalCluster, entries: int) -> dict[str, tuple[float, float]]
 
 
 def share(load: Load, entries: int) -> int:
-    """How many of `entries` a load is to take."""
+    """Return how many of `entries` a load takes."""
     return entries // ONE_AT_A_TIME if load.at_once == 1 else entries
 
 
 def fill(client: Client, entries: int) -> None:
-    """Write what will be read."""
+    """Write the entries that will be read."""
     for topic in ("put", "published", "waited", "empty", "got", "worked"):
         client.register(topic)
         left = sum(load.entries(share(load, entries)) for load in LOADS.values() if load.topic == topic)
@@ -279,7 +279,7 @@ def fill(client: Client, entries: int) -> None:
 
 
 def beside(nodes: LocalCluster, directory: Path, fsync: str, entries: int) -> Iterator[Table | str]:
-    """Work queues and PUB beside JetStream as it comes, and where it syncs before it answers."""
+    """Compare work queues and PUB with JetStream: by default, and where it syncs before it answers."""
     loads = {what: load for what, load in LOADS.items() if load.topic == "worked"}
     turn = entries // queue_peers.PAIRS
     needed = queue_peers.PAIRS * sum(load.entries(share(load, turn)) for load in loads.values())
@@ -306,7 +306,7 @@ def beside(nodes: LocalCluster, directory: Path, fsync: str, entries: int) -> It
 def beside_work(
     nodes: LocalCluster, peer: Nats, topic: str, load: Load, entries: int
 ) -> list[tuple[float, float]]:
-    """RECEIVE and ACK in turns."""
+    """Measure RECEIVE and ACK in turns."""
     rounds = load.rounds(share(load, entries))
     ours = [Wire(dial(port_of(segment_leader(nodes, topic, 1)))) for _ in range(load.connections)]
     theirs = queue_peers.consumers(peer, load.connections)
@@ -328,7 +328,7 @@ def beside_work(
 
 
 def beside_pub(nodes: LocalCluster, peer: Nats, topic: str, entries: int) -> list[tuple[float, float]]:
-    """PUB in turns, a hundred after the other."""
+    """Measure PUB in turns, a hundred at a time."""
     rounds, line = max(1, entries // IN_FLIGHT), peer.line(ids=True)
 
     def theirs() -> None:
@@ -341,7 +341,7 @@ def beside_pub(nodes: LocalCluster, peer: Nats, topic: str, entries: int) -> lis
 
 
 def alone(nodes: LocalCluster, entries: int) -> Iterator[Table]:
-    """Everything that needs no peer, and its goals."""
+    """Measure everything that needs no peer, with its goals."""
     with Client(nodes.addresses) as client:
         fill(client, entries)
     found = measure(nodes, entries)

@@ -1,24 +1,24 @@
-"""Topics that roll for ever: what three nodes keep of 100,000 segments of which all but a few are gone.
+"""Topics that roll over without end: what three nodes keep of 100,000 segments when all but a few are gone.
 
     python -m benchmarks.rolling                      100,000 segments of ten entries, in twenty topics
     python -m benchmarks.rolling --segments 3000      the same in some seconds
     python -m benchmarks.rolling --topics 1           one topic: each roll waits for the last one
 
-Each topic retains so many entries (`--retain`), so that the number of its segments stays what it is. PUTs go
-in by the hundred for each topic, through node 1; the PUTs that meet a rollover go on to the next leader. The
-nodes are looked at after each third, of all nodes the largest figure:
+Each topic retains `--retain` entries, so the number of its segments stays constant. PUTs are sent by the
+hundred for each topic, through node 1; the PUTs that meet a rollover go on to the next leader. The nodes are
+examined after each third; each figure is the largest of all nodes:
 
     segments    in the metadata, sealed and open
     log         entries of Raft's log behind the last snapshot
-    snapshot    bytes of that
+    snapshot    its bytes
     notes       on copies, beside Raft's log: fences, and what a power loss may have shortened
     memory      resident
     disk        blocks that the directory uses
     files       open descriptors, and files in the directory
     rolls       in a second, of this third
 
-`growth` is the exponent that fits the three, over segments that have rolled: 0 is flat, 1 is linear. At the
-end the nodes are stopped and started: what a start has to read is what is left, too.
+`growth` is the exponent that fits the three figures, over segments that have rolled: 0 is flat, 1 is linear.
+At the end the nodes are stopped and started: a start, too, must read only what is left.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ from walrus.wal import Walrus
 
 THIRDS = 3
 FLAT = 0.1
-"""The goal for an exponent: 0, and what three measurements scatter."""
+"""The goal for an exponent: 0, plus the scatter of three measurements."""
 SETTLED = 3.0
-"""Seconds without a PUT before a look: what was trimmed last is gone then."""
+"""Seconds without a PUT before the nodes are examined, so that the last trim has taken effect."""
 ROWS = {
     "segments": "",
     "log": "",
@@ -63,7 +63,7 @@ ROWS = {
 
 
 def kept(directory: Path) -> dict[str, float]:
-    """What Raft's engine of a running node holds: a copy of it is read, as after a crash."""
+    """Return what the Raft engine of a running node holds, read from a copy, as after a crash."""
     with tempfile.TemporaryDirectory(dir=directory.parent) as place:
         for _ in range(10):
             copied = Path(shutil.copytree(directory, Path(place) / "copy"))
@@ -72,7 +72,7 @@ def kept(directory: Path) -> dict[str, float]:
                     restored = RaftJournal(engine).load()
                     first, end = engine.bounds(NOTES)
                 break
-            except StorageError:  # copied while it was written to
+            except StorageError:  # the engine wrote while it was copied
                 shutil.rmtree(copied)
         else:
             raise AssertionError(f"{directory} changes faster than it can be copied")
@@ -91,7 +91,7 @@ def kept(directory: Path) -> dict[str, float]:
 
 
 def used(directory: Path) -> dict[str, float]:
-    """MiB of blocks and number of files below a directory, which may change meanwhile."""
+    """Return MiB of blocks and number of files below a directory, which may change meanwhile."""
     blocks = files = 0
     for path, _, names in os.walk(directory):
         for name in names:
@@ -104,7 +104,7 @@ def used(directory: Path) -> dict[str, float]:
 
 
 class Rolling:
-    """A cluster whose topics roll."""
+    """A cluster whose topics roll over."""
 
     def __init__(self, directory: Path, topics: int, entries: int, retain: int) -> None:
         flags = ["--fsync", "200"]
@@ -114,14 +114,14 @@ class Rolling:
         self.rolled = 0
 
     def begin(self) -> None:
-        """The nodes, and their topics."""
+        """Start the nodes, and register the topics."""
         self.nodes.start()
         self.nodes.wait_ready()
         settings = b" segment_entries=%d retain_entries=%d" % (self.entries, self.retain)
         each(port_of(1), [b"REGISTER " + name + settings for name in self.names], b"OK")
 
     def roll(self, segments: int) -> float:
-        """PUT until so many more have rolled; return how many that was in a second."""
+        """PUT until `segments` more have rolled over; return segments per second."""
         begin = heard = time.perf_counter()
         at_once = [b"PUT " + name + b" x" for name in self.names for _ in range(10 * self.entries)]
         done = 0
@@ -137,7 +137,7 @@ class Rolling:
         return done / (time.perf_counter() - begin)
 
     def look(self) -> dict[str, float]:
-        """Of every figure the largest of all nodes."""
+        """Return every figure's maximum over all nodes."""
         pause(SETTLED)
         return {
             name: max(figures[name] for figures in map(self._node, self.nodes.processes))
@@ -155,7 +155,7 @@ class Rolling:
         }
 
     def restart(self) -> float:
-        """Seconds until all are ready again."""
+        """Restart all nodes; return the seconds until they are ready again."""
         self.nodes.stop()
         begin = time.perf_counter()
         self.nodes.start()
@@ -164,7 +164,7 @@ class Rolling:
 
 
 def show(console: Console, looks: dict[int, dict[str, float]]) -> None:
-    """The table, with a verdict beside each goal."""
+    """Print the table, with a verdict beside each goal."""
     table = Table("", *(f"{rolled:,}" for rolled in looks), "growth", "goal", "")
     for row, unit in ROWS.items():
         values = [look[row] for look in looks.values()]

@@ -1,14 +1,13 @@
-"""How what a cluster does grows with its number of topics: time, memory, the longest pause, over three sizes.
+"""How the costs of a cluster grow with its number of topics: time, memory, longest pause, at three sizes.
 
     python -m benchmarks.scale                            1,000, 3,000 and 9,000 topics
     python -m benchmarks.scale --topics 300 1000 3000     the same in two or three minutes
     python -m benchmarks.scale --topics 10000 30000 100000 --until memory
     python -m benchmarks.scale --connections 5000         so many clients of one node instead
 
-Three nodes for each size, which are started anew. A row is measured at each size, and `growth` is the
-exponent that fits the three: 1.0 is linear, 2.0 quadratic, 0 does not depend on the number. A pause is the
-processor time of the longest pass of any node's event loop (`benchmarks/pause_probe.py`), so it is the
-program's own.
+Three nodes are started anew for each size. A row is measured at each size, and `growth` is the exponent that
+fits the three figures: 1.0 is linear, 2.0 quadratic, 0 independent of the number. A pause is the processor
+time of the longest pass of any node's event loop (`benchmarks/pause_probe.py`), so it is the program's own.
 
     register     REGISTER of so many topics, 200 in flight on one connection
     memory       resident memory of the largest node, beyond that of one without topics
@@ -17,8 +16,8 @@ program's own.
     failover     one node is killed: until a PUT to each topic is answered by another
     repair       a node joins and the dead one leaves: until each sealed segment has its three replicas again
 
-`--until ROW` ends with that row. A row that takes longer than `--patience` seconds is given up, with all that
-come behind it, and the table says so.
+`--until ROW` ends with that row. A row that takes longer than `--patience` seconds is given up, along with
+all rows behind it, and the table says so.
 """
 
 from __future__ import annotations
@@ -46,18 +45,18 @@ from walrus.shell.descriptors import raise_file_limit
 SIZES = (1_000, 3_000, 9_000)
 IN_FLIGHT = 200
 TELL_EVERY = 10.0
-"""Seconds."""
+"""Seconds between two reports of progress."""
 PATIENCE = 120.0
 STEPS = ("register", "memory", "entry", "restart", "failover", "repair")
 ROWS = (*STEPS, "pause, register", "pause, restart")
 LINEAR = 1.1
-"""The goal for an exponent: 1, and what three measurements scatter."""
+"""The goal for an exponent: 1, plus the scatter of three measurements."""
 NO_PAUSE_ABOVE = 100.0
-"""Milliseconds: the goal."""
+"""The goal, in milliseconds."""
 
 
 class TooSlow(Exception):
-    """A row is given up."""
+    """A row took longer than the patience allows."""
 
 
 class Probed(LocalCluster):
@@ -66,21 +65,21 @@ class Probed(LocalCluster):
     phase = "0"
 
     def report(self, node_id: int) -> Path:
-        """Where a node writes."""
+        """Return where a node writes its report."""
         return self.data_dir / f"passes_{self.phase}_{node_id}.json"
 
     def program(self, node_id: int) -> list[str]:
-        """The node, inside the probe."""
+        """Run the node inside the probe."""
         return ["-m", "benchmarks.pause_probe", str(self.report(node_id))]
 
     def longest(self) -> tuple[float, dict[str, float]]:
-        """Milliseconds of the longest pass of any node in this phase, and of its parts."""
+        """Return the longest pass of any node in this phase, and its parts, in milliseconds."""
         found = [json.loads(self.report(node).read_text())["longest"][0] for node in self.processes]
         worst = max(found, key=lambda row: row["ms"])
         return worst["ms"], worst["parts"]
 
     def pauses(self) -> dict[str, tuple[int, float]]:
-        """By what the nodes did in this phase: how many passes were pauses, and the longest, in ms."""
+        """Return what the nodes did in pauses of this phase -> how many, and the longest, in ms."""
         found: dict[str, tuple[int, float]] = {}
         for node in self.processes:
             for what, (count, worst) in json.loads(self.report(node).read_text())["pauses"].items():
@@ -90,12 +89,12 @@ class Probed(LocalCluster):
 
 
 def tell(what: str) -> None:
-    """How far it is, for the one who waits."""
+    """Report progress on standard error."""
     sys.stderr.write(f"{time.strftime('%H:%M:%S')} {what}\n")
 
 
 def verdict(met: bool) -> str:
-    """Beside a goal."""
+    """Return the verdict that stands beside a goal."""
     return "met" if met else "missed"
 
 
@@ -105,7 +104,7 @@ def show_pauses(
     pauses: dict[str, tuple[int, float]],
     goal: float,
 ) -> None:
-    """The longest pass and its parts, beside the goal in ms; and the kinds of pauses."""
+    """Print the longest pass and its parts, beside the goal in ms; and the kinds of pauses."""
     milliseconds, parts = longest
     most = sorted(parts.items(), key=lambda part: -part[1])[:5]
     what = ", ".join(f"{name} {cost:.0f}" for name, cost in most) or "nothing that is timed"
@@ -120,13 +119,13 @@ def show_pauses(
 
 
 def show_kinds(console: Console, pauses: dict[str, tuple[int, float]]) -> None:
-    """A line for each kind of pause, longest first."""
+    """Print a line for each kind of pause, longest first."""
     for name, (count, worst) in sorted(pauses.items(), key=lambda entry: -entry[1][1]):
         console.print(f"passes of more than 20 ms: {count} of {name}, the longest {worst:.0f} ms")
 
 
 def each(port: tuple[str, int], requests: list[bytes], good: bytes, patience: float = PATIENCE) -> float:
-    """Seconds until all of these are answered as they should be; what is not is asked again.
+    """Return the seconds until all requests are answered with `good`; any other answer is asked again.
 
     Raises TooSlow.
     """
@@ -158,18 +157,18 @@ def each(port: tuple[str, int], requests: list[bytes], good: bytes, patience: fl
 
 
 def resident(pid: int) -> float:
-    """MiB."""
+    """Return the resident memory of a process in MiB."""
     fields = Path(f"/proc/{pid}/statm").read_text().split()
     return int(fields[1]) * 4096 / (1 << 20)
 
 
 def largest(nodes: LocalCluster) -> float:
-    """Of all nodes."""
+    """Return the resident memory of the largest node in MiB."""
     return max(resident(process.pid) for process in nodes.processes.values())
 
 
 def repaired(nodes: LocalCluster, patience: float) -> float:
-    """Let node 4 take the place of node 3; return the seconds until each sealed segment is on three again.
+    """Replace node 3 by node 4; return the seconds until each sealed segment has three replicas again.
 
     Raises TooSlow.
     """
@@ -181,17 +180,17 @@ def repaired(nodes: LocalCluster, patience: float) -> float:
     with Client([nodes.address(1)], timeout=patience) as client:
         while time.perf_counter() - begin < patience:
             try:
-                client.leave(3, force=True)  # answered when nothing rests on it any more
+                client.leave(3, force=True)  # answered when the node is no longer needed
             except OutcomeUnknown:
                 continue
-            except UnknownNode:  # gone, since it was asked the last time
+            except UnknownNode:  # removed since the last request
                 pass
             return time.perf_counter() - begin
     raise TooSlow(f"node 3 is not gone after {patience:.0f} s")
 
 
 class Size:
-    """One size: a cluster, and what it took."""
+    """One size: a cluster, and its figures."""
 
     def __init__(self, directory: Path, topics: int, patience: float) -> None:
         flags = ["--fsync", "200"]
@@ -203,7 +202,7 @@ class Size:
         self.failed = ""
 
     def measure(self, until: str) -> None:
-        """Every row up to one of them, as far as there is patience for it."""
+        """Measure every row up to `until`, as far as patience allows."""
         nodes = self.nodes
         try:
             nodes.start()
@@ -226,7 +225,7 @@ class Size:
         try:
             self.found[f"pause, {phase}"], self.parts[phase] = self.nodes.longest()
             self.pauses[phase] = self.nodes.pauses()
-        except FileNotFoundError:  # what does not stop in time is killed, and reports nothing
+        except FileNotFoundError:  # a node that does not stop in time is killed, and writes no report
             self.failed = self.failed or f"a node of {len(self.names):,} topics did not stop in time"
             tell(self.failed)
 
@@ -263,7 +262,7 @@ class Size:
 
 
 def connected(port: tuple[str, int], count: int, pid: int) -> tuple[float, float]:
-    """Seconds until so many connections are open and a PUT on each is answered; MiB of the node then."""
+    """Return the seconds until `count` connections have a PUT answered, and the node's MiB then."""
     raise_file_limit()
     begin = time.perf_counter()
     with contextlib.ExitStack() as stack:
@@ -277,7 +276,7 @@ def connected(port: tuple[str, int], count: int, pid: int) -> tuple[float, float
 
 
 def measure_connections(directory: Path, count: int, console: Console) -> None:
-    """So many clients at one node: seconds, KiB of the node for each, and the node's pauses."""
+    """Connect `count` clients to one node: seconds, KiB of the node for each, and the node's pauses."""
     nodes = Probed(3, directory, client_port=CLIENT_PORT, raft_port=RAFT_PORT, flags=["--fsync", "200"])
     try:
         nodes.start()
@@ -293,18 +292,18 @@ def measure_connections(directory: Path, count: int, console: Console) -> None:
 
 
 def exponent(sizes: list[int], values: list[float]) -> float:
-    """The slope through the points on paper with two logarithmic scales."""
+    """Return the slope of the line through the points on a double logarithmic scale."""
     x, y = [math.log(size) for size in sizes], [math.log(max(value, 1e-6)) for value in values]
     return statistics.linear_regression(x, y).slope
 
 
 def unit_of(row: str) -> str:
-    """MiB, ms or s."""
+    """Return the unit of a row: MiB, ms or s."""
     return "MiB" if row == "memory" else "ms" if row.startswith("pause") else "s"
 
 
 def show(console: Console, results: dict[int, Size]) -> None:
-    """The table, with a verdict beside each goal."""
+    """Print the table, with a verdict beside each goal."""
     table = Table("", *(f"{topics:,}" for topics in results), "growth", "goal", "")
     for row in ROWS:
         found = {topics: one.found[row] for topics, one in results.items() if row in one.found}

@@ -2,12 +2,13 @@
 
     python -m benchmarks.scaling [--nodes 3 10 30]
 
-The real controllers run in the simulated world with a node's default intervals: one topic a node, one
-producer and one consumer a topic, placed at random. Counted are the messages that the nodes send, and timed
-is what the Raft leader's core and host do with theirs; sockets, encoding and disks are not in it. In the
-world a message is a turn, where a busy node takes many in one, so these are the costs without batching.
+The real controllers run in the simulated world with a node's default intervals: one topic per node, one
+producer and one consumer per topic, placed at random. The messages that the nodes send are counted, and the
+work of the Raft leader's core and host on them is timed; sockets, encoding and disks are not included.
+In the simulated world each message has a turn of its own, where a busy node takes many in one, so these are
+costs without batching.
 
-The last table computes from them what `docs/scaling.md` says of clusters that no one machine can run.
+From these the last table computes what `docs/scaling.md` says of clusters that no single machine can run.
 """
 
 from __future__ import annotations
@@ -41,34 +42,34 @@ CURSORS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Of one size. Rates are per second of the world."""
+    """The figures of one size. Rates are per second of the world."""
 
     nodes: int
     acknowledged: int
     raft: float
-    """Raft's messages."""
+    """Raft messages per second."""
     commits: float
-    """Metadata commands."""
+    """Metadata commands per second."""
     data: float
-    """Messages of the data plane for an acknowledged entry."""
+    """Messages of the data plane per acknowledged entry."""
     leader_us: float
-    """Processor time of the Raft leader for one of its messages, in microseconds."""
+    """Processor time of the Raft leader per message that it receives, in microseconds."""
 
     @property
     def each(self) -> float:
-        """Raft's messages for a command and a follower, heartbeats included."""
+        """Return Raft messages per command and follower, heartbeats included."""
         return self.raft / (self.commits * (self.nodes - 1))
 
 
 class Stopwatch:
-    """The processor time of one node's Raft and of its host."""
+    """Measures the processor time of one node's Raft and of its host."""
 
     def __init__(self, host: RaftHost) -> None:
         self._of = (host, host.raft)
         self.seconds = 0.0
 
     def wrap(self, owner: type, name: str) -> Callable[[], None]:
-        """Time this method. Returns what undoes it."""
+        """Time this method; return a function that undoes this."""
         method = getattr(owner, name)
 
         @wraps(method)
@@ -86,7 +87,7 @@ class Stopwatch:
 
 
 def measure(nodes: int) -> Found:
-    """A cluster of this size at work."""
+    """Measure a cluster of this size at work."""
     stage = Stage(
         1,
         nodes=nodes,
@@ -130,7 +131,7 @@ def measure(nodes: int) -> Found:
 
 
 def counted(rows: Sequence[Found]) -> Table:
-    """What was seen."""
+    """Return a table of the counts."""
     table = Table(title="counted in the simulator, per second")
     for head in (
         "nodes",
@@ -156,8 +157,8 @@ def counted(rows: Sequence[Found]) -> Table:
 
 
 def computed(row: Found) -> Table:
-    """What the Raft leader bears, by the costs of the largest cluster that was run."""
-    rounds = row.each / 2  # of a command
+    """Return the load of the Raft leader, by the costs of the largest cluster that was run."""
+    rounds = row.each / 2  # per command
     table = Table(title="computed: the Raft leader")
     for head in (
         "nodes",
@@ -167,7 +168,7 @@ def computed(row: Found) -> Table:
     ):
         table.add_column(head, justify="right")
     for nodes in SIZES:
-        one = (nodes - 1) * row.leader_us / 1e6  # seconds for the answers of all followers to one round
+        one = (nodes - 1) * row.leader_us / 1e6  # seconds for all followers' answers to one round
         beats = one / DEFAULTS.heartbeat_interval
         command = one * rounds
         interval = nodes * command / CURSORS

@@ -39,15 +39,15 @@ ENTRIES = {"100 B": [bytes(100)], "500-1024 B": [bytes(RNG.randrange(500, 1025))
 
 
 class Row(NamedTuple):
-    """What one measurement came to."""
+    """The result of one measurement."""
 
-    rate: float  # appends a second
+    rate: float  # appends per second
     switches: float
     micros: float
 
 
 def together(threads: int, count: int, work: Callable[[int, int], None]) -> Row:
-    """`work(thread, its share of count)` in so many threads at once."""
+    """Run `work(thread, its share of count)` in `threads` threads at once."""
     share = count // threads
     started = [threading.Thread(target=work, args=(number, share)) for number in range(threads)]
     before, begin = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
@@ -64,7 +64,7 @@ def together(threads: int, count: int, work: Callable[[int, int], None]) -> Row:
 def appends(
     backend: str, schedule: FsyncSchedule, threads: int, count: int, entries: list[bytes], root: Path | None
 ) -> Row:
-    """So many appends, by threads with a topic each."""
+    """Append `count` entries, by threads with a topic each."""
     with (
         tempfile.TemporaryDirectory(dir=root) as directory,
         Walrus(directory, fsync=schedule, backend=backend) as wal,
@@ -79,14 +79,14 @@ def appends(
 
 
 def plain(_: int, share: int) -> None:
-    """A loop that holds the interpreter for as long as it is let."""
+    """Run a loop that keeps the interpreter as long as it can."""
     total = 0
     for number in range(share * 20):
         total = (total + number) & 255
 
 
 def table(title: str, rows: dict[tuple[str, ...], list[Row]], console: Console) -> None:
-    """Medians, and the rate beside that of one thread in the same round."""
+    """Print the medians, and each rate beside that of one thread in the same round."""
     shown = Table("", "threads", "k/s", "of one thread", "switches", "us", title=title, title_justify="left")
     for (*name, threads), measured in rows.items():
         alone = rows[(*name, "1")]
@@ -99,7 +99,7 @@ def table(title: str, rows: dict[tuple[str, ...], list[Row]], console: Console) 
 
 
 def unsynced(rounds: int, count: int, root: Path | None) -> dict[tuple[str, ...], list[Row]]:
-    """The first table."""
+    """Measure the first table."""
     rows: dict[tuple[str, ...], list[Row]] = {}
     for _ in range(rounds):
         for threads in THREADS:
@@ -112,7 +112,7 @@ def unsynced(rounds: int, count: int, root: Path | None) -> dict[tuple[str, ...]
 
 
 def synced(rounds: int, count: int, micros: int) -> dict[tuple[str, ...], list[Row]]:
-    """The second; `count` for each thread."""
+    """Measure the second table, with `count` appends per thread."""
 
     def sleep(fd: int) -> None:
         time.sleep(micros / 1e6)

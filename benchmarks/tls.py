@@ -1,15 +1,15 @@
-"""What TLS costs: the same PUTs through a cluster with TLS and through one without, in turn.
+"""What TLS costs: the same PUTs through a cluster with TLS and through one without, in turns.
 
     python -m benchmarks.tls                            a minute and a half
     python -m benchmarks.tls --pairs 5 --fsync 200      half a minute
 
-Two clusters of three run side by side: one plain, one with TLS on both ports and certificates of clients
-(`walrus.cluster --tls`). A client sends PUTs of 100 bytes to the leader of its topic with 100 in flight, to
-one cluster, then to the other, in pairs that change their order; a pair's ratio is its figure, and the median
-of the ratios is the result. So what else the machine does in that minute touches both alike. Client and nodes
-share the processors: the client's own encryption is part of the cost.
+Two clusters of three run side by side: one plain, one with TLS on both ports and client certificates
+(`walrus.cluster --tls`). A client sends PUTs of 100 bytes to the leader of its topic with 100 in flight,
+first to one cluster, then to the other, in pairs of alternating order. The figure of a pair is its ratio,
+and the result is the median of the ratios, so that other programs affect both clusters alike. Client and
+nodes share the processors: the client's own encryption is part of the cost.
 
-`--seconds` is the length of one turn. The ratio that is asked for is 0.6 (docs/performance.md).
+`--seconds` is the length of one turn. The goal for the ratio is 0.6 (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -45,24 +45,24 @@ from walrus.wire.addresses import parse_address
 
 ASKED = 0.6
 SECURED_CLIENT_PORT, SECURED_RAFT_PORT = CLIENT_PORT + 10, RAFT_PORT + 10
-"""Those of the cluster with TLS: both run at the same time."""
+"""The ports of the cluster with TLS, since both run at the same time."""
 PUT = frame(b"PUT t " + PAYLOAD)
 
 
 def dial_tls(context: ssl.SSLContext, address: tuple[str, int]) -> socket.socket:
-    """A client connection with TLS."""
+    """Connect a client with TLS."""
     return context.wrap_socket(dial(address), server_hostname=address[0])
 
 
 def topic_of(nodes: LocalCluster) -> tuple[str, int]:
-    """Make the topic; where its leader serves clients. The cluster is the one that was started last."""
+    """Register the topic; return the client address of its leader, in the cluster that was started last."""
     with Client(nodes.addresses, timeout=30.0) as client:
         client.register("t")
     return parse_address(nodes.address(segment_leader(nodes, "t", 1)))
 
 
 def measure(directory: Path, fsync: str, pairs: int, seconds: float) -> list[tuple[float, float]]:
-    """PUTs per second of each pair: plain, TLS."""
+    """Return PUTs per second of each pair: plain, TLS."""
     with cluster(directory / "plain", "--fsync", fsync) as plain:
         ways: dict[str, tuple[tuple[str, int], Callable[[tuple[str, int]], socket.socket]]] = {
             "plain": (topic_of(plain), dial)
@@ -84,13 +84,13 @@ def measure(directory: Path, fsync: str, pairs: int, seconds: float) -> list[tup
                 for name in sorted(ways, reverse=bool(turn % 2)):
                     address, how = ways[name]
                     rates[name] = pipelined(address, repeated(PUT), 6, seconds, dial=how)
-                if turn >= 0:  # the first one warms up
+                if turn >= 0:  # the first turn warms up
                     found.append((rates["plain"], rates["TLS"]))
             return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m benchmarks.tls`: 0 if the ratio is what is asked for."""
+    """Run `python -m benchmarks.tls`; return 0 if the ratio reaches the goal."""
     parser = argparse.ArgumentParser(prog="benchmarks.tls", description="what TLS costs, in pairs")
     parser.add_argument("--pairs", type=int, default=9, metavar="N", help="default: 9")
     parser.add_argument("--seconds", type=float, default=2.0, help="of one turn; default: 2")

@@ -2,6 +2,7 @@
 
 It knows nothing of segments, nodes or messages. Every payload is unique and was sent once, and has one of
 three outcomes. The log that is read after everything has come to rest is compared with them:
+
     ok        in the log, exactly once             else LostWrite (prefix, middle or tail), Duplicate
     failed    not in the log                       else FailedWriteRead
     unknown   once or not at all                   else Duplicate

@@ -5,6 +5,7 @@ last checks all of `invariants.py` and `oracle.py` applies: no acknowledged entr
 order, no two values are at one position, and everything comes to rest in the end. A scenario's numbers are
 its lines in the catalogue at the end of `docs/simulator.md`. Schedules inside the engine alone are in
 `tests/storage`.
+
     python -m walrus.sim --scenario leader_restarts_at_once --seed 3
 """
 

@@ -5,6 +5,7 @@ returns the run as it would have been recorded then, or None where no place suit
 runs of the protocol. Some are: independent steps may come in the other order, and a step on which nothing
 depends may be missing. So a run that TLC accepts goes to a second judge (`referee.py`), and the two must
 agree.
+
     of any event      dropped, swapped with the next one, recorded twice, moved; one of its numbers or flags
     of any event      dropped, swapped with the next one, recorded twice, moved; one of its numbers or flags
     of a recovery     another answer, a stranger's answer, another decider
