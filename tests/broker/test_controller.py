@@ -12,6 +12,7 @@ from walrus import commands, protocol
 from walrus.broker import handshake
 from walrus.broker.membership import MAX_CALLERS
 from walrus.broker.supervisor import JOIN_PATIENCE
+from walrus.consensus.messages import Membership
 from walrus.segments import MAX_JOINING, Announce, DeleteTopic, RegisterTopic, next_incarnation
 from walrus.wire import messages as m
 
@@ -454,6 +455,19 @@ def test_node_with_an_empty_disk_under_a_known_id_is_not_taken_in():
     reply = world.nodes[1].on_join(join, world.now)
     assert not reply.done and "another data directory" in reply.error and not reply.cluster_id
     world.until(lambda: world.nodes[1].on_join(join, world.now).final)
+
+
+def test_a_disk_is_not_taken_in_under_the_id_of_a_member_of_raft_that_the_metadata_does_not_know():
+    """Its predecessor may be a voter still: a leader has yet to drop it."""
+    world = three()
+    world.kill(3)
+    world.run(3)
+    assert world.ask(1, protocol.Leave(3, force=True), within=60) == [OK]
+    leader = world.nodes[world.raft_leader]
+    assert leader.raft.propose_membership(Membership((1, 2), (3,)), world.now) is not None
+    join = m.Join(node_id=3, directory_id="new disk", raft_address="x", client_address="y")
+    refused = "another data directory" in leader.on_join(join, world.now).error
+    assert refused, "ElectionSafety: a disk votes that does not know how its predecessor voted"
 
 
 def test_refusal_is_not_final_where_the_leader_is_heard_and_its_log_not_applied(

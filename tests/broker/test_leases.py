@@ -22,8 +22,10 @@ def test_lease_needs_the_metadata_and_a_raft_leader():
     assert not leases.holds("t", 1, 0.0), "no leader was heard"
     leases.heard(5.0)
     assert leases.holds("t", 1, 5.9) and leases.held(5.9) == {"t": 1}
-    assert not leases.holds("t", 1, 6.0) and leases.held(6.0) == {}
-    assert not leases.holds("t", 2, 5.5) and not leases.holds("u", 1, 5.5)
+    over = not leases.holds("t", 1, 6.0) and leases.held(6.0) == {}
+    assert over, "Lease: it is good at the instant at which it ends"
+    assert not leases.holds("t", 2, 5.5), "OpenLeaderMatchesMap: a lease on a segment that is not open"
+    assert not leases.holds("u", 1, 5.5), "DomainConsistency: a lease on a topic that is unknown"
 
 
 def test_lease_ends_with_the_segment():
@@ -33,7 +35,8 @@ def test_lease_ends_with_the_segment():
     leases.reconcile(metadata, "t")
     metadata.apply(seal(1, 7, leader=2))
     leases.reconcile(metadata, "t")
-    assert not leases.holds("t", 1, 0.1) and not leases.holds("t", 2, 0.1)
+    over = not leases.holds("t", 1, 0.1) and not leases.holds("t", 2, 0.1)
+    assert over, "OpenLeaderMatchesMap: a lease outlives its segment"
     metadata.apply(seal(2, 7, leader=1))
     leases.reconcile(metadata)
     leases.check_invariants(metadata)
@@ -45,7 +48,7 @@ def test_restarted_node_does_not_lead_what_its_former_self_led():
     leases.heard(0.0)
     metadata = cluster(announce(1, 2))
     leases.reconcile(metadata)
-    assert leases.granted() == {}
+    assert leases.granted() == {}, "SingleWriter: a restarted node leads what its former self led"
     metadata.apply(register("u"))
     leases.reconcile(metadata)
     assert leases.granted() == {"u": 1}
@@ -55,7 +58,7 @@ def test_what_was_heard_late_does_not_shorten_a_lease():
     leases = LeaseTable(1, 1, ttl=1.0)
     leases.heard(5.0)
     leases.heard(3.0)
-    assert leases.expires_at() == 6.0
+    assert leases.expires_at() == 6.0, "Lease: what was heard late shortens it"
 
 
 def test_unknown_topic_is_not_leased():
@@ -71,7 +74,7 @@ def test_lease_that_was_missed_ends_with_the_next_look():
     leases.reconcile(metadata)
     metadata.apply(seal(1, 7, leader=2))
     leases.on_tick(metadata, 0.0)
-    assert not leases.holds("t", 1, 0.0)
+    assert not leases.holds("t", 1, 0.0), "OpenLeaderMatchesMap: a lease outlives its segment"
 
 
 def test_of_many_leases_each_is_looked_at_in_its_turn(monkeypatch: pytest.MonkeyPatch):
@@ -97,7 +100,7 @@ def test_what_a_majority_heard_of_a_raft_leader_outlives_its_leadership():
     raft = world.nodes[world.raft_leader].raft
     heard = raft.last_contact
     raft._become_follower(raft.current_term + 1, None, world.now)
-    assert raft.last_contact == heard > 0
+    assert raft.last_contact == heard > 0, "Lease: a leader that steps down forgets that it was heard"
 
 
 def test_only_a_leader_prolongs_a_lease():

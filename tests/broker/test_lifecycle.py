@@ -126,6 +126,45 @@ def test_a_recovery_that_found_a_majority_proposes_the_seal_by_itself():
     world.until(lambda: world.topic("t").current == 2, within=2.0)
 
 
+def test_the_seal_of_a_recovery_is_proposed_again_at_intervals_too():
+    world = three()
+    world.register("t")
+    leader = world.topic("t").open.leader
+    assert world.put(leader, "t", "a") == [OK]
+    node = next(node for node in world.nodes if node not in (leader, world.raft_leader))
+    seals: list[object] = []
+
+    def lost(sender: int, to: int, message: Any) -> bool:
+        if sender == node and isinstance(message, m.Propose):
+            seals.extend(command for command in message.commands if isinstance(command, Seal))
+        return isinstance(message, m.Propose) or (to == leader and isinstance(message, m.Fence))
+
+    world.lose = lost
+    world.nodes[node].lifecycle.recover("t", 1, world.now)
+    world.run(2.0)
+    most = 2.0 / config().resend_interval + 1
+    assert 2 <= len(seals) <= most, "FailoverProgress: again, for it may be lost, and not with every step"
+
+
+def test_what_waits_at_a_writer_goes_back_when_another_node_has_ended_its_segment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was never appended: without an answer its client would be told that the outcome is unknown."""
+    world = three()
+    world.register("t")
+    leader = world.topic("t").open.leader
+    other = leader % 3 + 1
+    monkeypatch.setattr(world.nodes[leader].lifecycle.leases, "holds", lambda *_: False)
+    answers = forward(world, leader, other, 1 << 40)
+    assert not answers
+    world.lose = lambda sender, to, message: to == leader and isinstance(message, m.Fence)
+    world.nodes[other].lifecycle.recover("t", 1, world.now)
+    world.until(lambda: world.nodes[leader].metadata.topics["t"].current == 2)
+    world.step()
+    handed_back = [(answer.request, answer.refused) for answer in answers] == [(1 << 40, True)]
+    assert handed_back, "RolloverProgress: what waits at the writer of a segment that is over has no answer"
+
+
 def test_the_end_of_each_recovery_is_proposed_once_however_many_there_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -13,6 +13,7 @@ from tests.broker.world import batch, config, frames, three
 from walrus import protocol
 from walrus.broker import router
 from walrus.broker.router import MAX_FORWARD_BYTES, Router
+from walrus.segments import DeleteTopic
 from walrus.storage.batch import Batch
 from walrus.wire import errors
 from walrus.wire import messages as m
@@ -229,6 +230,27 @@ def test_a_put_that_a_later_one_has_overtaken_is_refused_and_never_written_behin
     bench.sealed(1, 2, leader=2)
     bench.put("z", "d")
     assert bench.flush() == [(2, 2, [b"d"])], "ProducerOrder: an overtaken PUT is sent again"
+
+
+@pytest.mark.parametrize("how", ["disconnected", "recovered", "deleted", "too late"])
+def test_an_outcome_that_is_known_is_told_whatever_becomes_of_those_before_it(how: str):
+    bench = Bench()
+    bench.put("x", "a")
+    bench.flush()
+    bench.put("y", "b")
+    bench.flush()
+    bench.settle(bench.last[0], 1)
+    assert bench.replies == {}, "AnsweredInOrder: the one before it has no answer yet"
+    if how == "disconnected":
+        bench.router.on_connection(1, False)
+    elif how == "recovered":
+        bench.sealed(1, 1, leader=2, recovered=True)
+    elif how == "deleted":
+        bench.metadata.apply(DeleteTopic(topic="t", born=1))
+        bench.router.on_topic("t")
+    bench.tick(config().put_timeout + 0.1 if how == "too late" else 0.0)
+    assert b"unknown" in bench.replies["x"][0] or how != "disconnected"
+    assert bench.replies["y"] == [OK], "AnswersAreTrue: what was acknowledged is answered as unknown"
 
 
 @pytest.mark.parametrize("how", ["disconnected", "recovered"])

@@ -10,6 +10,7 @@ from tests.consensus.world import RaftWorld, Simulation
 from walrus.consensus.messages import (
     AppendEntriesRequest,
     AppendEntriesResponse,
+    Membership,
     PreVoteRequest,
     PreVoteResponse,
     RaftMessage,
@@ -233,6 +234,17 @@ def test_9_6_of_two_that_ask_for_pre_votes_at_once_the_better_log_then_the_highe
     assert world.leader() == 2
 
 
+def test_9_6_a_server_that_yields_to_another_asks_for_nothing_more() -> None:
+    """Were its own pre-vote to succeed now, it would start a competing election."""
+    world = three()
+    world.now = 5.0
+    world.act(1, lambda raft: raft.tick(world.now))
+    (answer,) = say(world, 2, 1, PreVoteRequest(term=2, last_log_index=1, last_log_term=1))
+    assert answer == PreVoteResponse(term=2, granted=True)
+    say(world, 3, 1, PreVoteResponse(term=2, granted=True))
+    assert world.raft(1).role is Role.FOLLOWER, "§9.6: it granted its pre-vote, and campaigns by another's"
+
+
 # ---------------------------------------------------------- leave a live leader alone, dissertation 4.2.3
 
 
@@ -311,6 +323,18 @@ def test_6_2_last_contact_of_a_leader_is_when_the_answered_round_began() -> None
     assert world.raft(1).last_contact == sent
     world.act(1, lambda raft: raft.tick(world.now))
     assert world.raft(1).last_contact == sent, "Lease: it grows with the clock, and not with what is answered"
+
+
+def test_6_2_last_contact_of_a_leader_that_steps_down_is_when_a_majority_last_heard_it() -> None:
+    """A newer term ends its leadership, and not what its followers have promised it."""
+    world = three()
+    world.elect(1)
+    world.heartbeat(1)
+    heard = world.now
+    world.now += 0.05
+    say(world, 2, 1, AppendEntriesResponse(term=9, round=0, success=False, prev_log_index=0))
+    assert world.raft(1).role is Role.FOLLOWER
+    assert world.raft(1).last_contact == heard, "Lease: a leader that steps down forgets that it was heard"
 
 
 # -------------------------------------------------------------------------------- a leader known to be dead
@@ -407,6 +431,30 @@ def test_3_10_a_transfer_that_takes_too_long_is_given_up() -> None:
         world.act(1, lambda raft: raft.tick(world.now))
         world.deliver_all(only=lambda packet: not isinstance(packet.message, TimeoutNowRequest))
     assert world.propose(1, b"a") is not None
+
+
+def test_3_10_a_transfer_ends_at_its_deadline_and_not_with_the_heartbeat_after_it() -> None:
+    """A host sleeps until the next deadline: proposals are refused until the leader wakes up."""
+    world = three()
+    world.elect(1)
+    world.now += world.config.heartbeat_interval / 2  # so that no heartbeat is due at the deadline
+    ends = world.now + world.config.election_timeout
+    assert world.act(1, lambda raft: raft.transfer_leadership(2, world.now))
+    while world.now < ends and world.raft(1).next_deadline() <= ends:
+        world.time_out(1)
+        world.deliver_all(only=lambda packet: not isinstance(packet.message, TimeoutNowRequest))
+    given_up = world.propose(1, b"a") is not None
+    assert given_up, "§3.10: proposals are refused after the transfer's deadline"
+
+
+def test_3_10_no_change_of_membership_begins_during_a_transfer() -> None:
+    """It is a proposal like any other: the successor would be waited for until it has that, too."""
+    world = three()
+    world.elect(1)
+    assert world.act(1, lambda raft: raft.transfer_leadership(2, world.now))
+    world.packets.clear()
+    change = world.act(1, lambda raft: raft.propose_membership(Membership((1, 2)), world.now))
+    assert change is None, "§3.10: a leader appends a membership while it hands over"
 
 
 def test_3_10_only_voters_can_take_over_and_only_leaders_hand_over() -> None:

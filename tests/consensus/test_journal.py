@@ -123,9 +123,13 @@ def test_every_prefix_of_what_was_written_is_a_state_that_was(cut: int) -> None:
         log.save(ready)
         states.append(log.load())
     storage.lose_power(lambda ends: min(ends[0] + cut, ends[-1]))
-    restored = log.load()
+    try:
+        restored = log.load()
+    except JournalError as error:
+        raise AssertionError("ElectionSafety: a crash leaves entries without their term") from error
     last = restored.entries[-1].index if restored.entries else getattr(restored.snapshot, "index", 0)
-    assert restored.hard_state in {state.hard_state for state in states}
+    known = restored.hard_state in {state.hard_state for state in states}
+    assert known, "ElectionSafety: a crash leaves a term and a vote that never were"
     assert last <= 8
     log.save(Ready(number=6, hard_state=HardState(9), entries=(Entry(9, last + 1),)))
     assert RaftJournal(storage).load().entries[-1] == Entry(9, last + 1)
@@ -139,6 +143,25 @@ def test_leftovers_before_the_first_snapshot_of_a_trimmed_journal_do_not_count()
     log.save(ready)
     storage.trim("raft", 4)
     assert log.load().snapshot == ready.checkpoint
+
+
+def test_nor_does_a_snapshot_among_them_that_a_crash_cut_off() -> None:
+    """What follows it continues a log that is gone, until a whole snapshot comes."""
+    storage, log = journal()
+    log.save(Ready(number=1, hard_state=HardState(3, 1), entries=entries(1, 9)))
+    storage.sync()
+    log.save(checkpoint(2, 7))
+    storage.lose_power(lambda ends: ends[0] + 1)  # its header is there, and its one chunk is not
+    log.save(Ready(number=3, entries=entries(10, 12)))
+    whole = checkpoint(4, 11, entries(12, 12))
+    log.save(whole)
+    storage.trim("raft", 10)
+    assert storage.entries["raft"][10].startswith(b"S")
+    try:
+        restored = log.load()
+    except JournalError as error:
+        raise AssertionError("CommittedNeverLost: a member that is whole refuses to start") from error
+    assert (restored.snapshot, restored.entries) == (whole.checkpoint, entries(12, 12))
 
 
 @pytest.mark.parametrize(

@@ -284,6 +284,39 @@ def test_requests_that_cannot_be_true_are_dropped_with_a_reason(message: RaftMes
     assert world.log_terms(1) == [] and world.raft(1).commit_index == 0
 
 
+def answer(**more: Any) -> AppendEntriesResponse:
+    told = {"round": 1, "success": True, "prev_log_index": 2, "match_index": 2}
+    return AppendEntriesResponse(term=2, **told | more)  # type: ignore[arg-type]
+
+
+IMPOSSIBLE: list[RaftMessage] = [
+    answer(match_index=9),
+    answer(round=99),
+    answer(round=-2),
+    answer(success=False, prev_log_index=9, match_index=0),
+    answer(success=False, prev_log_index=-1, match_index=0),
+    answer(success=False, match_index=0, conflict_index=-1),
+    m.InstallSnapshotResponse(term=2, round=1, last_index=2, offset=-1, installed=False),
+    m.InstallSnapshotResponse(term=2, round=99, last_index=2, offset=0, installed=True),
+]
+
+
+@pytest.mark.parametrize("message", IMPOSSIBLE, ids=range(len(IMPOSSIBLE)))
+def test_answers_that_cannot_be_true_are_dropped_with_a_reason(message: RaftMessage) -> None:
+    world = three()
+    world.elect(1)
+    index = world.propose(1, b"a")
+    ignored = sum(world.raft(1).ignored.values())
+    try:
+        say(world, 2, 1, message)
+    except AssertionError as error:
+        raise AssertionError("CommitProgress: a peer's answer stops the leader") from error
+    dropped = sum(world.raft(1).ignored.values()) == ignored + 1
+    assert dropped and world.raft(1).commit_index < (index or 0), "CommittedNeverLost: an impossible answer"
+    world.heartbeat(1)
+    assert world.raft(1).commit_index == index, "CommitProgress: a peer's answer stops the leader"
+
+
 def test_a_predecessor_that_contradicts_a_committed_entry_is_no_leaders() -> None:
     world = three()
     say(world, 2, 1, append(2, prev=(1, 1), entries=[(2, 2)], commit=2))

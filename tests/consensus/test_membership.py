@@ -73,6 +73,20 @@ def test_4_2_1_a_server_that_has_not_caught_up_does_not_become_a_voter() -> None
     assert change(world, 1, (1, 2, 3, 4)) is not None
 
 
+def test_4_2_1_what_a_server_lacks_fits_into_one_request_before_it_becomes_a_voter() -> None:
+    """Two entries are missing, each as large as a request: a commit would wait for two round trips."""
+    world = led()
+    change(world, 1, (1, 2, 3), (4,))
+    settle(world, 1)
+    large = b"x" * world.config.max_append_bytes
+    for entry in (large, large):
+        assert world.propose(1, entry) is not None
+        world.deliver_all(only=lambda packet: packet.to != 4)
+    assert change(world, 1, (1, 2, 3, 4)) is None, "§4.2.1: a voter that the first commit has to wait for"
+    settle(world, 1)
+    assert change(world, 1, (1, 2, 3, 4)) is not None
+
+
 def test_6_a_membership_is_in_force_when_appended() -> None:
     world = led(voters=2, passive=())
     world.crash(2)
@@ -127,21 +141,84 @@ def test_4_1_no_change_before_an_entry_of_the_leaders_own_term_has_committed() -
     assert change(world, 2, (1, 2, 3), (4,)) is not None
 
 
-def test_4_2_2_a_removed_leader_leads_until_its_removal_has_committed_and_hands_over() -> None:
+REMOVED, DEMOTED = (), (1,)
+"""What becomes of leader 1: it is in the membership no more, or a learner of it. Both end its leadership."""
+
+
+@pytest.mark.parametrize("learners", [REMOVED, DEMOTED])
+def test_4_2_2_a_leader_that_loses_its_vote_leads_until_that_has_committed_and_hands_over(
+    learners: tuple[int, ...],
+) -> None:
     world = led(passive=())
-    assert change(world, 1, (2, 3)) is not None
-    assert world.raft(1).role is Role.LEADER
+    assert change(world, 1, (2, 3), learners) is not None
+    leads = world.raft(1).role is Role.LEADER and world.propose(1, b"a") is not None
+    assert leads, "§4.2.2: the leader steps down before the change that costs its vote has committed"
     world.deliver_all()
-    assert world.raft(1).role is Role.LEARNER
-    assert world.leader() in (2, 3), "it asked the best of them to stand at once"
-    assert world.raft(2).membership == Membership((2, 3))
+    assert world.raft(1).role is Role.LEARNER, "§4.2.2: a leader without a vote leads on after the commit"
+    assert world.leader() in (2, 3), "§4.2.2: it does not ask the best of the others to stand at once"
+    assert world.raft(2).membership == Membership((2, 3), learners)
+    world.commit(world.leader() or 0, b"b")
+    heard = [data for _, data in world.hosts[1].applied]
+    assert (heard == [b"a", b"b"]) is (learners == DEMOTED), "§4.2.1: a learner receives what is committed"
 
 
-def test_4_2_2_a_removed_leader_does_not_count_itself() -> None:
+@pytest.mark.parametrize("behind", [2, 5])
+def test_4_2_2_a_leader_that_loses_its_vote_names_the_most_complete_of_the_others(behind: int) -> None:
+    """A server that lacks what the others have would lose the election, and cost a timeout."""
+    world = led(voters=5, passive=())
+    world.commit(1, b"a")
+    change(world, 1, tuple(range(2, 6)))
+    world.deliver_all(only=lambda packet: behind not in (packet.sender, packet.to))
+    assert world.leader() not in (1, behind, None), "§4.2.2: the successor that it names cannot win"
+
+
+@pytest.mark.parametrize("learners", [REMOVED, DEMOTED])
+def test_4_2_2_a_leader_that_loses_its_vote_does_not_count_itself(learners: tuple[int, ...]) -> None:
+    """Of the voters 2 and 3 only one has the change, which is no majority of theirs."""
     world = led(passive=())
-    index = change(world, 1, (2, 3))
+    index = change(world, 1, (2, 3), learners)
     world.deliver_all(only=lambda packet: 3 not in (packet.sender, packet.to))
-    assert world.raft(2).log.last_index == index and world.raft(1).commit_index < (index or 0)
+    counts = world.raft(1).commit_index >= (index or 0) > 0
+    assert world.raft(2).log.last_index == index
+    assert not counts, "§4.2.2: a leader without a vote counts itself"
+
+
+@pytest.mark.parametrize("learners", [REMOVED, DEMOTED])
+def test_4_2_2_a_leader_that_loses_its_vote_confirms_no_read_by_itself(learners: tuple[int, ...]) -> None:
+    """One of the new voters may follow a newer leader with the other: their majority is both of them."""
+    world = led(passive=())
+    change(world, 1, (2, 3), learners)
+    world.packets.clear()
+    world.act(1, lambda raft: raft.read_index(7, world.now))
+    world.deliver_all(only=lambda packet: 3 not in (packet.sender, packet.to))
+    assert not world.hosts[1].reads, "§6.4: a read is confirmed by a leader without a vote, and one voter"
+
+
+@pytest.mark.parametrize("learners", [REMOVED, DEMOTED])
+def test_4_2_2_a_leader_whose_change_is_lost_has_its_vote_back(learners: tuple[int, ...]) -> None:
+    """Until the change has committed it may be undone: the server is electable, and a voter again."""
+    world = led(passive=())
+    change(world, 1, (2, 3), learners)
+    world.packets.clear()
+    world.elect(2)
+    assert world.raft(1).membership == Membership((1, 2, 3)), "LogMatching: a change stays that was truncated"
+    assert world.raft(1).role is Role.FOLLOWER, "§4.2.2: a voter whose removal was lost cannot campaign"
+    world.elect(1)
+    assert world.leader() == 1
+
+
+@pytest.mark.parametrize("learners", [REMOVED, DEMOTED])
+def test_6_2_a_leader_without_a_vote_steps_down_if_no_majority_of_the_voters_answers(
+    learners: tuple[int, ...],
+) -> None:
+    """CheckQuorum counts the voters of the membership in force: its own vote keeps it no longer."""
+    world = led(voters=2, passive=())
+    change(world, 1, (2,), learners)
+    world.crash(2)
+    for _ in range(12):
+        world.heartbeat(1)
+    assert world.raft(1).role is not Role.LEADER, "§6.2: a leader whose only voter is silent leads on"
+    assert world.raft(1).is_electable, "§4.2.2: it cannot commit the change that costs its vote"
 
 
 def test_4_2_2_only_the_removed_server_can_commit_its_removal() -> None:
@@ -178,8 +255,9 @@ def test_a_removed_follower_is_told() -> None:
     world = led(passive=())
     change(world, 1, (1, 2))
     world.deliver_all()
-    assert world.raft(3).membership == Membership((1, 2)) and world.raft(3).role is Role.LEARNER
-    assert 3 not in world.raft(1).progress
+    told = world.raft(3).membership == Membership((1, 2)) and world.raft(3).role is Role.LEARNER
+    assert told, "§4.2.2: a removed server is not told that its removal has committed"
+    assert 3 not in world.raft(1).progress, "§4.2.2: a removed server is sent what follows its removal"
 
 
 def test_a_voter_can_become_a_learner_and_come_back() -> None:

@@ -17,3 +17,13 @@ def test_an_accepted_probe_goes_on_behind_the_place_where_the_logs_agree():
     progress = Progress(next_index=8)
     progress.accepted(prev_log_index=7, match_index=3)
     assert (progress.state, progress.match_index, progress.next_index) == (ProgressState.REPLICATE, 3, 8)
+
+
+def test_match_index_increases_monotonically():
+    """Answers may arrive in any order: an earlier one, of fewer entries, takes nothing back."""
+    progress = Progress(next_index=4)
+    progress.accepted(prev_log_index=3, match_index=9)
+    progress.accepted(prev_log_index=3, match_index=5)
+    assert progress.match_index == 9, "Figure 2: match_index increases monotonically"
+    progress.probe_from(6)
+    assert progress.next_index == 10, "LogMatching: what was acknowledged is asked for again"
