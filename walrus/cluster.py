@@ -1,32 +1,34 @@
 """A local cluster in one command: `python -m walrus.cluster --nodes 3`.
 
-In the foreground it shows a live table of what each node says of itself and stops all of them cleanly on
-Ctrl-C. With `--detach` the nodes go on in the background (`--down` stops them): `make cluster-bootstrap`.
+In the foreground it shows a live table of the nodes, and stops all of them cleanly on Ctrl-C. With
+`--detach` the nodes continue in the background until `--down` (`make cluster-bootstrap`, `make
+cluster-down`).
 
     node   client port   raft port   data
     1      9091          6001        data/node_1/     founds the cluster
     2      9092          6002        data/node_2/     joins through node 1
     3      9093          6003        data/node_3/     joins through node 1
 
-Flags that this command does not know are handed to every node: `python -m walrus.cluster --fsync 200`.
+Flags that this command does not know are passed to every node: `python -m walrus.cluster --fsync 200`.
 
-A file (`--config`) may have a section `[cluster]` for this command and `[node]` for all nodes.
+A file (`--config`) may have a section `[cluster]` for this command, and `[node]` for all nodes.
 
-Nothing is remembered about running processes but what they hold themselves: the lock in each data directory,
-which names its holder by pid, start time and boot (`storage/processes.py`). `--down` signals that process or
-none: in another container, or after a restart of the machine, the same pid is a stranger. `--detach` starts
-the nodes that do not run, so the same command brings back one that died.
+The command stores nothing about running processes. It relies on the lock that a process holds in its data
+directory, which names the holder by pid, start time and boot (`storage/processes.py`). `--down` signals only
+that process: in another container, or after a restart of the machine, the same pid may belong to another
+process. `--detach` starts the nodes that do not run, so the same command restarts one that died.
 
-With `--tls` nodes have certificates, and ask clients for one: they are made below the data directory
-(`certs/`) if they are not there, and what a client needs is printed. `--token-file` says who this command is
-to nodes with an `--auth-file`: it asks them METRICS, which takes the role `read`.
+With `--tls` nodes have certificates and require them of clients. Missing certificates are made below the
+data directory (`certs/`), and the command prints the variables that a client needs. `--token-file`
+identifies this command to nodes with an `--auth-file`: it asks for METRICS, which needs the role `read`.
 
-`--restart NODE` stops one of them and starts it again, as `cluster.json` beside the data says. `--console`
-opens a console (`walrus/console`) for as long as the nodes run: it may kill and start them. `--play` does
-that too, lets messages stream meanwhile, and records what the nodes do (`--trace`), so that the console can
-count what is lost and show the last half minute. Both end with this command, so neither goes with `--detach`.
+`--restart NODE` stops one node and starts it again, with the flags in `cluster.json` below the data
+directory. `--console` runs a console (`walrus/console`) as long as the nodes run; it may kill and start
+them. `--play` does so, too; it also streams messages and records the nodes (`--trace`), so that the console
+can count lost messages and show the last half minute. Both end with this command, so neither can be used
+with `--detach`.
 
-Left out: restarting nodes that die by itself. Seeing what happens when one does is what this is for.
+Left out: restarting nodes that die. The command is meant for watching what happens in that case.
 """
 
 from __future__ import annotations
@@ -63,25 +65,25 @@ from walrus.storage.processes import Holder, lock_holder, signal_holder
 from walrus.tls import TlsError
 
 CONSOLE = "127.0.0.1:9090"
-"""Where `--console` serves."""
+"""The default address of `--console`."""
 
 STOP_PATIENCE = 15.0
 """Seconds that a node may take to stop before it is killed."""
 
 
 CERTIFICATES = "certs"
-"""Below the data directory: those of `--tls`."""
+"""The directory of the certificates of `--tls`, below the data directory."""
 TLS_VARIABLES = tuple(variable for variable in VARIABLES.values() if "_TLS_" in variable)
 
 VERBS = ("detach", "down", "restart", "play")
-"""Flags that say what to do now: no file has them."""
+"""Flags that say what to do now, which a file cannot set."""
 
 REMEMBERED = "cluster.json"
-"""Below the data directory: how its nodes are started."""
+"""The file, below the data directory, with the command line of the nodes."""
 
 
 class _CommandLine(msgspec.Struct, frozen=True):
-    """What of the command line starts a node."""
+    """The part of the command line with which nodes are started."""
 
     nodes: int
     client_port: int
@@ -96,7 +98,7 @@ class ClusterError(Exception):
 
 
 class LocalCluster:
-    """Nodes 1 to n on this machine, at neighbouring ports, below one data directory."""
+    """Nodes 1 to n on this machine, at consecutive ports, below one data directory."""
 
     def __init__(
         self,
@@ -109,18 +111,18 @@ class LocalCluster:
         traces: bool = False,
         tls: bool = False,
     ) -> None:
-        """`traces`: whether each node records what it does, beside its data; `tls`: whether it has TLS."""
+        """`traces`: whether each node records its steps (`--trace`); `tls`: whether nodes use TLS."""
         self.ids = list(range(1, nodes + 1))
         self.data_dir = data_dir
         self._client_port, self._raft_port = client_port, raft_port
         self._flags, self.traces, self._tls = list(flags), traces, tls
         self.environ: dict[str, str] = {}
-        """Of the nodes, beside that of this process."""
+        """Variables of the nodes, in addition to the environment of this process."""
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
 
     @classmethod
     def remembered(cls, data_dir: Path) -> LocalCluster:
-        """Return the cluster that was started below `data_dir`, as it was. Raises ClusterError."""
+        """Return the cluster that was started below `data_dir`, with the same flags. Raises ClusterError."""
         path = data_dir / REMEMBERED
         try:
             told = msgspec.json.decode(path.read_bytes(), type=_CommandLine)
@@ -129,31 +131,31 @@ class LocalCluster:
         return cls(data_dir=data_dir, **msgspec.structs.asdict(told))
 
     def _remember(self) -> None:
-        """Note how nodes are started, so that one can be started again without the command line at hand."""
+        """Store how nodes are started, so that one can be restarted without the command line."""
         told = _CommandLine(
             len(self.ids), self._client_port, self._raft_port, self._flags, self.traces, self._tls
         )
         (self.data_dir / REMEMBERED).write_bytes(msgspec.json.encode(told) + b"\n")
 
     def address(self, node_id: int) -> str:
-        """Where a node serves clients."""
+        """Return the client address of a node."""
         return f"127.0.0.1:{self._client_port + node_id - 1}"
 
     @property
     def addresses(self) -> list[str]:
-        """Where all nodes serve clients."""
+        """The client addresses of all nodes."""
         return [self.address(node_id) for node_id in self.ids]
 
     def log_path(self, node_id: int) -> Path:
-        """A node's log file."""
+        """Return a node's log file."""
         return self.data_dir / f"node_{node_id}.log"
 
     def running(self) -> dict[int, Holder]:
-        """Return which nodes have a process, and which one."""
+        """Return the processes of the nodes that run, by id."""
         return {node: found for node, found in running_nodes(self.data_dir).items() if node in self.ids}
 
     def start(self, *node_ids: int) -> None:
-        """Start these nodes (all of them). Raises ClusterError if one runs already, or a port is taken."""
+        """Start these nodes, or all. Raises ClusterError if one runs already, or a port is in use."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
         running = self.running()
         self._certify(running)
@@ -177,7 +179,7 @@ class LocalCluster:
                 )
 
     def _certify(self, running: Collection[int]) -> None:
-        """Make the certificates that are not there. Raises ClusterError, also if others run without TLS."""
+        """Make missing certificates. Raises ClusterError, also if the nodes that run differ about TLS."""
         known = (self.data_dir / REMEMBERED).exists()
         if running and known and self.remembered(self.data_dir)._tls != self._tls:
             raise ClusterError(
@@ -185,7 +187,7 @@ class LocalCluster:
                 f"all nodes change together: give the same flags, or stop it first with --down"
             )
         if self._tls:
-            from walrus.certs import Authority  # cryptography is no dependency of the nodes
+            from walrus.certs import Authority  # it needs cryptography, which nodes do not depend on
 
             try:
                 Authority.ensure(self.data_dir / CERTIFICATES, self.ids)
@@ -193,7 +195,7 @@ class LocalCluster:
                 raise ClusterError(str(error)) from error
 
     def _files(self, name: str) -> dict[str, Path]:
-        """What says who a node, or a client, is, under the names of the flags."""
+        """Return the certificate files of a node or a client, under the names of the flags."""
         there = (self.data_dir / CERTIFICATES).absolute()
         return {
             "tls_ca": there / "ca.pem",
@@ -202,15 +204,15 @@ class LocalCluster:
         }
 
     def needed(self) -> dict[str, str]:
-        """Return the variables that a client needs."""
+        """Return the environment variables that a client needs."""
         files = self._files("client") if self._tls else {}
         return {VARIABLES[name]: str(path) for name, path in files.items()}
 
     def trust(self, token_file: Path | None = None) -> None:
-        """Let clients of this process, and of those that it starts, speak TLS if the nodes do, and only then.
+        """Let clients of this process and its children use TLS if and only if the nodes do.
 
-        What the environment says of another cluster does not count, unless the nodes' own flags say TLS.
-        Raises ClusterError; FlagError for a token that is none.
+        TLS variables in the environment, which may be those of another cluster, are ignored unless the
+        nodes' own flags ask for TLS. Raises ClusterError, or FlagError for an invalid token.
         """
         self._certify(self.running())
         if self._tls or look(self.arguments(self.ids[-1]), os.environ).options.tls_ca is None:
@@ -220,7 +222,7 @@ class LocalCluster:
         believe(argparse.Namespace(token_file=token_file))
 
     def program(self, node_id: int) -> list[str]:
-        """Return the arguments of Python that run a node; a benchmark measures another program."""
+        """Return Python's arguments that run a node; benchmarks override it to measure another program."""
         return ["-m", "walrus.node"]
 
     def arguments(self, node_id: int) -> list[str]:
@@ -239,7 +241,7 @@ class LocalCluster:
         return arguments + self._flags
 
     def _check_ports(self, node_id: int) -> None:
-        """Refuse ports in use: the other cluster would answer in place of this one."""
+        """Raise ClusterError for ports in use, since another cluster would answer in place of this one."""
         ports = {"--client-port": self._client_port, "--raft-port": self._raft_port}
         for flag, first in ports.items():
             with socket.socket() as probe:
@@ -253,9 +255,9 @@ class LocalCluster:
                     raise
 
     def wait_ready(self, patience: float = 30.0, stopped: Callable[[], bool] = lambda: False) -> float:
-        """Wait until every node is a voter, knows a leader and serves; return the seconds that took.
+        """Wait until every node is ready; return the seconds that it took.
 
-        Returns early once `stopped`. Raises ClusterError after `patience` seconds.
+        Returns early once `stopped`. Raises ClusterError after `patience` seconds, or if a node exits.
         """
         start = time.monotonic()
         waiting = set(self.ids)
@@ -282,11 +284,11 @@ class LocalCluster:
             )
 
     def _last_words(self, node_id: int) -> str:
-        """The last line of a node's log."""
+        """Return the last line of a node's log."""
         return " ".join(self.log_path(node_id).read_text(errors="replace").strip().splitlines()[-1:])
 
     def metrics(self, node_id: int) -> dict[str, Any] | None:
-        """Return what a node says of itself; None if it does not answer. Raises ClusterError if refused."""
+        """Return a node's METRICS; None if it does not answer. Raises ClusterError if it refuses."""
         try:
             with Client([self.address(node_id)], timeout=1.0) as client:
                 return client.metrics()
@@ -299,12 +301,12 @@ class LocalCluster:
             return None
 
     def kill(self, node_id: int) -> None:
-        """SIGKILL."""
+        """End a node with SIGKILL."""
         self.processes[node_id].kill()
         self.processes[node_id].wait()
 
     def stop(self) -> dict[int, int]:
-        """SIGTERM to all at once, SIGKILL to those that do not end in time; return the exit statuses."""
+        """Send SIGTERM to all, and SIGKILL to those that do not end in time; return their exit statuses."""
         for process in self.processes.values():
             if process.poll() is None:
                 process.terminate()
@@ -324,12 +326,12 @@ class LocalCluster:
 
 
 def pause(seconds: float) -> None:
-    """Wait between two looks at something that cannot notify."""
+    """Wait some seconds between two checks of a condition that cannot be waited for."""
     threading.Event().wait(seconds)
 
 
 def running_nodes(data_dir: Path) -> dict[int, Holder]:
-    """Return the nodes below `data_dir` that have a process, and which one."""
+    """Return the processes of the nodes that run below `data_dir`, by id."""
     found = {}
     for lock in data_dir.glob("node_*/lock"):
         number = lock.parent.name.removeprefix("node_")
@@ -341,8 +343,8 @@ def running_nodes(data_dir: Path) -> dict[int, Holder]:
 def take_down(data_dir: Path, patience: float = STOP_PATIENCE) -> list[int]:
     """Stop all nodes that run below `data_dir`; return their ids.
 
-    Each gets SIGTERM, and SIGKILL if it has not ended after `patience` seconds. Raises ClusterError, after
-    that, if there are some whose process cannot be named from here.
+    Each gets SIGTERM, and SIGKILL if it has not ended after `patience` seconds. Raises ClusterError at the
+    end if there are nodes that this process cannot signal, such as those in another container.
     """
     stopped, strangers = [], {}
     for node_id, holder in running_nodes(data_dir).items():
@@ -383,7 +385,8 @@ def watch(cluster: LocalCluster, stopped: Callable[[], bool]) -> None:
 
 
 def start_console(cluster: LocalCluster, http: str, stderr: int | None = None) -> subprocess.Popen[bytes]:
-    """Start a console for the cluster; it prints its address on `stderr`, and ends with SIGTERM."""
+    """Start a console for the cluster at the address `http`. It prints the address on `stderr`, and ends on
+    SIGTERM."""
     command = [sys.executable, "-m", "walrus.console", "--http", http, "--allow-changes"]
     command += ["--data-dir", str(cluster.data_dir)]
     if cluster.traces:
@@ -400,7 +403,7 @@ def start_console(cluster: LocalCluster, http: str, stderr: int | None = None) -
 
 
 def _say_ready(cluster: LocalCluster, seconds: float) -> None:
-    """Say where clients are served, and what they need for it."""
+    """Print the client addresses, and the variables that clients need."""
     sys.stderr.write(f"ready after {seconds:.1f} s; clients: {', '.join(cluster.addresses)}\n")
     if needed := cluster.needed():
         said = " ".join(f"{name}={shlex.quote(value)}" for name, value in needed.items())
@@ -408,7 +411,7 @@ def _say_ready(cluster: LocalCluster, seconds: float) -> None:
 
 
 def _foreground(cluster: LocalCluster, http: str | None = None) -> int:
-    """Run until Ctrl-C or SIGTERM, then stop all nodes; `http`: where a console serves meanwhile."""
+    """Run until Ctrl-C or SIGTERM, then stop all nodes; `http`: the address of a console, if any."""
     console = None
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -416,7 +419,7 @@ def _foreground(cluster: LocalCluster, http: str | None = None) -> int:
     try:
         if cluster.traces and not cluster.running():
             for old in cluster.data_dir.glob("trace-*.jsonl"):
-                old.unlink()  # of another boot, perhaps, whose clock began anew
+                old.unlink()  # it may be from another boot, whose monotonic clock is not comparable
         cluster.start()
         seconds = cluster.wait_ready(stopped=ended.is_set)
         if not ended.is_set():
@@ -429,15 +432,15 @@ def _foreground(cluster: LocalCluster, http: str | None = None) -> int:
             console.wait()
         wake(cluster)
         statuses = cluster.stop()
-        take_down(cluster.data_dir)  # what a console has started since is no child of this process
+        take_down(cluster.data_dir)  # nodes that a console has started are not children of this process
     sys.stderr.write("stopped\n")
-    # A node that was still starting has no handler for SIGTERM yet, and nothing to lose.
-    fine = {0, -signal.SIGTERM} | ({-signal.SIGKILL} if console is not None else set())  # its button
+    # A node that was still starting has no handler for SIGTERM yet, and loses nothing by it.
+    fine = {0, -signal.SIGTERM} | ({-signal.SIGKILL} if console is not None else set())  # its kill button
     return int(any(status not in fine for status in statuses.values()))
 
 
 def _background(cluster: LocalCluster) -> int:
-    """Start the nodes that do not run, wait until all serve, leave them running."""
+    """Start the nodes that do not run, wait until all are ready, and leave them running."""
     running = cluster.running()
     missing = [node_id for node_id in cluster.ids if node_id not in running]
     if running and missing:
@@ -454,13 +457,13 @@ def _background(cluster: LocalCluster) -> int:
 
 
 def wake(cluster: LocalCluster) -> None:
-    """Let paused nodes go on: a stopped process takes no SIGTERM."""
+    """Send SIGCONT to all nodes: a process that is paused does not handle SIGTERM."""
     for holder in cluster.running().values():
         signal_holder(holder, signal.SIGCONT)
 
 
 def restart(data_dir: Path, node_id: int, token_file: Path | None = None) -> int:
-    """Stop one node if it runs, and start it as it was started. Raises ClusterError or FlagError."""
+    """Stop one node if it runs, and start it with the same flags. Raises ClusterError or FlagError."""
     cluster = LocalCluster.remembered(data_dir)
     if node_id not in cluster.ids:
         raise ClusterError(f"--restart: there is no node {node_id} below {data_dir}")
@@ -480,14 +483,14 @@ def restart(data_dir: Path, node_id: int, token_file: Path | None = None) -> int
 
 
 def _down(data_dir: Path) -> int:
-    """Stop what runs below the data directory. Raises ClusterError."""
+    """Stop the nodes that run below the data directory. Raises ClusterError."""
     stopped = take_down(data_dir)
     sys.stderr.write(f"stopped {numbered(stopped)}\n" if stopped else f"no node runs below {data_dir}\n")
     return 0
 
 
 def numbered(node_ids: Collection[int]) -> str:
-    """Name some nodes.
+    """Name nodes by their ids.
 
     >>> numbered([2]), numbered([1, 3])
     ('node 2', 'nodes 1, 3')
@@ -543,7 +546,7 @@ def _parser() -> Parser:
 
 
 def _check_ends_here(options: argparse.Namespace) -> None:
-    """Refuse what lasts as long as this command together with a command that leaves. Raises FlagError."""
+    """Refuse `--console` and `--play`, which end with this command, with `--detach`. Raises FlagError."""
     if options.detach and (options.play or options.console):
         flag = "--play" if options.play else "--console"
         raise FlagError(
@@ -570,7 +573,7 @@ def _check_flags(options: argparse.Namespace, flags: Sequence[str], last: Sequen
 
 @command("walrus-cluster")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m walrus.cluster`: 0 after a clean stop, 2 for a bad flag, 1 for anything else."""
+    """Run the command; return 0 after a clean stop, 2 for an invalid flag, 1 for any other failure."""
     found = layered(
         _parser(), "cluster", arguments, os.environ, others=True, variables=VARIABLES, verbs=VERBS
     )
@@ -589,7 +592,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(found: Layered, flags: Sequence[str]) -> int:
-    """Start the nodes that the command line asks for. Raises ClusterError or FlagError."""
+    """Run the nodes that the command line asks for. Raises ClusterError or FlagError."""
     options = found.options
     _check_ends_here(options)
     cluster = LocalCluster(

@@ -2,24 +2,25 @@
 
     python -m walrus.demo [--tls] [FILE]
 
-1. Three nodes start on this machine, on free ports and an empty directory. 2. A real log file (the package
-   manager's of a Debian system, in `examples/`, or FILE) is streamed in, a third of its lines through each
-   node, numbered, so that every entry is unique. 3. Meanwhile the node that leads the open segment hangs
-   (SIGSTOP) until every producer waits for its answers, and is killed with SIGKILL. The producers go on
-   with another leader, and send lines of unknown outcome again. 4. The topic is read back through the
-   survivors and compared with the file: acknowledged, read back, lost (0), duplicated (0), and how long each
-   step took.
+1. Three nodes start on this machine, on free ports and with empty directories.
+2. The lines of a real log file are streamed in, a third of them through each node. The file is that of a
+   Debian package manager (in `walrus/examples/`), or FILE. Each line gets its number, so that it is unique.
+3. Meanwhile the leader of the open segment is paused (SIGSTOP) until every producer waits for answers, and
+   is then killed with SIGKILL. The producers continue with another leader, and send lines of unknown outcome
+   again.
+4. The topic is read back through the survivors and compared with the file. A table shows how many lines were
+   acknowledged, read back, lost (0) and duplicated (0), and how long each step took.
 
-Some of the lines that are sent again may have arrived before the node died. Each producer numbers its lines
-(PUB), so the new leader knows them, and does not append them a second time. The exit status is 0 only if
-nothing was lost, and nothing duplicated. With `--tls` all of that goes through TLS, with certificates that
-are made for it. Variables that say who clients of another cluster are do not count here.
+Some of the lines that are sent again may have been stored before the node died. Each producer numbers its
+lines (PUB), so the new leader recognises them, and does not append them again. The exit status is 0 only if
+no line was lost and none duplicated. With `--tls` all connections use TLS, with certificates made for this
+run. Credentials in the environment, which may be for another cluster, are ignored.
 
     python -m walrus.demo queue
 
 Ten worker processes take tasks from a work queue on five nodes. Three of the workers and two of the nodes
-are killed with SIGKILL meanwhile. What a dead worker had in hand comes again to another one, so that a task
-may be done twice; none may be lost.
+are killed with SIGKILL meanwhile. The tasks that a dead worker had in hand are handed out again, so a task
+may be done twice, but none may be lost.
 """
 
 from __future__ import annotations
@@ -54,21 +55,21 @@ from walrus.cluster import ClusterError, LocalCluster, pause
 EXAMPLE = Path(__file__).parent / "examples" / "dpkg.log"
 TOPIC = "log"
 CHUNK = 25
-"""Lines that a producer sends before it waits for their outcomes."""
+"""How many lines a producer sends before it waits for their acknowledgements."""
 BREATH = 0.005
-"""Seconds between two chunks: a faster stream would be over before the leader is dead."""
+"""Seconds between two chunks: without them the stream would end before the leader is dead."""
 FEWEST = 1000
-"""Lines: a shorter file would be over before the leader is dead."""
+"""The least lines of a file: the stream of a shorter one would end before the leader is dead."""
 SILENCE = 0.05
-"""Seconds without an answer while all producers wait for one: the leader's hang has reached them."""
+"""Seconds for which all producers must have waited before the paused leader is killed."""
 KILL_AT = 0.4
-"""Share of the file that is acknowledged when the leader is killed."""
+"""The acknowledged share of the file at which the leader is paused and killed."""
 PORTS = range(20_000, 32_500, 50)
-"""Below those that the kernel gives to connections, which could take one before a node does."""
+"""The first ports to try, below the range from which the kernel takes ports for outgoing connections."""
 
 
 class Failover(NamedTuple):
-    """What the kill did. Times in seconds since the stream began."""
+    """The failover that the kill caused. Times in seconds since the stream began."""
 
     victim: int
     segment: int
@@ -77,7 +78,7 @@ class Failover(NamedTuple):
 
 
 class Stream:
-    """The lines on their way in, through all nodes at once."""
+    """Streams the lines in, with one producer for each node."""
 
     def __init__(self, addresses: Sequence[str], lines: Sequence[bytes]) -> None:
         self._lines = lines
@@ -97,11 +98,11 @@ class Stream:
             thread.start()
 
     def clock(self) -> float:
-        """Seconds since the stream began."""
+        """Return the seconds since the stream began."""
         return time.monotonic() - self._started
 
     def _produce(self, turn: int, addresses: Sequence[str]) -> None:
-        """One producer: its share of the lines, through its own node first."""
+        """Run one producer: send its share of the lines, through its own node first."""
         mine = list(self._lines[turn :: len(addresses)])
         with Client([*addresses[turn:], *addresses[:turn]], timeout=15.0) as client:
             producer = client.producer(TOPIC)
@@ -131,12 +132,12 @@ class Stream:
             self.last_acknowledged = self.clock()
 
     def silent(self) -> bool:
-        """Whether all producers wait for answers, and have waited for a while."""
+        """Return whether all producers wait for answers, and none has come for `SILENCE` seconds."""
         alive = sum(thread.is_alive() for thread in self._threads)
         return self._waiting == alive and self.clock() - self.last_acknowledged > SILENCE
 
     def wait(self, condition: Callable[[], bool], patience: float = 60.0) -> None:
-        """Until something is true, or the stream is at its end."""
+        """Wait for a condition, or the end of the stream. Raises ClusterError after `patience` seconds."""
         deadline = time.monotonic() + patience
         while not condition() and any(thread.is_alive() for thread in self._threads):
             if time.monotonic() > deadline:
@@ -144,7 +145,7 @@ class Stream:
             pause(0.001)
 
     def finish(self) -> float:
-        """Wait for all producers; the seconds that the stream took."""
+        """Wait for all producers; return the seconds that it took. Raises WalrusError if one failed."""
         for thread in self._threads:
             thread.join(120)
         if self.failure is not None:
@@ -153,9 +154,9 @@ class Stream:
 
 
 def free_ports(count: int) -> int:
-    """The first of `count` neighbouring ports that are free on loopback.
+    """Return the first of `count` consecutive ports that are free on loopback.
 
-    They are free until another program takes them. So each program begins to look somewhere else.
+    Another program could take them before the nodes do. So each process begins its search at another port.
     """
     first = os.getpid() * 37 % len(PORTS)
     for base in chain(PORTS[first:], PORTS[:first]):
@@ -174,7 +175,7 @@ def free_ports(count: int) -> int:
 
 
 def numbered(file: Path) -> list[bytes]:
-    """The file's lines, each with its number in front."""
+    """Return the lines of a file, each preceded by its number. Raises ClusterError if there are too few."""
     lines = file.read_bytes().splitlines()
     if len(lines) < FEWEST:
         raise ClusterError(
@@ -184,10 +185,10 @@ def numbered(file: Path) -> list[bytes]:
 
 
 def kill_leader(cluster: LocalCluster, stream: Stream, say: Callable[[str], None]) -> Failover:
-    """SIGKILL the leader of the open segment, and wait until another node has taken over.
+    """Kill the leader of the open segment with SIGKILL, and wait until another node has taken over.
 
-    Between two chunks a producer waits for nothing, and a leader that died then would leave no line in
-    doubt. So it hangs first, until each producer has sent it lines that it does not answer.
+    Between two chunks a producer waits for no answer; if the leader died then, no line would have an unknown
+    outcome. So the leader is paused first, until every producer waits for an answer.
     """
     with Client(cluster.addresses) as client:
         state = client.state(TOPIC)
@@ -214,7 +215,7 @@ def kill_leader(cluster: LocalCluster, stream: Stream, say: Callable[[str], None
 def report(
     lines: Sequence[bytes], found: Sequence[bytes], stream: Stream, took: dict[str, float]
 ) -> tuple[Table, int, int]:
-    """Return the table at the end, and how many lines are lost and duplicated."""
+    """Return the final table, and how many lines are lost and duplicated."""
     counted = Counter(found)
     lost = sum(line not in counted for line in lines)
     duplicated = sum(count - 1 for count in counted.values())
@@ -233,7 +234,7 @@ def report(
 
 
 def play(console: Console, lines: Sequence[bytes], directory: Path, *, tls: bool = False) -> int:
-    """The whole demonstration; the number of lines lost or duplicated."""
+    """Run the demonstration; return the number of lines that are lost or duplicated."""
     base = free_ports(6)
     flags = ["--log-level", "warning"]
     cluster = LocalCluster(3, directory, client_port=base, raft_port=base + 3, flags=flags, tls=tls)
@@ -272,7 +273,7 @@ QUEUE = "tasks"
 
 
 class Crew:
-    """Worker processes: each writes the tasks that it has done to its own file, and then acknowledges."""
+    """Worker processes, each of which writes finished tasks to its own file before it acknowledges them."""
 
     def __init__(self, addresses: Sequence[str], directory: Path) -> None:
         self._files = [directory / f"worker-{number}" for number in range(WORKERS)]
@@ -285,11 +286,11 @@ class Crew:
                 self._processes.append(subprocess.Popen(line, stdout=out, stderr=subprocess.DEVNULL))
 
     def done(self) -> Counter[bytes]:
-        """Which tasks were done, and how often."""
+        """Return the tasks that were done, and how often each was."""
         return Counter(line for path in self._files for line in path.read_bytes().splitlines())
 
     def wait_for(self, tasks: int, patience: float = 120.0) -> None:
-        """Until so many tasks are done."""
+        """Wait until so many tasks are done. Raises ClusterError after `patience` seconds."""
         deadline = time.monotonic() + patience
         while len(self.done()) < tasks:
             if time.monotonic() > deadline:
@@ -297,18 +298,18 @@ class Crew:
             pause(0.05)
 
     def kill(self, number: int) -> None:
-        """SIGKILL one."""
+        """Kill one worker with SIGKILL."""
         self._processes[number].kill()
 
     def stop(self) -> None:
-        """Let all go."""
+        """Kill all workers."""
         for process in self._processes:
             process.kill()
             process.wait()
 
 
 def play_queue(console: Console, directory: Path, *, tls: bool = False) -> int:
-    """The demonstration of the queue; the number of tasks that are lost."""
+    """Run the demonstration of the queue; return the number of tasks that are lost."""
     base = free_ports(10)
     flags = ["--log-level", "warning", "--replication-factor", "5"]
     cluster = LocalCluster(5, directory, client_port=base, raft_port=base + 5, flags=flags, tls=tls)
@@ -344,7 +345,7 @@ def play_queue(console: Console, directory: Path, *, tls: bool = False) -> int:
 
 @command("walrus-demo")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m walrus.demo`."""
+    """Run the command; return its exit status."""
     parser = Parser(prog="walrus-demo", description="Stream a file in, kill a leader, count.")
     parser.add_argument(
         "file",
@@ -357,7 +358,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     console = Console(highlight=False)
     for variable in VARIABLES.values():
-        os.environ.pop(variable, None)  # of a client of another cluster
+        os.environ.pop(variable, None)  # it may be for another cluster
     try:
         if str(options.file) == "queue":
             with tempfile.TemporaryDirectory(prefix="walrus-demo-") as directory:
