@@ -1,9 +1,11 @@
 """Walrus: a distributed message log in pure Python, written to be read.
 
-The embedded engine and the clients are at the top: `from walrus import Walrus, Client, AsyncClient`. Each
-is loaded when it is first asked for, so that a node, which needs the engine in parts, or a tool, which does
-not need it at all, pays nothing for it. With the clients come `Position`, `Delivery`, and all errors, the
-root of which is `WalrusError`. `Entry` is the engine's; the clients' is `walrus.client.Entry`.
+The package exports the embedded engine and the clients: `from walrus import Walrus, Client, AsyncClient`,
+with the types that their methods return and the clients' exceptions, whose root is `WalrusError`. `Entry` is
+the engine's; that of the clients is `walrus.client.Entry`.
+
+Each name is imported when it is first used. So a node, which needs only parts of the engine, or a tool that
+does not need it, does not pay for the import.
 """
 
 from __future__ import annotations

@@ -1,17 +1,18 @@
 """What a consumer group has acknowledged, as all nodes agree on it: a low-water mark, and runs above it.
 
-Everything below `low` is done. Above it, entries that were acknowledged before earlier ones are kept as runs,
-in order and apart from each other. Once a run touches the mark, the mark moves over it:
+Every entry below `low` is acknowledged. Entries above it that were acknowledged out of order are stored as
+runs, in order and with gaps between them. When a run touches the mark, the mark moves to the end of the run:
 
-    . . . . . . . . . x x . . x . . .        x: done above the mark
+    . . . . . . . . . x x . . x . . .        x: acknowledged above the mark
                   ^ low
 
-Merging two of these is a join: the later mark, and the union of the rest. So a commit that comes late, twice,
-or from an earlier owner of the group does no harm. SEEK is the only way back: it begins a generation, and
-what belongs to another generation is void (`Metadata._commit_groups`).
+Merging two values is a join: the later mark, and the union of the runs. So commits are idempotent, and one
+that is late, or from an earlier owner of the group, loses nothing. Only SEEK moves a group back: it begins a
+new generation, and commits of another generation are ignored (`Metadata._commit_groups`).
 
-`advance` is the topic's (`Topic.advance`): it moves a place at the end of a sealed segment on to the next
-one, so that a mark passes from segment to segment. What a group has out is volatile (`broker/groups.py`).
+`advance` is `Topic.advance`: it moves a position at the end of a sealed segment to the next segment, so that
+the mark passes from segment to segment. The outstanding deliveries of a group are volatile
+(`broker/groups.py`).
 
 Invariants (names as in `spec/Delivery.tla`): MarkOnlyRises; the runs are above the mark, in order, not empty,
 and neither touch it nor each other.
@@ -27,9 +28,9 @@ import msgspec
 
 
 class Position(NamedTuple):
-    """A place in a topic: of an entry, or of the next one to read. Positions of one topic order as tuples do.
+    """A position in a topic: that of an entry, or of the next one to read. Positions compare as tuples.
 
-    Segments are numbered from 1. A client that was told no place has (0, 0), which is not `known`.
+    Segments are numbered from 1. (0, 0) stands for a position that a node did not return; it is not `known`.
     """
 
     segment: int
@@ -37,7 +38,7 @@ class Position(NamedTuple):
 
     @property
     def known(self) -> bool:
-        """Whether it is a place at all."""
+        """Whether it is a position at all."""
         return self.segment > 0
 
 
@@ -55,7 +56,7 @@ class Run(NamedTuple):
 
 
 class HandedOn(NamedTuple):
-    """An entry that was out when its segment was sealed, and how often it had been handed out."""
+    """An entry that was handed out when its segment was sealed, and how often it had been."""
 
     segment: int
     offset: int
@@ -63,7 +64,7 @@ class HandedOn(NamedTuple):
 
 
 class Acknowledged(msgspec.Struct, frozen=True, array_like=True):
-    """What is done in one generation of a group: all below `low`, and the runs of `above`."""
+    """What one generation of a group has acknowledged: every entry below `low`, and the runs in `above`."""
 
     generation: int = 0
     low: Position = START
@@ -71,11 +72,11 @@ class Acknowledged(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def high(self) -> Position:
-        """Nothing is done from there on."""
+        """The position after the last acknowledged entry."""
         return Position(self.above[-1].segment, self.above[-1].end) if self.above else self.low
 
     def covers(self, position: Position, count: int = 1) -> bool:
-        """Whether `count` entries are done, of one segment, from `position` on."""
+        """Whether `count` entries of one segment, from `position` on, are all acknowledged."""
         segment, offset = position
         if (segment, offset + count) <= self.low:
             return True
@@ -85,12 +86,12 @@ class Acknowledged(msgspec.Struct, frozen=True, array_like=True):
         return at >= 0 and self.above[at].segment == segment and offset + count <= self.above[at].end
 
     def missing(self, positions: Iterable[Position]) -> list[Position]:
-        """Those of these entries that are not done. What is below all runs, or above, costs no search."""
+        """Return those that are not acknowledged. Only positions among the runs are searched for."""
         low, high = self.low, self.high
         return [one for one in positions if one >= low and (one >= high or not self.covers(one))]
 
     def join(self, other: Acknowledged, advance: Advance) -> Acknowledged:
-        """This and what `other`, of the same generation, has besides.
+        """Return the join of this and `other`, which is of the same generation.
 
         >>> held = Acknowledged(low=Position(1, 2), above=(Run(1, 4, 5),))
         >>> held.join(Acknowledged(above=(Run(1, 2, 4),)), lambda position: position)
@@ -110,7 +111,7 @@ class Acknowledged(msgspec.Struct, frozen=True, array_like=True):
         return Acknowledged(self.generation, low, tuple(left))
 
     def cut(self, end: Position) -> Acknowledged:
-        """The same, of a topic that turned out to end there: a recovery gave up what was behind."""
+        """Return this without anything from `end` on, since a recovery has given up the entries there."""
         low = min(self.low, end)
         runs = (
             Run(run.segment, run.start, min(run.end, end.offset) if run.segment == end.segment else run.end)
@@ -121,7 +122,7 @@ class Acknowledged(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def is_in_order(self) -> bool:
-        """Whether the runs are what they must be: see the invariants above."""
+        """Whether the invariants of the runs hold."""
         ends = [(self.low.segment, self.low.offset), *((run.segment, run.end) for run in self.above)]
         return all(
             run.start < run.end and end < (run.segment, run.start)
@@ -130,7 +131,7 @@ class Acknowledged(msgspec.Struct, frozen=True, array_like=True):
 
 
 def runs_of(places: Iterable[tuple[int, int]]) -> tuple[Run, ...]:
-    """These entries as runs; a place is (segment, offset), as in a `Position`.
+    """Return these entries as runs; a place is (segment, offset), as a `Position`.
 
     >>> runs_of([Position(1, 4), Position(1, 3), Position(2, 0)])
     (Run(segment=1, start=3, end=5), Run(segment=2, start=0, end=1))
@@ -148,7 +149,7 @@ def runs_of(places: Iterable[tuple[int, int]]) -> tuple[Run, ...]:
 
 
 def groups_told(groups: Mapping[str, Acknowledged]) -> list[list[object]]:
-    """What is done in each, for a recorded run: [group, generation, segment, offset, runs above it]."""
+    """What each group has acknowledged, for a recorded run: [group, generation, segment, offset, runs]."""
     return [
         [group, done.generation, *done.low, [list(run) for run in done.above]]
         for group, done in sorted(groups.items())
@@ -156,12 +157,12 @@ def groups_told(groups: Mapping[str, Acknowledged]) -> list[list[object]]:
 
 
 def handed_told(handed: Mapping[str, Collection[HandedOn]]) -> list[list[object]]:
-    """What is out of each, for a recorded run: [group, [[segment, offset], ...]]."""
+    """What each group had handed out, for a recorded run: [group, [[segment, offset], ...]]."""
     return [[group, [[one.segment, one.offset] for one in out]] for group, out in sorted(handed.items())]
 
 
 def _merged(runs: Iterable[Run]) -> Iterator[Run]:
-    """Runs in order of their starts, those that touch or overlap made one."""
+    """Merge runs, given in the order of their starts, that touch or overlap."""
     last: Run | None = None
     for run in runs:
         if last is not None and last.segment == run.segment and run.start <= last.end:

@@ -1,16 +1,16 @@
-"""Tokens for clients, and the secret of a cluster: who may speak with nodes that ask for it.
+"""`python -m walrus.auth`: makes tokens for clients, and the secret of a cluster.
 
     python -m walrus.auth add clients billing --role read --role write --topics 'orders.*' invoices
     python -m walrus.auth remove clients billing
     python -m walrus.auth list clients
     python -m walrus.auth secret cluster-secret
 
-`add` draws a token of 256 bits and prints it once, alone, on standard output; the file (`--auth-file` of the
-nodes) gets its hash. The same file goes to every node, each of which reads it again on SIGHUP. `secret` makes
-the file for `--cluster-secret-file`, readable by its owner alone. What roles and patterns mean is said in
-`walrus/broker/access.py`.
+`add` draws a token of 256 bits, stores its hash in the file, and prints the token once on standard output,
+with nothing else. Every node needs a copy of this file (`--auth-file`), and reads it again on SIGHUP.
+`secret` makes the file for `--cluster-secret-file`, which only its owner can read. `walrus/broker/access.py`
+explains roles and patterns.
 
-A file is replaced whole: a node that reads it meanwhile sees the old one or the new one.
+A file is replaced atomically: a node that reads it meanwhile sees the old file or the new one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from walrus.credentials import CredentialError, digest_of, drawn, read
 
 
 def add(path: Path, name: str, roles: Sequence[str], topics: Sequence[str]) -> str:
-    """Add an identity to a file, and make it if need be; return the token. Raises CredentialError."""
+    """Add an identity to a file, which is created if need be; return the token. Raises CredentialError."""
     text = read(path, others_may_not="w") if path.exists() else ""
     if name in parse(text, str(path)):
         raise CredentialError(f"{path}: {name} is there already: remove it first")
@@ -39,7 +39,7 @@ def add(path: Path, name: str, roles: Sequence[str], topics: Sequence[str]) -> s
 
 
 def remove(path: Path, name: str) -> None:
-    """Remove an identity. Raises CredentialError."""
+    """Remove an identity from a file. Raises CredentialError."""
     text = read(path, others_may_not="w")
     if name not in parse(text, str(path)):
         raise CredentialError(f"{path}: there is no {name} in it")
@@ -48,13 +48,13 @@ def remove(path: Path, name: str) -> None:
 
 
 def listed(path: Path) -> str:
-    """Return who is in a file, without hashes. Raises CredentialError."""
+    """Return the identities in a file, without hashes, one per line. Raises CredentialError."""
     found = parse(read(path, others_may_not="w"), str(path))
     return "".join(f"{p.name}  {','.join(p.roles)}  {' '.join(p.topics)}\n" for p in found.values())
 
 
 def secret(path: Path) -> None:
-    """Make the secret of a cluster, and nothing over what exists. Raises CredentialError."""
+    """Draw a cluster's secret into a new file. Raises CredentialError, also if the file exists."""
     try:
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(drawn() + "\n")
@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 if it was done, 1 if a file is in the way, 2 for a wrong command line."""
+    """Run one command; return 0 on success, 1 on a CredentialError, 2 for a wrong command line."""
     told = _parser().parse_args(arguments)
     try:
         if told.command == "add":

@@ -1,15 +1,15 @@
-"""Certificates for one cluster: a CA, one for each node, one for each client that needs one.
+"""`python -m walrus.certs`: makes the certificates of a cluster: CA, nodes and clients.
 
     python -m walrus.certs init certs --nodes 1,2,3 --hosts db-1.example,10.0.0.7
     python -m walrus.certs node certs 4
     python -m walrus.certs client certs orders
 
-`init` writes `ca.pem` and `ca.key`, and for each node `node-N.pem` and `node-N.key`, and `client.pem` and
-`client.key`. A key is readable by its owner alone, and nothing is ever overwritten. `ca.key` signs new
-members: keep it off the nodes, which need `ca.pem` and the two files of their own.
+`init` writes `ca.pem` and `ca.key`, `node-N.pem` and `node-N.key` for each node, and `client.pem` and
+`client.key`. Only its owner can read a key, and no file is ever overwritten. `ca.key` signs certificates of
+new members: do not store it on the nodes, which need `ca.pem` and their own two files.
 
-A certificate holds for 127.0.0.1, ::1, localhost and the hosts named; a node's names the node, too
-(`walrus/tls.py` says what is checked). Keys are of the curve P-256, as every TLS library takes them.
+A node's certificate is valid for 127.0.0.1, ::1, localhost and the given hosts, and also names the node
+(`walrus/tls.py` says what is checked). Keys use the curve P-256, which every TLS library supports.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ DAYS: Final = 825
 HOSTS: Final = ("localhost", "127.0.0.1", "::1")
 CLIENT_NAME: Final = "walrus:client:"
 SKEW: Final = timedelta(hours=1)
-"""Certificates begin to hold so long ago: the other machine's clock may be late."""
+"""Certificates are valid from this long ago, since the clock of another machine may be slow."""
 
 
 class Authority:
@@ -60,7 +60,7 @@ class Authority:
 
     @classmethod
     def found(cls, directory: Path, days: float = DAYS) -> Authority:
-        """Make a CA. Raises TlsError, also if there is one."""
+        """Make a CA. Raises TlsError, also if it exists."""
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -77,7 +77,7 @@ class Authority:
 
     @classmethod
     def ensure(cls, directory: Path, nodes: Sequence[int]) -> None:
-        """Make what is not there: a CA, certificates of these nodes, one of a client. Raises TlsError."""
+        """Make those that do not exist: CA, certificates of these nodes and of a client. Raises TlsError."""
         authority = cls(directory) if (directory / "ca.pem").exists() else cls.found(directory)
         for node_id in nodes:
             if not (directory / f"node-{node_id}.pem").exists():
@@ -136,7 +136,7 @@ def _usage(*, signs: bool) -> x509.KeyUsage:
 
 
 def _host(text: str) -> x509.GeneralName:
-    """A host as a certificate names it."""
+    """A host as a name in a certificate."""
     try:
         return x509.IPAddress(ipaddress.ip_address(text))
     except ValueError:
@@ -146,7 +146,7 @@ def _host(text: str) -> x509.GeneralName:
 def _write(
     directory: Path, stem: str, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey
 ) -> tuple[Path, Path]:
-    """Write both files, the key first, and nothing over what exists."""
+    """Write both files, the key first. Raises TlsError, also if one exists."""
     private = key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
@@ -208,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 if it was done, 1 if a file is in the way, 2 for a wrong command line."""
+    """Run one command; return 0 on success, 1 on a TlsError, 2 for a wrong command line."""
     told = _parser().parse_args(arguments)
     try:
         if told.command == "init":

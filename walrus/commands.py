@@ -1,13 +1,13 @@
 """The commands of the metadata, as values and as the bytes of Raft's log.
 
-What each of them does is said in `segments.py`, which applies them. Each is a compare-and-set: it names the
-state that it was made for, beside what it is to become.
+`segments.py` applies the commands and documents their effects. Each is a compare-and-set: it contains the
+state that it expects, and the new state.
 
-**Versions.** A command is written in the earliest version that can say it, and a node refuses one of a later
-version than it knows by stopping: to guess would let replicas diverge. So that this does not happen while
-releases are mixed, each start of a node announces up to which version it knows (`Announce.knows`), and no
-command is proposed that a member that has started does not know: `Metadata.all_know` bounds `RaftHost`, and
-a request that needs it is refused by name (`broker/requests.py`).
+**Versions.** A command is encoded in the earliest version that can express it. A node stops at a command of
+a later version than it knows, since guessing would let replicas diverge. To prevent this while releases are
+mixed, each start of a node announces the latest version that it knows (`Announce.knows`). No command is
+proposed that a started member does not know: `Metadata.all_know` limits `RaftHost`, and a request that needs
+such a command is answered with an error that names the member (`broker/requests.py`).
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from walrus.acknowledged import START, Acknowledged, HandedOn, Position, Run
 from walrus.storage.batch import Checksum
 
 RETENTION_VERSION = 3
-"""With producers, settings, retention and deletion."""
+"""The first version with producers, settings, retention and deletion."""
 
 VERSION = RETENTION_VERSION
-"""Version of the encoding of commands and snapshots. A node refuses to guess at a later one."""
+"""The latest version of the encoding of commands and snapshots. A node stops at a later one."""
 
 UNTOLD = RETENTION_VERSION
-"""What a member knows that does not announce it: those of releases before this was announced."""
+"""The version that a member knows if it announces none, as releases before `Announce.knows` do."""
 
 QUEUES_VERSION = 2
-"""With work queues; without producers, settings, retention and deletion."""
+"""The first version with work queues."""
 
 FIRST_VERSION = 1
-"""Without work queues, too. What needs no later one is written in it, so that earlier releases read it."""
+"""The version of commands that need no later one, so that earlier releases can read them."""
 
 
 class UnknownCommand(Exception):
-    """A committed command that this version cannot apply. Going on would let replicas diverge."""
+    """A committed command that this version cannot apply. To continue would let replicas diverge."""
 
 
 class LastNumber(NamedTuple):
-    """How far a producer has come in a topic: the number of its last entry, and when that was appended."""
+    """A producer's last entry in a topic: its number, and when it was appended."""
 
     last: int
     at: int
@@ -48,7 +48,7 @@ class LastNumber(NamedTuple):
 
 
 class Announce(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
-    """A node was taken in (incarnation 0), or started once more."""
+    """Admit a node (incarnation 0), or note another start of it."""
 
     node_id: int
     directory_id: str
@@ -56,11 +56,11 @@ class Announce(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=T
     raft_address: str
     client_address: str
     knows: int = 0
-    """The latest version of commands that this start knows; 0: not told."""
+    """The latest version of commands that this start of the node knows; 0: not told."""
 
 
 class RegisterTopic(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
-    """Create a topic with its first segment, if `number` is still the one that follows."""
+    """Create a topic with its first segment, if `number` is still its next segment number."""
 
     topic: str
     leader: int
@@ -70,7 +70,8 @@ class RegisterTopic(msgspec.Struct, frozen=True, kw_only=True, array_like=True, 
 
 
 class ConfigureTopic(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
-    """Change settings of the topic that was born with number `born`, if it has not been since."""
+    """Change settings of the topic that was registered with the first segment `born`, if no other change has
+    come in between."""
 
     topic: str
     born: int
@@ -79,7 +80,7 @@ class ConfigureTopic(msgspec.Struct, frozen=True, kw_only=True, array_like=True,
 
 
 class Trim(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
-    """Drop the segments `old` to `first` - 1, if `old` still is the first one."""
+    """Drop segments `old` to `first - 1`, if `old` still is the first one."""
 
     topic: str
     old: int
@@ -87,7 +88,7 @@ class Trim(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True)
 
 
 class DeleteTopic(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
-    """Drop all of the topic that was born with number `born`."""
+    """Delete the topic that was registered with the first segment `born`."""
 
     topic: str
     born: int
@@ -107,21 +108,21 @@ class Seal(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True)
     groups: dict[str, Acknowledged] = {}
     handed: dict[str, tuple[HandedOn, ...]] = {}
     producers: dict[str, LastNumber] = {}
-    """Those that have entries in the segment."""
+    """The producers that have entries in the segment."""
     size: int = 0
     sealed_ms: int = 0
 
 
 class CommitGroups(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
-    """Consumers acknowledged entries: topic -> group -> what is done."""
+    """Commit acknowledgements of work queues: topic -> group -> acknowledged entries."""
 
     groups: dict[str, dict[str, Acknowledged]]
     dead: dict[str, dict[str, tuple[Run, ...]]] = {}
-    """Of these, what went to the dead-letter topic."""
+    """Those of the acknowledged entries that went to the dead-letter topic."""
 
 
 class MoveGroup(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
-    """SEEK: the group begins its next generation at `to`, if it still is in this one."""
+    """SEEK: begin the group's next generation at `to`, if `generation` still is the current one."""
 
     topic: str
     group: str
@@ -130,7 +131,7 @@ class MoveGroup(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=
 
 
 class CommitCursors(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
-    """Readers' positions: topic -> group -> position."""
+    """Commit the positions of cursors: topic -> group -> position."""
 
     cursors: dict[str, dict[str, Position]]
 
@@ -143,21 +144,22 @@ class SetReplicas(msgspec.Struct, frozen=True, kw_only=True, array_like=True, ta
     old: tuple[int, ...]
     new: tuple[int, ...]
     directories: tuple[str, ...] = ()
-    """Those of `new`, in the same order: what they proved holds for the directory that proved it. A node that
-    has come back under its id with another one may hold nothing. Left out, whichever there are.
+    """The data directories of `new`, in the same order. A replica proved its copy for its directory; a node
+    that has returned with another directory may have no copy. Empty: any directories.
     """
 
 
 class MarkLeaving(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
-    """The node is on its way out and is given no new segments."""
+    """Mark a node that is being removed, so that it gets no new segments."""
 
     node_id: int
     directory_id: str = ""
-    """Which one: another may come under its id while this is repeated. Left out, whichever there is."""
+    """The node's data directory, since another node may join under the id while the command is repeated.
+    Empty: any directory."""
 
 
 class RemoveNode(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag=True):
-    """Forget a node that no segment needs any more."""
+    """Remove a node that no segment needs any more."""
 
     node_id: int
     directory_id: str = ""
@@ -186,7 +188,7 @@ class _Envelope(msgspec.Struct, frozen=True, array_like=True):
 
 
 UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
-"""What decoding raises on bytes of another kind: a str that is no UTF-8 is a ValueError, for example."""
+"""The exceptions of decoding invalid bytes; a str that is not UTF-8 raises ValueError, for example."""
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 _envelope_decoder = msgspec.msgpack.Decoder(_Envelope)
@@ -194,12 +196,12 @@ _command_decoder: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Com
 
 
 def encode_command(command: Command) -> bytes:
-    """The bytes of a command in the Raft log."""
+    """Encode a command for Raft's log."""
     return _encoder.encode(_Envelope(version_of(command), msgspec.Raw(_encoder.encode(command))))
 
 
 def version_of(command: Command) -> int:
-    """Return the earliest version that can say this: a release that knows that one reads it."""
+    """Return the earliest version that can express this command."""
     match command:
         case ConfigureTopic() | Trim() | DeleteTopic():
             return RETENTION_VERSION
@@ -218,7 +220,7 @@ def version_of(command: Command) -> int:
 
 
 def decode_command(data: bytes) -> Command:
-    """The command in these bytes. Raises `UnknownCommand` for one that this version does not know."""
+    """Decode a command. Raises `UnknownCommand` if this version does not know it."""
     try:
         envelope = _envelope_decoder.decode(data)
         if not FIRST_VERSION <= envelope.version <= VERSION:

@@ -1,8 +1,8 @@
-"""What a node is told at its start: its settings and its identity.
+"""The configuration of a node: its settings and its identity.
 
-Plain values, with no default that depends on the machine. `shell/flags.py` reads them from the command line
-and the environment; tests and the simulator write them down directly. All times are in seconds, all sizes
-in bytes.
+These are plain values; no default depends on the machine. `shell/flags.py` makes them from the command line,
+the environment and a file; tests and the simulator construct them directly. All times are in seconds, all
+sizes in bytes.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from walrus.consensus.messages import RaftConfig
 
 RAFT_PORT = 6000
 CLIENT_PORT = 8080
-"""Where a node listens that was told nothing else."""
+"""The default ports of a node."""
 
 FIRST_RAFT_PORT = 6001
 FIRST_CLIENT_PORT = 9091
-"""Those of node 1 of a cluster on one machine; the others follow."""
+"""The ports of node 1 in a cluster on one machine; those of the other nodes follow."""
 
 
 RETENTION = ("retain_entries", "retain_bytes", "retain_seconds")
-"""The settings that say what is dropped."""
+"""The settings of retention."""
 
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings of one node; the same on every start unless an operator changes them."""
+    """The settings of one node; the same on every start unless an operator changes them."""
 
     node_id: int
     raft_address: str
-    """host:port under which peers reach this node (the advertised one)."""
+    """The advertised host:port at which peers reach this node."""
     client_address: str
-    """host:port under which clients reach this node."""
+    """The advertised host:port at which clients reach this node."""
     replication_factor: int = 3
-    """Replicas of a segment, its leader included; capped by the number of voters."""
+    """How many replicas a segment has, including its leader; at most the number of voters."""
     durable_acks: bool = True
     """Whether an entry must be synced before a replica counts it (`--fsync each`)."""
     heartbeat_interval: float = 0.1
@@ -47,55 +47,55 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_segment_entries: int = 1_000_000
     max_segment_bytes: int | None = None
     segment_seconds: int = 0
-    """Age after which a segment that has entries is sealed. 0 here and below: never."""
+    """Age at which a segment that has entries is sealed. 0 in this and the next four settings: never."""
     retain_entries: int = 0
     retain_bytes: int = 0
     retain_seconds: int = 0
-    """What is kept of a topic at least: sealed segments beyond any of these are dropped, the oldest first."""
+    """What a topic keeps at least; sealed segments beyond any of these limits are dropped, oldest first."""
     max_deliveries: int = 0
-    """After so many deliveries an entry that comes back goes to the dead-letter topic."""
+    """How many deliveries an entry may have; if it is given back after that, it is a dead letter."""
     monitor_check: float = 10.0
-    """How often segments are checked against their thresholds besides the check on every append."""
+    """Interval at which segments are checked against their thresholds, in addition to every append."""
     put_timeout: float = 4.0
-    """After this long a PUT without a majority is answered "outcome unknown"; before clients give up."""
+    """Time after which a PUT without a majority is answered "outcome unknown", before clients give up."""
     request_timeout: float = 4.0
-    """After this long any other request that still waits for another node is answered with an error."""
+    """Time after which any other request that waits for another node is answered with an error."""
     cursor_interval: float = 0.1
-    """How often moved cursors are committed through Raft, one proposal for all of a node's topics."""
+    """Interval at which moved cursors are committed through Raft, all topics of a node in one proposal."""
     ack_interval: float = 0.02
-    """After this long acknowledged entries that are not committed yet are proposed to Raft again."""
+    """Time after which acknowledgements that are not committed yet are proposed to Raft again."""
     visibility_timeout: float = 30.0
-    """For how long an entry that was handed out stays out, unless its consumer says otherwise."""
+    """For how long an entry stays out after RECEIVE, unless its consumer extends it."""
     queue_window: int = 1_000
-    """Entries from a group's mark on that may be out, or acknowledged before earlier ones."""
+    """How many entries from a group's mark on may be out, or acknowledged out of order."""
     resend_interval: float = 0.2
-    """After this long without an answer a message between nodes is sent again."""
+    """Time without an answer after which a message between nodes is sent again."""
     repair_interval: float = 0.5
-    """How often the Raft leader looks for sealed segments below their replication factor."""
+    """Interval at which the Raft leader looks for sealed segments below their replication factor."""
     dead_replica_timeout: float = 60.0
-    """Silence after which a node's replicas of sealed segments are made anew on other nodes."""
+    """Silence after which the replicas of a node's sealed segments are created on other nodes."""
     window_bytes: int = 8 << 20
-    """Most bytes that a writer has sent to one replica without an answer."""
+    """The most bytes that a writer may have sent to one replica without an answer."""
     max_pending_bytes: int = 64 << 20
-    """Most bytes of PUTs that wait in one node for a segment to write to."""
+    """The most bytes of PUTs that may wait on one node for a segment to write to."""
     read_bytes: int = 256 << 10
     """How many bytes one read of a segment asks for (at least one entry is always returned)."""
     compact_entries: int = 5_000
-    """Applied Raft entries after which the metadata is written as a snapshot and the log cut."""
+    """Number of applied Raft entries after which the metadata becomes a snapshot and the log is cut."""
     snapshot_chunk_bytes: int = 256 << 10
-    """How much of a snapshot one message to a follower carries."""
+    """How many bytes of a snapshot one message to a follower carries."""
 
     def __post_init__(self) -> None:
         if self.lease_ttl >= self.failure_timeout:
             raise ValueError("lease_ttl must be below failure_timeout, or two leaders could write at once")
 
     def setting(self, name: str, settings: Mapping[str, int]) -> int:
-        """What counts for a topic with these settings: its own, or this node's flag. 0: no limit."""
+        """Return the value for a topic with these settings: the topic's, or this node's. 0: no limit."""
         value = settings.get(name)
         return self.defaults()[name] if value is None else value
 
     def defaults(self) -> dict[str, int]:
-        """What counts of a topic of which nothing is set."""
+        """Return the values for a topic without settings."""
         return {
             "retain_entries": self.retain_entries,
             "retain_bytes": self.retain_bytes,
@@ -109,12 +109,12 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
         }
 
     def retains(self, settings: Mapping[str, int]) -> bool:
-        """Whether some limit of retention counts for a topic with these settings."""
+        """Whether a topic with these settings has any limit of retention."""
         defaults = self.defaults()
         return any(settings.get(name, defaults[name]) for name in RETENTION)
 
     def raft(self) -> RaftConfig:
-        """Return Raft's share of the settings."""
+        """Return the settings that concern Raft."""
         return RaftConfig(
             heartbeat_interval=self.heartbeat_interval,
             election_timeout=self.election_timeout,
@@ -123,17 +123,17 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
-    """The identity of a process: its cluster, its data directory, and which start of that it is."""
+    """The identity of a process: its cluster, its data directory, and its start."""
 
     cluster_id: str
-    """Random, drawn at bootstrap, learnt in a join: peers of another cluster are refused."""
+    """Random, drawn at bootstrap, received on joining: peers of another cluster are refused."""
     directory_id: str
-    """Random, drawn when the data directory was made: a node with an empty disk is another node."""
+    """Random, drawn when the data directory is created: a node with an empty disk is a different node."""
     incarnation: int
-    """Number of this process start, rising within one data directory; recorded in each segment it leads."""
+    """The number of this start, unique within one data directory; recorded in each segment that it leads."""
     member_at: int = 0
-    """An index of Raft's log at which this directory was a member's, as it was told when it joined."""
+    """An index of Raft's log at which this directory is that of a member, as JoinReply said."""
     bootstrap: bool = False
-    """Whether this node starts a new cluster of one (only on an empty data directory)."""
+    """Whether this node founds a new cluster of one (only on an empty data directory)."""
     sure: bool = True
     """False after a power loss that may have shortened copies: see `replicas/copies.py`."""

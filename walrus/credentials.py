@@ -1,11 +1,11 @@
-"""What a process proves who it is with, out of files: a client's token, the secret of a cluster.
+"""Credentials in files: a client's token, and the secret of a cluster.
 
 Both are one line of 20 to 128 letters, digits, `-` and `_`; `python -m walrus.auth` draws them with 256 bits.
-They come from files or the environment and never from a command line, which every user of the machine can
-read in `ps`. No error here, and no `repr`, shows what a file holds.
+They are read from files or the environment, never from a command line, which every user of the machine can
+read in `ps`. No error and no `repr` shows a credential.
 
-A file that all users of the machine may read keeps no secret, and one that all may write is not believed:
-both are refused, with the command that mends them.
+A secret in a file that all users of the machine may read is no secret, and a file that all may write cannot
+be trusted. Both are refused, with an error that names the command to repair it.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Final
 
 TOKEN_BYTES: Final = 32
 MAX_TOKEN: Final = 128
-"""Characters of a token or a secret."""
+"""The most characters of a token or a secret."""
 MAX_FILE: Final = 1 << 20
-"""Bytes of a file of credentials."""
+"""The most bytes of a file of credentials."""
 _SHAPE: Final = re.compile(rf"[A-Za-z0-9_-]{{20,{MAX_TOKEN}}}")
 
 
@@ -36,7 +36,7 @@ def drawn() -> str:
 
 
 def well_formed(token: str) -> bool:
-    """Return whether this may be a token.
+    """Return whether this has the form of a token or a secret.
 
     >>> well_formed("k" * 43), well_formed("short"), well_formed("k" * 42 + " ")
     (True, False, False)
@@ -45,7 +45,7 @@ def well_formed(token: str) -> bool:
 
 
 def digest_of(token: str) -> str:
-    """Return what of a token may be stored: a token has 256 bits, so its hash needs no salt.
+    """Return the hash of a token, which may be stored. A token has 256 bits, so the hash needs no salt.
 
     >>> digest_of("a")[:16]
     'ca978112ca1bbdca'
@@ -54,7 +54,7 @@ def digest_of(token: str) -> str:
 
 
 def read_private(path: Path) -> str:
-    """Return the secret in a file: its only line. Raises CredentialError."""
+    """Return the token or secret in a file, which is its only line. Raises CredentialError."""
     text = read(path, others_may_not="r").strip()
     if not well_formed(text):
         raise CredentialError(f"{path}: holds no token or secret: make one with python -m walrus.auth")
@@ -62,7 +62,7 @@ def read_private(path: Path) -> str:
 
 
 def read(path: Path, *, others_may_not: str) -> str:
-    """Return the text of a file that `others_may_not` read ("r") or write ("w"). Raises CredentialError."""
+    """Return the text of a file. Raises CredentialError, also if all may read ("r") or write ("w") it."""
     try:
         mode = path.stat().st_mode
         with path.open("rb") as file:
@@ -81,7 +81,7 @@ def read(path: Path, *, others_may_not: str) -> str:
 
 
 def token_from(environ: Mapping[str, str]) -> str:
-    """The token of a client: in the file that the environment names, else there; "": none.
+    """Return a client's token: from the file WALRUS_TOKEN_FILE, else from WALRUS_TOKEN; "": none.
 
     Raises CredentialError.
 

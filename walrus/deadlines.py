@@ -1,11 +1,11 @@
-"""Deadlines: what is due, in the order of time, in memory that is bounded by what still waits.
+"""Deadlines: what is due, in the order of time, in memory bounded by the number of valid deadlines.
 
-A heap gives the first deadline cheaply, but cannot give up one in its middle: what ended early would stay in
-it until its time. A client that asks a thousand times a second, is answered at once, and would have waited
-for a day each time, would fill the memory of a node with that. So whether a deadline still stands is asked of
-its owner, and those that do not are swept out as soon as they may be more than half.
+A heap finds the first deadline cheaply, but cannot remove one from its middle. A request that ends early
+would leave its deadline in the heap until it is due. A client could send a thousand requests per second,
+each of which may wait for a day and is answered at once, and so fill the memory of a node. Therefore the
+owner says whether a deadline is still valid, and invalid ones are swept out once they may be more than half.
 
-Invariant: at most twice as many deadlines are kept as stood at the last sweep, and `SWEEP_AT`.
+Invariant: the heap has at most twice as many deadlines as were valid at the last sweep, or `SWEEP_AT`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Generic, TypeVar
 K = TypeVar("K")
 
 SWEEP_AT = 64
-"""A heap that is shorter is not worth a sweep."""
+"""A shorter heap is never swept."""
 
 
 class Deadlines(Generic[K]):
-    """When something is due for each key. Keys are compared with each other at equal times.
+    """Deadlines by key. Keys must be comparable: at equal times, the smaller key comes first.
 
     >>> waiting = {"a", "b"}
     >>> deadlines = Deadlines(lambda key, at: key in waiting)
@@ -35,7 +35,7 @@ class Deadlines(Generic[K]):
     __slots__ = ("_heap", "_limit", "_stands")
 
     def __init__(self, stands: Callable[[K, float], bool]) -> None:
-        """`stands(key, at)`: whether something still waits for that; what does not is never due."""
+        """`stands(key, at)`: whether that deadline is still valid; one that is not is never due."""
         self._stands = stands
         self._heap: list[tuple[float, K]] = []
         self._limit = SWEEP_AT
@@ -44,7 +44,7 @@ class Deadlines(Generic[K]):
         return len(self._heap)
 
     def add(self, at: float, key: K) -> None:
-        """Something is due for `key` then."""
+        """Add a deadline of `key` at the time `at`."""
         if len(self._heap) >= self._limit:
             self._heap = [(time, other) for time, other in self._heap if self._stands(other, time)]
             heapify(self._heap)
@@ -52,16 +52,16 @@ class Deadlines(Generic[K]):
         heappush(self._heap, (at, key))
 
     def bounded(self) -> bool:
-        """Whether the deadlines that are kept are no more than the invariant says."""
+        """Whether the invariant holds."""
         return len(self._heap) <= self._limit
 
     def first(self) -> float:
-        """When something is due first; infinity for never."""
+        """Return the time of the first valid deadline; infinity if there is none."""
         while self._heap and not self._stands(self._heap[0][1], self._heap[0][0]):
             heappop(self._heap)
         return self._heap[0][0] if self._heap else float("inf")
 
     def due(self, now: float) -> Iterator[K]:
-        """What is due, each once, in the order of time; what is added meanwhile for no later counts, too."""
+        """Yield the keys that are due, in the order of time, including any that are added meanwhile."""
         while self.first() <= now:
             yield heappop(self._heap)[1]

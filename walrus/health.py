@@ -1,17 +1,17 @@
-"""The health of a cluster in a word, from what its nodes say of themselves.
+"""The health of a cluster, in one word, from the METRICS of its nodes.
 
     healthy       every member answers and is ready, and every segment has its replicas
-    degraded      everything is served, and something is missing that a further fault will need
+    degraded      everything is served, but the cluster may not tolerate a further fault
     unavailable   no answer at all, no leader, or too few members for a majority
 
-One judgement for all that show it: `walrus-cli status`, the table of `walrus.cluster`, the console. It is
-made of METRICS (`broker/status.py`) of as many nodes as answer, because one that is cut off cannot know it,
-and no node knows how full the disk of another is.
+`walrus-cli status`, the table of `walrus.cluster` and the console all show this judgement. It needs METRICS
+(`broker/status.py`) of as many nodes as possible, because a node may not know that it is cut off, and does
+not know how full the disks of the others are.
 
-Logic without I/O: what was asked comes in as `address -> METRICS`, None for a node that did not answer.
+Logic without I/O: the answers are passed in as `address -> METRICS`, with None for a node that did not
+answer.
 
-Left out: whether the cluster keeps up. A lag is a matter of the consumers; it is a figure here, and an alert
-rule may judge it.
+Left out: whether consumers keep up. Their lag is among the figures, for alert rules to judge.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ HEALTHY, DEGRADED, UNAVAILABLE = "healthy", "degraded", "unavailable"
 EXIT_STATUS = {HEALTHY: 0, DEGRADED: 1, UNAVAILABLE: 2}
 
 DISK_NEARLY_FULL = 0.9
-"""Share of a disk from which on it is a reason."""
+"""The used share of a disk from which on the cluster counts as degraded."""
 
 
 class Durations(msgspec.Struct, frozen=True):
-    """A histogram as METRICS has it (`histogram.py`): seconds."""
+    """A histogram in METRICS (`histogram.py`), in seconds."""
 
     bounds: list[float] = []
     counts: list[int] = []
@@ -37,7 +37,7 @@ class Durations(msgspec.Struct, frozen=True):
 
 
 class TopicFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """A topic as its leader knows it (`broker/lag.py`)."""
+    """The figures of a topic from its leader (`broker/lag.py`)."""
 
     segments: int
     entries: int
@@ -47,15 +47,15 @@ class TopicFigures(msgspec.Struct, frozen=True, kw_only=True):
     skipped: dict[str, int] = {}
     dead_letters: dict[str, int] = {}
     leader: int = 0
-    """Not in METRICS: the node that said this."""
+    """Not in METRICS: the node that reported this."""
 
 
 PHASES = ("noticed", "fenced", "recovered", "sealed", "opened", "acknowledged")
-"""Of a failover, in their order: `broker/failovers.py` says what each is."""
+"""The phases of a failover, in order (`broker/failovers.py`)."""
 
 
 class FailoverFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """A failover, as far as one node has seen it: seconds since each phase."""
+    """A failover, as far as one node has seen it: `ago` has the seconds since each phase."""
 
     topic: str
     segment: int
@@ -64,7 +64,7 @@ class FailoverFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """METRICS of a node, as far as anything here needs it. What an older node does not say has a default."""
+    """The METRICS of a node that are used here or by callers. Fields that older nodes lack have defaults."""
 
     id: int
     state: str
@@ -113,21 +113,21 @@ class NodeFigures(msgspec.Struct, frozen=True, kw_only=True):
     pid: int = 0
     log_file: str | None = None
     heard_at: float | None = None
-    """Not in METRICS: when the answer came, by the clock of the process that asked."""
+    """Not in METRICS: when the answer arrived, by the clock of the process that asked."""
 
     @property
     def voters(self) -> list[int]:
-        """The members that a majority is counted of."""
+        """The voters, of which a majority is counted."""
         configs = self.membership_config.get("membership", {}).get("configs", [])
         return list(configs[-1]) if configs else []
 
 
 Answers: TypeAlias = Mapping[str, NodeFigures | None]
-"""address -> what the node there said; None if it did not."""
+"""address -> the figures of the node there; None if it did not answer."""
 
 
 def read(metrics: Mapping[str, Any]) -> NodeFigures:
-    """Return METRICS as figures. Raises ValueError if it is no answer of a node."""
+    """Return METRICS as figures. Raises ValueError if they are not those of a node."""
     try:
         return msgspec.convert(metrics, NodeFigures, strict=False)
     except msgspec.ValidationError as error:
@@ -135,7 +135,7 @@ def read(metrics: Mapping[str, Any]) -> NodeFigures:
 
 
 class NodeHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """One member: its figures, or that it does not answer."""
+    """One member; its figures are None if it does not answer."""
 
     node_id: int
     address: str
@@ -143,7 +143,7 @@ class NodeHealth(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def role(self) -> str:
-        """Raft's word for it: Leader, Follower, Learner, Candidate; "no answer"."""
+        """Its role in Raft (Leader, Follower, Learner, Candidate), or "no answer"."""
         return "no answer" if self.figures is None else self.figures.state
 
     @property
@@ -155,7 +155,7 @@ class NodeHealth(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def trouble(self) -> str:
-        """What is wrong with it, "" if nothing is."""
+        """What is wrong with it; "" if nothing is."""
         if self.figures is None:
             return f"node {self.node_id} ({self.address}) does not answer"
         if not self.figures.ready:
@@ -166,17 +166,17 @@ class NodeHealth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClusterHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """All members, all topics, and the word."""
+    """The judgement (`word`), all members and all topics."""
 
     word: str
     reasons: tuple[str, ...]
-    """One line each; none if healthy."""
+    """One line each; empty if healthy."""
     cluster_id: str | None
     leader: int | None
-    """Raft's, as far as the answering nodes know."""
+    """The Raft leader, as far as the answering nodes know."""
     nodes: tuple[NodeHealth, ...]
     topics: Mapping[str, TopicFigures]
-    """By the word of the nodes that lead them."""
+    """As reported by the nodes that lead them."""
     topic_count: int
     under_replicated: int
 
@@ -187,17 +187,17 @@ class ClusterHealth(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def worst_lag(self) -> int:
-        """Of any group of any topic, in entries."""
+        """The largest lag of any group of any topic, in entries."""
         return max((lag for topic in self.topics.values() for lag in topic.lag.values()), default=0)
 
 
 def rate(later: float, earlier: float, seconds: float) -> float:
-    """How much a count grew per second between two looks; 0 if it began anew."""
+    """Return the increase of a count per second; 0 if it has decreased, as after a restart."""
     return (later - earlier) / seconds if seconds > 0 and later >= earlier else 0.0
 
 
 def members(answers: Answers) -> dict[int, str]:
-    """Return where each member serves clients, by the word of the answer that has applied most."""
+    """Return each member's client address, from the answer with the highest commit index."""
     known = [answer for answer in answers.values() if answer is not None]
     if not known:
         return {}
@@ -210,7 +210,7 @@ def members(answers: Answers) -> dict[int, str]:
 def survey(
     addresses: Iterable[str], ask: Callable[[str], NodeFigures | None]
 ) -> dict[str, NodeFigures | None]:
-    """Ask these nodes, and all members that they name; `ask` returns None for no answer."""
+    """Ask the nodes at these addresses, and all members that they name; `ask` returns None for no answer."""
     answers: dict[str, NodeFigures | None] = {}
     waiting = list(dict.fromkeys(addresses))
     while waiting:
@@ -223,7 +223,7 @@ def survey(
 
 
 def judge(answers: Answers) -> ClusterHealth:
-    """Return how the cluster is, by what was answered."""
+    """Judge the cluster by the answers of its nodes."""
     by_id = {answer.id: answer for answer in answers.values() if answer is not None}
     named = members(answers)
     nodes = tuple(
@@ -250,13 +250,13 @@ def judge(answers: Answers) -> ClusterHealth:
 
 
 def _leader(answers: Iterable[NodeFigures]) -> int | None:
-    """The Raft leader of the highest term that any node knows one of."""
+    """Return the Raft leader of the highest term for which any node knows a leader."""
     known = [(answer.current_term, answer.current_leader) for answer in answers]
     return max(((term, leader) for term, leader in known if leader is not None), default=(0, None))[1]
 
 
 def _under_replicated(by_id: Mapping[int, NodeFigures], leader: int | None) -> int:
-    """The Raft leader's count: it hears from every member. Without its word, the highest."""
+    """Return the Raft leader's count, since it hears from every member; without its answer, the highest."""
     if leader is not None and leader in by_id:
         return by_id[leader].under_replicated
     return max((answer.under_replicated for answer in by_id.values()), default=0)
@@ -279,7 +279,7 @@ def _why_unavailable(
 
 
 def _unfinished(answers: Iterable[NodeFigures], under: int) -> list[str]:
-    """What the cluster is about to put right by itself, if it can."""
+    """Return reasons that the cluster repairs by itself, if it can."""
     answers = list(answers)
     recoveries = sum(answer.recoveries for answer in answers)
     behind = sum(answer.copies_behind for answer in answers)
@@ -292,7 +292,8 @@ def _unfinished(answers: Iterable[NodeFigures], under: int) -> list[str]:
 
 
 def _topics(by_id: Mapping[int, NodeFigures]) -> dict[str, TopicFigures]:
-    """Each topic by the word of its leader; during a failover of the one with more segments."""
+    """Return each topic as its leader reports it. If two nodes do, as in a failover, the one with more
+    segments counts."""
     found: dict[str, TopicFigures] = {}
     for node, answer in by_id.items():
         for name, topic in answer.topics_led.items():

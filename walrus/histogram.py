@@ -1,13 +1,13 @@
-"""A histogram of durations: how often something took how long, in a dozen numbers.
+"""A histogram of durations, in a dozen numbers.
 
-A mean hides what hurts, and keeping every duration costs memory that grows. So a duration is counted in one
-of a few buckets whose bounds never change: histograms of several nodes, or of one node at two moments, can be
-added and subtracted bucket by bucket, which is what a monitoring system does to get a percentile of the last
+A mean hides slow requests, and storing every duration needs unbounded memory. So a duration is counted in
+one of a few buckets whose bounds never change. Histograms of several nodes, or of one node at two times, can
+be added and subtracted bucket by bucket; a monitoring system does this to compute a percentile of the last
 five minutes.
 
-Invariant: `counts` has one bucket more than `BOUNDS`, for what took longer than all of them.
+Invariant: `counts` has one bucket more than `BOUNDS`, for durations above all bounds.
 
-Left out: percentiles. They cannot be added, so they are computed where the figures are looked at.
+Left out: percentiles. They cannot be added, so the reader of the figures computes them.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class Histogram:
     def __init__(self) -> None:
         self.counts = [0] * (len(BOUNDS) + 1)
         self.total = 0.0
-        """Seconds, of all observations together."""
+        """The sum of all durations, in seconds."""
 
     def observe(self, seconds: float, count: int = 1) -> None:
-        """Note that something took so long, `count` times."""
+        """Count a duration, in seconds, `count` times."""
         self.counts[bisect_left(BOUNDS, seconds)] += count
         self.total += seconds * count
 
     def view(self) -> dict[str, Any]:
-        """Return the figures as METRICS has them: `counts` are of each bucket alone, not cumulated."""
+        """Return the figures as in METRICS; `counts` are those of the buckets, not cumulative."""
         return {"bounds": BOUNDS, "counts": self.counts, "sum": self.total}

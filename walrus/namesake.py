@@ -1,15 +1,16 @@
-"""Another package on the package index is imported as `walrus` too, and both install into one directory.
+"""Warns if another distribution with the import name `walrus` is installed, too.
 
-pip does not refuse that. Installed side by side, the one that came last has replaced the other's
-`walrus/__init__.py`, and programs that use the other fail in ways that point nowhere near the cause; removing
-either takes files of both. So the first import looks whether modules that are not ours stand beside ours, or
-whether another `walrus` on the path would be found in another directory, and warns with what to do.
+Such a distribution is on the package index. Both install into the directory `walrus`, and pip allows it. The
+one that is installed last replaces the other's `walrus/__init__.py`. Programs that use the other then fail
+with errors that do not show the cause, and removing either package removes files of both. So the first
+import checks whether this directory contains modules of another distribution, and whether the search path
+contains another directory `walrus`, and warns with advice.
 
-It looks when it is imported: by `walrus/__init__.py`, and because that may be the one of the other package,
-by the modules through which programs enter this one.
+The check runs on the import of this module: by `walrus/__init__.py`, and, since that file may be the one of
+the other distribution, by the modules through which programs enter this package.
 
-The usual case costs a listing of one directory. Which distribution the strangers belong to is looked up only
-when there are some.
+It usually costs the listing of one directory. The name of the other distribution is looked up only if there
+are foreign modules.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _NAMES: Final = (
     "replicas rota scripts segments settings shell shipped sim storage tlc tls view wal wire"
 )
 OURS: Final = frozenset(_NAMES.split())
-"""What stands in this package's directory."""
+"""The modules and packages in this directory."""
 
 
 class NamesakeWarning(UserWarning):
@@ -37,7 +38,7 @@ class NamesakeWarning(UserWarning):
 
 
 def look(package: str, search: Sequence[str]) -> None:
-    """Warn if `package`, our directory, or another one on the search path holds modules of a namesake."""
+    """Warn if this directory (`package`), or another `walrus` on the search path, has foreign modules."""
     strangers = _modules(package) - OURS
     if strangers:
         _warn(f"{package} also holds modules of another distribution", strangers)
@@ -51,7 +52,7 @@ def look(package: str, search: Sequence[str]) -> None:
 
 
 def _modules(directory: str) -> set[str]:
-    """Names of modules and packages in a directory; data and what editors leave behind do not count."""
+    """Return the names of the modules and packages in a directory."""
     found = set()
     try:
         with os.scandir(directory) as entries:
@@ -60,7 +61,7 @@ def _modules(directory: str) -> set[str]:
                 package = not kind and os.path.isfile(os.path.join(entry.path, "__init__.py"))
                 if name.isidentifier() and (kind == "py" or package):
                     found.add(name)
-    except OSError:  # in an archive, or gone: nothing to say
+    except OSError:  # the package is in an archive, or was removed: no check is possible
         return set()
     return found
 
@@ -85,8 +86,8 @@ def _warn(what: str, strangers: Iterable[str]) -> None:
 
 
 def _owners() -> list[str]:
-    """The distributions that are imported as `walrus`, as far as their metadata says."""
-    import importlib.metadata  # takes as long to import as the rest of this package, and is seldom needed
+    """Return the distributions that provide the package `walrus`, by their metadata."""
+    import importlib.metadata  # takes as long to import as the rest of this package, and is rarely needed
 
     return sorted(set(importlib.metadata.packages_distributions().get("walrus", ())))
 

@@ -1,4 +1,4 @@
-"""The commands that an installation puts on the PATH: thin, so that Ctrl-C is tamed before the rest loads."""
+"""The commands that an installation puts on the PATH: each handles Ctrl-C before its program loads."""
 
 from __future__ import annotations
 

@@ -1,18 +1,18 @@
-"""What can be set of a topic: each setting's name, its values, and how a client writes them.
+"""The settings of a topic: their names, their values, and how a client writes them.
 
     CONFIGURE orders retain_seconds=86400 max_deliveries=5 segment_bytes=none visibility_ms=default
 
-A value is a whole number from 1 on; `none`, if the setting is a limit that may be left out; for
-protect_groups `true` or `false`. `default` takes a setting back. What is not set of a topic counts as the
-flags of the node say that decides: the writer of its open segment, the owner of its groups, the Raft leader.
+A value is a whole number from 1 on; `none`, if the setting is an optional limit; `true` or `false` for
+protect_groups. `default` unsets a setting. If a topic does not have a setting, the flag of the node that
+needs the value applies: the writer of its open segment, the owner of its groups, or the Raft leader.
 
     kept as       means
-    absent        not set: the node's flag counts
+    absent        not set: the node's flag applies
     0             `none`, or `false`
     from 1 on     the value; 1 is `true`
 
-In a change (`commands.ConfigureTopic`) DEFAULT stands for "take it back". A change is whole or not at all:
-one value that makes no sense, and nothing is changed.
+In a change (`commands.ConfigureTopic`) DEFAULT means that the setting is unset. A change is atomic: if one
+value is invalid, nothing is changed.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from typing import Final
 import msgspec
 
 DEFAULT: Final = -1
-"""In a change: the setting is taken back."""
+"""In a change: unset the setting."""
 
 MAX_VALUE: Final = 1 << 50
 
 
 class Setting(msgspec.Struct, frozen=True):
-    """One setting: its greatest value, whether `none` makes sense, and what it is for."""
+    """One setting: its greatest value, whether it may be `none`, and its description."""
 
     most: int
     may_be_none: bool
@@ -50,7 +50,7 @@ SETTINGS: Final[dict[str, Setting]] = {
 
 
 def parse_setting(text: str) -> tuple[str, int]:
-    """Return name and value of `<key>=<value>`. Raises ValueError that says what makes sense.
+    """Return name and value of `<key>=<value>`. Raises ValueError, which says what is valid.
 
     >>> parse_setting("retain_bytes=1000"), parse_setting("retain_bytes=none")
     (('retain_bytes', 1000), ('retain_bytes', 0))
@@ -76,7 +76,7 @@ def parse_setting(text: str) -> tuple[str, int]:
 
 
 def shown(name: str, value: int) -> int | bool | None:
-    """The value as JSON shows it.
+    """The value as in JSON.
 
     >>> shown("retain_bytes", 0), shown("retain_bytes", 7), shown("protect_groups", 1)
     (None, 7, True)
@@ -87,7 +87,7 @@ def shown(name: str, value: int) -> int | bool | None:
 
 
 def makes_sense(settings: Mapping[str, int]) -> bool:
-    """Whether these are settings that this version knows, each with a value that it may have."""
+    """Whether this version knows these settings, and each has a valid value."""
     for name, value in settings.items():
         setting = SETTINGS.get(name)
         if setting is None or not DEFAULT <= value <= setting.most:

@@ -1,4 +1,4 @@
-"""Where the specification lies: beside the package in a checkout, inside it in an installation."""
+"""The directory of the specification: beside the package in a checkout, inside it in an installation."""
 
 from __future__ import annotations
 

@@ -1,23 +1,24 @@
-"""TLS: who is on the other end of a connection, and that no one between reads or changes what it carries.
+"""TLS: authenticates both ends of a connection, and encrypts what it carries.
 
-    port     who proves what                                              against what it is checked
-    peers    both ends: "I am node N of this cluster" (always)            the CA, and the id that Hello names
+    port     which end proves what                                        checked against
+    peers    both ends: "I am node N of this cluster" (always)            the CA, and the id in the Hello
     clients  the node: "I am the host that was dialled"                   the CA, and the name in the address
              the client: "I know this cluster" (`--tls-client-auth`)      the CA
 
-A cluster has a certificate authority of its own, so a certificate that it signed says *which* cluster. The
-name `walrus:node:N` in a node's certificate (a URI among its subject alternative names) says which node. A
-peer is known by that name and not by its address: a node that moves keeps its certificate, and a client's
-certificate opens no door to the peers' port. `python -m walrus.certs` makes such certificates.
+Each cluster has its own certificate authority, so a certificate that the CA signed identifies the cluster. A
+node's certificate contains the name `walrus:node:N` (a URI among its subject alternative names), which
+identifies the node. Peers are identified by this name and not by their addresses. So a node that moves keeps
+its certificate, and a client's certificate gives no access to the peer port. `python -m walrus.certs` makes
+such certificates.
 
-A node gets three files (`--tls-cert`, `--tls-key`, `--tls-ca`); every client takes them from the environment:
-`WALRUS_TLS_CA`, and for nodes that ask clients for a certificate `WALRUS_TLS_CERT` and `WALRUS_TLS_KEY`. The
-flags of commands that are clients go there (`cli/command_line.py`). Without them nothing of this runs.
+A node takes three files (`--tls-cert`, `--tls-key`, `--tls-ca`). Clients take them from the environment:
+`WALRUS_TLS_CA`, and for nodes that require client certificates `WALRUS_TLS_CERT` and `WALRUS_TLS_KEY`. The
+flags of client commands are stored there (`cli/command_line.py`). Without these files TLS is not used.
 
-Only TLS 1.2 and newer. No session tickets: a client tells a connection that its node closed from one that
-waits by whether bytes are there to be read, and a ticket would be such bytes.
+TLS 1.2 is the oldest version. There are no session tickets: a client recognises an idle connection that its
+node has closed by its being readable, and a ticket would make it readable, too.
 
-Left out: revocation lists. A certificate that is stolen is good until it expires, or the CA is replaced.
+Left out: revocation lists. A stolen certificate is valid until it expires, or the CA is replaced.
 """
 
 from __future__ import annotations
@@ -29,19 +30,19 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 NODE_NAME: Final = "walrus:node:"
-"""What a node's certificate is named, with the node's id behind it."""
+"""The name in a node's certificate is this, followed by the node's id."""
 MOST_FLIGHTS: Final = 4
-"""Times that either end of a handshake speaks, and one to spare."""
+"""How often either end sends in a handshake at most, plus one."""
 HANDSHAKE_SECONDS: Final = 5.0
-"""How long a handshake may take: a stranger occupies a descriptor for no longer."""
+"""The longest handshake: a stranger occupies a descriptor for no longer."""
 
 
 class TlsError(ValueError):
-    """A file cannot be used; the message is one line that names it."""
+    """A file, or a combination of variables, cannot be used; the message is one line that names it."""
 
 
 class Files(NamedTuple):
-    """Where the certificates are, all in PEM. A client may have none of its own."""
+    """The files of the CA, the certificate and its key, in PEM. A client may have only the first."""
 
     ca: Path
     cert: Path | None = None
@@ -49,7 +50,7 @@ class Files(NamedTuple):
 
 
 class NodeContexts:
-    """The contexts of a node, for both its ports and for the peers that it dials."""
+    """The contexts of a node: for its two ports, and for the peers that it dials."""
 
     def __init__(self, files: Files, node_id: int, *, client_auth: bool) -> None:
         """Read the files. Raises TlsError."""
@@ -60,11 +61,12 @@ class NodeContexts:
         self.callers = _context(ssl.PROTOCOL_TLS_SERVER, files)
         self.callers.verify_mode = ssl.CERT_REQUIRED
         self.peers = _context(ssl.PROTOCOL_TLS_CLIENT, files)
-        self.peers.check_hostname = False  # a peer is known by its id: see `claim_flaw`
+        self.peers.check_hostname = False  # a peer is identified by its id: see `claim_flaw`
         self._meet_itself()
 
     def _meet_itself(self) -> None:
-        """Shake hands with itself, in memory: what this node would refuse, every other one would, too."""
+        """Perform a handshake with itself, in memory. Raises TlsError for a certificate that peers would
+        refuse."""
         to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
         ends = (
             self.peers.wrap_bio(to_client, to_server),
@@ -81,19 +83,19 @@ class NodeContexts:
             raise TlsError(f"{self._files.cert}: {flaw}")
 
     def reread(self) -> None:
-        """From now on use what the files hold now. Raises TlsError, and changes nothing then."""
+        """Use the current contents of the files from now on. If it raises TlsError, nothing is changed."""
         NodeContexts(self._files, self._node_id, client_auth=False)
         for context in (self.clients, self.callers, self.peers):
             _load(context, self._files)
 
 
 def client_context(files: Files) -> ssl.SSLContext:
-    """The context of a client. Raises TlsError."""
+    """Return the context of a client. Raises TlsError."""
     return _context(ssl.PROTOCOL_TLS_CLIENT, files)
 
 
 def from_environment(environ: Mapping[str, str]) -> ssl.SSLContext | None:
-    """The context that the environment asks clients to use; None: no TLS. Raises TlsError.
+    """Return the context for clients by the environment; None: no TLS. Raises TlsError.
 
     >>> from_environment({}) is None
     True
@@ -122,7 +124,7 @@ def _context(protocol: int, files: Files) -> ssl.SSLContext:
 
 
 def _load(context: ssl.SSLContext, files: Files) -> None:
-    """Read the files into a context. Raises TlsError, which names the first that is wrong."""
+    """Read the files into a context. Raises TlsError, which names the first unusable file."""
     for path in files:
         if path is not None:
             try:
@@ -150,7 +152,7 @@ def _no_password() -> str:
 
 
 def node_named(certificate: Mapping[str, Any] | None) -> int | None:
-    """The node that a verified certificate (as `getpeercert` returns it) names; None: it names none.
+    """Return the node that a verified certificate (as returned by `getpeercert`) names; None if none.
 
     >>> node_named({"subjectAltName": (("DNS", "localhost"), ("URI", "walrus:node:2"))})
     2
@@ -164,9 +166,9 @@ def node_named(certificate: Mapping[str, Any] | None) -> int | None:
 
 
 def claim_flaw(certificate: Mapping[str, Any] | None, claimed: int | None) -> str:
-    """Return what a verified certificate says against its holder's claim to be that node; "" for nothing.
+    """Return why a verified certificate contradicts the claim to be node `claimed`; "" if it does not.
 
-    `claimed` None: any node will do.
+    If `claimed` is None, any node is accepted.
 
     >>> claim_flaw({"subjectAltName": (("URI", "walrus:node:2"),)}, 3)
     'its certificate is that of node 2, not of node 3'
@@ -198,14 +200,15 @@ _VERDICTS: Final = {
     19: "its certificate is of another CA than ours",
     20: "its certificate is of another CA than ours",
 }
-"""By OpenSSL's number: X509_V_ERR_CERT_HAS_EXPIRED and those for an unknown issuer."""
+"""By OpenSSL's error number: X509_V_ERR_CERT_HAS_EXPIRED, and those for an unknown issuer."""
 
 
 def closed_early(connected: object) -> str:
-    """What to say of a node that closed a client's connection before it replied to anything.
+    """Return the error text for a connection that the node closed before any reply.
 
-    A handshake that failed at the node ends just so: it has no words that a client without TLS understands,
-    and in TLS 1.3 a client is done with its part before the node has looked at its certificate.
+    This is how a failed handshake at the node appears to a client: a client without TLS does not understand
+    the node's alert, and in TLS 1.3 the client completes its handshake before the node has checked the
+    client's certificate.
     """
     closed = "the node closed the connection before any reply"
     if isinstance(connected, ssl.SSLSocket | ssl.SSLObject):
@@ -216,7 +219,7 @@ def closed_early(connected: object) -> str:
 
 
 def why(error: BaseException) -> str:
-    """Say in a line, without OpenSSL's file names, why a connection failed."""
+    """Return in one line, without OpenSSL's file names, why a connection failed."""
     if isinstance(error, ssl.SSLCertVerificationError):
         said = error.verify_message.rstrip(".")
         return _VERDICTS.get(error.verify_code, f"its certificate does not hold: {said}")
