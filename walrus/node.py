@@ -98,13 +98,13 @@ log = logging.getLogger("walrus.node")
 monotonic = time.monotonic
 
 STOP_GRACE = 2.0
-"""Seconds that a stop waits for answers, beyond the time that a PUT may take."""
+"""Seconds for which a stop waits for answers, in addition to the time that a PUT may take."""
 STOP_INTERVAL = 0.01
-"""Seconds between two looks at whether everything accepted has been answered."""
+"""Seconds between two checks of whether all accepted requests have been answered."""
 
 
 class Node:
-    """One running node: the controller, and everything that it cannot touch itself."""
+    """One running node: the controller, and all I/O that it needs."""
 
     def __init__(
         self, settings: Settings, directory: DataDirectory, trust: Trust, access: Access | None
@@ -117,10 +117,10 @@ class Node:
         self._access = access
         self._loop = asyncio.get_running_loop()
         self.result: asyncio.Future[int] = self._loop.create_future()
-        """The exit status, once the node is to end."""
+        """The exit status; setting it ends the node."""
         self._asking_back: asyncio.Task[None] | None = None
-        self._dead = False  # it failed, or was closed: later callbacks see this and return
-        self._no_room = False  # for the identity file, as was logged already
+        self._dead = False  # it has failed, or is closed: later callbacks return at once
+        self._no_room = False  # a change of the identity file has failed, and was logged
         self._stopping_until: float | None = None
         jitter = random.Random(os.urandom(16))
         self.data = open_data_engine(directory.user_data, settings.fsync)
@@ -182,7 +182,7 @@ class Node:
         return commits
 
     def _figures(self) -> dict[str, Any]:
-        """What METRICS says of the process: see `shell/figures.py`."""
+        """Return the part of METRICS that concerns the process: see `shell/figures.py`."""
         return {
             "put_seconds": self.clients.put_took.view(),
             "sync_seconds": {name: commit.took.view() for name, commit in self.commits.items()},
@@ -196,9 +196,9 @@ class Node:
     # --- the life of a node ------------------------------------------------------------------------
 
     async def run(self, also_try: Sequence[str] = ()) -> int:
-        """Serve until told to stop, stop; return the exit status. Raises StartError.
+        """Serve until the node is to end, and close it; return the exit status. Raises StartError.
 
-        `also_try`: addresses at which members may live now, in case they are not where they were.
+        `also_try`: addresses at which members may be, in case all addresses have changed.
         """
         self._loop.set_exception_handler(self._on_loop_exception)
         await self._listen()
@@ -207,9 +207,9 @@ class Node:
         if self._tls is not None or self._access is not None:
             self._loop.add_signal_handler(signal.SIGHUP, self._reread)
         gc.collect()
-        gc.freeze()  # what exists now lives as long as the process: the collector need not visit it again
-        # The middle generation is at most four young ones, 40,000 objects, and visited in 15 ms (400,000 took
-        # 120). Full collections are as rare as one can have them: they take 6 ms for each 1,000 topics.
+        gc.freeze()  # the objects of now live as long as the process: exclude them from collections
+        # The middle generation has at most 40,000 objects (four young ones) and takes 15 ms to collect;
+        # 400,000 took 120 ms. Full collections take 6 ms per 1,000 topics, so they are as rare as possible.
         gc.set_threshold(10_000, 3, 666)
         self.turn.wake()
         seeker = Seeker(self.peers, also_try, self.config.raft_address, lambda: self.controller.ready)
@@ -220,7 +220,7 @@ class Node:
         return self._close(status)
 
     async def _listen(self) -> None:
-        """Open both ports, and begin what happens by the clock."""
+        """Open both ports, and start periodic work. Raises StartError."""
         settings = self.settings
         try:
             await self.peers.listen(settings.raft_host, settings.raft_port)
@@ -252,7 +252,7 @@ class Node:
         self._loop.call_later(interval, again)
 
     def _reread(self) -> None:
-        """SIGHUP: from now on what the files of certificates and identities hold now counts."""
+        """SIGHUP: read the files of certificates and identities again. Invalid files change nothing."""
         try:
             if self._tls is not None:
                 self._tls.reread()
@@ -268,7 +268,7 @@ class Node:
             log.error("the identities of clients stay as they were: %s", error)
 
     def stop(self) -> None:
-        """Begin an orderly stop; called a second time, stop waiting for answers."""
+        """Begin an orderly stop; a second call stops waiting for answers."""
         if self._stopping_until is None:
             log.info("stopping: answering what was accepted")
             self._stopping_until = self._loop.time() + self.config.put_timeout + STOP_GRACE
@@ -290,7 +290,7 @@ class Node:
             self.result.set_result(status)
 
     def _close(self, status: int) -> int:
-        """Release everything; return the exit status. A node that failed syncs nothing."""
+        """Release everything; return the exit status. A node that has failed syncs nothing."""
         failed, self._dead = self._dead, True
         self.turn.stop()
         self.peers.close()
@@ -320,7 +320,7 @@ class Node:
         self._finish(1)
 
     def _on_loop_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """An uncaught exception is a bug and ends the node; a broken socket does not."""
+        """Handle an exception that nothing caught: a bug, which ends the node, unless a connection broke."""
         error = context.get("exception")
         if isinstance(error, ConnectionError | TimeoutError):
             log.debug("connection: %s", error)
@@ -334,7 +334,7 @@ class Node:
         self.turn.wake_to_send()
 
     def on_request(self, slot: Slot, request: Request) -> None:
-        """A client's request arrived."""
+        """A request of a client arrived."""
         if not self._dead:
             try:
                 self.controller.on_request(slot, request, monotonic())
@@ -344,7 +344,7 @@ class Node:
             self.turn.wake()
 
     def on_peer_message(self, sender: int, message: PeerMessage) -> None:
-        """A peer's message arrived."""
+        """A message of a peer arrived."""
         if not self._dead:
             try:
                 self.controller.on_message(sender, message, monotonic())
@@ -354,24 +354,24 @@ class Node:
             self.turn.wake()
 
     def on_peer_up(self, peer: int, reply: HelloReply) -> None:
-        """Messages reach a peer from now on; it has accepted this node with that reply."""
+        """A peer has accepted this node with that reply: messages reach it from now on."""
         if not self._dead:
             self.controller.on_connected(peer, reply, monotonic())
             self.turn.wake()
 
     def on_peer_down(self, peer: int, refused: bool) -> None:
-        """A connection ended, or no process listens at the peer's address (`refused`)."""
+        """The connection to a peer ended; `refused`: no process listens at its address."""
         if not self._dead:
             self.controller.on_disconnected(peer, refused, monotonic())
             self.turn.wake()
 
     def on_data_durable(self, number: int) -> None:
-        """A sync of the data engine covered everything up to write `number`."""
+        """The data engine is durable up to write `number`."""
         self.controller.on_data_durable(number, monotonic())
         self.turn.wake()
 
     def on_meta_durable(self, number: int) -> None:
-        """A sync of Raft's engine covered everything up to write `number`."""
+        """Raft's engine is durable up to write `number`."""
         self.controller.on_meta_durable(number, monotonic())
         if self.directory.record.state != "member":
             self._record(self.directory.settle)
@@ -380,7 +380,7 @@ class Node:
         self.turn.wake()
 
     def _record(self, change: Callable[[], object]) -> None:
-        """Note in the identity file what the node can do without: a full disk does not stop it."""
+        """Make a change of the identity file that is not essential: if it fails, the node goes on."""
         try:
             change()
         except DirectoryError as error:
@@ -393,27 +393,27 @@ class Node:
     # --- the handshake of peers -----------------------------------------------------------------------
 
     def on_join(self, join: Join) -> JoinReply:
-        """A node asks to be taken in. It is answered at once, and asks again until the answer is `done`."""
+        """Answer a node that asks to join. It repeats the request until the answer is `done`."""
         self.turn.wake()
         return self.controller.on_join(join, self._loop.time())
 
     def hello_to(self, peer: int) -> Hello:
-        """Return this node's introduction to a peer."""
+        """Return this node's Hello to a peer."""
         return self.controller.members.hello(peer)
 
     def judge_hello(self, hello: Hello) -> str:
-        """Return why a caller is refused, "" if it is welcome."""
+        """Return why a caller is refused; "" if it is accepted."""
         error = self.controller.members.judge_hello(hello, monotonic())
         if hello.cluster_id != self.identity.cluster_id and hello.target == self.settings.node_id:
             self._ask_back(hello)
         return error
 
     def _ask_back(self, hello: Hello) -> None:
-        """Something that claims to be a member of another cluster takes this node for one of its own.
+        """React to a caller of another cluster that takes this node for a member of that cluster.
 
-        If this node has only just founded its cluster and is alone in it, the caller may be right: this is
-        that member's machine, come back with an empty disk and the command line that once founded the other
-        one. But anything may claim that, so the member is asked at the address that it gives.
+        If this node has just founded its cluster and is alone in it, the caller may be right: this node may
+        be that member, restarted with an empty disk and with the command line that once founded the other
+        cluster. But any process may claim that, so this node asks the caller at the address in its Hello.
         """
         me, alone = self.settings.node_id, set(self.controller.metadata.nodes) <= {self.settings.node_id}
         fresh = start_number(self.identity.incarnation) == 1 and alone and hello.node_id != me
@@ -421,7 +421,8 @@ class Node:
             self._asking_back = self._loop.create_task(self._believe(hello))
 
     async def _believe(self, hello: Hello) -> None:
-        """Stop if the caller's cluster knows this node by another data directory, by the word of a member."""
+        """Stop if the node at the caller's address says that its cluster knows this node by another data
+        directory."""
         question = msgspec.structs.replace(
             self.hello_to(hello.node_id), cluster_id=hello.cluster_id, member_at=0, log_index=-1
         )
@@ -436,40 +437,40 @@ class Node:
             self._finish(1)
 
     def on_caller(self, hello: Hello) -> None:
-        """A caller was welcomed."""
+        """A caller was accepted."""
         if not self._dead:
             self.controller.members.on_caller(hello)
             self.turn.wake()
 
     def addresses(self) -> dict[int, str]:
-        """Return where this node and the others live, as far as it knows."""
+        """Return the addresses of this node and of the others, as far as it knows them."""
         return self.controller.members.all_addresses()
 
     def directory_id(self) -> str:
-        """Return which data directory this node runs on."""
+        """Return the id of this node's data directory."""
         return self.identity.directory_id
 
     def is_final(self, hello: Hello) -> bool:
-        """Return whether the refusal of a caller will stand for ever."""
+        """Return whether the refusal of a caller is final."""
         return self.controller.members.is_final(hello)
 
     def is_removed(self, hello: Hello) -> bool:
-        """Return whether a refused caller was a member, and never will be again."""
+        """Return whether a refused caller was removed from the cluster."""
         return self.controller.members.is_removed(hello)
 
     def on_refused(self, peer: int, error: str) -> None:
-        """A peer refuses this node, perhaps not for ever."""
+        """A peer refuses this node, but may accept it later."""
         self.controller.members.on_refused(peer, error)
 
     def on_final_refusal(self, peer: int, error: str, removed: bool) -> None:
-        """A peer refuses this node for ever: it was removed, or its directory is older than it must be."""
+        """A peer will never accept this node: it was removed, or its directory is older than it must be."""
         self.controller.on_final_refusal(peer, error, removed, monotonic())
         self.turn.wake()
 
     # --- effects ------------------------------------------------------------------------------------------
 
     def _carry_out(self, effect: Effect) -> None:
-        """Do one thing that the controller wants done."""
+        """Carry out one effect of the controller."""
         match effect:
             case Send():
                 self.peers.send(effect.to, effect.message)
@@ -480,7 +481,7 @@ class Node:
                 self._record(lambda: self.directory.remember(addresses))
                 self.peers.connect_to(addresses)
             case LogLine(text=text):
-                log.warning(text)  # its own text, not "%s", tells its kind (shell/logs.py)
+                log.warning(text)  # not with "%s": the pattern determines the kind of line (shell/logs.py)
             case Halt(reason=reason, exit_status=status):
                 log.log(logging.ERROR if status else logging.INFO, "%s", reason)
                 self._finish(status)
@@ -496,10 +497,10 @@ class Node:
 
 
 async def _serve(settings: Settings, directory: DataDirectory) -> int:
-    """Enter the cluster if this directory belongs to none, then be a node of it; return the exit status."""
+    """Join a cluster if this directory belongs to none, and run the node; return the exit status."""
     trust, access = open_trust(settings), open_access(settings)
     record = directory.begin(settings.fsync_name, boot_id().hex())
-    if record.state in ("new", "joining"):  # a joiner that was slow to start may have been dropped again
+    if record.state in ("new", "joining"):  # the cluster may have dropped a joiner that was slow to start
         await enter_cluster(settings, directory, trust)
         return await Node(settings, directory, trust, access).run()
     if settings.join:
@@ -508,7 +509,7 @@ async def _serve(settings: Settings, directory: DataDirectory) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m walrus.node`: 0 after a clean stop, 2 for a bad flag, 1 for anything else."""
+    """Run `python -m walrus.node`; return 0 after a clean stop, 2 for an invalid flag, 1 for any failure."""
     raise_again()
     try:
         told = look(sys.argv[1:] if arguments is None else arguments, os.environ)
@@ -534,7 +535,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(settings: Settings) -> int:
-    """Be this node until it ends; return the exit status."""
+    """Run the node until it ends; return the exit status."""
     try:
         claim_files()
         directory = DataDirectory(settings.data_dir, settings.node_id)
@@ -547,7 +548,7 @@ def _run(settings: Settings) -> int:
     except (StartError, DirectoryError, StorageError, OSError) as error:
         log.critical("cannot start: %s", error)
         return 1
-    except KeyboardInterrupt:  # while it waits to be taken in: later there is a handler
+    except KeyboardInterrupt:  # while it waits to join: once it serves, a signal handler stops it
         return 130
     finally:
         directory.close()

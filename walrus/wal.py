@@ -13,9 +13,9 @@
     ...     wal.read("greetings"), wal.count("greetings")
     (Entry(index=1, data=b'again'), 1)
 
-This file is the front door. It checks all arguments before it does anything, and keeps every promise about
-durability, by waiting for a sync or not. `walrus/storage/engine.py` is behind it; `docs/wal-format.md`
-describes the bytes on disk.
+This module is the front door. It checks all arguments before it writes anything, and provides the durability
+of the schedule by waiting for syncs where it must. `walrus/storage/engine.py` is behind it;
+docs/wal-format.md describes the bytes on disk.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ from walrus.storage.syncing import Flusher, GroupCommit, Syncer
 
 MAX_TOPIC_BYTES = 1024
 _DEFAULT_READ = 1 << 20
-_UNJOINED = 16 << 10  # entries of this size are handed over one by one: joining them costs more than that ...
-_MOST_PARTS = 500  # ... up to what one system call takes
+_UNJOINED = 16 << 10  # entries of this average size are not joined, since copying them costs more ...
+_MOST_PARTS = 500  # ... unless there are more than one system call takes
 
 _logger = logging.getLogger("walrus")
 
@@ -65,7 +65,7 @@ _T = TypeVar("_T")
 
 
 def _door(method: Callable[Concatenate[Walrus, _P], _T]) -> Callable[Concatenate[Walrus, _P], _T]:
-    """A public method: an exception from outside that cuts it leaves no lock behind (see interrupts.py)."""
+    """Decorate a public method: an exception that interrupts it leaves no lock held (see interrupts.py)."""
 
     def call(self: Walrus, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         try:
@@ -81,20 +81,21 @@ def _door(method: Callable[Concatenate[Walrus, _P], _T]) -> Callable[Concatenate
 
 
 class Walrus:
-    """An append-only log of many topics, in a directory that it has for itself.
+    """An append-only log of many topics, in a directory of its own.
 
     Args:
-        path: the directory; default the environment's `WALRUS_DATA_DIR`, else `./wal_files`.
-        key: a name for one of several logs below `path`, any text; default `WALRUS_INSTANCE_KEY`, else none.
-        consistency: how often cursors are persisted; default `ReadConsistency.strictly_at_once()`.
-        fsync: when appends are durable; default `FsyncSchedule.sync_each()`.
+        path: the directory; default: the environment's `WALRUS_DATA_DIR`, else `./wal_files`.
+        key: a name for one of several logs below `path`, any text; default: `WALRUS_INSTANCE_KEY`, else
+        none. consistency: how often cursors are persisted; default: `ReadConsistency.strictly_at_once()`.
+        fsync: when appends are durable; default: `FsyncSchedule.sync_each()`.
         backend: "pwritev", "mmap", "io_uring", or "auto" for the best one: on Linux "mmap" if appends do not
             wait for a sync, "io_uring" for `FsyncSchedule.group_commit()`, else "pwritev".
-        retain: "all" keeps entries until `trim`; "unread" gives back what the cursor has passed.
-        disk: an open `Disk` instead of a path, for simulated ones.
+        retain: "all" keeps entries until `trim`; "unread" releases entries that the cursor has passed.
+        disk: an open `Disk` instead of a path, for simulated disks.
 
-    Raises `DirectoryInUse`, `FormatError`, `StorageError` (the backend is not available), `OSError`.
-    Any number of threads may use one instance. A forked copy refuses each call with `EngineForked`.
+    Raises `DirectoryInUse`, `FormatError`, `StorageError` (the backend is not available), `OSError`,
+    ValueError. Threads may share one instance. In a forked child each call raises `EngineForked`, after
+    `close` it raises `EngineClosed`.
     """
 
     def __init__(
@@ -133,9 +134,10 @@ class Walrus:
     # -- appending ---------------------------------------------------------------------------------------
 
     def append(self, topic: str, data: Buffer) -> int:
-        """Append one entry of up to 1 GiB; its index.
+        """Append one entry of up to 1 GiB; return its index, once it is durable as `fsync` says.
 
-        Raises TypeError for `str`, `BatchTooLarge`, `DiskFull` (nothing was written), `EngineFailed`.
+        Raises TypeError (for `str`, too), ValueError for an invalid topic, `BatchTooLarge`, `DiskFull`
+        (nothing was written), `EngineFailed`.
         """
         if type(data) is not bytes:
             data = _as_bytes(data)
@@ -158,10 +160,10 @@ class Walrus:
 
     @_door
     def append_batch(self, topic: str, entries: Sequence[Buffer]) -> int:
-        """Append up to 2,000 entries of up to 1 GiB together, all or nothing, also across a crash.
+        """Append up to 2,000 entries of up to 1 GiB together, all or nothing, even across a crash.
 
-        Returns the index of the first; of the next entry to come if `entries` is empty, which writes nothing.
-        Raises what `append` does.
+        Returns the index of the first entry. If `entries` is empty, nothing is written, and the index of the
+        next entry is returned. Raises what `append` does.
         """
         lengths, parts, size = _as_parts(entries)
         index = self._write(topic, bool(lengths), lambda log: log.append_parts(lengths, parts, size))
@@ -173,7 +175,10 @@ class Walrus:
 
     @_door
     def write(self, topic: str, batch: Batch) -> int:
-        """Append a batch of any number of entries without waiting for the disk: see `syncer` and `sync`."""
+        """Append a batch of any number of entries without waiting for a sync; return the first one's index.
+
+        `syncer` or `sync` makes it durable. Raises what `append` does.
+        """
         index = self._write(topic, bool(batch.lengths), lambda log: log.append_batch(batch))
         if self._bell.waiting:
             self._bell.ring()
@@ -193,7 +198,7 @@ class Walrus:
                 continue
 
     def _first_append(self, topic: str, data: bytes) -> int:
-        """Find or create the topic, and remember its method for the next time."""
+        """Append to a topic that is found or created first; remember the log's method for later appends."""
         while True:
             self._check_open()
             log = self._engine.topic(_checked(topic))
@@ -207,9 +212,11 @@ class Walrus:
 
     @_door
     def read(self, topic: str, checkpoint: bool = True) -> Entry | None:
-        """The next entry that no reader of this topic got yet, or None. `checkpoint=False` only looks.
+        """Return the entry at the topic's cursor and move the cursor past it; None if there is none.
 
-        Raises `CorruptionError`; the cursor stays before the damage, `seek` to its `resume` to skip it.
+        With `checkpoint=False` the cursor does not move. Raises `CorruptionError` for a damaged entry; the
+        cursor then stays before it, and `seek` to the error's `resume` skips the damage. Raises ValueError
+        if the topic is read with `receive`.
         """
         cursor = self._cursors.get(topic) or self._cursor(topic)
         if cursor is None:
@@ -223,7 +230,8 @@ class Walrus:
 
     @_door
     def read_many(self, topic: str, max_bytes: int = _DEFAULT_READ, checkpoint: bool = True) -> list[Entry]:
-        """The next entries: at least one if there is any, then up to `max_bytes` of payload and 2,000."""
+        """Like `read`, but return up to 2,000 entries of up to `max_bytes` of payload, and at least one if
+        there is any."""
         cursor = self._cursors.get(topic) or self._cursor(topic)
         if cursor is None:
             return []
@@ -236,10 +244,10 @@ class Walrus:
 
     @_door
     def seek(self, topic: str, index: int) -> None:
-        """Move the topic's cursor to entry `index` (back or forth) and persist that.
+        """Move the topic's cursor to entry `index`, forwards or back, and persist it.
 
-        What consumers have in hand (`receive`) is forgotten. Raises IndexError outside of `bounds`, KeyError
-        for an unknown topic.
+        Outstanding deliveries of `receive` are forgotten. Raises IndexError for an index outside `bounds`,
+        KeyError for an unknown topic.
         """
         cursor = self._handouts.get(topic) or self._cursor(topic)
         if cursor is None:
@@ -275,14 +283,16 @@ class Walrus:
     def receive(
         self, topic: str, *, visibility: float = 30.0, timeout: float | None = 0.0
     ) -> HeldEntry | None:
-        """Hand out the lowest entry that is neither acknowledged nor out; None if none comes in `timeout`.
+        """Hand out the first entry that is neither acknowledged nor out; None if there is none in `timeout`
+        seconds.
 
-        It stays out until `ack`, `nack`, or for `visibility` seconds: then it is handed out again, as it is
-        after a crash. At most 1,000 entries from the first that is not acknowledged are out. `timeout=None`
-        waits for ever. A topic is read with `read` or with `receive`. Raises ValueError, `CorruptionError`.
+        The entry stays out until `ack` or `nack`, or for `visibility` seconds; then, and after a crash, it
+        is handed out again. Entries are out only within 1,000 of the first that is not acknowledged.
+        `timeout=None` waits for ever. A topic is read with `read` or with `receive`, not with both:
+        otherwise raises ValueError. Raises `CorruptionError` for a damaged entry.
 
-        `with wal.receive("jobs", timeout=None) as received:` acknowledges at the end of the block, and gives
-        the entry back if the block raises.
+        `with wal.receive("jobs", timeout=None) as received:` acknowledges the entry at the end of the block,
+        and gives it back if the block raises.
         """
         with self._bell:
             deadline = inf if timeout is None else self._clock() + timeout
@@ -300,11 +310,12 @@ class Walrus:
 
     @_door
     def ack(self, topic: str, received: Received) -> bool:
-        """The work is done: the entry is not handed out again. Also if it is out with another consumer.
+        """Acknowledge an entry, even if it is out with another consumer by now: it is not handed out again.
 
-        The cursor moves over what is acknowledged without a gap, and is persisted as `consistency` says. A
-        crash forgets acknowledgements behind a gap: those entries come again. Returns whether it counts: an
-        entry that is not there, or 1,000 beyond the first that is not acknowledged, does not.
+        The cursor moves over entries that are acknowledged without a gap, and is persisted as `consistency`
+        says. A crash loses acknowledgements after a gap, and these entries are handed out again. Returns
+        False for an entry that does not exist, or is 1,000 or more after the first that is not acknowledged.
+        Raises KeyError for an unknown topic.
         """
         done = self._in_hand(topic).acknowledge(received.index)
         if self._bell.waiting:
@@ -313,7 +324,8 @@ class Walrus:
 
     @_door
     def nack(self, topic: str, received: Received, delay: float = 0.0) -> bool:
-        """Give the entry back, for after `delay` seconds; False if this delivery is over."""
+        """Give the entry back, to be handed out again after `delay` seconds; return False if this delivery
+        is over. Raises KeyError for an unknown topic."""
         if isinstance(received, HeldEntry):
             received.leave_alone()
         out = self._in_hand(topic).give_back(received, self._clock() + delay)
@@ -350,31 +362,30 @@ class Walrus:
     def read_at(
         self, topic: str, index: int, *, max_bytes: int = _DEFAULT_READ, max_entries: int = MAX_BATCH_ENTRIES
     ) -> list[Entry]:
-        """Entries from `index` on, at least one if there is one; moves nothing.
+        """Return entries from `index` on, at least one if there is any; no cursor moves.
 
-        Raises IndexError for a trimmed entry, `CorruptionError` if the one at `index` is damaged; damage
-        further on ends the list before it.
+        Raises IndexError if the entry at `index` was trimmed, `CorruptionError` if it is damaged. The list
+        ends before damage further on.
         """
         batch = self.read_batch(topic, index, max_entries, max_bytes)
         return list(map(Entry, count(index), batch.payloads()))
 
     @_door
     def read_batch(self, topic: str, start: int, max_entries: int, max_bytes: int) -> Batch:
-        """The same as a `Batch`; an empty one at the end."""
+        """Like `read_at`, but return a `Batch`, which is empty at the end of the topic."""
         return Reader(self._known(topic), start).batch(max_entries, max_bytes)
 
     def entries(self, topic: str, start: int = 0) -> Iterator[Entry]:
-        """Every entry from `start` (or the first one there is) to the end, as it is when it gets there.
+        """Yield every entry from `start`, or the first that is left, to the current end of the topic.
 
-        Raises `CorruptionError` where it meets damage, IndexError if it is overtaken by a `trim`.
+        No cursor moves. Raises `CorruptionError` at a damaged entry, IndexError if a `trim` overtakes it.
         """
         reader = self._reader(topic, start)
         return map(Entry, count(reader.index), chain.from_iterable(self._spans(reader)))
 
     def follow(self, topic: str, start: int = 0, *, timeout: float | None = None) -> Iterator[Entry]:
-        """Like `entries`, and at the end wait for more: until none comes for `timeout` seconds, or for ever.
-
-        Moves no cursor. The topic need not exist yet.
+        """Like `entries`, but wait for more at the end, until none comes for `timeout` seconds (None: for
+        ever). The topic need not exist yet.
         """
         while True:
             for entry in self.entries(topic, start):
@@ -385,7 +396,7 @@ class Walrus:
 
     @_door
     def _wait_for(self, topic: str, index: int, timeout: float | None) -> bool:
-        """Wait until the topic has an entry `index`, or one behind it; whether it has."""
+        """Wait until the topic has an entry `index` or a later one; return whether it has."""
         with self._bell:
             deadline = inf if timeout is None else self._clock() + timeout
             while True:
@@ -397,7 +408,7 @@ class Walrus:
                 self._bell.wait(rung, None if deadline == inf else deadline - now)
 
     def payloads(self, topic: str, start: int = 0) -> Iterator[bytes]:
-        """The entries' bytes alone, as fast as possible; otherwise like `entries`."""
+        """Like `entries`, but yield only the payloads, as fast as possible."""
         return chain.from_iterable(self._spans(self._reader(topic, start)))
 
     def _reader(self, topic: str, start: int) -> Reader:
@@ -414,7 +425,7 @@ class Walrus:
         return reader.payloads(SPAN)
 
     def _known(self, topic: str) -> Log:
-        """The topic, or an empty stand-in for one that does not exist."""
+        """Return the topic's log, or an empty one if the topic does not exist."""
         self._check_open()
         return self._engine.logs.get(topic) or Log(self._engine, topic)
 
@@ -422,19 +433,19 @@ class Walrus:
 
     @_door
     def topics(self) -> list[str]:
-        """The names of all topics, sorted."""
+        """Return the names of all topics, sorted."""
         self._check_open()
         return sorted(name for name, log in list(self._engine.logs.items()) if log.next_index)
 
     @_door
     def bounds(self, topic: str) -> tuple[int, int]:
-        """`(first, next)`: the oldest entry there is, and the index of the next to be appended."""
+        """Return `(first, next)`: the index of the oldest entry, and of the next one to be appended."""
         log = self._known(topic)
         return log.first, log.next_index
 
     @_door
     def count(self, topic: str) -> int:
-        """Entries that the cursor has not passed yet, or that are not acknowledged."""
+        """Return how many entries the cursor has not passed, or, with `receive`, are not acknowledged."""
         self._check_open()
         if (handout := self._handouts.get(topic)) is not None:
             return handout.count()
@@ -443,12 +454,12 @@ class Walrus:
 
     @_door
     def counts(self) -> dict[str, int]:
-        """The same for every topic."""
+        """Return `count` for every topic."""
         return {topic: self.count(topic) for topic in self.topics()}
 
     @_door
     def size(self, topic: str) -> int:
-        """Bytes that the topic's records take on disk; they are given back in whole blocks."""
+        """Return how many bytes the topic's records take on disk; space is released in whole blocks."""
         log = self._known(topic)
         with log.lock:
             log.settle_tail()
@@ -456,12 +467,12 @@ class Walrus:
 
     @_door
     def sizes(self) -> dict[str, int]:
-        """The same for every topic."""
+        """Return `size` for every topic."""
         return {topic: self.size(topic) for topic in self.topics()}
 
     @_door
     def trim(self, topic: str, before: int) -> None:
-        """Forget the entries below `before`; a cursor below moves there. Whole blocks are given back."""
+        """Delete the entries below `before`; a cursor below moves there. Space is freed in whole blocks."""
         log = self._known(topic)
         if log.topic_id >= 0:
             self._engine.trim(log, before)
@@ -469,7 +480,7 @@ class Walrus:
 
     @_door
     def delete_topic(self, topic: str) -> None:
-        """Forget the topic and its cursor; its indexes start at 0 again. Unknown topics are ignored."""
+        """Delete the topic and its cursor; its indexes start at 0 again. An unknown topic is ignored."""
         log = self._known(topic)
         if log.topic_id >= 0:
             with self._cursors_lock:
@@ -485,7 +496,7 @@ class Walrus:
 
     @_door
     def verify(self, topic: str | None = None) -> list[Damage]:
-        """Check every record (of one topic) against its checksum; what is damaged, in order of topics."""
+        """Check every record (of one topic) against its checksum; return the damage, sorted by topic."""
         found: list[Damage] = []
         for name in self.topics() if topic is None else [topic]:
             log = self._known(name)
@@ -497,7 +508,7 @@ class Walrus:
         return found
 
     def _damage_in(self, log: Log, block: Block, entries: int) -> list[Damage]:
-        """The damage in one block; none if it was given back meanwhile."""
+        """Return the damage in one block; none if the block was released meanwhile."""
         base, file = block.head.base, file_name(block.extent.file)
         try:
             view = log.view(block, base)
@@ -527,23 +538,23 @@ class Walrus:
 
     @property
     def recovery(self) -> Recovery:
-        """What opening the log found: topics, bytes cut off as torn, damage."""
+        """What recovery found when the log was opened: topics, torn writes that were cut off, damage."""
         return self._engine.recovery
 
     @property
     def backend(self) -> str:
-        """The backend in use."""
+        """The name of the backend in use."""
         return self._engine.disk.backend
 
     @_door
     def sync(self) -> None:
-        """Make everything that was written before this call durable. Raises `EngineFailed`."""
+        """Make all writes before this call durable. Raises `EngineFailed`."""
         self._check_open()
         self._engine.sync()
 
     @_door
     def syncer(self) -> Syncer:
-        """A way to sync without blocking, for event loops."""
+        """Return a `Syncer`, with which an event loop syncs without blocking."""
         self._check_open()
         engine = self._engine
         doors = self._check_open, self._interrupted
@@ -553,9 +564,9 @@ class Walrus:
 
     @_door
     def close(self) -> None:
-        """Persist cursors, sync, and let go of the directory. A second call does nothing.
+        """Persist cursors, sync, and release the directory. A second call does nothing.
 
-        Raises `EngineFailed` if the sync fails, with the directory released all the same.
+        Raises `EngineFailed` if the sync fails; the directory is released in any case.
         """
         if self._engine.released:
             return
@@ -570,7 +581,7 @@ class Walrus:
                     each.persist()
         except BaseException as error:
             if not isinstance(error, StorageError):
-                self._interrupted(error)  # what follows takes the same locks
+                self._interrupted(error)  # `Engine.close`, below, takes the same locks
             raise
         finally:
             self._engine.close()
@@ -584,9 +595,9 @@ class Walrus:
         self.close()
 
     def _interrupted(self, error: BaseException) -> None:
-        """An exception that the engine did not raise leaves a call: see storage/interrupts.py."""
+        """An exception that the engine did not raise has interrupted a call: see storage/interrupts.py."""
         if isinstance(error, EngineReentered) and reentered():
-            return  # what this thread holds is the first call's
+            return  # the locks that this thread holds are those of the outer call
         cursors = [*(self._cursors | self._handouts).values()]
         locks = [self._cursors_lock, self._bell.lock, *(each.lock for each in cursors)]
         self._engine.interrupted(error, locks)
@@ -599,29 +610,29 @@ class Walrus:
             self._engine.check_open(writing=False)
 
     def forked(self) -> None:
-        """See storage/forking.py: this is the copy in a forked child, and refuses from now on."""
+        """In a forked child (storage/forking.py): refuse every call from now on."""
         self._append, self._cursors, self._handouts = {}, {}, {}
         self._engine.forked()
         for syncer in self._syncers:
             syncer.abandon()
 
     def _flusher_died(self, error: BaseException) -> None:
-        """The background thread failed: the next write raises its error, and so does every later one."""
-        # As text: a handler that keeps its records would keep the exception, its frames, and their file.
+        """The thread of background syncs failed: all later writes raise its error."""
+        # Log the text only: a handler that keeps records would keep the exception, its frames, and a file.
         _logger.error("the background sync failed: %s", str(error) or repr(error))
         cause = error.__cause__ if isinstance(error, StorageError) else error
         self._engine.fail(cause if isinstance(cause, OSError) else OSError(f"it died: {error!r}"))
 
 
 def _no_wait() -> None:
-    """What a read waits for under a schedule that waits for nothing."""
+    """The commit function of schedules in which nothing waits for a sync."""
 
 
 # -- arguments ---------------------------------------------------------------------------------------------
 
 
 def _as_bytes(data: object) -> bytes:
-    """The bytes of anything bytes-like."""
+    """Return the bytes of a bytes-like object. Raises TypeError."""
     if isinstance(data, str):
         raise TypeError('an entry is bytes, not str: encode it, for example with text.encode("utf-8")')
     if isinstance(data, (bytes, bytearray, memoryview)):
@@ -633,7 +644,10 @@ def _as_bytes(data: object) -> bytes:
 
 
 def _as_parts(entries: Iterable[Buffer]) -> tuple[bytes, Sequence[bytes], int]:
-    """Lengths, payload and size of a batch, checked before anything is written."""
+    """Return the packed lengths, the payload in parts, and the size of a batch.
+
+    Raises TypeError, `BatchTooLarge`.
+    """
     if isinstance(entries, (str, bytes, bytearray, memoryview)):
         raise TypeError("a batch is a list of entries, not one entry: use append")
     entries = entries if isinstance(entries, (list, tuple)) else list(entries)
@@ -654,7 +668,7 @@ def _as_parts(entries: Iterable[Buffer]) -> tuple[bytes, Sequence[bytes], int]:
         blob = b"".join(entries)
     except TypeError:
         return _as_parts([_as_bytes(entry) for entry in entries])
-    if len(blob) != total:  # something counts its length in items of several bytes
+    if len(blob) != total:  # the length of some entry counts items of several bytes
         return _as_parts([_as_bytes(entry) for entry in entries])
     if sizes and sizes.count(sizes[0]) == len(sizes):  # much faster than packing each
         return sizes[0].to_bytes(4, "little") * len(sizes), [blob], total
@@ -676,7 +690,7 @@ def _directory(path: str | os.PathLike[str] | None, key: str | None) -> Path:
 
 
 def key_directory(key: str) -> str:
-    """One directory name per key: safe on every file system, different for different keys.
+    """Return a directory name for a key: safe on every file system, different for different keys.
 
     >>> key_directory("tenant-123"), key_directory("../etc"), key_directory("A")
     ('tenant-123', '%2e%2e%2fetc', '%41')
@@ -706,13 +720,13 @@ def _open_disk(directory: Path, backend: str, schedule: FsyncSchedule) -> Disk:
 
 
 def _best_disk(directory: Path, schedule: FsyncSchedule) -> Disk:
-    """What `benchmarks/engine.py` shows to be best; away from Linux, what is known best."""
+    """Return the fastest disk by `benchmarks/engine.py`; on systems other than Linux, always `PosixDisk`."""
     if sys.platform != "linux" or schedule.each:
-        return PosixDisk(directory)  # the sync is what takes the time, and the caller waits for it anyway
+        return PosixDisk(directory)  # each append waits for its sync, which takes most of the time
     if not schedule.loop:
-        return MappedDisk(directory)  # no append waits for a sync: it is as fast as a store
+        return MappedDisk(directory)  # no append waits for a sync, so it costs no more than a copy in memory
     try:
-        return _uring_disk(directory, schedule)  # an event loop waits for syncs: no thread is needed
+        return _uring_disk(directory, schedule)  # an event loop waits for syncs, without a thread
     except OSError as error:
         _logger.info("io_uring is not available (%s): writing with pwritev", error)
         return PosixDisk(directory)
@@ -727,4 +741,4 @@ def _uring_disk(directory: Path, schedule: FsyncSchedule) -> Disk:
 if __name__ == "__main__":
     import runpy
 
-    runpy.run_module("walrus.cli.wal", run_name="__main__")  # the command line stands above the engine
+    runpy.run_module("walrus.cli.wal", run_name="__main__")  # run by name: the engine must not import cli
