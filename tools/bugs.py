@@ -11,7 +11,6 @@ fixed form, to which `tests/test_bugs_page.py` holds it:
 from __future__ import annotations
 
 import re
-import sys
 from collections import Counter
 from typing import NamedTuple
 
@@ -91,8 +90,4 @@ WRITTEN = {"counts": counts, "index": index}
 """The parts of the page between marks."""
 
 if __name__ == "__main__":
-    for what, printed in WRITTEN.items():
-        if "--write" in sys.argv[1:]:
-            marked.write(DOCS / INDEX, what, printed())
-        else:
-            print(printed())
+    marked.main(DOCS / INDEX, WRITTEN)

@@ -6,6 +6,8 @@ Also the anchor that a heading gets, which a link to it needs.
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 MARKS = ("<!-- {} -->", "<!-- end of {} -->")
@@ -23,6 +25,15 @@ def write(path: Path, what: str, text: str) -> None:
     head, _, rest = path.read_text(encoding="utf-8").partition(begin)
     assert rest and end in rest, f"{path} has no marks {begin} and {end}"
     path.write_text(f"{head}{begin}\n{text}\n{end}{rest.partition(end)[2]}", encoding="utf-8")
+
+
+def main(path: Path, printed: Mapping[str, Callable[[], str]]) -> None:
+    """Print what a page quotes, or put it there if the command line says `--write`."""
+    for what, text in printed.items():
+        if "--write" in sys.argv[1:]:
+            write(path, what, text())
+        else:
+            print(text())
 
 
 def anchor(heading: str) -> str:

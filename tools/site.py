@@ -60,6 +60,8 @@ NAV: tuple[tuple[str, tuple[str, ...]], ...] = (
         "Prove",
         (
             "model-checking.md",
+            "spec-mutants.md",
+            "traces.md",
             "spec-map.md",
             "actions.md",
             "simulator.md",

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.tlc.specs import actions_of
+from tools import spec_mutants
 from walrus.tlc import main as tlc
 from walrus.tlc.configs import (
     DOCUMENT,
@@ -22,6 +23,7 @@ from walrus.tlc.configs import (
     properties,
     spec_of,
     table,
+    totals,
     with_constants,
 )
 from walrus.tlc.mutants import PLANTED, Case, cases_of, expected_of, listing, run_case, variant_of
@@ -92,7 +94,8 @@ def test_every_exhaustive_configuration_has_planted_bugs() -> None:
 
 
 def test_the_documentation_has_the_table_of_configurations() -> None:
-    assert table(known_figures()) in DOCUMENT.read_text(), "python -m walrus.tlc coverage --write CONFIG"
+    page, figures = DOCUMENT.read_text(), known_figures()
+    assert table(figures) in page and totals(figures) in page, "python -m walrus.tlc coverage --write CONFIG"
 
 
 def test_every_exhaustive_configuration_was_searched_to_its_end() -> None:
@@ -101,7 +104,8 @@ def test_every_exhaustive_configuration_was_searched_to_its_end() -> None:
 
 
 def test_the_documentation_has_the_table_of_planted_bugs() -> None:
-    assert listing() in DOCUMENT.read_text(), "python -m walrus.tlc mutants --list"
+    page = spec_mutants.PAGE.read_text()
+    assert listing().strip() in page, "python -m tools.spec_mutants --write"
 
 
 @pytest.mark.parametrize("name", [path.stem for path in config_files("liveness")])

@@ -1,4 +1,4 @@
-"""The commands that a node applies, recorded in the trace format of docs/model-checking.md.
+"""The commands that a node applies, recorded in the trace format of docs/traces.md.
 
 All other events of a trace are one call at the place where they happen. An applied command is recorded by
 its *effect*, which only the metadata shows, once it has been applied: the segment that a Seal opened, and

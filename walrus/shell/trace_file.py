@@ -1,7 +1,7 @@
 """`--trace FILE`: one JSON line per spec-level event, stamped with the monotonic clock of the machine.
 
 All nodes on one machine share that clock, so the lines of their files can be merged into one history, which
-`python -m walrus.tlc trace` checks against the specification (docs/model-checking.md). The file is written
+`python -m walrus.tlc trace` checks against the specification (docs/traces.md). The file is written
 without a buffer, so it is complete up to the moment in which a node is killed.
 """
 

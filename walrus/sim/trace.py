@@ -1,4 +1,4 @@
-"""Recording runs in the trace format of `docs/model-checking.md`, for `python -m walrus.tlc trace`.
+"""Recording runs in the trace format of `docs/traces.md`, for `python -m walrus.tlc trace`.
 
 In the simulator one thing happens after another, so the order of the lines is the order of the steps, and no
 clock is needed. Without a recorder nothing is recorded, and recording costs nothing.

@@ -26,5 +26,5 @@
     replay_segments   performs those of Walrus.tla, with replay_segment_steps; replay_segment_nodes: the
                   nodes; replay_segment_checks: what is compared, and what is tried
 
-docs/model-checking.md says how to use it.
+docs/model-checking.md says how to use it; docs/traces.md has the format of recorded runs.
 """

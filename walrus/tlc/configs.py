@@ -23,6 +23,8 @@ SPECS = {
     "order": "Order",
     "raft": "Raft",
 }
+KINDS = ("quick", "liveness", "full")
+"""Those of configurations that are searched to their end."""
 
 
 def config_files(kind: str = "") -> list[Path]:
@@ -116,12 +118,12 @@ def known_states() -> dict[str, int]:
 
 def table(figures: Mapping[str, Figures]) -> str:
     """Return the table of docs/model-checking.md: each finite configuration, with its figures if known."""
-    kinds, specs = ["quick", "liveness", "full"], list(SPECS)
-    found = [path for path in config_files() if set(kinds) & set(path.stem.split("-"))]
+    specs = list(SPECS)
+    found = [path for path in config_files() if set(KINDS) & set(path.stem.split("-"))]
 
     def place(path: Path) -> tuple[int, int, str]:
         spec, kind = path.stem.split("-")[:2]
-        return specs.index(spec), kinds.index(kind), path.stem
+        return specs.index(spec), KINDS.index(kind), path.stem
 
     return _HEAD + "".join(_row(path, figures.get(path.stem)) for path in sorted(found, key=place))
 
@@ -136,13 +138,35 @@ def _row(path: Path, figures: Figures | None) -> str:
     return f"| `{path.stem}` | {known} {about(path.read_text())} |\n"
 
 
+def totals(figures: Mapping[str, Figures]) -> str:
+    """Return the other table there: how many configurations each kind has, and how long they take."""
+    rows = []
+    for kind in KINDS:
+        mine = {name: known for name, known in figures.items() if name.split("-")[1] == kind}
+        longest = max(mine, key=lambda name: mine[name].seconds)
+        states = sum(known.distinct for known in mine.values())
+        seconds = sum(known.seconds for known in mine.values())
+        rows.append(
+            f"| {kind} | {len(mine)} | {states:,} | {mine[longest].seconds:,} s, `{longest}` "
+            f"| {seconds / 60:.0f} min |\n"
+        )
+    return _TOTALS + "".join(rows)
+
+
+_TOTALS = (
+    "| kind | configurations | distinct states | longest | one after the other |\n|---|---:|---:|---|---:|\n"
+)
+
+
 def write_figures(more: dict[str, Figures]) -> None:
-    """Update the table of docs/model-checking.md with these figures."""
-    text = DOCUMENT.read_text()
-    old = re.search(re.escape(_HEAD) + r"(?:\|.*\n)*", text)
-    if old is None:
-        raise SpecError(f"{DOCUMENT} has no table of configurations")
-    DOCUMENT.write_text(text[: old.start()] + table(known_figures() | more) + text[old.end() :])
+    """Update the tables of docs/model-checking.md with these figures."""
+    text, figures = DOCUMENT.read_text(), known_figures() | more
+    for head, made in ((_TOTALS, totals(figures)), (_HEAD, table(figures))):
+        old = re.search(re.escape(head) + r"(?:\|.*\n)*", text)
+        if old is None:
+            raise SpecError(f"{DOCUMENT} has no table that begins with {head}")
+        text = text[: old.start()] + made + text[old.end() :]
+    DOCUMENT.write_text(text)
 
 
 def about(text: str) -> str:

@@ -13,8 +13,8 @@
 violated, a mutant survived or a trace was refused, 2 if TLC could not run.
 
 This module has the command line and the tables. `run` runs TLC, `configs` knows spec/, `mutants` has the
-planted bugs, `traces` checks recorded runs (`trace_walrus` and its siblings know what each spec needs), and
-`values` parses TLA+ values.
+planted bugs, `verdicts` the mutants made by rule, `traces` checks recorded runs (`trace_walrus` and its
+siblings know what each spec needs), `replay` performs behaviours, and `values` parses TLA+ values.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from walrus.tlc import (
     planted_retention,
     planted_walrus,
 )
-from walrus.tlc.configs import config_file
+from walrus.tlc.configs import SPECS, config_file
 from walrus.tlc.planted import Planted, Probe
 from walrus.tlc.run import TlcResult
 from walrus.tlc.variants import Variant, judge_variants, search_of
@@ -62,13 +62,25 @@ def expected_of(case: Case) -> str:
 
 
 def listing(cases: Iterable[Case] = CASES) -> str:
-    """Return the table of docs/model-checking.md: what each configuration must refuse, and must reach."""
-    head = "| configuration | planted bug, or probe | violates | what it is about |\n|---|---|---|---|\n"
-    rows = (
-        f"| {case.config} | {case.name} | {expected_of(case)} | {case.about} |\n"
-        for case in sorted(cases, key=lambda case: case.config)
-    )
-    return head + "".join(rows)
+    """Return the tables of docs/spec-mutants.md: what configurations must refuse, and must reach."""
+    parts, known = [], list(cases)
+    for prefix, spec in SPECS.items():
+        parts.append(f"### {spec}.tla\n")
+        mine = [case for case in known if case.config.startswith(f"{prefix}-")]
+        planted = [case for case in mine if isinstance(case, Planted)]
+        parts.append(_table("| planted bug | violates | what it is about | in |", planted))
+        parts.append(_table("| probe | where the search comes | in |", [c for c in mine if c not in planted]))
+    return "\n".join(parts)
+
+
+def _table(head: str, cases: Sequence[Case]) -> str:
+    """Return a table with a row for each case; the last column lists the configurations that have it."""
+    rows: dict[str, list[str]] = {}
+    for case in sorted(cases, key=lambda case: case.config):
+        violates = f"{case.expected} | " if isinstance(case, Planted) else ""
+        rows.setdefault(f"| {case.name} | {violates}{case.about} |", []).append(f"`{case.config}`")
+    lines = [f"{row} {', '.join(configs)} |\n" for row, configs in rows.items()]
+    return "".join([f"{head}\n", "|---" * (head.count("|") - 1), "|\n", *lines])
 
 
 def cases_of(config: str) -> tuple[Case, ...]:

@@ -1,7 +1,7 @@
 """A second opinion on recorded runs of the data plane: their rules once more, in Python.
 
 A corrupted run that TLC accepts is either another possible run, or a hole in WalrusTrace.tla. So the rules
-are written here a second time, from docs/model-checking.md and not from the TLA+, and in another way:
+are written here a second time, from docs/traces.md and not from the TLA+, and in another way:
 entries have no contents (every copy is a prefix of what one writer wrote, so lengths suffice), and nothing
 is searched. Two judges of the same run must agree; tests check this on hundreds of runs.
 

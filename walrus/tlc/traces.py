@@ -1,6 +1,6 @@
 """Recorded runs, checked against the specs: is this run one of their behaviours?
 
-A run is a file of events in the format of docs/model-checking.md, one JSON object a line. It has events of
+A run is a file of events in the format of docs/traces.md, one JSON object a line. It has events of
 the data plane (`trace_walrus.py`), of Raft (`trace_raft.py`), of work queues (`trace_delivery.py`), of
 topics that were trimmed or deleted (`trace_retention.py`) and of numbered entries (`trace_publish.py`), and
 is checked against each spec that it has events of. The events become a TLA+ module (`TraceData`), which TLC

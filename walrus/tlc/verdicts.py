@@ -92,7 +92,7 @@ def mutants_of(spec: str) -> list[Generated]:
 
 
 def summary() -> str:
-    """Return the table of docs/model-checking.md: how many mutants of each spec are refused, and by what."""
+    """Return the table of docs/spec-mutants.md: how many mutants of each spec are refused, and by what."""
     lines = [
         "| spec | mutants | property | action never taken | no value | other states | survive | not judged |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",

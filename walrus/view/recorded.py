@@ -1,6 +1,6 @@
 """Recordings of real nodes (`--trace`) as films: their steps in the order of their common clock.
 
-A recording (docs/model-checking.md) contains what the specs describe: steps with their values, but no
+A recording (docs/traces.md) contains what the specs describe: steps with their values, but no
 messages. So the film has no arrows, and only as much of a node's state as its steps contain. The files of
 several nodes on one machine are merged by their clock.
 """
