@@ -97,32 +97,33 @@ from walrus.settings import changed, makes_sense
 from walrus.storage.batch import Checksum
 
 MAX_JOINING = 16
-"""Nodes that may be members without ever having started: a Join is all that it takes to be one."""
+"""The most members that have never started: since a Join suffices to become a member, this needs a limit."""
 
 MAX_TOPICS = 100_000
 MAX_GROUPS = 1_000
-"""Consumer groups per topic, of either kind. Both limits bound what clients can make the metadata grow to."""
+"""The most consumer groups of a topic, of both kinds. `MAX_TOPICS` and this bound the size of the metadata,
+which clients determine."""
 
 MAX_PRODUCERS = 1_000
-"""Producers (PUB) per topic whose last number is known."""
+"""The most producers (PUB) of a topic whose last number is known."""
 
 IDLE_SECONDS = 3_600
-"""A producer that appended nothing for so long may be forgotten for a new one."""
+"""A producer that has appended nothing for this long may be replaced by a new one."""
 MAX_TOMBSTONES = 10_000
-"""Deleted topics of which the next number is remembered by name. For all earlier ones there is one number."""
+"""The most deleted topics whose next number is stored by name. `floor` stands for all earlier ones."""
 
 MAX_HANDED_ON = 10_000
-"""Entries of a topic that a Seal says are out; what is beyond comes again, which is allowed."""
+"""The most entries of a topic that a Seal lists as out; others are redelivered, which is allowed."""
 
 START_BITS = 24
-"""Of an incarnation: the lowest ones count a directory's starts, those above are drawn at random."""
+"""The lowest bits of an incarnation, which count a directory's starts; the bits above are random."""
 
 
 def start_number(incarnation: int) -> int:
-    """Return which start of its directory an incarnation is, from 1; 0 for a node that has never started.
+    """Return the number of a start of its directory, from 1; 0 for a node that has never started.
 
-    Two processes with one number are two starts that began with the same state: a directory that was copied,
-    or put back from a backup. Their incarnations differ all the same.
+    Two starts with the same number began with the same state: the directory was copied, or restored from a
+    backup. Their incarnations differ nevertheless, in the random bits.
 
     >>> start_number(next_incarnation(next_incarnation(0, 77), 99))
     2
@@ -133,7 +134,7 @@ def start_number(incarnation: int) -> int:
 def next_incarnation(last: int, drawn: int) -> int:
     """Return the incarnation of the start that follows `last`; `drawn` is random, of at most 28 bits.
 
-    Together they stay below 2**53, so that every JSON reader sees them exactly.
+    The result is below 2**53, so that every JSON parser represents it exactly.
     """
     number = start_number(last) + 1
     assert 0 <= drawn < 1 << 28 and number < 1 << START_BITS
@@ -143,9 +144,9 @@ def next_incarnation(last: int, drawn: int) -> int:
 
 
 def latest(producers: dict[str, LastNumber]) -> dict[str, LastNumber]:
-    """Those of them that there is room for: the ones that appended last.
+    """Return the producers to remember: if there are too many, those that appended last.
 
-    Dropping one at a time, whenever there is one too many, comes to the same.
+    Dropping one producer at a time, whenever there is one too many, has the same result.
     """
     if len(producers) <= MAX_PRODUCERS:
         return producers
@@ -158,15 +159,16 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
 
     leader: int
     incarnation: int
-    """The leader's process start for which it was opened: a restarted leader is not this leader."""
+    """The start of the leader for which it was opened: after a restart the node does not lead it."""
     replicas: tuple[int, ...]
     count: int | None = None
     checksum: Checksum = Checksum()
     recovered: bool = False
-    """Sealed by a recovery, not by its leader: PUTs in flight to that leader have an unknown outcome."""
+    """Whether a recovery sealed it, and not its leader: PUTs in flight to that leader have an unknown
+    outcome."""
     size: int = 0
-    """Bytes of its entries, and `sealed_ms`, the sealing node's Unix time: 0 where they are not known. Only
-    retention goes by them."""
+    """The bytes of its entries, and `sealed_ms`, the Unix time of the node that sealed it; 0 if not known.
+    Only retention uses them."""
     sealed_ms: int = 0
 
     @property
@@ -176,35 +178,36 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def sealed(self) -> bool:
-        """Whether it has ended: `count` and `checksum` are final."""
+        """Whether it is sealed: `count` and `checksum` are final."""
         return self.count is not None
 
 
 class Topic(msgspec.Struct, kw_only=True):
-    """A topic's segments, in order from number `first`, and how far its groups are."""
+    """A topic's segments, in order from number `first`, and the positions of its groups."""
 
     segments: list[Segment]
     first: int = 1
     """The number of the first segment that is retained."""
     born: int = 1
-    """The number of the first one that there ever was: it tells this topic from earlier ones of its name."""
+    """The number of the first segment at registration, which distinguishes topics of the same name."""
     settings: dict[str, int] = {}
-    """What is set of it: see `settings.py`. `configured` counts the changes."""
+    """Its settings (`settings.py`); `configured` counts their changes."""
     configured: int = 0
     trimmed: int = 0
-    """Entries of it that retention has dropped; `skipped` of these by group: which had not read them."""
+    """How many entries retention has dropped; `skipped`: how many of these each group had not read."""
     skipped: dict[str, int] = {}
     dead: dict[str, int] = {}
-    """By group, entries that went to the dead-letter topic."""
+    """How many entries of each group went to the dead-letter topic."""
     sealed_total: int = 0
+    """How many entries all sealed segments have had, including trimmed ones."""
     cursors: dict[str, Position] = {}
-    """Groups that are read with GET."""
+    """The positions of groups that are read with GET."""
     groups: dict[str, Acknowledged] = {}
-    """Those that are read with RECEIVE: a work queue each."""
+    """What groups that are read with RECEIVE (work queues) have acknowledged."""
     handed: dict[str, tuple[HandedOn, ...]] = {}
-    """What they had out when the last segment was sealed."""
+    """The entries that each work queue had out when the last segment was sealed."""
     producers: dict[str, LastNumber] = {}
-    """How far each producer had come when the last segment was sealed."""
+    """The last number of each producer when the last segment was sealed."""
 
     @property
     def current(self) -> int:
@@ -213,11 +216,11 @@ class Topic(msgspec.Struct, kw_only=True):
 
     @property
     def begin(self) -> Position:
-        """The place of the first entry that is retained."""
+        """The position of the first entry that is retained."""
         return Position(self.first, 0)
 
     def numbered(self, start: int = 0) -> Iterator[tuple[int, Segment]]:
-        """The segments from number `start` on, with their numbers."""
+        """Return the segments from number `start` on, with their numbers."""
         start = max(start, self.first)
         return enumerate(self.segments[start - self.first :], start)
 
@@ -227,29 +230,28 @@ class Topic(msgspec.Struct, kw_only=True):
         return self.segments[-1]
 
     def segment(self, number: int) -> Segment | None:
-        """Segment `number`, or None if there is none (yet, or any more)."""
+        """Return segment `number`; None if it does not exist (yet, or any more)."""
         at = number - self.first
         return self.segments[at] if 0 <= at < len(self.segments) else None
 
     def group(self, name: str) -> Acknowledged:
-        """What is done in a group that is read with RECEIVE; nothing, if it is not known."""
+        """Return what a work queue has acknowledged; nothing, if the group is unknown."""
         done = self.groups.get(name) or Acknowledged(low=self.begin)
         assert done.low >= self.begin, "MarkInBounds: a group is at what is trimmed"
         return done
 
     def cursor(self, name: str) -> Position:
-        """Where a group that is read with GET stands; at the beginning, if it is not known."""
+        """Return the position of a group that is read with GET; the beginning, if it is unknown."""
         position = self.cursors.get(name, self.begin)
         assert position >= self.begin, "MarkInBounds: a cursor is at what is trimmed"
         return position
 
     def advance(self, position: Position) -> Position:
-        """The same place, moved past sealed segments that end there: a chain of empty ones in one step.
+        """Return a position in its normal form, which names the segment that holds the next entry, or will.
 
-        What is trimmed is passed, too.
-
-        If segment 3 was sealed at 40, (3, 40) and (4, 0) are one place. Tuples compare as places do only in
-        the form that this returns, which names the segment that holds the next entry, or will hold it.
+        If segment 3 was sealed at 40, (3, 40) and (4, 0) are the same position, and the second is its normal
+        form; empty segments are passed in the same step. Only normal forms compare correctly as tuples. A
+        position in a trimmed segment becomes the beginning of the topic.
         """
         assert position.segment >= START.segment, "CursorInBounds: segments are numbered from 1"
         number, offset = max(position, self.begin)
@@ -259,7 +261,7 @@ class Topic(msgspec.Struct, kw_only=True):
         return Position(number, offset)
 
     def distance(self, start: Position, end: Position) -> int:
-        """How many entries there are from `start` to `end`, which is not before it. Without those trimmed."""
+        """Return how many retained entries are from `start` to `end`, which is not before it."""
         begin = self.begin
         start, end = max(start, begin), max(end, begin)
         assert start <= end, "OutIsBounded: entries behind the window would count as within it"
@@ -269,11 +271,11 @@ class Topic(msgspec.Struct, kw_only=True):
         return sum(counts) - start.offset + end.offset
 
     def has(self, group: str) -> bool:
-        """Whether the group is known, whichever way it is read."""
+        """Whether the group is known, be it read with GET or with RECEIVE."""
         return group in self.cursors or group in self.groups
 
     def in_bounds(self, position: Position) -> bool:
-        """Whether a cursor may stand there, as far as metadata can tell."""
+        """Whether this may be the position of a cursor, as far as the metadata shows."""
         segment = self.segment(position.segment)
         return (
             segment is not None
@@ -283,7 +285,7 @@ class Topic(msgspec.Struct, kw_only=True):
 
 
 class Placement(NamedTuple):
-    """Where an open segment is: what a dead node, or one that leaves, concerns."""
+    """Where an open segment is placed; segments are indexed by it, to find those of a node."""
 
     leader: int
     incarnation: int
@@ -295,7 +297,7 @@ SealedAt: TypeAlias = dict[tuple[int, ...], dict[tuple[str, int], None]]
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):
-    """A member as the metadata knows it."""
+    """A member of the cluster."""
 
     directory_id: str
     incarnation: int
@@ -303,15 +305,15 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
     client_address: str
     leaving: bool = False
     knows: int = 0
-    """Up to which version it knows commands, as its latest start has announced; 0: it did not tell."""
+    """The latest version of commands that it knows, as its latest start announced; 0: not announced."""
 
     @property
     def known(self) -> int:
-        """The same, with what is known of one that did not tell."""
+        """The latest version of commands that it knows, also if it announced none."""
         return self.knows or UNTOLD
 
     def outdates(self, incarnation: int) -> bool:
-        """Whether the cluster knows a start that this one of the same directory cannot have come after."""
+        """Whether that start of the directory is older than the known one, or began from the same state."""
         mine, known = start_number(incarnation), start_number(self.incarnation)
         return mine < known or (mine == known and incarnation != self.incarnation)
 
@@ -320,7 +322,7 @@ Topics = TypeVar("Topics")
 
 
 class Contents(msgspec.Struct, Generic[Topics], frozen=True, kw_only=True):
-    """What a snapshot says. Its topics come one by one, or encoded (`broker/imaging.py`)."""
+    """The contents of a snapshot. Its topics are values, or encoded already (`broker/imaging.py`)."""
 
     version: int
     nodes: list[tuple[int, Member]]
@@ -335,29 +337,29 @@ _snapshot_decoder = msgspec.msgpack.Decoder(Contents[list[tuple[str, Topic]]])
 
 
 class Metadata:
-    """What all nodes agree on. Changed only by `apply` and `restore`."""
+    """The metadata, on which all nodes agree. Only `apply` and `restore` change it."""
 
     def __init__(self) -> None:
         self.nodes: dict[int, Member] = {}
         self.topics: dict[str, Topic] = {}
         self.tombstones: dict[str, int] = {}
-        """Deleted topics: the number with which the next one of that name begins. The latest ones; for all
-        others it is `floor`."""
+        """For the topics that were deleted last, the first segment number of the next topic of that name;
+        for all others it is `floor`."""
         self.floor = START.segment
         self.forgotten_failovers = 0
-        """Those of segments that are gone."""
-        # Derived, to find what concerns a node: there are few placements and many segments.
+        """How many of the `failovers` were of segments that were dropped since."""
+        # Derived indexes, to find the segments of a node: there are few placements and many segments.
         self.open_at: OpenAt = {}
-        """The topics whose open segment is placed like that."""
+        """The topics whose open segment has this placement."""
         self.sealed_at: SealedAt = {}
-        """The sealed segments with these replicas."""
+        """The sealed segments that have these replicas."""
         self.failovers = 0
         """How many segments were sealed by a recovery."""
         self.all_know = VERSION
-        """The version up to which all members know commands that have ever started."""
+        """The latest version of commands that all members know, apart from those that have never started."""
 
     def open_segment(self, topic: str) -> tuple[int, Segment] | None:
-        """Number and description of the topic's open segment; None for an unknown topic."""
+        """Return number and description of the topic's open segment; None for an unknown topic."""
         known = self.topics.get(topic)
         if known is None:
             return None
@@ -366,30 +368,31 @@ class Metadata:
         return known.current, segment
 
     def segment(self, topic: str, number: int) -> Segment | None:
-        """One segment, or None."""
+        """Return one segment; None if it does not exist."""
         known = self.topics.get(topic)
         return known.segment(number) if known else None
 
     def next_number(self, topic: str) -> int:
-        """The number of the first segment of a topic that is to be registered."""
+        """Return the first segment number for a topic that is to be registered."""
         number = self.tombstones.get(topic, self.floor)
         assert number >= START.segment, "DomainConsistency: segments are numbered from 1"
         return number
 
     def is_gone(self, topic: str, number: int) -> bool:
-        """Whether there was such a segment, or could have been, and there never will be again."""
+        """Whether this segment number is below those of the topic: it will never exist (again)."""
         known = self.topics.get(topic)
         return number < (known.first if known else self.next_number(topic))
 
     def older_than(self, version: int) -> list[int]:
-        """The members that have started and do not know commands of this version, sorted."""
+        """Return the members that have started and do not know commands of this version, sorted."""
         older = [n for n, node in sorted(self.nodes.items()) if node.incarnation and node.known < version]
         assert version <= VERSION, "this release cannot have made that"
         assert bool(older) == (version > self.all_know), "DomainConsistency: an upgrade is not noticed"
         return older
 
     def _known_by_all(self) -> int:
-        # One that never started has read nothing: if its release is too old, it says so at its first start.
+        # A member that has never started has applied nothing. If its release is too old, it says so when it
+        # starts.
         return min([VERSION, *(node.known for node in self.nodes.values() if node.incarnation)])
 
     def joining(self) -> int:
@@ -397,18 +400,18 @@ class Metadata:
         return sum(not node.incarnation for node in self.nodes.values())
 
     def is_sealed(self, topic: str, number: int) -> bool:
-        """Whether this is a segment that is sealed."""
+        """Whether this segment exists and is sealed."""
         segment = self.segment(topic, number)
         return segment is not None and segment.sealed
 
     def is_over(self, topic: str, number: int) -> bool:
-        """Whether nothing will ever be written to this segment (any more)."""
+        """Whether this segment is sealed or gone: nothing will be written to it."""
         return self.is_sealed(topic, number) or self.is_gone(topic, number)
 
     # --- the state machine ---
 
     def apply(self, command: Command) -> str | None:
-        """Apply a committed command. Returns the topic that it changed, if it changed one."""
+        """Apply a committed command. Returns the name of the topic whose segments or settings changed."""
         match command:
             case Announce():
                 self._announce(command)
@@ -457,14 +460,14 @@ class Metadata:
 
     def _announce(self, command: Announce) -> None:
         known = self.nodes.get(command.node_id)
-        # Each refusal keeps an id from having two processes that both count as the member: two leaders of one
-        # segment, or a Raft vote by a disk that does not know of the votes that its predecessor gave.
+        # Each refusal prevents two processes from counting as the same member: they could lead one segment
+        # twice, or vote in Raft from a disk that does not have the votes given before.
         if known is not None and known.directory_id != command.directory_id:
             return  # another disk under a known id
         if known is not None and known.outdates(command.incarnation):
             return
         if known is None and command.incarnation and any(node.incarnation for node in self.nodes.values()):
-            return  # a removed member that does not know it: only joining (or founding) makes a member
+            return  # a member that was removed and does not know it: only joining (or founding) admits it
         if known is None and not command.incarnation and self.joining() >= MAX_JOINING:
             return
         self.nodes[command.node_id] = Member(
@@ -487,7 +490,7 @@ class Metadata:
     def _mark_leaving(self, node_id: int) -> None:
         node = self.nodes.get(node_id)
         stay = [other for other, known in self.nodes.items() if other != node_id and not known.leaving]
-        if node and stay:  # one node must be left to open segments
+        if node and stay:  # at least one node must remain that may lead new segments
             self.nodes[node_id] = msgspec.structs.replace(node, leaving=True)
             assert not all(known.leaving for known in self.nodes.values()), "no node may open a segment"
 
@@ -495,7 +498,7 @@ class Metadata:
         if command.topic in self.topics or len(self.topics) >= MAX_TOPICS:
             return None
         if command.number != self.next_number(command.topic) or not makes_sense(command.settings):
-            return None  # asked for before another topic of that name was there, and deleted
+            return None  # proposed before another topic of that name was registered and deleted
         segment = self._opened(command.leader, command.replicas)
         if segment is None:
             return None
@@ -519,7 +522,7 @@ class Metadata:
         return command.topic
 
     def _trim(self, command: Trim) -> str | None:
-        """Retention. What it may take is decided here: its planner may have known less."""
+        """Drop the oldest segments, if they may be dropped: the planner may have known less."""
         topic = self.topics.get(command.topic)
         if topic is None or topic.first != command.old or not command.old < command.first <= topic.current:
             return None
@@ -548,14 +551,14 @@ class Metadata:
         return command.topic
 
     def _skip(self, topic: Topic, group: str, missed: int) -> None:
-        """Retention took entries that a group had not read: it is told how many."""
+        """Count entries that retention has dropped before a group read them."""
         if missed > 0:
             topic.skipped[group] = topic.skipped.get(group, 0) + missed
 
     def _delete(self, command: DeleteTopic) -> str | None:
         topic = self.topics.get(command.topic)
         if topic is None or topic.born != command.born:
-            return None  # gone already; perhaps there is another one of that name
+            return None  # deleted already; there may be a new topic of that name
         self.forgotten_failovers += sum(segment.recovered for segment in topic.segments)
         _remove(self.open_at, _placement(topic.open), command.topic)
         for number, segment in topic.numbered():
@@ -579,8 +582,8 @@ class Metadata:
         following = self._opened(command.leader, command.replicas)
         if following is None:
             return None  # the next leader was removed in the meantime: propose again
-        # One command closes and opens. Were they two, a crash between them would leave a topic that no node
-        # leads, and of which no node could say whether the next segment is still to come.
+        # One command seals and opens. With two commands, a crash in between would leave a topic that no node
+        # leads, and no node could know whether the second command is still to come.
         _remove(self.open_at, _placement(topic.open), command.topic)
         topic.segments[-1] = msgspec.structs.replace(
             topic.open,
@@ -597,7 +600,7 @@ class Metadata:
         topic.sealed_total += command.count
         end = Position(command.segment, command.count)
         for group, position in topic.cursors.items():
-            # Read further than that? Then a recovery had to give up entries that had been acknowledged.
+            # A cursor beyond the end: the recovery has given up entries that had been acknowledged.
             topic.cursors[group] = min(position, end)
         self._commit_cursors(topic, command.cursors)
         self._seal_groups(topic, command, end)
@@ -608,7 +611,7 @@ class Metadata:
         return command.topic
 
     def _seal_groups(self, topic: Topic, command: Seal, end: Position) -> None:
-        """What consumers have acknowledged, and what they have in hand, goes on to the next leader."""
+        """Pass on to the next leader what consumers have acknowledged, and what they have in hand."""
         for group, done in topic.groups.items():
             topic.groups[group] = done.cut(end).join(Acknowledged(done.generation), topic.advance)
         self._commit_groups(topic, command.groups, {})
@@ -623,18 +626,18 @@ class Metadata:
         assert topic.handed.keys() <= topic.groups.keys(), "NothingSkipped: handed on of a group that is none"
 
     def _opened(self, leader: int, replicas: tuple[int, ...]) -> Segment | None:
-        """A new open segment; None if a node that it names is not (or no longer) a member."""
+        """Return a new open segment; None if one of its nodes is not (or no longer) a member."""
         if leader not in replicas or not self._are_members(replicas):
             return None
-        # The incarnation is the one that is known when the command is applied, not when it was proposed: a
-        # leader that restarted in between leads the segment, and the former process is not mistaken for it.
+        # The incarnation is that at the time of applying, not of proposing: if the leader restarted in
+        # between, the new process leads the segment, and the old one is not mistaken for it.
         segment = Segment(leader=leader, incarnation=self.nodes[leader].incarnation, replicas=replicas)
         assert segment.leader in segment.replicas, "OpenLeaderMatchesMap: the leader holds no copy"
         assert not segment.sealed, "DomainConsistency: a segment is born open"
         return segment
 
     def _are_members(self, replicas: tuple[int, ...]) -> bool:
-        """Whether these are some nodes that are known, each named once."""
+        """Whether these are one or more members, each named once."""
         return 0 < len(replicas) == len(set(replicas)) and all(node in self.nodes for node in replicas)
 
     def _commit_cursors(self, topic: Topic, cursors: dict[str, Position]) -> None:
@@ -647,7 +650,7 @@ class Metadata:
     def _commit_groups(
         self, topic: Topic, groups: dict[str, Acknowledged], dead: dict[str, tuple[Run, ...]]
     ) -> None:
-        """CommitGroup: a join, within one generation."""
+        """Commit acknowledgements: a join within one generation; those of other generations are ignored."""
         for group, done in sorted(groups.items()):
             known = topic.groups.get(group)
             if known is None and not (done.generation == 0 and _has_room(topic, group)):
@@ -655,23 +658,23 @@ class Metadata:
             known = known or topic.group(group)
             ends = [done.low, *(Position(run.segment, run.end) for run in done.above)]
             if max(ends) < topic.begin:
-                continue  # all of it is trimmed, or of an earlier topic of that name
+                continue  # all of it is trimmed, or belongs to an earlier topic of that name
             runs_are_sound = all(0 <= run.start < run.end for run in done.above)
             sound = runs_are_sound and all(end < topic.begin or topic.in_bounds(end) for end in ends)
             if sound and known.generation == done.generation:
                 topic.groups[group] = joined = known.join(done, topic.advance)
                 assert joined.low >= known.low, "MarkOnlyRises: what was acknowledged would be given again"
                 given_up = [run for run in dead.get(group, ()) if joined.covers(Position(*run[:2]))]
-                for segment, start, end in given_up:  # counted once, however often this is committed
+                for segment, start, end in given_up:  # each entry counts once, however often it is committed
                     fresh = sum(not known.covers(Position(segment, at)) for at in range(start, end))
                     if fresh:
                         topic.dead[group] = topic.dead.get(group, 0) + fresh
 
     def _move_group(self, command: MoveGroup) -> None:
-        """SEEK: back, too. What earlier owners propose of the last generation is void from now on."""
+        """SEEK, forwards or back. Proposals of earlier generations are ignored from now on."""
         topic = self.topics.get(command.topic)
         if topic is None or command.to.segment < topic.born:
-            return  # of an earlier topic of that name
+            return  # it belongs to an earlier topic of that name
         if not (command.to < topic.begin or topic.in_bounds(command.to)):
             return
         known = topic.groups.get(command.group)
@@ -702,13 +705,13 @@ class Metadata:
         return command.topic
 
     def directories(self, replicas: tuple[int, ...]) -> tuple[str, ...] | None:
-        """Return the directories of some nodes; None if these are not members, each named once."""
+        """Return the data directories of nodes; None unless these are members, each named once."""
         if not self._are_members(replicas):
             return None
         return tuple(self.nodes[node].directory_id for node in replicas)
 
     def needs(self, node_id: int) -> bool:
-        """Whether some segment still names the node as a replica (or as the leader of an open one)."""
+        """Whether the node still is a replica of any segment (or the leader of an open one)."""
         replica_sets = [*self.sealed_at, *(placement.replicas for placement in self.open_at)]
         needed = any(node_id in replicas for replicas in replica_sets)
         assert not needed or node_id in self.nodes, "DomainConsistency: a replica that is no member"
@@ -717,12 +720,12 @@ class Metadata:
     # --- snapshots ---
 
     def snapshot(self) -> bytes:
-        """The whole state, equal bytes for equal states."""
+        """Return the whole state; equal states have equal bytes."""
         versions = map(version_for, self.topics.values())
         return snapshot_encoder.encode(self.contents(versions, sorted(self.topics.items())))
 
     def contents(self, versions: Iterable[int], topics: Topics) -> Contents[Topics]:
-        """What a snapshot says of these topics, which need the versions, and of all else."""
+        """Return a snapshot with these topics, which need these versions, and all other state."""
         return Contents(
             version=max(RETENTION_VERSION if self.tombstones else FIRST_VERSION, *versions, FIRST_VERSION),
             nodes=sorted(self.nodes.items()),
@@ -733,7 +736,7 @@ class Metadata:
         )
 
     def restore(self, data: bytes) -> None:
-        """Replace the state by a snapshot. Raises `UnknownCommand` for one from another version."""
+        """Replace the state by a snapshot. Raises `UnknownCommand` if this version cannot read it."""
         try:
             snapshot = _snapshot_decoder.decode(data)
         except UNREADABLE as error:
@@ -742,7 +745,7 @@ class Metadata:
             raise UnknownCommand(f"metadata snapshot of version {snapshot.version}: upgrade this node")
         if not all(_is_chain(topic.segments) for _, topic in snapshot.topics):
             raise UnknownCommand("metadata snapshot with a topic that does not end in its one open segment")
-        # The dicts stay the same objects: other components hold references to them.
+        # Keep the same dict objects, since other components hold references to them.
         self.nodes.clear()
         self.nodes.update(snapshot.nodes)
         self.topics.clear()
@@ -763,11 +766,11 @@ class Metadata:
 
     @property
     def segments(self) -> int:
-        """How many segments there are in all topics."""
+        """The number of segments of all topics."""
         return len(self.topics) + sum(map(len, self.sealed_at.values()))
 
     def _placed(self) -> tuple[OpenAt, SealedAt]:
-        """What `open_at` and `sealed_at` are, from the topics alone."""
+        """Compute `open_at` and `sealed_at` from the topics."""
         open_at: OpenAt = {}
         sealed_at: SealedAt = {}
         for name, topic in self.topics.items():
@@ -778,11 +781,11 @@ class Metadata:
         return open_at, sealed_at
 
     def digest(self) -> str:
-        """A hash that is equal on all nodes at the same applied index."""
+        """Return a hash of the state, equal on all nodes at the same applied index."""
         return hashlib.sha256(self.snapshot()).hexdigest()
 
     def check_invariants(self) -> None:
-        """Assert what must hold of metadata alone."""
+        """Assert the invariants that concern metadata only."""
         assert (self.open_at, self.sealed_at) == self._placed(), "DomainConsistency: an index is stale"
         assert self.failovers == self._recovered(), "DomainConsistency: failovers do not add up"
         assert self.all_know == self._known_by_all(), "DomainConsistency: an upgrade is not noticed"
@@ -821,12 +824,12 @@ Item = TypeVar("Item")
 
 
 def _is_chain(segments: list[Segment]) -> bool:
-    """Whether all but the last are sealed, and the last is open. What a snapshot says is not asserted."""
+    """Whether all segments but the last are sealed. It returns, not asserts: a snapshot may be invalid."""
     return bool(segments) and not segments[-1].sealed and all(segment.sealed for segment in segments[:-1])
 
 
 def version_for(topic: Topic) -> int:
-    """The earliest version that can say what there is of the topic."""
+    """Return the earliest version that can represent the topic."""
     assert topic.groups or not topic.handed, (
         "NothingSkipped: a release without groups would drop what was handed on"
     )
@@ -837,13 +840,13 @@ def version_for(topic: Topic) -> int:
 
 
 def _all_read(topic: Topic, upto: Position) -> bool:
-    """Whether every group is done with what is before that place."""
+    """Whether every group has read or acknowledged all entries before a position."""
     places = [topic.advance(at) for at in topic.cursors.values()]
     return all(at >= upto for at in (*places, *(done.low for done in topic.groups.values())))
 
 
 def _has_room(topic: Topic, group: str) -> bool:
-    """Whether the topic may keep one more group, and does not know this one as of the other kind."""
+    """Whether a new group of this name may be added to the topic."""
     return not topic.has(group) and len(topic.cursors) + len(topic.groups) < MAX_GROUPS
 
 
@@ -862,4 +865,4 @@ def _remove(index: dict[Place, dict[Item, None]], place: Place, item: Item) -> N
     assert item in index.get(place, {}), f"DomainConsistency: {item} was not where it should be"
     del index[place][item]
     if not index[place]:
-        del index[place]  # `needs` and repair walk over the places: one that is empty would live for ever
+        del index[place]  # an empty entry would stay for ever, and `needs` and repair would visit it
