@@ -34,10 +34,10 @@ from zlib import crc32
 import msgspec
 
 MAX_BATCH_BYTES = 1 << 30
-"""Most bytes of payload in one entry, or in one batch of the public API."""
+"""The most bytes of payload in one entry, or in one batch of the public API."""
 
 MAX_BATCH_ENTRIES = 2_000
-"""Most entries in one batch of the public API. Batches joined inside one turn may hold more."""
+"""The most entries in one batch of the public API. Batches joined inside one turn may have more."""
 
 
 class Stamp(NamedTuple):
@@ -52,7 +52,7 @@ class Stamp(NamedTuple):
     at: int
 
     def cut(self, start: int, stop: int) -> Stamp:
-        """The run of its entries `start` up to but not including `stop`, as far as it has them."""
+        """Return the stamp of its entries `start` to `stop - 1`, as far as it has them."""
         start, stop = max(start, 0), min(stop, self.entries)
         return self._replace(entries=max(0, stop - start), first=self.first + start if self.producer else 0)
 
@@ -75,38 +75,38 @@ class Batch(msgspec.Struct, frozen=True, array_like=True, repr_omit_defaults=Tru
 
     @classmethod
     def of(cls, payloads: Sequence[bytes]) -> Batch:
-        """The batch of these entries, in order. TypeError for what is not bytes-like."""
+        """Return the batch of these entries, in order. Raises TypeError if one is not bytes-like."""
         sizes, blob = list(map(len, payloads)), b"".join(payloads)
-        if sum(sizes) != len(blob):  # something counts its length in items, not in bytes
+        if sum(sizes) != len(blob):  # the length of some entry counts items of several bytes
             return cls.of([bytes(memoryview(payload)) for payload in payloads])
         return cls(struct.pack(f"<{len(sizes)}I", *sizes), blob)
 
     @property
     def count(self) -> int:
-        """Number of entries."""
+        """The number of entries."""
         return len(self.lengths) >> 2
 
     @property
     def size(self) -> int:
-        """Bytes of payload."""
+        """The bytes of payload."""
         return len(self.blob)
 
     @property
     def weight(self) -> int:
-        """Bytes that the batch takes. Limits count these: empty entries have no bytes of payload."""
+        """The bytes of the whole batch, which limits count, since empty entries have no payload."""
         return len(self.lengths) + len(self.blob)
 
     def sizes(self) -> tuple[int, ...]:
-        """The length of each entry, in bytes."""
+        """Return the length of each entry, in bytes."""
         return struct.unpack(f"<{self.count}I", self.lengths)
 
     def payloads(self) -> list[bytes]:
-        """The entries themselves."""
+        """Return the entries."""
         blob, end = self.blob, 0
         return [blob[end : (end := end + size)] for size in self.sizes()]
 
     def slice(self, start: int, stop: int) -> Batch:
-        """Entries `start` up to but not including `stop`, counted from 0 within this batch."""
+        """Return entries `start` to `stop - 1`, counted from 0 within this batch."""
         if start <= 0 and stop >= self.count:
             return self
         ends = [0, *accumulate(self.sizes())]
@@ -114,7 +114,7 @@ class Batch(msgspec.Struct, frozen=True, array_like=True, repr_omit_defaults=Tru
         return Batch(self.lengths[start * 4 : stop * 4], self.blob[ends[start] : ends[stop]], stamps)
 
     def _cut_stamps(self, start: int, stop: int) -> tuple[Stamp, ...]:
-        """The stamps of entries `start` up to `stop`; none if they say nothing of any of these."""
+        """Return the stamps of entries `start` to `stop - 1`; none if these have no producers and times."""
         cut, at = [], 0
         for stamp in self.stamps:
             begin, at = at, at + stamp.entries
@@ -123,16 +123,16 @@ class Batch(msgspec.Struct, frozen=True, array_like=True, repr_omit_defaults=Tru
         return tuple(cut) if any(run.producer or run.at for run in cut) else ()
 
     def stamped(self, producer: str, first: int, at: int) -> Batch:
-        """The same entries as numbers `first`, `first + 1`, ... of a producer."""
+        """Return the batch with its entries numbered `first`, `first + 1`, ... of a producer."""
         return Batch(self.lengths, self.blob, (Stamp(self.count, producer, first, at),))
 
     def timed(self, at: int) -> Batch:
-        """The same entries, appended at `at` (unix milliseconds)."""
+        """Return the batch with the append time `at` (unix milliseconds)."""
         runs = self.stamps or (Stamp(self.count, "", 0, 0),)
         return Batch(self.lengths, self.blob, tuple(run._replace(at=at) for run in runs))
 
     def times(self) -> list[int]:
-        """When each entry was appended, in unix milliseconds; 0 where that is not known.
+        """Return the append time of each entry, in unix milliseconds; 0 where it is not known.
 
         >>> Batch.of([b"a", b"b"]).timed(5).times(), Batch.of([b"c"]).times()
         ([5, 5], [0])
@@ -141,7 +141,7 @@ class Batch(msgspec.Struct, frozen=True, array_like=True, repr_omit_defaults=Tru
         return [run.at for run in runs for _ in range(run.entries)]
 
     def check(self) -> None:
-        """Raise ValueError unless the two parts agree: for batches that a peer or a disk handed us."""
+        """Raise ValueError unless the parts agree, for batches from a peer or a disk."""
         if len(self.lengths) % 4 or sum(self.sizes()) != len(self.blob):
             raise ValueError(f"malformed batch: {self.count} lengths do not add up to {self.size} bytes")
         if self.stamps and (
@@ -155,7 +155,7 @@ EMPTY = Batch(b"", b"")
 
 
 def concat(batches: Iterable[Batch]) -> Batch:
-    """One batch holding the entries of all of them, in order.
+    """Return one batch with the entries of all of them, in order.
 
     >>> concat([Batch.of([b"a"]), Batch.of([b"b", b"c"])]).payloads()
     [b'a', b'b', b'c']
@@ -173,8 +173,9 @@ def concat(batches: Iterable[Batch]) -> Batch:
 class Checksum(NamedTuple):
     """CRC-32 of a sequence of entries: of the stream of lengths and of the stream of payload bytes.
 
-    Independent of how the entries were batched, so copies of a segment can be compared. It leaves out the
-    stamps: those of a sealed segment matter no more, since its Seal says how far each producer had come.
+    It does not depend on how the entries were batched, so copies of a segment can be compared. It does not
+    cover the stamps: the Seal of a segment contains the last number of each producer, and the checks of the
+    records on disk cover the append times.
 
     >>> one = Checksum().extend(Batch.of([b"a", b"b"]))
     >>> two = Checksum().extend(Batch.of([b"a"])).extend(Batch.of([b"b"]))
@@ -186,5 +187,5 @@ class Checksum(NamedTuple):
     blob: int = 0
 
     def extend(self, batch: Batch) -> Checksum:
-        """The checksum of what was summed so far followed by `batch`."""
+        """Return the checksum of the entries so far, followed by those of `batch`."""
         return Checksum(crc32(batch.lengths, self.lengths), crc32(batch.blob, self.blob))

@@ -1,10 +1,10 @@
 """A bell that wakes threads which wait for an entry.
 
 A thread that waits first reads how often the bell has rung, then looks for an entry, and then waits for the
-next ring. An append after that look rings the bell after it, so no wake-up is missed. While no thread waits,
-ringing costs an append only the read of `waiting`.
+next ring. An append after that look also rings after it, so no wake-up is lost. While no thread waits, an
+append only reads `waiting`.
 
-One bell serves all topics of an engine: a thread that is woken in vain looks, and waits again.
+One bell serves all topics of an engine. A thread that finds no entry when it is woken waits again.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from threading import Condition, RLock
 
 
 class Bell:
-    """Rung after an append, and whenever else a wait may be over."""
+    """Rung after an append, and at any other event that may end a wait."""
 
     def __init__(self) -> None:
         self.lock = RLock()
         self.waiting = 0
-        """Threads that wait, or are about to. After an exception it may stay too high: then appends ring."""
+        """How many threads wait, or are about to. An exception may leave it too high; appends then ring."""
         self.rung = 0
+        """How often the bell has rung."""
         self._condition = Condition(self.lock)
 
     def __enter__(self) -> None:
-        """This thread may wait from now on: appends ring."""
+        """This thread may wait from now on, so appends must ring."""
         with self.lock:
             self.waiting += 1
 
@@ -32,13 +33,13 @@ class Bell:
             self.waiting -= 1
 
     def ring(self) -> None:
-        """Wake all that wait."""
+        """Wake all waiting threads."""
         with self.lock:
             self.rung += 1
             self._condition.notify_all()
 
     def wait(self, rung: int, seconds: float | None) -> None:
-        """Wait until the bell was rung more often than `rung` times, for so long at most."""
+        """Wait until the bell has rung more than `rung` times, for at most `seconds` (None: for ever)."""
         with self.lock:
             if self.rung == rung:
                 self._condition.wait(seconds)

@@ -58,7 +58,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 
 class Cursor:
-    """Where the readers of a topic are."""
+    """The position of the readers of a topic."""
 
     def __init__(
         self, engine: Engine, log: Log, persist_every: int, commit: Callable[[], None], *, give_back: bool
@@ -72,12 +72,12 @@ class Cursor:
         self.lock = RLock()
         self._reader = Reader(log, log.cursor)
         self._ahead: list[bytes] = []
-        self._at = 0  # the next one of `_ahead`
+        self._at = 0  # the next entry in `_ahead`
         self.index = log.cursor
         self.persisted = log.cursor
 
     def next(self, *, move: bool) -> Entry | None:
-        """The next entry, or None at the end."""
+        """Return the next entry, or None at the end; `move`: also move past it."""
         refuse_reentry(self.lock)
         while True:
             with self.lock:
@@ -93,7 +93,7 @@ class Cursor:
             self._commit()  # without the lock, so that readers of one topic share a sync
 
     def batch(self, max_bytes: int, max_entries: int, *, move: bool) -> list[Entry]:
-        """The next entries, at least one if there is one."""
+        """Return the next entries, at least one if there is any; `move`: also move past them."""
         refuse_reentry(self.lock)
         while True:
             with self.lock:
@@ -108,7 +108,7 @@ class Cursor:
             self._commit()
 
     def seek(self, index: int) -> None:
-        """Go to `index` and persist that."""
+        """Move to `index` and persist that."""
         refuse_reentry(self.lock)
         with self.lock:
             self._engine.note_cursor(self._log, index)
@@ -116,14 +116,14 @@ class Cursor:
             self._go(index)
 
     def rewind(self, index: int) -> None:
-        """A read that began at `index` was ended by an exception: what it took is delivered again."""
+        """Move back to `index`, where a read began that an exception ended, to deliver its entries again."""
         give_back(self.lock)
         with self.lock:
             if self.index > index:
                 self._go(index)
 
     def persist(self) -> None:
-        """Persist the position if it is not."""
+        """Persist the position if it has changed."""
         with self.lock:
             if self.index != self.persisted and not self._log.gone:
                 self._note(self.index)
@@ -141,12 +141,12 @@ class Cursor:
                 return bool(self._ahead)
 
     def _align(self, index: int) -> None:
-        """See that `index` is what the reader gives next: an exception may have lost what it gave last."""
+        """Make the reader continue at `index`: an exception may have lost the entries that it gave last."""
         if self._reader.index != index:
             self._reader.seek(index)
 
     def _peek(self, max_bytes: int, max_entries: int) -> list[bytes]:
-        """The next payloads within both limits; what was read of them stays ahead."""
+        """Return the next payloads within both limits, and keep them in `_ahead`."""
         if self._at == len(self._ahead) and not self._read_ahead():
             return []
         while True:
@@ -158,26 +158,26 @@ class Cursor:
                 self._align(self.index + len(self._ahead) - self._at)
                 more = self._reader.payloads()
             except (CorruptionError, IndexError):
-                break  # what comes before the damage, or what was trimmed meanwhile, is delivered first
+                break  # deliver the entries before the damage, or before what was trimmed, first
             if not more:
                 break
             self._ahead, self._at = self._ahead[self._at :] + more, 0
         return ready[: max(1, bisect_right(sizes, max_bytes))]
 
     def _check(self, move: bool) -> None:
-        """Raise if the engine is closed, or has failed and could not note a new position."""
+        """Raise if the engine is closed, or, for a read that moves, has failed; skip trimmed entries."""
         if self._engine.stopped:
             self._engine.check_open(writing=move)
         if self.index < self._log.first:
             self._go(self._log.first)
 
     def _due(self, entries: int) -> bool:
-        """Whether earlier deliveries have to be noted before `entries` more are handed out."""
+        """Whether earlier deliveries must be noted before `entries` more are delivered."""
         delivered = self.index - self.persisted
         return delivered > 0 and delivered + entries > self._every
 
     def _advance(self, entries: int) -> None:
-        """Move over `entries` that the caller is about to return, in one step that nothing can cut."""
+        """Move past entries that the caller is about to return, in one step that no exception interrupts."""
         self.index, self._at = self.index + entries, self._at + entries
 
     def _note(self, index: int) -> None:

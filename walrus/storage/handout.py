@@ -53,7 +53,7 @@ from walrus.storage.log import Log
 from walrus.storage.reading import Reader
 
 MAX_IN_HAND = 1_000
-"""Entries from the mark on among which some may be out, or done."""
+"""How many entries from the mark on may be out, or done."""
 
 
 class Received(Entry, frozen=True, gc=False):
@@ -70,7 +70,7 @@ class Settles(Protocol):
 
 
 class HeldEntry(Received, frozen=True, eq=False, gc=True, kw_only=True):
-    """What `Walrus.receive` returns: a context manager that acknowledges, or on an exception gives back."""
+    """The result of `Walrus.receive`: a context manager that acknowledges, or gives back on an exception."""
 
     wal: Settles
     topic: str
@@ -93,12 +93,12 @@ class HeldEntry(Received, frozen=True, eq=False, gc=True, kw_only=True):
             self.wal.nack(self.topic, self)
 
     def leave_alone(self) -> None:
-        """It is given back: an ack at the end of the block would count, and its work was not done."""
+        """Note that it was given back, so that the end of the block does not acknowledge it."""
         msgspec.structs.force_setattr(self, "given_back", True)
 
 
 class Out(msgspec.Struct):
-    """An entry that was handed out and is not done: when it waits again, and how often it was out."""
+    """An entry that was handed out and is not done: until when it is out, and how often it has been."""
 
     until: float
     deliveries: int
@@ -112,12 +112,12 @@ class Handout:
         self._next = mark
         self._out: dict[int, Out] = {}
         self._due: list[tuple[float, int]] = []
-        """A heap. What an item says counts only if `_out` says the same."""
+        """A heap of (until, index). An item is valid only if `_out` has the same time for the index."""
         self.done: set[int] = set()
-        """Those of them that are above the mark."""
+        """The acknowledged entries above the mark."""
 
     def candidate(self, end: int, now: float) -> int | None:
-        """The index of the entry to hand out next, if there is one; `end`: the first that does not exist."""
+        """Return the index of the entry to hand out next, if any; `end`: the first that does not exist."""
         while self._due and not self._stands(*self._due[0]):
             heappop(self._due)
         if self._due and self._due[0][0] <= now:
@@ -131,11 +131,11 @@ class Handout:
         return out is not None and out.until == until
 
     def next_deadline(self) -> float:
-        """When an entry that is out waits again."""
+        """Return when the next entry that is out waits again; infinity if none is out."""
         return self._due[0][0] if self._due else float("inf")
 
     def hand_out(self, index: int, until: float) -> int:
-        """The candidate is out; how often it has been now."""
+        """Hand out the candidate until that time; return how often it was handed out."""
         assert index >= self.mark and index not in self.done, "AckedNotRedelivered: it was acknowledged"
         before = self._out.get(index)
         deliveries = 1 if before is None else before.deliveries + 1
@@ -146,11 +146,11 @@ class Handout:
     def _hold(self, index: int, out: Out) -> None:
         self._out[index] = out
         heappush(self._due, (out.until, index))
-        if len(self._due) > 2 * MAX_IN_HAND:  # most of them of deliveries that are over
+        if len(self._due) > 2 * MAX_IN_HAND:  # most of them are invalid
             self._due = sorted((out.until, index) for index, out in self._out.items())
 
     def acknowledge(self, index: int) -> bool:
-        """The entry is done, whichever delivery led to it. Return whether it is: not if it is too far on."""
+        """Mark the entry as done; return False if it is too far above the mark."""
         if index >= self.mark + MAX_IN_HAND:
             return False
         if index >= self.mark:
@@ -160,14 +160,14 @@ class Handout:
         return True
 
     def _rise(self, mark: int) -> None:
-        """The mark is there, and goes on over what is done."""
+        """Move the mark to `mark`, and further over entries that are done."""
         while mark in self.done:
             self.done.remove(mark)
             mark += 1
         self.mark, self._next = mark, max(self._next, mark)
 
     def give_back(self, index: int, deliveries: int, ready_at: float) -> bool:
-        """The consumer does not want it: it waits again then. Return whether this delivery is out."""
+        """Let the entry wait again from `ready_at` on; return False if that delivery is over."""
         out = self._out.get(index)
         if out is None or out.deliveries != deliveries:
             return False
@@ -175,13 +175,13 @@ class Handout:
         return True
 
     def trimmed(self, first: int) -> None:
-        """Entries below `first` are there no more."""
+        """Entries below `first` were trimmed: forget them."""
         self._out = {index: out for index, out in self._out.items() if index >= first}
         self.done = {index for index in self.done if index >= first}
         self._rise(max(self.mark, first))
 
     def check_invariants(self) -> None:
-        """Assert what must hold of it by itself."""
+        """Assert the invariants of the module's docstring."""
         assert not self._out.keys() & self.done, "an entry is in one state"
         for index in (*self._out, *self.done):
             assert self.mark <= index < self.mark + MAX_IN_HAND, f"OutIsBounded: {index} at {self.mark}"
@@ -191,19 +191,19 @@ class Handout:
 
 
 class HandoutCursor:
-    """A topic's handout, with the log that it reads and the journal in which its mark is noted."""
+    """A topic's `Handout`, with the log that it reads and the journal that stores its mark."""
 
     def __init__(
         self, engine: Engine, log: Log, persist_every: int, commit: Callable[[], None], *, give_back: bool
     ) -> None:
-        """As for `Cursor`."""
+        """The arguments are those of `Cursor`."""
         self._engine, self._log, self._every = engine, log, persist_every
         self._commit, self._give_back = commit, give_back
         self.lock = RLock()
         self.handout = Handout(log.cursor)
         self.persisted = log.cursor
         self._ahead: list[bytes] = []
-        self._ahead_at = 0  # the index of the first of them
+        self._ahead_at = 0  # the index of the first entry of `_ahead`
 
     def take(self, now: float, until: float) -> Received | None:
         """Hand out the next entry, if one waits. Raises `CorruptionError` for one that cannot be read."""
@@ -223,20 +223,20 @@ class HandoutCursor:
             self.handout.trimmed(self._log.first)
 
     def _read(self, index: int) -> bytes:
-        """The entry; those behind it are kept ahead, as a cursor keeps them."""
-        if index < self._ahead_at:  # it came back: what is ahead stays
+        """Return the entry; the ones after it are read ahead, as by a cursor."""
+        if index < self._ahead_at:  # a redelivery: keep what was read ahead
             return Reader(self._log, index).batch(1, 1).payloads()[0]
         if index >= self._ahead_at + len(self._ahead):
             self._ahead, self._ahead_at = Reader(self._log, index).payloads(), index
         return self._ahead[index - self._ahead_at]
 
     def next_deadline(self) -> float:
-        """When an entry that is out waits again."""
+        """Return when the next entry that is out waits again; infinity if none is out."""
         with self.lock:
             return self.handout.next_deadline()
 
     def count(self) -> int:
-        """Entries that are not acknowledged."""
+        """Return how many entries are not acknowledged."""
         with self.lock:
             self._look(writing=False)
             return self._log.next_index - self.handout.mark - len(self.handout.done)
@@ -262,13 +262,13 @@ class HandoutCursor:
             return self.handout.give_back(received.index, received.deliveries, ready_at)
 
     def persist(self) -> None:
-        """Persist the mark if it is not."""
+        """Persist the mark if it has changed."""
         with self.lock:
             if self.handout.mark != self.persisted and not self._log.gone:
                 self._note(self.handout.mark)
 
     def seek(self, index: int) -> None:
-        """Begin anew at `index` and persist that; what was out is forgotten."""
+        """Continue at `index` and persist that; outstanding deliveries are forgotten."""
         refuse_reentry(self.lock)
         with self.lock:
             self._engine.note_cursor(self._log, index)
