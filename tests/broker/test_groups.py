@@ -100,6 +100,17 @@ def test_a_run_stops_before_what_an_earlier_owner_saw_acknowledged():
     assert taken == [1, 2, 4, 5, 6, 7], "NothingSkipped"
 
 
+def test_what_raft_commits_late_for_an_earlier_owner_is_out_no_more():
+    """A consumer of that owner acknowledged the entry; by now another one has it, which may die with it."""
+    group, of = fresh(), topic()
+    first, second = take(group, of, 2), take(group, of, 2)
+    assert first and second and group.give_back(second, 1.0)
+    group.on_committed(Acknowledged(above=(Run(1, 0, 2),)).join(Acknowledged(), of.advance))
+    assert group.idle, "AckedNotRedelivered: what is done is out still, or waits to be handed out again"
+    group.check_invariants(of)
+    assert group.candidate(of, 2, 2 * VISIBLE) is None, "AckedNotRedelivered"
+
+
 class Model:
     """A group as its consumers see it: what is done, and what each of them has in hand until when."""
 

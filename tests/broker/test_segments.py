@@ -289,6 +289,11 @@ def test_seal_below_a_committed_cursor_takes_the_cursor_along():
     assert topic.advance(topic.cursors[""]) == Position(2, 0), "CursorInBounds"
 
 
+def test_seal_leaves_a_cursor_that_has_not_come_to_its_end():
+    topic = cluster(commit(Position(1, 5)), seal(1, 7)).topics["t"]
+    assert topic.cursors == {"": Position(1, 5)}, "DeliveredIsPrefix: a rollover skips what was not delivered"
+
+
 def test_groups_are_bounded():
     many = {f"g{number}": Position(1, 1) for number in range(MAX_GROUPS + 5)}
     metadata = cluster(CommitCursors(cursors={"t": many}))

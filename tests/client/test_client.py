@@ -45,15 +45,15 @@ def test_every_command_round_trips(connect: MakeClient) -> None:
     with FakeNode() as node:
         client = connect(node)
         client.register("t")
-        assert client.put("t", b"one") == Position(1, 0)
-        assert client.put_many("t", [b"two", b"", b"fo ur"]) == places(1, 4)
-        assert client.get("t") == b"one"
-        assert client.get_many("t", 10) == [b"two", b"", b"fo ur"]
-        assert client.get("t") is None
-        assert client.get("t", "group") == b"one"
-        assert client.fetch("t", 1, 3) == b"fo ur"
-        assert client.fetch("t", 1, 4) is None
-        assert client.fetch_many("t", 1, 1, 10) == [b"two", b"", b"fo ur"]
+        assert client.put("t", b"one") == Position(1, 0), "AnswersAreTrue: another place"
+        assert client.put_many("t", [b"two", b"", b"fo ur"]) == places(1, 4), "AnswersAreTrue: another place"
+        assert client.get("t") == b"one", "DeliveredIsPrefix"
+        assert client.get_many("t", 10) == [b"two", b"", b"fo ur"], "DeliveredIsPrefix"
+        assert client.get("t") is None, "DeliveredIsPrefix"
+        assert client.get("t", "group") == b"one", "DeliveredIsPrefix"
+        assert client.fetch("t", 1, 3) == b"fo ur", "DeliveredIsPrefix"
+        assert client.fetch("t", 1, 4) is None, "DeliveredIsPrefix"
+        assert client.fetch_many("t", 1, 1, 10) == [b"two", b"", b"fo ur"], "DeliveredIsPrefix"
         assert client.state("t")["current_segment"] == 1
         assert client.metrics()["id"] == 1
         client.leave(3)
@@ -77,39 +77,41 @@ def test_entries_cross_segments(connect: MakeClient, segment_entries: int) -> No
     with FakeNode(log=MemoryLog(segment_entries=segment_entries)) as node:
         client = connect(node)
         client.register("t")
-        assert list(client.entries("t")) == []
+        assert list(client.entries("t")) == [], "DeliveredIsPrefix"
         client.put_many("t", payloads)
-        assert list(client.entries("t")) == payloads
+        assert list(client.entries("t")) == payloads, "DeliveredIsPrefix"
         *_, last = client.scan("t")
         place = 1 + 699 // segment_entries, 699 % segment_entries
-        assert last == Entry(*place, b"699", appended(*place))
+        assert last == Entry(*place, b"699", appended(*place)), "DeliveredIsPrefix"
         client.put("t", b"more")
-        assert list(client.entries("t", last.segment, last.offset + 1)) == [b"more"]
+        assert list(client.entries("t", last.segment, last.offset + 1)) == [b"more"], "DeliveredIsPrefix"
 
 
 def test_entries_pass_a_chain_of_empty_segments_in_one_step(connect: MakeClient) -> None:
     log = MemoryLog(topics={"t": [[b"a"], *([[]] * 500), [b"b"]]})
     with FakeNode(log=log) as node:
-        assert list(connect(node).entries("t")) == [b"a", b"b"]
+        assert list(connect(node).entries("t")) == [b"a", b"b"], "DeliveredIsPrefix, ReadProgress"
         fetches = {request.segment for request in node.seen if isinstance(request, Fetch)}
         assert fetches == {1, 502}
 
 
 def test_entries_of_an_empty_last_segment_end(connect: MakeClient) -> None:
     with FakeNode(log=MemoryLog(topics={"t": [[b"a"], [], []]})) as node:
-        assert list(connect(node).entries("t")) == [b"a"]
+        assert list(connect(node).entries("t")) == [b"a"], "DeliveredIsPrefix"
 
 
 def test_entries_from_beyond_a_sealed_end_go_on_at_the_next_segment(connect: MakeClient) -> None:
     with FakeNode(log=MemoryLog(topics={"t": [[b"a"], [b"b"]]})) as node:
-        assert list(connect(node).entries("t", 1, 7)) == [b"b"]
+        assert list(connect(node).entries("t", 1, 7)) == [b"b"], "DeliveredIsPrefix"
 
 
 def test_a_node_that_lags_behind_a_seal_is_asked_again(connect: MakeClient) -> None:
     log = MemoryLog(topics={"t": [[b"a"], [b"b"]]})
     empties = protocol.EMPTY
     with FakeNode([Say(empties)] * 256 + [SERVE, Say(empties)], log) as node:
-        assert list(connect(node).entries("t")) == [b"a", b"b"]
+        assert list(connect(node).entries("t")) == [b"a", b"b"], (
+            "DeliveredIsPrefix: what a node does not know to be sealed yet is skipped"
+        )
 
 
 # --- refusals
@@ -133,7 +135,7 @@ def test_a_refusal_is_its_class_and_not_sent_again(
     with FakeNode([Say(protocol.error(reason))] * 3) as node:
         with pytest.raises(kind, match=reason.split(":")[0]):
             connect(node).put("t", b"x")
-        assert len(node.seen) == 1
+        assert len(node.seen) == 1, "NoDuplicate: a refusal is sent again"
 
 
 def test_a_topic_that_would_be_another_request_is_refused_before_it_is_sent(connect: MakeClient) -> None:
@@ -157,7 +159,9 @@ def test_a_payload_that_no_frame_holds_is_refused(connect: MakeClient) -> None:
             client.put("t", bytes(protocol.MAX_SKIP_BYTES))
         with pytest.raises(TypeError):
             client.put("t", "text")
-        assert client.put_many("t", [b"a", b"b"]) == places(0, 2), "the connection is still good"
+        assert client.put_many("t", [b"a", b"b"]) == places(0, 2), (
+            "AnswersAreTrue: the connection is still good"
+        )
         assert node.connections == 1
 
 
@@ -167,7 +171,7 @@ def test_a_node_of_the_first_release_tells_no_place_and_serves_all_the_same(conn
         client.register("t")
         assert not client.put("t", b"a").known
         assert [place.known for place in client.put_many("t", [b"b", b"c"])] == [False, False]
-        assert client.get_many("t", 10) == [b"a", b"b", b"c"] and node.connections == 1
+        assert client.get_many("t", 10) == [b"a", b"b", b"c"] and node.connections == 1, "DeliveredIsPrefix"
 
 
 def test_an_entry_has_the_time_that_the_node_tells_in_utc(connect: MakeClient) -> None:
@@ -178,7 +182,9 @@ def test_an_entry_has_the_time_that_the_node_tells_in_utc(connect: MakeClient) -
         (first, last), second = client.scan("t"), datetime(2025, 11, 26, 6, 55, 0, 1000, UTC)
         assert (last.payload, last.time, last.unix_ms) == (b"", second, appended(1, 1))
         assert first.time == second - timedelta(milliseconds=1) and first.payload == b"1 a"
-        assert client.fetch("t", 1, 0) == b"1 a" and client.fetch_many("t", 1, 0, 9) == [b"1 a", b""]
+        assert client.fetch("t", 1, 0) == b"1 a" and client.fetch_many("t", 1, 0, 9) == [b"1 a", b""], (
+            "DeliveredIsPrefix"
+        )
         delivery = client.receive("t", "g")
         assert (delivery.payload, delivery.time) == (b"1 a", first.time)
         assert client.find("t", second) == (1, 1) and client.find("t", first.time) == (1, 0)
@@ -228,7 +234,9 @@ def test_put_many_tells_each_entry_s_result(connect: MakeClient) -> None:
         client = connect(node)
         client.register("t")
         first, second, third = client.put_many("t", [b"a", b"b", b"c"])
-        assert [first, third] == places(0, 2) and isinstance(second, OutcomeUnknown)
+        assert [first, third] == places(0, 2) and isinstance(second, OutcomeUnknown), (
+            "AnswersAreTrue: the results are of other entries"
+        )
         assert client.put_many("t", []) == []
 
 
@@ -258,7 +266,7 @@ def test_a_node_that_stops_between_two_calls_costs_nothing(connect: MakeClient) 
         second.log = first.log
         first.close()
         client.put("t", b"x")
-        assert first.log.topics["t"] == [[b"x"]], "sent once, to the other node"
+        assert first.log.topics["t"] == [[b"x"]], "NoDuplicate: sent once, to the other node"
 
 
 @pytest.mark.parametrize("cut", [b"", b"\x02", protocol.OK[:5]])
@@ -268,9 +276,9 @@ def test_a_put_that_was_sent_is_not_sent_again(connect: MakeClient, cut: bytes) 
         client.register("t")
         with pytest.raises(OutcomeUnknown, match="may have been written"):
             client.put("t", b"x")
-        assert node.log.topics["t"] == [[b"x"]]
+        assert node.log.topics["t"] == [[b"x"]], "NoDuplicate: sent again without being told so"
         client.put("t", b"y")
-        assert node.log.topics["t"] == [[b"x", b"y"]]
+        assert node.log.topics["t"] == [[b"x", b"y"]], "NoDuplicate"
 
 
 def test_a_put_is_sent_again_when_told_so_and_may_be_there_twice(connect: MakeClient) -> None:
@@ -278,15 +286,19 @@ def test_a_put_is_sent_again_when_told_so_and_may_be_there_twice(connect: MakeCl
         client = connect(node)
         client.register("t")
         client.put("t", b"x", retry=True)
-        assert node.log.topics["t"] == [[b"x", b"x"]]
+        assert node.log.topics["t"] == [[b"x", b"x"]], "EveryPubAnswered: it was not sent again"
 
 
 def test_put_many_goes_on_behind_what_was_acknowledged_when_told_so(connect: MakeClient) -> None:
     with FakeNode([SERVE, SERVE, Close(done=True)]) as node:
         client = connect(node)
         client.register("t")
-        assert client.put_many("t", [b"a", b"b", b"c"], retry=True) == [*places(0, 1), *places(2, 4)]
-        assert node.log.topics["t"] == [[b"a", b"b", b"b", b"c"]], "only the doubtful one is there twice"
+        assert client.put_many("t", [b"a", b"b", b"c"], retry=True) == [*places(0, 1), *places(2, 4)], (
+            "AnswersAreTrue"
+        )
+        assert node.log.topics["t"] == [[b"a", b"b", b"b", b"c"]], (
+            "NoDuplicate: only the doubtful one is there twice"
+        )
 
 
 def test_put_many_without_retry_reports_the_doubtful_ones(connect: MakeClient) -> None:
@@ -294,8 +306,10 @@ def test_put_many_without_retry_reports_the_doubtful_ones(connect: MakeClient) -
         client = connect(node)
         client.register("t")
         first, second, third = client.put_many("t", [b"a", b"b", b"c"])
-        assert first == Position(1, 0)
-        assert isinstance(second, OutcomeUnknown) and isinstance(third, OutcomeUnknown)
+        assert first == Position(1, 0), "AnswersAreTrue"
+        assert isinstance(second, OutcomeUnknown) and isinstance(third, OutcomeUnknown), (
+            "AnswersAreTrue: an outcome is unknown, and told"
+        )
 
 
 @pytest.mark.parametrize(
@@ -307,7 +321,7 @@ def test_what_a_node_says_it_did_not_do_is_asked_of_another(connect: MakeClient,
         client.register("t")
         second.log = first.log
         client.put("t", b"x")
-        assert second.log.topics["t"] == [[b"x"]]
+        assert second.log.topics["t"] == [[b"x"]], "NoDuplicate"
         assert client.address == second.address
 
 
@@ -316,8 +330,8 @@ def test_entries_that_a_node_did_not_take_follow_in_order(connect: MakeClient) -
     with FakeNode([SERVE, SERVE, busy, busy]) as node:
         client = connect(node)
         client.register("t")
-        assert client.put_many("t", [b"a", b"b", b"c"]) == places(0, 3)
-        assert node.log.topics["t"] == [[b"a", b"b", b"c"]]
+        assert client.put_many("t", [b"a", b"b", b"c"]) == places(0, 3), "AnswersAreTrue"
+        assert node.log.topics["t"] == [[b"a", b"b", b"c"]], "ProducerOrder"
 
 
 def test_an_entry_refused_in_the_middle_is_not_sent_behind_later_ones(connect: MakeClient) -> None:
@@ -325,8 +339,10 @@ def test_an_entry_refused_in_the_middle_is_not_sent_behind_later_ones(connect: M
         client = connect(node)
         client.register("t")
         first, second, third = client.put_many("t", [b"a", b"b", b"c"])
-        assert [first, third] == places(0, 2) and isinstance(second, Busy)
-        assert node.log.topics["t"] == [[b"a", b"c"]]
+        assert [first, third] == places(0, 2) and isinstance(second, Busy), "AnswersAreTrue"
+        assert node.log.topics["t"] == [[b"a", b"c"]], (
+            "ProducerOrder: an earlier entry stands behind a later one"
+        )
 
 
 def test_no_leader_for_long_is_reported(connect: MakeClient) -> None:
@@ -343,7 +359,9 @@ def test_a_get_that_was_sent_is_not_sent_again(connect: MakeClient) -> None:
         client.put("t", b"x")
         with pytest.raises(OutcomeUnknown, match="cursor may have moved"):
             client.get("t")
-        assert sum(isinstance(request, Get) for request in node.seen) == 1
+        assert sum(isinstance(request, Get) for request in node.seen) == 1, (
+            "DeliveredIsPrefix: sent again, and the cursor moves twice"
+        )
 
 
 def test_get_many_that_fails_on_the_way_keeps_what_came(connect: MakeClient) -> None:
@@ -353,7 +371,9 @@ def test_get_many_that_fails_on_the_way_keeps_what_came(connect: MakeClient) -> 
         client.put_many("t", [b"a", b"b"])
         with pytest.raises(OutcomeUnknown) as caught:
             client.get_many("t", 3)
-        assert caught.value.received == (b"a",)
+        assert caught.value.received == (b"a",), (
+            "DeliveredIsPrefix: what the cursor has passed is thrown away"
+        )
 
 
 @pytest.mark.parametrize("ask", ["register", "state", "metrics", "fetch"])
@@ -418,7 +438,7 @@ def test_a_client_that_is_closed_after_its_answers_closes_in_order(connect: Make
             client.put("t", b"x")
             client.close()
             hello = protocol.frame(b"HELLO positions=1 times=1")
-            assert served.result() == [hello + protocol.frame(b"PUT t x"), b""]
+            assert served.result() == [hello + protocol.frame(b"PUT t x"), b""], "NoDuplicate"
 
 
 def test_after_a_call_that_timed_out_replies_do_not_shift(connect: MakeClient) -> None:
@@ -428,8 +448,8 @@ def test_after_a_call_that_timed_out_replies_do_not_shift(connect: MakeClient) -
         with pytest.raises(OutcomeUnknown):
             client.get("t", timeout=SENT)
         client.put("t", b"x")
-        assert client.get("t") == b"x"
-        assert node.connections == 2
+        assert client.get("t") == b"x", "AnsweredInOrder: the answer to an earlier call"
+        assert node.connections == 2, "AnsweredInOrder"
 
 
 # --- servers that are none
@@ -461,7 +481,7 @@ def test_a_reply_that_nobody_asked_for_ends_the_connection_not_the_client(connec
         with contextlib.suppress(BadReply):  # noticed in this call, or before the next one
             client.put("t", b"a")
         client.put("t", b"b")
-        assert node.connections == 2
+        assert node.connections == 2, "AnsweredInOrder"
 
 
 @pytest.mark.parametrize(
@@ -498,9 +518,9 @@ def test_pipelining_keeps_the_order_of_many(connect: MakeClient) -> None:
     with FakeNode(log=MemoryLog(segment_entries=10_000)) as node:
         client = connect(node)
         client.register("t")
-        assert client.put_many("t", payloads) == places(0, 5000)
-        assert node.log.topics["t"] == [payloads]
-        assert client.get_many("t", 6000) == payloads
+        assert client.put_many("t", payloads) == places(0, 5000), "AnswersAreTrue"
+        assert node.log.topics["t"] == [payloads], "ProducerOrder"
+        assert client.get_many("t", 6000) == payloads, "DeliveredIsPrefix"
 
 
 def test_large_entries_both_ways_at_once_do_not_block(connect: MakeClient) -> None:
@@ -508,8 +528,8 @@ def test_large_entries_both_ways_at_once_do_not_block(connect: MakeClient) -> No
     with FakeNode() as node:
         client = connect(node)
         client.register("t")
-        assert client.put_many("t", payloads) == places(0, 200)
-        assert client.get_many("t", 200) == payloads
+        assert client.put_many("t", payloads) == places(0, 200), "AnswersAreTrue"
+        assert client.get_many("t", 200) == payloads, "DeliveredIsPrefix"
 
 
 def test_threads_share_a_client() -> None:
@@ -520,7 +540,9 @@ def test_threads_share_a_client() -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        assert sorted(client.entries("t"), key=int) == [b"%d" % n for n in range(20)]
+        assert sorted(client.entries("t"), key=int) == [b"%d" % n for n in range(20)], (
+            "NoDuplicate: entries of several threads"
+        )
 
 
 def test_tasks_share_a_connection() -> None:
@@ -529,7 +551,7 @@ def test_tasks_share_a_connection() -> None:
             await client.register("t")
             await asyncio.gather(*[client.put("t", b"%d" % n) for n in range(200)])
             found = [entry async for entry in client.entries("t")]
-            assert found == [b"%d" % n for n in range(200)], "in the order of the calls"
+            assert found == [b"%d" % n for n in range(200)], "ProducerOrder: in the order of the calls"
 
     with FakeNode() as node:
         asyncio.run(scenario(node))
@@ -546,10 +568,12 @@ def test_a_cancelled_task_does_not_shift_the_replies_of_others() -> None:
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             first.cancel()
-            assert await second == b"b"
+            assert await second == b"b", "AnsweredInOrder: the answer to a call that was given up"
             with pytest.raises(asyncio.CancelledError):
                 await first
-            assert await client.fetch("t", 1, 2) == b"c"
+            assert await client.fetch("t", 1, 2) == b"c", (
+                "AnsweredInOrder: the answer to a call that was given up"
+            )
 
     with FakeNode() as node:
         asyncio.run(scenario(node))
@@ -562,7 +586,9 @@ def test_what_the_clients_send_is_what_was_meant(connect: MakeClient) -> None:
         client.put("grün", b" x ")
         client.get("grün", "größe")
         put = node.seen[1]
-        assert isinstance(put, Put) and put.batch.payloads() == [b" x "]
+        assert isinstance(put, Put) and put.batch.payloads() == [b" x "], (
+            "AnswersAreTrue: another entry is sent"
+        )
         assert [node.seen[0], node.seen[2]] == [Register("grün"), Get("grün", "größe")]
 
 
@@ -582,9 +608,9 @@ def test_the_deadline_of_a_pipelined_call_moves_on_with_its_answers(connect: Mak
         client = connect(node)
         client.register("t")
         results = client.put_many("t", [b"x"] * 1000, timeout=SENT)
-        assert results[:300] == places(0, 300)
+        assert results[:300] == places(0, 300), "AnswersAreTrue"
         kinds = [type(result) for result in results[300:]]
-        assert set(kinds) == {OutcomeUnknown, Unreachable}
+        assert set(kinds) == {OutcomeUnknown, Unreachable}, "AnswersAreTrue"
         assert kinds == sorted(kinds, key=lambda kind: kind is Unreachable), (
-            "those never sent are known to be"
+            "AnswersAreTrue: those never sent are known to be"
         )

@@ -91,8 +91,8 @@ PUT = calls.put_many("t", (b"x",))
 
 def test_every_address_is_tried_before_the_first_pause() -> None:
     play = Play(PUT, [unreachable, unreachable, unreachable, answers(Ok())], nodes=3)
-    assert play.results == [calls.UNTOLD]
-    assert play.asked == ["n1:1", "n2:1", "n3:1", "n1:1"]
+    assert play.results == [calls.UNTOLD], "EveryPubAnswered"
+    assert play.asked == ["n1:1", "n2:1", "n3:1", "n1:1"], "EveryPubAnswered"
     assert play.pauses == [0.0, 0.0, core.FIRST_PAUSE]
 
 
@@ -115,12 +115,14 @@ def test_a_call_that_one_of_several_nodes_could_answer_does_not_wait_for_one_alo
 )
 def test_a_put_that_may_have_happened_or_was_refused_is_tried_once(end: End) -> None:
     play = Play(PUT, [end], nodes=3)
-    assert len(play.asked) == 1
-    assert isinstance(play.results[0], OutcomeUnknown | UnknownTopic)
+    assert len(play.asked) == 1, "NoDuplicate: it may have happened, and is sent again"
+    assert isinstance(play.results[0], OutcomeUnknown | UnknownTopic), "AnswersAreTrue"
 
 
 def test_a_refusal_is_final_even_when_told_to_retry() -> None:
-    assert len(Play(PUT, [refuses(protocol.errors.unknown_topic("t"))], retry=True).asked) == 1
+    assert len(Play(PUT, [refuses(protocol.errors.unknown_topic("t"))], retry=True).asked) == 1, (
+        "NoDuplicate: a refusal is sent again"
+    )
 
 
 @pytest.mark.parametrize(
@@ -137,11 +139,15 @@ def test_the_tail_of_many_puts_is_tried_again_only_if_none_of_it_happened() -> N
     call = calls.put_many("t", [b"a", b"b", b"c"])
     no = protocol.Error(protocol.errors.BUSY)
     play = Play(call, [answers(Ok(), no, no), answers(Ok(), Ok())])
-    assert play.results == [calls.UNTOLD] * 3
-    assert [step.exchange.call.count for step in play.steps] == [3, 2]
-    assert play.steps[1].exchange.call.encode(0, 2) == protocol.encode_puts("t", [b"b", b"c"])
+    assert play.results == [calls.UNTOLD] * 3, "AnswersAreTrue"
+    assert [step.exchange.call.count for step in play.steps] == [3, 2], (
+        "NoDuplicate: what was acknowledged is sent again"
+    )
+    assert play.steps[1].exchange.call.encode(0, 2) == protocol.encode_puts("t", [b"b", b"c"]), (
+        "NoDuplicate: what was acknowledged is sent again"
+    )
     play = Play(call, [answers(Ok(), no, Ok())])
-    assert len(play.asked) == 1
+    assert len(play.asked) == 1, "ProducerOrder: an entry would stand behind a later one"
 
 
 def test_the_last_error_stands_when_time_is_up() -> None:
@@ -152,7 +158,7 @@ def test_the_last_error_stands_when_time_is_up() -> None:
 def test_an_answer_of_the_wrong_kind_is_an_error_of_that_request_alone() -> None:
     call = calls.put_many("t", [b"a", b"b"])
     bad, good = Play(call, [answers(Empty(), Ok())]).results
-    assert isinstance(bad, BadReply) and good == calls.UNTOLD
+    assert isinstance(bad, BadReply) and good == calls.UNTOLD, "AnswersAreTrue"
 
 
 def test_no_requests_need_no_attempt() -> None:
@@ -193,8 +199,21 @@ def test_replies_find_their_calls_in_any_interleaving(
         if not unread and waiting:
             pipeline.start(waiting.pop(0))
     for n, exchange in enumerate(exchanges):
-        assert exchange.results == [b"g%d" % n] * exchange.call.count
+        assert exchange.results == [b"g%d" % n] * exchange.call.count, (
+            "AnsweredInOrder: the reply to another call"
+        )
     assert pipeline.idle
+
+
+def test_what_was_asked_for_before_an_empty_was_heard_counts() -> None:
+    """Another node's client may have put an entry in between: the cursor is past it, so it has to be told."""
+    exchange = core.Exchange(calls.get_many("t", 5))
+    exchange.sent = 3
+    for reply in (Empty(), Ok(b"x"), Empty()):
+        assert not exchange.done, "DeliveredIsPrefix: what the cursor may have passed is not waited for"
+        exchange.reply(reply)
+    assert exchange.done, "a further request is sent behind an EMPTY"
+    assert calls.taken(exchange.results) == [b"x"], "DeliveredIsPrefix: what the cursor passed is dropped"
 
 
 def test_a_call_that_was_given_up_keeps_its_place() -> None:
@@ -206,8 +225,12 @@ def test_a_call_that_was_given_up_keeps_its_place() -> None:
     pipeline.abandon(first, "n", TimeoutError())
     assert first.done
     replies = protocol.ok(b"positions=1"), *map(protocol.ok, (b"a", b"b", b"c"))
-    assert pipeline.input(b"".join(replies)) == [second]
-    assert second.results == [b"c"] and pipeline.idle
+    assert pipeline.input(b"".join(replies)) == [second], (
+        "AnsweredInOrder: the reply to a call that was given up"
+    )
+    assert second.results == [b"c"] and pipeline.idle, (
+        "AnsweredInOrder: the reply to a call that was given up"
+    )
 
 
 @pytest.mark.parametrize("surplus", [protocol.OK, protocol.OK[:2]])
@@ -220,7 +243,7 @@ def test_a_surplus_reply_is_refused_and_part_of_one(surplus: bytes) -> None:
     pipeline.output()
     with pytest.raises(ProtocolError):
         pipeline.input(protocol.OK * 2 + surplus)  # the first answers HELLO
-    assert exchange.results == [None], "its own answer came"
+    assert exchange.results == [None], "AnswersAreTrue: its own answer came"
 
 
 @given(st.lists(st.binary(max_size=30)), st.integers(0, 1000))
@@ -232,7 +255,9 @@ def test_a_frame_counts_as_sent_only_if_all_of_it_left(bodies: list[bytes], writ
     for body in bodies:
         position += 4 + len(body)
         whole += position <= written
-    assert core.unsent_frames(output, written) == len(bodies) - whole
+    assert core.unsent_frames(output, written) == len(bodies) - whole, (
+        "NoDuplicate: what left whole counts as not sent"
+    )
 
 
 @given(st.text())
@@ -243,10 +268,10 @@ def test_any_reason_is_some_error(reason: str) -> None:
 
 def test_a_segment_that_is_dropped_between_fetch_and_state_is_asked_for_again_and_told_as_trimmed() -> None:
     steps = core.walk("t", 3, 0)
-    assert next(steps).name == "FETCH"  # type: ignore[union-attr]
-    assert steps.send([None]).name == "STATE"  # type: ignore[union-attr]
+    assert next(steps).name == "FETCH", "DeliveredIsPrefix"  # type: ignore[union-attr]
+    assert steps.send([None]).name == "STATE", "DeliveredIsPrefix"  # type: ignore[union-attr]
     state = {"current_segment": 9, "first_segment": 8, "sealed_segments": {"8": 3}}
     again = steps.send([state])
-    assert again.name == "FETCH"  # type: ignore[union-attr]
+    assert again.name == "FETCH", "DeliveredIsPrefix: what was dropped meanwhile is skipped without a word"  # type: ignore[union-attr]
     with pytest.raises(Trimmed):
         steps.send([Trimmed("t begins at segment 8")])

@@ -41,14 +41,18 @@ def node() -> Iterator[FakeNode]:
 def test_an_entry_is_out_until_it_is_acknowledged(connect: MakeClient, node: FakeNode) -> None:
     client = connect(node)
     first, second = client.receive("jobs", "g"), client.receive("jobs", "g")
-    assert (first.payload, first.deliveries) == (b"one", 1) and second.payload == b"two"
+    assert (first.payload, first.deliveries) == (b"one", 1) and second.payload == b"two", "NothingSkipped"
     client.ack("jobs", "g", first)
     client.nack("jobs", "g", second.receipt)
     again = client.receive("jobs", "g")
-    assert (again.payload, again.deliveries) == (b"two", 2)
+    assert (again.payload, again.deliveries) == (b"two", 2), (
+        "NothingSkipped: what is given back comes again, first"
+    )
     client.extend("jobs", "g", again, 60)
-    assert [delivery.payload for delivery in client.receive_many("jobs", "g", 10)] == [b"three"]
-    assert client.receive("jobs", "g", wait=0.5) is None
+    assert [delivery.payload for delivery in client.receive_many("jobs", "g", 10)] == [b"three"], (
+        "NothingSkipped"
+    )
+    assert client.receive("jobs", "g", wait=0.5) is None, "OutIsBounded: it is out twice"
 
 
 def test_a_receipt_of_a_delivery_that_is_over_is_stale(connect: MakeClient, node: FakeNode) -> None:
@@ -66,7 +70,7 @@ def test_seek_begins_anew(connect: MakeClient, node: FakeNode) -> None:
     client.ack("jobs", "g", client.receive("jobs", "g"))
     client.seek("jobs", "g", "begin")
     client.seek("jobs", "g", (1, 0))
-    assert client.receive("jobs", "g").payload == b"one"
+    assert client.receive("jobs", "g").payload == b"one", "NothingSkipped: a SEEK begins anew"
     for place in ("middle", (0, 1), (1, -1), (1, 2, 3)):
         with pytest.raises(ValueError, match=r"seek|segment|offset"):
             client.seek("jobs", "g", place)
@@ -77,11 +81,15 @@ def test_the_wait_goes_with_the_first_of_many_and_a_second_attempt_does_not_wait
 ) -> None:
     client = connect(node)
     client.receive_many("jobs", "g", 2, wait=0.25)
-    assert [request.wait_ms for request in node.seen if isinstance(request, Receive)] == [250, 0]
+    assert [request.wait_ms for request in node.seen if isinstance(request, Receive)] == [250, 0], (
+        "EveryEntryAcked: each waits, while the first is in hand"
+    )
     node.seen.clear()
     node.script.append(Say(protocol.error(errors.OWNER_UNREACHED)))
-    assert client.receive("jobs", "g", wait=20, timeout=30).payload == b"three"
-    assert [request.wait_ms for request in node.seen if isinstance(request, Receive)] == [20_000, 0]
+    assert client.receive("jobs", "g", wait=20, timeout=30).payload == b"three", "EveryEntryAcked"
+    assert [request.wait_ms for request in node.seen if isinstance(request, Receive)] == [20_000, 0], (
+        "EveryEntryAcked"
+    )
 
 
 def test_a_receive_without_an_answer_is_not_sent_again_and_an_ack_is(
@@ -95,15 +103,17 @@ def test_a_receive_without_an_answer_is_not_sent_again_and_an_ack_is(
     node.seen.clear()
     node.script.append(Close(done=True))
     client.ack("jobs", "g", delivery)
-    assert sum(isinstance(request, Ack) for request in node.seen) == 2
+    assert sum(isinstance(request, Ack) for request in node.seen) == 2, (
+        "EveryEntryAcked: an ACK without an answer is sent again"
+    )
 
 
 def test_acknowledgements_of_many_are_pipelined(connect: MakeClient, node: FakeNode) -> None:
     client = connect(node)
     taken = client.receive_many("jobs", "g", 10)
-    assert len(taken) == 3
-    assert client.ack_many("jobs", "g", taken) == [None, None, None]
-    assert client.receive("jobs", "g") is None
+    assert len(taken) == 3, "EveryEntryAcked"
+    assert client.ack_many("jobs", "g", taken) == [None, None, None], "EveryEntryAcked"
+    assert client.receive("jobs", "g") is None, "AckedNotRedelivered"
 
 
 def test_a_group_that_is_read_with_get_is_refused_by_name(connect: MakeClient, node: FakeNode) -> None:
@@ -176,11 +186,13 @@ def test_a_worker_acknowledges_together_and_asks_again_for_what_got_no_answer() 
     assert worker.work.share == 5 and not worker.due(0.0)
     worker.finished(delivery(1), 10.0)
     worker.finished(delivery(2), 10.05)
-    assert not worker.due(10.09) and worker.due(10.1)
+    assert not worker.due(10.09) and worker.due(10.1), "EveryEntryAcked"
     worker.settled([None, Unreachable("gone")], 10.2)
-    assert worker.done == [delivery(2)] and worker.acknowledged == 1
+    assert worker.done == [delivery(2)] and worker.acknowledged == 1, (
+        "EveryEntryAcked: what got no answer is asked for again"
+    )
     worker.settled([None], 10.3)
-    assert not worker.done and worker.acknowledged == 2
+    assert not worker.done and worker.acknowledged == 2, "EveryEntryAcked"
 
 
 def stops_after(count: int, stop: threading.Event | asyncio.Event, seen: Counter[bytes]) -> bool:
@@ -206,9 +218,11 @@ def test_workers_in_threads_do_every_entry_and_give_back_what_failed(node: FakeN
             "jobs", "g", handler, workers=2, stop=stop, retry_after=0,
             on_error=lambda delivery, error: told.append((delivery.payload, str(error))),
         )  # fmt: skip
-    assert done == 3 and seen == {b"one": 1, b"two": 2, b"three": 1}
-    assert told == [(b"two", "not yet")]
-    assert sum(isinstance(request, Nack) for request in node.seen) == 1
+    assert done == 3 and seen == {b"one": 1, b"two": 2, b"three": 1}, "EveryEntryAcked"
+    assert told == [(b"two", "not yet")], "EveryEntryAcked"
+    assert sum(isinstance(request, Nack) for request in node.seen) == 1, (
+        "EveryEntryAcked: what failed is not given back"
+    )
 
 
 def test_workers_in_tasks_do_every_entry_and_give_back_what_failed(node: FakeNode) -> None:
@@ -226,16 +240,18 @@ def test_workers_in_tasks_do_every_entry_and_give_back_what_failed(node: FakeNod
         async with AsyncClient(node.address) as client:
             return await client.consume("jobs", "g", handler, workers=2, stop=stop, retry_after=0)
 
-    assert asyncio.run(run()) == 3
-    assert seen == {b"one": 1, b"two": 2, b"three": 1}
+    assert asyncio.run(run()) == 3, "EveryEntryAcked"
+    assert seen == {b"one": 1, b"two": 2, b"three": 1}, "NothingSkipped"
 
 
 def test_workers_give_back_what_they_have_not_begun_when_they_are_stopped(node: FakeNode) -> None:
     stop = threading.Event()
     with Client(node.address) as client:
         done = client.consume("jobs", "g", lambda delivery: stop.set(), workers=1, stop=stop)
-        assert done == 1
-        assert [left.payload for left in client.receive_many("jobs", "g", 9)] == [b"two", b"three"]
+        assert done == 1, "EveryEntryAcked"
+        assert [left.payload for left in client.receive_many("jobs", "g", 9)] == [b"two", b"three"], (
+            "EveryEntryAcked: what was not begun stays out"
+        )
 
 
 @pytest.mark.timeout(60)
@@ -267,4 +283,4 @@ def test_workers_wait_out_a_failover(node: FakeNode) -> None:
             stop.set()
 
     with Client(node.address) as client:
-        assert client.consume("jobs", "g", handler, workers=1, stop=stop) == 3
+        assert client.consume("jobs", "g", handler, workers=1, stop=stop) == 3, "EveryEntryAcked"

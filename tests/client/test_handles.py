@@ -101,7 +101,7 @@ def test_children_and_their_parent_each_get_their_own_answers() -> None:
         children = [in_child(read(topic)) for topic in "pq"]
         assert [read("p")(), *(child() for child in children)] == [
             [entry.decode() for entry in TWO_TOPICS[topic][0]] for topic in "ppq"
-        ]
+        ], "AnsweredInOrder: two processes read one connection"
         assert node.connections == 3, "the parent goes on with its own"
 
 
@@ -117,8 +117,10 @@ def test_an_async_client_works_on_both_sides_of_a_fork() -> None:
         loop = asyncio.new_event_loop()
         before = loop.run_until_complete(read("p"))
         child = in_child(lambda: asyncio.run(read("q")))
-        assert child() == [entry.decode() for entry in TWO_TOPICS["q"][0]]
-        assert loop.run_until_complete(read("p")) == before, "the child left the parent's selector alone"
+        assert child() == [entry.decode() for entry in TWO_TOPICS["q"][0]], "AnsweredInOrder"
+        assert loop.run_until_complete(read("p")) == before, (
+            "AnsweredInOrder: the child left the parent's selector alone"
+        )
         assert node.connections == 2
         loop.run_until_complete(client.close())
         loop.close()
@@ -156,7 +158,7 @@ def test_a_child_of_a_process_whose_other_thread_was_in_a_call_is_not_held_up() 
         while not deaf.seen:
             os.sched_yield()
         client._addresses.leave(deaf.address)
-        assert in_child(lambda: (client.fetch("q", 1, 0) or b"").decode())() == "q0"
+        assert in_child(lambda: (client.fetch("q", 1, 0) or b"").decode())() == "q0", "AnsweredInOrder"
         client.close()
         stuck.join()
 
@@ -256,7 +258,7 @@ def test_a_connection_that_breaks_after_a_cancelled_call_tells_the_others_at_onc
 
     (cancelled, *others), unhandled = asyncio.run(scenario())
     assert isinstance(cancelled, asyncio.CancelledError)
-    assert [type(other) for other in others] == [OutcomeUnknown] * 3
+    assert [type(other) for other in others] == [OutcomeUnknown] * 3, "AnswersAreTrue"
     assert unhandled == []
 
 
@@ -311,7 +313,7 @@ def test_close_while_others_call_without_end_loses_nobody() -> None:
         for thread in threads:
             thread.join()
         client.close()
-        assert wrong == []
+        assert wrong == [], "AnsweredInOrder"
 
 
 def test_close_in_another_task_ends_a_call() -> None:
@@ -382,11 +384,13 @@ def test_an_exception_at_any_line_of_a_call_leaves_the_client_usable() -> None:
                 except Interrupt:
                     interrupted = True
             for n in range(3):
-                assert client.fetch("q", 1, n) == b"q%d" % n, f"interrupted at line {line}"
+                assert client.fetch("q", 1, n) == b"q%d" % n, f"AnsweredInOrder: interrupted at line {line}"
             line += 1
         assert line > 50, "the trace saw the call"
         entries = log.topics["t"][0]
-        assert len(entries) == 2 * len({entry for entry in entries if entry != b"again"}), "twice or half"
+        assert len(entries) == 2 * len({entry for entry in entries if entry != b"again"}), (
+            "NoDuplicate: twice or half"
+        )
 
 
 def test_a_signal_handler_that_raises_ends_the_call_and_no_other() -> None:
@@ -412,7 +416,7 @@ def test_a_signal_handler_that_raises_ends_the_call_and_no_other() -> None:
                 client.fetch("p", 1, 0)
         finally:
             signal.signal(signal.SIGUSR1, before)
-        assert client.fetch("q", 1, 1) == b"q1"
+        assert client.fetch("q", 1, 1) == b"q1", "AnsweredInOrder"
         client.close()
 
 
@@ -428,12 +432,12 @@ def test_a_signal_handler_may_use_the_client_that_it_interrupts() -> None:
         try:
             for n in range(100):
                 signal.setitimer(signal.ITIMER_REAL, 0.0001 + n / 1e5)
-                assert client.fetch("p", 1, n) == b"p%d" % n
+                assert client.fetch("p", 1, n) == b"p%d" % n, "AnsweredInOrder"
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
         client.close()
-        assert in_handler and set(in_handler) == {b"q7"}
+        assert in_handler and set(in_handler) == {b"q7"}, "AnsweredInOrder"
 
 
 # --- deadlines

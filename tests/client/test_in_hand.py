@@ -58,12 +58,12 @@ def test_the_end_of_the_block_acknowledges(connect: MakeClient, node: FakeNode) 
     with entered(client, client.receive("jobs", "g", wait=None)) as delivery:
         assert (delivery.payload, delivery.deliveries, delivery.position) == (b"one", 1, (1, 0))
         settle(client, delivery, "extend", 60)
-        assert not queue_of(node).done, "the work is not done yet"
-    assert queue_of(node).done == {(1, 0)} and not queue_of(node).out
+        assert not queue_of(node).done, "NothingSkipped: the work is not done yet"
+    assert queue_of(node).done == {(1, 0)} and not queue_of(node).out, "NothingSkipped"
     for delivery in client.receive_many("jobs", "g", 10):
         with entered(client, delivery):
             pass
-    assert len(queue_of(node).done) == 3 and client.receive("jobs", "g") is None
+    assert len(queue_of(node).done) == 3 and client.receive("jobs", "g") is None, "EveryEntryAcked"
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no"), KeyboardInterrupt(), asyncio.CancelledError()])
@@ -74,7 +74,7 @@ def test_a_block_that_raises_gives_back(connect: MakeClient, node: FakeNode, err
     assert raised.value is error
     assert not queue_of(node).done, "NothingSkipped: its work did not end"
     again = client.receive("jobs", "g")
-    assert (again.payload, again.deliveries) == (b"one", 2)
+    assert (again.payload, again.deliveries) == (b"one", 2), "NothingSkipped"
 
 
 @pytest.mark.parametrize("by", ["delivery", "client"])
@@ -90,7 +90,7 @@ def test_what_the_block_gives_back_is_not_acknowledged_at_its_end(
     assert not queue_of(node).done, "NothingSkipped: an ACK counts after a NACK, too"
     nack = node.seen[-1]
     assert isinstance(nack, Nack) and nack.delay_ms == 5000
-    assert client.receive("jobs", "g").payload == b"one"
+    assert client.receive("jobs", "g").payload == b"one", "NothingSkipped"
 
 
 def test_what_the_block_acknowledges_is_done_even_if_it_raises_then(
@@ -100,8 +100,8 @@ def test_what_the_block_acknowledges_is_done_even_if_it_raises_then(
     with pytest.raises(RuntimeError), entered(client, client.receive("jobs", "g")) as delivery:
         settle(client, delivery, "ack")
         raise RuntimeError
-    assert queue_of(node).done == {(1, 0)}
-    assert client.receive("jobs", "g").payload == b"two"
+    assert queue_of(node).done == {(1, 0)}, "EveryEntryAcked"
+    assert client.receive("jobs", "g").payload == b"two", "AckedNotRedelivered"
 
 
 def test_an_error_of_the_nack_does_not_hide_what_went_wrong(connect: MakeClient, node: FakeNode) -> None:
@@ -110,7 +110,7 @@ def test_an_error_of_the_nack_does_not_hide_what_went_wrong(connect: MakeClient,
     node.script.append(Say(protocol.error(errors.STALE_RECEIPT)))
     with pytest.raises(ZeroDivisionError), entered(client, delivery):
         raise ZeroDivisionError
-    assert kinds(node) == [Receive, Nack] and not queue_of(node).done
+    assert kinds(node) == [Receive, Nack] and not queue_of(node).done, "NothingSkipped"
 
 
 def test_an_ack_that_gets_no_answer_is_told(connect: MakeClient, node: FakeNode) -> None:
@@ -119,13 +119,15 @@ def test_an_ack_that_gets_no_answer_is_told(connect: MakeClient, node: FakeNode)
     node.script.append(Silence())
     with pytest.raises((TimedOut, OutcomeUnknown)), entered(client, delivery):
         pass
-    assert client.receive("jobs", "g", timeout=30).payload == b"two", "the client works on"
+    assert client.receive("jobs", "g", timeout=30).payload == b"two", (
+        "AckedNotRedelivered: the client works on"
+    )
 
 
 def test_a_receive_without_end_asks_again(connect: MakeClient, node: FakeNode) -> None:
     client = connect(node)
     node.script += [Say(protocol.EMPTY), Say(protocol.EMPTY)]
-    assert client.receive("jobs", "g", wait=None).payload == b"one"
+    assert client.receive("jobs", "g", wait=None).payload == b"one", "EveryEntryAcked"
     assert [request.wait_ms for request in node.seen if isinstance(request, Receive)] == [30_000] * 3
     with pytest.raises(UnknownTopic):
         client.receive("nothing", "g", wait=None)
@@ -144,7 +146,9 @@ def test_an_async_receive_is_entered_awaited_or_made_a_task(node: FakeNode) -> N
             made = asyncio.create_task(client.receive("jobs", "g"))
             (second,) = await asyncio.gather(client.receive("jobs", "g"))
             first = await made
-            assert first and second and {first.payload, second.payload} == {b"two", b"three"}
+            assert first and second and {first.payload, second.payload} == {b"two", b"three"}, (
+                "NothingSkipped"
+            )
             async with first, second:
                 pass
             async with client.receive("jobs", "g") as nothing:
@@ -152,7 +156,7 @@ def test_an_async_receive_is_entered_awaited_or_made_a_task(node: FakeNode) -> N
             client.receive("jobs", "g").close()  # never begun
 
     asyncio.run(run())
-    assert len(queue_of(node).done) == 3
+    assert len(queue_of(node).done) == 3, "EveryEntryAcked"
 
 
 def test_an_exception_at_any_line_of_a_block_loses_no_delivery() -> None:
@@ -170,14 +174,16 @@ def test_an_exception_at_any_line_of_a_block_loses_no_delivery() -> None:
                     interrupted = True
             queue = queue_of(node)
             assert queue.done <= worked, "NothingSkipped: acknowledged, and never worked on"
-            assert client.fetch("q", 1, 0) == b"q0", f"interrupted at line {line}"
+            assert client.fetch("q", 1, 0) == b"q0", f"AnsweredInOrder: interrupted at line {line}"
             queue.out.clear()  # as their visibility timeouts do
             line += 1
         assert line > 80, "the trace saw the calls"
         while (rest := client.receive("jobs", "g")) is not None:
             with rest:
                 worked.add(rest.position)
-        assert queue.done == worked == {(1, offset) for offset in range(line - 1)}
+        assert queue.done == worked == {(1, offset) for offset in range(line - 1)}, (
+            "EveryEntryAcked, NothingSkipped"
+        )
 
 
 async def cut_everywhere(
@@ -198,7 +204,7 @@ async def cut_everywhere(
         with suppress(asyncio.CancelledError):
             _, reached = await asyncio.create_task(awaited(cut))
         assert queue.done <= worked, "NothingSkipped: acknowledged, and its work did not end"
-        assert await client.fetch("q", 1, 3) == b"q3"
+        assert await client.fetch("q", 1, 3) == b"q3", "AnsweredInOrder"
         queue.out.clear()  # as their visibility timeouts do
     return number
 
@@ -220,7 +226,7 @@ def test_a_task_cancelled_at_any_suspension_of_a_block_loses_no_delivery(cancel:
             while (rest := await client.receive("jobs", "g")) is not None:
                 async with rest:
                     worked.add(rest.position)
-            assert len(queue.done) == 100
+            assert len(queue.done) == 100, "EveryEntryAcked"
 
     asyncio.run(run())
 
@@ -236,7 +242,9 @@ def test_a_timeout_in_the_block_gives_back_before_it_is_told(node: FakeNode) -> 
                 async with asyncio.timeout(60) as patience, client.receive("jobs", "g", wait=None):
                     patience.reschedule(0)
                     await asyncio.Event().wait()
-            assert not queue_of(node).out and not queue_of(node).done
+            assert not queue_of(node).out and not queue_of(node).done, (
+                "NothingSkipped: what did not end is not given back"
+            )
             assert kinds(node)[-1] is Nack and (await client.metrics())["id"] == 1
 
     asyncio.run(run())
@@ -249,14 +257,16 @@ def test_an_entry_is_done_when_the_loop_asks_for_the_next(connect: MakeClient, n
     client, seen = connect(node), []
     for entry in client.follow("jobs", group="g"):
         seen.append((entry.segment, entry.offset, entry.payload))
-        assert (entry.segment, entry.offset) not in queue_of(node).done, "it is in hand"
+        assert (entry.segment, entry.offset) not in queue_of(node).done, "NothingSkipped: it is in hand"
         assert entry.time is not None
         if len(seen) == 2:
             break
-    assert seen == [(1, 0, b"one"), (1, 1, b"two")]
-    assert queue_of(node).done == {(1, 0)} and not queue_of(node).out, "the rest is given back, at once"
+    assert seen == [(1, 0, b"one"), (1, 1, b"two")], "DeliveredIsPrefix"
+    assert queue_of(node).done == {(1, 0)} and not queue_of(node).out, (
+        "EveryEntryAcked: the rest is given back, at once"
+    )
     again = [entry.payload for entry in islice(client.follow("jobs", group="g"), 2)]
-    assert again == [b"two", b"three"], "what was in hand comes first"
+    assert again == [b"two", b"three"], "NothingSkipped: what was in hand comes first"
 
 
 def test_a_loop_that_raises_gives_back_and_one_that_waits_has_acknowledged(
@@ -269,20 +279,20 @@ def test_a_loop_that_raises_gives_back_and_one_that_waits_has_acknowledged(
             if entry.payload == b"three":
                 raise ZeroDivisionError
     gc.collect()  # a frame of the traceback had the generator
-    assert queue_of(node).done == {(1, 0), (1, 1)} and not queue_of(node).out
+    assert queue_of(node).done == {(1, 0), (1, 1)} and not queue_of(node).out, "EveryEntryAcked"
     entries = client.follow("jobs", group="g", prefetch=1)
-    assert next(entries).payload == b"three"
+    assert next(entries).payload == b"three", "DeliveredIsPrefix"
     node.script += [None, Say(protocol.error(errors.UNKNOWN_COMMAND))]  # the ACK, and the next RECEIVE
     with pytest.raises(WalrusError):
         next(entries)
-    assert len(queue_of(node).done) == 3, "acknowledged before it waited for more"
+    assert len(queue_of(node).done) == 3, "EveryEntryAcked: acknowledged before it waited for more"
 
 
 def test_a_follower_of_a_group_waits_a_failover_out(connect: MakeClient, node: FakeNode) -> None:
     client = connect(node)
     node.script += [Say(protocol.error(errors.OWNER_UNREACHED))] * 2
     entries = client.follow("jobs", group="g", prefetch=1, timeout=SENT)
-    assert [next(entries).payload for _ in ENTRIES] == ENTRIES
+    assert [next(entries).payload for _ in ENTRIES] == ENTRIES, "DeliveredIsPrefix"
     waits = {request.wait_ms for request in node.seen if isinstance(request, Receive)}
     assert waits == {30_000, 0}
     entries.close()
@@ -306,7 +316,7 @@ def test_a_loop_that_ends_after_its_client_was_closed_opens_no_connection(
     getattr(client, "_client", client)._closings += 1  # as `close` does, in whichever loop
     entries.close()
     assert (node.connections, len(node.seen)) == (connections, asked)
-    assert queue_of(node).out, "it comes again by its visibility timeout"
+    assert queue_of(node).out, "NothingSkipped: it comes again by its visibility timeout"
 
 
 def test_a_forked_child_does_not_give_back_what_its_parent_has_in_hand(node: FakeNode) -> None:
@@ -331,7 +341,7 @@ def test_an_async_loop_that_is_left_gives_back_at_once_when_it_is_closed(node: F
                 async for entry in entries:
                     if entry.payload == b"two":
                         break
-            assert queue_of(node).done == {(1, 0)} and not queue_of(node).out
+            assert queue_of(node).done == {(1, 0)} and not queue_of(node).out, "EveryEntryAcked"
 
     asyncio.run(run())
 
@@ -361,5 +371,5 @@ def test_acknowledgements_go_out_while_the_loop_runs(node: FakeNode, monkeypatch
         entries = client.follow("jobs", group="g")
         next(entries)
         next(entries)
-        assert kinds(node)[-1] is Ack and queue_of(node).done == {(1, 0)}
+        assert kinds(node)[-1] is Ack and queue_of(node).done == {(1, 0)}, "EveryEntryAcked"
         entries.close()

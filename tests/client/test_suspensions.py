@@ -121,7 +121,9 @@ async def answers_of(client: AsyncClient) -> None:
     """Each of many calls gets the answer to its own request."""
     places = [(topic, offset) for offset in range(MANY) for topic in ("p", "q")]
     found = await asyncio.gather(*[client.fetch(topic, 1, offset) for topic, offset in places])
-    assert found == [b"%b%d" % (topic.encode(), offset) for topic, offset in places]
+    assert found == [b"%b%d" % (topic.encode(), offset) for topic, offset in places], (
+        "AnsweredInOrder: a call gets the answer to another one"
+    )
 
 
 async def no_connection_is_open(node: Node) -> None:

@@ -16,7 +16,7 @@ import pytest
 from tests.storage.stores import Store
 from walrus import FsyncSchedule, ReadConsistency, Walrus
 from walrus.sim.disk import Crash, Platter
-from walrus.storage.errors import EngineFailed
+from walrus.storage.errors import DiskFull, EngineFailed
 
 COUNT = 24
 EACH = FsyncSchedule.sync_each()
@@ -153,6 +153,19 @@ def test_seek_is_persisted_before_it_returns(mode: str) -> None:
     consumer.platter.lose_power()
     following = consumer.open().read_next("t")
     assert following is not None and following.index == 7, "CursorInBounds: a seek is lost"
+
+
+def test_a_seek_that_a_full_disk_refuses_is_forgotten_also_by_later_notes() -> None:
+    """A note of the topic says where its cursor is, whatever it was made for: here that the log is closed."""
+    platter = Platter(random.Random(1))
+    wal = Walrus(disk=platter.directory("log"))
+    wal.append_batch("t", [b"x"] * 10)
+    platter.fail("write", errno.ENOSPC)
+    with pytest.raises(DiskFull):
+        wal.seek("t", 7)
+    wal.close()
+    following = Walrus(disk=platter.directory("log")).read("t")
+    assert following is not None and following.index == 0, "NothingSkipped: a seek that failed is noted"
 
 
 def test_a_cursor_is_noted_when_as_many_as_may_come_again_are_delivered_and_not_before() -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.storage.stores import Store, entries_of
 from walrus import FsyncSchedule, Walrus
-from walrus.sim.disk import Crash, Platter
+from walrus.sim.disk import KEEP_ALL, LOSE_ALL, Crash, Fate, Platter
 from walrus.storage.batch import Batch
 from walrus.storage.errors import DiskFull, EngineFailed, StorageError
 
@@ -130,8 +130,9 @@ def test_19_a_new_file_is_in_its_directory_before_anything_in_it_counts() -> Non
         assert Walrus(disk=platter.directory("log")).bounds("t") == (0, 3), "AckedDurable: a file is lost"
 
 
+@pytest.mark.parametrize("fate", [KEEP_ALL, LOSE_ALL], ids=str)
 @pytest.mark.parametrize("way", ["each", "sync", "syncer"])
-def test_20_a_failed_fsync_is_final(way: str) -> None:
+def test_20_a_failed_fsync_is_final(way: str, fate: Fate) -> None:
     platter = Platter(random.Random(20))
     schedule = FsyncSchedule.sync_each() if way == "each" else FsyncSchedule.group_commit()
     wal = Walrus(disk=platter.directory("log"), fsync=schedule)
@@ -163,7 +164,7 @@ def test_20_a_failed_fsync_is_final(way: str) -> None:
     visible = entries_of(wal, "t")
     assert visible[0] == b"safe", "AckedDurable"
     wal.append_for_topic("t", b"later")
-    platter.lose_power()
+    platter.lose_power(fate)
     found = entries_of(Walrus(disk=platter.directory("log")), "t")
     assert found == [*visible, b"later"], "AckedDurable: what was read, or acknowledged behind it, is lost"
 
