@@ -57,15 +57,30 @@ def test_what_is_given_back_comes_before_what_was_never_out_lowest_first():
     assert again == [(0, 2), (1, 2), (2, 2), (3, 1)], "NothingSkipped: what was given back comes again, first"
 
 
-def test_deliveries_that_are_extended_for_ever_cost_no_memory():
+def test_deliveries_that_are_extended_for_ever_cost_no_memory_and_hold_up_no_other():
     group, of = fresh(), topic()
-    receipt = take(group, of, 1)
-    assert receipt is not None
+    dead, receipt = take(group, of, 2), take(group, of, 2)
+    assert dead is not None and receipt is not None
     for n in range(10 * WINDOW):
         assert group.extend(receipt, 100.0 + n)
     assert len(group._deadlines) <= 2 * WINDOW + 1
+    assert take(group, of, 2, VISIBLE) == dead._replace(delivery=2), "EveryEntryAcked: its consumer is dead"
+    assert group.acknowledge(dead, of, 2)
     group.expire(100.0 + 10 * WINDOW - 2)
-    assert group.candidate(of, 1, 0.0) is None, "the last extension counts"
+    assert group.candidate(of, 2, 0.0) is None, "the last extension counts"
+
+
+def test_what_was_given_back_before_a_seek_costs_no_memory_and_holds_up_nothing():
+    group, of = WorkQueue(Acknowledged(), (), VISIBLE, window=10), topic()
+    for generation in range(1, 8):
+        for receipt in [take(group, of, 10) for _ in range(10)]:
+            assert receipt is not None and group.give_back(receipt, 1_000.0)
+        assert len(group._delayed) <= 2 * 10 + 1
+        if generation < 7:
+            group.on_committed(Acknowledged(generation=generation))
+    again = [take(group, of, 10, 1_000.0) for _ in range(11)]
+    expected = [*(Receipt(1, n, 6, 2) for n in range(10)), None]
+    assert again == expected, "EveryEntryAcked: what was given back never comes again"
 
 
 def test_what_was_handed_on_stays_out_and_is_counted_on():
@@ -100,6 +115,28 @@ def test_a_run_stops_before_what_an_earlier_owner_saw_acknowledged():
     assert taken == [1, 2, 4, 5, 6, 7], "NothingSkipped"
 
 
+def test_a_seal_takes_along_what_is_out_and_what_is_noted_and_not_what_was_given_back():
+    group, of = fresh(), topic()
+    noted, again, out, back = (take(group, of, 4) for _ in range(4))
+    assert noted and again and out and back
+    assert group.give_back(again, 1.0) and group.give_back(back, 1.0)
+    assert take(group, of, 4, 1.0) == again._replace(delivery=2)
+    assert group.acknowledge(noted, of, 4)
+    state, handed = group.seal()
+    assert state.above == (Run(1, 0, 1),), "SealHandsOn: what was acknowledged before a rollover comes again"
+    assert handed == (HandedOn(1, 1, 2), HandedOn(1, 2, 1)), "SealHandsOn"
+
+
+def test_the_last_delay_counts_of_what_was_given_back_more_than_once():
+    group, of = fresh(), topic()
+    first = take(group, of, 1)
+    assert first and group.give_back(first, 1.0)
+    second = take(group, of, 1, 1.0)
+    assert second and second.delivery == 2 and group.give_back(second, 100.0)
+    assert group.candidate(of, 1, 99.0) is None, "it was given back for longer"
+    assert take(group, of, 1, 100.0) == first._replace(delivery=3), "EveryEntryAcked: it never comes again"
+
+
 def test_what_raft_commits_late_for_an_earlier_owner_is_out_no_more():
     """A consumer of that owner acknowledged the entry; by now another one has it, which may die with it."""
     group, of = fresh(), topic()
@@ -122,7 +159,8 @@ class Model:
 @pytest.mark.parametrize("seed", range(20))
 def test_a_random_life_agrees_with_the_model(seed: int):
     rng = random.Random(seed)
-    group, of, model, now, end = fresh(), topic(), Model(), 0.0, 0
+    group = WorkQueue(Acknowledged(), (), VISIBLE, window=(WINDOW, 4)[seed % 2])
+    of, model, now, end = topic(), Model(), 0.0, 0
     past: list[Receipt] = []
     for _ in range(400):
         now += rng.choice((0.0, 0.1, 5.0, 20.0))
@@ -134,7 +172,7 @@ def test_a_random_life_agrees_with_the_model(seed: int):
             for receipt in run:
                 assert receipt.offset < end, "DeliveredIsPrefix"
                 assert receipt.offset not in model.done, "AckedNotRedelivered"
-                assert receipt.offset not in model.out, "an entry is out once"
+                assert receipt.offset not in model.out, "OutIsBounded: an entry is out once"
                 model.out[receipt.offset] = receipt, now + VISIBLE
             past += run
         elif action < 0.7 and past:
@@ -157,6 +195,13 @@ def test_a_random_life_agrees_with_the_model(seed: int):
                 "NothingSkipped"
             )
         group.check_invariants(of)
+    now += 2 * VISIBLE
+    while run := take_run(group, of, end, now, 3):
+        assert all(group.acknowledge(receipt, of, end) for receipt in run)
+        proposed = group.to_commit()
+        assert proposed is not None
+        group.on_committed(group.done.join(proposed, of.advance))
+    assert group.done.low == Position(1, end), "EveryEntryAcked: what came back is never handed out again"
 
 
 @given(st.sets(st.integers(0, WINDOW + 50)))
@@ -194,3 +239,5 @@ def test_a_seek_forgets_all_that_was_out_given_back_or_noted():
     assert not group.acknowledge(out, of, 4), "NothingSkipped: a receipt of before the SEEK counts"
     again = [take(group, of, 4) for _ in range(4)]
     assert again == [Receipt(1, n, 1, 1) for n in range(4)], "NothingSkipped"
+    for change in (group.give_back, group.extend):
+        assert not change(out, 0.0), "a receipt of before the SEEK ends a delivery of after it"

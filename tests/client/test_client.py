@@ -73,7 +73,7 @@ def test_a_leave_that_costs_replicas_is_refused_without_force(
 
 @pytest.mark.parametrize("segment_entries", [1, 10, 256, 300, 1000])
 def test_entries_cross_segments(connect: MakeClient, segment_entries: int) -> None:
-    payloads = [b"%d" % n for n in range(700)]
+    payloads = [b"%d" % n for n in range(1000)]
     with FakeNode(log=MemoryLog(segment_entries=segment_entries)) as node:
         client = connect(node)
         client.register("t")
@@ -81,8 +81,8 @@ def test_entries_cross_segments(connect: MakeClient, segment_entries: int) -> No
         client.put_many("t", payloads)
         assert list(client.entries("t")) == payloads, "DeliveredIsPrefix"
         *_, last = client.scan("t")
-        place = 1 + 699 // segment_entries, 699 % segment_entries
-        assert last == Entry(*place, b"699", appended(*place)), "DeliveredIsPrefix"
+        place = 1 + 999 // segment_entries, 999 % segment_entries
+        assert last == Entry(*place, b"999", appended(*place)), "DeliveredIsPrefix"
         client.put("t", b"more")
         assert list(client.entries("t", last.segment, last.offset + 1)) == [b"more"], "DeliveredIsPrefix"
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from walrus import protocol
-from walrus.client import calls, core
+from walrus.client import calls, core, following
 from walrus.client.errors import (
     BadReply,
     NoLeader,
@@ -264,6 +264,40 @@ def test_a_frame_counts_as_sent_only_if_all_of_it_left(bodies: list[bytes], writ
 def test_any_reason_is_some_error(reason: str) -> None:
     error = error_for(reason)
     assert isinstance(error, WalrusError) and str(error) == reason
+
+
+@given(st.lists(st.integers(0, 9), max_size=30))
+def test_a_follower_is_given_each_entry_once_and_in_order(bursts: list[int]) -> None:
+    """While it waits, so many entries come at once; for 0, its segment is sealed and the next one begins."""
+    log: list[list[bytes]] = [[]]
+    given, steps, number = list[calls.Entry](), following.follow("t", 1, 0), 0
+    step = next(steps)
+    while True:
+        if not isinstance(step, calls.Call):
+            given += [] if isinstance(step, core.Pause) else step
+            step = next(steps)
+            continue
+        (request,) = protocol.RequestParser().feed(step.encode(0, step.count))
+        answer: list[Any]
+        if isinstance(request, protocol.Fetch):
+            if request.wait_ms and request.segment == len(log) and request.offset >= len(log[-1]):
+                assert request.offset == len(log[-1]), "DeliveredIsPrefix: a follower skips entries"
+                if not bursts:
+                    break
+                burst = bursts.pop(0)
+                log[-1] += [b"%d" % n for n in range(number, number + burst)]
+                number += burst
+                log += [[]] if burst == 0 else []
+            found = log[request.segment - 1][request.offset :][: request.count]
+            answer = [calls.Found(entry, 0) for entry in found]
+            answer += [None] if len(found) < request.count else []
+        else:
+            sealed = {f"{n}": len(entries) for n, entries in enumerate(log[:-1], 1)}
+            answer = [{"current_segment": len(log), "sealed_segments": sealed}]
+        step = steps.send(answer)
+    places = [(entry.segment, entry.offset, entry.payload) for entry in given]
+    whole = [(n, offset, entry) for n, entries in enumerate(log, 1) for offset, entry in enumerate(entries)]
+    assert places == whole, "DeliveredIsPrefix: a follower skips or repeats entries"
 
 
 def test_a_segment_that_is_dropped_between_fetch_and_state_is_asked_for_again_and_told_as_trimmed() -> None:

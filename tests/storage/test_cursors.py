@@ -16,6 +16,7 @@ import pytest
 from tests.storage.stores import Store
 from walrus import FsyncSchedule, ReadConsistency, Walrus
 from walrus.sim.disk import Crash, Platter
+from walrus.storage.cursors import Entry
 from walrus.storage.errors import DiskFull, EngineFailed
 
 COUNT = 24
@@ -153,6 +154,15 @@ def test_seek_is_persisted_before_it_returns(mode: str) -> None:
     consumer.platter.lose_power()
     following = consumer.open().read_next("t")
     assert following is not None and following.index == 7, "CursorInBounds: a seek is lost"
+
+
+def test_what_was_read_ahead_of_a_seek_is_not_given_behind_it() -> None:
+    wal = Walrus(disk=Platter(random.Random(1)).directory("log"))
+    wal.append_batch("t", [b"%d" % number for number in range(10)])
+    assert wal.read("t") == Entry(0, b"0")
+    for index in (7, 1, 9):
+        wal.seek("t", index)
+        assert wal.read("t") == Entry(index, b"%d" % index), "DeliveredIsPrefix: another entry in its place"
 
 
 def test_a_seek_that_a_full_disk_refuses_is_forgotten_also_by_later_notes() -> None:
