@@ -58,6 +58,19 @@ def test_several_are_given_up_and_the_rest_is_handed_out_at_once() -> None:
     )
 
 
+def test_one_that_is_spent_is_not_handed_out_in_a_run_with_others() -> None:
+    world = limited(2)
+    first, second = take(world, 1, 2)
+    assert world.ask(1, Nack("t", "g", second)) == [b"OK"]
+    (second,) = [one for one in take(world, 1) if one.offset == 1]
+    for receipt in (first, second):
+        assert world.ask(1, Nack("t", "g", receipt)) == [b"OK"]
+    found = [received(reply)[1:] for reply in receive(world, 1, 3) if reply != b"EMPTY"]
+    assert found == [(2, b"0"), (1, b"2")], "handed out more often than the topic allows"
+    world.until(lambda: world.topic("t").dead == {"g": 1})
+    assert world.get_all(2, "t.dead") == [b"1"], "NothingSkipped: a spent entry is nowhere"
+
+
 def test_it_is_not_done_before_it_is_in_the_dead_letter_topic() -> None:
     world = limited()
     world.lose = lambda sender, to, message: isinstance(message, m.Append) and message.topic == "t.dead"

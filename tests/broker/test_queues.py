@@ -13,7 +13,7 @@ import pytest
 
 from tests.broker.world import NodeWorld, batch, three
 from walrus import protocol
-from walrus.acknowledged import Acknowledged, Position
+from walrus.acknowledged import Acknowledged, Position, Run
 from walrus.broker import dispatch, receivers
 from walrus.broker.groups import WorkQueue
 from walrus.consensus.messages import AppendEntriesRequest
@@ -92,8 +92,8 @@ def test_any_node_hands_out_each_entry_once_and_acknowledged_ones_are_done():
     replies = [receive(world, node, 2) for node in (1, 2, 3)]
     found = [received(reply) for run in replies for reply in run]
     assert [payload for _, _, payload in found] == [b"0", b"1", b"2", b"3", b"4", b"5"], "DeliveredIsPrefix"
-    assert all(deliveries == 1 for _, deliveries, _ in found), "an entry is out once"
-    assert receive(world, 1) == [b"EMPTY"], "an entry is out once"
+    assert all(deliveries == 1 for _, deliveries, _ in found), "OutIsBounded: an entry is out once"
+    assert receive(world, 1) == [b"EMPTY"], "OutIsBounded: an entry is out once"
     ack(world, 2, *(receipt for receipt, _, _ in found))
     assert world.topic("t").groups["g"].low == Position(1, 6), "EveryEntryAcked"
     world.run(40.0)
@@ -167,11 +167,11 @@ def test_what_is_given_back_comes_again_after_its_delay_and_what_is_extended_lat
     a, b = take(world, 1, 2)
     assert world.ask(2, Nack("t", "g", a, 5_000)) == [b"OK"]
     assert world.ask(2, Extend("t", "g", b, 50_000)) == [b"OK"]
-    assert receive(world, 1) == [b"EMPTY"], "an entry is out once"
+    assert receive(world, 1) == [b"EMPTY"], "OutIsBounded: an entry is out once"
     world.run(5.1)
     assert received(receive(world, 3)[0])[2] == b"0"
     world.run(31)
-    assert received(receive(world, 3)[0])[1:] == (3, b"0"), "its second delivery timed out"
+    assert received(receive(world, 3)[0])[1:] == (3, b"0"), "NothingSkipped: its second delivery timed out"
     assert receive(world, 3) == [b"EMPTY"], "OutIsBounded: the extended one is out still"
     world.run(20)
     assert received(receive(world, 3)[0])[1:] == (2, b"1"), "NothingSkipped"
@@ -191,6 +191,43 @@ def test_a_receive_that_waits_is_answered_in_the_turn_in_which_the_entry_is_ackn
     assert world.now - asked < 0.1 and world.replies[slots[2]] == []
 
 
+def test_one_that_waits_gets_what_comes_back_when_it_does_one_after_the_other():
+    """Nobody else asks: only the clock brings the second one."""
+    world = loaded(2)
+    take(world, 1)
+    world.run(10.0)
+    take(world, 2)
+    waiting = world.send(3, Receive("t", "g", 60_000, 2))
+    world.run(20.5)
+    assert [received(reply)[1:] for reply in world.replies[waiting]] == [(2, b"0")], "EveryEntryAcked"
+    world.run(10.0)
+    assert [received(reply)[1:] for reply in world.replies[waiting][1:]] == [(2, b"1")], "EveryEntryAcked"
+
+
+def test_what_its_owner_cannot_read_comes_from_another_replica_though_a_first_attempt_fails():
+    world = loaded(3)
+    reads, lost = world.nodes[owner(world)].queues.owner._reads, [0]
+
+    def lose(sender: int, to: int, message: object) -> bool:
+        lost[0] += isinstance(message, m.Read)
+        return isinstance(message, m.Read) and lost[0] == 1
+
+    reads.readable = lambda topic, number: 0  # type: ignore[method-assign]
+    world.lose = lose
+    waiting = world.send(others(world)[0], Receive("t", "g", 30_000, 3))
+    world.run(10.0)
+    found = [received(reply)[2] for reply in world.replies[waiting]]
+    assert lost[0] > 1 and found == [b"0", b"1", b"2"], "EveryEntryAcked"
+
+
+def test_while_an_entry_is_read_elsewhere_nobody_is_told_that_there_is_none():
+    world = loaded(1)
+    reads = world.nodes[owner(world)].queues.owner._reads
+    reads.readable = lambda topic, number: 0  # type: ignore[method-assign]
+    reply = receive(world, others(world)[0])[0]
+    assert reply != b"EMPTY", "ReadProgress: there is one"
+
+
 def test_a_wait_ends_with_empty_when_it_is_over():
     world = loaded(0)
     receive(world, 1)
@@ -208,6 +245,19 @@ def test_entries_of_a_client_that_is_gone_go_to_the_next():
     assert [(deliveries, payload) for _, deliveries, payload in found] == [(2, b"0"), (2, b"1")], (
         "NothingSkipped"
     )
+
+
+def test_entries_go_to_no_node_that_is_gone_and_waits():
+    world = loaded(0)
+    gone, node = others(world)
+    receive(world, node)
+    world.send(gone, Receive("t", "g", 60_000, 1))
+    world.run(0.5)
+    world.kill(gone)
+    waiting = world.send(node, Receive("t", "g", 60_000, 1))
+    world.put(owner(world), "t", "x")
+    world.run(1.0)
+    assert [received(reply)[1:] for reply in world.replies[waiting]] == [(1, b"x")], "EveryEntryAcked"
 
 
 def test_never_more_than_the_window_is_out():
@@ -279,6 +329,22 @@ def test_seek_goes_back_and_forth_and_makes_receipts_of_before_stale():
     assert payloads(world, 1, "new") == [b"2", b"3"], "NothingSkipped"
 
 
+def test_a_seek_whose_proposal_is_lost_is_proposed_again():
+    world = loaded(2)
+    dispatcher, asked = world.nodes[owner(world)].queues.owner, list[object]()
+    propose = dispatcher._propose
+
+    def lossy(command: Any, now: float) -> None:
+        asked.append(command)
+        if len(asked) > 1:
+            propose(command, now)
+
+    dispatcher._propose = lossy
+    reply = world.ask(1, Seek("t", "g", Position(1, 1)))
+    assert reply == [b"OK"] and len(asked) == 2, "EveryEntryAcked: a SEEK waits for good"
+    assert payloads(world, 1) == [b"1"], "NothingSkipped"
+
+
 # --- rollover and failover
 
 
@@ -298,7 +364,7 @@ def test_a_healthy_rollover_delivers_nothing_again():
     world.run(31)
     again = [received(reply)[1:] for reply in receive(world, 3, 20) if reply != b"EMPTY"]
     assert [(2, b"%d" % n) for n in range(3, 12)] == sorted(again, key=lambda one: int(one[1])), (
-        "what was out comes again, and counts on"
+        "NothingSkipped: what was out comes again, and counts on"
     )
 
 
@@ -354,6 +420,25 @@ def test_what_was_fetched_from_another_replica_is_read_in_its_own_segment_only()
     for place in ((2, 5), (1, 3), (1, 6)):
         assert read(*place) == [], "DeliveredIsPrefix: an entry comes in the place of another one"
     assert asked == [(2, 5), (1, 3), (1, 6)]
+
+
+def test_an_owner_without_a_lease_answers_no_ack_that_it_has_seen_committed():
+    """The next owner may not have seen it, and hands the entry out after that answer."""
+    said, serves = list[tuple[object, ...]](), [False]
+    tenure = SimpleNamespace(owns=lambda name: True, serves=lambda name, now: serves[0])
+    here = SimpleNamespace(
+        _tenure=tenure,
+        _settled=lambda *told: said.append(told),
+        _unawait=lambda queue, caller: queue.answers.pop(caller),
+        _trace_of=lambda key: None,
+    )
+    queue = dispatch.Queue(("t", "g"), WorkQueue(Acknowledged(low=Position(1, 1)), (), 0.0, 10))
+    queue.answers[2, 7] = dispatch.Unanswered((errors.NO_ERROR,), (Run(1, 0, 1),), 9.0)
+    dispatch.Dispatcher._answer(cast(Any, here), "t", queue, [(2, 7)], 0.0)
+    assert not said, "AckedNotRedelivered: an ACK is answered by an owner that another one may have followed"
+    serves[0] = True
+    dispatch.Dispatcher._answer(cast(Any, here), "t", queue, [(2, 7)], 0.0)
+    assert said == [((2, 7), (errors.NO_ERROR,))], "EveryEntryAcked"
 
 
 @pytest.mark.parametrize("ending", ["killed", "cut off"])

@@ -10,7 +10,7 @@ import pytest
 
 from tests.broker.world import NodeWorld, three
 from walrus import protocol
-from walrus.protocol import Ack, Configure, Delete, Fetch, Get, Receive, Register, State
+from walrus.protocol import Ack, Configure, Delete, Fetch, Get, Receive, Register, Seek, State
 from walrus.storage.errors import DiskFull
 
 ROLLING = {"segment_entries": 5}
@@ -91,6 +91,8 @@ def test_groups_that_had_not_read_it_go_on_behind_and_it_is_counted() -> None:
     assert world.topic("t").skipped == {"reader": 6, "worker": 9}, "SkippedIsCounted"
     assert world.ask(2, Get("t", "reader")) == [b"OK 10"], "MarkInBounds"
     assert world.ask(2, Receive("t", "worker"))[0].endswith(b" 10"), "MarkInBounds"
+    assert world.ask(1, Seek("t", "worker", "begin")) == [b"OK"], "MarkInBounds: where it begins by now"
+    assert world.ask(3, Receive("t", "worker"))[0].endswith(b" 10"), "MarkInBounds"
 
 
 def test_protected_groups_hold_retention_up_until_they_have_read() -> None:
@@ -103,6 +105,17 @@ def test_protected_groups_hold_retention_up_until_they_have_read() -> None:
     assert len(world.get_all(2, "t", "reader")) == 22, "ProtectedUntilAcked"
     world.until(lambda: world.topic("t").first == 3)
     assert world.topic("t").skipped == {}, "SkippedIsCounted"
+
+
+def test_a_group_that_has_read_a_segment_to_its_end_does_not_protect_it() -> None:
+    world = rolling(23)
+    for _ in range(10):
+        world.ask(1, Get("t", "reader"))
+    world.until(lambda: world.topic("t").cursors.get("reader", (0, 0)) >= (2, 5))
+    assert world.topic("t").cursors["reader"] == (2, 5), "it stands at the end, and not in the next one"
+    world.ask(1, Configure("t", {"retain_entries": 8, "protect_groups": 1}))
+    world.until(lambda: world.topic("t").first > 1)
+    assert world.topic("t").first == 3, "OverLimitIsTrimmed: what is read is protected"
 
 
 def test_a_quiet_segment_rolls_and_ages() -> None:

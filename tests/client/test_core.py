@@ -309,3 +309,18 @@ def test_a_segment_that_is_dropped_between_fetch_and_state_is_asked_for_again_an
     assert again.name == "FETCH", "DeliveredIsPrefix: what was dropped meanwhile is skipped without a word"  # type: ignore[union-attr]
     with pytest.raises(Trimmed):
         steps.send([Trimmed("t begins at segment 8")])
+
+
+def test_a_walk_from_the_beginning_that_retention_overtakes_later_says_so() -> None:
+    """Where it begins, what was dropped before is no concern of it; on its way it would miss entries."""
+    steps = core.walk("t", 1, 0)
+    next(steps)
+    assert steps.send([Trimmed("t begins at segment 3")]).name == "STATE"  # type: ignore[union-attr]
+    again = steps.send([{"current_segment": 9, "first_segment": 3, "sealed_segments": {}}])
+    assert again.encode(0, 1) == protocol.frame(b"FETCH t 3 0")  # type: ignore[union-attr]
+    given = steps.send([calls.Found(b"x", 0)] * core.WALK)
+    assert isinstance(given, list) and (given[0].segment, given[0].offset) == (3, 0), "DeliveredIsPrefix"
+    next(steps)
+    with pytest.raises(Trimmed):
+        steps.send([Trimmed("t begins at segment 5")])
+        pytest.fail("DeliveredIsPrefix: a walk skips what was dropped under it, without a word")
