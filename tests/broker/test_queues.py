@@ -192,7 +192,7 @@ def test_a_receive_that_waits_is_answered_in_the_turn_in_which_the_entry_is_ackn
 
 
 def test_one_that_waits_gets_what_comes_back_when_it_does_one_after_the_other():
-    """Nobody else asks: only the clock brings the second one."""
+    """No other request arrives: only the clock brings the second one."""
     world = loaded(2)
     take(world, 1)
     world.run(10.0)

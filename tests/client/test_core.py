@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from walrus import protocol
-from walrus.client import calls, core, following
+from walrus.client import calls, core, deliveries, following
 from walrus.client.errors import (
     BadReply,
     NoLeader,
@@ -117,6 +117,48 @@ def test_a_put_that_may_have_happened_or_was_refused_is_tried_once(end: End) -> 
     play = Play(PUT, [end], nodes=3)
     assert len(play.asked) == 1, "NoDuplicate: it may have happened, and is sent again"
     assert isinstance(play.results[0], OutcomeUnknown | UnknownTopic), "AnswersAreTrue"
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (calls.get_many("t", 1), "DeliveredIsPrefix: the cursor moves once more"),
+        (calls.delete("t"), "OnlyWhatWasMeant: the topic may be another one by then"),
+        (deliveries.seek("t", "g", "begin"), "AckedNotRedelivered: the group may have gone on since"),
+        (deliveries.receive_many(deliveries.Delivery, "t", "g", 1), "EveryEntryAcked: two may be out"),
+        (deliveries.nack("t", "g", "1.0.0.1"), "its answer would be that of the second"),
+        (calls.leave(3), "its answer would be that of the second"),
+    ],
+    ids=lambda value: value.name if isinstance(value, calls.Call) else "",
+)
+def test_what_is_not_the_same_when_it_is_done_twice_is_not_asked_again(
+    call: calls.Call[Any], name: str
+) -> None:
+    play = Play(call, [cut], nodes=3)
+    assert len(play.asked) == 1 and isinstance(play.results[0], OutcomeUnknown), name
+
+
+def test_what_was_overtaken_is_sent_again_under_its_number() -> None:
+    """An entry of a producer that a later one has overtaken was not written, and nothing behind it was."""
+    call = calls.pub_many("t", "x", 7, [b"a", b"b", b"c"])
+    no, behind = protocol.Error(protocol.errors.OVERTAKEN), protocol.Error(protocol.errors.out_of_sequence(8))
+    play = Play(call, [answers(Ok(b"1 0"), no, behind), answers(Ok(b"1 1"), Ok(b"1 2"))])
+    assert play.results == [(1, 0), (1, 1), (1, 2)], "EveryPubAnswered"
+    again = play.steps[1].exchange.call.encode(0, 2)
+    assert again == protocol.encode_pubs("t", "x", 8, [b"b", b"c"]), "NumbersWithoutGap"
+
+
+def test_each_answer_begins_the_time_anew_for_what_is_asked_again() -> None:
+    clock = [0.0]
+    addresses = core.Addresses(["n1:1"])
+    steps = core.conduct(calls.put_many("t", [b"a", b"b"]), addresses, 5.0, lambda: clock[0], Half())
+    first = next(steps)
+    assert isinstance(first, core.Attempt) and first.reply_by == 5.0
+    clock[0] = 4.9
+    answers(Ok(b"1 0"), protocol.Error(protocol.errors.BUSY))(first.exchange, first)
+    assert isinstance(next(steps, None), core.Pause), "given up while the cluster goes on"
+    second = next(steps)
+    assert isinstance(second, core.Attempt) and second.reply_by == 9.9
 
 
 def test_a_refusal_is_final_even_when_told_to_retry() -> None:

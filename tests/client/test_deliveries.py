@@ -116,6 +116,17 @@ def test_acknowledgements_of_many_are_pipelined(connect: MakeClient, node: FakeN
     assert client.receive("jobs", "g") is None, "AckedNotRedelivered"
 
 
+def test_an_error_behind_deliveries_does_not_take_them_along() -> None:
+    """They are out: thrown away, they would come again only by their visibility timeout."""
+    try:
+        found = deliveries.received(Delivery, [delivery(0), delivery(1), Unreachable("gone")])
+    except Unreachable:
+        found = []
+    assert found == [delivery(0), delivery(1)], "EveryEntryAcked"
+    with pytest.raises(Unreachable):
+        deliveries.received(Delivery, [Unreachable("gone")])
+
+
 def test_a_group_that_is_read_with_get_is_refused_by_name(connect: MakeClient, node: FakeNode) -> None:
     client = connect(node)
     node.script.append(Say(protocol.error(errors.group_in_use("g", with_get=True))))

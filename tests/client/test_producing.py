@@ -67,6 +67,16 @@ def test_what_is_refused_for_good_is_let_go_and_its_number_is_used_again() -> No
     assert sent(numbering.call([b"d"])) == [(Stamp(1, "x", 1, 0), [b"d"])], "NumbersWithoutGap"
 
 
+def test_what_is_refused_behind_an_unknown_outcome_is_kept_with_it() -> None:
+    """The one before may be written: its number is not free, however the others fared."""
+    numbering = Numbering("t", "x")
+    numbering.call([b"a", b"large"])
+    numbering.settle([UNKNOWN, LARGE])
+    assert sent(numbering.call([b"d"])) == [(Stamp(3, "x", 0, 0), [b"a", b"large", b"d"])], (
+        "RepeatOkImpliesAcked: another entry gets its number, and passes for it"
+    )
+
+
 def test_a_producer_raises_the_first_error_and_keeps_the_rest() -> None:
     outcomes: list[list[Position | WalrusError]] = [
         [*places(0, 1), UNKNOWN, Unreachable("gone")],
