@@ -38,7 +38,7 @@ Place: TypeAlias = tuple[str, str, Position]
 
 
 def dead_letter_topic(topic: str) -> str | None:
-    """The name of a topic's dead-letter topic; None if it can have none: it is one, or its name is too long.
+    """Return the name of a topic's dead-letter topic; None if it is one itself, or its name is too long.
 
     >>> dead_letter_topic("jobs"), dead_letter_topic("jobs.dead")
     ('jobs.dead', None)
@@ -48,7 +48,7 @@ def dead_letter_topic(topic: str) -> str | None:
 
 
 class Letter(msgspec.Struct):
-    """An entry on its way: what this node asked itself, and when it asks again."""
+    """A dead letter that is being appended: the node's request to itself, and when it is due again."""
 
     payload: bytes
     slot: OwnSlot | None = None
@@ -65,35 +65,35 @@ class DeadLetters:
         request: Callable[[object, Request, float], None],
         on_appended: Callable[[Place, float], None],
     ) -> None:
-        """`on_appended`: the entry is in the dead-letter topic; now it may be done."""
+        """`on_appended`: called when the entry is in the dead-letter topic and may be marked as done."""
         self._config, self._request, self._on_appended = config, request, on_appended
         self._letters: dict[Place, Letter] = {}
 
     @property
     def busy(self) -> bool:
-        """Whether some entry is on its way."""
+        """Whether any dead letter is being appended."""
         return bool(self._letters)
 
     def append(self, place: Place, payload: bytes, now: float) -> None:
-        """An entry is spent: begin to append it."""
+        """Begin to append an entry that has had its deliveries."""
         assert dead_letter_topic(place[0]) is not None, f"{place[0]} has no dead-letter topic"
         self._letters.setdefault(place, Letter(payload))
         self.flush(now)
 
     def forget(self, topic: str, group: str) -> None:
-        """This node owns that group no more, or the group has begun anew."""
+        """This node does not own the group any more, or the group was moved (SEEK)."""
         for place in [place for place in self._letters if place[:2] == (topic, group)]:
             del self._letters[place]
 
     def due(self, now: float) -> bool:
-        """Whether `flush` would get on now."""
+        """Whether `flush` would make progress now."""
         return bool(self._letters) and any(
             letter.again_at <= now if letter.slot is None else letter.slot.replies
             for letter in self._letters.values()
         )
 
     def flush(self, now: float) -> None:
-        """Go on with what was answered, and ask again for what was not done."""
+        """Process the replies, and send requests that are due."""
         for place, letter in list(self._letters.items()):
             if letter.slot is not None and letter.slot.replies:
                 self._answered(place, letter, letter.slot.replies[0], now)

@@ -34,21 +34,21 @@ Place: TypeAlias = tuple[str, int, int]
 """(topic, segment, offset)"""
 
 MAX_PLACES = 1_000
-"""Places asked about at once; the oldest makes room."""
+"""The most places that are inquired about at a time; the oldest makes room."""
 
 
 class Inquiry:
-    """What replicas said about one place, and when they are asked again."""
+    """The answers of replicas about one place, and when they are asked again."""
 
     __slots__ = ("ask_at", "ends", "forget_at")
 
     def __init__(self, now: float) -> None:
         self.ask_at = self.forget_at = now
-        self.ends: dict[int, tuple[int, float]] = {}  # replica -> (gap's end, counts until)
+        self.ends: dict[int, tuple[int, float]] = {}  # replica -> (end of its gap, valid until)
 
 
 class Gaps:
-    """What replicas say about entries that could not be read."""
+    """Inquiries about entries that could not be read."""
 
     def __init__(
         self,
@@ -64,13 +64,13 @@ class Gaps:
         self._inquiries: dict[Place, Inquiry] = {}
 
     def end(self, place: Place, now: float) -> int:
-        """Where to go on behind entries from `place` on that are certainly lost; the same offset if none are.
+        """Return the offset after entries that are certainly lost from `place` on; that of `place` if none is.
 
-        Asks the replicas that have not said anything yet: look again when one has, or a tick later.
+        Asks the replicas that have not answered yet; the caller looks again when one has, or at a tick.
         """
         topic, number, start = place
         segment = self._metadata.segment(topic, number)
-        if segment is None:  # trimmed meanwhile: its readers have gone on already
+        if segment is None:  # trimmed meanwhile: its readers have moved on already
             return start
         inquiry = self._inquiries.get(place)
         ends = {node: end for node, (end, until) in inquiry.ends.items() if until > now} if inquiry else {}
@@ -97,7 +97,7 @@ class Gaps:
             del self._inquiries[next(iter(self._inquiries))]
 
     def on_find(self, sender: int, message: FindGap) -> None:
-        """Another node asks about this node's copy; nothing is said of a segment that it is no replica of."""
+        """Answer another node about this node's copy, if this node is a replica of the segment."""
         segment = self._metadata.segment(message.topic, message.segment)
         if segment is not None and self._config.node_id in segment.replicas:
             end = self._reads.gap_end(message.topic, message.segment, message.start)
@@ -106,12 +106,12 @@ class Gaps:
             )
 
     def on_gap(self, sender: int, message: Gap, now: float) -> None:
-        """A replica's word. It counts for a while: a replica that comes back may give it the entries."""
+        """Take a replica's answer. It expires, since the replica may get the entries from another one."""
         inquiry = self._inquiries.get((message.topic, message.segment, message.start))
         if inquiry is not None:
             inquiry.ends[sender] = message.end, now + self._config.request_timeout
 
     def on_tick(self, now: float) -> None:
-        """Forget what is not asked about any more."""
+        """Forget inquiries that no reader needs any more."""
         for place in [place for place, inquiry in self._inquiries.items() if inquiry.forget_at <= now]:
             del self._inquiries[place]

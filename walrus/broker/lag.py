@@ -24,18 +24,18 @@ from walrus.acknowledged import Acknowledged
 from walrus.segments import START, Metadata, OpenAt, Position, SealedAt, Topic
 
 MAX_TOPICS_NAMED = 1_000
-"""Topics that METRICS names, of those that a node leads; it counts all."""
+"""How many of the topics that a node leads METRICS names; it counts all of them."""
 
 MAX_GROUPS_NAMED = 100
-"""Groups of a topic that METRICS names: those with the largest lag."""
+"""How many groups of a topic METRICS names: those with the largest lag."""
 
 
 def topics_led(
     metadata: Metadata, led: Mapping[str, int], out: Callable[[str], Mapping[str, int]]
 ) -> dict[str, dict[str, Any]]:
-    """Return what each topic holds and how far its groups are.
+    """Return the figures of each topic and its groups.
 
-    `led`: topic -> how many entries of its open segment are acknowledged. `out`: topic -> group -> how many
+    `led`: topic -> how many entries of its open segment are acknowledged. `out(topic)`: group -> how many
     entries are with its consumers.
     """
     known = ((name, metadata.topics[name], end) for name, end in led.items() if name in metadata.topics)
@@ -58,18 +58,18 @@ def _topic(topic: Topic, open_entries: int, out: Mapping[str, int]) -> dict[str,
 
 
 MAX_TOPICS_LISTED = 1_000
-"""Topics in one reply to TOPICS; a longer prefix shows the others."""
+"""The most topics in one reply to TOPICS; a longer prefix shows the others."""
 
 
 def topics(metadata: Metadata, prefix: str) -> bytes:
-    """TOPICS: the names that begin with a prefix, in order."""
+    """The reply to TOPICS: the names that begin with a prefix, in order."""
     names = [name for name in metadata.topics if name.startswith(prefix)]
-    # Not all are sorted: with as many topics as there may be, that takes a node three times as long.
+    # `nsmallest`, since sorting all names takes three times as long with the most topics that are allowed.
     return msgspec.json.encode({"topics": nsmallest(MAX_TOPICS_LISTED, names), "count": len(names)})
 
 
 def groups(topic: Topic, open_entries: int | None, out: Mapping[str, int]) -> bytes:
-    """GROUPS."""
+    """The reply to GROUPS; the arguments are those of `group_figures`."""
     end = Position(topic.current, open_entries or 0)
     answer = {"end": end._asdict(), "exact": open_entries is not None, "leader_node": topic.open.leader}
     return msgspec.json.encode({**answer, "groups": group_figures(topic, open_entries, out)})
@@ -78,17 +78,17 @@ def groups(topic: Topic, open_entries: int | None, out: Mapping[str, int]) -> by
 def group_figures(
     topic: Topic, open_entries: int | None, out: Mapping[str, int]
 ) -> dict[str, dict[str, Any]]:
-    """Return what there is to say of each group, by name.
+    """Return the figures of each group, by name.
 
-    `open_entries`: acknowledged in the topic's open segment; None if this node does not lead it. Then the lag
-    counts sealed segments alone, and what is out is not known.
+    `open_entries`: how many entries of the topic's open segment are acknowledged; None if this node does not
+    lead it. The lag then counts only sealed segments, and it is not known which entries are out.
     """
     end = Position(topic.current, open_entries or 0)
     found = {
         group: {"read_with": "GET", **position._asdict(), "lag": _behind(topic, position, end)}
         for group, position in topic.cursors.items()
     }
-    for group in topic.groups.keys() | out.keys():  # one whose first entries are out has committed nothing
+    for group in topic.groups.keys() | out.keys():  # a group may have entries out before its first commit
         done = topic.group(group)
         found[group] = {
             "read_with": "RECEIVE",
@@ -100,7 +100,7 @@ def group_figures(
 
 
 def _behind(topic: Topic, position: Position, end: Position) -> int:
-    """Entries from `position` to `end`; a writer that has just begun may know less than the metadata."""
+    """Entries from `position` to `end`; 0 if `end`, from a writer that has just begun, is before it."""
     return topic.distance(position, end) if position < end else 0
 
 
@@ -112,7 +112,7 @@ def _unacknowledged(topic: Topic, done: Acknowledged, end: Position) -> int:
 def under_replicated(opened: OpenAt, sealed: SealedAt, wanted: int, reachable: Iterable[int]) -> int:
     """Return how many segments have fewer than `wanted` replicas on nodes that this one reaches.
 
-    It counts by set of replicas, of which there are few, however many segments there are.
+    It visits the sets of replicas, which are few even if there are many segments.
     """
     alive = frozenset(reachable)
     count = 0

@@ -39,11 +39,11 @@ Lane: TypeAlias = str | None
 """The topic that a request concerns; `EVERYTHING` if all, None if none."""
 
 EVERYTHING: Final = ""
-"""No topic has this name."""
+"""The lane of requests that concern everything; no topic has this name."""
 
 
 def lane_of(request: Request) -> Lane:
-    """What a request has to be in order with."""
+    """Return the lane of a request: it is in order with the requests of that lane."""
     return None if isinstance(request, Invalid | Greeting | Auth) else getattr(request, "topic", EVERYTHING)
 
 
@@ -52,7 +52,7 @@ def _kind(request: Request) -> type[Request]:
 
 
 class RequestOrder:
-    """What is under way of one connection's requests."""
+    """The requests of one connection that are in progress."""
 
     __slots__ = ("_under_way",)
 
@@ -72,7 +72,7 @@ class RequestOrder:
         return kind is _kind(request)
 
     def started(self, request: Request) -> Lane:
-        """A request is under way; returns the lane to be named when it has been answered."""
+        """Note that a request was started; return its lane, for `answered`."""
         assert self.admits(request), f"{request} overtakes what was sent before it"
         lane = lane_of(request)
         if lane is not None:
@@ -81,7 +81,7 @@ class RequestOrder:
         return lane
 
     def answered(self, lane: Lane) -> None:
-        """A request of this lane has all its replies."""
+        """Note that a request of this lane has all its replies."""
         if lane is None:
             return
         kind, count = self._under_way.pop(lane)

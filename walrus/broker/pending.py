@@ -23,11 +23,11 @@ T = TypeVar("T", bound=_OfTopic)
 
 
 class WaitingRequests(Generic[T]):
-    """What waits, by number. Numbers are the caller's, and none comes twice."""
+    """The waiting requests, by number. The caller chooses the numbers, each once."""
 
     def __init__(self) -> None:
         self.unasked: dict[int, None] = {}
-        """Those that wait for the node to be asked, in this order."""
+        """The requests for which the other node has to be asked, in this order."""
         self.deadlines = Deadlines[int](lambda number, _: number in self._requests)
         self._requests: dict[int, T] = {}
         self._by_topic: dict[str, dict[int, None]] = {}
@@ -39,26 +39,26 @@ class WaitingRequests(Generic[T]):
         return self._requests[number]
 
     def get(self, number: int) -> T | None:
-        """The request, if it still waits."""
+        """Return the request; None if it does not wait any more."""
         return self._requests.get(number)
 
     def items(self) -> list[tuple[int, T]]:
-        """All that wait now, the oldest first."""
+        """Return all waiting requests, the oldest first."""
         return list(self._requests.items())
 
     def of_topic(self, topic: str) -> list[int]:
-        """Those of a topic, the oldest first."""
+        """Return the numbers of the requests of a topic, the oldest first."""
         return list(self._by_topic.get(topic, ()))
 
     def add(self, number: int, request: T, deadline: float) -> None:
-        """The request waits, until the deadline at most."""
+        """Add a request, which waits until the deadline at most."""
         assert number not in self._requests, "a request would be answered for another one"
         self._requests[number] = request
         self._by_topic.setdefault(request.topic, {})[number] = None
         self.deadlines.add(deadline, number)
 
     def remove(self, number: int) -> T:
-        """The request waits no longer."""
+        """Remove a request and return it."""
         request = self._requests.pop(number)
         self.unasked.pop(number, None)
         numbers = self._by_topic[request.topic]
@@ -68,12 +68,12 @@ class WaitingRequests(Generic[T]):
         return request
 
     def overdue(self, now: float) -> Iterator[T]:
-        """Those whose time is over: they wait no longer."""
+        """Remove and yield the requests whose deadline has passed."""
         for number in self.deadlines.due(now):
             yield self.remove(number)
 
     def check_invariants(self) -> None:
-        """Assert what must hold of them by themselves."""
+        """Assert the invariants of the indexes."""
         assert sum(map(len, self._by_topic.values())) == len(self._requests), "a topic has what does not wait"
         assert self.unasked.keys() <= self._requests.keys(), "what does not wait would be asked"
         assert self.deadlines.bounded(), "deadlines of what does not wait pile up"

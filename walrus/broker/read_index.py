@@ -27,20 +27,21 @@ Then: TypeAlias = Callable[[bool, float], None]
 
 
 class ReadIndexes:
-    """Both ends of ReadIndex: our own questions, and at the leader those of other nodes."""
+    """Both ends of ReadIndex: this node's requests, and at the leader those of other nodes."""
 
     def __init__(self, *, config: NodeConfig, raft: Raft, outbox: Outbox, first_request: int) -> None:
         self._config, self._raft, self._outbox = config, raft, outbox
         self._next = first_request
-        self._waiting: list[tuple[Then, float]] = []  # for the next question
-        self._asked: list[tuple[Then, float]] = []  # covered by the question on its way
-        self._request = 0  # its number, 0 if there is none
+        self._waiting: list[tuple[Then, float]] = []  # they wait for the next request
+        self._asked: list[tuple[Then, float]] = []  # covered by the request in flight
+        self._request = 0  # the number of the request in flight; 0: none
         self._asked_at = 0.0
-        self._index: int | None = None  # its answer: applied up to here is fresh
+        self._index: int | None = None  # its answer: the index that must be applied
         self._remote: dict[int, tuple[int, int]] = {}  # at the leader: context -> (node, request)
 
     def ask(self, then: Then, now: float) -> None:
-        """Call `then` once everything committed before this moment is applied."""
+        """Call `then(True, now)` once everything committed before this call is applied, or
+        `then(False, now)` after the request timeout."""
         self._waiting.append((then, now + self._config.request_timeout))
         self._go(now)
 
@@ -53,7 +54,7 @@ class ReadIndexes:
         self._send(now)
 
     def _send(self, now: float) -> None:
-        """Ask, or ask again under the same number: a late answer to the first asking is as good."""
+        """Send the request, or repeat it under the same number, since an answer to any of them will do."""
         self._asked_at = now
         if self._raft.role is Role.LEADER:
             self._raft.read_index(self._request, now)
@@ -61,21 +62,21 @@ class ReadIndexes:
             self._outbox.send(self._raft.leader_id, ReadIndex(request=self._request))
 
     def on_message(self, sender: int, message: ReadIndex | ReadIndexReply, now: float) -> None:
-        """Another node's question, or the leader's answer to one of ours."""
+        """Take another node's request, or the leader's answer to one of this node's."""
         if isinstance(message, ReadIndex):
             self.on_read_index(sender, message, now)
         else:
             self.on_reply(message)
 
     def on_read_index(self, sender: int, message: ReadIndex, now: float) -> None:
-        """Another node asks; only a leader answers."""
+        """Take another node's request; only a leader answers."""
         if self._raft.role is Role.LEADER:
             self._next += 1
             if self._raft.read_index(self._next, now):
                 self._remote[self._next] = (sender, message.request)
 
     def on_confirmed(self, context: int, index: int) -> None:
-        """Raft confirmed our leadership for this question."""
+        """Raft has confirmed this node's leadership for a request."""
         if context == self._request:
             self._index = index
         remote = self._remote.pop(context, None)
@@ -83,7 +84,7 @@ class ReadIndexes:
             self._outbox.send(remote[0], ReadIndexReply(request=remote[1], index=index))
 
     def on_reply(self, reply: ReadIndexReply) -> None:
-        """The leader's answer to ours."""
+        """Take the leader's answer."""
         if reply.request == self._request:
             self._index = reply.index
 
@@ -98,7 +99,7 @@ class ReadIndexes:
         self._go(now)
 
     def on_tick(self, now: float) -> None:
-        """Ask again if there was no answer; give up on old questions."""
+        """Repeat a request without an answer; give up requests that are too old."""
         if self._raft.role is not Role.LEADER:
             self._remote.clear()
         expired = [then for then, deadline in (*self._asked, *self._waiting) if deadline <= now]

@@ -42,7 +42,7 @@ MAX_FORWARD_BYTES = 4 << 20
 
 
 class Item:
-    """Entries of one client request that wait for their outcome."""
+    """The entries of one request that are not answered yet."""
 
     __slots__ = ("batch", "deadline", "positions", "slot")
 
@@ -51,7 +51,7 @@ class Item:
 
 
 class Sent:
-    """One forward on its way; `outcome` once it is known."""
+    """One forward in flight, or with its `outcome`."""
 
     __slots__ = ("items", "leader", "outcome", "request", "segment")
 
@@ -61,7 +61,7 @@ class Sent:
 
 
 class Route:
-    """One topic's PUTs at this node."""
+    """The PUTs to one topic at this node."""
 
     __slots__ = ("closed", "returned", "sent", "sent_bytes", "topic", "waiting")
 
@@ -70,17 +70,17 @@ class Route:
         self.waiting: deque[Item] = deque()
         self.sent: deque[Sent] = deque()
         self.sent_bytes = 0
-        self.returned: list[Item] = []  # handed back; in front of `waiting` once `sent` is settled
-        self.closed = 0  # the last segment known to take nothing more
+        self.returned: list[Item] = []  # handed back; they go before `waiting` once `sent` is settled
+        self.closed = 0  # the last segment that is known to take nothing more
 
     @property
     def idle(self) -> bool:
-        """Nothing waits and nothing is on its way."""
+        """Whether no PUT waits or is in flight."""
         return not (self.waiting or self.sent or self.returned)
 
 
 def _accepted(item: Item, count: int, outcome: ForwardReply, before: int) -> bytes:
-    """The replies to the first `count` entries of an item, which `before` others of its forward precede."""
+    """The replies to the first `count` entries of an item; `before` entries precede it in its forward."""
     if not item.positions:
         return protocol.OK * count
     untold = outcome.taken - outcome.placed
@@ -102,20 +102,20 @@ class Router:
         incarnation: Callable[[int], int | None],
         is_open: Callable[[object], bool],
     ) -> None:
-        """`incarnation`: which start of a node runs now, as far as this node knows; `is_open`: of a slot,
-        whether its client is still there.
+        """`incarnation`: the current start of a node, as far as this node knows; `is_open`: whether the
+        client of a slot is still connected.
         """
         self._config, self._metadata, self._outbox = config, metadata, outbox
         self._incarnation, self._is_open = incarnation, is_open
         self._request = first_request
         self._routes: dict[str, Route] = {}
         self.dirty: dict[str, None] = {}
-        """Topics of which `flush` may have something to send."""
+        """The topics for which `flush` may have something to send."""
         self.waiting_bytes = 0
         self.acknowledged = 0  # entries answered OK, for METRICS
 
     def put(self, slot: object, topic: str, batch: Batch, now: float, positions: bool = False) -> None:
-        """Entries of a client; every one of them will be answered, in order; if asked, with its place."""
+        """Accept entries of a client. Each will be answered, in order; `positions`: with its position."""
         if self.waiting_bytes > self._config.max_pending_bytes:
             self._outbox.reply(slot, protocol.error(errors.BUSY) * batch.count, batch.count)
             return
@@ -132,7 +132,7 @@ class Router:
         return any(not route.idle for route in self._routes.values())
 
     def flush(self, connected: Collection[int]) -> None:
-        """Send what can be sent, one forward a topic."""
+        """Send what can be sent, as few forwards per topic as possible."""
         for topic in list(self.dirty):
             self._send(self._routes[topic], connected)
         self.dirty.clear()
@@ -158,13 +158,13 @@ class Router:
             self._outbox.send(segment.leader, forward)
 
     def _take(self, route: Route) -> list[Item]:
-        """The items of the next forward; an item whose client gave up is answered instead of written."""
+        """Take the items of the next forward; an item whose client has gone is refused instead."""
         items: list[Item] = []
         size = 0
         while route.waiting and size < MAX_FORWARD_BYTES:
             numbered = bool(route.waiting[0].batch.stamps)
             if numbered and items:
-                break  # a producer's entries go alone: what becomes of them is theirs alone, too
+                break  # a producer's entries are forwarded alone, so that the outcome is theirs alone
             item = route.waiting.popleft()
             if not self._is_open(item.slot):
                 self._refuse(item, errors.no_writer(route.topic))
@@ -180,7 +180,7 @@ class Router:
             return False
         running = self._incarnation(segment.leader)
         if running is not None and running != segment.incarnation:
-            return False  # restarted: it leads this segment no more, which is about to be recovered
+            return False  # the leader has restarted: it does not lead this segment, which will be recovered
         if route.sent and (route.sent[-1].segment != number or route.sent_bytes > self._config.window_bytes):
             return False
         return segment.leader == self._config.node_id or segment.leader in connected
@@ -188,7 +188,7 @@ class Router:
     # --- outcomes ---
 
     def on_reply(self, sender: int, reply: ForwardReply) -> None:
-        """What became of a forward."""
+        """Take the outcome of a forward."""
         route = self._routes.get(reply.topic)
         for sent in route.sent if route else ():
             if sent.request == reply.request and sent.leader == sender:
@@ -212,7 +212,7 @@ class Router:
 
     def _finish(self, route: Route, sent: Sent, outcome: ForwardReply) -> None:
         taken = outcome.taken
-        if taken:  # what came back before this was overtaken on its way: behind this it would be out of order
+        if taken:  # what was handed back earlier was overtaken: sent again, it would be out of order
             for item in route.returned:
                 self._refuse(item, errors.OVERTAKEN)
             route.returned = []
@@ -234,7 +234,7 @@ class Router:
                     self._refuse(rest, outcome.error)
 
     def _refuse(self, item: Item, why: errors.Reason) -> None:
-        """Nothing of it was written, or what became of it is unknown."""
+        """Answer all entries of an item with an error."""
         self._answer(item, item.batch.count, protocol.error(why) * item.batch.count)
 
     def _answer(self, item: Item, count: int, replies: bytes) -> None:
@@ -245,7 +245,7 @@ class Router:
     # --- what goes wrong ---
 
     def on_topic(self, topic: str) -> None:
-        """The metadata changed: perhaps a segment to which forwards are on their way was recovered."""
+        """The topic's metadata changed: a segment with forwards in flight may have been recovered."""
         route = self._routes.get(topic)
         if route is None:
             return
@@ -264,7 +264,7 @@ class Router:
                     self._refuse(item, errors.unknown_topic(topic))
 
     def on_connection(self, node: int, connected: bool) -> None:
-        """A connection came or went: the outcome of what was on its way there will not arrive."""
+        """A connection began or ended: after its end, no outcomes of forwards to that node arrive."""
         for route in self._routes.values():
             if not connected:
                 for sent in route.sent:
@@ -288,7 +288,7 @@ class Router:
             )
 
     def on_tick(self, now: float) -> None:
-        """Answer what has waited too long, in order; forget idle routes."""
+        """Answer PUTs that have waited too long, in order; forget idle routes."""
         for topic, route in list(self._routes.items()):
             for sent in route.sent:
                 if sent.items[-1].deadline <= now:
@@ -300,7 +300,8 @@ class Router:
                 self.dirty.pop(topic, None)
 
     def _expire(self, route: Route, now: float) -> None:
-        """PUTs that were never sent: certainly not written. They come after all that was."""
+        """Refuse overdue PUTs that were never sent, and so certainly not written, once all sent ones are
+        answered."""
         if route.sent:
             return
         for queue in (route.returned, route.waiting):
@@ -310,7 +311,7 @@ class Router:
                 self._refuse(item, errors.no_writer(route.topic))
 
     def check_invariants(self) -> None:
-        """Assert what must hold of the router by itself."""
+        """Assert the invariants of the router's own state."""
         total = 0
         for route in self._routes.values():
             requests = [sent.request for sent in route.sent]

@@ -22,14 +22,14 @@ from walrus.consensus.messages import Role
 from walrus.raft import Raft
 
 PATIENCE = 1.5
-"""Seconds that an orderly stop may take for all of this."""
+"""The most seconds that these duties may take."""
 
 QUIET = 0.25
-"""Seconds without a new or newly committed entry after which no other node is waiting for this one's vote."""
+"""Seconds without a new or newly committed Raft entry after which no other node seems to need this one."""
 
 
 class OrderlyStop:
-    """How far this node's orderly stop has come; nothing happens before `begin`."""
+    """The state of this node's orderly stop; nothing happens before `begin`."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class OrderlyStop:
         self._log = (0, 0)
         self._moved_at = 0.0
         self._settled_at: float | None = None
-        self._hands_over = False  # whether there was a leadership, and a node to give it to
+        self._hands_over = False  # whether it has begun to transfer its leadership
 
     @property
     def begun(self) -> bool:
@@ -52,13 +52,13 @@ class OrderlyStop:
         return self._began_at is not None
 
     def begin(self, now: float) -> None:
-        """The node is told to stop; told so again, nothing changes."""
+        """Begin the stop; a second call changes nothing."""
         if self._began_at is None:
             self._began_at = self._moved_at = now
             self._cursors.commit_at_once()
 
     def on_tick(self, now: float) -> None:
-        """Take the next step."""
+        """Take the next step, if it is due."""
         if self._began_at is None:
             return
         log = self._raft.log.last_index, self._raft.commit_index
@@ -77,7 +77,7 @@ class OrderlyStop:
         return not self._cursors.uncommitted and (alone or now - self._moved_at >= QUIET)
 
     def done(self, now: float) -> bool:
-        """Whether nothing more is to be waited for."""
+        """Whether the node may end: all duties are done, or `PATIENCE` is over."""
         assert self._began_at is not None, "a stop that has not begun"
         if now - self._began_at >= PATIENCE:
             return True

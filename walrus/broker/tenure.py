@@ -29,7 +29,7 @@ from walrus.leases import LeaseTable
 from walrus.segments import Metadata, Topic
 
 Ask: TypeAlias = Callable[[Callable[[bool, float], None], float], None]
-"""`ReadIndexes.ask`."""
+"""The type of `ReadIndexes.ask`."""
 
 
 class Tenure:
@@ -43,13 +43,13 @@ class Tenure:
         ask: Ask,
         on_answer: Callable[[float], None],
     ) -> None:
-        """`on_answer`: called when there is a lease again after there was none."""
+        """`on_answer`: called when the node has a lease again after a time without."""
         self._config, self._metadata, self._leases = config, metadata, leases
         self._ask, self._on_answer = ask, on_answer
         self._until = float("-inf")
         self._asking = False
-        self._seen: dict[str, int] = {}  # topic -> the open segment that was looked at last
-        self._begins_at: dict[str, float] = {}  # topic -> when earlier owners have certainly ended
+        self._seen: dict[str, int] = {}  # topic -> its open segment at the last call of `on_topic`
+        self._begins_at: dict[str, float] = {}  # topic -> when no earlier owner can hand out any more
 
     def owns(self, topic: str) -> bool:
         """Whether this node leads the topic's open segment, by the metadata that it has applied."""
@@ -57,11 +57,11 @@ class Tenure:
         return number > 0 and self._leases.granted().get(topic) == number
 
     def serves(self, topic: str, now: float) -> bool:
-        """Whether this node, if it is the topic's owner, may hand out and answer in this step."""
+        """Whether this node, if it owns the topic, may hand out entries and answer in this step."""
         return now < self._until and now >= self._begins_at.get(topic, now)
 
     def keep(self, now: float) -> None:
-        """The lease is needed: ask for the next one in time."""
+        """Renew the lease in time, since it is needed."""
         if not self._asking and now >= self._until - self._config.lease_ttl / 2:
             self._asking = True
             self._ask(partial(self._answered, now), now)
@@ -75,17 +75,17 @@ class Tenure:
                 self._on_answer(now)
 
     def on_topic(self, name: str, topic: Topic | None, now: float) -> bool:
-        """The topic may have another owner. Return whether what this process has in hand of it is void.
+        """The topic's metadata changed. Return whether this process's deliveries of it are void.
 
-        So it is after a recovery; and where several Seals were applied at once, and another process was the
-        owner between two times of this one: what is out is what that one handed on.
+        They are after a recovery. They also are if another process owned the topic in between, which happens
+        if several Seals are applied at once: the entries out are those that that process handed on.
         """
-        if topic is None:  # deleted: one of its name begins with a later number, and nothing is out of it
+        if topic is None:  # deleted: a new topic of the name begins at a later number, with no deliveries
             self._seen.pop(name, None)
             self._begins_at.pop(name, None)
             return False
         begin, self._seen[name] = max(self._seen.get(name, 1), topic.born), topic.current
-        # What was trimmed before this node looked at it may have ended in a recovery.
+        # A segment that was trimmed before this node saw it may have been sealed by a recovery.
         unseen = begin < topic.first
         recovered = unseen or any(segment.recovered for _, segment in topic.numbered(begin))
         if recovered:
@@ -94,7 +94,7 @@ class Tenure:
         return recovered or others
 
     def on_tick(self, now: float) -> list[str]:
-        """Return the topics of which earlier owners have certainly ended since the last call."""
+        """Return the topics for which the wait for earlier owners has ended since the last call."""
         over = [name for name, at in self._begins_at.items() if at <= now]
         for name in over:
             del self._begins_at[name]

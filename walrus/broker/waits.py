@@ -28,10 +28,10 @@ from walrus.segments import Metadata, Position
 from walrus.storage.batch import Batch
 
 MAX_WAITS = 100_000
-"""Requests that wait for an entry at one node."""
+"""The most requests that wait for an entry at one node."""
 
 ASK_FOR = 10.0
-"""Seconds that the writer of a segment is asked to wait."""
+"""The longest wait, in seconds, that the writer of a segment is asked for at a time."""
 
 
 class Parked(msgspec.Struct):
@@ -42,9 +42,9 @@ class Parked(msgspec.Struct):
     place: Position
     deadline: float
     came: Callable[[Batch, float], None]
-    """Called once, with the entry; with none if there may be one, or the segment has ended."""
+    """Called once with the entry, or with an empty batch if the request should look again."""
     over: Callable[[], None]
-    """Called once instead, when the time is over."""
+    """Called once instead, at the deadline."""
     asked: bool = False
 
 
@@ -67,7 +67,7 @@ class Waits:
 
     @property
     def full(self) -> bool:
-        """Whether no more may wait."""
+        """Whether no more requests may wait."""
         return len(self._parked) >= MAX_WAITS
 
     def park(self, parked: Parked, now: float) -> None:
@@ -78,7 +78,7 @@ class Waits:
         self._ask(self._number, now)
 
     def _ask(self, number: int, now: float) -> None:
-        """Have the writer say when there is an entry; wake the request if its segment is over."""
+        """Ask the writer to answer when there is an entry; wake the request if its segment has ended."""
         parked = self._parked[number]
         self._parked.unasked.pop(number, None)
         if not self._is_open(parked.slot):
@@ -114,33 +114,33 @@ class Waits:
     # --- what changes around them ---
 
     def on_topic(self, topic: str, now: float) -> None:
-        """The topic may have another open segment."""
+        """The topic's metadata changed: its open segment may be another one."""
         for number in self._parked.of_topic(topic):
             segment = self._metadata.segment(topic, self._parked[number].place.segment)
             if segment is None or segment.sealed or number in self._parked.unasked:
                 self._ask(number, now)
 
     def on_connection(self, now: float) -> None:
-        """A connection came: perhaps that of a writer."""
+        """A connection began: it may be that of a writer."""
         for number in list(self._parked.unasked):
             self._ask(number, now)
 
     def on_tick(self, now: float) -> None:
-        """Answer those whose time is over, and ask again for the others."""
+        """Answer requests at their deadline, and ask again for those without an answer."""
         for parked in self._parked.overdue(now):
             parked.over()
         for number in list(self._parked.unasked):
             self._ask(number, now)
 
     def next_deadline(self) -> float:
-        """When the first of them has waited long enough."""
+        """Return the first deadline of a waiting request."""
         return self._parked.deadlines.first()
 
     def stop(self) -> None:
-        """The node stops: all have waited long enough."""
+        """The node stops: answer all requests as at their deadline."""
         for number, _ in self._parked.items():
             self._parked.remove(number).over()
 
     def check_invariants(self) -> None:
-        """Assert what must hold of them by themselves."""
+        """Assert the invariants of the waiting requests."""
         self._parked.check_invariants()

@@ -23,7 +23,7 @@ from walrus.histogram import Histogram
 
 
 class Took:
-    """The two histograms, of all writers of a node, and the time of the event that is being handled."""
+    """The two histograms, for all writers of a node, and the time of the current event."""
 
     __slots__ = ("acknowledged", "durable", "now")
 
@@ -31,11 +31,11 @@ class Took:
         self.durable = Histogram()
         self.acknowledged = Histogram()
         self.now = 0.0
-        """Callbacks of `Durable` are told no time: who hands in an event that has one notes it here."""
+        """The time of the current event, set by its handler, since callbacks of `Durable` get no time."""
 
 
 class AppendedTurn(NamedTuple):
-    """What one turn appended: entries up to `end`, so many, and when."""
+    """The entries that one turn appended: the offset after the last one, their number, and when."""
 
     end: int
     entries: int
@@ -43,7 +43,7 @@ class AppendedTurn(NamedTuple):
 
 
 class Turns:
-    """The turns of one writer that are not durable here, and those that are not acknowledged."""
+    """The turns of one writer that are not durable on this node, and those that are not acknowledged."""
 
     __slots__ = ("_not_acknowledged", "_not_durable", "took")
 
@@ -54,7 +54,7 @@ class Turns:
         self._not_acknowledged: deque[AppendedTurn] = deque()
 
     def appended(self, end: int, count: int, now: float) -> None:
-        """A turn was appended: its last entries are `end - count` up to `end - 1`."""
+        """A turn has appended entries `end - count` to `end - 1`."""
         assert count > 0, "a turn of nothing would be observed"
         waiting = self._not_acknowledged
         assert not waiting or waiting[-1].end + count == end, "SeqOrder: turns are observed in their order"
@@ -68,7 +68,7 @@ class Turns:
         self._observe(self._not_durable, length, self.took.durable)
 
     def acknowledged(self, length: int) -> None:
-        """A majority durably has `length` entries; a turn that it has in part waits for the rest."""
+        """A majority durably has `length` entries; a turn counts once all of its entries are among them."""
         assert length > 0, "AckedDurable: nothing is acknowledged"
         self._observe(self._not_acknowledged, length, self.took.acknowledged)
 

@@ -34,13 +34,13 @@ from walrus.wire import errors
 
 
 class Repetitions(msgspec.Struct):
-    """What the writers of this node have had before, and not appended again, since this start."""
+    """How many duplicates the writers of this node have recognised since this start."""
 
     entries: int = 0
 
 
 class Producers:
-    """The table of one writer. `append` is taken back by `undo` until `keep` is called."""
+    """The producers that one writer knows. `undo` takes back the calls of `append` since the last `keep`."""
 
     def __init__(
         self,
@@ -50,28 +50,28 @@ class Producers:
     ) -> None:
         self.repetitions = repetitions or Repetitions()
         self.since: dict[str, LastNumber] = {}
-        """Those that appended to this segment."""
+        """The producers that have appended to this segment."""
         self._begun = dict(begun)
         self._known = dict(begun)
         self.dropped: list[str] = []
-        """Those that this turn's appends have replaced."""
+        """The producers that this turn's appends have replaced."""
         self._turn: dict[str, LastNumber] = {}
         self._unix_time = unix_time
         self._at = 1000 * max((known.at for known in begun.values()), default=0)
         assert len(begun) <= MAX_PRODUCERS, "a table that no other copy would have"
 
     def now(self) -> int:
-        """The time of what this turn appends, in unix milliseconds, from the clock.
+        """Return the append time of this turn, in unix milliseconds, from the clock.
 
-        Never before that of an earlier turn, nor before a time that is in the table: clocks are set back, and
-        that of the writer before may have gone ahead (TimesAscend).
+        It is never before that of an earlier turn, or before a time in the table: a clock may be set back,
+        and that of the previous writer may have been fast (TimesAscend).
         """
         before, self._at = self._at, max(self._at, int(self._unix_time() * 1000))
         assert self._at >= before, "TimesAscend: a writer goes back in time"
         return self._at
 
     def refuses(self, stamp: Stamp) -> errors.Reason:
-        """Why nothing of the run can be taken; "" if its first entry comes next, or was had before."""
+        """Return why the run cannot be taken; "" if its first entry is the next one, or a duplicate."""
         known = self._known.get(stamp.producer)
         if known is not None:
             expected = known.last + 1
@@ -87,12 +87,12 @@ class Producers:
         return min(self._known.values(), key=lambda known: known.at)
 
     def repeated(self, stamp: Stamp) -> int:
-        """How many entries at the beginning of the run were had before."""
+        """Return how many entries at the beginning of the run are duplicates."""
         known = self._known.get(stamp.producer)
         return 0 if known is None else max(0, min(stamp.entries, known.last + 1 - stamp.first))
 
     def append(self, stamp: Stamp) -> Stamp:
-        """The run is appended in this turn, whose time `now` has said; returns its stamp with that."""
+        """Note that the run is appended in this turn; return its stamp with the turn's time (`now`)."""
         assert not self.refuses(stamp) and not self.repeated(stamp), "NoDuplicateAppend: it was had before"
         stamp = stamp._replace(at=self._at)
         self._turn[stamp.producer] = LastNumber(stamp.first + stamp.entries - 1, stamp.at // 1000)
@@ -106,12 +106,12 @@ class Producers:
         return stamp
 
     def keep(self) -> None:
-        """What was appended since the last call is written."""
+        """The appends since the last call were written."""
         self.since |= self._turn
         self._turn, self.dropped = {}, []
 
     def undo(self) -> None:
-        """It was not."""
+        """The appends since the last `keep` were not written: take them back."""
         self._turn, self.dropped = {}, []
         self._known = latest(self._begun | self.since)
         assert len(self._known) <= MAX_PRODUCERS, "a table beyond its bound"

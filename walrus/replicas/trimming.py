@@ -19,20 +19,20 @@ from walrus.segments import Metadata
 
 
 class Trimming:
-    """This node's copies of segments that are gone."""
+    """Drops this node's copies of segments that are gone."""
 
     def __init__(self, *, metadata: Metadata, copies: Copies, on_gone: Callable[[Key], None]) -> None:
-        """`on_gone`: called before a copy goes; nothing may write to it any more."""
+        """`on_gone`: called before a copy is dropped, so that nothing writes to it any more."""
         self._metadata, self._copies, self._on_gone = metadata, copies, on_gone
         self._first: dict[str, int] = {}
-        """By topic: below this number nothing is left here."""
+        """For each topic, the segment number below which its copies were dropped."""
         self._left: dict[Key, None] = {}
-        """Copies that a full disk keeps."""
+        """Copies that could not be dropped, since the disk is full."""
         self.entries = 0
-        """Entries whose room was given back, since this start."""
+        """How many entries of dropped copies there were since this start."""
 
     def on_topic(self, topic: str) -> None:
-        """The topic's metadata changed: perhaps its first segment is another, or the topic is gone."""
+        """The topic's metadata changed: its first segment may be another, or the topic may be gone."""
         known = self._metadata.topics.get(topic)
         first = known.first if known is not None else self._metadata.next_number(topic)
         before = self._first.get(topic, 1)
@@ -49,7 +49,7 @@ class Trimming:
             self._first.pop(topic, None)
 
     def on_snapshot(self) -> None:
-        """The metadata was replaced: what is gone may have been there at the last look."""
+        """The metadata was replaced by a snapshot: drop every copy that is gone by now."""
         for key in self._copies.known():
             if self._metadata.is_gone(*key):
                 self._drop(key)
@@ -68,12 +68,12 @@ class Trimming:
             self._left[key] = None
 
     def on_tick(self) -> None:
-        """Try again what a full disk refused."""
+        """Try again to drop copies that could not be dropped on a full disk."""
         for key in list(self._left):
             self._drop(key)
 
     def check_invariants(self) -> None:
-        """Assert that no copy outlives its segment, but those that a full disk keeps."""
+        """Assert that no copy outlives its segment, except those that a full disk keeps."""
         for topic, number in self._copies.known():
             gone = self._metadata.is_gone(topic, number) and (topic, number) not in self._left
             assert not gone, f"SpaceIsGivenBack: a copy of {topic}/{number} is left"
