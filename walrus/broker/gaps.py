@@ -64,7 +64,7 @@ class Gaps:
         self._inquiries: dict[Place, Inquiry] = {}
 
     def end(self, place: Place, now: float) -> int:
-        """Return the offset after entries that are certainly lost from `place` on; that of `place` if none is.
+        """Return the offset after the entries certainly lost from `place` on; that of `place` if none is.
 
         Asks the replicas that have not answered yet; the caller looks again when one has, or at a tick.
         """
