@@ -34,16 +34,16 @@ from walrus.wire.effects import Outbox
 from walrus.wire.messages import Confirm, GetEntries, GetReply
 
 MAX_GET = 2_000
-"""Most entries asked for in one go."""
+"""The most entries of one request."""
 
 NEVER = float("-inf")
 
 LOSS_PATIENCE = 5
-"""Resend intervals in which the replicas say whether they have what none of them gives."""
+"""How many resend intervals the replicas have to answer whether they lack an entry that none gives."""
 
 
 class WaitingGets:
-    """A client's run of GETs: `left` replies are still owed. Until `until` EMPTY is no answer."""
+    """A client's run of GETs, which is owed `left` replies, and is not answered EMPTY before `until`."""
 
     __slots__ = ("deadline", "left", "slot", "until")
 
@@ -52,20 +52,20 @@ class WaitingGets:
 
 
 class GetQueue:
-    """The GETs of this node's clients for one (topic, group): at most one question is on its way."""
+    """The GETs of this node's clients for one (topic, group); at most one request for them is in flight."""
 
     __slots__ = ("again_at", "asked", "leader", "request", "waiting")
 
     def __init__(self) -> None:
         self.waiting: deque[WaitingGets] = deque()
         self.request = 0
-        self.leader = 0  # the node asked, 0 if none
+        self.leader = 0  # the node that was asked; 0: none
         self.asked = 0
         self.again_at = 0.0
 
 
 class DoubtfulFetch(msgspec.Struct):
-    """A run of FETCHes that no replica answers: of entries that are lost, or of what a silent one has."""
+    """A run of FETCHes that no replica answers: the entries are lost, or on an unreachable replica."""
 
     slot: object
     fetch: Fetch
@@ -73,7 +73,7 @@ class DoubtfulFetch(msgspec.Struct):
 
 
 def _rest(fetch: Fetch, answered: int) -> Fetch:
-    """What is left of a run."""
+    """Return the rest of a run after its first `answered` replies."""
     return msgspec.structs.replace(fetch, offset=fetch.offset + answered, count=fetch.count - answered)
 
 
@@ -106,13 +106,13 @@ class Consumers:
 
     @property
     def busy(self) -> bool:
-        """Whether any GET, or any FETCH of what may be lost, is not answered yet."""
+        """Whether any GET, or any FETCH of entries that may be lost, is not answered yet."""
         return bool(self._groups or self._doubtful)
 
     # --- GET ---
 
     def get(self, slot: object, get: Get, now: float) -> None:
-        """A run of GETs for a known topic."""
+        """Serve a run of GETs of a known topic."""
         until = now + get.wait_ms / 1000 if get.wait_ms else NEVER
         self._queue((get.topic, get.group), slot, get.count, until, now)
 
@@ -133,7 +133,7 @@ class Consumers:
             return
         leader = topic.open.leader
         if leader != self._config.node_id and leader not in self._connected:
-            return  # asked when it is connected, or when the topic has another leader
+            return  # it is asked once it is connected, or once the topic has another leader
         self._request += 1
         group.leader, group.request = leader, self._request
         group.asked = min(sum(wanted.left for wanted in group.waiting), MAX_GET)
@@ -141,12 +141,12 @@ class Consumers:
         self._outbox.send(leader, message)
 
     def on_reply(self, sender: int, reply: GetReply, now: float) -> None:
-        """Entries, or the news that there are none, or that another node leads now."""
+        """Take the leader's reply: entries, or none, or that another node leads."""
         for key, group in self._groups.items():  # noqa: B007 - `key` is used after the loop
             if (group.leader, group.request) == (sender, reply.request):
                 break
         else:
-            return  # a late answer: its entries reach no client, are not confirmed, and come again
+            return  # a late reply: its entries are not confirmed, so they are handed out again
         group.leader = 0
         if reply.moved:
             group.again_at = now + self._config.resend_interval / 10
@@ -159,7 +159,7 @@ class Consumers:
         self._next(key, group, now)
 
     def _deliver(self, sender: int, key: tuple[str, str], group: GetQueue, reply: GetReply) -> None:
-        """Hand the entries to the clients in the order they asked."""
+        """Give the entries to the clients, in the order of their requests; confirm them."""
         payloads, position = reply.batch.payloads(), 0
         delivered = True
         while group.waiting and position < len(payloads) and delivered:
@@ -174,7 +174,7 @@ class Consumers:
             wanted.left -= len(part)
             if not wanted.left:
                 group.waiting.popleft()
-        # Part of the run may have reached other clients: those entries come again, which is allowed.
+        # If it is not confirmed, entries that did reach clients are handed out again, too, which is allowed.
         self._outbox.send(
             sender,
             Confirm(
@@ -186,7 +186,7 @@ class Consumers:
         )
 
     def _drop_all(self, key: tuple[str, str], group: GetQueue, end: Position, now: float) -> None:
-        """There are no entries: answer EMPTY to each GET that was part of the question and does not wait."""
+        """There are no entries: answer EMPTY to each GET that the request covered and that may not wait."""
         asked = group.asked
         while group.waiting and asked > 0:
             wanted = group.waiting[0]
@@ -202,7 +202,7 @@ class Consumers:
                 group.waiting.popleft()
 
     def _park(self, key: tuple[str, str], wanted: WaitingGets, end: Position, now: float) -> None:
-        """Out of the queue until there is an entry."""
+        """Let GETs wait until there is an entry, outside the queue."""
 
         def came(batch: Batch, at: float) -> None:
             self._queue(key, wanted.slot, wanted.left, wanted.until, at)
@@ -226,7 +226,10 @@ class Consumers:
     # --- FETCH ---
 
     def fetch(self, slot: object, fetch: Fetch, now: float, tried: int = 0) -> None:
-        """A run of FETCHes of a known segment at consecutive offsets, or one that waits."""
+        """Serve a run of FETCHes of a known segment at consecutive offsets, or one FETCH that waits.
+
+        `tried`: how many replicas have been asked in vain.
+        """
         if self._metadata.is_gone(fetch.topic, fetch.segment):
             self._refuse_gone(slot, fetch)
             return
@@ -247,13 +250,13 @@ class Consumers:
             self._fetch_elsewhere(slot, left, now, tried)
 
     def _refuse_gone(self, slot: object, fetch: Fetch) -> None:
-        """The segment was trimmed, or went with its topic."""
+        """Refuse a FETCH of a segment that was trimmed, or deleted with its topic."""
         topic = self._metadata.topics.get(fetch.topic)
         reason = errors.trimmed(fetch.topic, topic.first) if topic else errors.unknown_topic(fetch.topic)
         self._outbox.reply(slot, protocol.error(reason) * fetch.count, fetch.count)
 
     def _fetch_later(self, slot: object, fetch: Fetch, now: float) -> None:
-        """Answer when there is an entry; at once if there is one here, or the segment has ended."""
+        """Answer when there is an entry, or the segment has ended; at once if the entry is on this node."""
         at_once = msgspec.structs.replace(fetch, count=1, wait_ms=0)
 
         def came(batch: Batch, at: float) -> None:
@@ -272,7 +275,7 @@ class Consumers:
         self.waits.park(Parked(slot, fetch.topic, place, until, came, over), now)
 
     def _read_here(self, fetch: Fetch) -> Batch:
-        """What this node can answer from its own disk, perhaps nothing."""
+        """Return the entries that this node has and may serve, perhaps none."""
         if self._reads.readable(fetch.topic, fetch.segment) <= fetch.offset:
             return EMPTY
         try:
@@ -287,14 +290,14 @@ class Consumers:
         )
 
     def _at_end(self, fetch: Fetch) -> bool:
-        """Whether this node knows by itself that there is nothing at that offset."""
+        """Whether this node knows by itself that there is no entry at that offset."""
         segment = self._metadata.segment(fetch.topic, fetch.segment)
         if segment is not None and segment.count is not None:
             return fetch.offset >= segment.count
         return self._reads.leads(fetch.topic, fetch.segment)
 
     def _fetched(self, slot: object, fetch: Fetch, batch: Batch) -> Fetch | None:
-        """Answer with these entries; what is left of the run."""
+        """Answer with these entries; return the rest of the run, None if nothing is left."""
         batch = batch.slice(0, fetch.count)
         payloads = protocol.timed_payloads(batch) if fetch.times else batch.payloads()
         self._outbox.reply(slot, protocol.ok_fetch_many(fetch.offset, payloads), len(payloads))
@@ -329,7 +332,7 @@ class Consumers:
         )
 
     def _look_for_loss(self, doubtful: DoubtfulFetch, now: float) -> None:
-        """No replica gives these entries: say that they are lost if that is certain."""
+        """No replica gives these entries: answer that they are lost, if that is certain."""
         slot, fetch = doubtful.slot, doubtful.fetch
         segment = self._metadata.segment(fetch.topic, fetch.segment)
         sealed = segment is not None and segment.sealed
@@ -341,7 +344,7 @@ class Consumers:
             if count < fetch.count:
                 self.fetch(slot, _rest(fetch, count), now)
         elif sealed and now < doubtful.deadline:
-            self._doubtful.append(doubtful)  # until the replicas have said whether they have them
+            self._doubtful.append(doubtful)  # until the replicas have answered whether they have them
         else:
             refusal = protocol.error(errors.no_replica(fetch.topic, fetch.segment))
             self._outbox.reply(slot, refusal * fetch.count, fetch.count)
@@ -359,11 +362,11 @@ class Consumers:
                 self._ask(key, group, now)
 
     def _forget(self, group: GetQueue) -> None:
-        """The node asked may never answer; what it handed out for us it will hand out again."""
+        """Stop waiting for the node that was asked; entries that it handed out are handed out again."""
         group.leader = 0
 
     def on_connection(self, node: int, connected: bool, now: float) -> None:
-        """A connection came or went."""
+        """A connection began or ended."""
         self.waits.on_connection(now)
         for key, group in list(self._groups.items()):
             if group.leader == node and not connected:

@@ -58,23 +58,23 @@ GroupKey: TypeAlias = tuple[str, str]
 """(topic, group)"""
 
 IDLE_AFTER = 10.0
-"""Seconds after which an unused cursor gives its memory back."""
+"""Seconds after which an unused cursor releases its memory."""
 
 MAX_AHEAD = 256
-"""Cursors that read ahead at once; the one that did so first gives its memory back for the next."""
+"""The most cursors that hold entries read ahead; the oldest releases them for the next."""
 
 MAX_AHEAD_ENTRIES = 4_000
-"""Entries that one cursor reads ahead: each costs memory besides its bytes."""
+"""The most entries that one cursor reads ahead, since each costs memory besides its bytes."""
 
 MAX_AHEAD_BYTES = 64 << 20
-"""What all cursors together read ahead, with `ENTRY_BYTES` for each entry."""
+"""The most bytes that all cursors together read ahead, with `ENTRY_BYTES` for each entry."""
 
 ENTRY_BYTES = 48
-"""What an entry costs in memory besides its bytes: an object, and a place in a list."""
+"""The memory of an entry besides its bytes: an object, and a place in a list."""
 
 
 class Handed(msgspec.Struct):
-    """A delivery: to which node, from where to where, and until when its confirmation is awaited."""
+    """A delivery: the node and its request, the first position, and the deadline for its confirmation."""
 
     origin: int
     request: int
@@ -83,7 +83,7 @@ class Handed(msgspec.Struct):
 
 
 class Ahead(msgspec.Struct):
-    """Entries read ahead; the first one is at `position`."""
+    """Entries that were read ahead; the first one is at `position`."""
 
     position: Position
     entries: list[bytes]
@@ -91,7 +91,7 @@ class Ahead(msgspec.Struct):
 
 
 class GroupCursor:
-    """One group's place in one topic."""
+    """The position of one group in one topic, and its deliveries."""
 
     __slots__ = ("ahead", "handed", "key", "latest", "position", "reading", "stuck_at", "used_at", "waiting")
 
@@ -104,12 +104,12 @@ class GroupCursor:
         self.ahead: Ahead | None = None
         self.reading = False
         self.stuck_at: Position | None = None
-        """No replica could give the entry there."""
+        """A position whose entry no replica could give."""
         self.used_at = 0.0
 
     @property
     def confirmed(self) -> Position:
-        """Everything below is known to have reached a client."""
+        """The position below which every entry is known to have reached a client."""
         return self.handed[0].start if self.handed else self.position
 
     def rewind(self, to: Position) -> None:
@@ -138,15 +138,15 @@ class Cursors:
         self._leases, self._outbox, self._trace = leases, outbox, trace
         self._cursors: dict[GroupKey, GroupCursor] = {}
         self._groups: dict[str, dict[str, None]] = {}  # topic -> groups with a cursor here
-        self._aheads: dict[GroupKey, None] = {}  # those that read ahead, the oldest first
+        self._aheads: dict[GroupKey, None] = {}  # cursors with entries read ahead, the oldest first
         self._ahead_bytes = 0
         self._frozen: dict[str, int] = {}  # topic -> the segment that is being sealed
         self._commit_at = 0.0
         self._connected, self._gaps = connected, gaps
         self.read_with_receive: Container[GroupKey] = ()
-        """The groups that this node hands out as work queues."""
+        """The groups that this node serves as work queues."""
         self.lost = 0
-        """Entries that cursors stepped over because no replica has them, since this start."""
+        """How many entries cursors have skipped because no replica has them, since this start."""
 
     # --- handing out ---
 
@@ -166,10 +166,10 @@ class Cursors:
             return
         cursor.used_at = now
         if get.request <= cursor.latest.get(origin, 0):
-            return  # repeated, or overtaken by a later one: its answer is not awaited
+            return  # a duplicate, or overtaken by a later request: the origin does not wait for an answer
         cursor.latest[origin] = get.request
-        # An origin asks for one run at a time: if it asks again, it waits for no earlier answer, and what it
-        # was given and did not confirm never arrived.
+        # An origin asks for one run at a time. So if it asks again, it does not wait for an earlier answer,
+        # and entries that it was given and has not confirmed have not arrived.
         cursor.waiting = deque(entry for entry in cursor.waiting if entry[0] != origin)
         lost = [handed.start for handed in cursor.handed if handed.origin == origin]
         if lost:
@@ -178,7 +178,7 @@ class Cursors:
         self._serve(cursor, now)
 
     def _cursor(self, key: GroupKey) -> GroupCursor | None:
-        """The cursor of a group, made on first use; None if the topic has too many of them."""
+        """Return the cursor of a group, made on first use; None if the topic has too many groups."""
         cursor = self._cursors.get(key)
         if cursor is None:
             name, group = key
@@ -191,7 +191,7 @@ class Cursors:
         return cursor
 
     def _of(self, name: str) -> list[GroupCursor]:
-        """The cursors of one topic."""
+        """Return the cursors of one topic."""
         return [self._cursors[(name, group)] for group in self._groups.get(name, ())]
 
     def _forget(self, cursor: GroupCursor) -> None:
@@ -202,10 +202,10 @@ class Cursors:
         self._drop_ahead(cursor)
 
     def _serve(self, cursor: GroupCursor, now: float) -> None:
-        """Answer the waiting requests, as far as entries are at hand."""
+        """Answer the waiting requests, as far as entries are available here."""
         name, topic = cursor.key[0], self._metadata.topics[cursor.key[0]]
         if name in self._frozen or not self._leases.holds(name, topic.current, now):
-            return  # sealing, or cut off: the next leader answers, or the deadline does
+            return  # sealing, or without a lease: the next leader answers, or the requests time out
         while cursor.waiting and not cursor.reading and not cursor.handed:
             origin, get, _ = cursor.waiting[0]
             batch = self._next(cursor, topic, get.count, now)
@@ -215,7 +215,7 @@ class Cursors:
             self._hand_out(cursor, origin, get, batch, now)
 
     def _next(self, cursor: GroupCursor, topic: Topic, count: int, now: float) -> Batch | None:
-        """The next entries, at most `count`; None if they must be fetched from another node first."""
+        """Return the next entries, at most `count`; None if they must be fetched from another node first."""
         cursor.position = topic.advance(cursor.position)
         while self._step_over(cursor, now):
             cursor.position = topic.advance(cursor.position)
@@ -239,7 +239,7 @@ class Cursors:
         return None
 
     def _step_over(self, cursor: GroupCursor, now: float) -> bool:
-        """Go on behind entries that are on no replica any more; whether there were such."""
+        """Move past entries that no replica has any more; return whether there were any."""
         (name, group), (number, offset) = cursor.key, cursor.position
         if cursor.stuck_at != cursor.position:
             return False
@@ -263,7 +263,7 @@ class Cursors:
         return Batch.of(cursor.ahead.entries[skip : skip + count])
 
     def _keep(self, cursor: GroupCursor, position: Position, entries: Batch) -> None:
-        """Remember what was read ahead; the oldest such memory makes room."""
+        """Keep entries that were read ahead; the oldest ones of other cursors make room."""
         self._drop_ahead(cursor)
         entries = entries.slice(0, MAX_AHEAD_ENTRIES)
         cursor.ahead = Ahead(position, entries.payloads(), entries.size + ENTRY_BYTES * entries.count)
@@ -275,16 +275,17 @@ class Cursors:
             self._drop_ahead(self._cursors[next(iter(self._aheads))])
 
     def _drop_ahead(self, cursor: GroupCursor) -> None:
-        """Give back what was read ahead; it can be read again."""
+        """Release entries that were read ahead; they can be read again."""
         if cursor.ahead is not None:
             self._ahead_bytes -= cursor.ahead.weight
             cursor.ahead = None
             del self._aheads[cursor.key]
 
     def _fetch(self, cursor: GroupCursor, now: float) -> None:
-        """Read ahead from another replica; on failure the deadline of the waiting request decides.
+        """Read ahead from another replica; on failure, the waiting request may reach its deadline.
 
-        Of the open segment, too, if our own copy is damaged: up to what is acknowledged any copy will do.
+        This is also done for the open segment, if this node's copy is damaged: any copy has the acknowledged
+        entries.
         """
         (name, _), position = cursor.key, cursor.position
         segment = self._metadata.segment(name, position.segment)
@@ -305,7 +306,7 @@ class Cursors:
             if not error and entries.count:
                 self._keep(cursor, position, entries)
                 self._serve(cursor, at)
-            else:  # what the others have is looked at with the next tick, or at once if none has it
+            else:  # another replica is asked at the next tick; if none has the entry, it is skipped at once
                 cursor.stuck_at = position
                 self._gaps.end((name, position.segment, position.offset), at)
 
@@ -358,7 +359,7 @@ class Cursors:
         self._trace(event, topic=name, group=group, segment=place.segment, offset=place.offset)
 
     def on_confirm(self, origin: int, confirm: Confirm, now: float) -> None:
-        """The entries reached a client, or they did not and go to the next request."""
+        """The entries have reached a client, or have not and are handed out again."""
         cursor = self._cursors.get((confirm.topic, confirm.group))
         for handed in cursor.handed if cursor else ():
             if (handed.origin, handed.request) == (origin, confirm.request):
@@ -372,9 +373,9 @@ class Cursors:
                 return
 
     def on_gap(self, sender: int, gap: FindGap | Gap, now: float) -> None:
-        """A question about this node's copy, or the answer of a replica that lacks what cursors wait for.
+        """Take an inquiry about this node's copy, or a replica's answer that it lacks entries.
 
-        If it was the last replica to say so, they go on.
+        If all replicas have answered so, the cursors that wait for these entries skip them.
         """
         if isinstance(gap, FindGap):
             self._gaps.on_find(sender, gap)
@@ -386,7 +387,7 @@ class Cursors:
                 self._serve(cursor, now)
 
     def on_disconnected(self, node: int, now: float) -> None:
-        """What was handed to clients of that node may be lost: hand it out again."""
+        """Hand out again what was handed to clients of that node, since it may be lost."""
         for cursor in list(self._cursors.values()):
             lost = [handed.start for handed in cursor.handed if handed.origin == node]
             cursor.waiting = deque(entry for entry in cursor.waiting if entry[0] != node)
@@ -395,14 +396,14 @@ class Cursors:
             self._serve(cursor, now)
 
     def forget_node(self, node: int) -> None:
-        """A node was removed: another one that joins under its id numbers its requests anew."""
+        """A node was removed: if another one joins under its id, its request numbers begin again."""
         for cursor in self._cursors.values():
             cursor.latest.pop(node, None)
 
     # --- leadership comes and goes ---
 
     def on_topic(self, name: str, now: float) -> None:
-        """The topic's metadata changed: drop the cursors if it is no longer ours, else go on."""
+        """The topic's metadata changed: drop the cursors if this node does not lead it any more."""
         topic = self._metadata.topics.get(name)
         if topic is None or self._frozen.get(name) != topic.current:
             self._frozen.pop(name, None)
@@ -417,7 +418,7 @@ class Cursors:
                     self._answer(origin, get, EMPTY, moved=True)
 
     def _keep_up(self, cursor: GroupCursor, topic: Topic) -> None:
-        """Others may have led the topic in between, and a recovery may have ended a segment early."""
+        """Adapt a cursor: others may have led the topic, and a recovery may have given up entries."""
         committed = topic.cursor(cursor.key[1])
         if cursor.position < committed:
             cursor.handed.clear()
@@ -428,10 +429,10 @@ class Cursors:
         if (ahead := cursor.ahead) is not None:
             segment, offset = ahead.position
             if not topic.in_bounds(Position(segment, offset + len(ahead.entries))):
-                self._drop_ahead(cursor)  # RECOVER gave up what was acknowledged, and had been read
+                self._drop_ahead(cursor)  # RECOVER gave up acknowledged entries that were read ahead
 
     def freeze(self, name: str) -> dict[str, Position] | None:
-        """Stop handing out; the cursors to seal with, once everything handed out is confirmed."""
+        """Stop handing out; return the cursors for the Seal, or None until all deliveries are confirmed."""
         self._frozen[name] = self._metadata.topics[name].current
         cursors = self._of(name)
         if any(cursor.handed for cursor in cursors):
@@ -442,19 +443,19 @@ class Cursors:
     # --- committing ---
 
     def commit_at_once(self) -> None:
-        """Do not wait for the next interval."""
+        """Commit without waiting for the next interval."""
         self._commit_at = 0.0
 
     @property
     def uncommitted(self) -> bool:
-        """Whether some group was handed entries that are not covered by a committed position yet."""
+        """Whether any group was handed entries above its committed position."""
         return any(
             cursor.handed or cursor.confirmed > self._metadata.topics[name].cursor(group)
             for (name, group), cursor in self._cursors.items()
         )
 
     def to_commit(self, now: float) -> CommitCursors | None:
-        """One command for all cursors that moved, every `cursor_interval`, again until it is applied."""
+        """Return one command for all cursors that moved, every `cursor_interval`, until it is applied."""
         if now < self._commit_at:
             return None
         moved: dict[str, dict[str, Position]] = {}
@@ -469,7 +470,7 @@ class Cursors:
         return CommitCursors(cursors=moved)
 
     def on_tick(self, now: float) -> None:
-        """Deadlines of requests and of deliveries; idle cursors give memory back."""
+        """Handle deadlines of requests and deliveries; release the memory of idle cursors."""
         self._gaps.on_tick(now)
         for cursor in list(self._cursors.values()):
             if cursor.handed and cursor.handed[0].deadline <= now:
@@ -483,7 +484,7 @@ class Cursors:
                 self._rest(cursor)
 
     def _rest(self, cursor: GroupCursor) -> None:
-        """The cursor is idle: what can be read again, or is in the metadata, is not kept here."""
+        """Release the memory of an idle cursor, and forget it if the metadata has its position."""
         self._drop_ahead(cursor)
         committed = self._metadata.topics[cursor.key[0]].cursor(cursor.key[1])
         if cursor.position <= committed and not (cursor.waiting or cursor.handed or cursor.reading):
@@ -494,7 +495,7 @@ class Cursors:
         return self._cursors
 
     def check_invariants(self) -> None:
-        """Assert what must hold of the cursors by themselves."""
+        """Assert the invariants of the cursors."""
         ahead = [cursor.ahead for cursor in self._cursors.values() if cursor.ahead is not None]
         assert len(ahead) == len(self._aheads) and sum(one.weight for one in ahead) == self._ahead_bytes
         for cursor in self._cursors.values():

@@ -32,23 +32,24 @@ PHASES = ("noticed", "fenced", "recovered", "sealed", "opened", "acknowledged")
 NOTICED, FENCED, RECOVERED, SEALED, OPENED, ACKNOWLEDGED = PHASES
 
 MAX_FAILOVERS = 20
-"""That are kept, and told. `failovers` in METRICS counts all."""
+"""The most failovers that are kept and reported. `failovers` in METRICS counts all of them."""
 
 
 class FailoverSeen(msgspec.Struct):
-    """What this node has seen of one: the leader that was lost, and when each phase was reached."""
+    """One failover as this node has seen it: the leader that was lost, and when each phase was reached."""
 
     leader: int
     at: dict[str, float] = {}
 
 
 class Failovers:
-    """Those of the last while, by the segment that lost its leader."""
+    """The latest failovers, by the segment that lost its leader."""
 
     def __init__(self) -> None:
         self._kept: dict[Key, FailoverSeen] = {}  # the oldest first
         self.awaited: dict[str, int] = {}
-        """Topics whose next segment this node has opened, and not acknowledged anything in: the lost one."""
+        """Topics whose next segment this node has opened, without an acknowledged entry so far, with the
+        number of the lost segment."""
 
     def begin(self, key: Key, leader: int, phase: str, now: float) -> None:
         """A failover comes to the notice of this node, in a phase in which that can be: NOTICED or OPENED."""
@@ -61,22 +62,22 @@ class Failovers:
             self.awaited[key[0]] = key[1]
 
     def note(self, key: Key, phase: str, now: float) -> None:
-        """It has come to a phase. The first time counts, and nothing does of one that was forgotten."""
+        """Note that a failover has reached a phase, unless that is noted, or the failover is forgotten."""
         if (failover := self._kept.get(key)) is not None:
             failover.at.setdefault(phase, now)
 
     def acknowledged(self, topic: str, now: float) -> None:
-        """The segment that this node has opened has its first entry."""
+        """Note that the segment that this node has opened has its first acknowledged entry."""
         self.note((topic, self.awaited.pop(topic)), ACKNOWLEDGED, now)
 
     def forget(self, key: Key) -> None:
-        """It is too long ago, or was none: the leader itself has sealed the segment before."""
+        """Forget a failover that is too old, or was none, since the leader itself has sealed the segment."""
         self._kept.pop(key, None)
         if self.awaited.get(key[0]) == key[1]:
             del self.awaited[key[0]]
 
     def told(self, now: float) -> list[dict[str, Any]]:
-        """For METRICS, the oldest first. `ago`: seconds since each phase."""
+        """Return the failovers for METRICS, the oldest first. `ago`: seconds since each phase."""
         return [
             {
                 "topic": topic,
@@ -88,7 +89,7 @@ class Failovers:
         ]
 
     def check_invariants(self) -> None:
-        """Assert what must hold of the record."""
+        """Assert the invariants of the record."""
         assert len(self._kept) <= MAX_FAILOVERS, "more failovers are kept than told of"
         for key, failover in self._kept.items():
             times = [failover.at[phase] for phase in PHASES if phase in failover.at]

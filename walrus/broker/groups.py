@@ -49,7 +49,7 @@ from walrus.wire.receipts import Receipt
 
 
 class InHand(msgspec.Struct, frozen=True):
-    """One time that an entry is out: the number of this delivery of it, from 1 on, and until when."""
+    """A delivery of an entry that is out: its number, from 1 on, and until when."""
 
     number: int
     until: float
@@ -81,18 +81,18 @@ class WorkQueue:
         window: int = 1_000,
         trace: Trace | None = None,
     ) -> None:
-        """Begin with what is committed, and what the last owner handed on, which stays out `until` then."""
+        """Begin with what is committed; entries that the last owner handed on stay out until `until`."""
         self._window, self._trace = window, trace
         self.done = done
-        """What is committed, in this node's view."""
+        """The committed acknowledgements, as far as this node knows."""
         self.noted: set[Position] = set()
-        """Acknowledged here, and not committed yet."""
+        """Entries that are acknowledged here, but not committed yet."""
         self._next = done.low
-        self._furthest = Position(0, 0)  # nothing behind it was ever out or acknowledged here
+        self._furthest = Position(0, 0)  # no entry after it was ever out or acknowledged here
         self._out: dict[Position, InHand] = {}
         self._deliveries: dict[Position, int] = {}  # of entries that were handed out and are not acknowledged
         self._given_back: dict[Position, float] = {}  # when it may be handed out again
-        # Heaps. What an entry of them says counts only if `_given_back` or `_out` says the same.
+        # Heaps, whose items are valid only if `_given_back` or `_out` has the same time.
         self._delayed: list[tuple[float, Position]] = []
         self._due: list[Position] = []
         self._deadlines: list[tuple[float, Position]] = []
@@ -104,21 +104,21 @@ class WorkQueue:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is kept here that is not in the metadata."""
+        """Whether the metadata has all of the group's state."""
         return not (self._out or self.noted or self._given_back or self._deliveries)
 
     def deliveries(self, position: Position) -> int:
-        """How often the entry was handed out, if it is not acknowledged."""
+        """Return how often the entry was handed out; 0 if it is acknowledged."""
         return self._deliveries.get(position, 0)
 
     def withhold(self, position: Position) -> None:
-        """The candidate is spent: it counts as out, with no consumer, until `give_up`."""
+        """The candidate has had all its deliveries: it is out, without a consumer, until `give_up`."""
         self._given_back.pop(position, None)
         self._hold([position], self._deliveries[position], float("inf"))
         self._record("Withhold", position)
 
     def give_up(self, position: Position) -> bool:
-        """NoteDead: it is in the dead-letter topic, and so it is done. Return whether it was out till now."""
+        """NoteDead: mark an entry as done, since it is a dead letter now; return whether it was out."""
         if position not in self._out:
             return False
         self._forget(position)
@@ -134,7 +134,7 @@ class WorkQueue:
     # --- handing out ---
 
     def candidate(self, topic: Topic, end: int, now: float) -> Position | None:
-        """The entry to hand out next, if there is one; `end`: how many the open segment has."""
+        """Return the entry to hand out next, if any; `end`: how many entries the open segment has."""
         self.expire(now)
         while self._due:
             if self._given_back.get(self._due[0], now + 1) <= now:
@@ -147,10 +147,10 @@ class WorkQueue:
         return position if exists and self._in_window(topic, position) else None
 
     def fresh(self, position: Position, topic: Topic, end: int, most: int) -> int:
-        """How many entries from the candidate on, itself included, may be handed out in one go; up to `most`.
+        """Return how many entries from the candidate on may be handed out together, at most `most`.
 
-        More than one only behind all that was ever out or acknowledged: up to where the segment or the window
-        ends.
+        It is more than one only after all entries that were ever out or acknowledged; it ends with the
+        segment or the window.
         """
         if most == 1 or position <= self._furthest or position < self.done.high:
             return 1
@@ -162,7 +162,7 @@ class WorkQueue:
         return min(most, there, room)
 
     def hand_out_run(self, first: Position, count: int, until: float) -> list[Receipt]:
-        """Hand out so many entries from the candidate on: as many as `fresh` says, or fewer."""
+        """Hand out `count` entries from the candidate on, at most as many as `fresh` allows."""
         if count == 1:
             return [self.hand_out(first, until)]
         assert first > self._furthest, "an entry is out once"
@@ -183,7 +183,7 @@ class WorkQueue:
         return topic.distance(self.done.low, position) < self._window
 
     def hand_out(self, position: Position, until: float) -> Receipt:
-        """Receive: the candidate is out from now on."""
+        """Receive: hand out the candidate."""
         assert not self._is_acknowledged(position), "AckedNotRedelivered: it was acknowledged"
         assert position not in self._out, "an entry is out once"
         self._given_back.pop(position, None)
@@ -193,29 +193,29 @@ class WorkQueue:
         return Receipt(*position, self.done.generation, number)
 
     def _hold(self, positions: list[Position], number: int, until: float) -> None:
-        """These are out, in order, each for the time of that number."""
+        """Note that these entries are out until `until`, as delivery `number` of each."""
         self._out.update(dict.fromkeys(positions, InHand(number, until)))
         self._furthest = max(self._furthest, positions[-1])
         for position in positions:
             heappush(self._deadlines, (until, position))
-        if len(self._deadlines) > 2 * self._window:  # most of them of deliveries that were extended since
+        if len(self._deadlines) > 2 * self._window:  # most of them are invalid
             self._deadlines = sorted((delivery.until, place) for place, delivery in self._out.items())
 
     # --- what consumers say ---
 
     def acknowledge(self, receipt: Receipt, topic: Topic, end: int) -> bool:
-        """AckEntry: the work is done. Return whether this receipt can be one of this group's generation.
+        """AckEntry: acknowledge an entry. Return whether the receipt is valid in the group's generation.
 
-        Also of an entry that is not out: its consumer may be late, or have had it from an earlier owner.
+        The entry need not be out: its consumer may be late, or may have it from an earlier owner.
         """
         position = Position(receipt.segment, receipt.offset)
         if receipt.generation != self.done.generation:
             return False
-        if position not in self._deliveries:  # what was handed out here is there, and was in the window
+        if position not in self._deliveries:  # else it was handed out here: it exists, and is in the window
             if self._is_acknowledged(position):
                 return True
-            # Not `in_bounds`: behind the last entry of a sealed segment a cursor may stand, but no entry is
-            # there. Noted, it would be proposed with all others, and what is proposed is taken whole or not.
+            # Not `in_bounds`, which also allows the position after the last entry of a sealed segment. If
+            # that were noted, it would be proposed with all others, and the whole proposal refused.
             segment = topic.segment(position.segment)
             there = 0 if segment is None else end if segment.count is None else segment.count
             if not 0 <= position.offset < there:
@@ -228,21 +228,21 @@ class WorkQueue:
         return True
 
     def record_acknowledged(self, receipts: Iterable[Receipt], known: Iterable[bool]) -> None:
-        """Tell a recorded run what `acknowledge` returned for these receipts."""
+        """Record the receipts for which `acknowledge` returned True."""
         if self._trace is not None:
             for receipt in compress(receipts, known):
                 position = Position(receipt.segment, receipt.offset)
                 self._record("AckEntry", position, generation=receipt.generation)
 
     def step_over(self, lost: Position, topic: Topic, end: int) -> bool:
-        """No replica has the entry any more: it counts as done. Return whether it is in the window."""
+        """Mark an entry as done that no replica has any more. Return whether it is in the window."""
         known = self.acknowledge(Receipt(*lost, self.done.generation, 1), topic, end)
         if known:
             self._record("StepOver", lost)
         return known
 
     def give_back(self, receipt: Receipt, ready_at: float) -> bool:
-        """Return: the consumer does not want it. Return whether this delivery is out."""
+        """Return: let an entry wait again from `ready_at` on. Return whether this delivery was out."""
         position = Position(receipt.segment, receipt.offset)
         if not self._is_out(position, receipt):
             return False
@@ -250,7 +250,7 @@ class WorkQueue:
         return True
 
     def extend(self, receipt: Receipt, until: float) -> bool:
-        """The work takes until then. Return whether this delivery is out."""
+        """Let the entry stay out until `until`. Return whether this delivery is out."""
         position = Position(receipt.segment, receipt.offset)
         if not self._is_out(position, receipt):
             return False
@@ -271,7 +271,7 @@ class WorkQueue:
             self._delayed = sorted((at, place) for place, at in self._given_back.items())
 
     def expire(self, now: float) -> None:
-        """Return: visibility timeouts that have ended, and then delays."""
+        """Return: let entries wait again whose visibility timeout or delay has ended."""
         while self._deadlines and self._deadlines[0][0] <= now:
             until, position = heappop(self._deadlines)
             delivery = self._out.get(position)
@@ -283,7 +283,7 @@ class WorkQueue:
                 heappush(self._due, position)
 
     def next_deadline(self) -> float:
-        """When `expire` has something to do."""
+        """Return when `expire` has something to do; infinity for never."""
         return min((heap[0][0] for heap in (self._deadlines, self._delayed) if heap), default=float("inf"))
 
     def _forget(self, position: Position) -> None:
@@ -294,13 +294,13 @@ class WorkQueue:
     # --- what is committed ---
 
     def to_commit(self) -> Acknowledged | None:
-        """CommitGroup: what is to be proposed, if anything is."""
+        """CommitGroup: return the acknowledgements to propose; None if there are none."""
         if not self.noted:
             return None
         return Acknowledged(generation=self.done.generation, above=runs_of(self.noted))
 
     def on_committed(self, done: Acknowledged) -> None:
-        """The metadata has another state of this group: more is done, or a SEEK began a generation."""
+        """Take the group's new state in the metadata: more is acknowledged, or a SEEK began a generation."""
         if done.generation != self.done.generation:
             self.noted.clear()
             for position in [*self._deliveries, *self._out, *self._given_back]:
@@ -313,20 +313,20 @@ class WorkQueue:
         self._next = max(self._next, done.low)
 
     def seal(self) -> tuple[Acknowledged, tuple[HandedOn, ...]]:
-        """SealWithGroups: what goes on to the next owner. Nothing may be handed out from now on."""
+        """SealWithGroups: return the state for the next owner. Nothing may be handed out from now on."""
         state = Acknowledged(self.done.generation, self.done.low, runs_of(self.noted))
         handed = ((position, self._deliveries[position]) for position in sorted(self._out))
         return state, tuple(HandedOn(*position, number) for position, number in handed)
 
     def _record(self, action: str, position: Position, count: int = 1, generation: int | None = None) -> None:
-        """Tell a recorded run what became of so many entries."""
+        """Record an action on `count` entries from `position` on."""
         if self._trace is not None:
             segment, start = position
             told = self.done.generation if generation is None else generation
             self._trace(action, segment=segment, start=start, count=count, generation=told)
 
     def check_invariants(self, topic: Topic) -> None:
-        """Assert what must hold of a group by itself."""
+        """Assert the invariants of a group."""
         out, back = self._out.keys(), self._given_back.keys()
         assert not out & back and not (out | back) & self.noted, "an entry is in one state"
         assert self._deliveries.keys() == out | back, "deliveries are counted of what is not acknowledged"

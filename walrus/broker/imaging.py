@@ -49,11 +49,11 @@ from walrus.segments import (
 )
 
 MAX_IMAGED = 500
-"""Topics that one turn encodes, and notes that it looks at."""
+"""How many topics one turn encodes, and how many notes it examines."""
 
 
 def concerned(command: Command) -> Iterable[str]:
-    """The topics that a command may change."""
+    """Return the topics that a command may change."""
     match command:
         case CommitCursors():
             return command.cursors
@@ -75,18 +75,18 @@ class Image:
     def __init__(self, index: int, metadata: Metadata, noted: Iterable[Key]) -> None:
         self.index, self.whole = index, False
         self.over: set[Key] = set()
-        """Of the notes on copies, those on segments that were over."""
+        """The notes on copies whose segments were over at `index`."""
         self._metadata = metadata
         self._frame = metadata.contents((), msgspec.Raw())
-        self._names = sorted(metadata.topics, reverse=True)  # still to be encoded, the next one last
+        self._names = sorted(metadata.topics, reverse=True)  # topics to be encoded, the next one last
         self._count, self._version = len(self._names), FIRST_VERSION
         self._encoded: list[bytes] = []
-        self._early: dict[str, bytes] = {}  # of what has changed since, as it was
-        self._over_below: dict[str, int] = {}  # likewise: all segments with lower numbers were over
+        self._early: dict[str, bytes] = {}  # topics that have changed since, as they were
+        self._over_below: dict[str, int] = {}  # the number below which all their segments were over
         self._noted = list(noted)
 
     def before(self, command: Command) -> None:
-        """This command is about to be applied: what it may change is encoded as it is."""
+        """A command is about to be applied: encode the topics that it may change as they are."""
         for name in () if self.whole else concerned(command):
             if name in self._over_below:
                 continue
@@ -101,7 +101,7 @@ class Image:
         return snapshot_encoder.encode((name, topic))
 
     def go_on(self) -> bool:
-        """Encode the next topics, and look at the next notes; return whether the image is whole."""
+        """Encode the next topics, and examine the next notes; return whether the image is complete."""
         names, noted = self._names[-MAX_IMAGED:], self._noted[-MAX_IMAGED:]
         del self._names[-MAX_IMAGED:], self._noted[-MAX_IMAGED:]
         self._encoded.append(
@@ -117,9 +117,9 @@ class Image:
         return self._metadata.is_over(topic, number) if below is None else number < below
 
     def data(self) -> bytes:
-        """What `Metadata.snapshot` was at the index. Asked for once: it is large, and not kept here."""
+        """Return what `Metadata.snapshot` was at the index. It may be called once, since nothing is kept."""
         assert self.whole, "StateMachineSafety: topics are missing in a snapshot"
-        ahead = snapshot_encoder.encode([None] * self._count)  # how many follow, and for each a byte
+        ahead = snapshot_encoder.encode([None] * self._count)  # the header of the list, and a byte for each
         topics = msgspec.Raw(b"".join([ahead[: len(ahead) - self._count], *self._encoded]))
         self._encoded.clear()
         version = max(self._frame.version, self._version)

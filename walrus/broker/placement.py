@@ -57,8 +57,8 @@ def next_leader(current: int, live: Collection[int]) -> int:
 def replica_set(leader: int, live: Collection[int], voters: Collection[int], factor: int) -> tuple[int, ...]:
     """Return the leader, then `factor - 1` other voters (fewer if there are fewer), live ones preferred.
 
-    A dead voter fills a place only if no live one is left for it. It does not raise the majority above that
-    of `factor` replicas, and once it returns the segment has all the copies that it was meant to have.
+    A dead voter is chosen only if there are too few live ones. The majority is that of `factor` replicas
+    anyway, and once the voter returns, the segment has all its copies.
 
     >>> replica_set(2, [1, 2, 3], [1, 2, 3], 3), replica_set(2, [1, 2], [1, 2, 3, 4], 3)
     ((2, 1, 3), (2, 1, 3))
@@ -77,13 +77,15 @@ def completed(
     factor: int,
     leaving: Collection[int] = (),
 ) -> Command | None:
-    """Return the command as a Raft leader may append it; None if its proposer has to propose it again.
+    """Return the command as a Raft leader may append it; None if it must be proposed again.
 
-    `voters`: Raft's membership at the end of the log. `nodes`: the metadata as far as it is applied;
-    `leaving`: the nodes that the rest of the log asks to leave. A voter that the metadata does not know (yet)
-    may hold replicas or be on its way out, so nothing is placed before it is known. Nor is anything given to
-    a leader that votes no more, or leaves: its proposer knows less than this node. Nor to one of which no
-    start is known: it would not be the process that the segment is opened for.
+    `voters`: Raft's membership at the end of the log. `nodes`: the members in the applied metadata.
+    `leaving`: the nodes that the rest of the log marks as leaving.
+
+    It returns None while the metadata does not know every voter, since an unknown voter may hold replicas or
+    be leaving. It also does so if the segment's leader is not a voter any more or is leaving, which the
+    proposer did not know, and if the leader has never started, since a segment is opened for a start of its
+    leader.
     """
     if not isinstance(command, RegisterTopic | Seal):
         return command
@@ -102,23 +104,23 @@ def completed(
 
 
 class Departures:
-    """The nodes that a Raft leader's log asks to leave, by commands that are not applied yet.
+    """The nodes that a Raft leader's log marks as leaving, by commands that are not applied yet.
 
-    In its term the log of a leader only grows, so each entry is looked at once.
+    A leader's log only grows during its term, so each entry is examined once.
     """
 
     def __init__(self) -> None:
-        self._seen = (0, 0)  # the term, and the index up to which the log was looked through in it
+        self._seen = (0, 0)  # the term, and the index up to which the log was examined in it
         self._asked: dict[int, int] = {}  # node -> index of the command
 
     def ahead(self, log: RaftLog, term: int, applied: int) -> Collection[int]:
-        """The nodes that the entries behind `applied` ask to leave; `term` is this leader's."""
+        """Return the nodes that entries after `applied` mark as leaving; `term` is this leader's."""
         seen_in, seen = self._seen
         if seen_in != term:
             self._asked.clear()
             seen = 0
         for entry in log.entries(max(seen, applied, log.snapshot_index) + 1, log.last_index + 1):
-            with suppress(UnknownCommand):  # the node halts when it applies that one
+            with suppress(UnknownCommand):  # the node halts when it applies this command
                 command = decode_command(entry.data) if entry.kind == COMMAND else None
                 if isinstance(command, MarkLeaving):
                     self._asked[command.node_id] = entry.index

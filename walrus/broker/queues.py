@@ -32,7 +32,7 @@ QueueMessage: TypeAlias = AskDeliveries | Deliveries | Settle | SeekGroup | Sett
 
 
 class Queues:
-    """The work queues of one node: those that it owns, and the requests of its clients for any."""
+    """The work queues of one node: those that it owns, and the requests of its clients for any queue."""
 
     def __init__(
         self,
@@ -79,11 +79,11 @@ class Queues:
         )
 
     def start(self, slot: object, request: Delivering, now: float) -> None:
-        """A client's request, for a known topic."""
+        """Serve a client's request for a known topic."""
         self.receivers.start(slot, request, now)
 
     def on_message(self, sender: int, message: QueueMessage, now: float) -> None:
-        """A message between the two ends."""
+        """Pass a message to the end that it is for."""
         match message:
             case AskDeliveries():
                 self.owner.on_ask(sender, message, now)
@@ -99,7 +99,7 @@ class Queues:
                 assert_never(message)
 
     def freeze(self, topic: str) -> tuple[dict[str, Acknowledged], dict[str, tuple[HandedOn, ...]]]:
-        """What a Seal of the topic takes along; nothing is handed out before that is decided."""
+        """Return the groups' state for a Seal of the topic; nothing is handed out until that is decided."""
         return self.owner.freeze(topic)
 
     def on_topic(self, topic: str, now: float) -> None:
@@ -113,38 +113,38 @@ class Queues:
             self.owner.on_committed(topic, now)
 
     def on_connection(self, node: int, connected: bool, now: float) -> None:
-        """A connection to another node came or went."""
+        """A connection to another node began or ended."""
         if not connected:
             self.owner.on_disconnected(node)
         self.receivers.on_connection(node, connected, now)
 
     def on_tick(self, now: float) -> None:
-        """Look at every deadline."""
+        """Handle deadlines."""
         self.owner.on_tick(now)
         self.receivers.on_tick(now)
 
     def flush(self, now: float) -> None:
-        """The end of a turn."""
+        """End of a turn."""
         self.owner.flush(now)
 
     def due(self, now: float) -> bool:
-        """Whether another `flush` would get on now."""
+        """Whether another `flush` would make progress now."""
         return self.owner.due(now)
 
     def next_deadline(self, now: float) -> float:
-        """When `on_tick` and `flush` are due at the latest."""
+        """Return when `on_tick` and `flush` are due at the latest."""
         return self.owner.next_deadline(now)
 
     @property
     def busy(self) -> bool:
-        """Whether some client waits for an owner, other than for an entry to come."""
+        """Whether any request waits until its owner can be asked."""
         return self.receivers.busy
 
     def stop(self) -> None:
-        """The node stops: clients that wait for an entry are told that there is none."""
+        """The node stops: answer EMPTY to clients that wait for an entry."""
         self.receivers.stop()
 
     def check_invariants(self) -> None:
-        """Assert what must hold of both ends."""
+        """Assert the invariants of both ends."""
         self.owner.check_invariants()
         self.receivers.check_invariants()

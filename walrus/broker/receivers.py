@@ -30,7 +30,7 @@ from walrus.wire.effects import Outbox
 from walrus.wire.messages import AskDeliveries, Deliveries, SeekGroup, Settle, Settled
 
 MAX_PENDING = 100_000
-"""Requests of this node's clients that wait for an owner."""
+"""The most requests of this node's clients that wait for an owner."""
 
 
 class Owed(msgspec.Struct):
@@ -40,19 +40,19 @@ class Owed(msgspec.Struct):
     request: Delivering
     left: int
     empty_at: float
-    """When a RECEIVE has waited long enough."""
+    """When a RECEIVE without an entry is answered EMPTY."""
     owner: int = 0
-    """The node that was asked; 0: none yet."""
+    """The node that was asked; 0: none."""
     again_at: float = 0.0
 
     @property
     def topic(self) -> str:
-        """The topic that it is about."""
+        """The topic of the request."""
         return self.request.topic
 
 
 class Receivers:
-    """The requests of this node's clients that are about work queues."""
+    """The requests of this node's clients for work queues."""
 
     def __init__(
         self,
@@ -71,11 +71,11 @@ class Receivers:
 
     @property
     def busy(self) -> bool:
-        """Whether some client waits for an owner, other than for an entry to come."""
+        """Whether any request waits until its owner can be asked."""
         return bool(self._pending.unasked)
 
     def start(self, slot: object, request: Delivering, now: float) -> None:
-        """A request for a known topic."""
+        """Serve a request for a known topic."""
         if len(self._pending) >= MAX_PENDING:
             self._outbox.reply(slot, protocol.error(errors.BUSY) * request.replies, request.replies)
             return
@@ -86,7 +86,7 @@ class Receivers:
         self._ask(self._number, now)
 
     def _ask(self, number: int, now: float) -> None:
-        """Ask the owner, if it is connected; otherwise when it is."""
+        """Ask the owner, once it is connected."""
         pending = self._pending[number]
         request = pending.request
         topic, group = request.topic, request.group
@@ -141,7 +141,7 @@ class Receivers:
     # --- answers ---
 
     def on_deliveries(self, sender: int, given: Deliveries, now: float) -> None:
-        """Entries for a client, or the news that there are none."""
+        """Take the owner's answer to a RECEIVE: entries, or none."""
         pending = self._pending.get(given.request)
         if given.moved or given.error:
             self._refused(sender, given.request, given.moved, given.error, now)
@@ -166,7 +166,7 @@ class Receivers:
             pending.left -= count
 
     def on_settled(self, sender: int, settled: Settled, now: float) -> None:
-        """What became of an ACK, a NACK, an EXTEND or a SEEK."""
+        """Take the owner's answer to an ACK, NACK, EXTEND or SEEK."""
         pending = self._pending.get(settled.request)
         if pending is None or pending.owner != sender:
             return
@@ -192,7 +192,7 @@ class Receivers:
         self._give_up(self._pending.remove(number), reply)
 
     def _give_up(self, pending: Owed, reply: bytes) -> None:
-        """Give the replies that are still owed."""
+        """Answer all replies that are still owed."""
         if pending.left:
             self._outbox.reply(pending.slot, reply * pending.left, pending.left)
 
@@ -206,7 +206,7 @@ class Receivers:
                 self._ask(number, now)
 
     def on_connection(self, node: int, connected: bool, now: float) -> None:
-        """A connection came or went: what was on its way there, or from there, may be lost."""
+        """A connection began or ended: messages in flight to or from that node may be lost."""
         for number, pending in self._pending.items():
             if pending.owner == node and not connected:
                 pending.owner = 0
@@ -215,7 +215,7 @@ class Receivers:
             self._ask(number, now)
 
     def on_tick(self, now: float) -> None:
-        """Ask again, and answer what has waited too long."""
+        """Ask again, and answer requests that have waited too long."""
         for late in self._pending.overdue(now):
             ack = isinstance(late.request, Ack | Seek)
             reason = errors.NOT_ACKNOWLEDGED_YET if ack else errors.OWNER_UNREACHED
@@ -225,12 +225,12 @@ class Receivers:
                 self._ask(number, now)
 
     def stop(self) -> None:
-        """The node stops: what waits for an entry has waited long enough."""
+        """The node stops: answer EMPTY to requests that wait for an entry."""
         for number, pending in self._pending.items():
             if isinstance(pending.request, Receive):
                 self._finish(number, protocol.EMPTY)
 
     def check_invariants(self) -> None:
-        """Assert what must hold of the requests by themselves."""
+        """Assert the invariants of the requests."""
         assert all(0 < pending.left <= pending.request.replies for _, pending in self._pending.items())
         self._pending.check_invariants()

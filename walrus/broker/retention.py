@@ -32,7 +32,7 @@ from walrus.rota import Rota
 from walrus.segments import Command, Metadata, Topic, Trim
 
 MAX_LOOKED = 1_000
-"""Topics that one tick looks at because they changed, and as many because it is their turn."""
+"""How many changed topics one tick examines, and how many of those whose turn it is."""
 
 
 def first_retained(topic: Topic, config: NodeConfig, unix_ms: float) -> int:
@@ -54,7 +54,7 @@ def first_retained(topic: Topic, config: NodeConfig, unix_ms: float) -> int:
 
 
 class Retention:
-    """Proposes what is to go. Asleep but on the Raft leader."""
+    """Proposes to drop segments. It acts only on the Raft leader."""
 
     def __init__(
         self,
@@ -66,20 +66,20 @@ class Retention:
     ) -> None:
         self._config, self._metadata, self._propose, self._unix_time = config, metadata, propose, unix_time
         self._changed: dict[str, None] = {}
-        """Topics that have another segment, or other settings, since they were looked at."""
+        """Topics with a new segment or changed settings since they were examined."""
         self._retaining: dict[str, None] = {}
-        """Topics of which something may go one day: the only ones that a node looks at again and again."""
+        """Topics with a limit, which are examined again and again."""
         self._looks: Rota[str] = Rota()
         self._looked_at_all = False
         self._look_at = float("-inf")
-        """When a round of looks begins."""
+        """When the next round begins."""
 
     def on_topic(self, topic: str) -> None:
-        """The topic has another segment, or other settings."""
+        """The topic has a new segment, or changed settings."""
         self._changed[topic] = None
 
     def on_tick(self, now: float) -> None:
-        """The Raft leader's next step: propose what is to go, of topics that changed, or whose turn it is."""
+        """On the Raft leader: examine topics that have changed, or whose turn it is, and propose Trims."""
         looked = dict.fromkeys(islice(self._changed, MAX_LOOKED))
         for name in looked:
             del self._changed[name]
@@ -91,7 +91,7 @@ class Retention:
             self._look(name, now)
 
     def _everything(self) -> Iterable[str]:
-        """What a round looks at. The first one finds those of which something may go one day."""
+        """Return the topics of a round: all in the first one, which finds those with a limit."""
         first, self._looked_at_all = not self._looked_at_all, True
         return self._metadata.topics if first else self._retaining
 
@@ -108,14 +108,14 @@ class Retention:
             self._propose(Trim(topic=name, old=topic.first, first=first), now)
 
     def _unprotected(self, topic: Topic, first: int) -> int:
-        """With protect_groups, no more than every group has read. `Metadata` looks at it once more."""
+        """With protect_groups, keep what a group has not read. `Metadata` checks it again."""
         if not self._config.setting("protect_groups", topic.settings):
             return first
         places = [*topic.cursors.values(), *(done.low for done in topic.groups.values())]
         return min([first, *(topic.advance(place).segment for place in places)])
 
     def stop(self) -> None:
-        """This node leads no more, or not yet: with its next term it looks at all topics."""
+        """This node does not lead Raft: when it does, it begins with a round over all topics."""
         self._changed.clear()
         self._retaining.clear()
         self._looks.begin_anew()
