@@ -66,7 +66,7 @@ def _parser() -> Parser:
 
 @command("walrus.lab")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line; return the exit status."""
     flags = _parser().parse_args(arguments)
     console = Console(highlight=False)
     try:

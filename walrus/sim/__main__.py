@@ -101,7 +101,7 @@ def options_of(flags: argparse.Namespace) -> Options:
 
 @command("walrus.sim")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line; return the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["explore"]:
         return explore_cli.main(given[1:])
@@ -158,7 +158,7 @@ def _refuse(why: str) -> int:
 def _one(
     seed: int, options: Options, chosen: Sequence[str], flags: argparse.Namespace, console: Console
 ) -> Result | None:
-    """Run one seed: its result if everything held."""
+    """Run one seed; return its result if everything held."""
     options = options if flags.plain else varied(seed, options, asked=_asked(flags))
     started = time.perf_counter()
     recorder = Recorder(options) if flags.trace else None
@@ -213,7 +213,7 @@ def _show(failure: FailedRun, options: Options, flags: argparse.Namespace, conso
 
 
 def _picture(film: Film, flags: argparse.Namespace, console: Console) -> None:
-    """The film of a run as far as it was asked for: lanes, reason, page."""
+    """Show the film of a run as far as it was asked for: lanes, reason, page."""
     broken = film.header.broken
     if broken is not None and flags.show:
         for line in lanes.draw(film, lanes.story(film, broken.event), console.width):
@@ -226,7 +226,7 @@ def _picture(film: Film, flags: argparse.Namespace, console: Console) -> None:
 
 
 def _again(seed: int, flags: argparse.Namespace) -> str:
-    """The command that repeats a run."""
+    """Return the command that repeats a run."""
     parts = [f"python -m walrus.sim --seed {seed} --steps {flags.steps} --faults {flags.faults}"]
     if flags.nodes:
         parts.append(f"--nodes {flags.nodes}")
@@ -241,7 +241,7 @@ def _again(seed: int, flags: argparse.Namespace) -> str:
 
 
 def _scenarios(names: Sequence[str], flags: argparse.Namespace, console: Console) -> int:
-    """Run scenarios by name, each with the seed that was asked for."""
+    """Run scenarios by name with the given seed; return the exit status."""
     failed = 0
     for name in names:
         again = f"python -m walrus.sim --scenario {name} --seed {flags.seed}{_planted(flags)}"
@@ -278,7 +278,7 @@ def _planted(flags: argparse.Namespace) -> str:
 
 
 def _bench(flags: argparse.Namespace, console: Console) -> int:
-    """Steps per second of one core, with every invariant after every step and with samples."""
+    """Measure steps per second of one core, with every invariant after every step and with samples."""
     for sampled in (False, True):
         options = Options(nodes=flags.nodes or 3, sampled=sampled)
         started, steps = time.process_time(), 0

@@ -86,7 +86,7 @@ def _of_segments(arguments: Sequence[str]) -> tuple[Any, Callable[[Told], Explor
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command line."""
+    """Run the command line; return the exit status."""
     segments = arguments[:1] == ["segments"]
     flags, search = _of_segments(arguments[1:]) if segments else _of_raft(arguments)
     console = report.console()

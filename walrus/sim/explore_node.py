@@ -86,7 +86,7 @@ class NoQueues:
 
 
 class SegmentNode:
-    """The segment protocol's machines of one node, wired as `Controller` wires them."""
+    """The segment protocol's state machines of one node, wired as `Controller` wires them."""
 
     settings: ClassVar[dict[str, Any]] = SETTINGS
     hears_itself = True

@@ -1,9 +1,10 @@
 """What must always hold: one predicate for each invariant of the specs, over the truth about a cluster.
 
 The names are those of `spec/Walrus.tla`, `spec/Raft.tla`, `spec/Delivery.tla`, `spec/Publish.tla` and
-`spec/Retention.tla`, where they are formulas. A predicate raises `Violation` with its own name. It examines
-what is *fresh* in the view (see `truth.py`): what the last step changed, or everything in a full check. The
-four under "progress" are checked once faults have stopped.
+`spec/Retention.tla`, where they are formulas; append times (`TimesAgree`, `TimesAscend`) are in no spec. A
+predicate raises `Violation` with its own name. It examines what is *fresh* in the view (see `truth.py`):
+what the last step changed, or everything in a full check. The four under "progress" are checked once faults
+have stopped.
 
 Where a spec says "for all nodes, all segments, all indexes", it is enough to examine what changed: each copy
 is compared with the one stream of its segment, so it follows that any two copies agree.

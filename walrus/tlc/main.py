@@ -531,7 +531,7 @@ def _parser() -> Parser:
 
 @command("walrus.tlc")
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+    """Run the command line; return the exit status."""
     options = _parser().parse_args(arguments)
     report = _Report(options.json)
     try:
