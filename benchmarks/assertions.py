@@ -185,7 +185,7 @@ def table(found: dict[str, list[tuple[float, float]]]) -> Table:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="benchmarks.assertions", description="with and without assertions")
     parser.add_argument("--rounds", type=int, default=9, help="pairs of runs of each loop (9)")
     parser.add_argument("--loop", choices=sorted(LOOPS), help="only this one, in this process: prints ns")

@@ -265,7 +265,7 @@ class Redis(Subject):
         )
 
     def _ask(self, *words: bytes) -> bytes:
-        """Send a command; return its answer, which is one line."""
+        """Send a command; return its answer, which is short enough to arrive in one piece."""
         with dial(("127.0.0.1", self.port)) as connection:
             connection.sendall(resp(*words))
             return connection.recv(1 << 16)

@@ -32,7 +32,7 @@ class Pwrite(Limit):
     """One `os.pwrite` per entry, to a file that grows."""
 
     def fill(self, count: int, payload: bytes) -> None:
-        """The loop."""
+        """Run the timed loop."""
         pwrite, fd, offset, size = os.pwrite, self.fd, 0, len(payload)
         for _ in range(count):
             pwrite(fd, payload, offset)
@@ -43,7 +43,7 @@ class Pwritev(Limit):
     """One `os.pwritev` per entry, of a header made in advance and the payload."""
 
     def fill(self, count: int, payload: bytes) -> None:
-        """The loop."""
+        """Run the timed loop."""
         pwritev, fd, offset, size = os.pwritev, self.fd, 0, HEADER.size + len(payload)
         header = HEADER.pack(len(payload), 0, 1)
         for _ in range(count):
@@ -55,7 +55,7 @@ class FramedPwritev(Limit):
     """The same with what a log needs: a header is built and a checksum computed for each entry."""
 
     def fill(self, count: int, payload: bytes) -> None:
-        """The loop."""
+        """Run the timed loop."""
         pwritev, fd, offset, size, pack = os.pwritev, self.fd, 0, HEADER.size + len(payload), HEADER.pack
         for number in range(count):
             pwritev(fd, (pack(len(payload), crc32(payload), number), payload), offset)
@@ -66,7 +66,7 @@ class Mapping(Limit):
     """Slice assignment into a mapping of a preallocated file: no system call at all."""
 
     def fill(self, count: int, payload: bytes) -> None:
-        """The loop."""
+        """Run the timed loop."""
         size = len(payload)
         length = min(MAPPED_BYTES, -(-count * size // 4096) * 4096)
         os.posix_fallocate(self.fd, 0, length)
@@ -82,7 +82,7 @@ class JoinedPwrite(Limit):
     """1,000 entries joined, one `os.pwrite`: no framing."""
 
     def fill_batches(self, batches: int, per_batch: int, payload: bytes) -> None:
-        """The loop."""
+        """Run the timed loop."""
         entries, pwrite, fd, offset = [payload] * per_batch, os.pwrite, self.fd, 0
         for _ in range(batches):
             blob = b"".join(entries)
@@ -94,7 +94,7 @@ class SyncedPwrite(Limit):
     """`os.pwrite` and `os.fdatasync` for each entry, to a file that grows."""
 
     def fill(self, count: int, payload: bytes) -> None:
-        """The loop."""
+        """Run the timed loop."""
         fd, offset, size = self.fd, 0, len(payload)
         for _ in range(count):
             os.pwrite(fd, payload, offset)
@@ -123,7 +123,7 @@ class SyncedJoinedPwrite(Limit):
     """1,000 entries joined, one `os.pwrite`, one `os.fdatasync`, to a file that grows."""
 
     def fill_batches(self, batches: int, per_batch: int, payload: bytes) -> None:
-        """The loop."""
+        """Run the timed loop."""
         entries, fd, offset = [payload] * per_batch, self.fd, 0
         for _ in range(batches):
             blob = b"".join(entries)

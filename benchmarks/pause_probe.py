@@ -34,7 +34,7 @@ class Passes:
     def __init__(self) -> None:
         self.longest: list[tuple[float, int, dict[str, float]]] = []
         self.pauses: dict[str, tuple[int, float]] = {}
-        """The largest part of the pauses -> how many there were, and the longest, in seconds."""
+        """What took most of a pause (`mostly`) -> how many pauses, and the longest, in seconds."""
         self.count = 0
         self._parts: dict[str, float] = {}
         self._began = clock()

@@ -197,7 +197,7 @@ def page(taken: Taken) -> str:
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command line."""
     taken = played()
     with suppress(TlcError):
         taken.replayed.update(performed())

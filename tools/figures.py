@@ -109,7 +109,7 @@ def stale() -> dict[Path, str]:
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command line."""
     old = stale()
     for path, text in old.items():
         sys.stdout.write(f"{path.relative_to(ROOT)}\n")

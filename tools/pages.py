@@ -145,7 +145,7 @@ def _frames(page: Any, script: str) -> tuple[float, float]:
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command line."""
     arguments = sys.argv[1:]
     if missing():
         sys.stderr.write(f"tools.pages: there is no browser: {missing()}\n")

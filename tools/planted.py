@@ -406,7 +406,7 @@ def _summary(measured: dict[tuple[str, str], Measured]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.planted", description=__doc__.split("\n")[0])
     parser.add_argument("--tools", default=",".join(TOOLS), help="which tools are asked")
     parser.add_argument("--bugs", default=",".join(mutants.ALL), help="about which bugs")

@@ -258,7 +258,7 @@ def _index(sources: list[Path]) -> str:
 
 
 def main() -> int:
-    """The command line."""
+    """Run the command line."""
     build_pages()
     CONFIG.write_bytes(msgspec.json.format(msgspec.json.encode(config()), indent=1))
     command = [sys.executable, "-m", "mkdocs"]

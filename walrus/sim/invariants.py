@@ -206,7 +206,7 @@ def LastSealedIsSum(view: Truth) -> None:
 
 
 def OpenLeaderMatchesMap(view: Truth) -> None:
-    """A node that believes to lead a topic leads the segment open in its view, in that incarnation."""
+    """A node that believes it leads a topic leads the segment open in its view, in that incarnation."""
     for host in _nodes(view):
         controller = host.controller
         assert controller is not None
@@ -309,7 +309,7 @@ def PromisedIsCommitted(view: Truth) -> None:
 
 
 def NothingSkipped(view: Truth) -> None:
-    """What is done was acknowledged by a consumer."""
+    """What is done was acknowledged by a consumer, or is a dead letter, or a SEEK passed over it."""
     for name in view.topics:
         topic = view.metadata.topics.get(name)
         if topic is not None and topic.groups:

@@ -181,7 +181,7 @@ class MemoryEngine:
         self._covered = len(self._pending)
 
     def finish_sync(self) -> None:
-        """Make durable what was written when the sync began. Raises EngineFailed if that was ordered."""
+        """Make durable what was written when the sync began. Raises EngineFailed if it fails."""
         if self.failing or self.failed:
             self.failing, self.failed = False, True
             raise EngineFailed("the sync failed")
