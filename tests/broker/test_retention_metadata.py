@@ -175,6 +175,10 @@ def test_of_many_deleted_topics_one_number_stays(monkeypatch: pytest.MonkeyPatch
     assert list(metadata.tombstones) == ["a", "b"]
     assert metadata.next_number("t") == metadata.next_number("new") == 6, "TrimmedStaysTrimmed"
     assert metadata.next_number("a") == 2, "NoFrameOfAnOldTopic: a number of a forgotten topic is used again"
+    metadata.apply(RegisterTopic(topic="c", leader=1, replicas=(1, 2, 3), number=6))
+    metadata.apply(DeleteTopic(topic="c", born=6))
+    assert list(metadata.tombstones) == ["b", "c"]
+    assert metadata.next_number("t") == 6, "NoFrameOfAnOldTopic: the floor falls to that of a shorter topic"
 
 
 def test_settings_change_one_after_the_other_and_whole() -> None:

@@ -174,7 +174,7 @@ def test_a_search_names_no_place_in_what_is_gone(commands: list[Command], place:
     while not found:
         _, answer = reads.asked.pop()
         answer(EMPTY, "", 0.2)
-    assert found == [place]
+    assert found == [place], "MarkInBounds: a place in what is gone"
 
 
 @pytest.mark.parametrize(("entries", "most"), [(0, 1), (3, 6), (1000, 22)])

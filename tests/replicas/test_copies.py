@@ -108,6 +108,24 @@ def test_large_copy_is_summed_in_pieces_and_whoever_asked_meanwhile_shares_the_w
     assert len(said) == 4, "what is known is said at once"
 
 
+def test_a_checksum_that_is_asked_for_while_another_one_is_read_is_of_its_own_entries(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(copies, "SCAN_BYTES", 1)
+    disk = Disk()
+    entries = [f"{number}" for number in range(50)]
+    disk.append(0, *entries)
+    again, said = disk.restart(), []
+    again.copies.checksum(again.copy, 5)
+    again.copies.when_summed(again.copy, 50, said.append)
+    assert again.copies.summing
+    six = Checksum().extend(batch(*entries[:6]))
+    assert again.copies.checksum(again.copy, 6) == six, "SealedStable: another sum runs on in it"
+    while again.copies.summing:
+        again.copies.go_on_summing()
+    assert [summary.checksum for summary in said] == [Checksum().extend(batch(*entries))], "SealedStable"
+
+
 def test_copy_that_is_replaced_while_it_is_summed_ends_with_an_error():
     disk = Disk()
     disk.append(0, "a", "b")

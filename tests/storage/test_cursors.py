@@ -165,6 +165,36 @@ def test_what_was_read_ahead_of_a_seek_is_not_given_behind_it() -> None:
         assert wal.read("t") == Entry(index, b"%d" % index), "DeliveredIsPrefix: another entry in its place"
 
 
+def test_what_the_reader_gave_and_an_exception_lost_is_read_again() -> None:
+    wal = Walrus(disk=Platter(random.Random(1)).directory("log"))
+    for begin in range(0, 240, 60):
+        wal.append_batch("t", [b"%03d" % number * 5_000 for number in range(begin, begin + 60)])
+    cursor = wal._cursor("t")
+    assert cursor is not None
+    assert cursor._reader.payloads(), "given, and lost before it is kept"
+    assert wal.read("t") == Entry(0, b"000" * 5_000), "NothingSkipped"
+    assert cursor._ahead and cursor._reader.payloads(), "the same, while some are ahead"
+    rest = wal.read_many("t", max_bytes=2_000_000)
+    assert len(rest) > 60, "more than was ahead"
+    for entry in rest:
+        assert entry.data[:3] == b"%03d" % entry.index, "NothingSkipped: another entry in its place"
+
+
+def test_what_an_exception_cut_off_is_delivered_again_and_noted_no_further() -> None:
+    wal = Walrus(
+        disk=Platter(random.Random(1)).directory("log"), consistency=ReadConsistency.at_least_once(1)
+    )
+    wal.append_batch("t", [b"%d" % number for number in range(10)])
+    cursor = wal._cursor("t")
+    assert cursor is not None
+    for _ in range(3):
+        assert wal.read("t")
+    assert (cursor.index, cursor.persisted) == (3, 2), "RepeatsBounded"
+    cursor.rewind(1)
+    assert cursor.persisted <= cursor.index, "NothingSkipped: a note covers what is delivered again"
+    assert [wal.read("t") for _ in range(2)] == [Entry(1, b"1"), Entry(2, b"2")], "DeliveredIsPrefix"
+
+
 def test_a_seek_that_a_full_disk_refuses_is_forgotten_also_by_later_notes() -> None:
     """A note of the topic says where its cursor is, whatever it was made for: here that the log is closed."""
     platter = Platter(random.Random(1))

@@ -204,12 +204,16 @@ def test_a_damaged_block_header_takes_its_block_and_nothing_else(plain: Store) -
     wal.close()
     change(plain, blocks[1].extent.offset + 20, b"????")
     wal = plain.open()
-    assert [(hole.first, hole.resume) for hole in wal.recovery.damage] == [(lost.start, lost.stop)]
+    assert [(hole.first, hole.resume) for hole in wal.recovery.damage] == [(lost.start, lost.stop)], (
+        "AckedDurable: other entries than those of the block are lost"
+    )
     with pytest.raises(CorruptionError) as caught:
         list(wal.payloads("t"))
-    assert (caught.value.index, caught.value.resume) == (lost.start, lost.stop)
-    assert len(list(wal.payloads("t", lost.stop))) == 60 - lost.stop
-    assert len(list(wal.payloads("u"))) == 60
+    assert (caught.value.index, caught.value.resume) == (lost.start, lost.stop), "AckedDurable"
+    assert len(list(wal.payloads("t", lost.stop))) == 60 - lost.stop, (
+        "AckedDurable: what follows the damage cannot be read"
+    )
+    assert len(list(wal.payloads("u"))) == 60, "AckedDurable"
 
 
 def test_any_flipped_bit_of_any_header_is_flipped_back() -> None:

@@ -135,6 +135,98 @@ def test_a_cut_tail_is_overwritten_whole() -> None:
     assert wal.recovery.clean
 
 
+def test_a_cut_is_synced_in_every_file_that_it_touches() -> None:
+    """What is appended next syncs its own file. A block that was cut in another one would be back."""
+    platter = Platter(random.Random(1))
+    wal = opened(platter)
+    wal.write("t", Batch.of([b"A"]))
+    wal.sync()
+    wal.write("t", Batch.of([b"B" * 40]))
+    while wal._engine.logs["t"].blocks[-1].extent.file == 1:
+        wal.write("t", Batch.of([bytes(300_000)]))
+    first = wal._engine.logs["t"].blocks[0]
+    view, start = wal._engine.space.view(first.extent), first.extent.offset
+    lost = records(view, first.life, first.head.start, first.extent.size)
+    _, torn, *_ = [start + each.offset for each in lost]
+    platter.lose_power(KEEP_ALL)
+    platter.flip_bit("log", FILE, 8 * (torn + 20))
+    wal = opened(platter)
+    assert entries_of(wal, "t") == [b"A"]
+    wal.write("t", Batch.of([b"X"]))
+    wal.sync()
+    platter.lose_power(LOSE_ALL)
+    assert entries_of(opened(platter), "t") == [b"A", b"X"], "PrefixAgree: what was cut stays cut"
+
+
+def test_the_topic_ends_before_the_first_of_several_lost_writes() -> None:
+    """One in a full block, which its successor describes, and one in the last block: found in that order."""
+    platter = Platter(random.Random(1))
+    wal = opened(platter)
+    wal.write("t", Batch.of([b"A"]))
+    wal.sync()
+    log = wal._engine.logs["t"]
+    while len(log.blocks) == 1:
+        wal.write("t", Batch.of([b"B" * 4_000]))
+    for _ in range(3):
+        wal.write("t", Batch.of([b"C" * 4_000]))
+    first = log.blocks[0]
+    view, start = wal._engine.space.view(first.extent), first.extent.offset
+    lost = [start + each.offset for each in records(view, first.life, first.head.start, first.end)][2]
+    also = places(wal, "t")[1][0]
+    platter.lose_power(KEEP_ALL)
+    for place in (lost, also):
+        platter.flip_bit("log", FILE, 8 * (place + 20))
+    wal = opened(platter)
+    assert entries_of(wal, "t") == [b"A", b"B" * 4_000], "PrefixAgree: it goes on behind a lost write"
+    assert wal.verify() == [], "PrefixAgree: a hole is kept where a write was lost"
+
+
+def test_a_topic_whose_first_block_never_reached_the_disk_begins_anew() -> None:
+    platter = Platter(random.Random(1))
+    wal = opened(platter)
+    wal.write("other", Batch.of([b"x"]))
+    wal.sync()
+    wal.write("t", Batch.of([b"A" * 4_000]))
+    log = wal._engine.logs["t"]
+    while len(log.blocks) == 1:
+        wal.write("t", Batch.of([b"B" * 4_000]))
+    head = log.blocks[0].extent.offset
+    platter.lose_power(KEEP_ALL)
+    for byte in range(0, 40, 4):
+        platter.flip_bit("log", FILE, 8 * (head + byte))
+    wal = opened(platter)
+    assert "t" not in wal.topics() or wal.bounds("t") == (0, 0), (
+        "PrefixAgree: what follows a lost block is kept"
+    )
+    assert wal.write("t", Batch.of([b"anew"])) == 0, "SeqOrder"
+    wal.sync()
+    platter.lose_power(LOSE_ALL)
+    wal = opened(platter)
+    assert entries_of(wal, "t") == [b"anew"] and wal.recovery.clean, "AckedDurable, PrefixAgree"
+
+
+def test_a_mark_of_an_earlier_block_is_no_place_in_a_later_one() -> None:
+    """The journal says where the topic was durable: in a block that has been left since."""
+    platter = Platter(random.Random(1))
+    wal = opened(platter)
+    written = [b"%02d" % number * 1_500 for number in range(80)]
+    for entry in written[:4]:
+        wal.write("t", Batch.of([entry]))
+    wal.sync()
+    wal.seek("t", 0)  # which notes it
+    place = wal._engine.logs["t"].durable_place
+    assert place > 0
+    log, count = wal._engine.logs["t"], 4
+    while len(log.blocks) == 1 or places(wal, "t")[-1:] < [(log.blocks[-1].extent.offset + place, 0)]:
+        wal.write("t", Batch.of([written[count]]))
+        count += 1
+    wal.write("t", Batch.of([written[count]]))
+    platter.kill()
+    wal = opened(platter)
+    assert wal.recovery.clean, "AckedDurable: what is sound passes for torn, or for damaged"
+    assert entries_of(wal, "t") == written[: count + 1], "AckedDurable: the tail passes for torn"
+
+
 def test_what_is_known_is_noted_before_the_evidence_is_overwritten() -> None:
     """The only proof that B was durable stands in a record that is cut: no crash in between may lose it."""
     operation = 1
