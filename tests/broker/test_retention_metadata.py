@@ -181,6 +181,33 @@ def test_of_many_deleted_topics_one_number_stays(monkeypatch: pytest.MonkeyPatch
     assert metadata.next_number("t") == 6, "NoFrameOfAnOldTopic: the floor falls to that of a shorter topic"
 
 
+def test_the_one_number_of_all_deleted_topics_never_falls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Topics that were registered before it rose begin lower, and are deleted after those that end higher."""
+    monkeypatch.setattr(segments, "MAX_TOMBSTONES", 1)
+    low = [register("a"), register("b")]
+    metadata = cluster(*low, *SEALS, DeleteTopic(topic="t", born=1))
+    for name in ("a", "b"):
+        metadata.apply(DeleteTopic(topic=name, born=1))
+        assert metadata.next_number("t") == 6, "TrimmedStaysTrimmed: numbers of a deleted topic are used again"
+
+
+def test_deleted_topics_are_forgotten_in_one_order_by_nodes_that_were_there_and_by_those_that_restored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(segments, "MAX_TOMBSTONES", 2)
+    there = cluster(*map(register, "abc"), *SEALS)
+    for name in "bca":  # not in the order of their names
+        there.apply(DeleteTopic(topic=name, born=1))
+    restored = Metadata()
+    restored.restore(there.snapshot())
+    assert restored.next_number("b") == 2, "TrimmedStaysTrimmed: a snapshot forgets numbers of deleted topics"
+    for metadata in (there, restored):
+        metadata.apply(DeleteTopic(topic="t", born=1))
+    forgotten = list(restored.tombstones) == list(there.tombstones) == ["a", "t"]
+    assert forgotten, "StateMachineSafety: after a snapshot another deleted topic is forgotten"
+    assert restored.digest() == there.digest(), "StateMachineSafety"
+
+
 def test_settings_change_one_after_the_other_and_whole() -> None:
     metadata = cluster(settings(retain_bytes=5, max_deliveries=2))
     assert metadata.apply(settings(retain_bytes=9)) is None, (

@@ -409,6 +409,14 @@ def test_seek_begins_a_generation_and_commits_of_another_one_are_void():
     assert metadata.topics["t"].handed == {}, "NothingSkipped: what was out before the SEEK is out still"
 
 
+def test_what_a_seal_has_handed_on_is_not_out_any_more_behind_a_seek():
+    metadata = queue()
+    metadata.apply(seal(1, 4, groups={"g": done(), "h": done()}, handed={"g": (HandedOn(1, 3, 1),)}))
+    assert metadata.topics["t"].handed["g"] == (HandedOn(1, 3, 1),), "SealHandsOn"
+    metadata.apply(MoveGroup(topic="t", group="g", generation=0, to=START))
+    assert "g" not in metadata.topics["t"].handed, "NothingSkipped: what was out before the SEEK is out still"
+
+
 def test_a_group_is_of_one_kind_and_both_kinds_count_towards_the_limit():
     metadata = queue()
     metadata.apply(CommitCursors(cursors={"t": {"c": Position(1, 1)}}))

@@ -87,6 +87,18 @@ def test_checksum_is_that_of_the_entries_however_they_arrived():
     )
 
 
+@pytest.mark.parametrize("length", [0, 1, 2])
+def test_checksum_of_a_part_is_not_that_of_what_is_known_to_follow(length: int):
+    """A deposed writer has summed up its tail, which is beyond the count that was sealed."""
+    disk, said = Disk(), list[copies.Summary | StorageError]()
+    disk.append(0, "a", "b", "c")
+    disk.copies.when_summed(disk.copy, length, said.append)
+    (summary,) = said
+    assert isinstance(summary, copies.Summary)
+    part = Checksum().extend(batch(*"abc"[:length]))
+    assert summary.checksum == part, "SealedStable: the checksum of more entries than were asked for"
+
+
 def test_large_copy_is_summed_in_pieces_and_whoever_asked_meanwhile_shares_the_work(
     monkeypatch: pytest.MonkeyPatch,
 ):
@@ -310,6 +322,21 @@ def test_of_two_copies_that_a_restart_finds_the_longer_one_counts(
     found = copies.get(("t", 1)).name, copies.get(("t", 1)).length
     assert found == (kept, 3), "AckedDurable: the shorter of two copies counts"
     assert full or data.topics() == [kept], "SpaceIsGivenBack"
+
+
+@pytest.mark.parametrize("adopted", [False, True], ids=["", "copied anew before"])
+def test_a_copy_that_is_dropped_leaves_no_shadow_behind(adopted: bool):
+    disk = Disk()
+    disk.append(0, "a", "b")
+    for _ in range(2 if adopted else 1):
+        shadow = disk.copies.shadow(KEY)
+        disk.copies.append(shadow, 0, batch("a", "b"), lambda: None)
+        disk.sync()
+        if adopted and disk.copies.get(KEY).name == "t/1":
+            disk.copies.adopt(shadow)
+    assert len(disk.data_memory.topics()) == 2, "a copy, and what is made beside it"
+    assert disk.copies.drop(KEY)
+    assert disk.data_memory.topics() == [], "SpaceIsGivenBack: a dropped copy leaves its shadow behind"
 
 
 def test_read_ends_where_it_is_told_to():

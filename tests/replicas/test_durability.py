@@ -41,6 +41,17 @@ def test_what_is_said_may_write_and_wait_in_turn():
     assert said == ["second"], "AckedDurable"
 
 
+def test_a_report_that_comes_late_takes_nothing_back():
+    durable = Durable(MemoryEngine())
+    for payload in ("a", "b"):
+        durable.write("t", batch(payload))
+    durable.on_durable(2)
+    durable.on_durable(1)
+    ran: list[bool] = []
+    durable.barrier(lambda: ran.append(True))
+    assert ran == [True], "RolloverProgress: all is durable, and a late report makes an answer wait"
+
+
 def test_failed_write_is_no_write():
     memory = MemoryEngine()
     memory.full = True

@@ -14,7 +14,7 @@ from walrus.replicas.durability import Durable
 from walrus.replicas.failover import Sealable, SegmentRecovery
 from walrus.replicas.puller import Puller
 from walrus.replicas.reads import Reads
-from walrus.segments import Metadata, Segment
+from walrus.segments import LastNumber, Metadata, Segment
 from walrus.sim.memory import MemoryEngine
 from walrus.storage.batch import EMPTY, Batch, Checksum
 from walrus.wire import messages as m
@@ -92,6 +92,19 @@ def test_longest_copy_is_taken_and_copied_until_a_majority_holds_it():
     assert bench.found is None, "SealedStable: one copy is no majority"
     bench.copied(2, 7)
     assert bench.found == Sealable(7, checksum(7)), "AckedDurable, SealedStable"
+
+
+def test_the_seal_of_a_recovery_has_the_producers_of_the_copy_that_was_chosen():
+    bench = Bench()
+    for node, length in ((2, 4), (3, 7)):
+        last = {"x": LastNumber(length - 1, 0)}
+        reply = m.FenceReply(
+            topic="t", segment=1, length=length, checksum=checksum(length), sure=True, producers=last
+        )
+        bench.recovery.on_fence_reply(node, reply, bench.now)
+    bench.copied(2, 7)
+    found = bench.found.producers if bench.found else None
+    assert found == {"x": LastNumber(6, 0)}, "NoDuplicateAppend: the next writer takes what is there as new"
 
 
 def test_a_copy_that_was_asked_for_is_asked_for_again():
@@ -357,6 +370,20 @@ def test_answer_that_overlaps_what_came_in_between_adds_nothing_twice():
     assert read.start == 3, "SeqOrder"
     pulls.answer(read, batch("d"))
     assert pulls.memory.entries["t/1"] == [b"a", b"b", b"c", b"d"], "PrefixAgree"
+
+
+def test_one_that_asks_for_less_leaves_the_others_what_they_asked_for():
+    """A recovery that began anew may choose a shorter copy while this one is being extended for another."""
+    pulls = Pulls()
+    pulls.ask(3, sender=8)
+    (read,) = pulls.take(m.Read)
+    pulls.ask(2, sender=9)
+    pulls.answer(read, batch("a", "b"))
+    for read in pulls.take(m.Read):
+        pulls.answer(read, batch("c"))
+    pulls.sync()
+    lengths = sorted(reply.length for reply in pulls.take(m.CopyReply))
+    assert lengths == [2, 3], "FailoverProgress: one is told of less than it has asked for"
 
 
 def test_full_disk_ends_the_copying_and_not_the_node():

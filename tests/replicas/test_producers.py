@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.broker.world import batch
@@ -133,12 +135,17 @@ def test_what_a_full_disk_refuses_is_not_known_as_appended() -> None:
 
 def test_a_copy_tells_how_far_its_producers_have_come_also_after_a_restart() -> None:
     bench = Bench()
+    found: list[Any] = []
     pub(bench, "x", 0, "a", "b")
+    bench.flush()
+    bench.copies.when_summed(bench.writer.copy, 2, found.append)
+    assert found.pop().producers == {"x": LastNumber(1, 0)}, (
+        "NoDuplicateAppend: of a run of entries the first counts, and not the last"
+    )
     bench.put("plain")
     pub(bench, "y", 0, "c")
     pub(bench, "x", 2, "d")
     bench.flush()
-    found = []
     bench.copies.when_summed(bench.writer.copy, 5, found.append)
     assert found[0].producers == {"x": LastNumber(2, 0), "y": LastNumber(0, 0)}, (
         "NoDuplicateAppend, NumbersWithoutGap: the next writer would begin elsewhere"

@@ -182,6 +182,27 @@ def test_two_dead_replicas_are_replaced_by_two():
     assert isinstance(change, SetReplicas) and set(change.new) == {1, 4, 5}, "ReplicasKept"
 
 
+def test_dead_replicas_stay_in_the_set_until_it_can_be_full_without_them():
+    """They may come back: a set of two, one of them damaged, would have no majority to prove itself by."""
+    bench = Bench()
+    bench.metadata.apply(announce(4, 0))
+    bench.tick([1, 2, 3, 4], [1, 4], dead=(2, 3))
+    for node in (1, 2, 4):
+        bench.answer(node)
+    assert bench.proposed, "ReplicasKept: the one node that is spare is not used"
+    (change,) = bench.proposed[:1]
+    assert isinstance(change, SetReplicas) and set(change.new) == {1, 2, 3, 4}, "ReplicasKept"
+
+
+def test_a_raft_leader_that_comes_back_has_nothing_under_way():
+    many = Many(20, 7, max_segment_entries=7)
+    began = many.asked(0.6, [1, 2, 3])
+    assert 0 < len(began) < 20, "as many as are bounded in entries"
+    many.repairs.stop()
+    many.repairs.check_invariants()
+    assert many.asked(60.0, [1, 2, 3]) == began, "ReplicasKept: a Raft leader that comes back repairs nothing"
+
+
 def test_what_a_node_has_shown_is_void_once_it_comes_back_with_another_directory():
     bench = Bench()
     bench.metadata.apply(announce(4, 0))
