@@ -12,7 +12,7 @@ from walrus import leases as leases_module
 from walrus.broker.tenure import Tenure
 from walrus.consensus.messages import PreVoteRequest, RequestVoteResponse
 from walrus.leases import RECONCILE_INTERVAL, LeaseTable
-from walrus.segments import Metadata
+from walrus.segments import Metadata, Trim
 
 
 def test_lease_needs_the_metadata_and_a_raft_leader():
@@ -133,6 +133,7 @@ def test_a_tenure_lasts_from_when_it_was_asked_for_however_late_the_answer_is():
     asked.pop()(False, 10.1)
     assert not tenure.serves("t", 10.1), "AckedNotRedelivered: what is not fresh is no lease"
     tenure.keep(10.2)
+    assert asked, "EveryEntryAcked: an owner that got no answer once asks for no lease any more"
     asked.pop()(True, 10.9)
     end = 10.2 + config(1).lease_ttl
     assert tenure.serves("t", end - 0.01)
@@ -152,3 +153,39 @@ def test_what_an_owner_has_in_hand_is_void_if_another_one_was_between():
     )
     metadata.apply(seal(4, 7, leader=1, recovered=True))
     assert tenure.on_topic("t", metadata.topics["t"], 3.0), "AckedNotRedelivered: nor after a recovery"
+
+
+def serves_from(metadata: Metadata, before: Metadata | None = None) -> float:
+    """When node 1 serves, which applies this at 10.0 and has a lease; what it saw `before`, if anything."""
+    tenure, asked = tenure_of(metadata)
+    if before is not None:
+        tenure.on_topic("t", before.topics["t"], 0.0)
+    tenure.on_topic("t", metadata.topics["t"], 10.0)
+    for tenth in range(100):
+        now = 10.0 + tenth / 10
+        tenure.keep(now)
+        while asked:
+            asked.pop()(True, now)
+        tenure.on_tick(now)
+        if tenure.serves("t", now):
+            return now
+    raise AssertionError("EveryEntryAcked: an owner with a lease never serves")
+
+
+LOST = seal(1, 7, leader=1, recovered=True)
+WAITS = 10.0 + config(1).failure_timeout
+
+
+def test_a_node_that_sees_a_topic_for_the_first_time_waits_for_the_owner_of_a_recovered_segment():
+    """After a restart, or a snapshot, it does not know when the Seal was applied elsewhere: perhaps now."""
+    assert serves_from(cluster(seal(1, 7, leader=1))) == 10.0, "its last owner handed it over"
+    assert serves_from(cluster(LOST)) >= WAITS, "AckedNotRedelivered: the owner of before may serve still"
+    assert serves_from(cluster(LOST, seal(2, 7, leader=1))) >= WAITS, "AckedNotRedelivered: nor behind it"
+
+
+def test_a_recovery_that_retention_took_away_unseen_is_waited_for_too():
+    gone = cluster(LOST, seal(2, 7, leader=1), Trim(topic="t", old=1, first=2))
+    waits = serves_from(gone) >= WAITS and serves_from(gone, before=cluster()) >= WAITS
+    assert waits, "AckedNotRedelivered: the owner of before may serve still"
+    known = cluster(LOST, seal(2, 7, leader=1))
+    assert serves_from(gone, before=known) == 10.0, "it was waited for when it was seen"

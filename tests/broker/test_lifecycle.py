@@ -54,13 +54,13 @@ def test_a_repeated_or_overtaken_forward_of_a_segment_that_is_over_is_not_handed
     """It may be the repetition of one that was written."""
     world, leader, other = sealed()
     forward(world, leader, other, 1 << 40)
-    assert forward(world, leader, other, 1 << 40) == [], "Duplicate: it was answered, and may be sent anew"
-    assert forward(world, leader, other, (1 << 40) - 1) == [], "Duplicate: an earlier one may be written"
+    assert forward(world, leader, other, 1 << 40) == [], "NoDuplicate: it was answered, and may be sent anew"
+    assert forward(world, leader, other, (1 << 40) - 1) == [], "NoDuplicate: an earlier one may be written"
 
 
 def test_a_node_that_did_not_lead_a_segment_hands_nothing_back():
     world, leader, other = sealed()
-    assert forward(world, other, leader, 1 << 40) == [], "Duplicate: only the leader knows what it took"
+    assert forward(world, other, leader, 1 << 40) == [], "NoDuplicate: only the leader knows what it took"
 
 
 def test_a_restarted_leader_hands_back_nothing_that_it_may_have_written_before():
@@ -69,7 +69,7 @@ def test_a_restarted_leader_hands_back_nothing_that_it_may_have_written_before()
     world.start(leader)
     world.until(lambda: world.nodes[leader].ready and world.settled())
     world.run(1)
-    assert forward(world, leader, other, 1 << 40) == [], "Duplicate: its former self may have written it"
+    assert forward(world, leader, other, 1 << 40) == [], "NoDuplicate: its former self may have written it"
 
 
 def test_a_restarted_leader_hands_nothing_of_its_open_segment_back_either():
@@ -81,7 +81,7 @@ def test_a_restarted_leader_hands_nothing_of_its_open_segment_back_either():
     world.kill(leader)
     world.start(leader)
     world.until(lambda: "t" in world.nodes[leader].metadata.topics)
-    assert forward(world, leader, other, 1 << 40) == [], "Duplicate: its former self may have written it"
+    assert forward(world, leader, other, 1 << 40) == [], "NoDuplicate: its former self may have written it"
 
 
 def test_a_node_that_is_alone_leads_the_next_segment_of_what_it_led_before_a_restart():

@@ -12,7 +12,7 @@ from tests.broker.world import batch, config
 from walrus.broker import raft_host
 from walrus.broker.raft_host import RaftHost, RaftObserver
 from walrus.config import Identity
-from walrus.consensus.journal import RaftJournal
+from walrus.consensus.journal import JournalError, RaftJournal
 from walrus.consensus.messages import (
     COMMAND,
     NOOP,
@@ -42,7 +42,7 @@ from walrus.segments import (
     encode_command,
 )
 from walrus.sim.memory import MemoryEngine
-from walrus.wire.effects import Halt, Outbox, no_trace
+from walrus.wire.effects import Halt, Outbox, Send, no_trace
 
 FENCED = ("t", 1)
 OPEN = Segment(leader=1, incarnation=1, replicas=(1, 2, 3))
@@ -132,6 +132,12 @@ class Bench:
 
     def durable(self, write: int) -> None:
         self.host.on_durable(write, 0.0)
+
+
+def answers(bench: Bench) -> list[int]:
+    """The lengths of the log that node 2 has acknowledged."""
+    sent = [effect.message for effect in bench.outbox.take() if isinstance(effect, Send)]
+    return [message.match_index for message in sent if isinstance(message, AppendEntriesResponse)]
 
 
 def test_with_more_topics_than_compact_entries_a_snapshot_waits_for_as_many_entries() -> None:
@@ -328,6 +334,36 @@ def test_a_snapshot_replaces_what_waits_to_be_applied(monkeypatch: pytest.Monkey
     bench.durable(bench.write(1.0))
     bench.host.go_on(2.0)
     assert bench.host.applied == later and not bench.host.behind
+
+
+def test_an_image_of_metadata_that_a_snapshot_replaces_is_given_up():
+    """It is made some topics per turn, and those that it has yet to come to may be gone."""
+    bench = Bench()
+    bench.durable(bench.append(9, commit=9))
+    metadata = bench.host.metadata
+    metadata.restore = lambda data: metadata.topics.clear()  # type: ignore[method-assign]
+    index = bench.install(ahead=5)
+    try:
+        bench.durable(bench.write(1.0))
+        bench.durable(bench.turn())
+    except LookupError as error:
+        raise AssertionError("StateMachineSafety: an image goes on of metadata that is gone") from error
+    assert bench.host.applied == bench.host.raft.log.snapshot_index == index, "StateMachineSafety"
+
+
+def test_what_met_a_full_disk_is_written_when_there_is_room_and_answered_then():
+    bench = Bench()
+    bench.memory.full = True
+    bench.append(3, commit=0)
+    assert not answers(bench), "CommittedNeverLost: what is not written is acknowledged"
+    bench.memory.full = False
+    bench.durable(bench.write())
+    bench.durable(bench.append(1, commit=0))
+    try:
+        last = RaftJournal(bench.memory).load().entries[-1].index
+    except JournalError as error:
+        raise AssertionError("CommittedNeverLost: what met a full disk is never written") from error
+    assert max(answers(bench)) == last == bench.last, "CommittedNeverLost: acknowledged, and not written"
 
 
 def test_behind_a_snapshot_of_a_later_release_nothing_is_applied(monkeypatch: pytest.MonkeyPatch):

@@ -188,7 +188,7 @@ def test_the_one_number_of_all_deleted_topics_never_falls(monkeypatch: pytest.Mo
     metadata = cluster(*low, *SEALS, DeleteTopic(topic="t", born=1))
     for name in ("a", "b"):
         metadata.apply(DeleteTopic(topic=name, born=1))
-        assert metadata.next_number("t") == 6, "TrimmedStaysTrimmed: numbers of a deleted topic are used again"
+        assert metadata.next_number("t") == 6, "TrimmedStaysTrimmed: its numbers are used again"
 
 
 def test_deleted_topics_are_forgotten_in_one_order_by_nodes_that_were_there_and_by_those_that_restored(

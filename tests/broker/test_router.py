@@ -123,11 +123,12 @@ def test_a_client_that_asked_is_told_where_each_entry_is_and_no_other() -> None:
     bench.flush()
     (forward,) = bench.last
     bench.settle(forward, 4, refused=True, places=(7, 4))
-    assert bench.replies == {"asked": [b"OK 1 7", b"OK 1 8"], "old": [OK], "also": [b"OK 1 10"]}
+    told = {"asked": [b"OK 1 7", b"OK 1 8"], "old": [OK], "also": [b"OK 1 10"]}
+    assert bench.replies == told, "AnswersAreTrue: another entry is at the place that is told"
     bench.sealed(1, 11, leader=2)
     bench.flush()
     bench.settle(bench.last[0], 1, places=(0, 1))
-    assert bench.replies["also"] == [b"OK 1 10", b"OK 2 0"], "what went on to the next segment"
+    assert bench.replies["also"] == [b"OK 1 10", b"OK 2 0"], "AnswersAreTrue: in the next segment"
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,7 @@ def test_the_place_of_a_repetition_and_of_an_old_leaders_entry_is_not_told(
     bench.put("asked", "a", "b", "c", positions=True)
     bench.flush()
     bench.settle(bench.last[0], 3, places=places)
-    assert bench.replies == {"asked": replies}
+    assert bench.replies == {"asked": replies}, "AnswersAreTrue: another entry is at the place that is told"
 
 
 def test_what_waits_for_a_leader_when_its_client_gives_up_is_not_written() -> None:
@@ -282,6 +283,21 @@ def test_silence_makes_the_outcome_unknown_at_the_deadline():
     assert reply.startswith(b"ERR timeout") and b"may have been written" in reply
 
 
+def test_no_put_is_given_up_before_its_deadline_for_one_that_was_there_before_it():
+    bench = Bench()
+    bench.connected.discard(1)
+    bench.put("x", "a")
+    bench.tick(1.0)
+    bench.put("y", "b")
+    bench.connected.add(1)
+    bench.router.on_connection(1, True)
+    assert bench.flush() == [(1, 1, [b"a", b"b"])], "both were waiting"
+    bench.tick(config().put_timeout - 0.5)
+    assert bench.replies == {}, "AnswersAreTrue: it has half a second left"
+    bench.settle(bench.last[0], 2)
+    assert bench.replies == {"x": [OK], "y": [OK]}
+
+
 def test_put_that_was_never_sent_was_certainly_not_written():
     bench = Bench()
     bench.connected.clear()
@@ -306,7 +322,7 @@ def test_leader_that_restarted_is_sent_nothing_for_its_old_segment():
     bench = Bench()
     bench.metadata.apply(announce(1, 2))
     bench.put("x", "a")
-    assert bench.flush() == []
+    assert bench.flush() == [], "SingleWriter: it leads that segment no more, and the outcome is unknown"
     bench.sealed(1, 0, leader=1, recovered=True)
     assert bench.flush() == [(1, 2, [b"a"])]
 
@@ -316,7 +332,7 @@ def test_leader_that_says_itself_that_it_restarted_is_sent_nothing_for_its_old_s
     bench = Bench()
     bench.restarted[1] = 2
     bench.put("x", "a")
-    assert bench.flush() == []
+    assert bench.flush() == [], "SingleWriter: it leads that segment no more, and the outcome is unknown"
     bench.metadata.apply(announce(1, 2))
     bench.sealed(1, 0, leader=1, recovered=True)
     assert bench.flush() == [(1, 2, [b"a"])]
@@ -365,6 +381,20 @@ def test_window_bounds_what_is_on_its_way():
     assert bench.router.waiting_bytes == 60, "eight bytes each, and four for the length"
     sent = sum(len(entries) for _, _, entries in bench.flush())
     assert sent == 0, "two are on their way, the others wait"
+    for number in range(2):
+        bench.settle((1, m.Forward(request=number + 1, topic="t", segment=1, batch=batch("x" * 8))), 1)
+    assert len(bench.flush()) == 1, "EveryPubAnswered: two were answered, and the window is still shut"
+
+
+def test_entries_that_a_producer_numbers_share_a_forward_with_no_others():
+    """What becomes of them is theirs alone: the writer takes the first numbers of a forward for all of it."""
+    bench = Bench()
+    numbered = batch("b", "c").stamped("p", 0, 0)
+    bench.put("x", "a")
+    bench.router.put("y", "t", numbered, bench.now)
+    bench.put("z", "d")
+    alone = bench.flush() == [(1, 1, [b"a"]), (1, 1, [b"b", b"c"]), (1, 1, [b"d"])]
+    assert alone, "NumbersWithoutGap: entries without numbers, or of another producer, count as a producer's"
 
 
 def test_entries_without_bytes_fill_forwards_and_wait_within_bounds_too():

@@ -182,7 +182,40 @@ def test_leave_is_refused_where_it_would_cost_the_majority_or_data():
     assert "last voter" in str(why_not_leave(1, metadata, (1,), {1}))
     assert why_not_leave(2, metadata, (1, 2, 3), {1, 3, 2}) is None
     gone = why_not_leave(1, cluster(seal(1, 5, replicas=(1, 2))), (1, 2, 3, 4), {2, 3, 4})
-    assert gone is not None and "segment 2" in gone, "of the open segment a majority must be left"
+    assert gone is not None and "segment 2" in gone, "AckedDurable: of the open segment no majority is left"
+
+
+def test_a_node_stays_a_voter_until_no_segment_needs_it():
+    """Its copies are the only ones, and nothing is handed over yet: without Raft it would learn nothing."""
+    world = three(replication_factor=1)
+    leaving = next(node for node in (2, 3) if node != world.raft_leader)
+    name = next(name for name in map(str, range(99)) if first_leader(name, (1, 2, 3)) == leaving)
+    world.register(name)
+    assert world.put(1, name, "a") == [OK]
+    world.lose = lambda sender, to, message: isinstance(message, m.Read | m.Copy)
+    left = world.send(1, protocol.Leave(leaving))
+    world.run(5)
+    members = {node: host.raft.membership.voters for node, host in world.nodes.items()}
+    assert set(members.values()) == {(1, 2, 3)}, "ReplicasKept: it is removed with the only copy there is"
+    world.lose = lambda sender, to, message: False
+    world.until(lambda: bool(world.replies[left]), within=60)
+    assert world.get_all(1, name) == [b"a"], "AckedDurable"
+
+
+def test_what_copies_have_shown_to_a_raft_leader_is_void_once_it_leads_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """A node may lose its copy, or leave and come back, before it leads again."""
+    world = three()
+    deposed = world.raft_leader
+    stopped: list[int] = []
+    monkeypatch.setattr(world.nodes[deposed].supervisor._repairs, "stop", lambda: stopped.append(deposed))
+    world.run(1)
+    assert not stopped, "it leads"
+    world.isolate(deposed)
+    world.until(lambda: world.nodes[deposed].raft.role.value != "Leader")
+    world.run(0.1)
+    assert stopped == [deposed], "SealedStable: what a copy has shown to an earlier term of the leader counts"
 
 
 def test_last_node_that_stays_may_not_leave():
@@ -288,7 +321,9 @@ def test_node_that_dies_while_another_one_leaves_does_not_take_the_cluster_with_
     world.kill(dying)
     world.lose = lambda sender, to, message: False
     world.run(20)
-    assert world.nodes[1].raft.membership.voters == (1, 2, 3)
+    assert world.nodes[1].raft.membership.voters == (1, 2, 3), (
+        "CommitProgress: a change is begun of which the new majority does not answer"
+    )
     assert world.put(1, name, "b") == [OK]
     assert world.ask(1, protocol.Leave(dying), within=60) == [OK]
     world.until(lambda: world.nodes[1].raft.membership.voters == (1,), within=60)

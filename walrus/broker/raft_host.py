@@ -319,7 +319,9 @@ class RaftHost:
         self._observer.on_apply(entries)
         opened_at: dict[str, int] = {}
         for entry in entries:
-            assert entry.index == self.applied + 1, f"applying {entry.index} after {self.applied}"
+            assert entry.index == self.applied + 1, (
+                f"StateMachineSafety: {entry.index} is applied after {self.applied}"
+            )
             self.applied = entry.index
             if entry.kind != COMMAND:
                 changes.beyond_cursors = True
@@ -372,7 +374,7 @@ class RaftHost:
         if self._trace is not no_trace:
             record_restored(self._trace, self.metadata, snapshot.index)
         unsure = self.applied < self._unsure_to
-        assert snapshot.index > self.applied, "a snapshot never moves the metadata back"
+        assert snapshot.index > self.applied, "StateMachineSafety: a snapshot moves the metadata back"
         self.applied = snapshot.index
         changes.restored = changes.beyond_cursors = True
         changes.topics = dict.fromkeys(sorted({*before, *self.metadata.topics}))

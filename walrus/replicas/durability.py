@@ -103,5 +103,5 @@ class Durable:
         """Assert what must hold between the two counters and what waits."""
         assert 0 <= self.durable <= self.written, "AckedDurable: durable before it was written"
         if self._waiting:
-            assert self._waiting[0][0] > self.durable, "a callback was forgotten"
+            assert self._waiting[0][0] > self.durable, "RolloverProgress: a callback was forgotten"
             assert self._waiting[-1][0] <= self.written, "a callback waits for a write that never was"
