@@ -266,7 +266,8 @@ def test_uncommitted_entries_that_a_new_leader_replaced_are_no_proof_of_an_older
     short = msgspec.structs.replace(
         world.nodes[3].members.hello(1), log_index=world.nodes[1].raft.commit_index
     )
-    assert not world.nodes[1].members.is_final(short)
+    final = world.nodes[1].members.is_final(short)
+    assert not final, "CommittedNeverLost: what is not committed is held against a healthy member"
 
 
 def test_process_that_learns_of_a_second_one_under_its_identity_stops():

@@ -41,7 +41,8 @@ def test_a_failover_is_told_phase_by_phase_by_those_that_saw_it() -> None:
     world.until(lambda: world.topic(topic).current == 2)
     assert world.topic(topic).open.leader in world.nodes
     world.run(1.0)
-    assert ACKNOWLEDGED not in joined(world)[topic, 1], "no client has written since"
+    early = ACKNOWLEDGED in joined(world)[topic, 1]
+    assert not early, "FailoverProgress: it is acknowledged, and no client has written since"
     assert world.put(min(world.nodes), topic, "b") == [OK]
     acknowledged = world.now
     phases = joined(world)[topic, 1]
@@ -108,6 +109,17 @@ def test_the_next_segment_s_first_entry_does_not_count_for_the_failover_before()
     world.nodes[leader].lifecycle.recoveries.failovers.begin(("t", 7), 2, OPENED, world.now)
     assert world.put(leader, "t", "a") == [OK]
     assert "acknowledged" not in world.metrics(leader)["last_failovers"][0]["ago"]
+
+
+def test_a_phase_is_told_of_when_it_was_reached_first() -> None:
+    """Another recovery of the segment may begin here, or be fenced again, after the first got further."""
+    failures = Failovers()
+    failures.begin(("t", 1), 1, NOTICED, 1.0)
+    failures.note(("t", 1), SEALED, 2.0)
+    failures.begin(("t", 1), 1, NOTICED, 3.0)
+    (told,) = failures.told(4.0)
+    assert told["ago"] == {NOTICED: 3.0, SEALED: 2.0}, "FailoverProgress: it is sealed before it is noticed"
+    failures.check_invariants()
 
 
 def test_the_last_failovers_are_kept_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.broker.world import NodeWorld, batch, config, three
 from walrus import protocol
 from walrus.broker import lifecycle
-from walrus.broker.lifecycle import Lifecycle
+from walrus.broker.lifecycle import Early, EarlyForwards, Lifecycle
 from walrus.replicas.replication import SegmentWriter
 from walrus.segments import Seal
 from walrus.wire import messages as m
@@ -144,6 +144,46 @@ def test_the_seal_of_a_recovery_is_proposed_again_at_intervals_too():
     world.run(2.0)
     most = 2.0 / config().resend_interval + 1
     assert 2 <= len(seals) <= most, "FailoverProgress: again, for it may be lost, and not with every step"
+
+
+def test_a_writer_whose_fence_no_recovery_follows_recovers_its_segment_itself():
+    """The node that began the recovery may have died; the leader lives, so that Raft's leader begins none."""
+    world = three()
+    world.register("t")
+    leader = world.topic("t").open.leader
+    assert world.put(leader, "t", "a") == [OK]
+    world.nodes[leader].on_message(leader % 3 + 1, m.Fence(topic="t", segment=1), world.now)
+    world.run(3.0)
+    assert world.topic("t").current == 2, (
+        "FailoverProgress: a fenced writer waits for a recovery that is over"
+    )
+    assert world.topic("t").segments[0].count == 1, "AckedDurable"
+
+
+def test_a_word_of_an_operator_that_comes_while_nothing_waits_for_it_is_not_remembered():
+    """Later, when copies turn out to be unsure, whether to do without them has not been asked."""
+    world = three()
+    world.register("t")
+    leader = world.topic("t").open.leader
+    node = world.nodes[leader % 3 + 1]
+    world.lose = lambda sender, to, message: isinstance(message, m.Fence)
+    node.lifecycle.recover("t", 1, world.now)
+    node.lifecycle.on_recover(m.Recover(topic="t", segment=1), world.now)
+    forced = node.lifecycle.recoveries["t", 1].forced
+    assert not forced, "AckedDurable: copies that a power loss may have shortened will do without a question"
+
+
+def test_forwards_that_came_early_give_their_room_back():
+    early = EarlyForwards(max_bytes=100)
+    message = m.Forward(request=1, topic="t", segment=2, batch=batch("x" * 60))
+    for _ in range(3):
+        early.add(Early(1, message, 5.0))
+        assert early.take("t"), "EveryPubAnswered: forwards that were taken before keep out the next"
+    early.add(Early(1, message, 5.0))
+    early.expire(5.0)
+    early.add(Early(1, message, 9.0))
+    assert early.take("t"), "EveryPubAnswered: forwards that were given up keep out the next"
+    assert early.bytes == 0
 
 
 def test_what_waits_at_a_writer_goes_back_when_another_node_has_ended_its_segment(

@@ -86,7 +86,8 @@ def test_a_raft_leader_that_leads_again_looks_anew_who_leaves() -> None:
 
 def test_nothing_is_given_to_a_leader_of_which_no_start_is_known() -> None:
     nodes = cluster(announce(4, 0)).nodes
-    assert completed(seal(1, 7, leader=4, replicas=(4, 1, 2)), [1, 2, 3, 4], nodes, 3) is None
+    refused = completed(seal(1, 7, leader=4, replicas=(4, 1, 2)), [1, 2, 3, 4], nodes, 3) is None
+    assert refused, "FailoverProgress: a segment is opened for a process that there never was"
     placed = completed(seal(1, 7, leader=1, replicas=(1, 2, 4)), [1, 2, 3, 4], nodes, 3)
     assert placed == seal(1, 7, leader=1, replicas=(1, 2, 4)), "it may hold a replica"
 

@@ -106,6 +106,19 @@ def test_an_acknowledgement_waits_for_raft_and_for_no_timer():
         ack(world, 2, receipt)  # answered within 15 seconds, or it fails
 
 
+def test_a_seek_is_answered_when_it_is_committed_and_not_before():
+    world = loaded(3)
+    # Wherever the owner is, Raft's leader or another one: nothing that is proposed now commits.
+    world.lose = lambda sender, to, message: (
+        isinstance(message, m.Propose) or bool(getattr(message, "entries", ()))
+    )
+    slot = world.send(1, Seek("t", "g", Position(1, 2)))
+    world.run(0.5)
+    assert world.replies[slot] == [], "PromisedIsCommitted: a SEEK is answered that may yet be lost"
+    world.lose = lambda sender, to, message: False
+    world.until(lambda: world.replies[slot] == [b"OK"])
+
+
 def test_what_is_acknowledged_while_a_proposal_is_on_its_way_goes_into_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ):

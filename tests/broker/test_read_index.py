@@ -68,6 +68,17 @@ def test_a_question_that_comes_up_while_one_is_on_its_way_does_not_join_it():
     assert questions.fresh == ["first"], "ReadIndex: answered with an index from before the question"
 
 
+def test_a_question_that_was_given_up_holds_up_no_later_one():
+    questions = Questions()
+    first = questions.ask("a")
+    questions.read_indexes.on_tick(config().request_timeout)
+    second = questions.ask("b")
+    assert second not in (None, first), "ReadProgress: it waits for an answer that was given up"
+    questions.answer(second or 0, 7)
+    questions.apply(7)
+    assert questions.fresh == ["b"]
+
+
 def test_an_answer_to_an_earlier_question_says_nothing_about_a_later_one():
     questions = Questions()
     earlier = questions.ask("earlier")

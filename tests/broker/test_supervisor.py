@@ -60,6 +60,47 @@ def test_healthy_cluster_has_no_failover():
     assert world.topic("t").current == 1
 
 
+def test_nodes_that_could_not_be_heard_because_all_were_asleep_are_not_taken_for_dead():
+    """A machine with all of them is suspended: its clock shows ten seconds of silence, and there was none."""
+    world = three()
+    name = next(name for name in map(str, range(99)) if first_leader(name, (1, 2, 3)) != world.raft_leader)
+    world.register(name)
+    world.now += 10.0
+    world.run(1.0)
+    assert world.topic(name).current == 1, "a failover of a leader that was not heard while nothing was"
+
+
+def test_a_new_raft_leader_gives_every_node_time_to_answer():
+    world = three()
+    leader = world.raft_leader
+    slow = next(node for node in world.nodes if node != leader)
+    name = next(name for name in map(str, range(99)) if first_leader(name, (1, 2, 3)) == slow)
+    world.register(name)
+    world.lose = lambda sender, to, message: slow in (sender, to)
+    raft = world.nodes[leader].raft
+    raft._become_follower(raft.current_term, None, world.now)
+    world.until(lambda: any(n != slow and c.raft_host.leads for n, c in world.nodes.items()))
+    world.run(0.5)
+    world.lose = lambda sender, to, message: False
+    world.run(1.0)
+    assert world.topic(name).current == 1, "a failover of a leader that a new Raft leader has yet to hear"
+
+
+def test_a_node_does_not_vote_before_its_start_is_known():
+    """It has caught up; but which commands its release can read, it says with its Announce."""
+    world = three()
+    world.start(4)
+    join = m.Join(node_id=4, directory_id="d4", raft_address="127.0.0.1:6004", client_address="")
+    world.until(lambda: world.nodes[1].on_join(join, world.now).done)
+    world.lose = lambda sender, to, message: sender == 4 and isinstance(message, m.Propose)
+    world.run(2.0)
+    leader = world.nodes[world.raft_leader].raft
+    assert leader.progress[4].match_index == leader.commit_index, "it has all that there is"
+    assert leader.membership.voters == (1, 2, 3), "DomainConsistency: a node votes whose start is not known"
+    world.lose = lambda sender, to, message: False
+    world.until(lambda: leader.membership.voters == (1, 2, 3, 4))
+
+
 def test_only_a_minority_left_seals_nothing_and_heals():
     world = three()
     world.register("t")
@@ -256,7 +297,8 @@ def test_leave_that_costs_replicas_needs_force_on_any_node(asked: int):
     world.run(1)
     assert not world.nodes[1].metadata.nodes[3].leaving, "a refused LEAVE does nothing"
     assert world.put(asked, "t", "a") == [OK]
-    assert world.ask(asked, protocol.Leave(3, force=True), within=60) == [OK]
+    left = world.ask(asked, protocol.Leave(3, force=True), within=60) == [OK]
+    assert left, "RolloverProgress: an open segment names the node that leaves, and is not rolled over"
     assert world.ask(1, protocol.Leave(2), within=60) == [OK], "the cluster is below the factor anyway"
 
 
@@ -346,7 +388,8 @@ def test_replaced_disk_under_an_old_id_is_listened_to():
     world.directories[3] = "a new disk"
     world.join(3)
     for number in range(20, 30):
-        assert world.put(3, "t", f"{number}") == [OK]
+        listened = world.put(3, "t", f"{number}") == [OK]
+        assert listened, "NoDuplicate: what a node sends is taken for what its predecessor sent"
         assert world.ask(3, protocol.Get("t")) == [b"OK %d" % number]
 
 
