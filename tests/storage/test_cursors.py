@@ -146,6 +146,23 @@ def test_a_read_that_waits_for_its_sync_has_moved_nothing(plain: Store) -> None:
     assert got == [1], "NothingSkipped"
 
 
+def test_a_trim_keeps_every_entry_from_its_place_on_wherever_that_is_in_a_block() -> None:
+    platter = Platter(random.Random(1))
+    wal, entries = Walrus(disk=platter.directory("log")), [b"%02d" % number * 1_500 for number in range(60)]
+    wal.append_batch("t", entries[:1])
+    for entry in entries[1:]:
+        wal.append("t", entry)
+    assert len(wal._engine.logs["t"].blocks) > 1
+    for before in (*range(12), 30, 59, 60):
+        wal.trim("t", before)
+        if before % 5 == 3:
+            platter.kill()
+            wal = Walrus(disk=platter.directory("log"))
+        assert list(wal.payloads("t", before)) == entries[before:], (
+            "DeliveredIsPrefix: more goes than was to go"
+        )
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_seek_is_persisted_before_it_returns(mode: str) -> None:
     consumer = Consumer(MODES[mode], READS["one"], "all")

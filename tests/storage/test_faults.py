@@ -15,7 +15,8 @@ import pytest
 
 from tests.storage.stores import Store, entries_of
 from walrus import FsyncSchedule, Walrus
-from walrus.sim.disk import KEEP_ALL, LOSE_ALL, Crash, Fate, Platter
+from walrus.sim.disk import KEEP_ALL, LOSE_ALL, Crash, Fate, Platter, SimFile
+from walrus.storage.backend import Buffer
 from walrus.storage.batch import Batch
 from walrus.storage.errors import DiskFull, EngineFailed, StorageError
 
@@ -233,6 +234,30 @@ def test_21_E8_disk_full_and_room_again() -> None:
     assert wal.verify() == [], "AckedDurable: damage without rot"
     assert entries_of(wal, "t") == written[wal.bounds("t")[0] :], "AckedDurable"
     assert entries_of(wal, "other") == [b"x", b"still fits"], "AckedDurable"
+
+
+def test_an_append_that_was_refused_is_not_read_later_though_all_of_it_was_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    armed, write = list[bool](), SimFile.pwrite
+
+    def late(self: SimFile, data: Buffer, offset: int) -> int:
+        count = write(self, data, offset)
+        if armed:
+            armed.pop()
+            raise OSError(errno.ENOSPC, "no room, and it was written all the same")
+        return count
+
+    monkeypatch.setattr(SimFile, "pwrite", late)
+    platter = Platter(random.Random(1))
+    wal = Walrus(disk=platter.directory("log"))
+    wal.append_for_topic("t", b"A")
+    armed.append(True)
+    with pytest.raises(DiskFull, match="nothing was written"):
+        wal.append_for_topic("t", b"B")
+    platter.kill()
+    found = entries_of(Walrus(disk=platter.directory("log")), "t")
+    assert found == [b"A"], "AnswersAreTrue: it was refused, and is there"
 
 
 @pytest.mark.parametrize("backend", ["pwritev", "mmap", "io_uring"])
