@@ -20,7 +20,7 @@ from tests.storage.stores import Store
 from walrus import FsyncSchedule, ReadConsistency, Walrus
 from walrus.sim.disk import Crash, Platter
 from walrus.storage.errors import EngineClosed
-from walrus.storage.handout import MAX_IN_HAND, Handout
+from walrus.storage.handout import MAX_IN_HAND, Handout, Received
 
 EACH = FsyncSchedule.sync_each()
 MODES = {"strict": ReadConsistency.strictly_at_once(), "every 4": ReadConsistency.at_least_once(4)}
@@ -53,15 +53,28 @@ def test_what_is_received_is_out_until_it_is_acknowledged_given_back_or_its_time
     assert first and second and third and (first.data, first.deliveries) == (b"0", 1)
     assert timed.wal.ack("t", second) and timed.wal.ack("t", second), "twice is the same as once"
     assert timed.wal.nack("t", third, delay=5) and timed.wal.count("t") == 3
-    assert timed.take(2) == [(3, 1)]
+    assert timed.take(2) == [(3, 1)], "OutIsBounded: what is out is out once"
     timed.now = 5.0
-    assert timed.take(2) == [(2, 2)], "the delay is over"
-    assert not timed.wal.nack("t", third), "that delivery is over"
+    assert timed.take(2) == [(2, 2)], "EveryEntryAcked: the delay is over"
+    assert not timed.wal.nack("t", third), "EveryEntryAcked: that delivery is over"
     timed.now = 10.0
-    assert timed.take(2) == [(0, 2)], "its time is over"
-    assert timed.wal.ack("t", first), "a late acknowledgement counts"
+    assert timed.take(2) == [(0, 2)], "EveryEntryAcked: its time is over"
+    assert timed.wal.ack("t", first), "EveryEntryAcked: a late acknowledgement counts"
     timed.now = 100.0
     assert timed.take(3) == [(3, 2), (2, 3)], "AckedNotRedelivered"
+
+
+def test_what_is_not_there_yet_and_what_is_too_far_on_cannot_be_acknowledged() -> None:
+    timed = Timed(1)
+    first = timed.wal.receive("t")
+    assert first is not None
+    early = Received(1, b"of another log", 1)
+    assert not timed.wal.ack("t", early), "NothingSkipped: acknowledged before it was appended"
+    timed.wal.append("t", b"1")
+    assert timed.take() == [(1, 1)], "NothingSkipped"
+    handout = Handout(0)
+    assert handout.acknowledge(MAX_IN_HAND - 1) and not handout.acknowledge(MAX_IN_HAND), "OutIsBounded"
+    handout.check_invariants()
 
 
 def test_what_is_not_acknowledged_comes_again_after_a_crash_and_what_is_below_the_mark_does_not() -> None:
@@ -71,8 +84,8 @@ def test_what_is_not_acknowledged_comes_again_after_a_crash_and_what_is_below_th
         assert timed.wal.ack("t", entries[index])  # type: ignore[arg-type]
     timed.platter.kill()
     timed.open()
-    assert timed.take(9) == [(2, 1), (3, 1), (4, 1), (5, 1)]
-    assert timed.wal.count("t") == 4
+    assert timed.take(9) == [(2, 1), (3, 1), (4, 1), (5, 1)], "NothingSkipped, AckedNotRedelivered"
+    assert timed.wal.count("t") == 4, "EveryEntryAcked"
 
 
 def test_an_orderly_close_keeps_what_is_acknowledged_without_a_gap(store: Store) -> None:
@@ -118,7 +131,7 @@ def test_never_more_than_the_bound_is_out_or_known_as_done() -> None:
         assert entry and timed.wal.ack("t", entry)
     assert timed.wal.receive("t") is None, "OutIsBounded: the first one holds the mark"
     assert entries[0] and timed.wal.ack("t", entries[0])
-    assert timed.take(20) == [(MAX_IN_HAND + n, 1) for n in range(10)]
+    assert timed.take(20) == [(MAX_IN_HAND + n, 1) for n in range(10)], "OutIsBounded"
 
 
 def test_trim_and_seek_move_the_mark_and_a_deleted_topic_begins_anew() -> None:
@@ -126,14 +139,14 @@ def test_trim_and_seek_move_the_mark_and_a_deleted_topic_begins_anew() -> None:
     entries = [timed.wal.receive("t") for _ in range(4)]
     assert entries[3] and timed.wal.ack("t", entries[3])
     timed.wal.trim("t", 3)
-    assert timed.take(1) == [(4, 1)] and timed.wal.count("t") == 4
+    assert timed.take(1) == [(4, 1)] and timed.wal.count("t") == 4, "NothingSkipped"
     timed.wal.seek("t", 6)
-    assert timed.take(9) == [(6, 1), (7, 1)]
+    assert timed.take(9) == [(6, 1), (7, 1)], "AckedNotRedelivered"
     assert entries[2] and timed.wal.ack("t", entries[2]), "below the mark: done"
     timed.wal.delete_topic("t")
     assert timed.wal.receive("t") is None
     timed.wal.append("t", b"new")
-    assert timed.take(2) == [(0, 1)]
+    assert timed.take(2) == [(0, 1)], "NothingSkipped"
 
 
 def test_what_was_acknowledged_before_it_was_handed_out_again_is_not_next_after_a_trim() -> None:
@@ -149,7 +162,7 @@ def test_what_was_acknowledged_before_it_was_handed_out_again_is_not_next_after_
 def test_a_topic_is_read_in_one_way() -> None:
     timed = Timed(3)
     timed.wal.seek("t", 1)
-    assert timed.take(1) == [(1, 1)]
+    assert timed.take(1) == [(1, 1)], "NothingSkipped"
     with pytest.raises(ValueError, match=r"topic 't' is read with receive\(\)"):
         timed.wal.read("t")
     timed.wal.append_batch("u", [b"x", b"y"])
@@ -206,7 +219,7 @@ def test_a_receive_that_waits_hears_of_an_entry_and_of_one_that_is_given_back(tm
         for worker in workers:
             worker.join(120)
         assert not any(worker.is_alive() for worker in workers)
-        assert set(found) == set(range(20))
+        assert set(found) == set(range(20)), "NothingSkipped"
         assert wal._bell.waiting == 0, "appends ring only while a thread waits"
 
 
@@ -276,17 +289,17 @@ def test_a_mark_is_noted_when_as_many_as_may_come_again_are_acknowledged_and_not
     for _ in range(9):
         assert timed.wal.ack("t", timed.wal.receive("t"))  # type: ignore[arg-type]
         noted.append(timed.wal._engine.logs["t"].cursor)
-    assert noted == [0, 0, 0, 4, 4, 4, 4, 8, 8]
+    assert noted == [0, 0, 0, 4, 4, 4, 4, 8, 8], "AckedNotRedelivered: noted later than the schedule says"
 
 
 def test_an_entry_that_comes_back_is_read_again_although_those_behind_it_are_at_hand() -> None:
     timed = Timed(1)
     first = timed.wal.receive("t")
     timed.wal.append("t", b"1")
-    assert timed.take() == [(1, 1)]
+    assert timed.take() == [(1, 1)], "NothingSkipped"
     assert timed.wal.nack("t", first)  # type: ignore[arg-type]
     again = timed.wal.receive("t")
-    assert again and (again.index, again.data) == (0, b"0")
+    assert again and (again.index, again.data) == (0, b"0"), "DeliveredIsPrefix: another entry in its place"
 
 
 def test_an_entry_that_is_trimmed_while_it_is_out_does_not_come_again_when_its_time_ends() -> None:
@@ -294,7 +307,7 @@ def test_an_entry_that_is_trimmed_while_it_is_out_does_not_come_again_when_its_t
     assert timed.take(visibility=10) == [(0, 1)]
     timed.wal.trim("t", 2)
     timed.now = 10.0
-    assert timed.take(2) == [(2, 1)]
+    assert timed.take(2) == [(2, 1)], "AckedNotRedelivered"
 
 
 # --- with wal.receive(...) ----------------------------------------------------------------------------
@@ -309,7 +322,7 @@ def test_the_end_of_the_block_acknowledges_and_an_exception_in_it_gives_back() -
         with pytest.raises(type(error)), timed.wal.receive("t", timeout=None) as received:
             raise error
     assert timed.wal.count("t") == 2, "NothingSkipped: its work did not end"
-    assert timed.take() == [(1, 3)]
+    assert timed.take() == [(1, 3)], "EveryEntryAcked"
 
 
 def test_what_the_block_gives_back_is_not_acknowledged_at_its_end() -> None:
@@ -317,9 +330,9 @@ def test_what_the_block_gives_back_is_not_acknowledged_at_its_end() -> None:
     with timed.wal.receive("t", timeout=None) as received:
         assert timed.wal.nack("t", received, delay=5)
     assert timed.wal.count("t") == 2, "NothingSkipped: an ack counts after a nack, too"
-    assert timed.take(2) == [(1, 1)]
+    assert timed.take(2) == [(1, 1)], "NothingSkipped"
     timed.now = 5.0
-    assert timed.take() == [(0, 2)]
+    assert timed.take() == [(0, 2)], "EveryEntryAcked"
 
 
 def test_a_block_may_close_the_log_or_delete_the_topic_and_raise() -> None:
