@@ -75,7 +75,7 @@ def test_it_is_not_done_before_it_is_in_the_dead_letter_topic() -> None:
     world = limited()
     world.lose = lambda sender, to, message: isinstance(message, m.Append) and message.topic == "t.dead"
     give_back(world, 2)
-    assert received(receive(world, 1)[0])[2] == b"1"
+    assert received(receive(world, 1)[0])[2] == b"1", "NothingSkipped"
     world.run(6.0)
     assert world.topic("t").groups == {}, "NothingSkipped: done, and in no topic"
     world.lose = lambda sender, to, message: False

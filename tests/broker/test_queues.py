@@ -182,7 +182,7 @@ def test_what_is_given_back_comes_again_after_its_delay_and_what_is_extended_lat
     assert world.ask(2, Extend("t", "g", b, 50_000)) == [b"OK"]
     assert receive(world, 1) == [b"EMPTY"], "OutIsBounded: an entry is out once"
     world.run(5.1)
-    assert received(receive(world, 3)[0])[2] == b"0"
+    assert received(receive(world, 3)[0])[2] == b"0", "EveryEntryAcked"
     world.run(31)
     assert received(receive(world, 3)[0])[1:] == (3, b"0"), "NothingSkipped: its second delivery timed out"
     assert receive(world, 3) == [b"EMPTY"], "OutIsBounded: the extended one is out still"
@@ -200,7 +200,7 @@ def test_a_receive_that_waits_is_answered_in_the_turn_in_which_the_entry_is_ackn
     assert not world.nodes[node].busy, "a wait keeps no node awake"
     asked = world.now
     assert world.put(owner(world), "t", "a", "b") == [b"OK", b"OK"]
-    assert [received(world.replies[slot][0])[2] for slot in slots[:2]] == [b"a", b"b"]
+    assert [received(world.replies[slot][0])[2] for slot in slots[:2]] == [b"a", b"b"], "EveryEntryAcked"
     assert world.now - asked < 0.1 and world.replies[slots[2]] == []
 
 
@@ -245,7 +245,7 @@ def test_a_wait_ends_with_empty_when_it_is_over():
     world = loaded(0)
     receive(world, 1)
     asked = world.now
-    assert receive(world, 1, wait=2_000) == [b"EMPTY"]
+    assert receive(world, 1, wait=2_000) == [b"EMPTY"], "EveryEntryAcked"
     assert 2.0 <= world.now - asked < 2.3
 
 
@@ -303,8 +303,8 @@ def test_an_unknown_topic_and_a_receipt_of_no_entry_are_errors_that_change_nothi
     assert world.ask(1, Receive("nope", "g"))[0].startswith(b"ERR unknown topic nope")
     stale = [b"ERR " + errors.STALE_RECEIPT.encode()]
     for receipt in (Receipt(1, 1, 0, 1), Receipt(2, 0, 0, 1), Receipt(1, 0, 3, 1)):
-        assert world.ask(1, Ack("t", "g", (receipt,))) == stale, receipt
-        assert world.ask(1, Nack("t", "g", receipt)) == stale, receipt
+        assert world.ask(1, Ack("t", "g", (receipt,))) == stale, f"NothingSkipped: {receipt}"
+        assert world.ask(1, Nack("t", "g", receipt)) == stale, f"NothingSkipped: {receipt}"
     assert payloads(world, 1) == [b"0"], "NothingSkipped: an acknowledgement of what was never out"
 
 
@@ -313,7 +313,7 @@ def test_a_group_begins_with_the_first_request_that_names_it_an_ack_too():
     receipt = Receipt(1, 0, 0, 1)
     for change in (Nack("t", "new", receipt), Extend("t", "new", receipt, 1_000)):
         assert world.ask(1, change) == [b"ERR " + errors.STALE_RECEIPT.encode()], "nothing of it is out"
-    assert world.ask(1, Ack("t", "new", (receipt,))) == [b"OK"]
+    assert world.ask(1, Ack("t", "new", (receipt,))) == [b"OK"], "EveryEntryAcked"
     assert payloads(world, 1, "new") == [b"1"], "AckedNotRedelivered"
     assert payloads(world, 1, "another") == [b"0", b"1"], "NothingSkipped"
 
@@ -325,7 +325,7 @@ def test_seek_goes_back_and_forth_and_makes_receipts_of_before_stale():
     world = loaded(4)
     receipts = take(world, 1, 3)
     ack(world, 1, *receipts[:2])
-    assert world.ask(2, Seek("t", "g", "begin")) == [b"OK"]
+    assert world.ask(2, Seek("t", "g", "begin")) == [b"OK"], "EveryEntryAcked"
     assert world.ask(1, Ack("t", "g", (receipts[2],))) == [b"ERR " + errors.STALE_RECEIPT.encode()], (
         "NothingSkipped: a receipt of before the SEEK counts"
     )
@@ -369,7 +369,7 @@ def test_a_healthy_rollover_delivers_nothing_again():
     world.put(1, "t", *(f"{n}" for n in range(4, 12)))
     world.until(lambda: world.topic("t").current == 2)
     assert not world.topic("t").segments[0].recovered
-    assert received(world.replies[waiting][0])[2] == b"4"
+    assert received(world.replies[waiting][0])[2] == b"4", "NothingSkipped"
     rest = [received(reply) for reply in receive(world, 3, 20) if reply != b"EMPTY"]
     assert [int(payload) for _, _, payload in rest] == list(range(5, 12)), "SealHandsOn"
     ack(world, 1, a, c)
@@ -429,7 +429,7 @@ def test_what_was_fetched_from_another_replica_is_read_in_its_own_segment_only()
         found = dispatch.Dispatcher._read(owner, queue.key, queue, Position(number, offset), 1, 0.0)
         return list(found.payloads())
 
-    assert read(1, 5) == [b"b"] and not asked
+    assert read(1, 5) == [b"b"] and not asked, "DeliveredIsPrefix"
     for place in ((2, 5), (1, 3), (1, 6)):
         assert read(*place) == [], "DeliveredIsPrefix: an entry comes in the place of another one"
     assert asked == [(2, 5), (1, 3), (1, 6)]
@@ -486,7 +486,7 @@ def test_an_acknowledgement_that_was_on_its_way_when_the_owner_died_reaches_the_
     assert (
         world.nodes[node].metadata.topics["t"].groups["g"].low == Position(1, 2)
         or payloads(world, node) == []
-    )
+    ), "EveryEntryAcked"
 
 
 def test_the_next_owner_waits_until_the_lease_of_the_last_one_is_over():
@@ -547,8 +547,10 @@ def test_requests_that_wait_at_either_end_are_bounded(monkeypatch: pytest.Monkey
     monkeypatch.setattr(dispatch, "MAX_RECEIVES", 3)
     assert world.ask(owner(world), Receive("t", "g", 10_000)) == busy
     world.put(1, "t", "a", "b", "c")
-    assert [received(world.replies[slot][0])[2] for slot in slots[:3]] == [b"a", b"b", b"c"]
-    assert receive(world, node) == [b"EMPTY"], "answered requests make room"
+    assert [received(world.replies[slot][0])[2] for slot in slots[:3]] == [b"a", b"b", b"c"], (
+        "EveryEntryAcked"
+    )
+    assert receive(world, node) == [b"EMPTY"], "EveryEntryAcked: answered requests make room"
 
 
 def test_waits_of_a_day_that_were_answered_at_once_leave_nothing_behind():

@@ -64,7 +64,7 @@ def test_an_entry_wakes_the_request_that_waits_for_it() -> None:
     assert desk.said == [[b"a"]], "ReadProgress"
     then(batch("b"), "", 1.0)
     desk.waits.on_tick(100.0)
-    assert desk.said == [[b"a"]], "answered once"
+    assert desk.said == [[b"a"]], "DeliveredIsPrefix: answered once"
     desk.waits.check_invariants()
 
 
@@ -76,7 +76,7 @@ def test_its_time_may_be_over_before_the_writer_says_anything() -> None:
     assert desk.said == []
     desk.waits.on_tick(5.0)
     desk.reads.asked[0][3](batch("late"), "", 5.1)
-    assert desk.said == ["over"]
+    assert desk.said == ["over"], "ReadProgress"
 
 
 def test_without_an_answer_the_writer_is_asked_again_and_of_a_client_that_is_gone_nothing_is_kept() -> None:
@@ -84,11 +84,11 @@ def test_without_an_answer_the_writer_is_asked_again_and_of_a_client_that_is_gon
     desk.park()
     desk.reads.asked[0][3](batch(), "no answer", 1.0)
     desk.waits.on_tick(1.1)
-    assert len(desk.reads.asked) == 2 and desk.said == []
+    assert len(desk.reads.asked) == 2 and desk.said == [], "ReadProgress"
     desk.open.clear()
     desk.reads.asked[1][3](batch(), "", 11.0)
     desk.waits.on_tick(11.1)
-    assert len(desk.reads.asked) == 2 and not desk.waits._parked and desk.said == []
+    assert len(desk.reads.asked) == 2 and not desk.waits._parked and desk.said == [], "it is gone"
 
 
 def test_the_end_of_the_segment_wakes_it_with_nothing() -> None:
@@ -107,7 +107,7 @@ def test_a_writer_that_is_not_reached_is_asked_when_it_is() -> None:
     assert desk.reads.asked == []
     desk.connected.add(2)
     desk.waits.on_connection(1.0)
-    assert [node for node, *_ in desk.reads.asked] == [2]
+    assert [node for node, *_ in desk.reads.asked] == [2], "ReadProgress"
 
 
 def test_requests_that_wait_for_an_entry_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +118,7 @@ def test_requests_that_wait_for_an_entry_are_bounded(monkeypatch: pytest.MonkeyP
     desk.park()
     assert desk.waits.full
     desk.waits.stop()
-    assert desk.said == ["over", "over"] and not desk.waits.full
+    assert desk.said == ["over", "over"] and not desk.waits.full, "ReadProgress"
 
 
 def test_waits_of_a_day_that_were_answered_at_once_leave_nothing_behind() -> None:
@@ -143,7 +143,7 @@ def test_the_writer_answers_when_there_is_an_entry_or_the_time_is_over() -> None
     bench = Bench()
     bench.reads.on_read(2, waiting(1), 0.0)
     (reply,) = bench.sent(m.ReadReply)
-    assert reply.batch.payloads() == [b"b"], "it is there: at once"
+    assert reply.batch.payloads() == [b"b"], "ReadProgress: it is there: at once"
     bench.reads.on_read(2, waiting(2), 0.0)
     bench.reads.on_advanced(["t"])
     assert bench.sent(m.ReadReply) == [], "DeliveredIsPrefix: two are acknowledged"

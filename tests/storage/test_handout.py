@@ -77,6 +77,18 @@ def test_what_is_not_there_yet_and_what_is_too_far_on_cannot_be_acknowledged() -
     handout.check_invariants()
 
 
+def test_what_comes_back_again_and_again_costs_no_memory_and_holds_up_no_other() -> None:
+    handout = Handout(0)
+    handout.hand_out(0, 30.0)
+    for _ in range(3 * MAX_IN_HAND):
+        assert handout.candidate(2, 1.0) == 1
+        deliveries = handout.hand_out(1, 50.0)
+        assert handout.give_back(1, deliveries, 0.5)
+        assert len(handout._due) <= 2 * MAX_IN_HAND, "OutIsBounded: deadlines of deliveries that are over"
+    handout.hand_out(1, 50.0)
+    assert handout.candidate(2, 30.0) == 0, "EveryEntryAcked: its consumer is dead, and it never comes back"
+
+
 def test_what_is_not_acknowledged_comes_again_after_a_crash_and_what_is_below_the_mark_does_not() -> None:
     timed = Timed(6)
     entries = [timed.wal.receive("t") for _ in range(5)]

@@ -18,7 +18,7 @@ def test_the_constant_replies_are_framed() -> None:
 
 
 def test_an_empty_payload_differs_from_none() -> None:
-    assert ReplyParser().feed(protocol.ok(b"") + protocol.OK) == [Ok(b""), Ok()]
+    assert ReplyParser().feed(protocol.ok(b"") + protocol.OK) == [Ok(b""), Ok()], "AnsweredInOrder"
 
 
 def test_an_error_stays_one_line() -> None:
@@ -34,15 +34,15 @@ def test_an_error_about_an_unencodable_topic_is_still_sent() -> None:
 
 def test_many_replies_are_the_same_as_one_by_one() -> None:
     payloads = [b"a", b"", b"ccc"]
-    assert protocol.ok_many(payloads) == b"".join(map(protocol.ok, payloads))
+    assert protocol.ok_many(payloads) == b"".join(map(protocol.ok, payloads)), "AnsweredInOrder"
     fetched = [protocol.ok_fetch(8, b"a"), protocol.ok_fetch(9, b""), protocol.ok_fetch(10, b"ccc")]
-    assert protocol.ok_fetch_many(7, payloads) == b"".join(fetched)
+    assert protocol.ok_fetch_many(7, payloads) == b"".join(fetched), "DeliveredIsPrefix"
 
 
 def test_a_fetched_entry_keeps_its_spaces() -> None:
     [reply] = ReplyParser().feed(protocol.ok_fetch(8, b" a b "))
     assert isinstance(reply, Ok) and reply.payload is not None
-    assert protocol.split_fetched(reply.payload) == (8, b" a b ")
+    assert protocol.split_fetched(reply.payload) == (8, b" a b "), "DeliveredIsPrefix"
 
 
 @pytest.mark.parametrize("payload", [b"", b"8", b"x y", b"-1 x", b"99999999999999999999 x"])
@@ -87,7 +87,7 @@ def test_replies_round_trip_in_any_pieces(replies: list[Reply], piece: int) -> N
     stream = b"".join(map(encode, replies))
     parser = ReplyParser()
     found = [one for n in range(0, len(stream), piece) for one in parser.feed(stream[n : n + piece])]
-    assert found == replies
+    assert found == replies, "AnsweredInOrder: the stream is taken apart in another way"
 
 
 @given(st.lists(st.binary(max_size=100), max_size=10))
@@ -101,7 +101,7 @@ def test_garbage_raises_only_what_is_documented(pieces: list[bytes]) -> None:
 def test_a_received_entry_names_its_delivery_and_keeps_its_spaces() -> None:
     [reply] = ReplyParser().feed(protocol.ok_received([protocol.Receipt(1, 41, 0, 2)], [b" a b "]))
     assert isinstance(reply, Ok) and reply.payload is not None
-    assert protocol.split_received(reply.payload) == ("1.41.0.2", 2, b" a b ")
+    assert protocol.split_received(reply.payload) == ("1.41.0.2", 2, b" a b "), "NothingSkipped"
 
 
 @pytest.mark.parametrize("text", [b"", b"1.41.0.2", b"1.41.0.2 2", b"1.41.0.2 x y", b"1.41 2 y", b" 2 y"])

@@ -177,32 +177,34 @@ def test_a_group_may_be_any_name() -> None:
 
 
 def test_consecutive_puts_to_one_topic_are_one_batch() -> None:
-    assert parse(b"PUT t a", b"PUT t bb", b"PUT t ") == [put("t", b"a", b"bb", b"")]
+    assert parse(b"PUT t a", b"PUT t bb", b"PUT t ") == [put("t", b"a", b"bb", b"")], "ProducerOrder"
 
 
 def test_a_run_of_equal_lengths_keeps_every_payload() -> None:
     payloads = [b"%06d" % n for n in range(1000)]
     [request] = RequestParser().feed(protocol.encode_puts("t", payloads))
-    assert request == put("t", *payloads)
-    assert request.replies == 1000
+    assert request == put("t", *payloads), "ProducerOrder"
+    assert request.replies == 1000, "AnsweredInOrder"
 
 
 @pytest.mark.parametrize("odd", [0, 1, 31, 32, 33, 63, 64, 65, 99])
 def test_a_run_of_equal_lengths_ends_where_it_ends(odd: int) -> None:
     payloads = [b"x" * 100] * 100
     payloads[odd] = b"y" * 99
-    assert RequestParser().feed(protocol.encode_puts("t", payloads)) == [put("t", *payloads)]
+    assert RequestParser().feed(protocol.encode_puts("t", payloads)) == [put("t", *payloads)], "ProducerOrder"
     frames = [encode_request(b"PUT t " + payload) for payload in payloads]
     frames[odd] = encode_request(b"PUT u " + b"x" * 100)
     kept = [b"x" * 100]
     runs = [
         run for run in (put("t", *kept * odd), put("u", *kept), put("t", *kept * (99 - odd))) if run.replies
     ]
-    assert RequestParser().feed(b"".join(frames)) == runs
+    assert RequestParser().feed(b"".join(frames)) == runs, "ProducerOrder"
 
 
 def test_a_topic_that_begins_like_the_one_before_is_another_one() -> None:
-    assert parse(b"PUT t a", b"PUT tt a", b"PUT t b") == [put("t", b"a"), put("tt", b"a"), put("t", b"b")]
+    assert parse(b"PUT t a", b"PUT tt a", b"PUT t b") == [put("t", b"a"), put("tt", b"a"), put("t", b"b")], (
+        "ProducerOrder"
+    )
 
 
 def test_a_put_without_payload_ends_a_run() -> None:
@@ -210,29 +212,33 @@ def test_a_put_without_payload_ends_a_run() -> None:
         put("t", b"a"),
         Invalid(protocol.errors.PUT_REQUIRES_PAYLOAD),
         put("t", b"b"),
-    ]
+    ], "AnsweredInOrder"
 
 
 def test_runs_of_get_and_fetch_are_counted() -> None:
-    assert parse(b"GET t", b"GET t", b"GET t g", b"GET t g") == [Get("t", "", 2), Get("t", "g", 2)]
+    assert parse(b"GET t", b"GET t", b"GET t g", b"GET t g") == [Get("t", "", 2), Get("t", "g", 2)], (
+        "AnsweredInOrder"
+    )
     assert parse(b"FETCH t 1 9", b"FETCH t 1 10", b"FETCH t 1 12", b"FETCH t 2 13") == [
         Fetch("t", 1, 9, 2),
         Fetch("t", 1, 12),
         Fetch("t", 2, 13),
-    ]
+    ], "AnsweredInOrder"
 
 
 def test_runs_of_receive_and_ack_are_one_request_up_to_a_bound() -> None:
     receipts = [Receipt(1, offset, 0, 1) for offset in range(protocol.MAX_TOGETHER + 1)]
     acks = [b"ACK t g %b" % str(receipt).encode() for receipt in receipts]
-    assert parse(*acks) == [Ack("t", "g", tuple(receipts[:-1])), Ack("t", "g", (receipts[-1],))]
+    assert parse(*acks) == [Ack("t", "g", tuple(receipts[:-1])), Ack("t", "g", (receipts[-1],))], (
+        "AnsweredInOrder"
+    )
     assert parse(b"ACK t g 1.0.0.1", b"ACK t h 1.0.0.1", b"ACK t h 1.0") == [
         Ack("t", "g", (Receipt(1, 0, 0, 1),)),
         Ack("t", "h", (Receipt(1, 0, 0, 1),)),
         Invalid(protocol.errors.INVALID_RECEIPT),
-    ]
+    ], "AnsweredInOrder"
     more = parse(*[b"RECEIVE t g 7"] * (protocol.MAX_TOGETHER + 2))
-    assert sum(one.replies for one in more) == protocol.MAX_TOGETHER + 2
+    assert sum(one.replies for one in more) == protocol.MAX_TOGETHER + 2, "AnsweredInOrder"
     assert max(one.replies for one in more) == protocol.MAX_TOGETHER
 
 
@@ -261,7 +267,7 @@ def test_a_zero_length_is_answered_and_the_stream_goes_on() -> None:
 def test_a_frame_of_the_longest_length_is_taken() -> None:
     body = b"PUT t " + b"x" * (65_536 - 6)
     assert parse(body) == [put("t", body[6:])]
-    assert parse(body, body, body) == [put("t", *[body[6:]] * 3)]
+    assert parse(body, body, body) == [put("t", *[body[6:]] * 3)], "ProducerOrder"
 
 
 @pytest.mark.parametrize("pieces", [1, 7, 1000, 1 << 20])
@@ -348,16 +354,24 @@ def in_pieces(stream: bytes, cuts: list[int], limit: int) -> tuple[list[Request]
 @given(STREAMS, st.lists(NUMBERS, max_size=12), st.sampled_from([9, 20, 65_536]))
 def test_any_split_yields_the_same_requests(stream: bytes, cuts: list[int], limit: int) -> None:
     whole, _ = in_pieces(stream, [], limit)
-    assert in_pieces(stream, cuts, limit)[0] == whole
-    assert in_pieces(stream, list(range(len(stream))), limit)[0] == whole
+    assert in_pieces(stream, cuts, limit)[0] == whole, (
+        "AnsweredInOrder, ProducerOrder: the stream is taken apart in another way"
+    )
+    assert in_pieces(stream, list(range(len(stream))), limit)[0] == whole, (
+        "AnsweredInOrder, ProducerOrder: the stream is taken apart in another way"
+    )
 
 
 @given(st.lists(REQUESTS, max_size=30))
 def test_a_run_is_what_its_requests_are_one_by_one(bodies: list[bytes]) -> None:
     runs = [one for run in parse(*bodies) for one in one_by_one(run)]
     reason = protocol.errors.invalid_frame_length(0, protocol.DEFAULT_MAX_FRAME_BYTES)
-    assert runs == [protocol.parse_request(body) if body else Invalid(reason) for body in bodies]
-    assert sum(run.replies for run in parse(*bodies)) == len(bodies), "every request is owed one reply"
+    assert runs == [protocol.parse_request(body) if body else Invalid(reason) for body in bodies], (
+        "AnsweredInOrder, ProducerOrder: a run is not what its frames are"
+    )
+    assert sum(run.replies for run in parse(*bodies)) == len(bodies), (
+        "AnsweredInOrder: every request is owed one reply"
+    )
 
 
 @given(st.lists(st.binary(max_size=300), max_size=20), st.sampled_from([1, 16, 65_536]))
@@ -375,7 +389,7 @@ def test_encoded_puts_come_back(topic: str, payloads: list[bytes]) -> None:
     requests = RequestParser().feed(protocol.encode_puts(topic, payloads))
     assert [
         payload for one in requests if isinstance(one, Put) for payload in one.batch.payloads()
-    ] == payloads
+    ] == payloads, "ProducerOrder"
     assert all(isinstance(one, Put) and one.topic == topic for one in requests)
 
 
@@ -396,13 +410,13 @@ def test_pubs_of_one_producer_in_order_are_one_request() -> None:
         [b"e"],
         [b"f"],
         [b"g"],
-    ]
+    ], "ProducerOrder"
     stamps = [[stamp[1:3] for stamp in request.batch.stamps] for request in requests]
-    assert stamps == [[("x", 3)], [("x", 7)], [("y", 8)], []]
-    assert sum(request.replies for request in requests) == len(frames)
+    assert stamps == [[("x", 3)], [("x", 7)], [("y", 8)], []], "NumbersWithoutGap"
+    assert sum(request.replies for request in requests) == len(frames), "AnsweredInOrder"
     entries = [b"a", b"b"]
     (request,) = RequestParser().feed(protocol.encode_pubs("t", "x", 9, entries))
-    assert request == Put("t", Batch.of(entries).stamped("x", 9, 0))
+    assert request == Put("t", Batch.of(entries).stamped("x", 9, 0)), "NumbersWithoutGap"
 
 
 @pytest.mark.parametrize("first", [0, 5, 68, 90, 960, 9_990])
@@ -414,13 +428,17 @@ def test_a_run_of_pubs_is_what_its_frames_are_one_by_one(first: int, lengths: st
     payloads = [b"%d" % number * size(n) for n, number in enumerate(numbers)]
     frames = [b"PUB t x %d %b" % one for one in zip(numbers, payloads, strict=True)]
     requests = [request for request in parse(*frames) if isinstance(request, Put)]
-    assert len(requests) == 1 + (lengths == "a gap"), "what belongs together stays one request"
+    assert len(requests) == 1 + (lengths == "a gap"), (
+        "AnsweredInOrder: what belongs together stays one request"
+    )
     found = [
         (request.batch.stamps[0].first + at, payload)
         for request in requests
         for at, payload in enumerate(request.batch.payloads())
     ]
-    assert found == list(zip(numbers, payloads, strict=True))
+    assert found == list(zip(numbers, payloads, strict=True)), (
+        "NumbersWithoutGap: a run is not what its frames are"
+    )
 
 
 def test_requests_that_wait_say_for_how_long() -> None:
