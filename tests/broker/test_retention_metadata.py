@@ -90,10 +90,12 @@ def test_what_a_group_misses_is_counted() -> None:
         *SEALS,
         CommitCursors(cursors={"t": {"reader": Position(1, 4), "ahead": Position(4, 1)}}),
         commit("worker", done((1, 2), (1, 5, 7), (2, 0, 3))),
+        commit("late", done((1, 2), (4, 1, 3))),
         trim(1, 3),
     )
     topic = metadata.topics["t"]
-    assert topic.skipped == {"reader": 26, "worker": 30 - 2 - 2 - 3}, "SkippedIsCounted"
+    missed = {"reader": 26, "worker": 30 - 2 - 2 - 3, "late": 30 - 2}
+    assert topic.skipped == missed, "SkippedIsCounted"
     assert topic.cursors["reader"] == Position(4, 0) and topic.cursors["ahead"] == Position(4, 1), (
         "MarkInBounds"
     )

@@ -383,6 +383,20 @@ def test_a_seal_takes_along_what_is_done_and_what_is_out_and_the_mark_crosses_it
     )
 
 
+def test_what_was_handed_on_is_forgotten_by_a_seek_and_by_a_recovery():
+    """Else the next owner would take for out what no consumer of this generation, or of this owner, has."""
+    out = {"g": (HandedOn(1, 1, 1),)}
+    metadata = cluster(seal(1, 7, groups={"g": Acknowledged()}, handed=out))
+    topic = metadata.topics["t"]
+    assert topic.handed == out, "SealHandsOn"
+    metadata.apply(seal(2, 3, leader=3, recovered=True))
+    assert topic.handed == {}, "EveryEntryAcked: withheld after a failover as if it were out"
+    metadata.apply(seal(3, 3, groups={"g": Acknowledged()}, handed=out))
+    assert topic.handed == out, "SealHandsOn"
+    metadata.apply(MoveGroup(topic="t", group="g", generation=0, to=Position(1, 0)))
+    assert topic.handed == {}, "EveryEntryAcked: withheld after a SEEK as if it were out"
+
+
 def test_a_recovery_that_gave_up_entries_takes_their_acknowledgements_back():
     metadata = queue()
     acknowledge(metadata, (1, 0, 3), (1, 4, 9))

@@ -133,6 +133,16 @@ def test_what_a_full_disk_refuses_is_not_known_as_appended() -> None:
     assert bench.writer.producers.since == {"x": LastNumber(1, 0)}, "NumbersWithoutGap"
 
 
+def test_what_this_segment_has_is_known_also_after_a_full_disk() -> None:
+    """Of what the table said when the segment began, and what was appended since, the later counts."""
+    producers = Producers({"x": LastNumber(4, 0)}, lambda: 0.0)
+    producers.append(Stamp(2, "x", 5, 0))
+    producers.keep()
+    producers.append(Stamp(1, "x", 7, 0))
+    producers.undo()
+    assert producers.repeated(Stamp(3, "x", 5, 0)) == 2, "NoDuplicateAppend: it would be appended again"
+
+
 def test_a_copy_tells_how_far_its_producers_have_come_also_after_a_restart() -> None:
     bench = Bench()
     found: list[Any] = []

@@ -182,6 +182,35 @@ def test_what_was_read_ahead_of_a_seek_is_not_given_behind_it() -> None:
         assert wal.read("t") == Entry(index, b"%d" % index), "DeliveredIsPrefix: another entry in its place"
 
 
+@pytest.mark.parametrize("read", READS)
+def test_what_is_read_is_given_back_and_nothing_else(read: str) -> None:
+    platter = Platter(random.Random(1))
+    wal = Walrus(disk=platter.directory("log"), retain="unread")
+    for number in range(60):
+        wal.append("t", b"%02d" % number * 1_500)
+    given = 0
+    while count := READS[read](wal):
+        given += count
+        assert wal.bounds("t")[0] <= given, "NothingSkipped: what was not read is given back"
+    assert given == 60, "NothingSkipped"
+    assert wal.bounds("t")[0] > 0, "SpaceIsGivenBack"
+
+
+def test_an_entry_beyond_the_limit_of_a_read_comes_alone() -> None:
+    wal = Walrus(disk=Platter(random.Random(1)).directory("log"))
+    wal.append_batch("t", [b"x" * 100] * 2)
+    found = [[entry.index for entry in wal.read_many("t", max_bytes=10)] for _ in range(3)]
+    assert found == [[0], [1], []], "ReadProgress: an entry that no read may return"
+
+
+def test_what_is_trimmed_is_not_given_from_what_was_read_ahead() -> None:
+    wal = Walrus(disk=Platter(random.Random(1)).directory("log"))
+    wal.append_batch("t", [b"%d" % number for number in range(10)])
+    assert wal.read("t") == Entry(0, b"0")
+    wal.trim("t", 5)
+    assert wal.read("t") == Entry(5, b"5"), "MarkInBounds: it is before the first entry"
+
+
 def test_what_the_reader_gave_and_an_exception_lost_is_read_again() -> None:
     wal = Walrus(disk=Platter(random.Random(1)).directory("log"))
     for begin in range(0, 240, 60):
