@@ -206,6 +206,17 @@ def test_a_worker_acknowledges_together_and_asks_again_for_what_got_no_answer() 
     assert not worker.done and worker.acknowledged == 2, "EveryEntryAcked"
 
 
+def test_what_a_handler_failed_on_is_given_back_and_never_acknowledged() -> None:
+    steps = Worker(Work("jobs", "g", 10, 1, 1.0, None)).steps(lambda: False, lambda: 0.0)
+    assert next(steps) == consuming.Take()
+    assert steps.send([delivery(1), delivery(2)]) == consuming.Handle(delivery(1))
+    back = steps.send(RuntimeError("no"))
+    assert back == consuming.GiveBack([delivery(1)], 1.0), "EveryEntryAcked"
+    assert steps.send(None) == consuming.Handle(delivery(2))
+    done = steps.send(None)
+    assert done == consuming.Acknowledge([delivery(2)]), "NothingSkipped: what failed counts as done"
+
+
 def stops_after(count: int, stop: threading.Event | asyncio.Event, seen: Counter[bytes]) -> bool:
     """Whether all are done; then the workers are told to stop."""
     if sum(seen.values()) >= count:
