@@ -9,7 +9,7 @@ first to one cluster, then to the other, in pairs of alternating order. The figu
 and the result is the median of the ratios, so that other programs affect both clusters alike. Client and
 nodes share the processors: the client's own encryption is part of the cost.
 
-`--seconds` is the length of one turn. The goal for the ratio is 0.6 (docs/performance.md).
+`--seconds` is the length of one turn. The goal for the ratio is 0.6 (docs/performance-cluster.md).
 """
 
 from __future__ import annotations

@@ -329,7 +329,7 @@ class Log:
         """Write by assignment into a mapping from here on, if the file has one.
 
         A system call lets the interpreter go. Where several threads append, another one then runs, and to get
-        the interpreter back from it takes ten times as long as the write (docs/performance.md).
+        the interpreter back from it takes ten times as long as the write (docs/performance-engine.md).
         """
         assert self.file is not None, "room in no file"
         try:
