@@ -157,7 +157,12 @@ def code_with(place: Place, slips: list[Slip], *, assertions: bool = True) -> Co
     flags = __future__.annotations.compiler_flag
     optimize = -1 if assertions else 1
     module = compile(tree, original.co_filename, "exec", flags, dont_inherit=True, optimize=optimize)
-    code = next(constant for constant in module.co_consts if isinstance(constant, CodeType))
+    # By its name: from Python 3.14 on, the code that makes a function's annotations comes before its own.
+    code = next(
+        constant
+        for constant in module.co_consts
+        if isinstance(constant, CodeType) and constant.co_name == original.co_name
+    )
     if code.co_freevars != original.co_freevars:
         raise Misfit(f"{place.module}.{place.name} closes over {original.co_freevars}: no slip fits there")
     known = {*vars(importlib.import_module(place.module)), *vars(builtins)}
