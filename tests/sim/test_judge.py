@@ -101,6 +101,26 @@ def test_a_start_that_has_yet_to_apply_why_its_copy_went_breaks_no_promise() -> 
     promises._reports(host, 1, told)
 
 
+def test_the_length_in_a_refusal_of_a_fenced_copy_promises_nothing() -> None:
+    """A fenced copy grows by what the recovery copies to it; a fence asked again is answered as before."""
+    key = ("t", 1)
+    truth = SimpleNamespace(
+        metadata=SimpleNamespace(is_gone=lambda *key: False),
+        truth=lambda key: SimpleNamespace(synced={3: 7}, lengths={3: 7}),
+        options=Options(fsync="each"),
+    )
+    controller = SimpleNamespace(
+        metadata=SimpleNamespace(is_gone=lambda *key: False),
+        copies=SimpleNamespace(in_doubt=False, get=lambda key: SimpleNamespace(sure=True, durable=7)),
+    )
+    promises, host = Promises(cast(Any, truth)), cast(Any, SimpleNamespace(id=3, controller=controller))
+    promises._reports(host, 1, AppendReply(topic="t", segment=1, length=7, fenced=True, gap=True))
+    promises._sure_of(host, key, 0)
+    promises._reports(host, 1, AppendReply(topic="t", segment=1, length=7, fenced=False, gap=False))
+    with pytest.raises(Violation, match=r"sure of 0 .* once reported 7"):
+        promises._sure_of(host, key, 0)
+
+
 def test_a_leader_that_steps_down_keeps_the_lease_of_its_election_and_no_more() -> None:
     """A majority heard it after it had asked for votes: that is what `Raft.last_contact` counts, too."""
     raft = SimpleNamespace(role=Role.FOLLOWER, current_term=4, membership=Membership((1, 2, 3)))

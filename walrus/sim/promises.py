@@ -193,7 +193,8 @@ class Promises:
         copy = copies.get(key)
         if copy.sure and not copies.in_doubt:  # of several answers in one turn, the last has it all
             self._sure_of(host, key, copy.durable)
-        self._reported[(host.id, key)] = max(message.length, self._reported.get((host.id, key), 0))
+        if not message.fenced:  # of a refusal the writer counts nothing: it hands over
+            self._reported[(host.id, key)] = max(message.length, self._reported.get((host.id, key), 0))
 
     def _copied(self, host: Host, to: int, message: m.CopyReply) -> None:
         self._says(host, (message.topic, message.segment), message.length, "has copied", "SealedStable")
