@@ -13,9 +13,10 @@ from walrus.sim.options import SETTINGS, Options
 from walrus.sim.run import Result, simulate
 from walrus.sim.trace import Recorder
 from walrus.tlc import main as tlc
-from walrus.tlc.run import SpecError
+from walrus.tlc import traces
+from walrus.tlc.run import SpecError, TlcResult
 from walrus.tlc.trace_spec import Event
-from walrus.tlc.trace_walrus import data_plane
+from walrus.tlc.trace_walrus import WALRUS, data_plane
 from walrus.tlc.traces import read_events, read_lines, validate
 
 pytestmark = [pytest.mark.tla, pytest.mark.timeout(3_000)]
@@ -199,6 +200,24 @@ REFUSED = {
 def test_a_run_with_one_event_removed_swapped_or_altered_is_refused() -> None:
     verdicts = validate(REFUSED, explain=False)
     assert [verdict.name for verdict in verdicts if verdict.accepted] == []
+
+
+def test_more_runs_than_one_jvm_has_room_for_are_judged_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TLC ran out of memory on all the corrupted runs of `make deep` together."""
+    whole = rollover()[:-2]
+    runs = {"first": whole, "second": rollover()[:-1], "third": whole, "fourth": whole}
+    monkeypatch.setattr(traces, "MAX_EVENTS", len(WALRUS.parts(whole)[""]) * 2 + 2)
+    sizes, follow = list[int](), traces._Parts.follow
+
+    def counted(batch: traces._Parts, stuck: tuple[int, int], timeout: float) -> TlcResult:
+        sizes.append(len(batch.parts))
+        return follow(batch, stuck, timeout)
+
+    monkeypatch.setattr(traces._Parts, "follow", counted)
+    verdicts = validate(runs, specs=[WALRUS], explain=False)
+    assert sizes == [2, 2]
+    assert [verdict.name for verdict in verdicts] == list(runs)
+    assert [verdict.accepted for verdict in verdicts] == [True, False, True, True]
 
 
 def test_the_first_event_that_nobody_can_explain_is_shown_with_the_state_before_it() -> None:

@@ -9,15 +9,15 @@ spec's action, with the recorded values. A run is accepted if TLC reaches its en
 on the way. Otherwise the first event that nothing explains is reported, with the state of the spec just
 before it. A spec that is about one thing of many, such as one consumer group, follows each separately.
 
-This module merges the events of several files by their time and runs TLC: once for all runs together, and
-once more for the state before each refused event.
+This module merges the events of several files by their time and runs TLC: once for all runs together, as
+far as its memory has room for them, and once more for the state before each refused event.
 """
 
 from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -35,6 +35,9 @@ from walrus.tlc.values import Function, Value, format_value, parse_value
 
 BRIEF_EVENTS = 50_000
 """Of runs with at most so many events, many of which begin alike, TLC makes some 10,000 states."""
+
+MAX_EVENTS = 150_000
+"""Events that one JVM is given, which has all of them in memory. A longer run has a JVM to itself."""
 
 LONG = 300
 """Values in the state of a refused run are cut to so many characters: copies of segments can be long."""
@@ -206,7 +209,8 @@ def validate(
 ) -> list[TraceVerdict]:
     """Check whether each of these runs is a behaviour of the specs that it has events of. Raises TlcError.
 
-    There is one verdict for each run, spec (`specs` restricts these) and part, and one JVM for each spec.
+    There is one verdict for each run, spec (`specs` restricts these) and part, and one JVM for each spec and
+    MAX_EVENTS events.
     `explain` looks up the state before each refused event, which takes a run of TLC for each.
     """
     verdicts: dict[str, list[TraceVerdict]] = {name: [] for name in named}
@@ -216,16 +220,29 @@ def validate(
             for name, run in named.items()
             for part, events in (spec.parts(run) or ({"": []} if spec in specs_of(run) else {})).items()
         ]
-        for part, verdict in zip(parts, _held_against(spec, parts, explain, timeout), strict=True):
-            verdicts[part.run].append(verdict)
+        for batch in _batches(parts):
+            for part, verdict in zip(batch, _held_against(spec, batch, explain, timeout), strict=True):
+                verdicts[part.run].append(verdict)
     return [verdict for of_run in verdicts.values() for verdict in of_run]
+
+
+def _batches(parts: Sequence[_Part]) -> Iterator[list[_Part]]:
+    """Cut the parts, in their order, into batches of at most MAX_EVENTS events; one part is never cut."""
+    batch: list[_Part] = []
+    events = 0
+    for part in parts:
+        if batch and events + len(part.events) > MAX_EVENTS:
+            yield batch
+            batch, events = [], 0
+        batch.append(part)
+        events += len(part.events)
+    if batch:
+        yield batch
 
 
 def _held_against(
     spec: TraceSpec, parts: Sequence[_Part], explain: bool, timeout: float
 ) -> list[TraceVerdict]:
-    if not parts:
-        return []
     runs, found = _Parts(spec, parts), []
     followed, violated = _told(runs.follow((0, 0), timeout), runs.forest())
     for number, (part, at) in enumerate(zip(parts, followed, strict=True)):
