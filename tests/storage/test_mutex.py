@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -244,6 +245,59 @@ def test_a_token_counts_as_lost_only_after_two_looks_in_vain() -> None:
     lock.wake()
     thread.join(DEADLINE)
     assert lock.locked and not lock.line
+
+
+class Line(list[object]):
+    """A line from which another thread takes its first, and is held up with it in hand."""
+
+    def __init__(self, lock: Mutex) -> None:
+        super().__init__()
+        self.lock, self.asker = lock, 0
+        self.looked_for = threading.Event()
+
+    def pop(self, index: Any = -1) -> object:
+        first = super().pop(index)
+        if threading.get_ident() != self.asker:
+            self.lock.take()  # a third thread was faster, and loses the token to an exception
+            assert self.looked_for.wait(DEADLINE)
+        return first
+
+    def remove(self, waiter: object) -> None:
+        try:
+            super().remove(waiter)
+        finally:
+            self.looked_for.set()
+
+
+def test_a_thread_that_asks_for_a_lost_token_does_not_rely_on_being_rung() -> None:
+    """It gives up while it is out of the line, in the hands of a thread that puts it back without a ring."""
+    lock, answers = Mutex(), list[bool]()
+    lock.line = line = Line(lock)  # type: ignore[assignment]
+
+    def ask() -> None:
+        line.asker = threading.get_ident()
+        answers.append(lock.comes_back())
+
+    lock.take()
+    asker = start(ask)
+    until(lambda: line)
+    until(lambda: time.monotonic() > line[0].since + module.PATIENCE)  # type: ignore[attr-defined]
+    lock.give(None)
+    lock.wake()
+    until(lambda: not asker.is_alive())
+    assert answers == [False], "the token is lost, and the thread is told so"
+
+
+def test_a_ring_alone_does_not_say_that_a_lost_token_came_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread may ring for a token that another one took, and lost, a moment before."""
+    monkeypatch.setattr(module, "PATIENCE", 1000.0)
+    lock, answers = Mutex(), list[bool]()
+    lock.take()
+    asker = start(lambda: answers.append(lock.comes_back()))
+    until(lambda: lock.line)
+    lock.line.pop(0).bell.release()
+    until(lambda: not asker.is_alive())
+    assert answers == [False]
 
 
 def test_one_that_only_asked_for_a_lost_token_stands_in_line_no_more() -> None:

@@ -122,23 +122,23 @@ class Mutex:
 
     def comes_back(self) -> bool:
         """Whether the token, which is gone, is given back: not by a thread that lost it to an exception."""
-        try:
-            me = _Waiter()
-            self.line.append(me)
+        me = _Waiter()
+        self.line.append(me)
+        while True:
             self.wake()
-            if me.bell.acquire(timeout=LOST):
-                if me.handed:
-                    self.give(None)
-                self.wake()
-                return True
-            self.line.remove(me)
-        except ValueError:  # rung at the last moment
-            me.bell.acquire()
+            rung = me.bell.acquire(timeout=LOST)
             if me.handed:
                 self.give(None)
-            self.wake()
-            return True
-        return not self.locked
+                self.wake()
+                return True
+            if rung:  # another thread was faster; the token is handed to one that has waited so long
+                self.line.insert(0, me)
+                continue
+            try:
+                self.line.remove(me)
+            except ValueError:
+                continue  # taken from the line: it is about to be rung, or to stand in it again
+            return not self.locked
 
     def renew(self) -> None:
         """There is a token again, whatever became of the last one; only for what takes no writes any more."""
