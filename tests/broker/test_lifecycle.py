@@ -33,6 +33,11 @@ def forward(world: NodeWorld, to: int, origin: int, request: int, segment: int =
     return answers
 
 
+def seals_in(message: object) -> list[Seal]:
+    """The Seals that a message proposes."""
+    return [c for c in message.commands if isinstance(c, Seal)] if isinstance(message, m.Propose) else []
+
+
 def sealed() -> tuple[NodeWorld, int, int]:
     """A world, the node that led t/1 to its end, and another one."""
     world = three(max_segment_entries=2)
@@ -102,13 +107,8 @@ def test_a_seal_that_is_not_answered_is_proposed_again_at_intervals():
     while not number or world.topic(f"t{number}").open.leader == world.raft_leader:
         number += 1
         world.register(f"t{number}")
-    seals: list[object] = []
-
-    def note(sender: int, to: int, message: Any) -> None:
-        if isinstance(message, m.Propose):
-            seals.extend(command for command in message.commands if isinstance(command, Seal))
-
-    world.watch = note
+    seals = list[Seal]()
+    world.watch = lambda sender, to, message: seals.extend(seals_in(message))
     world.lose = lambda sender, to, message: isinstance(message, m.Propose)
     world.send(1, protocol.Put(f"t{number}", batch("a")))
     world.run(2.0)
@@ -132,11 +132,11 @@ def test_the_seal_of_a_recovery_is_proposed_again_at_intervals_too():
     leader = world.topic("t").open.leader
     assert world.put(leader, "t", "a") == [OK]
     node = next(node for node in world.nodes if node not in (leader, world.raft_leader))
-    seals: list[object] = []
+    seals = list[Seal]()
 
     def lost(sender: int, to: int, message: Any) -> bool:
-        if sender == node and isinstance(message, m.Propose):
-            seals.extend(command for command in message.commands if isinstance(command, Seal))
+        if sender == node:
+            seals.extend(seals_in(message))
         return isinstance(message, m.Propose) or (to == leader and isinstance(message, m.Fence))
 
     world.lose = lost

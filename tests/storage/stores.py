@@ -10,6 +10,7 @@ from typing import Any
 from walrus import Walrus
 from walrus.sim.disk import Platter
 from walrus.storage.errors import CorruptionError
+from walrus.storage.scan import records
 from walrus.storage.uring import UringDisk
 
 REAL = ("pwritev", "mmap", "io_uring")
@@ -30,6 +31,14 @@ def entries_of(wal: Walrus, topic: str) -> list[bytes]:
         return list(wal.payloads(topic))
     except CorruptionError as error:
         raise AssertionError(f"AckedDurable: an entry is counted and cannot be read: {error}") from error
+
+
+def places(wal: Walrus, topic: str, *, block: int = -1) -> list[tuple[int, int]]:
+    """Where in its file each record of one of the topic's blocks (the last) is: (start, end)."""
+    of = wal._engine.logs[topic].blocks[block]
+    view, start = wal._engine.space.view(of.extent), of.extent.offset
+    found = records(view, of.life, of.head.start, of.extent.size)
+    return [(start + each.offset, start + each.end) for each in found]
 
 
 class Store:

@@ -8,25 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.storage.stores import Store
+from tests.storage.stores import Store, places
 from walrus import FsyncSchedule, Walrus
 from walrus.sim.disk import Platter
 from walrus.storage.batch import Batch
 from walrus.storage.errors import CorruptionError, FormatError
 from walrus.storage.record import UNIT, Life, decode_block
-from walrus.storage.scan import records
 
 FILE = "00000001.wal"
-
-
-def places(wal: Walrus, topic: str) -> list[tuple[int, int]]:
-    """Where in its file each record of the topic's last block is: (start, end)."""
-    block = wal._engine.logs[topic].blocks[-1]
-    view = wal._engine.space.view(block.extent)
-    return [
-        (block.extent.offset + record.offset, block.extent.offset + record.end)
-        for record in records(view, block.life, block.head.start, block.extent.size)
-    ]
 
 
 def change(store: Store, offset: int, data: bytes) -> None:

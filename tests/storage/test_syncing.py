@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from tests.storage.stores import entries_of
+from tests.storage.stores import entries_of, places
 from walrus import FsyncSchedule, Walrus
 from walrus.sim.disk import FATES, KEEP_ALL, LOSE_ALL, Crash, Fate, Platter
 from walrus.storage import engine
@@ -26,14 +26,6 @@ GROUP = FsyncSchedule.group_commit()
 
 def opened(platter: Platter) -> Walrus:
     return Walrus(disk=platter.directory("log"), fsync=GROUP)
-
-
-def places(wal: Walrus, topic: str) -> list[tuple[int, int]]:
-    """Where in its file each record of the topic's last block is."""
-    block = wal._engine.logs[topic].blocks[-1]
-    view, start = wal._engine.space.view(block.extent), block.extent.offset
-    found = records(view, block.life, block.head.start, block.extent.size)
-    return [(start + each.offset, start + each.end) for each in found]
 
 
 @pytest.mark.parametrize("fate", FATES, ids=str)
@@ -144,10 +136,7 @@ def test_a_cut_is_synced_in_every_file_that_it_touches() -> None:
     wal.write("t", Batch.of([b"B" * 40]))
     while wal._engine.logs["t"].blocks[-1].extent.file == 1:
         wal.write("t", Batch.of([bytes(300_000)]))
-    first = wal._engine.logs["t"].blocks[0]
-    view, start = wal._engine.space.view(first.extent), first.extent.offset
-    lost = records(view, first.life, first.head.start, first.extent.size)
-    _, torn, *_ = [start + each.offset for each in lost]
+    torn = places(wal, "t", block=0)[1][0]
     platter.lose_power(KEEP_ALL)
     platter.flip_bit("log", FILE, 8 * (torn + 20))
     wal = opened(platter)
@@ -169,9 +158,7 @@ def test_the_topic_ends_before_the_first_of_several_lost_writes() -> None:
         wal.write("t", Batch.of([b"B" * 4_000]))
     for _ in range(3):
         wal.write("t", Batch.of([b"C" * 4_000]))
-    first = log.blocks[0]
-    view, start = wal._engine.space.view(first.extent), first.extent.offset
-    lost = [start + each.offset for each in records(view, first.life, first.head.start, first.end)][2]
+    lost = places(wal, "t", block=0)[2][0]
     also = places(wal, "t")[1][0]
     platter.lose_power(KEEP_ALL)
     for place in (lost, also):
