@@ -210,8 +210,8 @@ def validate(
     """Check whether each of these runs is a behaviour of the specs that it has events of. Raises TlcError.
 
     There is one verdict for each run, spec (`specs` restricts these) and part, and one JVM for each spec and
-    MAX_EVENTS events.
-    `explain` looks up the state before each refused event, which takes a run of TLC for each.
+    MAX_EVENTS events. `explain` looks up the state before each refused event, which takes a run of TLC for
+    each.
     """
     verdicts: dict[str, list[TraceVerdict]] = {name: [] for name in named}
     for spec in SPECS if specs is None else specs:
