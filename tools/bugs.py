@@ -30,6 +30,7 @@ TOOLS = {
     "TLC": "a search of a specification ([model-checking.md](model-checking.md))",
     "writing a spec": "what a specification makes one ask of each action, before TLC runs",
     "trace validation": "recorded runs, and corrupted copies of them, held against the specifications",
+    "replay": "behaviours of Raft.tla and Walrus.tla, performed on servers (`python -m walrus.tlc replay`)",
     "simulator": "whole clusters from a seed: random faults, or a scenario ([simulator.md](simulator.md))",
     "Raft's tests": "servers from a seed, and a test for each section of the paper ([raft.md](raft.md))",
     "Hypothesis": "property tests with many examples (`make deep`)",

@@ -3,40 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.tlc.behaviours import founded
 from tools.sees import written
 from walrus.sim import mutants
 from walrus.tlc.replay import Replayed, perform
 from walrus.tlc.replay_film import Footage, film
 from walrus.view import html
 from walrus.view.film import state_at
-
-ENTRY = {"term": 1, "voters": frozenset({1, 2}), "learners": frozenset()}
-
-
-def founded(**other: Any) -> dict[str, Any]:
-    """The beginning of a behaviour with two servers."""
-    none: dict[int, int] = {1: 0, 2: 0}
-    return {
-        "role": {1: "Follower", 2: "Follower"},
-        "current_term": {1: 1, 2: 1},
-        "voted_for": none,
-        "log": {1: (ENTRY,), 2: (ENTRY,)},
-        "commit_index": {1: 1, 2: 1},
-        "base": none,
-        "persisted": {1: 1, 2: 1},
-        "requests": frozenset(),
-        "votes": frozenset(),
-        "leader_of": (0,),
-        "leader_log": ((),),
-        "leader_commit": (0,),
-        "matched": ({1: 0, 2: 0},),
-        "elections": frozenset(),
-        "budget": {},
-    } | other
 
 
 def test_the_last_step_shows_what_the_code_has_and_beside_it_what_the_spec_has() -> None:

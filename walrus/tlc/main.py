@@ -442,19 +442,22 @@ def _trace(options: argparse.Namespace, report: _Report) -> int:
 
 def _replay(options: argparse.Namespace, report: _Report) -> int:
     footage = replay_film.Footage()
+    only = options.only
     outcome = replay(
         options.config,
         {} if options.as_is else CHECKPOINTS if options.checkpoints else None,
-        count=options.behaviours,
+        count=options.behaviours if only is None else only + 1,
         depth=options.depth,
         seed=options.seed,
         timeout=options.timeout,
         footage=footage,
+        first=only or 0,
     )
+    again = [_again(options, difference.behaviour) for difference in outcome.differences]
     if options.html and footage.broken:
-        _write(replay_film.film(footage, f"python -m walrus.tlc replay {options.config}"), options.html)
+        _write(replay_film.film(footage, again[0]), options.html)
     if report.as_json:
-        report.json(asdict(outcome))
+        report.json(asdict(outcome) | {"again": again})
         return 1 if outcome.differences else 0
     table = Table(title=f"{options.config}: steps performed")
     table.add_column("action")
@@ -464,8 +467,9 @@ def _replay(options: argparse.Namespace, report: _Report) -> int:
     report.console.print(table)
     for reason, times in sorted(outcome.beyond.items()):
         report.console.print(Text(f"{times} behaviours end where only the spec goes on: {reason}", "dim"))
-    for difference in outcome.differences:
+    for difference, repeat in zip(outcome.differences, again, strict=True):
         report.console.print(Text(str(difference), "red"), soft_wrap=True)
+        report.console.print(Text(f"    {repeat}", "dim"), soft_wrap=True)
     report.console.print(
         f"{outcome.behaviours:,} behaviours, {outcome.steps:,} steps, "
         f"{len(outcome.differences)} differences, {outcome.seconds:.0f} s"
@@ -473,6 +477,15 @@ def _replay(options: argparse.Namespace, report: _Report) -> int:
     if options.html and footage.broken:
         report.console.print(Text(f"a page of the first: {options.html}"), soft_wrap=True)
     return 1 if outcome.differences else 0
+
+
+def _again(options: argparse.Namespace, behaviour: int) -> str:
+    """Return the command that performs this behaviour once more, and no other one."""
+    constants = " --as-is" * options.as_is + " --checkpoints" * options.checkpoints
+    return (
+        f"python -m walrus.tlc replay {options.config}{constants} "
+        f"--depth {options.depth} --seed {options.seed} --only {behaviour}"
+    )
 
 
 def _parser() -> Parser:
@@ -520,6 +533,7 @@ def _parser() -> Parser:
     command.add_argument("--behaviours", type=int, default=100)
     command.add_argument("--depth", type=int, default=60)
     command.add_argument("--seed", type=int, default=1)
+    command.add_argument("--only", type=int, metavar="NUMBER", help="perform the behaviour with this number")
     command.add_argument("--as-is", action="store_true", help="the configuration's own constants")
     command.add_argument(
         "--checkpoints", action="store_true", help="of Walrus.tla: with fences that are forgotten"

@@ -135,8 +135,12 @@ def behaviours(
     depth: int,
     seed: int,
     timeout: float = 3600.0,
+    first: int = 0,
 ) -> Iterator[list[SpecState]]:
-    """Yield random behaviours of a configuration; equal seeds give equal behaviours. Raises TlcError."""
+    """Yield random behaviours of a configuration from number `first` on. Raises TlcError.
+
+    Equal seeds give equal behaviours, however many are written: number 7 of 8 is number 7 of 3,000.
+    """
     file = config_file(config)
     with tempfile.TemporaryDirectory(prefix="walrus-replay-") as scratch:
         varied = Path(scratch) / file.name
@@ -149,7 +153,7 @@ def behaviours(
             spec_of(file), varied, arguments=arguments, timeout=timeout, brief=count * depth <= BRIEF_STATES
         )
         reader = BehaviourReader()
-        for number in range(count):
+        for number in range(first, count):
             yield reader.states(Path(f"{into}_0_{number}").read_text())
 
 
@@ -163,11 +167,12 @@ def replay(
     most: int = 10,
     timeout: float = 3600.0,
     footage: Footage | None = None,
+    first: int = 0,
 ) -> Replayed:
     """Perform random behaviours on real servers, until `most` of them differ. Raises TlcError.
 
     Without `constants` the spec is narrowed to what can be performed. `footage` keeps the steps of the first
-    behaviour of Raft.tla that differs, for a page.
+    behaviour of Raft.tla that differs, for a page. Behaviours before number `first` are not performed.
     """
     spec = spec_of(config_file(config)).stem
     if spec not in ("Raft", "Walrus"):
@@ -181,8 +186,8 @@ def replay(
     told = with_constants(config_file(config).read_text(), constants)
     pre_votes = re.search(r"^\s*PreVotes = TRUE", told, re.MULTILINE) is not None
     of_raft = partial(perform, pre_votes=pre_votes, footage=footage)
-    every = behaviours(config, constants, count=count, depth=depth, seed=seed, timeout=timeout)
-    outcome = perform_all(every, of_raft if spec == "Raft" else perform_segments, most)
+    every = behaviours(config, constants, count=count, depth=depth, seed=seed, timeout=timeout, first=first)
+    outcome = perform_all(every, of_raft if spec == "Raft" else perform_segments, most, first)
     outcome.seconds = time.monotonic() - began
     return outcome
 
@@ -192,10 +197,10 @@ Perform = Callable[[Behaviour, int, Replayed], None]
 """Performs the behaviour with this number, and adds its outcome."""
 
 
-def perform_all(every: Iterable[Behaviour], one: Perform, most: int) -> Replayed:
-    """Perform behaviours, until `most` of them differ."""
+def perform_all(every: Iterable[Behaviour], one: Perform, most: int, first: int = 0) -> Replayed:
+    """Perform behaviours, the first of which has this number, until `most` of them differ."""
     outcome = Replayed()
-    for number, states in enumerate(every):
+    for number, states in enumerate(every, first):
         outcome.behaviours += 1
         one(states, number, outcome)
         if len(outcome.differences) >= most:

@@ -380,7 +380,7 @@ class Cluster:
         server = self.servers[step.node]
         self._sync(server)
         self._pump(server, sync=server.raft.role is not Role.LEADER)
-        server.ahead = False
+        server.ahead = server.unborn  # the no-op is durable, too, and the spec appends it later
 
     def _leader(self, node: int) -> int:
         term = self.servers[node].raft.current_term
@@ -414,24 +414,32 @@ class Cluster:
         self._catch_up(server)
         self._tell(server, self._leader(step.node), self._request(step.node, index, index, index))
 
+    def _answered(self, leader: RealServer, peer: int, index: int) -> None:
+        """Deliver a follower's answers: it installed a snapshot, and it holds entries up to `index`.
+
+        In this order: while a leader sends a snapshot, it ignores answers to entries, and the spec's leader
+        does not forget what it was told.
+        """
+        term = leader.raft.current_term
+        for snapshot in self._received(InstallSnapshotResponse, peer, leader.node, term):
+            leader.raft.step(peer, snapshot, leader.now)
+        told = [
+            answer
+            for answer in self._received(AppendEntriesResponse, peer, leader.node, term)
+            if answer.success and answer.match_index >= index
+        ]
+        if told:
+            answer = min(told, key=lambda each: each.match_index)
+            prev = min(answer.prev_log_index, index)
+            capped = msgspec.structs.replace(answer, match_index=index, prev_log_index=prev)
+            leader.raft.step(peer, capped, leader.now)
+
     def _AdvanceCommitIndex(self, step: SpecStep, after: SpecState) -> None:
         server, (index,) = self.servers[step.node], step.values
         raft = server.raft
         for peer in self.servers:
-            told = [
-                answer
-                for answer in self._received(AppendEntriesResponse, peer, step.node, raft.current_term)
-                if answer.success and answer.match_index >= index
-            ]
-            if told and raft.commit_index < index:
-                answer = min(told, key=lambda each: each.match_index)
-                capped = msgspec.structs.replace(
-                    answer, match_index=index, prev_log_index=min(answer.prev_log_index, index)
-                )
-                raft.step(peer, capped, server.now)
-            for snapshot in self._received(InstallSnapshotResponse, peer, step.node, raft.current_term):
-                if raft.commit_index < index and snapshot.installed:
-                    raft.step(peer, snapshot, server.now)
+            if raft.commit_index < index:
+                self._answered(server, peer, index)
         if raft.commit_index < index and any(progress.transfer for progress in raft.progress.values()):
             raise Beyond("the leader waits for the answer to another snapshot")
         if raft.role is not Role.LEADER:
@@ -482,11 +490,8 @@ class Cluster:
         raft = server.raft
         wanted = Membership(tuple(sorted(entry["voters"])), tuple(sorted(entry["learners"])))
         for learner in set(wanted.voters) - set(raft.membership.voters):
-            for answer in self._received(AppendEntriesResponse, learner, step.node, raft.current_term):
-                if answer.success:
-                    raft.step(learner, answer, server.now)
-            for snapshot in self._received(InstallSnapshotResponse, learner, step.node, raft.current_term):
-                raft.step(learner, snapshot, server.now)
+            needed = max(raft.log.membership_index, raft.log.snapshot_index)
+            self._answered(server, learner, needed)
             if raft.progress[learner].transfer is not None:
                 raise Beyond("the leader waits for the answer to another snapshot")
         if raft.propose_membership(wanted, server.now) is None:
