@@ -172,11 +172,9 @@ Taken(e) ==
 TraceInit == AtTheBeginning /\ Init /\ indexes = <<0>>
 
 TraceNext ==
-    \/ Fork /\ UNCHANGED <<vars, indexes>>
-    \/ /\ l <= Last
-       /\ UNCHANGED which
-       /\ \/ Taken(Event) /\ UNCHANGED indexes /\ l' = l + 1
-          \/ (HiddenCommit(Event) \/ HiddenLease(Event)) /\ UNCHANGED l
+    /\ l <= Last
+    /\ \/ Taken(Event) /\ UNCHANGED indexes /\ Onward
+       \/ (HiddenCommit(Event) \/ HiddenLease(Event)) /\ UNCHANGED <<which, l>>
 
 TraceSpec == TraceInit /\ [][TraceNext]_traceVars
 

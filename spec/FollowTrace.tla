@@ -20,7 +20,13 @@ Has(e, field) == field \in DOMAIN e
 
 AtTheBeginning == which \in Roots /\ l = 1
 
-\* Another run leaves this one here.
+\* The event was taken: this run goes on, and so do those that leave it here. They leave it with the event,
+\* and not after it: a step that is not recorded is taken for this run's next event, and they have another.
+Onward ==
+    /\ l' = l + 1
+    /\ which' \in {which} \cup {w \in Forks[which] : Shared[w] = l}
+
+\* As Onward, in a step of its own. Only for a spec in which each step is an event.
 Fork == \E w \in Forks[which] : Shared[w] = l - 1 /\ which' = w /\ UNCHANGED l
 
 \* Never FALSE: prints how far each trace was followed. Registers are per worker, and there is one.

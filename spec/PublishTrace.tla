@@ -137,9 +137,7 @@ Taken(e) ==
 -----------------------------------------------------------------------------
 TraceInit == AtTheBeginning /\ Init /\ places = [s \in Segments |-> <<>>]
 
-TraceNext ==
-    \/ Fork /\ UNCHANGED <<vars, places>>
-    \/ l <= Last /\ UNCHANGED which /\ Taken(Event) /\ l' = l + 1
+TraceNext == l <= Last /\ Taken(Event) /\ Onward
 
 TraceSpec == TraceInit /\ [][TraceNext]_traceVars
 

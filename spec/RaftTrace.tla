@@ -372,11 +372,9 @@ Follow(e) ==
           ELSE offered[t]]
 
 TraceNext ==
-    \/ Fork /\ UNCHANGED <<vars, followed>>
-    \/ /\ l <= Last
-       /\ UNCHANGED which
-       /\ \/ Taken(Event) /\ AsRecorded(Event) /\ Follow(Event) /\ l' = l + 1
-          \/ GiveUp(Event) /\ UNCHANGED <<l, followed>>
+    /\ l <= Last
+    /\ \/ Taken(Event) /\ AsRecorded(Event) /\ Follow(Event) /\ Onward
+       \/ GiveUp(Event) /\ UNCHANGED <<which, l, followed>>
 
 TraceSpec == TraceInit /\ [][TraceNext]_traceVars
 

@@ -598,11 +598,9 @@ TraceInit ==
     /\ voters = Node
 
 TraceNext ==
-    \/ Fork /\ UNCHANGED <<vars, followed>>
-    \/ /\ l <= Last
-       /\ UNCHANGED which
-       /\ \/ Taken(Event) /\ AsRecorded(Event) /\ Follow(Event) /\ l' = l + 1
-          \/ (HiddenCommit(Event) \/ HiddenCrash(Event)) /\ UNCHANGED l
+    /\ l <= Last
+    /\ \/ Taken(Event) /\ AsRecorded(Event) /\ Follow(Event) /\ Onward
+       \/ (HiddenCommit(Event) \/ HiddenCrash(Event)) /\ UNCHANGED <<which, l>>
 
 TraceSpec == TraceInit /\ [][TraceNext]_traceVars
 

@@ -14,6 +14,7 @@ from walrus.sim.run import Result, simulate
 from walrus.sim.trace import Recorder
 from walrus.tlc import main as tlc
 from walrus.tlc import traces
+from walrus.tlc.referee import Referee
 from walrus.tlc.run import SpecError, TlcResult
 from walrus.tlc.trace_spec import Event
 from walrus.tlc.trace_walrus import WALRUS, data_plane
@@ -218,6 +219,22 @@ def test_more_runs_than_one_jvm_has_room_for_are_judged_in_batches(monkeypatch: 
     assert sizes == [2, 2]
     assert [verdict.name for verdict in verdicts] == list(runs)
     assert [verdict.accepted for verdict in verdicts] == [True, False, True, True]
+
+
+def test_a_run_gets_no_commit_that_only_another_run_goes_on_with() -> None:
+    """Up to the Seal they are alike; then one of them is about segment 2, which is not open yet.
+
+    The commit is no event. It was taken for the Seal, and the other run left after it.
+    """
+    whole = failover()
+    seal = place(whole, "Seal", 2)
+    copy = {"length": 0, "durable": 0, "fenced": False, "sure": True}
+    early = [*whole[:seal], event("Report", 2, topic="a", segment=2, told=0, **copy), *whole[seal:]]
+    verdicts = validate({"whole": whole, "early": early}, specs=[WALRUS], explain=False)
+    assert [(verdict.accepted, verdict.followed) for verdict in verdicts] == [
+        (True, len(data_plane(whole))),
+        (False, Referee(early).judge()[0]),
+    ]
 
 
 def test_the_first_event_that_nobody_can_explain_is_shown_with_the_state_before_it() -> None:
