@@ -7,9 +7,9 @@ depends may be missing. So a run that TLC accepts goes to a second judge (`refer
 agree.
 
     of any event      dropped, swapped with the next one, recorded twice, moved; one of its numbers or flags
-    of any event      dropped, swapped with the next one, recorded twice, moved; one of its numbers or flags
-    of a recovery     another answer, a stranger's answer, another decider
+                      changed; recorded by another node
     of a recovery     another answer, the answer of a node that is no replica, another decider
+    of a command      other cursors, another leader or replica set, in the records of all nodes; an old start
                       announced again; a replica set that shrinks
     of a restart      a copy that is shorter, a fence that is gone; once more, right afterwards, with less
     of a power loss   one that takes what was synced
